@@ -1,0 +1,7 @@
+"""What server and client share: frames, messages, errors, paths, digests.
+
+Nothing here opens a socket or a file by name; what is needed is handed in.
+"""
+
+__version__ = "0.1.0"
+SOFTWARE = f"ftpd/{__version__}"

@@ -1,0 +1,281 @@
+"""Opening and making files below a directory handle, with no way out of it.
+
+Lives here: path resolution confined to a directory, and the renames that the standard library
+lacks. The one module of ftpwire that touches a disk; it acts only on descriptors that it is
+handed.
+Lives elsewhere: what the files mean (ftpserver/homes.py, ftpclient/transfers.py).
+
+Every operation starts at a descriptor. On Linux ``openat2(2)`` resolves the whole path in the
+kernel; elsewhere a walk opens each component with ``O_NOFOLLOW`` and resolves links itself.
+Checking a path and opening it later are never two steps: a swap between them wins the race.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+import sys
+from collections.abc import Sequence
+
+from ftpwire.errors import NotRegular
+
+O_PATH = getattr(os, "O_PATH", os.O_RDONLY)
+OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+OPEN_ANY = O_PATH | os.O_CLOEXEC
+
+_MAX_LINKS = 40
+_AGAIN_TRIES = 64
+
+_RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_NO_SYMLINKS = 0x04
+_RESOLVE_BENEATH = 0x08
+_RESOLVE_IN_ROOT = 0x10
+_SYS_OPENAT2 = 437  # the same on every architecture (kernel 5.6)
+
+_RENAME_NOREPLACE = 1
+_RENAME_EXCHANGE = 2
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_HOW_SIZE = ctypes.sizeof(_OpenHow)
+
+_is_linux = sys.platform == "linux"
+if _is_linux:
+    _syscall = _libc.syscall
+    _syscall.argtypes = (
+        ctypes.c_long,
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_void_p,
+        ctypes.c_size_t,
+    )
+    _syscall.restype = ctypes.c_long
+_renameat2 = getattr(_libc, "renameat2", None)
+if _renameat2 is not None:
+    _renameat2.argtypes = (
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_uint,
+    )
+_syncfs = getattr(_libc, "syncfs", None)
+
+
+class Unsupported(OSError):
+    """The system or the file system can't do this; there is another way."""
+
+
+class Tree:
+    """A directory and what is below it.
+
+    Args:
+        fd: The directory, open. It belongs to the caller.
+        follow: Resolve symbolic links, as if the directory were ``/``. Otherwise a link
+            anywhere in a path is refused (ELOOP).
+        kernel: Use openat2 where there is one (tests turn it off to try the walk).
+    """
+
+    def __init__(self, fd: int, *, follow: bool, kernel: bool = True) -> None:
+        self.fd = fd
+        self.follow = follow
+        self._kernel = kernel and _is_linux
+        self._resolve = (
+            _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS
+            if follow
+            else _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS
+        )
+
+    def open(self, parts: Sequence[bytes], flags: int, mode: int = 0) -> int:
+        """Open what the components lead to. The last one is followed as ``flags`` say.
+
+        Raises:
+            OSError: As openat(2) would; ELOOP for too many links, or any where none may be.
+        """
+        if self._kernel:
+            try:
+                return self._openat2(parts, flags | os.O_CLOEXEC, mode)
+            except Unsupported:
+                self._kernel = False
+        return self._walk(parts, flags | os.O_CLOEXEC, mode)
+
+    def open_dir(self, parts: Sequence[bytes]) -> int:
+        """Open a directory."""
+        return self.open(parts, OPEN_DIRECTORY)
+
+    def open_file(self, parts: Sequence[bytes]) -> tuple[int, os.stat_result]:
+        """Open a regular file for reading.
+
+        Raises:
+            IsADirectoryError, NotRegular: It is something else; a FIFO never blocks.
+        """
+        fd = self.open(parts, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            return fd, regular(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def parent(self, parts: Sequence[bytes]) -> tuple[int, bytes]:
+        """Open the directory that the last component is in, and return it with that name."""
+        return self.open_dir(parts[:-1]), parts[-1]
+
+    def _openat2(self, parts: Sequence[bytes], flags: int, mode: int) -> int:
+        how = _OpenHow(flags, mode & 0o7777 if flags & os.O_CREAT else 0, self._resolve)
+        path = b"/".join(parts) or b"."
+        for _ in range(_AGAIN_TRIES):
+            fd: int = _syscall(_SYS_OPENAT2, self.fd, path, ctypes.addressof(how), _HOW_SIZE)
+            if fd >= 0:
+                return fd
+            number = ctypes.get_errno()
+            if number in (errno.EAGAIN, errno.EINTR):  # a rename raced with the resolution
+                continue
+            if number in (errno.ENOSYS, errno.EPERM):  # no such call, or a filter forbids it
+                raise Unsupported(number, os.strerror(number))
+            raise OSError(number, os.strerror(number), path)
+        raise Unsupported(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    def _walk(self, parts: Sequence[bytes], flags: int, mode: int) -> int:
+        follow_last = not flags & os.O_NOFOLLOW
+        todo = list(reversed(parts))
+        stack: list[int] = []  # the directories passed, so that ".." can't pass the top
+        links = 0
+        try:
+            while todo:
+                name = todo.pop()
+                if name in (b"", b"."):
+                    continue
+                if name == b"..":
+                    if stack:
+                        os.close(stack.pop())
+                    continue
+                here = stack[-1] if stack else self.fd
+                target = self._link_target(name, here) if todo or follow_last else None
+                if target is None:
+                    if todo:
+                        opened = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
+                        stack.append(opened)
+                        continue
+                    return os.open(name, flags | os.O_NOFOLLOW, mode, dir_fd=here)
+                links += 1
+                if links > _MAX_LINKS or not self.follow:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
+                if target.startswith(b"/"):
+                    while stack:
+                        os.close(stack.pop())
+                todo.extend(reversed(target.split(b"/")))
+            return os.open(b".", flags, mode, dir_fd=stack[-1] if stack else self.fd)
+        finally:
+            for fd in stack:
+                os.close(fd)
+
+    @staticmethod
+    def _link_target(name: bytes, here: int) -> bytes | None:
+        try:
+            return os.readlink(name, dir_fd=here)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOENT):
+                return None  # not a link; or absent, which the open will say or mend (O_CREAT)
+            raise
+
+
+def regular(fd: int) -> os.stat_result:
+    """The state of an open regular file.
+
+    Raises:
+        IsADirectoryError, NotRegular: It is something else.
+    """
+    info = os.fstat(fd)
+    if stat.S_ISDIR(info.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(info.st_mode):
+        raise NotRegular("not a regular file, directory or link")
+    return info
+
+
+def rename_new(source_dir: int, source: bytes, target_dir: int, target: bytes) -> None:
+    """Rename, never over something (RENAME_NOREPLACE).
+
+    Raises:
+        FileExistsError: Something is at the target.
+    """
+    try:
+        _rename(source_dir, source, target_dir, target, _RENAME_NOREPLACE)
+    except Unsupported:
+        info = os.stat(source, dir_fd=source_dir, follow_symlinks=False)
+        if stat.S_ISDIR(info.st_mode):
+            # rename(2) replaces an empty directory at most, so nothing is lost by a race
+            if _exists(target_dir, target):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+            os.rename(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)
+        else:
+            os.link(
+                source,
+                target,
+                src_dir_fd=source_dir,
+                dst_dir_fd=target_dir,
+                follow_symlinks=False,
+            )
+            os.unlink(source, dir_fd=source_dir)
+
+
+def exchange(source_dir: int, source: bytes, target_dir: int, target: bytes) -> None:
+    """Swap two existing names at once (RENAME_EXCHANGE).
+
+    Raises:
+        Unsupported: The file system can't.
+    """
+    _rename(source_dir, source, target_dir, target, _RENAME_EXCHANGE)
+
+
+def _rename(source_dir: int, source: bytes, target_dir: int, target: bytes, flags: int) -> None:
+    if _renameat2 is None:
+        raise Unsupported(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if _renameat2(source_dir, source, target_dir, target, flags) == 0:
+        return
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        raise Unsupported(number, os.strerror(number))
+    raise OSError(number, os.strerror(number), target)
+
+
+def _exists(directory: int, name: bytes) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def sync_file_system(fd: int) -> None:
+    """Make everything on the file system of ``fd`` durable (syncfs(2)).
+
+    Raises:
+        Unsupported: There is no such call.
+        OSError: Writing back failed for something since ``fd`` was opened.
+    """
+    if _syncfs is None:
+        raise Unsupported(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if _syncfs(fd) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def entry_type(mode: int) -> str:
+    """``file``, ``dir``, ``link`` or ``other`` for a st_mode."""
+    kind = stat.S_IFMT(mode)
+    if kind == stat.S_IFREG:
+        return "file"
+    if kind == stat.S_IFDIR:
+        return "dir"
+    return "link" if kind == stat.S_IFLNK else "other"

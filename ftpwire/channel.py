@@ -1,0 +1,346 @@
+"""A connected socket, plain or TLS, as a stream that can be waited for with a deadline.
+
+Lives here: non-blocking send and receive, the output buffer, waiting, waking up.
+Lives elsewhere: opening and accepting sockets (ftpclient, ftpserver), framing (frames.py).
+
+One thread drives both directions: nothing here blocks except ``wait`` and what is written with
+it. When ``wake_fd`` becomes readable, ``on_wake`` is called from inside the wait: that is how a
+signal or a server's stop reaches the thread. It is called once, until ``rearm``.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ftpwire import tls
+from ftpwire.errors import ConnectionLost
+from ftpwire.tls import TlsPipe
+
+_FLUSH_AT = 64 * 1024
+"""Output is handed to TLS and the kernel once this many bytes are queued."""
+_RECEIVE_SMALL = 16 * 1024
+_RECEIVE_LARGE = tls.PIECE
+
+_READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
+_WRITABLE = select.POLLOUT | select.POLLHUP | select.POLLERR
+
+
+class TimedOut(ConnectionLost):
+    """The peer was silent, or took nothing, for too long."""
+
+    code = "timed-out"
+
+
+class Ready(NamedTuple):
+    """What a wait found; neither when it was woken."""
+
+    readable: bool
+    writable: bool
+
+
+class Channel:
+    """A stream over one connected socket. Owned by one thread at a time.
+
+    Args:
+        sock: Connected; it becomes non-blocking and belongs to the channel.
+        pipe: TLS over it, if any; ``handshake`` comes first then.
+        wake_fd: A descriptor to watch in every wait.
+        on_wake: Called when it is readable; may raise.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        pipe: TlsPipe | None = None,
+        *,
+        wake_fd: int | None = None,
+        on_wake: Callable[[], None] | None = None,
+    ) -> None:
+        sock.setblocking(False)
+        self.socket = sock
+        self.tls = pipe
+        self._wake_fd = wake_fd
+        self._on_wake = on_wake
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self._out = bytearray()
+        self._unsent: memoryview | None = None  # encrypted or plain, already promised
+        self._receive = _RECEIVE_SMALL
+        self._poll = select.poll()
+        self._fd = sock.fileno()
+        self._mask = 0
+        self._poll.register(self._fd, 0)
+        self.rearm()
+
+    # waiting -----------------------------------------------------------------------------
+
+    def wait(
+        self, *, read: bool = False, write: bool = False, deadline: float | None = None
+    ) -> Ready:
+        """Wait until the socket is ready, ``on_wake`` was called, or the deadline passes.
+
+        Args:
+            deadline: On ``time.monotonic()``, in seconds; None waits without limit.
+
+        Raises:
+            TimedOut: At the deadline.
+        """
+        mask = (select.POLLIN if read else 0) | (select.POLLOUT if write else 0)
+        if mask != self._mask:
+            self._poll.modify(self._fd, mask)
+            self._mask = mask
+        if deadline is None:
+            events = self._poll.poll()
+        else:
+            left = deadline - time.monotonic()
+            events = self._poll.poll(max(0.0, left) * 1000)
+            if not events:
+                raise TimedOut("the peer did not answer in time")
+        readable = writable = False
+        for fd, event in events:
+            if fd == self._fd:
+                readable = bool(event & _READABLE)
+                writable = bool(event & _WRITABLE)
+            else:
+                self._poll.unregister(fd)
+                if self._on_wake is not None:
+                    self._on_wake()
+        return Ready(readable, writable)
+
+    def rearm(self) -> None:
+        """Watch the wake-up descriptor again."""
+        if self._wake_fd is not None:
+            self._poll.register(self._wake_fd, select.POLLIN)
+
+    def input_ready(self) -> bool:
+        """Whether something can be received right now."""
+        if self.tls is not None and self.tls.pending():
+            return True
+        if self._mask != select.POLLIN:
+            self._poll.modify(self._fd, select.POLLIN)
+            self._mask = select.POLLIN
+        return any(fd == self._fd for fd, _ in self._poll.poll(0))
+
+    # receiving ---------------------------------------------------------------------------
+
+    def receive_into(self, view: memoryview) -> int:
+        """Receive what is there, up to ``len(view)`` bytes; 0 when nothing is.
+
+        Raises:
+            ConnectionLost: The peer closed, or the connection was cut.
+        """
+        if self.tls is None:
+            try:
+                count = self.socket.recv_into(view)
+            except BlockingIOError:
+                return 0
+            except OSError as error:
+                raise ConnectionLost(f"connection lost: {_words(error)}") from None
+            if not count:
+                raise ConnectionLost("the peer closed the connection")
+            self.bytes_in += count
+            return count
+        count = self.tls.read_into(view)
+        while not count and self._feed(self.tls):
+            count = self.tls.read_into(view)
+        while 0 < count < len(view) and self._feed(self.tls):
+            more = self.tls.read_into(view[count:])
+            if not more:
+                break
+            count += more
+        self.bytes_in += count
+        return count
+
+    def _feed(self, pipe: TlsPipe) -> bool:
+        """Move what the network brought into TLS; False when it brought nothing."""
+        try:
+            data = self.socket.recv(self._receive)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise ConnectionLost(f"connection lost: {_words(error)}") from None
+        if data:
+            pipe.feed(data)
+            self._receive = _RECEIVE_LARGE if len(data) == self._receive else self._receive
+        else:
+            pipe.feed_eof()
+        return True
+
+    # sending -----------------------------------------------------------------------------
+
+    def queue(self, *pieces: bytes | memoryview) -> None:
+        """Append to the output. Nothing is sent before ``flush`` or ``output_full``."""
+        out = self._out
+        for piece in pieces:
+            out += piece
+
+    @property
+    def output_full(self) -> bool:
+        """Whether so much is queued that it should be flushed before more is added."""
+        return len(self._out) >= _FLUSH_AT
+
+    @property
+    def has_output(self) -> bool:
+        """Whether something is still to be sent."""
+        return bool(self._out) or self._unsent is not None
+
+    def try_flush(self) -> bool:
+        """Send what the kernel takes of the output now; True when nothing is left."""
+        if self._unsent is not None and not self._push():
+            return False
+        while self._out:
+            if self.tls is None:
+                data, self._out = self._out, bytearray()
+                self._unsent = memoryview(data)
+            else:
+                taken = self.tls.write(self._out)
+                if taken == len(self._out):
+                    self._out = bytearray()
+                else:
+                    del self._out[:taken]
+                self._unsent = memoryview(self.tls.outgoing())
+            if not self._push():
+                return False
+        return True
+
+    def try_send(self, view: memoryview) -> int:
+        """Send some of ``view``, after all that is queued; returns how many bytes were taken."""
+        if self.has_output and not self.try_flush():
+            return 0
+        if self.tls is None:
+            try:
+                count = self.socket.send(view)
+            except BlockingIOError:
+                return 0
+            except OSError as error:
+                raise ConnectionLost(f"connection lost: {_words(error)}") from None
+            self.bytes_out += count
+            return count
+        count = self.tls.write(view)
+        self._unsent = memoryview(self.tls.outgoing())
+        self._push()
+        return count
+
+    def try_send_file(self, fd: int, offset: int, count: int) -> int:
+        """Send bytes of a file without copying them (sendfile; not through TLS).
+
+        Returns 0 when the kernel takes nothing now.
+
+        Raises:
+            EOFError: The file ends before ``offset``.
+        """
+        if self.has_output and not self.try_flush():
+            return 0
+        try:
+            sent = os.sendfile(self._fd, fd, offset, count)
+        except BlockingIOError:
+            return 0
+        except (BrokenPipeError, ConnectionError, TimeoutError) as error:
+            raise ConnectionLost(f"connection lost: {_words(error)}") from None
+        if not sent:
+            raise EOFError("the file ended early")
+        self.bytes_out += sent
+        return sent
+
+    def flush(self, deadline: float | None = None) -> None:
+        """Send all output, waiting for the peer to take it."""
+        while not self.try_flush():
+            self.wait(write=True, deadline=deadline)
+
+    def _push(self) -> bool:
+        """Send what was promised; True when all of it is out."""
+        view = self._unsent
+        assert view is not None
+        while view:
+            try:
+                count = self.socket.send(view)
+            except BlockingIOError:
+                self._unsent = view
+                return False
+            except OSError as error:
+                raise ConnectionLost(f"connection lost: {_words(error)}") from None
+            self.bytes_out += count
+            view = view[count:]
+        self._unsent = None
+        return True
+
+    # opening and closing -----------------------------------------------------------------
+
+    def handshake(self, deadline: float) -> None:
+        """Do the TLS handshake.
+
+        Raises:
+            TlsError, ssl.SSLCertVerificationError, ConnectionLost, TimedOut.
+        """
+        pipe = self.tls
+        assert pipe is not None
+        while True:
+            try:
+                done = pipe.handshake()
+            except Exception:
+                self._last_words(pipe.outgoing())  # the alert tells the peer why
+                raise
+            data = pipe.outgoing()
+            if data:
+                self._unsent = memoryview(data)
+            if done:
+                self.flush(deadline)
+                return
+            while self._unsent is not None and not self._push():
+                self.wait(write=True, deadline=deadline)
+            while not self._feed(pipe):
+                self.wait(read=True, deadline=deadline)
+
+    def _last_words(self, data: bytes) -> None:
+        try:
+            self.socket.send(data)
+        except OSError:
+            pass  # the connection is being given up already
+
+    def close(self) -> None:
+        """Close in order where that needs no waiting. Can be called twice."""
+        if self._fd < 0:
+            return
+        try:
+            if self.try_flush() and self.tls is not None:
+                self._last_words(self.tls.close())
+            self.socket.shutdown(socket.SHUT_WR)
+        except (ConnectionLost, OSError):
+            pass  # the peer is gone: there is nobody to tell
+        self._fd = -1
+        self.socket.close()
+
+    def close_after_error(self, seconds: float) -> None:
+        """Close so that the last words arrive.
+
+        A close with unread input makes the kernel send a reset, which would throw away what the
+        peer hasn't read yet: so what it still sends is passed over, for a bounded time.
+        """
+        deadline = time.monotonic() + seconds
+        scratch = bytearray(_RECEIVE_SMALL)
+        try:
+            self.flush(deadline)
+            if self.tls is not None:
+                self._last_words(self.tls.close())
+            self.socket.shutdown(socket.SHUT_WR)
+            while True:
+                self.wait(read=True, deadline=deadline)
+                if not self.socket.recv_into(scratch):
+                    break
+        except (ConnectionLost, OSError):
+            pass  # gone, or still talking at the deadline: it had its chance
+        self.abort()
+
+    def abort(self) -> None:
+        """Close at once, without a word."""
+        self._fd = -1
+        self.socket.close()
+
+
+def _words(error: OSError) -> str:
+    return os.strerror(error.errno).lower() if error.errno else str(error)

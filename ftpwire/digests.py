@@ -1,0 +1,54 @@
+"""BLAKE3, incremental: the one digest of the protocol, and how it is kept beside a file.
+
+Lives here: the hasher, and the binary form of the digest attribute.
+Lives elsewhere: reading files (streams.py), setting attributes (ftpserver/uploads.py).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from blake3 import blake3
+
+ALGORITHM = "blake3"
+SIZE = 32
+"""Bytes of a digest."""
+
+ATTRIBUTE = "user.ftpd.digest"
+"""Extended attribute that keeps a file's digest, with what it is true for."""
+
+_STORED = struct.Struct(">B32sQq16s")
+_VERSION = 1
+
+new = blake3
+
+
+def digest(data: bytes | memoryview) -> bytes:
+    """The digest of ``data``: 32 bytes."""
+    return blake3(data).digest()
+
+
+class StoredDigest(NamedTuple):
+    """A digest, and the size (bytes) and mtime (ns) of the file that it was computed from.
+
+    When these no longer match the file, the digest is stale. ``commit_id`` is the upload that
+    stored the file: a repeated commit after a lost answer is recognised by it.
+    """
+
+    digest: bytes
+    size: int
+    mtime_ns: int
+    commit_id: bytes = bytes(16)
+
+    def pack(self) -> bytes:
+        """The attribute's value: 65 bytes."""
+        return _STORED.pack(_VERSION, self.digest, self.size, self.mtime_ns, self.commit_id)
+
+    @classmethod
+    def unpack(cls, value: bytes) -> StoredDigest | None:
+        """Read an attribute's value; None when it is not one of ours."""
+        if len(value) != _STORED.size or value[0] != _VERSION:
+            return None
+        _, stored, size, mtime_ns, commit_id = _STORED.unpack(value)
+        return cls(stored, size, mtime_ns, commit_id)

@@ -1,0 +1,304 @@
+"""Errors, the codes they travel under, and the exit status each one means.
+
+FtpError
+├── ProtocolError           the peer broke the rules: the connection ends
+│   ├── FrameTooBig, UnknownKind, TruncatedFrame, BadMessage, BadMagic
+│   └── VersionMismatch
+├── ConnectionLost          the connection ended, or never came about
+│   └── ConnectFailed
+├── TrustError              the server's key is not the one expected
+│   └── UnknownHost, HostKeyChanged
+├── Interrupted             the user asked to stop (Ctrl-C)
+└── CommandError            one request failed: the session goes on
+    └── NotFound, Forbidden, QuotaExceeded, … (below)
+
+Lives here: the tree, the codes on the wire, exit statuses, errno to error.
+Lives elsewhere: how errors are shown (ftpclient), when they are sent (ftpserver).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import ClassVar
+
+
+class FtpError(Exception):
+    """Base of every error this product raises on purpose."""
+
+    code: ClassVar[str] = "failed"
+    exit_code: ClassVar[int] = 1
+
+
+class ProtocolError(FtpError):
+    """The peer broke the protocol. The connection can't be trusted to be in step any more."""
+
+    code = "protocol"
+    exit_code = 10
+
+
+class FrameTooBig(ProtocolError):
+    """A frame announces more bytes than were agreed."""
+
+    code = "frame-too-big"
+
+
+class UnknownKind(ProtocolError):
+    """No frame of that kind exists."""
+
+    code = "unknown-kind"
+
+
+class TruncatedFrame(ProtocolError):
+    """The stream ended inside a frame."""
+
+    code = "truncated-frame"
+
+
+class BadMessage(ProtocolError):
+    """A control payload is not the msgpack of a known message."""
+
+    code = "bad-message"
+
+
+class BadMagic(ProtocolError):
+    """The first frame is not a HELLO: something else speaks on this port."""
+
+    code = "bad-magic"
+
+
+class VersionMismatch(ProtocolError):
+    """The two sides have no protocol version in common."""
+
+    code = "version"
+
+
+class ConnectionLost(FtpError):
+    """The connection ended before the work did.
+
+    Not an OSError, so that ``except OSError`` around a command means the file system.
+    """
+
+    code = "connection-lost"
+    exit_code = 4
+
+
+class ConnectFailed(ConnectionLost):
+    """No connection could be made."""
+
+    code = "connect-failed"
+
+
+class TrustError(FtpError):
+    """The server's identity could not be established."""
+
+    code = "untrusted"
+    exit_code = 9
+
+
+class UnknownHost(TrustError):
+    """The server's key was never seen before, and nobody vouches for it."""
+
+    code = "host-unknown"
+
+
+class HostKeyChanged(TrustError):
+    """The server's key is another one than last time."""
+
+    code = "host-key-changed"
+
+
+class Interrupted(FtpError):
+    """The user asked to stop."""
+
+    code = "interrupted"
+    exit_code = 130
+
+
+class CommandError(FtpError):
+    """One request failed; the session goes on.
+
+    Attributes:
+        needed: Bytes that the request needed, where room is what was missing.
+        free: Bytes that were free then.
+    """
+
+    def __init__(self, message: str, *, needed: int | None = None, free: int | None = None) -> None:
+        super().__init__(message)
+        self.needed = needed
+        self.free = free
+
+
+class Internal(CommandError):
+    """The server met an error of its own; its log has the details."""
+
+    code = "internal"
+
+
+class Cancelled(CommandError):
+    """The client cancelled this request."""
+
+    code = "cancelled"
+    exit_code = 130
+
+
+class LoginRefused(CommandError):
+    """The name or the password is wrong, or this way to log in is not open."""
+
+    code = "login-refused"
+    exit_code = 3
+
+
+class NotFound(CommandError):
+    """No file or directory at that path."""
+
+    code = "not-found"
+    exit_code = 5
+
+
+class Forbidden(CommandError):
+    """The account, or the file's mode, doesn't permit it."""
+
+    code = "forbidden"
+    exit_code = 6
+
+
+class NotLoggedIn(Forbidden):
+    """This request needs a log-in first."""
+
+    code = "not-logged-in"
+
+
+class InvalidPath(CommandError):
+    """The path can't name a file here (empty part, NUL byte, too long, a reserved name)."""
+
+    code = "invalid-path"
+
+
+class AlreadyExists(CommandError):
+    """Something is at that path already."""
+
+    code = "exists"
+
+
+class NotNewer(CommandError):
+    """What is at that path is as new as what was offered."""
+
+    code = "not-newer"
+
+
+class IsADirectory(CommandError):
+    """A directory is where a file was asked for."""
+
+    code = "is-a-directory"
+
+
+class NotADirectory(CommandError):
+    """A file is where a directory was asked for."""
+
+    code = "not-a-directory"
+
+
+class NotEmpty(CommandError):
+    """The directory has contents."""
+
+    code = "not-empty"
+
+
+class NotRegular(CommandError):
+    """A FIFO, device or socket: only files, directories and links are served."""
+
+    code = "not-regular"
+
+
+class QuotaExceeded(CommandError):
+    """The account has less room than the request needs."""
+
+    code = "quota"
+    exit_code = 7
+
+
+class DiskFull(CommandError):
+    """The server's file system has less room than the request needs."""
+
+    code = "disk-full"
+    exit_code = 7
+
+
+class VerificationFailed(CommandError):
+    """The received bytes do not have the sender's digest."""
+
+    code = "verification-failed"
+    exit_code = 8
+
+
+class StoredFileDamaged(VerificationFailed):
+    """The file on the server's disk no longer has the digest it was stored with."""
+
+    code = "stored-file-damaged"
+
+
+class SourceChanged(CommandError):
+    """The file changed while it was being read."""
+
+    code = "source-changed"
+
+
+class Busy(CommandError):
+    """Somebody else is at the same thing; again later may succeed."""
+
+    code = "busy"
+
+
+class ShuttingDown(CommandError):
+    """The server is stopping and starts nothing new."""
+
+    code = "shutting-down"
+    exit_code = 4
+
+
+def _family(base: type[FtpError]) -> dict[str, type[FtpError]]:
+    """Every class of the tree under ``base`` by its code on the wire."""
+    found = {base.code: base}
+    for child in base.__subclasses__():
+        found.update(_family(child))
+    return found
+
+
+BY_CODE: dict[str, type[FtpError]] = _family(FtpError)
+
+_BY_ERRNO: dict[int, type[CommandError]] = {
+    errno.ENOENT: NotFound,
+    errno.ENOTDIR: NotADirectory,
+    errno.EISDIR: IsADirectory,
+    errno.EEXIST: AlreadyExists,
+    errno.ENOTEMPTY: NotEmpty,
+    errno.EACCES: Forbidden,
+    errno.EPERM: Forbidden,
+    errno.EROFS: Forbidden,
+    errno.EXDEV: Forbidden,
+    errno.ELOOP: InvalidPath,
+    errno.ENAMETOOLONG: InvalidPath,
+    errno.EINVAL: InvalidPath,
+    errno.ENOSPC: DiskFull,
+    errno.EDQUOT: DiskFull,
+    errno.EFBIG: DiskFull,
+    errno.ENXIO: NotRegular,
+    errno.EBUSY: Busy,
+}
+
+_TEXT_BY_ERRNO = {
+    errno.ENOENT: "no such file or directory",
+    errno.ELOOP: "too many symbolic links",
+    errno.EXDEV: "it lies on another file system",
+    errno.ENOSPC: "the server's disk is full",
+    errno.EDQUOT: "the server's disk quota is full",
+}
+
+
+def from_oserror(error: OSError, what: str) -> CommandError:
+    """The typed error for a file-system error about ``what``, without local paths in its text."""
+    number = error.errno or 0
+    kind = _BY_ERRNO.get(number, CommandError)
+    text = _TEXT_BY_ERRNO.get(number) or os.strerror(number).lower()
+    return kind(f"{what}: {text}" if what else text)

@@ -1,0 +1,199 @@
+"""Framing: cut a byte stream into frames, however the network cut or glued it.
+
+Lives here: the header's layout, the kinds, the size limits, truncation. Does no I/O.
+Lives elsewhere: what a payload means (messages.py), sockets and TLS (channel.py).
+
+A frame is a header (payload length u32, kind u8, request id u32, big-endian) and its
+payload. DATA payloads may be large and belong into the receiver's own buffer: the reader
+says how many bytes remain, hands out what it happens to have, and is told what went around it.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import NamedTuple
+
+from ftpwire.errors import FrameTooBig, TruncatedFrame, UnknownKind
+
+HEADER = struct.Struct(">IBI")
+HEADER_SIZE = HEADER.size
+
+MAX_CONTROL_BEFORE_LOGIN = 4 * 1024
+"""Largest payload, in bytes, of any frame before log-in."""
+MAX_CONTROL = 128 * 1024
+"""Largest payload of a control frame after log-in, in bytes."""
+MAX_DATA = 4 * 1024 * 1024
+"""Largest payload of a DATA frame, in bytes."""
+
+_SMALL_BUFFER = 8 * 1024
+_LARGE_BUFFER = 256 * 1024
+
+
+class Kind(enum.IntEnum):
+    """What a frame is for. The numbers are the protocol's."""
+
+    REQUEST = 1
+    REPLY = 2
+    ERROR = 3
+    DATA = 4
+    END = 5
+    CANCEL = 6
+    NOTICE = 7
+
+
+_KINDS = frozenset(Kind)
+_DATA = int(Kind.DATA)
+
+
+class Header(NamedTuple):
+    """One frame's header: payload length in bytes, kind, and the request it belongs to."""
+
+    size: int
+    kind: int
+    request_id: int
+
+
+pack_header = HEADER.pack
+
+
+def frame(kind: Kind, request_id: int, payload: bytes = b"") -> bytes:
+    """One whole frame."""
+    return HEADER.pack(len(payload), kind, request_id) + payload
+
+
+class FrameReader:
+    """Cuts a byte stream into frames. Does no I/O, and never allocates what a peer claims.
+
+    Use: receive into ``writable()``, tell ``received(n)``, then take frames: ``next_header()``,
+    and for that frame ``payload()`` (whole, of a control frame) or ``take()`` until
+    ``remaining`` is 0. Views handed out are good until the next call of ``writable()``.
+
+    Args:
+        max_control: Largest payload of a control frame to accept, in bytes.
+        max_data: Largest payload of a DATA frame to accept, in bytes.
+    """
+
+    def __init__(self, max_control: int = MAX_CONTROL_BEFORE_LOGIN, max_data: int = 0) -> None:
+        self.max_control = max_control
+        self.max_data = max_data
+        self._buffer = bytearray(_SMALL_BUFFER)
+        self._view = memoryview(self._buffer)
+        self._start = 0
+        self._end = 0
+        self.remaining = 0
+        """Payload bytes of the current frame that were not taken yet."""
+
+    @property
+    def buffered(self) -> int:
+        """Bytes received and not yet taken."""
+        return self._end - self._start
+
+    def allow(self, max_control: int, max_data: int) -> None:
+        """Set the limits that hold from the next frame on."""
+        self.max_control = max_control
+        self.max_data = max_data
+
+    def writable(self) -> memoryview:
+        """Free space to receive into; never empty.
+
+        Grows only when a receive has filled it, up to what a control frame may need.
+        """
+        if self._start == self._end:
+            self._start = self._end = 0
+        size = len(self._buffer)
+        if self._end == size:
+            if self._start == 0:
+                self._replace(min(max(size * 4, _SMALL_BUFFER), self._largest()))
+            else:
+                self._replace(size)
+        elif self._start > size // 2:
+            self._replace(size)
+        return self._view[self._end :]
+
+    def received(self, count: int) -> None:
+        """Say that ``count`` bytes were put into ``writable()``."""
+        self._end += count
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes as they came, for callers that have them in hand. Grows as needed."""
+        free = len(self._buffer) - self._end
+        if free < len(data):
+            self._replace(max(len(self._buffer), self.buffered + len(data)))
+        self._view[self._end : self._end + len(data)] = data
+        self._end += len(data)
+
+    def shrink(self) -> None:
+        """Give memory back while nothing is buffered, as before a long wait."""
+        if self._start == self._end and len(self._buffer) > _SMALL_BUFFER:
+            self._start = self._end = 0
+            self._replace(_SMALL_BUFFER)
+
+    def next_header(self) -> Header | None:
+        """The next frame's header once it is whole, else None. Its payload is taken next.
+
+        Raises:
+            FrameTooBig: It announces more than the limit for its kind.
+            UnknownKind: No frame of that kind exists.
+        """
+        if self.remaining:
+            raise RuntimeError("the current frame's payload was not taken")
+        if self._end - self._start < HEADER_SIZE:
+            return None
+        size, kind, request_id = HEADER.unpack_from(self._buffer, self._start)
+        if kind == _DATA:
+            if size > self.max_data:
+                raise FrameTooBig(f"a DATA frame of {size} bytes; at most {self.max_data}")
+        elif kind not in _KINDS:
+            raise UnknownKind(f"a frame of unknown kind {kind}")
+        elif size > self.max_control:
+            raise FrameTooBig(f"a control frame of {size} bytes; at most {self.max_control}")
+        self._start += HEADER_SIZE
+        self.remaining = size
+        return Header(size, kind, request_id)
+
+    def payload(self) -> memoryview | None:
+        """The current frame's whole payload once it is buffered, else None."""
+        size = self.remaining
+        start = self._start
+        if self._end - start < size:
+            return None
+        self._start = start + size
+        self.remaining = 0
+        return self._view[start : start + size]
+
+    def take(self, limit: int) -> memoryview:
+        """Up to ``limit`` bytes of the current payload, of those that are buffered."""
+        start = self._start
+        size = min(limit, self.remaining, self._end - start)
+        self._start = start + size
+        self.remaining -= size
+        return self._view[start : start + size]
+
+    def bypassed(self, count: int) -> None:
+        """Say that ``count`` payload bytes were received into the caller's own buffer."""
+        if count > self.remaining or self.buffered:
+            raise RuntimeError("more bytes bypassed the reader than the frame has left")
+        self.remaining -= count
+
+    def close(self) -> None:
+        """Say that the peer closed.
+
+        Raises:
+            TruncatedFrame: It closed inside a frame.
+        """
+        if self.remaining or self.buffered:
+            raise TruncatedFrame("the connection ended inside a frame")
+
+    def _largest(self) -> int:
+        return max(_SMALL_BUFFER, min(_LARGE_BUFFER, 2 * (self.max_control + HEADER_SIZE)))
+
+    def _replace(self, size: int) -> None:
+        """Move what is buffered to the front of a buffer of ``size`` bytes."""
+        old = self._view[self._start : self._end]
+        count = len(old)
+        buffer = bytearray(max(size, count + 1))
+        buffer[:count] = old
+        self._buffer = buffer
+        self._view = memoryview(buffer)
+        self._start, self._end = 0, count

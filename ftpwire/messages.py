@@ -1,0 +1,543 @@
+"""Every request and reply: one msgspec struct each, tagged by name.
+
+Lives here: what travels in control frames. Decoding is validation, and the type of a request
+is the key of the server's dispatch table. docs/protocol.md is the reference for other clients.
+Lives elsewhere: the frames around them (frames.py), what a server does with them (ftpserver).
+
+Sizes and offsets are bytes, times are nanoseconds since 1970 (UTC), paths are absolute remote
+paths, digests are 32 bytes of BLAKE3. A field added later needs a default, so that older peers
+still decode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from ftpwire import SOFTWARE, errors
+from ftpwire.errors import BadMagic, BadMessage, CommandError, FtpError
+
+MAGIC = b"FTPW"
+"""What the first frame's payload starts with, before its HELLO."""
+VERSION = 1
+
+Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+TimeNs = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Mode = Annotated[int, Meta(ge=0, le=0o7777)]
+Path = Annotated[bytes, Meta(min_length=1, max_length=4096)]
+Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
+FileType = Literal["file", "dir", "link", "other"]
+Overwrite = Literal["always", "never", "older"]
+
+
+class Message(msgspec.Struct, frozen=True, tag_field="op", omit_defaults=True):
+    """Base of everything that travels in a control frame."""
+
+
+# What is told about a file ---------------------------------------------------------------
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """One file, directory or link.
+
+    Attributes:
+        path: Relative to what was listed; in a reply to `Stat`, the path that was asked for.
+        type: ``other`` is a FIFO, device or socket: reported, never served.
+        size: Bytes (of a link: of its target's text).
+        mode: Permission bits.
+        mtime_ns: Last change of the contents.
+        target: Where a link points, as it was stored.
+        digest: Of a file, where it was asked for and is kept beside the file and still true.
+    """
+
+    path: bytes
+    type: FileType
+    size: int
+    mode: int
+    mtime_ns: int
+    target: bytes | None = None
+    digest: bytes | None = None
+
+
+class Problem(msgspec.Struct, frozen=True, array_like=True):
+    """Something in a tree that could not be read, and why: the rest goes on."""
+
+    path: bytes
+    code: str
+    message: str
+
+
+# Opening -----------------------------------------------------------------------------------
+
+
+class Hello(Message, frozen=True, tag="hello"):
+    """The first message of each side, after the bytes ``FTPW``.
+
+    Attributes:
+        version: The protocol version spoken; the server refuses one it doesn't know.
+        software: Name and version, for people.
+        features: Optional abilities; unknown ones are ignored.
+        max_control: Largest control payload this side accepts after log-in, in bytes.
+        max_data: Largest DATA payload this side accepts after log-in, in bytes.
+        max_requests: Most unanswered requests this side wants to see (of a server).
+        max_unanswered: Most unanswered request and DATA bytes of small uploads (of a server).
+
+    Replies: the server's `Hello`; or `Failed` with ``version`` or ``bad-magic``.
+    """
+
+    version: int = VERSION
+    software: str = SOFTWARE
+    features: list[str] = []
+    max_control: int = 0
+    max_data: int = 0
+    max_requests: int = 0
+    max_unanswered: int = 0
+
+
+class Login(Message, frozen=True, tag="login"):
+    """Log in with a password.
+
+    Replies: `LoggedIn`; or `Failed` with ``login-refused``, the same whether the name or the
+    password was wrong.
+    """
+
+    user: Annotated[str, Meta(max_length=64)]
+    password: Annotated[str, Meta(max_length=1024)]
+
+    def __repr__(self) -> str:
+        return f"Login(user={self.user!r}, password=…)"
+
+
+class LoggedIn(Message, frozen=True, tag="logged-in"):
+    """The session is open: the limits of `Hello` hold from here."""
+
+    user: str
+
+
+# Asking about files ------------------------------------------------------------------------
+
+
+class Stat(Message, frozen=True, tag="stat"):
+    """Ask about one path.
+
+    Attributes:
+        follow: Tell about what a link points to, not about the link.
+        digest: Tell the digest that is kept beside the file, if it is still true.
+
+    Replies: `Found`; or `Failed` with ``not-found``.
+    """
+
+    path: Path
+    follow: bool = False
+    digest: bool = False
+
+
+class Found(Message, frozen=True, tag="found"):
+    """Answer to `Stat`."""
+
+    entry: Entry
+
+
+class List(Message, frozen=True, tag="list"):
+    """List a directory, or with ``recursive`` the tree below it, parents before contents.
+
+    Attributes:
+        follow: Follow links to what they point to (a link that leads into its own parents is
+            a `Problem`).
+        digest: As in `Stat`.
+
+    Replies: any number of `Page`, then END with `Listed`; or `Failed`. Of a path that is no
+    directory: one entry with an empty path.
+    """
+
+    path: Path
+    recursive: bool = False
+    follow: bool = False
+    digest: bool = False
+
+
+class Page(Message, frozen=True, tag="page"):
+    """A part of a listing, in the order of the file system."""
+
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+
+
+class Listed(Message, frozen=True, tag="listed"):
+    """End of a listing."""
+
+
+class Hash(Message, frozen=True, tag="hash"):
+    """Ask for a file's BLAKE3: the kept one if it is still true, else computed (with `Progress`).
+
+    Replies: `Hashed`; or `Failed` with ``not-found``, ``is-a-directory``, ``not-regular``.
+    """
+
+    path: Path
+
+
+class Hashed(Message, frozen=True, tag="hashed"):
+    """Answer to `Hash`."""
+
+    digest: Digest
+    size: int
+
+
+class Space(Message, frozen=True, tag="space"):
+    """Ask for the account's room. Replies: `Room`."""
+
+
+class Room(Message, frozen=True, tag="room"):
+    """The account's room in bytes.
+
+    Attributes:
+        total: The quota; None when there is none.
+        used: Bytes of stored files.
+        held: Bytes reserved by uploads under way.
+        free: What a new upload may take; None when unlimited.
+    """
+
+    used: int
+    held: int
+    total: int | None = None
+    free: int | None = None
+
+
+class WhoAmI(Message, frozen=True, tag="whoami"):
+    """Ask who this session is logged in as. Replies: `LoggedIn`."""
+
+
+# Moving bytes ------------------------------------------------------------------------------
+
+
+class Get(Message, frozen=True, tag="get"):
+    """Ask for the bytes of one file; links are followed inside the home.
+
+    Attributes:
+        offset: Bytes to skip from the start.
+
+    Replies: `Sending`, DATA frames, then END with `Sent`; or `Failed` (also in the middle)
+    with ``not-found``, ``is-a-directory``, ``not-regular``, ``source-changed``,
+    ``stored-file-damaged``.
+    """
+
+    path: Path
+    offset: Size = 0
+
+
+class Sending(Message, frozen=True, tag="sending"):
+    """DATA frames follow: ``size`` is the whole file's."""
+
+    size: int
+    mode: int
+    mtime_ns: int
+
+
+class Sent(Message, frozen=True, tag="sent"):
+    """Payload of the END that closes a file's DATA frames, in either direction.
+
+    Attributes:
+        digest: Of the whole file, from its first byte (whatever the offset was); None when
+            the sender could not tell.
+        size: The whole file's.
+    """
+
+    size: Size
+    digest: Digest | None = None
+
+
+class Put(Message, frozen=True, tag="put"):
+    """Store one file: DATA frames follow, then END with `Sent`; the digest is compared.
+
+    The file appears under its name whole, after it is verified and durable, or not at all.
+    No other request may stand between the `Put` and its END or CANCEL.
+
+    Attributes:
+        size: Of the whole file; None when not known beforehand (a pipe).
+        mode: Permission bits; setuid, setgid and sticky are dropped.
+        overwrite: What to do when something is there: ``older`` replaces it only if its
+            mtime is before ``mtime_ns``.
+        ask: Wait for `Ready` before the DATA frames: for large files.
+        upload_id: Chosen by the client: a repeated commit after a lost answer is recognised.
+
+    Replies: with ``ask``, `Ready`; then `Stored`. Or `Failed` with ``quota``, ``exists``,
+    ``not-newer``, ``is-a-directory``, ``verification-failed``, ``disk-full``, …; what was
+    sent of the file is then passed over until its END or CANCEL.
+    """
+
+    path: Path
+    size: Size | None = None
+    mode: Mode = 0o644
+    mtime_ns: TimeNs | None = None
+    overwrite: Overwrite = "always"
+    ask: bool = False
+    upload_id: Annotated[bytes, Meta(min_length=16, max_length=16)] | None = None
+
+
+class Ready(Message, frozen=True, tag="ready"):
+    """Answer to a `Put` with ``ask``: send the bytes from ``offset`` on."""
+
+    offset: int = 0
+
+
+class Stored(Message, frozen=True, tag="stored"):
+    """The file is stored under its name, verified and durable."""
+
+    size: int
+
+
+# Changing the tree -------------------------------------------------------------------------
+
+
+class MakeDir(Message, frozen=True, tag="make-dir"):
+    """Create a directory.
+
+    Attributes:
+        parents: Create missing parents, and be content when it exists.
+
+    Replies: `Done`; or `Failed` with ``exists``, ``not-found``, ``not-a-directory``.
+    """
+
+    path: Path
+    mode: Mode = 0o755
+    parents: bool = False
+
+
+class MakeLink(Message, frozen=True, tag="make-link"):
+    """Store a symbolic link as it is; it is resolved inside the home only.
+
+    Replies: `Done`; or `Failed` with ``exists``, ``is-a-directory``, ``not-newer``.
+    """
+
+    path: Path
+    target: Path
+    mtime_ns: TimeNs | None = None
+    overwrite: Overwrite = "always"
+
+
+class SetAttributes(Message, frozen=True, tag="set-attributes"):
+    """Set permission bits or the mtime (of directories: after their contents are there).
+
+    Replies: `Done`; or `Failed` with ``not-found``.
+    """
+
+    path: Path
+    mode: Mode | None = None
+    mtime_ns: TimeNs | None = None
+
+
+class Remove(Message, frozen=True, tag="remove"):
+    """Remove a file, a link or an empty directory; with ``recursive`` a whole tree.
+
+    Replies: `Removed`; or `Failed` with ``not-found``, ``not-empty``.
+    """
+
+    path: Path
+    recursive: bool = False
+
+
+class Removed(Message, frozen=True, tag="removed"):
+    """Answer to `Remove`: ``size_bytes`` is what became free."""
+
+    files: int
+    directories: int
+    size_bytes: int
+
+
+class Move(Message, frozen=True, tag="move"):
+    """Rename a file, a link or a directory.
+
+    Attributes:
+        overwrite: ``never``: fail when the target exists. A directory is never replaced.
+
+    Replies: `Done`; or `Failed` with ``not-found``, ``exists``, ``is-a-directory``.
+    """
+
+    source: Path
+    target: Path
+    overwrite: Literal["always", "never"] = "always"
+
+
+class Copy(Message, frozen=True, tag="copy"):
+    """Copy a file, or with ``recursive`` a tree, on the server; it counts in the quota.
+
+    Links are copied as links, except ``source`` itself, which is followed unless ``recursive``.
+
+    Replies: `Copied` (with `Progress` on the way); or `Failed` with ``not-found``, ``quota``,
+    ``exists``, ``is-a-directory``.
+    """
+
+    source: Path
+    target: Path
+    recursive: bool = False
+    overwrite: Literal["always", "never"] = "always"
+
+
+class Copied(Message, frozen=True, tag="copied"):
+    """Answer to `Copy`. ``problems`` tells what could not be copied of a tree (the first 100)."""
+
+    files: int
+    directories: int
+    size_bytes: int
+    problems: list[Problem] = []
+
+
+class Done(Message, frozen=True, tag="done"):
+    """It was done, and it is durable."""
+
+
+# Unasked, and failures ---------------------------------------------------------------------
+
+
+class Progress(Message, frozen=True, tag="progress"):
+    """NOTICE about a long request: ``done`` of ``total`` bytes (None: not known)."""
+
+    done: int
+    total: int | None = None
+
+
+class GoingDown(Message, frozen=True, tag="going-down"):
+    """NOTICE with id 0: the server is stopping; the connection closes after this."""
+
+    message: str = "the server is shutting down"
+
+
+class Failed(Message, frozen=True, tag="failed"):
+    """Payload of an ERROR frame.
+
+    Attributes:
+        code: One of the codes in ftpwire/errors.py; an unknown one is an ordinary failure.
+        message: One line for people.
+        needed: Bytes that were needed, where room was missing.
+        free: Bytes that were free then.
+    """
+
+    code: str
+    message: str
+    needed: int | None = None
+    free: int | None = None
+
+    @classmethod
+    def from_error(cls, error: FtpError) -> Failed:
+        """What to send for ``error``."""
+        if isinstance(error, CommandError):
+            return cls(error.code, str(error), error.needed, error.free)
+        return cls(error.code, str(error))
+
+    def to_error(self) -> FtpError:
+        """The typed error for what a peer sent."""
+        kind = errors.BY_CODE.get(self.code, CommandError)
+        if issubclass(kind, CommandError):
+            return kind(self.message, needed=self.needed, free=self.free)
+        return kind(self.message)
+
+
+Request = (
+    Login
+    | Stat
+    | List
+    | Hash
+    | Space
+    | WhoAmI
+    | Get
+    | Put
+    | MakeDir
+    | MakeLink
+    | SetAttributes
+    | Remove
+    | Move
+    | Copy
+)
+"""What a client may ask for after HELLO."""
+
+Reply = LoggedIn | Found | Page | Hashed | Room | Sending | Ready | Stored | Removed | Copied | Done
+Ending = Sent | Listed
+Notice = Progress | GoingDown
+
+encode = msgspec.msgpack.Encoder().encode
+encode_into = msgspec.msgpack.Encoder().encode_into
+
+Payload = bytes | memoryview
+
+_request: Callable[[Payload], Request] = msgspec.msgpack.Decoder(Request).decode
+_reply: Callable[[Payload], Reply] = msgspec.msgpack.Decoder(Reply).decode
+_ending: Callable[[Payload], Ending] = msgspec.msgpack.Decoder(Ending).decode
+_sent = msgspec.msgpack.Decoder(Sent).decode
+_notice: Callable[[Payload], Notice] = msgspec.msgpack.Decoder(Notice).decode
+_failed = msgspec.msgpack.Decoder(Failed).decode
+_hello = msgspec.msgpack.Decoder(Hello).decode
+
+_WRONG = (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError)
+
+
+def decode_request(payload: Payload) -> Request:
+    """Raises BadMessage, as all of these do, for anything but one whole message of its family."""
+    try:
+        return _request(payload)
+    except _WRONG as error:
+        raise BadMessage(f"not a request: {error}") from None
+
+
+def decode_reply(payload: Payload) -> Reply:
+    """The payload of a REPLY frame."""
+    try:
+        return _reply(payload)
+    except _WRONG as error:
+        raise BadMessage(f"not a reply: {error}") from None
+
+
+def decode_ending(payload: Payload) -> Ending:
+    """The payload of an END frame."""
+    try:
+        return _ending(payload)
+    except _WRONG as error:
+        raise BadMessage(f"not an ending: {error}") from None
+
+
+def decode_sent(payload: Payload) -> Sent:
+    """The payload of the END that closes an upload."""
+    try:
+        return _sent(payload)
+    except _WRONG as error:
+        raise BadMessage(f"not the end of a file: {error}") from None
+
+
+def decode_notice(payload: Payload) -> Notice | None:
+    """The payload of a NOTICE frame; None for one of a kind that is not known here."""
+    try:
+        return _notice(payload)
+    except msgspec.ValidationError:
+        return None
+    except _WRONG as error:
+        raise BadMessage(f"not a notice: {error}") from None
+
+
+def decode_failed(payload: Payload) -> Failed:
+    """The payload of an ERROR frame."""
+    try:
+        return _failed(payload)
+    except _WRONG as error:
+        raise BadMessage(f"not a failure: {error}") from None
+
+
+def encode_hello(hello: Hello) -> bytes:
+    """The payload of the first frame."""
+    return MAGIC + encode(hello)
+
+
+def decode_hello(payload: Payload) -> Hello:
+    """The payload of the first frame.
+
+    Raises:
+        BadMagic: Something else than this protocol.
+        BadMessage: The magic is right, what follows is not.
+    """
+    if bytes(payload[:4]) != MAGIC:
+        raise BadMagic("the peer doesn't speak this protocol")
+    try:
+        return _hello(payload[4:])
+    except _WRONG as error:
+        raise BadMessage(f"not a hello: {error}") from None

@@ -1,0 +1,249 @@
+"""A file's bytes in motion: read ahead and hash, hash and write behind.
+
+Lives here: the second thread that overlaps the disk and BLAKE3 with the network. All of it
+releases the GIL, so two cores work. Acts only on descriptors that it is handed.
+Lives elsewhere: sockets (channel.py), where the files are and when they appear.
+
+No mmap: somebody else's truncate would be a SIGBUS, the end of every session in the process.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from ftpwire import digests
+
+BUFFER_SIZE = 512 * 1024
+BUFFER_COUNT = 4
+THREAD_FROM = 1024 * 1024
+"""Files below this many bytes are not worth a second thread."""
+
+_Filled = tuple[bytearray, int]
+
+
+class WriteBehind:
+    """Hashes and writes a stream of bytes in a second thread.
+
+    Fill ``buffer()``, say ``filled(count)``, and at the end ``finish()``. Memory is
+    ``BUFFER_COUNT * BUFFER_SIZE``. As a context manager it stops the thread in any case.
+
+    Args:
+        fd: Where to write, from its current position on.
+    """
+
+    def __init__(self, fd: int, *, hasher: digests.new | None = None) -> None:
+        self.size = 0
+        self._fd = fd
+        self._hasher = digests.new() if hasher is None else hasher
+        self._free: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
+        self._full: queue.SimpleQueue[_Filled | None] = queue.SimpleQueue()
+        self._made = 0
+        self._current: bytearray | None = None
+        self._used = 0
+        self._error: OSError | None = None
+        self._thread: threading.Thread | None = None
+
+    def buffer(self) -> memoryview:
+        """Space to receive into; waits for the disk when all buffers are full.
+
+        Raises:
+            OSError: Writing failed.
+        """
+        if self._current is None:
+            if self._error is not None:
+                raise self._error
+            if self._made < BUFFER_COUNT and self._free.empty():
+                self._made += 1
+                self._current = bytearray(BUFFER_SIZE)
+            else:
+                self._current = self._free.get()
+            self._used = 0
+        return memoryview(self._current)[self._used :]
+
+    def filled(self, count: int) -> None:
+        """Say that ``count`` bytes of ``buffer()`` were filled."""
+        assert self._current is not None
+        self._used += count
+        self.size += count
+        if self._used == len(self._current):
+            self._hand_over()
+
+    def write(self, data: memoryview) -> None:
+        """Copy bytes in, for those that came in somebody else's buffer."""
+        while data:
+            space = self.buffer()
+            count = min(len(space), len(data))
+            space[:count] = data[:count]
+            self.filled(count)
+            data = data[count:]
+
+    def finish(self) -> bytes:
+        """Wait until all is written; returns the digest.
+
+        Raises:
+            OSError: Writing failed.
+        """
+        if self._thread is None:  # it all fits into one buffer
+            if self._current is not None and self._used:
+                self._put(self._current, self._used)
+        else:
+            if self._current is not None and self._used:
+                self._hand_over()
+            self._stop()
+        if self._error is not None:
+            raise self._error
+        return self._hasher.digest()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop()
+
+    def _hand_over(self) -> None:
+        assert self._current is not None
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="write-behind", daemon=True)
+            self._thread.start()
+        self._full.put((self._current, self._used))
+        self._current = None
+
+    def _stop(self) -> None:
+        if self._thread is not None:
+            self._full.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _run(self) -> None:
+        while (item := self._full.get()) is not None:
+            if self._error is None:
+                try:
+                    self._put(*item)
+                except OSError as error:
+                    self._error = error
+            self._free.put(item[0])
+
+    def _put(self, buffer: bytearray, count: int) -> None:
+        with memoryview(buffer) as view, view[:count] as data:
+            self._hasher.update(data)
+            write_all(self._fd, data)
+
+
+class ReadAhead:
+    """Reads and hashes a file in a second thread, ahead of who sends it.
+
+    Iterate for views of its bytes; each is good until the next. ``digest()`` afterwards.
+    Reads ``size`` bytes from ``offset`` on, or fewer when the file is shorter: the caller
+    compares ``size`` with what it announced. As a context manager it stops the thread.
+
+    Args:
+        fd: Read with ``pread``: its position doesn't matter and isn't moved.
+        size: Bytes to read; None reads to the end by ``read`` (a pipe).
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        size: int | None,
+        *,
+        offset: int = 0,
+        hasher: digests.new | None = None,
+    ) -> None:
+        self.size = 0
+        self._fd = fd
+        self._wanted = size
+        self._offset = offset
+        self._hasher = digests.new() if hasher is None else hasher
+        self._free: queue.SimpleQueue[bytearray | None] = queue.SimpleQueue()
+        self._full: queue.SimpleQueue[_Filled | OSError | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def __iter__(self) -> Iterator[memoryview]:
+        if self._wanted is not None and self._wanted <= THREAD_FROM:
+            yield from self._read_here()
+            return
+        for _ in range(BUFFER_COUNT):
+            self._free.put(bytearray(BUFFER_SIZE))
+        self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
+        self._thread.start()
+        while (item := self._full.get()) is not None:
+            if isinstance(item, OSError):
+                raise item
+            buffer, count = item
+            self.size += count
+            yield memoryview(buffer)[:count]
+            self._free.put(buffer)
+
+    def digest(self) -> bytes:
+        """Of all that was read (and of what the given hasher had before)."""
+        return self._hasher.digest()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._thread is not None:
+            self._free.put(None)
+            if self._wanted is not None:  # a read of a silent pipe may never return
+                self._thread.join()
+            self._thread = None
+
+    def _read_here(self) -> Iterator[memoryview]:
+        assert self._wanted is not None
+        buffer = bytearray(min(BUFFER_SIZE, self._wanted))
+        while count := self._fill(buffer, self.size):
+            view = memoryview(buffer)[:count]
+            self._hasher.update(view)
+            self.size += count
+            yield view
+
+    def _run(self) -> None:
+        done = 0
+        try:
+            while (buffer := self._free.get()) is not None:
+                count = self._fill(buffer, done)
+                if not count:
+                    break
+                with memoryview(buffer) as view, view[:count] as data:
+                    self._hasher.update(data)
+                done += count
+                self._full.put((buffer, count))
+        except OSError as error:
+            self._full.put(error)
+        self._full.put(None)
+
+    def _fill(self, buffer: bytearray, done: int) -> int:
+        """Read the next piece into ``buffer``; 0 at the end."""
+        if self._wanted is None:
+            return os.readv(self._fd, [buffer])
+        left = self._wanted - done
+        if not left:
+            return 0
+        with memoryview(buffer) as view:
+            return os.preadv(self._fd, [view[: min(left, len(view))]], self._offset + done)
+
+
+def write_all(fd: int, data: memoryview | bytes) -> None:
+    """Write all of ``data``, however the kernel cuts it.
+
+    Raises:
+        OSError: The disk is full, or failed.
+    """
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
