@@ -133,6 +133,7 @@ class Tree:
     def _openat2(self, parts: Sequence[bytes], flags: int, mode: int) -> int:
         how = _OpenHow(flags, mode & 0o7777 if flags & os.O_CREAT else 0, self._resolve)
         path = b"/".join(parts) or b"."
+        _refuse_nul(path)
         for _ in range(_AGAIN_TRIES):
             fd: int = _syscall(_SYS_OPENAT2, self.fd, path, ctypes.addressof(how), _HOW_SIZE)
             if fd >= 0:
@@ -241,12 +242,20 @@ def exchange(source_dir: int, source: bytes, target_dir: int, target: bytes) -> 
 def _rename(source_dir: int, source: bytes, target_dir: int, target: bytes, flags: int) -> None:
     if _renameat2 is None:
         raise Unsupported(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    _refuse_nul(source)
+    _refuse_nul(target)
     if _renameat2(source_dir, source, target_dir, target, flags) == 0:
         return
     number = ctypes.get_errno()
     if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
         raise Unsupported(number, os.strerror(number))
     raise OSError(number, os.strerror(number), target)
+
+
+def _refuse_nul(path: bytes) -> None:
+    """As the standard library does: C would act on the shorter name before the NUL byte."""
+    if b"\0" in path:
+        raise ValueError("embedded null byte")
 
 
 def _exists(directory: int, name: bytes) -> bool:

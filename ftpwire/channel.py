@@ -15,10 +15,11 @@ import select
 import socket
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ftpwire import tls
 from ftpwire.errors import ConnectionLost
+from ftpwire.frames import FrameReader
 from ftpwire.tls import TlsPipe
 
 _FLUSH_AT = 64 * 1024
@@ -34,6 +35,19 @@ class TimedOut(ConnectionLost):
     """The peer was silent, or took nothing, for too long."""
 
     code = "timed-out"
+
+
+class Sink(Protocol):
+    """Where the bytes of a file go (WriteBehind is one)."""
+
+    def buffer(self) -> memoryview:
+        """Space to receive into."""
+
+    def filled(self, count: int) -> None:
+        """So many bytes of it were filled."""
+
+    def write(self, data: memoryview) -> None:
+        """Bytes that came in somebody else's buffer."""
 
 
 class Ready(NamedTuple):
@@ -148,13 +162,35 @@ class Channel:
         count = self.tls.read_into(view)
         while not count and self._feed(self.tls):
             count = self.tls.read_into(view)
-        while 0 < count < len(view) and self._feed(self.tls):
-            more = self.tls.read_into(view[count:])
-            if not more:
-                break
-            count += more
+        try:
+            while 0 < count < len(view) and self._feed(self.tls):
+                count += self.tls.read_into(view[count:])
+        except ConnectionLost:
+            pass  # what came before the end counts first; the next call tells of the end
         self.bytes_in += count
         return count
+
+    def fill(self, reader: FrameReader, limit: int | None = None) -> bool:
+        """Receive into a reader's buffer what is there; False when nothing is."""
+        count = self.receive_into(reader.writable()[:limit])
+        reader.received(count)
+        return bool(count)
+
+    def move_payload(self, reader: FrameReader, sink: Sink) -> bool:
+        """Move what is there of the current DATA payload into ``sink``, past the reader's buffer.
+
+        Returns True when the payload is complete, False when more has to be waited for.
+        """
+        while reader.remaining:
+            if reader.buffered:
+                sink.write(reader.take(reader.remaining))
+                continue
+            count = self.receive_into(sink.buffer()[: reader.remaining])
+            if not count:
+                return False
+            reader.bypassed(count)
+            sink.filled(count)
+        return True
 
     def _feed(self, pipe: TlsPipe) -> bool:
         """Move what the network brought into TLS; False when it brought nothing."""
@@ -328,13 +364,14 @@ class Channel:
             if self.tls is not None:
                 self._last_words(self.tls.close())
             self.socket.shutdown(socket.SHUT_WR)
-            while True:
-                self.wait(read=True, deadline=deadline)
-                if not self.socket.recv_into(scratch):
+            while time.monotonic() < deadline:  # wait() never times out while more keeps coming
+                ready = self.wait(read=True, deadline=deadline)
+                if ready.readable and not self.socket.recv_into(scratch):
                     break
         except (ConnectionLost, OSError):
             pass  # gone, or still talking at the deadline: it had its chance
-        self.abort()
+        finally:
+            self.abort()
 
     def abort(self) -> None:
         """Close at once, without a word."""

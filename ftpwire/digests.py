@@ -24,7 +24,7 @@ _VERSION = 1
 new = blake3
 
 
-def digest(data: bytes | memoryview) -> bytes:
+def digest(data: bytes | bytearray | memoryview) -> bytes:
     """The digest of ``data``: 32 bytes."""
     return blake3(data).digest()
 

@@ -300,5 +300,5 @@ def from_oserror(error: OSError, what: str) -> CommandError:
     """The typed error for a file-system error about ``what``, without local paths in its text."""
     number = error.errno or 0
     kind = _BY_ERRNO.get(number, CommandError)
-    text = _TEXT_BY_ERRNO.get(number) or os.strerror(number).lower()
+    text = _TEXT_BY_ERRNO.get(number) or (os.strerror(number).lower() if number else "it failed")
     return kind(f"{what}: {text}" if what else text)

@@ -176,6 +176,16 @@ class FrameReader:
             raise RuntimeError("more bytes bypassed the reader than the frame has left")
         self.remaining -= count
 
+    def has_cancel(self, request_id: int) -> bool:
+        """Whether a CANCEL of that request is among the whole frames that are buffered."""
+        at = self._start + self.remaining
+        while at + HEADER_SIZE <= self._end:
+            size, kind, found = HEADER.unpack_from(self._buffer, at)
+            if kind == Kind.CANCEL and found == request_id:
+                return True
+            at += HEADER_SIZE + size
+        return False
+
     def close(self) -> None:
         """Say that the peer closed.
 

@@ -146,6 +146,6 @@ def _show_character(character: str) -> str:
     number = ord(character)
     if 0xDC80 <= number <= 0xDCFF:  # a stray byte, by surrogateescape
         return f"\\x{number - 0xDC00:02x}"
-    if number < 0x100:
+    if number < 0x80:  # above, it would look like a stray byte
         return f"\\x{number:02x}"
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

@@ -45,7 +45,7 @@ class WriteBehind:
         self._made = 0
         self._current: bytearray | None = None
         self._used = 0
-        self._error: OSError | None = None
+        self._error: Exception | None = None
         self._thread: threading.Thread | None = None
 
     def buffer(self) -> memoryview:
@@ -113,8 +113,9 @@ class WriteBehind:
     def _hand_over(self) -> None:
         assert self._current is not None
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="write-behind", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="write-behind", daemon=True)
+            thread.start()
+            self._thread = thread
         self._full.put((self._current, self._used))
         self._current = None
 
@@ -129,7 +130,7 @@ class WriteBehind:
             if self._error is None:
                 try:
                     self._put(*item)
-                except OSError as error:
+                except Exception as error:  # whatever it is: the owner waits for this buffer
                     self._error = error
             self._free.put(item[0])
 
@@ -165,7 +166,7 @@ class ReadAhead:
         self._offset = offset
         self._hasher = digests.new() if hasher is None else hasher
         self._free: queue.SimpleQueue[bytearray | None] = queue.SimpleQueue()
-        self._full: queue.SimpleQueue[_Filled | OSError | None] = queue.SimpleQueue()
+        self._full: queue.SimpleQueue[_Filled | Exception | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def __iter__(self) -> Iterator[memoryview]:
@@ -174,10 +175,11 @@ class ReadAhead:
             return
         for _ in range(BUFFER_COUNT):
             self._free.put(bytearray(BUFFER_SIZE))
-        self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
+        thread.start()
+        self._thread = thread
         while (item := self._full.get()) is not None:
-            if isinstance(item, OSError):
+            if isinstance(item, Exception):
                 raise item
             buffer, count = item
             self.size += count
@@ -223,7 +225,7 @@ class ReadAhead:
                     self._hasher.update(data)
                 done += count
                 self._full.put((buffer, count))
-        except OSError as error:
+        except Exception as error:  # whatever it is: the owner waits for an answer
             self._full.put(error)
         self._full.put(None)
 
@@ -238,7 +240,7 @@ class ReadAhead:
             return os.preadv(self._fd, [view[: min(left, len(view))]], self._offset + done)
 
 
-def write_all(fd: int, data: memoryview | bytes) -> None:
+def write_all(fd: int, data: memoryview | bytes | bytearray) -> None:
     """Write all of ``data``, however the kernel cuts it.
 
     Raises:

@@ -86,8 +86,8 @@ class TlsPipe:
         try:
             while got < size:
                 count = read(size - got, view[got:])
-                if not count:
-                    break
+                if not count:  # close_notify: read() tells it so, unless this side closed first
+                    raise ssl.SSLZeroReturnError
                 got += count  # type: ignore[operator]
         except ssl.SSLWantReadError:
             pass

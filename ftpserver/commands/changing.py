@@ -1,0 +1,212 @@
+"""Changing the tree: directories, links, attributes, removing, moving, copying."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from ftpserver.homes import MODE_BITS
+from ftpwire import paths
+from ftpwire.errors import (
+    CommandError,
+    InvalidPath,
+    IsADirectory,
+    NotRegular,
+    from_oserror,
+)
+from ftpwire.messages import (
+    Copied,
+    Copy,
+    Done,
+    Entry,
+    Failed,
+    MakeDir,
+    MakeLink,
+    Message,
+    Move,
+    Problem,
+    Progress,
+    Put,
+    Remove,
+    Removed,
+    Sent,
+    SetAttributes,
+)
+from ftpwire.streams import ReadAhead
+
+if TYPE_CHECKING:
+    from ftpserver.session import Session
+
+_MAX_PROBLEMS = 100
+
+
+def add_to_batch(session: Session, request: MakeDir | MakeLink | SetAttributes) -> None:
+    """Have the next commit do it, in its turn, and answer."""
+    session.uploads.add_change(session.request_id, request)
+
+
+def remove(session: Session, request: Remove) -> Message:
+    """Remove a file or a tree; what became free is the account's again."""
+    ledger = session.server.ledger
+    lease = ledger.reserve(session.user.id, 0)
+    freed = 0
+    try:
+        tally = session.home.remove(
+            request.path, recursive=request.recursive, tick=_Ticker(session)
+        )
+        freed = tally.size
+    finally:
+        ledger.settle([lease], -freed)
+    return Removed(tally.files, tally.directories, tally.size)
+
+
+class _Ticker:
+    """Tells the client now and then that long work goes on."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._told = time.monotonic()
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now - self._told >= 1.0:
+            self._told = now
+            self._session.notice(Progress(0))
+
+
+def move(session: Session, request: Move) -> Message:
+    """Rename; a file that is replaced gives its room back."""
+    ledger = session.server.ledger
+    lease = ledger.reserve(session.user.id, 0)
+    freed = 0
+    try:
+        freed = session.home.move(
+            request.source, request.target, replace=request.overwrite == "always"
+        )
+    finally:
+        ledger.settle([lease], -freed)
+    return Done()
+
+
+def copy(session: Session, request: Copy) -> Message:
+    """Copy a file or a tree inside the home, through staging like any upload."""
+    return _Copying(session, request).run()
+
+
+class _Copying:
+    """One copy command."""
+
+    def __init__(self, session: Session, request: Copy) -> None:
+        self._session = session
+        self._request = request
+        self._source = paths.split(request.source)
+        self._target = paths.split(request.target)
+        self._files = 0
+        self._directories = 0
+        self._size = 0
+        self._problems: list[Problem] = []
+        self._tick = _Ticker(session)
+
+    def run(self) -> Message:
+        home, request = self._session.home, self._request
+        entry = home.entry(request.source, follow=not request.recursive, digest=False)
+        if entry.type == "dir":
+            if not request.recursive:
+                raise IsADirectory(f"{paths.show(request.source)}: a directory (use -r)")
+            if self._target[: len(self._source)] == self._source:
+                raise InvalidPath("a directory can't be copied into itself")
+            self._copy_tree(entry)
+        else:
+            self._session.uploads.check(
+                Put(self._request.target, overwrite=self._request.overwrite)
+            )
+            self._copy_one(entry, self._source, self._target)
+            self._commit(b"")
+            if self._problems:
+                raise _error_of(self._problems[0])
+        return Copied(self._files, self._directories, self._size, self._problems)
+
+    def _copy_tree(self, root: Entry) -> None:
+        directories = [(self._target, root)]
+        self._make_dir(self._target)
+        self._commit(b"")
+        if self._problems:
+            raise _error_of(self._problems[0])
+        listing = self._session.home.list(
+            self._request.source, recursive=True, follow=False, digest=False
+        )
+        for item in listing:
+            if isinstance(item, Problem):
+                self._note(item)
+                continue
+            below = tuple(item.path.split(b"/"))
+            target = (*self._target, *below)
+            if item.type == "dir":
+                self._make_dir(target)
+                directories.append((target, item))
+                continue
+            try:
+                self._copy_one(item, (*self._source, *below), target)
+            except OSError as error:
+                failure = from_oserror(error, "")
+                self._note(Problem(item.path, failure.code, str(failure)))
+            except CommandError as error:
+                self._note(Problem(item.path, error.code, str(error)))
+            if self._session.uploads.full:
+                self._commit(item.path)
+            self._tick()
+        self._commit(b"")
+        for target, entry in reversed(directories):
+            change = SetAttributes(paths.join(*target), entry.mode & MODE_BITS, entry.mtime_ns)
+            self._session.uploads.add_change(0, change)
+        self._commit(b"")
+
+    def _make_dir(self, target: tuple[bytes, ...]) -> None:
+        self._directories += 1
+        self._session.uploads.add_change(0, MakeDir(paths.join(*target), 0o700, parents=True))
+
+    def _copy_one(self, entry: Entry, source: tuple[bytes, ...], target: tuple[bytes, ...]) -> None:
+        uploads = self._session.uploads
+        overwrite = self._request.overwrite
+        if entry.type == "link":
+            assert entry.target is not None
+            link = MakeLink(paths.join(*target), entry.target, entry.mtime_ns, overwrite)
+            uploads.add_change(0, link)
+            self._files += 1
+            return
+        if entry.type != "file":
+            raise NotRegular("not a regular file, directory or link")
+        fd, info = self._session.home.tree.open_file(source)
+        try:
+            put = Put(
+                paths.join(*target),
+                info.st_size,
+                info.st_mode & MODE_BITS,
+                info.st_mtime_ns,
+                overwrite,
+            )
+            with uploads.stage_large(0, put) as staging, ReadAhead(fd, info.st_size) as pieces:
+                for piece in pieces:
+                    staging.sink.write(piece)
+                    self._session.progressed(len(piece))
+                    self._tick()
+                staging.finish(Sent(info.st_size, pieces.digest()))
+        finally:
+            os.close(fd)
+        self._files += 1
+        self._size += info.st_size
+
+    def _commit(self, path: bytes) -> None:
+        for _, outcome in self._session.uploads.commit():
+            if isinstance(outcome, Failed):
+                self._note(Problem(path, outcome.code, outcome.message))
+
+    def _note(self, problem: Problem) -> None:
+        if len(self._problems) < _MAX_PROBLEMS:
+            self._problems.append(problem)
+
+
+def _error_of(problem: Problem) -> CommandError:
+    error = Failed(problem.code, problem.message).to_error()
+    return error if isinstance(error, CommandError) else CommandError(str(error))

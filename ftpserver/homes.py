@@ -1,0 +1,508 @@
+"""Home: one user's confined directory tree.
+
+Lives here: looking at, listing, making, moving and removing what is in a home, its lock, and
+its staging directory.
+Lives elsewhere: bytes on their way in (uploads.py), confinement itself (ftpwire/beneath.py),
+quotas (ledger.py: what a removal freed is returned to the caller).
+
+The lock: whoever puts something into a directory holds it shared; whoever moves, swaps or
+removes directories holds it alone, because a handle into a discarded tree would swallow an
+acknowledged upload. It is a flock, so it holds between processes.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from msgspec import structs
+
+from ftpwire import beneath, digests, paths
+from ftpwire.beneath import OPEN_ANY, OPEN_DIRECTORY, Tree
+from ftpwire.digests import StoredDigest
+from ftpwire.errors import (
+    AlreadyExists,
+    CommandError,
+    InvalidPath,
+    IsADirectory,
+    from_oserror,
+)
+from ftpwire.messages import Entry, FileType, Problem
+
+MODE_BITS = 0o777
+"""Of a mode, what is kept: setuid, setgid and sticky are lost."""
+
+_LOCK_NAME = b"lock"
+_MAX_WALK_DEPTH = 512
+
+Parts = tuple[bytes, ...]
+Item = Entry | Problem
+
+
+@dataclass
+class Tally:
+    """What a walk or a removal met."""
+
+    files: int = 0
+    directories: int = 0
+    size: int = 0
+
+
+class Home:
+    """The directory tree of one user, as one session sees it. For one thread.
+
+    Args:
+        directory: The home; its staging directory is made when missing.
+        durable: Sync directories before a change is called done.
+        incarnation: Starts the names in staging, so that what an earlier run of the server
+            left there is told from what is in use.
+
+    Raises:
+        OSError: It can't be opened.
+    """
+
+    def __init__(
+        self, directory: Path, *, durable: bool = True, incarnation: str = "offline"
+    ) -> None:
+        self.durable = durable
+        self._incarnation = incarnation
+        self.fd = os.open(directory, OPEN_DIRECTORY)
+        try:
+            self.tree = Tree(self.fd, follow=True)
+            self.staging_fd = self._open_staging()
+            self._lock_fd = os.open(
+                _LOCK_NAME,
+                os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
+                0o600,
+                dir_fd=self.staging_fd,
+            )
+        except BaseException:
+            os.close(self.fd)
+            raise
+
+    def _open_staging(self) -> int:
+        try:
+            os.mkdir(paths.STAGING, 0o700, dir_fd=self.fd)
+        except FileExistsError:
+            pass
+        return os.open(paths.STAGING, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.fd)
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        for fd in (self._lock_fd, self.staging_fd, self.fd):
+            os.close(fd)
+
+    # the lock ----------------------------------------------------------------------------
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Hold the home's lock together with others."""
+        fcntl.flock(self._lock_fd, fcntl.LOCK_SH)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the home's lock alone."""
+        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+
+    # looking -----------------------------------------------------------------------------
+
+    def stat(self, parts: Parts, *, follow: bool) -> os.stat_result:
+        """The state of what the path names, or of what it links to. Raises OSError."""
+        fd = self.tree.open(parts, OPEN_ANY | (0 if follow else os.O_NOFOLLOW))
+        try:
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
+
+    def entry(self, path: bytes, *, follow: bool, digest: bool) -> Entry:
+        """What is told about one path."""
+        parts = paths.split(path)
+        if not parts:
+            return make_entry(path, os.fstat(self.fd))
+        directory, name = self.tree.parent(parts)
+        try:
+            return self._entry_in(directory, name, path, parts, follow, digest)
+        finally:
+            os.close(directory)
+
+    def _entry_in(
+        self, directory: int, name: bytes, path: bytes, parts: Parts, follow: bool, digest: bool
+    ) -> Entry:
+        info = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if stat.S_ISLNK(info.st_mode):
+            if follow:
+                resolved = self.stat(parts, follow=True)
+                stored = None
+                if digest and stat.S_ISREG(resolved.st_mode):
+                    fd, resolved = self.tree.open_file(parts)
+                    try:
+                        stored = fresh_digest(fd, resolved)
+                    finally:
+                        os.close(fd)
+                return make_entry(path, resolved, digest=stored)
+            return make_entry(path, info, target=os.readlink(name, dir_fd=directory))
+        stored = None
+        if digest and stat.S_ISREG(info.st_mode):
+            stored = digest_by_name(directory, name, info)
+        return make_entry(path, info, digest=stored)
+
+    def list(self, path: bytes, *, recursive: bool, follow: bool, digest: bool) -> Iterator[Item]:
+        """List a directory, or the tree below it, parents before contents.
+
+        Memory and descriptors are bounded by the depth. What can't be read is a `Problem`.
+
+        Raises:
+            OSError, CommandError: ``path`` itself can't be listed.
+        """
+        parts = paths.split(path)
+        info = self.stat(parts, follow=True) if parts else os.fstat(self.fd)
+        if not stat.S_ISDIR(info.st_mode):
+            yield structs.replace(self.entry(path, follow=follow, digest=digest), path=b"")
+            return
+        walk = _Walk(self, recursive=recursive, follow=follow, digest=digest)
+        yield from walk.run(self.tree.open_dir(parts), b"", parts, ())
+
+    # changing ----------------------------------------------------------------------------
+
+    def remove(self, path: bytes, *, recursive: bool, tick: Callable[[], None]) -> Tally:
+        """Remove a file, a link, an empty directory or a tree; returns what became free.
+
+        Args:
+            tick: Called now and then on the way.
+        """
+        parts = paths.split(path)
+        if not parts:
+            raise InvalidPath("/: the home itself can't be removed")
+        directory, name = self.tree.parent(parts)
+        try:
+            info = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if stat.S_ISDIR(info.st_mode):
+                with self.alone():
+                    return self._remove_directory(directory, name, recursive, tick)
+            with self.shared():
+                size = self.discard(directory, name)
+            self.sync_dir(directory)
+            return Tally(files=1, size=size)
+        finally:
+            os.close(directory)
+
+    def _remove_directory(
+        self, directory: int, name: bytes, recursive: bool, tick: Callable[[], None]
+    ) -> Tally:
+        if not recursive:
+            os.rmdir(name, dir_fd=directory)
+            self.sync_dir(directory)
+            return Tally(directories=1)
+        staged = self.new_name()
+        _rename_for_removal(directory, name, self.staging_fd, staged)
+        self.sync_dir(directory)
+        tally = Tally()
+        self.discard_tree(staged, tally, tick)
+        return tally
+
+    def discard(self, directory: int, name: bytes) -> int:
+        """Remove a file or link; returns the bytes that became free.
+
+        It is moved away first, then measured: what was measured is what is removed.
+        """
+        staged = self.new_name()
+        os.rename(name, staged, src_dir_fd=directory, dst_dir_fd=self.staging_fd)
+        info = os.stat(staged, dir_fd=self.staging_fd, follow_symlinks=False)
+        if stat.S_ISDIR(info.st_mode):  # somebody put a directory there just now: give it back
+            beneath.rename_new(self.staging_fd, staged, directory, name)
+            raise IsADirectory("a directory is there")
+        return self.drop_staged(staged)
+
+    def drop_staged(self, staged: bytes) -> int:
+        """Remove a file or link from staging; returns the bytes of a regular file."""
+        info = os.stat(staged, dir_fd=self.staging_fd, follow_symlinks=False)
+        os.unlink(staged, dir_fd=self.staging_fd)
+        return info.st_size if stat.S_ISREG(info.st_mode) else 0
+
+    def discard_tree(self, staged: bytes, tally: Tally, tick: Callable[[], None]) -> None:
+        """Remove a directory in staging with all its contents, however deep, adding to ``tally``.
+
+        Directories are moved up into staging when met, so that no path and no stack grows.
+        """
+        todo = [staged]
+        while todo:
+            top = todo.pop()
+            fd = os.open(top, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.staging_fd)
+            try:
+                if os.fstat(fd).st_mode & 0o700 != 0o700:
+                    os.chmod(fd, 0o700)
+                with os.scandir(fd) as entries:
+                    for entry in entries:
+                        name = os.fsencode(entry.name)
+                        if entry.is_dir(follow_symlinks=False):
+                            moved = self.new_name()
+                            _rename_for_removal(fd, name, self.staging_fd, moved)
+                            todo.append(moved)
+                            continue
+                        info = entry.stat(follow_symlinks=False)
+                        os.unlink(name, dir_fd=fd)
+                        tally.files += 1
+                        if stat.S_ISREG(info.st_mode):
+                            tally.size += info.st_size
+                        if tally.files % 256 == 0:
+                            tick()
+            finally:
+                os.close(fd)
+            os.rmdir(top, dir_fd=self.staging_fd)
+            tally.directories += 1
+
+    def move(self, source: bytes, target: bytes, *, replace: bool) -> int:
+        """Rename; returns the bytes of a file that was replaced.
+
+        Raises:
+            AlreadyExists, IsADirectory, OSError
+        """
+        source_parts, target_parts = paths.split(source), paths.split(target)
+        if not source_parts or not target_parts:
+            raise InvalidPath("/: the home itself can't be moved or replaced")
+        with self.alone():
+            source_dir, source_name = self.tree.parent(source_parts)
+            try:
+                target_dir, target_name = self.tree.parent(target_parts)
+                try:
+                    freed = self._move(source_dir, source_name, target_dir, target_name, replace)
+                    self.sync_dir(target_dir)
+                    self.sync_dir(source_dir)
+                    return freed
+                finally:
+                    os.close(target_dir)
+            finally:
+                os.close(source_dir)
+
+    def _move(
+        self, source_dir: int, source: bytes, target_dir: int, target: bytes, replace: bool
+    ) -> int:
+        info = os.stat(source, dir_fd=source_dir, follow_symlinks=False)
+        try:
+            beneath.rename_new(source_dir, source, target_dir, target)
+            return 0
+        except FileExistsError:
+            there = os.stat(target, dir_fd=target_dir, follow_symlinks=False)
+            if (there.st_dev, there.st_ino) == (info.st_dev, info.st_ino):
+                return 0  # the same file under both names, as rename(2) has it
+            if not replace:
+                raise
+        if stat.S_ISDIR(there.st_mode):
+            raise IsADirectory("a directory is there, and it is not replaced")
+        if stat.S_ISDIR(info.st_mode):
+            raise AlreadyExists("a file is there, and a directory doesn't replace it")
+        try:
+            beneath.exchange(source_dir, source, target_dir, target)
+        except beneath.Unsupported:
+            os.rename(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)
+            return there.st_size if stat.S_ISREG(there.st_mode) else 0
+        return self.discard(source_dir, source)
+
+    # counting ----------------------------------------------------------------------------
+
+    def count(self, *, live: set[str] | None = None) -> int:
+        """Bytes of all regular files, in the quota's sense. Call it while holding ``alone``.
+
+        Args:
+            live: Runs of servers whose staging is in use; that of others is removed first.
+        """
+        if live is not None:
+            self._clean_staging(live)
+        tally = Tally()
+        self._count(self.fd, tally, top=True)
+        return tally.size
+
+    def _count(self, fd: int, tally: Tally, *, top: bool = False) -> None:
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                name = os.fsencode(entry.name)
+                if top and name == paths.STAGING:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    child = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+                    try:
+                        self._count(child, tally)
+                    finally:
+                        os.close(child)
+                elif entry.is_file(follow_symlinks=False):
+                    tally.size += entry.stat(follow_symlinks=False).st_size
+
+    def _clean_staging(self, live: set[str]) -> None:
+        for name in os.listdir(self.staging_fd):
+            staged = os.fsencode(name)
+            if staged == _LOCK_NAME or name.partition("-")[0] in live:
+                continue
+            info = os.stat(staged, dir_fd=self.staging_fd, follow_symlinks=False)
+            if stat.S_ISDIR(info.st_mode):
+                self.discard_tree(staged, Tally(), lambda: None)
+            else:
+                os.unlink(staged, dir_fd=self.staging_fd)
+
+    # names and syncing -------------------------------------------------------------------
+
+    def new_name(self) -> bytes:
+        """A new name in staging."""
+        return f"{self._incarnation}-{secrets.token_hex(8)}".encode()
+
+    def sync_dir(self, fd: int) -> None:
+        """Make the names in a directory durable."""
+        if self.durable:
+            os.fsync(fd)
+
+
+class _Walk:
+    """One listing: a stack of open directories, nothing else."""
+
+    def __init__(self, home: Home, *, recursive: bool, follow: bool, digest: bool) -> None:
+        self._home = home
+        self._recursive = recursive
+        self._follow = follow
+        self._digest = digest
+
+    def run(
+        self, fd: int, prefix: bytes, parts: Parts, above: tuple[tuple[int, int], ...]
+    ) -> Iterator[Item]:
+        """List one directory; ``fd`` is closed at the end. ``above``: its parents' identities."""
+        try:
+            info = os.fstat(fd)
+            here = (*above, (info.st_dev, info.st_ino))
+            with os.scandir(fd) as entries:
+                for found in entries:
+                    name = os.fsencode(found.name)
+                    if name == paths.STAGING:
+                        continue
+                    path = prefix + name
+                    try:
+                        entry = self._look(fd, name, path, (*parts, name))
+                    except FileNotFoundError:
+                        continue  # removed since the directory was read
+                    except OSError as error:
+                        yield _problem(path, from_oserror(error, ""))
+                        continue
+                    yield entry
+                    if self._recursive and entry.type == "dir":
+                        yield from self._below(fd, name, path, (*parts, name), here)
+        finally:
+            os.close(fd)
+
+    def _look(self, fd: int, name: bytes, path: bytes, parts: Parts) -> Entry:
+        info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        mode = info.st_mode
+        if stat.S_ISLNK(mode):
+            if self._follow:
+                info = self._home.stat(parts, follow=True)
+                return make_entry(path, info)
+            return make_entry(path, info, target=os.readlink(name, dir_fd=fd))
+        if self._digest and stat.S_ISREG(mode):
+            return make_entry(path, info, digest=digest_by_name(fd, name, info))
+        return make_entry(path, info)
+
+    def _below(
+        self, fd: int, name: bytes, path: bytes, parts: Parts, here: tuple[tuple[int, int], ...]
+    ) -> Iterator[Item]:
+        if len(here) > _MAX_WALK_DEPTH:
+            yield _problem(path, InvalidPath(f"more than {_MAX_WALK_DEPTH} directories deep"))
+            return
+        try:
+            if self._follow:
+                child = self._home.tree.open_dir(parts)
+            else:
+                child = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+        except OSError as error:
+            yield _problem(path, from_oserror(error, ""))
+            return
+        info = os.fstat(child)
+        if (info.st_dev, info.st_ino) in here:
+            os.close(child)
+            yield _problem(path, InvalidPath("the link leads into its own parents"))
+            return
+        yield from self.run(child, path + b"/", parts, here)
+
+
+def _problem(path: bytes, error: CommandError) -> Problem:
+    return Problem(path, error.code, str(error))
+
+
+def make_entry(
+    path: bytes, info: os.stat_result, *, target: bytes | None = None, digest: bytes | None = None
+) -> Entry:
+    """What is told about a file in state ``info``."""
+    mode = info.st_mode
+    kind = cast(FileType, beneath.entry_type(mode))
+    return Entry(path, kind, info.st_size, mode & 0o7777, info.st_mtime_ns, target, digest)
+
+
+def digest_by_name(directory: int, name: bytes, info: os.stat_result) -> bytes | None:
+    """The digest kept beside a file that isn't open, if it is still true."""
+    try:
+        value = os.getxattr(
+            b"/proc/self/fd/%d/%s" % (directory, name), digests.ATTRIBUTE, follow_symlinks=False
+        )
+    except OSError:
+        return None  # none is kept, or the file system keeps none
+    return _still_true(value, info)
+
+
+def fresh_digest(fd: int, info: os.stat_result) -> bytes | None:
+    """The digest kept beside an open file in state ``info``, if it is still true."""
+    try:
+        value = os.getxattr(fd, digests.ATTRIBUTE)
+    except OSError:
+        return None
+    return _still_true(value, info)
+
+
+def _still_true(value: bytes, info: os.stat_result) -> bytes | None:
+    stored = StoredDigest.unpack(value)
+    if stored is None or (stored.size, stored.mtime_ns) != (info.st_size, info.st_mtime_ns):
+        return None
+    return stored.digest
+
+
+def keep_digest(fd: int, stored: StoredDigest) -> None:
+    """Keep a digest beside an open file, where the file system can."""
+    try:
+        os.setxattr(fd, digests.ATTRIBUTE, stored.pack())
+    except OSError as error:
+        if error.errno not in (
+            errno.ENOTSUP,
+            errno.EACCES,
+            errno.EPERM,
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EROFS,
+        ):
+            raise
+        # without it, the digest is computed when it is asked for
+
+
+def _rename_for_removal(source_dir: int, name: bytes, target_dir: int, target: bytes) -> None:
+    """Move a directory, also one without write permission for its owner.
+
+    Moving a directory rewrites its ``..``, which needs write permission in itself.
+    """
+    try:
+        os.rename(name, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)
+    except PermissionError:
+        fd = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=source_dir)
+        try:
+            os.chmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) | 0o700)
+        finally:
+            os.close(fd)
+        os.rename(name, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)

@@ -1,0 +1,259 @@
+"""Quotas: reserve, settle, release; the same for threads, processes and nodes.
+
+Lives here: every statement that changes ``used`` and ``held``, and the leases.
+Lives elsewhere: what the bytes are (uploads.py, homes.py), the tables (state.py).
+
+Whoever changes what is stored holds a lease while doing so, also when it frees room. A lease
+that outlived its server therefore marks its account as dirty: the disk is the truth, and the
+account is recounted from it. Room is taken in one conditional UPDATE, never by looking first.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Engine, and_, delete, insert, or_, select, update
+
+from ftpserver.state import account, durable, lease, reading
+from ftpwire.errors import Busy, NotFound, QuotaExceeded
+from ftpwire.messages import Room
+
+STEP = 16 * 1024 * 1024
+"""Bytes reserved at a time for batches of small files."""
+_STEPS_SPARE = 8
+"""Steps are taken only while this many would still be free."""
+LEASE_SECONDS = 600
+
+
+class LeaseLost(Busy):
+    """The reservation of this upload lapsed, or its account is gone: nothing was stored."""
+
+    code = "lease-lost"
+
+
+@dataclass
+class Lease:
+    """A reservation of ``size`` bytes of an account's room."""
+
+    id: str
+    account_id: int
+    size: int
+
+
+class Ledger:
+    """The used and held bytes of all accounts. Safe to use from many threads and processes.
+
+    Args:
+        node: Name of this server among those that share the accounts.
+        incarnation: This run of it; leases of earlier runs are dead.
+    """
+
+    def __init__(self, engine: Engine, node: str = "local", incarnation: str = "") -> None:
+        self._engine = engine
+        self._durable = durable(engine)
+        self._reading = reading(engine)
+        self.node = node
+        self.incarnation = incarnation or secrets.token_hex(8)
+
+    def reserve(self, account_id: int, size: int) -> Lease:
+        """Hold exactly ``size`` bytes. Durable, so that a crash is noticed later.
+
+        Raises:
+            QuotaExceeded: There is less room; nothing is held.
+        """
+        with self._durable.begin() as connection:
+            self._hold(connection, account_id, size)
+            return self._insert(connection, account_id, size)
+
+    def reserve_step(self, account_id: int, size: int) -> Lease:
+        """Hold at least ``size`` bytes, and a whole step where there is plenty of room."""
+        with self._durable.begin() as connection:
+            if size < STEP and self._try_hold(connection, account_id, STEP, STEP * _STEPS_SPARE):
+                return self._insert(connection, account_id, STEP)
+            self._hold(connection, account_id, size)
+            return self._insert(connection, account_id, size)
+
+    def extend(self, held: Lease, size: int) -> None:
+        """Hold ``size`` bytes more, or a whole step where there is plenty of room.
+
+        Raises:
+            QuotaExceeded: There is less room; the lease is as it was.
+            LeaseLost: The lease is gone.
+        """
+        with self._engine.begin() as connection:
+            more = size
+            if size < STEP and self._try_hold(
+                connection, held.account_id, STEP, STEP * _STEPS_SPARE
+            ):
+                more = STEP
+            else:
+                self._hold(connection, held.account_id, size)
+            self._change(connection, held, size=lease.c.size + more)
+        held.size += more
+
+    def begin_commit(self, leases: Sequence[Lease]) -> None:
+        """Say that renames follow.
+
+        Raises:
+            LeaseLost: One is gone or lapsed: nothing may be stored under them.
+        """
+        with self._engine.begin() as connection:
+            for held in leases:
+                self._change(connection, held, state="committing")
+
+    def settle(self, leases: Sequence[Lease], change: int) -> None:
+        """End leases of one account: ``change`` bytes more (or fewer) are stored now.
+
+        Raises:
+            LeaseLost: One is gone, and what it stood for may not be acknowledged.
+        """
+        lost = False
+        with self._engine.begin() as connection:
+            for held in leases:
+                ended = connection.execute(
+                    delete(lease).where(
+                        lease.c.id == held.id, lease.c.incarnation == self.incarnation
+                    )
+                )
+                lost = lost or not ended.rowcount
+                size = held.size if ended.rowcount else 0
+                connection.execute(
+                    update(account)
+                    .where(account.c.id == held.account_id)
+                    .values(used=account.c.used + change, held=account.c.held - size)
+                )
+                change = 0
+        if lost:
+            raise LeaseLost("the reservation was lost")
+
+    def release(self, held: Lease) -> None:
+        """End the lease with nothing stored. Can be called for one that is gone."""
+        try:
+            self.settle([held], 0)
+        except LeaseLost:
+            pass  # whoever ended it gave its room back
+
+    def room(self, account_id: int) -> Room:
+        """The account's room. Raises NotFound when the account is gone."""
+        with self._reading.connect() as connection:
+            row = connection.execute(select(account).where(account.c.id == account_id)).first()
+        if row is None:
+            raise NotFound("the account was removed")
+        free = None if row.quota is None else max(0, row.quota - row.used - row.held)
+        return Room(used=row.used, held=row.held, total=row.quota, free=free)
+
+    # after crashes -----------------------------------------------------------------------
+
+    def heartbeat(self) -> None:
+        """Keep this server's leases alive. To be called well within LEASE_SECONDS."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                update(lease)
+                .where(lease.c.node == self.node, lease.c.incarnation == self.incarnation)
+                .values(expires=_now() + LEASE_SECONDS)
+            )
+
+    def reap(self) -> list[int]:
+        """End the leases of the dead, and mark their accounts dirty.
+
+        Dead is an earlier run of this node, and whoever let a lease expire.
+
+        Returns:
+            Ids of all accounts that have to be recounted.
+        """
+        dead = or_(
+            and_(lease.c.node == self.node, lease.c.incarnation != self.incarnation),
+            and_(lease.c.expires < _now(), lease.c.incarnation != self.incarnation),
+        )
+        with self._durable.begin() as connection:
+            rows = connection.execute(
+                select(lease.c.id, lease.c.account_id, lease.c.size).where(dead)
+            ).all()
+            for row in rows:
+                connection.execute(
+                    update(account)
+                    .where(account.c.id == row.account_id)
+                    .values(held=account.c.held - row.size, dirty=True)
+                )
+                connection.execute(delete(lease).where(lease.c.id == row.id))
+            dirty = connection.execute(select(account.c.id).where(account.c.dirty)).scalars()
+            return list(dirty)
+
+    def live_incarnations(self, account_id: int) -> set[str]:
+        """The runs of servers that hold leases of this account, and this run."""
+        with self._reading.connect() as connection:
+            found = connection.execute(
+                select(lease.c.incarnation).where(lease.c.account_id == account_id).distinct()
+            ).scalars()
+            return {*found, self.incarnation}
+
+    def recounted(self, account_id: int, used: int) -> None:
+        """Set what was counted on the disk, while the home was locked."""
+        with self._durable.begin() as connection:
+            connection.execute(
+                update(account).where(account.c.id == account_id).values(used=used, dirty=False)
+            )
+
+    # statements --------------------------------------------------------------------------
+
+    def _hold(self, connection: Connection, account_id: int, size: int) -> None:
+        if self._try_hold(connection, account_id, size, size):
+            return
+        row = connection.execute(select(account).where(account.c.id == account_id)).first()
+        if row is None:
+            raise NotFound("the account was removed")
+        free = max(0, row.quota - row.used - row.held)
+        raise QuotaExceeded(
+            f"the quota is {row.quota} bytes: {size} needed, {free} free", needed=size, free=free
+        )
+
+    @staticmethod
+    def _try_hold(connection: Connection, account_id: int, size: int, room: int) -> bool:
+        """Hold ``size`` bytes if ``room`` bytes are free."""
+        changed = connection.execute(
+            update(account)
+            .where(
+                account.c.id == account_id,
+                or_(
+                    account.c.quota.is_(None),
+                    account.c.used + account.c.held + room <= account.c.quota,
+                ),
+            )
+            .values(held=account.c.held + size)
+        )
+        return bool(changed.rowcount)
+
+    def _insert(self, connection: Connection, account_id: int, size: int) -> Lease:
+        made = Lease(secrets.token_hex(16), account_id, size)
+        connection.execute(
+            insert(lease).values(
+                id=made.id,
+                account_id=account_id,
+                node=self.node,
+                incarnation=self.incarnation,
+                state="open",
+                size=size,
+                expires=_now() + LEASE_SECONDS,
+            )
+        )
+        return made
+
+    def _change(self, connection: Connection, held: Lease, **values: object) -> None:
+        changed = connection.execute(
+            update(lease)
+            .where(
+                lease.c.id == held.id,
+                lease.c.incarnation == self.incarnation,
+                lease.c.expires >= _now(),
+            )
+            .values(**values)
+        )
+        if not changed.rowcount:
+            raise LeaseLost("the reservation was lost")
+
+
+def _now() -> int:
+    return int(time.time())

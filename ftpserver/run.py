@@ -1,0 +1,129 @@
+"""Running the server in the foreground: what it prints, its log, and its signals.
+
+Lives here: `ftpd start` after its options were read. Lives elsewhere: serving (server.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from ftpserver.accounts import Accounts, first_account_name, random_password
+from ftpserver.config import Settings
+from ftpserver.server import FtpServer
+from ftpserver.state import StateError
+
+logger = logging.getLogger("ftpd")
+
+
+def serve(settings: Settings, *, verbose: bool) -> int:
+    """Serve until a signal comes; returns the exit status."""
+    _log_to_stderr(verbose)
+    signals = _Signals()
+    try:
+        server = FtpServer(settings)
+    except StateError as error:
+        return _failed(str(error))
+    except OSError as error:
+        where = f"{settings.host or '*'}:{settings.port}"
+        return _failed(f"can't listen on {where}: {(error.strerror or str(error)).lower()}")
+    with server:
+        name, lines = _first_account(settings, server.accounts)
+        with server.running():
+            _announce(server, name, lines)
+            signals.wait()
+            signals.restore()  # a second signal ends the process at once
+            logger.info("stopping")
+    return 0
+
+
+def _failed(message: str) -> int:
+    print(f"ftpd: {message}", file=sys.stderr)
+    return 1
+
+
+def _log_to_stderr(verbose: bool) -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+    )
+
+
+class _Signals:
+    """SIGINT and SIGTERM as something to wait for: the handler itself only sets a flag."""
+
+    _WATCHED = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        signal.set_wakeup_fd(self._write)
+        for number in self._WATCHED:
+            signal.signal(number, lambda *_: None)
+
+    def wait(self) -> None:
+        """Until the first of them comes."""
+        while True:
+            select.select([self._read], [], [])
+            if any(byte in self._WATCHED for byte in os.read(self._read, 64)):
+                return
+
+    def restore(self) -> None:
+        """From here on, a signal ends the process."""
+        signal.set_wakeup_fd(-1)
+        for number in self._WATCHED:
+            signal.signal(number, _exit_now)
+
+
+def _exit_now(number: int, frame: object) -> None:
+    os._exit(128 + number)
+
+
+def _announce(server: FtpServer, name: str | None, lines: list[str]) -> None:
+    host, port = server.server_address[:2]
+    shown = str(host)
+    if shown in ("::", "0.0.0.0"):
+        shown = socket.gethostname()
+    elif ":" in shown:
+        shown = f"[{shown}]"
+    plain = " --plaintext" if server.fingerprint is None else ""
+    print(f"listening on {server.address}", flush=True)
+    print(f"key fingerprint {server.fingerprint or 'none: plaintext'}")
+    print(f"connect with    ftp{plain} connect {name or 'USER'}@{shown}:{port}")
+    for line in lines:
+        print(line)
+    sys.stdout.flush()
+
+
+def _first_account(settings: Settings, accounts: Accounts) -> tuple[str | None, list[str]]:
+    """The name to show, and what to say about an account made just now.
+
+    A first start makes one for whoever runs it. Its password is shown on a terminal, which
+    nobody keeps; else it goes into a private file, and not into some log.
+    """
+    existing = next(iter(accounts), None)
+    if existing is not None:
+        return existing.name, []
+    name, password = first_account_name(), random_password()
+    try:
+        accounts.add(name, password)
+    except Exception as error:
+        raise StateError(f"the first account could not be made: {error}") from error
+    if sys.stdout.isatty():
+        return name, [f"first account   {name}, password {password} (shown only now)"]
+    path = settings.state / "first-login"
+    _write_private(path, f"{name}\n{password}\n")
+    return name, [f"first account   {name}, password in {path}"]
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w") as file:
+        file.write(text)

@@ -1,0 +1,249 @@
+"""The server: a socketserver that accepts, and a thread for each session.
+
+Lives here: the listening socket, the accept loop's hardening, what all sessions share, start
+and stop. Lives elsewhere: what a session does (session.py), the command line (cli.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import resource
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from socketserver import TCPServer, ThreadingMixIn
+from typing import Any
+
+from sqlalchemy import Engine
+
+from ftpserver import tls
+from ftpserver.accounts import Accounts
+from ftpserver.config import Settings
+from ftpserver.homes import Home
+from ftpserver.ledger import LEASE_SECONDS, Ledger
+from ftpserver.session import Session
+from ftpserver.state import RootLock, StateError, open_state
+
+logger = logging.getLogger("ftpd")
+
+_RUNNING_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_POLL = 0.25
+"""Seconds after which the accept loop notices at the latest that it is to stop."""
+_BREATHER = 0.1
+"""Seconds that accepting pauses when descriptors or memory ran out: waiting doesn't spin."""
+
+
+class FtpServer(ThreadingMixIn, TCPServer):
+    """Accepts connections and serves each in a thread of its own.
+
+    Shared by its sessions: ``settings``, ``accounts``, ``ledger``, ``tls_context`` (None when
+    plain), ``stop_fd`` (readable once the server stops), ``stopping``.
+
+    Raises:
+        StateError: The root can't be used, or another server does.
+        OSError: The address can't be bound.
+    """
+
+    daemon_threads = True
+    block_on_close = False  # stop() does its own drain, with a limit
+    allow_reuse_address = True
+    request_queue_size = 1024
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.sessions: set[Session] = set()
+        self.stopping = False
+        self._serving = False
+        self._stop_read, self._stop_write = os.pipe()
+        self._closing = [self._close_stop_pipe]
+        try:
+            self._open_state(settings)
+            self.address_family, address = _address(settings)
+            super().__init__(address, Session, bind_and_activate=False)
+            self._closing.append(super().server_close)
+            if self.address_family == socket.AF_INET6 and settings.host is None:
+                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            self.server_bind()
+            self.server_activate()
+        except BaseException:
+            self.server_close()
+            raise
+
+    def _open_state(self, settings: Settings) -> None:
+        _make_root(settings)
+        lock = RootLock(settings.state)
+        self._closing.append(lock.release)
+        self.engine: Engine = open_state(settings.state)
+        self._closing.append(self.engine.dispose)
+        self.accounts = Accounts(self.engine, settings.root)
+        self.ledger = Ledger(self.engine)
+        self.tls_context = None
+        self.fingerprint: str | None = None
+        if not settings.plaintext:
+            certificate, key = tls.ensure_key(settings.state)
+            self.tls_context = tls.make_context(certificate, key)
+            self.fingerprint = tls.fingerprint_of(certificate)
+
+    @property
+    def stop_fd(self) -> int:
+        """Readable as soon as the server stops."""
+        return self._stop_read
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as ``HOST:PORT``."""
+        host, port = self.server_address[:2]
+        name = host.decode() if isinstance(host, (bytes, bytearray)) else str(host)
+        return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+
+    # accepting ---------------------------------------------------------------------------
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept one connection; when descriptors ran out, wait a moment instead of spinning."""
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in _RUNNING_SHORT:
+                logger.error("can't accept: %s", os.strerror(error.errno or 0))
+                select.select([self._stop_read], [], [], _BREATHER)
+            raise  # serve_forever goes on
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A connection that couldn't be served (no more threads): logged, the rest goes on."""
+        logger.exception("a connection from %s could not be served", client_address)
+
+    # running -----------------------------------------------------------------------------
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Serve in the background while the context is open; then stop."""
+        raise_descriptor_limit()
+        self._serving = True
+        threads = [
+            threading.Thread(target=self.serve_forever, args=(_POLL,), name="accept"),
+            threading.Thread(target=self._housekeeping, name="housekeeping"),
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self.stop()
+            for thread in threads:
+                thread.join()
+
+    def stop(self) -> None:
+        """Stop accepting, let running requests finish for the grace time, close everything.
+
+        Can be called twice.
+        """
+        if self.stopping:
+            return
+        self.stopping = True
+        if self._serving:
+            self.shutdown()
+        self.socket.close()
+        os.close(self._stop_write)  # every session that waits wakes up
+        self._stop_write = -1
+        self._drain(time.monotonic() + self.settings.grace)
+        for session in list(self.sessions):
+            logger.warning("%s: cut off: the grace time is over", session)
+            _cut(session.request)
+        self._drain(time.monotonic() + 5)
+
+    def _drain(self, deadline: float) -> None:
+        while self.sessions and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def server_close(self) -> None:
+        """Give everything back. The server can't be used afterwards."""
+        while self._closing:
+            self._closing.pop()()
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+        self.server_close()
+
+    def _close_stop_pipe(self) -> None:
+        os.close(self._stop_read)
+        if self._stop_write >= 0:
+            os.close(self._stop_write)
+
+    # what goes on in the background ------------------------------------------------------
+
+    def _housekeeping(self) -> None:
+        """Recount what a crash left in doubt; then keep this server's leases alive."""
+        try:
+            self.recount_dirty()
+        except Exception:
+            logger.exception("recounting failed; quotas keep their last figures")
+        while not select.select([self._stop_read], [], [], LEASE_SECONDS / 5)[0]:
+            try:
+                self.ledger.heartbeat()
+                self.recount_dirty()
+            except Exception:
+                logger.exception("housekeeping failed; it is tried again")
+
+    def recount_dirty(self) -> None:
+        """Count the homes of accounts whose used space is in doubt, and clean their staging."""
+        dirty = set(self.ledger.reap())
+        for account in self.accounts:
+            if account.id in dirty:
+                logger.info("%s: recounting the home", account.name)
+                recount(self.ledger, account.id, Home(account.home))
+
+
+def recount(ledger: Ledger, account_id: int, home: Home) -> int:
+    """Set an account's used space to what its home holds; returns the bytes. Closes the home."""
+    try:
+        with home.alone():
+            used = home.count(live=ledger.live_incarnations(account_id))
+            ledger.recounted(account_id, used)
+            return used
+    finally:
+        home.close()
+
+
+def _make_root(settings: Settings) -> None:
+    try:
+        settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateError(f"{settings.root}: can't be written: {error.strerror}") from error
+    if not os.access(settings.root, os.W_OK | os.X_OK):
+        raise StateError(f"{settings.root}: can't be written: permission denied")
+
+
+def _address(settings: Settings) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    """Family and address to bind: all interfaces of both families when no host is given."""
+    if settings.host is None:
+        if socket.has_dualstack_ipv6():
+            return socket.AF_INET6, ("::", settings.port)
+        return socket.AF_INET, ("0.0.0.0", settings.port)
+    host = settings.host.removeprefix("[").removesuffix("]")
+    try:
+        found = socket.getaddrinfo(host, settings.port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise StateError(f"--host {settings.host}: {error.strerror}") from None
+    family, _, _, _, address = found[0]
+    return family, (str(address[0]), int(address[1]))
+
+
+def raise_descriptor_limit() -> None:
+    """Let the process open as many descriptors as the system permits it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError):
+        pass  # macOS refuses some values: the soft limit stays
+
+
+def _cut(sock: socket.socket) -> None:
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # it ended by itself just now

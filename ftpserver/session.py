@@ -1,0 +1,478 @@
+"""One session: handshake, log-in, then read a request, dispatch it, reply.
+
+Lives here: the connection of one client, from its first byte to its last, and what handlers
+may ask of it (receive a file, send data, look for a cancel).
+Lives elsewhere: what the requests do (commands/), framing (ftpwire/frames.py), the accept loop
+(server.py).
+
+One way in, one way out: no handler reads frames itself. Replies come in the order of the
+requests; those of small uploads wait for their batch, which is committed when no input is
+ready, when it is full, or before any request that isn't a change of the same kind.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Callable
+from socketserver import StreamRequestHandler
+from typing import TYPE_CHECKING, cast
+
+from ftpserver.accounts import Account
+from ftpserver.commands import COMMANDS, Command
+from ftpserver.homes import Home
+from ftpserver.uploads import Uploads
+from ftpwire import SOFTWARE, frames, messages, paths
+from ftpwire.channel import Channel
+from ftpwire.errors import (
+    BadMagic,
+    BadMessage,
+    Cancelled,
+    CommandError,
+    ConnectionLost,
+    FtpError,
+    Internal,
+    NotLoggedIn,
+    ProtocolError,
+    VerificationFailed,
+    VersionMismatch,
+    from_oserror,
+)
+from ftpwire.frames import HEADER_SIZE, FrameReader, Header, Kind
+from ftpwire.messages import Failed, Hello, Message, Sent
+from ftpwire.streams import WriteBehind
+from ftpwire.tls import HANDSHAKE_RECORD, TlsPipe
+
+if TYPE_CHECKING:
+    from ftpserver.server import FtpServer
+
+logger = logging.getLogger("ftpd.session")
+
+DATA_SIZE = 512 * 1024
+"""Bytes of a DATA frame that this server sends."""
+MAX_REQUESTS = 4096
+MAX_UNANSWERED = 64 * 1024 * 1024
+_CANCEL_EVERY = 4 * 1024 * 1024
+_LOGIN_TRIES = 3
+_LAST_WORDS = 2.0
+"""Seconds that a peer gets to read why it is being dropped."""
+
+
+class Session(StreamRequestHandler):
+    """The connection of one client, in a thread of its own.
+
+    Attributes:
+        account: Who is logged in; None before.
+        request_id: The request being handled.
+    """
+
+    disable_nagle_algorithm = True
+    rbufsize = 0  # the input buffer is the session's own: rfile and wfile stay unused
+    server: FtpServer
+
+    account: Account | None = None
+    request_id = 0
+    _closing = False
+    _failures = 0
+    _since_look = 0
+    _login_deadline = 0.0
+    _home: Home | None = None
+    _uploads: Uploads | None = None
+    _receiving = False
+    """Whether DATA frames of the current request are still to come."""
+
+    # what handlers use -------------------------------------------------------------------
+
+    @property
+    def user(self) -> Account:
+        """Who is logged in. Raises NotLoggedIn."""
+        if self.account is None:
+            raise NotLoggedIn("log in first")
+        return self.account
+
+    @property
+    def home(self) -> Home:
+        """The user's home, opened at first use."""
+        if self._home is None:
+            try:
+                self._home = Home(
+                    self.user.home,
+                    durable=self.server.settings.durable,
+                    incarnation=self.server.ledger.incarnation,
+                )
+            except OSError as error:
+                logger.error("%s: the home can't be opened: %s", self, error)
+                raise Internal("your home directory can't be opened on the server") from None
+        return self._home
+
+    @property
+    def uploads(self) -> Uploads:
+        """The user's uploads, made at first use."""
+        if self._uploads is None:
+            self._uploads = Uploads(
+                self.home,
+                self.server.ledger,
+                self.user.id,
+                durable=self.server.settings.durable,
+            )
+        return self._uploads
+
+    def send(self, message: Message, kind: Kind = Kind.REPLY) -> None:
+        """Send a frame of the current request; flushes when much is queued."""
+        payload = messages.encode(message)
+        self.channel.queue(frames.pack_header(len(payload), kind, self.request_id), payload)
+        if self.channel.output_full:
+            self.flush()
+
+    def send_data(self, data: memoryview) -> None:
+        """Send a DATA frame, straight from the caller's buffer when it is large.
+
+        Raises:
+            Cancelled: The client doesn't want more of it.
+        """
+        size = len(data)
+        channel = self.channel
+        channel.queue(frames.pack_header(size, Kind.DATA, self.request_id))
+        if size < 32 * 1024:
+            channel.queue(data)
+            if channel.output_full:
+                self.flush()
+        else:
+            while data:
+                sent = channel.try_send(data)
+                if sent:
+                    data = data[sent:]
+                else:
+                    channel.wait(write=True, deadline=self._stall())
+        self.progressed(size)
+
+    def progressed(self, count: int) -> None:
+        """Say that ``count`` bytes of long work were done: looks for a CANCEL now and then.
+
+        Raises:
+            Cancelled: The client has sent one.
+        """
+        self._since_look += count
+        if self._since_look >= _CANCEL_EVERY:
+            self._since_look = 0
+            self._look_for_cancel()
+
+    def notice(self, message: Message) -> None:
+        """Tell about long work at once."""
+        self.send(message, Kind.NOTICE)
+        self.flush()
+
+    def receive_small(self, size: int) -> tuple[bytearray, Sent]:
+        """Receive all DATA of the current upload into memory: at most ``size`` bytes.
+
+        Raises:
+            VerificationFailed: More came.
+            Cancelled: The client gave it up.
+        """
+        data = bytearray()
+        while (header := self._next_data()) is not None:
+            if len(data) + header.size > size:
+                raise VerificationFailed(f"more bytes came than the {size} announced")
+            while self.reader.remaining:
+                piece = self.reader.take(self.reader.remaining)
+                if piece:
+                    data += piece
+                else:
+                    self._receive(self._stall())
+        return data, self._sent
+
+    def receive_large(self, sink: WriteBehind, expect: Callable[[int], None]) -> Sent:
+        """Receive all DATA of the current upload, straight into the sink's buffers.
+
+        Args:
+            expect: Called with the total before each frame is received; raises to refuse.
+        """
+        while (header := self._next_data(exactly=True)) is not None:
+            expect(sink.size + header.size)
+            while not self.channel.move_payload(self.reader, sink):
+                self.channel.wait(read=True, deadline=self._stall())
+        return self._sent
+
+    # from the first byte to the last -----------------------------------------------------
+
+    def handle(self) -> None:
+        """Serve the connection until either side ends it."""
+        settings = self.server.settings
+        self._login_deadline = time.monotonic() + settings.login_grace
+        self.reader = FrameReader()
+        self.channel = Channel(self.request, wake_fd=self.server.stop_fd)
+        self.peer = _peer_name(self.client_address)
+        self.server.sessions.add(self)
+        try:
+            self._open()
+            self._serve()
+        except ProtocolError as error:
+            logger.info("%s: dropped: %s", self, paths.printable(str(error)))
+            self._last_words(error)
+        except ConnectionLost as error:
+            logger.info("%s: %s", self, error)
+        except Exception:
+            logger.exception("%s: the session failed", self)
+            self._last_words(Internal("internal error"))
+        finally:
+            self.server.sessions.discard(self)
+            self._clean_up()
+
+    def __str__(self) -> str:
+        return f"{self.account.name}@{self.peer}" if self.account else self.peer
+
+    def _clean_up(self) -> None:
+        try:
+            if self._uploads is not None:
+                self._uploads.abandon()
+        except Exception:
+            logger.exception("%s: uploads could not be cleaned up", self)
+        if self._home is not None:
+            self._home.close()
+        self.channel.close()
+
+    def _last_words(self, error: FtpError) -> None:
+        """Say why, outside any request, and close so that it arrives."""
+        payload = messages.encode(Failed.from_error(error))
+        self.channel.queue(frames.frame(Kind.ERROR, 0, payload))
+        self.channel.close_after_error(_LAST_WORDS)
+
+    def _open(self) -> None:
+        """TLS unless the server is plain, then HELLO."""
+        context = self.server.tls_context
+        first = self._peek()
+        if context is None:
+            if first == HANDSHAKE_RECORD:
+                raise BadMagic("this server speaks without TLS: connect with --plaintext")
+        else:
+            if first != HANDSHAKE_RECORD:
+                raise BadMagic("this server speaks TLS only: connect without --plaintext")
+            self.channel.tls = TlsPipe(context, server_side=True)
+            self.channel.handshake(self._login_deadline)
+        self._hello()
+
+    def _peek(self) -> int:
+        """The connection's first byte, left where it is."""
+        while True:
+            try:
+                data = self.request.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                self.channel.wait(read=True, deadline=self._login_deadline)
+                if self.server.stopping:
+                    raise ConnectionLost("stopping") from None
+                continue
+            except OSError as error:
+                raise ConnectionLost(f"connection lost: {error.strerror}") from None
+            if not data:
+                raise ConnectionLost("closed before the first byte")
+            return cast(int, data[0])
+
+    def _hello(self) -> None:
+        header = self._header(self._login_deadline)
+        payload = self._whole(header, self._login_deadline)
+        if header.kind != Kind.REQUEST:
+            raise BadMagic("the first frame is not a HELLO")
+        theirs = messages.decode_hello(payload)
+        if theirs.version != messages.VERSION:
+            raise VersionMismatch(
+                f"the client speaks protocol version {theirs.version}, "
+                f"this server version {messages.VERSION}"
+            )
+        self.data_size = max(1024, min(DATA_SIZE, theirs.max_data or DATA_SIZE))
+        self.page_size = max(1024, min(frames.MAX_CONTROL, theirs.max_control or 4096))
+        ours = Hello(
+            software=SOFTWARE,
+            max_control=frames.MAX_CONTROL,
+            max_data=frames.MAX_DATA,
+            max_requests=MAX_REQUESTS,
+            max_unanswered=MAX_UNANSWERED,
+        )
+        reply = messages.encode_hello(ours)
+        self.channel.queue(frames.frame(Kind.REPLY, header.request_id, reply))
+
+    def _serve(self) -> None:
+        """Read and answer requests until the client leaves or the server stops."""
+        reader = self.reader
+        deadline: float | None = None  # for the whole frame that has begun to arrive
+        while not self._closing:
+            if self.server.stopping:
+                self._say_goodbye()
+                return
+            header = reader.next_header()
+            if header is None:
+                if not self.channel.fill(reader):
+                    self._quiet()
+                    if deadline is None and reader.buffered:
+                        deadline = self._stall()
+                    self.channel.wait(read=True, deadline=self._patience(deadline))
+                continue
+            payload = self._whole(header, self._patience(deadline or self._stall()))
+            deadline = None
+            if header.kind == Kind.REQUEST:
+                self.request_id = header.request_id
+                self._answer(messages.decode_request(payload))
+            elif header.kind == Kind.CANCEL:
+                pass  # of a request that is answered already
+            else:
+                raise BadMessage(f"a frame of kind {header.kind} where a request belongs")
+        self._quiet()
+
+    def _quiet(self) -> None:
+        """Nothing to read now: finish what waits, and give memory back."""
+        self.commit()
+        self.flush()
+        self.reader.shrink()
+
+    def _say_goodbye(self) -> None:
+        """The server stops: what was asked before is answered, what comes now isn't."""
+        self.commit()
+        self.request_id = 0
+        self.send(messages.GoingDown(), Kind.NOTICE)
+        self.channel.close_after_error(_LAST_WORDS)
+
+    def _patience(self, deadline: float | None) -> float | None:
+        """Until when the next bytes have to come; before log-in, no longer than the grace."""
+        return self._login_deadline if self.account is None else deadline
+
+    def _stall(self) -> float:
+        return time.monotonic() + self.server.settings.stall
+
+    # requests ----------------------------------------------------------------------------
+
+    def _answer(self, request: messages.Request) -> None:
+        """Look the request's type up in the dispatch table, run it, and send what it returns.
+
+        This is the one place where a handler's errors become replies.
+        """
+        command = COMMANDS[type(request)]
+        self._receiving = command.takes_data
+        self._since_look = 0
+        try:
+            if not command.batched:
+                self.commit()
+            reply = self._run(command, request)
+        except CommandError as error:
+            reply = Failed.from_error(error)
+        except OSError as error:  # the file system's: the socket's are ConnectionLost
+            path: bytes = getattr(request, "path", b"") or getattr(request, "source", b"")
+            reply = Failed.from_error(from_oserror(error, paths.show(path)))
+        except (ProtocolError, ConnectionLost):
+            raise
+        except Exception:
+            logger.exception("%s: %s failed", self, type(request).__name__)
+            reply = Failed.from_error(Internal("internal error"))
+        if reply is not None:
+            self._reply(reply, command.ending and not isinstance(reply, Failed))
+        if self._receiving:
+            self._pass_over_data()
+        if self._uploads is not None and self._uploads.full:
+            self.commit()
+
+    def _run(self, command: Command, request: messages.Request) -> Message | None:
+        if not command.before_login and self.account is None:
+            raise NotLoggedIn("log in first")
+        return command.run(self, request)
+
+    def _reply(self, reply: Message, ending: bool) -> None:
+        kind = Kind.ERROR if isinstance(reply, Failed) else Kind.END if ending else Kind.REPLY
+        if self._uploads is not None and self._uploads.pending:
+            if kind is Kind.END:
+                self.commit()
+            else:
+                self._uploads.add_outcome(self.request_id, reply)
+                return
+        self.send(reply, kind)
+
+    def commit(self) -> None:
+        """Finish the uploads under way and send their replies."""
+        if self._uploads is None or not self._uploads.pending:
+            return
+        current = self.request_id
+        for request_id, outcome in self._uploads.commit():
+            self.request_id = request_id
+            self.send(outcome, Kind.ERROR if isinstance(outcome, Failed) else Kind.REPLY)
+        self.request_id = current
+
+    def flush(self) -> None:
+        """Send all output, waiting for the peer as long as a stall may be."""
+        self.channel.flush(self._stall())
+
+    def log_in(self, account: Account) -> None:
+        """The client is who it says: open the session."""
+        self.account = account
+        self.reader.allow(frames.MAX_CONTROL, frames.MAX_DATA)
+        logger.info("%s: logged in", self)
+
+    def log_in_failed(self, name: str) -> None:
+        """Count a refused log-in; the last one allowed ends the connection."""
+        self._failures += 1
+        logger.warning("%s: log-in refused for %s", self, paths.show(name))
+        self._closing = self._failures >= _LOGIN_TRIES
+
+    # reading frames ----------------------------------------------------------------------
+
+    def _receive(self, deadline: float | None, limit: int | None = None) -> None:
+        """Receive something into the input buffer, waiting for it."""
+        while not self.channel.fill(self.reader, limit):
+            self.channel.wait(read=True, deadline=deadline)
+
+    def _header(self, deadline: float | None, exactly: bool = False) -> Header:
+        reader = self.reader
+        while (header := reader.next_header()) is None:
+            # in a stream of large frames, what comes after the header goes elsewhere
+            self._receive(deadline, HEADER_SIZE - reader.buffered if exactly else None)
+        return header
+
+    def _whole(self, header: Header, deadline: float | None) -> memoryview:
+        """The payload of a control frame. The deadline is for all of it."""
+        if header.kind == Kind.DATA:
+            raise BadMessage("file bytes outside an upload")
+        while (payload := self.reader.payload()) is None:
+            self._receive(deadline)
+        return payload
+
+    def _next_data(self, exactly: bool = False) -> Header | None:
+        """The header of the upload's next DATA frame; None after its END, kept in ``_sent``."""
+        header = self._header(self._stall(), exactly)
+        if header.request_id != self.request_id:
+            raise BadMessage("another request inside an upload")
+        if header.kind == Kind.DATA:
+            return header
+        payload = self._whole(header, self._stall())
+        if header.kind not in (Kind.END, Kind.CANCEL):
+            raise BadMessage(f"a frame of kind {header.kind} inside an upload")
+        self._receiving = False
+        if header.kind == Kind.CANCEL:
+            raise Cancelled("cancelled")
+        self._sent = messages.decode_sent(payload)
+        return None
+
+    def _pass_over_data(self) -> None:
+        """Discard what was sent of a refused upload, so that the stream stays in step."""
+        self.commit()
+        self.flush()  # the client may wait for the refusal before it stops
+        reader = self.reader
+        try:
+            while True:
+                while reader.remaining:
+                    if not reader.take(reader.remaining):
+                        self._receive(self._stall())
+                if self._next_data() is None:
+                    return
+        except Cancelled:
+            return
+
+    def _look_for_cancel(self) -> None:
+        """See whether the client has cancelled the current request, without blocking."""
+        if self.reader.buffered < 64 * 1024:
+            self.channel.fill(self.reader)
+        if self.reader.has_cancel(self.request_id):
+            raise Cancelled("cancelled")
+
+
+def _peer_name(address: object) -> str:
+    if isinstance(address, tuple) and len(address) >= 2:
+        host = str(address[0]).removeprefix("::ffff:")
+        return f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
+    return "local"

@@ -1,0 +1,179 @@
+"""The accounts file: its tables, its version, and how a transaction begins.
+
+Lives here: the schema, the SQLAlchemy engine, the lock that one server holds on a root.
+Lives elsewhere: what the rows mean (accounts.py, ledger.py).
+
+SQL that SQLite and PostgreSQL both speak. With SQLite every transaction begins IMMEDIATE: a
+deferred one that turns into a writer fails as busy whatever the time-out. Commits are not
+synced (a lost settlement is repaired from the disk) unless the transaction is ``durable``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+    insert,
+    select,
+)
+from sqlalchemy.exc import DatabaseError
+
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+
+schema = Table(
+    "schema_version",
+    metadata,
+    Column("version", Integer, nullable=False),
+)
+
+account = Table(
+    "account",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("name", String(32), nullable=False, unique=True),
+    Column("password_hash", String, nullable=False),
+    Column("home", LargeBinary, nullable=True),  # None: ROOT/NAME
+    Column("quota", BigInteger, nullable=True),  # bytes; None: unlimited
+    Column("used", BigInteger, nullable=False, default=0),  # bytes of stored files
+    Column("held", BigInteger, nullable=False, default=0),  # bytes reserved by leases
+    Column("dirty", Boolean, nullable=False, default=False),  # used has to be recounted
+    Column("created", BigInteger, nullable=False),  # seconds since 1970
+    sqlite_autoincrement=True,  # a removed account's id is never given out again
+)
+
+lease = Table(
+    "lease",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("account_id", ForeignKey("account.id", ondelete="CASCADE"), nullable=False),
+    Column("node", String, nullable=False),
+    Column("incarnation", String(32), nullable=False),  # one run of one server
+    Column("state", String(16), nullable=False),  # open, committing
+    Column("size", BigInteger, nullable=False),  # bytes reserved
+    Column("expires", BigInteger, nullable=False),  # seconds since 1970
+    Index("lease_by_account", "account_id"),
+)
+
+
+class StateError(Exception):
+    """The server's state can't be used; the text is one line for the administrator."""
+
+
+class RootBusy(StateError):
+    """Another server serves this root."""
+
+
+def open_state(directory: Path) -> Engine:
+    """Open the accounts file in ``directory``, made at first use.
+
+    Raises:
+        StateError: It is damaged, from a newer version, or can't be written.
+    """
+    path = directory / "state.db"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise StateError(f"{directory}: can't be written: {error.strerror}") from error
+    engine = create_engine(
+        f"sqlite:///{path}",
+        connect_args={"timeout": 30, "check_same_thread": False},
+        pool_size=4,
+        max_overflow=32,
+    )
+    event.listen(engine, "connect", _on_connect)
+    event.listen(engine, "begin", _on_begin)
+    try:
+        with engine.begin() as connection:
+            _prepare(connection, path)
+    except DatabaseError as error:
+        engine.dispose()
+        raise StateError(f"{path}: {error.orig}") from error
+    except StateError:
+        engine.dispose()
+        raise
+    return engine
+
+
+def _prepare(connection: Connection, path: Path) -> None:
+    metadata.create_all(connection)
+    version = connection.execute(select(schema.c.version)).scalar()
+    if version is None:
+        connection.execute(insert(schema).values(version=SCHEMA_VERSION))
+    elif version > SCHEMA_VERSION:
+        raise StateError(
+            f"{path}: written by a newer ftpd (schema {version}, this one knows {SCHEMA_VERSION})"
+        )
+
+
+def durable(engine: Engine) -> Engine:
+    """The same engine, with transactions that survive a power cut once committed."""
+    return engine.execution_options(durable=True)
+
+
+def reading(engine: Engine) -> Engine:
+    """The same engine, with transactions that only read: they wait for no writer."""
+    return engine.execution_options(reading=True)
+
+
+def _on_connect(connection: Any, record: Any) -> None:
+    connection.isolation_level = None  # transactions begin where _on_begin says
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _on_begin(connection: Connection) -> None:
+    options = connection.get_execution_options()
+    if options.get("reading", False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    full = options.get("durable", False)
+    connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if full else 'NORMAL'}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+class RootLock:
+    """Held by the one server of a root, until it ends in whatever way.
+
+    Raises:
+        RootBusy: Another one holds it.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        path = directory / "lock"
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(self._fd, 32).decode("ascii", "replace").strip()
+            os.close(self._fd)
+            raise RootBusy(
+                f"{directory.parent}: another ftpd serves this root (process {owner or '?'})"
+            ) from None
+        os.ftruncate(self._fd, 0)
+        os.write(self._fd, f"{os.getpid()}\n".encode())
+
+    def release(self) -> None:
+        """Let another server have the root."""
+        os.close(self._fd)

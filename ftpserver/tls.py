@@ -1,0 +1,112 @@
+"""The server's key and certificate, made at first start, and its TLS context.
+
+Lives here: key files and SSLContext. Lives elsewhere: TLS on a connection (ftpwire/tls.py).
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import socket
+import ssl
+from pathlib import Path
+
+from ftpserver.state import StateError
+from ftpwire.tls import fingerprint
+
+_KEY = "key.pem"
+_CERTIFICATE = "cert.pem"
+_YEARS = 20
+"""Clients pin the key, not the dates; a short life would only break them."""
+
+
+def ensure_key(state: Path) -> tuple[Path, Path]:
+    """The paths of certificate and key, made when missing (ECDSA P-256, self-signed).
+
+    Raises:
+        StateError: They can't be written.
+    """
+    directory = state / "tls"
+    certificate, key = directory / _CERTIFICATE, directory / _KEY
+    if certificate.exists() and key.exists():
+        return certificate, key
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        key_pem, certificate_pem = _make()
+        _write(key, key_pem, 0o600)
+        _write(certificate, certificate_pem, 0o644)
+    except OSError as error:
+        raise StateError(f"{directory}: can't be written: {error.strerror}") from error
+    return certificate, key
+
+
+def _make() -> tuple[bytes, bytes]:
+    # imported here: it takes longer than everything else at start, and is needed once
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    host = socket.gethostname()[:64] or "localhost"
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=365 * _YEARS))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName(host), x509.DNSName("localhost")]), False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    return (
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ),
+        certificate.public_bytes(serialization.Encoding.PEM),
+    )
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    """Write a file whole or not at all, with its mode from the first byte on."""
+    temporary = path.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def make_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """TLS 1.3 and nothing older.
+
+    Raises:
+        StateError: The files don't hold a key and its certificate.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise StateError(f"{certificate}: not a usable certificate and key: {error}") from error
+    return context
+
+
+def fingerprint_of(certificate: Path) -> str:
+    """The fingerprint of the key in a PEM file, as clients show it. Raises StateError."""
+    try:
+        der = ssl.PEM_cert_to_DER_cert(certificate.read_text().partition("-----END")[0] + _END)
+    except (OSError, ValueError) as error:
+        raise StateError(f"{certificate}: not a certificate: {error}") from error
+    return fingerprint(der)
+
+
+_END = "-----END CERTIFICATE-----\n"
