@@ -19,6 +19,7 @@ from msgspec import Meta
 
 from ftpwire import SOFTWARE, errors
 from ftpwire.errors import BadMagic, BadMessage, CommandError, FtpError
+from ftpwire.paths import printable
 
 MAGIC = b"FTPW"
 """What the first frame's payload starts with, before its HELLO."""
@@ -471,6 +472,12 @@ _failed = msgspec.msgpack.Decoder(Failed).decode
 _hello = msgspec.msgpack.Decoder(Hello).decode
 
 _WRONG = (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError)
+_QUOTED = 200
+
+
+def _wrong(what: str, error: Exception) -> BadMessage:
+    """The decoder quotes what the peer sent, raw and whole: here it becomes printable and short."""
+    return BadMessage(f"not {what}: {printable(str(error)[:_QUOTED])}")
 
 
 def decode_request(payload: Payload) -> Request:
@@ -478,7 +485,7 @@ def decode_request(payload: Payload) -> Request:
     try:
         return _request(payload)
     except _WRONG as error:
-        raise BadMessage(f"not a request: {error}") from None
+        raise _wrong("a request", error) from None
 
 
 def decode_reply(payload: Payload) -> Reply:
@@ -486,7 +493,7 @@ def decode_reply(payload: Payload) -> Reply:
     try:
         return _reply(payload)
     except _WRONG as error:
-        raise BadMessage(f"not a reply: {error}") from None
+        raise _wrong("a reply", error) from None
 
 
 def decode_ending(payload: Payload) -> Ending:
@@ -494,7 +501,7 @@ def decode_ending(payload: Payload) -> Ending:
     try:
         return _ending(payload)
     except _WRONG as error:
-        raise BadMessage(f"not an ending: {error}") from None
+        raise _wrong("an ending", error) from None
 
 
 def decode_sent(payload: Payload) -> Sent:
@@ -502,7 +509,7 @@ def decode_sent(payload: Payload) -> Sent:
     try:
         return _sent(payload)
     except _WRONG as error:
-        raise BadMessage(f"not the end of a file: {error}") from None
+        raise _wrong("the end of a file", error) from None
 
 
 def decode_notice(payload: Payload) -> Notice | None:
@@ -512,7 +519,7 @@ def decode_notice(payload: Payload) -> Notice | None:
     except msgspec.ValidationError:
         return None
     except _WRONG as error:
-        raise BadMessage(f"not a notice: {error}") from None
+        raise _wrong("a notice", error) from None
 
 
 def decode_failed(payload: Payload) -> Failed:
@@ -520,7 +527,7 @@ def decode_failed(payload: Payload) -> Failed:
     try:
         return _failed(payload)
     except _WRONG as error:
-        raise BadMessage(f"not a failure: {error}") from None
+        raise _wrong("a failure", error) from None
 
 
 def encode_hello(hello: Hello) -> bytes:
@@ -540,4 +547,4 @@ def decode_hello(payload: Payload) -> Hello:
     try:
         return _hello(payload[4:])
     except _WRONG as error:
-        raise BadMessage(f"not a hello: {error}") from None
+        raise _wrong("a hello", error) from None
