@@ -1,0 +1,19 @@
+"""The client: `ftp`, its shell, and the Python API they are written with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ftpclient.client import Client
+
+__all__ = ["Client"]
+
+
+def __getattr__(name: str) -> object:
+    # `from ftpclient import Client` works, and `ftp --version` doesn't pay for it
+    if name == "Client":
+        from ftpclient.client import Client
+
+        return Client
+    raise AttributeError(name)

@@ -1,0 +1,74 @@
+"""Which server: ``[USER@]HOST[:PORT]`` as people write it, and the default.
+
+Lives here: parsing and showing. Lives elsewhere: connecting (connection.py).
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+from dataclasses import dataclass
+
+from ftpwire.errors import FtpError
+
+DEFAULT_PORT = 1234
+ENVIRONMENT = "FTP_SERVER"
+
+_ADDRESS = re.compile(
+    r"(?:(?P<user>[^@\s]*)@)?(?:\[(?P<six>[^\]\s]+)\]|(?P<host>[^:\s\[\]/]+))(?::(?P<port>\d{1,5}))?"
+)
+
+
+class BadAddress(FtpError):
+    """Not a server's address."""
+
+    code = "bad-address"
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class ServerAddress:
+    """Where a server is, and as whom to log in (None: as the current user)."""
+
+    host: str
+    port: int = DEFAULT_PORT
+    user: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ServerAddress:
+        """Read ``[USER@]HOST[:PORT]``; IPv6 addresses stand in brackets. Raises BadAddress."""
+        found = _ADDRESS.fullmatch(text.strip())
+        if found is None or found["user"] == "":
+            raise BadAddress(f"{text!r} is not a server: write [USER@]HOST[:PORT]")
+        port = int(found["port"] or DEFAULT_PORT)
+        if not 0 < port < 65536:
+            raise BadAddress(f"{text!r}: {port} is not a port")
+        return cls(found["six"] or found["host"], port, found["user"])
+
+    @property
+    def endpoint(self) -> str:
+        """``HOST:PORT``, the key of its pin."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def login(self) -> str:
+        """The name to log in with."""
+        return self.user or current_user()
+
+    def __str__(self) -> str:
+        return f"{self.login}@{self.endpoint}"
+
+
+def current_user() -> str:
+    """The name of whoever runs this."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "anonymous"
+
+
+def default_address() -> ServerAddress:
+    """FTP_SERVER, else the local machine. Raises BadAddress."""
+    text = os.environ.get(ENVIRONMENT)
+    return ServerAddress.parse(text) if text else ServerAddress("localhost")

@@ -1,0 +1,440 @@
+"""Client: the Python API that every command is written with.
+
+Lives here: the verbs, and the rules about what a path means (as in cp).
+Lives elsewhere: moving bytes (transfers.py), the connection (connection.py), printing (render.py).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+from ftpclient.addresses import ServerAddress, default_address
+from ftpclient.connection import Connection
+from ftpclient.interrupt import Interrupt
+from ftpclient.reporting import Listener, Summary
+from ftpclient.trust import Ask, KnownHosts
+from ftpwire import messages, paths
+from ftpwire.errors import (
+    ConnectionLost,
+    FtpError,
+    IsADirectory,
+    LoginRefused,
+    NotADirectory,
+    NotFound,
+)
+from ftpwire.messages import Copied, Entry, Hashed, Problem, Removed, Room
+from ftpwire.paths import RemotePath
+
+AnyPath = str | bytes
+Password = str | Callable[[], str] | None
+
+_MAGIC = re.compile(rb"[*?\[]")
+
+
+class Client:
+    """A logged-in user's view of a server.
+
+    Remote paths are ``str`` or ``bytes``, absolute or relative to ``cwd``; local ones are ``str``,
+    ``bytes`` or ``os.PathLike``. Errors are those of ``ftpwire.errors``.
+
+        with Client("alice@example.net", password="…") as client:
+            client.put(["report.pdf"], "/inbox/")
+            for entry in client.list_dir("/inbox"):
+                print(entry.path, entry.size)
+
+    Args:
+        server: ``[USER@]HOST[:PORT]``; None for FTP_SERVER, else the local machine.
+        password: Or something that asks for it, called once the server is trusted.
+        plaintext: Speak without TLS.
+        accept_new: Pin the key of a server that was never seen before.
+        known_hosts: Where the pins are; None for the user's own file.
+        ask: Asks about a server's key that was never seen before.
+        interrupt: Set it to stop what is going on.
+    """
+
+    def __init__(
+        self,
+        server: str | ServerAddress | None = None,
+        *,
+        password: Password = None,
+        plaintext: bool = False,
+        accept_new: bool = False,
+        known_hosts: KnownHosts | None = None,
+        ask: Ask | None = None,
+        interrupt: Interrupt | None = None,
+    ) -> None:
+        if server is None:
+            server = default_address()
+        elif isinstance(server, str):
+            server = ServerAddress.parse(server)
+        self.address = server
+        self.cwd: RemotePath = paths.ROOT
+        self.user = server.login
+        self._password = password
+        self._plaintext = plaintext
+        self._accept_new = accept_new
+        self._known_hosts = known_hosts
+        self._ask_user = ask
+        self._interrupt = interrupt
+        self._connection: Connection | None = None
+
+    # the connection ----------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Connect and log in; nothing when that is so already.
+
+        Raises:
+            ConnectFailed, TrustError, LoginRefused, ProtocolError
+        """
+        if self._connection is not None and not self._connection.broken:
+            return
+        connection = Connection(
+            self.address,
+            plaintext=self._plaintext,
+            known_hosts=self._known_hosts,
+            accept_new=self._accept_new,
+            ask=self._ask_user,
+            interrupt=self._interrupt,
+        )
+        try:
+            password = self._password() if callable(self._password) else self._password
+            if password is None:
+                raise LoginRefused("no password: set FTP_PASSWORD or use --password-stdin")
+            self.user = connection.log_in(password)
+            self._password = password  # for a reconnect
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+
+    @property
+    def connection(self) -> Connection:
+        """The connection, made (again) when there is none."""
+        self.connect()
+        assert self._connection is not None
+        return self._connection
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection that isn't known to be broken."""
+        return self._connection is not None and not self._connection.broken
+
+    def close(self) -> None:
+        """Close the connection. Can be called twice."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def settle_interrupt(self) -> None:
+        """After Interrupted: give up what is under way, and keep the session if possible."""
+        if self._connection is not None:
+            self._connection.cancel_all()
+            if self._connection.broken:
+                self._connection = None
+        elif self._interrupt is not None:
+            self._interrupt.clear()
+
+    def __enter__(self) -> Self:
+        self.connect()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # paths -------------------------------------------------------------------------------
+
+    def resolve(self, path: AnyPath) -> RemotePath:
+        """The absolute remote path for what was given. Raises InvalidPath."""
+        typed = paths.from_text(path) if isinstance(path, str) else path
+        return paths.resolve(self.cwd, typed)
+
+    def change_dir(self, path: AnyPath) -> RemotePath:
+        """Make a remote directory the one that relative paths start at."""
+        target = self.resolve(path)
+        if self.stat(target, follow=True).type != "dir":
+            raise NotADirectory(f"{paths.show(target)}: not a directory")
+        self.cwd = target
+        return target
+
+    def glob(self, pattern: AnyPath) -> list[RemotePath]:
+        """The remote paths that a pattern with ``*``, ``?`` or ``[…]`` matches, sorted.
+
+        A path without these is returned as it is; so is one that exists to the letter.
+
+        Raises:
+            NotFound: Nothing matches.
+        """
+        path = self.resolve(pattern)
+        if not _MAGIC.search(path):
+            return [path]
+        if self._find(path, follow=False) is not None:
+            return [path]
+        found = [paths.ROOT]
+        for part in paths.split(path):
+            if _MAGIC.search(part):
+                found = [match for base in found for match in self._matches(base, part)]
+            else:
+                found = [paths.child(base, part) for base in found]
+        result = [one for one in found if self._find(one, follow=False) is not None]
+        if not result:
+            raise NotFound(f"{paths.show(path)}: nothing matches")
+        return sorted(result)
+
+    def _matches(self, directory: RemotePath, pattern: bytes) -> Iterator[RemotePath]:
+        matcher = re.compile(fnmatch.translate(paths.to_text(pattern)))
+        hidden = pattern.startswith(b".")
+        try:
+            for entry in self.list_dir(directory):
+                if entry.path.startswith(b".") and not hidden:
+                    continue
+                if entry.path and matcher.match(paths.to_text(entry.path)):
+                    yield paths.child(directory, entry.path)
+        except (NotFound, NotADirectory):
+            return  # an earlier part matched something that is no directory
+
+    # looking -----------------------------------------------------------------------------
+
+    def whoami(self) -> str:
+        """The account's name, as the server knows it."""
+        reply = self.connection.ask(messages.WhoAmI())
+        assert isinstance(reply, messages.LoggedIn)
+        return reply.user
+
+    def space(self) -> Room:
+        """Total, used, held and free bytes."""
+        reply = self.connection.ask(messages.Space())
+        assert isinstance(reply, Room)
+        return reply
+
+    def stat(self, path: AnyPath, *, follow: bool = False, digest: bool = False) -> Entry:
+        """What is at a path. Raises NotFound."""
+        reply = self.connection.ask(messages.Stat(self.resolve(path), follow, digest))
+        assert isinstance(reply, messages.Found)
+        return reply.entry
+
+    def _find(self, path: RemotePath, *, follow: bool) -> Entry | None:
+        try:
+            return self.stat(path, follow=follow)
+        except (NotFound, NotADirectory):
+            return None
+
+    def list_dir(
+        self,
+        path: AnyPath = ".",
+        *,
+        recursive: bool = False,
+        follow: bool = False,
+        digest: bool = False,
+        on_problem: Callable[[Problem], None] | None = None,
+    ) -> Iterator[Entry]:
+        """The entries of a directory, or of the tree below it, parents before contents.
+
+        Streams: nothing is kept. Take them all, or none of the client's other verbs meanwhile.
+
+        Args:
+            on_problem: Hears of what could not be read; without it the first one is raised.
+        """
+        from ftpclient.transfers import list_pages
+
+        request = messages.List(self.resolve(path), recursive, follow, digest)
+        for page in list_pages(self.connection, request):
+            for problem in page.problems:
+                if on_problem is None:
+                    error = messages.Failed(problem.code, problem.message).to_error()
+                    error.args = (f"{paths.show(problem.path)}: {problem.message}",)
+                    raise error
+                on_problem(problem)
+            yield from page.entries
+
+    def hash(self, path: AnyPath) -> Hashed:
+        """A file's BLAKE3 digest and size."""
+        reply = self.connection.ask(messages.Hash(self.resolve(path)))
+        assert isinstance(reply, Hashed)
+        return reply
+
+    # changing ----------------------------------------------------------------------------
+
+    def make_dir(self, path: AnyPath, *, parents: bool = False, mode: int = 0o755) -> None:
+        """Make a directory; with ``parents`` also those above, and it may exist."""
+        self.connection.ask(messages.MakeDir(self.resolve(path), mode, parents))
+
+    def remove(self, path: AnyPath, *, recursive: bool = False) -> Removed:
+        """Remove a file, a link, an empty directory, or a whole tree."""
+        reply = self.connection.ask(messages.Remove(self.resolve(path), recursive))
+        assert isinstance(reply, Removed)
+        return reply
+
+    def move(self, source: AnyPath, target: AnyPath, *, overwrite: bool = True) -> None:
+        """Rename to exactly ``target``."""
+        self.connection.ask(
+            messages.Move(
+                self.resolve(source), self.resolve(target), "always" if overwrite else "never"
+            )
+        )
+
+    def copy(
+        self,
+        source: AnyPath,
+        target: AnyPath,
+        *,
+        recursive: bool = False,
+        overwrite: bool = True,
+    ) -> Copied:
+        """Copy on the server to exactly ``target``."""
+        reply = self.connection.ask(
+            messages.Copy(
+                self.resolve(source),
+                self.resolve(target),
+                recursive,
+                "always" if overwrite else "never",
+            )
+        )
+        assert isinstance(reply, Copied)
+        return reply
+
+    def place_for(self, source: bytes, target: AnyPath, *, into: bool) -> RemotePath:
+        """Where something named like ``source`` goes when ``target`` was given, as cp has it.
+
+        Args:
+            into: ``target`` is known to be a directory.
+        """
+        path = self.resolve(target)
+        name = paths.name_of(source)
+        if into and name not in (b"", b".", b".."):
+            return paths.child(path, name)
+        return path
+
+    def is_directory(self, target: AnyPath) -> bool:
+        """Whether things go into ``target``: a directory, or a path that ends with a slash."""
+        typed = paths.from_text(target) if isinstance(target, str) else target
+        entry = self._find(self.resolve(typed), follow=True)
+        if entry is not None:
+            if entry.type != "dir" and typed.endswith(b"/"):
+                raise NotADirectory(f"{paths.show(typed)}: not a directory")
+            return entry.type == "dir"
+        return typed.endswith(b"/")
+
+    def make_target(self, target: AnyPath, *, several: bool) -> bool:
+        """Whether ``target`` is a directory to put things into; made if it ends with a slash.
+
+        Raises:
+            NotADirectory: It has to be one, for several sources, and isn't.
+        """
+        into = self.is_directory(target)
+        typed = paths.from_text(target) if isinstance(target, str) else target
+        if into and typed.endswith(b"/"):
+            self.make_dir(typed, parents=True)
+        if several and not into:
+            raise NotADirectory(f"{paths.show(typed)}: not a directory (end it with / to make one)")
+        return into
+
+    # moving bytes ------------------------------------------------------------------------
+
+    def put(
+        self,
+        sources: Sequence[AnyPath | os.PathLike[str]],
+        target: AnyPath = ".",
+        *,
+        recursive: bool = False,
+        copy_links: bool = False,
+        overwrite: messages.Overwrite = "always",
+        listener: Listener | None = None,
+    ) -> Summary:
+        """Upload files, links and trees, into ``target`` or as it (the rules of cp).
+
+        Failures of single files are in the summary, and told to the listener.
+
+        Raises:
+            ConnectionLost, Interrupted, NotADirectory
+        """
+        from ftpclient import transfers
+
+        listener = listener or Listener()
+        options = transfers.Options(recursive, copy_links, overwrite)
+        local = [os.fsencode(source) for source in sources]
+        if listener.wants_totals:
+            listener.totals(*transfers.measure(local, options))
+        into = self.make_target(target, several=len(local) > 1)
+        upload = transfers.Upload(self.connection, options, listener)
+        for source in local:
+            upload.add(source, self.place_for(source, target, into=into))
+        return upload.finish()
+
+    def put_stream(
+        self,
+        fd: int,
+        target: AnyPath,
+        *,
+        overwrite: messages.Overwrite = "always",
+        listener: Listener | None = None,
+    ) -> Summary:
+        """Upload what can be read from a descriptor until its end, as the file ``target``."""
+        from ftpclient import transfers
+
+        if self.is_directory(target):
+            raise IsADirectory(f"{paths.show(target)}: a directory: name the file")
+        options = transfers.Options(overwrite=overwrite)
+        upload = transfers.Upload(self.connection, options, listener or Listener())
+        upload.add_stream(fd, self.resolve(target))
+        return upload.finish()
+
+    def get(
+        self,
+        sources: Sequence[AnyPath],
+        target: AnyPath | os.PathLike[str] = ".",
+        *,
+        recursive: bool = False,
+        copy_links: bool = False,
+        overwrite: messages.Overwrite = "always",
+        listener: Listener | None = None,
+    ) -> Summary:
+        """Download files, links and trees; sources may be patterns. As ``put``."""
+        from ftpclient import transfers
+
+        options = transfers.Options(recursive, copy_links, overwrite)
+        local = os.fsencode(target)
+        found: list[RemotePath] = []
+        download = transfers.Download(self.connection, options, listener or Listener())
+        for source in sources:
+            try:
+                found += self.glob(source)
+            except NotFound as error:
+                download.end(self.resolve(source), local, 0, error=error)
+        into = os.path.isdir(local)
+        if local.endswith(b"/") and not into:
+            os.makedirs(local)
+            into = True
+        if len(found) > 1 and not into:
+            raise NotADirectory(f"{paths.show(local)}: not a directory (end it with / to make one)")
+        for path in found:
+            try:
+                entry = self.stat(path, follow=copy_links)
+            except FtpError as error:
+                if isinstance(error, ConnectionLost):
+                    raise
+                download.end(path, local, 0, error=error)
+                continue
+            name = paths.name_of(path)
+            place = os.path.join(local, name) if into and name else local
+            download.add(path, entry, place)
+        return download.finish()
+
+    def get_stream(self, source: AnyPath, fd: int) -> tuple[int, bytes]:
+        """Write a remote file's bytes to a descriptor; returns size and digest.
+
+        Raises:
+            VerificationFailed: After the last byte: it was damaged on the way.
+        """
+        from ftpclient import transfers
+
+        return transfers.stream(self.connection, self.resolve(source), fd)

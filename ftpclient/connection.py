@@ -1,0 +1,520 @@
+"""One connection: TLS, trust, log-in, then pipelined requests.
+
+Lives here: the socket's whole life, and which reply belongs to which call.
+Lives elsewhere: what is asked for (client.py, transfers.py), pins (trust.py).
+
+One thread drives both directions. While it writes it always reads as well, so a full pipe can't
+deadlock. Replies come in the order of the requests; each `Call` takes its own.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from typing import NoReturn
+
+from ftpclient.addresses import ServerAddress
+from ftpclient.interrupt import Interrupt
+from ftpclient.trust import Ask, KnownHosts
+from ftpwire import frames, messages
+from ftpwire.channel import Channel, Sink, TimedOut
+from ftpwire.errors import (
+    BadMessage,
+    ConnectFailed,
+    ConnectionLost,
+    FtpError,
+    Interrupted,
+    ProtocolError,
+)
+from ftpwire.frames import HEADER_SIZE, FrameReader, Header, Kind
+from ftpwire.messages import Ending, Hello, Reply, Request, Sent
+from ftpwire.tls import TlsPipe, fingerprint
+
+CONNECT_SECONDS = 15.0
+STALL_SECONDS = 60.0
+"""A server that owes an answer and is silent for so long is gone. It sends notices meanwhile."""
+DATA_SIZE = 512 * 1024
+"""Bytes of a DATA frame that this client sends."""
+_CANCEL_SECONDS = 5.0
+_FIRST_TRIES = 5
+
+
+class Call:
+    """One request and what comes back. Subclasses take streams of pages or bytes.
+
+    Attributes:
+        reply: The last REPLY.
+        ending: What closed its stream, if it has one.
+        error: Why it failed.
+        done: Nothing more comes for it.
+    """
+
+    streams = False
+    """Whether REPLY frames are followed by END."""
+    sink: Sink | None = None
+    """Takes the bytes of large DATA payloads without a copy in between."""
+
+    def __init__(self) -> None:
+        self.request_id = 0
+        self.cost = 0
+        self.reply: Reply | None = None
+        self.ending: Ending | None = None
+        self.error: FtpError | None = None
+        self.done = False
+
+    def on_reply(self, reply: Reply) -> bool:
+        """Take a REPLY; True when nothing more comes."""
+        return not self.streams
+
+    def on_data(self, data: memoryview) -> None:
+        """Take bytes of a DATA payload; the view is good until this returns."""
+
+    def on_notice(self, notice: messages.Notice) -> None:
+        """Take word of progress."""
+
+    def on_done(self) -> None:
+        """The call has ended: ``error``, ``ending`` or ``reply`` tell how."""
+
+
+class Connection:
+    """A logged-in connection to a server. For one thread.
+
+    Args:
+        address: The server.
+        plaintext: Speak without TLS.
+        known_hosts: The pins.
+        accept_new: Pin a new server's key without asking.
+        ask: Asks the user about a new server's key.
+        interrupt: Ends waiting and working when the user wants to stop.
+
+    Raises:
+        ConnectFailed, TrustError, ProtocolError
+    """
+
+    def __init__(
+        self,
+        address: ServerAddress,
+        *,
+        plaintext: bool = False,
+        known_hosts: KnownHosts | None = None,
+        accept_new: bool = False,
+        ask: Ask | None = None,
+        interrupt: Interrupt | None = None,
+    ) -> None:
+        self.address = address
+        self._interrupt = interrupt
+        self._known_hosts = known_hosts or KnownHosts()
+        self._accept_new = accept_new
+        self._ask = ask
+        self._calls: dict[int, Call] = {}
+        self._unanswered = 0
+        self._last_id = 0
+        self._header: Header | None = None
+        self._exactly = False
+        self._going_down: str | None = None
+        self.broken = False
+        self._open(plaintext)
+
+    # opening -----------------------------------------------------------------------------
+
+    def _open(self, plaintext: bool) -> None:
+        """Connect and say HELLO. A close before HELLO is a busy server: tried again."""
+        for attempt in range(_FIRST_TRIES):
+            try:
+                self._open_once(plaintext)
+                return
+            except _TurnedAway as error:
+                if attempt + 1 == _FIRST_TRIES:
+                    raise ConnectFailed(str(error)) from None
+                self._pause(0.1 * 2**attempt)
+
+    def _pause(self, seconds: float) -> None:
+        import random
+        import select
+
+        fds = [self._interrupt] if self._interrupt is not None else []
+        select.select(fds, [], [], seconds * (0.5 + random.random()))
+        self._check()
+
+    def _open_once(self, plaintext: bool) -> None:
+        endpoint = self.address.endpoint
+        if plaintext:
+            self._start(None)
+        elif self._known_hosts.get(endpoint) is not None:
+            self._start(_pinned_context())
+            self._known_hosts.check(endpoint, self._fingerprint())
+        else:
+            try:
+                self._start(ssl.create_default_context())
+            except ssl.SSLCertVerificationError:
+                # nobody vouches for it: look at the key, and ask
+                self._start(_pinned_context())
+                try:
+                    self._known_hosts.meet(
+                        endpoint,
+                        self._fingerprint(),
+                        accept_new=self._accept_new,
+                        ask=self._ask,
+                    )
+                except FtpError:
+                    self.close()
+                    raise
+        self._say_hello()
+
+    def _start(self, context: ssl.SSLContext | None) -> None:
+        sock = _connect(self.address)
+        self.channel = Channel(
+            sock,
+            wake_fd=None if self._interrupt is None else self._interrupt.fileno(),
+            on_wake=self._check,
+        )
+        self.reader = FrameReader()
+        if context is None:
+            return
+        self.channel.tls = TlsPipe(context, server_side=False, server_name=self.address.host)
+        try:
+            self.channel.handshake(time.monotonic() + CONNECT_SECONDS)
+        except ssl.SSLCertVerificationError:
+            self.channel.abort()
+            raise
+        except TimedOut:
+            self.channel.abort()
+            raise ConnectFailed(f"{self.address.endpoint}: no answer to TLS") from None
+        except ConnectionLost as error:
+            self.channel.abort()
+            if error.code == "tls":
+                raise ConnectFailed(
+                    f"{self.address.endpoint}: {error}: is it an ftpd, "
+                    "and does it speak TLS (else use --plaintext)?"
+                ) from None
+            raise _TurnedAway(f"{self.address.endpoint}: {error}") from None
+        except BaseException:
+            self.channel.abort()
+            raise
+
+    def _fingerprint(self) -> str:
+        assert self.channel.tls is not None
+        return fingerprint(self.channel.tls.peer_certificate())
+
+    def _say_hello(self) -> None:
+        hello = Hello(max_control=frames.MAX_CONTROL, max_data=frames.MAX_DATA)
+        self.channel.queue(frames.frame(Kind.REQUEST, 0, messages.encode_hello(hello)))
+        deadline = time.monotonic() + CONNECT_SECONDS
+        try:
+            self.channel.flush(deadline)
+            while (header := self.reader.next_header()) is None:
+                self._receive(deadline)
+            while (payload := self.reader.payload()) is None:
+                self._receive(deadline)
+            if header.kind == Kind.ERROR:
+                raise messages.decode_failed(payload).to_error()
+            self.server = messages.decode_hello(payload)
+        except TimedOut:
+            self.channel.abort()
+            raise ConnectFailed(f"{self.address.endpoint}: no answer") from None
+        except ConnectionLost as error:
+            self.channel.abort()
+            raise _TurnedAway(f"{self.address.endpoint}: {error}") from None
+        except BaseException:
+            self.channel.abort()
+            raise
+        self.reader.allow(frames.MAX_CONTROL, frames.MAX_DATA)
+        self._max_requests = max(1, self.server.max_requests or 1)
+        self._max_unanswered = max(1, self.server.max_unanswered or 1)
+        self.data_size = max(1024, min(DATA_SIZE, self.server.max_data or DATA_SIZE))
+
+    def _receive(self, deadline: float) -> None:
+        while not self.channel.fill(self.reader):
+            self.channel.wait(read=True, deadline=deadline)
+
+    def log_in(self, password: str) -> str:
+        """Log in; returns the account's name. Raises LoginRefused."""
+        reply = self.ask(messages.Login(self.address.login, password))
+        assert isinstance(reply, messages.LoggedIn)
+        return reply.user
+
+    def close(self) -> None:
+        """Close the connection. Can be called twice."""
+        self.broken = True
+        self.channel.close()
+
+    # asking ------------------------------------------------------------------------------
+
+    def ask(self, request: Request) -> Reply:
+        """Ask and wait for the one reply. Raises the typed error when it failed."""
+        call = Call()
+        self.submit(call, request)
+        return self.result(call)
+
+    def result(self, call: Call) -> Reply:
+        """Wait for a call; its last reply. Raises its error."""
+        self.wait_for(call)
+        if call.error is not None:
+            raise call.error
+        assert call.reply is not None
+        return call.reply
+
+    def submit(self, call: Call, request: Request, cost: int = 0) -> None:
+        """Send a request without waiting for its reply.
+
+        Waits only when too many are unanswered.
+
+        Args:
+            cost: Bytes that follow it at once, for the server's limit on unanswered ones.
+        """
+        self._check()
+        payload = messages.encode(request)
+        cost += len(payload)
+        while self._calls and (
+            len(self._calls) >= self._max_requests or self._unanswered + cost > self._max_unanswered
+        ):
+            self.pump()
+        self._last_id = self._last_id % 0xFFFFFFFF + 1
+        call.request_id = self._last_id
+        call.cost = cost
+        self._unanswered += cost
+        self._calls[call.request_id] = call
+        header = frames.pack_header(len(payload), Kind.REQUEST, call.request_id)
+        self.channel.queue(header, payload)
+        if self.channel.output_full:
+            self._drain_output()
+
+    def send_data(self, call: Call, data: memoryview | bytes) -> None:
+        """Send the bytes of a file, as DATA frames of the call's request."""
+        view = memoryview(data)
+        while view:
+            piece, view = view[: self.data_size], view[self.data_size :]
+            self.channel.queue(frames.pack_header(len(piece), Kind.DATA, call.request_id))
+            if len(piece) < 32 * 1024:
+                self.channel.queue(piece)
+                if self.channel.output_full:
+                    self._drain_output()
+            else:
+                self._send_piece(piece)
+
+    def _send_piece(self, piece: memoryview) -> None:
+        try:
+            while piece:
+                sent = self.channel.try_send(piece)
+                piece = piece[sent:]
+                if not sent:
+                    self._wait(write=True)
+            self._take_input()
+            self._check()
+        except Interrupted:
+            self.channel.queue(piece)  # so that the frame is whole, whatever comes next
+            raise
+
+    def send_end(self, call: Call, sent: Sent) -> None:
+        """Close the DATA of a call."""
+        payload = messages.encode(sent)
+        header = frames.pack_header(len(payload), Kind.END, call.request_id)
+        self.channel.queue(header, payload)
+        if self.channel.output_full:
+            self._drain_output()
+
+    def send_cancel(self, call: Call) -> None:
+        """Give a call up; its ERROR (or its reply, if it was quicker) still comes."""
+        self.channel.queue(frames.frame(Kind.CANCEL, call.request_id))
+
+    # waiting -----------------------------------------------------------------------------
+
+    def wait_for(self, call: Call) -> None:
+        """Until the call is done. Raises ConnectionLost, Interrupted; not the call's error."""
+        while not call.done:
+            self.pump()
+
+    def wait_for_all(self) -> None:
+        """Until no call is unanswered."""
+        while self._calls:
+            self.pump()
+
+    def pump(self) -> None:
+        """Send and receive what is possible, waiting until something is."""
+        self._check()
+        if self._take_input():
+            return
+        if self._flush():
+            self._wait()
+        else:
+            self._wait(write=True)
+
+    def _drain_output(self) -> None:
+        while not self._flush():
+            self._wait(write=True)
+        self._check()
+
+    def _flush(self) -> bool:
+        try:
+            return self.channel.try_flush()
+        except ConnectionLost as error:
+            self._lost(error)
+
+    def _wait(self, *, write: bool = False) -> None:
+        """Wait for the socket, and take what came in."""
+        try:
+            deadline = time.monotonic() + STALL_SECONDS
+            ready = self.channel.wait(read=True, write=write, deadline=deadline)
+        except ConnectionLost as error:
+            self._lost(error)
+        if ready.readable:
+            self._take_input()
+
+    def _take_input(self) -> bool:
+        """Hand out everything that has come; False when nothing had."""
+        took = False
+        try:
+            while self._take_frame():
+                took = True
+        except ConnectionLost as error:
+            self._lost(error)
+        except ProtocolError:
+            self.broken = True
+            self.channel.abort()
+            raise
+        return took
+
+    def _take_frame(self) -> bool:
+        """Go on with the current frame, or the next; False when more has to come first."""
+        reader, channel = self.reader, self.channel
+        header = self._header
+        if header is None:
+            header = reader.next_header()
+            if header is None:
+                limit = HEADER_SIZE - reader.buffered if self._exactly else None
+                return channel.fill(reader, limit)
+            self._header = header
+        if header.kind == Kind.DATA:
+            if not self._take_data(header):
+                return False
+        else:
+            payload = reader.payload()
+            if payload is None:
+                return channel.fill(reader)
+            self._header = None
+            self._exactly = False
+            self._dispatch(header, payload)
+            return True
+        self._header = None
+        return True
+
+    def _take_data(self, header: Header) -> bool:
+        call = self._calls.get(header.request_id)
+        if call is None:
+            raise BadMessage("the server sent bytes that nobody asked for")
+        reader = self.reader
+        if call.sink is not None:
+            # what comes after the next header belongs to the sink as well
+            self._exactly = True
+            return self.channel.move_payload(reader, call.sink)
+        while reader.remaining:
+            piece = reader.take(reader.remaining)
+            if piece:
+                call.on_data(piece)
+            elif not self.channel.fill(reader):
+                return False
+        return True
+
+    def _dispatch(self, header: Header, payload: memoryview) -> None:
+        kind = header.kind
+        call = self._calls.get(header.request_id)
+        if kind == Kind.NOTICE:
+            notice = messages.decode_notice(payload)
+            if isinstance(notice, messages.GoingDown):
+                self._going_down = notice.message
+            elif call is not None and notice is not None:
+                call.on_notice(notice)
+            return
+        if kind == Kind.ERROR and header.request_id == 0:
+            self.broken = True
+            raise messages.decode_failed(payload).to_error()
+        if call is None:
+            raise BadMessage("the server answered what nobody asked")
+        if kind == Kind.REPLY:
+            call.reply = messages.decode_reply(payload)
+            if not call.on_reply(call.reply):
+                return
+        elif kind == Kind.END:
+            call.ending = messages.decode_ending(payload)
+        elif kind == Kind.ERROR:
+            call.error = messages.decode_failed(payload).to_error()
+        else:
+            raise BadMessage(f"the server sent a frame of kind {kind}")
+        del self._calls[header.request_id]
+        self._unanswered -= call.cost
+        call.done = True
+        call.on_done()
+
+    def _check(self) -> None:
+        if self._interrupt is not None:
+            self._interrupt.check()
+
+    def _lost(self, error: ConnectionLost) -> NoReturn:
+        """The connection is gone: every call fails, and so does who waits."""
+        self.broken = True
+        self.channel.abort()
+        reason = self._going_down or str(error)
+        lost = ConnectionLost(f"{self.address.endpoint}: {reason}")
+        calls, self._calls = self._calls, {}
+        for call in calls.values():
+            call.error = lost
+            call.done = True
+            call.on_done()
+        raise lost from None
+
+    # interrupting ------------------------------------------------------------------------
+
+    def cancel_all(self) -> None:
+        """After Interrupted: give up every call, and keep the connection if that works soon.
+
+        Afterwards either nothing is unanswered or the connection is ``broken``.
+        """
+        if self.broken or not self._calls:
+            self._rearm()
+            return
+        self._rearm()
+        try:
+            for call in list(self._calls.values()):
+                self.send_cancel(call)
+            deadline = time.monotonic() + _CANCEL_SECONDS
+            while self._calls and time.monotonic() < deadline:
+                self.pump()
+        except FtpError:
+            pass  # interrupted again, or lost: the connection is given up below
+        if self._calls:
+            self.broken = True
+            self.channel.abort()
+            self._calls.clear()
+
+    def _rearm(self) -> None:
+        if self._interrupt is not None:
+            self._interrupt.clear()
+        if not self.broken:
+            self.channel.rearm()
+
+
+class _TurnedAway(ConnectFailed):
+    """Closed before HELLO: the server has too many connections just now."""
+
+
+def _connect(address: ServerAddress) -> socket.socket:
+    try:
+        sock = socket.create_connection((address.host, address.port), timeout=CONNECT_SECONDS)
+    except socket.gaierror as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConnectFailed(f"{address.host}: {reason}") from None
+    except (TimeoutError, OSError) as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConnectFailed(f"{address.endpoint}: {reason}") from None
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def _pinned_context() -> ssl.SSLContext:
+    """TLS 1.3 without certificate checks: the key itself is compared."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context

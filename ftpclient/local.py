@@ -1,0 +1,197 @@
+"""The local side of a download: writing below a destination, and nowhere else.
+
+Lives here: making directories, and files that appear whole, under names a server gave.
+Lives elsewhere: confinement itself (ftpwire/beneath.py), what to download (transfers.py).
+
+No server is trusted: every component was checked as a name, and no link below the destination
+is followed, least of all one that the same transfer made.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from ftpwire import beneath, paths
+from ftpwire.errors import (
+    AlreadyExists,
+    BadMessage,
+    Cancelled,
+    InvalidPath,
+    IsADirectory,
+    NotADirectory,
+)
+
+_OPEN_DIRECTORIES = 32
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+
+Parts = tuple[bytes, ...]
+
+
+def checked_parts(path: bytes) -> Parts:
+    """The components of a relative path that a server gave.
+
+    Raises:
+        BadMessage: It has ``..``, is absolute, or can't be below anything.
+    """
+    parts = tuple(path.split(b"/"))
+    try:
+        for part in parts:
+            paths.check_name(part)
+    except InvalidPath as error:
+        raise BadMessage(f"the server sent an unusable name: {error}") from None
+    return parts
+
+
+class LocalTree:
+    """The directory that downloads go below.
+
+    Args:
+        directory: Exists; how it is reached is the user's own affair, links included.
+    """
+
+    def __init__(self, directory: bytes) -> None:
+        self._fd = os.open(directory, beneath.OPEN_DIRECTORY)
+        self._tree = beneath.Tree(self._fd, follow=False)
+        self._open: OrderedDict[Parts, int] = OrderedDict()
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        for fd in self._open.values():
+            os.close(fd)
+        self._open.clear()
+        os.close(self._fd)
+        self._fd = -1  # late arrivals of a transfer that was given up must not write
+
+    def directory(self, parts: Parts) -> int:
+        """A handle of a directory below; it stays the tree's. Raises OSError."""
+        if self._fd < 0:
+            raise Cancelled("the transfer was given up")
+        if not parts:
+            return self._fd
+        fd = self._open.get(parts)
+        if fd is not None:
+            self._open.move_to_end(parts)
+            return fd
+        if len(self._open) >= _OPEN_DIRECTORIES:
+            os.close(self._open.popitem(last=False)[1])
+        fd = self._tree.open_dir(parts)
+        self._open[parts] = fd
+        return fd
+
+    def make_dir(self, parts: Parts, mode: int) -> None:
+        """Make a directory that can be written into for now; one that exists is taken.
+
+        Raises:
+            NotADirectory: Something else is there.
+        """
+        if not parts:
+            return
+        above = self.directory(parts[:-1])
+        try:
+            os.mkdir(parts[-1], (mode & 0o777) | 0o700, dir_fd=above)
+        except FileExistsError:
+            info = os.stat(parts[-1], dir_fd=above, follow_symlinks=False)
+            if not stat.S_ISDIR(info.st_mode):
+                raise NotADirectory("something else is there already") from None
+            if info.st_mode & 0o700 != 0o700:
+                os.chmod(parts[-1], stat.S_IMODE(info.st_mode) | 0o700, dir_fd=above)
+
+    def finish_dir(self, parts: Parts, mode: int, mtime_ns: int) -> None:
+        """Set what a directory has once its contents are there."""
+        fd = self.directory(parts)
+        os.utime(fd, ns=(time.time_ns(), mtime_ns))
+        os.chmod(fd, mode & 0o777)
+
+    def stat(self, parts: Parts) -> os.stat_result | None:
+        """What is at a path, links not followed; None when nothing is."""
+        try:
+            return os.stat(parts[-1], dir_fd=self.directory(parts[:-1]), follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def make_link(self, parts: Parts, target: bytes, mtime_ns: int, *, replace: bool) -> None:
+        """Store a symbolic link as it came."""
+        above, name = self.directory(parts[:-1]), parts[-1]
+        partial = partial_name(parts)
+        _unlink(above, partial)
+        os.symlink(target, partial, dir_fd=above)
+        os.utime(partial, ns=(mtime_ns, mtime_ns), dir_fd=above, follow_symlinks=False)
+        _place(above, partial, name, replace=replace)
+
+
+class PartialFile:
+    """A file on its way in, hidden under a partial name until it is verified.
+
+    Args:
+        replace: Whether a file that exists is replaced.
+    """
+
+    def __init__(self, tree: LocalTree, parts: Parts, *, replace: bool = True) -> None:
+        # its own handle: the tree's may be closed while this is under way
+        self._above = os.dup(tree.directory(parts[:-1]))
+        self._name = parts[-1]
+        self._partial = partial_name(parts)
+        self._replace = replace
+        self.fd = -1
+        try:
+            _unlink(self._above, self._partial)
+            self.fd = os.open(self._partial, _CREATE, 0o600, dir_fd=self._above)
+        except BaseException:
+            os.close(self._above)
+            raise
+
+    def place(self, mode: int, mtime_ns: int) -> None:
+        """Give it its name, times and mode. Raises OSError; it is gone then."""
+        try:
+            os.utime(self.fd, ns=(time.time_ns(), mtime_ns))
+            os.chmod(self.fd, mode & 0o777)
+            _place(self._above, self._partial, self._name, replace=self._replace)
+        except BaseException:
+            self.drop()
+            raise
+        self._close()
+
+    def drop(self) -> None:
+        """Remove it. Can be called after ``place``."""
+        if self.fd >= 0:
+            _unlink(self._above, self._partial)
+            self._close()
+
+    def _close(self) -> None:
+        os.close(self.fd)
+        os.close(self._above)
+        self.fd = -1
+
+
+def partial_name(parts: Sequence[bytes]) -> bytes:
+    """The hidden name under which a file arrives: short, since its own may be 255 bytes long."""
+    short = hashlib.sha256(parts[-1]).hexdigest()[:16].encode()
+    return paths.PARTIAL_PREFIX + short + paths.PARTIAL_SUFFIX
+
+
+def _place(above: int, partial: bytes, name: bytes, *, replace: bool) -> None:
+    try:
+        if replace:
+            os.rename(partial, name, src_dir_fd=above, dst_dir_fd=above)
+        else:
+            beneath.rename_new(above, partial, above, name)
+    except OSError as error:
+        _unlink(above, partial)
+        if error.errno == errno.EISDIR:
+            raise IsADirectory("a directory is there") from None
+        if error.errno == errno.EEXIST:
+            raise AlreadyExists("it exists") from None
+        raise
+
+
+def _unlink(directory: int, name: bytes) -> None:
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        pass

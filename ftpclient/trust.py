@@ -1,0 +1,101 @@
+"""Known hosts: which key each server has, pinned at first use.
+
+Lives here: the file of pins, and the decision about a key.
+Lives elsewhere: the handshake (connection.py), fingerprints (ftpwire/tls.py).
+
+A pin is the SHA-256 of the key's SubjectPublicKeyInfo, by host and port. Name and password go
+out only after the server's key was found good.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from ftpclient import settings
+from ftpwire.errors import HostKeyChanged, UnknownHost
+
+Ask = Callable[[str, str], bool]
+"""Asks the user whether to trust an endpoint with this fingerprint."""
+
+
+class KnownHosts:
+    """The pins in one file: a line ``HOST:PORT SHA256:…`` each.
+
+    Args:
+        path: The file; None for the user's own.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or settings.directory() / "known_hosts"
+
+    def get(self, endpoint: str) -> str | None:
+        """The fingerprint pinned for ``HOST:PORT``."""
+        try:
+            lines = self.path.read_text("utf-8").splitlines()
+        except FileNotFoundError:
+            return None
+        for line in lines:
+            name, _, pin = line.strip().partition(" ")
+            if name == endpoint:
+                return pin.strip()
+        return None
+
+    def add(self, endpoint: str, fingerprint: str) -> None:
+        """Pin a key, instead of any other for that endpoint."""
+        self._rewrite(endpoint, f"{endpoint} {fingerprint}\n")
+
+    def remove(self, endpoint: str) -> bool:
+        """Forget a pin; False when there was none."""
+        known = self.get(endpoint) is not None
+        if known:
+            self._rewrite(endpoint, "")
+        return known
+
+    def _rewrite(self, endpoint: str, line: str) -> None:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(
+            self.path.with_name(".known_hosts.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # several clients may meet new servers at once
+            try:
+                lines = self.path.read_text("utf-8").splitlines(keepends=True)
+            except FileNotFoundError:
+                lines = []
+            kept = [old for old in lines if old.split(" ", 1)[0] != endpoint]
+            settings.write_private(self.path, "".join(kept) + line)
+        finally:
+            os.close(lock)
+
+    def check(self, endpoint: str, fingerprint: str) -> None:
+        """Compare with the pin.
+
+        Raises:
+            HostKeyChanged: Another key is pinned.
+            UnknownHost: None is.
+        """
+        pinned = self.get(endpoint)
+        if pinned is None:
+            raise UnknownHost(f"{endpoint}: its key {fingerprint} is not known")
+        if pinned != fingerprint:
+            raise HostKeyChanged(
+                f"{endpoint}: THE SERVER'S KEY HAS CHANGED: it is {fingerprint}, "
+                f"and was {pinned}. Somebody may be listening in. If you know why it changed: "
+                f"ftp forget {endpoint}"
+            )
+
+    def meet(self, endpoint: str, fingerprint: str, *, accept_new: bool, ask: Ask | None) -> None:
+        """Decide about a key that is not pinned, and pin it.
+
+        Raises:
+            UnknownHost: Nobody said that it is good.
+        """
+        if not accept_new and not (ask is not None and ask(endpoint, fingerprint)):
+            raise UnknownHost(
+                f"{endpoint}: its key {fingerprint} is not known: compare it with what "
+                "`ftpd fingerprint` prints there, and connect with --accept-new"
+            )
+        self.add(endpoint, fingerprint)
