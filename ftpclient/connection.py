@@ -12,6 +12,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+from contextlib import nullcontext
 from typing import NoReturn
 
 from ftpclient.addresses import ServerAddress
@@ -163,7 +164,8 @@ class Connection:
         self._say_hello()
 
     def _start(self, context: ssl.SSLContext | None) -> None:
-        sock = _connect(self.address)
+        with self._interrupt.at_once() if self._interrupt is not None else nullcontext():
+            sock = _connect(self.address)
         self.channel = Channel(
             sock,
             wake_fd=None if self._interrupt is None else self._interrupt.fileno(),
@@ -305,6 +307,15 @@ class Connection:
         except Interrupted:
             self.channel.queue(piece)  # so that the frame is whole, whatever comes next
             raise
+
+    def keep_alive(self, call: Call) -> None:
+        """Say that the DATA of a call goes on, though nothing is there to send just now."""
+        self.channel.queue(frames.pack_header(0, Kind.DATA, call.request_id))
+        self._drain_output()
+
+    def check(self) -> None:
+        """Raises Interrupted when the user wants to stop."""
+        self._check()
 
     def send_end(self, call: Call, sent: Sent) -> None:
         """Close the DATA of a call."""

@@ -26,6 +26,7 @@ class Interrupt:
         os.set_blocking(self._read, False)
         os.set_blocking(self._write, False)
         self._is_set = False
+        self._at_once = False
 
     def fileno(self) -> int:
         """Readable while the interrupt is set."""
@@ -60,15 +61,15 @@ class Interrupt:
 
     @contextmanager
     def on_ctrl_c(self) -> Iterator[None]:
-        """While the context is open, Ctrl-C sets this; a third one ends the process as usual."""
+        """While the context is open, Ctrl-C sets this; a third one is a KeyboardInterrupt."""
         presses = 0
 
         def note(number: int, frame: FrameType | None) -> None:
             nonlocal presses
             presses += 1
-            self.set()
-            if presses > 2:
+            if self._at_once or presses > 2:
                 raise KeyboardInterrupt
+            self.set()
 
         before = signal.signal(signal.SIGINT, note)
         try:
@@ -76,3 +77,15 @@ class Interrupt:
         finally:
             signal.signal(signal.SIGINT, before)
             self.clear()
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """While the context is open, Ctrl-C is a KeyboardInterrupt: for prompts and look-ups.
+
+        No connection is in use then that it could leave out of step.
+        """
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False

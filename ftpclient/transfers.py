@@ -59,6 +59,7 @@ SMALL = 256 * 1024
 """Files up to this many bytes are read and sent whole."""
 ASK_FROM = 4 * 1024 * 1024
 """Larger uploads ask first; below, a round trip costs more than it can save."""
+_KEEP_ALIVE_SECONDS = 10.0
 
 _OPEN_SOURCE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -332,8 +333,17 @@ class Upload(_Transfer):
         if not self._is_ready(call):
             return
         self.listener.started(b"-", None)
+        said = time.monotonic()
+
+        def while_waiting() -> None:
+            nonlocal said
+            self.connection.check()
+            if time.monotonic() - said > _KEEP_ALIVE_SECONDS:
+                said = time.monotonic()
+                self.connection.keep_alive(call)
+
         try:
-            with ReadAhead(fd, None) as pieces:
+            with ReadAhead(fd, None, while_waiting=while_waiting) as pieces:
                 if not self._send_pieces(call, pieces):
                     return
         except OSError as error:

@@ -128,7 +128,8 @@ class Tree:
 
     def parent(self, parts: Sequence[bytes]) -> tuple[int, bytes]:
         """Open the directory that the last component is in, and return it with that name."""
-        return self.open_dir(parts[:-1]), parts[-1]
+        name = parts[-1]
+        return self.open_dir(parts[:-1]), name
 
     def _openat2(self, parts: Sequence[bytes], flags: int, mode: int) -> int:
         how = _OpenHow(flags, mode & 0o7777 if flags & os.O_CREAT else 0, self._resolve)
@@ -147,8 +148,11 @@ class Tree:
         raise Unsupported(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     def _walk(self, parts: Sequence[bytes], flags: int, mode: int) -> int:
-        follow_last = not flags & os.O_NOFOLLOW
-        todo = list(reversed(parts))
+        # O_EXCL makes a new name, so what a link at its place points to is of no interest
+        exclusive = flags & os.O_CREAT and flags & os.O_EXCL
+        follow_last = not (flags & os.O_NOFOLLOW or exclusive)
+        # split again, as the kernel does: a slash inside a component must not jump past the walk
+        todo = b"/".join(parts).split(b"/")[::-1]
         stack: list[int] = []  # the directories passed, so that ".." can't pass the top
         links = 0
         try:

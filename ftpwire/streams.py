@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -22,6 +22,8 @@ BUFFER_SIZE = 512 * 1024
 BUFFER_COUNT = 4
 THREAD_FROM = 1024 * 1024
 """Files below this many bytes are not worth a second thread."""
+
+_WAIT_SECONDS = 0.2
 
 _Filled = tuple[bytearray, int]
 
@@ -150,6 +152,7 @@ class ReadAhead:
     Args:
         fd: Read with ``pread``: its position doesn't matter and isn't moved.
         size: Bytes to read; None reads to the end by ``read`` (a pipe).
+        while_waiting: Called several times a second while a pipe is silent; may raise.
     """
 
     def __init__(
@@ -159,8 +162,10 @@ class ReadAhead:
         *,
         offset: int = 0,
         hasher: digests.new | None = None,
+        while_waiting: Callable[[], None] | None = None,
     ) -> None:
         self.size = 0
+        self._while_waiting = while_waiting
         self._fd = fd
         self._wanted = size
         self._offset = offset
@@ -185,6 +190,15 @@ class ReadAhead:
             self.size += count
             yield memoryview(buffer)[:count]
             self._free.put(buffer)
+
+    def _next(self) -> _Filled | Exception | None:
+        if self._while_waiting is None:
+            return self._full.get()
+        while True:
+            try:
+                return self._full.get(timeout=_WAIT_SECONDS)
+            except queue.Empty:
+                self._while_waiting()
 
     def digest(self) -> bytes:
         """Of all that was read (and of what the given hasher had before)."""

@@ -1,0 +1,157 @@
+"""What the commands of one run share: options, the client, and how to talk to the user.
+
+Lives here: the object behind every click command, for scripts and for the shell alike.
+Lives elsewhere: parsing options (cli.py), the shell's loop (shell.py), texts (render.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ftpclient.addresses import ServerAddress, default_address
+from ftpclient.interrupt import Interrupt
+from ftpwire.errors import CommandError, FtpError, LoginRefused
+from ftpwire.paths import printable
+
+if TYPE_CHECKING:
+    from ftpclient.client import Client
+
+
+class UsageError(FtpError):
+    """The command was used in a way that can't work."""
+
+    code = "usage"
+    exit_code = 2
+
+
+@dataclass
+class App:
+    """One run of `ftp`, or one shell.
+
+    Attributes:
+        server: What was given with -s; None for the default.
+        as_json: One JSON object a line.
+        quiet: No progress, no summary.
+        interactive: Inside the shell: local patterns are expanded, paths are relative to cd.
+    """
+
+    server: str | None = None
+    accept_new: bool = False
+    plaintext: bool = False
+    as_json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False
+    password_stdin: bool = False
+    interactive: bool = False
+    interrupt: Interrupt = field(default_factory=Interrupt)
+    _client: Client | None = None
+    _stdin_password: str | None = None
+
+    @property
+    def address(self) -> ServerAddress:
+        """The server to use. Raises BadAddress."""
+        return ServerAddress.parse(self.server) if self.server else default_address()
+
+    @property
+    def client(self) -> Client:
+        """The client, connected at first use."""
+        if self._client is None:
+            from ftpclient.client import Client
+
+            self._client = Client(
+                self.address,
+                password=self._ask_password,
+                plaintext=self.plaintext,
+                accept_new=self.accept_new,
+                ask=self._ask_trust if self._can_ask else None,
+                interrupt=self.interrupt,
+            )
+        self._client.connect()
+        return self._client
+
+    @property
+    def known_client(self) -> Client | None:
+        """The client, if one was made already; it may not be connected."""
+        return self._client
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._client is not None:
+            self._client.close()
+
+    @property
+    def _can_ask(self) -> bool:
+        return sys.stdin.isatty() and sys.stderr.isatty() and not self.as_json
+
+    def read_stdin_password(self) -> None:
+        """Take the password's line now, before anything else reads standard input."""
+        self._stdin_password = _read_line()
+
+    def _ask_password(self) -> str:
+        if self._stdin_password is not None:
+            return self._stdin_password
+        password = os.environ.get("FTP_PASSWORD")
+        if password is not None:
+            return password
+        if not self._can_ask:
+            raise LoginRefused(
+                f"no password for {self.address}: set FTP_PASSWORD or use --password-stdin"
+            )
+        import getpass
+
+        with self.interrupt.at_once():
+            return getpass.getpass(f"{self.address}'s password: ", stream=sys.stderr)
+
+    def _ask_trust(self, endpoint: str, fingerprint: str) -> bool:
+        print(
+            f"{endpoint} is not known yet. Its key's fingerprint is\n  {fingerprint}",
+            file=sys.stderr,
+        )
+        while True:
+            print("Trust it (yes/no)? ", end="", file=sys.stderr, flush=True)
+            with self.interrupt.at_once():
+                answer = sys.stdin.readline().strip().lower()
+            if answer in ("yes", "no", ""):
+                return answer == "yes"
+
+    # talking -----------------------------------------------------------------------------
+
+    def print(self, text: str) -> None:
+        """A line of result."""
+        sys.stdout.write(text + "\n")
+
+    def print_json(self, record: dict[str, Any]) -> None:
+        """A JSON object as a line, written out at once."""
+        sys.stdout.write(json.dumps(record) + "\n")
+        sys.stdout.flush()
+
+    def say(self, text: str) -> None:
+        """A remark for people, on stderr."""
+        if not self.quiet and not self.as_json:
+            print(text, file=sys.stderr)
+
+    def complain(self, error: FtpError) -> None:
+        """One line on stderr about what failed."""
+        text = printable(str(error))
+        if self.as_json:
+            record: dict[str, Any] = {"error": error.code, "message": text}
+            if isinstance(error, CommandError) and error.needed is not None:
+                record |= {"needed": error.needed, "free": error.free}
+            print(json.dumps(record), file=sys.stderr)
+        else:
+            print(f"ftp: {text}", file=sys.stderr)
+
+
+def _read_line() -> str:
+    """Exactly one line of standard input, unbuffered: the rest is data, or commands."""
+    line = bytearray()
+    while byte := os.read(0, 1):
+        if byte == b"\n":
+            break
+        line += byte
+    return line.removesuffix(b"\r").decode("utf-8", "surrogateescape")

@@ -1,0 +1,142 @@
+"""`ftp`: the command line.
+
+Lives here: the group with the options of the connection, and how every error becomes one line
+and an exit status. Lives elsewhere: the commands (commands/), the shell (shell.py).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable
+
+import click
+
+from ftpclient.app import App, UsageError
+from ftpclient.commands import CommandGroup
+from ftpwire import __version__
+from ftpwire.errors import CommandError, FtpError, Interrupted, from_oserror
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["--help"]})
+@click.option("-s", "--server", metavar="SERVER", help="[USER@]HOST[:PORT]; else FTP_SERVER.")
+@click.option("--accept-new", is_flag=True, help="Trust a server that was never seen before.")
+@click.option("--plaintext", is_flag=True, help="Speak without TLS.")
+@click.option("--password-stdin", is_flag=True, help="Password: the first line of stdin.")
+@click.option("--json", "as_json", is_flag=True, help="JSON, one object a line.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress, no remarks.")
+@click.option("-v", "--verbose", is_flag=True, help="Name every file.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.version_option(__version__, prog_name="ftp")
+@click.pass_context
+def remote(
+    ctx: click.Context,
+    server: str | None,
+    accept_new: bool,
+    plaintext: bool,
+    password_stdin: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    debug: bool,
+) -> None:
+    """Move files to and from an ftpd server.
+
+    Passwords: FTP_PASSWORD, --password-stdin, or asked for on a terminal.
+    """
+    if isinstance(ctx.obj, App) and ctx.obj.interactive:
+        return
+    app: App = ctx.obj
+    app.server = server
+    app.accept_new = accept_new
+    app.plaintext = plaintext
+    app.as_json = as_json
+    app.quiet = quiet
+    app.verbose = verbose
+    app.debug = debug
+    app.password_stdin = password_stdin
+    if password_stdin:
+        app.read_stdin_password()
+
+
+def run(app: App, arguments: list[str], prog_name: str = "ftp") -> int:
+    """Run one command line; returns its exit status. Errors are printed, whatever they are.
+
+    Scripts and the shell both come through here.
+    """
+    return guarded(
+        app,
+        lambda: remote.main(arguments, prog_name=prog_name, obj=app, standalone_mode=False),
+    )
+
+
+def guarded(app: App, action: Callable[[], object]) -> int:
+    """Run something of the user's; returns an exit status, whatever goes wrong."""
+    try:
+        result = action()
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.UsageError as error:
+        return _usage(app, error)
+    except click.ClickException as error:
+        app.complain(CommandError(error.format_message()))
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt, Interrupted):
+        _settle(app)
+        app.complain(Interrupted("interrupted"))
+        return Interrupted.exit_code
+    except FtpError as error:
+        if app.debug:
+            raise
+        app.complain(error)
+        return error.exit_code
+    except BrokenPipeError:
+        # whoever read our output has left: there is nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _settle(app)
+        return 1
+    except OSError as error:
+        if app.debug:
+            raise
+        what = error.filename if isinstance(error.filename, str) else ""
+        app.complain(from_oserror(error, what))
+        return 1
+    except Exception as error:
+        if app.debug:
+            raise
+        app.complain(
+            CommandError(f"internal error: {type(error).__name__}: {error} (--debug shows more)")
+        )
+        return 1
+
+
+def _settle(app: App) -> None:
+    client = app.known_client
+    if client is not None:
+        client.settle_interrupt()
+    else:
+        app.interrupt.clear()
+
+
+def _usage(app: App, error: click.UsageError) -> int:
+    if app.as_json or error.ctx is None:
+        app.complain(UsageError(error.format_message()))
+    else:
+        hint = f" (see {error.ctx.command_path} --help)" if error.ctx.command_path else ""
+        app.complain(UsageError(error.format_message() + hint))
+    return UsageError.exit_code
+
+
+def main() -> None:
+    """Entry point."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    app = App()
+    with app.interrupt.on_ctrl_c():
+        status = run(app, sys.argv[1:])
+    app.close()
+    sys.exit(status)

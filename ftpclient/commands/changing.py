@@ -1,0 +1,140 @@
+"""Changing the remote tree: mkdir, rm, mv, cp."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import click
+
+from ftpclient.app import App, UsageError
+from ftpclient.commands import raise_for, remote_command
+from ftpclient.commands.browsing import for_each
+from ftpwire import paths
+from ftpwire.errors import AlreadyExists, CommandError, NotFound
+from ftpwire.messages import Failed
+from ftpwire.paths import RemotePath
+
+
+@remote_command("mkdir")
+@click.argument("names", metavar="PATH...", nargs=-1, required=True)
+@click.option("-p", "parents", is_flag=True, help="Parents too; content when it exists.")
+@click.option("-m", "mode", default="755", metavar="OCTAL", help="Mode. Default: 755.")
+def mkdir_command(app: App, names: tuple[str, ...], parents: bool, mode: str) -> None:
+    """Make directories."""
+    try:
+        bits = int(mode, 8)
+    except ValueError:
+        raise UsageError(f"{mode!r} is not an octal mode") from None
+
+    def make(path: RemotePath) -> None:
+        app.client.make_dir(path, parents=parents, mode=bits)
+
+    raise_for(_for_each_exactly(app, names, make))
+
+
+def _for_each_exactly(
+    app: App, names: tuple[str, ...], action: Callable[[RemotePath], None]
+) -> int:
+    """As `for_each`, with names that are no patterns."""
+    status = 0
+    for name in names:
+        try:
+            action(app.client.resolve(name))
+        except CommandError as error:
+            app.complain(error)
+            status = error.exit_code if len(names) == 1 else 1
+    return status
+
+
+@remote_command("rm")
+@click.argument("patterns", metavar="PATH...", nargs=-1, required=True)
+@click.option("-r", "-R", "--recursive", is_flag=True, help="Directories with their contents.")
+@click.option("-f", "--force", is_flag=True, help="Content when it doesn't exist.")
+def rm_command(app: App, patterns: tuple[str, ...], recursive: bool, force: bool) -> None:
+    """Remove files and empty directories, or whole trees with -r."""
+
+    def remove(path: RemotePath) -> None:
+        try:
+            removed = app.client.remove(path, recursive=recursive)
+        except NotFound:
+            if not force:
+                raise
+            return
+        if app.verbose:
+            count = removed.files + removed.directories
+            app.print(f"removed {paths.show(path)} ({count} in all)")
+
+    if force:
+        patterns = tuple(one for one in patterns if _matches(app, one))
+    raise_for(for_each(app, patterns, remove))
+
+
+def _matches(app: App, pattern: str) -> bool:
+    try:
+        return bool(app.client.glob(pattern))
+    except NotFound:
+        return False
+
+
+@remote_command("mv")
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@click.argument("target")
+@click.option("-n", "--no-clobber", is_flag=True, help="Never replace a file.")
+def mv_command(app: App, sources: tuple[str, ...], target: str, no_clobber: bool) -> None:
+    """Rename, or move into a directory."""
+
+    def move(source: RemotePath, to: RemotePath) -> None:
+        try:
+            app.client.move(source, to, overwrite=not no_clobber)
+        except AlreadyExists:
+            if not no_clobber:
+                raise
+            app.say(f"ftp: skipped: {paths.show(to)}: exists")
+
+    raise_for(_for_each_into(app, sources, target, move))
+
+
+@remote_command("cp")
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@click.argument("target")
+@click.option("-r", "-R", "--recursive", is_flag=True, help="Directories with their contents.")
+@click.option("-n", "--no-clobber", is_flag=True, help="Never replace a file.")
+def cp_command(
+    app: App, sources: tuple[str, ...], target: str, recursive: bool, no_clobber: bool
+) -> None:
+    """Copy on the server."""
+
+    def copy(source: RemotePath, to: RemotePath) -> None:
+        try:
+            copied = app.client.copy(source, to, recursive=recursive, overwrite=not no_clobber)
+        except AlreadyExists:
+            if not no_clobber:
+                raise
+            app.say(f"ftp: skipped: {paths.show(to)}: exists")
+            return
+        failed = [p for p in copied.problems if not (no_clobber and p.code == "exists")]
+        for problem in failed:
+            app.complain(Failed(problem.code, problem.message).to_error())
+        if failed:
+            raise CommandError(f"{paths.show(source)}: not all of it could be copied")
+
+    raise_for(_for_each_into(app, sources, target, copy))
+
+
+def _for_each_into(
+    app: App,
+    sources: tuple[str, ...],
+    target: str,
+    action: Callable[[RemotePath, RemotePath], None],
+) -> int:
+    client = app.client
+    found = [path for source in sources for path in client.glob(source)]
+    into = client.make_target(target, several=len(found) > 1)
+    status = 0
+    for source in found:
+        try:
+            action(source, client.place_for(source, target, into=into))
+        except CommandError as error:
+            app.complain(error)
+            status = error.exit_code if len(found) == 1 else 1
+    return status

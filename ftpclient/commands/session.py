@@ -1,0 +1,33 @@
+"""The connection itself: connect (the shell), forget (a server's key)."""
+
+from __future__ import annotations
+
+import click
+
+from ftpclient.addresses import ServerAddress
+from ftpclient.app import App
+from ftpclient.commands import raise_for, remote_command
+from ftpwire.errors import NotFound
+
+
+@remote_command("connect")
+@click.argument("server", metavar="[[USER@]HOST[:PORT]]", required=False)
+def connect_command(app: App, server: str | None) -> None:
+    """Connect, and give commands in a shell."""
+    from ftpclient.shell import run_shell
+
+    if server is not None:
+        app.server = server
+    raise_for(run_shell(app))
+
+
+@remote_command("forget")
+@click.argument("server", metavar="HOST[:PORT]")
+def forget_command(app: App, server: str) -> None:
+    """Forget the pinned key of a server, after you learned why it changed."""
+    from ftpclient.trust import KnownHosts
+
+    endpoint = ServerAddress.parse(server).endpoint
+    if not KnownHosts().remove(endpoint):
+        raise NotFound(f"{endpoint}: no key is pinned")
+    app.say(f"forgot the key of {endpoint}")

@@ -1,0 +1,142 @@
+"""Moving files: put and get."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ftpclient import render
+from ftpclient.app import App, UsageError
+from ftpclient.commands import raise_for, remote_command
+from ftpclient.progress import listening
+from ftpclient.reporting import Summary
+from ftpwire.messages import Overwrite
+
+
+def _transfer_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(
+        (
+            click.option("-r", "-R", "--recursive", is_flag=True, help="Directories too."),
+            click.option("-n", "--no-clobber", is_flag=True, help="Never replace a file."),
+            click.option(
+                "-u", "--update", is_flag=True, help="Replace a file only if the source is newer."
+            ),
+            click.option("-L", "--copy-links", is_flag=True, help="What links point to."),
+            click.option("-p", "preserve", is_flag=True, help="Times and modes are always kept."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def _overwrite(no_clobber: bool, update: bool) -> Overwrite:
+    if no_clobber and update:
+        raise UsageError("--no-clobber and --update exclude each other")
+    return "never" if no_clobber else "older" if update else "always"
+
+
+def _split_target(arguments: tuple[str, ...]) -> tuple[list[str], str]:
+    """Sources and target; with one argument alone, the target is the current directory."""
+    if len(arguments) == 1:
+        return list(arguments), "."
+    return list(arguments[:-1]), arguments[-1]
+
+
+def _finish(app: App, summary: Summary) -> None:
+    if app.as_json:
+        app.print_json(render.summary_record(summary))
+    elif sys.stderr.isatty():
+        app.say(render.summary_line(summary))
+    raise_for(summary.exit_code)
+
+
+@remote_command("put")
+@click.argument("arguments", metavar="SOURCE... [TARGET]", nargs=-1, required=True)
+@_transfer_options
+def put_command(
+    app: App,
+    arguments: tuple[str, ...],
+    recursive: bool,
+    no_clobber: bool,
+    update: bool,
+    copy_links: bool,
+    preserve: bool,
+) -> None:
+    """Upload files and directories. SOURCE - is standard input."""
+    sources, target = _split_target(arguments)
+    overwrite = _overwrite(no_clobber, update)
+    if sources == ["-"]:
+        if len(arguments) == 1:
+            raise UsageError("put - needs the name of the file to write")
+        with listening(app) as listener:
+            summary = app.client.put_stream(0, target, overwrite=overwrite, listener=listener)
+        _finish(app, summary)
+        return
+    if app.interactive:
+        sources = [match for source in sources for match in _expand(source)]
+    client = app.client
+    with listening(app) as listener:
+        summary = client.put(
+            sources,
+            target,
+            recursive=recursive,
+            copy_links=copy_links,
+            overwrite=overwrite,
+            listener=listener,
+        )
+    _finish(app, summary)
+
+
+def _expand(pattern: str) -> list[str]:
+    """The local paths that a pattern matches; itself when nothing does, or when it exists."""
+    pattern = os.path.expanduser(pattern)
+    if os.path.lexists(pattern):
+        return [pattern]
+    return sorted(glob.glob(pattern)) or [pattern]
+
+
+@remote_command("get")
+@click.argument("arguments", metavar="SOURCE... [TARGET]", nargs=-1, required=True)
+@_transfer_options
+def get_command(
+    app: App,
+    arguments: tuple[str, ...],
+    recursive: bool,
+    no_clobber: bool,
+    update: bool,
+    copy_links: bool,
+    preserve: bool,
+) -> None:
+    """Download files and directories. TARGET - is standard output."""
+    sources, target = _split_target(arguments)
+    overwrite = _overwrite(no_clobber, update)
+    if target == "-":
+        _get_to_stdout(app, sources)
+        return
+    if app.interactive:
+        target = os.path.expanduser(target)
+    client = app.client
+    with listening(app) as listener:
+        summary = client.get(
+            sources,
+            target,
+            recursive=recursive,
+            copy_links=copy_links,
+            overwrite=overwrite,
+            listener=listener,
+        )
+    _finish(app, summary)
+
+
+def _get_to_stdout(app: App, sources: list[str]) -> None:
+    if app.as_json:
+        raise UsageError("--json and the file's bytes can't both go to standard output")
+    sys.stdout.flush()
+    for source in sources:
+        for path in app.client.glob(source):
+            app.client.get_stream(path, sys.stdout.fileno())

@@ -1,0 +1,181 @@
+"""Results as text and as JSON records.
+
+Lives here: functions that return text. Lives elsewhere: printing (app.py), bars (progress.py).
+
+Names come from the other side: they are shown with control characters made visible.
+"""
+
+from __future__ import annotations
+
+import base64
+import stat
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from ftpclient.reporting import Result, Summary
+from ftpwire import digests, paths
+from ftpwire.messages import Entry, Hashed, Room
+
+
+def human(size: int) -> str:
+    """Bytes for people: ``1.5 MiB``."""
+    value = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError
+
+
+def iso_time(mtime_ns: int) -> str:
+    """An mtime in ISO 8601, UTC, with all its nanoseconds."""
+    seconds, nanoseconds = divmod(mtime_ns, 10**9)
+    try:
+        base = datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return f"@{seconds}.{nanoseconds:09d}"  # beyond the calendar
+    return f"{base:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
+
+
+def _short_time(mtime_ns: int) -> str:
+    try:
+        return f"{datetime.fromtimestamp(mtime_ns // 10**9):%Y-%m-%d %H:%M}"
+    except (OverflowError, ValueError, OSError):
+        return f"{'?':16}"
+
+
+def path_record(key: str, path: bytes) -> dict[str, str]:
+    """A path for JSON: text, and the bytes as well where they are no UTF-8."""
+    try:
+        return {key: path.decode("utf-8")}
+    except UnicodeDecodeError:
+        return {
+            key: paths.plain_text(path),
+            f"{key}_b64": base64.b64encode(path).decode("ascii"),
+        }
+
+
+def entry_record(entry: Entry, path: bytes) -> dict[str, Any]:
+    """One file, directory or link, for JSON. ``path`` is the absolute one."""
+    record: dict[str, Any] = {
+        **path_record("name", paths.name_of(path) or b"/"),
+        **path_record("path", path),
+        "type": entry.type,
+        "size": entry.size,
+        "mode": f"{entry.mode:04o}",
+        "mtime": iso_time(entry.mtime_ns),
+        "digest": entry.digest.hex() if entry.digest is not None else None,
+    }
+    if entry.target is not None:
+        record |= path_record("target", entry.target)
+    return record
+
+
+_TYPE_BITS = {
+    "file": stat.S_IFREG,
+    "dir": stat.S_IFDIR,
+    "link": stat.S_IFLNK,
+    "other": stat.S_IFIFO,
+}
+
+
+def long_line(entry: Entry, name: str, *, human_sizes: bool, digest: bool) -> str:
+    """One line of ``ls -l``."""
+    mode = stat.filemode(_TYPE_BITS[entry.type] | entry.mode)
+    size = human(entry.size) if human_sizes else str(entry.size)
+    line = f"{mode} {size:>12} {_short_time(entry.mtime_ns)} {name}"
+    if entry.target is not None:
+        line += f" -> {paths.show(entry.target)}"
+    if digest:
+        line = f"{entry.digest.hex() if entry.digest else '-':64} {line}"
+    return line
+
+
+def columns(names: Iterable[str], width: int) -> Iterator[str]:
+    """Names in columns, down and then across, as ls shows them on a terminal."""
+    all_names = list(names)
+    if not all_names:
+        return
+    widest = max(len(name) for name in all_names) + 2
+    across = max(1, width // widest)
+    rows = -(-len(all_names) // across)
+    for row in range(rows):
+        yield "".join(f"{name:{widest}}" for name in all_names[row::rows]).rstrip()
+
+
+def stat_lines(entry: Entry, path: bytes) -> Iterator[str]:
+    """One path in full."""
+    yield f"  path: {paths.show(path)}"
+    if entry.target is not None:
+        yield f"target: {paths.show(entry.target)}"
+    yield f"  type: {entry.type}"
+    yield f"  size: {entry.size} ({human(entry.size)})"
+    yield f"  mode: {entry.mode:04o}"
+    yield f" mtime: {iso_time(entry.mtime_ns)}"
+    if entry.digest is not None:
+        yield f"{digests.ALGORITHM}: {entry.digest.hex()}"
+
+
+def room_record(room: Room) -> dict[str, Any]:
+    """An account's space, for JSON."""
+    return {"total": room.total, "used": room.used, "held": room.held, "free": room.free}
+
+
+def room_lines(room: Room) -> Iterator[str]:
+    """An account's space."""
+    total = "unlimited" if room.total is None else human(room.total)
+    free = "unlimited" if room.free is None else human(room.free)
+    yield f"total {total}, used {human(room.used)}, free {free}"
+    if room.held:
+        yield f"(of which uploads under way hold {human(room.held)})"
+
+
+def hash_record(hashed: Hashed, path: bytes) -> dict[str, Any]:
+    """A digest, for JSON."""
+    return {
+        **path_record("path", path),
+        "algorithm": digests.ALGORITHM,
+        "digest": hashed.digest.hex(),
+        "size": hashed.size,
+    }
+
+
+def result_record(result: Result) -> dict[str, Any]:
+    """One file of a transfer, for JSON."""
+    record: dict[str, Any] = {
+        **path_record("source", result.source),
+        **path_record("destination", result.target),
+        "size": result.size,
+        "digest": result.digest.hex() if result.digest is not None else None,
+        "status": result.status,
+    }
+    if result.error is not None:
+        record |= {"error": result.error.code, "message": paths.printable(str(result.error))}
+    return record
+
+
+def summary_record(summary: Summary) -> dict[str, Any]:
+    """The totals of a transfer, for JSON."""
+    return {
+        "summary": True,
+        "done": summary.done,
+        "skipped": summary.skipped,
+        "failed": summary.failed,
+        "size": summary.size,
+        "seconds": round(summary.seconds, 6),
+    }
+
+
+def summary_line(summary: Summary) -> str:
+    """The totals of a transfer."""
+    parts = [f"{summary.done} {'file' if summary.done == 1 else 'files'}, {human(summary.size)}"]
+    parts.append(f"in {summary.seconds:.1f} s")
+    if summary.seconds > 0 and summary.size:
+        parts.append(f"({human(int(summary.size / summary.seconds))}/s)")
+    text = " ".join(parts)
+    if summary.skipped:
+        text += f", {summary.skipped} skipped"
+    if summary.failed:
+        text += f", {summary.failed} failed"
+    return text
