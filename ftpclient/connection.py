@@ -22,6 +22,7 @@ from ftpwire import frames, messages
 from ftpwire.channel import Channel, Sink, TimedOut
 from ftpwire.errors import (
     BadMessage,
+    Cancelled,
     ConnectFailed,
     ConnectionLost,
     FtpError,
@@ -351,6 +352,16 @@ class Connection:
         else:
             self._wait(write=True)
 
+    def take_unasked(self) -> None:
+        """While nothing is asked: take what has come, and notice whether the server has left."""
+        if self.broken:
+            return
+        try:
+            self._take_input()
+        except FtpError:
+            self.broken = True
+            self.channel.abort()
+
     def _drain_output(self) -> None:
         while not self._flush():
             self._wait(write=True)
@@ -379,7 +390,9 @@ class Connection:
             while self._take_frame():
                 took = True
         except ConnectionLost as error:
-            self._lost(error)
+            # an end that follows the last answer is no failure: whoever asks next hears of it
+            if self._calls or not took:
+                self._lost(error)
         except ProtocolError:
             self.broken = True
             self.channel.abort()
@@ -496,7 +509,11 @@ class Connection:
         if self._calls:
             self.broken = True
             self.channel.abort()
-            self._calls.clear()
+            calls, self._calls = self._calls, {}
+            for call in calls.values():  # they hold descriptors and partial files
+                call.error = Cancelled("the transfer was given up")
+                call.done = True
+                call.on_done()
 
     def _rearm(self) -> None:
         if self._interrupt is not None:
