@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ftpclient import render
 from ftpclient.reporting import Listener, Result
 from ftpwire import paths
+from ftpwire.errors import Cancelled, ConnectionLost
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -31,6 +32,8 @@ class Printer(Listener):
         if self._app.as_json:
             self._app.print_json(render.result_record(result))
             return
+        if isinstance(result.error, (Cancelled, ConnectionLost)):
+            return  # of all files under way: it is told once, as the command's own end
         if result.error is not None and result.status == "failed":
             self._app.complain(result.error)
         elif result.error is not None:
