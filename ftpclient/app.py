@@ -6,6 +6,7 @@ Lives elsewhere: parsing options (cli.py), the shell's loop (shell.py), texts (r
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import sys
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ftpclient.addresses import ServerAddress, default_address
 from ftpclient.interrupt import Interrupt
 from ftpwire.errors import CommandError, FtpError, LoginRefused
-from ftpwire.paths import printable
+from ftpwire.paths import RemotePath, printable
 
 if TYPE_CHECKING:
     from ftpclient.client import Client
@@ -26,6 +27,24 @@ class UsageError(FtpError):
 
     code = "usage"
     exit_code = 2
+
+
+@dataclass
+class ShellState:
+    """What the lines given to one shell share.
+
+    Attributes:
+        batch: The lines come from standard input, which is no terminal.
+        patterns: Of the current line: the patterns that its words are, where their quotes make
+            a difference.
+        previous: The remote directory before the last cd.
+        leaving: No more lines.
+    """
+
+    batch: bool = False
+    patterns: dict[str, str] = field(default_factory=dict)
+    previous: RemotePath | None = None
+    leaving: bool = False
 
 
 @dataclass
@@ -49,6 +68,7 @@ class App:
     password_stdin: bool = False
     interactive: bool = False
     interrupt: Interrupt = field(default_factory=Interrupt)
+    shell: ShellState = field(default_factory=ShellState)
     _client: Client | None = None
     _stdin_password: str | None = None
 
@@ -118,6 +138,19 @@ class App:
                 answer = sys.stdin.readline().strip().lower()
             if answer in ("yes", "no", ""):
                 return answer == "yes"
+
+    # words -------------------------------------------------------------------------------
+
+    def pattern(self, word: str) -> str:
+        """The pattern of remote paths that a word is; the shell knows what was quoted in it."""
+        return self.shell.patterns.get(word, word)
+
+    def expand(self, word: str) -> list[str]:
+        """The local paths that a word in the shell means; itself when nothing matches."""
+        path = os.path.expanduser(word)
+        if os.path.lexists(path):
+            return [path]
+        return sorted(glob.glob(os.path.expanduser(self.pattern(word)))) or [path]
 
     # talking -----------------------------------------------------------------------------
 

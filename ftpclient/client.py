@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
+from msgspec import structs
+
 from ftpclient.addresses import ServerAddress, default_address
 from ftpclient.connection import Connection
 from ftpclient.interrupt import Interrupt
@@ -22,6 +24,7 @@ from ftpwire import messages, paths
 from ftpwire.errors import (
     ConnectionLost,
     FtpError,
+    InvalidPath,
     IsADirectory,
     LoginRefused,
     NotADirectory,
@@ -136,8 +139,21 @@ class Client:
             self._connection.cancel_all()
             if self._connection.broken:
                 self._connection = None
-        elif self._interrupt is not None:
-            self._interrupt.clear()
+        if self._interrupt is not None:
+            self._interrupt.clear()  # asked for once more meanwhile
+
+    def look_up(self) -> None:
+        """Between two verbs: notice whether the server has left, so that the next reconnects."""
+        if self._connection is not None:
+            self._connection.take_unasked()
+
+    def holds_password(self, text: str) -> bool:
+        """Whether the password is part of a text, which must not be kept anywhere then."""
+        return (
+            isinstance(self._password, str)
+            and 0 < len(self._password) <= len(text)
+            and (self._password in text)
+        )
 
     def __enter__(self) -> Self:
         self.connect()
@@ -156,6 +172,8 @@ class Client:
     def resolve(self, path: AnyPath) -> RemotePath:
         """The absolute remote path for what was given. Raises InvalidPath."""
         typed = paths.from_text(path) if isinstance(path, str) else path
+        if not typed:  # a variable that was not set, most likely: never the current directory
+            raise InvalidPath("an empty path")
         return paths.resolve(self.cwd, typed)
 
     def change_dir(self, path: AnyPath) -> RemotePath:
@@ -237,24 +255,50 @@ class Client:
         digest: bool = False,
         on_problem: Callable[[Problem], None] | None = None,
     ) -> Iterator[Entry]:
-        """The entries of a directory, or of the tree below it, parents before contents.
+        """The entries of a directory, or of the tree below it: each directory, then those in it.
 
         Streams: nothing is kept. Take them all, or none of the client's other verbs meanwhile.
+        Their paths are relative to ``path``.
 
         Args:
             on_problem: Hears of what could not be read; without it the first one is raised.
         """
+        walk = self._walk(messages.List(self.resolve(path), recursive, follow, digest), on_problem)
+        for directory, entries in walk:
+            if not directory:
+                yield from entries
+                continue
+            for entry in entries:
+                yield structs.replace(entry, path=directory + b"/" + entry.path)
+
+    def walk(
+        self,
+        path: AnyPath = ".",
+        *,
+        follow: bool = False,
+        digest: bool = False,
+        on_problem: Callable[[Problem], None] | None = None,
+    ) -> Iterator[tuple[bytes, list[Entry]]]:
+        """The tree below a directory, a part of one directory at a time.
+
+        Yields the directory, relative to ``path``, and entries by their names in it. All of a
+        directory comes before those in it, and these one after another. As ``list_dir``.
+        """
+        return self._walk(messages.List(self.resolve(path), True, follow, digest), on_problem)
+
+    def _walk(
+        self, request: messages.List, on_problem: Callable[[Problem], None] | None
+    ) -> Iterator[tuple[bytes, list[Entry]]]:
         from ftpclient.transfers import list_pages
 
-        request = messages.List(self.resolve(path), recursive, follow, digest)
         for page in list_pages(self.connection, request):
             for problem in page.problems:
+                where = b"/".join(part for part in (page.directory, problem.path) if part)
                 if on_problem is None:
-                    error = messages.Failed(problem.code, problem.message).to_error()
-                    error.args = (f"{paths.show(problem.path)}: {problem.message}",)
-                    raise error
-                on_problem(problem)
-            yield from page.entries
+                    text = f"{paths.show(where)}: {problem.message}"
+                    raise messages.Failed(problem.code, text).to_error()
+                on_problem(Problem(where, problem.code, problem.message))
+            yield page.directory, page.entries
 
     def hash(self, path: AnyPath) -> Hashed:
         """A file's BLAKE3 digest and size."""

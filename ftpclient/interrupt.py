@@ -27,6 +27,7 @@ class Interrupt:
         os.set_blocking(self._write, False)
         self._is_set = False
         self._at_once = False
+        self._presses = 0
 
     def fileno(self) -> int:
         """Readable while the interrupt is set."""
@@ -41,8 +42,9 @@ class Interrupt:
             pass  # the pipe is full of earlier ones
 
     def clear(self) -> None:
-        """Forget it."""
+        """Forget it, and how often it was asked for."""
         self._is_set = False
+        self._presses = 0
         try:
             while os.read(self._read, 64):
                 pass
@@ -61,13 +63,14 @@ class Interrupt:
 
     @contextmanager
     def on_ctrl_c(self) -> Iterator[None]:
-        """While the context is open, Ctrl-C sets this; a third one is a KeyboardInterrupt."""
-        presses = 0
+        """While the context is open, Ctrl-C sets this.
+
+        When nothing looks there, the third one is a KeyboardInterrupt.
+        """
 
         def note(number: int, frame: FrameType | None) -> None:
-            nonlocal presses
-            presses += 1
-            if self._at_once or presses > 2:
+            self._presses += 1
+            if self._at_once or self._presses > 2:
                 raise KeyboardInterrupt
             self.set()
 

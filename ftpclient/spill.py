@@ -1,6 +1,6 @@
 """Long listings in flat memory: kept on disk once they are large.
 
-Lives here: a queue of entries, and a sort, that both use a temporary file beyond a limit.
+Lives here: a queue of messages, and a sort, that both use a temporary file beyond a limit.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import heapq
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from typing import IO, Any
+from itertools import chain
+from typing import IO, Any, Generic, TypeVar
 
 import msgspec
 
@@ -17,44 +18,38 @@ from ftpwire.messages import Entry
 _IN_MEMORY = 4 * 1024 * 1024
 _RUN = 10_000
 """Entries sorted in memory at a time."""
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[Entry]).decode
 _CHUNK = 500
 
+_Item = TypeVar("_Item")
 
-class EntryQueue:
-    """Entries kept in the order they were added, to be iterated over once or more."""
 
-    def __init__(self) -> None:
+class Spool(Generic[_Item]):
+    """Messages kept in the order they were added, to be iterated over. Close it afterwards.
+
+    Args:
+        kind: The type of what is kept, for decoding.
+    """
+
+    def __init__(self, kind: type[_Item]) -> None:
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)
-        self._pending: list[Entry] = []
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(kind).decode
 
-    def add(self, entry: Entry) -> None:
+    def add(self, item: _Item) -> None:
         """Append one."""
-        self._pending.append(entry)
-        if len(self._pending) >= _CHUNK:
-            self._store()
-
-    def _store(self) -> None:
-        data = _encode(self._pending)
+        data = self._encode(item)
         self._file.write(len(data).to_bytes(4, "big") + data)
-        self._pending = []
 
-    def __iter__(self) -> Iterator[Entry]:
-        if self._pending:
-            self._store()
+    def __iter__(self) -> Iterator[_Item]:
         at = 0
         while True:
             self._file.seek(at)
             head = self._file.read(4)
             if not head:
-                break
+                return
             size = int.from_bytes(head, "big")
-            data = self._file.read(size)
             at += 4 + size
-            yield from _decode(data)
-        self._file.seek(0, 2)
+            yield self._decode(self._file.read(size))
 
     def close(self) -> None:
         """Remove the file."""
@@ -66,7 +61,7 @@ def sort(
 ) -> Iterator[Entry]:
     """Sort entries in flat memory: beyond some thousands by merging runs from disk."""
     run: list[Entry] = []
-    runs: list[EntryQueue] = []
+    runs: list[Spool[list[Entry]]] = []
     try:
         for entry in entries:
             run.append(entry)
@@ -75,16 +70,17 @@ def sort(
                 run = []
         run.sort(key=key, reverse=reverse)
         if runs:
-            yield from heapq.merge(*runs, run, key=key, reverse=reverse)
+            stored = (chain.from_iterable(one) for one in runs)
+            yield from heapq.merge(*stored, run, key=key, reverse=reverse)
         else:
             yield from run
     finally:
-        for stored in runs:
-            stored.close()
+        for one in runs:
+            one.close()
 
 
-def _stored(run: list[Entry]) -> EntryQueue:
-    queue = EntryQueue()
-    for entry in run:
-        queue.add(entry)
-    return queue
+def _stored(run: list[Entry]) -> Spool[list[Entry]]:
+    spool = Spool(list[Entry])
+    for at in range(0, len(run), _CHUNK):
+        spool.add(run[at : at + _CHUNK])
+    return spool

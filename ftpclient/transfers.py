@@ -21,11 +21,12 @@ from typing import Literal
 from ftpclient.connection import Call, Connection
 from ftpclient.local import LocalTree, PartialFile, checked_parts
 from ftpclient.reporting import Listener, Result, Summary
-from ftpclient.spill import EntryQueue
+from ftpclient.spill import Spool
 from ftpwire import beneath, digests, paths
 from ftpwire.channel import Sink
 from ftpwire.errors import (
     AlreadyExists,
+    BadMessage,
     CommandError,
     FtpError,
     IsADirectory,
@@ -37,6 +38,7 @@ from ftpwire.errors import (
 )
 from ftpwire.messages import (
     Entry,
+    Failed,
     Get,
     List,
     MakeDir,
@@ -415,12 +417,14 @@ def list_pages(connection: Connection, request: List) -> Iterator[Page]:
 class _Directory:
     """A local directory whose contents are under way: its mode and times come last."""
 
-    __slots__ = ("above", "entry", "open", "parts")
+    __slots__ = ("above", "below", "entry", "open", "parts")
 
     def __init__(self, parts: tuple[bytes, ...], entry: Entry, above: _Directory | None) -> None:
         self.parts = parts
         self.entry = entry
         self.above = above
+        self.below: dict[bytes, _Directory] = {}
+        """Directories in it whose own pages are still to come."""
         self.open = 1  # itself, until it was walked; and one for each thing inside
         if above is not None:
             above.open += 1
@@ -609,66 +613,82 @@ class Download(_Transfer):
     def _add_tree(self, source: RemotePath, root: Entry, target: bytes) -> None:
         if not self.options.recursive:
             raise IsADirectory(f"{paths.show(source)}: a directory (use -r)")
-        queue = EntryQueue()
+        listing = Spool(Page)
         try:
-            files, size = self._list(source, queue)
+            files, size = self._list(source, listing)
             self.listener.totals(files, size)
             try:
                 os.mkdir(target, 0o700)
             except FileExistsError:
                 pass
-            tree = LocalTree(target)
+            self._tree = LocalTree(target)
             try:
-                self._get_all(source, target, root, queue, tree)
+                self._get_all(source, target, root, listing)
                 self.connection.wait_for_all()
             finally:
-                tree.close()
+                self._tree.close()
         finally:
-            queue.close()
+            listing.close()
 
-    def _list(self, source: RemotePath, queue: EntryQueue) -> tuple[int, int]:
+    def _list(self, source: RemotePath, listing: Spool[Page]) -> tuple[int, int]:
         files = size = 0
         request = List(source, recursive=True, follow=self.options.copy_links)
         for page in list_pages(self.connection, request):
+            directory = paths.child(source, page.directory) if page.directory else source
             for problem in page.problems:
-                self._note(source, problem)
+                self._note(paths.child(directory, problem.path), problem)
             for entry in page.entries:
-                queue.add(entry)
                 if entry.type == "file":
                     files += 1
                     size += entry.size
+            listing.add(page)
         return files, size
 
-    def _note(self, source: RemotePath, problem: Problem) -> None:
-        path = paths.child(source, problem.path)
-        self.end(path, b"", 0, error=CommandError(f"{paths.show(path)}: {problem.message}"))
+    def _note(self, path: RemotePath, problem: Problem) -> None:
+        text = f"{paths.show(path)}: {problem.message}"
+        error = Failed(problem.code, text).to_error()
+        self.end(path, b"", 0, error=error)
 
     def _get_all(
-        self,
-        source: RemotePath,
-        target: bytes,
-        root: Entry,
-        queue: EntryQueue,
-        tree: LocalTree,
+        self, source: RemotePath, target: bytes, root: Entry, listing: Spool[Page]
     ) -> None:
+        """Get a tree in the order of its listing. A directory is left when another comes that
+        isn't below it; what it will be is kept with the one it is in until then."""
         stack = [_Directory((), root, None)]
-        self._tree = tree
-        for entry in queue:
-            parts = checked_parts(entry.path)
+        for page in listing:
+            parts = checked_parts(page.directory) if page.directory else ()
             while stack[-1].parts != parts[: len(stack[-1].parts)]:
-                self._left(stack.pop())
-            path = paths.child(source, entry.path)
-            shown = target.rstrip(b"/") + b"/" + entry.path
-            try:
-                if entry.type == "dir":
-                    tree.make_dir(parts, entry.mode)
-                    stack.append(_Directory(parts, entry, stack[-1]))
-                else:
-                    self._add_one(path, entry, shown, tree, parts, stack[-1])
-            except (OSError, CommandError) as error:
-                self._failed(path, shown, error)
+                self._walked(stack.pop())
+            here = stack[-1]
+            if here.parts != parts:
+                if here.parts != parts[:-1] or parts[-1] not in here.below:
+                    raise BadMessage("the server listed a directory that it had not named")
+                here = here.below.pop(parts[-1])
+                stack.append(here)
+            for entry in page.entries:
+                self._get_entry(source, target, here, entry)
         while stack:
-            self._left(stack.pop())
+            self._walked(stack.pop())
+
+    def _walked(self, directory: _Directory) -> None:
+        """All pages of a directory, and of those in it, were met."""
+        for unlisted in directory.below.values():  # it went away while the tree was listed
+            self._left(unlisted)
+        self._left(directory)
+
+    def _get_entry(self, source: RemotePath, target: bytes, here: _Directory, entry: Entry) -> None:
+        parts = (*here.parts, *checked_parts(entry.path))
+        below = b"/".join(parts)
+        path = paths.child(source, below)
+        shown = target.rstrip(b"/") + b"/" + below
+        try:
+            if entry.type == "dir":
+                here.below[parts[-1]] = _Directory(parts, entry, here)
+                self._tree.make_dir(parts, entry.mode)
+            else:
+                self._add_one(path, entry, shown, self._tree, parts, here)
+        except (OSError, CommandError) as error:
+            self._failed(path, shown, error)
 
     def _add_one(
         self,

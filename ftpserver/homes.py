@@ -44,7 +44,8 @@ _LOCK_NAME = b"lock"
 _MAX_WALK_DEPTH = 512
 
 Parts = tuple[bytes, ...]
-Item = Entry | Problem
+Item = tuple[bytes, Entry | Problem | None]
+"""A directory of a listing and something in it; None says that the directory is complete."""
 
 
 @dataclass
@@ -163,9 +164,10 @@ class Home:
         return make_entry(path, info, digest=stored)
 
     def list(self, path: bytes, *, recursive: bool, follow: bool, digest: bool) -> Iterator[Item]:
-        """List a directory, or the tree below it, parents before contents.
+        """List a directory, or the tree below it: each directory whole, then those in it.
 
-        Memory and descriptors are bounded by the depth. What can't be read is a `Problem`.
+        Memory and descriptors are bounded by the depth and the directories that are side by
+        side. What can't be read is a `Problem`.
 
         Raises:
             OSError, CommandError: ``path`` itself can't be listed.
@@ -173,7 +175,9 @@ class Home:
         parts = paths.split(path)
         info = self.stat(parts, follow=True) if parts else os.fstat(self.fd)
         if not stat.S_ISDIR(info.st_mode):
-            yield structs.replace(self.entry(path, follow=follow, digest=digest), path=b"")
+            entry = self.entry(path, follow=follow, digest=digest)
+            yield b"", structs.replace(entry, path=b"")
+            yield b"", None
             return
         walk = _Walk(self, recursive=recursive, follow=follow, digest=digest)
         yield from walk.run(self.tree.open_dir(parts), b"", parts, ())
@@ -376,63 +380,76 @@ class _Walk:
         self._digest = digest
 
     def run(
-        self, fd: int, prefix: bytes, parts: Parts, above: tuple[tuple[int, int], ...]
+        self, fd: int, directory: bytes, parts: Parts, above: tuple[tuple[int, int], ...]
     ) -> Iterator[Item]:
         """List one directory; ``fd`` is closed at the end. ``above``: its parents' identities."""
         try:
             info = os.fstat(fd)
             here = (*above, (info.st_dev, info.st_ino))
+            below: list[bytes] = []
             with os.scandir(fd) as entries:
                 for found in entries:
                     name = os.fsencode(found.name)
                     if name == paths.STAGING:
                         continue
-                    path = prefix + name
                     try:
-                        entry = self._look(fd, name, path, (*parts, name))
+                        entry = self._look(fd, name, (*parts, name))
                     except FileNotFoundError:
                         continue  # removed since the directory was read
                     except OSError as error:
-                        yield _problem(path, from_oserror(error, ""))
+                        yield directory, _problem(name, from_oserror(error, ""))
                         continue
-                    yield entry
+                    yield directory, entry
                     if self._recursive and entry.type == "dir":
-                        yield from self._below(fd, name, path, (*parts, name), here)
+                        below.append(name)
+            yield directory, None
+            for name in below:
+                path = directory + b"/" + name if directory else name
+                yield from self._below(fd, name, path, (*parts, name), here)
         finally:
             os.close(fd)
 
-    def _look(self, fd: int, name: bytes, path: bytes, parts: Parts) -> Entry:
+    def _look(self, fd: int, name: bytes, parts: Parts) -> Entry:
         info = os.stat(name, dir_fd=fd, follow_symlinks=False)
         mode = info.st_mode
         if stat.S_ISLNK(mode):
             if self._follow:
                 info = self._home.stat(parts, follow=True)
-                return make_entry(path, info)
-            return make_entry(path, info, target=os.readlink(name, dir_fd=fd))
+                return make_entry(name, info)
+            return make_entry(name, info, target=os.readlink(name, dir_fd=fd))
         if self._digest and stat.S_ISREG(mode):
-            return make_entry(path, info, digest=digest_by_name(fd, name, info))
-        return make_entry(path, info)
+            return make_entry(name, info, digest=digest_by_name(fd, name, info))
+        return make_entry(name, info)
 
     def _below(
         self, fd: int, name: bytes, path: bytes, parts: Parts, here: tuple[tuple[int, int], ...]
     ) -> Iterator[Item]:
-        if len(here) > _MAX_WALK_DEPTH:
-            yield _problem(path, InvalidPath(f"more than {_MAX_WALK_DEPTH} directories deep"))
-            return
         try:
-            if self._follow:
-                child = self._home.tree.open_dir(parts)
-            else:
-                child = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
-        except OSError as error:
-            yield _problem(path, from_oserror(error, ""))
+            if len(here) > _MAX_WALK_DEPTH:
+                raise InvalidPath(f"more than {_MAX_WALK_DEPTH} directories deep")
+            child = self._open_below(fd, name, parts, here)
+        except FileNotFoundError:
+            return  # removed since the directory was read
+        except (OSError, CommandError) as error:
+            if isinstance(error, OSError):
+                error = from_oserror(error, "")
+            yield path, _problem(b"", error)
+            yield path, None
             return
+        yield from self.run(child, path, parts, here)
+
+    def _open_below(
+        self, fd: int, name: bytes, parts: Parts, here: tuple[tuple[int, int], ...]
+    ) -> int:
+        if self._follow:
+            child = self._home.tree.open_dir(parts)
+        else:
+            child = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
         info = os.fstat(child)
         if (info.st_dev, info.st_ino) in here:
             os.close(child)
-            yield _problem(path, InvalidPath("the link leads into its own parents"))
-            return
-        yield from self.run(child, path + b"/", parts, here)
+            raise InvalidPath("the link leads into its own parents")
+        return child
 
 
 def _problem(path: bytes, error: CommandError) -> Problem:

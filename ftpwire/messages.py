@@ -45,7 +45,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     """One file, directory or link.
 
     Attributes:
-        path: Relative to what was listed; in a reply to `Stat`, the path that was asked for.
+        path: In a `Page`, the name in its directory; in a reply to `Stat`, the path asked for.
         type: ``other`` is a FIFO, device or socket: reported, never served.
         size: Bytes (of a link: of its target's text).
         mode: Permission bits.
@@ -64,7 +64,11 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Problem(msgspec.Struct, frozen=True, array_like=True):
-    """Something in a tree that could not be read, and why: the rest goes on."""
+    """Something in a tree that could not be read, and why: the rest goes on.
+
+    Attributes:
+        path: In a `Page`, the name in its directory, or empty for the directory itself.
+    """
 
     path: bytes
     code: str
@@ -143,7 +147,11 @@ class Found(Message, frozen=True, tag="found"):
 
 
 class List(Message, frozen=True, tag="list"):
-    """List a directory, or with ``recursive`` the tree below it, parents before contents.
+    """List a directory, or with ``recursive`` the tree below it.
+
+    Directories come one after another: all pages of one, then those of the first directory in
+    it with all below that, and so on. So whoever reads them never needs to keep more than the
+    names of one directory.
 
     Attributes:
         follow: Follow links to what they point to (a link that leads into its own parents is
@@ -161,10 +169,17 @@ class List(Message, frozen=True, tag="list"):
 
 
 class Page(Message, frozen=True, tag="page"):
-    """A part of a listing, in the order of the file system."""
+    """A part of a listing, in the order of the file system.
 
+    Attributes:
+        directory: Which directory the names are in, relative to what was listed.
+        complete: The last page of that directory.
+    """
+
+    directory: bytes = b""
     entries: list[Entry] = []
     problems: list[Problem] = []
+    complete: bool = False
 
 
 class Listed(Message, frozen=True, tag="listed"):

@@ -183,7 +183,7 @@ class ReadAhead:
         thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
         thread.start()
         self._thread = thread
-        while (item := self._full.get()) is not None:
+        while (item := self._next()) is not None:
             if isinstance(item, Exception):
                 raise item
             buffer, count = item

@@ -20,26 +20,65 @@ _MODULES = {
     "changing": ("cp", "mkdir", "mv", "rm"),
     "transfers": ("get", "put"),
     "session": ("connect", "forget"),
+    "inside": ("cd", "exit", "help", "lcd", "lls", "lpwd"),
 }
 MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 SCRIPT_ONLY = frozenset({"connect", "forget"})
 """Commands that make no sense inside the shell."""
+SHELL_ONLY = frozenset(_MODULES["inside"])
+_MEANT = {
+    "copy": "cp",
+    "del": "rm",
+    "delete": "rm",
+    "dir": "ls",
+    "mget": "get",
+    "move": "mv",
+    "mput": "put",
+    "rename": "mv",
+    "rmdir": "rm",
+    "type": "cat",
+}
+"""What other tools call our commands."""
 
 
 class CommandGroup(click.Group):
     """A group whose commands are imported when they are used: help and version stay quick."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*MODULE_OF, *super().list_commands(ctx)})
+        here = MODULE_OF.keys() - (SCRIPT_ONLY if _in_shell(ctx) else SHELL_ONLY)
+        return sorted({*here, *super().list_commands(ctx)})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         found = super().get_command(ctx, cmd_name)
-        if found is not None or cmd_name not in MODULE_OF:
+        if found is not None or cmd_name not in self.list_commands(ctx):
             return found
         module = import_module(f"ftpclient.commands.{MODULE_OF[cmd_name]}")
         command = getattr(module, f"{cmd_name}_command")
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            raise click.UsageError(self._no_command(ctx, name), ctx)
+        return super().resolve_command(ctx, args)
+
+    def _no_command(self, ctx: click.Context, name: str) -> str:
+        if name in SHELL_ONLY:
+            return f"{name!r} is a command of the shell: see ftp connect"
+        if name in SCRIPT_ONLY:
+            return f"{name!r} is no command of the shell: leave it first"
+        import difflib
+
+        close = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
+        meant = _MEANT.get(name) or (close[0] if close else None)
+        return f"no command {name!r}" + (f": did you mean {meant}?" if meant else "")
+
+
+def _in_shell(ctx: click.Context) -> bool:
+    return isinstance(ctx.obj, App) and ctx.obj.interactive
 
 
 def remote_command(name: str) -> Callable[[Callable[..., Any]], click.Command]:

@@ -40,7 +40,7 @@ def for_each(app: App, patterns: Iterable[str], action: Callable[[RemotePath], N
     total = 0
     for pattern in patterns:
         try:
-            found = app.client.glob(pattern)
+            found = app.client.glob(app.pattern(pattern))
         except CommandError as error:
             total += 1
             app.complain(error)
@@ -272,18 +272,18 @@ def du_command(app: App, patterns: tuple[str, ...], only_sum: bool, human: bool)
             app.print(f"{render.human(size) if human else size:>12}  {paths.show(path)}")
 
     def show(path: RemotePath) -> None:
-        entries = app.client.list_dir(
-            path, recursive=True, on_problem=complain_about(app, path, failures)
-        )
-        for directory, size, files in _sums(path, entries):
+        complain = complain_about(app, path, failures)
+        for directory, size, files in _sums(path, app.client.walk(path, on_problem=complain)):
             if not only_sum or directory == path:
                 tell(directory, size, files)
 
     raise_for(for_each(app, patterns or (".",), show) or failures.exit_code)
 
 
-def _sums(root: RemotePath, entries: Iterable[Entry]) -> Iterator[tuple[RemotePath, int, int]]:
-    """Sums of each directory as it is left; parents come before contents in ``entries``."""
+def _sums(
+    root: RemotePath, blocks: Iterable[tuple[bytes, list[Entry]]]
+) -> Iterator[tuple[RemotePath, int, int]]:
+    """The sums of each directory as it is left: what is in it comes right after it."""
     stack: list[list[Any]] = [[b"", 0, 0]]
 
     def leave() -> tuple[RemotePath, int, int]:
@@ -293,14 +293,17 @@ def _sums(root: RemotePath, entries: Iterable[Entry]) -> Iterator[tuple[RemotePa
             stack[-1][2] += files
         return (paths.child(root, path) if path else root), size, files
 
-    for entry in entries:
-        while stack[-1][0] and not entry.path.startswith(stack[-1][0] + b"/"):
+    for directory, entries in blocks:
+        while stack[-1][0] and directory != stack[-1][0]:
+            if directory.startswith(stack[-1][0] + b"/"):
+                break
             yield leave()
-        if entry.type == "dir":
-            stack.append([entry.path, 0, 0])
-        elif entry.type == "file":
-            stack[-1][1] += entry.size
-            stack[-1][2] += 1
+        if directory != stack[-1][0]:
+            stack.append([directory, 0, 0])
+        for entry in entries:
+            if entry.type == "file":
+                stack[-1][1] += entry.size
+                stack[-1][2] += 1
     while stack:
         yield leave()
 

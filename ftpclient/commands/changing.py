@@ -71,7 +71,7 @@ def rm_command(app: App, patterns: tuple[str, ...], recursive: bool, force: bool
 
 def _matches(app: App, pattern: str) -> bool:
     try:
-        return bool(app.client.glob(pattern))
+        return bool(app.client.glob(app.pattern(pattern)))
     except NotFound:
         return False
 
@@ -128,7 +128,7 @@ def _for_each_into(
     action: Callable[[RemotePath, RemotePath], None],
 ) -> int:
     client = app.client
-    found = [path for source in sources for path in client.glob(source)]
+    found = [path for source in sources for path in client.glob(app.pattern(source))]
     into = client.make_target(target, several=len(found) > 1)
     status = 0
     for source in found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import sys
 from collections.abc import Callable
@@ -73,12 +72,14 @@ def put_command(
     if sources == ["-"]:
         if len(arguments) == 1:
             raise UsageError("put - needs the name of the file to write")
+        if app.shell.batch:
+            raise UsageError("put - can't be used here: standard input has the commands")
         with listening(app) as listener:
             summary = app.client.put_stream(0, target, overwrite=overwrite, listener=listener)
         _finish(app, summary)
         return
     if app.interactive:
-        sources = [match for source in sources for match in _expand(source)]
+        sources = [match for source in sources for match in app.expand(source)]
     client = app.client
     with listening(app) as listener:
         summary = client.put(
@@ -90,14 +91,6 @@ def put_command(
             listener=listener,
         )
     _finish(app, summary)
-
-
-def _expand(pattern: str) -> list[str]:
-    """The local paths that a pattern matches; itself when nothing does, or when it exists."""
-    pattern = os.path.expanduser(pattern)
-    if os.path.lexists(pattern):
-        return [pattern]
-    return sorted(glob.glob(pattern)) or [pattern]
 
 
 @remote_command("get")
@@ -123,7 +116,7 @@ def get_command(
     client = app.client
     with listening(app) as listener:
         summary = client.get(
-            sources,
+            [app.pattern(source) for source in sources],
             target,
             recursive=recursive,
             copy_links=copy_links,
@@ -138,5 +131,5 @@ def _get_to_stdout(app: App, sources: list[str]) -> None:
         raise UsageError("--json and the file's bytes can't both go to standard output")
     sys.stdout.flush()
     for source in sources:
-        for path in app.client.glob(source):
+        for path in app.client.glob(app.pattern(source)):
             app.client.get_stream(path, sys.stdout.fileno())

@@ -42,33 +42,50 @@ def stat(session: Session, request: Stat) -> Message:
 
 def list_directory(session: Session, request: List) -> Message:
     """Stream a listing in pages that fit a control frame."""
-    entries: list[Entry] = []
-    problems: list[Problem] = []
-    size = 0
+    pages = _Pages(session)
     listing = session.home.list(
         request.path,
         recursive=request.recursive,
         follow=request.follow,
         digest=request.digest,
     )
-    for item in listing:
-        cost = _ENTRY_OVERHEAD + len(item.path)
-        if isinstance(item, Entry):
-            cost += len(item.target or b"")
+    for directory, item in listing:
+        if item is None:
+            pages.send(directory, complete=True)
         else:
-            cost += len(item.message)
-        if size + cost > session.page_size and size:
-            session.send(Page(entries, problems))
-            session.progressed(size)
-            entries, problems, size = [], [], 0
-        if isinstance(item, Entry):
-            entries.append(item)
-        else:
-            problems.append(item)
-        size += cost
-    if size:
-        session.send(Page(entries, problems))
+            pages.add(directory, item)
     return Listed()
+
+
+class _Pages:
+    """Collects what is listed into pages that fit a control frame."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._clear()
+
+    def _clear(self) -> None:
+        self._entries: list[Entry] = []
+        self._problems: list[Problem] = []
+        self._size = 0
+
+    def add(self, directory: bytes, item: Entry | Problem) -> None:
+        """Append; a page that is full is sent first."""
+        size = _ENTRY_OVERHEAD + len(item.path)
+        size += len(item.target or b"") if isinstance(item, Entry) else len(item.message)
+        if self._size and self._size + size + len(directory) > self._session.page_size:
+            self.send(directory)
+        if isinstance(item, Entry):
+            self._entries.append(item)
+        else:
+            self._problems.append(item)
+        self._size += size
+
+    def send(self, directory: bytes, *, complete: bool = False) -> None:
+        """Send what was collected for a directory."""
+        self._session.send(Page(directory, self._entries, self._problems, complete))
+        self._session.progressed(self._size)
+        self._clear()
 
 
 def hash_file(session: Session, request: Hash) -> Message:

@@ -136,11 +136,14 @@ class _Copying:
         listing = self._session.home.list(
             self._request.source, recursive=True, follow=False, digest=False
         )
-        for item in listing:
-            if isinstance(item, Problem):
-                self._note(item)
+        for directory, item in listing:
+            if item is None:
                 continue
-            below = tuple(item.path.split(b"/"))
+            path = b"/".join(part for part in (directory, item.path) if part)
+            if isinstance(item, Problem):
+                self._note(Problem(path, item.code, item.message))
+                continue
+            below = tuple(path.split(b"/"))
             target = (*self._target, *below)
             if item.type == "dir":
                 self._make_dir(target)
@@ -150,11 +153,11 @@ class _Copying:
                 self._copy_one(item, (*self._source, *below), target)
             except OSError as error:
                 failure = from_oserror(error, "")
-                self._note(Problem(item.path, failure.code, str(failure)))
+                self._note(Problem(path, failure.code, str(failure)))
             except CommandError as error:
-                self._note(Problem(item.path, error.code, str(error)))
+                self._note(Problem(path, error.code, str(error)))
             if self._session.uploads.full:
-                self._commit(item.path)
+                self._commit(path)
             self._tick()
         self._commit(b"")
         for target, entry in reversed(directories):

@@ -1,0 +1,88 @@
+"""Commands that only the shell has: cd, lcd, lpwd, lls, help, exit."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from ftpclient.app import App, UsageError
+from ftpclient.commands import CommandGroup, raise_for, remote_command
+from ftpclient.foreground import run_program
+from ftpwire import paths
+from ftpwire.errors import CommandError
+
+
+@remote_command("cd")
+@click.argument("directory", default="/", metavar="[DIR]")
+def cd_command(app: App, directory: str) -> None:
+    """Change the remote directory. Without DIR: to /; with -: back to the one before."""
+    client = app.client
+    before = client.cwd
+    if directory == "-":
+        if app.shell.previous is None:
+            raise CommandError("cd: there is no directory before this one")
+        app.print(paths.show(client.change_dir(app.shell.previous)))
+    else:
+        found = client.glob(app.pattern(directory))
+        if len(found) > 1:
+            raise UsageError(f"cd: {paths.show(directory)} matches {len(found)} paths")
+        client.change_dir(found[0])
+    app.shell.previous = before
+
+
+@remote_command("lcd")
+@click.argument("directory", default="~", metavar="[DIR]")
+def lcd_command(app: App, directory: str) -> None:
+    """Change the local directory. Without DIR: to your home."""
+    os.chdir(os.path.expanduser(directory))
+
+
+@remote_command("lpwd")
+def lpwd_command(app: App) -> None:
+    """Show the local directory."""
+    app.print(paths.show(str(Path.cwd())))
+
+
+@click.command("lls", context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", metavar="[PATH]...", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def lls_command(app: App, arguments: tuple[str, ...]) -> None:
+    """List local directories, with the options of your ls."""
+    words = [match for one in arguments for match in app.expand(one)]
+    raise_for(run_program(["ls", *words], with_stdin=False))
+
+
+@remote_command("help")
+@click.argument("command", required=False)
+@click.pass_context
+def help_command(ctx: click.Context, app: App, command: str | None) -> None:
+    """List the commands, or explain one."""
+    parent = ctx.parent
+    assert parent is not None and isinstance(parent.command, CommandGroup)
+    if command is None:
+        app.print(_overview(parent, parent.command))
+        return
+    name, found, _ = parent.command.resolve_command(parent, [command])
+    assert found is not None
+    with click.Context(found, info_name=name, parent=parent) as inner:
+        app.print(found.get_help(inner))
+
+
+def _overview(ctx: click.Context, group: CommandGroup) -> str:
+    formatter = ctx.make_formatter()
+    rows = []
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        if command is not None and not command.hidden:
+            rows.append((name, command.get_short_help_str(formatter.width)))
+    rows.append(("!COMMAND", "Run a local command; ! alone starts your shell."))
+    formatter.write_dl(rows)
+    return formatter.getvalue() + "help COMMAND, or COMMAND --help, tells more."
+
+
+@remote_command("exit")
+def exit_command(app: App) -> None:
+    """Leave. Also quit, bye, or Ctrl-D."""
+    app.shell.leaving = True
