@@ -201,7 +201,9 @@ class Session(StreamRequestHandler):
         settings = self.server.settings
         self._login_deadline = time.monotonic() + settings.login_grace
         self.reader = FrameReader()
-        self.channel = Channel(self.request, wake_fd=self.server.stop_fd)
+        self.channel = Channel(
+            self.request, wake_fd=self.server.stop_fd, on_wake=self._server_stops
+        )
         self.peer = _peer_name(self.client_address)
         self.server.sessions.add(self)
         try:
@@ -252,6 +254,11 @@ class Session(StreamRequestHandler):
             self.channel.handshake(self._login_deadline)
         self._hello()
 
+    def _server_stops(self) -> None:
+        """While waiting: who is in the middle of a request may go on, a stranger may not."""
+        if self.account is None:
+            raise ConnectionLost("the server is stopping")
+
     def _peek(self) -> int:
         """The connection's first byte, left where it is."""
         while True:
@@ -259,8 +266,6 @@ class Session(StreamRequestHandler):
                 data = self.request.recv(1, socket.MSG_PEEK)
             except BlockingIOError:
                 self.channel.wait(read=True, deadline=self._login_deadline)
-                if self.server.stopping:
-                    raise ConnectionLost("stopping") from None
                 continue
             except OSError as error:
                 raise ConnectionLost(f"connection lost: {error.strerror}") from None
