@@ -1,0 +1,395 @@
+"""Running the real `ftpd` and `ftp`, as a user would.
+
+Lives here: the two programs as subprocesses, what is checked of each run whatever the test is
+about (no traceback, nothing left behind), and waiting for a condition.
+Lives elsewhere: the fixtures (conftest.py), comparing trees (trees.py), a bad network (proxy.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import stat
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+MODULES = {"ftp": "ftpclient.cli", "ftpd": "ftpserver.cli"}
+PATIENCE = 60.0
+"""Seconds after which something that should happen is given up. No test takes so long."""
+STAGING = b".ftpd-staging"
+
+
+def program(name: str) -> list[str]:
+    """The command that runs `ftp` or `ftpd` of the environment that runs the tests."""
+    script = Path(sysconfig.get_path("scripts")) / name
+    if script.exists():
+        return [str(script)]
+    return [sys.executable, "-c", f"from {MODULES[name]} import main; main()"]
+
+
+def eventually(condition: Callable[[], Any], what: str = "") -> Any:
+    """Poll until the condition is true; returns what it gave. Fails after PATIENCE seconds."""
+    deadline = time.monotonic() + PATIENCE
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"never came about: {what or condition}"
+        time.sleep(0.01)
+    return result
+
+
+def clean_environment(home: Path, **more: str) -> dict[str, str]:
+    """An environment in which nothing of the caller's own set-up counts."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("FTP_", "FTPD_", "XDG_", "PYTEST_"))
+    }
+    return kept | {
+        "HOME": str(home),
+        "XDG_CONFIG_HOME": str(home / "config"),
+        "LOGNAME": "alice",
+        **more,
+    }
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One run that has ended."""
+
+    status: int
+    out: bytes
+    err: str
+
+    @property
+    def text(self) -> str:
+        return self.out.decode()
+
+    @property
+    def lines(self) -> list[str]:
+        return self.text.splitlines()
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The JSON objects on stdout, one a line."""
+        return [json.loads(line) for line in self.lines]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The one JSON object on stdout."""
+        (record,) = self.records
+        return record
+
+    @property
+    def complaint(self) -> str:
+        """The one line on stderr."""
+        (line,) = self.err.splitlines()
+        return line
+
+    def expect(self, status: int | None) -> Finished:
+        """Itself, if it ended as it should; without a traceback in any case."""
+        told = f"status {self.status}\n--- stdout\n{self.out[-2000:]!r}\n--- stderr\n{self.err}"
+        assert "Traceback" not in self.err, told
+        assert status is None or self.status == status, f"expected status {status}: {told}"
+        return self
+
+
+class Programs:
+    """Everything that one test has started; what still runs at its end is killed."""
+
+    def __init__(self) -> None:
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def start(self, command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        """Start a process that the test will not leave behind. Its pipes are unbuffered."""
+        process = subprocess.Popen(command, bufsize=0, **options)
+        self._started.append(process)
+        return process
+
+    def run(
+        self, command: list[str], *, given: bytes = b"", status: int | None = 0, **options: Any
+    ) -> Finished:
+        """Run to its end, and check how that was."""
+        process = self.start(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            **options,
+        )
+        return finish(process, status=status, given=given)
+
+    def close(self) -> None:
+        """Kill what still runs, and close every pipe."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    try:
+                        pipe.close()
+                    except BrokenPipeError:
+                        pass  # what was still buffered for it has no reader
+
+
+def finish(
+    process: subprocess.Popen[bytes], *, status: int | None = 0, given: bytes | None = None
+) -> Finished:
+    """Wait for a started program, and check how it ended."""
+    out, err = process.communicate(given, timeout=PATIENCE)
+    told = (err or b"").decode("utf-8", "backslashreplace")
+    return Finished(process.returncode, out or b"", told).expect(status)
+
+
+@dataclass
+class User:
+    """Somebody at a command line of their own, with a password and a server in mind."""
+
+    programs: Programs
+    home: Path
+    name: str
+    password: str
+    server: str
+    options: tuple[str, ...] = ("--accept-new",)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.home.mkdir(exist_ok=True)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The environment of this user's commands."""
+        return clean_environment(
+            self.home,
+            FTP_PASSWORD=self.password,
+            FTP_SERVER=f"{self.name}@{self.server}",
+            **self.environment,
+        )
+
+    def command(self, *arguments: str | bytes | Path) -> list[str]:
+        """The command line; bytes stand for themselves."""
+        words = [os.fsdecode(argument) for argument in arguments]
+        return [*program("ftp"), *self.options, *words]
+
+    def run(
+        self,
+        *arguments: str | bytes | Path,
+        status: int | None = 0,
+        given: bytes = b"",
+        cwd: Path | None = None,
+    ) -> Finished:
+        """Run one `ftp` command to its end."""
+        return self.programs.run(
+            self.command(*arguments),
+            given=given,
+            status=status,
+            cwd=cwd or self.home,
+            env=self.settings,
+        )
+
+    def start(
+        self, *arguments: str | bytes | Path, cwd: Path | None = None, **options: Any
+    ) -> subprocess.Popen[bytes]:
+        """Start one `ftp` command; its standard streams are pipes."""
+        pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+        return self.programs.start(
+            self.command(*arguments),
+            cwd=cwd or self.home,
+            env=self.settings,
+            **(pipes | options),
+        )
+
+    def at(self, port: int) -> User:
+        """The same user, who reaches the server by another port (of a proxy)."""
+        host = self.server.rpartition(":")[0]
+        return User(
+            self.programs,
+            self.home,
+            self.name,
+            self.password,
+            f"{host}:{port}",
+            self.options,
+            self.environment,
+        )
+
+
+class Server:
+    """A running `ftpd`.
+
+    Attributes:
+        root: The directory of the homes.
+        announced: The lines that it printed when it was ready.
+        address: HOST:PORT.
+    """
+
+    def __init__(
+        self,
+        programs: Programs,
+        root: Path,
+        place: Path,
+        *options: str,
+        plaintext: bool = False,
+        host: str | None = "127.0.0.1",
+        port: int = 0,
+        environment: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> None:
+        self.programs = programs
+        self.root = root
+        self.plaintext = plaintext
+        self._place = place
+        self._environment = clean_environment(place, **(environment or {}))
+        self.log_path = place / "server.log"
+        self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
+        command = [*program("ftpd"), "start", "--root", str(root), "--port", str(port), *options]
+        if host is not None:
+            command += ["--host", host]
+        if plaintext:
+            command.append("--plaintext")
+        with open(self.log_path, "ab") as log:
+            self.process = programs.start(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=self._environment,
+                cwd=place,
+                **more,
+            )
+        self.announced = self._read_announcement()
+        self.address = self.announced[0].removeprefix("listening on ")
+        self.port = int(self.address.rpartition(":")[2])
+        self.asked_to_stop = False
+
+    def _read_announcement(self) -> list[str]:
+        lines: list[str] = []
+        assert self.process.stdout is not None
+        while not (lines and lines[-1].startswith("connect with")):
+            line = self.process.stdout.readline().decode()
+            assert line, f"ftpd ended with status {self.process.wait()}: {self.log}"
+            lines.append(line.rstrip("\n"))
+        assert lines[0].startswith("listening on "), lines
+        return lines
+
+    @property
+    def log(self) -> str:
+        """What this run has logged so far."""
+        return self.log_path.read_bytes()[self._log_start :].decode("utf-8", "backslashreplace")
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What clients have to say to reach it."""
+        return ("--plaintext",) if self.plaintext else ("--accept-new",)
+
+    @property
+    def admin(self) -> Admin:
+        """The accounts of its root."""
+        return Admin(self.programs, self.root, self._place)
+
+    def first_user(self) -> User:
+        """Whoever started it first: the account that was made then."""
+        eventually((self.root / ".ftpd" / "first-login").exists)
+        name, password = (self.root / ".ftpd" / "first-login").read_text().split()
+        return self.user(name, password)
+
+    def add_user(self, name: str, *options: str) -> User:
+        """A new account, and somebody who uses it."""
+        password = f"password of {name}"
+        self.admin.run("user", "add", name, "--password-stdin", *options, given=password.encode())
+        return self.user(name, password)
+
+    def user(self, name: str, password: str) -> User:
+        """Somebody with an account."""
+        place = self._place / f"at-{name}"
+        return User(self.programs, place, name, password, self.address, self.options)
+
+    def home(self, name: str = "alice") -> Path:
+        """The directory of a user's files on the server."""
+        return self.root / name
+
+    def staged(self, name: str = "alice") -> set[str]:
+        """What lies in a home's staging, apart from the lock that is always there."""
+        try:
+            return set(os.listdir(self.home(name) / os.fsdecode(STAGING))) - {"lock"}
+        except FileNotFoundError:
+            return set()
+
+    def connection(self) -> socket.socket:
+        """A bare TCP connection to it."""
+        host, _, port = self.address.rpartition(":")
+        return socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the server process."""
+        self.asked_to_stop = True
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        """Stop it in order: exit status 0, a clean log, nothing left behind."""
+        if not self.asked_to_stop:
+            self.signal(signal.SIGTERM)
+        status = self.process.wait(PATIENCE)
+        assert "Traceback" not in self.log, self.log
+        assert status == 0, f"ftpd ended with status {status}: {self.log}"
+        self.check()
+
+    def check(self) -> None:
+        """The books are right: the ledger counts what is on the disk, nothing is held or staged.
+
+        For a server that isn't running.
+        """
+        database = sqlite3.connect(self.root / ".ftpd" / "state.db")
+        try:
+            leases = database.execute("SELECT COUNT(*) FROM lease").fetchone()[0]
+            accounts = database.execute("SELECT name, home, used, held FROM account").fetchall()
+        finally:
+            database.close()
+        assert leases == 0, f"{leases} leases outlived the server"
+        for name, home, used, held in accounts:
+            directory = os.fsencode(self.root / name) if home is None else home
+            assert held == 0, f"{name}: {held} bytes are still held"
+            assert used == stored_bytes(directory), f"{name}: the ledger has {used} bytes"
+            assert not self.staged(name), f"{name}: {self.staged(name)} was left in staging"
+
+
+@dataclass(frozen=True)
+class Admin:
+    """Whoever looks after the accounts of a root, with `ftpd user`."""
+
+    programs: Programs
+    root: Path
+    place: Path
+
+    def run(self, *arguments: str, status: int | None = 0, given: bytes = b"") -> Finished:
+        """Run one `ftpd` command to its end."""
+        return self.programs.run(
+            [*program("ftpd"), *arguments, "--root", str(self.root)],
+            given=given,
+            status=status,
+            cwd=self.place,
+            env=clean_environment(self.place),
+        )
+
+
+def stored_bytes(home: Path | bytes) -> int:
+    """The bytes of all regular files in a home, staging left out."""
+    total = 0
+    for directory, directories, files in os.walk(os.fsencode(home)):
+        directories[:] = [name for name in directories if name != STAGING]
+        for name in files:
+            info = os.lstat(os.path.join(directory, name))
+            total += info.st_size if stat.S_ISREG(info.st_mode) else 0
+    return total

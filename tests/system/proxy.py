@@ -1,0 +1,150 @@
+"""A TCP proxy that can hold a connection after some bytes, or cut it there.
+
+Lives here: the network between a client and a server, as bad as a test wants it.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from typing import Literal
+
+Direction = Literal["up", "down"]
+"""``up``: from the client to the server."""
+
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close() sends a reset
+
+
+class Proxy:
+    """Relays connections to ``port``, all of them together counted.
+
+    A context manager. ``_state`` guards the limits, the counts and the list of sockets; it is
+    never held across a socket call that can block.
+    """
+
+    def __init__(self, port: int, *, host: str = "127.0.0.1") -> None:
+        self._target = (host, port)
+        self._state = threading.Condition()
+        self._passed = {"up": 0, "down": 0}
+        self._hold: dict[str, int | None] = {"up": None, "down": None}
+        self._cut: dict[str, int | None] = {"up": None, "down": None}
+        self._over = False
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+
+    def hold(self, direction: Direction, after: int) -> None:
+        """Relay nothing beyond the first ``after`` bytes, until ``release``."""
+        with self._state:
+            self._hold[direction] = after
+
+    def release(self) -> None:
+        """Let everything through that was held."""
+        with self._state:
+            self._hold = {"up": None, "down": None}
+            self._state.notify_all()
+
+    def cut_after(self, direction: Direction, count: int) -> None:
+        """Reset every connection once exactly ``count`` bytes were relayed; accept no more."""
+        with self._state:
+            self._cut[direction] = count
+
+    def passed(self, direction: Direction) -> int:
+        """Bytes relayed so far."""
+        with self._state:
+            return self._passed[direction]
+
+    def cut(self) -> None:
+        """Reset every connection now; accept no more."""
+        with self._state:
+            self._over = True
+            sockets = [self._listener, *self._sockets]
+            self._state.notify_all()
+        for sock in sockets:
+            try:
+                if sock is not self._listener:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that is blocked on it
+            except OSError:
+                pass  # closed already
+
+    def __enter__(self) -> Proxy:
+        self._start(self._accept)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.cut()
+        while self._threads:
+            self._threads.pop().join()
+        for sock in (self._listener, *self._sockets):
+            sock.close()
+
+    def _start(self, target, *arguments) -> None:
+        thread = threading.Thread(target=target, args=arguments, name="proxy")
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.socket()
+            with self._state:
+                self._sockets += [client, server]
+                if self._over:
+                    return
+            try:
+                server.connect(self._target)
+            except OSError:
+                client.shutdown(socket.SHUT_RDWR)
+                continue
+            self._start(self._pump, "up", client, server)
+            self._start(self._pump, "down", server, client)
+
+    def _pump(self, direction: str, source: socket.socket, target: socket.socket) -> None:
+        try:
+            while True:
+                room = self._room(direction)
+                if not room:
+                    return
+                data = source.recv(room)
+                if not data:
+                    target.shutdown(socket.SHUT_WR)
+                    return
+                target.sendall(data)
+                with self._state:
+                    self._passed[direction] += len(data)
+                    cut = self._cut[direction]
+                    if cut is not None and self._passed[direction] >= cut:
+                        break
+        except OSError:
+            pass  # one side is gone: so is the other
+        self._end(source, target)
+        if self._cut[direction] is not None:
+            self.cut()
+
+    def _room(self, direction: str) -> int:
+        """Bytes that may be relayed now; waits while none may. 0: the proxy is over."""
+        with self._state:
+            while not self._over:
+                room = 64 * 1024
+                for limit in (self._hold[direction], self._cut[direction]):
+                    if limit is not None:
+                        room = min(room, limit - self._passed[direction])
+                if room > 0:
+                    return room
+                self._state.wait()
+            return 0
+
+    @staticmethod
+    def _end(*sockets: socket.socket) -> None:
+        for sock in sockets:
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass

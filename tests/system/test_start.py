@@ -1,0 +1,504 @@
+"""Starting and stopping `ftpd`: what it says, what it refuses, how it ends."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from ftpclient import Client
+from ftpclient.trust import KnownHosts
+from ftpwire.errors import ConnectionLost
+from tests.system.programs import (
+    PATIENCE,
+    clean_environment,
+    eventually,
+    finish,
+    program,
+)
+
+MIB = 1024 * 1024
+FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def bow_to_modes():
+    """Run in the child: a root that has no more rights over files than their owner."""
+    set_securebits, no_root = 28, 0b11
+    if os.geteuid() == 0 and _libc.prctl(set_securebits, no_root, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def modes_are_obeyed():
+    """Whether ``bow_to_modes`` works here."""
+    code = (
+        "import os, tempfile\n"
+        "with tempfile.TemporaryDirectory() as d:\n"
+        "    os.chmod(d, 0o500)\n"
+        "    print(os.access(d, os.W_OK))\n"
+    )
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-c", code], preexec_fn=bow_to_modes, capture_output=True
+        )
+    except subprocess.SubprocessError:
+        return False
+    return ran.stdout.strip() == b"False"
+
+
+@pytest.fixture
+def refused(programs, tmp_path):
+    """Runs an `ftpd start` that has to fail; returns its one line."""
+
+    def run(*options, status=1, root=None, **more):
+        root = root or tmp_path / "root"
+        ended = programs.run(
+            [*program("ftpd"), "start", "--host", "127.0.0.1", "--root", str(root), *options],
+            status=status,
+            cwd=tmp_path,
+            env=clean_environment(tmp_path),
+            **more,
+        )
+        assert ended.out == b""
+        if status == 1:
+            assert ended.complaint.startswith("ftpd: ")
+        return ended.err.splitlines()[-1]
+
+    return run
+
+
+def python_client(user, tmp_path):
+    """A connection that the test itself holds, by the public API."""
+    return Client(
+        f"{user.name}@{user.server}",
+        password=user.password,
+        accept_new=True,
+        known_hosts=KnownHosts(tmp_path / "hosts"),
+    )
+
+
+def no_longer_accepts(server):
+    try:
+        server.connection().close()
+    except OSError:
+        return True
+    return False
+
+
+# what it says ------------------------------------------------------------------------------
+
+
+def test_says_where_it_listens_then_its_key_then_how_to_connect(server, alice):
+    listening, key, connect = server.announced
+
+    assert re.fullmatch(r"listening on 127\.0\.0\.1:\d+", listening)
+    fingerprint = FINGERPRINT.search(key)[0]
+    assert connect.split() == ["connect", "with", "ftp", "connect", f"alice@{server.address}"]
+    assert server.admin.run("fingerprint").text.strip() == fingerprint
+    # and it is what a client shows of a server that it doesn't know
+    alice.options = ()
+    assert fingerprint in alice.run("ls", status=9).complaint
+
+
+def test_plaintext_is_said(start_server):
+    server = start_server(plaintext=True)
+
+    assert "plaintext" in server.announced[1]
+    assert f"ftp --plaintext connect alice@{server.address}" in server.announced[2]
+    server.first_user().run("ls")
+    assert not (server.root / ".ftpd" / "tls").exists()
+
+
+def test_the_key_stays_the_same(start_server):
+    first = start_server()
+    key = first.announced[1]
+    user = first.first_user()
+    user.run("ls")
+    first.stop()
+
+    second = start_server(port=first.port)
+
+    assert second.announced[1] == key
+    user.options = ()  # pinned: nobody has to accept it again
+    user.run("ls")
+
+
+def test_options_can_come_from_the_environment(start_server, tmp_path):
+    server = start_server(
+        environment={"FTPD_HOST": "127.0.0.1", "FTPD_PLAINTEXT": "1"}, host=None, root=None
+    )
+
+    assert server.address.startswith("127.0.0.1:")
+    assert "--plaintext" in server.announced[2]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["start", "--help"]])
+def test_help_and_version(programs, tmp_path, arguments):
+    assert programs.run([*program("ftpd"), *arguments], cwd=tmp_path).out
+
+
+# the first account -------------------------------------------------------------------------
+
+
+def test_the_first_account_is_in_a_private_file_when_there_is_no_terminal(start_server):
+    server = start_server()
+    line = server.process.stdout.readline().decode()
+    path = server.root / ".ftpd" / "first-login"
+    name, password = path.read_text().splitlines()
+
+    assert name == "alice" and str(path) in line and name in line
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert password not in line and password not in server.log
+    assert server.user(name, password).run("whoami").lines == ["alice"]
+
+
+def test_the_first_account_is_shown_on_a_terminal(programs, tmp_path):
+    ours, theirs = os.openpty()
+    process = programs.start(
+        [*program("ftpd"), "start", "--host=127.0.0.1", "--port=0", f"--root={tmp_path}/root"],
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=clean_environment(tmp_path),
+    )
+    os.close(theirs)
+    with open(ours, "rb", buffering=0) as terminal:
+        shown = b""
+        while b"shown only now" not in shown:
+            shown += terminal.read(1000)
+    password = re.search(rb"alice, password (\S+)", shown)[1]
+    address = re.search(rb"listening on (\S+)", shown)[1]
+
+    assert not (tmp_path / "root" / ".ftpd" / "first-login").exists()
+    got = programs.run(
+        [*program("ftp"), "--accept-new", "-s", f"alice@{address.decode()}", "whoami"],
+        cwd=tmp_path,
+        env=clean_environment(tmp_path, FTP_PASSWORD=password.decode()),
+    )
+    assert got.lines == ["alice"]
+    process.terminate()
+    assert password.decode() not in finish(process).err
+
+
+def test_a_system_name_that_no_account_can_have_becomes_admin(start_server):
+    server = start_server(environment={"LOGNAME": "Domain\\Some User"})
+
+    assert server.first_user().name == "admin"
+
+
+def test_a_second_start_makes_no_account(start_server):
+    first = start_server()
+    password = first.first_user().password
+    first.stop()
+
+    second = start_server()
+
+    assert second.first_user().password == password
+    assert [user["name"] for user in second.admin.run("user", "list", "--json").records] == [
+        "alice"
+    ]
+
+
+def test_no_account_is_made_where_there_is_one(start_server, tmp_path, programs):
+    (tmp_path / "root").mkdir()
+    programs.run(
+        [*program("ftpd"), "user", "add", "bob", "--password-stdin", f"--root={tmp_path}/root"],
+        given=b"secret\n",
+        cwd=tmp_path,
+        env=clean_environment(tmp_path),
+    )
+
+    server = start_server()
+
+    assert server.announced[2].endswith(f"connect bob@{server.address}")
+    assert not (server.root / ".ftpd" / "first-login").exists()
+
+
+# what it refuses ---------------------------------------------------------------------------
+
+
+def test_a_port_in_use(refused):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        told = refused("--port", str(port))
+
+    assert f"127.0.0.1:{port}" in told and "in use" in told
+
+
+def test_a_port_in_use_leaves_the_root_free(refused, start_server):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        refused("--port", str(taken.getsockname()[1]))
+
+    start_server()
+
+
+def test_a_root_that_another_server_has(refused, start_server):
+    first = start_server()
+
+    told = refused("--port", "0")
+
+    assert str(first.root) in told and str(first.process.pid) in told
+    first.first_user().run("ls")
+
+
+@pytest.mark.parametrize("inside", ["", "new"])
+def test_a_root_that_cannot_be_written(refused, tmp_path, inside):
+    if not modes_are_obeyed():
+        pytest.skip("this user's files have no modes that count")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+
+    told = refused("--port", "0", root=closed / inside, preexec_fn=bow_to_modes)
+
+    assert str(closed) in told and "written" in told
+
+
+def test_a_root_below_a_file(refused, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+
+    assert "can't be written" in refused("--port", "0", root=tmp_path / "file" / "root")
+
+
+def test_a_root_that_is_a_file(refused, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+
+    assert "file" in refused("--port", "0", root=tmp_path / "file", status=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        pytest.param(["--host", "no.such.host.invalid"], 1, id="unknown-host"),
+        pytest.param(["--host", "192.0.2.1", "--port", "0"], 1, id="not-our-address"),
+        pytest.param(["--port", "65536"], 2, id="no-port"),
+        pytest.param(["--grace", "-1"], 2, id="negative-grace"),
+        pytest.param(["--nonsense"], 2, id="no-option"),
+    ],
+)
+def test_an_option_that_cannot_be(refused, options, status):
+    assert refused(*options, status=status)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        pytest.param("state.db", b"this is no database" * 100, id="accounts"),
+        pytest.param("tls/key.pem", b"this is no key", id="key"),
+        pytest.param("tls/cert.pem", b"this is no certificate", id="certificate"),
+    ],
+)
+def test_damaged_state_is_told_in_a_line(refused, start_server, name, content):
+    server = start_server()
+    server.stop()
+    damaged = server.root / ".ftpd" / name
+    damaged.write_bytes(content)
+
+    told = refused("--port", "0")
+
+    assert damaged.parent.name in told
+    assert damaged.read_bytes() == content  # what is broken is left for somebody to look at
+
+
+def test_state_from_a_newer_version_is_refused(refused, start_server):
+    import sqlite3
+
+    server = start_server()
+    server.stop()
+    database = sqlite3.connect(server.root / ".ftpd" / "state.db")
+    with database:
+        database.execute("UPDATE schema_version SET version = 999")
+    database.close()
+
+    assert "newer" in refused("--port", "0")
+
+
+# where it listens --------------------------------------------------------------------------
+
+
+def has_ipv6():
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this machine")
+
+
+@needs_ipv6
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_ipv6(start_server, host):
+    server = start_server(host=host)
+
+    assert server.address == f"[::1]:{server.port}"
+    assert server.announced[2].endswith(f"alice@[::1]:{server.port}")
+    assert server.first_user().run("whoami").lines == ["alice"]
+
+
+def test_all_interfaces_are_the_default(start_server):
+    server = start_server(host=None)
+    alice = server.first_user()
+    port = server.port
+
+    assert server.address in (f"[::]:{port}", f"0.0.0.0:{port}")
+    for host in ["127.0.0.1", "localhost", *(["[::1]"] if has_ipv6() else [])]:
+        alice.server = f"{host}:{port}"
+        assert alice.run("whoami").lines == ["alice"]
+    assert "::ffff:" not in server.log  # an IPv4 peer is called by its IPv4 address
+
+
+# private files -----------------------------------------------------------------------------
+
+
+def test_private_files_are_private_whatever_the_umask(start_server):
+    server = start_server(preexec_fn=lambda: os.umask(0))
+    server.first_user().run("mkdir", "d")
+    state = server.root / ".ftpd"
+
+    modes = {
+        str(path.relative_to(server.root)): stat.S_IMODE(path.lstat().st_mode)
+        for path in (state, *state.rglob("*"), server.home())
+    }
+
+    assert modes.pop(".ftpd/tls/cert.pem") == 0o644  # what every client is shown anyway
+    assert {".ftpd", ".ftpd/state.db", ".ftpd/tls/key.pem", ".ftpd/lock", "alice"} <= set(modes)
+    assert {name: oct(mode) for name, mode in modes.items() if mode & 0o077} == {}
+
+
+# how it ends -------------------------------------------------------------------------------
+
+
+def test_after_a_crash_it_starts_again_on_the_same_root_and_port(start_server, tmp_path):
+    first = start_server()
+    user = first.first_user()
+    user.run("put", "-", "kept", given=b"kept")
+    with python_client(user, tmp_path) as client:
+        client.connect()  # a connection that the crash cuts leaves its port in TIME_WAIT
+        first.kill()
+
+    second = start_server(port=first.port)
+
+    assert second.port == first.port
+    assert user.run("cat", "kept").out == b"kept"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["term", "ctrl-c"])
+def test_stopping_tells_idle_clients(either_server, tmp_path, number):
+    server = either_server
+    user = server.first_user()
+    client = Client(
+        f"{user.name}@{user.server}",
+        password=user.password,
+        plaintext=server.plaintext,
+        accept_new=True,
+        known_hosts=KnownHosts(tmp_path / "hosts"),
+    )
+    with client:
+        client.connect()
+
+        server.signal(number)
+
+        server.stop()
+        with pytest.raises(ConnectionLost, match="shutting down"):
+            client.whoami()
+
+
+def test_stopping_lets_an_upload_finish(start_server, roomy):
+    server = start_server("--grace", str(PATIENCE))
+    upload = server.first_user().start("put", "-", "big")
+    upload.stdin.write(b"a" * MIB)
+    upload.stdin.flush()
+    eventually(server.staged, "an upload under way")
+
+    server.signal(signal.SIGTERM)
+    eventually(lambda: no_longer_accepts(server), "the server accepts nobody new")
+    assert server.process.poll() is None
+
+    finish(upload, given=b"b" * MIB)
+    server.stop()
+    assert (server.home() / "big").read_bytes() == b"a" * MIB + b"b" * MIB
+
+
+def test_stopping_lets_a_download_finish(start_server, roomy):
+    server = start_server("--grace", str(PATIENCE))
+    user = server.first_user()
+    data = os.urandom(1024) * 32 * 1024
+    user.run("put", "-", "big", given=data)
+    download = user.start("get", "big", "-")
+    begun = download.stdout.read(1024)
+
+    server.signal(signal.SIGTERM)
+    eventually(lambda: no_longer_accepts(server), "the server accepts nobody new")
+
+    assert begun + finish(download).out == data
+    server.stop()
+
+
+def test_what_takes_longer_than_the_grace_is_cut(start_server):
+    server = start_server("--grace", "0.2")
+    user = server.first_user()
+    user.run("put", "-", "file", given=b"old")
+    upload = user.start("put", "-", "file")
+    upload.stdin.write(b"new" * MIB)
+    upload.stdin.flush()
+    eventually(server.staged, "an upload under way")
+
+    server.signal(signal.SIGTERM)
+    server.stop()
+
+    assert (server.home() / "file").read_bytes() == b"old"
+    assert finish(upload, status=4, given=b"more").complaint.startswith("ftp: ")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["term", "ctrl-c"])
+def test_a_second_signal_ends_it_at_once(start_server, number):
+    server = start_server("--grace", "100000")
+    user = server.first_user()
+    upload = user.start("put", "-", "file")
+    upload.stdin.write(b"new" * MIB)
+    upload.stdin.flush()
+    eventually(server.staged, "an upload under way")
+    server.signal(number)
+    eventually(lambda: "stopping" in server.log, "the first signal is heard")
+    assert server.process.poll() is None
+
+    server.signal(number)
+
+    assert server.process.wait(PATIENCE) == 128 + number
+    finish(upload, status=4, given=b"more")
+    # it was no orderly end: the next start repairs what was left
+    again = start_server()
+    eventually(lambda: not again.staged(), "staging is cleaned")
+    assert not (again.home() / "file").exists()
+
+
+def test_connections_that_never_spoke_do_not_delay_stopping(start_server):
+    server = start_server("--grace", "100000")
+    silent = [server.connection() for _ in range(3)]
+    silent[1].sendall(b"\x16\x03")  # the beginning of TLS
+    try:
+        server.first_user().run("ls")
+        server.stop()
+    finally:
+        for connection in silent:
+            connection.close()
+    assert "in time" not in server.log  # they were not waited for
+
+
+def test_two_servers_know_nothing_of_each_other(start_server, tmp_path):
+    one, other = start_server(), start_server(root=tmp_path / "other")
+
+    one.first_user().run("put", "-", "mine", given=b"1")
+
+    assert other.first_user().run("ls").out == b""
