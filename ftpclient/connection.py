@@ -357,7 +357,8 @@ class Connection:
         if self.broken:
             return
         try:
-            self._take_input()
+            while self._take_input():
+                pass
         except FtpError:
             self.broken = True
             self.channel.abort()

@@ -131,6 +131,13 @@ def room_lines(room: Room) -> Iterator[str]:
         yield f"(of which uploads under way hold {human(room.held)})"
 
 
+def room_words(room: Room) -> str:
+    """An account's space, for a greeting."""
+    if room.total is None:
+        return f"{human(room.used)} used"
+    return f"{human(room.used)} of {human(room.total)} used"
+
+
 def hash_record(hashed: Hashed, path: bytes) -> dict[str, Any]:
     """A digest, for JSON."""
     return {
