@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import gc
 import os
 import ssl
@@ -113,3 +114,9 @@ def client_context(identities) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(identities["ec"].pem)
     return context
+
+
+@pytest.fixture
+def new_identity(tmp_path):
+    """Makes a self-signed certificate for a key: ``new_identity(name, key)``."""
+    return functools.partial(make_identity, tmp_path)
