@@ -86,6 +86,14 @@ def cli() -> None:
     envvar="FTPD_GRACE",
     help="Seconds that running transfers get when the server stops.",
 )
+@click.option(
+    "--staging-days",
+    type=click.FloatRange(0),
+    default=7.0,
+    show_default=True,
+    envvar="FTPD_STAGING_DAYS",
+    help="How long interrupted uploads wait for a resume.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
 def start(
     root: Path,
@@ -94,6 +102,7 @@ def start(
     plaintext: bool,
     durability: str,
     grace: float,
+    staging_days: float,
     verbose: bool,
 ) -> None:
     """Start the server, and serve until Ctrl-C or SIGTERM."""
@@ -106,6 +115,7 @@ def start(
         plaintext=plaintext,
         durable=durability == "commit",
         grace=grace,
+        staging_seconds=int(staging_days * 24 * 3600),
     )
     sys.exit(serve(settings, verbose=verbose))
 

@@ -26,6 +26,7 @@ class Settings:
         durable: Sync to disk before acknowledging (``--durability commit``).
         grace: Seconds that running transfers get when the server stops.
         login_grace: Seconds from connecting to being logged in.
+        staging_seconds: How long interrupted uploads wait for a resume.
         stall: Seconds without a byte after which a peer in the middle of something is dropped.
     """
 
@@ -37,6 +38,7 @@ class Settings:
     grace: float = 10.0
     login_grace: float = 20.0
     stall: float = 60.0
+    staging_seconds: int = 7 * 24 * 3600
 
     @property
     def state(self) -> Path:

@@ -320,14 +320,8 @@ class Home:
 
     # counting ----------------------------------------------------------------------------
 
-    def count(self, *, live: set[str] | None = None) -> int:
-        """Bytes of all regular files, in the quota's sense. Call it while holding ``alone``.
-
-        Args:
-            live: Runs of servers whose staging is in use; that of others is removed first.
-        """
-        if live is not None:
-            self._clean_staging(live)
+    def count(self) -> int:
+        """Bytes of all regular files, in the quota's sense. Call it while holding ``alone``."""
         tally = Tally()
         self._count(self.fd, tally, top=True)
         return tally.size
@@ -347,10 +341,15 @@ class Home:
                 elif entry.is_file(follow_symlinks=False):
                     tally.size += entry.stat(follow_symlinks=False).st_size
 
-    def _clean_staging(self, live: set[str]) -> None:
+    def clean_staging(self, in_use: Callable[[bytes], bool]) -> None:
+        """Remove from staging what nobody uses. Call it while holding ``alone``.
+
+        Args:
+            in_use: Whether a name in staging belongs to somebody.
+        """
         for name in os.listdir(self.staging_fd):
             staged = os.fsencode(name)
-            if staged == _LOCK_NAME or name.partition("-")[0] in live:
+            if staged == _LOCK_NAME or in_use(staged):
                 continue
             info = os.stat(staged, dir_fd=self.staging_fd, follow_symlinks=False)
             if stat.S_ISDIR(info.st_mode):

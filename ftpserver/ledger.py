@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, and_, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, insert, or_, select, update
 
 from ftpserver.state import account, durable, lease, reading
 from ftpwire.errors import Busy, NotFound, QuotaExceeded
@@ -26,6 +26,8 @@ STEP = 16 * 1024 * 1024
 _STEPS_SPARE = 8
 """Steps are taken only while this many would still be free."""
 LEASE_SECONDS = 600
+KEPT = "kept"
+"""State of a lease whose upload was interrupted: it owns a staging file that waits for a resume."""
 
 
 class LeaseLost(Busy):
@@ -49,24 +51,91 @@ class Ledger:
     Args:
         node: Name of this server among those that share the accounts.
         incarnation: This run of it; leases of earlier runs are dead.
+        keep_seconds: How long interrupted uploads wait for a resume.
     """
 
-    def __init__(self, engine: Engine, node: str = "local", incarnation: str = "") -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        node: str = "local",
+        incarnation: str = "",
+        keep_seconds: int = 7 * 24 * 3600,
+    ) -> None:
+        self.keep_seconds = keep_seconds
         self._engine = engine
         self._durable = durable(engine)
         self._reading = reading(engine)
         self.node = node
         self.incarnation = incarnation or secrets.token_hex(8)
 
-    def reserve(self, account_id: int, size: int) -> Lease:
+    def reserve(self, account_id: int, size: int, staging: bytes | None = None) -> Lease:
         """Hold exactly ``size`` bytes. Durable, so that a crash is noticed later.
+
+        Args:
+            staging: Name of the staging file that the lease owns, for uploads that can be kept.
 
         Raises:
             QuotaExceeded: There is less room; nothing is held.
         """
         with self._durable.begin() as connection:
             self._hold(connection, account_id, size)
-            return self._insert(connection, account_id, size)
+            return self._insert(connection, account_id, size, staging)
+
+    def take_over(self, account_id: int, staging: bytes) -> Lease | None:
+        """The lease that owns a staging file, now this session's; None when there is none.
+
+        The caller holds the file. Whoever had the lease before can't commit under it any more.
+        """
+        owned = (lease.c.account_id == account_id) & (lease.c.staging == staging)
+        with self._durable.begin() as connection:
+            row = connection.execute(select(lease.c.id, lease.c.size).where(owned)).first()
+            if row is None:
+                return None
+            taken = Lease(secrets.token_hex(16), account_id, row.size)
+            connection.execute(
+                update(lease)
+                .where(lease.c.id == row.id)
+                .values(
+                    id=taken.id,
+                    node=self.node,
+                    incarnation=self.incarnation,
+                    state="open",
+                    expires=_now() + LEASE_SECONDS,
+                )
+            )
+            return taken
+
+    def keep(self, held: Lease) -> None:
+        """Keep the room of an upload that was interrupted, for whoever resumes it."""
+        with self._durable.begin() as connection:
+            connection.execute(
+                update(lease)
+                .where(lease.c.id == held.id)
+                .values(state=KEPT, expires=_now() + self.keep_seconds)
+            )
+
+    def drop_kept(self, account_id: int, staging: bytes) -> None:
+        """Give back the room of a kept upload whose staging file was removed."""
+        with self._engine.begin() as connection:
+            row = connection.execute(
+                select(lease.c.id, lease.c.size).where(
+                    lease.c.account_id == account_id,
+                    lease.c.staging == staging,
+                    lease.c.state == KEPT,
+                )
+            ).first()
+            if row is not None:
+                _end(connection, row.id, account_id, row.size)
+
+    def owned_staging(self, account_id: int) -> set[bytes]:
+        """The staging files that leases of an account own."""
+        with self._reading.connect() as connection:
+            found = connection.execute(
+                select(lease.c.staging).where(
+                    lease.c.account_id == account_id, lease.c.staging.is_not(None)
+                )
+            ).scalars()
+            return set(found)
 
     def reserve_step(self, account_id: int, size: int) -> Lease:
         """Hold at least ``size`` bytes, and a whole step where there is plenty of room."""
@@ -104,8 +173,11 @@ class Ledger:
             for held in leases:
                 self._change(connection, held, state="committing")
 
-    def settle(self, leases: Sequence[Lease], change: int) -> None:
+    def settle(self, leases: Sequence[Lease], change: int) -> list[bytes]:
         """End leases of one account: ``change`` bytes more (or fewer) are stored now.
+
+        Returns:
+            The staging files that are kept for the account.
 
         Raises:
             LeaseLost: One is gone, and what it stood for may not be acknowledged.
@@ -126,8 +198,15 @@ class Ledger:
                     .values(used=account.c.used + change, held=account.c.held - size)
                 )
                 change = 0
+            kept = connection.execute(
+                select(lease.c.staging).where(
+                    lease.c.account_id == leases[0].account_id, lease.c.state == KEPT
+                )
+            ).scalars()
+            names = list(kept)
         if lost:
             raise LeaseLost("the reservation was lost")
+        return names
 
     def release(self, held: Lease) -> None:
         """End the lease with nothing stored. Can be called for one that is gone."""
@@ -159,28 +238,42 @@ class Ledger:
     def reap(self) -> list[int]:
         """End the leases of the dead, and mark their accounts dirty.
 
-        Dead is an earlier run of this node, and whoever let a lease expire.
+        Dead is an earlier run of this node, and whoever let a lease expire. What they were
+        uploading is kept if it can be resumed, until its own time is over.
 
         Returns:
             Ids of all accounts that have to be recounted.
         """
         dead = or_(
-            and_(lease.c.node == self.node, lease.c.incarnation != self.incarnation),
-            and_(lease.c.expires < _now(), lease.c.incarnation != self.incarnation),
+            and_(lease.c.state == KEPT, lease.c.expires < _now()),
+            and_(lease.c.state != KEPT, self._is_dead()),
         )
         with self._durable.begin() as connection:
             rows = connection.execute(
-                select(lease.c.id, lease.c.account_id, lease.c.size).where(dead)
+                select(
+                    lease.c.id, lease.c.account_id, lease.c.size, lease.c.staging, lease.c.state
+                ).where(dead)
             ).all()
             for row in rows:
                 connection.execute(
-                    update(account)
-                    .where(account.c.id == row.account_id)
-                    .values(held=account.c.held - row.size, dirty=True)
+                    update(account).where(account.c.id == row.account_id).values(dirty=True)
                 )
-                connection.execute(delete(lease).where(lease.c.id == row.id))
+                if row.staging is not None and row.state != KEPT:
+                    connection.execute(
+                        update(lease)
+                        .where(lease.c.id == row.id)
+                        .values(state=KEPT, expires=_now() + self.keep_seconds)
+                    )
+                else:
+                    _end(connection, row.id, row.account_id, row.size)
             dirty = connection.execute(select(account.c.id).where(account.c.dirty)).scalars()
             return list(dirty)
+
+    def _is_dead(self) -> ColumnElement[bool]:
+        return or_(
+            and_(lease.c.node == self.node, lease.c.incarnation != self.incarnation),
+            and_(lease.c.expires < _now(), lease.c.incarnation != self.incarnation),
+        )
 
     def live_incarnations(self, account_id: int) -> set[str]:
         """The runs of servers that hold leases of this account, and this run."""
@@ -226,7 +319,9 @@ class Ledger:
         )
         return bool(changed.rowcount)
 
-    def _insert(self, connection: Connection, account_id: int, size: int) -> Lease:
+    def _insert(
+        self, connection: Connection, account_id: int, size: int, staging: bytes | None = None
+    ) -> Lease:
         made = Lease(secrets.token_hex(16), account_id, size)
         connection.execute(
             insert(lease).values(
@@ -236,6 +331,7 @@ class Ledger:
                 incarnation=self.incarnation,
                 state="open",
                 size=size,
+                staging=staging,
                 expires=_now() + LEASE_SECONDS,
             )
         )
@@ -253,6 +349,13 @@ class Ledger:
         )
         if not changed.rowcount:
             raise LeaseLost("the reservation was lost")
+
+
+def _end(connection: Connection, lease_id: str, account_id: int, size: int) -> None:
+    connection.execute(delete(lease).where(lease.c.id == lease_id))
+    connection.execute(
+        update(account).where(account.c.id == account_id).values(held=account.c.held - size)
+    )
 
 
 def _now() -> int:

@@ -27,6 +27,7 @@ from ftpserver.config import Settings
 from ftpserver.homes import Home
 from ftpserver.ledger import LEASE_SECONDS, Ledger
 from ftpserver.session import Session
+from ftpserver.staging import Owners, staging_of
 from ftpserver.state import RootLock, StateError, open_state
 
 logger = logging.getLogger("ftpd")
@@ -81,7 +82,8 @@ class FtpServer(ThreadingMixIn, TCPServer):
         self.engine: Engine = open_state(settings.state)
         self._closing.append(self.engine.dispose)
         self.accounts = Accounts(self.engine, settings.root)
-        self.ledger = Ledger(self.engine)
+        self.ledger = Ledger(self.engine, keep_seconds=settings.staging_seconds)
+        self.owners = Owners()
         self.tls_context = None
         self.fingerprint: str | None = None
         if not settings.plaintext:
@@ -153,7 +155,7 @@ class FtpServer(ThreadingMixIn, TCPServer):
         self._drain(time.monotonic() + self.settings.grace)
         for session in list(self.sessions):
             logger.warning("%s: cut off: the grace time is over", session)
-            _cut(session.request)
+            session.cut()
         self._drain(time.monotonic() + 5)
 
     def _drain(self, deadline: float) -> None:
@@ -202,7 +204,12 @@ def recount(ledger: Ledger, account_id: int, home: Home) -> int:
     """Set an account's used space to what its home holds; returns the bytes. Closes the home."""
     try:
         with home.alone():
-            used = home.count(live=ledger.live_incarnations(account_id))
+            live = {run.encode() for run in ledger.live_incarnations(account_id)}
+            owned = ledger.owned_staging(account_id)
+            home.clean_staging(
+                lambda name: staging_of(name) in owned or name.partition(b"-")[0] in live
+            )
+            used = home.count()
             ledger.recounted(account_id, used)
             return used
     finally:
@@ -240,10 +247,3 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (ValueError, OSError):
         pass  # macOS refuses some values: the soft limit stays
-
-
-def _cut(sock: socket.socket) -> None:
-    try:
-        sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass  # it ended by itself just now

@@ -54,6 +54,8 @@ DATA_SIZE = 512 * 1024
 MAX_REQUESTS = 4096
 MAX_UNANSWERED = 64 * 1024 * 1024
 _CANCEL_EVERY = 4 * 1024 * 1024
+_PROGRESS_SECONDS = 1.0
+"""Seconds between notices about long work."""
 _LOGIN_TRIES = 3
 _LAST_WORDS = 2.0
 """Seconds that a peer gets to read why it is being dropped."""
@@ -115,6 +117,8 @@ class Session(StreamRequestHandler):
                 self.server.ledger,
                 self.user.id,
                 durable=self.server.settings.durable,
+                owners=self.server.owners,
+                cut=self.cut,
             )
         return self._uploads
 
@@ -163,6 +167,19 @@ class Session(StreamRequestHandler):
         self.send(message, Kind.NOTICE)
         self.flush()
 
+    def tell_progress(self, total: int | None) -> Callable[[int], None]:
+        """Something to call with the bytes done during long work: tells them now and then."""
+        told = time.monotonic()
+
+        def tell(done: int) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if now - told >= _PROGRESS_SECONDS:
+                told = now
+                self.notice(messages.Progress(done, total))
+
+        return tell
+
     def receive_small(self, size: int) -> tuple[bytearray, Sent]:
         """Receive all DATA of the current upload into memory: at most ``size`` bytes.
 
@@ -186,10 +203,10 @@ class Session(StreamRequestHandler):
         """Receive all DATA of the current upload, straight into the sink's buffers.
 
         Args:
-            expect: Called with the total before each frame is received; raises to refuse.
+            expect: Called with the bytes of each frame before they come; raises to refuse.
         """
         while (header := self._next_data(exactly=True)) is not None:
-            expect(sink.size + header.size)
+            expect(header.size)
             while not self.channel.move_payload(self.reader, sink):
                 self.channel.wait(read=True, deadline=self._stall())
         return self._sent
@@ -214,15 +231,24 @@ class Session(StreamRequestHandler):
             self._last_words(error)
         except ConnectionLost as error:
             logger.info("%s: %s", self, error)
+            self._store_unanswered()
         except Exception:
             logger.exception("%s: the session failed", self)
             self._last_words(Internal("internal error"))
         finally:
-            self.server.sessions.discard(self)
             self._clean_up()
+            self.server.sessions.discard(self)
 
     def __str__(self) -> str:
         return f"{self.account.name}@{self.peer}" if self.account else self.peer
+
+    def _store_unanswered(self) -> None:
+        """The client is gone, but some uploads came in whole: it need not send them again."""
+        try:
+            if self._uploads is not None:
+                self._uploads.commit()
+        except Exception:
+            logger.exception("%s: the last uploads could not be stored", self)
 
     def _clean_up(self) -> None:
         try:
@@ -402,6 +428,13 @@ class Session(StreamRequestHandler):
     def flush(self) -> None:
         """Send all output, waiting for the peer as long as a stall may be."""
         self.channel.flush(self._stall())
+
+    def cut(self) -> None:
+        """End the connection at once, from another thread."""
+        try:
+            self.request.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it has ended by itself
 
     def log_in(self, account: Account) -> None:
         """The client is who it says: open the session."""

@@ -67,8 +67,9 @@ lease = Table(
     Column("account_id", ForeignKey("account.id", ondelete="CASCADE"), nullable=False),
     Column("node", String, nullable=False),
     Column("incarnation", String(32), nullable=False),  # one run of one server
-    Column("state", String(16), nullable=False),  # open, committing
+    Column("state", String(16), nullable=False),  # open, committing, kept
     Column("size", BigInteger, nullable=False),  # bytes reserved
+    Column("staging", LargeBinary, nullable=True),  # name of the staging file that it owns
     Column("expires", BigInteger, nullable=False),  # seconds since 1970
     Index("lease_by_account", "account_id"),
 )

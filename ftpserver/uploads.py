@@ -1,8 +1,8 @@
-"""Uploads: staging, verification, and the commit that makes a batch durable and visible.
+"""Uploads: batches of verified files, and the commit that makes them durable and visible.
 
-Lives here: everything between the first byte of an upload and its acknowledgement.
-Lives elsewhere: the frames the bytes come in (session.py), room (ledger.py), the tree and its
-lock (homes.py).
+Lives here: what happens to an upload between its first byte and its acknowledgement, in order.
+Lives elsewhere: the frames the bytes come in (session.py), the file they go to (staging.py),
+the names it gets (commit.py), room (ledger.py).
 
 The order, in which a crash at any point is repaired by the next start: reserve room → write
 and hash in staging → compare digests → mode, mtime and digest attribute → sync the files →
@@ -12,26 +12,31 @@ after the writing is done once for a batch, so that many small uploads share eac
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
-import time
-from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
-from ftpserver.homes import MODE_BITS, Home, Parts, keep_digest
+from ftpserver.commit import SYNC_EACH, Commit, Staged, lstat, may_replace, target_of
+from ftpserver.homes import Home, Parts
 from ftpserver.ledger import Lease, Ledger
+from ftpserver.staging import (
+    RESUME_FROM,
+    Owners,
+    ResumableStaging,
+    Staging,
+    checkpoint_name,
+    dress,
+    kept_name,
+    remove_kept,
+    target_prefix,
+    verify,
+)
 from ftpwire import beneath, digests, paths
-from ftpwire.digests import StoredDigest
 from ftpwire.errors import (
-    AlreadyExists,
+    Cancelled,
     CommandError,
-    InvalidPath,
-    IsADirectory,
-    NotADirectory,
-    NotNewer,
+    ConnectionLost,
     QuotaExceeded,
     VerificationFailed,
     from_oserror,
@@ -42,13 +47,12 @@ from ftpwire.messages import (
     MakeDir,
     MakeLink,
     Message,
-    Overwrite,
     Put,
     Sent,
     SetAttributes,
     Stored,
 )
-from ftpwire.streams import WriteBehind, write_all
+from ftpwire.streams import write_all
 
 SMALL = 256 * 1024
 """Uploads up to this many bytes are taken in memory and staged at once."""
@@ -56,28 +60,12 @@ SHARES_STEP = 4 * 1024 * 1024
 """Uploads up to this many bytes take their room from a lease that the batch shares."""
 BATCH_FILES = 1000
 BATCH_BYTES = 64 * 1024 * 1024
-_SYNC_EACH = 4
-"""So many files or directories are synced one by one; from there on their file system is."""
-_OPEN_DIRECTORIES = 64
 
 _STAGE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 Change = Put | MakeDir | MakeLink | SetAttributes
 Outcome = tuple[int, Message]
 """A request's id, and the reply or `Failed` to send for it."""
-
-
-@dataclass(slots=True)
-class Staged:
-    """A verified file in staging, waiting for its batch."""
-
-    name: bytes
-    target: Parts
-    size: int
-    mtime_ns: int | None
-    overwrite: Overwrite
-    fd: int = -1
-    """Open while there are few, to be synced one by one."""
 
 
 @dataclass(slots=True)
@@ -105,9 +93,24 @@ class Uploads:
     """The uploads of one session: a batch that fills up, and is then committed. One thread.
 
     What is staged or asked for here is done, and answered, by ``commit``, in order.
+
+    Args:
+        owners: Who writes to which kept staging file, of all sessions.
+        cut: Ends this session, when its client has come again and needs its staging.
     """
 
-    def __init__(self, home: Home, ledger: Ledger, account_id: int, *, durable: bool) -> None:
+    def __init__(
+        self,
+        home: Home,
+        ledger: Ledger,
+        account_id: int,
+        *,
+        durable: bool,
+        owners: Owners | None = None,
+        cut: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._owners = owners or Owners()
+        self._cut = cut
         self._home = home
         self._ledger = ledger
         self._account_id = account_id
@@ -134,12 +137,12 @@ class Uploads:
         Raises:
             CommandError, OSError: As the commit would.
         """
-        target = _target(request.path)
+        target = target_of(request.path)
         directory, name = self._home.tree.parent(target)
         try:
-            there = _lstat(directory, name)
+            there = lstat(directory, name)
             if there is not None:
-                _may_replace(there, request.overwrite, request.mtime_ns)
+                may_replace(there, request.overwrite, request.mtime_ns)
         finally:
             os.close(directory)
         return target
@@ -152,41 +155,95 @@ class Uploads:
         Raises:
             CommandError, OSError: It is refused; nothing is left of it.
         """
-        target = _target(request.path)
+        target = target_of(request.path)
         digest = digests.digest(data)
-        _verify(request, len(data), digest, sent)
+        verify(request, len(data), digest, sent)
         self._take_room(len(data))
         name = self._home.new_name()
         fd = os.open(name, _STAGE, 0o600, dir_fd=self._home.staging_fd)
         try:
             write_all(fd, data)
-            _dress(fd, request, len(data), digest)
+            dress(fd, request, len(data), digest)
         except BaseException:
             os.close(fd)
-            self._drop(name)
+            self._unlink(name)
             self._batch.unused += len(data)
             raise
-        self._add(request_id, name, target, len(data), fd, request)
+        self._add_staged(
+            request_id,
+            Staged(name, target, len(data), request.mtime_ns, request.overwrite, fd),
+        )
 
-    def stage_large(self, request_id: int, request: Put) -> Staging:
-        """Begin an upload that comes in pieces. Its room is reserved now, if its size is known.
+    @contextmanager
+    def receiving(self, request_id: int, request: Put) -> Iterator[Receiving]:
+        """Receive an upload that comes in pieces; leaving the context without an error has the
+        next commit place it. Its room is reserved first, if its size is known.
+
+        Of one that was interrupted, what is worth it is kept for a resume; else nothing is.
 
         Raises:
             CommandError, OSError: It is refused.
         """
-        target = _target(request.path)
-        lease = None
-        if request.size is not None and request.size <= SHARES_STEP:
-            self._take_room(request.size)
-        else:
-            lease = self._reserve(request.size or 0)
-        name = self._home.new_name()
+        target = target_of(request.path)
+        receiving = self._begin(request, target)
+        staging = receiving.staging
         try:
-            fd = os.open(name, _STAGE, 0o600, dir_fd=self._home.staging_fd)
-        except OSError:
-            self._give_back(lease, request.size or 0)
+            yield receiving
+            if not receiving.verified:
+                raise VerificationFailed("the upload was not finished")
+        except BaseException as error:
+            interrupted = isinstance(error, (Cancelled, ConnectionLost))
+            if interrupted and receiving.lease is not None and staging.keep():
+                self._ledger.keep(receiving.lease)
+            else:
+                staging.drop()
+                self._give_back(receiving.lease, request.size or 0)
             raise
-        return Staging(self, request_id, request, target, name, fd, lease)
+        if receiving.lease is not None:
+            self._batch.leases.append(receiving.lease)
+        self._add_staged(
+            request_id,
+            Staged(
+                staging.name,
+                target,
+                staging.total,
+                request.mtime_ns,
+                request.overwrite,
+                staging.fd,
+                staging if isinstance(staging, ResumableStaging) else None,
+            ),
+        )
+
+    def _begin(self, request: Put, target: Parts) -> Receiving:
+        size = request.size
+        if size is not None and request.ask and size > RESUME_FROM:
+            return self._begin_resumable(request, target)
+        lease = None
+        if size is not None and size <= SHARES_STEP:
+            self._take_room(size)
+        else:
+            lease = self._reserve(size or 0)
+        try:
+            return Receiving(Staging.create(self._home, request), request, lease, self._ledger)
+        except OSError:
+            self._give_back(lease, size or 0)
+            raise
+
+    def _begin_resumable(self, request: Put, target: Parts) -> Receiving:
+        name = kept_name(request, target)
+        with self._home.shared():  # a clean-up takes what no lease owns, holding it alone
+            staging = ResumableStaging.open(self._home, request, name, self._owners, self._cut)
+            try:
+                lease = self._ledger.take_over(self._account_id, name)
+                if lease is None:
+                    staging.start_over()
+                    lease = self._reserve(request.size or 0, name)
+                elif not request.resume:
+                    staging.start_over()
+            except BaseException:
+                staging.drop()
+                raise
+        return Receiving(staging, request, lease, self._ledger)
 
     def add_change(self, request_id: int, change: MakeDir | MakeLink | SetAttributes) -> None:
         """Have a change made, in its turn, by the commit."""
@@ -198,17 +255,12 @@ class Uploads:
         """Answer a request in its turn among those of the batch."""
         self._batch.pending.append(_Pending(request_id, outcome=outcome))
 
-    def _add(
-        self, request_id: int, name: bytes, target: Parts, size: int, fd: int, request: Put
-    ) -> None:
+    def _add_staged(self, request_id: int, staged: Staged) -> None:
         batch = self._batch
-        staged = Staged(name, target, size, request.mtime_ns, request.overwrite)
         batch.files += 1
-        batch.size += size
-        if self._durable and batch.files <= _SYNC_EACH:
-            staged.fd = fd
-        else:
-            os.close(fd)
+        batch.size += staged.size
+        if not staged.resumable and (not self._durable or batch.files > SYNC_EACH):
+            staged.close()
         batch.pending.append(_Pending(request_id, staged=staged))
 
     def _take_room(self, size: int) -> None:
@@ -234,13 +286,15 @@ class Uploads:
             self._ledger.extend(batch.step, size - batch.unused)
             batch.unused += batch.step.size - before - size
 
-    def _reserve(self, size: int) -> Lease:
+    def _reserve(self, size: int, staging: bytes | None = None) -> Lease:
         """Room for one large file, exactly."""
         try:
-            return self._ledger.reserve(self._account_id, size)
+            return self._ledger.reserve(self._account_id, size, staging)
         except QuotaExceeded:
-            self._finish_batch()
-            return self._ledger.reserve(self._account_id, size)
+            if not self._batch.leases:
+                raise
+        self._finish_batch()
+        return self._ledger.reserve(self._account_id, size, staging)
 
     def _give_back(self, lease: Lease | None, size: int) -> None:
         """Of an upload that failed: its own lease, or its part of the step."""
@@ -249,8 +303,11 @@ class Uploads:
         else:
             self._ledger.release(lease)
 
-    def _drop(self, name: bytes) -> None:
-        os.unlink(name, dir_fd=self._home.staging_fd)
+    def _unlink(self, name: bytes) -> None:
+        try:
+            os.unlink(name, dir_fd=self._home.staging_fd)
+        except FileNotFoundError:
+            pass  # it was placed already
 
     # commit ------------------------------------------------------------------------------
 
@@ -261,7 +318,7 @@ class Uploads:
         return done
 
     def abandon(self) -> None:
-        """Drop what was staged and not committed. For a session that ends."""
+        """Drop what was staged and not committed. For a session that failed."""
         batch, self._batch = self._batch, _Batch()
         self._drop_batch(batch)
 
@@ -273,13 +330,10 @@ class Uploads:
             self._ledger.release(lease)
 
     def _drop_staged(self, staged: Staged) -> None:
-        if staged.fd >= 0:
-            os.close(staged.fd)
-            staged.fd = -1
-        try:
-            self._drop(staged.name)
-        except FileNotFoundError:
-            pass  # it was placed already
+        self._unlink(staged.name)
+        if staged.resumable is not None:
+            self._unlink(checkpoint_name(staged.name))
+        staged.close()
 
     def _finish_batch(self) -> None:
         batch, self._batch = self._batch, _Batch()
@@ -300,7 +354,7 @@ class Uploads:
             self._sync_files(staged)
         if batch.leases:
             self._ledger.begin_commit(batch.leases)
-        commit = _Commit(self._home)
+        commit = Commit(self._home)
         failure = None
         try:
             with self._home.shared():
@@ -313,12 +367,31 @@ class Uploads:
             commit.close()
         try:
             if batch.leases:
-                self._ledger.settle(batch.leases, commit.change)
+                kept = self._ledger.settle(batch.leases, commit.change)
+                self._drop_superseded(kept, staged)
         except CommandError as error:
             failure = _failed(error)
+        finally:
+            for one in staged:
+                self._finish_staged(one)
         if failure is not None:
             return [(p.request_id, p.outcome or failure) for p in batch.pending]
         return outcomes
+
+    def _finish_staged(self, staged: Staged) -> None:
+        """Its bytes have their name now (or were refused it): nothing of its staging stays."""
+        if staged.resumable is not None:
+            self._unlink(checkpoint_name(staged.name))
+        staged.close()
+
+    def _drop_superseded(self, kept: list[bytes], staged: list[Staged]) -> None:
+        """Drop what is kept of other uploads to the targets that were stored now."""
+        if not kept:
+            return
+        stored = {target_prefix(one.target) for one in staged}
+        for name in kept:
+            if name[: len(name) - 8] in stored and remove_kept(self._home.staging_fd, name):
+                self._ledger.drop_kept(self._account_id, name)
 
     def _sync_files(self, staged: list[Staged]) -> None:
         """Sync the staged files, few one by one, many together.
@@ -333,12 +406,9 @@ class Uploads:
             except beneath.Unsupported:
                 for one in staged:
                     self._sync_by_name(one)
+            return
         for one in staged:
-            if one.fd >= 0:
-                if not together:
-                    os.fsync(one.fd)
-                os.close(one.fd)
-                one.fd = -1
+            os.fsync(one.fd)
 
     def _sync_by_name(self, staged: Staged) -> None:
         fd = os.open(staged.name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._home.staging_fd)
@@ -347,7 +417,7 @@ class Uploads:
         finally:
             os.close(fd)
 
-    def _apply(self, commit: _Commit, pending: _Pending) -> Message:
+    def _apply(self, commit: Commit, pending: _Pending) -> Message:
         if pending.outcome is not None:
             return pending.outcome
         try:
@@ -371,298 +441,51 @@ class Uploads:
             return _failed(error, path)
 
 
-class Staging:
-    """One upload that comes in pieces: receive into ``sink``, then ``finish``.
+class Receiving:
+    """One upload that comes in pieces: what the handler of a Put works with.
 
-    As a context manager it leaves nothing behind when it was not finished.
+    Attributes:
+        staging: Where the bytes go: ``staging.sink``.
     """
 
-    def __init__(
-        self,
-        uploads: Uploads,
-        request_id: int,
-        request: Put,
-        target: Parts,
-        name: bytes,
-        fd: int,
-        lease: Lease | None,
-    ) -> None:
-        self._uploads = uploads
-        self._lease = lease
-        self._request_id = request_id
+    def __init__(self, staging: Staging, request: Put, lease: Lease | None, ledger: Ledger) -> None:
+        self.staging = staging
+        self.lease = lease
+        self.verified = False
         self._request = request
-        self._target = target
-        self._name = name
-        self._fd = fd
         self._reserved = request.size or 0
-        self.sink = WriteBehind(fd)
-        self._finished = False
+        self._ledger = ledger
 
-    def expect(self, total: int) -> None:
-        """Say that the file has ``total`` bytes by now at least.
+    def resume(self, progress: Callable[[int], None]) -> tuple[int, bytes | None]:
+        """How many bytes are there from an earlier try, verified, and their digest."""
+        if isinstance(self.staging, ResumableStaging) and self._request.resume:
+            digest = self.staging.resume(progress)
+            return self.staging.offset, digest
+        return 0, None
+
+    def expect(self, more: int) -> None:
+        """Say that ``more`` bytes come next.
 
         Raises:
             VerificationFailed: More than was announced.
             QuotaExceeded: Its size is not known, and there is no more room.
         """
+        total = self.staging.total + more
         if total <= self._reserved:
             return
         if self._request.size is not None:
             raise VerificationFailed(
                 f"more bytes came than the {self._request.size} that were announced"
             )
-        assert self._lease is not None
-        before = self._lease.size
-        self._uploads._ledger.extend(self._lease, total - self._reserved)
-        self._reserved += self._lease.size - before
+        assert self.lease is not None
+        before = self.lease.size
+        self._ledger.extend(self.lease, total - self._reserved)
+        self._reserved += self.lease.size - before
 
     def finish(self, sent: Sent) -> None:
-        """Verify the file against what was sent, and leave it to the next commit.
-
-        Raises:
-            VerificationFailed, OSError: Nothing is kept of it.
-        """
-        digest = self.sink.finish()
-        size = self.sink.size
-        _verify(self._request, size, digest, sent)
-        _dress(self._fd, self._request, size, digest)
-        self._finished = True
-        if self._lease is not None:
-            self._uploads._batch.leases.append(self._lease)
-        self._uploads._add(
-            self._request_id, self._name, self._target, size, self._fd, self._request
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.sink.__exit__(kind, error, trace)
-        if not self._finished:
-            os.close(self._fd)
-            self._uploads._drop(self._name)
-            self._uploads._give_back(self._lease, self._reserved)
-
-
-class _Commit:
-    """The visible part of one batch: renames and changes under the home's lock.
-
-    Directory handles live as long as this, and no longer: a directory that was moved or
-    discarded meanwhile would swallow what is put into it.
-
-    Attributes:
-        change: Bytes that are stored more (or fewer) than before.
-    """
-
-    def __init__(self, home: Home) -> None:
-        self.change = 0
-        self._home = home
-        self._open: OrderedDict[Parts, int] = OrderedDict()
-        self._touched: set[Parts] = set()
-
-    def close(self) -> None:
-        for fd in self._open.values():
-            os.close(fd)
-        self._open.clear()
-
-    def _directory(self, parts: Parts) -> int:
-        fd = self._open.get(parts)
-        if fd is not None:
-            self._open.move_to_end(parts)
-            return fd
-        if len(self._open) >= _OPEN_DIRECTORIES:
-            os.close(self._open.popitem(last=False)[1])
-        fd = self._home.tree.open_dir(parts)
-        self._open[parts] = fd
-        return fd
-
-    def sync(self) -> None:
-        """Make the names durable: few directories one by one, many together."""
-        if len(self._touched) > _SYNC_EACH:
-            try:
-                beneath.sync_file_system(self._home.fd)
-                return
-            except beneath.Unsupported:
-                pass  # one by one then
-        for parts in self._touched:
-            try:
-                os.fsync(self._directory(parts))
-            except FileNotFoundError:
-                pass  # a later change of this batch made it go
-
-    def place(self, staged: Staged) -> None:
-        """Give a staged file its name."""
-        parent, name = staged.target[:-1], staged.target[-1]
-        self._put_in_place(staged.name, parent, name, staged.overwrite, staged.mtime_ns)
-        self.change += staged.size
-
-    def _put_in_place(
-        self,
-        staged: bytes,
-        parent: Parts,
-        name: bytes,
-        overwrite: Overwrite,
-        mtime_ns: int | None,
-    ) -> None:
-        directory = self._directory(parent)
-        staging = self._home.staging_fd
-        try:
-            beneath.rename_new(staging, staged, directory, name)
-        except FileExistsError:
-            there = _lstat(directory, name)
-            if there is not None:
-                _may_replace(there, overwrite, mtime_ns)
-            self._replace(staging, staged, directory, name)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            raise InvalidPath(
-                "another file system is mounted there, which uploads can't reach"
-            ) from None
-        self._touched.add(parent)
-
-    def _replace(self, staging: int, staged: bytes, directory: int, name: bytes) -> None:
-        """Swap, then measure what came out: what was measured is what went away."""
-        try:
-            beneath.exchange(staging, staged, directory, name)
-        except beneath.Unsupported:
-            there = _lstat(directory, name)
-            os.rename(staged, name, src_dir_fd=staging, dst_dir_fd=directory)
-            if there is not None and stat.S_ISREG(there.st_mode):
-                self.change -= there.st_size
-            return
-        came_out = os.stat(staged, dir_fd=staging, follow_symlinks=False)
-        if stat.S_ISDIR(came_out.st_mode):  # put there since we looked: give it back
-            beneath.exchange(staging, staged, directory, name)
-            raise IsADirectory("a directory is there")
-        self.change -= self._home.drop_staged(staged)
-
-    def make_dir(self, request: MakeDir) -> None:
-        parts = paths.split(request.path)
-        if not parts:
-            if request.parents:
-                return
-            raise AlreadyExists("the home itself exists")
-        mode = request.mode & MODE_BITS
-        try:
-            self._make_one(parts, mode)
-        except FileExistsError:
-            if not request.parents:
-                raise
-            self._must_be_dir(parts)
-        except FileNotFoundError:
-            if not request.parents:
-                raise
-            for count in range(1, len(parts)):
-                try:
-                    self._make_one(parts[:count], 0o755)
-                except FileExistsError:
-                    pass
-            self._make_one(parts, mode)
-
-    def _make_one(self, parts: Parts, mode: int) -> None:
-        directory = self._directory(parts[:-1])
-        # 0700: its contents come next; the exact mode despite the umask
-        os.mkdir(parts[-1], mode | 0o700, dir_fd=directory)
-        fd = os.open(parts[-1], beneath.OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
-        try:
-            os.chmod(fd, mode)
-        finally:
-            os.close(fd)
-        self._touched.add(parts[:-1])
-        self._touched.add(parts)
-
-    def _must_be_dir(self, parts: Parts) -> None:
-        if not stat.S_ISDIR(self._home.stat(parts, follow=True).st_mode):
-            raise NotADirectory("a file is there")
-
-    def make_link(self, request: MakeLink) -> None:
-        parts = _target(request.path)
-        if paths.STAGING in request.target.split(b"/"):
-            raise InvalidPath("a link may not lead to the reserved name")
-        if b"\0" in request.target:
-            raise InvalidPath("a link's target has a NUL byte")
-        staged = self._home.new_name()
-        os.symlink(request.target, staged, dir_fd=self._home.staging_fd)
-        try:
-            if request.mtime_ns is not None:
-                os.utime(
-                    staged,
-                    ns=(time.time_ns(), request.mtime_ns),
-                    dir_fd=self._home.staging_fd,
-                    follow_symlinks=False,
-                )
-            self._put_in_place(staged, parts[:-1], parts[-1], request.overwrite, request.mtime_ns)
-        except BaseException:
-            os.unlink(staged, dir_fd=self._home.staging_fd)
-            raise
-
-    def set_attributes(self, request: SetAttributes) -> None:
-        parts = paths.split(request.path)
-        fd = self._home.tree.open(parts, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-        try:
-            info = os.fstat(fd)
-            if not stat.S_ISDIR(info.st_mode):
-                info = beneath.regular(fd)
-            if request.mtime_ns is not None:
-                os.utime(fd, ns=(info.st_atime_ns, request.mtime_ns))
-            if request.mode is not None:
-                os.chmod(fd, request.mode & MODE_BITS)
-            if stat.S_ISDIR(info.st_mode):
-                self._touched.add(parts)
-            elif self._home.durable:
-                os.fsync(fd)
-        finally:
-            os.close(fd)
-
-
-def _target(path: bytes) -> Parts:
-    parts = paths.split(path)
-    if not parts:
-        raise IsADirectory("/: the home itself is a directory")
-    return parts
-
-
-def _lstat(directory: int, name: bytes) -> os.stat_result | None:
-    try:
-        return os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-
-
-def _may_replace(there: os.stat_result, overwrite: Overwrite, mtime_ns: int | None) -> None:
-    if stat.S_ISDIR(there.st_mode):
-        raise IsADirectory("a directory is there")
-    if overwrite == "never":
-        raise AlreadyExists("it exists, and it is not to be replaced")
-    if overwrite == "older" and mtime_ns is not None and there.st_mtime_ns >= mtime_ns:
-        raise NotNewer("what is there is as new")
-
-
-def _verify(request: Put, size: int, digest: bytes, sent: Sent) -> None:
-    if size != sent.size or request.size not in (None, size):
-        raise VerificationFailed(
-            f"{size} bytes arrived; {sent.size} were sent"
-            + ("" if request.size is None else f", {request.size} announced")
-        )
-    if sent.digest is not None and sent.digest != digest:
-        raise VerificationFailed("what arrived has another digest than what was sent")
-
-
-def _dress(fd: int, request: Put, size: int, digest: bytes) -> None:
-    """Set mtime, digest attribute and mode, in the one order that works (the mode last)."""
-    if request.mtime_ns is not None:
-        os.utime(fd, ns=(request.mtime_ns, request.mtime_ns))
-        mtime_ns = request.mtime_ns
-    else:
-        mtime_ns = os.fstat(fd).st_mtime_ns
-    keep_digest(fd, StoredDigest(digest, size, mtime_ns, request.upload_id or bytes(16)))
-    os.chmod(fd, request.mode & MODE_BITS)
+        """All bytes came: verify them. Raises VerificationFailed, OSError."""
+        self.staging.finish(sent)
+        self.verified = True
 
 
 def _failed(error: CommandError | OSError, path: bytes = b"") -> Failed:

@@ -234,6 +234,8 @@ class Get(Message, frozen=True, tag="get"):
 
     Attributes:
         offset: Bytes to skip from the start.
+        prefix: Digest of the first ``offset`` bytes, as the client has them: if the file's own
+            have another one, all of it is sent.
 
     Replies: `Sending`, DATA frames, then END with `Sent`; or `Failed` (also in the middle)
     with ``not-found``, ``is-a-directory``, ``not-regular``, ``source-changed``,
@@ -242,14 +244,16 @@ class Get(Message, frozen=True, tag="get"):
 
     path: Path
     offset: Size = 0
+    prefix: Digest | None = None
 
 
 class Sending(Message, frozen=True, tag="sending"):
-    """DATA frames follow: ``size`` is the whole file's."""
+    """DATA frames follow, from ``offset`` on; ``size`` is the whole file's."""
 
     size: int
     mode: int
     mtime_ns: int
+    offset: int = 0
 
 
 class Sent(Message, frozen=True, tag="sent"):
@@ -277,6 +281,7 @@ class Put(Message, frozen=True, tag="put"):
         overwrite: What to do when something is there: ``older`` replaces it only if its
             mtime is before ``mtime_ns``.
         ask: Wait for `Ready` before the DATA frames: for large files.
+        resume: With ``ask``: go on with what is left of an earlier try.
         upload_id: Chosen by the client: a repeated commit after a lost answer is recognised.
 
     Replies: with ``ask``, `Ready`; then `Stored`. Or `Failed` with ``quota``, ``exists``,
@@ -291,12 +296,20 @@ class Put(Message, frozen=True, tag="put"):
     overwrite: Overwrite = "always"
     ask: bool = False
     upload_id: Annotated[bytes, Meta(min_length=16, max_length=16)] | None = None
+    resume: bool = True
 
 
 class Ready(Message, frozen=True, tag="ready"):
-    """Answer to a `Put` with ``ask``: send the bytes from ``offset`` on."""
+    """Answer to a `Put` with ``ask``: send the bytes from ``offset`` on.
+
+    Attributes:
+        offset: Bytes that are there, verified, from an earlier try.
+        digest: Of these bytes. If the source's own first bytes have another one, it has
+            changed: CANCEL, and `Put` again with ``resume`` false.
+    """
 
     offset: int = 0
+    digest: bytes | None = None
 
 
 class Stored(Message, frozen=True, tag="stored"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import TYPE_CHECKING
 
 from ftpserver.homes import fresh_digest, keep_digest
@@ -20,7 +19,6 @@ from ftpwire.messages import (
     Message,
     Page,
     Problem,
-    Progress,
     Stat,
 )
 from ftpwire.streams import ReadAhead
@@ -28,8 +26,6 @@ from ftpwire.streams import ReadAhead
 if TYPE_CHECKING:
     from ftpserver.session import Session
 
-_PROGRESS_EVERY = 1.0
-"""Seconds between notices about long work."""
 _ENTRY_OVERHEAD = 128
 """Most bytes of an entry besides its path, target and digest."""
 
@@ -106,11 +102,9 @@ def hash_file(session: Session, request: Hash) -> Message:
 
 
 def _read_digest(session: Session, fd: int, size: int) -> bytes:
-    told = time.monotonic()
+    progress = session.tell_progress(size)
     with ReadAhead(fd, size) as source:
         for piece in source:
             session.progressed(len(piece))
-            if time.monotonic() - told >= _PROGRESS_EVERY:
-                told = time.monotonic()
-                session.notice(Progress(source.size, size))
+            progress(source.size)
         return source.digest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ftpserver.homes import MODE_BITS
@@ -26,7 +26,6 @@ from ftpwire.messages import (
     Message,
     Move,
     Problem,
-    Progress,
     Put,
     Remove,
     Removed,
@@ -46,6 +45,12 @@ def add_to_batch(session: Session, request: MakeDir | MakeLink | SetAttributes) 
     session.uploads.add_change(session.request_id, request)
 
 
+def _ticker(session: Session) -> Callable[[], None]:
+    """Something to call often during long work, so that the client knows that it goes on."""
+    tell = session.tell_progress(None)
+    return lambda: tell(0)
+
+
 def remove(session: Session, request: Remove) -> Message:
     """Remove a file or a tree; what became free is the account's again."""
     ledger = session.server.ledger
@@ -53,26 +58,12 @@ def remove(session: Session, request: Remove) -> Message:
     freed = 0
     try:
         tally = session.home.remove(
-            request.path, recursive=request.recursive, tick=_Ticker(session)
+            request.path, recursive=request.recursive, tick=_ticker(session)
         )
         freed = tally.size
     finally:
         ledger.settle([lease], -freed)
     return Removed(tally.files, tally.directories, tally.size)
-
-
-class _Ticker:
-    """Tells the client now and then that long work goes on."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._told = time.monotonic()
-
-    def __call__(self) -> None:
-        now = time.monotonic()
-        if now - self._told >= 1.0:
-            self._told = now
-            self._session.notice(Progress(0))
 
 
 def move(session: Session, request: Move) -> Message:
@@ -106,7 +97,7 @@ class _Copying:
         self._directories = 0
         self._size = 0
         self._problems: list[Problem] = []
-        self._tick = _Ticker(session)
+        self._tick = _ticker(session)
 
     def run(self) -> Message:
         home, request = self._session.home, self._request
@@ -189,12 +180,12 @@ class _Copying:
                 info.st_mtime_ns,
                 overwrite,
             )
-            with uploads.stage_large(0, put) as staging, ReadAhead(fd, info.st_size) as pieces:
+            with uploads.receiving(0, put) as receiving, ReadAhead(fd, info.st_size) as pieces:
                 for piece in pieces:
-                    staging.sink.write(piece)
+                    receiving.staging.sink.write(piece)
                     self._session.progressed(len(piece))
                     self._tick()
-                staging.finish(Sent(info.st_size, pieces.digest()))
+                receiving.finish(Sent(info.st_size, pieces.digest()))
         finally:
             os.close(fd)
         self._files += 1

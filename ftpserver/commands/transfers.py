@@ -25,16 +25,18 @@ def get(session: Session, request: Get) -> Message:
     fd, info = session.home.tree.open_file(paths.split(request.path))
     try:
         size = info.st_size
-        session.send(Sending(size, info.st_mode & 0o7777, info.st_mtime_ns))
-        if size <= session.data_size and not request.offset:
+        offset, hasher = _start(session, fd, request, size)
+        session.send(Sending(size, info.st_mode & 0o7777, info.st_mtime_ns, offset))
+        digest: bytes | None
+        if size <= session.data_size and not offset:
             data = os.pread(fd, size, 0) if size else b""
-            digest: bytes | None = digests.digest(data)
+            digest = digests.digest(data)
             sent = len(data)
             if data:
                 session.send_data(memoryview(data))
         else:
-            digest, sent = _stream(session, fd, request.offset, size)
-        if sent != max(0, size - request.offset) or _changed(fd, info):
+            digest, sent = _stream(session, fd, offset, size, hasher)
+        if sent != size - offset or _changed(fd, info):
             raise SourceChanged(f"{paths.show(request.path)}: changed while it was read")
         stored = fresh_digest(fd, info)
         if digest is None:
@@ -49,13 +51,35 @@ def get(session: Session, request: Get) -> Message:
         os.close(fd)
 
 
-def _stream(session: Session, fd: int, offset: int, size: int) -> tuple[bytes | None, int]:
-    """Send a large file; returns the whole file's digest, if it was all read, and the count."""
-    with ReadAhead(fd, max(0, size - offset), offset=offset) as source:
+def _start(session: Session, fd: int, request: Get, size: int) -> tuple[int, digests.new | None]:
+    """Where to start sending, and what was hashed up to there (None: it wasn't).
+
+    What the client has of the file counts only if the file still begins with it.
+    """
+    offset = min(request.offset, size)
+    if not offset or request.prefix is None:
+        return offset, None if offset else digests.new()
+    hasher = digests.new()
+    progress = session.tell_progress(size)
+    with ReadAhead(fd, offset, hasher=hasher) as pieces:
+        for piece in pieces:
+            session.progressed(len(piece))
+            progress(pieces.size)
+    if hasher.digest() == request.prefix:
+        return offset, hasher
+    return 0, digests.new()
+
+
+def _stream(
+    session: Session, fd: int, offset: int, size: int, hasher: digests.new | None
+) -> tuple[bytes | None, int]:
+    """Send a large file from an offset; returns the whole file's digest, if known, and the
+    count of bytes sent."""
+    with ReadAhead(fd, size - offset, offset=offset, hasher=hasher) as source:
         for piece in source:
             for start in range(0, len(piece), session.data_size):
                 session.send_data(piece[start : start + session.data_size])
-        return (None if offset else source.digest()), source.size
+        return (None if hasher is None else source.digest()), source.size
 
 
 def _changed(fd: int, before: os.stat_result) -> bool:
@@ -73,9 +97,10 @@ def put(session: Session, request: Put) -> Message | None:
         data, sent = session.receive_small(request.size)
         uploads.stage_small(session.request_id, request, data, sent)
         return None
-    with uploads.stage_large(session.request_id, request) as staging:
+    with uploads.receiving(session.request_id, request) as receiving:
         if request.ask:
-            session.send(Ready())
+            session.send(Ready(*receiving.resume(session.tell_progress(request.size))))
             session.flush()
-        staging.finish(session.receive_large(staging.sink, staging.expect))
+        sent = session.receive_large(receiving.staging.sink, receiving.expect)
+        receiving.finish(sent)
     return None

@@ -1,0 +1,250 @@
+"""The visible part of a commit: renames and changes under the home's lock.
+
+Lives here: giving staged files their names, making directories and links, setting attributes,
+and syncing the directories that this touched.
+Lives elsewhere: what is committed when (uploads.py), bytes before that (staging.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from ftpserver.homes import MODE_BITS, Home, Parts
+from ftpserver.staging import ResumableStaging
+from ftpwire import beneath, paths
+from ftpwire.errors import AlreadyExists, InvalidPath, IsADirectory, NotADirectory, NotNewer
+from ftpwire.messages import MakeDir, MakeLink, Overwrite, SetAttributes
+
+SYNC_EACH = 4
+"""So many files or directories are synced one by one; from there on their file system is."""
+_OPEN_DIRECTORIES = 64
+
+
+@dataclass(slots=True)
+class Staged:
+    """A verified file in staging, waiting for its batch.
+
+    Attributes:
+        fd: Open while there are few, to be synced one by one; else -1.
+        resumable: What holds it against other sessions, if it has a name that they find.
+    """
+
+    name: bytes
+    target: Parts
+    size: int
+    mtime_ns: int | None
+    overwrite: Overwrite
+    fd: int = -1
+    resumable: ResumableStaging | None = None
+
+    def close(self) -> None:
+        """Give its descriptor back, and let other sessions have its name. Can be called twice."""
+        if self.resumable is not None:
+            self.resumable.close()
+            self.resumable = None
+        elif self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
+
+
+class Commit:
+    """One batch becoming visible. Use it while holding the home's lock shared.
+
+    Directory handles live as long as this, and no longer: a directory that was moved or
+    discarded meanwhile would swallow what is put into it.
+
+    Attributes:
+        change: Bytes that are stored more (or fewer) than before.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self.change = 0
+        self._home = home
+        self._open: OrderedDict[Parts, int] = OrderedDict()
+        self._touched: set[Parts] = set()
+
+    def close(self) -> None:
+        for fd in self._open.values():
+            os.close(fd)
+        self._open.clear()
+
+    def _directory(self, parts: Parts) -> int:
+        fd = self._open.get(parts)
+        if fd is not None:
+            self._open.move_to_end(parts)
+            return fd
+        if len(self._open) >= _OPEN_DIRECTORIES:
+            os.close(self._open.popitem(last=False)[1])
+        fd = self._home.tree.open_dir(parts)
+        self._open[parts] = fd
+        return fd
+
+    def sync(self) -> None:
+        """Make the names durable: few directories one by one, many together."""
+        if len(self._touched) > SYNC_EACH:
+            try:
+                beneath.sync_file_system(self._home.fd)
+                return
+            except beneath.Unsupported:
+                pass  # one by one then
+        for parts in self._touched:
+            try:
+                os.fsync(self._directory(parts))
+            except FileNotFoundError:
+                pass  # a later change of this batch made it go
+
+    def place(self, staged: Staged) -> None:
+        """Give a staged file its name."""
+        parent, name = staged.target[:-1], staged.target[-1]
+        self._put_in_place(staged.name, parent, name, staged.overwrite, staged.mtime_ns)
+        self.change += staged.size
+
+    def _put_in_place(
+        self,
+        staged: bytes,
+        parent: Parts,
+        name: bytes,
+        overwrite: Overwrite,
+        mtime_ns: int | None,
+    ) -> None:
+        directory = self._directory(parent)
+        staging = self._home.staging_fd
+        try:
+            beneath.rename_new(staging, staged, directory, name)
+        except FileExistsError:
+            there = lstat(directory, name)
+            if there is not None:
+                may_replace(there, overwrite, mtime_ns)
+            self._replace(staging, staged, directory, name)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            raise InvalidPath(
+                "another file system is mounted there, which uploads can't reach"
+            ) from None
+        self._touched.add(parent)
+
+    def _replace(self, staging: int, staged: bytes, directory: int, name: bytes) -> None:
+        """Swap, then measure what came out: what was measured is what went away."""
+        try:
+            beneath.exchange(staging, staged, directory, name)
+        except beneath.Unsupported:
+            there = lstat(directory, name)
+            os.rename(staged, name, src_dir_fd=staging, dst_dir_fd=directory)
+            if there is not None and stat.S_ISREG(there.st_mode):
+                self.change -= there.st_size
+            return
+        came_out = os.stat(staged, dir_fd=staging, follow_symlinks=False)
+        if stat.S_ISDIR(came_out.st_mode):  # put there since we looked: give it back
+            beneath.exchange(staging, staged, directory, name)
+            raise IsADirectory("a directory is there")
+        self.change -= self._home.drop_staged(staged)
+
+    def make_dir(self, request: MakeDir) -> None:
+        parts = paths.split(request.path)
+        if not parts:
+            if request.parents:
+                return
+            raise AlreadyExists("the home itself exists")
+        mode = request.mode & MODE_BITS
+        try:
+            self._make_one(parts, mode)
+        except FileExistsError:
+            if not request.parents:
+                raise
+            self._must_be_dir(parts)
+        except FileNotFoundError:
+            if not request.parents:
+                raise
+            for count in range(1, len(parts)):
+                try:
+                    self._make_one(parts[:count], 0o755)
+                except FileExistsError:
+                    pass
+            self._make_one(parts, mode)
+
+    def _make_one(self, parts: Parts, mode: int) -> None:
+        directory = self._directory(parts[:-1])
+        # 0700: its contents come next; the exact mode despite the umask
+        os.mkdir(parts[-1], mode | 0o700, dir_fd=directory)
+        fd = os.open(parts[-1], beneath.OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+        try:
+            os.chmod(fd, mode)
+        finally:
+            os.close(fd)
+        self._touched.add(parts[:-1])
+        self._touched.add(parts)
+
+    def _must_be_dir(self, parts: Parts) -> None:
+        if not stat.S_ISDIR(self._home.stat(parts, follow=True).st_mode):
+            raise NotADirectory("a file is there")
+
+    def make_link(self, request: MakeLink) -> None:
+        parts = target_of(request.path)
+        if paths.STAGING in request.target.split(b"/"):
+            raise InvalidPath("a link may not lead to the reserved name")
+        if b"\0" in request.target:
+            raise InvalidPath("a link's target has a NUL byte")
+        staged = self._home.new_name()
+        os.symlink(request.target, staged, dir_fd=self._home.staging_fd)
+        try:
+            if request.mtime_ns is not None:
+                os.utime(
+                    staged,
+                    ns=(time.time_ns(), request.mtime_ns),
+                    dir_fd=self._home.staging_fd,
+                    follow_symlinks=False,
+                )
+            self._put_in_place(staged, parts[:-1], parts[-1], request.overwrite, request.mtime_ns)
+        except BaseException:
+            os.unlink(staged, dir_fd=self._home.staging_fd)
+            raise
+
+    def set_attributes(self, request: SetAttributes) -> None:
+        parts = paths.split(request.path)
+        fd = self._home.tree.open(parts, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            info = os.fstat(fd)
+            if not stat.S_ISDIR(info.st_mode):
+                info = beneath.regular(fd)
+            if request.mtime_ns is not None:
+                os.utime(fd, ns=(info.st_atime_ns, request.mtime_ns))
+            if request.mode is not None:
+                os.chmod(fd, request.mode & MODE_BITS)
+            if stat.S_ISDIR(info.st_mode):
+                self._touched.add(parts)
+            elif self._home.durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def target_of(path: bytes) -> Parts:
+    """The components of a path that a file can have. Raises IsADirectory for the home."""
+    parts = paths.split(path)
+    if not parts:
+        raise IsADirectory("/: the home itself is a directory")
+    return parts
+
+
+def lstat(directory: int, name: bytes) -> os.stat_result | None:
+    """What is at a name, links not followed; None when nothing is."""
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def may_replace(there: os.stat_result, overwrite: Overwrite, mtime_ns: int | None) -> None:
+    """Raises what forbids to replace ``there`` by a file with that mtime."""
+    if stat.S_ISDIR(there.st_mode):
+        raise IsADirectory("a directory is there")
+    if overwrite == "never":
+        raise AlreadyExists("it exists, and it is not to be replaced")
+    if overwrite == "older" and mtime_ns is not None and there.st_mtime_ns >= mtime_ns:
+        raise NotNewer("what is there is as new")
