@@ -9,10 +9,12 @@ deadlock. Replies come in the order of the requests; each `Call` takes its own.
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import time
 from contextlib import nullcontext
+from random import random
 from typing import NoReturn
 
 from ftpclient.addresses import ServerAddress
@@ -27,6 +29,7 @@ from ftpwire.errors import (
     ConnectionLost,
     FtpError,
     Interrupted,
+    LoginRefused,
     ProtocolError,
 )
 from ftpwire.frames import HEADER_SIZE, FrameReader, Header, Kind
@@ -129,15 +132,7 @@ class Connection:
             except _TurnedAway as error:
                 if attempt + 1 == _FIRST_TRIES:
                     raise ConnectFailed(str(error)) from None
-                self._pause(0.1 * 2**attempt)
-
-    def _pause(self, seconds: float) -> None:
-        import random
-        import select
-
-        fds = [self._interrupt] if self._interrupt is not None else []
-        select.select(fds, [], [], seconds * (0.5 + random.random()))
-        self._check()
+                pause(0.1 * 2**attempt, self._interrupt)
 
     def _open_once(self, plaintext: bool) -> None:
         endpoint = self.address.endpoint
@@ -233,6 +228,12 @@ class Connection:
 
     def log_in(self, password: str) -> str:
         """Log in; returns the account's name. Raises LoginRefused."""
+        try:
+            (self.address.login + password).encode()
+        except UnicodeEncodeError:
+            raise LoginRefused("the user name or the password is not UTF-8 text") from None
+        if len(self.address.login) > messages.MAX_USER or len(password) > messages.MAX_PASSWORD:
+            raise LoginRefused("wrong user name or password")  # no server has such
         reply = self.ask(messages.Login(self.address.login, password))
         assert isinstance(reply, messages.LoggedIn)
         return reply.user
@@ -521,6 +522,17 @@ class Connection:
             self._interrupt.clear()
         if not self.broken:
             self.channel.rearm()
+
+
+def pause(seconds: float, interrupt: Interrupt | None) -> None:
+    """Wait about so long before a new try, so that many clients don't come at once.
+
+    Raises:
+        Interrupted: The user doesn't want to wait.
+    """
+    select.select([] if interrupt is None else [interrupt], [], [], seconds * (0.5 + random()))
+    if interrupt is not None:
+        interrupt.check()
 
 
 class _TurnedAway(ConnectFailed):

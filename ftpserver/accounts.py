@@ -193,7 +193,11 @@ def hash_password(password: str) -> str:
     """The argon2id hash to store. Raises BadAccount for one that can't be used."""
     if not password:
         raise BadAccount("the password is empty")
-    if len(password.encode("utf-8", "surrogatepass")) > MAX_PASSWORD:
+    try:
+        size = len(password.encode())
+    except UnicodeEncodeError:
+        raise BadAccount("the password is not UTF-8 text") from None
+    if size > MAX_PASSWORD:
         raise BadAccount(f"the password is longer than {MAX_PASSWORD} bytes")
     with _hashing:
         return _hasher.hash(password)

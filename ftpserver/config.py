@@ -64,4 +64,7 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is not a size: use bytes, or KiB, MiB, GiB, TiB")
-    return int(float(match[1]) * _UNITS[(match[2] or "").upper()])
+    size = float(match[1]) * _UNITS[(match[2] or "").upper()]
+    if size >= 2**63:
+        raise ValueError(f"{text!r} is more than any disk has")
+    return int(size)

@@ -25,6 +25,10 @@ MAGIC = b"FTPW"
 """What the first frame's payload starts with, before its HELLO."""
 VERSION = 1
 
+MAX_USER = 64
+MAX_PASSWORD = 1024
+"""Longest user name and password that a `Login` can carry, in characters."""
+
 Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 TimeNs = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Mode = Annotated[int, Meta(ge=0, le=0o7777)]
@@ -109,8 +113,8 @@ class Login(Message, frozen=True, tag="login"):
     password was wrong.
     """
 
-    user: Annotated[str, Meta(max_length=64)]
-    password: Annotated[str, Meta(max_length=1024)]
+    user: Annotated[str, Meta(max_length=MAX_USER)]
+    password: Annotated[str, Meta(max_length=MAX_PASSWORD)]
 
     def __repr__(self) -> str:
         return f"Login(user={self.user!r}, password=…)"
