@@ -67,6 +67,7 @@ class App:
     debug: bool = False
     password_stdin: bool = False
     interactive: bool = False
+    retries: int = 5
     interrupt: Interrupt = field(default_factory=Interrupt)
     shell: ShellState = field(default_factory=ShellState)
     _client: Client | None = None
@@ -90,6 +91,7 @@ class App:
                 accept_new=self.accept_new,
                 ask=self._ask_trust if self._can_ask else None,
                 interrupt=self.interrupt,
+                retries=self.retries,
             )
         self._client.connect()
         return self._client

@@ -11,19 +11,20 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from msgspec import structs
 
 from ftpclient.addresses import ServerAddress, default_address
-from ftpclient.connection import Connection
+from ftpclient.connection import Connection, pause
 from ftpclient.interrupt import Interrupt
 from ftpclient.reporting import Listener, Summary
 from ftpclient.trust import Ask, KnownHosts
+from ftpclient.unfinished import Unfinished
 from ftpwire import messages, paths
 from ftpwire.errors import (
+    CommandError,
     ConnectionLost,
-    FtpError,
     InvalidPath,
     IsADirectory,
     LoginRefused,
@@ -32,6 +33,9 @@ from ftpwire.errors import (
 )
 from ftpwire.messages import Copied, Entry, Hashed, Problem, Removed, Room
 from ftpwire.paths import RemotePath
+
+if TYPE_CHECKING:
+    from ftpclient.transfers import Transfer
 
 AnyPath = str | bytes
 Password = str | Callable[[], str] | None
@@ -58,6 +62,7 @@ class Client:
         known_hosts: Where the pins are; None for the user's own file.
         ask: Asks about a server's key that was never seen before.
         interrupt: Set it to stop what is going on.
+        retries: How often a transfer whose connection was lost is gone on with.
     """
 
     def __init__(
@@ -70,7 +75,9 @@ class Client:
         known_hosts: KnownHosts | None = None,
         ask: Ask | None = None,
         interrupt: Interrupt | None = None,
+        retries: int = 5,
     ) -> None:
+        self.retries = retries
         if server is None:
             server = default_address()
         elif isinstance(server, str):
@@ -392,27 +399,78 @@ class Client:
         recursive: bool = False,
         copy_links: bool = False,
         overwrite: messages.Overwrite = "always",
+        resume: bool = True,
         listener: Listener | None = None,
     ) -> Summary:
         """Upload files, links and trees, into ``target`` or as it (the rules of cp).
 
-        Failures of single files are in the summary, and told to the listener.
+        Failures of single files are in the summary, and told to the listener. What an earlier
+        try has stored, and the server still has, is compared by digest and not sent again.
 
         Raises:
             ConnectionLost, Interrupted, NotADirectory
         """
-        from ftpclient import transfers
+        from ftpclient.transfers import Options
+        from ftpclient.uploading import Upload, measure
 
         listener = listener or Listener()
-        options = transfers.Options(recursive, copy_links, overwrite)
+        options = Options(recursive, copy_links, overwrite, resume)
         local = [os.fsencode(source) for source in sources]
         if listener.wants_totals:
-            listener.totals(*transfers.measure(local, options))
+            listener.totals(*measure(local, options))
         into = self.make_target(target, several=len(local) > 1)
-        upload = transfers.Upload(self.connection, options, listener)
-        for source in local:
-            upload.add(source, self.place_for(source, target, into=into))
-        return upload.finish()
+        note = None
+        if len(local) == 1 and recursive and os.path.isdir(local[0]):
+            absolute = os.path.abspath(local[0])
+            note = Unfinished("put", str(self.address), absolute, self.resolve(target))
+            into = note_target(note, into=into)
+        placed = [(source, self.place_for(source, target, into=into)) for source in local]
+        upload = Upload(self.connection, options, listener)
+
+        def add_all() -> None:
+            for source, path in placed:
+                upload.add(source, path)
+
+        return self._persist(upload, add_all, note)
+
+    def _persist(
+        self, transfer: Transfer, add_all: Callable[[], None], note: Unfinished | None = None
+    ) -> Summary:
+        """Run a transfer; after a lost connection go on with it on a new one.
+
+        Raises:
+            ConnectionLost: It could not be regained.
+        """
+        losses = 0
+        while True:
+            try:
+                add_all()
+                summary = transfer.finish()
+            except ConnectionLost as error:
+                losses = self._regain(transfer, losses, error)
+                continue
+            except BaseException:
+                transfer.close()
+                raise
+            if note is not None and not summary.exit_code:
+                note.complete()
+            return summary
+
+    def _regain(self, transfer: Transfer, losses: int, error: ConnectionLost) -> int:
+        """Connect again, after growing waits; returns the losses so far."""
+        while True:
+            if losses >= self.retries:
+                transfer.close()
+                raise error
+            transfer.listener.remark(f"{error}; connecting again")
+            pause(min(30.0, 0.25 * 2**losses), self._interrupt)
+            losses += 1
+            try:
+                transfer.go_on_with(self.connection)
+            except ConnectionLost as again:
+                error = again
+            else:
+                return losses
 
     def put_stream(
         self,
@@ -423,14 +481,18 @@ class Client:
         listener: Listener | None = None,
     ) -> Summary:
         """Upload what can be read from a descriptor until its end, as the file ``target``."""
-        from ftpclient import transfers
+        from ftpclient.transfers import Options
+        from ftpclient.uploading import Upload
 
         if self.is_directory(target):
             raise IsADirectory(f"{paths.show(target)}: a directory: name the file")
-        options = transfers.Options(overwrite=overwrite)
-        upload = transfers.Upload(self.connection, options, listener or Listener())
-        upload.add_stream(fd, self.resolve(target))
-        return upload.finish()
+        upload = Upload(self.connection, Options(overwrite=overwrite), listener or Listener())
+        try:
+            upload.add_stream(fd, self.resolve(target))
+            return upload.finish()
+        except BaseException:
+            upload.close()  # what was read from a pipe can't be read again
+            raise
 
     def get(
         self,
@@ -440,15 +502,17 @@ class Client:
         recursive: bool = False,
         copy_links: bool = False,
         overwrite: messages.Overwrite = "always",
+        resume: bool = True,
         listener: Listener | None = None,
     ) -> Summary:
         """Download files, links and trees; sources may be patterns. As ``put``."""
-        from ftpclient import transfers
+        from ftpclient.downloading import Download
+        from ftpclient.transfers import Options
 
-        options = transfers.Options(recursive, copy_links, overwrite)
+        options = Options(recursive, copy_links, overwrite, resume)
         local = os.fsencode(target)
         found: list[RemotePath] = []
-        download = transfers.Download(self.connection, options, listener or Listener())
+        download = Download(self.connection, options, listener or Listener())
         for source in sources:
             try:
                 found += self.glob(source)
@@ -460,18 +524,23 @@ class Client:
             into = True
         if len(found) > 1 and not into:
             raise NotADirectory(f"{paths.show(local)}: not a directory (end it with / to make one)")
-        for path in found:
-            try:
-                entry = self.stat(path, follow=copy_links)
-            except FtpError as error:
-                if isinstance(error, ConnectionLost):
-                    raise
-                download.end(path, local, 0, error=error)
-                continue
-            name = paths.name_of(path)
-            place = os.path.join(local, name) if into and name else local
-            download.add(path, entry, place)
-        return download.finish()
+        note = None
+        if len(found) == 1 and recursive:
+            absolute = os.path.abspath(local)
+            note = Unfinished("get", str(self.address), found[0], absolute)
+            into = note_target(note, into=into)
+
+        def add_all() -> None:
+            for path in found:
+                try:
+                    entry = self.stat(path, follow=copy_links, digest=True)
+                except CommandError as error:
+                    download.end(path, local, 0, error=error)
+                    continue
+                name = paths.name_of(path)
+                download.add(path, entry, os.path.join(local, name) if into and name else local)
+
+        return self._persist(download, add_all, note)
 
     def get_stream(self, source: AnyPath, fd: int) -> tuple[int, bytes]:
         """Write a remote file's bytes to a descriptor; returns size and digest.
@@ -479,6 +548,17 @@ class Client:
         Raises:
             VerificationFailed: After the last byte: it was damaged on the way.
         """
-        from ftpclient import transfers
+        from ftpclient.downloading import stream
 
-        return transfers.stream(self.connection, self.resolve(source), fd)
+        return stream(self.connection, self.resolve(source), fd)
+
+
+def note_target(note: Unfinished, *, into: bool) -> bool:
+    """Whether a directory goes into its target, or is it: as when the same command was begun."""
+    if into and note.exists():
+        return False
+    if into:
+        note.complete()
+    else:
+        note.begin()
+    return into

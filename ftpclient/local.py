@@ -10,12 +10,15 @@ is followed, least of all one that the same transfer made.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
+import secrets
 import stat
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from ftpwire import beneath, paths
 from ftpwire.errors import (
@@ -28,7 +31,8 @@ from ftpwire.errors import (
 )
 
 _OPEN_DIRECTORIES = 32
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_CONTINUE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 Parts = tuple[bytes, ...]
 
@@ -115,6 +119,17 @@ class LocalTree:
         except FileNotFoundError:
             return None
 
+    @contextmanager
+    def reading(self, parts: Parts) -> Iterator[int]:
+        """A regular file below, open for reading."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(parts[-1], flags, dir_fd=self.directory(parts[:-1]))
+        try:
+            beneath.regular(fd)
+            yield fd
+        finally:
+            os.close(fd)
+
     def make_link(self, parts: Parts, target: bytes, mtime_ns: int, *, replace: bool) -> None:
         """Store a symbolic link as it came."""
         above, name = self.directory(parts[:-1]), parts[-1]
@@ -128,11 +143,17 @@ class LocalTree:
 class PartialFile:
     """A file on its way in, hidden under a partial name until it is verified.
 
+    Who writes to it holds a flock on it; a second transfer to the same name takes another
+    partial name, so that their bytes never mix.
+
     Args:
         replace: Whether a file that exists is replaced.
+        resume: Keep what an earlier try has left; ``offset`` tells how much that is.
     """
 
-    def __init__(self, tree: LocalTree, parts: Parts, *, replace: bool = True) -> None:
+    def __init__(
+        self, tree: LocalTree, parts: Parts, *, replace: bool = True, resume: bool = False
+    ) -> None:
         # its own handle: the tree's may be closed while this is under way
         self._above = os.dup(tree.directory(parts[:-1]))
         self._name = parts[-1]
@@ -140,11 +161,39 @@ class PartialFile:
         self._replace = replace
         self.fd = -1
         try:
-            _unlink(self._above, self._partial)
-            self.fd = os.open(self._partial, _CREATE, 0o600, dir_fd=self._above)
+            self.fd = self._open(_CONTINUE if resume else _CONTINUE | os.O_TRUNC)
         except BaseException:
             os.close(self._above)
             raise
+        self.offset = os.fstat(self.fd).st_size
+
+    def _open(self, flags: int) -> int:
+        # truncated only once it is locked: somebody may be writing to it
+        fd = os.open(self._partial, flags & ~os.O_TRUNC, 0o600, dir_fd=self._above)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode) or not _try_lock(
+                fd, self._above, self._partial
+            ):
+                os.close(fd)
+                self._partial = partial_name((secrets.token_bytes(16),))
+                fd = os.open(self._partial, _CREATE, 0o600, dir_fd=self._above)
+            if flags & os.O_TRUNC:
+                os.ftruncate(fd, 0)
+            os.chmod(fd, 0o600)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    @staticmethod
+    def has_part(tree: LocalTree, parts: Parts) -> bool:
+        """Whether an earlier try has left something."""
+        return tree.stat((*parts[:-1], partial_name(parts))) is not None
+
+    def start_at(self, offset: int) -> None:
+        """Keep the first ``offset`` bytes, and write after them."""
+        os.ftruncate(self.fd, offset)
+        os.lseek(self.fd, offset, os.SEEK_SET)
 
     def place(self, mode: int, mtime_ns: int) -> None:
         """Give it its name, times and mode. Raises OSError; it is gone then."""
@@ -157,8 +206,12 @@ class PartialFile:
             raise
         self._close()
 
+    def leave(self) -> None:
+        """Leave it there, for a later try to go on with."""
+        self._close()
+
     def drop(self) -> None:
-        """Remove it. Can be called after ``place``."""
+        """Remove it. Can be called after ``place`` or ``leave``."""
         if self.fd >= 0:
             _unlink(self._above, self._partial)
             self._close()
@@ -167,6 +220,17 @@ class PartialFile:
         os.close(self.fd)
         os.close(self._above)
         self.fd = -1
+
+
+def _try_lock(fd: int, above: int, name: bytes) -> bool:
+    """Lock a file; False when somebody has it, or has just given the name to another."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        now = os.stat(name, dir_fd=above, follow_symlinks=False)
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    mine = os.fstat(fd)
+    return (mine.st_dev, mine.st_ino) == (now.st_dev, now.st_ino)
 
 
 def partial_name(parts: Sequence[bytes]) -> bytes:

@@ -28,6 +28,14 @@ def human(size: int) -> str:
     raise AssertionError
 
 
+def shortened(text: str, width: int) -> str:
+    """A text cut in its middle: the end of a name often tells more than its beginning."""
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
+
+
 def iso_time(mtime_ns: int) -> str:
     """An mtime in ISO 8601, UTC, with all its nanoseconds."""
     seconds, nanoseconds = divmod(mtime_ns, 10**9)
@@ -157,6 +165,8 @@ def result_record(result: Result) -> dict[str, Any]:
         "digest": result.digest.hex() if result.digest is not None else None,
         "status": result.status,
     }
+    if result.unchanged:
+        record["unchanged"] = True
     if result.error is not None:
         record |= {"error": result.error.code, "message": paths.printable(str(result.error))}
     return record
@@ -167,6 +177,7 @@ def summary_record(summary: Summary) -> dict[str, Any]:
     return {
         "summary": True,
         "done": summary.done,
+        "unchanged": summary.unchanged,
         "skipped": summary.skipped,
         "failed": summary.failed,
         "size": summary.size,
@@ -178,9 +189,11 @@ def summary_line(summary: Summary) -> str:
     """The totals of a transfer."""
     parts = [f"{summary.done} {'file' if summary.done == 1 else 'files'}, {human(summary.size)}"]
     parts.append(f"in {summary.seconds:.1f} s")
-    if summary.seconds > 0 and summary.size:
+    if summary.seconds > 0 and (summary.size >= 1024 * 1024 or summary.seconds >= 1):
         parts.append(f"({human(int(summary.size / summary.seconds))}/s)")
     text = " ".join(parts)
+    if summary.unchanged:
+        text += f", {summary.unchanged} there already"
     if summary.skipped:
         text += f", {summary.skipped} skipped"
     if summary.failed:

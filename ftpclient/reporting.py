@@ -24,6 +24,7 @@ class Result:
         digest: BLAKE3 of a file that is done, 32 bytes.
         status: ``skipped``: on purpose (not newer, exists, not a regular file).
         error: Why it failed or was skipped.
+        unchanged: It is done because it was there already, with the same digest.
     """
 
     source: bytes
@@ -32,13 +33,16 @@ class Result:
     status: Status
     digest: bytes | None = None
     error: FtpError | None = None
+    unchanged: bool = False
 
 
 @dataclass
 class Summary:
-    """The totals of a transfer."""
+    """The totals of a transfer: ``size`` are the bytes that were sent, ``unchanged`` of the files
+    that are done were there already."""
 
     done: int = 0
+    unchanged: int = 0
     skipped: int = 0
     failed: int = 0
     size: int = 0
@@ -51,7 +55,8 @@ class Summary:
         """Count one file's end."""
         if result.status == "done":
             self.done += 1
-            self.size += result.size
+            self.unchanged += result.unchanged
+            self.size += 0 if result.unchanged else result.size
             if self.exit_code:
                 self.exit_code = 1
         elif result.status == "skipped":
@@ -74,7 +79,7 @@ class Listener:
     """Whether it is worth a look at all sources beforehand."""
 
     def totals(self, files: int, size: int) -> None:
-        """All that is to be done."""
+        """So much (more) is to be done."""
 
     def started(self, name: bytes, size: int | None) -> None:
         """A file large enough to be watched begins; size in bytes, None when not known."""
@@ -84,3 +89,6 @@ class Listener:
 
     def finished(self, result: Result) -> None:
         """A file has ended."""
+
+    def remark(self, text: str) -> None:
+        """Something that the user may want to know: a lost connection, a retry."""

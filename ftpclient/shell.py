@@ -27,6 +27,7 @@ from ftpwire.errors import CommandError, FtpError, Interrupted
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
+    from prompt_toolkit.output import Output
 
     from ftpclient.client import Client
     from ftpclient.completion import ShellCompleter
@@ -88,7 +89,7 @@ def _run_words(app: App, line: str) -> int:
         return 0
     name, *arguments = (word.text for word in words)
     if name.startswith("-"):
-        raise UsageError(f"{paths.show(name)}: options come after the command, as in ls --json")
+        raise UsageError("options come after the command, as in ls --json")
     # where the same word is there with quotes and without, the careful meaning holds for both
     app.shell.patterns = {word.text: word.pattern for word in words if word.pattern != word.text}
     return cli.run(app, [ALIASES.get(name, name), *arguments], prog_name="")
@@ -111,7 +112,7 @@ def run_batch(app: App, lines: Iterable[str]) -> int:
     """Run lines until one fails; its exit status. A leading - ignores a line's failure."""
     for line in lines:
         line = line.strip("\r\n").lstrip()
-        ignore = line.startswith("-")
+        ignore = line.startswith("-") and not line.startswith("--")
         status = run_line(app, line[1:] if ignore else line)
         if status == Interrupted.exit_code or (status and not ignore):
             return status
@@ -162,7 +163,22 @@ def _talk(app: App, client: Client) -> int:
             completer.remote_names.forget()
             if app.shell.leaving:
                 break
+        _begin_line(session.output)
     return 0
+
+
+def _begin_line(output: Output) -> None:
+    """Go to the next line, unless the cursor is at the beginning of one already.
+
+    A file's last line may have no end, and the prompt would be drawn over it. Where the cursor
+    is can't be known: so many blanks end up on this line only if it began at its beginning.
+    """
+    from prompt_toolkit.utils import is_dumb_terminal
+
+    if not is_dumb_terminal():
+        output.write_raw(" " * (output.get_size().columns - 1) + "\r")
+        output.erase_end_of_line()
+        output.flush()
 
 
 def prompt_text(client: Client) -> str:

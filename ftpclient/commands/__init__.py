@@ -62,7 +62,7 @@ class CommandGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
-            raise click.UsageError(self._no_command(ctx, name), ctx)
+            raise click.UsageError(self._no_command(ctx, name))
         return super().resolve_command(ctx, args)
 
     def _no_command(self, ctx: click.Context, name: str) -> str:

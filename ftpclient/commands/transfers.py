@@ -26,6 +26,19 @@ def _transfer_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 "-u", "--update", is_flag=True, help="Replace a file only if the source is newer."
             ),
             click.option("-L", "--copy-links", is_flag=True, help="What links point to."),
+            click.option(
+                "-c/ ",
+                "--resume/--no-resume",
+                default=True,
+                help="Go on with what an earlier try has left. Default: yes.",
+            ),
+            click.option(
+                "--retries",
+                type=click.IntRange(0),
+                default=5,
+                show_default=True,
+                help="How often a lost connection is made again.",
+            ),
             click.option("-p", "preserve", is_flag=True, help="Times and modes are always kept."),
         )
     ):
@@ -64,6 +77,8 @@ def put_command(
     no_clobber: bool,
     update: bool,
     copy_links: bool,
+    resume: bool,
+    retries: int,
     preserve: bool,
 ) -> None:
     """Upload files and directories. SOURCE - is standard input."""
@@ -81,6 +96,7 @@ def put_command(
     if app.interactive:
         sources = [match for source in sources for match in app.expand(source)]
     client = app.client
+    client.retries = retries
     with listening(app) as listener:
         summary = client.put(
             sources,
@@ -88,6 +104,7 @@ def put_command(
             recursive=recursive,
             copy_links=copy_links,
             overwrite=overwrite,
+            resume=resume,
             listener=listener,
         )
     _finish(app, summary)
@@ -103,6 +120,8 @@ def get_command(
     no_clobber: bool,
     update: bool,
     copy_links: bool,
+    resume: bool,
+    retries: int,
     preserve: bool,
 ) -> None:
     """Download files and directories. TARGET - is standard output."""
@@ -114,6 +133,7 @@ def get_command(
     if app.interactive:
         target = os.path.expanduser(target)
     client = app.client
+    client.retries = retries
     with listening(app) as listener:
         summary = client.get(
             [app.pattern(source) for source in sources],
@@ -121,6 +141,7 @@ def get_command(
             recursive=recursive,
             copy_links=copy_links,
             overwrite=overwrite,
+            resume=resume,
             listener=listener,
         )
     _finish(app, summary)

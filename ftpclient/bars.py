@@ -1,0 +1,144 @@
+"""Progress bars: what a transfer looks like on a terminal.
+
+Lives here: the bars, drawn with rich. Lives elsewhere: when there are any (progress.py).
+"""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from ftpclient.app import App
+from ftpclient.progress import Printer
+from ftpclient.render import human, shortened
+from ftpclient.reporting import Result
+from ftpwire import paths
+
+_EVERY_SECONDS = 0.1
+_FIGURES = 46
+"""Columns that sizes, speed and time take at most, with the blanks between; and a few more, so
+that the terminal's own ``^C`` doesn't make a line too long."""
+
+
+class Bars(Printer):
+    """A bar for each large file under way, and one for all where there are several.
+
+    As a context manager it draws them, and takes them away at the end.
+    """
+
+    wants_totals = True
+
+    def __init__(self, app: App) -> None:
+        super().__init__(app)
+        console = Console(stderr=True)
+        # their widths are fixed: a bar that fills the line leaves no room for what is typed
+        self._name_width = max(10, min(40, console.width // 4))
+        bar_width = max(5, min(40, console.width - self._name_width - _FIGURES))
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=bar_width),
+            _Sizes(),
+            _Speed(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._total: TaskID = self._progress.add_task("", total=None, visible=False)
+        self._files: dict[bytes, TaskID] = {}
+        self._current: TaskID | None = None
+        self._count = 0
+        self._expected = 0
+        self._size = 0
+        self._pending = 0
+        self._drawn = 0.0
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._flush()
+        self._progress.stop()
+
+    def totals(self, files: int, size: int) -> None:
+        self._expected += files
+        self._size += size
+        self._flush()
+
+    def started(self, name: bytes, size: int | None) -> None:
+        self._flush()
+        self._remove(name)  # it starts again, on a new connection
+        shown = shortened(paths.show(paths.name_of(name) or name), self._name_width)
+        self._current = self._progress.add_task(shown, total=size)
+        self._files[name] = self._current
+
+    def advanced(self, count: int) -> None:
+        self._pending += count
+        if time.monotonic() - self._drawn >= _EVERY_SECONDS:
+            self._flush()
+
+    def finished(self, result: Result) -> None:
+        self._count += 1
+        self._remove(result.source)
+        super().finished(result)
+
+    def _remove(self, name: bytes) -> None:
+        task = self._files.pop(name, None)
+        if task is None:
+            return
+        self._flush()
+        self._progress.remove_task(task)
+        if task == self._current:
+            self._current = None
+
+    def _flush(self) -> None:
+        self._drawn = time.monotonic()
+        several = self._expected > 1 or self._count + len(self._files) > 1
+        known = self._expected >= self._count
+        files = f"{self._count}/{self._expected}" if known else f"{self._count}"
+        self._progress.update(
+            self._total,
+            advance=self._pending,
+            total=self._size if known else None,
+            description=f"{files} files",
+            visible=several,
+        )
+        if self._current is not None:
+            self._progress.update(self._current, advance=self._pending)
+        self._pending = 0
+
+
+class _Sizes(ProgressColumn):
+    """Bytes done, and of how many."""
+
+    def render(self, task: Task) -> Text:
+        done = human(int(task.completed))
+        if task.total is None:
+            return Text(done, "progress.download")
+        return Text(f"{done}/{human(int(task.total))}", "progress.download")
+
+
+class _Speed(ProgressColumn):
+    """Bytes a second, over the last moments."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{human(int(speed))}/s", "progress.data.speed")

@@ -1,0 +1,401 @@
+"""Uploads: files and trees from here to the server.
+
+Lives here: reading, pipelining, resuming. Lives elsewhere: what all transfers share
+(transfers.py), what the server has already (index.py).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterable
+
+from ftpclient.connection import Call, Connection
+from ftpclient.index import RemoteIndex
+from ftpclient.reporting import Listener
+from ftpclient.transfers import (
+    KEEP_ALIVE_SECONDS,
+    RESUME_FROM,
+    SMALL,
+    Options,
+    Transfer,
+    list_pages,
+    same_time_and_size,
+)
+from ftpwire import beneath, digests, paths
+from ftpwire.errors import (
+    CommandError,
+    FtpError,
+    IsADirectory,
+    NotADirectory,
+    NotFound,
+    NotRegular,
+    SourceChanged,
+    from_oserror,
+)
+from ftpwire.messages import (
+    Entry,
+    Found,
+    List,
+    MakeDir,
+    MakeLink,
+    Put,
+    Ready,
+    Reply,
+    Request,
+    Sent,
+    SetAttributes,
+    Stat,
+)
+from ftpwire.paths import RemotePath
+from ftpwire.streams import ReadAhead
+
+_OPEN_SOURCE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+class _Change(Call):
+    """A directory, a link or attributes on their way to the server. Heard of if it fails."""
+
+    def __init__(self, transfer: Upload, source: bytes, target: bytes, count: bool) -> None:
+        super().__init__()
+        self._transfer = transfer
+        self._source = source
+        self._target = target
+        self._count = count
+
+    def on_done(self) -> None:
+        if self.error is not None or self._count:
+            self._transfer.end(self._source, self._target, 0, error=self.error)
+
+
+class _PutCall(Call):
+    """A file on its way to the server."""
+
+    def __init__(self, transfer: Upload, source: bytes, target: bytes) -> None:
+        super().__init__()
+        self._transfer = transfer
+        self._source = source
+        self._target = target
+        self.size = 0
+        self.digest: bytes | None = None
+        self.ready: Ready | None = None
+        self.failure: FtpError | None = None
+        """Why this side gave it up."""
+        self.superseded = False
+        """Another call has taken over the file: this one's end is nobody's business."""
+
+    def on_reply(self, reply: Reply) -> bool:
+        if isinstance(reply, Ready):
+            self.ready = reply
+            return False
+        return True
+
+    def on_done(self) -> None:
+        if self.superseded:
+            return
+        self._transfer.end(
+            self._source,
+            self._target,
+            self.size,
+            digest=self.digest,
+            error=self.failure or self.error,
+        )
+
+
+class Upload(Transfer):
+    """Files and trees from here to the server. ``add`` what to send, then ``finish``."""
+
+    def __init__(self, connection: Connection, options: Options, listener: Listener) -> None:
+        super().__init__(connection, options, listener)
+        self._index: RemoteIndex | None = None
+
+    def add(self, source: bytes, target: RemotePath) -> None:
+        """Send a local file, link or directory to exactly ``target``."""
+        try:
+            info = os.stat(source, follow_symlinks=self.options.copy_links)
+            if stat.S_ISDIR(info.st_mode) and self.options.recursive and self.options.resume:
+                self._index = self._look_up(target)
+            self._add(source, target, info, ())
+        except (OSError, CommandError) as error:
+            self._fail(source, target, error)
+        finally:
+            if self._index is not None:
+                self._index.close()
+                self._index = None
+
+    def _look_up(self, target: RemotePath) -> RemoteIndex | None:
+        """What an earlier try may have stored there already."""
+        entry = self._find(target)
+        if entry is None or entry.type != "dir":
+            return None
+        index = RemoteIndex(target)
+        try:
+            for page in list_pages(self.connection, List(target, recursive=True, digest=True)):
+                index.add(page)
+        except BaseException:
+            index.close()
+            raise
+        return index
+
+    def _find(self, path: RemotePath) -> Entry | None:
+        try:
+            reply = self.connection.ask(Stat(path, digest=True))
+        except (NotFound, NotADirectory):
+            return None
+        assert isinstance(reply, Found)
+        return reply.entry
+
+    def _fail(self, source: bytes, target: RemotePath, error: OSError | CommandError) -> None:
+        if isinstance(error, OSError):
+            error = from_oserror(error, paths.show(source))
+        self.end(source, target, 0, error=error, skipped=isinstance(error, NotRegular))
+
+    def _add(
+        self,
+        source: bytes,
+        target: RemotePath,
+        info: os.stat_result,
+        above: tuple[tuple[int, int], ...],
+    ) -> None:
+        kind = stat.S_IFMT(info.st_mode)
+        if kind == stat.S_IFREG:
+            self._put(source, target)
+        elif kind == stat.S_IFDIR:
+            self._add_directory(source, target, info, above)
+        elif kind == stat.S_IFLNK:
+            self._submit_change(
+                source,
+                target,
+                MakeLink(target, os.readlink(source), info.st_mtime_ns, self.options.overwrite),
+                count=True,
+            )
+        else:
+            raise NotRegular(f"{paths.show(source)}: not a regular file, directory or link")
+
+    def _add_directory(
+        self,
+        source: bytes,
+        target: RemotePath,
+        info: os.stat_result,
+        above: tuple[tuple[int, int], ...],
+    ) -> None:
+        if not self.options.recursive:
+            raise IsADirectory(f"{paths.show(source)}: a directory (use -r)")
+        identity = (info.st_dev, info.st_ino)
+        if identity in above:
+            raise CommandError(f"{paths.show(source)}: the link leads into its own parents")
+        mode = stat.S_IMODE(info.st_mode) & 0o777
+        # what is inside comes next, so it must be possible to write; its own mode comes last
+        self._submit_change(source, target, MakeDir(target, mode | 0o700, parents=True))
+        follow = self.options.copy_links
+        with os.scandir(source) as entries:
+            for entry in entries:
+                below = paths.child(target, entry.name)
+                try:
+                    self._add(
+                        entry.path, below, entry.stat(follow_symlinks=follow), (*above, identity)
+                    )
+                except (OSError, CommandError) as error:
+                    self._fail(entry.path, below, error)
+        self._submit_change(source, target, SetAttributes(target, mode, info.st_mtime_ns))
+
+    def _submit_change(
+        self, source: bytes, target: bytes, request: Request, *, count: bool = False
+    ) -> None:
+        self.connection.submit(_Change(self, source, target, count), request)
+
+    def _put(self, source: bytes, target: RemotePath) -> None:
+        fd = os.open(source, _OPEN_SOURCE)
+        try:
+            info = beneath.regular(fd)
+            if info.st_size <= SMALL:
+                self._put_small(source, target, fd, info)
+            elif not self._is_there(source, target, fd, info):
+                self._put_large(source, target, fd, info, resume=self.options.resume)
+        finally:
+            os.close(fd)
+
+    def _put_small(self, source: bytes, target: RemotePath, fd: int, info: os.stat_result) -> None:
+        data = os.read(fd, info.st_size + 1) if info.st_size else b""
+        size = len(data)
+        if size != info.st_size:
+            raise SourceChanged(f"{paths.show(source)}: changed while it was read")
+        digest = digests.digest(data)
+        self.listener.advanced(size)
+        if self._index is not None and self._index.has(target, info, digest):
+            self.end(source, target, size, digest=digest, unchanged=True)
+            return
+        call = _PutCall(self, source, target)
+        call.size = size
+        call.digest = digest
+        self.connection.submit(call, self._request(target, info), size)
+        if size:
+            self.connection.send_data(call, data)
+        self.connection.send_end(call, Sent(size, digest))
+
+    def _is_there(self, source: bytes, target: RemotePath, fd: int, info: os.stat_result) -> bool:
+        """Whether the server has the same bytes at the target already, from an earlier try."""
+        if not self.options.resume:
+            return False
+        if self._index is not None:
+            entry = self._index.get(target)
+        else:
+            entry = self._find(target) if info.st_size > RESUME_FROM else None
+        if (
+            entry is None
+            or entry.digest is None
+            or entry.mode != info.st_mode & 0o777
+            or not same_time_and_size(info, entry.size, entry.mtime_ns)
+            or self.hash_local(fd, info.st_size) != entry.digest
+        ):
+            return False
+        self.listener.advanced(info.st_size)
+        self.end(source, target, info.st_size, digest=entry.digest, unchanged=True)
+        return True
+
+    def _request(
+        self, target: RemotePath, info: os.stat_result, *, ask: bool = False, resume: bool = True
+    ) -> Put:
+        return Put(
+            target,
+            info.st_size,
+            info.st_mode & 0o777,
+            info.st_mtime_ns,
+            self.options.overwrite,
+            ask,
+            secrets.token_bytes(16) if ask else None,
+            resume,
+        )
+
+    def _put_large(
+        self,
+        source: bytes,
+        target: RemotePath,
+        fd: int,
+        info: os.stat_result,
+        *,
+        resume: bool,
+    ) -> None:
+        ask = info.st_size > RESUME_FROM
+        call = _PutCall(self, source, target)
+        call.size = info.st_size
+        self.connection.submit(call, self._request(target, info, ask=ask, resume=resume))
+        if ask and not self._is_ready(call):
+            return
+        self.listener.started(source, info.st_size)
+        hasher = digests.new()
+        offset = call.ready.offset if call.ready is not None else 0
+        try:
+            if offset and not self._agrees(call, fd, hasher):
+                self._supersede(call)
+                self._put_large(source, target, fd, info, resume=False)
+                return
+            self.listener.advanced(offset)
+            left = info.st_size - offset
+            with ReadAhead(fd, left, offset=offset, hasher=hasher) as pieces:
+                if not self._send_pieces(call, pieces):
+                    return
+            now = os.fstat(fd)
+            if pieces.size != left or now.st_mtime_ns != info.st_mtime_ns:
+                raise SourceChanged(f"{paths.show(source)}: changed while it was sent")
+        except (OSError, CommandError) as error:
+            self._give_up(call, source, error)
+            return
+        call.digest = pieces.digest()
+        self.connection.send_end(call, Sent(info.st_size, call.digest))
+
+    def _agrees(self, call: _PutCall, fd: int, hasher: digests.new) -> bool:
+        """Whether what the server has is what the source begins with; it is hashed on the way."""
+        assert call.ready is not None
+        offset = call.ready.offset
+        if offset > call.size:
+            return False
+        self.hash_into(hasher, fd, offset, lambda: self.connection.keep_alive(call))
+        return hasher.digest() == call.ready.digest
+
+    def _supersede(self, call: _PutCall) -> None:
+        call.superseded = True
+        self.connection.send_cancel(call)
+        self.connection.wait_for(call)
+
+    def _give_up(self, call: _PutCall, source: bytes, error: OSError | CommandError) -> None:
+        """The source failed in the middle: have the server drop what it got."""
+        if isinstance(error, OSError):
+            error = from_oserror(error, paths.show(source))
+        call.failure = error
+        self.connection.send_cancel(call)
+        self.connection.wait_for(call)
+
+    def _is_ready(self, call: _PutCall) -> bool:
+        """Wait for the server to say that the bytes may come."""
+        while call.ready is None and not call.done:
+            self.connection.pump()
+        if call.done and call.ready is None:
+            self.connection.send_cancel(call)  # closes what the refused request has opened
+            return False
+        return True
+
+    def _send_pieces(self, call: _PutCall, pieces: Iterable[memoryview]) -> bool:
+        """Send a file's bytes; False when the server has refused them meanwhile."""
+        for piece in pieces:
+            self.connection.send_data(call, piece)
+            self.listener.advanced(len(piece))
+            if call.done:
+                self.connection.send_cancel(call)
+                return False
+        return True
+
+    def add_stream(self, fd: int, target: RemotePath) -> None:
+        """Send what can be read from a pipe or terminal until its end."""
+        call = _PutCall(self, b"-", target)
+        request = Put(target, None, overwrite=self.options.overwrite, ask=True)
+        self.connection.submit(call, request)
+        if not self._is_ready(call):
+            return
+        self.listener.started(b"-", None)
+        said = time.monotonic()
+
+        def while_waiting() -> None:
+            nonlocal said
+            self.connection.check()
+            if time.monotonic() - said > KEEP_ALIVE_SECONDS:
+                said = time.monotonic()
+                self.connection.keep_alive(call)
+
+        try:
+            with ReadAhead(fd, None, while_waiting=while_waiting) as pieces:
+                if not self._send_pieces(call, pieces):
+                    return
+        except OSError as error:
+            self._give_up(call, b"-", error)
+            return
+        call.size = pieces.size
+        call.digest = pieces.digest()
+        self.connection.send_end(call, Sent(call.size, call.digest))
+
+
+def measure(sources: Iterable[bytes], options: Options) -> tuple[int, int]:
+    """Count the files and bytes that an upload of ``sources`` will send, for progress only."""
+    files = size = 0
+    for source in sources:
+        todo = [source]
+        while todo:
+            path = todo.pop()
+            try:
+                info = os.stat(path, follow_symlinks=options.copy_links)
+                if stat.S_ISDIR(info.st_mode) and options.recursive and len(todo) < 10_000:
+                    with os.scandir(path) as entries:
+                        for entry in entries:
+                            if entry.is_dir(follow_symlinks=False):
+                                todo.append(entry.path)
+                            elif entry.is_file(follow_symlinks=options.copy_links):
+                                files += 1
+                                size += entry.stat(follow_symlinks=options.copy_links).st_size
+                elif stat.S_ISREG(info.st_mode):
+                    files += 1
+                    size += info.st_size
+            except OSError:
+                continue  # the transfer itself will tell
+    return files, size
