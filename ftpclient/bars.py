@@ -86,7 +86,8 @@ class Bars(Printer):
     def started(self, name: bytes, size: int | None) -> None:
         self._flush()
         self._remove(name)  # it starts again, on a new connection
-        shown = shortened(paths.show(paths.name_of(name) or name), self._name_width)
+        shown = "input" if name == b"-" else paths.show(paths.name_of(name) or name)
+        shown = shortened(shown, self._name_width)
         self._current = self._progress.add_task(shown, total=size)
         self._files[name] = self._current
 

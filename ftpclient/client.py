@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 AnyPath = str | bytes
 Password = str | Callable[[], str] | None
 
+_LONG_PASSWORD = 6
+"""Characters that make it unlikely to be part of a word by chance."""
+
 _MAGIC = re.compile(rb"[*?\[]")
 
 
@@ -155,12 +158,14 @@ class Client:
             self._connection.take_unasked()
 
     def holds_password(self, text: str) -> bool:
-        """Whether the password is part of a text, which must not be kept anywhere then."""
-        return (
-            isinstance(self._password, str)
-            and 0 < len(self._password) <= len(text)
-            and (self._password in text)
-        )
+        """Whether the password is part of a text, which must not be kept anywhere then.
+
+        A short one may be part of any word: then only whole words count.
+        """
+        secret = self._password
+        if not isinstance(secret, str) or not secret:
+            return False
+        return secret in (text if len(secret) >= _LONG_PASSWORD else text.split())
 
     def __enter__(self) -> Self:
         self.connect()

@@ -191,7 +191,8 @@ class _Download(GetCall):
         if size != self.info.size or self.ending.digest not in (None, digest):
             raise VerificationFailed(
                 f"{paths.show(self._source)}: what arrived is not what the server sent "
-                f"({size} of {self.info.size} bytes): damaged on the way"
+                f"({size} of {self.info.size} bytes): damaged on the way, or on its disk "
+                "(`ftpd scrub` there tells)"
             )
 
     def _give_up_rest(self) -> None:

@@ -45,9 +45,13 @@ class Printer(Listener):
 
 
 @contextmanager
-def listening(app: App) -> Iterator[Listener]:
-    """The listener that suits where the output goes."""
-    if app.quiet or app.as_json or not sys.stderr.isatty():
+def listening(app: App, *, typed: bool = False) -> Iterator[Listener]:
+    """The listener that suits where the output goes.
+
+    Args:
+        typed: The terminal is busy: what is sent is being typed there.
+    """
+    if app.quiet or app.as_json or typed or not sys.stderr.isatty():
         yield Printer(app)
         return
     from ftpclient.bars import Bars

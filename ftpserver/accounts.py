@@ -115,7 +115,7 @@ class Accounts:
             if home is None and self._find(name) is not None:
                 raise AlreadyExists(f"{name}: there is an account of that name")
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if home is None and any(os.scandir(directory)):
+            if home is None and os.listdir(directory):
                 raise BadAccount(
                     f"{directory}: exists and has contents: "
                     f"give --home {directory} to hand them to {name}"
@@ -125,6 +125,8 @@ class Accounts:
         return directory
 
     def _find(self, name: str) -> Row[tuple[object, ...]] | None:
+        if not _NAME.fullmatch(name):
+            return None  # nobody is called so, and some of it is no text that a database takes
         with self._reading.connect() as connection:
             return connection.execute(select(account).where(account.c.name == name)).first()
 

@@ -89,7 +89,7 @@ def put_command(
             raise UsageError("put - needs the name of the file to write")
         if app.shell.batch:
             raise UsageError("put - can't be used here: standard input has the commands")
-        with listening(app) as listener:
+        with listening(app, typed=sys.stdin.isatty()) as listener:
             summary = app.client.put_stream(0, target, overwrite=overwrite, listener=listener)
         _finish(app, summary)
         return

@@ -1,0 +1,138 @@
+"""Walking a home whole, however deep it is, for whoever counts or checks what is in it.
+
+Lives here: the walk, with few descriptors and no recursion.
+Lives elsewhere: listings for clients, which they see in another order (homes.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from ftpwire import paths
+from ftpwire.beneath import OPEN_DIRECTORY
+
+_OPEN_BELOW = OPEN_DIRECTORY | os.O_NOFOLLOW
+
+_Identity = tuple[int, int]
+
+
+class Found(NamedTuple):
+    """Something in a home: its path from there, the directory it is in (open), its entry."""
+
+    path: bytes
+    directory: int
+    name: bytes
+    entry: os.DirEntry[str]
+
+
+class _Level:
+    """A directory on the way down: its path and identity, and what is still to do in it."""
+
+    __slots__ = ("below", "identity", "name", "path")
+
+    def __init__(self, path: bytes, name: bytes, fd: int) -> None:
+        self.path = path
+        self.name = name
+        self.identity = _identity(fd)
+        self.below: list[bytes] = []
+
+
+def walk(
+    home: int, on_problem: Callable[[bytes, OSError], None] | None = None
+) -> Iterator[Found]:
+    """Everything below a home, staging left out; no link is followed.
+
+    One directory is open at a time. What is moved or removed meanwhile may be missed.
+
+    Args:
+        home: The home's descriptor; it stays open.
+        on_problem: Hears of directories that can't be read; without it, that is raised.
+    """
+    fd = os.open(b".", OPEN_DIRECTORY, dir_fd=home)
+    try:
+        levels = [_Level(b"", b"", fd)]
+        yield from _entries(levels[0], fd, on_problem)
+        while levels:
+            level = levels[-1]
+            if level.below:
+                name = level.below.pop()
+                path = level.path + b"/" + name if level.path else name
+                try:
+                    child = os.open(name, _OPEN_BELOW, dir_fd=fd)
+                except OSError as error:
+                    _tell(on_problem, path, error)
+                    continue
+                os.close(fd)
+                fd = child
+                levels.append(_Level(path, name, fd))
+                yield from _entries(levels[-1], fd, on_problem)
+                continue
+            levels.pop()
+            if levels:
+                above = _up(home, fd, levels)
+                os.close(fd)
+                fd = above
+    finally:
+        os.close(fd)
+
+
+def _entries(
+    level: _Level, fd: int, on_problem: Callable[[bytes, OSError], None] | None
+) -> Iterator[Found]:
+    prefix = level.path + b"/" if level.path else b""
+    try:
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                name = os.fsencode(entry.name)
+                if not prefix and name == paths.STAGING:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    level.below.append(name)
+                yield Found(prefix + name, fd, name, entry)
+    except OSError as error:
+        _tell(on_problem, level.path, error)
+
+
+def _tell(
+    on_problem: Callable[[bytes, OSError], None] | None, path: bytes, error: OSError
+) -> None:
+    if isinstance(error, FileNotFoundError):
+        return  # removed meanwhile
+    if on_problem is None:
+        raise error
+    on_problem(path, error)
+
+
+def _up(home: int, fd: int, levels: list[_Level]) -> int:
+    """Open the directory of the last level, coming from one in it.
+
+    When it was moved meanwhile it is looked for from the top; what isn't found is given up.
+    """
+    try:
+        above = os.open(b"..", OPEN_DIRECTORY, dir_fd=fd)
+        if _identity(above) == levels[-1].identity:
+            return above
+        os.close(above)
+    except OSError:
+        pass
+    above = os.open(b".", OPEN_DIRECTORY, dir_fd=home)
+    for count, level in enumerate(levels[1:], 1):
+        try:
+            child = os.open(level.name, _OPEN_BELOW, dir_fd=above)
+        except OSError:
+            del levels[count:]
+            break
+        os.close(above)
+        above = child
+        if _identity(child) != level.identity:
+            del levels[count + 1 :]
+            level.below.clear()
+            break
+    return above
+
+
+def _identity(fd: int) -> _Identity:
+    info = os.fstat(fd)
+    return info.st_dev, info.st_ino
