@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import queue
+import select
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -173,6 +174,7 @@ class ReadAhead:
         self._free: queue.SimpleQueue[bytearray | None] = queue.SimpleQueue()
         self._full: queue.SimpleQueue[_Filled | Exception | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._left = False
 
     def __iter__(self) -> Iterator[memoryview]:
         if self._wanted is not None and self._wanted <= THREAD_FROM:
@@ -214,9 +216,9 @@ class ReadAhead:
         trace: TracebackType | None,
     ) -> None:
         if self._thread is not None:
+            self._left = True
             self._free.put(None)
-            if self._wanted is not None:  # a read of a silent pipe may never return
-                self._thread.join()
+            self._thread.join()
             self._thread = None
 
     def _read_here(self) -> Iterator[memoryview]:
@@ -246,12 +248,23 @@ class ReadAhead:
     def _fill(self, buffer: bytearray, done: int) -> int:
         """Read the next piece into ``buffer``; 0 at the end."""
         if self._wanted is None:
-            return os.readv(self._fd, [buffer])
+            return os.readv(self._fd, [buffer]) if self._has_more() else 0
         left = self._wanted - done
         if not left:
             return 0
         with memoryview(buffer) as view:
             return os.preadv(self._fd, [view[: min(left, len(view))]], self._offset + done)
+
+    def _has_more(self) -> bool:
+        """Wait for a pipe or terminal; False when its owner has left meanwhile.
+
+        A read that still waited then would take what is meant for somebody else.
+        """
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        while not self._left and not poll.poll(_WAIT_SECONDS * 1000):
+            pass
+        return not self._left
 
 
 def write_all(fd: int, data: memoryview | bytes | bytearray) -> None:

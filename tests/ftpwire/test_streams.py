@@ -470,7 +470,7 @@ def test_while_a_pipe_is_silent_the_owner_has_its_turn(pipe, monkeypatch):
 
 
 def test_a_silent_pipe_can_be_left(pipe, monkeypatch):
-    """As Ctrl-C does: the read itself may never return, and nobody waits for it."""
+    """As Ctrl-C does. What comes later is for whoever reads next: the shell's next line."""
     monkeypatch.setattr(streams, "_WAIT_SECONDS", 0.001)
 
     def interrupt() -> None:
@@ -479,6 +479,8 @@ def test_a_silent_pipe_can_be_left(pipe, monkeypatch):
     with ReadAhead(pipe.reader, None, while_waiting=interrupt) as source:
         with pytest.raises(KeyboardInterrupt):
             collect(source)
+    os.write(pipe.writer, b"the next line")
+    assert os.read(pipe.reader, 100) == b"the next line"
 
 
 def test_from_one_file_to_another(noise, tmp_path):
