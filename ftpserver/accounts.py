@@ -206,11 +206,12 @@ def hash_password(password: str) -> str:
 
 
 def _verify(stored: str, password: str) -> bool:
-    if len(password.encode("utf-8", "surrogatepass")) > MAX_PASSWORD:
-        password = ""
+    given = password.encode("utf-8", "surrogatepass")
+    if len(given) > MAX_PASSWORD:
+        given = b""
     with _hashing:
         try:
-            return _hasher.verify(stored, password)
+            return _hasher.verify(stored, given)
         except (VerificationError, InvalidHashError):
             return False
 

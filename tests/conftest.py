@@ -1,0 +1,252 @@
+"""What tests share: servers in this process, clients, bare peers, a canary, and clean leaving."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import stat
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from argon2 import PasswordHasher
+from hypothesis import settings
+
+from tests.peer import FakeServer, Peer
+
+# Slow examples are no failures, and no example is kept from one run to the next.
+settings.register_profile("tests", deadline=None, database=None)
+settings.load_profile("tests")
+
+DESCRIPTORS = Path("/proc/self/fd")
+
+
+def open_descriptors() -> dict[str, str]:
+    """What is open, and what it is."""
+    found = {}
+    for name in os.listdir(DESCRIPTORS) if DESCRIPTORS.exists() else ():
+        try:
+            found[name] = os.readlink(DESCRIPTORS / name)
+        except FileNotFoundError:
+            continue  # the listing's own
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Every test ends with the threads and descriptors that it began with."""
+    descriptors, threads = open_descriptors(), set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(timeout=10)
+        assert not thread.is_alive(), f"{thread.name} outlived its test"
+    left = open_descriptors()
+    if len(left) > len(descriptors):
+        gc.collect()  # what only a cycle holds is nobody's
+        left = open_descriptors()
+    new = {fd: what for fd, what in left.items() if descriptors.get(fd) != what}
+    assert len(left) <= len(descriptors), f"descriptors left open: {new}"
+
+
+@pytest.fixture(autouse=True)
+def own_environment(request, monkeypatch) -> None:
+    """Nothing of the caller's own set-up counts, and nothing of it is written to."""
+    for name in list(os.environ):
+        if name.startswith(("FTP_", "FTPD_", "XDG_")):
+            monkeypatch.delenv(name)
+    if "tmp_path" in request.fixturenames:
+        home = request.getfixturevalue("tmp_path") / "user"
+        monkeypatch.setenv("HOME", str(home))
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+
+
+# servers and their peers -------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick_passwords(monkeypatch) -> None:
+    """Hash passwords in no time: what that costs is none of most tests' business."""
+    from ftpserver import accounts
+
+    monkeypatch.setattr(accounts, "_hasher", PasswordHasher(1, 8, 1))
+
+
+@pytest.fixture
+def start_server(tmp_path, monkeypatch, quick_passwords):
+    """Starts servers in this process: by default plain, on tmp_path/root, with alice."""
+    from ftpserver import server as module
+    from ftpserver.config import Settings
+    from ftpserver.server import FtpServer
+
+    monkeypatch.setattr(module, "_POLL", 0.01)
+    with ExitStack() as stack:
+
+        def start(*, quota: int | None = None, **options) -> FtpServer:
+            values = {
+                "root": tmp_path / "root",
+                "host": "127.0.0.1",
+                "port": 0,
+                "plaintext": True,
+                "grace": 10.0,
+            }
+            server = stack.enter_context(FtpServer(Settings(**values | options)))
+            if not len(server.accounts):
+                server.accounts.add("alice", "secret", quota=quota)
+            stack.enter_context(server.running())
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def server(start_server):
+    """A running server, without TLS."""
+    return start_server()
+
+
+@pytest.fixture
+def home(server) -> Path:
+    """Alice's home."""
+    return server.settings.root / "alice"
+
+
+@pytest.fixture
+def dial() -> Iterator[Callable[..., Peer]]:
+    """Connects bare peers to a server; they are closed before it stops."""
+    with ExitStack() as stack:
+
+        def connect(server, *, logged_in: bool = True, **options) -> Peer:
+            peer = stack.enter_context(Peer.connect(server.server_address[:2], **options))
+            if logged_in:
+                peer.log_in()
+            return peer
+
+        yield connect
+
+
+@pytest.fixture
+def connect(tmp_path) -> Iterator[Callable]:
+    """Connects clients, to a server or a fake one; they are closed before it stops."""
+    from ftpclient.addresses import ServerAddress
+    from ftpclient.client import Client
+    from ftpclient.trust import KnownHosts
+
+    with ExitStack() as stack:
+
+        def make(server, user: str = "alice", password: str = "secret", **options) -> Client:
+            if isinstance(server, FakeServer):
+                address, plain = server.address, True
+            else:
+                host, port = server.server_address[:2]
+                address = ServerAddress(host, port, user)
+                plain = server.settings.plaintext
+            values = {
+                "password": password,
+                "plaintext": plain,
+                "accept_new": True,
+                "known_hosts": KnownHosts(tmp_path / "known_hosts"),
+            }
+            client = Client(address, **values | options)
+            stack.callback(client.close)
+            client.connect()
+            return client
+
+        yield make
+
+
+@pytest.fixture
+def client(server, connect):
+    """A client of the server, logged in as alice."""
+    return connect(server)
+
+
+@pytest.fixture
+def fake(dial) -> Iterator[Callable[..., FakeServer]]:
+    """Starts servers that follow a script; see FakeServer."""
+    with ExitStack() as stack:
+        yield lambda script, **options: stack.enter_context(FakeServer(script, **options))
+
+
+# the canary --------------------------------------------------------------------------------
+
+
+def state_of_tree(directory: Path) -> dict[str, tuple]:
+    """All that can be told of a tree without reading a file: reading one shows in its atime."""
+    found = {}
+    for path in (directory, *sorted(directory.rglob("*"))):
+        info = path.lstat()
+        found[str(path.relative_to(directory))] = (
+            info.st_ino,
+            info.st_mode,
+            info.st_nlink,
+            info.st_size,
+            info.st_mtime_ns,
+            info.st_ctime_ns,
+            info.st_atime_ns if stat.S_ISREG(info.st_mode) else None,
+        )
+    return found
+
+
+@contextmanager
+def unharmed(directory: Path) -> Iterator[Path]:
+    """Nothing below the directory may be read, made, changed or removed meanwhile."""
+    (directory / "inside").mkdir(parents=True)
+    (directory / "secret").write_bytes(b"not yours")
+    (directory / "inside" / "deeper").write_bytes(b"not yours either")
+    for path in (directory / "secret", directory / "inside" / "deeper"):
+        os.utime(path, ns=(0, 10**18))  # so old that any read would show
+    before = state_of_tree(directory)
+    yield directory
+    assert state_of_tree(directory) == before
+
+
+@pytest.fixture
+def canary(tmp_path) -> Iterator[Path]:
+    """A tree beside the homes and the destinations. No test's deeds may reach it."""
+    with unharmed(tmp_path / "canary") as directory:
+        yield directory
+
+
+# privileges --------------------------------------------------------------------------------
+
+_CAPABILITY_VERSION = 0x20080522
+_DAC_OVERRIDE, _DAC_READ_SEARCH, _FOWNER = 1, 2, 3
+
+
+class _Capabilities(ctypes.Structure):
+    _fields_ = (
+        ("effective", ctypes.c_uint32),
+        ("permitted", ctypes.c_uint32),
+        ("inheritable", ctypes.c_uint32),
+    )
+
+
+@contextmanager
+def as_plain_user() -> Iterator[None]:
+    """Have this thread, and those it starts, pass no permission check that a user wouldn't."""
+    if os.geteuid() != 0:
+        yield
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION, 0))
+    data = (_Capabilities * 2)()
+    assert libc.capget(header, data) == 0, os.strerror(ctypes.get_errno())
+    before = data[0].effective
+    data[0].effective = before & ~(1 << _DAC_OVERRIDE | 1 << _DAC_READ_SEARCH | 1 << _FOWNER)
+    assert libc.capset(header, data) == 0, os.strerror(ctypes.get_errno())
+    try:
+        yield
+    finally:
+        data[0].effective = before
+        assert libc.capset(header, data) == 0, os.strerror(ctypes.get_errno())
+
+
+@pytest.fixture
+def plain_user() -> Iterator[None]:
+    """Root passes permission checks and hides bugs: do without, in this test."""
+    with as_plain_user():
+        yield
