@@ -11,6 +11,7 @@ is. One session writes to it at a time: it holds a flock on the file.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from ftpserver.homes import MODE_BITS, Home, Parts, keep_digest
 from ftpwire import digests
 from ftpwire.digests import StoredDigest
-from ftpwire.errors import Busy, VerificationFailed
+from ftpwire.errors import Busy, SourceChanged, VerificationFailed
 from ftpwire.messages import Put, Sent
 from ftpwire.streams import BUFFER_SIZE, WriteBehind
 
@@ -33,6 +34,10 @@ PIECE = 16 * 1024 * 1024
 KEPT_PREFIX = b"u-"
 _CHECKPOINT_SUFFIX = b".ck"
 _TAKE_OVER_SECONDS = 5.0
+
+_CANT_COPY = frozenset(
+    {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
+)
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _OPEN_OR_CREATE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -95,6 +100,32 @@ class Staging:
         digest = self.sink.finish()
         verify(self._request, self.total, digest, sent)
         dress(self.fd, self._request, self.total, digest)
+
+    def copy(self, source: int, size: int, digest: bytes, tick: Callable[[int], None]) -> bool:
+        """Take the bytes of another file without reading them (copy_file_range, a reflink where
+        the file system has them), and its digest along; False where that can't be done.
+
+        Args:
+            tick: Told the bytes of each step.
+
+        Raises:
+            SourceChanged: The source became shorter.
+        """
+        done = 0
+        while done < size:
+            try:
+                count = os.copy_file_range(source, self.fd, min(size - done, PIECE), done, done)
+            except OSError as error:
+                if not done and error.errno in _CANT_COPY:
+                    return False
+                raise
+            if not count:
+                raise SourceChanged("changed while it was copied")
+            done += count
+            tick(count)
+        self.offset = size
+        dress(self.fd, self._request, size, digest)
+        return True
 
     def drop(self) -> None:
         """Remove it."""

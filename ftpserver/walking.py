@@ -39,9 +39,7 @@ class _Level:
         self.below: list[bytes] = []
 
 
-def walk(
-    home: int, on_problem: Callable[[bytes, OSError], None] | None = None
-) -> Iterator[Found]:
+def walk(home: int, on_problem: Callable[[bytes, OSError], None] | None = None) -> Iterator[Found]:
     """Everything below a home, staging left out; no link is followed.
 
     One directory is open at a time. What is moved or removed meanwhile may be missed.
@@ -95,9 +93,7 @@ def _entries(
         _tell(on_problem, level.path, error)
 
 
-def _tell(
-    on_problem: Callable[[bytes, OSError], None] | None, path: bytes, error: OSError
-) -> None:
+def _tell(on_problem: Callable[[bytes, OSError], None] | None, path: bytes, error: OSError) -> None:
     if isinstance(error, FileNotFoundError):
         return  # removed meanwhile
     if on_problem is None:

@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ftpserver.homes import MODE_BITS
+from ftpserver.homes import MODE_BITS, fresh_digest
+from ftpserver.uploads import Receiving
 from ftpwire import paths
 from ftpwire.errors import (
     CommandError,
@@ -180,16 +181,27 @@ class _Copying:
                 info.st_mtime_ns,
                 overwrite,
             )
-            with uploads.receiving(0, put) as receiving, ReadAhead(fd, info.st_size) as pieces:
-                for piece in pieces:
-                    receiving.staging.sink.write(piece)
-                    self._session.progressed(len(piece))
-                    self._tick()
-                receiving.finish(Sent(info.st_size, pieces.digest()))
+            with uploads.receiving(0, put) as receiving:
+                self._fill(receiving, fd, info)
         finally:
             os.close(fd)
         self._files += 1
         self._size += info.st_size
+
+    def _fill(self, receiving: Receiving, fd: int, info: os.stat_result) -> None:
+        """Copy the bytes; they are read only where no digest is kept that could go along."""
+        digest = fresh_digest(fd, info)
+        if digest is not None and receiving.copy(fd, info.st_size, digest, self._copied):
+            return
+        with ReadAhead(fd, info.st_size) as pieces:
+            for piece in pieces:
+                receiving.staging.sink.write(piece)
+                self._copied(len(piece))
+            receiving.finish(Sent(info.st_size, pieces.digest()))
+
+    def _copied(self, count: int) -> None:
+        self._session.progressed(count)
+        self._tick()
 
     def _commit(self, path: bytes) -> None:
         for _, outcome in self._session.uploads.commit():
