@@ -405,12 +405,16 @@ class Client:
         copy_links: bool = False,
         overwrite: messages.Overwrite = "always",
         resume: bool = True,
+        atomic: bool = False,
         listener: Listener | None = None,
     ) -> Summary:
         """Upload files, links and trees, into ``target`` or as it (the rules of cp).
 
         Failures of single files are in the summary, and told to the listener. What an earlier
         try has stored, and the server still has, is compared by digest and not sent again.
+        With ``atomic`` a directory appears at its target all at once, in the place of what is
+        there, once all of it is on the server; or not at all, when any of it failed. Its
+        target is that name exactly, unless it ends with a slash.
 
         Raises:
             ConnectionLost, Interrupted, NotADirectory
@@ -419,13 +423,15 @@ class Client:
         from ftpclient.uploading import Upload, measure
 
         listener = listener or Listener()
-        options = Options(recursive, copy_links, overwrite, resume)
+        options = Options(recursive, copy_links, overwrite, resume and not atomic)
         local = [os.fsencode(source) for source in sources]
         if listener.wants_totals:
             listener.totals(*measure(local, options))
         into = self.make_target(target, several=len(local) > 1)
+        if atomic:  # what is there is to be replaced, not added to
+            into = os.fsencode(target).endswith(b"/")
         note = None
-        if len(local) == 1 and recursive and os.path.isdir(local[0]):
+        if len(local) == 1 and recursive and os.path.isdir(local[0]) and not atomic:
             absolute = os.path.abspath(local[0])
             note = Unfinished("put", str(self.address), absolute, self.resolve(target))
             into = note_target(note, into=into)
@@ -436,7 +442,14 @@ class Client:
             for source, path in placed:
                 upload.add(source, path)
 
-        return self._persist(upload, add_all, note)
+        def replace_all() -> None:
+            upload.start_over()
+            upload.connection.ask(messages.BeginTree(placed[0][1]))
+            add_all()
+            upload.connection.wait_for_all()
+            upload.connection.ask(messages.EndTree(commit=not upload.summary.failed))
+
+        return self._persist(upload, replace_all if atomic else add_all, note)
 
     def _persist(
         self, transfer: Transfer, add_all: Callable[[], None], note: Unfinished | None = None

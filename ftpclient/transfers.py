@@ -90,6 +90,12 @@ class Transfer:
         self.connection = connection
         self._again = True
 
+    def start_over(self) -> None:
+        """Forget what was done: all of it is to be done (again)."""
+        self.summary = Summary()
+        self._lost.clear()
+        self._again = False
+
     def end(
         self,
         source: bytes,

@@ -146,7 +146,7 @@ class Commit:
         self.change -= self._home.drop_staged(staged)
 
     def make_dir(self, request: MakeDir) -> None:
-        parts = paths.split(request.path)
+        parts = self._home.place_of(paths.split(request.path))
         if not parts:
             if request.parents:
                 return
@@ -185,7 +185,7 @@ class Commit:
             raise NotADirectory("a file is there")
 
     def make_link(self, request: MakeLink) -> None:
-        parts = target_of(request.path)
+        parts = self._home.place_of(target_of(request.path))
         if paths.STAGING in request.target.split(b"/"):
             raise InvalidPath("a link may not lead to the reserved name")
         if b"\0" in request.target:
@@ -206,7 +206,7 @@ class Commit:
             raise
 
     def set_attributes(self, request: SetAttributes) -> None:
-        parts = paths.split(request.path)
+        parts = self._home.place_of(paths.split(request.path))
         fd = self._home.tree.open(parts, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         try:
             info = os.fstat(fd)

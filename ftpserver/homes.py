@@ -75,6 +75,7 @@ class Home:
     ) -> None:
         self.durable = durable
         self._incarnation = incarnation
+        self._redirected: tuple[Parts, bytes] | None = None
         self.fd = os.open(directory, OPEN_DIRECTORY)
         try:
             self.tree = Tree(self.fd, follow=True)
@@ -100,6 +101,18 @@ class Home:
         """Give the descriptors back."""
         for fd in (self._lock_fd, self.staging_fd, self.fd):
             os.close(fd)
+
+    def redirect(self, target: Parts | None, staged: bytes) -> None:
+        """Have changes at or below ``target`` go to a directory in staging; None ends that."""
+        self._redirected = None if target is None else (target, staged)
+
+    def place_of(self, parts: Parts) -> Parts:
+        """Where a change at ``parts`` goes: there, unless a tree is on its way to that place."""
+        if self._redirected is not None:
+            target, staged = self._redirected
+            if parts[: len(target)] == target:
+                return (paths.STAGING, staged, *parts[len(target) :])
+        return parts
 
     # the lock ----------------------------------------------------------------------------
 
@@ -326,19 +339,18 @@ class Home:
         self._count(self.fd, tally, top=True)
         return tally.size
 
-    def _count(self, fd: int, tally: Tally, *, top: bool = False) -> None:
+    def _count(self, fd: int, tally: Tally, *, top: bool = False, staging: bool = False) -> None:
         with os.scandir(fd) as entries:
             for entry in entries:
                 name = os.fsencode(entry.name)
-                if top and name == paths.STAGING:
-                    continue
                 if entry.is_dir(follow_symlinks=False):
                     child = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
                     try:
-                        self._count(child, tally)
+                        # of staging, only trees on their way count: files there are held
+                        self._count(child, tally, staging=top and name == paths.STAGING)
                     finally:
                         os.close(child)
-                elif entry.is_file(follow_symlinks=False):
+                elif entry.is_file(follow_symlinks=False) and not staging:
                     tally.size += entry.stat(follow_symlinks=False).st_size
 
     def clean_staging(self, in_use: Callable[[bytes], bool]) -> None:

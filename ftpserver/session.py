@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, cast
 from ftpserver.accounts import Account
 from ftpserver.commands import COMMANDS, Command
 from ftpserver.homes import Home
+from ftpserver.trees import AtomicTree
 from ftpserver.uploads import Uploads
 from ftpwire import SOFTWARE, frames, messages, paths
 from ftpwire.channel import Channel
@@ -67,6 +68,7 @@ class Session(StreamRequestHandler):
     Attributes:
         account: Who is logged in; None before.
         request_id: The request being handled.
+        tree: The atomic tree that is under way.
     """
 
     disable_nagle_algorithm = True
@@ -75,6 +77,7 @@ class Session(StreamRequestHandler):
 
     account: Account | None = None
     request_id = 0
+    tree: AtomicTree | None = None
     _closing = False
     _failures = 0
     _since_look = 0
@@ -277,6 +280,8 @@ class Session(StreamRequestHandler):
         try:
             if self._uploads is not None:
                 self._uploads.abandon()
+            if self.tree is not None:
+                self.tree.abort(lambda: None)
         except Exception:
             logger.exception("%s: uploads could not be cleaned up", self)
         if self._home is not None:

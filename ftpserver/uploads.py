@@ -63,7 +63,7 @@ BATCH_BYTES = 64 * 1024 * 1024
 
 _STAGE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
-Change = Put | MakeDir | MakeLink | SetAttributes
+Change = MakeDir | MakeLink | SetAttributes
 Outcome = tuple[int, Message]
 """A request's id, and the reply or `Failed` to send for it."""
 
@@ -71,6 +71,7 @@ Outcome = tuple[int, Message]
 @dataclass(slots=True)
 class _Pending:
     request_id: int
+    path: bytes = b""
     change: Change | None = None
     staged: Staged | None = None
     outcome: Message | None = None
@@ -137,7 +138,7 @@ class Uploads:
         Raises:
             CommandError, OSError: As the commit would.
         """
-        target = target_of(request.path)
+        target = self._home.place_of(target_of(request.path))
         directory, name = self._home.tree.parent(target)
         try:
             there = lstat(directory, name)
@@ -155,7 +156,7 @@ class Uploads:
         Raises:
             CommandError, OSError: It is refused; nothing is left of it.
         """
-        target = target_of(request.path)
+        target = self._home.place_of(target_of(request.path))
         digest = digests.digest(data)
         verify(request, len(data), digest, sent)
         self._take_room(len(data))
@@ -171,6 +172,7 @@ class Uploads:
             raise
         self._add_staged(
             request_id,
+            request.path,
             Staged(name, target, len(data), request.mtime_ns, request.overwrite, fd),
         )
 
@@ -184,7 +186,7 @@ class Uploads:
         Raises:
             CommandError, OSError: It is refused.
         """
-        target = target_of(request.path)
+        target = self._home.place_of(target_of(request.path))
         receiving = self._begin(request, target)
         staging = receiving.staging
         try:
@@ -203,6 +205,7 @@ class Uploads:
             self._batch.leases.append(receiving.lease)
         self._add_staged(
             request_id,
+            request.path,
             Staged(
                 staging.name,
                 target,
@@ -245,23 +248,23 @@ class Uploads:
                 raise
         return Receiving(staging, request, lease, self._ledger)
 
-    def add_change(self, request_id: int, change: MakeDir | MakeLink | SetAttributes) -> None:
+    def add_change(self, request_id: int, change: Change) -> None:
         """Have a change made, in its turn, by the commit."""
         if isinstance(change, MakeLink):
             self._take_room(0)  # it may replace a file: what frees room holds a lease too
-        self._batch.pending.append(_Pending(request_id, change=change))
+        self._batch.pending.append(_Pending(request_id, change.path, change=change))
 
     def add_outcome(self, request_id: int, outcome: Message) -> None:
         """Answer a request in its turn among those of the batch."""
         self._batch.pending.append(_Pending(request_id, outcome=outcome))
 
-    def _add_staged(self, request_id: int, staged: Staged) -> None:
+    def _add_staged(self, request_id: int, path: bytes, staged: Staged) -> None:
         batch = self._batch
         batch.files += 1
         batch.size += staged.size
         if not staged.resumable and (not self._durable or batch.files > SYNC_EACH):
             staged.close()
-        batch.pending.append(_Pending(request_id, staged=staged))
+        batch.pending.append(_Pending(request_id, path, staged=staged))
 
     def _take_room(self, size: int) -> None:
         """Take room for a small file from the batch's step, or make that larger."""
@@ -435,10 +438,7 @@ class Uploads:
         except (CommandError, OSError) as error:
             if pending.staged is not None:
                 self._drop_staged(pending.staged)
-            path = paths.join(*pending.staged.target) if pending.staged else b""
-            if pending.change is not None:
-                path = paths.RemotePath(pending.change.path)
-            return _failed(error, path)
+            return _failed(error, pending.path)
 
 
 class Receiving:

@@ -362,6 +362,26 @@ class SetAttributes(Message, frozen=True, tag="set-attributes"):
     mtime_ns: TimeNs | None = None
 
 
+class BeginTree(Message, frozen=True, tag="begin-tree"):
+    """Have everything that this session puts at or below ``path`` go to a hidden tree, until
+    `EndTree`. One at a time; a session that ends drops it. Other requests see what is there.
+
+    Replies: `Done`; or `Failed` with ``not-found`` when the parent directory isn't there.
+    """
+
+    path: Path
+
+
+class EndTree(Message, frozen=True, tag="end-tree"):
+    """Put the hidden tree in the place of what is at its path, at once; or drop it.
+
+    Replies: `Done`, when it is durable and what it replaced is removed; or `Failed`: then
+    nothing was changed, and the tree is dropped.
+    """
+
+    commit: bool = True
+
+
 class Remove(Message, frozen=True, tag="remove"):
     """Remove a file, a link or an empty directory; with ``recursive`` a whole tree.
 
@@ -480,6 +500,8 @@ Request = (
     | MakeDir
     | MakeLink
     | SetAttributes
+    | BeginTree
+    | EndTree
     | Remove
     | Move
     | Copy

@@ -14,6 +14,7 @@ from ftpclient.app import App, UsageError
 from ftpclient.commands import raise_for, remote_command
 from ftpclient.progress import listening
 from ftpclient.reporting import Summary
+from ftpwire.errors import CommandError
 from ftpwire.messages import Overwrite
 
 
@@ -30,7 +31,7 @@ def _transfer_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 "-c/ ",
                 "--resume/--no-resume",
                 default=True,
-                help="Go on with what an earlier try has left. Default: yes.",
+                help="Whether to go on with what an earlier try has left. Default: yes.",
             ),
             click.option(
                 "--retries",
@@ -59,7 +60,9 @@ def _split_target(arguments: tuple[str, ...]) -> tuple[list[str], str]:
     return list(arguments[:-1]), arguments[-1]
 
 
-def _finish(app: App, summary: Summary) -> None:
+def _finish(app: App, summary: Summary, *, atomic: bool = False) -> None:
+    if atomic and summary.failed:
+        app.complain(CommandError("not all of it could be sent: nothing was replaced"))
     if app.as_json:
         app.print_json(render.summary_record(summary))
     elif sys.stderr.isatty():
@@ -70,6 +73,11 @@ def _finish(app: App, summary: Summary) -> None:
 @remote_command("put")
 @click.argument("arguments", metavar="SOURCE... [TARGET]", nargs=-1, required=True)
 @_transfer_options
+@click.option(
+    "--atomic",
+    is_flag=True,
+    help="With -r: the directory appears all at once, replacing what is there, or not at all.",
+)
 def put_command(
     app: App,
     arguments: tuple[str, ...],
@@ -80,6 +88,7 @@ def put_command(
     resume: bool,
     retries: int,
     preserve: bool,
+    atomic: bool,
 ) -> None:
     """Upload files and directories. SOURCE - is standard input."""
     sources, target = _split_target(arguments)
@@ -95,6 +104,8 @@ def put_command(
         return
     if app.interactive:
         sources = [match for source in sources for match in app.expand(source)]
+    if atomic and (not recursive or len(sources) != 1 or not os.path.isdir(sources[0])):
+        raise UsageError("--atomic takes -r and one directory")
     client = app.client
     client.retries = retries
     with listening(app) as listener:
@@ -105,9 +116,10 @@ def put_command(
             copy_links=copy_links,
             overwrite=overwrite,
             resume=resume,
+            atomic=atomic,
             listener=listener,
         )
-    _finish(app, summary)
+    _finish(app, summary, atomic=atomic)
 
 
 @remote_command("get")

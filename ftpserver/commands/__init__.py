@@ -52,6 +52,8 @@ COMMANDS: dict[type[Message], Command] = {
     messages.MakeDir: Command(changing.add_to_batch, batched=True),
     messages.MakeLink: Command(changing.add_to_batch, batched=True),
     messages.SetAttributes: Command(changing.add_to_batch, batched=True),
+    messages.BeginTree: Command(changing.begin_tree),
+    messages.EndTree: Command(changing.end_tree),
     messages.Remove: Command(changing.remove),
     messages.Move: Command(changing.move),
     messages.Copy: Command(changing.copy),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ftpserver.homes import MODE_BITS, fresh_digest
+from ftpserver.trees import AtomicTree
 from ftpserver.uploads import Receiving
 from ftpwire import paths
 from ftpwire.errors import (
@@ -17,9 +18,11 @@ from ftpwire.errors import (
     from_oserror,
 )
 from ftpwire.messages import (
+    BeginTree,
     Copied,
     Copy,
     Done,
+    EndTree,
     Entry,
     Failed,
     MakeDir,
@@ -65,6 +68,30 @@ def remove(session: Session, request: Remove) -> Message:
     finally:
         ledger.settle([lease], -freed)
     return Removed(tally.files, tally.directories, tally.size)
+
+
+def begin_tree(session: Session, request: BeginTree) -> Message:
+    """From here on, what is put at or below the path goes to a hidden tree."""
+    if session.tree is not None:
+        raise CommandError("a tree is under way already")
+    session.tree = AtomicTree(session.home, session.server.ledger, session.user.id, request.path)
+    return Done()
+
+
+def end_tree(session: Session, request: EndTree) -> Message:
+    """Put the tree in its place at once, or drop it."""
+    tree, session.tree = session.tree, None
+    if tree is None:
+        raise CommandError("no tree is under way")
+    if request.commit:
+        try:
+            tree.commit(_ticker(session))
+        except (OSError, CommandError):
+            tree.abort(_ticker(session))
+            raise
+    else:
+        tree.abort(_ticker(session))
+    return Done()
 
 
 def move(session: Session, request: Move) -> Message:

@@ -1,0 +1,109 @@
+"""Atomic trees: a directory that is uploaded aside and then appears, all of it at once.
+
+Lives here: the hidden tree of one session, its swap into place, its end without one.
+Lives elsewhere: what is put into it (uploads.py, commit.py, which know nothing of it: the home
+leads their paths there), the client's side (ftpclient/client.py).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+
+from ftpserver.commit import lstat, target_of
+from ftpserver.homes import Home, Tally
+from ftpserver.ledger import Ledger
+from ftpwire import beneath
+from ftpwire.errors import NotADirectory
+
+
+class AtomicTree:
+    """A directory under way to ``path``: everything put at or below that goes to it meanwhile.
+
+    Its files count as used from the start, and what it replaces does until it is gone. The
+    lease says that the account has to be recounted if the server dies before the end.
+
+    Raises:
+        NotFound and other OSError: The parent directory isn't there.
+    """
+
+    def __init__(self, home: Home, ledger: Ledger, account_id: int, path: bytes) -> None:
+        self.target = target_of(path)
+        self._home = home
+        self._ledger = ledger
+        os.close(home.tree.open_dir(self.target[:-1]))
+        self._lease = ledger.reserve(account_id, 0)
+        self._name = home.new_name()
+        os.mkdir(self._name, 0o700, dir_fd=home.staging_fd)
+        home.redirect(self.target, self._name)
+
+    def commit(self, tick: Callable[[], None]) -> None:
+        """Put the tree in the place of whatever is there, at once; then remove that.
+
+        Raises:
+            OSError: Nothing was changed.
+        """
+        home = self._home
+        if home.durable:
+            _sync(home)
+        with home.alone():
+            directory, name = home.tree.parent(self.target)
+            try:
+                replaced = self._swap(directory, name)
+                home.sync_dir(directory)
+                home.sync_dir(home.staging_fd)
+            finally:
+                os.close(directory)
+        home.redirect(None, b"")
+        freed = self._discard(tick) if replaced else 0
+        self._ledger.settle([self._lease], -freed)
+
+    def _swap(self, directory: int, name: bytes) -> bool:
+        staging = self._home.staging_fd
+        try:
+            beneath.rename_new(staging, self._name, directory, name)
+            return False
+        except FileExistsError:
+            pass
+        try:
+            beneath.exchange(staging, self._name, directory, name)
+        except beneath.Unsupported:
+            self._swap_in_two(directory, name)
+        return True
+
+    def _swap_in_two(self, directory: int, name: bytes) -> None:
+        """Where two names can't be exchanged: the old tree is away for a moment."""
+        staging = self._home.staging_fd
+        aside = self._home.new_name()
+        os.rename(name, aside, src_dir_fd=directory, dst_dir_fd=staging)
+        try:
+            os.rename(self._name, name, src_dir_fd=staging, dst_dir_fd=directory)
+        except BaseException:
+            os.rename(aside, name, src_dir_fd=staging, dst_dir_fd=directory)
+            raise
+        self._name = aside
+
+    def abort(self, tick: Callable[[], None]) -> None:
+        """Remove the tree: what was there stays."""
+        self._home.redirect(None, b"")
+        freed = self._discard(tick)
+        self._ledger.settle([self._lease], -freed)
+
+    def _discard(self, tick: Callable[[], None]) -> int:
+        info = lstat(self._home.staging_fd, self._name)
+        if info is None:
+            raise NotADirectory("the tree is gone")
+        if not stat.S_ISDIR(info.st_mode):
+            return self._home.drop_staged(self._name)
+        tally = Tally()
+        self._home.discard_tree(self._name, tally, tick)
+        return tally.size
+
+
+def _sync(home: Home) -> None:
+    """Files were synced as they were committed; this makes sure of their directories."""
+    try:
+        beneath.sync_file_system(home.fd)
+    except beneath.Unsupported:
+        os.sync()
