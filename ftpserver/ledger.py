@@ -15,7 +15,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    and_,
+    delete,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 
 from ftpserver.state import account, durable, lease, reading
 from ftpwire.errors import Busy, NotFound, QuotaExceeded
@@ -313,6 +324,7 @@ class Ledger:
                 or_(
                     account.c.quota.is_(None),
                     account.c.used + account.c.held + room <= account.c.quota,
+                    literal(room == 0),  # who is over the quota may still remove
                 ),
             )
             .values(held=account.c.held + size)

@@ -1,0 +1,652 @@
+"""Quotas: reserved, settled and released, by threads, processes and the dead."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import threading
+from itertools import count
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import insert, select
+
+from ftpserver import ledger as module
+from ftpserver.ledger import LEASE_SECONDS, STEP, Ledger, LeaseLost
+from ftpserver.state import account, lease
+from ftpwire.errors import NotFound, QuotaExceeded
+
+SPARE = module._STEPS_SPARE * STEP
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time that leases go by; set ``clock.now``."""
+
+    class Clock:
+        now = 1_000_000
+
+    monkeypatch.setattr(module, "_now", lambda: Clock.now)
+    return Clock
+
+
+@pytest.fixture
+def open_account(engine):
+    """Makes accounts with a quota."""
+    numbers = count(1)
+
+    def opened(quota: int | None, used: int = 0) -> int:
+        with engine.begin() as connection:
+            values = {"name": f"user{next(numbers)}", "password_hash": "", "created": 0}
+            made = connection.execute(
+                insert(account).values(values | {"quota": quota, "used": used})
+            )
+            return made.inserted_primary_key[0]
+
+    return opened
+
+
+def row_of(engine, account_id: int):
+    with engine.connect() as connection:
+        return connection.execute(select(account).where(account.c.id == account_id)).one()
+
+
+def leases_of(engine, account_id: int) -> dict[str, tuple[int, str]]:
+    with engine.connect() as connection:
+        rows = connection.execute(select(lease).where(lease.c.account_id == account_id))
+        return {row.id: (row.size, row.state) for row in rows}
+
+
+def space(ledger, account_id: int) -> tuple[int, int, int | None]:
+    room = ledger.room(account_id)
+    return room.used, room.held, room.free
+
+
+# one at a time -----------------------------------------------------------------------------
+
+
+def test_from_reservation_to_settlement(ledger, engine, open_account):
+    alice = open_account(1000)
+    held = ledger.reserve(alice, 600)
+    assert space(ledger, alice) == (0, 600, 400)
+    ledger.begin_commit([held])
+    assert leases_of(engine, alice) == {held.id: (600, "committing")}
+    ledger.settle([held], 600)
+    assert space(ledger, alice) == (600, 0, 400)
+    assert leases_of(engine, alice) == {}
+
+
+def test_an_overwrite_settles_the_difference(ledger, open_account):
+    alice = open_account(1000, used=400)
+    held = ledger.reserve(alice, 600)
+    ledger.settle([held], 600 - 400)
+    assert space(ledger, alice) == (600, 0, 400)
+
+
+def test_release_gives_all_back(ledger, engine, open_account):
+    alice = open_account(1000)
+    held = ledger.reserve(alice, 600)
+    for _ in range(2):
+        ledger.release(held)
+        assert space(ledger, alice) == (0, 0, 1000)
+        assert leases_of(engine, alice) == {}
+
+
+@pytest.mark.parametrize("used", [0, 1, 400, 999])
+def test_room_is_exact(ledger, engine, open_account, used):
+    alice = open_account(1000, used=used)
+    with pytest.raises(QuotaExceeded) as caught:
+        ledger.reserve(alice, 1000 - used + 1)
+    assert (caught.value.needed, caught.value.free) == (1000 - used + 1, 1000 - used)
+    assert (caught.value.exit_code, caught.value.code) == (7, "quota")
+    assert space(ledger, alice) == (used, 0, 1000 - used)
+    assert leases_of(engine, alice) == {}
+    ledger.reserve(alice, 1000 - used)
+    assert space(ledger, alice) == (used, 1000 - used, 0)
+    for size in (1, 2**62):
+        with pytest.raises(QuotaExceeded):
+            ledger.reserve(alice, size)
+    ledger.reserve(alice, 0)
+
+
+def test_without_a_quota_there_is_always_room(ledger, open_account):
+    alice = open_account(None)
+    ledger.reserve(alice, 2**40)
+    ledger.reserve_step(alice, 1)
+    assert space(ledger, alice) == (0, 2**40 + STEP, None)
+
+
+def test_who_is_over_the_quota_can_still_remove(ledger, open_account):
+    """An account may be made for a directory that holds more than the quota."""
+    alice = open_account(1000, used=5000)
+    held = ledger.reserve(alice, 0)
+    ledger.settle([held], -4500)
+    assert space(ledger, alice) == (500, 0, 500)
+    over = open_account(1000, used=5000)
+    for take in (ledger.reserve, ledger.reserve_step):
+        with pytest.raises(QuotaExceeded) as caught:
+            take(over, 1)
+        assert caught.value.free == 0
+    assert ledger.reserve_step(over, 0).size == 0
+
+
+@pytest.mark.parametrize(
+    ("free", "size", "held"),
+    [
+        pytest.param(SPARE, 10, STEP, id="plenty"),
+        pytest.param(SPARE - 1, 10, 10, id="not-plenty"),
+        pytest.param(SPARE, 0, STEP, id="nothing-needed-yet"),
+        pytest.param(SPARE, STEP, STEP, id="a-whole-step"),
+        pytest.param(SPARE, STEP + 1, STEP + 1, id="more-than-a-step"),
+        pytest.param(10, 10, 10, id="the-last"),
+    ],
+)
+def test_steps_only_while_there_is_plenty(ledger, open_account, free, size, held):
+    alice = open_account(free + 77, used=77)
+    taken = ledger.reserve_step(alice, size)
+    assert taken.size == held
+    assert space(ledger, alice) == (77, held, free - held)
+
+
+@pytest.mark.parametrize(
+    ("free", "more", "size"),
+    [
+        pytest.param(SPARE, 1, 10 + STEP, id="plenty"),
+        pytest.param(SPARE - 1, 1, 11, id="not-plenty"),
+        pytest.param(SPARE, STEP + 1, 10 + STEP + 1, id="more-than-a-step"),
+        pytest.param(5, 5, 15, id="the-last"),
+    ],
+)
+def test_extending(ledger, engine, open_account, free, more, size):
+    alice = open_account(free + 10)
+    held = ledger.reserve(alice, 10)
+    ledger.extend(held, more)
+    assert held.size == size
+    assert leases_of(engine, alice)[held.id] == (size, "open")
+    assert space(ledger, alice)[1] == size
+    ledger.release(held)
+    assert space(ledger, alice) == (0, 0, free + 10)
+
+
+def test_extending_beyond_the_quota_changes_nothing(ledger, engine, open_account):
+    alice = open_account(1000)
+    held = ledger.reserve(alice, 600)
+    with pytest.raises(QuotaExceeded):
+        ledger.extend(held, 401)
+    assert held.size == 600
+    assert leases_of(engine, alice)[held.id] == (600, "open")
+    assert space(ledger, alice) == (0, 600, 400)
+
+
+def test_an_account_that_was_removed(ledger, accounts):
+    alice = accounts.add("alice", "secret", quota=1000).id
+    held = ledger.reserve(alice, 10)
+    accounts.remove("alice")
+    for verb in (ledger.reserve, ledger.reserve_step):
+        with pytest.raises(NotFound):
+            verb(alice, 0)
+    with pytest.raises(NotFound):
+        ledger.room(alice)
+    with pytest.raises((LeaseLost, NotFound)):
+        ledger.extend(held, 1)
+    with pytest.raises(LeaseLost):
+        ledger.begin_commit([held])
+    with pytest.raises(LeaseLost):
+        ledger.settle([held], 10)
+    ledger.release(held)
+
+
+# leases that are lost ----------------------------------------------------------------------
+
+
+def test_a_lapsed_lease_commits_nothing(ledger, open_account, clock):
+    alice = open_account(1000)
+    held, good = ledger.reserve(alice, 100), ledger.reserve(alice, 10)
+    clock.now += LEASE_SECONDS
+    ledger.begin_commit([good])
+    clock.now += 1
+    for verb in (
+        lambda: ledger.begin_commit([held]),
+        lambda: ledger.extend(held, 1),
+    ):
+        with pytest.raises(LeaseLost):
+            verb()
+    ledger.release(held)
+    assert space(ledger, alice) == (0, 10, 990)
+
+
+def test_one_lost_lease_stops_the_whole_batch(ledger, engine, open_account):
+    alice = open_account(1000)
+    held, lost = ledger.reserve(alice, 100), ledger.reserve(alice, 10)
+    ledger.release(lost)
+    with pytest.raises(LeaseLost):
+        ledger.begin_commit([held, lost])
+    assert leases_of(engine, alice) == {held.id: (100, "open")}
+
+
+def test_settling_a_lost_lease_follows_the_disk(ledger, engine, open_account):
+    """The rename has happened: the bytes count, though the upload is not acknowledged."""
+    alice = open_account(1000)
+    held, lost = ledger.reserve(alice, 100), ledger.reserve(alice, 10)
+    ledger.release(lost)
+    for leases in ([lost], [lost, held], [held]):  # the second of them ends what is held
+        with pytest.raises(LeaseLost):
+            ledger.settle(leases, 5)
+    assert space(ledger, alice) == (15, 0, 985)
+
+
+def test_heartbeats_keep_leases_alive(ledger, open_account, clock):
+    alice = open_account(1000)
+    held = ledger.reserve(alice, 100)
+    for _ in range(5):
+        clock.now += LEASE_SECONDS
+        ledger.heartbeat()
+    ledger.begin_commit([held])
+    assert ledger.reap() == []
+
+
+def test_a_heartbeat_is_for_the_own_run_only(engine, open_account, clock):
+    alice = open_account(1000)
+    first, second = Ledger(engine, node="one"), Ledger(engine, node="two")
+    held = first.reserve(alice, 100)
+    clock.now += LEASE_SECONDS + 1
+    second.heartbeat()
+    with pytest.raises(LeaseLost):
+        first.begin_commit([held])
+
+
+# after a crash -----------------------------------------------------------------------------
+
+
+def test_the_next_run_ends_what_the_last_one_held(engine, open_account):
+    alice, bob, carol = open_account(1000), open_account(None), open_account(1000)
+    dead = Ledger(engine)
+    held = [dead.reserve(alice, 100), dead.reserve(alice, 50), dead.reserve_step(bob, 1)]
+    dead.begin_commit(held[:1])
+    alive = Ledger(engine)
+    mine = alive.reserve(alice, 7)
+    assert sorted(alive.reap()) == [alice, bob]
+    assert space(alive, alice) == (0, 7, 993)
+    assert space(alive, bob) == (0, 0, None)
+    assert row_of(engine, alice).dirty and row_of(engine, bob).dirty
+    assert not row_of(engine, carol).dirty
+    assert leases_of(engine, alice) == {mine.id: (7, "open")}
+    for one in held:
+        with pytest.raises(LeaseLost):
+            dead.begin_commit([one])
+
+
+def test_dirty_until_it_is_recounted(engine, open_account):
+    alice = open_account(1000, used=10)
+    Ledger(engine).reserve(alice, 100)
+    ledger = Ledger(engine)
+    assert ledger.reap() == [alice]
+    assert ledger.reap() == [alice], "a recount that failed is tried again"
+    ledger.recounted(alice, 333)
+    assert ledger.reap() == []
+    assert space(ledger, alice) == (333, 0, 667)
+
+
+def test_another_node_is_dead_only_when_its_leases_lapse(engine, open_account, clock):
+    alice = open_account(1000)
+    one, two = Ledger(engine, node="one"), Ledger(engine, node="two")
+    held = one.reserve(alice, 100)
+    one.begin_commit([held])
+    assert two.reap() == []
+    clock.now += LEASE_SECONDS + 1
+    assert one.reap() == [], "one knows that it is alive"
+    assert two.reap() == [alice]
+    assert space(two, alice) == (0, 0, 1000)
+
+
+def test_the_runs_whose_staging_is_in_use(engine, open_account):
+    alice, bob = open_account(1000), open_account(1000)
+    one, two, three = (Ledger(engine, node=name) for name in "123")
+    one.reserve(alice, 1)
+    two.reserve(bob, 1)
+    assert three.live_incarnations(alice) == {one.incarnation, three.incarnation}
+    assert three.live_incarnations(bob) == {two.incarnation, three.incarnation}
+
+
+# uploads that wait for a resume ------------------------------------------------------------
+
+
+def test_kept_room_stays_held(ledger, engine, open_account, clock):
+    alice = open_account(1000)
+    held = ledger.reserve(alice, 600, b"u-staging")
+    ledger.keep(held)
+    clock.now += LEASE_SECONDS * 10
+    assert ledger.reap() == []
+    assert space(ledger, alice) == (0, 600, 400)
+    assert ledger.owned_staging(alice) == {b"u-staging"}
+
+
+def test_a_resume_takes_the_room_over(ledger, engine, open_account, clock):
+    alice = open_account(1000)
+    held = ledger.reserve(alice, 600, b"u-staging")
+    ledger.keep(held)
+    clock.now += LEASE_SECONDS * 10
+    taken = ledger.take_over(alice, b"u-staging")
+    assert taken is not None and taken.size == 600
+    assert space(ledger, alice) == (0, 600, 400)
+    ledger.begin_commit([taken])
+    for verb in (ledger.begin_commit, lambda one: ledger.settle(one, 0)):
+        with pytest.raises(LeaseLost):
+            verb([held])
+    ledger.settle([taken], 600)
+    assert space(ledger, alice) == (600, 0, 400)
+    assert ledger.take_over(alice, b"u-staging") is None
+
+
+def test_nobody_takes_what_is_another_account_s(ledger, open_account):
+    alice, bob = open_account(1000), open_account(1000)
+    ledger.keep(ledger.reserve(alice, 600, b"u-staging"))
+    assert ledger.take_over(bob, b"u-staging") is None
+    ledger.drop_kept(bob, b"u-staging")
+    assert space(ledger, alice) == (0, 600, 400)
+    ledger.drop_kept(alice, b"u-staging")
+    assert space(ledger, alice) == (0, 0, 1000)
+
+
+def test_kept_room_lapses_after_its_own_time(engine, open_account, clock):
+    alice = open_account(1000)
+    ledger = Ledger(engine, keep_seconds=5000)
+    ledger.keep(ledger.reserve(alice, 600, b"u-staging"))
+    clock.now += 5000
+    assert ledger.reap() == []
+    clock.now += 1
+    assert ledger.reap() == [alice]
+    assert space(ledger, alice) == (0, 0, 1000)
+    assert ledger.owned_staging(alice) == set()
+
+
+def test_what_a_crash_interrupted_is_kept_too(engine, open_account):
+    alice = open_account(1000)
+    Ledger(engine).reserve(alice, 600, b"u-staging")
+    ledger = Ledger(engine)
+    assert ledger.reap() == [alice]
+    assert space(ledger, alice) == (0, 600, 400)
+    assert ledger.take_over(alice, b"u-staging") is not None
+
+
+# all at once -------------------------------------------------------------------------------
+
+
+def race(count: int, work) -> list:
+    """Run ``work(number)`` in threads that start together; what they returned."""
+    together = threading.Barrier(count)
+    results = []
+
+    def run(number: int) -> None:
+        together.wait()
+        results.append(work(number))
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == count
+    return results
+
+
+@pytest.mark.parametrize("verb", ["reserve", "reserve_step"])
+def test_room_that_only_one_has_goes_to_exactly_one(ledger, open_account, verb):
+    alice = open_account(1000, used=900)
+
+    def take(number: int) -> bool:
+        try:
+            getattr(ledger, verb)(alice, 100)
+            return True
+        except QuotaExceeded:
+            return False
+
+    assert race(32, take).count(True) == 1
+    assert space(ledger, alice) == (900, 100, 0)
+
+
+def test_extending_goes_to_exactly_one(ledger, open_account):
+    alice = open_account(132)
+    leases = [ledger.reserve(alice, 1) for _ in range(32)]
+
+    def extend(number: int) -> bool:
+        try:
+            ledger.extend(leases[number], 100)
+            return True
+        except QuotaExceeded:
+            return False
+
+    assert race(32, extend).count(True) == 1
+    assert sum(one.size for one in leases) == 132
+    assert space(ledger, alice) == (0, 132, 0)
+
+
+def test_threads_that_come_and_go(ledger, engine, open_account):
+    quota = 1000
+    alice = open_account(quota)
+
+    def come_and_go(number: int) -> int:
+        chance = random.Random(number)
+        stored = 0
+        for _ in range(12):
+            size = chance.randrange(300)
+            try:
+                held = ledger.reserve(alice, size)
+            except QuotaExceeded:
+                continue
+            used, taken, free = space(ledger, alice)
+            assert used + taken <= quota and free >= 0
+            if chance.random() < 0.5:
+                ledger.release(held)
+            else:
+                ledger.begin_commit([held])
+                change = chance.randrange(-stored, size + 1)
+                ledger.settle([held], change)
+                stored += change
+        return stored
+
+    assert sum(race(8, come_and_go)) == ledger.room(alice).used
+    assert ledger.room(alice).held == 0
+    assert leases_of(engine, alice) == {}
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from ftpserver.ledger import Ledger
+from ftpserver.state import open_state
+from ftpwire.errors import QuotaExceeded
+
+engine = open_state(Path(sys.argv[1]))
+ledger = Ledger(engine, node=sys.argv[2])
+print("ready", flush=True)
+sys.stdin.readline()
+got = 0
+for _ in range(20):
+    try:
+        ledger.reserve(int(sys.argv[3]), 10)
+        got += 1
+    except QuotaExceeded:
+        pass
+print(got)
+engine.dispose()
+"""
+
+
+def test_processes_share_the_room_as_threads_do(ledger, engine, root, open_account):
+    alice = open_account(305)
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(root / ".ftpd"), f"node{number}", str(alice)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(3)
+    ]
+    try:
+        for worker in workers:
+            assert worker.stdout.readline() == "ready\n"
+        for worker in workers:
+            worker.stdin.write("go\n")
+            worker.stdin.flush()
+        got = [int(worker.stdout.readline()) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.stdin.close()
+            worker.stdout.close()
+            assert worker.wait(30) == 0
+    assert sum(got) == 30
+    assert space(ledger, alice) == (0, 300, 5)
+    assert len(leases_of(engine, alice)) == 30
+
+
+# against a model ---------------------------------------------------------------------------
+
+SIZES = st.sampled_from([0, 1, 10, 1000, STEP - 1, STEP, STEP + 1, 3 * STEP])
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """One account, whose ledger is compared with plain arithmetic after each step."""
+
+    leases = Bundle("leases")
+
+    def __init__(self, engine, open_account, clock) -> None:
+        super().__init__()
+        self.engine = engine
+        self.clock = clock
+        self.quota = 10 * STEP
+        self.used = 0
+        self.account = open_account(self.quota)
+        self.ledger = Ledger(engine)
+        self.open: dict[str, int] = {}
+        self.states: dict[str, str] = {}
+        self.until: dict[str, int] = {}
+
+    @property
+    def free(self) -> int:
+        return self.quota - self.used - sum(self.open.values())
+
+    def taken(self, held):
+        self.open[held.id] = held.size
+        self.states[held.id] = "open"
+        self.until[held.id] = self.clock.now + LEASE_SECONDS
+        return held
+
+    def forget(self, held) -> None:
+        self.open.pop(held.id, None)
+        self.states.pop(held.id, None)
+
+    def is_live(self, held) -> bool:
+        return held.id in self.open and self.clock.now <= self.until[held.id]
+
+    @rule(target=leases, size=SIZES)
+    def reserve(self, size):
+        if size <= self.free:
+            held = self.taken(self.ledger.reserve(self.account, size))
+            assert held.size == size
+            return held
+        with pytest.raises(QuotaExceeded) as caught:
+            self.ledger.reserve(self.account, size)
+        assert (caught.value.needed, caught.value.free) == (size, self.free)
+        return module.Lease("never was", self.account, size)
+
+    @rule(target=leases, size=SIZES)
+    def reserve_step(self, size):
+        expected = STEP if size < STEP and self.free >= SPARE else size
+        if expected > self.free:
+            with pytest.raises(QuotaExceeded):
+                self.ledger.reserve_step(self.account, size)
+            return module.Lease("never was", self.account, size)
+        held = self.taken(self.ledger.reserve_step(self.account, size))
+        assert held.size == expected
+        return held
+
+    @rule(held=leases, size=SIZES)
+    def extend(self, held, size):
+        expected = STEP if size < STEP and self.free >= SPARE else size
+        before = held.size
+        if expected > self.free or not self.is_live(held):
+            with pytest.raises((QuotaExceeded, LeaseLost)):
+                self.ledger.extend(held, size)
+            assert held.size == before
+            return
+        self.ledger.extend(held, size)
+        assert held.size == before + expected
+        self.open[held.id] += expected
+
+    @rule(held=leases)
+    def begin_commit(self, held):
+        if not self.is_live(held):
+            with pytest.raises(LeaseLost):
+                self.ledger.begin_commit([held])
+            return
+        self.ledger.begin_commit([held])
+        self.states[held.id] = "committing"
+
+    @rule(held=leases, part=st.floats(-1, 1))
+    def settle(self, held, part):
+        """What was stored, at most what was held; or less than before, by what there was."""
+        change = int(part * (held.size if part > 0 else self.used))
+        known = held.id in self.open
+        if not known:
+            change = min(change, 0)
+            with pytest.raises(LeaseLost):
+                self.ledger.settle([held], change)
+        else:
+            self.ledger.settle([held], change)
+        self.forget(held)
+        self.used += change
+
+    @rule(held=leases)
+    def release(self, held):
+        self.ledger.release(held)
+        self.forget(held)
+
+    @rule(seconds=st.sampled_from([1, LEASE_SECONDS // 2, LEASE_SECONDS, LEASE_SECONDS + 1]))
+    def wait(self, seconds):
+        self.clock.now += seconds
+
+    @rule()
+    def heartbeat(self):
+        self.ledger.heartbeat()
+        for one in self.open:
+            self.until[one] = self.clock.now + LEASE_SECONDS
+
+    @precondition(lambda self: self.open)
+    @rule(on_disk=st.integers(0, 2 * STEP))
+    def crash(self, on_disk):
+        self.ledger = Ledger(self.engine)
+        assert self.account in self.ledger.reap()
+        self.open.clear()
+        self.states.clear()
+        self.ledger.recounted(self.account, on_disk)
+        self.used = on_disk
+
+    @rule()
+    def reap(self):
+        assert self.account not in self.ledger.reap()
+
+    @invariant()
+    def agrees(self):
+        row = row_of(self.engine, self.account)
+        assert (row.used, row.held) == (self.used, sum(self.open.values()))
+        found = leases_of(self.engine, self.account)
+        assert found == {one: (size, self.states[one]) for one, size in self.open.items()}
+
+
+def test_the_ledger_is_what_a_model_says(engine, open_account, clock):
+    run_state_machine_as_test(
+        lambda: LedgerMachine(engine, open_account, clock),
+        settings=settings(deadline=None, database=None, max_examples=60, stateful_step_count=30),
+    )
