@@ -22,6 +22,8 @@ PIECE = 128 * 1024
 HANDSHAKE_RECORD = 0x16
 """First byte of a TLS connection."""
 
+_CUT = "UNEXPECTED_EOF_WHILE_READING"  # some builds of Python raise it as a plain SSLError
+
 
 class TlsError(ConnectionLost):
     """TLS itself failed: not TLS on the other side, or nothing in common."""
@@ -44,6 +46,8 @@ class TlsPipe:
         server_name: str | None = None,
         session: ssl.SSLSession | None = None,
     ) -> None:
+        # Many builds of Python set it by default: a cut would then look like an end in order.
+        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self.object = context.wrap_bio(
@@ -94,11 +98,10 @@ class TlsPipe:
         except ssl.SSLZeroReturnError:
             if not got:
                 raise ConnectionLost("the peer closed the connection") from None
-        except ssl.SSLEOFError:
-            if not got:
-                raise ConnectionLost("the connection was cut") from None
         except ssl.SSLError as error:
             if not got:
+                if isinstance(error, ssl.SSLEOFError) or error.reason == _CUT:
+                    raise ConnectionLost("the connection was cut") from None
                 raise TlsError(f"TLS failed: {_reason(error)}") from None
         return got
 

@@ -204,6 +204,16 @@ def test_a_cut_is_no_end(pair, kept):
             read(pair.server)
 
 
+def test_a_cut_is_no_end_whatever_python_was_built_with(client_context, server_context):
+    for context in (client_context, server_context):
+        context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
+    pair = Pair(client_context, server_context)
+    for pipe in (pair.client, pair.server):
+        pipe.feed_eof()
+        with pytest.raises(ConnectionLost, match="cut"):
+            read(pipe)
+
+
 def test_a_cut_before_anything(pair):
     pair.server.feed_eof()
     with pytest.raises(ConnectionLost, match="cut"):
@@ -418,6 +428,10 @@ def test_forms_of_certificates(der):
         pytest.param(b"-----BEGIN CERTIFICATE-----\n", id="pem"),
         pytest.param(certificate().replace(KEY, element(0x31, KEY[2:])), id="a-set-for-a-key"),
         pytest.param(certificate().replace(KEY, b""), id="no-key"),
+        pytest.param(
+            element(0x30, element(0x30, element(0x02, b"\x05"), element(0x30) * 4), KEY),
+            id="a-key-after-what-is-signed",
+        ),
     ],
 )
 def test_what_is_no_certificate(der):
