@@ -33,6 +33,7 @@ from ftpwire.errors import (
     CommandError,
     InvalidPath,
     IsADirectory,
+    NotFound,
     from_oserror,
 )
 from ftpwire.messages import Entry, FileType, Problem
@@ -407,8 +408,10 @@ class _Walk:
                         entry = self._look(fd, name, (*parts, name))
                     except FileNotFoundError:
                         continue  # removed since the directory was read
-                    except OSError as error:
-                        yield directory, _problem(name, from_oserror(error, ""))
+                    except (OSError, CommandError) as error:
+                        if isinstance(error, OSError):
+                            error = from_oserror(error, "")
+                        yield directory, _problem(name, error)
                         continue
                     yield directory, entry
                     if self._recursive and entry.type == "dir":
@@ -425,8 +428,11 @@ class _Walk:
         mode = info.st_mode
         if stat.S_ISLNK(mode):
             if self._follow:
-                info = self._home.stat(parts, follow=True)
-                return make_entry(name, info)
+                try:
+                    return make_entry(name, self._home.stat(parts, follow=True))
+                except FileNotFoundError:
+                    # the link is there: left out without a word, a copy would look complete
+                    raise NotFound("the link leads nowhere") from None
             return make_entry(name, info, target=os.readlink(name, dir_fd=fd))
         if self._digest and stat.S_ISREG(mode):
             return make_entry(name, info, digest=digest_by_name(fd, name, info))
