@@ -2,37 +2,52 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from tests.system import trees
-from tests.system.programs import Programs, Server
+from tests.system.programs import Admin, Programs, Server, add_account
+
+_numbers = itertools.count(1)
+
+
+@contextmanager
+def untouched_canary(place: Path) -> Iterator[None]:
+    """A tree beside the homes. Nothing that happens in a test may touch it."""
+    for name in ("canary", "canary-as-it-was"):
+        (place / name / "inside").mkdir(parents=True)
+        (place / name / "secret").write_bytes(b"not yours")
+        os.symlink("secret", place / name / "link")
+        for below in ("secret", "link", "inside", "."):
+            os.utime(place / name / below, ns=(0, 10**18), follow_symlinks=False)
+    yield
+    trees.same(place / "canary-as-it-was", place / "canary")
+
+
+@contextmanager
+def running_programs() -> Iterator[Programs]:
+    """What is started here and still runs at the end is killed."""
+    started = Programs()
+    try:
+        yield started
+    finally:
+        started.close()
 
 
 @pytest.fixture
 def programs():
-    """What a test starts; whatever of it still runs at the end is killed."""
-    started = Programs()
-    yield started
-    started.close()
+    """What a test starts."""
+    with running_programs() as started:
+        yield started
 
 
 @pytest.fixture
-def canary(tmp_path):
-    """A tree beside the homes. Nothing that happens in a test may touch it."""
-    for name in ("canary", "canary-as-it-was"):
-        (tmp_path / name / "inside").mkdir(parents=True)
-        (tmp_path / name / "secret").write_bytes(b"not yours")
-        os.symlink("secret", tmp_path / name / "link")
-        for below in ("secret", "link", "inside", "."):
-            os.utime(tmp_path / name / below, ns=(0, 10**18), follow_symlinks=False)
-    yield tmp_path / "canary"
-    trees.same(tmp_path / "canary-as-it-was", tmp_path / "canary")
-
-
-@pytest.fixture
-def start_server(programs, tmp_path, canary):
+def start_server(programs, tmp_path):
     """Starts servers, by default on tmp_path/root. Each must still stop in order at the end."""
     servers: list[Server] = []
 
@@ -41,29 +56,63 @@ def start_server(programs, tmp_path, canary):
         servers.append(server)
         return server
 
-    yield start
-    for server in servers:
-        if not server.asked_to_stop:
-            server.stop()
-        assert "Traceback" not in server.log, server.log
+    with untouched_canary(tmp_path):
+        yield start
+        for server in servers:
+            if not server.asked_to_stop:
+                server.stop()
+            assert "Traceback" not in server.log, server.log
 
 
 @pytest.fixture
 def server(start_server):
-    """A running server, with TLS."""
+    """A running server of the test's own, with TLS."""
     return start_server()
-
-
-@pytest.fixture(params=["tls", "plain"])
-def either_server(start_server, request):
-    """A running server, once with TLS and once without."""
-    return start_server(plaintext=request.param == "plain")
 
 
 @pytest.fixture
 def alice(server):
-    """Whoever started the server first, at a command line."""
+    """Whoever started that server first, at a command line."""
     return server.first_user()
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory):
+    """One server for all tests of a module that don't disturb it."""
+    place = tmp_path_factory.mktemp("shared")
+    with running_programs() as started, untouched_canary(place):
+        server = Server(started, place / "root", place)
+        yield server
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def shared_plain_server(tmp_path_factory):
+    """The same without TLS."""
+    place = tmp_path_factory.mktemp("shared-plain")
+    with running_programs() as started, untouched_canary(place):
+        server = Server(started, place / "root", place, plaintext=True)
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def user(shared_server, programs):
+    """Somebody new on the shared server, with an empty home."""
+    return add_account(shared_server, programs, f"user{next(_numbers)}")
+
+
+@pytest.fixture(params=["tls", "plain"])
+def any_user(request, programs):
+    """Somebody new, once on a server with TLS and once on one without."""
+    name = "shared_server" if request.param == "tls" else "shared_plain_server"
+    return add_account(request.getfixturevalue(name), programs, f"user{next(_numbers)}")
+
+
+@pytest.fixture
+def admin(programs, tmp_path):
+    """Whoever looks after the accounts of tmp_path/root, whether a server runs there or not."""
+    return Admin(programs, tmp_path / "root", tmp_path)
 
 
 @pytest.fixture

@@ -394,8 +394,9 @@ def test_after_a_crash_it_starts_again_on_the_same_root_and_port(start_server, t
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["term", "ctrl-c"])
-def test_stopping_tells_idle_clients(either_server, tmp_path, number):
-    server = either_server
+@pytest.mark.parametrize("plaintext", [False, True], ids=["tls", "plain"])
+def test_stopping_tells_idle_clients(start_server, tmp_path, number, plaintext):
+    server = start_server(plaintext=plaintext)
     user = server.first_user()
     client = Client(
         f"{user.name}@{user.server}",
