@@ -32,6 +32,7 @@ from ftpwire.errors import (
     NotFound,
 )
 from ftpwire.messages import Copied, Entry, Hashed, Problem, Removed, Room
+from ftpwire.pacing import Pace
 from ftpwire.paths import RemotePath
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Client:
         retries: int = 5,
     ) -> None:
         self.retries = retries
+        self._limit_rate: int | None = None
         if server is None:
             server = default_address()
         elif isinstance(server, str):
@@ -124,6 +126,18 @@ class Client:
             connection.close()
             raise
         self._connection = connection
+        self.limit_rate = self._limit_rate
+
+    @property
+    def limit_rate(self) -> int | None:
+        """The most bytes a second to move; None for no limit."""
+        return self._limit_rate
+
+    @limit_rate.setter
+    def limit_rate(self, rate: int | None) -> None:
+        self._limit_rate = rate
+        if self._connection is not None:
+            self._connection.channel.pace = None if rate is None else Pace(rate)
 
     @property
     def connection(self) -> Connection:

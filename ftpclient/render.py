@@ -16,24 +16,7 @@ from typing import Any
 from ftpclient.reporting import Result, Summary
 from ftpwire import digests, paths
 from ftpwire.messages import Entry, Hashed, Room
-
-
-def human(size: int) -> str:
-    """Bytes for people: ``1.5 MiB``."""
-    value = float(size)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    raise AssertionError
-
-
-def shortened(text: str, width: int) -> str:
-    """A text cut in its middle: the end of a name often tells more than its beginning."""
-    if len(text) <= width:
-        return text
-    tail = (width - 1) // 2
-    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
+from ftpwire.units import human
 
 
 def iso_time(mtime_ns: int) -> str:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from ftpserver.config import DEFAULT_PORT, Settings, parse_size, state_of
+from ftpserver.config import DEFAULT_PORT, Settings, state_of
 from ftpwire import __version__
 from ftpwire.errors import FtpError
+from ftpwire.units import human, parse_size
 
 if TYPE_CHECKING:
     from ftpserver.accounts import Account, Accounts
@@ -87,6 +88,12 @@ def cli() -> None:
     help="Seconds that running transfers get when the server stops.",
 )
 @click.option(
+    "--limit-rate",
+    type=size,
+    envvar="FTPD_LIMIT_RATE",
+    help="Bytes a second for each session, as 10MiB. Default: no limit.",
+)
+@click.option(
     "--staging-days",
     type=click.FloatRange(0),
     default=7.0,
@@ -102,6 +109,7 @@ def start(
     plaintext: bool,
     durability: str,
     grace: float,
+    limit_rate: int | None,
     staging_days: float,
     verbose: bool,
 ) -> None:
@@ -115,6 +123,7 @@ def start(
         plaintext=plaintext,
         durable=durability == "commit",
         grace=grace,
+        limit_rate=limit_rate,
         staging_seconds=int(staging_days * 24 * 3600),
     )
     sys.exit(serve(settings, verbose=verbose))
@@ -258,18 +267,8 @@ def _print_account(account: Account, as_json: bool, done: str | None) -> None:
     elif done is not None:
         click.echo(done)
     else:
-        total = "unlimited" if account.quota is None else format_size(account.quota)
-        click.echo(f"{account.name}  {format_size(account.used)} of {total}  {account.home}")
-
-
-def format_size(size: int) -> str:
-    """Bytes for people."""
-    value = float(size)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
+        total = "unlimited" if account.quota is None else human(account.quota)
+        click.echo(f"{account.name}  {human(account.used)} of {total}  {account.home}")
 
 
 def main() -> None:

@@ -1,12 +1,11 @@
 """Settings of a running server, and where its state lies.
 
-Lives here: the values with their defaults and units, sizes as people write them.
+Lives here: the values with their defaults and units.
 Lives elsewhere: command-line options (cli.py).
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +25,7 @@ class Settings:
         durable: Sync to disk before acknowledging (``--durability commit``).
         grace: Seconds that running transfers get when the server stops.
         login_grace: Seconds from connecting to being logged in.
+        limit_rate: Bytes a second that each session may move; None for no limit.
         staging_seconds: How long interrupted uploads wait for a resume.
         stall: Seconds without a byte after which a peer in the middle of something is dropped.
     """
@@ -38,6 +38,7 @@ class Settings:
     grace: float = 10.0
     login_grace: float = 20.0
     stall: float = 60.0
+    limit_rate: int | None = None
     staging_seconds: int = 7 * 24 * 3600
 
     @property
@@ -49,22 +50,3 @@ class Settings:
 def state_of(root: Path) -> Path:
     """Where the server's own state lies for a root of homes."""
     return root / STATE_DIRECTORY
-
-
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:iB)?|B)?", re.IGNORECASE)
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-
-
-def parse_size(text: str) -> int:
-    """Bytes for what people write: ``10MiB``, ``1.5G``, ``4096``.
-
-    Raises:
-        ValueError: It is not a size.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(f"{text!r} is not a size: use bytes, or KiB, MiB, GiB, TiB")
-    size = float(match[1]) * _UNITS[(match[2] or "").upper()]
-    if size >= 2**63:
-        raise ValueError(f"{text!r} is more than any disk has")
-    return int(size)

@@ -42,6 +42,7 @@ from ftpwire.errors import (
 )
 from ftpwire.frames import HEADER_SIZE, FrameReader, Header, Kind
 from ftpwire.messages import Failed, Hello, Message, Sent
+from ftpwire.pacing import Pace
 from ftpwire.streams import WriteBehind
 from ftpwire.tls import HANDSHAKE_RECORD, TlsPipe
 
@@ -468,6 +469,8 @@ class Session(StreamRequestHandler):
     def log_in(self, account: Account) -> None:
         """The client is who it says: open the session."""
         self.account = account
+        if self.server.settings.limit_rate is not None:
+            self.channel.pace = Pace(self.server.settings.limit_rate)
         self.reader.allow(frames.MAX_CONTROL, frames.MAX_DATA)
         logger.info("%s: logged in", self)
 

@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 from ftpwire import tls
 from ftpwire.errors import ConnectionLost
 from ftpwire.frames import FrameReader
+from ftpwire.pacing import Pace
 from ftpwire.tls import TlsPipe
 
 _FLUSH_AT = 64 * 1024
@@ -80,6 +81,8 @@ class Channel:
         self.tls = pipe
         self._wake_fd = wake_fd
         self._on_wake = on_wake
+        self.pace: Pace | None = None
+        """A limit for the bytes in either direction; None for none."""
         self.bytes_in = 0
         self.bytes_out = 0
         self._out = bytearray()
@@ -126,6 +129,16 @@ class Channel:
                     self._on_wake()
         return Ready(readable, writable)
 
+    def _keep_pace(self, pace: Pace) -> None:
+        """Wait as long as the limit says, before more bytes move; wake-ups are heard."""
+        while (delay := pace.delay()) > 0:
+            try:
+                ready = self.wait(deadline=time.monotonic() + delay)
+            except TimedOut:
+                return
+            if ready.readable or ready.writable:
+                return  # not asked for: the peer has hung up, and what follows will say so
+
     def rearm(self) -> None:
         """Watch the wake-up descriptor again."""
         if self._wake_fd is not None:
@@ -148,6 +161,15 @@ class Channel:
         Raises:
             ConnectionLost: The peer closed, or the connection was cut.
         """
+        pace = self.pace
+        if pace is None:
+            return self._receive_into(view)
+        self._keep_pace(pace)
+        count = self._receive_into(view[: pace.most])
+        pace.spend(count)
+        return count
+
+    def _receive_into(self, view: memoryview) -> int:
         if self.tls is None:
             try:
                 count = self.socket.recv_into(view)
@@ -227,6 +249,9 @@ class Channel:
 
     def try_flush(self) -> bool:
         """Send what the kernel takes of the output now; True when nothing is left."""
+        if self.pace is not None and self._out:
+            self._keep_pace(self.pace)
+            self.pace.spend(len(self._out))
         if self._unsent is not None and not self._push():
             return False
         while self._out:
@@ -246,6 +271,15 @@ class Channel:
 
     def try_send(self, view: memoryview) -> int:
         """Send some of ``view``, after all that is queued; returns how many bytes were taken."""
+        pace = self.pace
+        if pace is None:
+            return self._try_send(view)
+        self._keep_pace(pace)
+        count = self._try_send(view[: pace.most])
+        pace.spend(count)
+        return count
+
+    def _try_send(self, view: memoryview) -> int:
         if self.has_output and not self.try_flush():
             return 0
         if self.tls is None:
@@ -272,6 +306,9 @@ class Channel:
         """
         if self.has_output and not self.try_flush():
             return 0
+        if self.pace is not None:
+            self._keep_pace(self.pace)
+            count = min(count, self.pace.most)
         try:
             sent = os.sendfile(self._fd, fd, offset, count)
         except BlockingIOError:
@@ -281,6 +318,8 @@ class Channel:
         if not sent:
             raise EOFError("the file ended early")
         self.bytes_out += sent
+        if self.pace is not None:
+            self.pace.spend(sent)
         return sent
 
     def flush(self, deadline: float | None = None) -> None:

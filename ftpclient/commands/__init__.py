@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from ftpclient.app import App
+from ftpwire.units import parse_size
 
 _MODULES = {
     "browsing": ("cat", "df", "du", "hash", "ls", "pwd", "stat", "whoami"),
@@ -102,6 +103,14 @@ def remote_command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
         return command
 
     return decorate
+
+
+def size(text: str) -> int:
+    """The type of options that take bytes as people write them."""
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def raise_for(exit_code: int) -> None:

@@ -13,7 +13,7 @@ from ftpclient import render, spill
 from ftpclient.app import App
 from ftpclient.commands import raise_for, remote_command
 from ftpclient.reporting import Summary
-from ftpwire import paths
+from ftpwire import paths, units
 from ftpwire.errors import CommandError
 from ftpwire.messages import Entry, Failed, Problem
 from ftpwire.paths import RemotePath
@@ -269,7 +269,7 @@ def du_command(app: App, patterns: tuple[str, ...], only_sum: bool, human: bool)
         if app.as_json:
             app.print_json({**render.path_record("path", path), "size": size, "files": files})
         else:
-            app.print(f"{render.human(size) if human else size:>12}  {paths.show(path)}")
+            app.print(f"{units.human(size) if human else size:>12}  {paths.show(path)}")
 
     def show(path: RemotePath) -> None:
         complain = complain_about(app, path, failures)

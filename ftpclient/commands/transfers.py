@@ -11,7 +11,7 @@ import click
 
 from ftpclient import render
 from ftpclient.app import App, UsageError
-from ftpclient.commands import raise_for, remote_command
+from ftpclient.commands import raise_for, remote_command, size
 from ftpclient.progress import listening
 from ftpclient.reporting import Summary
 from ftpwire.errors import CommandError
@@ -39,6 +39,9 @@ def _transfer_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 default=5,
                 show_default=True,
                 help="How often a lost connection is made again.",
+            ),
+            click.option(
+                "--limit-rate", type=size, metavar="SIZE", help="Bytes a second, as 10MiB."
             ),
             click.option("-p", "preserve", is_flag=True, help="Times and modes are always kept."),
         )
@@ -87,6 +90,7 @@ def put_command(
     copy_links: bool,
     resume: bool,
     retries: int,
+    limit_rate: int | None,
     preserve: bool,
     atomic: bool,
 ) -> None:
@@ -98,6 +102,7 @@ def put_command(
             raise UsageError("put - needs the name of the file to write")
         if app.shell.batch:
             raise UsageError("put - can't be used here: standard input has the commands")
+        app.client.limit_rate = limit_rate
         with listening(app, typed=sys.stdin.isatty()) as listener:
             summary = app.client.put_stream(0, target, overwrite=overwrite, listener=listener)
         _finish(app, summary)
@@ -108,6 +113,7 @@ def put_command(
         raise UsageError("--atomic takes -r and one directory")
     client = app.client
     client.retries = retries
+    client.limit_rate = limit_rate
     with listening(app) as listener:
         summary = client.put(
             sources,
@@ -134,6 +140,7 @@ def get_command(
     copy_links: bool,
     resume: bool,
     retries: int,
+    limit_rate: int | None,
     preserve: bool,
 ) -> None:
     """Download files and directories. TARGET - is standard output."""
@@ -146,6 +153,7 @@ def get_command(
         target = os.path.expanduser(target)
     client = app.client
     client.retries = retries
+    client.limit_rate = limit_rate
     with listening(app) as listener:
         summary = client.get(
             [app.pattern(source) for source in sources],

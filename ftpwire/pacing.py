@@ -1,0 +1,40 @@
+"""Bandwidth limits: how long to wait so that bytes go no faster than a rate.
+
+Lives here: the arithmetic. Does no I/O and doesn't sleep. Lives elsewhere: waiting (channel.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+_BURST_SECONDS = 0.1
+"""So much of a second's bytes may go at once."""
+_SMALLEST = 1024
+
+
+class Pace:
+    """A rate in bytes a second, for one connection or shared by several in one thread each.
+
+    Args:
+        rate: Bytes a second, at least 1.
+    """
+
+    def __init__(self, rate: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.rate = max(1, rate)
+        self._clock = clock
+        self._free_at = clock()
+
+    @property
+    def most(self) -> int:
+        """The most bytes to move at once, so that the flow is even."""
+        return max(_SMALLEST, int(self.rate * _BURST_SECONDS))
+
+    def spend(self, count: int) -> None:
+        """Say that ``count`` bytes went."""
+        start = max(self._free_at, self._clock() - _BURST_SECONDS)
+        self._free_at = start + count / self.rate
+
+    def delay(self) -> float:
+        """Seconds to wait before more bytes may go."""
+        return max(0.0, self._free_at - self._clock())
