@@ -23,9 +23,10 @@ from rich.text import Text
 
 from ftpclient.app import App
 from ftpclient.progress import Printer
-from ftpclient.render import human, shortened
+from ftpclient.render import shortened
 from ftpclient.reporting import Result
 from ftpwire import paths
+from ftpwire.units import human
 
 _EVERY_SECONDS = 0.1
 _FIGURES = 46

@@ -19,6 +19,14 @@ from ftpwire.messages import Entry, Hashed, Room
 from ftpwire.units import human
 
 
+def shortened(text: str, width: int) -> str:
+    """A text cut in its middle: the end of a name often tells more than its beginning."""
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
+
+
 def iso_time(mtime_ns: int) -> str:
     """An mtime in ISO 8601, UTC, with all its nanoseconds."""
     seconds, nanoseconds = divmod(mtime_ns, 10**9)
