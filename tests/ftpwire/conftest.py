@@ -1,13 +1,10 @@
-"""What the tests of ftpwire share: certificates, contexts, and that nothing is left behind."""
+"""What the tests of ftpwire share: certificates and contexts."""
 
 from __future__ import annotations
 
 import datetime
 import functools
-import gc
-import os
 import ssl
-import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,31 +12,6 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from hypothesis import settings
-
-# Slow examples are no failures, and no example is kept from one run to the next.
-settings.register_profile("ftpwire", deadline=None, database=None)
-settings.load_profile("ftpwire")
-
-DESCRIPTORS = Path("/proc/self/fd")
-
-
-def open_descriptors() -> set[str]:
-    return set(os.listdir(DESCRIPTORS)) if DESCRIPTORS.exists() else set()
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_behind():
-    """Every test ends with the threads and descriptors that it began with."""
-    descriptors, threads = open_descriptors(), set(threading.enumerate())
-    yield
-    if len(open_descriptors()) > len(descriptors):
-        gc.collect()  # what only a cycle holds is nobody's
-    for thread in set(threading.enumerate()) - threads:
-        thread.join(timeout=10)
-        assert not thread.is_alive(), f"{thread.name} outlived its test"
-    left = open_descriptors()
-    assert len(left) <= len(descriptors), f"descriptors left open: {left - descriptors}"
 
 
 class Identity(NamedTuple):
