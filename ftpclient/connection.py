@@ -353,6 +353,11 @@ class Connection:
         else:
             self._wait(write=True)
 
+    def poll(self) -> None:
+        """Take what has come, without waiting. Raises Interrupted."""
+        self._check()
+        self._take_input()
+
     def take_unasked(self) -> None:
         """While nothing is asked: take what has come, and notice whether the server has left."""
         if self.broken:

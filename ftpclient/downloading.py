@@ -273,6 +273,20 @@ class Download(Transfer):
         except (OSError, CommandError) as error:
             self._failed(source, target, error)
 
+    def add_below(
+        self,
+        source: RemotePath,
+        entry: Entry,
+        shown: bytes,
+        tree: LocalTree,
+        parts: tuple[bytes, ...],
+    ) -> None:
+        """Get a remote file or link to a place below ``tree``, which is closed after ``finish``."""
+        try:
+            self._add_one(source, entry, shown, tree, parts, None)
+        except (OSError, CommandError) as error:
+            self._failed(source, shown, error)
+
     def _failed(self, source: RemotePath, shown: bytes, error: OSError | CommandError) -> None:
         if isinstance(error, OSError):
             error = from_oserror(error, paths.show(shown))

@@ -119,6 +119,30 @@ class LocalTree:
         except FileNotFoundError:
             return None
 
+    def open_dir(self, parts: Parts) -> int:
+        """A handle of a directory below, the caller's own."""
+        return os.dup(self.directory(parts))
+
+    def set_attributes(self, parts: Parts, mode: int | None, mtime_ns: int | None) -> None:
+        """Set a file's permission bits or mtime; of a link, its mtime only."""
+        above, name = self.directory(parts[:-1]), parts[-1]
+        if mtime_ns is not None:
+            times = (time.time_ns(), mtime_ns)
+            os.utime(name, ns=times, dir_fd=above, follow_symlinks=False)
+        if mode is not None:
+            _chmod(above, name, mode & 0o777)
+
+    def remove(self, parts: Parts) -> None:
+        """Remove a file, a link or a directory with all its contents; no link is followed."""
+        above, name = self.directory(parts[:-1]), parts[-1]
+        for known in [one for one in self._open if one[: len(parts)] == parts]:
+            os.close(self._open.pop(known))  # something else may get this name
+        info = os.stat(name, dir_fd=above, follow_symlinks=False)
+        if stat.S_ISDIR(info.st_mode):
+            _remove_tree(above, name)
+        else:
+            os.unlink(name, dir_fd=above)
+
     @contextmanager
     def reading(self, parts: Parts) -> Iterator[int]:
         """A regular file below, open for reading."""
@@ -259,3 +283,61 @@ def _unlink(directory: int, name: bytes) -> None:
         os.unlink(name, dir_fd=directory)
     except FileNotFoundError:
         pass
+
+
+def _chmod(above: int, name: bytes, mode: int) -> None:
+    """Change a mode without following a link, also of what can't be opened for reading."""
+    fd = os.open(name, beneath.OPEN_ANY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=above)
+    try:
+        if stat.S_ISLNK(os.fstat(fd).st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        if beneath.O_PATH == os.O_RDONLY:
+            os.chmod(fd, mode)
+        else:  # fchmod(2) refuses a handle that can't read
+            os.chmod(f"/proc/self/fd/{fd}", mode)
+    finally:
+        os.close(fd)
+
+
+class _Emptied:
+    """A directory that is being removed: its files are gone already."""
+
+    def __init__(self, above: int, name: bytes) -> None:
+        flags = beneath.OPEN_DIRECTORY | os.O_NOFOLLOW
+        self.above = above
+        self.name = name
+        self.below: list[bytes] = []
+        try:
+            self.fd = os.open(name, flags, dir_fd=above)
+        except PermissionError:
+            _chmod(above, name, 0o700)
+            self.fd = os.open(name, flags, dir_fd=above)
+        try:
+            if os.fstat(self.fd).st_mode & 0o700 != 0o700:
+                os.chmod(self.fd, 0o700)
+            with os.scandir(self.fd) as entries:
+                for entry in entries:
+                    inside = os.fsencode(entry.name)
+                    if entry.is_dir(follow_symlinks=False):
+                        self.below.append(inside)
+                    else:
+                        os.unlink(inside, dir_fd=self.fd)
+        except BaseException:
+            os.close(self.fd)
+            raise
+
+
+def _remove_tree(above: int, name: bytes) -> None:
+    stack: list[_Emptied] = []
+    try:
+        stack.append(_Emptied(above, name))
+        while stack:
+            here = stack[-1]
+            if here.below:
+                stack.append(_Emptied(here.fd, here.below.pop()))
+                continue
+            os.rmdir(here.name, dir_fd=here.above)
+            os.close(stack.pop().fd)
+    finally:
+        for left in stack:
+            os.close(left.fd)

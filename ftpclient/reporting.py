@@ -25,6 +25,7 @@ class Result:
         status: ``skipped``: on purpose (not newer, exists, not a regular file).
         error: Why it failed or was skipped.
         unchanged: It is done because it was there already, with the same digest.
+        action: What a sync did; empty for put and get.
     """
 
     source: bytes
@@ -34,6 +35,7 @@ class Result:
     digest: bytes | None = None
     error: FtpError | None = None
     unchanged: bool = False
+    action: str = ""
 
 
 @dataclass

@@ -244,6 +244,13 @@ class SourceChanged(CommandError):
     code = "source-changed"
 
 
+class SafetyLimit(CommandError):
+    """It would have removed more than was meant, most likely: it needs the user's own word."""
+
+    code = "safety-limit"
+    exit_code = 11
+
+
 class Busy(CommandError):
     """Somebody else is at the same thing; again later may succeed."""
 

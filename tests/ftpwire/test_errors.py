@@ -73,6 +73,8 @@ EXIT_CODES = {
     "bad-message": 10,
     "bad-magic": 10,
     "version": 10,
+    # 11: stopped by a safety limit
+    "safety-limit": 11,
     # 130: interrupted
     "interrupted": 130,
     "cancelled": 130,
