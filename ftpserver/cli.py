@@ -9,48 +9,20 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ftpserver import cli_verify
 from ftpserver.config import DEFAULT_PORT, Settings, state_of
+from ftpserver.options import fail, json_option, root_option, size
 from ftpwire import __version__
 from ftpwire.errors import FtpError
-from ftpwire.units import human, parse_size
+from ftpwire.units import human
 
 if TYPE_CHECKING:
     from ftpserver.accounts import Account, Accounts
-
-EXIT_FAILED = 1
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def size(text: str) -> int:
-    """Bytes, as people write them: 10MiB, 1.5G, 4096."""
-    try:
-        return parse_size(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
-def root_option(function: _Function) -> _Function:
-    """The option --root, the same for every command."""
-    return click.option(
-        "--root",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=Path("home"),
-        show_default=True,
-        envvar="FTPD_ROOT",
-        help="Directory of the homes; the server's own state is in its .ftpd.",
-    )(function)
-
-
-def fail(message: str, status: int = EXIT_FAILED) -> NoReturn:
-    """One line on stderr, and out."""
-    click.echo(f"ftpd: {message}", err=True)
-    sys.exit(status)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -175,7 +147,6 @@ def read_line() -> str:
 password_option = click.option(
     "--password-stdin", is_flag=True, help="Read the password from the first line of stdin."
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
 
 @user.command("add")
@@ -269,6 +240,10 @@ def _print_account(account: Account, as_json: bool, done: str | None) -> None:
     else:
         total = "unlimited" if account.quota is None else human(account.quota)
         click.echo(f"{account.name}  {human(account.used)} of {total}  {account.home}")
+
+
+for _command in (cli_verify.check, cli_verify.scrub, cli_verify.recount):
+    cli.add_command(_command)
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from typing import cast
 
 from msgspec import structs
 
+from ftpserver.walking import stored_bytes
 from ftpwire import beneath, digests, paths
 from ftpwire.beneath import OPEN_ANY, OPEN_DIRECTORY, Tree
 from ftpwire.digests import StoredDigest
@@ -336,23 +337,7 @@ class Home:
 
     def count(self) -> int:
         """Bytes of all regular files, in the quota's sense. Call it while holding ``alone``."""
-        tally = Tally()
-        self._count(self.fd, tally, top=True)
-        return tally.size
-
-    def _count(self, fd: int, tally: Tally, *, top: bool = False, staging: bool = False) -> None:
-        with os.scandir(fd) as entries:
-            for entry in entries:
-                name = os.fsencode(entry.name)
-                if entry.is_dir(follow_symlinks=False):
-                    child = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
-                    try:
-                        # of staging, only trees on their way count: files there are held
-                        self._count(child, tally, staging=top and name == paths.STAGING)
-                    finally:
-                        os.close(child)
-                elif entry.is_file(follow_symlinks=False) and not staging:
-                    tally.size += entry.stat(follow_symlinks=False).st_size
+        return stored_bytes(self.fd)
 
     def clean_staging(self, in_use: Callable[[bytes], bool]) -> None:
         """Remove from staging what nobody uses. Call it while holding ``alone``.

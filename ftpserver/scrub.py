@@ -24,6 +24,7 @@ from ftpwire.digests import StoredDigest
 BUFFER_SIZE = 1024 * 1024
 
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READABLE = "to be readable"
 _NO_ATTRIBUTE = frozenset({errno.ENODATA, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
@@ -46,6 +47,11 @@ class Verdict(Enum):
     """The disk doesn't give it back."""
     CLOSED = "closed"
     """Whoever is asking may not read it."""
+
+    @property
+    def is_damage(self) -> bool:
+        """Whether the disk no longer has what was stored."""
+        return self in (Verdict.ROTTED, Verdict.CUT, Verdict.UNREADABLE)
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ class Examiner:
         problems: list[Examined] = []
 
         def note(path: bytes, error: OSError) -> None:
-            problems.append(_unread(path, error))
+            problems.append(unread(path, error))
 
         for found in walk(fd, note):
             yield from problems
@@ -101,11 +107,11 @@ class Examiner:
         except FileNotFoundError:
             return Examined(path, Verdict.CHANGED)
         except OSError as error:
-            return _unread(path, error)
+            return unread(path, error)
         try:
             return self._examine(fd, path)
         except OSError as error:
-            return _unread(path, error)
+            return unread(path, error)
         finally:
             os.close(fd)
 
@@ -182,10 +188,11 @@ def _forget_cached(fd: int) -> None:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _unread(path: bytes, error: OSError) -> Examined:
+def unread(path: bytes, error: OSError) -> Examined:
+    """What can be said about something that the system didn't open or read."""
     if error.errno == errno.ELOOP:  # a link took its place
         return Examined(path, Verdict.CHANGED)
     reason = (error.strerror or str(error)).lower()
     if error.errno in (errno.EACCES, errno.EPERM):
-        return Examined(path, Verdict.CLOSED, found=reason)
-    return Examined(path, Verdict.UNREADABLE, expected="to be readable", found=reason)
+        return Examined(path, Verdict.CLOSED, expected=_READABLE, found=reason)
+    return Examined(path, Verdict.UNREADABLE, expected=_READABLE, found=reason)

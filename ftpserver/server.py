@@ -197,7 +197,10 @@ class FtpServer(ThreadingMixIn, TCPServer):
         for account in self.accounts:
             if account.id in dirty:
                 logger.info("%s: recounting the home", account.name)
-                recount(self.ledger, account.id, Home(account.home))
+                try:
+                    recount(self.ledger, account.id, Home(account.home))
+                except OSError as error:  # one home that can't be read stops no other's recount
+                    logger.error("%s: the home can't be counted: %s", account.name, error)
 
 
 def recount(ledger: Ledger, account_id: int, home: Home) -> int:

@@ -18,7 +18,6 @@ import errno
 import fcntl
 import os
 import sqlite3
-import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -44,7 +43,7 @@ from ftpserver.state import (
     metadata,
     schema,
 )
-from ftpserver.walking import walk
+from ftpserver.walking import stored_bytes, walk
 from ftpwire import paths
 from ftpwire.beneath import OPEN_DIRECTORY
 from ftpwire.errors import NotFound
@@ -157,7 +156,9 @@ class Verifier:
 
     def _names(self) -> list[str]:
         with self._engine.connect() as connection:
-            return list(connection.execute(select(account.c.name).order_by(account.c.name)).scalars())
+            return list(
+                connection.execute(select(account.c.name).order_by(account.c.name)).scalars()
+            )
 
     # one account -------------------------------------------------------------------------
 
@@ -198,8 +199,12 @@ class Verifier:
             return
         try:
             problems: list[Finding] = []
+
+            def note(path: bytes, error: OSError) -> None:
+                problems.append(_unopened("unreadable", name, b"/" + path, error))
+
             with _alone(staging):
-                counted = self._count(name, home, problems)
+                counted = stored_bytes(home, note)
                 row, leases = self._rows(name)
             yield from problems
             if row is None:
@@ -212,29 +217,6 @@ class Verifier:
         finally:
             if staging is not None:
                 os.close(staging)
-
-    def _count(self, name: str, home: int, problems: list[Finding]) -> int:
-        """The bytes of all files, while the home is locked: nothing is read."""
-
-        def note(path: bytes, error: OSError) -> None:
-            problems.append(_unopened("unreadable", name, b"/" + path, error))
-
-        size = 0
-        for found in walk(home, note):
-            if found.name == paths.STAGING:
-                problems.append(
-                    Finding("partial", name, b"/" + found.path, "nothing", "a reserved name")
-                )
-            try:
-                info = found.entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                note(found.path, error)
-                continue
-            if stat.S_ISREG(info.st_mode):
-                size += info.st_size
-        return size
 
     def _check_sums(
         self, row: Row[Any], leases: Sequence[Row[Any]], counted: int | None
@@ -289,7 +271,14 @@ class Verifier:
                 )
 
     def _check_files(self, name: str, home: int) -> Iterator[Finding]:
-        for examined in Examiner(read=self.read).home(home):
+        examiner = Examiner(read=self.read)
+        for found in walk(home, lambda path, error: None):  # told by the count
+            if found.name == paths.STAGING:
+                path = b"/" + found.path
+                yield Finding("partial", name, path, "at the top of the home only", "here")
+            if not found.entry.is_file(follow_symlinks=False):
+                continue
+            examined = examiner.file(found.directory, found.name, found.path)
             self.files += 1
             self.size += examined.size
             finding = _about_file(name, examined)
@@ -316,8 +305,7 @@ def _about_file(name: str, examined: Examined) -> Finding | None:
     if kind is None:
         return None
     weight = Weight.UNCHECKED if examined.verdict is Verdict.CLOSED else Weight.DAMAGE
-    expected = examined.expected if examined.expected is not None else "to be readable"
-    return Finding(kind, name, b"/" + examined.path, expected, examined.found, weight)
+    return Finding(kind, name, b"/" + examined.path, examined.expected, examined.found, weight)
 
 
 def _unopened(kind: str, name: str, path: bytes | None, error: OSError) -> Finding:
@@ -366,7 +354,7 @@ def _lock_root(state: Path) -> RootLock:
 
 
 def open_to_read(state: Path) -> Engine:
-    """The accounts file of a state directory, as it is: it is neither made nor brought up to date."""
+    """The accounts file of a state directory, as it is: neither made nor brought up to date."""
     uri = f"{(state / 'state.db').absolute().as_uri()}?mode=ro"
 
     def connect() -> sqlite3.Connection:
@@ -419,4 +407,6 @@ def _check_integrity(connection: Connection) -> Iterator[Finding]:
         if text != "ok":
             yield Finding("state", None, None, "a sound database", str(text))
     for row in connection.exec_driver_sql("PRAGMA foreign_key_check").all()[:_MOST_ROWS]:
-        yield Finding("state", None, None, f"a {row[2]} for each {row[0]}", f"row {row[1]} has none")
+        yield Finding(
+            "state", None, None, f"a {row[2]} for each {row[0]}", f"row {row[1]} has none"
+        )

@@ -7,6 +7,7 @@ Lives elsewhere: listings for clients, which they see in another order (homes.py
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from ftpwire.beneath import OPEN_DIRECTORY
 _OPEN_BELOW = OPEN_DIRECTORY | os.O_NOFOLLOW
 
 _Identity = tuple[int, int]
+OnProblem = Callable[[bytes, OSError], None]
 
 
 class Found(NamedTuple):
@@ -39,7 +41,7 @@ class _Level:
         self.below: list[bytes] = []
 
 
-def walk(home: int, on_problem: Callable[[bytes, OSError], None] | None = None) -> Iterator[Found]:
+def walk(home: int, on_problem: OnProblem | None = None) -> Iterator[Found]:
     """Everything below a home, staging left out; no link is followed.
 
     One directory is open at a time. What is moved or removed meanwhile may be missed.
@@ -76,9 +78,45 @@ def walk(home: int, on_problem: Callable[[bytes, OSError], None] | None = None) 
         os.close(fd)
 
 
-def _entries(
-    level: _Level, fd: int, on_problem: Callable[[bytes, OSError], None] | None
-) -> Iterator[Found]:
+def stored_bytes(home: int, on_problem: OnProblem | None = None) -> int:
+    """The bytes of all regular files in a home, in the quota's sense. Hold its lock alone.
+
+    Of staging, trees on their way to a place count; single files there are held by a lease.
+    """
+    size = _bytes_below(home, on_problem)
+    try:
+        staging = os.open(paths.STAGING, _OPEN_BELOW, dir_fd=home)
+    except FileNotFoundError:
+        return size
+    try:
+        for name in os.listdir(staging):
+            try:
+                tree = os.open(name, _OPEN_BELOW, dir_fd=staging)
+            except NotADirectoryError:
+                continue
+            try:
+                size += _bytes_below(tree, on_problem)
+            finally:
+                os.close(tree)
+    finally:
+        os.close(staging)
+    return size
+
+
+def _bytes_below(directory: int, on_problem: OnProblem | None) -> int:
+    size = 0
+    for found in walk(directory, on_problem):
+        try:
+            info = found.entry.stat(follow_symlinks=False)
+        except OSError as error:
+            _tell(on_problem, found.path, error)
+            continue
+        if stat.S_ISREG(info.st_mode):
+            size += info.st_size
+    return size
+
+
+def _entries(level: _Level, fd: int, on_problem: OnProblem | None) -> Iterator[Found]:
     prefix = level.path + b"/" if level.path else b""
     try:
         with os.scandir(fd) as entries:
@@ -93,7 +131,7 @@ def _entries(
         _tell(on_problem, level.path, error)
 
 
-def _tell(on_problem: Callable[[bytes, OSError], None] | None, path: bytes, error: OSError) -> None:
+def _tell(on_problem: OnProblem | None, path: bytes, error: OSError) -> None:
     if isinstance(error, FileNotFoundError):
         return  # removed meanwhile
     if on_problem is None:

@@ -1,0 +1,44 @@
+"""Options and exits that all commands of `ftpd` share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from ftpwire.units import parse_size
+
+EXIT_FAILED = 1
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def size(text: str) -> int:
+    """Bytes, as people write them: 10MiB, 1.5G, 4096."""
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def root_option(function: _Function) -> _Function:
+    """The option --root, the same for every command."""
+    return click.option(
+        "--root",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("home"),
+        show_default=True,
+        envvar="FTPD_ROOT",
+        help="Directory of the homes; the server's own state is in its .ftpd.",
+    )(function)
+
+
+def fail(message: str, status: int = EXIT_FAILED) -> NoReturn:
+    """One line on stderr, and out."""
+    click.echo(f"ftpd: {message}", err=True)
+    sys.exit(status)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
