@@ -133,7 +133,7 @@ class ShellCompleter(Completer):
         given = _arguments(command, typed.words[1:])
         if given is None:
             return typed, []
-        if typed.name.startswith("-") and not typed.directory and typed.quote is Quote.NONE:
+        if _is_option(typed):
             return typed, _matching(typed, _options(self._app, command))
         for kind in _kinds(command, given).split():
             directories_only = "directory" in _kinds(command, given)
@@ -162,7 +162,8 @@ def _completions(typed: Typed, names: Sequence[Name], start: int) -> Iterator[Co
             # an option, unless it is a file: then it must not look like one
             text = text if typed.name.startswith("-") else "./" + text
         tail = "/" if name.more else ""
-        written = quote(text + tail, typed.quote, close=not name.more, first=not typed.directory)
+        first = typed.directory in ("", "./")  # a quoted tilde reads as ./~
+        written = quote(text + tail, typed.quote, close=not name.more, first=first)
         if len(names) == 1 and not name.more:
             written += " "
         yield Completion(written, start_position=start, display=paths.show(name.text) + tail)
@@ -194,6 +195,15 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def _is_option(typed: Typed) -> bool:
+    return (
+        typed.name.startswith("-")
+        and not typed.directory
+        and typed.quote is Quote.NONE
+        and all(word.text != "--" for word in typed.words)
+    )
+
+
 # what click knows ---------------------------------------------------------------------------
 
 
@@ -213,7 +223,7 @@ def _command(app: App, name: str) -> click.Command | None:
 def _options(app: App, command: click.Command) -> Iterator[Name]:
     for parameter in command.get_params(click.Context(command, parent=_context(app))):
         if isinstance(parameter, click.Option) and not parameter.hidden:
-            for name in parameter.opts:
+            for name in (*parameter.opts, *parameter.secondary_opts):
                 yield Name(name)
 
 

@@ -1,0 +1,261 @@
+"""What Tab offers, on a real server."""
+
+from __future__ import annotations
+
+import os
+import select
+
+import pytest
+from prompt_toolkit.completion import CompleteEvent, get_common_complete_suffix
+from prompt_toolkit.document import Document
+
+from ftpclient import completion
+from ftpclient.completion import ShellCompleter
+from ftpwire.errors import FtpError
+from tests.ftpclient.shell_support import shell_of
+
+
+@pytest.fixture
+def app(server, tmp_path, monkeypatch):
+    local = tmp_path / "local"
+    local.mkdir()
+    monkeypatch.chdir(local)
+    with shell_of(server) as app:
+        yield app
+
+
+@pytest.fixture
+def completer(app):
+    return ShellCompleter(app)
+
+
+@pytest.fixture
+def remote(home):
+    """Some remote files."""
+    (home / "docs" / "old letters").mkdir(parents=True)
+    (home / "docs" / "old letters" / "dear.txt").touch()
+    for name in ("report.txt", "readme.md", "it's", "a b", "-dash", "~tilde", ".hidden", "st*r"):
+        (home / "docs" / name).touch()
+    (home / "downloads").mkdir()
+    os.symlink("downloads", home / "link")
+    os.symlink("nowhere", home / "broken")
+    return home
+
+
+@pytest.fixture
+def here(tmp_path):
+    """Some local files, in the local directory of the shell."""
+    local = tmp_path / "local"
+    (local / "my photos").mkdir()
+    (local / "my photos" / "cat.jpg").touch()
+    (local / "music.txt").touch()
+    return local
+
+
+def offered(completer, text: str) -> list[str]:
+    """What is shown."""
+    document = Document(text)
+    event = CompleteEvent(completion_requested=True)
+    return [one.display_text for one in completer.get_completions(document, event)]
+
+
+def completed(completer, text: str) -> str:
+    """The line after one Tab."""
+    document = Document(text)
+    found = list(completer.get_completions(document, CompleteEvent(completion_requested=True)))
+    if len(found) == 1:
+        return text[: len(text) + found[0].start_position] + found[0].text
+    return text + get_common_complete_suffix(document, found)
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        pytest.param("wh", "whoami ", id="only-one"),
+        pytest.param("mk", "mkdir ", id="another"),
+        pytest.param("qu", "quit ", id="other-name"),
+        pytest.param("lp", "lpwd ", id="of-the-shell"),
+        pytest.param("conn", "conn", id="not-of-the-shell"),
+        pytest.param("help lp", "help lpwd ", id="help"),
+        pytest.param("? lp", "? lpwd ", id="other-name-of-help"),
+        pytest.param("-lp", "-lp", id="no-command"),
+        pytest.param("ls --dig", "ls --digest ", id="option"),
+        pytest.param("put --no", "put --no-", id="common-beginning"),
+        pytest.param("exit a", "exit a", id="takes-nothing"),
+        pytest.param("nonsense a", "nonsense a", id="unknown"),
+        pytest.param("", "", id="everything"),
+    ],
+)
+def test_commands_and_options(completer, typed, line):
+    assert completed(completer, typed) == line
+
+
+def test_all_commands_are_offered(completer):
+    shown = offered(completer, "")
+    assert {"ls", "put", "cd", "lls", "exit", "bye"} <= set(shown)
+    assert not {"connect", "forget"} & set(shown)
+    assert shown == sorted(shown)
+
+
+def test_hidden_options_are_not_offered(completer):
+    shown = offered(completer, "put -")
+    assert {"-r", "--recursive", "--json", "-n"} <= set(shown)
+    assert "--accept-new" not in shown
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        pytest.param("ls docs/rep", "ls docs/report.txt ", id="below"),
+        pytest.param("ls do", "ls do", id="two-of-them"),
+        pytest.param("ls doc", "ls docs/", id="directory"),
+        pytest.param("ls li", "ls link/", id="link-to-a-directory"),
+        pytest.param("ls bro", "ls broken ", id="link-to-nowhere"),
+        pytest.param("ls docs/re", "ls docs/re", id="nothing-in-common"),
+        pytest.param("ls docs/a", r"ls docs/a\ b ", id="blank"),
+        pytest.param("ls 'docs/a", "ls 'docs/a b' ", id="blank-in-quotes"),
+        pytest.param('ls docs/"a', 'ls docs/"a b" ', id="quotes-after-the-slash"),
+        pytest.param("ls docs/ol", r"ls docs/old\ letters/", id="directory-with-a-blank"),
+        pytest.param("ls 'docs/ol", "ls 'docs/old letters/", id="directory-in-quotes"),
+        pytest.param(r"ls docs/old\ letters/", r"ls docs/old\ letters/dear.txt ", id="deeper"),
+        pytest.param("ls docs/it", r"ls docs/it\'s ", id="apostrophe"),
+        pytest.param("ls 'docs/it", r"ls 'docs/it'\''s' ", id="apostrophe-in-quotes"),
+        pytest.param("ls docs/s", r"ls docs/st\*r ", id="star"),
+        pytest.param("ls docs/~", "ls docs/~tilde ", id="tilde-inside"),
+        pytest.param("ls docs/.h", "ls docs/.hidden ", id="hidden"),
+        pytest.param("ls /docs/../doc", "ls /docs/../docs/", id="absolute"),
+        pytest.param("rm -r doc", "rm -r docs/", id="after-an-option"),
+        pytest.param("mkdir -m 755 doc", "mkdir -m 755 docs/", id="after-an-option-with-a-value"),
+        pytest.param("mkdir -m 7", "mkdir -m 7", id="an-options-value"),
+        pytest.param("cp docs/rep doc", "cp docs/rep docs/", id="second-argument"),
+        pytest.param("-ls docs/rep", "-ls docs/report.txt ", id="failure-ignored"),
+        pytest.param("cd docs/rep", "cd docs/rep", id="cd-takes-directories"),
+        pytest.param("cd d", "cd do", id="cd-common-beginning"),
+        pytest.param("ls nope/", "ls nope/", id="no-such-directory"),
+        pytest.param("ls docs/report.txt/", "ls docs/report.txt/", id="below-a-file"),
+        pytest.param("ls $'\\0'/", "ls $'\\0'/", id="no-path-at-all"),
+    ],
+)
+def test_remote_paths(completer, remote, typed, line):
+    assert completed(completer, typed) == line
+
+
+def test_remote_paths_start_at_the_remote_directory(app, completer, remote):
+    app.client.change_dir("docs")
+    assert completed(completer, "cat rep") == "cat report.txt "
+    assert completed(completer, "cat -- -") == "cat -- -dash "
+    assert completed(completer, "cat ./-") == "cat ./-dash "
+    assert completed(completer, "cat ../down") == "cat ../downloads/"
+    assert completed(completer, "cat \\~") == r"cat \~tilde "
+
+
+def test_a_name_like_an_option_is_offered_as_a_path(app, completer, home):
+    (home / "-r").touch()
+    assert completed(completer, "rm ") == "rm ./-r "
+
+
+def test_hidden_names_are_offered_when_asked_for(completer, remote):
+    assert ".hidden" not in offered(completer, "ls docs/")
+    assert offered(completer, "ls docs/.") == [".hidden"]
+
+
+def test_names_are_shown_safely_and_inserted_whole(completer, home):
+    name = b"b\nad\x1b[31m\xff"
+    (home / os.fsdecode(name)).touch()
+    assert offered(completer, "cat ") == [r"b\nad\x1b[31m\xff"]
+    assert completed(completer, "cat ") == r"cat $'b\nad\033[31m\377' "
+    assert completed(completer, "cat 'b") == r"cat ''$'b\nad\033[31m\377' "
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        pytest.param("put my", r"put my\ photos/", id="put-source"),
+        pytest.param("put 'my photos/c", "put 'my photos/cat.jpg' ", id="put-source-in-quotes"),
+        pytest.param("put music.txt doc", "put music.txt docs/", id="put-target"),
+        pytest.param("put music.txt my", r"put music.txt my\ photos/", id="put-second-source"),
+        pytest.param("get doc", "get docs/", id="get-source"),
+        pytest.param("get docs mu", "get docs music.txt ", id="get-target"),
+        pytest.param("get docs down", "get docs downloads/", id="get-second-source"),
+        pytest.param("lcd m", r"lcd my\ photos/", id="lcd"),
+        pytest.param("lls mu", "lls music.txt ", id="lls"),
+        pytest.param("lls -l mu", "lls -l music.txt ", id="lls-with-an-option"),
+        pytest.param("!cat mu", "!cat music.txt ", id="local-command"),
+        pytest.param("! cat 'mu", "! cat 'music.txt' ", id="local-command-in-quotes"),
+        pytest.param("!ca", "!ca", id="which-local-command"),
+        pytest.param("put nope/", "put nope/", id="no-such-directory"),
+    ],
+)
+def test_local_paths(completer, remote, here, typed, line):
+    assert completed(completer, typed) == line
+
+
+def test_local_paths_below_the_users_home(completer, tmp_path):
+    (tmp_path / "user" / "some docs").mkdir(parents=True)
+    assert completed(completer, "put ~/so") == r"put ~/some\ docs/"
+
+
+# the connection ----------------------------------------------------------------------------
+
+
+def test_a_directory_is_listed_once(app, completer, remote, monkeypatch):
+    asked = []
+    list_dir = app.client.list_dir
+    monkeypatch.setattr(
+        app.client, "list_dir", lambda *a, **o: asked.append(a) or list_dir(*a, **o)
+    )
+    for text in ("ls d", "ls do", "ls docs/", "ls docs/r"):
+        offered(completer, text)
+    assert asked == [(b"/",), (b"/docs",)]
+    completer.remote_names.forget()
+    offered(completer, "ls d")
+    assert len(asked) == 3
+
+
+def test_what_a_command_has_made_is_offered(completer, home):
+    assert offered(completer, "ls ") == []
+    (home / "new").touch()
+    completer.remote_names.forget()
+    assert offered(completer, "ls ") == ["new"]
+
+
+def test_no_connection_is_made_for_it(app, completer, remote):
+    app.close()
+    assert offered(completer, "ls ") == []
+    assert not app.known_client.connected
+
+
+def test_an_error_is_silent_and_the_session_goes_on(app, completer, remote, monkeypatch):
+    def fail(*args, **options):
+        raise FtpError("no")
+
+    monkeypatch.setattr(app.client, "list_dir", fail)
+    assert offered(completer, "ls ") == []
+    monkeypatch.undo()
+    assert app.client.whoami() == "alice"
+
+
+def test_a_slow_listing_is_given_up_and_the_session_goes_on(app, completer, home, monkeypatch):
+    for number in range(3000):
+        (home / f"{number:04}").touch()
+    list_dir = app.client.list_dir
+
+    def slow(*args, **options):
+        entries = list_dir(*args, **options)
+        yield next(entries)
+        assert select.select([app.interrupt], [], [], 60)[0]
+        yield from entries
+
+    monkeypatch.setattr(app.client, "list_dir", slow)
+    monkeypatch.setattr(completion, "_PATIENCE_SECONDS", 0.01)
+    assert offered(completer, "ls ")
+    monkeypatch.undo()
+    assert app.client.whoami() == "alice"
+    assert app.client.connected
+    app.interrupt.check()
+
+
+def test_the_listing_leaves_no_interrupt(app, completer, remote):
+    offered(completer, "ls ")
+    app.interrupt.check()
+    assert app.client.whoami() == "alice"
