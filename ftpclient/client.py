@@ -30,13 +30,19 @@ from ftpwire.errors import (
     LoginRefused,
     NotADirectory,
     NotFound,
+    QuotaExceeded,
 )
 from ftpwire.messages import Copied, Entry, Hashed, Problem, Removed, Room
 from ftpwire.pacing import Pace
 from ftpwire.paths import RemotePath
+from ftpwire.units import human
 
 if TYPE_CHECKING:
-    from ftpclient.transfers import Transfer
+    from ftpclient.transfers import Options, Transfer
+
+_FAR_SECONDS = 0.02
+"""From this round trip on, a tree is sent over several connections by itself."""
+_FAR_CONNECTIONS = 4
 
 AnyPath = str | bytes
 Password = str | Callable[[], str] | None
@@ -108,6 +114,10 @@ class Client:
         """
         if self._connection is not None and not self._connection.broken:
             return
+        self._connection = self._new_connection()
+        self.limit_rate = self._limit_rate
+
+    def _new_connection(self) -> Connection:
         connection = Connection(
             self.address,
             plaintext=self._plaintext,
@@ -125,8 +135,7 @@ class Client:
         except BaseException:
             connection.close()
             raise
-        self._connection = connection
-        self.limit_rate = self._limit_rate
+        return connection
 
     @property
     def limit_rate(self) -> int | None:
@@ -420,6 +429,8 @@ class Client:
         overwrite: messages.Overwrite = "always",
         resume: bool = True,
         atomic: bool = False,
+        parallel: int | None = None,
+        fail_fast: bool = False,
         listener: Listener | None = None,
     ) -> Summary:
         """Upload files, links and trees, into ``target`` or as it (the rules of cp).
@@ -430,14 +441,18 @@ class Client:
         there, once all of it is on the server; or not at all, when any of it failed. Its
         target is that name exactly, unless it ends with a slash.
 
+        Args:
+            parallel: Connections for the files of a tree; None chooses.
+
         Raises:
             ConnectionLost, Interrupted, NotADirectory
         """
+        from ftpclient.parallel import Crew
         from ftpclient.transfers import Options
         from ftpclient.uploading import Upload, measure
 
         listener = listener or Listener()
-        options = Options(recursive, copy_links, overwrite, resume and not atomic)
+        options = Options(recursive, copy_links, overwrite, resume and not atomic, fail_fast)
         local = [os.fsencode(source) for source in sources]
         if listener.wants_totals:
             listener.totals(*measure(local, options))
@@ -450,6 +465,8 @@ class Client:
             note = Unfinished("put", str(self.address), absolute, self.resolve(target))
             into = note_target(note, into=into)
         placed = [(source, self.place_for(source, target, into=into)) for source in local]
+        if recursive:
+            self._announce(local, placed, options)
         upload = Upload(self.connection, options, listener)
 
         def add_all() -> None:
@@ -463,24 +480,92 @@ class Client:
             upload.connection.wait_for_all()
             upload.connection.ask(messages.EndTree(commit=not upload.summary.failed))
 
-        return self._persist(upload, replace_all if atomic else add_all, note)
+        count = 1 if atomic or not recursive else self._how_many(parallel)
+
+        def share() -> None:
+            upload.share(
+                Crew(
+                    [
+                        Upload(connection, options, listener, upload)
+                        for connection in self._more_connections(count)
+                    ]
+                )
+            )
+
+        return self._persist(
+            upload, replace_all if atomic else add_all, note, share if count > 1 else None
+        )
+
+    def _how_many(self, parallel: int | None) -> int:
+        """Connections for a tree: several where a round trip takes long, for then one can't
+        fill the line."""
+        if parallel is not None:
+            return parallel
+        return _FAR_CONNECTIONS if self.connection.round_trip >= _FAR_SECONDS else 1
+
+    def _more_connections(self, count: int) -> list[Connection]:
+        made: list[Connection] = []
+        try:
+            for _ in range(count):
+                made.append(self._new_connection())
+                if self._limit_rate is not None:
+                    made[-1].channel.pace = Pace(max(1, self._limit_rate // count))
+        except BaseException:
+            for connection in made:
+                connection.close()
+            raise
+        return made
+
+    def _announce(
+        self, local: list[bytes], placed: list[tuple[bytes, RemotePath]], options: Options
+    ) -> None:
+        """Have a job that can't fit refused before its first byte.
+
+        Raises:
+            QuotaExceeded: All of it is new, and there is less room.
+        """
+        from ftpclient.uploading import measure
+
+        free = self.space().free
+        if free is None or any(self._find(path, follow=True) for _, path in placed):
+            return  # no quota; or something is there that need not be sent again
+        _, size = measure(local, options)
+        if size > free:
+            raise QuotaExceeded(
+                f"needs {human(size)}, {human(free)} left: nothing was sent",
+                needed=size,
+                free=free,
+            )
 
     def _persist(
-        self, transfer: Transfer, add_all: Callable[[], None], note: Unfinished | None = None
+        self,
+        transfer: Transfer,
+        add_all: Callable[[], None],
+        note: Unfinished | None = None,
+        share: Callable[[], None] | None = None,
     ) -> Summary:
         """Run a transfer; after a lost connection go on with it on a new one.
 
         Raises:
             ConnectionLost: It could not be regained.
         """
+        from ftpclient.transfers import Stopped
+
         losses = 0
         while True:
             try:
+                if share is not None:
+                    share()
                 add_all()
                 summary = transfer.finish()
             except ConnectionLost as error:
+                transfer.disband()
                 losses = self._regain(transfer, losses, error)
                 continue
+            except Stopped:
+                transfer.close()
+                self.settle_interrupt()  # what is under way is given up, the session stays
+                raise
             except BaseException:
                 transfer.close()
                 raise
@@ -535,13 +620,16 @@ class Client:
         copy_links: bool = False,
         overwrite: messages.Overwrite = "always",
         resume: bool = True,
+        parallel: int | None = None,
+        fail_fast: bool = False,
         listener: Listener | None = None,
     ) -> Summary:
         """Download files, links and trees; sources may be patterns. As ``put``."""
         from ftpclient.downloading import Download
+        from ftpclient.parallel import Crew
         from ftpclient.transfers import Options
 
-        options = Options(recursive, copy_links, overwrite, resume)
+        options = Options(recursive, copy_links, overwrite, resume, fail_fast)
         local = os.fsencode(target)
         found: list[RemotePath] = []
         download = Download(self.connection, options, listener or Listener())
@@ -572,7 +660,19 @@ class Client:
                 name = paths.name_of(path)
                 download.add(path, entry, os.path.join(local, name) if into and name else local)
 
-        return self._persist(download, add_all, note)
+        count = self._how_many(parallel) if recursive and len(found) == 1 else 1
+
+        def share() -> None:
+            download.share(
+                Crew(
+                    [
+                        Download(connection, options, download.listener, download)
+                        for connection in self._more_connections(count)
+                    ]
+                )
+            )
+
+        return self._persist(download, add_all, note, share if count > 1 else None)
 
     def get_stream(self, source: AnyPath, fd: int) -> tuple[int, bytes]:
         """Write a remote file's bytes to a descriptor; returns size and digest.

@@ -198,7 +198,8 @@ class Connection:
     def _say_hello(self) -> None:
         hello = Hello(max_control=frames.MAX_CONTROL, max_data=frames.MAX_DATA)
         self.channel.queue(frames.frame(Kind.REQUEST, 0, messages.encode_hello(hello)))
-        deadline = time.monotonic() + CONNECT_SECONDS
+        asked = time.monotonic()
+        deadline = asked + CONNECT_SECONDS
         try:
             self.channel.flush(deadline)
             while (header := self.reader.next_header()) is None:
@@ -208,6 +209,7 @@ class Connection:
             if header.kind == Kind.ERROR:
                 raise messages.decode_failed(payload).to_error()
             self.server = messages.decode_hello(payload)
+            self.round_trip = time.monotonic() - asked
         except TimedOut:
             self.channel.abort()
             raise ConnectFailed(f"{self.address.endpoint}: no answer") from None
@@ -493,6 +495,15 @@ class Connection:
             call.done = True
             call.on_done()
         raise lost from None
+
+    @property
+    def unanswered(self) -> int:
+        """Requests whose replies are still to come."""
+        return len(self._calls)
+
+    def cut(self) -> None:
+        """End the connection from another thread: whoever waits for it gets ConnectionLost."""
+        self.channel.cut()
 
     # interrupting ------------------------------------------------------------------------
 

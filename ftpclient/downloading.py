@@ -10,11 +10,13 @@ import os
 
 from ftpclient.connection import Call, Connection
 from ftpclient.local import LocalTree, PartialFile, checked_parts
-from ftpclient.reporting import Listener
+from ftpclient.parallel import Crew
+from ftpclient.reporting import Listener, Summary
 from ftpclient.spill import Spool
 from ftpclient.transfers import (
     RESUME_FROM,
     SMALL,
+    Options,
     Transfer,
     list_pages,
     same_time_and_size,
@@ -125,7 +127,7 @@ class _Download(GetCall):
     def begin(self, info: Sending) -> None:
         if info.size <= SMALL and not info.offset:
             return
-        self._transfer.listener.started(self._source, info.size)
+        self._transfer.started(self._source, info.size)
         if self._partial is None:
             self._open()
         assert self._partial is not None
@@ -134,9 +136,9 @@ class _Download(GetCall):
                 raise CommandError("the server began in the wrong place")
             self._offset, self._hasher = 0, digests.new()
         self._partial.start_at(self._offset)
-        self._transfer.listener.advanced(self._offset)
+        self._transfer.advanced(self._offset)
         self._writer = WriteBehind(self._partial.fd, hasher=self._hasher)
-        self.sink = _CountingSink(self._writer, self._transfer.listener)
+        self.sink = _CountingSink(self._writer, self._transfer)
 
     def _open(self, *, resume: bool = False) -> None:
         replace = self._transfer.options.overwrite != "never"
@@ -178,7 +180,7 @@ class _Download(GetCall):
             assert self._partial is not None
             self._partial.start_at(0)
             write_all(self._partial.fd, self._small)
-            self._transfer.listener.advanced(len(self._small))
+            self._transfer.advanced(len(self._small))
         else:
             digest = self._writer.finish()
             self._verify(self._offset + self._writer.size, digest)
@@ -222,20 +224,20 @@ class _Download(GetCall):
 
 
 class _CountingSink:
-    """A sink that tells the listener."""
+    """A sink that tells of its progress."""
 
-    def __init__(self, sink: Sink, listener: Listener) -> None:
+    def __init__(self, sink: Sink, transfer: Transfer) -> None:
         self._sink = sink
-        self._listener = listener
+        self._transfer = transfer
         self.buffer = sink.buffer
 
     def filled(self, count: int) -> None:
         self._sink.filled(count)
-        self._listener.advanced(count)
+        self._transfer.advanced(count)
 
     def write(self, data: memoryview) -> None:
         self._sink.write(data)
-        self._listener.advanced(len(data))
+        self._transfer.advanced(len(data))
 
 
 class _Nowhere:
@@ -256,6 +258,45 @@ class _Nowhere:
 
 class Download(Transfer):
     """Files and trees from the server to here. ``add`` what to get, then ``finish``."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        options: Options,
+        listener: Listener,
+        chief: Download | None = None,
+    ) -> None:
+        super().__init__(connection, options, listener, chief)
+        self._crew: Crew[Download] | None = None
+        self._own_trees: dict[bytes, LocalTree] = {}
+        """Of a worker: handles are not shared between threads."""
+
+    def share(self, crew: Crew[Download]) -> None:
+        """Have others get the files of trees."""
+        self._crew = crew
+
+    def finish(self) -> Summary:
+        if self._crew is not None:
+            self._crew.finish()
+            self._crew = None
+        return super().finish()
+
+    def disband(self) -> None:
+        if self._crew is not None:
+            self._crew.stop()
+            self._crew = None
+
+    def _get_for(
+        self, top: bytes, source: RemotePath, entry: Entry, shown: bytes, parts: tuple[bytes, ...]
+    ) -> None:
+        """Get one file that the chief has met."""
+        tree = self._own_trees.get(top)
+        try:
+            if tree is None:
+                tree = self._own_trees[top] = LocalTree(top)
+            self._add_one(source, entry, shown, tree, parts, None)
+        except (OSError, CommandError) as error:
+            self._failed(source, shown, error)
 
     def add(self, source: RemotePath, entry: Entry, target: bytes) -> None:
         """Get a remote file, link or directory to exactly the local path ``target``."""
@@ -306,8 +347,13 @@ class Download(Transfer):
                 pass
             self._tree = LocalTree(target)
             try:
-                self._get_all(source, target, root, listing)
+                late = self._get_all(source, target, root, listing)
                 self.connection.wait_for_all()
+                if self._crew is not None:
+                    self._crew.finish()
+                    self._crew = None
+                for directory in late:
+                    self._walked(directory)
             finally:
                 self._tree.close()
         finally:
@@ -334,14 +380,20 @@ class Download(Transfer):
 
     def _get_all(
         self, source: RemotePath, target: bytes, root: Entry, listing: Spool[Page]
-    ) -> None:
+    ) -> list[_Directory]:
         """Get a tree in the order of its listing. A directory is left when another comes that
-        isn't below it; what it will be is kept with the one it is in until then."""
+        isn't below it; what it will be is kept with the one it is in until then.
+
+        Returns:
+            The directories that are to be left when the crew has got all files.
+        """
+        late: list[_Directory] = []
+        leave = self._walked if self._crew is None else late.append
         stack = [_Directory((), root, None)]
         for page in listing:
             parts = checked_parts(page.directory) if page.directory else ()
             while stack[-1].parts != parts[: len(stack[-1].parts)]:
-                self._walked(stack.pop())
+                leave(stack.pop())
             here = stack[-1]
             if here.parts != parts:
                 if here.parts != parts[:-1] or parts[-1] not in here.below:
@@ -351,7 +403,8 @@ class Download(Transfer):
             for entry in page.entries:
                 self._get_entry(source, target, here, entry)
         while stack:
-            self._walked(stack.pop())
+            leave(stack.pop())
+        return late
 
     def _walked(self, directory: _Directory) -> None:
         """All pages of a directory, and of those in it, were met."""
@@ -360,6 +413,7 @@ class Download(Transfer):
         self._left(directory)
 
     def _get_entry(self, source: RemotePath, target: bytes, here: _Directory, entry: Entry) -> None:
+        self.go_on()
         parts = (*here.parts, *checked_parts(entry.path))
         below = b"/".join(parts)
         path = paths.child(source, below)
@@ -368,6 +422,8 @@ class Download(Transfer):
             if entry.type == "dir":
                 here.below[parts[-1]] = _Directory(parts, entry, here)
                 self._tree.make_dir(parts, entry.mode)
+            elif self._crew is not None:
+                self._crew.give(lambda worker: worker._get_for(target, path, entry, shown, parts))
             else:
                 self._add_one(path, entry, shown, self._tree, parts, here)
         except (OSError, CommandError) as error:
@@ -426,7 +482,7 @@ class Download(Transfer):
         with tree.reading(parts) as fd:
             if self.hash_local(fd, entry.size) != entry.digest:
                 return False
-        self.listener.advanced(entry.size)
+        self.advanced(entry.size)
         self.end(source, shown, entry.size, digest=entry.digest, unchanged=True)
         return True
 

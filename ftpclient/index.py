@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
+import threading
 
 from ftpwire import paths
 from ftpwire.messages import Entry, Page
@@ -16,37 +17,37 @@ from ftpwire.paths import RemotePath
 
 
 class RemoteIndex:
-    """The files below one remote directory that have a digest, by path.
+    """Remote files that have a digest, by path. Safe to use from many threads."""
 
-    Args:
-        root: What the pages' directories are relative to.
-    """
-
-    def __init__(self, root: RemotePath) -> None:
-        self._root = root
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._file = tempfile.NamedTemporaryFile(prefix="ftp-index-")
-        self._table = sqlite3.connect(self._file.name, isolation_level=None)
+        self._table = sqlite3.connect(
+            self._file.name, isolation_level=None, check_same_thread=False
+        )
         self._table.executescript(
             "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-2048;"
             "CREATE TABLE file (path BLOB PRIMARY KEY, size INT, mode INT, mtime_ns INT,"
             " digest BLOB) WITHOUT ROWID; BEGIN"
         )
 
-    def add(self, page: Page) -> None:
-        """Take the entries of a page."""
-        directory = paths.child(self._root, page.directory) if page.directory else self._root
+    def add(self, root: RemotePath, page: Page) -> None:
+        """Take the entries of a page of a listing of ``root``."""
+        directory = paths.child(root, page.directory) if page.directory else root
         rows = [
             (paths.child(directory, e.path), e.size, e.mode, e.mtime_ns, e.digest)
             for e in page.entries
             if e.digest is not None
         ]
-        self._table.executemany("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?)", rows)
+        with self._lock:
+            self._table.executemany("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?)", rows)
 
     def get(self, path: RemotePath) -> Entry | None:
         """The file at a path, if it has a digest."""
-        row = self._table.execute(
-            "SELECT size, mode, mtime_ns, digest FROM file WHERE path = ?", (path,)
-        ).fetchone()
+        with self._lock:
+            row = self._table.execute(
+                "SELECT size, mode, mtime_ns, digest FROM file WHERE path = ?", (path,)
+            ).fetchone()
         if row is None:
             return None
         size, mode, mtime_ns, digest = row

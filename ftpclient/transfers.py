@@ -11,6 +11,7 @@ flat: a tree is walked while it is sent; a remote one is listed first, onto disk
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -40,12 +41,20 @@ class Options:
         overwrite: What to do when the target exists; ``older`` replaces it only if its mtime is
             before the source's.
         resume: Use what is there from an earlier try, after its digest was compared.
+        fail_fast: Stop at the first failure, instead of going on with the rest.
     """
 
     recursive: bool = False
     copy_links: bool = False
     overwrite: Overwrite = "always"
     resume: bool = True
+    fail_fast: bool = False
+
+
+class Stopped(FtpError):
+    """The transfer was stopped at its first failure, as was asked for."""
+
+    code = "stopped"
 
 
 def _skips(error: FtpError, overwrite: Overwrite) -> bool:
@@ -60,10 +69,22 @@ class Transfer:
 
     After a lost connection, the same files are added again on a new one (``go_on_with``): what
     was done is found unchanged then, and not told twice.
+
+    Args:
+        chief: The transfer that this one works for, on a connection of its own: results are told
+            to that. ``_lock`` is held while they are.
     """
 
-    def __init__(self, connection: Connection, options: Options, listener: Listener) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        options: Options,
+        listener: Listener,
+        chief: Transfer | None = None,
+    ) -> None:
         self.connection = connection
+        self._chief = chief
+        self._lock: threading.Lock = threading.Lock() if chief is None else chief._lock
         self.options = options
         self.listener = listener
         self.summary = Summary()
@@ -79,16 +100,25 @@ class Transfer:
 
     def close(self) -> Summary:
         """The totals, with what was lost for good."""
+        self.disband()
         lost, self._lost = self._lost, {}
         for target, (source, size) in lost.items():
             self._tell(Result(source, target, size, "failed", error=_NOT_REGAINED))
         self.summary.seconds = time.monotonic() - self._began
         return self.summary
 
+    def disband(self) -> None:
+        """Stop those who work for this transfer, if there are any."""
+
     def go_on_with(self, connection: Connection) -> None:
         """Use a new connection, after the old one was lost."""
         self.connection = connection
         self._again = True
+
+    def go_on(self) -> None:
+        """Raises Stopped when something failed and that is to be the end."""
+        if self.options.fail_fast and self.summary.failed:
+            raise Stopped("stopped at the first failure; the rest was not transferred")
 
     def start_over(self) -> None:
         """Forget what was done: all of it is to be done (again)."""
@@ -113,6 +143,30 @@ class Transfer:
             skipped: The error is no failure.
             unchanged: It was there already, with the same bytes.
         """
+        if self._chief is not None:
+            self._chief.end(
+                source,
+                target,
+                size,
+                digest=digest,
+                error=error,
+                skipped=skipped,
+                unchanged=unchanged,
+            )
+            return
+        with self._lock:
+            self._end(source, target, size, digest, error, skipped, unchanged)
+
+    def _end(
+        self,
+        source: bytes,
+        target: bytes,
+        size: int,
+        digest: bytes | None,
+        error: FtpError | None,
+        skipped: bool,
+        unchanged: bool,
+    ) -> None:
         if isinstance(error, ConnectionLost):
             self._lost[target] = (source, size)
             return
@@ -129,6 +183,16 @@ class Transfer:
     def _tell(self, result: Result) -> None:
         self.summary.add(result)
         self.listener.finished(result)
+
+    def advanced(self, count: int) -> None:
+        """So many bytes more are done."""
+        with self._lock:
+            self.listener.advanced(count)
+
+    def started(self, name: bytes, size: int | None) -> None:
+        """A large file begins."""
+        with self._lock:
+            self.listener.started(name, size)
 
     def hash_local(self, fd: int, size: int) -> bytes:
         """The digest of a local file's first bytes. Raises Interrupted."""

@@ -14,7 +14,8 @@ from collections.abc import Iterable
 
 from ftpclient.connection import Call, Connection
 from ftpclient.index import RemoteIndex
-from ftpclient.reporting import Listener
+from ftpclient.parallel import Crew
+from ftpclient.reporting import Listener, Summary
 from ftpclient.transfers import (
     KEEP_ALIVE_SECONDS,
     RESUME_FROM,
@@ -107,37 +108,72 @@ class _PutCall(Call):
 class Upload(Transfer):
     """Files and trees from here to the server. ``add`` what to send, then ``finish``."""
 
-    def __init__(self, connection: Connection, options: Options, listener: Listener) -> None:
-        super().__init__(connection, options, listener)
+    def __init__(
+        self,
+        connection: Connection,
+        options: Options,
+        listener: Listener,
+        chief: Upload | None = None,
+    ) -> None:
+        super().__init__(connection, options, listener, chief)
         self._index: RemoteIndex | None = None
+        self._crew: Crew[Upload] | None = None
+        self._late: list[tuple[bytes, RemotePath, SetAttributes]] = []
+        """Attributes of directories, which come when a crew has filled them."""
+
+    def share(self, crew: Crew[Upload]) -> None:
+        """Have others send the files."""
+        self._crew = crew
+
+    def finish(self) -> Summary:
+        if self._crew is not None:
+            self._crew.finish()
+            self._crew = None
+        late, self._late = self._late, []
+        for source, target, request in late:
+            self._submit_change(source, target, request)
+        return super().finish()
+
+    def disband(self) -> None:
+        if self._crew is not None:
+            self._crew.stop()
+            self._crew = None
+        self._late.clear()
+        if self._index is not None and self._chief is None:
+            self._index.close()
+            self._index = None
+
+    def _send_for(self, chief: Upload, source: bytes, target: RemotePath) -> None:
+        """Send one file that the chief has met."""
+        self._index = chief._index
+        self._among_others = True
+        try:
+            self._put(source, target)
+        except (OSError, CommandError) as error:
+            self._fail(source, target, error)
+
+    _among_others = False
+    """Whether somebody else makes the directories that files go into, maybe later."""
 
     def add(self, source: bytes, target: RemotePath) -> None:
         """Send a local file, link or directory to exactly ``target``."""
         try:
             info = os.stat(source, follow_symlinks=self.options.copy_links)
             if stat.S_ISDIR(info.st_mode) and self.options.recursive and self.options.resume:
-                self._index = self._look_up(target)
+                self._look_up(target)
             self._add(source, target, info, ())
         except (OSError, CommandError) as error:
             self._fail(source, target, error)
-        finally:
-            if self._index is not None:
-                self._index.close()
-                self._index = None
 
-    def _look_up(self, target: RemotePath) -> RemoteIndex | None:
-        """What an earlier try may have stored there already."""
+    def _look_up(self, target: RemotePath) -> None:
+        """Find out what an earlier try may have stored there already."""
         entry = self._find(target)
         if entry is None or entry.type != "dir":
-            return None
-        index = RemoteIndex(target)
-        try:
-            for page in list_pages(self.connection, List(target, recursive=True, digest=True)):
-                index.add(page)
-        except BaseException:
-            index.close()
-            raise
-        return index
+            return
+        if self._index is None:
+            self._index = RemoteIndex()
+        for page in list_pages(self.connection, List(target, recursive=True, digest=True)):
+            self._index.add(target, page)
 
     def _find(self, path: RemotePath) -> Entry | None:
         try:
@@ -159,9 +195,13 @@ class Upload(Transfer):
         info: os.stat_result,
         above: tuple[tuple[int, int], ...],
     ) -> None:
+        self.go_on()
         kind = stat.S_IFMT(info.st_mode)
         if kind == stat.S_IFREG:
-            self._put(source, target)
+            if self._crew is None:
+                self._put(source, target)
+            else:
+                self._crew.give(lambda worker: worker._send_for(self, source, target))
         elif kind == stat.S_IFDIR:
             self._add_directory(source, target, info, above)
         elif kind == stat.S_IFLNK:
@@ -199,7 +239,11 @@ class Upload(Transfer):
                     )
                 except (OSError, CommandError) as error:
                     self._fail(entry.path, below, error)
-        self._submit_change(source, target, SetAttributes(target, mode, info.st_mtime_ns))
+        attributes = SetAttributes(target, mode, info.st_mtime_ns)
+        if self._crew is None:
+            self._submit_change(source, target, attributes)
+        else:
+            self._late.append((source, target, attributes))
 
     def _submit_change(
         self, source: bytes, target: bytes, request: Request, *, count: bool = False
@@ -223,7 +267,7 @@ class Upload(Transfer):
         if size != info.st_size:
             raise SourceChanged(f"{paths.show(source)}: changed while it was read")
         digest = digests.digest(data)
-        self.listener.advanced(size)
+        self.advanced(size)
         if self._index is not None and self._index.has(target, info, digest):
             self.end(source, target, size, digest=digest, unchanged=True)
             return
@@ -251,7 +295,7 @@ class Upload(Transfer):
             or self.hash_local(fd, info.st_size) != entry.digest
         ):
             return False
-        self.listener.advanced(info.st_size)
+        self.advanced(info.st_size)
         self.end(source, target, info.st_size, digest=entry.digest, unchanged=True)
         return True
 
@@ -267,6 +311,7 @@ class Upload(Transfer):
             ask,
             secrets.token_bytes(16) if ask else None,
             resume,
+            self._among_others,
         )
 
     def _put_large(
@@ -284,7 +329,7 @@ class Upload(Transfer):
         self.connection.submit(call, self._request(target, info, ask=ask, resume=resume))
         if ask and not self._is_ready(call):
             return
-        self.listener.started(source, info.st_size)
+        self.started(source, info.st_size)
         hasher = digests.new()
         offset = call.ready.offset if call.ready is not None else 0
         try:
@@ -292,7 +337,7 @@ class Upload(Transfer):
                 self._supersede(call)
                 self._put_large(source, target, fd, info, resume=False)
                 return
-            self.listener.advanced(offset)
+            self.advanced(offset)
             left = info.st_size - offset
             with ReadAhead(fd, left, offset=offset, hasher=hasher) as pieces:
                 if not self._send_pieces(call, pieces):
@@ -341,7 +386,7 @@ class Upload(Transfer):
         """Send a file's bytes; False when the server has refused them meanwhile."""
         for piece in pieces:
             self.connection.send_data(call, piece)
-            self.listener.advanced(len(piece))
+            self.advanced(len(piece))
             if call.done:
                 self.connection.send_cancel(call)
                 return False
@@ -354,7 +399,7 @@ class Upload(Transfer):
         self.connection.submit(call, request)
         if not self._is_ready(call):
             return
-        self.listener.started(b"-", None)
+        self.started(b"-", None)
         said = time.monotonic()
 
         def while_waiting() -> None:

@@ -31,6 +31,7 @@ class Staged:
 
     Attributes:
         fd: Open while there are few, to be synced one by one; else -1.
+        parents: Make the directories that it goes into when they are missing.
         resumable: What holds it against other sessions, if it has a name that they find.
     """
 
@@ -41,6 +42,7 @@ class Staged:
     overwrite: Overwrite
     fd: int = -1
     resumable: ResumableStaging | None = None
+    parents: bool = False
 
     def close(self) -> None:
         """Give its descriptor back, and let other sessions have its name. Can be called twice."""
@@ -101,6 +103,8 @@ class Commit:
     def place(self, staged: Staged) -> None:
         """Give a staged file its name."""
         parent, name = staged.target[:-1], staged.target[-1]
+        if staged.parents:
+            self._make_parents(parent)
         self._put_in_place(staged.name, parent, name, staged.overwrite, staged.mtime_ns)
         self.change += staged.size
 
@@ -161,12 +165,20 @@ class Commit:
         except FileNotFoundError:
             if not request.parents:
                 raise
-            for count in range(1, len(parts)):
-                try:
-                    self._make_one(parts[:count], 0o755)
-                except FileExistsError:
-                    pass
+            self._make_parents(parts[:-1])
             self._make_one(parts, mode)
+
+    def _make_parents(self, parts: Parts) -> None:
+        try:
+            self._directory(parts)
+            return
+        except FileNotFoundError:
+            pass
+        for count in range(1, len(parts) + 1):
+            try:
+                self._make_one(parts[:count], 0o755)
+            except FileExistsError:
+                pass
 
     def _make_one(self, parts: Parts, mode: int) -> None:
         directory = self._directory(parts[:-1])

@@ -461,10 +461,7 @@ class Session(StreamRequestHandler):
 
     def cut(self) -> None:
         """End the connection at once, from another thread."""
-        try:
-            self.request.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it has ended by itself
+        self.channel.cut()
 
     def log_in(self, account: Account) -> None:
         """The client is who it says: open the session."""

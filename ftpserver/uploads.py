@@ -139,7 +139,12 @@ class Uploads:
             CommandError, OSError: As the commit would.
         """
         target = self._home.place_of(target_of(request.path))
-        directory, name = self._home.tree.parent(target)
+        try:
+            directory, name = self._home.tree.parent(target)
+        except FileNotFoundError:
+            if not request.parents:
+                raise
+            return target
         try:
             there = lstat(directory, name)
             if there is not None:
@@ -173,7 +178,15 @@ class Uploads:
         self._add_staged(
             request_id,
             request.path,
-            Staged(name, target, len(data), request.mtime_ns, request.overwrite, fd),
+            Staged(
+                name,
+                target,
+                len(data),
+                request.mtime_ns,
+                request.overwrite,
+                fd,
+                parents=request.parents,
+            ),
         )
 
     @contextmanager
@@ -214,6 +227,7 @@ class Uploads:
                 request.overwrite,
                 staging.fd,
                 staging if isinstance(staging, ResumableStaging) else None,
+                request.parents,
             ),
         )
 

@@ -412,6 +412,13 @@ class Channel:
         finally:
             self.abort()
 
+    def cut(self) -> None:
+        """End the connection at once, from another thread; its owner finds it lost."""
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it has ended by itself
+
     def abort(self) -> None:
         """Close at once, without a word."""
         self._fd = -1

@@ -286,6 +286,7 @@ class Put(Message, frozen=True, tag="put"):
             mtime is before ``mtime_ns``.
         ask: Wait for `Ready` before the DATA frames: for large files.
         resume: With ``ask``: go on with what is left of an earlier try.
+        parents: Create missing parent directories.
         upload_id: Chosen by the client: a repeated commit after a lost answer is recognised.
 
     Replies: with ``ask``, `Ready`; then `Stored`. Or `Failed` with ``quota``, ``exists``,
@@ -301,6 +302,7 @@ class Put(Message, frozen=True, tag="put"):
     ask: bool = False
     upload_id: Annotated[bytes, Meta(min_length=16, max_length=16)] | None = None
     resume: bool = True
+    parents: bool = False
 
 
 class Ready(Message, frozen=True, tag="ready"):

@@ -40,6 +40,14 @@ def _transfer_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 show_default=True,
                 help="How often a lost connection is made again.",
             ),
+            click.option("--fail-fast", is_flag=True, help="Stop at the first failure."),
+            click.option(
+                "-P",
+                "--parallel",
+                type=click.IntRange(1, 32),
+                metavar="N",
+                help="Connections for a tree. Default: 1, and 4 where a round trip takes long.",
+            ),
             click.option(
                 "--limit-rate", type=size, metavar="SIZE", help="Bytes a second, as 10MiB."
             ),
@@ -90,6 +98,8 @@ def put_command(
     copy_links: bool,
     resume: bool,
     retries: int,
+    fail_fast: bool,
+    parallel: int | None,
     limit_rate: int | None,
     preserve: bool,
     atomic: bool,
@@ -122,6 +132,8 @@ def put_command(
             copy_links=copy_links,
             overwrite=overwrite,
             resume=resume,
+            parallel=parallel,
+            fail_fast=fail_fast,
             atomic=atomic,
             listener=listener,
         )
@@ -140,6 +152,8 @@ def get_command(
     copy_links: bool,
     resume: bool,
     retries: int,
+    fail_fast: bool,
+    parallel: int | None,
     limit_rate: int | None,
     preserve: bool,
 ) -> None:
@@ -162,6 +176,8 @@ def get_command(
             copy_links=copy_links,
             overwrite=overwrite,
             resume=resume,
+            parallel=parallel,
+            fail_fast=fail_fast,
             listener=listener,
         )
     _finish(app, summary)
