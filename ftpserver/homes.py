@@ -17,6 +17,7 @@ import fcntl
 import os
 import secrets
 import stat
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from typing import cast
 
 from msgspec import structs
 
-from ftpserver.walking import stored_bytes
+from ftpserver.walking import open_closed, stored_bytes
 from ftpwire import beneath, digests, paths
 from ftpwire.beneath import OPEN_ANY, OPEN_DIRECTORY, Tree
 from ftpwire.digests import StoredDigest
@@ -82,12 +83,16 @@ class Home:
         try:
             self.tree = Tree(self.fd, follow=True)
             self.staging_fd = self._open_staging()
-            self._lock_fd = os.open(
-                _LOCK_NAME,
-                os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
-                0o600,
-                dir_fd=self.staging_fd,
-            )
+            try:
+                self._lock_fd = os.open(
+                    _LOCK_NAME,
+                    os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
+                    0o600,
+                    dir_fd=self.staging_fd,
+                )
+            except BaseException:
+                os.close(self.staging_fd)
+                raise
         except BaseException:
             os.close(self.fd)
             raise
@@ -195,16 +200,25 @@ class Home:
             yield b"", None
             return
         walk = _Walk(self, recursive=recursive, follow=follow, digest=digest)
-        yield from walk.run(self.tree.open_dir(parts), b"", parts, ())
+        yield from walk.run(self.tree.open_dir(parts), parts)
 
     # changing ----------------------------------------------------------------------------
 
-    def remove(self, path: bytes, *, recursive: bool, tick: Callable[[], None]) -> Tally:
+    def remove(
+        self,
+        path: bytes,
+        *,
+        recursive: bool,
+        tick: Callable[[], None],
+        tally: Tally | None = None,
+    ) -> Tally:
         """Remove a file, a link, an empty directory or a tree; returns what became free.
 
         Args:
             tick: Called now and then on the way.
+            tally: What became free is added here as well, also when the rest fails.
         """
+        tally = Tally() if tally is None else tally
         parts = paths.split(path)
         if not parts:
             raise InvalidPath("/: the home itself can't be removed")
@@ -213,27 +227,33 @@ class Home:
             info = os.stat(name, dir_fd=directory, follow_symlinks=False)
             if stat.S_ISDIR(info.st_mode):
                 with self.alone():
-                    return self._remove_directory(directory, name, recursive, tick)
+                    self._remove_directory(directory, name, recursive, tally, tick)
+                return tally
             with self.shared():
-                size = self.discard(directory, name)
+                tally.size += self.discard(directory, name)
+            tally.files += 1
             self.sync_dir(directory)
-            return Tally(files=1, size=size)
+            return tally
         finally:
             os.close(directory)
 
     def _remove_directory(
-        self, directory: int, name: bytes, recursive: bool, tick: Callable[[], None]
-    ) -> Tally:
+        self,
+        directory: int,
+        name: bytes,
+        recursive: bool,
+        tally: Tally,
+        tick: Callable[[], None],
+    ) -> None:
         if not recursive:
             os.rmdir(name, dir_fd=directory)
+            tally.directories += 1
             self.sync_dir(directory)
-            return Tally(directories=1)
+            return
         staged = self.new_name()
         _rename_for_removal(directory, name, self.staging_fd, staged)
         self.sync_dir(directory)
-        tally = Tally()
         self.discard_tree(staged, tally, tick)
-        return tally
 
     def discard(self, directory: int, name: bytes) -> int:
         """Remove a file or link; returns the bytes that became free.
@@ -262,7 +282,10 @@ class Home:
         todo = [staged]
         while todo:
             top = todo.pop()
-            fd = os.open(top, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.staging_fd)
+            try:
+                fd = os.open(top, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.staging_fd)
+            except PermissionError:
+                fd, _ = open_closed(self.staging_fd, top)
             try:
                 if os.fstat(fd).st_mode & 0o700 != 0o700:
                     os.chmod(fd, 0o700)
@@ -376,37 +399,50 @@ class _Walk:
         self._follow = follow
         self._digest = digest
 
-    def run(
-        self, fd: int, directory: bytes, parts: Parts, above: tuple[tuple[int, int], ...]
-    ) -> Iterator[Item]:
-        """List one directory; ``fd`` is closed at the end. ``above``: its parents' identities."""
+    def run(self, fd: int, parts: Parts) -> Iterator[Item]:
+        """List from an open directory on; ``fd`` is closed at the end."""
+        stack = [_Level(fd, b"", parts)]
         try:
-            info = os.fstat(fd)
-            here = (*above, (info.st_dev, info.st_ino))
-            below: list[bytes] = []
-            with os.scandir(fd) as entries:
-                for found in entries:
-                    name = os.fsencode(found.name)
-                    if name == paths.STAGING:
-                        continue
-                    try:
-                        entry = self._look(fd, name, (*parts, name))
-                    except FileNotFoundError:
-                        continue  # removed since the directory was read
-                    except (OSError, CommandError) as error:
-                        if isinstance(error, OSError):
-                            error = from_oserror(error, "")
-                        yield directory, _problem(name, error)
-                        continue
-                    yield directory, entry
-                    if self._recursive and entry.type == "dir":
-                        below.append(name)
-            yield directory, None
-            for name in below:
-                path = directory + b"/" + name if directory else name
-                yield from self._below(fd, name, path, (*parts, name), here)
+            yield from self._entries(stack[-1])
+            while stack:
+                level = stack[-1]
+                if not level.below:
+                    os.close(stack.pop().fd)
+                    continue
+                name = level.below.popleft()
+                path = level.path + b"/" + name if level.path else name
+                try:
+                    child = self._open_below(stack, name, path)
+                except FileNotFoundError:
+                    continue  # removed since the directory was read
+                except (OSError, CommandError) as error:
+                    yield path, _problem(b"", error)
+                    yield path, None
+                    continue
+                stack.append(_Level(child, path, (*level.parts, name)))
+                yield from self._entries(stack[-1])
         finally:
-            os.close(fd)
+            for level in stack:
+                os.close(level.fd)
+
+    def _entries(self, level: _Level) -> Iterator[Item]:
+        """What is in one directory; those below are noted."""
+        with os.scandir(level.fd) as entries:
+            for found in entries:
+                name = os.fsencode(found.name)
+                if name == paths.STAGING:
+                    continue
+                try:
+                    entry = self._look(level.fd, name, (*level.parts, name))
+                except FileNotFoundError:
+                    continue  # removed since the directory was read
+                except (OSError, CommandError) as error:
+                    yield level.path, _problem(name, error)
+                    continue
+                yield level.path, entry
+                if self._recursive and entry.type == "dir":
+                    level.below.append(name)
+        yield level.path, None
 
     def _look(self, fd: int, name: bytes, parts: Parts) -> Entry:
         info = os.stat(name, dir_fd=fd, follow_symlinks=False)
@@ -423,38 +459,44 @@ class _Walk:
             return make_entry(name, info, digest=digest_by_name(fd, name, info))
         return make_entry(name, info)
 
-    def _below(
-        self, fd: int, name: bytes, path: bytes, parts: Parts, here: tuple[tuple[int, int], ...]
-    ) -> Iterator[Item]:
-        try:
-            if len(here) > _MAX_WALK_DEPTH:
-                raise InvalidPath(f"more than {_MAX_WALK_DEPTH} directories deep")
-            child = self._open_below(fd, name, parts, here)
-        except FileNotFoundError:
-            return  # removed since the directory was read
-        except (OSError, CommandError) as error:
-            if isinstance(error, OSError):
-                error = from_oserror(error, "")
-            yield path, _problem(b"", error)
-            yield path, None
-            return
-        yield from self.run(child, path, parts, here)
-
-    def _open_below(
-        self, fd: int, name: bytes, parts: Parts, here: tuple[tuple[int, int], ...]
-    ) -> int:
+    def _open_below(self, stack: list[_Level], name: bytes, path: bytes) -> int:
+        if len(stack) > _MAX_WALK_DEPTH:
+            raise InvalidPath(f"more than {_MAX_WALK_DEPTH} directories deep")
+        if len(path) > paths.MAX_PATH:
+            raise InvalidPath(f"longer than {paths.MAX_PATH} bytes")
+        level = stack[-1]
         if self._follow:
-            child = self._home.tree.open_dir(parts)
+            child = self._home.tree.open_dir((*level.parts, name))
         else:
-            child = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
-        info = os.fstat(child)
-        if (info.st_dev, info.st_ino) in here:
+            child = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=level.fd)
+        identity = _identity(child)
+        if any(identity == above.identity for above in stack):
             os.close(child)
             raise InvalidPath("the link leads into its own parents")
         return child
 
 
-def _problem(path: bytes, error: CommandError) -> Problem:
+class _Level:
+    """A directory of a listing, on the way down."""
+
+    __slots__ = ("below", "fd", "identity", "parts", "path")
+
+    def __init__(self, fd: int, path: bytes, parts: Parts) -> None:
+        self.fd = fd
+        self.path = path
+        self.parts = parts
+        self.identity = _identity(fd)
+        self.below: deque[bytes] = deque()
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    info = os.fstat(fd)
+    return info.st_dev, info.st_ino
+
+
+def _problem(path: bytes, error: CommandError | OSError) -> Problem:
+    if isinstance(error, OSError):
+        error = from_oserror(error, "")
     return Problem(path, error.code, str(error))
 
 
@@ -519,9 +561,6 @@ def _rename_for_removal(source_dir: int, name: bytes, target_dir: int, target: b
     try:
         os.rename(name, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)
     except PermissionError:
-        fd = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=source_dir)
-        try:
-            os.chmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) | 0o700)
-        finally:
-            os.close(fd)
+        fd, _ = open_closed(source_dir, name)
+        os.close(fd)
         os.rename(name, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)

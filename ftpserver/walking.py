@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from ftpwire import paths
-from ftpwire.beneath import OPEN_DIRECTORY
+from ftpwire.beneath import OPEN_ANY, OPEN_DIRECTORY
 
 _OPEN_BELOW = OPEN_DIRECTORY | os.O_NOFOLLOW
 
@@ -30,18 +30,25 @@ class Found(NamedTuple):
 
 
 class _Level:
-    """A directory on the way down: its path and identity, and what is still to do in it."""
+    """A directory on the way down: its path and identity, and what is still to do in it.
 
-    __slots__ = ("below", "identity", "name", "path")
+    Attributes:
+        closed: The mode to give back to it; None when it has its own.
+    """
 
-    def __init__(self, path: bytes, name: bytes, fd: int) -> None:
+    __slots__ = ("below", "closed", "identity", "name", "path")
+
+    def __init__(self, path: bytes, name: bytes, fd: int, closed: int | None = None) -> None:
+        self.closed = closed
         self.path = path
         self.name = name
         self.identity = _identity(fd)
         self.below: list[bytes] = []
 
 
-def walk(home: int, on_problem: OnProblem | None = None) -> Iterator[Found]:
+def walk(
+    home: int, on_problem: OnProblem | None = None, *, through_closed: bool = False
+) -> Iterator[Found]:
     """Everything below a home, staging left out; no link is followed.
 
     One directory is open at a time. What is moved or removed meanwhile may be missed.
@@ -49,6 +56,7 @@ def walk(home: int, on_problem: OnProblem | None = None) -> Iterator[Found]:
     Args:
         home: The home's descriptor; it stays open.
         on_problem: Hears of directories that can't be read; without it, that is raised.
+        through_closed: Open those whose own mode forbids it, meanwhile.
     """
     fd = os.open(b".", OPEN_DIRECTORY, dir_fd=home)
     try:
@@ -60,22 +68,48 @@ def walk(home: int, on_problem: OnProblem | None = None) -> Iterator[Found]:
                 name = level.below.pop()
                 path = level.path + b"/" + name if level.path else name
                 try:
-                    child = os.open(name, _OPEN_BELOW, dir_fd=fd)
+                    child, closed = _open_below(fd, name, through_closed)
                 except OSError as error:
                     _tell(on_problem, path, error)
                     continue
                 os.close(fd)
                 fd = child
-                levels.append(_Level(path, name, fd))
+                levels.append(_Level(path, name, fd, closed))
                 yield from _entries(levels[-1], fd, on_problem)
                 continue
             levels.pop()
             if levels:
                 above = _up(home, fd, levels)
+                if level.closed is not None:
+                    os.chmod(fd, level.closed)
                 os.close(fd)
                 fd = above
     finally:
         os.close(fd)
+
+
+def _open_below(fd: int, name: bytes, through_closed: bool) -> tuple[int, int | None]:
+    """Open a directory; also its mode, if that has to be given back."""
+    if through_closed:
+        mode = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
+        if mode & 0o500 != 0o500:
+            return open_closed(fd, name)
+    return os.open(name, _OPEN_BELOW, dir_fd=fd), None
+
+
+def open_closed(directory: int, name: bytes) -> tuple[int, int]:
+    """Open a directory whose own mode forbids it, as its owner may by changing that.
+
+    Returns:
+        The descriptor, and the mode that it had.
+    """
+    pinned = os.open(name, OPEN_ANY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+    try:
+        mode = stat.S_IMODE(os.fstat(pinned).st_mode)
+        os.chmod(f"/proc/self/fd/{pinned}", mode | 0o700)  # fchmod takes no such descriptor
+        return os.open(b".", OPEN_DIRECTORY, dir_fd=pinned), mode
+    finally:
+        os.close(pinned)
 
 
 def stored_bytes(home: int, on_problem: OnProblem | None = None) -> int:
@@ -105,7 +139,7 @@ def stored_bytes(home: int, on_problem: OnProblem | None = None) -> int:
 
 def _bytes_below(directory: int, on_problem: OnProblem | None) -> int:
     size = 0
-    for found in walk(directory, on_problem):
+    for found in walk(directory, on_problem, through_closed=True):
         try:
             info = found.entry.stat(follow_symlinks=False)
         except OSError as error:

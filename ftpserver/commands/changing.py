@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ftpserver.homes import MODE_BITS, fresh_digest
+from ftpserver.homes import MODE_BITS, Tally, fresh_digest
 from ftpserver.trees import AtomicTree
 from ftpserver.uploads import Receiving
 from ftpwire import paths
 from ftpwire.errors import (
     CommandError,
+    ConnectionLost,
     InvalidPath,
     IsADirectory,
     NotRegular,
@@ -59,14 +61,17 @@ def remove(session: Session, request: Remove) -> Message:
     """Remove a file or a tree; what became free is the account's again."""
     ledger = session.server.ledger
     lease = ledger.reserve(session.user.id, 0)
-    freed = 0
+    tally = Tally()
+    tick = _ticker(session)
+
+    def tick_on() -> None:
+        with suppress(ConnectionLost):  # what has begun is finished, or its room would be lost
+            tick()
+
     try:
-        tally = session.home.remove(
-            request.path, recursive=request.recursive, tick=_ticker(session)
-        )
-        freed = tally.size
+        session.home.remove(request.path, recursive=request.recursive, tick=tick_on, tally=tally)
     finally:
-        ledger.settle([lease], -freed)
+        ledger.settle([lease], -tally.size)
     return Removed(tally.files, tally.directories, tally.size)
 
 

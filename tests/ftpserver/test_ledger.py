@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 from sqlalchemy import insert, select
 
 from ftpserver import ledger as module
-from ftpserver.ledger import LEASE_SECONDS, STEP, Ledger, LeaseLost
+from ftpserver.ledger import LEASE_SECONDS, STEP, LeaseLost, Ledger
 from ftpserver.state import account, lease
 from ftpwire.errors import NotFound, QuotaExceeded
 
