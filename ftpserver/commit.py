@@ -20,7 +20,7 @@ from ftpwire import beneath, paths
 from ftpwire.errors import AlreadyExists, InvalidPath, IsADirectory, NotADirectory, NotNewer
 from ftpwire.messages import MakeDir, MakeLink, Overwrite, SetAttributes
 
-SYNC_EACH = 4
+SYNC_EACH = 8
 """So many files or directories are synced one by one; from there on their file system is."""
 _OPEN_DIRECTORIES = 64
 
