@@ -632,10 +632,15 @@ class Client:
         options = Options(recursive, copy_links, overwrite, resume, fail_fast)
         local = os.fsencode(target)
         found: list[RemotePath] = []
+        contents: set[RemotePath] = set()  # typed as DIR/. : what is inside, without its name
         download = Download(self.connection, options, listener or Listener())
         for source in sources:
             try:
-                found += self.glob(source)
+                matches = self.glob(source)
+                found += matches
+                typed = paths.from_text(source) if isinstance(source, str) else source
+                if paths.name_of(typed) in (b".", b".."):
+                    contents.update(matches)
             except NotFound as error:
                 download.end(self.resolve(source), local, 0, error=error)
         into = os.path.isdir(local)
@@ -657,7 +662,7 @@ class Client:
                 except CommandError as error:
                     download.end(path, local, 0, error=error)
                     continue
-                name = paths.name_of(path)
+                name = b"" if path in contents else paths.name_of(path)
                 download.add(path, entry, os.path.join(local, name) if into and name else local)
 
         count = self._how_many(parallel) if recursive and len(found) == 1 else 1
