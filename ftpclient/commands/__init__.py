@@ -63,12 +63,12 @@ class CommandGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
-            raise click.UsageError(self._no_command(ctx, name))
+            raise click.UsageError(self._no_command(ctx, name), ctx)
         return super().resolve_command(ctx, args)
 
     def _no_command(self, ctx: click.Context, name: str) -> str:
         if name in SHELL_ONLY:
-            return f"{name!r} is a command of the shell: see ftp connect"
+            return f"{name!r} is for the shell, which ftp connect starts"
         if name in SCRIPT_ONLY:
             return f"{name!r} is no command of the shell: leave it first"
         import difflib
