@@ -362,15 +362,18 @@ class Home:
         """Bytes of all regular files, in the quota's sense. Call it while holding ``alone``."""
         return stored_bytes(self.fd)
 
+    def staged(self) -> set[bytes]:
+        """The names in staging."""
+        return {os.fsencode(name) for name in os.listdir(self.staging_fd)} - {_LOCK_NAME}
+
     def clean_staging(self, in_use: Callable[[bytes], bool]) -> None:
         """Remove from staging what nobody uses. Call it while holding ``alone``.
 
         Args:
             in_use: Whether a name in staging belongs to somebody.
         """
-        for name in os.listdir(self.staging_fd):
-            staged = os.fsencode(name)
-            if staged == _LOCK_NAME or in_use(staged):
+        for staged in self.staged():
+            if in_use(staged):
                 continue
             info = os.stat(staged, dir_fd=self.staging_fd, follow_symlinks=False)
             if stat.S_ISDIR(info.st_mode):

@@ -287,10 +287,15 @@ class Ledger:
         )
 
     def live_incarnations(self, account_id: int) -> set[str]:
-        """The runs of servers that hold leases of this account, and this run."""
+        """The runs of servers that hold leases of this account, and this run.
+
+        A kept upload says nothing about the run that it is from: that may be long over.
+        """
         with self._reading.connect() as connection:
             found = connection.execute(
-                select(lease.c.incarnation).where(lease.c.account_id == account_id).distinct()
+                select(lease.c.incarnation)
+                .where(lease.c.account_id == account_id, lease.c.state != KEPT)
+                .distinct()
             ).scalars()
             return {*found, self.incarnation}
 

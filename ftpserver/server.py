@@ -209,6 +209,9 @@ def recount(ledger: Ledger, account_id: int, home: Home) -> int:
         with home.alone():
             live = {run.encode() for run in ledger.live_incarnations(account_id)}
             owned = ledger.owned_staging(account_id)
+            for name in sorted(owned - home.staged()):  # it got its name just before a crash
+                ledger.drop_kept(account_id, name)
+                owned.discard(name)
             home.clean_staging(
                 lambda name: staging_of(name) in owned or name.partition(b"-")[0] in live
             )
