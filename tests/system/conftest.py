@@ -103,10 +103,10 @@ def user(shared_server, programs):
 
 
 @pytest.fixture(params=["tls", "plain"])
-def any_user(request, programs):
+def any_user(request, shared_server, shared_plain_server, programs):
     """Somebody new, once on a server with TLS and once on one without."""
-    name = "shared_server" if request.param == "tls" else "shared_plain_server"
-    return add_account(request.getfixturevalue(name), programs, f"user{next(_numbers)}")
+    server = shared_server if request.param == "tls" else shared_plain_server
+    return add_account(server, programs, f"user{next(_numbers)}")
 
 
 @pytest.fixture
