@@ -125,6 +125,7 @@ class Client:
             accept_new=self._accept_new,
             ask=self._ask_user,
             interrupt=self._interrupt,
+            like=self._connection,
         )
         try:
             password = self._password() if callable(self._password) else self._password

@@ -92,6 +92,8 @@ class Connection:
         accept_new: Pin a new server's key without asking.
         ask: Asks the user about a new server's key.
         interrupt: Ends waiting and working when the user wants to stop.
+        like: An earlier connection to the same server, whose TLS session is resumed: that saves
+            both sides the costly part of the handshake.
 
     Raises:
         ConnectFailed, TrustError, ProtocolError
@@ -106,7 +108,10 @@ class Connection:
         accept_new: bool = False,
         ask: Ask | None = None,
         interrupt: Interrupt | None = None,
+        like: Connection | None = None,
     ) -> None:
+        self._like = like
+        self._context: ssl.SSLContext | None = None
         self.address = address
         self._interrupt = interrupt
         self._known_hosts = known_hosts or KnownHosts()
@@ -138,6 +143,10 @@ class Connection:
         endpoint = self.address.endpoint
         if plaintext:
             self._start(None)
+        elif self._like is not None and self._like._context is not None:
+            self._start(self._like._context)  # it decided whom to trust
+            if self._context_is_pinned:
+                self._known_hosts.check(endpoint, self._fingerprint())
         elif self._known_hosts.get(endpoint) is not None:
             self._start(_pinned_context())
             self._known_hosts.check(endpoint, self._fingerprint())
@@ -168,9 +177,16 @@ class Connection:
             on_wake=self._check,
         )
         self.reader = FrameReader()
+        self._context = context
         if context is None:
             return
-        self.channel.tls = TlsPipe(context, server_side=False, server_name=self.address.host)
+        earlier = None if self._like is None else self._like.channel.tls
+        self.channel.tls = TlsPipe(
+            context,
+            server_side=False,
+            server_name=self.address.host,
+            session=None if earlier is None else earlier.object.session,
+        )
         try:
             self.channel.handshake(time.monotonic() + CONNECT_SECONDS)
         except ssl.SSLCertVerificationError:
@@ -190,6 +206,10 @@ class Connection:
         except BaseException:
             self.channel.abort()
             raise
+
+    @property
+    def _context_is_pinned(self) -> bool:
+        return self._context is not None and self._context.verify_mode == ssl.CERT_NONE
 
     def _fingerprint(self) -> str:
         assert self.channel.tls is not None
