@@ -89,8 +89,7 @@ def guarded(app: App, action: Callable[[], object]) -> int:
         app.complain(Interrupted("interrupted"))
         return Interrupted.exit_code
     except FtpError as error:
-        if app.debug:
-            raise
+        _trace(app)
         app.complain(error)
         return error.exit_code
     except BrokenPipeError:
@@ -99,18 +98,24 @@ def guarded(app: App, action: Callable[[], object]) -> int:
         _settle(app)
         return 1
     except OSError as error:
-        if app.debug:
-            raise
+        _trace(app)
         what = error.filename if isinstance(error.filename, str) else ""
         app.complain(from_oserror(error, what))
         return 1
     except Exception as error:
-        if app.debug:
-            raise
+        _trace(app)
         app.complain(
             CommandError(f"internal error: {type(error).__name__}: {error} (--debug shows more)")
         )
         return 1
+
+
+def _trace(app: App) -> None:
+    """With --debug: where the error being handled comes from."""
+    if app.debug:
+        import traceback
+
+        traceback.print_exc()
 
 
 def _settle(app: App) -> None:
@@ -122,7 +127,13 @@ def _settle(app: App) -> None:
 
 
 def _usage(app: App, error: click.UsageError) -> int:
-    if app.as_json or error.ctx is None:
+    ctx = error.ctx
+    while ctx is not None:  # the error came before the options had their effect
+        app.as_json |= bool(ctx.params.get("as_json") or ctx.params.get("as_json_here"))
+        ctx = ctx.parent
+    if type(error).__name__ == "NoArgsIsHelpError" and not app.as_json:  # click 8.2 has it
+        error.show()
+    elif app.as_json or error.ctx is None:
         app.complain(UsageError(error.format_message()))
     else:
         hint = f" (see {error.ctx.command_path} --help)" if error.ctx.command_path else ""
