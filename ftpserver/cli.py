@@ -172,7 +172,7 @@ def add_user(
     from ftpserver.accounts import check_name
     from ftpserver.homes import Home
     from ftpserver.ledger import Ledger
-    from ftpserver.server import recount
+    from ftpserver.repair import recount
 
     check_name(name)
     accounts, engine = _accounts(root)

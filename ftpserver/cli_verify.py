@@ -1,7 +1,7 @@
 """`ftpd check`, `ftpd scrub`, `ftpd recount`: looking after what is stored.
 
 Lives here: options, what is printed, exit statuses. Lives elsewhere: the verifier (verify.py),
-reading files (scrub.py), counting (server.py).
+reading files (scrub.py), counting (repair.py).
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def recount(user: str | None, root: Path, as_json: bool) -> None:
     """
     from ftpserver.homes import Home
     from ftpserver.ledger import Ledger
-    from ftpserver.server import recount as count_again
+    from ftpserver.repair import recount as count_again
 
     with _opened(root) as (accounts, engine):
         ledger = Ledger(engine)

@@ -43,7 +43,8 @@ from ftpwire.messages import Entry, FileType, Problem
 MODE_BITS = 0o777
 """Of a mode, what is kept: setuid, setgid and sticky are lost."""
 
-_LOCK_NAME = b"lock"
+LOCK_NAME = b"lock"
+"""In staging: the home's lock."""
 _MAX_WALK_DEPTH = 512
 
 Parts = tuple[bytes, ...]
@@ -85,7 +86,7 @@ class Home:
             self.staging_fd = self._open_staging()
             try:
                 self._lock_fd = os.open(
-                    _LOCK_NAME,
+                    LOCK_NAME,
                     os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
                     0o600,
                     dir_fd=self.staging_fd,
@@ -364,7 +365,7 @@ class Home:
 
     def staged(self) -> set[bytes]:
         """The names in staging."""
-        return {os.fsencode(name) for name in os.listdir(self.staging_fd)} - {_LOCK_NAME}
+        return {os.fsencode(name) for name in os.listdir(self.staging_fd)} - {LOCK_NAME}
 
     def clean_staging(self, in_use: Callable[[bytes], bool]) -> None:
         """Remove from staging what nobody uses. Call it while holding ``alone``.

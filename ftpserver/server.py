@@ -26,8 +26,9 @@ from ftpserver.accounts import Accounts
 from ftpserver.config import Settings
 from ftpserver.homes import Home
 from ftpserver.ledger import LEASE_SECONDS, Ledger
+from ftpserver.repair import clean, recount
 from ftpserver.session import Session
-from ftpserver.staging import Owners, staging_of
+from ftpserver.staging import Owners
 from ftpserver.state import RootLock, StateError, open_state
 
 logger = logging.getLogger("ftpd")
@@ -179,9 +180,10 @@ class FtpServer(ThreadingMixIn, TCPServer):
     # what goes on in the background ------------------------------------------------------
 
     def _housekeeping(self) -> None:
-        """Recount what a crash left in doubt; then keep this server's leases alive."""
+        """Repair what a crash left; then keep this server's leases alive."""
         try:
             self.recount_dirty()
+            self.clean_all()
         except Exception:
             logger.exception("recounting failed; quotas keep their last figures")
         while not select.select([self._stop_read], [], [], LEASE_SECONDS / 5)[0]:
@@ -202,24 +204,13 @@ class FtpServer(ThreadingMixIn, TCPServer):
                 except OSError as error:  # one home that can't be read stops no other's recount
                     logger.error("%s: the home can't be counted: %s", account.name, error)
 
-
-def recount(ledger: Ledger, account_id: int, home: Home) -> int:
-    """Set an account's used space to what its home holds; returns the bytes. Closes the home."""
-    try:
-        with home.alone():
-            live = {run.encode() for run in ledger.live_incarnations(account_id)}
-            owned = ledger.owned_staging(account_id)
-            for name in sorted(owned - home.staged()):  # it got its name just before a crash
-                ledger.drop_kept(account_id, name)
-                owned.discard(name)
-            home.clean_staging(
-                lambda name: staging_of(name) in owned or name.partition(b"-")[0] in live
-            )
-            used = home.count()
-            ledger.recounted(account_id, used)
-            return used
-    finally:
-        home.close()
+    def clean_all(self) -> None:
+        """Remove what nobody owns from the staging of all homes, whatever it is left from."""
+        for account in self.accounts:
+            try:
+                clean(self.ledger, account.id, account.home)
+            except OSError as error:
+                logger.error("%s: staging can't be cleaned: %s", account.name, error)
 
 
 def _make_root(settings: Settings) -> None:

@@ -1,7 +1,7 @@
 """The verifier: does the ledger agree with the disk, and is everything there whole?
 
 Lives here: what is checked of a root, and what is said about it. Nothing is changed.
-Lives elsewhere: single files and their digests (scrub.py), repairing (server.recount), output
+Lives elsewhere: single files and their digests (scrub.py), repairing (repair.py), output
 (cli_verify.py).
 
 While no server runs, all of it is checked, and none can start meanwhile. Beside a running
@@ -30,6 +30,7 @@ from sqlalchemy import Connection, Engine, Row, create_engine, event, inspect, s
 from sqlalchemy.exc import DatabaseError
 
 from ftpserver.config import state_of
+from ftpserver.homes import LOCK_NAME
 from ftpserver.ledger import KEPT
 from ftpserver.scrub import Examined, Examiner, Verdict
 from ftpserver.staging import staging_of
@@ -48,7 +49,6 @@ from ftpwire import paths
 from ftpwire.beneath import OPEN_DIRECTORY
 from ftpwire.errors import NotFound
 
-_LOCK_NAME = b"lock"
 _MOST_ROWS = 100
 """Findings about the accounts file itself, at most."""
 
@@ -246,7 +246,7 @@ class Verifier:
     ) -> Iterator[Finding]:
         doubtful = row.dirty or any(self._is_dead(one) for one in leases)
         weight = Weight.DOUBT if doubtful else Weight.DAMAGE
-        names = {os.fsencode(name) for name in os.listdir(staging)} - {_LOCK_NAME}
+        names = {os.fsencode(name) for name in os.listdir(staging)} - {LOCK_NAME}
         if names:
             # what was there before the leases were read is owned by one of them, or is gone
             row_now, leases = self._rows(row.name)
@@ -330,7 +330,7 @@ def _alone(staging: int | None) -> Iterator[None]:
         yield
         return
     try:
-        fd = os.open(_LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=staging)
+        fd = os.open(LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=staging)
     except FileNotFoundError:
         yield
         return

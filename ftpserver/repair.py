@@ -1,0 +1,63 @@
+"""Repairing what a crash left: the disk is the truth, and the ledger follows it.
+
+Lives here: counting a home anew, and removing from its staging what nobody owns.
+Lives elsewhere: which accounts are in doubt (ledger.py), when it is done (server.py).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ftpserver.homes import LOCK_NAME, Home
+from ftpserver.ledger import Ledger
+from ftpserver.staging import staging_of
+from ftpwire import paths
+
+
+def recount(ledger: Ledger, account_id: int, home: Home) -> int:
+    """Set an account's used space to what its home holds; returns the bytes. Closes the home."""
+    try:
+        with home.alone():
+            _clean_staging(ledger, account_id, home)
+            used = home.count()
+            ledger.recounted(account_id, used)
+            return used
+    finally:
+        home.close()
+
+
+def clean(ledger: Ledger, account_id: int, directory: Path) -> None:
+    """Remove from a home's staging what nobody owns. Cheap when there is nothing in it.
+
+    Raises:
+        OSError: The home can't be opened.
+    """
+    try:
+        names = os.listdir(os.fsencode(directory) + b"/" + paths.STAGING)
+    except FileNotFoundError:
+        return  # never used
+    if set(names) <= {LOCK_NAME}:
+        return
+    home = Home(directory)
+    try:
+        with home.alone():
+            _clean_staging(ledger, account_id, home)
+    finally:
+        home.close()
+
+
+def _clean_staging(ledger: Ledger, account_id: int, home: Home) -> None:
+    # looked at first: what comes into it later has a lease that is not looked for any more
+    there = home.staged()
+    live = {run.encode() for run in ledger.live_incarnations(account_id)}
+    owned = ledger.owned_staging(account_id)
+    for name in sorted(owned - there):  # it got its name just before a crash
+        ledger.drop_kept(account_id, name)
+        owned.discard(name)
+
+    def in_use(name: bytes) -> bool:
+        known = staging_of(name) in owned or name.partition(b"-")[0] in live
+        return known or name not in there
+
+    home.clean_staging(in_use)
