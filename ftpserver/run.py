@@ -5,6 +5,7 @@ Lives here: `ftpd start` after its options were read. Lives elsewhere: serving (
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import select
@@ -20,10 +21,16 @@ from ftpserver.state import StateError
 
 logger = logging.getLogger("ftpd")
 
+_M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
+_LARGE_BLOCK = 4 * 1024 * 1024
+_ARENAS = 4
+
 
 def serve(settings: Settings, *, verbose: bool) -> int:
     """Serve until a signal comes; returns the exit status."""
     _log_to_stderr(verbose)
+    _return_memory()
     signals = _Signals()
     try:
         server = FtpServer(settings)
@@ -53,6 +60,19 @@ def _log_to_stderr(verbose: bool) -> None:
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",
     )
+
+
+def _return_memory() -> None:
+    """Have glibc give large blocks back to the system when they are freed.
+
+    Each password hash takes 19 MiB. By default the first such block teaches malloc to take the
+    next ones from its arenas, one for each of many threads, where they stay: 1.6 MB for each of
+    200 idle sessions instead of some tens of KB. Other C libraries need no telling.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+        mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 class _Signals:
