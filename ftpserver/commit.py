@@ -99,6 +99,8 @@ class Commit:
                 os.fsync(self._directory(parts))
             except FileNotFoundError:
                 pass  # a later change of this batch made it go
+            except PermissionError:  # its mode forbids to open it
+                beneath.sync_file_system(self._home.fd)
 
     def place(self, staged: Staged) -> None:
         """Give a staged file its name."""
@@ -118,23 +120,43 @@ class Commit:
     ) -> None:
         directory = self._directory(parent)
         staging = self._home.staging_fd
-        try:
-            beneath.rename_new(staging, staged, directory, name)
-        except FileExistsError:
-            there = lstat(directory, name)
-            if there is not None:
+        while True:
+            try:
+                beneath.rename_new(staging, staged, directory, name)
+                break
+            except FileExistsError:
+                there = lstat(directory, name)
+                if there is None:
+                    continue  # it went away just now
                 may_replace(there, overwrite, mtime_ns)
-            self._replace(staging, staged, directory, name)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            raise InvalidPath(
-                "another file system is mounted there, which uploads can't reach"
-            ) from None
+                if stat.S_ISLNK(there.st_mode):
+                    self._forget((*parent, name))
+                if self._replace(staging, staged, directory, name):
+                    break
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                raise InvalidPath(
+                    "another file system is mounted there, which uploads can't reach"
+                ) from None
         self._touched.add(parent)
 
-    def _replace(self, staging: int, staged: bytes, directory: int, name: bytes) -> None:
-        """Swap, then measure what came out: what was measured is what went away."""
+    def _forget(self, link: Parts) -> None:
+        """A link is going to be replaced: what was done through it must not go on through it."""
+        through = [parts for parts in self._open if parts[: len(link)] == link]
+        if not through:
+            return
+        if self._home.durable:
+            self.sync()
+        self._touched.clear()
+        for parts in through:
+            os.close(self._open.pop(parts))
+
+    def _replace(self, staging: int, staged: bytes, directory: int, name: bytes) -> bool:
+        """Swap, then measure what came out: what was measured is what went away.
+
+        Returns False when nothing is there any more.
+        """
         try:
             beneath.exchange(staging, staged, directory, name)
         except beneath.Unsupported:
@@ -142,12 +164,17 @@ class Commit:
             os.rename(staged, name, src_dir_fd=staging, dst_dir_fd=directory)
             if there is not None and stat.S_ISREG(there.st_mode):
                 self.change -= there.st_size
-            return
+            return True
+        except FileNotFoundError:
+            if lstat(staging, staged) is None:
+                raise
+            return False
         came_out = os.stat(staged, dir_fd=staging, follow_symlinks=False)
         if stat.S_ISDIR(came_out.st_mode):  # put there since we looked: give it back
             beneath.exchange(staging, staged, directory, name)
             raise IsADirectory("a directory is there")
         self.change -= self._home.drop_staged(staged)
+        return True
 
     def make_dir(self, request: MakeDir) -> None:
         parts = self._home.place_of(paths.split(request.path))
@@ -219,7 +246,11 @@ class Commit:
 
     def set_attributes(self, request: SetAttributes) -> None:
         parts = self._home.place_of(paths.split(request.path))
-        fd = self._home.tree.open(parts, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            fd = self._home.tree.open(parts, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        except PermissionError:
+            self._set_closed(parts, request)
+            return
         try:
             info = os.fstat(fd)
             if not stat.S_ISDIR(info.st_mode):
@@ -234,6 +265,23 @@ class Commit:
                 os.fsync(fd)
         finally:
             os.close(fd)
+
+    def _set_closed(self, parts: Parts, request: SetAttributes) -> None:
+        """As ``set_attributes``, of what its own mode forbids to open, though not its owner."""
+        fd = self._home.tree.open(parts, beneath.OPEN_ANY)
+        try:
+            info = os.fstat(fd)
+            if not stat.S_ISDIR(info.st_mode):
+                info = beneath.regular(fd)
+            opened = f"/proc/self/fd/{fd}"
+            if request.mtime_ns is not None:
+                os.utime(opened, ns=(info.st_atime_ns, request.mtime_ns))
+            if request.mode is not None:
+                os.chmod(opened, request.mode & MODE_BITS)
+        finally:
+            os.close(fd)
+        if self._home.durable:
+            beneath.sync_file_system(self._home.fd)
 
 
 def target_of(path: bytes) -> Parts:

@@ -12,6 +12,7 @@ after the writing is done once for a batch, so that many small uploads share eac
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ from ftpwire.errors import (
     Cancelled,
     CommandError,
     ConnectionLost,
+    Internal,
     QuotaExceeded,
     VerificationFailed,
     from_oserror,
@@ -53,6 +55,8 @@ from ftpwire.messages import (
     Stored,
 )
 from ftpwire.streams import write_all
+
+logger = logging.getLogger("ftpd.uploads")
 
 SMALL = 256 * 1024
 """Uploads up to this many bytes are taken in memory and staged at once."""
@@ -359,9 +363,12 @@ class Uploads:
             return
         try:
             outcomes = self._commit_batch(batch)
-        except (CommandError, OSError) as error:
-            failure = _failed(error)
-            self._drop_batch(batch)
+        except Exception as error:  # whatever it is, nobody is left without an answer
+            failure = _failed(_told(error))
+            try:
+                self._drop_batch(batch)
+            except Exception:
+                logger.exception("a batch could not be dropped: the next start cleans up")
             outcomes = [(p.request_id, p.outcome or failure) for p in batch.pending]
         self._done.extend(outcomes)
 
@@ -386,8 +393,8 @@ class Uploads:
             if batch.leases:
                 kept = self._ledger.settle(batch.leases, commit.change)
                 self._drop_superseded(kept, staged)
-        except CommandError as error:
-            failure = _failed(error)
+        except Exception as error:
+            failure = _failed(_told(error))
         finally:
             for one in staged:
                 self._finish_staged(one)
@@ -505,6 +512,14 @@ class Receiving:
         """All bytes came: verify them. Raises VerificationFailed, OSError."""
         self.staging.finish(sent)
         self.verified = True
+
+
+def _told(error: Exception) -> CommandError | OSError:
+    """The error to tell the client; one of the server's own is logged."""
+    if isinstance(error, (CommandError, OSError)):
+        return error
+    logger.error("a batch failed", exc_info=error)
+    return Internal("internal error")
 
 
 def _failed(error: CommandError | OSError, path: bytes = b"") -> Failed:
