@@ -117,7 +117,8 @@ def test_debug_shows_where_an_error_is_from_and_the_shell_goes_on(app, capfd, mo
     assert run_line(app, "cd nope") == 5
     out, err = capfd.readouterr()
     assert err.startswith("Traceback ")
-    assert err.endswith("NotFound: /nope: no such file or directory\n")
+    assert "NotFound: /nope: no such file or directory\n" in err
+    assert err.endswith("ftp: /nope: no such file or directory\n")
     assert run_line(app, "whoami") == 0
 
 
