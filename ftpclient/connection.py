@@ -21,7 +21,7 @@ from ftpclient.addresses import ServerAddress
 from ftpclient.interrupt import Interrupt
 from ftpclient.trust import Ask, KnownHosts
 from ftpwire import frames, messages
-from ftpwire.channel import Channel, Sink, TimedOut
+from ftpwire.channel import Channel, Sink, TimedOut, keep_probing
 from ftpwire.errors import (
     BadMessage,
     Cancelled,
@@ -37,8 +37,9 @@ from ftpwire.messages import Ending, Hello, Reply, Request, Sent
 from ftpwire.tls import TlsPipe, fingerprint
 
 CONNECT_SECONDS = 15.0
-STALL_SECONDS = 60.0
-"""A server that owes an answer and is silent for so long is gone. It sends notices meanwhile."""
+STALL_SECONDS = 300.0
+"""A server that owes an answer may be silent for so long: a slow disk syncs slowly. One that is
+gone is found sooner, by TCP's own probes."""
 DATA_SIZE = 512 * 1024
 """Bytes of a DATA frame that this client sends."""
 _CANCEL_SECONDS = 5.0
@@ -331,6 +332,8 @@ class Connection:
         except Interrupted:
             self.channel.queue(piece)  # so that the frame is whole, whatever comes next
             raise
+        except ConnectionLost as error:
+            self._lost(error)
 
     def keep_alive(self, call: Call) -> None:
         """Say that the DATA of a call goes on, though nothing is there to send just now."""
@@ -537,7 +540,8 @@ class Connection:
             return
         self._rearm()
         try:
-            for call in list(self._calls.values()):
+            # the newest first: the end of an upload that is under way must come before anything
+            for call in reversed(list(self._calls.values())):
                 self.send_cancel(call)
             deadline = time.monotonic() + _CANCEL_SECONDS
             while self._calls and time.monotonic() < deadline:
@@ -585,6 +589,7 @@ def _connect(address: ServerAddress) -> socket.socket:
         reason = (error.strerror or str(error)).lower()
         raise ConnectFailed(f"{address.endpoint}: {reason}") from None
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    keep_probing(sock)
     return sock
 
 

@@ -29,6 +29,7 @@ from ftpwire import beneath, digests, paths
 from ftpwire.errors import (
     CommandError,
     FtpError,
+    InvalidPath,
     IsADirectory,
     NotADirectory,
     NotFound,
@@ -196,6 +197,10 @@ class Upload(Transfer):
         above: tuple[tuple[int, int], ...],
     ) -> None:
         self.go_on()
+        if not -(2**63) <= info.st_mtime_ns < 2**63:
+            raise CommandError(f"{paths.show(source)}: its time is beyond what can be sent")
+        if len(target) > paths.MAX_PATH:
+            raise InvalidPath(f"{paths.show(target[:40])}…: longer than {paths.MAX_PATH} bytes")
         kind = stat.S_IFMT(info.st_mode)
         if kind == stat.S_IFREG:
             if self._crew is None:

@@ -194,7 +194,10 @@ class Home:
             OSError, CommandError: ``path`` itself can't be listed.
         """
         parts = paths.split(path)
-        info = self.stat(parts, follow=True) if parts else os.fstat(self.fd)
+        try:
+            info = self.stat(parts, follow=True) if parts else os.fstat(self.fd)
+        except FileNotFoundError:
+            info = self.stat(parts, follow=False)  # a link that leads nowhere is there, too
         if not stat.S_ISDIR(info.st_mode):
             entry = self.entry(path, follow=follow, digest=digest)
             yield b"", structs.replace(entry, path=b"")
@@ -227,8 +230,12 @@ class Home:
         try:
             info = os.stat(name, dir_fd=directory, follow_symlinks=False)
             if stat.S_ISDIR(info.st_mode):
-                with self.alone():
-                    self._remove_directory(directory, name, recursive, tally, tick)
+                with self.alone():  # only for the moment in which it goes
+                    staged = self._take_directory(directory, name, recursive)
+                if staged is None:
+                    tally.directories += 1
+                else:
+                    self.discard_tree(staged, tally, tick)
                 return tally
             with self.shared():
                 tally.size += self.discard(directory, name)
@@ -238,23 +245,16 @@ class Home:
         finally:
             os.close(directory)
 
-    def _remove_directory(
-        self,
-        directory: int,
-        name: bytes,
-        recursive: bool,
-        tally: Tally,
-        tick: Callable[[], None],
-    ) -> None:
-        if not recursive:
+    def _take_directory(self, directory: int, name: bytes, recursive: bool) -> bytes | None:
+        """Remove an empty directory, or move a tree into staging; its name there."""
+        staged = None
+        if recursive:
+            staged = self.new_name()
+            _rename_for_removal(directory, name, self.staging_fd, staged)
+        else:
             os.rmdir(name, dir_fd=directory)
-            tally.directories += 1
-            self.sync_dir(directory)
-            return
-        staged = self.new_name()
-        _rename_for_removal(directory, name, self.staging_fd, staged)
         self.sync_dir(directory)
-        self.discard_tree(staged, tally, tick)
+        return staged
 
     def discard(self, directory: int, name: bytes) -> int:
         """Remove a file or link; returns the bytes that became free.
@@ -345,7 +345,7 @@ class Home:
             if (there.st_dev, there.st_ino) == (info.st_dev, info.st_ino):
                 return 0  # the same file under both names, as rename(2) has it
             if not replace:
-                raise
+                raise AlreadyExists(f"{paths.show(target)}: exists") from None
         if stat.S_ISDIR(there.st_mode):
             raise IsADirectory("a directory is there, and it is not replaced")
         if stat.S_ISDIR(info.st_mode):
@@ -542,6 +542,8 @@ def _still_true(value: bytes, info: os.stat_result) -> bytes | None:
 
 def keep_digest(fd: int, stored: StoredDigest) -> None:
     """Keep a digest beside an open file, where the file system can."""
+    if not -(2**63) <= stored.mtime_ns < 2**63:
+        return  # a time beyond 2262, which the attribute can't hold
     try:
         os.setxattr(fd, digests.ATTRIBUTE, stored.pack())
     except OSError as error:

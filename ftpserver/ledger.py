@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 
 from ftpserver.state import account, durable, lease, reading
-from ftpwire.errors import Busy, NotFound, QuotaExceeded
+from ftpwire.errors import LeaseLost, NotFound, QuotaExceeded
 from ftpwire.messages import Room
 
 STEP = 16 * 1024 * 1024
@@ -39,12 +39,6 @@ _STEPS_SPARE = 8
 LEASE_SECONDS = 600
 KEPT = "kept"
 """State of a lease whose upload was interrupted: it owns a staging file that waits for a resume."""
-
-
-class LeaseLost(Busy):
-    """The reservation of this upload lapsed, or its account is gone: nothing was stored."""
-
-    code = "lease-lost"
 
 
 @dataclass
@@ -97,7 +91,11 @@ class Ledger:
 
         The caller holds the file. Whoever had the lease before can't commit under it any more.
         """
-        owned = (lease.c.account_id == account_id) & (lease.c.staging == staging)
+        owned = and_(
+            lease.c.account_id == account_id,
+            lease.c.staging == staging,
+            or_(lease.c.state != "committing", self._is_dead()),  # that one is being stored
+        )
         with self._durable.begin() as connection:
             row = connection.execute(select(lease.c.id, lease.c.size).where(owned)).first()
             if row is None:
@@ -147,6 +145,16 @@ class Ledger:
                 )
             ).scalars()
             return set(found)
+
+    def kept_staging(self, account_id: int) -> list[bytes]:
+        """The staging files that wait for a resume."""
+        with self._reading.connect() as connection:
+            found = connection.execute(
+                select(lease.c.staging).where(
+                    lease.c.account_id == account_id, lease.c.state == KEPT
+                )
+            ).scalars()
+            return list(found)
 
     def reserve_step(self, account_id: int, size: int) -> Lease:
         """Hold at least ``size`` bytes, and a whole step where there is plenty of room."""
@@ -242,7 +250,11 @@ class Ledger:
         with self._engine.begin() as connection:
             connection.execute(
                 update(lease)
-                .where(lease.c.node == self.node, lease.c.incarnation == self.incarnation)
+                .where(
+                    lease.c.node == self.node,
+                    lease.c.incarnation == self.incarnation,
+                    lease.c.state != KEPT,  # these lapse at their own time
+                )
                 .values(expires=_now() + LEASE_SECONDS)
             )
 

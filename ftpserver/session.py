@@ -25,7 +25,7 @@ from ftpserver.homes import Home
 from ftpserver.trees import AtomicTree
 from ftpserver.uploads import Uploads
 from ftpwire import SOFTWARE, frames, messages, paths
-from ftpwire.channel import Channel
+from ftpwire.channel import Channel, TimedOut, keep_probing
 from ftpwire.errors import (
     BadMagic,
     BadMessage,
@@ -248,6 +248,8 @@ class Session(StreamRequestHandler):
         self.channel = Channel(
             self.request, wake_fd=self.server.stop_fd, on_wake=self._server_stops
         )
+        if self.request.family != socket.AF_UNIX:
+            keep_probing(self.request)
         self.peer = _peer_name(self.client_address)
         self.server.sessions.add(self)
         try:
@@ -360,6 +362,8 @@ class Session(StreamRequestHandler):
             if self.server.stopping:
                 self._say_goodbye()
                 return
+            if self.account is None and time.monotonic() > self._login_deadline:
+                raise TimedOut("did not log in in time")
             header = reader.next_header()
             if header is None:
                 if not self.channel.fill(reader):
@@ -397,7 +401,8 @@ class Session(StreamRequestHandler):
         return self._login_deadline if self.account is None else deadline
 
     def _stall(self) -> float:
-        return time.monotonic() + self.server.settings.stall
+        stall = time.monotonic() + self.server.settings.stall
+        return stall if self.account is not None else min(stall, self._login_deadline)
 
     # requests ----------------------------------------------------------------------------
 
@@ -423,6 +428,8 @@ class Session(StreamRequestHandler):
         except Exception:
             logger.exception("%s: %s failed", self, type(request).__name__)
             reply = Failed.from_error(Internal("internal error"))
+            if self._uploads is not None and not command.batched:
+                self._uploads.abandon()  # what it had begun to change is nobody's any more
         if reply is not None:
             self._reply(reply, command.ending and not isinstance(reply, Failed))
         if self._receiving:

@@ -17,6 +17,7 @@ import hashlib
 import os
 import struct
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -157,6 +158,7 @@ class ResumableStaging(Staging):
         super().__init__(home, request, name, fd)
         self._on_close = on_close
         self._checkpoint = Checkpoint(home.staging_fd, checkpoint_name(name))
+        self._started = False
 
     @classmethod
     def open(
@@ -171,13 +173,19 @@ class ResumableStaging(Staging):
             fd = os.open(name, _OPEN_OR_CREATE, 0o600, dir_fd=home.staging_fd)
             try:
                 on_close = owners.claim(fd, cut)
-                if os.fstat(fd).st_nlink:
-                    return cls(home, request, name, fd, on_close)
-                on_close()  # its last owner removed it just now
             except BaseException:
                 os.close(fd)
                 raise
+            try:
+                if _is_at(fd, home.staging_fd, name):
+                    return cls(home, request, name, fd, on_close)
+            except BaseException:
+                os.close(fd)
+                on_close()
+                raise
+            # its last owner has removed it meanwhile, or it is a stored file by now
             os.close(fd)
+            on_close()
 
     def resume(self, progress: Callable[[int], None]) -> bytes | None:
         """Find out how much is there and good; ``offset`` tells it afterwards.
@@ -205,6 +213,7 @@ class ResumableStaging(Staging):
 
     def start_at(self, offset: int, hasher: digests.new, records: list[tuple[int, bytes]]) -> None:
         """Have the sink go on after the first ``offset`` bytes, and forget the others."""
+        self._started = True
         os.ftruncate(self.fd, offset)
         os.lseek(self.fd, offset, os.SEEK_SET)
         self._checkpoint.write(records)
@@ -217,16 +226,33 @@ class ResumableStaging(Staging):
         """Forget what is there."""
         self.start_at(0, digests.new(), [])
 
+    def withdraw(self) -> bytes:
+        """Give it a name that no other session looks for, before it gets the one it is for.
+
+        Under its own name a session that comes for the same upload would find it while it, or
+        what it replaces, is a stored file; this one's hold on it ends with the commit.
+        """
+        name = self._home.new_name()
+        self._checkpoint.remove()
+        staging = self._home.staging_fd
+        os.rename(self.name, name, src_dir_fd=staging, dst_dir_fd=staging)
+        self.name = name
+        return name
+
     def keep(self) -> bool:
-        if self.total < RESUME_FROM:
-            return False
         try:
-            digest = self.sink.finish()
-            if self._home.durable:
-                os.fdatasync(self.fd)
+            if not self._started:  # interrupted while it was looked at: it is as it was
+                if not self._checkpoint.read(os.fstat(self.fd).st_size):
+                    return False
+            elif self.total < RESUME_FROM:
+                return False
+            else:
+                digest = self.sink.finish()
+                if self._home.durable:
+                    os.fdatasync(self.fd)
+                self._checkpoint.append(self.total, digest)
         except OSError:
             return False  # the disk is full or failing: better nothing than something doubtful
-        self._checkpoint.append(self.total, digest)
         self.close()
         return True
 
@@ -344,17 +370,16 @@ class Owners:
         """
         info = os.fstat(fd)
         key = (info.st_dev, info.st_ino)
-        if not _try_lock(fd):
+        mine = _Owner(cut)
+        deadline = time.monotonic() + _TAKE_OVER_SECONDS
+        while not self._try(fd, key, mine):
             with self._lock:
                 owner = self._by_file.get(key)
-            if owner is not None:
-                owner.cut()
-                owner.gone.wait(_TAKE_OVER_SECONDS)
-            if not _try_lock(fd):
+            left = deadline - time.monotonic()
+            if owner is None or left <= 0:  # a session of another process, or one that is stuck
                 raise Busy("another session is uploading the same file")
-        mine = _Owner(cut)
-        with self._lock:
-            self._by_file[key] = mine
+            owner.cut()
+            owner.gone.wait(left)
 
         def release() -> None:
             with self._lock:
@@ -363,6 +388,24 @@ class Owners:
             mine.gone.set()
 
         return release
+
+    def _try(self, fd: int, key: tuple[int, int], mine: _Owner) -> bool:
+        """Lock the file, and say whose it is: no third session sees one without the other."""
+        with self._lock:
+            if not _try_lock(fd):
+                return False
+            self._by_file[key] = mine
+            return True
+
+
+def _is_at(fd: int, directory: int, name: bytes) -> bool:
+    """Whether the open file is the one at a name."""
+    try:
+        there = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    mine = os.fstat(fd)
+    return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
 
 
 def _try_lock(fd: int) -> bool:
@@ -381,6 +424,8 @@ def remove_kept(directory: int, name: bytes) -> bool:
         return True
     try:
         if not _try_lock(fd):
+            return False
+        if not _is_at(fd, directory, name):
             return False
         os.unlink(name, dir_fd=directory)
         try:

@@ -7,15 +7,17 @@ leads their paths there), the client's side (ftpclient/client.py).
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Callable
 
-from ftpserver.commit import lstat, target_of
+from ftpserver.commit import target_of
 from ftpserver.homes import Home, Tally
 from ftpserver.ledger import Ledger
 from ftpwire import beneath
-from ftpwire.errors import NotADirectory
+
+logger = logging.getLogger("ftpd.trees")
 
 
 class AtomicTree:
@@ -55,9 +57,16 @@ class AtomicTree:
                 home.sync_dir(home.staging_fd)
             finally:
                 os.close(directory)
+        # from here on it is done: what still goes wrong is put right by a recount
         home.redirect(None, b"")
-        freed = self._discard(tick) if replaced else 0
-        self._ledger.settle([self._lease], -freed)
+        tally = Tally()
+        try:
+            if replaced:
+                self._discard(tally, tick)
+        except OSError as error:
+            logger.error("what a tree replaced could not be removed: %s", error)
+        finally:
+            self._ledger.settle([self._lease], -tally.size)
 
     def _swap(self, directory: int, name: bytes) -> bool:
         staging = self._home.staging_fd
@@ -87,18 +96,18 @@ class AtomicTree:
     def abort(self, tick: Callable[[], None]) -> None:
         """Remove the tree: what was there stays."""
         self._home.redirect(None, b"")
-        freed = self._discard(tick)
-        self._ledger.settle([self._lease], -freed)
-
-    def _discard(self, tick: Callable[[], None]) -> int:
-        info = lstat(self._home.staging_fd, self._name)
-        if info is None:
-            raise NotADirectory("the tree is gone")
-        if not stat.S_ISDIR(info.st_mode):
-            return self._home.drop_staged(self._name)
         tally = Tally()
-        self._home.discard_tree(self._name, tally, tick)
-        return tally.size
+        try:
+            self._discard(tally, tick)
+        finally:
+            self._ledger.settle([self._lease], -tally.size)
+
+    def _discard(self, tally: Tally, tick: Callable[[], None]) -> None:
+        info = os.stat(self._name, dir_fd=self._home.staging_fd, follow_symlinks=False)
+        if stat.S_ISDIR(info.st_mode):
+            self._home.discard_tree(self._name, tally, tick)
+        else:
+            tally.size += self._home.drop_staged(self._name)
 
 
 def _sync(home: Home) -> None:

@@ -237,7 +237,8 @@ class Uploads:
 
     def _begin(self, request: Put, target: Parts) -> Receiving:
         size = request.size
-        if size is not None and request.ask and size > RESUME_FROM:
+        hidden = target[0] == paths.STAGING  # in a tree on its way, which ends with its session
+        if size is not None and request.ask and size > RESUME_FROM and not hidden:
             return self._begin_resumable(request, target)
         lease = None
         if size is not None and size <= SHARES_STEP:
@@ -258,13 +259,21 @@ class Uploads:
                 lease = self._ledger.take_over(self._account_id, name)
                 if lease is None:
                     staging.start_over()
-                    lease = self._reserve(request.size or 0, name)
+                    lease = self._reserve_for(request.size or 0, target, name)
                 elif not request.resume:
                     staging.start_over()
             except BaseException:
                 staging.drop()
                 raise
         return Receiving(staging, request, lease, self._ledger)
+
+    def _reserve_for(self, size: int, target: Parts, name: bytes) -> Lease:
+        """Room for an upload that can be kept; what is kept of others to its target gives way."""
+        try:
+            return self._ledger.reserve(self._account_id, size, name)
+        except QuotaExceeded:
+            self._drop_superseded(self._ledger.kept_staging(self._account_id), {target})
+            return self._ledger.reserve(self._account_id, size, name)
 
     def add_change(self, request_id: int, change: Change) -> None:
         """Have a change made, in its turn, by the commit."""
@@ -307,15 +316,15 @@ class Uploads:
             self._ledger.extend(batch.step, size - batch.unused)
             batch.unused += batch.step.size - before - size
 
-    def _reserve(self, size: int, staging: bytes | None = None) -> Lease:
+    def _reserve(self, size: int) -> Lease:
         """Room for one large file, exactly."""
         try:
-            return self._ledger.reserve(self._account_id, size, staging)
+            return self._ledger.reserve(self._account_id, size)
         except QuotaExceeded:
             if not self._batch.leases:
                 raise
         self._finish_batch()
-        return self._ledger.reserve(self._account_id, size, staging)
+        return self._ledger.reserve(self._account_id, size)
 
     def _give_back(self, lease: Lease | None, size: int) -> None:
         """Of an upload that failed: its own lease, or its part of the step."""
@@ -392,7 +401,7 @@ class Uploads:
         try:
             if batch.leases:
                 kept = self._ledger.settle(batch.leases, commit.change)
-                self._drop_superseded(kept, staged)
+                self._drop_superseded(kept, {one.target for one in staged})
         except Exception as error:
             failure = _failed(_told(error))
         finally:
@@ -408,11 +417,11 @@ class Uploads:
             self._unlink(checkpoint_name(staged.name))
         staged.close()
 
-    def _drop_superseded(self, kept: list[bytes], staged: list[Staged]) -> None:
-        """Drop what is kept of other uploads to the targets that were stored now."""
+    def _drop_superseded(self, kept: list[bytes], targets: set[Parts]) -> None:
+        """Drop what is kept of other uploads to these targets."""
         if not kept:
             return
-        stored = {target_prefix(one.target) for one in staged}
+        stored = {target_prefix(target) for target in targets}
         for name in kept:
             if name[: len(name) - 8] in stored and remove_kept(self._home.staging_fd, name):
                 self._ledger.drop_kept(self._account_id, name)
@@ -446,6 +455,8 @@ class Uploads:
             return pending.outcome
         try:
             if pending.staged is not None:
+                if pending.staged.resumable is not None:
+                    pending.staged.name = pending.staged.resumable.withdraw()
                 commit.place(pending.staged)
                 return Stored(pending.staged.size)
             match pending.change:

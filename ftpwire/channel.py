@@ -425,5 +425,14 @@ class Channel:
         self.socket.close()
 
 
+def keep_probing(sock: socket.socket) -> None:
+    """Have TCP find out within a minute when the other machine is gone without a word."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        option = getattr(socket, name, None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
 def _words(error: OSError) -> str:
     return os.strerror(error.errno).lower() if error.errno else str(error)

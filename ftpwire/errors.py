@@ -257,11 +257,10 @@ class Busy(CommandError):
     code = "busy"
 
 
-class ShuttingDown(CommandError):
-    """The server is stopping and starts nothing new."""
+class LeaseLost(Busy):
+    """The room reserved for this upload lapsed, or its account is gone: nothing was stored."""
 
-    code = "shutting-down"
-    exit_code = 4
+    code = "lease-lost"
 
 
 def _family(base: type[FtpError]) -> dict[str, type[FtpError]]:

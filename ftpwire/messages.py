@@ -82,7 +82,7 @@ class Problem(msgspec.Struct, frozen=True, array_like=True):
 # Opening -----------------------------------------------------------------------------------
 
 
-class Hello(Message, frozen=True, tag="hello"):
+class Hello(Message, frozen=True, tag="hello", omit_defaults=False):
     """The first message of each side, after the bytes ``FTPW``.
 
     Attributes:
@@ -287,7 +287,7 @@ class Put(Message, frozen=True, tag="put"):
         ask: Wait for `Ready` before the DATA frames: for large files.
         resume: With ``ask``: go on with what is left of an earlier try.
         parents: Create missing parent directories.
-        upload_id: Chosen by the client: a repeated commit after a lost answer is recognised.
+        upload_id: Chosen by the client, and kept with the file's digest.
 
     Replies: with ``ask``, `Ready`; then `Stored`. Or `Failed` with ``quota``, ``exists``,
     ``not-newer``, ``is-a-directory``, ``verification-failed``, ``disk-full``, …; what was

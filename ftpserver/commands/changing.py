@@ -12,6 +12,7 @@ from ftpserver.trees import AtomicTree
 from ftpserver.uploads import Receiving
 from ftpwire import paths
 from ftpwire.errors import (
+    Cancelled,
     CommandError,
     ConnectionLost,
     InvalidPath,
@@ -57,19 +58,27 @@ def _ticker(session: Session) -> Callable[[], None]:
     return lambda: tell(0)
 
 
+def _ticker_on(session: Session) -> Callable[[], None]:
+    """As `_ticker`, for work that is finished also when the client is gone: it has begun, and
+    its room would be lost."""
+    tick = _ticker(session)
+
+    def tick_on() -> None:
+        with suppress(ConnectionLost):
+            tick()
+
+    return tick_on
+
+
 def remove(session: Session, request: Remove) -> Message:
     """Remove a file or a tree; what became free is the account's again."""
     ledger = session.server.ledger
     lease = ledger.reserve(session.user.id, 0)
     tally = Tally()
-    tick = _ticker(session)
-
-    def tick_on() -> None:
-        with suppress(ConnectionLost):  # what has begun is finished, or its room would be lost
-            tick()
-
     try:
-        session.home.remove(request.path, recursive=request.recursive, tick=tick_on, tally=tally)
+        session.home.remove(
+            request.path, recursive=request.recursive, tick=_ticker_on(session), tally=tally
+        )
     finally:
         ledger.settle([lease], -tally.size)
     return Removed(tally.files, tally.directories, tally.size)
@@ -88,14 +97,15 @@ def end_tree(session: Session, request: EndTree) -> Message:
     tree, session.tree = session.tree, None
     if tree is None:
         raise CommandError("no tree is under way")
+    tick = _ticker_on(session)
     if request.commit:
         try:
-            tree.commit(_ticker(session))
+            tree.commit(tick)
         except (OSError, CommandError):
-            tree.abort(_ticker(session))
+            tree.abort(tick)
             raise
     else:
-        tree.abort(_ticker(session))
+        tree.abort(tick)
     return Done()
 
 
@@ -178,6 +188,8 @@ class _Copying:
             except OSError as error:
                 failure = from_oserror(error, "")
                 self._note(Problem(path, failure.code, str(failure)))
+            except Cancelled:
+                raise
             except CommandError as error:
                 self._note(Problem(path, error.code, str(error)))
             if self._session.uploads.full:

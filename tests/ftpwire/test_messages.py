@@ -185,7 +185,10 @@ def test_unknown_notices_are_nothing(message):
 def test_defaults_do_not_travel(message):
     """What a message doesn't say is its default, so that fields can be added."""
     travelling = msgspec.msgpack.decode(messages.encode(message))
-    required = {field.name for field in msgspec.structs.fields(message) if field.required}
+    fields = msgspec.structs.fields(message)
+    required = {field.name for field in fields if field.required}
+    if isinstance(message, Hello):  # two versions have different defaults: all of it is said
+        required = {field.name for field in fields}
     assert set(travelling) == {"op"} | required
 
 
