@@ -171,7 +171,11 @@ class App:
             print(text, file=sys.stderr)
 
     def complain(self, error: FtpError) -> None:
-        """One line on stderr about what failed."""
+        """One line on stderr about what failed; with --debug after where it comes from."""
+        if self.debug and error.__traceback__ is not None:
+            import traceback
+
+            traceback.print_exception(error)
         text = printable(str(error))
         if self.as_json:
             record: dict[str, Any] = {"error": error.code, "message": text}

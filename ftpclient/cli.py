@@ -89,7 +89,6 @@ def guarded(app: App, action: Callable[[], object]) -> int:
         app.complain(Interrupted("interrupted"))
         return Interrupted.exit_code
     except FtpError as error:
-        _trace(app)
         app.complain(error)
         return error.exit_code
     except BrokenPipeError:

@@ -297,8 +297,8 @@ _TEXT_BY_ERRNO = {
     errno.ENOENT: "no such file or directory",
     errno.ELOOP: "too many symbolic links",
     errno.EXDEV: "it lies on another file system",
-    errno.ENOSPC: "the server's disk is full",
-    errno.EDQUOT: "the server's disk quota is full",
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
 }
 
 

@@ -38,9 +38,10 @@ def for_each(app: App, patterns: Iterable[str], action: Callable[[RemotePath], N
     """
     failures: list[int] = []
     total = 0
+    client = app.client  # a log-in that is refused isn't tried again for each of them
     for pattern in patterns:
         try:
-            found = app.client.glob(app.pattern(pattern))
+            found = client.glob(app.pattern(pattern))
         except CommandError as error:
             total += 1
             app.complain(error)

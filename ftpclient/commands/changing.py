@@ -37,9 +37,10 @@ def _for_each_exactly(
 ) -> int:
     """As `for_each`, with names that are no patterns."""
     status = 0
+    client = app.client
     for name in names:
         try:
-            action(app.client.resolve(name))
+            action(client.resolve(name))
         except CommandError as error:
             app.complain(error)
             status = error.exit_code if len(names) == 1 else 1
