@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 from msgspec import structs
 
 from ftpclient.addresses import ServerAddress, default_address
-from ftpclient.connection import Connection, pause
+from ftpclient.connection import Connection
 from ftpclient.interrupt import Interrupt
 from ftpclient.reporting import Listener, Summary
 from ftpclient.trust import Ask, KnownHosts
@@ -24,25 +24,18 @@ from ftpclient.unfinished import Unfinished
 from ftpwire import messages, paths
 from ftpwire.errors import (
     CommandError,
-    ConnectionLost,
     InvalidPath,
     IsADirectory,
     LoginRefused,
     NotADirectory,
     NotFound,
-    QuotaExceeded,
 )
 from ftpwire.messages import Copied, Entry, Hashed, Problem, Removed, Room
 from ftpwire.pacing import Pace
 from ftpwire.paths import RemotePath
-from ftpwire.units import human
 
 if TYPE_CHECKING:
-    from ftpclient.transfers import Options, Transfer
-
-_FAR_SECONDS = 0.02
-"""From this round trip on, a tree is sent over several connections by itself."""
-_FAR_CONNECTIONS = 4
+    pass
 
 AnyPath = str | bytes
 Password = str | Callable[[], str] | None
@@ -114,10 +107,11 @@ class Client:
         """
         if self._connection is not None and not self._connection.broken:
             return
-        self._connection = self._new_connection()
+        self._connection = self.new_connection()
         self.limit_rate = self._limit_rate
 
-    def _new_connection(self) -> Connection:
+    def new_connection(self) -> Connection:
+        """A further connection, logged in, for a transfer that uses several."""
         connection = Connection(
             self.address,
             plaintext=self._plaintext,
@@ -155,6 +149,11 @@ class Client:
         self.connect()
         assert self._connection is not None
         return self._connection
+
+    @property
+    def interrupt(self) -> Interrupt | None:
+        """What stops this client."""
+        return self._interrupt
 
     @property
     def connected(self) -> bool:
@@ -231,7 +230,7 @@ class Client:
         path = self.resolve(pattern)
         if not _MAGIC.search(path):
             return [path]
-        if self._find(path, follow=False) is not None:
+        if self.find(path, follow=False) is not None:
             return [path]
         found = [paths.ROOT]
         for part in paths.split(path):
@@ -239,7 +238,7 @@ class Client:
                 found = [match for base in found for match in self._matches(base, part)]
             else:
                 found = [paths.child(base, part) for base in found]
-        result = [one for one in found if self._find(one, follow=False) is not None]
+        result = [one for one in found if self.find(one, follow=False) is not None]
         if not result:
             raise NotFound(f"{paths.show(path)}: nothing matches")
         return sorted(result)
@@ -276,7 +275,8 @@ class Client:
         assert isinstance(reply, messages.Found)
         return reply.entry
 
-    def _find(self, path: RemotePath, *, follow: bool) -> Entry | None:
+    def find(self, path: AnyPath, *, follow: bool = False) -> Entry | None:
+        """What is at a path; None when nothing is."""
         try:
             return self.stat(path, follow=follow)
         except (NotFound, NotADirectory):
@@ -397,7 +397,7 @@ class Client:
     def is_directory(self, target: AnyPath) -> bool:
         """Whether things go into ``target``: a directory, or a path that ends with a slash."""
         typed = paths.from_text(target) if isinstance(target, str) else target
-        entry = self._find(self.resolve(typed), follow=True)
+        entry = self.find(self.resolve(typed), follow=True)
         if entry is not None:
             if entry.type != "dir" and typed.endswith(b"/"):
                 raise NotADirectory(f"{paths.show(typed)}: not a directory")
@@ -448,7 +448,7 @@ class Client:
         Raises:
             ConnectionLost, Interrupted, NotADirectory
         """
-        from ftpclient.parallel import Crew
+        from ftpclient import runs
         from ftpclient.transfers import Options
         from ftpclient.uploading import Upload, measure
 
@@ -464,10 +464,10 @@ class Client:
         if len(local) == 1 and recursive and os.path.isdir(local[0]) and not atomic:
             absolute = os.path.abspath(local[0])
             note = Unfinished("put", str(self.address), absolute, self.resolve(target))
-            into = note_target(note, into=into)
+            into = note.target(into=into)
         placed = [(source, self.place_for(source, target, into=into)) for source in local]
         if recursive:
-            self._announce(local, placed, options)
+            runs.announce(self, local, [path for _, path in placed], options)
         upload = Upload(self.connection, options, listener)
 
         def add_all() -> None:
@@ -481,114 +481,10 @@ class Client:
             upload.connection.wait_for_all()
             upload.connection.ask(messages.EndTree(commit=not upload.summary.failed))
 
-        count = 1 if atomic or not recursive else self._how_many(parallel)
-
-        def share() -> None:
-            upload.share(
-                Crew(
-                    [
-                        Upload(connection, options, listener, upload)
-                        for connection in self._more_connections(count)
-                    ]
-                )
-            )
-
-        return self._persist(
-            upload, replace_all if atomic else add_all, note, share if count > 1 else None
-        )
-
-    def _how_many(self, parallel: int | None) -> int:
-        """Connections for a tree: several where a round trip takes long, for then one can't
-        fill the line."""
-        if parallel is not None:
-            return parallel
-        return _FAR_CONNECTIONS if self.connection.round_trip >= _FAR_SECONDS else 1
-
-    def _more_connections(self, count: int) -> list[Connection]:
-        made: list[Connection] = []
-        try:
-            for _ in range(count):
-                made.append(self._new_connection())
-                if self._limit_rate is not None:
-                    made[-1].channel.pace = Pace(max(1, self._limit_rate // count))
-        except BaseException:
-            for connection in made:
-                connection.close()
-            raise
-        return made
-
-    def _announce(
-        self, local: list[bytes], placed: list[tuple[bytes, RemotePath]], options: Options
-    ) -> None:
-        """Have a job that can't fit refused before its first byte.
-
-        Raises:
-            QuotaExceeded: All of it is new, and there is less room.
-        """
-        from ftpclient.uploading import measure
-
-        free = self.space().free
-        if free is None or any(self._find(path, follow=True) for _, path in placed):
-            return  # no quota; or something is there that need not be sent again
-        _, size = measure(local, options)
-        if size > free:
-            raise QuotaExceeded(
-                f"needs {human(size)}, {human(free)} left: nothing was sent",
-                needed=size,
-                free=free,
-            )
-
-    def _persist(
-        self,
-        transfer: Transfer,
-        add_all: Callable[[], None],
-        note: Unfinished | None = None,
-        share: Callable[[], None] | None = None,
-    ) -> Summary:
-        """Run a transfer; after a lost connection go on with it on a new one.
-
-        Raises:
-            ConnectionLost: It could not be regained.
-        """
-        from ftpclient.transfers import Stopped
-
-        losses = 0
-        while True:
-            try:
-                if share is not None:
-                    share()
-                add_all()
-                summary = transfer.finish()
-            except ConnectionLost as error:
-                transfer.disband()
-                losses = self._regain(transfer, losses, error)
-                continue
-            except Stopped:
-                transfer.close()
-                self.settle_interrupt()  # what is under way is given up, the session stays
-                raise
-            except BaseException:
-                transfer.close()
-                raise
-            if note is not None and not summary.exit_code:
-                note.complete()
-            return summary
-
-    def _regain(self, transfer: Transfer, losses: int, error: ConnectionLost) -> int:
-        """Connect again, after growing waits; returns the losses so far."""
-        while True:
-            if losses >= self.retries:
-                transfer.close()
-                raise error
-            transfer.listener.remark(f"{error}; connecting again")
-            pause(min(30.0, 0.25 * 2**losses), self._interrupt)
-            losses += 1
-            try:
-                transfer.go_on_with(self.connection)
-            except ConnectionLost as again:
-                error = again
-            else:
-                return losses
+        run = runs.Run(self, upload, replace_all if atomic else add_all, note)
+        if recursive and not atomic:
+            run.share_with(parallel, lambda connection: upload.helper(connection))
+        return run.persist()
 
     def put_stream(
         self,
@@ -626,8 +522,8 @@ class Client:
         listener: Listener | None = None,
     ) -> Summary:
         """Download files, links and trees; sources may be patterns. As ``put``."""
+        from ftpclient import runs
         from ftpclient.downloading import Download
-        from ftpclient.parallel import Crew
         from ftpclient.transfers import Options
 
         options = Options(recursive, copy_links, overwrite, resume, fail_fast)
@@ -654,7 +550,7 @@ class Client:
         if len(found) == 1 and recursive:
             absolute = os.path.abspath(local)
             note = Unfinished("get", str(self.address), found[0], absolute)
-            into = note_target(note, into=into)
+            into = note.target(into=into)
 
         def add_all() -> None:
             for path in found:
@@ -666,19 +562,10 @@ class Client:
                 name = b"" if path in contents else paths.name_of(path)
                 download.add(path, entry, os.path.join(local, name) if into and name else local)
 
-        count = self._how_many(parallel) if recursive and len(found) == 1 else 1
-
-        def share() -> None:
-            download.share(
-                Crew(
-                    [
-                        Download(connection, options, download.listener, download)
-                        for connection in self._more_connections(count)
-                    ]
-                )
-            )
-
-        return self._persist(download, add_all, note, share if count > 1 else None)
+        run = runs.Run(self, download, add_all, note)
+        if recursive and len(found) == 1:
+            run.share_with(parallel, lambda connection: download.helper(connection))
+        return run.persist()
 
     def get_stream(self, source: AnyPath, fd: int) -> tuple[int, bytes]:
         """Write a remote file's bytes to a descriptor; returns size and digest.
@@ -689,14 +576,3 @@ class Client:
         from ftpclient.downloading import stream
 
         return stream(self.connection, self.resolve(source), fd)
-
-
-def note_target(note: Unfinished, *, into: bool) -> bool:
-    """Whether a directory goes into its target, or is it: as when the same command was begun."""
-    if into and note.exists():
-        return False
-    if into:
-        note.complete()
-    else:
-        note.begin()
-    return into

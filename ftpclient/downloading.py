@@ -10,8 +10,7 @@ import os
 
 from ftpclient.connection import Call, Connection
 from ftpclient.local import LocalTree, PartialFile, checked_parts
-from ftpclient.parallel import Crew
-from ftpclient.reporting import Listener, Summary
+from ftpclient.reporting import Listener
 from ftpclient.spill import Spool
 from ftpclient.transfers import (
     RESUME_FROM,
@@ -267,24 +266,17 @@ class Download(Transfer):
         chief: Download | None = None,
     ) -> None:
         super().__init__(connection, options, listener, chief)
-        self._crew: Crew[Download] | None = None
         self._own_trees: dict[bytes, LocalTree] = {}
         """Of a worker: handles are not shared between threads."""
 
-    def share(self, crew: Crew[Download]) -> None:
-        """Have others get the files of trees."""
-        self._crew = crew
+    def helper(self, connection: Connection) -> Download:
+        """A transfer that works for this one, on a connection of its own."""
+        return Download(connection, self.options, self.listener, self)
 
-    def finish(self) -> Summary:
-        if self._crew is not None:
-            self._crew.finish()
-            self._crew = None
-        return super().finish()
-
-    def disband(self) -> None:
-        if self._crew is not None:
-            self._crew.stop()
-            self._crew = None
+    def give_back(self) -> None:
+        for tree in self._own_trees.values():
+            tree.close()
+        self._own_trees.clear()
 
     def _get_for(
         self, top: bytes, source: RemotePath, entry: Entry, shown: bytes, parts: tuple[bytes, ...]
@@ -349,9 +341,7 @@ class Download(Transfer):
             try:
                 late = self._get_all(source, target, root, listing)
                 self.connection.wait_for_all()
-                if self._crew is not None:
-                    self._crew.finish()
-                    self._crew = None
+                self._join()
                 for directory in late:
                     self._walked(directory)
             finally:

@@ -92,6 +92,8 @@ class Crew(Generic[_Worker]):
         except BaseException as error:
             if self._error is None:
                 self._error = error
+        finally:
+            worker.give_back()
 
     def _next(self, worker: _Worker) -> Callable[[_Worker], None] | None:
         """The next job; replies are taken in meanwhile."""

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ftpclient.connection import Call, Connection
 from ftpclient.reporting import Listener, Result, Summary
@@ -23,6 +23,9 @@ from ftpwire import digests
 from ftpwire.errors import AlreadyExists, ConnectionLost, FtpError, NotNewer
 from ftpwire.messages import List, Overwrite, Page, Reply
 from ftpwire.streams import ReadAhead
+
+if TYPE_CHECKING:
+    from ftpclient.parallel import Crew
 
 SMALL = 256 * 1024
 """Files up to this many bytes are read and sent whole."""
@@ -84,6 +87,7 @@ class Transfer:
     ) -> None:
         self.connection = connection
         self._chief = chief
+        self._crew: Crew[Any] | None = None
         self._lock: threading.Lock = threading.Lock() if chief is None else chief._lock
         self.options = options
         self.listener = listener
@@ -95,8 +99,15 @@ class Transfer:
 
     def finish(self) -> Summary:
         """Wait for all that is under way; the totals."""
+        self._join()
         self.connection.wait_for_all()
         return self.close()
+
+    def _join(self) -> None:
+        """Wait for those who work for this transfer."""
+        if self._crew is not None:
+            self._crew.finish()
+            self._crew = None
 
     def close(self) -> Summary:
         """The totals, with what was lost for good."""
@@ -107,8 +118,18 @@ class Transfer:
         self.summary.seconds = time.monotonic() - self._began
         return self.summary
 
+    def share(self, crew: Crew[Any]) -> None:
+        """Have others, made by this one's ``helper``, transfer the files of trees."""
+        self._crew = crew
+
     def disband(self) -> None:
         """Stop those who work for this transfer, if there are any."""
+        if self._crew is not None:
+            self._crew.stop()
+            self._crew = None
+
+    def give_back(self) -> None:
+        """Of one who works for another: nothing more is to do."""
 
     def go_on_with(self, connection: Connection) -> None:
         """Use a new connection, after the old one was lost."""

@@ -30,6 +30,16 @@ class Unfinished:
         name = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
         self._path: Path = settings.directory() / "unfinished" / name
 
+    def target(self, *, into: bool) -> bool:
+        """Whether a directory goes into its target, or is it: as when the command was begun."""
+        if into and self.exists():
+            return False
+        if into:
+            self.complete()
+        else:
+            self.begin()
+        return into
+
     def exists(self) -> bool:
         """Whether such a transfer was interrupted after it had made its target."""
         return self._path.exists()

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 
 from ftpclient.connection import Call, Connection
 from ftpclient.index import RemoteIndex
-from ftpclient.parallel import Crew
 from ftpclient.reporting import Listener, Summary
 from ftpclient.transfers import (
     KEEP_ALIVE_SECONDS,
@@ -118,27 +117,22 @@ class Upload(Transfer):
     ) -> None:
         super().__init__(connection, options, listener, chief)
         self._index: RemoteIndex | None = None
-        self._crew: Crew[Upload] | None = None
         self._late: list[tuple[bytes, RemotePath, SetAttributes]] = []
         """Attributes of directories, which come when a crew has filled them."""
 
-    def share(self, crew: Crew[Upload]) -> None:
-        """Have others send the files."""
-        self._crew = crew
+    def helper(self, connection: Connection) -> Upload:
+        """A transfer that works for this one, on a connection of its own."""
+        return Upload(connection, self.options, self.listener, self)
 
     def finish(self) -> Summary:
-        if self._crew is not None:
-            self._crew.finish()
-            self._crew = None
+        self._join()
         late, self._late = self._late, []
         for source, target, request in late:
             self._submit_change(source, target, request)
         return super().finish()
 
     def disband(self) -> None:
-        if self._crew is not None:
-            self._crew.stop()
-            self._crew = None
+        super().disband()
         self._late.clear()
         if self._index is not None and self._chief is None:
             self._index.close()

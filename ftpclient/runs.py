@@ -1,0 +1,144 @@
+"""One put or get from its command to its end, whatever happens to connections meanwhile.
+
+Lives here: going on after a lost connection, how many connections to use, refusing beforehand
+what can't fit.
+Lives elsewhere: the verbs (client.py), moving the bytes (uploading.py, downloading.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from ftpclient.client import Client
+from ftpclient.connection import Connection, pause
+from ftpclient.parallel import Crew
+from ftpclient.reporting import Summary
+from ftpclient.transfers import Options, Stopped, Transfer
+from ftpclient.unfinished import Unfinished
+from ftpclient.uploading import measure
+from ftpwire.errors import ConnectionLost, QuotaExceeded
+from ftpwire.pacing import Pace
+from ftpwire.paths import RemotePath
+from ftpwire.units import human
+
+_FAR_SECONDS = 0.02
+"""From this round trip on, a tree is sent over several connections by itself."""
+_FAR_CONNECTIONS = 4
+_FIRST_WAIT = 0.25
+_LONGEST_WAIT = 30.0
+
+
+class Run:
+    """A transfer that goes on until it is done or hopeless.
+
+    Args:
+        add_all: Adds everything to the transfer; called again after each loss.
+        note: Says, until the end, that the same command would go on with this.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        transfer: Transfer,
+        add_all: Callable[[], None],
+        note: Unfinished | None,
+    ) -> None:
+        self._client = client
+        self._transfer = transfer
+        self._add_all = add_all
+        self._note = note
+        self._count = 1
+        self._helper: Callable[[Connection], Transfer] | None = None
+
+    def share_with(self, parallel: int | None, helper: Callable[[Connection], Transfer]) -> None:
+        """Use several connections for the files.
+
+        Args:
+            parallel: How many; None chooses: several where a round trip takes long, for then
+                one can't fill the line.
+            helper: Makes the transfer that works on a further connection.
+        """
+        if parallel is None:
+            far = self._client.connection.round_trip >= _FAR_SECONDS
+            parallel = _FAR_CONNECTIONS if far else 1
+        self._count = parallel
+        self._helper = helper
+
+    def persist(self) -> Summary:
+        """Run; after a lost connection go on with a new one.
+
+        Raises:
+            ConnectionLost: It could not be regained.
+        """
+        losses = 0
+        while True:
+            try:
+                if self._count > 1 and self._helper is not None:
+                    helpers = [self._helper(one) for one in self._more_connections()]
+                    self._transfer.share(Crew(helpers))
+                self._add_all()
+                summary = self._transfer.finish()
+            except ConnectionLost as error:
+                self._transfer.disband()
+                losses = self._regain(losses, error)
+                continue
+            except Stopped:
+                self._transfer.close()
+                self._client.settle_interrupt()  # the session stays
+                raise
+            except BaseException:
+                self._transfer.close()
+                raise
+            if self._note is not None and not summary.exit_code:
+                self._note.complete()
+            return summary
+
+    def _more_connections(self) -> list[Connection]:
+        rate = self._client.limit_rate
+        made: list[Connection] = []
+        try:
+            for _ in range(self._count):
+                made.append(self._client.new_connection())
+                if rate is not None:
+                    made[-1].channel.pace = Pace(max(1, rate // self._count))
+        except BaseException:
+            for connection in made:
+                connection.close()
+            raise
+        return made
+
+    def _regain(self, losses: int, error: ConnectionLost) -> int:
+        """Connect again, after growing waits; returns the losses so far."""
+        while True:
+            if losses >= self._client.retries:
+                self._transfer.close()
+                raise error
+            self._transfer.listener.remark(f"{error}; connecting again")
+            pause(min(_LONGEST_WAIT, _FIRST_WAIT * 2**losses), self._client.interrupt)
+            losses += 1
+            try:
+                self._transfer.go_on_with(self._client.connection)
+            except ConnectionLost as again:
+                error = again
+            else:
+                return losses
+
+
+def announce(
+    client: Client, sources: Sequence[bytes], targets: Iterable[RemotePath], options: Options
+) -> None:
+    """Have a job that can't fit refused before its first byte.
+
+    Raises:
+        QuotaExceeded: All of it is new, and there is less room.
+    """
+    free = client.space().free
+    if free is None or any(client.find(path, follow=True) for path in targets):
+        return  # no quota; or something is there that need not be sent again
+    _, size = measure(sources, options)
+    if size > free:
+        raise QuotaExceeded(
+            f"needs {human(size)}, {human(free)} left: nothing was sent",
+            needed=size,
+            free=free,
+        )
