@@ -66,6 +66,8 @@ class TlsPipe:
             return False
         except ssl.SSLCertVerificationError:
             raise
+        except ssl.SSLEOFError:
+            raise ConnectionLost("closed within the TLS handshake") from None
         except ssl.SSLError as error:
             raise TlsError(f"TLS handshake failed: {_reason(error)}") from None
         return True
