@@ -1,0 +1,229 @@
+"""Measuring: one command with its resources, interleaved rounds, medians and ratios.
+
+Lives here: how figures come about, whatever they are of.
+Lives elsewhere: what is measured (suite.py), servers' resources (processes.py), how figures are
+shown (report.py).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.processes import Unavailable, clean_environment, last_line
+
+SLOW_SECONDS = 15.0
+"""Whoever takes longer for the warm-up round is measured once, not in every round."""
+
+Figures = Mapping[str, float]
+"""What one round gave: a value for each column."""
+
+
+class Failed(Unavailable):
+    """A command failed, took too long, or had a wrong result."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command line of a client. ``env`` is added to a clean environment."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One run of a command: wall and CPU seconds (with its children), most bytes resident."""
+
+    seconds: float
+    cpu: float
+    peak: int
+
+
+def run(command: Command, log: Path, patience: float) -> Ran:
+    """Run a command to its end; its output goes to ``log``.
+
+    Raises:
+        Failed: It took longer than ``patience`` seconds, or its status is not 0.
+    """
+    late = threading.Event()
+    with open(log, "wb") as out:
+        began = time.perf_counter()
+        process = start(command, stdout=out, stderr=subprocess.STDOUT)
+        watch = threading.Timer(patience, _too_late, (late, process))
+        watch.daemon = True
+        watch.start()
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+            seconds = time.perf_counter() - began
+            process.returncode = os.waitstatus_to_exitcode(status)
+        finally:
+            watch.cancel()
+            if process.returncode is None:
+                kill_group(process)
+                process.wait()
+    if late.is_set():
+        raise Failed(f"took more than {patience:.0f} s, stopped")
+    if process.returncode:
+        raise Failed(f"ended with status {process.returncode}: {last_line(log)}")
+    return Ran(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+
+
+def _too_late(late: threading.Event, process: subprocess.Popen[bytes]) -> None:
+    late.set()
+    kill_group(process)
+
+
+def start(command: Command, **streams: object) -> subprocess.Popen[bytes]:
+    """Start a command in a process group of its own."""
+    return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+        command.argv,
+        stdin=subprocess.DEVNULL,
+        env=clean_environment(command.env),
+        start_new_session=True,
+        **streams,
+    )
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """End a command of ours and what it has started."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # it has ended just now
+
+
+# rounds --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Entry:
+    """Somebody who takes part in a measurement.
+
+    Attributes:
+        attempt: One round: prepares, measures, checks; returns the figures.
+        ours: Whether it is the product.
+        limit: Not a file transfer: shown for comparison, and never the best peer.
+    """
+
+    name: str
+    attempt: Callable[[], Figures]
+    ours: bool = False
+    limit: bool = False
+
+
+@dataclass
+class Row:
+    """What one entry gave: for each column the values of all rounds."""
+
+    name: str
+    ours: bool = False
+    limit: bool = False
+    values: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, figures: Figures) -> None:
+        """Take the figures of one round."""
+        for column, value in figures.items():
+            self.values.setdefault(column, []).append(value)
+
+    def median(self, column: str) -> float | None:
+        """The median of a column; None when it was not measured."""
+        values = self.values.get(column)
+        return statistics.median(values) if values else None
+
+
+def interleave(
+    entries: Sequence[Entry], rounds: int, say: Callable[[str], None]
+) -> tuple[list[Row], list[str]]:
+    """An uncounted warm-up round, then ``rounds`` in which everybody has a turn.
+
+    Returns:
+        The rows of those that came through, and a line for each of the others.
+    """
+    rows = {entry.name: Row(entry.name, entry.ours, entry.limit) for entry in entries}
+    notes: list[str] = []
+    slow: set[str] = set()
+    running = list(entries)
+    for number in range(rounds + 1):
+        for entry in list(running):
+            if number > 1 and entry.name in slow:
+                continue
+            say(f"{f'round {number}' if number else 'warm-up'}: {entry.name}")
+            began = time.monotonic()
+            try:
+                figures = entry.attempt()
+            except (Unavailable, OSError) as error:
+                notes.append(f"{entry.name}: {error}")
+                running.remove(entry)
+                continue
+            if number:
+                rows[entry.name].add(figures)
+            elif rounds > 1 and time.monotonic() - began > SLOW_SECONDS:
+                slow.add(entry.name)
+                notes.append(f"{entry.name}: slow, so measured once")
+    return [row for row in rows.values() if row.values], notes
+
+
+# results -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table, and how many digits its values need."""
+
+    key: str
+    heading: str
+    digits: int = 2
+
+
+@dataclass
+class Table:
+    """One measurement.
+
+    Attributes:
+        columns: The first decides.
+        more_is_better: Of the first column's values.
+    """
+
+    name: str
+    title: str
+    columns: Sequence[Column]
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    more_is_better: bool = False
+
+    def advantage(self, ours: Row, peer: Row) -> float | None:
+        """How many times better ours is than a peer: above 1 is ahead, below 1 behind."""
+        key = self.columns[0].key
+        mine, theirs = ours.median(key), peer.median(key)
+        if mine is None or theirs is None or mine <= 0 or theirs <= 0:
+            return None
+        return mine / theirs if self.more_is_better else theirs / mine
+
+    def our_row(self) -> Row | None:
+        """The first row of the product."""
+        return next((row for row in self.rows if row.ours), None)
+
+    def best_peer(self) -> Row | None:
+        """The best of the others."""
+        key = self.columns[0].key
+        peers = [row for row in self.rows if not row.ours and not row.limit and row.median(key)]
+        pick = max if self.more_is_better else min
+        return pick(peers, key=lambda row: row.median(key) or 0.0) if peers else None
+
+
+def say_to_stderr(prefix: str) -> Callable[[str], None]:
+    """Progress for whoever watches."""
+
+    def say(text: str) -> None:
+        print(f"{prefix}: {text}", file=sys.stderr, flush=True)
+
+    return say

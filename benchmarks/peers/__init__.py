@@ -1,0 +1,39 @@
+"""The servers that are measured, each with the client that people use it with.
+
+One module each: how it is set up, and its command lines. ``FACTORIES`` names them all; suite.py
+says who takes part in what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.peers.base import Peer
+from benchmarks.peers.iperf import Iperf
+from benchmarks.peers.nginx import Nginx
+from benchmarks.peers.openssh import Rclone, RsyncSsh, Sftp
+from benchmarks.peers.ours import Ours
+from benchmarks.peers.rsync import RsyncDaemon
+from benchmarks.peers.vsftpd import Lftp, Vsftpd
+
+FACTORIES: dict[str, Callable[[Path], Peer]] = {
+    "ours-tls": lambda place: Ours(place, tls=True),
+    "ours-plain": lambda place: Ours(place, tls=False),
+    "rsync": RsyncDaemon,
+    "rsync-ssh": RsyncSsh,
+    "sftp": Sftp,
+    "rclone": Rclone,
+    "nginx-tls": lambda place: Nginx(place, tls=True),
+    "nginx-plain": lambda place: Nginx(place, tls=False),
+    "vsftpd-tls": lambda place: Vsftpd(place, tls=True),
+    "vsftpd-plain": lambda place: Vsftpd(place, tls=False),
+    "lftp-tls": lambda place: Lftp(place, tls=True),
+    "lftp-plain": lambda place: Lftp(place, tls=False),
+    "iperf3": Iperf,
+}
+
+FAMILIES = ("rsync", "sftp", "rclone", "nginx", "vsftpd", "lftp", "iperf3")
+"""What --peers takes: each stands for all entries that begin so."""
+
+__all__ = ["FACTORIES", "FAMILIES", "Peer"]

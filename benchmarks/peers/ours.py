@@ -1,0 +1,147 @@
+"""`ftpd` and `ftp` themselves, as a user runs them: verified, durable, nothing switched off."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import Command, run
+from benchmarks.peers.base import Peer
+from benchmarks.processes import Server, Unavailable, clean_environment
+
+USER = "bench"
+PASSWORD = "only for the benchmarks"
+MODULES = {"ftp": "ftpclient.cli", "ftpd": "ftpserver.cli"}
+PATIENCE = 600.0
+
+
+def program(name: str) -> list[str]:
+    """The command that runs `ftp` or `ftpd` of the environment that runs this."""
+    script = Path(sysconfig.get_path("scripts")) / name
+    if script.exists():
+        return [str(script)]
+    return [sys.executable, "-c", f"from {MODULES[name]} import main; main()"]
+
+
+def has_command(name: str) -> bool:
+    """Whether `ftp NAME` exists in this version."""
+    help_call = [*program("ftp"), name, "--help"]
+    return subprocess.run(help_call, capture_output=True, env=clean_environment()).returncode == 0
+
+
+class Ours(Peer):
+    """The product. With TLS as by default, or with --plaintext.
+
+    Attributes:
+        token: Whether `ftp login` has saved one; commands use it then, as scripts would.
+    """
+
+    ours = True
+
+    def __init__(self, place: Path, *, tls: bool) -> None:
+        super().__init__(place)
+        self.tls = tls
+        self.name = self.server_name = f"ours, {'TLS' if tls else 'plain'}"
+        self.token = False
+        self.start_server = program("ftpd")
+        """How `ftpd` is started; profiles.py puts a profiler around it."""
+        self.start_client = program("ftp")
+
+    def check_programs(self) -> None:
+        pass  # it runs us
+
+    def launch(self) -> None:
+        added = subprocess.run(
+            [*program("ftpd"), "user", "add", USER, "--password-stdin", "--root", str(self.root)],
+            input=PASSWORD.encode(),
+            capture_output=True,
+            env=self._environment(),
+        )
+        if added.returncode:
+            raise Unavailable(f"ftpd user add failed: {added.stderr.decode().strip()}")
+        self.launch_server()
+        if has_command("login"):
+            self.token = self._save_token()
+
+    def launch_server(self) -> Server:
+        """Start `ftpd` on the root that has an account already."""
+        argv = [*self.start_server, "start", "--host", "127.0.0.1", "--port", str(self.port)]
+        plain = [] if self.tls else ["--plaintext"]
+        server = self.serve(*argv, "--root", str(self.root), *plain, env=self._environment())
+        server.wait_for_line("listening on ")
+        return server
+
+    def _save_token(self) -> bool:
+        """Log in for good; False when commands still need the password."""
+        log = self.place / "login.log"
+        address = f"{USER}@127.0.0.1:{self.port}"
+        environment = self._environment() | {"FTP_PASSWORD": PASSWORD}
+        try:
+            run(Command([*self._ftp(), "login", address], environment), log, PATIENCE)
+            without = Command([*self._ftp(), "ls", "/"], self._environment() | self._server_name())
+            run(without, log, PATIENCE)
+        except Unavailable:
+            return False
+        return True
+
+    def _environment(self) -> dict[str, str]:
+        return {"HOME": str(self.place), "XDG_CONFIG_HOME": str(self.place / "config")}
+
+    def _server_name(self) -> dict[str, str]:
+        return {"FTP_SERVER": f"{USER}@127.0.0.1:{self.port}"}
+
+    def _ftp(self) -> list[str]:
+        return [*self.start_client, "--accept-new" if self.tls else "--plaintext", "--quiet"]
+
+    def command(self, *arguments: str) -> Command:
+        """An `ftp` command for this server."""
+        environment = self._environment() | self._server_name()
+        if not self.token:
+            environment["FTP_PASSWORD"] = PASSWORD
+        return Command([*self._ftp(), *arguments], environment)
+
+    def via(self, port: int) -> Ours:
+        other = super().via(port)
+        other.token = False  # it was saved for the server's own port
+        return other
+
+    def stored(self, name: str) -> Path:
+        return self.root / USER / name
+
+    def offer(self, source: Path, name: str) -> None:
+        self.sources[name] = source
+        put = self.put_tree if source.is_dir() else self.put_file
+        run(put(source, name), self.place / "offer.log", PATIENCE)
+
+    def put_file(self, source: Path, name: str) -> Command:
+        return self.command("put", str(source), f"/{name}")
+
+    def get_file(self, name: str, target: Path) -> Command:
+        return self.command("get", f"/{name}", str(target))
+
+    def put_tree(self, source: Path, name: str) -> Command:
+        return self.command("put", "-r", str(source), f"/{name}")
+
+    def get_tree(self, name: str, target: Path) -> Command:
+        return self.command("get", "-r", f"/{name}", str(target))
+
+    def sync_up(self, source: Path, name: str) -> Command:
+        return self.command("sync", str(source), f":/{name}")
+
+    def sync_down(self, name: str, target: Path) -> Command:
+        return self.command("sync", f":/{name}", str(target))
+
+    def cat(self, name: str) -> Command:
+        return self.command("cat", f"/{name}")
+
+    def session(self) -> dict[str, Any]:
+        return {
+            "kind": "ours",
+            "server": f"{USER}@127.0.0.1:{self.port}",
+            "password": PASSWORD,
+            "plaintext": not self.tls,
+            "environment": self._environment(),
+        }

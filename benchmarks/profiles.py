@@ -1,0 +1,232 @@
+"""Where our own time goes: one transfer with a profiler on both sides.
+
+Lives here: cProfile in every thread of either process; py-spy when it is asked for.
+Lives elsewhere: the transfers (suite.py), starting `ftpd` and `ftp` (peers/ours.py).
+
+cProfile counts CPU seconds of each thread, so that waiting costs nothing; it makes calls look
+dearer than they are. py-spy tells lines and disturbs little; but a thread that waits for a lock
+or a queue often counts as running.
+"""
+
+from __future__ import annotations
+
+import cProfile
+import importlib
+import io
+import os
+import pstats
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmarks import workloads
+from benchmarks.measure import Command, run
+from benchmarks.peers.ours import MODULES, PATIENCE, Ours
+from benchmarks.processes import Unavailable
+from benchmarks.suite import Bench
+
+PROFILES = {
+    "small-up": ("small", True),
+    "small-down": ("small", False),
+    "large-up": ("large", True),
+    "large-down": ("large", False),
+}
+TOP = 25
+ROOT = Path(__file__).resolve().parent.parent
+
+
+# the profiled program ------------------------------------------------------------------------
+
+
+class Threads:
+    """A profile for each thread of this process. ``_lock`` guards the list of finished ones."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._profiles: list[cProfile.Profile] = []
+        self._refused = 0
+
+    def run(self, action: object) -> None:
+        """Call ``action`` under a profile of its own."""
+        assert callable(action)
+        profile = cProfile.Profile(time.thread_time)
+        try:
+            profile.enable()
+        except ValueError:  # Python 3.12 and later: one at a time in a process
+            self._refused += 1
+            action()
+            return
+        try:
+            action()
+        finally:
+            profile.disable()
+            with self._lock:
+                self._profiles.append(profile)
+
+    def install(self) -> None:
+        """Have every thread that starts from now on run under a profile."""
+        original = threading.Thread.run
+        threads = self
+
+        def run_profiled(self: threading.Thread) -> None:
+            threads.run(lambda: original(self))
+
+        threading.Thread.run = run_profiled  # type: ignore[method-assign]
+
+    def write(self, path: str) -> None:
+        """Write what all threads together have done."""
+        with self._lock:
+            stats = pstats.Stats(*self._profiles)
+        stats.dump_stats(path)
+        if self._refused:
+            print(f"{self._refused} threads went unprofiled: install py-spy", file=sys.stderr)
+
+
+def profiled(path: str, module: str, arguments: list[str]) -> None:
+    """Run ``module.main()`` as a program would, and write the profile at its end."""
+    sys.argv = [module.removesuffix(".cli"), *arguments]
+    main = importlib.import_module(module).main
+    threads = Threads()
+    threads.install()
+    try:
+        threads.run(main)
+    finally:
+        threads.write(path)
+
+
+# both sides ----------------------------------------------------------------------------------
+
+
+def profile(bench: Bench, name: str, profiler: str) -> str:
+    """Profile one transfer; the top functions of both sides as text. Raises Unavailable."""
+    what, up = PROFILES[name]
+    source = bench.small if what == "small" else bench.large
+    ours = Ours(bench.place / "profiled", tls=True)
+    ours.place.mkdir()
+    bench.peers["profiled"] = ours
+    ours.start()
+    # a round without the profiler, so that no first touch is profiled; `down` stays stored
+    ours.offer(source.path, "down")
+    by = {"cprofile": _by_cprofile, "py-spy": _by_py_spy}[profiler]
+    return by(bench, ours, _command(bench, ours, source.path, up))
+
+
+def _command(bench: Bench, ours: Ours, source: Path, up: bool) -> Command:
+    if up:
+        return ours.put_tree(source, "up") if source.is_dir() else ours.put_file(source, "up")
+    target = bench.result("down")
+    workloads.remove(target)
+    if source.is_dir():
+        return ours.get_tree("down", target)
+    return ours.get_file("down", target)
+
+
+def _by_cprofile(bench: Bench, ours: Ours, command: Command) -> str:
+    client, server = ours.place / "client.prof", ours.place / "server.prof"
+    ours.stop()
+    ours.start_server = _wrapped(server, "ftpd")
+    ours.launch_server()
+    length = len(ours.start_client)
+    argv = [*_wrapped(client, "ftp"), *command.argv[length:]]
+    ran = run(Command(argv, command.env), bench.log(ours), PATIENCE)
+    ours.stop()
+    return (
+        f"{ran.seconds:.2f} s with cProfile on both sides; CPU seconds by function\n\n"
+        f"client\n{top_of_stats(client)}\nserver\n{top_of_stats(server)}"
+    )
+
+
+def _wrapped(output: Path, name: str) -> list[str]:
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
+        "from benchmarks.profiles import profiled; "
+        f"profiled({str(output)!r}, {MODULES[name]!r}, sys.argv[1:])"
+    )
+    return [sys.executable, "-c", code]
+
+
+def top_of_stats(path: Path) -> str:
+    """The functions that cost most by themselves."""
+    out = io.StringIO()
+    stats = pstats.Stats(str(path), stream=out)
+    stats.sort_stats("tottime").print_stats(TOP)
+    text = out.getvalue().partition("ncalls")
+    return _shorten(text[1] + text[2]).rstrip() + "\n"
+
+
+def _shorten(text: str) -> str:
+    """Paths from the project's root, or from the standard library's."""
+    for prefix in (str(ROOT), str(Path(os.__file__).parent.parent), sys.prefix):
+        text = text.replace(prefix + os.sep, "")
+    return text
+
+
+# py-spy --------------------------------------------------------------------------------------
+
+
+_WAITING = re.compile(r"\b(select|wait|_wait_for_tstate_lock|_housekeeping|poll) \(")
+"""What it takes for running although it isn't."""
+
+
+def _py_spy() -> str:
+    """Where it is. Raises Unavailable."""
+    path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
+    found = shutil.which("py-spy", path=path)
+    if found is None:
+        raise Unavailable("py-spy is not installed")
+    return found
+
+
+def _by_py_spy(bench: Bench, ours: Ours, command: Command) -> str:
+    record = [_py_spy(), "record", "--rate", "400", "--format", "raw", "--output"]
+    client, server = ours.place / "client.raw", ours.place / "server.raw"
+    log = ours.place / "py-spy.log"
+    with open(log, "wb") as out:
+        watcher = subprocess.Popen(
+            [*record, str(server), "--pid", str(ours.server.pid)], stdout=out, stderr=out
+        )
+    try:
+        time.sleep(1.0)  # it says nothing reliable once it has attached
+        argv = [*record, str(client), "--", *command.argv]
+        ran = run(Command(argv, command.env), bench.log(ours), PATIENCE)
+        ours.stop()
+        watcher.wait(30)
+    finally:
+        if watcher.poll() is None:
+            watcher.kill()
+            watcher.wait()
+    return (
+        f"{ran.seconds:.2f} s with py-spy on both sides; share of samples by function"
+        f"\n\nclient\n{top_of_samples(client)}\nserver\n{top_of_samples(server)}"
+    )
+
+
+def top_of_samples(path: Path) -> str:
+    """The functions that were running most often."""
+    return _shorten(format_samples(path.read_text().splitlines()))
+
+
+def format_samples(lines: Iterable[str]) -> str:
+    """Lines ``outer;inner COUNT``: the share of each function by itself, and with its callees."""
+    alone: Counter[str] = Counter()
+    within: Counter[str] = Counter()
+    for line in lines:
+        stack, _, count = line.rpartition(" ")
+        frames = stack.split(";")
+        if _WAITING.search(frames[-1]) or not frames[-1]:
+            continue
+        alone[frames[-1]] += int(count)
+        for frame in set(frames):
+            within[frame] += int(count)
+    total = sum(alone.values()) or 1
+    shown = [
+        f"{count / total:7.1%} {within[frame] / total:7.1%}  {frame}"
+        for frame, count in alone.most_common(TOP)
+    ]
+    return "\n".join([f"{'alone':>7} {'within':>7}", *shown]) + "\n"

@@ -1,0 +1,577 @@
+"""What is measured, and who takes part.
+
+Lives here: the list of measurements, each a function that returns one table.
+Lives elsewhere: servers and command lines (peers/), how rounds are run (measure.py).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks import workloads
+from benchmarks.delay import Link
+from benchmarks.measure import (
+    Column,
+    Command,
+    Entry,
+    Failed,
+    Figures,
+    Table,
+    interleave,
+    kill_group,
+    run,
+    say_to_stderr,
+    start,
+)
+from benchmarks.peers import FACTORIES, Peer
+from benchmarks.peers.ours import Ours, has_command, program
+from benchmarks.processes import Unavailable, clean_environment
+from benchmarks.workloads import GiB, Scale, Source
+
+PATIENCE = 180.0
+"""Seconds after which a command is stopped, and its peer is out of that measurement."""
+DELAY = 0.05
+"""Seconds that the slow link takes each way."""
+MiB = 1024 * 1024
+
+LARGE_TLS = ("ours-tls", "nginx-tls", "vsftpd-tls", "sftp", "rsync-ssh", "rclone")
+LARGE_PLAIN = ("ours-plain", "vsftpd-plain", "nginx-plain", "rsync", "iperf3")
+SMALL = (
+    *("ours-tls", "rsync", "nginx-tls", "rsync-ssh", "sftp", "rclone"),
+    *("lftp-plain", "lftp-tls", "ours-plain"),
+)
+SYNC = ("ours-tls", "rsync", "rsync-ssh", "rclone")
+IDLE = ("ours-tls", "vsftpd-tls", "nginx-tls", "sftp", "ours-plain")
+LOG_INS = ("ours-tls", "vsftpd-tls", "sftp")
+FIRST_BYTE = ("ours-tls", "nginx-tls", "vsftpd-tls", "sftp")
+DELAYED = ("ours-tls", "rsync", "rsync-ssh", "nginx-tls", "sftp")
+
+SECONDS = Column("seconds", "seconds", 3)
+PEAKS = (
+    Column("client_peak", "our client's peak MiB", 0),
+    Column("server_peak", "our server's peak MiB", 0),
+)
+PER_GIB = (
+    SECONDS,
+    Column("rate", "GB/s"),
+    Column("client_cpu", "client CPU s/GiB"),
+    Column("server_cpu", "server CPU s/GiB"),
+    *PEAKS,
+)
+IN_ALL = (
+    SECONDS,
+    Column("both_cpu", "CPU s of both"),
+    Column("client_cpu", "client CPU s"),
+    Column("server_cpu", "server CPU s"),
+    *PEAKS,
+)
+
+
+@dataclass
+class Bench:
+    """One run: where, how much, and the servers that were started for it so far.
+
+    Attributes:
+        families: Which peers may take part.
+    """
+
+    place: Path
+    scale: Scale
+    families: frozenset[str]
+    peers: dict[str, Peer] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    versions: list[str] = field(default_factory=list)
+    _sources: dict[str, Source] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """Stop every server."""
+        for peer in self.peers.values():
+            peer.stop()
+        self.peers.clear()
+
+    # who -------------------------------------------------------------------------------
+
+    def wanted(self, key: str) -> bool:
+        """Whether somebody may take part."""
+        return key.startswith("ours") or any(
+            key == family or key.startswith(f"{family}-") for family in self.families
+        )
+
+    def peer(self, key: str) -> Peer:
+        """A running server. Raises Unavailable, with the same reason each time."""
+        if key in self.missing:
+            raise Unavailable(self.missing[key])
+        if key not in self.peers:
+            try:
+                self.peers[key] = self._started(key, self.place / key)
+                self.versions += self.peers[key].versions()
+            except Unavailable as error:
+                self.missing[key] = str(error)
+                raise
+        return self.peers[key]
+
+    def _started(self, key: str, place: Path) -> Peer:
+        place.mkdir()
+        peer = FACTORIES[key](place)
+        try:
+            peer.start()
+        except OSError as error:
+            raise Unavailable(str(error)) from None
+        return peer
+
+    @contextmanager
+    def fresh(self, key: str) -> Iterator[Peer]:
+        """A server of its own, that is stopped afterwards. Raises Unavailable."""
+        peer = self._started(key, Path(tempfile.mkdtemp(dir=self.place)) / key)
+        self.versions += peer.versions()
+        try:
+            yield peer
+        finally:
+            peer.stop()
+
+    def taking_part(self, keys: Sequence[str], notes: list[str]) -> Iterator[Peer]:
+        """The running servers among ``keys``; a note about each of the others."""
+        for key in keys:
+            if self.wanted(key):
+                try:
+                    yield self.peer(key)
+                except Unavailable as error:
+                    notes.append(f"{key}: {error}")
+
+    # what ------------------------------------------------------------------------------
+
+    def source(self, name: str, make: Callable[[Path], Path]) -> Source:
+        """Something to transfer, made at first use."""
+        if name not in self._sources:
+            self._sources[name] = Source.of(make(self.place / f"source-{name}"))
+        return self._sources[name]
+
+    @property
+    def large(self) -> Source:
+        return self.source("large", lambda path: workloads.large_file(path, self.scale.size))
+
+    @property
+    def small(self) -> Source:
+        scale = self.scale
+        return self.source(
+            "small", lambda path: workloads.small_tree(path, scale.files, scale.directories)
+        )
+
+    @property
+    def delayed(self) -> Source:
+        count = self.scale.delayed_files
+        return self.source(
+            "delayed", lambda path: workloads.small_tree(path, count, max(1, count // 10))
+        )
+
+    @property
+    def many(self) -> Source:
+        count = self.scale.sync_files
+        return self.source(
+            "many", lambda path: workloads.small_tree(path, count, max(1, count // 100), 200)
+        )
+
+    def result(self, name: str) -> Path:
+        """Where downloads go."""
+        return self.place / f"result-{name}"
+
+    def log(self, peer: Peer) -> Path:
+        """The output of a peer's last command."""
+        return peer.place / "client.log"
+
+    def fill(self, table: Table, entries: Sequence[Entry]) -> Table:
+        """Run the rounds of a measurement."""
+        rows, notes = interleave(entries, self.scale.rounds, say_to_stderr(table.name))
+        table.rows += rows
+        table.notes += notes
+        return table
+
+
+def timed(bench: Bench, peer: Peer, command: Command, gib: float = 1.0) -> Figures:
+    """Run a peer's command; its figures, CPU seconds for each of ``gib``."""
+    peer.server.reset_peak()
+    before = peer.server.cpu()
+    ran = run(command, bench.log(peer), PATIENCE)
+    served = peer.server.cpu() - before
+    figures = {
+        "seconds": ran.seconds,
+        "client_cpu": ran.cpu / gib,
+        "server_cpu": served / gib,
+        "both_cpu": (ran.cpu + served) / gib,
+    }
+    if peer.ours:  # one process each; others spread over several, and share pages
+        # not less than what this process has: the kernel counts that in before the exec
+        figures["client_peak"] = ran.peak / MiB
+        figures["server_peak"] = peer.server.peak() / MiB
+    return figures
+
+
+# transfers -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A transfer that everybody does: which source, which way, and how it is measured."""
+
+    source: Source
+    up: bool
+    columns: Sequence[Column]
+    gib: float = 1.0
+
+    def entry(self, bench: Bench, peer: Peer) -> Entry:
+        """Everything a peer needs for its rounds. Raises Unavailable."""
+        return self._up(bench, peer) if self.up else self._down(bench, peer)
+
+    def _up(self, bench: Bench, peer: Peer) -> Entry:
+        path = self.source.path
+        put = peer.put_tree if path.is_dir() else peer.put_file
+        stored = peer.stored("up")
+        return self._entry(bench, peer, put(path, "up"), stored)
+
+    def _down(self, bench: Bench, peer: Peer) -> Entry:
+        path = self.source.path
+        if not peer.stored("down").exists():
+            peer.offer(path, "down")
+        target = bench.result("down")
+        get = peer.get_tree if path.is_dir() else peer.get_file
+        return self._entry(bench, peer, get("down", target), target)
+
+    def _entry(self, bench: Bench, peer: Peer, command: Command, result: Path) -> Entry:
+        def attempt() -> Figures:
+            workloads.remove(result)
+            try:
+                figures = dict(timed(bench, peer, command, self.gib))
+                if not peer.limit:
+                    self.source.check(result)
+            finally:
+                workloads.remove(result)
+            figures["rate"] = self.gib * GiB / 1e9 / figures["seconds"]
+            return figures
+
+        return Entry(peer.name, attempt, peer.ours, peer.limit)
+
+    def measure(self, bench: Bench, table: Table, keys: Sequence[str]) -> Table:
+        """Have everybody do it."""
+        entries, started = [], []
+        try:
+            for peer in bench.taking_part(keys, table.notes):
+                started.append(peer)
+                try:
+                    entries.append(self.entry(bench, peer))
+                except Unavailable as error:
+                    table.notes.append(f"{peer.name}: {error}")
+            return bench.fill(table, entries)
+        finally:
+            for peer in started:
+                peer.withdraw("down")
+
+
+def large(bench: Bench, name: str, up: bool, keys: Sequence[str]) -> Table:
+    gib = bench.scale.size / GiB
+    way = "up" if up else "down"
+    kind = "TLS or SSH" if "tls" in name else "plain"
+    table = Table(name, f"one file of {gib:.3g} GiB, {kind}, {way}", PER_GIB)
+    return Transfer(bench.large, up, PER_GIB, gib).measure(bench, table, keys)
+
+
+def small(bench: Bench, name: str, up: bool) -> Table:
+    scale = bench.scale
+    title = f"{scale.files:,} files of 100 to 8,000 bytes in {scale.directories:,} directories, "
+    table = Table(name, title + ("up" if up else "down"), IN_ALL)
+    return Transfer(bench.small, up, IN_ALL).measure(bench, table, SMALL)
+
+
+# a second sync -------------------------------------------------------------------------------
+
+
+def sync(bench: Bench, name: str, up: bool) -> Table:
+    title = f"sync of {bench.scale.sync_files:,} files of which none has changed, "
+    table = Table(name, title + ("up" if up else "down"), IN_ALL)
+    if not has_command("sync"):
+        table.notes.append("`ftp sync` does not exist in this version")
+        return table
+    entries: list[Entry] = []
+    targets: list[Path] = []
+    try:
+        for peer in bench.taking_part(SYNC, table.notes):
+            try:
+                entries.append(_sync_entry(bench, peer, up, targets))
+            except Unavailable as error:
+                table.notes.append(f"{peer.name}: the first sync failed: {error}")
+        return bench.fill(table, entries)
+    finally:
+        for target in targets:
+            workloads.remove(target)
+
+
+def _sync_entry(bench: Bench, peer: Peer, up: bool, targets: list[Path]) -> Entry:
+    """The first sync is done here; what is measured is the next."""
+    source = bench.many
+    target = peer.stored("many") if up else peer.place / "many"
+    targets.append(target)
+    if up:
+        command = peer.sync_up(source.path, "many")
+    else:
+        peer.offer(source.path, "many-down")
+        targets.append(peer.stored("many-down"))
+        command = peer.sync_down("many-down", target)
+    run(command, bench.log(peer), PATIENCE)
+
+    def attempt() -> Figures:
+        figures = timed(bench, peer, command)
+        source.check(target)
+        return figures
+
+    return Entry(peer.name, attempt, peer.ours)
+
+
+# sessions ------------------------------------------------------------------------------------
+
+
+def _helper(what: str, amount: float, spec: dict[str, object]) -> Command:
+    argv = [sys.executable, "-m", "benchmarks.sessions", what, str(amount), json.dumps(spec)]
+    return Command(argv, {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)})
+
+
+def idle(bench: Bench, name: str) -> Table:
+    count = bench.scale.sessions
+    columns = (
+        Column("each", "KiB for each session", 1),
+        Column("total", "MiB in all", 1),
+        Column("resident", "resident MiB in all", 1),
+        Column("fresh", "MiB just started", 1),
+    )
+    title = f"the server's memory with {count} idle sessions, logged in"
+    table = Table(name, title, columns)
+    table.notes.append(
+        "pages that processes share are counted once, except under resident; one session was "
+        "opened and closed before"
+    )
+    for key in IDLE:  # one after another, each on a server that has done nothing else
+        if not bench.wanted(key):
+            continue
+        try:
+            with bench.fresh(key) as peer:
+                attempt = _idle_attempt(bench, peer, count)
+                entry = Entry(peer.server_name, attempt, peer.ours)
+                rows, notes = interleave([entry], 1, say_to_stderr(name))
+        except Unavailable as error:
+            rows, notes = [], [f"{key}: {error}"]
+        table.rows += rows
+        table.notes += notes
+    return table
+
+
+def _idle_attempt(bench: Bench, peer: Peer, count: int) -> Callable[[], Figures]:
+    """Its first call opens one session only: what the first one loads belongs to none."""
+    fresh = peer.server.memory().proportional
+    amounts = iter((1, count))
+
+    def attempt() -> Figures:
+        peer.server.settle()
+        before = peer.server.memory()
+        command = _helper("idle", next(amounts), peer.session())
+        with open(bench.log(peer), "wb") as log:
+            helper = subprocess.Popen(
+                command.argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=clean_environment(command.env),
+                start_new_session=True,
+            )
+        try:
+            assert helper.stdout is not None
+            if helper.stdout.readline() != b"ready\n":
+                raise Failed("the sessions could not be opened")
+            time.sleep(0.3)
+            during = peer.server.memory()
+            helper.communicate(timeout=PATIENCE)
+        finally:
+            if helper.poll() is None:
+                kill_group(helper)
+                helper.communicate()
+        return {
+            "each": (during.proportional - before.proportional) / 1024 / count,
+            "total": during.proportional / MiB,
+            "fresh": fresh / MiB,
+            "resident": during.resident / MiB,
+        }
+
+    return attempt
+
+
+def log_ins(bench: Bench, name: str) -> Table:
+    table = Table(
+        name,
+        "log-ins a second over TLS or SSH, one after another (connect, handshake, log in, close)",
+        (Column("rate", "a second", 1),),
+        more_is_better=True,
+    )
+    table.notes.append(
+        "vsftpd checks no password here (anonymous); sshd's have the start of an `ssh` each"
+    )
+    entries = []
+    for peer in bench.taking_part(LOG_INS, table.notes):
+        spec = peer.session()
+        if isinstance(peer, Ours):
+            by_token = {**spec, "password": None}
+            if peer.token:
+                entries.append(_log_in_entry(bench, peer, "ours, by token", by_token))
+            entries.append(_log_in_entry(bench, peer, "ours, by password", spec))
+        else:
+            entries.append(_log_in_entry(bench, peer, peer.server_name, spec))
+    return bench.fill(table, entries)
+
+
+def _log_in_entry(bench: Bench, peer: Peer, name: str, spec: dict[str, object]) -> Entry:
+    command = _helper("log-ins", bench.scale.login_seconds, spec)
+
+    def attempt() -> Figures:
+        run(command, bench.log(peer), PATIENCE)
+        return {"rate": float(bench.log(peer).read_text())}
+
+    return Entry(name, attempt, peer.ours)
+
+
+# latency -------------------------------------------------------------------------------------
+
+
+def first_byte(bench: Bench, name: str) -> Table:
+    table = Table(
+        name,
+        "from the start of the client to the first byte of a file on its output, TLS or SSH",
+        (Column("ms", "milliseconds", 0),),
+    )
+    entries = []
+    source = bench.source("first", lambda path: workloads.large_file(path, MiB))
+    for peer in bench.taking_part(FIRST_BYTE, table.notes):
+        peer.offer(source.path, "first")
+        entries.append(Entry(peer.name, _first_byte_attempt(bench, peer, source), peer.ours))
+    try:
+        return bench.fill(table, entries)
+    finally:
+        for key in FIRST_BYTE:
+            if key in bench.peers:
+                bench.peers[key].withdraw("first")
+
+
+def _first_byte_attempt(bench: Bench, peer: Peer, source: Source) -> Callable[[], Figures]:
+    command = peer.cat("first")
+    result = bench.result("first")
+
+    def attempt() -> Figures:
+        with open(bench.log(peer), "wb") as log:
+            began = time.perf_counter()
+            client = start(command, stdout=subprocess.PIPE, stderr=log)
+        assert client.stdout is not None
+        try:
+            first = client.stdout.read(1)
+            passed = time.perf_counter() - began
+            result.write_bytes(first + client.stdout.read())
+            if client.wait(PATIENCE):
+                raise Failed(f"ended with status {client.returncode}")
+        finally:
+            client.stdout.close()
+            if client.poll() is None:
+                kill_group(client)
+                client.wait()
+        source.check(result)
+        return {"ms": passed * 1000}
+
+    return attempt
+
+
+def delayed(bench: Bench, name: str, up: bool) -> Table:
+    scale = bench.scale
+    title = f"{scale.delayed_files:,} small files over a link of {DELAY * 1000:.0f} ms each way, "
+    table = Table(name, title + ("up" if up else "down"), (SECONDS, *IN_ALL[1:4]))
+    transfer = Transfer(bench.delayed, up, IN_ALL)
+    entries, links, started = [], [], []
+    try:
+        for peer in bench.taking_part(DELAYED, table.notes):
+            started.append(peer)
+            if not up:
+                peer.offer(bench.delayed.path, "down")  # not through the link
+            link = Link(peer.port, DELAY, peer.place / "link.log")
+            links.append(link)
+            entries.append(transfer.entry(bench, peer.via(link.port)))
+        return bench.fill(table, entries)
+    finally:
+        for link in links:
+            link.stop()
+        for peer in started:
+            peer.withdraw("down")
+
+
+# start-up ------------------------------------------------------------------------------------
+
+
+def start_up(bench: Bench, name: str) -> Table:
+    table = Table(
+        name,
+        "starting a client and nothing else",
+        (Column("cpu", "CPU ms", 0), Column("wall", "wall ms", 0)),
+    )
+    table.notes.append("`python -c pass` is the floor for a client in Python")
+    commands = {"`ftp --version`": [*program("ftp"), "--version"]}
+    limits = {"`python -c pass`": [sys.executable, "-c", "pass"]}
+    entries = [_start_entry(bench, text, argv, ours=True) for text, argv in commands.items()]
+    entries += [_start_entry(bench, text, argv, limit=True) for text, argv in limits.items()]
+    for client in ("curl", "rsync", "lftp"):
+        if bench.families and (client == "curl" or client in bench.families):
+            entries.append(_start_entry(bench, f"`{client} --version`", [client, "--version"]))
+    return bench.fill(table, entries)
+
+
+def _start_entry(
+    bench: Bench, name: str, argv: list[str], *, ours: bool = False, limit: bool = False
+) -> Entry:
+    def attempt() -> Figures:
+        ran = run(Command(argv), bench.place / "start-up.log", PATIENCE)
+        return {"cpu": ran.cpu * 1000, "wall": ran.seconds * 1000}
+
+    return Entry(name, attempt, ours, limit)
+
+
+WORKS: dict[str, Callable[[Bench, str], Table]] = {
+    "large-tls-down": lambda bench, name: large(bench, name, False, LARGE_TLS),
+    "large-tls-up": lambda bench, name: large(bench, name, True, LARGE_TLS),
+    "large-plain-down": lambda bench, name: large(bench, name, False, LARGE_PLAIN),
+    "large-plain-up": lambda bench, name: large(bench, name, True, LARGE_PLAIN),
+    "small-up": lambda bench, name: small(bench, name, True),
+    "small-down": lambda bench, name: small(bench, name, False),
+    "sync-up": lambda bench, name: sync(bench, name, True),
+    "sync-down": lambda bench, name: sync(bench, name, False),
+    "delay-up": lambda bench, name: delayed(bench, name, True),
+    "delay-down": lambda bench, name: delayed(bench, name, False),
+    "idle": idle,
+    "log-ins": log_ins,
+    "first-byte": first_byte,
+    "start-up": start_up,
+}
+"""All measurements by name, in the order in which they are run."""
+
+
+def chosen(names: Sequence[str]) -> list[str]:
+    """The measurements that are meant: by name, or by what their names begin with.
+
+    Raises:
+        KeyError: Nothing is called that.
+    """
+    for name in names:
+        if not any(work == name or work.startswith(f"{name}-") for work in WORKS):
+            raise KeyError(name)
+    return [
+        work
+        for work in WORKS
+        if not names or any(work == name or work.startswith(f"{name}-") for name in names)
+    ]

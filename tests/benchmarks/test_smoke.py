@@ -1,0 +1,296 @@
+"""The benchmarks: parsers, medians, the delaying link, and one small run of all of it.
+
+No figure is asserted anywhere: only that they come about, and that results are checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks import delay, profiles, report, suite, workloads
+from benchmarks.measure import Column, Command, Entry, Failed, Row, Table, interleave, run
+from benchmarks.processes import Server, Unavailable, parse_kilobytes, parse_stat, tree
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def quiet(text: str) -> None:
+    """Nobody watches."""
+
+
+# parsers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["ftpd", "a b", "x) R 1 (y"])
+def test_stat_is_read_whatever_the_program_is_called(name):
+    fields = ["S", "7", *["0"] * 9, "100", "50", "30", "20", *["0"] * 4, "12345", "0"]
+    stat = parse_stat(f"42 ({name}) {' '.join(fields)}\n")
+    ticks = os.sysconf("SC_CLK_TCK")
+    assert (stat.pid, stat.parent, stat.started) == (42, 7, 12345)
+    assert stat.cpu == pytest.approx(200 / ticks)
+
+
+def test_kilobytes():
+    assert parse_kilobytes("Name:\tx\nPss:  12 kB\nPss_Dirty: 3 kB\n", "Pss") == 12 * 1024
+    assert parse_kilobytes("", "Pss") == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [("/dev/shm/x", "tmpfs"), ("/dev/shmx", "ext4"), ("/a b/c", "xfs")]
+)
+def test_file_system_of_a_path(path, kind):
+    mounts = "/dev/vda / ext4 rw 0 0\nnone /dev/shm tmpfs rw 0 0\n/dev/vdb /a\\040b xfs rw 0 0\n"
+    assert workloads.parse_file_system(mounts, Path(path)) == kind
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("1GiB", 2**30), ("64M", 2**26), ("3k", 3072), ("4096", 4096), ("7B", 7)]
+)
+def test_sizes(text, size):
+    assert workloads.parse_size(text) == size
+
+
+def test_wrong_size():
+    with pytest.raises(ValueError, match="not a size"):
+        workloads.parse_size("much")
+
+
+def test_samples_of_py_spy():
+    text = profiles.format_samples(["main;read 3", "main;write 1", "main;wait (a.py:1) 9"])
+    assert text.splitlines()[1].split() == ["75.0%", "75.0%", "read"]
+
+
+# figures -------------------------------------------------------------------------------------
+
+
+def test_rounds_are_interleaved_and_the_warm_up_is_not_counted():
+    turns: list[str] = []
+
+    def entry(name: str) -> Entry:
+        def attempt() -> dict[str, float]:
+            turns.append(name)
+            return {"seconds": float(len(turns))}
+
+        return Entry(name, attempt)
+
+    rows, notes = interleave([entry("a"), entry("b")], 2, quiet)
+    assert turns == ["a", "b"] * 3
+    assert [row.values["seconds"] for row in rows] == [[3.0, 5.0], [4.0, 6.0]]
+    assert rows[0].median("seconds") == 4.0
+    assert not notes
+
+
+def test_who_fails_is_left_out_and_told():
+    def fails() -> dict[str, float]:
+        raise Failed("took more than 1 s, stopped")
+
+    rows, notes = interleave([Entry("a", fails), Entry("b", lambda: {"seconds": 1})], 1, quiet)
+    assert [row.name for row in rows] == ["b"]
+    assert notes == ["a: took more than 1 s, stopped"]
+
+
+def table(*, more_is_better: bool = False) -> Table:
+    rows = [
+        Row("ours", ours=True, values={"x": [1.0, 2.0, 9.0]}),
+        Row("limit", limit=True, values={"x": [0.1]}),
+        Row("slow", values={"x": [8.0]}),
+        Row("fast", values={"x": [1.0]}),
+    ]
+    return Table("t", "title", (Column("x", "x", 1),), rows, more_is_better=more_is_better)
+
+
+def test_the_best_peer_is_no_limit_and_losing_is_printed():
+    text = report.markdown(table())
+    assert "| **ours** | 2.0 (1.0–9.0) |  |" in text
+    assert "ours is behind the best peer, fast: **0.50 ×**" in text
+
+
+def test_more_can_be_better():
+    text = report.markdown(table(more_is_better=True))
+    assert "ours is behind the best peer, slow: **0.25 ×**" in text
+    assert "| fast | 1.0 | 2.00 × |" in text
+
+
+def test_only_the_marked_part_of_the_document_is_replaced():
+    text = f"above\n{report.BEGIN}\nold\n{report.END}\nbelow\n"
+    replaced = report.replace_between(text, "new")
+    assert replaced == f"above\n{report.BEGIN}\nnew\n{report.END}\nbelow\n"
+    with pytest.raises(ValueError, match="needs the lines"):
+        report.replace_between("nothing", "new")
+
+
+def test_the_document_has_the_marks():
+    report.replace_between((ROOT / "docs" / "benchmarks.md").read_text(), "figures")
+
+
+def test_names_of_measurements():
+    assert suite.chosen([]) == list(suite.WORKS)
+    assert suite.chosen(["small-down", "large-plain"]) == [
+        "large-plain-down",
+        "large-plain-up",
+        "small-down",
+    ]
+    with pytest.raises(KeyError):
+        suite.chosen(["larg"])
+
+
+# commands, servers, sources ------------------------------------------------------------------
+
+
+def test_a_command_that_takes_too_long_is_stopped(tmp_path):
+    with pytest.raises(Failed, match="took more than"):
+        run(Command(["sleep", "60"]), tmp_path / "log", 0.05)
+
+
+def test_a_command_that_fails_is_told_with_its_last_line(tmp_path):
+    command = Command(["sh", "-c", "echo first; echo because >&2; exit 3"])
+    with pytest.raises(Failed, match="status 3: because"):
+        run(command, tmp_path / "log", 60)
+
+
+def test_a_server_ends_with_all_it_has_started(tmp_path):
+    with Server(["sh", "-c", "sleep 60 & echo ready; wait"], tmp_path / "log") as server:
+        server.wait_for_line("ready")
+        processes = tree(server.pid)
+        assert len(processes) == 2
+    deadline = time.monotonic() + 20
+    while any(tree(process.pid) for process in processes):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_server_that_ends_at_once_is_told(tmp_path):
+    with (
+        Server(["sh", "-c", "echo no such option; exit 1"], tmp_path / "log") as server,
+        pytest.raises(Unavailable, match="status 1: no such option"),
+    ):
+        server.wait_for_line("ready")
+
+
+def test_sources_are_the_same_every_time_and_results_are_checked(tmp_path):
+    one = workloads.Source.of(workloads.small_tree(tmp_path / "one", 30, 4))
+    two = workloads.Source.of(workloads.small_tree(tmp_path / "two", 30, 4))
+    assert one.digest == two.digest
+    one.check(two.path)
+    changed = two.path / workloads.names(two.path)[7]
+    changed.write_bytes(changed.read_bytes()[:-1] + b"?")
+    with pytest.raises(Failed, match="differs"):
+        one.check(two.path)
+    with pytest.raises(Failed, match="nothing arrived"):
+        one.check(tmp_path / "three")
+
+
+# the link with delay -------------------------------------------------------------------------
+
+
+class FakeClock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_each_piece_is_due_one_delay_after_it_came_in_order():
+    async def scenario() -> list[tuple[bytes, float]]:
+        clock = FakeClock()
+        line = delay.DelayLine(0.5, not_before=100.1, clock=clock, sleep=clock.sleep)
+        await line.put(b"a")  # at 100.0, but counted from 100.1
+        clock.now += 0.3
+        await line.put(b"b")
+        await line.put(b"c")
+        came = []
+        for _ in range(3):
+            data = await line.get()
+            came.append((data, round(clock(), 6)))
+        return came
+
+    assert asyncio.run(scenario()) == [(b"a", 100.6), (b"b", 100.8), (b"c", 100.8)]
+
+
+def test_the_proxy_relays_both_ways_in_order_and_passes_the_end_on():
+    sent = os.urandom(3_000_000)
+    one_way = 0.02
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def scenario() -> tuple[bytes, float]:
+        async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with await delay.serve(port, one_way) as proxy:
+                began = time.monotonic()
+                reader, writer = await asyncio.open_connection(
+                    "127.0.0.1", proxy.sockets[0].getsockname()[1]
+                )
+                answer = asyncio.create_task(reader.read())
+                writer.write(sent)
+                await writer.drain()
+                writer.write_eof()
+                received = await answer
+                passed = time.monotonic() - began
+                writer.close()
+                await writer.wait_closed()
+                return received, passed
+
+    received, passed = asyncio.run(scenario())
+    assert received == sent
+    assert passed >= 4 * one_way  # the connection's round trip, there, and back
+
+
+# all of it -----------------------------------------------------------------------------------
+
+
+def benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as its document says."""
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_list():
+    assert benchmarks("--list").stdout.split() == list(suite.WORKS)
+
+
+def test_unknown_name():
+    done = benchmarks("--only", "smal")
+    assert done.returncode == 2
+    assert "--list" in done.stderr
+
+
+def test_a_small_run_of_ours(tmp_path):
+    results = tmp_path / "results.json"
+    place = tmp_path / "data"
+    place.mkdir()
+    done = benchmarks(
+        *("--quick", "--only", "small-up", "--rounds", "1", "--peers", "none"),
+        *("--files", "40", "--size", "1MiB", "--dir", str(place), "--json", str(results)),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| **ours, TLS** |" in done.stdout
+    (small_up,) = json.loads(results.read_text())["tables"]
+    assert [row["name"] for row in small_up["rows"]] == ["ours, TLS", "ours, plain"]
+    assert all(len(row["values"]["seconds"]) == 1 for row in small_up["rows"])
+    assert small_up["notes"] == []
+    assert not list(place.iterdir())  # nothing is left behind
