@@ -290,7 +290,7 @@ def test_noise_on_the_other_side(server_context, wire):
     pipe = TlsPipe(server_context, server_side=True)
     pipe.feed(wire)
     pipe.feed_eof()
-    with pytest.raises(TlsError):
+    with pytest.raises(ConnectionLost):
         pipe.handshake()
 
 
@@ -303,8 +303,9 @@ def test_an_end_in_the_handshake(client_context, server_context):
         server.feed(hello[:size])
         server.handshake()
         server.feed_eof()
-        with pytest.raises(TlsError):
+        with pytest.raises(ConnectionLost, match="closed") as caught:
             server.handshake()
+        assert caught.value.code != TlsError.code  # a busy server may do so: worth another try
 
 
 @pytest.mark.parametrize(
