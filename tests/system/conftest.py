@@ -110,6 +110,12 @@ def any_user(request, shared_server, shared_plain_server, programs):
 
 
 @pytest.fixture
+def plain_user(shared_plain_server, programs):
+    """Somebody new, on a server without TLS."""
+    return add_account(shared_plain_server, programs, f"user{next(_numbers)}")
+
+
+@pytest.fixture
 def admin(programs, tmp_path):
     """Whoever looks after the accounts of tmp_path/root, whether a server runs there or not."""
     return Admin(programs, tmp_path / "root", tmp_path)

@@ -29,6 +29,7 @@ class Proxy:
         self._passed = {"up": 0, "down": 0}
         self._hold: dict[str, int | None] = {"up": None, "down": None}
         self._cut: dict[str, int | None] = {"up": None, "down": None}
+        self._flip: dict[str, int | None] = {"up": None, "down": None}
         self._over = False
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -50,6 +51,11 @@ class Proxy:
         """Reset every connection once exactly ``count`` bytes were relayed; accept no more."""
         with self._state:
             self._cut[direction] = count
+
+    def flip(self, direction: Direction, position: int) -> None:
+        """Change the byte at ``position`` of what is relayed in that direction."""
+        with self._state:
+            self._flip[direction] = position
 
     def passed(self, direction: Direction) -> int:
         """Bytes relayed so far."""
@@ -115,7 +121,7 @@ class Proxy:
                 if not data:
                     target.shutdown(socket.SHUT_WR)
                     return
-                target.sendall(data)
+                target.sendall(self._damaged(direction, data))
                 with self._state:
                     self._passed[direction] += len(data)
                     cut = self._cut[direction]
@@ -126,6 +132,14 @@ class Proxy:
         self._end(source, target)
         if self._cut[direction] is not None:
             self.cut()
+
+    def _damaged(self, direction: str, data: bytes) -> bytes:
+        with self._state:
+            position = self._flip[direction]
+            at = -1 if position is None else position - self._passed[direction]
+        if 0 <= at < len(data):
+            return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        return data
 
     def _room(self, direction: str) -> int:
         """Bytes that may be relayed now; waits while none may. 0: the proxy is over."""
