@@ -348,8 +348,9 @@ class Uploads:
         return done
 
     def abandon(self) -> None:
-        """Drop what was staged and not committed. For a session that failed."""
+        """Drop what was staged and not committed. For a session, or a request, that failed."""
         batch, self._batch = self._batch, _Batch()
+        self._done = []
         self._drop_batch(batch)
 
     def _drop_batch(self, batch: _Batch) -> None:
@@ -389,24 +390,24 @@ class Uploads:
             self._ledger.begin_commit(batch.leases)
         commit = Commit(self._home)
         failure = None
-        try:
-            with self._home.shared():
+        with self._home.shared():  # until it is settled, or a recount would count it twice
+            try:
                 outcomes = [(p.request_id, self._apply(commit, p)) for p in batch.pending]
                 if self._durable:
                     commit.sync()
-        except OSError as error:  # it is visible, but it can't be called durable
-            failure = _failed(error)
-        finally:
-            commit.close()
-        try:
-            if batch.leases:
-                kept = self._ledger.settle(batch.leases, commit.change)
-                self._drop_superseded(kept, {one.target for one in staged})
-        except Exception as error:
-            failure = _failed(_told(error))
-        finally:
-            for one in staged:
-                self._finish_staged(one)
+            except OSError as error:  # it is visible, but it can't be called durable
+                failure = _failed(error)
+            finally:
+                commit.close()
+            try:
+                if batch.leases:
+                    kept = self._ledger.settle(batch.leases, commit.change)
+                    self._drop_superseded(kept, {one.target for one in staged})
+            except Exception as error:
+                failure = _failed(_told(error))
+            finally:
+                for one in staged:
+                    self._finish_staged(one)
         if failure is not None:
             return [(p.request_id, p.outcome or failure) for p in batch.pending]
         return outcomes

@@ -1,0 +1,551 @@
+"""Kept staging: checkpoints, who may write, what a resume finds, and the room that it holds."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import threading
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ftpserver import commit as committing
+from ftpserver import ledger as ledger_module
+from ftpserver import staging as module
+from ftpserver.accounts import Accounts
+from ftpserver.homes import Home
+from ftpserver.ledger import LEASE_SECONDS, Ledger
+from ftpserver.repair import recount
+from ftpserver.staging import Checkpoint, Owners, ResumableStaging, checkpoint_name, kept_name
+from ftpserver.state import open_state
+from ftpserver.uploads import Uploads
+from ftpwire import digests
+from ftpwire.errors import Busy, Cancelled, ConnectionLost, QuotaExceeded
+from ftpwire.messages import Failed, Put, Sent, Stored
+
+MIB = 1024 * 1024
+SIZE = 5 * MIB
+
+
+def content(size: int, seed: int = 1) -> bytes:
+    """Bytes in which no piece looks like another."""
+    return random.Random(seed).randbytes(size)
+
+
+def put(data: bytes, path: bytes = b"/file", mtime_ns: int = 1, **options) -> Put:
+    """The request for an upload that asks first."""
+    return Put(path, len(data), 0o644, mtime_ns, ask=True, **options)
+
+
+def quiet(_: int) -> None:
+    """For progress that nobody wants."""
+
+
+@pytest.fixture
+def alice(accounts):
+    """An account with room for two files and a half."""
+    accounts.add("alice", "secret", quota=SIZE * 5 // 2)
+    return accounts.get("alice").id
+
+
+@pytest.fixture
+def owners() -> Owners:
+    return Owners()
+
+
+@pytest.fixture
+def session(open_home, ledger, alice, owners):
+    """Makes the uploads of one more session of alice's."""
+
+    def make(cut=lambda: None) -> Uploads:
+        return Uploads(open_home(), ledger, alice, durable=False, owners=owners, cut=cut)
+
+    return make
+
+
+def send(uploads: Uploads, data: bytes, request: Put, *, until: int | None = None) -> int:
+    """Upload, or as far as ``until``, where the connection is lost; returns where it began."""
+    offset = 0
+    try:
+        with uploads.receiving(1, request) as receiving:
+            offset, digest = receiving.resume(quiet)
+            if offset:
+                assert digest == digests.digest(data[:offset])
+            receiving.staging.sink.write(memoryview(data)[offset:until])
+            if until is not None:
+                raise ConnectionLost("cut")
+            receiving.finish(Sent(len(data), digests.digest(data)))
+    except ConnectionLost:
+        pass
+    return offset
+
+
+def commit(uploads: Uploads) -> object:
+    """Commit; the one outcome."""
+    ((_, outcome),) = uploads.commit()
+    return outcome
+
+
+def staged(root) -> set[str]:
+    """What lies in staging."""
+    return set(os.listdir(root / "alice" / ".ftpd-staging")) - {"lock"}
+
+
+# checkpoints -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkpoint(home):
+    made = Checkpoint(home.staging_fd, b"one.ck")
+    yield made
+    made.close()
+
+
+RECORDS = [(10, b"a" * 32), (20, b"b" * 32), (30, b"c" * 32)]
+
+
+def test_records_are_read_back(checkpoint):
+    checkpoint.write(RECORDS)
+    assert checkpoint.read(100) == RECORDS
+
+
+@pytest.mark.parametrize(
+    ("size", "found"),
+    [(9, 0), (10, 1), (29, 2), (30, 3)],
+    ids=["before-the-first", "at-the-first", "before-the-last", "at-the-last"],
+)
+def test_no_record_goes_beyond_the_file(checkpoint, size, found):
+    checkpoint.write(RECORDS)
+    assert checkpoint.read(size) == RECORDS[:found]
+
+
+@given(cut=st.integers(0, 3 * 48), flipped=st.integers(0, 3 * 48 - 1), bit=st.integers(0, 7))
+def test_a_damaged_checkpoint_is_good_up_to_the_damage(tmp_path_factory, cut, flipped, bit):
+    directory = os.open(tmp_path_factory.mktemp("checkpoint"), os.O_RDONLY)
+    try:
+        one = Checkpoint(directory, b"one.ck")
+        one.write(RECORDS)
+        one.close()
+        fd = os.open(b"one.ck", os.O_RDWR, dir_fd=directory)
+        byte = os.pread(fd, 1, flipped)[0]
+        os.pwrite(fd, bytes([byte ^ 1 << bit]), flipped)
+        os.ftruncate(fd, cut)
+        os.close(fd)
+        again = Checkpoint(directory, b"one.ck")
+        good = min(cut, flipped if flipped < cut else cut) // 48
+        assert again.read(100) == RECORDS[:good]
+        again.close()
+    finally:
+        os.close(directory)
+
+
+@pytest.mark.parametrize(
+    "records",
+    [[(20, b"a" * 32), (10, b"b" * 32)], [(20, b"a" * 32), (20, b"b" * 32)]],
+    ids=["falling", "twice"],
+)
+def test_records_rise(checkpoint, records):
+    checkpoint.write(records)
+    assert checkpoint.read(100) == records[:1]
+
+
+# what a resume finds -----------------------------------------------------------------------
+
+
+@settings(max_examples=25)
+@given(points=st.lists(st.integers(0, SIZE), max_size=4))
+def test_cut_anywhere_and_gone_on_with(tmp_path_factory, points):
+    """However often and wherever it is cut: in the end the bytes are right."""
+    root = tmp_path_factory.mktemp("cuts")
+    engine = open_state(root / ".ftpd")
+    ledger, accounts = Ledger(engine), Accounts(engine, root)
+    accounts.add("alice", "secret")
+    account = accounts.get("alice").id
+    home = Home(root / "alice", durable=False)
+    try:
+        data, request = content(SIZE), put(content(SIZE))
+        best = 0
+        for point in points:
+            uploads = Uploads(home, ledger, account, durable=False)
+            offset = send(uploads, data, request, until=max(point, best))
+            assert offset == best
+            uploads.abandon()
+            reached = max(point, best)
+            best = reached if reached >= module.RESUME_FROM else 0
+        uploads = Uploads(home, ledger, account, durable=False)
+        assert send(uploads, data, request) == best
+        assert commit(uploads) == Stored(SIZE)
+        assert (root / "alice" / "file").read_bytes() == data
+        assert staged(root) == set()
+        room = ledger.room(account)
+        assert (room.used, room.held) == (SIZE, 0)
+    finally:
+        home.close()
+        engine.dispose()
+
+
+@pytest.mark.parametrize("position", [0, 2 * MIB, 3 * MIB, 7 * MIB], ids=str)
+def test_a_rotten_byte_is_sent_again(session, root, monkeypatch, position):
+    """What comes before the last checkpoint in front of it is kept; nothing else is."""
+    monkeypatch.setattr(module, "PIECE", 2 * MIB)
+    data = content(8 * MIB)
+    send(session(), data, put(data), until=8 * MIB - 5)
+    (name,) = {one for one in staged(root) if not one.endswith(".ck")}
+    with open(root / "alice" / ".ftpd-staging" / name, "r+b") as file:
+        file.seek(position)
+        byte = file.read(1)[0]
+        file.seek(position)
+        file.write(bytes([byte ^ 1]))
+    uploads = session()
+    assert send(uploads, data, put(data)) == position // (2 * MIB) * (2 * MIB)
+    assert commit(uploads) == Stored(8 * MIB)
+    assert (root / "alice" / "file").read_bytes() == data
+
+
+@pytest.mark.parametrize("garbage", [b"", b"x" * 47, b"\0" * 480], ids=["empty", "short", "zeros"])
+def test_without_a_checkpoint_nothing_is_believed(session, root, garbage):
+    data = content(SIZE)
+    request = put(data)
+    send(session(), data, request, until=SIZE - 1)
+    name = os.fsdecode(checkpoint_name(kept_name(request, (b"file",))))
+    (root / "alice" / ".ftpd-staging" / name).write_bytes(garbage)
+    uploads = session()
+    assert send(uploads, data, request) == 0
+    assert commit(uploads) == Stored(SIZE)
+    assert (root / "alice" / "file").read_bytes() == data
+
+
+def test_a_loss_while_it_is_looked_at_loses_nothing(session):
+    """Reading what is there takes long; the client may vanish meanwhile."""
+    data = content(SIZE)
+    send(session(), data, put(data), until=SIZE - 1)
+
+    def vanish(_: int) -> None:
+        raise ConnectionLost("cut")
+
+    with pytest.raises(ConnectionLost), session().receiving(1, put(data)) as receiving:
+        receiving.resume(vanish)
+    assert send(session(), data, put(data), until=SIZE - 1) == SIZE - 1
+
+
+def test_not_to_be_resumed_starts_over(session):
+    data = content(SIZE)
+    send(session(), data, put(data), until=SIZE - 1)
+    assert send(session(), data, put(data, resume=False), until=SIZE - 2) == 0
+
+
+def test_another_source_starts_over(session):
+    data = content(SIZE)
+    send(session(), data, put(data), until=SIZE - 1)
+    assert send(session(), data, put(data, mtime_ns=2), until=SIZE - 1) == 0
+
+
+def test_a_full_disk_at_the_last_checkpoint_leaves_nothing_open(
+    session, root, ledger, alice, monkeypatch
+):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    data = content(SIZE)
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "append", full)
+        send(session(), data, put(data), until=SIZE - 1)
+    assert staged(root) == set()
+    assert ledger.room(alice).held == 0
+
+
+# the room that it holds --------------------------------------------------------------------
+
+
+def test_kept_staging_holds_its_room(session, ledger, alice):
+    data = content(SIZE)
+    send(session(), data, put(data), until=SIZE - 1)
+    room = ledger.room(alice)
+    assert (room.used, room.held) == (0, SIZE)
+
+
+def test_what_another_version_has_kept_gives_way_when_room_is_short(session, root, ledger, alice):
+    """The source changed between two tries: its new version must not be refused for the old."""
+    for mtime_ns in (1, 2, 3, 4):
+        data = content(SIZE, seed=mtime_ns)
+        send(session(), data, put(data, mtime_ns=mtime_ns), until=SIZE - 1)
+    other = content(SIZE)
+    with pytest.raises(QuotaExceeded):
+        send(session(), other, put(other, b"/other"))
+    uploads = session()
+    assert send(uploads, data, put(data, mtime_ns=4)) == SIZE - 1
+    assert commit(uploads) == Stored(SIZE)
+    room = ledger.room(alice)
+    assert (room.used, room.held) == (SIZE, 0)
+    assert staged(root) == set()
+
+
+@pytest.mark.parametrize("size", [10, SIZE], ids=["small", "large"])
+def test_a_commit_drops_what_is_kept_of_its_target(session, root, ledger, alice, size):
+    data = content(SIZE)
+    send(session(), data, put(data), until=SIZE - 1)
+    newer = content(size, seed=2)
+    uploads = session()
+    if size == SIZE:
+        send(uploads, newer, put(newer, mtime_ns=2))
+    else:
+        sent = Sent(size, digests.digest(newer))
+        uploads.stage_small(1, Put(b"/file", size, 0o644, 2), newer, sent)
+    assert commit(uploads) == Stored(size)
+    assert staged(root) == set()
+    room = ledger.room(alice)
+    assert (room.used, room.held) == (size, 0)
+
+
+def test_it_lapses_at_its_own_time_and_not_before(
+    engine, open_home, alice, owners, root, monkeypatch
+):
+    """Heartbeats neither prolong nor shorten the time that it waits for a resume."""
+    now = 1_000_000
+    monkeypatch.setattr(ledger_module, "_now", lambda: now)
+    ledger = Ledger(engine, keep_seconds=10 * LEASE_SECONDS)
+    data = content(SIZE)
+    uploads = Uploads(open_home(), ledger, alice, durable=False, owners=owners)
+    send(uploads, data, put(data), until=SIZE - 1)
+    ledger.heartbeat()
+    now += 9 * LEASE_SECONDS
+    later = Ledger(engine, keep_seconds=10 * LEASE_SECONDS)
+    for one in (ledger, later):
+        one.reap()
+        recount(one, alice, _home(root))
+        assert one.room(alice).held == SIZE
+    now += LEASE_SECONDS + 1
+    ledger.heartbeat()
+    assert alice in ledger.reap()
+    recount(ledger, alice, _home(root))
+    assert ledger.room(alice).held == 0
+    assert staged(root) == set()
+
+
+def _home(root) -> Home:
+    return Home(root / "alice", durable=False)
+
+
+def test_a_clean_up_leaves_an_upload_that_begins(session, root, ledger, alice):
+    data = content(SIZE)
+    uploads = session()
+    with uploads.receiving(1, put(data)) as receiving:
+        receiving.resume(quiet)
+        recount(ledger, alice, _home(root))
+        receiving.staging.sink.write(memoryview(data))
+        receiving.finish(Sent(SIZE, digests.digest(data)))
+        recount(ledger, alice, _home(root))
+    recount(ledger, alice, _home(root))
+    assert commit(uploads) == Stored(SIZE)
+    recount(ledger, alice, _home(root))
+    room = ledger.room(alice)
+    assert (room.used, room.held) == (SIZE, 0)
+
+
+def test_a_count_after_the_renames_waits_for_the_settlement(session, root, ledger, alice):
+    """Else it would count what is settled after it, twice."""
+    data = content(SIZE)
+    uploads = session()
+    send(uploads, data, put(data))
+    settle, locked = Ledger.settle, []
+
+    def settled(self, *arguments):
+        fd = os.open(root / "alice" / ".ftpd-staging" / "lock", os.O_RDWR)
+        try:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked.append(True)
+        finally:
+            os.close(fd)
+        return settle(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "settle", settled)
+        assert commit(uploads) == Stored(SIZE)
+    assert locked
+
+
+# two sessions ------------------------------------------------------------------------------
+
+
+@contextmanager
+def running(target, *arguments):
+    """Something in a thread of its own, which ends with the context."""
+    failures = []
+
+    def run() -> None:
+        try:
+            target(*arguments)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join(timeout=30)
+        assert not thread.is_alive()
+        assert not failures, failures
+
+
+def test_the_newer_session_takes_over(session, root, ledger, alice):
+    """The older one is cut off, loses nothing that it wrote, and can't commit any more."""
+    data = content(SIZE)
+    began, cut = threading.Event(), threading.Event()
+
+    def older() -> None:
+        uploads = session(cut.set)
+        with pytest.raises(ConnectionLost), uploads.receiving(1, put(data)) as receiving:
+            receiving.resume(quiet)
+            receiving.staging.sink.write(memoryview(data)[: SIZE - 7])
+            began.set()
+            assert cut.wait(30)
+            raise ConnectionLost("cut off")
+        uploads.abandon()
+
+    with running(older):
+        assert began.wait(30)
+        uploads = session()
+        assert send(uploads, data, put(data)) == SIZE - 7
+        assert commit(uploads) == Stored(SIZE)
+    assert (root / "alice" / "file").read_bytes() == data
+    room = ledger.room(alice)
+    assert (room.used, room.held) == (SIZE, 0)
+
+
+def test_who_comes_while_the_older_one_commits_does_not_touch_the_stored_file(
+    session, root, ledger, alice, monkeypatch
+):
+    """It waits for the staging file, which is a stored file when it gets it."""
+    data = content(SIZE)
+    older, newer = session(), session()
+    send(older, data, put(data))  # not committed: it still holds the file
+    waiting, offsets = threading.Event(), []
+    claim = Owners._try
+
+    def seen(self, *arguments) -> bool:
+        got = claim(self, *arguments)
+        if not got:
+            waiting.set()
+        return got
+
+    monkeypatch.setattr(Owners, "_try", seen)
+    with running(lambda: offsets.append(send(newer, data, put(data), until=SIZE - 3))):
+        assert waiting.wait(30)
+        assert commit(older) == Stored(SIZE)
+    assert (root / "alice" / "file").read_bytes() == data
+    assert offsets == [0]
+    assert send(newer, data, put(data)) == SIZE - 3
+    assert commit(newer) == Stored(SIZE)
+    assert (root / "alice" / "file").read_bytes() == data
+    room = ledger.room(alice)
+    assert (room.used, room.held) == (SIZE, 0)
+    assert staged(root) == set()
+
+
+def test_who_comes_between_the_exchange_and_its_end_finds_nothing(session, root, ledger, alice):
+    """For a moment what is replaced lies in staging: it is nobody's upload."""
+    (root / "alice").mkdir(exist_ok=True)
+    data = content(SIZE)
+    older, newer = session(), session()
+    send(older, content(SIZE, seed=3), put(data, mtime_ns=3))
+    assert commit(older) == Stored(SIZE)
+    send(older, data, put(data))
+    exchange = committing.beneath.exchange
+    offsets = []
+
+    def interfere(*arguments) -> None:
+        exchange(*arguments)
+        if not offsets:
+            with pytest.raises(QuotaExceeded):  # the older one still holds its room
+                offsets.append(0)
+                send(newer, data, put(data))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(committing.beneath, "exchange", interfere)
+        assert commit(older) == Stored(SIZE)
+    assert offsets == [0]
+    assert (root / "alice" / "file").read_bytes() == data
+    room = ledger.room(alice)
+    assert (room.used, room.held) == (SIZE, 0)
+    assert staged(root) == set()
+
+
+def test_another_process_that_holds_it_is_told(session, home, monkeypatch):
+    data = content(SIZE)
+    name = kept_name(put(data), (b"file",))
+    fd = os.open(name, os.O_RDWR | os.O_CREAT, dir_fd=home.staging_fd)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        with pytest.raises(Busy):
+            send(session(), data, put(data))
+    finally:
+        os.close(fd)
+    assert send(session(), data, put(data), until=SIZE - 1) == 0
+
+
+def test_a_session_that_is_stuck_is_waited_for_no_longer_than_said(session, monkeypatch):
+    monkeypatch.setattr(module, "_TAKE_OVER_SECONDS", 0.01)
+    data = content(SIZE)
+    older = session()
+    send(older, data, put(data))
+    with pytest.raises(Busy):
+        send(session(), data, put(data))
+    assert commit(older) == Stored(SIZE)
+
+
+def test_a_file_that_is_being_written_to_is_not_removed(session, home):
+    data = content(SIZE)
+    uploads = session()
+    send(uploads, data, put(data))
+    name = kept_name(put(data), (b"file",))
+    assert not module.remove_kept(home.staging_fd, name)
+    assert commit(uploads) == Stored(SIZE)
+    assert module.remove_kept(home.staging_fd, name)
+
+
+def test_no_owner_is_remembered_of_a_file_that_could_not_be_opened(home, owners, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    request = put(content(SIZE))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "Checkpoint", refuse)
+        with pytest.raises(OSError, match="Too many"):
+            ResumableStaging.open(home, request, b"u-one", owners, lambda: None)
+    assert not owners._by_file
+    ResumableStaging.open(home, request, b"u-one", owners, lambda: None).drop()
+
+
+def test_a_refused_commit_leaves_nothing(session, root, ledger, alice):
+    """Somebody made a directory at the target meanwhile."""
+    data = content(SIZE)
+    uploads = session()
+    send(uploads, data, put(data))
+    (root / "alice" / "file").mkdir()
+    assert isinstance(commit(uploads), Failed)
+    assert staged(root) == set()
+    room = ledger.room(alice)
+    assert (room.used, room.held) == (0, 0)
+
+
+def test_a_crash_in_the_middle_of_a_commit_leaves_no_room_held(
+    engine, open_home, alice, root, ledger
+):
+    """Stored, not settled: the lease that is left owns nothing any more."""
+    data = content(SIZE)
+    uploads = Uploads(open_home(), ledger, alice, durable=False)
+    send(uploads, data, put(data))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "settle", lambda *_: (_ for _ in ()).throw(Cancelled("killed")))
+        uploads.commit()
+    later = Ledger(engine)
+    assert alice in later.reap()
+    recount(later, alice, _home(root))
+    room = later.room(alice)
+    assert (room.used, room.held) == (SIZE, 0)
+    assert staged(root) == set()
