@@ -428,8 +428,8 @@ class Session(StreamRequestHandler):
         except Exception:
             logger.exception("%s: %s failed", self, type(request).__name__)
             reply = Failed.from_error(Internal("internal error"))
-            if self._uploads is not None and not command.batched:
-                self._uploads.abandon()  # what it had begun to change is nobody's any more
+        if isinstance(reply, Failed) and self._uploads is not None and not command.batched:
+            self._uploads.abandon()  # what it had begun to change is nobody's any more
         if reply is not None:
             self._reply(reply, command.ending and not isinstance(reply, Failed))
         if self._receiving:
@@ -509,6 +509,9 @@ class Session(StreamRequestHandler):
     def _next_data(self, exactly: bool = False) -> Header | None:
         """The header of the upload's next DATA frame; None after its END, kept in ``_sent``."""
         header = self._header(self._stall(), exactly)
+        while header.kind == Kind.CANCEL and header.request_id != self.request_id:
+            self._whole(header, self._stall())  # of one that waits for its answer, or has it
+            header = self._header(self._stall(), exactly)
         if header.request_id != self.request_id:
             raise BadMessage("another request inside an upload")
         if header.kind == Kind.DATA:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import ssl
 import stat
 import struct
 import threading
@@ -109,8 +110,8 @@ def server(start_server):
 
 
 @pytest.fixture
-def home(server) -> Path:
-    """Alice's home."""
+def files(server) -> Path:
+    """Alice's home, as the file system has it."""
     return server.settings.root / "alice"
 
 
@@ -126,6 +127,15 @@ def dial() -> Iterator[Callable[..., Peer]]:
             return peer
 
         yield connect
+
+
+@pytest.fixture
+def tls_client_context() -> ssl.SSLContext:
+    """For bare peers: TLS with whoever answers."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 @pytest.fixture

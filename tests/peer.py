@@ -10,6 +10,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -261,3 +262,13 @@ class FakeServer:
             self._failures.append(error)
         finally:
             sock.close()
+
+
+def eventually(condition: Callable[[], Any], what: str = "") -> Any:
+    """Poll until the condition is true; returns what it gave. Fails after PATIENCE seconds."""
+    deadline = time.monotonic() + PATIENCE
+    pause = threading.Event()
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"never came about: {what or condition}"
+        pause.wait(0.005)
+    return result
