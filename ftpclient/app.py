@@ -89,7 +89,7 @@ class App:
                 password=self._ask_password,
                 plaintext=self.plaintext,
                 accept_new=self.accept_new,
-                ask=self._ask_trust if self._can_ask else None,
+                ask=self._ask_trust if self.can_ask else None,
                 interrupt=self.interrupt,
                 retries=self.retries,
             )
@@ -107,7 +107,8 @@ class App:
             self._client.close()
 
     @property
-    def _can_ask(self) -> bool:
+    def can_ask(self) -> bool:
+        """Whether somebody is there to be asked."""
         return sys.stdin.isatty() and sys.stderr.isatty() and not self.as_json
 
     def read_stdin_password(self) -> None:
@@ -120,7 +121,7 @@ class App:
         password = os.environ.get("FTP_PASSWORD")
         if password is not None:
             return password
-        if not self._can_ask:
+        if not self.can_ask:
             raise LoginRefused(
                 f"no password for {self.address}: set FTP_PASSWORD or use --password-stdin"
             )

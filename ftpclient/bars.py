@@ -98,7 +98,8 @@ class Bars(Printer):
             self._flush()
 
     def finished(self, result: Result) -> None:
-        self._count += 1
+        if result.step is None or result.step.action in ("put", "get"):
+            self._count += 1
         self._remove(result.source)
         super().finished(result)
 

@@ -35,7 +35,8 @@ from ftpwire.pacing import Pace
 from ftpwire.paths import RemotePath
 
 if TYPE_CHECKING:
-    pass
+    from ftpclient.sync import Confirm, SyncSummary
+    from ftpclient.sync import Options as SyncOptions
 
 AnyPath = str | bytes
 Password = str | Callable[[], str] | None
@@ -566,6 +567,40 @@ class Client:
         if recursive and len(found) == 1:
             run.share_with(parallel, lambda connection: download.helper(connection))
         return run.persist()
+
+    def sync(
+        self,
+        source: AnyPath | os.PathLike[str],
+        target: AnyPath | os.PathLike[str],
+        options: SyncOptions | None = None,
+        *,
+        listener: Listener | None = None,
+        confirm: Confirm | None = None,
+    ) -> SyncSummary:
+        """Make ``target`` have what ``source`` has; exactly one of them begins with a colon, and
+        is on the server.
+
+        Args:
+            confirm: Asked before anything is deleted.
+
+        Raises:
+            SafetyLimit: It would delete more than it may. Nothing was changed.
+            ConnectionLost, Interrupted, NotFound, NotADirectory, QuotaExceeded
+        """
+        from ftpclient import runs
+        from ftpclient.sync import Options, Route, Sync
+
+        ends = [os.fsencode(path) for path in (source, target)]
+        remote = [path.startswith(b":") for path in ends]
+        if remote[0] == remote[1]:
+            raise InvalidPath("one path, and not the other, has to begin with a colon")
+        local, there = ends if remote[1] else ends[::-1]
+        if not local:
+            raise InvalidPath("an empty path")
+        route = Route(remote[1], local, self.resolve(there[1:]))
+        sync = Sync(self.connection, route, options or Options(), listener or Listener(), confirm)
+        runs.Run(self, sync, sync.run, None).persist()
+        return sync.totals
 
     def get_stream(self, source: AnyPath, fd: int) -> tuple[int, bytes]:
         """Write a remote file's bytes to a descriptor; returns size and digest.

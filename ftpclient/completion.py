@@ -38,6 +38,7 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "exit": ("nothing",),
     "put": ("local", "remote local"),
     "get": ("remote", "local remote"),
+    "sync": ("local",),
 }
 """What the arguments are, first to last; the last one also stands for all that follow.
 

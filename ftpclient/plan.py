@@ -1,14 +1,14 @@
 """What a sync is going to do: steps, kept on disk when they are many.
 
-Lives here: one step, the plan with its phases and totals. Lives elsewhere: comparing two trees
-(comparing.py), carrying the plan out (sync.py, mirrors.py).
+Lives here: the options, one step, the plan with its phases and totals.
+Lives elsewhere: comparing two trees (comparing.py), carrying the plan out (sync.py, mirrors.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
@@ -56,6 +56,31 @@ class Step(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
 
 
 @dataclass(frozen=True)
+class Options:
+    """How to mirror.
+
+    Attributes:
+        delete: Remove from the target what the source hasn't.
+        max_delete: Change nothing when more than this would be removed.
+        force: Delete also when the source is empty, or a part of it can't be read.
+        dry_run: Change nothing at all.
+        checksum: Compare the digests of files, not their mtimes.
+        update: Leave files alone that are newer in the target.
+        patterns: What is left out (True) or not (False), in order; the last that matches decides.
+        resume: Use what an earlier try has left of a large file.
+    """
+
+    delete: bool = False
+    max_delete: int | None = None
+    force: bool = False
+    dry_run: bool = False
+    checksum: bool = False
+    update: bool = False
+    patterns: tuple[tuple[bool, str], ...] = ()
+    resume: bool = True
+
+
+@dataclass(frozen=True)
 class Route:
     """The two roots, and which is the source.
 
@@ -95,14 +120,6 @@ class Route:
         return ("" if self.upload else ":") + paths.show(self.source(b""))
 
 
-class Trouble(NamedTuple):
-    """Something that can't be mirrored, or was passed over on purpose."""
-
-    path: bytes
-    error: CommandError
-    skipped: bool = False
-
-
 class Plan:
     """The steps of a sync in the order of their phases. Close it afterwards.
 
@@ -115,9 +132,10 @@ class Plan:
         attributes: Of files that are the same otherwise.
         deletions: What the source hasn't.
         endings: Attributes of directories, each after those in it.
-        troubles: What was met on the way, told already.
         files, size: How many files are transferred, and their bytes.
+        growth: Bytes that the target has more before anything is deleted.
         unchanged: Files and links that need nothing.
+        renamed: How many renames.
         doomed, doomed_size: How many things are deleted, and the bytes of their files.
         source_is_empty: Nothing is in the source.
         unreadable: Parts of the source that could not be read: how many, and why the first.
@@ -134,6 +152,7 @@ class Plan:
         self.endings = Spool(Step)
         self.files = 0
         self.size = 0
+        self.growth = 0
         self.unchanged = 0
         self.renamed = 0
         self.doomed = 0
@@ -160,9 +179,10 @@ class Plan:
         for phase in self.phases():
             yield from (step for step in phase if step.why)
 
-    def transfer(self, step: Step) -> None:
-        """Add a file or link to be sent."""
+    def transfer(self, step: Step, instead_of: int = 0) -> None:
+        """Add a file or link to be sent, in the place of so many bytes."""
         self.transfers.add(step)
+        self.growth += step.size - instead_of
         if step.type == "file":
             self.files += 1
             self.size += step.size
@@ -170,6 +190,7 @@ class Plan:
     def remove(self, step: Step, *, obstacle: bool = False) -> None:
         """Add a deletion."""
         (self.obstacles if obstacle else self.deletions).add(step)
+        self.growth -= step.size if obstacle else 0
         self.doomed += step.count
         self.doomed_size += step.size
 

@@ -37,6 +37,9 @@ class Printer(Listener):
         elif result.error is not None:
             if result.error.code == "not-regular" or self._app.verbose:
                 self._app.say(f"ftp: skipped: {paths.printable(str(result.error))}")
+        elif result.step is not None:
+            if self._app.verbose or result.status == "planned":
+                self._app.print(render.step_line(result.step))
         elif self._app.verbose:
             self._app.print(f"{paths.show(result.source)} -> {paths.show(result.target)}")
 

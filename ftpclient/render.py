@@ -11,12 +11,16 @@ import base64
 import stat
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftpclient.reporting import Result, Summary
 from ftpwire import digests, paths
 from ftpwire.messages import Entry, Hashed, Room
 from ftpwire.units import human
+
+if TYPE_CHECKING:
+    from ftpclient.plan import Step
+    from ftpclient.sync import SyncSummary
 
 
 def shortened(text: str, width: int) -> str:
@@ -148,7 +152,9 @@ def hash_record(hashed: Hashed, path: bytes) -> dict[str, Any]:
 
 
 def result_record(result: Result) -> dict[str, Any]:
-    """One file of a transfer, for JSON."""
+    """One file of a transfer, or one step of a sync, for JSON."""
+    if result.step is not None:
+        return _step_record(result, result.step) | _error_record(result)
     record: dict[str, Any] = {
         **path_record("source", result.source),
         **path_record("destination", result.target),
@@ -158,9 +164,44 @@ def result_record(result: Result) -> dict[str, Any]:
     }
     if result.unchanged:
         record["unchanged"] = True
-    if result.error is not None:
-        record |= {"error": result.error.code, "message": paths.printable(str(result.error))}
-    return record
+    return record | _error_record(result)
+
+
+def _error_record(result: Result) -> dict[str, Any]:
+    if result.error is None:
+        return {}
+    return {"error": result.error.code, "message": paths.printable(str(result.error))}
+
+
+def _step_record(result: Result, step: Step) -> dict[str, Any]:
+    record: dict[str, Any] = {"action": step.action}
+    if step.action in ("put", "get", "rename"):
+        record |= path_record("source", result.source)
+        record |= path_record("destination", result.target)
+        record["size"] = result.size
+    else:
+        record |= path_record("path", result.target)
+        record["type"] = step.type
+    if step.action == "delete":
+        record |= {"count": step.count, "size": step.size}
+    if step.why:
+        record["why"] = step.why
+    if result.digest is not None:
+        record["digest"] = result.digest.hex()
+    return record | {"status": result.status}
+
+
+def step_line(step: Step) -> str:
+    """One step of a sync. The path is relative to the two trees."""
+    name = paths.show(step.path or b".") + ("/" if step.type == "dir" else "")
+    if step.action == "rename":
+        name = f"{paths.show(step.source)} -> {name}"
+    notes = [step.why] if step.why and step.action not in ("mkdir", "delete", "rename") else []
+    if step.action == "delete" and step.count > 1:
+        notes.append(f"{step.count} in all")
+    if step.size and step.action != "rename":
+        notes.append(human(step.size))
+    return f"{step.action:<10} {name}" + (f"  ({', '.join(notes)})" if notes else "")
 
 
 def summary_record(summary: Summary) -> dict[str, Any]:
@@ -174,6 +215,43 @@ def summary_record(summary: Summary) -> dict[str, Any]:
         "size": summary.size,
         "seconds": round(summary.seconds, 6),
     }
+
+
+def sync_record(summary: SyncSummary) -> dict[str, Any]:
+    """The totals of a sync, for JSON."""
+    return {
+        "summary": True,
+        "dry_run": summary.dry_run,
+        "sent": summary.sent,
+        "unchanged": summary.unchanged,
+        "deleted": summary.deleted,
+        "renamed": summary.renamed,
+        "directories": summary.directories,
+        "attributes": summary.attributes,
+        "skipped": summary.skipped,
+        "failed": summary.failed,
+        "bytes": summary.size,
+        "seconds": round(summary.seconds, 6),
+    }
+
+
+def sync_line(summary: SyncSummary) -> str:
+    """The totals of a sync."""
+    sent = f"{summary.sent} sent"
+    if summary.sent:
+        sent += f" ({human(summary.size)})"
+    parts = [sent, f"{summary.unchanged} unchanged"]
+    for count, what in (
+        (summary.deleted, "deleted"),
+        (summary.renamed, "renamed"),
+        (summary.attributes, "with other attributes"),
+        (summary.skipped, "skipped"),
+        (summary.failed, "failed"),
+    ):
+        if count:
+            parts.append(f"{count} {what}")
+    text = f"{', '.join(parts)}, in {summary.seconds:.1f} s"
+    return f"dry run, nothing was done: {text}" if summary.dry_run else text
 
 
 def summary_line(summary: Summary) -> str:

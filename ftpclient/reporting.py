@@ -7,11 +7,14 @@ Lives elsewhere: how they are shown (progress.py, render.py).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ftpwire.errors import FtpError
 
-Status = Literal["done", "skipped", "failed"]
+if TYPE_CHECKING:
+    from ftpclient.plan import Step
+
+Status = Literal["done", "skipped", "failed", "planned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +25,11 @@ class Result:
         source, target: As bytes; the remote one absolute, the local one as typed.
         size: Bytes.
         digest: BLAKE3 of a file that is done, 32 bytes.
-        status: ``skipped``: on purpose (not newer, exists, not a regular file).
+        status: ``skipped``: on purpose (not newer, exists, not a regular file). ``planned``: of a
+            dry run.
         error: Why it failed or was skipped.
         unchanged: It is done because it was there already, with the same digest.
-        action: What a sync did; empty for put and get.
+        step: What a sync was doing.
     """
 
     source: bytes
@@ -35,7 +39,7 @@ class Result:
     digest: bytes | None = None
     error: FtpError | None = None
     unchanged: bool = False
-    action: str = ""
+    step: Step | None = None
 
 
 @dataclass

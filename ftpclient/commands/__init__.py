@@ -20,6 +20,7 @@ _MODULES = {
     "browsing": ("cat", "df", "du", "hash", "ls", "pwd", "stat", "whoami"),
     "changing": ("cp", "mkdir", "mv", "rm"),
     "transfers": ("get", "put"),
+    "sync": ("sync",),
     "session": ("connect", "forget"),
     "inside": ("cd", "exit", "help", "lcd", "lls", "lpwd"),
 }
@@ -33,10 +34,12 @@ _MEANT = {
     "delete": "rm",
     "dir": "ls",
     "mget": "get",
+    "mirror": "sync",
     "move": "mv",
     "mput": "put",
     "rename": "mv",
     "rmdir": "rm",
+    "rsync": "sync",
     "type": "cat",
 }
 """What other tools call our commands."""
@@ -82,7 +85,9 @@ def _in_shell(ctx: click.Context) -> bool:
     return isinstance(ctx.obj, App) and ctx.obj.interactive
 
 
-def remote_command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
+def remote_command(
+    name: str, cls: type[click.Command] = click.Command
+) -> Callable[[Callable[..., Any]], click.Command]:
     """A click command on the App, with the options that people also write after it."""
 
     def decorate(function: Callable[..., Any]) -> click.Command:
@@ -94,7 +99,7 @@ def remote_command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
             return function(app, **arguments)
 
         functools.update_wrapper(run, function)
-        command = click.command(name)(run)
+        command = click.command(name, cls=cls)(run)
         command.params += [
             click.Option(["--json", "as_json_here"], is_flag=True, help="JSON, an object a line."),
             click.Option(["--accept-new", "accept_new_here"], is_flag=True, hidden=True),

@@ -1,0 +1,103 @@
+"""A remote tree's pages, read ahead of whoever works on them.
+
+Lives here: taking pages whenever they come, onto disk if they are many.
+Lives elsewhere: listing for those who only print (client.py), what a sync makes of it
+(comparing.py).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from ftpclient.connection import Call, Connection
+from ftpclient.spill import Spool
+from ftpwire.messages import Entry, List, Page, Problem, Reply
+
+_AHEAD = 64
+"""Pages kept in memory before the rest goes to disk."""
+
+
+class Listing(Call):
+    """A listing under way. Iterate once; ``poll`` in long work between two pages.
+
+    A server takes a client that reads nothing for a minute for dead, and a slow local disk may
+    need longer than that for one directory.
+    """
+
+    streams = True
+
+    def __init__(self, connection: Connection, request: List) -> None:
+        super().__init__()
+        self._connection = connection
+        self._waiting: deque[Page] = deque()
+        self._spilled: Spool[Page] | None = None
+        self._closed = False
+        connection.submit(self, request)
+
+    def on_reply(self, reply: Reply) -> bool:
+        if isinstance(reply, Page) and not self._closed:
+            if self._spilled is None and len(self._waiting) >= _AHEAD:
+                self._spilled = Spool(Page)
+            if self._spilled is None:
+                self._waiting.append(reply)
+            else:
+                self._spilled.add(reply)
+        return False
+
+    def __iter__(self) -> Iterator[Page]:
+        while True:
+            while self._waiting:
+                yield self._waiting.popleft()
+            if self._spilled is not None:
+                # what comes while this is read is newer: it begins to wait in memory again
+                spool, self._spilled = self._spilled, None
+                try:
+                    yield from spool
+                finally:
+                    spool.close()
+            elif self.done:
+                break
+            else:
+                self._connection.pump()
+        if self.error is not None:
+            raise self.error
+
+    def directories(self) -> Iterator[tuple[bytes, dict[bytes, Entry], dict[bytes, Problem]]]:
+        """Each directory whole, however many pages it has: its path, and what is in it by name."""
+        path: bytes | None = None
+        entries: dict[bytes, Entry] = {}
+        problems: dict[bytes, Problem] = {}
+        for page in self:
+            if path is not None and page.directory != path:
+                yield path, entries, problems
+                entries, problems = {}, {}
+            path = page.directory
+            for entry in page.entries:
+                entries[entry.path] = entry
+            for problem in page.problems:
+                problems[problem.path] = problem
+            if page.complete:
+                yield path, entries, problems
+                path, entries, problems = None, {}, {}
+        if path is not None:
+            yield path, entries, problems
+
+    def poll(self) -> None:
+        """Take what has come, without waiting. Raises Interrupted."""
+        if self.done:
+            self._connection.check()
+        else:
+            self._connection.poll()
+
+    def finish(self) -> None:
+        """Wait for the rest of the listing, so that the connection is free."""
+        self._connection.wait_for(self)
+
+    def close(self) -> None:
+        """Forget what was not iterated over."""
+        self._closed = True
+        self._waiting.clear()
+        if self._spilled is not None:
+            self._spilled.close()
+            self._spilled = None
