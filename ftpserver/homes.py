@@ -48,6 +48,9 @@ LOCK_NAME = b"lock"
 _MAX_WALK_DEPTH = 512
 
 Parts = tuple[bytes, ...]
+Settle = Callable[[int], object]
+"""Told the bytes that became free, before the home's lock is let go of: a recount, which holds it
+alone, finds the ledger and the disk either both before a change or both after it."""
 Item = tuple[bytes, Entry | Problem | None]
 """A directory of a listing and something in it; None says that the directory is complete."""
 
@@ -80,6 +83,7 @@ class Home:
         self.durable = durable
         self._incarnation = incarnation
         self._redirected: tuple[Parts, bytes] | None = None
+        self._shared = False
         self.fd = os.open(directory, OPEN_DIRECTORY)
         try:
             self.tree = Tree(self.fd, follow=True)
@@ -126,11 +130,16 @@ class Home:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Hold the home's lock together with others."""
+        """Hold the home's lock together with others. Can be held once more inside."""
+        if self._shared:
+            yield
+            return
         fcntl.flock(self._lock_fd, fcntl.LOCK_SH)
+        self._shared = True
         try:
             yield
         finally:
+            self._shared = False
             fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
 
     @contextmanager
@@ -141,6 +150,15 @@ class Home:
             yield
         finally:
             fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+
+    @contextmanager
+    def settled(self, tally: Tally, settle: Settle) -> Iterator[None]:
+        """Hold the lock shared while something is removed, and settle what became free of it."""
+        with self.shared():
+            try:
+                yield
+            finally:
+                settle(tally.size)
 
     # looking -----------------------------------------------------------------------------
 
@@ -214,15 +232,14 @@ class Home:
         *,
         recursive: bool,
         tick: Callable[[], None],
-        tally: Tally | None = None,
+        settle: Settle = lambda freed: None,
     ) -> Tally:
         """Remove a file, a link, an empty directory or a tree; returns what became free.
 
         Args:
             tick: Called now and then on the way.
-            tally: What became free is added here as well, also when the rest fails.
         """
-        tally = Tally() if tally is None else tally
+        tally = Tally()
         parts = paths.split(path)
         if not parts:
             raise InvalidPath("/: the home itself can't be removed")
@@ -232,15 +249,16 @@ class Home:
             if stat.S_ISDIR(info.st_mode):
                 with self.alone():  # only for the moment in which it goes
                     staged = self._take_directory(directory, name, recursive)
-                if staged is None:
-                    tally.directories += 1
-                else:
-                    self.discard_tree(staged, tally, tick)
+                with self.settled(tally, settle):
+                    if staged is None:
+                        tally.directories += 1
+                    else:
+                        self.discard_tree(staged, tally, tick)
                 return tally
-            with self.shared():
+            with self.settled(tally, settle):
                 tally.size += self.discard(directory, name)
-            tally.files += 1
-            self.sync_dir(directory)
+                tally.files += 1
+                self.sync_dir(directory)
             return tally
         finally:
             os.close(directory)
@@ -310,7 +328,14 @@ class Home:
             os.rmdir(top, dir_fd=self.staging_fd)
             tally.directories += 1
 
-    def move(self, source: bytes, target: bytes, *, replace: bool) -> int:
+    def move(
+        self,
+        source: bytes,
+        target: bytes,
+        *,
+        replace: bool,
+        settle: Settle = lambda freed: None,
+    ) -> int:
         """Rename; returns the bytes of a file that was replaced.
 
         Raises:
@@ -325,8 +350,11 @@ class Home:
                 target_dir, target_name = self.tree.parent(target_parts)
                 try:
                     freed = self._move(source_dir, source_name, target_dir, target_name, replace)
-                    self.sync_dir(target_dir)
-                    self.sync_dir(source_dir)
+                    try:
+                        self.sync_dir(target_dir)
+                        self.sync_dir(source_dir)
+                    finally:
+                        settle(freed)
                     return freed
                 finally:
                     os.close(target_dir)
@@ -350,12 +378,39 @@ class Home:
             raise IsADirectory("a directory is there, and it is not replaced")
         if stat.S_ISDIR(info.st_mode):
             raise AlreadyExists("a file is there, and a directory doesn't replace it")
+        return self._move_over(source_dir, source, target_dir, target, there)
+
+    def _move_over(
+        self,
+        source_dir: int,
+        source: bytes,
+        target_dir: int,
+        target: bytes,
+        there: os.stat_result,
+    ) -> int:
+        """Replace a file at once; returns its bytes, measured after it was replaced.
+
+        Exchanging the two and removing what came out would be two steps: a crash between them
+        would leave both names, swapped.
+        """
+        replaced = self.new_name()
         try:
-            beneath.exchange(source_dir, source, target_dir, target)
-        except beneath.Unsupported:
+            os.link(
+                target,
+                replaced,
+                src_dir_fd=target_dir,
+                dst_dir_fd=self.staging_fd,
+                follow_symlinks=False,
+            )
+        except OSError:  # there are no hard links: the lock keeps others of ours from it
             os.rename(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)
             return there.st_size if stat.S_ISREG(there.st_mode) else 0
-        return self.discard(source_dir, source)
+        try:
+            os.rename(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)
+        except BaseException:
+            os.unlink(replaced, dir_fd=self.staging_fd)
+            raise
+        return self.drop_staged(replaced)
 
     # counting ----------------------------------------------------------------------------
 

@@ -6,13 +6,16 @@ Lives elsewhere: what the bytes are (uploads.py, homes.py), the tables (state.py
 Whoever changes what is stored holds a lease while doing so, also when it frees room. A lease
 that outlived its server therefore marks its account as dirty: the disk is the truth, and the
 account is recounted from it. Room is taken in one conditional UPDATE, never by looking first.
+A change is settled while the home's lock is held under which it was made, or a recount between
+the two would count it, and the settlement count it again.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import (
@@ -233,6 +236,26 @@ class Ledger:
             self.settle([held], 0)
         except LeaseLost:
             pass  # whoever ended it gave its room back
+
+    @contextmanager
+    def freeing(self, account_id: int) -> Iterator[Callable[[int], None]]:
+        """Hold a lease of nothing while something is removed: so a crash is noticed later.
+
+        Yields what ends it, given the bytes that became free. Not called: nothing did.
+        """
+        held = self.reserve(account_id, 0)
+        settled = False
+
+        def settle(freed: int) -> None:
+            nonlocal settled
+            settled = True
+            self.settle([held], -freed)
+
+        try:
+            yield settle
+        finally:
+            if not settled:
+                self.release(held)
 
     def room(self, account_id: int) -> Room:
         """The account's room. Raises NotFound when the account is gone."""

@@ -60,13 +60,12 @@ class AtomicTree:
         # from here on it is done: what still goes wrong is put right by a recount
         home.redirect(None, b"")
         tally = Tally()
-        try:
-            if replaced:
-                self._discard(tally, tick)
-        except OSError as error:
-            logger.error("what a tree replaced could not be removed: %s", error)
-        finally:
-            self._ledger.settle([self._lease], -tally.size)
+        with home.settled(tally, self._settle):
+            try:
+                if replaced:
+                    self._discard(tally, tick)
+            except OSError as error:
+                logger.error("what a tree replaced could not be removed: %s", error)
 
     def _swap(self, directory: int, name: bytes) -> bool:
         staging = self._home.staging_fd
@@ -97,10 +96,11 @@ class AtomicTree:
         """Remove the tree: what was there stays."""
         self._home.redirect(None, b"")
         tally = Tally()
-        try:
+        with self._home.settled(tally, self._settle):
             self._discard(tally, tick)
-        finally:
-            self._ledger.settle([self._lease], -tally.size)
+
+    def _settle(self, freed: int) -> None:
+        self._ledger.settle([self._lease], -freed)
 
     def _discard(self, tally: Tally, tick: Callable[[], None]) -> None:
         info = os.stat(self._name, dir_fd=self._home.staging_fd, follow_symlinks=False)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ftpserver.homes import MODE_BITS, Tally, fresh_digest
+from ftpserver.homes import MODE_BITS, fresh_digest
 from ftpserver.trees import AtomicTree
 from ftpserver.uploads import Receiving
 from ftpwire import paths
@@ -72,15 +72,10 @@ def _ticker_on(session: Session) -> Callable[[], None]:
 
 def remove(session: Session, request: Remove) -> Message:
     """Remove a file or a tree; what became free is the account's again."""
-    ledger = session.server.ledger
-    lease = ledger.reserve(session.user.id, 0)
-    tally = Tally()
-    try:
-        session.home.remove(
-            request.path, recursive=request.recursive, tick=_ticker_on(session), tally=tally
+    with session.server.ledger.freeing(session.user.id) as settle:
+        tally = session.home.remove(
+            request.path, recursive=request.recursive, tick=_ticker_on(session), settle=settle
         )
-    finally:
-        ledger.settle([lease], -tally.size)
     return Removed(tally.files, tally.directories, tally.size)
 
 
@@ -111,15 +106,9 @@ def end_tree(session: Session, request: EndTree) -> Message:
 
 def move(session: Session, request: Move) -> Message:
     """Rename; a file that is replaced gives its room back."""
-    ledger = session.server.ledger
-    lease = ledger.reserve(session.user.id, 0)
-    freed = 0
-    try:
-        freed = session.home.move(
-            request.source, request.target, replace=request.overwrite == "always"
-        )
-    finally:
-        ledger.settle([lease], -freed)
+    replace = request.overwrite == "always"
+    with session.server.ledger.freeing(session.user.id) as settle:
+        session.home.move(request.source, request.target, replace=replace, settle=settle)
     return Done()
 
 
