@@ -61,7 +61,8 @@ def run_line(app: App, line: str) -> int:
         return 0
     if app.known_client is not None:
         app.known_client.look_up()
-    app.interrupt.clear()  # pressed when nothing was running any more
+    if not app.shell.batch:
+        app.interrupt.clear()  # pressed when nothing was running any more
     try:
         with _flags_of_its_own(app):
             if line.startswith("!"):
@@ -128,8 +129,12 @@ def _standard_input(app: App) -> Iterator[str]:
     """
     with open(0, "rb", closefd=False) as stream:
         while True:
-            with app.interrupt.at_once():  # no connection is in use while this waits
-                line = stream.readline()
+            try:
+                with app.interrupt.at_once():  # no connection is in use while this waits
+                    app.interrupt.check()
+                    line = stream.readline()
+            except KeyboardInterrupt:
+                raise Interrupted("interrupted") from None
             if not line:
                 return
             yield line.decode("utf-8", "surrogateescape")

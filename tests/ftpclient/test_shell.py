@@ -15,6 +15,7 @@ from ftpclient.addresses import ServerAddress
 from ftpclient.app import App
 from ftpclient.commands import MODULE_OF, SCRIPT_ONLY, SHELL_ONLY
 from ftpclient.shell import prompt_text, run_batch, run_line
+from ftpwire.errors import Interrupted
 from tests.ftpclient.shell_support import shell_of
 
 
@@ -144,6 +145,15 @@ def test_options_of_the_shell_stay(app, capfd):
 def test_an_interrupt_from_before_is_no_concern_of_the_next_line(app, capfd):
     app.interrupt.set()
     assert run_line(app, "whoami") == 0
+
+
+def test_an_interrupt_between_two_lines_of_a_batch_ends_it(server, local, standard_input, capfd):
+    with shell_of(server) as app:
+        standard_input.write(b"!true\nwhoami\n")
+        app.interrupt.set()
+        with pytest.raises(Interrupted):
+            shell.run_shell(app)
+    assert capfd.readouterr().out == ""
 
 
 def test_an_interrupted_line_leaves_the_session(app, capfd, monkeypatch):

@@ -1,0 +1,378 @@
+"""The shell as a user has it: the real `ftp connect`, on a terminal and in a pipe."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.system import trees
+from tests.system.programs import eventually, finish
+from tests.system.shell_support import (
+    BEGIN,
+    COLUMNS,
+    CTRL_C,
+    CTRL_D,
+    END,
+    TAB,
+    UP,
+    Terminal,
+    plain,
+)
+
+GIB = 2**30
+
+
+@pytest.fixture
+def terminal(alice):
+    """Alice's shell, at its first prompt."""
+    with Terminal(alice) as terminal:
+        terminal.greeting = terminal.wait_for_prompt()
+        yield terminal
+
+
+@pytest.fixture
+def big(roomy):
+    """A file that takes a while: holes cost nothing here, and all their bytes on the way."""
+    path = roomy / "big.bin"
+    with open(path, "wb") as file:
+        file.truncate(8 * GIB)
+    return path
+
+
+def history_of(user) -> list[str]:
+    path = user.home / "config" / "ftp-client" / "history"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+# a session -----------------------------------------------------------------------------------
+
+
+def test_a_session(server, alice, terminal):
+    (alice.home / "report.txt").write_text("quarterly\n")
+    (alice.home / "old letters").mkdir()
+    (alice.home / "old letters" / "dear.txt").write_text("dear\n")
+    name = f"alice@127.0.0.1:{server.port}"
+    (greeting,) = terminal.greeting
+    assert greeting == (
+        f"Connected to 127.0.0.1:{server.port}: 0 B used. 'help' lists the commands."
+    )
+    assert terminal.prompt == f"{name}:/>"
+    assert terminal.run("mkdir docs") == []
+    assert terminal.run("cd docs") == []
+    assert terminal.prompt == f"{name}:/docs>"
+    assert terminal.run("pwd") == ["/docs"]
+    (summary,) = terminal.run("put -r report.txt 'old letters' .")[-1:]
+    assert summary.startswith("2 files, 15 B in ")
+    assert terminal.run("ls") == ["old letters/  report.txt"]
+    assert terminal.run("cat report.txt old\\ letters/*") == ["quarterly", "dear"]
+    (summary,) = terminal.run("get -r 'old letters' copy")[-1:]
+    assert summary.startswith("1 file, 5 B in ")
+    trees.same(alice.home / "old letters", alice.home / "copy")
+    assert terminal.run("cd 'old letters'") == []
+    assert terminal.prompt == f"{name}:/docs/old letters>"
+    terminal.enter("exit")
+    assert terminal.end() == ([], 0)
+
+
+def test_local_directories_and_commands(alice, terminal):
+    (alice.home / "sub").mkdir()
+    (alice.home / "sub" / "here").touch()
+    assert terminal.run("lcd sub") == []
+    assert terminal.run("lpwd") == [str(alice.home / "sub")]
+    assert terminal.run("lls") == ["here"]
+    assert terminal.run("!echo $((6 * 7)) > answer; cat answer") == ["42"]
+    assert terminal.run("put answer") != []
+    assert terminal.run("cat answer") == ["42"]
+
+
+def test_a_prompt_begins_on_its_own_line(server, alice, terminal):
+    alice.run("put", "-", "unended", given=b"no newline")
+    terminal.enter("cat unended")
+    assert "no newline" + " " * (COLUMNS - 1) + "\r" in terminal.expect(BEGIN)
+
+
+def test_errors_are_one_line_and_never_the_end(terminal):
+    for line, complaint in (
+        ("ls nope", "ftp: /nope: no such file or directory"),
+        ("lsr", "ftp: no command 'lsr': did you mean ls?"),
+        ("ls 'nope", "ftp: a quote is open: '"),
+        ("ls --nope", "ftp: No such option '--nope'. (see ls --help)"),
+        ("put nope", "ftp: nope: no such file or directory"),
+        ("connect", "ftp: 'connect' is no command of the shell: leave it first"),
+    ):
+        assert terminal.run(line)[0] == complaint
+    assert terminal.run("whoami") == ["alice"]
+    terminal.keys(CTRL_D)
+    assert terminal.end()[1] == 0
+
+
+@pytest.mark.parametrize("key", [CTRL_D, "exit\r", "quit\r", "bye\r"], ids=repr)
+def test_leaving(terminal, key):
+    terminal.keys(key)
+    terminal.child.expect_exact(END)
+    assert terminal.end() == ([], 0)
+
+
+def test_several_lines_pasted_at_once(terminal):
+    terminal.keys("\x1b[200~mkdir a\rcd a\rpwd\x1b[201~", "\r")
+    terminal.child.expect_exact(END)
+    assert terminal.wait_for_prompt() == ["/a"]
+
+
+# completion and history ----------------------------------------------------------------------
+
+
+def test_tab_completes_remote_paths(server, alice, terminal):
+    alice.run("mkdir", "-p", "documents/old letters")
+    alice.run("put", "-", "documents/old letters/dear aunt.txt", given=b"dear aunt\n")
+    assert terminal.run(f"cat doc{TAB}old{TAB}de{TAB}") == ["dear aunt"]
+    assert terminal.run(f"cat 'doc{TAB}old{TAB}de{TAB}") == ["dear aunt"]
+    assert terminal.run(f"cd do{TAB}") == []
+    assert terminal.prompt.endswith(":/documents>")
+    assert terminal.run(f"cat o{TAB}d{TAB}") == ["dear aunt"]
+
+
+def test_tab_completes_commands_options_and_local_paths(server, alice, terminal):
+    (alice.home / "holiday pictures").mkdir()
+    (alice.home / "holiday pictures" / "sea.txt").write_text("sea\n")
+    assert terminal.run(f"who{TAB}") == ["alice"]
+    assert terminal.run(f"put --rec{TAB}hol{TAB} pictures") != []
+    assert (server.home() / "pictures" / "sea.txt").read_text() == "sea\n"
+    assert terminal.run(f"lcd hol{TAB}") == []
+    assert terminal.run("lls") == ["sea.txt"]
+
+
+def test_tab_lists_what_is_possible(server, alice, terminal):
+    for name in ("one.txt", "other.txt"):
+        alice.run("put", "-", name)
+    terminal.keys("cat o", TAB)
+    terminal.expect("one.txt")
+    terminal.expect("other.txt")
+    terminal.keys(CTRL_C)
+    terminal.child.expect_exact(END)
+    terminal.wait_for_prompt()
+
+
+def test_tab_does_no_harm_when_the_server_is_gone(server, terminal):
+    server.kill()
+    assert terminal.run(f"ls {TAB}{TAB}") == [f"ftp: 127.0.0.1:{server.port}: connection refused"]
+    assert terminal.run(f"!echo {TAB}fine") != []
+
+
+def test_the_history_is_kept_between_runs_and_private(alice):
+    with Terminal(alice) as terminal:
+        terminal.wait_for_prompt()
+        assert terminal.run("!echo first") == ["first"]
+        assert terminal.run("!echo second") == ["second"]
+        assert terminal.run(" !echo not kept") == ["not kept"]
+        terminal.keys(CTRL_D)
+        assert terminal.end()[1] == 0
+    with Terminal(alice) as terminal:
+        terminal.wait_for_prompt()
+        assert terminal.run(UP) == ["second"]
+        assert terminal.run(UP + UP) == ["first"]
+    assert history_of(alice) == ["!echo first", "!echo second", "!echo first"]
+    path = alice.home / "config" / "ftp-client" / "history"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_a_password_is_asked_for_and_kept_nowhere(server):
+    carol = server.add_user("carol")
+    carol.options = ()
+    with Terminal(carol, FTP_PASSWORD="") as terminal:
+        terminal.expect("Trust it (yes/no)? ")
+        terminal.keys("yes\r")
+        terminal.expect("password: ")
+        terminal.keys(carol.password, "\r")
+        assert carol.password not in "".join(terminal.wait_for_prompt())
+        # typed once more, where it doesn't belong
+        terminal.run(carol.password)
+        assert terminal.run("whoami") == ["carol"]
+    assert history_of(carol) == ["whoami"]
+    for directory, _, files in os.walk(carol.home):
+        for name in files:
+            with open(os.path.join(directory, name), "rb") as file:
+                assert carol.password.encode() not in file.read(), name
+
+
+# Ctrl-C --------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_clears_the_line(terminal):
+    for _ in range(4):
+        terminal.keys("mkdir wrong", CTRL_C)
+        terminal.child.expect_exact(END)
+        assert terminal.wait_for_prompt() == []
+    assert terminal.run("ls") == []
+
+
+def test_ctrl_c_stops_a_put_and_keeps_the_session(server, alice, terminal, big):
+    alice.run("put", "-", "big", given=b"as it was")
+    sessions = server.log.count("logged in")
+    for _ in range(4):
+        terminal.enter(f"put {big} big")
+        terminal.expect("B/s")  # there is a speed: bytes are on their way
+        terminal.keys(CTRL_C)
+        *_, last = terminal.wait_for_prompt()
+        assert last == "ftp: interrupted"
+        assert terminal.run("ls") == ["big"]
+        assert terminal.run("cat big") == ["as it was"]
+    assert terminal.run(f"put {__file__} test.py") != []
+    assert (server.home() / "test.py").read_bytes() == Path(__file__).read_bytes()
+    assert server.log.count("logged in") == sessions, "it was one connection all the time"
+
+
+def test_ctrl_c_stops_a_get_and_keeps_the_session(server, alice, terminal, roomy):
+    with open(roomy / "source", "wb") as file:
+        file.truncate(GIB)
+    (roomy / "big").write_text("as it was")
+    alice.run("put", roomy / "source", "big")
+    terminal.run(f"lcd {roomy}")
+    terminal.enter("get big")
+    terminal.expect("B/s")
+    terminal.keys(CTRL_C)
+    *_, last = terminal.wait_for_prompt()
+    assert last == "ftp: interrupted"
+    assert (roomy / "big").read_text() == "as it was"
+    assert terminal.run("whoami") == ["alice"]
+    alice.run("rm", "big")
+
+
+def test_ctrl_c_belongs_to_a_local_command(alice, terminal):
+    terminal.enter("!echo started; sleep 1000")
+    terminal.expect("started")
+    terminal.keys(CTRL_C)
+    terminal.wait_for_prompt()
+    assert terminal.run("whoami") == ["alice"]
+
+
+def test_typed_data_that_is_interrupted_takes_no_more_lines(server, alice, terminal):
+    terminal.enter("put - typed")
+    eventually(server.staged, "the upload has begun")
+    terminal.keys("some text\r")
+    terminal.expect("some text")
+    terminal.keys(CTRL_C)
+    assert terminal.wait_for_prompt()[-1] == "^Cftp: interrupted"
+    assert terminal.run("whoami") == ["alice"]
+    assert terminal.run("ls") == []
+    terminal.enter("put - typed")
+    eventually(server.staged, "the upload has begun")
+    terminal.keys("all of it\r", CTRL_D)
+    terminal.wait_for_prompt()
+    assert terminal.run("cat typed") == ["all of it"]
+
+
+# the bars ------------------------------------------------------------------------------------
+
+
+def test_bars_fit_the_terminal_and_go_away(alice, terminal, roomy):
+    """A line that is too long breaks, and what is drawn over it then is one line too high."""
+    for name in ("short", "a-name-that-is-longer-than-there-is-any-room-for-beside-its-bar.bin"):
+        with open(roomy / name, "wb") as file:
+            file.truncate(GIB // 4)
+    terminal.enter(f"put -r {roomy} .")
+    drawn = plain(terminal.expect("2 files, 512.0 MiB in "))
+    lines = [line.rstrip() for line in re.split(r"[\r\n]+", drawn) if line.strip()]
+    assert any("0/2 files" in line for line in lines)
+    assert any("MiB/512.0 MiB" in line for line in lines)
+    assert any(line.startswith("a-name-tha…") for line in lines)
+    assert max(map(len, lines)) <= COLUMNS - 3
+    terminal.wait_for_prompt()
+
+
+# the server goes away ------------------------------------------------------------------------
+
+
+def test_the_server_is_killed_and_comes_back(server, start_server, alice, terminal):
+    terminal.run("mkdir docs")
+    terminal.run("cd docs")
+    server.kill()
+    for _ in range(2):
+        refused = f"ftp: 127.0.0.1:{server.port}: connection refused"
+        assert terminal.run("ls") == [refused]
+    assert terminal.prompt.endswith(":/docs>")
+    start_server(port=server.port)
+    assert terminal.run("pwd") == ["/docs"]
+    assert terminal.run("whoami") == ["alice"]
+    terminal.enter("exit")
+    assert terminal.end() == ([], 0)
+
+
+def test_the_server_is_killed_and_the_user_leaves(server, terminal):
+    server.kill()
+    assert terminal.run("ls") == [f"ftp: 127.0.0.1:{server.port}: connection refused"]
+    terminal.enter("exit")
+    assert terminal.end() == ([], 0)
+
+
+def test_no_connection_no_shell(server, alice):
+    server.kill()
+    with Terminal(alice) as terminal:
+        assert terminal.end() == ([f"ftp: 127.0.0.1:{server.port}: connection refused"], 4)
+
+
+def test_no_log_in_no_shell(server, alice):
+    with Terminal(alice, FTP_PASSWORD="wrong") as terminal:
+        (line,), status = terminal.end()
+        assert line.startswith("ftp: ") and status == 3
+
+
+# no terminal ---------------------------------------------------------------------------------
+
+
+def test_commands_from_a_pipe(server, alice):
+    (alice.home / "file").write_text("a file\n")
+    script = b"""
+        # a comment
+        mkdir docs
+        cd docs
+        put file 'my file'
+        -rm nothing
+        !cat
+        cat my\\ file
+        pwd"""
+    done = alice.run("connect", given=script)
+    assert done.text == "a file\n/docs\n"
+    assert done.complaint == "ftp: /docs/nothing: no such file or directory"
+    assert (server.home() / "docs" / "my file").read_text() == "a file\n"
+
+
+def test_a_pipe_stops_at_the_first_failure(server, alice):
+    done = alice.run("connect", given=b"mkdir a\nls nope\nmkdir b\n", status=5)
+    assert done.complaint == "ftp: /nope: no such file or directory"
+    assert sorted(os.listdir(server.home())) == sorted({"a"} | _staging(server))
+    assert (
+        alice.run("--json", "connect", given=b"whoami\nlsr\n", status=2).record["user"] == "alice"
+    )
+
+
+def _staging(server) -> set[str]:
+    return {name for name in os.listdir(server.home()) if name.startswith(".ftpd")}
+
+
+def test_a_password_and_then_commands_from_a_pipe(alice):
+    given = f"{alice.password}\nwhoami\npwd\n".encode()
+    assert alice.run("--password-stdin", "connect", given=given).text == "alice\n/\n"
+
+
+def test_ctrl_c_while_a_pipe_says_nothing(alice):
+    process = alice.start("connect")
+    process.stdin.write(b"whoami\n")
+    assert process.stdout.readline() == b"alice\n"
+    process.send_signal(signal.SIGINT)
+    assert finish(process, status=130).complaint == "ftp: interrupted"
+
+
+def test_ctrl_c_in_a_batch_ends_it(server, alice, big):
+    process = alice.start("connect")
+    process.stdin.write(f"-put {big} big\nmkdir later\n".encode())
+    eventually(server.staged, "bytes arrive")
+    process.send_signal(signal.SIGINT)
+    assert finish(process, status=130).complaint == "ftp: interrupted"
+    assert not {"big", "later"} & set(os.listdir(server.home()))
