@@ -1,0 +1,146 @@
+"""Trees that appear at once: interrupted uploads in them, clients that vanish, disks that fail."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from ftpserver import session as session_module
+from ftpserver.homes import Home
+from ftpserver.staging import RESUME_FROM
+from ftpwire import digests
+from ftpwire.frames import Kind
+from ftpwire.messages import BeginTree, Done, EndTree, Found, Put, Ready, Sent, Stat, Stored
+from tests.system.programs import eventually
+
+MIB = 1024 * 1024
+LARGE = bytes(RESUME_FROM + MIB)
+
+
+@pytest.fixture
+def files(server):
+    """Alice's files on the server."""
+    return server.settings.root / "alice"
+
+
+@pytest.fixture
+def books(server, files):
+    """Checks that the ledger says what is stored, that nothing is held and nothing staged."""
+
+    def check() -> None:
+        account = server.accounts.get("alice")
+        room = server.ledger.room(account.id)
+        home = Home(account.home)
+        try:
+            assert (room.used, room.held) == (home.count(), 0)
+        finally:
+            home.close()
+        assert set(os.listdir(files / ".ftpd-staging")) <= {"lock"}
+
+    return check
+
+
+def put(peer, files: dict[bytes, bytes]) -> None:
+    """Upload small files, as one batch."""
+    for path, data in files.items():
+        request_id = peer.request(Put(path, len(data)))
+        peer.frame(Kind.DATA, request_id, data)
+        peer.frame(Kind.END, request_id, Sent(len(data), digests.digest(data)))
+    for data in files.values():
+        assert peer.answer().message == Stored(len(data))
+
+
+MANY = 300
+"""Files, among whose removals the client is told of progress."""
+
+
+@pytest.fixture
+def site(server, dial, files):
+    """A directory that a client has put there."""
+    peer = dial(server)
+    peer.ask(BeginTree(b"/site"))
+    put(peer, {b"/site/old%d" % number: b"x" * number for number in range(MANY)})
+    assert peer.ask(EndTree()) == Done()
+    peer.close()
+    return files / "site"
+
+
+# interrupted uploads -----------------------------------------------------------------------
+
+
+def begin_large(peer) -> int:
+    """In a tree on its way: a large upload, of which more came than is worth keeping."""
+    assert peer.ask(BeginTree(b"/site")) == Done()
+    request_id = peer.request(Put(b"/site/big", 2 * len(LARGE), ask=True, mtime_ns=5))
+    assert peer.answer().message == Ready()
+    for at in range(0, len(LARGE), MIB):
+        peer.frame(Kind.DATA, request_id, LARGE[at : at + MIB])
+    return request_id
+
+
+def test_what_is_interrupted_in_a_tree_is_not_kept(server, dial, books):
+    """It could not be gone on with: the tree ends with its session."""
+    peer = dial(server)
+    peer.frame(Kind.CANCEL, begin_large(peer))
+    assert peer.answer().message.code == "cancelled"
+    assert peer.ask(EndTree(commit=False)) == Done()
+    books()
+
+
+def test_nothing_is_left_of_a_tree_whose_client_has_vanished(server, dial, books, files):
+    peer = dial(server)
+    begin_large(peer)
+    peer.reset()
+    eventually(lambda: not server.sessions, "the end of the session")
+    books()
+    assert not (files / "site").exists()
+
+
+# after the swap ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("commit", [True, False])
+def test_a_client_that_vanishes_while_the_rest_is_removed(
+    server, dial, site, books, monkeypatch, commit
+):
+    """What has begun is finished, and settled to the byte."""
+    monkeypatch.setattr(session_module, "_PROGRESS_SECONDS", 0.0)
+    peer = dial(server)
+    assert peer.ask(BeginTree(b"/site")) == Done()
+    put(peer, {b"/site/new%d" % number: b"new" for number in range(1 if commit else MANY)})
+    discard_tree = Home.discard_tree
+
+    def watched(self, staged, tally, tick):
+        peer.reset()
+        discard_tree(self, staged, tally, tick)
+
+    monkeypatch.setattr(Home, "discard_tree", watched)
+    peer.request(EndTree(commit))
+    eventually(lambda: not server.sessions, "the end of the session")
+    assert len(list(site.iterdir())) == (1 if commit else MANY)
+    books()
+
+
+def test_what_fails_after_the_swap_is_no_failure_of_it(
+    server, dial, site, files, monkeypatch, caplog
+):
+    """The new tree is there: to call that a failure would say that nothing was changed."""
+
+    def failing(self, staged, tally, tick):
+        raise OSError(errno.EIO, "the disk fails")
+
+    peer = dial(server)
+    assert peer.ask(BeginTree(b"/site")) == Done()
+    put(peer, {b"/site/new": b"new"})
+    with monkeypatch.context() as patched:
+        patched.setattr(Home, "discard_tree", failing)
+        assert peer.ask(EndTree()) == Done()
+    assert os.listdir(site) == ["new"]
+    assert "could not be removed" in caplog.text
+    assert isinstance(peer.ask(Stat(b"/site/new")), Found)
+    assert peer.ask(BeginTree(b"/site")) == Done()  # and the next tree can begin
+    assert peer.ask(EndTree(commit=False)) == Done()
+    room = server.ledger.room(server.accounts.get("alice").id)
+    assert room.held == 0
