@@ -5,7 +5,9 @@ Lives here: the bars, drawn with rich. Lives elsewhere: when there are any (prog
 
 from __future__ import annotations
 
+import threading
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -29,9 +31,20 @@ from ftpwire import paths
 from ftpwire.units import human
 
 _EVERY_SECONDS = 0.1
-_FIGURES = 46
-"""Columns that sizes, speed and time take at most, with the blanks between; and a few more, so
-that the terminal's own ``^C`` doesn't make a line too long."""
+_FIGURES = 39
+"""Columns that sizes and speed take at most, with the blanks between; and three more, so that
+the terminal's own ``^C`` doesn't make a line too long."""
+_TIME = 9
+_TIME_FROM = 70
+"""Columns of a terminal that has room for the time as well."""
+
+
+@dataclass
+class _Lane:
+    """What one connection is at: the bar of its file, and bytes that aren't drawn yet."""
+
+    task: TaskID | None = None
+    pending: int = 0
 
 
 class Bars(Printer):
@@ -46,24 +59,24 @@ class Bars(Printer):
         super().__init__(app)
         console = Console(stderr=True)
         # their widths are fixed: a bar that fills the line leaves no room for what is typed
+        time_left = [TimeRemainingColumn()] if console.width >= _TIME_FROM else []
         self._name_width = max(10, min(40, console.width // 4))
-        bar_width = max(5, min(40, console.width - self._name_width - _FIGURES))
+        room = console.width - self._name_width - _FIGURES - _TIME * len(time_left)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=bar_width),
+            BarColumn(bar_width=max(3, min(40, room))),
             _Sizes(),
             _Speed(),
-            TimeRemainingColumn(),
+            *time_left,
             console=console,
             transient=True,
         )
         self._total: TaskID = self._progress.add_task("", total=None, visible=False)
         self._files: dict[bytes, TaskID] = {}
-        self._current: TaskID | None = None
+        self._lanes: dict[int, _Lane] = {}
         self._count = 0
         self._expected = 0
         self._size = 0
-        self._pending = 0
         self._drawn = 0.0
 
     def __enter__(self) -> Self:
@@ -86,14 +99,21 @@ class Bars(Printer):
 
     def started(self, name: bytes, size: int | None) -> None:
         self._flush()
-        self._remove(name)  # it starts again, on a new connection
+        self._start_again(name)
         shown = "input" if name == b"-" else paths.show(paths.name_of(name) or name)
         shown = shortened(shown, self._name_width)
-        self._current = self._progress.add_task(shown, total=size)
-        self._files[name] = self._current
+        task = self._progress.add_task(shown, total=size)
+        self._files[name] = self._lane().task = task
+
+    def _start_again(self, name: bytes) -> None:
+        """On a new connection: what was counted of it is counted once more."""
+        task = self._files.get(name)
+        counted = sum(one.completed for one in self._progress.tasks if one.id == task)
+        self._progress.update(self._total, advance=-counted)
+        self._remove(name)
 
     def advanced(self, count: int) -> None:
-        self._pending += count
+        self._lane().pending += count
         if time.monotonic() - self._drawn >= _EVERY_SECONDS:
             self._flush()
 
@@ -109,24 +129,30 @@ class Bars(Printer):
             return
         self._flush()
         self._progress.remove_task(task)
-        if task == self._current:
-            self._current = None
+        for lane in self._lanes.values():
+            if lane.task == task:
+                lane.task = None
+
+    def _lane(self) -> _Lane:
+        """Of the calling thread: each has one connection, and its bytes come in order."""
+        return self._lanes.setdefault(threading.get_ident(), _Lane())
 
     def _flush(self) -> None:
         self._drawn = time.monotonic()
         several = self._expected > 1 or self._count + len(self._files) > 1
-        known = self._expected >= self._count
+        known = 0 < self._expected >= self._count
         files = f"{self._count}/{self._expected}" if known else f"{self._count}"
         self._progress.update(
             self._total,
-            advance=self._pending,
-            total=self._size if known else None,
+            advance=sum(lane.pending for lane in self._lanes.values()),
+            total=self._size if known else None,  # None leaves it as it is
             description=f"{files} files",
             visible=several,
         )
-        if self._current is not None:
-            self._progress.update(self._current, advance=self._pending)
-        self._pending = 0
+        for lane in self._lanes.values():
+            if lane.task is not None:
+                self._progress.update(lane.task, advance=lane.pending)
+            lane.pending = 0
 
 
 class _Sizes(ProgressColumn):
