@@ -137,7 +137,8 @@ def test_files_of_several_connections_each_have_their_own_bytes(app, capsys):
     turn = threading.Barrier(2)
 
     def transfer(name: bytes, count: int) -> None:
-        bars.started(name, 10 * MIB)
+        with lock:
+            bars.started(name, 10 * MIB)
         turn.wait(60)
         with lock:
             bars.advanced(count)
@@ -156,7 +157,7 @@ def test_files_of_several_connections_each_have_their_own_bytes(app, capsys):
     lines = last(capsys, 3)
     assert any(line.startswith("one ") and " 1.0 MiB/10.0 MiB" in line for line in lines)
     assert any(line.startswith("two ") and " 2.0 MiB/10.0 MiB" in line for line in lines)
-    assert any(" files " in line and " 3.0 MiB " in line for line in lines)
+    assert any(" files " in line and " 3.0 MiB" in line for line in lines), lines
 
 
 def test_a_failure_is_told_beside_the_bars(app, capsys):
