@@ -59,6 +59,8 @@ class FtpServer(ThreadingMixIn, TCPServer):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.sessions: set[Session] = set()
+        self._requests: set[socket.socket] = set()
+        """Connections that were accepted and not closed yet, before and after their sessions."""
         self.stopping = False
         self._serving = False
         self._stop_read, self._stop_write = os.pipe()
@@ -116,6 +118,16 @@ class FtpServer(ThreadingMixIn, TCPServer):
                 select.select([self._stop_read], [], [], _BREATHER)
             raise  # serve_forever goes on
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own, which `stop` waits for from here on."""
+        self._requests.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """The connection's thread is at its end, or could not be started."""
+        super().shutdown_request(request)
+        self._requests.discard(request)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection that couldn't be served (no more threads): logged, the rest goes on."""
         logger.exception("a connection from %s could not be served", client_address)
@@ -160,7 +172,7 @@ class FtpServer(ThreadingMixIn, TCPServer):
         self._drain(time.monotonic() + 5)
 
     def _drain(self, deadline: float) -> None:
-        while self.sessions and time.monotonic() < deadline:
+        while self._requests and time.monotonic() < deadline:
             time.sleep(0.02)
 
     def server_close(self) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
+    URL,
     BigInteger,
     Boolean,
     Column,
@@ -96,7 +97,7 @@ def open_state(directory: Path) -> Engine:
     except OSError as error:
         raise StateError(f"{directory}: can't be written: {error.strerror}") from error
     engine = create_engine(
-        f"sqlite:///{path}",
+        URL.create("sqlite", database=str(path)),  # any name: ? and % mean nothing there
         connect_args={"timeout": 30, "check_same_thread": False},
         pool_size=4,
         max_overflow=32,
@@ -159,11 +160,15 @@ class RootLock:
 
     Raises:
         RootBusy: Another one holds it.
+        StateError: It can't be made.
     """
 
     def __init__(self, directory: Path) -> None:
         path = directory / "lock"
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StateError(f"{path}: can't be written: {error.strerror}") from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

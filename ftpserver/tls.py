@@ -12,6 +12,7 @@ import ssl
 from pathlib import Path
 
 from ftpserver.state import StateError
+from ftpwire.errors import ProtocolError
 from ftpwire.tls import fingerprint
 
 _KEY = "key.pem"
@@ -47,7 +48,9 @@ def _make() -> tuple[bytes, bytes]:
     from cryptography.hazmat.primitives.asymmetric import ec
 
     key = ec.generate_private_key(ec.SECP256R1())
-    host = socket.gethostname()[:64] or "localhost"
+    host = socket.gethostname()[:64]
+    if not host or not host.isascii():
+        host = "localhost"
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
@@ -104,9 +107,9 @@ def fingerprint_of(certificate: Path) -> str:
     """The fingerprint of the key in a PEM file, as clients show it. Raises StateError."""
     try:
         der = ssl.PEM_cert_to_DER_cert(certificate.read_text().partition("-----END")[0] + _END)
-    except (OSError, ValueError) as error:
+        return fingerprint(der)
+    except (OSError, ValueError, ProtocolError) as error:
         raise StateError(f"{certificate}: not a certificate: {error}") from error
-    return fingerprint(der)
 
 
 _END = "-----END CERTIFICATE-----\n"

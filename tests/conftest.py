@@ -78,29 +78,37 @@ def quick_passwords(monkeypatch) -> None:
 
 @pytest.fixture
 def start_server(tmp_path, monkeypatch, quick_passwords):
-    """Starts servers in this process: by default plain, on tmp_path/root, with alice."""
+    """Starts servers in this process: by default plain, on tmp_path/root, with alice.
+
+    They are stopped at the end, or by ``start_server.finish(server)``.
+    """
     from ftpserver import server as module
     from ftpserver.config import Settings
     from ftpserver.server import FtpServer
 
     monkeypatch.setattr(module, "_POLL", 0.01)
-    with ExitStack() as stack:
+    running: dict[FtpServer, ExitStack] = {}
 
-        def start(*, quota: int | None = None, **options) -> FtpServer:
-            values = {
-                "root": tmp_path / "root",
-                "host": "127.0.0.1",
-                "port": 0,
-                "plaintext": True,
-                "grace": 10.0,
-            }
+    def start(*, quota: int | None = None, **options) -> FtpServer:
+        values = {
+            "root": tmp_path / "root",
+            "host": "127.0.0.1",
+            "port": 0,
+            "plaintext": True,
+            "grace": 10.0,
+        }
+        with ExitStack() as stack:
             server = stack.enter_context(FtpServer(Settings(**values | options)))
             if not len(server.accounts):
                 server.accounts.add("alice", "secret", quota=quota)
             stack.enter_context(server.running())
-            return server
+            running[server] = stack.pop_all()
+        return server
 
-        yield start
+    start.finish = lambda server: running.pop(server).close()
+    yield start
+    for server in list(running):
+        start.finish(server)
 
 
 @pytest.fixture
@@ -116,7 +124,7 @@ def files(server) -> Path:
 
 
 @pytest.fixture
-def dial() -> Iterator[Callable[..., Peer]]:
+def dial(start_server) -> Iterator[Callable[..., Peer]]:
     """Connects bare peers to a server; they are closed before it stops."""
     with ExitStack() as stack:
 
@@ -139,7 +147,7 @@ def tls_client_context() -> ssl.SSLContext:
 
 
 @pytest.fixture
-def connect(tmp_path) -> Iterator[Callable]:
+def connect(tmp_path, start_server) -> Iterator[Callable]:
     """Connects clients, to a server or a fake one; they are closed before it stops."""
     from ftpclient.addresses import ServerAddress
     from ftpclient.client import Client
