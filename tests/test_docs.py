@@ -1,0 +1,377 @@
+"""The documents say what the programs do: fields, codes, limits, commands, options, links."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from importlib import import_module
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import click
+import msgspec
+import pytest
+from msgspec import msgpack
+
+from ftpclient.cli import remote
+from ftpclient.commands import MODULE_OF
+from ftpserver.cli import cli as ftpd
+from ftpwire import SOFTWARE, errors, frames, messages
+from ftpwire.frames import FrameReader, Kind
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [
+    path.relative_to(ROOT)
+    for path in (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
+]
+UNWRITTEN = {"docs/durability.md", "docs/sync.md"}
+"""What the README points to, and is still to be written."""
+PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
+README = (ROOT / "README.md").read_text()
+
+
+def section(title: str) -> str:
+    """What stands below a heading of docs/protocol.md, up to the next one."""
+    found = re.search(rf"^#+ {re.escape(title)}\n(.*?)(?=^#|\Z)", PROTOCOL, re.S | re.M)
+    assert found is not None, f"there is no section {title!r}"
+    return found[1]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of the tables in a text, without heads and rules."""
+    found = []
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        following = lines[number + 1] if number + 1 < len(lines) else ""
+        if line.startswith("|") and not line.startswith("| ---"):
+            if not following.startswith("| ---"):
+                found.append([cell.strip() for cell in line.strip("|").split(" | ")])
+    return found
+
+
+# the protocol: messages --------------------------------------------------------------------
+
+ARRAYS = {"entry": messages.Entry, "problem": messages.Problem}
+TAGGED = {
+    struct.__struct_config__.tag: struct
+    for struct in vars(messages).values()
+    if isinstance(struct, type)
+    and issubclass(struct, messages.Message)
+    and struct is not messages.Message
+}
+TYPES = {
+    "integer": int,
+    "int": messages.TimeNs,
+    "int or nil": messages.TimeNs | None,
+    "integer or nil": int | None,
+    "uint": messages.Size,
+    "uint or nil": messages.Size | None,
+    "mode": messages.Mode,
+    "mode or nil": messages.Mode | None,
+    "path": messages.Path,
+    "digest": messages.Digest,
+    "digest or nil": messages.Digest | None,
+    "bin": bytes,
+    "bool": bool,
+    "str": str,
+    "array of str": list[str],
+    "[entry](#entry)": messages.Entry,
+    "array of [entry](#entry)": list[messages.Entry],
+    "array of [problem](#problem)": list[messages.Problem],
+}
+"""What the words of the tables mean. Others are told of in the text of the field."""
+DEFAULTS = {"true": True, "false": False, "nil": None, "empty": (b"", [])}
+
+
+REQUESTS = get_args(messages.Request)
+
+
+def meaning(kind: Any) -> Any:
+    """A type of a field, comparable; of a choice, only that it is text."""
+    if get_origin(kind) is Literal:
+        return str
+    if get_origin(kind) in (Union, UnionType):
+        return {meaning(one) for one in get_args(kind)}
+    return kind
+
+
+def plain(kind: Any) -> Any:
+    """The same without bounds: what a server says is told of more narrowly than is checked."""
+    found = meaning(kind)
+    if isinstance(found, set):
+        return {plain(one) for one in found}
+    return get_args(found)[0] if get_origin(found) is Annotated else found
+
+
+def told_default(cell: str):
+    """What the column of defaults says."""
+    if cell in DEFAULTS:
+        return DEFAULTS[cell]
+    if cell.startswith("`"):
+        return cell.strip("`")
+    return ast.literal_eval(cell.split()[0])
+
+
+@pytest.mark.parametrize("tag", sorted(TAGGED))
+def test_the_protocol_lists_every_field(tag):
+    fields = msgspec.structs.fields(TAGGED[tag])
+    text = section(tag)
+    table = rows(text)
+    assert [cells[0].strip("`") for cells in table] == [field.name for field in fields]
+    assert table or "No fields" in text
+    for field, cells in zip(fields, table, strict=True):
+        kind, default = cells[1], cells[2]
+        if kind in TYPES:
+            view = meaning if TAGGED[tag] in REQUESTS else plain
+            assert view(TYPES[kind]) == view(field.type), f"{field.name} is no {kind}"
+        if field.required:
+            assert default == "required", field.name
+        elif field.name == "software":
+            assert default == "not known"
+        else:
+            real = field.default
+            if real is msgspec.NODEFAULT:
+                real = field.default_factory()
+            told = told_default(default)
+            assert real in told if isinstance(told, tuple) else real == told, field.name
+
+
+@pytest.mark.parametrize("name", sorted(ARRAYS))
+def test_the_protocol_lists_every_element(name):
+    elements = [cells[:2] for cells in rows(section(name))]
+    fields = [field.name.removesuffix("_ns") for field in msgspec.structs.fields(ARRAYS[name])]
+    assert elements == [[str(number), field] for number, field in enumerate(fields)]
+
+
+def test_the_protocol_has_no_message_that_is_not_spoken():
+    told = set(re.findall(r"^### (\S+)$", PROTOCOL, re.M))
+    assert told == TAGGED.keys() | ARRAYS.keys()
+
+
+# the protocol: frames and codes ------------------------------------------------------------
+
+
+def test_the_protocol_lists_every_kind_of_frame():
+    told = {int(cells[0]): cells[1] for cells in rows(section("Frames")) if cells[0].isdigit()}
+    assert told == {kind.value: kind.name for kind in Kind}
+
+
+def every_code() -> dict[str, int]:
+    """All codes that there are, with their exit statuses, also those of other modules."""
+    for module in ("ftpwire.channel", "ftpwire.tls", "ftpclient.app", "ftpclient.addresses"):
+        import_module(module)
+    found = errors._family(errors.FtpError)
+    abstract = {"protocol"}
+    return {code: kind.exit_code for code, kind in found.items() if code not in abstract}
+
+
+def test_the_protocol_lists_every_code():
+    text = section("Error codes")
+    table = [(cells[0].strip("`"), int(cells[2])) for cells in rows(text)]
+    local = text[text.index("`ftp` itself also uses") :]
+    for codes, status in re.findall(r"([^()]*)\((\d+)\)", local):
+        table += [(code, int(status)) for code in re.findall(r"`([a-z-]+)`", codes)]
+    table = [(code, status) for code, status in table if code != "ftp"]
+    assert dict(table) == every_code()
+    doubled = {code for code, _ in table if table.count((code, every_code()[code])) > 1}
+    assert doubled <= {"internal"}, "with the id 0 it ends the connection"
+
+
+def test_the_codes_of_the_messages_are_codes():
+    told = set()
+    for tag in TAGGED:
+        for sentence in re.findall(r"Errors?:(.*?)(?:\n\n|\Z)", section(tag), re.S):
+            told |= set(re.findall(r"`([a-z][a-z-]+)`", sentence))
+    words = {
+        "FTPW",
+        "needed",
+        "free",
+        "commit",
+        "copied",
+        "problems",
+        "list",
+        "stat",
+        "progress",
+        "recursive",
+    }
+    assert told - words - TAGGED.keys() <= every_code().keys()
+
+
+# the protocol: a worked session ------------------------------------------------------------
+
+
+def worked_frames() -> list[tuple[str, bytes]]:
+    """The frames of the worked session, each with who sends it."""
+    found: list[tuple[str, bytes]] = []
+    for line in section("A worked session").splitlines():
+        if match := re.match(r"    ([CS]) (?:REQUEST|REPLY|DATA|END) +\d", line):
+            found.append((match[1], b""))
+        elif re.fullmatch(r"      (?:[0-9a-f]{2} ?)+", line):
+            side, data = found[-1]
+            found[-1] = (side, data + bytes.fromhex(line))
+    return found
+
+
+def decoded(data: bytes) -> tuple:
+    """One frame as kind, id, and what is in it."""
+    reader = FrameReader()
+    reader.allow(frames.MAX_CONTROL, frames.MAX_DATA)
+    reader.writable()[: len(data)] = data
+    reader.received(len(data))
+    header = reader.next_header()
+    assert header is not None
+    assert len(data) == frames.HEADER_SIZE + header.size
+    payload = data[frames.HEADER_SIZE :]
+    if header.kind == Kind.DATA:
+        return header.kind, header.request_id, payload
+    return header.kind, header.request_id, msgpack.decode(payload.removeprefix(messages.MAGIC))
+
+
+def test_the_worked_session_works(start_server, dial):
+    server = start_server()
+    server.accounts.set_password("alice", "pw")
+    peer = dial(server, logged_in=False)
+    worked = worked_frames()
+    assert len(worked) == 15
+    for side, data in worked:
+        expected = decoded(data)
+        if side == "C":
+            peer.send(data)
+            continue
+        found = tuple(peer.answer())
+        if expected[0] != Kind.DATA:
+            found = (*found[:2], msgpack.decode(found[2].removeprefix(messages.MAGIC)))
+        if expected[1] == 0:
+            expected[2]["software"] = SOFTWARE  # of whatever version
+        assert found == expected
+    assert peer.is_silent()
+
+
+# commands and options ----------------------------------------------------------------------
+
+
+def follow(command: click.Command, words: list[str]) -> None:
+    """See that a command line can be meant: its commands exist, and each takes its options."""
+    context = click.Context(command)
+    above: list[click.Parameter] = []
+    words = list(words)
+    while words:
+        word = words.pop(0)
+        if word.startswith("-") and len(word) > 1:
+            long = word.startswith("--")
+            names = [word.partition("=")[0]] if long else [f"-{letter}" for letter in word[1:]]
+            for name in names:
+                option = find_option([*command.params, *above], name)
+                assert option is not None or name == "--help", f"{command.name} takes no {name}"
+                if option is not None and not option.is_flag and "=" not in word:
+                    words.pop(0)
+        elif isinstance(command, click.Group):
+            found = command.get_command(context, word)
+            assert found is not None, f"{command.name} has no command {word}"
+            command = found
+
+
+def find_option(params: list[click.Parameter], name: str) -> click.Option | None:
+    for param in params:
+        if isinstance(param, click.Option) and name in (*param.opts, *param.secondary_opts):
+            return param
+    return None
+
+
+def shell_commands(text: str) -> list[tuple[click.Command, list[str]]]:
+    """Every `ftp` and `ftpd` of the code in a document, and what is typed into the shell."""
+    found = []
+    for block in re.findall(r"^```\w+\n(.*?)^```", text, re.S | re.M):
+        for line in block.splitlines():
+            if typed := re.match(r"\w+@\w+:\S*> (.+)", line):
+                found.append((inside, shlex.split(typed[1])))
+                continue
+            for part in re.split(r"&&|[|;&]", line.removeprefix("$ ")):
+                if match := re.search(r"(?:^|\s)(?:\S*/)?(ftpd?) (.+)", part):
+                    program = ftpd if match[1] == "ftpd" else remote
+                    found.append((program, shlex.split(match[2])))
+    return found
+
+
+class _Inside(click.Group):
+    """All commands, those of the shell among them."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in MODULE_OF:
+            return None
+        module = import_module(f"ftpclient.commands.{MODULE_OF[cmd_name]}")
+        return getattr(module, f"{cmd_name}_command")
+
+
+inside = _Inside("shell")
+
+
+def test_the_commands_of_the_readme_exist():
+    commands = shell_commands(README)
+    assert len(commands) > 8
+    for command, words in commands:
+        follow(command, words)
+
+
+def test_what_the_readme_says_of_commands_in_passing():
+    for text in re.findall(r"`([^`\n]+)`", README):
+        words = text.split()
+        if words[0] in MODULE_OF:
+            follow(inside, words)
+
+
+def every_option() -> set[str]:
+    """Every long option of both programs."""
+    todo = [*commands_of(remote), *commands_of(ftpd), *commands_of(inside)]
+    return {name for command in todo for param in command.params for name in param.opts}
+
+
+def commands_of(command: click.Command) -> list[click.Command]:
+    if command is inside:
+        names = sorted(MODULE_OF)
+    elif isinstance(command, click.Group):
+        names = command.list_commands(click.Context(command))
+    else:
+        return [command]
+    assert isinstance(command, click.Group)
+    below = [command.get_command(click.Context(command), name) for name in names]
+    return [command, *(found for one in below if one for found in commands_of(one))]
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/protocol.md", "docs/architecture.md"])
+def test_every_option_that_is_mentioned_exists(document):
+    text = (ROOT / document).read_text()
+    mentioned = set()
+    for code in re.findall(r"`([^`\n]+)`", text):
+        mentioned |= set(re.findall(r"(?<!\S)--[a-z][a-z-]+", code))
+    assert mentioned <= every_option()
+
+
+# links -------------------------------------------------------------------------------------
+
+
+def anchors(text: str) -> set[str]:
+    """What can be linked to in a document."""
+    heads = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M), re.M)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def links() -> list:
+    found = []
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)\s]+)\)", (ROOT / document).read_text()):
+            if not re.match(r"[a-z]+:", target):
+                unwritten = target.partition("#")[0] in UNWRITTEN
+                marks = [pytest.mark.xfail(reason="still to be written")] if unwritten else []
+                found.append(pytest.param(document, target, id=f"{document}-{target}", marks=marks))
+    return found
+
+
+@pytest.mark.parametrize(("document", "target"), links())
+def test_links_lead_somewhere(document, target):
+    name, _, anchor = target.partition("#")
+    path = ROOT / document.parent / name if name else ROOT / document
+    assert path.exists()
+    assert not anchor or anchor in anchors(path.read_text())
