@@ -9,6 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from ftpwire.paths import printable
 from ftpwire.units import parse_size
 
 EXIT_FAILED = 1
@@ -37,7 +38,7 @@ def root_option(function: _Function) -> _Function:
 
 def fail(message: str, status: int = EXIT_FAILED) -> NoReturn:
     """One line on stderr, and out."""
-    click.echo(f"ftpd: {message}", err=True)
+    click.echo(f"ftpd: {printable(message)}", err=True)
     sys.exit(status)
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:iB)?|B)?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]+)(?:\.([0-9]+))?\s*(?:([KMGT])(?:iB)?|B)?", re.IGNORECASE)
+_MAX_DIGITS = 20
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -20,10 +21,13 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is not a size: use bytes, or KiB, MiB, GiB, TiB")
-    size = float(match[1]) * _UNITS[(match[2] or "").upper()]
-    if size >= 2**63:
-        raise ValueError(f"{text!r} is more than any disk has")
-    return int(size)
+    whole, part, letter = match[1], match[2] or "", match[3] or ""
+    unit = _UNITS[letter.upper()]
+    digits = part[:_MAX_DIGITS]  # in whole numbers, because a float forgets bytes beyond 8 PiB
+    size = int(whole[-_MAX_DIGITS:]) * unit + int(digits or "0") * unit // 10 ** len(digits)
+    if len(whole.lstrip("0")) > _MAX_DIGITS or size >= 2**63:
+        raise ValueError(f"{text[:40]!r} is more than any disk has")
+    return size
 
 
 def human(size: int) -> str:

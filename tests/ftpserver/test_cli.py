@@ -1,0 +1,199 @@
+"""`ftpd` as it is typed: what is printed, and the exit status."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+
+import pytest
+
+from ftpserver import cli
+from ftpserver.accounts import Accounts
+from ftpserver.state import open_state
+from ftpwire.errors import LoginRefused
+
+
+@pytest.fixture
+def ftpd(root, monkeypatch, capsys, quick_passwords):
+    """Runs a command line on the root; gives exit status, output and errors."""
+
+    class Stdin(io.StringIO):
+        def isatty(self) -> bool:
+            return False
+
+    def run(*arguments: str, stdin: bytes = b"", with_root: bool = True):
+        read, write = os.pipe()
+        os.write(write, stdin)
+        os.close(write)
+        before = os.dup(0)
+        os.dup2(read, 0)
+        monkeypatch.setattr(sys, "stdin", Stdin())
+        more = ["--root", str(root)] if with_root else []
+        monkeypatch.setattr(sys, "argv", ["ftpd", *arguments, *more])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            status = ended.code or 0
+        finally:
+            run.left = os.read(0, 1000)
+            os.dup2(before, 0)
+            os.close(before)
+            os.close(read)
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return status, printed.out, printed.err
+
+    return run
+
+
+def can_log_in(root, name: str, password: str) -> bool:
+    engine = open_state(root / ".ftpd")
+    try:
+        Accounts(engine, root).log_in(name, password)
+        return True
+    except LoginRefused:
+        return False
+    finally:
+        engine.dispose()
+
+
+def test_an_account_s_life(ftpd, root):
+    status, out, err = ftpd("user", "add", "alice", "--password-stdin", stdin=b"secret\n")
+    assert (status, out, err) == (0, "added alice\n", "")
+    assert can_log_in(root, "alice", "secret")
+    assert ftpd("user", "list")[1] == f"alice  0 B of unlimited  {root}/alice\n"
+    assert ftpd("user", "show", "alice")[1] == ftpd("user", "list")[1]
+    status, out, err = ftpd("user", "passwd", "alice", "--password-stdin", stdin=b"new\n")
+    assert (status, err) == (0, "")
+    assert can_log_in(root, "alice", "new") and not can_log_in(root, "alice", "secret")
+    (root / "alice" / "file").write_text("stays")
+    status, out, err = ftpd("user", "remove", "alice")
+    assert (status, err) == (0, "") and str(root / "alice") in out
+    assert (root / "alice" / "file").read_text() == "stays"
+    assert ftpd("user", "list") == (0, "", "")
+
+
+def test_json(ftpd, root):
+    out = ftpd(
+        *("user", "add", "alice", "--password-stdin", "--quota", "10MiB", "--json"),
+        stdin=b"secret\n",
+    )[1]
+    expected = {
+        "name": "alice",
+        "home": str(root / "alice"),
+        "total": 10 * 2**20,
+        "used": 0,
+        "held": 0,
+        "free": 10 * 2**20,
+    }
+    assert json.loads(out) == expected
+    ftpd("user", "add", "bob", "--password-stdin", stdin=b"secret\n")
+    lines = ftpd("user", "list", "--json")[1].splitlines()
+    assert [json.loads(line)["name"] for line in lines] == ["alice", "bob"]
+    assert json.loads(lines[0]) == expected
+    assert json.loads(lines[1])["total"] is None
+    assert json.loads(ftpd("user", "show", "alice", "--json")[1]) == expected
+
+
+@pytest.mark.parametrize(
+    ("stdin", "password"),
+    [
+        (b"secret\n", "secret"),
+        (b"secret", "secret"),
+        (b"secret\r\n", "secret"),
+        (b" two words \nmore\n", " two words "),
+        ("pässword\n".encode(), "pässword"),
+    ],
+)
+def test_the_password_is_one_line_and_the_rest_is_left(ftpd, root, stdin, password):
+    assert ftpd("user", "add", "alice", "--password-stdin", stdin=stdin)[0] == 0
+    assert can_log_in(root, "alice", password)
+    assert ftpd.left == stdin.partition(b"\n")[2]
+
+
+def test_the_password_from_a_variable(ftpd, root, monkeypatch):
+    monkeypatch.setenv("FTPD_PASSWORD", "from the environment")
+    assert ftpd("user", "add", "alice")[0] == 0
+    assert can_log_in(root, "alice", "from the environment")
+    assert ftpd("user", "passwd", "alice", "--password-stdin", stdin=b"from stdin\n")[0] == 0
+    assert can_log_in(root, "alice", "from stdin")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "status"),
+    [
+        pytest.param(("user", "add", "Alice", "--password-stdin"), b"secret\n", 1, id="bad-name"),
+        pytest.param(("user", "add", "../x", "--password-stdin"), b"secret\n", 1, id="path"),
+        pytest.param(("user", "add", "bob", "--password-stdin"), b"secret\n", 1, id="taken"),
+        pytest.param(("user", "add", "carol", "--password-stdin"), b"\n", 1, id="empty"),
+        pytest.param(("user", "add", "carol", "--password-stdin"), b"", 1, id="nothing"),
+        pytest.param(("user", "add", "carol", "--password-stdin"), b"\xff\n", 1, id="no-utf-8"),
+        pytest.param(("user", "add", "carol"), b"", 2, id="no-terminal"),
+        pytest.param(("user", "show", "nobody"), b"", 5, id="show-nobody"),
+        pytest.param(("user", "remove", "nobody"), b"", 5, id="remove-nobody"),
+        pytest.param(("user", "passwd", "nobody", "--password-stdin"), b"x\n", 5, id="passwd"),
+        pytest.param(("user", "show", "\udcff"), b"", 5, id="show-no-utf-8"),
+        pytest.param(("user", "show", "\x1b[31m\n"), b"", 5, id="show-control"),
+        pytest.param(("user", "add"), b"", 2, id="no-name"),
+        pytest.param(("user", "nonsense"), b"", 2, id="no-command"),
+        pytest.param(("user", "add", "x", "--quota", "much"), b"", 2, id="no-size"),
+        pytest.param(("user", "add", "x", "--quota", "-1"), b"", 2, id="negative"),
+        pytest.param(("user", "add", "x", "--quota", "9" * 30), b"", 2, id="beyond-any-disk"),
+        pytest.param(("nonsense",), b"", 2, id="nonsense"),
+    ],
+)
+def test_failures_are_one_line_and_a_status(ftpd, root, arguments, stdin, status):
+    ftpd("user", "add", "bob", "--password-stdin", stdin=b"secret\n")
+    found, out, err = ftpd(*arguments, stdin=stdin)
+    assert found == status
+    assert out == ""
+    if status != 2:
+        assert err.startswith("ftpd: ") and err.count("\n") == 1
+        assert err[:-1].isprintable()
+    assert sorted(os.listdir(root)) == [".ftpd", "bob"]
+
+
+def test_a_directory_that_is_handed_over_counts(ftpd, root, tmp_path):
+    given = tmp_path / "given"
+    (given / "dir").mkdir(parents=True)
+    (given / "dir" / "file").write_bytes(b"x" * 1234)
+    status, out, err = ftpd(
+        *("user", "add", "alice", "--password-stdin", "--home", str(given), "--quota", "1000"),
+        *("--json",),
+        stdin=b"secret\n",
+    )
+    assert (status, err) == (0, "")
+    assert json.loads(out)["used"] == 1234
+    assert json.loads(out)["free"] == 0
+
+
+def test_a_home_of_contents_is_not_taken_by_name(ftpd, root):
+    (root / "alice").mkdir()
+    (root / "alice" / "file").write_text("of another")
+    status, _, err = ftpd("user", "add", "alice", "--password-stdin", stdin=b"secret\n")
+    assert status == 1 and "--home" in err
+
+
+def test_a_damaged_accounts_file(ftpd, root):
+    (root / ".ftpd").mkdir()
+    (root / ".ftpd" / "state.db").write_text("rubbish " * 1000)
+    for arguments in (("user", "list"), ("user", "show", "alice")):
+        status, out, err = ftpd(*arguments)
+        assert (status, out) == (1, "")
+        assert err.startswith("ftpd: ") and "state.db" in err and err.count("\n") == 1
+
+
+def test_the_fingerprint(ftpd, root):
+    status, out, err = ftpd("fingerprint")
+    assert (status, err) == (0, "")
+    assert out.startswith("SHA256:") and len(out) == 51
+    assert ftpd("fingerprint")[1] == out
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("-h",), ("user", "--help")])
+def test_help_and_version(ftpd, arguments):
+    status, out, err = ftpd(*arguments, with_root=False)
+    assert (status, err) == (0, "") and out

@@ -1,0 +1,99 @@
+"""Sizes as people write and read them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ftpwire.units import human, parse_size
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("4096", 4096),
+        ("007", 7),
+        ("1B", 1),
+        ("1.9B", 1),
+        ("1K", 1024),
+        ("1KiB", 1024),
+        ("1kib", 1024),
+        (" 10 MiB ", 10 * 2**20),
+        ("1.5G", 3 * 2**29),
+        ("0.1T", 2**40 // 10),
+        ("1.000000000000000000000000000001K", 1024),
+        ("9007199254740993", 2**53 + 1),
+        ("8388607.5T", 2**63 - 2**39),
+        ("9223372036854775807", 2**63 - 1),
+        ("0" * 500 + "1", 1),
+    ],
+)
+def test_sizes(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "K",
+        "-1",
+        "+1",
+        "1e3",
+        "1,5G",
+        "1_000",
+        ".5",
+        "1.",
+        "10MB",
+        "10Kb",
+        "10 i",
+        "1PiB",
+        "inf",
+        "nan",
+        "٣",
+        "1 2",
+        "9223372036854775808",
+        "8388608T",
+        "9" * 400,
+        "9" * 10_000,
+    ],
+)
+def test_what_is_no_size(text):
+    with pytest.raises(ValueError) as caught:
+        parse_size(text)
+    assert len(str(caught.value)) < 12_000 and "\n" not in str(caught.value)
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_bytes_are_exact(size):
+    assert parse_size(str(size)) == size
+    assert parse_size(f"{size}B") == size
+
+
+@given(st.text(max_size=30))
+def test_anything_is_a_size_or_refused(text):
+    try:
+        assert 0 <= parse_size(text) < 2**63
+    except ValueError:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        (0, "0 B"),
+        (1, "1 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (2**20, "1.0 MiB"),
+        (5 * 2**30, "5.0 GiB"),
+        (2**40, "1.0 TiB"),
+        (2**63 - 1, "8388608.0 TiB"),
+    ],
+)
+def test_shown_to_people(size, shown):
+    assert human(size) == shown
