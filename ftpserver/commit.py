@@ -14,9 +14,10 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from ftpserver.homes import MODE_BITS, Home, Parts
+from ftpserver.homes import MODE_BITS, Home, Parts, fresh_digest, keep_digest
 from ftpserver.staging import ResumableStaging
 from ftpwire import beneath, paths
+from ftpwire.digests import StoredDigest
 from ftpwire.errors import AlreadyExists, InvalidPath, IsADirectory, NotADirectory, NotNewer
 from ftpwire.messages import MakeDir, MakeLink, Overwrite, SetAttributes
 
@@ -256,7 +257,10 @@ class Commit:
             if not stat.S_ISDIR(info.st_mode):
                 info = beneath.regular(fd)
             if request.mtime_ns is not None:
+                digest = fresh_digest(fd, info)
                 os.utime(fd, ns=(info.st_atime_ns, request.mtime_ns))
+                if digest is not None:  # the bytes are the same: it goes on being true
+                    keep_digest(fd, StoredDigest(digest, info.st_size, request.mtime_ns))
             if request.mode is not None:
                 os.chmod(fd, request.mode & MODE_BITS)
             if stat.S_ISDIR(info.st_mode):
