@@ -10,6 +10,7 @@ after another: so only one directory's names, and what has to be changed, are ke
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -28,6 +29,7 @@ from ftpclient.reporting import Result, Status
 from ftpwire import beneath, digests, paths
 from ftpwire.errors import (
     AlreadyExists,
+    BadMessage,
     CommandError,
     InvalidPath,
     NotNewer,
@@ -256,9 +258,10 @@ class Comparison:
     ) -> None:
         try:
             with self._open(here.path) as fd:
-                self._read_rules(here, fd, theirs)
+                if not self._read_rules(here, fd, theirs):
+                    return
                 self._scan(here, fd, theirs, problems)
-        except (OSError, CommandError) as error:
+        except OSError as error:
             self._local_trouble(here.path, error)
             return  # what only the server seems to have may be here, where it can't be seen
         for name, entry in theirs.items():
@@ -489,16 +492,14 @@ class Comparison:
 
     def _take_new(self, here: _Directory, theirs: dict[bytes, Entry]) -> None:
         """A remote directory that is not here."""
-        try:
-            self._read_rules(here, -1, theirs)
-        except CommandError as error:
-            self._source_trouble(here.path, error)
+        if not self._read_rules(here, -1, theirs):
             return
         for name, there in theirs.items():
             self._only_there(here, name, there)
 
     def _new_remote(self, here: _Directory, path: bytes, there: Entry) -> None:
-        checked_parts(there.path)
+        if len(checked_parts(there.path)) != 1:
+            raise BadMessage("the server sent a path where a name belongs")
         if there.type == "other":
             self._pass_over(path)
         elif there.type == "dir":
@@ -607,16 +608,27 @@ class Comparison:
 
     # .ftpignore ----------------------------------------------------------------------------
 
-    def _read_rules(self, here: _Directory, fd: int, theirs: dict[bytes, Entry]) -> None:
+    def _read_rules(self, here: _Directory, fd: int, theirs: dict[bytes, Entry]) -> bool:
         """Take the rules that the source has in a directory.
 
-        Raises:
-            OSError, CommandError: There are some, and they can't be read: it isn't known then what
-                may be sent or deleted.
+        Returns:
+            False when they can't be read: it isn't known then what may be sent or deleted.
         """
-        data = self._local_rules(fd) if self._upload else self._remote_rules(here, theirs)
+        try:
+            data = self._local_rules(fd) if self._upload else self._remote_rules(here, theirs)
+        except (OSError, CommandError) as error:
+            self._rules_trouble(here.path, error)
+            return False
         if data:
             here.filter = here.filter.with_rules(file_rules(data))
+        return True
+
+    def _rules_trouble(self, directory: bytes, error: OSError | CommandError) -> None:
+        path = _join(directory, IGNORE_FILE)
+        if isinstance(error, OSError):
+            error = from_oserror(error, paths.show(self._route.source(path)))
+        self._report(path, error)
+        self.plan.cannot_read(error)
 
     def _local_rules(self, fd: int) -> bytes:
         try:
@@ -624,14 +636,13 @@ class Comparison:
         except FileNotFoundError:
             return b""
         except OSError as error:
-            if stat.S_ISLNK(os.stat(IGNORE_FILE, dir_fd=fd, follow_symlinks=False).st_mode):
-                return b""  # as git: links are not followed
-            raise from_oserror(error, paths.show(IGNORE_FILE)) from None
+            if error.errno == errno.ELOOP:
+                return b""  # as in git: links are not followed
+            raise
         with os.fdopen(file, "rb") as opened:
             if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
                 return b""
-            data = opened.read(MAX_IGNORE_FILE + 1)
-        return _bounded(data)
+            return _bounded(opened.read(MAX_IGNORE_FILE + 1))
 
     def _remote_rules(self, here: _Directory, theirs: dict[bytes, Entry]) -> bytes:
         entry = theirs.get(IGNORE_FILE)
@@ -700,10 +711,6 @@ class Comparison:
         error = NotRegular(f"{shown}: not a regular file, directory or link")
         self._report(path, error, skipped=True)
 
-    def _source_trouble(self, path: bytes, error: CommandError) -> None:
-        self._report(path, error)
-        self.plan.cannot_read(error)
-
     def _local_trouble(self, path: bytes, error: OSError | CommandError) -> None:
         if isinstance(error, OSError):
             error = from_oserror(error, paths.show(self._route.local_path(path)))
@@ -735,7 +742,7 @@ class _Fetch(GetCall):
 
 def _bounded(data: bytes) -> bytes:
     if len(data) > MAX_IGNORE_FILE:
-        raise CommandError(f"{paths.show(IGNORE_FILE)}: too large for a list of patterns")
+        raise CommandError(f"a {paths.show(IGNORE_FILE)} file is too large for a list of patterns")
     return data
 
 
