@@ -16,6 +16,12 @@ from tests.ftpclient.shell_support import shell_of
 
 
 @pytest.fixture
+def home(server):
+    """Alice's remote files."""
+    return server.settings.root / "alice"
+
+
+@pytest.fixture
 def app(server, tmp_path, monkeypatch):
     local = tmp_path / "local"
     local.mkdir()

@@ -20,6 +20,12 @@ from tests.ftpclient.shell_support import shell_of
 
 
 @pytest.fixture
+def home(server):
+    """Alice's remote files."""
+    return server.settings.root / "alice"
+
+
+@pytest.fixture
 def local(tmp_path, monkeypatch):
     """The local directory of the shell."""
     directory = tmp_path / "local"
