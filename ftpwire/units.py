@@ -24,7 +24,8 @@ def parse_size(text: str) -> int:
     whole, part, letter = match[1], match[2] or "", match[3] or ""
     unit = _UNITS[letter.upper()]
     digits = part[:_MAX_DIGITS]  # in whole numbers, because a float forgets bytes beyond 8 PiB
-    size = int(whole[-_MAX_DIGITS:]) * unit + int(digits or "0") * unit // 10 ** len(digits)
+    scale: int = 10 ** len(digits)
+    size = int(whole[-_MAX_DIGITS:]) * unit + int(digits or "0") * unit // scale
     if len(whole.lstrip("0")) > _MAX_DIGITS or size >= 2**63:
         raise ValueError(f"{text[:40]!r} is more than any disk has")
     return size
