@@ -368,15 +368,17 @@ class Connection:
         while self._calls:
             self.pump()
 
-    def pump(self) -> None:
-        """Send and receive what is possible, waiting until something is."""
+    def pump(self, deadline: float | None = None) -> None:
+        """Send and receive what is possible, waiting until something is.
+
+        Args:
+            deadline: On ``time.monotonic()``; what takes longer is a lost connection. Default:
+                as long as a server may be silent.
+        """
         self._check()
         if self._take_input():
             return
-        if self._flush():
-            self._wait()
-        else:
-            self._wait(write=True)
+        self._wait(write=not self._flush(), deadline=deadline)
 
     def poll(self) -> None:
         """Take what has come, without waiting. Raises Interrupted."""
@@ -405,10 +407,11 @@ class Connection:
         except ConnectionLost as error:
             self._lost(error)
 
-    def _wait(self, *, write: bool = False) -> None:
+    def _wait(self, *, write: bool = False, deadline: float | None = None) -> None:
         """Wait for the socket, and take what came in."""
         try:
-            deadline = time.monotonic() + STALL_SECONDS
+            if deadline is None:
+                deadline = time.monotonic() + STALL_SECONDS
             ready = self.channel.wait(read=True, write=write, deadline=deadline)
         except ConnectionLost as error:
             self._lost(error)
@@ -545,7 +548,7 @@ class Connection:
                 self.send_cancel(call)
             deadline = time.monotonic() + _CANCEL_SECONDS
             while self._calls and time.monotonic() < deadline:
-                self.pump()
+                self.pump(deadline)
         except FtpError:
             pass  # interrupted again, or lost: the connection is given up below
         if self._calls:

@@ -7,6 +7,7 @@ Lives elsewhere: what all transfers share (transfers.py), writing below a destin
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from ftpclient.connection import Call, Connection
 from ftpclient.local import LocalTree, PartialFile, checked_parts
@@ -137,7 +138,7 @@ class _Download(GetCall):
         self._partial.start_at(self._offset)
         self._transfer.advanced(self._offset)
         self._writer = WriteBehind(self._partial.fd, hasher=self._hasher)
-        self.sink = _CountingSink(self._writer, self._transfer)
+        self.sink = _CountingSink(self._writer, self._transfer, self.fail)
 
     def _open(self, *, resume: bool = False) -> None:
         replace = self._transfer.options.overwrite != "never"
@@ -223,19 +224,33 @@ class _Download(GetCall):
 
 
 class _CountingSink:
-    """A sink that tells of its progress."""
+    """A sink that tells of its progress, and leads to nowhere once the disk fails."""
 
-    def __init__(self, sink: Sink, transfer: Transfer) -> None:
+    def __init__(self, sink: Sink, transfer: Transfer, failed: Callable[[OSError], None]) -> None:
         self._sink = sink
         self._transfer = transfer
-        self.buffer = sink.buffer
+        self._failed = failed
+
+    def buffer(self) -> memoryview:
+        try:
+            return self._sink.buffer()
+        except OSError as error:
+            self._give_up(error)
+            return self._sink.buffer()
+
+    def _give_up(self, error: OSError) -> None:
+        self._failed(error)
+        self._sink = _Nowhere()
 
     def filled(self, count: int) -> None:
         self._sink.filled(count)
         self._transfer.advanced(count)
 
     def write(self, data: memoryview) -> None:
-        self._sink.write(data)
+        try:
+            self._sink.write(data)
+        except OSError as error:
+            self._give_up(error)
         self._transfer.advanced(len(data))
 
 
