@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from sqlalchemy import (
 )
 
 from ftpserver.state import account, durable, lease, reading
-from ftpwire.errors import LeaseLost, NotFound, QuotaExceeded
+from ftpwire.errors import DiskFull, LeaseLost, NotFound, QuotaExceeded
 from ftpwire.messages import Room
 
 STEP = 16 * 1024 * 1024
@@ -75,6 +76,8 @@ class Ledger:
         self._reading = reading(engine)
         self.node = node
         self.incarnation = incarnation or secrets.token_hex(8)
+        self._waiting: deque[tuple[list[Lease], int]] = deque()
+        """What a full disk has kept from being settled; a deque is safe between threads."""
 
     def reserve(self, account_id: int, size: int, staging: bytes | None = None) -> Lease:
         """Hold exactly ``size`` bytes. Durable, so that a crash is noticed later.
@@ -85,6 +88,7 @@ class Ledger:
         Raises:
             QuotaExceeded: There is less room; nothing is held.
         """
+        self._settle_waiting()
         with self._durable.begin() as connection:
             self._hold(connection, account_id, size)
             return self._insert(connection, account_id, size, staging)
@@ -203,7 +207,27 @@ class Ledger:
 
         Raises:
             LeaseLost: One is gone, and what it stood for may not be acknowledged.
+            DiskFull: The books can't be written. It is tried again.
         """
+        try:
+            return self._settle(leases, change)
+        except DiskFull:
+            self._waiting.append((list(leases), change))
+            raise
+
+    def _settle_waiting(self) -> None:
+        """Settle what a full disk has kept from it. Raises DiskFull when it still does."""
+        while self._waiting:
+            try:
+                leases, change = self._waiting.popleft()
+            except IndexError:
+                return  # another thread has taken it
+            try:
+                self.settle(leases, change)
+            except LeaseLost:
+                pass  # whoever ended it has the home counted
+
+    def _settle(self, leases: Sequence[Lease], change: int) -> list[bytes]:
         lost = False
         with self._engine.begin() as connection:
             for held in leases:
@@ -236,6 +260,8 @@ class Ledger:
             self.settle([held], 0)
         except LeaseLost:
             pass  # whoever ended it gave its room back
+        except DiskFull:
+            pass  # it is settled later
 
     @contextmanager
     def freeing(self, account_id: int) -> Iterator[Callable[[int], None]]:
@@ -270,6 +296,7 @@ class Ledger:
 
     def heartbeat(self) -> None:
         """Keep this server's leases alive. To be called well within LEASE_SECONDS."""
+        self._settle_waiting()
         with self._engine.begin() as connection:
             connection.execute(
                 update(lease)

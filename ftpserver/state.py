@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from sqlalchemy import (
     Column,
     Connection,
     Engine,
+    ExceptionContext,
     ForeignKey,
     Index,
     Integer,
@@ -36,7 +38,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DatabaseError
 
+from ftpwire.errors import DiskFull
+
 SCHEMA_VERSION = 1
+_SQLITE_FULL = 13
 
 metadata = MetaData()
 
@@ -113,6 +118,7 @@ def open_state(directory: Path) -> Engine:
     except StateError:
         engine.dispose()
         raise
+    event.listen(engine, "handle_error", _on_error)
     return engine
 
 
@@ -143,6 +149,12 @@ def _on_connect(connection: Any, record: Any) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _on_error(context: ExceptionContext) -> None:
+    error = context.original_exception
+    if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == _SQLITE_FULL:
+        raise DiskFull("the disk is full") from None
 
 
 def _on_begin(connection: Connection) -> None:
