@@ -202,6 +202,31 @@ class Home:
             stored = digest_by_name(directory, name, info)
         return make_entry(path, info, digest=stored)
 
+    def is_inside(self, parts: Parts, directory: Parts) -> bool:
+        """Whether a path, of which the end may be missing, leads to a directory or below it.
+
+        Links are resolved: a tree that is copied into itself would grow while it is copied.
+        """
+        wanted = self.stat(directory, follow=True)
+        for count in range(len(parts), -1, -1):
+            try:
+                fd = self.tree.open_dir(parts[:count])
+                break
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+        try:
+            top, here, below = _identity(self.fd), _identity(fd), None
+            while here != (wanted.st_dev, wanted.st_ino):
+                if here in (top, below):  # the home's top, or that of the system
+                    return False
+                above = os.open(b"..", OPEN_DIRECTORY, dir_fd=fd)
+                os.close(fd)
+                fd = above
+                here, below = _identity(fd), here
+            return True
+        finally:
+            os.close(fd)
+
     def list(self, path: bytes, *, recursive: bool, follow: bool, digest: bool) -> Iterator[Item]:
         """List a directory, or the tree below it: each directory whole, then those in it.
 
@@ -565,7 +590,12 @@ def make_entry(
     """What is told about a file in state ``info``."""
     mode = info.st_mode
     kind = cast(FileType, beneath.entry_type(mode))
-    return Entry(path, kind, info.st_size, mode & 0o7777, info.st_mtime_ns, target, digest)
+    return Entry(path, kind, info.st_size, mode & 0o7777, told_time(info), target, digest)
+
+
+def told_time(info: os.stat_result) -> int:
+    """A file's mtime, or the nearest that a message can carry: some file systems go further."""
+    return min(max(info.st_mtime_ns, -(2**63)), 2**63 - 1)
 
 
 def digest_by_name(directory: int, name: bytes, info: os.stat_result) -> bytes | None:
@@ -595,10 +625,10 @@ def _still_true(value: bytes, info: os.stat_result) -> bytes | None:
     return stored.digest
 
 
-def keep_digest(fd: int, stored: StoredDigest) -> None:
-    """Keep a digest beside an open file, where the file system can."""
+def keep_digest(fd: int, stored: StoredDigest) -> bool:
+    """Keep a digest beside an open file, where the file system can; whether it is kept."""
     if not -(2**63) <= stored.mtime_ns < 2**63:
-        return  # a time beyond 2262, which the attribute can't hold
+        return False  # a time beyond 2262, which the attribute can't hold
     try:
         os.setxattr(fd, digests.ATTRIBUTE, stored.pack())
     except OSError as error:
@@ -611,7 +641,8 @@ def keep_digest(fd: int, stored: StoredDigest) -> None:
             errno.EROFS,
         ):
             raise
-        # without it, the digest is computed when it is asked for
+        return False  # without it, the digest is computed when it is asked for
+    return True
 
 
 def _rename_for_removal(source_dir: int, name: bytes, target_dir: int, target: bytes) -> None:

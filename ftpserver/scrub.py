@@ -141,8 +141,8 @@ class Examiner:
                 return Examined(path, Verdict.SOUND, size)
             return Examined(path, Verdict.ROTTED, size, kept.digest.hex(), digest.hex())
         wanted = StoredDigest(digest, size, before.st_mtime_ns)
-        keep_digest(fd, wanted)
-        return Examined(path, Verdict.UNKNOWN, size, given=_attribute(fd) == wanted.pack())
+        given = keep_digest(fd, wanted) and _attribute(fd) == wanted.pack()
+        return Examined(path, Verdict.UNKNOWN, size, given=given)
 
     def _digest(self, fd: int) -> tuple[int, bytes]:
         """Bytes and digest of a file, from the disk and not from memory, where that can be."""

@@ -44,7 +44,7 @@ class AtomicTree:
         """Put the tree in the place of whatever is there, at once; then remove that.
 
         Raises:
-            OSError: Nothing was changed.
+            OSError: Nothing was changed; or it is there, but can't be called durable.
         """
         home = self._home
         if home.durable:
@@ -103,7 +103,10 @@ class AtomicTree:
         self._ledger.settle([self._lease], -freed)
 
     def _discard(self, tally: Tally, tick: Callable[[], None]) -> None:
-        info = os.stat(self._name, dir_fd=self._home.staging_fd, follow_symlinks=False)
+        try:
+            info = os.stat(self._name, dir_fd=self._home.staging_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return  # it has its place already, where nothing was: syncing that failed
         if stat.S_ISDIR(info.st_mode):
             self._home.discard_tree(self._name, tally, tick)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ftpserver.homes import fresh_digest
+from ftpserver.homes import fresh_digest, told_time
 from ftpserver.uploads import SMALL
 from ftpwire import digests, paths
 from ftpwire.errors import SourceChanged, StoredFileDamaged
@@ -26,7 +26,7 @@ def get(session: Session, request: Get) -> Message:
     try:
         size = info.st_size
         offset, hasher = _start(session, fd, request, size)
-        session.send(Sending(size, info.st_mode & 0o7777, info.st_mtime_ns, offset))
+        session.send(Sending(size, info.st_mode & 0o7777, told_time(info), offset))
         digest: bytes | None
         if size <= session.data_size and not offset:
             data = os.pread(fd, size, 0) if size else b""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
+from ftpserver.cli import cli as ftpd
+from ftpserver.homes import told_time
 from ftpwire import digests
 from ftpwire.messages import Copied
 
 LATE = 2**63 + 10**9
+LATEST = 2**63 - 1
+"""What is told instead."""
 DATA = b"from a clock that was wrong"
 
 
@@ -26,8 +31,8 @@ def late(server, client):
 
 def test_it_is_listed(client, late):
     (entry,) = client.list_dir("/")
-    assert (entry.path, entry.size, entry.mtime_ns) == (b"late", len(DATA), LATE)
-    assert client.stat("/late", digest=True).mtime_ns == LATE
+    assert (entry.path, entry.size, entry.mtime_ns) == (b"late", len(DATA), LATEST)
+    assert client.stat("/late", digest=True).mtime_ns == LATEST
 
 
 def test_it_is_hashed(client, late):
@@ -35,9 +40,34 @@ def test_it_is_hashed(client, late):
         assert client.hash("/late").digest == digests.digest(DATA)
 
 
+def test_a_scrub_goes_on_after_it(client, late, capsys):
+    """It is given no digest, and the files after it are given theirs."""
+    for name in ("earlier", "zz later"):
+        (late.parent / name).write_bytes(DATA)
+    with pytest.raises(SystemExit) as ended:
+        ftpd.main(["scrub", "--root", str(late.parent.parent)])
+    assert ended.value.code == 0
+    assert "2 given a digest, 1 without a digest" in capsys.readouterr().out
+    assert client.stat("/late", digest=True).digest is None
+    for name in ("/earlier", "/zz later"):
+        assert client.stat(name, digest=True).digest == digests.digest(DATA)
+
+
 def test_it_is_got(client, late, tmp_path):
     assert client.get(["/late"], tmp_path / "got").exit_code == 0
     assert (tmp_path / "got").read_bytes() == DATA
+    assert (tmp_path / "got").stat().st_mtime_ns == LATEST
+
+
+def test_times_that_no_message_can_carry_are_told_as_the_nearest():
+    """Some file systems go far beyond what even this test can have on its disk."""
+    for time, told in (
+        (2**64, LATEST),
+        (LATEST, LATEST),
+        (-(2**63), -(2**63)),
+        (-(2**64), -(2**63)),
+    ):
+        assert told_time(SimpleNamespace(st_mtime_ns=time)) == told
 
 
 @pytest.mark.parametrize("recursive", [False, True])

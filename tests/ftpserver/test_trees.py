@@ -144,3 +144,27 @@ def test_what_fails_after_the_swap_is_no_failure_of_it(
     assert peer.ask(EndTree(commit=False)) == Done()
     room = server.ledger.room(server.accounts.get("alice").id)
     assert room.held == 0
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_tree_that_is_there_but_could_not_be_synced(
+    server, dial, site, files, books, monkeypatch, there
+):
+    """It can't be called durable: the disk's own error is told, and the books are right."""
+    target = b"/site" if there else b"/other"
+    peer = dial(server)
+    assert peer.ask(BeginTree(target)) == Done()
+    put(peer, {target + b"/new": b"new"})
+
+    def failing(self, directory):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Home, "sync_dir", failing)
+        answer = peer.ask(EndTree())
+    assert answer.code == "failed"
+    assert "input/output error" in answer.message
+    assert os.listdir(os.fsencode(files) + target) == [b"new"]
+    books()
+    assert peer.ask(BeginTree(target)) == Done()
+    assert peer.ask(EndTree(commit=False)) == Done()
