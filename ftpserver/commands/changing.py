@@ -137,7 +137,7 @@ class _Copying:
         if entry.type == "dir":
             if not request.recursive:
                 raise IsADirectory(f"{paths.show(request.source)}: a directory (use -r)")
-            if self._target[: len(self._source)] == self._source:
+            if home.is_inside(self._target, self._source):
                 raise InvalidPath("a directory can't be copied into itself")
             self._copy_tree(entry)
         else:
