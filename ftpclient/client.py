@@ -29,6 +29,7 @@ from ftpwire.errors import (
     LoginRefused,
     NotADirectory,
     NotFound,
+    QuotaExceeded,
 )
 from ftpwire.messages import Copied, Entry, Hashed, Problem, Removed, Room
 from ftpwire.pacing import Pace
@@ -468,7 +469,12 @@ class Client:
             into = note.target(into=into)
         placed = [(source, self.place_for(source, target, into=into)) for source in local]
         if recursive:
-            runs.announce(self, local, [path for _, path in placed], options)
+            try:
+                runs.announce(self, local, [path for _, path in placed], options)
+            except QuotaExceeded:
+                if note is not None:
+                    note.complete()  # nothing was begun
+                raise
         upload = Upload(self.connection, options, listener)
 
         def add_all() -> None:
@@ -480,7 +486,10 @@ class Client:
             upload.connection.ask(messages.BeginTree(placed[0][1]))
             add_all()
             upload.connection.wait_for_all()
-            upload.connection.ask(messages.EndTree(commit=not upload.summary.failed))
+            complete = not upload.summary.failed
+            upload.connection.ask(messages.EndTree(commit=complete))
+            if complete:
+                upload.tell_held()
 
         run = runs.Run(self, upload, replace_all if atomic else add_all, note)
         if recursive and not atomic:

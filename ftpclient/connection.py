@@ -424,6 +424,7 @@ class Connection:
         try:
             while self._take_frame():
                 took = True
+                self._check()  # a fast server may never let this loop end
         except ConnectionLost as error:
             # an end that follows the last answer is no failure: whoever asks next hears of it
             if self._calls or not took:
@@ -552,13 +553,17 @@ class Connection:
         except FtpError:
             pass  # interrupted again, or lost: the connection is given up below
         if self._calls:
-            self.broken = True
-            self.channel.abort()
-            calls, self._calls = self._calls, {}
-            for call in calls.values():  # they hold descriptors and partial files
-                call.error = Cancelled("the transfer was given up")
-                call.done = True
-                call.on_done()
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Close the connection; what is unanswered fails."""
+        self.broken = True
+        self.channel.abort()
+        calls, self._calls = self._calls, {}
+        for call in calls.values():  # they hold descriptors and partial files
+            call.error = Cancelled("the transfer was given up")
+            call.done = True
+            call.on_done()
 
     def _rearm(self) -> None:
         if self._interrupt is not None:

@@ -120,9 +120,19 @@ class _Download(GetCall):
                 self._open(resume=True)
             if self._partial is not None and 0 < self._partial.offset <= entry.size:
                 self._offset = self._partial.offset
-                self._transfer.hash_into(self._hasher, self._partial.fd, self._offset)
+                try:
+                    self._transfer.hash_into(self._hasher, self._partial.fd, self._offset)
+                except BaseException:
+                    self.not_sent()
+                    raise
                 return Get(self._source, self._offset, self._hasher.digest())
         return Get(self._source)
+
+    def not_sent(self) -> None:
+        """If it never came to be asked for: what an earlier try has left stays as it was."""
+        if not self.request_id and self._partial is not None:
+            self._partial.leave()
+            self._partial = None
 
     def begin(self, info: Sending) -> None:
         if info.size <= SMALL and not info.offset:
@@ -297,6 +307,8 @@ class Download(Transfer):
         self, top: bytes, source: RemotePath, entry: Entry, shown: bytes, parts: tuple[bytes, ...]
     ) -> None:
         """Get one file that the chief has met."""
+        assert self._chief is not None
+        self._chief.go_on()
         tree = self._own_trees.get(top)
         try:
             if tree is None:
@@ -464,7 +476,10 @@ class Download(Transfer):
         request = call.request(entry)
         if directory is not None:
             directory.open += 1
-        self.connection.submit(call, request)
+        try:
+            self.connection.submit(call, request)
+        finally:
+            call.not_sent()
 
     def _is_here(
         self,
@@ -513,6 +528,8 @@ class Download(Transfer):
         entry = directory.entry
         try:
             self._tree.finish_dir(directory.parts, entry.mode, entry.mtime_ns)
+        except Cancelled:
+            return  # given up as a whole: it stays as it is for now
         except OSError as error:
             shown = b"/".join(directory.parts)
             self.end(shown, shown, 0, error=from_oserror(error, paths.show(shown)))

@@ -183,6 +183,7 @@ class PartialFile:
         self._name = parts[-1]
         self._partial = partial_name(parts)
         self._replace = replace
+        self._found_again = True
         self.fd = -1
         try:
             self.fd = self._open(_CONTINUE if resume else _CONTINUE | os.O_TRUNC)
@@ -200,6 +201,7 @@ class PartialFile:
             ):
                 os.close(fd)
                 self._partial = partial_name((secrets.token_bytes(16),))
+                self._found_again = False
                 fd = os.open(self._partial, _CREATE, 0o600, dir_fd=self._above)
             if flags & os.O_TRUNC:
                 os.ftruncate(fd, 0)
@@ -231,8 +233,11 @@ class PartialFile:
         self._close()
 
     def leave(self) -> None:
-        """Leave it there, for a later try to go on with."""
-        self._close()
+        """Leave it there, for a later try to go on with: unless that could not find it."""
+        if self._found_again:
+            self._close()
+        else:
+            self.drop()
 
     def drop(self) -> None:
         """Remove it. Can be called after ``place`` or ``leave``."""

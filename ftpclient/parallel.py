@@ -92,6 +92,7 @@ class Crew(Generic[_Worker]):
         except BaseException as error:
             if self._error is None:
                 self._error = error
+            worker.connection.give_up()
         finally:
             worker.give_back()
 

@@ -80,7 +80,11 @@ class Run:
                 summary = self._transfer.finish()
             except ConnectionLost as error:
                 self._transfer.disband()
-                losses = self._regain(losses, error)
+                try:
+                    losses = self._regain(losses, error)
+                except BaseException:
+                    self._transfer.close()
+                    raise
                 continue
             except Stopped:
                 self._transfer.close()
@@ -111,7 +115,6 @@ class Run:
         """Connect again, after growing waits; returns the losses so far."""
         while True:
             if losses >= self._client.retries:
-                self._transfer.close()
                 raise error
             self._transfer.listener.remark(f"{error}; connecting again")
             pause(min(_LONGEST_WAIT, _FIRST_WAIT * 2**losses), self._client.interrupt)
@@ -132,9 +135,12 @@ def announce(
     Raises:
         QuotaExceeded: All of it is new, and there is less room.
     """
-    free = client.space().free
-    if free is None or any(client.find(path, follow=True) for path in targets):
-        return  # no quota; or something is there that need not be sent again
+    room = client.space()
+    if room.free is None:
+        return
+    free = room.free + room.held  # what an earlier try holds is its own when it is gone on with
+    if any(client.find(path, follow=True) for path in targets):
+        return  # something is there that need not be sent again
     _, size = measure(sources, options)
     if size > free:
         raise QuotaExceeded(

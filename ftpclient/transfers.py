@@ -17,8 +17,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
 from ftpclient.connection import Call, Connection
 from ftpclient.reporting import Listener, Result, Summary
+from ftpclient.spill import Spool
 from ftpwire import digests
 from ftpwire.errors import AlreadyExists, ConnectionLost, FtpError, NotNewer
 from ftpwire.messages import List, Overwrite, Page, Reply
@@ -60,6 +63,15 @@ class Stopped(FtpError):
     code = "stopped"
 
 
+class _Held(msgspec.Struct, array_like=True):
+    """One file that is done, and isn't told yet."""
+
+    source: bytes
+    target: bytes
+    size: int
+    digest: bytes | None
+
+
 def _skips(error: FtpError, overwrite: Overwrite) -> bool:
     """Whether a refusal is what the options asked for."""
     if overwrite == "never":
@@ -94,6 +106,10 @@ class Transfer:
         self.summary = Summary()
         self._began = time.monotonic()
         self._again = False
+        self._told: set[int] = set()
+        """Hashes of the sources and targets whose ends were told."""
+        self._held: Spool[_Held] | None = None
+        """What is done, but counts only once all of it does."""
         self._lost: dict[bytes, tuple[bytes, int]] = {}
         """Targets whose answers a lost connection took along, with source and size."""
 
@@ -112,6 +128,9 @@ class Transfer:
     def close(self) -> Summary:
         """The totals, with what was lost for good."""
         self.disband()
+        if self._held is not None:
+            self._held.close()
+            self._held = None
         lost, self._lost = self._lost, {}
         for target, (source, size) in lost.items():
             self._tell(Result(source, target, size, "failed", error=_NOT_REGAINED))
@@ -142,10 +161,25 @@ class Transfer:
             raise Stopped("stopped at the first failure; the rest was not transferred")
 
     def start_over(self) -> None:
-        """Forget what was done: all of it is to be done (again)."""
+        """All of it is to be done (again), and what is done counts once ``tell_held`` says so."""
         self.summary = Summary()
         self._lost.clear()
+        self._told.clear()
         self._again = False
+        if self._held is not None:
+            self._held.close()
+        self._held = Spool(_Held)
+
+    def tell_held(self) -> None:
+        """All that is done counts now."""
+        held, self._held = self._held, None
+        if held is None:
+            return
+        try:
+            for one in held:
+                self._tell(Result(one.source, one.target, one.size, "done", one.digest))
+        finally:
+            held.close()
 
     def end(
         self,
@@ -191,9 +225,8 @@ class Transfer:
         if isinstance(error, ConnectionLost):
             self._lost[target] = (source, size)
             return
-        told_before = self._again and target not in self._lost
         self._lost.pop(target, None)
-        if unchanged and told_before:
+        if self._again and hash((source, target)) in self._told:
             return
         status: Literal["done", "skipped", "failed"] = "done"
         if error is not None:
@@ -202,6 +235,10 @@ class Transfer:
         self._tell(Result(source, target, size, status, digest, error, unchanged))
 
     def _tell(self, result: Result) -> None:
+        if self._held is not None and result.status == "done":
+            self._held.add(_Held(result.source, result.target, result.size, result.digest))
+            return
+        self._told.add(hash((result.source, result.target)))
         self.summary.add(result)
         self.listener.finished(result)
 

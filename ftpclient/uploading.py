@@ -27,6 +27,7 @@ from ftpclient.transfers import (
 from ftpwire import beneath, digests, paths
 from ftpwire.errors import (
     CommandError,
+    ConnectionLost,
     FtpError,
     InvalidPath,
     IsADirectory,
@@ -67,6 +68,8 @@ class _Change(Call):
         self._count = count
 
     def on_done(self) -> None:
+        if isinstance(self.error, ConnectionLost) and not self._count:
+            return  # nothing is told of a directory, unless it fails: nothing of it is lost
         if self.error is not None or self._count:
             self._transfer.end(self._source, self._target, 0, error=self.error)
 
@@ -140,6 +143,7 @@ class Upload(Transfer):
 
     def _send_for(self, chief: Upload, source: bytes, target: RemotePath) -> None:
         """Send one file that the chief has met."""
+        chief.go_on()
         self._index = chief._index
         self._among_others = True
         try:

@@ -173,6 +173,8 @@ class Session(StreamRequestHandler):
                     sent = channel.try_send_file(fd, offset, stop - offset)
                 except EOFError:
                     raise ConnectionLost("a file became shorter while it was sent") from None
+                except OSError as error:  # a failing disk: the frame can't be filled either
+                    raise ConnectionLost(f"a file can't be read: {error}") from None
                 offset += sent
                 if not sent:
                     channel.wait(write=True, deadline=self._stall())

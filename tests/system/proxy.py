@@ -13,6 +13,7 @@ from typing import Literal
 Direction = Literal["up", "down"]
 """``up``: from the client to the server."""
 
+_BUFFER = 64 * 1024
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close() sends a reset
 
 
@@ -30,10 +31,13 @@ class Proxy:
         self._hold: dict[str, int | None] = {"up": None, "down": None}
         self._cut: dict[str, int | None] = {"up": None, "down": None}
         self._flip: dict[str, int | None] = {"up": None, "down": None}
+        self._cuts: dict[str, list[int]] = {"up": [], "down": []}
         self._over = False
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
+        # what is held is held at the sender, and not in some buffer on the way
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         self.port = self._listener.getsockname()[1]
 
     def hold(self, direction: Direction, after: int) -> None:
@@ -56,6 +60,11 @@ class Proxy:
         """Change the byte at ``position`` of what is relayed in that direction."""
         with self._state:
             self._flip[direction] = position
+
+    def cut_at(self, direction: Direction, *counts: int) -> None:
+        """Reset the connections whenever so many bytes were relayed in all; go on accepting."""
+        with self._state:
+            self._cuts[direction] = sorted(counts)
 
     def passed(self, direction: Direction) -> int:
         """Bytes relayed so far."""
@@ -99,6 +108,7 @@ class Proxy:
             except OSError:
                 return
             server = socket.socket()
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
             with self._state:
                 self._sockets += [client, server]
                 if self._over:
@@ -127,6 +137,11 @@ class Proxy:
                     cut = self._cut[direction]
                     if cut is not None and self._passed[direction] >= cut:
                         break
+                    cuts = self._cuts[direction]
+                    if cuts and self._passed[direction] >= cuts[0]:
+                        cuts.pop(0)
+                        self._end(*self._sockets)
+                        return
         except OSError:
             pass  # one side is gone: so is the other
         self._end(source, target)
@@ -146,7 +161,8 @@ class Proxy:
         with self._state:
             while not self._over:
                 room = 64 * 1024
-                for limit in (self._hold[direction], self._cut[direction]):
+                soon = self._cuts[direction][0] if self._cuts[direction] else None
+                for limit in (self._hold[direction], self._cut[direction], soon):
                     if limit is not None:
                         room = min(room, limit - self._passed[direction])
                 if room > 0:
