@@ -269,13 +269,22 @@ class Ledger:
 
         Yields what ends it, given the bytes that became free. Not called: nothing did.
         """
-        held = self.reserve(account_id, 0)
+        try:
+            held = self.reserve(account_id, 0)
+        except DiskFull:  # removing is what mends it; a crash just now leaves too much counted
+            held = Lease("", account_id, 0)
         settled = False
 
         def settle(freed: int) -> None:
             nonlocal settled
             settled = True
-            self.settle([held], -freed)
+            try:
+                self.settle([held], -freed)
+            except DiskFull:
+                pass  # it is removed all the same, and settled later
+            except LeaseLost:
+                if held.id:
+                    raise
 
         try:
             yield settle
