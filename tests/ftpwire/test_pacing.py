@@ -1,0 +1,67 @@
+"""The arithmetic of bandwidth limits, by a clock that the test turns."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ftpwire.pacing import Pace
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_first_bytes_go_at_once():
+    assert Pace(1000, Clock()).delay() == 0
+
+
+def test_each_byte_takes_its_time():
+    clock = Clock()
+    pace = Pace(1000, clock)
+    pace.spend(1500)
+    assert pace.delay() == pytest.approx(1.5)
+    clock.now += 1.5
+    assert pace.delay() == pytest.approx(0)
+
+
+def test_silence_is_not_saved_up():
+    clock = Clock()
+    pace = Pace(1000, clock)
+    clock.now += 3600
+    pace.spend(1000)
+    assert pace.delay() == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(("rate", "most"), [(1, 1024), (10**4, 1024), (10**7, 10**6)])
+def test_pieces_keep_the_flow_even(rate, most):
+    assert Pace(rate, Clock()).most == most
+
+
+@pytest.mark.parametrize("rate", [0, -5])
+def test_a_rate_is_at_least_one_byte(rate):
+    assert Pace(rate, Clock()).rate == 1
+
+
+@given(
+    rate=st.integers(1, 10**9),
+    pieces=st.lists(st.tuples(st.integers(0, 10**6), st.floats(0, 10)), max_size=50),
+)
+def test_never_faster_than_the_rate(rate, pieces):
+    """However bytes and pauses come, all of them take the time that the rate says, but a tenth
+    of a second."""
+    clock = Clock()
+    pace = Pace(rate, clock)
+    sent = 0
+    for count, pause in pieces:
+        clock.now += pace.delay()
+        pace.spend(count)
+        sent += count
+        assert clock.now + pace.delay() - Clock.now >= sent / rate - 0.1 - 1e-6 * clock.now
+        clock.now += pause

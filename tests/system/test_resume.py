@@ -1,0 +1,153 @@
+"""Going on after an interruption: the real programs, killed and cut, and the same command again."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+
+import pytest
+
+from tests.system import trees
+from tests.system.programs import eventually, finish
+from tests.system.proxy import Proxy
+
+MIB = 1024 * 1024
+PIECE = 16 * MIB
+SIZE = 40 * MIB
+HELD = 30 * MIB
+"""So far transfers get before something ends them."""
+
+
+@pytest.fixture
+def source(roomy):
+    path = roomy / "source"
+    path.write_bytes(random.Random(1).randbytes(SIZE))
+    return path
+
+
+def upload_until(alice, server, source, end, *, status=4):
+    """Put until HELD bytes have passed, and then have something happen."""
+    with Proxy(server.port) as proxy:
+        proxy.hold("up", HELD)
+        putting = alice.at(proxy.port).start("put", "--retries", "0", source, "/file")
+        eventually(lambda: proxy.passed("up") >= HELD)
+        end(putting, proxy)
+        if putting.returncode is None:
+            finish(putting, status=status)
+
+
+def kill(putting, proxy) -> None:
+    putting.kill()
+    putting.wait()
+
+
+def again(alice, server, source) -> int:
+    """The same command; returns the bytes that it sent."""
+    with Proxy(server.port) as proxy:
+        alice.at(proxy.port).run("put", source, "/file")
+        sent = proxy.passed("up")
+    trees.same(source, server.home() / "file")
+    assert server.staged() == set()
+    return sent
+
+
+ENDS = [
+    pytest.param(lambda putting, proxy: proxy.cut(), 4, id="cut"),
+    pytest.param(kill, None, id="client-killed"),
+    pytest.param(
+        lambda putting, proxy: (putting.send_signal(signal.SIGINT), proxy.release()),
+        130,
+        id="ctrl-c",
+    ),
+]
+
+
+@pytest.mark.parametrize(("end", "status"), ENDS)
+def test_put_again(start_server, source, end, status):
+    server = start_server("--durability", "none")
+    alice = server.first_user()
+    upload_until(alice, server, source, end, status=status)
+    assert again(alice, server, source) <= SIZE - HELD + PIECE
+    server.stop()
+
+
+def test_put_again_after_the_server_was_killed(start_server, source):
+    server = start_server()
+    alice = server.first_user()
+
+    def end(putting, proxy) -> None:
+        eventually(lambda: any(name.endswith(".ck") for name in server.staged()))
+        eventually(
+            lambda: (
+                sum(
+                    path.stat().st_size
+                    for path in (server.home() / ".ftpd-staging").iterdir()
+                    if path.name.endswith(".ck")
+                )
+                > 0
+            ),
+            "a checkpoint",
+        )
+        server.kill()
+        proxy.cut()
+
+    upload_until(alice, server, source, end)
+    server = start_server(port=server.port)
+    assert again(alice, server, source) <= SIZE - PIECE + MIB
+    server.stop()
+
+
+def test_what_nobody_resumes_is_released(start_server, source):
+    server = start_server("--staging-days", "7")
+    alice = server.first_user()
+    upload_until(alice, server, source, lambda putting, proxy: proxy.cut())
+    eventually(lambda: alice.run("--json", "df").record["held"] == SIZE)
+    server.stop()
+    # its own time is over by the time of the next start
+    database = sqlite3.connect(server.root / ".ftpd" / "state.db")
+    with database:
+        database.execute("UPDATE lease SET expires = 1 WHERE state = 'kept'")
+    database.close()
+    server = start_server(port=server.port)
+    eventually(lambda: not server.staged(), "a clean staging")
+    assert alice.run("--json", "df").record["held"] == 0
+    server.stop()
+
+
+def test_cuts_within_one_run(server, alice, source, tmp_path):
+    with Proxy(server.port) as proxy:
+        proxy.cut_at("up", 10 * MIB, 25 * MIB)
+        told = alice.at(proxy.port).run("--json", "put", source, "/file").records
+        assert [one["status"] for one in told if "status" in one] == ["done"]
+        proxy.cut_at("down", 10 * MIB, 25 * MIB)
+        alice.at(proxy.port).run("get", "/file", tmp_path / "got")
+    trees.same(source, tmp_path / "got")
+
+
+def test_cuts_without_end(server, alice, source):
+    with Proxy(server.port) as proxy:
+        proxy.cut_at("up", *range(MIB, SIZE, MIB))
+        alice.at(proxy.port).run("put", "--retries", "2", source, "/file", status=4)
+    assert not (server.home() / "file").exists()
+
+
+@pytest.mark.long
+def test_beyond_four_gib(server, alice, roomy):
+    """Offsets of 32 bits would wrap."""
+    path = roomy / "source"
+    with open(path, "wb") as file:
+        file.write(os.urandom(MIB))
+        file.truncate(4096 * MIB)
+        file.seek(4096 * MIB)
+        file.write(os.urandom(20 * MIB))
+    size = path.stat().st_size
+    with Proxy(server.port) as proxy:
+        proxy.cut_at("up", 4100 * MIB)
+        alice.at(proxy.port).run("put", path, "/file")
+        assert proxy.passed("up") <= size + 2 * PIECE
+        proxy.cut_at("down", 4100 * MIB)
+        alice.at(proxy.port).run("get", "/file", roomy / "got")
+        assert proxy.passed("down") <= size + 2 * PIECE
+    trees.same(path, roomy / "got")
