@@ -280,6 +280,7 @@ class Ledger:
             settled = True
             try:
                 self.settle([held], -freed)
+                self._settle_waiting()
             except DiskFull:
                 pass  # it is removed all the same, and settled later
             except LeaseLost:
