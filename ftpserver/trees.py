@@ -12,9 +12,10 @@ import os
 import stat
 from collections.abc import Callable
 
-from ftpserver.commit import target_of
+from ftpserver.commit import lstat, target_of
 from ftpserver.homes import Home, Tally
 from ftpserver.ledger import Ledger
+from ftpserver.walking import open_closed
 from ftpwire import beneath
 
 logger = logging.getLogger("ftpd.trees")
@@ -68,6 +69,24 @@ class AtomicTree:
                 logger.error("what a tree replaced could not be removed: %s", error)
 
     def _swap(self, directory: int, name: bytes) -> bool:
+        try:
+            return self._exchange(directory, name)
+        except PermissionError:
+            pass
+        # moving a directory rewrites its "..", which its own mode may forbid
+        opened = [open_closed(self._home.staging_fd, self._name)]
+        try:
+            there = lstat(directory, name)
+            if there is not None and stat.S_ISDIR(there.st_mode):
+                opened.append(open_closed(directory, name))
+            return self._exchange(directory, name)
+        finally:
+            for fd, mode in opened:
+                os.chmod(fd, mode)
+                self._home.sync_dir(fd)
+                os.close(fd)
+
+    def _exchange(self, directory: int, name: bytes) -> bool:
         staging = self._home.staging_fd
         try:
             beneath.rename_new(staging, self._name, directory, name)

@@ -659,3 +659,16 @@ def test_of_an_atomic_tree_that_failed_nothing_is_told_to_be_done(server, home, 
     after = room(server)
     assert (after.used, after.held) == (0, 0)
     assert staged(server) == set()
+
+
+def test_a_closed_tree_is_exchanged_without_privileges(plain_user, server, home, tmp_path):
+    """Moving a directory takes permission to write in it, which its mode may forbid."""
+    with through(server) as (_, client):
+        for seed in (1, 2, 3):
+            source = tmp_path / f"v{seed}"
+            source.mkdir()
+            (source / "file").write_bytes(content(10, seed))
+            os.chmod(source, 0o555)
+            assert client.put([source], "/site", recursive=True, atomic=True).failed == 0
+            trees.same(source, home / "site")
+    assert staged(server) == set()
