@@ -165,6 +165,7 @@ class Ledger:
 
     def reserve_step(self, account_id: int, size: int) -> Lease:
         """Hold at least ``size`` bytes, and a whole step where there is plenty of room."""
+        self._settle_waiting()
         with self._durable.begin() as connection:
             if size < STEP and self._try_hold(connection, account_id, STEP, STEP * _STEPS_SPARE):
                 return self._insert(connection, account_id, STEP)
@@ -216,7 +217,7 @@ class Ledger:
             raise
 
     def _settle_waiting(self) -> None:
-        """Settle what a full disk has kept from it. Raises DiskFull when it still does."""
+        """Settle what a full disk has kept from it, unless it still does."""
         while self._waiting:
             try:
                 leases, change = self._waiting.popleft()
@@ -226,6 +227,8 @@ class Ledger:
                 self.settle(leases, change)
             except LeaseLost:
                 pass  # whoever ended it has the home counted
+            except DiskFull:
+                return
 
     def _settle(self, leases: Sequence[Lease], change: int) -> list[bytes]:
         lost = False
@@ -280,12 +283,12 @@ class Ledger:
             settled = True
             try:
                 self.settle([held], -freed)
-                self._settle_waiting()
             except DiskFull:
                 pass  # it is removed all the same, and settled later
             except LeaseLost:
                 if held.id:
                     raise
+            self._settle_waiting()
 
         try:
             yield settle
