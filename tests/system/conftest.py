@@ -110,7 +110,7 @@ def any_user(request, shared_server, shared_plain_server, programs):
 
 
 @pytest.fixture
-def plain_user(shared_plain_server, programs):
+def user_without_tls(shared_plain_server, programs):
     """Somebody new, on a server without TLS."""
     return add_account(shared_plain_server, programs, f"user{next(_numbers)}")
 

@@ -366,8 +366,8 @@ def test_a_file_that_rotted_on_the_server_is_not_handed_out(user, tmp_path, size
 
 @pytest.mark.parametrize("size", [1000, MIB, 6 * MIB])
 @pytest.mark.parametrize("verb", ["put", "get"])
-def test_a_byte_that_changed_on_the_way_is_noticed(plain_user, tmp_path, verb, size):
-    user = plain_user
+def test_a_byte_that_changed_on_the_way_is_noticed(user_without_tls, tmp_path, verb, size):
+    user = user_without_tls
     (tmp_path / "source").write_bytes(os.urandom(size))
     (tmp_path / "target").write_bytes(b"old")
     user.run("put", tmp_path / "source", "/there")
@@ -670,10 +670,10 @@ def test_settings_that_cannot_be_written(user):
     told(user.run("ls", status=1))
 
 
-def test_settings_are_not_needed_without_tls(plain_user):
-    (plain_user.home / "config").write_bytes(b"a file where a directory belongs")
+def test_settings_are_not_needed_without_tls(user_without_tls):
+    (user_without_tls.home / "config").write_bytes(b"a file where a directory belongs")
 
-    plain_user.run("ls")
+    user_without_tls.run("ls")
 
 
 def test_a_full_house_of_errors_leaves_the_server_well(start_server):
