@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -283,13 +284,14 @@ class Comparison:
         """Look at what is here, taking from ``theirs`` what is there as well."""
         rules = here.filter if here.filter.active else None
         by_time = not self._options.checksum
+        encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
         unchanged = 0
         seen = False
         with os.scandir(fd) as found:
             for number, item in enumerate(found):
                 if not number & (_POLL_EVERY - 1):
                     self._poll()
-                name = os.fsencode(item.name)
+                name = item.name.encode(encoding, errors)
                 there = theirs.pop(name, None)
                 try:
                     info = item.stat(follow_symlinks=False)
@@ -787,7 +789,12 @@ def _local_entry(fd: int, name: bytes, info: os.stat_result) -> Entry:
     kind = cast(FileType, beneath.entry_type(info.st_mode))
     target = os.readlink(name, dir_fd=fd) if kind == "link" else None
     mode = stat.S_IMODE(info.st_mode)
-    return Entry(name, kind, info.st_size, mode, info.st_mtime_ns, target)
+    return Entry(name, kind, info.st_size, mode, told_time(info), target)
+
+
+def told_time(info: os.stat_result) -> int:
+    """An mtime, or the nearest that a message can carry: some file systems go beyond 2262."""
+    return min(max(info.st_mtime_ns, -(2**63)), 2**63 - 1)
 
 
 def _is_partial(local: Entry) -> bool:

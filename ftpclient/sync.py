@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ftpclient.comparing import Comparison
+from ftpclient.comparing import Comparison, told_time
 from ftpclient.connection import Connection
 from ftpclient.filters import Filter, option_rules
 from ftpclient.local import LocalTree
@@ -350,4 +350,4 @@ class _Relay(Listener):
 
 def _root_entry(tree: LocalTree) -> Entry:
     info = os.fstat(tree.directory(()))
-    return Entry(b"", "dir", info.st_size, stat.S_IMODE(info.st_mode), info.st_mtime_ns)
+    return Entry(b"", "dir", info.st_size, stat.S_IMODE(info.st_mode), told_time(info))

@@ -998,6 +998,23 @@ def test_a_local_directory_with_the_reserved_name_can_be_deleted(down):
     down.check(delete=True)
 
 
+def test_times_beyond_what_can_be_told(mirror):
+    late = 2**63 + 10**9
+    write(mirror.source / "late")
+    (mirror.source / "d").mkdir()
+    os.utime(mirror.source / "d", ns=(late, late))
+    os.utime(mirror.source / "late", ns=(late, late))
+    if (mirror.source / "late").stat().st_mtime_ns != late:
+        pytest.skip("this file system has no such times")
+
+    summary = mirror.sync()
+
+    assert summary.failed == (1 if mirror.upload else 0)
+    assert (mirror.target / "d").stat().st_mtime_ns == 2**63 - 1
+    if mirror.upload:
+        assert mirror.told.errors == [("failed", "failed", "late")]
+
+
 def test_deep_trees(mirror):
     deep = mirror.source
     for _ in range(200):
