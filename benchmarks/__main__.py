@@ -38,6 +38,7 @@ def options() -> argparse.ArgumentParser:
     add("--files", type=int, metavar="N", help="small files (10000)")
     add("--sync-files", type=int, metavar="N", help="files of the second sync (100000)")
     add("--dir", type=Path, metavar="DIR", help="where the data goes: a tmpfs (/dev/shm)")
+    add("--calm", type=float, default=0.0, metavar="SECONDS", help="wait so long for quiet moments")
     add("--json", type=Path, metavar="FILE", help="write every round's figures there too")
     add("--update", type=Path, metavar="FILE", help="replace the figures of docs/benchmarks.md")
     return parser
@@ -95,7 +96,7 @@ def run(given: argparse.Namespace, names: list[str]) -> int:
         only_ours = bool(given.profile) or not any(name.startswith("sync") for name in names)
         needed = dataclasses.replace(scale, sync_files=0) if only_ours else scale
         workloads.warm(place, needed.stored)
-        with closing(suite.Bench(place, scale, families_of(given))) as bench:
+        with closing(suite.Bench(place, scale, families_of(given), given.calm)) as bench:
             if given.profile:
                 print(profiles.profile(bench, given.profile, given.profiler))
                 return 0

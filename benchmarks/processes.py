@@ -23,6 +23,9 @@ TICK = 1 / os.sysconf("SC_CLK_TCK")
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 _SETTLE_SECONDS = 3.0
+CALM_SECONDS = 0.4
+CALM_SHARE = 0.15
+"""Of one core: what others may use in CALM_SECONDS for the machine to be calm."""
 
 
 class Unavailable(Exception):
@@ -76,6 +79,31 @@ def tree(root: int) -> list[Stat]:
     for stat in found:
         found += children.get(stat.pid, [])
     return found
+
+
+def parse_busy(text: str) -> float:
+    """Seconds of CPU that all cores have spent so far other than idle, out of /proc/stat.
+
+    What a hypervisor took away counts too: it is just as little ours.
+    """
+    values = [int(value) for value in text.splitlines()[0].split()[1:9]]
+    idle = values[3] + values[4]  # idle, iowait
+    return (sum(values) - idle) * TICK
+
+
+def busy() -> float:
+    """Seconds of CPU that the whole machine has spent so far."""
+    return parse_busy(Path("/proc/stat").read_text())
+
+
+def wait_for_calm(patience: float) -> None:
+    """Until the machine has nearly nothing else to do, or ``patience`` seconds have passed."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        before = busy()
+        time.sleep(CALM_SECONDS)
+        if busy() - before < CALM_SHARE * CALM_SECONDS:
+            return
 
 
 @dataclass(frozen=True)

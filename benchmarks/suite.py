@@ -33,7 +33,7 @@ from benchmarks.measure import (
 )
 from benchmarks.peers import FACTORIES, Peer
 from benchmarks.peers.ours import Ours, has_command, program
-from benchmarks.processes import Unavailable, clean_environment
+from benchmarks.processes import Unavailable, busy, clean_environment, wait_for_calm
 from benchmarks.workloads import GiB, Scale, Source
 
 PATIENCE = 180.0
@@ -58,6 +58,7 @@ SECONDS = Column("seconds", "seconds", 3)
 PEAKS = (
     Column("client_peak", "our client's peak MiB", 0),
     Column("server_peak", "our server's peak MiB", 0),
+    Column("others", "others' cores"),
 )
 PER_GIB = (
     SECONDS,
@@ -81,11 +82,13 @@ class Bench:
 
     Attributes:
         families: Which peers may take part.
+        calm: Seconds to wait at most before a round for the machine to have nothing else to do.
     """
 
     place: Path
     scale: Scale
     families: frozenset[str]
+    calm: float = 0.0
     peers: dict[str, Peer] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     versions: list[str] = field(default_factory=list)
@@ -198,10 +201,13 @@ class Bench:
 def timed(bench: Bench, peer: Peer, command: Command, gib: float = 1.0) -> Figures:
     """Run a peer's command; its figures, CPU seconds for each of ``gib``."""
     peer.server.reset_peak()
-    before = peer.server.cpu()
+    wait_for_calm(bench.calm)
+    before, others = peer.server.cpu(), busy()
     ran = run(command, bench.log(peer), PATIENCE)
+    others = busy() - others
     served = peer.server.cpu() - before
     figures = {
+        "others": max(0.0, others - ran.cpu - served) / ran.seconds,
         "seconds": ran.seconds,
         "client_cpu": ran.cpu / gib,
         "server_cpu": served / gib,
@@ -436,6 +442,7 @@ def _log_in_entry(bench: Bench, peer: Peer, name: str, spec: dict[str, object]) 
     command = _helper("log-ins", bench.scale.login_seconds, spec)
 
     def attempt() -> Figures:
+        wait_for_calm(bench.calm)
         run(command, bench.log(peer), PATIENCE)
         return {"rate": float(bench.log(peer).read_text())}
 
@@ -469,6 +476,7 @@ def _first_byte_attempt(bench: Bench, peer: Peer, source: Source) -> Callable[[]
     result = bench.result("first")
 
     def attempt() -> Figures:
+        wait_for_calm(bench.calm)
         with open(bench.log(peer), "wb") as log:
             began = time.perf_counter()
             client = start(command, stdout=subprocess.PIPE, stderr=log)
@@ -493,7 +501,7 @@ def _first_byte_attempt(bench: Bench, peer: Peer, source: Source) -> Callable[[]
 def delayed(bench: Bench, name: str, up: bool) -> Table:
     scale = bench.scale
     title = f"{scale.delayed_files:,} small files over a link of {DELAY * 1000:.0f} ms each way, "
-    table = Table(name, title + ("up" if up else "down"), (SECONDS, *IN_ALL[1:4]))
+    table = Table(name, title + ("up" if up else "down"), (SECONDS, *IN_ALL[1:4], IN_ALL[-1]))
     transfer = Transfer(bench.delayed, up, IN_ALL)
     entries, links, started = [], [], []
     try:
@@ -536,6 +544,7 @@ def _start_entry(
     bench: Bench, name: str, argv: list[str], *, ours: bool = False, limit: bool = False
 ) -> Entry:
     def attempt() -> Figures:
+        wait_for_calm(bench.calm)
         ran = run(Command(argv), bench.place / "start-up.log", PATIENCE)
         return {"cpu": ran.cpu * 1000, "wall": ran.seconds * 1000}
 

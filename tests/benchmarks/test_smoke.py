@@ -17,7 +17,7 @@ import pytest
 
 from benchmarks import delay, profiles, report, suite, workloads
 from benchmarks.measure import Column, Command, Entry, Failed, Row, Table, interleave, run
-from benchmarks.processes import Server, Unavailable, parse_kilobytes, parse_stat, tree
+from benchmarks.processes import Server, Unavailable, parse_busy, parse_kilobytes, parse_stat, tree
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -41,6 +41,11 @@ def test_stat_is_read_whatever_the_program_is_called(name):
 def test_kilobytes():
     assert parse_kilobytes("Name:\tx\nPss:  12 kB\nPss_Dirty: 3 kB\n", "Pss") == 12 * 1024
     assert parse_kilobytes("", "Pss") == 0
+
+
+def test_busy_cores():
+    text = "cpu  100 10 40 9000 50 3 2 5 77 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n"
+    assert parse_busy(text) == pytest.approx(160 / os.sysconf("SC_CLK_TCK"))
 
 
 @pytest.mark.parametrize(
