@@ -28,10 +28,11 @@ class Spool(Generic[_Item]):
 
     Args:
         kind: The type of what is kept, for decoding.
+        in_memory: Bytes from which on it is kept on disk.
     """
 
-    def __init__(self, kind: type[_Item]) -> None:
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)
+    def __init__(self, kind: type[_Item], *, in_memory: int = _IN_MEMORY) -> None:
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=in_memory)
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(kind).decode
 
@@ -80,7 +81,7 @@ def sort(
 
 
 def _stored(run: list[Entry]) -> Spool[list[Entry]]:
-    spool = Spool(list[Entry])
+    spool = Spool(list[Entry], in_memory=1)  # one of many
     for at in range(0, len(run), _CHUNK):
         spool.add(run[at : at + _CHUNK])
     return spool
