@@ -570,7 +570,10 @@ class Client:
                     download.end(path, local, 0, error=error)
                     continue
                 name = b"" if path in contents else paths.name_of(path)
-                download.add(path, entry, os.path.join(local, name) if into and name else local)
+                if into and name:
+                    download.add(path, entry, os.path.join(local, name), follow=False)
+                else:
+                    download.add(path, entry, local)
 
         run = runs.Run(self, download, add_all, note)
         if recursive and len(found) == 1:

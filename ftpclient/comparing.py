@@ -303,7 +303,6 @@ class Comparison:
                 mode = info.st_mode
                 if rules is not None and rules.excludes(name, is_directory=stat.S_ISDIR(mode)):
                     continue
-                seen = seen or self._upload or there is not None
                 if (
                     there is not None
                     and by_time
@@ -314,6 +313,7 @@ class Comparison:
                 ):
                     unchanged += 1
                     continue
+                seen = seen or self._upload or there is not None
                 if name in problems:
                     continue
                 local = _local_entry(fd, name, info)
@@ -324,7 +324,7 @@ class Comparison:
                 else:
                     self._only_here(here, local, None)
         self.plan.unchanged += unchanged
-        if seen:
+        if seen or unchanged:
             self.plan.source_is_empty = False
 
     def _meet(self, here: _Directory, local: Entry, there: Entry) -> None:

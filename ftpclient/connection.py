@@ -9,11 +9,12 @@ deadlock. Replies come in the order of the requests; each `Call` takes its own.
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import ssl
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from random import random
 from typing import NoReturn
 
@@ -44,6 +45,8 @@ DATA_SIZE = 512 * 1024
 """Bytes of a DATA frame that this client sends."""
 _CANCEL_SECONDS = 5.0
 _FIRST_TRIES = 5
+_FRAMES_AT_ONCE = 64
+"""Frames handed out before whoever waits has a look: a fast server fills no memory."""
 
 
 class Call:
@@ -64,6 +67,9 @@ class Call:
     def __init__(self) -> None:
         self.request_id = 0
         self.cost = 0
+        self.answers: tuple[type[messages.Message], ...] = ()
+        self.endings: tuple[type[messages.Message], ...] = ()
+        """What may come for it."""
         self.reply: Reply | None = None
         self.ending: Ending | None = None
         self.error: FtpError | None = None
@@ -73,8 +79,15 @@ class Call:
         """Take a REPLY; True when nothing more comes."""
         return not self.streams
 
+    def on_frame(self, size: int) -> None:
+        """A DATA frame of ``size`` bytes begins. Raises BadMessage when none may come."""
+        raise BadMessage("the server sent bytes that nobody asked for")
+
     def on_data(self, data: memoryview) -> None:
         """Take bytes of a DATA payload; the view is good until this returns."""
+
+    def on_ending(self) -> None:
+        """The END has come. Raises BadMessage when that can't be."""
 
     def on_notice(self, notice: messages.Notice) -> None:
         """Take word of progress."""
@@ -123,6 +136,8 @@ class Connection:
         self._last_id = 0
         self._header: Header | None = None
         self._exactly = False
+        self._until = math.inf
+        """When to stop taking what comes, on ``time.monotonic()``."""
         self._going_down: str | None = None
         self.broken = False
         self._open(plaintext)
@@ -147,10 +162,10 @@ class Connection:
         elif self._like is not None and self._like._context is not None:
             self._start(self._like._context)  # it decided whom to trust
             if self._context_is_pinned:
-                self._known_hosts.check(endpoint, self._fingerprint())
+                self._check_pin()
         elif self._known_hosts.get(endpoint) is not None:
             self._start(_pinned_context())
-            self._known_hosts.check(endpoint, self._fingerprint())
+            self._check_pin()
         else:
             try:
                 self._start(ssl.create_default_context())
@@ -208,6 +223,13 @@ class Connection:
             self.channel.abort()
             raise
 
+    def _check_pin(self) -> None:
+        try:
+            self._known_hosts.check(self.address.endpoint, self._fingerprint())
+        except FtpError:
+            self.channel.abort()
+            raise
+
     @property
     def _context_is_pinned(self) -> bool:
         return self._context is not None and self._context.verify_mode == ssl.CERT_NONE
@@ -262,9 +284,10 @@ class Connection:
         return reply.user
 
     def close(self) -> None:
-        """Close the connection. Can be called twice."""
+        """Close the connection; what is unanswered fails. Can be called twice."""
         self.broken = True
         self.channel.close()
+        self._fail_all(Cancelled("the transfer was given up"))
 
     # asking ------------------------------------------------------------------------------
 
@@ -299,6 +322,7 @@ class Connection:
             self.pump()
         self._last_id = self._last_id % 0xFFFFFFFF + 1
         call.request_id = self._last_id
+        call.answers, call.endings = messages.ANSWERS[type(request)]
         call.cost = cost
         self._unanswered += cost
         self._calls[call.request_id] = call
@@ -376,9 +400,10 @@ class Connection:
                 as long as a server may be silent.
         """
         self._check()
+        flushed = self._flush()  # first: a fast server may never leave a moment for it
         if self._take_input():
             return
-        self._wait(write=not self._flush(), deadline=deadline)
+        self._wait(write=not flushed, deadline=deadline)
 
     def poll(self) -> None:
         """Take what has come, without waiting. Raises Interrupted."""
@@ -405,6 +430,7 @@ class Connection:
         try:
             return self.channel.try_flush()
         except ConnectionLost as error:
+            self._take_input()  # the server's last words may tell why
             self._lost(error)
 
     def _wait(self, *, write: bool = False, deadline: float | None = None) -> None:
@@ -419,21 +445,21 @@ class Connection:
             self._take_input()
 
     def _take_input(self) -> bool:
-        """Hand out everything that has come; False when nothing had."""
-        took = False
+        """Hand out what has come, but not all of an endless stream; False when nothing had."""
+        took = 0
         try:
-            while self._take_frame():
-                took = True
+            while time.monotonic() < self._until and self._take_frame():
                 self._check()  # a fast server may never let this loop end
+                took += 1
+                if took >= _FRAMES_AT_ONCE:
+                    break
         except ConnectionLost as error:
             # an end that follows the last answer is no failure: whoever asks next hears of it
             if self._calls or not took:
                 self._lost(error)
-        except ProtocolError:
-            self.broken = True
-            self.channel.abort()
-            raise
-        return took
+        except ProtocolError as error:
+            self._end_with(error)
+        return bool(took)
 
     def _take_frame(self) -> bool:
         """Go on with the current frame, or the next; False when more has to come first."""
@@ -445,6 +471,8 @@ class Connection:
                 limit = HEADER_SIZE - reader.buffered if self._exactly else None
                 return channel.fill(reader, limit)
             self._header = header
+            if header.kind == Kind.DATA:
+                self._call_of(header).on_frame(header.size)
         if header.kind == Kind.DATA:
             if not self._take_data(header):
                 return False
@@ -460,9 +488,7 @@ class Connection:
         return True
 
     def _take_data(self, header: Header) -> bool:
-        call = self._calls.get(header.request_id)
-        if call is None:
-            raise BadMessage("the server sent bytes that nobody asked for")
+        call = self._call_of(header)
         reader = self.reader
         if call.sink is not None:
             # what comes after the next header belongs to the sink as well
@@ -476,27 +502,36 @@ class Connection:
                 return False
         return True
 
+    def _call_of(self, header: Header) -> Call:
+        call = self._calls.get(header.request_id)
+        if call is None:
+            raise BadMessage("the server answered what nobody asked")
+        return call
+
     def _dispatch(self, header: Header, payload: memoryview) -> None:
         kind = header.kind
-        call = self._calls.get(header.request_id)
         if kind == Kind.NOTICE:
             notice = messages.decode_notice(payload)
+            call = self._calls.get(header.request_id)
             if isinstance(notice, messages.GoingDown):
                 self._going_down = notice.message
             elif call is not None and notice is not None:
                 call.on_notice(notice)
             return
         if kind == Kind.ERROR and header.request_id == 0:
-            self.broken = True
-            raise messages.decode_failed(payload).to_error()
-        if call is None:
-            raise BadMessage("the server answered what nobody asked")
+            self._end_with(messages.decode_failed(payload).to_error())
+        call = self._call_of(header)
         if kind == Kind.REPLY:
             call.reply = messages.decode_reply(payload)
+            if not isinstance(call.reply, call.answers):
+                raise BadMessage(f"the server answered with {type(call.reply).__name__}")
             if not call.on_reply(call.reply):
                 return
         elif kind == Kind.END:
             call.ending = messages.decode_ending(payload)
+            if not isinstance(call.ending, call.endings):
+                raise BadMessage(f"the server ended with {type(call.ending).__name__}")
+            call.on_ending()
         elif kind == Kind.ERROR:
             call.error = messages.decode_failed(payload).to_error()
         else:
@@ -512,16 +547,23 @@ class Connection:
 
     def _lost(self, error: ConnectionLost) -> NoReturn:
         """The connection is gone: every call fails, and so does who waits."""
+        reason = self._going_down or str(error)
+        self._end_with(ConnectionLost(f"{self.address.endpoint}: {reason}"))
+
+    def _end_with(self, error: FtpError) -> NoReturn:
+        """Nothing more can come: every call fails with the error, and so does who waits."""
         self.broken = True
         self.channel.abort()
-        reason = self._going_down or str(error)
-        lost = ConnectionLost(f"{self.address.endpoint}: {reason}")
+        self._fail_all(error)
+        raise error from None
+
+    def _fail_all(self, error: FtpError) -> None:
         calls, self._calls = self._calls, {}
-        for call in calls.values():
-            call.error = lost
-            call.done = True
-            call.on_done()
-        raise lost from None
+        with ExitStack() as stack:  # each of them, whatever others do: they hold descriptors
+            for call in reversed(calls.values()):
+                call.error = error
+                call.done = True
+                stack.callback(call.on_done)
 
     @property
     def unanswered(self) -> int:
@@ -543,15 +585,19 @@ class Connection:
             self._rearm()
             return
         self._rearm()
+        pace, self.channel.pace = self.channel.pace, None  # what is on its way comes in any case
+        self._until = deadline = time.monotonic() + _CANCEL_SECONDS
         try:
             # the newest first: the end of an upload that is under way must come before anything
             for call in reversed(list(self._calls.values())):
                 self.send_cancel(call)
-            deadline = time.monotonic() + _CANCEL_SECONDS
             while self._calls and time.monotonic() < deadline:
                 self.pump(deadline)
         except FtpError:
             pass  # interrupted again, or lost: the connection is given up below
+        finally:
+            self.channel.pace = pace
+            self._until = math.inf
         if self._calls:
             self.give_up()
 
@@ -559,11 +605,7 @@ class Connection:
         """Close the connection; what is unanswered fails."""
         self.broken = True
         self.channel.abort()
-        calls, self._calls = self._calls, {}
-        for call in calls.values():  # they hold descriptors and partial files
-            call.error = Cancelled("the transfer was given up")
-            call.done = True
-            call.on_done()
+        self._fail_all(Cancelled("the transfer was given up"))
 
     def _rearm(self) -> None:
         if self._interrupt is not None:

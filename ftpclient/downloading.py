@@ -61,6 +61,7 @@ class GetCall(Call):
     """A file on its way from the server, into whatever ``open_target`` gives."""
 
     streams = True
+    asked_offset = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,16 +70,28 @@ class GetCall(Call):
         self._small = bytearray()
 
     def on_reply(self, reply: Reply) -> bool:
-        if isinstance(reply, Sending):
-            self.info = reply
-            try:
-                self.begin(reply)
-            except (OSError, CommandError) as error:
-                self.fail(error)
+        assert isinstance(reply, Sending)
+        if self.info is not None:
+            raise BadMessage("the server began a file twice")
+        if reply.offset not in (0, self.asked_offset) or reply.offset > reply.size:
+            raise BadMessage("the server began in the wrong place")
+        self.info = reply
+        try:
+            self.begin(reply)
+        except (OSError, CommandError) as error:
+            self.fail(error)
         return False
 
+    def on_frame(self, size: int) -> None:
+        self.received += size
+        if self.info is None or self.info.offset + self.received > self.info.size:
+            raise BadMessage("the server sent more bytes than it had announced")
+
+    def on_ending(self) -> None:
+        if self.info is None:
+            raise BadMessage("the server ended a file that it had not begun")
+
     def on_data(self, data: memoryview) -> None:
-        self.received += len(data)
         self._small += data
 
     def begin(self, info: Sending) -> None:
@@ -119,7 +132,7 @@ class _Download(GetCall):
             if PartialFile.has_part(self._tree, self._parts):
                 self._open(resume=True)
             if self._partial is not None and 0 < self._partial.offset <= entry.size:
-                self._offset = self._partial.offset
+                self._offset = self.asked_offset = self._partial.offset
                 try:
                     self._transfer.hash_into(self._hasher, self._partial.fd, self._offset)
                 except BaseException:
@@ -142,8 +155,6 @@ class _Download(GetCall):
             self._open()
         assert self._partial is not None
         if info.offset != self._offset:
-            if info.offset:
-                raise CommandError("the server began in the wrong place")
             self._offset, self._hasher = 0, digests.new()
         self._partial.start_at(self._offset)
         self._transfer.advanced(self._offset)
@@ -293,6 +304,7 @@ class Download(Transfer):
         super().__init__(connection, options, listener, chief)
         self._own_trees: dict[bytes, LocalTree] = {}
         """Of a worker: handles are not shared between threads."""
+        self._follow_target = True
 
     def helper(self, connection: Connection) -> Download:
         """A transfer that works for this one, on a connection of its own."""
@@ -307,18 +319,24 @@ class Download(Transfer):
         self, top: bytes, source: RemotePath, entry: Entry, shown: bytes, parts: tuple[bytes, ...]
     ) -> None:
         """Get one file that the chief has met."""
-        assert self._chief is not None
+        assert isinstance(self._chief, Download)
         self._chief.go_on()
         tree = self._own_trees.get(top)
         try:
             if tree is None:
-                tree = self._own_trees[top] = LocalTree(top)
+                follow = self._chief._follow_target
+                tree = self._own_trees[top] = LocalTree(top, follow=follow)
             self._add_one(source, entry, shown, tree, parts, None)
         except (OSError, CommandError) as error:
             self._failed(source, shown, error)
 
-    def add(self, source: RemotePath, entry: Entry, target: bytes) -> None:
-        """Get a remote file, link or directory to exactly the local path ``target``."""
+    def add(self, source: RemotePath, entry: Entry, target: bytes, *, follow: bool = True) -> None:
+        """Get a remote file, link or directory to exactly the local path ``target``.
+
+        Args:
+            follow: Whether the target may be a link to the directory that is meant.
+        """
+        self._follow_target = follow
         parent, name = os.path.split(target.rstrip(b"/"))
         try:
             if entry.type == "dir":
@@ -364,7 +382,7 @@ class Download(Transfer):
                 os.mkdir(target, 0o700)
             except FileExistsError:
                 pass
-            self._tree = LocalTree(target)
+            self._tree = LocalTree(target, follow=self._follow_target)
             try:
                 late = self._get_all(source, target, root, listing)
                 self.connection.wait_for_all()
@@ -465,7 +483,8 @@ class Download(Transfer):
                 if there.st_mtime_ns >= entry.mtime_ns:
                     raise NotNewer(f"{paths.show(shown)}: is as new")
         if entry.type == "link":
-            assert entry.target is not None
+            if entry.target is None or b"\0" in entry.target:
+                raise BadMessage("the server sent an unusable link")
             replace = self.options.overwrite != "never"
             tree.make_link(parts, entry.target, entry.mtime_ns, replace=replace)
             self.end(source, shown, 0)
@@ -547,7 +566,6 @@ class StreamCall(GetCall):
         self._fd = fd
 
     def on_data(self, data: memoryview) -> None:
-        self.received += len(data)
         if self.failure is not None:
             return
         self.digest.update(data)

@@ -15,9 +15,6 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pathspec import GitIgnoreSpec
-from pathspec.pattern import RegexPattern
-
 from ftpwire import paths
 
 IGNORE_FILE = b".ftpignore"
@@ -87,6 +84,10 @@ def _rule(line: str) -> _Rule | None:
     bare = text.rstrip("/")
     if not bare or text.startswith("#"):
         return None
+    # imported here: most syncs leave nothing out
+    from pathspec import GitIgnoreSpec
+    from pathspec.pattern import RegexPattern
+
     # what git reads as well, and pathspec doesn't: [[:alpha:]], and more than two stars
     readable = _CLASS.sub(lambda match: _CLASSES.get(match[1], match[0]), bare)
     readable = _STARS.sub("**", readable)

@@ -11,11 +11,32 @@ from collections import deque
 from collections.abc import Iterator
 
 from ftpclient.connection import Call, Connection
+from ftpclient.local import checked_parts
 from ftpclient.spill import Spool
+from ftpwire import paths
+from ftpwire.errors import BadMessage
 from ftpwire.messages import Entry, List, Page, Problem, Reply
 
 _AHEAD = 64
 """Pages kept in memory before the rest goes to disk."""
+
+
+def checked_page(page: Page) -> Page:
+    """A page in which every name is one: none of them leads to another place.
+
+    Raises:
+        BadMessage: The server sent something else.
+    """
+    if page.directory:
+        checked_parts(page.directory)
+    for entry in page.entries:
+        name = entry.path
+        if not paths.is_name(name) and (name or page.directory):
+            checked_parts(name or b"..")
+            raise BadMessage(f"the server sent an unusable name: {paths.show(name)}")
+        if entry.type == "link" and (entry.target is None or b"\0" in entry.target):
+            raise BadMessage(f"the server sent an unusable link: {paths.show(name)}")
+    return page
 
 
 class Listing(Call):
@@ -37,6 +58,7 @@ class Listing(Call):
 
     def on_reply(self, reply: Reply) -> bool:
         if isinstance(reply, Page) and not self._closed:
+            checked_page(reply)
             if self._spilled is None and len(self._waiting) >= _AHEAD:
                 self._spilled = Spool(Page)
             if self._spilled is None:

@@ -57,10 +57,13 @@ class LocalTree:
 
     Args:
         directory: Exists; how it is reached is the user's own affair, links included.
+        follow: Whether it may itself be a link. Not where a server chose its name: an earlier
+            source may have made the link.
     """
 
-    def __init__(self, directory: bytes) -> None:
-        self._fd = os.open(directory, beneath.OPEN_DIRECTORY)
+    def __init__(self, directory: bytes, *, follow: bool = True) -> None:
+        flags = beneath.OPEN_DIRECTORY | (0 if follow else os.O_NOFOLLOW)
+        self._fd = os.open(directory if follow else directory.rstrip(b"/"), flags)
         self._tree = beneath.Tree(self._fd, follow=False)
         self._open: OrderedDict[Parts, int] = OrderedDict()
 

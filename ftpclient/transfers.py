@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from ftpclient.connection import Call, Connection
+from ftpclient.listing import checked_page
 from ftpclient.reporting import Listener, Result, Summary
 from ftpclient.spill import Spool
 from ftpwire import digests
@@ -290,7 +291,7 @@ class _ListCall(Call):
 
     def on_reply(self, reply: Reply) -> bool:
         if isinstance(reply, Page):
-            self._take(reply)
+            self._take(checked_page(reply))
         return False
 
 

@@ -26,6 +26,7 @@ from ftpclient.transfers import (
 )
 from ftpwire import beneath, digests, paths
 from ftpwire.errors import (
+    BadMessage,
     CommandError,
     ConnectionLost,
     FtpError,
@@ -87,11 +88,15 @@ class _PutCall(Call):
         self.ready: Ready | None = None
         self.failure: FtpError | None = None
         """Why this side gave it up."""
+        self.asks = False
+        """Whether a `Ready` is waited for."""
         self.superseded = False
         """Another call has taken over the file: this one's end is nobody's business."""
 
     def on_reply(self, reply: Reply) -> bool:
         if isinstance(reply, Ready):
+            if self.ready is not None or not self.asks:
+                raise BadMessage("the server is ready for what nobody asked")
             self.ready = reply
             return False
         return True
@@ -227,6 +232,8 @@ class Upload(Transfer):
         if not self.options.recursive:
             raise IsADirectory(f"{paths.show(source)}: a directory (use -r)")
         identity = (info.st_dev, info.st_ino)
+        if len(above) > paths.MAX_DEPTH:  # no server takes what is deeper, nor Python's stack
+            raise InvalidPath(f"{paths.show(source)}: more than {paths.MAX_DEPTH} directories deep")
         if identity in above:
             raise CommandError(f"{paths.show(source)}: the link leads into its own parents")
         mode = stat.S_IMODE(info.st_mode) & 0o777
@@ -329,12 +336,15 @@ class Upload(Transfer):
         ask = info.st_size > RESUME_FROM
         call = _PutCall(self, source, target)
         call.size = info.st_size
+        call.asks = ask
         self.connection.submit(call, self._request(target, info, ask=ask, resume=resume))
         if ask and not self._is_ready(call):
             return
         self.started(source, info.st_size)
         hasher = digests.new()
         offset = call.ready.offset if call.ready is not None else 0
+        if offset and not resume:
+            raise BadMessage("the server goes on with what it was to forget")
         try:
             if offset and not self._agrees(call, fd, hasher):
                 self._supersede(call)
@@ -399,6 +409,7 @@ class Upload(Transfer):
         """Send what can be read from a pipe or terminal until its end."""
         call = _PutCall(self, b"-", target)
         request = Put(target, None, overwrite=self.options.overwrite, ask=True)
+        call.asks = True
         self.connection.submit(call, request)
         if not self._is_ready(call):
             return

@@ -254,10 +254,10 @@ class Get(Message, frozen=True, tag="get"):
 class Sending(Message, frozen=True, tag="sending"):
     """DATA frames follow, from ``offset`` on; ``size`` is the whole file's."""
 
-    size: int
+    size: Size
     mode: int
     mtime_ns: int
-    offset: int = 0
+    offset: Size = 0
 
 
 class Sent(Message, frozen=True, tag="sent"):
@@ -314,8 +314,8 @@ class Ready(Message, frozen=True, tag="ready"):
             changed: CANCEL, and `Put` again with ``resume`` false.
     """
 
-    offset: int = 0
-    digest: bytes | None = None
+    offset: Size = 0
+    digest: Digest | None = None
 
 
 class Stored(Message, frozen=True, tag="stored"):
@@ -513,6 +513,27 @@ Request = (
 Reply = LoggedIn | Found | Page | Hashed | Room | Sending | Ready | Stored | Removed | Copied | Done
 Ending = Sent | Listed
 Notice = Progress | GoingDown
+
+_NOTHING: tuple[type[Message], ...] = ()
+ANSWERS: dict[type[Message], tuple[tuple[type[Message], ...], tuple[type[Message], ...]]] = {
+    Login: ((LoggedIn,), _NOTHING),
+    Stat: ((Found,), _NOTHING),
+    List: ((Page,), (Listed,)),
+    Hash: ((Hashed,), _NOTHING),
+    Space: ((Room,), _NOTHING),
+    WhoAmI: ((LoggedIn,), _NOTHING),
+    Get: ((Sending,), (Sent,)),
+    Put: ((Ready, Stored), _NOTHING),
+    MakeDir: ((Done,), _NOTHING),
+    MakeLink: ((Done,), _NOTHING),
+    SetAttributes: ((Done,), _NOTHING),
+    BeginTree: ((Done,), _NOTHING),
+    EndTree: ((Done,), _NOTHING),
+    Remove: ((Removed,), _NOTHING),
+    Move: ((Done,), _NOTHING),
+    Copy: ((Copied,), _NOTHING),
+}
+"""What may come back for each request: in REPLY frames, and in the END that closes a stream."""
 
 encode = msgspec.msgpack.Encoder().encode
 encode_into = msgspec.msgpack.Encoder().encode_into

@@ -230,11 +230,11 @@ def test_ctrl_c_stops_a_put_and_keeps_the_session(server, alice, terminal, big):
 
 def test_ctrl_c_stops_a_get_and_keeps_the_session(server, alice, terminal, roomy):
     with open(roomy / "source", "wb") as file:
-        file.truncate(GIB)
+        file.truncate(GIB // 16)
     (roomy / "big").write_text("as it was")
     alice.run("put", roomy / "source", "big")
     terminal.run(f"lcd {roomy}")
-    terminal.enter("get big")
+    terminal.enter("get --limit-rate 1MiB big")
     terminal.expect("B/s")
     terminal.keys(CTRL_C)
     *_, last = terminal.wait_for_prompt()
