@@ -1,0 +1,143 @@
+"""Memory is flat: in the size of a file, in the size of a directory, on both sides.
+
+What is compared is the most memory that a process ever had (VmHWM), after something small and
+after something large. For the client it is read by the client's process itself, at its end: the
+kernel's ru_maxrss of a child counts in what its parent had before exec.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.system import trees
+from tests.system.programs import clean_environment
+
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+
+MEASURED = """
+import sys
+from ftpclient.cli import main
+try:
+    main()
+finally:
+    with open("/proc/self/status") as status, open(sys.argv[0], "w") as told:
+        told.write(next(line for line in status if line.startswith("VmHWM")).split()[1])
+"""
+
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="this system doesn't tell peaks of memory"
+)
+
+
+def most_memory_of_server(server):
+    """The most bytes that the server's process ever had."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * KIB
+
+
+def most_memory_of(user, *arguments):
+    """Run one `ftp` command; the most bytes that its process ever had."""
+    told = user.home / "most-memory"
+    # the file to write to takes the place of the program's name, which nothing asks for
+    code = MEASURED.replace("sys.argv[0]", repr(str(told)))
+    words = [os.fspath(argument) for argument in arguments]
+    user.programs.run(
+        [sys.executable, "-c", code, *user.options, *words],
+        cwd=user.home,
+        env=clean_environment(
+            user.home, FTP_PASSWORD=user.password, FTP_SERVER=f"{user.name}@{user.server}"
+        ),
+    )
+    return int(told.read_text()) * KIB
+
+
+def sparse(path, size):
+    with open(path, "wb") as file:
+        file.truncate(size)
+        file.write(b"not only zeros")
+    return path
+
+
+SIZES = [
+    pytest.param(512 * MIB, id="512-MiB"),
+    pytest.param(4 * GIB, id="4-GiB", marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
+]
+
+
+@pytest.mark.parametrize("plaintext", [False, True], ids=["tls", "plain"])
+@pytest.mark.parametrize("size", SIZES)
+def test_flat_in_the_size_of_a_file(start_server, roomy, size, plaintext):
+    server = start_server(plaintext=plaintext)
+    alice = server.first_user()
+    small, large = sparse(roomy / "small", 8 * MIB), sparse(roomy / "large", size)
+    few = {
+        "put": most_memory_of(alice, "put", small, "/small"),
+        "get": most_memory_of(alice, "get", "/small", roomy / "small-back"),
+    }
+    few_on_server = most_memory_of_server(server)
+
+    many = {
+        "put": most_memory_of(alice, "put", large, "/large"),
+        "get": most_memory_of(alice, "get", "/large", roomy / "large-back"),
+    }
+    many_on_server = most_memory_of_server(server)
+
+    assert (roomy / "large-back").stat().st_size == size
+    for verb in ("put", "get"):
+        assert many[verb] - few[verb] < 8 * MIB, verb
+    assert many_on_server - few_on_server < 8 * MIB
+    assert max(*many.values(), many_on_server) < 200 * MIB
+    alice.run("rm", "/large")
+
+
+COUNTS = [
+    # a list of them all would take more than 12 and 60 MiB
+    pytest.param(20_000, 12 * MIB, id="20,000"),
+    pytest.param(
+        100_000, 24 * MIB, id="100,000", marks=[pytest.mark.long, pytest.mark.timeout(1200)]
+    ),
+]
+UNANSWERED = 8 * MIB
+"""What the most requests that may be unanswered take of a client's memory, whatever comes."""
+
+
+def make_directory(directory, count):
+    """Files with long names, all in one directory."""
+    directory.mkdir()
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        for number in range(count):
+            name = f"{number:06}-{'long name' * 22}"
+            os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=handle))
+    finally:
+        os.close(handle)
+    return directory
+
+
+@pytest.mark.parametrize(("count", "more"), COUNTS)
+def test_flat_in_the_size_of_a_directory(start_server, roomy, count, more):
+    server = start_server()
+    alice = server.first_user()
+    few_files = make_directory(roomy / "few", 200)
+    many_files = make_directory(roomy / "many", count)
+    few, many = {}, {}
+    for measured, source in ((few, few_files), (many, many_files)):
+        there = f"/{source.name}"
+        measured["put"] = most_memory_of(alice, "put", "-rq", source, there)
+        measured["ls"] = most_memory_of(alice, "ls", there)
+        measured["get"] = most_memory_of(alice, "get", "-rq", there, roomy / f"{source.name}-back")
+        measured["du"] = most_memory_of(alice, "du", there)
+        measured["server"] = most_memory_of_server(server)
+
+    assert len(os.listdir(roomy / "many-back")) == count
+    for what, most in many.items():
+        allowed = more + UNANSWERED if what in ("put", "get") else more
+        assert most - few[what] < allowed, (what, few, many)
+        assert most < 160 * MIB, what
+    trees.remove(roomy / "many-back")
+    alice.run("rm", "-r", "/many")
