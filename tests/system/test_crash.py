@@ -1,0 +1,225 @@
+"""Acknowledged is durable: crashes and power cuts at random moments, and what must survive them.
+
+ROUNDS says how many rounds each test runs; ``-m long`` has the long forms.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ftpserver import verify
+from tests.system.crash_support import (
+    MIB,
+    CannotMount,
+    Crash,
+    Disk,
+    LargeFiles,
+    Root,
+    SmallFiles,
+    Worker,
+)
+from tests.system.programs import program
+
+pytestmark = pytest.mark.long  # hundreds of crashes: before a release
+
+QUOTA = 300 * MIB
+DISK_SIZE = 400 * MIB
+NEW_LINE = "\n"
+WORKERS: tuple[tuple[type[Worker], ...], ...] = (
+    (SmallFiles, LargeFiles),  # whose syncs help each other out
+    (SmallFiles,),
+    (SmallFiles,),
+    (LargeFiles,),
+)
+
+
+def rounds(short: int, long: int) -> list[object]:
+    """How often, as parameters: for every day, and before a release."""
+    fixed = os.environ.get("ROUNDS")
+    return [
+        pytest.param(int(fixed or short), id="short", marks=pytest.mark.timeout(3600)),
+        pytest.param(
+            int(fixed or long), id="long", marks=[pytest.mark.long, pytest.mark.timeout(4 * 3600)]
+        ),
+    ]
+
+
+class Rounds:
+    """Crash after crash on one root, each in the middle of work, each compared afterwards.
+
+    Args:
+        crash: Ends the server, in whatever way.
+        revive: Makes the root usable again, before the next server starts on it.
+    """
+
+    def __init__(
+        self, root: Root, crash: Callable[[], None], revive: Callable[[], None], seed: int
+    ) -> None:
+        self.root = root
+        self._crash = crash
+        self._revive = revive
+        self._random = random.Random(seed)
+        self._count = 0
+
+    def run(self, place: Path) -> list[str]:
+        """One round; returns what was lost, or is wrong otherwise."""
+        self._count += 1
+        self.root.start()
+        if self._random.random() < 0.5:  # else there is work already while it recounts
+            self.root.wait_for_recount()
+            wrong = self.verified()
+            if wrong:
+                return wrong
+        crash = self._a_crash()
+        workers = [
+            worker(
+                self.root.port,
+                self.root.expected,
+                crash,
+                place / f"{worker.__name__}-{self._count}",
+                self._random.randrange(2**32),
+            )
+            for worker in self._random.choice(WORKERS)
+        ]
+        self._work(workers, crash)
+        self.root.kill()
+        self._revive()
+        return self.root.expected.compare(self.root.contents())
+
+    def _a_crash(self) -> Crash:
+        """After some time, or right after something: then luck has least time to save it."""
+        kind = self._random.choice(["time", "acknowledgement", "acknowledgement", "command"])
+        if kind == "time":
+            return Crash(self._crash, self._random.uniform(0.02, 0.6))
+        if kind == "acknowledgement":
+            return Crash(self._crash, 3.0, acknowledgements=int(2 ** self._random.uniform(0, 8)))
+        return Crash(self._crash, 3.0, commands=self._random.randrange(1, 10))
+
+    def _work(self, workers: list[Worker], crash: Crash) -> None:
+        for worker in workers:
+            worker.start()
+        crash.start()
+        crash.join()
+        self.root.kill()
+        for worker in workers:
+            worker.join()
+        for worker in workers:
+            if worker.failure is not None:
+                raise worker.failure
+            worker.sources.remove()
+
+    def verified(self) -> list[str]:
+        """What the administrators' verifier finds, with a server that is idle."""
+        return [str(finding) for finding in verify.check(self.root.path, read=True)]
+
+
+# SIGKILL -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rounds", rounds(20, 500))
+def test_killed_at_any_moment(programs, tmp_path, rounds):
+    """What the kernel has is not lost with the process: names, contents and books agree."""
+    root = Root(tmp_path / "root", QUOTA, programs, tmp_path)
+    root.make()
+    survived(Rounds(root, lambda: root.kill(), lambda: None, new_seed()), rounds, tmp_path)
+    assert "Traceback" not in root.log, root.log
+
+
+def new_seed() -> int:
+    return random.randrange(2**32)
+
+
+def survived(crashes: Rounds, rounds: int, place: Path) -> None:
+    """Nothing is lost in so many rounds, and the verifier agrees at the end."""
+    root = crashes.root
+    for number in range(rounds):
+        wrong = crashes.run(place)
+        assert not wrong, f"round {number}: {NEW_LINE.join(wrong)}\n{root.log[-3000:]}"
+    root.start()
+    root.wait_for_recount()
+    assert not crashes.verified()
+    root.stop()
+    checked = root.programs.run(
+        [*program("ftpd"), "check", "--read", "--strict", "--root", str(root.path)], cwd=place
+    )
+    assert checked.text.endswith("all is well\n")
+    assert root.expected.acknowledged > rounds
+
+
+# power cuts --------------------------------------------------------------------------------
+
+
+@contextmanager
+def plugged_in(place: Path) -> Iterator[Disk]:
+    """A disk of one's own; skips where there can't be one."""
+    disk = Disk(place, DISK_SIZE)
+    try:
+        try:
+            disk.make()
+        except CannotMount as why:
+            pytest.skip(str(why))
+        yield disk
+    finally:
+        disk.close()
+
+
+def with_a_disk(disk: Disk, root: Root) -> Rounds:
+    def cut() -> None:
+        disk.cut()
+        root.kill()
+
+    def revive() -> None:
+        disk.unmount()
+        disk.mount()
+
+    return Rounds(root, cut, revive, new_seed())
+
+
+@pytest.mark.parametrize("rounds", rounds(10, 200))
+def test_power_cut_at_any_moment(programs, tmp_path, rounds):
+    """What was acknowledged is on the disk: it survives without the kernel's memory."""
+    with plugged_in(tmp_path) as disk:
+        root = Root(disk.mount_point / "root", QUOTA, programs, tmp_path)
+        root.make()
+        survived(with_a_disk(disk, root), rounds, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variant", "options", "rounds"),
+    [
+        # bounds: ten times what was needed at most in 20 runs of each, see docs/durability.md
+        pytest.param("no-file-sync", (), 20, id="no-file-sync"),
+        pytest.param("no-file-fsync", (), 40, id="no-file-fsync"),
+        pytest.param("no-file-syncfs", (), 40, id="no-file-syncfs"),
+        pytest.param("no-directory-sync", (), 40, id="no-directory-sync"),
+        pytest.param("no-directory-fsync", (), 40, id="no-directory-fsync"),
+        pytest.param(
+            "no-directory-syncfs",
+            (),
+            400,
+            id="no-directory-syncfs",
+            marks=[pytest.mark.long, pytest.mark.timeout(3600)],
+        ),
+        pytest.param("as-is", ("--durability", "none"), 20, id="durability-none"),
+    ],
+)
+def test_a_power_cut_finds_out(programs, tmp_path, variant, options, rounds):
+    """The same rounds with a server that breaks the promise: they have to notice."""
+    with plugged_in(tmp_path) as disk:
+        root = Root(disk.mount_point / "root", QUOTA, programs, tmp_path, variant, options)
+        root.make()
+        crashes = with_a_disk(disk, root)
+        for number in range(1, rounds + 1):
+            wrong = crashes.run(tmp_path)
+            if wrong:
+                print(f"{variant} {options}: caught after {number} rounds: {wrong[0]}")
+                break
+        else:
+            pytest.fail(f"{rounds} power cuts did not notice {variant} {options}")
+        root.kill()

@@ -1,0 +1,72 @@
+"""Starts an `ftpd` that breaks one of its promises on purpose: ``weakened.py VARIANT ARGUMENTS…``.
+
+The crash tests have to catch each of these, or their zero losses would mean nothing. ``as-is``
+changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+
+from ftpserver.cli import main
+from ftpwire import beneath, paths
+
+_fsync = os.fsync
+_sync_file_system = beneath.sync_file_system
+
+
+def _is_directory(fd: int) -> bool:
+    return stat.S_ISDIR(os.fstat(fd).st_mode)
+
+
+def _is_staging(fd: int) -> bool:
+    """Whether the descriptor is what the server syncs files through, and not names."""
+    return os.path.basename(os.readlink(f"/proc/self/fd/{fd}")) == os.fsdecode(paths.STAGING)
+
+
+def _names_only(fd: int) -> None:
+    """Sync every directory of a home, and none of its files."""
+    for directory, _, _ in os.walk(f"/proc/self/fd/{fd}"):
+        opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            _fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def weaken(promises: set[str]) -> None:
+    """Leave out the syncs of files or directories, those one by one or those all together."""
+
+    def fsync(fd: int) -> None:
+        if ("directory-fsync" if _is_directory(fd) else "file-fsync") not in promises:
+            _fsync(fd)
+
+    def sync_file_system(fd: int) -> None:
+        if not _is_staging(fd):
+            if "directory-syncfs" in promises:
+                return
+            if "file-syncfs" in promises:  # it would save the files as well
+                _names_only(fd)
+                return
+        elif "file-syncfs" in promises:
+            return
+        _sync_file_system(fd)
+
+    os.fsync, beneath.sync_file_system = fsync, sync_file_system
+
+
+VARIANTS = {
+    "as-is": set(),
+    "no-file-sync": {"file-fsync", "file-syncfs"},
+    "no-file-fsync": {"file-fsync"},
+    "no-file-syncfs": {"file-syncfs"},
+    "no-directory-sync": {"directory-fsync", "directory-syncfs"},
+    "no-directory-fsync": {"directory-fsync"},
+    "no-directory-syncfs": {"directory-syncfs"},
+}
+
+if __name__ == "__main__":
+    weaken(VARIANTS[sys.argv.pop(1)])
+    main()
