@@ -16,7 +16,7 @@ DEFAULT_PORT = 1234
 ENVIRONMENT = "FTP_SERVER"
 
 _ADDRESS = re.compile(
-    r"(?:(?P<user>[^@\s]*)@)?(?:\[(?P<six>[^\]\s]+)\]|(?P<host>[^:\s\[\]/]+))(?::(?P<port>\d{1,5}))?"
+    r"(?:(?P<user>[^@\s]*)@)?(?:\[(?P<six>[^\]\s]+)\]|(?P<host>[^@:\s\[\]/]+))(?::(?P<port>[0-9]{1,5}))?"
 )
 
 

@@ -33,15 +33,18 @@ class KnownHosts:
 
     def get(self, endpoint: str) -> str | None:
         """The fingerprint pinned for ``HOST:PORT``."""
-        try:
-            lines = self.path.read_text("utf-8").splitlines()
-        except FileNotFoundError:
-            return None
-        for line in lines:
-            name, _, pin = line.strip().partition(" ")
+        for line in self._lines():
+            name, pin = _fields(line)
             if name == endpoint:
-                return pin.strip()
+                return pin
         return None
+
+    def _lines(self) -> list[str]:
+        try:
+            text = self.path.read_text("utf-8", errors="surrogateescape")
+        except FileNotFoundError:
+            return []
+        return text.removesuffix("\n").split("\n") if text else []
 
     def add(self, endpoint: str, fingerprint: str) -> None:
         """Pin a key, instead of any other for that endpoint."""
@@ -61,11 +64,7 @@ class KnownHosts:
         )
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)  # several clients may meet new servers at once
-            try:
-                lines = self.path.read_text("utf-8").splitlines(keepends=True)
-            except FileNotFoundError:
-                lines = []
-            kept = [old for old in lines if old.split(" ", 1)[0] != endpoint]
+            kept = [old + "\n" for old in self._lines() if _fields(old)[0] != endpoint]
             settings.write_private(self.path, "".join(kept) + line)
         finally:
             os.close(lock)
@@ -99,3 +98,9 @@ class KnownHosts:
                 "`ftpd fingerprint` prints there, and connect with --accept-new"
             )
         self.add(endpoint, fingerprint)
+
+
+def _fields(line: str) -> tuple[str, str]:
+    """Endpoint and pin of a line, also of one that somebody edited."""
+    name, _, pin = line.strip().partition(" ")
+    return name, pin.strip()
