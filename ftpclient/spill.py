@@ -6,6 +6,7 @@ Lives here: a queue of messages, and a sort, that both use a temporary file beyo
 from __future__ import annotations
 
 import heapq
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
@@ -39,6 +40,7 @@ class Spool(Generic[_Item]):
     def add(self, item: _Item) -> None:
         """Append one."""
         data = self._encode(item)
+        self._file.seek(0, os.SEEK_END)  # somebody may be reading
         self._file.write(len(data).to_bytes(4, "big") + data)
 
     def __iter__(self) -> Iterator[_Item]:
