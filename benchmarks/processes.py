@@ -141,6 +141,7 @@ def clean_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("FTP_", "FTPD_", "XDG_", "RSYNC_", "RCLONE_", "SSH_"))
+        and name != "PYTHONDONTWRITEBYTECODE"  # an installed program isn't compiled at each start
         and not name.lower().endswith("_proxy")
     }
     return kept | {"LC_ALL": "C.UTF-8"} | dict(more or {})

@@ -19,7 +19,7 @@ from ftpserver.staging import ResumableStaging
 from ftpwire import beneath, paths
 from ftpwire.digests import StoredDigest
 from ftpwire.errors import AlreadyExists, InvalidPath, IsADirectory, NotADirectory, NotNewer
-from ftpwire.messages import MakeDir, MakeLink, Overwrite, SetAttributes
+from ftpwire.messages import MakeDir, MakeLink, Overwrite, Remove, Removed, SetAttributes
 
 SYNC_EACH = 8
 """So many files or directories are synced one by one; from there on their file system is."""
@@ -244,6 +244,14 @@ class Commit:
         except BaseException:
             os.unlink(staged, dir_fd=self._home.staging_fd)
             raise
+
+    def remove(self, request: Remove) -> Removed:
+        """Remove a file or link. Raises IsADirectory."""
+        parts = target_of(request.path)
+        size = self._home.discard(self._directory(parts[:-1]), parts[-1])
+        self.change -= size
+        self._touched.add(parts[:-1])
+        return Removed(1, 0, size)
 
     def set_attributes(self, request: SetAttributes) -> None:
         parts = self._home.place_of(paths.split(request.path))

@@ -50,6 +50,7 @@ from ftpwire.messages import (
     MakeLink,
     Message,
     Put,
+    Remove,
     Sent,
     SetAttributes,
     Stored,
@@ -67,7 +68,7 @@ BATCH_BYTES = 64 * 1024 * 1024
 
 _STAGE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
-Change = MakeDir | MakeLink | SetAttributes
+Change = MakeDir | MakeLink | SetAttributes | Remove
 Outcome = tuple[int, Message]
 """A request's id, and the reply or `Failed` to send for it."""
 
@@ -277,8 +278,8 @@ class Uploads:
 
     def add_change(self, request_id: int, change: Change) -> None:
         """Have a change made, in its turn, by the commit."""
-        if isinstance(change, MakeLink):
-            self._take_room(0)  # it may replace a file: what frees room holds a lease too
+        if isinstance(change, (MakeLink, Remove)):
+            self._take_room(0)  # what frees room holds a lease too, and a link may replace a file
         self._batch.pending.append(_Pending(request_id, change.path, change=change))
 
     def add_outcome(self, request_id: int, outcome: Message) -> None:
@@ -467,6 +468,8 @@ class Uploads:
                     commit.make_link(pending.change)
                 case SetAttributes():
                     commit.set_attributes(pending.change)
+                case Remove():
+                    return commit.remove(pending.change)
             return Done()
         except (CommandError, OSError) as error:
             if pending.staged is not None:

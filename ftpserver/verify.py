@@ -9,7 +9,7 @@ server each home is locked while its files are counted (uploads wait that long),
 leases and what they own in staging are left to it, and files that change meanwhile are passed
 over.
 
-What a crash has left in doubt is recounted by the next start, and so is no damage yet.
+What a crash has left is repaired by the next start, and so is no damage yet.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Weight(Enum):
 
     DAMAGE = "damage"
     DOUBT = "doubt"
-    """A crash left it open; the next start recounts."""
+    """A crash left it so; the next start repairs it."""
     UNCHECKED = "unchecked"
     """It couldn't be looked at."""
 
@@ -86,8 +86,8 @@ class Finding:
         where = "" if self.path is None else f" {paths.show(self.path)}"
         whose = "" if self.account is None else f" {self.account}:"
         text = f"{self.kind}:{whose}{where}"
-        if self.weight is Weight.DOUBT:
-            return f"{text} {self.found}; {self.expected}"
+        if self.kind == "recount":
+            return f"{text} {self.expected}: {self.found}"
         return f"{text} expected {self.expected}, found {paths.printable(str(self.found))}"
 
 
@@ -244,6 +244,8 @@ class Verifier:
     def _check_staging(
         self, row: Row[Any], leases: Sequence[Row[Any]], staging: int
     ) -> Iterator[Finding]:
+        # the next start cleans all staging, and drops the leases of accounts that it recounts
+        orphan = Weight.DOUBT if self.beside is None else Weight.DAMAGE
         doubtful = row.dirty or any(self._is_dead(one) for one in leases)
         weight = Weight.DOUBT if doubtful else Weight.DAMAGE
         names = {os.fsencode(name) for name in os.listdir(staging)} - {LOCK_NAME}
@@ -259,7 +261,7 @@ class Verifier:
                 continue
             if _exists(staging, name):
                 path = b"/" + paths.STAGING + b"/" + name
-                yield Finding("staging", row.name, path, "a lease that owns it", "none", weight)
+                yield Finding("staging", row.name, path, "a lease that owns it", "none", orphan)
         for one in leases:
             if one.state == KEPT and one.staging is not None and not _exists(staging, one.staging):
                 again = self._rows(row.name)[1]

@@ -54,7 +54,7 @@ COMMANDS: dict[type[Message], Command] = {
     messages.SetAttributes: Command(changing.add_to_batch, batched=True),
     messages.BeginTree: Command(changing.begin_tree),
     messages.EndTree: Command(changing.end_tree),
-    messages.Remove: Command(changing.remove),
+    messages.Remove: Command(changing.remove, batched=True),
     messages.Move: Command(changing.move),
     messages.Copy: Command(changing.copy),
 }
