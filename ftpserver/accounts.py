@@ -1,7 +1,11 @@
 """Users: their rows, their passwords, and where their homes are.
 
 Lives here: adding, finding, changing and removing accounts, checking a password.
-Lives elsewhere: quotas while files move (ledger.py), the tables (state.py).
+Lives elsewhere: tokens (tokens.py), quotas while files move (ledger.py), what an account may do
+(permissions.py), the tables (state.py).
+
+What ends an account's sessions (another password, disabling) raises its ``epoch``; a session
+that was opened in an earlier one is over.
 """
 
 from __future__ import annotations
@@ -12,17 +16,22 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import Engine, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from ftpserver.state import account, durable, reading
-from ftpwire.errors import AlreadyExists, CommandError, LoginRefused, NotFound
+from ftpserver.permissions import Permissions
+from ftpserver.state import account, durable, reading, token
+from ftpwire.errors import BadAccount, LoginRefused, NameTaken, NotFound
+
+Network = IPv4Network | IPv6Network
 
 MAX_PASSWORD = 1024
 """Longest password, in bytes of UTF-8."""
@@ -41,12 +50,6 @@ _DUMMY_HASH = (
 )
 
 
-class BadAccount(CommandError):
-    """A name, password or home that no account can have."""
-
-    code = "bad-account"
-
-
 @dataclass(frozen=True)
 class Account:
     """One user.
@@ -54,24 +57,62 @@ class Account:
     Attributes:
         id: Never given out twice.
         home: The directory that is the user's ``/``.
+        own_home: Whether that is another one than ROOT/NAME.
         quota: Bytes; None when unlimited.
         used: Bytes of stored files.
         held: Bytes reserved by uploads under way.
         created: Seconds since 1970.
+        max_files: Most files, directories and links; None for no limit.
+        files: How many there are.
+        permissions: What it may do where.
+        networks: Where log-ins may come from; empty for everywhere.
+        expires: Seconds since 1970; None for never.
+        disabled: Log-ins are refused.
+        max_sessions: None for no limit of its own.
+        limit_rate: Bytes a second that all its sessions together may move.
+        epoch: Sessions and tokens of an earlier one are over.
     """
 
     id: int
     name: str
     home: Path
+    own_home: bool
     quota: int | None
     used: int
     held: int
     created: int
+    max_files: int | None
+    files: int
+    permissions: Permissions
+    networks: tuple[Network, ...]
+    expires: int | None
+    disabled: bool
+    max_sessions: int | None
+    limit_rate: int | None
+    epoch: int
 
     @property
     def free(self) -> int | None:
         """Bytes that a new upload may take; None when unlimited."""
         return None if self.quota is None else max(0, self.quota - self.used - self.held)
+
+    @property
+    def expired(self) -> bool:
+        """Whether its time is over."""
+        return self.expires is not None and self.expires <= time.time()
+
+
+class Changes(TypedDict, total=False):
+    """What can be set of an account; what isn't named stays."""
+
+    quota: int | None
+    max_files: int | None
+    permissions: Permissions
+    networks: Sequence[Network]
+    expires: int | None
+    disabled: bool
+    max_sessions: int | None
+    limit_rate: int | None
 
 
 class Accounts:
@@ -83,37 +124,47 @@ class Accounts:
         self._root = root
 
     def add(
-        self, name: str, password: str, *, quota: int | None = None, home: Path | None = None
+        self,
+        name: str,
+        password: str,
+        *,
+        password_hash: str | None = None,
+        home: Path | None = None,
+        **given: Unpack[Changes],
     ) -> Account:
         """Make an account and its home.
 
+        Args:
+            password_hash: Of an account that comes from elsewhere; instead of the password.
+            home: Another directory than ROOT/NAME.
+
         Raises:
             BadAccount: The name, password or home can't be used.
-            AlreadyExists: There is an account of that name.
+            NameTaken: There is an account of that name.
         """
         check_name(name)
-        hashed = hash_password(password)
+        hashed = hash_password(password) if password_hash is None else password_hash
         directory = self._make_home(name, home)
         values = {
             "name": name,
             "password_hash": hashed,
             "home": os.fsencode(directory) if home is not None else None,
-            "quota": quota,
             "created": int(time.time()),
             "dirty": home is not None,
+            **_columns(given),
         }
         try:
             with durable(self._engine).begin() as connection:
                 connection.execute(insert(account).values(values))
         except IntegrityError:
-            raise AlreadyExists(f"{name}: there is an account of that name") from None
+            raise NameTaken(f"{name}: there is an account of that name") from None
         return self.get(name)
 
     def _make_home(self, name: str, home: Path | None) -> Path:
         directory = self._root / name if home is None else home.absolute()
         try:
             if home is None and self._find(name) is not None:
-                raise AlreadyExists(f"{name}: there is an account of that name")
+                raise NameTaken(f"{name}: there is an account of that name")
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             if home is None and os.listdir(directory):
                 raise BadAccount(
@@ -137,6 +188,14 @@ class Accounts:
             raise NotFound(f"{name}: no such account")
         return self._from_row(row)
 
+    def by_id(self, account_id: int) -> Account:
+        """Raises NotFound when the account is gone."""
+        with self._reading.connect() as connection:
+            row = connection.execute(select(account).where(account.c.id == account_id)).first()
+        if row is None:
+            raise NotFound("the account was removed")
+        return self._from_row(row)
+
     def __iter__(self) -> Iterator[Account]:
         """All accounts, by name."""
         with self._reading.connect() as connection:
@@ -147,39 +206,123 @@ class Accounts:
         with self._reading.connect() as connection:
             return len(connection.execute(select(account.c.id)).all())
 
-    def set_password(self, name: str, password: str) -> None:
-        """Raises NotFound, BadAccount."""
+    def set_password(self, name: str, password: str) -> Account:
+        """Set the password; the account's sessions and tokens end. Raises NotFound, BadAccount."""
         hashed = hash_password(password)
         with durable(self._engine).begin() as connection:
             changed = connection.execute(
-                update(account).where(account.c.name == name).values(password_hash=hashed)
+                update(account)
+                .where(account.c.name == name)
+                .values(password_hash=hashed, epoch=account.c.epoch + 1)
             )
-        if not changed.rowcount:
-            raise NotFound(f"{name}: no such account")
+            _must_exist(changed.rowcount, name)
+            owner = select(account.c.id).where(account.c.name == name).scalar_subquery()
+            connection.execute(delete(token).where(token.c.account_id == owner))
+        return self.get(name)
+
+    def check_password(self, name: str, password: str) -> bool:
+        """Whether that is the account's password; takes as long when there is no account."""
+        row = self._find(name)
+        return _verify(_DUMMY_HASH if row is None else row.password_hash, password)
+
+    def change(self, name: str, **changes: Unpack[Changes]) -> Account:
+        """Set something; returns the account as it is now. Raises NotFound.
+
+        Running sessions follow within a second; a disabled account's end.
+        """
+        with durable(self._engine).begin() as connection:
+            changed = connection.execute(
+                update(account).where(account.c.name == name).values(_columns(changes))
+            )
+            _must_exist(changed.rowcount, name)
+        return self.get(name)
+
+    def rename(self, name: str, new: str) -> Account:
+        """Give the account another name; a home that was ROOT/NAME stays where it is.
+
+        Its sessions end, because they say who they are by name. Raises NotFound, BadAccount.
+        """
+        check_name(new)
+        old = self.get(name)
+        values = {"name": new, "epoch": old.epoch + 1, "home": os.fsencode(old.home)}
+        try:
+            with durable(self._engine).begin() as connection:
+                changed = connection.execute(
+                    update(account).where(account.c.name == name).values(values)
+                )
+                _must_exist(changed.rowcount, name)
+        except IntegrityError:
+            raise NameTaken(f"{new}: there is an account of that name") from None
+        return self.get(new)
 
     def remove(self, name: str) -> Account:
-        """Remove the account; its files stay. Returns what it was. Raises NotFound."""
+        """Remove the account, its tokens and sessions; its files stay. Returns what it was.
+
+        Raises NotFound.
+        """
         removed = self.get(name)
         with durable(self._engine).begin() as connection:
             connection.execute(delete(account).where(account.c.id == removed.id))
         return removed
 
     def log_in(self, name: str, password: str) -> Account:
-        """The account, if the password is right.
+        """The account, if the password is right and it may log in.
 
         Raises:
-            LoginRefused: The same, after the same time, whether name or password is wrong.
+            LoginRefused: The same, after the same time, whether the name or the password is
+                wrong, or the account is disabled or expired.
         """
         row = self._find(name)
-        stored = _DUMMY_HASH if row is None else row.password_hash
-        right = _verify(stored, password)
+        right = _verify(_DUMMY_HASH if row is None else row.password_hash, password)
         if row is None or not right:
             raise LoginRefused("wrong user name or password")
-        return self._from_row(row)
+        found = self._from_row(row)
+        if found.disabled or found.expired:
+            raise LoginRefused("wrong user name or password")
+        return found
+
+    def password_hash(self, name: str) -> str:
+        """What is stored of the password, for an export. Raises NotFound."""
+        row = self._find(name)
+        _must_exist(row is not None, name)
+        assert row is not None
+        return str(row.password_hash)
 
     def _from_row(self, row: Row[tuple[object, ...]]) -> Account:
-        home = self._root / row.name if row.home is None else Path(os.fsdecode(row.home))
-        return Account(row.id, row.name, home, row.quota, row.used, row.held, row.created)
+        return Account(
+            id=row.id,
+            name=row.name,
+            home=self._root / row.name if row.home is None else Path(os.fsdecode(row.home)),
+            own_home=row.home is not None,
+            quota=row.quota,
+            used=row.used,
+            held=row.held,
+            created=row.created,
+            max_files=row.max_files,
+            files=row.files,
+            permissions=Permissions.parse(row.permissions),
+            networks=tuple(ip_network(one) for one in row.networks.split(",") if one),
+            expires=row.expires,
+            disabled=row.disabled,
+            max_sessions=row.max_sessions,
+            limit_rate=row.limit_rate,
+            epoch=row.epoch,
+        )
+
+
+def _columns(changes: Changes) -> dict[str, object]:
+    """Changes as the table has them."""
+    values: dict[str, object] = dict(changes)
+    if "permissions" in changes:
+        values["permissions"] = str(changes["permissions"])
+    if "networks" in changes:
+        values["networks"] = ",".join(str(one) for one in changes["networks"])
+    return values
+
+
+def _must_exist(found: object, name: str) -> None:
+    if not found:
+        raise NotFound(f"{name}: no such account")
 
 
 def check_name(name: str) -> str:

@@ -30,6 +30,7 @@ from ftpserver.repair import clean, recount
 from ftpserver.session import Session
 from ftpserver.staging import Owners
 from ftpserver.state import RootLock, StateError, open_state
+from ftpserver.tokens import Tokens
 
 logger = logging.getLogger("ftpd")
 
@@ -43,8 +44,8 @@ _BREATHER = 0.1
 class FtpServer(ThreadingMixIn, TCPServer):
     """Accepts connections and serves each in a thread of its own.
 
-    Shared by its sessions: ``settings``, ``accounts``, ``ledger``, ``tls_context`` (None when
-    plain), ``stop_fd`` (readable once the server stops), ``stopping``.
+    Shared by its sessions: ``settings``, ``accounts``, ``tokens``, ``ledger``, ``tls_context``
+    (None when plain), ``stop_fd`` (readable once the server stops), ``stopping``.
 
     Raises:
         StateError: The root can't be used, or another server does.
@@ -85,6 +86,7 @@ class FtpServer(ThreadingMixIn, TCPServer):
         self.engine: Engine = open_state(settings.state)
         self._closing.append(self.engine.dispose)
         self.accounts = Accounts(self.engine, settings.root)
+        self.tokens = Tokens(self.engine, self.accounts)
         self.ledger = Ledger(self.engine, keep_seconds=settings.staging_seconds)
         self.owners = Owners()
         self.tls_context = None

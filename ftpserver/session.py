@@ -68,6 +68,7 @@ class Session(StreamRequestHandler):
 
     Attributes:
         account: Who is logged in; None before.
+        token_id: Of the token that was logged in with; None: by password.
         request_id: The request being handled.
         tree: The atomic tree that is under way.
     """
@@ -77,6 +78,7 @@ class Session(StreamRequestHandler):
     server: FtpServer
 
     account: Account | None = None
+    token_id: str | None = None
     request_id = 0
     tree: AtomicTree | None = None
     _closing = False
@@ -472,13 +474,23 @@ class Session(StreamRequestHandler):
         """End the connection at once, from another thread."""
         self.channel.cut()
 
-    def log_in(self, account: Account) -> None:
-        """The client is who it says: open the session."""
+    def log_in(self, account: Account, token_id: str | None) -> None:
+        """The client is who it says: open the session.
+
+        Args:
+            token_id: Of the token that it logged in with.
+        """
         self.account = account
+        self.token_id = token_id
         if self.server.settings.limit_rate is not None:
             self.channel.pace = Pace(self.server.settings.limit_rate)
         self.reader.allow(frames.MAX_CONTROL, frames.MAX_DATA)
         logger.info("%s: logged in", self)
+
+    def renew(self, account: Account) -> None:
+        """The account was changed by this very session, which goes on."""
+        self.account = account
+        self.token_id = None
 
     def log_in_failed(self, name: str) -> None:
         """Count a refused log-in; the last one allowed ends the connection."""

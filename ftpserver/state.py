@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,17 @@ from sqlalchemy import (
     create_engine,
     event,
     insert,
+    inspect,
     select,
+    text,
+    update,
 )
 from sqlalchemy.exc import DatabaseError
+from sqlalchemy.schema import CreateColumn
 
 from ftpwire.errors import DiskFull
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SQLITE_FULL = 13
 
 metadata = MetaData()
@@ -63,6 +68,16 @@ account = Table(
     Column("held", BigInteger, nullable=False, default=0),  # bytes reserved by leases
     Column("dirty", Boolean, nullable=False, default=False),  # used has to be recounted
     Column("created", BigInteger, nullable=False),  # seconds since 1970
+    Column("max_files", BigInteger, nullable=True),  # files, directories, links; None: no limit
+    Column("files", BigInteger, nullable=False, server_default="0"),  # how many there are
+    Column("held_files", BigInteger, nullable=False, server_default="0"),  # reserved by leases
+    Column("permissions", String, nullable=False, server_default="all"),  # permissions.py
+    Column("networks", String, nullable=False, server_default=""),  # CIDR, …; "": everywhere
+    Column("expires", BigInteger, nullable=True),  # seconds since 1970; None: never
+    Column("disabled", Boolean, nullable=False, server_default="0"),
+    Column("max_sessions", Integer, nullable=True),  # None: no limit
+    Column("limit_rate", BigInteger, nullable=True),  # bytes a second, all sessions together
+    Column("epoch", Integer, nullable=False, server_default="0"),  # counts what ends sessions
     sqlite_autoincrement=True,  # a removed account's id is never given out again
 )
 
@@ -77,7 +92,55 @@ lease = Table(
     Column("size", BigInteger, nullable=False),  # bytes reserved
     Column("staging", LargeBinary, nullable=True),  # name of the staging file that it owns
     Column("expires", BigInteger, nullable=False),  # seconds since 1970
+    Column("files", BigInteger, nullable=False, server_default="0"),  # of them reserved
     Index("lease_by_account", "account_id"),
+)
+
+token = Table(
+    "token",
+    metadata,
+    Column("id", String(16), primary_key=True),  # for people, to revoke it by
+    Column("account_id", ForeignKey("account.id", ondelete="CASCADE"), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("hash", LargeBinary, nullable=False, unique=True),  # the secret itself is nowhere
+    Column("created", BigInteger, nullable=False),  # seconds since 1970, as all times
+    Column("expires", BigInteger, nullable=True),
+    Column("used", BigInteger, nullable=True),  # last log-in with it, to the hour
+    Index("token_by_account", "account_id"),
+)
+
+invitation = Table(
+    "invitation",
+    metadata,
+    Column("id", String(16), primary_key=True),  # for people, to revoke it by
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("quota", BigInteger, nullable=True),  # of the accounts made with it
+    Column("uses", Integer, nullable=False),  # how many are left
+    Column("created", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=True),
+)
+
+failure = Table(  # of log-ins
+    "failure",
+    metadata,
+    Column("subject", String(128), primary_key=True),  # an address, or an address and a name
+    Column("count", Integer, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("banned_until", BigInteger, nullable=False, server_default="0"),
+    Index("failure_by_last", "last"),
+)
+
+session = Table(  # those that count for a limit; rows of dead runs are removed at start
+    "session",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("account_id", ForeignKey("account.id", ondelete="CASCADE"), nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("node", String, nullable=False),
+    Column("incarnation", String(32), nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Index("session_by_account", "account_id"),
+    Index("session_by_address", "address"),
 )
 
 
@@ -123,14 +186,44 @@ def open_state(directory: Path) -> Engine:
 
 
 def _prepare(connection: Connection, path: Path) -> None:
-    metadata.create_all(connection)
-    version = connection.execute(select(schema.c.version)).scalar()
-    if version is None:
+    """Make the tables, or bring those of an earlier version up to this one."""
+    if not inspect(connection).has_table(schema.name):
+        metadata.create_all(connection)
         connection.execute(insert(schema).values(version=SCHEMA_VERSION))
+        return
+    version = connection.execute(select(schema.c.version)).scalar()
+    if version is None or version == SCHEMA_VERSION:
+        metadata.create_all(connection)
     elif version > SCHEMA_VERSION:
         raise StateError(
             f"{path}: written by a newer ftpd (schema {version}, this one knows {SCHEMA_VERSION})"
         )
+    else:
+        _migrate(connection, path, version)
+
+
+def _migrate(connection: Connection, path: Path, version: int) -> None:
+    """Add what an earlier version didn't have; a copy of the file stays beside it.
+
+    Versions only ever add tables and columns with a default, so the difference is the migration.
+    The transaction that this runs in has begun: nobody changes the file meanwhile.
+    """
+    copy = path.with_name(f"{path.name}.schema-{version}")
+    copy.unlink(missing_ok=True)
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+    copy.chmod(0o600)
+    metadata.create_all(connection)
+    inspector = inspect(connection)
+    for table in metadata.sorted_tables:
+        there = {column["name"] for column in inspector.get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in there:
+                definition = CreateColumn(column).compile(dialect=connection.dialect)
+                connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
+    if version < 2:
+        connection.execute(update(account).values(dirty=True))  # files are counted from now on
+    connection.execute(update(schema).values(version=SCHEMA_VERSION))
 
 
 def durable(engine: Engine) -> Engine:

@@ -149,6 +149,37 @@ class LoginRefused(CommandError):
     exit_code = 3
 
 
+class RegistrationClosed(CommandError):
+    """Accounts are made by the administrator, or the invitation is not good (any more)."""
+
+    code = "registration-closed"
+    exit_code = 6
+
+
+class BadAccount(CommandError):
+    """A name, password or home that no account can have."""
+
+    code = "bad-account"
+
+
+class NameTaken(BadAccount):
+    """There is an account of that name."""
+
+    code = "name-taken"
+
+
+class TooMany(CommandError):
+    """A limit on how many there may be of something, sessions or tokens."""
+
+    code = "too-many"
+
+
+class Banned(LoginRefused):
+    """Too many log-ins failed from this address; it is refused for a while."""
+
+    code = "banned"
+
+
 class NotFound(CommandError):
     """No file or directory at that path."""
 

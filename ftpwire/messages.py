@@ -28,6 +28,9 @@ VERSION = 1
 MAX_USER = 64
 MAX_PASSWORD = 1024
 """Longest user name and password that a `Login` can carry, in characters."""
+MAX_TOKEN = 128
+MAX_TOKEN_NAME = 64
+"""Longest token, invitation code and name of a token, in characters."""
 
 Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 TimeNs = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -120,10 +123,127 @@ class Login(Message, frozen=True, tag="login"):
         return f"Login(user={self.user!r}, password=…)"
 
 
+class LoginToken(Message, frozen=True, tag="login-token"):
+    """Log in with a token that `IssueToken` gave.
+
+    Replies: `LoggedIn`; or `Failed` with ``login-refused``, the same whether the name or the
+    token was wrong, expired or revoked.
+    """
+
+    user: Annotated[str, Meta(max_length=MAX_USER)]
+    token: Annotated[str, Meta(max_length=MAX_TOKEN)]
+
+    def __repr__(self) -> str:
+        return f"LoginToken(user={self.user!r}, token=…)"
+
+
 class LoggedIn(Message, frozen=True, tag="logged-in"):
     """The session is open: the limits of `Hello` hold from here."""
 
     user: str
+
+
+class Register(Message, frozen=True, tag="register"):
+    """Make an account, and log in as it.
+
+    Attributes:
+        invitation: The code of an invitation; None where registration is open to everybody.
+
+    Replies: `LoggedIn`; or `Failed` with ``registration-closed``, ``name-taken``,
+    ``bad-account``, ``busy``.
+    """
+
+    user: Annotated[str, Meta(max_length=MAX_USER)]
+    password: Annotated[str, Meta(max_length=MAX_PASSWORD)]
+    invitation: Annotated[str, Meta(max_length=MAX_TOKEN)] | None = None
+
+    def __repr__(self) -> str:
+        return f"Register(user={self.user!r}, password=…)"
+
+
+# The account's own keys --------------------------------------------------------------------
+
+
+class ChangePassword(Message, frozen=True, tag="change-password"):
+    """Set a new password; the account's other sessions and all its tokens end.
+
+    Replies: `Done`; or `Failed` with ``login-refused`` when the old one is wrong,
+    ``bad-account`` when the new one can't be used.
+    """
+
+    old: Annotated[str, Meta(max_length=MAX_PASSWORD)]
+    new: Annotated[str, Meta(max_length=MAX_PASSWORD)]
+
+    def __repr__(self) -> str:
+        return "ChangePassword(…)"
+
+
+class IssueToken(Message, frozen=True, tag="issue-token"):
+    """Ask for a token to log in with, for scripts.
+
+    Attributes:
+        name: For people, to tell tokens apart.
+        seconds: How long it is good for; None for as long as the server gives.
+
+    Replies: `TokenIssued`; or `Failed` with ``too-many`` when the account has too many.
+    """
+
+    name: Annotated[str, Meta(max_length=MAX_TOKEN_NAME)] = ""
+    seconds: Annotated[int, Meta(ge=1, le=2**40)] | None = None
+
+
+class TokenIssued(Message, frozen=True, tag="token-issued"):
+    """Answer to `IssueToken`. The token is told once, and is stored nowhere as it is.
+
+    Attributes:
+        id: What it is listed and revoked by.
+        expires: Seconds since 1970; None for never.
+    """
+
+    id: str
+    token: str
+    expires: int | None = None
+
+    def __repr__(self) -> str:
+        return f"TokenIssued(id={self.id!r}, token=…)"
+
+
+class TokenInfo(msgspec.Struct, frozen=True, array_like=True):
+    """What is told about a token. Times are seconds since 1970.
+
+    Attributes:
+        used: When it was last logged in with, to the hour; None for never.
+        current: Whether this session logged in with it.
+    """
+
+    id: str
+    name: str
+    created: int
+    expires: int | None = None
+    used: int | None = None
+    current: bool = False
+
+
+class ListTokens(Message, frozen=True, tag="list-tokens"):
+    """Ask for the account's tokens. Replies: `Tokens`."""
+
+
+class Tokens(Message, frozen=True, tag="tokens"):
+    """Answer to `ListTokens`."""
+
+    tokens: list[TokenInfo] = []
+
+
+class RevokeToken(Message, frozen=True, tag="revoke-token"):
+    """Make a token good for nothing; sessions that logged in with it end, except this one.
+
+    Attributes:
+        id: Which one; None for the one that this session logged in with.
+
+    Replies: `Done`; or `Failed` with ``not-found``.
+    """
+
+    id: Annotated[str, Meta(max_length=MAX_TOKEN_NAME)] | None = None
 
 
 # Asking about files ------------------------------------------------------------------------
@@ -218,12 +338,16 @@ class Room(Message, frozen=True, tag="room"):
         used: Bytes of stored files.
         held: Bytes reserved by uploads under way.
         free: What a new upload may take; None when unlimited.
+        total_files: Most files, directories and links; None when there is no limit.
+        used_files: How many there are; None when they aren't counted.
     """
 
     used: int
     held: int
     total: int | None = None
     free: int | None = None
+    total_files: int | None = None
+    used_files: int | None = None
 
 
 class WhoAmI(Message, frozen=True, tag="whoami"):
@@ -454,6 +578,12 @@ class Progress(Message, frozen=True, tag="progress"):
     total: int | None = None
 
 
+class Remark(Message, frozen=True, tag="remark"):
+    """NOTICE with id 0: something the user should know, as that little room is left."""
+
+    message: str
+
+
 class GoingDown(Message, frozen=True, tag="going-down"):
     """NOTICE with id 0: the server is stopping; the connection closes after this."""
 
@@ -492,6 +622,12 @@ class Failed(Message, frozen=True, tag="failed"):
 
 Request = (
     Login
+    | LoginToken
+    | Register
+    | ChangePassword
+    | IssueToken
+    | ListTokens
+    | RevokeToken
     | Stat
     | List
     | Hash
@@ -510,13 +646,33 @@ Request = (
 )
 """What a client may ask for after HELLO."""
 
-Reply = LoggedIn | Found | Page | Hashed | Room | Sending | Ready | Stored | Removed | Copied | Done
+Reply = (
+    LoggedIn
+    | TokenIssued
+    | Tokens
+    | Found
+    | Page
+    | Hashed
+    | Room
+    | Sending
+    | Ready
+    | Stored
+    | Removed
+    | Copied
+    | Done
+)
 Ending = Sent | Listed
-Notice = Progress | GoingDown
+Notice = Progress | Remark | GoingDown
 
 _NOTHING: tuple[type[Message], ...] = ()
 ANSWERS: dict[type[Message], tuple[tuple[type[Message], ...], tuple[type[Message], ...]]] = {
     Login: ((LoggedIn,), _NOTHING),
+    LoginToken: ((LoggedIn,), _NOTHING),
+    Register: ((LoggedIn,), _NOTHING),
+    ChangePassword: ((Done,), _NOTHING),
+    IssueToken: ((TokenIssued,), _NOTHING),
+    ListTokens: ((Tokens,), _NOTHING),
+    RevokeToken: ((Done,), _NOTHING),
     Stat: ((Found,), _NOTHING),
     List: ((Page,), (Listed,)),
     Hash: ((Hashed,), _NOTHING),

@@ -42,6 +42,11 @@ class Command:
 
 COMMANDS: dict[type[Message], Command] = {
     messages.Login: Command(identity.login, before_login=True),
+    messages.LoginToken: Command(identity.login_token, before_login=True),
+    messages.ChangePassword: Command(identity.change_password),
+    messages.IssueToken: Command(identity.issue_token),
+    messages.ListTokens: Command(identity.list_tokens),
+    messages.RevokeToken: Command(identity.revoke_token),
     messages.WhoAmI: Command(identity.who_am_i),
     messages.Space: Command(identity.space),
     messages.Stat: Command(browsing.stat),

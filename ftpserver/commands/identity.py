@@ -1,27 +1,95 @@
-"""Who is asking, and how much room they have."""
+"""Who is asking, with what keys, and how much room they have."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ftpwire.errors import CommandError, LoginRefused
-from ftpwire.messages import LoggedIn, Login, Message, Space, WhoAmI
+from ftpserver.tokens import DEFAULT_SECONDS
+from ftpwire.errors import CommandError, LoginRefused, NotFound
+from ftpwire.messages import (
+    ChangePassword,
+    Done,
+    IssueToken,
+    ListTokens,
+    LoggedIn,
+    Login,
+    LoginToken,
+    Message,
+    RevokeToken,
+    Space,
+    TokenIssued,
+    Tokens,
+    WhoAmI,
+)
 
 if TYPE_CHECKING:
+    from ftpserver.accounts import Account
     from ftpserver.session import Session
 
 
 def login(session: Session, request: Login) -> Message:
     """Check the password and open the session."""
+    return _log_in(session, request.user, lambda: _by_password(session, request))
+
+
+def login_token(session: Session, request: LoginToken) -> Message:
+    """Check the token and open the session."""
+    return _log_in(session, request.user, lambda: _by_token(session, request))
+
+
+def _by_password(session: Session, request: Login) -> tuple[Account, str | None]:
+    return session.server.accounts.log_in(request.user, request.password), None
+
+
+def _by_token(session: Session, request: LoginToken) -> tuple[Account, str | None]:
+    return session.server.tokens.log_in(request.user, request.token)
+
+
+def _log_in(
+    session: Session, name: str, prove: Callable[[], tuple[Account, str | None]]
+) -> Message:
     if session.account is not None:
         raise CommandError("logged in already")
     try:
-        account = session.server.accounts.log_in(request.user, request.password)
+        account, token_id = prove()
     except LoginRefused:
-        session.log_in_failed(request.user)
+        session.log_in_failed(name)
         raise
-    session.log_in(account)
+    session.log_in(account, token_id)
     return LoggedIn(account.name)
+
+
+def change_password(session: Session, request: ChangePassword) -> Message:
+    """Set another password; this session goes on, the others and all tokens end."""
+    accounts = session.server.accounts
+    if not accounts.check_password(session.user.name, request.old):
+        raise LoginRefused("that is not your password")
+    session.renew(accounts.set_password(session.user.name, request.new))
+    return Done()
+
+
+def issue_token(session: Session, request: IssueToken) -> Message:
+    """Make a token for scripts."""
+    seconds = DEFAULT_SECONDS if request.seconds is None else request.seconds
+    made = session.server.tokens.issue(session.user, request.name, seconds)
+    return TokenIssued(made.id, made.secret, made.expires)
+
+
+def list_tokens(session: Session, request: ListTokens) -> Message:
+    """Tell the account's tokens."""
+    return Tokens(list(session.server.tokens.of(session.user, session.token_id)))
+
+
+def revoke_token(session: Session, request: RevokeToken) -> Message:
+    """Make a token good for nothing."""
+    token_id = request.id or session.token_id
+    if token_id is None:
+        raise NotFound("this session did not log in with a token: say which one")
+    session.server.tokens.revoke(session.user, token_id)
+    if token_id == session.token_id:
+        session.token_id = None
+    return Done()
 
 
 def who_am_i(session: Session, request: WhoAmI) -> Message:

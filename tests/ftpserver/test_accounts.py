@@ -17,7 +17,7 @@ from ftpserver.accounts import (
     hash_password,
     random_password,
 )
-from ftpwire.errors import AlreadyExists, LoginRefused, NotFound
+from ftpwire.errors import LoginRefused, NameTaken, NotFound
 
 GOOD_NAMES = ["a", "0", "alice", "a.b-c_d", "0day", "a" * 32, "a..", "x-"]
 BAD_NAMES = [
@@ -219,7 +219,7 @@ def test_what_an_account_has(accounts, root):
 def test_a_name_is_given_once(accounts):
     accounts.add("alice", "secret", quota=10)
     for home in (None, accounts.get("alice").home):
-        with pytest.raises(AlreadyExists):
+        with pytest.raises(NameTaken):
             accounts.add("alice", "other", home=home)
     assert accounts.get("alice").quota == 10
     assert accounts.log_in("alice", "secret")
@@ -234,7 +234,7 @@ def test_one_of_many_at_once_gets_the_name(accounts):
         try:
             accounts.add("alice", f"secret {number}")
             outcomes.append(number)
-        except AlreadyExists:
+        except NameTaken:
             pass
 
     threads = [threading.Thread(target=add, args=(number,)) for number in range(8)]

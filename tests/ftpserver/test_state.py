@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 
 import pytest
 from sqlalchemy import insert, select, update
 
 from ftpserver import state as module
+from ftpserver.accounts import Accounts
 from ftpserver.state import (
     SCHEMA_VERSION,
     RootBusy,
@@ -150,3 +153,45 @@ def test_a_lock_that_can_not_be_made(root):
 
 def test_every_table_has_a_version():
     assert module.SCHEMA_VERSION >= 1
+
+
+# migration -----------------------------------------------------------------------------------
+
+VERSION_1 = """
+CREATE TABLE schema_version (version INTEGER NOT NULL);
+INSERT INTO schema_version VALUES (1);
+CREATE TABLE account (
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, name VARCHAR(32) NOT NULL UNIQUE,
+    password_hash VARCHAR NOT NULL, home BLOB, quota BIGINT, used BIGINT NOT NULL,
+    held BIGINT NOT NULL, dirty BOOLEAN NOT NULL, created BIGINT NOT NULL);
+CREATE TABLE lease (
+    id VARCHAR(32) NOT NULL PRIMARY KEY,
+    account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+    node VARCHAR NOT NULL, incarnation VARCHAR(32) NOT NULL, state VARCHAR(16) NOT NULL,
+    size BIGINT NOT NULL, staging BLOB, expires BIGINT NOT NULL);
+CREATE INDEX lease_by_account ON lease (account_id);
+INSERT INTO account VALUES (7, 'alice', 'hash', NULL, 1000, 400, 0, 0, 12345);
+INSERT INTO lease VALUES ('l', 7, 'local', 'i', 'kept', 10, x'aa', 99999999999);
+"""
+
+
+def test_an_earlier_schema_is_brought_up_to_date_and_kept(tmp_path):
+    path = tmp_path / "state.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(VERSION_1)
+    engine = open_state(tmp_path)
+    try:
+        alice = Accounts(engine, tmp_path).get("alice")
+        assert (alice.id, alice.quota, alice.used) == (7, 1000, 400)
+        assert alice.permissions.unlimited
+        assert alice.networks == ()
+        assert not alice.disabled
+        with reading(engine).connect() as connection:
+            row = connection.execute(select(account)).one()
+            assert row.dirty  # how many files there are is not known yet
+            assert connection.execute(select(schema.c.version)).scalar() == SCHEMA_VERSION
+    finally:
+        engine.dispose()
+    with closing(sqlite3.connect(tmp_path / "state.db.schema-1")) as connection:
+        assert connection.execute("SELECT version FROM schema_version").fetchall() == [(1,)]
+        assert connection.execute("SELECT name FROM account").fetchall() == [("alice",)]

@@ -113,7 +113,7 @@ def least(kind) -> Message:
         "target": b"/t",
         "digest": bytes(32),
         "entry": Entry(b"/p", "file", 1, 0o644, 0),
-    } | dict.fromkeys(["user", "password", "code", "message"], "text")
+    } | dict.fromkeys(["user", "password", "code", "message", "token", "old", "new", "id"], "text")
     values = {
         field.name: samples.get(field.name, 7)
         for field in msgspec.structs.fields(kind)
