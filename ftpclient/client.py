@@ -38,6 +38,7 @@ from ftpwire.paths import RemotePath
 if TYPE_CHECKING:
     from ftpclient.sync import Confirm, SyncSummary
     from ftpclient.sync import Options as SyncOptions
+    from ftpclient.transfers import Options
 
 AnyPath = str | bytes
 Password = str | Callable[[], str] | None
@@ -450,15 +451,32 @@ class Client:
         Raises:
             ConnectionLost, Interrupted, NotADirectory
         """
-        from ftpclient import runs
         from ftpclient.transfers import Options
-        from ftpclient.uploading import Upload, measure
 
-        listener = listener or Listener()
         options = Options(recursive, copy_links, overwrite, resume and not atomic, fail_fast)
         local = [os.fsencode(source) for source in sources]
+        try:
+            return self._put(local, target, options, listener or Listener(), atomic, parallel)
+        finally:
+            if self._connection is not None:
+                self._connection.forget_ahead()
+
+    def _put(
+        self,
+        local: list[bytes],
+        target: AnyPath,
+        options: Options,
+        listener: Listener,
+        atomic: bool,
+        parallel: int | None,
+    ) -> Summary:
+        from ftpclient import runs
+        from ftpclient.uploading import Upload, measure
+
+        recursive = options.recursive
         if listener.wants_totals:
             listener.totals(*measure(local, options))
+        self._ask_ahead(local, target, options)
         into = self.make_target(target, several=len(local) > 1)
         if atomic:  # what is there is to be replaced, not added to
             into = os.fsencode(target).endswith(b"/")
@@ -495,6 +513,21 @@ class Client:
         if recursive and not atomic:
             run.share_with(parallel, lambda connection: upload.helper(connection))
         return run.persist()
+
+    def _ask_ahead(self, local: list[bytes], target: AnyPath, options: Options) -> None:
+        """Of a tree that is put: ask at once for all that is going to be asked before it."""
+        if len(local) != 1 or not options.recursive:
+            return
+        path = self.resolve(target)
+        inside = self.place_for(local[0], target, into=True)
+        self.connection.ask_ahead(
+            messages.Stat(path, follow=True),  # is it a directory?
+            messages.Space(),  # is there room?
+            messages.Stat(inside, follow=True),  # then, was some of it sent before?
+            messages.Stat(inside, digest=True),
+            messages.Stat(path, follow=True),  # or, where it isn't a directory
+            messages.Stat(path, digest=True),
+        )
 
     def put_stream(
         self,

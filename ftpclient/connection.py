@@ -132,6 +132,7 @@ class Connection:
         self._accept_new = accept_new
         self._ask = ask
         self._calls: dict[int, Call] = {}
+        self._ahead: list[tuple[Request, Call]] = []
         self._unanswered = 0
         self._last_id = 0
         self._header: Header | None = None
@@ -293,9 +294,28 @@ class Connection:
 
     def ask(self, request: Request) -> Reply:
         """Ask and wait for the one reply. Raises the typed error when it failed."""
+        for index, (asked, call) in enumerate(self._ahead):
+            if asked == request:
+                del self._ahead[index]
+                return self.result(call)
         call = Call()
         self.submit(call, request)
         return self.result(call)
+
+    def ask_ahead(self, *requests: Request) -> None:
+        """Ask what `ask` is going to be asked for, so that one round trip is enough for all.
+
+        Each answer is taken once. Only for questions, and only while nothing is changed that
+        would change an answer; ``forget_ahead`` ends that.
+        """
+        for request in requests:
+            call = Call()
+            self.submit(call, request)
+            self._ahead.append((request, call))
+
+    def forget_ahead(self) -> None:
+        """Answers that nobody has taken are not good any more."""
+        self._ahead.clear()
 
     def result(self, call: Call) -> Reply:
         """Wait for a call; its last reply. Raises its error."""

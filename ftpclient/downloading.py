@@ -378,6 +378,7 @@ class Download(Transfer):
             # what is here already can be compared with the digests that are kept there
             files, size = self._list(source, listing, digest=os.path.isdir(target))
             self.listener.totals(files, size)
+            self.expect(size)
             try:
                 os.mkdir(target, 0o700)
             except FileExistsError:

@@ -24,6 +24,8 @@ from ftpwire.units import human
 _FAR_SECONDS = 0.02
 """From this round trip on, a tree is sent over several connections by itself."""
 _FAR_CONNECTIONS = 4
+_FAR_LEAST = 16 * 1024 * 1024
+"""Bytes from which they are worth the round trips that it takes to open them."""
 _FIRST_WAIT = 0.25
 _LONGEST_WAIT = 30.0
 
@@ -48,6 +50,7 @@ class Run:
         self._add_all = add_all
         self._note = note
         self._count = 1
+        self._least = 0
         self._helper: Callable[[Connection], Transfer] | None = None
 
     def share_with(self, parallel: int | None, helper: Callable[[Connection], Transfer]) -> None:
@@ -61,6 +64,7 @@ class Run:
         if parallel is None:
             far = self._client.connection.round_trip >= _FAR_SECONDS
             parallel = _FAR_CONNECTIONS if far else 1
+            self._least = _FAR_LEAST
         self._count = parallel
         self._helper = helper
 
@@ -73,9 +77,8 @@ class Run:
         losses = 0
         while True:
             try:
-                if self._count > 1 and self._helper is not None:
-                    helpers = [self._helper(one) for one in self._more_connections()]
-                    self._transfer.share(Crew(helpers))
+                if self._count > 1:
+                    self._transfer.share(self._enlist, self._least)
                 self._add_all()
                 summary = self._transfer.finish()
             except ConnectionLost as error:
@@ -97,18 +100,27 @@ class Run:
                 self._note.complete()
             return summary
 
+    def _enlist(self) -> Crew[Transfer]:
+        assert self._helper is not None
+        return Crew([self._helper(one) for one in self._more_connections()])
+
     def _more_connections(self) -> list[Connection]:
-        rate = self._client.limit_rate
-        made: list[Connection] = []
-        try:
-            for _ in range(self._count):
-                made.append(self._client.new_connection())
-                if rate is not None:
-                    made[-1].channel.pace = Pace(max(1, rate // self._count))
-        except BaseException:
+        """Make them at the same time: each takes several round trips."""
+        from concurrent.futures import ThreadPoolExecutor, wait
+
+        with ThreadPoolExecutor(self._count, "connect") as pool:
+            tries = [pool.submit(self._client.new_connection) for _ in range(self._count)]
+            wait(tries)
+        made = [one.result() for one in tries if one.exception() is None]
+        if len(made) < self._count:
             for connection in made:
                 connection.close()
-            raise
+            for one in tries:
+                one.result()  # raises what went wrong
+        rate = self._client.limit_rate
+        if rate is not None:
+            for connection in made:
+                connection.channel.pace = Pace(max(1, rate // self._count))
         return made
 
     def _regain(self, losses: int, error: ConnectionLost) -> int:

@@ -101,6 +101,8 @@ class Transfer:
         self.connection = connection
         self._chief = chief
         self._crew: Crew[Any] | None = None
+        self._enlist: Callable[[], Crew[Any]] | None = None
+        self._least = self._expected = 0
         self._lock: threading.Lock = threading.Lock() if chief is None else chief._lock
         self.options = options
         self.listener = listener
@@ -138,12 +140,29 @@ class Transfer:
         self.summary.seconds = time.monotonic() - self._began
         return self.summary
 
-    def share(self, crew: Crew[Any]) -> None:
-        """Have others, made by this one's ``helper``, transfer the files of trees."""
-        self._crew = crew
+    def share(self, enlist: Callable[[], Crew[Any]], least: int) -> None:
+        """Have others, made by this one's ``helper``, transfer the files of trees.
+
+        Args:
+            enlist: Called for them once that is worth their connections.
+            least: It is from so many bytes on.
+        """
+        self._enlist = enlist
+        self._least = least
+        self._expected = 0
+
+    def expect(self, size: int) -> None:
+        """So many bytes more are to be transferred."""
+        if self._enlist is None:
+            return
+        self._expected += size
+        if self._expected >= self._least:
+            enlist, self._enlist = self._enlist, None
+            self._crew = enlist()
 
     def disband(self) -> None:
         """Stop those who work for this transfer, if there are any."""
+        self._enlist = None
         if self._crew is not None:
             self._crew.stop()
             self._crew = None

@@ -206,6 +206,7 @@ class Upload(Transfer):
             raise InvalidPath(f"{paths.show(target[:40])}…: longer than {paths.MAX_PATH} bytes")
         kind = stat.S_IFMT(info.st_mode)
         if kind == stat.S_IFREG:
+            self.expect(info.st_size)
             if self._crew is None:
                 self._put(source, target)
             else:
