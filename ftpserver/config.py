@@ -27,6 +27,8 @@ class Settings:
         login_grace: Seconds from connecting to being logged in.
         limit_rate: Bytes a second that each session may move; None for no limit.
         staging_seconds: How long interrupted uploads wait for a resume.
+        open_registration: Strangers may make accounts, without an invitation.
+        default_quota: Bytes for each account that registers; None for no limit.
         stall: Seconds without a byte after which a peer in the middle of something is dropped.
     """
 
@@ -40,6 +42,8 @@ class Settings:
     stall: float = 60.0
     limit_rate: int | None = None
     staging_seconds: int = 7 * 24 * 3600
+    open_registration: bool = False
+    default_quota: int | None = None
 
     @property
     def state(self) -> Path:

@@ -51,7 +51,7 @@ def rows(text: str) -> list[list[str]]:
 
 # the protocol: messages --------------------------------------------------------------------
 
-ARRAYS = {"entry": messages.Entry, "problem": messages.Problem}
+ARRAYS = {"entry": messages.Entry, "problem": messages.Problem, "token": messages.TokenInfo}
 TAGGED = {
     struct.__struct_config__.tag: struct
     for struct in vars(messages).values()
@@ -78,9 +78,10 @@ TYPES = {
     "[entry](#entry)": messages.Entry,
     "array of [entry](#entry)": list[messages.Entry],
     "array of [problem](#problem)": list[messages.Problem],
+    "array of [token](#token)": list[messages.TokenInfo],
 }
 """What the words of the tables mean. Others are told of in the text of the field."""
-DEFAULTS = {"true": True, "false": False, "nil": None, "empty": (b"", [])}
+DEFAULTS = {"true": True, "false": False, "nil": None, "empty": (b"", "", [])}
 
 
 REQUESTS = get_args(messages.Request)

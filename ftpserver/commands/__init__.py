@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ftpserver.commands import browsing, changing, identity, transfers
+from ftpserver.commands import browsing, changing, identity, registration, transfers
 from ftpwire import messages
 from ftpwire.messages import Message
 
@@ -43,6 +43,7 @@ class Command:
 COMMANDS: dict[type[Message], Command] = {
     messages.Login: Command(identity.login, before_login=True),
     messages.LoginToken: Command(identity.login_token, before_login=True),
+    messages.Register: Command(registration.register, before_login=True),
     messages.ChangePassword: Command(identity.change_password),
     messages.IssueToken: Command(identity.issue_token),
     messages.ListTokens: Command(identity.list_tokens),

@@ -20,6 +20,7 @@ from ftpwire import digests, messages
 from ftpwire.frames import HEADER, MAX_CONTROL, MAX_CONTROL_BEFORE_LOGIN, MAX_DATA, Kind
 from ftpwire.messages import (
     BeginTree,
+    ChangePassword,
     Copy,
     Done,
     EndTree,
@@ -30,8 +31,10 @@ from ftpwire.messages import (
     Hash,
     Hashed,
     Hello,
+    IssueToken,
     List,
     Listed,
+    ListTokens,
     LoggedIn,
     Login,
     MakeDir,
@@ -41,6 +44,7 @@ from ftpwire.messages import (
     Put,
     Remove,
     Removed,
+    RevokeToken,
     Sending,
     Sent,
     SetAttributes,
@@ -135,6 +139,10 @@ SAMPLES = {
     Remove: Remove(b"/file"),
     Move: Move(b"/a", b"/b"),
     Copy: Copy(b"/a", b"/b"),
+    ChangePassword: ChangePassword("secret", "another"),
+    IssueToken: IssueToken("laptop"),
+    ListTokens: ListTokens(),
+    RevokeToken: RevokeToken("id"),
 }
 
 

@@ -44,8 +44,12 @@ EXIT_CODES = {
     "not-regular": 1,
     "source-changed": 1,
     "busy": 1,
+    "bad-account": 1,
+    "name-taken": 1,
+    "too-many": 1,
     # 3: log-in refused
     "login-refused": 3,
+    "banned": 3,
     # 4: no connection, or lost and not regained
     "connection-lost": 4,
     "connect-failed": 4,
@@ -55,6 +59,7 @@ EXIT_CODES = {
     # 6: not permitted
     "forbidden": 6,
     "not-logged-in": 6,
+    "registration-closed": 6,
     # 7: quota or disk full
     "quota": 7,
     "disk-full": 7,

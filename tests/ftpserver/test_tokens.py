@@ -1,0 +1,208 @@
+"""Tokens: issued once, stored hashed, good for one account, and revoked for good."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from sqlalchemy import insert, select
+
+from ftpserver import tokens as module
+from ftpserver.accounts import hash_password
+from ftpserver.state import token
+from ftpserver.tokens import MAX_TOKENS, Tokens
+from ftpwire.errors import LoginRefused, NotFound, TooMany
+
+REFUSAL = "wrong user name or token: log in again with ftp login"
+
+
+@pytest.fixture
+def tokens(engine, accounts) -> Tokens:
+    return Tokens(engine, accounts)
+
+
+@pytest.fixture
+def alice(accounts):
+    return accounts.add("alice", "secret")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Sets the time, in seconds since 1970."""
+
+    def set_to(seconds: int) -> None:
+        monkeypatch.setattr(module.time, "time", lambda: seconds)
+
+    return set_to
+
+
+def refused(tokens, name, secret):
+    with pytest.raises(LoginRefused) as caught:
+        tokens.log_in(name, secret)
+    assert str(caught.value) == REFUSAL, "whatever is wrong"
+
+
+def test_a_token_opens_its_account(tokens, alice):
+    made = tokens.issue(alice, "laptop")
+    assert tokens.log_in("alice", made.secret) == (alice, made.id)
+
+
+def test_tokens_are_told_apart(tokens, alice):
+    several = [tokens.issue(alice, "the same name") for _ in range(10)]
+    assert len({one.secret for one in several}) == len({one.id for one in several}) == 10
+    assert all(one.secret.startswith("ftpt_") and len(one.secret) > 40 for one in several)
+    assert all(tokens.log_in("alice", one.secret)[1] == one.id for one in several)
+
+
+def test_the_secret_is_nowhere(tokens, alice, engine, root):
+    made = tokens.issue(alice, "laptop")
+    engine.dispose()
+    secret = made.secret.encode()
+    files = [path for path in (root / ".ftpd").iterdir() if path.is_file()]
+    assert files and not any(secret in path.read_bytes() for path in files)
+
+
+def test_a_token_is_good_for_no_other_name(tokens, alice, accounts):
+    accounts.add("bob", "secret")
+    made = tokens.issue(alice, "laptop")
+    for name in ("bob", "nobody", "", "ALICE", "\udcff"):
+        refused(tokens, name, made.secret)
+
+
+@pytest.mark.parametrize("secret", ["", "ftpt_", "x" * 128, "\udcff", "ftpt_" + "A" * 43])
+def test_what_is_no_token(tokens, alice, secret):
+    tokens.issue(alice, "laptop")
+    refused(tokens, "alice", secret)
+
+
+def test_a_token_expires(tokens, alice, clock):
+    clock(1000)
+    made = tokens.issue(alice, "laptop", seconds=60)
+    assert made.expires == 1060
+    clock(1059)
+    assert tokens.log_in("alice", made.secret)
+    clock(1060)
+    refused(tokens, "alice", made.secret)
+
+
+def test_a_token_may_last_for_ever(tokens, alice, clock):
+    clock(1000)
+    made = tokens.issue(alice, "laptop", seconds=None)
+    clock(10**10)
+    assert made.expires is None and tokens.log_in("alice", made.secret)
+
+
+def test_a_revoked_token_is_good_for_nothing(tokens, alice):
+    made, other = tokens.issue(alice, "one"), tokens.issue(alice, "two")
+    assert tokens.is_good(made.id)
+    tokens.revoke(alice, made.id)
+    refused(tokens, "alice", made.secret)
+    assert not tokens.is_good(made.id)
+    assert tokens.log_in("alice", other.secret)
+    with pytest.raises(NotFound):
+        tokens.revoke(alice, made.id)
+
+
+def test_nobody_revokes_what_is_anothers(tokens, alice, accounts):
+    made = tokens.issue(alice, "laptop")
+    with pytest.raises(NotFound):
+        tokens.revoke(accounts.add("bob", "secret"), made.id)
+    assert tokens.log_in("alice", made.secret)
+
+
+def test_a_disabled_or_expired_account_takes_no_token(tokens, alice, accounts):
+    made = tokens.issue(alice, "laptop")
+    accounts.change("alice", disabled=True)
+    refused(tokens, "alice", made.secret)
+    accounts.change("alice", disabled=False, expires=1)
+    refused(tokens, "alice", made.secret)
+    accounts.change("alice", expires=None)
+    assert tokens.log_in("alice", made.secret)
+
+
+def test_another_password_ends_all_tokens(tokens, alice, accounts):
+    made = tokens.issue(alice, "laptop")
+    accounts.set_password("alice", "another")
+    refused(tokens, "alice", made.secret)
+    assert tokens.of(alice) == []
+
+
+def test_a_new_account_of_an_old_name_has_no_token(tokens, alice, accounts, root):
+    made = tokens.issue(alice, "laptop")
+    accounts.remove("alice")
+    refused(tokens, "alice", made.secret)
+    accounts.add("alice", "secret")
+    refused(tokens, "alice", made.secret)
+
+
+def test_the_list_tells_all_but_the_secret(tokens, alice, clock):
+    clock(1000)
+    first = tokens.issue(alice, "first", seconds=None)
+    clock(2000)
+    second = tokens.issue(alice, "second", seconds=9)
+    tokens.log_in("alice", second.secret)
+    found = tokens.of(alice, current=second.id)
+    assert [one.id for one in found] == [first.id, second.id]
+    assert (found[0].name, found[0].created, found[0].expires) == ("first", 1000, None)
+    assert (found[0].used, found[0].current) == (None, False)
+    assert (found[1].expires, found[1].used, found[1].current) == (2009, 2000, True)
+    assert second.secret not in repr(found)
+
+
+def test_a_log_in_writes_once_an_hour(tokens, alice, engine, clock):
+    made = tokens.issue(alice, "laptop")
+
+    def used():
+        with engine.connect() as connection:
+            return connection.execute(select(token.c.used)).scalar()
+
+    for now, noted in ((10_000, 10_000), (13_600, 10_000), (13_601, 13_601)):
+        clock(now)
+        tokens.log_in("alice", made.secret)
+        assert used() == noted
+
+
+def test_there_is_a_most_and_expired_ones_make_room(tokens, alice, accounts, engine, clock):
+    clock(1000)
+    old = tokens.issue(alice, "old", seconds=10)
+    for number in range(MAX_TOKENS - 1):
+        tokens.issue(alice, f"token {number}")
+    with pytest.raises(TooMany, match="revoke one"):
+        tokens.issue(alice, "one too many")
+    assert tokens.issue(accounts.add("bob", "secret"), "of somebody else")
+    clock(1011)
+    tokens.issue(alice, "in the place of the expired one")
+    assert old.id not in {one.id for one in tokens.of(alice)}
+
+
+def test_many_at_once_stay_within_the_most(tokens, alice, engine):
+    with engine.begin() as connection:
+        rows = [
+            {"id": str(n), "account_id": alice.id, "name": "", "hash": b"%d" % n, "created": 1}
+            for n in range(MAX_TOKENS - 3)
+        ]
+        connection.execute(insert(token), rows)
+    outcomes: list[bool] = []
+
+    def issue():
+        try:
+            tokens.issue(alice, "race")
+            outcomes.append(True)
+        except TooMany:
+            outcomes.append(False)
+
+    threads = [threading.Thread(target=issue) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == [False] * 5 + [True] * 3
+    engine.dispose()
+
+
+def test_a_log_in_by_token_hashes_no_password(tokens, alice, monkeypatch):
+    made = tokens.issue(alice, "laptop")
+    monkeypatch.setattr("ftpserver.accounts._hasher", None)
+    with pytest.raises(AttributeError):
+        hash_password("positive control: this would have been noticed")
+    assert tokens.log_in("alice", made.secret)
