@@ -1,0 +1,109 @@
+"""What a run decides: how many connections, and what is asked before the first file."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+
+from ftpclient import Client, runs
+from ftpclient.connection import Connection
+from ftpwire.errors import QuotaExceeded
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Ten files of 1,000 bytes."""
+    top = tmp_path / "tree"
+    for number in range(10):
+        directory = top / f"d{number % 3}"
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / f"f{number}").write_bytes(bytes([number]) * 1000)
+    return top
+
+
+@pytest.fixture
+def client(start_server):
+    server = start_server(quota=5_000_000)
+    address = f"alice@127.0.0.1:{server.server_address[1]}"
+    with Client(address, password="secret", plaintext=True) as made:
+        yield made
+
+
+@pytest.fixture
+def opened(client, monkeypatch):
+    """The further connections that are opened."""
+    found = []
+    real = Client.new_connection
+
+    def counted(self):
+        found.append(real(self))
+        return found[-1]
+
+    monkeypatch.setattr(Client, "new_connection", counted)
+    return found
+
+
+@pytest.mark.parametrize("way", ["put", "get"])
+@pytest.mark.parametrize(
+    ("round_trip", "least", "expected"),
+    [(0.001, 0, 0), (0.1, 1_000_000, 0), (0.1, 3_000, 4)],
+    ids=["near", "far-and-little", "far-and-much"],
+)
+def test_further_connections_are_opened_where_they_are_worth_it(
+    client, opened, tree, tmp_path, monkeypatch, way, round_trip, least, expected
+):
+    if way == "get":
+        client.put([tree], "/", recursive=True)
+    monkeypatch.setattr(runs, "_FAR_LEAST", least)
+    client.connection.round_trip = round_trip
+    if way == "put":
+        summary = client.put([tree], "/there", recursive=True)
+    else:
+        summary = client.get(["/tree"], tmp_path / "got", recursive=True)
+    assert (summary.done, summary.failed) == (10, 0)
+    assert len(opened) == expected
+
+
+def test_one_that_can_not_be_opened_closes_the_others(client, tree, monkeypatch):
+    real, made, number = Client.new_connection, [], count()
+
+    def failing(self):
+        if next(number) == 1:
+            raise QuotaExceeded("no more")
+        made.append(real(self))
+        return made[-1]
+
+    monkeypatch.setattr(Client, "new_connection", failing)
+    with pytest.raises(QuotaExceeded):
+        client.put([tree], "/there", recursive=True, parallel=3)
+    assert [one.broken for one in made] == [True, True]
+
+
+def test_what_a_put_asks_first_is_asked_at_once(client, tree, monkeypatch):
+    """However many questions: one wait for all of them, then one for the files."""
+    client.make_dir("/there")
+    waits = []
+    real = Connection.pump
+    monkeypatch.setattr(Connection, "pump", lambda self, *a: (waits.append(1), real(self, *a))[1])
+    asked = []
+    submit = Connection.submit
+
+    def noted(self, call, request, cost=0):
+        asked.append((type(request).__name__, len(waits)))
+        submit(self, call, request, cost)
+
+    monkeypatch.setattr(Connection, "submit", noted)
+    client.put([tree], "/there", recursive=True)
+    questions = [waited for name, waited in asked if name in ("Stat", "Space")]
+    assert len(questions) >= 4
+    assert set(questions) == {0}
+
+
+def test_answers_from_before_are_not_used_after(client, tree):
+    (tree / "large").write_bytes(bytes(6_000_000))
+    with pytest.raises(QuotaExceeded):
+        client.put([tree], "/new", recursive=True)
+    client.make_dir("/new")
+    assert client.stat("/new", follow=True).type == "dir"
+    assert client.find("/new", follow=True) is not None
