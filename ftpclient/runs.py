@@ -16,7 +16,7 @@ from ftpclient.reporting import Summary
 from ftpclient.transfers import Options, Stopped, Transfer
 from ftpclient.unfinished import Unfinished
 from ftpclient.uploading import measure
-from ftpwire.errors import ConnectionLost, QuotaExceeded
+from ftpwire.errors import CommandError, ConnectionLost, QuotaExceeded
 from ftpwire.pacing import Pace
 from ftpwire.paths import RemotePath
 from ftpwire.units import human
@@ -100,27 +100,33 @@ class Run:
                 self._note.complete()
             return summary
 
-    def _enlist(self) -> Crew[Transfer]:
+    def _enlist(self) -> Crew[Transfer] | None:
         assert self._helper is not None
-        return Crew([self._helper(one) for one in self._more_connections()])
+        made = self._more_connections()
+        return Crew([self._helper(one) for one in made]) if made else None
 
     def _more_connections(self) -> list[Connection]:
-        """Make them at the same time: each takes several round trips."""
+        """Make them at the same time: each takes several round trips.
+
+        Fewer, or none, where the server doesn't want more: this is no reason to fail.
+        """
         from concurrent.futures import ThreadPoolExecutor, wait
 
         with ThreadPoolExecutor(self._count, "connect") as pool:
             tries = [pool.submit(self._client.new_connection) for _ in range(self._count)]
             wait(tries)
         made = [one.result() for one in tries if one.exception() is None]
-        if len(made) < self._count:
-            for connection in made:
-                connection.close()
-            for one in tries:
-                one.result()  # raises what went wrong
+        for error in [one.exception() for one in tries]:
+            if isinstance(error, CommandError):
+                self._transfer.listener.remark(f"no further connection: {error}")
+            elif error is not None:
+                for connection in made:
+                    connection.close()
+                raise error
         rate = self._client.limit_rate
         if rate is not None:
             for connection in made:
-                connection.channel.pace = Pace(max(1, rate // self._count))
+                connection.channel.pace = Pace(max(1, rate // len(made)))
         return made
 
     def _regain(self, losses: int, error: ConnectionLost) -> int:

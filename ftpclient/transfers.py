@@ -101,7 +101,7 @@ class Transfer:
         self.connection = connection
         self._chief = chief
         self._crew: Crew[Any] | None = None
-        self._enlist: Callable[[], Crew[Any]] | None = None
+        self._enlist: Callable[[], Crew[Any] | None] | None = None
         self._least = self._expected = 0
         self._lock: threading.Lock = threading.Lock() if chief is None else chief._lock
         self.options = options
@@ -140,11 +140,11 @@ class Transfer:
         self.summary.seconds = time.monotonic() - self._began
         return self.summary
 
-    def share(self, enlist: Callable[[], Crew[Any]], least: int) -> None:
+    def share(self, enlist: Callable[[], Crew[Any] | None], least: int) -> None:
         """Have others, made by this one's ``helper``, transfer the files of trees.
 
         Args:
-            enlist: Called for them once that is worth their connections.
+            enlist: Called for them once that is worth their connections; None: there are none.
             least: It is from so many bytes on.
         """
         self._enlist = enlist

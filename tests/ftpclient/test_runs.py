@@ -8,7 +8,7 @@ import pytest
 
 from ftpclient import Client, runs
 from ftpclient.connection import Connection
-from ftpwire.errors import QuotaExceeded
+from ftpwire.errors import BadMessage, QuotaExceeded, TooMany
 
 
 @pytest.fixture
@@ -65,17 +65,36 @@ def test_further_connections_are_opened_where_they_are_worth_it(
     assert len(opened) == expected
 
 
-def test_one_that_can_not_be_opened_closes_the_others(client, tree, monkeypatch):
+@pytest.mark.parametrize("refused", [{1}, {0, 1, 2}], ids=["one", "all"])
+def test_a_server_that_wants_no_more_connections_gets_it_over_fewer(
+    client, tree, monkeypatch, refused
+):
+    real, made, number = Client.new_connection, [], count()
+
+    def refusing(self):
+        if next(number) in refused:
+            raise TooMany("too many sessions")
+        made.append(real(self))
+        return made[-1]
+
+    monkeypatch.setattr(Client, "new_connection", refusing)
+    summary = client.put([tree], "/there", recursive=True, parallel=3)
+    assert (summary.done, summary.failed) == (10, 0)
+    assert len(made) == 3 - len(refused)
+    assert all(one.broken for one in made)  # closed at the end
+
+
+def test_one_that_fails_otherwise_closes_the_others(client, tree, monkeypatch):
     real, made, number = Client.new_connection, [], count()
 
     def failing(self):
         if next(number) == 1:
-            raise QuotaExceeded("no more")
+            raise BadMessage("nonsense")
         made.append(real(self))
         return made[-1]
 
     monkeypatch.setattr(Client, "new_connection", failing)
-    with pytest.raises(QuotaExceeded):
+    with pytest.raises(BadMessage):
         client.put([tree], "/there", recursive=True, parallel=3)
     assert [one.broken for one in made] == [True, True]
 
