@@ -1,11 +1,12 @@
-"""Sizes as people write and read them.
+"""Sizes, durations and moments as people write and read them.
 
-Lives here: text to bytes and back, the same in both programs.
+Lives here: text to bytes or seconds and back, the same in both programs.
 """
 
 from __future__ import annotations
 
 import re
+import time
 
 _SIZE = re.compile(r"([0-9]+)(?:\.([0-9]+))?\s*(?:([KMGT])(?:iB)?|B)?", re.IGNORECASE)
 _MAX_DIGITS = 20
@@ -39,3 +40,53 @@ def human(size: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} TiB"
+
+
+_DURATION = re.compile(r"([0-9]{1,9})\s*([smhdw])", re.IGNORECASE)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
+
+
+def parse_duration(text: str) -> int:
+    """Seconds for what people write: ``90s``, ``15m``, ``12h``, ``30d``, ``2w``.
+
+    Raises:
+        ValueError: It is not a duration.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a duration: use a number and s, m, h, d or w, as 30d")
+    return int(match[1]) * _SECONDS[match[2].lower()]
+
+
+def parse_moment(text: str, now: float | None = None) -> int:
+    """Seconds since 1970 for a date, a date with a time, or how long from now.
+
+    A date means its beginning. Without a zone it is UTC, as all times that are told.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    from datetime import UTC, datetime
+
+    if _DURATION.fullmatch(text.strip()):
+        return int(time.time() if now is None else now) + parse_duration(text)
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no date and no duration: use 2030-12-31, 2030-12-31T18:00 or 30d"
+        ) from None
+    try:
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    except (OverflowError, ValueError):
+        raise ValueError(f"{text!r} lies beyond all dates") from None
+
+
+def iso(seconds: int) -> str:
+    """A moment as ISO 8601 in UTC: ``2030-12-31T18:00:00Z``."""
+    from datetime import UTC, datetime
+
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, ValueError, OSError):
+        return str(seconds)  # beyond the year 9999

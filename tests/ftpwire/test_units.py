@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftpwire.units import human, parse_size
+from ftpwire.units import human, iso, parse_duration, parse_moment, parse_size
 
 
 @pytest.mark.parametrize(
@@ -97,3 +97,41 @@ def test_anything_is_a_size_or_refused(text):
 )
 def test_shown_to_people(size, shown):
     assert human(size) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0s", 0), ("90s", 90), ("15m", 900), ("12 h", 43200), (" 30D ", 2592000), ("2w", 1209600)],
+)
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "d", "-1d", "1.5h", "1y", "1d2h", "9" * 10 + "s"])
+def test_what_is_no_duration(text):
+    with pytest.raises(ValueError, match="duration"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("2030-12-31", "2030-12-31T00:00:00Z"),
+        ("2030-12-31T18:30", "2030-12-31T18:30:00Z"),
+        ("2030-12-31T18:30:00+02:00", "2030-12-31T16:30:00Z"),
+        ("2030-12-31T18:30:00Z", "2030-12-31T18:30:00Z"),
+        ("2d", "1970-01-03T00:16:40Z"),
+    ],
+)
+def test_moments(text, told):
+    assert iso(parse_moment(text, now=1000)) == told
+
+
+@pytest.mark.parametrize("text", ["", "soon", "31.12.2030", "2030-13-01", "30", "never"])
+def test_what_is_no_moment(text):
+    with pytest.raises(ValueError, match="no date"):
+        parse_moment(text)
+
+
+def test_a_moment_beyond_all_calendars_can_be_told():
+    assert iso(2**60) == str(2**60)
