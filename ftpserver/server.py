@@ -7,6 +7,7 @@ and stop. Lives elsewhere: what a session does (session.py), the command line (c
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
 import resource
@@ -60,6 +61,7 @@ class FtpServer(ThreadingMixIn, TCPServer):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.sessions: set[Session] = set()
+        self._session_ids = itertools.count(1)
         self._requests: set[socket.socket] = set()
         """Connections that were accepted and not closed yet, before and after their sessions."""
         self.stopping = False
@@ -95,6 +97,10 @@ class FtpServer(ThreadingMixIn, TCPServer):
             certificate, key = tls.ensure_key(settings.state)
             self.tls_context = tls.make_context(certificate, key)
             self.fingerprint = tls.fingerprint_of(certificate)
+
+    def next_session_id(self) -> int:
+        """A number that no session of this run had yet."""
+        return next(self._session_ids)
 
     @property
     def stop_fd(self) -> int:

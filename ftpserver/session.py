@@ -36,6 +36,7 @@ from ftpwire.errors import (
     Internal,
     NotLoggedIn,
     ProtocolError,
+    SessionEnded,
     VerificationFailed,
     VersionMismatch,
     from_oserror,
@@ -63,22 +64,39 @@ _LAST_WORDS = 2.0
 """Seconds that a peer gets to read why it is being dropped."""
 
 
+class _Dismissed(SessionEnded):
+    """The session ends as if the server stopped."""
+
+    code = "dismissed"
+
+
 class Session(StreamRequestHandler):
     """The connection of one client, in a thread of its own.
 
     Attributes:
+        id: A number that no other session of this run has.
+        since: When it was opened, in seconds since 1970.
+        doing: The request under way or the last one; None while nothing is asked for.
+        quiet_since: Since when the session waits for a request, on ``time.monotonic()``.
         account: Who is logged in; None before.
         token_id: Of the token that was logged in with; None: by password.
         request_id: The request being handled.
         tree: The atomic tree that is under way.
+        renewing: The session changes its own password just now: its account's epoch is about
+            to be another one.
     """
 
     disable_nagle_algorithm = True
     rbufsize = 0  # the input buffer is the session's own: rfile and wfile stay unused
     server: FtpServer
 
+    id = 0
+    since = 0.0
+    doing: messages.Request | None = None
+    quiet_since = 0.0
     account: Account | None = None
     token_id: str | None = None
+    renewing = False
     request_id = 0
     tree: AtomicTree | None = None
     _closing = False
@@ -187,7 +205,10 @@ class Session(StreamRequestHandler):
 
         Raises:
             Cancelled: The client has sent one.
+            SessionEnded: The session is to end.
         """
+        if self.channel.ended is not None:
+            raise self.channel.ended
         self._since_look += count
         if self._since_look >= _CANCEL_EVERY:
             self._since_look = 0
@@ -247,7 +268,9 @@ class Session(StreamRequestHandler):
     def handle(self) -> None:
         """Serve the connection until either side ends it."""
         settings = self.server.settings
-        self._login_deadline = time.monotonic() + settings.login_grace
+        self.quiet_since = time.monotonic()
+        self._login_deadline = self.quiet_since + settings.login_grace
+        self.id, self.since = self.server.next_session_id(), time.time()
         self.reader = FrameReader()
         self.channel = Channel(
             self.request, wake_fd=self.server.stop_fd, on_wake=self._server_stops
@@ -262,6 +285,9 @@ class Session(StreamRequestHandler):
         except ProtocolError as error:
             logger.info("%s: dropped: %s", self, paths.printable(str(error)))
             self._last_words(error)
+        except SessionEnded as error:
+            logger.info("%s: ended: %s", self, error)
+            self._end_in_order(error)
         except ConnectionLost as error:
             logger.info("%s: %s", self, error)
             self._store_unanswered()
@@ -274,6 +300,21 @@ class Session(StreamRequestHandler):
 
     def __str__(self) -> str:
         return f"{self.account.name}@{self.peer}" if self.account else self.peer
+
+    def _end_in_order(self, error: SessionEnded) -> None:
+        """What came in whole is stored and answered; then the client is told why it ends."""
+        if self.account is None:
+            return  # a stranger is told nothing
+        try:
+            self.commit()
+        except ConnectionLost:
+            return  # the client has left, or is too slow to hear more
+        except Exception:
+            logger.exception("%s: the last uploads could not be stored", self)
+        if isinstance(error, _Dismissed):
+            self._close_with(Kind.NOTICE, messages.GoingDown())
+        else:
+            self._last_words(error)
 
     def _store_unanswered(self) -> None:
         """The client is gone, but some uploads came in whole: it need not send them again."""
@@ -297,8 +338,10 @@ class Session(StreamRequestHandler):
 
     def _last_words(self, error: FtpError) -> None:
         """Say why, outside any request, and close so that it arrives."""
-        payload = messages.encode(Failed.from_error(error))
-        self.channel.queue(frames.frame(Kind.ERROR, 0, payload))
+        self._close_with(Kind.ERROR, Failed.from_error(error))
+
+    def _close_with(self, kind: Kind, message: Message) -> None:
+        self.channel.queue(frames.frame(kind, 0, messages.encode(message)))
         self.channel.close_after_error(_LAST_WORDS)
 
     def _open(self) -> None:
@@ -392,13 +435,13 @@ class Session(StreamRequestHandler):
         self.commit()
         self.flush()
         self.reader.shrink()
+        self.doing = None
+        self.quiet_since = time.monotonic()
 
     def _say_goodbye(self) -> None:
         """The server stops: what was asked before is answered, what comes now isn't."""
         self.commit()
-        self.request_id = 0
-        self.send(messages.GoingDown(), Kind.NOTICE)
-        self.channel.close_after_error(_LAST_WORDS)
+        self._close_with(Kind.NOTICE, messages.GoingDown())
 
     def _patience(self, deadline: float | None) -> float | None:
         """Until when the next bytes have to come; before log-in, no longer than the grace."""
@@ -415,6 +458,7 @@ class Session(StreamRequestHandler):
 
         This is the one place where a handler's errors become replies.
         """
+        self.doing = request
         command = COMMANDS[type(request)]
         self._receiving = command.takes_data
         self._since_look = 0
@@ -470,6 +514,18 @@ class Session(StreamRequestHandler):
         """Send all output, waiting for the peer as long as a stall may be."""
         self.channel.flush(self._stall())
 
+    def end(self, why: str) -> None:
+        """End the session from another thread, and tell its client why.
+
+        What can't be interrupted, as a frame that the client takes slowly, is not: `cut` it
+        after a while.
+        """
+        self.channel.end(SessionEnded(why), wake=self.doing is None)
+
+    def dismiss(self) -> None:
+        """The same as if the server stopped; for a session that is doing nothing."""
+        self.channel.end(_Dismissed("the server takes its leave"), wake=True)
+
     def cut(self) -> None:
         """End the connection at once, from another thread."""
         self.channel.cut()
@@ -486,6 +542,10 @@ class Session(StreamRequestHandler):
             self.channel.pace = Pace(self.server.settings.limit_rate)
         self.reader.allow(frames.MAX_CONTROL, frames.MAX_DATA)
         logger.info("%s: logged in", self)
+
+    def follow(self, account: Account) -> None:
+        """The account was changed by somebody else: what is asked for from now on obeys that."""
+        self.account = account
 
     def renew(self, account: Account) -> None:
         """The account was changed by this very session, which goes on."""

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from ftpwire import tls
-from ftpwire.errors import ConnectionLost
+from ftpwire.errors import ConnectionLost, FtpError
 from ftpwire.frames import FrameReader
 from ftpwire.pacing import Pace
 from ftpwire.tls import TlsPipe
@@ -85,6 +85,8 @@ class Channel:
         """A limit for the bytes in either direction; None for none."""
         self.bytes_in = 0
         self.bytes_out = 0
+        self.ended: FtpError | None = None
+        """What the owner finds in place of more input; see `end`."""
         self._out = bytearray()
         self._unsent: memoryview | None = None  # encrypted or plain, already promised
         self._receive = _RECEIVE_SMALL
@@ -170,6 +172,8 @@ class Channel:
         return count
 
     def _receive_into(self, view: memoryview) -> int:
+        if self.ended is not None:
+            raise self.ended
         if self.tls is None:
             try:
                 count = self.socket.recv_into(view)
@@ -178,7 +182,7 @@ class Channel:
             except OSError as error:
                 raise ConnectionLost(f"connection lost: {_words(error)}") from None
             if not count:
-                raise ConnectionLost("the peer closed the connection")
+                raise self.ended or ConnectionLost("the peer closed the connection")
             self.bytes_in += count
             return count
         count = self.tls.read_into(view)
@@ -225,6 +229,8 @@ class Channel:
         if data:
             pipe.feed(data)
             self._receive = _RECEIVE_LARGE if len(data) == self._receive else self._receive
+        elif self.ended is not None:
+            raise self.ended  # TLS isn't told: it goes on, for the last words
         else:
             pipe.feed_eof()
         return True
@@ -411,6 +417,22 @@ class Channel:
             pass  # gone, or still talking at the deadline: it had its chance
         finally:
             self.abort()
+
+    def end(self, error: FtpError, *, wake: bool) -> None:
+        """From another thread: let the owner receive nothing more but this error.
+
+        What it sends still arrives, so that it can say why.
+
+        Args:
+            wake: Also out of a wait for input. Not while the peer is sending something: after
+                this, what it sends is answered by a reset as soon as this side closes.
+        """
+        self.ended = error
+        if wake:
+            try:
+                self.socket.shutdown(socket.SHUT_RD)
+            except OSError:
+                pass  # it has ended by itself
 
     def cut(self) -> None:
         """End the connection at once, from another thread; its owner finds it lost."""

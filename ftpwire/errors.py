@@ -5,7 +5,7 @@ FtpError
 │   ├── FrameTooBig, UnknownKind, TruncatedFrame, BadMessage, BadMagic
 │   └── VersionMismatch
 ├── ConnectionLost          the connection ended, or never came about
-│   └── ConnectFailed
+│   └── ConnectFailed, SessionEnded
 ├── TrustError              the server's key is not the one expected
 │   └── UnknownHost, HostKeyChanged
 ├── Interrupted             the user asked to stop (Ctrl-C)
@@ -87,6 +87,12 @@ class ConnectFailed(ConnectionLost):
     """No connection could be made."""
 
     code = "connect-failed"
+
+
+class SessionEnded(ConnectionLost):
+    """The server ended this session on purpose: connecting again by itself would be no help."""
+
+    code = "session-ended"
 
 
 class TrustError(FtpError):

@@ -65,7 +65,11 @@ def change_password(session: Session, request: ChangePassword) -> Message:
     accounts = session.server.accounts
     if not accounts.check_password(session.user.name, request.old):
         raise LoginRefused("that is not your password")
-    session.renew(accounts.set_password(session.user.name, request.new))
+    session.renewing = True  # the new epoch doesn't end this session
+    try:
+        session.renew(accounts.set_password(session.user.name, request.new))
+    finally:
+        session.renewing = False
     return Done()
 
 

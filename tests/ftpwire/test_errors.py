@@ -53,6 +53,7 @@ EXIT_CODES = {
     # 4: no connection, or lost and not regained
     "connection-lost": 4,
     "connect-failed": 4,
+    "session-ended": 4,
     "lease-lost": 1,
     # 5: not found
     "not-found": 5,
