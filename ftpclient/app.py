@@ -10,12 +10,15 @@ import glob
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ftpclient.addresses import ServerAddress, default_address
+from ftpclient.addresses import ServerAddress
+from ftpclient.credentials import PASSWORD
 from ftpclient.interrupt import Interrupt
-from ftpwire.errors import CommandError, FtpError, LoginRefused
+from ftpclient.servers import Server, choose
+from ftpwire.errors import CommandError, FtpError
 from ftpwire.paths import RemotePath, printable
 
 if TYPE_CHECKING:
@@ -55,6 +58,7 @@ class App:
         server: What was given with -s; None for the default.
         as_json: One JSON object a line.
         quiet: No progress, no summary.
+        given_password: What --password-stdin has brought.
         interactive: Inside the shell: local patterns are expanded, paths are relative to cd.
     """
 
@@ -70,36 +74,56 @@ class App:
     retries: int = 5
     interrupt: Interrupt = field(default_factory=Interrupt)
     shell: ShellState = field(default_factory=ShellState)
+    given_password: str | None = field(default=None, repr=False)
+    _chosen: Server | None = None
     _client: Client | None = None
-    _stdin_password: str | None = None
+
+    @property
+    def chosen(self) -> Server:
+        """The server to use. Raises BadAddress."""
+        if self._chosen is None:
+            found = choose(self.server)
+            self._chosen = Server(found.address, found.plaintext or self.plaintext)
+        return self._chosen
 
     @property
     def address(self) -> ServerAddress:
-        """The server to use. Raises BadAddress."""
-        return ServerAddress.parse(self.server) if self.server else default_address()
+        """Where the server to use is. Raises BadAddress."""
+        return self.chosen.address
 
     @property
     def client(self) -> Client:
         """The client, connected at first use."""
-        if self._client is None:
-            from ftpclient.client import Client
+        client = self._client or self.new_client()
+        client.connect()
+        return client
 
-            self._client = Client(
-                self.address,
-                password=self._ask_password,
-                plaintext=self.plaintext,
-                accept_new=self.accept_new,
-                ask=self._ask_trust if self.can_ask else None,
-                interrupt=self.interrupt,
-                retries=self.retries,
-            )
-        self._client.connect()
+    def new_client(self, *, saved_token: bool = True) -> Client:
+        """Make the client of this run, without connecting it."""
+        from ftpclient.client import Client
+
+        self._client = Client(
+            self.address,
+            password=self._password,
+            plaintext=self.chosen.plaintext,
+            accept_new=self.accept_new,
+            ask=self._ask_trust if self.can_ask else None,
+            interrupt=self.interrupt,
+            retries=self.retries,
+            saved_token=saved_token,
+            remark=self.remark,
+        )
         return self._client
 
     @property
     def known_client(self) -> Client | None:
         """The client, if one was made already; it may not be connected."""
         return self._client
+
+    def use(self, server: str) -> None:
+        """Take another server than -s says."""
+        self.server = server
+        self._chosen = None
 
     def close(self) -> None:
         """Close the connection."""
@@ -111,24 +135,34 @@ class App:
         """Whether somebody is there to be asked."""
         return sys.stdin.isatty() and sys.stderr.isatty() and not self.as_json
 
+    @property
+    def known_password(self) -> str | None:
+        """The password, where nobody has to be asked for it."""
+        return os.environ.get(PASSWORD) if self.given_password is None else self.given_password
+
     def read_stdin_password(self) -> None:
         """Take the password's line now, before anything else reads standard input."""
-        self._stdin_password = _read_line()
+        self.given_password = self.read_secret_line()
+
+    def read_secret_line(self) -> str:
+        """The next line of standard input, which --password-stdin says is secret."""
+        return _read_line()
+
+    @property
+    def _password(self) -> str | Callable[[], str] | None:
+        if self.given_password is not None:
+            return self.given_password
+        return self._ask_password if self.can_ask else None
 
     def _ask_password(self) -> str:
-        if self._stdin_password is not None:
-            return self._stdin_password
-        password = os.environ.get("FTP_PASSWORD")
-        if password is not None:
-            return password
-        if not self.can_ask:
-            raise LoginRefused(
-                f"no password for {self.address}: set FTP_PASSWORD or use --password-stdin"
-            )
+        return self.ask_secret(f"{self.address}'s password: ")
+
+    def ask_secret(self, prompt: str) -> str:
+        """Ask the user for something that the terminal must not show."""
         import getpass
 
         with self.interrupt.at_once():
-            return getpass.getpass(f"{self.address}'s password: ", stream=sys.stderr)
+            return getpass.getpass(prompt, stream=sys.stderr)
 
     def _ask_trust(self, endpoint: str, fingerprint: str) -> bool:
         print(
@@ -170,6 +204,13 @@ class App:
         """A remark for people, on stderr."""
         if not self.quiet and not self.as_json:
             print(text, file=sys.stderr)
+
+    def remark(self, text: str) -> None:
+        """Something that the user should know, from the server or about a log-in, on stderr."""
+        if self.as_json:
+            print(json.dumps({"remark": printable(text)}), file=sys.stderr)
+        elif not self.quiet:
+            print(f"ftp: {printable(text)}", file=sys.stderr)
 
     def complain(self, error: FtpError) -> None:
         """One line on stderr about what failed; with --debug after where it comes from."""

@@ -20,7 +20,9 @@ from ftpwire.errors import CommandError, FtpError, Interrupted, from_oserror
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["--help"]})
-@click.option("-s", "--server", metavar="SERVER", help="[USER@]HOST[:PORT]; else FTP_SERVER.")
+@click.option(
+    "-s", "--server", metavar="SERVER", help="[USER@]HOST[:PORT] or a saved name; else FTP_SERVER."
+)
 @click.option("--accept-new", is_flag=True, help="Trust a server that was never seen before.")
 @click.option("--plaintext", is_flag=True, help="Speak without TLS.")
 @click.option("--password-stdin", is_flag=True, help="Password: the first line of stdin.")
@@ -43,7 +45,8 @@ def remote(
 ) -> None:
     """Move files to and from an ftpd server.
 
-    Passwords: FTP_PASSWORD, --password-stdin, or asked for on a terminal.
+    Passwords: FTP_PASSWORD, --password-stdin, the token that login saved, netrc, or asked for on a
+    terminal.
     """
     if isinstance(ctx.obj, App) and ctx.obj.interactive:
         return

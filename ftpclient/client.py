@@ -9,16 +9,19 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from msgspec import structs
 
-from ftpclient.addresses import ServerAddress, default_address
+from ftpclient.addresses import ServerAddress
 from ftpclient.connection import Connection
+from ftpclient.credentials import Credential, Credentials, Password, Remark
 from ftpclient.interrupt import Interrupt
 from ftpclient.reporting import Listener, Summary
+from ftpclient.servers import choose
 from ftpclient.trust import Ask, KnownHosts
 from ftpclient.unfinished import Unfinished
 from ftpwire import messages, paths
@@ -30,8 +33,18 @@ from ftpwire.errors import (
     NotADirectory,
     NotFound,
     QuotaExceeded,
+    RegistrationClosed,
 )
-from ftpwire.messages import Copied, Entry, Hashed, Problem, Removed, Room
+from ftpwire.messages import (
+    Copied,
+    Entry,
+    Hashed,
+    Problem,
+    Removed,
+    Room,
+    TokenInfo,
+    TokenIssued,
+)
 from ftpwire.pacing import Pace
 from ftpwire.paths import RemotePath
 
@@ -41,10 +54,12 @@ if TYPE_CHECKING:
     from ftpclient.transfers import Options
 
 AnyPath = str | bytes
-Password = str | Callable[[], str] | None
 
 _LONG_PASSWORD = 6
 """Characters that make it unlikely to be part of a word by chance."""
+
+_QUICK_ANSWER = 10.0
+"""Seconds that a server waits for a log-in at least."""
 
 _MAGIC = re.compile(rb"[*?\[]")
 
@@ -61,9 +76,13 @@ class Client:
                 print(entry.path, entry.size)
 
     Args:
-        server: ``[USER@]HOST[:PORT]``; None for FTP_SERVER, else the local machine.
-        password: Or something that asks for it, called once the server is trusted.
+        server: ``[USER@]HOST[:PORT]`` or a saved name; None for FTP_SERVER, else the server that
+            was logged in to last, else the local machine.
+        password: Or something that asks for it, called when nothing else is there: FTP_PASSWORD,
+            the token that `ftp login` saved, netrc; and once the server is trusted.
         plaintext: Speak without TLS.
+        saved_token: Use the saved token, if there is one.
+        remark: Told what the user should know, once for each text.
         accept_new: Pin the key of a server that was never seen before.
         known_hosts: Where the pins are; None for the user's own file.
         ask: Asks about a server's key that was never seen before.
@@ -82,17 +101,23 @@ class Client:
         ask: Ask | None = None,
         interrupt: Interrupt | None = None,
         retries: int = 5,
+        saved_token: bool = True,
+        remark: Remark | None = None,
     ) -> None:
         self.retries = retries
         self._limit_rate: int | None = None
-        if server is None:
-            server = default_address()
-        elif isinstance(server, str):
-            server = ServerAddress.parse(server)
+        if not isinstance(server, ServerAddress):
+            chosen = choose(server)
+            server = chosen.address
+            plaintext = plaintext or chosen.plaintext
         self.address = server
         self.cwd: RemotePath = paths.ROOT
         self.user = server.login
-        self._password = password
+        self._remark = remark
+        self._remarks: set[str] = set()
+        self._credentials = Credentials(
+            server, password, plaintext=plaintext, saved=saved_token, remark=self._remark_once
+        )
         self._plaintext = plaintext
         self._accept_new = accept_new
         self._known_hosts = known_hosts
@@ -115,7 +140,36 @@ class Client:
 
     def new_connection(self) -> Connection:
         """A further connection, logged in, for a transfer that uses several."""
-        connection = Connection(
+        credential = self._credentials.first()
+        connection = self._open(credential)
+        refusal: LoginRefused | None = None
+        try:
+            while True:
+                if credential is not None:
+                    try:
+                        self.user = connection.log_in(credential)
+                    except LoginRefused as error:
+                        refusal = error
+                    else:
+                        self._credentials.accepted = credential  # for a reconnect
+                        return connection
+                asked = time.monotonic()
+                credential = self._credentials.after(credential, refusal)
+                connection = self._still_good(connection, asked)
+        except BaseException:
+            connection.close()
+            raise
+
+    def _still_good(self, connection: Connection, asked: float) -> Connection:
+        """The connection, or a new one when the user took so long that the server gave it up."""
+        if time.monotonic() - asked < _QUICK_ANSWER:
+            return connection
+        connection.close()
+        return self._open(None)
+
+    def _open(self, credential: Credential | None) -> Connection:
+        """A connection that is not logged in yet."""
+        return Connection(
             self.address,
             plaintext=self._plaintext,
             known_hosts=self._known_hosts,
@@ -123,17 +177,58 @@ class Client:
             ask=self._ask_user,
             interrupt=self._interrupt,
             like=self._connection,
+            credential=credential,
+            on_remark=self._remark_once,
         )
+
+    def _remark_once(self, text: str) -> None:
+        if self._remark is not None and text not in self._remarks:
+            self._remarks.add(text)
+            self._remark(text)
+
+    def log_in(self, credential: Credential) -> None:
+        """Connect with this credential, and no other. Raises LoginRefused."""
+        connection = self._open(credential)
         try:
-            password = self._password() if callable(self._password) else self._password
-            if password is None:
-                raise LoginRefused("no password: set FTP_PASSWORD or use --password-stdin")
-            self.user = connection.log_in(password)
-            self._password = password  # for a reconnect
+            self._use(connection, connection.log_in(credential), credential)
         except BaseException:
             connection.close()
             raise
-        return connection
+
+    def register(self, password: str | Callable[[], str], invitation: str | None = None) -> None:
+        """Make the account that the address names, and log in as its user.
+
+        Args:
+            password: Or something that asks for it, called once the server is trusted.
+
+        Raises:
+            RegistrationClosed, NameTaken, BadAccount
+        """
+        connection = self._open(None)
+        try:
+            if callable(password):
+                asked = time.monotonic()
+                password = password()
+                connection = self._still_good(connection, asked)
+            credential = Credential(self.user, password)
+            login = credential.request()
+            assert isinstance(login, messages.Login)
+            if invitation is not None and len(invitation) > messages.MAX_TOKEN:
+                raise RegistrationClosed("that is no invitation")
+            reply = connection.ask(messages.Register(login.user, login.password, invitation))
+            assert isinstance(reply, messages.LoggedIn)
+            self._use(connection, reply.user, credential)
+        except BaseException:
+            connection.close()
+            raise
+
+    def _use(self, connection: Connection, user: str, credential: Credential) -> None:
+        """From here on this is the connection."""
+        self.close()
+        self.user = user
+        self._credentials.accepted = credential
+        self._connection = connection
+        self.limit_rate = self._limit_rate
 
     @property
     def limit_rate(self) -> int | None:
@@ -188,8 +283,9 @@ class Client:
 
         A short one may be part of any word: then only whole words count.
         """
-        secret = self._password
-        if not isinstance(secret, str) or not secret:
+        accepted = self._credentials.accepted
+        secret = "" if accepted is None else accepted.secret
+        if not secret:
             return False
         return secret in (text if len(secret) >= _LONG_PASSWORD else text.split())
 
@@ -204,6 +300,52 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    # the account's keys ------------------------------------------------------------------
+
+    @property
+    def password(self) -> str | None:
+        """The password that was accepted, if it was one."""
+        accepted = self._credentials.accepted
+        return None if accepted is None or accepted.is_token else accepted.secret
+
+    def change_password(self, old: str, new: str) -> None:
+        """Set another password: all tokens, and the account's other sessions, end.
+
+        Raises:
+            LoginRefused: The old one is wrong.
+            BadAccount: The new one can't be used.
+        """
+        for one in (old, new):
+            Credential(self.user, one).request()  # what can't be sent is told before
+        self.connection.ask(messages.ChangePassword(old, new))
+        self._credentials.accepted = Credential(self.user, new)
+
+    def issue_token(self, name: str = "", seconds: int | None = None) -> TokenIssued:
+        """A token to log in with instead of the password.
+
+        Args:
+            name: For people, to tell tokens apart.
+            seconds: How long it is good for; None for as long as the server gives.
+        """
+        reply = self.connection.ask(messages.IssueToken(name[: messages.MAX_TOKEN_NAME], seconds))
+        assert isinstance(reply, TokenIssued)
+        return reply
+
+    def tokens(self) -> Sequence[TokenInfo]:
+        """The account's tokens, oldest first."""
+        reply = self.connection.ask(messages.ListTokens())
+        assert isinstance(reply, messages.Tokens)
+        return reply.tokens
+
+    def revoke_token(self, token_id: str | None = None) -> None:
+        """Make a token good for nothing; by default the one that logged in here.
+
+        Raises NotFound.
+        """
+        if token_id is not None and len(token_id) > messages.MAX_TOKEN_NAME:
+            raise NotFound(f"{token_id[:20]}…: no such token")
+        self.connection.ask(messages.RevokeToken(token_id))
 
     # paths -------------------------------------------------------------------------------
 

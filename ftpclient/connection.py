@@ -14,11 +14,13 @@ import select
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from random import random
 from typing import NoReturn
 
 from ftpclient.addresses import ServerAddress
+from ftpclient.credentials import Credential
 from ftpclient.interrupt import Interrupt
 from ftpclient.trust import Ask, KnownHosts
 from ftpwire import frames, messages
@@ -30,7 +32,6 @@ from ftpwire.errors import (
     ConnectionLost,
     FtpError,
     Interrupted,
-    LoginRefused,
     ProtocolError,
 )
 from ftpwire.frames import HEADER_SIZE, FrameReader, Header, Kind
@@ -108,6 +109,11 @@ class Connection:
         interrupt: Ends waiting and working when the user wants to stop.
         like: An earlier connection to the same server, whose TLS session is resumed: that saves
             both sides the costly part of the handshake.
+        credential: What `log_in` will be given, if that is known already. A token goes out
+            together with HELLO, which saves a round trip. A password waits for the server's HELLO,
+            whose delay would tell how long it was hashed otherwise; and so does a token without
+            TLS: it might go to a server that speaks TLS only, for everybody to read.
+        on_remark: Told what the server says for the user to know.
 
     Raises:
         ConnectFailed, TrustError, ProtocolError
@@ -123,8 +129,14 @@ class Connection:
         ask: Ask | None = None,
         interrupt: Interrupt | None = None,
         like: Connection | None = None,
+        credential: Credential | None = None,
+        on_remark: Callable[[str], None] | None = None,
     ) -> None:
         self._like = like
+        early = credential is not None and credential.is_token and not plaintext
+        self._early = credential if early else None
+        self._early_call: Call | None = None
+        self._on_remark = on_remark
         self._context: ssl.SSLContext | None = None
         self.address = address
         self._interrupt = interrupt
@@ -242,9 +254,13 @@ class Connection:
     def _say_hello(self) -> None:
         hello = Hello(max_control=frames.MAX_CONTROL, max_data=frames.MAX_DATA)
         self.channel.queue(frames.frame(Kind.REQUEST, 0, messages.encode_hello(hello)))
+        self._calls.clear()
         asked = time.monotonic()
         deadline = asked + CONNECT_SECONDS
         try:
+            if self._early is not None:
+                self._early_call = Call()
+                self.submit(self._early_call, self._early.request())
             self.channel.flush(deadline)
             while (header := self.reader.next_header()) is None:
                 self._receive(deadline)
@@ -272,15 +288,18 @@ class Connection:
         while not self.channel.fill(self.reader):
             self.channel.wait(read=True, deadline=deadline)
 
-    def log_in(self, password: str) -> str:
-        """Log in; returns the account's name. Raises LoginRefused."""
-        try:
-            (self.address.login + password).encode()
-        except UnicodeEncodeError:
-            raise LoginRefused("the user name or the password is not UTF-8 text") from None
-        if len(self.address.login) > messages.MAX_USER or len(password) > messages.MAX_PASSWORD:
-            raise LoginRefused("wrong user name or password")  # no server has such
-        reply = self.ask(messages.Login(self.address.login, password))
+    def log_in(self, credential: Credential | str) -> str:
+        """Log in, with a password of the address's user or another credential.
+
+        Returns the account's name. Raises LoginRefused.
+        """
+        if isinstance(credential, str):
+            credential = Credential(self.address.login, credential)
+        call, self._early_call = self._early_call, None
+        if call is None or credential != self._early:
+            reply = self.ask(credential.request())
+        else:
+            reply = self.result(call)
         assert isinstance(reply, messages.LoggedIn)
         return reply.user
 
@@ -535,6 +554,9 @@ class Connection:
             call = self._calls.get(header.request_id)
             if isinstance(notice, messages.GoingDown):
                 self._going_down = notice.message
+            elif isinstance(notice, messages.Remark):
+                if self._on_remark is not None:
+                    self._on_remark(notice.message)
             elif call is not None and notice is not None:
                 call.on_notice(notice)
             return

@@ -1,12 +1,25 @@
-"""Where the client keeps its files: known hosts, the shell's history.
+"""Where the client keeps its files: known hosts, tokens, names of servers, the shell's history.
 
-Lives here: the directories, and writing a private file whole. XDG_CONFIG_HOME moves them.
+Lives here: the directories, writing a private file whole, files of JSON that several runs change.
+XDG_CONFIG_HOME moves them.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Generic, TypeVar
+
+import msgspec
+
+from ftpwire.errors import CommandError
+from ftpwire.paths import printable
+
+Contents = TypeVar("Contents", bound=msgspec.Struct)
 
 
 def directory() -> Path:
@@ -24,3 +37,57 @@ def write_private(path: Path, text: str) -> None:
     with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
     os.replace(temporary, path)
+
+
+def is_private(info: os.stat_result) -> bool:
+    """Whether nobody else can read a file with secrets, nor has put it there."""
+    owned = info.st_uid in (os.geteuid(), 0) or os.geteuid() == 0
+    return owned and not info.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other runs of the client from changing a file meanwhile."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(
+        path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+    )
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+class JsonFile(Generic[Contents]):
+    """A private file of JSON with the fields of a struct. Without the file: their defaults.
+
+    Args:
+        kind: Every field of it has a default.
+    """
+
+    def __init__(self, path: Path, kind: type[Contents]) -> None:
+        self.path = path
+        self._kind = kind
+
+    def read(self) -> Contents:
+        """What is in it. Raises CommandError when that is something else."""
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return self._kind()
+        try:
+            return msgspec.json.decode(data, type=self._kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            # it may hold secrets: of what is there, only the place is told
+            reason = printable(str(error).partition(" - at ")[0])
+            raise CommandError(f"{self.path}: not as ftp wrote it: {reason}") from None
+
+    @contextmanager
+    def changing(self) -> Iterator[Contents]:
+        """What is in it, to be changed: it is written when the context ends without an error."""
+        with locked(self.path):
+            contents = self.read()
+            yield contents
+            text = msgspec.json.format(msgspec.json.encode(contents), indent=2)
+            write_private(self.path, text.decode() + "\n")

@@ -17,6 +17,7 @@ from ftpclient.app import App
 from ftpwire.units import parse_size
 
 _MODULES = {
+    "accounts": ("login", "logout", "passwd", "register", "token"),
     "browsing": ("cat", "df", "du", "hash", "ls", "pwd", "stat", "whoami"),
     "changing": ("cp", "mkdir", "mv", "rm"),
     "transfers": ("get", "put"),
@@ -25,7 +26,7 @@ _MODULES = {
     "inside": ("cd", "exit", "help", "lcd", "lls", "lpwd"),
 }
 MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
-SCRIPT_ONLY = frozenset({"connect", "forget"})
+SCRIPT_ONLY = frozenset({"connect", "forget", "login", "logout", "register"})
 """Commands that make no sense inside the shell."""
 SHELL_ONLY = frozenset(_MODULES["inside"])
 _MEANT = {

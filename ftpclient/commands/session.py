@@ -17,7 +17,7 @@ def connect_command(app: App, server: str | None) -> None:
     from ftpclient.shell import run_shell
 
     if server is not None:
-        app.server = server
+        app.use(server)
     raise_for(run_shell(app))
 
 

@@ -17,7 +17,7 @@ def shell_of(server, *, batch: bool = False) -> Iterator[App]:
         plaintext=server.settings.plaintext,
         interactive=True,
         shell=ShellState(batch=batch),
-        _stdin_password="secret",
+        given_password="secret",
     )
     try:
         app.client.connect()

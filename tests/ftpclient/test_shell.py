@@ -14,6 +14,7 @@ from ftpclient import cli, shell
 from ftpclient.addresses import ServerAddress
 from ftpclient.app import App
 from ftpclient.commands import MODULE_OF, SCRIPT_ONLY, SHELL_ONLY
+from ftpclient.credentials import Credential
 from ftpclient.shell import prompt_text, run_batch, run_line
 from ftpwire.errors import Interrupted
 from tests.ftpclient.shell_support import shell_of
@@ -419,7 +420,7 @@ def test_standard_input_has_the_commands(server, local, standard_input, capfd):
 def test_the_line_of_the_password_is_none_of_them(server, local, standard_input, capfd):
     with shell_of(server) as app:
         app.close()
-        app._client = app._stdin_password = None
+        app._client = app.given_password = None
         standard_input.write(b"secret\npwd\nwhoami\n")
         standard_input.close()
         app.read_stdin_password()
@@ -477,5 +478,5 @@ def test_prompt(app, address, cwd, prompt):
     ],
 )
 def test_a_line_with_the_password_is_told(app, password, line, holds):
-    app.client._password = password
+    app.client._credentials.accepted = Credential("alice", password)
     assert app.client.holds_password(line) is holds
