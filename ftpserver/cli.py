@@ -73,6 +73,22 @@ def cli() -> None:
     envvar="FTPD_STAGING_DAYS",
     help="How long interrupted uploads wait for a resume.",
 )
+@click.option(
+    "--audit-size",
+    type=size,
+    default="64MiB",
+    show_default=True,
+    envvar="FTPD_AUDIT_SIZE",
+    help="From which on the audit log begins another file; 0 writes none.",
+)
+@click.option(
+    "--audit-keep",
+    type=click.IntRange(0),
+    default=8,
+    show_default=True,
+    envvar="FTPD_AUDIT_KEEP",
+    help="Earlier files of the audit log that are kept.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
 def start(
     root: Path,
@@ -83,6 +99,8 @@ def start(
     grace: float,
     limit_rate: int | None,
     staging_days: float,
+    audit_size: int,
+    audit_keep: int,
     verbose: bool,
 ) -> None:
     """Start the server, and serve until Ctrl-C or SIGTERM."""
@@ -97,6 +115,8 @@ def start(
         grace=grace,
         limit_rate=limit_rate,
         staging_seconds=int(staging_days * 24 * 3600),
+        audit_size=audit_size,
+        audit_keep=audit_keep,
     )
     sys.exit(serve(settings, verbose=verbose))
 

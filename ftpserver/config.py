@@ -30,6 +30,8 @@ class Settings:
         open_registration: Strangers may make accounts, without an invitation.
         default_quota: Bytes for each account that registers; None for no limit.
         stall: Seconds without a byte after which a peer in the middle of something is dropped.
+        audit_size: Bytes from which on the audit log begins another file; 0 writes none.
+        audit_keep: Earlier files of the audit log that are kept.
     """
 
     root: Path
@@ -44,6 +46,8 @@ class Settings:
     staging_seconds: int = 7 * 24 * 3600
     open_registration: bool = False
     default_quota: int | None = None
+    audit_size: int = 64 * 2**20
+    audit_keep: int = 8
 
     @property
     def state(self) -> Path:

@@ -24,6 +24,7 @@ from sqlalchemy import Engine
 
 from ftpserver import tls
 from ftpserver.accounts import Accounts
+from ftpserver.audit import Audit
 from ftpserver.config import Settings
 from ftpserver.homes import Home
 from ftpserver.ledger import LEASE_SECONDS, Ledger
@@ -45,8 +46,8 @@ _BREATHER = 0.1
 class FtpServer(ThreadingMixIn, TCPServer):
     """Accepts connections and serves each in a thread of its own.
 
-    Shared by its sessions: ``settings``, ``accounts``, ``tokens``, ``ledger``, ``tls_context``
-    (None when plain), ``stop_fd`` (readable once the server stops), ``stopping``.
+    Shared by its sessions: ``settings``, ``accounts``, ``tokens``, ``ledger``, ``audit``,
+    ``tls_context`` (None when plain), ``stop_fd`` (readable once the server stops), ``stopping``.
 
     Raises:
         StateError: The root can't be used, or another server does.
@@ -91,6 +92,8 @@ class FtpServer(ThreadingMixIn, TCPServer):
         self.tokens = Tokens(self.engine, self.accounts)
         self.ledger = Ledger(self.engine, keep_seconds=settings.staging_seconds)
         self.owners = Owners()
+        self.audit = Audit(settings.state, size=settings.audit_size, keep=settings.audit_keep)
+        self._closing.append(self.audit.close)
         self.tls_context = None
         self.fingerprint: str | None = None
         if not settings.plaintext:
@@ -153,10 +156,12 @@ class FtpServer(ThreadingMixIn, TCPServer):
         ]
         for thread in threads:
             thread.start()
+        self.audit.record("start", details={"address": self.address})
         try:
             yield
         finally:
             self.stop()
+            self.audit.record("stop")
             for thread in threads:
                 thread.join()
 

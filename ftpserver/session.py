@@ -48,6 +48,7 @@ from ftpwire.streams import WriteBehind
 from ftpwire.tls import HANDSHAKE_RECORD, TlsPipe
 
 if TYPE_CHECKING:
+    from ftpserver.audit import Trail
     from ftpserver.server import FtpServer
 
 logger = logging.getLogger("ftpd.session")
@@ -107,6 +108,8 @@ class Session(StreamRequestHandler):
     _uploads: Uploads | None = None
     _receiving = False
     """Whether DATA frames of the current request are still to come."""
+    _trail: Trail
+    _sent: Sent
 
     # what handlers use -------------------------------------------------------------------
 
@@ -278,6 +281,7 @@ class Session(StreamRequestHandler):
         if self.request.family != socket.AF_UNIX:
             keep_probing(self.request)
         self.peer = _peer_name(self.client_address)
+        self._trail = self.server.audit.trail(self)
         self.server.sessions.add(self)
         try:
             self._open()
@@ -320,7 +324,7 @@ class Session(StreamRequestHandler):
         """The client is gone, but some uploads came in whole: it need not send them again."""
         try:
             if self._uploads is not None:
-                self._uploads.commit()
+                self._trail.committed(self._uploads.commit())
         except Exception:
             logger.exception("%s: the last uploads could not be stored", self)
 
@@ -334,6 +338,7 @@ class Session(StreamRequestHandler):
             logger.exception("%s: uploads could not be cleaned up", self)
         if self._home is not None:
             self._home.close()
+        self._trail.close()
         self.channel.close()
 
     def _last_words(self, error: FtpError) -> None:
@@ -462,6 +467,7 @@ class Session(StreamRequestHandler):
         command = COMMANDS[type(request)]
         self._receiving = command.takes_data
         self._since_look = 0
+        self._trail.asked(self.request_id, request)
         try:
             if not command.batched:
                 self.commit()
@@ -480,6 +486,8 @@ class Session(StreamRequestHandler):
             self._uploads.abandon()  # what it had begun to change is nobody's any more
         if reply is not None:
             self._reply(reply, command.ending and not isinstance(reply, Failed))
+        else:
+            self._trail.joined(self._sent.digest if command.takes_data else None)
         if self._receiving:
             self._pass_over_data()
         if self._uploads is not None and self._uploads.full:
@@ -497,7 +505,9 @@ class Session(StreamRequestHandler):
                 self.commit()
             else:
                 self._uploads.add_outcome(self.request_id, reply)
+                self._trail.joined()
                 return
+        self._trail.answered(reply)
         self.send(reply, kind)
 
     def commit(self) -> None:
@@ -505,7 +515,9 @@ class Session(StreamRequestHandler):
         if self._uploads is None or not self._uploads.pending:
             return
         current = self.request_id
-        for request_id, outcome in self._uploads.commit():
+        outcomes = self._uploads.commit()
+        self._trail.committed(outcomes)
+        for request_id, outcome in outcomes:
             self.request_id = request_id
             self.send(outcome, Kind.ERROR if isinstance(outcome, Failed) else Kind.REPLY)
         self.request_id = current
@@ -541,6 +553,7 @@ class Session(StreamRequestHandler):
         if self.server.settings.limit_rate is not None:
             self.channel.pace = Pace(self.server.settings.limit_rate)
         self.reader.allow(frames.MAX_CONTROL, frames.MAX_DATA)
+        self._trail.logged_in(token_id)
         logger.info("%s: logged in", self)
 
     def follow(self, account: Account) -> None:

@@ -1,0 +1,427 @@
+"""The audit log: what is recorded of what happens, and what it survives."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import json
+import logging
+import os
+import threading
+
+import pytest
+
+from ftpserver import audit as module
+from ftpserver.audit import (
+    FILE_NAME,
+    Audit,
+    Record,
+    Who,
+    administered,
+    line_of,
+    open_to_append,
+    shown,
+    timestamp,
+)
+from ftpwire import digests, messages
+from ftpwire.frames import Kind
+from ftpwire.messages import (
+    Copy,
+    Failed,
+    Get,
+    IssueToken,
+    List,
+    Login,
+    MakeDir,
+    MakeLink,
+    Move,
+    Put,
+    Remove,
+    Sent,
+    SetAttributes,
+    Stat,
+    Stored,
+)
+from tests.peer import eventually, frame
+
+NOBODY = Who(None, None, None)
+
+
+def records(directory) -> list[dict]:
+    """What the current file has."""
+    return [json.loads(line) for line in (directory / FILE_NAME).read_text().splitlines()]
+
+
+@pytest.fixture
+def audit(tmp_path):
+    """Opens audit logs; they are closed in the end."""
+    opened = []
+
+    def make(size: int = 2**20, keep: int = 2) -> Audit:
+        opened.append(Audit(tmp_path, size=size, keep=keep))
+        return opened[-1]
+
+    yield make
+    for one in opened:
+        one.close()
+
+
+@pytest.fixture
+def events(server, start_server):
+    """Ends peers and server, and gives what was recorded between its start and its stop."""
+
+    def read(*peers) -> list[dict]:
+        for peer in peers:
+            peer.close()
+        eventually(lambda: not server.sessions)
+        start_server.finish(server)
+        *found, last = records(server.settings.state)
+        assert last["event"] == "stop"
+        first = of(found, "start")
+        assert first["details"] == {"address": server.address}
+        return [record for record in found if record is not first]
+
+    return read
+
+
+def of(found: list[dict], event: str) -> dict:
+    (one,) = [record for record in found if record["event"] == event]
+    return one
+
+
+def put(peer, path: bytes, data: bytes = b"data", **options) -> object:
+    digest = digests.digest(data)
+    peer.send(
+        frame(Kind.REQUEST, 77, Put(path, len(data), **options)),
+        frame(Kind.DATA, 77, data),
+        frame(Kind.END, 77, Sent(len(data), digest)),
+    )
+    return peer.answer().message
+
+
+# what is recorded ----------------------------------------------------------------------------
+
+
+def test_a_session_from_log_in_to_log_out(server, dial, events):
+    login, logout = events(dial(server))
+    assert login["event"] == "login" and login["outcome"] == "ok"
+    assert login["user"] == "alice" and login["address"] == "127.0.0.1"
+    assert login["details"] == {"with": "password"}
+    assert logout["event"] == "logout" and logout["user"] == "alice"
+    assert logout["session"] == login["session"]
+    assert logout["seconds"] >= 0
+    assert "password" not in login or "secret" not in json.dumps(login)
+
+
+def test_what_is_done_with_files(server, dial, events):
+    peer = dial(server)
+    assert put(peer, b"/file", b"12345") == Stored(5)
+    peer.request(Get(b"/file"))
+    while peer.answer().kind != Kind.END:
+        pass
+    peer.ask(MakeDir(b"/dir", 0o755))
+    peer.ask(MakeLink(b"/link", b"some/where"))
+    peer.ask(SetAttributes(b"/dir", mode=0o700))
+    peer.ask(Copy(b"/file", b"/copy"))
+    peer.ask(Move(b"/copy", b"/moved"))
+    peer.ask(Remove(b"/moved"))
+    peer.ask(Stat(b"/file"))
+    found = events(peer)
+    digest = digests.digest(b"12345").hex()
+    stored = of(found, "put")
+    assert (stored["path"], stored["bytes"], stored["digest"]) == ("/file", 5, digest)
+    assert stored["outcome"] == "ok" and stored["seconds"] >= 0 and stored["time"][-1] == "Z"
+    fetched = of(found, "get")
+    assert (fetched["path"], fetched["bytes"], fetched["digest"]) == ("/file", 5, digest)
+    assert of(found, "mkdir")["path"] == "/dir"
+    link = of(found, "link")
+    assert (link["path"], link["target"]) == ("/link", "some/where")
+    assert of(found, "attributes")["details"] == {"mode": "700"}
+    copied = of(found, "copy")
+    assert (copied["path"], copied["target"], copied["bytes"]) == ("/file", "/copy", 5)
+    moved = of(found, "move")
+    assert (moved["path"], moved["target"]) == ("/copy", "/moved")
+    removed = of(found, "remove")
+    assert (removed["path"], removed["bytes"], removed["files"]) == ("/moved", 5, 1)
+    assert {record["user"] for record in found} == {"alice"}
+    assert "stat" not in {record["event"] for record in found}
+
+
+def test_a_batch_is_recorded_in_order(server, dial, events):
+    peer = dial(server)
+    pieces = []
+    for number in range(1, 101):
+        data = b"x" * number
+        pieces += [
+            frame(Kind.REQUEST, number, Put(b"/f%d" % number, number)),
+            frame(Kind.DATA, number, data),
+            frame(Kind.END, number, Sent(number, digests.digest(data))),
+        ]
+    pieces.append(frame(Kind.REQUEST, 5, Put(b"/no/such/dir", 0)))
+    pieces.append(frame(Kind.END, 5, Sent(0, digests.digest(b""))))
+    pieces.append(frame(Kind.REQUEST, 5, Remove(b"/f5")))
+    peer.send(*pieces)
+    for _ in range(102):
+        peer.answer()
+    found = [record for record in events(peer) if record["event"] in ("put", "remove")]
+    assert [record["path"] for record in found[:100]] == [f"/f{n}" for n in range(1, 101)]
+    assert [record["bytes"] for record in found[:100]] == list(range(1, 101))
+    assert all(record["digest"] for record in found[:100])
+    assert (found[100]["outcome"], found[100]["code"]) == ("failed", "not-found")
+    assert found[101]["event"] == "remove" and found[101]["path"] == "/f5"
+    assert len(found) == 102
+
+
+@pytest.mark.parametrize(
+    ("login", "user", "way"),
+    [
+        pytest.param(Login("alice", "wrong"), "alice", "password", id="password"),
+        pytest.param(Login("nobody", "wrong"), "nobody", "password", id="name"),
+        pytest.param(messages.LoginToken("alice", "ftpt_x"), "alice", "token", id="token"),
+    ],
+)
+def test_a_log_in_that_is_refused(server, dial, events, login, user, way):
+    peer = dial(server, logged_in=False)
+    peer.hello()
+    assert isinstance(peer.ask(login), Failed)
+    (refused,) = events(peer)
+    assert (refused["event"], refused["outcome"]) == ("login", "refused")
+    assert (refused["user"], refused["code"]) == (user, "login-refused")
+    assert refused["reason"] and refused["details"] == {"with": way}
+    assert "wrong" not in refused["reason"].replace("wrong user name", "")
+
+
+def test_a_token_is_told_by_its_id(server, dial, events):
+    peer = dial(server)
+    issued = peer.ask(IssueToken("laptop"))
+    other = dial(server, logged_in=False)
+    other.hello()
+    other.ask(messages.LoginToken("alice", issued.token))
+    found = events(peer, other)
+    assert of(found, "token-issue")["details"] == {"name": "laptop", "id": issued.id}
+    assert found[2]["details"] == {"with": "token", "token": issued.id}
+    assert issued.token not in json.dumps(found)
+
+
+def test_a_refusal_has_its_code_and_its_reason(server, dial, events):
+    server.accounts.change("alice", quota=3)
+    peer = dial(server)
+    refused = put(peer, b"/file", b"12345")
+    assert isinstance(refused, Failed)
+    record = of(events(peer), "put")
+    assert (record["outcome"], record["code"]) == ("refused", "quota")
+    assert record["reason"] == refused.message
+
+
+def test_what_nobody_may_without_a_log_in(server, dial, events):
+    peer = dial(server, logged_in=False)
+    peer.hello()
+    peer.ask(List(b"/"))
+    (record,) = events(peer)
+    assert (record["event"], record["code"]) == ("list", "not-logged-in")
+    assert "user" not in record
+
+
+def test_a_transfer_that_is_cut_is_told(server, dial, events):
+    """Whoever takes all of a file but its end has taken it all the same."""
+    peer = dial(server)
+    peer.send(frame(Kind.REQUEST, 1, Put(b"/half", 100)), frame(Kind.DATA, 1, b"x" * 50))
+    eventually(lambda: any(session.doing for session in server.sessions))
+    record = of(events(peer), "put")
+    assert (record["outcome"], record["path"]) == ("cut", "/half")
+
+
+def test_a_name_that_is_no_utf_8(server, dial, events):
+    peer = dial(server)
+    put(peer, b"/\xff\x1b[31m\n")
+    record = of(events(peer), "put")
+    assert record["path"] == "/\ufffd\x1b[31m\n"
+    assert base64.b64decode(record["path_b64"]) == b"/\xff\x1b[31m\n"
+
+
+def test_events_without_a_session(audit, tmp_path):
+    log = audit()
+    log.record("ban", user="alice", address="10.0.0.1", details={"seconds": 60})
+    log.close()
+    (record,) = records(tmp_path)
+    assert (record["event"], record["outcome"], record["address"]) == ("ban", "ok", "10.0.0.1")
+
+
+def test_none_is_written_where_none_is_wanted(audit, tmp_path):
+    log = audit(size=0)
+    log.record("start")
+    log.close()
+    assert not (tmp_path / FILE_NAME).exists()
+
+
+# lines ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ['"},{"event":"login"}', "a\nb", "\x1b[2J", "\x9b31m", "\u202etxt.exe", "\x7f", "\udcff", "é"],
+)
+def test_no_name_breaks_out_of_its_line(name):
+    line = line_of(Record("t", "put", "ok", path=name, size=5))
+    assert line.count(b"\n") == 1 and line.endswith(b"\n")
+    assert line[:-1].decode("ascii").isprintable()
+    assert json.loads(line) == {
+        "time": "t",
+        "event": "put",
+        "outcome": "ok",
+        "path": name,
+        "bytes": 5,
+    }
+
+
+def test_paths_are_told_as_they_are_meant():
+    assert shown(b"/a//b/../c/.") == ("/a/c", None)
+    assert shown(b"relative/../x") == ("relative/../x", None)
+
+
+def test_times_are_utc_with_milliseconds():
+    assert timestamp(0.0625) == "1970-01-01T00:00:00.062Z"
+    assert timestamp(1_000_000_000.5) == "2001-09-09T01:46:40.500Z"
+
+
+# files ---------------------------------------------------------------------------------------
+
+
+def write(log: Audit, tmp_path, count: int) -> None:
+    """Have so many records written, in batches of their own."""
+    path = tmp_path / FILE_NAME
+
+    def is_written(text: str) -> bool:
+        return path.exists() and text in path.read_text()
+
+    for number in range(count):
+        reason = f"{'x' * 100} {number}"
+        log.record("note", reason=reason)
+        eventually(lambda text=reason: is_written(f'{text}"'))
+
+
+def test_the_file_is_private(audit, tmp_path):
+    before = os.umask(0)
+    try:
+        log = audit()
+        log.record("start")
+        log.close()
+    finally:
+        os.umask(before)
+    assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
+
+
+def test_files_are_rotated_by_size(audit, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_GATHER_SECONDS", 0)
+    write(audit(size=300, keep=2), tmp_path, 10)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [FILE_NAME, f"{FILE_NAME}.1", f"{FILE_NAME}.2"]
+    assert all((tmp_path / name).stat().st_size <= 300 for name in names)
+    told = [
+        json.loads(line)["reason"].split()[-1]
+        for name in reversed(names)
+        for line in (tmp_path / name).read_text().splitlines()
+    ]
+    assert told == [str(number) for number in range(10)][-len(told) :]
+
+
+def test_no_earlier_file_is_kept_if_none_is_wanted(audit, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_GATHER_SECONDS", 0)
+    write(audit(size=300, keep=0), tmp_path, 5)
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+
+
+def test_a_file_that_was_moved_away_is_made_again(audit, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_GATHER_SECONDS", 0)
+    log = audit()
+    write(log, tmp_path, 1)
+    (tmp_path / FILE_NAME).rename(tmp_path / "taken")
+    write(log, tmp_path, 1)
+    assert len(records(tmp_path)) == 1
+
+
+def test_a_line_that_was_cut_is_ended_first(tmp_path):
+    (tmp_path / FILE_NAME).write_text('{"event":"cut sh')
+    administered(tmp_path, "user-add", user="alice")
+    cut, whole = (tmp_path / FILE_NAME).read_text().splitlines()
+    assert json.loads(whole)["event"] == "user-add" and cut == '{"event":"cut sh'
+
+
+def test_a_link_in_its_place_is_not_followed(tmp_path):
+    (tmp_path / FILE_NAME).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError):
+        open_to_append(tmp_path / FILE_NAME)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_full_disk_stops_nothing(server, dial, events, monkeypatch, caplog):
+    full = threading.Event()
+    full.set()
+    whole = module.write_whole
+
+    def write_whole(fd, data):
+        if full.is_set():
+            raise OSError(errno.ENOSPC, "no space")
+        whole(fd, data)
+
+    monkeypatch.setattr(module, "_GATHER_SECONDS", 0)
+    monkeypatch.setattr(module, "_DROPPED_SECONDS", 0.05)
+    monkeypatch.setattr(module, "write_whole", write_whole)
+    peer = dial(server)
+    for number in range(5):
+        assert put(peer, b"/%d" % number) == Stored(4)
+        eventually(lambda: server.audit._dropped)
+    full.clear()
+    assert put(peer, b"/after") == Stored(4)
+    server.audit.close()
+    told = [record.levelno for record in caplog.records if record.name == "ftpd.audit"]
+    assert told == [logging.ERROR, logging.WARNING], "once that it is full, once that it isn't"
+    found = records(server.settings.state)
+    dropped = [record for record in found if record["event"] == "dropped"]
+    assert sum(record["count"] for record in dropped) >= 5
+    assert "/after" in [record.get("path") for record in found]
+
+
+def test_what_comes_too_fast_is_counted(audit, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAX_QUEUED", 10)
+    monkeypatch.setattr(module, "_GATHER_SECONDS", 3600)  # nothing is written before the end
+    log = audit()
+    for number in range(25):
+        log.record("note", reason=str(number))
+    log.close()
+    *written, dropped = records(tmp_path)
+    assert [record["reason"] for record in written] == [str(number) for number in range(10)]
+    assert (dropped["event"], dropped["count"]) == ("dropped", 15)
+
+
+def test_who_only_fails_can_not_fill_the_files(audit, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_REFUSALS_RATE", 0.0)
+    log = audit()
+    stranger, alice = Who(None, "10.0.0.1", "1"), Who("alice", "10.0.0.2", "2")
+    bad = module._Ready("login", "refused", {})
+    for _ in range(40):
+        log.submit(stranger, [bad] * 50)
+    log.submit(alice, [bad, module._Ready("put", "ok", {"path": b"/file"})])
+    log.close()
+    found = records(tmp_path)
+    assert sum(record["event"] == "login" for record in found) == module._REFUSALS_BURST + 1
+    assert of(found, "put")["user"] == "alice", "what succeeds is told"
+    assert of(found, "dropped")["count"] == 2000 - module._REFUSALS_BURST
+
+
+# administration --------------------------------------------------------------------------------
+
+
+def test_administration_is_recorded_beside_a_running_server(server, events):
+    for number in range(20):
+        administered(server.settings.state, "user-set", user=f"u{number}", details={"quota": 1})
+    found = events()
+    assert [record["user"] for record in found] == [f"u{number}" for number in range(20)]
+    assert found[0]["by"] and found[0]["details"] == {"quota": 1}
+
+
+def test_administration_that_can_not_be_recorded_is_told(tmp_path, caplog):
+    (tmp_path / FILE_NAME).mkdir()
+    administered(tmp_path, "user-set", user="alice")
+    (record,) = caplog.records
+    assert "audit.jsonl" in record.getMessage()
