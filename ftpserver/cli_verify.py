@@ -132,7 +132,7 @@ def scrub(user: str | None, root: Path, no_write: bool, as_json: bool) -> None:
 @root_option
 @json_option
 def recount(user: str | None, root: Path, as_json: bool) -> None:
-    """Set the used space of USER, or of all, to what is on the disk.
+    """Set the used space of USER, or of all, and the number of files, to what is on the disk.
 
     Works while the server runs; uploads of a user wait as long as the files are counted.
     """
@@ -143,10 +143,16 @@ def recount(user: str | None, root: Path, as_json: bool) -> None:
     with _opened(root) as (accounts, engine):
         ledger = Ledger(engine)
         for account in _chosen(accounts, user):
-            used = count_again(ledger, account.id, Home(account.home))
-            record = {"account": account.name, "used": used, "before": account.used}
-            before = f" (was {account.used})" if account.used != used else ""
-            _echo(record if as_json else f"{account.name}: {used} bytes{before}", as_json)
+            counted = count_again(ledger, account.id, Home(account.home))
+            record = {
+                "account": account.name,
+                "used": counted.size,
+                "before": account.used,
+                "files": counted.files,
+            }
+            before = f" (was {account.used})" if account.used != counted.size else ""
+            text = f"{account.name}: {counted.size} bytes{before} in {counted.files} files"
+            _echo(record if as_json else text, as_json)
 
 
 @contextmanager

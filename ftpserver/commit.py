@@ -63,10 +63,12 @@ class Commit:
 
     Attributes:
         change: Bytes that are stored more (or fewer) than before.
+        files: Files, directories and links that are there more (or fewer).
     """
 
     def __init__(self, home: Home) -> None:
         self.change = 0
+        self.files = 0
         self._home = home
         self._open: OrderedDict[Parts, int] = OrderedDict()
         self._touched: set[Parts] = set()
@@ -124,6 +126,7 @@ class Commit:
         while True:
             try:
                 beneath.rename_new(staging, staged, directory, name)
+                self.files += 1
                 break
             except FileExistsError:
                 there = lstat(directory, name)
@@ -163,7 +166,9 @@ class Commit:
         except beneath.Unsupported:
             there = lstat(directory, name)
             os.rename(staged, name, src_dir_fd=staging, dst_dir_fd=directory)
-            if there is not None and stat.S_ISREG(there.st_mode):
+            if there is None:
+                self.files += 1
+            elif stat.S_ISREG(there.st_mode):
                 self.change -= there.st_size
             return True
         except FileNotFoundError:
@@ -212,6 +217,7 @@ class Commit:
         directory = self._directory(parts[:-1])
         # 0700: its contents come next; the exact mode despite the umask
         os.mkdir(parts[-1], mode | 0o700, dir_fd=directory)
+        self.files += 1
         fd = os.open(parts[-1], beneath.OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
         try:
             os.chmod(fd, mode)
@@ -250,6 +256,7 @@ class Commit:
         parts = target_of(request.path)
         size = self._home.discard(self._directory(parts[:-1]), parts[-1])
         self.change -= size
+        self.files -= 1
         self._touched.add(parts[:-1])
         return Removed(1, 0, size)
 

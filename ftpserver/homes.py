@@ -26,7 +26,7 @@ from typing import cast
 
 from msgspec import structs
 
-from ftpserver.walking import open_closed, stored_bytes
+from ftpserver.walking import Usage, open_closed, stored
 from ftpwire import beneath, digests, paths
 from ftpwire.beneath import OPEN_ANY, OPEN_DIRECTORY, Tree
 from ftpwire.digests import StoredDigest
@@ -48,9 +48,10 @@ LOCK_NAME = b"lock"
 _MAX_WALK_DEPTH = 512
 
 Parts = tuple[bytes, ...]
-Settle = Callable[[int], object]
-"""Told the bytes that became free, before the home's lock is let go of: a recount, which holds it
-alone, finds the ledger and the disk either both before a change or both after it."""
+Settle = Callable[[int, int], object]
+"""Told the bytes and the files (with directories and links) that became free, before the home's
+lock is let go of: a recount, which holds it alone, finds the ledger and the disk either both
+before a change or both after it."""
 Item = tuple[bytes, Entry | Problem | None]
 """A directory of a listing and something in it; None says that the directory is complete."""
 
@@ -158,7 +159,7 @@ class Home:
             try:
                 yield
             finally:
-                settle(tally.size)
+                settle(tally.size, tally.files + tally.directories)
 
     # looking -----------------------------------------------------------------------------
 
@@ -257,7 +258,7 @@ class Home:
         *,
         recursive: bool,
         tick: Callable[[], None],
-        settle: Settle = lambda freed: None,
+        settle: Settle = lambda freed, files: None,
     ) -> Tally:
         """Remove a file, a link, an empty directory or a tree; returns what became free.
 
@@ -359,9 +360,9 @@ class Home:
         target: bytes,
         *,
         replace: bool,
-        settle: Settle = lambda freed: None,
-    ) -> int:
-        """Rename; returns the bytes of a file that was replaced.
+        settle: Settle = lambda freed, files: None,
+    ) -> Tally:
+        """Rename; returns what was replaced.
 
         Raises:
             AlreadyExists, IsADirectory, OSError
@@ -379,7 +380,7 @@ class Home:
                         self.sync_dir(target_dir)
                         self.sync_dir(source_dir)
                     finally:
-                        settle(freed)
+                        settle(freed.size, freed.files)
                     return freed
                 finally:
                     os.close(target_dir)
@@ -388,22 +389,23 @@ class Home:
 
     def _move(
         self, source_dir: int, source: bytes, target_dir: int, target: bytes, replace: bool
-    ) -> int:
+    ) -> Tally:
         info = os.stat(source, dir_fd=source_dir, follow_symlinks=False)
         try:
             beneath.rename_new(source_dir, source, target_dir, target)
-            return 0
+            return Tally()
         except FileExistsError:
             there = os.stat(target, dir_fd=target_dir, follow_symlinks=False)
             if (there.st_dev, there.st_ino) == (info.st_dev, info.st_ino):
-                return 0  # the same file under both names, as rename(2) has it
+                return Tally()  # the same file under both names, as rename(2) has it
             if not replace:
                 raise AlreadyExists(f"{paths.show(target)}: exists") from None
         if stat.S_ISDIR(there.st_mode):
             raise IsADirectory("a directory is there, and it is not replaced")
         if stat.S_ISDIR(info.st_mode):
             raise AlreadyExists("a file is there, and a directory doesn't replace it")
-        return self._move_over(source_dir, source, target_dir, target, there)
+        size = self._move_over(source_dir, source, target_dir, target, there)
+        return Tally(files=1, size=size)
 
     def _move_over(
         self,
@@ -439,9 +441,9 @@ class Home:
 
     # counting ----------------------------------------------------------------------------
 
-    def count(self) -> int:
-        """Bytes of all regular files, in the quota's sense. Call it while holding ``alone``."""
-        return stored_bytes(self.fd)
+    def count(self) -> Usage:
+        """What is stored, in the quota's sense. Call it while holding ``alone``."""
+        return stored(self.fd)
 
     def staged(self) -> set[bytes]:
         """The names in staging."""

@@ -1,6 +1,6 @@
 """Quotas: reserve, settle, release; the same for threads, processes and nodes.
 
-Lives here: every statement that changes ``used`` and ``held``, and the leases.
+Lives here: every statement that changes ``used``, ``files`` and what is held, and the leases.
 Lives elsewhere: what the bytes are (uploads.py, homes.py), the tables (state.py).
 
 Whoever changes what is stored holds a lease while doing so, also when it frees room. A lease
@@ -38,6 +38,8 @@ from ftpwire.messages import Room
 
 STEP = 16 * 1024 * 1024
 """Bytes reserved at a time for batches of small files."""
+STEP_FILES = 1000
+"""Files, directories and links reserved along with them."""
 _STEPS_SPARE = 8
 """Steps are taken only while this many would still be free."""
 LEASE_SECONDS = 600
@@ -47,11 +49,12 @@ KEPT = "kept"
 
 @dataclass
 class Lease:
-    """A reservation of ``size`` bytes of an account's room."""
+    """A reservation of an account's room: bytes, and files (with directories and links)."""
 
     id: str
     account_id: int
     size: int
+    files: int = 0
 
 
 class Ledger:
@@ -76,11 +79,13 @@ class Ledger:
         self._reading = reading(engine)
         self.node = node
         self.incarnation = incarnation or secrets.token_hex(8)
-        self._waiting: deque[tuple[list[Lease], int]] = deque()
+        self._waiting: deque[tuple[list[Lease], int, int]] = deque()
         """What a full disk has kept from being settled; a deque is safe between threads."""
 
-    def reserve(self, account_id: int, size: int, staging: bytes | None = None) -> Lease:
-        """Hold exactly ``size`` bytes. Durable, so that a crash is noticed later.
+    def reserve(
+        self, account_id: int, size: int, staging: bytes | None = None, *, files: int = 1
+    ) -> Lease:
+        """Hold exactly ``size`` bytes and ``files``. Durable, so that a crash is noticed later.
 
         Args:
             staging: Name of the staging file that the lease owns, for uploads that can be kept.
@@ -90,8 +95,8 @@ class Ledger:
         """
         self._settle_waiting()
         with self._durable.begin() as connection:
-            self._hold(connection, account_id, size)
-            return self._insert(connection, account_id, size, staging)
+            self._hold(connection, account_id, size, files)
+            return self._insert(connection, account_id, size, files, staging)
 
     def take_over(self, account_id: int, staging: bytes) -> Lease | None:
         """The lease that owns a staging file, now this session's; None when there is none.
@@ -104,10 +109,12 @@ class Ledger:
             or_(lease.c.state != "committing", self._is_dead()),  # that one is being stored
         )
         with self._durable.begin() as connection:
-            row = connection.execute(select(lease.c.id, lease.c.size).where(owned)).first()
+            row = connection.execute(
+                select(lease.c.id, lease.c.size, lease.c.files).where(owned)
+            ).first()
             if row is None:
                 return None
-            taken = Lease(secrets.token_hex(16), account_id, row.size)
+            taken = Lease(secrets.token_hex(16), account_id, row.size, row.files)
             connection.execute(
                 update(lease)
                 .where(lease.c.id == row.id)
@@ -134,14 +141,14 @@ class Ledger:
         """Give back the room of a kept upload whose staging file was removed."""
         with self._engine.begin() as connection:
             row = connection.execute(
-                select(lease.c.id, lease.c.size).where(
+                select(lease.c.id, lease.c.size, lease.c.files).where(
                     lease.c.account_id == account_id,
                     lease.c.staging == staging,
                     lease.c.state == KEPT,
                 )
             ).first()
             if row is not None:
-                _end(connection, row.id, account_id, row.size)
+                _end(connection, row.id, account_id, row.size, row.files)
 
     def owned_staging(self, account_id: int) -> set[bytes]:
         """The staging files that leases of an account own."""
@@ -163,32 +170,25 @@ class Ledger:
             ).scalars()
             return list(found)
 
-    def reserve_step(self, account_id: int, size: int) -> Lease:
-        """Hold at least ``size`` bytes, and a whole step where there is plenty of room."""
+    def reserve_step(self, account_id: int, size: int, files: int = 1) -> Lease:
+        """Hold at least so many bytes and files, and whole steps where there is plenty of room."""
         self._settle_waiting()
         with self._durable.begin() as connection:
-            if size < STEP and self._try_hold(connection, account_id, STEP, STEP * _STEPS_SPARE):
-                return self._insert(connection, account_id, STEP)
-            self._hold(connection, account_id, size)
-            return self._insert(connection, account_id, size)
+            size, files = self._hold_plenty(connection, account_id, size, files)
+            return self._insert(connection, account_id, size, files)
 
-    def extend(self, held: Lease, size: int) -> None:
-        """Hold ``size`` bytes more, or a whole step where there is plenty of room.
+    def extend(self, held: Lease, size: int, files: int = 0) -> None:
+        """Hold so many bytes and files more, or whole steps where there is plenty of room.
 
         Raises:
             QuotaExceeded: There is less room; the lease is as it was.
             LeaseLost: The lease is gone.
         """
         with self._engine.begin() as connection:
-            more = size
-            if size < STEP and self._try_hold(
-                connection, held.account_id, STEP, STEP * _STEPS_SPARE
-            ):
-                more = STEP
-            else:
-                self._hold(connection, held.account_id, size)
-            self._change(connection, held, size=lease.c.size + more)
-        held.size += more
+            size, files = self._hold_plenty(connection, held.account_id, size, files)
+            self._change(connection, held, size=lease.c.size + size, files=lease.c.files + files)
+        held.size += size
+        held.files += files
 
     def begin_commit(self, leases: Sequence[Lease]) -> None:
         """Say that renames follow.
@@ -200,8 +200,8 @@ class Ledger:
             for held in leases:
                 self._change(connection, held, state="committing")
 
-    def settle(self, leases: Sequence[Lease], change: int) -> list[bytes]:
-        """End leases of one account: ``change`` bytes more (or fewer) are stored now.
+    def settle(self, leases: Sequence[Lease], change: int, files: int = 0) -> list[bytes]:
+        """End leases of one account: so many bytes and files more (or fewer) are stored now.
 
         Returns:
             The staging files that are kept for the account.
@@ -211,26 +211,26 @@ class Ledger:
             DiskFull: The books can't be written. It is tried again.
         """
         try:
-            return self._settle(leases, change)
+            return self._settle(leases, change, files)
         except DiskFull:
-            self._waiting.append((list(leases), change))
+            self._waiting.append((list(leases), change, files))
             raise
 
     def _settle_waiting(self) -> None:
         """Settle what a full disk has kept from it, unless it still does."""
         while self._waiting:
             try:
-                leases, change = self._waiting.popleft()
+                leases, change, files = self._waiting.popleft()
             except IndexError:
                 return  # another thread has taken it
             try:
-                self.settle(leases, change)
+                self.settle(leases, change, files)
             except LeaseLost:
                 pass  # whoever ended it has the home counted
             except DiskFull:
                 return
 
-    def _settle(self, leases: Sequence[Lease], change: int) -> list[bytes]:
+    def _settle(self, leases: Sequence[Lease], change: int, files: int) -> list[bytes]:
         lost = False
         with self._engine.begin() as connection:
             for held in leases:
@@ -240,13 +240,18 @@ class Ledger:
                     )
                 )
                 lost = lost or not ended.rowcount
-                size = held.size if ended.rowcount else 0
+                gone = held if ended.rowcount else _NOTHING
                 connection.execute(
                     update(account)
                     .where(account.c.id == held.account_id)
-                    .values(used=account.c.used + change, held=account.c.held - size)
+                    .values(
+                        used=account.c.used + change,
+                        held=account.c.held - gone.size,
+                        files=account.c.files + files,
+                        held_files=account.c.held_files - gone.files,
+                    )
                 )
-                change = 0
+                change = files = 0
             kept = connection.execute(
                 select(lease.c.staging).where(
                     lease.c.account_id == leases[0].account_id, lease.c.state == KEPT
@@ -260,29 +265,29 @@ class Ledger:
     def release(self, held: Lease) -> None:
         """End the lease with nothing stored. Can be called for one that is gone."""
         try:
-            self.settle([held], 0)
+            self.settle([held], 0, 0)
         except LeaseLost:
             pass  # whoever ended it gave its room back
         except DiskFull:
             pass  # it is settled later
 
     @contextmanager
-    def freeing(self, account_id: int) -> Iterator[Callable[[int], None]]:
+    def freeing(self, account_id: int) -> Iterator[Callable[[int, int], None]]:
         """Hold a lease of nothing while something is removed: so a crash is noticed later.
 
-        Yields what ends it, given the bytes that became free. Not called: nothing did.
+        Yields what ends it, given the bytes and files that became free. Not called: nothing did.
         """
         try:
-            held = self.reserve(account_id, 0)
+            held = self.reserve(account_id, 0, files=0)
         except DiskFull:  # removing is what mends it; a crash just now leaves too much counted
             held = Lease("", account_id, 0)
         settled = False
 
-        def settle(freed: int) -> None:
+        def settle(freed: int, files: int) -> None:
             nonlocal settled
             settled = True
             try:
-                self.settle([held], -freed)
+                self.settle([held], -freed, -files)
             except DiskFull:
                 pass  # it is removed all the same, and settled later
             except LeaseLost:
@@ -303,7 +308,7 @@ class Ledger:
         if row is None:
             raise NotFound("the account was removed")
         free = None if row.quota is None else max(0, row.quota - row.used - row.held)
-        return Room(used=row.used, held=row.held, total=row.quota, free=free)
+        return Room(row.used, row.held, row.quota, free, row.max_files, row.files)
 
     # after crashes -----------------------------------------------------------------------
 
@@ -337,7 +342,12 @@ class Ledger:
         with self._durable.begin() as connection:
             rows = connection.execute(
                 select(
-                    lease.c.id, lease.c.account_id, lease.c.size, lease.c.staging, lease.c.state
+                    lease.c.id,
+                    lease.c.account_id,
+                    lease.c.size,
+                    lease.c.files,
+                    lease.c.staging,
+                    lease.c.state,
                 ).where(dead)
             ).all()
             for row in rows:
@@ -351,7 +361,7 @@ class Ledger:
                         .values(state=KEPT, expires=_now() + self.keep_seconds)
                     )
                 else:
-                    _end(connection, row.id, row.account_id, row.size)
+                    _end(connection, row.id, row.account_id, row.size, row.files)
             dirty = connection.execute(select(account.c.id).where(account.c.dirty)).scalars()
             return list(dirty)
 
@@ -374,47 +384,76 @@ class Ledger:
             ).scalars()
             return {*found, self.incarnation}
 
-    def recounted(self, account_id: int, used: int) -> None:
+    def recounted(self, account_id: int, used: int, files: int) -> None:
         """Set what was counted on the disk, while the home was locked."""
         with self._durable.begin() as connection:
             connection.execute(
-                update(account).where(account.c.id == account_id).values(used=used, dirty=False)
+                update(account)
+                .where(account.c.id == account_id)
+                .values(used=used, files=files, dirty=False)
             )
 
     # statements --------------------------------------------------------------------------
 
-    def _hold(self, connection: Connection, account_id: int, size: int) -> None:
-        if self._try_hold(connection, account_id, size, size):
+    def _hold(self, connection: Connection, account_id: int, size: int, files: int) -> None:
+        if self._try_hold(connection, account_id, size, files):
             return
         row = connection.execute(select(account).where(account.c.id == account_id)).first()
         if row is None:
             raise NotFound("the account was removed")
-        free = max(0, row.quota - row.used - row.held)
+        free = None if row.quota is None else max(0, row.quota - row.used - row.held)
+        if free is None or not size or size <= free:
+            left = max(0, row.max_files - row.files - row.held_files)
+            raise QuotaExceeded(
+                f"the limit is {row.max_files} files and directories: {files} needed, {left} free"
+            )
         raise QuotaExceeded(
             f"the quota is {row.quota} bytes: {size} needed, {free} free", needed=size, free=free
         )
 
+    def _hold_plenty(
+        self, connection: Connection, account_id: int, size: int, files: int
+    ) -> tuple[int, int]:
+        """Hold steps where they leave plenty of room, else what is needed; what is held now."""
+        if size < STEP and files < STEP_FILES:
+            if self._try_hold(connection, account_id, STEP, STEP_FILES, _STEPS_SPARE):
+                return STEP, STEP_FILES
+        self._hold(connection, account_id, size, files)
+        return size, files
+
     @staticmethod
-    def _try_hold(connection: Connection, account_id: int, size: int, room: int) -> bool:
-        """Hold ``size`` bytes if ``room`` bytes are free."""
+    def _try_hold(
+        connection: Connection, account_id: int, size: int, files: int, times: int = 1
+    ) -> bool:
+        """Hold so much if ``times`` as much is free."""
         changed = connection.execute(
             update(account)
             .where(
                 account.c.id == account_id,
                 or_(
                     account.c.quota.is_(None),
-                    account.c.used + account.c.held + room <= account.c.quota,
-                    literal(room == 0),  # who is over the quota may still remove
+                    account.c.used + account.c.held + size * times <= account.c.quota,
+                    literal(size == 0),  # who is over the quota may still remove
+                ),
+                or_(
+                    account.c.max_files.is_(None),
+                    account.c.files + account.c.held_files + files * times <= account.c.max_files,
+                    literal(files == 0),
                 ),
             )
-            .values(held=account.c.held + size)
+            .values(held=account.c.held + size, held_files=account.c.held_files + files)
         )
         return bool(changed.rowcount)
 
     def _insert(
-        self, connection: Connection, account_id: int, size: int, staging: bytes | None = None
+        self,
+        connection: Connection,
+        account_id: int,
+        size: int,
+        files: int,
+        staging: bytes | None = None,
     ) -> Lease:
-        made = Lease(secrets.token_hex(16), account_id, size)
+        made = Lease(secrets.token_hex(16), account_id, size, files)
         connection.execute(
             insert(lease).values(
                 id=made.id,
@@ -423,6 +462,7 @@ class Ledger:
                 incarnation=self.incarnation,
                 state="open",
                 size=size,
+                files=files,
                 staging=staging,
                 expires=_now() + LEASE_SECONDS,
             )
@@ -443,10 +483,15 @@ class Ledger:
             raise LeaseLost("the reservation was lost")
 
 
-def _end(connection: Connection, lease_id: str, account_id: int, size: int) -> None:
+_NOTHING = Lease("", 0, 0)
+
+
+def _end(connection: Connection, lease_id: str, account_id: int, size: int, files: int) -> None:
     connection.execute(delete(lease).where(lease.c.id == lease_id))
     connection.execute(
-        update(account).where(account.c.id == account_id).values(held=account.c.held - size)
+        update(account)
+        .where(account.c.id == account_id)
+        .values(held=account.c.held - size, held_files=account.c.held_files - files)
     )
 
 

@@ -12,17 +12,18 @@ from pathlib import Path
 from ftpserver.homes import LOCK_NAME, Home
 from ftpserver.ledger import Ledger
 from ftpserver.staging import staging_of
+from ftpserver.walking import Usage
 from ftpwire import paths
 
 
-def recount(ledger: Ledger, account_id: int, home: Home) -> int:
-    """Set an account's used space to what its home holds; returns the bytes. Closes the home."""
+def recount(ledger: Ledger, account_id: int, home: Home) -> Usage:
+    """Set an account's used space to what its home holds; returns that. Closes the home."""
     try:
         with home.alone():
             _clean_staging(ledger, account_id, home)
-            used = home.count()
-            ledger.recounted(account_id, used)
-            return used
+            counted = home.count()
+            ledger.recounted(account_id, counted.size, counted.files)
+            return counted
     finally:
         home.close()
 

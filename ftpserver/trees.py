@@ -36,7 +36,7 @@ class AtomicTree:
         self._home = home
         self._ledger = ledger
         os.close(home.tree.open_dir(self.target[:-1]))
-        self._lease = ledger.reserve(account_id, 0)
+        self._lease = ledger.reserve(account_id, 0, files=1)  # its own directory
         self._name = home.new_name()
         os.mkdir(self._name, 0o700, dir_fd=home.staging_fd)
         home.redirect(self.target, self._name)
@@ -60,7 +60,7 @@ class AtomicTree:
                 os.close(directory)
         # from here on it is done: what still goes wrong is put right by a recount
         home.redirect(None, b"")
-        tally = Tally()
+        tally = Tally(directories=-1)  # its own, which counts now
         with home.settled(tally, self._settle):
             try:
                 if replaced:
@@ -114,12 +114,12 @@ class AtomicTree:
     def abort(self, tick: Callable[[], None]) -> None:
         """Remove the tree: what was there stays."""
         self._home.redirect(None, b"")
-        tally = Tally()
+        tally = Tally(directories=-1)  # its own, which never counted
         with self._home.settled(tally, self._settle):
             self._discard(tally, tick)
 
-    def _settle(self, freed: int) -> None:
-        self._ledger.settle([self._lease], -freed)
+    def _settle(self, freed: int, files: int) -> None:
+        self._ledger.settle([self._lease], -freed, -files)
 
     def _discard(self, tally: Tally, tick: Callable[[], None]) -> None:
         try:
@@ -130,6 +130,7 @@ class AtomicTree:
             self._home.discard_tree(self._name, tally, tick)
         else:
             tally.size += self._home.drop_staged(self._name)
+            tally.files += 1
 
 
 def _sync(home: Home) -> None:

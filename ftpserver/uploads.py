@@ -50,11 +50,13 @@ from ftpwire.messages import (
     MakeLink,
     Message,
     Put,
+    PutPiece,
     Remove,
     Sent,
     SetAttributes,
     Stored,
 )
+from ftpwire.pieces import Piece
 from ftpwire.streams import write_all
 
 logger = logging.getLogger("ftpd.uploads")
@@ -93,6 +95,10 @@ class _Batch:
     """The one of them that small files share."""
     unused: int = 0
     """Of the step, what no staged file has taken yet, in bytes."""
+    unused_files: int = 0
+    """Of the step, what nothing in the batch has taken yet, in files, directories and links."""
+    directories: set[Parts] = field(default_factory=set)
+    """Those that it is going to make."""
 
 
 class Uploads:
@@ -169,7 +175,7 @@ class Uploads:
         target = self._home.place_of(target_of(request.path))
         digest = digests.digest(data)
         verify(request, len(data), digest, sent)
-        self._take_room(len(data))
+        self._take_room(len(data), target, request.parents)
         name = self._home.new_name()
         fd = os.open(name, _STAGE, 0o600, dir_fd=self._home.staging_fd)
         try:
@@ -208,7 +214,10 @@ class Uploads:
         receiving = self._begin(request, target)
         staging = receiving.staging
         try:
-            yield receiving
+            try:
+                yield receiving
+            finally:
+                receiving.take_no_pieces()
             if not receiving.verified:
                 raise VerificationFailed("the upload was not finished")
         except BaseException as error:
@@ -243,9 +252,10 @@ class Uploads:
             return self._begin_resumable(request, target)
         lease = None
         if size is not None and size <= SHARES_STEP:
-            self._take_room(size)
+            self._take_room(size, target, request.parents)
         else:
-            lease = self._reserve(size or 0)
+            files = self._new_names(target, request.parents, exactly=True)
+            lease = self._reserve(size or 0, files)
         try:
             return Receiving(Staging.create(self._home, request), request, lease, self._ledger)
         except OSError:
@@ -260,26 +270,37 @@ class Uploads:
                 lease = self._ledger.take_over(self._account_id, name)
                 if lease is None:
                     staging.start_over()
-                    lease = self._reserve_for(request.size or 0, target, name)
+                    files = self._new_names(target, request.parents, exactly=True)
+                    lease = self._reserve_for(request.size or 0, files, target, name)
                 elif not request.resume:
                     staging.start_over()
             except BaseException:
                 staging.drop()
                 raise
-        return Receiving(staging, request, lease, self._ledger)
+        return Receiving(staging, request, lease, self._ledger, self._owners)
 
-    def _reserve_for(self, size: int, target: Parts, name: bytes) -> Lease:
+    def open_piece(self, request: PutPiece) -> Piece:
+        """Begin a piece of what another session of the account uploads.
+
+        Raises:
+            CommandError: That is not under way, or needs no such piece.
+        """
+        return self._owners.open_piece(self._account_id, request.key, request.offset, request.size)
+
+    def _reserve_for(self, size: int, files: int, target: Parts, name: bytes) -> Lease:
         """Room for an upload that can be kept; what is kept of others to its target gives way."""
         try:
-            return self._ledger.reserve(self._account_id, size, name)
+            return self._ledger.reserve(self._account_id, size, name, files=files)
         except QuotaExceeded:
             self._drop_superseded(self._ledger.kept_staging(self._account_id), {target})
-            return self._ledger.reserve(self._account_id, size, name)
+            return self._ledger.reserve(self._account_id, size, name, files=files)
 
     def add_change(self, request_id: int, change: Change) -> None:
         """Have a change made, in its turn, by the commit."""
-        if isinstance(change, (MakeLink, Remove)):
-            self._take_room(0)  # what frees room holds a lease too, and a link may replace a file
+        if isinstance(change, Remove):
+            self._take_room(0, None)  # what frees room holds a lease too
+        elif not isinstance(change, SetAttributes):
+            self._take_names(change)
         self._batch.pending.append(_Pending(request_id, change.path, change=change))
 
     def add_outcome(self, request_id: int, outcome: Message) -> None:
@@ -294,38 +315,88 @@ class Uploads:
             staged.close()
         batch.pending.append(_Pending(request_id, path, staged=staged))
 
-    def _take_room(self, size: int) -> None:
-        """Take room for a small file from the batch's step, or make that larger."""
+    def _take_names(self, change: MakeDir | MakeLink) -> None:
+        try:
+            target = self._home.place_of(paths.split(change.path))
+        except CommandError:
+            return  # the commit refuses it
+        if isinstance(change, MakeDir):
+            self._take_room(0, target, change.parents)
+            self._batch.directories.add(target)
+        else:
+            self._take_room(0, target)
+
+    def _new_names(self, target: Parts, parents: bool, *, exactly: bool = False) -> int:
+        """How many names a change adds: its own, and with ``parents`` the missing ones above.
+
+        Args:
+            exactly: Don't count its own where something is there already. Otherwise that is
+                not looked for, and what was taken too much comes back with the batch's lease.
+        """
+        count = 1
+        if exactly and self._exists(target):
+            count = 0
+        above = target[:-1]
+        while parents and above and above not in self._batch.directories:
+            if self._exists(above):
+                break
+            count += 1
+            above = above[:-1]
+        return count
+
+    def _exists(self, parts: Parts) -> bool:
+        try:
+            self._home.stat(parts, follow=False)
+        except OSError:
+            return False
+        return True
+
+    def _take_room(self, size: int, target: Parts | None, parents: bool = False) -> None:
+        """Take room for something small from the batch's step, or make that larger.
+
+        Args:
+            target: The name that it adds; None for none.
+            parents: Its missing parent directories are made.
+        """
         batch = self._batch
-        if batch.step is not None and batch.unused >= size:
+        files = 0 if target is None else self._new_names(target, parents)
+        if batch.step is not None and batch.unused >= size and batch.unused_files >= files:
             batch.unused -= size
+            batch.unused_files -= files
             return
         try:
-            self._extend_step(size)
+            self._extend_step(size, files)
         except QuotaExceeded:
             self._finish_batch()  # gives back what it holds and doesn't need
-            self._extend_step(size)
+            if target is not None:
+                files = self._new_names(target, parents, exactly=True)
+            self._extend_step(size, files)
 
-    def _extend_step(self, size: int) -> None:
+    def _extend_step(self, size: int, files: int) -> None:
         batch = self._batch
-        if batch.step is None:
-            batch.step = self._ledger.reserve_step(self._account_id, size)
-            batch.leases.append(batch.step)
-            batch.unused = batch.step.size - size
+        step = batch.step
+        if step is None:
+            step = batch.step = self._ledger.reserve_step(self._account_id, size, files)
+            batch.leases.append(step)
+            batch.unused = step.size - size
+            batch.unused_files = step.files - files
         else:
-            before = batch.step.size
-            self._ledger.extend(batch.step, size - batch.unused)
-            batch.unused += batch.step.size - before - size
+            before, files_before = step.size, step.files
+            self._ledger.extend(
+                step, max(0, size - batch.unused), max(0, files - batch.unused_files)
+            )
+            batch.unused += step.size - before - size
+            batch.unused_files += step.files - files_before - files
 
-    def _reserve(self, size: int) -> Lease:
+    def _reserve(self, size: int, files: int) -> Lease:
         """Room for one large file, exactly."""
         try:
-            return self._ledger.reserve(self._account_id, size)
+            return self._ledger.reserve(self._account_id, size, files=files)
         except QuotaExceeded:
             if not self._batch.leases:
                 raise
         self._finish_batch()
-        return self._ledger.reserve(self._account_id, size)
+        return self._ledger.reserve(self._account_id, size, files=files)
 
     def _give_back(self, lease: Lease | None, size: int) -> None:
         """Of an upload that failed: its own lease, or its part of the step."""
@@ -402,7 +473,7 @@ class Uploads:
                 commit.close()
             try:
                 if batch.leases:
-                    kept = self._ledger.settle(batch.leases, commit.change)
+                    kept = self._ledger.settle(batch.leases, commit.change, commit.files)
                     self._drop_superseded(kept, {one.target for one in staged})
             except Exception as error:
                 failure = _failed(_told(error))
@@ -484,10 +555,19 @@ class Receiving:
         staging: Where the bytes go: ``staging.sink``.
     """
 
-    def __init__(self, staging: Staging, request: Put, lease: Lease | None, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        staging: Staging,
+        request: Put,
+        lease: Lease | None,
+        ledger: Ledger,
+        owners: Owners | None = None,
+    ) -> None:
         self.staging = staging
         self.lease = lease
         self.verified = False
+        self._owners = owners
+        self._key: bytes | None = None
         self._request = request
         self._reserved = request.size or 0
         self._ledger = ledger
@@ -499,13 +579,31 @@ class Receiving:
             return self.staging.offset, digest
         return 0, None
 
+    def take_pieces(self) -> bytes | None:
+        """Have the bytes come in pieces from the account's other sessions, if it was asked for
+        and can be; returns the key that they need."""
+        staging = self.staging
+        if not self._request.pieces or not isinstance(staging, ResumableStaging):
+            return None
+        assert self.lease is not None and self._owners is not None
+        assembly = staging.take_pieces(self._reserved)
+        self._key = self._owners.share(self.lease.account_id, assembly)
+        return self._key
+
+    def take_no_pieces(self) -> None:
+        """The key is good for nothing any more."""
+        if self._key is not None and self._owners is not None:
+            self._owners.unshare(self._key)
+
     def expect(self, more: int) -> None:
         """Say that ``more`` bytes come next.
 
         Raises:
-            VerificationFailed: More than was announced.
+            VerificationFailed: More than was announced, or they were to come in pieces.
             QuotaExceeded: Its size is not known, and there is no more room.
         """
+        if more and self._key is not None:
+            raise VerificationFailed("bytes came beside those that come in pieces")
         total = self.staging.total + more
         if total <= self._reserved:
             return
@@ -523,9 +621,9 @@ class Receiving:
         self.verified = self.staging.copy(source, size, digest, tick)
         return self.verified
 
-    def finish(self, sent: Sent) -> None:
+    def finish(self, sent: Sent, progress: Callable[[int], None] | None = None) -> None:
         """All bytes came: verify them. Raises VerificationFailed, OSError."""
-        self.staging.finish(sent)
+        self.staging.finish(sent, progress)
         self.verified = True
 
 

@@ -44,7 +44,7 @@ from ftpserver.state import (
     metadata,
     schema,
 )
-from ftpserver.walking import stored_bytes, walk
+from ftpserver.walking import Usage, stored, walk
 from ftpwire import paths
 from ftpwire.beneath import OPEN_DIRECTORY
 from ftpwire.errors import NotFound
@@ -68,7 +68,8 @@ class Finding:
     """One thing that isn't as it should be.
 
     Attributes:
-        kind: What was compared: ``state``, ``schema``, ``home``, ``used``, ``held``, ``lease``,
+        kind: What was compared: ``state``, ``schema``, ``home``, ``used``, ``files``,
+            ``held``, ``lease``,
             ``staging``, ``partial``, ``attribute``, ``size``, ``digest``, ``unreadable``,
             ``recount``.
         account: Whose; None for the server's own state.
@@ -204,7 +205,7 @@ class Verifier:
                 problems.append(_unopened("unreadable", name, b"/" + path, error))
 
             with _alone(staging):
-                counted = stored_bytes(home, note)
+                counted = stored(home, note)
                 row, leases = self._rows(name)
             yield from problems
             if row is None:
@@ -219,7 +220,7 @@ class Verifier:
                 os.close(staging)
 
     def _check_sums(
-        self, row: Row[Any], leases: Sequence[Row[Any]], counted: int | None
+        self, row: Row[Any], leases: Sequence[Row[Any]], counted: Usage | None
     ) -> Iterator[Finding]:
         dead = [one for one in leases if self._is_dead(one)]
         if row.dirty or dead:
@@ -229,11 +230,16 @@ class Verifier:
             )
             if not self.strict:
                 return
-        if counted is not None and row.used != counted:
-            yield Finding("used", row.name, None, f"{counted} bytes (on disk)", row.used)
+        if counted is not None and row.used != counted.size:
+            yield Finding("used", row.name, None, f"{counted.size} bytes (on disk)", row.used)
+        if counted is not None and row.files != counted.files:
+            yield Finding("files", row.name, None, f"{counted.files} files (on disk)", row.files)
         held = sum(one.size for one in leases)
         if row.held != held:
             yield Finding("held", row.name, None, f"{held} bytes (of its leases)", row.held)
+        held = sum(one.files for one in leases)
+        if row.held_files != held:
+            yield Finding("held", row.name, None, f"{held} files (of its leases)", row.held_files)
 
     def _is_dead(self, one: Row[Any]) -> bool:
         """Whether nobody will end this lease but the next recount."""

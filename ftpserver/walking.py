@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from ftpwire import paths
@@ -112,16 +113,28 @@ def open_closed(directory: int, name: bytes) -> tuple[int, int]:
         os.close(pinned)
 
 
-def stored_bytes(home: int, on_problem: OnProblem | None = None) -> int:
-    """The bytes of all regular files in a home, in the quota's sense. Hold its lock alone.
+@dataclass(frozen=True)
+class Usage:
+    """What a home holds: bytes of regular files; files, directories and links."""
 
-    Of staging, trees on their way to a place count; single files there are held by a lease.
+    size: int
+    files: int
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.size + other.size, self.files + other.files)
+
+
+def stored(home: int, on_problem: OnProblem | None = None) -> Usage:
+    """All that a home holds, in the quota's sense. Hold its lock alone.
+
+    Of staging, what is in trees on their way to a place counts; the trees themselves and single
+    files there are held by a lease.
     """
-    size = _bytes_below(home, on_problem)
+    total = _stored_below(home, on_problem)
     try:
         staging = os.open(paths.STAGING, _OPEN_BELOW, dir_fd=home)
     except FileNotFoundError:
-        return size
+        return total
     try:
         for name in os.listdir(staging):
             try:
@@ -129,25 +142,26 @@ def stored_bytes(home: int, on_problem: OnProblem | None = None) -> int:
             except NotADirectoryError:
                 continue
             try:
-                size += _bytes_below(tree, on_problem)
+                total += _stored_below(tree, on_problem)
             finally:
                 os.close(tree)
     finally:
         os.close(staging)
-    return size
+    return total
 
 
-def _bytes_below(directory: int, on_problem: OnProblem | None) -> int:
-    size = 0
+def _stored_below(directory: int, on_problem: OnProblem | None) -> Usage:
+    size = files = 0
     for found in walk(directory, on_problem, through_closed=True):
         try:
             info = found.entry.stat(follow_symlinks=False)
         except OSError as error:
             _tell(on_problem, found.path, error)
             continue
+        files += 1
         if stat.S_ISREG(info.st_mode):
             size += info.st_size
-    return size
+    return Usage(size, files)
 
 
 def _entries(level: _Level, fd: int, on_problem: OnProblem | None) -> Iterator[Found]:

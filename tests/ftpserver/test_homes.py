@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ftpserver.homes import Home, Tally, digest_by_name, fresh_digest, keep_digest
+from ftpserver.walking import Usage
 from ftpwire import beneath, digests, paths
 from ftpwire.digests import StoredDigest
 from ftpwire.errors import AlreadyExists, CommandError, InvalidPath, IsADirectory, NotRegular
@@ -487,7 +488,7 @@ def kinds(alice: Path) -> None:
 def test_moving_to_a_new_name(home, alice, kind, replace):
     kinds(alice)
     before = (alice / f"old-{kind}").lstat().st_ino
-    assert home.move(f"/old-{kind}".encode(), b"/old-dir/../moved", replace=replace) == 0
+    assert home.move(f"/old-{kind}".encode(), b"/old-dir/../moved", replace=replace) == Tally()
     assert (alice / "moved").lstat().st_ino == before
     assert not os.path.lexists(alice / f"old-{kind}")
 
@@ -505,7 +506,7 @@ def test_what_replaces_what(home, alice, monkeypatch, source, target, replace, k
     arguments = (f"/new-{source}".encode(), f"/old-{target}".encode())
     if replace and source in ("file", "link") and target in ("file", "link"):
         freed = home.move(*arguments, replace=replace)
-        assert freed == (size if target == "file" else 0)
+        assert freed == Tally(files=1, size=size if target == "file" else 0)
         assert there.lstat().st_ino == before
         assert not os.path.lexists(moved)
     else:
@@ -522,9 +523,9 @@ def test_moving_to_itself_changes_nothing(home, alice, replace):
     write(alice / "file")
     os.link(alice / "file", alice / "other")
     (alice / "dir").mkdir()
-    assert home.move(b"/file", b"/file", replace=replace) == 0
-    assert home.move(b"/file", b"/other", replace=replace) == 0
-    assert home.move(b"/dir", b"/dir", replace=replace) == 0
+    assert home.move(b"/file", b"/file", replace=replace) == Tally()
+    assert home.move(b"/file", b"/other", replace=replace) == Tally()
+    assert home.move(b"/dir", b"/dir", replace=replace) == Tally()
     assert {"file", "other", "dir"} <= set(os.listdir(alice))
 
 
@@ -616,14 +617,14 @@ def test_what_counts(home, alice):
     write(alice / STAGING / "staged", b"x" * 10_000)
     with (alice / "sparse").open("wb") as file:
         file.truncate(2**32)
-    assert home.count() == 100 + 20 + 100 + 2**32
+    assert home.count() == Usage(100 + 20 + 100 + 2**32, 7)
 
 
 def test_counting_any_depth(home, alice, bury):
     """Nobody's directories may keep an account from being recounted."""
     make_deep(alice, 1200)
     write(alice / "d" / "file", b"x" * 33)
-    assert home.count() == 33
+    assert home.count() == Usage(33, 1200 + 12 + 1)
 
 
 def test_counting_what_is_closed(home, alice, plain_user):
@@ -631,7 +632,7 @@ def test_counting_what_is_closed(home, alice, plain_user):
     write(alice / "open" / "file", b"x" * 4)
     (alice / "closed").chmod(0)
     try:
-        assert home.count() == 37
+        assert home.count() == Usage(37, 4)
         assert stat.S_IMODE((alice / "closed").stat().st_mode) == 0
     finally:
         (alice / "closed").chmod(0o700)

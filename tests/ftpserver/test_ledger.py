@@ -22,11 +22,12 @@ from hypothesis.stateful import (
 from sqlalchemy import insert, select
 
 from ftpserver import ledger as module
-from ftpserver.ledger import LEASE_SECONDS, STEP, LeaseLost, Ledger
+from ftpserver.ledger import LEASE_SECONDS, STEP, STEP_FILES, LeaseLost, Ledger
 from ftpserver.state import account, lease
 from ftpwire.errors import NotFound, QuotaExceeded
 
 SPARE = module._STEPS_SPARE * STEP
+SPARE_FILES = module._STEPS_SPARE * STEP_FILES
 
 
 @pytest.fixture
@@ -45,9 +46,10 @@ def open_account(engine):
     """Makes accounts with a quota."""
     numbers = count(1)
 
-    def opened(quota: int | None, used: int = 0) -> int:
+    def opened(quota: int | None, used: int = 0, max_files: int | None = None) -> int:
         with engine.begin() as connection:
             values = {"name": f"user{next(numbers)}", "password_hash": "", "created": 0}
+            values["max_files"] = max_files
             made = connection.execute(
                 insert(account).values(values | {"quota": quota, "used": used})
             )
@@ -292,7 +294,7 @@ def test_dirty_until_it_is_recounted(engine, open_account):
     ledger = Ledger(engine)
     assert ledger.reap() == [alice]
     assert ledger.reap() == [alice], "a recount that failed is tried again"
-    ledger.recounted(alice, 333)
+    ledger.recounted(alice, 333, 4)
     assert ledger.reap() == []
     assert space(ledger, alice) == (333, 0, 667)
 
@@ -514,6 +516,7 @@ def test_processes_share_the_room_as_threads_do(ledger, engine, root, open_accou
 # against a model ---------------------------------------------------------------------------
 
 SIZES = st.sampled_from([0, 1, 10, 1000, STEP - 1, STEP, STEP + 1, 3 * STEP])
+FILES = st.sampled_from([0, 1, 2, 10, STEP_FILES - 1, STEP_FILES, 3 * STEP_FILES])
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -526,10 +529,12 @@ class LedgerMachine(RuleBasedStateMachine):
         self.engine = engine
         self.clock = clock
         self.quota = 10 * STEP
-        self.used = 0
-        self.account = open_account(self.quota)
+        self.max_files = 10 * STEP_FILES
+        self.used = self.files = 0
+        self.account = open_account(self.quota, max_files=self.max_files)
         self.ledger = Ledger(engine)
         self.open: dict[str, int] = {}
+        self.open_files: dict[str, int] = {}
         self.states: dict[str, str] = {}
         self.until: dict[str, int] = {}
 
@@ -537,53 +542,73 @@ class LedgerMachine(RuleBasedStateMachine):
     def free(self) -> int:
         return self.quota - self.used - sum(self.open.values())
 
+    @property
+    def free_files(self) -> int:
+        return self.max_files - self.files - sum(self.open_files.values())
+
+    def step_for(self, size, files) -> tuple[int, int]:
+        """What is held when so much is needed at least."""
+        plenty = self.free >= SPARE and self.free_files >= SPARE_FILES
+        step = size < STEP and files < STEP_FILES and plenty
+        return (STEP, STEP_FILES) if step else (size, files)
+
+    def fits(self, size, files) -> bool:
+        """Who is over a limit may still have what needs none of it."""
+        return (not size or size <= self.free) and (not files or files <= self.free_files)
+
     def taken(self, held):
         self.open[held.id] = held.size
+        self.open_files[held.id] = held.files
         self.states[held.id] = "open"
         self.until[held.id] = self.clock.now + LEASE_SECONDS
         return held
 
     def forget(self, held) -> None:
         self.open.pop(held.id, None)
+        self.open_files.pop(held.id, None)
         self.states.pop(held.id, None)
 
     def is_live(self, held) -> bool:
         return held.id in self.open and self.clock.now <= self.until[held.id]
 
-    @rule(target=leases, size=SIZES)
-    def reserve(self, size):
-        if size <= self.free:
-            held = self.taken(self.ledger.reserve(self.account, size))
-            assert held.size == size
+    @rule(target=leases, size=SIZES, files=FILES)
+    def reserve(self, size, files):
+        if self.fits(size, files):
+            held = self.taken(self.ledger.reserve(self.account, size, files=files))
+            assert (held.size, held.files) == (size, files)
             return held
         with pytest.raises(QuotaExceeded) as caught:
-            self.ledger.reserve(self.account, size)
-        assert (caught.value.needed, caught.value.free) == (size, self.free)
+            self.ledger.reserve(self.account, size, files=files)
+        if size > max(0, self.free):
+            assert (caught.value.needed, caught.value.free) == (size, max(0, self.free))
+        else:
+            assert caught.value.needed is None
         return module.Lease("never was", self.account, size)
 
-    @rule(target=leases, size=SIZES)
-    def reserve_step(self, size):
-        expected = STEP if size < STEP and self.free >= SPARE else size
-        if expected > self.free:
+    @rule(target=leases, size=SIZES, files=FILES)
+    def reserve_step(self, size, files):
+        expected = self.step_for(size, files)
+        if not self.fits(*expected):
             with pytest.raises(QuotaExceeded):
-                self.ledger.reserve_step(self.account, size)
+                self.ledger.reserve_step(self.account, size, files)
             return module.Lease("never was", self.account, size)
-        held = self.taken(self.ledger.reserve_step(self.account, size))
-        assert held.size == expected
+        held = self.taken(self.ledger.reserve_step(self.account, size, files))
+        assert (held.size, held.files) == expected
         return held
 
-    @rule(held=leases, size=SIZES)
-    def extend(self, held, size):
-        expected = STEP if size < STEP and self.free >= SPARE else size
-        before = held.size
-        if expected > self.free or not self.is_live(held):
+    @rule(held=leases, size=SIZES, files=FILES)
+    def extend(self, held, size, files):
+        expected = self.step_for(size, files)
+        before = held.size, held.files
+        if not self.fits(*expected) or not self.is_live(held):
             with pytest.raises((QuotaExceeded, LeaseLost)):
-                self.ledger.extend(held, size)
-            assert held.size == before
+                self.ledger.extend(held, size, files)
+            assert (held.size, held.files) == before
             return
-        self.ledger.extend(held, size)
-        assert held.size == before + expected
-        self.open[held.id] += expected
+        self.ledger.extend(held, size, files)
+        assert (held.size, held.files) == (before[0] + expected[0], before[1] + expected[1])
+        self.open[held.id] += expected[0]
+        self.open_files[held.id] += expected[1]
 
     @rule(held=leases)
     def begin_commit(self, held):
@@ -598,15 +623,17 @@ class LedgerMachine(RuleBasedStateMachine):
     def settle(self, held, part):
         """What was stored, at most what was held; or less than before, by what there was."""
         change = int(part * (held.size if part > 0 else self.used))
+        files = int(part * (held.files if part > 0 else self.files))
         known = held.id in self.open
         if not known:
-            change = min(change, 0)
+            change, files = min(change, 0), min(files, 0)
             with pytest.raises(LeaseLost):
-                self.ledger.settle([held], change)
+                self.ledger.settle([held], change, files)
         else:
-            self.ledger.settle([held], change)
+            self.ledger.settle([held], change, files)
         self.forget(held)
         self.used += change
+        self.files += files
 
     @rule(held=leases)
     def release(self, held):
@@ -624,14 +651,15 @@ class LedgerMachine(RuleBasedStateMachine):
             self.until[one] = self.clock.now + LEASE_SECONDS
 
     @precondition(lambda self: self.open)
-    @rule(on_disk=st.integers(0, 2 * STEP))
-    def crash(self, on_disk):
+    @rule(on_disk=st.integers(0, 2 * STEP), files=st.integers(0, 2 * STEP_FILES))
+    def crash(self, on_disk, files):
         self.ledger = Ledger(self.engine)
         assert self.account in self.ledger.reap()
         self.open.clear()
+        self.open_files.clear()
         self.states.clear()
-        self.ledger.recounted(self.account, on_disk)
-        self.used = on_disk
+        self.ledger.recounted(self.account, on_disk, files)
+        self.used, self.files = on_disk, files
 
     @rule()
     def reap(self):
@@ -641,12 +669,20 @@ class LedgerMachine(RuleBasedStateMachine):
     def agrees(self):
         row = row_of(self.engine, self.account)
         assert (row.used, row.held) == (self.used, sum(self.open.values()))
+        assert (row.files, row.held_files) == (self.files, sum(self.open_files.values()))
         found = leases_of(self.engine, self.account)
         assert found == {one: (size, self.states[one]) for one, size in self.open.items()}
 
 
-def test_the_ledger_is_what_a_model_says(engine, open_account, clock):
+@pytest.mark.parametrize(
+    ("runs", "steps"),
+    [(60, 30), pytest.param(400, 60, marks=pytest.mark.long)],
+    ids=["short", "long"],
+)
+def test_the_ledger_is_what_a_model_says(engine, open_account, clock, runs, steps):
     run_state_machine_as_test(
         lambda: LedgerMachine(engine, open_account, clock),
-        settings=settings(deadline=None, database=None, max_examples=60, stateful_step_count=30),
+        settings=settings(
+            deadline=None, database=None, max_examples=runs, stateful_step_count=steps
+        ),
     )

@@ -10,9 +10,11 @@ import pytest
 from ftpserver import session as session_module
 from ftpserver.homes import Home
 from ftpserver.staging import RESUME_FROM
+from ftpserver.walking import Usage
 from ftpwire import digests
 from ftpwire.frames import Kind
 from ftpwire.messages import BeginTree, Done, EndTree, Found, Put, Ready, Sent, Stat, Stored
+from tests.ftpserver.books import held_files
 from tests.system.programs import eventually
 
 MIB = 1024 * 1024
@@ -34,7 +36,8 @@ def books(server, files):
         room = server.ledger.room(account.id)
         home = Home(account.home)
         try:
-            assert (room.used, room.held) == (home.count(), 0)
+            assert Usage(room.used, room.used_files) == home.count()
+            assert (room.held, held_files(server.engine)) == (0, 0)
         finally:
             home.close()
         assert set(os.listdir(files / ".ftpd-staging")) <= {"lock"}

@@ -17,6 +17,7 @@ from ftpserver.commit import SYNC_EACH
 from ftpserver.ledger import LEASE_SECONDS, STEP
 from ftpserver.staging import PIECE, RESUME_FROM, Owners
 from ftpserver.uploads import SHARES_STEP, SMALL, Uploads
+from ftpserver.walking import Usage
 from ftpwire import beneath, digests, paths, streams
 from ftpwire.digests import StoredDigest
 from ftpwire.errors import (
@@ -37,10 +38,12 @@ from ftpwire.messages import (
     MakeDir,
     MakeLink,
     Put,
+    Remove,
     Sent,
     SetAttributes,
     Stored,
 )
+from tests.ftpserver.books import held_files
 
 MIB = 1024 * 1024
 
@@ -51,6 +54,7 @@ class Alice:
     def __init__(self, accounts, ledger, open_home, root, quota) -> None:
         self.id = accounts.add("alice", "secret", quota=quota).id
         self.ledger = ledger
+        self._engine = ledger._engine
         self.owners = Owners()
         self.files: Path = root / "alice"
         self._open_home = open_home
@@ -74,7 +78,9 @@ class Alice:
 
     def agrees(self) -> bool:
         """Whether the ledger says what the disk says, and nothing is left over."""
-        return self.space == (self._home.count(), 0) and not self.staged
+        room = self.ledger.room(self.id)
+        books = (Usage(room.used, room.used_files), room.held, held_files(self._engine))
+        return books == (self._home.count(), 0, 0) and not self.staged
 
 
 class Session:
@@ -358,7 +364,7 @@ def test_a_file_that_goes_while_it_is_replaced(alice, session, monkeypatch):
             rename_new(*arguments)
         except FileExistsError:
             (alice.files / "name").unlink()
-            alice.ledger.settle([alice.ledger.reserve(alice.id, 0)], -3)
+            alice.ledger.settle([alice.ledger.reserve(alice.id, 0)], -3, -1)
             raise
 
     session.put(b"/name", b"newer")
@@ -545,6 +551,7 @@ def test_attributes(alice, session):
     session.change(SetAttributes(b"/nowhere", 0o600))
     session.change(SetAttributes(b"/", 0o750))
     os.mkfifo(alice.files / "fifo")
+    alice.ledger.settle([alice.ledger.reserve(alice.id, 0)], 0, 1)
     session.change(SetAttributes(b"/fifo", 0o600))
     assert codes(session.commit()) == [
         "done",
@@ -766,7 +773,7 @@ def test_a_size_that_is_known_is_refused_before_its_first_byte(alice, session):
 
 def test_a_size_that_is_not_known_is_refused_when_room_ends(alice, session):
     fill = 64 * MIB - 1000
-    alice.ledger.settle([alice.ledger.reserve(alice.id, fill)], fill)
+    alice.ledger.settle([alice.ledger.reserve(alice.id, fill)], fill, 1)
     with pytest.raises(QuotaExceeded):
         session.put(b"/file", b"x" * 1001, size=None, ask=True)
     assert alice.space == (fill, 0)
@@ -1005,3 +1012,51 @@ def test_an_upload_that_is_not_let_go(alice, monkeypatch):
         with pytest.raises(Busy), alice.session().uploads.receiving(1, request):
             pytest.fail("two write to one file")
         raise ConnectionLost("cut")
+
+
+# files, directories and links are counted ---------------------------------------------------
+
+
+@pytest.fixture
+def limited(accounts, ledger, open_home, root) -> Alice:
+    """Five names at most."""
+    alice = Alice(accounts, ledger, open_home, root, None)
+    accounts.change("alice", max_files=5)
+    return alice
+
+
+def names_used(alice: Alice) -> int:
+    assert alice.agrees()
+    return alice.ledger.room(alice.id).used_files
+
+
+def test_a_limit_of_files_counts_all_that_has_a_name(limited):
+    session = limited.session()
+    session.put(b"/a")
+    session.change(MakeDir(b"/d/e", parents=True))
+    session.change(MakeLink(b"/l", b"a"))
+    session.put(b"/d/b", bytes(SHARES_STEP + 1))
+    assert codes(session.commit()) == ["done"] * 4
+    assert names_used(limited) == 5
+
+
+@pytest.mark.parametrize("size", [1, SMALL + 1, SHARES_STEP + 1])
+def test_one_file_too_many_is_refused_and_replacing_is_none(limited, size):
+    session = limited.session()
+    for number in range(5):
+        session.put(b"/%d" % number)
+    assert codes(session.commit()) == ["done"] * 5
+    with pytest.raises(QuotaExceeded, match="5 files and directories: 1 needed, 0 free"):
+        session.put(b"/more", bytes(size))
+    for change in (MakeDir(b"/dir"), MakeLink(b"/link", b"0"), MakeDir(b"/x/y", parents=True)):
+        with pytest.raises(QuotaExceeded):
+            session.change(change)
+    session.put(b"/3", b"replaced")
+    session.change(MakeLink(b"/4", b"0"))
+    session.change(Remove(b"/0"))
+    session.change(Remove(b"/1"))
+    assert codes(session.commit()) == ["done"] * 4
+    assert names_used(limited) == 3
+    session.change(MakeDir(b"/x/y", parents=True))
+    assert codes(session.commit()) == ["done"]
+    assert names_used(limited) == 5

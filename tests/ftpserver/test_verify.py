@@ -131,9 +131,11 @@ def take(home: Path) -> None:
         pytest.param(cut, [("used", None), ("size", b"/file")], id="cut"),
         pytest.param(rot, [("digest", b"/dir/large")], id="rot"),
         pytest.param(garble, [("attribute", b"/file")], id="garbled-attribute"),
-        pytest.param(hide, [("partial", b"/dir/" + STAGING.encode())], id="partial"),
-        pytest.param(add, [("used", None)], id="uncounted"),
-        pytest.param(take, [("used", None)], id="counted-and-gone"),
+        pytest.param(
+            hide, [("files", None), ("partial", b"/dir/" + STAGING.encode())], id="partial"
+        ),
+        pytest.param(add, [("used", None), ("files", None)], id="uncounted"),
+        pytest.param(take, [("used", None), ("files", None)], id="counted-and-gone"),
     ],
 )
 def test_damage_to_files(root, alice, harm, found):
@@ -242,7 +244,7 @@ def test_what_a_crash_left_is_no_damage(root, alice, engine):
     assert [one.kind for one in findings] == ["recount", "staging"]
     assert {one.weight for one in findings} == {Weight.DOUBT}
     strict = verify.check(root, read=True, strict=True)
-    assert [one.kind for one in strict] == ["recount", "used", "staging"]
+    assert [one.kind for one in strict] == ["recount", "used", "files", "staging"]
     assert {one.weight for one in strict} == {Weight.DAMAGE}
 
 
@@ -290,7 +292,7 @@ def test_damage_beside_a_server(start_server, monkeypatch):
 
     findings = verify.check(server.settings.root)
 
-    assert [one.kind for one in findings] == ["used", "staging"]
+    assert [one.kind for one in findings] == ["used", "files", "staging"]
     assert {one.weight for one in findings} == {Weight.DAMAGE}
 
 
@@ -331,7 +333,8 @@ def test_findings_are_lines(ftpd, alice):
     assert (status, err) == (8, "")
     assert sorted(out.splitlines()) == [
         "attribute: alice: /\\xff\\n\\x1b[31m expected a digest, found 6e6f74206120646967657374",
-        "checked 1 account, 4 files: 3 damage",
+        "checked 1 account, 4 files: 4 damage",
+        "files: alice: expected 6 files (on disk), found 5",
         "size: alice: /file expected 7, found 3",
         "used: alice: expected 3000012 bytes (on disk), found 3000016",
     ]
@@ -343,7 +346,7 @@ def test_findings_are_records(ftpd, alice):
 
     status, out, _ = ftpd("check", "--json")
 
-    finding, summary = map(json.loads, out.splitlines())
+    _, finding, summary = map(json.loads, out.splitlines())
     assert status == 8
     assert finding == {
         "kind": "attribute",
@@ -359,7 +362,7 @@ def test_findings_are_records(ftpd, alice):
         "accounts": 1,
         "files": 4,
         "size": 3000016,
-        "damage": 1,
+        "damage": 2,
         "doubt": 0,
         "unchecked": 0,
         "server_runs": False,
@@ -508,6 +511,7 @@ def test_what_may_not_be_read_is_status_1(ftpd, alice, plain_user):
 def test_links_and_pipes_are_passed_over(ftpd, alice):
     os.mkfifo(alice.home / "pipe")
     (alice.home / "loop").symlink_to("loop")
+    assert ftpd("recount")[0] == 0
     assert ftpd("check", "--read")[0] == 0
     assert "3 files" in ftpd("scrub")[1]
 
@@ -523,9 +527,9 @@ def test_a_home_deeper_than_any_stack(ftpd, alice, ledger):
     os.close(os.open("bottom", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
     os.close(fd)
 
+    assert ftpd("recount")[0] == 0
     assert ftpd("check", "--read")[0] == 0
     assert "4 files" in ftpd("scrub")[1]
-    assert ftpd("recount")[0] == 0
     home = Home(alice.home)
     try:  # rmtree recurses
         home.remove(b"/deeper", recursive=True, tick=lambda: None)
@@ -538,10 +542,10 @@ def test_a_home_deeper_than_any_stack(ftpd, alice, ledger):
 
 def test_recounting(ftpd, alice, change):
     change("UPDATE account SET used = 5, dirty = 1")
-    assert ftpd("recount", "alice") == (0, "alice: 3000016 bytes (was 5)\n", "")
+    assert ftpd("recount", "alice") == (0, "alice: 3000016 bytes (was 5) in 5 files\n", "")
     assert ftpd("recount", "--json") == (
         0,
-        '{"account": "alice", "used": 3000016, "before": 3000016}\n',
+        '{"account": "alice", "used": 3000016, "before": 3000016, "files": 5}\n',
         "",
     )
     assert ftpd("check", "--strict")[0] == 0

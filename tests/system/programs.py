@@ -361,15 +361,19 @@ class Server:
             leases = database.execute(
                 "SELECT account_id, state, size, staging FROM lease"
             ).fetchall()
-            accounts = database.execute("SELECT id, name, home, used, held FROM account").fetchall()
+            accounts = database.execute(
+                "SELECT id, name, home, used, held, files, held_files FROM account"
+            ).fetchall()
         finally:
             database.close()
-        for number, name, home, used, held in accounts:
+        for number, name, home, used, held, files, held_files in accounts:
             directory = os.fsencode(self.root / name) if home is None else home
             kept = [lease for lease in leases if lease[0] == number]
             assert {state for _, state, _, _ in kept} <= {"kept"}, f"{name}: {kept}"
             assert held == sum(size for _, _, size, _ in kept), f"{name}: {held} bytes are held"
+            assert held_files == len(kept), f"{name}: {held_files} files are held"
             assert used == stored_bytes(directory), f"{name}: the ledger has {used} bytes"
+            assert files == stored_files(directory), f"{name}: the ledger has {files} files"
             owned = {os.fsdecode(staging) for _, _, _, staging in kept}
             left = {entry.removesuffix(".ck") for entry in self.staged(name)}
             assert left <= owned, f"{name}: {left - owned} was left in staging"
@@ -407,6 +411,16 @@ def add_account(server: Server, programs: Programs, name: str) -> User:
     user = server.user(name, f"password of {name}")
     user.programs = programs
     return user
+
+
+def stored_files(home: Path | bytes) -> int:
+    """The files, directories and links in a home, staging left out."""
+    total = 0
+    for directory, directories, files in os.walk(os.fsencode(home)):
+        if STAGING in directories:
+            directories.remove(STAGING)
+        total += len(directories) + len(files)
+    return total
 
 
 def stored_bytes(home: Path | bytes) -> int:
