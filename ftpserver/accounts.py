@@ -16,15 +16,15 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TypedDict, Unpack
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import Engine, Row, delete, insert, select, update
+from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ftpserver.permissions import Permissions
@@ -115,6 +115,16 @@ class Changes(TypedDict, total=False):
     limit_rate: int | None
 
 
+@dataclass(frozen=True)
+class NewAccount:
+    """An account to be made. ``home``: another directory than ROOT/NAME."""
+
+    name: str
+    password_hash: str
+    home: Path | None = None
+    given: Changes = field(default_factory=Changes)
+
+
 class Accounts:
     """The accounts of one root. Safe to use from many threads and processes."""
 
@@ -145,14 +155,7 @@ class Accounts:
         check_name(name)
         hashed = hash_password(password) if password_hash is None else password_hash
         directory = self._make_home(name, home)
-        values = {
-            "name": name,
-            "password_hash": hashed,
-            "home": os.fsencode(directory) if home is not None else None,
-            "created": int(time.time()),
-            "dirty": home is not None,
-            **_columns(given),
-        }
+        values = _row(NewAccount(name, hashed, None if home is None else directory, given))
         try:
             with durable(self._engine).begin() as connection:
                 connection.execute(insert(account).values(values))
@@ -160,11 +163,53 @@ class Accounts:
             raise NameTaken(f"{name}: there is an account of that name") from None
         return self.get(name)
 
+    def apply(
+        self, new: Sequence[NewAccount], changed: Mapping[str, tuple[Changes, str | None]]
+    ) -> None:
+        """Add and change accounts, all of them or none.
+
+        Args:
+            changed: By name: what to set, and another password hash, which ends the account's
+                sessions and tokens.
+
+        Raises:
+            BadAccount: A home can't be used.
+            NameTaken, NotFound: Somebody else was quicker.
+        """
+        made: list[Path] = []
+        try:
+            for one in new:
+                check_name(one.name)
+                directory = self._root / one.name if one.home is None else one.home
+                there = directory.exists()
+                self._make_home(one.name, one.home)
+                if not there:
+                    made.append(directory)
+            with durable(self._engine).begin() as connection:
+                for one in new:
+                    connection.execute(insert(account).values(_row(one)))
+                for name, (changes, hashed) in changed.items():
+                    values = _columns(changes)
+                    kept = select(account.c.password_hash).where(account.c.name == name)
+                    if hashed is not None and connection.execute(kept).scalar() != hashed:
+                        self._set_hash(connection, name, hashed)
+                    done = connection.execute(
+                        update(account).where(account.c.name == name).values(values)
+                    )
+                    _must_exist(done.rowcount, name)
+        except BaseException as error:
+            _remove_empty(made)
+            if isinstance(error, IntegrityError):
+                raise NameTaken("an account of that name was added meanwhile") from None
+            raise
+
     def _make_home(self, name: str, home: Path | None) -> Path:
         directory = self._root / name if home is None else home.absolute()
         try:
             if home is None and self._find(name) is not None:
                 raise NameTaken(f"{name}: there is an account of that name")
+            if home is None and self._is_home(directory):
+                raise BadAccount(f"{directory}: is the home of another account")
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             if home is None and os.listdir(directory):
                 raise BadAccount(
@@ -174,6 +219,12 @@ class Accounts:
         except OSError as error:
             raise BadAccount(f"{directory}: {(error.strerror or '').lower()}") from error
         return directory
+
+    def _is_home(self, directory: Path) -> bool:
+        """Whether an account has the directory, though it isn't called so (any more)."""
+        taken = select(account.c.id).where(account.c.home == os.fsencode(directory))
+        with self._reading.connect() as connection:
+            return connection.execute(taken).first() is not None
 
     def _find(self, name: str) -> Row[tuple[object, ...]] | None:
         if not _NAME.fullmatch(name):
@@ -186,7 +237,7 @@ class Accounts:
         row = self._find(name)
         if row is None:
             raise NotFound(f"{name}: no such account")
-        return self._from_row(row)
+        return self.from_row(row)
 
     def by_id(self, account_id: int) -> Account:
         """Raises NotFound when the account is gone."""
@@ -194,13 +245,13 @@ class Accounts:
             row = connection.execute(select(account).where(account.c.id == account_id)).first()
         if row is None:
             raise NotFound("the account was removed")
-        return self._from_row(row)
+        return self.from_row(row)
 
     def __iter__(self) -> Iterator[Account]:
         """All accounts, by name."""
         with self._reading.connect() as connection:
             rows = connection.execute(select(account).order_by(account.c.name)).all()
-        return iter([self._from_row(row) for row in rows])
+        return iter([self.from_row(row) for row in rows])
 
     def __len__(self) -> int:
         with self._reading.connect() as connection:
@@ -210,15 +261,19 @@ class Accounts:
         """Set the password; the account's sessions and tokens end. Raises NotFound, BadAccount."""
         hashed = hash_password(password)
         with durable(self._engine).begin() as connection:
-            changed = connection.execute(
-                update(account)
-                .where(account.c.name == name)
-                .values(password_hash=hashed, epoch=account.c.epoch + 1)
-            )
-            _must_exist(changed.rowcount, name)
-            owner = select(account.c.id).where(account.c.name == name).scalar_subquery()
-            connection.execute(delete(token).where(token.c.account_id == owner))
+            self._set_hash(connection, name, hashed)
         return self.get(name)
+
+    @staticmethod
+    def _set_hash(connection: Connection, name: str, hashed: str) -> None:
+        changed = connection.execute(
+            update(account)
+            .where(account.c.name == name)
+            .values(password_hash=hashed, epoch=account.c.epoch + 1)
+        )
+        _must_exist(changed.rowcount, name)
+        owner = select(account.c.id).where(account.c.name == name).scalar_subquery()
+        connection.execute(delete(token).where(token.c.account_id == owner))
 
     def check_password(self, name: str, password: str) -> bool:
         """Whether that is the account's password; takes as long when there is no account."""
@@ -276,7 +331,7 @@ class Accounts:
         right = _verify(_DUMMY_HASH if row is None else row.password_hash, password)
         if row is None or not right:
             raise LoginRefused("wrong user name or password")
-        found = self._from_row(row)
+        found = self.from_row(row)
         if found.disabled or found.expired:
             raise LoginRefused("wrong user name or password")
         return found
@@ -288,7 +343,8 @@ class Accounts:
         assert row is not None
         return str(row.password_hash)
 
-    def _from_row(self, row: Row[tuple[object, ...]]) -> Account:
+    def from_row(self, row: Row[tuple[object, ...]]) -> Account:
+        """The account that a row with the table's columns tells of."""
         return Account(
             id=row.id,
             name=row.name,
@@ -308,6 +364,27 @@ class Accounts:
             limit_rate=row.limit_rate,
             epoch=row.epoch,
         )
+
+
+def _row(new: NewAccount) -> dict[str, object]:
+    """A new account as the table has it."""
+    return {
+        "name": new.name,
+        "password_hash": new.password_hash,
+        "home": None if new.home is None else os.fsencode(new.home),
+        "created": int(time.time()),
+        "dirty": new.home is not None,
+        **_columns(new.given),
+    }
+
+
+def _remove_empty(directories: Iterable[Path]) -> None:
+    """Take back homes that were made just now for accounts that weren't."""
+    for directory in directories:
+        try:
+            directory.rmdir()
+        except OSError:
+            pass  # somebody has put something into it: it stays
 
 
 def _columns(changes: Changes) -> dict[str, object]:

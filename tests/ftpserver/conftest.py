@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from ftpserver import cli
 from ftpserver.accounts import Accounts
 from ftpserver.homes import Home
 from ftpserver.ledger import Ledger
@@ -57,3 +61,41 @@ def open_home(root) -> Iterator[Callable[..., Home]]:
 @pytest.fixture
 def home(open_home) -> Home:
     return open_home()
+
+
+@pytest.fixture
+def ftpd(root, monkeypatch, capsys, quick_passwords):
+    """Runs a command line on the root; gives exit status, output and errors."""
+
+    class Stdin(io.StringIO):
+        @property
+        def buffer(self):
+            return open(0, "rb", closefd=False)
+
+        def isatty(self) -> bool:
+            return False
+
+    def run(*arguments: str, stdin: bytes = b"", with_root: bool = True):
+        read, write = os.pipe()
+        os.write(write, stdin)
+        os.close(write)
+        before = os.dup(0)
+        os.dup2(read, 0)
+        monkeypatch.setattr(sys, "stdin", Stdin())
+        more = ["--root", str(root)] if with_root else []
+        monkeypatch.setattr(sys, "argv", ["ftpd", *arguments, *more])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            status = ended.code or 0
+        finally:
+            run.left = os.read(0, 1000)
+            os.dup2(before, 0)
+            os.close(before)
+            os.close(read)
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return status, printed.out, printed.err
+
+    return run

@@ -1,0 +1,341 @@
+"""`ftpd user`: what can be set of accounts, how they are shown, moved elsewhere and removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from contextlib import nullcontext
+
+import pytest
+
+from ftpserver.accounts import Accounts
+from ftpserver.state import open_state
+from ftpserver.tokens import Tokens
+from ftpwire.errors import LoginRefused
+
+
+@pytest.fixture
+def add(ftpd):
+    """Adds an account; gives its record."""
+
+    def add_account(name: str, *options: str, status: int = 0):
+        found, out, err = ftpd(
+            "user", "add", name, "--password-stdin", "--json", *options, stdin=b"secret\n"
+        )
+        assert found == status, err
+        return json.loads(out) if status == 0 else err
+
+    return add_account
+
+
+@pytest.fixture
+def show(ftpd):
+    def show_account(name: str):
+        return json.loads(ftpd("user", "show", name, "--json")[1])
+
+    return show_account
+
+
+EVERYTHING = (
+    *("--quota", "10MiB", "--max-files", "100"),
+    *("--permit", "read-only", "--permit", "/in=upload-only"),
+    *("--network", "10.0.0.0/8", "--network", "fd00::/8"),
+    *("--expires", "2030-12-31", "--max-sessions", "3", "--limit-rate", "1MiB"),
+)
+EVERYTHING_SHOWN = {
+    "total": 10 * 2**20,
+    "total_files": 100,
+    "permissions": ["read-only", "/in=upload-only"],
+    "networks": ["10.0.0.0/8", "fd00::/8"],
+    "expires": "2030-12-31T00:00:00Z",
+    "max_sessions": 3,
+    "limit_rate": 2**20,
+}
+
+
+def test_everything_can_be_given_at_once(add, show):
+    record = add("alice", *EVERYTHING)
+    assert record.items() >= EVERYTHING_SHOWN.items()
+    assert show("alice").items() >= EVERYTHING_SHOWN.items()
+
+
+def test_what_is_set_changes_and_the_rest_stays(ftpd, add, show):
+    add("alice", *EVERYTHING)
+    assert ftpd("user", "set", "alice", "--quota", "1G")[:2] == (0, "changed alice\n")
+    assert show("alice").items() >= (EVERYTHING_SHOWN | {"total": 2**30}).items()
+
+
+@pytest.mark.parametrize("word", ["none", "unlimited", "NONE"])
+def test_limits_can_be_lifted(ftpd, add, word):
+    add("alice", *EVERYTHING)
+    out = ftpd(
+        *("user", "set", "alice", "--json", "--quota", word, "--max-files", word),
+        *("--permit", "all", "--network", "any", "--expires", "never"),
+        *("--max-sessions", word, "--limit-rate", word),
+    )[1]
+    record = json.loads(out)
+    assert [record[name] for name in EVERYTHING_SHOWN] == [
+        *(None, None, ["all"], [], None, None, None)
+    ]
+
+
+def test_a_time_from_now(add):
+    record = add("alice", "--expires", "30d")
+    expected = time.strftime("%Y-%m-%dT%H", time.gmtime(time.time() + 30 * 24 * 3600))
+    assert record["expires"].startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(("--quota", "-1"), id="negative"),
+        pytest.param(("--max-files", "-1"), id="negative-count"),
+        pytest.param(("--max-files", "1.5"), id="half-a-file"),
+        pytest.param(("--max-files", "٣"), id="other-digits"),
+        pytest.param(("--permit", "everything"), id="no-right"),
+        pytest.param(("--permit", "in=all"), id="relative-prefix"),
+        pytest.param(("--permit", "/.ftpd-staging=all"), id="reserved-prefix"),
+        pytest.param(("--network", "10.0.0.0/33"), id="no-network"),
+        pytest.param(("--network", "any", "--network", "10.0.0.0/8"), id="any-and-one"),
+        pytest.param(("--expires", "tomorrow"), id="no-date"),
+        pytest.param(("--limit-rate", "0"), id="no-rate"),
+        pytest.param((), id="nothing"),
+    ],
+)
+def test_what_cannot_be_set(ftpd, add, show, options):
+    add("alice")
+    before = show("alice")
+    status, out, err = ftpd("user", "set", "alice", *options)
+    assert (status, out) == (2, "") and err
+    assert show("alice") == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("set", "nobody", "--quota", "1"), ("disable", "nobody"), ("enable", "nobody")]
+    + [("rename", "nobody", "somebody"), ("remove", "nobody", "--delete-home", "-y")],
+)
+def test_nobody(ftpd, arguments):
+    status, _, err = ftpd("user", *arguments)
+    assert (status, err) == (5, "ftpd: nobody: no such account\n")
+
+
+def log_in(root, name: str = "alice", password: str = "secret"):
+    engine = open_state(root / ".ftpd")
+    try:
+        return Accounts(engine, root).log_in(name, password)
+    finally:
+        engine.dispose()
+
+
+def test_disabling_and_enabling(ftpd, add, root):
+    add("alice")
+    assert ftpd("user", "disable", "alice")[1] == "disabled alice\n"
+    with pytest.raises(LoginRefused):
+        log_in(root)
+    assert ftpd("user", "list")[1].endswith("  disabled\n")
+    assert ftpd("user", "enable", "alice")[1] == "enabled alice\n"
+    log_in(root)
+
+
+def test_enabling_tells_that_the_time_is_over(ftpd, add):
+    add("alice", "--expires", "2020-01-01")
+    assert "expired on 2020-01-01" in ftpd("user", "enable", "alice")[1]
+    assert ftpd("user", "list")[1].endswith("  expired\n")
+
+
+def test_renaming_keeps_home_and_password(ftpd, add, show, root):
+    add("alice")
+    (root / "alice" / "file").write_text("stays")
+    assert ftpd("user", "rename", "alice", "anna")[1] == "renamed alice to anna\n"
+    assert show("anna")["home"] == str(root / "alice")
+    log_in(root, "anna")
+    assert "there is an account" in add("anna", status=1)
+
+
+def test_a_name_that_became_free_gets_no_home_of_another(ftpd, add, root):
+    add("alice")
+    ftpd("user", "rename", "alice", "anna")
+    assert "home of another account" in add("alice", status=1)
+
+
+def test_showing_for_people(ftpd, add):
+    add("alice", *EVERYTHING)
+    status, out, err = ftpd("user", "show", "alice")
+    assert (status, err) == (0, "")
+    for text in (
+        *("0 B of 10.0 MiB", "0 of 100", "read-only /in=upload-only", "10.0.0.0/8, fd00::/8"),
+        *("2030-12-31T00:00:00Z", "at most 3", "1.0 MiB/s", "open"),
+    ):
+        assert text in out
+
+
+def test_a_table_on_a_terminal(ftpd, add, monkeypatch):
+    add("alice", "--quota", "1GiB")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(type(sys.stdout), "isatty", lambda self: True, raising=False)
+    out = ftpd("user", "list")[1]
+    assert "permissions" in out.splitlines()[1]
+    assert "alice" in out and "1.0 GiB" in out and "never" in out
+
+
+# removing ------------------------------------------------------------------------------------
+
+
+def test_a_home_is_removed_on_purpose_only(ftpd, add, root):
+    add("alice")
+    (root / "alice" / "file").write_text("precious")
+    status, _, err = ftpd("user", "remove", "alice", "--delete-home")
+    assert status == 2 and "--yes" in err
+    assert (root / "alice" / "file").exists()
+    assert ftpd("user", "show", "alice")[0] == 0
+    status, out, _ = ftpd("user", "remove", "alice", "--delete-home", "-y")
+    assert (status, out) == (0, f"removed alice and {root}/alice\n")
+    assert not (root / "alice").exists()
+    add("alice")
+
+
+@pytest.mark.parametrize(("answer", "removed"), [("y\n", True), ("n\n", False), ("\n", False)])
+def test_a_terminal_is_asked(ftpd, add, root, monkeypatch, answer, removed):
+    from ftpserver import cli_user
+
+    add("alice")
+    (root / "alice" / "file").write_bytes(bytes(2048))
+    monkeypatch.setattr(cli_user.sys, "stdin", Terminal())
+    asked = []
+
+    def confirm(text, **options):
+        asked.append(text)
+        if answer != "y\n":
+            raise cli_user.click.Abort
+
+    monkeypatch.setattr(cli_user.click, "confirm", confirm)
+    monkeypatch.setattr(sys, "argv", ["ftpd"])
+    with pytest.raises(SystemExit) if not removed else nullcontext():
+        cli_user.user.main(
+            ["remove", "alice", "--delete-home", "--root", str(root)], standalone_mode=not removed
+        )
+    assert asked == [f"Remove {root}/alice with 1 files (2.0 KiB) for good?"]
+    assert (root / "alice").exists() is not removed
+
+
+class Terminal:
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_new_account_of_the_name_gets_no_token(ftpd, add, root):
+    add("alice")
+    engine = open_state(root / ".ftpd")
+    try:
+        accounts = Accounts(engine, root)
+        tokens = Tokens(engine, accounts)
+        issued = tokens.issue(accounts.get("alice"), "old")
+        assert tokens.log_in("alice", issued.secret)
+        ftpd("user", "remove", "alice")
+        add("alice")
+        with pytest.raises(LoginRefused):
+            tokens.log_in("alice", issued.secret)
+        assert tokens.of(accounts.get("alice")) == []
+    finally:
+        engine.dispose()
+
+
+# elsewhere -----------------------------------------------------------------------------------
+
+
+def test_an_export_makes_the_same_accounts_elsewhere(ftpd, add, root, tmp_path):
+    add("alice", *EVERYTHING)
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "file").write_bytes(b"12345")
+    add("bob", "--home", str(tmp_path / "far"))
+    ftpd("user", "disable", "bob")
+    lines = ftpd("user", "export")[1]
+    other = tmp_path / "other"
+    status, out, err = ftpd(
+        "user", "import", "--root", str(other), stdin=lines.encode(), with_root=False
+    )
+    assert (status, out, err) == (0, "2 added\n", "")
+    assert ftpd("user", "export", "--root", str(other), with_root=False)[1] == lines
+    log_in(other)
+    listed = ftpd("user", "list", "--json", "--root", str(other), with_root=False)[1].splitlines()
+    alice, bob = map(json.loads, listed)
+    assert alice["home"] == str(other / "alice") and (other / "alice").is_dir()
+    assert bob["home"] == str(tmp_path / "far") and bob["used"] == 5
+
+
+def test_an_export_without_passwords(ftpd, add, root, tmp_path):
+    add("alice")
+    lines = ftpd("user", "export", "--no-passwords")[1]
+    assert "argon2" not in lines
+    other = str(tmp_path / "other")
+    ftpd("user", "import", "--root", other, stdin=lines.encode(), with_root=False)
+    with pytest.raises(LoginRefused):
+        log_in(tmp_path / "other")
+    with pytest.raises(LoginRefused):
+        log_in(tmp_path / "other", password="")
+
+
+def test_an_update_changes_what_is_there(ftpd, add, show, root, tmp_path):
+    add("alice", "--quota", "1MiB")
+    lines = ftpd("user", "export")[1]
+    ftpd("user", "set", "alice", "--quota", "2MiB")
+    file = tmp_path / "accounts"
+    file.write_text(lines + json.dumps({"name": "bob"}) + "\n\n")
+    assert ftpd("user", "import", str(file))[0] == 1
+    assert show("alice")["total"] == 2 * 2**20
+    assert ftpd("user", "import", str(file), "--update")[1] == "1 added, 1 updated\n"
+    assert show("alice")["total"] == 2**20
+    log_in(root)
+
+
+def test_an_update_of_the_password_ends_tokens_another_does_not(ftpd, add, show, root):
+    add("alice")
+    engine = open_state(root / ".ftpd")
+    accounts = Accounts(engine, root)
+    Tokens(engine, accounts).issue(accounts.get("alice"), "one")
+    engine.dispose()
+    lines = ftpd("user", "export")[1].encode()
+    assert ftpd("user", "import", "--update", stdin=lines)[0] == 0
+    assert show("alice")["tokens"] == 1
+    ftpd("user", "passwd", "alice", "--password-stdin", stdin=b"another\n")
+    assert ftpd("user", "import", "--update", stdin=lines)[0] == 0
+    assert show("alice")["tokens"] == 0
+    log_in(root)
+
+
+BAD_LINES = {
+    "no-json": b"rubbish",
+    "no-object": b"[1]",
+    "deep": b"[" * 30_000,
+    "no-utf-8": b'{"name": "\xff"}',
+    "no-name": b"{}",
+    "bad-name": b'{"name": "../x"}',
+    "unknown-field": b'{"name": "bob", "qouta": 5}',
+    "negative": b'{"name": "bob", "quota": -1}',
+    "too-large": b'{"name": "bob", "quota": 9223372036854775808}',
+    "wrong-type": b'{"name": "bob", "disabled": "yes"}',
+    "rights": b'{"name": "bob", "permissions": ["some"]}',
+    "network": b'{"name": "bob", "networks": ["10.0.0.0/99"]}',
+    "expires": b'{"name": "bob", "expires": "soon"}',
+    "password": b'{"name": "bob", "password_hash": "secret"}',
+    "other-hash": b'{"name": "bob", "password_hash": "$2b$12$abc"}',
+    "relative-home": b'{"name": "bob", "home": "here"}',
+    "home-of-no-directory": b'{"name": "bob", "home": "/dev/null/x"}',
+    "twice": b'{"name": "good"}',
+    "exists": b'{"name": "alice"}',
+}
+
+
+@pytest.mark.parametrize("line", BAD_LINES.values(), ids=BAD_LINES)
+def test_a_wrong_line_stops_all_of_it(ftpd, add, root, line):
+    add("alice")
+    status, out, err = ftpd("user", "import", stdin=b'{"name": "good"}\n\n' + line + b"\n")
+    assert (status, out) == (1, "")
+    assert err.count("\n") == 1 and err[:-1].isprintable()
+    if b"/dev/null" not in line:
+        assert "line 3: " in err
+    assert [line.split()[0] for line in ftpd("user", "list")[1].splitlines()] == ["alice"]
+    assert sorted(os.listdir(root)) == [".ftpd", "alice"]
