@@ -16,6 +16,7 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
+from functools import cache
 from random import random
 from typing import NoReturn
 
@@ -214,7 +215,7 @@ class Connection:
             context,
             server_side=False,
             server_name=self.address.host,
-            session=None if earlier is None else earlier.object.session,
+            session=self._ticket() if earlier is None else earlier.object.session,
         )
         try:
             self.channel.handshake(time.monotonic() + CONNECT_SECONDS)
@@ -235,6 +236,19 @@ class Connection:
         except BaseException:
             self.channel.abort()
             raise
+
+    def _ticket(self) -> ssl.SSLSession | None:
+        """What resumes TLS with this server, if this process has talked to it before."""
+        return _tickets.get(self.address.endpoint) if self._context_is_pinned else None
+
+    def _keep_ticket(self) -> None:
+        tls = self.channel.tls
+        if tls is None or not self._context_is_pinned or tls.object.session_reused:
+            return  # one is kept already, and asking for it again costs more than it saves
+        if (session := tls.object.session) is not None:
+            if len(_tickets) >= _MOST_TICKETS:
+                _tickets.clear()
+            _tickets[self.address.endpoint] = session
 
     def _check_pin(self) -> None:
         try:
@@ -269,6 +283,7 @@ class Connection:
             if header.kind == Kind.ERROR:
                 raise messages.decode_failed(payload).to_error()
             self.server = messages.decode_hello(payload)
+            self._keep_ticket()
             self.round_trip = time.monotonic() - asked
         except TimedOut:
             self.channel.abort()
@@ -685,8 +700,14 @@ def _connect(address: ServerAddress) -> socket.socket:
     return sock
 
 
+_tickets: dict[str, ssl.SSLSession] = {}
+"""By ``HOST:PORT``, of pinned servers. The key is compared with the pin all the same."""
+_MOST_TICKETS = 64
+
+
+@cache
 def _pinned_context() -> ssl.SSLContext:
-    """TLS 1.3 without certificate checks: the key itself is compared."""
+    """TLS 1.3 without certificate checks: the key itself is compared. One for all connections."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False

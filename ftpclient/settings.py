@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -24,6 +25,11 @@ Contents = TypeVar("Contents", bound=msgspec.Struct)
 
 def directory() -> Path:
     """The user's directory for this client's settings; made when written to."""
+    return _directory(os.environ.get("XDG_CONFIG_HOME"), os.environ.get("HOME"))
+
+
+@cache
+def _directory(*depends_on: str | None) -> Path:
     import platformdirs  # imported here: most commands of a script need only one small file
 
     return Path(platformdirs.user_config_dir("ftp-client", appauthor=False))

@@ -96,6 +96,7 @@ def make_context(certificate: Path, key: Path) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 1  # each costs time in every handshake, and one is all that is used
     try:
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
