@@ -588,7 +588,8 @@ class Client:
         target is that name exactly, unless it ends with a slash.
 
         Args:
-            parallel: Connections for the files of a tree; None chooses.
+            parallel: Connections for the files of a tree, or the pieces of large files; None
+                chooses.
 
         Raises:
             ConnectionLost, Interrupted, NotADirectory
@@ -654,6 +655,8 @@ class Client:
         run = runs.Run(self, upload, replace_all if atomic else add_all, note)
         if recursive and not atomic:
             run.share_with(parallel, lambda connection: upload.helper(connection))
+        elif not recursive:
+            run.split_with(parallel, lambda connection: upload.helper(connection))
         return run.persist()
 
     def _ask_ahead(self, local: list[bytes], target: AnyPath, options: Options) -> None:
@@ -753,6 +756,8 @@ class Client:
         run = runs.Run(self, download, add_all, note)
         if recursive and len(found) == 1:
             run.share_with(parallel, lambda connection: download.helper(connection))
+        elif not recursive:
+            run.split_with(parallel, lambda connection: download.helper(connection))
         return run.persist()
 
     def sync(

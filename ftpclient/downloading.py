@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from ftpclient.connection import Call, Connection
 from ftpclient.local import LocalTree, PartialFile, checked_parts
@@ -39,6 +40,9 @@ from ftpwire.errors import (
 from ftpwire.messages import Entry, Failed, Get, List, Page, Problem, Reply, Sending, Sent
 from ftpwire.paths import RemotePath
 from ftpwire.streams import WriteBehind, write_all
+
+if TYPE_CHECKING:
+    from ftpclient.parallel import Crew
 
 
 class _Directory:
@@ -492,6 +496,10 @@ class Download(Transfer):
             return
         if self.options.resume and self._is_here(source, entry, shown, tree, parts):
             return
+        crew = self.hands(entry.size)
+        if crew is not None:
+            self._get_in_pieces(crew, source, shown, tree, parts)
+            return
         call = _Download(self, source, shown, tree, parts, directory)
         request = call.request(entry)
         if directory is not None:
@@ -500,6 +508,26 @@ class Download(Transfer):
             self.connection.submit(call, request)
         finally:
             call.not_sent()
+
+    def _get_in_pieces(
+        self,
+        crew: Crew[Any],
+        source: RemotePath,
+        shown: bytes,
+        tree: LocalTree,
+        parts: tuple[bytes, ...],
+    ) -> None:
+        from ftpclient.pieces import Fetch
+
+        replace = self.options.overwrite != "never"
+        partial = PartialFile(tree, parts, replace=replace, resume=self.options.resume)
+        fetch = Fetch(self, crew, source, partial)
+        try:
+            digest = fetch.run()
+        except ConnectionLost as error:
+            self.end(source, shown, fetch.size, error=error)
+            raise
+        self.end(source, shown, fetch.size, digest=digest)
 
     def _is_here(
         self,

@@ -29,6 +29,7 @@ from ftpwire.errors import (
     IsADirectory,
     NotADirectory,
 )
+from ftpwire.pieces import PIECE
 
 _OPEN_DIRECTORIES = 32
 _CONTINUE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -193,7 +194,7 @@ class PartialFile:
         except BaseException:
             os.close(self._above)
             raise
-        self.offset = os.fstat(self.fd).st_size
+        self.offset = _contiguous(self.fd)
 
     def _open(self, flags: int) -> int:
         # truncated only once it is locked: somebody may be writing to it
@@ -252,6 +253,21 @@ class PartialFile:
         os.close(self.fd)
         os.close(self._above)
         self.fd = -1
+
+
+def _contiguous(fd: int) -> int:
+    """How many bytes at a partial file's start may be good: those before its first hole.
+
+    A download in pieces that was killed leaves gaps. The server compares what is before them, so a
+    file system that knows no holes only makes it start over.
+    """
+    size = os.fstat(fd).st_size
+    try:
+        hole = os.lseek(fd, 0, os.SEEK_HOLE) if size else 0
+    except (AttributeError, OSError):
+        return size
+    # the last block before a hole may be filled in part only
+    return size if hole >= size else max(0, hole - 1) // PIECE * PIECE
 
 
 def _try_lock(fd: int, above: int, name: bytes) -> bool:

@@ -42,10 +42,15 @@ class Crew(Generic[_Worker]):
         for thread in self._threads:
             thread.start()
 
+    @property
+    def size(self) -> int:
+        """How many work."""
+        return len(self._workers)
+
     def give(self, job: Callable[[_Worker], None]) -> None:
         """Have some worker do it. Raises what made a worker fail."""
         while True:
-            self._check()
+            self.check()
             try:
                 self._jobs.put(job, timeout=_LOOK_SECONDS)
                 return
@@ -57,7 +62,7 @@ class Crew(Generic[_Worker]):
         for _ in self._threads:
             self._end_one()
         self._join()
-        self._check()
+        self.check()
 
     def stop(self) -> None:
         """Give up what is not done yet. Can be called after ``finish``."""
@@ -74,7 +79,8 @@ class Crew(Generic[_Worker]):
             except queue.Full:
                 continue
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raises what made a worker fail."""
         if self._error is not None:
             raise self._error
 

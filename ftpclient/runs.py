@@ -26,6 +26,8 @@ _FAR_SECONDS = 0.02
 _FAR_CONNECTIONS = 4
 _FAR_LEAST = 16 * 1024 * 1024
 """Bytes from which they are worth the round trips that it takes to open them."""
+_FAR_PIECES_LEAST = 64 * 1024 * 1024
+"""Bytes from which a single file is worth the same."""
 _FIRST_WAIT = 0.25
 _LONGEST_WAIT = 30.0
 
@@ -52,6 +54,7 @@ class Run:
         self._count = 1
         self._least = 0
         self._helper: Callable[[Connection], Transfer] | None = None
+        self._splits = False
 
     def share_with(self, parallel: int | None, helper: Callable[[Connection], Transfer]) -> None:
         """Use several connections for the files.
@@ -68,6 +71,14 @@ class Run:
         self._count = parallel
         self._helper = helper
 
+    def split_with(self, parallel: int | None, helper: Callable[[Connection], Transfer]) -> None:
+        """Use several connections for the pieces of each large file. As ``share_with``."""
+        from ftpclient.pieces import LEAST
+
+        self.share_with(parallel, helper)
+        self._least = LEAST if parallel is not None else _FAR_PIECES_LEAST
+        self._splits = True
+
     def persist(self) -> Summary:
         """Run; after a lost connection go on with a new one.
 
@@ -77,7 +88,9 @@ class Run:
         losses = 0
         while True:
             try:
-                if self._count > 1:
+                if self._count > 1 and self._splits:
+                    self._transfer.split(self._enlist, self._least)
+                elif self._count > 1:
                     self._transfer.share(self._enlist, self._least)
                 self._add_all()
                 summary = self._transfer.finish()

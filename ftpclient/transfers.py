@@ -25,7 +25,7 @@ from ftpclient.reporting import Listener, Result, Summary
 from ftpclient.spill import Spool
 from ftpwire import digests
 from ftpwire.errors import AlreadyExists, ConnectionLost, FtpError, NotNewer
-from ftpwire.messages import List, Overwrite, Page, Reply
+from ftpwire.messages import PIECES, List, Overwrite, Page, Reply
 from ftpwire.streams import ReadAhead
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ class Transfer:
         self._crew: Crew[Any] | None = None
         self._enlist: Callable[[], Crew[Any] | None] | None = None
         self._least = self._expected = 0
+        self._hands: Crew[Any] | None = None
+        self._hire: Callable[[], Crew[Any] | None] | None = None
         self._lock: threading.Lock = threading.Lock() if chief is None else chief._lock
         self.options = options
         self.listener = listener
@@ -127,6 +129,9 @@ class Transfer:
         if self._crew is not None:
             self._crew.finish()
             self._crew = None
+        if self._hands is not None:
+            self._hands.finish()
+            self._hands = None
 
     def close(self) -> Summary:
         """The totals, with what was lost for good."""
@@ -160,12 +165,37 @@ class Transfer:
             enlist, self._enlist = self._enlist, None
             self._crew = enlist()
 
+    def split(self, hire: Callable[[], Crew[Any] | None], least: int) -> None:
+        """Have others, made by this one's ``helper``, transfer the pieces of large files.
+
+        Args:
+            hire: Called for them when the first such file comes; None: there are none.
+            least: Bytes of such a file.
+        """
+        self._hire = hire
+        self._least = least
+
+    def hands(self, size: int) -> Crew[Any] | None:
+        """Who brings the pieces of a file of so many bytes; None: it goes whole."""
+        if self._hire is None or size < self._least:
+            return None
+        if PIECES not in self.connection.server.features:
+            return None
+        if self._hands is None:
+            self._hands = self._hire()
+            if self._hands is None:
+                self._hire = None  # nobody comes: this isn't asked for each file
+        return self._hands
+
     def disband(self) -> None:
         """Stop those who work for this transfer, if there are any."""
-        self._enlist = None
+        self._enlist = self._hire = None
         if self._crew is not None:
             self._crew.stop()
             self._crew = None
+        if self._hands is not None:
+            self._hands.stop()
+            self._hands = None
 
     def give_back(self) -> None:
         """Of one who works for another: nothing more is to do."""

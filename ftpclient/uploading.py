@@ -11,6 +11,7 @@ import secrets
 import stat
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from ftpclient.connection import Call, Connection
 from ftpclient.index import RemoteIndex
@@ -55,6 +56,9 @@ from ftpwire.messages import (
 from ftpwire.paths import RemotePath
 from ftpwire.streams import ReadAhead
 
+if TYPE_CHECKING:
+    from ftpclient.parallel import Crew
+
 _OPEN_SOURCE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
@@ -75,7 +79,7 @@ class _Change(Call):
             self._transfer.end(self._source, self._target, 0, error=self.error)
 
 
-class _PutCall(Call):
+class PutCall(Call):
     """A file on its way to the server."""
 
     def __init__(self, transfer: Upload, source: bytes, target: bytes) -> None:
@@ -104,13 +108,10 @@ class _PutCall(Call):
     def on_done(self) -> None:
         if self.superseded:
             return
-        self._transfer.end(
-            self._source,
-            self._target,
-            self.size,
-            digest=self.digest,
-            error=self.failure or self.error,
-        )
+        error = self.error
+        if not isinstance(error, ConnectionLost):  # that may have broken what failed here
+            error = self.failure or error
+        self._transfer.end(self._source, self._target, self.size, digest=self.digest, error=error)
 
 
 class Upload(Transfer):
@@ -282,7 +283,7 @@ class Upload(Transfer):
         if self._index is not None and self._index.has(target, info, digest):
             self.end(source, target, size, digest=digest, unchanged=True)
             return
-        call = _PutCall(self, source, target)
+        call = PutCall(self, source, target)
         call.size = size
         call.digest = digest
         self.connection.submit(call, self._request(target, info), size)
@@ -311,7 +312,13 @@ class Upload(Transfer):
         return True
 
     def _request(
-        self, target: RemotePath, info: os.stat_result, *, ask: bool = False, resume: bool = True
+        self,
+        target: RemotePath,
+        info: os.stat_result,
+        *,
+        ask: bool = False,
+        resume: bool = True,
+        pieces: bool = False,
     ) -> Put:
         return Put(
             target,
@@ -323,6 +330,7 @@ class Upload(Transfer):
             secrets.token_bytes(16) if ask else None,
             resume,
             self._among_others,
+            pieces,
         )
 
     def _put_large(
@@ -335,10 +343,13 @@ class Upload(Transfer):
         resume: bool,
     ) -> None:
         ask = info.st_size > RESUME_FROM
-        call = _PutCall(self, source, target)
+        call = PutCall(self, source, target)
         call.size = info.st_size
         call.asks = ask
-        self.connection.submit(call, self._request(target, info, ask=ask, resume=resume))
+        crew = self.hands(info.st_size) if ask else None
+        in_pieces = crew is not None
+        request = self._request(target, info, ask=ask, resume=resume, pieces=in_pieces)
+        self.connection.submit(call, request)
         if ask and not self._is_ready(call):
             return
         self.started(source, info.st_size)
@@ -352,20 +363,48 @@ class Upload(Transfer):
                 self._put_large(source, target, fd, info, resume=False)
                 return
             self.advanced(offset)
-            left = info.st_size - offset
-            with ReadAhead(fd, left, offset=offset, hasher=hasher) as pieces:
-                if not self._send_pieces(call, pieces):
-                    return
-            now = os.fstat(fd)
-            if pieces.size != left or now.st_mtime_ns != info.st_mtime_ns:
-                raise SourceChanged(f"{paths.show(source)}: changed while it was sent")
+            if crew is not None and call.ready is not None and call.ready.key is not None:
+                sent = self._send_in_pieces(crew, call, call.ready.key, fd, offset, hasher)
+            else:
+                sent = self._send_from(call, fd, offset, hasher)
+            if not sent:
+                return
+            if os.fstat(fd).st_mtime_ns != info.st_mtime_ns:
+                raise SourceChanged("changed while it was sent")
+        except SourceChanged as error:
+            self._give_up(call, source, SourceChanged(f"{paths.show(source)}: {error}"))
+            return
         except (OSError, CommandError) as error:
             self._give_up(call, source, error)
             return
-        call.digest = pieces.digest()
+        except ConnectionLost as error:
+            if not call.done:  # another connection was lost: what came is kept for the next try
+                self.end(source, target, info.st_size, error=error)
+                self._supersede(call)
+            raise
+        call.digest = hasher.digest()
         self.connection.send_end(call, Sent(info.st_size, call.digest))
 
-    def _agrees(self, call: _PutCall, fd: int, hasher: digests.new) -> bool:
+    def _send_from(self, call: PutCall, fd: int, offset: int, hasher: digests.new) -> bool:
+        """Send a file from an offset on; False when the server has refused it meanwhile."""
+        left = call.size - offset
+        with ReadAhead(fd, left, offset=offset, hasher=hasher) as pieces:
+            if not self._send_pieces(call, pieces):
+                return False
+        if pieces.size != left:
+            raise SourceChanged("became shorter while it was sent")
+        return True
+
+    def _send_in_pieces(
+        self, crew: Crew[Any], call: PutCall, key: bytes, fd: int, offset: int, hasher: digests.new
+    ) -> bool:
+        """The same over several connections."""
+        from ftpclient.pieces import Send
+
+        with Send(self, crew, call, key, fd) as send:
+            return send.run(offset, hasher)
+
+    def _agrees(self, call: PutCall, fd: int, hasher: digests.new) -> bool:
         """Whether what the server has is what the source begins with; it is hashed on the way."""
         assert call.ready is not None
         offset = call.ready.offset
@@ -374,12 +413,12 @@ class Upload(Transfer):
         self.hash_into(hasher, fd, offset, lambda: self.connection.keep_alive(call))
         return hasher.digest() == call.ready.digest
 
-    def _supersede(self, call: _PutCall) -> None:
+    def _supersede(self, call: PutCall) -> None:
         call.superseded = True
         self.connection.send_cancel(call)
         self.connection.wait_for(call)
 
-    def _give_up(self, call: _PutCall, source: bytes, error: OSError | CommandError) -> None:
+    def _give_up(self, call: PutCall, source: bytes, error: OSError | CommandError) -> None:
         """The source failed in the middle: have the server drop what it got."""
         if isinstance(error, OSError):
             error = from_oserror(error, paths.show(source))
@@ -387,7 +426,7 @@ class Upload(Transfer):
         self.connection.send_cancel(call)
         self.connection.wait_for(call)
 
-    def _is_ready(self, call: _PutCall) -> bool:
+    def _is_ready(self, call: PutCall) -> bool:
         """Wait for the server to say that the bytes may come."""
         while call.ready is None and not call.done:
             self.connection.pump()
@@ -396,7 +435,7 @@ class Upload(Transfer):
             return False
         return True
 
-    def _send_pieces(self, call: _PutCall, pieces: Iterable[memoryview]) -> bool:
+    def _send_pieces(self, call: PutCall, pieces: Iterable[memoryview]) -> bool:
         """Send a file's bytes; False when the server has refused them meanwhile."""
         for piece in pieces:
             self.connection.send_data(call, piece)
@@ -408,7 +447,7 @@ class Upload(Transfer):
 
     def add_stream(self, fd: int, target: RemotePath) -> None:
         """Send what can be read from a pipe or terminal until its end."""
-        call = _PutCall(self, b"-", target)
+        call = PutCall(self, b"-", target)
         request = Put(target, None, overwrite=self.options.overwrite, ask=True)
         call.asks = True
         self.connection.submit(call, request)

@@ -25,7 +25,7 @@ from ftpserver.homes import Home
 from ftpserver.trees import AtomicTree
 from ftpserver.uploads import Uploads
 from ftpwire import SOFTWARE, frames, messages, paths
-from ftpwire.channel import Channel, TimedOut, keep_probing
+from ftpwire.channel import Channel, Sink, TimedOut, keep_probing
 from ftpwire.errors import (
     BadMagic,
     BadMessage,
@@ -44,7 +44,6 @@ from ftpwire.errors import (
 from ftpwire.frames import HEADER_SIZE, FrameReader, Header, Kind
 from ftpwire.messages import Failed, Hello, Message, Sent
 from ftpwire.pacing import Pace
-from ftpwire.streams import WriteBehind
 from ftpwire.tls import HANDSHAKE_RECORD, TlsPipe
 
 if TYPE_CHECKING:
@@ -55,6 +54,7 @@ logger = logging.getLogger("ftpd.session")
 
 DATA_SIZE = 512 * 1024
 """Bytes of a DATA frame that this server sends."""
+FEATURES = [messages.PIECES]
 MAX_REQUESTS = 4096
 MAX_UNANSWERED = 64 * 1024 * 1024
 _CANCEL_EVERY = 4 * 1024 * 1024
@@ -254,7 +254,7 @@ class Session(StreamRequestHandler):
                     self._receive(self._stall())
         return data, self._sent
 
-    def receive_large(self, sink: WriteBehind, expect: Callable[[int], None]) -> Sent:
+    def receive_large(self, sink: Sink, expect: Callable[[int], None]) -> Sent:
         """Receive all DATA of the current upload, straight into the sink's buffers.
 
         Args:
@@ -398,6 +398,7 @@ class Session(StreamRequestHandler):
         self.page_size = max(1024, min(frames.MAX_CONTROL, theirs.max_control or 4096))
         ours = Hello(
             software=SOFTWARE,
+            features=FEATURES,
             max_control=frames.MAX_CONTROL,
             max_data=frames.MAX_DATA,
             max_requests=MAX_REQUESTS,

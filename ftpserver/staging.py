@@ -6,7 +6,8 @@ Lives elsewhere: batches and leases (uploads.py), giving it its name (commit.py)
 A large upload has a name that a later session finds again, and a checkpoint beside it: after
 each synced piece, how far it goes and the digest of all bytes up to there. A file's size is no
 resume point (delayed allocation lies after a power cut); a checkpoint that the bytes agree with
-is. One session writes to it at a time: it holds a flock on the file.
+is. One session owns it at a time: it holds a flock on the file. Others write to it only where
+that one takes pieces (``take_pieces``), and no longer than it does.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import secrets
 import struct
 import threading
 import time
@@ -24,8 +26,9 @@ from dataclasses import dataclass, field
 from ftpserver.homes import MODE_BITS, Home, Parts, keep_digest
 from ftpwire import digests
 from ftpwire.digests import StoredDigest
-from ftpwire.errors import Busy, SourceChanged, VerificationFailed
+from ftpwire.errors import Busy, CommandError, LeaseLost, SourceChanged, VerificationFailed
 from ftpwire.messages import Put, Sent
+from ftpwire.pieces import Assembly, Piece
 from ftpwire.streams import BUFFER_SIZE, WriteBehind
 
 RESUME_FROM = 4 * 1024 * 1024
@@ -92,15 +95,22 @@ class Staging:
         """Bytes that are there by now."""
         return self.offset + self.sink.size
 
-    def finish(self, sent: Sent) -> None:
+    def finish(self, sent: Sent, progress: Callable[[int], None] | None = None) -> None:
         """Verify the file against what was sent, and give it times, digest and mode.
+
+        Args:
+            progress: Told the bytes hashed so far, where they came in pieces.
 
         Raises:
             VerificationFailed, OSError: Nothing of it may be kept.
         """
-        digest = self.sink.finish()
+        digest = self._hashed(progress)
         verify(self._request, self.total, digest, sent)
         dress(self.fd, self._request, self.total, digest)
+
+    def _hashed(self, progress: Callable[[int], None] | None = None) -> bytes:
+        """The digest of all that is there, once it is written."""
+        return self.sink.finish()
 
     def copy(self, source: int, size: int, digest: bytes, tick: Callable[[int], None]) -> bool:
         """Take the bytes of another file without reading them (copy_file_range, a reflink where
@@ -159,6 +169,8 @@ class ResumableStaging(Staging):
         self._on_close = on_close
         self._checkpoint = Checkpoint(home.staging_fd, checkpoint_name(name))
         self._started = False
+        self._hasher = digests.new()
+        self._assembly: Assembly | None = None
 
     @classmethod
     def open(
@@ -218,6 +230,7 @@ class ResumableStaging(Staging):
         os.lseek(self.fd, offset, os.SEEK_SET)
         self._checkpoint.write(records)
         self.offset = offset
+        self._hasher = hasher
         self.sink = _CheckpointedWriter(
             self.fd, offset, hasher, self._checkpoint, self._home.durable
         )
@@ -225,6 +238,30 @@ class ResumableStaging(Staging):
     def start_over(self) -> None:
         """Forget what is there."""
         self.start_at(0, digests.new(), [])
+
+    def take_pieces(self, size: int) -> Assembly:
+        """Have the rest come in pieces, from several sessions, instead of through the sink."""
+        self._assembly = Assembly(
+            self.fd, size, offset=self.offset, hasher=self._hasher, on_step=self._mark
+        )
+        return self._assembly
+
+    @property
+    def total(self) -> int:
+        if self._assembly is not None:
+            return self._assembly.frontier
+        return super().total
+
+    def _hashed(self, progress: Callable[[int], None] | None = None) -> bytes:
+        if self._assembly is not None:
+            return self._assembly.finish(progress)
+        return super()._hashed(progress)
+
+    def _mark(self, offset: int, digest: bytes) -> None:
+        """So many bytes came without a gap: leave a checkpoint."""
+        if self._home.durable:
+            os.fdatasync(self.fd)
+        self._checkpoint.append(offset, digest)
 
     def withdraw(self) -> bytes:
         """Give it a name that no other session looks for, before it gets the one it is for.
@@ -247,11 +284,11 @@ class ResumableStaging(Staging):
             elif self.total < RESUME_FROM:
                 return False
             else:
-                digest = self.sink.finish()
+                digest = self._hashed()
                 if self._home.durable:
                     os.fdatasync(self.fd)
                 self._checkpoint.append(self.total, digest)
-        except OSError:
+        except (OSError, CommandError):
             return False  # the disk is full or failing: better nothing than something doubtful
         self.close()
         return True
@@ -262,8 +299,10 @@ class ResumableStaging(Staging):
         self.close()
 
     def close(self) -> None:
+        if self._assembly is not None:
+            self._assembly.__exit__(None, None, None)
+        super().close()  # before the checkpoint: who writes behind may be about to leave one
         self._checkpoint.close()
-        super().close()
         self._on_close()
 
 
@@ -350,14 +389,41 @@ class _Owner:
 
 
 class Owners:
-    """Which session writes to which staging file. ``_lock`` guards ``_by_file``.
+    """Which session writes to which staging file. ``_lock`` guards ``_by_file`` and ``_by_key``.
 
-    The flock decides, also between processes; this only knows whom to ask to let go of it.
+    The flock decides, also between processes; this only knows whom to ask to let go of it, and
+    who lets other sessions of its account bring pieces.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._by_file: dict[tuple[int, int], _Owner] = {}
+        self._by_key: dict[bytes, tuple[int, Assembly]] = {}
+
+    def share(self, account_id: int, assembly: Assembly) -> bytes:
+        """Let other sessions of the account bring pieces; returns the key that they need."""
+        key = secrets.token_bytes(16)
+        with self._lock:
+            self._by_key[key] = (account_id, assembly)
+        return key
+
+    def unshare(self, key: bytes) -> None:
+        """No more pieces are taken with that key."""
+        with self._lock:
+            del self._by_key[key]
+
+    def open_piece(self, account_id: int, key: bytes, offset: int, size: int) -> Piece:
+        """Begin a piece of what another session of the account uploads.
+
+        Raises:
+            LeaseLost: Nothing of that account has this key (any more).
+            CommandError: The piece isn't one that is missing.
+        """
+        with self._lock:
+            owner, assembly = self._by_key.get(key, (None, None))
+        if assembly is None or owner != account_id:
+            raise LeaseLost("no upload is open that this piece belongs to")
+        return assembly.open(offset, size)
 
     def claim(self, fd: int, cut: Callable[[], None]) -> Callable[[], None]:
         """Take the file for this session; returns what to call when it lets go.

@@ -25,6 +25,9 @@ MAGIC = b"FTPW"
 """What the first frame's payload starts with, before its HELLO."""
 VERSION = 1
 
+PIECES = "pieces"
+"""Feature of a server: `Get` with ``length``, and `Put` with ``pieces``."""
+
 MAX_USER = 64
 MAX_PASSWORD = 1024
 """Longest user name and password that a `Login` can carry, in characters."""
@@ -37,6 +40,7 @@ TimeNs = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Mode = Annotated[int, Meta(ge=0, le=0o7777)]
 Path = Annotated[bytes, Meta(min_length=1, max_length=4096)]
 Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Key = Annotated[bytes, Meta(min_length=16, max_length=16)]
 FileType = Literal["file", "dir", "link", "other"]
 Overwrite = Literal["always", "never", "older"]
 
@@ -364,6 +368,8 @@ class Get(Message, frozen=True, tag="get"):
         offset: Bytes to skip from the start.
         prefix: Digest of the first ``offset`` bytes, as the client has them: if the file's own
             have another one, all of it is sent.
+        length: Bytes to send at most; None for all that follow. For a client that brings a file
+            in pieces: these are not hashed here, and END has the kept digest or none.
 
     Replies: `Sending`, DATA frames, then END with `Sent`; or `Failed` (also in the middle)
     with ``not-found``, ``is-a-directory``, ``not-regular``, ``source-changed``,
@@ -373,6 +379,7 @@ class Get(Message, frozen=True, tag="get"):
     path: Path
     offset: Size = 0
     prefix: Digest | None = None
+    length: Size | None = None
 
 
 class Sending(Message, frozen=True, tag="sending"):
@@ -390,7 +397,7 @@ class Sent(Message, frozen=True, tag="sent"):
     Attributes:
         digest: Of the whole file, from its first byte (whatever the offset was); None when
             the sender could not tell.
-        size: The whole file's.
+        size: The whole file's; after a `PutPiece`, the piece's.
     """
 
     size: Size
@@ -412,6 +419,7 @@ class Put(Message, frozen=True, tag="put"):
         resume: With ``ask``: go on with what is left of an earlier try.
         parents: Create missing parent directories.
         upload_id: Chosen by the client, and kept with the file's digest.
+        pieces: With ``ask`` and ``size``: have the bytes come by `PutPiece`, if the server can.
 
     Replies: with ``ask``, `Ready`; then `Stored`. Or `Failed` with ``quota``, ``exists``,
     ``not-newer``, ``is-a-directory``, ``verification-failed``, ``disk-full``, …; what was
@@ -427,6 +435,7 @@ class Put(Message, frozen=True, tag="put"):
     upload_id: Annotated[bytes, Meta(min_length=16, max_length=16)] | None = None
     resume: bool = True
     parents: bool = False
+    pieces: bool = False
 
 
 class Ready(Message, frozen=True, tag="ready"):
@@ -436,10 +445,35 @@ class Ready(Message, frozen=True, tag="ready"):
         offset: Bytes that are there, verified, from an earlier try.
         digest: Of these bytes. If the source's own first bytes have another one, it has
             changed: CANCEL, and `Put` again with ``resume`` false.
+        key: Where pieces were asked for and can be taken: what each `PutPiece` needs. All bytes
+            come by these then, and END when all of them are `Taken`.
     """
 
     offset: Size = 0
     digest: Digest | None = None
+    key: Key | None = None
+
+
+class PutPiece(Message, frozen=True, tag="put-piece"):
+    """Bring a part of a file that another session of the account has an open `Put` for: DATA
+    frames follow, then END with `Sent`.
+
+    Attributes:
+        key: From that upload's `Ready`; good until it ends.
+        offset: Where the piece begins in the file.
+        size: Bytes of the piece.
+
+    Replies: `Taken`; or `Failed` with ``lease-lost`` when no such upload is open, ``failed`` when
+    the piece isn't missing, ``too-many``, ``verification-failed``, ``disk-full``.
+    """
+
+    key: Key
+    offset: Size
+    size: Size
+
+
+class Taken(Message, frozen=True, tag="taken"):
+    """The piece is where it belongs. It counts once the whole file is `Stored`."""
 
 
 class Stored(Message, frozen=True, tag="stored"):
@@ -635,6 +669,7 @@ Request = (
     | WhoAmI
     | Get
     | Put
+    | PutPiece
     | MakeDir
     | MakeLink
     | SetAttributes
@@ -657,6 +692,7 @@ Reply = (
     | Sending
     | Ready
     | Stored
+    | Taken
     | Removed
     | Copied
     | Done
@@ -680,6 +716,7 @@ ANSWERS: dict[type[Message], tuple[tuple[type[Message], ...], tuple[type[Message
     WhoAmI: ((LoggedIn,), _NOTHING),
     Get: ((Sending,), (Sent,)),
     Put: ((Ready, Stored), _NOTHING),
+    PutPiece: ((Taken,), _NOTHING),
     MakeDir: ((Done,), _NOTHING),
     MakeLink: ((Done,), _NOTHING),
     SetAttributes: ((Done,), _NOTHING),

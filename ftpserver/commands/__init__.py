@@ -55,6 +55,7 @@ COMMANDS: dict[type[Message], Command] = {
     messages.Hash: Command(browsing.hash_file),
     messages.Get: Command(transfers.get, ending=True),
     messages.Put: Command(transfers.put, batched=True, takes_data=True),
+    messages.PutPiece: Command(transfers.put_piece, takes_data=True),
     messages.MakeDir: Command(changing.add_to_batch, batched=True),
     messages.MakeLink: Command(changing.add_to_batch, batched=True),
     messages.SetAttributes: Command(changing.add_to_batch, batched=True),

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from ftpserver.homes import fresh_digest, told_time
 from ftpserver.uploads import SMALL
 from ftpwire import digests, paths
-from ftpwire.errors import SourceChanged, StoredFileDamaged
-from ftpwire.messages import Get, Message, Put, Ready, Sending, Sent
+from ftpwire.errors import SourceChanged, StoredFileDamaged, VerificationFailed
+from ftpwire.messages import Get, Message, Put, PutPiece, Ready, Sending, Sent, Taken
 from ftpwire.streams import ReadAhead
 
 if TYPE_CHECKING:
@@ -28,6 +28,11 @@ def get(session: Session, request: Get) -> Message:
         offset, hasher = _start(session, fd, request, size)
         session.send(Sending(size, info.st_mode & 0o7777, told_time(info), offset))
         digest: bytes | None
+        if request.length is not None:
+            _send_piece(session, fd, offset, min(request.length, size - offset))
+            if _changed(fd, info):
+                raise SourceChanged(f"{paths.show(request.path)}: changed while it was read")
+            return Sent(size, fresh_digest(fd, info))
         if size <= session.data_size and not offset:
             data = os.pread(fd, size, 0) if size else b""
             digest = digests.digest(data)
@@ -74,6 +79,26 @@ def _start(session: Session, fd: int, request: Get, size: int) -> tuple[int, dig
     return 0, digests.new()
 
 
+def _send_piece(session: Session, fd: int, offset: int, size: int) -> None:
+    """Send some bytes as they are: others send the rest at the same time, and the client
+    hashes all of it.
+
+    Raises:
+        SourceChanged: The file became shorter.
+    """
+    if session.channel.tls is None:
+        session.send_file(fd, offset, size)
+        return
+    buffer = memoryview(bytearray(min(session.data_size, size)))
+    end = offset + size
+    while offset < end:
+        count = os.preadv(fd, [buffer[: end - offset]], offset)
+        if not count:
+            raise SourceChanged("it became shorter while it was read")
+        session.send_data(buffer[:count])
+        offset += count
+
+
 def _stream(
     session: Session, fd: int, offset: int, size: int, hasher: digests.new | None
 ) -> tuple[bytes | None, int]:
@@ -103,8 +128,27 @@ def put(session: Session, request: Put) -> Message | None:
         return None
     with uploads.receiving(session.request_id, request) as receiving:
         if request.ask:
-            session.send(Ready(*receiving.resume(session.tell_progress(request.size))))
+            there = receiving.resume(session.tell_progress(request.size))
+            session.send(Ready(*there, receiving.take_pieces()))
             session.flush()
         sent = session.receive_large(receiving.staging.sink, receiving.expect)
-        receiving.finish(sent)
+        receiving.finish(sent, session.tell_progress(request.size))
     return None
+
+
+def put_piece(session: Session, request: PutPiece) -> Message:
+    """Receive a part of what another session of the account has an open `put` for."""
+    piece = session.uploads.open_piece(request)
+    left = request.size
+
+    def expect(more: int) -> None:
+        nonlocal left
+        left -= more
+        if left < 0:
+            raise VerificationFailed(f"more bytes came than the {request.size} of the piece")
+
+    sent = session.receive_large(piece, expect)
+    piece.finish()
+    if sent.size != request.size:
+        raise VerificationFailed(f"{request.size} bytes arrived; {sent.size} were sent")
+    return Taken()

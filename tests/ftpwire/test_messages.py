@@ -111,6 +111,7 @@ def least(kind) -> Message:
         "source": b"/s",
         "target": b"/t",
         "digest": bytes(32),
+        "key": bytes(16),
         "entry": Entry(b"/p", "file", 1, 0o644, 0),
     } | dict.fromkeys(["user", "password", "code", "message", "token", "old", "new", "id"], "text")
     values = {
