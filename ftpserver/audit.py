@@ -3,7 +3,7 @@
 Lives here: which requests are recorded, what a record tells, writing and rotating the files.
 Lives elsewhere: reading them for people (cli_log.py), the log on stderr (run.py).
 
-Sessions only queue what happened. One thread turns it into lines and writes many at once, so a
+Sessions queue what they did when it is acknowledged. One thread writes many records at once, so a
 small upload costs no system call here. Nothing of this stops the service: when the queue is
 full, when strangers are refused too fast, or when the disk is full, records are counted instead,
 and one ``dropped`` record tells how many. A crash loses at most what was queued, some 0.1 s.
@@ -28,9 +28,10 @@ import msgspec
 
 from ftpwire import messages, paths
 from ftpwire.errors import BY_CODE, CommandError, Forbidden, FtpError, NotLoggedIn, TooMany
-from ftpwire.messages import Failed, Message, Sent
+from ftpwire.messages import Failed, Message, Sent, Stored
 
 if TYPE_CHECKING:
+    from ftpserver.accounts import Account
     from ftpserver.session import Session
 
 logger = logging.getLogger("ftpd.audit")
@@ -39,8 +40,8 @@ FILE_NAME = "audit.jsonl"
 OK, REFUSED, FAILED, CUT = "ok", "refused", "failed", "cut"
 """Outcomes: done; forbidden by a rule or a limit; gone wrong; the connection ended meanwhile."""
 
-MAX_QUEUED = 20_000
-"""Records that wait to be written, at most."""
+MAX_QUEUED = 16 * 1024 * 1024
+"""Bytes of records that wait to be written, at most."""
 _GATHER_SECONDS = 0.1
 """How long records wait for others to be written with."""
 _WRITE = 256 * 1024
@@ -51,6 +52,11 @@ only fails can't push what others did out of the files."""
 _DROPPED_SECONDS = 10.0
 _MAX_REASON = 1000
 _MAX_ALLOWANCES = 1024
+_STRANGERS = 0
+"""No account has this id."""
+
+_Chunk = tuple[bytes, int]
+"""Whole lines, and how many they are; of a ``dropped`` record, how many it tells of."""
 
 EVENTS: dict[type[Message], str] = {
     messages.Login: "login",
@@ -124,97 +130,68 @@ class Who(NamedTuple):
 
 
 class _Asked(NamedTuple):
+    """A request that waits for its batch. ``digest``: of the bytes that came with it."""
+
     request_id: int
     request: Message
     digest: bytes | None
     began: float
 
 
-class _Answered(NamedTuple):
-    """A request and how it ended; None: the connection ended first. ``took`` is in seconds.
-
-    ``note`` is the true reason of a refused log-in, or the token of one that succeeded.
-    """
-
-    request: Message
-    reply: Message | None
-    digest: bytes | None
-    took: float
-    note: str | None
-
-
-class _Ready(NamedTuple):
-    """An event that is no request's."""
-
-    event: str
-    outcome: str
-    fields: dict[str, Any]
-
-
-class _Item(NamedTuple):
-    """What is queued at once: events of one session, at one time."""
-
-    at: float
-    who: Who
-    events: Sequence[_Answered | _Ready]
-
-
 class Trail:
     """What one session is asked, until it is answered. For the session's thread.
 
-    Requests that join a batch are answered later, in the same order.
+    Requests that join a batch are answered later, in the same order. The lines are made here and
+    not by the writer: its thread would take turns with this one, which makes both slower.
     """
 
     def __init__(self, audit: Audit, session: Session) -> None:
         self._audit = audit
         self._session = session
         self._waiting: list[_Asked] = []
-        self._current: _Asked | None = None
+        self._request: Message | None = None
+        self._request_id = 0
+        self._began = 0.0
         self._note: str | None = None
         self._logged_in: float | None = None
+        self._who: tuple[str | None, str] | None = None
 
     def asked(self, request_id: int, request: Message) -> None:
         """A request came."""
-        self._current = _Asked(request_id, request, None, time.monotonic())
+        self._request = request
+        self._request_id = request_id
+        self._began = time.monotonic()
 
     def note(self, note: str) -> None:
         """The true reason of the refusal that comes next, where the client isn't told it."""
         self._note = note
 
     def joined(self, digest: bytes | None = None) -> None:
-        """The request is answered with its batch. ``digest``: of the bytes that came with it."""
-        if self._current is not None:
-            self._waiting.append(self._current._replace(digest=digest))
-            self._current = None
+        """The request is answered with its batch."""
+        if self._request is not None and self._audit.enabled:
+            self._waiting.append(_Asked(self._request_id, self._request, digest, self._began))
+        self._request = None
 
-    def answered(self, reply: Message | None) -> None:
-        """The request is answered; None: the connection ended instead."""
-        asked, self._current = self._current, None
+    def answered(self, reply: Message) -> None:
+        """The request is answered."""
+        request, self._request = self._request, None
         note, self._note = self._note, None
-        if asked is None or not _is_told(asked.request, reply):
-            return
-        took = time.monotonic() - asked.began
-        digest = reply.digest if isinstance(reply, Sent) else None
-        self._send([_Answered(asked.request, reply, digest, took, note)])
+        if request is not None and _is_told(request, reply):
+            digest = reply.digest if isinstance(reply, Sent) else None
+            asked = _Asked(self._request_id, request, digest, self._began)
+            self._tell([(asked, reply)], note)
 
     def committed(self, outcomes: Sequence[tuple[int, Message]]) -> None:
         """The batch is done."""
         waiting, self._waiting = self._waiting, []
-        now = time.monotonic()
-        told: list[_Answered] = []
-        at = 0
+        told: list[tuple[_Asked, Message | None]] = []
+        rest = iter(waiting)
         for request_id, outcome in outcomes:
-            while at < len(waiting) and waiting[at].request_id != request_id:
-                at += 1
-            if at == len(waiting):
-                break
-            asked = waiting[at]
-            at += 1
-            if _is_told(asked.request, outcome):
-                took = now - asked.began
-                told.append(_Answered(asked.request, outcome, asked.digest, took, None))
-        if told:
-            self._send(told)
+            for asked in rest:
+                if asked.request_id == request_id:
+                    told.append((asked, outcome))
+                    break
+        self._tell(told)
 
     def logged_in(self, token_id: str | None) -> None:
         """From here on there is a log-out to tell of."""
@@ -223,29 +200,83 @@ class Trail:
 
     def close(self) -> None:
         """The session ends, and what was not answered with it."""
-        if self._current is not None:
-            self._waiting.append(self._current)
-        now = time.monotonic()
-        events: list[_Answered | _Ready] = [
-            _Answered(asked.request, None, asked.digest, now - asked.began, None)
-            for asked in self._waiting
-            if type(asked.request) in EVENTS
-        ]
-        self._waiting, self._current = [], None
+        if self._request is not None:
+            self.joined()
+        waiting, self._waiting = self._waiting, []
+        self._tell([(asked, None) for asked in waiting if type(asked.request) in EVENTS])
         if self._logged_in is not None:
-            events.append(_Ready("logout", OK, {"seconds": round(now - self._logged_in, 3)}))
+            seconds = round(time.monotonic() - self._logged_in, 3)
+            self._audit.record("logout", self._session, seconds=seconds)
             self._logged_in = None
-        if events:
-            self._send(events)
 
-    def _send(self, events: Sequence[_Answered | _Ready]) -> None:
-        self._audit.submit(who_is(self._session), events)
+    def _tell(self, told: Sequence[tuple[_Asked, Message | None]], note: str | None = None) -> None:
+        audit = self._audit
+        if not told or not audit.enabled:
+            return
+        try:
+            now, stamp = time.monotonic(), timestamp(time.time())
+            who = self._who_text()
+            lines: list[bytes] = []
+            for asked, reply in told:
+                took = now - asked.began
+                line = None
+                if type(reply) is Stored:
+                    line = _plain_put(stamp, who, asked, reply, took)
+                elif reply is None or type(reply) is Failed:
+                    if not audit.may_tell_failure(self._session.account):
+                        continue
+                if line is None:
+                    line = line_of(self._record(stamp, asked, reply, took, note))
+                lines.append(line)
+            audit.append(b"".join(lines), len(lines))
+        except Exception:
+            logger.exception("%s: what it did could not be recorded", self._session)
+
+    def _record(
+        self, stamp: str, asked: _Asked, reply: Message | None, took: float, note: str | None
+    ) -> Record:
+        who = who_is(self._session)
+        record = Record(stamp, _name_of(asked.request), OK, who.user, who.address, who.session)
+        record.seconds = round(took, 6)
+        record.digest = None if asked.digest is None else asked.digest.hex()
+        _describe(record, asked.request, reply, note)
+        return record
+
+    def _who_text(self) -> str:
+        """The part of a line that is the same for all that a log-in does."""
+        user = self._session.account.name if self._session.account else None
+        if self._who is None or self._who[0] != user:
+            who = {name: text for name, text in who_is(self._session)._asdict().items() if text}
+            self._who = user, json.dumps(who, separators=(",", ":"))[1:-1]
+        return self._who[1]
 
 
-def _is_told(request: Message, reply: Message | None) -> bool:
+def _is_told(request: Message, reply: Message) -> bool:
     if type(request) in EVENTS:
         return True
     return isinstance(reply, Failed) and reply.code in _ALWAYS_TOLD
+
+
+_PLAIN = bytes(sorted(set(range(0x20, 0x7F)) - set(b'"\\')))
+"""The bytes that stand for themselves in JSON."""
+
+
+def _plain_put(stamp: str, who: str, asked: _Asked, reply: Stored, took: float) -> bytes | None:
+    """The line of a file that was stored, made by hand: there may be thousands a second.
+
+    None where the path needs more than that.
+    """
+    request = asked.request
+    if type(request) is not messages.Put:
+        return None
+    path = request.path
+    if path.translate(None, _PLAIN) or b"//" in path or b"/." in path:
+        return None
+    digest = "" if asked.digest is None else f',"digest":"{asked.digest.hex()}"'
+    return (
+        f'{{"time":"{stamp}","event":"put","outcome":"ok",{who},"path":"{path.decode("ascii")}"'
+        f',"bytes":{reply.size}{digest},"seconds":{took:.6f}}}\n'
+    ).encode("ascii")
 
 
 def who_is(session: Session) -> Who:
@@ -265,20 +296,24 @@ class Audit:
         state: The server's state directory.
         size: Bytes from which on a file is rotated; 0 writes no audit log.
         keep: Files that are kept beside the current one.
+
+    Attributes:
+        enabled: Whether anything is recorded.
     """
 
     def __init__(self, state: Path, *, size: int, keep: int) -> None:
+        self.enabled = bool(size)
         self._files = _Files(state / FILE_NAME, size, keep)
         self._lock = threading.Lock()
-        self._queue: list[_Item] = []
+        self._queue: list[_Chunk] = []
         self._queued = 0
         self._dropped = 0
         self._told_dropped = -_DROPPED_SECONDS
-        self._allowances: dict[str | None, _Allowance] = {}
+        self._allowances: dict[int, _Allowance] = {}
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._writer: threading.Thread | None = None
-        if size:
+        if self.enabled:
             self._writer = threading.Thread(target=self._write_all, name="audit")
             self._writer.start()
 
@@ -290,53 +325,49 @@ class Audit:
         self, event: str, session: Session | None = None, *, outcome: str = OK, **fields: Any
     ) -> None:
         """Record something that is no request's outcome. ``fields``: as in `Record`."""
-        who = Who(None, None, None) if session is None else who_is(session)
-        self.submit(who, [_Ready(event, outcome, fields)])
-
-    def submit(self, who: Who, events: Sequence[_Answered | _Ready]) -> None:
-        """Queue events that have just happened."""
-        if self._writer is None:
+        if not self.enabled:
             return
-        now = time.time()
+        account = session.account if session is not None else None
+        if outcome != OK and not self.may_tell_failure(account):
+            return
+        try:
+            who = {} if session is None else who_is(session)._asdict()
+            record = Record(timestamp(time.time()), event, outcome, **(who | _with_paths(fields)))
+            self.append(line_of(record), 1)
+        except Exception:
+            logger.exception("%s could not be recorded", event)
+
+    def append(self, lines: bytes, count: int) -> None:
+        """Queue whole lines, and say how many they are."""
+        if not count:
+            return
         with self._lock:
-            allowed = self._allowed(who, events)
-            count = len(allowed)
-            if self._queued + count > MAX_QUEUED:
+            if self._queued + len(lines) > MAX_QUEUED or not self.enabled:
                 self._dropped += count
-            elif count:
-                self._queue.append(_Item(now, who, allowed))
-                self._queued += count
+            else:
+                self._queue.append((lines, count))
+                self._queued += len(lines)
         if not self._wake.is_set():
             self._wake.set()
 
-    def _allowed(
-        self, who: Who, events: Sequence[_Answered | _Ready]
-    ) -> Sequence[_Answered | _Ready]:
-        """The events without failures that come too fast, which are counted."""
-        bad = [event for event in events if _is_bad(event)]
-        if not bad:
-            return events
-        name = who.user if who.user is not None else None
-        allowance = self._allowances.get(name)
-        if allowance is None:
-            if len(self._allowances) >= _MAX_ALLOWANCES:
-                self._allowances.clear()
-            allowance = self._allowances[name] = _Allowance()
-        granted = allowance.take(len(bad))
-        if granted == len(bad):
-            return events
-        self._dropped += len(bad) - granted
-        left: list[_Answered | _Ready] = []
-        for event in events:
-            if not _is_bad(event):
-                left.append(event)
-            elif granted:
-                granted -= 1
-                left.append(event)
-        return left
+    def may_tell_failure(self, account: Account | None) -> bool:
+        """Whether another failure of that account, or of a stranger, may be recorded now."""
+        who = _STRANGERS if account is None else account.id
+        with self._lock:
+            allowance = self._allowances.get(who)
+            if allowance is None:
+                if len(self._allowances) >= _MAX_ALLOWANCES:
+                    self._allowances.clear()
+                allowance = self._allowances[who] = _Allowance()
+            granted = allowance.take()
+            self._dropped += not granted
+        if not granted and not self._wake.is_set():
+            self._wake.set()
+        return granted
 
     def close(self) -> None:
         """Write what is queued, and end the thread. Can be called twice."""
+        self.enabled = False
         self._closing.set()
         self._wake.set()
         if self._writer is not None:
@@ -361,19 +392,12 @@ class Audit:
             queue, self._queue = self._queue, []
             self._queued = 0
             dropped = self._dropped_due()
-        lines: list[bytes] = []
-        try:
-            for item in queue:
-                lines += lines_of(item)
-            if dropped:
-                event = _Ready("dropped", FAILED, {"count": dropped, "reason": "too many events"})
-                lines += lines_of(_Item(time.time(), Who(None, None, None), [event]))
-        except Exception:
-            logger.exception("some events could not be written to the audit log")
-        lost = self._files.append(lines)
+        if dropped:
+            queue.append((_dropped_line(dropped), dropped))
+        lost = self._files.append(queue)
         if lost:
             with self._lock:
-                self._dropped += lost - bool(dropped) + dropped
+                self._dropped += lost
 
     def _dropped_due(self) -> int:
         """What a ``dropped`` record has to tell now: not one for each batch of a flood."""
@@ -386,6 +410,11 @@ class Audit:
         return dropped
 
 
+def _dropped_line(count: int) -> bytes:
+    reason = "too many events, or no room for them"
+    return line_of(Record(timestamp(time.time()), "dropped", FAILED, count=count, reason=reason))
+
+
 class _Allowance:
     """A bucket that fills with time: how many failures may be recorded."""
 
@@ -393,39 +422,18 @@ class _Allowance:
         self._left = float(_REFUSALS_BURST)
         self._at = time.monotonic()
 
-    def take(self, count: int) -> int:
-        """How many of ``count`` are granted."""
+    def take(self) -> bool:
+        """Whether there is one more."""
         now = time.monotonic()
         self._left = min(_REFUSALS_BURST, self._left + (now - self._at) * _REFUSALS_RATE)
         self._at = now
-        granted = min(count, int(self._left))
-        self._left -= granted
-        return granted
-
-
-def _is_bad(event: _Answered | _Ready) -> bool:
-    if isinstance(event, _Ready):
-        return event.outcome != OK
-    return event.reply is None or isinstance(event.reply, Failed)
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
 
 
 # what a record tells -------------------------------------------------------------------------
-
-
-def lines_of(item: _Item) -> list[bytes]:
-    """The lines for what was queued."""
-    stamp = timestamp(item.at)
-    user, address, session = item.who
-    lines = []
-    for event in item.events:
-        if isinstance(event, _Ready):
-            fields = {"user": user, "address": address, "session": session} | event.fields
-            record = Record(stamp, event.event, event.outcome, **_with_paths(fields))
-        else:
-            record = Record(stamp, _name_of(event.request), OK, user, address, session)
-            _describe(record, event)
-        lines.append(line_of(record))
-    return lines
 
 
 _seconds = (-1, "")
@@ -435,9 +443,10 @@ def timestamp(at: float) -> str:
     """ISO 8601 in UTC with milliseconds."""
     global _seconds  # most records share their second with the one before
     whole = int(at)
-    if _seconds[0] != whole:
-        _seconds = (whole, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)))
-    text = _seconds[1]
+    known, text = _seconds
+    if known != whole:
+        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
+        _seconds = whole, text
     return f"{text}.{int((at - whole) * 1000):03d}Z"
 
 
@@ -445,11 +454,14 @@ def _name_of(request: Message) -> str:
     return EVENTS.get(type(request)) or str(request.__struct_config__.tag)
 
 
-def _describe(record: Record, event: _Answered) -> None:
-    """Fill in what the request and its reply tell."""
-    request, reply = event.request, event.reply
+def _describe(record: Record, request: Message, reply: Message | None, note: str | None) -> None:
+    """Fill in what the request and its reply tell; None: the connection ended first.
+
+    Args:
+        note: The true reason of a refused log-in, or the token of one that succeeded.
+    """
     match request:
-        case messages.Put():  # the most frequent by far
+        case messages.Put():
             record.path, record.path_b64 = shown(request.path)
             record.size = request.size
         case messages.Move() | messages.Copy():
@@ -464,7 +476,7 @@ def _describe(record: Record, event: _Answered) -> None:
                 record.details = {"mode": f"{request.mode:o}"}
         case messages.Login() | messages.LoginToken() | messages.Register():
             record.user = request.user
-            record.details = _way_in(request, None if isinstance(reply, Failed) else event.note)
+            record.details = _way_in(request, None if isinstance(reply, Failed) else note)
         case messages.IssueToken():
             record.details = {"name": request.name}
         case messages.RevokeToken():
@@ -473,19 +485,16 @@ def _describe(record: Record, event: _Answered) -> None:
             record.details = {"commit": request.commit}
         case messages.Message(path=path):  # type: ignore[misc]
             record.path, record.path_b64 = shown(path)
-    if event.digest is not None:
-        record.digest = event.digest.hex()
-    record.seconds = round(event.took, 6)
     match reply:
         case None:
             record.outcome = CUT
         case Failed():
             record.outcome = REFUSED if is_refusal(reply.code) else FAILED
             record.code = reply.code
-            record.reason = (event.note or reply.message)[:_MAX_REASON]
-        case messages.Stored():
+            record.reason = (note or reply.message)[:_MAX_REASON]
+        case Stored():
             record.size = reply.size
-        case messages.Sent():
+        case Sent():
             record.size = reply.size
         case messages.Removed():
             record.size, record.files = reply.size_bytes, reply.files + reply.directories
@@ -569,21 +578,21 @@ class _Files:
         self._fd = -1
         self._broken = False
 
-    def append(self, lines: list[bytes]) -> int:
-        """Write lines, many at once; returns how many could not be written."""
+    def append(self, chunks: Sequence[_Chunk]) -> int:
+        """Write chunks of lines, many at once; returns how many lines could not be written."""
         start = 0
-        while start < len(lines):
+        while start < len(chunks):
             end, size = start, 0
-            while end < len(lines) and (end == start or size + len(lines[end]) <= _WRITE):
-                size += len(lines[end])
+            while end < len(chunks) and (end == start or size + len(chunks[end][0]) <= _WRITE):
+                size += len(chunks[end][0])
                 end += 1
             try:
-                self._write(b"".join(lines[start:end]))
+                self._write(b"".join(lines for lines, _ in chunks[start:end]))
             except OSError as error:
                 self._failed(error)
-                return len(lines) - start
+                return sum(count for _, count in chunks[start:])
             start = end
-        if lines and self._broken:
+        if chunks and self._broken:
             self._broken = False
             logger.warning("the audit log is written again")
         return 0

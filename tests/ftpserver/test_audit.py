@@ -16,7 +16,6 @@ from ftpserver.audit import (
     FILE_NAME,
     Audit,
     Record,
-    Who,
     administered,
     line_of,
     open_to_append,
@@ -43,8 +42,6 @@ from ftpwire.messages import (
     Stored,
 )
 from tests.peer import eventually, frame
-
-NOBODY = Who(None, None, None)
 
 
 def records(directory) -> list[dict]:
@@ -75,11 +72,10 @@ def events(server, start_server):
             peer.close()
         eventually(lambda: not server.sessions)
         start_server.finish(server)
-        *found, last = records(server.settings.state)
-        assert last["event"] == "stop"
-        first = of(found, "start")
-        assert first["details"] == {"address": server.address}
-        return [record for record in found if record is not first]
+        found = records(server.settings.state)
+        assert of(found, "start")["details"] == {"address": server.address}
+        assert of(found, "stop")["outcome"] == "ok"
+        return [record for record in found if record["event"] not in ("start", "stop")]
 
     return read
 
@@ -383,30 +379,44 @@ def test_a_full_disk_stops_nothing(server, dial, events, monkeypatch, caplog):
 
 
 def test_what_comes_too_fast_is_counted(audit, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MAX_QUEUED", 10)
+    monkeypatch.setattr(module, "MAX_QUEUED", 1000)
     monkeypatch.setattr(module, "_GATHER_SECONDS", 3600)  # nothing is written before the end
     log = audit()
-    for number in range(25):
+    for number in range(100):
         log.record("note", reason=str(number))
     log.close()
     *written, dropped = records(tmp_path)
-    assert [record["reason"] for record in written] == [str(number) for number in range(10)]
-    assert (dropped["event"], dropped["count"]) == ("dropped", 15)
+    assert 5 < len(written) < 20
+    assert [record["reason"] for record in written] == [str(n) for n in range(len(written))]
+    assert (dropped["event"], dropped["count"]) == ("dropped", 100 - len(written))
 
 
 def test_who_only_fails_can_not_fill_the_files(audit, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_REFUSALS_RATE", 0.0)
     log = audit()
-    stranger, alice = Who(None, "10.0.0.1", "1"), Who("alice", "10.0.0.2", "2")
-    bad = module._Ready("login", "refused", {})
-    for _ in range(40):
-        log.submit(stranger, [bad] * 50)
-    log.submit(alice, [bad, module._Ready("put", "ok", {"path": b"/file"})])
+    for _ in range(2000):
+        log.record("login", outcome="refused", address="10.0.0.1")
+    log.record("put", path=b"/file")
     log.close()
     found = records(tmp_path)
-    assert sum(record["event"] == "login" for record in found) == module._REFUSALS_BURST + 1
-    assert of(found, "put")["user"] == "alice", "what succeeds is told"
+    assert sum(record["event"] == "login" for record in found) == module._REFUSALS_BURST
+    assert of(found, "put")["path"] == "/file", "what succeeds is told"
     assert of(found, "dropped")["count"] == 2000 - module._REFUSALS_BURST
+
+
+def test_a_user_who_fails_does_not_silence_others(server, dial, events, monkeypatch):
+    monkeypatch.setattr(module, "_REFUSALS_RATE", 0.0)
+    monkeypatch.setattr(module, "_REFUSALS_BURST", 3)
+    server.accounts.add("bob", "secret")
+    alice, bob = dial(server), dial(server, logged_in=False)
+    bob.log_in("bob")
+    for _ in range(5):
+        alice.ask(Remove(b"/missing"))
+    bob.ask(Remove(b"/missing"))
+    found = events(alice, bob)
+    removed = [record for record in found if record["event"] == "remove"]
+    assert [record["user"] for record in removed] == ["alice"] * 3 + ["bob"]
+    assert of(found, "dropped")["count"] == 2
 
 
 # administration --------------------------------------------------------------------------------
