@@ -43,6 +43,8 @@ STEP_FILES = 1000
 _STEPS_SPARE = 8
 """Steps are taken only while this many would still be free."""
 LEASE_SECONDS = 600
+NEARLY_FULL = 0.9
+"""The part of a quota from which on users are told that little room is left."""
 KEPT = "kept"
 """State of a lease whose upload was interrupted: it owns a staging file that waits for a resume."""
 
@@ -55,6 +57,25 @@ class Lease:
     account_id: int
     size: int
     files: int = 0
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What a settlement has found.
+
+    Attributes:
+        kept: The staging files that are kept for the account.
+        used, quota: Of the account, in bytes; the quota is None when unlimited.
+    """
+
+    kept: list[bytes]
+    used: int = 0
+    quota: int | None = None
+
+    @property
+    def nearly_full(self) -> bool:
+        """Whether it is time to tell the user."""
+        return self.quota is not None and self.used >= self.quota * NEARLY_FULL
 
 
 class Ledger:
@@ -200,11 +221,8 @@ class Ledger:
             for held in leases:
                 self._change(connection, held, state="committing")
 
-    def settle(self, leases: Sequence[Lease], change: int, files: int = 0) -> list[bytes]:
+    def settle(self, leases: Sequence[Lease], change: int, files: int = 0) -> Settled:
         """End leases of one account: so many bytes and files more (or fewer) are stored now.
-
-        Returns:
-            The staging files that are kept for the account.
 
         Raises:
             LeaseLost: One is gone, and what it stood for may not be acknowledged.
@@ -230,8 +248,9 @@ class Ledger:
             except DiskFull:
                 return
 
-    def _settle(self, leases: Sequence[Lease], change: int, files: int) -> list[bytes]:
+    def _settle(self, leases: Sequence[Lease], change: int, files: int) -> Settled:
         lost = False
+        row = None
         with self._engine.begin() as connection:
             for held in leases:
                 ended = connection.execute(
@@ -241,7 +260,7 @@ class Ledger:
                 )
                 lost = lost or not ended.rowcount
                 gone = held if ended.rowcount else _NOTHING
-                connection.execute(
+                row = connection.execute(
                     update(account)
                     .where(account.c.id == held.account_id)
                     .values(
@@ -250,7 +269,8 @@ class Ledger:
                         files=account.c.files + files,
                         held_files=account.c.held_files - gone.files,
                     )
-                )
+                    .returning(account.c.used, account.c.quota)
+                ).first()
                 change = files = 0
             kept = connection.execute(
                 select(lease.c.staging).where(
@@ -260,7 +280,7 @@ class Ledger:
             names = list(kept)
         if lost:
             raise LeaseLost("the reservation was lost")
-        return names
+        return Settled(names) if row is None else Settled(names, row.used, row.quota)
 
     def release(self, held: Lease) -> None:
         """End the lease with nothing stored. Can be called for one that is gone."""

@@ -19,7 +19,8 @@ from collections.abc import Callable
 from socketserver import StreamRequestHandler
 from typing import TYPE_CHECKING, cast
 
-from ftpserver.accounts import Account
+from ftpserver.accounts import Account, Refused
+from ftpserver.addresses import host_of
 from ftpserver.commands import COMMANDS, Command
 from ftpserver.homes import Home
 from ftpserver.trees import AtomicTree
@@ -29,11 +30,13 @@ from ftpwire.channel import Channel, Sink, TimedOut, keep_probing
 from ftpwire.errors import (
     BadMagic,
     BadMessage,
+    Banned,
     Cancelled,
     CommandError,
     ConnectionLost,
     FtpError,
     Internal,
+    LoginRefused,
     NotLoggedIn,
     ProtocolError,
     SessionEnded,
@@ -45,6 +48,7 @@ from ftpwire.frames import HEADER_SIZE, FrameReader, Header, Kind
 from ftpwire.messages import Failed, Hello, Message, Sent
 from ftpwire.pacing import Pace
 from ftpwire.tls import HANDSHAKE_RECORD, TlsPipe
+from ftpwire.units import human
 
 if TYPE_CHECKING:
     from ftpserver.audit import Trail
@@ -61,6 +65,8 @@ _CANCEL_EVERY = 4 * 1024 * 1024
 _PROGRESS_SECONDS = 1.0
 """Seconds between notices about long work."""
 _LOGIN_TRIES = 3
+_STEADY = 64 * 1024
+"""Bytes that have to move within the stall time, or the peer is too slow."""
 _LAST_WORDS = 2.0
 """Seconds that a peer gets to read why it is being dropped."""
 
@@ -71,6 +77,33 @@ class _Dismissed(SessionEnded):
     code = "dismissed"
 
 
+class _Idle(_Dismissed):
+    """Nothing was asked for too long."""
+
+    code = "idle"
+
+
+class _Steady:
+    """Waits for a peer in the middle of a frame: for some time in all, until enough has moved.
+
+    A deadline for each byte would let a peer hold a thread for ever with a byte a minute.
+    """
+
+    def __init__(self, channel: Channel, seconds: float) -> None:
+        self._channel = channel
+        self._seconds = self._left = seconds
+        self._moved = channel.bytes_in + channel.bytes_out
+
+    def wait(self, *, read: bool = False, write: bool = False) -> None:
+        """Until something can be moved. Raises TimedOut."""
+        moved = self._channel.bytes_in + self._channel.bytes_out
+        if moved - self._moved >= _STEADY:
+            self._moved, self._left = moved, self._seconds
+        began = time.monotonic()
+        self._channel.wait(read=read, write=write, deadline=began + self._left)
+        self._left -= time.monotonic() - began
+
+
 class Session(StreamRequestHandler):
     """The connection of one client, in a thread of its own.
 
@@ -79,12 +112,14 @@ class Session(StreamRequestHandler):
         since: When it was opened, in seconds since 1970.
         doing: The request under way or the last one; None while nothing is asked for.
         quiet_since: Since when the session waits for a request, on ``time.monotonic()``.
+        host: The client's address, without its port.
         account: Who is logged in; None before.
         token_id: Of the token that was logged in with; None: by password.
         request_id: The request being handled.
         tree: The atomic tree that is under way.
-        renewing: The session changes its own password just now: its account's epoch is about
-            to be another one.
+        renewing: The session changes its own password or token just now, which is no reason
+            to end it.
+        leaving: The session is at its end, and tells its client so.
     """
 
     disable_nagle_algorithm = True
@@ -95,13 +130,19 @@ class Session(StreamRequestHandler):
     since = 0.0
     doing: messages.Request | None = None
     quiet_since = 0.0
+    host = ""
     account: Account | None = None
     token_id: str | None = None
     renewing = False
+    leaving = False
     request_id = 0
     tree: AtomicTree | None = None
     _closing = False
+    _nearly_full = False
     _failures = 0
+    _place: str | None = None
+    """Where the session counts for a limit."""
+    _gone = False
     _since_look = 0
     _login_deadline = 0.0
     _home: Home | None = None
@@ -170,12 +211,13 @@ class Session(StreamRequestHandler):
             if channel.output_full:
                 self.flush()
         else:
+            steady = self._steady()
             while data:
                 sent = channel.try_send(data)
                 if sent:
                     data = data[sent:]
                 else:
-                    channel.wait(write=True, deadline=self._stall())
+                    steady.wait(write=True)
         self.progressed(size)
 
     def send_file(self, fd: int, offset: int, count: int) -> None:
@@ -191,6 +233,7 @@ class Session(StreamRequestHandler):
             size = min(end - offset, self.file_size)
             channel.queue(frames.pack_header(size, Kind.DATA, self.request_id))
             stop = offset + size
+            steady = self._steady()
             while offset < stop:
                 try:
                     sent = channel.try_send_file(fd, offset, stop - offset)
@@ -200,7 +243,7 @@ class Session(StreamRequestHandler):
                     raise ConnectionLost(f"a file can't be read: {error}") from None
                 offset += sent
                 if not sent:
-                    channel.wait(write=True, deadline=self._stall())
+                    steady.wait(write=True)
             self.progressed(size)
 
     def progressed(self, count: int) -> None:
@@ -246,12 +289,13 @@ class Session(StreamRequestHandler):
         while (header := self._next_data()) is not None:
             if len(data) + header.size > size:
                 raise VerificationFailed(f"more bytes came than the {size} announced")
+            steady = self._steady()
             while self.reader.remaining:
                 piece = self.reader.take(self.reader.remaining)
                 if piece:
                     data += piece
-                else:
-                    self._receive(self._stall())
+                elif not self.channel.fill(self.reader):
+                    steady.wait(read=True)
         return data, self._sent
 
     def receive_large(self, sink: Sink, expect: Callable[[int], None]) -> Sent:
@@ -262,8 +306,9 @@ class Session(StreamRequestHandler):
         """
         while (header := self._next_data(exactly=True)) is not None:
             expect(header.size)
+            steady = self._steady()
             while not self.channel.move_payload(self.reader, sink):
-                self.channel.wait(read=True, deadline=self._stall())
+                steady.wait(read=True)
         return self._sent
 
     # from the first byte to the last -----------------------------------------------------
@@ -280,7 +325,7 @@ class Session(StreamRequestHandler):
         )
         if self.request.family != socket.AF_UNIX:
             keep_probing(self.request)
-        self.peer = _peer_name(self.client_address)
+        self.peer, self.host = _peer_name(self.client_address), host_of(self.client_address)
         self._trail = self.server.audit.trail(self)
         self.server.sessions.add(self)
         try:
@@ -300,13 +345,14 @@ class Session(StreamRequestHandler):
             self._last_words(Internal("internal error"))
         finally:
             self._clean_up()
-            self.server.sessions.discard(self)
+            self.server.forget(self)
 
     def __str__(self) -> str:
         return f"{self.account.name}@{self.peer}" if self.account else self.peer
 
     def _end_in_order(self, error: SessionEnded) -> None:
         """What came in whole is stored and answered; then the client is told why it ends."""
+        self.leaving = True
         if self.account is None:
             return  # a stranger is told nothing
         try:
@@ -315,7 +361,9 @@ class Session(StreamRequestHandler):
             return  # the client has left, or is too slow to hear more
         except Exception:
             logger.exception("%s: the last uploads could not be stored", self)
-        if isinstance(error, _Dismissed):
+        if isinstance(error, _Idle):
+            self._close_with(Kind.NOTICE, messages.GoingDown(str(error)))
+        elif isinstance(error, _Dismissed):
             self._close_with(Kind.NOTICE, messages.GoingDown())
         else:
             self._last_words(error)
@@ -336,6 +384,11 @@ class Session(StreamRequestHandler):
                 self.tree.abort(lambda: None)
         except Exception:
             logger.exception("%s: uploads could not be cleaned up", self)
+        self._gone = True
+        try:
+            self._leave()
+        except Exception:
+            logger.exception("%s: its place is still taken, until the server starts anew", self)
         if self._home is not None:
             self._home.close()
         self._trail.close()
@@ -423,7 +476,7 @@ class Session(StreamRequestHandler):
                     self._quiet()
                     if deadline is None and reader.buffered:
                         deadline = self._stall()
-                    self.channel.wait(read=True, deadline=self._patience(deadline))
+                    self._await_input(deadline)
                 continue
             payload = self._whole(header, self._patience(deadline or self._stall()))
             deadline = None
@@ -436,13 +489,26 @@ class Session(StreamRequestHandler):
                 raise BadMessage(f"a frame of kind {header.kind} where a request belongs")
         self._quiet()
 
+    def _await_input(self, deadline: float | None) -> None:
+        """Wait for more of a frame, until its deadline; or for a new one, not for ever."""
+        deadline = self._patience(deadline)
+        idle = self.server.settings.idle_timeout
+        if deadline is not None or not idle:
+            self.channel.wait(read=True, deadline=deadline)
+            return
+        try:
+            self.channel.wait(read=True, deadline=self.quiet_since + idle)
+        except TimedOut:
+            raise _Idle(f"nothing was asked for {idle:g} seconds") from None
+
     def _quiet(self) -> None:
         """Nothing to read now: finish what waits, and give memory back."""
         self.commit()
         self.flush()
         self.reader.shrink()
-        self.doing = None
-        self.quiet_since = time.monotonic()
+        if self.doing is not None:
+            self.doing = None
+            self.quiet_since = time.monotonic()
 
     def _say_goodbye(self) -> None:
         """The server stops: what was asked before is answered, what comes now isn't."""
@@ -456,6 +522,9 @@ class Session(StreamRequestHandler):
     def _stall(self) -> float:
         stall = time.monotonic() + self.server.settings.stall
         return stall if self.account is not None else min(stall, self._login_deadline)
+
+    def _steady(self) -> _Steady:
+        return _Steady(self.channel, self.server.settings.stall)
 
     # requests ----------------------------------------------------------------------------
 
@@ -518,10 +587,22 @@ class Session(StreamRequestHandler):
         current = self.request_id
         outcomes = self._uploads.commit()
         self._trail.committed(outcomes)
+        self._warn_of_little_room()  # first: a client that has its answer may leave
         for request_id, outcome in outcomes:
             self.request_id = request_id
             self.send(outcome, Kind.ERROR if isinstance(outcome, Failed) else Kind.REPLY)
         self.request_id = current
+
+    def _warn_of_little_room(self) -> None:
+        """Tell the client when its quota is nearly used up; again only after that was over."""
+        settled = self.uploads.settled
+        if settled is None or settled.quota is None:
+            return
+        before, self._nearly_full = self._nearly_full, settled.nearly_full
+        if self._nearly_full and not before:
+            self.request_id = 0
+            text = f"{human(settled.used)} of {human(settled.quota)} are used"
+            self.send(messages.Remark(text), Kind.NOTICE)
 
     def flush(self) -> None:
         """Send all output, waiting for the peer as long as a stall may be."""
@@ -530,10 +611,15 @@ class Session(StreamRequestHandler):
     def end(self, why: str) -> None:
         """End the session from another thread, and tell its client why.
 
-        What can't be interrupted, as a frame that the client takes slowly, is not: `cut` it
-        after a while.
+        What can't be interrupted, as a frame that the client takes slowly, is not: `hasten` it
+        after a moment, then `cut` it.
         """
         self.channel.end(SessionEnded(why), wake=self.doing is None)
+
+    def hasten(self) -> None:
+        """End a session that was told to, also where it waits for its client to send more."""
+        if self.channel.ended is not None:
+            self.channel.end(self.channel.ended, wake=True)
 
     def dismiss(self) -> None:
         """The same as if the server stopped; for a session that is doing nothing."""
@@ -548,29 +634,67 @@ class Session(StreamRequestHandler):
 
         Args:
             token_id: Of the token that it logged in with.
+
+        Raises:
+            TooMany: There are too many sessions already.
         """
+        try:
+            self._place = self.server.limits.enter(account, self.host)
+        except CommandError as error:
+            logger.warning("%s: log-in refused for %s: %s", self, account.name, error)
+            self._closing = True
+            raise
+        self.server.limits.strangers.leave(self.request)
         self.account = account
         self.token_id = token_id
-        if self.server.settings.limit_rate is not None:
-            self.channel.pace = Pace(self.server.settings.limit_rate)
+        self._set_pace(account)
         self.reader.allow(frames.MAX_CONTROL, frames.MAX_DATA)
         self._trail.logged_in(token_id)
         logger.info("%s: logged in", self)
 
     def follow(self, account: Account) -> None:
-        """The account was changed by somebody else: what is asked for from now on obeys that."""
+        """The account was changed by somebody else: what is asked for from now on obeys that.
+
+        From another thread.
+        """
         self.account = account
+        self._set_pace(account)
+        if self._place is None:  # a limit may be new: this session counts for the next ones
+            self._place = self.server.limits.enter(account, self.host, at_any_rate=True)
+            if self._gone:
+                self._leave()
 
     def renew(self, account: Account) -> None:
         """The account was changed by this very session, which goes on."""
         self.account = account
         self.token_id = None
 
-    def log_in_failed(self, name: str) -> None:
-        """Count a refused log-in; the last one allowed ends the connection."""
+    def _set_pace(self, account: Account) -> None:
+        """The server's rate is for each session, the account's for all of its sessions."""
+        shared, own = self.server.limits.pace(account), self.server.settings.limit_rate
+        self.channel.pace = shared if own is None else Pace(own, within=shared)
+
+    def _leave(self) -> None:
+        place, self._place = self._place, None
+        self.server.limits.leave(place)
+
+    def log_in_failed(self, name: str, error: LoginRefused) -> None:
+        """Count a refused log-in, and take some time; the last one allowed ends the connection."""
         self._failures += 1
-        logger.warning("%s: log-in refused for %s", self, paths.show(name))
-        self._closing = self._failures >= _LOGIN_TRIES
+        reason = error.reason if isinstance(error, Refused) else str(error)
+        logger.warning("%s: log-in refused for %s: %s", self, paths.show(name), reason)
+        self._trail.note(reason)
+        self._hold_back(self.server.limits.delay(self.host, error))
+        self._closing = self._failures >= _LOGIN_TRIES or isinstance(error, Banned)
+
+    def _hold_back(self, seconds: float) -> None:
+        """Let time pass, unless the server stops or the peer leaves."""
+        until = min(time.monotonic() + seconds, self._login_deadline)
+        try:
+            while time.monotonic() < until and not any(self.channel.wait(deadline=until)):
+                pass
+        except TimedOut:
+            pass  # it has passed
 
     # reading frames ----------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from ftpserver.commit import SYNC_EACH, Commit, Staged, lstat, may_replace, target_of
 from ftpserver.homes import Home, Parts
-from ftpserver.ledger import Lease, Ledger
+from ftpserver.ledger import Lease, Ledger, Settled
 from ftpserver.staging import (
     RESUME_FROM,
     Owners,
@@ -129,6 +129,8 @@ class Uploads:
         self._durable = durable
         self._batch = _Batch()
         self._done: list[Outcome] = []
+        self.settled: Settled | None = None
+        """What the last commit has found in the ledger."""
 
     @property
     def pending(self) -> bool:
@@ -473,8 +475,10 @@ class Uploads:
                 commit.close()
             try:
                 if batch.leases:
-                    kept = self._ledger.settle(batch.leases, commit.change, commit.files)
-                    self._drop_superseded(kept, {one.target for one in staged})
+                    self.settled = self._ledger.settle(
+                        batch.leases, commit.change, commit.files
+                    )
+                    self._drop_superseded(self.settled.kept, {one.target for one in staged})
             except Exception as error:
                 failure = _failed(_told(error))
             finally:

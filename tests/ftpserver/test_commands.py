@@ -26,6 +26,7 @@ from ftpwire.messages import (
     MakeDir,
     Move,
     Put,
+    Remark,
     Remove,
     Removed,
     Room,
@@ -429,3 +430,28 @@ def test_room(start_server, dial, quota):
         peer.frame(Kind.CANCEL, number)
         assert peer.answer().message.code == "cancelled"
         assert peer.ask(Space()) == room
+
+
+# little room is left -------------------------------------------------------------------------
+
+
+def put(peer: Peer, path: bytes, size: int) -> list[object]:
+    """Store a small file; all that comes for it."""
+    number = peer.request(Put(path, size))
+    peer.frame(Kind.DATA, number, bytes(size))
+    peer.frame(Kind.END, number, Sent(size, digests.digest(bytes(size))))
+    found = []
+    while True:
+        answer = peer.read()
+        found.append(answer.message)
+        if answer.request_id == number:
+            return found
+
+
+def test_the_user_is_warned_once_when_nine_tenths_are_used(start_server, dial):
+    peer = dial(start_server(quota=1000))
+    assert put(peer, b"/a", 890) == [Stored(890)]
+    assert put(peer, b"/b", 10) == [Remark("900 B of 1000 B are used"), Stored(10)]
+    assert put(peer, b"/c", 1) == [Stored(1)]
+    assert peer.ask(Remove(b"/b")) == Removed(1, 0, 10)
+    assert put(peer, b"/d", 50) == [Remark("941 B of 1000 B are used"), Stored(50)]
