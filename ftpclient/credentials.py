@@ -141,7 +141,7 @@ def from_netrc(address: ServerAddress, remark: Remark) -> Credential | None:
         where = f" (line {error.lineno})" if isinstance(error, netrc.NetrcParseError) else ""
         remark(f"{path}: it can't be read{where}, and is not used")
         return None
-    if entry is None or entry[2] is None:
+    if entry is None or not entry[2]:
         return None
     user = entry[0] or address.login
     return Credential(user, entry[2]) if address.user in (None, user) else None

@@ -1,0 +1,120 @@
+"""Saved servers: names, the default, and what -s and FTP_SERVER mean."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from ftpclient.addresses import BadAddress, ServerAddress
+from ftpclient.servers import SavedServers, Server, check_name, choose
+from ftpwire.errors import CommandError
+
+HOME = Server(ServerAddress("home.example", 1234, "alice"))
+WORK = Server(ServerAddress("work.example", 99, "bob"), plaintext=True)
+
+
+@pytest.fixture
+def saved(tmp_path) -> SavedServers:
+    return SavedServers()
+
+
+def path(saved):
+    return saved._file.path
+
+
+def test_without_any_it_is_the_local_machine(saved):
+    assert choose(None) == Server(ServerAddress("localhost"))
+    assert not path(saved).exists()
+
+
+def test_the_last_one_saved_is_the_default(saved):
+    saved.save(HOME)
+    assert choose(None) == HOME
+    saved.save(WORK, "work")
+    assert choose(None) == WORK
+
+
+def test_a_name_stands_for_its_server(saved, monkeypatch):
+    saved.save(WORK, "work")
+    saved.save(HOME)
+    assert choose("work") == WORK
+    monkeypatch.setenv("FTP_SERVER", "work")
+    assert choose(None) == WORK
+    assert choose("alice@home.example") == HOME, "-s comes before the environment"
+
+
+def test_what_is_no_name_is_an_address(saved):
+    saved.save(WORK, "work")
+    assert choose("Work") == Server(ServerAddress("Work"))
+    with pytest.raises(BadAddress):
+        choose("no server")
+
+
+def test_an_address_is_known_to_be_plain(saved):
+    saved.save(WORK)
+    assert choose("bob@work.example:99").plaintext
+    assert not choose("alice@work.example:99").plaintext, "somebody else's"
+    assert not choose("bob@work.example").plaintext, "another port"
+
+
+def test_a_name_can_move_to_another_server(saved):
+    saved.save(WORK, "it")
+    saved.save(HOME, "it")
+    assert choose("it") == HOME
+
+
+@pytest.mark.parametrize("name", ["", "-x", "a b", "a@b", "a:1", ".", "../x", "x" * 65, "ä", "a\n"])
+def test_what_is_no_name(saved, name):
+    with pytest.raises(BadAddress):
+        check_name(name)
+    with pytest.raises(BadAddress):
+        saved.save(HOME, name)
+    assert not path(saved).exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"servers": 1}', '{"servers": {"x": {}}}', "\xff", '{"default": 5}']
+)
+def test_a_damaged_file_is_told_and_kept(saved, text):
+    path(saved).parent.mkdir(parents=True)
+    path(saved).write_bytes(text.encode("latin-1"))
+    for use in (lambda: choose(None), lambda: choose("work"), lambda: saved.save(HOME)):
+        with pytest.raises(CommandError) as caught:
+            use()
+        assert str(caught.value).startswith(f"{path(saved)}: ")
+        assert str(caught.value).isprintable()
+    assert path(saved).read_bytes() == text.encode("latin-1")
+
+
+def test_fields_of_later_versions_do_no_harm(saved):
+    path(saved).parent.mkdir(parents=True)
+    path(saved).write_text(
+        '{"later": 1, "default": "x", "servers": {"x": {"address": "h", "colour": 2}}}'
+    )
+    assert choose(None).address.host == "h"
+
+
+def test_a_default_that_is_gone_is_none(saved):
+    path(saved).parent.mkdir(parents=True)
+    path(saved).write_text('{"default": "x"}')
+    assert choose(None) == Server(ServerAddress("localhost"))
+
+
+def test_the_file_is_private_and_whole(saved):
+    saved.save(HOME, "home")
+    assert path(saved).stat().st_mode & 0o777 == 0o600
+    assert path(saved).parent.stat().st_mode & 0o777 == 0o700
+    assert not [one for one in path(saved).parent.iterdir() if one.name.endswith(".new")]
+
+
+def test_many_at_once_lose_nothing(saved):
+    threads = [
+        threading.Thread(target=SavedServers().save, args=(HOME, f"name{number}"))
+        for number in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(saved.find(f"name{number}") == HOME for number in range(16))
