@@ -27,6 +27,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from ftpserver.addresses import LOCAL, is_in
 from ftpserver.permissions import Permissions
 from ftpserver.state import account, durable, reading, token
 from ftpwire.errors import BadAccount, LoginRefused, NameTaken, NotFound
@@ -36,6 +37,7 @@ Network = IPv4Network | IPv6Network
 MAX_PASSWORD = 1024
 """Longest password, in bytes of UTF-8."""
 
+_REFUSED = "wrong user name or password"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 
 # 19 MiB, t=2, p=1: OWASP's first choice for argon2id; about 20 ms
@@ -100,6 +102,28 @@ class Account:
     def expired(self) -> bool:
         """Whether its time is over."""
         return self.expires is not None and self.expires <= time.time()
+
+    def closed_to(self, host: str) -> str | None:
+        """Why nobody may log in from an address; None: who knows the password may."""
+        if self.disabled:
+            return "the account is disabled"
+        if self.expired:
+            return "the account has expired"
+        if self.networks and not is_in(host, self.networks):
+            return f"the account is closed to {host}"
+        return None
+
+
+class Refused(LoginRefused):
+    """A log-in that is refused. The client is told less than the log.
+
+    Attributes:
+        reason: The true one, for the administrator.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class Changes(TypedDict, total=False):
@@ -320,20 +344,25 @@ class Accounts:
             connection.execute(delete(account).where(account.c.id == removed.id))
         return removed
 
-    def log_in(self, name: str, password: str) -> Account:
+    def log_in(self, name: str, password: str, host: str = LOCAL) -> Account:
         """The account, if the password is right and it may log in.
 
+        Args:
+            host: The address that it is from.
+
         Raises:
-            LoginRefused: The same, after the same time, whether the name or the password is
-                wrong, or the account is disabled or expired.
+            Refused: The same, after the same time, whether the name or the password is wrong,
+                or the account is disabled, expired or closed to that address.
         """
         row = self._find(name)
         right = _verify(_DUMMY_HASH if row is None else row.password_hash, password)
-        if row is None or not right:
-            raise LoginRefused("wrong user name or password")
+        if row is None:
+            raise Refused(_REFUSED, "no such account")
+        if not right:
+            raise Refused(_REFUSED, "wrong password")
         found = self.from_row(row)
-        if found.disabled or found.expired:
-            raise LoginRefused("wrong user name or password")
+        if reason := found.closed_to(host):
+            raise Refused(_REFUSED, reason)
         return found
 
     def password_hash(self, name: str) -> str:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import click
 
-from ftpserver import cli_user, cli_verify
-from ftpserver.config import DEFAULT_PORT, Settings, state_of
-from ftpserver.options import fail, root_option, size
+from ftpserver import cli_control, cli_user, cli_verify
+from ftpserver.config import DEFAULT_PORT, Settings, Startups, state_of
+from ftpserver.options import fail, root_option, size, startups
 from ftpwire import __version__
 from ftpwire.errors import FtpError
 
@@ -82,6 +82,75 @@ def cli() -> None:
     envvar="FTPD_AUDIT_KEEP",
     help="Earlier files of the audit log that are kept.",
 )
+@click.option(
+    "--login-grace",
+    type=click.FloatRange(0, min_open=True),
+    default=20.0,
+    show_default=True,
+    envvar="FTPD_LOGIN_GRACE",
+    help="Seconds from connecting to being logged in.",
+)
+@click.option(
+    "--stall",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    show_default=True,
+    envvar="FTPD_STALL",
+    help="Seconds that a client may take for 64 KiB of a transfer, or for one message.",
+)
+@click.option(
+    "--idle-timeout",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    envvar="FTPD_IDLE_TIMEOUT",
+    help="Seconds without a request after which a session ends; 0: never.",
+)
+@click.option(
+    "--max-startups",
+    type=startups,
+    default="100:30:400",
+    show_default=True,
+    metavar="BEGIN:RATE:FULL",
+    envvar="FTPD_MAX_STARTUPS",
+    help="From BEGIN connections that have not logged in, RATE percent of new ones are "
+    "dropped at random, and all from FULL.",
+)
+@click.option(
+    "--max-sessions",
+    type=click.IntRange(1),
+    envvar="FTPD_MAX_SESSIONS",
+    help="Sessions of all users together. Default: no limit.",
+)
+@click.option(
+    "--max-user-sessions",
+    type=click.IntRange(1),
+    envvar="FTPD_MAX_USER_SESSIONS",
+    help="Sessions of a user whose account doesn't say otherwise. Default: no limit.",
+)
+@click.option(
+    "--max-address-sessions",
+    type=click.IntRange(1),
+    envvar="FTPD_MAX_ADDRESS_SESSIONS",
+    help="Sessions from one address. Default: no limit.",
+)
+@click.option(
+    "--ban-after",
+    type=click.IntRange(0),
+    default=10,
+    show_default=True,
+    envvar="FTPD_BAN_AFTER",
+    help="Failed log-ins to an account that have an address refused for it for a time; "
+    "three times as many, to any accounts, for all of them. 0 bans nobody.",
+)
+@click.option(
+    "--ban-time",
+    type=click.FloatRange(1),
+    default=600.0,
+    show_default=True,
+    envvar="FTPD_BAN_TIME",
+    help="Seconds that a ban lasts.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
 def start(
     root: Path,
@@ -94,6 +163,15 @@ def start(
     staging_days: float,
     audit_size: int,
     audit_keep: int,
+    login_grace: float,
+    stall: float,
+    idle_timeout: float,
+    max_startups: Startups,
+    max_sessions: int | None,
+    max_user_sessions: int | None,
+    max_address_sessions: int | None,
+    ban_after: int,
+    ban_time: float,
     verbose: bool,
 ) -> None:
     """Start the server, and serve until Ctrl-C or SIGTERM."""
@@ -110,6 +188,15 @@ def start(
         staging_seconds=int(staging_days * 24 * 3600),
         audit_size=audit_size,
         audit_keep=audit_keep,
+        login_grace=login_grace,
+        stall=stall,
+        idle_timeout=idle_timeout,
+        max_startups=max_startups,
+        max_sessions=max_sessions,
+        max_user_sessions=max_user_sessions,
+        max_address_sessions=max_address_sessions,
+        ban_after=ban_after,
+        ban_time=ban_time,
     )
     sys.exit(serve(settings, verbose=verbose))
 

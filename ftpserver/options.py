@@ -9,6 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from ftpserver.config import Startups
 from ftpwire.paths import printable
 from ftpwire.units import parse_size
 
@@ -20,6 +21,14 @@ def size(text: str) -> int:
     """Bytes, as people write them: 10MiB, 1.5G, 4096."""
     try:
         return parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def startups(text: str) -> Startups:
+    """Limits of connections that have not logged in: 100:30:400."""
+    try:
+        return Startups.parse(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 

@@ -26,11 +26,13 @@ from ftpserver import tls
 from ftpserver.accounts import Accounts
 from ftpserver.audit import Audit
 from ftpserver.config import Settings
+from ftpserver.addresses import host_of
 from ftpserver.homes import Home
 from ftpserver.ledger import LEASE_SECONDS, Ledger
 from ftpserver.repair import clean, recount
 from ftpserver.session import Session
 from ftpserver.staging import Owners
+from ftpserver.limits import Limits
 from ftpserver.state import RootLock, StateError, open_state
 from ftpserver.tokens import Tokens
 
@@ -43,11 +45,14 @@ _BREATHER = 0.1
 """Seconds that accepting pauses when descriptors or memory ran out: waiting doesn't spin."""
 
 
+_TELL_SECONDS = 10.0
+"""Seconds between two lines of the log about connections that are turned away."""
 class FtpServer(ThreadingMixIn, TCPServer):
     """Accepts connections and serves each in a thread of its own.
 
-    Shared by its sessions: ``settings``, ``accounts``, ``tokens``, ``ledger``, ``audit``,
-    ``tls_context`` (None when plain), ``stop_fd`` (readable once the server stops), ``stopping``.
+    Shared by its sessions: ``settings``, ``accounts``, ``tokens``, ``ledger``, ``limits``,
+    ``audit``, ``tls_context`` (None when plain), ``stop_fd`` (readable once the server stops),
+    ``stopping``.
 
     Raises:
         StateError: The root can't be used, or another server does.
@@ -67,6 +72,8 @@ class FtpServer(ThreadingMixIn, TCPServer):
         """Connections that were accepted and not closed yet, before and after their sessions."""
         self.stopping = False
         self._serving = False
+        self._turned_away = 0
+        self._tell_turned_away = 0.0
         self._stop_read, self._stop_write = os.pipe()
         self._closing = [self._close_stop_pipe]
         try:
@@ -104,6 +111,7 @@ class FtpServer(ThreadingMixIn, TCPServer):
     def next_session_id(self) -> int:
         """A number that no session of this run had yet."""
         return next(self._session_ids)
+        self.limits = Limits(self.engine, settings, self.ledger.node, self.ledger.incarnation)
 
     @property
     def stop_fd(self) -> int:
@@ -163,6 +171,22 @@ class FtpServer(ThreadingMixIn, TCPServer):
             self.stop()
             self.audit.record("stop")
             for thread in threads:
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether the connection is taken; one too many is closed before it costs a thread."""
+        if self.limits.admit(request, host_of(client_address)):
+            return True
+        self._turned_away += 1
+        now = time.monotonic()
+        if now >= self._tell_turned_away:
+            self._tell_turned_away = now + _TELL_SECONDS
+            logger.warning(
+                "%d connections were turned away, one from %s just now; %d have not logged in",
+                self._turned_away,
+                host_of(client_address),
+                len(self.limits.strangers),
+            )
+        return False
+
                 thread.join()
 
     def stop(self) -> None:
@@ -171,6 +195,7 @@ class FtpServer(ThreadingMixIn, TCPServer):
         Can be called twice.
         """
         if self.stopping:
+        self.limits.strangers.leave(request)
             return
         self.stopping = True
         if self._serving:
@@ -269,3 +294,5 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (ValueError, OSError):
         pass  # macOS refuses some values: the soft limit stays
+            self.limits.tidy()
+                self.limits.tidy()

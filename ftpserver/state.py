@@ -139,6 +139,7 @@ session = Table(  # those that count for a limit; rows of dead runs are removed 
     Column("node", String, nullable=False),
     Column("incarnation", String(32), nullable=False),
     Column("since", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=False, server_default="0"),  # unless kept alive
     Index("session_by_account", "account_id"),
     Index("session_by_address", "address"),
 )

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine, bindparam, delete, func, insert, select, update
 
-from ftpserver.accounts import Account, Accounts
+from ftpserver.accounts import Account, Accounts, Refused
+from ftpserver.addresses import LOCAL
 from ftpserver.state import account as account_table
 from ftpserver.state import durable, reading, token
-from ftpwire.errors import LoginRefused, NotFound, TooMany
+from ftpwire.errors import NotFound, TooMany
 from ftpwire.messages import TokenInfo
 
 MAX_TOKENS = 64
@@ -27,6 +28,7 @@ MAX_TOKENS = 64
 DEFAULT_SECONDS = 365 * 24 * 3600
 _PREFIX = "ftpt_"
 """Begins every token: a leaked one is recognised for what it is by those who search for leaks."""
+_REFUSED = "wrong user name or token: log in again with ftp login"
 _USED_EVERY = 3600
 """Seconds: when a token was last used is noted no more often."""
 
@@ -86,20 +88,25 @@ class Tokens:
             )
         return made
 
-    def log_in(self, name: str, secret: str) -> tuple[Account, str]:
+    def log_in(self, name: str, secret: str, host: str = LOCAL) -> tuple[Account, str]:
         """The account and the token's id, if the token is that account's and still good.
 
+        Args:
+            host: The address that it is from.
+
         Raises:
-            LoginRefused: The same, whatever is wrong.
+            Refused: The same, whatever is wrong.
         """
         now = int(time.time())
         with self._reading.connect() as connection:
             row = connection.execute(_BY_HASH, {"secret": _hash(secret)}).first()
-        if row is None or row.name != name or (row.token_expires or now + 1) <= now:
-            raise LoginRefused("wrong user name or token: log in again with ftp login")
+        if row is None or row.name != name:
+            raise Refused(_REFUSED, "no such token")
+        if (row.token_expires or now + 1) <= now:
+            raise Refused(_REFUSED, "the token has expired")
         account = self._accounts.from_row(row)
-        if account.disabled or account.expired:
-            raise LoginRefused("wrong user name or token: log in again with ftp login")
+        if reason := account.closed_to(host):
+            raise Refused(_REFUSED, reason)
         if row.token_used is None or row.token_used < now - _USED_EVERY:
             with self._engine.begin() as connection:
                 connection.execute(update(token).where(token.c.id == row.token_id).values(used=now))

@@ -82,7 +82,7 @@ class Channel:
         self._wake_fd = wake_fd
         self._on_wake = on_wake
         self.pace: Pace | None = None
-        """A limit for the bytes in either direction; None for none."""
+        """A limit for the bytes in either direction; None for none. Any thread may set it."""
         self.bytes_in = 0
         self.bytes_out = 0
         self.ended: FtpError | None = None
@@ -255,9 +255,10 @@ class Channel:
 
     def try_flush(self) -> bool:
         """Send what the kernel takes of the output now; True when nothing is left."""
-        if self.pace is not None and self._out:
-            self._keep_pace(self.pace)
-            self.pace.spend(len(self._out))
+        pace = self.pace  # another thread may change it
+        if pace is not None and self._out:
+            self._keep_pace(pace)
+            pace.spend(len(self._out))
         if self._unsent is not None and not self._push():
             return False
         while self._out:
@@ -312,9 +313,10 @@ class Channel:
         """
         if self.has_output and not self.try_flush():
             return 0
-        if self.pace is not None:
-            self._keep_pace(self.pace)
-            count = min(count, self.pace.most)
+        pace = self.pace
+        if pace is not None:
+            self._keep_pace(pace)
+            count = min(count, pace.most)
         try:
             sent = os.sendfile(self._fd, fd, offset, count)
         except BlockingIOError:
@@ -324,8 +326,8 @@ class Channel:
         if not sent:
             raise EOFError("the file ended early")
         self.bytes_out += sent
-        if self.pace is not None:
-            self.pace.spend(sent)
+        if pace is not None:
+            pace.spend(sent)
         return sent
 
     def flush(self, deadline: float | None = None) -> None:

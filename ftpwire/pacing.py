@@ -5,6 +5,7 @@ Lives here: the arithmetic. Does no I/O and doesn't sleep. Lives elsewhere: wait
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -16,25 +17,41 @@ _SMALLEST = 1024
 class Pace:
     """A rate in bytes a second, for one connection or shared by several in one thread each.
 
+    ``_lock`` guards ``_free_at``.
+
     Args:
-        rate: Bytes a second, at least 1.
+        rate: Bytes a second, at least 1. It may be changed at any time.
+        within: Another pace to keep as well, of all connections of somebody together.
     """
 
-    def __init__(self, rate: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        rate: int,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        within: Pace | None = None,
+    ) -> None:
         self.rate = max(1, rate)
+        self._within = within
         self._clock = clock
+        self._lock = threading.Lock()
         self._free_at = clock()
 
     @property
     def most(self) -> int:
         """The most bytes to move at once, so that the flow is even."""
-        return max(_SMALLEST, int(self.rate * _BURST_SECONDS))
+        own = max(_SMALLEST, int(self.rate * _BURST_SECONDS))
+        return own if self._within is None else min(own, self._within.most)
 
     def spend(self, count: int) -> None:
         """Say that ``count`` bytes went."""
-        start = max(self._free_at, self._clock() - _BURST_SECONDS)
-        self._free_at = start + count / self.rate
+        with self._lock:
+            start = max(self._free_at, self._clock() - _BURST_SECONDS)
+            self._free_at = start + count / self.rate
+        if self._within is not None:
+            self._within.spend(count)
 
     def delay(self) -> float:
         """Seconds to wait before more bytes may go."""
-        return max(0.0, self._free_at - self._clock())
+        own = max(0.0, self._free_at - self._clock())
+        return own if self._within is None else max(own, self._within.delay())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ftpserver.tokens import DEFAULT_SECONDS
@@ -30,20 +31,26 @@ if TYPE_CHECKING:
 
 def login(session: Session, request: Login) -> Message:
     """Check the password and open the session."""
-    return _log_in(session, request.user, lambda: _by_password(session, request))
+    accounts, limits = session.server.accounts, session.server.limits
+
+    def prove() -> tuple[Account, str | None]:
+        return accounts.log_in(request.user, request.password, session.host), None
+
+    return _log_in(
+        session, request.user, lambda: limits.by_password(session.host, request.user, prove)
+    )
 
 
 def login_token(session: Session, request: LoginToken) -> Message:
     """Check the token and open the session."""
-    return _log_in(session, request.user, lambda: _by_token(session, request))
+    tokens, limits = session.server.tokens, session.server.limits
 
+    def prove() -> tuple[Account, str | None]:
+        return tokens.log_in(request.user, request.token, session.host)
 
-def _by_password(session: Session, request: Login) -> tuple[Account, str | None]:
-    return session.server.accounts.log_in(request.user, request.password), None
-
-
-def _by_token(session: Session, request: LoginToken) -> tuple[Account, str | None]:
-    return session.server.tokens.log_in(request.user, request.token)
+    return _log_in(
+        session, request.user, lambda: limits.by_token(session.host, request.user, prove)
+    )
 
 
 def _log_in(
@@ -53,8 +60,8 @@ def _log_in(
         raise CommandError("logged in already")
     try:
         account, token_id = prove()
-    except LoginRefused:
-        session.log_in_failed(name)
+    except LoginRefused as error:
+        session.log_in_failed(name, error)
         raise
     session.log_in(account, token_id)
     return LoggedIn(account.name)
@@ -62,14 +69,15 @@ def _log_in(
 
 def change_password(session: Session, request: ChangePassword) -> Message:
     """Set another password; this session goes on, the others and all tokens end."""
-    accounts = session.server.accounts
-    if not accounts.check_password(session.user.name, request.old):
-        raise LoginRefused("that is not your password")
-    session.renewing = True  # the new epoch doesn't end this session
-    try:
+    accounts, name = session.server.accounts, session.user.name
+
+    def prove() -> None:
+        if not accounts.check_password(name, request.old):
+            raise LoginRefused("that is not your password")
+
+    session.server.limits.by_password(session.host, name, prove)
+    with _renewing(session):
         session.renew(accounts.set_password(session.user.name, request.new))
-    finally:
-        session.renewing = False
     return Done()
 
 
@@ -90,10 +98,21 @@ def revoke_token(session: Session, request: RevokeToken) -> Message:
     token_id = request.id or session.token_id
     if token_id is None:
         raise NotFound("this session did not log in with a token: say which one")
-    session.server.tokens.revoke(session.user, token_id)
-    if token_id == session.token_id:
-        session.token_id = None
+    with _renewing(session):
+        session.server.tokens.revoke(session.user, token_id)
+        if token_id == session.token_id:
+            session.token_id = None
     return Done()
+
+
+@contextmanager
+def _renewing(session: Session) -> Iterator[None]:
+    """The session's own keys become others: what ends its sisters doesn't end it."""
+    session.renewing = True
+    try:
+        yield
+    finally:
+        session.renewing = False
 
 
 def who_am_i(session: Session, request: WhoAmI) -> Message:

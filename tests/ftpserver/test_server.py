@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import update
 
 from ftpserver import server as module
-from ftpserver.config import Settings
+from ftpserver.config import Settings, Startups
 from ftpserver.ledger import Ledger
 from ftpserver.server import FtpServer
 from ftpserver.session import Session
@@ -96,8 +96,9 @@ def test_no_more_threads_end_nothing(server, dial, monkeypatch, caplog):
     assert caplog.text.count("could not be served") == 2
 
 
-def test_many_connect_at_once(server, dial):
+def test_many_connect_at_once(start_server, dial):
     """More than the usual backlog of 5."""
+    server = start_server(max_startups=Startups(1000, 30, 1000))
     sockets = []
     try:
         for _ in range(200):
