@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from ftpserver import cli_control, cli_user, cli_verify
+from ftpserver import cli_user, cli_verify
 from ftpserver.config import DEFAULT_PORT, Settings, Startups, state_of
 from ftpserver.options import fail, root_option, size, startups
 from ftpwire import __version__

@@ -24,15 +24,15 @@ from sqlalchemy import Engine
 
 from ftpserver import tls
 from ftpserver.accounts import Accounts
+from ftpserver.addresses import host_of
 from ftpserver.audit import Audit
 from ftpserver.config import Settings
-from ftpserver.addresses import host_of
 from ftpserver.homes import Home
 from ftpserver.ledger import LEASE_SECONDS, Ledger
+from ftpserver.limits import Limits
 from ftpserver.repair import clean, recount
 from ftpserver.session import Session
 from ftpserver.staging import Owners
-from ftpserver.limits import Limits
 from ftpserver.state import RootLock, StateError, open_state
 from ftpserver.tokens import Tokens
 
@@ -41,12 +41,12 @@ logger = logging.getLogger("ftpd")
 _RUNNING_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _POLL = 0.25
 """Seconds after which the accept loop notices at the latest that it is to stop."""
+_TELL_SECONDS = 10.0
+"""Seconds between two lines of the log about connections that are turned away."""
 _BREATHER = 0.1
 """Seconds that accepting pauses when descriptors or memory ran out: waiting doesn't spin."""
 
 
-_TELL_SECONDS = 10.0
-"""Seconds between two lines of the log about connections that are turned away."""
 class FtpServer(ThreadingMixIn, TCPServer):
     """Accepts connections and serves each in a thread of its own.
 
@@ -68,12 +68,12 @@ class FtpServer(ThreadingMixIn, TCPServer):
         self.settings = settings
         self.sessions: set[Session] = set()
         self._session_ids = itertools.count(1)
+        self._turned_away = 0
+        self._tell_turned_away = 0.0
         self._requests: set[socket.socket] = set()
         """Connections that were accepted and not closed yet, before and after their sessions."""
         self.stopping = False
         self._serving = False
-        self._turned_away = 0
-        self._tell_turned_away = 0.0
         self._stop_read, self._stop_write = os.pipe()
         self._closing = [self._close_stop_pipe]
         try:
@@ -98,6 +98,7 @@ class FtpServer(ThreadingMixIn, TCPServer):
         self.accounts = Accounts(self.engine, settings.root)
         self.tokens = Tokens(self.engine, self.accounts)
         self.ledger = Ledger(self.engine, keep_seconds=settings.staging_seconds)
+        self.limits = Limits(self.engine, settings, self.ledger.node, self.ledger.incarnation)
         self.owners = Owners()
         self.audit = Audit(settings.state, size=settings.audit_size, keep=settings.audit_keep)
         self._closing.append(self.audit.close)
@@ -111,7 +112,6 @@ class FtpServer(ThreadingMixIn, TCPServer):
     def next_session_id(self) -> int:
         """A number that no session of this run had yet."""
         return next(self._session_ids)
-        self.limits = Limits(self.engine, settings, self.ledger.node, self.ledger.incarnation)
 
     @property
     def stop_fd(self) -> int:
@@ -137,6 +137,22 @@ class FtpServer(ThreadingMixIn, TCPServer):
                 select.select([self._stop_read], [], [], _BREATHER)
             raise  # serve_forever goes on
 
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether the connection is taken; one too many is closed before it costs a thread."""
+        if self.limits.admit(request, host_of(client_address)):
+            return True
+        self._turned_away += 1
+        now = time.monotonic()
+        if now >= self._tell_turned_away:
+            self._tell_turned_away = now + _TELL_SECONDS
+            logger.warning(
+                "%d connections were turned away, one from %s just now; %d have not logged in",
+                self._turned_away,
+                host_of(client_address),
+                len(self.limits.strangers),
+            )
+        return False
+
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in a thread of its own, which `stop` waits for from here on."""
         self._requests.add(request)
@@ -145,6 +161,7 @@ class FtpServer(ThreadingMixIn, TCPServer):
     def shutdown_request(self, request: Any) -> None:
         """The connection's thread is at its end, or could not be started."""
         super().shutdown_request(request)
+        self.limits.strangers.leave(request)
         self._requests.discard(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -171,22 +188,6 @@ class FtpServer(ThreadingMixIn, TCPServer):
             self.stop()
             self.audit.record("stop")
             for thread in threads:
-    def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Whether the connection is taken; one too many is closed before it costs a thread."""
-        if self.limits.admit(request, host_of(client_address)):
-            return True
-        self._turned_away += 1
-        now = time.monotonic()
-        if now >= self._tell_turned_away:
-            self._tell_turned_away = now + _TELL_SECONDS
-            logger.warning(
-                "%d connections were turned away, one from %s just now; %d have not logged in",
-                self._turned_away,
-                host_of(client_address),
-                len(self.limits.strangers),
-            )
-        return False
-
                 thread.join()
 
     def stop(self) -> None:
@@ -195,7 +196,6 @@ class FtpServer(ThreadingMixIn, TCPServer):
         Can be called twice.
         """
         if self.stopping:
-        self.limits.strangers.leave(request)
             return
         self.stopping = True
         if self._serving:
@@ -232,6 +232,7 @@ class FtpServer(ThreadingMixIn, TCPServer):
     def _housekeeping(self) -> None:
         """Repair what a crash left; then keep this server's leases alive."""
         try:
+            self.limits.tidy()
             self.recount_dirty()
             self.clean_all()
         except Exception:
@@ -239,6 +240,7 @@ class FtpServer(ThreadingMixIn, TCPServer):
         while not select.select([self._stop_read], [], [], LEASE_SECONDS / 5)[0]:
             try:
                 self.ledger.heartbeat()
+                self.limits.tidy()
                 self.recount_dirty()
             except Exception:
                 logger.exception("housekeeping failed; it is tried again")
@@ -294,5 +296,3 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (ValueError, OSError):
         pass  # macOS refuses some values: the soft limit stays
-            self.limits.tidy()
-                self.limits.tidy()
