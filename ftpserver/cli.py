@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 import click
 
-from ftpserver import cli_user, cli_verify
+from ftpserver import cli_log, cli_user, cli_verify
 from ftpserver.config import DEFAULT_PORT, Settings, Startups, state_of
 from ftpserver.options import fail, root_option, size, startups
 from ftpwire import __version__
@@ -151,6 +152,14 @@ def cli() -> None:
     envvar="FTPD_BAN_TIME",
     help="Seconds that a ban lasts.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    envvar="FTPD_LOG_FORMAT",
+    help="Of the log on stderr.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
 def start(
     root: Path,
@@ -163,6 +172,7 @@ def start(
     staging_days: float,
     audit_size: int,
     audit_keep: int,
+    log_format: Literal["text", "json"],
     login_grace: float,
     stall: float,
     idle_timeout: float,
@@ -188,6 +198,7 @@ def start(
         staging_seconds=int(staging_days * 24 * 3600),
         audit_size=audit_size,
         audit_keep=audit_keep,
+        log_format=log_format,
         login_grace=login_grace,
         stall=stall,
         idle_timeout=idle_timeout,
@@ -213,6 +224,7 @@ def fingerprint(root: Path) -> None:
 
 for _command in (cli_user.user, cli_verify.check, cli_verify.scrub, cli_verify.recount):
     cli.add_command(_command)
+cli.add_command(cli_log.log)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 DEFAULT_PORT = 1234
 STATE_DIRECTORY = ".ftpd"
@@ -75,6 +75,7 @@ class Settings:
         ban_time: Seconds that a ban lasts; failures that are older don't count any more.
         audit_size: Bytes from which on the audit log begins another file; 0 writes none.
         audit_keep: Earlier files of the audit log that are kept.
+        log_format: Of the log on stderr.
     """
 
     root: Path
@@ -98,6 +99,7 @@ class Settings:
     default_quota: int | None = None
     audit_size: int = 64 * 2**20
     audit_keep: int = 8
+    log_format: Literal["text", "json"] = "text"
 
     @property
     def state(self) -> Path:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ftpserver.accounts import Accounts, first_account_name, random_password
 from ftpserver.config import Settings
+from ftpserver.human_log import log_to_stderr
 from ftpserver.server import FtpServer
 from ftpserver.state import StateError
 
@@ -29,7 +30,7 @@ _ARENAS = 4
 
 def serve(settings: Settings, *, verbose: bool) -> int:
     """Serve until a signal comes; returns the exit status."""
-    _log_to_stderr(verbose)
+    log_to_stderr(settings.log_format, verbose=verbose)
     _return_memory()
     signals = _Signals()
     try:
@@ -52,14 +53,6 @@ def serve(settings: Settings, *, verbose: bool) -> int:
 def _failed(message: str) -> int:
     print(f"ftpd: {message}", file=sys.stderr)
     return 1
-
-
-def _log_to_stderr(verbose: bool) -> None:
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-    )
 
 
 def _return_memory() -> None:

@@ -1,0 +1,128 @@
+"""Reading the audit log: rotated files, torn lines, filters, following."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from ftpserver import audit_reader as module
+from ftpserver.audit import FILE_NAME, Record, line_of, rotated
+from ftpserver.audit_reader import AuditReader, Filter
+from tests.peer import eventually
+
+EVERYTHING = Filter()
+
+
+def record(number: int, **fields) -> Record:
+    values = {"event": "put", "outcome": "ok", "user": "alice", "path": f"/{number}"}
+    return Record(**{"time": f"2030-01-01T00:00:{number:02d}.000Z"} | values | fields)
+
+
+def write(path, *numbers: int) -> None:
+    with path.open("ab") as file:
+        file.writelines(line_of(record(number)) for number in numbers)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / FILE_NAME
+
+
+def numbers_of(reader, wanted=EVERYTHING, **options) -> list[int]:
+    return [int(found.path[1:]) for _, found in reader.records(wanted, **options)]
+
+
+def test_all_files_from_the_oldest_on(path, tmp_path):
+    write(rotated(path, 2), 1, 2)
+    write(rotated(path, 1), 3)
+    write(path, 4, 5)
+    with AuditReader(tmp_path) as reader:
+        assert numbers_of(reader) == [1, 2, 3, 4, 5]
+
+
+def test_nothing_is_read_twice_however_it_is_called(path, tmp_path):
+    write(rotated(path, 1), 1)
+    os.link(rotated(path, 1), rotated(path, 2))  # as if it was rotated between two openings
+    write(path, 2)
+    with AuditReader(tmp_path) as reader:
+        assert numbers_of(reader) == [1, 2]
+
+
+def test_between_a_rotation_and_the_next_record(path, tmp_path):
+    write(rotated(path, 1), 1)
+    with AuditReader(tmp_path) as reader:
+        assert numbers_of(reader) == [1]
+
+
+def test_none_was_ever_written(tmp_path):
+    with AuditReader(tmp_path) as reader:
+        assert numbers_of(reader) == []
+
+
+def test_what_is_no_record_is_counted(path, tmp_path):
+    write(path, 1)
+    with path.open("ab") as file:
+        file.write(b'{"event":"put"}\n\xff\xfe\n[1]\n\n')
+    write(path, 2)
+    with path.open("ab") as file:
+        file.write(b'{"time":"torn')
+    with AuditReader(tmp_path) as reader:
+        assert numbers_of(reader) == [1, 2]
+        assert reader.unreadable == 5
+
+
+def test_a_field_of_a_later_version_does_no_harm(path, tmp_path):
+    line = line_of(record(1)).replace(b'"event"', b'"shoe_size":46,"event"')
+    path.write_bytes(line)
+    with AuditReader(tmp_path) as reader:
+        assert [found for found, _ in reader.records(EVERYTHING)] == [line.rstrip(b"\n")]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "numbers"),
+    [
+        pytest.param(Filter(user="bob"), [3, 4], id="user"),
+        pytest.param(Filter(events=("remove", "move")), [2, 3], id="events"),
+        pytest.param(Filter(since="2030-01-01T00:00:03.000Z"), [3, 4], id="since"),
+        pytest.param(Filter(failed=True), [4], id="failed"),
+        pytest.param(Filter(user="alice", events=("remove",)), [2], id="both"),
+    ],
+)
+def test_filters(path, tmp_path, wanted, numbers):
+    with path.open("wb") as file:
+        file.write(line_of(record(1)))
+        file.write(line_of(record(2, event="remove")))
+        file.write(line_of(record(3, event="move", user="bob")))
+        file.write(line_of(record(4, user="bob", outcome="refused")))
+    with AuditReader(tmp_path) as reader:
+        assert numbers_of(reader, wanted) == numbers
+
+
+def test_following_goes_on_through_rotations(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_POLL_SECONDS", 0.005)
+    found: list[int] = []
+
+    def follow() -> None:
+        with AuditReader(tmp_path) as reader:
+            for _, one in reader.records(EVERYTHING, follow=True):
+                found.append(int(one.path[1:]))
+                if found[-1] == 50:
+                    return
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    for number in range(1, 51):
+        write(path, number)
+        if number % 10 == 0 and number < 50:
+            write(path, number)  # unseen when it is rotated
+            for older in range(3, 0, -1):
+                if rotated(path, older - 1).exists():
+                    os.replace(rotated(path, older - 1), rotated(path, older))
+        if number % 7 == 0:
+            eventually(lambda n=number: n in found)
+    thread.join()
+    once = [number for number in range(1, 51)]
+    assert sorted(set(found)) == once
+    assert found == sorted([*once, 10, 20, 30, 40])
