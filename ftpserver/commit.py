@@ -14,11 +14,19 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from ftpserver.homes import MODE_BITS, Home, Parts, fresh_digest, keep_digest
+from ftpserver.homes import MODE_BITS, Home, Parts, digest_by_name, fresh_digest, keep_digest
+from ftpserver.permissions import Action
 from ftpserver.staging import ResumableStaging
 from ftpwire import beneath, paths
 from ftpwire.digests import StoredDigest
-from ftpwire.errors import AlreadyExists, InvalidPath, IsADirectory, NotADirectory, NotNewer
+from ftpwire.errors import (
+    AlreadyExists,
+    Forbidden,
+    InvalidPath,
+    IsADirectory,
+    NotADirectory,
+    NotNewer,
+)
 from ftpwire.messages import MakeDir, MakeLink, Overwrite, Remove, Removed, SetAttributes
 
 SYNC_EACH = 8
@@ -110,8 +118,8 @@ class Commit:
         parent, name = staged.target[:-1], staged.target[-1]
         if staged.parents:
             self._make_parents(parent)
-        self._put_in_place(staged.name, parent, name, staged.overwrite, staged.mtime_ns)
-        self.change += staged.size
+        if self._put_in_place(staged.name, parent, name, staged.overwrite, staged.mtime_ns):
+            self.change += staged.size
 
     def _put_in_place(
         self,
@@ -120,7 +128,8 @@ class Commit:
         name: bytes,
         overwrite: Overwrite,
         mtime_ns: int | None,
-    ) -> None:
+    ) -> bool:
+        """Whether it has its name; else just the same is there, and may not be replaced."""
         directory = self._directory(parent)
         staging = self._home.staging_fd
         while True:
@@ -133,6 +142,13 @@ class Commit:
                 if there is None:
                     continue  # it went away just now
                 may_replace(there, overwrite, mtime_ns)
+                try:
+                    self._home.require(Action.REPLACE, (*parent, name))
+                except Forbidden:
+                    if self._is_the_same(directory, name, there, staged):
+                        self._home.drop_staged(staged)
+                        return False
+                    raise
                 if stat.S_ISLNK(there.st_mode):
                     self._forget((*parent, name))
                 if self._replace(staging, staged, directory, name):
@@ -144,6 +160,25 @@ class Commit:
                     "another file system is mounted there, which uploads can't reach"
                 ) from None
         self._touched.add(parent)
+        return True
+
+    def _is_the_same(
+        self, directory: int, name: bytes, there: os.stat_result, staged: bytes
+    ) -> bool:
+        """Whether what is there is just what is staged: from an earlier try, of which the answer
+        was lost maybe. Of a file the digest has to be kept, or it can't be told."""
+        staging = self._home.staging_fd
+        mine = os.stat(staged, dir_fd=staging, follow_symlinks=False)
+        if (stat.S_IFMT(mine.st_mode), mine.st_size, mine.st_mtime_ns) != (
+            stat.S_IFMT(there.st_mode),
+            there.st_size,
+            there.st_mtime_ns,
+        ):
+            return False
+        if stat.S_ISLNK(mine.st_mode):
+            return os.readlink(staged, dir_fd=staging) == os.readlink(name, dir_fd=directory)
+        digest = digest_by_name(directory, name, there)
+        return digest is not None and digest == digest_by_name(staging, staged, mine)
 
     def _forget(self, link: Parts) -> None:
         """A link is going to be replaced: what was done through it must not go on through it."""
@@ -215,6 +250,10 @@ class Commit:
 
     def _make_one(self, parts: Parts, mode: int) -> None:
         directory = self._directory(parts[:-1])
+        if not self._home.permits(Action.CREATE, parts):
+            if lstat(directory, parts[-1]) is not None:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+            self._home.require(Action.CREATE, parts)
         # 0700: its contents come next; the exact mode despite the umask
         os.mkdir(parts[-1], mode | 0o700, dir_fd=directory)
         self.files += 1
@@ -271,19 +310,35 @@ class Commit:
             info = os.fstat(fd)
             if not stat.S_ISDIR(info.st_mode):
                 info = beneath.regular(fd)
+            mode = self._permitted_mode(parts, info, request)
             if request.mtime_ns is not None:
                 digest = fresh_digest(fd, info)
                 os.utime(fd, ns=(info.st_atime_ns, request.mtime_ns))
                 if digest is not None:  # the bytes are the same: it goes on being true
                     keep_digest(fd, StoredDigest(digest, info.st_size, request.mtime_ns))
-            if request.mode is not None:
-                os.chmod(fd, request.mode & MODE_BITS)
+            if mode is not None:
+                os.chmod(fd, mode)
             if stat.S_ISDIR(info.st_mode):
                 self._touched.add(parts)
             elif self._home.durable:
                 os.fsync(fd)
         finally:
             os.close(fd)
+
+    def _permitted_mode(
+        self, parts: Parts, info: os.stat_result, request: SetAttributes
+    ) -> int | None:
+        """The mode to set; raises Forbidden for files that may not be changed.
+
+        Who may only add to a directory may set its times and mode, as after filling it, but not
+        close it to the others who do.
+        """
+        mode = None if request.mode is None else request.mode & MODE_BITS
+        if self._home.permits(Action.REPLACE, parts):
+            return mode
+        if not stat.S_ISDIR(info.st_mode):
+            self._home.require(Action.REPLACE, parts)
+        return None if mode is None else mode | 0o700
 
     def _set_closed(self, parts: Parts, request: SetAttributes) -> None:
         """As ``set_attributes``, of what its own mode forbids to open, though not its owner."""
@@ -292,11 +347,12 @@ class Commit:
             info = os.fstat(fd)
             if not stat.S_ISDIR(info.st_mode):
                 info = beneath.regular(fd)
+            mode = self._permitted_mode(parts, info, request)
             opened = f"/proc/self/fd/{fd}"
             if request.mtime_ns is not None:
                 os.utime(opened, ns=(info.st_atime_ns, request.mtime_ns))
-            if request.mode is not None:
-                os.chmod(opened, request.mode & MODE_BITS)
+            if mode is not None:
+                os.chmod(opened, mode)
         finally:
             os.close(fd)
         if self._home.durable:

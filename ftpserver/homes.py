@@ -3,7 +3,9 @@
 Lives here: looking at, listing, making, moving and removing what is in a home, its lock, and
 its staging directory.
 Lives elsewhere: bytes on their way in (uploads.py), confinement itself (ftpwire/beneath.py),
-quotas (ledger.py: what a removal freed is returned to the caller).
+quotas (ledger.py: what a removal freed is returned to the caller), what each request needs of the
+account's permissions (commands/__init__.py). Here only what shows on the way is checked by these:
+whether something is replaced, where links lead, what a listing may tell.
 
 The lock: whoever puts something into a directory holds it shared; whoever moves, swaps or
 removes directories holds it alone, because a handle into a discarded tree would swallow an
@@ -18,7 +20,7 @@ import os
 import secrets
 import stat
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ from typing import cast
 
 from msgspec import structs
 
+from ftpserver.permissions import UNLIMITED, Action, Permissions
 from ftpserver.walking import Usage, open_closed, stored
 from ftpwire import beneath, digests, paths
 from ftpwire.beneath import OPEN_ANY, OPEN_DIRECTORY, Tree
@@ -33,6 +36,7 @@ from ftpwire.digests import StoredDigest
 from ftpwire.errors import (
     AlreadyExists,
     CommandError,
+    Forbidden,
     InvalidPath,
     IsADirectory,
     NotFound,
@@ -74,9 +78,14 @@ class Home:
         incarnation: Starts the names in staging, so that what an earlier run of the server
             left there is told from what is in use.
 
+    Attributes:
+        permissions: What may be done in it; set by ``obey``.
+
     Raises:
         OSError: It can't be opened.
     """
+
+    permissions: Permissions = UNLIMITED
 
     def __init__(
         self, directory: Path, *, durable: bool = True, incarnation: str = "offline"
@@ -118,6 +127,43 @@ class Home:
     def redirect(self, target: Parts | None, staged: bytes) -> None:
         """Have changes at or below ``target`` go to a directory in staging; None ends that."""
         self._redirected = None if target is None else (target, staged)
+
+    def obey(self, permissions: Permissions) -> None:
+        """Keep to these permissions from here on. Those without limits cost nothing."""
+        self.permissions = permissions
+        self.tree.on_link = None if permissions.unlimited else self._check_link
+
+    def _check_link(self, parts: Sequence[bytes], resolved: Sequence[bytes]) -> None:
+        if paths.STAGING in (*parts[:1], *resolved[:1]):
+            raise Forbidden("links in a tree that is on its way are not followed")
+        self.permissions.check_link(tuple(parts), tuple(resolved))
+
+    def require(self, action: Action, parts: Parts, *, whole: bool = False) -> None:
+        """Raise Forbidden unless `permits`."""
+        if not self.permits(action, parts, whole=whole):
+            self.permissions.require(action, self._shown_place(parts), whole=whole)
+
+    def permits(self, action: Action, parts: Parts, *, whole: bool = False) -> bool:
+        """Whether the permissions let something be done there, and to ``whole`` of what is below.
+
+        For a tree on its way to its place, its place decides; what was put into it meanwhile is
+        nobody's yet, and can be replaced.
+        """
+        if self.permissions.unlimited:
+            return True
+        if parts[:1] == (paths.STAGING,) and action is not Action.CREATE:
+            return True
+        parts = self._shown_place(parts)
+        below = self.permissions.rules_below(parts) if whole else ()
+        return self.permissions.allows(action, parts) and all(
+            action in rule.rights.actions for rule in below
+        )
+
+    def _shown_place(self, parts: Parts) -> Parts:
+        """The place that ``place_of`` leads away from."""
+        if parts[:1] == (paths.STAGING,) and self._redirected is not None:
+            return (*self._redirected[0], *parts[2:])
+        return parts
 
     def place_of(self, parts: Parts) -> Parts:
         """Where a change at ``parts`` goes: there, unless a tree is on its way to that place."""
@@ -373,9 +419,9 @@ class Home:
         with self.alone():
             source_dir, source_name = self.tree.parent(source_parts)
             try:
-                target_dir, target_name = self.tree.parent(target_parts)
+                target_dir, _ = self.tree.parent(target_parts)
                 try:
-                    freed = self._move(source_dir, source_name, target_dir, target_name, replace)
+                    freed = self._move(source_dir, source_name, target_dir, target_parts, replace)
                     try:
                         self.sync_dir(target_dir)
                         self.sync_dir(source_dir)
@@ -388,8 +434,9 @@ class Home:
                 os.close(source_dir)
 
     def _move(
-        self, source_dir: int, source: bytes, target_dir: int, target: bytes, replace: bool
+        self, source_dir: int, source: bytes, target_dir: int, path: Parts, replace: bool
     ) -> Tally:
+        target = path[-1]
         info = os.stat(source, dir_fd=source_dir, follow_symlinks=False)
         try:
             beneath.rename_new(source_dir, source, target_dir, target)
@@ -404,6 +451,7 @@ class Home:
             raise IsADirectory("a directory is there, and it is not replaced")
         if stat.S_ISDIR(info.st_mode):
             raise AlreadyExists("a file is there, and a directory doesn't replace it")
+        self.require(Action.REPLACE, path)
         size = self._move_over(source_dir, source, target_dir, target, there)
         return Tally(files=1, size=size)
 
@@ -477,7 +525,10 @@ class Home:
 
 
 class _Walk:
-    """One listing: a stack of open directories, nothing else."""
+    """One listing: a stack of open directories, nothing else.
+
+    What the permissions hide is left out, and not gone into.
+    """
 
     def __init__(self, home: Home, *, recursive: bool, follow: bool, digest: bool) -> None:
         self._home = home
@@ -513,10 +564,14 @@ class _Walk:
 
     def _entries(self, level: _Level) -> Iterator[Item]:
         """What is in one directory; those below are noted."""
+        permissions = self._home.permissions
+        guarded = bool(permissions.rules_below(level.parts))
         with os.scandir(level.fd) as entries:
             for found in entries:
                 name = os.fsencode(found.name)
                 if name == paths.STAGING:
+                    continue
+                if guarded and not permissions.shows((*level.parts, name)):
                     continue
                 try:
                     info = found.stat(follow_symlinks=False)
@@ -531,6 +586,8 @@ class _Walk:
                     continue
                 yield level.path, entry
                 if self._recursive and entry.type == "dir":
+                    if guarded and not permissions.allows(Action.LIST, (*level.parts, name)):
+                        continue
                     level.below.append(name)
         yield level.path, None
 

@@ -23,6 +23,7 @@ from ftpserver.accounts import Account, Refused
 from ftpserver.addresses import host_of
 from ftpserver.commands import COMMANDS, Command
 from ftpserver.homes import Home
+from ftpserver.permissions import Permissions
 from ftpserver.trees import AtomicTree
 from ftpserver.uploads import Uploads
 from ftpwire import SOFTWARE, frames, messages, paths
@@ -174,6 +175,7 @@ class Session(StreamRequestHandler):
             except OSError as error:
                 logger.error("%s: the home can't be opened: %s", self, error)
                 raise Internal("your home directory can't be opened on the server") from None
+            self._home.obey(self.user.permissions)
         return self._home
 
     @property
@@ -564,9 +566,20 @@ class Session(StreamRequestHandler):
             self.commit()
 
     def _run(self, command: Command, request: messages.Request) -> Message | None:
-        if not command.before_login and self.account is None:
+        if self.account is not None:
+            self._require(command, self.account.permissions, request)
+        elif not command.before_login:
             raise NotLoggedIn("log in first")
         return command.run(self, request)
+
+    def _require(
+        self, command: Command, permissions: Permissions, request: messages.Request
+    ) -> None:
+        """Raise Forbidden unless the account, as it is now, may ask for that."""
+        if self._home is not None and self._home.permissions is not permissions:
+            self._home.obey(permissions)
+        if not permissions.unlimited:
+            command.require(permissions, request)
 
     def _reply(self, reply: Message, ending: bool) -> None:
         kind = Kind.ERROR if isinstance(reply, Failed) else Kind.END if ending else Kind.REPLY

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from ftpserver.commit import lstat, target_of
 from ftpserver.homes import Home, Tally
 from ftpserver.ledger import Ledger
+from ftpserver.permissions import Action
 from ftpserver.walking import open_closed
 from ftpwire import beneath
 
@@ -35,7 +36,12 @@ class AtomicTree:
         self.target = target_of(path)
         self._home = home
         self._ledger = ledger
-        os.close(home.tree.open_dir(self.target[:-1]))
+        directory, name = home.tree.parent(self.target)
+        try:
+            if lstat(directory, name) is not None:
+                self._require_replace()
+        finally:
+            os.close(directory)
         self._lease = ledger.reserve(account_id, 0, files=1)  # its own directory
         self._name = home.new_name()
         os.mkdir(self._name, 0o700, dir_fd=home.staging_fd)
@@ -92,12 +98,16 @@ class AtomicTree:
             beneath.rename_new(staging, self._name, directory, name)
             return False
         except FileExistsError:
-            pass
+            self._require_replace()
         try:
             beneath.exchange(staging, self._name, directory, name)
         except beneath.Unsupported:
             self._swap_in_two(directory, name)
         return True
+
+    def _require_replace(self) -> None:
+        """All of what is there goes away: no rule for a part of it may forbid that."""
+        self._home.require(Action.REPLACE, self.target, whole=True)
 
     def _swap_in_two(self, directory: int, name: bytes) -> None:
         """Where two names can't be exchanged: the old tree is away for a moment."""

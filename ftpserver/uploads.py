@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from ftpserver.commit import SYNC_EACH, Commit, Staged, lstat, may_replace, target_of
 from ftpserver.homes import Home, Parts
 from ftpserver.ledger import Lease, Ledger, Settled
+from ftpserver.permissions import Action
 from ftpserver.staging import (
     RESUME_FROM,
     Owners,
@@ -162,6 +163,9 @@ class Uploads:
             there = lstat(directory, name)
             if there is not None:
                 may_replace(there, request.overwrite, request.mtime_ns)
+                # one of that size and time may have the same bytes, which the commit finds out
+                if (there.st_size, there.st_mtime_ns) != (request.size, request.mtime_ns):
+                    self._home.require(Action.REPLACE, target)
         finally:
             os.close(directory)
         return target
@@ -475,9 +479,7 @@ class Uploads:
                 commit.close()
             try:
                 if batch.leases:
-                    self.settled = self._ledger.settle(
-                        batch.leases, commit.change, commit.files
-                    )
+                    self.settled = self._ledger.settle(batch.leases, commit.change, commit.files)
                     self._drop_superseded(self.settled.kept, {one.target for one in staged})
             except Exception as error:
                 failure = _failed(_told(error))

@@ -17,7 +17,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ftpwire.errors import NotRegular
 
@@ -32,6 +32,7 @@ _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
 _RESOLVE_IN_ROOT = 0x10
+_RESOLVE_NO_LINKS = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS
 _SYS_OPENAT2 = 437  # the same on every architecture (kernel 5.6)
 
 _RENAME_NOREPLACE = 1
@@ -84,17 +85,19 @@ class Tree:
         follow: Resolve symbolic links, as if the directory were ``/``. Otherwise a link
             anywhere in a path is refused (ELOOP).
         kernel: Use openat2 where there is one (tests turn it off to try the walk).
+
+    Attributes:
+        on_link: Called when links were followed, with the components that were asked for and
+            those that they lead to; what it raises refuses them.
     """
+
+    on_link: Callable[[Sequence[bytes], Sequence[bytes]], None] | None = None
 
     def __init__(self, fd: int, *, follow: bool, kernel: bool = True) -> None:
         self.fd = fd
         self.follow = follow
         self._kernel = kernel and _is_linux
-        self._resolve = (
-            _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS
-            if follow
-            else _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS
-        )
+        self._resolve = _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS if follow else _RESOLVE_NO_LINKS
 
     def open(self, parts: Sequence[bytes], flags: int, mode: int = 0) -> int:
         """Open what the components lead to. The last one is followed as ``flags`` say.
@@ -102,12 +105,24 @@ class Tree:
         Raises:
             OSError: As openat(2) would; ELOOP for too many links, or any where none may be.
         """
+        flags |= os.O_CLOEXEC
         if self._kernel:
+            resolve = self._resolve if self.on_link is None else _RESOLVE_NO_LINKS
             try:
-                return self._openat2(parts, flags | os.O_CLOEXEC, mode)
+                return self._openat2(parts, flags, mode, resolve)
             except Unsupported:
                 self._kernel = False
-        return self._walk(parts, flags | os.O_CLOEXEC, mode)
+            except OSError as error:
+                if self.on_link is None or error.errno != errno.ELOOP:
+                    raise
+        fd, resolved = self._walk(parts, flags, mode)
+        if self.on_link is not None and resolved != list(parts):
+            try:
+                self.on_link(parts, resolved)
+            except BaseException:
+                os.close(fd)
+                raise
+        return fd
 
     def open_dir(self, parts: Sequence[bytes]) -> int:
         """Open a directory."""
@@ -131,8 +146,8 @@ class Tree:
         name = parts[-1]
         return self.open_dir(parts[:-1]), name
 
-    def _openat2(self, parts: Sequence[bytes], flags: int, mode: int) -> int:
-        how = _OpenHow(flags, mode & 0o7777 if flags & os.O_CREAT else 0, self._resolve)
+    def _openat2(self, parts: Sequence[bytes], flags: int, mode: int, resolve: int) -> int:
+        how = _OpenHow(flags, mode & 0o7777 if flags & os.O_CREAT else 0, resolve)
         path = b"/".join(parts) or b"."
         _refuse_nul(path)
         for _ in range(_AGAIN_TRIES):
@@ -147,13 +162,15 @@ class Tree:
             raise OSError(number, os.strerror(number), path)
         raise Unsupported(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    def _walk(self, parts: Sequence[bytes], flags: int, mode: int) -> int:
+    def _walk(self, parts: Sequence[bytes], flags: int, mode: int) -> tuple[int, list[bytes]]:
+        """Open component by component; also the components that were opened in the end."""
         # O_EXCL makes a new name, so what a link at its place points to is of no interest
         exclusive = flags & os.O_CREAT and flags & os.O_EXCL
         follow_last = not (flags & os.O_NOFOLLOW or exclusive)
         # split again, as the kernel does: a slash inside a component must not jump past the walk
         todo = b"/".join(parts).split(b"/")[::-1]
         stack: list[int] = []  # the directories passed, so that ".." can't pass the top
+        names: list[bytes] = []  # theirs
         links = 0
         try:
             while todo:
@@ -163,6 +180,7 @@ class Tree:
                 if name == b"..":
                     if stack:
                         os.close(stack.pop())
+                        names.pop()
                     continue
                 here = stack[-1] if stack else self.fd
                 target = self._link_target(name, here) if todo or follow_last else None
@@ -170,16 +188,18 @@ class Tree:
                     if todo:
                         opened = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
                         stack.append(opened)
+                        names.append(name)
                         continue
-                    return os.open(name, flags | os.O_NOFOLLOW, mode, dir_fd=here)
+                    return os.open(name, flags | os.O_NOFOLLOW, mode, dir_fd=here), [*names, name]
                 links += 1
                 if links > _MAX_LINKS or not self.follow:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
                 if target.startswith(b"/"):
                     while stack:
                         os.close(stack.pop())
+                    names.clear()
                 todo.extend(reversed(target.split(b"/")))
-            return os.open(b".", flags, mode, dir_fd=stack[-1] if stack else self.fd)
+            return os.open(b".", flags, mode, dir_fd=stack[-1] if stack else self.fd), names
         finally:
             for fd in stack:
                 os.close(fd)

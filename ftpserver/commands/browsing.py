@@ -6,9 +6,10 @@ import os
 from typing import TYPE_CHECKING
 
 from ftpserver.homes import fresh_digest, keep_digest
+from ftpserver.permissions import Action
 from ftpwire import paths
 from ftpwire.digests import StoredDigest
-from ftpwire.errors import SourceChanged
+from ftpwire.errors import NotFound, SourceChanged
 from ftpwire.messages import (
     Entry,
     Found,
@@ -33,6 +34,8 @@ _ENTRY_OVERHEAD = 128
 def stat(session: Session, request: Stat) -> Message:
     """Tell about one path."""
     entry = session.home.entry(request.path, follow=request.follow, digest=request.digest)
+    if entry.type != "dir" and not session.home.permits(Action.LIST, paths.split(request.path)):
+        raise NotFound(f"{paths.show(request.path)}: nothing is told of what is there")
     return Found(entry)
 
 
