@@ -16,7 +16,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -164,6 +164,7 @@ class Accounts:
         *,
         password_hash: str | None = None,
         home: Path | None = None,
+        within: Callable[[Connection], None] | None = None,
         **given: Unpack[Changes],
     ) -> Account:
         """Make an account and its home.
@@ -171,6 +172,8 @@ class Accounts:
         Args:
             password_hash: Of an account that comes from elsewhere; instead of the password.
             home: Another directory than ROOT/NAME.
+            within: Done in the same transaction, before anything else: if it raises, nothing was
+                done.
 
         Raises:
             BadAccount: The name, password or home can't be used.
@@ -178,11 +181,13 @@ class Accounts:
         """
         check_name(name)
         hashed = hash_password(password) if password_hash is None else password_hash
-        directory = self._make_home(name, home)
-        values = _row(NewAccount(name, hashed, None if home is None else directory, given))
+        values = _row(NewAccount(name, hashed, None if home is None else home.absolute(), given))
         try:
             with durable(self._engine).begin() as connection:
+                if within is not None:
+                    within(connection)
                 connection.execute(insert(account).values(values))
+                self._make_home(name, home)  # now that nobody else can get the name
         except IntegrityError:
             raise NameTaken(f"{name}: there is an account of that name") from None
         return self.get(name)

@@ -12,7 +12,7 @@ from typing import Literal
 
 import click
 
-from ftpserver import cli_log, cli_user, cli_verify
+from ftpserver import cli_log, cli_tokens, cli_user, cli_verify
 from ftpserver.config import DEFAULT_PORT, Settings, Startups, state_of
 from ftpserver.options import fail, root_option, size, startups
 from ftpwire import __version__
@@ -160,6 +160,18 @@ def cli() -> None:
     envvar="FTPD_LOG_FORMAT",
     help="Of the log on stderr.",
 )
+@click.option(
+    "--open-registration",
+    is_flag=True,
+    envvar="FTPD_OPEN_REGISTRATION",
+    help="Let everybody make an account with ftp register; else it takes an invitation.",
+)
+@click.option(
+    "--default-quota",
+    type=size,
+    envvar="FTPD_DEFAULT_QUOTA",
+    help="Of accounts that register, as 1GiB. Default: unlimited.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
 def start(
     root: Path,
@@ -182,6 +194,8 @@ def start(
     max_address_sessions: int | None,
     ban_after: int,
     ban_time: float,
+    open_registration: bool,
+    default_quota: int | None,
     verbose: bool,
 ) -> None:
     """Start the server, and serve until Ctrl-C or SIGTERM."""
@@ -208,6 +222,8 @@ def start(
         max_address_sessions=max_address_sessions,
         ban_after=ban_after,
         ban_time=ban_time,
+        open_registration=open_registration,
+        default_quota=default_quota,
     )
     sys.exit(serve(settings, verbose=verbose))
 
@@ -225,6 +241,8 @@ def fingerprint(root: Path) -> None:
 for _command in (cli_user.user, cli_verify.check, cli_verify.scrub, cli_verify.recount):
     cli.add_command(_command)
 cli.add_command(cli_log.log)
+cli.add_command(cli_tokens.token)
+cli.add_command(cli_tokens.invite)
 
 
 def main() -> None:

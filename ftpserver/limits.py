@@ -20,7 +20,7 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
@@ -92,12 +92,13 @@ class Limits:
     def admit(self, connection: Hashable, host: str) -> bool:
         """Whether a connection is taken; before it costs a thread.
 
-        Who is banned gets one at a time, to be told so. Where somebody has logged in lately,
-        only the connections from there count: whoever else knocks.
+        Where somebody has logged in lately, only the connections from there count: whoever else
+        knocks. Who is banned, and hasn't, gets one at a time, to be told so.
         """
-        if self._bans.may_be_banned(host) and self.strangers.count(host):
+        spared = host in self._spared
+        if not spared and self._bans.may_be_banned(host) and self.strangers.count(host):
             return False
-        return self.strangers.take(connection, host, spared=host in self._spared)
+        return self.strangers.take(connection, host, spared=spared)
 
     # logging in --------------------------------------------------------------------------
 
@@ -122,6 +123,13 @@ class Limits:
             self._bans.succeeded(host, name)
         self._spared.add(host)
         return proved
+
+    def turn(self, host: str) -> AbstractContextManager[None]:
+        """A turn at hashing a password that nothing is compared with: somebody registers.
+
+        Raises Busy.
+        """
+        return self._queue.turn(host, spared=host in self._spared)
 
     def by_token(self, host: str, name: str, prove: Callable[[], _Result]) -> _Result:
         """Check a token with ``prove``, and count it when it is refused.

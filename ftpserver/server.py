@@ -30,6 +30,7 @@ from ftpserver.config import Settings
 from ftpserver.homes import Home
 from ftpserver.ledger import LEASE_SECONDS, Ledger
 from ftpserver.limits import Limits
+from ftpserver.registration import Registration
 from ftpserver.repair import clean, recount
 from ftpserver.session import Session
 from ftpserver.staging import Owners
@@ -97,6 +98,13 @@ class FtpServer(ThreadingMixIn, TCPServer):
         self._closing.append(self.engine.dispose)
         self.accounts = Accounts(self.engine, settings.root)
         self.tokens = Tokens(self.engine, self.accounts)
+        self.registration = Registration(
+            self.engine,
+            self.accounts,
+            settings.root,
+            open=settings.open_registration,
+            default_quota=settings.default_quota,
+        )
         self.ledger = Ledger(self.engine, keep_seconds=settings.staging_seconds)
         self.limits = Limits(self.engine, settings, self.ledger.node, self.ledger.incarnation)
         self.owners = Owners()
@@ -235,6 +243,7 @@ class FtpServer(ThreadingMixIn, TCPServer):
             self.limits.tidy()
             self.recount_dirty()
             self.clean_all()
+            self.registration.warn()
         except Exception:
             logger.exception("recounting failed; quotas keep their last figures")
         while not select.select([self._stop_read], [], [], LEASE_SECONDS / 5)[0]:

@@ -22,6 +22,7 @@ from ftpserver.state import account as account_table
 from ftpserver.state import durable, reading, token
 from ftpwire.errors import NotFound, TooMany
 from ftpwire.messages import TokenInfo
+from ftpwire.paths import printable
 
 MAX_TOKENS = 64
 """Most tokens that an account can have."""
@@ -128,14 +129,21 @@ class Tokens:
             found = connection.execute(select(token.c.id).where(token.c.id == token_id))
             return found.first() is not None
 
-    def revoke(self, account: Account, token_id: str) -> None:
-        """Make a token good for nothing. Raises NotFound."""
+    def revoke(self, account: Account | None, token_id: str) -> None:
+        """Make a token good for nothing, of that account or of any. Raises NotFound."""
+        statement = delete(token).where(token.c.id == token_id)
+        if account is not None:
+            statement = statement.where(token.c.account_id == account.id)
         with self._durable.begin() as connection:
-            gone = connection.execute(
-                delete(token).where(token.c.account_id == account.id, token.c.id == token_id)
-            )
+            gone = connection.execute(statement)
         if not gone.rowcount:
-            raise NotFound(f"{token_id}: no such token")
+            raise NotFound(f"{printable(token_id)}: no such token")
+
+    def revoke_all(self, account: Account) -> int:
+        """Make all tokens of an account good for nothing; returns how many there were."""
+        with self._durable.begin() as connection:
+            mine = delete(token).where(token.c.account_id == account.id)
+            return connection.execute(mine).rowcount
 
 
 def _hash(secret: str) -> bytes:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from ftpserver.accounts import Account, check_name
-from ftpwire.errors import BadAccount, CommandError, NameTaken, RegistrationClosed
+from ftpwire.errors import CommandError
 from ftpwire.messages import LoggedIn, Message, Register
+from ftpwire.paths import printable
 
 if TYPE_CHECKING:
     from ftpserver.session import Session
@@ -19,24 +19,15 @@ def register(session: Session, request: Register) -> Message:
     """Make an account, and open the session as its user."""
     if session.account is not None:
         raise CommandError("logged in already")
-    if not session.server.settings.open_registration:
-        raise RegistrationClosed("registration is closed here: ask the administrator")
-    account = _add(session, request)
+    registration = session.server.registration
+    try:
+        invited = registration.permit(request.invitation, session.host)
+        with session.server.limits.turn(session.host):
+            account = registration.register(request.user, request.password, invited)
+    except CommandError as error:
+        name = printable(request.user)
+        logger.warning("%s: can't register %s: %s", session, name, printable(str(error)))
+        raise
     logger.info("%s: registered %s", session, account.name)
     session.log_in(account, None)
     return LoggedIn(account.name)
-
-
-def _add(session: Session, request: Register) -> Account:
-    check_name(request.user)
-    quota = session.server.settings.default_quota
-    try:
-        return session.server.accounts.add(request.user, request.password, quota=quota)
-    except NameTaken:
-        raise
-    except BadAccount as error:
-        if not isinstance(error.__cause__, OSError) and "exists and has" not in str(error):
-            raise
-        # where homes lie is no stranger's business
-        logger.error("%s: can't register %s: %s", session, request.user, error)
-        raise NameTaken(f"{request.user}: this name can't be had: take another") from None

@@ -1,0 +1,134 @@
+"""`ftpd token` and `ftpd invite` as they are typed: what is printed, and the exit status."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from ftpserver.invitations import Invitations
+from ftpserver.state import open_state
+from ftpserver.tokens import Tokens
+from ftpwire.errors import LoginRefused, RegistrationClosed
+
+
+@pytest.fixture
+def alice(engine, accounts):
+    return accounts.add("alice", "secret")
+
+
+@pytest.fixture
+def tokens(engine, accounts) -> Tokens:
+    return Tokens(engine, accounts)
+
+
+def test_tokens_are_listed(ftpd, tokens, alice):
+    assert ftpd("token", "list", "alice") == (0, "", "")
+    made = tokens.issue(alice, "laptop\x1b[2J", 3600)
+    tokens.log_in("alice", made.secret)
+    status, out, err = ftpd("token", "list", "alice")
+    assert (status, err) == (0, "")
+    (line,) = out.splitlines()
+    assert line.startswith(made.id) and "expires 20" in line and "used 20" in line
+    assert "laptop" in line and line.isprintable() and made.secret not in line
+    record = json.loads(ftpd("token", "list", "alice", "--json")[1])
+    assert record["id"] == made.id and record["name"] == "laptop\x1b[2J"
+    assert set(record) == {"id", "name", "created", "expires", "used"}
+
+
+def test_one_token_is_revoked(ftpd, tokens, alice):
+    made, other = tokens.issue(alice, "one"), tokens.issue(alice, "two")
+    assert ftpd("token", "revoke", made.id) == (0, f"revoked {made.id}\n", "")
+    with pytest.raises(LoginRefused):
+        tokens.log_in("alice", made.secret)
+    assert tokens.log_in("alice", other.secret)
+    status, out, err = ftpd("token", "revoke", made.id)
+    assert (status, out) == (5, "") and "no such token" in err
+
+
+def test_all_tokens_are_revoked(ftpd, tokens, alice, accounts):
+    bob = tokens.issue(accounts.add("bob", "secret"), "of bob")
+    mine = [tokens.issue(alice, "one"), tokens.issue(alice, "two")]
+    assert ftpd("token", "revoke", "--all", "alice") == (0, "revoked 2 tokens of alice\n", "")
+    for one in mine:
+        with pytest.raises(LoginRefused):
+            tokens.log_in("alice", one.secret)
+    assert tokens.log_in("bob", bob.secret)
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["token", "list", "nobody"], 5),
+        (["token", "revoke", "--all", "nobody"], 5),
+        (["token", "revoke"], 2),
+        (["token", "revoke", "x", "--all", "alice"], 2),
+        (["token", "revoke", "\x1b[31m"], 5),
+        (["invite", "--revoke", "nothing"], 5),
+        (["invite", "--list", "--revoke", "x"], 2),
+        (["invite", "--uses", "0"], 2),
+        (["invite", "--quota", "much"], 2),
+        (["invite", "--expires", "soon"], 2),
+    ],
+)
+def test_what_can_not_be_done(ftpd, alice, words, status):
+    found, out, err = ftpd(*words)
+    assert (found, out) == (status, "")
+    assert err and "Traceback" not in err and "\x1b" not in err
+
+
+def test_a_root_that_is_not_there_is_not_made(ftpd, tmp_path):
+    status, out, err = ftpd("invite", "--root", str(tmp_path / "typo"), with_root=False)
+    assert (status, out) == (5, "") and "typo" in err
+    assert not (tmp_path / "typo").exists()
+
+
+# invitations -------------------------------------------------------------------------------
+
+
+def find(root, code: str):
+    engine = open_state(root / ".ftpd")
+    try:
+        return Invitations(engine).find(code)
+    finally:
+        engine.dispose()
+
+
+def test_the_code_is_all_that_is_printed(ftpd, root):
+    status, out, err = ftpd("invite")
+    assert (status, err) == (0, "")
+    found = find(root, out.strip())
+    assert (found.quota, found.uses) == (None, 1)
+    assert abs(found.expires - time.time() - 7 * 24 * 3600) < 60
+
+
+def test_what_it_is_good_for(ftpd, root):
+    out = ftpd("invite", "--quota", "1GiB", "--uses", "30", "--expires", "never", "--json")[1]
+    record = json.loads(out)
+    found = find(root, record["code"])
+    assert (found.quota, found.uses, found.expires) == (2**30, 30, None)
+    assert {name: record[name] for name in ("id", "quota", "uses", "expires")} == {
+        "id": found.id,
+        "quota": 2**30,
+        "uses": 30,
+        "expires": None,
+    }
+
+
+def test_invitations_are_listed_and_revoked(ftpd, root):
+    assert ftpd("invite", "--list") == (0, "", "")
+    code = ftpd("invite", "--quota", "5MiB", "--uses", "2")[1].strip()
+    (line,) = ftpd("invite", "--list")[1].splitlines()
+    assert "2 uses" in line and "5.0 MiB" in line and "expires 20" in line and code not in line
+    (record,) = [json.loads(one) for one in ftpd("invite", "--list", "--json")[1].splitlines()]
+    assert "code" not in record and line.startswith(record["id"])
+    assert ftpd("invite", "--revoke", record["id"]) == (0, f"revoked {record['id']}\n", "")
+    with pytest.raises(RegistrationClosed):
+        find(root, code)
+
+
+def test_a_promise_that_the_disk_can_not_hold_is_warned_of(ftpd, root):
+    status, out, err = ftpd("invite", "--quota", "1000000TiB")
+    assert status == 0 and find(root, out.strip())
+    assert err.startswith("ftpd: warning: ") and "quotas promise" in err
