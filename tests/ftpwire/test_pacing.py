@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,3 +67,37 @@ def test_never_faster_than_the_rate(rate, pieces):
         sent += count
         assert clock.now + pace.delay() - Clock.now >= sent / rate - 0.1 - 1e-6 * clock.now
         clock.now += pause
+
+
+def test_a_pace_within_another_keeps_both():
+    clock = Clock()
+    shared = Pace(1000, clock)
+    quick, slow = Pace(4000, clock, within=shared), Pace(500, clock, within=shared)
+    assert (quick.most, slow.most) == (min(shared.most, 4096), 1024)
+    quick.spend(1000)
+    assert quick.delay() == slow.delay() == pytest.approx(1.0)
+    clock.now += 1.0
+    slow.spend(1000)
+    assert slow.delay() == pytest.approx(2.0)
+    assert quick.delay() == pytest.approx(1.0)
+
+
+def test_the_rate_can_change_meanwhile():
+    clock = Clock()
+    pace = Pace(1000, clock)
+    pace.rate = 4000
+    pace.spend(4000)
+    assert pace.delay() == pytest.approx(1.0)
+    assert pace.most == pytest.approx(400, abs=1024)
+
+
+def test_no_byte_is_lost_between_threads():
+    pace = Pace(1000, Clock())
+    threads = [
+        threading.Thread(target=lambda: [pace.spend(1) for _ in range(5000)]) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert pace.delay() == pytest.approx(20.0)

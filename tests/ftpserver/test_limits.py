@@ -1,0 +1,731 @@
+"""Limits: who is taken in, who has to wait, how many sessions there are, and how fast they are."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from ipaddress import ip_network
+
+import pytest
+from sqlalchemy import event, select
+
+from ftpserver import bans
+from ftpserver import limits as module
+from ftpserver.config import Settings, Startups
+from ftpserver.limits import NO_LIMIT, Limits, Most, Queue, Sessions, Strangers
+from ftpserver.state import session
+from ftpserver.tokens import Tokens
+from ftpwire.errors import Banned, Busy, LoginRefused, NotFound, TooMany
+from ftpwire.frames import HEADER, Kind
+from ftpwire.messages import (
+    ChangePassword,
+    Done,
+    Failed,
+    Get,
+    GoingDown,
+    LoggedIn,
+    Login,
+    LoginToken,
+    Put,
+    Sent,
+    WhoAmI,
+)
+from tests.peer import eventually
+
+HERE, THERE = "192.0.2.1", "192.0.2.2"
+REFUSED = Failed("login-refused", "wrong user name or password")
+
+
+@pytest.fixture
+def alice(accounts):
+    return accounts.add("alice", "secret")
+
+
+@pytest.fixture
+def limits(engine, root):
+    return limits_of(engine, root)
+
+
+def limits_of(engine, root, *, incarnation: str = "one", node: str = "local", **options) -> Limits:
+    return Limits(engine, Settings(root, **options), node, incarnation)
+
+
+# strangers ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("there", "draw", "taken"),
+    [
+        (99, 0.0, True),
+        (100, 0.29, False),
+        (100, 0.31, True),
+        (250, 0.64, False),
+        (250, 0.66, True),
+        (399, 0.99, False),
+        (400, 1.0, False),
+    ],
+)
+def test_strangers_are_dropped_at_random_and_ever_more_often(there, draw, taken):
+    strangers = Strangers(Startups(100, 30, 400), draw=lambda: draw)
+    strangers.limits = Startups(1000, 100, 1000)
+    for number in range(there):
+        assert strangers.take(number, HERE, spared=False)
+    strangers.limits = Startups(100, 30, 400)
+    assert strangers.take("new", THERE, spared=False) is taken
+    assert len(strangers) == there + taken
+
+
+def test_who_leaves_makes_room_once():
+    strangers = Strangers(Startups(2, 100, 2))
+    assert strangers.take(1, HERE, spared=False)
+    assert strangers.take(2, HERE, spared=False)
+    assert not strangers.take(3, HERE, spared=False)
+    strangers.leave(1)
+    strangers.leave(1)
+    strangers.leave(3)
+    assert (len(strangers), strangers.count(HERE)) == (1, 1)
+    assert strangers.take(3, HERE, spared=False)
+    assert not strangers.take(4, HERE, spared=False)
+
+
+def test_spared_addresses_suffer_from_nobody_but_themselves():
+    strangers = Strangers(Startups(2, 100, 2))
+    for number in range(2):
+        assert strangers.take(number, THERE, spared=False)
+    assert not strangers.take("stranger", HERE, spared=False)
+    assert strangers.take("a", HERE, spared=True)
+    assert strangers.take("b", HERE, spared=True)
+    assert not strangers.take("c", HERE, spared=True)
+
+
+def test_addresses_of_good_log_ins_are_spared_for_a_time(engine, root):
+    limits = limits_of(engine, root, max_startups=Startups(1, 100, 1))
+    assert limits.admit(1, THERE)
+    assert not limits.admit(2, HERE)
+    limits.by_token(HERE, "alice", lambda: None)
+    assert limits.admit(2, HERE)
+    assert not limits.admit(3, "192.0.2.3")
+
+
+def test_the_list_of_spared_addresses_is_bounded(monkeypatch):
+    monkeypatch.setattr(module, "_MAX_SPARED", 3)
+    now = 0.0
+    spared = module._Spared(lambda: now)
+    for number in range(5):
+        spared.add(f"192.0.2.{number}")
+    assert [f"192.0.2.{number}" in spared for number in range(5)] == [False, False, *[True] * 3]
+    now = 4000.0
+    assert "192.0.2.4" not in spared
+
+
+def test_a_banned_address_has_one_connection_to_be_told_so(engine, root):
+    limits = limits_of(engine, root, ban_after=1)
+    for name in ("a", "b", "c"):
+        refuse(limits, HERE, name)
+    assert limits.admit(1, HERE)
+    assert not limits.admit(2, HERE)
+    assert limits.admit(3, THERE)
+    limits.strangers.leave(1)
+    assert limits.admit(2, HERE)
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [("100:30:400", (100, 30, 400)), ("7", (7, 100, 7)), ("1:0:1", (1, 0, 1))],
+)
+def test_startups_are_read(text, parsed):
+    assert Startups.parse(text) == parsed
+    assert Startups.parse(str(Startups(*parsed))) == parsed
+
+
+@pytest.mark.parametrize("text", ["", "x", "0", "1:2", "10:30:5", "1:101:2", "1:2:3:4", "-1"])
+def test_startups_that_make_no_sense(text):
+    with pytest.raises(ValueError, match=r"BEGIN"):
+        Startups.parse(text)
+
+
+# passwords ---------------------------------------------------------------------------------
+
+
+def refuse(limits: Limits, host: str = HERE, name: str = "alice") -> None:
+    """One log-in that fails."""
+
+    def prove() -> None:
+        raise LoginRefused("no")
+
+    with pytest.raises(LoginRefused):
+        limits.by_password(host, name, prove)
+
+
+@contextmanager
+def waiting(queue: Queue, *hosts: str):
+    """Somebody has the only turn, and from each of the hosts somebody waits for it."""
+    done, threads = threading.Event(), []
+
+    def wait(host: str) -> None:
+        with queue.turn(host, spared=False):
+            assert done.wait(30)
+
+    for count, host in enumerate(hosts, 1):
+        threads.append(threading.Thread(target=wait, args=(host,)))
+        threads[-1].start()
+        eventually(lambda count=count: len(queue) == count)
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_passwords_that_wait_are_bounded():
+    queue = Queue(1, 3)
+    with waiting(queue, "192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"):
+        with pytest.raises(Busy), queue.turn("192.0.2.5", spared=False):
+            pass
+    with queue.turn("192.0.2.5", spared=False):
+        assert len(queue) == 1
+    assert len(queue) == 0
+
+
+def test_one_address_does_not_fill_the_queue():
+    queue = Queue(1, 4)
+    with waiting(queue, HERE, HERE, HERE):
+        with pytest.raises(Busy), queue.turn(HERE, spared=False):
+            pass
+        with waiting(Queue(1, 4), THERE):
+            pass
+
+
+def test_no_more_guesses_get_through_than_the_ban_allows(limits, monkeypatch):
+    """However many try at once."""
+    guesses = []
+
+    def prove() -> None:
+        guesses.append(1)
+        time.sleep(0)  # the others may run
+        raise LoginRefused("no")
+
+    outcomes: Counter[str] = Counter()
+
+    def guess() -> None:
+        try:
+            limits.by_password(HERE, "alice", prove)
+        except LoginRefused as error:
+            outcomes[error.code] += 1
+
+    threads = [threading.Thread(target=guess) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    most = limits.settings.ban_after + limits._queue._at_once - 1
+    assert limits.settings.ban_after <= len(guesses) <= most
+    assert outcomes["banned"] == 40 - len(guesses)
+
+
+def test_a_banned_guess_costs_no_hash(limits):
+    for _ in range(10):
+        refuse(limits)
+    with pytest.raises(Banned):
+        limits.by_password(HERE, "alice", lambda: pytest.fail("it was looked at"))
+    limits.unban(HERE)
+    assert limits.by_password(HERE, "alice", lambda: "in") == "in"
+
+
+def test_a_good_token_comes_in_from_a_banned_address_and_a_bad_one_counts(limits):
+    def prove() -> None:
+        raise LoginRefused("no")
+
+    for _ in range(10):
+        with pytest.raises(LoginRefused) as caught:
+            limits.by_token(HERE, "alice", prove)
+        assert not isinstance(caught.value, Banned)
+    with pytest.raises(Banned):
+        limits.by_token(HERE, "alice", prove)
+    with pytest.raises(Banned):
+        limits.by_password(HERE, "alice", prove)
+    assert isinstance(limits.ban_of(HERE, "alice"), Banned)
+    assert limits.by_token(HERE, "alice", lambda: "in") == "in"
+    assert limits.ban_of(THERE, "alice") is None
+
+
+def test_settings_can_change_while_it_runs(limits, root):
+    limits.follow(Settings(root, ban_after=1, max_startups=Startups(1, 100, 1)))
+    refuse(limits)
+    assert limits.ban_of(HERE, "alice")
+    assert limits.admit(1, THERE) and not limits.admit(2, THERE)
+
+
+# sessions ----------------------------------------------------------------------------------
+
+
+def counted(engine) -> int:
+    with engine.connect() as connection:
+        return len(connection.execute(select(session.c.id)).all())
+
+
+@pytest.mark.parametrize(
+    ("most", "text"),
+    [
+        (Most(in_all=3), "the server has 3, and 3 are allowed"),
+        (Most(of_account=3), "alice has 3, and 3 are allowed"),
+        (Most(from_address=3), "192.0.2.1 has 3, and 3 are allowed"),
+        (Most(9, 3, 9), "alice has 3, and 3 are allowed"),
+    ],
+)
+def test_a_place_for_each_session_until_all_are_taken(engine, alice, most, text):
+    sessions = Sessions(engine, "local", "one")
+    places = [sessions.enter(alice, HERE, most) for _ in range(3)]
+    with pytest.raises(TooMany, match=text):
+        sessions.enter(alice, HERE, most)
+    assert counted(engine) == 3
+    sessions.leave(places[1])
+    sessions.enter(alice, HERE, most)
+    with pytest.raises(TooMany):
+        sessions.enter(alice, HERE, most)
+
+
+def test_limits_of_one_hinder_no_other(engine, accounts, alice):
+    sessions = Sessions(engine, "local", "one")
+    bob = accounts.add("bob", "secret")
+    most = Most(None, 1, 1)
+    sessions.enter(alice, HERE, most)
+    with pytest.raises(TooMany, match="alice"):
+        sessions.enter(alice, THERE, most)
+    with pytest.raises(TooMany, match=HERE):
+        sessions.enter(bob, HERE, most)
+    sessions.enter(bob, THERE, most)
+
+
+def test_the_last_place_has_one_taker(engine, alice):
+    """However many want it, here and in other processes."""
+    sessions = [Sessions(engine, node, "one") for node in ("a", "b")]
+    outcomes: Counter[bool] = Counter()
+    ready = threading.Barrier(24)
+
+    def enter(number: int) -> None:
+        ready.wait(30)
+        try:
+            sessions[number % 2].enter(alice, HERE, Most(of_account=3))
+            outcomes[True] += 1
+        except TooMany:
+            outcomes[False] += 1
+
+    threads = [threading.Thread(target=enter, args=(number,)) for number in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes == {True: 3, False: 21}
+
+
+def test_sessions_of_the_dead_take_no_place(engine, alice, monkeypatch):
+    one = Most(of_account=1)
+    Sessions(engine, "local", "last run").enter(alice, HERE, one)
+    sessions = Sessions(engine, "local", "this run")
+    sessions.enter(alice, HERE, one)
+    assert counted(engine) == 2
+    sessions.reap()
+    assert counted(engine) == 1
+    with pytest.raises(TooMany):
+        sessions.enter(alice, HERE, one)
+
+
+def test_sessions_of_another_node_count_while_it_lives(engine, alice, monkeypatch):
+    one = Most(of_account=1)
+    other, mine = Sessions(engine, "other", "x"), Sessions(engine, "mine", "y")
+    other.enter(alice, HERE, one)
+    now = time.time()
+    monkeypatch.setattr(module.time, "time", lambda: now + module.LEASE_SECONDS - 1)
+    with pytest.raises(TooMany):
+        mine.enter(alice, HERE, one)
+    other.heartbeat()
+    monkeypatch.setattr(module.time, "time", lambda: now + module.LEASE_SECONDS + 1)
+    mine.reap()
+    with pytest.raises(TooMany):
+        mine.enter(alice, HERE, one)
+    monkeypatch.setattr(module.time, "time", lambda: now + 3 * module.LEASE_SECONDS)
+    mine.enter(alice, HERE, one)
+    mine.reap()
+    assert counted(engine) == 1
+
+
+def test_an_account_that_is_gone_gets_no_place(engine, accounts, alice):
+    sessions = Sessions(engine, "local", "one")
+    sessions.enter(alice, HERE, NO_LIMIT)
+    accounts.remove("alice")
+    assert counted(engine) == 0
+    with pytest.raises(NotFound):
+        sessions.enter(alice, HERE, NO_LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("settings", "own", "fits"),
+    [
+        ({}, None, 9),
+        ({"max_user_sessions": 2}, None, 2),
+        ({"max_user_sessions": 2}, 4, 4),
+        ({}, 3, 3),
+        ({"max_sessions": 1}, 3, 1),
+        ({"max_address_sessions": 2}, None, 2),
+    ],
+)
+def test_which_limit_holds(engine, root, accounts, settings, own, fits):
+    limits = limits_of(engine, root, **settings)
+    alice = accounts.add("alice", "secret", max_sessions=own)
+    taken = 0
+    try:
+        for _ in range(9):
+            limits.enter(alice, HERE)
+            taken += 1
+    except TooMany:
+        pass
+    assert taken == fits
+    assert counted(engine) == (fits if settings or own else 0)
+
+
+def test_who_is_there_already_counts_for_the_others(engine, root, accounts):
+    limits = limits_of(engine, root)
+    alice = accounts.add("alice", "secret")
+    assert limits.enter(alice, HERE) is None
+    changed = accounts.change("alice", max_sessions=1)
+    places = [limits.enter(changed, HERE, at_any_rate=True) for _ in range(2)]
+    with pytest.raises(TooMany, match="alice has 2, and 1 are allowed"):
+        limits.enter(changed, HERE)
+    for place in places:
+        limits.leave(place)
+    limits.leave(None)
+    assert limits.enter(changed, HERE)
+
+
+def test_a_log_in_by_token_writes_nothing(engine, limits, accounts, alice):
+    tokens = Tokens(engine, accounts)
+    issued = tokens.issue(alice, "laptop")
+    tokens.log_in("alice", issued.secret)  # the first use is noted
+    statements: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    limits.by_token(HERE, "alice", lambda: tokens.log_in("alice", issued.secret, HERE))
+    assert limits.enter(alice, HERE) is None
+    limits.leave(None)
+    assert [statement.split()[0] for statement in statements] == ["BEGIN", "SELECT"]
+
+
+def test_all_sessions_of_an_account_share_a_pace(limits, accounts):
+    alice = accounts.add("alice", "secret", limit_rate=1000)
+    bob = accounts.add("bob", "secret", limit_rate=1000)
+    pace = limits.pace(alice)
+    assert limits.pace(alice) is pace
+    assert limits.pace(bob) is not pace
+    assert limits.pace(accounts.add("carol", "secret")) is None
+    assert limits.pace(accounts.change("alice", limit_rate=5000)) is pace
+    assert pace.rate == 5000
+
+
+# the same, on a running server -------------------------------------------------------------
+
+
+def try_to_log_in(peer, name: str = "alice", password: str = "wrong"):
+    peer.hello()
+    return peer.ask(Login(name, password))
+
+
+def fail(server, dial, times: int, name: str = "alice") -> None:
+    for _ in range(times):
+        with dial(server, logged_in=False) as peer:
+            assert try_to_log_in(peer, name) == REFUSED
+
+
+@pytest.fixture
+def no_delay(monkeypatch) -> None:
+    monkeypatch.setattr(bans, "_FIRST_DELAY", 0.0)
+    monkeypatch.setattr(module, "BANNED_DELAY", 0.0)
+
+
+def test_after_too_many_failures_the_right_password_is_refused_too(start_server, dial, no_delay):
+    server = start_server(ban_after=3)
+    server.accounts.add("bob", "secret")
+    fail(server, dial, 3)
+    with dial(server, logged_in=False) as peer:
+        refused = try_to_log_in(peer, password="secret")
+        assert (refused.code, "to alice failed from 127.0.0.1" in refused.message) == (
+            "banned",
+            True,
+        )
+        assert peer.rest() == [], "that was the last try"
+    with dial(server, logged_in=False) as peer:
+        assert try_to_log_in(peer, "bob", "secret") == LoggedIn("bob")
+    (ban,) = server.limits.bans()
+    server.limits.unban(ban.subject)
+    assert dial(server).ask(WhoAmI()) == LoggedIn("alice")
+
+
+def test_a_good_token_and_a_running_session_go_on_during_a_ban(start_server, dial, no_delay):
+    server = start_server(ban_after=1)
+    running = dial(server)
+    issued = server.tokens.issue(server.accounts.get("alice"), "laptop")
+    for name in ("alice", "bob", "carol"):
+        fail(server, dial, 1, name)
+    assert len(server.limits.bans()) == 4
+    assert running.ask(WhoAmI()) == LoggedIn("alice")
+    with dial(server, logged_in=False) as peer:
+        peer.hello()
+        assert peer.ask(LoginToken("alice", "ftpt_wrong")).code == "banned"
+    with dial(server, logged_in=False) as peer:
+        peer.hello()
+        assert peer.ask(LoginToken("alice", issued.secret)) == LoggedIn("alice")
+
+
+def test_guessing_the_password_inside_a_session_counts(start_server, dial, no_delay):
+    server = start_server(ban_after=2)
+    peer = dial(server)
+    for _ in range(2):
+        assert peer.ask(ChangePassword("wrong", "new")).code == "login-refused"
+    assert peer.ask(ChangePassword("secret", "new")).code == "banned"
+    server.limits.unban("127.0.0.1")
+    assert peer.ask(ChangePassword("secret", "new")) == Done()
+
+
+def test_failures_are_answered_later_and_later(server, dial, monkeypatch):
+    monkeypatch.setattr(bans, "_FIRST_DELAY", 0.1)
+    fail(server, dial, 2)
+    began = time.monotonic()
+    fail(server, dial, 2)
+    assert time.monotonic() - began >= 0.1 + 0.2
+
+
+def test_a_delay_ends_when_the_server_stops_or_the_client_leaves(start_server, dial, monkeypatch):
+    monkeypatch.setattr(bans, "_FREE_FAILURES", 0)
+    monkeypatch.setattr(bans, "_FIRST_DELAY", 1000.0)
+    monkeypatch.setattr(bans, "_LONGEST_DELAY", 1000.0)
+    server = start_server(login_grace=1000.0)
+    peers = [dial(server, logged_in=False) for _ in range(2)]
+    for peer in peers:
+        peer.hello()
+        peer.request(Login("alice", "wrong"))
+    eventually(lambda: server.limits._bans.delay("127.0.0.1") and not len(server.limits._queue))
+    peers[0].reset()
+    eventually(lambda: len(server.sessions) == 1)
+    began = time.monotonic()
+    start_server.finish(server)
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"disabled": True}, "the account is disabled"),
+        ({"expires": 1}, "the account has expired"),
+        (
+            {"networks": [ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")]},
+            "the account is closed to 127.0.0.1",
+        ),
+    ],
+)
+@pytest.mark.parametrize("by", ["password", "token"])
+def test_the_client_is_told_the_same_and_the_log_the_reason(
+    server, dial, caplog, changes, reason, by
+):
+    issued = server.tokens.issue(server.accounts.get("alice"), "laptop")
+    server.accounts.change("alice", **changes)
+    with dial(server, logged_in=False) as peer:
+        peer.hello()
+        if by == "password":
+            unknown = peer.ask(Login("nobody", "secret"))
+            refused = peer.ask(Login("alice", "secret"))
+        else:
+            unknown = peer.ask(LoginToken("alice", "ftpt_unknown"))
+            refused = peer.ask(LoginToken("alice", issued.secret))
+    assert refused == unknown
+    assert refused.code == "login-refused"
+    assert f"log-in refused for alice: {reason}" in caplog.text
+
+
+def test_an_allowed_network_lets_in(server, dial):
+    server.accounts.change("alice", networks=[ip_network("127.0.0.0/8")])
+    assert dial(server).ask(WhoAmI()) == LoggedIn("alice")
+
+
+def test_one_session_too_many(start_server, dial):
+    server = start_server(max_user_sessions=2)
+    peers = [dial(server) for _ in range(2)]
+    with dial(server, logged_in=False) as peer:
+        peer.hello()
+        assert peer.ask(Login("alice", "secret")) == Failed(
+            "too-many", "too many sessions: alice has 2, and 2 are allowed"
+        )
+        assert peer.rest() == []
+    peers[0].reset()
+    eventually(lambda: counted(server.engine) == 1)
+    assert dial(server).ask(WhoAmI()) == LoggedIn("alice")
+    assert peers[1].ask(WhoAmI()) == LoggedIn("alice")
+
+
+def test_a_limit_that_is_set_meanwhile_counts_who_is_there(server, dial):
+    peers = [dial(server) for _ in range(2)]
+    changed = server.accounts.change("alice", max_sessions=2)
+    for one in list(server.sessions):
+        one.follow(changed)
+    with dial(server, logged_in=False) as peer:
+        peer.hello()
+        assert peer.ask(Login("alice", "secret")).code == "too-many"
+    for peer in peers:
+        peer.close()
+    eventually(lambda: counted(server.engine) == 0)
+
+
+def test_places_of_the_last_run_are_free_again(start_server, dial):
+    server = start_server(max_sessions=1)
+    alice = server.accounts.get("alice")
+    Sessions(server.engine, "local", "killed").enter(alice, HERE, Most(in_all=1))
+    start_server.finish(server)
+    server = start_server(max_sessions=1)
+    eventually(lambda: counted(server.engine) == 0)
+    dial(server)
+
+
+def test_connections_are_dropped_before_they_cost_a_thread(start_server, dial, caplog):
+    server = start_server(max_startups=Startups(3, 100, 3))
+    strangers = [dial(server, logged_in=False) for _ in range(3)]
+    eventually(lambda: len(server.sessions) == 3)
+    dropped = dial(server, logged_in=False)
+    assert dropped.rest() == []
+    assert len(server.sessions) == 3
+    assert "1 connections were turned away, one from 127.0.0.1" in caplog.text
+    strangers[0].log_in()
+    again = dial(server, logged_in=False)
+    again.log_in()  # those who have logged in count no more
+    strangers[1].close()
+    eventually(lambda: len(server.limits.strangers) == 1)
+
+
+def test_the_client_comes_again_by_itself(start_server, dial, connect):
+    """A close before HELLO means a busy server."""
+    server = start_server(max_startups=Startups(1, 100, 1), plaintext=False)
+    stranger = dial(server, logged_in=False)
+    eventually(lambda: len(server.limits.strangers) == 1)
+    take, refused = server.limits.strangers.take, []
+
+    def taken(*given, **more) -> bool:
+        if take(*given, **more):
+            return True
+        refused.append(1)
+        if len(refused) == 2:
+            stranger.close()
+            eventually(lambda: not len(server.limits.strangers))
+        return False
+
+    server.limits.strangers.take = taken
+    assert connect(server).connection.ask(WhoAmI()) == LoggedIn("alice")
+    assert len(refused) == 2
+
+
+def test_an_idle_session_is_told_and_ended(start_server, dial, caplog):
+    caplog.set_level(logging.INFO)
+    server = start_server(idle_timeout=0.2)
+    peer = dial(server)
+    began = time.monotonic()
+    assert peer.ask(WhoAmI()) == LoggedIn("alice")
+    (last,) = peer.rest()
+    assert (last.kind, last.request_id) == (Kind.NOTICE, 0)
+    assert last.message == GoingDown("nothing was asked for 0.2 seconds")
+    assert time.monotonic() - began >= 0.2
+    assert "ended: nothing was asked" in caplog.text
+
+
+def test_who_asks_now_and_then_is_not_idle(start_server, dial):
+    server = start_server(idle_timeout=0.5)
+    peer = dial(server)
+    until = time.monotonic() + 0.8
+    pause = threading.Event()
+    while time.monotonic() < until:
+        assert peer.ask(WhoAmI()) == LoggedIn("alice")
+        pause.wait(0.1)
+
+
+def test_a_file_that_comes_too_slowly_is_not_waited_for(start_server, dial, caplog):
+    """Each byte comes in time, the 64 KiB don't."""
+    caplog.set_level(logging.INFO)
+    server = start_server(stall=0.5)
+    peer = dial(server)
+    size = 1_000_000
+    request_id = peer.request(Put(b"/file", size=size))
+    peer.send(HEADER.pack(size, Kind.DATA, request_id))
+    began = time.monotonic()
+    pause = threading.Event()
+    with pytest.raises(OSError):
+        while time.monotonic() < began + 30:
+            peer.send(b"x" * 100)
+            pause.wait(0.02)
+    assert time.monotonic() - began < 10
+    assert "did not answer in time" in caplog.text
+
+
+def test_a_file_that_comes_slowly_but_steadily_is_stored(start_server, dial):
+    server = start_server(stall=0.5)
+    peer = dial(server)
+    size = 10 * 64 * 1024
+    request_id = peer.request(Put(b"/file", size=size))
+    peer.send(HEADER.pack(size, Kind.DATA, request_id))
+    pause = threading.Event()
+    for _ in range(10):
+        peer.send(b"x" * 64 * 1024)
+        pause.wait(0.1)
+    peer.frame(Kind.END, request_id, Sent(size, None))
+    assert not isinstance(peer.answer().message, Failed)
+
+
+def test_a_file_that_is_taken_too_slowly_is_not_sent_for_ever(start_server, dial, caplog):
+    caplog.set_level(logging.INFO)
+    server = start_server(stall=0.5)
+    (server.settings.root / "alice" / "file").write_bytes(bytes(8 * 2**20))
+    peer = dial(server, buffers=4096)
+    peer.request(Get(b"/file"))
+    began = time.monotonic()
+    pause = threading.Event()
+    with pytest.raises((EOFError, OSError)):
+        while time.monotonic() < began + 30:
+            peer.receive(100)
+            pause.wait(0.02)
+            if not server.sessions:
+                raise EOFError
+    assert time.monotonic() - began < 10
+    assert "did not answer in time" in caplog.text
+
+
+def test_the_rate_of_an_account_is_for_all_of_its_sessions(start_server, dial):
+    rate, size = 400_000, 100_000
+    server = start_server()
+    server.accounts.change("alice", limit_rate=rate)
+    (server.settings.root / "alice" / "file").write_bytes(bytes(size))
+    peers = [dial(server) for _ in range(3)]
+    began = time.monotonic()
+
+    def get(peer) -> None:
+        peer.request(Get(b"/file"))
+        while peer.read().kind != Kind.END:
+            pass
+
+    threads = [threading.Thread(target=get, args=(peer,)) for peer in peers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    took = time.monotonic() - began
+    assert took >= (3 * size - 4 * 0.1 * rate) / rate, "each has a burst of a tenth of a second"
+    assert took >= 0.3
+
+
+def test_a_rate_that_is_set_meanwhile_holds(server, dial):
+    dial(server)
+    (one,) = server.sessions
+    assert one.channel.pace is None
+    one.follow(server.accounts.change("alice", limit_rate=1000))
+    assert one.channel.pace.rate == 1000
+    one.follow(server.accounts.change("alice", limit_rate=2000))
+    assert one.channel.pace.rate == 2000
+    one.follow(server.accounts.change("alice", limit_rate=None))
+    assert one.channel.pace is None
