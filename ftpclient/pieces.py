@@ -41,21 +41,22 @@ from ftpwire.streams import BUFFER_SIZE
 if TYPE_CHECKING:
     from ftpclient.uploading import PutCall, Upload
 
-LEAST = 4 * PIECE
+LEAST = 16 * 1024 * 1024
 """Files below this many bytes are not worth being cut."""
 
-_ASKED_AT_ONCE = 2
+_ASKED_AT_ONCE = 3
 """Pieces that one connection asks for before the first of them has come."""
 _SENT_AHEAD = 8
 """Pieces that one connection sends before it hears of the first of them."""
-_WINDOW = 16
-"""Pieces beyond the first gap that may be under way; more where there are many connections."""
+_WINDOW = 4
+"""Pieces for each connection that may be under way beyond the first gap. More would keep unequal
+connections busier, and be lost when one of them is."""
 _LOOK_SECONDS = 0.2
 
 
 def _window(crew: Crew[Any]) -> int:
     """Bytes beyond what is there without a gap that may be given away."""
-    return PIECE * max(_WINDOW, 4 * crew.size)
+    return PIECE * _WINDOW * crew.size
 
 
 def _end(start: int, size: int) -> int:

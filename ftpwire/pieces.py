@@ -21,7 +21,7 @@ from ftpwire import digests
 from ftpwire.errors import CommandError, LeaseLost, SourceChanged, TooMany, VerificationFailed
 from ftpwire.streams import BUFFER_SIZE
 
-PIECE = 4 * 1024 * 1024
+PIECE = 2 * 1024 * 1024
 """Bytes of a piece: small enough that connections of unequal speed share a file well."""
 STEP = 16 * 1024 * 1024
 """Bytes between two calls of ``on_step``."""
@@ -124,31 +124,29 @@ class Assembly:
             if self._closed:
                 raise LeaseLost("its upload has ended")
             self._writing += 1
+        written = 0
         try:
-            at = piece.at
-            while data:
-                written = os.pwrite(self._fd, data, at)
-                at += written
-                data = data[written:]
+            while written < count:
+                written += os.pwrite(self._fd, data[written:], piece.at + written)
         except OSError as error:
             self._fail(error)
             raise
         finally:
             with self._lock:
                 self._writing -= 1
-                if self._closed:
-                    self._moved.notify_all()
-        with self._lock:
-            piece.at += count
-            self._received += count
-            if piece.start == self._base:
-                self._more.notify()
-            if piece.at == piece.end:
-                while (first := self._pieces.get(self._base)) and first.at == first.end:
-                    del self._pieces[self._base]
-                    self._base = first.end
-                self._more.notify()
-                self._moved.notify_all()
+                self._note_written(piece, written)
+
+    def _note_written(self, piece: Piece, count: int) -> None:
+        piece.at += count
+        self._received += count
+        if piece.at == piece.end:
+            while (first := self._pieces.get(self._base)) and first.at == first.end:
+                del self._pieces[self._base]
+                self._base = first.end
+        if piece.at == piece.end or self._over():
+            self._moved.notify_all()
+        if self._frontier() > self._hashed or self._over():
+            self._more.notify()
 
     # how far it is -----------------------------------------------------------------------
 
@@ -244,7 +242,7 @@ class Assembly:
     def _wait_for_more(self, at: int) -> int:
         """How far to hash; not beyond ``at`` when no more comes."""
         with self._lock:
-            while self._frontier() <= at and not self._over():
+            while self._frontier() <= at and (self._writing or not self._over()):
                 self._more.wait()
             failed = self._given_up or self._error is not None
             return at if failed else self._frontier()

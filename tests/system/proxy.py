@@ -66,6 +66,12 @@ class Proxy:
         with self._state:
             self._cuts[direction] = sorted(counts)
 
+    def cut_newest(self) -> None:
+        """Reset the newest connection alone; go on accepting."""
+        with self._state:
+            pair = self._sockets[-2:]
+        self._end(*pair)
+
     def passed(self, direction: Direction) -> int:
         """Bytes relayed so far."""
         with self._state:

@@ -1,0 +1,647 @@
+"""One large file over several connections: whole and verified, whatever happens to any of them."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+
+from ftpclient import pieces, runs
+from ftpclient.addresses import ServerAddress
+from ftpclient.client import Client
+from ftpclient.interrupt import Interrupt
+from ftpclient.local import LocalTree, PartialFile, partial_name
+from ftpclient.reporting import Listener
+from ftpserver import session as server_session
+from ftpserver.uploads import Receiving
+from ftpwire import digests
+from ftpwire.errors import BadMessage, ConnectionLost, Interrupted, TooMany
+from ftpwire.frames import Kind
+from ftpwire.messages import Entry, Found, Get, Hash, Hashed, Sending, Sent, Stat
+from ftpwire.pieces import PIECE
+from tests.peer import Peer, eventually
+from tests.system import trees
+from tests.system.proxy import Proxy
+
+MIB = 1024 * 1024
+SIZE = 40 * MIB + 12_345
+DATA = random.Random(21).randbytes(SIZE)
+OVERHEAD = MIB
+CONNECTIONS = 3
+WINDOW = 4 * CONNECTIONS * PIECE
+"""Most that comes again after a loss: what lies beyond the first gap."""
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch):
+    """Reconnect at once."""
+    monkeypatch.setattr(runs, "_FIRST_WAIT", 0.0)
+
+
+@pytest.fixture
+def server(start_server):
+    return start_server(durable=False)
+
+
+@pytest.fixture
+def home(server):
+    directory = server.settings.root / "alice"
+    directory.mkdir(exist_ok=True)
+    return directory
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "source"
+    path.write_bytes(DATA)
+    os.chmod(path, 0o640)
+    os.utime(path, ns=(10**18, 10**18 + 5))
+    return path
+
+
+class Told(Listener):
+    """Remembers every result, and counts the bytes."""
+
+    def __init__(self) -> None:
+        self.results = []
+        self.remarks = []
+        self.advances = 0
+        self.threads = set()
+
+    def advanced(self, count: int) -> None:
+        self.advances += count
+        self.threads.add(threading.get_ident())
+
+    def finished(self, result) -> None:
+        self.results.append(result)
+
+    def remark(self, text: str) -> None:
+        self.remarks.append(text)
+
+    @property
+    def result(self):
+        (result,) = self.results
+        return result
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The connections that clients have opened."""
+    made = []
+    real = Client.new_connection
+
+    def new_connection(self):
+        made.append(real(self))
+        return made[-1]
+
+    monkeypatch.setattr(Client, "new_connection", new_connection)
+    return made
+
+
+@contextmanager
+def through(server, **options):
+    """A proxy, and a client that comes through it."""
+    with Proxy(server.server_address[1]) as proxy:
+        address = ServerAddress("127.0.0.1", proxy.port, "alice")
+        client = Client(address, password="secret", plaintext=True, **options)
+        try:
+            yield proxy, client
+        finally:
+            client.close()
+    eventually(lambda: not server.sessions)
+
+
+def put(client, source, told=None, **options):
+    return client.put([source], "/file", parallel=CONNECTIONS, listener=told, **options)
+
+
+def get(client, target, told=None, **options):
+    return client.get(["/file"], target, parallel=CONNECTIONS, listener=told, **options)
+
+
+def room(server):
+    return server.ledger.room(server.accounts.get("alice").id)
+
+
+def staged(server) -> set[str]:
+    return set(os.listdir(server.settings.root / "alice" / ".ftpd-staging")) - {"lock"}
+
+
+def partials(directory) -> set[str]:
+    return {name for name in os.listdir(directory) if name.startswith(".ftp-")}
+
+
+@contextmanager
+def in_the_middle(proxy: Proxy, way, work, *, after: int = 14 * MIB):
+    """Run ``work`` until so many bytes have passed; what the block does happens then."""
+    outcome = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:
+            outcome.append(error)
+
+    proxy.hold(way, after)
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        eventually(lambda: proxy.passed(way) >= after)
+        yield outcome
+    finally:
+        proxy.release()
+        thread.join(60)
+    assert not thread.is_alive() and outcome
+
+
+# whole files -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("plaintext", [True, False], ids=["plain", "tls"])
+def test_both_ways(start_server, connect, source, tmp_path, opened, plaintext):
+    server = start_server(durable=True, plaintext=plaintext)
+    client, told = connect(server), Told()
+    assert put(client, source, told).done == 1
+    trees.same(source, server.settings.root / "alice" / "file")
+    assert get(client, tmp_path / "got", told).done == 1
+    trees.same(source, tmp_path / "got")
+    assert len(opened) == 1 + 2 * CONNECTIONS
+    assert [one.digest for one in told.results] == [digests.digest(DATA)] * 2
+    assert told.advances == 2 * SIZE
+    assert told.threads == {threading.get_ident()}  # one line of progress
+    client.close()
+    eventually(lambda: not server.sessions)
+    assert staged(server) == set() and partials(tmp_path) == set()
+    assert (room(server).used, room(server).held) == (SIZE, 0)
+
+
+def test_it_is_the_other_connections_that_carry_the_bytes(server, connect, source, tmp_path):
+    client = connect(server)
+    put(client, source)
+    get(client, tmp_path / "got")
+    assert client.connection.channel.bytes_out < MIB and client.connection.channel.bytes_in < MIB
+
+
+def test_several_files_use_the_same_connections(server, connect, source, tmp_path, opened):
+    client, second = connect(server), tmp_path / "second"
+    second.write_bytes(DATA[::-1])
+    small = tmp_path / "small"
+    small.write_bytes(b"small")
+    assert client.put([source, small, second], "/to/", parallel=CONNECTIONS).done == 3
+    target = tmp_path / "got"
+    target.mkdir()
+    assert client.get(["/to/*"], target, parallel=CONNECTIONS).done == 3
+    for path in (source, small, second):
+        trees.same(path, target / path.name)
+    assert len(opened) == 1 + 2 * CONNECTIONS
+
+
+def test_small_files_are_not_cut(server, connect, tmp_path, opened):
+    client, path = connect(server), tmp_path / "path"
+    path.write_bytes(DATA[: pieces.LEAST - 1])
+    put(client, path)
+    get(client, tmp_path / "got")
+    assert len(opened) == 1
+    path.write_bytes(DATA[: pieces.LEAST])
+    put(client, path)
+    assert len(opened) == 1 + CONNECTIONS
+
+
+def test_by_itself_only_far_and_large(server, connect, source, tmp_path, opened, monkeypatch):
+    client = connect(server)
+    monkeypatch.setattr(runs, "_FAR_PIECES_LEAST", SIZE + 1)
+    client.connection.round_trip = 0.02
+    client.put([source], "/file")
+    monkeypatch.setattr(runs, "_FAR_PIECES_LEAST", SIZE)
+    client.connection.round_trip = 0.019
+    client.get(["/file"], tmp_path / "near")
+    assert len(opened) == 1
+    client.connection.round_trip = 0.02
+    client.get(["/file"], tmp_path / "far")
+    assert len(opened) == 5
+    client.put([source], "/other")
+    assert len(opened) == 9
+    trees.same(source, tmp_path / "far")
+
+
+def test_an_older_server_gets_it_whole(server, connect, source, tmp_path, opened, monkeypatch):
+    monkeypatch.setattr(server_session, "FEATURES", [])
+    client = connect(server)
+    put(client, source)
+    get(client, tmp_path / "got")
+    trees.same(source, tmp_path / "got")
+    assert len(opened) == 1
+
+
+def test_a_server_that_gives_no_key(server, connect, source, home, monkeypatch):
+    monkeypatch.setattr(Receiving, "take_pieces", lambda self: None)
+    assert put(connect(server), source).done == 1
+    trees.same(source, home / "file")
+
+
+def test_no_more_connections_are_to_be_had(server, connect, source, tmp_path, monkeypatch):
+    client, told = connect(server), Told()
+
+    def new_connection(self):
+        raise TooMany("one is enough")
+
+    monkeypatch.setattr(Client, "new_connection", new_connection)
+    put(client, source, told)
+    get(client, tmp_path / "got", told)
+    trees.same(source, tmp_path / "got")
+    assert told.remarks and set(told.remarks) == {"no further connection: one is enough"}
+
+
+def test_a_file_without_a_kept_digest(server, connect, source, home, tmp_path):
+    (home / "file").write_bytes(DATA)
+    assert get(connect(server), tmp_path / "got").done == 1
+    assert (tmp_path / "got").read_bytes() == DATA
+
+
+def test_a_file_that_rotted_on_the_server(server, connect, source, home, tmp_path):
+    client, told = connect(server), Told()
+    put(client, source)
+    info = (home / "file").stat()
+    with open(home / "file", "r+b") as file:
+        file.seek(30 * MIB)
+        file.write(b"rotten")
+    os.utime(home / "file", ns=(info.st_atime_ns, info.st_mtime_ns))
+    assert get(client, tmp_path / "got", told).exit_code == 8
+    assert "ftpd scrub" in str(told.result.error)
+    assert not (tmp_path / "got").exists() and partials(tmp_path) == set()
+
+
+def test_bytes_that_change_on_the_way(server, source, home, tmp_path):
+    with through(server) as (proxy, client):
+        proxy.flip("up", 12 * MIB)
+        assert put(client, source).exit_code == 8
+        assert put(client, source).done == 1
+        proxy.flip("down", proxy.passed("down") + 12 * MIB)
+        assert get(client, tmp_path / "got").exit_code == 8
+        assert not (tmp_path / "got").exists() and partials(tmp_path) == set()
+
+
+def test_what_is_there_is_not_replaced(server, connect, source, home, tmp_path):
+    client, told = connect(server), Told()
+    (home / "file").write_bytes(b"old")
+    (tmp_path / "got").write_bytes(b"old")
+    put(client, source, told, overwrite="never")
+    get(client, tmp_path / "got", told, overwrite="never")
+    assert [one.status for one in told.results] == ["skipped", "skipped"]
+    assert (home / "file").read_bytes() == (tmp_path / "got").read_bytes() == b"old"
+
+
+def test_what_does_not_fit_is_refused_before_its_first_byte(start_server, source, home):
+    server = start_server(durable=False, quota=SIZE - 1, root=home.parent.parent / "other")
+    with through(server) as (proxy, client):
+        assert put(client, source).exit_code == 7
+        assert proxy.passed("up") < MIB
+    assert room(server).held == 0
+
+
+# losses ------------------------------------------------------------------------------------
+
+
+def test_a_connection_of_several_is_cut_in_an_upload(server, source, home):
+    told = Told()
+    with through(server) as (proxy, client):
+        with in_the_middle(proxy, "up", lambda: put(client, source, told)) as outcome:
+            proxy.cut_newest()
+        assert outcome[0].done == 1, outcome
+        assert proxy.passed("up") <= SIZE + WINDOW + OVERHEAD
+    trees.same(source, home / "file")
+    assert told.result.status == "done" and len(told.remarks) == 1
+    assert (room(server).used, room(server).held) == (SIZE, 0)
+    assert staged(server) == set()
+
+
+def test_a_connection_of_several_is_cut_in_a_download(server, source, home, tmp_path):
+    (home / "file").write_bytes(DATA)
+    told = Told()
+    with through(server) as (proxy, client):
+        target = tmp_path / "got"
+        with in_the_middle(proxy, "down", lambda: get(client, target, told)) as outcome:
+            proxy.cut_newest()
+        assert outcome[0].done == 1, outcome
+        assert proxy.passed("down") <= SIZE + WINDOW + OVERHEAD
+    trees.same(home / "file", target)
+    assert told.result.status == "done" and len(told.remarks) == 1
+    assert partials(tmp_path) == set()
+
+
+@pytest.mark.parametrize("cut", [700, 3 * MIB, 34 * MIB])
+def test_put_goes_on_by_the_same_command(server, home, source, cut):
+    with through(server, retries=0) as (proxy, client):
+        proxy.cut_after("up", cut)
+        with pytest.raises(ConnectionLost):
+            put(client, source)
+    kept = room(server).held
+    with through(server) as (proxy, client):
+        told = Told()
+        assert put(client, source, told).done == 1
+        assert proxy.passed("up") <= SIZE + OVERHEAD
+        assert told.advances == SIZE
+        if cut > WINDOW + 4 * MIB + OVERHEAD:
+            assert kept and proxy.passed("up") <= SIZE - cut + WINDOW + OVERHEAD
+    trees.same(source, home / "file")
+    assert (room(server).used, room(server).held) == (SIZE, 0)
+    assert staged(server) == set()
+
+
+@pytest.mark.parametrize("first", [1, CONNECTIONS])
+@pytest.mark.parametrize("then", [1, CONNECTIONS])
+def test_get_goes_on_by_the_same_command(server, home, tmp_path, first, then):
+    """Also with another number of connections."""
+    (home / "file").write_bytes(DATA)
+    with through(server, retries=0) as (proxy, client):
+        proxy.cut_after("down", 34 * MIB)
+        with pytest.raises(ConnectionLost):
+            client.get(["/file"], tmp_path / "got", parallel=first)
+    assert len(partials(tmp_path)) == 1
+    with through(server) as (proxy, client):
+        assert client.get(["/file"], tmp_path / "got", parallel=then).done == 1
+        assert proxy.passed("down") <= SIZE - 34 * MIB + (WINDOW if first > 1 else 0) + OVERHEAD
+    assert (tmp_path / "got").read_bytes() == DATA
+    assert partials(tmp_path) == set()
+
+
+def test_not_to_be_resumed(server, home, source, tmp_path):
+    with through(server, retries=0) as (proxy, client):
+        proxy.cut_after("up", 34 * MIB)
+        with pytest.raises(ConnectionLost):
+            put(client, source)
+    with through(server) as (proxy, client):
+        assert put(client, source, resume=False).done == 1
+        assert proxy.passed("up") > SIZE
+    trees.same(source, home / "file")
+
+
+def test_hopeless(server, source):
+    told = Told()
+    with through(server, retries=1) as (proxy, client):
+        proxy.cut_at("up", *range(6 * MIB, 30 * MIB, 5 * MIB))
+        with pytest.raises(ConnectionLost):
+            put(client, source, told)
+    assert (told.result.status, told.result.size) == ("failed", SIZE)
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_ctrl_c(server, home, source, tmp_path, way):
+    """What is there without a gap is gone on with."""
+    interrupt = Interrupt()
+    target = tmp_path / "got"
+    if way == "down":
+        (home / "file").write_bytes(DATA)
+    with through(server, interrupt=interrupt) as (proxy, client):
+
+        def work():
+            return put(client, source) if way == "up" else get(client, target)
+
+        with in_the_middle(proxy, way, work, after=34 * MIB) as outcome:
+            interrupt.set()
+        assert isinstance(outcome[0], Interrupted)
+        client.settle_interrupt()
+    with through(server) as (proxy, client):
+        assert (put(client, source) if way == "up" else get(client, target)).done == 1
+        assert proxy.passed(way) <= SIZE - 34 * MIB + WINDOW + OVERHEAD
+    assert (home / "file").read_bytes() == DATA
+    assert way == "up" or target.read_bytes() == DATA
+    interrupt.close()
+
+
+# what changes meanwhile --------------------------------------------------------------------
+
+CHANGES = [
+    pytest.param(lambda path: path.write_bytes(DATA[::-1]), id="other-bytes"),
+    pytest.param(lambda path: os.truncate(path, 20 * MIB), id="shorter"),
+    pytest.param(lambda path: os.truncate(path, SIZE + 1), id="longer"),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_source_that_changes_while_it_is_sent(server, home, source, change):
+    told = Told()
+    with through(server) as (proxy, client):
+        with in_the_middle(proxy, "up", lambda: put(client, source, told)):
+            change(source)
+        assert told.result.error.code in ("source-changed", "verification-failed")
+        assert client.find("/file") is None
+        assert put(client, source).done == 1
+    trees.same(source, home / "file")
+    assert staged(server) == set() and room(server).held == 0
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_remote_file_that_changes_between_its_pieces(server, home, tmp_path, change):
+    (home / "file").write_bytes(DATA)
+    told = Told()
+    with through(server) as (proxy, client):
+        target = tmp_path / "got"
+        with in_the_middle(proxy, "down", lambda: get(client, target, told)):
+            change(home / "file")
+        assert partials(tmp_path) == set()
+        if told.remarks:  # a frame could not be filled: it was begun again by itself
+            trees.same(home / "file", target)
+        else:
+            assert told.result.error.code == "source-changed", told.result
+            assert not target.exists()
+            assert get(client, target).done == 1
+    trees.same(home / "file", target)
+
+
+def test_a_remote_file_that_another_replaces(server, home, tmp_path):
+    """Each piece is of one file or of the other; together they would be neither."""
+    (home / "file").write_bytes(DATA)
+    (home / "other").write_bytes(DATA[::-1])
+    told = Told()
+    with through(server) as (proxy, client):
+        with in_the_middle(proxy, "down", lambda: get(client, tmp_path / "got", told)):
+            os.replace(home / "other", home / "file")
+        assert told.result.error.code == "source-changed"
+    assert not (tmp_path / "got").exists()
+
+
+# several at once ---------------------------------------------------------------------------
+
+
+def together(*works) -> list:
+    start, outcomes = threading.Barrier(len(works)), []
+
+    def run(work) -> None:
+        start.wait(30)
+        outcomes.append(work())
+
+    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return outcomes
+
+
+def test_two_gets_to_one_name(server, home, connect, tmp_path):
+    (home / "file").write_bytes(DATA)
+    clients = [connect(server), connect(server)]
+    outcomes = together(*[partial(get, client, tmp_path / "got") for client in clients])
+    assert [one.done for one in outcomes] == [1, 1]
+    assert (tmp_path / "got").read_bytes() == DATA and partials(tmp_path) == set()
+
+
+def test_two_puts_to_one_name(server, home, connect, source, tmp_path):
+    """Of different files: the name has one of them, whole."""
+    other = tmp_path / "other"
+    other.write_bytes(DATA[::-1])
+    clients = [connect(server), connect(server)]
+    outcomes = together(lambda: put(clients[0], source), lambda: put(clients[1], other))
+    assert [one.done for one in outcomes] == [1, 1]
+    assert (home / "file").read_bytes() in (DATA, DATA[::-1])
+    for client in clients:
+        client.close()
+    eventually(lambda: not server.sessions)
+    assert staged(server) == set()
+    assert (room(server).used, room(server).held) == (SIZE, 0)
+
+
+def test_a_later_put_of_the_same_file_takes_it_over(server, home, source):
+    with through(server, retries=0) as (proxy, client):
+        with in_the_middle(proxy, "up", lambda: put(client, source)) as outcome:
+            later = Client(
+                ServerAddress(*server.server_address[:2], "alice"),
+                password="secret",
+                plaintext=True,
+            )
+            assert put(later, source).done == 1
+            later.close()
+        assert isinstance(outcome[0], ConnectionLost)
+    trees.same(source, home / "file")
+    assert staged(server) == set()
+    assert (room(server).used, room(server).held) == (SIZE, 0)
+
+
+# partial files with gaps -------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree(tmp_path):
+    opened = LocalTree(os.fsencode(tmp_path))
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    ("ranges", "good"),
+    [
+        ([(0, 9 * MIB)], 9 * MIB),
+        ([(0, 5 * MIB), (8 * MIB, 9 * MIB)], 4 * MIB),
+        ([(0, 8 * MIB), (12 * MIB, 13 * MIB)], 6 * MIB),
+        ([(MIB, 13 * MIB)], 0),
+    ],
+)
+def test_a_killed_download_leaves_gaps(tree, tmp_path, ranges, good):
+    """What follows the first of them isn't hashed for nothing."""
+    name = os.fsdecode(partial_name((b"name",)))
+    with open(tmp_path / name, "wb") as file:
+        for start, end in ranges:
+            file.seek(start)
+            file.write(DATA[start:end])
+        file.flush()
+        if len(ranges) > 1 and os.lseek(file.fileno(), 0, os.SEEK_HOLE) > ranges[0][1] + MIB:
+            pytest.skip("this file system knows no holes")
+    found = PartialFile(tree, (b"name",), resume=True)
+    assert found.offset == good
+    found.drop()
+
+
+@pytest.mark.parametrize("parallel", [1, CONNECTIONS])
+def test_going_on_after_a_killed_download(server, home, connect, tmp_path, parallel):
+    (home / "file").write_bytes(DATA)
+    with open(tmp_path / os.fsdecode(partial_name((b"got",))), "wb") as file:
+        file.write(DATA[: 9 * MIB])
+        file.seek(20 * MIB)
+        file.write(DATA[20 * MIB : 30 * MIB])
+    client = connect(server)
+    assert client.get(["/file"], tmp_path / "got", parallel=parallel).done == 1
+    assert (tmp_path / "got").read_bytes() == DATA
+
+
+# a server without manners ------------------------------------------------------------------
+
+ENTRY = Entry(b"/file", "file", SIZE, 0o644, 5)
+
+
+def serve(peer: Peer, answer) -> None:
+    """A server that has the file; ``answer`` says what it does about a piece."""
+    peer.greet(features=["pieces"])
+    while True:
+        asked = peer.read()
+        if asked.kind != Kind.REQUEST:
+            continue
+        request = asked.message
+        match request:
+            case Stat():
+                peer.reply(asked, Found(ENTRY))
+            case Get(length=0):
+                peer.reply(asked, Sending(SIZE, 0o644, 5))
+                peer.frame(Kind.END, asked.request_id, Sent(SIZE, digests.digest(DATA)))
+            case Hash():
+                peer.reply(asked, Hashed(digests.digest(DATA), SIZE))
+            case _:
+                answer(peer, asked, request)
+
+
+def too_much(peer, asked, request):
+    peer.reply(asked, Sending(SIZE, 0o644, 5, request.offset))
+    peer.frame(Kind.DATA, asked.request_id, bytes(request.length + 1))
+
+
+def too_little(peer, asked, request):
+    peer.reply(asked, Sending(SIZE, 0o644, 5, request.offset))
+    peer.frame(Kind.END, asked.request_id, Sent(SIZE))
+
+
+def elsewhere(peer, asked, request):
+    peer.reply(asked, Sending(SIZE, 0o644, 5, request.offset + 1))
+
+
+def unannounced(peer, asked, request):
+    peer.frame(Kind.DATA, asked.request_id, b"x")
+
+
+def twice(peer, asked, request):
+    for _ in range(2):
+        peer.reply(asked, Sending(SIZE, 0o644, 5, request.offset))
+
+
+@pytest.mark.parametrize("answer", [too_much, too_little, elsewhere, unannounced, twice])
+def test_a_server_that_breaks_the_rules(fake, connect, tmp_path, answer):
+    server = fake(lambda peer: serve(peer, answer))
+    with pytest.raises(BadMessage):
+        get(connect(server), tmp_path / "got")
+    assert not (tmp_path / "got").exists() and partials(tmp_path) == set()
+
+
+def another_file(peer, asked, request):
+    info = Sending(SIZE, 0o644, 6 if request.offset else 5, request.offset)
+    peer.reply(asked, info)
+    peer.frame(Kind.DATA, asked.request_id, DATA[request.offset :][: request.length])
+    peer.frame(Kind.END, asked.request_id, Sent(SIZE))
+
+
+def other_bytes(peer, asked, request):
+    peer.reply(asked, Sending(SIZE, 0o644, 5, request.offset))
+    peer.frame(Kind.DATA, asked.request_id, bytes(request.length))
+    peer.frame(Kind.END, asked.request_id, Sent(SIZE))
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"), [(another_file, "source-changed"), (other_bytes, "verification-failed")]
+)
+def test_a_server_that_sends_something_else(fake, connect, tmp_path, answer, code):
+    told = Told()
+    get(connect(fake(lambda peer: serve(peer, answer))), tmp_path / "got", told)
+    assert told.result.error.code == code
+    assert not (tmp_path / "got").exists() and partials(tmp_path) == set()
