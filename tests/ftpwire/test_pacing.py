@@ -78,7 +78,7 @@ def test_a_pace_within_another_keeps_both():
     assert quick.delay() == slow.delay() == pytest.approx(1.0)
     clock.now += 1.0
     slow.spend(1000)
-    assert slow.delay() == pytest.approx(2.0)
+    assert slow.delay() == pytest.approx(1.9)  # a tenth of a second may go at once
     assert quick.delay() == pytest.approx(1.0)
 
 
