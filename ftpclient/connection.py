@@ -28,6 +28,7 @@ from ftpwire import frames, messages
 from ftpwire.channel import Channel, Sink, TimedOut, keep_probing
 from ftpwire.errors import (
     BadMessage,
+    Busy,
     Cancelled,
     ConnectFailed,
     ConnectionLost,
@@ -306,10 +307,18 @@ class Connection:
     def log_in(self, credential: Credential | str) -> str:
         """Log in, with a password of the address's user or another credential.
 
-        Returns the account's name. Raises LoginRefused.
+        Returns the account's name. Raises LoginRefused; Busy, TooMany when the server is full.
         """
         if isinstance(credential, str):
             credential = Credential(self.address.login, credential)
+        for attempt in range(_FIRST_TRIES - 1):
+            try:
+                return self._log_in(credential)
+            except Busy:  # many come at once, and not everybody's password is looked at yet
+                pause(0.2 * 2**attempt, self._interrupt)
+        return self._log_in(credential)
+
+    def _log_in(self, credential: Credential) -> str:
         call, self._early_call = self._early_call, None
         if call is None or credential != self._early:
             reply = self.ask(credential.request())

@@ -11,11 +11,13 @@ from ftpclient import connection as module
 from ftpclient.addresses import ServerAddress
 from ftpclient.connection import Call, Connection
 from ftpclient.interrupt import Interrupt
-from ftpwire import digests
-from ftpwire.errors import ConnectFailed, ConnectionLost, Interrupted, LoginRefused, NotFound
+from ftpwire import digests, messages
+from ftpwire.errors import Busy, ConnectFailed, ConnectionLost, Interrupted, LoginRefused, NotFound
 from ftpwire.frames import Kind
 from ftpwire.messages import (
+    Failed,
     Found,
+    Hello,
     LoggedIn,
     MakeDir,
     Progress,
@@ -399,3 +401,31 @@ def test_an_interrupt_within_a_frame_leaves_it_whole(fake, opened, interrupt):
     timer.join()
     connection.cancel_all()
     assert connection.ask(WhoAmI()) == LoggedIn("alice")
+
+
+# a full server -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("refusals", [2, 99])
+def test_a_log_in_that_has_to_wait_is_tried_again_for_a_while(fake, opened, monkeypatch, refusals):
+    pauses: list[float] = []
+    monkeypatch.setattr(module, "pause", lambda seconds, interrupt: pauses.append(seconds))
+
+    def script(peer: Peer) -> None:
+        peer.read()
+        peer.frame(Kind.REPLY, 0, messages.encode_hello(Hello()))
+        for _ in range(refusals):
+            peer.reply(peer.read(), Failed("busy", "too many log in just now"))
+        peer.reply(peer.read(), LoggedIn("alice"))
+        peer.rest()
+
+    server = fake(script)
+    if refusals == 2:
+        opened(server)
+        assert len(pauses) == 2
+    else:
+        with pytest.raises(Busy, match="too many log in"):
+            opened(server)
+        assert len(pauses) == module._FIRST_TRIES - 1
+    assert server.connections == 1
+    assert pauses == sorted(pauses)
