@@ -122,7 +122,10 @@ def stat_lines(entry: Entry, path: bytes) -> Iterator[str]:
 
 def room_record(room: Room) -> dict[str, Any]:
     """An account's space, for JSON."""
-    return {"total": room.total, "used": room.used, "held": room.held, "free": room.free}
+    record = {"total": room.total, "used": room.used, "held": room.held, "free": room.free}
+    if room.used_files is not None:
+        record |= {"total_files": room.total_files, "used_files": room.used_files}
+    return record
 
 
 def room_lines(room: Room) -> Iterator[str]:
@@ -132,13 +135,20 @@ def room_lines(room: Room) -> Iterator[str]:
     yield f"total {total}, used {human(room.used)}, free {free}"
     if room.held:
         yield f"(of which uploads under way hold {human(room.held)})"
+    if room.total_files is not None:
+        yield f"files: {_files(room)}"
 
 
 def room_words(room: Room) -> str:
     """An account's space, for a greeting."""
-    if room.total is None:
-        return f"{human(room.used)} used"
-    return f"{human(room.used)} of {human(room.total)} used"
+    of_total = "" if room.total is None else f" of {human(room.total)}"
+    files = "" if room.total_files is None else f", files: {_files(room)}"
+    return f"{human(room.used)}{of_total} used{files}"
+
+
+def _files(room: Room) -> str:
+    """Files, directories and links, where their number is limited."""
+    return f"{room.used_files or 0} of {room.total_files}"
 
 
 def hash_record(hashed: Hashed, path: bytes) -> dict[str, Any]:
