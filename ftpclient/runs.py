@@ -16,7 +16,7 @@ from ftpclient.reporting import Summary
 from ftpclient.transfers import Options, Stopped, Transfer
 from ftpclient.unfinished import Unfinished
 from ftpclient.uploading import measure
-from ftpwire.errors import CommandError, ConnectionLost, QuotaExceeded
+from ftpwire.errors import CommandError, ConnectionLost, QuotaExceeded, SessionEnded
 from ftpwire.pacing import Pace
 from ftpwire.paths import RemotePath
 from ftpwire.units import human
@@ -145,7 +145,7 @@ class Run:
     def _regain(self, losses: int, error: ConnectionLost) -> int:
         """Connect again, after growing waits; returns the losses so far."""
         while True:
-            if losses >= self._client.retries:
+            if losses >= self._client.retries or isinstance(error, SessionEnded):
                 raise error
             self._transfer.listener.remark(f"{error}; connecting again")
             pause(min(_LONGEST_WAIT, _FIRST_WAIT * 2**losses), self._client.interrupt)

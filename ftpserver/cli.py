@@ -12,7 +12,7 @@ from typing import Literal
 
 import click
 
-from ftpserver import cli_log, cli_tokens, cli_user, cli_verify
+from ftpserver import cli_control, cli_log, cli_tokens, cli_user, cli_verify
 from ftpserver.config import DEFAULT_PORT, Settings, Startups, state_of
 from ftpserver.options import fail, root_option, size, startups
 from ftpwire import __version__
@@ -243,6 +243,8 @@ for _command in (cli_user.user, cli_verify.check, cli_verify.scrub, cli_verify.r
 cli.add_command(cli_log.log)
 cli.add_command(cli_tokens.token)
 cli.add_command(cli_tokens.invite)
+for _command in cli_control.COMMANDS:
+    cli.add_command(_command)
 
 
 def main() -> None:

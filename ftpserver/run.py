@@ -42,12 +42,21 @@ def serve(settings: Settings, *, verbose: bool) -> int:
         return _failed(f"can't listen on {where}: {(error.strerror or str(error)).lower()}")
     with server:
         name, lines = _first_account(settings, server.accounts)
+        server.on_stop_asked = signals.ask_to_stop
         with server.running():
             _announce(server, name, lines)
-            signals.wait()
+            while not signals.wait_for_end():
+                _reload(server)
             signals.restore()  # a second signal ends the process at once
             logger.info("stopping")
     return 0
+
+
+def _reload(server: FtpServer) -> None:
+    try:
+        server.reload()
+    except StateError as error:
+        logger.error("not reloaded: %s", error)
 
 
 def _failed(message: str) -> int:
@@ -69,28 +78,45 @@ def _return_memory() -> None:
 
 
 class _Signals:
-    """SIGINT and SIGTERM as something to wait for: the handler itself only sets a flag."""
+    """SIGINT, SIGTERM and SIGHUP as something to wait for: the handler itself only sets a flag.
 
-    _WATCHED = (signal.SIGINT, signal.SIGTERM)
+    SIGHUP asks to reload, but when the terminal is gone that the server was started from, it
+    asks to stop; where it was ignored from the first (nohup), it stays so.
+    """
+
+    _ENDING = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
         signal.set_wakeup_fd(self._write)
-        for number in self._WATCHED:
+        for number in self._ENDING:
             signal.signal(number, lambda *_: None)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, lambda *_: None)
+        self._on_terminal = os.isatty(2)
 
-    def wait(self) -> None:
-        """Until the first of them comes."""
+    def wait_for_end(self) -> bool:
+        """Until one of them comes; False for a SIGHUP that asks to reload."""
         while True:
             select.select([self._read], [], [])
-            if any(byte in self._WATCHED for byte in os.read(self._read, 64)):
-                return
+            came = os.read(self._read, 64)
+            if any(byte in self._ENDING for byte in came):
+                return True
+            if signal.SIGHUP in came:
+                return self._on_terminal and not os.isatty(2)
+
+    def ask_to_stop(self) -> None:
+        """From another thread, as if SIGTERM had come."""
+        try:
+            os.write(self._write, bytes([signal.SIGTERM]))
+        except BlockingIOError:
+            pass  # full of signals that nobody has taken yet
 
     def restore(self) -> None:
         """From here on, a signal ends the process."""
         signal.set_wakeup_fd(-1)
-        for number in self._WATCHED:
+        for number in self._ENDING:
             signal.signal(number, _exit_now)
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import errno
 import itertools
 import logging
+import math
 import os
 import resource
 import select
 import socket
+import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
@@ -27,6 +29,7 @@ from ftpserver.accounts import Accounts
 from ftpserver.addresses import host_of
 from ftpserver.audit import Audit
 from ftpserver.config import Settings
+from ftpserver.control import start_control
 from ftpserver.homes import Home
 from ftpserver.ledger import LEASE_SECONDS, Ledger
 from ftpserver.limits import Limits
@@ -36,6 +39,7 @@ from ftpserver.session import Session
 from ftpserver.staging import Owners
 from ftpserver.state import RootLock, StateError, open_state
 from ftpserver.tokens import Tokens
+from ftpserver.watch import Watch
 
 logger = logging.getLogger("ftpd")
 
@@ -73,7 +77,16 @@ class FtpServer(ThreadingMixIn, TCPServer):
         self._tell_turned_away = 0.0
         self._requests: set[socket.socket] = set()
         """Connections that were accepted and not closed yet, before and after their sessions."""
+        self._counting = threading.Lock()
+        self._bytes_in = self._bytes_out = 0
+        """Of sessions that have ended. Guarded by ``_counting``."""
+        self.started = time.time()
         self.stopping = False
+        self.grace = settings.grace
+        self.draining = False
+        self._drained_at = math.inf
+        self.on_stop_asked: Callable[[], None] = lambda: None
+        """Called, from any thread, when the server should be stopped by whoever runs it."""
         self._serving = False
         self._stop_read, self._stop_write = os.pipe()
         self._closing = [self._close_stop_pipe]
@@ -110,16 +123,37 @@ class FtpServer(ThreadingMixIn, TCPServer):
         self.owners = Owners()
         self.audit = Audit(settings.state, size=settings.audit_size, keep=settings.audit_keep)
         self._closing.append(self.audit.close)
-        self.tls_context = None
+        self.tls_context: ssl.SSLContext | None = None
         self.fingerprint: str | None = None
-        if not settings.plaintext:
-            certificate, key = tls.ensure_key(settings.state)
-            self.tls_context = tls.make_context(certificate, key)
+        self._load_key()
+        self.watch = Watch(self)
+
+    def _load_key(self) -> None:
+        if not self.settings.plaintext:
+            certificate, key = tls.ensure_key(self.settings.state)
+            context = tls.make_context(certificate, key)
             self.fingerprint = tls.fingerprint_of(certificate)
+            self.tls_context = context
 
     def next_session_id(self) -> int:
         """A number that no session of this run had yet."""
         return next(self._session_ids)
+
+    def forget(self, session: Session) -> None:
+        """A session has ended; its bytes stay counted."""
+        with self._counting:
+            self._bytes_in += session.channel.bytes_in
+            self._bytes_out += session.channel.bytes_out
+            self.sessions.discard(session)
+
+    def moved(self) -> tuple[int, int]:
+        """Bytes received and sent since the start, of all sessions."""
+        with self._counting:
+            channels = [one.channel for one in list(self.sessions)]
+            return (
+                self._bytes_in + sum(one.bytes_in for one in channels),
+                self._bytes_out + sum(one.bytes_out for one in channels),
+            )
 
     @property
     def stop_fd(self) -> int:
@@ -186,15 +220,20 @@ class FtpServer(ThreadingMixIn, TCPServer):
         threads = [
             threading.Thread(target=self.serve_forever, args=(_POLL,), name="accept"),
             threading.Thread(target=self._housekeeping, name="housekeeping"),
+            threading.Thread(target=self.watch.run, name="watch"),
         ]
         for thread in threads:
             thread.start()
+        control = start_control(self)
         self.audit.record("start", details={"address": self.address})
         try:
             yield
         finally:
             self.stop()
             self.audit.record("stop")
+            self.watch.stop()
+            if control is not None:
+                control.stop()
             for thread in threads:
                 thread.join()
 
@@ -211,15 +250,60 @@ class FtpServer(ThreadingMixIn, TCPServer):
         self.socket.close()
         os.close(self._stop_write)  # every session that waits wakes up
         self._stop_write = -1
-        self._drain(time.monotonic() + self.settings.grace)
+        self._wait_for_sessions(lambda: self.grace)
         for session in list(self.sessions):
             logger.warning("%s: cut off: the grace time is over", session)
             session.cut()
-        self._drain(time.monotonic() + 5)
+        self._wait_for_sessions(lambda: 5)
 
-    def _drain(self, deadline: float) -> None:
-        while self._requests and time.monotonic() < deadline:
+    def _wait_for_sessions(self, seconds: Callable[[], float]) -> None:
+        began = time.monotonic()
+        while self._requests and time.monotonic() - began < seconds():
             time.sleep(0.02)
+
+    def ask_to_stop(self, grace: float | None = None) -> None:
+        """Have whoever runs the server stop it; can be asked again, with another grace time.
+
+        Args:
+            grace: Seconds that running transfers get, instead of what the settings say.
+        """
+        if grace is not None:
+            self.grace = grace
+        self.on_stop_asked()
+
+    def drain(self, seconds: float | None = None) -> None:
+        """Accept nobody any more, let the sessions finish, then stop.
+
+        Args:
+            seconds: After which the server stops in any case.
+        """
+        if seconds is not None:
+            self._drained_at = time.monotonic() + seconds
+        if self.draining or self.stopping:
+            return
+        self.draining = True
+        if self._serving:
+            self.shutdown()
+        self.socket.close()
+        logger.info("draining: no new connections")
+
+    def is_drained(self, now: float) -> bool:
+        """Whether a drain is over: nobody is connected, or its time is up."""
+        return not self._requests or now >= self._drained_at
+
+    def reload(self) -> list[str]:
+        """Take over what was changed on the disk; returns what that is, for people.
+
+        Raises:
+            StateError: It can't be used: all stays as it was.
+        """
+        before = self.fingerprint
+        self._load_key()
+        if self.fingerprint is None:
+            return []
+        changed = "the same key" if self.fingerprint == before else f"key {self.fingerprint}"
+        logger.info("reloaded: the certificate, %s", changed)
+        return [f"certificate: {changed}"]
 
     def server_close(self) -> None:
         """Give everything back. The server can't be used afterwards."""
