@@ -15,14 +15,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ftpclient.addresses import ServerAddress
-from ftpclient.credentials import PASSWORD
 from ftpclient.interrupt import Interrupt
-from ftpclient.servers import Server, choose
 from ftpwire.errors import CommandError, FtpError
 from ftpwire.paths import RemotePath, printable
 
 if TYPE_CHECKING:
     from ftpclient.client import Client
+    from ftpclient.servers import Server
 
 
 class UsageError(FtpError):
@@ -82,6 +81,8 @@ class App:
     def chosen(self) -> Server:
         """The server to use. Raises BadAddress."""
         if self._chosen is None:
+            from ftpclient.servers import Server, choose
+
             found = choose(self.server)
             self._chosen = Server(found.address, found.plaintext or self.plaintext)
         return self._chosen
@@ -138,6 +139,8 @@ class App:
     @property
     def known_password(self) -> str | None:
         """The password, where nobody has to be asked for it."""
+        from ftpclient.credentials import PASSWORD
+
         return os.environ.get(PASSWORD) if self.given_password is None else self.given_password
 
     def read_stdin_password(self) -> None:

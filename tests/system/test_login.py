@@ -9,6 +9,7 @@ import stat
 import pytest
 
 from tests.system.programs import User, clean_environment, eventually
+from tests.system.shell_support import Terminal
 
 
 def config(user: User, name: str):
@@ -226,3 +227,26 @@ def test_promises_are_warned_of(start_server, tmp_path, admin):
     admin.run("user", "add", "alice", "--quota", "900000TiB", "--password-stdin", given=b"x")
     server = start_server()
     eventually(lambda: "quotas promise" in server.log)
+
+
+def test_at_a_terminal_all_is_asked_for(server, admin, carol):
+    code = admin.run("invite").text.strip()
+    carol.options = ()
+    place = f"carol@{carol.server}"
+    with Terminal(carol, "register", place, "--invite", code, FTP_PASSWORD="") as terminal:
+        terminal.expect("Trust it (yes/no)? ")
+        terminal.keys("yes\r")
+        for question in ("New password for ", "The same again: "):
+            terminal.expect(question)
+            terminal.keys("hunter2-hunter2\r")
+        printed, status = terminal.end()
+        assert status == 0 and "registered carol" in printed[-1]
+        assert not any("hunter2" in line for line in printed)
+    with Terminal(carol, "passwd", FTP_PASSWORD="") as terminal:
+        terminal.expect("Old password")
+        terminal.keys("hunter2-hunter2\r")
+        for question in ("New password for ", "The same again: "):
+            terminal.expect(question)
+            terminal.keys("another\r")
+        assert terminal.end()[1] == 0
+    assert without_password(carol).run("whoami").lines == ["carol"]

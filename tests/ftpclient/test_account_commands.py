@@ -1,0 +1,122 @@
+"""The commands about an account's keys, in the shell; scripts are in tests/system/test_login.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from ftpclient.app import App
+from ftpclient.commands import SCRIPT_ONLY
+from ftpclient.credentials import SavedToken, SavedTokens
+from ftpclient.render import room_lines, room_record, room_words
+from ftpclient.shell import run_line
+from ftpwire.errors import LoginRefused
+from ftpwire.messages import Room
+from tests.ftpclient.shell_support import shell_of
+
+
+@pytest.fixture
+def app(server):
+    with shell_of(server) as made:
+        yield made
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """What the user types when asked, in this order; and what was asked."""
+    asked: list[str] = []
+
+    def given(*texts: str) -> list[str]:
+        rest = list(texts)
+
+        def ask(self, prompt: str) -> str:
+            asked.append(prompt)
+            return rest.pop(0)
+
+        monkeypatch.setattr(App, "ask_secret", ask)
+        monkeypatch.setattr(App, "can_ask", True)
+        return asked
+
+    return given
+
+
+def test_tokens_in_the_shell(app, server, capsys):
+    made = app.client.issue_token("of a script\x1b[2J")
+    assert run_line(app, "token list") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(made.id) and "of a script" in line and line.isprintable()
+    assert made.token not in line
+    assert run_line(app, f"token revoke {made.id}") == 0
+    assert run_line(app, f"token revoke {made.id}") == 5
+    assert run_line(app, "token") == 2
+    assert app.client.tokens() == []
+
+
+def test_passwd_in_the_shell(app, server, answers, capsys):
+    asked = answers("another", "another")
+    assert run_line(app, "passwd") == 0
+    assert len(asked) == 2 and all("ew" in one or "again" in one for one in asked)
+    assert "another" not in capsys.readouterr().err
+    assert server.accounts.log_in("alice", "another")
+    app.client._connection.give_up()
+    assert run_line(app, "whoami") == 0, "it reconnects with the new one"
+
+
+def test_two_that_differ_change_nothing(app, server, answers, capsys):
+    answers("another", "an other")
+    assert run_line(app, "passwd") == 1
+    assert "not the same" in capsys.readouterr().err
+    assert server.accounts.log_in("alice", "secret")
+
+
+def test_the_old_password_is_asked_for_where_a_token_logged_in(app, server, answers):
+    made = app.client.issue_token("laptop")
+    SavedTokens().save(app.address, SavedToken(made.id, made.token, made.expires, plaintext=True))
+    app.close()
+    app._client = app.given_password = None
+    asked = answers("secret", "another", "another")
+    assert run_line(app, "passwd") == 0
+    assert "Old password" in asked[0] and len(asked) == 3
+    renewed = SavedTokens().get(app.address)
+    assert renewed.secret != made.token and renewed.id != made.id
+    with pytest.raises(LoginRefused):
+        server.tokens.log_in("alice", made.token)
+    account, _ = server.tokens.log_in("alice", renewed.secret)
+    assert account.name == "alice"
+
+
+def test_passwd_needs_somebody_to_ask(server, capsys):
+    with shell_of(server, batch=True) as app:
+        assert run_line(app, "passwd") == 2
+    assert "no terminal" in capsys.readouterr().err
+    assert server.accounts.log_in("alice", "secret")
+
+
+@pytest.mark.parametrize("command", ["login", "logout", "register"])
+def test_what_the_shell_has_not(app, command, capsys):
+    assert command in SCRIPT_ONLY
+    assert run_line(app, command) == 2
+    assert "leave it first" in capsys.readouterr().err
+
+
+def test_the_number_of_files_is_shown_where_it_is_limited(app, server, capsys):
+    server.accounts.change("alice", max_files=10)
+    assert run_line(app, "mkdir a") == run_line(app, "mkdir b") == 0
+    assert run_line(app, "df") == 0
+    assert "files: 2 of 10" in capsys.readouterr().out
+    room = Room(5, 0, 10, 5, 100, 7)
+    assert room_words(room) == "5 B of 10 B used, files: 7 of 100"
+    assert room_record(room)["used_files"] == 7 and room_record(room)["total_files"] == 100
+    unlimited = Room(5, 0, used_files=7)
+    assert room_words(unlimited) == "5 B used" and len(list(room_lines(unlimited))) == 1
+    assert room_record(unlimited)["used_files"] == 7
+    assert "used_files" not in room_record(Room(5, 0)), "an older server doesn't count"
+
+
+def test_help_and_version_need_none_of_this():
+    """Start-up time counts: what a connection needs is imported by what connects."""
+    code = "import sys, ftpclient.cli; print({'msgspec', 'ssl', 'netrc'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "set()\n"
