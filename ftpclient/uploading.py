@@ -30,6 +30,7 @@ from ftpwire.errors import (
     BadMessage,
     CommandError,
     ConnectionLost,
+    Forbidden,
     FtpError,
     InvalidPath,
     IsADirectory,
@@ -177,8 +178,11 @@ class Upload(Transfer):
             return
         if self._index is None:
             self._index = RemoteIndex()
-        for page in list_pages(self.connection, List(target, recursive=True, digest=True)):
-            self._index.add(target, page)
+        try:
+            for page in list_pages(self.connection, List(target, recursive=True, digest=True)):
+                self._index.add(target, page)
+        except Forbidden:
+            pass  # a drop box tells nothing: all of it is sent
 
     def _find(self, path: RemotePath) -> Entry | None:
         try:

@@ -114,7 +114,8 @@ class Permissions:
         return cls(tuple(sorted(found.values(), key=lambda rule: -len(rule.prefix))))
 
     def __str__(self) -> str:
-        return " ".join(str(rule) for rule in reversed(self.rules)) or Rights.ALL.value
+        shown = sorted(self.rules, key=lambda rule: (len(rule.prefix), rule.prefix))
+        return " ".join(map(str, shown)) or Rights.ALL.value
 
     @cached_property
     def unlimited(self) -> bool:

@@ -911,3 +911,61 @@ def test_no_descriptor_is_left_by_failures(place, kernel, follow):
     after = os.dup(place.fd)
     os.close(after)
     assert after == before
+
+
+# telling where links lead ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", [pytest.param(True, marks=linux, id="openat2"), False])
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        pytest.param("plain/dir/file", None, id="no-link"),
+        pytest.param("", None, id="top"),
+        pytest.param("to-dir/file", "plain/dir/file", id="on-the-way"),
+        pytest.param("to-file", "plain/dir/file", id="at-the-end"),
+        pytest.param("plain/up/plain/dir", "plain/dir", id="and-back"),
+        pytest.param("absolute/file", "plain/dir/file", id="absolute"),
+        pytest.param("chain/file", "plain/dir/file", id="chain"),
+        pytest.param("to-top", "", id="to-the-top"),
+        pytest.param("above/plain", "plain", id="above-the-top"),
+    ],
+)
+def test_what_links_lead_to_is_told(place, kernel, asked, found):
+    (place.home / "plain" / "dir").mkdir(parents=True)
+    (place.home / "plain" / "dir" / "file").write_bytes(b"")
+    for name, target in {
+        "to-dir": "plain/dir",
+        "to-file": "to-dir/../dir/file",
+        "plain/up": "..",
+        "absolute": "/plain/./dir",
+        "chain": "to-dir/",
+        "to-top": "/",
+        "above": "../../..",
+    }.items():
+        (place.home / name).symlink_to(target)
+    told = []
+    tree = Tree(place.fd, follow=True, kernel=kernel)
+    tree.on_link = lambda asked, found: told.append((list(asked), list(found)))
+    parts = [part.encode() for part in asked.split("/") if part]
+
+    os.close(tree.open(parts, READ))
+
+    expected = None if found is None else [part.encode() for part in found.split("/") if part]
+    assert told == ([] if expected is None else [(parts, expected)])
+
+
+@pytest.mark.parametrize("kernel", [pytest.param(True, marks=linux, id="openat2"), False])
+def test_a_link_can_be_refused(place, kernel):
+    (place.home / "dir").mkdir()
+    (place.home / "link").symlink_to("dir")
+    tree = Tree(place.fd, follow=True, kernel=kernel)
+
+    def refuse(asked, found):
+        raise NotRegular("not there")
+
+    tree.on_link = refuse
+    with pytest.raises(NotRegular):
+        tree.open_dir([b"link"])
+    os.close(tree.open([b"link"], OPEN_ANY | os.O_NOFOLLOW))
+    os.close(tree.open_dir([b"dir"]))
