@@ -1,16 +1,35 @@
 """Settings of a running server, and where its state lies.
 
-Lives here: the values with their defaults and units.
-Lives elsewhere: command-line options (cli.py).
+Lives here: the one table of all settings, with their defaults, units and help.
+Lives elsewhere: how values are written (setting.py), where they come from (loading.py), the
+command line (cli_config.py).
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from ftpserver.setting import (
+    DAYS,
+    FLAG,
+    PATH,
+    SIZE,
+    TEXT,
+    Kind,
+    Setting,
+    choice,
+    described,
+    optional,
+    seconds,
+    setting,
+    whole,
+)
+
 DEFAULT_PORT = 1234
+DEFAULT_ROOT = Path("home")
 STATE_DIRECTORY = ".ftpd"
 
 
@@ -47,64 +66,102 @@ class Startups(NamedTuple):
         return cls(begin, rate, full)
 
 
+_STARTUPS = Kind(lambda value: Startups.parse(str(value)), "BEGIN:RATE:FULL", str)
+_COUNT = optional(whole(1))
+
+
 @dataclass(frozen=True)
 class Settings:
-    """What a server runs with.
+    """What a server runs with. Each field is the one declaration of a setting: the option, the
+    variable, the key of the file and their help come from it.
 
-    Attributes:
-        root: Directory of the homes; the server's own state is in ``root/.ftpd``.
-        host: Address to listen on; None for all interfaces.
-        port: 0 takes a free one.
-        plaintext: Speak without TLS.
-        durable: Sync to disk before acknowledging (``--durability commit``).
-        grace: Seconds that running transfers get when the server stops.
-        login_grace: Seconds from connecting to being logged in.
-        limit_rate: Bytes a second that each session may move; None for no limit.
-        staging_seconds: How long interrupted uploads wait for a resume.
-        open_registration: Strangers may make accounts, without an invitation.
-        default_quota: Bytes for each account that registers; None for no limit.
-        stall: Seconds that a peer in the middle of something may take for 64 KiB, or for a whole
-            message, before it is dropped.
-        idle_timeout: Seconds without a request after which a session ends; 0 for never.
-        max_startups: How many connections may be there that have not logged in.
-        max_sessions: Of all users together; None for no limit. Sessions count once logged in.
-        max_user_sessions: Of a user whose account doesn't say otherwise; None for no limit.
-        max_address_sessions: From one address; None for no limit.
-        ban_after: Failed log-ins to one account after which an address may not try it for a
-            time; after three times as many to any accounts it may try none. 0 bans nobody.
-        ban_time: Seconds that a ban lasts; failures that are older don't count any more.
-        audit_size: Bytes from which on the audit log begins another file; 0 writes none.
-        audit_keep: Earlier files of the audit log that are kept.
-        log_format: Of the log on stderr.
+    Sizes are bytes, times are seconds; None stands for no limit.
     """
 
     root: Path
-    host: str | None = None
-    port: int = DEFAULT_PORT
-    plaintext: bool = False
-    durable: bool = True
-    grace: float = 10.0
-    login_grace: float = 20.0
-    stall: float = 60.0
-    idle_timeout: float = 0.0
-    max_startups: Startups = Startups()
-    max_sessions: int | None = None
-    max_user_sessions: int | None = None
-    max_address_sessions: int | None = None
-    ban_after: int = 10
-    ban_time: float = 600.0
-    limit_rate: int | None = None
-    staging_seconds: int = 7 * 24 * 3600
-    open_registration: bool = False
-    default_quota: int | None = None
-    audit_size: int = 64 * 2**20
-    audit_keep: int = 8
-    log_format: Literal["text", "json"] = "text"
+    """Directory of the homes; the server's own state is in ``root/.ftpd``."""
+    host: str | None = setting(None, optional(TEXT), "Address to listen on. Default: all.")
+    port: int = setting(DEFAULT_PORT, whole(0, 65535), "0 takes a free one.")
+    plaintext: bool = setting(False, FLAG, "Speak without TLS.")
+    certificate: Path | None = setting(
+        None, optional(PATH), "PEM, with its chain. Default: a self-signed one.", live=True
+    )
+    key: Path | None = setting(
+        None, optional(PATH), "PEM, the certificate's private key.", live=True
+    )
+    durable: bool = setting(
+        True,
+        choice({"commit": True, "none": False}),
+        "commit: acknowledge uploads once they are on the disk. none: earlier.",
+        name="durability",
+    )
+    grace: float = setting(
+        10.0, seconds(), "That running transfers get when the server stops.", live=True
+    )
+    login_grace: float = setting(
+        20.0, seconds(above=True), "From connecting to being logged in.", live=True
+    )
+    stall: float = setting(
+        60.0,
+        seconds(above=True),
+        "That a client may take for 64 KiB of a transfer, or for one message.",
+        live=True,
+    )
+    idle_timeout: float = setting(
+        0.0, seconds(), "Without a request, after which a session ends; 0: never.", live=True
+    )
+    max_startups: Startups = setting(
+        Startups(),
+        _STARTUPS,
+        "From BEGIN connections that have not logged in, RATE percent of new ones are "
+        "dropped at random, and all from FULL.",
+        live=True,
+    )
+    max_sessions: int | None = setting(None, _COUNT, "Sessions of all users together.", live=True)
+    max_user_sessions: int | None = setting(
+        None, _COUNT, "Sessions of a user whose account doesn't say otherwise.", live=True
+    )
+    max_address_sessions: int | None = setting(
+        None, _COUNT, "Sessions from one address.", live=True
+    )
+    ban_after: int = setting(
+        10,
+        whole(0),
+        "Failed log-ins to an account that have an address refused for it for a time; three "
+        "times as many, to any accounts, for all of them. 0 bans nobody.",
+        live=True,
+    )
+    ban_time: float = setting(600.0, seconds(1), "That a ban lasts.", live=True)
+    limit_rate: int | None = setting(
+        None, optional(SIZE), "Bytes a second for each session, as 10MiB.", live=True
+    )
+    staging_seconds: int = setting(
+        7 * 24 * 3600, DAYS, "That interrupted uploads wait for a resume.", name="staging-days"
+    )
+    open_registration: bool = setting(
+        False, FLAG, "Let strangers make accounts, without an invitation.", live=True
+    )
+    default_quota: int | None = setting(
+        None, optional(SIZE), "Space of each account that registers, as 1GiB.", live=True
+    )
+    audit_size: int = setting(
+        64 * 2**20, SIZE, "From which on the audit log begins another file; 0 writes none."
+    )
+    audit_keep: int = setting(8, whole(0), "Earlier files of the audit log that are kept.")
+    log_format: Literal["text", "json"] = setting(
+        "text", choice({"text": "text", "json": "json"}), "Of the log on stderr."
+    )
 
     @property
     def state(self) -> Path:
         """The directory of the server's own state."""
         return state_of(self.root)
+
+
+TABLE: dict[str, Setting] = {
+    one.name: described(one) for one in dataclasses.fields(Settings) if one.name != "root"
+}
+"""What is known of every setting but the root, by the name of its field."""
 
 
 def state_of(root: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from ftpserver.config import Startups
+from ftpserver.config import DEFAULT_ROOT
 from ftpwire.paths import printable
 from ftpwire.units import parse_size
 
@@ -25,20 +25,12 @@ def size(text: str) -> int:
         raise click.BadParameter(str(error)) from None
 
 
-def startups(text: str) -> Startups:
-    """Limits of connections that have not logged in: 100:30:400."""
-    try:
-        return Startups.parse(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 def root_option(function: _Function) -> _Function:
     """The option --root, the same for every command."""
     return click.option(
         "--root",
         type=click.Path(file_okay=False, path_type=Path),
-        default=Path("home"),
+        default=DEFAULT_ROOT,
         show_default=True,
         envvar="FTPD_ROOT",
         help="Directory of the homes; the server's own state is in its .ftpd.",

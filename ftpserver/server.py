@@ -130,7 +130,7 @@ class FtpServer(ThreadingMixIn, TCPServer):
 
     def _load_key(self) -> None:
         if not self.settings.plaintext:
-            certificate, key = tls.ensure_key(self.settings.state)
+            certificate, key = tls.files_of(self.settings)
             context = tls.make_context(certificate, key)
             self.fingerprint = tls.fingerprint_of(certificate)
             self.tls_context = context

@@ -11,6 +11,7 @@ import socket
 import ssl
 from pathlib import Path
 
+from ftpserver.config import Settings
 from ftpserver.state import StateError
 from ftpwire.errors import ProtocolError
 from ftpwire.tls import fingerprint
@@ -39,6 +40,17 @@ def ensure_key(state: Path) -> tuple[Path, Path]:
     except OSError as error:
         raise StateError(f"{directory}: can't be written: {error.strerror}") from error
     return certificate, key
+
+
+def files_of(settings: Settings) -> tuple[Path, Path]:
+    """The paths of certificate and key: those that the settings name, else the server's own.
+
+    Raises:
+        StateError: The server's own can't be written.
+    """
+    if settings.certificate is not None and settings.key is not None:
+        return settings.certificate, settings.key
+    return ensure_key(settings.state)
 
 
 def _make() -> tuple[bytes, bytes]:
@@ -91,17 +103,41 @@ def _write(path: Path, data: bytes, mode: int) -> None:
 def make_context(certificate: Path, key: Path) -> ssl.SSLContext:
     """TLS 1.3 and nothing older.
 
+    Args:
+        certificate: PEM; certificates of its issuers may follow it.
+
     Raises:
         StateError: The files don't hold a key and its certificate.
     """
+    if b"-----BEGIN CERTIFICATE-----" not in _read(certificate):
+        raise StateError(f"{certificate}: holds no certificate in PEM form")
+    key_text = _read(key)
+    if b"PRIVATE KEY-----" not in key_text:
+        raise StateError(f"{key}: holds no private key in PEM form")
+    if b"ENCRYPTED" in key_text:  # OpenSSL would ask the terminal, if there is one
+        raise StateError(
+            f"{key}: is protected by a passphrase: write it without one, by openssl pkey"
+        )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 1  # each costs time in every handshake, and one is all that is used
     try:
         context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise StateError(f"{key}: is not the key of the certificate {certificate}") from None
         raise StateError(f"{certificate}: not a usable certificate and key: {error}") from error
+    except OSError as error:
+        raise StateError(f"{certificate}: can't be read: {error.strerror}") from error
     return context
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise StateError(f"{path}: can't be read: {reason}") from error
 
 
 def fingerprint_of(certificate: Path) -> str:

@@ -1,13 +1,17 @@
-"""Settings, and what the command line makes of options and variables."""
+"""Settings, and what the command line makes of options, variables and a file."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from ftpserver import cli, run
-from ftpserver.config import DEFAULT_PORT, Settings, state_of
+from ftpserver.config import DEFAULT_PORT, TABLE, Settings, Startups, state_of
+from ftpserver.loading import ConfigError, Origin, load
 
 
 @pytest.fixture
@@ -106,3 +110,241 @@ def test_wrong_usage(monkeypatch, capsys, arguments):
 def test_where_the_state_is():
     assert Settings(Path("/srv/files")).state == state_of(Path("/srv/files"))
     assert state_of(Path("/srv/files")) == Path("/srv/files/.ftpd")
+
+
+# the file ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ftpd(monkeypatch, capsys):
+    """Runs a command line; gives exit status, output and errors."""
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            cli.cli.main([*arguments], prog_name="ftpd")
+        printed = capsys.readouterr()
+        return ended.value.code or 0, printed.out, printed.err
+
+    return command
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Writes tmp_path/root/.ftpd/ftpd.toml."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "root" / ".ftpd" / "ftpd.toml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def loaded(tmp_path, environment=None, **flags):
+    return load(flags, root=tmp_path / "root", environment=environment or {})
+
+
+def test_flags_above_variables_above_the_file_above_defaults(tmp_path, file):
+    path = file("port = 1\nstall = 1\ngrace = 1\n")
+    environment = {"FTPD_PORT": "2", "FTPD_STALL": "2", "FTPD_ROOT": "elsewhere"}
+    found = loaded(tmp_path, environment, port=3)
+    settings = found.settings
+    assert (settings.port, settings.stall, settings.grace, settings.ban_after) == (3, 2, 1, 10)
+    assert found.file == path
+    assert {name: found.origins[name] for name in ("port", "stall", "grace", "ban_after")} == {
+        "port": Origin("flag", "--port"),
+        "stall": Origin("variable", "FTPD_STALL"),
+        "grace": Origin("file", f"{path}:3"),
+        "ban_after": Origin("default"),
+    }
+
+
+EVERYTHING = """
+# comments stay
+host = "::1"
+port = 5
+plaintext = true
+certificate = "c.pem"
+key = "/k.pem"
+durability = "none"
+grace = "2m"
+login-grace = 2.5
+stall = 3
+idle_timeout = 4
+max-startups = "1:2:3"
+max-sessions = 5
+max-user-sessions = 6
+max-address-sessions = "7"
+ban-after = 8
+ban-time = "1h"
+limit-rate = "10MiB"
+staging-days = 1.5
+open-registration = true
+default-quota = 1024
+audit-size = 0
+audit-keep = 0
+log-format = "json"
+"""
+
+
+def test_every_setting_can_be_in_the_file(tmp_path, file):
+    path = file(EVERYTHING)
+    assert loaded(tmp_path).settings == Settings(
+        root=tmp_path / "root",
+        host="::1",
+        port=5,
+        plaintext=True,
+        certificate=path.parent / "c.pem",
+        key=Path("/k.pem"),
+        durable=False,
+        grace=120.0,
+        login_grace=2.5,
+        stall=3.0,
+        idle_timeout=4.0,
+        max_startups=Startups(1, 2, 3),
+        max_sessions=5,
+        max_user_sessions=6,
+        max_address_sessions=7,
+        ban_after=8,
+        ban_time=3600.0,
+        limit_rate=10 * 2**20,
+        staging_seconds=36 * 3600,
+        open_registration=True,
+        default_quota=1024,
+        audit_size=0,
+        audit_keep=0,
+        log_format="json",
+    )
+    named = {
+        line.split(" =")[0].replace("_", "-") for line in EVERYTHING.splitlines() if "=" in line
+    }
+    assert named == {setting.name for setting in TABLE.values()}, "one is missing above"
+
+
+def test_every_setting_is_an_option_with_help(ftpd):
+    status, out, _ = ftpd("start", "--help")
+    assert status == 0
+    for setting in TABLE.values():
+        assert f"--{setting.name}" in out
+        assert setting.help
+
+
+def test_a_flag_switches_off_what_the_file_switches_on(settings_of, tmp_path, file):
+    file('plaintext = true\nhost = "::1"\nmax-sessions = 3\n')
+    root = ("--root", str(tmp_path / "root"))
+    assert settings_of(*root).plaintext
+    found = settings_of(*root, "--no-plaintext", "--host", "none", "--max-sessions", "none")
+    assert (found.plaintext, found.host, found.max_sessions) == (False, None, None)
+
+
+def test_a_file_of_another_place(settings_of, tmp_path, monkeypatch):
+    (tmp_path / "etc").mkdir()
+    path = tmp_path / "etc" / "server.toml"
+    path.write_text('root = "../srv"\nport = 9\n')
+    found = settings_of("--config", str(path))
+    assert (found.port, found.root.resolve()) == (9, tmp_path / "srv")
+    monkeypatch.setenv("FTPD_CONFIG", str(path))
+    found = settings_of("--root", str(tmp_path / "other"))
+    assert (found.port, found.root) == (9, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "told"),
+    [
+        pytest.param("\nprot = 1\n", 2, "did you mean port?", id="typo"),
+        pytest.param("port = 1\nport = 2\n", 2, "overwrite", id="twice"),
+        pytest.param("login-grace = 1\nlogin_grace = 2\n", 2, "twice", id="twice-written"),
+        pytest.param("port = 70000\n", 1, "0 to 65535", id="range"),
+        pytest.param("port = true\n", 1, "whole number", id="type"),
+        pytest.param("port = 1.5\n", 1, "whole number", id="fraction"),
+        pytest.param('x = 1\n[limits]\nport = "1"\n', 2, "unknown table", id="table"),
+        pytest.param("port = \n", 1, "invalid value", id="syntax"),
+        pytest.param('host = "', 1, "unterminated", id="end"),
+        pytest.param('\n\nplaintext = "maybe"\n', 3, "true nor false", id="flag"),
+        pytest.param('durability = "maybe"', 1, "commit, none", id="choice"),
+        pytest.param("grace = -1", 1, "out of range", id="negative"),
+        pytest.param("grace = nan", 1, "not a number", id="nan"),
+        pytest.param("login-grace = 0", 1, "more than 0", id="zero"),
+        pytest.param('audit-size = "much"', 1, "not a size", id="size"),
+        pytest.param("host = 1", 1, "not a text", id="text"),
+        pytest.param('max-startups = "1:2"', 1, "BEGIN", id="startups"),
+        pytest.param('root = "x"', 1, "own file", id="root"),
+        pytest.param('certificate = "x"', 0, "belong together", id="half"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(tmp_path, file, ftpd, text, line, told):
+    path = file(text)
+    for command in (("config", "check"), ("config", "show"), ("start",)):
+        status, out, err = ftpd(*command, "--root", str(tmp_path / "root"))
+        assert (status, out) == (2, "")
+        assert all(one.startswith("ftpd: ") for one in err.splitlines())
+        wrong = [one for one in err.splitlines() if told in one]
+        assert len(wrong) == 1 and wrong[0].isprintable()
+        assert f"{path}:{line}: " in wrong[0] or not line
+
+
+def test_everything_that_is_wrong_is_told_at_once(tmp_path, file):
+    file("prot = 1\nstall = 0\n")
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, {"FTPD_GRACE": "never", "FTPD_BAN_AFTER": "1"})
+    assert len(caught.value.problems) == 3
+    assert "FTPD_GRACE" in caught.value.problems[2]
+
+
+def test_a_variable_that_is_wrong(ftpd, tmp_path, monkeypatch):
+    monkeypatch.setenv("FTPD_PORT", "http")
+    status, _, err = ftpd("config", "check", "--root", str(tmp_path))
+    assert status == 2 and "FTPD_PORT" in err
+
+
+def test_a_variable_that_means_nothing_is_a_warning(ftpd, tmp_path, monkeypatch):
+    monkeypatch.setenv("FTPD_PLAINTEX", "1")
+    status, out, err = ftpd("config", "check", "--root", str(tmp_path))
+    assert status == 0 and "all is well" in out
+    assert "FTPD_PLAINTEX" in err and "FTPD_PLAINTEXT?" in err
+
+
+@pytest.mark.parametrize("make", ["missing", "directory", "binary"])
+def test_a_file_that_can_not_be_read(ftpd, tmp_path, make):
+    path = tmp_path / "ftpd.toml"
+    if make == "directory":
+        path.mkdir()
+    elif make == "binary":
+        path.write_bytes(b"port = 1\nhost = '\xff'\n")
+    status, _, err = ftpd("config", "check", "--config", str(path), "--root", str(tmp_path))
+    assert status == 2 and str(path) in err and err.count("\n") == 1
+    assert make != "binary" or f"{path}:2: not UTF-8" in err
+
+
+def test_show_tells_where_each_value_is_from(ftpd, tmp_path, file, monkeypatch):
+    path = file('host = "é\\u0085\\"x"\n')
+    monkeypatch.setenv("FTPD_GRACE", "5")
+    arguments = ("config", "show", "--root", str(tmp_path / "root"), "--port", "7")
+    status, out, _ = ftpd(*arguments)
+    assert status == 0
+    told = {line.split(" ")[0]: line.partition("  # ")[2].strip() for line in out.splitlines()}
+    assert (told["host"], told["grace"], told["port"]) == (f"{path}:1", "FTPD_GRACE", "--port")
+    assert told["stall"] == "default"
+    assert tomllib.loads(out)["host"] == 'é\u0085"x', "it can be used as a file"
+    assert all(line.isprintable() for line in out.splitlines())
+
+    records = {r["name"]: r for r in map(json.loads, ftpd(*arguments, "--json")[1].splitlines())}
+    assert records["port"] == {"name": "port", "value": 7, "from": "flag", "where": "--port"}
+    assert records["max-sessions"]["value"] is None
+    assert len(records) == len(TABLE) + 1
+
+
+def test_what_is_shown_means_the_same(ftpd, tmp_path, file):
+    path = file(EVERYTHING)
+    shown = ftpd("config", "show", "--root", str(tmp_path / "root"))[1]
+    before = loaded(tmp_path).settings
+    other = tmp_path / "other.toml"
+    other.write_text(shown)
+    assert load({}, config=other, environment={}).settings == before
+    assert path.exists()
+
+
+def test_every_field_is_described():
+    fields = {field.name for field in dataclasses.fields(Settings)} - {"root"}
+    assert fields == TABLE.keys()
