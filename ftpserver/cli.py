@@ -6,6 +6,7 @@ Modules of the server are imported by the command that needs them, so that help 
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import click
 
 from ftpserver import cli_control, cli_log, cli_tokens, cli_user, cli_verify
-from ftpserver.cli_config import config_group, loaded_from, settings_options
+from ftpserver.cli_config import config_group, loaded_again, loaded_from, settings_options
 from ftpserver.options import fail, root_option
 from ftpwire import __version__
 from ftpwire.errors import FtpError
@@ -37,7 +38,8 @@ def start(root: Path | None, config: Path | None, verbose: bool, **flags: Any) -
     from ftpserver.run import serve
 
     loaded = loaded_from(root, config, flags)
-    sys.exit(serve(loaded.settings, verbose=verbose))
+    again = functools.partial(loaded_again, root, config, flags)
+    sys.exit(serve(loaded.settings, verbose=verbose, again=again, warnings=loaded.warnings))
 
 
 @cli.command()

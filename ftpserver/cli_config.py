@@ -93,6 +93,17 @@ def loaded_from(root: Path | None, config: Path | None, flags: dict[str, Any]) -
         fail(last, EXIT_CONFIGURATION)
 
 
+def loaded_again(root: Path | None, config: Path | None, flags: dict[str, Any]) -> Settings:
+    """The settings as they are by now. Raises StateError."""
+    from ftpserver.loading import ConfigError, load
+    from ftpserver.state import StateError
+
+    try:
+        return load(flags, root=root, config=config).settings
+    except ConfigError as error:
+        raise StateError(str(error)) from None
+
+
 @click.group("config")
 def config_group() -> None:
     """Settings: check, show."""

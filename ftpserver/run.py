@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ftpserver.accounts import Accounts, first_account_name, random_password
@@ -19,6 +20,7 @@ from ftpserver.config import Settings
 from ftpserver.human_log import log_to_stderr
 from ftpserver.server import FtpServer
 from ftpserver.state import StateError
+from ftpwire.paths import printable
 
 logger = logging.getLogger("ftpd")
 
@@ -28,9 +30,22 @@ _LARGE_BLOCK = 4 * 1024 * 1024
 _ARENAS = 4
 
 
-def serve(settings: Settings, *, verbose: bool) -> int:
-    """Serve until a signal comes; returns the exit status."""
+def serve(
+    settings: Settings,
+    *,
+    verbose: bool,
+    again: Callable[[], Settings] | None = None,
+    warnings: Sequence[str] = (),
+) -> int:
+    """Serve until a signal comes; returns the exit status.
+
+    Args:
+        again: Reads the settings once more, for a reload. Raises StateError.
+        warnings: About the settings, for the log.
+    """
     log_to_stderr(settings.log_format, verbose=verbose)
+    for warning in warnings:
+        logger.warning("%s", printable(warning))
     _return_memory()
     signals = _Signals()
     try:
@@ -43,6 +58,7 @@ def serve(settings: Settings, *, verbose: bool) -> int:
     with server:
         name, lines = _first_account(settings, server.accounts)
         server.on_stop_asked = signals.ask_to_stop
+        server.load_settings = again
         with server.running():
             _announce(server, name, lines)
             while not signals.wait_for_end():

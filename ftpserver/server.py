@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 
@@ -28,7 +29,7 @@ from ftpserver import tls
 from ftpserver.accounts import Accounts
 from ftpserver.addresses import host_of
 from ftpserver.audit import Audit
-from ftpserver.config import Settings
+from ftpserver.config import TABLE, Settings
 from ftpserver.control import start_control
 from ftpserver.homes import Home
 from ftpserver.ledger import LEASE_SECONDS, Ledger
@@ -85,6 +86,8 @@ class FtpServer(ThreadingMixIn, TCPServer):
         self.grace = settings.grace
         self.draining = False
         self._drained_at = math.inf
+        self.load_settings: Callable[[], Settings] | None = None
+        """Reads the settings again, for a reload. Raises StateError."""
         self.on_stop_asked: Callable[[], None] = lambda: None
         """Called, from any thread, when the server should be stopped by whoever runs it."""
         self._serving = False
@@ -125,12 +128,12 @@ class FtpServer(ThreadingMixIn, TCPServer):
         self._closing.append(self.audit.close)
         self.tls_context: ssl.SSLContext | None = None
         self.fingerprint: str | None = None
-        self._load_key()
+        self._load_key(settings)
         self.watch = Watch(self)
 
-    def _load_key(self) -> None:
-        if not self.settings.plaintext:
-            certificate, key = tls.files_of(self.settings)
+    def _load_key(self, settings: Settings) -> None:
+        if not settings.plaintext:
+            certificate, key = tls.files_of(settings)
             context = tls.make_context(certificate, key)
             self.fingerprint = tls.fingerprint_of(certificate)
             self.tls_context = context
@@ -298,12 +301,43 @@ class FtpServer(ThreadingMixIn, TCPServer):
             StateError: It can't be used: all stays as it was.
         """
         before = self.fingerprint
-        self._load_key()
-        if self.fingerprint is None:
-            return []
-        changed = "the same key" if self.fingerprint == before else f"key {self.fingerprint}"
-        logger.info("reloaded: the certificate, %s", changed)
-        return [f"certificate: {changed}"]
+        settings, told = self._changed_settings()
+        self._load_key(settings)
+        self._follow(settings)
+        if self.fingerprint is not None:
+            changed = "the same key" if self.fingerprint == before else f"key {self.fingerprint}"
+            told.insert(0, f"certificate: {changed}")
+        for line in told:
+            logger.info("reloaded: %s", line)
+        self.audit.record("reload", details={"changes": told})
+        return told
+
+    def _changed_settings(self) -> tuple[Settings, list[str]]:
+        """The settings with what can be changed now, and what there is to say of each change."""
+        if self.load_settings is None:
+            return self.settings, []
+        wanted = self.load_settings()
+        taken: dict[str, Any] = {}
+        told = []
+        for name, setting in TABLE.items():
+            value = getattr(wanted, name)
+            if value == getattr(self.settings, name):
+                continue
+            if setting.live:
+                taken[name] = value
+            shown = setting.kind.show(value)
+            when = "" if setting.live else " takes a restart"
+            told.append(f"{setting.name}: {'none' if shown is None else shown}{when}")
+        return replace(self.settings, **taken), told
+
+    def _follow(self, settings: Settings) -> None:
+        """Other settings hold from now on."""
+        if settings.grace != self.settings.grace:
+            self.grace = settings.grace
+        self.settings = settings
+        self.limits.follow(settings)
+        self.registration.open = settings.open_registration
+        self.registration.default_quota = settings.default_quota
 
     def server_close(self) -> None:
         """Give everything back. The server can't be used afterwards."""

@@ -1,0 +1,176 @@
+"""Reloading: what is taken over while the server runs, and what takes a restart."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from ftpserver.config import TABLE, Settings, Startups
+from ftpserver.state import StateError
+from ftpserver.tls import fingerprint_of, make_context
+
+OTHER = {
+    "host": "127.0.0.2",
+    "port": 5,
+    "durable": False,
+    "grace": 1.5,
+    "login_grace": 2.5,
+    "stall": 3.5,
+    "idle_timeout": 4.5,
+    "max_startups": Startups(1, 2, 3),
+    "max_sessions": 6,
+    "max_user_sessions": 7,
+    "max_address_sessions": 8,
+    "ban_after": 9,
+    "ban_time": 10.5,
+    "limit_rate": 2**20,
+    "staging_seconds": 12,
+    "open_registration": True,
+    "default_quota": 13,
+    "audit_size": 14,
+    "audit_keep": 15,
+    "log_format": "json",
+}
+
+
+def certify(directory: Path, name: str = "own", kind: str = "ec", password: bytes | None = None):
+    """A certificate and its key, as an authority would give them."""
+    key = (
+        rsa.generate_private_key(65537, 2048)
+        if kind == "rsa"
+        else ec.generate_private_key(ec.SECP256R1())
+    )
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "files.example.org")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=10))
+        .sign(key, hashes.SHA256())
+    )
+    protection = (
+        serialization.NoEncryption()
+        if password is None
+        else serialization.BestAvailableEncryption(password)
+    )
+    certificate, key_path = directory / f"{name}.crt", directory / f"{name}.key"
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    key_path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection)
+    )
+    return certificate, key_path
+
+
+def test_what_is_live_is_taken_over_and_the_rest_is_told(server):
+    before = server.settings
+    server.load_settings = lambda: replace(before, **OTHER)
+    told = server.reload()
+    assert len(told) == len(OTHER)
+    for name, value in OTHER.items():
+        live = TABLE[name].live
+        assert getattr(server.settings, name) == (value if live else getattr(before, name))
+        (line,) = [line for line in told if line.startswith(f"{TABLE[name].name}: ")]
+        assert line.endswith("takes a restart") is not live
+    assert server.grace == 1.5
+    assert server.registration.open and server.registration.default_quota == 13
+    assert server.limits.settings is server.settings
+
+
+def test_nothing_new_is_nothing_to_tell(server):
+    assert server.reload() == []
+    server.load_settings = lambda: server.settings
+    assert server.reload() == []
+
+
+def test_settings_that_can_not_be_used_change_nothing(server):
+    def broken() -> Settings:
+        raise StateError("ftpd.toml:1: unknown key prot")
+
+    before = server.settings
+    server.load_settings = broken
+    with pytest.raises(StateError, match="prot"):
+        server.reload()
+    assert server.settings is before
+
+
+def test_a_certificate_that_can_not_be_used_changes_nothing(start_server, tmp_path):
+    server = start_server(plaintext=False)
+    before, context, key = server.settings, server.tls_context, server.fingerprint
+    certificate, _ = certify(tmp_path, "one")
+    _, other = certify(tmp_path, "other")
+    server.load_settings = lambda: replace(before, certificate=certificate, key=other, stall=1.0)
+    with pytest.raises(StateError, match="is not the key of"):
+        server.reload()
+    assert (server.settings, server.tls_context, server.fingerprint) == (before, context, key)
+
+
+def test_a_certificate_of_ones_own(start_server, tmp_path, connect):
+    certificate, key = certify(tmp_path)
+    server = start_server(plaintext=False, certificate=certificate, key=key)
+    assert server.fingerprint == fingerprint_of(certificate)
+    assert not (server.settings.state / "tls").exists()
+    assert connect(server).whoami() == "alice"
+    certify(tmp_path)  # a renewed one, with a new key, in the same place
+    assert fingerprint_of(certificate) != server.fingerprint
+    assert server.reload() == [f"certificate: key {fingerprint_of(certificate)}"]
+    assert server.fingerprint == fingerprint_of(certificate)
+
+
+def test_an_rsa_key_does_too(tmp_path):
+    certificate, key = certify(tmp_path, kind="rsa")
+    make_context(certificate, key)
+    assert fingerprint_of(certificate).startswith("SHA256:")
+
+
+def _missing(certificate: Path, key: Path) -> None:
+    key.unlink()
+
+
+def _directory(certificate: Path, key: Path) -> None:
+    certificate.unlink()
+    certificate.mkdir()
+
+
+def _swapped(certificate: Path, key: Path) -> None:
+    certificate.write_bytes(key.read_bytes())
+
+
+def _no_key(certificate: Path, key: Path) -> None:
+    key.write_bytes(certificate.read_bytes())
+
+
+def _torn(certificate: Path, key: Path) -> None:
+    certificate.write_bytes(certificate.read_bytes()[:200])
+
+
+def _protected(certificate: Path, key: Path) -> None:
+    certify(certificate.parent, password=b"secret")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (_missing, "own.key: can't be read: no such file"),
+        (_directory, "own.crt: can't be read: is a directory"),
+        (_swapped, "own.crt: holds no certificate"),
+        (_no_key, "own.key: holds no private key"),
+        (_torn, "own.crt: not a usable certificate"),
+        (_protected, "own.key: is protected by a passphrase"),
+    ],
+)
+def test_files_that_can_not_be_used_are_one_clear_line(tmp_path, spoil, told):
+    certificate, key = certify(tmp_path)
+    spoil(certificate, key)
+    with pytest.raises(StateError) as caught:
+        make_context(certificate, key)
+    assert told in str(caught.value) and "\n" not in str(caught.value)
