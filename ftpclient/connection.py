@@ -219,7 +219,7 @@ class Connection:
             session=self._ticket() if earlier is None else earlier.object.session,
         )
         try:
-            self.channel.handshake(time.monotonic() + CONNECT_SECONDS)
+            self.channel.handshake(time.monotonic() + CONNECT_SECONDS, hold=True)
         except ssl.SSLCertVerificationError:
             self.channel.abort()
             raise

@@ -415,7 +415,7 @@ class Session(StreamRequestHandler):
             if first != HANDSHAKE_RECORD:
                 raise BadMagic("this server speaks TLS only: connect without --plaintext")
             self.channel.tls = TlsPipe(context, server_side=True)
-            self.channel.handshake(self._login_deadline)
+            self.channel.handshake(self._login_deadline, hold=True)
         self._hello()
 
     def _server_stops(self) -> None:

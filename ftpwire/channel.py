@@ -354,8 +354,12 @@ class Channel:
 
     # opening and closing -----------------------------------------------------------------
 
-    def handshake(self, deadline: float) -> None:
+    def handshake(self, deadline: float, *, hold: bool = False) -> None:
         """Do the TLS handshake.
+
+        Args:
+            hold: Let this side's last bytes of it wait for what is sent next, and go out with that:
+                a packet and a wake-up of the peer less. For who has something to send at once.
 
         Raises:
             TlsError, ssl.SSLCertVerificationError, ConnectionLost, TimedOut.
@@ -368,6 +372,8 @@ class Channel:
             except Exception:
                 self._last_words(pipe.outgoing())  # the alert tells the peer why
                 raise
+            if done and hold:
+                return
             data = pipe.outgoing()
             if data:
                 self._unsent = memoryview(data)
