@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks import workloads
@@ -40,6 +40,11 @@ PATIENCE = 180.0
 """Seconds after which a command is stopped, and its peer is out of that measurement."""
 DELAY = 0.05
 """Seconds that the slow link takes each way."""
+PIECES_RATE = 20e6
+"""Bytes a second that each connection of the limited link carries."""
+PIECES_DELAY = 0.02
+"""Seconds that it takes each way."""
+PIECES_CONNECTIONS = (1, 2, 4, None)
 MiB = 1024 * 1024
 
 LARGE_TLS = ("ours-tls", "nginx-tls", "vsftpd-tls", "sftp", "rsync-ssh", "rclone")
@@ -520,6 +525,33 @@ def delayed(bench: Bench, name: str, up: bool) -> Table:
             peer.withdraw("down")
 
 
+def pieces(bench: Bench, name: str, up: bool) -> Table:
+    size, rate = bench.scale.pieces_size, PIECES_RATE / 1e6
+    title = (
+        f"one file of {size // MiB} MiB over a link of {PIECES_DELAY * 1000:.0f} ms each way that "
+        f"gives each connection {rate:.0f} MB/s, {'up' if up else 'down'}, TLS"
+    )
+    table = Table(name, title, PER_GIB)
+    source = bench.source("pieces", lambda path: workloads.large_file(path, size))
+    transfer = Transfer(source, up, PER_GIB, size / GiB)
+    for peer in bench.taking_part(("ours-tls",), table.notes):
+        assert isinstance(peer, Ours)
+        if not up:
+            peer.offer(source.path, "down")  # not through the link
+        link = Link(peer.port, PIECES_DELAY, peer.place / "link.log", PIECES_RATE)
+        try:
+            entries = []
+            for count in PIECES_CONNECTIONS:
+                entry = transfer.entry(bench, peer.via(link.port).over(count))
+                option = "by itself" if count is None else f"-P {count}"
+                entries.append(replace(entry, name=f"{entry.name}, {option}"))
+            bench.fill(table, entries)
+        finally:
+            link.stop()
+            peer.withdraw("down")
+    return table
+
+
 # start-up ------------------------------------------------------------------------------------
 
 
@@ -562,6 +594,8 @@ WORKS: dict[str, Callable[[Bench, str], Table]] = {
     "sync-down": lambda bench, name: sync(bench, name, False),
     "delay-up": lambda bench, name: delayed(bench, name, True),
     "delay-down": lambda bench, name: delayed(bench, name, False),
+    "pieces-up": lambda bench, name: pieces(bench, name, True),
+    "pieces-down": lambda bench, name: pieces(bench, name, False),
     "idle": idle,
     "log-ins": log_ins,
     "first-byte": first_byte,

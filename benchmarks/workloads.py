@@ -33,6 +33,7 @@ class Scale:
     directories: int = 1_000
     sync_files: int = 100_000
     delayed_files: int = 1_000
+    pieces_size: int = 128 * 1024**2
     sessions: int = 200
     login_seconds: float = 2.0
     rounds: int = 5
@@ -56,7 +57,7 @@ def parse_size(text: str) -> int:
     return int(match[1]) << 10 * " KMGT".index(match[2].upper() or " ")
 
 
-QUICK = Scale(32 * 1024**2, 500, 50, 2_000, 100, 20, 0.5, 3)
+QUICK = Scale(32 * 1024**2, 500, 50, 2_000, 100, 16 * 1024**2, 20, 0.5, 3)
 
 
 def large_file(path: Path, size: int) -> Path:

@@ -49,14 +49,11 @@ _ASKED_AT_ONCE = 3
 _SENT_AHEAD = 8
 """Pieces that one connection sends before it hears of the first of them."""
 _WINDOW = 4
+_WINDOW_UP = 8
 """Pieces for each connection that may be under way beyond the first gap. More would keep unequal
-connections busier, and be lost when one of them is."""
+connections busier, and be lost when one of them is. Up it is more: of what is under way, much
+still lies in buffers here."""
 _LOOK_SECONDS = 0.2
-
-
-def _window(crew: Crew[Any]) -> int:
-    """Bytes beyond what is there without a gap that may be given away."""
-    return PIECE * _WINDOW * crew.size
 
 
 def _end(start: int, size: int) -> int:
@@ -314,7 +311,7 @@ class Fetch:
             connection.check()
             if fetching.error is not None:
                 self._raise(fetching.error)
-            if start is not None and start - frontier < _window(crew):
+            if start is not None and start - frontier < _WINDOW * PIECE * crew.size:
                 crew.give(functools.partial(fetching.fetch, start=start))
                 start = next(starts, None)
                 continue
@@ -419,7 +416,7 @@ class Send:
                 raise error
             if first is None:
                 return True
-            if start is not None and start - first < _window(self._crew):
+            if start is not None and start - first < _WINDOW_UP * PIECE * self._crew.size:
                 self._hash(hasher, start, buffer)
                 self._give(start)
                 start = next(starts, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 import sysconfig
@@ -46,6 +47,8 @@ class Ours(Peer):
         self.tls = tls
         self.name = self.server_name = f"ours, {'TLS' if tls else 'plain'}"
         self.token = False
+        self.connections: int | None = None
+        """For one large file; None leaves it to `ftp`."""
         self.start_server = program("ftpd")
         """How `ftpd` is started; profiles.py puts a profiler around it."""
         self.start_client = program("ftp")
@@ -108,6 +111,16 @@ class Ours(Peer):
         other.token = False  # it was saved for the server's own port
         return other
 
+    def over(self, connections: int | None) -> Ours:
+        """The same server, over so many connections for each large file."""
+        other = copy.copy(self)
+        other.connections = connections
+        return other
+
+    def _moving(self, verb: str, *paths: str) -> Command:
+        parallel = [] if self.connections is None else ["-P", str(self.connections)]
+        return self.command(verb, *parallel, *paths)
+
     def stored(self, name: str) -> Path:
         return self.root / USER / name
 
@@ -117,10 +130,10 @@ class Ours(Peer):
         run(put(source, name), self.place / "offer.log", PATIENCE)
 
     def put_file(self, source: Path, name: str) -> Command:
-        return self.command("put", str(source), f"/{name}")
+        return self._moving("put", str(source), f"/{name}")
 
     def get_file(self, name: str, target: Path) -> Command:
-        return self.command("get", f"/{name}", str(target))
+        return self._moving("get", f"/{name}", str(target))
 
     def put_tree(self, source: Path, name: str) -> Command:
         return self.command("put", "-r", str(source), f"/{name}")

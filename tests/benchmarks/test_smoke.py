@@ -226,6 +226,25 @@ def test_each_piece_is_due_one_delay_after_it_came_in_order():
     assert asyncio.run(scenario()) == [(b"a", 100.6), (b"b", 100.8), (b"c", 100.8)]
 
 
+def test_a_limited_line_is_as_slow_as_it_says():
+    async def scenario() -> list[float]:
+        clock = FakeClock()
+        line = delay.DelayLine(0.5, rate=1000, clock=clock, sleep=clock.sleep)
+        for _ in range(3):
+            await line.put(bytes(100))
+        clock.now += 0.25
+        await line.put(bytes(100))  # there was no gap
+        clock.now += 0.35
+        await line.put(bytes(100))  # here was one
+        came = []
+        for _ in range(5):
+            await line.get()
+            came.append(round(clock(), 6))
+        return came
+
+    assert asyncio.run(scenario()) == [100.6, 100.7, 100.8, 100.9, 101.2]
+
+
 def test_the_proxy_relays_both_ways_in_order_and_passes_the_end_on():
     sent = os.urandom(3_000_000)
     one_way = 0.02

@@ -42,6 +42,11 @@ def short_waits(monkeypatch):
     monkeypatch.setattr(runs, "_FIRST_WAIT", 0.0)
 
 
+@pytest.fixture(autouse=True)
+def same_window_both_ways(monkeypatch):
+    monkeypatch.setattr(pieces, "_WINDOW_UP", pieces._WINDOW)
+
+
 @pytest.fixture
 def server(start_server):
     return start_server(durable=False)
