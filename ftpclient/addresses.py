@@ -1,19 +1,18 @@
-"""Which server: ``[USER@]HOST[:PORT]`` as people write it, and the default.
+"""Which server: ``[USER@]HOST[:PORT]`` as people write it.
 
-Lives here: parsing and showing. Lives elsewhere: connecting (connection.py).
+Lives here: parsing and showing. Lives elsewhere: saved names and the default (servers.py),
+connecting (connection.py).
 """
 
 from __future__ import annotations
 
 import getpass
-import os
 import re
 from dataclasses import dataclass
 
 from ftpwire.errors import FtpError
 
 DEFAULT_PORT = 1234
-ENVIRONMENT = "FTP_SERVER"
 
 _ADDRESS = re.compile(
     r"(?:(?P<user>[^@\s]*)@)?(?:\[(?P<six>[^\]\s]+)\]|(?P<host>[^@:\s\[\]/]+))(?::(?P<port>[0-9]{1,5}))?"
@@ -66,9 +65,3 @@ def current_user() -> str:
         return getpass.getuser()
     except (OSError, KeyError):
         return "anonymous"
-
-
-def default_address() -> ServerAddress:
-    """FTP_SERVER, else the local machine. Raises BadAddress."""
-    text = os.environ.get(ENVIRONMENT)
-    return ServerAddress.parse(text) if text else ServerAddress("localhost")

@@ -14,7 +14,9 @@ from pathlib import Path
 import msgspec
 
 from ftpclient import settings
-from ftpclient.addresses import ENVIRONMENT, BadAddress, ServerAddress
+from ftpclient.addresses import BadAddress, ServerAddress
+
+ENVIRONMENT = "FTP_SERVER"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 

@@ -6,7 +6,6 @@ XDG_CONFIG_HOME moves them.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -54,6 +53,8 @@ def is_private(info: os.stat_result) -> bool:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Keep other runs of the client from changing a file meanwhile."""
+    import fcntl  # imported here: not on every system, and seldom needed
+
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(
         path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600

@@ -9,8 +9,6 @@ out only after the server's key was found good.
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,16 +56,9 @@ class KnownHosts:
         return known
 
     def _rewrite(self, endpoint: str, line: str) -> None:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(
-            self.path.with_name(".known_hosts.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # several clients may meet new servers at once
+        with settings.locked(self.path):  # several clients may meet new servers at once
             kept = [old + "\n" for old in self._lines() if _fields(old)[0] != endpoint]
             settings.write_private(self.path, "".join(kept) + line)
-        finally:
-            os.close(lock)
 
     def check(self, endpoint: str, fingerprint: str) -> None:
         """Compare with the pin.

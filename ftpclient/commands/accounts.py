@@ -12,7 +12,7 @@ import click
 from ftpclient.app import App, UsageError
 from ftpclient.commands import remote_command
 from ftpclient.credentials import PASSWORD, SavedToken, SavedTokens
-from ftpclient.servers import SavedServers, check_name
+from ftpclient.servers import ENVIRONMENT, SavedServers, check_name, choose
 from ftpwire.errors import CommandError, FtpError, LoginRefused, NotFound
 from ftpwire.paths import printable
 from ftpwire.units import iso, parse_duration
@@ -134,6 +134,9 @@ def _keep_token(
 
 
 def _tell(app: App, client: Client, saved: SavedToken | None, done: str) -> None:
+    named = os.environ.get(ENVIRONMENT)
+    if saved is not None and named and choose(named).address != client.address:
+        app.remark(f"{ENVIRONMENT} is set to another server, and comes before the default")
     if app.as_json:
         record: dict[str, Any] = {"user": client.user, "server": client.address.endpoint}
         if saved is not None:

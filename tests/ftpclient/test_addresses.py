@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ftpclient import addresses
-from ftpclient.addresses import BadAddress, ServerAddress, default_address
+from ftpclient.addresses import BadAddress, ServerAddress
 
 
 @pytest.mark.parametrize(
@@ -117,14 +117,3 @@ def test_any_text_is_read_or_refused(text):
         return
     assert address.host and 0 < address.port < 65536
     assert not any(character.isspace() for character in address.endpoint)
-
-
-def test_the_default(monkeypatch):
-    assert default_address() == ServerAddress("localhost")
-    monkeypatch.setenv("FTP_SERVER", "")
-    assert default_address() == ServerAddress("localhost")
-    monkeypatch.setenv("FTP_SERVER", "alice@example.net:99")
-    assert default_address() == ServerAddress("example.net", 99, "alice")
-    monkeypatch.setenv("FTP_SERVER", "no server")
-    with pytest.raises(BadAddress):
-        default_address()

@@ -28,6 +28,16 @@ def test_without_any_it_is_the_local_machine(saved):
     assert not path(saved).exists()
 
 
+def test_the_environment_names_one(saved, monkeypatch):
+    monkeypatch.setenv("FTP_SERVER", "")
+    assert choose(None) == Server(ServerAddress("localhost"))
+    monkeypatch.setenv("FTP_SERVER", "alice@example.net:99")
+    assert choose(None) == Server(ServerAddress("example.net", 99, "alice"))
+    monkeypatch.setenv("FTP_SERVER", "no server")
+    with pytest.raises(BadAddress):
+        choose(None)
+
+
 def test_the_last_one_saved_is_the_default(saved):
     saved.save(HOME)
     assert choose(None) == HOME
