@@ -181,13 +181,14 @@ class Accounts:
         """
         check_name(name)
         hashed = hash_password(password) if password_hash is None else password_hash
+        self._check_home(name, home)
         values = _row(NewAccount(name, hashed, None if home is None else home.absolute(), given))
         try:
             with durable(self._engine).begin() as connection:
                 if within is not None:
                     within(connection)
                 connection.execute(insert(account).values(values))
-                self._make_home(name, home)  # now that nobody else can get the name
+                self._make_directory(name, home)  # now that nobody else can get the name
         except IntegrityError:
             raise NameTaken(f"{name}: there is an account of that name") from None
         return self.get(name)
@@ -232,13 +233,19 @@ class Accounts:
                 raise NameTaken("an account of that name was added meanwhile") from None
             raise
 
-    def _make_home(self, name: str, home: Path | None) -> Path:
+    def _make_home(self, name: str, home: Path | None) -> None:
+        self._check_home(name, home)
+        self._make_directory(name, home)
+
+    def _check_home(self, name: str, home: Path | None) -> None:
+        if home is None and self._find(name) is not None:
+            raise NameTaken(f"{name}: there is an account of that name")
+        if home is None and self._is_home(self._root / name):
+            raise BadAccount(f"{self._root / name}: is the home of another account")
+
+    def _make_directory(self, name: str, home: Path | None) -> None:
         directory = self._root / name if home is None else home.absolute()
         try:
-            if home is None and self._find(name) is not None:
-                raise NameTaken(f"{name}: there is an account of that name")
-            if home is None and self._is_home(directory):
-                raise BadAccount(f"{directory}: is the home of another account")
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             if home is None and os.listdir(directory):
                 raise BadAccount(
@@ -247,7 +254,6 @@ class Accounts:
                 )
         except OSError as error:
             raise BadAccount(f"{directory}: {(error.strerror or '').lower()}") from error
-        return directory
 
     def _is_home(self, directory: Path) -> bool:
         """Whether an account has the directory, though it isn't called so (any more)."""

@@ -240,6 +240,13 @@ def test_uses_are_as_many_as_accounts(registration, invitations, accounts):
     assert len(accounts) == 5
 
 
+def test_more_at_once_than_there_are_connections(registration, accounts, engine):
+    """Each holds one of them while it waits to write: whoever took a second would wait for ever."""
+    number = engine.pool.size() + 32 + 4
+    outcomes = race(number, lambda index: registration.register(f"user{index}", "secret", None))
+    assert outcomes == {"won": number}
+
+
 # how often ---------------------------------------------------------------------------------
 
 
