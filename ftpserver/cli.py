@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from ftpserver import cli_control, cli_log, cli_tokens, cli_user, cli_verify
+from ftpserver import cli_control, cli_log, cli_tokens, cli_user, cli_verify, cli_why
 from ftpserver.cli_config import config_group, loaded_again, loaded_from, settings_options
 from ftpserver.options import fail, root_option
 from ftpwire import __version__
@@ -55,6 +55,7 @@ def fingerprint(root: Path) -> None:
 
 for _command in (cli_user.user, cli_verify.check, cli_verify.scrub, cli_verify.recount):
     cli.add_command(_command)
+cli.add_command(cli_why.why)
 cli.add_command(cli_log.log)
 cli.add_command(config_group)
 cli.add_command(cli_tokens.token)

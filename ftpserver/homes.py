@@ -77,6 +77,7 @@ class Home:
         durable: Sync directories before a change is called done.
         incarnation: Starts the names in staging, so that what an earlier run of the server
             left there is told from what is in use.
+        changing: Without, it can be looked at only, and nothing is made in it.
 
     Attributes:
         permissions: What may be done in it; set by ``obey``.
@@ -88,7 +89,12 @@ class Home:
     permissions: Permissions = UNLIMITED
 
     def __init__(
-        self, directory: Path, *, durable: bool = True, incarnation: str = "offline"
+        self,
+        directory: Path,
+        *,
+        durable: bool = True,
+        incarnation: str = "offline",
+        changing: bool = True,
     ) -> None:
         self.durable = durable
         self._incarnation = incarnation
@@ -97,6 +103,9 @@ class Home:
         self.fd = os.open(directory, OPEN_DIRECTORY)
         try:
             self.tree = Tree(self.fd, follow=True)
+            self.staging_fd = self._lock_fd = -1
+            if not changing:
+                return
             self.staging_fd = self._open_staging()
             try:
                 self._lock_fd = os.open(
@@ -122,7 +131,8 @@ class Home:
     def close(self) -> None:
         """Give the descriptors back."""
         for fd in (self._lock_fd, self.staging_fd, self.fd):
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
 
     def redirect(self, target: Parts | None, staged: bytes) -> None:
         """Have changes at or below ``target`` go to a directory in staging; None ends that."""
@@ -413,9 +423,7 @@ class Home:
         Raises:
             AlreadyExists, IsADirectory, OSError
         """
-        source_parts, target_parts = paths.split(source), paths.split(target)
-        if not source_parts or not target_parts:
-            raise InvalidPath("/: the home itself can't be moved or replaced")
+        source_parts, target_parts = _movable(source, target)
         with self.alone():
             source_dir, source_name = self.tree.parent(source_parts)
             try:
@@ -445,15 +453,33 @@ class Home:
             there = os.stat(target, dir_fd=target_dir, follow_symlinks=False)
             if (there.st_dev, there.st_ino) == (info.st_dev, info.st_ino):
                 return Tally()  # the same file under both names, as rename(2) has it
-            if not replace:
-                raise AlreadyExists(f"{paths.show(target)}: exists") from None
+        self._check_replacing(info, there, path, replace)
+        size = self._move_over(source_dir, source, target_dir, target, there)
+        return Tally(files=1, size=size)
+
+    def _check_replacing(
+        self, info: os.stat_result, there: os.stat_result, path: Parts, replace: bool
+    ) -> None:
+        """Raise what forbids to move something in state ``info`` over what is there."""
+        if not replace:
+            raise AlreadyExists(f"{paths.show(path[-1])}: exists")
         if stat.S_ISDIR(there.st_mode):
             raise IsADirectory("a directory is there, and it is not replaced")
         if stat.S_ISDIR(info.st_mode):
             raise AlreadyExists("a file is there, and a directory doesn't replace it")
         self.require(Action.REPLACE, path)
-        size = self._move_over(source_dir, source, target_dir, target, there)
-        return Tally(files=1, size=size)
+
+    def check_move(self, source: bytes, target: bytes, *, replace: bool) -> None:
+        """Raise what `move` would, as things are now; nothing is changed."""
+        source_parts, target_parts = _movable(source, target)
+        info = self.stat(source_parts, follow=False)
+        os.close(self.tree.open_dir(target_parts[:-1]))
+        try:
+            there = self.stat(target_parts, follow=False)
+        except FileNotFoundError:
+            return
+        if (there.st_dev, there.st_ino) != (info.st_dev, info.st_ino):
+            self._check_replacing(info, there, target_parts, replace)
 
     def _move_over(
         self,
@@ -522,6 +548,13 @@ class Home:
         """Make the names in a directory durable."""
         if self.durable:
             os.fsync(fd)
+
+
+def _movable(source: bytes, target: bytes) -> tuple[Parts, Parts]:
+    parts = paths.split(source), paths.split(target)
+    if not all(parts):
+        raise InvalidPath("/: the home itself can't be moved or replaced")
+    return parts
 
 
 class _Walk:

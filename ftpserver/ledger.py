@@ -119,6 +119,12 @@ class Ledger:
             self._hold(connection, account_id, size, files)
             return self._insert(connection, account_id, size, files, staging)
 
+    def check_room(self, account_id: int, size: int, files: int = 1) -> None:
+        """Raise QuotaExceeded if `reserve` would; nothing is held."""
+        with self._engine.connect() as connection:
+            self._hold(connection, account_id, size, files)
+            connection.rollback()
+
     def take_over(self, account_id: int, staging: bytes) -> Lease | None:
         """The lease that owns a staging file, now this session's; None when there is none.
 

@@ -155,6 +155,12 @@ class Limits:
 
     # being there -------------------------------------------------------------------------
 
+    def check_enter(self, account: Account, host: str) -> None:
+        """Raise TooMany if `enter` would; no place is taken."""
+        most = self._most(account)
+        if most != NO_LIMIT:
+            self.sessions.enter(account, place_of(host), most, only_asking=True)
+
     def enter(self, account: Account, host: str, *, at_any_rate: bool = False) -> str | None:
         """Take one of the places for sessions; None where nothing limits them.
 
@@ -164,17 +170,20 @@ class Limits:
         Raises:
             TooMany: All are taken.
         """
-        settings = self.settings
-        mine = account.max_sessions
-        most = Most(
-            in_all=settings.max_sessions,
-            of_account=settings.max_user_sessions if mine is None else mine,
-            from_address=settings.max_address_sessions,
-        )
+        most = self._most(account)
         if most == NO_LIMIT:
             return None
         place = place_of(host)
         return self.sessions.enter(account, place, NO_LIMIT if at_any_rate else most)
+
+    def _most(self, account: Account) -> Most:
+        settings = self.settings
+        mine = account.max_sessions
+        return Most(
+            in_all=settings.max_sessions,
+            of_account=settings.max_user_sessions if mine is None else mine,
+            from_address=settings.max_address_sessions,
+        )
 
     def leave(self, place: str | None) -> None:
         """Give a place back."""
@@ -370,8 +379,11 @@ class Sessions:
         self._node = node
         self._incarnation = incarnation
 
-    def enter(self, account: Account, place: str, most: Most) -> str:
+    def enter(self, account: Account, place: str, most: Most, *, only_asking: bool = False) -> str:
         """Take one of the places; returns its name, to give it back by.
+
+        Args:
+            only_asking: Whether one could be taken: none is.
 
         Raises:
             TooMany: None is left.
@@ -399,6 +411,8 @@ class Sessions:
         try:
             with self._engine.begin() as connection:
                 if connection.execute(insert(session).from_select(list(values), row)).rowcount:
+                    if only_asking:
+                        connection.rollback()
                     return taken
                 there = [connection.execute(select(count)).scalar() for _, count, _ in held]
         except IntegrityError:

@@ -1,0 +1,249 @@
+"""`ftpd why`: the answer is the server's own, with what decides it, and nothing is done."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import pytest
+from sqlalchemy import insert
+
+from ftpserver.bans import Bans
+from ftpserver.ledger import Ledger
+from ftpserver.permissions import Permissions
+from ftpserver.state import session
+
+
+@pytest.fixture
+def alice(accounts):
+    return accounts.add("alice", "secret")
+
+
+@pytest.fixture
+def why(ftpd):
+    """Asks about alice; whether it is allowed, and the answer."""
+
+    def ask(*question: str):
+        status, out, err = ftpd("why", "alice", *question, "--json")
+        assert err == "", err
+        record = json.loads(out)
+        assert (status, record["allowed"]) in ((0, True), (6, False))
+        return record["allowed"], record
+
+    return ask
+
+
+@pytest.fixture
+def stocked(alice, root):
+    home = root / "alice"
+    for place in ("dir", "pub", "in", "hidden"):
+        (home / place).mkdir()
+        (home / place / "file").write_bytes(b"there")
+    (home / "empty").mkdir()
+    (home / "link").symlink_to("hidden/file")
+    os.mkfifo(home / "fifo")
+    return home
+
+
+RULES = "/pub=read-only /in=upload-only /hidden=none"
+
+
+@pytest.mark.parametrize(
+    ("question", "by", "told"),
+    [
+        ("put /new", None, ""),
+        ("put new", None, ""),
+        ("put :/new", None, ""),
+        ("put /dir/file", None, ""),
+        ("put /pub/new", "permissions", "read-only below /pub"),
+        ("put /in/new", None, ""),
+        ("put /in/file", "permissions", "/in/file can't be replaced"),
+        ("put /missing/new", "files", "/missing/new: no such file"),
+        ("put /dir", "files", "a directory is there"),
+        ("put /link", None, ""),
+        ("get /dir/file", None, ""),
+        ("get /pub/file", None, ""),
+        ("get /in/file", "permissions", "can't be read"),
+        ("get /hidden/file", "permissions", "closed below /hidden"),
+        ("get /link", "permissions", "a link leads to where other rights hold"),
+        ("get /missing", "files", "no such file"),
+        ("get /fifo", "files", "not a regular file"),
+        ("get /dir", "files", "directory"),
+        ("ls /", None, ""),
+        ("ls /in", "permissions", "can't be listed"),
+        ("ls /missing", "files", "no such file"),
+        ("mkdir /new", None, ""),
+        ("mkdir /dir", "files", "exists"),
+        ("mkdir /pub/new", "permissions", "can't be changed"),
+        ("mkdir /a/b", "files", "no such file"),
+        ("rm /dir/file", None, ""),
+        ("rm /empty", None, ""),
+        ("rm /dir", "files", "not empty"),
+        ("rm -r /dir", None, ""),
+        ("rm -r /pub", "permissions", "can't be changed"),
+        ("rm /missing", "files", "no such file"),
+        ("rm /link", None, ""),
+        ("mv /dir /new", None, ""),
+        ("mv /dir/file /fifo", None, ""),
+        ("mv /dir/file /in/file", "permissions", "can't be replaced"),
+        ("mv /dir/file /in/new", None, ""),
+        ("mv /in/file /new", "permissions", "can't be removed"),
+        ("mv /dir/file /empty", "files", "a directory is there"),
+        ("mv /dir /fifo", "files", "a file is there"),
+        ("mv /missing /new", "files", "no such file"),
+        ("mv / /new", "permissions", "as a whole"),
+    ],
+)
+def test_files(why, stocked, accounts, question, by, told):
+    accounts.change("alice", permissions=Permissions.parse(RULES))
+    before = sorted(map(str, stocked.rglob("*")))
+    allowed, record = why(*question.split())
+    assert allowed is (by is None)
+    if by is not None:
+        assert record["decided_by"] == by
+        assert told in record["reason"]
+    assert sorted(map(str, stocked.rglob("*"))) == before
+
+
+@pytest.mark.parametrize(
+    ("size", "allowed"), [("0", True), ("600", True), ("601", False), ("3GiB", False)]
+)
+def test_room_as_it_is_now(why, stocked, accounts, engine, alice, size, allowed):
+    accounts.change("alice", quota=1000)
+    Ledger(engine).reserve(alice.id, 400)
+    found, record = why("put", "/new", size)
+    assert found is allowed
+    assert record["free"] == 600
+    if not allowed:
+        assert (record["decided_by"], record["code"]) == ("quota", "quota")
+        assert "600 free" in record["reason"]
+    assert accounts.get("alice").held == 400
+
+
+def test_room_for_files(why, stocked, accounts, alice):
+    accounts.change("alice", max_files=0)
+    for question in (("put", "/new", "1"), ("mkdir", "/new")):
+        allowed, record = why(*question)
+        assert not allowed
+        assert record["decided_by"] == "files quota"
+        assert "0 files and directories" in record["reason"]
+    assert why("rm", "/dir/file")[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "by"),
+    [
+        ({"disabled": True}, "disabled"),
+        ({"expires": int(time.time()) - 1}, "expiry"),
+        ({"expires": int(time.time()) + 3600}, None),
+    ],
+)
+def test_accounts_that_are_closed(why, stocked, accounts, changes, by):
+    accounts.change("alice", **changes)
+    for question in (("login",), ("login", "192.0.2.1"), ("get", "/dir/file")):
+        allowed, record = why(*question)
+        assert allowed is (by is None)
+        assert by is None or record["decided_by"] == by
+
+
+@pytest.mark.parametrize(
+    ("address", "allowed"),
+    [("10.1.2.3", True), ("::ffff:10.1.2.3", True), ("192.0.2.1", False), ("2001:db8::1", False)],
+)
+def test_networks(ftpd, why, alice, address, allowed):
+    ftpd("user", "set", "alice", "--network", "10.0.0.0/8")
+    found, record = why("login", address)
+    assert found is allowed
+    assert allowed or record["decided_by"] == "network"
+    assert why("login")[0]
+
+
+def test_bans(why, alice, engine):
+    bans = Bans(engine, 2, 600)
+    for _ in range(2):
+        bans.failed("192.0.2.1", "alice")
+    allowed, record = why("login", "192.0.2.1")
+    assert not allowed
+    assert (record["decided_by"], record["code"]) == ("ban", "banned")
+    assert "192.0.2.1" in record["reason"]
+    assert why("login", "192.0.2.2")[0]
+
+
+@pytest.fixture
+def one_session(engine, alice):
+    """Alice has a session on the running server."""
+    with engine.begin() as connection:
+        connection.execute(
+            insert(session).values(
+                id="1",
+                account_id=alice.id,
+                address="192.0.2.1",
+                node="local",
+                incarnation="running",
+                since=int(time.time()),
+                expires=int(time.time()) + 600,
+            )
+        )
+
+
+def test_asking_takes_no_place(why, accounts, alice):
+    accounts.change("alice", max_sessions=1)
+    for _ in range(2):
+        assert why("login")[0]
+
+
+def test_sessions_of_a_running_server_count(why, accounts, one_session):
+    assert why("login")[0]
+    accounts.change("alice", max_sessions=1)
+    allowed, record = why("login")
+    assert not allowed
+    assert (record["decided_by"], record["code"]) == ("sessions", "too-many")
+
+
+def test_the_settings_of_the_server_count(why, one_session, root):
+    (root / ".ftpd" / "ftpd.toml").write_text("max-user-sessions = 1\n")
+    assert why("login")[1]["decided_by"] == "sessions"
+
+
+def test_for_people(ftpd, alice, accounts):
+    accounts.change("alice", quota=2**20, permissions=Permissions.parse("no-delete"))
+    status, out, _ = ftpd("why", "alice", "put", "/new", "3GiB")
+    assert status == 6
+    first, room, by = out.splitlines()
+    assert first.startswith("refused: the quota is 1048576 bytes: 3221225472 needed")
+    assert (room, by) == ("room: 3.0 GiB needed, 1.0 MiB free", "decided by: quota")
+    assert ftpd("why", "alice", "put", "/new")[:2] == (
+        0,
+        "allowed: nothing forbids it\nrule: /=no-delete\n",
+    )
+    assert ftpd("why", "alice", "login", "192.0.2.1")[1] == (
+        "allowed: alice may log in from 192.0.2.1\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("question", "status"),
+    [
+        ("put", 2),
+        ("put /a 5 6", 2),
+        ("put /a much", 2),
+        ("mv /a", 2),
+        ("ls /a -r", 2),
+        ("login nowhere", 2),
+        ("dance", 2),
+    ],
+)
+def test_what_is_no_question(ftpd, alice, question, status):
+    found, out, err = ftpd("why", "alice", *question.split())
+    assert (found, out) == (status, "") and err
+
+
+def test_nobody(ftpd, alice):
+    assert ftpd("why", "bob", "login")[0] == 5
+
+
+def test_a_home_that_is_gone(why, alice, root):
+    (root / "alice").rmdir()
+    allowed, record = why("put", "/new")
+    assert not allowed and record["decided_by"] == "files"
