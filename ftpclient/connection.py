@@ -269,7 +269,8 @@ class Connection:
     def _say_hello(self) -> None:
         hello = Hello(max_control=frames.MAX_CONTROL, max_data=frames.MAX_DATA)
         self.channel.queue(frames.frame(Kind.REQUEST, 0, messages.encode_hello(hello)))
-        self._calls.clear()
+        self._calls.clear()  # of a try that was turned away
+        self._unanswered = 0
         asked = time.monotonic()
         deadline = asked + CONNECT_SECONDS
         try:

@@ -57,7 +57,7 @@ def nothing_left_behind() -> Iterator[None]:
 def own_environment(request, monkeypatch) -> None:
     """Nothing of the caller's own set-up counts, and nothing of it is written to."""
     for name in list(os.environ):
-        if name.startswith(("FTP_", "FTPD_", "XDG_")):
+        if name.startswith(("FTP_", "FTPD_", "XDG_", "NETRC")):
             monkeypatch.delenv(name)
     if "tmp_path" in request.fixturenames:
         home = request.getfixturevalue("tmp_path") / "user"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from ftpclient.addresses import ServerAddress
 from ftpclient.app import App
 from ftpclient.commands import raise_for, remote_command
 from ftpwire.errors import NotFound
@@ -22,12 +21,13 @@ def connect_command(app: App, server: str | None) -> None:
 
 
 @remote_command("forget")
-@click.argument("server", metavar="HOST[:PORT]")
+@click.argument("server", metavar="SERVER")
 def forget_command(app: App, server: str) -> None:
     """Forget the pinned key of a server, after you learned why it changed."""
+    from ftpclient.servers import choose
     from ftpclient.trust import KnownHosts
 
-    endpoint = ServerAddress.parse(server).endpoint
+    endpoint = choose(server).address.endpoint
     if not KnownHosts().remove(endpoint):
         raise NotFound(f"{endpoint}: no key is pinned")
     app.say(f"forgot the key of {endpoint}")

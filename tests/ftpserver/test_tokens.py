@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 import pytest
@@ -11,7 +12,19 @@ from ftpserver import tokens as module
 from ftpserver.accounts import hash_password
 from ftpserver.state import token
 from ftpserver.tokens import MAX_TOKENS, Tokens
+from ftpwire import messages
 from ftpwire.errors import LoginRefused, NotFound, TooMany
+from ftpwire.frames import Kind
+from ftpwire.messages import (
+    Failed,
+    Hello,
+    ListTokens,
+    LoggedIn,
+    Login,
+    LoginToken,
+    RevokeToken,
+)
+from tests.peer import frame
 
 REFUSAL = "wrong user name or token: log in again with ftp login"
 
@@ -206,3 +219,48 @@ def test_a_log_in_by_token_hashes_no_password(tokens, alice, monkeypatch):
     with pytest.raises(AttributeError):
         hash_password("positive control: this would have been noticed")
     assert tokens.log_in("alice", made.secret)
+
+
+# over the wire -----------------------------------------------------------------------------
+
+
+def test_hello_and_token_may_come_at_once(server, dial):
+    made = server.tokens.issue(server.accounts.get("alice"), "laptop")
+    peer = dial(server, logged_in=False)
+    peer.send(
+        frame(Kind.REQUEST, 0, messages.encode_hello(Hello())),
+        frame(Kind.REQUEST, 1, LoginToken("alice", made.secret)),
+        frame(Kind.REQUEST, 2, ListTokens()),
+    )
+    assert peer.read().request_id == 0
+    assert peer.read().message == LoggedIn("alice")
+    (listed,) = peer.read().message.tokens
+    assert (listed.id, listed.current) == (made.id, True)
+
+
+def test_a_refused_token_leaves_the_password(server, dial):
+    peer = dial(server, logged_in=False)
+    peer.hello()
+    assert peer.ask(LoginToken("alice", "ftpt_wrong")) == Failed("login-refused", REFUSAL)
+    assert peer.ask(Login("alice", "secret")) == LoggedIn("alice")
+    failed = peer.ask(RevokeToken())
+    assert failed.code == "not-found", "this session has none"
+
+
+def test_the_longest_token_fits_before_log_in(server, dial):
+    peer = dial(server, logged_in=False)
+    peer.hello()
+    name, secret = "\U0001f511" * messages.MAX_USER, "\U0001f511" * messages.MAX_TOKEN
+    assert peer.ask(LoginToken(name, secret)).code == "login-refused"
+    assert peer.ask(Login("alice", "secret")) == LoggedIn("alice")
+
+
+def test_no_token_is_logged(server, dial, caplog):
+    caplog.set_level(logging.DEBUG)
+    made = server.tokens.issue(server.accounts.get("alice"), "laptop")
+    for secret in (made.secret, "ftpt_wrong-hunter2"):
+        peer = dial(server, logged_in=False)
+        peer.hello()
+        peer.ask(LoginToken("alice", secret))
+    assert "logged in" in caplog.text
+    assert made.secret not in caplog.text and "hunter2" not in caplog.text

@@ -50,7 +50,7 @@ def clean_environment(home: Path, **more: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("FTP_", "FTPD_", "XDG_", "PYTEST_"))
+        if not name.startswith(("FTP_", "FTPD_", "XDG_", "PYTEST_", "NETRC"))
     }
     return kept | {
         "HOME": str(home),
