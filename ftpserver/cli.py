@@ -13,7 +13,8 @@ from typing import Any
 
 import click
 
-from ftpserver import cli_control, cli_log, cli_tokens, cli_user, cli_verify, cli_why
+from ftpserver import cli_backup, cli_control, cli_log, cli_tokens, cli_user, cli_verify, cli_why
+from ftpserver.cli_audit import audit_commands
 from ftpserver.cli_config import config_group, loaded_again, loaded_from, settings_options
 from ftpserver.options import fail, root_option
 from ftpwire import __version__
@@ -57,11 +58,15 @@ for _command in (cli_user.user, cli_verify.check, cli_verify.scrub, cli_verify.r
     cli.add_command(_command)
 cli.add_command(cli_why.why)
 cli.add_command(cli_log.log)
+cli.add_command(cli_backup.backup)
 cli.add_command(config_group)
 cli.add_command(cli_tokens.token)
 cli.add_command(cli_tokens.invite)
 for _command in cli_control.COMMANDS:
     cli.add_command(_command)
+
+
+audit_commands(cli)
 
 
 def main() -> None:

@@ -82,7 +82,9 @@ def log(
             except KeyboardInterrupt:
                 pass  # it has no other end
         if reader.unreadable:
-            click.echo(f"ftpd: {reader.unreadable} lines are no records", err=True)
+            one = reader.unreadable == 1
+            counted = "1 line is no record" if one else f"{reader.unreadable} lines are no records"
+            click.echo(f"ftpd: {counted}", err=True)
 
 
 def _state(root: Path) -> Path:

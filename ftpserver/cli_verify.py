@@ -45,10 +45,17 @@ def check(root: Path, read: bool, strict: bool, user: str | None, as_json: bool)
     Changes nothing. One line for each finding; exit status 0: nothing is wrong, 8: damage was
     found, 1: something could not be checked. While a server runs on the root, its uploads wait
     as long as the files of their home are counted, and its own leases are left to it.
+
+    Of a copy that `ftpd backup` has made, it is checked that the copy is whole.
     """
+    from ftpserver.backup import BackupVerifier, is_backup
     from ftpserver.verify import Verifier, Weight
 
-    verifier = Verifier(root.absolute(), read=read, strict=strict, user=user)
+    verifier: Verifier | BackupVerifier
+    if is_backup(root):
+        verifier = BackupVerifier(root.absolute())
+    else:
+        verifier = Verifier(root.absolute(), read=read, strict=strict, user=user)
     counts = dict.fromkeys(Weight, 0)
     for finding in verifier.findings():
         counts[finding.weight] += 1

@@ -29,6 +29,7 @@ from ftpserver import tls
 from ftpserver.accounts import Accounts
 from ftpserver.addresses import host_of
 from ftpserver.audit import Audit
+from ftpserver.backup import begin_anew
 from ftpserver.config import TABLE, Settings
 from ftpserver.control import start_control
 from ftpserver.homes import Home
@@ -111,6 +112,7 @@ class FtpServer(ThreadingMixIn, TCPServer):
         lock = RootLock(settings.state)
         self._closing.append(lock.release)
         self.engine: Engine = open_state(settings.state)
+        begin_anew(settings.state)
         self._closing.append(self.engine.dispose)
         self.accounts = Accounts(self.engine, settings.root)
         self.tokens = Tokens(self.engine, self.accounts)

@@ -145,7 +145,7 @@ class Verifier:
         return one
 
     def _check(self) -> Iterator[Finding]:
-        wrong = list(_check_state(self._engine))
+        wrong = list(check_state(self._engine))
         yield from wrong
         if wrong:
             return  # nothing that it says can be relied upon
@@ -379,7 +379,7 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN")
 
 
-def _check_state(engine: Engine) -> Iterator[Finding]:
+def check_state(engine: Engine) -> Iterator[Finding]:
     """The accounts file itself. Raises CannotCheck for another version's."""
     try:
         with engine.connect() as connection:

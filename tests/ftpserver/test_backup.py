@@ -1,0 +1,206 @@
+"""Backups: whole or not there, while the server runs, and good to start from."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from contextlib import closing
+
+import pytest
+from sqlalchemy import select
+
+from ftpserver import backup as module
+from ftpserver.accounts import Accounts
+from ftpserver.backup import BackupVerifier, back_up, is_backup
+from ftpserver.state import StateError, account, lease, open_state
+from ftpserver.tls import ensure_key, fingerprint_of
+
+
+@pytest.fixture
+def place(tmp_path):
+    return tmp_path / "backups" / "today"
+
+
+@pytest.fixture
+def state(root, accounts):
+    """A root with alice, a key and settings."""
+    accounts.add("alice", "secret", quota=1000)
+    directory = root / ".ftpd"
+    ensure_key(directory)
+    (directory / "ftpd.toml").write_text("port = 5\n")
+    return directory
+
+
+def findings(place) -> list[str]:
+    return [str(one) for one in BackupVerifier(place).findings()]
+
+
+def test_accounts_keys_and_settings(root, state, place):
+    (root / "alice" / "file").write_text("not in it")
+    made = back_up(root, place)
+    copy = place / ".ftpd"
+    assert made.accounts == 1
+    assert set(made.files) == {"state.db", "tls/cert.pem", "tls/key.pem", "ftpd.toml"}
+    assert sorted(path.name for path in copy.iterdir()) == [
+        *("backup.json", "ftpd.toml", "state.db", "tls")
+    ]
+    assert list(place.iterdir()) == [copy]
+    assert fingerprint_of(copy / "tls/cert.pem") == fingerprint_of(state / "tls/cert.pem")
+    assert (copy / "tls/key.pem").read_bytes() == (state / "tls/key.pem").read_bytes()
+    assert findings(place) == []
+    engine = open_state(copy)
+    assert Accounts(engine, root).log_in("alice", "secret").quota == 1000
+    engine.dispose()
+
+
+def test_it_is_private(root, state, place):
+    before = os.umask(0)
+    try:
+        back_up(root, place)
+    finally:
+        os.umask(before)
+    for path in (place, *place.rglob("*")):
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_what_belongs_to_one_run_is_not_in_it(root, state, engine, ledger, place):
+    with engine.connect() as connection:
+        number = connection.execute(select(account.c.id)).scalar()
+    ledger.reserve(number, 100)
+    back_up(root, place)
+    with closing(sqlite3.connect(place / ".ftpd" / "state.db")) as copy:
+        assert copy.execute("SELECT held, dirty FROM account").fetchall() == [(0, 1)]
+        assert copy.execute("SELECT count(*) FROM lease").fetchone() == (0,)
+        assert copy.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    with engine.connect() as connection:
+        assert len(connection.execute(select(lease)).all()) == 1, "the source is as it was"
+
+
+def test_while_accounts_are_changed(root, state, accounts, place):
+    """Each copy is one moment's: of two changes made at once it has both or none."""
+    done = threading.Event()
+
+    def change() -> None:
+        number = 0
+        while not done.is_set():
+            number += 1
+            accounts.change("alice", quota=number, max_files=number)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for number in range(5):
+            back_up(root, place / str(number))
+    finally:
+        done.set()
+        thread.join()
+    for number in range(5):
+        assert findings(place / str(number)) == []
+        with closing(sqlite3.connect(place / str(number) / ".ftpd" / "state.db")) as copy:
+            ((quota, files),) = copy.execute("SELECT quota, max_files FROM account").fetchall()
+            assert files in (quota, None)
+
+
+def test_a_server_starts_on_it_and_counts_first(start_server, place, tmp_path):
+    server = start_server(plaintext=False, quota=1000)
+    shown, root = server.fingerprint, server.settings.root
+    back_up(root, place)
+    start_server.finish(server)
+    home = place / "alice"
+    home.mkdir(exist_ok=True)
+    (home / "file").write_bytes(b"x" * 300)
+    again = start_server(plaintext=False, root=place)
+    assert again.fingerprint == shown
+    again.recount_dirty()
+    assert again.accounts.get("alice").used == 300
+    assert not is_backup(place), "it is a root like any other now"
+
+
+@pytest.mark.parametrize("there", ["file", "full"])
+def test_a_place_that_is_taken(root, state, place, there):
+    place.parent.mkdir()
+    if there == "file":
+        place.write_text("mine")
+    else:
+        (place / "deep").mkdir(parents=True)
+    with pytest.raises(StateError, match="today"):
+        back_up(root, place)
+    assert sorted(path.name for path in place.parent.iterdir()) == ["today"]
+
+
+def test_an_empty_place_is_taken(root, state, place):
+    place.mkdir(parents=True)
+    back_up(root, place)
+    assert findings(place) == []
+
+
+def test_nothing_to_copy(tmp_path, place):
+    with pytest.raises(StateError, match="no server was ever started"):
+        back_up(tmp_path / "nothing", place)
+    assert not place.parent.exists()
+
+
+@pytest.mark.parametrize("name", ["state.db", "tls/key.pem"])
+def test_what_is_damaged_makes_no_backup(root, state, engine, place, name):
+    engine.dispose()
+    (state / name).write_bytes(b"rubbish " * 1000)
+    with pytest.raises(StateError) as caught:
+        back_up(root, place)
+    assert "\n" not in str(caught.value)
+    assert list(place.parent.iterdir()) == []
+
+
+def test_half_a_backup_is_none(root, state, place, monkeypatch):
+    """Whatever ends it: under its name there is nothing before it is whole."""
+
+    def stop(*_: object) -> None:
+        assert not place.exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "rename", stop)
+    with pytest.raises(KeyboardInterrupt):
+        back_up(root, place)
+    assert list(place.parent.iterdir()) == []
+
+
+def test_a_full_disk_is_one_line(root, state, place, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "_write", full)
+    with pytest.raises(StateError, match="no space left on device"):
+        back_up(root, place)
+    assert list(place.parent.iterdir()) == []
+
+
+def flip(path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda copy: flip(copy / "state.db"), id="bit"),
+        pytest.param(lambda copy: (copy / "tls/key.pem").unlink(), id="missing"),
+        pytest.param(lambda copy: (copy / "state.db").write_bytes(b"x" * 5000), id="database"),
+        pytest.param(lambda copy: (copy / "ftpd.toml").write_text("port = 6"), id="settings"),
+        pytest.param(lambda copy: (copy / "backup.json").write_text("{}"), id="manifest"),
+        pytest.param(lambda copy: (copy / "backup.json").write_text("[1]"), id="list"),
+    ],
+)
+def test_what_is_wrong_with_a_copy_is_found(root, state, place, spoil):
+    back_up(root, place)
+    spoil(place / ".ftpd")
+    found = findings(place)
+    assert found and all(one.isprintable() for one in found)
+
+
+def test_the_manifest_says_what_it_is(root, state, place):
+    back_up(root, place)
+    manifest = json.loads((place / ".ftpd" / "backup.json").read_text())
+    assert manifest["root"] == str(root) and manifest["accounts"] == 1
+    assert manifest["made"].endswith("Z")
