@@ -268,11 +268,25 @@ def show_user(name: str, root: Path, as_json: bool) -> None:
     accounts, engine = open_accounts(root)
     account = accounts.get(name)
     tokens = len(Tokens(engine, accounts).of(account))
+    sessions = _sessions_of(name, root)
     if as_json:
-        _print_record(account, tokens=tokens)
+        _print_record(account, tokens=tokens, sessions=sessions)
         return
-    for title, text in _details(account, tokens):
+    for title, text in _details(account, tokens, sessions):
         click.echo(f"{title:<12} {text}")
+
+
+def _sessions_of(name: str, root: Path) -> int | None:
+    """How many sessions the running server has of an account; None when there is no telling."""
+    from ftpserver import control
+    from ftpwire.errors import ConnectionLost, Forbidden
+
+    try:
+        answer = control.ask(state_of(root.absolute()), control.AskSessions())
+    except (ConnectionLost, Forbidden):
+        return None  # none runs there, or it is somebody else's
+    assert isinstance(answer, control.Sessions)
+    return sum(one.user == name for one in answer.sessions)
 
 
 @user.command("set")
@@ -296,12 +310,13 @@ def set_user(
 @click.argument("name")
 @root_option
 @password_option
-def change_password(name: str, root: Path, password_stdin: bool) -> None:
+@json_option
+def change_password(name: str, root: Path, password_stdin: bool, as_json: bool) -> None:
     """Set the password of NAME. Its sessions and tokens end."""
     accounts, _ = open_accounts(root)
     accounts.get(name)
-    accounts.set_password(name, read_password(password_stdin, name))
-    click.echo(f"password of {name} changed")
+    changed = accounts.set_password(name, read_password(password_stdin, name))
+    _print_done(changed, as_json, f"password of {name} changed")
 
 
 @user.command("disable")
@@ -407,18 +422,22 @@ def export_users(root: Path, no_passwords: bool) -> None:
 @click.argument("file", type=click.File("rb"), default="-")
 @root_option
 @click.option("--update", is_flag=True, help="Change accounts that exist, instead of refusing.")
-def import_users(file: Any, root: Path, update: bool) -> None:
+@json_option
+def import_users(file: Any, root: Path, update: bool, as_json: bool) -> None:
     """Add the accounts of an export: all of them, or none when a line is wrong.
 
     Accounts without a password hash can't log in until `ftpd user passwd` gives them one.
     """
-    from ftpserver.portable import import_lines
+    from ftpserver.portable import dumps, import_lines
 
     accounts, engine = open_accounts(root)
     done = import_lines(accounts, file, update=update)
     _count_homes(accounts, engine, (name for name in done.added if accounts.get(name).own_home))
     changed = f", {len(done.updated)} updated" if update else ""
-    click.echo(f"{len(done.added)} added{changed}")
+    if as_json:
+        click.echo(dumps({"added": done.added, "updated": done.updated}))
+    else:
+        click.echo(f"{len(done.added)} added{changed}")
 
 
 # showing -----------------------------------------------------------------------------------
@@ -490,7 +509,8 @@ def _print_table(accounts: Accounts) -> None:
     Console().print(table)
 
 
-def _details(account: Account, tokens: int) -> list[tuple[str, str]]:
+def _details(account: Account, tokens: int, sessions: int | None) -> list[tuple[str, str]]:
+    now = "" if sessions is None else f"{sessions} now, "
     free = "" if account.free is None else f", {human(account.free)} free"
     held = f", {human(account.held)} held by uploads" if account.held else ""
     most = "unlimited" if account.max_files is None else str(account.max_files)
@@ -504,7 +524,7 @@ def _details(account: Account, tokens: int) -> list[tuple[str, str]]:
         ("permissions", str(account.permissions)),
         ("networks", ", ".join(map(str, account.networks)) or "any"),
         ("expires", "never" if account.expires is None else iso(account.expires)),
-        ("sessions", f"at most {_or_unlimited(account.max_sessions)}"),
+        ("sessions", f"{now}at most {_or_unlimited(account.max_sessions)}"),
         ("rate", rate),
         ("tokens", str(tokens)),
         ("created", iso(account.created)),

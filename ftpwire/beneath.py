@@ -88,7 +88,8 @@ class Tree:
 
     Attributes:
         on_link: Called when links were followed, with the components that were asked for and
-            those that they lead to; what it raises refuses them.
+            those that they lead to, or to where they could be followed; what it raises refuses
+            them.
     """
 
     on_link: Callable[[Sequence[bytes], Sequence[bytes]], None] | None = None
@@ -200,6 +201,11 @@ class Tree:
                     names.clear()
                 todo.extend(reversed(target.split(b"/")))
             return os.open(b".", flags, mode, dir_fd=stack[-1] if stack else self.fd), names
+        except OSError:
+            if links and self.on_link is not None:
+                # where it may not lead, it isn't told either whether anything is there
+                self.on_link(parts, [*names, name])
+            raise
         finally:
             for fd in stack:
                 os.close(fd)

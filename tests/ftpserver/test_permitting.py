@@ -378,6 +378,17 @@ def test_no_link_leads_to_where_a_deeper_rule_is(restricted, stocked, walk, monk
     assert put(peer, b"/own/new") == Stored(3)
 
 
+def test_a_link_does_not_tell_what_is_hidden(restricted, stocked):
+    peer = restricted("/in=none")
+    answers = []
+    for number, target in enumerate((b"/in/file", b"/in/missing", b"/in/missing/x", b"/in/file/x")):
+        link = b"/own/link%d" % number
+        assert peer.ask(MakeLink(link, target)) == Done()
+        answers.append(peer.ask(Stat(link, follow=True)))
+    assert all(refused(answer) for answer in answers)
+    assert len({answer.message.replace(str(n), "", 1) for n, answer in enumerate(answers)}) == 1
+
+
 def test_links_among_the_same_rights_are_followed(restricted, stocked):
     (stocked / "pub" / "link").symlink_to("dir")
     (stocked / "own" / "link").symlink_to("../pub")

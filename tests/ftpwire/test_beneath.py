@@ -967,5 +967,9 @@ def test_a_link_can_be_refused(place, kernel):
     tree.on_link = refuse
     with pytest.raises(NotRegular):
         tree.open_dir([b"link"])
+    with pytest.raises(NotRegular):
+        tree.open_dir([b"link", b"missing"])
+    with pytest.raises(FileNotFoundError):
+        tree.open_dir([b"dir", b"missing"])
     os.close(tree.open([b"link"], OPEN_ANY | os.O_NOFOLLOW))
     os.close(tree.open_dir([b"dir"]))

@@ -233,7 +233,8 @@ def test_lists_are_sorted_and_the_same_as_records(admin):
     assert [record["name"] for record in records] == ["bob", "zoe"]
     assert [record["total"] for record in records] == [None, 1024 * MIB]
     assert "unlimited" in lines[0] and "1.0 GiB" in lines[1]
-    assert records[1] | {"tokens": 0} == admin.run("user", "show", "zoe", "--json").record
+    shown = admin.run("user", "show", "zoe", "--json").record
+    assert shown == records[1] | {"tokens": 0, "sessions": None}
 
 
 @pytest.mark.parametrize("verb", ["show", "passwd", "remove"])
@@ -305,6 +306,20 @@ def test_a_root_that_is_no_root(programs, tmp_path, arguments):
     )
 
     assert "can't be written" in ended.complaint
+
+
+def test_sessions_and_tokens_are_counted(server, admin, alice):
+    alice.run("login", alice.server)
+    shell = alice.start("connect")
+
+    def shown():
+        return admin.run("user", "show", "alice", "--json").record
+
+    eventually(lambda: shown()["sessions"] == 1, "the shell is logged in")
+    assert shown()["tokens"] == 1
+    assert "1 now, at most unlimited" in admin.run("user", "show", "alice").text
+    finish(shell, given=b"")
+    eventually(lambda: shown()["sessions"] == 0, "it has left")
 
 
 # as an administrator has it ------------------------------------------------------------------
