@@ -38,6 +38,7 @@ from ftpwire.errors import (
 )
 from ftpwire.frames import HEADER_SIZE, FrameReader, Header, Kind
 from ftpwire.messages import Ending, Hello, Reply, Request, Sent
+from ftpwire.paths import printable
 from ftpwire.tls import TlsPipe, fingerprint
 
 CONNECT_SECONDS = 15.0
@@ -326,7 +327,7 @@ class Connection:
         else:
             reply = self.result(call)
         assert isinstance(reply, messages.LoggedIn)
-        return reply.user
+        return name_of(reply)
 
     def close(self) -> None:
         """Close the connection; what is unanswered fails. Can be called twice."""
@@ -426,6 +427,10 @@ class Connection:
     def keep_alive(self, call: Call) -> None:
         """Say that the DATA of a call goes on, though nothing is there to send just now."""
         self.channel.queue(frames.pack_header(0, Kind.DATA, call.request_id))
+        self._drain_output()
+
+    def flush(self) -> None:
+        """Send what was submitted, for who doesn't wait for the answer yet."""
         self._drain_output()
 
     def check(self) -> None:
@@ -679,6 +684,11 @@ class Connection:
             self._interrupt.clear()
         if not self.broken:
             self.channel.rearm()
+
+
+def name_of(reply: messages.LoggedIn) -> str:
+    """Who the server says the user is, for prompts and messages."""
+    return printable(reply.user[: messages.MAX_USER])
 
 
 def pause(seconds: float, interrupt: Interrupt | None) -> None:

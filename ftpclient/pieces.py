@@ -33,7 +33,7 @@ from ftpwire.errors import (
     SourceChanged,
     VerificationFailed,
 )
-from ftpwire.messages import Get, Hash, Hashed, PutPiece, Reply, Sending, Sent
+from ftpwire.messages import Get, Hash, Hashed, PutPiece, Reply, Sending, Sent, WhoAmI
 from ftpwire.paths import RemotePath
 from ftpwire.pieces import PIECE, Assembly, Piece
 from ftpwire.streams import BUFFER_SIZE
@@ -275,19 +275,21 @@ class Fetch:
         computed = Call()
         if kept is None:  # the server reads all of it while the pieces come
             transfer.connection.submit(computed, Hash(self._source))
+            transfer.connection.flush()
         transfer.started(self._source, info.size)
         transfer.advanced(info.offset)
         fd = self._partial.fd
         with Assembly(fd, info.size, offset=info.offset, hasher=hasher) as assembly:
             fetching = _Fetching(self._source, info, assembly)
             try:
-                self._deal(fetching)
+                self._deal(fetching, None if kept is not None else computed)
                 digest = assembly.finish(lambda _: transfer.connection.check())
-            except (OSError, CommandError, ProtocolError):
-                raise
-            except BaseException:
-                assembly.close()
-                self._partial.start_at(assembly.frontier)
+            except BaseException as error:
+                if kept is None and not (computed.done or transfer.connection.broken):
+                    transfer.connection.send_cancel(computed)
+                if not isinstance(error, (OSError, CommandError, ProtocolError)):
+                    assembly.close()
+                    self._partial.start_at(assembly.frontier)
                 raise
         size = info.size
         if kept is None:
@@ -301,14 +303,21 @@ class Fetch:
             )
         return info, digest
 
-    def _deal(self, fetching: _Fetching) -> None:
-        """Give the pieces away, and wait until all have come."""
+    def _deal(self, fetching: _Fetching, asked: Call | None) -> None:
+        """Give the pieces away, and wait until all have come.
+
+        Args:
+            asked: What the own connection is asked meanwhile.
+        """
         assembly, crew, connection = fetching.assembly, self._crew, self._transfer.connection
-        starts, told = _starts(assembly.offset, assembly.size), 0
+        starts, told, said = _starts(assembly.offset, assembly.size), 0, time.monotonic()
         start = next(starts, None)
         while (frontier := assembly.frontier) < assembly.size:
             crew.check()
-            connection.check()
+            connection.poll()
+            if time.monotonic() - said > KEEP_ALIVE_SECONDS and (asked is None or asked.done):
+                said = time.monotonic()
+                connection.ask(WhoAmI())  # or a server that wants nobody idle would end it
             if fetching.error is not None:
                 self._raise(fetching.error)
             if start is not None and start - frontier < _WINDOW * PIECE * crew.size:

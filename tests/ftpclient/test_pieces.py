@@ -418,6 +418,22 @@ def test_ctrl_c(server, home, source, tmp_path, way):
     interrupt.close()
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["kept-digest", "no-digest"])
+def test_the_first_connection_is_not_idle(start_server, home, tmp_path, monkeypatch, kept):
+    monkeypatch.setattr(pieces, "KEEP_ALIVE_SECONDS", 0.05)
+    server = start_server(durable=False, idle_timeout=0.6, root=home.parent.parent / "other")
+    told = Told()
+    with through(server) as (_, client):
+        client.make_dir("/made")  # and with it the home
+        (server.settings.root / "alice" / "file").write_bytes(DATA)
+        if kept:
+            client.hash("/file")
+        client.limit_rate = 30 * MIB
+        assert get(client, tmp_path / "got", told).done == 1
+        assert client.whoami() == "alice"
+    assert told.remarks == []
+
+
 # what changes meanwhile --------------------------------------------------------------------
 
 CHANGES = [
