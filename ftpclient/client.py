@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 from msgspec import structs
 
 from ftpclient.addresses import ServerAddress
-from ftpclient.connection import Connection
+from ftpclient.connection import Connection, name_of
 from ftpclient.credentials import Credential, Credentials, Password, Remark
 from ftpclient.interrupt import Interrupt
 from ftpclient.reporting import Listener, Summary
@@ -60,6 +60,9 @@ _LONG_PASSWORD = 6
 
 _QUICK_ANSWER = 10.0
 """Seconds that a server waits for a log-in at least."""
+
+_MOST_REMARKS = 20
+_LONGEST_REMARK = 500
 
 _MAGIC = re.compile(rb"[*?\[]")
 
@@ -182,9 +185,11 @@ class Client:
         )
 
     def _remark_once(self, text: str) -> None:
-        if self._remark is not None and text not in self._remarks:
-            self._remarks.add(text)
-            self._remark(text)
+        text = text[:_LONGEST_REMARK]
+        if self._remark is None or text in self._remarks or len(self._remarks) >= _MOST_REMARKS:
+            return  # a server that never stops talking fills neither memory nor screen
+        self._remarks.add(text)
+        self._remark(text)
 
     def log_in(self, credential: Credential) -> None:
         """Connect with this credential, and no other. Raises LoginRefused."""
@@ -217,7 +222,7 @@ class Client:
                 raise RegistrationClosed("that is no invitation")
             reply = connection.ask(messages.Register(login.user, login.password, invitation))
             assert isinstance(reply, messages.LoggedIn)
-            self._use(connection, reply.user, credential)
+            self._use(connection, name_of(reply), credential)
         except BaseException:
             connection.close()
             raise

@@ -339,6 +339,28 @@ def test_remarks_of_the_server_are_told_once(fake, connect, remarks):
     assert remarks == ["90 % of the room are used", "another"]
 
 
+def test_a_server_that_never_stops_talking(fake, connect, remarks):
+    def script(peer):
+        peer.greet()
+        for number in range(1000):
+            peer.frame(Kind.NOTICE, 0, Remark(f"{number} " + "x" * 10_000))
+        peer.reply(peer.read(), LoggedIn("alice"))
+
+    client = connect(fake(script), remark=remarks.append)
+    client.connection.ask(messages.WhoAmI())
+    assert len(remarks) == 20 and max(map(len, remarks)) <= 500
+
+
+def test_the_name_that_a_server_tells_is_harmless(fake, connect):
+    def script(peer):
+        peer.read()
+        peer.frame(Kind.REPLY, 0, messages.encode_hello(Hello(max_requests=9, max_unanswered=99)))
+        peer.reply(peer.read(), LoggedIn("\x1b]0;owned\x07" + "x" * 10_000))
+
+    client = connect(fake(script))
+    assert client.user.isprintable() and len(client.user) < 300
+
+
 # the account's keys ------------------------------------------------------------------------
 
 
