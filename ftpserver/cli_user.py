@@ -483,14 +483,14 @@ def _line(account: Account) -> str:
 
 
 def _print_table(accounts: Accounts) -> None:
-    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        "name", "used", "total", "expires", "state", "permissions", "home", box=box.SIMPLE
-    )
+    table = Table(box=None, pad_edge=False)
+    for head in ("NAME", "USED", "TOTAL", "EXPIRES", "STATE", "PERMISSIONS", "HOME"):
+        right = head in ("USED", "TOTAL")
+        table.add_column(head, justify="right" if right else "left", overflow="fold")
     for account in accounts:
         table.add_row(
             *map(
