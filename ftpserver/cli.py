@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from ftpserver import cli_backup, cli_control, cli_log, cli_tokens, cli_user, cli_verify, cli_why
+from ftpserver import cli_backup, cli_control, cli_log, cli_service, cli_tokens, cli_user, cli_verify, cli_why
 from ftpserver.cli_audit import audit_commands
 from ftpserver.cli_config import config_group, loaded_again, loaded_from, settings_options
 from ftpserver.options import fail, root_option
@@ -58,6 +58,7 @@ for _command in (cli_user.user, cli_verify.check, cli_verify.scrub, cli_verify.r
     cli.add_command(_command)
 cli.add_command(cli_why.why)
 cli.add_command(cli_log.log)
+cli.add_command(cli_service.service)
 cli.add_command(cli_backup.backup)
 cli.add_command(config_group)
 cli.add_command(cli_tokens.token)

@@ -19,6 +19,7 @@ from ftpserver.accounts import Accounts, first_account_name, random_password
 from ftpserver.config import Settings
 from ftpserver.human_log import log_to_stderr
 from ftpserver.server import FtpServer
+from ftpserver.service import inherited_socket, notify
 from ftpserver.state import StateError
 from ftpwire.paths import printable
 
@@ -49,7 +50,7 @@ def serve(
     _return_memory()
     signals = _Signals()
     try:
-        server = FtpServer(settings)
+        server = FtpServer(settings, inherited_socket())
     except StateError as error:
         return _failed(str(error))
     except OSError as error:
@@ -61,10 +62,12 @@ def serve(
         server.load_settings = again
         with server.running():
             _announce(server, name, lines)
+            notify("READY=1", f"STATUS=listening on {server.address}")
             while not signals.wait_for_end():
                 _reload(server)
             signals.restore()  # a second signal ends the process at once
             logger.info("stopping")
+            notify("STOPPING=1", "STATUS=stopping: running transfers get their time")
     return 0
 
 

@@ -71,7 +71,7 @@ class FtpServer(ThreadingMixIn, TCPServer):
     allow_reuse_address = True
     request_queue_size = 1024
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, listener: socket.socket | None = None) -> None:
         self.settings = settings
         self.sessions: set[Session] = set()
         self._session_ids = itertools.count(1)
@@ -95,17 +95,33 @@ class FtpServer(ThreadingMixIn, TCPServer):
         self._stop_read, self._stop_write = os.pipe()
         self._closing = [self._close_stop_pipe]
         try:
+            if listener is not None:
+                self._closing.append(listener.close)
             self._open_state(settings)
-            self.address_family, address = _address(settings)
-            super().__init__(address, Session, bind_and_activate=False)
-            self._closing.append(super().server_close)
-            if self.address_family == socket.AF_INET6 and settings.host is None:
-                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            self.server_bind()
-            self.server_activate()
+            if listener is None:
+                self._listen(settings)
+            else:
+                self._take_over(listener)
         except BaseException:
             self.server_close()
             raise
+
+    def _listen(self, settings: Settings) -> None:
+        self.address_family, address = _address(settings)
+        super().__init__(address, Session, bind_and_activate=False)
+        self._closing.append(super().server_close)
+        if self.address_family == socket.AF_INET6 and settings.host is None:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        self.server_bind()
+        self.server_activate()
+
+    def _take_over(self, listener: socket.socket) -> None:
+        """Serve on a socket that somebody else has opened, and listens on."""
+        self.address_family = listener.family
+        super().__init__(listener.getsockname()[:2], Session, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+        self._closing.append(super().server_close)
 
     def _open_state(self, settings: Settings) -> None:
         _make_root(settings)

@@ -1,0 +1,217 @@
+"""Under systemd: units, telling how things stand, sockets that are handed over."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ftpserver import service as module
+from ftpserver.config import Settings
+from ftpserver.server import FtpServer
+from ftpserver.service import Installation, inherited_socket, installed, notify, socket_unit, unit
+from ftpserver.state import StateError
+from ftpwire.messages import LoggedIn, WhoAmI
+
+
+def made(**more) -> Installation:
+    values = {
+        "command": ("/opt/ftpd/bin/ftpd",),
+        "root": Path("/srv/files"),
+        "config": None,
+        "user": "daemon",
+        "group": "daemon",
+    }
+    return Installation(**values | more)
+
+
+def setting(text: str, name: str) -> str:
+    (value,) = [line.partition("=")[2] for line in text.splitlines() if line.startswith(f"{name}=")]
+    return value
+
+
+# units ---------------------------------------------------------------------------------------
+
+
+def test_the_unit_is_for_this_installation():
+    text = unit(made(config=Path("/etc/ftpd.toml"), grace=30.5))
+    assert setting(text, "Type") == "notify"
+    assert setting(text, "ExecStart") == (
+        "/opt/ftpd/bin/ftpd start --root /srv/files --config /etc/ftpd.toml"
+    )
+    assert setting(text, "ExecReload") == "/opt/ftpd/bin/ftpd reload --root /srv/files"
+    assert (setting(text, "User"), setting(text, "Group")) == ("daemon", "daemon")
+    assert int(setting(text, "TimeoutStopSec")) > 30
+    assert setting(text, "ReadWritePaths") == "/srv/files"
+    assert (setting(text, "ProtectHome"), setting(text, "PrivateTmp")) == ("yes", "yes")
+    assert setting(text, "CapabilityBoundingSet") == ""
+
+
+@pytest.mark.parametrize(
+    ("more", "name", "value"),
+    [
+        pytest.param({"port": 21}, "CapabilityBoundingSet", "CAP_NET_BIND_SERVICE", id="low-port"),
+        pytest.param({"port": 21}, "AmbientCapabilities", "CAP_NET_BIND_SERVICE", id="ambient"),
+        pytest.param({"port": 0}, "CapabilityBoundingSet", "", id="any-port"),
+        pytest.param({"root": Path("/home/x/files")}, "ProtectHome", "read-only", id="home"),
+        pytest.param({"command": ("/root/venv/ftpd",)}, "ProtectHome", "read-only", id="program"),
+        pytest.param({"reads": (Path("/root/key.pem"),)}, "ProtectHome", "read-only", id="key"),
+        pytest.param({"root": Path("/var/tmp/files")}, "PrivateTmp", "no", id="tmp"),
+        pytest.param({"paths": (Path("/mnt/a"),)}, "ReadWritePaths", "/srv/files /mnt/a", id="own"),
+        pytest.param({"root": Path("/a b%c")}, "ReadWritePaths", '"/a b%%c"', id="blank"),
+        pytest.param({"root": Path('/a"b\\$c')}, "ReadWritePaths", '"/a\\"b\\\\$c"', id="quotes"),
+        pytest.param(
+            {"root": Path("/a b$c")},
+            "ExecStart",
+            '/opt/ftpd/bin/ftpd start --root "/a b$$c"',
+            id="command",
+        ),
+    ],
+)
+def test_what_a_unit_depends_on(more, name, value):
+    assert setting(unit(made(**more)), name) == value
+
+
+def test_the_socket_unit():
+    assert setting(socket_unit(made(port=2121)), "ListenStream") == "2121"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
+def test_systemd_understands_it(tmp_path):
+    text = unit(made(command=("/bin/true",), root=tmp_path / "a b$c%d", port=21))
+    (tmp_path / "ftpd.service").write_text(text)
+    ran = subprocess.run(
+        ["systemd-analyze", "verify", tmp_path / "ftpd.service"], capture_output=True, text=True
+    )
+    if "SD_BUS" in ran.stderr or "Failed to" in ran.stderr:
+        pytest.skip(ran.stderr)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_whose_the_root_is_runs_it(tmp_path):
+    found = installed(tmp_path, None, port=5, grace=1.0, paths=[tmp_path / "in", Path("/mnt/b")])
+    assert found.user and found.group and found.command
+    assert found.paths == (Path("/mnt/b"),), "what is below the root needs no telling"
+
+
+def test_who_is_nobody_runs_nothing(tmp_path):
+    with pytest.raises(StateError, match="no-such-user-here"):
+        installed(tmp_path, None, user="no-such-user-here", port=5, grace=1.0)
+
+
+def test_a_path_that_no_unit_can_have(tmp_path):
+    with pytest.raises(StateError, match="can't have such a path"):
+        installed(tmp_path / "a\nExecStartPre=evil", None, user="root", port=5, grace=1.0)
+
+
+# telling how things stand --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_the_supervisor_is_told(tmp_path, monkeypatch, abstract):
+    name = f"@ftpd-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind("\0" + name[1:] if abstract else name)
+        monkeypatch.setenv("NOTIFY_SOCKET", name)
+        notify("READY=1", "STATUS=listening")
+        assert listening.recv(100) == b"READY=1\nSTATUS=listening"
+
+
+@pytest.mark.parametrize("address", [None, "", "relative", "vsock:2:5"])
+def test_nobody_to_tell(monkeypatch, caplog, address):
+    if address is not None:
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+    notify("READY=1")
+    assert not caplog.records
+
+
+def test_a_supervisor_that_is_gone(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
+    notify("READY=1")
+    assert "can't be told" in caplog.text
+
+
+# sockets that are handed over ----------------------------------------------------------------
+
+
+def handed(count: str = "1", pid: int | None = None) -> dict[str, str]:
+    return {"LISTEN_PID": str(pid or os.getpid()), "LISTEN_FDS": count, "LISTEN_FDNAMES": "x"}
+
+
+def test_a_socket_that_is_handed_over_is_served(tmp_path, quick_passwords, dial):
+    listening = socket.create_server(("127.0.0.1", 0))
+    address, fd = listening.getsockname(), listening.detach()
+    os.set_inheritable(fd, True)
+    environment = handed()
+    listener = inherited_socket(environment, fd)
+    assert not environment, "children don't take it for theirs"
+    assert not os.get_inheritable(fd)
+    with FtpServer(Settings(tmp_path / "root", port=1, plaintext=True), listener) as server:
+        assert server.address == f"127.0.0.1:{address[1]}"
+        server.accounts.add("alice", "secret")
+        with server.running():
+            peer = dial(server)
+            assert peer.ask(WhoAmI()) == LoggedIn("alice")
+            peer.close()
+
+
+def test_a_start_that_fails_closes_it(tmp_path):
+    (tmp_path / "root").write_text("")
+    listening = socket.create_server(("127.0.0.1", 0))
+    with pytest.raises(StateError):
+        FtpServer(Settings(tmp_path / "root", plaintext=True), listening)
+    assert listening.fileno() == -1
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{}, handed(pid=1), handed("0"), handed("x"), {"LISTEN_FDS": "1"}],
+    ids=["none", "of-another", "zero", "rubbish", "no-pid"],
+)
+def test_none_is_handed_over(environment):
+    assert inherited_socket(environment, -1) is None
+
+
+def _unix() -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    return sock
+
+
+def _datagram() -> socket.socket:
+    return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+
+def _silent() -> socket.socket:
+    return socket.socket(socket.AF_INET)
+
+
+@pytest.mark.parametrize("make", [_unix, _datagram, _silent])
+def test_what_can_not_be_served(make):
+    with make() as sock:
+        with pytest.raises(StateError, match="no listening TCP socket"):
+            inherited_socket(handed(), sock.fileno())
+        assert sock.fileno() >= 0
+
+
+def test_more_than_one():
+    with pytest.raises(StateError, match="3 sockets"):
+        inherited_socket(handed("3"), -1)
+
+
+def test_what_is_no_socket(tmp_path):
+    with open(tmp_path / "file", "w") as file:
+        with pytest.raises(StateError, match="no socket"):
+            inherited_socket(handed(), file.fileno())
+
+
+def test_the_command_is_this_ftpd(monkeypatch, tmp_path):
+    program = tmp_path / "ftpd"
+    program.touch(0o755)
+    monkeypatch.setattr("sys.argv", [str(program)])
+    assert module._command() == (str(program),)
+    monkeypatch.setattr("sys.argv", ["-c"])
+    assert module._command()[1] == "-c"
