@@ -36,6 +36,10 @@ from ftpwire import paths
 from ftpwire.errors import BadAccount, NameTaken
 from ftpwire.units import iso
 
+_MAX_MEMORY_KIB = 256 * 1024
+_MAX_TIME_COST = 32
+"""Most that an imported hash may cost to check: anybody can ask for that."""
+
 _Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
@@ -162,11 +166,13 @@ def _parse(line: bytes) -> _Line:
 
 def _check_hash(text: str) -> None:
     try:
-        extract_parameters(text)
+        cost = extract_parameters(text)
     except (InvalidHashError, ValueError):
         raise BadAccount("password_hash: not an argon2 hash") from None
     if not text.startswith("$argon2id$"):
         raise BadAccount("password_hash: only argon2id is taken")
+    if cost.memory_cost > _MAX_MEMORY_KIB or cost.time_cost > _MAX_TIME_COST:
+        raise BadAccount("password_hash: each log-in would cost too much")
 
 
 def _home(text: str) -> Path:

@@ -5,6 +5,8 @@ Lives elsewhere: the checks (accounts.py, bans.py, limits.py, permissions.py and
 uploads.py, homes.py, ledger.py), options and printing (cli_why.py).
 
 Nothing is decided here: what answers a question is what refuses a client, with the same text.
+What is not known here can differ: the room that is kept for an interrupted upload counts as taken,
+though the same upload may have it; limits that a server was given by flags are not in its file.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections import Counter
 from dataclasses import replace
 
 import msgspec
@@ -10,7 +12,8 @@ import pytest
 
 from ftpserver.commands import COMMANDS
 from ftpserver.permissions import Permissions
-from ftpwire import digests, messages
+from ftpwire import beneath, digests, messages
+from ftpwire.errors import Forbidden
 from ftpwire.frames import Kind
 from ftpwire.messages import (
     BeginTree,
@@ -376,6 +379,44 @@ def test_no_link_leads_to_where_a_deeper_rule_is(restricted, stocked, walk, monk
     assert refused(peer.ask(SetAttributes(b"/to-file", 0o600)))
     assert refused(got(peer, b"/to-file"))
     assert put(peer, b"/own/new") == Stored(3)
+
+
+@pytest.mark.parametrize("kernel", [True, False], ids=["kernel", "by-hand"])
+def test_a_link_that_changes_meanwhile_leads_nowhere_else(open_home, root, kernel):
+    home = open_home()
+    for place in ("own", "own/dir", "in"):
+        (root / "alice" / place).mkdir()
+    home.obey(Permissions.parse("/in=upload-only"))
+    home.tree._kernel = kernel
+    hidden = (root / "alice" / "in").stat().st_ino
+    link, other = root / "alice" / "own" / "link", root / "alice" / "own" / "other"
+    link.symlink_to("dir")
+    other.symlink_to("../in")
+    done = threading.Event()
+
+    def swap() -> None:
+        while not done.is_set():
+            beneath.exchange(home.fd, b"own/link", home.fd, b"own/other")
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    try:
+        met = Counter()
+        for tries in range(1_000_000):
+            if tries >= 2000 and len(met) == 2:
+                break
+            try:
+                fd = home.tree.open_dir((b"own", b"link"))
+            except Forbidden:
+                met["refused"] += 1
+                continue
+            assert os.fstat(fd).st_ino != hidden
+            met["opened"] += 1
+            os.close(fd)
+    finally:
+        done.set()
+        swapping.join()
+    assert met["refused"] and met["opened"], met
 
 
 def test_a_link_does_not_tell_what_is_hidden(restricted, stocked):
