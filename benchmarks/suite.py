@@ -24,6 +24,7 @@ from benchmarks.measure import (
     Entry,
     Failed,
     Figures,
+    Row,
     Table,
     interleave,
     kill_group,
@@ -32,7 +33,7 @@ from benchmarks.measure import (
     start,
 )
 from benchmarks.peers import FACTORIES, Peer
-from benchmarks.peers.ours import Ours, has_command, program
+from benchmarks.peers.ours import PASSWORD, USER, Ours, has_command, program
 from benchmarks.processes import Unavailable, busy, clean_environment, wait_for_calm
 from benchmarks.workloads import GiB, Scale, Source
 
@@ -347,8 +348,10 @@ def _sync_entry(bench: Bench, peer: Peer, up: bool, targets: list[Path]) -> Entr
 # sessions ------------------------------------------------------------------------------------
 
 
-def _helper(what: str, amount: float, spec: dict[str, object]) -> Command:
-    argv = [sys.executable, "-m", "benchmarks.sessions", what, str(amount), json.dumps(spec)]
+def _helper(
+    what: str, amount: float, spec: dict[str, object], module: str = "benchmarks.sessions"
+) -> Command:
+    argv = [sys.executable, "-m", module, what, str(amount), json.dumps(spec)]
     return Command(argv, {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)})
 
 
@@ -452,6 +455,100 @@ def _log_in_entry(bench: Bench, peer: Peer, name: str, spec: dict[str, object]) 
         return {"rate": float(bench.log(peer).read_text())}
 
     return Entry(name, attempt, peer.ours)
+
+
+# strangers -----------------------------------------------------------------------------------
+
+REFUSALS = {
+    "unknown name": ("nobody", "secret"),
+    "wrong password": (USER, "wrong"),
+    "disabled account": ("disabled", PASSWORD),
+    "expired account": ("expired", PASSWORD),
+    "address not allowed": ("elsewhere", PASSWORD),
+}
+"""Names and passwords that are refused, the last three by accounts made for it."""
+
+
+def timing(bench: Bench, name: str) -> Table:
+    table = Table(
+        name,
+        "from a log-in to its refusal, whatever is the reason",
+        (Column("ms", "milliseconds", 2),),
+    )
+    peer = bench.peer("ours-tls")
+    assert isinstance(peer, Ours)
+    for account, option in (
+        ("disabled", ()),
+        ("expired", ("--expires", "2020-01-01")),
+        ("elsewhere", ("--network", "192.0.2.0/24")),
+    ):
+        peer.admin("user", "add", account, "--password-stdin", *option, given=PASSWORD)
+    peer.admin("user", "disable", "disabled")
+    spec = {**peer.session(), "cases": REFUSALS}
+    command = _helper("timing", bench.scale.tries, spec, "benchmarks.strangers")
+    wait_for_calm(bench.calm)
+    run(command, bench.log(peer), PATIENCE)
+    found = json.loads(bench.log(peer).read_text())
+    table.rows += [Row(case, ours=True, values={"ms": found[case]}) for case in REFUSALS]
+    medians = [row.median("ms") or 0.0 for row in table.rows]
+    table.notes.append(
+        f"{bench.scale.tries} tries each, in turns; the medians differ by "
+        f"{max(medians) - min(medians):.2f} ms at most"
+    )
+    return table
+
+
+def flood(bench: Bench, name: str) -> Table:
+    width = bench.scale.sessions // 4
+    table = Table(
+        name,
+        f"transfers while strangers fail to log in, on {width} connections at once and from ever "
+        "new addresses",
+        (SECONDS, Column("rate", "GB/s"), Column("tries", "failed log-ins a second", 0)),
+    )
+    peer = bench.peer("ours-tls")
+    gib = bench.scale.size / GiB
+    entries = []
+    for up in (False, True):
+        entry = Transfer(bench.large, up, table.columns, gib).entry(bench, peer)
+        way = "up" if up else "down"
+        entries.append(Entry(f"{way}, alone", entry.attempt, ours=True))
+        entries.append(Entry(f"{way}, in a flood", _flooded(peer, width, entry.attempt), ours=True))
+    bench.fill(table, entries)
+    rates = {row.name: row.median("rate") or 0.0 for row in table.rows}
+    for way in ("down", "up"):
+        alone, flooded = rates.get(f"{way}, alone"), rates.get(f"{way}, in a flood")
+        if alone and flooded:
+            table.notes.append(f"{way}: {flooded / alone:.0%} of the throughput is kept")
+    return table
+
+
+def _flooded(peer: Peer, width: int, attempt: Callable[[], Figures]) -> Callable[[], Figures]:
+    def flooded() -> Figures:
+        command = _helper("flood", width, peer.session(), "benchmarks.strangers")
+        strangers = subprocess.Popen(
+            command.argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=clean_environment(command.env),
+            start_new_session=True,
+        )
+        try:
+            assert strangers.stdout is not None
+            if strangers.stdout.readline() != "ready\n":
+                raise Failed("the flood did not begin")
+            began = time.monotonic()
+            figures = attempt()
+            seconds = time.monotonic() - began
+            out, _ = strangers.communicate(timeout=PATIENCE)
+        finally:
+            if strangers.poll() is None:
+                kill_group(strangers)
+                strangers.communicate()
+        return {**figures, "tries": int(out) / seconds}
+
+    return flooded
 
 
 # latency -------------------------------------------------------------------------------------
@@ -598,6 +695,8 @@ WORKS: dict[str, Callable[[Bench, str], Table]] = {
     "pieces-down": lambda bench, name: pieces(bench, name, False),
     "idle": idle,
     "log-ins": log_ins,
+    "timing": timing,
+    "flood": flood,
     "first-byte": first_byte,
     "start-up": start_up,
 }

@@ -37,6 +37,7 @@ class Scale:
     sessions: int = 200
     login_seconds: float = 2.0
     rounds: int = 5
+    tries: int = 100
 
     @property
     def stored(self) -> int:
@@ -57,7 +58,7 @@ def parse_size(text: str) -> int:
     return int(match[1]) << 10 * " KMGT".index(match[2].upper() or " ")
 
 
-QUICK = Scale(32 * 1024**2, 500, 50, 2_000, 100, 16 * 1024**2, 20, 0.5, 3)
+QUICK = Scale(32 * 1024**2, 500, 50, 2_000, 100, 16 * 1024**2, 20, 0.5, 3, 10)
 
 
 def large_file(path: Path, size: int) -> Path:

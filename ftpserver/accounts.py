@@ -28,6 +28,7 @@ from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ftpserver.addresses import LOCAL, is_in
+from ftpserver.aside import aside
 from ftpserver.permissions import Permissions
 from ftpserver.state import account, durable, reading, token
 from ftpwire.errors import BadAccount, LoginRefused, NameTaken, NotFound
@@ -42,8 +43,10 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 
 # 19 MiB, t=2, p=1: OWASP's first choice for argon2id; about 20 ms
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-_hashing = threading.BoundedSemaphore(max(1, os.cpu_count() or 1))
-"""Bounds the hashes computed at once, so that a flood of log-ins can't take all memory."""
+HASHES_AT_ONCE = max(1, (os.cpu_count() or 1) // 2)
+"""Each takes 19 MiB and a core: a flood of log-ins must leave room for the sessions. On all cores it
+halved the speed of transfers, even though it gives way (aside.py)."""
+_hashing = threading.BoundedSemaphore(HASHES_AT_ONCE)
 
 # an unknown name costs the same time as a wrong password
 _DUMMY_HASH = (
@@ -462,7 +465,7 @@ def hash_password(password: str) -> str:
     if size > MAX_PASSWORD:
         raise BadAccount(f"the password is longer than {MAX_PASSWORD} bytes")
     with _hashing:
-        return _hasher.hash(password)
+        return aside(lambda: _hasher.hash(password))
 
 
 def _verify(stored: str, password: str) -> bool:
@@ -471,7 +474,7 @@ def _verify(stored: str, password: str) -> bool:
         given = b""
     with _hashing:
         try:
-            return _hasher.verify(stored, given)
+            return aside(lambda: _hasher.verify(stored, given))
         except (VerificationError, InvalidHashError):
             return False
 

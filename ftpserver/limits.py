@@ -13,7 +13,6 @@ its connections, its processor, its bytes.
 
 from __future__ import annotations
 
-import os
 import random
 import secrets
 import threading
@@ -39,7 +38,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from ftpserver.accounts import Account
+from ftpserver.accounts import HASHES_AT_ONCE, Account
 from ftpserver.addresses import place_of
 from ftpserver.bans import Ban, Bans
 from ftpserver.config import Settings, Startups
@@ -53,7 +52,7 @@ BANNED_DELAY = 1.0
 _SPARED_SECONDS = 3600.0
 _MAX_SPARED = 4096
 MAX_WAITING = 100
-"""Passwords that may wait to be checked: some two seconds of work."""
+"""Passwords that may wait to be checked: two seconds of work for two cores."""
 _WAITING_SHARE = 2
 """A stranger's address may have one in so many of them."""
 _Result = TypeVar("_Result")
@@ -73,7 +72,7 @@ class Limits:
 
     def __init__(self, engine: Engine, settings: Settings, node: str, incarnation: str) -> None:
         self._bans = Bans(engine, settings.ban_after, settings.ban_time)
-        self._queue = Queue(max(1, os.cpu_count() or 1), MAX_WAITING)
+        self._queue = Queue(HASHES_AT_ONCE, MAX_WAITING)
         self._spared = _Spared()
         self._paces: WeakValueDictionary[int, Pace] = WeakValueDictionary()
         self._pacing = threading.Lock()

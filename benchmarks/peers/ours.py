@@ -57,17 +57,22 @@ class Ours(Peer):
         pass  # it runs us
 
     def launch(self) -> None:
-        added = subprocess.run(
-            [*program("ftpd"), "user", "add", USER, "--password-stdin", "--root", str(self.root)],
-            input=PASSWORD.encode(),
-            capture_output=True,
-            env=self._environment(),
-        )
-        if added.returncode:
-            raise Unavailable(f"ftpd user add failed: {added.stderr.decode().strip()}")
+        self.admin("user", "add", USER, "--password-stdin", given=PASSWORD)
         self.launch_server()
         if has_command("login"):
             self.token = self._save_token()
+
+    def admin(self, *arguments: str, given: str = "") -> None:
+        """Run an `ftpd` command on the root, whether the server runs or not."""
+        done = subprocess.run(
+            [*program("ftpd"), *arguments, "--root", str(self.root)],
+            input=given.encode(),
+            capture_output=True,
+            env=self._environment(),
+        )
+        if done.returncode:
+            what = " ".join(arguments[:2])
+            raise Unavailable(f"ftpd {what} failed: {done.stderr.decode().strip()}")
 
     def launch_server(self) -> Server:
         """Start `ftpd` on the root that has an account already."""
@@ -154,6 +159,7 @@ class Ours(Peer):
         return {
             "kind": "ours",
             "server": f"{USER}@127.0.0.1:{self.port}",
+            "port": self.port,
             "password": PASSWORD,
             "plaintext": not self.tls,
             "environment": self._environment(),

@@ -318,3 +318,17 @@ def test_a_small_run_of_ours(tmp_path):
     assert all(len(row["values"]["seconds"]) == 1 for row in small_up["rows"])
     assert small_up["notes"] == []
     assert not list(place.iterdir())  # nothing is left behind
+
+
+def test_a_small_run_against_strangers(tmp_path):
+    results = tmp_path / "results.json"
+    done = benchmarks(
+        *("--quick", "--only", "timing", "flood", "--rounds", "1", "--peers", "none"),
+        *("--size", "1MiB", "--dir", str(tmp_path), "--json", str(results)),
+    )
+    assert done.returncode == 0, done.stderr
+    timing, flood = json.loads(results.read_text())["tables"]
+    assert [row["name"] for row in timing["rows"]] == list(suite.REFUSALS)
+    assert "the medians differ by" in timing["notes"][0]
+    assert len(flood["rows"]) == 4
+    assert [note.split()[0] for note in flood["notes"]] == ["down:", "up:"]
