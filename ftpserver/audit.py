@@ -163,7 +163,7 @@ class Trail:
         self._began = time.monotonic()
 
     def note(self, note: str) -> None:
-        """The true reason of the refusal that comes next, where the client isn't told it."""
+        """The true reason of the refusal that comes next, or of the session's end."""
         self._note = note
 
     def joined(self, digest: bytes | None = None) -> None:
@@ -206,7 +206,7 @@ class Trail:
         self._tell([(asked, None) for asked in waiting if type(asked.request) in EVENTS])
         if self._logged_in is not None:
             seconds = round(time.monotonic() - self._logged_in, 3)
-            self._audit.record("logout", self._session, seconds=seconds)
+            self._audit.record("logout", self._session, seconds=seconds, reason=self._note)
             self._logged_in = None
 
     def _tell(self, told: Sequence[tuple[_Asked, Message | None]], note: str | None = None) -> None:

@@ -108,11 +108,10 @@ def told(record: Record) -> str:
         f"{paths.show(name)}={_detail(value)}" for name, value in (record.details or {}).items()
     ]
     words += [f"{record.seconds:.3f} s"] if record.seconds is not None else []
-    if record.outcome != "ok":
-        why = ": ".join(part for part in (record.code, record.reason) if part)
-        outcome = paths.show(record.outcome)
-        words.append(f"{outcome} ({paths.printable(why)})" if why else outcome)
-    return "  ".join(words)
+    why = paths.printable(": ".join(part for part in (record.code, record.reason) if part))
+    outcome = "" if record.outcome == "ok" else paths.show(record.outcome)
+    words += [" ".join(filter(None, (outcome, f"({why})" if why else "")))]
+    return "  ".join(filter(None, words))
 
 
 def _who(record: Record) -> str:

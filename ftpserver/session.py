@@ -338,6 +338,7 @@ class Session(StreamRequestHandler):
             self._last_words(error)
         except SessionEnded as error:
             logger.info("%s: ended: %s", self, error)
+            self._trail.note(str(error))
             self._end_in_order(error)
         except ConnectionLost as error:
             logger.info("%s: %s", self, error)

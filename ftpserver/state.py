@@ -47,6 +47,8 @@ from ftpwire.errors import DiskFull
 
 SCHEMA_VERSION = 2
 _SQLITE_FULL = 13
+_BUSY_SECONDS = 30.0
+"""How long a transaction waits for others, before it is an error."""
 
 metadata = MetaData()
 
@@ -167,7 +169,7 @@ def open_state(directory: Path) -> Engine:
         raise StateError(f"{directory}: can't be written: {error.strerror}") from error
     engine = create_engine(
         URL.create("sqlite", database=str(path)),  # any name: ? and % mean nothing there
-        connect_args={"timeout": 30, "check_same_thread": False},
+        connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
         pool_size=4,
         max_overflow=32,
     )
@@ -210,10 +212,13 @@ def _migrate(connection: Connection, path: Path, version: int) -> None:
     The transaction that this runs in has begun: nobody changes the file meanwhile.
     """
     copy = path.with_name(f"{path.name}.schema-{version}")
-    copy.unlink(missing_ok=True)
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
-        source.backup(target)
-    copy.chmod(0o600)
+    try:
+        copy.unlink(missing_ok=True)
+        os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+            source.backup(target)
+    except (OSError, sqlite3.Error) as error:
+        raise StateError(f"{copy}: a copy before the upgrade can't be made: {error}") from error
     metadata.create_all(connection)
     inspector = inspect(connection)
     for table in metadata.sorted_tables:

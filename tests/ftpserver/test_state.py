@@ -195,3 +195,52 @@ def test_an_earlier_schema_is_brought_up_to_date_and_kept(tmp_path):
     with closing(sqlite3.connect(tmp_path / "state.db.schema-1")) as connection:
         assert connection.execute("SELECT version FROM schema_version").fetchall() == [(1,)]
         assert connection.execute("SELECT name FROM account").fetchall() == [("alice",)]
+
+
+def test_what_is_migrated_serves(start_server, dial, tmp_path):
+    """A server starts on the files of the first version, and counts what that didn't."""
+    state = tmp_path / "root" / ".ftpd"
+    state.mkdir(parents=True)
+    (tmp_path / "root" / "alice" / "dir").mkdir(parents=True)
+    (tmp_path / "root" / "alice" / "dir" / "file").write_bytes(b"x" * 30)
+    with closing(sqlite3.connect(state / "state.db")) as connection:
+        connection.executescript(VERSION_1)
+    server = start_server()
+    server.accounts.set_password("alice", "secret")
+    server.recount_dirty()
+    alice = server.accounts.get("alice")
+    assert (alice.used, alice.files) == (30, 2)
+    dial(server).close()
+
+
+def test_a_migration_that_fails_changes_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "state.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(VERSION_1)
+    monkeypatch.setattr(module, "CreateColumn", None)  # in the middle of it
+    with pytest.raises(TypeError):
+        open_state(tmp_path)
+    monkeypatch.undo()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT version FROM schema_version").fetchall() == [(1,)]
+    open_state(tmp_path).dispose()
+
+
+def test_a_migration_without_room_for_the_copy_is_one_line(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "state.db")) as connection:
+        connection.executescript(VERSION_1)
+    (tmp_path / "state.db.schema-1").mkdir()
+    with pytest.raises(StateError) as caught:
+        open_state(tmp_path)
+    assert "state.db.schema-1" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_locked_file_is_one_clear_error(root, monkeypatch):
+    open_state(root / ".ftpd").dispose()
+    monkeypatch.setattr(module, "_BUSY_SECONDS", 0.05)
+    with closing(sqlite3.connect(root / ".ftpd" / "state.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StateError, match=r"state\.db: database is locked"):
+            open_state(root / ".ftpd")
+        other.execute("ROLLBACK")
+    open_state(root / ".ftpd").dispose()
