@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import msgspec
 
 from ftpclient import settings
 from ftpclient.addresses import BadAddress, ServerAddress
+from ftpwire.errors import NotFound
+from ftpwire.paths import printable
 
 ENVIRONMENT = "FTP_SERVER"
 
@@ -70,6 +73,25 @@ class SavedServers:
         contents = self._file.read()
         saved = None if contents.default is None else contents.servers.get(contents.default)
         return Server(ServerAddress("localhost")) if saved is None else saved.server()
+
+    def all(self) -> Iterator[tuple[str, Server, bool]]:
+        """Each name, its server, and whether it is the default; by name."""
+        contents = self._file.read()
+        for name, saved in sorted(contents.servers.items()):
+            yield name, saved.server(), name == contents.default
+
+    def make_default(self, name: str) -> None:
+        """Have a saved server be the default. Raises NotFound."""
+        with self._file.changing() as contents:
+            if name not in contents.servers:
+                raise NotFound(f"{printable(name)}: no such server is saved (ftp servers)")
+            contents.default = name
+
+    def remove(self, name: str) -> None:
+        """Forget a name, or the address of a server without one. Raises NotFound."""
+        with self._file.changing() as contents:
+            if contents.servers.pop(name, None) is None:
+                raise NotFound(f"{printable(name)}: no such server is saved (ftp servers)")
 
     def save(self, server: Server, name: str | None = None) -> None:
         """Keep a server, under a name or its address, and make it the default."""

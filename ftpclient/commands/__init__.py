@@ -17,7 +17,7 @@ from ftpclient.app import App
 from ftpwire.units import parse_size
 
 _MODULES = {
-    "accounts": ("login", "logout", "passwd", "register", "token"),
+    "accounts": ("login", "logout", "passwd", "register", "servers", "token"),
     "browsing": ("cat", "df", "du", "hash", "ls", "pwd", "stat", "whoami"),
     "changing": ("cp", "mkdir", "mv", "rm"),
     "transfers": ("get", "put"),

@@ -1,4 +1,4 @@
-"""The account and its keys: login, logout, register, passwd, token."""
+"""The account and its keys: login, logout, register, passwd, token, servers."""
 
 from __future__ import annotations
 
@@ -178,6 +178,29 @@ def _revoke_saved(app: App, saved: SavedToken) -> None:
     except FtpError as error:
         app.remark("the token is still saved, and still good: logout --local only forgets it here")
         raise error
+
+
+@remote_command("servers")
+@click.option("--default", "chosen", metavar="NAME", help="Make this the default.")
+@click.option("--remove", metavar="NAME", help="Forget this; its token stays until logout.")
+def servers_command(app: App, chosen: str | None, remove: str | None) -> None:
+    """List the servers that login saved."""
+    saved = SavedServers()
+    if chosen is not None:
+        saved.make_default(chosen)
+    if remove is not None:
+        saved.remove(remove)
+    if chosen is not None or remove is not None:
+        return
+    for name, server, is_default in saved.all():
+        if app.as_json:
+            address = str(server.address)
+            record = {"name": name, "server": address, "plaintext": server.plaintext}
+            app.print_json(record | {"default": is_default})
+        else:
+            plain = "  plaintext" if server.plaintext else ""
+            default = "  (default)" if is_default else ""
+            app.print(f"{printable(name)}  {printable(str(server.address))}{plain}{default}")
 
 
 @remote_command("passwd")

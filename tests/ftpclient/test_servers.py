@@ -8,7 +8,7 @@ import pytest
 
 from ftpclient.addresses import BadAddress, ServerAddress
 from ftpclient.servers import SavedServers, Server, check_name, choose
-from ftpwire.errors import CommandError
+from ftpwire.errors import CommandError, NotFound
 
 HOME = Server(ServerAddress("home.example", 1234, "alice"))
 WORK = Server(ServerAddress("work.example", 99, "bob"), plaintext=True)
@@ -116,6 +116,21 @@ def test_the_file_is_private_and_whole(saved):
     assert path(saved).stat().st_mode & 0o777 == 0o600
     assert path(saved).parent.stat().st_mode & 0o777 == 0o700
     assert not [one for one in path(saved).parent.iterdir() if one.name.endswith(".new")]
+
+
+def test_names_are_listed_chosen_and_removed(saved):
+    saved.save(WORK, "work")
+    saved.save(HOME)
+    key = str(HOME.address)
+    assert list(saved.all()) == [(key, HOME, True), ("work", WORK, False)]
+    saved.make_default("work")
+    assert choose(None) == WORK
+    saved.remove("work")
+    assert list(saved.all()) == [(key, HOME, False)]
+    assert choose(None) == Server(ServerAddress("localhost"))
+    for act in (saved.remove, saved.make_default):
+        with pytest.raises(NotFound, match="work"):
+            act("work")
 
 
 def test_many_at_once_lose_nothing(saved):

@@ -96,6 +96,13 @@ def test_names_stand_for_servers(alice, server, place):
     assert without_password(alice, FTP_SERVER="mine").run("whoami").lines == ["alice"]
     assert bare.run("connect", "mine", given=b"whoami").lines == ["alice"]
     bare.run("login", place, "--name", "a b", status=2)
+    lines = bare.run("servers").lines
+    assert lines == [f"his  bob@{alice.server}  (default)", f"mine  {place}"]
+    bare.run("servers", "--default", "mine")
+    assert [one["default"] for one in bare.run("--json", "servers").records] == [False, True]
+    bare.run("servers", "--remove", "his")
+    bare.run("servers", "--remove", "his", status=5)
+    assert bare.run("whoami").lines == ["alice"]
 
 
 def test_a_login_takes_the_place_of_the_one_before(alice, place):
