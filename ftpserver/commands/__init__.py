@@ -90,7 +90,7 @@ COMMANDS: dict[type[Message], Command] = {
     messages.Hash: Command(browsing.hash_file, needs=_READ),
     messages.Get: Command(transfers.get, ending=True, needs=_READ),
     messages.Put: Command(transfers.put, batched=True, takes_data=True, needs=_CREATE),
-    messages.PutPiece: Command(transfers.put_piece, takes_data=True),
+    messages.PutPiece: Command(transfers.put_piece, takes_data=True),  # its Put was permitted
     messages.MakeDir: Command(changing.add_to_batch, batched=True, needs=_CREATE),
     messages.MakeLink: Command(changing.add_to_batch, batched=True, needs=_CREATE),
     messages.SetAttributes: Command(changing.add_to_batch, batched=True, needs=_CREATE),

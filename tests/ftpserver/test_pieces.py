@@ -234,6 +234,16 @@ def test_when_the_owner_goes_so_do_the_pieces(server, owner, helper, dial, leave
     assert end(again, number) == Stored(SIZE)
 
 
+def test_all_of_it_was_there(server, files, owner, helper, dial):
+    number, ready = begin(owner)
+    assert bring(helper, ready.key, 0, DATA) == Taken()
+    cancel(owner, number)
+    number, ready = begin(owner)
+    assert (ready.offset, ready.digest) == (SIZE, DIGEST)
+    assert end(owner, number) == Stored(SIZE)
+    assert (files / "file").read_bytes() == DATA and staged(server) == []
+
+
 def test_a_later_owner_takes_it_over(server, files, owner, helper, dial):
     _, first = begin(owner)
     assert bring(helper, first.key, 0, DATA[: 6 * MIB]) == Taken()
