@@ -170,7 +170,7 @@ CREATE TABLE lease (
     node VARCHAR NOT NULL, incarnation VARCHAR(32) NOT NULL, state VARCHAR(16) NOT NULL,
     size BIGINT NOT NULL, staging BLOB, expires BIGINT NOT NULL);
 CREATE INDEX lease_by_account ON lease (account_id);
-INSERT INTO account VALUES (7, 'alice', 'hash', NULL, 1000, 400, 0, 0, 12345);
+INSERT INTO account VALUES (7, 'alice', 'hash', NULL, 1000, 400, 10, 0, 12345);
 INSERT INTO lease VALUES ('l', 7, 'local', 'i', 'kept', 10, x'aa', 99999999999);
 """
 

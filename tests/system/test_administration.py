@@ -1,0 +1,321 @@
+"""Looking after a server: settings, the audit log, backups, running under a supervisor."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from tests.system.programs import (
+    Server,
+    clean_environment,
+    eventually,
+    finish,
+    program,
+)
+
+MIB = 1024 * 1024
+
+
+def audit(server: Server) -> list[dict]:
+    """What is in the audit log by now, without torn lines."""
+    path = server.root / ".ftpd" / "audit.jsonl"
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if "\n" in line]
+
+
+def recorded(server: Server, event: str, **fields) -> dict:
+    """Wait for a record; it must stay the only one of its kind."""
+
+    def found() -> list[dict]:
+        return [
+            record
+            for record in audit(server)
+            if record["event"] == event
+            and all(record.get(name) == value for name, value in fields.items())
+        ]
+
+    (record,) = eventually(found, f"{event} {fields}")
+    return record
+
+
+# the audit log -------------------------------------------------------------------------------
+
+
+def test_who_did_what(server, alice):
+    alice.run("put", "-", "dir-less", given=b"12345")
+    alice.run("mkdir", "d")
+    alice.run("mv", "dir-less", "d/file")
+    alice.run("cat", "d/file")
+    alice.run("rm", "d/file")
+    server.add_user("bob", "--quota", "10")
+    server.user("bob", "password of bob").run("put", "-", "big", given=b"x" * 11, status=7)
+    server.user("bob", "wrong").run("ls", status=3)
+
+    stored = recorded(server, "put", path="/dir-less")
+    assert (stored["user"], stored["address"], stored["bytes"]) == ("alice", "127.0.0.1", 5)
+    assert len(stored["digest"]) == 64
+    assert recorded(server, "move")["target"] == "/d/file"
+    assert recorded(server, "get")["path"] == "/d/file"
+    assert recorded(server, "remove")["bytes"] == 5
+    refused = recorded(server, "put", user="bob")
+    assert (refused["outcome"], refused["code"]) == ("refused", "quota")
+    assert recorded(server, "login", outcome="refused")["user"] == "bob"
+    assert recorded(server, "user-add")["details"] == {"quota": 10}
+    assert "password of" not in (server.root / ".ftpd" / "audit.jsonl").read_text()
+
+    told = server.admin.run("log", "--user", "bob", "--since", "1h").lines
+    assert any("refused (quota: " in line for line in told)
+    assert server.admin.run("log", "--event", "put", "--json").records == [stored, refused]
+    server.stop()
+    assert audit(server)[-1]["event"] == "stop"
+
+
+def test_names_can_not_forge_or_steer_anything(server, alice, tmp_path):
+    name = b'x\n{"event":"login"}\x1b[2J\xff'
+    (tmp_path / "source").mkdir()
+    with open(os.fsencode(tmp_path / "source") + b"/" + name, "wb") as file:
+        file.write(b"data")
+    alice.run("put", "-r", tmp_path / "source", "/")
+    recorded(server, "put")
+
+    raw = (server.root / ".ftpd" / "audit.jsonl").read_bytes()
+    assert raw.isascii() and b"\x1b" not in raw
+    line = server.admin.run("log", "--event", "put").text
+    assert line.count("\n") == 1 and line[:-1].isprintable()
+
+
+def test_following_through_a_rotation(start_server, programs, tmp_path):
+    server = start_server("--audit-size", "2KiB", "--audit-keep", "20")
+    alice = server.first_user()
+    followed = programs.start(
+        [*program("ftpd"), "log", "--root", str(server.root), "--follow", "--event", "put"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=clean_environment(tmp_path),
+    )
+    for number in range(12):
+        alice.run("put", "-", f"file{number}", given=b"x")
+    lines = [followed.stdout.readline().decode() for _ in range(12)]
+    followed.send_signal(signal.SIGINT)
+    rest = finish(followed)
+
+    assert [line.split("  ")[3] for line in lines] == [f"/file{n}" for n in range(12)]
+    assert rest.out == b"" and rest.err == ""
+    assert (server.root / ".ftpd" / "audit.jsonl.1").exists()
+
+
+def test_many_small_files_are_all_recorded(server, alice, tmp_path):
+    (tmp_path / "many").mkdir()
+    for number in range(1200):
+        (tmp_path / "many" / str(number)).write_bytes(b"x" * number)
+    alice.run("put", "-r", tmp_path / "many", "/")
+    server.stop()
+
+    stored = [record for record in audit(server) if record["event"] == "put"]
+    assert sorted(int(record["path"].rpartition("/")[2]) for record in stored) == list(range(1200))
+    assert all(record["bytes"] == int(record["path"].rpartition("/")[2]) for record in stored)
+
+
+def test_json_on_stderr(start_server):
+    server = start_server("--log-format", "json")
+    server.first_user().run("ls")
+    server.stop()
+
+    records = [json.loads(line) for line in server.log.splitlines()]
+    assert {"time", "level", "logger", "message"} <= records[0].keys()
+    assert any("logged in" in record["message"] for record in records)
+
+
+# settings ------------------------------------------------------------------------------------
+
+
+def test_settings_from_a_file_and_a_reload(start_server, tmp_path):
+    path = tmp_path / "root" / ".ftpd" / "ftpd.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text('plaintext = true\nlog-format = "json"\naudit-size = 0\n')
+    server = start_server()
+    server.plaintext = True
+    alice = server.first_user()
+    alice.run("ls")
+    assert not (server.root / ".ftpd" / "audit.jsonl").exists()
+
+    path.write_text("plaintext = true\nmax-user-sessions = 1\nport = 1\n")
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "max-user-sessions: 1" in server.log, "it is reloaded")
+    assert "port: 1 takes a restart" not in server.log, "a flag stands above it"
+    assert "log-format: text takes a restart" in server.log
+
+    path.write_text("plaintext = maybe\n")
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "not reloaded" in server.log, "it is refused")
+    alice.run("ls")
+
+
+def test_settings_that_can_not_be_used(programs, tmp_path):
+    (tmp_path / "ftpd.toml").write_text("port = 1\n\nprot = 2\n")
+    for words in (["start"], ["config", "check"], ["config", "show"]):
+        ended = programs.run(
+            [*program("ftpd"), *words, "--config", "ftpd.toml"],
+            status=2,
+            cwd=tmp_path,
+            env=clean_environment(tmp_path),
+        )
+        assert ended.complaint.endswith("ftpd.toml:3: unknown key prot: did you mean port?")
+    assert not (tmp_path / "home").exists()
+
+
+# backups -------------------------------------------------------------------------------------
+
+
+def test_a_backup_while_files_come_in(server, alice, start_server, tmp_path, roomy):
+    upload = alice.start("put", "-", "big")
+    upload.stdin.write(b"x" * MIB)
+    eventually(server.staged, "an upload under way")
+    copy = tmp_path / "copy"
+    server.admin.run("backup", str(copy))
+    finish(upload, given=b"y" * MIB)
+
+    assert server.admin.run("check", "--root", str(copy)).text.endswith("all is well\n")
+    (copy / ".ftpd" / "tls" / "key.pem").chmod(0o600)
+    shown = server.admin.run("fingerprint").text
+    assert server.admin.run("fingerprint", "--root", str(copy)).text == shown
+    server.admin.run("backup", str(copy), status=1)  # it isn't written over
+    recorded(server, "backup", outcome="ok")
+    server.stop()
+
+    (copy / "alice").mkdir()  # the files are backed up by other means
+    restored = start_server(root=copy)
+    again = restored.user("alice", alice.password)
+    again.run("put", "-", "new", given=b"after")
+    assert again.run("ls").lines == ["new"]
+    restored.stop()
+
+
+def test_a_damaged_backup_is_found(server, alice, tmp_path):
+    copy = tmp_path / "copy"
+    server.admin.run("backup", str(copy), "--json")
+    with open(copy / ".ftpd" / "state.db", "r+b") as file:
+        file.seek(5000)
+        file.write(b"rubbish")
+    found = server.admin.run("check", "--root", str(copy), status=8)
+    assert "state.db" in found.text
+
+
+@pytest.mark.parametrize("moment", ["database", "key"])
+def test_a_backup_that_is_killed_is_none(server, alice, programs, tmp_path, moment):
+    """It dies in the middle: nothing bears its name, and the next one works."""
+    before = "_copy" if moment == "key" else "_sync"
+    code = (
+        "import os, signal; from ftpserver import backup, cli\n"
+        f"backup.{before} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "cli.main()\n"
+    )
+    place = tmp_path / "backups" / "one"
+    programs.run(
+        [sys.executable, "-c", code, "backup", str(place), "--root", str(server.root)],
+        status=-signal.SIGKILL,
+        cwd=tmp_path,
+        env=clean_environment(tmp_path),
+    )
+    assert not place.exists()
+    server.admin.run("backup", str(place))
+    server.admin.run("check", "--root", str(place))
+
+
+# state ---------------------------------------------------------------------------------------
+
+
+def test_an_accounts_file_of_the_first_version(start_server, admin, tmp_path):
+    from tests.ftpserver.test_state import VERSION_1
+
+    state = tmp_path / "root" / ".ftpd"
+    state.mkdir(parents=True)
+    (tmp_path / "root" / "alice").mkdir()
+    (tmp_path / "root" / "alice" / "file").write_bytes(b"x" * 400)
+    database = sqlite3.connect(state / "state.db")
+    database.executescript(VERSION_1)
+    database.close()
+    admin.run("user", "passwd", "alice", "--password-stdin", given=b"secret\n")
+
+    server = start_server()
+    alice = server.user("alice", "secret")
+    assert alice.run("cat", "file").out == b"x" * 400
+    record = eventually(
+        lambda: [r for r in alice.run("df", "--json").records if r["used"] == 400], "it is counted"
+    )
+    assert record
+    assert (state / "state.db.schema-1").exists()
+
+
+# under a supervisor --------------------------------------------------------------------------
+
+
+def test_the_supervisor_is_told(start_server, tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(tmp_path / "notify"))
+        listening.settimeout(60)
+        server = start_server(environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        ready = listening.recv(1000).decode().splitlines()
+        server.stop()
+        stopping = listening.recv(1000).decode().splitlines()
+
+    assert ready == ["READY=1", f"STATUS=listening on {server.address}"]
+    assert stopping[0] == "STOPPING=1"
+
+
+def test_a_socket_that_the_supervisor_opened(programs, tmp_path):
+    launcher = (
+        "import os, sys\n"
+        "fd = int(sys.argv[1])\n"
+        "if fd != 3: os.dup2(fd, 3)\n"
+        "os.set_inheritable(3, True)\n"
+        "os.environ |= {'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': '1'}\n"
+        "os.execv(sys.argv[2], sys.argv[2:])\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        with open(tmp_path / "server.log", "wb") as log:
+            process = programs.start(
+                [sys.executable, "-c", launcher, str(listening.fileno()), *program("ftpd")]
+                + ["start", "--root", str(tmp_path / "root"), "--plaintext"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=tmp_path,
+                env=clean_environment(tmp_path),
+                pass_fds=[listening.fileno()],
+            )
+    # this end is closed: only the server listens now
+    assert process.stdout.readline().decode() == f"listening on 127.0.0.1:{port}\n"
+    first = tmp_path / "root" / ".ftpd" / "first-login"
+    eventually(first.exists)
+    name, password = first.read_text().split()
+    got = programs.run(
+        [*program("ftp"), "--plaintext", "-s", f"{name}@127.0.0.1:{port}", "whoami"],
+        cwd=tmp_path,
+        env=clean_environment(tmp_path, FTP_PASSWORD=password),
+    )
+    assert got.lines == [name]
+    process.terminate()
+    finish(process)
+
+
+def test_the_unit_is_for_this_installation(server, alice, tmp_path):
+    other = tmp_path / "elsewhere"
+    server.add_user("bob", "--home", str(other))
+    text = server.admin.run("service", "--user", "root").text
+
+    (command,) = [line for line in text.splitlines() if line.startswith("ExecStart=")]
+    words = command.partition("=")[2].split()
+    assert words[0] == program("ftpd")[0] and words[-1] == str(server.root)
+    assert f"ReadWritePaths={server.root} {other}" in text
+    assert subprocess.run([words[0], "--version"], capture_output=True).returncode == 0
