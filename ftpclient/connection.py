@@ -35,6 +35,7 @@ from ftpwire.errors import (
     FtpError,
     Interrupted,
     ProtocolError,
+    SessionEnded,
 )
 from ftpwire.frames import HEADER_SIZE, FrameReader, Header, Kind
 from ftpwire.messages import Ending, Hello, Reply, Request, Sent
@@ -524,7 +525,7 @@ class Connection:
                     break
         except ConnectionLost as error:
             # an end that follows the last answer is no failure: whoever asks next hears of it
-            if self._calls or not took:
+            if self._calls or not took or isinstance(error, SessionEnded):
                 self._lost(error)
         except ProtocolError as error:
             self._end_with(error)
@@ -619,6 +620,8 @@ class Connection:
 
     def _lost(self, error: ConnectionLost) -> NoReturn:
         """The connection is gone: every call fails, and so does who waits."""
+        if isinstance(error, SessionEnded):
+            self._end_with(error)  # the server has said why
         reason = self._going_down or str(error)
         self._end_with(ConnectionLost(f"{self.address.endpoint}: {reason}"))
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from ftpwire.units import human
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ftpserver.control import BanInfo, Drain, Question, SessionInfo, Status, Stop
+    from ftpserver.control import BanInfo, DiscoveryInfo, Drain, Question, SessionInfo, Status, Stop
 
 _REFRESH = 1.0
 """Seconds between two looks of `sessions --watch`."""
@@ -61,6 +62,11 @@ def status(root: Path, as_json: bool) -> None:
         "moved": f"{human(found.bytes_in)} in, {human(found.bytes_out)} out",
         "accounts": str(found.accounts),
     }
+    if (seen := found.discovery) is not None:
+        lines["discovery"] = (
+            f"UDP port {seen.port}, {seen.answered} answered, "
+            f"{seen.limited} too often, {seen.dropped} malformed"
+        )
     for name, text in lines.items():
         click.echo(f"{name:<13} {paths.printable(text)}")
 
@@ -79,6 +85,18 @@ def _status_record(found: Status) -> dict[str, Any]:
         "bytes_in": found.bytes_in,
         "bytes_out": found.bytes_out,
         "accounts": found.accounts,
+        "discovery": _discovery_record(found.discovery),
+    }
+
+
+def _discovery_record(found: DiscoveryInfo | None) -> dict[str, int] | None:
+    if found is None:
+        return None
+    return {
+        "port": found.port,
+        "answered": found.answered,
+        "limited": found.limited,
+        "dropped": found.dropped,
     }
 
 
@@ -119,7 +137,8 @@ def _print_sessions(found: Sequence[SessionInfo], as_json: bool) -> None:
     elif sys.stdout.isatty():
         from rich.console import Console
 
-        Console(highlight=False).print(_table(found))
+        console = Console(highlight=False)
+        console.print(_table(found, console.width))
     else:
         for one in found:
             click.echo("\t".join(_cells(one)))
@@ -131,10 +150,11 @@ def _watch(root: Path) -> None:
     from rich.live import Live
 
     found = _look(root)  # without a server, nothing is drawn
-    with Live(console=Console(highlight=False), screen=True, auto_refresh=False) as live:
+    console = Console(highlight=False)
+    with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             busiest = sorted(found, key=lambda one: (-one.speed, one.quiet, one.id))
-            live.update(_table(busiest, title=_summary(found)), refresh=True)
+            live.update(_table(busiest, console.width, title=_summary(found)), refresh=True)
             time.sleep(_REFRESH)
             found = _look(root)
 
@@ -148,24 +168,27 @@ def _summary(found: Sequence[SessionInfo]) -> str:
 
 _HEADS = ("ID", "USER", "FROM", "SINCE", "DOING", "IN", "OUT", "SPEED")
 _NUMBERS = frozenset({"ID", "IN", "OUT", "SPEED"})
+_WIDE = 90
+"""Columns of a terminal that has room for everything."""
+_ONLY_WIDE = frozenset({"FROM", "SINCE"})
 
 
-def _table(found: Sequence[SessionInfo], title: str | None = None) -> Table:
+def _table(found: Sequence[SessionInfo], width: int, title: str | None = None) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=title, box=None, pad_edge=False, title_justify="left", expand=bool(title))
-    for head in _HEADS:
-        right = head in _NUMBERS
+    shown = [width >= _WIDE or head not in _ONLY_WIDE for head in _HEADS]
+    for head in compress(_HEADS, shown):
         table.add_column(
             head,
-            justify="right" if right else "left",
+            justify="right" if head in _NUMBERS else "left",
             no_wrap=True,
             overflow="ellipsis",
             ratio=1 if head == "DOING" and title else None,
         )
     for one in found:
-        table.add_row(*map(Text, _cells(one)))
+        table.add_row(*map(Text, compress(_cells(one), shown)))
     return table
 
 

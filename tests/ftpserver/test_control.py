@@ -1,0 +1,426 @@
+"""The control socket: who can open it, what it answers, whatever is sent to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import time
+from contextlib import closing
+
+import pytest
+
+from ftpserver import cli_control, control, tls, watch
+from ftpserver.control import (
+    AskBans,
+    AskSessions,
+    AskStatus,
+    Drain,
+    Kick,
+    Reload,
+    SessionInfo,
+    Stop,
+    Unban,
+    ask,
+    ask_until_end,
+)
+from ftpwire.errors import (
+    BadMessage,
+    CommandError,
+    ConnectFailed,
+    ConnectionLost,
+    Forbidden,
+    Internal,
+    NotFound,
+)
+from ftpwire.messages import Get, LoggedIn, Login, Sending, WhoAmI
+from tests.peer import Peer, eventually
+
+
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch):
+    monkeypatch.setattr(watch, "_EVERY", 0.02)
+    monkeypatch.setattr(control, "_POLL", 0.02)
+
+
+@pytest.fixture
+def state(server):
+    """Where the running server can be asked."""
+    return server.settings.state
+
+
+def raw(state, data: bytes) -> bytes:
+    """What comes back for these bytes."""
+    with closing(socket.socket(socket.AF_UNIX)) as sock:
+        sock.settimeout(30)
+        sock.connect(str(state / control.SOCKET))
+        sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+        answer = b""
+        try:
+            while piece := sock.recv(65536):
+                answer += piece
+        except ConnectionResetError:
+            pass  # it left some of ours unread
+        return answer
+
+
+# the socket --------------------------------------------------------------------------------
+
+
+def test_only_the_owner_can_open_it(state):
+    info = os.stat(state / control.SOCKET)
+    assert stat.S_ISSOCK(info.st_mode)
+    assert stat.S_IMODE(info.st_mode) == 0o600
+
+
+def test_it_goes_with_the_server(start_server):
+    server = start_server()
+    path = server.settings.state / control.SOCKET
+    assert path.exists()
+    start_server.finish(server)
+    assert not path.exists()
+    with pytest.raises(ConnectFailed):
+        ask(server.settings.state, AskStatus())
+
+
+def test_what_a_crash_left_is_replaced(tmp_path, start_server):
+    state = tmp_path / "root" / ".ftpd"
+    state.mkdir(parents=True)
+    with closing(socket.socket(socket.AF_UNIX)) as sock:
+        sock.bind(str(state / control.SOCKET))
+    with pytest.raises(ConnectFailed):
+        ask(state, AskStatus())
+    start_server()
+    assert ask(state, AskStatus()).state == "running"
+
+
+def test_a_root_whose_path_is_longer_than_a_sockets(tmp_path, start_server):
+    root = tmp_path / ("long" * 25) / ("longer" * 20)
+    root.mkdir(parents=True)
+    server = start_server(root=root)
+    assert len(str(server.settings.state)) > 200
+    assert ask(server.settings.state, AskStatus()).accounts == 1
+
+
+def test_where_no_socket_can_be_made_the_server_serves(start_server, monkeypatch, dial, caplog):
+    def fail(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(control.Control, "server_bind", fail)
+    server = start_server()
+    assert dial(server).ask(WhoAmI()) == LoggedIn("alice")
+    assert "no control socket" in caplog.text
+
+
+@pytest.mark.parametrize("made", ["nothing", "root", "state"])
+def test_without_a_server(tmp_path, made):
+    state = tmp_path / "root" / ".ftpd"
+    if made != "nothing":
+        (state if made == "state" else state.parent).mkdir(parents=True)
+    with pytest.raises(ConnectFailed, match="no server runs there") as raised:
+        ask(state, AskStatus())
+    assert raised.value.exit_code == 4
+
+
+def test_somebody_else_s_server(state, plain_user):
+    os.chmod(state / control.SOCKET, 0)
+    with pytest.raises(Forbidden, match="only the owner"):
+        ask(state, AskStatus())
+
+
+# questions and answers ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b"garbage\n", id="garbage"),
+        pytest.param(b'{"is":"sing"}\n', id="unknown"),
+        pytest.param(b'{"is":"stop","grace":-1}\n', id="out of range"),
+        pytest.param(b'{"is":"stop"', id="cut short"),
+        pytest.param(b'{"is":"' + b"x" * 200_000 + b'"}\n', id="endless"),
+        pytest.param(b"[" * 60_000 + b"\n", id="deep"),
+        pytest.param(b"\xff\xfe\n", id="no text"),
+    ],
+)
+def test_what_is_no_question(server, state, dial, line):
+    answer = raw(state, line)
+    if answer:  # of the endless one, what isn't read may undo the answer
+        assert json.loads(answer)["code"] == BadMessage.code
+    assert not server.stopping
+    assert ask(state, AskStatus()).state == "running"
+
+
+def test_silence(state):
+    assert raw(state, b"") == b""
+
+
+def test_one_question_and_no_more(state):
+    assert raw(state, b'{"is":"status"}\n{"is":"status"}\n').count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "told"),
+    [
+        pytest.param(b"", ConnectionLost, "without an answer", id="none"),
+        pytest.param(b'{"is":"song"}\n', BadMessage, "another version", id="unknown"),
+        pytest.param(b"\xff\n", BadMessage, "another version", id="no text"),
+        pytest.param(
+            b'{"is":"failure","code":"new","message":"no"}\n', CommandError, "no", id="new code"
+        ),
+    ],
+)
+def test_answers_of_another_version(answer, error, told):
+    here, there = socket.socketpair()
+    with here, there:
+        there.sendall(answer)
+        there.shutdown(socket.SHUT_WR)
+        with pytest.raises(error, match=told):
+            control._ask(here, AskStatus())
+
+
+def test_a_failure_of_our_own_is_told_in_two_words(state, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("a secret")
+
+    monkeypatch.setitem(control._ANSWERS, AskStatus, fail)
+    with pytest.raises(Internal) as raised:
+        ask(state, AskStatus())
+    assert "secret" not in str(raised.value)
+    assert "a secret" in caplog.text
+
+
+def test_status(server, state, dial):
+    dial(server), dial(server, logged_in=False)
+    eventually(lambda: len(server.sessions) == 2)
+    found = ask(state, AskStatus())
+    assert (found.process, found.address, found.fingerprint) == (os.getpid(), server.address, None)
+    assert (found.sessions, found.strangers, found.transfers, found.accounts) == (2, 1, 0, 1)
+    assert found.state == "running"
+    assert abs(found.since - time.time()) < 60
+    assert found.bytes_in > 0 < found.bytes_out
+
+
+def test_bytes_stay_counted_when_their_session_has_ended(server, state, dial):
+    peer = dial(server)
+    before = ask(state, AskStatus())
+    assert before.bytes_in > 0
+    peer.close()
+    eventually(lambda: not server.sessions)
+    after = ask(state, AskStatus())
+    assert (after.bytes_in, after.bytes_out) == (before.bytes_in, before.bytes_out)
+
+
+def test_sessions_tell_who_does_what(server, state, dial, files):
+    (files / "large").write_bytes(bytes(64 * 2**20))
+    idle, busy, stranger = dial(server), dial(server, buffers=4096), dial(server, logged_in=False)
+    busy.request(Get(b"/large"))
+    assert isinstance(busy.answer().message, Sending)
+    eventually(lambda: len(server.sessions) == 3)
+    first, second, third = ask(state, AskSessions()).sessions
+    assert first.id < second.id < third.id
+    assert (first.user, first.request, first.path) == ("alice", None, None)
+    assert (second.user, second.request, second.path) == ("alice", "get", b"/large")
+    assert (third.user, third.request) == (None, None)
+    host, port = busy.socket.getsockname()
+    assert second.peer == f"{host}:{port}"
+    assert second.bytes_out > 2**16 > first.bytes_out
+    assert second.quiet == 0 <= first.quiet
+    assert abs(second.since - time.time()) < 60
+    assert ask(state, AskStatus()).transfers == 1
+    assert idle.ask(WhoAmI()) == LoggedIn("alice")
+    assert stranger.is_silent()
+
+
+def test_the_password_of_a_log_in_is_told_to_nobody(server, state, dial, monkeypatch):
+    peer = dial(server, logged_in=False)
+    peer.hello()
+    (session,) = server.sessions
+    session.doing = Login("alice", "the password")
+    assert b"the password" not in raw(state, b'{"is":"sessions"}\n')
+    session.doing = None
+
+
+def last_word(peer: Peer) -> str:
+    (frame,) = peer.rest()
+    return frame.message.message
+
+
+def test_kicking_by_number(server, state, dial):
+    first, second = dial(server), dial(server)
+    number = ask(state, AskSessions()).sessions[0].id
+    assert ask(state, Kick(session=number)).sessions == [number]
+    assert last_word(first) == "ended by the administrator"
+    assert second.ask(WhoAmI()) == LoggedIn("alice")
+
+
+def test_kicking_by_name(server, state, dial):
+    server.accounts.add("bob", "secret")
+    first, second, other = dial(server), dial(server), dial(server, logged_in=False)
+    other.log_in("bob")
+    assert len(ask(state, Kick(user="alice")).sessions) == 2
+    for peer in (first, second):
+        assert last_word(peer) == "ended by the administrator"
+    assert other.ask(WhoAmI()) == LoggedIn("bob")
+
+
+@pytest.mark.parametrize("question", [Kick(session=10**6), Kick(user="nobody"), Kick()])
+def test_kicking_who_is_not_there(server, state, dial, question):
+    peer, stranger = dial(server), dial(server, logged_in=False)
+    with pytest.raises(NotFound):
+        ask(state, question)
+    assert peer.ask(WhoAmI()) == LoggedIn("alice")
+    stranger.hello()
+
+
+def test_bans_are_listed_and_lifted(start_server, dial, monkeypatch):
+    server = start_server(ban_after=1)
+    state = server.settings.state
+    server.limits._bans.failed("192.0.2.1", "alice")
+    server.limits._bans.failed("192.0.2.2", "bob")
+    found = ask(state, AskBans()).bans
+    assert {(one.subject, one.address, one.account) for one in found} == {
+        ("192.0.2.1 alice", "192.0.2.1", "alice"),
+        ("192.0.2.2 bob", "192.0.2.2", "bob"),
+    }
+    assert all(one.failures == 1 and one.until > time.time() for one in found)
+    lifted = ask(state, Unban("192.0.2.1")).bans
+    assert [one.subject for one in lifted] == ["192.0.2.1 alice"]
+    with pytest.raises(NotFound):
+        ask(state, Unban("192.0.2.1"))
+    assert [one.subject for one in ask(state, Unban()).bans] == ["192.0.2.2 bob"]
+    assert ask(state, AskBans()).bans == ask(state, Unban()).bans == []
+
+
+# reload, stop, drain -----------------------------------------------------------------------
+
+
+def presented(server, dial, context) -> bytes:
+    peer = dial(server, context=context)
+    certificate = peer.socket.getpeercert(binary_form=True)
+    peer.close()
+    return certificate
+
+
+def new_key(state) -> None:
+    for path in (state / "tls").iterdir():
+        path.unlink()
+    tls.ensure_key(state)
+
+
+def test_another_key_is_taken_over_and_sessions_go_on(start_server, dial, tls_client_context):
+    server = start_server(plaintext=False)
+    state = server.settings.state
+    running = dial(server, context=tls_client_context)
+    before, shown = presented(server, dial, tls_client_context), server.fingerprint
+    assert "the same key" in ask(state, Reload()).lines[0]
+    assert presented(server, dial, tls_client_context) == before
+    new_key(state)
+    assert server.fingerprint == shown
+    (line,) = ask(state, Reload()).lines
+    assert server.fingerprint != shown and server.fingerprint in line
+    assert ask(state, AskStatus()).fingerprint == server.fingerprint
+    assert presented(server, dial, tls_client_context) != before
+    assert running.ask(WhoAmI()) == LoggedIn("alice")
+
+
+def test_a_key_that_does_not_fit_changes_nothing(start_server, dial, tls_client_context):
+    server = start_server(plaintext=False)
+    state = server.settings.state
+    before, shown = presented(server, dial, tls_client_context), server.fingerprint
+    (state / "tls" / "key.pem").write_text("no key at all")
+    with pytest.raises(CommandError, match="key.pem"):
+        ask(state, Reload())
+    assert server.fingerprint == shown
+    assert presented(server, dial, tls_client_context) == before
+
+
+def test_stopping_is_asked_for_and_answered_first(server, state):
+    asked = []
+    server.on_stop_asked = lambda: asked.append(server.grace)
+    assert ask(state, Stop()).process == os.getpid()
+    eventually(lambda: asked == [10.0])
+    ask(state, Stop(grace=0.5))
+    eventually(lambda: asked == [10.0, 0.5])
+
+
+def test_draining_is_told(server, state, dial):
+    peer = dial(server)
+    ask(state, Drain())
+    eventually(lambda: ask(state, AskStatus()).state == "draining")
+    with pytest.raises(OSError):
+        dial(server)
+    assert peer.ask(WhoAmI()) == LoggedIn("alice")
+    ask(state, Drain(seconds=3600))  # again: with another end
+
+
+def test_a_connection_that_says_nothing_does_not_hold_up_the_stop(start_server):
+    server = start_server()
+    with closing(socket.socket(socket.AF_UNIX)) as sock:
+        sock.connect(str(server.settings.state / control.SOCKET))
+        began = time.monotonic()
+        start_server.finish(server)
+        assert time.monotonic() - began < control._PATIENCE
+
+
+def test_waiting_for_the_end_where_processes_can_not_be_watched(start_server, monkeypatch):
+    monkeypatch.setattr(control, "_peer_process", lambda sock: None)
+    server = start_server()
+    steps = ask_until_end(server.settings.state, Stop())
+    next(steps)
+    start_server.finish(server)
+    assert list(steps) == []
+
+
+# what is printed ---------------------------------------------------------------------------
+
+SESSION = SessionInfo(
+    id=7,
+    user="alice",
+    peer="192.0.2.1:1234",
+    since=0.0,
+    request="move",
+    path=b"/a\x1b[31m\xff\n",
+    target=b"/b",
+    quiet=0.0,
+    bytes_in=1536,
+    bytes_out=0,
+    speed=2048.0,
+)
+
+
+def test_a_session_as_a_row_is_safe_to_print():
+    cells = cli_control._cells(SESSION)
+    assert "".join(cells).isprintable()
+    assert cells[4] == "move /a\\x1b[31m\\xff\\n → /b"
+    assert (cells[0], cells[1], cells[2]) == ("7", "alice", "192.0.2.1:1234")
+    assert cells[5:] == ("1.5 KiB", "0 B", "2.0 KiB/s")
+
+
+def test_a_session_for_programs_is_exact():
+    record = cli_control._session_record(SESSION)
+    assert record["path"] == "/a\x1b[31m\ufffd\n"
+    assert record["path_b64"] == "L2EbWzMxbf8K"
+    assert (record["target"], "target_b64" in record) == ("/b", False)
+    assert (record["bytes_in"], record["speed"], record["idle"]) == (1536, 2048, 0.0)
+    assert record["since"] == "1970-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (-1, "0 s"),
+        (0.9, "0 s"),
+        (59, "59 s"),
+        (60, "1:00"),
+        (3599, "59:59"),
+        (3600, "1:00:00"),
+        (86399, "23:59:59"),
+        (86400, "1 d 0 h"),
+        (10**7, "115 d 17 h"),
+    ],
+)
+def test_spans(seconds, told):
+    assert cli_control._span(seconds) == told

@@ -1,0 +1,278 @@
+"""`ftpd status`, `sessions`, `kick` and their like, on the real programs."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import sys
+
+import pexpect
+import pytest
+
+from tests.system.programs import (
+    PATIENCE,
+    clean_environment,
+    eventually,
+    finish,
+    program,
+)
+
+SLOW = ("--limit-rate", "256KiB")
+
+
+@pytest.fixture
+def upload(alice, tmp_path):
+    """Somebody who is busy for half a minute."""
+    (tmp_path / "large").write_bytes(os.urandom(8 * 2**20))
+    started = alice.start("put", *SLOW, tmp_path / "large", "/large")
+    yield started
+    started.kill()
+
+
+def sessions(server) -> list[dict]:
+    return server.admin.run("sessions", "--json").records
+
+
+def at_work(server) -> dict:
+    """The one session that is moving a file, once there is one."""
+    (found,) = eventually(lambda: [one for one in sessions(server) if one.get("path")])
+    return found
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("status",),
+        ("sessions",),
+        ("sessions", "--json", "--watch"),
+        ("kick", "alice"),
+        ("bans",),
+        ("unban", "--all"),
+        ("reload",),
+        ("drain",),
+        ("stop",),
+    ],
+    ids=" ".join,
+)
+def test_without_a_running_server(admin, command):
+    ended = admin.run(*command, status=4)
+    assert ended.complaint == f"ftpd: {admin.root}: no server runs there"
+    assert ended.out == b""
+    assert not admin.root.exists()
+
+
+def test_status_for_people_and_for_programs(server, alice):
+    alice.run("ls")
+    record = server.admin.run("status", "--json").record
+    assert (record["address"], record["process"]) == (server.address, server.process.pid)
+    assert record["fingerprint"] == server.admin.run("fingerprint").lines[0]
+    assert (record["state"], record["accounts"]) == ("running", 1)
+    assert record["bytes_in"] > 0 < record["bytes_out"]
+    text = server.admin.run("status").text
+    for part in (server.address, record["fingerprint"], record["since"], "running"):
+        assert part in text
+
+
+def test_who_does_what_and_kicking_them(server, alice, upload, tmp_path):
+    found = at_work(server)
+    assert (found["user"], found["request"], found["path"]) == (alice.name, "put", "/large")
+    assert found["from"].startswith("127.0.0.1:")
+    eventually(lambda: sessions(server)[0]["speed"] > 0, "a speed")
+    line = server.admin.run("sessions").lines[0].split("\t")
+    assert line[:3] == [str(found["id"]), alice.name, found["from"]]
+    assert line[4] == "put /large"
+    assert server.admin.run("kick", str(found["id"])).lines == ["ended 1 session"]
+    ended = finish(upload, status=4)
+    assert "ended by the administrator" in ended.err
+    assert "connecting again" not in ended.err
+    assert not (alice.on_server / "large").exists()
+    eventually(lambda: not sessions(server))
+    server.admin.run("kick", alice.name, status=5)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        pytest.param(("disable",), "the account is disabled", id="disable"),
+        pytest.param(("remove",), "the account was removed", id="remove"),
+        pytest.param(("passwd", "--password-stdin"), "the password was changed", id="passwd"),
+        pytest.param(("set", "--expires", "2020-01-01"), "the account has expired", id="expires"),
+    ],
+)
+def test_a_change_by_another_process_ends_sessions(server, alice, upload, change, told):
+    at_work(server)
+    command, *options = change
+    server.admin.run("user", command, alice.name, *options, given=b"another password\n")
+    assert told in finish(upload, status=4).err
+    alice.run("ls", status=3)
+
+
+def test_what_is_permitted_reaches_a_running_session(server, alice, tmp_path):
+    """The shell stays connected; what it may do changes below it."""
+    (tmp_path / "file").write_bytes(b"abc")
+    shell = alice.start("connect")
+    names = itertools.count()
+
+    def put_another() -> bool:
+        try:
+            shell.stdin.write(f"put {tmp_path / 'file'} /{next(names)}\n".encode())
+        except BrokenPipeError:
+            pass  # it has ended, because a command was refused
+        return shell.poll() is not None
+
+    put_another()
+    eventually((alice.on_server / "0").exists)
+    assert not put_another()
+    server.admin.run("user", "set", alice.name, "--permit", "read-only")
+    eventually(put_another, "a refusal")
+    assert "read-only" in finish(shell, status=6).err
+    assert server.log.count("logged in") == 1, "it was one session all along"
+
+
+def test_bans(start_server):
+    server = start_server("--ban-after", "2")
+    alice = server.first_user()
+    stranger = server.user(alice.name, "wrong")
+    assert server.admin.run("bans").out == b""
+    for _ in range(2):
+        stranger.run("ls", status=3)
+    record = server.admin.run("bans", "--json").record
+    assert (record["address"], record["account"]) == ("127.0.0.1", alice.name)
+    assert record["subject"] in server.admin.run("bans").text
+    alice.run("ls", status=3)
+    assert server.admin.run("unban", "127.0.0.1", alice.name).lines == ["lifted 1 ban"]
+    alice.run("ls")
+    assert server.admin.run("unban", "127.0.0.1").lines == ["lifted 0 bans"]  # but its failures
+    server.admin.run("unban", "127.0.0.1", status=5)
+    assert server.admin.run("unban", "--all").lines == ["lifted 0 bans"]
+    server.admin.run("unban", status=2)
+
+
+def replace_key(server) -> str:
+    """Put another key beside the accounts, as an administrator would; its fingerprint."""
+    for path in (server.root / ".ftpd" / "tls").iterdir():
+        path.unlink()
+    return server.admin.run("fingerprint").lines[0]
+
+
+@pytest.mark.parametrize("by", ["command", "signal"])
+def test_another_key_is_taken_over(server, alice, upload, by):
+    at_work(server)
+    shown = replace_key(server)
+    if by == "command":
+        assert shown in server.admin.run("reload").text
+    else:
+        server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: server.admin.run("status", "--json").record["fingerprint"] == shown)
+    alice.run("ls", status=9)  # the key that it knows is another one
+    assert at_work(server)["path"] == "/large"  # who was connected works on
+
+
+def test_a_key_that_can_not_be_used(server, alice):
+    (server.root / ".ftpd" / "tls" / "key.pem").write_text("no key")
+    assert "key.pem" in server.admin.run("reload", status=1).complaint
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "not reloaded" in server.log)
+    alice.run("ls")
+
+
+def test_stop_returns_when_the_server_has_ended(server, alice):
+    alice.run("ls")
+    server.asked_to_stop = True
+    assert server.admin.run("stop").lines == ["the server has ended"]
+    assert server.process.wait(PATIENCE) == 0
+    server.check()
+    server.admin.run("stop", status=4)
+
+
+def test_stop_without_grace(server, alice, upload, tmp_path):
+    """The server was started with ten seconds; this says otherwise."""
+    at_work(server)
+    server.asked_to_stop = True
+    server.admin.run("stop", "--grace", "0")
+    assert server.process.wait(PATIENCE) == 0
+    assert "the grace time is over" in server.log
+
+
+def test_a_drain_lets_who_is_there_finish(server, alice, tmp_path):
+    (tmp_path / "file").write_bytes(os.urandom(2**20))
+    started = alice.start("put", *SLOW, tmp_path / "file", "/")
+    at_work(server)
+    server.asked_to_stop = True
+    drain = server.programs.start(
+        [*program("ftpd"), "drain", "--root", str(server.root)],
+        env=clean_environment(tmp_path),
+        stdin=-3,
+        stdout=-1,
+        stderr=-1,
+    )
+    assert b"draining" in drain.stderr.readline()
+    eventually(lambda: server.admin.run("status", "--json").record["state"] == "draining")
+    alice.run("ls", status=4)
+    finish(started)
+    assert (tmp_path / "file").read_bytes() == (alice.on_server / "file").read_bytes()
+    assert finish(drain).lines == ["the server has ended"]
+    assert server.process.wait(PATIENCE) == 0
+    server.check()
+
+
+def test_the_live_table(server, alice, upload, tmp_path):
+    at_work(server)
+    watch = pexpect.spawn(
+        program("ftpd")[0],
+        ["sessions", "--watch", "--root", str(server.root)],
+        env=clean_environment(tmp_path, TERM="xterm-256color"),
+        timeout=PATIENCE,
+        dimensions=(24, 100),
+        encoding="utf-8",
+    )
+    try:
+        watch.expect("1 session, 1 busy")
+        watch.expect("put /large")
+        watch.expect("KiB/s")
+        watch.expect("1 session, 1 busy")  # again: it is drawn anew
+        watch.sendintr()
+        watch.expect(pexpect.EOF)
+        watch.wait()
+        assert (watch.exitstatus, watch.signalstatus) == (0, None)
+    finally:
+        watch.close(force=True)
+
+
+def test_the_live_table_needs_a_terminal(server):
+    assert "terminal" in server.admin.run("sessions", "--watch", status=2).err
+
+
+def test_the_live_list_for_programs(server, alice, upload, tmp_path):
+    at_work(server)
+    watch = server.programs.start(
+        [*program("ftpd"), "sessions", "--watch", "--json", "--root", str(server.root)],
+        env=clean_environment(tmp_path),
+        stdin=-3,
+        stdout=-1,
+        stderr=-1,
+    )
+    first, second = (json.loads(watch.stdout.readline()) for _ in range(2))
+    assert first["id"] == second["id"] and second["bytes_in"] > first["bytes_in"]
+    watch.send_signal(signal.SIGINT)
+    assert finish(watch).err == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a terminal that can be hung up")
+def test_a_server_ends_with_the_terminal_it_was_started_from(programs, tmp_path):
+    command = [*program("ftpd"), "start", "--root", str(tmp_path / "root"), "--port", "0"]
+    terminal = pexpect.spawn(
+        command[0],
+        [*command[1:], "--host", "127.0.0.1"],
+        env=clean_environment(tmp_path),
+        timeout=PATIENCE,
+        encoding="utf-8",
+    )
+    try:
+        terminal.expect("connect with")
+        terminal.ptyproc.fileobj.close()  # what closing its window does
+        eventually(lambda: not (tmp_path / "root" / ".ftpd" / "control.sock").exists())
+    finally:
+        terminal.close(force=True)
