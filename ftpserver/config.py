@@ -70,6 +70,18 @@ _STARTUPS = Kind(lambda value: Startups.parse(str(value)), "BEGIN:RATE:FULL", st
 _COUNT = optional(whole(1))
 
 
+def _name(value: object) -> str:
+    from ftpwire.discovery import MAX_NAME
+
+    name = str(TEXT.parse(value))
+    if len(name) > MAX_NAME or not name.isprintable():
+        raise ValueError(f"{value!r} is not a name: at most {MAX_NAME} printable characters")
+    return name
+
+
+_NAME = Kind(_name, "TEXT")
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a server runs with. Each field is the one declaration of a setting: the option, the
@@ -150,6 +162,15 @@ class Settings:
     audit_keep: int = setting(8, whole(0), "Earlier files of the audit log that are kept.")
     log_format: Literal["text", "json"] = setting(
         "text", choice({"text": "text", "json": "json"}), "Of the log on stderr."
+    )
+    discoverable: bool = setting(
+        False, FLAG, "Answer who looks for servers on the local network (ftp discover)."
+    )
+    discovery_port: int = setting(
+        DEFAULT_PORT, whole(0, 65535), "UDP, for --discoverable. 0 takes a free one."
+    )
+    name: str | None = setting(
+        None, optional(_NAME), "That discovery tells. Default: the machine's.", live=True
     )
 
     @property

@@ -42,6 +42,7 @@ from ftpwire.errors import (
 
 if TYPE_CHECKING:
     from ftpserver.bans import Ban
+    from ftpserver.discovery import Discovery
     from ftpserver.server import FtpServer
     from ftpserver.session import Session
 
@@ -124,6 +125,22 @@ Question = AskStatus | AskSessions | Kick | AskBans | Unban | Reload | Drain | S
 # answers -----------------------------------------------------------------------------------
 
 
+class DiscoveryInfo(msgspec.Struct, frozen=True):
+    """What discovery has done since the start.
+
+    Attributes:
+        port: UDP.
+        answered: Questions that were answered.
+        limited: Questions that came too often.
+        dropped: Datagrams that were no question.
+    """
+
+    port: int
+    answered: int
+    limited: int
+    dropped: int
+
+
 class Status(_Tagged, frozen=True, tag="status"):
     """How the server is.
 
@@ -137,6 +154,7 @@ class Status(_Tagged, frozen=True, tag="status"):
         transfers: Sessions that are moving a file just now.
         bytes_in: Received since the start.
         bytes_out: Sent since the start.
+        discovery: None when nobody can find the server by datagrams.
     """
 
     software: str
@@ -151,6 +169,7 @@ class Status(_Tagged, frozen=True, tag="status"):
     bytes_in: int
     bytes_out: int
     accounts: int
+    discovery: DiscoveryInfo | None = None
 
 
 class SessionInfo(msgspec.Struct, frozen=True):
@@ -396,7 +415,14 @@ def _status(server: FtpServer, question: AskStatus) -> Answer:
         bytes_in=received,
         bytes_out=sent,
         accounts=len(server.accounts),
+        discovery=_discovery_info(server.discovery),
     )
+
+
+def _discovery_info(found: Discovery | None) -> DiscoveryInfo | None:
+    if found is None:
+        return None
+    return DiscoveryInfo(found.port, found.answered, found.limited, found.dropped)
 
 
 def _sessions(server: FtpServer, question: AskSessions) -> Answer:

@@ -32,6 +32,7 @@ from ftpserver.audit import Audit
 from ftpserver.backup import begin_anew
 from ftpserver.config import TABLE, Settings
 from ftpserver.control import start_control
+from ftpserver.discovery import Discovery, start_discovery
 from ftpserver.homes import Home
 from ftpserver.ledger import LEASE_SECONDS, Ledger
 from ftpserver.limits import Limits
@@ -91,6 +92,7 @@ class FtpServer(ThreadingMixIn, TCPServer):
         """Reads the settings again, for a reload. Raises StateError."""
         self.on_stop_asked: Callable[[], None] = lambda: None
         """Called, from any thread, when the server should be stopped by whoever runs it."""
+        self.discovery: Discovery | None = None
         self._serving = False
         self._stop_read, self._stop_write = os.pipe()
         self._closing = [self._close_stop_pipe]
@@ -246,6 +248,7 @@ class FtpServer(ThreadingMixIn, TCPServer):
         for thread in threads:
             thread.start()
         control = start_control(self)
+        self.discovery = start_discovery(self)
         self.audit.record("start", details={"address": self.address})
         try:
             yield
@@ -253,6 +256,8 @@ class FtpServer(ThreadingMixIn, TCPServer):
             self.stop()
             self.audit.record("stop")
             self.watch.stop()
+            if self.discovery is not None:
+                self.discovery.stop()
             if control is not None:
                 control.stop()
             for thread in threads:

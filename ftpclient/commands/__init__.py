@@ -23,10 +23,11 @@ _MODULES = {
     "transfers": ("get", "put"),
     "sync": ("sync",),
     "session": ("connect", "forget"),
+    "discover": ("discover",),
     "inside": ("cd", "exit", "help", "lcd", "lls", "lpwd"),
 }
 MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
-SCRIPT_ONLY = frozenset({"connect", "forget", "login", "logout", "register"})
+SCRIPT_ONLY = frozenset({"connect", "discover", "forget", "login", "logout", "register"})
 """Commands that make no sense inside the shell."""
 SHELL_ONLY = frozenset(_MODULES["inside"])
 _MEANT = {
