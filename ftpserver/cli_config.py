@@ -16,7 +16,7 @@ import click
 
 from ftpserver.config import DEFAULT_ROOT, TABLE, Settings
 from ftpserver.options import fail, json_option
-from ftpserver.setting import NONE, Setting
+from ftpserver.setting import NONE, SIZE, Setting
 from ftpwire.paths import printable
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _option(name: str, setting: Setting) -> Callable[[_Function], _Function]:
     if setting.kind.flag:
         words = f"--{setting.name}/--no-{setting.name}"
         return click.option(words, name, default=None, help=setting.help)
-    told = "" if default is None or default == "" else f"  [default: {_written(default)}]"
+    told = "" if default is None else f"  [default: {_written(default, setting)}]"
     return click.option(
         f"--{setting.name}",
         name,
@@ -73,10 +73,12 @@ def _option(name: str, setting: Setting) -> Callable[[_Function], _Function]:
     )
 
 
-def _written(value: object) -> str:
-    """A number without a decimal point that says nothing."""
+def _written(value: object, setting: Setting) -> str:
+    """A default for people: no decimal point, and no digits, that say nothing."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
+    if setting.kind is SIZE and isinstance(value, int) and value % 2**20 == 0:
+        return f"{value // 2**20}MiB"
     return str(value)
 
 
