@@ -7,6 +7,7 @@ decided with it (limits.py, bans.py, accounts.py), how a peer is shown (session.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 LOCAL = "local"
@@ -23,9 +24,10 @@ def host_of(address: object) -> str:
     """
     if not isinstance(address, tuple) or not address:
         return LOCAL
-    return str(_parse(str(address[0])))
+    return _text(str(address[0]))
 
 
+@lru_cache(maxsize=1024)
 def place_of(host: str) -> str:
     """What counts as one place: an IPv4 address, or an IPv6 network of 64 bits."""
     if host == LOCAL:
@@ -42,6 +44,11 @@ def is_in(host: str, networks: Iterable[IPv4Network | IPv6Network]) -> bool:
         return True
     parsed = _parse(host)
     return any(parsed in network for network in networks)
+
+
+@lru_cache(maxsize=1024)  # the same peers come again, and reading an address takes a while
+def _text(host: str) -> str:
+    return str(_parse(host))
 
 
 def _parse(host: str) -> IPv4Address | IPv6Address:
