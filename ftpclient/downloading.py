@@ -462,7 +462,7 @@ class Download(Transfer):
             if entry.type == "dir":
                 here.below[parts[-1]] = _Directory(parts, entry, here)
                 self._tree.make_dir(parts, entry.mode)
-            elif self._crew is not None:
+            elif self._crew is not None and self.hands(entry.size) is None:
                 self._crew.give(lambda worker: worker._get_for(target, path, entry, shown, parts))
             else:
                 self._add_one(path, entry, shown, self._tree, parts, here)

@@ -35,6 +35,9 @@ SMALL = 256 * 1024
 """Files up to this many bytes are read and sent whole."""
 RESUME_FROM = 4 * 1024 * 1024
 """Larger files ask first what is there; below, a round trip costs more than it can save."""
+LARGE_IN_TREE = 256 * 1024 * 1024
+"""Files of so many bytes are cut among those who transfer a tree: whole, one of them would keep
+one connection busy when all others are done."""
 KEEP_ALIVE_SECONDS = 10.0
 
 
@@ -177,9 +180,11 @@ class Transfer:
 
     def hands(self, size: int) -> Crew[Any] | None:
         """Who brings the pieces of a file of so many bytes; None: it goes whole."""
-        if self._hire is None or size < self._least:
-            return None
         if PIECES not in self.connection.server.features:
+            return None
+        if self._crew is not None:
+            return self._crew if size >= LARGE_IN_TREE else None
+        if self._hire is None or size < self._least:
             return None
         if self._hands is None:
             self._hands = self._hire()

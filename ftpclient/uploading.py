@@ -212,7 +212,7 @@ class Upload(Transfer):
         kind = stat.S_IFMT(info.st_mode)
         if kind == stat.S_IFREG:
             self.expect(info.st_size)
-            if self._crew is None:
+            if self._crew is None or self.hands(info.st_size) is not None:
                 self._put(source, target)
             else:
                 self._crew.give(lambda worker: worker._send_for(self, source, target))

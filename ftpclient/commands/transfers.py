@@ -46,8 +46,8 @@ def _transfer_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 "--parallel",
                 type=click.IntRange(1, 32),
                 metavar="N",
-                help="Connections for a tree, or for a large file. Default: 1, and 4 where a round trip "
-                "takes long.",
+                help="Connections for a tree, or for a large file. Default: 1, and 4 where a round "
+                "trip takes long.",
             ),
             click.option(
                 "--limit-rate", type=size, metavar="SIZE", help="Bytes a second, as 10MiB."

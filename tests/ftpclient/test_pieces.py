@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from ftpclient import pieces, runs
+from ftpclient import pieces, runs, transfers
 from ftpclient.addresses import ServerAddress
 from ftpclient.client import Client
 from ftpclient.interrupt import Interrupt
@@ -75,7 +75,11 @@ class Told(Listener):
         self.results = []
         self.remarks = []
         self.advances = 0
+        self.started_names = []
         self.threads = set()
+
+    def started(self, name: bytes, size) -> None:
+        self.started_names.append(os.path.basename(name))
 
     def advanced(self, count: int) -> None:
         self.advances += count
@@ -203,6 +207,30 @@ def test_several_files_use_the_same_connections(server, connect, source, tmp_pat
     for path in (source, small, second):
         trees.same(path, target / path.name)
     assert len(opened) == 1 + 2 * CONNECTIONS
+
+
+def test_a_large_file_in_a_tree(server, home, connect, tmp_path, opened, monkeypatch):
+    monkeypatch.setattr(transfers, "LARGE_IN_TREE", SIZE)
+    tree = tmp_path / "tree"
+    for number in range(30):
+        directory = tree / f"d{number % 3}"
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / f"{number}").write_bytes(b"%d" % number)
+    (tree / "d1" / "large").write_bytes(DATA)
+    (tree / "d2" / "less").write_bytes(DATA[1:])
+    for directory in tree.iterdir():
+        os.chmod(directory, 0o555)
+        os.utime(directory, ns=(10**18, 10**18))
+    client, told = connect(server), Told()
+    options = {"recursive": True, "parallel": CONNECTIONS, "listener": told}
+    assert client.put([tree], "/tree", **options).done == 32
+    trees.same(tree, home / "tree")
+    assert client.get(["/tree"], tmp_path / "got", **options).done == 32
+    trees.same(tree, tmp_path / "got")
+    assert len(opened) == 1 + 2 * CONNECTIONS
+    assert client.connection.channel.bytes_out < MIB and client.connection.channel.bytes_in < MIB
+    assert sorted(told.started_names) == [b"large", b"large", b"less", b"less"]
+    assert told.advances >= 2 * SIZE
 
 
 def test_small_files_are_not_cut(server, connect, tmp_path, opened):
