@@ -155,9 +155,14 @@ def _make(
 
 
 def _warn(engine: Engine, root: Path) -> None:
+    from ftpserver.loading import ConfigError, load
     from ftpserver.registration import overpromised
 
-    for one in overpromised(engine, root, None):
+    try:
+        default_quota = load({}, root=root).settings.default_quota
+    except ConfigError:
+        default_quota = None  # the server wouldn't start with these: nothing promises anything
+    for one in overpromised(engine, root, default_quota):
         click.echo(f"ftpd: warning: {printable(str(one))}", err=True)
 
 

@@ -132,3 +132,12 @@ def test_a_promise_that_the_disk_can_not_hold_is_warned_of(ftpd, root):
     status, out, err = ftpd("invite", "--quota", "1000000TiB")
     assert status == 0 and find(root, out.strip())
     assert err.startswith("ftpd: warning: ") and "quotas promise" in err
+
+
+def test_the_quota_of_the_server_is_a_promise(ftpd, root):
+    assert ftpd("invite")[2] == ""
+    (root / ".ftpd" / "ftpd.toml").write_text('default-quota = "1000000TiB"\n')
+    assert "quotas promise" in ftpd("invite")[2]
+    (root / ".ftpd" / "ftpd.toml").write_text("default-quota = nonsense")
+    status, out, err = ftpd("invite")
+    assert (status, err) == (0, "") and find(root, out.strip())
