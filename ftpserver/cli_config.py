@@ -119,7 +119,7 @@ def check(root: Path | None, config: Path | None, **flags: Any) -> None:
     Exit status 2 when something is wrong, with a line for each.
     """
     from ftpserver.state import StateError
-    from ftpserver.tls import make_context
+    from ftpserver.tls import make_context, warnings_about
 
     loaded = loaded_from(root, config, flags)
     for warning in loaded.warnings:
@@ -129,6 +129,8 @@ def check(root: Path | None, config: Path | None, **flags: Any) -> None:
             make_context(loaded.settings.certificate, loaded.settings.key)
         except StateError as error:
             fail(str(error), EXIT_CONFIGURATION)
+        for warning in warnings_about(loaded.settings.certificate):
+            click.echo(f"ftpd: {printable(warning)}", err=True)
     told = str(loaded.file) if loaded.file is not None else "no file is read"
     click.echo(f"{told}: all is well")
 

@@ -157,6 +157,8 @@ class FtpServer(ThreadingMixIn, TCPServer):
             context = tls.make_context(certificate, key)
             self.fingerprint = tls.fingerprint_of(certificate)
             self.tls_context = context
+            for warning in tls.warnings_about(certificate) if settings.certificate else ():
+                logger.warning("%s", warning)
 
     def next_session_id(self) -> int:
         """A number that no session of this run had yet."""

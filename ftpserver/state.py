@@ -166,7 +166,8 @@ def open_state(directory: Path) -> Engine:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        raise StateError(f"{directory}: can't be written: {error.strerror}") from error
+        where = os.fsdecode(error.filename or directory)
+        raise StateError(f"{where}: can't be written: {error.strerror}") from error
     engine = create_engine(
         URL.create("sqlite", database=str(path)),  # any name: ? and % mean nothing there
         connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},

@@ -20,6 +20,7 @@ _KEY = "key.pem"
 _CERTIFICATE = "cert.pem"
 _YEARS = 20
 """Clients pin the key, not the dates; a short life would only break them."""
+_SOON = datetime.timedelta(days=14)
 
 
 def ensure_key(state: Path) -> tuple[Path, Path]:
@@ -138,6 +139,22 @@ def _read(path: Path) -> bytes:
     except OSError as error:
         reason = (error.strerror or "").lower()
         raise StateError(f"{path}: can't be read: {reason}") from error
+
+
+def warnings_about(certificate: Path) -> list[str]:
+    """What clients will soon hold against a certificate, or do already. Of a usable one."""
+    from cryptography import x509  # it takes long, and is needed for certificates of one's own
+
+    found = x509.load_pem_x509_certificate(_read(certificate))
+    now = datetime.datetime.now(datetime.UTC)
+    until, since = found.not_valid_after_utc, found.not_valid_before_utc
+    if until <= now:
+        return [f"{certificate}: expired on {until:%Y-%m-%d}: only clients that pin its key go on"]
+    if since > now:
+        return [f"{certificate}: is not valid before {since:%Y-%m-%d %H:%M} UTC"]
+    if until - now < _SOON:
+        return [f"{certificate}: expires on {until:%Y-%m-%d}: renew it, then ftpd reload"]
+    return []
 
 
 def fingerprint_of(certificate: Path) -> str:

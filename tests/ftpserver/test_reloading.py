@@ -39,8 +39,18 @@ OTHER = {
 }
 
 
-def certify(directory: Path, name: str = "own", kind: str = "ec", password: bytes | None = None):
-    """A certificate and its key, as an authority would give them."""
+def certify(
+    directory: Path,
+    name: str = "own",
+    kind: str = "ec",
+    password: bytes | None = None,
+    days: tuple[int, int] = (-1, 100),
+):
+    """A certificate and its key, as an authority would give them.
+
+    Args:
+        days: From now on, that it begins and ends to be valid.
+    """
     key = (
         rsa.generate_private_key(65537, 2048)
         if kind == "rsa"
@@ -54,8 +64,8 @@ def certify(directory: Path, name: str = "own", kind: str = "ec", password: byte
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=10))
+        .not_valid_before(now + datetime.timedelta(days=days[0]))
+        .not_valid_after(now + datetime.timedelta(days=days[1]))
         .sign(key, hashes.SHA256())
     )
     protection = (
@@ -130,6 +140,18 @@ def test_an_rsa_key_does_too(tmp_path):
     certificate, key = certify(tmp_path, kind="rsa")
     make_context(certificate, key)
     assert fingerprint_of(certificate).startswith("SHA256:")
+
+
+@pytest.mark.parametrize(
+    ("days", "told"),
+    [((-1, 100), None), ((-1, 5), "expires on"), ((-9, -2), "expired on"), ((2, 9), "before")],
+)
+def test_dates_that_clients_look_at_are_warned_of(start_server, tmp_path, caplog, days, told):
+    certificate, key = certify(tmp_path, days=days)
+    start_server(plaintext=False, certificate=certificate, key=key)
+    lines = [one.getMessage() for one in caplog.records if str(certificate) in one.getMessage()]
+    assert len(lines) == (told is not None)
+    assert told is None or told in lines[0]
 
 
 def _missing(certificate: Path, key: Path) -> None:
