@@ -82,6 +82,19 @@ def _name(value: object) -> str:
 _NAME = Kind(_name, "TEXT")
 
 
+def _mode(value: object) -> int:
+    try:
+        mode = int(str(value), 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        raise ValueError(f"{value!r} is not a mode: octal, as 0660")
+    return mode
+
+
+_MODE = Kind(_mode, "MODE", lambda mode: f"{mode:04o}")
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a server runs with. Each field is the one declaration of a setting: the option, the
@@ -94,6 +107,17 @@ class Settings:
     """Directory of the homes; the server's own state is in ``root/.ftpd``."""
     host: str | None = setting(None, optional(TEXT), "Address to listen on. Default: all.")
     port: int = setting(DEFAULT_PORT, whole(0, 65535), "0 takes a free one.")
+    unix: Path | None = setting(
+        None, optional(PATH), "A Unix socket to listen on as well, for users of this machine."
+    )
+    unix_mode: int = setting(0o660, _MODE, "Who may connect to it, as permission bits.")
+    no_tcp: bool = setting(False, FLAG, "Don't listen on the network, only with --unix.")
+    threads: int = setting(
+        256,
+        whole(0),
+        "Sessions served at the same time of those that were idle meanwhile; 0: each session "
+        "keeps a thread for itself.",
+    )
     plaintext: bool = setting(False, FLAG, "Speak without TLS.")
     certificate: Path | None = setting(
         None, optional(PATH), "PEM, with its chain. Default: a self-signed one.", live=True

@@ -1,12 +1,13 @@
-"""The server: a socketserver that accepts, and a thread for each session.
+"""The server: what all sessions share, and its life from start to stop.
 
-Lives here: the listening socket, the accept loop's hardening, what all sessions share, start
-and stop. Lives elsewhere: what a session does (session.py), the command line (cli.py).
+Lives here: opening the root's state and the listeners, what goes on in the background, reloading,
+draining, stopping.
+Lives elsewhere: accepting (listeners.py), sessions without a thread (parking.py), what a session
+does (session.py), the command line (cli.py).
 """
 
 from __future__ import annotations
 
-import errno
 import itertools
 import logging
 import math
@@ -20,8 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from socketserver import TCPServer, ThreadingMixIn
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlalchemy import Engine
 
@@ -36,27 +36,27 @@ from ftpserver.discovery import Discovery, start_discovery
 from ftpserver.homes import Home
 from ftpserver.ledger import LEASE_SECONDS, Ledger
 from ftpserver.limits import Limits
+from ftpserver.listeners import Listener, TcpListener, UnixListener
+from ftpserver.parking import Parking
 from ftpserver.registration import Registration
 from ftpserver.repair import clean, recount
-from ftpserver.session import Session
 from ftpserver.staging import Owners
 from ftpserver.state import RootLock, StateError, open_state
 from ftpserver.tokens import Tokens
 from ftpserver.watch import Watch
 
+if TYPE_CHECKING:
+    from ftpserver.session import Session
+
 logger = logging.getLogger("ftpd")
 
-_RUNNING_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_POLL = 0.25
-"""Seconds after which the accept loop notices at the latest that it is to stop."""
 _TELL_SECONDS = 10.0
 """Seconds between two lines of the log about connections that are turned away."""
-_BREATHER = 0.1
-"""Seconds that accepting pauses when descriptors or memory ran out: waiting doesn't spin."""
+_Listener = TypeVar("_Listener", bound="Listener")
 
 
-class FtpServer(ThreadingMixIn, TCPServer):
-    """Accepts connections and serves each in a thread of its own.
+class FtpServer:
+    """One server of one root.
 
     Shared by its sessions: ``settings``, ``accounts``, ``tokens``, ``ledger``, ``limits``,
     ``audit``, ``tls_context`` (None when plain), ``stop_fd`` (readable once the server stops),
@@ -67,19 +67,15 @@ class FtpServer(ThreadingMixIn, TCPServer):
         OSError: The address can't be bound.
     """
 
-    daemon_threads = True
-    block_on_close = False  # stop() does its own drain, with a limit
-    allow_reuse_address = True
-    request_queue_size = 1024
-
     def __init__(self, settings: Settings, listener: socket.socket | None = None) -> None:
         self.settings = settings
         self.sessions: set[Session] = set()
         self._session_ids = itertools.count(1)
         self._turned_away = 0
         self._tell_turned_away = 0.0
-        self._requests: set[socket.socket] = set()
-        """Connections that were accepted and not closed yet, before and after their sessions."""
+        self.connections: set[socket.socket] = set()
+        """Those that were accepted and not closed yet, before and after their sessions."""
+        self.listeners: list[Listener] = []
         self._counting = threading.Lock()
         self._bytes_in = self._bytes_out = 0
         """Of sessions that have ended. Guarded by ``_counting``."""
@@ -100,30 +96,28 @@ class FtpServer(ThreadingMixIn, TCPServer):
             if listener is not None:
                 self._closing.append(listener.close)
             self._open_state(settings)
-            if listener is None:
-                self._listen(settings)
-            else:
-                self._take_over(listener)
+            self._listen(settings, listener)
+            self.parking: Parking | None = None
+            if settings.threads:
+                self.parking = Parking(settings.threads, self.stop_fd)
+                self._closing.append(self.parking.close)
         except BaseException:
             self.server_close()
             raise
 
-    def _listen(self, settings: Settings) -> None:
-        self.address_family, address = _address(settings)
-        super().__init__(address, Session, bind_and_activate=False)
-        self._closing.append(super().server_close)
-        if self.address_family == socket.AF_INET6 and settings.host is None:
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        self.server_bind()
-        self.server_activate()
+    def _listen(self, settings: Settings, given: socket.socket | None) -> None:
+        self.tcp: TcpListener | None = None
+        if not settings.no_tcp or given is not None:
+            self.tcp = self._keep(_tcp_listener(self, settings, given))
+        if settings.unix is not None:
+            self._keep(UnixListener(self, settings.unix, settings.unix_mode))
+        if not self.listeners:
+            raise StateError("--no-tcp: give --unix PATH, or nobody can connect")
 
-    def _take_over(self, listener: socket.socket) -> None:
-        """Serve on a socket that somebody else has opened, and listens on."""
-        self.address_family = listener.family
-        super().__init__(listener.getsockname()[:2], Session, bind_and_activate=False)
-        self.socket.close()
-        self.socket = listener
-        self._closing.append(super().server_close)
+    def _keep(self, listener: _Listener) -> _Listener:
+        self.listeners.append(listener)
+        self._closing.append(listener.server_close)
+        return listener
 
     def _open_state(self, settings: Settings) -> None:
         _make_root(settings)
@@ -186,26 +180,31 @@ class FtpServer(ThreadingMixIn, TCPServer):
         return self._stop_read
 
     @property
-    def address(self) -> str:
-        """Where it listens, as ``HOST:PORT``."""
-        host, port = self.server_address[:2]
+    def listening(self) -> socket.socket:
+        """What listens on the network; else the first that listens."""
+        return self.listeners[0].socket
+
+    @property
+    def server_address(self) -> tuple[str, int]:
+        """Where it listens on the network; an empty host where it doesn't."""
+        if self.tcp is None:
+            return ("", 0)
+        host, port = self.tcp.server_address[:2]
         name = host.decode() if isinstance(host, (bytes, bytearray)) else str(host)
+        return name, port
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as ``HOST:PORT``, or ``unix:PATH`` where it doesn't on the network."""
+        if self.tcp is None:
+            return f"unix:{self.listeners[0].server_address}"
+        name, port = self.server_address
         return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
 
-    # accepting ---------------------------------------------------------------------------
+    # connections -------------------------------------------------------------------------
 
-    def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept one connection; when descriptors ran out, wait a moment instead of spinning."""
-        try:
-            return super().get_request()
-        except OSError as error:
-            if error.errno in _RUNNING_SHORT:
-                logger.error("can't accept: %s", os.strerror(error.errno or 0))
-                select.select([self._stop_read], [], [], _BREATHER)
-            raise  # serve_forever goes on
-
-    def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Whether the connection is taken; one too many is closed before it costs a thread."""
+    def admit(self, request: socket.socket, client_address: object) -> bool:
+        """Whether a connection is taken; one too many is closed before it costs a thread."""
         if self.limits.admit(request, host_of(client_address)):
             return True
         self._turned_away += 1
@@ -220,20 +219,10 @@ class FtpServer(ThreadingMixIn, TCPServer):
             )
         return False
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection in a thread of its own, which `stop` waits for from here on."""
-        self._requests.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        """The connection's thread is at its end, or could not be started."""
-        super().shutdown_request(request)
+    def forget_connection(self, request: socket.socket) -> None:
+        """A connection was closed."""
         self.limits.strangers.leave(request)
-        self._requests.discard(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that couldn't be served (no more threads): logged, the rest goes on."""
-        logger.exception("a connection from %s could not be served", client_address)
+        self.connections.discard(request)
 
     # running -----------------------------------------------------------------------------
 
@@ -243,10 +232,17 @@ class FtpServer(ThreadingMixIn, TCPServer):
         raise_descriptor_limit()
         self._serving = True
         threads = [
-            threading.Thread(target=self.serve_forever, args=(_POLL,), name="accept"),
             threading.Thread(target=self._housekeeping, name="housekeeping"),
             threading.Thread(target=self.watch.run, name="watch"),
         ]
+        for listener in self.listeners:
+            threads.append(
+                threading.Thread(
+                    target=listener.serve_forever, args=(listener.poll_seconds,), name="accept"
+                )
+            )
+        if self.parking is not None:
+            threads.append(threading.Thread(target=self.parking.run, name="parking"))
         for thread in threads:
             thread.start()
         control = start_control(self)
@@ -273,9 +269,7 @@ class FtpServer(ThreadingMixIn, TCPServer):
         if self.stopping:
             return
         self.stopping = True
-        if self._serving:
-            self.shutdown()
-        self.socket.close()
+        self._stop_accepting()
         os.close(self._stop_write)  # every session that waits wakes up
         self._stop_write = -1
         self._wait_for_sessions(lambda: self.grace)
@@ -284,9 +278,15 @@ class FtpServer(ThreadingMixIn, TCPServer):
             session.cut()
         self._wait_for_sessions(lambda: 5)
 
+    def _stop_accepting(self) -> None:
+        for listener in self.listeners:
+            if self._serving:
+                listener.shutdown()
+            listener.server_close()
+
     def _wait_for_sessions(self, seconds: Callable[[], float]) -> None:
         began = time.monotonic()
-        while self._requests and time.monotonic() - began < seconds():
+        while self.connections and time.monotonic() - began < seconds():
             time.sleep(0.02)
 
     def ask_to_stop(self, grace: float | None = None) -> None:
@@ -310,14 +310,12 @@ class FtpServer(ThreadingMixIn, TCPServer):
         if self.draining or self.stopping:
             return
         self.draining = True
-        if self._serving:
-            self.shutdown()
-        self.socket.close()
+        self._stop_accepting()
         logger.info("draining: no new connections")
 
     def is_drained(self, now: float) -> bool:
         """Whether a drain is over: nobody is connected, or its time is up."""
-        return not self._requests or now >= self._drained_at
+        return not self.connections or now >= self._drained_at
 
     def reload(self) -> list[str]:
         """Take over what was changed on the disk; returns what that is, for people.
@@ -368,6 +366,9 @@ class FtpServer(ThreadingMixIn, TCPServer):
         """Give everything back. The server can't be used afterwards."""
         while self._closing:
             self._closing.pop()()
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *exception: object) -> None:
         self.stop()
@@ -424,6 +425,16 @@ def _make_root(settings: Settings) -> None:
         raise StateError(f"{settings.root}: can't be written: {error.strerror}") from error
     if not os.access(settings.root, os.W_OK | os.X_OK):
         raise StateError(f"{settings.root}: can't be written: permission denied")
+
+
+def _tcp_listener(
+    service: FtpServer, settings: Settings, given: socket.socket | None
+) -> TcpListener:
+    """On the settings' address, or on a socket that somebody else has opened and listens on."""
+    if given is not None:
+        return TcpListener(service, given.family, given.getsockname()[:2], given=given)
+    family, address = _address(settings)
+    return TcpListener(service, family, address, dual=settings.host is None)
 
 
 def _address(settings: Settings) -> tuple[socket.AddressFamily, tuple[str, int]]:

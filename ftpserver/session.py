@@ -68,6 +68,8 @@ _PROGRESS_SECONDS = 1.0
 _LOGIN_TRIES = 3
 _STEADY = 64 * 1024
 """Bytes that have to move within the stall time, or the peer is too slow."""
+_LINGER = 0.25
+"""Seconds without a request after which a session gives up its thread."""
 _LAST_WORDS = 2.0
 """Seconds that a peer gets to read why it is being dropped."""
 
@@ -125,7 +127,7 @@ class Session(StreamRequestHandler):
 
     disable_nagle_algorithm = True
     rbufsize = 0  # the input buffer is the session's own: rfile and wfile stay unused
-    server: FtpServer
+    server: FtpServer  # type: ignore[assignment]  # a service with several listeners
 
     id = 0
     since = 0.0
@@ -140,6 +142,8 @@ class Session(StreamRequestHandler):
     tree: AtomicTree | None = None
     _closing = False
     _nearly_full = False
+    parked = False
+    """Whether it waits without a thread (parking.py)."""
     _failures = 0
     _place: str | None = None
     """Where the session counts for a limit."""
@@ -330,9 +334,21 @@ class Session(StreamRequestHandler):
         self.peer, self.host = _peer_name(self.client_address), host_of(self.client_address)
         self._trail = self.server.audit.trail(self)
         self.server.sessions.add(self)
+        self._do(self._open_and_serve)
+
+    def resume(self) -> None:
+        """Go on after having been parked, until there is nothing to do again, or the end."""
+        self.parked = False
+        self._do(self._serve)
+
+    def _open_and_serve(self) -> None:
+        self._open()
+        self._serve()
+
+    def _do(self, part: Callable[[], None]) -> None:
+        """Do a part of the session; its end is the session's, unless it was parked."""
         try:
-            self._open()
-            self._serve()
+            part()
         except ProtocolError as error:
             logger.info("%s: dropped: %s", self, paths.printable(str(error)))
             self._last_words(error)
@@ -347,8 +363,9 @@ class Session(StreamRequestHandler):
             logger.exception("%s: the session failed", self)
             self._last_words(Internal("internal error"))
         finally:
-            self._clean_up()
-            self.server.forget(self)
+            if not self.parked:
+                self._clean_up()
+                self.server.forget(self)
 
     def __str__(self) -> str:
         return f"{self.account.name}@{self.peer}" if self.account else self.peer
@@ -479,6 +496,11 @@ class Session(StreamRequestHandler):
                     self._quiet()
                     if deadline is None and reader.buffered:
                         deadline = self._stall()
+                    if deadline is None and self._may_park():
+                        if self._is_idle():
+                            self._park()
+                            return
+                        continue
                     self._await_input(deadline)
                 continue
             payload = self._whole(header, self._patience(deadline or self._stall()))
@@ -491,6 +513,42 @@ class Session(StreamRequestHandler):
             else:
                 raise BadMessage(f"a frame of kind {header.kind} where a request belongs")
         self._quiet()
+
+    def _may_park(self) -> bool:
+        return self.account is not None and self.tree is None and self.server.parking is not None
+
+    def _is_idle(self) -> bool:
+        """Whether nothing comes for a moment; False also when the server stops."""
+        until = time.monotonic() + _LINGER
+        idle = self.server.settings.idle_timeout
+        try:
+            self.channel.wait(
+                read=True, deadline=min(until, self.quiet_since + idle) if idle else until
+            )
+        except TimedOut:
+            if self.is_overdue(time.monotonic()):
+                raise _Idle(f"nothing was asked for {idle:g} seconds") from None
+            return True
+        return False
+
+    def _park(self) -> None:
+        """Have the session wait without this thread.
+
+        What it has open is closed, and opened again when it is needed.
+        """
+        if self._uploads is not None:
+            self._uploads.abandon()
+            self._uploads = None
+        if self._home is not None:
+            self._home.close()
+            self._home = None
+        self.reader.rest()
+        self.parked = True
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether a parked session was idle for too long."""
+        idle = self.server.settings.idle_timeout
+        return bool(idle) and now >= self.quiet_since + idle
 
     def _await_input(self, deadline: float | None) -> None:
         """Wait for more of a frame, until its deadline; or for a new one, not for ever."""

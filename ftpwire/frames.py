@@ -186,6 +186,13 @@ class FrameReader:
             at += HEADER_SIZE + size
         return False
 
+    def rest(self) -> None:
+        """Give all memory back while nothing is buffered; ``writable`` takes some again."""
+        if self._start == self._end:
+            self._start = self._end = 0
+            self._buffer = bytearray()
+            self._view = memoryview(self._buffer)
+
     def close(self) -> None:
         """Say that the peer closed.
 

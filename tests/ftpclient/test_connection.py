@@ -130,7 +130,7 @@ def test_a_full_pipe_both_ways_is_no_deadlock(start_server, opened, monkeypatch)
     monkeypatch.setattr(module, "_connect", with_small_buffers)
     server = start_server()
     for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-        server.socket.setsockopt(socket.SOL_SOCKET, option, 4096)
+        server.listening.setsockopt(socket.SOL_SOCKET, option, 4096)
     connection = opened(server)
     name = b"/" + b"x" * 250
     connection.ask(MakeDir(name))

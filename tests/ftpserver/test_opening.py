@@ -92,7 +92,7 @@ def test_nothing_is_answered_after_that_deadline(start_server, dial):
 def test_who_takes_no_answers_still_has_to_log_in_in_time(start_server, dial):
     """The server waits to send then, and not for the next request."""
     server = start_server(login_grace=0.5, stall=LONG)
-    server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    server.listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     peer = dial(server, logged_in=False, buffers=4096)
     peer.hello()
     assert server.sessions

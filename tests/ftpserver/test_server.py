@@ -13,7 +13,7 @@ from socketserver import TCPServer
 import pytest
 from sqlalchemy import update
 
-from ftpserver import server as module
+from ftpserver import listeners as module
 from ftpserver.config import Settings, Startups
 from ftpserver.ledger import Ledger
 from ftpserver.server import FtpServer
@@ -259,7 +259,7 @@ def test_all_interfaces_of_both_families(start_server, dial, caplog):
     caplog.set_level(logging.INFO)
     server = start_server(host=None)
     port = server.server_address[1]
-    addresses = ["127.0.0.1"] + ["::1"] * (server.address_family == socket.AF_INET6)
+    addresses = ["127.0.0.1"] + ["::1"] * (server.listening.family == socket.AF_INET6)
     for address in addresses:
         with suppress(OSError), socket.create_connection((address, port), timeout=30) as sock:
             peer = Peer(sock)
