@@ -210,7 +210,8 @@ def test_bytes_stay_counted_when_their_session_has_ended(server, state, dial):
     peer.close()
     eventually(lambda: not server.sessions)
     after = ask(state, AskStatus())
-    assert (after.bytes_in, after.bytes_out) == (before.bytes_in, before.bytes_out)
+    assert after.bytes_in == before.bytes_in
+    assert after.bytes_out >= before.bytes_out > 0  # a client may be quicker than the count
 
 
 def test_sessions_tell_who_does_what(server, state, dial, files):
@@ -218,7 +219,7 @@ def test_sessions_tell_who_does_what(server, state, dial, files):
     idle, busy, stranger = dial(server), dial(server, buffers=4096), dial(server, logged_in=False)
     busy.request(Get(b"/large"))
     assert isinstance(busy.answer().message, Sending)
-    eventually(lambda: len(server.sessions) == 3)
+    eventually(lambda: len(server.sessions) == 3 and server.moved()[1] > 2**16)
     first, second, third = ask(state, AskSessions()).sessions
     assert first.id < second.id < third.id
     assert (first.user, first.request, first.path) == ("alice", None, None)

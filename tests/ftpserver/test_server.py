@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import update
 
 from ftpserver import listeners as module
+from ftpserver import server as server_module
 from ftpserver.config import Settings, Startups
 from ftpserver.ledger import Ledger
 from ftpserver.server import FtpServer
@@ -325,7 +326,7 @@ def test_one_home_that_can_not_be_counted_hinders_no_other(start_server, caplog)
 
 
 def test_housekeeping_goes_on_whatever_fails(start_server, monkeypatch):
-    monkeypatch.setattr(module, "LEASE_SECONDS", 0.05)
+    monkeypatch.setattr(server_module, "LEASE_SECONDS", 0.05)
     beats = []
     enough = threading.Event()
 
