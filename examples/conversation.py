@@ -1,0 +1,28 @@
+"""What all the servers below say: a greeting for each frame. Bytes in, bytes out, no socket."""
+
+from ftpwire.errors import BadMessage
+from ftpwire.frames import FrameReader, Header, Kind, frame
+
+
+class Greeter:
+    """One client's conversation. It keeps the beginning of a frame until the rest has come."""
+
+    def __init__(self) -> None:
+        self._reader = FrameReader()
+        self._header: Header | None = None
+
+    def answer(self, received: bytes) -> bytes:
+        """Replies to the frames that are whole by now. Raises ProtocolError for what is none."""
+        self._reader.feed(received)
+        replies = b""
+        while True:
+            self._header = self._header or self._reader.next_header()
+            if self._header is None:
+                return replies
+            name = self._reader.payload()
+            if name is None:
+                return replies
+            if self._header.kind != Kind.REQUEST:
+                raise BadMessage("only requests are answered here")
+            replies += frame(Kind.REPLY, self._header.request_id, b"Hello, %b!" % bytes(name))
+            self._header = None

@@ -1,0 +1,28 @@
+"""A process for each connection: what goes wrong in one can't touch the others' memory."""
+
+import os
+import sys
+from socketserver import ForkingMixIn, TCPServer
+
+from threading_server import Handler
+
+
+class Server(ForkingMixIn, TCPServer):
+    allow_reuse_address = True
+    max_children = 40  # with so many, the next client waits until one has left
+
+
+class TellingHandler(Handler):
+    def handle(self) -> None:
+        print("process", os.getpid(), "serves", self.client_address[1], flush=True)
+        super().handle()
+
+
+if __name__ == "__main__":
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 1234
+    with Server(("127.0.0.1", port), TellingHandler) as server:
+        print("listening on port", server.server_address[1], flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            pass  # the end of the block waits for the processes that still serve

@@ -1,0 +1,29 @@
+"""TCP knows no messages: on a real connection, they arrive glued together, and cut in pieces."""
+
+import socket
+
+FIRST, SECOND, LONG = b"Ada\n", b"Grace\n", b"x" * 6000
+
+
+def send(sock: socket.socket) -> None:
+    for message in (FIRST, SECOND, LONG):
+        sock.sendall(message)  # three messages, three calls
+    sock.shutdown(socket.SHUT_WR)
+
+
+def receive(sock: socket.socket) -> list[int]:
+    """Take each recv for a message, as one is tempted to; gives their lengths."""
+    lengths = []
+    while received := sock.recv(4096):
+        lengths.append(len(received))
+    return lengths
+
+
+if __name__ == "__main__":
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.getsockname()) as client:
+            send(client)
+            server, _ = listener.accept()
+            with server:
+                print("sent:    ", [len(FIRST), len(SECOND), len(LONG)])
+                print("received:", receive(server))
