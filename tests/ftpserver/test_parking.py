@@ -1,0 +1,163 @@
+"""Sessions that wait without a thread: parked, woken, ended in every way."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from ftpserver import parking as module
+from ftpserver import session as session_module
+from ftpwire import frames
+from ftpwire.frames import Kind
+from ftpwire.messages import (
+    BeginTree,
+    Done,
+    EndTree,
+    GoingDown,
+    LoggedIn,
+    MakeDir,
+    Put,
+    Ready,
+    Remove,
+    Removed,
+    Sent,
+    Stored,
+    WhoAmI,
+)
+from tests.peer import eventually
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    """Sessions are parked almost at once."""
+    monkeypatch.setattr(session_module, "_LINGER", 0.02)
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.05)
+
+
+def session_threads() -> int:
+    """Threads that serve a session now: first ones, and those of the pool."""
+    names = [thread.name for thread in threading.enumerate()]
+    return sum("process_request_thread" in name for name in names)
+
+
+def parked(server, count: int = 1) -> None:
+    eventually(lambda: len(server.parking) == count, f"{count} parked sessions")
+
+
+def test_an_idle_session_has_no_thread_and_goes_on(server, dial):
+    peers = [dial(server) for _ in range(5)]
+    parked(server, 5)
+    eventually(lambda: session_threads() == 0)
+    for round_ in range(3):
+        for peer in peers:
+            assert peer.ask(WhoAmI()) == LoggedIn("alice")
+        assert peers[round_].ask(MakeDir(b"/d%d" % round_)) == Done()
+        parked(server, 5)
+    assert len(server.sessions) == 5
+
+
+def test_a_parked_session_has_nothing_open(server, dial):
+    peer = dial(server)
+    assert peer.ask(MakeDir(b"/d")) == Done()
+    parked(server)
+    (session,) = server.sessions
+    assert session._home is None
+    assert session._uploads is None
+    assert len(session.reader._buffer) == 0
+    assert peer.ask(Remove(b"/d")) == Removed(0, 1, 0)
+
+
+def test_one_that_leaves_is_forgotten(server, dial):
+    for leave in ("close", "reset"):
+        peer = dial(server)
+        parked(server)
+        getattr(peer, leave)()
+        eventually(lambda: not server.sessions and not server.connections)
+        parked(server, 0)
+
+
+def test_a_stop_is_told_to_parked_sessions(start_server, dial):
+    server = start_server()
+    peers = [dial(server) for _ in range(3)]
+    parked(server, 3)
+    start_server.finish(server)
+    for peer in peers:
+        assert [frame.message for frame in peer.rest()] == [GoingDown()]
+
+
+def test_one_that_is_sent_away_is_told_why(server, dial):
+    peer = dial(server)
+    parked(server)
+    (session,) = server.sessions
+    server.watch.end(session, "kicked by the administrator")
+    (frame,) = peer.rest()
+    assert "kicked by the administrator" in frame.message.message
+    eventually(lambda: not server.sessions)
+
+
+def test_an_account_that_is_disabled_ends_its_parked_sessions(server, dial):
+    peer = dial(server)
+    parked(server)
+    server.accounts.change("alice", disabled=True)
+    assert peer.rest()
+    eventually(lambda: not server.sessions)
+
+
+def test_the_idle_time_ends_parked_sessions(start_server, dial):
+    server = start_server(idle_timeout=0.3)
+    peer = dial(server)
+    parked(server)
+    (frame,) = peer.rest()
+    assert "0.3 seconds" in frame.message.message
+
+
+def test_what_is_under_way_is_not_parked(server, dial):
+    """Half a frame, an upload, an atomic tree: each keeps its thread, and its deadline."""
+    peer, other, third = dial(server), dial(server), dial(server)
+    parked(server, 3)
+    header = frames.pack_header(3, Kind.REQUEST, 99)
+    peer.send(header)
+    number = other.request(Put(b"/large", 5_000_000, ask=True))
+    assert isinstance(other.answer().message, Ready)
+    assert third.ask(BeginTree(b"/tree")) == Done()
+    parked(server, 0)
+
+    other.frame(Kind.DATA, number, bytes(1_000_000))
+    for _ in range(4):
+        other.frame(Kind.DATA, number, bytes(1_000_000))
+    other.frame(Kind.END, number, Sent(5_000_000))
+    assert other.answer().message == Stored(5_000_000)
+    assert third.ask(MakeDir(b"/tree/inside", parents=True)) == Done()
+    assert third.ask(EndTree()) == Done()
+    parked(server, 2)
+
+
+def test_a_pool_of_one_serves_everybody_in_turn(start_server, dial):
+    server = start_server(threads=1)
+    peers = [dial(server) for _ in range(8)]
+    parked(server, 8)
+    for peer in peers:
+        peer.request(WhoAmI())
+    for peer in peers:
+        assert peer.answer().message == LoggedIn("alice")
+
+
+def test_threads_for_all_where_that_is_asked_for(start_server, dial):
+    server = start_server(threads=0)
+    assert server.parking is None
+    peer = dial(server)
+    assert peer.ask(WhoAmI()) == LoggedIn("alice")
+    eventually(lambda: session_threads() == 1)
+
+
+def test_tls_bytes_that_were_read_already_are_not_waited_for(
+    start_server, dial, tls_client_context
+):
+    server = start_server(plaintext=False)
+    peer = dial(server, context=tls_client_context)
+    parked(server)
+    for _ in range(20):
+        ids = [peer.request(WhoAmI()) for _ in range(50)]
+        assert [peer.answer().request_id for _ in ids] == ids
+    parked(server)
