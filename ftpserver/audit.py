@@ -634,6 +634,10 @@ class _Files:
             newer = rotated(self._path, number - 1)
             if newer.exists():
                 os.replace(newer, older)
+        number = self._keep + 1
+        while (surplus := rotated(self._path, number)).exists():  # more were kept before
+            surplus.unlink()
+            number += 1
         if not self._keep:
             self._path.unlink(missing_ok=True)
 

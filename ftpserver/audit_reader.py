@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from ftpserver.audit import FILE_NAME, OK, Record, rotated
+from ftpserver.state import StateError
 
 _POLL_SECONDS = 0.2
 _READ = 256 * 1024
@@ -52,6 +53,9 @@ class Filter:
 class AuditReader:
     """The audit log below a state directory, from its oldest line on. A context manager.
 
+    Raises:
+        StateError: It can't be read; also while it is followed.
+
     Attributes:
         unreadable: Lines that are no records: a full disk or a power cut has torn them.
     """
@@ -81,6 +85,9 @@ class AuditReader:
                     if number:
                         break
                     continue  # none is current between a rotation and the next record
+                except OSError as error:
+                    reason = (error.strerror or "").lower()
+                    raise StateError(f"{error.filename}: can't be read: {reason}") from error
                 found.append(fd)
                 if (identity := _identity(os.fstat(fd))) in seen:
                     os.close(found.pop())

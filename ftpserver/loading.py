@@ -89,7 +89,7 @@ def load(
     values[_ROOT] = values[_ROOT].absolute()
     if config is None:
         there = state_of(values[_ROOT]) / FILE_NAME
-        if os.path.lexists(there):
+        if _is_there(there):
             found = _File.read(there, problems)
             if found.root is not None:
                 problems.append(f"{found.place(_ROOT)}: the root can't be set in its own file")
@@ -120,6 +120,17 @@ def load(
     return Loaded(
         Settings(**values), origins, None if found is None else found.path, _strays(environment)
     )
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is a file, or whether nobody can tell: reading it says why then."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _strays(environment: Mapping[str, str]) -> list[str]:

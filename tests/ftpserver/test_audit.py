@@ -321,6 +321,15 @@ def test_files_are_rotated_by_size(audit, tmp_path, monkeypatch):
     assert told == [str(number) for number in range(10)][-len(told) :]
 
 
+def test_fewer_are_kept_than_before(audit, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_GATHER_SECONDS", 0)
+    for number in range(1, 6):
+        (tmp_path / f"{FILE_NAME}.{number}").write_text("{}\n")
+    write(audit(size=300, keep=1), tmp_path, 5)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [FILE_NAME, f"{FILE_NAME}.1"]
+
+
 def test_no_earlier_file_is_kept_if_none_is_wanted(audit, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_GATHER_SECONDS", 0)
     write(audit(size=300, keep=0), tmp_path, 5)

@@ -10,6 +10,7 @@ import pytest
 from ftpserver import audit_reader as module
 from ftpserver.audit import FILE_NAME, Record, line_of, rotated
 from ftpserver.audit_reader import AuditReader, Filter
+from ftpserver.state import StateError
 from tests.peer import eventually
 
 EVERYTHING = Filter()
@@ -59,6 +60,13 @@ def test_between_a_rotation_and_the_next_record(path, tmp_path):
 def test_none_was_ever_written(tmp_path):
     with AuditReader(tmp_path) as reader:
         assert numbers_of(reader) == []
+
+
+def test_a_file_that_can_not_be_read_is_one_line(path, tmp_path, plain_user):
+    write(path, 1)
+    path.chmod(0)
+    with pytest.raises(StateError, match=r"audit\.jsonl: can't be read: permission denied"):
+        AuditReader(tmp_path)
 
 
 def test_what_is_no_record_is_counted(path, tmp_path):

@@ -324,6 +324,16 @@ def test_a_file_that_can_not_be_read(ftpd, tmp_path, make):
     assert make != "binary" or f"{path}:2: not UTF-8" in err
 
 
+def test_a_file_that_nobody_may_see_is_not_taken_for_none(tmp_path, file, ftpd, plain_user):
+    path = file("port = 5\n")
+    path.parent.chmod(0)
+    try:
+        status, _, err = ftpd("config", "check", "--root", str(tmp_path / "root"))
+    finally:
+        path.parent.chmod(0o700)
+    assert status == 2 and "can't be read: permission denied" in err
+
+
 def test_show_tells_where_each_value_is_from(ftpd, tmp_path, file, monkeypatch):
     path = file('host = "é\\u0085\\"x"\n')
     monkeypatch.setenv("FTPD_GRACE", "5")
