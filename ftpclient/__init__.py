@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ftpclient.aio import AsyncClient
     from ftpclient.client import Client
 
-__all__ = ["Client"]
+__all__ = ["AsyncClient", "Client"]
 
 
 def __getattr__(name: str) -> object:
@@ -16,4 +17,8 @@ def __getattr__(name: str) -> object:
         from ftpclient.client import Client
 
         return Client
+    if name == "AsyncClient":
+        from ftpclient.aio import AsyncClient
+
+        return AsyncClient
     raise AttributeError(name)

@@ -10,7 +10,7 @@ import fnmatch
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -39,6 +39,7 @@ from ftpwire.messages import (
     Copied,
     Entry,
     Hashed,
+    Page,
     Problem,
     Removed,
     Room,
@@ -130,6 +131,8 @@ class Client:
 
     # the connection ----------------------------------------------------------------------
 
+    _connection_class = Connection
+
     def connect(self) -> None:
         """Connect and log in; nothing when that is so already.
 
@@ -172,7 +175,7 @@ class Client:
 
     def _open(self, credential: Credential | None) -> Connection:
         """A connection that is not logged in yet."""
-        return Connection(
+        return self._connection_class(
             self.address,
             plaintext=self._plaintext,
             known_hosts=self._known_hosts,
@@ -451,11 +454,7 @@ class Client:
         """
         walk = self._walk(messages.List(self.resolve(path), recursive, follow, digest), on_problem)
         for directory, entries in walk:
-            if not directory:
-                yield from entries
-                continue
-            for entry in entries:
-                yield structs.replace(entry, path=directory + b"/" + entry.path)
+            yield from from_the_top(directory, entries)
 
     def walk(
         self,
@@ -478,12 +477,7 @@ class Client:
         from ftpclient.transfers import list_pages
 
         for page in list_pages(self.connection, request):
-            for problem in page.problems:
-                where = b"/".join(part for part in (page.directory, problem.path) if part)
-                if on_problem is None:
-                    text = f"{paths.show(where)}: {problem.message}"
-                    raise messages.Failed(problem.code, text).to_error()
-                on_problem(Problem(where, problem.code, problem.message))
+            tell_problems(page, on_problem)
             yield page.directory, page.entries
 
     def hash(self, path: AnyPath) -> Hashed:
@@ -808,3 +802,20 @@ class Client:
         from ftpclient.downloading import stream
 
         return stream(self.connection, self.resolve(source), fd)
+
+
+def tell_problems(page: Page, on_problem: Callable[[Problem], None] | None) -> None:
+    """What a page could not list; raises the first of it when nobody listens."""
+    for problem in page.problems:
+        where = b"/".join(part for part in (page.directory, problem.path) if part)
+        if on_problem is None:
+            text = f"{paths.show(where)}: {problem.message}"
+            raise messages.Failed(problem.code, text).to_error()
+        on_problem(Problem(where, problem.code, problem.message))
+
+
+def from_the_top(directory: bytes, entries: Iterable[Entry]) -> Iterable[Entry]:
+    """A directory's entries, with their paths from the directory that is listed on."""
+    if not directory:
+        return entries
+    return (structs.replace(entry, path=directory + b"/" + entry.path) for entry in entries)

@@ -382,20 +382,36 @@ class Connection:
         self._check()
         payload = messages.encode(request)
         cost += len(payload)
-        while self._calls and (
-            len(self._calls) >= self._max_requests or self._unanswered + cost > self._max_unanswered
-        ):
+        while not self._has_room(cost):
             self.pump()
-        self._last_id = self._last_id % 0xFFFFFFFF + 1
-        call.request_id = self._last_id
-        call.answers, call.endings = messages.ANSWERS[type(request)]
-        call.cost = cost
-        self._unanswered += cost
-        self._calls[call.request_id] = call
+        self._prepare(call, request, cost)
+        self._enter(call)
         header = frames.pack_header(len(payload), Kind.REQUEST, call.request_id)
         self.channel.queue(header, payload)
         if self.channel.output_full:
             self._drain_output()
+
+    def _has_room(self, cost: int) -> bool:
+        """Whether a request of so many bytes may be sent, before more answers have come."""
+        return not self._calls or (
+            len(self._calls) < self._max_requests
+            and self._unanswered + cost <= self._max_unanswered
+        )
+
+    def _prepare(self, call: Call, request: Request, cost: int) -> None:
+        """Give a call its id, and say what may come for it."""
+        call.request_id = self._next_id()
+        call.answers, call.endings = messages.ANSWERS[type(request)]
+        call.cost = cost
+
+    def _next_id(self) -> int:
+        self._last_id = self._last_id % 0xFFFFFFFF + 1
+        return self._last_id
+
+    def _enter(self, call: Call) -> None:
+        """From here on a call is unanswered."""
+        self._unanswered += call.cost
+        self._calls[call.request_id] = call
 
     def send_data(self, call: Call, data: memoryview | bytes) -> None:
         """Send the bytes of a file, as DATA frames of the call's request."""

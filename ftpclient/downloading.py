@@ -586,18 +586,46 @@ class Download(Transfer):
 
 
 class StreamCall(GetCall):
-    """A file's bytes to a descriptor that is no file: a pipe, a terminal."""
+    """A file's bytes as they come, for who can't take them back: they are verified at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.digest = digests.new()
+
+    def on_data(self, data: memoryview) -> None:
+        self.digest.update(data)
+        self.take(data)
+
+    def take(self, data: memoryview) -> None:
+        """Bytes of the file; the view is good until this returns."""
+
+    def result(self, source: RemotePath) -> tuple[int, bytes]:
+        """Size and digest, once it is done.
+
+        Raises:
+            VerificationFailed: What was handed out is not what the server sent.
+        """
+        if self.error is not None:
+            raise self.error
+        digest = self.digest.digest()
+        ending = self.ending
+        assert isinstance(ending, Sent)
+        if ending.size != self.received or ending.digest not in (None, digest):
+            raise VerificationFailed(f"{paths.show(source)}: damaged on the way")
+        return self.received, digest
+
+
+class _DescriptorCall(StreamCall):
+    """To a descriptor that is no file: a pipe, a terminal."""
 
     def __init__(self, fd: int) -> None:
         super().__init__()
-        self.digest = digests.new()
         self.failure: OSError | None = None
         self._fd = fd
 
-    def on_data(self, data: memoryview) -> None:
+    def take(self, data: memoryview) -> None:
         if self.failure is not None:
             return
-        self.digest.update(data)
         try:
             write_all(self._fd, data)
         except OSError as error:
@@ -611,18 +639,11 @@ def stream(connection: Connection, source: RemotePath, fd: int) -> tuple[int, by
         VerificationFailed: At the end: what was written is not what the server sent.
         BrokenPipeError: The reader is gone.
     """
-    call = StreamCall(fd)
+    call = _DescriptorCall(fd)
     connection.submit(call, Get(source))
     while not call.done:
         connection.pump()
         if call.failure is not None:
             connection.cancel_all()
             raise call.failure
-    if call.error is not None:
-        raise call.error
-    digest = call.digest.digest()
-    ending = call.ending
-    assert isinstance(ending, Sent)
-    if ending.size != call.received or ending.digest not in (None, digest):
-        raise VerificationFailed(f"{paths.show(source)}: damaged on the way")
-    return call.received, digest
+    return call.result(source)

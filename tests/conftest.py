@@ -155,7 +155,9 @@ def connect(tmp_path, start_server) -> Iterator[Callable]:
 
     with ExitStack() as stack:
 
-        def make(server, user: str = "alice", password: str = "secret", **options) -> Client:
+        def make(
+            server, user: str = "alice", password: str = "secret", kind: type = Client, **options
+        ) -> Client:
             if isinstance(server, FakeServer):
                 address, plain = server.address, True
             else:
@@ -168,7 +170,7 @@ def connect(tmp_path, start_server) -> Iterator[Callable]:
                 "accept_new": True,
                 "known_hosts": KnownHosts(tmp_path / "known_hosts"),
             }
-            client = Client(address, **values | options)
+            client = kind(address, **values | options)
             stack.callback(client.close)
             client.connect()
             return client

@@ -21,6 +21,7 @@ from ftpwire.errors import (
     NotFound,
 )
 from ftpwire.messages import Copied, Hashed, Problem, Removed, Room
+from tests.ftpclient.async_support import Blocking
 
 
 def make(directory: Path, *names: str) -> None:
@@ -51,6 +52,12 @@ def here(tmp_path, monkeypatch) -> Path:
     directory.mkdir()
     monkeypatch.chdir(directory)
     return directory
+
+
+@pytest.fixture(params=[Client, Blocking], ids=["threads", "asyncio"])
+def client(request, server, connect):
+    """A client of either kind, logged in as alice."""
+    return connect(server, kind=request.param)
 
 
 # where things go ---------------------------------------------------------------------------

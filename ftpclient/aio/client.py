@@ -1,0 +1,639 @@
+"""AsyncClient: the Python API for asyncio.
+
+Lives here: the verbs as coroutines, and the threads that transfers run in.
+Lives elsewhere: the same verbs without asyncio, and the rules of transfers (ftpclient/client.py and
+what it is written with), the connection (connection.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+from ftpclient.addresses import ServerAddress
+from ftpclient.aio.connection import LoopConnection
+from ftpclient.aio.lane import Lane
+from ftpclient.client import AnyPath, Client, from_the_top, tell_problems
+from ftpclient.connection import Connection
+from ftpclient.credentials import Password, Remark
+from ftpclient.interrupt import Interrupt
+from ftpclient.reporting import Listener, Result, Summary
+from ftpclient.transfers import KEEP_ALIVE_SECONDS, Options
+from ftpclient.trust import Ask, KnownHosts
+from ftpclient.uploading import PutCall, Upload
+from ftpwire import digests, messages, paths
+from ftpwire.errors import (
+    ConnectionLost,
+    Interrupted,
+    IsADirectory,
+    NotADirectory,
+    NotFound,
+)
+from ftpwire.messages import Copied, Entry, Hashed, Problem, Removed, Reply, Request, Room, Sent
+from ftpwire.paths import RemotePath
+
+if TYPE_CHECKING:
+    from ftpclient.sync import Confirm, SyncSummary
+    from ftpclient.sync import Options as SyncOptions
+
+T = TypeVar("T")
+_Replace = Literal["always", "never"]
+
+_AT_ONCE = 8
+"""Transfers of one client that run at the same time; others wait for their turn."""
+
+
+class AsyncClient:
+    """A logged-in user's view of a server, for asyncio. As `Client`, whose verbs it has.
+
+    Any number of tasks may use it at the same time: they share one connection, on which requests
+    are sent without waiting for earlier answers, and answered in their order. A task that is
+    cancelled cancels its own request or transfer; the connection stays, and so do the others'.
+
+        async with AsyncClient("alice@example.net", password="…") as client:
+            await client.put(["report.pdf"], "/inbox/")
+            async for entry in client.list_dir("/inbox"):
+                print(entry.path, entry.size)
+
+    It belongs to the event loop that it is first used in. The loop drives the socket; each transfer
+    of files has a thread for the disk and for hashing. What `Client` can and this one can't:
+    several connections for one transfer (``parallel``), trees that appear all at once
+    (``atomic``), limits of the rate, passwords and tokens of the account, registering.
+
+    Args:
+        server, password, plaintext, accept_new, known_hosts, ask, saved_token, remark: As for
+            `Client`. ``password`` and ``ask`` are called in another thread, where they may wait.
+        retries: How often a transfer whose connection was lost is gone on with.
+    """
+
+    def __init__(
+        self,
+        server: str | ServerAddress | None = None,
+        *,
+        password: Password = None,
+        plaintext: bool = False,
+        accept_new: bool = False,
+        known_hosts: KnownHosts | None = None,
+        ask: Ask | None = None,
+        retries: int = 5,
+        saved_token: bool = True,
+        remark: Remark | None = None,
+    ) -> None:
+        self.retries = retries
+        self._opener = _Opener(
+            server,
+            password=password,
+            plaintext=plaintext,
+            accept_new=accept_new,
+            known_hosts=known_hosts,
+            ask=ask,
+            saved_token=saved_token,
+            remark=remark,
+        )
+        self._connection: LoopConnection | None = None
+        self._opening = asyncio.Lock()
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+
+    # the connection ----------------------------------------------------------------------
+
+    @property
+    def address(self) -> ServerAddress:
+        """The server."""
+        return self._opener.address
+
+    @property
+    def user(self) -> str:
+        """Who is logged in, or is to be."""
+        return self._opener.user
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection that isn't known to be broken."""
+        return self._connection is not None and not self._connection.broken
+
+    async def connect(self) -> None:
+        """Connect and log in; nothing when that is so already. Verbs do it when it is needed.
+
+        Raises:
+            ConnectFailed, TrustError, LoginRefused, ProtocolError
+        """
+        await self._connected()
+
+    async def _connected(self) -> LoopConnection:
+        loop = asyncio.get_running_loop()
+        async with self._opening:
+            connection = self._connection
+            if connection is not None and not connection.broken:
+                if connection.loop is not loop:
+                    raise RuntimeError("this AsyncClient belongs to another event loop")
+                return connection
+            interrupt = Interrupt()
+            try:
+                opened = await _in_thread(
+                    lambda: self._opener.open(interrupt), interrupt.set, LoopConnection.close
+                )
+            finally:
+                interrupt.close()
+            opened.attach(loop)
+            self._connection = opened
+            return opened
+
+    async def close(self) -> None:
+        """Close the connection; what is under way fails. Can be called twice."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _ask(self, request: Request) -> Reply:
+        return await (await self._connected()).request(request)
+
+    # paths -------------------------------------------------------------------------------
+
+    @property
+    def cwd(self) -> RemotePath:
+        """Where relative remote paths start."""
+        return self._opener.cwd
+
+    def resolve(self, path: AnyPath) -> RemotePath:
+        """The absolute remote path for what was given. Raises InvalidPath."""
+        return self._opener.resolve(path)
+
+    async def change_dir(self, path: AnyPath) -> RemotePath:
+        """Make a remote directory the one that relative paths start at."""
+        target = self.resolve(path)
+        if (await self.stat(target, follow=True)).type != "dir":
+            raise NotADirectory(f"{paths.show(target)}: not a directory")
+        self._opener.cwd = target
+        return target
+
+    async def glob(self, pattern: AnyPath) -> list[RemotePath]:
+        """The remote paths that a pattern matches, sorted; see `Client.glob`. Raises NotFound."""
+        return await self._transfer(lambda side: side.glob(pattern))
+
+    # looking -----------------------------------------------------------------------------
+
+    async def whoami(self) -> str:
+        """The account's name, as the server knows it."""
+        reply = await self._ask(messages.WhoAmI())
+        assert isinstance(reply, messages.LoggedIn)
+        return reply.user
+
+    async def space(self) -> Room:
+        """Total, used, held and free bytes."""
+        reply = await self._ask(messages.Space())
+        assert isinstance(reply, Room)
+        return reply
+
+    async def stat(self, path: AnyPath, *, follow: bool = False, digest: bool = False) -> Entry:
+        """What is at a path. Raises NotFound."""
+        reply = await self._ask(messages.Stat(self.resolve(path), follow, digest))
+        assert isinstance(reply, messages.Found)
+        return reply.entry
+
+    async def find(self, path: AnyPath, *, follow: bool = False) -> Entry | None:
+        """What is at a path; None when nothing is."""
+        try:
+            return await self.stat(path, follow=follow)
+        except (NotFound, NotADirectory):
+            return None
+
+    async def list_dir(
+        self,
+        path: AnyPath = ".",
+        *,
+        recursive: bool = False,
+        follow: bool = False,
+        digest: bool = False,
+        on_problem: Callable[[Problem], None] | None = None,
+    ) -> AsyncIterator[Entry]:
+        """The entries of a directory, or of the tree below it: each directory, then those in it.
+
+        Streams. While nobody takes entries, other requests of this client wait: take them all, or
+        close the iterator (``aclose``), or end the task.
+        """
+        request = messages.List(self.resolve(path), recursive, follow, digest)
+        async for directory, entries in self._walk(request, on_problem):
+            for entry in from_the_top(directory, entries):
+                yield entry
+
+    async def walk(
+        self,
+        path: AnyPath = ".",
+        *,
+        follow: bool = False,
+        digest: bool = False,
+        on_problem: Callable[[Problem], None] | None = None,
+    ) -> AsyncIterator[tuple[bytes, list[Entry]]]:
+        """The tree below a directory, a part of one directory at a time; see `Client.walk`."""
+        request = messages.List(self.resolve(path), True, follow, digest)
+        async for part in self._walk(request, on_problem):
+            yield part
+
+    async def _walk(
+        self, request: messages.List, on_problem: Callable[[Problem], None] | None
+    ) -> AsyncIterator[tuple[bytes, list[Entry]]]:
+        connection = await self._connected()
+        async for page in connection.pages(request):
+            tell_problems(page, on_problem)
+            yield page.directory, page.entries
+
+    async def hash(self, path: AnyPath) -> Hashed:
+        """A file's BLAKE3 digest and size."""
+        reply = await self._ask(messages.Hash(self.resolve(path)))
+        assert isinstance(reply, Hashed)
+        return reply
+
+    # changing ----------------------------------------------------------------------------
+
+    async def make_dir(self, path: AnyPath, *, parents: bool = False, mode: int = 0o755) -> None:
+        """Make a directory; with ``parents`` also those above, and it may exist."""
+        await self._ask(messages.MakeDir(self.resolve(path), mode, parents))
+
+    async def remove(self, path: AnyPath, *, recursive: bool = False) -> Removed:
+        """Remove a file, a link, an empty directory, or a whole tree."""
+        reply = await self._ask(messages.Remove(self.resolve(path), recursive))
+        assert isinstance(reply, Removed)
+        return reply
+
+    async def move(self, source: AnyPath, target: AnyPath, *, overwrite: bool = True) -> None:
+        """Rename to exactly ``target``."""
+        how: _Replace = "always" if overwrite else "never"
+        await self._ask(messages.Move(self.resolve(source), self.resolve(target), how))
+
+    async def copy(
+        self,
+        source: AnyPath,
+        target: AnyPath,
+        *,
+        recursive: bool = False,
+        overwrite: bool = True,
+    ) -> Copied:
+        """Copy on the server to exactly ``target``."""
+        how: _Replace = "always" if overwrite else "never"
+        reply = await self._ask(
+            messages.Copy(self.resolve(source), self.resolve(target), recursive, how)
+        )
+        assert isinstance(reply, Copied)
+        return reply
+
+    # moving bytes ------------------------------------------------------------------------
+
+    async def put(
+        self,
+        sources: Sequence[AnyPath | os.PathLike[str]],
+        target: AnyPath = ".",
+        *,
+        recursive: bool = False,
+        copy_links: bool = False,
+        overwrite: messages.Overwrite = "always",
+        resume: bool = True,
+        fail_fast: bool = False,
+        listener: Listener | None = None,
+    ) -> Summary:
+        """Upload files, links and trees, into ``target`` or as it; see `Client.put`.
+
+        When the task is cancelled, what was stored stays, and the same again goes on with it.
+        """
+        return await self._transfer(
+            lambda side: side.put(
+                sources,
+                target,
+                recursive=recursive,
+                copy_links=copy_links,
+                overwrite=overwrite,
+                resume=resume,
+                parallel=1,
+                fail_fast=fail_fast,
+                listener=side.listener,
+            ),
+            listener,
+        )
+
+    async def get(
+        self,
+        sources: Sequence[AnyPath],
+        target: AnyPath | os.PathLike[str] = ".",
+        *,
+        recursive: bool = False,
+        copy_links: bool = False,
+        overwrite: messages.Overwrite = "always",
+        resume: bool = True,
+        fail_fast: bool = False,
+        listener: Listener | None = None,
+    ) -> Summary:
+        """Download files, links and trees; sources may be patterns. As ``put``."""
+        return await self._transfer(
+            lambda side: side.get(
+                sources,
+                target,
+                recursive=recursive,
+                copy_links=copy_links,
+                overwrite=overwrite,
+                resume=resume,
+                parallel=1,
+                fail_fast=fail_fast,
+                listener=side.listener,
+            ),
+            listener,
+        )
+
+    async def sync(
+        self,
+        source: AnyPath | os.PathLike[str],
+        target: AnyPath | os.PathLike[str],
+        options: SyncOptions | None = None,
+        *,
+        listener: Listener | None = None,
+        confirm: Confirm | None = None,
+    ) -> SyncSummary:
+        """Make ``target`` have what ``source`` has; see `Client.sync`.
+
+        Args:
+            confirm: Asked before anything is deleted, in another thread, where it may wait.
+        """
+        return await self._transfer(
+            lambda side: side.sync(
+                source, target, options, listener=side.listener, confirm=confirm
+            ),
+            listener,
+        )
+
+    async def put_stream(
+        self,
+        source: AsyncIterable[bytes],
+        target: AnyPath,
+        *,
+        overwrite: messages.Overwrite = "always",
+        listener: Listener | None = None,
+    ) -> Summary:
+        """Upload what an asynchronous iterator gives, until its end, as the file ``target``.
+
+        No other request of this client is sent meanwhile: so the source must not wait for one,
+        as a ``get_stream`` of the same client would. What the source raises is raised again, and
+        nothing is stored then.
+        """
+        typed = paths.from_text(target) if isinstance(target, str) else target
+        entry = await self.find(typed, follow=True)
+        if entry is not None and entry.type == "dir" or typed.endswith(b"/"):
+            raise IsADirectory(f"{paths.show(typed)}: a directory: name the file")
+        connection = await self._connected()
+        upload = Upload(connection, Options(overwrite=overwrite), listener or Listener())
+        call = _StreamPut(upload, self.resolve(typed))
+        request = messages.Put(self.resolve(typed), None, overwrite=overwrite, ask=True)
+        upstream = connection.open_upload(call, request)
+        call.on_end = upstream.wake
+        try:
+            await call.readiness.wait()
+            if call.ready is not None:
+                upload.started(b"-", None)
+                hasher = digests.new()
+                async with aclosing(_alive(source, lambda: upstream.send(b""))) as pieces:
+                    async for piece in pieces:
+                        hasher.update(piece)
+                        call.size += len(piece)
+                        await upstream.send(piece)
+                        upload.advanced(len(piece))
+                        if call.done:
+                            break
+                if not call.done:
+                    call.digest = hasher.digest()
+                    upstream.end(Sent(call.size, call.digest))
+                    await call.end.wait()
+        except BaseException:
+            call.superseded = True
+            raise
+        finally:
+            upstream.cancel()  # closes it unless it has ended; a refused one, too
+        if isinstance(call.error, ConnectionLost):
+            raise call.error  # what came from a stream can't be sent again
+        return upload.close()
+
+    async def get_stream(self, source: AnyPath) -> AsyncIterator[bytes]:
+        """A remote file's bytes, in pieces as they come.
+
+        While nobody takes them, other requests of this client wait, as with ``list_dir``.
+
+        Raises:
+            VerificationFailed: After the last byte: it was damaged on the way.
+        """
+        connection = await self._connected()
+        async for data in connection.stream(self.resolve(source)):
+            yield data
+
+    # transfers' threads ------------------------------------------------------------------
+
+    async def _transfer(self, work: Callable[[_Side], T], listener: Listener | None = None) -> T:
+        """Run a verb of `Client` in a thread, on a lane of this client's connection."""
+        loop = asyncio.get_running_loop()
+        await self._connected()
+        async with self._turns:
+            told = None if listener is None else _OnLoop(loop, listener)
+            side = _Side(self, loop, told)
+            try:
+                return await _in_thread(lambda: side.run(work), side.stop)
+            finally:
+                side.stopper.close()
+
+    async def _lane(self, interrupt: Interrupt) -> Lane:
+        return (await self._connected()).lane(interrupt)
+
+
+class _Opener(Client):
+    """Opens connections, in a thread: what that takes may block."""
+
+    _connection_class = LoopConnection
+
+    def open(self, interrupt: Interrupt) -> LoopConnection:
+        self._interrupt = interrupt
+        opened = self.new_connection()
+        assert isinstance(opened, LoopConnection)
+        self._connection = opened  # the next one resumes its TLS session
+        return opened
+
+
+class _Side(Client):
+    """`Client` as a transfer's thread sees it: its connections are lanes of the loop's."""
+
+    def __init__(
+        self, owner: AsyncClient, loop: asyncio.AbstractEventLoop, listener: Listener | None
+    ) -> None:
+        self.stopper = Interrupt()
+        super().__init__(owner.address, interrupt=self.stopper, retries=owner.retries)
+        self.cwd = owner.cwd
+        self.listener = listener
+        self._owner = owner
+        self._loop = loop
+        self._wanted: concurrent.futures.Future[Lane] | None = None
+
+    def run(self, work: Callable[[_Side], T]) -> T:
+        """In the thread: do the work, and leave nothing of it under way."""
+        try:
+            return work(self)
+        finally:
+            self.close()
+
+    def new_connection(self) -> Connection:
+        wanted = asyncio.run_coroutine_threadsafe(self._owner._lane(self.stopper), self._loop)
+        self._wanted = wanted
+        self.stopper.check()
+        try:
+            return wanted.result()
+        except concurrent.futures.CancelledError:
+            raise Interrupted("interrupted") from None
+        finally:
+            self._wanted = None
+
+    def stop(self) -> None:
+        """From the loop: end the work soon."""
+        self.stopper.set()
+        if self._wanted is not None:
+            self._wanted.cancel()
+        connection = self._connection
+        if isinstance(connection, Lane):
+            connection.channel.wake()
+
+
+class _OnLoop(Listener):
+    """Has a transfer's news told in the loop's thread, in their order."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
+        self.wants_totals = listener.wants_totals
+        self._loop = loop
+        self._listener = listener
+        self._news: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._is_due = False
+
+    def _tell(self, what: Callable[..., None], *args: Any) -> None:
+        self._news.append((what, args))
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon_threadsafe(self._tell_all)
+
+    def _tell_all(self) -> None:
+        self._is_due = False
+        while self._news:
+            what, args = self._news.popleft()
+            what(*args)
+
+    def totals(self, files: int, size: int) -> None:
+        self._tell(self._listener.totals, files, size)
+
+    def started(self, name: bytes, size: int | None) -> None:
+        self._tell(self._listener.started, name, size)
+
+    def advanced(self, count: int) -> None:
+        self._tell(self._listener.advanced, count)
+
+    def finished(self, result: Result) -> None:
+        self._tell(self._listener.finished, result)
+
+    def remark(self, text: str) -> None:
+        self._tell(self._listener.remark, text)
+
+
+class _StreamPut(PutCall):
+    """An upload whose bytes a task brings."""
+
+    def __init__(self, upload: Upload, target: RemotePath) -> None:
+        super().__init__(upload, b"-", target)
+        self.asks = True
+        self.readiness = asyncio.Event()
+        self.end = asyncio.Event()
+        self.on_end: Callable[[], None] = lambda: None
+
+    def on_reply(self, reply: Reply) -> bool:
+        final = super().on_reply(reply)
+        self.readiness.set()
+        return final
+
+    def on_done(self) -> None:
+        super().on_done()
+        self.readiness.set()
+        self.end.set()
+        self.on_end()
+
+
+async def _alive(
+    source: AsyncIterable[bytes], keep: Callable[[], Any]
+) -> AsyncGenerator[bytes, None]:
+    """What a source gives; ``keep`` is awaited now and then while it gives nothing."""
+    iterator = aiter(source)
+    while True:
+        step = asyncio.ensure_future(_next(iterator))
+        try:
+            while not (await asyncio.wait({step}, timeout=KEEP_ALIVE_SECONDS))[0]:
+                await keep()
+        except BaseException:
+            step.cancel()
+            await asyncio.wait({step})
+            raise
+        piece = step.result()
+        if piece is None:
+            return
+        yield piece
+
+
+async def _next(iterator: AsyncIterator[bytes]) -> bytes | None:
+    try:
+        return await anext(iterator)
+    except StopAsyncIteration:
+        return None
+
+
+async def _in_thread(
+    work: Callable[[], T],
+    stop: Callable[[], object],
+    undo: Callable[[T], object] = lambda result: None,
+) -> T:
+    """Run in a thread of its own. When the task is cancelled, the work is stopped and awaited.
+
+    Args:
+        stop: Has the work end soon.
+        undo: Called with a result that nobody takes any more.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:  # whatever it is: the task waits for it
+            loop.call_soon_threadsafe(done.set_exception, error)
+        else:
+            loop.call_soon_threadsafe(done.set_result, result)
+
+    thread = threading.Thread(target=run, name="transfer", daemon=True)
+    thread.start()
+    try:
+        return await asyncio.shield(done)
+    except asyncio.CancelledError:
+        stop()
+        while not done.done():
+            try:
+                await asyncio.wait({done})
+            except asyncio.CancelledError:
+                continue  # it is stopping already
+        if done.exception() is None:
+            undo(done.result())
+        raise
+    finally:
+        thread.join()  # it has handed in what it has
