@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import resource
+import signal
 import threading
 from contextlib import contextmanager
 from functools import partial
@@ -21,7 +23,7 @@ from ftpserver.uploads import Receiving
 from ftpwire import digests
 from ftpwire.errors import BadMessage, ConnectionLost, Interrupted, TooMany
 from ftpwire.frames import Kind
-from ftpwire.messages import Entry, Found, Get, Hash, Hashed, Sending, Sent, Stat
+from ftpwire.messages import Entry, Found, Get, Hash, Hashed, Sending, Sent, Stat, WhoAmI
 from ftpwire.pieces import PIECE
 from tests.peer import Peer, eventually
 from tests.system import trees
@@ -336,6 +338,32 @@ def test_what_does_not_fit_is_refused_before_its_first_byte(start_server, source
     assert room(server).held == 0
 
 
+@contextmanager
+def full_disk(size: int):
+    """No file of this process, which is server and client, can be larger."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_a_full_disk(server, home, connect, source, tmp_path):
+    client, told = connect(server), Told()
+    with full_disk(11 * MIB):
+        put(client, source, told)
+    (home / "file").write_bytes(DATA)
+    with full_disk(11 * MIB):
+        get(client, tmp_path / "got", told)
+    assert [one.error.code for one in told.results] == ["disk-full", "disk-full"]
+    assert staged(server) == set() and partials(tmp_path) == set()
+    assert room(server).held == 0
+    assert get(client, tmp_path / "got").done == 1  # over the same connection
+
+
 # losses ------------------------------------------------------------------------------------
 
 
@@ -447,19 +475,18 @@ def test_ctrl_c(server, home, source, tmp_path, way):
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["kept-digest", "no-digest"])
-def test_the_first_connection_is_not_idle(start_server, home, tmp_path, monkeypatch, kept):
-    monkeypatch.setattr(pieces, "KEEP_ALIVE_SECONDS", 0.05)
-    server = start_server(durable=False, idle_timeout=0.6, root=home.parent.parent / "other")
-    told = Told()
-    with through(server) as (_, client):
-        client.make_dir("/made")  # and with it the home
-        (server.settings.root / "alice" / "file").write_bytes(DATA)
-        if kept:
-            client.hash("/file")
-        client.limit_rate = 30 * MIB
-        assert get(client, tmp_path / "got", told).done == 1
-        assert client.whoami() == "alice"
-    assert told.remarks == []
+def test_the_first_connection_is_not_idle(server, home, connect, tmp_path, monkeypatch, kept):
+    """A server may end sessions that ask for nothing."""
+    monkeypatch.setattr(pieces, "KEEP_ALIVE_SECONDS", 0.0)
+    client, asked = connect(server), []
+    real = client.connection.ask
+    monkeypatch.setattr(client.connection, "ask", lambda one: asked.append(one) or real(one))
+    (home / "file").write_bytes(DATA)
+    if kept:
+        client.hash("/file")
+    client.limit_rate = 100 * MIB
+    assert get(client, tmp_path / "got").done == 1
+    assert WhoAmI() in asked
 
 
 # what changes meanwhile --------------------------------------------------------------------
