@@ -322,8 +322,8 @@ BAD_LINES = {
     "expires": b'{"name": "bob", "expires": "soon"}',
     "password": b'{"name": "bob", "password_hash": "secret"}',
     "other-hash": b'{"name": "bob", "password_hash": "$2b$12$abc"}',
-    "costly-hash": b'{"name": "bob", "password_hash": "$argon2id$v=19$m=4194304,t=2,p=1$YWFhYWFhYWE$'
-    b'YWFhYWFhYWFhYWFhYWFhYQ"}',
+    "costly-hash": b'{"name": "bob", "password_hash":'
+    b'"$argon2id$v=19$m=4194304,t=2,p=1$YWFhYWFhYWE$YWFhYWFhYWFhYWFhYWFhYQ"}',
     "relative-home": b'{"name": "bob", "home": "here"}',
     "home-of-no-directory": b'{"name": "bob", "home": "/dev/null/x"}',
     "twice": b'{"name": "good"}',
