@@ -49,6 +49,8 @@ from ftpwire.pacing import Pace
 
 BANNED_DELAY = 1.0
 """Seconds before somebody who is banned is told so: asking again and again costs us little."""
+BUSY_DELAY = 2.0
+"""The same where too many wait: an answer at once would only bring the next question."""
 _SPARED_SECONDS = 3600.0
 _MAX_SPARED = 4096
 MAX_WAITING = 100
@@ -148,8 +150,10 @@ class Limits:
         self._spared.add(host)
         return proved
 
-    def delay(self, host: str, error: LoginRefused) -> float:
+    def delay(self, host: str, error: LoginRefused | Busy) -> float:
         """Seconds to wait before a log-in from there is refused."""
+        if isinstance(error, Busy):
+            return BUSY_DELAY
         return BANNED_DELAY if isinstance(error, Banned) else self._bans.delay(host)
 
     # being there -------------------------------------------------------------------------

@@ -756,10 +756,10 @@ class Session(StreamRequestHandler):
         reason = error.reason if isinstance(error, Refused) else str(error)
         logger.warning("%s: log-in refused for %s: %s", self, paths.show(name), reason)
         self._trail.note(reason)
-        self._hold_back(self.server.limits.delay(self.host, error))
+        self.hold_back(self.server.limits.delay(self.host, error))
         self._closing = self._failures >= _LOGIN_TRIES or isinstance(error, Banned)
 
-    def _hold_back(self, seconds: float) -> None:
+    def hold_back(self, seconds: float) -> None:
         """Let time pass, unless the server stops or the peer leaves."""
         until = min(time.monotonic() + seconds, self._login_deadline)
         try:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ftpserver.tokens import DEFAULT_SECONDS
-from ftpwire.errors import CommandError, LoginRefused, NotFound
+from ftpwire.errors import Busy, CommandError, LoginRefused, NotFound
 from ftpwire.messages import (
     ChangePassword,
     Done,
@@ -62,6 +62,9 @@ def _log_in(
         account, token_id = prove()
     except LoginRefused as error:
         session.log_in_failed(name, error)
+        raise
+    except Busy as error:
+        session.hold_back(session.server.limits.delay(session.host, error))
         raise
     session.log_in(account, token_id)
     return LoggedIn(account.name)

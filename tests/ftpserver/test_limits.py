@@ -479,6 +479,19 @@ def test_a_good_token_and_a_running_session_go_on_during_a_ban(start_server, dia
         assert peer.ask(LoginToken("alice", issued.secret)) == LoggedIn("alice")
 
 
+def test_who_comes_when_too_many_wait_is_answered_late(server, dial, monkeypatch):
+    monkeypatch.setattr(module, "BUSY_DELAY", 0.2)
+    server.limits._queue = Queue(1, 0)
+    server.limits._spared = module._Spared()
+    with waiting(server.limits._queue, HERE), dial(server, logged_in=False) as peer:
+        peer.hello()
+        began = time.monotonic()
+        assert peer.ask(Login("alice", "secret")).code == "busy"
+        assert time.monotonic() - began >= 0.2
+    with dial(server, logged_in=False) as peer:
+        peer.log_in()
+
+
 def test_guessing_the_password_inside_a_session_counts(start_server, dial, no_delay):
     server = start_server(ban_after=2)
     peer = dial(server)
