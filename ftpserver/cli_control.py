@@ -327,7 +327,7 @@ def unban(
 @click.command()
 @root_option
 def reload(root: Path) -> None:
-    """Have the server take over what was changed on the disk: certificate and key.
+    """Have the server take over what was changed on the disk: certificate, key and settings.
 
     Sessions go on. The same as by SIGHUP, but what goes wrong is told here.
     """
@@ -357,7 +357,8 @@ def drain(root: Path, timeout: float | None) -> None:
     """
     from ftpserver.control import Drain
 
-    _end(root, Drain(timeout), "draining: no new connections, waiting for the sessions to end")
+    told = "draining: no new connections, waiting for the sessions to end"
+    _end(root, Drain(timeout), told)
 
 
 @click.command()
@@ -372,10 +373,10 @@ def stop(root: Path, grace: float | None) -> None:
     """Stop the server, in order. Returns when it has ended."""
     from ftpserver.control import Stop
 
-    _end(root, Stop(grace), None)
+    _end(root, Stop(grace))
 
 
-def _end(root: Path, question: Stop | Drain, told: str | None) -> None:
+def _end(root: Path, question: Stop | Drain, told: str | None = None) -> None:
     from ftpserver import control
 
     for _ in control.ask_until_end(state_of(root.absolute()), question):

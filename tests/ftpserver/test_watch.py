@@ -305,6 +305,16 @@ def test_over_tls_the_last_word_arrives_too(start_server, dial, tls_client_conte
     assert last_word(peer).message == "the reason why"
 
 
+def test_a_parked_session_is_told_too(start_server, dial):
+    """One that has no thread while its client asks for nothing."""
+    server = start_server(threads=1)
+    peer = dial(server)
+    (session,) = server.sessions
+    eventually(lambda: session.parked)
+    end_all(server)
+    assert last_word(peer).message == "the reason why"
+
+
 def test_speed_is_measured(server, dial, files, monkeypatch):
     monkeypatch.setattr(watch, "_MEASURED", 0.02)
     (files / "large").write_bytes(bytes(2**20))

@@ -90,6 +90,9 @@ def test_who_does_what_and_kicking_them(server, alice, upload, tmp_path):
     assert not (alice.on_server / "large").exists()
     eventually(lambda: not sessions(server))
     server.admin.run("kick", alice.name, status=5)
+    done, failed = server.admin.run("log", "--event", "kick", "--json").records
+    assert (done["user"], done["outcome"]) == (str(found["id"]), "ok")
+    assert (failed["user"], failed["outcome"]) == (alice.name, "failed")
 
 
 @pytest.mark.parametrize(
