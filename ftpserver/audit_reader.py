@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,12 +56,16 @@ class AuditReader:
     Raises:
         StateError: It can't be read; also while it is followed.
 
+    Args:
+        wait: How to wait for more, when following: given seconds, and may return earlier.
+
     Attributes:
         unreadable: Lines that are no records: a full disk or a power cut has torn them.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, wait: Callable[[float], None] = time.sleep) -> None:
         self._path = state / FILE_NAME
+        self._wait = wait
         self._files = self._open_all()
         self.unreadable = 0
 
@@ -101,6 +105,8 @@ class AuditReader:
     def records(self, wanted: Filter, *, follow: bool = False) -> Iterator[tuple[bytes, Record]]:
         """Each wanted line and what it means; with ``follow`` also those still to come."""
         for line in self._lines(follow):
+            if not line:
+                continue  # ends a line that seemed to be torn, but was only being written
             record = self._decoded(line)
             if record is not None and wanted.takes(record):
                 yield line, record
@@ -133,7 +139,7 @@ class AuditReader:
             if newer:  # what was added before it was rotated is read first
                 self._files = newer + self._files
             else:
-                time.sleep(_POLL_SECONDS)
+                self._wait(_POLL_SECONDS)
 
     def _newer(self) -> list[int]:
         """What came after the file that is read, however often was rotated meanwhile."""
