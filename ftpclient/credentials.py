@@ -33,13 +33,18 @@ Remark = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Credential:
-    """A name, and a password or a token for it."""
+    """A name, and a password or a token for it; or nothing but who runs this.
+
+    Attributes:
+        is_peer: The system vouches for the user, over a Unix socket.
+    """
 
     user: str
     secret: str = field(repr=False)
     is_token: bool = False
+    is_peer: bool = False
 
-    def request(self) -> messages.Login | messages.LoginToken:
+    def request(self) -> messages.Login | messages.LoginToken | messages.LoginPeer:
         """What to send. Raises LoginRefused when no server could accept it."""
         what = "token" if self.is_token else "password"
         try:
@@ -50,6 +55,8 @@ class Credential:
         most = messages.MAX_TOKEN if self.is_token else messages.MAX_PASSWORD
         if len(self.user) > messages.MAX_USER or size > most:
             raise LoginRefused(f"wrong user name or {what}")
+        if self.is_peer:
+            return messages.LoginPeer(self.user)
         if self.is_token:
             return messages.LoginToken(self.user, self.secret)
         return messages.Login(self.user, self.secret)
@@ -97,7 +104,7 @@ class SavedTokens:
         """
         try:
             info = self._file.path.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         if not settings.is_private(info):
             raise CommandError(
@@ -183,11 +190,16 @@ class Credentials:
         given = self._password if isinstance(self._password, str) else os.environ.get(PASSWORD)
         if given is not None:
             return Credential(self._address.login, given)
+        if self._address.path is not None:
+            return self._token() or Credential(self._address.login, "", is_peer=True)
         return self._token() or from_netrc(self._address, self._remark)
 
     def after(self, refused: Credential | None, error: LoginRefused | None) -> Credential:
         """What to try next. Raises LoginRefused when there is nothing more."""
-        if refused is not None and error is not None:
+        if refused is not None and refused.is_peer and type(error) is LoginRefused:
+            if not callable(self._password):
+                raise error
+        elif refused is not None and error is not None:
             if not refused.is_token or type(error) is not LoginRefused:
                 raise error  # another one would be refused as well, or is not what was meant
             found = from_netrc(self._address, self._remark)
@@ -214,7 +226,7 @@ class Credentials:
             return None
         if saved is None:
             return None
-        if self._plaintext and not saved.plaintext:
+        if self._plaintext and not saved.plaintext and self._address.path is None:
             self._remark(f"the saved token for {self._address} is for TLS, and not sent without")
             return None
         if saved.expires is not None and saved.expires <= time.time():

@@ -81,7 +81,7 @@ class JsonFile(Generic[Contents]):
         """What is in it. Raises CommandError when that is something else."""
         try:
             data = self.path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return self._kind()
         try:
             return msgspec.json.decode(data, type=self._kind)

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from ftpclient.addresses import BadAddress, ServerAddress
+from ftpclient.credentials import SavedTokens
 from ftpclient.servers import SavedServers, Server, check_name, choose
 from ftpwire.errors import CommandError, NotFound
 
@@ -26,6 +27,13 @@ def path(saved):
 def test_without_any_it_is_the_local_machine(saved):
     assert choose(None) == Server(ServerAddress("localhost"))
     assert not path(saved).exists()
+
+
+def test_settings_that_can_not_be_are_none(saved):
+    path(saved).parent.parent.mkdir(parents=True)
+    path(saved).parent.write_text("a file where the directory belongs")
+    assert choose("alice@home.example") == HOME
+    assert SavedTokens().get(HOME.address) is None
 
 
 def test_the_environment_names_one(saved, monkeypatch):
