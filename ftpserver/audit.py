@@ -20,7 +20,7 @@ import os
 import pwd
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -299,9 +299,11 @@ class Audit:
 
     Attributes:
         enabled: Whether anything is recorded.
+        on_written: Called by the writer thread when the file has grown. Never waits, nor raises.
     """
 
     def __init__(self, state: Path, *, size: int, keep: int) -> None:
+        self.on_written: Callable[[], None] = lambda: None
         self.enabled = bool(size)
         self._files = _Files(state / FILE_NAME, size, keep)
         self._lock = threading.Lock()
@@ -398,6 +400,8 @@ class Audit:
         if lost:
             with self._lock:
                 self._dropped += lost
+        if queue:
+            self.on_written()
 
     def _dropped_due(self) -> int:
         """What a ``dropped`` record has to tell now: not one for each batch of a flood."""
@@ -695,6 +699,10 @@ def administered(state: Path, event: str, *, outcome: str = OK, **fields: Any) -
             os.close(fd)
     except OSError as error:
         logger.error("%s: can't be written: %s", path, os.strerror(error.errno or 0).lower())
+    else:
+        from ftpserver.events import announce
+
+        announce(state)
 
 
 def _system_user() -> str:

@@ -64,12 +64,13 @@ def log(
     """
     from ftpserver.audit import timestamp
     from ftpserver.audit_reader import AuditReader, Filter
+    from ftpserver.events import Follower
 
     wanted = Filter(user, events, None if since is None else timestamp(since), failed)
     state = _state(root)
     if follow and lines is None and since is None:
         lines = _FOLLOWED_LINES
-    with AuditReader(state) as reader:
+    with Follower(state) as follower, AuditReader(state, follower.wait) as reader:
         there: Iterable[tuple[bytes, Record]] = reader.records(wanted)
         if lines is not None:
             there = deque(there, maxlen=lines)

@@ -33,6 +33,7 @@ from ftpserver.backup import begin_anew
 from ftpserver.config import TABLE, Settings
 from ftpserver.control import start_control
 from ftpserver.discovery import Discovery, start_discovery
+from ftpserver.events import start_events
 from ftpserver.homes import Home
 from ftpserver.ledger import LEASE_SECONDS, Ledger
 from ftpserver.limits import Limits
@@ -247,6 +248,7 @@ class FtpServer:
             thread.start()
         control = start_control(self)
         self.discovery = start_discovery(self)
+        events = start_events(self)
         self.audit.record("start", details={"address": self.address})
         try:
             yield
@@ -256,6 +258,8 @@ class FtpServer:
             self.watch.stop()
             if self.discovery is not None:
                 self.discovery.stop()
+            if events is not None:
+                events.stop()
             if control is not None:
                 control.stop()
             for thread in threads:
