@@ -31,6 +31,7 @@ from ftpserver.addresses import LOCAL, is_in
 from ftpserver.aside import aside
 from ftpserver.permissions import Permissions
 from ftpserver.state import account, durable, reading, token
+from ftpwire import paths
 from ftpwire.errors import BadAccount, LoginRefused, NameTaken, NotFound
 
 Network = IPv4Network | IPv6Network
@@ -250,7 +251,7 @@ class Accounts:
         directory = self._root / name if home is None else home.absolute()
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if home is None and os.listdir(directory):
+            if home is None and _has_contents(directory):
                 raise BadAccount(
                     f"{directory}: exists and has contents: "
                     f"give --home {directory} to hand them to {name}"
@@ -419,6 +420,17 @@ def _row(new: NewAccount) -> dict[str, object]:
         "dirty": new.home is not None,
         **_columns(new.given),
     }
+
+
+def _has_contents(directory: Path) -> bool:
+    """Whether there is more than a session leaves that stored nothing."""
+    from ftpserver.homes import LOCK_NAME
+
+    found = os.listdir(os.fsencode(directory))
+    if found == [paths.STAGING]:
+        found = os.listdir(os.fsencode(directory) + b"/" + paths.STAGING)
+        return bool(set(found) - {LOCK_NAME})
+    return bool(found)
 
 
 def _remove_empty(directories: Iterable[Path]) -> None:

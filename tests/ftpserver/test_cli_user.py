@@ -161,6 +161,18 @@ def test_a_name_that_became_free_gets_no_home_of_another(ftpd, add, root):
     assert "home of another account" in add("alice", status=1)
 
 
+def test_a_home_where_nothing_was_stored_is_free(ftpd, add, root):
+    add("alice")
+    staging = root / "alice" / ".ftpd-staging"
+    staging.mkdir()
+    (staging / "lock").write_bytes(b"")
+    ftpd("user", "remove", "alice")
+    add("alice")
+    ftpd("user", "remove", "alice")
+    (staging / "u-left").write_bytes(b"of an upload")
+    assert "has contents" in add("alice", status=1)
+
+
 def test_showing_for_people(ftpd, add):
     add("alice", *EVERYTHING)
     status, out, err = ftpd("user", "show", "alice")
