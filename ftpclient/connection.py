@@ -503,7 +503,9 @@ class Connection:
         try:
             while self._take_input():
                 pass
-        except FtpError:
+        except FtpError as error:
+            if isinstance(error, SessionEnded) and self._on_remark is not None:
+                self._on_remark(str(error))
             self.broken = True
             self.channel.abort()
 

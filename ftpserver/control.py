@@ -54,7 +54,7 @@ _PATIENCE = 10.0
 """Seconds that a question or an answer may take on its way."""
 _POLL = 0.25
 """Seconds after which it is noticed at the latest that the control is to stop."""
-_KICKED = "ended by the administrator"
+_KICKED = "the session was ended by the administrator"
 
 Seconds = Annotated[float, Meta(ge=0)]
 

@@ -253,7 +253,7 @@ def test_kicking_by_number(server, state, dial):
     first, second = dial(server), dial(server)
     number = ask(state, AskSessions()).sessions[0].id
     assert ask(state, Kick(session=number)).sessions == [number]
-    assert last_word(first) == "ended by the administrator"
+    assert last_word(first) == "the session was ended by the administrator"
     assert second.ask(WhoAmI()) == LoggedIn("alice")
 
 
@@ -263,7 +263,7 @@ def test_kicking_by_name(server, state, dial):
     other.log_in("bob")
     assert len(ask(state, Kick(user="alice")).sessions) == 2
     for peer in (first, second):
-        assert last_word(peer) == "ended by the administrator"
+        assert last_word(peer) == "the session was ended by the administrator"
     assert other.ask(WhoAmI()) == LoggedIn("bob")
 
 
