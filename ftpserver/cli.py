@@ -13,7 +13,16 @@ from typing import Any
 
 import click
 
-from ftpserver import cli_backup, cli_control, cli_log, cli_service, cli_tokens, cli_user, cli_verify, cli_why
+from ftpserver import (
+    cli_backup,
+    cli_control,
+    cli_log,
+    cli_service,
+    cli_tokens,
+    cli_user,
+    cli_verify,
+    cli_why,
+)
 from ftpserver.cli_audit import audit_commands
 from ftpserver.cli_config import config_group, loaded_again, loaded_from, settings_options
 from ftpserver.options import fail, root_option
