@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import socket
+import subprocess
 
 import pytest
 
@@ -63,3 +67,91 @@ def test_wrong_settings_are_refused(programs, tmp_path):
     for option in (("--name", "a\nb"), ("--name", "x" * 65), ("--discovery-port", "65536")):
         command = [*program("ftpd"), "config", "check", *option]
         programs.run(command, status=2, env=clean_environment(tmp_path), cwd=tmp_path)
+
+
+# two machines ------------------------------------------------------------------------------
+
+
+class Machine:
+    """A network of its own in the kernel, joined to another one's by a cable."""
+
+    def __init__(self, programs, place) -> None:
+        self._programs = programs
+        self._place = place
+        self._holder = programs.start(
+            ["unshare", "--net", "sh", "-c", "ip link set lo up && echo here && exec sleep 1000"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        if self._holder.stdout.readline() != b"here\n":
+            pytest.skip("networks of one's own can't be made here")
+
+    @property
+    def number(self) -> str:
+        return str(self._holder.pid)
+
+    def on_it(self, *command: str) -> list[str]:
+        return ["nsenter", "--target", self.number, "--net", *command]
+
+    def join(self, cable: str, address: str) -> None:
+        """Plug one end of a cable in."""
+        run = self._programs.run
+        run(["ip", "link", "set", cable, "netns", self.number])
+        run(self.on_it("ip", "address", "add", f"{address}/24", "broadcast", "+", "dev", cable))
+        run(self.on_it("ip", "link", "set", cable, "up"))
+
+    def start(self, name: str, *options: str) -> subprocess.Popen[bytes]:
+        """Start a discoverable server; returns when it listens."""
+        root = self._place / name
+        command = [*program("ftpd"), "start", "--root", str(root), "--discoverable"]
+        server = self._programs.start(
+            self.on_it(*command, "--name", name, "--port", "0", *options),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=clean_environment(self._place),
+            cwd=self._place,
+        )
+        assert server.stdout.readline().startswith(b"listening on ")
+        return server
+
+    def discover(self) -> dict[str, list[str]]:
+        """The servers that are found from here: the addresses of each."""
+        env = clean_environment(self._place)
+        command = self.on_it(*program("ftp"), "discover", "--json")
+        found = self._programs.run(command, env=env, cwd=self._place).records
+        return {one["name"]: one["addresses"] for one in found}
+
+
+@pytest.fixture
+def machines(programs, tmp_path):
+    """Two machines in one network, 10.77.0.1 and 10.77.0.2. It ends with the last of them."""
+    if os.geteuid() != 0 or not all(map(shutil.which, ("ip", "unshare", "nsenter"))):
+        pytest.skip("takes root, and Linux's tools for networks")
+    found = Machine(programs, tmp_path), Machine(programs, tmp_path)
+    cable = [f"ftpd{os.getpid()}{end}" for end in "ab"]
+    made = programs.run(
+        ["ip", "link", "add", cable[0], "type", "veth", "peer", "name", cable[1]], status=None
+    )
+    if made.status:
+        pytest.skip("cables can't be made here")
+    for number, machine in enumerate(found):
+        machine.join(cable[number], f"10.77.0.{number + 1}")
+    return found
+
+
+def test_from_another_machine(machines):
+    here, there = machines
+    servers = [
+        here.start("all"),
+        here.start("one address", "--host", "10.77.0.1"),
+        here.start("local", "--host", "127.0.0.1"),
+    ]
+    assert there.discover() == {"all": ["10.77.0.1"], "one address": ["10.77.0.1"]}
+    assert here.discover() == {
+        "all": ["10.77.0.1", "127.0.0.1"],
+        "one address": ["10.77.0.1"],
+        "local": ["127.0.0.1"],
+    }
+    for server in servers:
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0
