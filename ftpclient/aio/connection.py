@@ -28,7 +28,7 @@ from ftpclient.downloading import StreamCall
 from ftpclient.interrupt import Interrupt
 from ftpclient.listing import checked_page
 from ftpwire import frames, messages
-from ftpwire.errors import ConnectionLost, FtpError
+from ftpwire.errors import ConnectionLost, FtpError, SessionEnded
 from ftpwire.frames import Header, Kind
 from ftpwire.messages import Get, List, Page, Reply, Request
 from ftpwire.paths import RemotePath
@@ -133,6 +133,8 @@ class LoopConnection(Connection):
     _loop: asyncio.AbstractEventLoop | None = None
     _ids: itertools.count[int]
     _timer: asyncio.TimerHandle
+    ended_with: FtpError | None = None
+    """Why it is broken, unless it was closed here."""
     _fd = -1
     """What the loop watches; -1 when it doesn't."""
 
@@ -400,6 +402,7 @@ class LoopConnection(Connection):
 
     def _end_with(self, error: FtpError) -> NoReturn:
         self._detach()
+        self.ended_with = error
         super()._end_with(error)
 
     def _fail_all(self, error: FtpError) -> None:
@@ -417,9 +420,14 @@ class LoopConnection(Connection):
                 sender.bursts.clear()
 
     def close(self) -> None:
-        if not self.broken:
+        if self._loop is None:
+            super().close()
+        elif not self.broken:
             self._detach()
-        super().close()
+            self.broken = True
+            self.channel.close()
+            # no transfer is to go on by itself with another connection
+            self._fail_all(SessionEnded("the client was closed"))
 
     # requests of tasks -------------------------------------------------------------------
 

@@ -446,6 +446,8 @@ class Lane(Connection):
     def _take_frame(self) -> bool:
         ended = self.channel.ended
         if ended is not None and not self.channel.has_input:
+            if isinstance(ended, ConnectionLost):
+                raise ended  # whether that matters depends on what is unanswered
             self._end_with(ended)
         return super()._take_frame()
 
