@@ -267,6 +267,18 @@ def test_kicking_by_name(server, state, dial):
     assert other.ask(WhoAmI()) == LoggedIn("bob")
 
 
+def test_a_user_whose_name_is_a_number(root, start_server, dial, ftpd):
+    server = start_server(root=root)
+    server.accounts.add("12", "secret")
+    peer = dial(server, logged_in=False)
+    peer.log_in("12")
+    status, _, told = ftpd("kick", "12")
+    assert status == 5 and "no such session" in told
+    status, told, _ = ftpd("kick", "12", "--user")
+    assert (status, told) == (0, "ended 1 session\n")
+    assert last_word(peer) == "the session was ended by the administrator"
+
+
 @pytest.mark.parametrize("question", [Kick(session=10**6), Kick(user="nobody"), Kick()])
 def test_kicking_who_is_not_there(server, state, dial, question):
     peer, stranger = dial(server), dial(server, logged_in=False)
