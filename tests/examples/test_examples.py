@@ -71,6 +71,14 @@ class Example:
         return finish(self.process).err
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_counts():
+    """Also where the tests run in the background, and have it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def programs():
     started = Programs()

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from ftpserver import discovery as module
-from ftpserver.config import Settings
+from ftpserver.config import TABLE, Settings
 from ftpserver.control import AskStatus, DiscoveryInfo, ask
 from ftpserver.discovery import Allowances, name_of
 from ftpwire import SOFTWARE, discovery
@@ -202,6 +202,12 @@ def test_names(tmp_path, monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "")
     assert name_of(settings) == "ftpd"
     assert name_of(replace(settings, name="the office")) == "the office"
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "\x1b[2J", "x" * (discovery.MAX_NAME + 1), 5])
+def test_what_is_no_name(name):
+    with pytest.raises(ValueError):
+        TABLE["name"].kind.parse(name)
 
 
 def test_a_reload_changes_the_name(start, ask_all):
