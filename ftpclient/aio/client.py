@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import copy
 import os
 import threading
 from collections import deque
@@ -134,16 +135,8 @@ class AsyncClient:
                 if connection.loop is not loop:
                     raise RuntimeError("this AsyncClient belongs to another event loop")
                 return connection
-            interrupt = Interrupt()
-            try:
-                opened = await _in_thread(
-                    lambda: self._opener.open(interrupt), interrupt.set, LoopConnection.close
-                )
-            finally:
-                interrupt.close()
-            opened.attach(loop)
-            self._connection = opened
-            return opened
+            self._connection = await self._opener.open(loop)
+            return self._connection
 
     async def close(self) -> None:
         """Close the connection; what is under way fails. Can be called twice."""
@@ -187,7 +180,7 @@ class AsyncClient:
 
     async def glob(self, pattern: AnyPath) -> list[RemotePath]:
         """The remote paths that a pattern matches, sorted; see `Client.glob`. Raises NotFound."""
-        return await self._transfer(lambda side: side.glob(pattern))
+        return await self._on_lane(lambda side: side.glob(pattern))
 
     # looking -----------------------------------------------------------------------------
 
@@ -442,16 +435,19 @@ class AsyncClient:
     # transfers' threads ------------------------------------------------------------------
 
     async def _transfer(self, work: Callable[[_Side], T], listener: Listener | None = None) -> T:
+        """As ``_on_lane``, for what takes long: not too many at the same time."""
+        async with self._turns:
+            return await self._on_lane(work, listener)
+
+    async def _on_lane(self, work: Callable[[_Side], T], listener: Listener | None = None) -> T:
         """Run a verb of `Client` in a thread, on a lane of this client's connection."""
         loop = asyncio.get_running_loop()
         await self._connected()
-        async with self._turns:
-            told = None if listener is None else _OnLoop(loop, listener)
-            side = _Side(self, loop, told)
-            try:
-                return await _in_thread(lambda: side.run(work), side.stop)
-            finally:
-                side.stopper.close()
+        side = _Side(self, loop, None if listener is None else _OnLoop(loop, listener))
+        try:
+            return await _in_thread(lambda: side.run(work), side.stop)
+        finally:
+            side.stopper.close()
 
     async def _lane(self, interrupt: Interrupt) -> Lane:
         return (await self._connected()).lane(interrupt)
@@ -462,10 +458,53 @@ class _Opener(Client):
 
     _connection_class = LoopConnection
 
-    def open(self, interrupt: Interrupt) -> LoopConnection:
-        self._interrupt = interrupt
-        opened = self.new_connection()
-        assert isinstance(opened, LoopConnection)
+    async def open(self, loop: asyncio.AbstractEventLoop) -> LoopConnection:
+        """A connection that is logged in, and the loop's.
+
+        When the task is cancelled, the thread ends as soon as it can, but nobody waits for that:
+        looking up a name, or asking somebody for a password, may take long.
+        """
+        interrupt = Interrupt()
+        copied = copy.copy(self)  # a thread that nobody waits for may still use its own
+        copied._interrupt = interrupt
+        done: asyncio.Future[LoopConnection] = loop.create_future()
+
+        def finish(opened: LoopConnection | None, error: BaseException | None) -> None:
+            interrupt.close()
+            if done.cancelled():
+                if opened is not None:
+                    opened.close()
+            elif opened is not None:
+                done.set_result(opened)
+            elif error is not None:
+                done.set_exception(error)
+
+        def run() -> None:
+            opened, error = None, None
+            try:
+                made = copied.new_connection()
+                assert isinstance(made, LoopConnection)
+                opened = made
+            except BaseException as caught:  # whatever it is: the task waits for it
+                error = caught
+            try:
+                loop.call_soon_threadsafe(finish, opened, error)
+            except RuntimeError:  # the loop was closed
+                interrupt.close()
+                if opened is not None:
+                    opened.close()
+
+        threading.Thread(target=run, name="connect", daemon=True).start()
+        try:
+            opened = await done
+        except asyncio.CancelledError:
+            if done.cancelled():
+                interrupt.set()
+            else:
+                done.result().close()  # it was there at the same time
+            raise
+        opened.attach(loop)
+        self.user = copied.user
         self._connection = opened  # the next one resumes its TLS session
         return opened
 
@@ -599,17 +638,8 @@ async def _next(iterator: AsyncIterator[bytes]) -> bytes | None:
         return None
 
 
-async def _in_thread(
-    work: Callable[[], T],
-    stop: Callable[[], object],
-    undo: Callable[[T], object] = lambda result: None,
-) -> T:
-    """Run in a thread of its own. When the task is cancelled, the work is stopped and awaited.
-
-    Args:
-        stop: Has the work end soon.
-        undo: Called with a result that nobody takes any more.
-    """
+async def _in_thread(work: Callable[[], T], stop: Callable[[], object]) -> T:
+    """Run in a thread of its own. When the task is cancelled, the work is stopped and awaited."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
@@ -632,8 +662,7 @@ async def _in_thread(
                 await asyncio.wait({done})
             except asyncio.CancelledError:
                 continue  # it is stopping already
-        if done.exception() is None:
-            undo(done.result())
+        done.exception()  # nobody asks for what came of it
         raise
     finally:
         thread.join()  # it has handed in what it has

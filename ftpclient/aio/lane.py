@@ -8,9 +8,9 @@ A transfer reads directories and files, hashes, writes and renames: all of that 
 loop, so it has a thread. What it sends goes to the loop as whole bursts of frames; what comes for
 it is handed over undecoded. So the same code as in the other client judges each answer.
 
-Of the fields that both threads use, each is written by one of them only: ``fed`` and ``poured`` by
-the loop, ``taken`` and ``posted`` by the transfer. The queues are deques, whose single operations
-are atomic. A side that waits is woken after them.
+Of the counters that both threads use, each is written by one of them only: ``fed`` and ``poured``
+by the loop, ``taken`` and ``posted`` by the transfer. The queues are deques, whose single
+operations are atomic. A side that waits is woken after them.
 """
 
 from __future__ import annotations
@@ -104,13 +104,13 @@ class Forward(Call):
 
     def on_data(self, data: memoryview) -> None:
         if not self.abandoned:
-            self.channel.feed(bytes(data))
+            self.channel.feed(data)
 
     def ends_with(self, kind: int, payload: memoryview) -> bool:
         """Hand a control frame over; True when nothing more comes for this request."""
         if not self.abandoned:
             self.channel.feed(frames.pack_header(len(payload), kind, self.request_id))
-            self.channel.feed(bytes(payload))
+            self.channel.feed(payload)
         if kind != Kind.REPLY:
             return kind in (Kind.END, Kind.ERROR)
         if self._may_get_ready:
@@ -169,11 +169,13 @@ class LaneChannel(Channel):
         self._pool: deque[bytearray] = deque(maxlen=_POOL)
         self._filling: bytearray | None = None
         self._handed = self._filled = 0
+        self._small = bytearray()
+        """What came in small pieces, until it is handed over in one."""
         self._rest: memoryview | None = None
         self._rest_of: bytearray | None = None
         self.fed = self.taken = 0
         self.full = False
-        """The loop doesn't read until the transfer has taken more. Set by the loop."""
+        """The loop doesn't read until the transfer has taken more."""
 
     # the transfer's thread: sending ------------------------------------------------------
 
@@ -311,21 +313,24 @@ class LaneChannel(Channel):
         self.poured += burst.size
         self._connection.wake_later(self)
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Hand bytes over to the transfer."""
-        self.hand_over()
-        self.chunks.append((memoryview(data), None))
+        if self._handed != self._filled:
+            self.hand_over()  # what came before
+        self._small += data
         self._count(len(data))
 
     def _count(self, count: int) -> None:
         self.fed += count
         self._connection.wake_later(self)
-        if not self.full and self.fed - self.taken >= _FULL:
+        if self.fed - self.taken >= _FULL:
             self.full = True
             self._connection.stop_reading(self)
 
     def buffer(self) -> memoryview:
         """Space for bytes that come straight from the network (a Sink)."""
+        if self._small:
+            self.hand_over()  # what came before
         if self._filling is None:
             try:
                 self._filling = self._pool.pop()
@@ -344,10 +349,13 @@ class LaneChannel(Channel):
 
     def write(self, data: memoryview) -> None:
         """Bytes that came in somebody else's buffer."""
-        self.feed(bytes(data))
+        self.feed(data)
 
     def hand_over(self) -> None:
         """Give the transfer what was filled so far."""
+        if self._small:
+            small, self._small = self._small, bytearray()
+            self.chunks.append((memoryview(small), None))
         buffer = self._filling
         if buffer is None or self._handed == self._filled:
             return
