@@ -439,6 +439,8 @@ class Connection:
             self.channel.queue(piece)  # so that the frame is whole, whatever comes next
             raise
         except ConnectionLost as error:
+            if not self.broken:
+                self._take_input()  # the server's last words may tell why
             self._lost(error)
 
     def keep_alive(self, call: Call) -> None:

@@ -177,7 +177,7 @@ def _table(found: Sequence[SessionInfo], width: int, title: str | None = None) -
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, box=None, pad_edge=False, title_justify="left", expand=bool(title))
+    table = Table(title=title, box=None, pad_edge=False, title_justify="left", expand=True)
     shown = [width >= _WIDE or head not in _ONLY_WIDE for head in _HEADS]
     for head in compress(_HEADS, shown):
         table.add_column(
@@ -185,7 +185,7 @@ def _table(found: Sequence[SessionInfo], width: int, title: str | None = None) -
             justify="right" if head in _NUMBERS else "left",
             no_wrap=True,
             overflow="ellipsis",
-            ratio=1 if head == "DOING" and title else None,
+            ratio=1 if head == "DOING" else None,  # what is left, so that no other is cut off
         )
     for one in found:
         table.add_row(*map(Text, compress(_cells(one), shown)))

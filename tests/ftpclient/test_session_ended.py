@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 
 import pytest
@@ -61,6 +62,16 @@ def in_an_upload(peer: Peer) -> None:
     end(peer)
 
 
+def in_an_upload_and_gone(peer: Peer) -> None:
+    """The client notices first that nobody takes what it sends."""
+    peer.greet()
+    put = asked(peer, Put)
+    peer.reply(put, Ready(0))
+    assert peer.read().kind == Kind.DATA
+    peer.frame(Kind.ERROR, 0, LAST_WORD)
+    peer.socket.shutdown(socket.SHUT_RDWR)
+
+
 def in_a_download(peer: Peer) -> None:
     peer.greet()
     get = asked(peer, Get)
@@ -74,6 +85,9 @@ def in_a_download(peer: Peer) -> None:
     [
         pytest.param(in_an_answer, lambda client, at: list(client.list_dir("/")), id="listing"),
         pytest.param(in_an_upload, lambda client, at: client.put([at / "large"], "/"), id="put"),
+        pytest.param(
+            in_an_upload_and_gone, lambda client, at: client.put([at / "large"], "/"), id="gone"
+        ),
         pytest.param(in_a_download, lambda client, at: client.get(["/a"], at), id="get"),
     ],
 )
