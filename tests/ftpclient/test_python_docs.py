@@ -1,0 +1,80 @@
+"""docs/python.md: its examples run, and its tables name what there is."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+from ftpclient import AsyncClient, Client
+
+TEXT = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
+ONLY_CLIENT = {
+    "change_password",
+    "connection",
+    "holds_password",
+    "interrupt",
+    "is_directory",
+    "issue_token",
+    "limit_rate",
+    "log_in",
+    "look_up",
+    "make_target",
+    "new_connection",
+    "password",
+    "place_for",
+    "register",
+    "revoke_token",
+    "settle_interrupt",
+    "tokens",
+}
+"""What concerns the account, or the commands of ftp, or is told as what AsyncClient doesn't do."""
+
+
+def test_the_examples_run(start_server, tmp_path, monkeypatch, capsys):
+    port = start_server(plaintext=False).server_address[1]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "report.pdf").write_bytes(b"%PDF" * 1000)
+    for number in range(3):
+        path = tmp_path / "site" / f"{number}.html"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"<p>" * (number + 1))
+    for code in EXAMPLES:
+        text = code.replace("files.example.net", f"127.0.0.1:{port}")
+        exec(compile(text, "docs/python.md", "exec"), {"__name__": "__main__"})
+    said = capsys.readouterr().out
+    assert "b'report.pdf' 4000" in said
+    assert "/nowhere" in said
+    assert "3 stored, 0 of them unchanged" in said
+    assert "missing.txt" in said
+    for name in ("mirror", "in-a-hurry"):
+        assert (tmp_path / name / "site" / "2.html").read_bytes() == b"<p>" * 3
+    assert (tmp_path / "copies" / "report.pdf").read_bytes() == b"%PDF" * 1000
+
+
+def verbs(kind: type) -> set[str]:
+    return {name for name in dir(kind) if not name.startswith("_")}
+
+
+def test_both_clients_have_the_same_verbs():
+    assert verbs(Client) - verbs(AsyncClient) <= ONLY_CLIENT
+    assert verbs(AsyncClient) - verbs(Client) <= {"address", "cwd", "user"}
+
+
+def test_both_clients_take_the_same_arguments():
+    left_out = {"put": {"parallel", "atomic"}, "get": {"parallel"}}
+    for name in sorted(verbs(Client) & verbs(AsyncClient)):
+        ours, theirs = (inspect.getattr_static(kind, name) for kind in (AsyncClient, Client))
+        if not (callable(ours) and callable(theirs)) or name in ("put_stream", "get_stream"):
+            continue
+        wanted = dict(inspect.signature(theirs).parameters)
+        for left in left_out.get(name, ()):
+            del wanted[left]
+        assert dict(inspect.signature(ours).parameters) == wanted, name
+
+
+def test_every_verb_is_in_the_table():
+    for name in re.findall(r"^\| (.*?) \|", TEXT, re.M):
+        for verb in re.findall(r"`(\w+)", name):
+            assert verb == "with" or hasattr(Client, verb) or verb == "cwd", verb
