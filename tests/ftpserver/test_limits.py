@@ -193,11 +193,28 @@ def test_passwords_that_wait_are_bounded():
 
 def test_one_address_does_not_fill_the_queue():
     queue = Queue(1, 4)
-    with waiting(queue, HERE, HERE, HERE):
+    with waiting(queue, HERE, HERE, HERE, THERE):
         with pytest.raises(Busy), queue.turn(HERE, spared=False):
             pass
-        with waiting(Queue(1, 4), THERE):
+        assert len(queue) == 4, "there is room for others"
+
+
+def test_who_has_been_there_lately_finds_a_longer_queue():
+    queue = Queue(1, 2)
+    with waiting(queue, "192.0.2.3", "192.0.2.4", "192.0.2.5"):
+        with pytest.raises(Busy), queue.turn(HERE, spared=False):
             pass
+        let_in = threading.Event()
+
+        def come() -> None:
+            with queue.turn(HERE, spared=True):
+                let_in.set()
+
+        thread = threading.Thread(target=come)
+        thread.start()
+        eventually(lambda: len(queue) == 4)
+    thread.join()
+    assert let_in.is_set()
 
 
 def test_no_more_guesses_get_through_than_the_ban_allows(limits, monkeypatch):
