@@ -137,6 +137,7 @@ class Connection:
         on_remark: Callable[[str], None] | None = None,
     ) -> None:
         self._like = like
+        plaintext |= address.path is not None  # nobody listens in on this machine
         early = credential is not None and credential.is_token and not plaintext
         self._early = credential if early else None
         self._early_call: Call | None = None
@@ -730,6 +731,8 @@ class _TurnedAway(ConnectFailed):
 
 
 def _connect(address: ServerAddress) -> socket.socket:
+    if address.path is not None:
+        return _connect_here(address)
     try:
         sock = socket.create_connection((address.host, address.port), timeout=CONNECT_SECONDS)
     except socket.gaierror as error:
@@ -740,6 +743,19 @@ def _connect(address: ServerAddress) -> socket.socket:
         raise ConnectFailed(f"{address.endpoint}: {reason}") from None
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     keep_probing(sock)
+    return sock
+
+
+def _connect_here(address: ServerAddress) -> socket.socket:
+    assert address.path is not None
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.settimeout(CONNECT_SECONDS)
+        sock.connect(address.path)
+    except OSError as error:  # also of a path that is too long
+        sock.close()
+        reason = (error.strerror or str(error)).lower()
+        raise ConnectFailed(f"{address.endpoint}: {reason}") from None
     return sock
 
 

@@ -190,7 +190,9 @@ def prompt_text(client: Client) -> str:
     """``alice@host:/docs> ``, with the port where it is not the usual one."""
     address = client.address
     host = f"[{address.host}]" if ":" in address.host else address.host
-    port = "" if address.port == DEFAULT_PORT else f":{address.port}"
+    if address.path is not None:
+        host = "local"
+    port = "" if address.port in (DEFAULT_PORT, 0) else f":{address.port}"
     return f"{client.user}@{paths.show(host)}{port}:{paths.show(client.cwd)}> "
 
 

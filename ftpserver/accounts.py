@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import pwd
 import re
 import secrets
 import threading
@@ -75,6 +76,7 @@ class Account:
         expires: Seconds since 1970; None for never.
         disabled: Log-ins are refused.
         max_sessions: None for no limit of its own.
+        peer_user: The system user that needs no password over a Unix socket; None: nobody.
         limit_rate: Bytes a second that all its sessions together may move.
         epoch: Sessions and tokens of an earlier one are over.
     """
@@ -95,6 +97,7 @@ class Account:
     disabled: bool
     max_sessions: int | None
     limit_rate: int | None
+    peer_user: str | None
     epoch: int
 
     @property
@@ -140,6 +143,7 @@ class Changes(TypedDict, total=False):
     expires: int | None
     disabled: bool
     max_sessions: int | None
+    peer_user: str | None
     limit_rate: int | None
 
 
@@ -380,6 +384,25 @@ class Accounts:
             raise Refused(_REFUSED, reason)
         return found
 
+    def log_in_peer(self, name: str, uid: int | None) -> Account:
+        """The account, if the system user at the other end of a Unix socket may use it.
+
+        Args:
+            uid: As the kernel tells; None when the connection is none of that kind.
+
+        Raises:
+            Refused: The same, whatever the reason is.
+        """
+        row = self._find(name)
+        if row is None:
+            raise Refused(_REFUSED, "no such account")
+        found = self.from_row(row)
+        if uid is None or found.peer_user is None or uid != _uid_of(found.peer_user):
+            raise Refused(_REFUSED, f"not the account of the system user {uid}")
+        if reason := found.closed_to(LOCAL):
+            raise Refused(_REFUSED, reason)
+        return found
+
     def password_hash(self, name: str) -> str:
         """What is stored of the password, for an export. Raises NotFound."""
         row = self._find(name)
@@ -405,6 +428,7 @@ class Accounts:
             expires=row.expires,
             disabled=row.disabled,
             max_sessions=row.max_sessions,
+            peer_user=row.peer_user,
             limit_rate=row.limit_rate,
             epoch=row.epoch,
         )
@@ -455,6 +479,18 @@ def _columns(changes: Changes) -> dict[str, object]:
 def _must_exist(found: object, name: str) -> None:
     if not found:
         raise NotFound(f"{name}: no such account")
+
+
+_NOBODY = 65534
+"""The overflow uid: whoever the kernel can't tell, as users of another namespace (proc(5))."""
+
+
+def _uid_of(system_user: str) -> int | None:
+    try:
+        uid = pwd.getpwnam(system_user).pw_uid
+    except KeyError:
+        return None
+    return None if uid == _NOBODY else uid
 
 
 def check_name(name: str) -> str:

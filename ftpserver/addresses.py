@@ -6,6 +6,8 @@ decided with it (limits.py, bans.py, accounts.py), how a peer is shown (session.
 
 from __future__ import annotations
 
+import socket
+import sys
 from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -55,3 +57,12 @@ def _parse(host: str) -> IPv4Address | IPv6Address:
     parsed = ip_address(host.partition("%")[0])  # fe80::1%eth0: the zone is ours, not the peer's
     mapped = parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None
     return mapped or parsed
+
+
+def peer_uid(connection: socket.socket) -> int | None:
+    """The user id at the other end of a Unix socket (SO_PEERCRED, unix(7)); None if not known."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if connection.family != socket.AF_UNIX or option is None:
+        return None
+    credentials = connection.getsockopt(socket.SOL_SOCKET, option, 12)
+    return int.from_bytes(credentials[4:8], sys.byteorder)

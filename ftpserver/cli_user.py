@@ -31,7 +31,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _NO_LIMIT = frozenset({"none", "unlimited"})
 _SETTINGS = (
     *("quota", "max_files", "permissions", "networks"),
-    *("expires", "max_sessions", "limit_rate"),
+    *("expires", "max_sessions", "limit_rate", "peer_user"),
 )
 
 
@@ -99,6 +99,18 @@ def _moment(text: str) -> int | None:
         return parse_moment(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def _peer_user(text: str) -> str | None:
+    if text.lower() in _NO_LIMIT:
+        return None
+    import pwd
+
+    try:
+        pwd.getpwnam(text)
+    except (KeyError, ValueError):
+        raise click.BadParameter(f"{paths.printable(text)!r} is no user of this system") from None
+    return text
 
 
 def _networks(
@@ -169,6 +181,12 @@ def limits_options(function: _Function) -> _Function:
                 type=_rate,
                 metavar="SIZE",
                 help="Bytes a second that all its sessions may move together: 1MiB, none.",
+            ),
+            click.option(
+                "--peer-user",
+                type=_peer_user,
+                metavar="USER",
+                help="The system user that needs no password over a Unix socket: a name, none.",
             ),
         )
     ):
@@ -525,6 +543,7 @@ def _details(account: Account, tokens: int, sessions: int | None) -> list[tuple[
         ("networks", ", ".join(map(str, account.networks)) or "any"),
         ("expires", "never" if account.expires is None else iso(account.expires)),
         ("sessions", f"{now}at most {_or_unlimited(account.max_sessions)}"),
+        ("peer user", account.peer_user or "none"),
         ("rate", rate),
         ("tokens", str(tokens)),
         ("created", iso(account.created)),

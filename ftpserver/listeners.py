@@ -16,7 +16,6 @@ import os
 import select
 import socket
 import stat
-import sys
 from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn, UnixStreamServer
 from typing import TYPE_CHECKING, Any
@@ -192,12 +191,3 @@ class UnixListener(Listener, UnixStreamServer):
                 os.unlink(self.path)
         except FileNotFoundError:
             pass
-
-
-def peer_uid(connection: socket.socket) -> int | None:
-    """The user id at the other end of a Unix socket (SO_PEERCRED, unix(7)); None if not known."""
-    option = getattr(socket, "SO_PEERCRED", None)
-    if connection.family != socket.AF_UNIX or option is None:
-        return None
-    credentials = connection.getsockopt(socket.SOL_SOCKET, option, 12)
-    return int.from_bytes(credentials[4:8], sys.byteorder)

@@ -74,6 +74,7 @@ def _settings(account: Account) -> dict[str, object]:
         "expires": None if account.expires is None else iso(account.expires),
         "disabled": account.disabled,
         "max_sessions": account.max_sessions,
+        "peer_user": account.peer_user,
         "limit_rate": account.limit_rate,
     }
 
@@ -102,6 +103,7 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
     disabled: bool = False
     max_sessions: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     limit_rate: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
+    peer_user: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,7 @@ def _changes(record: _Line) -> Changes:
         "expires": _moment(record.expires),
         "disabled": record.disabled,
         "max_sessions": record.max_sessions,
+        "peer_user": record.peer_user,
         "limit_rate": record.limit_rate,
     }
 

@@ -152,8 +152,13 @@ def _announce(server: FtpServer, name: str | None, lines: list[str]) -> None:
         shown = f"[{shown}]"
     plain = " --plaintext" if server.fingerprint is None else ""
     print(f"listening on {server.address}", flush=True)
+    where = [f"{shown}:{port}"] if host else []
+    if server.settings.unix is not None:
+        if host:
+            print(f"and on          unix:{server.settings.unix}")
+        where.append(f"unix:{server.settings.unix}")
     print(f"key fingerprint {server.fingerprint or 'none: plaintext'}")
-    print(f"connect with    ftp{plain} connect {name or 'USER'}@{shown}:{port}")
+    print(f"connect with    ftp{plain} connect {name or 'USER'}@{where[0]}")
     for line in lines:
         print(line)
     sys.stdout.flush()

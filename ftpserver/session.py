@@ -125,7 +125,6 @@ class Session(StreamRequestHandler):
         leaving: The session is at its end, and tells its client so.
     """
 
-    disable_nagle_algorithm = True
     rbufsize = 0  # the input buffer is the session's own: rfile and wfile stay unused
     server: FtpServer  # type: ignore[assignment]  # a service with several listeners
 
@@ -319,6 +318,12 @@ class Session(StreamRequestHandler):
 
     # from the first byte to the last -----------------------------------------------------
 
+    def setup(self) -> None:
+        """Before ``handle``: small answers don't wait for more to come (TCP_NODELAY)."""
+        nagle = self.request.family != socket.AF_UNIX
+        self.disable_nagle_algorithm = nagle  # type: ignore[misc]  # each has its own
+        super().setup()
+
     def handle(self) -> None:
         """Serve the connection until either side ends it."""
         settings = self.server.settings
@@ -424,7 +429,8 @@ class Session(StreamRequestHandler):
 
     def _open(self) -> None:
         """TLS unless the server is plain, then HELLO."""
-        context = self.server.tls_context
+        local = self.request.family == socket.AF_UNIX  # nobody listens in there
+        context = None if local else self.server.tls_context
         first = self._peek()
         if context is None:
             if first == HANDSHAKE_RECORD:

@@ -79,6 +79,7 @@ account = Table(
     Column("disabled", Boolean, nullable=False, server_default="0"),
     Column("max_sessions", Integer, nullable=True),  # None: no limit
     Column("limit_rate", BigInteger, nullable=True),  # bytes a second, all sessions together
+    Column("peer_user", String(64), nullable=True),  # may log in so over a Unix socket
     Column("epoch", Integer, nullable=False, server_default="0"),  # counts what ends sessions
     sqlite_autoincrement=True,  # a removed account's id is never given out again
 )

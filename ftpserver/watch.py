@@ -59,6 +59,7 @@ _WATCHED = (
     table.c.quota,
     table.c.max_files,
     table.c.max_sessions,
+    table.c.peer_user,
     table.c.limit_rate,
 )
 """Not what is used and held: these change with every upload."""

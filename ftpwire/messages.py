@@ -141,6 +141,15 @@ class LoginToken(Message, frozen=True, tag="login-token"):
         return f"LoginToken(user={self.user!r}, token=…)"
 
 
+class LoginPeer(Message, frozen=True, tag="login-peer"):
+    """Log in as an account that the system user at this end of a Unix socket may use.
+
+    Replies: `LoggedIn`; or `Failed` with ``login-refused``, also on every other connection.
+    """
+
+    user: Annotated[str, Meta(max_length=MAX_USER)]
+
+
 class LoggedIn(Message, frozen=True, tag="logged-in"):
     """The session is open: the limits of `Hello` hold from here."""
 
@@ -657,6 +666,7 @@ class Failed(Message, frozen=True, tag="failed"):
 Request = (
     Login
     | LoginToken
+    | LoginPeer
     | Register
     | ChangePassword
     | IssueToken
@@ -704,6 +714,7 @@ _NOTHING: tuple[type[Message], ...] = ()
 ANSWERS: dict[type[Message], tuple[tuple[type[Message], ...], tuple[type[Message], ...]]] = {
     Login: ((LoggedIn,), _NOTHING),
     LoginToken: ((LoggedIn,), _NOTHING),
+    LoginPeer: ((LoggedIn,), _NOTHING),
     Register: ((LoggedIn,), _NOTHING),
     ChangePassword: ((Done,), _NOTHING),
     IssueToken: ((TokenIssued,), _NOTHING),

@@ -78,6 +78,7 @@ _COPY = (Need(Action.READ, "source", whole=True), Need(Action.CREATE, "target", 
 COMMANDS: dict[type[Message], Command] = {
     messages.Login: Command(identity.login, before_login=True),
     messages.LoginToken: Command(identity.login_token, before_login=True),
+    messages.LoginPeer: Command(identity.login_peer, before_login=True),
     messages.Register: Command(registration.register, before_login=True),
     messages.ChangePassword: Command(identity.change_password),
     messages.IssueToken: Command(identity.issue_token),

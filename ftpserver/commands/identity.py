@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ftpserver.addresses import peer_uid
 from ftpserver.tokens import DEFAULT_SECONDS
 from ftpwire.errors import Busy, CommandError, LoginRefused, NotFound
 from ftpwire.messages import (
@@ -15,6 +16,7 @@ from ftpwire.messages import (
     ListTokens,
     LoggedIn,
     Login,
+    LoginPeer,
     LoginToken,
     Message,
     RevokeToken,
@@ -50,6 +52,18 @@ def login_token(session: Session, request: LoginToken) -> Message:
 
     return _log_in(
         session, request.user, lambda: limits.by_token(session.host, request.user, prove)
+    )
+
+
+def login_peer(session: Session, request: LoginPeer) -> Message:
+    """Let the system user at the other end in, where the account names it."""
+    server = session.server
+
+    def prove() -> tuple[Account, str | None]:
+        return server.accounts.log_in_peer(request.user, peer_uid(session.request)), None
+
+    return _log_in(
+        session, request.user, lambda: server.limits.by_token(session.host, request.user, prove)
     )
 
 

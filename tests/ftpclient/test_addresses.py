@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -63,7 +65,8 @@ def test_parsing(text, host, port, user):
         "alice@bob@host:99",
         "host/path",
         "ftp://host",
-        "alice@unix:/run/ftpd.sock",
+        "unix:",
+        "@unix:/run/ftpd.sock",
     ],
 )
 def test_what_is_no_server(text):
@@ -117,3 +120,22 @@ def test_any_text_is_read_or_refused(text):
         return
     assert address.host and 0 < address.port < 65536
     assert not any(character.isspace() for character in address.endpoint)
+
+
+@pytest.mark.parametrize(
+    ("text", "user", "path"),
+    [
+        ("unix:/run/ftpd.sock", None, "/run/ftpd.sock"),
+        ("alice@unix:/run/a b@c:1", "alice", "/run/a b@c:1"),
+    ],
+)
+def test_unix_sockets(text, user, path):
+    address = ServerAddress.parse(text)
+    assert (address.user, address.path) == (user, path)
+    assert address.endpoint == f"unix:{path}"
+    assert ServerAddress.parse(str(address)) == replace(address, user=address.login)
+
+
+def test_a_relative_socket_is_meant_from_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert ServerAddress.parse("unix:sock").path == f"{tmp_path}/sock"

@@ -169,12 +169,9 @@ class User:
     @property
     def settings(self) -> dict[str, str]:
         """The environment of this user's commands."""
-        return clean_environment(
-            self.home,
-            FTP_PASSWORD=self.password,
-            FTP_SERVER=f"{self.name}@{self.server}",
-            **self.environment,
-        )
+        password = {"FTP_PASSWORD": self.password} if self.password else {}
+        server = {"FTP_SERVER": f"{self.name}@{self.server}"}
+        return clean_environment(self.home, **(server | password | dict(self.environment)))
 
     def command(self, *arguments: str | bytes | Path) -> list[str]:
         """The command line; bytes stand for themselves."""
@@ -269,7 +266,7 @@ class Server:
             )
         self.announced = self._read_announcement()
         self.address = self.announced[0].removeprefix("listening on ")
-        self.port = int(self.address.rpartition(":")[2])
+        self.port = 0 if "unix:" in self.address else int(self.address.rpartition(":")[2])
         self.asked_to_stop = False
 
     def _read_announcement(self) -> list[str]:
@@ -359,7 +356,7 @@ class Server:
         database = sqlite3.connect(self.root / ".ftpd" / "state.db")
         try:
             leases = database.execute(
-                "SELECT account_id, state, size, staging FROM lease"
+                "SELECT account_id, state, size, staging, files FROM lease"
             ).fetchall()
             accounts = database.execute(
                 "SELECT id, name, home, used, held, files, held_files FROM account"
@@ -369,12 +366,13 @@ class Server:
         for number, name, home, used, held, files, held_files in accounts:
             directory = os.fsencode(self.root / name) if home is None else home
             kept = [lease for lease in leases if lease[0] == number]
-            assert {state for _, state, _, _ in kept} <= {"kept"}, f"{name}: {kept}"
-            assert held == sum(size for _, _, size, _ in kept), f"{name}: {held} bytes are held"
-            assert held_files == len(kept), f"{name}: {held_files} files are held"
+            assert {state for _, state, _, _, _ in kept} <= {"kept"}, f"{name}: {kept}"
+            assert held == sum(size for _, _, size, _, _ in kept), f"{name}: {held} bytes are held"
+            held_by_leases = sum(count for _, _, _, _, count in kept)
+            assert held_files == held_by_leases, f"{name}: {held_files} files are held"
             assert used == stored_bytes(directory), f"{name}: the ledger has {used} bytes"
             assert files == stored_files(directory), f"{name}: the ledger has {files} files"
-            owned = {os.fsdecode(staging) for _, _, _, staging in kept}
+            owned = {os.fsdecode(staging) for _, _, _, staging, _ in kept}
             left = {entry.removesuffix(".ck") for entry in self.staged(name)}
             assert left <= owned, f"{name}: {left - owned} was left in staging"
 
@@ -416,7 +414,7 @@ def add_account(server: Server, programs: Programs, name: str) -> User:
 def stored_files(home: Path | bytes) -> int:
     """The files, directories and links in a home, staging left out."""
     total = 0
-    for directory, directories, files in os.walk(os.fsencode(home)):
+    for _, directories, files in os.walk(os.fsencode(home)):
         if STAGING in directories:
             directories.remove(STAGING)
         total += len(directories) + len(files)

@@ -1,0 +1,133 @@
+"""Unix sockets: serving on them beside TCP or instead, and logging in as who one is."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import stat
+from dataclasses import replace
+
+import pytest
+
+from tests.system import trees
+from tests.system.programs import Admin, eventually
+
+ME = pwd.getpwuid(os.getuid()).pw_name
+
+
+@pytest.fixture
+def place(tmp_path):
+    return tmp_path / "socket"
+
+
+@pytest.fixture
+def served(start_server, place):
+    """A server on a Unix socket as well as on TCP."""
+    return start_server("--unix", str(place))
+
+
+@pytest.fixture
+def admin(served, programs, tmp_path):
+    return Admin(programs, served.root, tmp_path)
+
+
+def at_socket(user, place):
+    """The same user, over the Unix socket."""
+    return replace(user, server=f"unix:{place}")
+
+
+def without_password(user):
+    return replace(user, password="")
+
+
+def test_a_tree_goes_over_it_as_over_tcp(served, place, tmp_path):
+    alice = served.first_user()
+    source = tmp_path / "source"
+    (source / "d").mkdir(parents=True)
+    (source / "d" / "large").write_bytes(os.urandom(9_000_000))
+    (source / "small").write_bytes(b"small")
+    local = at_socket(alice, place)
+    local.run("put", "-r", source, "/tree")
+    local.run("get", "-r", "/tree", tmp_path / "got")
+    trees.same(source, tmp_path / "got")
+    assert alice.run("cat", "/tree/small").out == b"small"
+
+
+@pytest.mark.parametrize(("option", "mode"), [((), 0o660), (("--unix-mode", "0600"), 0o600)])
+def test_its_mode_says_who_may_connect(start_server, place, option, mode):
+    start_server("--unix", str(place), *option)
+    assert stat.S_IMODE(place.stat().st_mode) == mode
+
+
+def test_who_is_named_needs_no_password(served, place, admin):
+    alice = without_password(at_socket(served.first_user(), place))
+    assert "wrong" in alice.run("ls", status=3).err
+    admin.run("user", "set", "alice", "--peer-user", ME)
+    assert alice.run("whoami").text == "alice\n"
+    admin.run("user", "set", "alice", "--peer-user", "none")
+    alice.run("whoami", status=3)
+
+
+def test_somebody_else_is_refused(served, place, admin):
+    other = next(one.pw_name for one in pwd.getpwall() if one.pw_uid not in (os.getuid(), 65534))
+    admin.run("user", "set", "alice", "--peer-user", other)
+    without_password(at_socket(served.first_user(), place)).run("ls", status=3)
+
+
+def test_nobody_is_nobody(served, place, admin):
+    admin.run("user", "set", "alice", "--peer-user", "nobody")
+    without_password(at_socket(served.first_user(), place)).run("ls", status=3)
+    admin.run("user", "set", "alice", "--peer-user", "no-such-user", status=2)
+
+
+def test_only_unix(start_server, place):
+    server = start_server("--no-tcp", "--unix", str(place))
+    assert server.announced[0] == f"listening on unix:{place}"
+    assert at_socket(server.first_user(), place).run("whoami").text == "alice\n"
+
+
+def test_no_tcp_alone_is_refused(programs, tmp_path):
+    admin = Admin(programs, tmp_path / "root", tmp_path)
+    refused = admin.run("start", "--no-tcp", "--port", "0", status=1)
+    assert "--unix" in refused.err
+
+
+def test_what_a_killed_server_left_is_replaced(start_server, place, tmp_path):
+    first = start_server("--unix", str(place), root=tmp_path / "one")
+    first.kill()
+    assert place.exists()
+    second = start_server("--unix", str(place), root=tmp_path / "two")
+    assert at_socket(second.first_user(), place).run("whoami").text == "alice\n"
+    second.stop()
+    assert not place.exists()
+
+
+def test_a_place_that_is_taken(served, place, programs, tmp_path):
+    other = Admin(programs, tmp_path / "other", tmp_path)
+    refused = other.run("start", "--port", "0", "--unix", str(place), status=1)
+    assert "another server listens there" in refused.err
+    (tmp_path / "file").write_bytes(b"mine")
+    refused = other.run("start", "--port", "0", "--unix", str(tmp_path / "file"), status=1)
+    assert "something else" in refused.err
+    assert (tmp_path / "file").read_bytes() == b"mine"
+    long = tmp_path / ("x" * 100)
+    assert "longer than" in other.run("start", "--port", "0", "--unix", str(long), status=1).err
+
+
+def test_a_server_that_is_not_there(tmp_path, programs, served):
+    alice = served.first_user()
+    gone = at_socket(alice, tmp_path / "nothing")
+    assert "no such file" in gone.run("ls", status=4).err
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "silent"))
+        refused = at_socket(alice, tmp_path / "silent").run("ls", status=4)
+    assert "refused" in refused.err
+
+
+def test_the_sessions_tell_where_they_are_from(served, place, admin):
+    alice = at_socket(served.first_user(), place)
+    waiting = alice.start("put", "-", "/pipe")
+    eventually(lambda: "local" in admin.run("sessions", "--json").text)
+    waiting.stdin.close()
+    assert waiting.wait() == 0
