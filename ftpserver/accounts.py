@@ -46,8 +46,8 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 # 19 MiB, t=2, p=1: OWASP's first choice for argon2id; about 20 ms
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 HASHES_AT_ONCE = max(1, (os.cpu_count() or 1) // 2)
-"""Each takes 19 MiB and a core: a flood of log-ins must leave room for the sessions. On all cores it
-halved the speed of transfers, even though it gives way (aside.py)."""
+"""Each takes 19 MiB and a core: a flood of log-ins must leave room for the sessions. On all cores
+it halved the speed of transfers, even though it gives way (aside.py)."""
 _hashing = threading.BoundedSemaphore(HASHES_AT_ONCE)
 
 # an unknown name costs the same time as a wrong password
