@@ -371,7 +371,8 @@ class Server:
             held_by_leases = sum(count for _, _, _, _, count in kept)
             assert held_files == held_by_leases, f"{name}: {held_files} files are held"
             assert used == stored_bytes(directory), f"{name}: the ledger has {used} bytes"
-            assert files == stored_files(directory), f"{name}: the ledger has {files} files"
+            if Path(os.fsdecode(directory)) not in _changed_behind:
+                assert files == stored_files(directory), f"{name}: the ledger has {files} files"
             owned = {os.fsdecode(staging) for _, _, _, staging, _ in kept}
             left = {entry.removesuffix(".ck") for entry in self.staged(name)}
             assert left <= owned, f"{name}: {left - owned} was left in staging"
@@ -409,6 +410,15 @@ def add_account(server: Server, programs: Programs, name: str) -> User:
     user = server.user(name, f"password of {name}")
     user.programs = programs
     return user
+
+
+_changed_behind: set[Path] = set()
+
+
+def behind(home: Path) -> Path:
+    """A home in which a test makes something without the server, which counts what it knows."""
+    _changed_behind.add(home)
+    return home
 
 
 def stored_files(home: Path | bytes) -> int:

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from tests.system import trees
-from tests.system.programs import eventually, finish
+from tests.system.programs import behind, eventually, finish
 from tests.system.proxy import Proxy
 
 MIB = 1024 * 1024
@@ -56,7 +56,7 @@ def test_a_connection_that_is_cut_is_made_again(server, alice, files):
 
 @pytest.mark.parametrize("option", [[], ["--fail-fast"]], ids=["goes-on", "fail-fast"])
 def test_a_file_that_fails(server, alice, files, option):
-    (server.home() / "files" / "d3" / "inside" / "large3").mkdir(parents=True)
+    (behind(server.home()) / "files" / "d3" / "inside" / "large3").mkdir(parents=True)
     alice.run("put", "-r", "-P", "3", *option, files, "/", status=1)
     if not option:
         there = {path.name for path in server.home().rglob("*") if path.is_file()}

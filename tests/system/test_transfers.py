@@ -15,7 +15,7 @@ import pytest
 from blake3 import blake3
 
 from tests.system import trees
-from tests.system.programs import eventually, finish
+from tests.system.programs import behind, eventually, finish
 from tests.system.proxy import Proxy
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
@@ -236,7 +236,7 @@ def test_links_on_the_server_are_followed_inside_the_home_only(user, tmp_path):
         "outside": str(tmp_path / "secret"),
     }
     write(tmp_path / "secret", b"not yours")
-    (user.on_server / "links").mkdir()
+    (behind(user.on_server) / "links").mkdir()
     for name, target in links.items():
         os.symlink(target if name != "relative" else "../d/file", user.on_server / "links" / name)
 
@@ -292,7 +292,7 @@ def test_fifos_and_sockets_are_skipped_and_reported(user, tmp_path):
 
 def test_fifos_on_the_server_are_skipped_and_reported(user, tmp_path):
     write(user.on_server / "tree" / "file")
-    os.mkfifo(user.on_server / "tree" / "fifo")
+    os.mkfifo(behind(user.on_server) / "tree" / "fifo")
 
     told = user.run("get", "-r", "tree", tmp_path / "got")
 
@@ -306,7 +306,7 @@ def test_devices_are_not_read(user, tmp_path, verb):
     if verb == "put":
         told = user.run("put", "/dev/zero", "zero", status=None)
     else:
-        os.symlink("/dev/zero", user.on_server / "zero")
+        os.symlink("/dev/zero", behind(user.on_server) / "zero")
         told = user.run("get", "-L", "zero", tmp_path / "zero", status=5)
 
     assert told.err
@@ -758,7 +758,7 @@ ENTRY = {"name", "path", "type", "size", "mode", "mtime", "digest"}
 def test_listings_as_json(user, tmp_path):
     write(tmp_path / "file", b"12345", mode=0o640, mtime_ns=1_234_567_890_123_456_789)
     user.run("put", tmp_path / "file", "/l/")
-    (user.on_server / "l" / "dir").mkdir(mode=0o700)
+    (behind(user.on_server) / "l" / "dir").mkdir(mode=0o700)
     os.symlink("file", user.on_server / "l" / "link")
     os.mkfifo(user.on_server / "l" / "other")
     write(user.on_server / "l" / "\udcff", b"")
