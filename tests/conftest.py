@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import signal
 import ssl
 import stat
 import struct
@@ -22,6 +23,10 @@ from tests.peer import FakeServer, Peer
 # Slow examples are no failures, and no example is kept from one run to the next.
 settings.register_profile("tests", deadline=None, database=None)
 settings.load_profile("tests")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # started in the background: the programs that tests start would ignore Ctrl-C as well
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DESCRIPTORS = Path("/proc/self/fd")
 

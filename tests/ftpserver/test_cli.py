@@ -60,6 +60,7 @@ def test_json(ftpd, root):
         "disabled": False,
         "max_sessions": None,
         "limit_rate": None,
+        "peer_user": None,
     }
     found = json.loads(out)
     created = datetime.fromisoformat(found["created"])
