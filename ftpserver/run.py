@@ -5,7 +5,6 @@ Lives here: `ftpd start` after its options were read. Lives elsewhere: serving (
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import select
@@ -18,17 +17,13 @@ from pathlib import Path
 from ftpserver.accounts import Accounts, first_account_name, random_password
 from ftpserver.config import Settings
 from ftpserver.human_log import log_to_stderr
+from ftpserver.memory import return_memory
 from ftpserver.server import FtpServer
 from ftpserver.service import inherited_socket, notify
 from ftpserver.state import StateError
 from ftpwire.paths import printable
 
 logger = logging.getLogger("ftpd")
-
-_M_MMAP_THRESHOLD = -3
-_M_ARENA_MAX = -8
-_LARGE_BLOCK = 4 * 1024 * 1024
-_ARENAS = 4
 
 
 def serve(
@@ -47,7 +42,7 @@ def serve(
     log_to_stderr(settings.log_format, verbose=verbose)
     for warning in warnings:
         logger.warning("%s", printable(warning))
-    _return_memory()
+    return_memory()
     signals = _Signals()
     try:
         server = FtpServer(settings, inherited_socket())
@@ -81,19 +76,6 @@ def _reload(server: FtpServer) -> None:
 def _failed(message: str) -> int:
     print(f"ftpd: {message}", file=sys.stderr)
     return 1
-
-
-def _return_memory() -> None:
-    """Have glibc give large blocks back to the system when they are freed.
-
-    Each password hash takes 19 MiB. By default the first such block teaches malloc to take the
-    next ones from its arenas, one for each of many threads, where they stay: 1.6 MB for each of
-    200 idle sessions instead of some tens of KB. Other C libraries need no telling.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
-        mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 class _Signals:
