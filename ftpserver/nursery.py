@@ -64,7 +64,7 @@ class Configure:
 
 @dataclass(frozen=True)
 class Spawn:
-    """Fork a child; its descriptors come along. Answers: `Spawned`, and once it is over, `Ended`."""
+    """Fork a child, with its descriptors. Answers: `Spawned`; and `Ended` once it is over."""
 
     number: int
     note: bytes
