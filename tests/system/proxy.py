@@ -28,6 +28,9 @@ class Proxy:
         self._target = (host, port)
         self._state = threading.Condition()
         self._passed = {"up": 0, "down": 0}
+        self._taken = {"up": 0, "down": 0}
+        """Bytes that are relayed or about to be: every byte has a position of its own, however
+        many connections there are."""
         self._hold: dict[str, int | None] = {"up": None, "down": None}
         self._cut: dict[str, int | None] = {"up": None, "down": None}
         self._flip: dict[str, int | None] = {"up": None, "down": None}
@@ -157,7 +160,8 @@ class Proxy:
     def _damaged(self, direction: str, data: bytes) -> bytes:
         with self._state:
             position = self._flip[direction]
-            at = -1 if position is None else position - self._passed[direction]
+            at = -1 if position is None else position - self._taken[direction]
+            self._taken[direction] += len(data)
         if 0 <= at < len(data):
             return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
         return data

@@ -808,8 +808,9 @@ def test_digests_tell_the_truth_after_a_change_behind_the_server(user):
 
 def test_names_are_shown_escaped_and_are_raw_where_asked(user):
     names = [b"a\nb", b"\x1b[31mred", b"tab\t", b"\xff", b"back\\slash"]
+    home = os.fsencode(behind(user.on_server))
     for name in names:
-        write(Path(os.fsdecode(os.fsencode(user.on_server) + b"/n/" + name)))
+        write(Path(os.fsdecode(home + b"/n/" + name)))
 
     lines = user.run("ls", "/n").lines
     assert sorted(lines) == sorted(["a\\nb", "\\x1b[31mred", "tab\\t", "\\xff", "back\\\\slash"])
