@@ -5,6 +5,7 @@ Lives here: the bars, drawn with rich. Lives elsewhere: when there are any (prog
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass
@@ -41,10 +42,24 @@ _TIME_FROM = 70
 
 @dataclass
 class _Lane:
-    """What one connection is at: the bar of its file, and bytes that aren't drawn yet."""
+    """What one connection is at: the bar of its file, and bytes that aren't drawn yet.
+
+    Attributes:
+        left: Bytes that are still to come of that file: what follows them is of small files.
+        of_file: Those of the pending bytes that are the file's.
+    """
 
     task: TaskID | None = None
+    left: float = 0
     pending: int = 0
+    of_file: int = 0
+
+    def add(self, count: int) -> None:
+        """So many bytes more have moved."""
+        of_file = int(min(count, self.left))
+        self.left -= of_file
+        self.of_file += of_file
+        self.pending += count
 
 
 class Bars(Printer):
@@ -103,7 +118,11 @@ class Bars(Printer):
         shown = "input" if name == b"-" else paths.show(paths.name_of(name) or name)
         shown = shortened(shown, self._name_width)
         task = self._progress.add_task(shown, total=size)
-        self._files[name] = self._lane().task = task
+        lane = self._lane()
+        if lane.task is not None and not lane.left:  # it only waits for its answer
+            self._progress.update(lane.task, visible=False)
+        self._files[name] = lane.task = task
+        lane.left = math.inf if size is None else size
 
     def _start_again(self, name: bytes) -> None:
         """On a new connection: what was counted of it is counted once more."""
@@ -113,7 +132,7 @@ class Bars(Printer):
         self._remove(name)
 
     def advanced(self, count: int) -> None:
-        self._lane().pending += count
+        self._lane().add(count)
         if time.monotonic() - self._drawn >= _EVERY_SECONDS:
             self._flush()
 
@@ -132,6 +151,7 @@ class Bars(Printer):
         for lane in self._lanes.values():
             if lane.task == task:
                 lane.task = None
+                lane.left = 0
 
     def _lane(self) -> _Lane:
         """Of the calling thread: each has one connection, and its bytes come in order."""
@@ -151,8 +171,8 @@ class Bars(Printer):
         )
         for lane in self._lanes.values():
             if lane.task is not None:
-                self._progress.update(lane.task, advance=lane.pending)
-            lane.pending = 0
+                self._progress.update(lane.task, advance=lane.of_file)
+            lane.pending = lane.of_file = 0
 
 
 class _Sizes(ProgressColumn):

@@ -91,6 +91,33 @@ def test_small_files_count_for_the_total_only(app, capsys):
     assert " 500.0 KiB/1.0 MiB " in line
 
 
+def test_small_files_after_a_large_one_are_not_counted_with_it(app, capsys):
+    with Bars(app) as bars:
+        bars.totals(101, 20 * MIB)
+        bars.started(b"large", 10 * MIB)
+        bars.advanced(4 * MIB)
+        bars.advanced(6 * MIB)
+        for number in range(100):
+            bars.advanced(MIB // 100)
+            bars.finished(done(b"%d" % number, MIB // 100))
+    total, file = last(capsys, 2)
+    assert total.startswith("100/101 files ") and " 11.0 MiB/20.0 MiB " in total
+    assert file.startswith("large ") and " 10.0 MiB/10.0 MiB" in file
+
+
+def test_a_file_that_waits_for_its_answer_gives_its_line_to_the_next(app, capsys):
+    with Bars(app) as bars:
+        bars.totals(2, 20 * MIB)
+        bars.started(b"one", 10 * MIB)
+        bars.advanced(10 * MIB)
+        bars.started(b"two", 10 * MIB)
+        bars.advanced(MIB)
+        drawn(capsys)
+    total, file = last(capsys, 2)
+    assert total.startswith("0/2 files ") and " 11.0 MiB/20.0 MiB " in total
+    assert file.startswith("two ") and " 1.0 MiB/10.0 MiB" in file
+
+
 def test_totals_add_up(app, capsys):
     """A download hears of each tree when it comes to it."""
     with Bars(app) as bars:
