@@ -24,7 +24,8 @@ from ftpwire.units import human
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ftpserver.control import BanInfo, DiscoveryInfo, Drain, Question, SessionInfo, Status, Stop
+    from ftpserver.control import BanInfo, DiscoveryInfo, Drain, Question, Status, Stop
+    from ftpserver.figures import SessionInfo
 
 _REFRESH = 1.0
 """Seconds between two looks of `sessions --watch`."""

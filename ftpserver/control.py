@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from ftpserver.figures import SessionInfo
 from ftpserver.state import StateError
-from ftpwire import SOFTWARE, errors, messages, paths
+from ftpwire import SOFTWARE, errors, paths
 from ftpwire.errors import (
     BadMessage,
     CommandError,
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from ftpserver.bans import Ban
     from ftpserver.discovery import Discovery
     from ftpserver.server import FtpServer
-    from ftpserver.session import Session
 
 logger = logging.getLogger("ftpd.control")
 
@@ -54,7 +54,6 @@ _PATIENCE = 10.0
 """Seconds that a question or an answer may take on its way."""
 _POLL = 0.25
 """Seconds after which it is noticed at the latest that the control is to stop."""
-_KICKED = "the session was ended by the administrator"
 
 Seconds = Annotated[float, Meta(ge=0)]
 
@@ -170,35 +169,6 @@ class Status(_Tagged, frozen=True, tag="status"):
     bytes_out: int
     accounts: int
     discovery: DiscoveryInfo | None = None
-
-
-class SessionInfo(msgspec.Struct, frozen=True):
-    """One session.
-
-    Attributes:
-        user: None before log-in.
-        peer: HOST:PORT, or ``local``.
-        since: Seconds since 1970.
-        request: What it is doing, by the name of the request; None when it waits for one.
-        path: What the request is about; None when about no file.
-        target: Where a move or a copy goes.
-        quiet: Seconds for which nothing was asked; 0 while something is done.
-        bytes_in: Received.
-        bytes_out: Sent.
-        speed: Bytes a second, both ways, over the last moments.
-    """
-
-    id: int
-    user: str | None
-    peer: str
-    since: float
-    request: str | None
-    path: bytes | None
-    target: bytes | None
-    quiet: float
-    bytes_in: int
-    bytes_out: int
-    speed: float
 
 
 class Sessions(_Tagged, frozen=True, tag="sessions"):
@@ -400,8 +370,7 @@ def _stopping(
 
 
 def _status(server: FtpServer, question: AskStatus) -> Answer:
-    sessions = list(server.sessions)
-    received, sent = server.moved()
+    figures = server.serving.figures()
     return Status(
         software=SOFTWARE,
         process=os.getpid(),
@@ -409,11 +378,11 @@ def _status(server: FtpServer, question: AskStatus) -> Answer:
         address=server.address,
         fingerprint=server.fingerprint,
         since=server.started,
-        sessions=len(sessions),
-        strangers=sum(one.account is None for one in sessions),
-        transfers=sum(isinstance(one.doing, (messages.Get, messages.Put)) for one in sessions),
-        bytes_in=received,
-        bytes_out=sent,
+        sessions=figures.sessions,
+        strangers=figures.strangers,
+        transfers=figures.transfers,
+        bytes_in=figures.bytes_in,
+        bytes_out=figures.bytes_out,
         accounts=len(server.accounts),
         discovery=_discovery_info(server.discovery),
     )
@@ -426,43 +395,11 @@ def _discovery_info(found: Discovery | None) -> DiscoveryInfo | None:
 
 
 def _sessions(server: FtpServer, question: AskSessions) -> Answer:
-    now = time.monotonic()
-    running = sorted(server.sessions, key=lambda one: one.id)
-    return Sessions([_info(server, one, now) for one in running])
-
-
-def _info(server: FtpServer, session: Session, now: float) -> SessionInfo:
-    account, doing = session.account, session.doing
-    path = getattr(doing, "path", None) or getattr(doing, "source", None)
-    target = getattr(doing, "target", None)
-    return SessionInfo(
-        id=session.id,
-        user=None if account is None else account.name,
-        peer=session.peer,
-        since=session.since,
-        request=None if doing is None else str(type(doing).__struct_config__.tag),
-        path=path,
-        target=target,
-        quiet=max(0.0, now - session.quiet_since) if doing is None else 0.0,
-        bytes_in=session.channel.bytes_in,
-        bytes_out=session.channel.bytes_out,
-        speed=server.watch.speed(session),
-    )
+    return Sessions(server.serving.session_infos())
 
 
 def _kick(server: FtpServer, question: Kick) -> Answer:
-    chosen = [
-        one
-        for one in list(server.sessions)
-        if one.id == question.session
-        or (question.user is not None and one.account and one.account.name == question.user)
-    ]
-    if not chosen:
-        named = question.user if question.session is None else question.session
-        raise NotFound(f"{named}: no such session (see ftpd sessions)")
-    for session in chosen:
-        server.watch.end(session, _KICKED)
-    return Ended(sorted(one.id for one in chosen))
+    return Ended(server.serving.kick(question.session, question.user))
 
 
 def _bans(server: FtpServer, question: AskBans) -> Answer:

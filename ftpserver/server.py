@@ -1,32 +1,26 @@
-"""The server: what all sessions share, and its life from start to stop.
+"""The server: the one process that has a root, and its life from start to stop.
 
 Lives here: opening the root's state and the listeners, what goes on in the background, reloading,
 draining, stopping.
-Lives elsewhere: accepting (listeners.py), sessions without a thread (parking.py), what a session
-does (session.py), the command line (cli.py).
+Lives elsewhere: what sessions share (serving.py), accepting (listeners.py), what a session does
+(session.py), the command line (cli.py).
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import os
-import resource
 import select
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self, TypeVar
-
-from sqlalchemy import Engine
+from typing import Any, Self, TypeVar
 
 from ftpserver import tls
-from ftpserver.accounts import Accounts
 from ftpserver.addresses import host_of
 from ftpserver.audit import Audit
 from ftpserver.backup import begin_anew
@@ -34,20 +28,14 @@ from ftpserver.config import TABLE, Settings
 from ftpserver.control import start_control
 from ftpserver.discovery import Discovery, start_discovery
 from ftpserver.events import start_events
+from ftpserver.figures import Serving
 from ftpserver.homes import Home
 from ftpserver.ledger import LEASE_SECONDS, Ledger
-from ftpserver.limits import Limits
 from ftpserver.listeners import Listener, TcpListener, UnixListener
-from ftpserver.parking import Parking
-from ftpserver.registration import Registration
 from ftpserver.repair import clean, recount
+from ftpserver.serving import Service, raise_descriptor_limit
 from ftpserver.staging import Owners
 from ftpserver.state import RootLock, StateError, open_state
-from ftpserver.tokens import Tokens
-from ftpserver.watch import Watch
-
-if TYPE_CHECKING:
-    from ftpserver.session import Session
 
 logger = logging.getLogger("ftpd")
 
@@ -56,12 +44,8 @@ _TELL_SECONDS = 10.0
 _Listener = TypeVar("_Listener", bound="Listener")
 
 
-class FtpServer:
-    """One server of one root.
-
-    Shared by its sessions: ``settings``, ``accounts``, ``tokens``, ``ledger``, ``limits``,
-    ``audit``, ``tls_context`` (None when plain), ``stop_fd`` (readable once the server stops),
-    ``stopping``.
+class FtpServer(Service):
+    """The server of one root, and the service of those sessions that its own threads serve.
 
     Raises:
         StateError: The root can't be used, or another server does.
@@ -69,39 +53,26 @@ class FtpServer:
     """
 
     def __init__(self, settings: Settings, listener: socket.socket | None = None) -> None:
-        self.settings = settings
-        self.sessions: set[Session] = set()
-        self._session_ids = itertools.count(1)
+        super().__init__(settings)
         self._turned_away = 0
         self._tell_turned_away = 0.0
-        self.connections: set[socket.socket] = set()
-        """Those that were accepted and not closed yet, before and after their sessions."""
         self.listeners: list[Listener] = []
-        self._counting = threading.Lock()
-        self._bytes_in = self._bytes_out = 0
-        """Of sessions that have ended. Guarded by ``_counting``."""
         self.started = time.time()
-        self.stopping = False
-        self.grace = settings.grace
-        self.draining = False
         self._drained_at = math.inf
         self.load_settings: Callable[[], Settings] | None = None
         """Reads the settings again, for a reload. Raises StateError."""
         self.on_stop_asked: Callable[[], None] = lambda: None
         """Called, from any thread, when the server should be stopped by whoever runs it."""
         self.discovery: Discovery | None = None
-        self._serving = False
-        self._stop_read, self._stop_write = os.pipe()
-        self._closing = [self._close_stop_pipe]
+        self.serving: Serving = self
+        """Where the sessions are."""
+        self._running = False
         try:
             if listener is not None:
                 self._closing.append(listener.close)
             self._open_state(settings)
             self._listen(settings, listener)
-            self.parking: Parking | None = None
-            if settings.threads:
-                self.parking = Parking(settings.threads, self.stop_fd)
-                self._closing.append(self.parking.close)
+            self._park_idle()
         except BaseException:
             self.server_close()
             raise
@@ -124,27 +95,17 @@ class FtpServer:
         _make_root(settings)
         lock = RootLock(settings.state)
         self._closing.append(lock.release)
-        self.engine: Engine = open_state(settings.state)
+        engine = open_state(settings.state)
         begin_anew(settings.state)
-        self._closing.append(self.engine.dispose)
-        self.accounts = Accounts(self.engine, settings.root)
-        self.tokens = Tokens(self.engine, self.accounts)
-        self.registration = Registration(
-            self.engine,
-            self.accounts,
-            settings.root,
-            open=settings.open_registration,
-            default_quota=settings.default_quota,
+        self._closing.append(engine.dispose)
+        self._open_books(
+            settings.root, engine, Ledger(engine, keep_seconds=settings.staging_seconds)
         )
-        self.ledger = Ledger(self.engine, keep_seconds=settings.staging_seconds)
-        self.limits = Limits(self.engine, settings, self.ledger.node, self.ledger.incarnation)
         self.owners = Owners()
         self.audit = Audit(settings.state, size=settings.audit_size, keep=settings.audit_keep)
         self._closing.append(self.audit.close)
-        self.tls_context: ssl.SSLContext | None = None
         self.fingerprint: str | None = None
         self._load_key(settings)
-        self.watch = Watch(self)
 
     def _load_key(self, settings: Settings) -> None:
         if not settings.plaintext:
@@ -154,31 +115,6 @@ class FtpServer:
             self.tls_context = context
             for warning in tls.warnings_about(certificate) if settings.certificate else ():
                 logger.warning("%s", warning)
-
-    def next_session_id(self) -> int:
-        """A number that no session of this run had yet."""
-        return next(self._session_ids)
-
-    def forget(self, session: Session) -> None:
-        """A session has ended; its bytes stay counted."""
-        with self._counting:
-            self._bytes_in += session.channel.bytes_in
-            self._bytes_out += session.channel.bytes_out
-            self.sessions.discard(session)
-
-    def moved(self) -> tuple[int, int]:
-        """Bytes received and sent since the start, of all sessions."""
-        with self._counting:
-            channels = [one.channel for one in list(self.sessions)]
-            return (
-                self._bytes_in + sum(one.bytes_in for one in channels),
-                self._bytes_out + sum(one.bytes_out for one in channels),
-            )
-
-    @property
-    def stop_fd(self) -> int:
-        """Readable as soon as the server stops."""
-        return self._stop_read
 
     @property
     def listening(self) -> socket.socket:
@@ -220,21 +156,16 @@ class FtpServer:
             )
         return False
 
-    def forget_connection(self, request: socket.socket) -> None:
-        """A connection was closed."""
-        self.limits.strangers.leave(request)
-        self.connections.discard(request)
-
     # running -----------------------------------------------------------------------------
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Serve in the background while the context is open; then stop."""
         raise_descriptor_limit()
-        self._serving = True
+        self._running = True
         threads = [
             threading.Thread(target=self._housekeeping, name="housekeeping"),
-            threading.Thread(target=self.watch.run, name="watch"),
+            *self._serving_threads(),
         ]
         for listener in self.listeners:
             threads.append(
@@ -242,8 +173,6 @@ class FtpServer:
                     target=listener.serve_forever, args=(listener.poll_seconds,), name="accept"
                 )
             )
-        if self.parking is not None:
-            threads.append(threading.Thread(target=self.parking.run, name="parking"))
         for thread in threads:
             thread.start()
         control = start_control(self)
@@ -274,24 +203,13 @@ class FtpServer:
             return
         self.stopping = True
         self._stop_accepting()
-        os.close(self._stop_write)  # every session that waits wakes up
-        self._stop_write = -1
-        self._wait_for_sessions(lambda: self.grace)
-        for session in list(self.sessions):
-            logger.warning("%s: cut off: the grace time is over", session)
-            session.cut()
-        self._wait_for_sessions(lambda: 5)
+        self._end_sessions()
 
     def _stop_accepting(self) -> None:
         for listener in self.listeners:
-            if self._serving:
+            if self._running:
                 listener.shutdown()
             listener.server_close()
-
-    def _wait_for_sessions(self, seconds: Callable[[], float]) -> None:
-        began = time.monotonic()
-        while self.connections and time.monotonic() - began < seconds():
-            time.sleep(0.02)
 
     def ask_to_stop(self, grace: float | None = None) -> None:
         """Have whoever runs the server stop it; can be asked again, with another grace time.
@@ -330,7 +248,7 @@ class FtpServer:
         before = self.fingerprint
         settings, told = self._changed_settings()
         self._load_key(settings)
-        self._follow(settings)
+        self.follow(settings)
         if self.fingerprint is not None:
             changed = "the same key" if self.fingerprint == before else f"key {self.fingerprint}"
             told.insert(0, f"certificate: {changed}")
@@ -357,31 +275,12 @@ class FtpServer:
             told.append(f"{setting.name}: {'none' if shown is None else shown}{when}")
         return replace(self.settings, **taken), told
 
-    def _follow(self, settings: Settings) -> None:
-        """Other settings hold from now on."""
-        if settings.grace != self.settings.grace:
-            self.grace = settings.grace
-        self.settings = settings
-        self.limits.follow(settings)
-        self.registration.open = settings.open_registration
-        self.registration.default_quota = settings.default_quota
-
-    def server_close(self) -> None:
-        """Give everything back. The server can't be used afterwards."""
-        while self._closing:
-            self._closing.pop()()
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.stop()
         self.server_close()
-
-    def _close_stop_pipe(self) -> None:
-        os.close(self._stop_read)
-        if self._stop_write >= 0:
-            os.close(self._stop_write)
 
     # what goes on in the background ------------------------------------------------------
 
@@ -454,12 +353,3 @@ def _address(settings: Settings) -> tuple[socket.AddressFamily, tuple[str, int]]
         raise StateError(f"--host {settings.host}: {error.strerror}") from None
     family, _, _, _, address = found[0]
     return family, (str(address[0]), int(address[1]))
-
-
-def raise_descriptor_limit() -> None:
-    """Let the process open as many descriptors as the system permits it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (ValueError, OSError):
-        pass  # macOS refuses some values: the soft limit stays

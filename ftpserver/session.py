@@ -53,7 +53,7 @@ from ftpwire.units import human
 
 if TYPE_CHECKING:
     from ftpserver.audit import Trail
-    from ftpserver.server import FtpServer
+    from ftpserver.serving import Service
 
 logger = logging.getLogger("ftpd.session")
 
@@ -126,7 +126,7 @@ class Session(StreamRequestHandler):
     """
 
     rbufsize = 0  # the input buffer is the session's own: rfile and wfile stay unused
-    server: FtpServer  # type: ignore[assignment]  # a service with several listeners
+    server: Service  # type: ignore[assignment]  # a service with several listeners
 
     id = 0
     since = 0.0
@@ -329,7 +329,7 @@ class Session(StreamRequestHandler):
         settings = self.server.settings
         self.quiet_since = time.monotonic()
         self._login_deadline = self.quiet_since + settings.login_grace
-        self.id, self.since = self.server.next_session_id(), time.time()
+        self.id, self.since = self.server.next_session_id(self.request), time.time()
         self.reader = FrameReader()
         self.channel = Channel(
             self.request, wake_fd=self.server.stop_fd, on_wake=self._server_stops
@@ -722,7 +722,7 @@ class Session(StreamRequestHandler):
             logger.warning("%s: log-in refused for %s: %s", self, account.name, error)
             self._closing = True
             raise
-        self.server.limits.strangers.leave(self.request)
+        self.server.logged_in(self)
         self.account = account
         self.token_id = token_id
         self._set_pace(account)

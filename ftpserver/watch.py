@@ -29,7 +29,7 @@ from ftpwire.errors import NotFound
 
 if TYPE_CHECKING:
     from ftpserver.accounts import Account
-    from ftpserver.server import FtpServer
+    from ftpserver.serving import Service
     from ftpserver.session import Session
 
 logger = logging.getLogger("ftpd.watch")
@@ -77,7 +77,7 @@ class _Meter:
 class Watch:
     """Looks after the sessions of one server. One thread runs it; `end` is for all threads."""
 
-    def __init__(self, server: FtpServer) -> None:
+    def __init__(self, server: Service) -> None:
         self._server = server
         self._reading = reading(server.engine)
         self._over = threading.Event()

@@ -19,12 +19,12 @@ from ftpserver.control import (
     Drain,
     Kick,
     Reload,
-    SessionInfo,
     Stop,
     Unban,
     ask,
     ask_until_end,
 )
+from ftpserver.figures import SessionInfo
 from ftpwire.errors import (
     BadMessage,
     CommandError,
