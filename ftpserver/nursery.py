@@ -103,9 +103,13 @@ class Ended:
         """What it ended of, for people."""
         if self.pid is None:
             return f"it could not be started: {os.strerror(self.status)}"
-        if self.status < 0:
-            return f"it was ended by {signal.Signals(-self.status).name}"
-        return f"it ended with status {self.status}"
+        if self.status >= 0:
+            return f"it ended with status {self.status}"
+        try:
+            name = signal.Signals(-self.status).name
+        except ValueError:  # one of those for real time
+            name = f"signal {-self.status}"
+        return f"it was ended by {name}"
 
 
 Report = Configured | Spawned | Ended
@@ -179,7 +183,8 @@ class Nursery:
 
     Args:
         module: Its ``main`` is called with `Born` in each child, which ends when it returns.
-        on_report: Called with `Spawned` and `Ended`, in a thread of the nursery's own.
+        on_report: Called with `Spawned` and `Ended`, in a thread of the nursery's own. It must not
+            ask the nursery for anything itself: the answer would come to the same thread.
 
     Raises:
         StateError: It can't be started, or the certificate can't be used.
@@ -436,7 +441,10 @@ def main(descriptor: str, module: str, level: str) -> None:
     sock = socket.socket(fileno=int(descriptor))
     sock.set_inheritable(False)
     return_memory()
-    said, _ = _receive(sock)
+    try:
+        said, _ = _receive(sock)
+    except EOFError:
+        return  # the server has changed its mind
     log_to_stderr(said.settings.log_format, verbose=level == "debug")
     entry: Callable[[Born], None] = importlib.import_module(module).main
     forker = _Forker(sock, entry)

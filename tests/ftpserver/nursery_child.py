@@ -1,0 +1,50 @@
+"""What the children of test_nursery.py do: as the note says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+from ftpserver.nursery import Born
+
+
+def main(born: Born) -> None:
+    """Do what the note says."""
+    what, _, argument = born.note.partition(b" ")
+    match what:
+        case b"exit":
+            os._exit(int(argument))
+        case b"signal":
+            os.kill(os.getpid(), int(argument))
+        case b"fail":
+            raise KeyError("a child that fails")
+        case b"tell":
+            os.write(born.descriptors[0], repr(about(born)).encode())
+        case b"wait":  # until the other end is closed
+            os.read(born.descriptors[0], 1)
+
+
+def about(born: Born) -> dict[str, object]:
+    """What a child finds."""
+    directory = "/proc/self/fd"
+    links = {name: f"{directory}/{name}" for name in os.listdir(directory)}
+    return {
+        "number": born.number,
+        "root": str(born.settings.root),
+        "tls": born.tls_context is not None,
+        "threads": threading.active_count(),
+        "engine": "sqlalchemy.dialects.sqlite" in sys.modules and _has_engine(),
+        "open": sorted(os.readlink(path) for path in links.values() if os.path.exists(path)),
+        "interrupt": signal.getsignal(signal.SIGINT) == signal.SIG_IGN,
+        "wakeup": signal.set_wakeup_fd(-1),
+    }
+
+
+def _has_engine() -> bool:
+    import gc
+
+    from sqlalchemy import Engine
+
+    return any(isinstance(one, Engine) for one in gc.get_objects())
