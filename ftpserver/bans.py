@@ -78,6 +78,8 @@ class Bans:
         self._lock = threading.Lock()
         self._banned: dict[str, int] = {}
         """Banned addresses that this process has heard of, and until when."""
+        self.on_heard: Callable[[str, int], None] = lambda place, until: None
+        """Called with each of them that it finds out by itself."""
 
     # asking ------------------------------------------------------------------------------
 
@@ -222,6 +224,11 @@ class Bans:
             }
 
     def _heard(self, place: str, until: int) -> None:
+        self.hear(place, until)
+        self.on_heard(place, until)
+
+    def hear(self, place: str, until: int) -> None:
+        """An address is banned."""
         with self._lock:
             if len(self._banned) >= MAX_ROWS:
                 self._banned.clear()  # the table knows them all the same

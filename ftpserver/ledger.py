@@ -83,8 +83,13 @@ class Ledger:
 
     Args:
         node: Name of this server among those that share the accounts.
-        incarnation: This run of it; leases of earlier runs are dead.
+        incarnation: This process of it.
         keep_seconds: How long interrupted uploads wait for a resume.
+        run: What the incarnations of all processes of this run of the server begin with; leases
+            of other runs are dead. None: it has this one process.
+
+    Attributes:
+        others: The incarnations of its other processes that are alive.
     """
 
     def __init__(
@@ -93,6 +98,7 @@ class Ledger:
         node: str = "local",
         incarnation: str = "",
         keep_seconds: int = 7 * 24 * 3600,
+        run: str | None = None,
     ) -> None:
         self.keep_seconds = keep_seconds
         self._engine = engine
@@ -100,6 +106,8 @@ class Ledger:
         self._reading = reading(engine)
         self.node = node
         self.incarnation = incarnation or secrets.token_hex(8)
+        self.run = run or self.incarnation
+        self.others: set[str] = set()
         self._waiting: deque[tuple[list[Lease], int, int]] = deque()
         """What a full disk has kept from being settled; a deque is safe between threads."""
 
@@ -366,39 +374,54 @@ class Ledger:
             and_(lease.c.state != KEPT, self._is_dead()),
         )
         with self._durable.begin() as connection:
-            rows = connection.execute(
-                select(
-                    lease.c.id,
-                    lease.c.account_id,
-                    lease.c.size,
-                    lease.c.files,
-                    lease.c.staging,
-                    lease.c.state,
-                ).where(dead)
-            ).all()
-            for row in rows:
-                connection.execute(
-                    update(account).where(account.c.id == row.account_id).values(dirty=True)
-                )
-                if row.staging is not None and row.state != KEPT:
-                    connection.execute(
-                        update(lease)
-                        .where(lease.c.id == row.id)
-                        .values(state=KEPT, expires=_now() + self.keep_seconds)
-                    )
-                else:
-                    _end(connection, row.id, row.account_id, row.size, row.files)
+            self._end_all(connection, dead)
             dirty = connection.execute(select(account.c.id).where(account.c.dirty)).scalars()
             return list(dirty)
 
+    def bury(self, incarnation: str) -> None:
+        """End the leases of a process of this run that has died, as `reap` does."""
+        self.others.discard(incarnation)
+        its = and_(lease.c.node == self.node, lease.c.incarnation == incarnation)
+        with self._durable.begin() as connection:
+            self._end_all(connection, and_(its, lease.c.state != KEPT))
+
+    def _end_all(self, connection: Connection, whose: ColumnElement[bool]) -> None:
+        """End leases whose owners are no more; what can be resumed is kept."""
+        rows = connection.execute(
+            select(
+                lease.c.id,
+                lease.c.account_id,
+                lease.c.size,
+                lease.c.files,
+                lease.c.staging,
+                lease.c.state,
+            ).where(whose)
+        ).all()
+        for row in rows:
+            connection.execute(
+                update(account).where(account.c.id == row.account_id).values(dirty=True)
+            )
+            if row.staging is not None and row.state != KEPT:
+                connection.execute(
+                    update(lease)
+                    .where(lease.c.id == row.id)
+                    .values(state=KEPT, expires=_now() + self.keep_seconds)
+                )
+            else:
+                _end(connection, row.id, row.account_id, row.size, row.files)
+
     def _is_dead(self) -> ColumnElement[bool]:
+        ours = lease.c.incarnation.startswith(self.run, autoescape=True)
         return or_(
-            and_(lease.c.node == self.node, lease.c.incarnation != self.incarnation),
-            and_(lease.c.expires < _now(), lease.c.incarnation != self.incarnation),
+            and_(lease.c.node == self.node, ~ours),
+            and_(
+                lease.c.expires < _now(),
+                lease.c.incarnation.not_in([self.incarnation, *self.others]),
+            ),
         )
 
     def live_incarnations(self, account_id: int) -> set[str]:
-        """The runs of servers that hold leases of this account, and this run.
+        """The processes that hold leases of this account, and all that are known to be alive.
 
         A kept upload says nothing about the run that it is from: that may be long over.
         """
@@ -408,7 +431,7 @@ class Ledger:
                 .where(lease.c.account_id == account_id, lease.c.state != KEPT)
                 .distinct()
             ).scalars()
-            return {*found, self.incarnation}
+            return {*found, self.incarnation, *self.others}
 
     def recounted(self, account_id: int, used: int, files: int) -> None:
         """Set what was counted on the disk, while the home was locked."""

@@ -42,7 +42,7 @@ from ftpserver.accounts import HASHES_AT_ONCE, Account
 from ftpserver.addresses import place_of
 from ftpserver.bans import Ban, Bans
 from ftpserver.config import Settings, Startups
-from ftpserver.ledger import LEASE_SECONDS
+from ftpserver.ledger import LEASE_SECONDS, Ledger
 from ftpserver.state import reading, session
 from ftpwire.errors import Banned, Busy, LoginRefused, NotFound, TooMany
 from ftpwire.pacing import Pace
@@ -69,17 +69,28 @@ class Limits:
         sessions: Those that count for a limit.
 
     Args:
-        node: As in the ledger, like ``incarnation``: rows of other runs are dead.
+        ledger: Whose processes the sessions are of.
+        share: One in so many of the passwords of a server are checked here.
+        make_pace: Makes the pace of an account, of its id and rate.
     """
 
-    def __init__(self, engine: Engine, settings: Settings, node: str, incarnation: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        ledger: Ledger,
+        *,
+        share: int = 1,
+        make_pace: Callable[[int, int], Pace] = lambda account_id, rate: Pace(rate),
+    ) -> None:
         self._bans = Bans(engine, settings.ban_after, settings.ban_time)
-        self._queue = Queue(HASHES_AT_ONCE, MAX_WAITING)
+        self._queue = Queue(max(1, HASHES_AT_ONCE // share), max(1, MAX_WAITING // share))
         self._spared = _Spared()
         self._paces: WeakValueDictionary[int, Pace] = WeakValueDictionary()
         self._pacing = threading.Lock()
+        self._make_pace = make_pace
         self.strangers = Strangers(settings.max_startups)
-        self.sessions = Sessions(engine, node, incarnation)
+        self.sessions = Sessions(engine, ledger)
         self.settings = settings
 
     def follow(self, settings: Settings) -> None:
@@ -100,6 +111,23 @@ class Limits:
         if not spared and self._bans.may_be_banned(host) and self.strangers.count(host):
             return False
         return self.strangers.take(connection, host, spared=spared)
+
+    def is_spared(self, host: str) -> bool:
+        """Whether somebody has logged in from there lately."""
+        return host in self._spared
+
+    def spare(self, host: str) -> None:
+        """Somebody has logged in from there."""
+        self._spared.add(host)
+
+    def heard_of_ban(self, place: str, until: int) -> None:
+        """Another process has banned an address."""
+        self._bans.hear(place, until)
+
+    def tell_bans(self, tell: Callable[[str, int], None]) -> None:
+        """Call something with each address that this process bans, or finds banned, and until
+        when."""
+        self._bans.on_heard = tell
 
     # logging in --------------------------------------------------------------------------
 
@@ -200,7 +228,8 @@ class Limits:
         with self._pacing:
             pace = self._paces.get(account.id)
             if pace is None:
-                pace = self._paces[account.id] = Pace(account.limit_rate)
+                pace = self._make_pace(account.id, account.limit_rate)
+                self._paces[account.id] = pace
             pace.rate = max(1, account.limit_rate)
             return pace
 
@@ -376,11 +405,12 @@ class Sessions:
     database needs serializable transactions for it.
     """
 
-    def __init__(self, engine: Engine, node: str, incarnation: str) -> None:
+    def __init__(self, engine: Engine, ledger: Ledger) -> None:
         self._engine = engine
         self._reading = reading(engine)
-        self._node = node
-        self._incarnation = incarnation
+        self._node = ledger.node
+        self._incarnation = ledger.incarnation
+        self._run = ledger.run
 
     def enter(self, account: Account, place: str, most: Most, *, only_asking: bool = False) -> str:
         """Take one of the places; returns its name, to give it back by.
@@ -450,8 +480,18 @@ class Sessions:
         with self._engine.begin() as connection:
             connection.execute(delete(session).where(self._is_dead()))
 
+    def bury(self, incarnation: str) -> None:
+        """Remove the rows of a process of this run that has died."""
+        its = and_(session.c.node == self._node, session.c.incarnation == incarnation)
+        with self._engine.begin() as connection:
+            connection.execute(delete(session).where(its))
+
     def _is_dead(self) -> ColumnElement[bool]:
+        ours = session.c.incarnation.startswith(self._run, autoescape=True)
         return and_(
             session.c.incarnation != self._incarnation,
-            or_(session.c.node == self._node, session.c.expires < int(time.time())),
+            or_(
+                and_(session.c.node == self._node, ~ours),
+                session.c.expires < int(time.time()),
+            ),
         )

@@ -97,7 +97,7 @@ class Service:
             default_quota=settings.default_quota,
         )
         self.ledger = ledger
-        self.limits = Limits(engine, settings, ledger.node, ledger.incarnation)
+        self.limits = Limits(engine, settings, ledger)
         self.watch = Watch(self)
 
     def _park_idle(self) -> None:

@@ -92,7 +92,7 @@ def log_in(engine: Engine, settings: Settings, account: Account, host: str) -> V
         host: The address that it comes from.
     """
     # no server's rows are its own, and so none are taken for those of a dead run
-    limits = Limits(engine, settings, node="", incarnation="asking")
+    limits = Limits(engine, settings, Ledger(engine, node="", incarnation="asking"))
 
     def check() -> None:
         ban = limits.ban_of(host, account.name)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-_BURST_SECONDS = 0.1
+BURST_SECONDS = 0.1
 """So much of a second's bytes may go at once."""
 _SMALLEST = 1024
 
@@ -40,13 +40,13 @@ class Pace:
     @property
     def most(self) -> int:
         """The most bytes to move at once, so that the flow is even."""
-        own = max(_SMALLEST, int(self.rate * _BURST_SECONDS))
+        own = max(_SMALLEST, int(self.rate * BURST_SECONDS))
         return own if self._within is None else min(own, self._within.most)
 
     def spend(self, count: int) -> None:
         """Say that ``count`` bytes went."""
         with self._lock:
-            start = max(self._free_at, self._clock() - _BURST_SECONDS)
+            start = max(self._free_at, self._clock() - BURST_SECONDS)
             self._free_at = start + count / self.rate
         if self._within is not None:
             self._within.spend(count)

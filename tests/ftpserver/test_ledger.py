@@ -320,6 +320,53 @@ def test_the_runs_whose_staging_is_in_use(engine, open_account):
     assert three.live_incarnations(bob) == {two.incarnation, three.incarnation}
 
 
+# several processes of one run --------------------------------------------------------------
+
+
+@pytest.fixture
+def family(engine):
+    """A server's first process, and two others of its run."""
+    first = Ledger(engine, incarnation="run")
+    others = [Ledger(engine, incarnation=f"run-{n}", run="run") for n in (1, 2)]
+    first.others |= {one.incarnation for one in others}
+    return first, *others
+
+
+def test_processes_of_one_run_are_not_dead_for_each_other(family, open_account, clock):
+    alice = open_account(1000)
+    first, one, two = family
+    held = [ledger.reserve(alice, 100) for ledger in family]
+    assert [ledger.reap() for ledger in family] == [[], [], []]
+    one.begin_commit([held[1]])
+    clock.now += LEASE_SECONDS + 1
+    assert first.reap() == [], "it knows that they are alive"
+    assert first.live_incarnations(alice) == {"run", "run-1", "run-2"}
+
+
+def test_another_run_is_dead_with_all_its_processes(family, engine, open_account):
+    alice = open_account(1000)
+    family[1].reserve(alice, 100)
+    assert Ledger(engine, incarnation="next").reap() == [alice]
+    assert space(family[0], alice) == (0, 0, 1000)
+
+
+def test_a_process_that_died_is_buried_at_once(family, engine, open_account):
+    alice, bob = open_account(1000), open_account(1000)
+    first, dead, alive = family
+    held = dead.reserve(alice, 100)
+    dead.begin_commit([held])
+    dead.reserve(alice, 50, b"u-half")
+    goes_on = alive.reserve(bob, 7)
+    first.bury(dead.incarnation)
+    assert space(first, alice) == (0, 50, 950)
+    assert set(leases_of(engine, alice).values()) == {(50, "kept")}
+    assert first.reap() == [alice]
+    with pytest.raises(LeaseLost):
+        dead.settle([held], 100)
+    alive.begin_commit([goes_on])
+    assert first.live_incarnations(alice) == {"run", "run-2"}
+
+
 # uploads that wait for a resume ------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import event, select
 from ftpserver import bans
 from ftpserver import limits as module
 from ftpserver.config import Settings, Startups
+from ftpserver.ledger import Ledger
 from ftpserver.limits import NO_LIMIT, Limits, Most, Queue, Sessions, Strangers
 from ftpserver.state import session
 from ftpserver.tokens import Tokens
@@ -50,7 +51,7 @@ def limits(engine, root):
 
 
 def limits_of(engine, root, *, incarnation: str = "one", node: str = "local", **options) -> Limits:
-    return Limits(engine, Settings(root, **options), node, incarnation)
+    return Limits(engine, Settings(root, **options), Ledger(engine, node, incarnation))
 
 
 # strangers ---------------------------------------------------------------------------------
@@ -295,7 +296,7 @@ def counted(engine) -> int:
     ],
 )
 def test_a_place_for_each_session_until_all_are_taken(engine, alice, most, text):
-    sessions = Sessions(engine, "local", "one")
+    sessions = Sessions(engine, Ledger(engine, "local", "one"))
     places = [sessions.enter(alice, HERE, most) for _ in range(3)]
     with pytest.raises(TooMany, match=text):
         sessions.enter(alice, HERE, most)
@@ -307,7 +308,7 @@ def test_a_place_for_each_session_until_all_are_taken(engine, alice, most, text)
 
 
 def test_limits_of_one_hinder_no_other(engine, accounts, alice):
-    sessions = Sessions(engine, "local", "one")
+    sessions = Sessions(engine, Ledger(engine, "local", "one"))
     bob = accounts.add("bob", "secret")
     most = Most(None, 1, 1)
     sessions.enter(alice, HERE, most)
@@ -320,7 +321,7 @@ def test_limits_of_one_hinder_no_other(engine, accounts, alice):
 
 def test_the_last_place_has_one_taker(engine, alice):
     """However many want it, here and in other processes."""
-    sessions = [Sessions(engine, node, "one") for node in ("a", "b")]
+    sessions = [Sessions(engine, Ledger(engine, node, "one")) for node in ("a", "b")]
     outcomes: Counter[bool] = Counter()
     ready = threading.Barrier(24)
 
@@ -342,8 +343,8 @@ def test_the_last_place_has_one_taker(engine, alice):
 
 def test_sessions_of_the_dead_take_no_place(engine, alice, monkeypatch):
     one = Most(of_account=1)
-    Sessions(engine, "local", "last run").enter(alice, HERE, one)
-    sessions = Sessions(engine, "local", "this run")
+    Sessions(engine, Ledger(engine, "local", "last run")).enter(alice, HERE, one)
+    sessions = Sessions(engine, Ledger(engine, "local", "this run"))
     sessions.enter(alice, HERE, one)
     assert counted(engine) == 2
     sessions.reap()
@@ -354,7 +355,10 @@ def test_sessions_of_the_dead_take_no_place(engine, alice, monkeypatch):
 
 def test_sessions_of_another_node_count_while_it_lives(engine, alice, monkeypatch):
     one = Most(of_account=1)
-    other, mine = Sessions(engine, "other", "x"), Sessions(engine, "mine", "y")
+    other, mine = (
+        Sessions(engine, Ledger(engine, "other", "x")),
+        Sessions(engine, Ledger(engine, "mine", "y")),
+    )
     other.enter(alice, HERE, one)
     now = time.time()
     monkeypatch.setattr(module.time, "time", lambda: now + module.LEASE_SECONDS - 1)
@@ -371,8 +375,22 @@ def test_sessions_of_another_node_count_while_it_lives(engine, alice, monkeypatc
     assert counted(engine) == 1
 
 
+def test_processes_of_one_run_count_together(engine, alice):
+    first = Sessions(engine, Ledger(engine, incarnation="run"))
+    one, two = (Sessions(engine, Ledger(engine, incarnation=f"run-{n}", run="run")) for n in (1, 2))
+    most = Most(of_account=2)
+    one.enter(alice, HERE, most)
+    two.enter(alice, HERE, most)
+    for sessions in (first, one, two):
+        sessions.reap()
+        with pytest.raises(TooMany):
+            sessions.enter(alice, HERE, most)
+    first.bury("run-1")
+    two.enter(alice, HERE, most)
+
+
 def test_an_account_that_is_gone_gets_no_place(engine, accounts, alice):
-    sessions = Sessions(engine, "local", "one")
+    sessions = Sessions(engine, Ledger(engine, "local", "one"))
     sessions.enter(alice, HERE, NO_LIMIT)
     accounts.remove("alice")
     assert counted(engine) == 0
@@ -610,7 +628,9 @@ def test_a_limit_that_is_set_meanwhile_counts_who_is_there(server, dial):
 def test_places_of_the_last_run_are_free_again(start_server, dial):
     server = start_server(max_sessions=1)
     alice = server.accounts.get("alice")
-    Sessions(server.engine, "local", "killed").enter(alice, HERE, Most(in_all=1))
+    Sessions(server.engine, Ledger(server.engine, "local", "killed")).enter(
+        alice, HERE, Most(in_all=1)
+    )
     start_server.finish(server)
     server = start_server(max_sessions=1)
     eventually(lambda: counted(server.engine) == 0)
