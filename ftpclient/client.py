@@ -66,6 +66,8 @@ _MOST_REMARKS = 20
 _LONGEST_REMARK = 500
 
 _MAGIC = re.compile(rb"[*?\[]")
+_TAMED = re.compile(rb"\[([*?\[])\]")
+"""How a pattern writes one of these as such: what was quoted in the shell comes so."""
 
 
 class Client:
@@ -385,6 +387,8 @@ class Client:
             return [path]
         if self.find(path, follow=False) is not None:
             return [path]
+        if not _MAGIC.search(_TAMED.sub(b"", path)):
+            return [RemotePath(_TAMED.sub(rb"\1", path))]
         found = [paths.ROOT]
         for part in paths.split(path):
             if _MAGIC.search(part):
@@ -491,6 +495,28 @@ class Client:
     def make_dir(self, path: AnyPath, *, parents: bool = False, mode: int = 0o755) -> None:
         """Make a directory; with ``parents`` also those above, and it may exist."""
         self.connection.ask(messages.MakeDir(self.resolve(path), mode, parents))
+
+    def make_link(self, path: AnyPath, target: AnyPath, *, overwrite: bool = False) -> None:
+        """Make a symbolic link at ``path``; ``target`` is stored as it is given.
+
+        Where it leads is found out when it is used, inside the home only.
+
+        Raises:
+            AlreadyExists: Something is there, and may not be replaced.
+            InvalidPath: No link can have such a target.
+        """
+        self.connection.ask(link_request(self.resolve(path), target, overwrite))
+
+    def set_attributes(
+        self, path: AnyPath, *, mode: int | None = None, mtime_ns: int | None = None
+    ) -> None:
+        """Set the mode of a file or directory, its mtime, or both. A link is followed.
+
+        Args:
+            mode: Permission bits, 0 to 0o777; None leaves them.
+            mtime_ns: Nanoseconds since 1970; None leaves it.
+        """
+        self.connection.ask(messages.SetAttributes(self.resolve(path), mode, mtime_ns))
 
     def remove(self, path: AnyPath, *, recursive: bool = False) -> Removed:
         """Remove a file, a link, an empty directory, or a whole tree."""
@@ -802,6 +828,14 @@ class Client:
         from ftpclient.downloading import stream
 
         return stream(self.connection, self.resolve(source), fd)
+
+
+def link_request(path: RemotePath, target: AnyPath, overwrite: bool) -> messages.MakeLink:
+    """What asks for a link. Raises InvalidPath when no link can have such a target."""
+    text = paths.from_text(target) if isinstance(target, str) else target
+    if not 0 < len(text) <= paths.MAX_PATH:
+        raise InvalidPath(f"a link's target has 1 to {paths.MAX_PATH} bytes")
+    return messages.MakeLink(path, text, overwrite="always" if overwrite else "never")
 
 
 def tell_problems(page: Page, on_problem: Callable[[Problem], None] | None) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 from ftpclient.addresses import ServerAddress
 from ftpclient.aio.connection import LoopConnection
 from ftpclient.aio.lane import Lane
-from ftpclient.client import AnyPath, Client, from_the_top, tell_problems
+from ftpclient.client import AnyPath, Client, from_the_top, link_request, tell_problems
 from ftpclient.connection import Connection
 from ftpclient.credentials import Password, Remark
 from ftpclient.interrupt import Interrupt
@@ -260,6 +260,16 @@ class AsyncClient:
     async def make_dir(self, path: AnyPath, *, parents: bool = False, mode: int = 0o755) -> None:
         """Make a directory; with ``parents`` also those above, and it may exist."""
         await self._ask(messages.MakeDir(self.resolve(path), mode, parents))
+
+    async def make_link(self, path: AnyPath, target: AnyPath, *, overwrite: bool = False) -> None:
+        """Make a symbolic link; see `Client.make_link`. Raises AlreadyExists, InvalidPath."""
+        await self._ask(link_request(self.resolve(path), target, overwrite))
+
+    async def set_attributes(
+        self, path: AnyPath, *, mode: int | None = None, mtime_ns: int | None = None
+    ) -> None:
+        """Set a mode (permission bits), an mtime (nanoseconds since 1970), or both."""
+        await self._ask(messages.SetAttributes(self.resolve(path), mode, mtime_ns))
 
     async def remove(self, path: AnyPath, *, recursive: bool = False) -> Removed:
         """Remove a file, a link, an empty directory, or a whole tree."""

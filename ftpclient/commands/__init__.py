@@ -7,7 +7,7 @@ arguments and printing; it takes the client from the App that click hands it.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -17,9 +17,10 @@ from ftpclient.app import App
 from ftpwire.units import parse_size
 
 _MODULES = {
+    "attributes": ("chmod", "touch"),
     "accounts": ("login", "logout", "passwd", "register", "servers", "token"),
     "browsing": ("cat", "df", "du", "hash", "ls", "pwd", "stat", "whoami"),
-    "changing": ("cp", "mkdir", "mv", "rm"),
+    "changing": ("cp", "ln", "mkdir", "mv", "rm", "rmdir"),
     "transfers": ("get", "put"),
     "sync": ("sync",),
     "session": ("connect", "forget"),
@@ -40,11 +41,31 @@ _MEANT = {
     "move": "mv",
     "mput": "put",
     "rename": "mv",
-    "rmdir": "rm",
+    "symlink": "ln -s",
     "rsync": "sync",
     "type": "cat",
 }
 """What other tools call our commands."""
+
+
+class HintingCommand(click.Command):
+    """A command that knows what other tools call its options.
+
+    Attributes:
+        meant: For each of them what to say: ``--delete``, or ``nothing: that is the default``.
+    """
+
+    meant: Mapping[str, str] = {}
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            meant = self.meant.get(error.option_name)
+            if meant is None:
+                raise
+            text = f"no option {error.option_name}: did you mean {meant}?"
+            raise click.UsageError(text, ctx) from None
 
 
 class CommandGroup(click.Group):
@@ -88,9 +109,16 @@ def _in_shell(ctx: click.Context) -> bool:
 
 
 def remote_command(
-    name: str, cls: type[click.Command] = click.Command
+    name: str,
+    cls: type[HintingCommand] = HintingCommand,
+    *,
+    meant: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Any]], click.Command]:
-    """A click command on the App, with the options that people also write after it."""
+    """A click command on the App, with the options that people also write after it.
+
+    Args:
+        meant: See `HintingCommand`.
+    """
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         def run(**arguments: Any) -> Any:
@@ -102,6 +130,7 @@ def remote_command(
 
         functools.update_wrapper(run, function)
         command = click.command(name, cls=cls)(run)
+        command.meant = meant or {}
         command.params += [
             click.Option(["--json", "as_json_here"], is_flag=True, help="JSON, an object a line."),
             click.Option(["--accept-new", "accept_new_here"], is_flag=True, hidden=True),

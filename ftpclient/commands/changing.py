@@ -1,4 +1,4 @@
-"""Changing the remote tree: mkdir, rm, mv, cp."""
+"""Changing the remote tree: mkdir, rmdir, rm, mv, cp, ln."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ftpclient.app import App, UsageError
 from ftpclient.commands import raise_for, remote_command
 from ftpclient.commands.browsing import for_each
 from ftpwire import paths
-from ftpwire.errors import AlreadyExists, CommandError, NotFound
+from ftpwire.errors import AlreadyExists, CommandError, InvalidPath, NotADirectory, NotFound
 from ftpwire.messages import Failed
 from ftpwire.paths import RemotePath
 
@@ -77,6 +77,21 @@ def _matches(app: App, pattern: str) -> bool:
         return False
 
 
+@remote_command("rmdir")
+@click.argument("patterns", metavar="DIR...", nargs=-1, required=True)
+def rmdir_command(app: App, patterns: tuple[str, ...]) -> None:
+    """Remove empty directories."""
+
+    def remove(path: RemotePath) -> None:
+        if app.client.stat(path).type != "dir":
+            raise NotADirectory(f"{paths.show(path)}: not a directory (rm removes files)")
+        app.client.remove(path)
+        if app.verbose:
+            app.print(f"removed {paths.show(path)}")
+
+    raise_for(for_each(app, patterns, remove))
+
+
 @remote_command("mv")
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @click.argument("target")
@@ -120,6 +135,53 @@ def cp_command(
             raise CommandError(f"{paths.show(source)}: not all of it could be copied")
 
     raise_for(_for_each_into(app, sources, target, copy))
+
+
+@remote_command("ln", meant={"-r": "-s, and a TARGET relative to NAME's directory"})
+@click.argument("arguments", metavar="TARGET... NAME", nargs=-1, required=True)
+@click.option("-s", "--symbolic", is_flag=True, help="Make symbolic links: the only ones here.")
+@click.option("-f", "--force", is_flag=True, help="Replace a file or link that is there.")
+@click.option(
+    "-n", "-T", "--no-dereference", "exactly", is_flag=True, help="NAME exactly, never inside it."
+)
+def ln_command(
+    app: App, arguments: tuple[str, ...], symbolic: bool, force: bool, exactly: bool
+) -> None:
+    """Make a link at NAME, or in the directory NAME, that leads to TARGET.
+
+    TARGET is stored as it is written. It is looked up when the link is used: from the link's
+    directory, or from your home when it begins with a slash.
+    """
+    if not symbolic:
+        raise UsageError("there are no hard links here: ln -s makes a symbolic link, cp a copy")
+    *targets, name = arguments if len(arguments) > 1 else (*arguments, ".")
+    client = app.client
+    into = not exactly and client.is_directory(name)
+    if len(targets) > 1 and not into:
+        raise NotADirectory(f"{paths.show(name)}: not a directory")
+
+    def link(target: str) -> None:
+        text = paths.from_text(target)
+        place = client.resolve(name)
+        if into:
+            if paths.name_of(text) in (b"", b".", b".."):
+                raise InvalidPath(f"{paths.show(text)}: give the link a name")
+            place = paths.child(place, paths.name_of(text))
+        try:
+            client.make_link(place, text, overwrite=force)
+        except AlreadyExists:
+            raise AlreadyExists(f"{paths.show(place)}: exists (-f replaces it)") from None
+        if app.verbose:
+            app.print(f"{paths.show(place)} -> {paths.show(text)}")
+
+    status = 0
+    for target in targets:
+        try:
+            link(target)
+        except CommandError as error:
+            app.complain(error)
+            status = error.exit_code if len(targets) == 1 else 1
+    raise_for(status)
 
 
 def _for_each_into(

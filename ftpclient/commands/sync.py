@@ -11,7 +11,7 @@ import click
 
 from ftpclient import render
 from ftpclient.app import App, UsageError
-from ftpclient.commands import raise_for, remote_command, size
+from ftpclient.commands import HintingCommand, raise_for, remote_command, size
 from ftpclient.progress import Printer, listening
 from ftpclient.reporting import Listener, Result
 from ftpwire import paths
@@ -42,28 +42,22 @@ _MEANT = {
 """What options of other tools are here."""
 
 
-class _SyncCommand(click.Command):
-    """Keeps the order of --exclude and --include, and knows what others call the options."""
+class _SyncCommand(HintingCommand):
+    """Keeps the order of --exclude and --include."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        try:
-            values, _, order = self.make_parser(ctx).parse_args(args=list(args))
-        except click.NoSuchOption as error:
-            meant = _MEANT.get(error.option_name)
-            if meant is None:
-                raise
-            text = f"no option {error.option_name}: did you mean {meant}?"
-            raise click.UsageError(text, ctx) from None
+        rest = super().parse_args(ctx, list(args))  # first: it explains what is wrong
+        values, _, order = self.make_parser(ctx).parse_args(args=args)
         lists = {name: list(values.get(name) or ()) for name in ("exclude", "include")}
         ctx.meta[__name__] = tuple(
             (option.name == "exclude", lists[option.name].pop(0))
             for option in order
             if option.name in lists
         )
-        return super().parse_args(ctx, args)
+        return rest
 
 
-@remote_command("sync", _SyncCommand)
+@remote_command("sync", _SyncCommand, meant=_MEANT)
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="DST")
 @click.option("--delete", is_flag=True, help="Remove from DST what SRC hasn't.")

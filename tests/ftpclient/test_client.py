@@ -307,6 +307,26 @@ def test_problems_of_a_listing(client, files):
     assert client.whoami() == "alice"
 
 
+def test_links_and_attributes(client, files):
+    make(files, "dir/file")
+    client.make_link("link", "dir/file")
+    assert os.readlink(files / "link") == "dir/file"
+    with pytest.raises(AlreadyExists):
+        client.make_link("link", b"other")
+    client.make_link("link", b"dir", overwrite=True)
+    assert os.readlink(files / "link") == "dir"
+    for target in ("", "x" * 5000):
+        with pytest.raises(InvalidPath):
+            client.make_link("another", target)
+    client.set_attributes("link/file", mode=0o600, mtime_ns=123_456_789)
+    info = (files / "dir" / "file").stat()
+    assert (info.st_mode & 0o7777, info.st_mtime_ns) == (0o600, 123_456_789)
+    client.set_attributes("dir/file", mode=0o640)
+    assert (files / "dir" / "file").stat().st_mtime_ns == 123_456_789
+    with pytest.raises(NotFound):
+        client.set_attributes("nope", mode=0o600)
+
+
 def test_changing(client, files):
     make(files, "file")
     client.make_dir("a/b", parents=True, mode=0o711)

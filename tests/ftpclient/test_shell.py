@@ -91,6 +91,8 @@ def test_lines_share_the_session(app, home, capfd):
         pytest.param("rm -r ''", 1, "an empty path", id="empty-path"),
         pytest.param("cd nope", 5, "/nope: no such file or directory", id="cd-nowhere"),
         pytest.param("cd -", 1, "cd: there is no directory before this one", id="cd-back"),
+        pytest.param("cat 'a[1]*'", 5, "/a[1]*: no such file or directory", id="quoted-not-found"),
+        pytest.param("cat a[1]*", 5, "/a[1]*: nothing matches", id="pattern-not-found"),
         pytest.param("cd file", 1, "/file: not a directory", id="cd-file"),
         pytest.param("cd f*", 2, "cd: f* matches 2 paths", id="cd-several"),
         pytest.param("lcd nope", 1, "nope: no such file or directory", id="lcd-nowhere"),

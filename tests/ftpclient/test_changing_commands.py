@@ -1,0 +1,338 @@
+"""chmod, touch, ln and rmdir, as they are typed, on a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import pytest
+
+from ftpclient import attributes, spill
+from ftpclient.shell import run_line
+from ftpwire import messages
+from tests.ftpclient.shell_support import shell_of
+
+
+@pytest.fixture
+def app(server, tmp_path, monkeypatch):
+    local = tmp_path / "local"
+    local.mkdir()
+    monkeypatch.chdir(local)
+    with shell_of(server) as app:
+        yield app
+
+
+@pytest.fixture
+def run(app, capfd):
+    """Runs a line; gives its status, its output and its complaints."""
+
+    def run(line: str) -> tuple[int, str, str]:
+        status = run_line(app, line)
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return run
+
+
+def mode(path) -> int:
+    return path.stat().st_mode & 0o7777
+
+
+@pytest.fixture
+def tree(files):
+    """A small tree."""
+    (files / "d" / "e").mkdir(parents=True)
+    for name in ("d/f", "d/e/g"):
+        (files / name).write_text(name)
+        (files / name).chmod(0o644)
+    (files / "d").chmod(0o755)
+    (files / "d" / "e").chmod(0o755)
+    return files
+
+
+# chmod --------------------------------------------------------------------------------------
+
+
+def test_chmod(run, tree):
+    assert run("chmod 600 d/f d/e/g") == (0, "", "")
+    assert mode(tree / "d/f") == mode(tree / "d/e/g") == 0o600
+    assert run("chmod u+x,g+r d/*") == (0, "", "")
+    assert mode(tree / "d/f") == 0o740
+    assert run("chmod --json 755 d/f") == (0, '{"path": "/d/f", "mode": "0755"}\n', "")
+
+
+def test_chmod_of_a_link_changes_what_it_leads_to(run, tree):
+    (tree / "link").symlink_to("d/f")
+    assert run("chmod u-w link")[0] == 0
+    assert mode(tree / "d/f") == 0o444
+
+
+def test_chmod_of_a_tree_leaves_links_alone(run, tree):
+    (tree / "outside").write_text("")
+    (tree / "outside").chmod(0o640)
+    (tree / "d" / "link").symlink_to("../outside")
+    (tree / "top").symlink_to("d")
+    assert run("chmod -R a+X,go-r d") == (0, "", "")
+    assert [mode(tree / name) for name in ("d", "d/e", "d/f", "d/e/g")] == [
+        0o711,
+        0o711,
+        0o600,
+        0o600,
+    ]
+    assert mode(tree / "outside") == 0o640
+    assert run("chmod -R 700 top") == (0, "", "")  # what it leads to, and no more
+    assert [mode(tree / name) for name in ("d", "d/e", "d/f")] == [0o700, 0o711, 0o600]
+
+
+def test_chmod_of_a_tree_can_close_and_open_it(plain_user, run, tree):
+    assert run("chmod -R a-rwx d") == (0, "", "")
+    assert mode(tree / "d") == 0
+    assert run("chmod -R u+rwX d")[0] == 1  # d is open now; d/e could not be listed yet
+    assert mode(tree / "d") == 0o700
+    assert run("chmod -R u+rwX d") == (0, "", "")
+    assert [mode(tree / name) for name in ("d/e", "d/f", "d/e/g")] == [0o700, 0o600, 0o600]
+
+
+def test_chmod_of_a_tree_tells_what_it_did_and_changes_only_what_differs(run, tree, app):
+    (tree / "d/f").chmod(0o600)
+    told = run("chmod -R --json go-rwx d")[1]
+    paths = [json.loads(line)["path"] for line in told.splitlines()]
+    assert sorted(paths) == ["/d", "/d/e", "/d/e/g"]
+    assert paths.index("/d/e/g") < paths.index("/d/e") < paths.index("/d")
+
+
+def test_chmod_of_a_large_tree_keeps_little_in_memory(run, files, monkeypatch):
+    monkeypatch.setattr(spill, "_RUN", 7)
+    (files / "d").mkdir()
+    for number in range(100):
+        (files / "d" / f"{number:03}").touch(0o644)
+    assert run("chmod -R 600 d") == (0, "", "")
+    assert {mode(path) for path in (files / "d").iterdir()} == {0o600}
+
+
+def test_a_failure_in_a_tree_does_not_stop_the_rest(run, tree, monkeypatch):
+    real = attributes._SetCall
+    submit = attributes.Connection.submit
+
+    def astray(self, call, request, cost=0):
+        if isinstance(call, real) and request.path == b"/d/f":
+            request = messages.SetAttributes(b"/d/gone", request.mode)
+        submit(self, call, request, cost)
+
+    monkeypatch.setattr(attributes.Connection, "submit", astray)
+    status, _, err = run("chmod -R 700 d")
+    assert status == 1
+    assert err == "ftp: /d/gone: no such file or directory\n"
+    assert mode(tree / "d/e/g") == mode(tree / "d/e") == 0o700
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "complaint"),
+    [
+        pytest.param("chmod 600 nope", 5, "/nope: no such file or directory", id="not-found"),
+        pytest.param("chmod u+x nope", 5, "/nope: no such file or directory", id="symbolic"),
+        pytest.param("chmod -R 600 nope", 5, "/nope: no such file or directory", id="tree"),
+        pytest.param(
+            "chmod d/f 600", 2, "'d/f' is not a mode: write 644, u+x or go-w", id="wrong-order"
+        ),
+        pytest.param(
+            "chmod 4755 d/f",
+            2,
+            "4755: the server keeps no setuid, setgid or sticky bit",
+            id="setuid",
+        ),
+        pytest.param(
+            "chmod -x d/f",
+            2,
+            "no option -x: did you mean a-x? (see chmod --help)",
+            id="like-an-option",
+        ),
+        pytest.param(
+            "chmod -r 600 d",
+            2,
+            "no option -r: did you mean -R for a whole tree, or a-r? (see chmod --help)",
+            id="small-r",
+        ),
+        pytest.param(
+            "chmod 600", 2, "Missing argument 'PATH...'. (see chmod --help)", id="no-path"
+        ),
+    ],
+)
+def test_chmod_refuses(run, tree, line, status, complaint):
+    assert run(line) == (status, "", f"ftp: {complaint}\n")
+    assert mode(tree / "d/f") == 0o644
+
+
+# touch --------------------------------------------------------------------------------------
+
+
+def test_touch_makes_empty_files_and_sets_times(run, tree):
+    before = time.time_ns()
+    os.utime(tree / "d/f", ns=(0, 10**18))
+    assert run("touch new d/f d") == (0, "", "")
+    assert (tree / "new").read_bytes() == b""
+    assert (tree / "d/f").read_text() == "d/f"
+    for name in ("new", "d/f", "d"):
+        assert (tree / name).stat().st_mtime_ns >= before - 10**9
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [
+        pytest.param("-d 2020-01-02T03:04:05Z", 1577934245, id="utc"),
+        pytest.param("-d 2020-01-02T03:04:05+01:00", 1577930645, id="zone"),
+        pytest.param("-d @12345", 12345, id="seconds"),
+        pytest.param("-d @-1", -1, id="before-1970"),
+        pytest.param("-d '2020-01-02 03:04'", None, id="local"),
+        pytest.param("-d 2020-01-02T03:04:00", None, id="local-iso"),
+        pytest.param("-t 202001020304", None, id="stamp"),
+        pytest.param("-t 2001020304", None, id="stamp-of-two-digits"),
+        pytest.param("-mt 202001020304.00", None, id="stamp-with-seconds"),
+    ],
+)
+def test_touch_with_a_time(run, files, options, seconds):
+    if seconds is None:
+        seconds = int(time.mktime((2020, 1, 2, 3, 4, 0, 0, 0, -1)))
+    (files / "old").touch()
+    assert run(f"touch {options} new old") == (0, "", "")
+    for name in ("new", "old"):
+        assert (files / name).stat().st_mtime_ns == seconds * 10**9
+
+
+def test_touch_with_another_files_time(run, files):
+    (files / "a").touch()
+    os.utime(files / "a", ns=(0, 123_456_789_012_345_678))
+    status, out, _ = run("touch -r a b --json")
+    assert status == 0
+    assert json.loads(out)["path"] == "/b"
+    assert (files / "b").stat().st_mtime_ns == 123_456_789_012_345_678
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "complaint"),
+    [
+        pytest.param("touch nope/x", 5, "/nope/x: no such file or directory", id="no-directory"),
+        pytest.param("touch nope/", 5, "/nope: no such file or directory", id="slash"),
+        pytest.param("touch broken", 5, "/broken: no such file or directory", id="broken-link"),
+        pytest.param("touch -d soon x", 2, None, id="no-date"),
+        pytest.param("touch -d @x x", 2, "'@x': after @ come seconds since 1970", id="no-seconds"),
+        pytest.param("touch -t 2020 x", 2, None, id="no-stamp"),
+        pytest.param(
+            "touch -t 202013010000 x",
+            2,
+            "'202013010000' is no time: month must be in 1..12",
+            id="no-month",
+        ),
+        pytest.param(
+            "touch -d @1 -t 202001010000 x", 2, "-d, -t and -r exclude each other", id="2"
+        ),
+    ],
+)
+def test_touch_refuses(run, files, line, status, complaint):
+    (files / "broken").symlink_to("nowhere")
+    found, out, err = run(line)
+    assert (found, out, err.count("\n")) == (status, "", 1)
+    if complaint is not None:
+        assert err == f"ftp: {complaint}\n"
+    assert not (files / "x").exists()
+
+
+def test_touch_without_making(run, files):
+    assert run("touch -c new") == (0, "", "")
+    assert not (files / "new").exists()
+
+
+# ln -----------------------------------------------------------------------------------------
+
+
+def test_ln(run, tree):
+    assert run("ln -s d/f link") == (0, "", "")
+    assert os.readlink(tree / "link") == "d/f"
+    assert run("ln -s /any/where d") == (0, "", "")
+    assert os.readlink(tree / "d/where") == "/any/where"
+    assert run("ln -s x y z d/e/") == (0, "", "")
+    assert {name: os.readlink(tree / "d/e" / name) for name in "xyz"} == {n: n for n in "xyz"}
+    assert run("ln -s d/e") == (0, "", "")
+    assert os.readlink(tree / "e") == "d/e"
+
+
+def test_ln_replaces_only_when_told_to(run, tree):
+    (tree / "link").symlink_to("old")
+    assert run("ln -s new link") == (1, "", "ftp: /link: exists (-f replaces it)\n")
+    assert os.readlink(tree / "link") == "old"
+    assert run("ln -sf new link") == (0, "", "")
+    assert os.readlink(tree / "link") == "new"
+
+
+def test_ln_at_a_link_to_a_directory(run, tree):
+    (tree / "current").symlink_to("d")
+    assert run("ln -sf f2 current") == (0, "", "")
+    assert os.readlink(tree / "d/f2") == "f2"
+    assert run("ln -sfn d/e current") == (0, "", "")
+    assert os.readlink(tree / "current") == "d/e"
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        pytest.param(
+            "ln d/f other",
+            "there are no hard links here: ln -s makes a symbolic link, cp a copy",
+            id="hard",
+        ),
+        pytest.param("ln -s", "Missing argument 'TARGET... NAME'. (see ln --help)", id="nothing"),
+    ],
+)
+def test_ln_of_another_kind(run, tree, line, complaint):
+    assert run(line) == (2, "", f"ftp: {complaint}\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        pytest.param("ln -s a b nope", "nope: not a directory", id="several-into-nothing"),
+        pytest.param("ln -s .. d", "..: give the link a name", id="no-name"),
+        pytest.param("ln -s '' x", "a link's target has 1 to 4096 bytes", id="empty"),
+        pytest.param("ln -sfn x d", "/d: a directory is there", id="directory"),
+    ],
+)
+def test_ln_refuses(run, tree, line, complaint):
+    assert run(line) == (1, "", f"ftp: {complaint}\n")
+
+
+# rmdir --------------------------------------------------------------------------------------
+
+
+def test_rmdir(run, files):
+    (files / "a").mkdir()
+    (files / "b1").mkdir()
+    (files / "b2").mkdir()
+    assert run("rmdir a b*") == (0, "", "")
+    assert not {"a", "b1", "b2"} & set(os.listdir(files))
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "complaint"),
+    [
+        pytest.param("rmdir d", 1, "/d: directory not empty", id="not-empty"),
+        pytest.param("rmdir d/f", 1, "/d/f: not a directory (rm removes files)", id="file"),
+        pytest.param("rmdir link", 1, "/link: not a directory (rm removes files)", id="link"),
+        pytest.param("rmdir nope", 5, "/nope: no such file or directory", id="not-found"),
+    ],
+)
+def test_rmdir_removes_nothing_else(run, tree, line, status, complaint):
+    (tree / "link").symlink_to("d/e")
+    assert run(line) == (status, "", f"ftp: {complaint}\n")
+    assert (tree / "d/f").exists() and (tree / "link").is_symlink()
+
+
+# names --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line", ["chmod 700 {}", "ln -s x {}/x", "touch {}/x", "rmdir {}"])
+def test_names_are_shown_safely(run, files, line):
+    status, out, err = run(line.format("'nope\x1b[31m*'"))
+    assert (status, out) == (5, "")
+    assert err.startswith("ftp: /nope\\x1b[31m*")
+    assert err.endswith(": no such file or directory\n")
