@@ -19,6 +19,7 @@ from argon2 import PasswordHasher
 from hypothesis import settings
 
 from tests.peer import FakeServer, Peer
+from tests.system import modes
 
 # Slow examples are no failures, and no example is kept from one run to the next.
 settings.register_profile("tests", deadline=None, database=None)
@@ -29,6 +30,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DESCRIPTORS = Path("/proc/self/fd")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Here, because pytest reads no options from the folders below."""
+    parser.addoption(
+        "--serve-as",
+        metavar="MODES",
+        type=modes.chosen,
+        help="run tests/system in these modes of serving, separated by commas, or in 'all'",
+    )
 
 
 def open_descriptors() -> dict[str, str]:

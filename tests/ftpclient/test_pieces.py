@@ -116,9 +116,8 @@ def opened(monkeypatch):
 @contextmanager
 def through(server, **options):
     """A proxy, and a client that comes through it."""
-    with Proxy(server.server_address[1]) as proxy:
-        address = ServerAddress("127.0.0.1", proxy.port, "alice")
-        client = Client(address, password="secret", plaintext=True, **options)
+    with Proxy(server.address) as proxy:
+        client = Client(f"alice@{proxy.address}", password="secret", plaintext=True, **options)
         try:
             yield proxy, client
         finally:

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 import pytest
 
 from ftpclient import downloading, runs
-from ftpclient.addresses import ServerAddress
 from ftpclient.client import Client
 from ftpclient.interrupt import Interrupt
 from ftpclient.local import LocalTree, PartialFile, partial_name
@@ -76,9 +75,8 @@ class Told(Listener):
 @contextmanager
 def through(server, **options):
     """A proxy, and a client that comes through it."""
-    with Proxy(server.server_address[1]) as proxy:
-        address = ServerAddress("127.0.0.1", proxy.port, "alice")
-        client = Client(address, password="secret", plaintext=True, **options)
+    with Proxy(server.address) as proxy:
+        client = Client(f"alice@{proxy.address}", password="secret", plaintext=True, **options)
         try:
             yield proxy, client
         finally:

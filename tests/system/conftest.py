@@ -1,4 +1,7 @@
-"""Fixtures: servers, users, and that no test leaves a process or a mark outside of the homes."""
+"""Fixtures: servers, users, and that no test leaves a process or a mark outside of the homes.
+
+Lives here: which tests run in which modes of serving, too. Lives elsewhere: the modes (modes.py).
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,36 @@ from pathlib import Path
 
 import pytest
 
-from tests.system import trees
+from tests.system import modes, trees
 from tests.system.programs import Admin, Programs, Server, add_account
 
 _numbers = itertools.count(1)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what starts servers in the modes that were chosen; see modes.py."""
+    if "served_as" not in metafunc.fixturenames:
+        return
+    chosen = metafunc.config.getoption("serve_as")
+    if chosen is None:
+        if metafunc.definition.get_closest_marker("telling") is None:
+            return
+        chosen = list(modes.MODES.values())
+    needs = {need for mark in metafunc.definition.iter_markers("needs") for need in mark.args}
+    fitting = modes.fitting(chosen, needs)
+    metafunc.parametrize(
+        "served_as",
+        fitting,
+        ids=[mode.name for mode in fitting],
+        indirect=True,
+        scope="session",
+    )
+
+
+@pytest.fixture(scope="session")
+def served_as(request) -> modes.Mode:
+    """How servers serve."""
+    return getattr(request, "param", modes.DEFAULT)
 
 
 @contextmanager
@@ -47,12 +76,13 @@ def programs():
 
 
 @pytest.fixture
-def start_server(programs, tmp_path):
+def start_server(programs, tmp_path, served_as):
     """Starts servers, by default on tmp_path/root. Each must still stop in order at the end."""
     servers: list[Server] = []
 
     def start(*options: str, root=None, **more) -> Server:
-        server = Server(programs, root or tmp_path / "root", tmp_path, *options, **more)
+        values = {"mode": served_as} | more
+        server = Server(programs, root or tmp_path / "root", tmp_path, *options, **values)
         servers.append(server)
         return server
 
@@ -77,21 +107,21 @@ def alice(server):
 
 
 @pytest.fixture(scope="module")
-def shared_server(tmp_path_factory):
+def shared_server(tmp_path_factory, served_as):
     """One server for all tests of a module that don't disturb it."""
     place = tmp_path_factory.mktemp("shared")
     with running_programs() as started, untouched_canary(place):
-        server = Server(started, place / "root", place)
+        server = Server(started, place / "root", place, mode=served_as)
         yield server
         server.stop()
 
 
 @pytest.fixture(scope="module")
-def shared_plain_server(tmp_path_factory):
+def shared_plain_server(tmp_path_factory, served_as):
     """The same without TLS."""
     place = tmp_path_factory.mktemp("shared-plain")
     with running_programs() as started, untouched_canary(place):
-        server = Server(started, place / "root", place, plaintext=True)
+        server = Server(started, place / "root", place, mode=served_as, plaintext=True)
         yield server
         server.stop()
 

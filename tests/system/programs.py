@@ -18,9 +18,11 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from tests.system.modes import DEFAULT, Mode
 
 MODULES = {"ftp": "ftpclient.cli", "ftpd": "ftpserver.cli"}
 PATIENCE = 60.0
@@ -206,19 +208,9 @@ class User:
             **(pipes | options),
         )
 
-    def at(self, port: int) -> User:
-        """The same user, who reaches the server by another port (of a proxy)."""
-        host = self.server.rpartition(":")[0]
-        return User(
-            self.programs,
-            self.home,
-            self.name,
-            self.password,
-            f"{host}:{port}",
-            self.options,
-            self.on_server,
-            self.environment,
-        )
+    def at(self, address: str) -> User:
+        """The same user, who reaches the server by another address (of a proxy)."""
+        return replace(self, server=address)
 
 
 class Server:
@@ -228,6 +220,8 @@ class Server:
         root: The directory of the homes.
         announced: The lines that it printed when it was ready.
         address: HOST:PORT.
+        reached: Where its users reach it: there, or at ``unix:PATH``, as the mode says.
+        mode: The way of serving.
     """
 
     def __init__(
@@ -236,7 +230,8 @@ class Server:
         root: Path,
         place: Path,
         *options: str,
-        plaintext: bool = False,
+        mode: Mode = DEFAULT,
+        plaintext: bool | None = None,
         host: str | None = "127.0.0.1",
         port: int = 0,
         environment: Mapping[str, str] | None = None,
@@ -244,15 +239,20 @@ class Server:
     ) -> None:
         self.programs = programs
         self.root = root
-        self.plaintext = plaintext
+        self.mode = mode
+        self.plaintext = mode.plaintext if plaintext is None else plaintext
         self._place = place
         self._environment = clean_environment(place, **(environment or {}))
         self.log_path = place / "server.log"
         self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
-        command = [*program("ftpd"), "start", "--root", str(root), "--port", str(port), *options]
+        command = [*program("ftpd"), "start", "--root", str(root), "--port", str(port)]
+        command += mode.options
+        if mode.unix:
+            command += ["--unix", f"{root}.sock"]
+        command += options
         if host is not None:
             command += ["--host", host]
-        if plaintext:
+        if self.plaintext:
             command.append("--plaintext")
         with open(self.log_path, "ab") as log:
             self.process = programs.start(
@@ -267,6 +267,7 @@ class Server:
         self.announced = self._read_announcement()
         self.address = self.announced[0].removeprefix("listening on ")
         self.port = 0 if "unix:" in self.address else int(self.address.rpartition(":")[2])
+        self.reached = f"unix:{root}.sock" if mode.unix else self.address
         self.asked_to_stop = False
 
     def _read_announcement(self) -> list[str]:
@@ -283,6 +284,11 @@ class Server:
     def log(self) -> str:
         """What this run has logged so far."""
         return self.log_path.read_bytes()[self._log_start :].decode("utf-8", "backslashreplace")
+
+    @property
+    def seen_from(self) -> str:
+        """Where its users come from, as it tells that."""
+        return "local" if self.mode.unix else "127.0.0.1"
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -310,7 +316,7 @@ class Server:
         """Somebody with an account."""
         place = self._place / f"at-{name}"
         home = self.home(name)
-        return User(self.programs, place, name, password, self.address, self.options, home)
+        return User(self.programs, place, name, password, self.reached, self.options, home)
 
     def home(self, name: str = "alice") -> Path:
         """The directory of a user's files on the server."""

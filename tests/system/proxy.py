@@ -1,10 +1,12 @@
-"""A TCP proxy that can hold a connection after some bytes, or cut it there.
+"""A proxy, TCP or Unix, that can hold a connection after some bytes, or cut it there.
 
 Lives here: the network between a client and a server, as bad as a test wants it.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 import socket
 import struct
 import threading
@@ -15,17 +17,20 @@ Direction = Literal["up", "down"]
 
 _BUFFER = 64 * 1024
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close() sends a reset
+_numbers = itertools.count(1)
 
 
 class Proxy:
-    """Relays connections to ``port``, all of them together counted.
+    """Relays connections to ``target``, ``HOST:PORT`` or ``unix:PATH``, all together counted.
+
+    Clients reach it at ``address``, which is of the same kind.
 
     A context manager. ``_state`` guards the limits, the counts and the list of sockets; it is
     never held across a socket call that can block.
     """
 
-    def __init__(self, port: int, *, host: str = "127.0.0.1") -> None:
-        self._target = (host, port)
+    def __init__(self, target: str) -> None:
+        self._family, self._target = _parsed(target)
         self._state = threading.Condition()
         self._passed = {"up": 0, "down": 0}
         self._taken = {"up": 0, "down": 0}
@@ -38,10 +43,18 @@ class Proxy:
         self._over = False
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._path: str | None = None
+        self._listener = socket.socket(self._family)
+        if isinstance(self._target, str):
+            self._path = f"{self._target}.{next(_numbers)}"
+            self._listener.bind(self._path)
+            self.address = f"unix:{self._path}"
+        else:
+            self._listener.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._listener.listen()
         # what is held is held at the sender, and not in some buffer on the way
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-        self.port = self._listener.getsockname()[1]
 
     def hold(self, direction: Direction, after: int) -> None:
         """Relay nothing beyond the first ``after`` bytes, until ``release``."""
@@ -104,6 +117,8 @@ class Proxy:
             self._threads.pop().join()
         for sock in (self._listener, *self._sockets):
             sock.close()
+        if self._path is not None:
+            os.unlink(self._path)
 
     def _start(self, target, *arguments) -> None:
         thread = threading.Thread(target=target, args=arguments, name="proxy")
@@ -116,7 +131,7 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            server = socket.socket()
+            server = socket.socket(self._family)
             server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
             with self._state:
                 self._sockets += [client, server]
@@ -188,3 +203,10 @@ class Proxy:
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
+
+
+def _parsed(address: str) -> tuple[socket.AddressFamily, str | tuple[str, int]]:
+    if address.startswith("unix:"):
+        return socket.AF_UNIX, address.removeprefix("unix:")
+    host, _, port = address.rpartition(":")
+    return socket.AF_INET, (host, int(port))

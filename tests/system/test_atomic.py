@@ -84,9 +84,9 @@ def test_what_ends_midway_leaves_the_old_tree(start_server, tmp_path, end):
     old = version(tmp_path / "1", 1)
     new = version(tmp_path / "2", 2, large=12 * MIB)
     alice.run("put", "-r", "--atomic", old, "/site")
-    with Proxy(server.port) as proxy:
+    with Proxy(server.reached) as proxy:
         proxy.hold("up", 4 * MIB)
-        putting = alice.at(proxy.port).start(
+        putting = alice.at(proxy.address).start(
             "put", "-r", "--atomic", "--retries", "0", new, "/site"
         )
         eventually(lambda: proxy.passed("up") >= 4 * MIB)

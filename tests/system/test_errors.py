@@ -23,10 +23,6 @@ from tests.system.test_start import bow_to_modes, modes_are_obeyed
 KIB, MIB = 2**10, 2**20
 
 
-def port_of(user):
-    return int(user.server.rpartition(":")[2])
-
-
 def told(ended):
     """The one complaint, which has the form of all of them."""
     assert ended.complaint.startswith("ftp: ") and ended.complaint.isprintable()
@@ -167,6 +163,7 @@ def test_a_server_that_closes_at_once(user, options):
         assert server.connections > 1  # it may have been busy: tried again
 
 
+@pytest.mark.needs("tls")
 def test_tls_where_none_is_spoken(shared_plain_server, user):
     user.server = shared_plain_server.address
 
@@ -258,8 +255,8 @@ def test_too_much_is_refused_before_it_is_sent(start_server, tmp_path):
     server = start_server()
     bob = server.add_user("bob", "--quota", "8MiB")
     (tmp_path / "large").write_bytes(os.urandom(9 * MIB))
-    with Proxy(server.port) as proxy:
-        far = bob.at(proxy.port)
+    with Proxy(server.reached) as proxy:
+        far = bob.at(proxy.address)
         complaint = told(far.run("put", tmp_path / "large", "/large", status=7))
         assert proxy.passed("up") < 64 * KIB
     bob.run("put", "-", "/half", given=bytes(5 * MIB))
@@ -314,6 +311,7 @@ def test_a_tree_that_cannot_fit_is_refused_or_fills_the_quota_to_the_brim(start_
     assert bob.run("--json", "df").record["free"] == MIB
 
 
+@pytest.mark.telling
 def test_two_at_once_never_take_more_than_the_quota(start_server, tmp_path):
     """Each tree fits by itself, and both don't."""
     server = start_server()
@@ -371,8 +369,8 @@ def test_a_byte_that_changed_on_the_way_is_noticed(user_without_tls, tmp_path, v
     (tmp_path / "source").write_bytes(os.urandom(size))
     (tmp_path / "target").write_bytes(b"old")
     user.run("put", tmp_path / "source", "/there")
-    with Proxy(port_of(user)) as proxy:
-        far = user.at(proxy.port)
+    with Proxy(user.server) as proxy:
+        far = user.at(proxy.address)
         if verb == "put":
             user.run("put", "-", "/target", given=b"old")
             proxy.flip("up", 600 + size // 2)
@@ -385,11 +383,12 @@ def test_a_byte_that_changed_on_the_way_is_noticed(user_without_tls, tmp_path, v
     assert [name for name in os.listdir(tmp_path) if name.endswith(".part")] == []
 
 
+@pytest.mark.needs("tls")
 def test_a_byte_that_changed_inside_tls_is_noticed(user, tmp_path):
     (tmp_path / "source").write_bytes(os.urandom(MIB))
-    with Proxy(port_of(user)) as proxy:
+    with Proxy(user.server) as proxy:
         proxy.flip("up", 500_000)
-        told(user.at(proxy.port).run("put", "--retries=0", tmp_path / "source", "/t", status=4))
+        told(user.at(proxy.address).run("put", "--retries=0", tmp_path / "source", "/t", status=4))
 
     assert not (user.on_server / "t").exists()
 
@@ -397,6 +396,7 @@ def test_a_byte_that_changed_inside_tls_is_noticed(user, tmp_path):
 # 9: the server's key -----------------------------------------------------------------------
 
 
+@pytest.mark.needs("tls")
 def test_an_unknown_server(user):
     user.options = ()
 
@@ -411,6 +411,7 @@ def test_an_unknown_server(user):
     assert stat.S_IMODE(hosts.stat().st_mode) == 0o600
 
 
+@pytest.mark.needs("tls")
 def test_a_changed_key(start_server):
     first = start_server()
     alice = first.first_user()
@@ -440,6 +441,7 @@ def test_forgetting_a_server_that_was_never_known(user):
 # 10: protocol and version ------------------------------------------------------------------
 
 
+@pytest.mark.needs("tls")
 def test_plaintext_where_tls_is_spoken(user):
     user.options = ("--plaintext",)
 
@@ -577,6 +579,7 @@ def until_closed(connection):
     return data
 
 
+@pytest.mark.needs("tls")
 @pytest.mark.parametrize("plaintext", [False, True], ids=["tls", "plain"])
 def test_other_protocols_are_answered_and_closed(
     shared_server, shared_plain_server, user, plaintext
@@ -605,6 +608,7 @@ def test_tls_on_a_plain_server_is_answered_and_closed(shared_plain_server):
             context.wrap_socket(connection, server_hostname="localhost")
 
 
+@pytest.mark.needs("tls")
 def test_old_tls_is_refused(shared_server, user):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False

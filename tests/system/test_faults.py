@@ -49,10 +49,6 @@ def partials(directory):
     return {name for name in trees.names(directory) if name.endswith(b".part")}
 
 
-def port_of(user):
-    return int(user.server.rpartition(":")[2])
-
-
 def probe(user):
     """The server serves others: a put, a look and a get."""
     data = os.urandom(1000)
@@ -76,9 +72,9 @@ def test_a_client_killed_in_the_middle_of_a_put(start_server, tmp_path, size, pl
     alice, bob = server.first_user(), server.add_user("bob")
     alice.run("put", "-", "/file", given=OLD)
     source = new_file(tmp_path / "source", size)
-    with Proxy(server.port) as proxy:
+    with Proxy(server.reached) as proxy:
         proxy.hold("up", size // 2)
-        running = alice.at(proxy.port).start("put", source, "/file")
+        running = alice.at(proxy.address).start("put", source, "/file")
         eventually(lambda: proxy.passed("up") >= size // 2, "half of it is sent")
         eventually(server.staged, "the upload is staged")
         probe(bob)
@@ -102,15 +98,15 @@ def test_what_a_killed_client_had_sent_need_not_be_sent_again(start_server, tmp_
     server = start_server()
     alice = server.first_user()
     source = new_file(tmp_path / "source", 40 * MIB)
-    with Proxy(server.port) as proxy:
+    with Proxy(server.reached) as proxy:
         proxy.hold("up", 36 * MIB)
-        running = alice.at(proxy.port).start("put", source, "/file")
+        running = alice.at(proxy.address).start("put", source, "/file")
         eventually(lambda: proxy.passed("up") >= 36 * MIB, "most of it is sent")
         running.kill()
         finish(running, status=-signal.SIGKILL)
     eventually(lambda: "connection" in server.log.splitlines()[-1], "the server has noticed")
-    with Proxy(server.port) as proxy:
-        alice.at(proxy.port).run("put", source, "/file")
+    with Proxy(server.reached) as proxy:
+        alice.at(proxy.address).run("put", source, "/file")
         assert proxy.passed("up") < 20 * MIB
     trees.same(source, server.home() / "file")
 
@@ -120,9 +116,9 @@ def test_a_client_killed_in_the_middle_of_a_tree(start_server, tmp_path):
     alice, bob = server.first_user(), server.add_user("bob")
     for number in range(600):
         new_file(tmp_path / "tree" / str(number // 50) / str(number), 10_000)
-    with Proxy(server.port) as proxy:
+    with Proxy(server.reached) as proxy:
         proxy.hold("up", 3 * MIB)
-        running = alice.at(proxy.port).start("put", "-r", f"{tmp_path}/tree/.", "/tree")
+        running = alice.at(proxy.address).start("put", "-r", f"{tmp_path}/tree/.", "/tree")
         eventually(lambda: proxy.passed("up") >= 3 * MIB, "half of it is sent")
         running.kill()
         finish(running, status=-signal.SIGKILL)
@@ -148,9 +144,9 @@ def test_a_server_killed_in_the_middle_of_a_put(start_server, tmp_path, size):
     alice = server.first_user()
     alice.run("put", "-", "/file", given=OLD)
     source = new_file(tmp_path / "source", size)
-    with Proxy(server.port) as proxy:
+    with Proxy(server.reached) as proxy:
         proxy.hold("up", size // 2)
-        running = alice.at(proxy.port).start("put", "--retries=0", source, "/file")
+        running = alice.at(proxy.address).start("put", "--retries=0", source, "/file")
         eventually(lambda: proxy.passed("up") >= size // 2, "half of it is sent")
         eventually(server.staged, "the upload is staged")
         server.kill()
@@ -174,9 +170,9 @@ def test_a_server_killed_in_the_middle_of_a_tree(start_server, tmp_path):
     alice = server.first_user()
     for number in range(600):
         new_file(tmp_path / "tree" / str(number // 50) / str(number), 10_000)
-    with Proxy(server.port) as proxy:
+    with Proxy(server.reached) as proxy:
         proxy.hold("up", 3 * MIB)
-        running = alice.at(proxy.port).start(
+        running = alice.at(proxy.address).start(
             "put", "--retries=0", "-r", f"{tmp_path}/tree/.", "/tree"
         )
         eventually(lambda: proxy.passed("up") >= 3 * MIB, "half of it is sent")
@@ -203,9 +199,9 @@ def test_a_server_killed_in_the_middle_of_a_get(start_server, tmp_path):
     target = tmp_path / "target" / "file"
     target.parent.mkdir()
     target.write_bytes(OLD)
-    with Proxy(server.port) as proxy:
+    with Proxy(server.reached) as proxy:
         proxy.hold("down", 12 * MIB)
-        running = alice.at(proxy.port).start("get", "--retries=0", "/file", target)
+        running = alice.at(proxy.address).start("get", "--retries=0", "/file", target)
         eventually(lambda: proxy.passed("down") >= 12 * MIB, "half of it has come")
         server.kill()
         proxy.release()
@@ -224,9 +220,9 @@ def test_a_transfer_goes_on_by_itself_when_the_server_comes_back(start_server, t
     server = start_server()
     alice = server.first_user()
     source = new_file(tmp_path / "source", 40 * MIB)
-    with Proxy(server.port) as proxy:
+    with Proxy(server.reached) as proxy:
         proxy.hold("up", 20 * MIB)
-        running = alice.at(proxy.port).start("put", "--retries=30", source, "/file")
+        running = alice.at(proxy.address).start("put", "--retries=30", source, "/file")
         eventually(lambda: proxy.passed("up") >= 20 * MIB, "half of it is sent")
         server.kill()
         start_server(port=server.port)
@@ -251,8 +247,8 @@ def cuts(size):
 
 def sent_by(user, *arguments):
     """Bytes of each direction that a command takes on an undisturbed connection."""
-    with Proxy(port_of(user)) as proxy:
-        user.at(proxy.port).run(*arguments)
+    with Proxy(user.server) as proxy:
+        user.at(proxy.address).run(*arguments)
         return proxy.passed("up"), proxy.passed("down")
 
 
@@ -265,9 +261,9 @@ def test_a_put_that_is_cut_anywhere(user_without_tls, tmp_path, size):
     new = source.read_bytes()
 
     for count in [count for count in cuts(size) if count < total]:
-        with Proxy(port_of(user)) as proxy:
+        with Proxy(user.server) as proxy:
             proxy.cut_after("up", count)
-            cut = user.at(proxy.port).run(
+            cut = user.at(proxy.address).run(
                 "put", "--no-resume", "--retries=0", source, "/file", status=4
             )
             assert len(cut.err.splitlines()) == 1
@@ -276,9 +272,9 @@ def test_a_put_that_is_cut_anywhere(user_without_tls, tmp_path, size):
 
     # in the answer: it may be stored by then, and then it is whole
     for back in (60, 10, 1):
-        with Proxy(port_of(user)) as proxy:
+        with Proxy(user.server) as proxy:
             proxy.cut_after("down", sent_by(user, "put", "--no-resume", source, "/x")[1] - back)
-            user.at(proxy.port).run("put", "--retries=0", source, "/file", status=4)
+            user.at(proxy.address).run("put", "--retries=0", source, "/file", status=4)
         assert (user.on_server / "file").read_bytes() in (OLD, new)
     user.run("put", source, "/file")
     assert (user.on_server / "file").read_bytes() == new
@@ -297,9 +293,9 @@ def test_a_get_that_is_cut_anywhere(user_without_tls, tmp_path, size):
     target.write_bytes(OLD)
 
     for count in [count for count in cuts(size) if count < total]:
-        with Proxy(port_of(user)) as proxy:
+        with Proxy(user.server) as proxy:
             proxy.cut_after("down", count)
-            cut = user.at(proxy.port).run(
+            cut = user.at(proxy.address).run(
                 "get", "--no-resume", "--retries=0", "/file", target, status=4
             )
             assert len(cut.err.splitlines()) == 1
@@ -322,9 +318,9 @@ def test_a_transfer_through_tls_that_is_cut(user, tmp_path, verb):
     arguments = ["put", source, "/target"] if verb == "put" else ["get", "/file", target]
 
     for count in (1, 400, 1700, 3000, 100_000, MIB):
-        with Proxy(port_of(user)) as proxy:
+        with Proxy(user.server) as proxy:
             proxy.cut_after("up" if verb == "put" else "down", count)
-            user.at(proxy.port).run(verb, "--retries=0", *arguments[1:], status=4)
+            user.at(proxy.address).run(verb, "--retries=0", *arguments[1:], status=4)
         assert target.read_bytes() == OLD
         assert (user.on_server / "target").read_bytes() == OLD
         assert not partials(target.parent)
@@ -335,9 +331,9 @@ def test_a_command_that_is_cut(user):
     """Whatever is asked, an end in the answer is 4, and the next command works."""
     user.run("put", "-", "/file", given=OLD)
     for arguments in (["ls"], ["df"], ["stat", "/file"], ["cat", "/file"], ["rm", "/none"]):
-        with Proxy(port_of(user)) as proxy:
+        with Proxy(user.server) as proxy:
             proxy.cut_after("down", 1800)
-            user.at(proxy.port).run(*arguments, status=4)
+            user.at(proxy.address).run(*arguments, status=4)
     probe(user)
 
 
@@ -396,9 +392,9 @@ def test_whoever_reads_while_others_write_gets_one_or_the_other(user, tmp_path):
 def test_a_put_into_a_directory_that_goes_away(user, tmp_path):
     source = new_file(tmp_path / "source", 6 * MIB)
     user.run("mkdir", "/d")
-    with Proxy(port_of(user)) as proxy:
+    with Proxy(user.server) as proxy:
         proxy.hold("up", 3 * MIB)
-        running = user.at(proxy.port).start("put", source, "/d/file")
+        running = user.at(proxy.address).start("put", source, "/d/file")
         eventually(lambda: proxy.passed("up") >= 3 * MIB, "half of it is sent")
         user.run("rm", "-r", "/d")
         proxy.release()
@@ -411,9 +407,9 @@ def test_a_put_into_a_directory_that_goes_away(user, tmp_path):
 def test_a_source_that_changes_while_it_is_sent(user, tmp_path):
     source = new_file(tmp_path / "source", 24 * MIB)
     user.run("put", "-", "/file", given=OLD)
-    with Proxy(port_of(user)) as proxy:
+    with Proxy(user.server) as proxy:
         proxy.hold("up", 2 * MIB)
-        running = user.at(proxy.port).start("put", source, "/file")
+        running = user.at(proxy.address).start("put", source, "/file")
         eventually(lambda: proxy.passed("up") >= 2 * MIB, "some of it is sent")
         with open(source, "r+b") as file:
             file.truncate(8 * MIB)
@@ -433,9 +429,9 @@ def test_a_file_that_changes_while_it_is_got(user, tmp_path):
     target = tmp_path / "target" / "file"
     target.parent.mkdir()
     target.write_bytes(OLD)
-    with Proxy(port_of(user)) as proxy:
+    with Proxy(user.server) as proxy:
         proxy.hold("down", 2 * MIB)
-        running = user.at(proxy.port).start("get", "--retries=0", "/file", target)
+        running = user.at(proxy.address).start("get", "--retries=0", "/file", target)
         eventually(lambda: proxy.passed("down") >= 2 * MIB, "some of it has come")
         with open(user.on_server / "file", "r+b") as file:
             file.seek(20 * MIB)
@@ -726,9 +722,9 @@ def test_ctrl_c_in_a_put(start_server, tmp_path, size, plaintext):
     alice = server.first_user()
     alice.run("put", "-", "/file", given=OLD)
     source = new_file(tmp_path / "source", size)
-    with Proxy(server.port) as proxy:
+    with Proxy(server.reached) as proxy:
         proxy.hold("up", size // 2)
-        running = alice.at(proxy.port).start("put", source, "/file")
+        running = alice.at(proxy.address).start("put", source, "/file")
         eventually(lambda: proxy.passed("up") >= size // 2, "half of it is sent")
         running.send_signal(signal.SIGINT)
         proxy.release()
@@ -755,9 +751,9 @@ def test_ctrl_c_in_a_get(start_server, tmp_path, size, plaintext):
     target = tmp_path / "target" / "file"
     target.parent.mkdir()
     target.write_bytes(OLD)
-    with Proxy(server.port) as proxy:
+    with Proxy(server.reached) as proxy:
         proxy.hold("down", size // 2)
-        running = alice.at(proxy.port).start("get", "/file", target)
+        running = alice.at(proxy.address).start("get", "/file", target)
         eventually(lambda: proxy.passed("down") >= size // 2, "half of it has come")
         running.send_signal(signal.SIGINT)
         proxy.release()
@@ -785,9 +781,9 @@ def test_ctrl_c_in_a_tree(user, tmp_path, verb):
         user.run("put", *arguments)
         arguments = ["-r", "/tree/.", tmp_path / "back"]
     target = user.on_server / "tree" if verb == "put" else tmp_path / "back"
-    with Proxy(port_of(user)) as proxy:
+    with Proxy(user.server) as proxy:
         proxy.hold(direction, 2 * MIB)
-        running = user.at(proxy.port).start(verb, *arguments)
+        running = user.at(proxy.address).start(verb, *arguments)
         eventually(lambda: proxy.passed(direction) >= 2 * MIB, "some of it is sent")
         running.send_signal(signal.SIGINT)
         proxy.release()
@@ -828,11 +824,11 @@ def test_ctrl_c_when_the_server_says_nothing_more(user, tmp_path, verb):
         "get": ["get", "/file", target],
         "ls": ["ls", "/"],
     }[verb]
-    with Proxy(port_of(user)) as proxy:
+    with Proxy(user.server) as proxy:
         held = 1800 if verb == "ls" else 2 * MIB
         direction = "up" if verb == "put" else "down"
         proxy.hold(direction, held)
-        running = user.at(proxy.port).start(*arguments)
+        running = user.at(proxy.address).start(*arguments)
         eventually(lambda: proxy.passed(direction) >= held, "it hangs")
         running.send_signal(signal.SIGINT)
 
@@ -843,9 +839,9 @@ def test_ctrl_c_when_the_server_says_nothing_more(user, tmp_path, verb):
 
 def test_ctrl_c_twice_ends_it_at_once(user, tmp_path):
     source = new_file(tmp_path / "source", 24 * MIB)
-    with Proxy(port_of(user)) as proxy:
+    with Proxy(user.server) as proxy:
         proxy.hold("up", 2 * MIB)
-        running = user.at(proxy.port).start("put", source, "/file")
+        running = user.at(proxy.address).start("put", source, "/file")
         eventually(lambda: proxy.passed("up") >= 2 * MIB, "some of it is sent")
 
         def has_ended():

@@ -36,6 +36,7 @@ def names(finished) -> Counter:
     return Counter(os.path.basename(one["source"]) for one in finished.records if "source" in one)
 
 
+@pytest.mark.telling
 def test_trees_travel_both_ways_and_are_told_once(server, alice, files, tmp_path):
     expected = Counter(path.name for path in files.rglob("*") if path.is_file())
     assert names(alice.run("--json", "put", "-r", "-P", "4", files, "/tree")) == expected
@@ -46,9 +47,9 @@ def test_trees_travel_both_ways_and_are_told_once(server, alice, files, tmp_path
 
 
 def test_a_connection_that_is_cut_is_made_again(server, alice, files):
-    with Proxy(server.port) as proxy:
+    with Proxy(server.reached) as proxy:
         proxy.cut_at("up", 8 * MIB, 20 * MIB)
-        told = alice.at(proxy.port).run("--json", "put", "-r", "-P", "3", files, "/tree")
+        told = alice.at(proxy.address).run("--json", "put", "-r", "-P", "3", files, "/tree")
     assert set(names(told).values()) == {1}
     trees.same(files, server.home() / "tree")
     assert server.staged() == set()
@@ -70,10 +71,10 @@ def test_ctrl_c_leaves_no_half_file(server, alice, files, tmp_path, verb):
         alice.run("put", "-r", files, "/tree")
     target = server.home() / "tree" if verb == "put" else tmp_path / "got"
     way = "up" if verb == "put" else "down"
-    with Proxy(server.port) as proxy:
+    with Proxy(server.reached) as proxy:
         proxy.hold(way, 12 * MIB)
         ends = [files, "/tree"] if verb == "put" else ["/tree", target]
-        running = alice.at(proxy.port).start(verb, "-r", "-P", "3", *ends)
+        running = alice.at(proxy.address).start(verb, "-r", "-P", "3", *ends)
         eventually(lambda: proxy.passed(way) >= 12 * MIB)
         running.send_signal(signal.SIGINT)
         proxy.hold(way, 14 * MIB)  # not all: it could be quicker than the signal

@@ -70,16 +70,16 @@ def test_an_upload_into_a_drop_box_is_resumed(server, roomy):
     bob = server.add_user("bob", "--permit", "upload-only")
     source = roomy / "source"
     source.write_bytes(os.urandom(40 * MIB))
-    with Proxy(server.port) as proxy:
+    with Proxy(server.reached) as proxy:
         proxy.hold("up", 30 * MIB)
-        putting = bob.at(proxy.port).start("put", "--retries", "0", source, "/file")
+        putting = bob.at(proxy.address).start("put", "--retries", "0", source, "/file")
         eventually(lambda: proxy.passed("up") >= 30 * MIB)
         proxy.cut()
         finish(putting, status=4)
     assert not stored(server, "file").exists()
 
-    with Proxy(server.port) as proxy:
-        bob.at(proxy.port).run("put", source, "/file")
+    with Proxy(server.reached) as proxy:
+        bob.at(proxy.address).run("put", source, "/file")
         assert proxy.passed("up") < 30 * MIB
     trees.same(source, stored(server, "file"))
 

@@ -27,8 +27,8 @@ def source(tmp_path):
 
 def again(alice, server, way, *arguments) -> int:
     """A command that has to succeed; returns the bytes that it moved."""
-    with Proxy(server.port) as proxy:
-        alice.at(proxy.port).run(*arguments)
+    with Proxy(server.reached) as proxy:
+        alice.at(proxy.address).run(*arguments)
         return proxy.passed(way)
 
 
@@ -44,13 +44,14 @@ def test_there_and_back(server, alice, source, tmp_path):
     assert server.staged() == set()
 
 
+@pytest.mark.telling
 def test_a_server_killed_in_the_middle_of_a_put(start_server, source):
     """What came without a gap and was synced is not sent again."""
     server = start_server()
     alice = server.first_user()
-    with Proxy(server.port) as proxy:
+    with Proxy(server.reached) as proxy:
         proxy.hold("up", HELD)
-        putting = alice.at(proxy.port).start("put", "--retries", "0", "-P", "3", source, "/file")
+        putting = alice.at(proxy.address).start("put", "--retries", "0", "-P", "3", source, "/file")
         eventually(lambda: proxy.passed("up") >= HELD)
         staging = server.home() / ".ftpd-staging"
         eventually(lambda: any(path.stat().st_size for path in staging.glob("*.ck")))
@@ -67,10 +68,10 @@ def test_a_server_killed_in_the_middle_of_a_get(start_server, source, tmp_path):
     server = start_server()
     alice = server.first_user()
     alice.run("put", source, "/file")
-    with Proxy(server.port) as proxy:
+    with Proxy(server.reached) as proxy:
         proxy.hold("down", HELD)
         arguments = ("get", "--retries", "0", "-P", "3", "/file", tmp_path / "got")
-        getting = alice.at(proxy.port).start(*arguments)
+        getting = alice.at(proxy.address).start(*arguments)
         eventually(lambda: proxy.passed("down") >= HELD)
         server.kill()
         proxy.cut()
@@ -89,9 +90,9 @@ def test_a_client_killed_in_the_middle(server, alice, source, tmp_path, verb):
     ends = [source, "/file"] if verb == "put" else ["/file", tmp_path / "got"]
     if verb == "get":
         alice.run("put", source, "/file")
-    with Proxy(server.port) as proxy:
+    with Proxy(server.reached) as proxy:
         proxy.hold(way, HELD)
-        running = alice.at(proxy.port).start(verb, "-P", "3", *ends)
+        running = alice.at(proxy.address).start(verb, "-P", "3", *ends)
         eventually(lambda: proxy.passed(way) >= HELD)
         running.kill()
         finish(running, status=-signal.SIGKILL)
@@ -102,9 +103,9 @@ def test_a_client_killed_in_the_middle(server, alice, source, tmp_path, verb):
 
 
 def test_ctrl_c(server, alice, source):
-    with Proxy(server.port) as proxy:
+    with Proxy(server.reached) as proxy:
         proxy.hold("up", HELD)
-        putting = alice.at(proxy.port).start("put", "-P", "3", source, "/file")
+        putting = alice.at(proxy.address).start("put", "-P", "3", source, "/file")
         eventually(lambda: proxy.passed("up") >= HELD)
         putting.send_signal(signal.SIGINT)
         proxy.release()

@@ -39,9 +39,9 @@ def test_a_resumed_upload_does_not_slip_past_the_limit(start_server, tmp_path, a
     large, other = tmp_path / "large", tmp_path / "other"
     large.write_bytes(os.urandom(30 * MIB))
     other.write_bytes(os.urandom(20 * MIB))
-    with Proxy(server.port) as proxy:
+    with Proxy(server.reached) as proxy:
         proxy.cut_at("up", 20 * MIB)
-        bob.at(proxy.port).run("put", "--retries", "0", large, "/large", status=4)
+        bob.at(proxy.address).run("put", "--retries", "0", large, "/large", status=4)
 
     assert room(bob)["held"] == 30 * MIB
     bob.run("put", other, "/other", status=7)
@@ -65,8 +65,8 @@ def test_what_is_over_the_limit_is_not_sent_again_and_again(start_server, tmp_pa
     tree.mkdir()
     (tree / "fits").write_bytes(os.urandom(500 * KIB))
     (tree / "large").write_bytes(os.urandom(5 * MIB))
-    with Proxy(server.port) as proxy:
-        far = bob.at(proxy.port)
+    with Proxy(server.reached) as proxy:
+        far = bob.at(proxy.address)
         for _ in range(3):
             assert "needs 5.5 MiB" in far.run("sync", tree, ":/tree", status=7).err
             far.run("put", tree / "large", "/large", status=7)

@@ -29,9 +29,9 @@ def source(roomy):
 
 def upload_until(alice, server, source, end, *, status=4):
     """Put until HELD bytes have passed, and then have something happen."""
-    with Proxy(server.port) as proxy:
+    with Proxy(server.reached) as proxy:
         proxy.hold("up", HELD)
-        putting = alice.at(proxy.port).start("put", "--retries", "0", source, "/file")
+        putting = alice.at(proxy.address).start("put", "--retries", "0", source, "/file")
         eventually(lambda: proxy.passed("up") >= HELD)
         end(putting, proxy)
         if putting.returncode is None:
@@ -45,8 +45,8 @@ def kill(putting, proxy) -> None:
 
 def again(alice, server, source) -> int:
     """The same command; returns the bytes that it sent."""
-    with Proxy(server.port) as proxy:
-        alice.at(proxy.port).run("put", source, "/file")
+    with Proxy(server.reached) as proxy:
+        alice.at(proxy.address).run("put", source, "/file")
         sent = proxy.passed("up")
     trees.same(source, server.home() / "file")
     assert server.staged() == set()
@@ -117,19 +117,19 @@ def test_what_nobody_resumes_is_released(start_server, source):
 
 
 def test_cuts_within_one_run(server, alice, source, tmp_path):
-    with Proxy(server.port) as proxy:
+    with Proxy(server.reached) as proxy:
         proxy.cut_at("up", 10 * MIB, 25 * MIB)
-        told = alice.at(proxy.port).run("--json", "put", source, "/file").records
+        told = alice.at(proxy.address).run("--json", "put", source, "/file").records
         assert [one["status"] for one in told if "status" in one] == ["done"]
         proxy.cut_at("down", 10 * MIB, 25 * MIB)
-        alice.at(proxy.port).run("get", "/file", tmp_path / "got")
+        alice.at(proxy.address).run("get", "/file", tmp_path / "got")
     trees.same(source, tmp_path / "got")
 
 
 def test_cuts_without_end(server, alice, source):
-    with Proxy(server.port) as proxy:
+    with Proxy(server.reached) as proxy:
         proxy.cut_at("up", *range(MIB, SIZE, MIB))
-        alice.at(proxy.port).run("put", "--retries", "2", source, "/file", status=4)
+        alice.at(proxy.address).run("put", "--retries", "2", source, "/file", status=4)
     assert not (server.home() / "file").exists()
 
 
@@ -143,11 +143,11 @@ def test_beyond_four_gib(server, alice, roomy):
         file.seek(4096 * MIB)
         file.write(os.urandom(20 * MIB))
     size = path.stat().st_size
-    with Proxy(server.port) as proxy:
+    with Proxy(server.reached) as proxy:
         proxy.cut_at("up", 4100 * MIB)
-        alice.at(proxy.port).run("put", path, "/file")
+        alice.at(proxy.address).run("put", path, "/file")
         assert proxy.passed("up") <= size + 2 * PIECE
         proxy.cut_at("down", 4100 * MIB)
-        alice.at(proxy.port).run("get", "/file", roomy / "got")
+        alice.at(proxy.address).run("get", "/file", roomy / "got")
         assert proxy.passed("down") <= size + 2 * PIECE
     trees.same(path, roomy / "got")

@@ -96,6 +96,7 @@ def no_longer_accepts(server):
 # what it says ------------------------------------------------------------------------------
 
 
+@pytest.mark.needs("tls")
 def test_says_where_it_listens_then_its_key_then_how_to_connect(server, alice):
     listening, key, connect = server.announced
 
@@ -336,6 +337,7 @@ def has_ipv6():
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this machine")
 
 
+@pytest.mark.needs("network")
 @needs_ipv6
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
 def test_ipv6(start_server, host):
@@ -346,6 +348,7 @@ def test_ipv6(start_server, host):
     assert server.first_user().run("whoami").lines == ["alice"]
 
 
+@pytest.mark.needs("tls")
 def test_all_interfaces_are_the_default(start_server):
     server = start_server(host=None)
     alice = server.first_user()
@@ -446,6 +449,7 @@ def test_stopping_lets_a_download_finish(start_server, roomy):
     server.stop()
 
 
+@pytest.mark.telling
 def test_what_takes_longer_than_the_grace_is_cut(start_server):
     server = start_server("--grace", "0.2")
     user = server.first_user()

@@ -738,10 +738,9 @@ def test_each_file_is_told_when_it_is_acknowledged(user, tmp_path):
     """The first one, while the second is still on its way."""
     write(tmp_path / "first", os.urandom(5 * MIB))
     write(tmp_path / "second", os.urandom(9 * MIB))
-    port = int(user.server.rpartition(":")[2])
-    with Proxy(port) as proxy:
+    with Proxy(user.server) as proxy:
         proxy.hold("up", 10 * MIB)
-        running = user.at(proxy.port).start("--json", "put", tmp_path / "first",
+        running = user.at(proxy.address).start("--json", "put", tmp_path / "first",
                                             tmp_path / "second", "/made/")  # fmt: skip
         record = json.loads(running.stdout.readline())
         assert record["destination"] == "/made/first" and record["status"] == "done"

@@ -13,6 +13,8 @@ import pytest
 from tests.system import trees
 from tests.system.programs import Admin, eventually
 
+pytestmark = pytest.mark.needs("network")  # with a Unix socket of its own beside it
+
 ME = pwd.getpwuid(os.getuid()).pw_name
 
 

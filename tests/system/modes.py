@@ -1,0 +1,77 @@
+"""Ways of serving: the same tests over each engine, isolation, number of workers and transport.
+
+Lives here: the one table of modes, and what a test may need that not every mode has.
+Lives elsewhere: who runs in which mode (conftest.py), starting a server in one (programs.py).
+
+Without an option every test runs in the default mode, and those marked ``telling`` in every mode.
+``--serve-as all``, or ``--serve-as NAME,NAME``, runs all tests in those modes instead. A new mode
+is one row of `MODES`. A test that can't hold in some modes says why with ``needs``.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from dataclasses import dataclass
+
+NEEDS = {
+    "tls": "is about TLS, certificates, or known hosts",
+    "network": "is about addresses and ports, which a client shows or was given",
+    "one-process": "looks into the one process that all sessions are in, or ends it",
+}
+"""What a test may need, and what that says about the test."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way of serving.
+
+    Attributes:
+        name: For ``--serve-as``, and in the names of the tests.
+        options: Of `ftpd start`; those of a test come after them.
+        plaintext: Clients and servers speak without TLS, also over TCP.
+        unix: Clients reach the server by a Unix socket; it listens on TCP as well.
+        lacks: Keys of `NEEDS`: tests that need one of them are left out.
+    """
+
+    name: str
+    options: tuple[str, ...] = ()
+    plaintext: bool = False
+    unix: bool = False
+    lacks: frozenset[str] = frozenset()
+
+
+DEFAULT = Mode("threads")
+"""Idle sessions are parked, and each that has something to do has a thread. TCP, TLS."""
+
+MODES: dict[str, Mode] = {
+    mode.name: mode
+    for mode in (
+        DEFAULT,
+        Mode("threads-0", ("--threads", "0")),
+        Mode("unix", unix=True, lacks=frozenset({"tls", "network"})),
+        Mode("plaintext", plaintext=True, lacks=frozenset({"tls"})),
+    )
+}
+
+
+def chosen(text: str) -> list[Mode]:
+    """The modes that a value of ``--serve-as`` names.
+
+    Raises:
+        ArgumentTypeError: There is none of such a name.
+    """
+    if text == "all":
+        return list(MODES.values())
+    names = text.split(",")
+    unknown = [name for name in names if name not in MODES]
+    if unknown:
+        raise ArgumentTypeError(
+            f"no mode is called {', '.join(unknown)}: there are {', '.join(MODES)}"
+        )
+    return [MODES[name] for name in names]
+
+
+def fitting(modes: list[Mode], needed: set[str]) -> list[Mode]:
+    """Those modes in which a test with such needs can hold."""
+    assert needed <= NEEDS.keys(), f"no such need: {needed - NEEDS.keys()}"
+    return [mode for mode in modes if not needed & mode.lacks]
