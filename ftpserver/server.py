@@ -32,9 +32,9 @@ from ftpserver.figures import Serving
 from ftpserver.homes import Home
 from ftpserver.ledger import LEASE_SECONDS, Ledger
 from ftpserver.listeners import Listener, TcpListener, UnixListener
+from ftpserver.owners import Owners
 from ftpserver.repair import clean, recount
 from ftpserver.serving import Service, raise_descriptor_limit
-from ftpserver.staging import Owners
 from ftpserver.state import RootLock, StateError, open_state
 
 logger = logging.getLogger("ftpd")

@@ -27,9 +27,9 @@ from ftpserver.config import Settings
 from ftpserver.figures import Figures, SessionInfo
 from ftpserver.ledger import Ledger
 from ftpserver.limits import Limits
+from ftpserver.owners import Owners
 from ftpserver.parking import Parking
 from ftpserver.registration import Registration
-from ftpserver.staging import Owners
 from ftpserver.tokens import Tokens
 from ftpserver.watch import Watch
 from ftpwire import messages

@@ -1,7 +1,8 @@
 """Staging: one upload's bytes on their way in, and what is kept of them for a resume.
 
-Lives here: the hidden file that an upload is written to, its checkpoint, who may write to it.
-Lives elsewhere: batches and leases (uploads.py), giving it its name (commit.py).
+Lives here: the hidden file that an upload is written to, and its checkpoint.
+Lives elsewhere: who may write to it (owners.py), batches and leases (uploads.py), giving it its
+name (commit.py).
 
 A large upload has a name that a later session finds again, and a checkpoint beside it: after
 each synced piece, how far it goes and the digest of all bytes up to there. A file's size is no
@@ -13,22 +14,18 @@ that one takes pieces (``take_pieces``), and no longer than it does.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
-import secrets
 import struct
-import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from ftpserver.homes import MODE_BITS, Home, Parts, keep_digest
+from ftpserver.owners import Owners, try_lock
 from ftpwire import digests
 from ftpwire.digests import StoredDigest
-from ftpwire.errors import Busy, CommandError, LeaseLost, SourceChanged, VerificationFailed
+from ftpwire.errors import CommandError, SourceChanged, VerificationFailed
 from ftpwire.messages import Put, Sent
-from ftpwire.pieces import Assembly, Piece
+from ftpwire.pieces import Assembly
 from ftpwire.streams import BUFFER_SIZE, WriteBehind
 
 RESUME_FROM = 4 * 1024 * 1024
@@ -37,7 +34,6 @@ PIECE = 16 * 1024 * 1024
 """Bytes between checkpoints: at most so many are sent again."""
 KEPT_PREFIX = b"u-"
 _CHECKPOINT_SUFFIX = b".ck"
-_TAKE_OVER_SECONDS = 5.0
 
 _CANT_COPY = frozenset(
     {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
@@ -382,88 +378,6 @@ class Checkpoint:
         return digests.digest(record)[: self._SEAL]
 
 
-@dataclass
-class _Owner:
-    cut: Callable[[], None]
-    gone: threading.Event = field(default_factory=threading.Event)
-
-
-class Owners:
-    """Which session writes to which staging file. ``_lock`` guards ``_by_file`` and ``_by_key``.
-
-    The flock decides, also between processes; this only knows whom to ask to let go of it, and
-    who lets other sessions of its account bring pieces.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._by_file: dict[tuple[int, int], _Owner] = {}
-        self._by_key: dict[bytes, tuple[int, Assembly]] = {}
-
-    def share(self, account_id: int, assembly: Assembly) -> bytes:
-        """Let other sessions of the account bring pieces; returns the key that they need."""
-        key = secrets.token_bytes(16)
-        with self._lock:
-            self._by_key[key] = (account_id, assembly)
-        return key
-
-    def unshare(self, key: bytes) -> None:
-        """No more pieces are taken with that key."""
-        with self._lock:
-            del self._by_key[key]
-
-    def open_piece(self, account_id: int, key: bytes, offset: int, size: int) -> Piece:
-        """Begin a piece of what another session of the account uploads.
-
-        Raises:
-            LeaseLost: Nothing of that account has this key (any more).
-            CommandError: The piece isn't one that is missing.
-        """
-        with self._lock:
-            owner, assembly = self._by_key.get(key, (None, None))
-        if assembly is None or owner != account_id:
-            raise LeaseLost("no upload is open that this piece belongs to")
-        return assembly.open(offset, size)
-
-    def claim(self, fd: int, cut: Callable[[], None]) -> Callable[[], None]:
-        """Take the file for this session; returns what to call when it lets go.
-
-        A session that has it is cut off: a client that lost its connection comes again before
-        the server has noticed.
-
-        Raises:
-            Busy: It doesn't let go.
-        """
-        info = os.fstat(fd)
-        key = (info.st_dev, info.st_ino)
-        mine = _Owner(cut)
-        deadline = time.monotonic() + _TAKE_OVER_SECONDS
-        while not self._try(fd, key, mine):
-            with self._lock:
-                owner = self._by_file.get(key)
-            left = deadline - time.monotonic()
-            if owner is None or left <= 0:  # a session of another process, or one that is stuck
-                raise Busy("another session is uploading the same file")
-            owner.cut()
-            owner.gone.wait(left)
-
-        def release() -> None:
-            with self._lock:
-                if self._by_file.get(key) is mine:
-                    del self._by_file[key]
-            mine.gone.set()
-
-        return release
-
-    def _try(self, fd: int, key: tuple[int, int], mine: _Owner) -> bool:
-        """Lock the file, and say whose it is: no third session sees one without the other."""
-        with self._lock:
-            if not _try_lock(fd):
-                return False
-            self._by_file[key] = mine
-            return True
-
-
 def _is_at(fd: int, directory: int, name: bytes) -> bool:
     """Whether the open file is the one at a name."""
     try:
@@ -474,14 +388,6 @@ def _is_at(fd: int, directory: int, name: bytes) -> bool:
     return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
 
 
-def _try_lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def remove_kept(directory: int, name: bytes) -> bool:
     """Remove a kept staging file that no session has; False when one does."""
     try:
@@ -489,7 +395,7 @@ def remove_kept(directory: int, name: bytes) -> bool:
     except FileNotFoundError:
         return True
     try:
-        if not _try_lock(fd):
+        if not try_lock(fd):
             return False
         if not _is_at(fd, directory, name):
             return False

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 from ftpserver.commit import SYNC_EACH, Commit, Staged, lstat, may_replace, target_of
 from ftpserver.homes import Home, Parts
 from ftpserver.ledger import Lease, Ledger, Settled
+from ftpserver.owners import Owners
 from ftpserver.permissions import Action
 from ftpserver.staging import (
     RESUME_FROM,
-    Owners,
     ResumableStaging,
     Staging,
     checkpoint_name,

@@ -15,7 +15,7 @@ import os
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from ftpwire import digests
 from ftpwire.errors import CommandError, LeaseLost, SourceChanged, TooMany, VerificationFailed
@@ -33,11 +33,19 @@ _AHEAD = 64 * 1024 * 1024
 _LOOK_SECONDS = 0.2
 
 
+class Writer(Protocol):
+    """Who puts a piece's bytes where they belong."""
+
+    def write(self, piece: Piece, data: memoryview) -> None:
+        """Write what comes next in a piece, and move its ``at`` on."""
+
+
 class Assembly:
     """The bytes of one file from ``offset`` on, in pieces.
 
-    ``open`` begins a piece; whoever has it fills it. ``finish`` closes it, and tells the digest of
-    what is there without a gap. As a context manager it stops its thread in any case.
+    ``open`` begins a piece; whoever has it fills it. ``lend`` begins one that another process
+    writes. ``finish`` closes it, and tells the digest of what is there without a gap. As a context
+    manager it stops its thread in any case.
 
     ``_lock`` guards all that changes; it is never held across a file call. After ``close`` nobody
     writes any more: who has closed it may give the descriptor to others.
@@ -72,6 +80,8 @@ class Assembly:
         """For all others: a piece is complete, more is hashed, it failed, it was closed."""
         self._pieces: dict[int, Piece] = {}
         """What was begun, by where it begins; without those that are complete up to ``_base``."""
+        self._lent: dict[Piece, Callable[[], None]] = {}
+        """Those that other processes write, and how to have them stop."""
         self._base = offset
         self._hashed = offset
         self._told = offset
@@ -92,18 +102,66 @@ class Assembly:
             LeaseLost: It is closed.
             CommandError: It lies beyond the file, or where another one is.
         """
-        end = start + size
         with self._lock:
-            if self._closed:
+            return self._begin(start, start + size)
+
+    def _begin(self, start: int, end: int) -> Piece:
+        if self._closed:
+            raise LeaseLost("its upload has ended")
+        if end <= start or start < self._base or end > self.size:
+            raise CommandError("no such piece is missing")
+        if any(start < other.end and other.start < end for other in self._pieces.values()):
+            raise CommandError("another piece has some of these bytes")
+        if len(self._pieces) >= MOST_UNDER_WAY:
+            raise TooMany(f"more than {MOST_UNDER_WAY} pieces with gaps between them")
+        piece = self._pieces[start] = Piece(self, start, end)
+        return piece
+
+    def lend(self, start: int, size: int, recall: Callable[[Piece], None]) -> tuple[Piece, int]:
+        """Begin a piece that another process writes, and which is `given_back`.
+
+        Args:
+            recall: Called when it is closed meanwhile: has the other process stop, and the piece
+                given back; returns then.
+
+        Returns:
+            The piece, and a descriptor for the other process to write with. It shares the lock
+            that is held on the file.
+
+        Raises:
+            LeaseLost, CommandError: As `open`.
+        """
+        with self._lock:
+            piece = self._begin(start, start + size)
+            fd = os.dup(self._fd)  # with the lock: it isn't anybody else's yet
+            self._lent[piece] = lambda: recall(piece)
+            return piece, fd
+
+    def given_back(self, piece: Piece, count: int, error: Exception | None = None) -> None:
+        """Another process has written so many bytes of a piece, and writes no more. Waits while
+        hashing is far behind. Can be called again: it is ignored.
+
+        Args:
+            error: What stopped it from writing.
+
+        Raises:
+            LeaseLost: It was closed before all of the piece came.
+            OSError: Writing, or what follows behind, failed.
+        """
+        if error is not None:
+            self._fail(error)
+        with self._lock:
+            if self._lent.pop(piece, None) is None:
+                return
+            self._note_written(piece, min(count, piece.end - piece.at))
+            self._moved.notify_all()
+            self._more.notify()
+            while self._frontier() - self._hashed > _AHEAD and not self._over():
+                self._moved.wait()
+            if self._error is not None:
+                raise self._error
+            if self._closed and piece.at < piece.end:
                 raise LeaseLost("its upload has ended")
-            if size < 1 or start < self._base or end > self.size:
-                raise CommandError("no such piece is missing")
-            if any(start < other.end and other.start < end for other in self._pieces.values()):
-                raise CommandError("another piece has some of these bytes")
-            if len(self._pieces) >= MOST_UNDER_WAY:
-                raise TooMany(f"more than {MOST_UNDER_WAY} pieces with gaps between them")
-            piece = self._pieces[start] = Piece(self, start, end)
-            return piece
 
     def write(self, piece: Piece, data: memoryview) -> None:
         """Write what comes next in a piece.
@@ -185,7 +243,11 @@ class Assembly:
             self._closed = True
             self._more.notify()
             self._moved.notify_all()
-            while self._writing:
+            recalls = list(self._lent.values())
+        for recall in recalls:
+            recall()
+        with self._lock:
+            while self._writing or self._lent:
                 self._moved.wait()
 
     def finish(self, progress: Callable[[int], None] | None = None) -> bytes:
@@ -242,7 +304,7 @@ class Assembly:
     def _wait_for_more(self, at: int) -> int:
         """How far to hash; not beyond ``at`` when no more comes."""
         with self._lock:
-            while self._frontier() <= at and (self._writing or not self._over()):
+            while self._frontier() <= at and (self._writing or self._lent or not self._over()):
                 self._more.wait()
             failed = self._given_up or self._error is not None
             return at if failed else self._frontier()
@@ -262,14 +324,15 @@ class Assembly:
 
 
 class Piece:
-    """One piece on its way in: a sink (see channel.Sink). For one thread."""
+    """One piece on its way in: a sink (see channel.Sink). For one thread. A context manager, at
+    whose end nobody writes it any more."""
 
-    def __init__(self, assembly: Assembly, start: int, end: int) -> None:
+    def __init__(self, writer: Writer, start: int, end: int) -> None:
         self.start = start
         self.end = end
         self.at = start
-        """Where the next byte is written; changed by the assembly alone."""
-        self._assembly = assembly
+        """Where the next byte is written; changed by the writer alone."""
+        self._writer = writer
         self._buffer: memoryview | None = None
         self._used = 0
 
@@ -294,7 +357,7 @@ class Piece:
             OSError: Writing failed.
         """
         self._flush()
-        self._assembly.write(self, data)
+        self._writer.write(self, data)
 
     def finish(self) -> None:
         """All of it came. Raises VerificationFailed when it isn't so, and as ``write``."""
@@ -308,4 +371,15 @@ class Piece:
     def _flush(self) -> None:
         if self._buffer is not None and self._used:
             used, self._used = self._used, 0
-            self._assembly.write(self, self._buffer[:used])
+            self._writer.write(self, self._buffer[:used])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing is held for it."""

@@ -138,7 +138,6 @@ def put(session: Session, request: Put) -> Message | None:
 
 def put_piece(session: Session, request: PutPiece) -> Message:
     """Receive a part of what another session of the account has an open `put` for."""
-    piece = session.uploads.open_piece(request)
     left = request.size
 
     def expect(more: int) -> None:
@@ -147,8 +146,9 @@ def put_piece(session: Session, request: PutPiece) -> Message:
         if left < 0:
             raise VerificationFailed(f"more bytes came than the {request.size} of the piece")
 
-    sent = session.receive_large(piece, expect)
-    piece.finish()
+    with session.uploads.open_piece(request) as piece:
+        sent = session.receive_large(piece, expect)
+        piece.finish()
     if sent.size != request.size:
         raise VerificationFailed(f"{request.size} bytes arrived; {sent.size} were sent")
     return Taken()

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 
 from ftpserver import commit as committing
 from ftpserver import ledger as ledger_module
+from ftpserver import owners as owning
 from ftpserver import staging as module
 from ftpserver.accounts import Accounts
 from ftpserver.homes import Home
 from ftpserver.ledger import LEASE_SECONDS, Ledger
+from ftpserver.owners import Owners
 from ftpserver.repair import recount
-from ftpserver.staging import Checkpoint, Owners, ResumableStaging, checkpoint_name, kept_name
+from ftpserver.staging import Checkpoint, ResumableStaging, checkpoint_name, kept_name
 from ftpserver.state import open_state
 from ftpserver.uploads import Uploads
 from ftpwire import digests
@@ -479,6 +481,7 @@ def test_another_process_that_holds_it_is_told(session, home, monkeypatch):
     data = content(SIZE)
     name = kept_name(put(data), (b"file",))
     fd = os.open(name, os.O_RDWR | os.O_CREAT, dir_fd=home.staging_fd)
+    monkeypatch.setattr(owning, "_TAKE_OVER_SECONDS", 0.01)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         with pytest.raises(Busy):
@@ -489,7 +492,7 @@ def test_another_process_that_holds_it_is_told(session, home, monkeypatch):
 
 
 def test_a_session_that_is_stuck_is_waited_for_no_longer_than_said(session, monkeypatch):
-    monkeypatch.setattr(module, "_TAKE_OVER_SECONDS", 0.01)
+    monkeypatch.setattr(owning, "_TAKE_OVER_SECONDS", 0.01)
     data = content(SIZE)
     older = session()
     send(older, data, put(data))

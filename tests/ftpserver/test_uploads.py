@@ -15,7 +15,8 @@ from ftpserver import ledger as ledger_module
 from ftpserver import uploads as module
 from ftpserver.commit import SYNC_EACH
 from ftpserver.ledger import LEASE_SECONDS, STEP
-from ftpserver.staging import PIECE, RESUME_FROM, Owners
+from ftpserver.owners import Owners
+from ftpserver.staging import PIECE, RESUME_FROM
 from ftpserver.uploads import SHARES_STEP, SMALL, Uploads
 from ftpserver.walking import Usage
 from ftpwire import beneath, digests, paths, streams
