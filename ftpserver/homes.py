@@ -36,6 +36,7 @@ from ftpwire.digests import StoredDigest
 from ftpwire.errors import (
     AlreadyExists,
     CommandError,
+    DiskFull,
     Forbidden,
     InvalidPath,
     IsADirectory,
@@ -216,6 +217,16 @@ class Home:
                 yield
             finally:
                 settle(tally.size, tally.files + tally.directories)
+
+    def check_disk(self, size: int) -> None:
+        """Raise DiskFull when the disk has no room for so many bytes: they need not be sent first.
+
+        Nothing is held: others may be quicker, and then writing fails.
+        """
+        disk = os.fstatvfs(self.fd)
+        free = disk.f_bavail * disk.f_frsize
+        if disk.f_blocks and size > free:  # some file systems don't tell, and have no blocks then
+            raise DiskFull(f"the disk is full: {size} bytes needed, {free} free")
 
     # looking -----------------------------------------------------------------------------
 
@@ -427,7 +438,8 @@ class Home:
         with self.alone():
             source_dir, source_name = self.tree.parent(source_parts)
             try:
-                target_dir, _ = self.tree.parent(target_parts)
+                with _about(target):
+                    target_dir, _ = self.tree.parent(target_parts)
                 try:
                     freed = self._move(source_dir, source_name, target_dir, target_parts, replace)
                     try:
@@ -473,7 +485,8 @@ class Home:
         """Raise what `move` would, as things are now; nothing is changed."""
         source_parts, target_parts = _movable(source, target)
         info = self.stat(source_parts, follow=False)
-        os.close(self.tree.open_dir(target_parts[:-1]))
+        with _about(target):
+            os.close(self.tree.open_dir(target_parts[:-1]))
         try:
             there = self.stat(target_parts, follow=False)
         except FileNotFoundError:
@@ -555,6 +568,15 @@ def _movable(source: bytes, target: bytes) -> tuple[Parts, Parts]:
     if not all(parts):
         raise InvalidPath("/: the home itself can't be moved or replaced")
     return parts
+
+
+@contextmanager
+def _about(path: bytes) -> Iterator[None]:
+    """Have file-system errors name this path, not the first one of the request."""
+    try:
+        yield
+    except OSError as error:
+        raise from_oserror(error, paths.show(path)) from None
 
 
 class _Walk:

@@ -39,6 +39,7 @@ from ftpwire.errors import (
     Cancelled,
     CommandError,
     ConnectionLost,
+    DiskFull,
     Internal,
     QuotaExceeded,
     VerificationFailed,
@@ -262,6 +263,7 @@ class Uploads:
         else:
             files = self._new_names(target, request.parents, exactly=True)
             lease = self._reserve(size or 0, files)
+            self._check_disk(lease)
         try:
             return Receiving(Staging.create(self._home, request), request, lease, self._ledger)
         except OSError:
@@ -278,6 +280,7 @@ class Uploads:
                     staging.start_over()
                     files = self._new_names(target, request.parents, exactly=True)
                     lease = self._reserve_for(request.size or 0, files, target, name)
+                    self._check_disk(lease)
                 elif not request.resume:
                     staging.start_over()
             except BaseException:
@@ -300,6 +303,14 @@ class Uploads:
         except QuotaExceeded:
             self._drop_superseded(self._ledger.kept_staging(self._account_id), {target})
             return self._ledger.reserve(self._account_id, size, name, files=files)
+
+    def _check_disk(self, lease: Lease) -> None:
+        """Give the room back when the quota has it and the disk hasn't. Raises DiskFull."""
+        try:
+            self._home.check_disk(lease.size)
+        except DiskFull:
+            self._ledger.release(lease)
+            raise
 
     def add_change(self, request_id: int, change: Change) -> None:
         """Have a change made, in its turn, by the commit."""

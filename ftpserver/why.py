@@ -34,6 +34,7 @@ from ftpwire import messages, paths
 from ftpwire.errors import (
     Banned,
     CommandError,
+    DiskFull,
     Forbidden,
     LoginRefused,
     QuotaExceeded,
@@ -49,7 +50,8 @@ class Verdict:
 
     Attributes:
         decided_by: ``disabled``, ``expiry``, ``network``, ``ban``, ``sessions``, ``permissions``,
-            ``quota``, ``files quota``, or ``files`` (what is there, or its mode).
+            ``quota``, ``files quota``, ``disk`` (it is full), or ``files`` (what is there, or its
+            mode).
         code: Of the error that a client gets; None when it is allowed.
         reason: One line for people: what the client is told, or the administrator of log-ins.
         rule: The rule that decides about the path, where there is one.
@@ -119,6 +121,7 @@ class Asking:
         def check(home: Home) -> None:
             Uploads(home, self._ledger, self._account.id, durable=False).check(request)
             self._ledger.check_room(self._account.id, size or 0)
+            home.check_disk(size or 0)
 
         return self._ask(request, check, path, room=size)
 
@@ -250,6 +253,8 @@ def _decider(error: CommandError) -> str:
             return "sessions"
         case QuotaExceeded():
             return "files quota" if error.needed is None else "quota"
+        case DiskFull():
+            return "disk"
         case Forbidden() if "(rule: " in str(error):
             return "permissions"
     return "files"

@@ -15,7 +15,15 @@ from ftpserver.homes import Home, Tally, digest_by_name, fresh_digest, keep_dige
 from ftpserver.walking import Usage
 from ftpwire import beneath, digests, paths
 from ftpwire.digests import StoredDigest
-from ftpwire.errors import AlreadyExists, CommandError, InvalidPath, IsADirectory, NotRegular
+from ftpwire.errors import (
+    AlreadyExists,
+    CommandError,
+    InvalidPath,
+    IsADirectory,
+    NotADirectory,
+    NotFound,
+    NotRegular,
+)
 from ftpwire.messages import Entry, Problem
 
 STAGING = paths.STAGING.decode()
@@ -553,8 +561,8 @@ def test_a_directory_can_not_be_moved_into_itself(home, alice, source, target):
         (b"/file", b"/", InvalidPath),
         (b"/nowhere", b"/x", FileNotFoundError),
         (b"/nowhere", b"/file", FileNotFoundError),
-        (b"/file", b"/nowhere/x", FileNotFoundError),
-        (b"/file", b"/file/x", NotADirectoryError),
+        (b"/file", b"/nowhere/x", NotFound),
+        (b"/file", b"/file/x", NotADirectory),
         (b"/file", b"/" + paths.STAGING, InvalidPath),
         (b"/" + paths.STAGING, b"/x", InvalidPath),
         (b"/" + paths.STAGING + b"/lock", b"/x", InvalidPath),
@@ -566,6 +574,14 @@ def test_moves_that_make_no_sense(home, alice, source, target, error):
     with pytest.raises(error):
         home.move(source, target, replace=True)
     assert (alice / "file").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("ask", ["move", "check_move"])
+def test_a_move_says_which_of_its_paths_is_not_there(home, alice, ask):
+    write(alice / "file")
+    with pytest.raises(NotFound) as caught:
+        getattr(home, ask)(b"/file", b"/nowhere/x", replace=True)
+    assert str(caught.value) == "/nowhere/x: no such file or directory"
 
 
 # the lock ----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import os
 import threading
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -27,6 +28,7 @@ from ftpwire.errors import (
     Cancelled,
     CommandError,
     ConnectionLost,
+    DiskFull,
     InvalidPath,
     IsADirectory,
     NotNewer,
@@ -684,6 +686,43 @@ def test_a_disk_that_is_full(alice, session, monkeypatch, size, number):
     assert (alice.files / "file").read_bytes() == b"old"
     assert alice.agrees()
     assert session.store(b"/file", b"x" * size) == Stored(size)
+
+
+@pytest.fixture
+def disk_has(monkeypatch):
+    """Makes the disk have so many bytes free."""
+
+    def free(size: int, blocks: int = 1000) -> None:
+        told = SimpleNamespace(f_blocks=blocks, f_bavail=size, f_frsize=1)
+        monkeypatch.setattr(os, "fstatvfs", lambda fd: told)
+
+    return free
+
+
+@pytest.mark.parametrize("size", [SHARES_STEP + 1, RESUME_FROM + 1])
+@pytest.mark.parametrize("ask", [True, False])
+def test_what_the_disk_has_no_room_for_is_refused_before_its_first_byte(
+    alice, session, disk_has, size, ask
+):
+    disk_has(size - 1)
+    with pytest.raises(DiskFull, match=f"{size} bytes needed, {size - 1} free"):
+        with session.uploads.receiving(1, Put(b"/file", size, ask=ask)):
+            pytest.fail("nothing is received")
+    assert alice.agrees()
+    disk_has(size)
+    assert session.store(b"/file", bytes(size), ask=ask) == Stored(size)
+
+
+def test_what_the_disk_has_of_an_upload_needs_no_room_again(alice, disk_has):
+    data = os.urandom(20 * MIB)
+    interrupt(alice.session(), data, 18 * MIB)
+    disk_has(2 * MIB)
+    assert resumed(alice.session(), data) == 18 * MIB
+
+
+def test_a_file_system_that_does_not_tell_its_room(alice, session, disk_has):
+    disk_has(0, blocks=0)
+    assert session.store(b"/file", bytes(SHARES_STEP + 1)) == Stored(SHARES_STEP + 1)
 
 
 def test_staging_that_can_not_be_made(alice, session, monkeypatch):

@@ -89,6 +89,7 @@ RULES = "/pub=read-only /in=upload-only /hidden=none"
         ("mv /dir/file /in/file", "permissions", "can't be replaced"),
         ("mv /dir/file /in/new", None, ""),
         ("mv /in/file /new", "permissions", "can't be removed"),
+        ("mv /dir/file /a/b", "files", "/a/b: no such file"),
         ("mv /dir/file /empty", "files", "a directory is there"),
         ("mv /dir /fifo", "files", "a file is there"),
         ("mv /missing /new", "files", "no such file"),
@@ -119,6 +120,15 @@ def test_room_as_it_is_now(why, stocked, accounts, engine, alice, size, allowed)
         assert (record["decided_by"], record["code"]) == ("quota", "quota")
         assert "600 free" in record["reason"]
     assert accounts.get("alice").held == 400
+
+
+def test_room_on_the_disk(why, stocked):
+    disk = os.statvfs(stocked)
+    free = disk.f_blocks * disk.f_frsize  # more than can be free at any time
+    allowed, record = why("put", "/new", str(free + 1))
+    assert not allowed
+    assert (record["decided_by"], record["code"]) == ("disk", "disk-full")
+    assert f"{free + 1} bytes needed" in record["reason"]
 
 
 def test_room_for_files(why, stocked, accounts, alice):
