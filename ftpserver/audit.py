@@ -20,6 +20,7 @@ import os
 import pwd
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -145,7 +146,7 @@ class Trail:
     not by the writer: its thread would take turns with this one, which makes both slower.
     """
 
-    def __init__(self, audit: Audit, session: Session) -> None:
+    def __init__(self, audit: Recorder, session: Session) -> None:
         self._audit = audit
         self._session = session
         self._waiting: list[_Asked] = []
@@ -286,38 +287,14 @@ def who_is(session: Session) -> Who:
     return Who(account.name if account else None, host.strip("[]"), str(session.id))
 
 
-class Audit:
-    """The audit log of a running server. Safe to use from many threads; nothing here raises.
-
-    ``_lock`` guards the queue and the counts; it is never held across a file call. The file is
-    the writer thread's alone.
-
-    Args:
-        state: The server's state directory.
-        size: Bytes from which on a file is rotated; 0 writes no audit log.
-        keep: Files that are kept beside the current one.
+class Recorder(ABC):
+    """Where records go to, as sessions see it. Nothing here raises.
 
     Attributes:
         enabled: Whether anything is recorded.
-        on_written: Called by the writer thread when the file has grown. Never waits, nor raises.
     """
 
-    def __init__(self, state: Path, *, size: int, keep: int) -> None:
-        self.on_written: Callable[[], None] = lambda: None
-        self.enabled = bool(size)
-        self._files = _Files(state / FILE_NAME, size, keep)
-        self._lock = threading.Lock()
-        self._queue: list[_Chunk] = []
-        self._queued = 0
-        self._dropped = 0
-        self._told_dropped = -_DROPPED_SECONDS
-        self._allowances: dict[int, _Allowance] = {}
-        self._wake = threading.Event()
-        self._closing = threading.Event()
-        self._writer: threading.Thread | None = None
-        if self.enabled:
-            self._writer = threading.Thread(target=self._write_all, name="audit")
-            self._writer.start()
+    enabled: bool
 
     def trail(self, session: Session) -> Trail:
         """To follow one session with."""
@@ -338,6 +315,47 @@ class Audit:
             self.append(line_of(record), 1)
         except Exception:
             logger.exception("%s could not be recorded", event)
+
+    @abstractmethod
+    def append(self, lines: bytes, count: int) -> None:
+        """Queue whole lines, and say how many they are."""
+
+    @abstractmethod
+    def may_tell_failure(self, account: Account | None) -> bool:
+        """Whether another failure of that account, or of a stranger, may be recorded now."""
+
+
+class Audit(Recorder):
+    """The audit log of a running server. Safe to use from many threads; nothing here raises.
+
+    ``_lock`` guards the queue and the counts; it is never held across a file call. The file is
+    the writer thread's alone.
+
+    Args:
+        state: The server's state directory.
+        size: Bytes from which on a file is rotated; 0 writes no audit log.
+        keep: Files that are kept beside the current one.
+
+    Attributes:
+        on_written: Called by the writer thread when the file has grown. Never waits, nor raises.
+    """
+
+    def __init__(self, state: Path, *, size: int, keep: int) -> None:
+        self.on_written: Callable[[], None] = lambda: None
+        self.enabled = bool(size)
+        self._files = _Files(state / FILE_NAME, size, keep)
+        self._lock = threading.Lock()
+        self._queue: list[_Chunk] = []
+        self._queued = 0
+        self._dropped = 0
+        self._told_dropped = -_DROPPED_SECONDS
+        self._allowances: dict[int, _Allowance] = {}
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._writer: threading.Thread | None = None
+        if self.enabled:
+            self._writer = threading.Thread(target=self._write_all, name="audit")
+            self._writer.start()
 
     def append(self, lines: bytes, count: int) -> None:
         """Queue whole lines, and say how many they are."""

@@ -1,7 +1,8 @@
 """Quotas: reserve, settle, release; the same for threads, processes and nodes.
 
 Lives here: every statement that changes ``used``, ``files`` and what is held, and the leases.
-Lives elsewhere: what the bytes are (uploads.py, homes.py), the tables (state.py).
+Lives elsewhere: what sessions may ask of it (books.py), what the bytes are (uploads.py, homes.py),
+the tables (state.py).
 
 Whoever changes what is stored holds a lease while doing so, also when it frees room. A lease
 that outlived its server therefore marks its account as dirty: the disk is the truth, and the
@@ -15,9 +16,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from sqlalchemy import (
     ColumnElement,
@@ -32,6 +31,7 @@ from sqlalchemy import (
     update,
 )
 
+from ftpserver.books import Books, Lease, Settled
 from ftpserver.state import account, durable, lease, reading
 from ftpwire.errors import DiskFull, LeaseLost, NotFound, QuotaExceeded
 from ftpwire.messages import Room
@@ -43,42 +43,11 @@ STEP_FILES = 1000
 _STEPS_SPARE = 8
 """Steps are taken only while this many would still be free."""
 LEASE_SECONDS = 600
-NEARLY_FULL = 0.9
-"""The part of a quota from which on users are told that little room is left."""
 KEPT = "kept"
 """State of a lease whose upload was interrupted: it owns a staging file that waits for a resume."""
 
 
-@dataclass
-class Lease:
-    """A reservation of an account's room: bytes, and files (with directories and links)."""
-
-    id: str
-    account_id: int
-    size: int
-    files: int = 0
-
-
-@dataclass(frozen=True)
-class Settled:
-    """What a settlement has found.
-
-    Attributes:
-        kept: The staging files that are kept for the account.
-        used, quota: Of the account, in bytes; the quota is None when unlimited.
-    """
-
-    kept: list[bytes]
-    used: int = 0
-    quota: int | None = None
-
-    @property
-    def nearly_full(self) -> bool:
-        """Whether it is time to tell the user."""
-        return self.quota is not None and self.used >= self.quota * NEARLY_FULL
-
-
-class Ledger:
+class Ledger(Books):
     """The used and held bytes of all accounts. Safe to use from many threads and processes.
 
     Args:
@@ -122,7 +91,7 @@ class Ledger:
         Raises:
             QuotaExceeded: There is less room; nothing is held.
         """
-        self._settle_waiting()
+        self.settle_waiting()
         with self._durable.begin() as connection:
             self._hold(connection, account_id, size, files)
             return self._insert(connection, account_id, size, files, staging)
@@ -207,7 +176,7 @@ class Ledger:
 
     def reserve_step(self, account_id: int, size: int, files: int = 1) -> Lease:
         """Hold at least so many bytes and files, and whole steps where there is plenty of room."""
-        self._settle_waiting()
+        self.settle_waiting()
         with self._durable.begin() as connection:
             size, files = self._hold_plenty(connection, account_id, size, files)
             return self._insert(connection, account_id, size, files)
@@ -248,7 +217,7 @@ class Ledger:
             self._waiting.append((list(leases), change, files))
             raise
 
-    def _settle_waiting(self) -> None:
+    def settle_waiting(self) -> None:
         """Settle what a full disk has kept from it, unless it still does."""
         while self._waiting:
             try:
@@ -296,45 +265,6 @@ class Ledger:
             raise LeaseLost("the reservation was lost")
         return Settled(names) if row is None else Settled(names, row.used, row.quota)
 
-    def release(self, held: Lease) -> None:
-        """End the lease with nothing stored. Can be called for one that is gone."""
-        try:
-            self.settle([held], 0, 0)
-        except LeaseLost:
-            pass  # whoever ended it gave its room back
-        except DiskFull:
-            pass  # it is settled later
-
-    @contextmanager
-    def freeing(self, account_id: int) -> Iterator[Callable[[int, int], None]]:
-        """Hold a lease of nothing while something is removed: so a crash is noticed later.
-
-        Yields what ends it, given the bytes and files that became free. Not called: nothing did.
-        """
-        try:
-            held = self.reserve(account_id, 0, files=0)
-        except DiskFull:  # removing is what mends it; a crash just now leaves too much counted
-            held = Lease("", account_id, 0)
-        settled = False
-
-        def settle(freed: int, files: int) -> None:
-            nonlocal settled
-            settled = True
-            try:
-                self.settle([held], -freed, -files)
-            except DiskFull:
-                pass  # it is removed all the same, and settled later
-            except LeaseLost:
-                if held.id:
-                    raise
-            self._settle_waiting()
-
-        try:
-            yield settle
-        finally:
-            if not settled:
-                self.release(held)
-
     def room(self, account_id: int) -> Room:
         """The account's room. Raises NotFound when the account is gone."""
         with self._reading.connect() as connection:
@@ -348,7 +278,7 @@ class Ledger:
 
     def heartbeat(self) -> None:
         """Keep this server's leases alive. To be called well within LEASE_SECONDS."""
-        self._settle_waiting()
+        self.settle_waiting()
         with self._engine.begin() as connection:
             connection.execute(
                 update(lease)

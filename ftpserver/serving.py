@@ -24,6 +24,7 @@ from sqlalchemy import Engine
 from ftpserver.accounts import Accounts
 from ftpserver.audit import Audit
 from ftpserver.config import Settings
+from ftpserver.entrance import Entrance, LocalEntrance
 from ftpserver.figures import Figures, SessionInfo
 from ftpserver.ledger import Ledger
 from ftpserver.limits import Limits
@@ -50,10 +51,8 @@ _LAST_SECONDS = 5.0
 class Service:
     """What the sessions of one process share.
 
-    For them: ``settings``, ``accounts``, ``tokens``, ``registration``, ``ledger``, ``limits``,
-    ``owners``, ``audit``, ``tls_context`` (None when plain), ``stop_fd``, ``stopping``,
-    ``draining``, ``parking`` (None: each keeps its thread). What was opened is closed by
-    `server_close`, the last first.
+    For them it is what `sharing.Sharing` says. What was opened is closed by `server_close`, the
+    last first.
     """
 
     engine: Engine
@@ -62,6 +61,7 @@ class Service:
     registration: Registration
     ledger: Ledger
     limits: Limits
+    entrance: Entrance
     owners: Owners
     audit: Audit
     watch: Watch
@@ -98,6 +98,7 @@ class Service:
         )
         self.ledger = ledger
         self.limits = Limits(engine, settings, ledger)
+        self.entrance = LocalEntrance(self.accounts, self.tokens, self.registration, self.limits)
         self.watch = Watch(self)
 
     def _park_idle(self) -> None:

@@ -53,7 +53,8 @@ from ftpwire.units import human
 
 if TYPE_CHECKING:
     from ftpserver.audit import Trail
-    from ftpserver.serving import Service
+    from ftpserver.entrance import Admission
+    from ftpserver.sharing import Sharing
 
 logger = logging.getLogger("ftpd.session")
 
@@ -126,7 +127,7 @@ class Session(StreamRequestHandler):
     """
 
     rbufsize = 0  # the input buffer is the session's own: rfile and wfile stay unused
-    server: Service  # type: ignore[assignment]  # a service with several listeners
+    server: Sharing  # type: ignore[assignment]  # a service, and no listener
 
     id = 0
     since = 0.0
@@ -707,28 +708,21 @@ class Session(StreamRequestHandler):
         """End the connection at once, from another thread."""
         self.channel.cut()
 
-    def log_in(self, account: Account, token_id: str | None) -> None:
-        """The client is who it says: open the session.
-
-        Args:
-            token_id: Of the token that it logged in with.
-
-        Raises:
-            TooMany: There are too many sessions already.
-        """
-        try:
-            self._place = self.server.limits.enter(account, self.host)
-        except CommandError as error:
-            logger.warning("%s: log-in refused for %s: %s", self, account.name, error)
-            self._closing = True
-            raise
+    def log_in(self, admitted: Admission) -> None:
+        """The client is who it says: open the session."""
+        self._place = admitted.place
         self.server.logged_in(self)
-        self.account = account
-        self.token_id = token_id
+        self.account = account = admitted.account
+        self.token_id = admitted.token_id
         self._set_pace(account)
         self.reader.allow(frames.MAX_CONTROL, frames.MAX_DATA)
-        self._trail.logged_in(token_id)
+        self._trail.logged_in(admitted.token_id)
         logger.info("%s: logged in", self)
+
+    def turn_away(self, name: str, error: CommandError) -> None:
+        """The client is who it says, and there is no place for it: the connection ends."""
+        logger.warning("%s: log-in refused for %s: %s", self, paths.show(name), error)
+        self._closing = True
 
     def follow(self, account: Account) -> None:
         """The account was changed by somebody else: what is asked for from now on obeys that.
@@ -762,7 +756,7 @@ class Session(StreamRequestHandler):
         reason = error.reason if isinstance(error, Refused) else str(error)
         logger.warning("%s: log-in refused for %s: %s", self, paths.show(name), reason)
         self._trail.note(reason)
-        self.hold_back(self.server.limits.delay(self.host, error))
+        self.hold_back(self.server.entrance.delay(self.host, error))
         self._closing = self._failures >= _LOGIN_TRIES or isinstance(error, Banned)
 
     def hold_back(self, seconds: float) -> None:

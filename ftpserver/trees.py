@@ -12,9 +12,9 @@ import os
 import stat
 from collections.abc import Callable
 
+from ftpserver.books import Books
 from ftpserver.commit import lstat, target_of
 from ftpserver.homes import Home, Tally
-from ftpserver.ledger import Ledger
 from ftpserver.permissions import Action
 from ftpserver.walking import open_closed
 from ftpwire import beneath
@@ -32,7 +32,7 @@ class AtomicTree:
         NotFound and other OSError: The parent directory isn't there.
     """
 
-    def __init__(self, home: Home, ledger: Ledger, account_id: int, path: bytes) -> None:
+    def __init__(self, home: Home, ledger: Books, account_id: int, path: bytes) -> None:
         self.target = target_of(path)
         self._home = home
         self._ledger = ledger

@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from ftpserver.books import Books, Lease, Settled
 from ftpserver.commit import SYNC_EACH, Commit, Staged, lstat, may_replace, target_of
 from ftpserver.homes import Home, Parts
-from ftpserver.ledger import Lease, Ledger, Settled
 from ftpserver.owners import Owners
 from ftpserver.permissions import Action
 from ftpserver.staging import (
@@ -116,7 +116,7 @@ class Uploads:
     def __init__(
         self,
         home: Home,
-        ledger: Ledger,
+        ledger: Books,
         account_id: int,
         *,
         durable: bool,
@@ -577,7 +577,7 @@ class Receiving:
         staging: Staging,
         request: Put,
         lease: Lease | None,
-        ledger: Ledger,
+        ledger: Books,
         owners: Owners | None = None,
     ) -> None:
         self.staging = staging

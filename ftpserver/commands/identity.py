@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ftpserver.addresses import peer_uid
+from ftpserver.entrance import NoPlace
 from ftpserver.tokens import DEFAULT_SECONDS
 from ftpwire.errors import Busy, CommandError, LoginRefused, NotFound
 from ftpwire.messages import (
@@ -27,87 +28,75 @@ from ftpwire.messages import (
 )
 
 if TYPE_CHECKING:
-    from ftpserver.accounts import Account
+    from ftpserver.entrance import Admission
     from ftpserver.session import Session
 
 
 def login(session: Session, request: Login) -> Message:
     """Check the password and open the session."""
-    accounts, limits = session.server.accounts, session.server.limits
-
-    def prove() -> tuple[Account, str | None]:
-        return accounts.log_in(request.user, request.password, session.host), None
-
-    return _log_in(
-        session, request.user, lambda: limits.by_password(session.host, request.user, prove)
+    entrance = session.server.entrance
+    return let_in(
+        session,
+        request.user,
+        lambda: entrance.by_password(session.host, request.user, request.password),
     )
 
 
 def login_token(session: Session, request: LoginToken) -> Message:
     """Check the token and open the session."""
-    tokens, limits = session.server.tokens, session.server.limits
-
-    def prove() -> tuple[Account, str | None]:
-        return tokens.log_in(request.user, request.token, session.host)
-
-    return _log_in(
-        session, request.user, lambda: limits.by_token(session.host, request.user, prove)
+    entrance = session.server.entrance
+    return let_in(
+        session,
+        request.user,
+        lambda: entrance.by_token(session.host, request.user, request.token),
     )
 
 
 def login_peer(session: Session, request: LoginPeer) -> Message:
     """Let the system user at the other end in, where the account names it."""
-    server = session.server
-
-    def prove() -> tuple[Account, str | None]:
-        return server.accounts.log_in_peer(request.user, peer_uid(session.request)), None
-
-    return _log_in(
-        session, request.user, lambda: server.limits.by_token(session.host, request.user, prove)
-    )
+    entrance, uid = session.server.entrance, peer_uid(session.request)
+    return let_in(session, request.user, lambda: entrance.by_peer(session.host, request.user, uid))
 
 
-def _log_in(
-    session: Session, name: str, prove: Callable[[], tuple[Account, str | None]]
-) -> Message:
+def let_in(session: Session, name: str, prove: Callable[[], Admission]) -> Message:
+    """Open the session, if whoever it is can prove it; else refuse, after some time."""
     if session.account is not None:
         raise CommandError("logged in already")
     try:
-        account, token_id = prove()
+        admitted = prove()
     except LoginRefused as error:
         session.log_in_failed(name, error)
         raise
-    except Busy as error:
-        session.hold_back(session.server.limits.delay(session.host, error))
+    except NoPlace as error:
+        session.turn_away(name, error)
         raise
-    session.log_in(account, token_id)
-    return LoggedIn(account.name)
+    except Busy as error:
+        session.hold_back(session.server.entrance.delay(session.host, error))
+        raise
+    session.log_in(admitted)
+    return LoggedIn(admitted.account.name)
 
 
 def change_password(session: Session, request: ChangePassword) -> Message:
     """Set another password; this session goes on, the others and all tokens end."""
-    accounts, name = session.server.accounts, session.user.name
-
-    def prove() -> None:
-        if not accounts.check_password(name, request.old):
-            raise LoginRefused("that is not your password")
-
-    session.server.limits.by_password(session.host, name, prove)
+    entrance = session.server.entrance
     with _renewing(session):
-        session.renew(accounts.set_password(session.user.name, request.new))
+        session.renew(
+            entrance.change_password(session.host, session.user, request.old, request.new)
+        )
     return Done()
 
 
 def issue_token(session: Session, request: IssueToken) -> Message:
     """Make a token for scripts."""
     seconds = DEFAULT_SECONDS if request.seconds is None else request.seconds
-    made = session.server.tokens.issue(session.user, request.name, seconds)
+    made = session.server.entrance.issue_token(session.user, request.name, seconds)
     return TokenIssued(made.id, made.secret, made.expires)
 
 
 def list_tokens(session: Session, request: ListTokens) -> Message:
     """Tell the account's tokens."""
-    return Tokens(list(session.server.tokens.of(session.user, session.token_id)))
+    return Tokens(list(session.server.entrance.tokens_of(session.user, session.token_id)))
 
 
 def revoke_token(session: Session, request: RevokeToken) -> Message:
@@ -116,7 +105,7 @@ def revoke_token(session: Session, request: RevokeToken) -> Message:
     if token_id is None:
         raise NotFound("this session did not log in with a token: say which one")
     with _renewing(session):
-        session.server.tokens.revoke(session.user, token_id)
+        session.server.entrance.revoke_token(session.user, token_id)
         if token_id == session.token_id:
             session.token_id = None
     return Done()
