@@ -18,9 +18,9 @@ import click
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 
+from ftpclient.aliases import ALIASES
 from ftpclient.app import App
 from ftpclient.cli import remote
-from ftpclient.shell import ALIASES
 from ftpclient.words import Quote, Typed, Word, quote, split_typed
 from ftpwire import paths
 from ftpwire.errors import FtpError, Interrupted
@@ -34,6 +34,8 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "cd": ("remote directory",),
     "lcd": ("local directory",),
     "lls": ("local",),
+    "lmkdir": ("local",),
+    "chmod": ("nothing", "remote"),
     "help": ("command",),
     "exit": ("nothing",),
     "put": ("local", "remote local"),

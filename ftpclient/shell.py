@@ -1,8 +1,8 @@
 """The shell: one command a line, from a terminal or from standard input.
 
 Lives here: the loop, the prompt, and what a line is before it is a command.
-Lives elsewhere: the commands (commands/), words (words.py), completion and history (modules of
-their names).
+Lives elsewhere: the commands (commands/), their other names (aliases.py), words (words.py),
+completion and history (modules of their names).
 
 A line is run as if it were the arguments of `ftp`, so scripts and the shell can't differ. What
 goes wrong is one line on stderr, and never the end of the shell.
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from ftpclient import cli, render
 from ftpclient.addresses import DEFAULT_PORT
+from ftpclient.aliases import meant
 from ftpclient.app import App, ShellState, UsageError
 from ftpclient.foreground import run_program
 from ftpclient.words import split
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from ftpclient.client import Client
     from ftpclient.completion import ShellCompleter
 
-ALIASES = {"?": "help", "quit": "exit", "bye": "exit"}
-"""Other names of commands, inside the shell only."""
 _OF_ONE_LINE = ("as_json", "quiet", "verbose", "accept_new")
 
 
@@ -93,7 +92,8 @@ def _run_words(app: App, line: str) -> int:
         raise UsageError("options come after the command, as in ls --json")
     # where the same word is there with quotes and without, the careful meaning holds for both
     app.shell.patterns = {word.text: word.pattern for word in words if word.pattern != word.text}
-    return cli.run(app, [ALIASES.get(name, name), *arguments], prog_name="")
+    name, arguments = meant(name, arguments, app.expand)
+    return cli.run(app, [name, *arguments], prog_name="")
 
 
 def _run_local(app: App, command: str) -> int:

@@ -36,7 +36,7 @@ def human(size: int) -> str:
     """Bytes for people: ``1.5 MiB``."""
     value = float(size)
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
+        if value < 1023.95:  # what would round to 1024.0 is one of the next
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} TiB"

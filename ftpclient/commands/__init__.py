@@ -21,17 +21,19 @@ _MODULES = {
     "accounts": ("login", "logout", "passwd", "register", "servers", "token"),
     "browsing": ("cat", "df", "du", "hash", "ls", "pwd", "stat", "whoami"),
     "changing": ("cp", "ln", "mkdir", "mv", "rm", "rmdir"),
+    "finding": ("find", "tree"),
     "transfers": ("get", "put"),
     "sync": ("sync",),
     "session": ("connect", "forget"),
     "discover": ("discover",),
-    "inside": ("cd", "exit", "help", "lcd", "lls", "lpwd"),
+    "inside": ("cd", "exit", "help", "lcd", "lls", "lmkdir", "lpwd"),
 }
 MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 SCRIPT_ONLY = frozenset({"connect", "discover", "forget", "login", "logout", "register"})
 """Commands that make no sense inside the shell."""
 SHELL_ONLY = frozenset(_MODULES["inside"])
 _MEANT = {
+    "cls": "ls",
     "copy": "cp",
     "del": "rm",
     "delete": "rm",
@@ -40,7 +42,11 @@ _MEANT = {
     "mirror": "sync",
     "move": "mv",
     "mput": "put",
+    "mmv": "mv",
+    "mrm": "rm",
     "rename": "mv",
+    "reget": "get (it goes on with what is there by itself)",
+    "reput": "put (it goes on with what is there by itself)",
     "symlink": "ln -s",
     "rsync": "sync",
     "type": "cat",
@@ -48,24 +54,37 @@ _MEANT = {
 """What other tools call our commands."""
 
 
+_NOTHING = "nothing: "
+
+
 class HintingCommand(click.Command):
     """A command that knows what other tools call its options.
 
     Attributes:
-        meant: For each of them what to say: ``--delete``, or ``nothing: that is the default``.
+        meant: For each of them what is meant here: ``--delete``, or ``nothing: that is so anyway``.
     """
 
     meant: Mapping[str, str] = {}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, list(args))
         except click.NoSuchOption as error:
-            meant = self.meant.get(error.option_name)
-            if meant is None:
+            name = self._of_others(error.option_name, args)
+            if name is None:
                 raise
-            text = f"no option {error.option_name}: did you mean {meant}?"
+            meant = self.meant[name]
+            if meant.startswith(_NOTHING):
+                text = f"no option {name}, and none is needed: {meant.removeprefix(_NOTHING)}"
+            else:
+                text = f"no option {name}: did you mean {meant}?"
             raise click.UsageError(text, ctx) from None
+
+    def _of_others(self, unknown: str, args: list[str]) -> str | None:
+        """The option that was meant: of ``-exec``, only its first letter is told as unknown."""
+        words = [arg.partition("=")[0] for arg in args]
+        long = (word for word in words if word.startswith(unknown) and word in self.meant)
+        return next(long, unknown if unknown in self.meant else None)
 
 
 class CommandGroup(click.Group):

@@ -117,7 +117,7 @@ def touch_command(
     reference: str | None,
     only_mtime: bool,
 ) -> None:
-    """Set the times of files to now, and make empty ones where there are none."""
+    """Set times, by default to now; make empty files where nothing is."""
     if sum(one is not None for one in (date, stamp, reference)) > 1:
         raise UsageError("-d, -t and -r exclude each other")
     given: int | None = None

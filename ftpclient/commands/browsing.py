@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -29,6 +30,16 @@ def complain_about(app: App, directory: RemotePath, failures: Summary) -> Callab
         failures.exit_code = 1
 
     return complain
+
+
+@contextmanager
+def going_on(app: App, failures: Summary) -> Iterator[None]:
+    """What fails in here is told, and counts, but ends nothing else."""
+    try:
+        yield
+    except CommandError as error:
+        app.complain(error)
+        failures.exit_code = 1
 
 
 def for_each(app: App, patterns: Iterable[str], action: Callable[[RemotePath], None]) -> int:
@@ -80,6 +91,7 @@ class _Listing:
         reverse: bool,
         recursive: bool,
         single: bool,
+        marks: bool,
         zero: bool,
         digest: bool,
     ) -> None:
@@ -90,7 +102,8 @@ class _Listing:
         self._key = _SORTS[order]
         self._reverse = reverse
         self._recursive = recursive
-        self._single = single or not sys.stdout.isatty()
+        self._single = single
+        self._marks = marks
         self._zero = zero
         self._digest = digest
         self.failures = Summary()
@@ -105,7 +118,8 @@ class _Listing:
         for directory in directories:
             if not app.as_json and not self._zero:
                 app.print("")
-            self.show(directory, heading=True)
+            with going_on(app, self.failures):
+                self.show(directory, heading=True)
 
     def _sorted(self, path: RemotePath, directories: list[RemotePath]) -> Iterator[Entry]:
         entries = self._app.client.list_dir(
@@ -146,22 +160,39 @@ class _Listing:
             for line in render.columns(names, shutil.get_terminal_size().columns):
                 app.print(line)
 
-    @staticmethod
-    def _name(directory: RemotePath, entry: Entry) -> str:
+    def _name(self, directory: RemotePath, entry: Entry) -> str:
         name = paths.show(entry.path or paths.name_of(directory))
-        return name + "/" if entry.type == "dir" else name
+        if entry.type == "dir":
+            return name + "/"
+        if self._marks and not (self._long and entry.type == "link"):
+            name += "@" if entry.type == "link" else "*" if entry.mode & 0o111 else ""
+        return name
 
 
-@remote_command("ls")
+_MEANT_IN_LS = {
+    "-G": "nothing: there are no groups",
+    "-g": "-l",
+    "-i": "stat",
+    "-n": "-l",
+    "-o": "-l",
+    "-s": "-l",
+    "--sort": "-t or -S",
+    "--color": "nothing: names are shown as they are",
+}
+
+
+@remote_command("ls", meant=_MEANT_IN_LS)
 @click.argument("patterns", metavar="[PATH]...", nargs=-1)
 @click.option("-l", "long", is_flag=True, help="Modes, sizes and times.")
-@click.option("-a", "everything", is_flag=True, help="Names that start with a dot, too.")
-@click.option("-h", "human", is_flag=True, help="With -l: sizes for people.")
+@click.option("-a", "-A", "--all", "everything", is_flag=True, help="Names with a dot, too.")
+@click.option("-h", "--human-readable", "human", is_flag=True, help="With -l: sizes for people.")
 @click.option("-t", "order", flag_value="time", help="Newest first.")
 @click.option("-S", "order", flag_value="size", help="Largest first.")
-@click.option("-r", "reverse", is_flag=True, help="The other way round.")
+@click.option("-r", "--reverse", "reverse", is_flag=True, help="The other way round.")
 @click.option("-R", "--recursive", is_flag=True, help="Directories with their contents.")
 @click.option("-1", "single", is_flag=True, help="One name a line.")
+@click.option("-F", "--classify", "marks", is_flag=True, help="Mark links with @, programs with *.")
+@click.option("-C", "across", is_flag=True, help="In columns, also in a pipe.")
 @click.option("-0", "zero", is_flag=True, help="Raw names, each ended by a NUL byte.")
 @click.option("-d", "--directory", "itself", is_flag=True, help="A directory itself.")
 @click.option("--digest", is_flag=True, help="Digests that are kept beside the files.")
@@ -175,6 +206,8 @@ def ls_command(
     reverse: bool,
     recursive: bool,
     single: bool,
+    marks: bool,
+    across: bool,
     zero: bool,
     itself: bool,
     digest: bool,
@@ -188,7 +221,8 @@ def ls_command(
         order=order or "name",
         reverse=reverse,
         recursive=recursive,
-        single=single,
+        single=single or not (across or sys.stdout.isatty()),
+        marks=marks,
         zero=zero,
         digest=digest,
     )
@@ -310,7 +344,8 @@ def _sums(
 
 
 @remote_command("df")
-def df_command(app: App) -> None:
+@click.option("-h", "human", is_flag=True, hidden=True)
+def df_command(app: App, human: bool) -> None:
     """Show your space: total, used and free."""
     room = app.client.space()
     if app.as_json:

@@ -147,10 +147,10 @@ def cp_command(
 def ln_command(
     app: App, arguments: tuple[str, ...], symbolic: bool, force: bool, exactly: bool
 ) -> None:
-    """Make a link at NAME, or in the directory NAME, that leads to TARGET.
+    """Make symbolic links to TARGET.
 
-    TARGET is stored as it is written. It is looked up when the link is used: from the link's
-    directory, or from your home when it begins with a slash.
+    The link is NAME, or goes into the directory NAME. TARGET is stored as it is written, and
+    looked up when the link is used: from its directory, or from your home if it begins with /.
     """
     if not symbolic:
         raise UsageError("there are no hard links here: ln -s makes a symbolic link, cp a copy")

@@ -1,4 +1,4 @@
-"""Commands that only the shell has: cd, lcd, lpwd, lls, help, exit."""
+"""Commands that only the shell has: cd, lcd, lpwd, lls, lmkdir, help, exit."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 
+from ftpclient.aliases import ALIASES
 from ftpclient.app import App, UsageError
 from ftpclient.commands import CommandGroup, raise_for, remote_command
 from ftpclient.foreground import run_program
 from ftpwire import paths
-from ftpwire.errors import CommandError
+from ftpwire.errors import CommandError, from_oserror
 
 
 @remote_command("cd")
@@ -54,6 +55,25 @@ def lls_command(app: App, arguments: tuple[str, ...]) -> None:
     raise_for(run_program(["ls", *words], with_stdin=False))
 
 
+@remote_command("lmkdir")
+@click.argument("names", metavar="DIR...", nargs=-1, required=True)
+@click.option("-p", "parents", is_flag=True, help="Parents too; content when it exists.")
+def lmkdir_command(app: App, names: tuple[str, ...], parents: bool) -> None:
+    """Make local directories."""
+    status = 0
+    for name in names:
+        path = os.path.expanduser(name)
+        try:
+            if parents:
+                os.makedirs(path, exist_ok=True)
+            else:
+                os.mkdir(path)
+        except OSError as error:
+            app.complain(from_oserror(error, paths.show(path)))
+            status = 1
+    raise_for(status)
+
+
 @remote_command("help")
 @click.argument("command", required=False)
 @click.pass_context
@@ -79,7 +99,12 @@ def _overview(ctx: click.Context, group: CommandGroup) -> str:
             rows.append((name, command.get_short_help_str(formatter.width)))
     rows.append(("!COMMAND", "Run a local command; ! alone starts your shell."))
     formatter.write_dl(rows)
-    return formatter.getvalue() + "help COMMAND, or COMMAND --help, tells more."
+    formatter.write_text(
+        "help COMMAND, or COMMAND --help, tells more. Other names: "
+        + ", ".join(f"{alias} ({name})" for alias, name in ALIASES.items())
+        + "."
+    )
+    return formatter.getvalue().rstrip()
 
 
 @remote_command("exit")

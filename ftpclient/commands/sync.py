@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 _SHOWN_DELETIONS = 20
 _MEANT = {
     "-c": "--checksum (resuming, as with put -c, is the default)",
-    "-z": "nothing: there is no compression",
+    "-z": "nothing: bytes travel as they are, without compression",
     "-i": "-v before the command, or --dry-run",
     "--archive": "nothing: times, modes and links are always kept",
-    "--compress": "nothing: there is no compression",
+    "--compress": "nothing: bytes travel as they are, without compression",
     "--delete-after": "--delete: deletions come after the transfers",
     "--delete-before": "--delete",
     "--delete-during": "--delete",

@@ -45,3 +45,26 @@ def test_who_may_only_read_changes_no_mode_time_or_link(server):
     after = (server.home("bob") / "file").stat()
     assert (after.st_mode, after.st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
     assert reader.run("ls", "/").lines == ["file"]
+
+
+def test_looking_through_a_tree(user):
+    user.run("mkdir", "-p", "/site/css")
+    for name in ("index.html", "css/main.css"):
+        user.run("put", "-", f"/site/{name}", given=name.encode())
+    assert user.run("find", "/site", "-name", "*.css").lines == ["/site/css/main.css"]
+    assert user.run("find", "/", "-type", "d", "-0").out.split(b"\0")[-1] == b""
+    assert user.run("find", "/site", "-size", "+11", "--json").record["name"] == "main.css"
+    assert user.run("tree", "/site").lines == [
+        "/site",
+        "├── css/",
+        "│   └── main.css",
+        "└── index.html",
+        "",
+        "1 directory, 2 files",
+    ]
+    found = user.start("find", "/", "-0")
+    first = found.stdout.read(2)  # whoever reads leaves
+    found.stdout.close()
+    assert first == b"/\0"
+    assert found.wait() in (0, 1)
+    assert found.stderr.read() == b""

@@ -1,0 +1,315 @@
+"""find, tree, and the letters of ls, as they are typed, on a real server."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+
+import pytest
+
+from ftpclient.aliases import ALIASES
+from ftpclient.shell import run_line
+from tests.ftpclient.shell_support import shell_of
+
+
+@pytest.fixture
+def app(server, tmp_path, monkeypatch):
+    local = tmp_path / "local"
+    local.mkdir()
+    monkeypatch.chdir(local)
+    with shell_of(server) as app:
+        yield app
+
+
+@pytest.fixture
+def run(app, capfd):
+    """Runs a line; gives its status, the lines of its output, and its complaints."""
+
+    def run(line: str) -> tuple[int, list[str], str]:
+        status = run_line(app, line)
+        out, err = capfd.readouterr()
+        return status, out.splitlines(), err
+
+    return run
+
+
+@pytest.fixture
+def tree(files):
+    """A small tree."""
+    (files / "d" / "e").mkdir(parents=True)
+    (files / ".hidden").touch()
+    (files / "d" / "big.txt").write_bytes(b"x" * 2000)
+    (files / "d" / "e" / "small.txt").write_bytes(b"x")
+    (files / "d" / "e" / "prog").touch(0o755)
+    (files / "d" / "link").symlink_to("e")
+    os.utime(files / "d" / "big.txt", ns=(0, 10**18))
+    return files
+
+
+# find ---------------------------------------------------------------------------------------
+
+EVERYTHING = {
+    "/",
+    "/.hidden",
+    "/d",
+    "/d/big.txt",
+    "/d/link",
+    "/d/e",
+    "/d/e/small.txt",
+    "/d/e/prog",
+}
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        pytest.param("find", EVERYTHING, id="everything"),
+        pytest.param("find / -print", EVERYTHING, id="print"),
+        pytest.param("find -name *.txt", {"/d/big.txt", "/d/e/small.txt"}, id="name"),
+        pytest.param("find -name '*.txt' d/e", {"/d/e/small.txt"}, id="path-last"),
+        pytest.param("find -iname SMALL*", {"/d/e/small.txt"}, id="iname"),
+        pytest.param("find -path /d/*/p*", {"/d/e/prog"}, id="path"),
+        pytest.param("find -type d", {"/", "/d", "/d/e"}, id="directories"),
+        pytest.param("find -type l", {"/d/link"}, id="links"),
+        pytest.param("find -type f -size +1k", {"/d/big.txt"}, id="size"),
+        pytest.param("find d -size -2", {"/d/e/small.txt", "/d/e/prog"}, id="small"),
+        pytest.param("find -mtime +1000", {"/d/big.txt"}, id="old"),
+        pytest.param("find d -type f -mmin -60", {"/d/e/small.txt", "/d/e/prog"}, id="minutes"),
+        pytest.param("find d -type d -newer d/big.txt", {"/d", "/d/e"}, id="newer"),
+        pytest.param("find -maxdepth 1", {"/", "/.hidden", "/d"}, id="maxdepth-1"),
+        pytest.param("find d -maxdepth 0", {"/d"}, id="maxdepth-0"),
+        pytest.param("find -mindepth 3", {"/d/e/small.txt", "/d/e/prog"}, id="mindepth"),
+        pytest.param(
+            "find -mindepth 2 -maxdepth 2", {"/d/big.txt", "/d/link", "/d/e"}, id="one-depth"
+        ),
+        pytest.param("find d/big.txt", {"/d/big.txt"}, id="file"),
+        pytest.param("find d/e/*", {"/d/e/small.txt", "/d/e/prog"}, id="patterns"),
+        pytest.param("find d/link", {"/d/link"}, id="links-are-not-followed"),
+        pytest.param("find -name nothing", set(), id="nothing"),
+    ],
+)
+def test_find(run, tree, line, found):
+    status, out, err = run(line)
+    assert (status, err) == (0, "")
+    assert len(out) == len(set(out))
+    assert set(out) == found
+
+
+def test_find_from_elsewhere(run, tree):
+    run("cd d")
+    assert run("find e -name s*")[1] == ["/d/e/small.txt"]
+
+
+def test_find_in_other_forms(run, app, tree, capfd):
+    assert run("find d/e/small.txt -ls")[1][0].startswith("-rw-")
+    status, out, _ = run("find d/e -type f --json")
+    assert status == 0
+    assert {json.loads(line)["path"] for line in out} == {"/d/e/small.txt", "/d/e/prog"}
+    (tree / "d" / "new\nline\x1b").touch()
+    assert run("find -name new*")[1] == ["/d/new\\nline\\x1b"]
+
+
+def test_find_writes_raw_names(app, tree, monkeypatch):
+    name = b"\xff\n"
+    with open(os.path.join(os.fsencode(tree), name), "w"):
+        pass
+    out = io.TextIOWrapper(io.BytesIO())
+    monkeypatch.setattr(sys, "stdout", out)
+    assert run_line(app, "find / -maxdepth 1 -type f -0 -mindepth 1") == 0
+    assert sorted(out.buffer.getvalue().split(b"\0")) == [b"", b"/.hidden", b"/" + name]
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "complaint"),
+    [
+        pytest.param("find nope", 5, "/nope: no such file or directory", id="not-found"),
+        pytest.param("find -newer nope", 5, "/nope: no such file or directory", id="newer"),
+        pytest.param(
+            "find -type x",
+            2,
+            "find: 'x': a type is f (files), d (directories) or l (links)",
+            id="x",
+        ),
+        pytest.param(
+            "find -size x", 2, "find: 'x' is not a size: write +10M for more, -10M for less", id="s"
+        ),
+        pytest.param(
+            "find / -exec rm {}",
+            2,
+            "no option -exec: did you mean find … -0 | xargs -0 …? (see find --help)",
+            id="exec",
+        ),
+        pytest.param(
+            "find -L /",
+            2,
+            "no option -L, and none is needed: links are not followed (see find --help)",
+            id="follow",
+        ),
+        pytest.param("find -nam x", 2, None, id="misspelt"),
+    ],
+)
+def test_find_refuses(run, tree, line, status, complaint):
+    found, out, err = run(line)
+    assert (found, out, err.count("\n")) == (status, [], 1)
+    if complaint is not None:
+        assert err == f"ftp: {complaint}\n"
+
+
+def test_find_goes_on_behind_what_it_may_not_read(plain_user, run, tree):
+    (tree / "d" / "e").chmod(0)
+    (tree / "d" / "f").mkdir()
+    (tree / "d" / "f" / "last").touch()
+    try:
+        status, out, err = run("find")
+        assert status == 1
+        assert "/d/big.txt" in out and "/d/e" in out and "/d/e/prog" not in out
+        assert err == "ftp: /d/e: permission denied\n"
+        for line in ("tree", "ls -R"):
+            status, out, err = run(line)
+            assert status == 1
+            assert err == "ftp: /d/e: permission denied\n"
+            assert any(one.endswith("last") for one in out)
+    finally:
+        (tree / "d" / "e").chmod(0o700)
+
+
+# tree ---------------------------------------------------------------------------------------
+
+
+def test_tree(run, tree):
+    assert run("tree") == (
+        0,
+        [
+            "/",
+            "└── d/",
+            "    ├── big.txt",
+            "    ├── e/",
+            "    │   ├── prog",
+            "    │   └── small.txt",
+            "    └── link -> e",
+            "",
+            "2 directories, 4 files",
+        ],
+        "",
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "out"),
+    [
+        pytest.param("tree -L 1", ["/", "└── d/", "", "1 directory, 0 files"], id="levels"),
+        pytest.param(
+            "tree -aL1", ["/", "├── .hidden", "└── d/", "", "1 directory, 1 file"], id="hidden"
+        ),
+        pytest.param("tree -d d", ["/d", "└── e/", "", "1 directory"], id="directories"),
+        pytest.param(
+            "tree -s d/e",
+            ["/d/e", "├── [0] prog", "└── [1] small.txt", "", "0 directories, 2 files"],
+            id="sizes",
+        ),
+        pytest.param("tree d/big.txt", ["/d/big.txt", "", "0 directories, 0 files"], id="file"),
+    ],
+)
+def test_tree_with_options(run, tree, line, out):
+    assert run(line) == (0, out, "")
+
+
+def test_tree_for_programs(run, tree):
+    records = [json.loads(line) for line in run("tree --json d")[1]]
+    assert [(record["path"], record["depth"]) for record in records] == [
+        ("/d", 0),
+        ("/d/big.txt", 1),
+        ("/d/e", 1),
+        ("/d/e/prog", 2),
+        ("/d/e/small.txt", 2),
+        ("/d/link", 1),
+    ]
+
+
+def test_tree_without_line_drawing(app, tree, monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert run_line(app, "tree d") == 0
+    out.flush()
+    assert out.buffer.getvalue().splitlines()[1:4] == [b"|-- big.txt", b"|-- e/", b"|   |-- prog"]
+
+
+def test_tree_does_not_list_what_it_does_not_show(run, app, tree, monkeypatch):
+    listed = []
+    real = app.client.list_dir
+    monkeypatch.setattr(
+        app.client, "list_dir", lambda path, **more: listed.append(path) or real(path, **more)
+    )
+    run("tree -L 1")
+    assert listed == [b"/"]
+
+
+# ls, and other names ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("letters", ["-lh", "-la", "-lart", "-lAh", "-laF", "-ltr", "-1F", "-lSr"])
+def test_letters_of_ls(run, tree, letters):
+    status, out, err = run(f"ls {letters} d")
+    assert (status, err) == (0, "")
+    assert len(out) == 3
+
+
+def test_marks_of_ls(run, tree):
+    assert run("ls -F d d/e")[1] == ["/d:", "big.txt", "e/", "link@", "/d/e:", "prog*", "small.txt"]
+    assert run("ls -lF d")[1][2].endswith(" link -> e")
+
+
+def test_columns_in_a_pipe(run, tree):
+    assert run("ls -C d")[1] == ["big.txt  e/       link"]
+
+
+def test_options_of_other_ls(run, tree):
+    assert run("ls --color=auto") == (
+        2,
+        [],
+        "ftp: no option --color, and none is needed: names are shown as they are (see ls --help)\n",
+    )
+
+
+def test_df_takes_h(run):
+    assert run("df -h") == run("df")
+
+
+def test_other_names_of_commands(run, tree):
+    assert run("dir d") == run("ls d")
+    assert run("quit")[0] == 0
+
+
+def test_mget_and_mput_take_sources_only(run, tree):
+    assert run("mget d/big.txt d/e/*.txt")[0] == 0
+    assert sorted(os.listdir()) == ["big.txt", "small.txt"]
+    assert run("mput big.txt *.txt")[0] == 0
+    assert {"big.txt", "small.txt"} <= set(os.listdir(tree))
+
+
+def test_mget_and_mput_with_a_target(run, tree):
+    os.mkdir("there")
+    assert run("mget d/big.txt d/e/prog there")[0] == 0
+    assert run("mget d/*.txt d/e/* new/")[0] == 0
+    assert sorted(os.listdir("there")) == ["big.txt", "prog"]
+    assert sorted(os.listdir("new")) == ["big.txt", "prog", "small.txt"]
+    assert run("mput new/* there/* d/e")[0] == 0
+    assert (tree / "d" / "e" / "big.txt").exists()
+
+
+def test_help_names_the_other_names(run):
+    text = " ".join(run("help")[1])
+    for alias in ALIASES:
+        assert f"{alias} (" in text
+
+
+def test_lmkdir(run):
+    assert run("lmkdir a 'b c'") == (0, [], "")
+    assert run("lmkdir -p a d/e") == (0, [], "")
+    assert sorted(os.listdir()) == ["a", "b c", "d"]
+    status, _, err = run("lmkdir a x")
+    assert status == 1
+    assert err.startswith("ftp: a: ") and err.count("\n") == 1
+    assert os.path.isdir("x")
