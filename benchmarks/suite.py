@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchmarks import workloads
+from benchmarks import engines, workloads
 from benchmarks.delay import Link
 from benchmarks.measure import (
     Column,
@@ -49,7 +49,7 @@ PIECES_CONNECTIONS = (1, 2, 4, None)
 MiB = 1024 * 1024
 
 LARGE_TLS = ("ours-tls", "nginx-tls", "vsftpd-tls", "sftp", "rsync-ssh", "rclone")
-LARGE_PLAIN = ("ours-plain", "vsftpd-plain", "nginx-plain", "rsync", "iperf3")
+LARGE_PLAIN = ("ours-plain", "ours-unix", "vsftpd-plain", "nginx-plain", "rsync", "iperf3")
 SMALL = (
     *("ours-tls", "rsync", "nginx-tls", "rsync-ssh", "sftp", "rclone"),
     *("lftp-plain", "lftp-tls", "ours-plain"),
@@ -699,6 +699,10 @@ WORKS: dict[str, Callable[[Bench, str], Table]] = {
     "flood": flood,
     "first-byte": first_byte,
     "start-up": start_up,
+    "idle-10000": engines.idle_many,
+    "engines-1": lambda bench, name: engines.engines(bench, name, 1),
+    "engines-100": lambda bench, name: engines.engines(bench, name, 100),
+    "engines-10000": lambda bench, name: engines.engines(bench, name, bench.scale.crowd),
 }
 """All measurements by name, in the order in which they are run."""
 

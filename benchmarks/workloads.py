@@ -38,6 +38,8 @@ class Scale:
     login_seconds: float = 2.0
     rounds: int = 5
     tries: int = 100
+    crowd: int = 10_000
+    fetch_size: int = 256 * 1024**2
 
     @property
     def stored(self) -> int:
@@ -58,7 +60,11 @@ def parse_size(text: str) -> int:
     return int(match[1]) << 10 * " KMGT".index(match[2].upper() or " ")
 
 
-QUICK = Scale(32 * 1024**2, 500, 50, 2_000, 100, 16 * 1024**2, 20, 0.5, 3, 10)
+QUICK = Scale(
+    *(32 * 1024**2, 500, 50, 2_000, 100, 16 * 1024**2, 20, 0.5, 3, 10),
+    crowd=150,
+    fetch_size=8 * 1024**2,
+)
 
 
 def large_file(path: Path, size: int) -> Path:

@@ -115,8 +115,8 @@ class Settings:
     threads: int = setting(
         256,
         whole(0),
-        "Sessions served at the same time of those that were idle meanwhile; 0: each session "
-        "keeps a thread for itself.",
+        "Sessions served at the same time of those that were idle meanwhile, long transfers "
+        "apart; 0: each session keeps a thread for itself.",
     )
     plaintext: bool = setting(False, FLAG, "Speak without TLS.")
     certificate: Path | None = setting(

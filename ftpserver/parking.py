@@ -1,9 +1,9 @@
 """Parking: sessions whose clients ask for nothing wait in one selector, without a thread.
 
-Lives here: the selector's thread, the pool of threads that serve those who have something to do,
-and handing sessions to and fro.
-Lives elsewhere: when a session has nothing to do, and going on with it (session.py), the first
-thread of each connection (listeners.py).
+Lives here: the selector's thread, and handing sessions to and fro between it and the pool of
+threads that serve those who have something to do.
+Lives elsewhere: these threads (pool.py), when a session has nothing to do, and going on with it
+(session.py), the first thread of each connection (listeners.py).
 
 A session belongs to one thread at a time: its own, this one's while it is parked, or one of the
 pool's. What wakes a parked one is its socket (input, an end, or somebody who has it end by shutting
@@ -19,8 +19,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
+
+from ftpserver.pool import Pool
 
 if TYPE_CHECKING:
     from ftpserver.session import Session
@@ -42,13 +43,13 @@ class Parking:
     """Where sessions wait. ``run`` is its thread; `park` and `close` are for all threads.
 
     Args:
-        threads: Most sessions that were parked and are served at the same time; the others wait
-            for their turn, first come, first served.
+        threads: Most sessions that were parked and are served at the same time, those apart that
+            take long; the others wait for their turn, first come, first served.
         stop_fd: Readable once the server stops: nobody is parked from then on.
     """
 
     def __init__(self, threads: int, stop_fd: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, "session")
+        self._pool = Pool(threads, "session")
         self._selector = selectors.DefaultSelector()
         self._selector.register(stop_fd, selectors.EVENT_READ, None)
         self._stop_fd = stop_fd
@@ -65,6 +66,16 @@ class Parking:
     def __len__(self) -> int:
         """How many sessions are parked."""
         return len(self._there) + len(self._arrivals)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next session that has something to do would have to wait for a thread."""
+        return self._pool.is_full
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a session that has something to do waits for a thread."""
+        return self._pool.has_waiting
 
     def park(self, session: Session, on_end: Callable[[], None]) -> None:
         """Take a session over from its thread, which doesn't touch it any more."""
@@ -99,6 +110,7 @@ class Parking:
             now = time.monotonic()
             if now - looked >= _LOOK_SECONDS:
                 looked = now
+                self._pool.relieve()
                 for parked in [one for one in self._there.values() if one.session.is_overdue(now)]:
                     self._wake(parked)
         with self._lock:
@@ -115,23 +127,28 @@ class Parking:
         fd = parked.session.request.fileno()
         if self._there.pop(fd, None) is not None:
             self._selector.unregister(fd)
-        self._pool.submit(self._serve, parked)
+        self._serve_soon(parked)
+
+    def _serve_soon(self, parked: Parked) -> None:
+        self._pool.submit(lambda: self._serve(parked))
 
     def _serve(self, parked: Parked) -> None:
-        """Go on with a session, for as long as it has something to do."""
+        """Go on with a session, for as long as it has something to do and nobody else waits."""
         session, on_end = parked
         try:
             session.resume()
         except Exception:
             logger.exception("%s: the session failed", session)
-        if session.parked:
-            self.park(session, on_end)
-        else:
+        if not session.parked:
             on_end()
+        elif session.gave_way:
+            self._serve_soon(parked)  # behind those who wait
+        else:
+            self.park(session, on_end)
 
     def close(self) -> None:
         """Give everything back, after ``run`` has returned and the sessions have ended."""
-        self._pool.shutdown(wait=False)
+        self._pool.close()
         self._selector.close()
         os.close(self._read)
         os.close(self._write)

@@ -13,6 +13,7 @@ ready, when it is full, or before any request that isn't a change of the same ki
 from __future__ import annotations
 
 import logging
+import math
 import socket
 import time
 from collections.abc import Callable
@@ -70,7 +71,9 @@ _LOGIN_TRIES = 3
 _STEADY = 64 * 1024
 """Bytes that have to move within the stall time, or the peer is too slow."""
 _LINGER = 0.25
-"""Seconds without a request after which a session gives up its thread."""
+"""Seconds without a request after which a session gives up its thread, while there are enough."""
+_TURN = 0.05
+"""Seconds after which a session that was parked lets others have its thread, between requests."""
 _LAST_WORDS = 2.0
 """Seconds that a peer gets to read why it is being dropped."""
 
@@ -144,6 +147,10 @@ class Session(StreamRequestHandler):
     _nearly_full = False
     parked = False
     """Whether it waits without a thread (parking.py)."""
+    gave_way = False
+    """Whether it does that because others waited for its thread, and may have more to do."""
+    _turn_ends = math.inf
+    """On ``time.monotonic()``; never for the first thread, which is this session's own."""
     _failures = 0
     _place: str | None = None
     """Where the session counts for a limit."""
@@ -344,7 +351,8 @@ class Session(StreamRequestHandler):
 
     def resume(self) -> None:
         """Go on after having been parked, until there is nothing to do again, or the end."""
-        self.parked = False
+        self.parked = self.gave_way = False
+        self._turn_ends = time.monotonic() + _TURN
         self._do(self._serve)
 
     def _open_and_serve(self) -> None:
@@ -497,6 +505,11 @@ class Session(StreamRequestHandler):
                 return
             if self.account is None and time.monotonic() > self._login_deadline:
                 raise TimedOut("did not log in in time")
+            if deadline is None and self._turn_is_over():
+                self._quiet()
+                self._park()
+                self.gave_way = True
+                return
             header = reader.next_header()
             if header is None:
                 if not self.channel.fill(reader):
@@ -524,9 +537,20 @@ class Session(StreamRequestHandler):
     def _may_park(self) -> bool:
         return self.account is not None and self.tree is None and self.server.parking is not None
 
+    def _turn_is_over(self) -> bool:
+        """Whether others wait for the thread that this session has had for some time."""
+        if time.monotonic() < self._turn_ends or not self._may_park():
+            return False
+        return self.server.parking is not None and self.server.parking.has_waiting
+
     def _is_idle(self) -> bool:
-        """Whether nothing comes for a moment; False also when the server stops."""
-        until = time.monotonic() + _LINGER
+        """Whether nothing comes for a moment; False also when the server stops.
+
+        Where threads are short, it isn't waited for: those that linger would be the bound.
+        """
+        parking = self.server.parking
+        linger = 0.0 if parking is not None and parking.is_full else _LINGER
+        until = time.monotonic() + linger
         idle = self.server.settings.idle_timeout
         try:
             self.channel.wait(

@@ -20,6 +20,7 @@ from benchmarks.peers.vsftpd import Lftp, Vsftpd
 FACTORIES: dict[str, Callable[[Path], Peer]] = {
     "ours-tls": lambda place: Ours(place, tls=True),
     "ours-plain": lambda place: Ours(place, tls=False),
+    "ours-unix": lambda place: Ours(place, tls=False, unix=True),
     "rsync": RsyncDaemon,
     "rsync-ssh": RsyncSsh,
     "sftp": Sftp,

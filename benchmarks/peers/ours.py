@@ -34,7 +34,7 @@ def has_command(name: str) -> bool:
 
 
 class Ours(Peer):
-    """The product. With TLS as by default, or with --plaintext.
+    """The product. With TLS as by default, or with --plaintext; by TCP or by a Unix socket.
 
     Attributes:
         token: Whether `ftp login` has saved one; commands use it then, as scripts would.
@@ -42,10 +42,12 @@ class Ours(Peer):
 
     ours = True
 
-    def __init__(self, place: Path, *, tls: bool) -> None:
+    def __init__(self, place: Path, *, tls: bool, unix: bool = False) -> None:
         super().__init__(place)
         self.tls = tls
-        self.name = self.server_name = f"ours, {'TLS' if tls else 'plain'}"
+        self.unix = unix
+        kind = "Unix socket" if unix else "TLS" if tls else "plain"
+        self.name = self.server_name = f"ours, {kind}"
         self.token = False
         self.connections: int | None = None
         """For one large file; None leaves it to `ftp`."""
@@ -77,15 +79,18 @@ class Ours(Peer):
     def launch_server(self) -> Server:
         """Start `ftpd` on the root that has an account already."""
         argv = [*self.start_server, "start", "--host", "127.0.0.1", "--port", str(self.port)]
-        plain = [] if self.tls else ["--plaintext"]
-        server = self.serve(*argv, "--root", str(self.root), *plain, env=self._environment())
+        if not self.tls:
+            argv.append("--plaintext")
+        if self.unix:
+            argv += ["--unix", str(self.place / "socket")]
+        server = self.serve(*argv, "--root", str(self.root), env=self._environment())
         server.wait_for_line("listening on ")
         return server
 
     def _save_token(self) -> bool:
         """Log in for good; False when commands still need the password."""
         log = self.place / "login.log"
-        address = f"{USER}@127.0.0.1:{self.port}"
+        address = self._address()
         environment = self._environment() | {"FTP_PASSWORD": PASSWORD}
         try:
             run(Command([*self._ftp(), "login", address], environment), log, PATIENCE)
@@ -98,8 +103,12 @@ class Ours(Peer):
     def _environment(self) -> dict[str, str]:
         return {"HOME": str(self.place), "XDG_CONFIG_HOME": str(self.place / "config")}
 
+    def _address(self) -> str:
+        where = f"unix:{self.place / 'socket'}" if self.unix else f"127.0.0.1:{self.port}"
+        return f"{USER}@{where}"
+
     def _server_name(self) -> dict[str, str]:
-        return {"FTP_SERVER": f"{USER}@127.0.0.1:{self.port}"}
+        return {"FTP_SERVER": self._address()}
 
     def _ftp(self) -> list[str]:
         return [*self.start_client, "--accept-new" if self.tls else "--plaintext", "--quiet"]

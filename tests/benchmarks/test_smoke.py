@@ -332,3 +332,18 @@ def test_a_small_run_against_strangers(tmp_path):
     assert "the medians differ by" in timing["notes"][0]
     assert len(flood["rows"]) == 4
     assert [note.split()[0] for note in flood["notes"]] == ["down:", "up:"]
+
+
+def test_a_small_run_with_crowds(tmp_path):
+    results = tmp_path / "results.json"
+    done = benchmarks(
+        *("--quick", "--only", "idle-10000", "engines-1", "--rounds", "1"),
+        *("--size", "1MiB", "--dir", str(tmp_path), "--json", str(results)),
+    )
+    assert done.returncode == 0, done.stderr
+    idle, one = json.loads(results.read_text())["tables"]
+    assert [row["name"] for row in idle["rows"]] == ["alone", "beside 150"]
+    assert "of the transfer's speed is kept" in idle["notes"][0]
+    names = [row["name"] for row in one["rows"]]
+    assert names[:3] == ["parked threads", "a thread each", "asyncio"]
+    assert all({"rate", "fetch", "each", "log_in"} <= row["values"].keys() for row in one["rows"])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 
 import pytest
 
 from ftpserver import parking as module
+from ftpserver import pool
 from ftpserver import session as session_module
-from ftpwire import frames
+from ftpwire import frames, messages
 from ftpwire.frames import Kind
 from ftpwire.messages import (
     BeginTree,
@@ -141,6 +144,69 @@ def test_a_pool_of_one_serves_everybody_in_turn(start_server, dial):
         peer.request(WhoAmI())
     for peer in peers:
         assert peer.answer().message == LoggedIn("alice")
+
+
+def test_who_never_stops_asking_lets_others_have_its_thread(start_server, dial):
+    """Without that, a pool of one would serve nobody else for as long as one client likes."""
+    server = start_server(threads=1)
+    greedy, modest = dial(server), dial(server)
+    parked(server, 2)
+    many = b"".join(frames.frame(Kind.REQUEST, 1, messages.encode(WhoAmI())) for _ in range(2000))
+
+    def ask_on_and_on() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                greedy.socket.sendall(many)
+
+    def pass_answers_over() -> None:
+        with contextlib.suppress(OSError):
+            while greedy.socket.recv(2**16):
+                pass
+
+    threads = [threading.Thread(target=one) for one in (ask_on_and_on, pass_answers_over)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(5):
+            assert modest.ask(WhoAmI()) == LoggedIn("alice")
+        assert all(thread.is_alive() for thread in threads)
+    finally:
+        greedy.socket.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join()
+
+
+def test_who_takes_long_does_not_shut_out_others(start_server, dial, monkeypatch):
+    """A pool of two, and three clients that are slow in the middle of an upload."""
+    monkeypatch.setattr(pool, "_LONG_SECONDS", 0.05)
+    server = start_server(threads=2)
+    slow = [dial(server) for _ in range(3)]
+    quick = dial(server)
+    parked(server, 4)
+    numbers = []
+    for number, peer in enumerate(slow):
+        numbers.append(peer.request(Put(b"/large%d" % number, 5_000_000, ask=True)))
+        assert isinstance(peer.answer().message, Ready)
+    for _ in range(3):
+        assert quick.ask(WhoAmI()) == LoggedIn("alice")
+    for peer, number in zip(slow, numbers, strict=True):
+        for _ in range(5):
+            peer.frame(Kind.DATA, number, bytes(1_000_000))
+        peer.frame(Kind.END, number, Sent(5_000_000))
+        assert peer.answer().message == Stored(5_000_000)
+
+
+def test_those_that_linger_are_not_the_bound(start_server, dial, monkeypatch):
+    """A thread waits for a session's next request only where there is another one."""
+    monkeypatch.setattr(pool, "_LONG_SECONDS", 3600.0)
+    server = start_server(threads=2)
+    peers = [dial(server) for _ in range(6)]
+    parked(server, 6)
+    monkeypatch.setattr(session_module, "_LINGER", 3600.0)
+    for _ in range(3):
+        for peer in peers:
+            assert peer.ask(WhoAmI()) == LoggedIn("alice")
+    monkeypatch.setattr(session_module, "_LINGER", 0.02)
 
 
 def test_threads_for_all_where_that_is_asked_for(start_server, dial):
