@@ -69,17 +69,22 @@ class Commit:
     Directory handles live as long as this, and no longer: a directory that was moved or
     discarded meanwhile would swallow what is put into it.
 
+    Args:
+        keep_times: Leave directories with the times that they had. For what comes late: whoever
+            sent it may have come again, filled them, and set their times.
+
     Attributes:
         change: Bytes that are stored more (or fewer) than before.
         files: Files, directories and links that are there more (or fewer).
     """
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, *, keep_times: bool = False) -> None:
         self.change = 0
         self.files = 0
         self._home = home
         self._open: OrderedDict[Parts, int] = OrderedDict()
         self._touched: set[Parts] = set()
+        self._times: dict[Parts, tuple[int, int]] | None = {} if keep_times else None
 
     def close(self) -> None:
         for fd in self._open.values():
@@ -95,7 +100,20 @@ class Commit:
             os.close(self._open.popitem(last=False)[1])
         fd = self._home.tree.open_dir(parts)
         self._open[parts] = fd
+        if self._times is not None and parts not in self._times:
+            info = os.fstat(fd)
+            self._times[parts] = info.st_atime_ns, info.st_mtime_ns
         return fd
+
+    def finish(self) -> None:
+        """All changes are made: give directories their times back, where that was asked for."""
+        for parts, times in (self._times or {}).items():
+            if parts not in self._touched:
+                continue
+            try:
+                os.utime(self._directory(parts), ns=times)
+            except (FileNotFoundError, PermissionError):
+                pass  # a later change of this batch made it go, or its mode forbids to open it
 
     def sync(self) -> None:
         """Make the names durable: few directories one by one, many together."""
@@ -320,6 +338,8 @@ class Commit:
                 os.chmod(fd, mode)
             if stat.S_ISDIR(info.st_mode):
                 self._touched.add(parts)
+                if self._times is not None and request.mtime_ns is not None:
+                    self._times[parts] = info.st_atime_ns, request.mtime_ns
             elif self._home.durable:
                 os.fsync(fd)
         finally:

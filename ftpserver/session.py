@@ -406,7 +406,7 @@ class Session(StreamRequestHandler):
         """The client is gone, but some uploads came in whole: it need not send them again."""
         try:
             if self._uploads is not None:
-                self._trail.committed(self._uploads.commit())
+                self._trail.committed(self._uploads.commit(late=True))
         except Exception:
             logger.exception("%s: the last uploads could not be stored", self)
 

@@ -430,9 +430,13 @@ class Uploads:
 
     # commit ------------------------------------------------------------------------------
 
-    def commit(self) -> list[Outcome]:
-        """Make all that was taken in durable and visible; returns every answer, in order."""
-        self._finish_batch()
+    def commit(self, *, late: bool = False) -> list[Outcome]:
+        """Make all that was taken in durable and visible; returns every answer, in order.
+
+        Args:
+            late: The client is gone, and may be back over another connection already.
+        """
+        self._finish_batch(late=late)
         done, self._done = self._done, []
         return done
 
@@ -455,13 +459,13 @@ class Uploads:
             self._unlink(checkpoint_name(staged.name))
         staged.close()
 
-    def _finish_batch(self) -> None:
+    def _finish_batch(self, *, late: bool = False) -> None:
         batch, self._batch = self._batch, _Batch()
         if not batch.pending:
             self._drop_batch(batch)
             return
         try:
-            outcomes = self._commit_batch(batch)
+            outcomes = self._commit_batch(batch, late=late)
         except Exception as error:  # whatever it is, nobody is left without an answer
             failure = _failed(_told(error))
             try:
@@ -471,17 +475,18 @@ class Uploads:
             outcomes = [(p.request_id, p.outcome or failure) for p in batch.pending]
         self._done.extend(outcomes)
 
-    def _commit_batch(self, batch: _Batch) -> list[Outcome]:
+    def _commit_batch(self, batch: _Batch, *, late: bool) -> list[Outcome]:
         staged = [p.staged for p in batch.pending if p.staged is not None]
         if self._durable:
             self._sync_files(staged)
         if batch.leases:
             self._ledger.begin_commit(batch.leases)
-        commit = Commit(self._home)
+        commit = Commit(self._home, keep_times=late)
         failure = None
         with self._home.shared():  # until it is settled, or a recount would count it twice
             try:
                 outcomes = [(p.request_id, self._apply(commit, p)) for p in batch.pending]
+                commit.finish()
                 if self._durable:
                     commit.sync()
             except OSError as error:  # it is visible, but it can't be called durable

@@ -25,9 +25,11 @@ from tests.system import modes
 settings.register_profile("tests", deadline=None, database=None)
 settings.load_profile("tests")
 
+# started in the background, or by nohup: the programs that tests start would ignore these as well
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # started in the background: the programs that tests start would ignore Ctrl-C as well
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 DESCRIPTORS = Path("/proc/self/fd")
 

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from ftpserver import ledger as ledger_module
+from ftpserver import owners
 from ftpserver import uploads as module
 from ftpserver.commit import SYNC_EACH
 from ftpserver.ledger import LEASE_SECONDS, STEP
@@ -170,6 +171,30 @@ def test_a_size_that_is_not_known_beforehand(alice, session, size, ask):
     data = os.urandom(size)
     assert session.store(b"/file", data, size=None, ask=ask) == Stored(size)
     assert (alice.files / "file").read_bytes() == data
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_what_comes_late_leaves_the_times_of_directories(alice, durable):
+    """Its client has come again meanwhile, sent the same, and set the times as the last thing."""
+    gone, back = alice.session(durable=durable), alice.session(durable=durable)
+    gone.change(MakeDir(b"/dir"))
+    gone.change(MakeDir(b"/other"))
+    gone.commit()
+    for path in (b"/dir/one", b"/dir/two"):
+        gone.put(path)
+    gone.change(MakeDir(b"/made"))
+    gone.put(b"/made/file")
+    gone.change(SetAttributes(b"/other", mtime_ns=10**18 + 1))
+    back.put(b"/dir/one")
+    back.change(SetAttributes(b"/dir", mtime_ns=10**18))
+    back.commit()
+
+    outcomes = [outcome for _, outcome in gone.uploads.commit(late=True)]
+    assert codes(outcomes) == ["done"] * 5
+    assert sorted(os.listdir(alice.files / "dir")) == ["one", "two"]
+    assert (alice.files / "dir").stat().st_mtime_ns == 10**18
+    assert (alice.files / "other").stat().st_mtime_ns == 10**18 + 1
+    assert (alice.files / "made" / "file").read_bytes() == b"new"
 
 
 def test_modes_that_forbid_everything(alice, session):
@@ -1044,9 +1069,7 @@ def test_a_newer_session_takes_an_upload_over(alice):
 
 
 def test_an_upload_that_is_not_let_go(alice, monkeypatch):
-    from ftpserver import staging
-
-    monkeypatch.setattr(staging, "_TAKE_OVER_SECONDS", 0.01)
+    monkeypatch.setattr(owners, "_TAKE_OVER_SECONDS", 0.01)
     request = Put(b"/file", 9 * MIB, ask=True, mtime_ns=5)
     with pytest.raises(ConnectionLost), alice.session().uploads.receiving(1, request):
         with pytest.raises(Busy), alice.session().uploads.receiving(1, request):
