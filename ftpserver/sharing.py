@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from ftpserver.books import Books
     from ftpserver.config import Settings
     from ftpserver.entrance import Entrance
+    from ftpserver.owners import Owners
     from ftpserver.parking import Parking
     from ftpserver.session import Session
-    from ftpserver.owners import Owners
     from ftpwire.pacing import Pace
 
 
