@@ -77,6 +77,8 @@ class Account:
         disabled: Log-ins are refused.
         max_sessions: None for no limit of its own.
         peer_user: The system user that needs no password over a Unix socket; None: nobody.
+        system_user: Whom its sessions are to the system, where each has a process; None: whom the
+            server is.
         limit_rate: Bytes a second that all its sessions together may move.
         epoch: Sessions and tokens of an earlier one are over.
     """
@@ -98,6 +100,7 @@ class Account:
     max_sessions: int | None
     limit_rate: int | None
     peer_user: str | None
+    system_user: str | None
     epoch: int
 
     @property
@@ -144,6 +147,7 @@ class Changes(TypedDict, total=False):
     disabled: bool
     max_sessions: int | None
     peer_user: str | None
+    system_user: str | None
     limit_rate: int | None
 
 
@@ -429,6 +433,7 @@ class Accounts:
             disabled=row.disabled,
             max_sessions=row.max_sessions,
             peer_user=row.peer_user,
+            system_user=row.system_user,
             limit_rate=row.limit_rate,
             epoch=row.epoch,
         )

@@ -31,7 +31,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _NO_LIMIT = frozenset({"none", "unlimited"})
 _SETTINGS = (
     *("quota", "max_files", "permissions", "networks"),
-    *("expires", "max_sessions", "limit_rate", "peer_user"),
+    *("expires", "max_sessions", "limit_rate", "peer_user", "system_user"),
 )
 
 
@@ -101,7 +101,7 @@ def _moment(text: str) -> int | None:
         raise click.BadParameter(str(error)) from None
 
 
-def _peer_user(text: str) -> str | None:
+def _system_user(text: str) -> str | None:
     if text.lower() in _NO_LIMIT:
         return None
     import pwd
@@ -111,6 +111,17 @@ def _peer_user(text: str) -> str | None:
     except (KeyError, ValueError):
         raise click.BadParameter(f"{paths.printable(text)!r} is no user of this system") from None
     return text
+
+
+def _unprivileged_user(text: str) -> str | None:
+    name = _system_user(text)
+    if name is None:
+        return None
+    import pwd
+
+    if pwd.getpwnam(name).pw_uid == 0:
+        raise click.BadParameter(f"{name!r} may do everything: take another one")
+    return name
 
 
 def _networks(
@@ -184,9 +195,16 @@ def limits_options(function: _Function) -> _Function:
             ),
             click.option(
                 "--peer-user",
-                type=_peer_user,
+                type=_system_user,
                 metavar="USER",
                 help="The system user that needs no password over a Unix socket: a name, none.",
+            ),
+            click.option(
+                "--system-user",
+                type=_unprivileged_user,
+                metavar="USER",
+                help="The system user that its sessions run as under --isolation process: a "
+                "name, none.",
             ),
         )
     ):
@@ -544,6 +562,7 @@ def _details(account: Account, tokens: int, sessions: int | None) -> list[tuple[
         ("expires", "never" if account.expires is None else iso(account.expires)),
         ("sessions", f"{now}at most {_or_unlimited(account.max_sessions)}"),
         ("peer user", account.peer_user or "none"),
+        ("system user", account.system_user or "none"),
         ("rate", rate),
         ("tokens", str(tokens)),
         ("created", iso(account.created)),

@@ -368,11 +368,10 @@ class Commit:
             if not stat.S_ISDIR(info.st_mode):
                 info = beneath.regular(fd)
             mode = self._permitted_mode(parts, info, request)
-            opened = f"/proc/self/fd/{fd}"
             if request.mtime_ns is not None:
-                os.utime(opened, ns=(info.st_atime_ns, request.mtime_ns))
+                beneath.utime_pinned(fd, (info.st_atime_ns, request.mtime_ns))
             if mode is not None:
-                os.chmod(opened, mode)
+                beneath.chmod_pinned(fd, mode)
         finally:
             os.close(fd)
         if self._home.durable:

@@ -118,6 +118,16 @@ class Settings:
         "Sessions served at the same time of those that were idle meanwhile, long transfers "
         "apart; 0: each session keeps a thread for itself.",
     )
+    isolation: Literal["thread", "process"] = setting(
+        "thread",
+        choice({"thread": "thread", "process": "process"}),
+        "process: each session in a process of its own, confined to its home.",
+    )
+    session_user: str = setting(
+        "nobody",
+        TEXT,
+        "The system user that sessions in processes run as before log-in, if ftpd runs as root.",
+    )
     plaintext: bool = setting(False, FLAG, "Speak without TLS.")
     certificate: Path | None = setting(
         None, optional(PATH), "PEM, with its chain. Default: a self-signed one.", live=True

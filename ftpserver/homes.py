@@ -19,6 +19,7 @@ import fcntl
 import os
 import secrets
 import stat
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -51,6 +52,8 @@ MODE_BITS = 0o777
 LOCK_NAME = b"lock"
 """In staging: the home's lock."""
 _MAX_WALK_DEPTH = 512
+_LOCK_AGAIN = 0.02
+"""Seconds after which a lock is tried again that others hold."""
 
 Parts = tuple[bytes, ...]
 Settle = Callable[[int, int], object]
@@ -109,12 +112,7 @@ class Home:
                 return
             self.staging_fd = self._open_staging()
             try:
-                self._lock_fd = os.open(
-                    LOCK_NAME,
-                    os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
-                    0o600,
-                    dir_fd=self.staging_fd,
-                )
+                self._lock_fd = self._open_lock()
             except BaseException:
                 os.close(self.staging_fd)
                 raise
@@ -123,11 +121,39 @@ class Home:
             raise
 
     def _open_staging(self) -> int:
+        made = True
         try:
             os.mkdir(paths.STAGING, 0o700, dir_fd=self.fd)
         except FileExistsError:
-            pass
-        return os.open(paths.STAGING, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.fd)
+            made = False
+        fd = os.open(paths.STAGING, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.fd)
+        if made:
+            self._give_to_owner(fd)
+        return fd
+
+    def _open_lock(self) -> int:
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        while True:
+            try:
+                return os.open(LOCK_NAME, flags, dir_fd=self.staging_fd)
+            except FileNotFoundError:
+                pass
+            try:
+                fd = os.open(
+                    LOCK_NAME, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self.staging_fd
+                )
+            except FileExistsError:
+                continue  # somebody else was quicker
+            self._give_to_owner(fd)
+            return fd
+
+    def _give_to_owner(self, fd: int) -> None:
+        """What root makes in somebody's home is that user's, whose sessions need it."""
+        if os.geteuid() != 0:
+            return
+        owner = os.fstat(self.fd)
+        if owner.st_uid:
+            os.fchown(fd, owner.st_uid, owner.st_gid)
 
     def close(self) -> None:
         """Give the descriptors back."""
@@ -201,13 +227,35 @@ class Home:
             fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Hold the home's lock alone."""
-        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+    def alone(self, patience: float | None = None) -> Iterator[None]:
+        """Hold the home's lock alone.
+
+        Args:
+            patience: Seconds to wait for it; None for as long as it takes. The session of somebody
+                hostile, in a process of its own, may never let go of it.
+
+        Raises:
+            TimeoutError: Others hold it all the time.
+        """
+        if patience is None:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+        else:
+            self._lock_within(patience)
         try:
             yield
         finally:
             fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+
+    def _lock_within(self, patience: float) -> None:
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise TimeoutError(errno.ETIMEDOUT, "the home is locked by others") from None
+                time.sleep(_LOCK_AGAIN)  # flock can't wait with a limit
 
     @contextmanager
     def settled(self, tally: Tally, settle: Settle) -> Iterator[None]:
@@ -723,9 +771,7 @@ def told_time(info: os.stat_result) -> int:
 def digest_by_name(directory: int, name: bytes, info: os.stat_result) -> bytes | None:
     """The digest kept beside a file that isn't open, if it is still true."""
     try:
-        value = os.getxattr(
-            b"/proc/self/fd/%d/%s" % (directory, name), digests.ATTRIBUTE, follow_symlinks=False
-        )
+        value = beneath.attribute_at(directory, name, digests.ATTRIBUTE)
     except OSError:
         return None  # none is kept, or the file system keeps none
     return _still_true(value, info)

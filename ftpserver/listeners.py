@@ -68,8 +68,11 @@ class Listener(ThreadingMixIn, TCPServer):
         return self.service.admit(request, client_address)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection in a thread of its own, which the service waits for from here on."""
+        """Serve a connection in a thread of its own, or in a process; the service waits for it."""
         self.service.connections.add(request)
+        if self.service.isolation is not None:
+            self.service.isolation.open(request, client_address)
+            return
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:

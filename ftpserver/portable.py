@@ -75,6 +75,7 @@ def _settings(account: Account) -> dict[str, object]:
         "disabled": account.disabled,
         "max_sessions": account.max_sessions,
         "peer_user": account.peer_user,
+        "system_user": account.system_user,
         "limit_rate": account.limit_rate,
     }
 
@@ -104,6 +105,7 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
     max_sessions: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     limit_rate: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
     peer_user: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    system_user: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,7 @@ def _changes(record: _Line) -> Changes:
         "disabled": record.disabled,
         "max_sessions": record.max_sessions,
         "peer_user": record.peer_user,
+        "system_user": record.system_user,
         "limit_rate": record.limit_rate,
     }
 

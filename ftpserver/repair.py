@@ -15,11 +15,18 @@ from ftpserver.staging import staging_of
 from ftpserver.walking import Usage
 from ftpwire import paths
 
+_PATIENCE = 60.0
+"""Seconds that a home's lock is waited for: sessions hold it for the moment of a commit."""
+
 
 def recount(ledger: Ledger, account_id: int, home: Home) -> Usage:
-    """Set an account's used space to what its home holds; returns that. Closes the home."""
+    """Set an account's used space to what its home holds; returns that. Closes the home.
+
+    Raises:
+        OSError: It can't be read; TimeoutError: its sessions don't let go of it.
+    """
     try:
-        with home.alone():
+        with home.alone(_PATIENCE):
             _clean_staging(ledger, account_id, home)
             counted = home.count()
             ledger.recounted(account_id, counted.size, counted.files)
@@ -42,7 +49,7 @@ def clean(ledger: Ledger, account_id: int, directory: Path) -> None:
         return
     home = Home(directory)
     try:
-        with home.alone():
+        with home.alone(_PATIENCE):
             _clean_staging(ledger, account_id, home)
     finally:
         home.close()

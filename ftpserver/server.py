@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ftpserver import tls
 from ftpserver.addresses import host_of
@@ -36,6 +36,9 @@ from ftpserver.owners import Owners
 from ftpserver.repair import clean, recount
 from ftpserver.serving import Service, raise_descriptor_limit
 from ftpserver.state import RootLock, StateError, open_state
+
+if TYPE_CHECKING:
+    from ftpserver.isolation.parent import Isolation
 
 logger = logging.getLogger("ftpd")
 
@@ -66,16 +69,30 @@ class FtpServer(Service):
         self.discovery: Discovery | None = None
         self.serving: Serving = self
         """Where the sessions are."""
+        self.isolation: Isolation | None = None
+        """The processes of sessions that have one each; None: they have threads."""
         self._running = False
+        self._look_read, self._look_write = os.pipe()
+        self._closing += [lambda: os.close(self._look_read), lambda: os.close(self._look_write)]
         try:
             if listener is not None:
                 self._closing.append(listener.close)
             self._open_state(settings)
             self._listen(settings, listener)
-            self._park_idle()
+            if settings.isolation == "process":
+                self._isolate()
+            else:
+                self._park_idle()
         except BaseException:
             self.server_close()
             raise
+
+    def _isolate(self) -> None:
+        """Have each session served by a process of its own."""
+        from ftpserver.isolation.parent import Isolation  # of no use to others
+
+        self.serving = self.isolation = Isolation(self)
+        self._closing.append(self.isolation.close)
 
     def _listen(self, settings: Settings, given: socket.socket | None) -> None:
         self.tcp: TcpListener | None = None
@@ -211,6 +228,11 @@ class FtpServer(Service):
                 listener.shutdown()
             listener.server_close()
 
+    def press(self) -> None:
+        """See to it that processes of sessions end that should have."""
+        if self.isolation is not None:
+            self.isolation.press()
+
     def ask_to_stop(self, grace: float | None = None) -> None:
         """Have whoever runs the server stop it; can be asked again, with another grace time.
 
@@ -248,6 +270,8 @@ class FtpServer(Service):
         before = self.fingerprint
         settings, told = self._changed_settings()
         self._load_key(settings)
+        if self.isolation is not None:
+            self.isolation.follow(settings)
         self.follow(settings)
         if self.fingerprint is not None:
             changed = "the same key" if self.fingerprint == before else f"key {self.fingerprint}"
@@ -293,13 +317,27 @@ class FtpServer(Service):
             self.registration.warn()
         except Exception:
             logger.exception("recounting failed; quotas keep their last figures")
-        while not select.select([self._stop_read], [], [], LEASE_SECONDS / 5)[0]:
+        while self._wait_for_work():
             try:
                 self.ledger.heartbeat()
+                if self.isolation is not None:
+                    self.isolation.heartbeat()
                 self.limits.tidy()
                 self.recount_dirty()
             except Exception:
                 logger.exception("housekeeping failed; it is tried again")
+
+    def _wait_for_work(self) -> bool:
+        """Until it is time to look again; False when the server stops."""
+        pipes = [self._stop_read, self._look_read]
+        readable, _, _ = select.select(pipes, [], [], LEASE_SECONDS / 5)
+        if self._look_read in readable:
+            os.read(self._look_read, 4096)
+        return self._stop_read not in readable
+
+    def look_soon(self) -> None:
+        """Have the homes counted that are in doubt, without waiting for the usual time."""
+        os.write(self._look_write, b"\0")
 
     def recount_dirty(self) -> None:
         """Count the homes of accounts whose used space is in doubt, and clean their staging."""

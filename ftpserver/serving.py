@@ -149,6 +149,9 @@ class Service:
     def ask_to_stop(self, grace: float | None = None) -> None:
         """A drain is over. Who runs the service may stop it then; here, nobody has to."""
 
+    def press(self) -> None:
+        """Called a few times a second: see to it that ends what should. Here nothing is to do."""
+
     def follow(self, settings: Settings) -> None:
         """Other settings hold from now on."""
         if settings.grace != self.settings.grace:

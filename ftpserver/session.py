@@ -344,7 +344,7 @@ class Session(StreamRequestHandler):
         )
         if self.request.family != socket.AF_UNIX:
             keep_probing(self.request)
-        self.peer, self.host = _peer_name(self.client_address), host_of(self.client_address)
+        self.peer, self.host = peer_name(self.client_address), host_of(self.client_address)
         self._trail = self.server.audit.trail(self)
         self.server.sessions.add(self)
         self._do(self._open_and_serve)
@@ -856,7 +856,8 @@ class Session(StreamRequestHandler):
             raise Cancelled("cancelled")
 
 
-def _peer_name(address: object) -> str:
+def peer_name(address: object) -> str:
+    """A client's address for people: HOST:PORT, or ``local`` for a Unix socket."""
     if isinstance(address, tuple) and len(address) >= 2:
         host = str(address[0]).removeprefix("::ffff:")
         return f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"

@@ -45,7 +45,7 @@ from sqlalchemy.schema import CreateColumn
 
 from ftpwire.errors import DiskFull
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _SQLITE_FULL = 13
 _BUSY_SECONDS = 30.0
 """How long a transaction waits for others, before it is an error."""
@@ -80,6 +80,7 @@ account = Table(
     Column("max_sessions", Integer, nullable=True),  # None: no limit
     Column("limit_rate", BigInteger, nullable=True),  # bytes a second, all sessions together
     Column("peer_user", String(64), nullable=True),  # may log in so over a Unix socket
+    Column("system_user", String(64), nullable=True),  # whose process its sessions are
     Column("epoch", Integer, nullable=False, server_default="0"),  # counts what ends sessions
     sqlite_autoincrement=True,  # a removed account's id is never given out again
 )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ftpwire import paths
-from ftpwire.beneath import OPEN_ANY, OPEN_DIRECTORY
+from ftpwire.beneath import OPEN_ANY, OPEN_DIRECTORY, chmod_pinned
 
 _OPEN_BELOW = OPEN_DIRECTORY | os.O_NOFOLLOW
 
@@ -107,7 +107,7 @@ def open_closed(directory: int, name: bytes) -> tuple[int, int]:
     pinned = os.open(name, OPEN_ANY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
     try:
         mode = stat.S_IMODE(os.fstat(pinned).st_mode)
-        os.chmod(f"/proc/self/fd/{pinned}", mode | 0o700)  # fchmod takes no such descriptor
+        chmod_pinned(pinned, mode | 0o700)
         return os.open(b".", OPEN_DIRECTORY, dir_fd=pinned), mode
     finally:
         os.close(pinned)

@@ -60,6 +60,7 @@ _WATCHED = (
     table.c.max_files,
     table.c.max_sessions,
     table.c.peer_user,
+    table.c.system_user,
     table.c.limit_rate,
 )
 """Not what is used and held: these change with every upload."""
@@ -120,6 +121,7 @@ class Watch:
         sessions = [one for one in list(self._server.sessions) if one.channel.ended is None]
         now = time.monotonic()
         self._press(now)
+        self._server.press()
         self._measure(sessions, now)
         if self._server.draining:
             self._drain(sessions, now)
@@ -217,6 +219,8 @@ class Watch:
             return "the password was changed"
         if fresh.home != account.home:
             return "the account has another home now"
+        if fresh.system_user != account.system_user:
+            return "the account has another system user now"
         if fresh.networks and not is_in(host_of(session.client_address), fresh.networks):
             return "the account is closed to this address"
         return None

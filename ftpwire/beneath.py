@@ -318,3 +318,80 @@ def entry_type(mode: int) -> str:
     if kind == stat.S_IFDIR:
         return "dir"
     return "link" if kind == stat.S_IFLNK else "other"
+
+
+# what is open with O_PATH ------------------------------------------------------------------
+#
+# Its attributes can be had and changed by its name in /proc. A process that sees a home and nothing
+# else has no /proc, and asks the kernel by system calls that have no function in Python.
+
+_AT_EMPTY_PATH = 0x1000
+_SYS_FCHMODAT2 = 452  # kernel 6.6
+_any_syscall = ctypes.CDLL(None, use_errno=True).syscall  # with no types of its own
+
+
+class _TimeSpec(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+
+def chmod_pinned(fd: int, mode: int) -> None:
+    """Change the mode of what an O_PATH descriptor stands for; fchmod takes no such descriptor.
+
+    Raises:
+        OSError: It can't be; `Unsupported` where the kernel is too old and /proc is missing.
+    """
+    try:
+        os.chmod(f"/proc/self/fd/{fd}", mode)
+    except FileNotFoundError:
+        _must_succeed(_libc_syscall(_SYS_FCHMODAT2, fd, b"", mode, _AT_EMPTY_PATH))
+
+
+def utime_pinned(fd: int, times: tuple[int, int]) -> None:
+    """Set atime and mtime, in nanoseconds, of what an O_PATH descriptor stands for.
+
+    Raises:
+        OSError: They can't be; `Unsupported` where the kernel is too old and /proc is missing.
+    """
+    try:
+        os.utime(f"/proc/self/fd/{fd}", ns=times)
+    except FileNotFoundError:
+        both = (_TimeSpec * 2)(*(_TimeSpec(*divmod(one, 1_000_000_000)) for one in times))
+        _must_succeed(_libc.utimensat(fd, b"", both, _AT_EMPTY_PATH))
+
+
+def attribute_at(directory: int, name: bytes, attribute: str) -> bytes:
+    """An extended attribute of a file that isn't open, by its name in an open directory.
+
+    Raises:
+        OSError: There is none; also where nothing is at that name, or a link.
+    """
+    try:
+        return os.getxattr(
+            b"/proc/self/fd/%d/%s" % (directory, name), attribute, follow_symlinks=False
+        )
+    except FileNotFoundError:
+        fd = os.open(
+            name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory
+        )
+    try:
+        return os.getxattr(fd, attribute)
+    finally:
+        os.close(fd)
+
+
+def _libc_syscall(number: int, fd: int, path: bytes, mode: int, flags: int) -> int:
+    made: int = _any_syscall(
+        ctypes.c_long(number),
+        ctypes.c_long(fd),
+        ctypes.c_char_p(path),
+        ctypes.c_long(mode),
+        ctypes.c_long(flags),
+    )
+    return made
+
+
+def _must_succeed(result: int) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        kind = Unsupported if number == errno.ENOSYS else OSError
+        raise kind(number, os.strerror(number))

@@ -61,6 +61,7 @@ def test_json(ftpd, root):
         "max_sessions": None,
         "limit_rate": None,
         "peer_user": None,
+        "system_user": None,
     }
     found = json.loads(out)
     created = datetime.fromisoformat(found["created"])

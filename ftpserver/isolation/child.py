@@ -1,0 +1,275 @@
+"""The process of one session: born of the nursery, confined step by step, over with its session.
+
+Lives here: that process's life, and what the server asks it.
+Lives elsewhere: what the session does (session.py), each step of the confinement (confinement.py),
+the interfaces that ask the server (remote.py), forking (nursery.py).
+
+Before log-in it is a user without rights, in an empty directory. The server decides who logs in;
+then the process becomes the account's user, the home is all that it sees, and there is no way back.
+Only then there are other threads. What is imported is imported before, here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, thread
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ftpserver.accounts import Account
+from ftpserver.brokering import Colleagues
+from ftpserver.calls import Carried, Peer, PeerGone
+from ftpserver.config import Settings
+from ftpserver.isolation import confinement
+from ftpserver.isolation.confinement import Identity
+from ftpserver.isolation.questions import (
+    Admitted,
+    AnsweredByServer,
+    AskedByServer,
+    Birth,
+    Dismiss,
+    End,
+    Follow,
+    Hasten,
+    Heed,
+    Look,
+    Over,
+    Seen,
+    account_of,
+)
+from ftpserver.isolation.remote import (
+    RemoteAudit,
+    RemoteBooks,
+    RemoteEntrance,
+    RemoteLog,
+    RemotePresence,
+)
+from ftpserver.nursery import Born
+from ftpserver.owners import Owners
+from ftpserver.session import Session
+from ftpserver.shared_pace import SharedPaces
+
+if TYPE_CHECKING:
+    from ftpserver.parking import Parking
+
+logger = logging.getLogger("ftpd.isolation")
+
+_IMPORTED = (thread,)  # concurrent.futures imports it when it is needed: too late
+_decode_birth = msgspec.msgpack.Decoder(Birth).decode
+_MEASURED = 0.2
+"""Seconds over which speed is measured, when somebody wants to know it."""
+_AT_ONCE = 4
+"""Questions of colleagues that are answered at the same time."""
+
+
+def main(born: Born) -> None:
+    """Be the process of one session, until it is over."""
+    birth = _decode_birth(born.note)
+    request, calls, stop, empty = born.descriptors
+    confinement.close_all_but((request, calls, stop, empty))
+    _become_stranger(birth, empty)
+    os.close(empty)
+    address: object = tuple(birth.address) or ""
+    with socket.socket(fileno=request) as connection:
+        process = SessionProcess(born.settings, born.tls_context, birth, calls, stop)
+        process.serve(connection, address)
+
+
+def _become_stranger(birth: Birth, empty: int) -> None:
+    confinement.must_be_alone()
+    confinement.limit_resources()
+    if birth.stranger is not None:
+        confinement.change_root(empty)
+        confinement.become_stranger(Identity(*birth.stranger))
+    confinement.forbid_new_privileges()
+    confinement.hide_from_others()
+
+
+class SessionProcess:
+    """What its one session has for its server (sharing.Sharing).
+
+    Args:
+        calls: The descriptor to ask the server by.
+        stop: Readable once the server stops, or has ended.
+    """
+
+    parking: Parking | None = None
+
+    def __init__(
+        self,
+        settings: Settings,
+        tls_context: ssl.SSLContext | None,
+        birth: Birth,
+        calls: int,
+        stop: int,
+    ) -> None:
+        self.settings = settings
+        self.tls_context = tls_context
+        self.stop_fd = stop
+        self.sessions: set[Session] = set()
+        self._birth = birth
+        self._pool: ThreadPoolExecutor | None = None
+        self._ended = threading.Event()
+        self._peer = Peer(
+            socket.socket(fileno=calls),
+            hears=AskedByServer,
+            answers=AnsweredByServer,
+            handle=self._handle,
+            pool=_Aside(self),  # type: ignore[arg-type]  # all that is used of one
+            max_descriptors=2,
+            on_end=self._left_alone,
+            name="server",
+        )
+        self._colleagues = Colleagues(birth.number, self._peer)
+        self.owners: Owners = self._colleagues.owners
+        self.entrance = RemoteEntrance(self._peer, self._enter)
+        self.ledger = RemoteBooks(self._peer, birth.incarnation)
+        self.audit = RemoteAudit(self._peer, enabled=bool(settings.audit_size))
+        self.limits = RemotePresence()
+        self._log_to_server()
+
+    def _log_to_server(self) -> None:
+        root = logging.getLogger()
+        for handler in root.handlers[:]:
+            root.removeHandler(handler)
+        root.addHandler(RemoteLog(self._peer))
+
+    def serve(self, connection: socket.socket, address: object) -> None:
+        """Serve the connection; returns when the session is over."""
+        # socketserver's types want a server for the last argument
+        session = Session(connection, address, self)  # type: ignore[arg-type]
+        self._ended.set()
+        try:
+            connection.shutdown(socket.SHUT_WR)  # the server holds the connection, too
+        except OSError:
+            pass  # the client was quicker
+        try:
+            self._peer.tell(Over(session.channel.bytes_in, session.channel.bytes_out))
+        except PeerGone:
+            pass  # nobody wants to know
+
+    # for the session ---------------------------------------------------------------------
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the server stops."""
+        poll = select.poll()
+        poll.register(self.stop_fd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def next_session_id(self, request: socket.socket) -> int:
+        """The one that the server has chosen."""
+        return self._birth.number
+
+    def logged_in(self, session: Session) -> None:
+        """The server knows."""
+
+    def forget(self, session: Session) -> None:
+        """Nobody looks for it any more."""
+        self.sessions.discard(session)
+
+    def _enter(self, carried: Carried) -> Account:
+        """The client is let in: be its account's user, see its home, and nothing else.
+
+        When that fails, the process ends: as a stranger it could serve nobody.
+        """
+        admitted: Admitted = carried.message
+        home, page = carried.descriptors
+        try:
+            confinement.must_be_alone()
+            if admitted.identity is not None:
+                uid, gid, groups = admitted.identity
+                confinement.become(Identity(uid, gid, tuple(groups)), home)
+                confinement.hide_from_others()
+            confinement.restrict_to(home)
+            confinement.forbid_imports()
+        except (confinement.CantConfine, OSError) as error:
+            logger.error("the session can't be confined, and ends: %s", error)
+            os._exit(1)
+        os.close(carried.descriptors.pop(0))
+        self.limits.paces = SharedPaces(os.dup(page))
+        self._pool = ThreadPoolExecutor(_AT_ONCE, "colleagues")
+        self._peer.start()
+        return account_of(admitted.account)
+
+    def _left_alone(self) -> None:
+        """The server is gone, or has given this session up: nothing that is done counts."""
+        if not self._ended.is_set():
+            os._exit(1)
+
+    # asked by the server -----------------------------------------------------------------
+
+    def submit(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Answer a question: aside, unless there is just one thread yet."""
+        if self._pool is None:
+            work(*arguments)
+        else:
+            self._pool.submit(work, *arguments)
+
+    def _handle(self, asked: Any, descriptors: list[int]) -> Any:
+        session = next(iter(self.sessions), None)
+        match asked:
+            case Look(speed):
+                return _seen(session, speed)
+            case Heed(stall, idle_timeout, limit_rate):
+                self.settings = replace(
+                    self.settings, stall=stall, idle_timeout=idle_timeout, limit_rate=limit_rate
+                )
+            case End() | Hasten() | Dismiss() | Follow():
+                if session is not None:
+                    _have(session, asked)
+            case _:
+                return self._colleagues.handle(asked)
+        return None
+
+
+class _Aside:
+    """Where a peer has its questions answered (as an Executor, of which it needs this much)."""
+
+    def __init__(self, process: SessionProcess) -> None:
+        self.submit = process.submit
+
+
+def _have(session: Session, asked: End | Hasten | Dismiss | Follow) -> None:
+    match asked:
+        case End(why):
+            session.end(why)
+        case Hasten():
+            session.hasten()
+        case Dismiss():
+            session.dismiss()
+        case Follow(account):
+            session.follow(account_of(account))
+
+
+def _seen(session: Session | None, measure: bool) -> Seen:
+    if session is None:
+        return Seen(None, None, None, 0.0, 0, 0, 0.0)
+    speed = 0.0
+    if measure and session.doing is not None:
+        before, began = _moved(session), time.monotonic()
+        time.sleep(_MEASURED)
+        speed = (_moved(session) - before) / (time.monotonic() - began)
+    doing = session.doing
+    return Seen(
+        request=None if doing is None else str(type(doing).__struct_config__.tag),
+        path=getattr(doing, "path", None) or getattr(doing, "source", None),
+        target=getattr(doing, "target", None),
+        quiet=max(0.0, time.monotonic() - session.quiet_since) if doing is None else 0.0,
+        bytes_in=session.channel.bytes_in,
+        bytes_out=session.channel.bytes_out,
+        speed=speed,
+    )
+
+
+def _moved(session: Session) -> int:
+    return session.channel.bytes_in + session.channel.bytes_out
