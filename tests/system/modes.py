@@ -49,6 +49,7 @@ MODES: dict[str, Mode] = {
         DEFAULT,
         Mode("threads-0", ("--threads", "0")),
         Mode("unix", unix=True, lacks=frozenset({"tls", "network"})),
+        Mode("process", ("--isolation", "process"), lacks=frozenset({"one-process"})),
         Mode("plaintext", plaintext=True, lacks=frozenset({"tls"})),
     )
 }
