@@ -27,6 +27,7 @@ from ftpclient.unfinished import Unfinished
 from ftpwire import messages, paths
 from ftpwire.errors import (
     CommandError,
+    DiskFull,
     InvalidPath,
     IsADirectory,
     LoginRefused,
@@ -617,6 +618,7 @@ class Client:
                 chooses.
 
         Raises:
+            QuotaExceeded, DiskFull: It can't fit. Nothing was sent.
             ConnectionLost, Interrupted, NotADirectory
         """
         from ftpclient.transfers import Options
@@ -638,12 +640,12 @@ class Client:
         atomic: bool,
         parallel: int | None,
     ) -> Summary:
-        from ftpclient import runs
-        from ftpclient.uploading import Upload, measure
+        from ftpclient import room, runs
+        from ftpclient.uploading import Upload
 
         recursive = options.recursive
         if listener.wants_totals:
-            listener.totals(*measure(local, options))
+            listener.totals(*room.measure(local, options))
         self._ask_ahead(local, target, options)
         into = self.make_target(target, several=len(local) > 1)
         if atomic:  # what is there is to be replaced, not added to
@@ -654,10 +656,10 @@ class Client:
             note = Unfinished("put", str(self.address), absolute, self.resolve(target))
             into = note.target(into=into)
         placed = [(source, self.place_for(source, target, into=into)) for source in local]
-        if recursive:
+        if recursive or len(placed) > 1:  # of a single file the server itself says so at once
             try:
-                runs.announce(self, local, [path for _, path in placed], options)
-            except QuotaExceeded:
+                room.check_put(self, placed, options, atomic=atomic)
+            except (QuotaExceeded, DiskFull):
                 if note is not None:
                     note.complete()  # nothing was begun
                 raise
@@ -693,10 +695,8 @@ class Client:
         self.connection.ask_ahead(
             messages.Stat(path, follow=True),  # is it a directory?
             messages.Space(),  # is there room?
-            messages.Stat(inside, follow=True),  # then, was some of it sent before?
-            messages.Stat(inside, digest=True),
-            messages.Stat(path, follow=True),  # or, where it isn't a directory
-            messages.Stat(path, digest=True),
+            messages.Stat(inside, digest=True),  # then, was some of it sent before?
+            messages.Stat(path, digest=True),  # or, where it isn't a directory
         )
 
     def put_stream(
@@ -802,7 +802,8 @@ class Client:
 
         Raises:
             SafetyLimit: It would delete more than it may. Nothing was changed.
-            ConnectionLost, Interrupted, NotFound, NotADirectory, QuotaExceeded
+            QuotaExceeded, DiskFull: It can't fit. Nothing was changed.
+            ConnectionLost, Interrupted, NotFound, NotADirectory
         """
         from ftpclient import runs
         from ftpclient.sync import Options, Route, Sync

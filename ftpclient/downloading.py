@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ftpclient import room
 from ftpclient.connection import Call, Connection
 from ftpclient.local import LocalTree, PartialFile, checked_parts
 from ftpclient.reporting import Listener
@@ -43,6 +44,9 @@ from ftpwire.streams import WriteBehind, write_all
 
 if TYPE_CHECKING:
     from ftpclient.parallel import Crew
+
+
+_UNDONE = "nothing was fetched"
 
 
 class _Directory:
@@ -348,6 +352,9 @@ class Download(Transfer):
                 return
             tree = LocalTree(parent or b".")
             try:
+                if entry.type == "file":
+                    here = parent or b"."
+                    room.check_get(here, entry.size, lambda: room.here_of(here, (name,)), _UNDONE)
                 self._add_one(source, entry, target, tree, (name,), None)
                 self.connection.wait_for_all()
             finally:
@@ -382,6 +389,7 @@ class Download(Transfer):
             # what is here already can be compared with the digests that are kept there
             files, size = self._list(source, listing, digest=os.path.isdir(target))
             self.listener.totals(files, size)
+            room.check_get(target, size, lambda: _here(target, listing), _UNDONE)
             self.expect(size)
             try:
                 os.mkdir(target, 0o700)
@@ -583,6 +591,17 @@ class Download(Transfer):
             self.end(shown, shown, 0, error=from_oserror(error, paths.show(shown)))
         if directory.above is not None:
             self._left(directory.above)
+
+
+def _here(target: bytes, listing: Spool[Page]) -> int:
+    """Bytes of a tree that are in ``target`` already, or make room when they are replaced."""
+    here = 0
+    for page in listing:
+        above = checked_parts(page.directory) if page.directory else ()
+        for entry in page.entries:
+            if entry.type == "file":
+                here += room.here_of(target, (*above, *checked_parts(entry.path)))
+    return here
 
 
 class StreamCall(GetCall):

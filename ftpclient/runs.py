@@ -1,25 +1,22 @@
 """One put or get from its command to its end, whatever happens to connections meanwhile.
 
-Lives here: going on after a lost connection, how many connections to use, refusing beforehand
-what can't fit.
-Lives elsewhere: the verbs (client.py), moving the bytes (uploading.py, downloading.py).
+Lives here: going on after a lost connection, how many connections to use.
+Lives elsewhere: the verbs (client.py), moving the bytes (uploading.py, downloading.py), whether
+it fits (room.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 
 from ftpclient.client import Client
 from ftpclient.connection import Connection, pause
 from ftpclient.parallel import Crew
 from ftpclient.reporting import Summary
-from ftpclient.transfers import Options, Stopped, Transfer
+from ftpclient.transfers import Stopped, Transfer
 from ftpclient.unfinished import Unfinished
-from ftpclient.uploading import measure
-from ftpwire.errors import CommandError, ConnectionLost, QuotaExceeded, SessionEnded
+from ftpwire.errors import CommandError, ConnectionLost, SessionEnded
 from ftpwire.pacing import Pace
-from ftpwire.paths import RemotePath
-from ftpwire.units import human
 
 _FAR_SECONDS = 0.02
 """From this round trip on, a tree is sent over several connections by itself."""
@@ -156,26 +153,3 @@ class Run:
                 error = again
             else:
                 return losses
-
-
-def announce(
-    client: Client, sources: Sequence[bytes], targets: Iterable[RemotePath], options: Options
-) -> None:
-    """Have a job that can't fit refused before its first byte.
-
-    Raises:
-        QuotaExceeded: All of it is new, and there is less room.
-    """
-    room = client.space()
-    if room.free is None:
-        return
-    free = room.free + room.held  # what an earlier try holds is its own when it is gone on with
-    if any(client.find(path, follow=True) for path in targets):
-        return  # something is there that need not be sent again
-    _, size = measure(sources, options)
-    if size > free:
-        raise QuotaExceeded(
-            f"needs {human(size)}, {human(free)} left: nothing was sent",
-            needed=size,
-            free=free,
-        )

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from ftpclient import room
 from ftpclient.comparing import Comparison, told_time
 from ftpclient.connection import Connection
 from ftpclient.filters import Filter, option_rules
@@ -30,12 +31,10 @@ from ftpwire.errors import (
     Interrupted,
     NotADirectory,
     NotFound,
-    QuotaExceeded,
     SafetyLimit,
     from_oserror,
 )
 from ftpwire.messages import Entry, Found, Room, Space, Stat
-from ftpwire.units import human
 
 __all__ = ["Confirm", "Options", "Plan", "Route", "Step", "Sync", "SyncSummary"]
 
@@ -116,7 +115,7 @@ class Sync(Transfer):
 
         Raises:
             SafetyLimit: It would delete what it may not. Nothing was changed.
-            QuotaExceeded: It can't fit. Nothing was changed.
+            QuotaExceeded, DiskFull: It can't fit. Nothing was changed.
             NotFound, NotADirectory: A root is missing, or is no directory.
             ConnectionLost, Interrupted
         """
@@ -133,8 +132,8 @@ class Sync(Transfer):
                 self._check_limits(plan)
                 return
             self._check_limits(plan)
-            if self._route.upload and plan.growth > 0:
-                self._check_room(plan.growth)
+            if plan.growth > 0:
+                self._check_room(plan)
             self._ask(plan)
             self.listener.totals(plan.files, plan.size)
             self._carry_out(plan)
@@ -232,16 +231,20 @@ class Sync(Transfer):
                 "nothing was changed (--force does it)"
             )
 
-    def _check_room(self, needed: int) -> None:
+    def _check_room(self, plan: Plan) -> None:
         """Have a job that can't fit refused before its first byte."""
-        room = self.connection.ask(Space())
-        assert isinstance(room, Room)
-        if room.free is not None and needed > room.free:
-            raise QuotaExceeded(
-                f"needs {human(needed)}, {human(room.free)} left: nothing was changed",
-                needed=needed,
-                free=room.free,
-            )
+        undone = "nothing was changed"
+        if self._route.upload:
+            reply = self.connection.ask(Space())
+            assert isinstance(reply, Room)
+            room.check(reply, plan.growth, undone)
+            return
+        local = self._route.local
+
+        def parts() -> int:
+            return sum(room.part_of(local, tuple(step.path.split(b"/"))) for step in plan.transfers)
+
+        room.check_get(local, plan.growth, parts, undone)
 
     def _ask(self, plan: Plan) -> None:
         if self._confirm is None or plan.doomed <= self._confirmed:

@@ -477,28 +477,3 @@ class Upload(Transfer):
         call.size = pieces.size
         call.digest = pieces.digest()
         self.connection.send_end(call, Sent(call.size, call.digest))
-
-
-def measure(sources: Iterable[bytes], options: Options) -> tuple[int, int]:
-    """Count the files and bytes that an upload of ``sources`` will send, for progress only."""
-    files = size = 0
-    for source in sources:
-        todo = [source]
-        while todo:
-            path = todo.pop()
-            try:
-                info = os.stat(path, follow_symlinks=options.copy_links)
-                if stat.S_ISDIR(info.st_mode) and options.recursive and len(todo) < 10_000:
-                    with os.scandir(path) as entries:
-                        for entry in entries:
-                            if entry.is_dir(follow_symlinks=False):
-                                todo.append(entry.path)
-                            elif entry.is_file(follow_symlinks=options.copy_links):
-                                files += 1
-                                size += entry.stat(follow_symlinks=options.copy_links).st_size
-                elif stat.S_ISREG(info.st_mode):
-                    files += 1
-                    size += info.st_size
-            except OSError:
-                continue  # the transfer itself will tell
-    return files, size

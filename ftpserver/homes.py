@@ -161,6 +161,11 @@ class Home:
             if fd >= 0:
                 os.close(fd)
 
+    def disk_free(self) -> int | None:
+        """Bytes that the disk has room for; None where the file system doesn't say."""
+        disk = os.fstatvfs(self.fd)
+        return disk.f_bavail * disk.f_frsize if disk.f_blocks else None
+
     def redirect(self, target: Parts | None, staged: bytes) -> None:
         """Have changes at or below ``target`` go to a directory in staging; None ends that."""
         self._redirected = None if target is None else (target, staged)

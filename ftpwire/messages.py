@@ -353,6 +353,7 @@ class Room(Message, frozen=True, tag="room"):
         free: What a new upload may take; None when unlimited.
         total_files: Most files, directories and links; None when there is no limit.
         used_files: How many there are; None when they aren't counted.
+        disk_free: What the server's disk has room for; None when that isn't told.
     """
 
     used: int
@@ -361,6 +362,7 @@ class Room(Message, frozen=True, tag="room"):
     free: int | None = None
     total_files: int | None = None
     used_files: int | None = None
+    disk_free: int | None = None
 
 
 class WhoAmI(Message, frozen=True, tag="whoami"):

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from ftpserver.addresses import peer_uid
 from ftpserver.entrance import NoPlace
 from ftpserver.tokens import DEFAULT_SECONDS
@@ -127,5 +129,6 @@ def who_am_i(session: Session, request: WhoAmI) -> Message:
 
 
 def space(session: Session, request: Space) -> Message:
-    """Tell total, used, held and free, from the ledger."""
-    return session.server.ledger.room(session.user.id)
+    """Tell total, used, held and free, from the ledger, and what the disk has."""
+    room = session.server.ledger.room(session.user.id)
+    return replace(room, disk_free=session.home.disk_free())

@@ -6,6 +6,7 @@ import os
 import random
 
 import pytest
+from msgspec.structs import replace
 
 from ftpserver import session as session_module
 from ftpserver.homes import Home
@@ -76,6 +77,11 @@ def store(peer: Peer, path: bytes, data: bytes = b"data", **options) -> None:
         peer.frame(Kind.DATA, number, data[at : at + MIB])
     peer.frame(Kind.END, number, Sent(len(data), digests.digest(data)))
     assert peer.answer().message == Stored(len(data))
+
+
+def room_of(peer: Peer) -> Room:
+    """The account's room, without what others do to the disk."""
+    return replace(peer.ask(Space()), disk_free=None)
 
 
 def fetch(peer: Peer, path: bytes, **options) -> tuple[bytes, object]:
@@ -333,7 +339,7 @@ def test_a_copy_counts_in_the_quota(start_server, dial):
     assert (failed.code, failed.needed, failed.free) == ("quota", 300, 100)
     copied = peer.ask(Copy(b"/tree", b"/copy", recursive=True))
     assert [problem.code for problem in copied.problems] == ["quota"] * 3
-    assert peer.ask(Space()) == Room(900, 0, 1000, 100, None, 5)
+    assert room_of(peer) == Room(900, 0, 1000, 100, None, 5)
 
 
 def test_copying_what_is_deeper_than_a_path(peer, files):
@@ -404,14 +410,14 @@ def test_who_is_over_the_quota_can_remove_and_move(start_server, dial):
     alice = server.accounts.get("alice")
     server.ledger.recounted(alice.id, 5010, 2)
     peer = dial(server)
-    assert peer.ask(Space()) == Room(5010, 0, 1000, 0, None, 2)
+    assert room_of(peer) == Room(5010, 0, 1000, 0, None, 2)
     assert peer.ask(Move(b"/other", b"/moved")) == Done()
     number = peer.request(Put(b"/new", 1))
     peer.frame(Kind.DATA, number, b"x")
     peer.frame(Kind.END, number, Sent(1))
     assert peer.answer().message.code == "quota"
     assert peer.ask(Remove(b"/file")) == Removed(1, 0, 5000)
-    assert peer.ask(Space()) == Room(10, 0, 1000, 990, None, 1)
+    assert room_of(peer) == Room(10, 0, 1000, 990, None, 1)
 
 
 # room --------------------------------------------------------------------------------------
@@ -421,15 +427,21 @@ def test_who_is_over_the_quota_can_remove_and_move(start_server, dial):
 def test_room(start_server, dial, quota):
     server = start_server(quota=quota)
     peer = dial(server)
-    room = peer.ask(Space())
+    room = room_of(peer)
     assert room == Room(0, 0, quota, quota, None, 0)
     if quota:
         number = peer.request(Put(b"/file", 10 * MIB, ask=True))
         assert peer.answer().request_id == number
-        assert dial(server).ask(Space()) == Room(0, 10 * MIB, quota, quota - 10 * MIB, None, 0)
+        assert room_of(dial(server)) == Room(0, 10 * MIB, quota, quota - 10 * MIB, None, 0)
         peer.frame(Kind.CANCEL, number)
         assert peer.answer().message.code == "cancelled"
-        assert peer.ask(Space()) == room
+        assert room_of(peer) == room
+
+
+def test_room_on_the_disk(peer, files):
+    disk = os.statvfs(files)
+    told = peer.ask(Space()).disk_free
+    assert told is not None and 0 < told <= disk.f_blocks * disk.f_frsize
 
 
 # little room is left -------------------------------------------------------------------------
