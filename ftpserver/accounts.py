@@ -30,6 +30,7 @@ from sqlalchemy.exc import IntegrityError
 
 from ftpserver.addresses import LOCAL, is_in
 from ftpserver.aside import aside
+from ftpserver.config import state_of
 from ftpserver.permissions import Permissions
 from ftpserver.state import account, durable, reading, token
 from ftpwire import paths
@@ -231,14 +232,14 @@ class Accounts:
                 for one in new:
                     connection.execute(insert(account).values(_row(one)))
                 for name, (changes, hashed) in changed.items():
-                    values = _columns(changes)
                     kept = select(account.c.password_hash).where(account.c.name == name)
-                    if hashed is not None and connection.execute(kept).scalar() != hashed:
+                    before = connection.execute(kept).scalar()
+                    _must_exist(before is not None, name)
+                    if hashed is not None and before != hashed:
                         self._set_hash(connection, name, hashed)
-                    done = connection.execute(
-                        update(account).where(account.c.name == name).values(values)
-                    )
-                    _must_exist(done.rowcount, name)
+                    if changes:
+                        mine = update(account).where(account.c.name == name)
+                        connection.execute(mine.values(_columns(changes)))
         except BaseException as error:
             _remove_empty(made)
             if isinstance(error, IntegrityError):
@@ -254,18 +255,35 @@ class Accounts:
             raise NameTaken(f"{name}: there is an account of that name")
         if home is None and self._is_home(self._root / name):
             raise BadAccount(f"{self._root / name}: is the home of another account")
+        directory = self._root / name if home is None else home.absolute()
+        real, state = directory.resolve(), state_of(self._root).resolve()
+        if real.is_relative_to(state) or state.is_relative_to(real):
+            raise BadAccount(f"{_shown(directory)}: the server's own state is there: take another")
 
     def _make_directory(self, name: str, home: Path | None) -> None:
         directory = self._root / name if home is None else home.absolute()
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if home is not None:
+                _try_staging(directory)
             if home is None and _has_contents(directory):
                 raise BadAccount(
-                    f"{directory}: exists and has contents: "
-                    f"give --home {directory} to hand them to {name}"
+                    f"{_shown(directory)}: exists and has contents: "
+                    f"give --home {_shown(directory)} to hand them to {name}"
                 )
         except OSError as error:
-            raise BadAccount(f"{directory}: {(error.strerror or '').lower()}") from error
+            why = (error.strerror or "").lower()
+            raise BadAccount(f"{_shown(directory)}: can't be a home: {why}") from error
+
+    def sharing(self, home: Path) -> list[str]:
+        """Names of the accounts that have a part of their homes in a directory, or around it."""
+        real = home.resolve()
+        theirs = [(one.name, one.home.resolve()) for one in self]
+        return [
+            name
+            for name, other in theirs
+            if other.is_relative_to(real) or real.is_relative_to(other)
+        ]
 
     def _is_home(self, directory: Path) -> bool:
         """Whether an account has the directory, though it isn't called so (any more)."""
@@ -449,6 +467,20 @@ def _row(new: NewAccount) -> dict[str, object]:
         "dirty": new.home is not None,
         **_columns(new.given),
     }
+
+
+def _try_staging(directory: Path) -> None:
+    """Raise OSError when sessions couldn't make what they need in a home."""
+    staging = directory / os.fsdecode(paths.STAGING)
+    try:
+        staging.mkdir(mode=0o700)
+    except FileExistsError:
+        return
+    staging.rmdir()
+
+
+def _shown(directory: Path) -> str:
+    return paths.show(os.fsencode(directory))
 
 
 def _has_contents(directory: Path) -> bool:

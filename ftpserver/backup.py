@@ -24,14 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from ftpserver import tls
-from ftpserver.config import state_of
+from ftpserver.config import DATABASE, never_started, state_of
 from ftpserver.loading import FILE_NAME as SETTINGS
 from ftpserver.state import StateError
 from ftpserver.verify import Finding, Weight, check_state, open_to_read
 from ftpwire import __version__, digests
 
 MANIFEST = "backup.json"
-_DATABASE = "state.db"
 _UNFINISHED = ".unfinished-backup-"
 _READ = 1024 * 1024
 _OF_ONE_RUN = ("lease", "session")
@@ -59,8 +58,8 @@ def back_up(root: Path, place: Path, left_out: tuple[str, ...] = ()) -> Backup:
         StateError: There is no state, it is damaged, the place is taken or can't be written.
     """
     state = state_of(root)
-    if not (state / _DATABASE).is_file():
-        raise StateError(f"{root}: no server was ever started here ({state} is missing)")
+    if (why := never_started(root)) is not None:
+        raise StateError(why)
     place = place.absolute()
     if place.is_dir() and any(place.iterdir()):
         raise StateError(f"{place}: exists and has contents: name a new directory")
@@ -76,7 +75,7 @@ def back_up(root: Path, place: Path, left_out: tuple[str, ...] = ()) -> Backup:
             raise
         _sync(place.parent)
     except sqlite3.DatabaseError as error:
-        raise StateError(f"{state / _DATABASE}: can't be copied: {error}") from error
+        raise StateError(f"{state / DATABASE}: can't be copied: {error}") from error
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise StateError(f"{place}: the backup can't be written: {reason}") from error
@@ -88,8 +87,8 @@ def _fill(
 ) -> Backup:
     target = unfinished / state.name
     target.mkdir(mode=0o700)
-    accounts = _copy_database(state / _DATABASE, target / _DATABASE)
-    names = [_DATABASE]
+    accounts = _copy_database(state / DATABASE, target / DATABASE)
+    names = [DATABASE]
     for path in sorted((state / "tls").glob("*.pem")):
         names.append(f"tls/{path.name}")
     names += [SETTINGS] if (state / SETTINGS).is_file() else []

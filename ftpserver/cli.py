@@ -7,6 +7,7 @@ Modules of the server are imported by the command that needs them, so that help 
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -81,11 +82,16 @@ audit_commands(cli)
 
 def main() -> None:
     """Entry point: errors become one line and an exit status."""
-    from ftpserver.state import StateError
-
     try:
         cli.main(prog_name="ftpd")
     except FtpError as error:
         fail(str(error), error.exit_code)
-    except StateError as error:
-        fail(str(error))
+    except OSError as error:
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        fail(f"{where}{(error.strerror or str(error)).lower()}")
+    except Exception as error:
+        from ftpserver.state import StateError  # only now: SQLAlchemy takes its time
+
+        if isinstance(error, StateError):
+            fail(str(error))
+        raise

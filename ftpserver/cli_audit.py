@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from ftpserver.config import state_of
+from ftpserver.config import DATABASE, state_of
 from ftpwire.errors import FtpError
 
 AUDITED = {
@@ -85,7 +85,7 @@ def _record(context: click.Context, event: str, error: FtpError | None) -> None:
     if not isinstance(root, Path) or _LOOKING & given.keys():
         return
     state = state_of(root.absolute())
-    if not state.is_dir():
+    if not (state / DATABASE).is_file():
         return  # nothing was ever started there
     who = next((given.pop(name) for name in _WHO if name in given), None)
     details = {name: _told(value) for name, value in given.items() if name not in _NOT_TOLD}

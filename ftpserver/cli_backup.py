@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ftpserver.cli_config import loaded_from
-from ftpserver.options import json_option, root_option
+from ftpserver.options import counted_as, json_option, root_option
 from ftpwire.paths import show
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def backup(place: Path, root: Path, as_json: bool) -> None:
         }
         click.echo(json.dumps(record))
         return
-    accounts = f"{made.accounts} account{'' if made.accounts == 1 else 's'}"
+    accounts = counted_as(made.accounts, "account")
     click.echo(f"backed up {accounts} and {', '.join(made.files)} to {show(str(made.place))}")
     for path in made.left_out:
         click.echo(f"ftpd: {show(path)} is not in it: back it up on its own", err=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ftpserver.config import state_of
-from ftpserver.options import json_option, root_option
+from ftpserver.options import counted_as, json_option, root_option
 from ftpwire import paths
 from ftpwire.units import human
 
@@ -164,7 +164,7 @@ def _summary(found: Sequence[SessionInfo]) -> str:
     busy = sum(one.request is not None for one in found)
     speed = human(int(sum(one.speed for one in found)))
     now = datetime.now().strftime("%H:%M:%S")
-    return f"{_count(len(found), 'session')}, {busy} busy, {speed}/s, {now} (Ctrl-C ends this)"
+    return f"{counted_as(len(found), 'session')}, {busy} busy, {speed}/s, {now} (Ctrl-C ends this)"
 
 
 _HEADS = ("ID", "USER", "FROM", "SINCE", "DOING", "IN", "OUT", "SPEED")
@@ -271,7 +271,7 @@ def kick(who: str, root: Path, is_user: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"ended": ended}))
     else:
-        click.echo(f"ended {_count(len(ended), 'session')}")
+        click.echo(f"ended {counted_as(len(ended), 'session')}")
 
 
 @click.command()
@@ -288,7 +288,7 @@ def bans(root: Path, as_json: bool) -> None:
 
 def _told_ban(one: BanInfo) -> str:
     left = _span(one.until - time.time())
-    failures = _count(one.failures, "failed log-in")
+    failures = counted_as(one.failures, "failed log-in")
     return f"{paths.show(one.subject)}  for another {left}, after {failures}"
 
 
@@ -322,7 +322,7 @@ def unban(
         for one in lifted:
             click.echo(json.dumps(_ban_record(one)))
     else:
-        click.echo(f"lifted {_count(len(lifted), 'ban')}")
+        click.echo(f"lifted {counted_as(len(lifted), 'ban')}")
 
 
 @click.command()
@@ -389,10 +389,6 @@ def _end(root: Path, question: Stop | Drain, told: str | None = None) -> None:
 def _text(argument: str) -> str:
     """An argument as text that JSON can carry; nothing is called by what is lost."""
     return argument.encode("utf-8", "replace").decode()
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _iso(seconds: float) -> str:

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftpserver.config import state_of
-from ftpserver.options import json_option, root_option
+from ftpserver.options import json_option, root_option, started
 from ftpwire import paths
 from ftpwire.units import human, parse_duration, parse_moment
 
@@ -67,7 +66,7 @@ def log(
     from ftpserver.events import Follower
 
     wanted = Filter(user, events, None if since is None else timestamp(since), failed)
-    state = _state(root)
+    state = started(root)
     if follow and lines is None and since is None:
         lines = _FOLLOWED_LINES
     with Follower(state) as follower, AuditReader(state, follower.wait) as reader:
@@ -86,15 +85,6 @@ def log(
             one = reader.unreadable == 1
             counted = "1 line is no record" if one else f"{reader.unreadable} lines are no records"
             click.echo(f"ftpd: {counted}", err=True)
-
-
-def _state(root: Path) -> Path:
-    from ftpserver.state import StateError
-
-    state = state_of(root.absolute())
-    if not (state / "state.db").is_file():
-        raise StateError(f"{root}: no server was ever started here ({state} is missing)")
-    return state
 
 
 def told(record: Record) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from ftpserver.cli_config import loaded_from
-from ftpserver.config import DEFAULT_ROOT, state_of
+from ftpserver.config import DATABASE, DEFAULT_ROOT, state_of
 
 
 @click.command()
@@ -62,7 +62,7 @@ def _homes(root: Path) -> list[Path]:
     from ftpserver.state import open_state
 
     state = state_of(root)
-    if not (state / "state.db").is_file():
+    if not (state / DATABASE).is_file():
         return []
     engine = open_state(state)
     try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ftpserver.config import state_of
-from ftpserver.options import json_option, root_option, size
+from ftpserver.options import json_option, root_option, size, started
 from ftpwire.errors import NotFound
 from ftpwire.paths import printable
 from ftpwire.units import human, iso, parse_duration
@@ -127,7 +127,8 @@ def invite(
 
     if listing and revoke is not None:
         raise click.UsageError("--list and --revoke are two commands")
-    engine = _open(root)
+    making = not listing and revoke is None
+    engine = _open(root, begin=making)
     invitations = Invitations(engine)
     if listing:
         for one in invitations.all():
@@ -185,12 +186,12 @@ def _line(one: Invitation) -> str:
 # both --------------------------------------------------------------------------------------
 
 
-def _open(root: Path) -> Engine:
+def _open(root: Path, *, begin: bool = False) -> Engine:
     from ftpserver.state import open_state
 
-    if not root.is_dir():
+    if begin and not root.is_dir():
         raise NotFound(f"{root}: no such directory")
-    return open_state(state_of(root.absolute()))
+    return open_state(state_of(root.absolute()) if begin else started(root))
 
 
 def _until(expires: int | None) -> str:

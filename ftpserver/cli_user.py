@@ -17,7 +17,7 @@ import click
 from click.core import ParameterSource
 
 from ftpserver.config import state_of
-from ftpserver.options import fail, json_option, root_option, size
+from ftpserver.options import fail, json_option, root_option, size, started
 from ftpwire import paths
 from ftpwire.units import human, iso, parse_moment
 
@@ -40,12 +40,16 @@ def user() -> None:
     """Accounts: add, list, show, set, passwd, disable, enable, rename, remove, export, import."""
 
 
-def open_accounts(root: Path) -> tuple[Accounts, Engine]:
-    """The accounts of a root, and what they are stored in."""
+def open_accounts(root: Path, *, begin: bool = False) -> tuple[Accounts, Engine]:
+    """The accounts of a root, and what they are stored in.
+
+    Args:
+        begin: Make them where there are none yet.
+    """
     from ftpserver.accounts import Accounts
     from ftpserver.state import open_state
 
-    engine = open_state(state_of(root.absolute()))
+    engine = open_state(state_of(root.absolute()) if begin else started(root))
     return Accounts(engine, root.absolute()), engine
 
 
@@ -258,12 +262,22 @@ def add_user(
     from ftpserver.accounts import check_name
 
     check_name(name)
-    accounts, engine = open_accounts(root)
+    accounts, engine = open_accounts(root, begin=True)
     password = read_password(password_stdin, name)
+    shared = [] if home is None else accounts.sharing(home)
     accounts.add(name, password, home=home, **_given(context))
     if home is not None:
         _count_homes(accounts, engine, [name])
+    if shared:
+        click.echo(_warning_of(shared), err=True)
     _print_done(accounts.get(name), as_json, f"added {name}")
+
+
+def _warning_of(shared: list[str]) -> str:
+    return (
+        f"ftpd: warning: {', '.join(shared)} can see and change what is there, too: the quota of "
+        "each counts what each does, and is exact only after a recount"
+    )
 
 
 def _count_homes(accounts: Accounts, engine: Engine, names: Iterable[str]) -> None:
@@ -457,7 +471,7 @@ def export_users(root: Path, no_passwords: bool) -> None:
 @user.command("import")
 @click.argument("file", type=click.File("rb"), default="-")
 @root_option
-@click.option("--update", is_flag=True, help="Change accounts that exist, instead of refusing.")
+@click.option("--update", is_flag=True, help="Change accounts that exist, in what a line names.")
 @json_option
 def import_users(file: Any, root: Path, update: bool, as_json: bool) -> None:
     """Add the accounts of an export: all of them, or none when a line is wrong.
@@ -466,7 +480,7 @@ def import_users(file: Any, root: Path, update: bool, as_json: bool) -> None:
     """
     from ftpserver.portable import dumps, import_lines
 
-    accounts, engine = open_accounts(root)
+    accounts, engine = open_accounts(root, begin=True)
     done = import_lines(accounts, file, update=update)
     _count_homes(accounts, engine, (name for name in done.added if accounts.get(name).own_home))
     changed = f", {len(done.updated)} updated" if update else ""

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ftpserver.config import state_of
-from ftpserver.options import EXIT_FAILED, json_option, root_option
+from ftpserver.options import EXIT_FAILED, counted_as, json_option, root_option, started
 from ftpwire import paths
 from ftpwire.units import human
 
@@ -73,7 +72,7 @@ def check(root: Path, read: bool, strict: bool, user: str | None, as_json: bool)
         "server_runs": verifier.beside is not None,
     }
     found = ", ".join(f"{count} {weight.value}" for weight, count in counts.items() if count)
-    what = f"{_number(verifier.accounts, 'account')}, {_number(verifier.files, 'file')}"
+    what = f"{counted_as(verifier.accounts, 'account')}, {counted_as(verifier.files, 'file')}"
     read_too = f" ({human(verifier.size)} read)" if read else ""
     _echo(summary if as_json else f"checked {what}{read_too}: {found or 'all is well'}", as_json)
     if counts[Weight.DAMAGE]:
@@ -126,7 +125,7 @@ def scrub(user: str | None, root: Path, no_write: bool, as_json: bool) -> None:
     parts += [f"{without} without a digest"] if without else []
     parts += [f"{counts[Verdict.CHANGED]} changed meanwhile"] if counts[Verdict.CHANGED] else []
     parts += [f"{counts[Verdict.CLOSED]} not readable"] if counts[Verdict.CLOSED] else []
-    told = f"scrubbed {_number(sum(counts.values()), 'file')}, {human(size)}: {', '.join(parts)}"
+    told = f"scrubbed {counted_as(sum(counts.values()), 'file')}, {human(size)}: {', '.join(parts)}"
     _echo(summary if as_json else told, as_json)
     if rotted:
         sys.exit(EXIT_DAMAGE)
@@ -158,19 +157,17 @@ def recount(user: str | None, root: Path, as_json: bool) -> None:
                 "files": counted.files,
             }
             before = f" (was {account.used})" if account.used != counted.size else ""
-            text = f"{account.name}: {counted.size} bytes{before} in {counted.files} files"
+            files = counted_as(counted.files, "file")
+            text = f"{account.name}: {counted.size} bytes{before} in {files}"
             _echo(record if as_json else text, as_json)
 
 
 @contextmanager
 def _opened(root: Path) -> Iterator[tuple[Accounts, Engine]]:
     from ftpserver.accounts import Accounts
-    from ftpserver.state import StateError, open_state
+    from ftpserver.state import open_state
 
-    state = state_of(root.absolute())
-    if not (state / "state.db").is_file():
-        raise StateError(f"{root}: no server was ever started here ({state} is missing)")
-    engine = open_state(state)
+    engine = open_state(started(root))
     try:
         yield Accounts(engine, root.absolute()), engine
     finally:
@@ -201,10 +198,6 @@ def _examine(examiner: Examiner, account: Account) -> Iterator[Examined]:
 
 def _echo(what: dict[str, Any] | str, as_json: bool) -> None:
     click.echo(json.dumps(what) if as_json else what)
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _path_record(path: bytes | None) -> dict[str, str | None]:

@@ -31,6 +31,8 @@ from ftpserver.setting import (
 DEFAULT_PORT = 1234
 DEFAULT_ROOT = Path("home")
 STATE_DIRECTORY = ".ftpd"
+DATABASE = "state.db"
+"""In the state directory: the accounts file."""
 
 
 class Startups(NamedTuple):
@@ -222,3 +224,9 @@ TABLE: dict[str, Setting] = {
 def state_of(root: Path) -> Path:
     """Where the server's own state lies for a root of homes."""
     return root / STATE_DIRECTORY
+
+
+def never_started(root: Path) -> str | None:
+    """What to say of a root that has no accounts file, most likely a mistyped one; else None."""
+    path = state_of(root) / DATABASE
+    return None if path.is_file() else f"{root}: no server was ever started here (no {path})"

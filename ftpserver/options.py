@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from ftpserver.config import DEFAULT_ROOT
+from ftpserver.config import DEFAULT_ROOT, never_started, state_of
 from ftpwire.paths import printable
 from ftpwire.units import parse_size
 
@@ -35,6 +35,20 @@ def root_option(function: _Function) -> _Function:
         envvar="FTPD_ROOT",
         help="Directory of the homes; the server's own state is in its .ftpd.",
     )(function)
+
+
+def started(root: Path) -> Path:
+    """The state directory of a root that has accounts. Of any other, nothing is made: it is most
+    likely mistyped."""
+    absolute = root.absolute()
+    if (why := never_started(absolute)) is not None:
+        fail(why)
+    return state_of(absolute)
+
+
+def counted_as(number: int, what: str) -> str:
+    """A number of things, for people: ``1 file``, ``2 files``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def fail(message: str, status: int = EXIT_FAILED) -> NoReturn:

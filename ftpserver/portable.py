@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 from argon2 import extract_parameters
@@ -91,7 +91,8 @@ def exported(account: Account, password_hash: str | None) -> dict[str, object]:
 
 
 class _Line(msgspec.Struct, forbid_unknown_fields=True):
-    """One line of an import, as it may be written. What isn't given is as for a new account."""
+    """One line of an import, as it may be written. What isn't given is as for a new account, or
+    stays as it is."""
 
     name: str
     password_hash: str | None = None
@@ -142,7 +143,7 @@ def import_lines(accounts: Accounts, lines: Iterable[bytes], *, update: bool) ->
                 old = known[record.name]
                 if record.home is not None and _home(record.home) != old.home:
                     raise BadAccount(f"{record.name}: its home is {_text(old.home)}: it stays")
-                changed[record.name] = changes, record.password_hash
+                changed[record.name] = _only(changes, line), record.password_hash
             else:
                 raise NameTaken(f"{record.name}: there is an account of that name (--update?)")
         except BadAccount as error:
@@ -198,6 +199,12 @@ def _changes(record: _Line) -> Changes:
         "system_user": record.system_user,
         "limit_rate": record.limit_rate,
     }
+
+
+def _only(changes: Changes, line: bytes) -> Changes:
+    """Of the changes, those that the line names: an account's other limits are not lifted."""
+    named = json.loads(line)
+    return cast(Changes, {name: value for name, value in changes.items() if name in named})
 
 
 def _network(text: str) -> Network:

@@ -11,9 +11,11 @@ synced (a lost settlement is repaired from the disk) unless the transaction is `
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
+import secrets
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +45,24 @@ from sqlalchemy import (
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.schema import CreateColumn
 
+from ftpserver.config import DATABASE
+from ftpwire.beneath import OPEN_DIRECTORY, rename_new
 from ftpwire.errors import DiskFull
 
 SCHEMA_VERSION = 3
-_SQLITE_FULL = 13
+_COME_LATER = ("state.db-wal", "audit.jsonl", "first-login")
+"""Files that are only made where there are accounts."""
+_UNUSABLE = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+    }
+)
 _BUSY_SECONDS = 30.0
 """How long a transaction waits for others, before it is an error."""
 
@@ -163,13 +179,21 @@ def open_state(directory: Path) -> Engine:
     Raises:
         StateError: It is damaged, from a newer version, or can't be written.
     """
-    path = directory / "state.db"
+    path = directory / DATABASE
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        where = os.fsdecode(error.filename or directory)
-        raise StateError(f"{where}: can't be written: {error.strerror}") from error
+        if not path.exists():
+            _begin_new(path)
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            empty = os.fstat(fd).st_size == 0
+        finally:
+            os.close(fd)
+    except (OSError, DatabaseError) as error:
+        where, why = _told(error, directory)
+        raise StateError(f"{where}: can't be written: {why}") from error
+    if empty:
+        raise StateError(f"{path}: the file is damaged: it is empty")
     engine = create_engine(
         URL.create("sqlite", database=str(path)),  # any name: ? and % mean nothing there
         connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
@@ -187,8 +211,48 @@ def open_state(directory: Path) -> Engine:
     except StateError:
         engine.dispose()
         raise
-    event.listen(engine, "handle_error", _on_error)
+    event.listen(engine, "handle_error", functools.partial(_on_error, path))
     return engine
+
+
+def _told(error: OSError | DatabaseError, directory: Path) -> tuple[str, str]:
+    """What could not be written, and why."""
+    if isinstance(error, OSError):
+        return os.fsdecode(error.filename or directory), error.strerror or str(error)
+    return str(directory), str(error.orig)
+
+
+def _begin_new(path: Path) -> None:
+    """Make the accounts file, which gets its name when it is whole: an empty one is damaged.
+
+    Raises:
+        StateError: There was one before, for something of it is left: nobody is to find himself
+            without accounts, and with a new server that lets nobody in.
+    """
+    for name in _COME_LATER:
+        if (left := path.with_name(name)).exists():
+            raise StateError(
+                f"{path}: is missing, though {left.name} is there: restore a backup, or move "
+                f"{path.parent} away to begin without accounts"
+            )
+    new = path.with_name(f"{DATABASE}.{secrets.token_hex(4)}.new")
+    fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        engine = create_engine(URL.create("sqlite", database=str(new)))
+        with engine.begin() as connection:
+            _prepare(connection, new)
+        engine.dispose()
+        os.fsync(fd)
+        directory = os.open(path.parent, OPEN_DIRECTORY)
+        try:
+            with suppress(FileExistsError):  # somebody else was quicker, with the same
+                rename_new(directory, os.fsencode(new.name), directory, os.fsencode(path.name))
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    finally:
+        os.close(fd)
+        new.unlink(missing_ok=True)
 
 
 def _prepare(connection: Connection, path: Path) -> None:
@@ -253,10 +317,16 @@ def _on_connect(connection: Any, record: Any) -> None:
     cursor.close()
 
 
-def _on_error(context: ExceptionContext) -> None:
+def _on_error(path: Path, context: ExceptionContext) -> None:
+    """Turn what is wrong with the file, and not with what was asked, into one clear line."""
     error = context.original_exception
-    if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == _SQLITE_FULL:
+    if not isinstance(error, sqlite3.DatabaseError):
+        return
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest are details of it
+    if code == sqlite3.SQLITE_FULL:
         raise DiskFull("the disk is full") from None
+    if code in _UNUSABLE:
+        raise StateError(f"{path}: {error}") from error
 
 
 def _on_begin(connection: Connection) -> None:

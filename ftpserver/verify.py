@@ -29,7 +29,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, create_engine, event, inspect, select
 from sqlalchemy.exc import DatabaseError
 
-from ftpserver.config import state_of
+from ftpserver.config import DATABASE, never_started, state_of
 from ftpserver.homes import LOCK_NAME
 from ftpserver.ledger import KEPT
 from ftpserver.scrub import Examined, Examiner, Verdict
@@ -353,8 +353,8 @@ def _alone(staging: int | None) -> Iterator[None]:
 
 
 def _lock_root(state: Path) -> RootLock:
-    if not (state / "state.db").is_file():
-        raise CannotCheck(f"{state.parent}: no server was ever started here ({state} is missing)")
+    if (why := never_started(state.parent)) is not None:
+        raise CannotCheck(why)
     try:
         return RootLock(state)
     except OSError as error:
@@ -363,7 +363,7 @@ def _lock_root(state: Path) -> RootLock:
 
 def open_to_read(state: Path) -> Engine:
     """The accounts file of a state directory, as it is: neither made nor brought up to date."""
-    uri = f"{(state / 'state.db').absolute().as_uri()}?mode=ro"
+    uri = f"{(state / DATABASE).absolute().as_uri()}?mode=ro"
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(uri, uri=True, timeout=30, check_same_thread=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 
 import argon2
 import pytest
@@ -12,6 +13,7 @@ from ftpserver import accounts as module
 from ftpserver.accounts import (
     MAX_PASSWORD,
     BadAccount,
+    NewAccount,
     check_name,
     first_account_name,
     hash_password,
@@ -268,6 +270,45 @@ def test_another_home(accounts, tmp_path, monkeypatch):
     name = os.fsdecode(b"no \xff utf-8")
     assert accounts.add("carol", "secret", home=tmp_path / name).home == tmp_path / name
     assert accounts.get("carol").home.is_dir()
+
+
+@pytest.mark.parametrize(
+    "home",
+    [
+        "{root}",
+        "{root}/.ftpd",
+        "{root}/.ftpd/tls",
+        "{root}/../root",
+        "{link}/.ftpd",
+        "{root}/..",
+        "/",
+    ],
+)
+def test_no_home_has_the_servers_own_state(accounts, root, tmp_path, home):
+    (tmp_path / "link").symlink_to(root)
+    given = Path(home.format(root=root, link=tmp_path / "link"))
+    with pytest.raises(BadAccount, match="server's own state"):
+        accounts.add("alice", "secret", home=given)
+    with pytest.raises(BadAccount, match="server's own state"):
+        accounts.apply([NewAccount("alice", "hash", given)], {})
+    assert len(accounts) == 0
+
+
+def test_a_home_in_which_nothing_can_be_made(accounts, tmp_path, plain_user):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(BadAccount, match="can't be a home: permission denied"):
+        accounts.add("alice", "secret", home=tmp_path / "closed")
+    assert len(accounts) == 0
+
+
+def test_who_shares_a_home(accounts, root, tmp_path):
+    accounts.add("alice", "secret")
+    accounts.add("bob", "secret", home=tmp_path / "team" / "bob")
+    (tmp_path / "link").symlink_to(tmp_path / "team")
+    assert accounts.sharing(tmp_path / "team") == ["bob"]
+    assert accounts.sharing(tmp_path / "link" / "bob" / "deeper") == ["bob"]
+    assert accounts.sharing(root / "alice") == ["alice"]
+    assert accounts.sharing(tmp_path / "tea") == []
 
 
 def test_a_home_that_is_a_file(accounts, root):

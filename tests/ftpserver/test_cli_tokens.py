@@ -116,7 +116,7 @@ def test_what_it_is_good_for(ftpd, root):
     }
 
 
-def test_invitations_are_listed_and_revoked(ftpd, root):
+def test_invitations_are_listed_and_revoked(ftpd, root, engine):
     assert ftpd("invite", "--list") == (0, "", "")
     code = ftpd("invite", "--quota", "5MiB", "--uses", "2")[1].strip()
     (line,) = ftpd("invite", "--list")[1].splitlines()

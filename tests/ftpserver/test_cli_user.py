@@ -117,7 +117,7 @@ def test_what_cannot_be_set(ftpd, add, show, options):
     [("set", "nobody", "--quota", "1"), ("disable", "nobody"), ("enable", "nobody")]
     + [("rename", "nobody", "somebody"), ("remove", "nobody", "--delete-home", "-y")],
 )
-def test_nobody(ftpd, arguments):
+def test_nobody(ftpd, engine, arguments):
     status, _, err = ftpd("user", *arguments)
     assert (status, err) == (5, "ftpd: nobody: no such account\n")
 
@@ -303,6 +303,19 @@ def test_an_update_changes_what_is_there(ftpd, add, show, root, tmp_path):
     log_in(root)
 
 
+def test_an_update_leaves_what_a_line_does_not_name(ftpd, add, show):
+    before = add("alice", *EVERYTHING)
+    ftpd("user", "disable", "alice")
+    line = json.dumps({"name": "alice", "quota": 5})
+    assert ftpd("user", "import", "--update", stdin=line.encode())[0] == 0
+    after = show("alice")
+    assert {name for name in before if after[name] != before[name]} == {"total", "free", "disabled"}
+    assert after["total"] == 5 and after["disabled"]
+    ftpd("user", "import", "--update", stdin=b'{"name": "alice", "networks": [], "quota": null}')
+    assert (show("alice")["networks"], show("alice")["total"]) == ([], None)
+    assert ftpd("user", "import", "--update", stdin=b'{"name": "alice"}')[0] == 0
+
+
 def test_an_update_of_the_password_ends_tokens_another_does_not(ftpd, add, show, root):
     add("alice")
     engine = open_state(root / ".ftpd")
@@ -353,3 +366,63 @@ def test_a_wrong_line_stops_all_of_it(ftpd, add, root, line):
         assert "line 3: " in err
     assert [line.split()[0] for line in ftpd("user", "list")[1].splitlines()] == ["alice"]
     assert sorted(os.listdir(root)) == [".ftpd", "alice"]
+
+
+# roots that are none, and that are damaged ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("user", "list"),
+        ("user", "show", "alice"),
+        ("user", "set", "alice", "--quota", "1"),
+        ("user", "passwd", "alice", "--password-stdin"),
+        ("user", "remove", "alice"),
+        ("user", "export"),
+        ("token", "list", "alice"),
+        ("token", "revoke", "1234"),
+        ("invite", "--list"),
+        ("why", "alice", "login"),
+        ("log",),
+        ("recount",),
+        ("scrub",),
+        ("check",),
+        ("backup", "/nonexistent/place"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistyped_root_is_no_new_one(ftpd, root, arguments):
+    typed = root / "tpyo"
+    status, out, err = ftpd(*arguments, "--root", str(typed), with_root=False)
+    assert (status, out) == (1, "")
+    assert f"{typed}: no server was ever started here" in err
+    assert not typed.exists()
+
+
+def test_what_goes_wrong_on_the_disk_is_one_line(ftpd, add, root):
+    add("alice")
+    (root / ".ftpd" / "state.db").unlink()
+    (root / ".ftpd" / "state.db").mkdir()
+    status, out, err = ftpd("user", "add", "bob", "--password-stdin", stdin=b"secret\n")
+    assert (status, out) == (1, "")
+    assert err.startswith("ftpd: ") and err.count("\n") == 1
+
+
+def test_a_damaged_file_is_one_line_for_every_command(ftpd, add, root, monkeypatch):
+    add("alice")
+    (root / ".ftpd" / "state.db").write_bytes(b"no database" * 1000)
+    for arguments in (("user", "list"), ("user", "show", "alice"), ("why", "alice", "login")):
+        status, out, err = ftpd(*arguments)
+        assert (status, out) == (1, "")
+        assert err == f"ftpd: {root}/.ftpd/state.db: file is not a database\n"
+
+
+def test_a_shared_home_is_warned_of(ftpd, add, tmp_path):
+    team = str(tmp_path / "team")
+    add("alice", "--home", team)
+    status, _, err = ftpd(
+        *("user", "add", "bob", "--password-stdin", "--home", team), stdin=b"secret\n"
+    )
+    assert status == 0
+    assert "warning: alice can see and change what is there, too" in err

@@ -66,10 +66,92 @@ def test_a_damaged_file_is_one_clear_error(root, content):
     assert (root / ".ftpd" / "state.db").read_bytes() == content, "left for whoever repairs it"
 
 
-def test_an_empty_file_is_a_first_start(root):
+def test_an_empty_file_is_damaged_and_no_first_start(root):
     (root / ".ftpd").mkdir()
     (root / ".ftpd" / "state.db").touch()
+    with pytest.raises(StateError, match="state.db: the file is damaged: it is empty"):
+        open_state(root / ".ftpd")
+    assert (root / ".ftpd" / "state.db").stat().st_size == 0
+
+
+@pytest.mark.parametrize("left", ["state.db-wal", "audit.jsonl", "first-login"])
+def test_a_file_that_is_missing_is_no_first_start(root, left):
+    (root / ".ftpd").mkdir()
+    (root / ".ftpd" / left).touch()
+    with pytest.raises(StateError, match=f"state.db: is missing, though {left} is there"):
+        open_state(root / ".ftpd")
+    assert os.listdir(root / ".ftpd") == [left]
+
+
+def test_a_first_start_that_was_killed_leaves_none_by_halves(root, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "rename_new", killed)
+        with pytest.raises(KeyboardInterrupt):
+            open_state(root / ".ftpd")
+    assert os.listdir(root / ".ftpd") == []
     open_state(root / ".ftpd").dispose()
+
+
+def test_first_starts_at_once_make_one_file(root):
+    together = threading.Barrier(6)
+    added = []
+
+    def start(number: int) -> None:
+        together.wait()
+        engine = open_state(root / ".ftpd")
+        with engine.begin() as connection:
+            connection.execute(
+                insert(account).values(name=f"{number}", password_hash="", created=0)
+            )
+        engine.dispose()
+        added.append(str(number))
+
+    threads = [threading.Thread(target=start, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    engine = open_state(root / ".ftpd")
+    with engine.connect() as connection:
+        names = connection.execute(select(account.c.name)).scalars().all()
+    engine.dispose()
+    assert sorted(names) == sorted(added) and len(names) == 6
+    assert [name for name in os.listdir(root / ".ftpd") if name.endswith(".new")] == []
+
+
+def test_damage_that_shows_later_is_one_clear_error(root):
+    engine = open_state(root / ".ftpd")
+    with engine.connect() as connection:
+        named = "SELECT rootpage FROM sqlite_master WHERE name = 'account'"
+        page = connection.exec_driver_sql(named).scalar_one()
+    engine.dispose()
+    path = root / ".ftpd" / "state.db"
+    with open(path, "r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"Z" * 4096)
+    engine = open_state(root / ".ftpd")
+    try:
+        with pytest.raises(StateError) as caught, engine.connect() as connection:
+            connection.execute(select(account)).all()
+    finally:
+        engine.dispose()
+    assert str(caught.value) == f"{path}: database disk image is malformed"
+
+
+def test_a_file_that_stays_locked_is_one_clear_error(root, monkeypatch):
+    monkeypatch.setattr(module, "_BUSY_SECONDS", 0.05)
+    engine = open_state(root / ".ftpd")
+    try:
+        with closing(sqlite3.connect(root / ".ftpd" / "state.db", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(StateError, match="state.db: database is locked"):
+                with engine.begin():
+                    pass
+    finally:
+        engine.dispose()
 
 
 def test_transactions_wait_for_each_other(engine):
