@@ -161,6 +161,7 @@ def replace_key(server) -> str:
     return server.admin.run("fingerprint").lines[0]
 
 
+@pytest.mark.needs("tls")
 @pytest.mark.parametrize("by", ["command", "signal"])
 def test_another_key_is_taken_over(server, alice, upload, by):
     at_work(server)

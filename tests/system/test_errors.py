@@ -109,6 +109,7 @@ def test_names_that_are_refused(user, name):
     told(user.run("-s", f"{user.name}@{server}", "ls", status=3))
 
 
+@pytest.mark.needs("network")
 def test_no_password_and_nobody_to_ask(user):
     class Silent(User):
         @property
