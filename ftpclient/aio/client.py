@@ -23,7 +23,7 @@ from ftpclient.aio.connection import LoopConnection
 from ftpclient.aio.lane import Lane
 from ftpclient.client import AnyPath, Client, from_the_top, link_request, tell_problems
 from ftpclient.connection import Connection
-from ftpclient.credentials import Password, Remark
+from ftpclient.credentials import Credential, Password, Remark
 from ftpclient.interrupt import Interrupt
 from ftpclient.reporting import Listener, Result, Summary
 from ftpclient.transfers import KEEP_ALIVE_SECONDS, Options
@@ -37,7 +37,19 @@ from ftpwire.errors import (
     NotADirectory,
     NotFound,
 )
-from ftpwire.messages import Copied, Entry, Hashed, Problem, Removed, Reply, Request, Room, Sent
+from ftpwire.messages import (
+    Copied,
+    Entry,
+    Hashed,
+    Problem,
+    Removed,
+    Reply,
+    Request,
+    Room,
+    Sent,
+    TokenInfo,
+    TokenIssued,
+)
 from ftpwire.paths import RemotePath
 
 if TYPE_CHECKING:
@@ -66,7 +78,7 @@ class AsyncClient:
     It belongs to the event loop that it is first used in. The loop drives the socket; each transfer
     of files has a thread for the disk and for hashing. What `Client` can and this one can't:
     several connections for one transfer (``parallel``), trees that appear all at once
-    (``atomic``), limits of the rate, passwords and tokens of the account, registering.
+    (``atomic``), limits of the rate.
 
     Args:
         server, password, plaintext, accept_new, known_hosts, ask, saved_token, remark: As for
@@ -138,6 +150,27 @@ class AsyncClient:
             self._connection = await self._opener.open(loop)
             return self._connection
 
+    async def register(
+        self, password: str | Callable[[], str], invitation: str | None = None
+    ) -> None:
+        """Make the account that the address names, and log in as its user; see `Client.register`.
+
+        Args:
+            password: Or something that asks for it, in another thread, where it may wait.
+
+        Raises:
+            RegistrationClosed, NameTaken, BadAccount
+        """
+
+        def registered(opener: _Opener) -> Connection:
+            opener._connection = None  # one that there is stays the loop's
+            opener.register(password, invitation)
+            return opener.connection
+
+        async with self._opening:
+            await self.close()
+            self._connection = await self._opener.open(asyncio.get_running_loop(), registered)
+
     async def close(self) -> None:
         """Close the connection; what is under way fails. Can be called twice."""
         connection, self._connection = self._connection, None
@@ -158,6 +191,30 @@ class AsyncClient:
 
     async def _ask(self, request: Request) -> Reply:
         return await (await self._connected()).request(request)
+
+    # the account -------------------------------------------------------------------------
+
+    @property
+    def password(self) -> str | None:
+        """The password that was accepted, if it was one."""
+        return self._opener.password
+
+    async def change_password(self, old: str, new: str) -> None:
+        """Set another password; see `Client.change_password`. Raises LoginRefused, BadAccount."""
+        await self._on_lane(lambda side: side.change_password(old, new))
+        self._opener.accept_password(new)
+
+    async def issue_token(self, name: str = "", seconds: int | None = None) -> TokenIssued:
+        """A token to log in with instead of the password; see `Client.issue_token`."""
+        return await self._on_lane(lambda side: side.issue_token(name, seconds))
+
+    async def tokens(self) -> Sequence[TokenInfo]:
+        """The account's tokens, oldest first."""
+        return await self._on_lane(lambda side: side.tokens())
+
+    async def revoke_token(self, token_id: str | None = None) -> None:
+        """Make a token good for nothing; by default the one that logged in. Raises NotFound."""
+        await self._on_lane(lambda side: side.revoke_token(token_id))
 
     # paths -------------------------------------------------------------------------------
 
@@ -468,11 +525,22 @@ class _Opener(Client):
 
     _connection_class = LoopConnection
 
-    async def open(self, loop: asyncio.AbstractEventLoop) -> LoopConnection:
+    def accept_password(self, password: str) -> None:
+        """The account has this password from now on."""
+        self._credentials.accepted = Credential(self.user, password)
+
+    async def open(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        make: Callable[[_Opener], Connection] = Client.new_connection,
+    ) -> LoopConnection:
         """A connection that is logged in, and the loop's.
 
         When the task is cancelled, the thread ends as soon as it can, but nobody waits for that:
         looking up a name, or asking somebody for a password, may take long.
+
+        Args:
+            make: Makes it, in the thread.
         """
         interrupt = Interrupt()
         copied = copy.copy(self)  # a thread that nobody waits for may still use its own
@@ -492,7 +560,7 @@ class _Opener(Client):
         def run() -> None:
             opened, error = None, None
             try:
-                made = copied.new_connection()
+                made = make(copied)
                 assert isinstance(made, LoopConnection)
                 opened = made
             except BaseException as caught:  # whatever it is: the task waits for it

@@ -361,39 +361,6 @@ def test_the_name_that_a_server_tells_is_harmless(fake, connect):
     assert client.user.isprintable() and len(client.user) < 300
 
 
-# the account's keys ------------------------------------------------------------------------
-
-
-def test_a_client_issues_lists_and_revokes(client, server):
-    made = client.issue_token("n" * 200, 60)
-    assert 0 <= made.expires - time.time() <= 61
-    (listed,) = client.tokens()
-    assert (listed.id, listed.name, listed.current) == (made.id, "n" * 64, False)
-    client.revoke_token(made.id)
-    assert client.tokens() == []
-    for wrong in (made.id, "x" * 100, ""):
-        with pytest.raises(CommandError):
-            client.revoke_token(wrong)
-
-
-def test_a_client_changes_its_password_and_goes_on(client, server, connect):
-    other = connect(server)
-    client.change_password("secret", "another")
-    assert client.list_dir("/") is not None
-    client._connection.give_up()
-    client.connect()
-    assert client.password == "another"
-    with pytest.raises(LoginRefused):
-        connect(server)
-    other.close()
-
-
-def test_a_wrong_old_password_changes_nothing(client, server, connect):
-    with pytest.raises(LoginRefused):
-        client.change_password("wrong", "another")
-    assert connect(server).user == "alice"
-
-
 def test_a_slow_typist_gets_a_new_connection(server, connect, monkeypatch):
     """The server gives up who doesn't log in; the user may be looking for the password."""
     monkeypatch.setattr("ftpclient.client._QUICK_ANSWER", 0.0)

@@ -11,25 +11,19 @@ from ftpclient import AsyncClient, Client
 TEXT = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
 ONLY_CLIENT = {
-    "change_password",
     "connection",
     "holds_password",
     "interrupt",
     "is_directory",
-    "issue_token",
     "limit_rate",
     "log_in",
     "look_up",
     "make_target",
     "new_connection",
-    "password",
     "place_for",
-    "register",
-    "revoke_token",
     "settle_interrupt",
-    "tokens",
 }
-"""What concerns the account, or the commands of ftp, or is told as what AsyncClient doesn't do."""
+"""What only the commands of ftp need, or is told as what AsyncClient doesn't do."""
 
 
 def test_the_examples_run(start_server, tmp_path, monkeypatch, capsys):
