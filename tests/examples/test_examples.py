@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import select
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -179,6 +181,24 @@ def test_datagrams(start, run):
         assert sock.recv(100) == greeting(b"Ada")  # for junk nothing came, not even emptiness
     assert run("udp_client", server.where, "Grace") == ["Hello, Grace!"]
     assert server.end() == ""
+
+
+def test_datagrams_by_path(start, tmp_path):
+    server = start("unix_datagram_server")
+    place = str(tmp_path / server.where)
+    assert stat.S_IMODE(os.stat(place).st_mode) == 0o600
+    asked = frame(Kind.REQUEST, 7, b"Ada")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as nameless:
+        nameless.sendto(asked, place)  # there is no way back to it
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(PATIENCE)
+        sock.bind(str(tmp_path / "mine"))
+        for datagram in (b"junk", asked):
+            sock.sendto(datagram, place)
+        assert sock.recv(100) == greeting(b"Ada")
+    (tmp_path / "mine").unlink()
+    assert server.end() == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nobody_answers_a_datagram(programs, tmp_path):
