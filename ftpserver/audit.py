@@ -23,7 +23,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -56,7 +56,7 @@ _MAX_ALLOWANCES = 1024
 _STRANGERS = 0
 """No account has this id."""
 
-_Chunk = tuple[bytes, int]
+Chunk = tuple[bytes, int]
 """Whole lines, and how many they are; of a ``dropped`` record, how many it tells of."""
 
 EVENTS: dict[type[Message], str] = {
@@ -325,6 +325,16 @@ class Recorder(ABC):
         """Whether another failure of that account, or of a stranger, may be recorded now."""
 
 
+class Files(Protocol):
+    """Where the lines go."""
+
+    def append(self, chunks: Sequence[Chunk]) -> int:
+        """Write chunks of lines; returns how many lines could not be written."""
+
+    def close(self) -> None:
+        """Nothing more is written. Can be called twice."""
+
+
 class Audit(Recorder):
     """The audit log of a running server. Safe to use from many threads; nothing here raises.
 
@@ -335,17 +345,20 @@ class Audit(Recorder):
         state: The server's state directory.
         size: Bytes from which on a file is rotated; 0 writes no audit log.
         keep: Files that are kept beside the current one.
+        files: Where the lines go instead of into files there.
 
     Attributes:
         on_written: Called by the writer thread when the file has grown. Never waits, nor raises.
     """
 
-    def __init__(self, state: Path, *, size: int, keep: int) -> None:
+    def __init__(
+        self, state: Path, *, size: int, keep: int = 0, files: Files | None = None
+    ) -> None:
         self.on_written: Callable[[], None] = lambda: None
         self.enabled = bool(size)
-        self._files = _Files(state / FILE_NAME, size, keep)
+        self._files: Files = files or _Files(state / FILE_NAME, size, keep)
         self._lock = threading.Lock()
-        self._queue: list[_Chunk] = []
+        self._queue: list[Chunk] = []
         self._queued = 0
         self._dropped = 0
         self._told_dropped = -_DROPPED_SECONDS
@@ -600,7 +613,7 @@ class _Files:
         self._fd = -1
         self._broken = False
 
-    def append(self, chunks: Sequence[_Chunk]) -> int:
+    def append(self, chunks: Sequence[Chunk]) -> int:
         """Write chunks of lines, many at once; returns how many lines could not be written."""
         start = 0
         while start < len(chunks):

@@ -63,6 +63,9 @@ def status(root: Path, as_json: bool) -> None:
         "moved": f"{human(found.bytes_in)} in, {human(found.bytes_out)} out",
         "accounts": str(found.accounts),
     }
+    if found.workers:
+        numbers = ", ".join(map(str, found.workers))
+        lines["workers"] = f"{len(found.workers)} (processes {numbers})"
     if (seen := found.discovery) is not None:
         lines["discovery"] = (
             f"UDP port {seen.port}, {seen.answered} answered, "
@@ -87,6 +90,7 @@ def _status_record(found: Status) -> dict[str, Any]:
         "bytes_out": found.bytes_out,
         "accounts": found.accounts,
         "discovery": _discovery_record(found.discovery),
+        "workers": found.workers,
     }
 
 

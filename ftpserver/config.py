@@ -8,6 +8,7 @@ command line (cli_config.py).
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -33,6 +34,7 @@ DEFAULT_ROOT = Path("home")
 STATE_DIRECTORY = ".ftpd"
 DATABASE = "state.db"
 """In the state directory: the accounts file."""
+MOST_WORKERS = 256
 
 
 class Startups(NamedTuple):
@@ -94,6 +96,23 @@ def _mode(value: object) -> int:
     return mode
 
 
+def _workers(value: object) -> int:
+    if value == "auto":
+        return _cores()
+    try:
+        return int(whole(1, MOST_WORKERS).parse(value))
+    except ValueError as error:
+        raise ValueError(f"{error}; or auto, the number of cores") from None
+
+
+def _cores() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+_WORKERS = Kind(_workers, "N|auto")
 _MODE = Kind(_mode, "MODE", lambda mode: f"{mode:04o}")
 
 
@@ -129,6 +148,9 @@ class Settings:
         "nobody",
         TEXT,
         "The system user that sessions in processes run as before log-in, if ftpd runs as root.",
+    )
+    workers: int = setting(
+        1, _WORKERS, "Processes that serve, so that all cores are used; auto: one for each core."
     )
     plaintext: bool = setting(False, FLAG, "Speak without TLS.")
     certificate: Path | None = setting(

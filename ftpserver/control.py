@@ -154,6 +154,7 @@ class Status(_Tagged, frozen=True, tag="status"):
         bytes_in: Received since the start.
         bytes_out: Sent since the start.
         discovery: None when nobody can find the server by datagrams.
+        workers: The processes that serve; none where the server itself does.
     """
 
     software: str
@@ -169,6 +170,7 @@ class Status(_Tagged, frozen=True, tag="status"):
     bytes_out: int
     accounts: int
     discovery: DiscoveryInfo | None = None
+    workers: list[int] = []
 
 
 class Sessions(_Tagged, frozen=True, tag="sessions"):
@@ -385,6 +387,7 @@ def _status(server: FtpServer, question: AskStatus) -> Answer:
         bytes_out=figures.bytes_out,
         accounts=len(server.accounts),
         discovery=_discovery_info(server.discovery),
+        workers=[] if server.crew is None else server.crew.processes,
     )
 
 

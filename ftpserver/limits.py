@@ -20,7 +20,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypedDict, TypeVar
 from weakref import WeakValueDictionary
 
 from sqlalchemy import (
@@ -58,6 +58,13 @@ MAX_WAITING = 100
 _WAITING_SHARE = 2
 """A stranger's address may have one in so many of them."""
 _Result = TypeVar("_Result")
+
+
+class LimitsOptions(TypedDict, total=False):
+    """What a process that is one of several says of itself; see Limits."""
+
+    share: int
+    make_pace: Callable[[int, int], Pace]
 
 
 class Limits:

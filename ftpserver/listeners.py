@@ -1,9 +1,9 @@
 """Listeners: socketserver's servers, each for one kind of socket; a thread for each connection.
 
-Lives here: what accepting needs whatever the socket is (its hardening, who is turned away, keeping
-account of open connections), the TCP and the Unix listener.
-Lives elsewhere: what all sessions share (server.py), what a session does (session.py), sessions
-that have nothing to do (parking.py).
+Lives here: a connection's thread, what accepting needs whatever the socket is (its hardening, who
+is turned away), the TCP and the Unix listener.
+Lives elsewhere: what all sessions share (serving.py), what a session does (session.py), sessions
+that have nothing to do (parking.py), connections that other processes serve (workers.py).
 
 A listener knows nothing of accounts or files. Its sessions are given the service as their server.
 """
@@ -17,7 +17,7 @@ import select
 import socket
 import stat
 from pathlib import Path
-from socketserver import TCPServer, ThreadingMixIn, UnixStreamServer
+from socketserver import BaseServer, TCPServer, ThreadingMixIn, UnixStreamServer
 from typing import TYPE_CHECKING, Any
 
 from ftpserver.session import Session
@@ -25,6 +25,7 @@ from ftpserver.state import StateError
 
 if TYPE_CHECKING:
     from ftpserver.server import FtpServer
+    from ftpserver.serving import Service
 
 logger = logging.getLogger("ftpd")
 
@@ -35,8 +36,8 @@ _LONGEST_PATH = 107
 """Bytes of a Unix socket's path, sun_path without its NUL (unix(7))."""
 
 
-class Listener(ThreadingMixIn, TCPServer):
-    """Accepts connections for a service, and serves each in a thread of its own.
+class Connections(ThreadingMixIn):
+    """Serves each connection of a service in a thread of its own.
 
     Args:
         service: What its sessions are given as their server.
@@ -44,28 +45,7 @@ class Listener(ThreadingMixIn, TCPServer):
 
     daemon_threads = True
     block_on_close = False  # the service does its own drain, with a limit
-    allow_reuse_address = True
-    request_queue_size = 1024
-    poll_seconds = 0.25
-    """After which the accept loop notices at the latest that it is to stop."""
-
-    def __init__(self, service: FtpServer, address: Any) -> None:
-        self.service = service
-        super().__init__(address, Session, bind_and_activate=False)
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept one connection; when descriptors ran out, wait a moment instead of spinning."""
-        try:
-            return super().get_request()
-        except OSError as error:
-            if error.errno in _RUNNING_SHORT:
-                logger.error("can't accept: %s", os.strerror(error.errno or 0))
-                select.select([self.service.stop_fd], [], [], _BREATHER)
-            raise  # serve_forever goes on
-
-    def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Whether the connection is taken; one too many is closed before it costs a thread."""
-        return self.service.admit(request, client_address)
+    service: Service
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in a thread of its own, or in a process; the service waits for it."""
@@ -90,12 +70,59 @@ class Listener(ThreadingMixIn, TCPServer):
 
     def shutdown_request(self, request: Any) -> None:
         """Nobody uses the connection any more."""
-        super().shutdown_request(request)
+        try:
+            request.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it has ended
+        request.close()
         self.service.forget_connection(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection that couldn't be served (no more threads): logged, the rest goes on."""
         logger.exception("a connection from %s could not be served", client_address or "here")
+
+
+class Handed(Connections, BaseServer):
+    """Serves connections that another process has accepted."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        super().__init__("the server", Session)
+
+
+class Listener(Connections, TCPServer):
+    """Accepts connections for a server, and serves them, or has its workers do it."""
+
+    allow_reuse_address = True
+    request_queue_size = 1024
+    poll_seconds = 0.25
+    """After which the accept loop notices at the latest that it is to stop."""
+    service: FtpServer
+
+    def __init__(self, service: FtpServer, address: Any) -> None:
+        self.service = service
+        super().__init__(address, Session, bind_and_activate=False)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept one connection; when descriptors ran out, wait a moment instead of spinning."""
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in _RUNNING_SHORT:
+                logger.error("can't accept: %s", os.strerror(error.errno or 0))
+                select.select([self.service.stop_fd], [], [], _BREATHER)
+            raise  # serve_forever goes on
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether the connection is taken; one too many is closed before it costs a thread."""
+        return self.service.admit(request, client_address)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Have a connection served, here or by a worker."""
+        if self.service.crew is None:
+            super().process_request(request, client_address)
+        else:
+            self.service.crew.serve(request, client_address)
 
 
 class TcpListener(Listener):

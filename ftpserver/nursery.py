@@ -332,6 +332,7 @@ class _Forker(ForkingMixIn, BaseServer):
         self.main = main
         self.settings: Settings | None = None
         self.tls_context: ssl.SSLContext | None = None
+        self._key_identity: bytes | None = None
         self.active_children = set()
         self._numbers: dict[int, int] = {}
         self._over = False
@@ -368,16 +369,23 @@ class _Forker(ForkingMixIn, BaseServer):
 
     def _configure(self, settings: Settings) -> Configured:
         try:
-            if settings.plaintext:
-                self.tls_context = None
-            else:
-                self.tls_context = tls.make_context(*tls.files_of(settings))
+            self._take_key(settings)
         except StateError as error:
             return Configured(str(error))
         self.settings = settings
         gc.collect()
         gc.freeze()  # children share what is there already
         return Configured()
+
+    def _take_key(self, settings: Settings) -> None:
+        """Make the TLS context; the same key stays in the same one, and its tickets good."""
+        if settings.plaintext:
+            return
+        files = tls.files_of(settings)
+        identity = tls.identity_of(*files)
+        if identity != self._key_identity:
+            self.tls_context = tls.make_context(*files)
+            self._key_identity = identity
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Fork a child, and say so."""

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Protocol
 
 from sqlalchemy import Engine, func, select
 
@@ -40,6 +41,7 @@ class Registration:
     Args:
         open: Without an invitation, too.
         default_quota: Bytes, where an invitation doesn't say; None for no limit.
+        throttle: Says how often somebody may try, in the place of this process alone.
     """
 
     def __init__(
@@ -50,11 +52,12 @@ class Registration:
         *,
         open: bool = False,
         default_quota: int | None = None,
+        throttle: Throttling | None = None,
     ) -> None:
         self._engine = engine
         self._accounts = accounts
         self._invitations = Invitations(engine)
-        self._throttle = Throttle()
+        self.throttle: Throttling = throttle or Throttle()
         self._root = root
         self.open = open
         self.default_quota = default_quota
@@ -72,11 +75,11 @@ class Registration:
             try:
                 return self._invitations.find(code)
             except RegistrationClosed:
-                self._throttle.take(host)
+                self.throttle.take(host)
                 raise
         if not self.open:
             raise RegistrationClosed(CLOSED)
-        self._throttle.take(host)
+        self.throttle.take(host)
         return None
 
     def register(self, name: str, password: str, invited: Invitation | None) -> Account:
@@ -110,6 +113,13 @@ class Registration:
         """Log which disks can't hold what was promised."""
         for one in overpromised(self._engine, self._root, self.default_quota):
             logger.warning("%s", one)
+
+
+class Throttling(Protocol):
+    """Who says how often somebody may try to register."""
+
+    def take(self, host: str) -> None:
+        """Count a try from there. Raises Busy when there were too many."""
 
 
 class Throttle:

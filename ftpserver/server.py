@@ -39,6 +39,7 @@ from ftpserver.state import RootLock, StateError, open_state
 
 if TYPE_CHECKING:
     from ftpserver.isolation.parent import Isolation
+    from ftpserver.workers import Crew
 
 logger = logging.getLogger("ftpd")
 
@@ -71,6 +72,8 @@ class FtpServer(Service):
         """Where the sessions are."""
         self.isolation: Isolation | None = None
         """The processes of sessions that have one each; None: they have threads."""
+        self.crew: Crew | None = None
+        """The workers that serve them; None: this process does."""
         self._running = False
         self._look_read, self._look_write = os.pipe()
         self._closing += [lambda: os.close(self._look_read), lambda: os.close(self._look_write)]
@@ -81,6 +84,8 @@ class FtpServer(Service):
             self._listen(settings, listener)
             if settings.isolation == "process":
                 self._isolate()
+            elif settings.workers > 1:
+                self._hire(settings.workers)
             else:
                 self._park_idle()
         except BaseException:
@@ -93,6 +98,13 @@ class FtpServer(Service):
 
         self.serving = self.isolation = Isolation(self)
         self._closing.append(self.isolation.close)
+
+    def _hire(self, count: int) -> None:
+        """Have workers serve the sessions."""
+        from ftpserver.workers import Crew  # of no use to others
+
+        self.serving = self.crew = Crew(self, count)
+        self._closing.append(self.crew.close)
 
     def _listen(self, settings: Settings, given: socket.socket | None) -> None:
         self.tcp: TcpListener | None = None
@@ -122,16 +134,21 @@ class FtpServer(Service):
         self.audit = Audit(settings.state, size=settings.audit_size, keep=settings.audit_keep)
         self._closing.append(self.audit.close)
         self.fingerprint: str | None = None
+        self._key_identity: bytes | None = None
         self._load_key(settings)
 
-    def _load_key(self, settings: Settings) -> None:
-        if not settings.plaintext:
-            certificate, key = tls.files_of(settings)
-            context = tls.make_context(certificate, key)
-            self.fingerprint = tls.fingerprint_of(certificate)
-            self.tls_context = context
-            for warning in tls.warnings_about(certificate) if settings.certificate else ():
-                logger.warning("%s", warning)
+    def _load_key(self, settings: Settings) -> bool:
+        """Take the certificate and key; returns whether they are others than before."""
+        if settings.plaintext:
+            return False
+        certificate, key = tls.files_of(settings)
+        context = tls.make_context(certificate, key)
+        self.fingerprint = tls.fingerprint_of(certificate)
+        self.tls_context = context
+        for warning in tls.warnings_about(certificate) if settings.certificate else ():
+            logger.warning("%s", warning)
+        before, self._key_identity = self._key_identity, tls.identity_of(certificate, key)
+        return before != self._key_identity
 
     @property
     def listening(self) -> socket.socket:
@@ -220,6 +237,8 @@ class FtpServer(Service):
             return
         self.stopping = True
         self._stop_accepting()
+        if self.crew is not None:
+            self.crew.stop(lambda: self.grace)
         self._end_sessions()
 
     def _stop_accepting(self) -> None:
@@ -255,6 +274,8 @@ class FtpServer(Service):
             return
         self.draining = True
         self._stop_accepting()
+        if self.crew is not None:
+            self.crew.drain()
         logger.info("draining: no new connections")
 
     def is_drained(self, now: float) -> bool:
@@ -269,9 +290,11 @@ class FtpServer(Service):
         """
         before = self.fingerprint
         settings, told = self._changed_settings()
-        self._load_key(settings)
+        new_key = self._load_key(settings)
         if self.isolation is not None:
             self.isolation.follow(settings)
+        if self.crew is not None:
+            self.crew.follow(settings, new_key=new_key)
         self.follow(settings)
         if self.fingerprint is not None:
             changed = "the same key" if self.fingerprint == before else f"key {self.fingerprint}"

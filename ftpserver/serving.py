@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from sqlalchemy import Engine
 
@@ -27,10 +27,10 @@ from ftpserver.config import Settings
 from ftpserver.entrance import Entrance, LocalEntrance
 from ftpserver.figures import Figures, SessionInfo
 from ftpserver.ledger import Ledger
-from ftpserver.limits import Limits
+from ftpserver.limits import Limits, LimitsOptions
 from ftpserver.owners import Owners
 from ftpserver.parking import Parking
-from ftpserver.registration import Registration
+from ftpserver.registration import Registration, Throttling
 from ftpserver.tokens import Tokens
 from ftpserver.watch import Watch
 from ftpwire import messages
@@ -83,8 +83,20 @@ class Service:
         self._stop_read, self._stop_write = os.pipe()
         self._closing: list[Callable[[], None]] = [self._close_stop_pipe]
 
-    def _open_books(self, root: Path, engine: Engine, ledger: Ledger) -> None:
-        """Have everything that is asked of the database."""
+    def _open_books(
+        self,
+        root: Path,
+        engine: Engine,
+        ledger: Ledger,
+        *,
+        throttle: Throttling | None = None,
+        **limits: Unpack[LimitsOptions],
+    ) -> None:
+        """Have everything that is asked of the database.
+
+        Args:
+            throttle: See Registration. ``limits``: see Limits.
+        """
         settings = self.settings
         self.engine = engine
         self.accounts = Accounts(engine, root)
@@ -95,9 +107,10 @@ class Service:
             root,
             open=settings.open_registration,
             default_quota=settings.default_quota,
+            throttle=throttle,
         )
         self.ledger = ledger
-        self.limits = Limits(engine, settings, ledger)
+        self.limits = Limits(engine, settings, ledger, **limits)
         self.entrance = LocalEntrance(self.accounts, self.tokens, self.registration, self.limits)
         self.watch = Watch(self)
 

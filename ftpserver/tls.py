@@ -6,6 +6,7 @@ Lives here: key files and SSLContext. Lives elsewhere: TLS on a connection (ftpw
 from __future__ import annotations
 
 import datetime
+import hashlib
 import os
 import socket
 import ssl
@@ -131,6 +132,11 @@ def make_context(certificate: Path, key: Path) -> ssl.SSLContext:
     except OSError as error:
         raise StateError(f"{certificate}: can't be read: {error.strerror}") from error
     return context
+
+
+def identity_of(certificate: Path, key: Path) -> bytes:
+    """What is the same as long as a certificate and its key are. Raises StateError."""
+    return hashlib.sha256(_read(certificate) + b"\0" + _read(key)).digest()
 
 
 def _read(path: Path) -> bytes:

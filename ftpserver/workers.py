@@ -1,0 +1,454 @@
+"""Workers: the processes that serve a server's connections, where it has more than one.
+
+Lives here: starting them and replacing those that die, handing connections out, asking all of them.
+Lives elsewhere: a worker itself (worker.py), what is said (worker_calls.py), forking (nursery.py),
+uploads that several of them work on (brokering.py).
+
+The server accepts, and hands each connection to the worker that has the fewest. So the load is
+even however few connections there are, and limits for connections are those of one process.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import pickle
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from dataclasses import replace as with_changes
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from ftpserver.addresses import host_of
+from ftpserver.brokering import Broker
+from ftpserver.calls import Carried, Peer, PeerGone
+from ftpserver.figures import Figures, SessionInfo
+from ftpserver.nursery import Ended, Nursery, Spawned
+from ftpserver.shared_pace import make_page
+from ftpserver.state import StateError
+from ftpserver.worker_calls import (
+    MAX_SIZE,
+    AskFigures,
+    AskSessions,
+    Birth,
+    Bye,
+    Closed,
+    Drain,
+    FiguresNow,
+    Follow,
+    FoundBanned,
+    Kick,
+    Kicked,
+    Lines,
+    LoggedIn,
+    Ready,
+    Registering,
+    Retire,
+    Serve,
+    SessionsNow,
+    Stop,
+    WorkerAnswers,
+    WorkerSays,
+)
+from ftpwire.errors import FtpError, NotFound
+
+if TYPE_CHECKING:
+    from ftpserver.config import Settings
+    from ftpserver.server import FtpServer
+
+logger = logging.getLogger("ftpd.workers")
+
+_START_SECONDS = 60.0
+"""That a worker gets until it can serve."""
+_ANSWER_SECONDS = 10.0
+"""That a worker gets to answer; then it is told without."""
+_DEAF_SECONDS = 30.0
+"""After which a worker that takes nothing of what it is told is given up."""
+_END_SECONDS = 10.0
+"""That workers get to end beyond the grace time, before they are given up."""
+_SHORT_LIFE = 5.0
+"""A worker that lived no longer than so many seconds is replaced after a while."""
+_LONGEST_PAUSE = 10.0
+_Answer = TypeVar("_Answer", bound=msgspec.Struct)
+
+
+@dataclass(eq=False)
+class _Worker:
+    """One of them. ``connections`` is guarded by the crew's lock."""
+
+    number: int
+    incarnation: str
+    peer: Peer
+    connections: dict[int, socket.socket] = field(default_factory=dict)
+    born: float = field(default_factory=time.monotonic)
+    process: int | None = None
+    figures: Figures = Figures()
+    """The last ones known."""
+    handed: int = 0
+    """How many connections it has got so far."""
+    ready: bool = False
+    retired: bool = False
+    """It gets no more connections."""
+    said_bye: bool = False
+
+    def __str__(self) -> str:
+        process = "" if self.process is None else f" (process {self.process})"
+        return f"worker {self.number}{process}"
+
+
+class Crew:
+    """The workers of a server. Safe to use from many threads.
+
+    ``_changed`` guards ``_workers``, ``_ended`` and what each worker has; nobody is asked while it
+    is held.
+
+    Args:
+        count: How many there are.
+
+    Raises:
+        StateError: They can't be started.
+    """
+
+    def __init__(self, server: FtpServer, count: int) -> None:
+        self._server = server
+        self._count = count
+        self._changed = threading.Condition()
+        self._workers: dict[int, _Worker] = {}
+        self._numbers = itertools.count(1)
+        self._ended = Figures()
+        """Of workers that are no more."""
+        self._lost: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
+        self._over = threading.Event()
+        self._short_lives = 0
+        self._broker = Broker()
+        self._page = make_page()
+        self._nursery = Nursery("ftpserver.worker", server.settings, self._reported)
+        self._thread = threading.Thread(target=self._look_after, name="workers")
+        self._thread.start()
+        try:
+            self._start(count)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def processes(self) -> list[int]:
+        """The numbers of the processes that serve."""
+        with self._changed:
+            found = [one.process for one in self._workers.values() if one.process is not None]
+        return sorted(found)
+
+    # handing out -------------------------------------------------------------------------
+
+    def serve(self, request: socket.socket, client_address: Any) -> None:
+        """Hand a connection to the worker that has the fewest."""
+        address = client_address[:2] if isinstance(client_address, tuple) else None
+        spared = self._server.limits.is_spared(host_of(client_address))
+        number = self._server.next_session_id(request)
+        said = Serve(number, address, spared)
+        try:
+            while (worker := self._choose(number, request)) is not None:
+                try:
+                    worker.peer.tell(said, [request.fileno()])
+                    return
+                except PeerGone:
+                    with self._changed:  # it is lost, and counts for nothing any more
+                        worker.connections.pop(number, None)
+            self._server.forget_connection(request)
+            logger.error("a connection was turned away: there is no worker to serve it")
+        finally:
+            request.close()  # the worker has its own
+
+    def _choose(self, number: int, request: socket.socket) -> _Worker | None:
+        """The worker for a connection, which it has from now on. None: there is none."""
+
+        def free() -> list[_Worker]:
+            every = self._workers.values()
+            return [one for one in every if one.ready and not one.retired and not one.peer.gone]
+
+        with self._changed:
+            self._changed.wait_for(lambda: free() or self._over.is_set(), _START_SECONDS)
+            found = free()
+            if not found or self._over.is_set():
+                return None
+            worker = min(found, key=lambda one: (len(one.connections), one.handed))
+            worker.handed += 1
+            worker.connections[number] = request
+            self._server.connections.add(request)
+            return worker
+
+    # asking all of them ------------------------------------------------------------------
+
+    def figures(self) -> Figures:
+        """How much goes on in all of them."""
+        with self._changed:
+            total = self._ended
+        for worker, answer in self._ask_all(AskFigures(), FiguresNow):
+            if answer is not None:
+                worker.figures = answer.figures
+            total += worker.figures
+        return total
+
+    def session_infos(self) -> list[SessionInfo]:
+        """Who is connected, by number."""
+        answers = self._ask_all(AskSessions(), SessionsNow)
+        found = [one for _, answer in answers if answer is not None for one in answer.sessions]
+        return sorted(found, key=lambda one: one.id)
+
+    def kick(self, session: int | None, user: str | None) -> list[int]:
+        """End a session, or all of a user's. Returns their numbers. Raises NotFound."""
+        answers = self._ask_all(Kick(session, user), Kicked)
+        ended = [one for _, answer in answers if answer is not None for one in answer.sessions]
+        if not ended:
+            named = user if session is None else session
+            raise NotFound(f"{named}: no such session (see ftpd sessions)")
+        return sorted(ended)
+
+    def _ask_all(
+        self, question: msgspec.Struct, kind: type[_Answer]
+    ) -> list[tuple[_Worker, _Answer | None]]:
+        """What each answers; None where it doesn't in time."""
+        workers = self._all()
+        futures = [(one, one.peer.ask_later(question)) for one in workers if one.ready]
+        until = time.monotonic() + _ANSWER_SECONDS
+        return [(one, _result(one, future, kind, until)) for one, future in futures]
+
+    def _all(self) -> list[_Worker]:
+        with self._changed:
+            return list(self._workers.values())
+
+    def _tell_all(self, message: msgspec.Struct, workers: Sequence[_Worker]) -> None:
+        for worker in workers:
+            try:
+                worker.peer.tell(message)
+            except PeerGone:
+                pass  # it is being looked after
+
+    # changes -----------------------------------------------------------------------------
+
+    def follow(self, settings: Settings, *, new_key: bool) -> None:
+        """Have other settings hold from now on.
+
+        Args:
+            new_key: The certificate is another one: others take the workers' place, which share
+                it from the first, and these end with their last connection.
+
+        Raises:
+            StateError: It can't be.
+        """
+        settings = with_changes(settings, workers=self._count)
+        self._nursery.configure(settings)
+        before = self._all()
+        for worker in before:
+            try:
+                worker.peer.ask(Follow(pickle.dumps(settings)), timeout=_ANSWER_SECONDS)
+            except (TimeoutError, FtpError, StateError) as error:
+                if not worker.peer.gone:
+                    raise StateError(f"{worker} doesn't follow: {error}") from error
+        if new_key:
+            self._start(self._count)
+            with self._changed:
+                for worker in before:
+                    worker.retired = True
+            self._tell_all(Retire(), before)
+
+    def drain(self) -> None:
+        """No more connections come: idle sessions are sent away."""
+        self._tell_all(Drain(), self._all())
+
+    def stop(self, grace: Callable[[], float]) -> None:
+        """End all of them: what runs gets the grace time, which may change meanwhile."""
+        self._over.set()
+        told = -1.0
+        began = time.monotonic()
+        with self._changed:
+            self._changed.notify_all()
+        while workers := self._all():
+            seconds = grace()
+            if seconds != told:
+                told = seconds
+                self._tell_all(Stop(seconds), workers)
+            if time.monotonic() - began > seconds + _END_SECONDS:
+                break
+            with self._changed:
+                self._changed.wait(0.1)
+        for worker in self._all():
+            logger.warning("%s is given up: it doesn't end", worker)
+            worker.peer.give_up()
+
+    def close(self) -> None:
+        """End what is left of them, and give everything back."""
+        self._over.set()
+        for worker in self._all():
+            worker.peer.give_up()
+        self._lost.put(None)
+        self._thread.join()
+        self._nursery.stop()
+        os.close(self._page)
+
+    # their lives -------------------------------------------------------------------------
+
+    def _start(self, count: int) -> None:
+        """Start so many, and wait until they can serve. Raises StateError."""
+        workers = [self._spawn() for _ in range(count)]
+        until = time.monotonic() + _START_SECONDS
+        with self._changed:
+            self._changed.wait_for(
+                lambda: all(one.ready or one.peer.gone for one in workers),
+                until - time.monotonic(),
+            )
+            if not all(one.ready for one in workers):
+                raise StateError("the workers can't be started: the log tells why")
+
+    def _spawn(self) -> _Worker:
+        """Have another one forked. Raises StateError."""
+        ledger = self._server.ledger
+        number = next(self._numbers)
+        incarnation = f"{ledger.run}w{number}"
+        birth = Birth(ledger.node, ledger.run, incarnation, self._count)
+        ours, theirs = socket.socketpair()
+        worker: _Worker
+        peer = Peer(
+            ours,
+            hears=WorkerSays,
+            answers=WorkerAnswers,
+            handle=lambda said, _: self._hear(worker, said),
+            patience=_DEAF_SECONDS,
+            max_size=MAX_SIZE,
+            max_descriptors=1,
+            on_end=lambda: self._ended_now(worker),
+            name=f"worker {number}",
+        )
+        worker = _Worker(number, incarnation, peer)
+        ledger.others.add(incarnation)
+        self._broker.join(number, peer)
+        with self._changed:
+            self._workers[number] = worker
+        try:
+            with theirs:
+                descriptors = [theirs.fileno(), self._page]
+                self._nursery.spawn(number, descriptors, msgspec.msgpack.encode(birth))
+        except BaseException:
+            self._remove(worker)
+            peer.close()
+            raise
+        peer.start()
+        return worker
+
+    def _remove(self, worker: _Worker) -> None:
+        with self._changed:
+            if self._workers.pop(worker.number, None) is None:
+                return
+            self._server.ledger.others.discard(worker.incarnation)
+            self._ended += _of_the_past(worker.figures)
+            connections, worker.connections = list(worker.connections.values()), {}
+            self._changed.notify_all()
+        for request in connections:
+            self._server.forget_connection(request)
+        self._broker.leave(worker.number)
+
+    def _ended_now(self, worker: _Worker) -> None:
+        """A worker is gone. In the thread that reads what it says."""
+        had = len(worker.connections)
+        if not worker.said_bye and not self._over.is_set():
+            logger.error("%s has died, and with it %d connections", worker, had)
+        self._remove(worker)
+        self._lost.put(worker)
+
+    def _reported(self, report: Spawned | Ended) -> None:
+        """The nursery tells of a process."""
+        with self._changed:
+            worker = self._workers.get(report.number)
+            if worker is not None and isinstance(report, Spawned):
+                worker.process = report.pid
+        if isinstance(report, Ended) and report.status:
+            logger.error("worker %d: %s", report.number, report.cause)
+
+    def _look_after(self) -> None:
+        """Put right what those that ended have left, and replace them."""
+        while (worker := self._lost.get()) is not None:
+            worker.peer.close()
+            try:
+                self._bury(worker)
+            except Exception:
+                logger.exception("what %s has left could not be put right yet", worker)
+            if not (worker.retired or worker.said_bye):
+                self._replace(worker)
+
+    def _bury(self, worker: _Worker) -> None:
+        self._server.ledger.bury(worker.incarnation)
+        self._server.limits.sessions.bury(worker.incarnation)
+        if not worker.said_bye:
+            self._server.look_soon()
+
+    def _replace(self, worker: _Worker) -> None:
+        """Start another one; after a while, where they die again and again."""
+        lived = time.monotonic() - worker.born
+        self._short_lives = self._short_lives + 1 if lived < _SHORT_LIFE else 0
+        while not self._server.draining:
+            pause = 0.1 * 2.0 ** min(16, self._short_lives) if self._short_lives > 1 else 0.0
+            if self._over.wait(min(_LONGEST_PAUSE, pause)):
+                return
+            try:
+                self._spawn()
+                return
+            except StateError as error:
+                self._short_lives += 1
+                logger.error("no worker can be started in its place: %s", error)
+
+    # what they say -----------------------------------------------------------------------
+
+    def _hear(self, worker: _Worker, said: Any) -> Any:
+        server = self._server
+        match said:
+            case Closed(number):
+                with self._changed:
+                    request = worker.connections.pop(number, None)
+                if request is not None:
+                    server.forget_connection(request)
+            case LoggedIn(number, host):
+                server.limits.spare(host)
+                with self._changed:
+                    request = worker.connections.get(number)
+                if request is not None:
+                    server.limits.strangers.leave(request)
+            case Lines(lines, count):
+                server.audit.append(lines, count)
+            case FoundBanned(place, until):
+                server.limits.heard_of_ban(place, until)
+            case Registering(host):
+                server.registration.throttle.take(host)
+            case Ready():
+                with self._changed:
+                    worker.ready = True
+                    self._changed.notify_all()
+            case Bye(figures):
+                worker.figures = figures
+                worker.said_bye = True
+            case _:
+                return self._broker.handle(worker.number, said)
+        return None
+
+
+def _of_the_past(figures: Figures) -> Figures:
+    """What stays counted of a worker that is no more."""
+    return Figures(bytes_in=figures.bytes_in, bytes_out=figures.bytes_out)
+
+
+def _result(
+    worker: _Worker, future: Future[Carried], kind: type[_Answer], until: float
+) -> _Answer | None:
+    try:
+        answer = future.result(max(0.0, until - time.monotonic())).message
+    except (TimeoutError, FtpError, OSError) as error:
+        if not worker.peer.gone:
+            logger.warning("%s doesn't answer: %s", worker, error or "it takes too long")
+        return None
+    return answer if isinstance(answer, kind) else None
