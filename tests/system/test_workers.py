@@ -1,0 +1,561 @@
+"""`ftpd start --workers 2`, on the real programs: what holds for one process holds for several."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import sqlite3
+import ssl
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from ftpserver import control
+from ftpserver.figures import SessionInfo
+from ftpwire import messages
+from ftpwire.frames import Kind
+from ftpwire.messages import Failed, LoggedIn, Login, Put, Ready, Stored
+from tests.peer import Peer
+from tests.system.programs import (
+    PATIENCE,
+    Server,
+    clean_environment,
+    eventually,
+    finish,
+    program,
+)
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def server(start_server) -> Server:
+    return start_server("--workers", "2")
+
+
+@pytest.fixture
+def connections() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def client_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+CONTEXT = client_context()
+
+
+def status(server: Server) -> control.Status:
+    return control.ask(server.root / ".ftpd", control.AskStatus())
+
+
+def workers_of(server: Server) -> list[int]:
+    return status(server).workers
+
+
+def connect(server: Server, stack: ExitStack, context: ssl.SSLContext = CONTEXT) -> Peer:
+    address = ("127.0.0.1", server.port)
+    return stack.enter_context(Peer.connect(address, context=context))
+
+
+def log_in(server: Server, user, stack: ExitStack) -> Peer:
+    peer = connect(server, stack)
+    peer.log_in(user.name, user.password)
+    return peer
+
+
+def port_of(peer: Peer) -> int:
+    return int(peer.socket.getsockname()[1])
+
+
+def worker_of(server: Server, peer: Peer) -> int:
+    """The process that serves a connection."""
+    return worker_by_port(server, port_of(peer))
+
+
+def worker_by_port(server: Server, port: int) -> int:
+    theirs = f":{port:04X}"
+    with open("/proc/net/tcp") as table:
+        lines = [line.split() for line in table if f":{server.port:04X} " in line]
+    (inode,) = [line[9] for line in lines if line[2].endswith(theirs)]
+    for process in workers_of(server):
+        for fd in Path(f"/proc/{process}/fd").iterdir():
+            try:
+                if os.readlink(fd) == f"socket:[{inode}]":
+                    return process
+            except FileNotFoundError:
+                continue
+    raise AssertionError("nobody serves it")
+
+
+def sessions(server: Server) -> list[SessionInfo]:
+    return control.ask(server.root / ".ftpd", control.AskSessions()).sessions
+
+
+@contextmanager
+def in_both(server: Server, user) -> Iterator[list[Peer]]:
+    """Two sessions of somebody, one in each worker."""
+    with ExitStack() as stack:
+        peers = [log_in(server, user, stack) for _ in range(2)]
+        assert len({worker_of(server, peer) for peer in peers}) == 2
+        yield peers
+
+
+def ask(peer: Peer) -> object:
+    return peer.ask(messages.WhoAmI())
+
+
+# handing out -------------------------------------------------------------------------------
+
+
+def test_the_load_is_even_however_few_connections_there_are(server, connections):
+    alice = server.first_user()
+    found = []
+    for _ in range(6):
+        peer = log_in(server, alice, connections)
+        found.append(worker_of(server, peer))
+    assert Counter(found) == dict.fromkeys(workers_of(server), 3)
+    assert server.process.pid not in found
+
+
+def test_a_ticket_of_one_resumes_at_another(server, connections):
+    alice = server.first_user()
+    first = log_in(server, alice, connections)
+    ask(first)  # what comes after the handshake is read by now
+    raw = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
+    resumed = CONTEXT.wrap_socket(raw, session=first.socket.session)
+    second = connections.enter_context(Peer(resumed))
+    second.log_in(alice.name, alice.password)
+    assert resumed.session_reused
+    assert worker_of(server, first) != worker_of(server, second)
+
+
+def test_a_unix_socket_is_served_by_workers_too(start_server, tmp_path):
+    server = start_server("--workers", "2", "--unix", str(tmp_path / "here"), "--no-tcp")
+    assert server.process.poll() is None
+    assert len(workers_of(server)) == 2
+    server.admin.run("user", "add", "bob", "--password-stdin", given=b"secret\n")
+    bob = server.user("bob", "secret")
+    (tmp_path / "file").write_bytes(b"abc")
+    bob.run("put", tmp_path / "file", "/file")
+    assert (server.home("bob") / "file").read_bytes() == b"abc"
+
+
+# looking after sessions --------------------------------------------------------------------
+
+
+def test_sessions_of_all_workers_are_seen_and_kicked(server, connections):
+    alice, bob = server.first_user(), server.add_user("bob")
+    with in_both(server, alice) as mine, in_both(server, bob) as his:
+        found = sessions(server)
+        assert [one.user for one in found] == ["alice", "alice", "bob", "bob"]
+        assert len({one.id for one in found}) == 4
+        told = status(server)
+        assert (told.sessions, told.strangers) == (4, 0)
+        assert told.bytes_in >= sum(one.bytes_in for one in found)
+        by_port = {int(one.peer.rpartition(":")[2]): one.id for one in found}
+        server.admin.run("kick", str(by_port[port_of(his[1])]))
+        assert his[1].rest()
+        assert ask(his[0]) == LoggedIn("bob")
+        assert server.admin.run("kick", "alice").lines == ["ended 2 sessions"]
+        assert all(peer.rest() for peer in mine)
+        server.admin.run("kick", "alice", status=5)
+
+
+def test_bytes_of_sessions_that_have_ended_stay_counted(server, tmp_path):
+    alice = server.first_user()
+    (tmp_path / "file").write_bytes(bytes(3 * MIB))
+    for name in ("/one", "/two"):
+        alice.run("put", tmp_path / "file", name)
+    eventually(lambda: not sessions(server))
+    assert status(server).bytes_in > 6 * MIB
+    for process in workers_of(server):
+        os.kill(process, signal.SIGKILL)
+    eventually(lambda: len(workers_of(server)) == 2)
+    assert status(server).bytes_in > 6 * MIB
+
+
+def test_a_change_of_the_account_reaches_all_workers(server):
+    alice = server.first_user()
+    with in_both(server, alice) as peers:
+        server.admin.run("user", "set", "alice", "--permissions", "list,read")
+        for peer in peers:
+            eventually(lambda peer=peer: isinstance(peer.ask(messages.MakeDir(b"/d")), Failed))
+        server.admin.run("user", "disable", "alice")
+        for peer in peers:
+            assert any(b"disabled" in frame.payload for frame in peer.rest())
+
+
+def test_what_all_do_is_in_one_log_whose_followers_are_woken(server, programs, tmp_path):
+    alice = server.first_user()
+    follower = programs.start(
+        [*program("ftpd"), "log", "--follow", "--json"],
+        stdout=subprocess.PIPE,
+        env=clean_environment(tmp_path, FTPD_ROOT=str(server.root)),
+    )
+    with in_both(server, alice) as peers:
+        for number, peer in enumerate(peers):
+            peer.ask(messages.MakeDir(b"/made-%d" % number))
+        made = []
+        while len(made) < 2:
+            line = json.loads(follower.stdout.readline())
+            if line["event"] == "mkdir":
+                made.append(line)
+    assert {line["path"] for line in made} == {"/made-0", "/made-1"}
+    assert len({line["session"] for line in made}) == 2
+
+
+def test_no_line_is_lost_when_the_log_begins_another_file(start_server):
+    server = start_server("--workers", "2", "--audit-size", "4KiB", "--audit-keep", "100")
+    alice = server.first_user()
+    with in_both(server, alice) as peers:
+        for number in range(60):
+            peers[number % 2].ask(messages.MakeDir(b"/made-%d" % number))
+    server.stop()
+    files = list((server.root / ".ftpd").glob("audit.jsonl*"))
+    assert len(files) > 2
+    lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    made = [line["path"] for line in lines if line["event"] == "mkdir"]
+    assert sorted(made) == sorted(f"/made-{number}" for number in range(60))
+    assert sum(line["event"] == "logout" for line in lines) == 2
+
+
+# limits ------------------------------------------------------------------------------------
+
+
+def test_sessions_are_limited_over_all_workers(start_server, connections):
+    server = start_server("--workers", "2", "--max-user-sessions", "3")
+    alice = server.first_user()
+    for _ in range(3):
+        last = log_in(server, alice, connections)
+    one_more = connect(server, connections)
+    one_more.hello()
+    refused = one_more.ask(Login(alice.name, alice.password))
+    assert isinstance(refused, Failed) and refused.code == "too-many"
+    last.close()
+    alice.run("ls", "/")
+
+
+def test_strangers_are_limited_over_all_workers(start_server, connections):
+    server = start_server("--workers", "2", "--max-startups", "3")
+    alice = server.first_user()
+    strangers = [connect(server, connections) for _ in range(3)]
+    with pytest.raises(OSError):
+        connect(server, connections).hello()
+    strangers[0].log_in(alice.name, alice.password)
+    strangers[1].close()
+    log_in(server, alice, connections)  # whose address is known by now
+
+
+def test_a_ban_is_one_for_all_workers_and_for_who_accepts(start_server, connections):
+    server = start_server("--workers", "2", "--ban-after", "2")
+    alice = server.first_user()
+    for number in range(6):
+        peer = connect(server, connections)
+        peer.hello()
+        assert isinstance(peer.ask(Login(f"somebody{number}", "guess")), Failed)
+        peer.close()
+    waiting = connect(server, connections)
+    eventually(lambda: _is_turned_away(server), "one stranger at a time, who is told so")
+    waiting.hello()
+    told = waiting.ask(Login(alice.name, alice.password))
+    assert "too many log-ins failed" in told.message
+    server.admin.run("unban", "--all")
+    alice.run("ls", "/")
+
+
+def _is_turned_away(server: Server) -> bool:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as sock:
+        sock.settimeout(0.5)
+        try:
+            return sock.recv(1) == b""
+        except TimeoutError:
+            return False
+        except ConnectionError:
+            return True
+
+
+def test_an_accounts_rate_is_for_its_sessions_in_all_workers(server, tmp_path):
+    """A machine that is busy only makes it slower."""
+    alice = server.first_user()
+    source = tmp_path / "file"
+    source.write_bytes(bytes(4 * MIB))
+    alice.run("put", source, "/file")
+    server.admin.run("user", "set", "alice", "--limit-rate", "2MiB")
+    with in_both(server, alice) as peers:
+        began = time.monotonic()
+        for peer in peers:
+            peer.request(messages.Get(b"/file"))
+        for peer in peers:
+            while peer.read().kind != Kind.END:
+                pass
+        took = time.monotonic() - began
+    assert took > 3.5, "8 MiB at 2 MiB a second, but for what may go at once"
+
+
+def test_room_that_only_one_has_goes_to_one(start_server, connections):
+    server = start_server("--workers", "2")
+    bob = server.add_user("bob", "--quota", "6MiB")
+    with in_both(server, bob) as peers:
+        answers = []
+        for number, peer in enumerate(peers):
+            put = Put(b"/file-%d" % number, 5 * MIB, ask=True)
+            answers.append(peer.ask(put))
+    assert sorted(type(answer).__name__ for answer in answers) == ["Failed", "Ready"]
+
+
+# uploads that several work on --------------------------------------------------------------
+
+
+def test_a_newer_session_takes_an_upload_over_from_another_worker(server, tmp_path):
+    alice = server.first_user()
+    data = random.Random(5).randbytes(9 * MIB)
+    put = Put(b"/file", len(data), mtime_ns=10**18, ask=True, resume=True)
+    with in_both(server, alice) as (older, newer):
+        assert isinstance(older.ask(put), Ready)
+        for start in range(0, 6 * MIB, 512 * 1024):
+            older.frame(Kind.DATA, 1 + 1, data[start : start + 512 * 1024])
+        eventually(lambda: server.staged() and _staged_bytes(server) >= 6 * MIB)
+        ready = newer.ask(put)  # the older one has stopped, without being told to
+        assert isinstance(ready, Ready)
+        request = newer._last_id
+        for start in range(ready.offset, len(data), 512 * 1024):
+            newer.frame(Kind.DATA, request, data[start : start + 512 * 1024])
+        newer.frame(Kind.END, request, messages.Sent(len(data)))
+        assert newer.answer().message == Stored(len(data))
+    assert (server.home() / "file").read_bytes() == data
+
+
+def _staged_bytes(server: Server) -> int:
+    staging = server.home() / ".ftpd-staging"
+    return max(path.stat().st_size for path in staging.iterdir() if path.suffix != ".ck")
+
+
+def test_pieces_that_come_to_all_workers(server, tmp_path):
+    alice = server.first_user()
+    source = tmp_path / "file"
+    source.write_bytes(random.Random(6).randbytes(40 * MIB + 77))
+    sent = alice.run("--json", "put", "-P", "4", source, "/file").records
+    assert sent[0]["size"] == 40 * MIB + 77
+    assert (server.home() / "file").read_bytes() == source.read_bytes()
+    assert server.log.count("logged in") == 5
+    assert server.staged() == set()
+
+
+@pytest.mark.parametrize("which", ["its-worker", "another-worker"])
+def test_a_worker_killed_in_the_middle_of_pieces(server, tmp_path, which):
+    """The client goes on by itself, whoever it was."""
+    alice = server.first_user()
+    source = tmp_path / "file"
+    source.write_bytes(random.Random(6).randbytes(24 * MIB))
+    putting = alice.start("put", "--limit-rate", "6MiB", "-P", "3", source, "/file")
+    owner = eventually(lambda: [one for one in sessions(server) if one.request == "put"])[0]
+    eventually(lambda: server.staged() and _staged_bytes(server) > 4 * MIB)
+    port = int(owner.peer.rpartition(":")[2])
+    serving = worker_by_port(server, port)
+    (other,) = set(workers_of(server)) - {serving}
+    os.kill(serving if which == "its-worker" else other, signal.SIGKILL)
+    finish(putting)
+    assert (server.home() / "file").read_bytes() == source.read_bytes()
+
+
+# dying and ending --------------------------------------------------------------------------
+
+
+def leases(server: Server) -> list[str]:
+    database = sqlite3.connect(server.root / ".ftpd" / "state.db")
+    try:
+        return [row[0] for row in database.execute("SELECT incarnation FROM lease")]
+    finally:
+        database.close()
+
+
+def test_a_worker_that_dies_takes_only_its_own_sessions_along(server):
+    alice, bob = server.first_user(), server.add_user("bob")
+    with in_both(server, alice) as (dying, living), in_both(server, bob):
+        for peer in (dying, living):
+            assert isinstance(peer.ask(Put(b"/%d" % port_of(peer), 9 * MIB, ask=True)), Ready)
+        before = workers_of(server)
+        assert len(leases(server)) == 2
+        os.kill(worker_of(server, dying), signal.SIGKILL)
+        dying.rest()
+        eventually(lambda: len(leases(server)) == 1, "its leases end, the others stay")
+        eventually(lambda: len(set(workers_of(server)) - set(before)) == 1, "it is replaced")
+        eventually(lambda: len(sessions(server)) == 2)
+        put = living._last_id
+        living.frame(Kind.DATA, put, bytes(MIB))
+        living.frame(Kind.CANCEL, put)
+        assert living.answer().message.code == "cancelled"
+        with in_both(server, alice):
+            pass
+    assert "was ended by SIGKILL" in server.log
+
+
+def test_workers_that_die_again_and_again_do_not_end_the_server(server):
+    alice = server.first_user()
+    for _ in range(4):
+        (first, *_) = eventually(lambda: workers_of(server))
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda first=first: first not in workers_of(server))
+    eventually(lambda: len(workers_of(server)) == 2)
+    alice.run("ls", "/")
+
+
+def test_the_nursery_may_die_as_well(server):
+    alice = server.first_user()
+    (nursery,) = _children(server.process.pid)
+    os.kill(nursery, signal.SIGKILL)
+    alice.run("ls", "/")
+    os.kill(workers_of(server)[0], signal.SIGKILL)
+    eventually(lambda: len(workers_of(server)) == 2 and "the nursery has ended" in server.log)
+    with in_both(server, alice):
+        pass
+
+
+def _children(process: int) -> list[int]:
+    text = Path(f"/proc/{process}/task/{process}/children").read_text()
+    return [int(number) for number in text.split()]
+
+
+def test_no_process_outlives_a_server_that_is_killed(start_server):
+    server = start_server("--workers", "2")
+    alice = server.first_user()
+    processes = [*workers_of(server), *_children(server.process.pid)]
+    with in_both(server, alice) as peers:
+        server.kill()
+        for peer in peers:
+            peer.rest()
+        eventually(lambda: not any(_is_alive(process) for process in processes))
+    server = start_server("--workers", "2", port=server.port)
+    server.user(alice.name, alice.password).run("ls", "/")
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2]
+    except FileNotFoundError:
+        return False
+    return not state.startswith("Z")
+
+
+@pytest.mark.parametrize("how", ["signal", "group", "command"])
+def test_stopping_lets_transfers_finish(start_server, tmp_path, how):
+    server = start_server("--workers", "2", "--grace", "50", start_new_session=True)
+    alice = server.first_user()
+    source = tmp_path / "file"
+    source.write_bytes(os.urandom(3 * MIB))
+    puts = [alice.start("put", "--limit-rate", "1MiB", source, name) for name in ("/one", "/two")]
+    eventually(lambda: len([one for one in sessions(server) if one.request == "put"]) == 2)
+    if how == "command":
+        server.admin.run("stop")
+        server.asked_to_stop = True
+    elif how == "group":  # as systemd does, or Ctrl-C on a terminal
+        server.asked_to_stop = True
+        os.killpg(server.process.pid, signal.SIGTERM)
+    else:
+        server.signal(signal.SIGTERM)
+    for put in puts:
+        finish(put)
+    server.stop()
+    for name in ("one", "two"):
+        assert (server.home() / name).read_bytes() == source.read_bytes()
+
+
+def test_stopping_cuts_what_outlasts_the_grace_time(start_server, tmp_path):
+    server = start_server("--workers", "2", "--grace", "0.2")
+    alice = server.first_user()
+    source = tmp_path / "file"
+    source.write_bytes(bytes(8 * MIB))
+    putting = alice.start("put", "--retries", "0", "--limit-rate", "64KiB", source, "/file")
+    eventually(lambda: [one for one in sessions(server) if one.request == "put"])
+    server.stop()
+    finish(putting, status=4)
+    assert not (server.home() / "file").exists()
+
+
+def test_draining(server, tmp_path):
+    alice = server.first_user()
+    source = tmp_path / "file"
+    source.write_bytes(bytes(2 * MIB))
+    putting = alice.start("put", "--limit-rate", "1MiB", source, "/file")
+    eventually(lambda: [one for one in sessions(server) if one.request == "put"])
+    server.admin.run("drain")
+    server.asked_to_stop = True
+    finish(putting)
+    assert server.process.wait(PATIENCE) == 0
+    assert (server.home() / "file").stat().st_size == 2 * MIB
+
+
+# reloading ---------------------------------------------------------------------------------
+
+
+def test_settings_reach_all_workers(start_server, tmp_path):
+    settings = tmp_path / "ftpd.toml"
+    settings.write_text("workers = 2\n")
+    server = start_server("--config", str(settings))
+    alice = server.first_user()
+    assert len(workers_of(server)) == 2
+    with in_both(server, alice) as peers:
+        settings.write_text("workers = 2\nidle-timeout = 0.5\n")
+        assert "idle-timeout: 0.5" in server.admin.run("reload").text
+        for peer in peers:
+            ask(peer)
+            assert any(b"nothing was asked for" in frame.payload for frame in peer.rest())
+        settings.write_text("workers = 3\n")
+        assert "workers: 3 takes a restart" in server.admin.run("reload").text
+        os.kill(workers_of(server)[0], signal.SIGKILL)
+        eventually(lambda: len(workers_of(server)) == 2)
+
+
+def test_another_certificate(start_server, tmp_path, connections):
+    """New connections get it, from whichever worker; those that are there go on."""
+    server = start_server("--workers", "2")
+    alice = server.first_user()
+    before = workers_of(server)
+    with in_both(server, alice) as peers:
+        server.admin.run("reload")
+        assert workers_of(server) == before, "nothing to be done for the same key"
+        for name in ("key.pem", "cert.pem"):
+            (server.root / ".ftpd" / "tls" / name).unlink()
+        assert "certificate: key SHA256:" in server.admin.run("reload").text
+        with in_both(server, alice) as others:
+            old, new = (
+                {peer.socket.getpeercert(True) for peer in some} for some in (peers, others)
+            )
+            assert len(old) == len(new) == 1 and old != new
+            assert len(sessions(server)) == 4
+            for peer in (*peers, *others):
+                assert ask(peer) == LoggedIn("alice")
+    eventually(lambda: len(workers_of(server)) == 2, "those before have ended with their sessions")
+    assert not set(workers_of(server)) & set(before)
+
+
+# the option --------------------------------------------------------------------------------
+
+
+def test_auto_is_the_number_of_cores(start_server):
+    server = start_server("--workers", "auto")
+    cores = len(os.sched_getaffinity(0))
+    assert len(workers_of(server)) == (cores if cores > 1 else 0)
+
+
+def test_one_is_no_extra_process(start_server):
+    server = start_server("--workers", "1")
+    assert workers_of(server) == [] == _children(server.process.pid)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
+def test_what_is_no_number_of_workers(admin, value):
+    told = admin.run("start", "--workers", value, status=2)
+    assert "or auto" in told.err
