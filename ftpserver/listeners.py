@@ -48,11 +48,8 @@ class Connections(ThreadingMixIn):
     service: Service
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection in a thread of its own, or in a process; the service waits for it."""
+        """Serve a connection in a thread of its own, which the service waits for from here on."""
         self.service.connections.add(request)
-        if self.service.isolation is not None:
-            self.service.isolation.open(request, client_address)
-            return
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -118,11 +115,15 @@ class Listener(Connections, TCPServer):
         return self.service.admit(request, client_address)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Have a connection served, here or by a worker."""
-        if self.service.crew is None:
-            super().process_request(request, client_address)
+        """Have a connection served, here or by another process."""
+        service = self.service
+        if service.crew is not None:
+            service.crew.serve(request, client_address)
+        elif service.isolation is not None:
+            service.connections.add(request)
+            service.isolation.open(request, client_address)
         else:
-            self.service.crew.serve(request, client_address)
+            super().process_request(request, client_address)
 
 
 class TcpListener(Listener):

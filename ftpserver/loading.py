@@ -115,6 +115,8 @@ def load(
     if (values["certificate"] is None) != (values["key"] is None):
         lacking = "key" if values["key"] is None else "certificate"
         problems.append(f"certificate and key belong together: the {lacking} is not given")
+    if values["workers"] > 1 and values["isolation"] == "process":
+        problems.append("workers is for sessions in threads: isolation = process needs none")
     if problems:
         raise ConfigError(problems)
     return Loaded(

@@ -50,6 +50,7 @@ MODES: dict[str, Mode] = {
         Mode("threads-0", ("--threads", "0")),
         Mode("unix", unix=True, lacks=frozenset({"tls", "network"})),
         Mode("process", ("--isolation", "process"), lacks=frozenset({"one-process"})),
+        Mode("workers-2", ("--workers", "2"), lacks=frozenset({"one-process"})),
         Mode("plaintext", plaintext=True, lacks=frozenset({"tls"})),
     )
 }
