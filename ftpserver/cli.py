@@ -26,18 +26,19 @@ from ftpserver import (
 )
 from ftpserver.cli_audit import audit_commands
 from ftpserver.cli_config import config_group, loaded_again, loaded_from, settings_options
+from ftpserver.cli_help import START_HINTS, Commands, HintingCommand
 from ftpserver.options import fail, root_option
 from ftpwire import __version__
 from ftpwire.errors import FtpError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="ftpd")
 def cli() -> None:
     """A file server for several users: encrypted, durable, verified."""
 
 
-@cli.command()
+@cli.command(cls=HintingCommand, hints=START_HINTS)
 @settings_options
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
 def start(root: Path | None, config: Path | None, verbose: bool, **flags: Any) -> None:
@@ -53,7 +54,7 @@ def start(root: Path | None, config: Path | None, verbose: bool, **flags: Any) -
     sys.exit(serve(loaded.settings, verbose=verbose, again=again, warnings=loaded.warnings))
 
 
-@cli.command()
+@cli.command(short_help="Print the fingerprint of the server's key.")
 @root_option
 def fingerprint(root: Path) -> None:
     """Print the fingerprint of the server's key, to compare with what a client shows."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ftpserver.config import Settings
 
 
-@click.command()
+@click.command(short_help="Copy accounts, keys and settings.")
 @click.argument("place", metavar="DIR", type=click.Path(path_type=Path))
 @root_option
 @json_option

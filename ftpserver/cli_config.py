@@ -16,7 +16,7 @@ import click
 
 from ftpserver.config import DEFAULT_ROOT, TABLE, Settings
 from ftpserver.options import fail, json_option
-from ftpserver.setting import NONE, SIZE, Setting
+from ftpserver.setting import DURATION, NONE, SIZE, Setting
 from ftpwire.paths import printable
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def settings_options(function: _Function) -> _Function:
 def _option(name: str, setting: Setting) -> Callable[[_Function], _Function]:
     default = setting.kind.show(getattr(Settings, name))
     if setting.kind.flag:
-        words = f"--{setting.name}/--no-{setting.name}"
+        off = setting.name.removeprefix("no-")
+        words = f"--{setting.name}/--{off if off != setting.name else f'no-{off}'}"
         return click.option(words, name, default=None, help=setting.help)
     told = "" if default is None else f"  [default: {_written(default, setting)}]"
     return click.option(
@@ -76,7 +77,7 @@ def _option(name: str, setting: Setting) -> Callable[[_Function], _Function]:
 def _written(value: object, setting: Setting) -> str:
     """A default for people: no decimal point, and no digits, that say nothing."""
     if isinstance(value, float) and value.is_integer():
-        return str(int(value))
+        return f"{int(value)}{'s' if setting.kind.metavar == DURATION and value else ''}"
     if setting.kind is SIZE and isinstance(value, int) and value % 2**20 == 0:
         return f"{value // 2**20}MiB"
     return str(value)
@@ -111,7 +112,7 @@ def config_group() -> None:
     """Settings: check, show."""
 
 
-@config_group.command()
+@config_group.command(short_help="Check the settings, as ftpd start would take them.")
 @settings_options
 def check(root: Path | None, config: Path | None, **flags: Any) -> None:
     """Check the settings, as `ftpd start` with the same options would take them.

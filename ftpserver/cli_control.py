@@ -18,6 +18,7 @@ import click
 
 from ftpserver.config import state_of
 from ftpserver.options import counted_as, json_option, root_option
+from ftpserver.setting import seconds
 from ftpwire import paths
 from ftpwire.units import human
 
@@ -105,7 +106,7 @@ def _discovery_record(found: DiscoveryInfo | None) -> dict[str, int] | None:
     }
 
 
-@click.command()
+@click.command(short_help="List the sessions: who, from where, doing what, how fast.")
 @root_option
 @click.option("--watch", is_flag=True, help="A live table, until Ctrl-C.")
 @json_option
@@ -256,7 +257,7 @@ def paths_record(name: str, path: bytes) -> dict[str, str]:
 # acting ------------------------------------------------------------------------------------
 
 
-@click.command()
+@click.command(short_help="End a session, or all of a user.")
 @click.argument("who", metavar="ID|USER")
 @root_option
 @click.option("--user", "is_user", is_flag=True, help="It is a user's name, also if a number.")
@@ -278,7 +279,7 @@ def kick(who: str, root: Path, is_user: bool, as_json: bool) -> None:
         click.echo(f"ended {counted_as(len(ended), 'session')}")
 
 
-@click.command()
+@click.command(short_help="List what is banned after failed log-ins.")
 @root_option
 @json_option
 def bans(root: Path, as_json: bool) -> None:
@@ -306,7 +307,7 @@ def _ban_record(one: BanInfo) -> dict[str, Any]:
     }
 
 
-@click.command()
+@click.command(short_help="Lift bans.")
 @click.argument("address", required=False)
 @click.argument("account", required=False)
 @click.option("--all", "everybody", is_flag=True, help="Lift all bans.")
@@ -329,7 +330,7 @@ def unban(
         click.echo(f"lifted {counted_as(len(lifted), 'ban')}")
 
 
-@click.command()
+@click.command(short_help="Have the server take over settings and certificate.")
 @root_option
 def reload(root: Path) -> None:
     """Have the server take over what was changed on the disk: certificate, key and settings.
@@ -343,16 +344,20 @@ def reload(root: Path) -> None:
         click.echo(paths.printable(line))
 
 
-_seconds = click.FloatRange(0)
+def _seconds(text: str) -> float:
+    try:
+        return float(seconds().parse(text))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
-@click.command()
+@click.command(short_help="Accept nobody any more, and stop when the last session has ended.")
 @root_option
 @click.option(
     "--timeout",
     type=_seconds,
-    metavar="SECONDS",
-    help="Stop after this time in any case. Default: no limit.",
+    metavar="DURATION",
+    help="Stop after this time in any case, as 90s or 10m. Default: no limit.",
 )
 def drain(root: Path, timeout: float | None) -> None:
     """Have the server accept nobody any more, and stop when the last session has ended.
@@ -371,8 +376,8 @@ def drain(root: Path, timeout: float | None) -> None:
 @click.option(
     "--grace",
     type=_seconds,
-    metavar="SECONDS",
-    help="Time for running transfers. Default: as the server was started with.",
+    metavar="DURATION",
+    help="Time for running transfers, as 90s or 10m. Default: what the server was started with.",
 )
 def stop(root: Path, grace: float | None) -> None:
     """Stop the server, in order. Returns when it has ended."""

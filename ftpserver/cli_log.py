@@ -7,6 +7,7 @@ Lives here: options, what is printed. Lives elsewhere: reading (audit_reader.py)
 from __future__ import annotations
 
 import base64
+import difflib
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ftpserver.cli_audit import AUDITED
 from ftpserver.options import json_option, root_option, started
 from ftpwire import paths
 from ftpwire.units import human, parse_duration, parse_moment
@@ -37,7 +39,7 @@ def _moment(text: str) -> float:
         raise click.BadParameter(str(error)) from None
 
 
-@click.command()
+@click.command(short_help="Show who did what: the audit log.")
 @root_option
 @click.option("--user", metavar="USER", help="What this account did, or was done to it.")
 @click.option("--event", "events", multiple=True, metavar="EVENT", help="As login, put, remove.")
@@ -61,12 +63,16 @@ def log(
     Times are UTC. With --follow the last 10 records come first, unless --lines or
     --since says otherwise. --json prints the records as they are stored.
     """
-    from ftpserver.audit import timestamp
+    from ftpserver.audit import EVENTS, timestamp
     from ftpserver.audit_reader import AuditReader, Filter
     from ftpserver.events import Follower
 
     wanted = Filter(user, events, None if since is None else timestamp(since), failed)
     state = started(root)
+    known = {*EVENTS.values(), *AUDITED.values(), "logout", "start", "stop", "reload", "dropped"}
+    for event in set(events) - known:  # others may come: what a client is refused has its own
+        for near in difflib.get_close_matches(event, known, n=1):
+            click.echo(f"ftpd: {paths.show(event)}: did you mean {near}?", err=True)
     if follow and lines is None and since is None:
         lines = _FOLLOWED_LINES
     with Follower(state) as follower, AuditReader(state, follower.wait) as reader:

@@ -14,7 +14,7 @@ from ftpserver.cli_config import loaded_from
 from ftpserver.config import DATABASE, DEFAULT_ROOT, state_of
 
 
-@click.command()
+@click.command(short_help="Print a unit for systemd.")
 @click.option(
     "--root",
     type=click.Path(file_okay=False, path_type=Path),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ftpserver.config import state_of
-from ftpserver.options import json_option, root_option, size, started
+from ftpserver.options import counted_as, json_option, root_option, size, started
 from ftpwire.errors import NotFound
 from ftpwire.paths import printable
 from ftpwire.units import human, iso, parse_duration
@@ -48,11 +48,12 @@ def list_tokens(user: str, root: Path, as_json: bool) -> None:
         click.echo(json.dumps(_token_record(one)) if as_json else _token_line(one))
 
 
-@token.command("revoke")
+@token.command("revoke", short_help="Make a token good for nothing.")
 @click.argument("token_id", metavar="[ID]", required=False)
 @click.option("--all", "user", metavar="USER", help="All tokens of USER.")
 @root_option
-def revoke_token(token_id: str | None, user: str | None, root: Path) -> None:
+@json_option
+def revoke_token(token_id: str | None, user: str | None, root: Path, as_json: bool) -> None:
     """Make a token good for nothing; sessions that logged in with it end."""
     from ftpserver.accounts import Accounts
     from ftpserver.tokens import Tokens
@@ -64,10 +65,11 @@ def revoke_token(token_id: str | None, user: str | None, root: Path) -> None:
     tokens = Tokens(engine, accounts)
     if user is not None:
         count = tokens.revoke_all(accounts.get(user))
-        click.echo(f"revoked {count} tokens of {user}")
+        told = f"revoked {counted_as(count, 'token')} of {user}"
+        click.echo(json.dumps({"user": user, "revoked": count}) if as_json else told)
     elif token_id is not None:
         tokens.revoke(None, token_id)
-        click.echo(f"revoked {printable(token_id)}")
+        _print_revoked(token_id, as_json)
 
 
 def _token_record(one: TokenInfo) -> dict[str, Any]:
@@ -97,18 +99,29 @@ def _seconds(text: str) -> int | None:
         raise click.BadParameter(f"{error}; or never") from None
 
 
-@click.command()
+@click.command(short_help="Print a code with which somebody can make an account.")
 @root_option
-@click.option("--quota", type=size, help="Of each account made with it. Default: the server's.")
+@click.option(
+    "--quota",
+    type=size,
+    metavar="SIZE",
+    help="Of each account made with it. Default: the server's.",
+)
 @click.option(
     "--uses",
+    metavar="N",
     type=click.IntRange(1, 1_000_000),
     default=1,
     show_default=True,
     help="How many may register with it.",
 )
 @click.option(
-    "--expires", type=_seconds, default="7d", show_default=True, help="When it ends; or never."
+    "--expires",
+    type=_seconds,
+    metavar="DURATION",
+    default="7d",
+    show_default=True,
+    help="When it ends, as 12h or 7d; or never.",
 )
 @click.option("--list", "listing", is_flag=True, help="List the invitations that are good.")
 @click.option("--revoke", metavar="ID", help="Make one good for nothing.")
@@ -135,7 +148,7 @@ def invite(
             click.echo(json.dumps(_record(one)) if as_json else _line(one))
     elif revoke is not None:
         invitations.revoke(revoke)
-        click.echo(f"revoked {printable(revoke)}")
+        _print_revoked(revoke, as_json)
     else:
         _make(invitations, quota, uses, expires, as_json)
         _warn(engine, root.absolute())
@@ -181,6 +194,11 @@ def _line(one: Invitation) -> str:
     quota = "the server's quota" if one.quota is None else human(one.quota)
     uses = "1 use" if one.uses == 1 else f"{one.uses} uses"
     return f"{one.id}  {uses}  {quota}  {_until(one.expires)}"
+
+
+def _print_revoked(revoked: str, as_json: bool) -> None:
+    told = {"id": revoked, "revoked": 1}
+    click.echo(json.dumps(told) if as_json else f"revoked {printable(revoked)}")
 
 
 # both --------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 from click.core import ParameterSource
 
+from ftpserver.cli_help import ACCOUNT_HINTS, PASSWORD_HINTS, HintingCommand
 from ftpserver.config import state_of
 from ftpserver.options import fail, json_option, root_option, size, started
 from ftpwire import paths
@@ -35,7 +36,14 @@ _SETTINGS = (
 )
 
 
-@click.group()
+_SET_HINTS = ACCOUNT_HINTS | {
+    "--home": "a home stays where it is: export the account, remove it, and import it with another",
+    "--password": "did you mean ftpd user passwd NAME?",
+    "--name": "did you mean ftpd user rename NAME NEW?",
+}
+
+
+@click.group(short_help="Accounts: add, list, show, set, passwd, disable, remove, …")
 def user() -> None:
     """Accounts: add, list, show, set, passwd, disable, enable, rename, remove, export, import."""
 
@@ -236,7 +244,7 @@ password_option = click.option(
 # one account -------------------------------------------------------------------------------
 
 
-@user.command("add")
+@user.command("add", cls=HintingCommand, hints=PASSWORD_HINTS | ACCOUNT_HINTS)
 @click.argument("name")
 @root_option
 @password_option
@@ -339,7 +347,7 @@ def _sessions_of(name: str, root: Path) -> int | None:
     return sum(one.user == name for one in answer.sessions)
 
 
-@user.command("set")
+@user.command("set", cls=HintingCommand, hints=_SET_HINTS)
 @click.argument("name")
 @root_option
 @limits_options
@@ -356,7 +364,7 @@ def set_user(
     _print_done(accounts.change(name, **changes), as_json, f"changed {name}")
 
 
-@user.command("passwd")
+@user.command("passwd", cls=HintingCommand, hints=PASSWORD_HINTS)
 @click.argument("name")
 @root_option
 @password_option
@@ -391,7 +399,7 @@ def enable_user(name: str, root: Path, as_json: bool) -> None:
     _print_done(account, as_json, f"enabled {name}{over}")
 
 
-@user.command("rename")
+@user.command("rename", short_help="Call an account another way; its home stays.")
 @click.argument("name")
 @click.argument("new")
 @root_option
@@ -402,7 +410,7 @@ def rename_user(name: str, new: str, root: Path, as_json: bool) -> None:
     _print_done(accounts.rename(name, new), as_json, f"renamed {name} to {new}")
 
 
-@user.command("remove")
+@user.command("remove", short_help="Remove an account; its files stay, unless --delete-home.")
 @click.argument("name")
 @root_option
 @click.option("--delete-home", is_flag=True, help="Remove its files too.")
@@ -452,7 +460,7 @@ def _remove_home(directory: Path, shown: str, name: str) -> None:
 # many accounts -----------------------------------------------------------------------------
 
 
-@user.command("export")
+@user.command("export", short_help="Print all accounts, as JSON lines.")
 @root_option
 @click.option("--no-passwords", is_flag=True, help="Leave the password hashes out.")
 def export_users(root: Path, no_passwords: bool) -> None:
@@ -468,7 +476,7 @@ def export_users(root: Path, no_passwords: bool) -> None:
         click.echo(dumps(exported(account, hashed)))
 
 
-@user.command("import")
+@user.command("import", short_help="Add the accounts of an export.")
 @click.argument("file", type=click.File("rb"), default="-")
 @root_option
 @click.option("--update", is_flag=True, help="Change accounts that exist, in what a line names.")
@@ -564,6 +572,8 @@ def _details(account: Account, tokens: int, sessions: int | None) -> list[tuple[
     free = "" if account.free is None else f", {human(account.free)} free"
     held = f", {human(account.held)} held by uploads" if account.held else ""
     most = "unlimited" if account.max_files is None else str(account.max_files)
+    limit = account.max_sessions
+    most_sessions = "unlimited" if limit is None else f"at most {limit}"
     rate = "unlimited" if account.limit_rate is None else f"{human(account.limit_rate)}/s"
     return [
         ("name", account.name),
@@ -574,14 +584,10 @@ def _details(account: Account, tokens: int, sessions: int | None) -> list[tuple[
         ("permissions", str(account.permissions)),
         ("networks", ", ".join(map(str, account.networks)) or "any"),
         ("expires", "never" if account.expires is None else iso(account.expires)),
-        ("sessions", f"{now}at most {_or_unlimited(account.max_sessions)}"),
+        ("sessions", f"{now}{most_sessions}"),
         ("peer user", account.peer_user or "none"),
         ("system user", account.system_user or "none"),
         ("rate", rate),
         ("tokens", str(tokens)),
         ("created", iso(account.created)),
     ]
-
-
-def _or_unlimited(count: int | None) -> str:
-    return "unlimited" if count is None else str(count)

@@ -32,7 +32,7 @@ EXIT_DAMAGE = 8
 _NICE = 10
 
 
-@click.command()
+@click.command(short_help="Check that the accounts agree with the disk, and files are whole.")
 @root_option
 @click.option("--read", is_flag=True, help="Read every file, and compare it with its digest.")
 @click.option("--strict", is_flag=True, help="What the next start repairs counts as damage too.")
@@ -81,7 +81,7 @@ def check(root: Path, read: bool, strict: bool, user: str | None, as_json: bool)
         sys.exit(EXIT_FAILED)
 
 
-@click.command()
+@click.command(short_help="Read every file, and report what has rotted on the disk.")
 @click.argument("user", required=False)
 @root_option
 @click.option("--no-write", is_flag=True, help="Give no digest to files that have none.")
@@ -133,7 +133,7 @@ def scrub(user: str | None, root: Path, no_write: bool, as_json: bool) -> None:
         sys.exit(EXIT_FAILED)
 
 
-@click.command()
+@click.command(short_help="Count the used space again, from the disk.")
 @click.argument("user", required=False)
 @root_option
 @json_option

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 EXIT_REFUSED = 6
 
 
-@click.command()
+@click.command(short_help="Say whether a user may do something, and what decides it.")
 @click.argument("user")
 @click.argument("action", type=click.Choice(["login", "put", "get", "ls", "mkdir", "rm", "mv"]))
 @click.argument("details", nargs=-1)

@@ -16,6 +16,8 @@ from ftpwire.units import parse_duration, parse_size
 
 NONE = "none"
 """How the absence of a limit is written, where something else is the default or stands below."""
+DURATION = "DURATION"
+"""In help, what stands for seconds, or a number with a unit: 90, 90s, 10m, 12h."""
 _DAY = 24 * 3600
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -101,7 +103,7 @@ def seconds(least: float = 0.0, *, above: bool = False) -> Kind:
             raise ValueError(f"{value} is out of range: {'more than' if above else 'from'} {least}")
         return number
 
-    return Kind(parse, "SECONDS")
+    return Kind(parse, DURATION)
 
 
 def _size(value: object) -> int:

@@ -172,3 +172,9 @@ def test_the_file_stays_the_server_s(ftpd, root, monkeypatch):
 def test_a_record_for_people(fields, line):
     values = {"time": "2030-01-01T00:00:00.000Z", "event": "put", "outcome": "ok"} | fields
     assert told(Record(**values)) == line
+
+
+@pytest.mark.parametrize(("event", "told"), [("logn", "login"), ("user-ad", "user-add")])
+def test_an_event_that_is_mistyped(ftpd, engine, event, told):
+    assert ftpd("log", "--event", event) == (0, "", f"ftpd: {event}: did you mean {told}?\n")
+    assert ftpd("log", "--event", told)[2] == ftpd("log", "--event", "xyz")[2] == ""
