@@ -50,9 +50,10 @@ def service(root: Path | None, config: Path | None, user: str | None, socket: bo
         reads=[path.absolute() for path in named if path is not None],
         port=settings.port,
         grace=settings.grace,
+        isolated=settings.isolation == "process",
     )
     click.echo(socket_unit(installation) if socket else unit(installation), nl=False)
-    if not socket and installation.user == "root":
+    if not socket and installation.user == "root" and not installation.isolated:
         click.echo("ftpd: it would run as root: make a user, and give --user", err=True)
 
 

@@ -87,6 +87,17 @@ def inherited_socket(
 # units -------------------------------------------------------------------------------------------
 
 
+_TO_ISOLATE = (
+    *("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_SYS_CHROOT", "CAP_KILL"),
+    *("CAP_CHOWN", "CAP_FOWNER", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"),
+)
+"""What root needs so that sessions become others, and to look after files that are theirs."""
+_CALLS_TO_ISOLATE = (
+    "chroot",
+    *("landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"),
+)
+
+
 @dataclass(frozen=True)
 class Installation:
     """What a unit is for.
@@ -97,6 +108,7 @@ class Installation:
         reads: What it has to read, besides: programs, settings, certificates.
         port: That it listens on.
         grace: Seconds that running transfers get when it stops.
+        isolated: Each session has a process, which becomes another user where ``user`` is root.
     """
 
     command: tuple[str, ...]
@@ -108,6 +120,7 @@ class Installation:
     reads: tuple[Path, ...] = ()
     port: int = 1234
     grace: float = 10.0
+    isolated: bool = False
 
 
 def unit(installation: Installation) -> str:
@@ -119,7 +132,11 @@ def unit(installation: Installation) -> str:
     writes = [installation.root, *installation.paths]
     touched = [*writes, *installation.reads, Path(installation.command[0])]
     privileged = 0 < installation.port < _PRIVILEGED_PORTS
-    capability = "CAP_NET_BIND_SERVICE" if privileged else ""
+    bind = ["CAP_NET_BIND_SERVICE"] if privileged else []
+    becomes_others = installation.isolated and installation.user == "root"
+    bounding = " ".join([*bind, *(_TO_ISOLATE if becomes_others else ())])
+    ambient = "" if becomes_others else " ".join(bind)
+    calls = ["@system-service", *(_CALLS_TO_ISOLATE if installation.isolated else ())]
     lines = [
         "[Unit]",
         "Description=ftpd file server",
@@ -155,15 +172,15 @@ def unit(installation: Installation) -> str:
         "",
         "# It can gain nothing.",
         "NoNewPrivileges=yes",
-        f"CapabilityBoundingSet={capability}",
-        f"AmbientCapabilities={capability}",
+        f"CapabilityBoundingSet={bounding}",
+        f"AmbientCapabilities={ambient}",
         "LockPersonality=yes",
         "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
         "RestrictNamespaces=yes",
         "RestrictRealtime=yes",
         "RestrictSUIDSGID=yes",
         "SystemCallArchitectures=native",
-        "SystemCallFilter=@system-service",
+        f"SystemCallFilter={' '.join(calls)}",
         "SystemCallErrorNumber=EPERM",
         "",
         "[Install]",
@@ -198,6 +215,7 @@ def installed(
     reads: Iterable[Path] = (),
     port: int,
     grace: float,
+    isolated: bool = False,
 ) -> Installation:
     """This installation, as a unit needs it. ``user``: by default, whose the root is.
 
@@ -217,7 +235,16 @@ def installed(
         if path is not None and not str(path).isprintable():
             raise StateError(f"{str(path)!r}: a unit can't have such a path")
     return Installation(
-        _command(), root, config, owner.pw_name, group, elsewhere, tuple(reads), port, grace
+        command=_command(),
+        root=root,
+        config=config,
+        user=owner.pw_name,
+        group=group,
+        paths=elsewhere,
+        reads=tuple(reads),
+        port=port,
+        grace=grace,
+        isolated=isolated,
     )
 
 

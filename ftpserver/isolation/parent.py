@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ftpd.isolation")
 
-_CHILD = "ftpserver.isolation.child"
+CHILD = "ftpserver.isolation.child"
+"""The module whose ``main`` is a session's process."""
 _PATIENCE = 2.0
 """Seconds that a process gets to take what it is told; else it is ended."""
 _LOOK_SECONDS = 1.0
@@ -76,6 +77,7 @@ class IsolatedSession:
 
     Attributes:
         id: Of the session.
+        pid: Of the process; 0 before it is known.
         request: The connection, which the process has as well.
         shown_host: The address as it is recorded.
         account: Who is logged in; None before.
@@ -90,6 +92,7 @@ class IsolatedSession:
     ) -> None:
         self._isolation = isolation
         self.id = number
+        self.pid = 0
         self.since = time.time()
         self.request = request
         self.client_address = address
@@ -155,6 +158,7 @@ class IsolatedSession:
         with self._lock:
             if self._over:
                 return
+            self.pid = pid
             try:
                 self._pidfd = os.pidfd_open(pid)
             except OSError:
@@ -345,13 +349,11 @@ class Isolation:
     ``_lock`` guards ``_all``, ``_brokers`` and ``_pages``.
 
     Args:
-        module: What the nursery's children do.
-
     Raises:
         StateError: Processes can't be born, or there is no user for strangers.
     """
 
-    def __init__(self, service: FtpServer, module: str = _CHILD) -> None:
+    def __init__(self, service: FtpServer) -> None:
         self.service = service
         self.run = service.ledger.run
         self.stranger: tuple[int, int] | None = None
@@ -368,7 +370,7 @@ class Isolation:
         self._pages: dict[int, int] = {}
         self.empty = _open_empty(service)
         try:
-            self._nursery = Nursery(module, service.settings, self._on_report)
+            self._nursery = Nursery(CHILD, service.settings, self._on_report)
         except BaseException:
             os.close(self.empty)
             raise

@@ -215,3 +215,18 @@ def test_the_command_is_this_ftpd(monkeypatch, tmp_path):
     assert module._command() == (str(program),)
     monkeypatch.setattr("sys.argv", ["-c"])
     assert module._command()[1] == "-c"
+
+
+def test_roots_unit_for_isolated_sessions_lets_them_become_others():
+    text = unit(made(user="root", isolated=True, port=21))
+    bounding = setting(text, "CapabilityBoundingSet").split()
+    assert {"CAP_SETUID", "CAP_SETGID", "CAP_SYS_CHROOT", "CAP_NET_BIND_SERVICE"} <= set(bounding)
+    assert "CAP_SYS_ADMIN" not in bounding and "CAP_SYS_PTRACE" not in bounding
+    assert setting(text, "AmbientCapabilities") == ""
+    assert "chroot" in setting(text, "SystemCallFilter").split()
+
+
+def test_a_plain_users_unit_for_isolated_sessions_has_no_more_rights():
+    text = unit(made(isolated=True))
+    assert setting(text, "CapabilityBoundingSet") == ""
+    assert "landlock_restrict_self" in setting(text, "SystemCallFilter").split()

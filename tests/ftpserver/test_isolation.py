@@ -1,0 +1,592 @@
+"""Isolated sessions: each in a process of its own, that has only what it needs.
+
+The server runs in this process; its nursery and the sessions are real processes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import pwd
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from ftpserver.homes import Home
+from ftpserver.isolation import confinement, parent
+from ftpserver.isolation.parent import IsolatedSession
+from ftpserver.repair import recount
+from ftpwire import digests
+from ftpwire.errors import FtpError
+from ftpwire.frames import Kind
+from ftpwire.messages import (
+    GoingDown,
+    LoggedIn,
+    Login,
+    Put,
+    Register,
+    Sent,
+    Stored,
+    WhoAmI,
+)
+from tests.peer import Peer, eventually
+
+is_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can have sessions be others")
+has_scopes = pytest.mark.skipif(
+    confinement.landlock_abi() < 6, reason="this kernel's Landlock doesn't keep from signals"
+)
+OTHER = "daemon"
+"""A system user that there is everywhere, and nobody is logged in as."""
+
+
+@pytest.fixture
+def start(start_server) -> Callable:
+    """Starts servers with isolated sessions."""
+
+    def started(**options):
+        return start_server(isolation="process", **options)
+
+    return started
+
+
+@pytest.fixture
+def server(start):
+    return start()
+
+
+def put(peer: Peer, path: bytes, data: bytes) -> object:
+    number = peer.request(Put(path, len(data)))
+    peer.frame(Kind.DATA, number, data)
+    peer.frame(Kind.END, number, Sent(len(data), digests.digest(data)))
+    return peer.answer().message
+
+
+def only(server) -> IsolatedSession:
+    """The one session that is logged in, once its process is known."""
+    (session,) = [one for one in server.isolation.sessions() if one.account is not None]
+    eventually(lambda: session.pid)
+    return session
+
+
+def status_of(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def is_gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+def system_user(server, name: str, user: str | None = OTHER) -> None:
+    server.accounts.change(name, system_user=user)
+
+
+# what a process has ------------------------------------------------------------------------------
+
+
+@is_root
+def test_a_stranger_is_nobody_in_an_empty_directory(server, dial):
+    dial(server, logged_in=False).hello()
+    (session,) = server.isolation.sessions()
+    eventually(lambda: session.pid)
+    nobody = pwd.getpwnam("nobody").pw_uid
+    status = status_of(session.pid)
+    assert set(status["Uid"].split()) == {str(nobody)}
+    assert status["Groups"] == ""
+    assert int(status["CapEff"], 16) == 1 << 6 | 1 << 7 | 1 << 18
+    assert int(status["CapBnd"], 16) == int(status["CapInh"], 16) == 0
+    assert status["NoNewPrivs"] == "1"
+    assert status["Threads"] == "1"
+    assert os.listdir(f"/proc/{session.pid}/root") == []
+
+
+@is_root
+def test_who_has_logged_in_is_the_accounts_user_in_its_home(server, dial):
+    system_user(server, "alice")
+    peer = dial(server)
+    assert put(peer, b"/mine", b"x") == Stored(1)
+    session = only(server)
+    user = pwd.getpwnam(OTHER)
+    status = status_of(session.pid)
+    assert set(status["Uid"].split()) == {str(user.pw_uid)}
+    assert set(status["Gid"].split()) == {str(user.pw_gid)}
+    assert all(int(status[kind], 16) == 0 for kind in ("CapEff", "CapPrm", "CapBnd", "CapAmb"))
+    assert status["NoNewPrivs"] == "1"
+    home = server.settings.root / "alice"
+    assert os.path.samefile(f"/proc/{session.pid}/root", home)
+    info = (home / "mine").stat()
+    assert (info.st_uid, info.st_gid) == (user.pw_uid, user.pw_gid)
+    own = {
+        os.readlink(f"/proc/{session.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{session.pid}/fd")
+    }
+    outside = {
+        one
+        for one in own
+        if one.startswith("/") and one not in ("/dev/null", "/memfd:paces (deleted)")
+    }
+    assert all(Path(one).is_relative_to(home) for one in outside), outside
+
+
+@is_root
+def test_without_a_system_user_it_is_the_servers_without_rights(server, dial):
+    put(dial(server), b"/mine", b"x")
+    status = status_of(only(server).pid)
+    assert set(status["Uid"].split()) == {"0"}
+    assert int(status["CapPrm"], 16) == int(status["CapBnd"], 16) == 0
+
+
+def test_the_account_that_a_home_is_handed_over_to_has_what_was_there(start, dial):
+    if os.geteuid():
+        pytest.skip("only root can give files away")
+    server = start()
+    home = server.settings.root / "alice"
+    put(dial(server), b"/before", b"as root")
+    eventually(lambda: (home / "before").exists())
+    (home / "twice").write_text("it has another name outside")
+    os.link(home / "twice", server.settings.root / "outside")
+    os.symlink("/etc/passwd", home / "link")
+    system_user(server, "alice")
+    uid = pwd.getpwnam(OTHER).pw_uid
+    eventually(lambda: not server.isolation.sessions())
+    peer = dial(server)
+    assert put(peer, b"/before", b"as somebody") == Stored(11)
+    assert home.stat().st_uid == (home / "before").stat().st_uid == uid
+    assert (home / "link").lstat().st_uid == uid
+    assert (server.settings.root / "outside").stat().st_uid == 0
+    assert os.stat("/etc/passwd").st_uid == 0
+
+
+@is_root
+def test_roots_own_work_in_a_home_leaves_it_usable_for_its_user(server, dial):
+    system_user(server, "alice")
+    home = server.settings.root / "alice"
+    os.chown(home, pwd.getpwnam(OTHER).pw_uid, pwd.getpwnam(OTHER).pw_gid)
+    recount(server.ledger, server.accounts.get("alice").id, Home(home))
+    assert put(dial(server), b"/file", b"x") == Stored(1)
+
+
+# going on ----------------------------------------------------------------------------------------
+
+
+def test_a_crash_touches_no_other_session_and_its_leases_end_at_once(server, dial, caplog):
+    victim, other = dial(server), dial(server)
+    sessions = server.isolation.sessions()
+    number = victim.request(Put(b"/half", 2**20))
+    victim.frame(Kind.DATA, number, bytes(1000))
+    assert put(other, b"/whole", b"x") == Stored(1)
+    account = server.accounts.get("alice").id
+    eventually(lambda: server.ledger.room(account).held)
+    eventually(lambda: sessions[0].pid)
+    os.kill(sessions[0].pid, signal.SIGSEGV)
+    victim.rest()
+    eventually(lambda: sessions[0] not in server.isolation.sessions())
+    assert put(other, b"/more", b"y") == Stored(1)
+    other.close()
+    eventually(lambda: server.ledger.room(account).held == 0)
+    eventually(lambda: server.ledger.room(account).used == 2)
+    eventually(lambda: "SIGSEGV" in caplog.text)
+    eventually(lambda: is_gone(sessions[0].pid))
+    staging = server.settings.root / "alice" / ".ftpd-staging"
+    eventually(lambda: os.listdir(staging) == ["lock"])
+
+
+def test_kicking_ends_a_session_and_its_process(server, dial):
+    peer, other = dial(server), dial(server)
+    first, second = server.isolation.sessions()
+    eventually(lambda: first.pid)
+    assert server.serving.kick(first.id, None) == [first.id]
+    (last,) = peer.rest()
+    assert last.kind == Kind.ERROR and last.message.code == "session-ended"
+    eventually(lambda: is_gone(first.pid))
+    assert [one.id for one in server.serving.session_infos()] == [second.id]
+    assert put(other, b"/file", b"x") == Stored(1)
+
+
+def test_a_stranger_can_be_kicked(server, dial):
+    peer = dial(server, logged_in=False)
+    peer.hello()
+    (session,) = server.isolation.sessions()
+    server.serving.kick(session.id, None)
+    assert peer.rest() == []
+    eventually(lambda: not server.isolation.sessions())
+
+
+def test_what_sessions_do_is_told(server, dial):
+    peer = dial(server)
+    dial(server, logged_in=False).hello()
+    data = bytes(100_000)
+    number = peer.request(Put(b"/file", 2 * len(data)))
+    peer.frame(Kind.DATA, number, data)
+    eventually(lambda: server.serving.session_infos()[0].bytes_in > len(data))
+    told, stranger = server.serving.session_infos()
+    assert (told.user, told.request, told.path) == ("alice", "put", b"/file")
+    assert stranger.user is None
+    figures = server.serving.figures()
+    assert (figures.sessions, figures.strangers, figures.transfers) == (2, 1, 1)
+    peer.close()
+    eventually(lambda: len(server.isolation.sessions()) == 1)
+    eventually(lambda: server.moved()[0] > len(data))  # what has ended stays counted
+
+
+def test_stopping_is_told_to_who_is_idle(start, start_server, dial):
+    server = start()
+    peer = dial(server)
+    pid = only(server).pid
+    start_server.finish(server)
+    (last,) = peer.rest()
+    assert last.message == GoingDown()
+    assert is_gone(pid)
+
+
+def test_a_session_that_ignores_the_stop_is_killed(start, start_server, dial):
+    server = start(grace=0.1)
+    peer = dial(server)
+    pid = only(server).pid
+    os.kill(pid, signal.SIGSTOP)
+    start_server.finish(server)
+    assert peer.rest() == []
+    eventually(lambda: is_gone(pid))
+
+
+def test_accounts_that_are_changed_are_followed(server, dial):
+    peer = dial(server)
+    server.accounts.change("alice", disabled=True)
+    (last,) = peer.rest()
+    assert last.message.message == "the account is disabled"
+
+
+def test_passwords_that_are_wrong_end_the_connection(server, dial):
+    peer = dial(server, logged_in=False)
+    peer.hello()
+    for _ in range(3):
+        assert peer.ask(Login("alice", "wrong")).code == "login-refused"
+    assert peer.rest() == []
+
+
+def test_own_keys_are_changed_and_the_session_goes_on(server, connect):
+    client = connect(server)
+    made = client.issue_token("one")
+    assert [token.name for token in client.tokens()] == ["one"]
+    client.revoke_token(made.id)
+    client.change_password("secret", "another")
+    assert client.tokens() == []
+    assert connect(server, password="another").space().used == 0
+
+
+def test_who_registers_is_in_a_home_of_its_own(start, dial):
+    server = start(open_registration=True)
+    peer = dial(server, logged_in=False)
+    peer.hello()
+    assert peer.ask(Register("bob", "secret")) == LoggedIn("bob")
+    assert put(peer, b"/file", b"x") == Stored(1)
+    assert (server.settings.root / "bob" / "file").read_bytes() == b"x"
+
+
+def test_quotas_hold_among_sessions_in_processes_of_their_own(start, dial):
+    server = start(quota=200_000)
+    account = server.accounts.get("alice").id
+
+    def fill(number: int) -> int:
+        with Peer.connect(server.server_address) as peer:
+            peer.log_in()
+            stored = 0
+            for count in range(20):
+                answer = put(peer, b"/%d-%d" % (number, count), bytes(10_000))
+                stored += isinstance(answer, Stored)
+                assert isinstance(answer, Stored) or answer.code == "quota", answer
+            return stored
+
+    with ThreadPoolExecutor(3) as pool:
+        stored = sum(pool.map(fill, range(3)))
+    eventually(lambda: not server.isolation.sessions())
+    room = server.ledger.room(account)
+    assert (room.used, room.held) == (stored * 10_000, 0)
+    assert room.used == 200_000
+
+
+def test_all_verbs_work_and_nothing_is_imported_too_late(
+    start, connect, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("FTPD_TEST_GUARDED", "1")
+    monkeypatch.setattr(parent, "CHILD", "hostile_child")
+    server = start(plaintext=False)
+    client = connect(server)
+    tree = tmp_path / "tree"
+    (tree / "deep" / "er").mkdir(parents=True)
+    large = os.urandom(9 * 2**20)
+    (tree / "large").write_bytes(large)
+    (tree / "deep" / "er" / "small").write_bytes(b"small")
+    (tree / "closed").mkdir(mode=0o500)
+    assert client.put([tree], "/", recursive=True).first_error is None
+    assert client.put([tree], "/once", recursive=True, atomic=True).first_error is None
+    client.get(["/tree"], tmp_path / "back", recursive=True)
+    assert (tmp_path / "back" / "large").read_bytes() == large
+    assert client.hash("/tree/large").digest == digests.digest(large)
+    assert client.stat("/tree/large", digest=True).digest == digests.digest(large)
+    client.make_dir("/made/below", parents=True)
+    client.make_link("/link", "tree/large")
+    client.set_attributes("/tree/large", mode=0)
+    assert client.stat("/tree/large", digest=True).mode == 0
+    client.set_attributes("/tree/large", mode=0o600)
+    assert client.stat("/tree/large", digest=True).digest == digests.digest(large)
+    client.copy("/tree", "/copied", recursive=True)
+    client.move("/copied", "/moved")
+    client.remove("/moved", recursive=True)
+    with pytest.raises(FtpError):
+        client.stat("/nowhere")
+    with pytest.raises(FtpError, match="internal error"):
+        client.tokens()
+    eventually(lambda: "to have a traceback made" in caplog.text)
+    assert "Traceback" in caplog.text  # made in the session's process
+    client.close()
+    eventually(lambda: not server.isolation.sessions())
+    assert "too late" not in caplog.text
+
+
+# somebody hostile --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hostile(start, monkeypatch, dial):
+    """Starts a server whose sessions do what lies in their homes; gives a function that attacks.
+
+    It attacks as alice; bob is the other one, with a secret file.
+    """
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setattr(parent, "CHILD", "hostile_child")
+
+    def started(*, weakened: bool = False, user: str | None = OTHER):
+        if weakened:
+            home = str(start.root / "alice")
+            monkeypatch.setenv("FTPD_TEST_WEAKENED", home)
+        server = start()
+        if os.geteuid() == 0:
+            system_user(server, "alice", user)
+        server.accounts.add("bob", "secret")
+        (server.settings.root / "bob" / "secret").write_text("bob's own")
+
+        def attack(program: str) -> str:
+            path = server.settings.root / "alice" / "attack.py"
+            path.write_text(program)
+            path.chmod(0o644)
+            peer = dial(server)
+            answer = peer.ask(WhoAmI())
+            peer.close()
+            assert isinstance(answer, LoggedIn), answer
+            return answer.user
+
+        attack.server = server
+        return attack
+
+    return started
+
+
+@pytest.fixture(autouse=True)
+def _root_of_servers(start, tmp_path):
+    start.root = tmp_path / "root"
+
+
+REACHES = {
+    "another-home": "result = open('{root}/bob/secret').read()",
+    "another-home-by-a-process": "result = open('/proc/{pid}/root{root}/bob/secret').read()",
+    "accounts": "result = len(open('{root}/.ftpd/state.db', 'rb').read())",
+    "records-of-the-past": "open('{root}/.ftpd/audit.jsonl', 'r+').truncate(0); result = 0",
+    "the-servers-descriptors": "result = len(os.listdir('/proc/{pid}/fd'))",
+    "the-servers-key": "result = len(open('{root}/.ftpd/key.pem').read())",
+    "its-memory": """
+here = ctypes.create_string_buffer(8)
+class Vector(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+mine, theirs = Vector(ctypes.addressof(here), 8), Vector({address}, 8)
+count = libc.process_vm_readv({pid}, ctypes.byref(mine), 1, ctypes.byref(theirs), 1, 0)
+assert count == 8, os.strerror(ctypes.get_errno())
+result = here.raw
+""",
+    "signals": "os.kill({pid}, 0); result = 0",
+    "the-network": """
+with socket.socket() as one:
+    one.connect({address_of_server!r})
+result = 0
+""",
+    "making-a-device": "os.mknod('device', 0o600 | stat.S_IFCHR, os.makedev(1, 1)); result = 0",
+}
+
+
+def fill_in(program: str, server, secret: Secret) -> str:
+    for name, value in {
+        "root": str(server.settings.root),
+        "pid": str(os.getpid()),
+        "address": str(secret.address),
+        "address_of_server!r": repr(server.server_address),
+    }.items():
+        program = program.replace("{" + name + "}", value)
+    return program
+
+
+class Secret:
+    """Bytes of this process whose address is known."""
+
+    def __init__(self, data: bytes) -> None:
+        self._buffer = ctypes.create_string_buffer(data)
+        self.address = ctypes.addressof(self._buffer)
+
+
+@is_root
+@has_scopes
+def test_a_hostile_session_reaches_nothing(hostile):
+    attack = hostile()
+    secret = Secret(b"secret!!")
+    attack.server.settings.state.joinpath("key.pem").touch()
+    for name, program in REACHES.items():
+        answer = attack(fill_in(program, attack.server, secret))
+        assert any(
+            word in answer
+            for word in ("PermissionError", "FileNotFoundError", "Operation not permitted")
+        ), (name, answer)
+
+
+@is_root
+@has_scopes
+def test_the_attacks_would_succeed_without_confinement(hostile):
+    attack = hostile(weakened=True)
+    secret = Secret(b"secret!!")
+    attack.server.settings.state.joinpath("key.pem").touch()
+    for name, program in REACHES.items():
+        answer = attack(fill_in(program, attack.server, secret))
+        assert "Error" not in answer, (name, answer)
+
+
+@is_root
+@has_scopes
+def test_a_hostile_session_of_the_servers_own_user_reaches_nothing(hostile):
+    attack = hostile(user=None)
+    secret = Secret(b"secret!!")
+    attack.server.settings.state.joinpath("key.pem").touch()
+    for name, program in REACHES.items():
+        answer = attack(fill_in(program, attack.server, secret))
+        assert any(
+            word in answer
+            for word in ("PermissionError", "FileNotFoundError", "Operation not permitted")
+        ), (name, answer)
+
+
+@is_root
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param("os.setresuid(0, 0, 0); result = 0", id="root-again"),
+        pytest.param("os.setresuid(65534, 65534, 65534); result = 0", id="nobody-again"),
+        pytest.param("os.chroot('.'); result = 0", id="chroot-out"),
+        pytest.param("assert libc.setns(0, 0) == 0; result = 0", id="namespace"),
+        pytest.param(
+            "found = libc.ptrace(16, os.getppid(), 0, 0)\n"
+            "assert found == 0, os.strerror(ctypes.get_errno())\nresult = 0",
+            id="ptrace-of-the-nursery",
+        ),
+        pytest.param("os.kill(os.getppid(), 0); result = 0", id="signal-to-the-nursery"),
+    ],
+)
+def test_what_was_given_up_is_gone(hostile, program):
+    assert "Error" in hostile()(program)
+
+
+@is_root
+def test_no_descriptor_leads_out(hostile):
+    answer = hostile()(
+        """
+home = os.stat("/")
+result = []
+for fd in range(1024):
+    try:
+        info = os.fstat(fd)
+    except OSError:
+        continue
+    if not stat.S_ISDIR(info.st_mode):
+        continue
+    here = fd
+    for _ in range(64):
+        here = os.open("..", os.O_RDONLY | os.O_DIRECTORY, dir_fd=here)
+        top = os.fstat(here)
+        if (top.st_dev, top.st_ino) == (home.st_dev, home.st_ino):
+            break
+    else:
+        result.append(fd)
+"""
+    )
+    assert answer == "[]"
+
+
+def test_questions_about_others_are_refused(hostile, dial):
+    attack = hostile()
+    server = attack.server
+    bob = server.accounts.get("bob")
+    lease = server.ledger.reserve(bob.id, 1000)
+    token = server.tokens.issue(bob, "of bob")
+    try:
+        for program in (
+            f"ask(questions.Extend({lease.id!r}, 1, 1), questions.Leased)",
+            f"ask(questions.Keep({lease.id!r}))",
+            f"ask(questions.BeginCommit([{lease.id!r}]))",
+            f"ask(questions.Settle([{lease.id!r}], 10, 1), questions.SettledUp)",
+            f"ask(questions.RevokeToken({token.id!r}))",
+            f"ask(Share(b'key', {bob.id}))",
+            f"ask(Borrow(1, {bob.id}, b'key', 0, 10))",
+            "ask(questions.ByPassword('bob', 'secret'), questions.Admitted)",
+        ):
+            answer = attack(program + "\nresult = 'done'")
+            assert "Lost" in answer or "NotFound" in answer or "Error" in answer, (program, answer)
+        room = server.ledger.room(bob.id)
+        assert (room.used, room.held) == (0, 1000)
+        assert [one.id for one in server.tokens.of(bob)] == [token.id]
+    finally:
+        server.ledger.release(lease)
+
+
+def test_records_are_of_whom_they_come_from_and_of_now(hostile, start_server):
+    attack = hostile()
+    line = {
+        "time": "2001-01-01T00:00:00.000Z",
+        "event": "remove",
+        "outcome": "ok",
+        "user": "bob",
+        "address": "192.0.2.1",
+        "session": "77",
+        "path": "/forged",
+    }
+    forged = json.dumps(line).encode() + b"\n"
+    by_admin = json.dumps(line | {"by": "root", "path": "/by-root"}).encode() + b"\n"
+    attack(f"tell(questions.Lines({forged + by_admin + b'rubbish'!r})); result = 0")
+    log = attack.server.settings.state / "audit.jsonl"
+    eventually(lambda: "/forged" in log.read_text())
+    (record,) = [json.loads(one) for one in log.read_text().splitlines() if "/forged" in one]
+    assert (record["user"], record["address"]) == ("alice", "127.0.0.1")
+    assert record["session"] != "77" and not record["time"].startswith("2001")
+    assert "by-root" not in log.read_text() and "rubbish" not in log.read_text()
+
+
+def test_a_module_in_the_home_is_not_imported(hostile):
+    attack = hostile()
+    home = attack.server.settings.root / "alice"
+    for directory in (home, home / "usr" / "lib" / "python3.11"):
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "colorsys.py").write_text("raise KeyError('it was run')")
+    assert "ModuleNotFoundError" in attack("import colorsys\nresult = 0")
+
+
+def test_who_hangs_on_to_the_home_holds_up_nobody_else(hostile, monkeypatch):
+    from ftpserver import repair
+
+    attack = hostile()
+    server = attack.server
+    monkeypatch.setattr(repair, "_PATIENCE", 0.1)
+    home = Home(server.settings.root / "alice")
+    with home.shared(), pytest.raises(TimeoutError):
+        recount(
+            server.ledger, server.accounts.get("alice").id, Home(server.settings.root / "alice")
+        )
+    home.close()
