@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,12 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 from ftpclient.addresses import ServerAddress
 from ftpclient.interrupt import Interrupt
-from ftpwire.errors import CommandError, FtpError
+from ftpwire import standard
+from ftpwire.errors import CommandError, FtpError, NotFound
 from ftpwire.paths import RemotePath, printable
 
 if TYPE_CHECKING:
     from ftpclient.client import Client
     from ftpclient.servers import Server
+
+
+_WITH_COLON = re.compile(r"/(?:[^:]*/)?(?:[^/:]*@[^/:]*)?:/")
+"""What a path becomes that was typed as for sync or scp."""
 
 
 class UsageError(FtpError):
@@ -175,7 +181,10 @@ class App:
         while True:
             print("Trust it (yes/no)? ", end="", file=sys.stderr, flush=True)
             with self.interrupt.at_once():
-                answer = sys.stdin.readline().strip().lower()
+                line = sys.stdin.readline()
+            if not line:
+                print(file=sys.stderr)  # Ctrl-D leaves the cursor behind the question
+            answer = line.strip().lower()
             if answer in ("yes", "no", ""):
                 return answer == "yes"
 
@@ -196,12 +205,12 @@ class App:
 
     def print(self, text: str) -> None:
         """A line of result."""
-        sys.stdout.write(text + "\n")
+        standard.write(text + "\n")
 
     def print_json(self, record: dict[str, Any]) -> None:
         """A JSON object as a line, written out at once."""
-        sys.stdout.write(json.dumps(record) + "\n")
-        sys.stdout.flush()
+        standard.write(json.dumps(record) + "\n")
+        standard.flush()
 
     def say(self, text: str) -> None:
         """A remark for people, on stderr."""
@@ -222,6 +231,8 @@ class App:
 
             traceback.print_exception(error)
         text = printable(str(error))
+        if isinstance(error, NotFound) and _WITH_COLON.match(text):
+            text += " (paths on the server have no colon before them, except in sync)"
         if self.as_json:
             record: dict[str, Any] = {"error": error.code, "message": text}
             if isinstance(error, CommandError) and error.needed is not None:

@@ -7,19 +7,30 @@ and an exit status. Lives elsewhere: the commands (commands/), the shell (shell.
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Callable
 
 import click
 
 from ftpclient.app import App, UsageError
-from ftpclient.commands import CommandGroup
-from ftpwire import __version__
-from ftpwire.errors import CommandError, FtpError, Interrupted, from_oserror
+from ftpclient.commands import CommandGroup, no_option, unlike_others
+from ftpwire import __version__, standard
+from ftpwire.errors import CommandError, DiskFull, FtpError, Interrupted, from_oserror
 
 
-@click.group(cls=CommandGroup, context_settings={"help_option_names": ["--help"]})
+class _Ftp(CommandGroup):
+    """The group; it knows what other clients call its options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            meant = _MEANT.get(error.option_name)
+            text = unlike_others(error.option_name, meant) if meant else no_option(error)
+            raise click.UsageError(text, ctx) from None
+
+
+@click.group(cls=_Ftp, context_settings={"help_option_names": ["--help"]})
 @click.option(
     "-s", "--server", metavar="SERVER", help="[USER@]HOST[:PORT] or a saved name; else FTP_SERVER."
 )
@@ -74,11 +85,31 @@ def run(app: App, arguments: list[str], prog_name: str = "ftp") -> int:
     )
 
 
+_MEANT = {
+    "-h": "--help",
+    "-V": "--version",
+    **dict.fromkeys(("-P", "-p", "--port"), "-s HOST:PORT"),
+    **dict.fromkeys(("-u", "-l", "--user"), "-s USER@HOST"),
+    **dict.fromkeys(("-H", "--host"), "-s HOST"),
+    "--password": "--password-stdin, or FTP_PASSWORD",
+    "-k": "--accept-new",
+    "--insecure": "--accept-new",
+    "--no-tls": "--plaintext",
+    "-e": "-s SERVER COMMAND",
+    "-c": "-s SERVER COMMAND",
+    "-b": "ftp connect < FILE",
+    "-f": "ftp connect < FILE",
+    "-i": "nothing: scripts are never asked",
+    "-n": "nothing: --password-stdin or FTP_PASSWORD log in",
+}
+"""What options of other clients are here, before the command."""
+
+
 def guarded(app: App, action: Callable[[], object]) -> int:
     """Run something of the user's; returns an exit status, whatever goes wrong."""
     try:
         result = action()
-        sys.stdout.flush()
+        standard.flush()
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as done:
         return done.exit_code
@@ -95,15 +126,17 @@ def guarded(app: App, action: Callable[[], object]) -> int:
         app.complain(error)
         return error.exit_code
     except BrokenPipeError:
-        # whoever read our output has left: there is nobody to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        standard.print_no_more()  # whoever read our output has left: there is nobody to tell
         _settle(app)
         return 1
     except OSError as error:
         _trace(app)
         what = error.filename if isinstance(error.filename, str) else ""
-        app.complain(from_oserror(error, what))
-        return 1
+        if what == standard.OUTPUT:
+            standard.print_no_more()
+        failure = from_oserror(error, what)
+        app.complain(failure)
+        return failure.exit_code if isinstance(failure, DiskFull) else 1
     except Exception as error:
         _trace(app)
         app.complain(
@@ -145,6 +178,7 @@ def _usage(app: App, error: click.UsageError) -> int:
 
 def main() -> None:
     """Entry point."""
+    standard.open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

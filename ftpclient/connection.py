@@ -27,15 +27,18 @@ from ftpclient.trust import Ask, KnownHosts
 from ftpwire import frames, messages
 from ftpwire.channel import Channel, Sink, TimedOut, keep_probing
 from ftpwire.errors import (
+    BadMagic,
     BadMessage,
     Busy,
     Cancelled,
     ConnectFailed,
     ConnectionLost,
+    FrameTooBig,
     FtpError,
     Interrupted,
     ProtocolError,
     SessionEnded,
+    UnknownKind,
 )
 from ftpwire.frames import HEADER_SIZE, FrameReader, Header, Kind
 from ftpwire.messages import Ending, Hello, Reply, Request, Sent
@@ -296,6 +299,10 @@ class Connection:
         except ConnectionLost as error:
             self.channel.abort()
             raise _TurnedAway(f"{self.address.endpoint}: {error}") from None
+        except (BadMagic, BadMessage, FrameTooBig, UnknownKind) as error:
+            self.channel.abort()
+            text = f"{self.address.endpoint}: {error}: is it an ftpd, and this its port?"
+            raise type(error)(text) from None
         except BaseException:
             self.channel.abort()
             raise
@@ -740,6 +747,8 @@ def _connect(address: ServerAddress) -> socket.socket:
         raise ConnectFailed(f"{address.host}: {reason}") from None
     except (TimeoutError, OSError) as error:
         reason = (error.strerror or str(error)).lower()
+        if isinstance(error, ConnectionRefusedError):
+            reason += ": is an ftpd running there, on this port?"
         raise ConnectFailed(f"{address.endpoint}: {reason}") from None
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     keep_probing(sock)

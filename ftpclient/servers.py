@@ -111,7 +111,10 @@ def check_name(name: str) -> str:
 def choose(text: str | None) -> Server:
     """The server for what was given with -s, else FTP_SERVER, else the default.
 
-    Raises BadAddress.
+    Raises BadAddress. An empty one is a variable that was not set, most likely: never the default.
     """
-    text = text or os.environ.get(ENVIRONMENT)
+    if text is None:
+        text = os.environ.get(ENVIRONMENT)
+    elif not text.strip():
+        raise BadAddress("an empty server: write [USER@]HOST[:PORT] or a saved name")
     return SavedServers().find(text) if text else SavedServers().default()

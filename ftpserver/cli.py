@@ -30,6 +30,7 @@ from ftpserver.cli_help import START_HINTS, Commands, HintingCommand
 from ftpserver.options import fail, root_option
 from ftpwire import __version__
 from ftpwire.errors import FtpError
+from ftpwire.standard import open_standard_streams
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -83,6 +84,7 @@ audit_commands(cli)
 
 def main() -> None:
     """Entry point: errors become one line and an exit status."""
+    open_standard_streams()
     try:
         cli.main(prog_name="ftpd")
     except FtpError as error:

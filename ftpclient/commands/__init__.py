@@ -7,13 +7,14 @@ arguments and printing; it takes the client from the App that click hands it.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
 import click
 
-from ftpclient.app import App
+from ftpclient.app import App, UsageError
 from ftpwire.units import parse_size
 
 _MODULES = {
@@ -26,35 +27,66 @@ _MODULES = {
     "sync": ("sync",),
     "session": ("connect", "forget"),
     "discover": ("discover",),
-    "inside": ("cd", "exit", "help", "lcd", "lls", "lmkdir", "lpwd"),
+    "inside": ("cd", "exit", "lcd", "lls", "lmkdir", "lpwd"),
+    "helping": ("help",),
 }
 MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 SCRIPT_ONLY = frozenset({"connect", "discover", "forget", "login", "logout", "register"})
 """Commands that make no sense inside the shell."""
 SHELL_ONLY = frozenset(_MODULES["inside"])
 _MEANT = {
+    "close": "exit",
     "cls": "ls",
     "copy": "cp",
     "del": "rm",
     "delete": "rm",
     "dir": "ls",
+    "disconnect": "exit",
+    "md": "mkdir",
     "mget": "get",
     "mirror": "sync",
+    "mmv": "mv",
+    "more": "less",
     "move": "mv",
     "mput": "put",
-    "mmv": "mv",
     "mrm": "rm",
-    "rename": "mv",
+    "nlist": "ls -1",
+    "open": "connect",
+    "quota": "df",
+    "rd": "rmdir",
     "reget": "get (it goes on with what is there by itself)",
+    "rename": "mv",
     "reput": "put (it goes on with what is there by itself)",
-    "symlink": "ln -s",
     "rsync": "sync",
+    "scp": "put or get",
+    "shell": "connect",
+    "space": "df",
+    "symlink": "ln -s",
     "type": "cat",
+    "user": "login",
+    "version": "--version",
 }
 """What other tools call our commands."""
-
+_NEEDLESS = dict.fromkeys(("ascii", "binary"), "files always travel as they are") | {
+    "passive": "there is one connection only",
+    "prompt": "only sync --delete asks",
+}
+"""Commands of other tools that aren't needed here, and why."""
 
 _NOTHING = "nothing: "
+
+
+def no_option(error: click.NoSuchOption) -> str:
+    """What to say of an option that nothing knows."""
+    close = " or ".join(error.possibilities or ())
+    return f"no option {error.option_name}" + (f": did you mean {close}?" if close else "")
+
+
+def unlike_others(name: str, meant: str) -> str:
+    """What to say of an option that other tools have; ``meant`` as in `HintingCommand`."""
+    if meant.startswith(_NOTHING):
+        return f"no option {name}, and none is needed: {meant.removeprefix(_NOTHING)}"
+    return f"no option {name}: did you mean {meant}?"
 
 
 class HintingCommand(click.Command):
@@ -70,15 +102,19 @@ class HintingCommand(click.Command):
         try:
             return super().parse_args(ctx, list(args))
         except click.NoSuchOption as error:
-            name = self._of_others(error.option_name, args)
-            if name is None:
+            raise click.UsageError(self._no_option(error, args), ctx) from None
+        except click.MissingParameter as error:
+            if not isinstance(error.param, click.Argument):
                 raise
-            meant = self.meant[name]
-            if meant.startswith(_NOTHING):
-                text = f"no option {name}, and none is needed: {meant.removeprefix(_NOTHING)}"
-            else:
-                text = f"no option {name}: did you mean {meant}?"
+            usage = " ".join(part for part in self.collect_usage_pieces(ctx)[1:])
+            text = f"something is missing: {self.name} {usage}"
             raise click.UsageError(text, ctx) from None
+
+    def _no_option(self, error: click.NoSuchOption, args: list[str]) -> str:
+        name = self._of_others(error.option_name, args)
+        if name is None:
+            return no_option(error)
+        return unlike_others(name, self.meant[name])
 
     def _of_others(self, unknown: str, args: list[str]) -> str | None:
         """The option that was meant: of ``-exec``, only its first letter is told as unknown."""
@@ -116,11 +152,29 @@ class CommandGroup(click.Group):
             return f"{name!r} is for the shell, which ftp connect starts"
         if name in SCRIPT_ONLY:
             return f"{name!r} is no command of the shell: leave it first"
+        if name in _NEEDLESS:
+            return f"no command {name!r}, and none is needed: {_NEEDLESS[name]}"
+        if not _in_shell(ctx) and (instead := _as_server(name)):
+            return f"no command {name!r}: did you mean {instead}?"
         import difflib
 
         close = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
         meant = _MEANT.get(name) or (close[0] if close else None)
         return f"no command {name!r}" + (f": did you mean {meant}?" if meant else "")
+
+
+def _as_server(word: str) -> str | None:
+    """What somebody means who names the server first, as with ssh, scp or a browser."""
+    place = word.partition("://")[2] or word
+    server, colon, path = place.partition(":/")
+    if "://" in word:
+        server, slash, path = place.partition("/")
+        colon = slash if path else ""
+    if not ("@" in server or "." in server or ":" in server or server == "localhost"):
+        return None
+    if colon:
+        return f"ftp -s {server} get /{path.lstrip('/')} (or ls, put, …)"
+    return f"ftp connect {server}"
 
 
 def _in_shell(ctx: click.Context) -> bool:
@@ -145,6 +199,7 @@ def remote_command(
             app.as_json |= arguments.pop("as_json_here")
             app.accept_new |= arguments.pop("accept_new_here")
             app.quiet |= arguments.pop("quiet_here")
+            app.verbose |= arguments.pop("verbose_here", False)
             return function(app, **arguments)
 
         functools.update_wrapper(run, function)
@@ -155,6 +210,9 @@ def remote_command(
             click.Option(["--accept-new", "accept_new_here"], is_flag=True, hidden=True),
             click.Option(["-q", "--quiet", "quiet_here"], is_flag=True, hidden=True),
         ]
+        if not any("-v" in param.opts for param in command.params):
+            names = ["-v", "--verbose", "verbose_here"]
+            command.params.append(click.Option(names, is_flag=True, hidden=True))
         return command
 
     return decorate
@@ -166,6 +224,22 @@ def size(text: str) -> int:
         return parse_size(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+_WITH_SERVER = re.compile(r"([^/@\s]+@[^/\s]+):(?!\d+$)(.*)", re.DOTALL)
+
+
+def check_no_server(word: str) -> None:
+    """Refuse ``USER@HOST:PATH`` for a remote path, as in scp: it would be an odd file's name.
+
+    Raises UsageError; ``./`` before it says that it is a name.
+    """
+    if found := _WITH_SERVER.fullmatch(word):
+        server, path = found.groups()
+        raise UsageError(
+            f"the server is named before the command: ftp -s {server} …, and {path or '.'} for the"
+            f" path (a file of that very name: ./{word})"
+        )
 
 
 def raise_for(exit_code: int) -> None:

@@ -47,7 +47,7 @@ def _for_each_exactly(
     return status
 
 
-@remote_command("rm")
+@remote_command("rm", meant={"-i": "ls first: rm asks nothing", "-d": "rmdir"})
 @click.argument("patterns", metavar="PATH...", nargs=-1, required=True)
 @click.option("-r", "-R", "--recursive", is_flag=True, help="Directories with their contents.")
 @click.option("-f", "--force", is_flag=True, help="Content when it doesn't exist.")
@@ -92,11 +92,14 @@ def rmdir_command(app: App, patterns: tuple[str, ...]) -> None:
     raise_for(for_each(app, patterns, remove))
 
 
-@remote_command("mv")
+@remote_command("mv", meant={"-i": "-n", "-u": "cp, or sync --update", "-t": "DIR as the last"})
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @click.argument("target")
 @click.option("-n", "--no-clobber", is_flag=True, help="Never replace a file.")
-def mv_command(app: App, sources: tuple[str, ...], target: str, no_clobber: bool) -> None:
+@click.option("-f", "--force", is_flag=True, hidden=True)
+def mv_command(
+    app: App, sources: tuple[str, ...], target: str, no_clobber: bool, force: bool
+) -> None:
     """Rename, or move into a directory."""
 
     def move(source: RemotePath, to: RemotePath) -> None:
@@ -110,13 +113,27 @@ def mv_command(app: App, sources: tuple[str, ...], target: str, no_clobber: bool
     raise_for(_for_each_into(app, sources, target, move))
 
 
-@remote_command("cp")
+@remote_command("cp", meant={"-i": "-n", "-u": "sync --update", "-t": "DIR as the last"})
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @click.argument("target")
-@click.option("-r", "-R", "--recursive", is_flag=True, help="Directories with their contents.")
+@click.option(
+    "-r",
+    "-R",
+    "-a",
+    "--recursive",
+    "--archive",
+    is_flag=True,
+    help="Directories with their contents.",
+)
 @click.option("-n", "--no-clobber", is_flag=True, help="Never replace a file.")
+@click.option("-f", "-p", "--force", is_flag=True, hidden=True)
 def cp_command(
-    app: App, sources: tuple[str, ...], target: str, recursive: bool, no_clobber: bool
+    app: App,
+    sources: tuple[str, ...],
+    target: str,
+    recursive: bool,
+    no_clobber: bool,
+    force: bool,
 ) -> None:
     """Copy on the server."""
 

@@ -1,4 +1,4 @@
-"""Commands that only the shell has: cd, lcd, lpwd, lls, lmkdir, help, exit."""
+"""Commands that only the shell has: cd, lcd, lpwd, lls, lmkdir, exit."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 
 import click
 
-from ftpclient.aliases import ALIASES
 from ftpclient.app import App, UsageError
-from ftpclient.commands import CommandGroup, raise_for, remote_command
+from ftpclient.commands import raise_for, remote_command
 from ftpclient.foreground import run_program
 from ftpwire import paths
 from ftpwire.errors import CommandError, from_oserror
@@ -72,39 +71,6 @@ def lmkdir_command(app: App, names: tuple[str, ...], parents: bool) -> None:
             app.complain(from_oserror(error, paths.show(path)))
             status = 1
     raise_for(status)
-
-
-@remote_command("help")
-@click.argument("command", required=False)
-@click.pass_context
-def help_command(ctx: click.Context, app: App, command: str | None) -> None:
-    """List the commands, or explain one."""
-    parent = ctx.parent
-    assert parent is not None and isinstance(parent.command, CommandGroup)
-    if command is None:
-        app.print(_overview(parent, parent.command))
-        return
-    name, found, _ = parent.command.resolve_command(parent, [command])
-    assert found is not None
-    with click.Context(found, info_name=name, parent=parent) as inner:
-        app.print(found.get_help(inner))
-
-
-def _overview(ctx: click.Context, group: CommandGroup) -> str:
-    formatter = ctx.make_formatter()
-    rows = []
-    for name in group.list_commands(ctx):
-        command = group.get_command(ctx, name)
-        if command is not None and not command.hidden:
-            rows.append((name, command.get_short_help_str(formatter.width)))
-    rows.append(("!COMMAND", "Run a local command; ! alone starts your shell."))
-    formatter.write_dl(rows)
-    formatter.write_text(
-        "help COMMAND, or COMMAND --help, tells more. Other names: "
-        + ", ".join(f"{alias} ({name})" for alias, name in ALIASES.items())
-        + "."
-    )
-    return formatter.getvalue().rstrip()
 
 
 @remote_command("exit")

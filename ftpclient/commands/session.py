@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import click
 
-from ftpclient.app import App
+from ftpclient.app import App, UsageError
 from ftpclient.commands import raise_for, remote_command
 from ftpwire.errors import NotFound
 
 
-@remote_command("connect")
+@remote_command(
+    "connect",
+    meant={
+        **dict.fromkeys(("-p", "-P", "--port"), "HOST:PORT"),
+        **dict.fromkeys(("-u", "-l", "--user"), "USER@HOST"),
+    },
+)
 @click.argument("server", metavar="[[USER@]HOST[:PORT]]", required=False)
-def connect_command(app: App, server: str | None) -> None:
+@click.argument("port", required=False, metavar="")
+def connect_command(app: App, server: str | None, port: str | None) -> None:
     """Connect, and give commands in a shell."""
     from ftpclient.shell import run_shell
 
+    if port is not None:
+        raise UsageError(f"one server, and nothing else: did you mean {server}:{port}?")
     if server is not None:
         app.use(server)
     raise_for(run_shell(app))

@@ -11,17 +11,20 @@ import click
 
 from ftpclient import render
 from ftpclient.app import App, UsageError
-from ftpclient.commands import raise_for, remote_command, size
+from ftpclient.commands import check_no_server, raise_for, remote_command, size
 from ftpclient.progress import listening
 from ftpclient.reporting import Summary
-from ftpwire.errors import CommandError
+from ftpwire import paths
+from ftpwire.errors import CommandError, NotFound
 from ftpwire.messages import Overwrite
 
 
 def _transfer_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         (
-            click.option("-r", "-R", "--recursive", is_flag=True, help="Directories too."),
+            click.option(
+                "-r", "-R", "-a", "--recursive", "--archive", is_flag=True, help="Directories too."
+            ),
             click.option("-n", "--no-clobber", is_flag=True, help="Never replace a file."),
             click.option(
                 "-u", "--update", is_flag=True, help="Replace a file only if the source is newer."
@@ -59,6 +62,36 @@ def _transfer_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+_MEANT = {
+    "-z": "nothing: bytes travel as they are, without compression",
+    "--compress": "nothing: bytes travel as they are, without compression",
+    "-C": "nothing: bytes travel as they are, without compression",
+    "-f": "nothing: files are replaced, and each is durable",
+    "-l": "--limit-rate",
+    "-i": "-n, or -s before the command",
+    "-t": "nothing: times are always kept",
+    "-h": "--help",
+    "-o": "a TARGET: get SOURCE TARGET",
+    "-O": "a TARGET that ends with a slash: get SOURCE DIR/",
+    "--progress": "nothing: a terminal shows it by itself",
+    "--info": "nothing: a terminal shows progress by itself",
+    "--partial": "nothing: resuming is the default",
+    "--continue": "nothing: resuming is the default",
+    "--append": "nothing: resuming is the default",
+    "--bwlimit": "--limit-rate",
+    "--ignore-existing": "--no-clobber",
+    "--delete": "sync --delete",
+    "--dry-run": "sync --dry-run",
+    "--exclude": "sync --exclude",
+    "--include": "sync --include",
+    "--checksum": "nothing: what is there is always compared by digest",
+    "--times": "nothing: times are always kept",
+    "--perms": "nothing: modes are always kept",
+    "--links": "nothing: links are always kept",
+}
+"""What options of other tools are here."""
+
+
 def _overwrite(no_clobber: bool, update: bool) -> Overwrite:
     if no_clobber and update:
         raise UsageError("--no-clobber and --update exclude each other")
@@ -82,7 +115,7 @@ def _finish(app: App, summary: Summary, *, atomic: bool = False) -> None:
     raise_for(summary.exit_code)
 
 
-@remote_command("put")
+@remote_command("put", meant=_MEANT)
 @click.argument("arguments", metavar="SOURCE... [TARGET]", nargs=-1, required=True)
 @_transfer_options
 @click.option(
@@ -107,6 +140,7 @@ def put_command(
 ) -> None:
     """Upload files and directories. SOURCE - is standard input."""
     sources, target = _split_target(arguments)
+    check_no_server(target)
     overwrite = _overwrite(no_clobber, update)
     if sources == ["-"]:
         if len(arguments) == 1:
@@ -120,6 +154,9 @@ def put_command(
         return
     if app.interactive:
         sources = [match for source in sources for match in app.expand(source)]
+    if len(sources) == 1 and not app.as_json and not os.path.lexists(sources[0]):
+        # before a connection is made; of several, each has its turn
+        raise NotFound(f"{paths.show(sources[0])}: no such file or directory here")
     if atomic and (not recursive or len(sources) != 1 or not os.path.isdir(sources[0])):
         raise UsageError("--atomic takes -r and one directory")
     client = app.client
@@ -141,7 +178,7 @@ def put_command(
     _finish(app, summary, atomic=atomic)
 
 
-@remote_command("get")
+@remote_command("get", meant=_MEANT)
 @click.argument("arguments", metavar="SOURCE... [TARGET]", nargs=-1, required=True)
 @_transfer_options
 def get_command(
@@ -160,6 +197,8 @@ def get_command(
 ) -> None:
     """Download files and directories. TARGET - is standard output."""
     sources, target = _split_target(arguments)
+    for source in sources:
+        check_no_server(source)
     overwrite = _overwrite(no_clobber, update)
     if target == "-":
         _get_to_stdout(app, sources)

@@ -155,7 +155,10 @@ def test_a_failure_in_a_tree_does_not_stop_the_rest(run, tree, monkeypatch):
             id="small-r",
         ),
         pytest.param(
-            "chmod 600", 2, "Missing argument 'PATH...'. (see chmod --help)", id="no-path"
+            "chmod 600",
+            2,
+            "something is missing: chmod MODE PATH... (see chmod --help)",
+            id="bare",
         ),
     ],
 )
@@ -281,7 +284,9 @@ def test_ln_at_a_link_to_a_directory(run, tree):
             "there are no hard links here: ln -s makes a symbolic link, cp a copy",
             id="hard",
         ),
-        pytest.param("ln -s", "Missing argument 'TARGET... NAME'. (see ln --help)", id="nothing"),
+        pytest.param(
+            "ln -s", "something is missing: ln TARGET... NAME (see ln --help)", id="nothing"
+        ),
     ],
 )
 def test_ln_of_another_kind(run, tree, line, complaint):

@@ -1240,7 +1240,7 @@ def test_a_slow_local_disk_does_not_stop_the_listing(client, files, tmp_path, mo
         ),
         pytest.param(["./site", ":"], "nothing follows the colon", id="only-a-colon"),
         pytest.param(["", ":/www"], "an empty path", id="empty"),
-        pytest.param(["./site"], "Missing argument 'DST'", id="one-path"),
+        pytest.param(["./site"], "something is missing: sync SRC DST", id="one-path"),
         pytest.param(["-z", "a", ":b"], "no compression", id="z"),
         pytest.param(["-c", "a", ":b"], "did you mean --checksum", id="c"),
         pytest.param(["--delete-after", "a", ":b"], "did you mean --delete:", id="delete-after"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import socket
 import ssl
 import stat
+import subprocess
 
 import pytest
 
@@ -693,3 +695,60 @@ def test_a_full_house_of_errors_leaves_the_server_well(start_server):
         alice.run("cat", "/none", status=5)
         alice.run("put", "-", "/fine", given=b"fine")
     assert alice.run("cat", "/fine").out == b"fine"
+
+
+# standard streams that are closed ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "out", "err"),
+    [
+        pytest.param("ls / 2>&-", 0, b"", b"", id="stderr"),
+        pytest.param("ls /nope 2>&-", 5, b"", b"", id="stderr-and-an-error"),
+        pytest.param("whoami <&-", 0, None, b"", id="stdin"),
+        pytest.param(
+            "whoami >&-", 1, b"", b"ftp: standard output: bad file descriptor\n", id="stdout"
+        ),
+        pytest.param(
+            "whoami >/dev/full", 7, b"", b"ftp: standard output: the disk is full\n", id="full"
+        ),
+        pytest.param("whoami >&- 2>&- <&-", 1, b"", b"", id="all"),
+    ],
+)
+def test_closed_standard_streams(user, words, status, out, err):
+    """No connection gets their descriptors, where a complaint would be written to it."""
+    command = shlex.join(user.command())
+    finished = subprocess.run(
+        ["/bin/sh", "-c", f"{command} {words}"],
+        env=user.settings,
+        cwd=user.home,
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert finished.returncode == status, finished
+    assert finished.stderr == err
+    assert finished.stdout == (f"{user.name}\n".encode() if out is None else out)
+
+
+# servers that are something else ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("plaintext", [True, False], ids=["plaintext", "tls"])
+@pytest.mark.parametrize(
+    "greeting",
+    [b"SSH-2.0-OpenSSH_9.2\r\n", b"220 FTP server ready\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n"],
+    ids=["ssh", "ftp", "http"],
+)
+def test_a_server_of_another_kind(programs, tmp_path, greeting, plaintext):
+    """It is told what is there, not how the bytes could not be read."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        user = User(programs, tmp_path / "home", "alice", "secret", address)
+        process = user.start(*(["--plaintext"] if plaintext else []), "ls")
+        peer, _ = listener.accept()
+        with peer:
+            peer.sendall(greeting + b"x" * 100)
+            finished = finish(process, status=10 if plaintext else 4)
+    assert "is it an ftpd" in finished.complaint
+    assert address in finished.complaint

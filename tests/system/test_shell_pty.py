@@ -102,7 +102,7 @@ def test_errors_are_one_line_and_never_the_end(terminal):
         ("ls nope", "ftp: /nope: no such file or directory"),
         ("lsr", "ftp: no command 'lsr': did you mean ls?"),
         ("ls 'nope", "ftp: a quote is open: '"),
-        ("ls --nope", "ftp: No such option '--nope'. (see ls --help)"),
+        ("ls --nope", "ftp: no option --nope (see ls --help)"),
         ("put nope", "ftp: nope: no such file or directory"),
         ("connect", "ftp: 'connect' is no command of the shell: leave it first"),
     ):

@@ -1,0 +1,168 @@
+"""What people type who come from sftp, scp, lftp and rsync: one line that says what to do."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+
+import pytest
+
+from ftpclient import cli
+from ftpclient.addresses import BadAddress
+from ftpclient.app import App, UsageError
+from ftpclient.commands import check_no_server
+from ftpclient.servers import choose
+from ftpwire import standard
+
+
+@pytest.fixture
+def run(capfd, tmp_path, monkeypatch):
+    """Runs a command line that no server is needed for; its status, output and complaints."""
+    monkeypatch.chdir(tmp_path)
+    app = App()
+
+    def run(*words: str) -> tuple[int, str, str]:
+        status = cli.run(app, list(words))
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    yield run
+    app.close()
+    app.interrupt.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        pytest.param(["host.net"], "did you mean ftp connect host.net?", id="host"),
+        pytest.param(["localhost"], "did you mean ftp connect localhost?", id="localhost"),
+        pytest.param(["al@host:12"], "did you mean ftp connect al@host:12?", id="user-and-port"),
+        pytest.param(["ftp://host.net"], "did you mean ftp connect host.net?", id="url"),
+        pytest.param(
+            ["al@host:/d/f", "x"], "did you mean ftp -s al@host get /d/f (or ls, put, …)?", id="scp"
+        ),
+        pytest.param(
+            ["sftp://host.net/d"],
+            "did you mean ftp -s host.net get /d (or ls, put, …)?",
+            id="url-with-path",
+        ),
+        pytest.param(["-P", "22", "ls"], "no option -P: did you mean -s HOST:PORT?", id="port"),
+        pytest.param(["-u", "al", "ls"], "no option -u: did you mean -s USER@HOST?", id="user"),
+        pytest.param(["-h"], "no option -h: did you mean --help?", id="h"),
+        pytest.param(
+            ["--password", "x", "ls"],
+            "no option --password: did you mean --password-stdin, or FTP_PASSWORD?",
+            id="password",
+        ),
+        pytest.param(["--bogus", "ls"], "no option --bogus", id="unknown"),
+        pytest.param(["open", "x"], "did you mean connect?", id="open"),
+        pytest.param(["symlink", "a", "b"], "did you mean ln -s?", id="symlink"),
+        pytest.param(["binary"], "none is needed: files always travel as they are", id="binary"),
+        pytest.param(["cd", "/"], "'cd' is for the shell, which ftp connect starts", id="cd"),
+        pytest.param(
+            ["connect", "host", "22"],
+            "one server, and nothing else: did you mean host:22?",
+            id="port-of-connect",
+        ),
+        pytest.param(["connect", "-p", "22", "host"], "did you mean HOST:PORT?", id="p-of-connect"),
+        pytest.param(
+            ["-s", "", "ls"],
+            "an empty server: write [USER@]HOST[:PORT] or a saved name",
+            id="empty-server",
+        ),
+        pytest.param(["mv", "a"], "something is missing: mv SOURCE... TARGET", id="mv-one"),
+        pytest.param(["put"], "something is missing: put SOURCE... [TARGET]", id="put-nothing"),
+        pytest.param(["sync", "a"], "something is missing: sync SRC DST", id="sync-one"),
+        pytest.param(["put", "-z", "x"], "none is needed: bytes travel as they are", id="z"),
+        pytest.param(["put", "-avz", "x", "y"], "no option -z, and none is needed", id="avz"),
+        pytest.param(["put", "--progress", "x"], "a terminal shows it by itself", id="progress"),
+        pytest.param(["get", "--delete", "x"], "did you mean sync --delete?", id="delete"),
+        pytest.param(["put", "--no-clob", "x"], "did you mean --no-clobber", id="near"),
+        pytest.param(["rm", "-i", "x"], "rm asks nothing", id="rm-i"),
+        pytest.param(["mv", "-i", "x", "y"], "did you mean -n?", id="mv-i"),
+        pytest.param(["sync", "-P", "a", ":b"], "resuming is the default", id="sync-P"),
+        pytest.param(["sync", "-e", "ssh", "a", ":b"], "did you mean -s SERVER", id="sync-e"),
+        pytest.param(["sync", "a", "b"], "did you mean sync a :b?", id="sync-no-colon"),
+        pytest.param(["sync", ":a", ":b"], "did you mean cp -r a b?", id="sync-two-colons"),
+        pytest.param(
+            ["put", "f", "al@host:/d"],
+            "named before the command: ftp -s al@host …, and /d for the path",
+            id="scp-target",
+        ),
+        pytest.param(
+            ["get", "al@host:d/f"],
+            "(a file of that very name: ./al@host:d/f)",
+            id="scp-source",
+        ),
+    ],
+)
+def test_one_line_says_what_to_do(run, words, told):
+    status, out, err = run(*words)
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert told in err
+
+
+def test_a_local_file_that_is_missing_needs_no_server(run):
+    assert run("put", "nope") == (5, "", "ftp: nope: no such file or directory here\n")
+
+
+def test_nobody_there(run):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and nobody listens
+        where = f"127.0.0.1:{nobody.getsockname()[1]}"
+        told = f"ftp: {where}: connection refused: is an ftpd running there, on this port?\n"
+        assert run("-s", f"alice@{where}", "ls") == (4, "", told)
+
+
+def test_help_without_the_shell(run):
+    status, out, err = run("help")
+    assert (status, err) == (0, "")
+    assert "!COMMAND" not in out and "  Upload files and directories." in out
+    assert run("help", "put")[1].startswith("Usage: ftp put ")
+
+
+@pytest.mark.parametrize(
+    "word", ["al@host:", "./al@host:/d", "al@host", "/mail/al@host:2,S", "a:b"]
+)
+def test_what_is_taken_for_a_server(word):
+
+    if word == "al@host:":
+        with pytest.raises(UsageError, match=r"and \. for the path"):
+            check_no_server(word)
+    else:
+        check_no_server(word)
+
+
+def test_an_empty_server_is_never_the_default(monkeypatch):
+    for empty in ("", " "):
+        with pytest.raises(BadAddress, match="an empty server"):
+            choose(empty)
+    monkeypatch.setenv("FTP_SERVER", "")
+    assert choose(None).address.host == "localhost"
+
+
+# standard streams ---------------------------------------------------------------------------
+
+
+class Full(io.StringIO):
+    """Standard output on a full disk."""
+
+    def flush(self) -> None:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_behind_standard_output(run, monkeypatch):
+    given_up = []
+    monkeypatch.setattr(standard, "print_no_more", lambda: given_up.append(True))
+    monkeypatch.setattr("sys.stdout", Full())
+    status, _, err = run("help")
+    assert (status, err) == (7, "ftp: standard output: the disk is full\n")
+    assert given_up
+
+
+def test_standard_streams_that_are_there_stay(monkeypatch):
+    before = [os.fstat(fd) for fd in range(3)]
+    standard.open_standard_streams()
+    assert [os.fstat(fd) for fd in range(3)] == before
