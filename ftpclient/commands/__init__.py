@@ -78,7 +78,9 @@ _NOTHING = "nothing: "
 
 def no_option(error: click.NoSuchOption) -> str:
     """What to say of an option that nothing knows."""
-    close = " or ".join(error.possibilities or ())
+    params = [] if error.ctx is None else error.ctx.command.params
+    hidden = {name for one in params if getattr(one, "hidden", False) for name in one.opts}
+    close = " or ".join(name for name in error.possibilities or () if name not in hidden)
     return f"no option {error.option_name}" + (f": did you mean {close}?" if close else "")
 
 

@@ -96,7 +96,7 @@ def test_lines_share_the_session(app, home, capfd):
         pytest.param("cd file", 1, "/file: not a directory", id="cd-file"),
         pytest.param("cd f*", 2, "cd: f* matches 2 paths", id="cd-several"),
         pytest.param("lcd nope", 1, "nope: no such file or directory", id="lcd-nowhere"),
-        pytest.param("put nope", 5, "nope: no such file or directory", id="put-nothing"),
+        pytest.param("put nope", 5, "nope: no such file or directory here", id="put-nothing"),
         pytest.param("get nope", 5, "/nope: no such file or directory", id="get-nothing"),
         pytest.param("cat \x1b31m", 5, "/\\x1b31m: no such file or directory", id="escape"),
         pytest.param("exit now", 2, None, id="exit-takes-nothing"),

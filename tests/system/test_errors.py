@@ -667,7 +667,7 @@ def test_output_that_cannot_be_written(user):
     for arguments in (["ls"], ["cat", "/large"], ["--json", "stat", "/large"]):
         with open("/dev/full", "wb") as full:
             running = user.start(*arguments, stdout=full)
-            ended = finish(running, status=1)
+            ended = finish(running, status=7)
         assert "full" in ended.err and len(ended.err.splitlines()) == 1
 
 

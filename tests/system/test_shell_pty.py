@@ -103,7 +103,7 @@ def test_errors_are_one_line_and_never_the_end(terminal):
         ("lsr", "ftp: no command 'lsr': did you mean ls?"),
         ("ls 'nope", "ftp: a quote is open: '"),
         ("ls --nope", "ftp: no option --nope (see ls --help)"),
-        ("put nope", "ftp: nope: no such file or directory"),
+        ("put nope", "ftp: nope: no such file or directory here"),
         ("connect", "ftp: 'connect' is no command of the shell: leave it first"),
     ):
         assert terminal.run(line)[0] == complaint
