@@ -204,15 +204,16 @@ def idle_many(bench: Bench, name: str) -> Table:
     table.more_is_better = True
     alone, beside = Row("alone", ours=True), Row(f"beside {count:,}", ours=True)
     say = say_to_stderr(name)
-    with _crowd(bench, PARKED) as (server, helper):
-        for row, more in ((alone, 0), (beside, count)):
-            say(row.name)
-            helper.do("open", count=more)
-            for _ in range(bench.scale.rounds):
+    with _crowd(bench, PARKED) as empty, _crowd(bench, PARKED) as full:
+        say(f"{count:,} sessions are opened")
+        full[1].do("open", count=count)
+        for number in range(bench.scale.rounds):
+            for row, (server, helper) in ((alone, empty), (beside, full)):
+                say(f"round {number + 1}: {row.name}")
                 wait_for_calm(bench.calm)
                 figures = {"fetch": _fetch(helper), "log_in": _log_in(helper)}
                 row.add({**figures, "total": server.memory().proportional / MiB})
-            table.rows.append(row)
+    table.rows += [alone, beside]
     kept = (beside.median("fetch") or 0.0) / (alone.median("fetch") or 1.0)
     table.notes.append(f"{kept:.0%} of the transfer's speed is kept")
     return table

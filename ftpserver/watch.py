@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ftpd.watch")
 
 _EVERY = 0.3
-"""Seconds from one look to the next."""
+"""Seconds from one look to the next, at least."""
+_SHARE = 0.05
+"""Of the CPU: so much at most goes into looking."""
 _PATIENCE = 0.4
 """Seconds that a session gets to end by itself, before its connection is cut."""
 _FAREWELL = 5.0
@@ -75,6 +77,14 @@ class _Meter:
     speed: float = 0.0
 
 
+def pause_after(cost: float) -> float:
+    """Seconds until the next look, when one has cost so many seconds of CPU.
+
+    With thousands of sessions a look takes time from those that have something to do.
+    """
+    return max(_EVERY, cost / _SHARE)
+
+
 class Watch:
     """Looks after the sessions of one server. One thread runs it; `end` is for all threads."""
 
@@ -92,7 +102,9 @@ class Watch:
 
     def run(self) -> None:
         """Look again and again, until `stop`."""
-        while not self._over.wait(_EVERY):
+        pause = _EVERY
+        while not self._over.wait(pause):
+            began = time.thread_time()
             try:
                 self.look()
                 self._failed = False
@@ -100,6 +112,7 @@ class Watch:
                 if not self._failed:  # a database that is away isn't told of three times a second
                     logger.exception("accounts can't be looked at; it is tried again")
                 self._failed = True
+            pause = pause_after(time.thread_time() - began)
 
     def stop(self) -> None:
         """Have `run` return."""

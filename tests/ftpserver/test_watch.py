@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from ipaddress import ip_network
 
@@ -76,6 +77,29 @@ def last_word(peer: Peer) -> Failed:
 def a_round(server) -> None:
     """Have the watch look at everything once more, from its beginning to its end."""
     server.watch.look()
+
+
+def test_looking_takes_a_small_share_of_the_time(server, monkeypatch):
+    """With thousands of sessions, each look is followed by a pause of many times its length."""
+    pauses = []
+
+    class Over:
+        def wait(self, seconds: float) -> bool:
+            pauses.append(seconds)
+            return len(pauses) == 4
+
+    spent = iter([0.0, 0.0005, 0.0, 0.06, 0.0, 1.0])
+    here = threading.current_thread()
+    monkeypatch.setattr(
+        watch.time,
+        "thread_time",
+        lambda: next(spent) if threading.current_thread() is here else 0.0,
+    )
+    looking = watch.Watch(server)
+    looking._over = Over()
+    looking.look = lambda: None
+    looking.run()
+    assert pauses == [watch._EVERY, watch._EVERY, pytest.approx(1.2), pytest.approx(20.0)]
 
 
 def test_it_all_happens_within_a_second():

@@ -8,6 +8,8 @@ import time
 from contextlib import ExitStack
 from dataclasses import fields
 
+import pytest
+
 from tests.system.programs import User, eventually
 
 
@@ -52,7 +54,7 @@ def test_who_guesses_is_banned_until_that_is_lifted(start_server):
 def test_a_saved_token_works_during_a_ban(start_server):
     server = start_server("--ban-after", "1")
     alice = server.first_user()
-    alice.run("login", f"alice@{server.address}")
+    alice.run("login", f"alice@{server.reached}")
     guess(alice, 1)
     told = alice.run("ls", status=3)
     assert "too many log-ins" in told.err, "what is in the environment comes first"
@@ -75,6 +77,7 @@ def test_a_ban_outlasts_the_server(start_server):
     assert "too many log-ins" in server.user("alice", alice.password).run("ls", status=3).err
 
 
+@pytest.mark.needs("network")
 def test_only_the_log_says_why_a_right_password_is_refused(server):
     bob = server.add_user("bob")
     guess(bob, 1)
