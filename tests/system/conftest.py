@@ -29,11 +29,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             return
         chosen = list(modes.MODES.values())
     needs = {need for mark in metafunc.definition.iter_markers("needs") for need in mark.args}
-    fitting = modes.fitting(chosen, needs)
+    fitting = [pytest.param(mode, id=mode.name) for mode in modes.fitting(chosen, needs)]
+    if not fitting:
+        why = "; ".join(f"the test {modes.NEEDS[need]}" for need in sorted(needs))
+        fitting = [pytest.param(None, id="none", marks=pytest.mark.skip(reason=why))]
     metafunc.parametrize(
         "served_as",
         fitting,
-        ids=[mode.name for mode in fitting],
         indirect=True,
         scope="session",
     )
