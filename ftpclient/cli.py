@@ -13,7 +13,7 @@ from collections.abc import Callable
 import click
 
 from ftpclient.app import App, UsageError
-from ftpclient.commands import CommandGroup, no_option, unlike_others
+from ftpclient.commands import CommandGroup, no_option, saved_servers, unlike_others
 from ftpwire import __version__, standard
 from ftpwire.errors import CommandError, DiskFull, FtpError, Interrupted, from_oserror
 
@@ -32,7 +32,11 @@ class _Ftp(CommandGroup):
 
 @click.group(cls=_Ftp, context_settings={"help_option_names": ["--help"]})
 @click.option(
-    "-s", "--server", metavar="SERVER", help="[USER@]HOST[:PORT] or a saved name; else FTP_SERVER."
+    "-s",
+    "--server",
+    metavar="SERVER",
+    help="[USER@]HOST[:PORT] or a saved name; else FTP_SERVER.",
+    shell_complete=saved_servers,
 )
 @click.option("--accept-new", is_flag=True, help="Trust a server that was never seen before.")
 @click.option("--plaintext", is_flag=True, help="Speak without TLS.")

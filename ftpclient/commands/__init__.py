@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from ftpclient.app import App, UsageError
+from ftpwire.errors import FtpError
 from ftpwire.units import parse_size
 
 _MODULES = {
@@ -242,6 +243,26 @@ def check_no_server(word: str) -> None:
             f"the server is named before the command: ftp -s {server} …, and {path or '.'} for the"
             f" path (a file of that very name: ./{word})"
         )
+
+
+def local_paths(ctx: click.Context, param: click.Parameter, begun: str) -> list[Any]:
+    """For the completion of bash, zsh and fish: they know the local files."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(begun, type="file")]
+
+
+def saved_servers(ctx: click.Context, param: click.Parameter, begun: str) -> list[Any]:
+    """For the completion of bash, zsh and fish: the servers that login saved."""
+    from click.shell_completion import CompletionItem
+
+    from ftpclient.servers import SavedServers
+
+    try:
+        names = [name for name, _, _ in SavedServers().all()]
+    except (FtpError, OSError):
+        return []  # nobody to tell: the command itself will
+    return [CompletionItem(name) for name in names if name.startswith(begun)]
 
 
 def raise_for(exit_code: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ftpclient.app import App, UsageError
-from ftpclient.commands import raise_for, remote_command
+from ftpclient.commands import raise_for, remote_command, saved_servers
 from ftpwire.errors import NotFound
 
 
@@ -16,7 +16,9 @@ from ftpwire.errors import NotFound
         **dict.fromkeys(("-u", "-l", "--user"), "USER@HOST"),
     },
 )
-@click.argument("server", metavar="[[USER@]HOST[:PORT]]", required=False)
+@click.argument(
+    "server", metavar="[[USER@]HOST[:PORT]]", required=False, shell_complete=saved_servers
+)
 @click.argument("port", required=False, metavar="")
 def connect_command(app: App, server: str | None, port: str | None) -> None:
     """Connect, and give commands in a shell."""
@@ -30,7 +32,7 @@ def connect_command(app: App, server: str | None, port: str | None) -> None:
 
 
 @remote_command("forget")
-@click.argument("server", metavar="SERVER")
+@click.argument("server", metavar="SERVER", shell_complete=saved_servers)
 def forget_command(app: App, server: str) -> None:
     """Forget the pinned key of a server, after you learned why it changed."""
     from ftpclient.servers import choose

@@ -11,7 +11,7 @@ import click
 
 from ftpclient import render
 from ftpclient.app import App, UsageError
-from ftpclient.commands import HintingCommand, raise_for, remote_command, size
+from ftpclient.commands import HintingCommand, local_paths, raise_for, remote_command, size
 from ftpclient.progress import Printer, listening
 from ftpclient.reporting import Listener, Result
 from ftpwire import paths
@@ -68,8 +68,8 @@ class _SyncCommand(HintingCommand):
 
 
 @remote_command("sync", _SyncCommand, meant=_MEANT)
-@click.argument("source", metavar="SRC")
-@click.argument("target", metavar="DST")
+@click.argument("source", metavar="SRC", shell_complete=local_paths)
+@click.argument("target", metavar="DST", shell_complete=local_paths)
 @click.option("--delete", is_flag=True, help="Remove from DST what SRC hasn't.")
 @click.option(
     "--max-delete",

@@ -11,7 +11,7 @@ import click
 
 from ftpclient import render
 from ftpclient.app import App, UsageError
-from ftpclient.commands import check_no_server, raise_for, remote_command, size
+from ftpclient.commands import check_no_server, local_paths, raise_for, remote_command, size
 from ftpclient.progress import listening
 from ftpclient.reporting import Summary
 from ftpwire import paths
@@ -116,7 +116,13 @@ def _finish(app: App, summary: Summary, *, atomic: bool = False) -> None:
 
 
 @remote_command("put", meant=_MEANT)
-@click.argument("arguments", metavar="SOURCE... [TARGET]", nargs=-1, required=True)
+@click.argument(
+    "arguments",
+    metavar="SOURCE... [TARGET]",
+    nargs=-1,
+    required=True,
+    shell_complete=local_paths,
+)
 @_transfer_options
 @click.option(
     "--atomic",
@@ -179,7 +185,13 @@ def put_command(
 
 
 @remote_command("get", meant=_MEANT)
-@click.argument("arguments", metavar="SOURCE... [TARGET]", nargs=-1, required=True)
+@click.argument(
+    "arguments",
+    metavar="SOURCE... [TARGET]",
+    nargs=-1,
+    required=True,
+    shell_complete=local_paths,
+)
 @_transfer_options
 def get_command(
     app: App,

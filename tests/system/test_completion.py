@@ -1,0 +1,87 @@
+"""Tab in bash, zsh and fish, with the lines that the README has."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.system.programs import Programs, clean_environment, program
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+@pytest.fixture
+def complete(programs: Programs, tmp_path):
+    """What a shell's own completion function offers, for a line whose last word is begun."""
+    bin_directory = str(Path(program("ftp")[0]).parent)
+    if Path(program("ftp")[0]).name != "ftp":
+        pytest.skip("ftp is not installed as a program here")
+
+    def run(shell: str, script: str) -> list[str]:
+        path = clean_environment(tmp_path)["PATH"]
+        environment = clean_environment(tmp_path, PATH=f"{bin_directory}:{path}")
+        ended = programs.run([shell, "-c", script], env=environment, cwd=tmp_path)
+        assert ended.err == ""
+        return ended.lines
+
+    return run
+
+
+def in_bash(line: str, name: str) -> str:
+    words = line.split(" ")
+    return f"""
+eval "$(_{name.upper()}_COMPLETE=bash_source {name})"
+COMP_WORDS=({" ".join(words)}) COMP_CWORD={len(words) - 1}
+compopt() {{ echo compopt "$@"; }}
+_{name}_completion {name}
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+@pytest.mark.parametrize(
+    ("name", "line", "offered"),
+    [
+        pytest.param("ftp", "ftp chm", ["chmod"], id="command"),
+        pytest.param("ftp", "ftp ls --dir", ["--directory"], id="option"),
+        pytest.param("ftp", "ftp --acc", ["--accept-new"], id="option-before"),
+        pytest.param("ftp", "ftp put -r so", ["compopt -o default", ""], id="local-files"),
+        pytest.param("ftp", "ftp sync so", ["compopt -o default", ""], id="local-tree"),
+        pytest.param("ftpd", "ftpd fing", ["fingerprint"], id="ftpd"),
+        pytest.param("ftpd", "ftpd user pass", ["passwd"], id="ftpd-group"),
+    ],
+)
+def test_bash(complete, name, line, offered):
+    assert complete("bash", in_bash(line, name)) == offered
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_saved_servers(complete, server, tmp_path):
+    alice = server.first_user()
+    alice.run("login", "--name", "archive")
+    shutil.copytree(alice.home / "config", tmp_path / "config", dirs_exist_ok=True)
+    assert complete("bash", in_bash("ftp -s arch", "ftp")) == ["archive"]
+    assert complete("bash", in_bash("ftp connect arch", "ftp")) == ["archive"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_take_the_lines_of_the_readme(complete, shell):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    line = next(line for line in README.splitlines() if f"{shell}_source" in line)
+    load = "autoload -U compinit; compinit -u; " if shell == "zsh" else ""
+    assert complete(shell, load + line.partition("#")[0]) == []
+
+
+def test_what_zsh_and_fish_are_told(programs, tmp_path):
+    """Their functions ask in ways of their own, whether they are installed here or not."""
+    for shell, words, at in (("zsh", "ftp whoa", "1"), ("fish", "ftp whoa", "whoa")):
+        environment = clean_environment(
+            tmp_path, _FTP_COMPLETE=f"{shell}_complete", COMP_WORDS=words, COMP_CWORD=at
+        )
+        ended = programs.run(program("ftp"), env=environment)
+        assert "whoami" in ended.text
+        source = clean_environment(tmp_path, _FTP_COMPLETE=f"{shell}_source")
+        assert "_FTP_COMPLETE" in programs.run(program("ftp"), env=source).text
