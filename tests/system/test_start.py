@@ -96,6 +96,7 @@ def no_longer_accepts(server):
 # what it says ------------------------------------------------------------------------------
 
 
+@pytest.mark.needs("network")
 @pytest.mark.needs("tls")
 def test_says_where_it_listens_then_its_key_then_how_to_connect(server, alice):
     listening, key, connect = server.announced
@@ -109,6 +110,7 @@ def test_says_where_it_listens_then_its_key_then_how_to_connect(server, alice):
     assert fingerprint in alice.run("ls", status=9).complaint
 
 
+@pytest.mark.needs("network")
 def test_plaintext_is_said(start_server):
     server = start_server(plaintext=True)
 
@@ -118,6 +120,7 @@ def test_plaintext_is_said(start_server):
     assert not (server.root / ".ftpd" / "tls").exists()
 
 
+@pytest.mark.needs("tls")
 def test_the_key_stays_the_same(start_server):
     first = start_server()
     key = first.announced[1]
@@ -132,6 +135,7 @@ def test_the_key_stays_the_same(start_server):
     user.run("ls")
 
 
+@pytest.mark.needs("network")
 def test_options_can_come_from_the_environment(start_server, tmp_path):
     server = start_server(
         environment={"FTPD_HOST": "127.0.0.1", "FTPD_PLAINTEXT": "1"}, host=None, root=None
@@ -209,6 +213,7 @@ def test_a_second_start_makes_no_account(start_server):
     ]
 
 
+@pytest.mark.needs("network")
 def test_no_account_is_made_where_there_is_one(start_server, tmp_path, programs):
     (tmp_path / "root").mkdir()
     programs.run(
