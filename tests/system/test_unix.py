@@ -10,6 +10,8 @@ from dataclasses import replace
 
 import pytest
 
+from ftpwire.messages import LoggedIn, LoginPeer
+from tests.peer import Peer
 from tests.system import trees
 from tests.system.programs import Admin, eventually
 
@@ -81,6 +83,30 @@ def test_nobody_is_nobody(served, place, admin):
     admin.run("user", "set", "alice", "--peer-user", "nobody")
     without_password(at_socket(served.first_user(), place)).run("ls", status=3)
     admin.run("user", "set", "alice", "--peer-user", "no-such-user", status=2)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can come as somebody else")
+@pytest.mark.parametrize("uid", [1, 65534])
+def test_the_kernel_says_who_comes(start_server, tmp_path, monkeypatch, uid):
+    """Whoever is named is let in; but nobody, who may be anybody, isn't even where it is named."""
+    server = start_server("--unix", str(tmp_path / "socket"), "--unix-mode", "0666")
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)  # others can't reach it by its whole path
+    alice = server.first_user()
+    for named in (pwd.getpwuid(uid).pw_name, pwd.getpwuid(2).pw_name):
+        server.admin.run("user", "set", alice.name, "--peer-user", named)
+        with socket.socket(socket.AF_UNIX) as sock, Peer(sock) as peer:
+            os.seteuid(uid)
+            try:
+                sock.connect("socket")
+            finally:
+                os.seteuid(0)
+            peer.hello()
+            answer = peer.ask(LoginPeer(alice.name))
+        if uid == 65534 or named == pwd.getpwuid(2).pw_name:
+            assert answer.code == "login-refused"
+        else:
+            assert answer == LoggedIn(alice.name)
 
 
 def test_only_unix(start_server, place):
