@@ -163,12 +163,16 @@ class NewAccount:
 
 
 class Accounts:
-    """The accounts of one root. Safe to use from many threads and processes."""
+    """The accounts of one root. Safe to use from many threads and processes.
+
+    Attributes:
+        root: Of the homes.
+    """
 
     def __init__(self, engine: Engine, root: Path) -> None:
+        self.root = root
         self._engine = engine
         self._reading = reading(engine)
-        self._root = root
 
     def add(
         self,
@@ -195,7 +199,7 @@ class Accounts:
         check_name(name)
         hashed = hash_password(password) if password_hash is None else password_hash
         self._check_home(name, home)
-        values = _row(NewAccount(name, hashed, None if home is None else home.absolute(), given))
+        values = self._row(NewAccount(name, hashed, home, given))
         try:
             with durable(self._engine).begin() as connection:
                 if within is not None:
@@ -223,14 +227,14 @@ class Accounts:
         try:
             for one in new:
                 check_name(one.name)
-                directory = self._root / one.name if one.home is None else one.home
+                directory = self.root / one.name if one.home is None else one.home
                 there = directory.exists()
                 self._make_home(one.name, one.home)
                 if not there:
                     made.append(directory)
             with durable(self._engine).begin() as connection:
                 for one in new:
-                    connection.execute(insert(account).values(_row(one)))
+                    connection.execute(insert(account).values(self._row(one)))
                 for name, (changes, hashed) in changed.items():
                     kept = select(account.c.password_hash).where(account.c.name == name)
                     before = connection.execute(kept).scalar()
@@ -253,15 +257,15 @@ class Accounts:
     def _check_home(self, name: str, home: Path | None) -> None:
         if home is None and self._find(name) is not None:
             raise NameTaken(f"{name}: there is an account of that name")
-        if home is None and self._is_home(self._root / name):
-            raise BadAccount(f"{self._root / name}: is the home of another account")
-        directory = self._root / name if home is None else home.absolute()
-        real, state = directory.resolve(), state_of(self._root).resolve()
+        if home is None and self._is_home(self.root / name):
+            raise BadAccount(f"{self.root / name}: is the home of another account")
+        directory = self.root / name if home is None else home.absolute()
+        real, state = directory.resolve(), state_of(self.root).resolve()
         if real.is_relative_to(state) or state.is_relative_to(real):
             raise BadAccount(f"{_shown(directory)}: the server's own state is there: take another")
 
     def _make_directory(self, name: str, home: Path | None) -> None:
-        directory = self._root / name if home is None else home.absolute()
+        directory = self.root / name if home is None else home.absolute()
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             if home is not None:
@@ -285,9 +289,27 @@ class Accounts:
             if other.is_relative_to(real) or real.is_relative_to(other)
         ]
 
+    def _row(self, new: NewAccount) -> dict[str, object]:
+        """A new account as the table has it."""
+        return {
+            "name": new.name,
+            "password_hash": new.password_hash,
+            "home": None if new.home is None else self._stored_home(new.home),
+            "created": int(time.time()),
+            "dirty": new.home is not None,
+            **_columns(new.given),
+        }
+
+    def _stored_home(self, home: Path) -> bytes:
+        """A home as the table has it: below the root it goes where the root goes."""
+        absolute = home.absolute()
+        inside = absolute.is_relative_to(self.root) and ".." not in absolute.parts
+        return os.fsencode(absolute.relative_to(self.root) if inside else absolute)
+
     def _is_home(self, directory: Path) -> bool:
         """Whether an account has the directory, though it isn't called so (any more)."""
-        taken = select(account.c.id).where(account.c.home == os.fsencode(directory))
+        written = {os.fsencode(directory), self._stored_home(directory)}
+        taken = select(account.c.id).where(account.c.home.in_(written))
         with self._reading.connect() as connection:
             return connection.execute(taken).first() is not None
 
@@ -364,7 +386,7 @@ class Accounts:
         """
         check_name(new)
         old = self.get(name)
-        values = {"name": new, "epoch": old.epoch + 1, "home": os.fsencode(old.home)}
+        values = {"name": new, "epoch": old.epoch + 1, "home": self._stored_home(old.home)}
         try:
             with durable(self._engine).begin() as connection:
                 changed = connection.execute(
@@ -437,7 +459,7 @@ class Accounts:
         return Account(
             id=row.id,
             name=row.name,
-            home=self._root / row.name if row.home is None else Path(os.fsdecode(row.home)),
+            home=home_of(self.root, row.name, row.home),
             own_home=row.home is not None,
             quota=row.quota,
             used=row.used,
@@ -457,16 +479,9 @@ class Accounts:
         )
 
 
-def _row(new: NewAccount) -> dict[str, object]:
-    """A new account as the table has it."""
-    return {
-        "name": new.name,
-        "password_hash": new.password_hash,
-        "home": None if new.home is None else os.fsencode(new.home),
-        "created": int(time.time()),
-        "dirty": new.home is not None,
-        **_columns(new.given),
-    }
+def home_of(root: Path, name: str, stored: bytes | None) -> Path:
+    """Where the home of an account is, by what the table has: one below the root is relative."""
+    return root / (name if stored is None else os.fsdecode(stored))
 
 
 def _try_staging(directory: Path) -> None:

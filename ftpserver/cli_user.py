@@ -473,7 +473,7 @@ def export_users(root: Path, no_passwords: bool) -> None:
     accounts, _ = open_accounts(root)
     for account in accounts:
         hashed = None if no_passwords else accounts.password_hash(account.name)
-        click.echo(dumps(exported(account, hashed)))
+        click.echo(dumps(exported(account, hashed, accounts.root)))
 
 
 @user.command("import", short_help="Add the accounts of an export.")

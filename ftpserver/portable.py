@@ -80,13 +80,16 @@ def _settings(account: Account) -> dict[str, object]:
     }
 
 
-def exported(account: Account, password_hash: str | None) -> dict[str, object]:
-    """What makes the same account somewhere else. Its used space is counted there."""
+def exported(account: Account, password_hash: str | None, root: Path) -> dict[str, object]:
+    """What makes the same account somewhere else: a home below the root is below that one's. Its
+    used space is counted there."""
     record: dict[str, object] = {"name": account.name}
     if password_hash is not None:
         record["password_hash"] = password_hash
     if account.own_home:
-        record["home"] = os.fsdecode(account.home)  # what is no UTF-8 is escaped, as \udcNN
+        inside = account.home.is_relative_to(root)
+        home = account.home.relative_to(root) if inside else account.home
+        record["home"] = os.fsdecode(home)  # what is no UTF-8 is escaped, as \udcNN
     return record | {"quota": account.quota, "max_files": account.max_files} | _settings(account)
 
 
@@ -136,12 +139,12 @@ def import_lines(accounts: Accounts, lines: Iterable[bytes], *, update: bool) ->
                 raise BadAccount(f"{record.name}: comes twice")
             changes = _changes(record)
             if record.name not in known:
-                home = None if record.home is None else _home(record.home)
+                home = None if record.home is None else _home(accounts.root, record.home)
                 hashed = record.password_hash or hash_password(random_password())
                 new[record.name] = NewAccount(record.name, hashed, home, changes)
             elif update:
                 old = known[record.name]
-                if record.home is not None and _home(record.home) != old.home:
+                if record.home is not None and _home(accounts.root, record.home) != old.home:
                     raise BadAccount(f"{record.name}: its home is {_text(old.home)}: it stays")
                 changed[record.name] = _only(changes, line), record.password_hash
             else:
@@ -180,10 +183,11 @@ def _check_hash(text: str) -> None:
         raise BadAccount("password_hash: each log-in would cost too much")
 
 
-def _home(text: str) -> Path:
-    if not os.path.isabs(text) or "\0" in text:
-        raise BadAccount("home: not an absolute path")
-    return Path(text)
+def _home(root: Path, text: str) -> Path:
+    """The home that a line names; a relative one is below the root."""
+    if not text or "\0" in text or (not os.path.isabs(text) and ".." in Path(text).parts):
+        raise BadAccount("home: neither an absolute path nor one below the root")
+    return root / text
 
 
 def _changes(record: _Line) -> Changes:

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from sqlalchemy import Engine, func, select
 
-from ftpserver.accounts import Account, Accounts, check_name
+from ftpserver.accounts import Account, Accounts, check_name, home_of
 from ftpserver.addresses import place_of
 from ftpserver.invitations import CLOSED, Invitation, Invitations, take_use
 from ftpserver.state import account, reading
@@ -226,4 +226,4 @@ def _promises(engine: Engine, root: Path, default_quota: int | None) -> list[tup
         in_root = int(connection.execute(inside).scalar() or 0)
         in_root += int(connection.execute(still).scalar() or 0)
         rows = connection.execute(outside).all()
-    return [(root, in_root), *((Path(os.fsdecode(home)), size) for home, size in rows)]
+    return [(root, in_root), *((home_of(root, "", home), size) for home, size in rows)]

@@ -29,6 +29,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, create_engine, event, inspect, select
 from sqlalchemy.exc import DatabaseError
 
+from ftpserver.accounts import home_of
 from ftpserver.config import DATABASE, never_started, state_of
 from ftpserver.homes import LOCK_NAME
 from ftpserver.ledger import KEPT
@@ -168,7 +169,7 @@ class Verifier:
         row, _ = self._rows(name)
         if row is None:
             return  # removed meanwhile
-        directory = self.root / name if row.home is None else Path(os.fsdecode(row.home))
+        directory = home_of(self.root, name, row.home)
         try:
             home = os.open(directory, OPEN_DIRECTORY)
         except OSError as error:

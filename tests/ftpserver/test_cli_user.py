@@ -278,6 +278,39 @@ def test_an_export_makes_the_same_accounts_elsewhere(ftpd, add, root, tmp_path):
     assert bob["home"] == str(tmp_path / "far") and bob["used"] == 5
 
 
+def test_homes_below_the_root_go_where_the_root_goes(ftpd, add, root, tmp_path):
+    add("alice")
+    (root / "alice" / "file").write_bytes(b"12345")
+    ftpd("user", "rename", "alice", "alicia")
+    add("bob", "--home", str(root / "team" / "bob"))
+    add("carol", "--home", str(tmp_path / "elsewhere"))
+    assert ftpd("recount")[0] == 0
+    exported = ftpd("user", "export")[1].encode()
+    moved = tmp_path / "moved"
+    root.rename(moved)
+
+    def homes(place) -> dict[str, str]:
+        lines = ftpd("user", "list", "--json", "--root", str(place), with_root=False)[1]
+        return {one["name"]: one["home"] for one in map(json.loads, lines.splitlines())}
+
+    def expected(place) -> dict[str, str]:
+        return {
+            "alicia": f"{place}/alice",
+            "bob": f"{place}/team/bob",
+            "carol": f"{tmp_path}/elsewhere",
+        }
+
+    assert homes(moved) == expected(moved)
+    assert ftpd("check", "--root", str(moved), with_root=False)[0] == 0
+    arguments = ("user", "add", "alice", "--root", str(moved), "--password-stdin")
+    err = ftpd(*arguments, stdin=b"secret\n", with_root=False)[2]
+    assert "is the home of another account" in err
+    imported = tmp_path / "imported"
+    arguments = ("user", "import", "--root", str(imported))
+    assert ftpd(*arguments, stdin=exported, with_root=False)[0] == 0
+    assert homes(imported) == expected(imported)
+
+
 def test_an_export_without_passwords(ftpd, add, root, tmp_path):
     add("alice")
     lines = ftpd("user", "export", "--no-passwords")[1]
@@ -349,7 +382,9 @@ BAD_LINES = {
     "other-hash": b'{"name": "bob", "password_hash": "$2b$12$abc"}',
     "costly-hash": b'{"name": "bob", "password_hash":'
     b'"$argon2id$v=19$m=4194304,t=2,p=1$YWFhYWFhYWE$YWFhYWFhYWFhYWFhYWFhYQ"}',
-    "relative-home": b'{"name": "bob", "home": "here"}',
+    "home-above-the-root": b'{"name": "bob", "home": "../here"}',
+    "home-above-the-root-later": b'{"name": "bob", "home": "a/../../here"}',
+    "empty-home": b'{"name": "bob", "home": ""}',
     "home-of-no-directory": b'{"name": "bob", "home": "/dev/null/x"}',
     "twice": b'{"name": "good"}',
     "exists": b'{"name": "alice"}',
