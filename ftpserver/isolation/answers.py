@@ -197,7 +197,7 @@ class Answers:
             case q.Settle():
                 return self._settle(asked)
             case q.AskRoom():
-                return q.RoomLeft(*msgspec.structs.astuple(ledger.room(account_id)))
+                return q.RoomLeft(ledger.room(account_id))
             case _:
                 raise TypeError(f"{type(asked).__name__} is not answered here")
         return None

@@ -18,7 +18,7 @@ from msgspec import Meta
 from ftpserver.accounts import Account
 from ftpserver.brokering import Borrow, Brokered, BrokeredAnswer, Cut, GiveBack, Recall
 from ftpserver.permissions import Permissions
-from ftpwire.messages import TokenInfo
+from ftpwire.messages import Room, TokenInfo
 
 _Size = Annotated[int, Meta(ge=0, le=2**62)]
 _Change = Annotated[int, Meta(ge=-(2**62), le=2**62)]
@@ -275,14 +275,7 @@ class SettledUp(_Said, frozen=True):
 
 
 class RoomLeft(_Said, frozen=True):
-    """As `ftpwire.messages.Room`."""
-
-    used: int
-    held: int
-    total: int | None
-    free: int | None
-    total_files: int | None
-    used_files: int | None
+    room: Room
 
 
 # asked by the server -------------------------------------------------------------------------

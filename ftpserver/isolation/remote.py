@@ -166,7 +166,7 @@ class RemoteBooks(Books):
         return Settled(found.kept, found.used, found.quota)
 
     def room(self, account_id: int) -> Room:
-        return Room(*msgspec.structs.astuple(self._peer.ask(AskRoom(), RoomLeft)))
+        return self._peer.ask(AskRoom(), RoomLeft).room
 
     def settle_waiting(self) -> None:
         """The server does it."""
