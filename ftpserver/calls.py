@@ -18,6 +18,7 @@ A message is a header and a payload of msgpack:
 from __future__ import annotations
 
 import array
+import functools
 import itertools
 import logging
 import os
@@ -85,6 +86,12 @@ class _Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     free: int | None = None
 
 
+@functools.cache
+def decoder(kinds: Any) -> msgspec.msgpack.Decoder[Any]:
+    """For messages of some type or union of types. Made once: for many types that takes a while."""
+    return msgspec.msgpack.Decoder(kinds)
+
+
 Handler = Callable[[Any, list[int]], Any]
 """Given a message and its descriptors, of which it takes out those that it keeps. Returns the
 answer: a message, a `Carried` whose descriptors are closed once sent, None for `Nothing`, or a
@@ -134,8 +141,8 @@ class Peer:
             limit = _TIMEVAL.pack(whole, part)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         self._socket = sock
-        self._decode_heard = msgspec.msgpack.Decoder(hears).decode
-        self._decode_answer = msgspec.msgpack.Decoder(answers | Nothing).decode
+        self._decode_heard = decoder(hears).decode
+        self._decode_answer = decoder(answers | Nothing).decode
         self._handle = handle
         self._pool = pool
         self._max_size = max_size

@@ -6,7 +6,7 @@ Lives elsewhere: the questions (questions.py), the processes themselves (parent.
 tokens, limits and books that are asked (entrance.py, ledger.py).
 
 A process names leases by their ids alone; how large they are is known here. What it says about the
-bytes that it stored can't be checked: see docs/decisions/0019-isolation.md.
+bytes that it stored can't be checked: see docs/decisions/0020-isolation.md.
 """
 
 from __future__ import annotations

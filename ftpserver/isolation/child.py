@@ -27,7 +27,7 @@ import msgspec
 
 from ftpserver.accounts import Account
 from ftpserver.brokering import Colleagues
-from ftpserver.calls import Carried, Peer, PeerGone
+from ftpserver.calls import Carried, Nothing, Peer, PeerGone, decoder
 from ftpserver.config import Settings
 from ftpserver.isolation import confinement
 from ftpserver.isolation.confinement import Identity
@@ -64,6 +64,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ftpd.isolation")
 
 _IMPORTED = (thread,)  # concurrent.futures imports it when it is needed: too late
+for _kinds in (AskedByServer, AnsweredByServer | Nothing):
+    decoder(_kinds)  # once for all sessions
 _decode_birth = msgspec.msgpack.Decoder(Birth).decode
 _MEASURED = 0.2
 """Seconds over which speed is measured, when somebody wants to know it."""

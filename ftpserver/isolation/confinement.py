@@ -2,7 +2,7 @@
 
 Lives here: capabilities, user and groups, chroot, Landlock, resource limits, descriptors, imports.
 Lives elsewhere: when each step comes (child.py), what all of it is worth
-(docs/decisions/0019-isolation.md).
+(docs/decisions/0020-isolation.md).
 
 Capabilities, Landlock and no_new_privs are for each thread on its own: all of this happens while
 there is only one. The system calls that have no function in Python are made through the C library.
