@@ -14,7 +14,6 @@ ALIASES = {
     "quit": "exit",
     "bye": "exit",
     "dir": "ls",
-    "more": "less",
     "mget": "get",
     "mput": "put",
     "reget": "get",

@@ -163,6 +163,11 @@ class Connection:
         self.broken = False
         self._open(plaintext)
 
+    @property
+    def encrypted(self) -> bool:
+        """Whether TLS is spoken: then nothing can be damaged on the way unnoticed."""
+        return self._context is not None
+
     # opening -----------------------------------------------------------------------------
 
     def _open(self, plaintext: bool) -> None:

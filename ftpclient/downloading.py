@@ -35,6 +35,7 @@ from ftpwire.errors import (
     IsADirectory,
     NotNewer,
     NotRegular,
+    StoredFileDamaged,
     VerificationFailed,
     from_oserror,
 )
@@ -47,6 +48,22 @@ if TYPE_CHECKING:
 
 
 _UNDONE = "nothing was fetched"
+
+
+def mismatch(source: RemotePath, *, encrypted: bool) -> VerificationFailed:
+    """The error when what arrived doesn't have the digest that the server tells.
+
+    That is the one the file was stored with, as long as one is kept.
+    """
+    if encrypted:
+        return StoredFileDamaged(
+            f"{paths.show(source)}: damaged on the server's disk: "
+            "its bytes no longer have the digest they were stored with"
+        )
+    return VerificationFailed(
+        f"{paths.show(source)}: what arrived is not what was stored: damaged on the way, or on the "
+        "server's disk (`ftpd scrub` there tells)"
+    )
 
 
 class _Directory:
@@ -220,11 +237,7 @@ class _Download(GetCall):
     def _verify(self, size: int, digest: bytes) -> None:
         assert self.info is not None and isinstance(self.ending, Sent)
         if size != self.info.size or self.ending.digest not in (None, digest):
-            raise VerificationFailed(
-                f"{paths.show(self._source)}: what arrived is not what the server sent "
-                f"({size} of {self.info.size} bytes): damaged on the way, or on its disk "
-                "(`ftpd scrub` there tells)"
-            )
+            raise mismatch(self._source, encrypted=self._transfer.connection.encrypted)
 
     def _give_up_rest(self) -> None:
         """Leave nothing behind, except what an interrupted download can go on with."""
@@ -618,11 +631,11 @@ class StreamCall(GetCall):
     def take(self, data: memoryview) -> None:
         """Bytes of the file; the view is good until this returns."""
 
-    def result(self, source: RemotePath) -> tuple[int, bytes]:
+    def result(self, source: RemotePath, *, encrypted: bool) -> tuple[int, bytes]:
         """Size and digest, once it is done.
 
         Raises:
-            VerificationFailed: What was handed out is not what the server sent.
+            VerificationFailed: What was handed out is not what the server says that it stored.
         """
         if self.error is not None:
             raise self.error
@@ -630,7 +643,7 @@ class StreamCall(GetCall):
         ending = self.ending
         assert isinstance(ending, Sent)
         if ending.size != self.received or ending.digest not in (None, digest):
-            raise VerificationFailed(f"{paths.show(source)}: damaged on the way")
+            raise mismatch(source, encrypted=encrypted)
         return self.received, digest
 
 
@@ -665,4 +678,4 @@ def stream(connection: Connection, source: RemotePath, fd: int) -> tuple[int, by
         if call.failure is not None:
             connection.cancel_all()
             raise call.failure
-    return call.result(source)
+    return call.result(source, encrypted=connection.encrypted)

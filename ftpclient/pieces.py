@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from ftpclient.connection import Call, Connection
+from ftpclient.downloading import mismatch
 from ftpclient.local import PartialFile
 from ftpclient.parallel import Crew
 from ftpclient.transfers import KEEP_ALIVE_SECONDS, RESUME_FROM, Transfer
@@ -31,7 +32,6 @@ from ftpwire.errors import (
     LeaseLost,
     ProtocolError,
     SourceChanged,
-    VerificationFailed,
 )
 from ftpwire.messages import Get, Hash, Hashed, PutPiece, Reply, Sending, Sent, WhoAmI
 from ftpwire.paths import RemotePath
@@ -297,10 +297,7 @@ class Fetch:
             assert isinstance(hashed, Hashed)
             size, kept = hashed.size, hashed.digest
         if (size, kept) != (info.size, digest):
-            raise VerificationFailed(
-                f"{paths.show(self._source)}: what arrived is not what the server has: damaged "
-                "on the way, or on its disk (`ftpd scrub` there tells)"
-            )
+            raise mismatch(self._source, encrypted=transfer.connection.encrypted)
         return info, digest
 
     def _deal(self, fetching: _Fetching, asked: Call | None) -> None:

@@ -1,6 +1,7 @@
 """The server's key and certificate, made at first start, and its TLS context.
 
-Lives here: key files and SSLContext. Lives elsewhere: TLS on a connection (ftpwire/tls.py).
+Lives here: key files and SSLContext.
+Lives elsewhere: the order of ciphers (ciphers.py), TLS on a connection (ftpwire/tls.py).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import socket
 import ssl
 from pathlib import Path
 
+from ftpserver import ciphers
 from ftpserver.config import Settings
 from ftpserver.state import StateError
 from ftpwire.errors import ProtocolError
@@ -122,6 +124,7 @@ def make_context(certificate: Path, key: Path) -> ssl.SSLContext:
         )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    ciphers.prefer_fast(context)
     context.num_tickets = 1  # each costs time in every handshake, and one is all that is used
     try:
         context.load_cert_chain(certificate, key)

@@ -25,6 +25,8 @@ from ftpwire.tls import TlsPipe
 
 _FLUSH_AT = 64 * 1024
 """Output is handed to TLS and the kernel once this many bytes are queued."""
+_GOES_ALONG = 1024
+"""Most bytes of queued output that are sent together with what comes after them."""
 _RECEIVE_SMALL = 16 * 1024
 _RECEIVE_LARGE = tls.PIECE
 
@@ -287,21 +289,32 @@ class Channel:
         return count
 
     def _try_send(self, view: memoryview) -> int:
-        if self.has_output and not self.try_flush():
+        if len(self._out) > _GOES_ALONG and not self.try_flush():
+            return 0
+        if self._unsent is not None and not self._push():
             return 0
         if self.tls is None:
-            try:
-                count = self.socket.send(view)
-            except BlockingIOError:
-                return 0
-            except OSError as error:
-                raise ConnectionLost(f"connection lost: {_words(error)}") from None
-            self.bytes_out += count
-            return count
+            return self._send_along(view)
+        if self._out:  # a header, most times: in the same packets, and no wake-up of its own
+            self.tls.write(self._out)
+            self._out = bytearray()
         count = self.tls.write(view)
         self._unsent = memoryview(self.tls.outgoing())
         self._push()
         return count
+
+    def _send_along(self, view: memoryview) -> int:
+        """Send what is queued and some of ``view`` by one call, without TLS."""
+        queued = len(self._out)
+        try:
+            count = self.socket.sendmsg([self._out, view]) if queued else self.socket.send(view)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise ConnectionLost(f"connection lost: {_words(error)}") from None
+        self.bytes_out += count
+        del self._out[:count]
+        return max(0, count - queued)
 
     def try_send_file(self, fd: int, offset: int, count: int) -> int:
         """Send bytes of a file without copying them (sendfile; not through TLS).

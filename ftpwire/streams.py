@@ -153,6 +153,7 @@ class ReadAhead:
     Args:
         fd: Read with ``pread``: its position doesn't matter and isn't moved.
         size: Bytes to read; None reads to the end by ``read`` (a pipe).
+        hashes: Whether to hash at all; without, there is no ``digest()``.
         while_waiting: Called several times a second while a pipe is silent; may raise.
     """
 
@@ -163,6 +164,7 @@ class ReadAhead:
         *,
         offset: int = 0,
         hasher: digests.new | None = None,
+        hashes: bool = True,
         while_waiting: Callable[[], None] | None = None,
     ) -> None:
         self.size = 0
@@ -170,7 +172,7 @@ class ReadAhead:
         self._fd = fd
         self._wanted = size
         self._offset = offset
-        self._hasher = digests.new() if hasher is None else hasher
+        self._hasher = (hasher or digests.new()) if hashes else None
         self._free: queue.SimpleQueue[bytearray | None] = queue.SimpleQueue()
         self._full: queue.SimpleQueue[_Filled | Exception | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -204,6 +206,7 @@ class ReadAhead:
 
     def digest(self) -> bytes:
         """Of all that was read (and of what the given hasher had before)."""
+        assert self._hasher is not None
         return self._hasher.digest()
 
     def __enter__(self) -> Self:
@@ -226,7 +229,8 @@ class ReadAhead:
         buffer = bytearray(min(BUFFER_SIZE, self._wanted))
         while count := self._fill(buffer, self.size):
             view = memoryview(buffer)[:count]
-            self._hasher.update(view)
+            if self._hasher is not None:
+                self._hasher.update(view)
             self.size += count
             yield view
 
@@ -237,8 +241,9 @@ class ReadAhead:
                 count = self._fill(buffer, done)
                 if not count:
                     break
-                with memoryview(buffer) as view, view[:count] as data:
-                    self._hasher.update(data)
+                if self._hasher is not None:
+                    with memoryview(buffer) as view, view[:count] as data:
+                        self._hasher.update(data)
                 done += count
                 self._full.put((buffer, count))
         except Exception as error:  # whatever it is: the owner waits for an answer

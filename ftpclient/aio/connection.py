@@ -466,7 +466,7 @@ class LoopConnection(Connection):
                 yield data
         finally:
             self._give_up(call)
-        call.result(source)
+        call.result(source, encrypted=self.encrypted)
 
     def _submit(self, call: Call, request: Request, sender: Sender | None = None) -> None:
         if self.broken:

@@ -282,6 +282,52 @@ def test_try_send_comes_after_what_is_queued(pair):
     assert receive(server, 12) == b"first second"
 
 
+class Counting:
+    """A socket that counts the calls that sent something."""
+
+    def __init__(self, sock: socket.socket, most: int | None = None) -> None:
+        self._sock = sock
+        self._most = most
+        self.calls = 0
+
+    def __getattr__(self, name):
+        return getattr(self._sock, name)
+
+    def send(self, data) -> int:
+        self.calls += 1
+        return self._sock.send(data[: self._most])
+
+    def sendmsg(self, parts) -> int:
+        self.calls += 1
+        return self._sock.send(b"".join(parts)[: self._most])
+
+
+def test_a_header_goes_out_with_its_data(pair):
+    client, server = pair
+    client.socket = counting = Counting(client.socket)
+    client.queue(b"header")
+    assert client.try_send(memoryview(NOISE[:40_000])) == 40_000
+    assert not client.has_output
+    assert counting.calls == 1
+    assert receive(server, 40_006) == b"header" + NOISE[:40_000]
+
+
+@pytest.mark.parametrize("most", [1, 3, 6, 7, 1000])
+def test_a_kernel_that_takes_little(pair, most):
+    """Of what goes out together nothing is lost or sent twice, wherever it is cut."""
+    client, server = pair
+    client.socket = Counting(client.socket, most)
+    client.queue(b"header")
+    left = memoryview(NOISE[:100])  # few enough calls that no reader is needed meanwhile
+    for _ in range(200):
+        left = left[client.try_send(left) :]
+        if not left:
+            break
+    assert not left
+    client.flush(soon())
+    assert receive(server, 106) == b"header" + NOISE[:100]
+
+
 def test_input_ready(pair):
     client, server = pair
     assert not server.input_ready()

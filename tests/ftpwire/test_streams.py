@@ -292,6 +292,19 @@ def test_read_ahead_from_an_offset(noise, size, offset):
     assert source.digest() == digest(NOISE[: offset + size])
 
 
+@pytest.mark.parametrize("size", [1000, THREAD_FROM + 1, 3 * THREAD_FROM])
+def test_read_ahead_without_hashing(tmp_path, size):
+    (tmp_path / "file").write_bytes(data := random.Random(size).randbytes(size))
+    hasher = digests.new()
+    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    try:
+        with ReadAhead(fd, size, hasher=hasher, hashes=False) as pieces:
+            assert b"".join(bytes(piece) for piece in pieces) == data
+    finally:
+        os.close(fd)
+    assert hasher.digest() == digest(b"")
+
+
 @pytest.mark.parametrize("there", [0, 1, BUFFER_SIZE, 2 * BUFFER_SIZE + 1])
 @pytest.mark.parametrize("announced", [THREAD_FROM, 3 * THREAD_FROM], ids=["here", "ahead"])
 def test_a_file_shorter_than_announced(tmp_path, there, announced):

@@ -1,0 +1,79 @@
+"""Which TLS 1.3 cipher the server chooses: the cheapest that the processor helps with.
+
+Lives here: the order of ciphers, which Python has no call for before version 3.15.
+Lives elsewhere: the context that it is set for (tls.py).
+
+The server decides, so clients need nothing of this.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import ssl
+import sys
+from pathlib import Path
+
+FAST_FIRST = (
+    "TLS_AES_128_GCM_SHA256",
+    "TLS_AES_256_GCM_SHA384",
+    "TLS_CHACHA20_POLY1305_SHA256",
+)
+_OPENSSLS_OWN = (
+    "TLS_AES_256_GCM_SHA384",
+    "TLS_CHACHA20_POLY1305_SHA256",
+    "TLS_AES_128_GCM_SHA256",
+)
+_KNOWN = ((3, 11), (3, 15))
+"""From the first version of CPython to before the last in which an SSLContext begins with its
+SSL_CTX pointer, by their sources."""
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+def prefer_fast(context: ssl.SSLContext) -> bool:
+    """Have a server's context choose AES-128-GCM first; whether it does now.
+
+    Left alone where the processor has no AES instructions, where somebody has chosen already (the
+    system's OpenSSL configuration, as a crypto policy), and where Python offers no way that is
+    known to be right.
+    """
+    if _names(context) != _OPENSSLS_OWN or not _has_aes():
+        return False
+    order = ":".join(FAST_FIRST)
+    set_order = getattr(context, "set_ciphersuites", None)
+    if set_order is not None:
+        set_order(order)
+    else:
+        _set_by_pointer(context, order.encode())
+    return _names(context) == FAST_FIRST
+
+
+def _names(context: ssl.SSLContext) -> tuple[str, ...]:
+    """The TLS 1.3 ciphers, in their order."""
+    names = (cipher["name"] for cipher in context.get_ciphers())
+    return tuple(name for name in names if name.startswith("TLS_"))
+
+
+def _has_aes() -> bool:
+    try:
+        told = _CPUINFO.read_text("ascii", "replace")
+    except OSError:
+        return False
+    lines = (line for line in told.splitlines() if line.startswith(("flags", "Features")))
+    return "aes" in next(lines, "").split()
+
+
+def _set_by_pointer(context: ssl.SSLContext, order: bytes) -> None:
+    """Call OpenSSL itself: the very library that the ssl module is linked with."""
+    if platform.python_implementation() != "CPython":
+        return
+    if not _KNOWN[0] <= sys.version_info[:2] < _KNOWN[1]:
+        return
+    import _ssl
+
+    path = getattr(_ssl, "__file__", None)  # none where it is a part of the interpreter
+    call = getattr(ctypes.CDLL(path), "SSL_CTX_set_ciphersuites", None) if path else None
+    if call is None:
+        return
+    call.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+    call(ctypes.c_void_p.from_address(id(context) + object.__basicsize__).value, order)
