@@ -49,6 +49,27 @@ def history_of(user) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
+# programs of one's own -----------------------------------------------------------------------
+
+
+def test_a_pager_and_an_editor(alice, server, tmp_path):
+    """They have the terminal and its keys, and the shell goes on behind them."""
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\necho your turn\nread answer\necho "$answer" > "$1"\n')
+    editor.chmod(0o700)
+    alice.run("put", "-", "/notes.txt", given=b"first\n")
+    with Terminal(alice, PAGER="cat", EDITOR=str(editor)) as terminal:
+        terminal.wait_for_prompt()
+        assert "first" in terminal.run("more notes.txt")
+        terminal.enter("edit notes.txt")
+        terminal.expect("your turn")
+        terminal.keys("second\r")
+        terminal.wait_for_prompt()
+        assert terminal.run("cat notes.txt") == ["second"]
+    assert alice.run("cat", "/notes.txt").text == "second\n"
+    assert "needs a terminal" in alice.run("less", "/notes.txt", status=2).complaint
+
+
 # a session -----------------------------------------------------------------------------------
 
 
