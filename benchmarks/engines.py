@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 AT_ONCE = 100
 """Most sessions that ask at the same time."""
 LOG_INS = 50
+_ENOUGH = 50
+"""Sessions, from which on what each of them takes can be told from what the first ones load."""
 FETCHES = 5
 MiB = 1024 * 1024
 
@@ -150,13 +152,15 @@ def _figures(bench: Bench, engine: Engine, count: int) -> Figures:
         helper.do("open", count=count)
         log_in = _log_in(helper)
         during = server.memory().proportional
-        return {
-            "each": (during - before) / 1024 / count,
+        figures = {
             "total": during / MiB,
             "log_in": log_in,
             "fetch": _fetch(helper),
             "rate": helper.do("ask", seconds=seconds, at_once=AT_ONCE)["rate"],
         }
+        if count >= _ENOUGH:
+            figures["each"] = (during - before) / 1024 / count
+        return figures
 
 
 def _log_in(helper: Helper) -> float:

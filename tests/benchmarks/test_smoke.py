@@ -346,4 +346,4 @@ def test_a_small_run_with_crowds(tmp_path):
     assert "of the transfer's speed is kept" in idle["notes"][0]
     names = [row["name"] for row in one["rows"]]
     assert names[:3] == ["parked threads", "a thread each", "asyncio"]
-    assert all({"rate", "fetch", "each", "log_in"} <= row["values"].keys() for row in one["rows"])
+    assert all({"rate", "fetch", "total", "log_in"} <= row["values"].keys() for row in one["rows"])
