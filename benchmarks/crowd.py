@@ -231,14 +231,17 @@ def _answered(selector: selectors.BaseSelector) -> list[Member]:
 class Helper:
     """The helper process, as a measurement has it. A context manager.
 
+    Args:
+        module: What the process runs.
+
     Raises:
         Failed: It could not do what it was asked for.
     """
 
-    def __init__(self, spec: Spec, log: Path) -> None:
+    def __init__(self, spec: Spec, log: Path, module: str = "benchmarks.crowd") -> None:
         with open(log, "wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.crowd", json.dumps(asdict(spec))],
+                [sys.executable, "-m", module, json.dumps(asdict(spec))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

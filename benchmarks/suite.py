@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchmarks import engines, workloads
+from benchmarks import engines, several, workloads
 from benchmarks.delay import Link
 from benchmarks.measure import (
     Column,
@@ -699,6 +699,9 @@ WORKS: dict[str, Callable[[Bench, str], Table]] = {
     "flood": flood,
     "first-byte": first_byte,
     "start-up": start_up,
+    "workers-small-down": lambda bench, name: several.small(bench, name, up=False),
+    "workers-small-up": lambda bench, name: several.small(bench, name, up=True),
+    "workers-large-down": several.large,
     "idle-10000": engines.idle_many,
     "engines-1": lambda bench, name: engines.engines(bench, name, 1),
     "engines-100": lambda bench, name: engines.engines(bench, name, 100),

@@ -14,6 +14,7 @@ ALIASES = {
     "quit": "exit",
     "bye": "exit",
     "dir": "ls",
+    "more": "less",
     "mget": "get",
     "mput": "put",
     "reget": "get",

@@ -148,7 +148,7 @@ def _greet(app: App, client: Client) -> None:
         room = f": {render.room_words(client.space())}"
     except CommandError:
         room = ""  # no reason to stay outside
-    app.say(f"Connected to {client.address.endpoint}{room}. 'help' lists the commands.")
+    app.say(f"Connected to {client.address.endpoint}{room}. Type help for more.")
 
 
 def _talk(app: App, client: Client) -> int:

@@ -29,6 +29,7 @@ from ftpserver.config import Settings
 from ftpserver.homes import Home
 from ftpserver.ledger import Ledger
 from ftpserver.limits import Limits
+from ftpserver.staging import RESUME_FROM
 from ftpserver.uploads import Uploads
 from ftpwire import messages, paths
 from ftpwire.errors import (
@@ -119,9 +120,12 @@ class Asking:
         request = messages.Put(path, size)
 
         def check(home: Home) -> None:
-            Uploads(home, self._ledger, self._account.id, durable=False).check(request)
+            uploads = Uploads(home, self._ledger, self._account.id, durable=False)
+            if size is not None and size > RESUME_FROM:  # clients ask first then
+                uploads.check(request)
             self._ledger.check_room(self._account.id, size or 0)
             home.check_disk(size or 0)
+            uploads.check(request)
 
         return self._ask(request, check, path, room=size)
 

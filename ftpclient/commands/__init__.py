@@ -26,6 +26,7 @@ _MODULES = {
     "finding": ("find", "tree"),
     "transfers": ("get", "put"),
     "sync": ("sync",),
+    "viewing": ("edit", "less"),
     "session": ("connect", "forget"),
     "discover": ("discover",),
     "inside": ("cd", "exit", "lcd", "lls", "lmkdir", "lpwd"),

@@ -1,7 +1,8 @@
 """Quotas against a model: whatever several sessions do in whatever order, the books are right.
 
-After each step the ledger is compared with a recount of the disk, and what is stored with plain
-dictionaries. What the steps of one session cost is the model's business in test_ledger.py.
+The sessions are threads of the server, or processes of their own. After each step the ledger is
+compared with a recount of the disk, and what is stored with plain dictionaries. What the steps of
+one session cost is the model's business in test_ledger.py.
 """
 
 from __future__ import annotations
@@ -273,13 +274,14 @@ class QuotaMachine(RuleBasedStateMachine):
             peer.close()
 
 
+@pytest.mark.parametrize("isolation", ["thread", "process"])
 @pytest.mark.parametrize(
     ("runs", "steps"),
     [(40, 30), pytest.param(300, 60, marks=[pytest.mark.long, pytest.mark.timeout(3600)])],
     ids=["short", "long"],
 )
-def test_the_quota_is_what_a_recount_says(start_server, dial, runs, steps):
-    server = start_server(durable=False)
+def test_the_quota_is_what_a_recount_says(start_server, dial, runs, steps, isolation):
+    server = start_server(durable=False, isolation=isolation)
     run_state_machine_as_test(
         lambda: QuotaMachine(server, dial),
         settings=settings(

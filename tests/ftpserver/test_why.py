@@ -122,6 +122,14 @@ def test_room_as_it_is_now(why, stocked, accounts, engine, alice, size, allowed)
     assert accounts.get("alice").held == 400
 
 
+@pytest.mark.parametrize(("size", "by"), [("5MiB", "files"), ("3MiB", "quota"), ("500", "files")])
+def test_of_two_reasons_the_one_that_the_client_is_told(why, stocked, accounts, size, by):
+    accounts.change("alice", quota=1000)
+    allowed, record = why("put", "/missing/new", size)
+    assert not allowed
+    assert record["decided_by"] == by
+
+
 def test_room_on_the_disk(why, stocked):
     disk = os.statvfs(stocked)
     free = disk.f_blocks * disk.f_frsize  # more than can be free at any time

@@ -80,9 +80,7 @@ def test_a_session(server, alice, terminal):
     (alice.home / "old letters" / "dear.txt").write_text("dear\n")
     name = f"alice@127.0.0.1:{server.port}"
     (greeting,) = terminal.greeting
-    assert greeting == (
-        f"Connected to 127.0.0.1:{server.port}: 0 B used. 'help' lists the commands."
-    )
+    assert greeting == (f"Connected to 127.0.0.1:{server.port}: 0 B used. Type help for more.")
     assert terminal.prompt == f"{name}:/>"
     assert terminal.run("mkdir docs") == []
     assert terminal.run("cd docs") == []

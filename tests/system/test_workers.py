@@ -410,8 +410,9 @@ def test_a_worker_that_dies_takes_only_its_own_sessions_along(start_server):
         living.frame(Kind.DATA, put, bytes(MIB))
         living.frame(Kind.CANCEL, put)
         assert living.answer().message.code == "cancelled"
-        with in_both(server, alice):
-            pass
+        (young,) = set(workers_of(server)) - set(before)
+        with ExitStack() as stack:
+            assert worker_of(server, log_in(server, alice, stack)) == young
     assert "was ended by SIGKILL" in server.log
 
 

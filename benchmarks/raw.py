@@ -1,0 +1,176 @@
+"""Clients that cost little: what they use of the processor, the server can't have.
+
+Lives here: a helper process with one session, which sends requests that were made beforehand, and
+takes the answers without looking into them. Lives elsewhere: driving it (crowd.Helper), what is
+measured with it (several.py).
+
+How long an answer is, is found out by asking once. Of a large file not even the encryption is
+undone: bytes are thrown away inside the kernel, and counted.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import sys
+import time
+from typing import Any
+
+from benchmarks.crowd import PATIENCE, Spec
+from benchmarks.measure import Failed
+from ftpwire import digests, frames, messages
+from ftpwire.frames import HEADER, HEADER_SIZE, Kind
+from ftpwire.messages import Get, Hello, LoginToken, Message, Put, Sent
+
+BATCH = 200
+"""Requests that are sent at once. Another batch is under way while the answers of one come."""
+_MUCH = 1024 * 1024
+
+
+class Session:
+    """One session over TLS.
+
+    Raises:
+        Failed: The server refused something, or ended the connection.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        context = ssl.create_default_context(cafile=spec.certificate)
+        context.check_hostname = False
+        raw = socket.create_connection(("127.0.0.1", spec.port), PATIENCE)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = context.wrap_socket(raw)
+        self._buffer = memoryview(bytearray(_MUCH))
+        self.kind = 0
+        """Of the last frame."""
+        hello = Hello(max_control=frames.MAX_CONTROL, max_data=frames.MAX_DATA)
+        self.send(frames.frame(Kind.REQUEST, 0, messages.encode_hello(hello)))
+        self.frame()
+        self.send(request(LoginToken(spec.user, spec.token)))
+        self.frame()
+
+    def close(self) -> None:
+        """End it."""
+        self._socket.close()
+
+    def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self._socket.sendall(data)
+
+    def frame(self) -> int:
+        """Receive one frame; returns its size. Raises Failed for a refusal."""
+        size, kind, _ = HEADER.unpack(self._exactly(HEADER_SIZE))
+        payload = self._exactly(size)
+        if kind == Kind.ERROR:
+            raise Failed(f"refused: {messages.decode_failed(payload)}")
+        self.kind = kind
+        return HEADER_SIZE + size
+
+    def _exactly(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            piece = self._socket.recv(size - len(data))
+            if not piece:
+                raise Failed("the server has ended the connection")
+            data += piece
+        return bytes(data)
+
+    def answer(self, last: Kind) -> int:
+        """Receive frames up to one of a kind; returns the bytes of all of them."""
+        size = self.frame()
+        while self.kind != last:
+            size += self.frame()
+        return size
+
+    def drain(self, size: int) -> None:
+        """Take so many bytes, whatever they are."""
+        while size:
+            count = self._socket.recv_into(self._buffer[: min(size, _MUCH)])
+            if not count:
+                raise Failed("the server has ended the connection")
+            size -= count
+
+    def discard(self, size: int) -> None:
+        """Have the kernel throw away so many bytes as they come over the network."""
+        raw = socket.socket(fileno=self._socket.detach())
+        raw.settimeout(PATIENCE)
+        try:
+            while size > 0:
+                count = raw.recv_into(self._buffer, _MUCH, socket.MSG_TRUNC)
+                if not count:
+                    raise Failed("the server has ended the connection")
+                size -= count
+        finally:
+            raw.close()
+
+
+def request(message: Message) -> bytes:
+    """A request's frame."""
+    return frames.frame(Kind.REQUEST, 1, messages.encode(message))
+
+
+class Client:
+    """What the helper can be asked to do."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._spec = spec
+        self._session = Session(spec)
+
+    def down(self, path: str, seconds: float) -> dict[str, Any]:
+        """Get a small file again and again."""
+        one = request(Get(path.encode()))
+        self._session.send(one)
+        return self._repeat(one * BATCH, self._session.answer(Kind.END), seconds)
+
+    def up(self, directory: str, size: int, seconds: float) -> dict[str, Any]:
+        """Put small files, over those of the batch before."""
+        data = bytes(size)
+        rest = frames.frame(Kind.DATA, 1, data)
+        rest += frames.frame(Kind.END, 1, messages.encode(Sent(size, digests.digest(data))))
+        names = [f"{directory}/{number}".encode() for number in range(BATCH)]
+        puts = [request(Put(name, size, parents=True)) for name in names]
+        self._session.send(puts[0] + rest)
+        answer = self._session.answer(Kind.REPLY)
+        return self._repeat(b"".join(put + rest for put in puts), answer, seconds)
+
+    def _repeat(self, batch: bytes, answer: int, seconds: float) -> dict[str, Any]:
+        cpu, began = time.process_time(), time.perf_counter()
+        self._session.send(batch)
+        count = 0
+        while (passed := time.perf_counter() - began) < seconds:
+            self._session.send(batch)
+            self._session.drain(answer * BATCH)
+            count += BATCH
+        cpu = time.process_time() - cpu
+        self._session.drain(answer * BATCH)
+        return {"rate": count / passed, "cores": cpu / passed}
+
+    def large(self, path: str, size: int, times: int) -> dict[str, Any]:
+        """Get a large file so often, each time over a session of its own."""
+        cpu, began = time.process_time(), time.perf_counter()
+        for _ in range(times):
+            session = Session(self._spec)
+            session.send(request(Get(path.encode())))
+            session.discard(size)
+        passed = time.perf_counter() - began
+        return {
+            "rate": times * size / 1e9 / passed,
+            "cores": (time.process_time() - cpu) / passed,
+        }
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point of the helper process."""
+    client = Client(Spec(**json.loads(arguments[0])))
+    for line in sys.stdin:
+        asked = json.loads(line)
+        try:
+            answer = getattr(client, asked.pop("do"))(**asked)
+        except (OSError, Failed) as error:
+            answer = {"failed": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,211 @@
+"""less and edit, with programs that stand for the user's own, on a real server."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ftpclient.commands import viewing
+from ftpclient.shell import run_line
+from tests.ftpclient.shell_support import shell_of
+
+
+@pytest.fixture
+def app(server, tmp_path, monkeypatch):
+    local = tmp_path / "local"
+    local.mkdir()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.chdir(local)
+    monkeypatch.setattr(viewing.tempfile, "tempdir", str(tmp_path / "temporary"))
+    with shell_of(server) as app:
+        yield app
+
+
+@pytest.fixture
+def left(tmp_path):
+    """What lies among the temporary files."""
+    return lambda: sorted((tmp_path / "temporary").iterdir())
+
+
+@pytest.fixture
+def run(app, capfd, monkeypatch):
+    """Runs a line as if at a terminal; gives its status, its output and its complaints."""
+    monkeypatch.setattr(viewing, "_need_terminal", lambda *_: None)
+
+    def run(line: str) -> tuple[int, str, str]:
+        status = run_line(app, line)
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return run
+
+
+@pytest.fixture
+def editor(tmp_path, monkeypatch):
+    """Has a shell script be the editor; $1 is the file."""
+
+    def use(script: str) -> None:
+        program = tmp_path / "my editor"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o700)
+        monkeypatch.setenv("EDITOR", f"'{program}'")
+
+    monkeypatch.delenv("VISUAL", raising=False)
+    return use
+
+
+@pytest.mark.parametrize("line", ["less file", "more file", "edit file"])
+def test_without_a_terminal(app, capfd, files, line):
+    (files / "file").write_text("text")
+    assert run_line(app, line) == 2
+    assert "needs a terminal: " in capfd.readouterr().err
+
+
+# less ---------------------------------------------------------------------------------------
+
+
+def test_less(run, files, left, monkeypatch):
+    for name in ("a.txt", "b.txt"):
+        (files / name).write_text(f"in {name}\n")
+    monkeypatch.setenv("PAGER", "cat -n")
+    assert run("less *.txt") == (0, "     1\tin a.txt\n     1\tin b.txt\n", "")
+    assert left() == []
+
+
+def test_less_shows_odd_names_and_what_links_lead_to(run, files, left, monkeypatch):
+    (files / "-n [x]").write_text("text\n")
+    (files / "link").symlink_to("-n [x]")
+    monkeypatch.setenv("PAGER", "cat")
+    assert run("less ./'-n [x]'") == (0, "text\n", "")
+    assert run("less link") == (0, "text\n", "")
+    assert left() == []
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "complaint"),
+    [
+        pytest.param("less nope", 5, "/nope: no such file or directory", id="not-found"),
+        pytest.param("less d", 1, "/d: a directory (use -r)", id="directory"),
+        pytest.param("less file", 1, "exit 3;: exit status 3", id="pager-fails"),
+    ],
+)
+def test_less_refuses(run, files, left, monkeypatch, line, status, complaint):
+    (files / "d").mkdir()
+    (files / "file").write_text("text")
+    monkeypatch.setenv("PAGER", "exit 3;")
+    assert run(line) == (status, "", f"ftp: {complaint}\n")
+    assert left() == []
+
+
+# edit ---------------------------------------------------------------------------------------
+
+
+def test_edit(run, files, left, editor):
+    (files / "file.txt").write_text("old\n")
+    (files / "file.txt").chmod(0o640)
+    editor('echo new >> "$1"')
+    assert run("edit file.txt")[0] == 0
+    assert (files / "file.txt").read_text() == "old\nnew\n"
+    assert (files / "file.txt").stat().st_mode & 0o777 == 0o640
+    assert left() == []
+
+
+def test_edit_makes_a_file(run, files, left, editor):
+    editor('echo new > "$1"')
+    assert run("edit new.txt")[0] == 0
+    assert (files / "new.txt").read_text() == "new\n"
+    assert (files / "new.txt").stat().st_mode & 0o777 == 0o644
+    assert left() == []
+
+
+def test_edit_of_a_link_changes_what_it_leads_to(run, files, editor):
+    (files / "d").mkdir()
+    (files / "d" / "file").write_text("old\n")
+    (files / "d" / "link").symlink_to("file")
+    (files / "link").symlink_to("/d/link")
+    editor('echo new > "$1"')
+    assert run("edit link")[0] == 0
+    assert (files / "d" / "file").read_text() == "new\n"
+    assert (files / "link").is_symlink() and (files / "d" / "link").is_symlink()
+
+
+@pytest.mark.parametrize("script", ["true", 'touch "$1"', 'rm "$1"'])
+def test_edit_stores_nothing_when_nothing_changed(run, files, left, editor, script):
+    (files / "file").write_text("old\n")
+    before = (files / "file").stat()
+    editor(script)
+    assert run("edit file") == (0, "", "ftp: /file: not changed\n")
+    assert (files / "file").stat().st_ino == before.st_ino
+    assert left() == []
+
+
+def test_edit_stores_nothing_when_the_editor_fails(run, files, left, editor):
+    (files / "file").write_text("old\n")
+    editor('echo new > "$1"; exit 1')
+    status, _, err = run("edit file")
+    assert status == 1 and err.endswith("my editor': exit status 1\n")
+    assert (files / "file").read_text() == "old\n"
+    assert left() == []
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "name"),
+    [
+        pytest.param("echo theirs > '{}/file'", "file", id="changed"),
+        pytest.param("rm '{}/file'", "file", id="removed"),
+        pytest.param("echo theirs > '{}/new'", "new", id="made"),
+    ],
+)
+def test_edit_never_overwrites_what_others_did(run, files, left, editor, meanwhile, name):
+    (files / "file").write_text("old and longer\n")
+    editor('echo mine > "$1"; ' + meanwhile.format(files))
+    status, _, err = run(f"edit {name}")
+    assert status == 1
+    (kept,) = left()
+    assert kept.read_text() == "mine\n"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert err == (
+        f"ftp: your copy is kept as {kept}\n"
+        f"ftp: /{name}: changed on the server meanwhile, not stored\n"
+    )
+    if (files / name).exists():
+        assert (files / name).read_text() == "theirs\n"
+
+
+def test_edit_keeps_the_copy_when_it_cannot_be_stored(run, files, left, editor):
+    (files / "d").mkdir()
+    editor('echo mine > "$1"; rmdir ' + f"'{files}/d'")
+    status, _, err = run("edit d/new")
+    assert status == 5
+    (kept,) = left()
+    assert kept.read_text() == "mine\n"
+    assert f"your copy is kept as {kept}\n" in err
+
+
+@pytest.mark.parametrize("name", ["d", "d*"])
+def test_edit_takes_one_file(run, files, left, editor, name):
+    (files / "d").mkdir()
+    (files / "d2").mkdir()
+    editor("echo never")
+    status, out, err = run(f"edit {name}")
+    assert status in (1, 2) and out == ""
+    assert err.count("\n") == 1
+    assert left() == []
+
+
+def test_without_a_program(run, files, monkeypatch):
+    (files / "file").touch()
+    monkeypatch.delenv("PAGER", raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert run("less file") == (1, "", "ftp: there is no less here: set PAGER\n")
+
+
+def test_the_copy_is_private_while_it_is_edited(run, files, editor, tmp_path):
+    (files / "file").write_text("old\n")
+    told = tmp_path / "told"
+    editor(f'stat -c %a "$(dirname "$1")" > \'{told}\'')
+    assert run("edit file")[0] == 0
+    assert Path(told).read_text() == "700\n"
+    assert os.listdir() == []
