@@ -751,10 +751,7 @@ def _connect(address: ServerAddress) -> socket.socket:
         reason = (error.strerror or str(error)).lower()
         raise ConnectFailed(f"{address.host}: {reason}") from None
     except (TimeoutError, OSError) as error:
-        reason = (error.strerror or str(error)).lower()
-        if isinstance(error, ConnectionRefusedError):
-            reason += ": is an ftpd running there, on this port?"
-        raise ConnectFailed(f"{address.endpoint}: {reason}") from None
+        raise _not_connected(address, error) from None
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     keep_probing(sock)
     return sock
@@ -768,9 +765,15 @@ def _connect_here(address: ServerAddress) -> socket.socket:
         sock.connect(address.path)
     except OSError as error:  # also of a path that is too long
         sock.close()
-        reason = (error.strerror or str(error)).lower()
-        raise ConnectFailed(f"{address.endpoint}: {reason}") from None
+        raise _not_connected(address, error) from None
     return sock
+
+
+def _not_connected(address: ServerAddress, error: OSError) -> ConnectFailed:
+    reason = (error.strerror or str(error)).lower()
+    if isinstance(error, ConnectionRefusedError):
+        reason += ": is ftpd running there?"
+    return ConnectFailed(f"{address.endpoint}: {reason}")
 
 
 _tickets: dict[str, ssl.SSLSession] = {}

@@ -112,7 +112,7 @@ def test_nobody_there(run):
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # and nobody listens
         where = f"127.0.0.1:{nobody.getsockname()[1]}"
-        told = f"ftp: {where}: connection refused: is an ftpd running there, on this port?\n"
+        told = f"ftp: {where}: connection refused: is ftpd running there?\n"
         assert run("-s", f"alice@{where}", "ls") == (4, "", told)
 
 

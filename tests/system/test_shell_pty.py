@@ -35,6 +35,11 @@ def terminal(alice):
         yield terminal
 
 
+def refused(server) -> str:
+    """What is told when nobody listens there any more."""
+    return f"ftp: {server.reached}: connection refused: is ftpd running there?"
+
+
 @pytest.fixture
 def big(roomy):
     """A file that takes a while: holes cost nothing here, and all their bytes on the way."""
@@ -180,7 +185,7 @@ def test_tab_lists_what_is_possible(server, alice, terminal):
 
 def test_tab_does_no_harm_when_the_server_is_gone(server, terminal):
     server.kill()
-    assert terminal.run(f"ls {TAB}{TAB}") == [f"ftp: {server.reached}: connection refused"]
+    assert terminal.run(f"ls {TAB}{TAB}") == [refused(server)]
     assert terminal.run(f"!echo {TAB}fine") != []
 
 
@@ -314,8 +319,7 @@ def test_the_server_is_killed_and_comes_back(server, start_server, alice, termin
     terminal.run("cd docs")
     server.kill()
     for _ in range(2):
-        refused = f"ftp: {server.reached}: connection refused"
-        assert terminal.run("ls") == [refused]
+        assert terminal.run("ls") == [refused(server)]
     assert terminal.prompt.endswith(":/docs>")
     start_server(port=server.port)
     assert terminal.run("pwd") == ["/docs"]
@@ -326,7 +330,7 @@ def test_the_server_is_killed_and_comes_back(server, start_server, alice, termin
 
 def test_the_server_is_killed_and_the_user_leaves(server, terminal):
     server.kill()
-    assert terminal.run("ls") == [f"ftp: {server.reached}: connection refused"]
+    assert terminal.run("ls") == [refused(server)]
     terminal.enter("exit")
     assert terminal.end() == ([], 0)
 
@@ -334,7 +338,7 @@ def test_the_server_is_killed_and_the_user_leaves(server, terminal):
 def test_no_connection_no_shell(server, alice):
     server.kill()
     with Terminal(alice) as terminal:
-        assert terminal.end() == ([f"ftp: {server.reached}: connection refused"], 4)
+        assert terminal.end() == ([refused(server)], 4)
 
 
 def test_no_log_in_no_shell(server, alice):
