@@ -9,7 +9,7 @@ from ftpserver.homes import fresh_digest, keep_digest
 from ftpserver.permissions import Action
 from ftpwire import paths
 from ftpwire.digests import StoredDigest
-from ftpwire.errors import NotFound, SourceChanged
+from ftpwire.errors import Forbidden, NotFound, SourceChanged
 from ftpwire.messages import (
     Entry,
     Found,
@@ -32,11 +32,21 @@ _ENTRY_OVERHEAD = 128
 
 
 def stat(session: Session, request: Stat) -> Message:
-    """Tell about one path."""
-    entry = session.home.entry(request.path, follow=request.follow, digest=request.digest)
-    if entry.type != "dir" and not session.home.permits(Action.LIST, paths.split(request.path)):
-        raise NotFound(f"{paths.show(request.path)}: nothing is told of what is there")
-    return Found(entry)
+    """Tell about one path. Where nothing is listed, a file that is there is not found either, and
+    with the same words: what puts something there says whether a name is taken."""
+    listed = session.home.permits(Action.LIST, paths.split(request.path))
+    try:
+        entry = session.home.entry(request.path, follow=request.follow, digest=request.digest)
+        if listed or entry.type == "dir":
+            return Found(entry)
+    except FileNotFoundError:
+        if listed:
+            raise
+    try:
+        session.home.require(Action.LIST, paths.split(request.path))
+    except Forbidden as refused:
+        raise NotFound(str(refused)) from None
+    raise NotFound(f"{paths.show(request.path)}: no such file or directory")
 
 
 def list_directory(session: Session, request: List) -> Message:

@@ -475,6 +475,7 @@ def test_a_drop_box_hides_what_is_there(restricted, stocked):
     peer = restricted("/in=upload-only")
     there, missing = peer.ask(Stat(b"/in/file")), peer.ask(Stat(b"/in/nothing"))
     assert there.code == missing.code == "not-found"
+    assert there.message.replace("file", "nothing") == missing.message
     for kind in (Hash, Get):
         there, missing = peer.ask(kind(b"/in/file")), peer.ask(kind(b"/in/nothing"))
         assert there.code == missing.code == "forbidden"

@@ -115,3 +115,11 @@ def test_what_is_read_only_is_read(server, tree, tmp_path):
         .err.strip()
         .endswith("read-only account: /x can't be changed (rule: /=read-only)")
     )
+
+
+def test_who_asks_for_what_is_in_a_drop_box_is_told_the_rule(server, tmp_path):
+    bob = server.add_user("bob", "--permit", "all", "--permit", "/in=upload-only")
+    bob.run("mkdir", "/in")
+    bob.run("put", "-", "/in/file", given=b"x")
+    told = bob.run("get", "/in/file", tmp_path / "got", status=5).complaint
+    assert told.endswith("upload-only below /in: /in/file can't be listed (rule: /in=upload-only)")
