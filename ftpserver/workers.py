@@ -128,8 +128,8 @@ class Crew:
         self._over = threading.Event()
         self._short_lives = 0
         self._broker = Broker()
-        self._page = make_page()
         self._nursery = Nursery("ftpserver.worker", server.settings, self._reported)
+        self._page = make_page()
         self._thread = threading.Thread(target=self._look_after, name="workers")
         self._thread.start()
         try:
@@ -142,8 +142,8 @@ class Crew:
     def processes(self) -> list[int]:
         """The numbers of the processes that serve."""
         with self._changed:
-            found = [one.process for one in self._workers.values() if one.process is not None]
-        return sorted(found)
+            ready = [one.process for one in self._workers.values() if one.ready]
+        return sorted(process for process in ready if process is not None)
 
     # handing out -------------------------------------------------------------------------
 

@@ -133,12 +133,31 @@ def test_a_ticket_of_one_resumes_at_another(server, connections):
     alice = server.first_user()
     first = log_in(server, alice, connections)
     ask(first)  # what comes after the handshake is read by now
-    raw = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
-    resumed = CONTEXT.wrap_socket(raw, session=first.socket.session)
-    second = connections.enter_context(Peer(resumed))
+    second = resumed(server, first, connections)
     second.log_in(alice.name, alice.password)
-    assert resumed.session_reused
     assert worker_of(server, first) != worker_of(server, second)
+    assert second.socket.session_reused
+
+
+def test_a_ticket_is_good_for_a_worker_that_was_started_later(server, connections):
+    """Also when the settings were taken over again meanwhile, with the same key."""
+    alice = server.first_user()
+    first = log_in(server, alice, connections)
+    ask(first)
+    server.admin.run("reload")
+    (other,) = set(workers_of(server)) - {worker_of(server, first)}
+    os.kill(other, signal.SIGKILL)
+    eventually(lambda: len(set(workers_of(server)) - {other}) == 2)
+    later = resumed(server, first, connections)
+    later.log_in(alice.name, alice.password)
+    assert worker_of(server, later) not in (other, worker_of(server, first))
+    assert later.socket.session_reused
+
+
+def resumed(server: Server, like: Peer, stack: ExitStack) -> Peer:
+    """A connection that resumes the TLS session of another one."""
+    raw = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
+    return stack.enter_context(Peer(CONTEXT.wrap_socket(raw, session=like.socket.session)))
 
 
 def test_a_unix_socket_is_served_by_workers_too(start_server, tmp_path):
@@ -244,22 +263,23 @@ def test_sessions_are_limited_over_all_workers(start_server, connections):
     refused = one_more.ask(Login(alice.name, alice.password))
     assert isinstance(refused, Failed) and refused.code == "too-many"
     last.close()
-    alice.run("ls", "/")
+    eventually(lambda: alice.run("ls", "/", status=None).status == 0)
 
 
 def test_strangers_are_limited_over_all_workers(start_server, connections):
-    server = start_server("--workers", "2", "--max-startups", "3")
+    server = start_server("--workers", "2", "--max-startups", "3", "--login-grace", "300")
     alice = server.first_user()
     strangers = [connect(server, connections) for _ in range(3)]
     with pytest.raises(OSError):
         connect(server, connections).hello()
     strangers[0].log_in(alice.name, alice.password)
     strangers[1].close()
-    log_in(server, alice, connections)  # whose address is known by now
+    peer = eventually(lambda: _connected(server, connections), "it is noticed")
+    peer.log_in(alice.name, alice.password)
 
 
 def test_a_ban_is_one_for_all_workers_and_for_who_accepts(start_server, connections):
-    server = start_server("--workers", "2", "--ban-after", "2")
+    server = start_server("--workers", "2", "--ban-after", "2", "--login-grace", "300")
     alice = server.first_user()
     for number in range(6):
         peer = connect(server, connections)
