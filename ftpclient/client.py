@@ -11,6 +11,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -646,8 +647,13 @@ class Client:
         recursive = options.recursive
         if listener.wants_totals:
             listener.totals(*room.measure(local, options))
-        self._ask_ahead(local, target, options)
-        into = self.make_target(target, several=len(local) > 1)
+        self.connect()  # for the first time, maybe: that is tried once
+
+        def prepare() -> bool:
+            self._ask_ahead(local, target, options)
+            return self.make_target(target, several=len(local) > 1)
+
+        into = runs.asked(self, listener, prepare)
         if atomic:  # what is there is to be replaced, not added to
             into = os.fsencode(target).endswith(b"/")
         note = None
@@ -658,7 +664,8 @@ class Client:
         placed = [(source, self.place_for(source, target, into=into)) for source in local]
         if recursive or len(placed) > 1:  # of a single file the server itself says so at once
             try:
-                room.check_put(self, placed, options, atomic=atomic)
+                check = partial(room.check_put, self, placed, options, atomic=atomic)
+                runs.asked(self, listener, check)
             except (QuotaExceeded, DiskFull):
                 if note is not None:
                     note.complete()  # nothing was begun
@@ -743,16 +750,19 @@ class Client:
         local = os.fsencode(target)
         found: list[RemotePath] = []
         contents: set[RemotePath] = set()  # typed as DIR/. : what is inside, without its name
-        download = Download(self.connection, options, listener or Listener())
+        listener = listener or Listener()
+        download = Download(self.connection, options, listener)
         for source in sources:
             try:
-                matches = self.glob(source)
+                matches = runs.asked(self, listener, partial(self.glob, source))
                 found += matches
                 typed = paths.from_text(source) if isinstance(source, str) else source
                 if paths.name_of(typed) in (b".", b".."):
                     contents.update(matches)
             except NotFound as error:
                 download.end(self.resolve(source), local, 0, error=error)
+        if download.connection is not self.connection:  # lost meanwhile, and made again
+            download.go_on_with(self.connection)
         into = os.path.isdir(local)
         if local.endswith(b"/") and not into:
             os.makedirs(local)

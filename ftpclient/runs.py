@@ -8,15 +8,18 @@ it fits (room.py).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from ftpclient.client import Client
 from ftpclient.connection import Connection, pause
 from ftpclient.parallel import Crew
-from ftpclient.reporting import Summary
+from ftpclient.reporting import Listener, Summary
 from ftpclient.transfers import Stopped, Transfer
 from ftpclient.unfinished import Unfinished
 from ftpwire.errors import CommandError, ConnectionLost, SessionEnded
 from ftpwire.pacing import Pace
+
+_Answer = TypeVar("_Answer")
 
 _FAR_SECONDS = 0.02
 """From this round trip on, a tree is sent over several connections by itself."""
@@ -94,7 +97,13 @@ class Run:
             except ConnectionLost as error:
                 self._transfer.disband()
                 try:
-                    losses = self._regain(losses, error)
+                    losses = _regain(
+                        self._client,
+                        self._transfer.listener,
+                        losses,
+                        error,
+                        self._transfer.go_on_with,
+                    )
                 except BaseException:
                     self._transfer.close()
                     raise
@@ -139,17 +148,40 @@ class Run:
                 connection.channel.pace = Pace(max(1, rate // len(made)))
         return made
 
-    def _regain(self, losses: int, error: ConnectionLost) -> int:
-        """Connect again, after growing waits; returns the losses so far."""
-        while True:
-            if losses >= self._client.retries or isinstance(error, SessionEnded):
-                raise error
-            self._transfer.listener.remark(f"{error}; connecting again")
-            pause(min(_LONGEST_WAIT, _FIRST_WAIT * 2**losses), self._client.interrupt)
-            losses += 1
-            try:
-                self._transfer.go_on_with(self._client.connection)
-            except ConnectionLost as again:
-                error = again
-            else:
-                return losses
+
+def asked(client: Client, listener: Listener, ask: Callable[[], _Answer]) -> _Answer:
+    """What ``ask`` returns, which only asks the server; after a lost connection it is called again.
+
+    For what is asked before a transfer begins, on a client that has had its first contact.
+
+    Raises:
+        ConnectionLost: It could not be regained.
+    """
+    losses = 0
+    while True:
+        try:
+            return ask()
+        except ConnectionLost as error:
+            losses = _regain(client, listener, losses, error, lambda connection: None)
+
+
+def _regain(
+    client: Client,
+    listener: Listener,
+    losses: int,
+    error: ConnectionLost,
+    go_on: Callable[[Connection], None],
+) -> int:
+    """Connect again, after growing waits, and ``go_on`` with that; returns the losses so far."""
+    while True:
+        if losses >= client.retries or isinstance(error, SessionEnded):
+            raise error
+        listener.remark(f"{error}; connecting again")
+        pause(min(_LONGEST_WAIT, _FIRST_WAIT * 2**losses), client.interrupt)
+        losses += 1
+        try:
+            go_on(client.connection)
+        except ConnectionLost as again:
+            error = again
+        else:
+            return losses

@@ -670,3 +670,30 @@ def test_a_closed_tree_is_exchanged_without_privileges(plain_user, server, home,
             assert client.put([source], "/site", recursive=True, atomic=True).failed == 0
             trees.same(source, home / "site")
     assert staged(server) == set()
+
+
+# before the first file -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("further", [3, 60])
+@pytest.mark.parametrize("several", [False, True], ids=["one", "several"])
+def test_a_connection_that_is_lost_before_the_first_file(server, home, tmp_path, further, several):
+    """While it is asked what the target is, what a pattern matches, whether there is room."""
+    names = ["a", "b"] if several else ["a"]
+    for name in names:
+        (tmp_path / name).write_bytes(name.encode())
+    told = Told()
+    with through(server) as (proxy, client):
+        client.connect()
+        proxy.cut_at("up", proxy.passed("up") + further)
+        assert client.put([tmp_path / name for name in names], "/", listener=told).failed == 0
+        proxy.cut_at("up", proxy.passed("up") + further)
+        target = tmp_path / "got"
+        target.mkdir()
+        assert client.get(["/[ab]"], target, listener=told).failed == 0
+        proxy.cut_at("up", proxy.passed("up") + further)
+        client.retries = 0
+        with pytest.raises(ConnectionLost):
+            client.get(["/[ab]"], target)
+    assert sorted(os.listdir(target)) == names
+    assert told.names == Counter(2 * [name.encode() for name in names])
