@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ftpserver.config import state_of
-from ftpserver.options import counted_as, json_option, root_option
+from ftpserver.options import counted_as, json_option, path_record, root_option
 from ftpserver.setting import seconds
 from ftpwire import paths
 from ftpwire.units import human
@@ -233,25 +233,13 @@ def _session_record(one: SessionInfo) -> dict[str, Any]:
     }
     for name, path in (("path", one.path), ("target", one.target)):
         if path is not None:
-            record |= paths_record(name, path)
+            record |= path_record(name, path)
     return record | {
         "idle": round(one.quiet, 1),
         "bytes_in": one.bytes_in,
         "bytes_out": one.bytes_out,
         "speed": int(one.speed),
     }
-
-
-def paths_record(name: str, path: bytes) -> dict[str, str]:
-    """A path for JSON; with its bytes, where it is no text."""
-    import base64
-
-    record = {name: paths.plain_text(path)}
-    try:
-        path.decode()
-    except UnicodeDecodeError:
-        record[f"{name}_b64"] = base64.b64encode(path).decode()
-    return record
 
 
 # acting ------------------------------------------------------------------------------------

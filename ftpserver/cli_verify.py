@@ -6,7 +6,6 @@ reading files (scrub.py), counting (repair.py).
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import sys
@@ -17,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ftpserver.options import EXIT_FAILED, counted_as, json_option, root_option, started
+from ftpserver.options import (
+    EXIT_FAILED,
+    counted_as,
+    json_option,
+    path_record,
+    root_option,
+    started,
+)
 from ftpwire import paths
 from ftpwire.units import human
 
@@ -200,21 +206,11 @@ def _echo(what: dict[str, Any] | str, as_json: bool) -> None:
     click.echo(json.dumps(what) if as_json else what)
 
 
-def _path_record(path: bytes | None) -> dict[str, str | None]:
-    """A path for JSON: text, and the bytes as well where they are no UTF-8."""
-    if path is None:
-        return {"path": None}
-    text = paths.plain_text(path)
-    if text.encode() == path:
-        return {"path": text}
-    return {"path": text, "path_b64": base64.b64encode(path).decode("ascii")}
-
-
 def _finding_record(finding: Finding) -> dict[str, Any]:
     return {
         "kind": finding.kind,
         "account": finding.account,
-        **_path_record(finding.path),
+        **({"path": None} if finding.path is None else path_record("path", finding.path)),
         "expected": finding.expected,
         "found": finding.found,
         "weight": finding.weight.value,
@@ -225,7 +221,7 @@ def _examined_record(account: Account, examined: Examined) -> dict[str, Any]:
     return {
         "kind": examined.verdict.value,
         "account": account.name,
-        **_path_record(b"/" + examined.path),
+        **path_record("path", b"/" + examined.path),
         "expected": examined.expected,
         "found": examined.found,
     }

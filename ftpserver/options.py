@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from ftpserver.config import DEFAULT_ROOT, never_started, state_of
-from ftpwire.paths import printable
+from ftpwire.paths import plain_text, printable
 from ftpwire.units import parse_size
 
 EXIT_FAILED = 1
@@ -49,6 +50,15 @@ def started(root: Path) -> Path:
 def counted_as(number: int, what: str) -> str:
     """A number of things, for people: ``1 file``, ``2 files``."""
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def path_record(name: str, path: bytes) -> dict[str, str]:
+    """A path for JSON: text, and the bytes as well (``NAME_b64``) where they are no UTF-8."""
+    text = plain_text(path)
+    record = {name: text}
+    if text.encode() != path:
+        record[f"{name}_b64"] = base64.b64encode(path).decode("ascii")
+    return record
 
 
 def fail(message: str, status: int = EXIT_FAILED) -> NoReturn:
