@@ -1,0 +1,183 @@
+"""`ftpd start --isolation process`: sessions as processes, on the real programs.
+
+What a hostile one can't reach is in tests/ftpserver/test_isolation.py. Everything else that is
+tested here holds in this mode of serving, too (modes.py).
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.system.modes import MODES
+from tests.system.programs import Server, eventually, finish, program
+
+PROCESS = MODES["process"]
+KiB = 1024
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="looks at processes in /proc"
+)
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that one has made, and that are there."""
+    try:
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def nursery_of(server: Server) -> int:
+    """The process that those of sessions are born of."""
+    return next(
+        pid
+        for task in os.listdir(f"/proc/{server.process.pid}/task")
+        for pid in map(
+            int,
+            Path(f"/proc/{server.process.pid}/task/{task}/children").read_text().split(),
+        )
+    )
+
+
+def sessions_of(server: Server) -> list[int]:
+    """The processes of its sessions, the oldest first."""
+    return sorted(children_of(nursery_of(server)))
+
+
+def is_gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+def status_of(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+@pytest.fixture
+def server(start_server) -> Server:
+    return start_server(mode=PROCESS)
+
+
+@pytest.fixture
+def large(tmp_path) -> Path:
+    path = tmp_path / "large"
+    path.write_bytes(os.urandom(6 * 1024 * KiB))
+    return path
+
+
+def slow_put(user, path: Path):
+    """An upload that takes as long as it is let."""
+    return user.start("put", "--limit-rate", "256KiB", "--retries", "0", path, "/slow")
+
+
+def test_a_crash_of_one_session_is_none_of_the_others(server, large):
+    alice, bob = server.first_user(), server.add_user("bob")
+    crashing = slow_put(alice, large)
+    eventually(lambda: server.staged(alice.name))
+    (first,) = sessions_of(server)
+    going_on = slow_put(bob, large)
+    eventually(lambda: server.staged("bob"))
+    os.kill(first, signal.SIGSEGV)
+    finish(crashing, status=4)
+    bob.run("put", large, "/another")
+    assert going_on.poll() is None
+    server.admin.run("kick", "bob")
+    finish(going_on, status=4)
+    assert (server.home("bob") / "another").read_bytes() == large.read_bytes()
+    eventually(lambda: "SIGSEGV" in server.log)
+    eventually(lambda: not sessions_of(server))
+    # what was begun is kept for its resume, with its room: the check at the server's stop sees that
+    alice.run("put", large, "/slow")
+    assert (alice.on_server / "slow").read_bytes() == large.read_bytes()
+
+
+def test_nobody_is_left_when_the_server_is_killed(server, large):
+    alice = server.first_user()
+    upload = slow_put(alice, large)
+    eventually(lambda: server.staged(alice.name))
+    family = [nursery_of(server), *sessions_of(server)]
+    assert len(family) == 2
+    server.kill()
+    finish(upload, status=4)
+    for pid in family:
+        eventually(lambda pid=pid: is_gone(pid), f"the end of process {pid}")
+
+
+def test_a_nursery_that_is_killed_is_replaced(server):
+    alice = server.first_user()
+    alice.run("ls")
+    before = nursery_of(server)
+    os.kill(before, signal.SIGKILL)
+    alice.run("ls")
+    assert nursery_of(server) != before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can have sessions be others")
+def test_what_a_system_user_stores_belongs_to_it(server, tmp_path):
+    alice = server.first_user()
+    (tmp_path / "file").write_bytes(b"abc")
+    alice.run("put", tmp_path / "file", "/before")
+    server.admin.run("user", "set", alice.name, "--system-user", "daemon")
+    server.admin.run("user", "set", alice.name, "--system-user", "root", status=2)
+    alice.run("put", tmp_path / "file", "/after")
+    daemon = pwd.getpwnam("daemon")
+    for name in ("before", "after", "."):
+        info = (alice.on_server / name).stat()
+        assert (info.st_uid, info.st_gid) == (daemon.pw_uid, daemon.pw_gid), name
+    assert '"system_user": "daemon"' in server.admin.run("user", "export").text.replace(
+        '":"', '": "'
+    )
+    server.admin.run("recount", alice.name)
+    alice.run("rm", "/before")
+
+
+def test_workers_are_for_threads(tmp_path, programs):
+    command = [*program("ftpd"), "start", "--root", str(tmp_path / "root"), "--port", "0"]
+    ended = programs.run([*command, "--isolation", "process", "--workers", "2"], status=2)
+    assert "workers" in ended.err
+
+
+def test_a_user_for_strangers_that_there_isnt(tmp_path, programs):
+    if os.geteuid() != 0:
+        pytest.skip("only root can have sessions be others")
+    command = [*program("ftpd"), "start", "--root", str(tmp_path / "root"), "--port", "0"]
+    command += ["--isolation", "process", "--session-user", "no-such-user-here"]
+    assert "no such system user" in programs.run(command, status=1).err
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None, reason="makes a user of its own"
+)
+def test_who_isnt_root_confines_sessions_by_landlock(start_server, monkeypatch, programs, large):
+    """A user namespace makes this process a plain user, whom all files here belong to."""
+    wrap = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"]
+    if programs.run([*wrap, "true"], status=None).status:
+        pytest.skip("the system lets nobody make user namespaces")
+    start = programs.start
+    monkeypatch.setattr(
+        programs,
+        "start",
+        lambda command, **more: start(
+            [*wrap, *command] if command[1:2] == ["start"] else command, **more
+        ),
+    )
+    server = start_server(mode=PROCESS)
+    assert "Landlock confines them" in server.log or "NOTHING CONFINES THEM" in server.log
+    alice = server.first_user()
+    upload = slow_put(alice, large)
+    eventually(lambda: server.staged(alice.name))
+    (pid,) = sessions_of(server)
+    status = status_of(pid)
+    assert status["NoNewPrivs"] == "1"
+    assert int(status["CapEff"], 16) == 0
+    alice.run("put", large, "/whole")
+    alice.run("get", "/whole", large.with_name("back"))
+    assert large.with_name("back").read_bytes() == large.read_bytes()
+    server.admin.run("kick", alice.name)
+    finish(upload, status=4)
