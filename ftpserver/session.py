@@ -74,6 +74,8 @@ _LINGER = 0.25
 """Seconds without a request after which a session gives up its thread, while there are enough."""
 _TURN = 0.05
 """Seconds after which a session that was parked lets others have its thread, between requests."""
+_SETTINGS_SECONDS = 10.0
+"""Seconds after which an idle session that isn't parked sees that its idle time is another one."""
 _LAST_WORDS = 2.0
 """Seconds that a peer gets to read why it is being dropped."""
 
@@ -584,14 +586,19 @@ class Session(StreamRequestHandler):
     def _await_input(self, deadline: float | None) -> None:
         """Wait for more of a frame, until its deadline; or for a new one, not for ever."""
         deadline = self._patience(deadline)
-        idle = self.server.settings.idle_timeout
-        if deadline is not None or not idle:
+        if deadline is not None:
             self.channel.wait(read=True, deadline=deadline)
             return
+        idle = self.server.settings.idle_timeout
+        again = time.monotonic() + _SETTINGS_SECONDS
         try:
-            self.channel.wait(read=True, deadline=self.quiet_since + idle)
+            self.channel.wait(
+                read=True, deadline=min(again, self.quiet_since + idle) if idle else again
+            )
         except TimedOut:
-            raise _Idle(f"nothing was asked for {idle:g} seconds") from None
+            if self.is_overdue(time.monotonic()):
+                idle = self.server.settings.idle_timeout  # which may be another one by now
+                raise _Idle(f"nothing was asked for {idle:g} seconds") from None
 
     def _quiet(self) -> None:
         """Nothing to read now: finish what waits, and give memory back."""

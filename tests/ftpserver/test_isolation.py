@@ -5,16 +5,21 @@ The server runs in this process; its nursery and the sessions are real processes
 
 from __future__ import annotations
 
+import base64
 import ctypes
+import hashlib
 import json
 import os
 import pwd
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ftpserver.homes import Home
 from ftpserver.isolation import confinement, parent
@@ -590,3 +595,30 @@ def test_who_hangs_on_to_the_home_holds_up_nobody_else(hostile, monkeypatch):
             server.ledger, server.accounts.get("alice").id, Home(server.settings.root / "alice")
         )
     home.close()
+
+
+# reloading -----------------------------------------------------------------------------------
+
+
+def test_settings_and_another_key_are_taken_over(start, dial, tls_client_context):
+    server = start(plaintext=False)
+    before = server.fingerprint
+    peer = dial(server, context=tls_client_context)
+    server.load_settings = lambda: replace(server.settings, idle_timeout=0.5)
+    for path in (server.settings.state / "tls").iterdir():
+        path.unlink()
+    server.reload()
+    assert server.fingerprint != before
+    with Peer.connect(server.server_address, context=tls_client_context) as other:
+        shown = other.socket.getpeercert(binary_form=True)
+        assert fingerprint(shown) == server.fingerprint
+    (last,) = [one for one in peer.rest() if one.kind == Kind.NOTICE]  # it heeds the new time-out
+    assert isinstance(last.message, GoingDown)
+
+
+def fingerprint(certificate: bytes) -> str:
+    """As the server tells it, of a certificate in DER."""
+    spki = x509.load_der_x509_certificate(certificate).public_key()
+    encoded = spki.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    digest = hashlib.sha256(encoded).digest()
+    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
