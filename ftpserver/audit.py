@@ -362,7 +362,7 @@ class Audit(Recorder):
         self._queued = 0
         self._dropped = 0
         self._told_dropped = -_DROPPED_SECONDS
-        self._allowances: dict[int, _Allowance] = {}
+        self._allowances: dict[int, Allowance] = {}
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._writer: threading.Thread | None = None
@@ -391,7 +391,7 @@ class Audit(Recorder):
             if allowance is None:
                 if len(self._allowances) >= _MAX_ALLOWANCES:
                     self._allowances.clear()
-                allowance = self._allowances[who] = _Allowance()
+                allowance = self._allowances[who] = Allowance()
             granted = allowance.take()
             self._dropped += not granted
         if not granted and not self._wake.is_set():
@@ -450,17 +450,24 @@ def _dropped_line(count: int) -> bytes:
     return line_of(Record(timestamp(time.time()), "dropped", FAILED, count=count, reason=reason))
 
 
-class _Allowance:
-    """A bucket that fills with time: how many failures may be recorded."""
+class Allowance:
+    """A bucket that fills with time: how much of something may be told.
 
-    def __init__(self) -> None:
-        self._left = float(_REFUSALS_BURST)
+    Args:
+        burst: At once.
+        rate: More of it, a second.
+    """
+
+    def __init__(self, burst: int = _REFUSALS_BURST, rate: float = _REFUSALS_RATE) -> None:
+        self._burst = burst
+        self._rate = rate
+        self._left = float(burst)
         self._at = time.monotonic()
 
     def take(self) -> bool:
         """Whether there is one more."""
         now = time.monotonic()
-        self._left = min(_REFUSALS_BURST, self._left + (now - self._at) * _REFUSALS_RATE)
+        self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
         if self._left < 1:
             return False

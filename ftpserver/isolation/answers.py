@@ -22,14 +22,22 @@ import msgspec
 from ftpserver import audit
 from ftpserver.accounts import Account
 from ftpserver.addresses import peer_uid
-from ftpserver.audit import OK, Record, line_of
+from ftpserver.audit import OK, Allowance, Record, line_of
 from ftpserver.books import Lease
 from ftpserver.calls import Carried
 from ftpserver.entrance import Admission
 from ftpserver.isolation import homes
 from ftpserver.isolation import questions as q
 from ftpserver.ledger import Ledger
-from ftpwire.errors import BY_CODE, Busy, CommandError, LeaseLost, LoginRefused, NotLoggedIn
+from ftpwire.errors import (
+    BY_CODE,
+    Busy,
+    CommandError,
+    DiskFull,
+    LeaseLost,
+    LoginRefused,
+    NotLoggedIn,
+)
 from ftpwire.paths import printable
 
 if TYPE_CHECKING:
@@ -41,6 +49,10 @@ logger = logging.getLogger("ftpd.isolation")
 TRIES = 3
 """Refused log-ins, after which a process that goes on is not honest."""
 _MOST_LEASES = 10_000
+_LOG_BURST = 200
+_LOG_RATE = 2.0
+"""Lines a second of the server's log, and lines at once, that a session may write; the others are
+dropped."""
 _CLOCK_SECONDS = 10.0
 """So far may the time of a record be from the moment in which it comes."""
 _decode_record = msgspec.json.Decoder(Record, strict=True).decode
@@ -70,6 +82,7 @@ class Answers:
         self._ledger = ledger
         self._on_admitted = on_admitted
         self._failures = 0
+        self._log_allowance = Allowance(_LOG_BURST, _LOG_RATE)
         self.leases: dict[str, Lease] = {}
         """What the session holds."""
 
@@ -79,7 +92,8 @@ class Answers:
             case q.Lines():
                 self._record(asked.lines)
             case q.Logged():
-                _log(self._session, asked)
+                if self._log_allowance.take():
+                    _log(asked)
             case q.AskDelay():
                 return self._delay(asked.code)
             case q.ByPassword() | q.ByToken() | q.ByPeer() | q.Enrol():
@@ -223,7 +237,11 @@ class Answers:
         ]
         if not leases:
             raise LeaseLost("nothing is settled without a reservation")
-        settled = self._ledger.settle(leases, asked.change, asked.files)
+        try:
+            settled = self._ledger.settle(leases, asked.change, asked.files)
+        except DiskFull:  # it is tried again; if that never succeeds, the session's end sees to it
+            self.leases |= {one.id: one for one in leases if one.id}
+            raise
         return q.SettledUp(settled.kept, settled.used, settled.quota)
 
     # records -----------------------------------------------------------------------------
@@ -271,7 +289,7 @@ def _is_near(stamp: str, now: float) -> bool:
     return earliest <= stamp <= audit.timestamp(now + 1) and len(stamp) == len(earliest)
 
 
-def _log(session: IsolatedSession, asked: q.Logged) -> None:
+def _log(asked: q.Logged) -> None:
     name = asked.name if asked.name.startswith("ftpd") else "ftpd.session"
     text = "\n".join(printable(line) for line in asked.text.splitlines())
     level = max(logging.DEBUG, min(asked.level, logging.ERROR))

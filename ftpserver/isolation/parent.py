@@ -27,7 +27,7 @@ import msgspec
 
 from ftpserver.accounts import Account
 from ftpserver.addresses import host_of
-from ftpserver.brokering import Broker, Brokered
+from ftpserver.brokering import Broker, Brokered, Share, Unshare
 from ftpserver.calls import Carried, Peer, PeerGone
 from ftpserver.config import Settings
 from ftpserver.entrance import Admission
@@ -40,7 +40,7 @@ from ftpserver.nursery import Ended, Nursery, Spawned
 from ftpserver.session import peer_name
 from ftpserver.shared_pace import make_page
 from ftpserver.state import StateError
-from ftpwire.errors import SessionEnded
+from ftpwire.errors import Busy, SessionEnded
 
 if TYPE_CHECKING:
     from ftpserver.server import FtpServer
@@ -60,6 +60,8 @@ _LAST_WORDS = 5.0
 """Seconds from the moment a connection is cut until its process is killed."""
 _SLACK = 5.0
 """Seconds beyond the time for log-ins, after which a stranger's process is killed."""
+_MOST_SHARED = 64
+"""Uploads of one session that others bring pieces of; an honest one has one."""
 _EMPTY = "empty"
 
 
@@ -104,6 +106,7 @@ class IsolatedSession:
         self.leaving = False
         self.channel = Moved()
         self._place: str | None = None
+        self._shared: set[bytes] = set()
         self._began = time.monotonic()
         self._cut_at: float | None = None
         self._pidfd = -1
@@ -228,6 +231,12 @@ class IsolatedSession:
         account = self.account
         if account is None or getattr(asked, "account_id", account.id) != account.id:
             raise PermissionError(1, "not this session's")
+        if isinstance(asked, Share):
+            if len(self._shared) >= _MOST_SHARED:
+                raise Busy("too many uploads come in pieces")
+            self._shared.add(asked.key)
+        elif isinstance(asked, Unshare):
+            self._shared.discard(asked.key)
         return self._isolation.broker_of(account).handle(self.id, asked)
 
     def _admitted(self, admission: Admission) -> int:

@@ -574,6 +574,27 @@ def test_records_are_of_whom_they_come_from_and_of_now(hostile, start_server):
     assert "by-root" not in log.read_text() and "rubbish" not in log.read_text()
 
 
+def test_neither_log_nor_memory_of_the_server_are_filled(hostile, caplog):
+    attack = hostile()
+    answer = attack(
+        """
+for number in range(2000):
+    tell(questions.Logged(30, "ftpd.session", "flood\\n\\x1b[2J"))
+shared = 0
+try:
+    for number in range(1000):
+        ask(Share(b"%d" % number, session.user.id))
+        shared += 1
+except Exception as error:
+    result = (shared, type(error).__name__)
+"""
+    )
+    assert answer == "(64, 'Busy')"
+    lines = [record.getMessage() for record in caplog.records if "flood" in record.getMessage()]
+    assert 0 < len(lines) <= 250
+    assert not any("\x1b" in line for line in lines)
+
+
 def test_a_module_in_the_home_is_not_imported(hostile):
     attack = hostile()
     home = attack.server.settings.root / "alice"
