@@ -391,7 +391,7 @@ class Audit(Recorder):
             if allowance is None:
                 if len(self._allowances) >= _MAX_ALLOWANCES:
                     self._allowances.clear()
-                allowance = self._allowances[who] = Allowance()
+                allowance = self._allowances[who] = Allowance(_REFUSALS_BURST, _REFUSALS_RATE)
             granted = allowance.take()
             self._dropped += not granted
         if not granted and not self._wake.is_set():
@@ -458,7 +458,7 @@ class Allowance:
         rate: More of it, a second.
     """
 
-    def __init__(self, burst: int = _REFUSALS_BURST, rate: float = _REFUSALS_RATE) -> None:
+    def __init__(self, burst: int, rate: float) -> None:
         self._burst = burst
         self._rate = rate
         self._left = float(burst)
