@@ -52,6 +52,8 @@ SOCKET = "control.sock"
 _MAX_QUESTION = 64 * 1024
 _PATIENCE = 10.0
 """Seconds that a question or an answer may take on its way."""
+_RELOAD_PATIENCE = 120.0
+"""The same for a reload, which may have to start other workers first."""
 _POLL = 0.25
 """Seconds after which it is noticed at the latest that the control is to stop."""
 
@@ -451,6 +453,8 @@ def ask(state: Path, question: Question) -> Answer:
         FtpError: The server refused.
     """
     with _connected(state) as sock:
+        if isinstance(question, Reload):
+            sock.settimeout(_RELOAD_PATIENCE)
         return _ask(sock, question)
 
 

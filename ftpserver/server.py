@@ -13,12 +13,13 @@ import math
 import os
 import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from ftpserver import tls
 from ftpserver.addresses import host_of
@@ -46,6 +47,14 @@ logger = logging.getLogger("ftpd")
 _TELL_SECONDS = 10.0
 """Seconds between two lines of the log about connections that are turned away."""
 _Listener = TypeVar("_Listener", bound="Listener")
+
+
+class _Key(NamedTuple):
+    """A certificate and its key; of a server without TLS, nothing."""
+
+    context: ssl.SSLContext | None = None
+    fingerprint: str | None = None
+    identity: bytes | None = None
 
 
 class FtpServer(Service):
@@ -134,21 +143,24 @@ class FtpServer(Service):
         self.audit = Audit(settings.state, size=settings.audit_size, keep=settings.audit_keep)
         self._closing.append(self.audit.close)
         self.fingerprint: str | None = None
-        self._key_identity: bytes | None = None
-        self._load_key(settings)
+        self._take_key(self._read_key(settings))
 
-    def _load_key(self, settings: Settings) -> bool:
-        """Take the certificate and key; returns whether they are others than before."""
+    @staticmethod
+    def _read_key(settings: Settings) -> _Key:
+        """The certificate and key that the settings name. Raises StateError."""
         if settings.plaintext:
-            return False
+            return _Key()
         certificate, key = tls.files_of(settings)
         context = tls.make_context(certificate, key)
-        self.fingerprint = tls.fingerprint_of(certificate)
-        self.tls_context = context
         for warning in tls.warnings_about(certificate) if settings.certificate else ():
             logger.warning("%s", warning)
-        before, self._key_identity = self._key_identity, tls.identity_of(certificate, key)
-        return before != self._key_identity
+        return _Key(context, tls.fingerprint_of(certificate), tls.identity_of(certificate, key))
+
+    def _take_key(self, key: _Key) -> None:
+        """From here on, connections get that one."""
+        self._key = key
+        self.tls_context = key.context
+        self.fingerprint = key.fingerprint
 
     @property
     def listening(self) -> socket.socket:
@@ -290,11 +302,12 @@ class FtpServer(Service):
         """
         before = self.fingerprint
         settings, told = self._changed_settings()
-        new_key = self._load_key(settings)
+        key = self._read_key(settings)
         if self.isolation is not None:
             self.isolation.follow(settings)
         if self.crew is not None:
-            self.crew.follow(settings, new_key=new_key)
+            self.crew.follow(settings, new_key=key.identity != self._key.identity)
+        self._take_key(key)
         self.follow(settings)
         if self.fingerprint is not None:
             changed = "the same key" if self.fingerprint == before else f"key {self.fingerprint}"

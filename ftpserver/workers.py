@@ -67,8 +67,9 @@ logger = logging.getLogger("ftpd.workers")
 
 _START_SECONDS = 60.0
 """That a worker gets until it can serve."""
-_ANSWER_SECONDS = 10.0
-"""That a worker gets to answer; then it is told without."""
+_ANSWER_SECONDS = 8.0
+"""That a worker gets to answer; then the answer is given without it. Less than who asks the server
+waits for (control.py)."""
 _DEAF_SECONDS = 30.0
 """After which a worker that takes nothing of what it is told is given up."""
 _END_SECONDS = 10.0
@@ -248,7 +249,7 @@ class Crew:
         before = self._all()
         for worker in before:
             try:
-                worker.peer.ask(Follow(pickle.dumps(settings)), timeout=_ANSWER_SECONDS)
+                worker.peer.ask(Follow(pickle.dumps(settings)), timeout=_START_SECONDS)
             except (TimeoutError, FtpError, StateError) as error:
                 if not worker.peer.gone:
                     raise StateError(f"{worker} doesn't follow: {error}") from error
