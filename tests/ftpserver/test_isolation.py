@@ -418,7 +418,10 @@ with socket.socket() as one:
     one.connect({address_of_server!r})
 result = 0
 """,
-    "making-a-device": "os.mknod('device', 0o600 | stat.S_IFCHR, os.makedev(1, 1)); result = 0",
+    "making-a-device": """
+os.mknod(os.path.join(session.user.home, "device"), 0o600 | stat.S_IFCHR, os.makedev(1, 1))
+result = 0
+""",
 }
 
 
