@@ -457,7 +457,10 @@ def main(descriptor: str, module: str, level: str) -> None:
     entry: Callable[[Born], None] = importlib.import_module(module).main
     forker = _Forker(sock, entry)
     forker._report(forker._configure(said.settings))
-    forker.run()
+    try:
+        forker.run()
+    finally:  # whoever ends from now on isn't told of by a socket that is closed already
+        signal.set_wakeup_fd(-1)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from ftpwire import messages
 from ftpwire.frames import Kind
 from ftpwire.messages import Failed, LoggedIn, Login, Put, Ready, Stored
 from tests.peer import Peer
+from tests.system.modes import DEFAULT
 from tests.system.programs import (
     PATIENCE,
     Server,
@@ -537,7 +538,7 @@ def test_draining(server, tmp_path):
 def test_settings_reach_all_workers(start_server, tmp_path):
     settings = tmp_path / "ftpd.toml"
     settings.write_text("workers = 2\n")
-    server = start_server("--config", str(settings))
+    server = start_server("--config", str(settings), mode=DEFAULT)  # no option stands above it
     alice = server.first_user()
     assert len(workers_of(server)) == 2
     with in_both(server, alice) as peers:
