@@ -24,8 +24,8 @@ SLOW = ("--limit-rate", "256KiB")
 
 @pytest.fixture
 def upload(alice, tmp_path):
-    """Somebody who is busy for half a minute."""
-    (tmp_path / "large").write_bytes(os.urandom(8 * 2**20))
+    """Somebody who is busy for longer than any test takes."""
+    (tmp_path / "large").write_bytes(os.urandom(32 * 2**20))
     started = alice.start("put", *SLOW, tmp_path / "large", "/large")
     yield started
     started.kill()
