@@ -16,7 +16,7 @@ import click
 
 from ftpserver.config import DEFAULT_ROOT, TABLE, Settings
 from ftpserver.options import fail, json_option
-from ftpserver.setting import DURATION, NONE, SIZE, Setting
+from ftpserver.setting import NONE, Setting
 from ftpwire.paths import printable
 
 if TYPE_CHECKING:
@@ -59,12 +59,12 @@ def settings_options(function: _Function) -> _Function:
 
 
 def _option(name: str, setting: Setting) -> Callable[[_Function], _Function]:
-    default = setting.kind.show(getattr(Settings, name))
+    default = getattr(Settings, name)
     if setting.kind.flag:
         off = setting.name.removeprefix("no-")
         words = f"--{setting.name}/--{off if off != setting.name else f'no-{off}'}"
         return click.option(words, name, default=None, help=setting.help)
-    told = "" if default is None else f"  [default: {_written(default, setting)}]"
+    told = "" if default is None else f"  [default: {setting.kind.tell(default)}]"
     return click.option(
         f"--{setting.name}",
         name,
@@ -72,15 +72,6 @@ def _option(name: str, setting: Setting) -> Callable[[_Function], _Function]:
         metavar=setting.kind.metavar,
         help=setting.help + told,
     )
-
-
-def _written(value: object, setting: Setting) -> str:
-    """A default for people: no decimal point, and no digits, that say nothing."""
-    if isinstance(value, float) and value.is_integer():
-        return f"{int(value)}{'s' if setting.kind.metavar == DURATION and value else ''}"
-    if setting.kind is SIZE and isinstance(value, int) and value % 2**20 == 0:
-        return f"{value // 2**20}MiB"
-    return str(value)
 
 
 def loaded_from(root: Path | None, config: Path | None, flags: dict[str, Any]) -> Loaded:

@@ -96,6 +96,10 @@ def _mode(value: object) -> int:
     return mode
 
 
+def _show_mode(mode: int) -> str:
+    return f"{mode:04o}"
+
+
 def _workers(value: object) -> int:
     if value == "auto":
         return _cores()
@@ -113,7 +117,7 @@ def _cores() -> int:
 
 
 _WORKERS = Kind(_workers, "N|auto")
-_MODE = Kind(_mode, "MODE", lambda mode: f"{mode:04o}")
+_MODE = Kind(_mode, "MODE", _show_mode, _show_mode)
 
 
 @dataclass(frozen=True)

@@ -330,9 +330,8 @@ class FtpServer(Service):
                 continue
             if setting.live:
                 taken[name] = value
-            shown = setting.kind.show(value)
             when = "" if setting.live else " takes a restart"
-            told.append(f"{setting.name}: {'none' if shown is None else shown}{when}")
+            told.append(f"{setting.name}: {setting.kind.tell(value)}{when}")
         return replace(self.settings, **taken), told
 
     def __enter__(self) -> Self:

@@ -19,6 +19,9 @@ NONE = "none"
 DURATION = "DURATION"
 """In help, what stands for seconds, or a number with a unit: 90, 90s, 10m, 12h."""
 _DAY = 24 * 3600
+_UNITS = ((3600, "h"), (60, "m"), (1, "s"))
+_LONGEST = 10**9
+"""Seconds. More are no duration with a unit for `parse_duration`."""
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -31,6 +34,7 @@ class Kind:
         parse: From text, or from what TOML has. Raises ValueError with a text for people.
         metavar: What stands for it in help.
         show: A value as it would be written in the file.
+        tell: A value as people write it; what ``parse`` takes.
         flag: Needs no value on a command line.
         path: Names something on the disk; in a file, relative to that file.
     """
@@ -38,6 +42,7 @@ class Kind:
     parse: Callable[[object], Any]
     metavar: str
     show: Callable[[Any], Any] = lambda value: value
+    tell: Callable[[Any], str] = str
     flag: bool = False
     path: bool = False
 
@@ -95,15 +100,33 @@ def seconds(least: float = 0.0, *, above: bool = False) -> Kind:
     """
 
     def parse(value: object) -> float:
-        try:
-            number = float(parse_duration(value)) if isinstance(value, str) else _number(value)
-        except ValueError:
-            number = _number(value)
+        number = _seconds(value)
         if number < least or (above and number == least):
             raise ValueError(f"{value} is out of range: {'more than' if above else 'from'} {least}")
         return number
 
-    return Kind(parse, DURATION)
+    return Kind(parse, DURATION, tell=_tell_seconds)
+
+
+def _seconds(value: object) -> float:
+    if not isinstance(value, str):
+        return _number(value)
+    try:
+        return _number(value)
+    except ValueError:
+        return float(parse_duration(value))
+
+
+def _tell_seconds(number: float) -> str:
+    for size, letter in _UNITS:
+        if 0 < number < _LONGEST and number % size == 0:
+            return f"{int(number) // size}{letter}"
+    return _tell_number(number)
+
+
+def _tell_number(number: float) -> str:
+    """Without a decimal point that says nothing."""
+    return str(int(number) if number.is_integer() else number)
 
 
 def _size(value: object) -> int:
@@ -112,6 +135,13 @@ def _size(value: object) -> int:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not a size: use bytes, or KiB, MiB, GiB, TiB")
     return parse_size(value)
+
+
+def _tell_size(size: int) -> str:
+    for exponent, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if size and size % 2**exponent == 0:
+            return f"{size >> exponent}{unit}"
+    return str(size)
 
 
 def _days(value: object) -> int:
@@ -132,7 +162,7 @@ def choice(words: Mapping[str, Any]) -> Kind:
     def show(value: object) -> str:
         return next(word for word, meaning in words.items() if meaning == value)
 
-    return Kind(parse, "|".join(words), show)
+    return Kind(parse, "|".join(words), show, show)
 
 
 def optional(kind: Kind) -> Kind:
@@ -144,7 +174,10 @@ def optional(kind: Kind) -> Kind:
     def show(value: Any) -> Any:
         return None if value is None else kind.show(value)
 
-    return Kind(parse, kind.metavar, show, path=kind.path)
+    def tell(value: Any) -> str:
+        return NONE if value is None else kind.tell(value)
+
+    return Kind(parse, kind.metavar, show, tell, path=kind.path)
 
 
 def _path(value: object) -> Path:
@@ -152,9 +185,9 @@ def _path(value: object) -> Path:
 
 
 TEXT = Kind(_text, "TEXT")
-FLAG = Kind(_flag, "", flag=True)
-SIZE = Kind(_size, "SIZE")
-DAYS = Kind(_days, "DAYS", lambda value: value / _DAY)
+FLAG = Kind(_flag, "", tell=lambda value: "true" if value else "false", flag=True)
+SIZE = Kind(_size, "SIZE", tell=_tell_size)
+DAYS = Kind(_days, "DAYS", lambda value: value / _DAY, lambda value: _tell_number(value / _DAY))
 PATH = Kind(_path, "FILE", str, path=True)
 
 

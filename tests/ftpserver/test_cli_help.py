@@ -51,8 +51,8 @@ def test_help_shows_the_sections(ftpd):
         ("start --daemon", "ftpd service prints a unit"),
         ("--root x start", "say ftpd COMMAND --root"),
         ("--nonsense start", "No such option"),
-        ("drain --timeout soon", "'soon' is not a number"),
-        ("stop --grace nan", "'nan' is not a number"),
+        ("drain --timeout soon", "'soon' is not a duration"),
+        ("stop --grace nan", "'nan' is not a duration"),
         ("stop --grace -1", "out of range"),
     ],
 )

@@ -96,6 +96,29 @@ def test_what_is_live_is_taken_over_and_the_rest_is_told(server):
     assert server.limits.settings is server.settings
 
 
+def test_it_is_told_as_people_write_it(server):
+    before = server.settings
+    new = {"idle_timeout": 600.0, "grace": 1.5, "stall": 90.0, "ban_time": 7200.0}
+    new |= {"default_quota": 3 * 2**30, "limit_rate": 1000, "open_registration": True}
+    server.load_settings = lambda: replace(before, **new, max_sessions=None)
+    assert set(server.reload()) == {
+        "idle-timeout: 10m",
+        "grace: 1.5",
+        "stall: 90s",
+        "ban-time: 2h",
+        "default-quota: 3GiB",
+        "limit-rate: 1000",
+        "open-registration: true",
+    }
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_what_is_told_can_be_written(name):
+    kind = TABLE[name].kind
+    for value in (OTHER[name], getattr(Settings, name)):
+        assert kind.parse(kind.tell(value)) == value
+
+
 def test_nothing_new_is_nothing_to_tell(server):
     assert server.reload() == []
     server.load_settings = lambda: server.settings
