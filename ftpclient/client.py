@@ -778,7 +778,7 @@ class Client:
         def add_all() -> None:
             for path in found:
                 try:
-                    entry = self.stat(path, follow=copy_links, digest=True)
+                    entry = self._to_get(path, follow=copy_links)
                 except CommandError as error:
                     download.end(path, local, 0, error=error)
                     continue
@@ -794,6 +794,14 @@ class Client:
         elif not recursive:
             run.split_with(parallel, lambda connection: download.helper(connection))
         return run.persist()
+
+    def _to_get(self, path: RemotePath, *, follow: bool) -> Entry:
+        """What is at a path that is to be fetched. Raises Forbidden where a rule forbids that."""
+        try:
+            return self.stat(path, follow=follow, digest=True)
+        except NotFound:
+            self.hash(path)  # of a drop box, stat says nothing; what reads is told the rule
+            raise
 
     def sync(
         self,

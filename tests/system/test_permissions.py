@@ -121,5 +121,10 @@ def test_who_asks_for_what_is_in_a_drop_box_is_told_the_rule(server, tmp_path):
     bob = server.add_user("bob", "--permit", "all", "--permit", "/in=upload-only")
     bob.run("mkdir", "/in")
     bob.run("put", "-", "/in/file", given=b"x")
-    told = bob.run("get", "/in/file", tmp_path / "got", status=5).complaint
-    assert told.endswith("upload-only below /in: /in/file can't be listed (rule: /in=upload-only)")
+    for verb in ("get", "cat"):
+        told = bob.run(verb, "/in/file", status=6).complaint
+        assert told.endswith(
+            "upload-only below /in: /in/file can't be read (rule: /in=upload-only)"
+        )
+    missing = bob.run("get", "/in/nothing", status=6).complaint
+    assert missing == told.replace("/in/file", "/in/nothing"), "whether it is there is not told"
