@@ -32,10 +32,17 @@ EXIT_REFUSED = 6
 @click.argument("action", type=click.Choice(["login", "put", "get", "ls", "mkdir", "rm", "mv"]))
 @click.argument("details", nargs=-1)
 @click.option("-r", "--recursive", is_flag=True, help="With rm: a directory with its contents.")
+@click.option("-L", "--copy-links", is_flag=True, help="With get: what a link points to.")
 @root_option
 @json_option
 def why(
-    user: str, action: str, details: tuple[str, ...], recursive: bool, root: Path, as_json: bool
+    user: str,
+    action: str,
+    details: tuple[str, ...],
+    recursive: bool,
+    copy_links: bool,
+    root: Path,
+    as_json: bool,
 ) -> None:
     """Say whether USER may do something, and which rule, quota, limit or ban decides.
 
@@ -55,9 +62,11 @@ def why(
 
     if recursive and action != "rm":
         raise click.UsageError("--recursive goes with rm")
+    if copy_links and action != "get":
+        raise click.UsageError("--copy-links goes with get")
     accounts, engine = open_accounts(root)
     account = accounts.get(user)
-    verdict = _ASK[action](_Question(engine, root, account, action, details, recursive))
+    verdict = _ASK[action](_Question(engine, root, account, action, details, recursive, copy_links))
     if as_json:
         record = {"allowed": verdict.allowed, "user": user, "action": action}
         click.echo(json.dumps(record | asdict(verdict)))
@@ -79,11 +88,13 @@ class _Question:
         action: str,
         details: tuple[str, ...],
         recursive: bool,
+        copy_links: bool,
     ) -> None:
         self.engine = engine
         self.root = root
         self.account = account
         self.recursive = recursive
+        self.copy_links = copy_links
         self._action = action
         self._details = list(details)
 
@@ -133,7 +144,7 @@ def _get(question: _Question) -> Verdict:
 
     path = question.path()
     question.end()
-    return Asking(question.engine, question.account).get(path)
+    return Asking(question.engine, question.account).get(path, follow=question.copy_links)
 
 
 def _list(question: _Question) -> Verdict:

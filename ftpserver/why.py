@@ -129,10 +129,12 @@ class Asking:
 
         return self._ask(request, check, path, room=size)
 
-    def get(self, path: bytes) -> Verdict:
-        """Read a file."""
+    def get(self, path: bytes, *, follow: bool) -> Verdict:
+        """Fetch a file, or a link as such; with ``follow`` what it leads to."""
 
         def check(home: Home) -> None:
+            if not follow and stat.S_ISLNK(home.stat(target_of(path), follow=False).st_mode):
+                return
             fd, _ = home.tree.open_file(paths.split(path))
             os.close(fd)
 

@@ -42,6 +42,10 @@ def ask(programs, server):
             *(("--permit", "all"), ("get", "/x", "{five}"), ("get", "/x"), 5), id="nothing-there"
         ),
         pytest.param(
+            *(("--permit", "/d=upload-only"), ("get", "/d/x"), ("get", "/d/x"), 6),
+            id="get-from-a-drop-box",
+        ),
+        pytest.param(
             *(("--permit", "/d=none"), ("mv", "/d", "/e"), ("mv", "/d", "/e"), 6), id="hidden"
         ),
     ],
@@ -60,6 +64,20 @@ def test_the_reason_is_the_one_that_the_client_is_told(
     answer = ask(*question)
     assert answer["allowed"] is False
     assert answer["reason"] in told.err
+
+
+def test_a_link_is_fetched_as_one_unless_it_is_to_be_followed(server, ask, tmp_path):
+    bob = server.add_user("bob")
+    (tmp_path / "link").symlink_to("nowhere")
+    bob.run("put", tmp_path / "link", "/link")
+    assert ask("get", "/link")["allowed"]
+    bob.run("get", "/link", tmp_path / "got")
+    assert (tmp_path / "got").readlink().name == "nowhere"
+
+    answer = ask("get", "-L", "/link")
+    told = bob.run("get", "-L", "/link", tmp_path / "again", status=5).err
+    assert (answer["allowed"], answer["code"]) == (False, "not-found")
+    assert answer["reason"] in told
 
 
 def test_what_is_allowed_works(server, ask):
