@@ -17,15 +17,13 @@ A message is a header and a payload of msgpack:
 
 from __future__ import annotations
 
-import array
 import functools
 import itertools
 import logging
-import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, InvalidStateError
 from enum import IntEnum
 from typing import Any, NamedTuple, TypeVar
@@ -33,6 +31,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from ftpserver.accounts import Refused
+from ftpserver.descriptors import beside, close_all, room_for, taken_from
 from ftpserver.state import StateError
 from ftpwire import errors
 from ftpwire.errors import CommandError, FtpError, Internal
@@ -70,8 +69,7 @@ class Carried(NamedTuple):
 
     def close(self) -> None:
         """Give the descriptors back."""
-        while self.descriptors:
-            os.close(self.descriptors.pop())
+        close_all(self.descriptors)
 
 
 class _Failure(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -146,7 +144,7 @@ class Peer:
         self._handle = handle
         self._pool = pool
         self._max_size = max_size
-        self._room = socket.CMSG_SPACE(max_descriptors * array.array("i").itemsize)
+        self._room = room_for(max_descriptors)
         self._max_descriptors = max_descriptors
         self._on_end = on_end
         self._name = name
@@ -284,12 +282,9 @@ class Peer:
             raise ValueError(f"{type(message).__name__}: too large to be sent")
         header = _HEADER.pack(len(payload), number, kind, len(descriptors))
         data = memoryview(header + payload)
-        along: list[tuple[int, int, Any]] = []
-        if descriptors:
-            along = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
         try:
             with self._sending:
-                sent = self._socket.sendmsg([data], along)
+                sent = self._socket.sendmsg([data], beside(descriptors))
                 while sent < len(data):
                     sent += self._socket.send(data[sent:])
         except OSError as error:  # BlockingIOError, too: it takes nothing
@@ -322,12 +317,12 @@ class Peer:
             self.give_up()
             self._end()
         finally:
-            _close(descriptors)
+            close_all(descriptors)
 
     def _receive(self) -> tuple[int, int, bytes, list[int]]:
         """One message. Raises EOFError at the end, ValueError, OSError."""
-        start, along, _, _ = self._socket.recvmsg(_HEADER.size, self._room, _CLOSED_ON_EXEC)
-        descriptors = _descriptors(along)
+        start, ancillary, _, _ = self._socket.recvmsg(_HEADER.size, self._room, _CLOSED_ON_EXEC)
+        descriptors = taken_from(ancillary)
         try:
             if not start:
                 raise EOFError
@@ -339,7 +334,7 @@ class Peer:
                 raise ValueError(f"{count} descriptors along with a message")
             return number, kind, self._exactly(size), descriptors
         except BaseException:
-            _close(descriptors)
+            close_all(descriptors)
             raise
 
     def _exactly(self, size: int) -> bytes:
@@ -391,14 +386,14 @@ class Peer:
         try:
             self._pool.submit(self._answer_aside, number, message, mine)
         except RuntimeError:  # the pool was shut down: this process is at its end
-            _close(mine)
+            close_all(mine)
             self._send_failure(number, PeerGone("the other process is at its end"))
 
     def _answer_aside(self, number: int, message: Any, descriptors: list[int]) -> None:
         try:
             self._answer(number, message, descriptors)
         finally:
-            _close(descriptors)
+            close_all(descriptors)
 
     def _answer(self, number: int, message: Any, descriptors: list[int]) -> None:
         try:
@@ -477,21 +472,3 @@ def _fail(future: Future[Carried], error: Exception) -> None:
         future.set_exception(error)
     except InvalidStateError:
         pass  # cancelled, or settled meanwhile
-
-
-# descriptors -------------------------------------------------------------------------------
-
-
-def _descriptors(along: Iterable[tuple[int, int, bytes]]) -> list[int]:
-    found = array.array("i")
-    for level, kind, data in along:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            found.frombytes(data[: len(data) - len(data) % found.itemsize])
-    for descriptor in found:
-        os.set_inheritable(descriptor, False)
-    return list(found)
-
-
-def _close(descriptors: list[int]) -> None:
-    while descriptors:
-        os.close(descriptors.pop())

@@ -15,7 +15,6 @@ nobody is left over.
 
 from __future__ import annotations
 
-import array
 import gc
 import importlib
 import logging
@@ -37,6 +36,7 @@ from typing import Any
 
 from ftpserver import tls
 from ftpserver.config import Settings
+from ftpserver.descriptors import beside, room_for, taken_from
 from ftpserver.human_log import log_to_stderr
 from ftpserver.memory import return_memory
 from ftpserver.state import StateError
@@ -136,30 +136,17 @@ class Born:
 def _send(sock: socket.socket, said: object, descriptors: Sequence[int] = ()) -> None:
     payload = pickle.dumps(said)
     data = memoryview(_LENGTH.pack(len(payload)) + payload)
-    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
-    along = [rights] if descriptors else []
-    sent = sock.sendmsg([data], along)
+    sent = sock.sendmsg([data], beside(descriptors))
     sock.sendall(data[sent:])
 
 
 def _receive(sock: socket.socket) -> tuple[Any, list[int]]:
     """What is said next, and the descriptors that came along. Raises EOFError at the end."""
-    room = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
-    start, along, _, _ = sock.recvmsg(_LENGTH.size, room)
+    start, ancillary, _, _ = sock.recvmsg(_LENGTH.size, room_for(_MAX_DESCRIPTORS))
     if not start:
         raise EOFError
     (length,) = _LENGTH.unpack(start + _exactly(sock, _LENGTH.size - len(start)))
-    return pickle.loads(_exactly(sock, length)), _descriptors(along)
-
-
-def _descriptors(along: list[tuple[int, int, bytes]]) -> list[int]:
-    found = array.array("i")
-    for level, kind, data in along:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            found.frombytes(data[: len(data) - len(data) % found.itemsize])
-    for fd in found:
-        os.set_inheritable(fd, False)
-    return list(found)
+    return pickle.loads(_exactly(sock, length)), taken_from(ancillary)
 
 
 def _exactly(sock: socket.socket, size: int) -> bytes:
