@@ -393,7 +393,7 @@ class Isolation:
                 "sessions run as the user of ftpd, which isn't root: %s",
                 "Landlock confines them to their homes" if abi else "NOTHING CONFINES THEM",
             )
-        elif any(account.system_user is None for account in self.service.accounts):
+        elif _need_system_users(list(self.service.accounts)):
             logger.warning(
                 "accounts without --system-user: their sessions run as root without its rights"
             )
@@ -543,6 +543,11 @@ class Isolation:
     def kick(self, session: int | None, user: str | None) -> list[int]:
         """End a session, or all of a user's. Raises NotFound."""
         return self.service.kick(session, user)
+
+
+def _need_system_users(accounts: Sequence[Account]) -> bool:
+    """Whether some session will be root's: also of the first account, which is made later."""
+    return not accounts or any(one.system_user is None for one in accounts)
 
 
 def _open_empty(service: FtpServer) -> int:

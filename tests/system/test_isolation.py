@@ -151,6 +151,16 @@ def test_a_user_for_strangers_that_there_isnt(tmp_path, programs):
     assert "no such system user" in programs.run(command, status=1).err
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_sessions_that_are_roots_are_warned_of(start_server):
+    """Also at the first start, whose first account is made after that."""
+    server = start_server(mode=PROCESS)
+    assert "accounts without --system-user" in server.log
+    server.admin.run("user", "set", server.first_user().name, "--system-user", "nobody")
+    server.stop()
+    assert "accounts without --system-user" not in start_server(mode=PROCESS).log
+
+
 @pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("unshare") is None, reason="makes a user of its own"
 )
