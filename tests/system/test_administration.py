@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -123,6 +124,51 @@ def test_many_small_files_are_all_recorded(server, alice, tmp_path):
     stored = [record for record in audit(server) if record["event"] == "put"]
     assert sorted(int(record["path"].rpartition("/")[2]) for record in stored) == list(range(1200))
     assert all(record["bytes"] == int(record["path"].rpartition("/")[2]) for record in stored)
+
+
+@pytest.fixture
+def audit_disk(tmp_path, admin):
+    """A disk of 64 KiB that has nothing but the audit log of a server with one account."""
+    admin.run("user", "add", "alice", "--password-stdin", given=b"secret\n")
+    disk, log = tmp_path / "disk", tmp_path / "root" / ".ftpd" / "audit.jsonl"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    mounted = subprocess.run(mount, capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted: {mounted.stderr.decode().strip()}")
+    try:
+        shutil.copy(log, disk / "log")
+        subprocess.run(["mount", "--bind", str(disk / "log"), str(log)], check=True)
+        try:
+            yield disk
+        finally:
+            subprocess.run(["umount", "--lazy", str(log)], check=True)
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_uploads_go_on_while_the_log_has_no_room(audit_disk, start_server, tmp_path):
+    server = start_server()
+    alice = server.user("alice", "secret")
+    (tmp_path / "tree").mkdir()
+    for number in range(400):
+        (tmp_path / "tree" / f"{number}-{'long' * 40}").write_bytes(b"x")
+
+    alice.run("put", "-r", tmp_path / "tree", "/")
+
+    assert len(os.listdir(server.home() / "tree")) == 400
+    eventually(lambda: "events are only counted until it can" in server.log)
+    free = ["mount", "-o", "remount,size=4m", str(audit_disk)]
+    subprocess.run(free, check=True)
+    alice.run("put", "-", "/after", given=b"x")
+    server.stop()
+    lines = (audit_disk / "log").read_text().splitlines()
+    whole = [json.loads(line) for line in lines if line.endswith("}")]
+    assert len(whole) >= len(lines) - 1, "at most the line that filled the disk is torn"
+    assert "/after" in [record.get("path") for record in whole]
+    stored = sum(str(record.get("path")).startswith("/tree/") for record in whole)
+    dropped = sum(record.get("count", 0) for record in whole if record["event"] == "dropped")
+    assert stored + dropped >= 400 - 1
 
 
 def test_json_on_stderr(start_server):

@@ -181,6 +181,16 @@ def test_passwd_ends_everything_else(alice, place, server):
     assert "usage" in without_password(alice).run("--json", "passwd", status=2).err
 
 
+def test_a_new_account_of_the_same_name_is_not_opened_by_an_old_token(alice, place, server):
+    alice.run("login", place)
+    bare = without_password(alice)
+    bare.run("whoami")
+    server.admin.run("user", "remove", "alice")
+    server.admin.run("user", "add", "alice", "--password-stdin", given=b"another\n")
+    bare.run("whoami", status=3)
+    without_password(alice, FTP_PASSWORD="another").run("whoami")
+
+
 # registration ------------------------------------------------------------------------------
 
 
@@ -228,6 +238,28 @@ def test_open_registration(start_server):
     bare.run("--password-stdin", "register", f"dave@{carol.server}", given=given)
     assert without_password(carol).run("whoami").lines == ["dave"]
     assert os.listdir(server.home("dave")) in ([], [".ftpd-staging"])
+
+
+def test_an_invitation_ends(carol, server, admin):
+    code = admin.run("invite", "--expires", "1s").text.strip()
+    eventually(lambda: not admin.run("invite", "--list").lines, "it has expired")
+    told = carol.run("register", f"carol@{carol.server}", "--invite", code, status=6)
+    assert "not good any more" in told.complaint
+    assert not server.home("carol").exists()
+
+
+def test_who_registers_too_often_has_to_wait_unless_invited(start_server):
+    server = start_server("--open-registration")
+    carol = server.user("carol", "hers")
+    for _ in range(100):
+        told = carol.run("register", f"carol@{carol.server}", "--no-save", status=None)
+        if "too many want to register just now: try again in" in told.err:
+            break
+    assert told.status == 1
+    assert "too many want to register" in told.complaint
+    code = server.admin.run("invite").text.strip()
+    carol.run("register", f"dave@{carol.server}", "--no-save", "--invite", code)
+    carol.run("ls")
 
 
 def test_promises_are_warned_of(start_server, tmp_path, admin):
