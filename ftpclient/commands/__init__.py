@@ -117,8 +117,17 @@ class HintingCommand(click.Command):
     def _no_option(self, error: click.NoSuchOption, args: list[str]) -> str:
         name = self._of_others(error.option_name, args)
         if name is None:
-            return no_option(error)
+            return self._of_ftp(error) or no_option(error)
         return unlike_others(name, self.meant[name])
+
+    def _of_ftp(self, error: click.NoSuchOption) -> str | None:
+        """What to say of an option of ``ftp`` itself; in the shell it is too late for one."""
+        if error.ctx is None or _in_shell(error.ctx):
+            return None
+        name, root = error.option_name, error.ctx.find_root().command
+        if root is self or not any(name in option.opts for option in root.params):
+            return None
+        return f"no option {name} here: it goes before the command: ftp {name} {self.name}"
 
     def _of_others(self, unknown: str, args: list[str]) -> str | None:
         """The option that was meant: of ``-exec``, only its first letter is told as unknown."""

@@ -55,6 +55,12 @@ def run(capfd, tmp_path, monkeypatch):
             "no option --password: did you mean --password-stdin, or FTP_PASSWORD?",
             id="password",
         ),
+        pytest.param(
+            ["passwd", "--password-stdin"],
+            "no option --password-stdin here: it goes before the command: "
+            "ftp --password-stdin passwd",
+            id="after-the-command",
+        ),
         pytest.param(["--bogus", "ls"], "no option --bogus", id="unknown"),
         pytest.param(["open", "x"], "did you mean connect?", id="open"),
         pytest.param(["symlink", "a", "b"], "did you mean ln -s?", id="symlink"),
