@@ -178,7 +178,9 @@ class Connection:
                 return
             except _TurnedAway as error:
                 if attempt + 1 == _FIRST_TRIES:
-                    raise ConnectFailed(str(error)) from None
+                    raise ConnectFailed(
+                        f"{error}, {_FIRST_TRIES} times: perhaps it has too many connections now"
+                    ) from None
                 pause(0.1 * 2**attempt, self._interrupt)
 
     def _open_once(self, plaintext: bool) -> None:

@@ -161,8 +161,9 @@ def test_a_server_that_closes_at_once(user, options):
     with FakeServer(lambda peer: None) as server:
         user.server = f"127.0.0.1:{server.port}"
 
-        told(user.run("ls", status=4))
+        text = told(user.run("ls", status=4))
 
+        assert text.endswith(", 5 times: perhaps it has too many connections now")
         assert server.connections > 1  # it may have been busy: tried again
 
 
