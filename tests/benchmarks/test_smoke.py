@@ -320,6 +320,7 @@ def test_a_small_run_of_ours(tmp_path):
     assert not list(place.iterdir())  # nothing is left behind
 
 
+@pytest.mark.long
 def test_a_small_run_against_strangers(tmp_path):
     results = tmp_path / "results.json"
     done = benchmarks(
@@ -334,6 +335,7 @@ def test_a_small_run_against_strangers(tmp_path):
     assert [note.split()[0] for note in flood["notes"]] == ["down:", "up:"]
 
 
+@pytest.mark.long
 def test_a_small_run_with_crowds(tmp_path):
     results = tmp_path / "results.json"
     done = benchmarks(
