@@ -370,7 +370,8 @@ class Server:
         finally:
             database.close()
         for number, name, home, used, held, files, held_files in accounts:
-            directory = os.fsencode(self.root / name) if home is None else home
+            # a home below the root is kept as it is seen from there
+            directory = os.path.join(os.fsencode(self.root), home or os.fsencode(name))
             kept = [lease for lease in leases if lease[0] == number]
             assert {state for _, state, _, _, _ in kept} <= {"kept"}, f"{name}: {kept}"
             assert held == sum(size for _, _, size, _, _ in kept), f"{name}: {held} bytes are held"

@@ -184,7 +184,7 @@ def test_options_that_fingers_know(user, site, shared_server):
     user.run("sync", "-a", "-u", "--checksum", "site/", ":www/")
     same(site, home_of(shared_server, user) / "www")
     assert (
-        "nothing: there is no compression"
+        "bytes travel as they are, without compression"
         in user.run("sync", "-avz", "site/", ":www/", status=2).err
     )
 
