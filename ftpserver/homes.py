@@ -164,6 +164,7 @@ class Home:
     def disk_free(self) -> int | None:
         """Bytes that the disk has room for; None where the file system doesn't say."""
         disk = os.fstatvfs(self.fd)
+        # who doesn't say has no blocks
         return disk.f_bavail * disk.f_frsize if disk.f_blocks else None
 
     def redirect(self, target: Parts | None, staged: bytes) -> None:
@@ -276,9 +277,8 @@ class Home:
 
         Nothing is held: others may be quicker, and then writing fails.
         """
-        disk = os.fstatvfs(self.fd)
-        free = disk.f_bavail * disk.f_frsize
-        if disk.f_blocks and size > free:  # some file systems don't tell, and have no blocks then
+        free = self.disk_free()
+        if free is not None and size > free:
             raise DiskFull(f"the disk is full: {size} bytes needed, {free} free")
 
     # looking -----------------------------------------------------------------------------
