@@ -113,7 +113,7 @@ class Client:
         remark: Remark | None = None,
     ) -> None:
         self.retries = retries
-        self._limit_rate: int | None = None
+        self._pace: Pace | None = None
         if not isinstance(server, ServerAddress):
             chosen = choose(server)
             server = chosen.address
@@ -135,7 +135,7 @@ class Client:
 
     # the connection ----------------------------------------------------------------------
 
-    _connection_class = Connection
+    _connection_class: type[Connection] = Connection
 
     def connect(self) -> None:
         """Connect and log in; nothing when that is so already.
@@ -145,8 +145,12 @@ class Client:
         """
         if self._connection is not None and not self._connection.broken:
             return
-        self._connection = self.new_connection()
-        self.limit_rate = self._limit_rate
+        self._connection = self._first_connection()
+        self._connection.channel.pace = self._pace
+
+    def _first_connection(self) -> Connection:
+        """The one that ``connection`` is then."""
+        return self.new_connection()
 
     def new_connection(self) -> Connection:
         """A further connection, logged in, for a transfer that uses several."""
@@ -240,18 +244,23 @@ class Client:
         self.user = user
         self._credentials.accepted = credential
         self._connection = connection
-        self.limit_rate = self._limit_rate
+        connection.channel.pace = self._pace
 
     @property
     def limit_rate(self) -> int | None:
-        """The most bytes a second to move; None for no limit."""
-        return self._limit_rate
+        """The most bytes a second to move, over all connections together; None for no limit."""
+        return None if self._pace is None else self._pace.rate
 
     @limit_rate.setter
     def limit_rate(self, rate: int | None) -> None:
-        self._limit_rate = rate
+        self._pace = None if rate is None else Pace(rate)
         if self._connection is not None:
-            self._connection.channel.pace = None if rate is None else Pace(rate)
+            self._connection.channel.pace = self._pace
+
+    @property
+    def pace(self) -> Pace | None:
+        """What keeps ``limit_rate``, for all connections of a transfer."""
+        return self._pace
 
     @property
     def connection(self) -> Connection:

@@ -17,7 +17,6 @@ from ftpclient.reporting import Listener, Summary
 from ftpclient.transfers import Stopped, Transfer
 from ftpclient.unfinished import Unfinished
 from ftpwire.errors import CommandError, ConnectionLost, SessionEnded
-from ftpwire.pacing import Pace
 
 _Answer = TypeVar("_Answer")
 
@@ -142,10 +141,8 @@ class Run:
                 for connection in made:
                     connection.close()
                 raise error
-        rate = self._client.limit_rate
-        if rate is not None:
-            for connection in made:
-                connection.channel.pace = Pace(max(1, rate // len(made)))
+        for connection in made:
+            connection.channel.pace = self._client.pace
         return made
 
 

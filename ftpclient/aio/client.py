@@ -11,9 +11,17 @@ import asyncio
 import concurrent.futures
 import copy
 import os
+import sys
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterator,
+    Sequence,
+)
 from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
@@ -36,6 +44,7 @@ from ftpwire.errors import (
     IsADirectory,
     NotADirectory,
     NotFound,
+    SessionEnded,
 )
 from ftpwire.messages import (
     Copied,
@@ -50,6 +59,7 @@ from ftpwire.messages import (
     TokenInfo,
     TokenIssued,
 )
+from ftpwire.pacing import Pace
 from ftpwire.paths import RemotePath
 
 if TYPE_CHECKING:
@@ -76,9 +86,9 @@ class AsyncClient:
                 print(entry.path, entry.size)
 
     It belongs to the event loop that it is first used in. The loop drives the socket; each transfer
-    of files has a thread for the disk and for hashing. What `Client` can and this one can't:
-    several connections for one transfer (``parallel``), trees that appear all at once
-    (``atomic``), limits of the rate.
+    of files has a thread for the disk and for hashing. A transfer gets connections of its own,
+    which its threads drive, when it uses several (``parallel``), when its tree appears all at once
+    (``atomic``: what others ask for meanwhile is no part of that), and under ``limit_rate``.
 
     Args:
         server, password, plaintext, accept_new, known_hosts, ask, saved_token, remark: As for
@@ -100,6 +110,7 @@ class AsyncClient:
         remark: Remark | None = None,
     ) -> None:
         self.retries = retries
+        self._pace: Pace | None = None
         self._opener = _Opener(
             server,
             password=password,
@@ -113,6 +124,8 @@ class AsyncClient:
         self._connection: LoopConnection | None = None
         self._opening = asyncio.Lock()
         self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._sides: set[_Side] = set()
+        """What runs in threads now."""
 
     # the connection ----------------------------------------------------------------------
 
@@ -130,6 +143,21 @@ class AsyncClient:
     def connected(self) -> bool:
         """Whether there is a connection that isn't known to be broken."""
         return self._connection is not None and not self._connection.broken
+
+    @property
+    def limit_rate(self) -> int | None:
+        """The most bytes a second that files and streams move, all together; None for no limit.
+
+        What has begun without a limit goes on without.
+        """
+        return None if self._pace is None else self._pace.rate
+
+    @limit_rate.setter
+    def limit_rate(self, rate: int | None) -> None:
+        if rate is None or self._pace is None:
+            self._pace = None if rate is None else Pace(rate)
+        else:
+            self._pace.rate = max(1, rate)
 
     async def connect(self) -> None:
         """Connect and log in; nothing when that is so already. Verbs do it when it is needed.
@@ -176,6 +204,9 @@ class AsyncClient:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+        for side in self._sides:
+            side.is_closed = True
+            side.stop()
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -226,6 +257,19 @@ class AsyncClient:
     def resolve(self, path: AnyPath) -> RemotePath:
         """The absolute remote path for what was given. Raises InvalidPath."""
         return self._opener.resolve(path)
+
+    def place_for(self, source: bytes, target: AnyPath, *, into: bool) -> RemotePath:
+        """Where something named like ``source`` goes; see `Client.place_for`."""
+        return self._opener.place_for(source, target, into=into)
+
+    async def is_directory(self, target: AnyPath) -> bool:
+        """Whether things go into ``target``; see `Client.is_directory`. Raises NotADirectory."""
+        return await self._on_lane(lambda side: side.is_directory(target))
+
+    async def make_target(self, target: AnyPath, *, several: bool) -> bool:
+        """Whether ``target`` is a directory to put things into, made if it ends with a slash; see
+        `Client.make_target`. Raises NotADirectory."""
+        return await self._on_lane(lambda side: side.make_target(target, several=several))
 
     async def change_dir(self, path: AnyPath) -> RemotePath:
         """Make a remote directory the one that relative paths start at."""
@@ -366,6 +410,8 @@ class AsyncClient:
         copy_links: bool = False,
         overwrite: messages.Overwrite = "always",
         resume: bool = True,
+        atomic: bool = False,
+        parallel: int | None = None,
         fail_fast: bool = False,
         listener: Listener | None = None,
     ) -> Summary:
@@ -381,11 +427,13 @@ class AsyncClient:
                 copy_links=copy_links,
                 overwrite=overwrite,
                 resume=resume,
-                parallel=1,
+                atomic=atomic,
+                parallel=parallel,
                 fail_fast=fail_fast,
                 listener=side.listener,
             ),
             listener,
+            own=atomic,
         )
 
     async def get(
@@ -397,6 +445,7 @@ class AsyncClient:
         copy_links: bool = False,
         overwrite: messages.Overwrite = "always",
         resume: bool = True,
+        parallel: int | None = None,
         fail_fast: bool = False,
         listener: Listener | None = None,
     ) -> Summary:
@@ -409,7 +458,7 @@ class AsyncClient:
                 copy_links=copy_links,
                 overwrite=overwrite,
                 resume=resume,
-                parallel=1,
+                parallel=parallel,
                 fail_fast=fail_fast,
                 listener=side.listener,
             ),
@@ -466,7 +515,8 @@ class AsyncClient:
             if call.ready is not None:
                 upload.started(b"-", None)
                 hasher = digests.new()
-                async with aclosing(_alive(source, lambda: upstream.send(b""))) as pieces:
+                alive = _alive(source, lambda: upstream.send(b""), self._most)
+                async with aclosing(alive) as pieces:
                     async for piece in pieces:
                         hasher.update(piece)
                         call.size += len(piece)
@@ -474,6 +524,7 @@ class AsyncClient:
                         upload.advanced(len(piece))
                         if call.done:
                             break
+                        await self._spend(len(piece))
                 if not call.done:
                     call.digest = hasher.digest()
                     upstream.end(Sent(call.size, call.digest))
@@ -498,22 +549,48 @@ class AsyncClient:
         connection = await self._connected()
         async for data in connection.stream(self.resolve(source)):
             yield data
+            await self._spend(len(data))
+
+    def _most(self) -> int:
+        """The most bytes to send at once."""
+        return sys.maxsize if self._pace is None else self._pace.most
+
+    async def _spend(self, count: int) -> None:
+        """So many bytes of a stream went: wait as long as the limit says."""
+        pace = self._pace
+        if pace is not None:
+            pace.spend(count)
+            await asyncio.sleep(pace.delay())
 
     # transfers' threads ------------------------------------------------------------------
 
-    async def _transfer(self, work: Callable[[_Side], T], listener: Listener | None = None) -> T:
-        """As ``_on_lane``, for what takes long: not too many at the same time."""
-        async with self._turns:
-            return await self._on_lane(work, listener)
+    async def _transfer(
+        self, work: Callable[[_Side], T], listener: Listener | None = None, *, own: bool = False
+    ) -> T:
+        """As ``_on_lane``, for what takes long: not too many at the same time.
 
-    async def _on_lane(self, work: Callable[[_Side], T], listener: Listener | None = None) -> T:
+        Args:
+            own: It needs a connection that nobody else asks anything on.
+        """
+        async with self._turns:
+            return await self._on_lane(work, listener, own or self._pace is not None)
+
+    async def _on_lane(
+        self, work: Callable[[_Side], T], listener: Listener | None = None, own: bool = False
+    ) -> T:
         """Run a verb of `Client` in a thread, on a lane of this client's connection."""
         loop = asyncio.get_running_loop()
         await self._connected()
-        side = _Side(self, loop, None if listener is None else _OnLoop(loop, listener))
+        side = _Side(self, loop, None if listener is None else _OnLoop(loop, listener), own)
+        self._sides.add(side)
         try:
             return await _in_thread(lambda: side.run(work), side.stop)
+        except Interrupted:
+            if side.is_closed:
+                raise SessionEnded("the client was closed") from None
+            raise
         finally:
+            self._sides.discard(side)
             side.stopper.close()
 
     async def _lane(self, interrupt: Interrupt) -> Lane:
@@ -523,11 +600,32 @@ class AsyncClient:
 class _Opener(Client):
     """Opens connections, in a thread: what that takes may block."""
 
-    _connection_class = LoopConnection
+    _connection_class: type[Connection] = LoopConnection
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    def _remark_once(self, text: str) -> None:
+        """Whatever thread it is in: the loop's tells it."""
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(super()._remark_once, text)
+        except RuntimeError:
+            pass  # the loop was closed: nobody is there to be told
 
     def accept_password(self, password: str) -> None:
         """The account has this password from now on."""
         self._credentials.accepted = Credential(self.user, password)
+
+    def open_another(self, interrupt: Interrupt, like: Connection) -> Connection:
+        """A further connection, logged in, for a transfer's thread to drive.
+
+        Args:
+            like: A connection whose certificate is trusted.
+        """
+        copied = copy.copy(self)
+        copied._interrupt = interrupt
+        copied._connection = like
+        copied._connection_class = Connection
+        return copied.new_connection()
 
     async def open(
         self,
@@ -543,6 +641,7 @@ class _Opener(Client):
             make: Makes it, in the thread.
         """
         interrupt = Interrupt()
+        self._loop = loop
         copied = copy.copy(self)  # a thread that nobody waits for may still use its own
         copied._interrupt = interrupt
         done: asyncio.Future[LoopConnection] = loop.create_future()
@@ -588,15 +687,26 @@ class _Opener(Client):
 
 
 class _Side(Client):
-    """`Client` as a transfer's thread sees it: its connections are lanes of the loop's."""
+    """`Client` as a transfer's thread sees it.
+
+    Its connection is a lane of the loop's, or its own; further ones are always its own.
+    """
 
     def __init__(
-        self, owner: AsyncClient, loop: asyncio.AbstractEventLoop, listener: Listener | None
+        self,
+        owner: AsyncClient,
+        loop: asyncio.AbstractEventLoop,
+        listener: Listener | None,
+        own: bool,
     ) -> None:
         self.stopper = Interrupt()
         super().__init__(owner.address, interrupt=self.stopper, retries=owner.retries)
         self.cwd = owner.cwd
         self.listener = listener
+        self._pace = owner._pace if own else None
+        self.is_closed = False
+        """The client was closed while this ran."""
+        self._own = own
         self._owner = owner
         self._loop = loop
         self._wanted: concurrent.futures.Future[Lane] | None = None
@@ -609,6 +719,20 @@ class _Side(Client):
             self.close()
 
     def new_connection(self) -> Connection:
+        assert self._connection is not None
+        return self._owner._opener.open_another(self.stopper, self._connection)
+
+    def _first_connection(self) -> Connection:
+        lane = self._lane()
+        if not self._own:
+            return lane
+        try:
+            # of the loop's connection only the trust is shared: its TLS session is the loop's alone
+            return self._owner._opener.open_another(self.stopper, lane)
+        finally:
+            lane.close()
+
+    def _lane(self) -> Lane:
         wanted = asyncio.run_coroutine_threadsafe(self._owner._lane(self.stopper), self._loop)
         self._wanted = wanted
         self.stopper.check()
@@ -690,9 +814,12 @@ class _StreamPut(PutCall):
 
 
 async def _alive(
-    source: AsyncIterable[bytes], keep: Callable[[], Any]
+    source: AsyncIterable[bytes], keep: Callable[[], Any], most: Callable[[], int]
 ) -> AsyncGenerator[bytes, None]:
-    """What a source gives; ``keep`` is awaited now and then while it gives nothing."""
+    """What a source gives, never more than ``most`` at once.
+
+    ``keep`` is awaited now and then while it gives nothing.
+    """
     iterator = aiter(source)
     while True:
         step = asyncio.ensure_future(_next(iterator))
@@ -706,7 +833,17 @@ async def _alive(
         piece = step.result()
         if piece is None:
             return
-        yield piece
+        for part in _cut(piece, most):
+            yield part
+
+
+def _cut(piece: bytes, most: Callable[[], int]) -> Iterator[bytes]:
+    """The same bytes, never more than ``most`` at once."""
+    at = 0
+    while at < len(piece):
+        size = most()
+        yield piece if size >= len(piece) else piece[at : at + size]
+        at += size
 
 
 async def _next(iterator: AsyncIterator[bytes]) -> bytes | None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from ftpclient import AsyncClient
 from ftpwire import digests
 
+PLAIN = ("resolve", "place_for")
 STREAMS = ("list_dir", "walk")
 
 
@@ -31,7 +32,7 @@ class Blocking:
 
     def __getattr__(self, name: str):
         found = getattr(self.client, name)
-        if name == "resolve" or not callable(found):
+        if name in PLAIN or not callable(found):
             return found
         if name in STREAMS:
             return lambda *args, **options: self._each(found(*args, **options))
