@@ -29,6 +29,7 @@ from msgspec import Meta
 
 from ftpserver.figures import SessionInfo
 from ftpserver.state import StateError
+from ftpserver.stoppable import Stoppable
 from ftpwire import SOFTWARE, errors, paths
 from ftpwire.errors import (
     BadMessage,
@@ -54,8 +55,10 @@ _PATIENCE = 10.0
 """Seconds that a question or an answer may take on its way."""
 _RELOAD_PATIENCE = 120.0
 """The same for a reload, which may have to start other workers first."""
-_POLL = 0.25
-"""Seconds after which it is noticed at the latest that the control is to stop."""
+_BREATHER = 0.25
+"""Seconds of rest after an accept that failed: waiting doesn't spin."""
+_LOOK = 0.05
+"""Seconds from one look whether a server still runs to the next."""
 
 Seconds = Annotated[float, Meta(ge=0)]
 
@@ -239,7 +242,7 @@ _encode: Callable[[Question | Answer], bytes] = msgspec.json.Encoder().encode
 # the server's end --------------------------------------------------------------------------
 
 
-class Control(ThreadingMixIn, UnixStreamServer):
+class Control(Stoppable, ThreadingMixIn, UnixStreamServer):
     """Answers questions about a running server, in threads of its own.
 
     Raises:
@@ -259,7 +262,7 @@ class Control(ThreadingMixIn, UnixStreamServer):
         except BaseException:
             os.close(self._directory)
             raise
-        self._thread = threading.Thread(target=self.serve_forever, args=(_POLL,), name="control")
+        self._thread = threading.Thread(target=self.serve_forever, name="control")
         self._thread.start()
 
     def server_bind(self) -> None:
@@ -273,7 +276,7 @@ class Control(ThreadingMixIn, UnixStreamServer):
         try:
             return super().get_request()
         except OSError:
-            self._over.wait(_POLL)
+            self._over.wait(_BREATHER)
             raise  # serve_forever goes on
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -543,4 +546,4 @@ def _wait_for_silence(state: Path) -> None:
             ask(state, AskStatus())
         except ConnectionLost:
             return
-        time.sleep(_POLL)
+        time.sleep(_LOOK)

@@ -21,6 +21,7 @@ from ipaddress import ip_address
 from socketserver import DatagramRequestHandler, UDPServer
 from typing import TYPE_CHECKING, Any
 
+from ftpserver.stoppable import Stoppable
 from ftpwire import SOFTWARE, discovery
 from ftpwire.errors import ProtocolError
 from ftpwire.paths import printable
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ftpd.discovery")
 
-_POLL = 0.25
-"""Seconds after which it is noticed at the latest that answering is to stop."""
 _BREATHER = 0.1
 """Seconds of rest after a receive that failed: waiting doesn't spin."""
 _RATE, _BURST = 50.0, 100.0
@@ -92,7 +91,7 @@ class Allowances:
         return len(self._each)
 
 
-class Discovery(UDPServer):
+class Discovery(Stoppable, UDPServer):
     """Answers who asks for servers, as long as its server accepts connections.
 
     Attributes:
@@ -120,7 +119,7 @@ class Discovery(UDPServer):
         except BaseException:
             self.server_close()
             raise
-        self._thread = threading.Thread(target=self.serve_forever, args=(_POLL,), name="discovery")
+        self._thread = threading.Thread(target=self.serve_forever, name="discovery")
         self._thread.start()
 
     def _heard_at(self) -> str:

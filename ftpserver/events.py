@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ftpserver.audit import FILE_NAME
+from ftpserver.stoppable import Stoppable
 
 if TYPE_CHECKING:
     from ftpserver.server import FtpServer
@@ -35,8 +36,6 @@ LAPSE = 30.0
 """Seconds after which a subscription ends that was not renewed."""
 _RENEW = 2.0
 """Seconds after which a follower subscribes again: the server may be another one by then."""
-_POLL = 0.25
-"""Seconds after which it is noticed at the latest that telling is to stop."""
 _MOST = 64
 """Subscribers; one more, and the one that has not renewed for the longest time is forgotten."""
 _MAX_DATAGRAM = 1024
@@ -72,7 +71,7 @@ _decode: Callable[[bytes], Subscribe | Wrote] = msgspec.json.Decoder(Subscribe |
 _encode: Callable[[Subscribe | Wrote | Grown], bytes] = msgspec.json.Encoder().encode
 
 
-class Events(UnixDatagramServer):
+class Events(Stoppable, UnixDatagramServer):
     """Tells subscribers that the audit log has grown.
 
     ``_lock`` guards the subscribers and the sequence; nothing is sent while it is held.
@@ -96,7 +95,7 @@ class Events(UnixDatagramServer):
         except BaseException:
             os.close(self._directory)
             raise
-        self._thread = threading.Thread(target=self.serve_forever, args=(_POLL,), name="events")
+        self._thread = threading.Thread(target=self.serve_forever, name="events")
         self._thread.start()
 
     def server_bind(self) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftpserver.session import Session
 from ftpserver.state import StateError
+from ftpserver.stoppable import Stoppable
 
 if TYPE_CHECKING:
     from ftpserver.server import FtpServer
@@ -87,13 +88,11 @@ class Handed(Connections, BaseServer):
         super().__init__("the server", Session)
 
 
-class Listener(Connections, TCPServer):
+class Listener(Stoppable, Connections, TCPServer):
     """Accepts connections for a server, and serves them, or has its workers do it."""
 
     allow_reuse_address = True
     request_queue_size = 1024
-    poll_seconds = 0.25
-    """After which the accept loop notices at the latest that it is to stop."""
     service: FtpServer
 
     def __init__(self, service: FtpServer, address: Any) -> None:

@@ -214,11 +214,7 @@ class FtpServer(Service):
             *self._serving_threads(),
         ]
         for listener in self.listeners:
-            threads.append(
-                threading.Thread(
-                    target=listener.serve_forever, args=(listener.poll_seconds,), name="accept"
-                )
-            )
+            threads.append(threading.Thread(target=listener.serve_forever, name="accept"))
         for thread in threads:
             thread.start()
         control = start_control(self)

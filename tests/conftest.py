@@ -101,10 +101,8 @@ def start_server(tmp_path, monkeypatch, quick_passwords):
     They are stopped at the end, or by ``start_server.finish(server)``.
     """
     from ftpserver.config import Settings
-    from ftpserver.listeners import Listener
     from ftpserver.server import FtpServer
 
-    monkeypatch.setattr(Listener, "poll_seconds", 0.01)
     running: dict[FtpServer, ExitStack] = {}
 
     def start(*, quota: int | None = None, **options) -> FtpServer:

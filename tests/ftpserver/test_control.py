@@ -41,7 +41,6 @@ from tests.peer import Peer, eventually
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch):
     monkeypatch.setattr(watch, "_EVERY", 0.02)
-    monkeypatch.setattr(control, "_POLL", 0.02)
 
 
 @pytest.fixture

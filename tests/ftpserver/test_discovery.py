@@ -20,11 +20,6 @@ HERE = "127.255.255.255"
 """Where all servers of this machine listen."""
 
 
-@pytest.fixture(autouse=True)
-def looks_often(monkeypatch):
-    monkeypatch.setattr(module, "_POLL", 0.01)
-
-
 @pytest.fixture
 def start(start_server):
     """Starts discoverable servers."""

@@ -20,11 +20,6 @@ from tests.peer import eventually
 MANY = 1000  # more than any system keeps for who does not read
 
 
-@pytest.fixture(autouse=True)
-def looks_often(monkeypatch):
-    monkeypatch.setattr(events, "_POLL", 0.01)
-
-
 @pytest.fixture
 def state(server):
     """Where the running server's log is."""
