@@ -238,10 +238,7 @@ def _begin_new(path: Path) -> None:
     new = path.with_name(f"{DATABASE}.{secrets.token_hex(4)}.new")
     fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        engine = create_engine(URL.create("sqlite", database=str(new)))
-        with engine.begin() as connection:
-            _prepare(connection, new)
-        engine.dispose()
+        _fill(new)
         os.fsync(fd)
         directory = os.open(path.parent, OPEN_DIRECTORY)
         try:
@@ -255,14 +252,34 @@ def _begin_new(path: Path) -> None:
         new.unlink(missing_ok=True)
 
 
+def _fill(new: Path) -> None:
+    """Make the tables in a file that nobody knows yet, and that is dropped if this fails.
+
+    So there is nothing to roll back, and one sync at the end does for all: SQLite's own, several
+    for each table, would be most of a first start.
+    """
+    engine = create_engine(URL.create("sqlite", database=str(new)))
+    event.listen(engine, "connect", _on_connect_to_new)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    try:
+        with engine.begin() as connection:
+            _prepare(connection, new)
+        with closing(engine.raw_connection()) as raw:
+            raw.cursor().execute("PRAGMA journal_mode=WAL")  # lasts, once set
+    finally:
+        engine.dispose()
+
+
 def _prepare(connection: Connection, path: Path) -> None:
     """Make the tables, or bring those of an earlier version up to this one."""
     if not inspect(connection).has_table(schema.name):
-        metadata.create_all(connection)
+        metadata.create_all(connection, checkfirst=False)
         connection.execute(insert(schema).values(version=SCHEMA_VERSION))
         return
     version = connection.execute(select(schema.c.version)).scalar()
-    if version is None or version == SCHEMA_VERSION:
+    if version == SCHEMA_VERSION:
+        return
+    if version is None:
         metadata.create_all(connection)
     elif version > SCHEMA_VERSION:
         raise StateError(
@@ -314,6 +331,14 @@ def _on_connect(connection: Any, record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _on_connect_to_new(connection: Any, record: Any) -> None:
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=OFF")
+    cursor.execute("PRAGMA synchronous=OFF")
     cursor.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import struct
 import subprocess
 import sys
 import threading
@@ -93,6 +94,14 @@ def test_a_first_start_that_was_killed_leaves_none_by_halves(root, monkeypatch):
             open_state(root / ".ftpd")
     assert os.listdir(root / ".ftpd") == []
     open_state(root / ".ftpd").dispose()
+
+
+def test_a_new_file_is_written_in_one_go(root):
+    """Each transaction of SQLite's own would wait for the disk several times."""
+    open_state(root / ".ftpd").dispose()
+    header = (root / ".ftpd" / "state.db").read_bytes()[:100]
+    (changes,) = struct.unpack_from(">I", header, 24)  # sqlite.org/fileformat.html
+    assert changes <= 2, "the tables, and the change to write-ahead logging"
 
 
 def test_first_starts_at_once_make_one_file(root):
