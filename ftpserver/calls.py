@@ -151,6 +151,8 @@ class Peer:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._sending = threading.Lock()
+        self._starting = threading.Lock()
+        """Held while the thread that reads is started: who closes waits for it."""
         self._open: dict[int, Future[Carried]] = {}
         self._over = False
         self._reader: threading.Thread | None = None
@@ -228,9 +230,11 @@ class Peer:
     # its life ----------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Have a thread read from now on."""
-        self._reader = threading.Thread(target=self.run, name=self._name, daemon=True)
-        self._reader.start()
+        """Have a thread read from now on. Raises RuntimeError: there can be no more threads."""
+        with self._starting:
+            reader = threading.Thread(target=self.run, name=self._name, daemon=True)
+            reader.start()
+            self._reader = reader
 
     def run(self) -> None:
         """Read and answer until the other end is gone; returns then."""
@@ -259,9 +263,11 @@ class Peer:
 
     def close(self) -> None:
         """The same, and give the socket back. Not for the thread that reads. Can be repeated."""
+        with self._starting:
+            reader = self._reader
         self.give_up()
-        if self._reader is not None and self._reader is not threading.current_thread():
-            self._reader.join()
+        if reader is not None and reader is not threading.current_thread():
+            reader.join()
         self._socket.close()
 
     def _end(self) -> None:

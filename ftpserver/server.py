@@ -250,6 +250,8 @@ class FtpServer(Service):
         self._end_sessions()
 
     def _stop_accepting(self) -> None:
+        if self.crew is not None:
+            self.crew.accept_no_more()
         for listener in self.listeners:
             if self._running:
                 listener.shutdown()

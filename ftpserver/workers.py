@@ -1,8 +1,8 @@
 """Workers: the processes that serve a server's connections, where it has more than one.
 
 Lives here: starting them and replacing those that die, handing connections out, asking all of them.
-Lives elsewhere: a worker itself (worker.py), what is said (worker_calls.py), forking (nursery.py),
-uploads that several of them work on (brokering.py).
+Lives elsewhere: what is known of one (worker_handle.py), a worker itself (worker.py), what is said
+(worker_calls.py), forking (nursery.py), uploads that several of them work on (brokering.py).
 
 The server accepts, and hands each connection to the worker that has the fewest. So the load is
 even however few connections there are, and limits for connections are those of one process.
@@ -20,7 +20,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from dataclasses import replace as with_changes
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -57,6 +56,7 @@ from ftpserver.worker_calls import (
     WorkerAnswers,
     WorkerSays,
 )
+from ftpserver.worker_handle import WorkerHandle
 from ftpwire.errors import FtpError, NotFound
 
 if TYPE_CHECKING:
@@ -76,32 +76,9 @@ _END_SECONDS = 10.0
 """That workers get to end beyond the grace time, before they are given up."""
 _SHORT_LIFE = 5.0
 """A worker that lived no longer than so many seconds is replaced after a while."""
+_FIRST_PAUSE = 0.4
 _LONGEST_PAUSE = 10.0
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)
-
-
-@dataclass(eq=False)
-class _Worker:
-    """One of them. ``connections`` is guarded by the crew's lock."""
-
-    number: int
-    incarnation: str
-    peer: Peer
-    connections: dict[int, socket.socket] = field(default_factory=dict)
-    born: float = field(default_factory=time.monotonic)
-    process: int | None = None
-    figures: Figures = Figures()
-    """The last ones known."""
-    handed: int = 0
-    """How many connections it has got so far."""
-    ready: bool = False
-    retired: bool = False
-    """It gets no more connections."""
-    said_bye: bool = False
-
-    def __str__(self) -> str:
-        process = "" if self.process is None else f" (process {self.process})"
-        return f"worker {self.number}{process}"
 
 
 class Crew:
@@ -121,12 +98,13 @@ class Crew:
         self._server = server
         self._count = count
         self._changed = threading.Condition()
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, WorkerHandle] = {}
         self._numbers = itertools.count(1)
         self._ended = Figures()
         """Of workers that are no more."""
-        self._lost: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
+        self._lost: queue.SimpleQueue[WorkerHandle | None] = queue.SimpleQueue()
         self._over = threading.Event()
+        self._accepting = True
         self._short_lives = 0
         self._broker = Broker()
         self._nursery = Nursery("ftpserver.worker", server.settings, self._reported)
@@ -160,22 +138,22 @@ class Crew:
                     worker.peer.tell(said, [request.fileno()])
                     return
                 except PeerGone:
-                    with self._changed:  # it is lost, and counts for nothing any more
-                        worker.connections.pop(number, None)
+                    with self._changed:
+                        if worker.connections.pop(number, None) is None:
+                            return  # it was counted among those that the worker took along
             self._server.forget_connection(request)
             logger.error("a connection was turned away: there is no worker to serve it")
         finally:
             request.close()  # the worker has its own
 
-    def _choose(self, number: int, request: socket.socket) -> _Worker | None:
+    def _choose(self, number: int, request: socket.socket) -> WorkerHandle | None:
         """The worker for a connection, which it has from now on. None: there is none."""
 
-        def free() -> list[_Worker]:
-            every = self._workers.values()
-            return [one for one in every if one.ready and not one.retired and not one.peer.gone]
+        def free() -> list[WorkerHandle]:
+            return [one for one in self._workers.values() if one.is_free]
 
         with self._changed:
-            self._changed.wait_for(lambda: free() or self._over.is_set(), _START_SECONDS)
+            self._changed.wait_for(lambda: free() or not self._accepting, _START_SECONDS)
             found = free()
             if not found or self._over.is_set():
                 return None
@@ -189,9 +167,9 @@ class Crew:
 
     def figures(self) -> Figures:
         """How much goes on in all of them."""
-        with self._changed:
-            total = self._ended
-        for worker, answer in self._ask_all(AskFigures(), FiguresNow):
+        with self._changed:  # at one moment: who ends in between is in one of them, and once
+            total, workers = self._ended, list(self._workers.values())
+        for worker, answer in self._ask_all(AskFigures(), FiguresNow, workers):
             if answer is not None:
                 worker.figures = answer.figures
             total += worker.figures
@@ -199,13 +177,13 @@ class Crew:
 
     def session_infos(self) -> list[SessionInfo]:
         """Who is connected, by number."""
-        answers = self._ask_all(AskSessions(), SessionsNow)
+        answers = self._ask_all(AskSessions(), SessionsNow, self._all())
         found = [one for _, answer in answers if answer is not None for one in answer.sessions]
         return sorted(found, key=lambda one: one.id)
 
     def kick(self, session: int | None, user: str | None) -> list[int]:
         """End a session, or all of a user's. Returns their numbers. Raises NotFound."""
-        answers = self._ask_all(Kick(session, user), Kicked)
+        answers = self._ask_all(Kick(session, user), Kicked, self._all())
         ended = [one for _, answer in answers if answer is not None for one in answer.sessions]
         if not ended:
             named = user if session is None else session
@@ -213,19 +191,18 @@ class Crew:
         return sorted(ended)
 
     def _ask_all(
-        self, question: msgspec.Struct, kind: type[_Answer]
-    ) -> list[tuple[_Worker, _Answer | None]]:
+        self, question: msgspec.Struct, kind: type[_Answer], workers: Sequence[WorkerHandle]
+    ) -> list[tuple[WorkerHandle, _Answer | None]]:
         """What each answers; None where it doesn't in time."""
-        workers = self._all()
         futures = [(one, one.peer.ask_later(question)) for one in workers if one.ready]
         until = time.monotonic() + _ANSWER_SECONDS
         return [(one, _result(one, future, kind, until)) for one, future in futures]
 
-    def _all(self) -> list[_Worker]:
+    def _all(self) -> list[WorkerHandle]:
         with self._changed:
             return list(self._workers.values())
 
-    def _tell_all(self, message: msgspec.Struct, workers: Sequence[_Worker]) -> None:
+    def _tell_all(self, message: msgspec.Struct, workers: Sequence[WorkerHandle]) -> None:
         for worker in workers:
             try:
                 worker.peer.tell(message)
@@ -242,23 +219,49 @@ class Crew:
                 it from the first, and these end with their last connection.
 
         Raises:
-            StateError: It can't be.
+            StateError: It can't be: the ones before go on, as they were.
         """
         settings = with_changes(settings, workers=self._count)
         self._nursery.configure(settings)
         before = self._all()
-        for worker in before:
-            try:
-                worker.peer.ask(Follow(pickle.dumps(settings)), timeout=_START_SECONDS)
-            except (TimeoutError, FtpError, StateError) as error:
-                if not worker.peer.gone:
-                    raise StateError(f"{worker} doesn't follow: {error}") from error
+        try:
+            self._have_follow(before, settings)
+            if new_key:
+                self._start(self._count)
+        except StateError:
+            self._take_back(before)
+            raise
         if new_key:
-            self._start(self._count)
             with self._changed:
                 for worker in before:
                     worker.retired = True
             self._tell_all(Retire(), before)
+
+    def _have_follow(self, workers: Sequence[WorkerHandle], settings: Settings) -> None:
+        """Have workers take settings over. Raises StateError."""
+        for worker in workers:
+            try:
+                worker.peer.ask(Follow(pickle.dumps(settings)), timeout=_START_SECONDS)
+            except (OSError, FtpError, StateError) as error:
+                if not worker.peer.gone:
+                    why = str(error) or "it doesn't answer"
+                    raise StateError(f"{worker} doesn't follow: {why}") from error
+
+    def _take_back(self, workers: Sequence[WorkerHandle]) -> None:
+        """Have the server's own settings hold again, which it keeps, for all that live and come."""
+        settings = with_changes(self._server.settings, workers=self._count)
+        try:
+            self._nursery.configure(settings)
+        except StateError as error:
+            logger.error("workers that are started later can't have the old settings: %s", error)
+        for worker in workers:
+            worker.peer.ask_later(Follow(pickle.dumps(settings)))
+
+    def accept_no_more(self) -> None:
+        """No more connections come: have who accepts them wait for no worker."""
+        with self._changed:
+            self._accepting = False
+            self._changed.notify_all()
 
     def drain(self) -> None:
         """No more connections come: idle sessions are sent away."""
@@ -267,10 +270,9 @@ class Crew:
     def stop(self, grace: Callable[[], float]) -> None:
         """End all of them: what runs gets the grace time, which may change meanwhile."""
         self._over.set()
+        self.accept_no_more()
         told = -1.0
         began = time.monotonic()
-        with self._changed:
-            self._changed.notify_all()
         while workers := self._all():
             seconds = grace()
             if seconds != told:
@@ -280,42 +282,74 @@ class Crew:
                 break
             with self._changed:
                 self._changed.wait(0.1)
-        for worker in self._all():
+        left = self._all()
+        for worker in left:
             logger.warning("%s is given up: it doesn't end", worker)
-            worker.peer.give_up()
+        self._give_up(left)
+
+    def _give_up(self, workers: Sequence[WorkerHandle]) -> None:
+        """End workers, whatever they do, and let go of them; nobody takes their place."""
+        with self._changed:
+            for worker in workers:
+                worker.retired = worker.given_up = True
+        for worker in workers:
+            worker.peer.close()
 
     def close(self) -> None:
-        """End what is left of them, and give everything back."""
+        """End what is left of them, and give everything back. Can be called twice."""
         self._over.set()
-        for worker in self._all():
-            worker.peer.give_up()
-        self._lost.put(None)
+        self._give_up(self._all())
+        self._lost.put(None)  # whoever isn't among all of them any more is in front of this
         self._thread.join()
         self._nursery.stop()
-        os.close(self._page)
+        page, self._page = self._page, -1
+        if page >= 0:
+            os.close(page)
 
     # their lives -------------------------------------------------------------------------
 
     def _start(self, count: int) -> None:
-        """Start so many, and wait until they can serve. Raises StateError."""
-        workers = [self._spawn() for _ in range(count)]
-        until = time.monotonic() + _START_SECONDS
+        """Start so many, and wait until they can serve. Raises StateError: none of them is left."""
+        workers: list[WorkerHandle] = []
+        try:
+            for _ in range(count):
+                workers.append(self._spawn(lasting=False))
+            self._wait_for(workers)
+        except BaseException:
+            self._give_up(workers)
+            raise
+
+    def _wait_for(self, workers: Sequence[WorkerHandle]) -> None:
+        """Until they can serve; from then on they are replaced. Raises StateError."""
         with self._changed:
             self._changed.wait_for(
-                lambda: all(one.ready or one.peer.gone for one in workers),
-                until - time.monotonic(),
+                lambda: all(one.ready or one.peer.gone for one in workers), _START_SECONDS
             )
             if not all(one.ready for one in workers):
                 raise StateError("the workers can't be started: the log tells why")
 
-    def _spawn(self) -> _Worker:
+    def _spawn(self, *, lasting: bool) -> WorkerHandle:
         """Have another one forked. Raises StateError."""
-        ledger = self._server.ledger
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise StateError(f"no worker can be started: {error.strerror}") from error
+        with theirs:
+            worker = self._enlist(ours, lasting)
+            try:
+                self._begin(worker, theirs)
+            except BaseException:
+                worker.begun = False
+                self._remove(worker)
+                worker.peer.close()
+                worker.see_ended()
+                raise
+        return worker
+
+    def _enlist(self, ours: socket.socket, lasting: bool) -> WorkerHandle:
+        """Have one more among them, with no process yet."""
         number = next(self._numbers)
-        incarnation = f"{ledger.run}w{number}"
-        birth = Birth(ledger.node, ledger.run, incarnation, self._count)
-        ours, theirs = socket.socketpair()
-        worker: _Worker
+        worker: WorkerHandle
         peer = Peer(
             ours,
             hears=WorkerSays,
@@ -327,26 +361,34 @@ class Crew:
             on_end=lambda: self._ended_now(worker),
             name=f"worker {number}",
         )
-        worker = _Worker(number, incarnation, peer)
-        ledger.others.add(incarnation)
+        incarnation = f"{self._server.ledger.run}w{number}"
+        worker = WorkerHandle(number, incarnation, peer, lasting=lasting)
+        self._server.ledger.others.add(incarnation)
         self._broker.join(number, peer)
         with self._changed:
             self._workers[number] = worker
-        try:
-            with theirs:
-                descriptors = [theirs.fileno(), self._page]
-                self._nursery.spawn(number, descriptors, msgspec.msgpack.encode(birth))
-        except BaseException:
-            self._remove(worker)
-            peer.close()
-            raise
-        peer.start()
         return worker
 
-    def _remove(self, worker: _Worker) -> None:
+    def _begin(self, worker: WorkerHandle, theirs: socket.socket) -> None:
+        """Have its process forked, and listen to it. Raises StateError."""
+        if self._over.is_set():  # whoever ends all of them from now on sees this one
+            raise StateError("the server is stopping")
+        ledger = self._server.ledger
+        birth = Birth(ledger.node, ledger.run, worker.incarnation, self._count)
+        descriptors = [theirs.fileno(), self._page]
+        self._nursery.spawn(worker.number, descriptors, msgspec.msgpack.encode(birth))
+        worker.begun = True
+        try:
+            worker.peer.start()
+        except RuntimeError as error:  # no more threads
+            raise StateError(f"no worker can be started: {error}") from error
+
+    def _remove(self, worker: WorkerHandle) -> None:
         with self._changed:
             if self._workers.pop(worker.number, None) is None:
                 return
+            if worker.begun:
+                self._lost.put(worker)
             self._server.ledger.others.discard(worker.incarnation)
             self._ended += _of_the_past(worker.figures)
             connections, worker.connections = list(worker.connections.values()), {}
@@ -355,20 +397,20 @@ class Crew:
             self._server.forget_connection(request)
         self._broker.leave(worker.number)
 
-    def _ended_now(self, worker: _Worker) -> None:
+    def _ended_now(self, worker: WorkerHandle) -> None:
         """A worker is gone. In the thread that reads what it says."""
         had = len(worker.connections)
-        if not worker.said_bye and not self._over.is_set():
+        wanted = worker.said_bye or worker.given_up or self._over.is_set()
+        if worker.begun and not wanted:
             logger.error("%s has died, and with it %d connections", worker, had)
         self._remove(worker)
-        self._lost.put(worker)
 
     def _reported(self, report: Spawned | Ended) -> None:
         """The nursery tells of a process."""
         with self._changed:
             worker = self._workers.get(report.number)
             if worker is not None and isinstance(report, Spawned):
-                worker.process = report.pid
+                worker.hold(report.pid)
         if isinstance(report, Ended) and report.status:
             logger.error("worker %d: %s", report.number, report.cause)
 
@@ -376,29 +418,27 @@ class Crew:
         """Put right what those that ended have left, and replace them."""
         while (worker := self._lost.get()) is not None:
             worker.peer.close()
+            worker.see_ended()
             try:
                 self._bury(worker)
             except Exception:
                 logger.exception("what %s has left could not be put right yet", worker)
-            if not (worker.retired or worker.said_bye):
+            if worker.is_missed:
                 self._replace(worker)
 
-    def _bury(self, worker: _Worker) -> None:
+    def _bury(self, worker: WorkerHandle) -> None:
         self._server.ledger.bury(worker.incarnation)
         self._server.limits.sessions.bury(worker.incarnation)
         if not worker.said_bye:
             self._server.look_soon()
 
-    def _replace(self, worker: _Worker) -> None:
+    def _replace(self, worker: WorkerHandle) -> None:
         """Start another one; after a while, where they die again and again."""
         lived = time.monotonic() - worker.born
         self._short_lives = self._short_lives + 1 if lived < _SHORT_LIFE else 0
-        while not self._server.draining:
-            pause = 0.1 * 2.0 ** min(16, self._short_lives) if self._short_lives > 1 else 0.0
-            if self._over.wait(min(_LONGEST_PAUSE, pause)):
-                return
+        while not (self._over.wait(_pause(self._short_lives)) or self._server.draining):
             try:
-                self._spawn()
+                self._spawn(lasting=True)
                 return
             except StateError as error:
                 self._short_lives += 1
@@ -406,7 +446,7 @@ class Crew:
 
     # what they say -----------------------------------------------------------------------
 
-    def _hear(self, worker: _Worker, said: Any) -> Any:
+    def _hear(self, worker: WorkerHandle, said: Any) -> Any:
         server = self._server
         match said:
             case Closed(number):
@@ -428,7 +468,7 @@ class Crew:
                 server.registration.throttle.take(host)
             case Ready():
                 with self._changed:
-                    worker.ready = True
+                    worker.ready = worker.lasting = True
                     self._changed.notify_all()
             case Bye(figures):
                 worker.figures = figures
@@ -438,18 +478,25 @@ class Crew:
         return None
 
 
+def _pause(short_lives: int) -> float:
+    """Seconds until a worker is replaced, when so many one after the other lived only shortly."""
+    if short_lives < 2:
+        return 0.0
+    return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(16, short_lives - 2))
+
+
 def _of_the_past(figures: Figures) -> Figures:
     """What stays counted of a worker that is no more."""
     return Figures(bytes_in=figures.bytes_in, bytes_out=figures.bytes_out)
 
 
 def _result(
-    worker: _Worker, future: Future[Carried], kind: type[_Answer], until: float
+    worker: WorkerHandle, future: Future[Carried], kind: type[_Answer], until: float
 ) -> _Answer | None:
     try:
         answer = future.result(max(0.0, until - time.monotonic())).message
     except (TimeoutError, FtpError, OSError) as error:
         if not worker.peer.gone:
-            logger.warning("%s doesn't answer: %s", worker, error or "it takes too long")
+            logger.warning("%s doesn't answer: %s", worker, str(error) or "it takes too long")
         return None
     return answer if isinstance(answer, kind) else None

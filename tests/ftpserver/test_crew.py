@@ -1,0 +1,943 @@
+"""The crew of workers: whom it hands connections, how it replaces them, what it asks and counts.
+
+No process is forked here: the test is each worker itself, at the real other end of its sockets.
+Real ones are in tests/system/test_workers.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import pickle
+import queue
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from ftpserver import worker_handle, workers
+from ftpserver.calls import Peer, PeerGone
+from ftpserver.config import Settings
+from ftpserver.figures import Figures, SessionInfo
+from ftpserver.nursery import Ended, Spawned
+from ftpserver.state import StateError
+from ftpserver.worker_calls import (
+    AskFigures,
+    AskSessions,
+    Birth,
+    Bye,
+    Closed,
+    Drain,
+    FiguresNow,
+    Follow,
+    FoundBanned,
+    Kick,
+    Kicked,
+    Lines,
+    LoggedIn,
+    Ready,
+    Registering,
+    Retire,
+    Serve,
+    ServerSays,
+    SessionsNow,
+    Stop,
+    WorkerAnswers,
+)
+from ftpserver.workers import Crew
+from ftpwire.errors import Busy, NotFound
+from tests.peer import eventually
+
+PATIENCE = 60.0
+ADDRESS = ("192.0.2.1", 50_000)
+
+
+class FakeWorker:
+    """A worker that does as its test says.
+
+    Attributes:
+        told: What it was told, and not asked.
+        given: The descriptors of connections, and what was said with them.
+        answers: To each kind of question: a message or an error.
+    """
+
+    def __init__(self, number: int, descriptor: int, note: bytes) -> None:
+        self.number = number
+        self.birth = msgspec.msgpack.decode(note, type=Birth)
+        self.told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.given: list[tuple[Serve, socket.socket]] = []
+        self.followed: list[Settings] = []
+        self.answers: dict[type, Any] = {}
+        self.ended = threading.Event()
+        self.peer = Peer(
+            socket.socket(fileno=descriptor),
+            hears=ServerSays,
+            answers=WorkerAnswers,
+            handle=self._handle,
+            max_descriptors=1,
+            on_end=self.ended.set,
+            name=f"fake worker {number}",
+        )
+        self.peer.start()
+
+    def _handle(self, said: Any, descriptors: list[int]) -> Any:
+        if isinstance(said, Serve):
+            self.given.append((said, socket.socket(fileno=descriptors.pop())))
+        if isinstance(said, Follow):
+            self.followed.append(pickle.loads(said.settings))
+        answer = self.answers.get(type(said))
+        if isinstance(answer, Exception):
+            raise answer
+        if isinstance(said, (Serve, Drain, Retire, Stop)):
+            self.told.put(said)
+        return answer
+
+    def hear(self) -> Any:
+        """What it is told next."""
+        return self.told.get(timeout=PATIENCE)
+
+    def die(self) -> None:
+        """Be no more, without a word."""
+        self.peer.close()
+        for _, connection in self.given:
+            connection.close()
+
+
+class FakeNursery:
+    """Forks nobody. The newest one is ``made``."""
+
+    made: FakeNursery
+    failures = 0
+    """So many of the next children can't be had."""
+    silent = False
+    """Children don't say that they are ready."""
+
+    def __init__(self, module: str, settings: Settings, on_report: Callable[..., None]) -> None:
+        assert module == "ftpserver.worker"
+        self.settings = [settings]
+        self.refuses: StateError | None = None
+        self.report = on_report
+        self.born: list[FakeWorker] = []
+        self._new: queue.SimpleQueue[FakeWorker] = queue.SimpleQueue()
+        self.stopped = False
+        type(self).made = self
+
+    def configure(self, settings: Settings) -> None:
+        if self.refuses is not None:
+            raise self.refuses
+        self.settings.append(settings)
+
+    def spawn(self, number: int, descriptors: list[int], note: bytes) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise StateError("no process can be started")
+        worker = FakeWorker(number, os.dup(descriptors[0]), note)
+        self.born.append(worker)
+        if not self.silent:
+            worker.peer.tell(Ready())
+        self._new.put(worker)
+
+    def next(self) -> FakeWorker:
+        """The next one that is born."""
+        return self._new.get(timeout=PATIENCE)
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+class FakeServer:
+    """What a crew asks of its server; ``done`` is what it was told to do."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.done: list[tuple[Any, ...]] = []
+        self.connections: set[socket.socket] = set()
+        self.draining = False
+        self.node, self.run = "local", "run"
+        self.others: set[str] = set()
+        self.busy = False
+        self._numbers = itertools.count(1)
+        self.ledger = self.limits = self.audit = self.registration = self
+        self.sessions = self.strangers = self.throttle = self
+
+    def next_session_id(self, request: socket.socket) -> int:
+        return next(self._numbers)
+
+    def forget_connection(self, request: socket.socket) -> None:
+        self.connections.discard(request)
+
+    def is_spared(self, host: str) -> bool:
+        return host == "192.0.2.77"
+
+    def spare(self, host: str) -> None:
+        self.done.append(("spare", host))
+
+    def leave(self, request: socket.socket) -> None:
+        self.done.append(("no stranger", request))
+
+    def bury(self, incarnation: str) -> None:
+        self.done.append(("bury", incarnation))
+
+    def look_soon(self) -> None:
+        self.done.append(("look soon",))
+
+    def append(self, lines: bytes, count: int) -> None:
+        self.done.append(("lines", lines, count))
+
+    def heard_of_ban(self, place: str, until: int) -> None:
+        self.done.append(("ban", place, until))
+
+    def take(self, host: str) -> None:
+        if self.busy:
+            raise Busy("too many")
+        self.done.append(("registering", host))
+
+
+@pytest.fixture
+def settings(tmp_path) -> Settings:
+    return Settings(tmp_path / "root", plaintext=True)
+
+
+@pytest.fixture
+def server(settings) -> FakeServer:
+    return FakeServer(settings)
+
+
+@pytest.fixture
+def nursery(monkeypatch) -> Iterator[type[FakeNursery]]:
+    kind = type("Nursery", (FakeNursery,), {})
+    monkeypatch.setattr(workers, "Nursery", kind)
+    yield kind
+    if "made" in vars(kind):
+        for worker in kind.made.born:
+            worker.die()
+        assert kind.made.stopped
+
+
+@pytest.fixture
+def hire(server, nursery) -> Iterator[Callable[[int], tuple[Crew, list[FakeWorker]]]]:
+    """Makes a crew of so many; gives it and its workers."""
+    with ExitStack() as stack:
+
+        def make(count: int) -> tuple[Crew, list[FakeWorker]]:
+            crew = Crew(server, count)
+            stack.callback(crew.close)
+            return crew, [nursery.made.next() for _ in range(count)]
+
+        yield make
+
+
+@pytest.fixture
+def connections() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def connect(crew: Crew, stack: ExitStack, address: tuple[str, int] = ADDRESS) -> socket.socket:
+    """Have the crew serve a connection; returns the client's end."""
+    client, accepted = socket.socketpair()
+    stack.callback(client.close)
+    client.settimeout(PATIENCE)
+    crew.serve(accepted, address)
+    return client
+
+
+def was_closed(client: socket.socket) -> bool:
+    return client.recv(1) == b""
+
+
+def left(crew: Crew) -> int:
+    """How many workers it has."""
+    return len(crew._all())
+
+
+# pauses between lives ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("short_lives", "seconds"),
+    [(0, 0), (1, 0), (2, 0.4), (3, 0.8), (4, 1.6), (5, 3.2), (6, 6.4), (7, 10), (10_000, 10)],
+)
+def test_the_pause_grows_up_to_a_limit(short_lives, seconds):
+    assert workers._pause(short_lives) == pytest.approx(seconds)
+
+
+class Pauses(threading.Event):
+    """The crew's end, whose waits are told of, and take no time unless ``real``."""
+
+    def __init__(self, *, real: bool = False) -> None:
+        super().__init__()
+        self.waits: queue.SimpleQueue[float] = queue.SimpleQueue()
+        self._real = real
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self.waits.put(timeout)
+        return super().wait(timeout) if self._real else self.is_set()
+
+    def next(self) -> float:
+        return self.waits.get(timeout=PATIENCE)
+
+
+def test_who_dies_young_again_and_again_is_replaced_later_and_later(hire, nursery, monkeypatch):
+    monkeypatch.setattr(workers, "_SHORT_LIFE", float("inf"))
+    crew, (worker,) = hire(1)
+    crew._over = pauses = Pauses()
+    waited = []
+    for _ in range(8):
+        worker.die()
+        worker = nursery.made.next()
+        waited.append(pauses.next())
+    assert waited == pytest.approx([0, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10])
+    monkeypatch.setattr(workers, "_SHORT_LIFE", -1)  # this one has lived long
+    worker.die()
+    worker = nursery.made.next()
+    assert pauses.next() == 0
+    monkeypatch.setattr(workers, "_SHORT_LIFE", float("inf"))
+    for seconds in (0, 0.4):  # and it all begins again
+        worker.die()
+        worker = nursery.made.next()
+        assert pauses.next() == pytest.approx(seconds)
+    assert len(nursery.made.born) == 12
+
+
+@pytest.mark.parametrize("how", ["stop", "close"])
+def test_the_end_does_not_wait_for_a_pause(hire, nursery, monkeypatch, how):
+    """(It would take an hour.)"""
+    monkeypatch.setattr(workers, "_SHORT_LIFE", float("inf"))
+    monkeypatch.setattr(workers, "_pause", lambda short_lives: 3600.0)
+    crew, (worker,) = hire(1)
+    crew._over = pauses = Pauses(real=True)
+    worker.die()
+    assert pauses.next() == 3600
+    if how == "stop":
+        crew.stop(lambda: 0.0)
+    crew.close()
+    assert len(nursery.made.born) == 1
+
+
+def test_nobody_is_replaced_in_a_drain(hire, nursery, server):
+    crew, (first, _) = hire(2)
+    server.draining = True
+    crew.drain()
+    first.die()
+    eventually(lambda: ("bury", first.birth.incarnation) in server.done)
+    crew.close()
+    assert len(nursery.made.born) == 2
+
+
+# starting ----------------------------------------------------------------------------------
+
+
+def test_all_have_their_place_in_the_books(hire, server):
+    _, born = hire(2)
+    assert [one.birth.incarnation for one in born] == ["runw1", "runw2"]
+    assert {one.birth.count for one in born} == {2}
+    assert server.others == {"runw1", "runw2"}
+
+
+@pytest.mark.parametrize("good", [0, 1], ids=["the-first", "the-second"])
+def test_without_a_process_for_each_there_is_no_crew(server, nursery, good):
+    """What was there of it is ended; the test's own check looks for threads and descriptors."""
+    spawn = nursery.spawn
+
+    def fails_later(self: FakeNursery, *arguments: Any) -> None:
+        self.failures = int(len(self.born) == good)
+        spawn(self, *arguments)
+
+    nursery.spawn = fails_later
+    with pytest.raises(StateError, match="no process can be started"):
+        Crew(server, 2)
+    assert all(one.ended.wait(PATIENCE) for one in nursery.made.born)
+    assert len(nursery.made.born) == good
+    assert server.others == set()
+
+
+def test_a_worker_that_never_gets_ready_is_given_up(server, nursery, monkeypatch, caplog):
+    monkeypatch.setattr(workers, "_START_SECONDS", 0.05)
+    nursery.silent = True
+    with pytest.raises(StateError, match="can't be started"):
+        Crew(server, 2)
+    assert all(one.ended.wait(PATIENCE) for one in nursery.made.born)
+    assert server.others == set() and not server.connections
+    assert len(nursery.made.born) == 2, "none is replaced"
+    assert "has died" not in caplog.text
+
+
+def test_a_worker_that_dies_before_it_is_ready_ends_the_start_at_once(server, nursery, caplog):
+    spawn = nursery.spawn
+    nursery.silent = True
+
+    def born_dead(self: FakeNursery, *arguments: Any) -> None:
+        spawn(self, *arguments)
+        self.next().die()
+
+    nursery.spawn = born_dead
+    with pytest.raises(StateError, match="the log tells why"):  # and not after a minute
+        Crew(server, 1)
+    assert "worker 1 has died" in caplog.text
+    assert len(nursery.made.born) == 1, "nobody takes its place"
+
+
+def test_a_nursery_that_fails_for_a_while_leaves_as_many_workers_as_before(
+    hire, nursery, server, monkeypatch, caplog
+):
+    monkeypatch.setattr(workers, "_SHORT_LIFE", float("inf"))
+    crew, (worker,) = hire(1)
+    crew._over = pauses = Pauses()
+    nursery.made.failures = 3
+    worker.die()
+    second = nursery.made.next()
+    assert [pauses.next() for _ in range(4)] == pytest.approx([0, 0.4, 0.8, 1.6])
+    assert caplog.text.count("no worker can be started in its place") == 3
+    assert caplog.text.count("has died") == 1, "who was never born doesn't die"
+    second.die()  # what had come before it would have been looked after before
+    third = nursery.made.next()
+    assert nursery.made.born == [worker, second, third]
+    assert left(crew) == 1
+    assert server.others == {third.birth.incarnation}
+
+
+@pytest.mark.parametrize("what", ["descriptors", "threads"])
+def test_without_descriptors_or_threads_it_is_tried_again(hire, nursery, monkeypatch, caplog, what):
+    """Thousands of connections may have taken them all when a worker dies."""
+    crew, (worker,) = hire(1)
+    failed = []
+
+    def none_left(*arguments: Any) -> Any:
+        if what == "threads" and not arguments[0].name.startswith("worker "):
+            return start(*arguments)
+        monkeypatch.undo()
+        failed.append(what)
+        if what == "threads":
+            raise RuntimeError("can't start new thread")
+        raise OSError(24, "Too many open files")
+
+    start = threading.Thread.start
+    if what == "threads":
+        monkeypatch.setattr(threading.Thread, "start", none_left)
+    else:
+        monkeypatch.setattr(socket, "socketpair", none_left)
+    worker.die()
+    second = nursery.made.next()
+    if what == "threads":
+        assert second.ended.wait(PATIENCE), "nobody would listen to that one"
+        second = nursery.made.next()
+    eventually(lambda: crew._workers[second.number].ready)
+    assert failed == [what] and left(crew) == 1
+    assert "no worker can be started in its place" in caplog.text
+
+
+def test_a_fork_that_fails_is_told_of(hire, nursery, caplog):
+    hire(1)
+    nursery.made.report(Ended(1, None, 11))
+    assert "worker 1: it could not be started: Resource temporarily unavailable" in caplog.text
+
+
+# handing out -------------------------------------------------------------------------------
+
+
+def test_a_connection_goes_to_who_has_the_fewest(hire, connections):
+    crew, (first, second) = hire(2)
+    clients = [connect(crew, connections) for _ in range(4)]
+    for worker in (first, second):
+        worker.hear(), worker.hear()
+    assert [len(one.given) for one in (first, second)] == [2, 2]
+    for said, _ in second.given:
+        second.peer.tell(Closed(said.number))
+    eventually(lambda: len(crew._server.connections) == 2)
+    clients += [connect(crew, connections) for _ in range(2)]
+    second.hear(), second.hear()
+    assert [len(one.given) for one in (first, second)] == [2, 4]
+    numbers = [said.number for one in (first, second) for said, _ in one.given]
+    assert sorted(numbers) == [1, 2, 3, 4, 5, 6]
+    second.given[-1][1].sendall(b"served")
+    assert clients[-1].recv(6) == b"served"  # it is that connection, and open
+
+
+def test_among_those_with_as_many_it_is_who_has_got_fewer_so_far(hire, connections):
+    crew, (first, second) = hire(2)
+    for worker in (first, second, first, second):
+        connect(crew, connections)
+        said = worker.hear()
+        worker.peer.tell(Closed(said.number))
+        eventually(lambda: not crew._server.connections)
+
+
+def test_what_is_known_of_the_client_goes_along(hire, connections):
+    crew, (worker,) = hire(1)
+    connect(crew, connections)
+    connect(crew, connections, ("192.0.2.77", 5))
+    connect(crew, connections, "")  # by a Unix socket
+    assert worker.hear() == Serve(1, ADDRESS, False)
+    assert worker.hear() == Serve(2, ("192.0.2.77", 5), True)
+    assert worker.hear() == Serve(3, None, False)
+
+
+def test_nobody_dead_gets_a_connection(hire, nursery, connections, monkeypatch):
+    monkeypatch.setattr(workers, "_pause", lambda short_lives: 3600.0)
+    crew, (first, second) = hire(2)
+    first.die()
+    for _ in range(3):  # whether its end was noticed already, or not
+        connect(crew, connections)
+        second.hear()
+
+
+def test_nobody_who_retires_gets_a_connection(hire, nursery, settings, connections):
+    crew, (first,) = hire(1)
+    connect(crew, connections)
+    first.hear()
+    crew.follow(settings, new_key=True)
+    assert first.hear() == Retire()
+    second = nursery.made.next()
+    for _ in range(3):
+        connect(crew, connections)
+        assert isinstance(second.hear(), Serve)
+    first.die()  # it had a connection still; and nobody comes for it
+    eventually(lambda: ("bury", first.birth.incarnation) in crew._server.done)
+    assert nursery.made.born == [first, second]
+
+
+def test_a_connection_waits_for_the_next_worker(hire, nursery, connections):
+    crew, (first,) = hire(1)
+    nursery.silent = True
+    first.die()
+    second = nursery.made.next()
+    client, accepted = socket.socketpair()
+    connections.callback(client.close)
+    waiting = threading.Thread(target=crew.serve, args=(accepted, ADDRESS))
+    waiting.start()
+    second.peer.tell(Ready())
+    assert isinstance(second.hear(), Serve)
+    waiting.join(PATIENCE)
+
+
+def test_whoever_waits_for_a_worker_is_sent_away_when_no_more_is_accepted(
+    hire, nursery, connections, server, caplog
+):
+    """Stopping waits for the thread that accepts: it must not wait a minute for a worker."""
+    crew, (first,) = hire(1)
+    nursery.silent = True
+    first.die()
+    nursery.made.next()
+    client, accepted = socket.socketpair()
+    connections.callback(client.close)
+    client.settimeout(PATIENCE)
+    waiting = threading.Thread(target=crew.serve, args=(accepted, ADDRESS))
+    waiting.start()
+    crew.accept_no_more()
+    waiting.join(PATIENCE)
+    assert not waiting.is_alive()
+    assert was_closed(client)
+    assert not server.connections
+    assert "a connection was turned away" in caplog.text
+
+
+def test_a_worker_that_dies_while_it_is_handed_a_connection_takes_it_along(
+    hire, connections, server, monkeypatch
+):
+    """It is counted away with the worker; nobody else is given what isn't counted any more."""
+    crew, (first, second) = hire(2)
+    handle = crew._workers[first.number]
+
+    def too_late(*arguments: Any) -> None:
+        first.die()
+        eventually(lambda: first.number not in crew._workers)
+        raise PeerGone("the other process has ended")
+
+    monkeypatch.setattr(handle.peer, "tell", too_late)
+    assert was_closed(connect(crew, connections))
+    assert not server.connections and not second.given
+
+
+def test_stopping_a_server_first_frees_who_accepts(start_server, monkeypatch, dial):
+    """(With Crew.serve waiting for a worker as long as there is none.)"""
+    released = []
+    entered = threading.Event()
+
+    class StuckCrew:
+        processes: list[int] = []
+
+        def __init__(self, server: Any, count: int) -> None:
+            self._free = threading.Event()
+
+        def serve(self, request: socket.socket, address: Any) -> None:
+            entered.set()
+            released.append(self._free.wait(PATIENCE / 2))
+            request.close()
+
+        def accept_no_more(self) -> None:
+            self._free.set()
+
+        def stop(self, grace: Callable[[], float]) -> None:
+            self._free.set()
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(workers, "Crew", StuckCrew)
+    server = start_server(workers=2)
+    dial(server, logged_in=False)
+    assert entered.wait(PATIENCE)
+    start_server.finish(server)
+    assert released == [True]
+
+
+# asking ------------------------------------------------------------------------------------
+
+
+def session(number: int) -> SessionInfo:
+    return SessionInfo(number, None, "192.0.2.1:5", 0.0, None, None, None, 0.0, 0, 0, 0.0)
+
+
+def test_all_are_asked_together(hire):
+    crew, (first, second) = hire(2)
+    first.answers = {
+        AskFigures: FiguresNow(Figures(2, 1, 1, 10, 20)),
+        AskSessions: SessionsNow([session(3), session(5)]),
+        Kick: Kicked([5, 3]),
+    }
+    second.answers = {
+        AskFigures: FiguresNow(Figures(1, 0, 1, 100, 200)),
+        AskSessions: SessionsNow([session(4)]),
+        Kick: Kicked([4]),
+    }
+    assert crew.figures() == Figures(3, 1, 2, 110, 220)
+    assert [one.id for one in crew.session_infos()] == [3, 4, 5]
+    assert crew.kick(None, "alice") == [3, 4, 5]
+    first.answers[Kick] = second.answers[Kick] = Kicked([])
+    with pytest.raises(NotFound, match="7: no such session"):
+        crew.kick(7, None)
+
+
+class NeverDone(Future):
+    """An answer that doesn't come; waiting for it takes no time."""
+
+    def result(self, timeout: float | None = None) -> Any:
+        assert timeout is not None and timeout <= workers._ANSWER_SECONDS
+        raise TimeoutError
+
+
+def test_the_answer_comes_without_who_says_nothing_in_time(hire, monkeypatch, caplog):
+    crew, (first, mute) = hire(2)
+    first.answers = {
+        AskFigures: FiguresNow(Figures(2, 0, 0, 10, 20)),
+        AskSessions: SessionsNow([session(3)]),
+        Kick: Kicked([3]),
+    }
+    mute.answers = {AskFigures: FiguresNow(Figures(1, 0, 0, 5, 5))}
+    assert crew.figures() == Figures(3, 0, 0, 15, 25)
+    peer = crew._workers[mute.number].peer
+    monkeypatch.setattr(peer, "ask_later", lambda question: NeverDone())
+    assert crew.figures() == Figures(3, 0, 0, 15, 25), "what was last known of it"
+    assert [one.id for one in crew.session_infos()] == [3]
+    assert crew.kick(None, "alice") == [3]
+    assert caplog.text.count("worker 2 doesn't answer: it takes too long") == 3
+
+
+def test_a_worker_that_fails_to_answer_leaves_the_others_answers(hire, caplog):
+    crew, (first, broken) = hire(2)
+    first.answers = {AskFigures: FiguresNow(Figures(2, 0, 0, 10, 20))}
+    broken.answers = {AskFigures: OSError(5, "Input/output error")}
+    assert crew.figures() == Figures(2, 0, 0, 10, 20)
+    assert "worker 2 doesn't answer" in caplog.text
+
+
+def test_a_worker_that_is_starting_is_not_waited_for(hire, nursery):
+    crew, (first, second) = hire(2)
+    second.answers = {AskFigures: FiguresNow(Figures(1, 0, 0, 5, 5))}
+    nursery.silent = True
+    first.die()
+    nursery.made.next()
+    assert crew.figures() == Figures(1, 0, 0, 5, 5)
+
+
+# what stays counted ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["bye", "death"])
+def test_bytes_of_workers_that_have_ended_stay_counted(hire, nursery, how):
+    crew, (first,) = hire(1)
+    first.answers = {AskFigures: FiguresNow(Figures(3, 1, 1, 10, 20))}
+    assert crew.figures() == Figures(3, 1, 1, 10, 20)
+    if how == "bye":
+        first.peer.tell(Bye(Figures(0, 0, 0, 11, 22)))
+    first.die()
+    if how == "bye":
+        eventually(lambda: not left(crew))
+        assert crew.figures() == Figures(0, 0, 0, 11, 22)
+        return
+    second = nursery.made.next()  # what the dead one had moved since it was asked is lost
+    second.answers = {AskFigures: FiguresNow(Figures(1, 0, 0, 1, 2))}
+    eventually(lambda: crew.processes is not None and crew._workers[second.number].ready)
+    assert crew.figures() == Figures(1, 0, 0, 11, 22)
+
+
+class Hooked:
+    """The crew's lock; what is to happen in the next moment without it happens then."""
+
+    def __init__(self, lock: threading.Condition, hook: Callable[[], None]) -> None:
+        self._lock = lock
+        self._hook: Callable[[], None] | None = hook
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lock, name)
+
+    def __enter__(self) -> None:
+        self._lock.__enter__()
+
+    def __exit__(self, *exception: Any) -> None:
+        self._lock.__exit__(*exception)
+        hook, self._hook = self._hook, None
+        if hook is not None:
+            hook()
+
+
+def test_bytes_are_counted_of_a_worker_that_ends_just_now(hire):
+    crew, (worker,) = hire(1)
+    worker.answers = {AskFigures: FiguresNow(Figures(1, 0, 0, 10, 20))}
+    crew.figures()
+
+    def ends() -> None:
+        worker.peer.tell(Bye(Figures(0, 0, 0, 10, 20)))
+        worker.die()
+        eventually(lambda: not left(crew))
+
+    crew._changed = Hooked(crew._changed, ends)
+    assert crew.figures() == Figures(0, 0, 0, 10, 20)
+
+
+# ends --------------------------------------------------------------------------------------
+
+
+def test_a_death_is_told_of_and_put_right(hire, nursery, server, connections, caplog):
+    crew, (worker,) = hire(1)
+    for _ in range(2):
+        connect(crew, connections)
+        worker.hear()
+    assert len(server.connections) == 2
+    worker.die()
+    nursery.made.next()
+    assert "worker 1 has died, and with it 2 connections" in caplog.text
+    assert not server.connections
+    assert server.done.count(("bury", "runw1")) == 2  # in the ledger, and among sessions
+    assert ("look soon",) in server.done
+    assert "runw1" not in server.others
+
+
+def test_who_says_goodbye_has_not_died(hire, nursery, server, caplog):
+    crew, (worker,) = hire(1)
+    worker.peer.tell(Bye(Figures()))
+    worker.die()
+    eventually(lambda: server.done.count(("bury", "runw1")) == 2)
+    crew.close()
+    assert "has died" not in caplog.text
+    assert ("look soon",) not in server.done
+    assert len(nursery.made.born) == 1
+
+
+def test_what_cant_be_put_right_now_keeps_nobody_from_being_replaced(hire, nursery, server, caplog):
+    def fails(incarnation: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    _, (worker,) = hire(1)
+    server.bury = fails
+    worker.die()
+    nursery.made.next()
+    assert "could not be put right yet" in caplog.text
+
+
+def test_stopping_tells_all_and_tells_them_again_of_another_time(hire, caplog):
+    crew, born = hire(2)
+    grace = [30.0]
+    stopping = threading.Thread(target=crew.stop, args=(lambda: grace[0],))
+    stopping.start()
+    assert [one.hear() for one in born] == [Stop(30), Stop(30)]
+    grace[0] = 0.5
+    assert [one.hear() for one in born] == [Stop(0.5), Stop(0.5)]
+    for one in born:
+        one.peer.tell(Bye(Figures()))
+        one.die()
+    stopping.join(PATIENCE)
+    assert not stopping.is_alive()
+    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
+
+
+def test_who_does_not_stop_is_given_up(hire, monkeypatch, caplog):
+    monkeypatch.setattr(workers, "_END_SECONDS", 0.0)
+    crew, (worker,) = hire(1)
+    crew.stop(lambda: 0.0)
+    assert worker.ended.wait(PATIENCE)
+    assert "worker 1 is given up: it doesn't end" in caplog.text
+    assert "has died" not in caplog.text
+    assert not left(crew)
+
+
+@pytest.fixture
+def process() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that ends when its input does."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as started:
+        yield started
+        started.kill()
+
+
+def test_the_process_of_one_that_is_given_up_is_killed(hire, nursery, monkeypatch, process):
+    """It may hang in any way, and it holds locks on homes."""
+    monkeypatch.setattr(workers, "_END_SECONDS", 0.0)
+    monkeypatch.setattr(worker_handle, "LAST_SECONDS", 0.0)
+    crew, _ = hire(1)
+    nursery.made.report(Spawned(1, process.pid))
+    assert str(crew._workers[1]) == f"worker 1 (process {process.pid})"
+    assert crew.processes == [process.pid]
+    crew.stop(lambda: 0.0)
+    assert process.wait(PATIENCE) == -signal.SIGKILL
+
+
+def test_a_process_that_ends_by_itself_is_not_killed(hire, nursery, process, caplog):
+    crew, (worker,) = hire(1)
+    nursery.made.report(Spawned(1, process.pid))
+    process.stdin.close()
+    assert process.wait(PATIENCE) == 0
+    worker.die()
+    nursery.made.next()
+    assert "is killed" not in caplog.text
+
+
+def test_nobody_is_started_once_it_is_over(hire, nursery, server, settings):
+    """A reload may come just before the stop."""
+    crew, (worker,) = hire(1)
+    crew.close()
+    assert worker.ended.wait(PATIENCE)
+    with pytest.raises(StateError, match="stopping"):
+        crew.follow(settings, new_key=True)
+    assert len(nursery.made.born) == 1 and server.others == set()
+
+
+# other settings ----------------------------------------------------------------------------
+
+
+def test_all_follow_other_settings_with_as_many_workers_as_before(hire, nursery, settings):
+    crew, born = hire(2)
+    other = replace(settings, grace=3.0, workers=7)
+    crew.follow(other, new_key=False)
+    expected = replace(other, workers=2)
+    assert [one.followed for one in born] == [[expected], [expected]]
+    assert nursery.made.settings[-1] == expected
+    assert len(nursery.made.born) == 2
+
+
+def test_a_certificate_that_the_nursery_refuses_reaches_nobody(hire, nursery, settings):
+    crew, (worker,) = hire(1)
+    nursery.made.refuses = StateError("cert.pem: it can't be read")
+    with pytest.raises(StateError, match=r"cert\.pem"):
+        crew.follow(replace(settings, grace=3.0), new_key=True)
+    assert worker.followed == [] and nursery.made.born == [worker]
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (StateError("no such thing"), "no such thing"),
+        (OSError(28, "No space left on device"), "No space left"),
+        (Busy("not now"), "not now"),
+    ],
+)
+def test_when_one_does_not_follow_the_others_go_back(hire, nursery, server, error, says):
+    """A reload that fails leaves everything as it was."""
+    crew, (first, second) = hire(2)
+    second.answers = {Follow: error}
+    before = replace(server.settings, workers=2)
+    after = replace(before, grace=3.0)
+    with pytest.raises(StateError, match=f"worker 2 doesn't follow: .*{says}"):
+        crew.follow(after, new_key=True)
+    eventually(lambda: len(first.followed) == len(second.followed) == 2)
+    assert first.followed == second.followed == [after, before]
+    assert nursery.made.settings == [server.settings, after, before]
+    assert nursery.made.born == [first, second]
+
+
+def test_one_that_dies_meanwhile_holds_up_no_reload(hire, nursery, settings, monkeypatch):
+    monkeypatch.setattr(workers, "_SHORT_LIFE", -1)
+    crew, (first, second) = hire(2)
+    peer = crew._workers[first.number].peer
+    ask = peer.ask
+
+    def dying(*arguments: Any, **options: Any) -> Any:
+        first.die()
+        return ask(*arguments, **options)
+
+    monkeypatch.setattr(peer, "ask", dying)
+    crew.follow(replace(settings, grace=3.0), new_key=False)
+    assert second.followed[-1].grace == 3.0
+
+
+def test_when_those_with_another_key_cant_start_the_old_ones_go_on(
+    hire, nursery, settings, server, connections, monkeypatch, caplog
+):
+    crew, (first,) = hire(1)
+    spawn = nursery.spawn
+
+    def silent(self: FakeNursery, *arguments: Any) -> None:
+        monkeypatch.setattr(workers, "_START_SECONDS", 0.05)
+        spawn(self, *arguments)
+
+    monkeypatch.setattr(nursery, "spawn", silent)
+    nursery.silent = True
+    with pytest.raises(StateError, match="can't be started"):
+        crew.follow(replace(settings, grace=3.0), new_key=True)
+    late = nursery.made.next()
+    assert late.ended.wait(PATIENCE)
+    connect(crew, connections)
+    assert isinstance(first.hear(), Serve)
+    assert left(crew) == 1 and server.others == {"runw1"}
+    eventually(lambda: [one.grace for one in first.followed] == [3.0, server.settings.grace])
+    assert nursery.made.settings[-1] == replace(server.settings, workers=1)
+    first.die()  # what was given up before is looked after before: it has no successor
+    nursery.spawn, nursery.silent = spawn, False
+    third = nursery.made.next()
+    assert nursery.made.born == [first, late, third]
+
+
+# what workers say --------------------------------------------------------------------------
+
+
+def test_what_workers_say_reaches_the_server(hire, server, connections):
+    crew, (worker,) = hire(1)
+    connect(crew, connections)
+    number = worker.hear().number
+    (request,) = server.connections
+    worker.peer.tell(LoggedIn(number, "192.0.2.1"))
+    worker.peer.tell(Lines(b"{}\n{}\n", 2))
+    worker.peer.tell(FoundBanned("192.0.2.9", 77))
+    worker.peer.ask(Registering("192.0.2.8"))
+    assert server.done == [
+        ("spare", "192.0.2.1"),
+        ("no stranger", request),
+        ("lines", b"{}\n{}\n", 2),
+        ("ban", "192.0.2.9", 77),
+        ("registering", "192.0.2.8"),
+    ]
+    server.busy = True
+    with pytest.raises(Busy, match="too many"):
+        worker.peer.ask(Registering("192.0.2.8"))
+
+
+def test_word_of_a_connection_that_is_closed_already_does_no_harm(hire, server, connections):
+    crew, (worker,) = hire(1)
+    connect(crew, connections)
+    number = worker.hear().number
+    for _ in range(2):
+        worker.peer.tell(Closed(number))
+    worker.peer.tell(LoggedIn(number, "192.0.2.1"))
+    eventually(lambda: ("spare", "192.0.2.1") in server.done)
+    assert not server.connections
+    assert not [one for one in server.done if one[0] == "no stranger"]
