@@ -169,7 +169,8 @@ class Nursery:
     ``_lock`` guards the process and its socket.
 
     Args:
-        module: Its ``main`` is called with `Born` in each child, which ends when it returns.
+        module: Its ``main`` is called with `Born` in each child, which ends when it returns. If it
+            has a ``prepare``, that is called once, in the nursery, before there are any.
         on_report: Called with `Spawned` and `Ended`, in a thread of the nursery's own. It must not
             ask the nursery for anything itself: the answer would come to the same thread.
 
@@ -424,6 +425,10 @@ class _Forker(ForkingMixIn, BaseServer):
             self._over = True  # the server is gone
 
 
+def _nothing() -> None:
+    """Where there is nothing to prepare."""
+
+
 def _no_handler(request: Any, client_address: Any, server: BaseServer) -> Any:
     raise NotImplementedError("finish_request does it")
 
@@ -441,8 +446,9 @@ def main(descriptor: str, module: str, level: str) -> None:
     except EOFError:
         return  # the server has changed its mind
     log_to_stderr(said.settings.log_format, verbose=level == "debug")
-    entry: Callable[[Born], None] = importlib.import_module(module).main
-    forker = _Forker(sock, entry)
+    children = importlib.import_module(module)
+    getattr(children, "prepare", _nothing)()
+    forker = _Forker(sock, children.main)
     forker._report(forker._configure(said.settings))
     try:
         forker.run()

@@ -176,7 +176,7 @@ def unit(installation: Installation) -> str:
         f"AmbientCapabilities={ambient}",
         "LockPersonality=yes",
         "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
-        "RestrictNamespaces=yes",
+        f"RestrictNamespaces={_namespaces(installation, becomes_others)}",
         "RestrictRealtime=yes",
         "RestrictSUIDSGID=yes",
         "SystemCallArchitectures=native",
@@ -187,6 +187,11 @@ def unit(installation: Installation) -> str:
         "WantedBy=multi-user.target",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _namespaces(installation: Installation, becomes_others: bool) -> str:
+    """The namespaces that it may make: who can't become others confines sessions by these."""
+    return "user net ipc" if installation.isolated and not becomes_others else "yes"
 
 
 def socket_unit(installation: Installation) -> str:

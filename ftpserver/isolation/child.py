@@ -4,9 +4,10 @@ Lives here: that process's life, and what the server asks it.
 Lives elsewhere: what the session does (session.py), each step of the confinement (confinement.py),
 the interfaces that ask the server (remote.py), forking (nursery.py).
 
-Before log-in it is a user without rights, in an empty directory. The server decides who logs in;
-then the process becomes the account's user, the home is all that it sees, and there is no way back.
-Only then there are other threads. What is imported is imported before, here.
+Before log-in it is in an empty directory, if it can be, and has nothing to do with any other
+process; where the server is root, it is a user without rights besides. The server decides who logs
+in; then the process becomes the account's user, the home is all that it sees, and there is no way
+back. Only then there are other threads. What is imported is imported before, here.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, thread
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -41,6 +43,7 @@ from ftpserver.isolation.questions import (
     Follow,
     Hasten,
     Heed,
+    Known,
     Look,
     Over,
     Seen,
@@ -73,27 +76,40 @@ _AT_ONCE = 4
 """Questions of colleagues that are answered at the same time."""
 
 
+def prepare() -> None:
+    """For the nursery, before it has any children: these have no network but their connection."""
+    confinement.leave_network()
+
+
 def main(born: Born) -> None:
     """Be the process of one session, until it is over."""
     birth = _decode_birth(born.note)
     request, calls, stop, empty = born.descriptors
     confinement.close_all_but((request, calls, stop, empty))
-    _become_stranger(birth, empty)
+    can_change_root = _become_stranger(birth, empty)
     os.close(empty)
     address: object = tuple(birth.address) or ""
     with socket.socket(fileno=request) as connection:
-        process = SessionProcess(born.settings, born.tls_context, birth, calls, stop)
+        process = SessionProcess(
+            born.settings, born.tls_context, birth, calls, stop, can_change_root
+        )
         process.serve(connection, address)
 
 
-def _become_stranger(birth: Birth, empty: int) -> None:
+def _become_stranger(birth: Birth, empty: int) -> bool:
+    """Give up what can be given up before log-in; whether the root can be changed then."""
     confinement.must_be_alone()
     confinement.limit_resources()
+    confinement.forbid_new_privileges()
+    confinement.keep_to_itself()
     if birth.stranger is not None:
         confinement.change_root(empty)
         confinement.become_stranger(Identity(*birth.stranger))
-    confinement.forbid_new_privileges()
+        can_change_root = True
+    elif can_change_root := confinement.enter_user_namespace():
+        confinement.change_root(empty)
     confinement.hide_from_others()
+    return can_change_root
 
 
 class SessionProcess:
@@ -102,6 +118,7 @@ class SessionProcess:
     Args:
         calls: The descriptor to ask the server by.
         stop: Readable once the server stops, or has ended.
+        can_change_root: The process is in an empty directory, and goes from there into the home.
     """
 
     parking: Parking | None = None
@@ -113,12 +130,14 @@ class SessionProcess:
         birth: Birth,
         calls: int,
         stop: int,
+        can_change_root: bool,
     ) -> None:
         self.settings = settings
         self.tls_context = tls_context
         self.stop_fd = stop
         self.sessions: set[Session] = set()
         self._birth = birth
+        self._can_change_root = can_change_root
         self._pool: ThreadPoolExecutor | None = None
         self._ended = threading.Event()
         self._peer = Peer(
@@ -185,6 +204,7 @@ class SessionProcess:
         When that fails, the process ends: as a stranger it could serve nobody.
         """
         admitted: Admitted = carried.message
+        account = self._account_of(admitted.account)
         home, page = carried.descriptors
         try:
             confinement.must_be_alone()
@@ -192,6 +212,8 @@ class SessionProcess:
                 uid, gid, groups = admitted.identity
                 confinement.become(Identity(uid, gid, tuple(groups)), home)
                 confinement.hide_from_others()
+            elif self._can_change_root:
+                confinement.enter(home)
             confinement.restrict_to(home)
             confinement.forbid_imports()
         except (confinement.CantConfine, OSError) as error:
@@ -201,7 +223,12 @@ class SessionProcess:
         self.limits.paces = SharedPaces(os.dup(page))
         self._pool = ThreadPoolExecutor(_AT_ONCE, "colleagues")
         self._peer.start()
-        return account_of(admitted.account)
+        return account
+
+    def _account_of(self, told: Known) -> Account:
+        """An account with the home as it is seen from here."""
+        account = account_of(told)
+        return replace(account, home=Path("/")) if self._can_change_root else account
 
     def _left_alone(self) -> None:
         """The server is gone, or has given this session up: nothing that is done counts."""
@@ -228,10 +255,21 @@ class SessionProcess:
                 )
             case End() | Hasten() | Dismiss() | Follow():
                 if session is not None:
-                    _have(session, asked)
+                    self._have(session, asked)
             case _:
                 return self._colleagues.handle(asked)
         return None
+
+    def _have(self, session: Session, asked: End | Hasten | Dismiss | Follow) -> None:
+        match asked:
+            case End(why):
+                session.end(why)
+            case Hasten():
+                session.hasten()
+            case Dismiss():
+                session.dismiss()
+            case Follow(account):
+                session.follow(self._account_of(account))
 
 
 class _Aside:
@@ -239,18 +277,6 @@ class _Aside:
 
     def __init__(self, process: SessionProcess) -> None:
         self.submit = process.submit
-
-
-def _have(session: Session, asked: End | Hasten | Dismiss | Follow) -> None:
-    match asked:
-        case End(why):
-            session.end(why)
-        case Hasten():
-            session.hasten()
-        case Dismiss():
-            session.dismiss()
-        case Follow(account):
-            session.follow(account_of(account))
 
 
 def _seen(session: Session | None, measure: bool) -> Seen:

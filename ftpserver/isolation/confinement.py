@@ -1,6 +1,7 @@
 """Confining this process, step by step, so that what it doesn't need any more is out of reach.
 
-Lives here: capabilities, user and groups, chroot, Landlock, resource limits, descriptors, imports.
+Lives here: capabilities, user and groups, namespaces, chroot, Landlock, resource limits,
+descriptors, imports.
 Lives elsewhere: when each step comes (child.py), what all of it is worth
 (docs/decisions/0020-isolation.md).
 
@@ -26,6 +27,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 _CAP_VERSION_3 = 0x20080522
 _CAP_SETGID, _CAP_SETUID, _CAP_SYS_CHROOT = 6, 7, 18
 _LAST_CAP = 63
+_CLONE_NEWUSER, _CLONE_NEWNET, _CLONE_NEWIPC = 0x10000000, 0x40000000, 0x08000000
 
 # the same on every architecture (kernel 5.13)
 _SYS_LANDLOCK_CREATE_RULESET = 444
@@ -43,6 +45,7 @@ _NEEDED = (
     *(_WRITE_FILE, _READ_FILE, _READ_DIR, _REMOVE_DIR, _REMOVE_FILE),
     *(_MAKE_DIR, _MAKE_REG, _MAKE_SYM, _REFER, _TRUNCATE),
 )
+_NEVER_NEEDED = (_EXECUTE, _MAKE_CHAR, _MAKE_SOCK, _MAKE_FIFO, _MAKE_BLOCK, _IOCTL_DEV)
 _NET_ALL = 0b11  # bind and connect
 _SCOPE_ALL = 0b11  # abstract Unix sockets, and signals
 
@@ -126,14 +129,73 @@ def hide_from_others() -> None:
 
 def become_stranger(identity: Identity) -> None:
     """Give up all privileges but those that `become` takes. For root."""
-    for capability in range(_LAST_CAP + 1):
-        if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
-            break  # the kernel knows no more
+    _bound_capabilities()
     os.setgroups([])
     os.setresgid(identity.gid, identity.gid, identity.gid)
     _prctl(_PR_SET_KEEPCAPS, 1, "keepcaps")
     os.setresuid(identity.uid, identity.uid, identity.uid)
     set_capabilities((_CAP_SETGID, _CAP_SETUID, _CAP_SYS_CHROOT))
+
+
+def _bound_capabilities() -> None:
+    """Have no capability that is given up ever come back."""
+    for capability in range(_LAST_CAP + 1):
+        if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
+            break  # the kernel knows no more
+
+
+def enter_user_namespace() -> bool:
+    """Be in a user namespace of its own, with the one capability that chroot takes. For who isn't
+    root: there, this process has no say over those outside, whose user it stays.
+
+    Returns:
+        Whether that was possible: a system may permit it to nobody.
+    """
+    if not _make_user_namespace():
+        return False
+    _bound_capabilities()
+    set_capabilities((_CAP_SYS_CHROOT,))
+    return True
+
+
+def leave_network() -> bool:
+    """Be where there is no network and nothing is shared but files; what is connected stays so.
+
+    Returns:
+        Whether that was possible.
+    """
+    if os.geteuid() == 0:
+        return bool(_libc.unshare(_CLONE_NEWNET | _CLONE_NEWIPC) == 0)
+    made = _make_user_namespace(_CLONE_NEWNET | _CLONE_NEWIPC)
+    if made:
+        set_capabilities(())
+    return made
+
+
+def _make_user_namespace(more: int = 0) -> bool:
+    """Be in another user namespace, as the same user and with all capabilities there, and in other
+    namespaces besides."""
+    uid, gid = os.geteuid(), os.getegid()
+    if _libc.unshare(_CLONE_NEWUSER | more) < 0:
+        return False
+    try:
+        for name, line in (
+            ("setgroups", "deny"),
+            ("uid_map", f"{uid} {uid} 1"),
+            ("gid_map", f"{gid} {gid} 1"),
+        ):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(line)
+    except OSError:  # a security module lets it have the namespace, and nothing in it
+        set_capabilities(())
+        return False
+    return True
+
+
+def enter(home: int) -> None:
+    """Have the home be all that there is, without any capability, for good; as the same user."""
+    change_root(home)
+    set_capabilities(())
 
 
 def become(identity: Identity, home: int) -> None:
@@ -187,6 +249,25 @@ def landlock_abi() -> int:
     return max(0, _syscall(_SYS_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION))
 
 
+def keep_to_itself() -> int:
+    """Have nothing to do with other processes from here on: none from before can be traced, looked
+    into or, where the kernel can, sent a signal; no connection can be made. No program can be run
+    and nothing but files, directories and links made. Files stay within reach.
+
+    Returns:
+        As `restrict_to`.
+    """
+    abi = landlock_abi()
+    # who doesn't handle this one forbids it everywhere, also to `restrict_to`
+    everywhere = 1 << _REFER if abi >= 2 else 0
+    top = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        handled = sum(1 << right for right in _NEVER_NEEDED) | everywhere
+        return _restrict(abi, handled, everywhere, top)
+    finally:
+        os.close(top)
+
+
 def restrict_to(directory: int) -> int:
     """Have files below an open directory be all that can be opened or changed from here on.
 
@@ -196,10 +277,14 @@ def restrict_to(directory: int) -> int:
     Returns:
         The version of Landlock that does it; 0 when there is none, and nothing was done.
     """
-    abi = landlock_abi()
+    return _restrict(landlock_abi(), -1, sum(1 << right for right in _NEEDED), directory)
+
+
+def _restrict(abi: int, handled: int, allowed: int, directory: int) -> int:
+    """Forbid what is handled, of what the kernel knows, and allow some of it below a directory."""
     if not abi:
         return 0
-    handled = (1 << _FS_BITS_OF_ABI.get(abi, max(_FS_BITS_OF_ABI.values()))) - 1
+    handled &= (1 << _FS_BITS_OF_ABI.get(abi, max(_FS_BITS_OF_ABI.values()))) - 1
     attributes = struct.pack("=Q", handled)
     if abi >= 4:
         attributes += struct.pack("=Q", _NET_ALL)
@@ -210,10 +295,10 @@ def restrict_to(directory: int) -> int:
         "landlock_create_ruleset",
     )
     try:
-        allowed = sum(1 << right for right in _NEEDED) & handled
-        rule = struct.pack("=Qi", allowed, directory)
-        added = _syscall(_SYS_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, rule, 0)
-        _check(added, "landlock_add_rule")
+        if allowed & handled:
+            rule = struct.pack("=Qi", allowed & handled, directory)
+            added = _syscall(_SYS_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, rule, 0)
+            _check(added, "landlock_add_rule")
         _check(_syscall(_SYS_LANDLOCK_RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
     finally:
         os.close(ruleset)

@@ -16,6 +16,7 @@ import logging
 import os
 import signal
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -62,7 +63,6 @@ _SLACK = 5.0
 """Seconds beyond the time for log-ins, after which a stranger's process is killed."""
 _MOST_SHARED = 64
 """Uploads of one session that others bring pieces of; an honest one has one."""
-_EMPTY = "empty"
 
 
 @dataclass
@@ -551,10 +551,14 @@ def _need_system_users(accounts: Sequence[Account]) -> bool:
 
 
 def _open_empty(service: FtpServer) -> int:
-    """A directory with nothing in it: all that a stranger's process sees."""
-    path = service.settings.state / _EMPTY
+    """A directory with nothing in it: all that a stranger's process sees. It is removed already, so
+    that nothing can be made in it either, by whomever: chroot(2) tells the way out that leads by a
+    directory below."""
     try:
-        path.mkdir(mode=0o500, exist_ok=True)
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        path = tempfile.mkdtemp(dir=service.settings.state, prefix="empty-")
+        try:
+            return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        finally:
+            os.rmdir(path)
     except OSError as error:
-        raise StateError(f"{path}: {error.strerror}") from error
+        raise StateError(f"{service.settings.state}: {error.strerror}") from error

@@ -2,7 +2,8 @@
 
 ``ftpserver.isolation.parent.CHILD`` names this module in test_isolation.py. After log-in, `WhoAmI`
 runs the Python program that lies at ``/attack.py`` in the account's home, and is answered by the
-repr of its ``result``. What an attack needs is imported here, before the process is confined.
+repr of its ``result``. Before log-in a `Login` as ``attack`` runs its password. What an attack
+needs is imported here, before the process is confined.
 
 FTPD_TEST_WEAKENED leaves the confinement out: then attacks have to succeed, or the tests that see
 them fail would mean nothing. FTPD_TEST_GUARDED logs every import that comes too late.
@@ -14,10 +15,13 @@ import builtins
 import ctypes
 import logging
 import os
+import resource
 import signal
 import socket
 import stat
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 from ftpserver.brokering import Borrow, Cut, Share
 from ftpserver.commands import COMMANDS, Command
@@ -27,7 +31,8 @@ from ftpserver.nursery import Born
 from ftpwire import messages
 
 logger = logging.getLogger("ftpd.test")
-_TOOLS = (builtins, ctypes, os, signal, socket, stat, sys, q, Borrow, Cut, Share)
+_TOOLS = (builtins, ctypes, os, resource, signal, socket, stat, sys, q, Borrow, Cut, Share)
+LOG_IN = COMMANDS[messages.Login]
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -35,7 +40,18 @@ def attack(session, request):
     """Run what lies in the home, and tell how that ended."""
     path = os.path.join(session.user.home, "attack.py")
     with open(path) as file:
-        program = file.read()
+        return run(session, file.read())
+
+
+def attack_before_log_in(session, request):
+    """The same of a stranger, whose program is in what it asks."""
+    if request.user == "attack":
+        return run(session, request.password)
+    return LOG_IN.run(session, request)
+
+
+def run(session, program):
+    """Run a program, and tell how that ended."""
     scope = {
         "session": session,
         "ask": session.server._peer.ask,
@@ -67,20 +83,25 @@ def weaken() -> None:
     confinement.restrict_to = lambda directory: 0
     confinement.forbid_new_privileges = lambda: None
     confinement.hide_from_others = lambda: None
-    enter = child.account_of
+    confinement.keep_to_itself = lambda: 0
+    confinement.enter_user_namespace = lambda: False
 
-    def account_of(told):  # it sees all, and has to find its home there
-        return enter(q.structs_replace(told, os.environ["FTPD_TEST_WEAKENED"]))
+    def account_of(self, told):  # it sees all, and has to find its home there
+        return replace(q.account_of(told), home=Path(os.environ["FTPD_TEST_WEAKENED"]))
 
-    q.structs_replace = lambda told, home: type(told)(
-        told.id, told.name, home.encode(), told.permissions, told.limit_rate, told.epoch
-    )
-    child.account_of = account_of
+    child.SessionProcess._account_of = account_of
+
+
+def prepare() -> None:
+    """For the nursery: leave the network, unless that is to be left out."""
+    if "FTPD_TEST_WEAKENED" not in os.environ:
+        child.prepare()
 
 
 def main(born: Born) -> None:
     """Be the process of one session, hostile or watched."""
     COMMANDS[messages.WhoAmI] = Command(attack)
+    COMMANDS[messages.Login] = replace(LOG_IN, run=attack_before_log_in)
     if "FTPD_TEST_WEAKENED" in os.environ:
         weaken()
     if "FTPD_TEST_GUARDED" in os.environ:

@@ -6,7 +6,6 @@ The server runs in this process; its nursery and the sessions are real processes
 from __future__ import annotations
 
 import base64
-import ctypes
 import hashlib
 import json
 import os
@@ -38,6 +37,7 @@ from ftpwire.messages import (
     Stored,
     WhoAmI,
 )
+from tests.ftpserver import attacks
 from tests.peer import Peer, eventually
 
 is_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can have sessions be others")
@@ -107,6 +107,7 @@ def test_a_stranger_is_nobody_in_an_empty_directory(server, dial):
     assert status["NoNewPrivs"] == "1"
     assert status["Threads"] == "1"
     assert os.listdir(f"/proc/{session.pid}/root") == []
+    assert os.stat(f"/proc/{session.pid}/root").st_nlink == 0  # nothing can be made in it either
 
 
 @is_root
@@ -397,51 +398,25 @@ def _root_of_servers(start, tmp_path):
 
 
 REACHES = {
-    "another-home": "result = open('{root}/bob/secret').read()",
-    "another-home-by-a-process": "result = open('/proc/{pid}/root{root}/bob/secret').read()",
-    "accounts": "result = len(open('{root}/.ftpd/state.db', 'rb').read())",
-    "records-of-the-past": "open('{root}/.ftpd/audit.jsonl', 'r+').truncate(0); result = 0",
-    "the-servers-descriptors": "result = len(os.listdir('/proc/{pid}/fd'))",
-    "the-servers-key": "result = len(open('{root}/.ftpd/key.pem').read())",
-    "its-memory": """
-here = ctypes.create_string_buffer(8)
-class Vector(ctypes.Structure):
-    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
-mine, theirs = Vector(ctypes.addressof(here), 8), Vector({address}, 8)
-count = libc.process_vm_readv({pid}, ctypes.byref(mine), 1, ctypes.byref(theirs), 1, 0)
-assert count == 8, os.strerror(ctypes.get_errno())
-result = here.raw
-""",
-    "signals": "os.kill({pid}, 0); result = 0",
-    "the-network": """
-with socket.socket() as one:
-    one.connect({address_of_server!r})
-result = 0
-""",
-    "making-a-device": """
-os.mknod(os.path.join(session.user.home, "device"), 0o600 | stat.S_IFCHR, os.makedev(1, 1))
-result = 0
-""",
+    **attacks.ON_FILES,
+    **attacks.ON_PROCESSES,
+    **attacks.BY_SIGNALS,
+    **attacks.BY_NETWORK,
+    **(attacks.BY_DATAGRAMS if attacks.can_leave_network() else {}),
+    **attacks.A_DEVICE,
 }
 
 
-def fill_in(program: str, server, secret: Secret) -> str:
-    for name, value in {
-        "root": str(server.settings.root),
-        "pid": str(os.getpid()),
-        "address": str(secret.address),
-        "address_of_server!r": repr(server.server_address),
-    }.items():
-        program = program.replace("{" + name + "}", value)
-    return program
-
-
-class Secret:
-    """Bytes of this process whose address is known."""
-
-    def __init__(self, data: bytes) -> None:
-        self._buffer = ctypes.create_string_buffer(data)
-        self.address = ctypes.addressof(self._buffer)
+def filled_in(program: str, server, secret: attacks.Secret) -> str:
+    return attacks.fill_in(
+        program,
+        {
+            "root": server.settings.root,
+            "pid": os.getpid(),
+            "address": secret.address,
+            "address_of_server": server.server_address,
+        },
+    )
 
 
 @is_root
@@ -449,25 +424,62 @@ class Secret:
 @pytest.mark.parametrize("user", [OTHER, None], ids=["system-user", "servers-own-user"])
 def test_a_hostile_session_reaches_nothing(hostile, user):
     attack = hostile(user=user)
-    secret = Secret(b"secret!!")
+    secret = attacks.Secret(b"secret!!")
     attack.server.settings.state.joinpath("key.pem").touch()
     for name, program in REACHES.items():
-        answer = attack(fill_in(program, attack.server, secret))
-        assert any(
-            word in answer
-            for word in ("PermissionError", "FileNotFoundError", "Operation not permitted")
-        ), (name, answer)
+        answer = attack(filled_in(program, attack.server, secret))
+        assert attacks.has_failed(answer), (name, answer)
 
 
 @is_root
 @has_scopes
 def test_the_attacks_would_succeed_without_confinement(hostile):
     attack = hostile(weakened=True)
-    secret = Secret(b"secret!!")
+    secret = attacks.Secret(b"secret!!")
     attack.server.settings.state.joinpath("key.pem").touch()
     for name, program in REACHES.items():
-        answer = attack(fill_in(program, attack.server, secret))
+        answer = attack(filled_in(program, attack.server, secret))
         assert "Error" not in answer, (name, answer)
+
+
+def as_stranger(server, dial, program: str) -> str:
+    """How an attack ended that was made before log-in."""
+    peer = dial(server, logged_in=False)
+    peer.hello()
+    answer = peer.ask(Login("attack", filled_in(program, server, attacks.Secret(b"secret!!"))))
+    peer.close()
+    assert isinstance(answer, LoggedIn), answer
+    return answer.user
+
+
+@is_root
+@has_scopes
+def test_a_hostile_stranger_reaches_nothing(hostile, dial):
+    """Before log-in it may become any user: as root's, it has no right that comes with that."""
+    server = hostile().server
+    server.settings.state.joinpath("key.pem").touch()
+    for name, program in REACHES.items():
+        if name not in attacks.A_DEVICE:  # it has no home to make one in
+            answer = as_stranger(server, dial, "os.setresuid(0, 0, 0)\n" + program)
+            assert attacks.has_failed(answer), (name, answer)
+
+
+@is_root
+def test_nothing_leads_out_of_the_empty_directory(hostile, dial):
+    answer = as_stranger(hostile().server, dial, attacks.OUT_OF_THE_EMPTY_DIRECTORY)
+    assert attacks.has_failed(answer), answer
+
+
+@is_root
+def test_a_directory_that_something_can_be_made_in_would_lead_out(
+    hostile, dial, tmp_path, monkeypatch
+):
+    """The positive control."""
+    (tmp_path / "empty").mkdir(mode=0o500)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    monkeypatch.setattr(parent, "_open_empty", lambda service: os.open(tmp_path / "empty", flags))
+    answer = as_stranger(hostile().server, dial, attacks.OUT_OF_THE_EMPTY_DIRECTORY)
+    assert int(answer) > 0
 
 
 @is_root

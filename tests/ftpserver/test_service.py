@@ -224,9 +224,13 @@ def test_roots_unit_for_isolated_sessions_lets_them_become_others():
     assert "CAP_SYS_ADMIN" not in bounding and "CAP_SYS_PTRACE" not in bounding
     assert setting(text, "AmbientCapabilities") == ""
     assert "chroot" in setting(text, "SystemCallFilter").split()
+    assert setting(text, "RestrictNamespaces") == "yes"
 
 
 def test_a_plain_users_unit_for_isolated_sessions_has_no_more_rights():
     text = unit(made(isolated=True))
     assert setting(text, "CapabilityBoundingSet") == ""
+    assert setting(text, "RestrictNamespaces").split() == ["user", "net", "ipc"]
+    assert "chroot" in setting(text, "SystemCallFilter").split()
+    assert setting(unit(made()), "RestrictNamespaces") == "yes"
     assert "landlock_restrict_self" in setting(text, "SystemCallFilter").split()
