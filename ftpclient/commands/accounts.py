@@ -12,6 +12,7 @@ import click
 from ftpclient.app import App, UsageError
 from ftpclient.commands import remote_command
 from ftpclient.credentials import PASSWORD, SavedToken, SavedTokens
+from ftpclient.reachable import servers_in_reach
 from ftpclient.servers import ENVIRONMENT, SavedServers, check_name, choose
 from ftpwire.errors import CommandError, FtpError, LoginRefused, NotFound
 from ftpwire.paths import printable
@@ -49,7 +50,9 @@ def _saving_options(function: Any) -> Any:
 
 
 @remote_command("login")
-@click.argument("server", metavar="[[USER@]HOST[:PORT]]", required=False)
+@click.argument(
+    "server", metavar="[[USER@]HOST[:PORT]]", required=False, shell_complete=servers_in_reach
+)
 @_saving_options
 def login_command(
     app: App,

@@ -11,6 +11,7 @@ import click
 from ftpclient.addresses import DEFAULT_PORT
 from ftpclient.app import App
 from ftpclient.commands import remote_command
+from ftpclient.reachable import PORT_VARIABLE
 from ftpwire.errors import NotFound
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ _HEADS = ("NAME", "ADDRESS", "VERSION", "KEY FINGERPRINT")
     type=click.IntRange(1, 65535),
     default=DEFAULT_PORT,
     show_default=True,
+    envvar=PORT_VARIABLE,
     metavar="PORT",
-    help="UDP port that servers listen at.",
+    help=f"UDP port that servers listen at; else {PORT_VARIABLE}.",
 )
 def discover_command(app: App, timeout: float, discovery_port: int) -> None:
     """List the servers on the local network that were started with --discoverable.

@@ -6,6 +6,7 @@ import click
 
 from ftpclient.app import App, UsageError
 from ftpclient.commands import raise_for, remote_command, saved_servers
+from ftpclient.reachable import servers_in_reach
 from ftpwire.errors import NotFound
 
 
@@ -17,7 +18,7 @@ from ftpwire.errors import NotFound
     },
 )
 @click.argument(
-    "server", metavar="[[USER@]HOST[:PORT]]", required=False, shell_complete=saved_servers
+    "server", metavar="[[USER@]HOST[:PORT]]", required=False, shell_complete=servers_in_reach
 )
 @click.argument("port", required=False, metavar="")
 def connect_command(app: App, server: str | None, port: str | None) -> None:
