@@ -58,14 +58,22 @@ class AuditReader:
 
     Args:
         wait: How to wait for more, when following: given seconds, and may return earlier.
+        on_missed: Called when files may have been removed that were not read yet: the log was
+            rotated away faster than it was followed.
 
     Attributes:
         unreadable: Lines that are no records: a full disk or a power cut has torn them.
     """
 
-    def __init__(self, state: Path, wait: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        state: Path,
+        wait: Callable[[float], None] = time.sleep,
+        on_missed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._path = state / FILE_NAME
         self._wait = wait
+        self._on_missed = on_missed
         self._files = self._open_all()
         self.unreadable = 0
 
@@ -154,6 +162,8 @@ class AuditReader:
         opened = self._open_all()
         places = [_identity(os.fstat(fd)) for fd in opened]
         at = places.index(mine) if mine in places else len(opened)
+        if mine not in places:
+            self._on_missed()
         for fd in opened[at:]:
             os.close(fd)
         return opened[:at]

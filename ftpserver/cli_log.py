@@ -75,7 +75,7 @@ def log(
             click.echo(f"ftpd: {paths.show(event)}: did you mean {near}?", err=True)
     if follow and lines is None and since is None:
         lines = _FOLLOWED_LINES
-    with Follower(state) as follower, AuditReader(state, follower.wait) as reader:
+    with Follower(state) as follower, AuditReader(state, follower.wait, _missed) as reader:
         there: Iterable[tuple[bytes, Record]] = reader.records(wanted)
         if lines is not None:
             there = deque(there, maxlen=lines)
@@ -91,6 +91,11 @@ def log(
             one = reader.unreadable == 1
             counted = "1 line is no record" if one else f"{reader.unreadable} lines are no records"
             click.echo(f"ftpd: {counted}", err=True)
+
+
+def _missed() -> None:
+    missing = "records may be missing here: files of the log were removed before they were read"
+    click.echo(f"ftpd: {missing} (audit-keep)", err=True)
 
 
 def told(record: Record) -> str:

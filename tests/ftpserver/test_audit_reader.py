@@ -137,6 +137,30 @@ def test_following_goes_on_through_rotations(path, tmp_path, monkeypatch):
     assert found == sorted([*once, 10, 20, 30, 40])
 
 
+@pytest.mark.parametrize(("kept", "missed"), [(3, False), (2, True)])
+def test_who_follows_too_slowly_is_told_that_files_are_gone(path, tmp_path, kept, missed):
+    """Those that are left are read, the oldest first."""
+    written = iter(range(2, 5))
+
+    def wait(seconds: float) -> None:
+        for number in written:  # all of it happens while nobody reads
+            for older in range(kept, 0, -1):
+                if rotated(path, older - 1).exists():
+                    os.replace(rotated(path, older - 1), rotated(path, older))
+            write(path, number)
+
+    told: list[int] = []
+    found: list[int] = []
+    write(path, 1)
+    with AuditReader(tmp_path, wait, lambda: told.append(found[-1])) as reader:
+        for _, one in reader.records(EVERYTHING, follow=True):
+            found.append(int(one.path[1:]))
+            if found[-1] == 4:
+                break
+    assert found == [1, 2, 3, 4]
+    assert told == ([1] if missed else [])
+
+
 def test_two_writers_and_rotations_lose_nothing(tmp_path, monkeypatch):
     """The server and administrators' commands write to the same files, and one of them rotates."""
     monkeypatch.setattr(audit_module, "_GATHER_SECONDS", 0.001)
