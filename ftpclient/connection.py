@@ -765,8 +765,10 @@ def _connect_here(address: ServerAddress) -> socket.socket:
     try:
         sock.settimeout(CONNECT_SECONDS)
         sock.connect(address.path)
-    except OSError as error:  # also of a path that is too long
+    except OSError as error:
         sock.close()
+        if error.errno is None:  # Python's own: it doesn't fit into a struct sockaddr_un
+            raise ConnectFailed(f"{address.endpoint}: longer than a socket's path can be") from None
         raise _not_connected(address, error) from None
     return sock
 

@@ -198,7 +198,11 @@ class Credentials:
         """What to try next. Raises LoginRefused when there is nothing more."""
         if refused is not None and refused.is_peer and type(error) is LoginRefused:
             if not callable(self._password):
-                raise error
+                raise LoginRefused(
+                    f"{self._address}: wrong user name, or the system user that you are needs a "
+                    f"password for it: set {PASSWORD}, use --password-stdin, or save a token with "
+                    "ftp login"
+                )
         elif refused is not None and error is not None:
             if not refused.is_token or type(error) is not LoginRefused:
                 raise error  # another one would be refused as well, or is not what was meant

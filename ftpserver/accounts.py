@@ -545,6 +545,11 @@ def _uid_of(system_user: str) -> int | None:
     return None if uid == _NOBODY else uid
 
 
+def can_be_peer(system_user: str) -> bool:
+    """Whether the kernel can ever tell that it is this user who connects to a Unix socket."""
+    return _uid_of(system_user) is not None
+
+
 def check_name(name: str) -> str:
     """Return ``name`` if an account can have it; else raise BadAccount."""
     if not _NAME.fullmatch(name):

@@ -125,6 +125,17 @@ def _system_user(text: str) -> str | None:
     return text
 
 
+def _peer_user(text: str) -> str | None:
+    name = _system_user(text)
+    if name is not None:
+        from ftpserver.accounts import can_be_peer
+
+        if not can_be_peer(name):
+            told = f"{name} is whoever the system can't tell: it will have to give a password"
+            click.echo(f"ftpd: {told}", err=True)
+    return name
+
+
 def _unprivileged_user(text: str) -> str | None:
     name = _system_user(text)
     if name is None:
@@ -207,7 +218,7 @@ def limits_options(function: _Function) -> _Function:
             ),
             click.option(
                 "--peer-user",
-                type=_system_user,
+                type=_peer_user,
                 metavar="USER",
                 help="The system user that needs no password over a Unix socket: a name, none.",
             ),

@@ -117,6 +117,8 @@ def load(
         problems.append(f"certificate and key belong together: the {lacking} is not given")
     if values["workers"] > 1 and values["isolation"] == "process":
         problems.append("workers is for sessions in threads: isolation = process needs none")
+    if values["no_tcp"] and values["unix"] is None and "LISTEN_FDS" not in environment:
+        problems.append("no-tcp: give unix a PATH, or nobody can connect (--unix PATH)")
     if problems:
         raise ConfigError(problems)
     return Loaded(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import select
+import shlex
 import signal
 import socket
 import sys
@@ -136,9 +137,10 @@ def _announce(server: FtpServer, name: str | None, lines: list[str]) -> None:
     print(f"listening on {server.address}", flush=True)
     where = [f"{shown}:{port}"] if host else []
     if server.settings.unix is not None:
+        path = server.settings.unix.absolute()  # of use from wherever it is copied to
         if host:
-            print(f"and on          unix:{server.settings.unix}")
-        where.append(f"unix:{server.settings.unix}")
+            print(f"and on          unix:{path}")
+        where.append(shlex.quote(f"unix:{path}"))
     print(f"key fingerprint {server.fingerprint or 'none: plaintext'}")
     print(f"connect with    ftp{plain} connect {name or 'USER'}@{where[0]}")
     for line in lines:

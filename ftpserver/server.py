@@ -122,7 +122,7 @@ class FtpServer(Service):
         if settings.unix is not None:
             self._keep(UnixListener(self, settings.unix, settings.unix_mode))
         if not self.listeners:
-            raise StateError("--no-tcp: give --unix PATH, or nobody can connect")
+            raise StateError("there is nothing to listen at: no TCP, no Unix socket")
 
     def _keep(self, listener: _Listener) -> _Listener:
         self.listeners.append(listener)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shlex
 import socket
 import stat
 from dataclasses import replace
@@ -66,7 +67,7 @@ def test_its_mode_says_who_may_connect(start_server, place, option, mode):
 
 def test_who_is_named_needs_no_password(served, place, admin):
     alice = without_password(at_socket(served.first_user(), place))
-    assert "wrong" in alice.run("ls", status=3).err
+    assert "needs a password for it: set FTP_PASSWORD" in alice.run("ls", status=3).err
     admin.run("user", "set", "alice", "--peer-user", ME)
     assert alice.run("whoami").text == "alice\n"
     admin.run("user", "set", "alice", "--peer-user", "none")
@@ -80,6 +81,9 @@ def test_somebody_else_is_refused(served, place, admin):
 
 
 def test_nobody_is_nobody(served, place, admin):
+    told = admin.run("user", "set", "alice", "--peer-user", "nobody")
+    assert "will have to give a password" in told.err
+    assert admin.run("user", "set", "alice", "--peer-user", "root").err == ""
     admin.run("user", "set", "alice", "--peer-user", "nobody")
     without_password(at_socket(served.first_user(), place)).run("ls", status=3)
     admin.run("user", "set", "alice", "--peer-user", "no-such-user", status=2)
@@ -115,10 +119,25 @@ def test_only_unix(start_server, place):
     assert at_socket(server.first_user(), place).run("whoami").text == "alice\n"
 
 
+def test_what_is_announced_is_good_from_anywhere(start_server, tmp_path):
+    for options, heard in (
+        (("--no-tcp",), f"listening on unix:{tmp_path}/my socket"),
+        ((), f"and on          unix:{tmp_path}/my socket"),
+    ):
+        server = start_server(*options, "--unix", "my socket")
+        assert heard in server.announced
+        server.stop()
+        if options:
+            (line,) = [line for line in server.announced if line.startswith("connect with")]
+            words = shlex.split(line.removeprefix("connect with"))
+            assert words == ["ftp", "connect", f"alice@unix:{tmp_path}/my socket"]
+
+
 def test_no_tcp_alone_is_refused(programs, tmp_path):
     admin = Admin(programs, tmp_path / "root", tmp_path)
-    refused = admin.run("start", "--no-tcp", "--port", "0", status=1)
+    refused = admin.run("start", "--no-tcp", "--port", "0", status=2)
     assert "--unix" in refused.err
+    assert not admin.root.exists()
 
 
 def test_what_a_killed_server_left_is_replaced(start_server, place, tmp_path):
@@ -151,6 +170,8 @@ def test_a_server_that_is_not_there(tmp_path, programs, served):
         silent.bind(str(tmp_path / "silent"))
         refused = at_socket(alice, tmp_path / "silent").run("ls", status=4)
     assert "refused" in refused.err
+    long = at_socket(alice, tmp_path / ("x" * 200)).run("ls", status=4)
+    assert "longer than a socket's path can be" in long.err
 
 
 def test_the_sessions_tell_where_they_are_from(served, place, admin):
