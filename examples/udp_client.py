@@ -1,21 +1,37 @@
-"""Says a name in one datagram. No answer is normal: it asks again, three times."""
+"""Says a name in one datagram. No answer is normal: it asks again, three times.
 
+udp_client.py PORT NAME    or    udp_client.py /PATH/OF/A/SOCKET NAME
+"""
+
+import os
 import socket
 import sys
 
 from ftpwire.frames import HEADER_SIZE, Kind, frame
 
+
+def ask(sock: socket.socket, name: str) -> str:
+    sock.settimeout(1)
+    for _ in range(3):
+        try:
+            sock.send(frame(Kind.REQUEST, 1, name.encode()))
+            return sock.recv(4096)[HEADER_SIZE:].decode()
+        except (TimeoutError, ConnectionRefusedError):
+            continue
+    sys.exit("no answer")
+
+
 if __name__ == "__main__":
-    port, name = int(sys.argv[1]), sys.argv[2]
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.connect(("127.0.0.1", port))  # answers of nobody else are taken
-        sock.settimeout(1)
-        for _ in range(3):
-            try:
-                sock.send(frame(Kind.REQUEST, 1, name.encode()))
-                print(sock.recv(4096)[HEADER_SIZE:].decode())
-                break
-            except (TimeoutError, ConnectionRefusedError):
-                continue
+    where, name = sys.argv[1:]
+    family = socket.AF_INET if where.isdigit() else socket.AF_UNIX
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        if where.isdigit():
+            sock.connect(("127.0.0.1", int(where)))  # answers of nobody else are taken
+            print(ask(sock, name))
         else:
-            sys.exit("no answer")
+            sock.bind(mine := f"{where}.{os.getpid()}")  # the way back
+            try:
+                sock.connect(where)
+                print(ask(sock, name))
+            finally:
+                os.unlink(mine)

@@ -183,7 +183,7 @@ def test_datagrams(start, run):
     assert server.end() == ""
 
 
-def test_datagrams_by_path(start, tmp_path):
+def test_datagrams_by_path(start, run, tmp_path):
     server = start("unix_datagram_server")
     place = str(tmp_path / server.where)
     assert stat.S_IMODE(os.stat(place).st_mode) == 0o600
@@ -197,6 +197,7 @@ def test_datagrams_by_path(start, tmp_path):
             sock.sendto(datagram, place)
         assert sock.recv(100) == greeting(b"Ada")
     (tmp_path / "mine").unlink()
+    assert run("udp_client", server.where, "Grace") == ["Hello, Grace!"]
     assert server.end() == ""
     assert list(tmp_path.iterdir()) == []
 
