@@ -71,7 +71,7 @@ _LOGIN_TRIES = 3
 _STEADY = 64 * 1024
 """Bytes that have to move within the stall time, or the peer is too slow."""
 _LINGER = 0.25
-"""Seconds without a request after which a session gives up its thread, while there are enough."""
+"""Seconds without a request after which a session gives up its thread, while few have one."""
 _TURN = 0.05
 """Seconds after which a session that was parked lets others have its thread, between requests."""
 _SETTINGS_SECONDS = 10.0
@@ -151,6 +151,8 @@ class Session(StreamRequestHandler):
     """Whether it waits without a thread (parking.py)."""
     gave_way = False
     """Whether it does that because others waited for its thread, and may have more to do."""
+    at_rest = False
+    """Whether it has nothing open."""
     _turn_ends = math.inf
     """On ``time.monotonic()``; never for the first thread, which is this session's own."""
     _failures = 0
@@ -341,8 +343,12 @@ class Session(StreamRequestHandler):
         self._login_deadline = self.quiet_since + settings.login_grace
         self.id, self.since = self.server.next_session_id(self.request), time.time()
         self.reader = FrameReader()
+        parking = self.server.parking
         self.channel = Channel(
-            self.request, wake_fd=self.server.stop_fd, on_wake=self._server_stops
+            self.request,
+            wake_fd=self.server.stop_fd,
+            on_wake=self._server_stops,
+            before_wait=None if parking is None else parking.stand_aside,
         )
         if self.request.family != socket.AF_UNIX:
             keep_probing(self.request)
@@ -353,7 +359,7 @@ class Session(StreamRequestHandler):
 
     def resume(self) -> None:
         """Go on after having been parked, until there is nothing to do again, or the end."""
-        self.parked = self.gave_way = False
+        self.parked = self.gave_way = self.at_rest = False
         self._turn_ends = time.monotonic() + _TURN
         self._do(self._serve)
 
@@ -509,8 +515,7 @@ class Session(StreamRequestHandler):
                 raise TimedOut("did not log in in time")
             if deadline is None and self._turn_is_over():
                 self._quiet()
-                self._park()
-                self.gave_way = True
+                self.parked = self.gave_way = True
                 return
             header = reader.next_header()
             if header is None:
@@ -520,7 +525,7 @@ class Session(StreamRequestHandler):
                         deadline = self._stall()
                     if deadline is None and self._may_park():
                         if self._is_idle():
-                            self._park()
+                            self.parked = True
                             return
                         continue
                     self._await_input(deadline)
@@ -548,27 +553,36 @@ class Session(StreamRequestHandler):
     def _is_idle(self) -> bool:
         """Whether nothing comes for a moment; False also when the server stops.
 
-        Where threads are short, it isn't waited for: those that linger would be the bound.
+        Where many have something to do, nobody waits for that moment.
         """
         parking = self.server.parking
-        linger = 0.0 if parking is not None and parking.is_full else _LINGER
-        until = time.monotonic() + linger
+        assert parking is not None
+        self._end_if_overdue()
+        if not parking.is_calm(len(self.server.sessions)):
+            if self._uploads is not None:
+                self._uploads.rest()
+            return True
+        until = time.monotonic() + _LINGER
         idle = self.server.settings.idle_timeout
         try:
             self.channel.wait(
                 read=True, deadline=min(until, self.quiet_since + idle) if idle else until
             )
         except TimedOut:
-            if self.is_overdue(time.monotonic()):
-                raise _Idle(f"nothing was asked for {idle:g} seconds") from None
+            self._end_if_overdue()
+            self.rest()
             return True
         return False
 
-    def _park(self) -> None:
-        """Have the session wait without this thread.
+    def _end_if_overdue(self) -> None:
+        """Raises _Idle when nothing was asked for too long."""
+        if self.is_overdue(time.monotonic()):
+            idle = self.server.settings.idle_timeout
+            raise _Idle(f"nothing was asked for {idle:g} seconds") from None
 
-        What it has open is closed, and opened again when it is needed.
-        """
+    def rest(self) -> None:
+        """Give back what is open: nothing was asked for some time. It is opened again when it is
+        needed."""
         if self._uploads is not None:
             self._uploads.abandon()
             self._uploads = None
@@ -576,7 +590,12 @@ class Session(StreamRequestHandler):
             self._home.close()
             self._home = None
         self.reader.rest()
-        self.parked = True
+        self.at_rest = True
+
+    def _stand_aside(self) -> None:
+        """What follows waits for the disk, or takes its time."""
+        if self.server.parking is not None:
+            self.server.parking.stand_aside()
 
     def is_overdue(self, now: float) -> bool:
         """Whether a parked session was idle for too long."""
@@ -596,9 +615,7 @@ class Session(StreamRequestHandler):
                 read=True, deadline=min(again, self.quiet_since + idle) if idle else again
             )
         except TimedOut:
-            if self.is_overdue(time.monotonic()):
-                idle = self.server.settings.idle_timeout  # which may be another one by now
-                raise _Idle(f"nothing was asked for {idle:g} seconds") from None
+            self._end_if_overdue()  # by the settings as they are now
 
     def _quiet(self) -> None:
         """Nothing to read now: finish what waits, and give memory back."""
@@ -640,6 +657,8 @@ class Session(StreamRequestHandler):
         try:
             if not command.batched:
                 self.commit()
+            if not command.quick:
+                self._stand_aside()
             reply = self._run(command, request)
         except CommandError as error:
             reply = Failed.from_error(error)
@@ -695,6 +714,7 @@ class Session(StreamRequestHandler):
         if self._uploads is None or not self._uploads.pending:
             return
         current = self.request_id
+        self._stand_aside()
         outcomes = self._uploads.commit()
         self._trail.committed(outcomes)
         self._warn_of_little_room()  # first: a client that has its answer may leave

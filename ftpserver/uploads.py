@@ -440,6 +440,12 @@ class Uploads:
         done, self._done = self._done, []
         return done
 
+    def rest(self) -> None:
+        """Nothing is under way for a while: give back the room that was taken for nothing."""
+        if not self._batch.pending:
+            batch, self._batch = self._batch, _Batch()
+            self._drop_batch(batch)
+
     def abandon(self) -> None:
         """Drop what was staged and not committed. For a session, or a request, that failed."""
         batch, self._batch = self._batch, _Batch()

@@ -68,6 +68,7 @@ class Channel:
         pipe: TLS over it, if any; ``handshake`` comes first then.
         wake_fd: A descriptor to watch in every wait.
         on_wake: Called when it is readable; may raise.
+        before_wait: Called before every wait.
     """
 
     def __init__(
@@ -77,12 +78,14 @@ class Channel:
         *,
         wake_fd: int | None = None,
         on_wake: Callable[[], None] | None = None,
+        before_wait: Callable[[], None] | None = None,
     ) -> None:
         sock.setblocking(False)
         self.socket = sock
         self.tls = pipe
         self._wake_fd = wake_fd
         self._on_wake = on_wake
+        self._before_wait = before_wait
         self.pace: Pace | None = None
         """A limit for the bytes in either direction; None for none. Any thread may set it."""
         self.bytes_in = 0
@@ -115,6 +118,8 @@ class Channel:
         if mask != self._mask:
             self._poll.modify(self._fd, mask)
             self._mask = mask
+        if self._before_wait is not None:
+            self._before_wait()
         if deadline is None:
             events = self._poll.poll()
         else:

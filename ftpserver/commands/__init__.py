@@ -51,6 +51,7 @@ class Command:
         batched: Joins the batch of small changes; otherwise that is committed first.
         takes_data: DATA frames follow the request.
         ending: The reply closes a stream: it travels as END.
+        quick: As a rule it waits for nothing. Others stand aside at once.
         needs: What the account has to be permitted.
     """
 
@@ -59,6 +60,7 @@ class Command:
     batched: bool = False
     takes_data: bool = False
     ending: bool = False
+    quick: bool = False
     needs: tuple[Need, ...] = ()
 
     def require(self, permissions: Permissions, request: Message) -> None:
@@ -84,20 +86,20 @@ COMMANDS: dict[type[Message], Command] = {
     messages.IssueToken: Command(identity.issue_token),
     messages.ListTokens: Command(identity.list_tokens),
     messages.RevokeToken: Command(identity.revoke_token),
-    messages.WhoAmI: Command(identity.who_am_i),
-    messages.Space: Command(identity.space),
-    messages.Stat: Command(browsing.stat, needs=_SEE),
-    messages.List: Command(browsing.list_directory, ending=True, needs=_LIST),
+    messages.WhoAmI: Command(identity.who_am_i, quick=True),
+    messages.Space: Command(identity.space, quick=True),
+    messages.Stat: Command(browsing.stat, quick=True, needs=_SEE),
+    messages.List: Command(browsing.list_directory, ending=True, quick=True, needs=_LIST),
     messages.Hash: Command(browsing.hash_file, needs=_READ),
-    messages.Get: Command(transfers.get, ending=True, needs=_READ),
-    messages.Put: Command(transfers.put, batched=True, takes_data=True, needs=_CREATE),
+    messages.Get: Command(transfers.get, ending=True, quick=True, needs=_READ),
+    messages.Put: Command(transfers.put, batched=True, quick=True, takes_data=True, needs=_CREATE),
     messages.PutPiece: Command(transfers.put_piece, takes_data=True),  # its Put was permitted
-    messages.MakeDir: Command(changing.add_to_batch, batched=True, needs=_CREATE),
-    messages.MakeLink: Command(changing.add_to_batch, batched=True, needs=_CREATE),
-    messages.SetAttributes: Command(changing.add_to_batch, batched=True, needs=_CREATE),
+    messages.MakeDir: Command(changing.add_to_batch, batched=True, quick=True, needs=_CREATE),
+    messages.MakeLink: Command(changing.add_to_batch, batched=True, quick=True, needs=_CREATE),
+    messages.SetAttributes: Command(changing.add_to_batch, batched=True, quick=True, needs=_CREATE),
     messages.BeginTree: Command(changing.begin_tree, needs=_CREATE),
     messages.EndTree: Command(changing.end_tree),
-    messages.Remove: Command(changing.remove, batched=True, needs=_REMOVE),
+    messages.Remove: Command(changing.remove, batched=True, quick=True, needs=_REMOVE),
     messages.Move: Command(changing.move, needs=_MOVE),
     messages.Copy: Command(changing.copy, needs=_COPY),
 }

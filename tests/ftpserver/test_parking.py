@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import resource
 import socket
 import threading
+import time
 
 import pytest
 
@@ -17,6 +20,7 @@ from ftpwire.messages import (
     BeginTree,
     Done,
     EndTree,
+    Found,
     GoingDown,
     LoggedIn,
     MakeDir,
@@ -24,7 +28,10 @@ from ftpwire.messages import (
     Ready,
     Remove,
     Removed,
+    Room,
     Sent,
+    Space,
+    Stat,
     Stored,
     WhoAmI,
 )
@@ -113,6 +120,101 @@ def test_the_idle_time_ends_parked_sessions(start_server, dial):
     parked(server)
     (frame,) = peer.rest()
     assert "0.3 seconds" in frame.message.message
+
+
+def test_the_idle_time_holds_where_nobody_lingers(start_server, dial, monkeypatch):
+    monkeypatch.setattr(module, "_FEW", 0)
+    server = start_server(idle_timeout=0.3)
+    peer = dial(server)
+    (frame,) = peer.rest()
+    assert "0.3 seconds" in frame.message.message
+
+
+def test_all_are_told_of_a_stop_at_the_same_time(start_server, dial, monkeypatch):
+    """Also beside clients that take their time to leave."""
+    monkeypatch.setattr(session_module, "_LAST_WORDS", 3600.0)
+    server = start_server()
+    peers = [dial(server) for _ in range(4)]
+    parked(server, 4)
+    stopping = threading.Thread(target=lambda: start_server.finish(server))
+    stopping.start()
+    try:
+        assert [peer.read().message for peer in peers] == [GoingDown()] * 4
+    finally:
+        for peer in peers:
+            peer.close()
+        stopping.join()
+
+
+def test_one_that_cannot_be_watched_is_told_and_ended(server, dial, monkeypatch, caplog):
+    peer, other = dial(server), dial(server)
+    parked(server, 2)
+    real, refused = server.parking._selector.register, []
+
+    def register(*arguments):
+        if not refused:
+            refused.append(arguments)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*arguments)
+
+    monkeypatch.setattr(server.parking._selector, "register", register)
+    assert peer.ask(WhoAmI()) == LoggedIn("alice")
+    (frame,) = peer.rest()
+    assert "too many sessions" in frame.message.message
+    eventually(lambda: len(server.sessions) == len(server.connections) == 1)
+    assert "can't be parked" in caplog.text
+    assert other.ask(WhoAmI()) == LoggedIn("alice")
+
+
+def test_who_waits_for_a_client_holds_up_nobody(server, dial, monkeypatch):
+    """Also before the clock sees it."""
+    monkeypatch.setattr(pool, "_SHORT_SECONDS", 3600.0)
+    half, other = dial(server), dial(server)
+    parked(server, 2)
+    half.send(frames.pack_header(3, Kind.REQUEST, 99))
+    parked(server, 1)
+    for _ in range(3):
+        assert other.ask(WhoAmI()) == LoggedIn("alice")
+
+
+def test_what_is_to_rest_is_told_once(start_server, dial, monkeypatch):
+    """However long it takes until a thread has time for that."""
+    monkeypatch.setattr(module, "_FEW", 0)
+    monkeypatch.setattr(module, "_REST_SECONDS", 0.0)
+    server = start_server(threads=1)
+    peers = [dial(server) for _ in range(3)]
+    parked(server, 3)
+    eventually(lambda: all(session.at_rest for session in server.sessions))
+    monkeypatch.setattr(module, "_REST_SECONDS", 3600.0)
+    for peer in peers:
+        assert isinstance(peer.ask(Stat(b"/")), Found)
+    parked(server, 3)
+    monkeypatch.setattr(server.parking._pool, "submit", (told := []).append)
+    monkeypatch.setattr(module, "_REST_SECONDS", 0.0)
+    for _ in range(5):
+        server.parking._put_to_rest(time.monotonic())
+    assert len(told) == 3
+
+
+def test_room_that_was_taken_for_nothing_is_given_back(start_server, dial, monkeypatch):
+    """By a cancelled upload, when nothing else is asked for and the home stays open."""
+    monkeypatch.setattr(module, "_FEW", 0)
+    monkeypatch.setattr(module, "_REST_SECONDS", 3600.0)
+    server = start_server(quota=1_000_000)
+    peer = dial(server)
+    number = peer.request(Put(b"/file", 600_000))
+    peer.frame(Kind.DATA, number, bytes(100_000))
+    peer.frame(Kind.CANCEL, number)
+    assert peer.answer().message.code == "cancelled"
+    parked(server)
+    assert peer.ask(Space()).held == 0
+
+
+def test_homes_stay_open_within_the_descriptors_there_are(server, dial):
+    dial(server)
+    parked(server)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    assert server.parking._most_open == min(4000, limit // 8)
 
 
 def test_what_is_under_way_is_not_parked(server, dial):
@@ -207,6 +309,64 @@ def test_those_that_linger_are_not_the_bound(start_server, dial, monkeypatch):
         for peer in peers:
             assert peer.ask(WhoAmI()) == LoggedIn("alice")
     monkeypatch.setattr(session_module, "_LINGER", 0.02)
+
+
+def test_many_who_ask_little_share_a_thread(server, dial, monkeypatch):
+    """Threads that all want the interpreter's lock would do less."""
+    monkeypatch.setattr(pool, "_SHORT_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "_FEW", 0)  # nobody keeps a thread
+    peers = [dial(server) for _ in range(10)]
+    parked(server, 10)
+    threads = set()
+    real = session_module.Session._answer
+
+    def answer(session, request) -> None:
+        threads.add(threading.current_thread())
+        real(session, request)
+
+    monkeypatch.setattr(session_module.Session, "_answer", answer)
+    for _ in range(20):
+        for peer in peers:
+            peer.request(Space())
+        for peer in peers:
+            assert isinstance(peer.answer().message, Room)
+    assert len(threads) == 1
+
+
+def test_between_two_requests_a_home_stays_open(start_server, dial, monkeypatch):
+    """Until nothing was asked for some time; or where too many are open."""
+    monkeypatch.setattr(module, "_FEW", 0)  # nobody keeps a thread
+    monkeypatch.setattr(module, "_REST_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "_MOST_OPEN", 3)
+    server = start_server()
+    peers = [dial(server) for _ in range(5)]
+    parked(server, 5)
+
+    def resting() -> list[bool]:
+        return [session.at_rest for session in sorted(server.sessions, key=lambda one: one.id)]
+
+    eventually(lambda: resting() == [True] * 2 + [False] * 3)
+    assert isinstance(peers[0].ask(Stat(b"/")), Found)
+    parked(server, 5)
+    eventually(lambda: resting() == [False, True, True, False, False])
+    homes = {session: session._home for session in server.sessions}
+    assert isinstance(peers[0].ask(Stat(b"/")), Found)
+    parked(server, 5)
+    first = min(server.sessions, key=lambda one: one.id)
+    assert first._home is homes[first] is not None
+    monkeypatch.setattr(module, "_REST_SECONDS", 0.0)
+    eventually(lambda: resting() == [True] * 5)
+    assert all(session._home is None for session in server.sessions)
+    for peer in peers:
+        assert isinstance(peer.ask(Stat(b"/")), Found)
+
+
+def test_the_clock_stands_still_while_nobody_works(server, dial, monkeypatch):
+    peer = dial(server)
+    for _ in range(3):
+        parked(server)
+        eventually(lambda: server.parking._clock_rests, "a clock that rests")
+        assert peer.ask(WhoAmI()) == LoggedIn("alice")
 
 
 def test_threads_for_all_where_that_is_asked_for(start_server, dial):
