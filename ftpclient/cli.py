@@ -7,6 +7,7 @@ and an exit status. Lives elsewhere: the commands (commands/), the shell (shell.
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable
 
@@ -186,6 +187,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if "_FTP_COMPLETE" in os.environ:
+        from ftpclient import bash
+
+        bash.register()
     app = App()
     with app.interrupt.on_ctrl_c():
         status = run(app, sys.argv[1:])

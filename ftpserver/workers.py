@@ -242,10 +242,11 @@ class Crew:
         for worker in workers:
             try:
                 worker.peer.ask(Follow(pickle.dumps(settings)), timeout=_START_SECONDS)
+            except PeerGone:
+                continue  # who comes in its place has them already
             except (OSError, FtpError, StateError) as error:
-                if not worker.peer.gone:
-                    why = str(error) or "it doesn't answer"
-                    raise StateError(f"{worker} doesn't follow: {why}") from error
+                why = str(error) or "it doesn't answer"
+                raise StateError(f"{worker} doesn't follow: {why}") from error
 
     def _take_back(self, workers: Sequence[WorkerHandle]) -> None:
         """Have the server's own settings hold again, which it keeps, for all that live and come."""
@@ -495,8 +496,9 @@ def _result(
 ) -> _Answer | None:
     try:
         answer = future.result(max(0.0, until - time.monotonic())).message
-    except (TimeoutError, FtpError, OSError) as error:
-        if not worker.peer.gone:
-            logger.warning("%s doesn't answer: %s", worker, str(error) or "it takes too long")
+    except PeerGone:
+        return None  # it is being looked after
+    except (FtpError, OSError, StateError) as error:
+        logger.warning("%s doesn't answer: %s", worker, str(error) or "it takes too long")
         return None
     return answer if isinstance(answer, kind) else None

@@ -865,15 +865,17 @@ def test_when_one_does_not_follow_the_others_go_back(hire, nursery, server, erro
     assert nursery.made.born == [first, second]
 
 
-def test_one_that_dies_meanwhile_holds_up_no_reload(hire, nursery, settings, monkeypatch):
-    monkeypatch.setattr(workers, "_SHORT_LIFE", -1)
+@pytest.mark.parametrize("noticed", [True, False])
+def test_one_that_dies_meanwhile_holds_up_no_reload(hire, settings, monkeypatch, noticed):
+    """Whether its end is known by then, or only that nothing can be sent."""
     crew, (first, second) = hire(2)
     peer = crew._workers[first.number].peer
-    ask = peer.ask
 
     def dying(*arguments: Any, **options: Any) -> Any:
-        first.die()
-        return ask(*arguments, **options)
+        if noticed:
+            first.die()
+            eventually(lambda: peer.gone)
+        raise PeerGone("the other process has ended")
 
     monkeypatch.setattr(peer, "ask", dying)
     crew.follow(replace(settings, grace=3.0), new_key=False)

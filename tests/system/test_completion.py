@@ -66,6 +66,43 @@ def test_saved_servers(complete, server, tmp_path):
     assert complete("bash", in_bash("ftp connect arch", "ftp")) == ["archive"]
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+@pytest.mark.parametrize(
+    ("begun", "pieces", "offered"),
+    [
+        pytest.param("alice@fi", ["alice", "@", "fi"], "@files:4000", id="after-the-user"),
+        pytest.param("alice@", ["alice", "@"], "@files:4000", id="before-the-host"),
+        pytest.param(
+            "alice@files:40", ["alice", "@", "files", ":", "40"], "4000", id="in-the-port"
+        ),
+        pytest.param("al", ["al"], "alice@files:4000", id="in-the-user"),
+        pytest.param("ali@", ["ali", "@"], "", id="somebody-else"),
+    ],
+)
+def test_bash_cuts_words_within_an_address(complete, tmp_path, begun, pieces, offered):
+    """It puts the offer in the place of the last piece."""
+    saved = tmp_path / "config" / "ftp-client" / "servers.json"
+    saved.parent.mkdir(parents=True)
+    saved.write_text('{"servers": {"alice@files:4000": {"address": "alice@files:4000"}}}')
+    saved.chmod(0o600)
+    words = ["ftp", "-s", *pieces]
+    line = f"ftp -s {begun}"
+    assert complete(
+        "bash",
+        f"""
+eval "$(_FTP_COMPLETE=bash_source ftp)"
+COMP_WORDBREAKS=' @:'
+COMP_WORDS=({" ".join(words)}) COMP_CWORD={len(words) - 1}
+COMP_LINE={line!r} COMP_POINT={len(line)}
+_ftp_completion ftp
+printf '%s\n' "${{COMPREPLY[@]}}"
+COMP_WORDBREAKS=' ' COMP_WORDS=(ftp -s {begun}) COMP_CWORD=2 COMPREPLY=()
+_ftp_completion ftp
+printf '%s\n' "${{COMPREPLY[@]}}"
+""",
+    ) == [offered, "alice@files:4000" if offered else ""]
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_other_shells_take_the_lines_of_the_readme(complete, shell):
     if shutil.which(shell) is None:
