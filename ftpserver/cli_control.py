@@ -54,10 +54,12 @@ def status(root: Path, as_json: bool) -> None:
         click.echo(json.dumps(_status_record(found)))
         return
     strangers = f" ({found.strangers} not logged in)" if found.strangers else ""
+    here = [] if found.unix is None else [f"unix:{found.unix}"]
+    where = [found.address, *(one for one in here if one != found.address)]
     lines = {
         "server": f"{found.software}, process {found.process}, {found.state}",
         "since": f"{_iso(found.since)} ({_span(time.time() - found.since)})",
-        "listening on": found.address,
+        "listening on": " and ".join(where),
         "key": found.fingerprint or "none: plaintext",
         "sessions": f"{found.sessions}{strangers}",
         "transfers": f"{found.transfers} under way",
@@ -82,6 +84,7 @@ def _status_record(found: Status) -> dict[str, Any]:
         "process": found.process,
         "state": found.state,
         "address": found.address,
+        "unix": found.unix,
         "fingerprint": found.fingerprint,
         "since": _iso(found.since),
         "sessions": found.sessions,

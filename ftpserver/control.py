@@ -150,7 +150,8 @@ class Status(_Tagged, frozen=True, tag="status"):
 
     Attributes:
         state: ``running``, ``draining`` or ``stopping``.
-        address: Where it listens, as HOST:PORT.
+        address: Where it listens, as HOST:PORT, or unix:PATH where it doesn't on the network; safe
+            to print.
         fingerprint: Of its key; None without TLS.
         since: Seconds since 1970.
         sessions: Connections, those that haven't logged in yet included.
@@ -160,6 +161,7 @@ class Status(_Tagged, frozen=True, tag="status"):
         bytes_out: Sent since the start.
         discovery: None when nobody can find the server by datagrams.
         workers: The processes that serve; none where the server itself does.
+        unix: The path of its Unix socket, safe to print; None when it has none.
     """
 
     software: str
@@ -176,6 +178,7 @@ class Status(_Tagged, frozen=True, tag="status"):
     accounts: int
     discovery: DiscoveryInfo | None = None
     workers: list[int] = []
+    unix: str | None = None
 
 
 class Sessions(_Tagged, frozen=True, tag="sessions"):
@@ -377,12 +380,13 @@ def _stopping(
 
 
 def _status(server: FtpServer, question: AskStatus) -> Answer:
-    figures = server.serving.figures()
+    figures, path = server.serving.figures(), server.settings.unix
     return Status(
         software=SOFTWARE,
         process=os.getpid(),
         state="stopping" if server.stopping else "draining" if server.draining else "running",
-        address=server.address,
+        address=paths.printable(server.address),  # a path may be no text
+        unix=None if path is None else paths.printable(str(path.absolute())),
         fingerprint=server.fingerprint,
         since=server.started,
         sessions=figures.sessions,

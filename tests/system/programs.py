@@ -274,7 +274,7 @@ class Server:
         lines: list[str] = []
         assert self.process.stdout is not None
         while not (lines and lines[-1].startswith("connect with")):
-            line = self.process.stdout.readline().decode()
+            line = os.fsdecode(self.process.stdout.readline())
             assert line, f"ftpd ended with status {self.process.wait()}: {self.log}"
             lines.append(line.rstrip("\n"))
         assert lines[0].startswith("listening on "), lines

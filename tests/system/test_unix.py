@@ -162,6 +162,15 @@ def test_a_place_that_is_taken(served, place, programs, tmp_path):
     assert "longer than" in other.run("start", "--port", "0", "--unix", str(long), status=1).err
 
 
+def test_the_status_tells_of_it(served, place, admin, start_server, tmp_path):
+    assert admin.run("status", "--json").record["unix"] == str(place)
+    assert f"listening on  {served.address} and unix:{place}" in admin.run("status").text
+    name = os.fsdecode(b"no-\xff-text")
+    only = start_server("--no-tcp", "--unix", str(tmp_path / name), root=tmp_path / "other")
+    assert f"listening on  unix:{tmp_path}/no-\\xff-text\n" in only.admin.run("status").text
+    assert only.admin.run("status", "--json").record["unix"] == f"{tmp_path}/no-\\xff-text"
+
+
 def test_a_server_that_is_not_there(tmp_path, programs, served):
     alice = served.first_user()
     gone = at_socket(alice, tmp_path / "nothing")
