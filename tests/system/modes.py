@@ -17,6 +17,8 @@ NEEDS = {
     "tls": "is about TLS, certificates, or known hosts",
     "network": "is about addresses and ports, which a client shows or was given",
     "one-process": "looks into the one process that all sessions are in, or ends it",
+    "workers": "starts workers of its own, which sessions in processes of their own don't go with",
+    "isolation": "starts sessions in processes of their own, whatever the mode",
 }
 """What a test may need, and what that says about the test."""
 
@@ -40,18 +42,21 @@ class Mode:
     lacks: frozenset[str] = frozenset()
 
 
-DEFAULT = Mode("threads")
+THREADED = frozenset({"isolation"})
+"""What none of the modes has that are not `process`: once is enough for such a test."""
+
+DEFAULT = Mode("threads", lacks=THREADED)
 """Idle sessions are parked, and each that has something to do has a thread. TCP, TLS."""
 
 MODES: dict[str, Mode] = {
     mode.name: mode
     for mode in (
         DEFAULT,
-        Mode("threads-0", ("--threads", "0")),
-        Mode("unix", unix=True, lacks=frozenset({"tls", "network"})),
-        Mode("process", ("--isolation", "process"), lacks=frozenset({"one-process"})),
-        Mode("workers-2", ("--workers", "2"), lacks=frozenset({"one-process"})),
-        Mode("plaintext", plaintext=True, lacks=frozenset({"tls"})),
+        Mode("threads-0", ("--threads", "0"), lacks=THREADED),
+        Mode("unix", unix=True, lacks=THREADED | {"tls", "network"}),
+        Mode("process", ("--isolation", "process"), lacks=frozenset({"one-process", "workers"})),
+        Mode("workers-2", ("--workers", "2"), lacks=THREADED | {"one-process"}),
+        Mode("plaintext", plaintext=True, lacks=THREADED | {"tls"}),
     )
 }
 

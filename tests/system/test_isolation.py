@@ -20,9 +20,12 @@ from tests.system.programs import Server, eventually, finish, program
 PROCESS = MODES["process"]
 KiB = 1024
 
-pytestmark = pytest.mark.skipif(
-    not Path("/proc/self/status").exists(), reason="looks at processes in /proc"
-)
+pytestmark = [
+    pytest.mark.needs("isolation"),
+    pytest.mark.skipif(
+        not Path("/proc/self/status").exists(), reason="looks at processes in /proc"
+    ),
+]
 
 
 def children_of(pid: int) -> list[int]:

@@ -36,6 +36,8 @@ from tests.system.programs import (
 
 MIB = 1024 * 1024
 
+pytestmark = pytest.mark.needs("workers")
+
 
 @pytest.fixture
 def server(start_server) -> Server:
