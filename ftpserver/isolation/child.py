@@ -23,7 +23,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, thread
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -86,14 +86,26 @@ def main(born: Born) -> None:
     birth = _decode_birth(born.note)
     request, calls, stop, empty = born.descriptors
     confinement.close_all_but((request, calls, stop, empty))
-    can_change_root = _become_stranger(birth, empty)
+    can_change_root, failure = False, None
+    try:
+        can_change_root = _become_stranger(birth, empty)
+    except (confinement.CantConfine, OSError) as error:
+        failure = error
     os.close(empty)
     address: object = tuple(birth.address) or ""
     with socket.socket(fileno=request) as connection:
         process = SessionProcess(
             born.settings, born.tls_context, birth, calls, stop, can_change_root
         )
+        if failure is not None:
+            _cant_be_confined(failure)
         process.serve(connection, address)
+
+
+def _cant_be_confined(error: Exception) -> NoReturn:
+    """End, once the server has the reason in its log: nobody else has the process's own words."""
+    logger.error("the session can't be confined, and ends: %s", error)
+    os._exit(1)
 
 
 def _become_stranger(birth: Birth, empty: int) -> bool:
@@ -217,8 +229,7 @@ class SessionProcess:
             confinement.restrict_to(home)
             confinement.forbid_imports()
         except (confinement.CantConfine, OSError) as error:
-            logger.error("the session can't be confined, and ends: %s", error)
-            os._exit(1)
+            _cant_be_confined(error)
         os.close(carried.descriptors.pop(0))
         self.limits.paces = SharedPaces(os.dup(page))
         self._pool = ThreadPoolExecutor(_AT_ONCE, "colleagues")

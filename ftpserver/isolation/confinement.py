@@ -127,8 +127,20 @@ def hide_from_others() -> None:
     _prctl(_PR_SET_DUMPABLE, 0, "dumpable")
 
 
+def can_become_others() -> bool:
+    """Whether this process may change its user and its root. Root may not, where its capabilities
+    were taken from it (a container that drops them, a unit that bounds them)."""
+    if os.geteuid() != 0:
+        return False
+    data = ctypes.create_string_buffer(24)
+    _check(_libc.capget(_capability_header(), data), "capget")
+    (effective,) = struct.unpack_from("=I", data)
+    needed = sum(1 << one for one in (_CAP_SETGID, _CAP_SETUID, _CAP_SYS_CHROOT))
+    return bool(effective & needed == needed)
+
+
 def become_stranger(identity: Identity) -> None:
-    """Give up all privileges but those that `become` takes. For root."""
+    """Give up all privileges but those that `become` takes. For who `can_become_others`."""
     _bound_capabilities()
     os.setgroups([])
     os.setresgid(identity.gid, identity.gid, identity.gid)
@@ -145,8 +157,8 @@ def _bound_capabilities() -> None:
 
 
 def enter_user_namespace() -> bool:
-    """Be in a user namespace of its own, with the one capability that chroot takes. For who isn't
-    root: there, this process has no say over those outside, whose user it stays.
+    """Be in a user namespace of its own, with the one capability that chroot takes. For who can't
+    become others: there, this process has no say over those outside, whose user it stays.
 
     Returns:
         Whether that was possible: a system may permit it to nobody.
@@ -164,7 +176,7 @@ def leave_network() -> bool:
     Returns:
         Whether that was possible.
     """
-    if os.geteuid() == 0:
+    if can_become_others():  # in another user namespace it couldn't any more
         return bool(_libc.unshare(_CLONE_NEWNET | _CLONE_NEWIPC) == 0)
     made = _make_user_namespace(_CLONE_NEWNET | _CLONE_NEWIPC)
     if made:
@@ -220,9 +232,13 @@ def set_capabilities(kept: Sequence[int]) -> None:
             low |= 1 << capability
         else:
             high |= 1 << (capability - 32)
-    header = ctypes.create_string_buffer(struct.pack("=Ii", _CAP_VERSION_3, 0))
     data = ctypes.create_string_buffer(struct.pack("=6I", low, low, 0, high, high, 0))
-    _check(_libc.capset(header, data), "capset")
+    _check(_libc.capset(_capability_header(), data), "capset")
+
+
+def _capability_header() -> ctypes.Array[ctypes.c_char]:
+    """What capget and capset begin with: it is about this thread."""
+    return ctypes.create_string_buffer(struct.pack("=Ii", _CAP_VERSION_3, 0))
 
 
 def change_root(directory: int) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftpserver.accounts import Account
+from ftpserver.isolation import confinement
 from ftpserver.isolation.confinement import Identity
 from ftpwire import paths
 from ftpwire.beneath import OPEN_ANY
@@ -47,7 +48,7 @@ class Place:
 
 def is_privileged() -> bool:
     """Whether this server can have its sessions be other users."""
-    return os.geteuid() == 0
+    return confinement.can_become_others()
 
 
 def identity_of(name: str) -> Identity:

@@ -390,7 +390,8 @@ class Isolation:
         abi = confinement.landlock_abi()
         if self.stranger is None:
             logger.warning(
-                "sessions run as the user of ftpd, which isn't root: %s",
+                "sessions run as the user of ftpd, which %s: %s",
+                "has none of root's rights" if os.geteuid() == 0 else "isn't root",
                 "Landlock confines them to their homes" if abi else "NOTHING CONFINES THEM",
             )
         elif _need_system_users(list(self.service.accounts)):

@@ -145,6 +145,19 @@ def test_without_a_system_user_it_is_the_servers_without_rights(server, dial):
     assert int(status["CapPrm"], 16) == int(status["CapBnd"], 16) == 0
 
 
+def test_why_no_process_can_be_confined_is_told(server, dial, tmp_path, monkeypatch, caplog):
+    """The process's own words would get lost: its output leads nowhere."""
+    (tmp_path / "file").touch()
+    nowhere = os.open(tmp_path / "file", os.O_RDONLY)
+    monkeypatch.setattr(server.isolation, "stranger", None)
+    monkeypatch.setattr(server.isolation, "empty", nowhere)
+    try:
+        assert dial(server, logged_in=False).rest() == []
+    finally:
+        os.close(nowhere)
+    eventually(lambda: "can't be confined, and ends: [Errno 20]" in caplog.text)
+
+
 def test_the_account_that_a_home_is_handed_over_to_has_what_was_there(start, dial):
     if os.geteuid():
         pytest.skip("only root can give files away")

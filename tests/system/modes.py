@@ -32,6 +32,7 @@ class Mode:
         options: Of `ftpd start`; those of a test come after them.
         plaintext: Clients and servers speak without TLS, also over TCP.
         unix: Clients reach the server by a Unix socket; it listens on TCP as well.
+        bows: Sessions have no more rights over files than whom they belong to, also a root's.
         lacks: Keys of `NEEDS`: tests that need one of them are left out.
     """
 
@@ -39,6 +40,7 @@ class Mode:
     options: tuple[str, ...] = ()
     plaintext: bool = False
     unix: bool = False
+    bows: bool = False
     lacks: frozenset[str] = frozenset()
 
 
@@ -54,7 +56,12 @@ MODES: dict[str, Mode] = {
         DEFAULT,
         Mode("threads-0", ("--threads", "0"), lacks=THREADED),
         Mode("unix", unix=True, lacks=THREADED | {"tls", "network"}),
-        Mode("process", ("--isolation", "process"), lacks=frozenset({"one-process", "workers"})),
+        Mode(
+            "process",
+            ("--isolation", "process"),
+            bows=True,
+            lacks=frozenset({"one-process", "workers"}),
+        ),
         Mode("workers-2", ("--workers", "2"), lacks=THREADED | {"one-process"}),
         Mode("plaintext", plaintext=True, lacks=THREADED | {"tls"}),
     )

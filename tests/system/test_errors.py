@@ -674,6 +674,7 @@ def test_output_that_cannot_be_written(user):
         assert "full" in ended.err and len(ended.err.splitlines()) == 1
 
 
+@pytest.mark.needs("tls")  # there is nothing else to be written down
 def test_settings_that_cannot_be_written(user):
     (user.home / "config").write_bytes(b"a file where a directory belongs")
 

@@ -16,6 +16,7 @@ import pytest
 
 from tests.system.modes import MODES
 from tests.system.programs import Server, eventually, finish, program
+from tests.system.test_start import bow_to_modes
 
 PROCESS = MODES["process"]
 KiB = 1024
@@ -162,6 +163,17 @@ def test_sessions_that_are_roots_are_warned_of(start_server):
     server.admin.run("user", "set", server.first_user().name, "--system-user", "nobody")
     server.stop()
     assert "accounts without --system-user" not in start_server(mode=PROCESS).log
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="is about root")
+def test_a_root_that_may_nothing_serves_as_any_other_user(start_server, large):
+    """As in a container without capabilities: it can't have sessions be others."""
+    server = start_server(mode=PROCESS, preexec_fn=bow_to_modes)
+    assert "the user of ftpd, which has none of root's rights" in server.log
+    alice = server.first_user()
+    alice.run("put", large, "/file")
+    alice.run("get", "/file", large.with_name("back"))
+    assert large.with_name("back").read_bytes() == large.read_bytes()
 
 
 @pytest.mark.skipif(
