@@ -149,12 +149,11 @@ def test_why_no_process_can_be_confined_is_told(server, dial, tmp_path, monkeypa
     """The process's own words would get lost: its output leads nowhere."""
     (tmp_path / "file").touch()
     nowhere = os.open(tmp_path / "file", os.O_RDONLY)
-    monkeypatch.setattr(server.isolation, "stranger", None)
-    monkeypatch.setattr(server.isolation, "empty", nowhere)
-    try:
+    with monkeypatch.context() as patch:
+        patch.setattr(server.isolation, "stranger", None)
+        patch.setattr(server.isolation, "empty", nowhere)
         assert dial(server, logged_in=False).rest() == []
-    finally:
-        os.close(nowhere)
+    os.close(nowhere)
     eventually(lambda: "can't be confined, and ends: [Errno 20]" in caplog.text)
 
 
