@@ -9,30 +9,7 @@ import time
 import pytest
 
 from ftpclient import attributes, spill
-from ftpclient.shell import run_line
 from ftpwire import messages
-from tests.ftpclient.shell_support import shell_of
-
-
-@pytest.fixture
-def app(server, tmp_path, monkeypatch):
-    local = tmp_path / "local"
-    local.mkdir()
-    monkeypatch.chdir(local)
-    with shell_of(server) as app:
-        yield app
-
-
-@pytest.fixture
-def run(app, capfd):
-    """Runs a line; gives its status, its output and its complaints."""
-
-    def run(line: str) -> tuple[int, str, str]:
-        status = run_line(app, line)
-        out, err = capfd.readouterr()
-        return status, out, err
-
-    return run
 
 
 def mode(path) -> int:

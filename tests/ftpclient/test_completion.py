@@ -12,22 +12,6 @@ from prompt_toolkit.document import Document
 from ftpclient import completion
 from ftpclient.completion import ShellCompleter
 from ftpwire.errors import FtpError
-from tests.ftpclient.shell_support import shell_of
-
-
-@pytest.fixture
-def home(server):
-    """Alice's remote files."""
-    return server.settings.root / "alice"
-
-
-@pytest.fixture
-def app(server, tmp_path, monkeypatch):
-    local = tmp_path / "local"
-    local.mkdir()
-    monkeypatch.chdir(local)
-    with shell_of(server) as app:
-        yield app
 
 
 @pytest.fixture
@@ -36,22 +20,21 @@ def completer(app):
 
 
 @pytest.fixture
-def remote(home):
+def remote(files):
     """Some remote files."""
-    (home / "docs" / "old letters").mkdir(parents=True)
-    (home / "docs" / "old letters" / "dear.txt").touch()
+    (files / "docs" / "old letters").mkdir(parents=True)
+    (files / "docs" / "old letters" / "dear.txt").touch()
     for name in ("report.txt", "readme.md", "it's", "a b", "-dash", "~tilde", ".hidden", "st*r"):
-        (home / "docs" / name).touch()
-    (home / "downloads").mkdir()
-    os.symlink("downloads", home / "link")
-    os.symlink("nowhere", home / "broken")
-    return home
+        (files / "docs" / name).touch()
+    (files / "downloads").mkdir()
+    os.symlink("downloads", files / "link")
+    os.symlink("nowhere", files / "broken")
+    return files
 
 
 @pytest.fixture
-def here(tmp_path):
+def here(local):
     """Some local files, in the local directory of the shell."""
-    local = tmp_path / "local"
     (local / "my photos").mkdir()
     (local / "my photos" / "cat.jpg").touch()
     (local / "music.txt").touch()
@@ -155,8 +138,8 @@ def test_remote_paths_start_at_the_remote_directory(app, completer, remote):
     assert completed(completer, "cat \\~") == r"cat \~tilde "
 
 
-def test_a_name_like_an_option_is_offered_as_a_path(app, completer, home):
-    (home / "-r").touch()
+def test_a_name_like_an_option_is_offered_as_a_path(app, completer, files):
+    (files / "-r").touch()
     assert completed(completer, "rm ") == "rm ./-r "
 
 
@@ -165,9 +148,9 @@ def test_hidden_names_are_offered_when_asked_for(completer, remote):
     assert offered(completer, "ls docs/.") == [".hidden"]
 
 
-def test_names_are_shown_safely_and_inserted_whole(completer, home):
+def test_names_are_shown_safely_and_inserted_whole(completer, files):
     name = b"b\nad\x1b[31m\xff"
-    (home / os.fsdecode(name)).touch()
+    (files / os.fsdecode(name)).touch()
     assert offered(completer, "cat ") == [r"b\nad\x1b[31m\xff"]
     assert completed(completer, "cat ") == r"cat $'b\nad\033[31m\377' "
     assert completed(completer, "cat 'b") == r"cat ''$'b\nad\033[31m\377' "
@@ -218,9 +201,9 @@ def test_a_directory_is_listed_once(app, completer, remote, monkeypatch):
     assert len(asked) == 3
 
 
-def test_what_a_command_has_made_is_offered(completer, home):
+def test_what_a_command_has_made_is_offered(completer, files):
     assert offered(completer, "ls ") == []
-    (home / "new").touch()
+    (files / "new").touch()
     completer.remote_names.forget()
     assert offered(completer, "ls ") == ["new"]
 
@@ -254,9 +237,9 @@ def test_a_silent_server_is_given_up_and_the_session_goes_on(app, completer, mon
     assert app.client.whoami() == "alice"
 
 
-def test_a_listing_that_is_given_up_half_way_leaves_the_session(app, completer, home, monkeypatch):
+def test_a_listing_that_is_given_up_half_way_leaves_the_session(app, completer, files, monkeypatch):
     for number in range(3000):
-        (home / f"{number:04}").touch()
+        (files / f"{number:04}").touch()
     list_dir = app.client.list_dir
 
     def slow(*args, **options):

@@ -11,28 +11,17 @@ import pytest
 
 from ftpclient.aliases import ALIASES
 from ftpclient.shell import run_line
-from tests.ftpclient.shell_support import shell_of
 
 
 @pytest.fixture
-def app(server, tmp_path, monkeypatch):
-    local = tmp_path / "local"
-    local.mkdir()
-    monkeypatch.chdir(local)
-    with shell_of(server) as app:
-        yield app
-
-
-@pytest.fixture
-def run(app, capfd):
+def run(run):
     """Runs a line; gives its status, the lines of its output, and its complaints."""
 
-    def run(line: str) -> tuple[int, list[str], str]:
-        status = run_line(app, line)
-        out, err = capfd.readouterr()
+    def run_for_lines(line: str) -> tuple[int, list[str], str]:
+        status, out, err = run(line)
         return status, out.splitlines(), err
 
-    return run
+    return run_for_lines
 
 
 @pytest.fixture

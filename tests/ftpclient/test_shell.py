@@ -27,15 +27,6 @@ def home(server):
 
 
 @pytest.fixture
-def local(tmp_path, monkeypatch):
-    """The local directory of the shell."""
-    directory = tmp_path / "local"
-    directory.mkdir()
-    monkeypatch.chdir(directory)
-    return directory
-
-
-@pytest.fixture
 def app(server, local, monkeypatch):
     monkeypatch.setenv("SHELL", "/bin/sh")
     with shell_of(server) as app:

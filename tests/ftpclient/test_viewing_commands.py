@@ -9,18 +9,14 @@ import pytest
 
 from ftpclient.commands import viewing
 from ftpclient.shell import run_line
-from tests.ftpclient.shell_support import shell_of
 
 
 @pytest.fixture
-def app(server, tmp_path, monkeypatch):
-    local = tmp_path / "local"
-    local.mkdir()
+def app(tmp_path, monkeypatch, app):
+    """Temporary files lie where a test can look for them."""
     (tmp_path / "temporary").mkdir()
-    monkeypatch.chdir(local)
     monkeypatch.setattr(viewing.tempfile, "tempdir", str(tmp_path / "temporary"))
-    with shell_of(server) as app:
-        yield app
+    return app
 
 
 @pytest.fixture
@@ -30,15 +26,9 @@ def left(tmp_path):
 
 
 @pytest.fixture
-def run(app, capfd, monkeypatch):
+def run(run, monkeypatch):
     """Runs a line as if at a terminal; gives its status, its output and its complaints."""
     monkeypatch.setattr(viewing, "_need_terminal", lambda *_: None)
-
-    def run(line: str) -> tuple[int, str, str]:
-        status = run_line(app, line)
-        out, err = capfd.readouterr()
-        return status, out, err
-
     return run
 
 
