@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import shutil
 import signal
 import ssl
 import stat
@@ -21,8 +22,10 @@ from hypothesis import settings
 from tests.peer import FakeServer, Peer
 from tests.system import modes
 
-# Slow examples are no failures, and no example is kept from one run to the next.
-settings.register_profile("tests", deadline=None, database=None)
+# Slow examples are no failures, and no example is kept from one run to the next. Each run has other
+# examples; what takes many at once is `--hypothesis-profile thorough`.
+settings.register_profile("tests", deadline=None, database=None, max_examples=50)
+settings.register_profile("thorough", parent=settings.get_profile("tests"), max_examples=1000)
 settings.load_profile("tests")
 
 # started in the background, or by nohup: the programs that tests start would ignore these as well
@@ -30,6 +33,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+QUICK = PasswordHasher(1, 8, 1)
+"""Hashes passwords in no time."""
 
 DESCRIPTORS = Path("/proc/self/fd")
 
@@ -91,11 +97,24 @@ def quick_passwords(monkeypatch) -> None:
     """Hash passwords in no time: what that costs is none of most tests' business."""
     from ftpserver import accounts
 
-    monkeypatch.setattr(accounts, "_hasher", PasswordHasher(1, 8, 1))
+    monkeypatch.setattr(accounts, "_hasher", QUICK)
+
+
+@pytest.fixture(scope="session")
+def root_of_alice(tmp_path_factory) -> Path:
+    """A root with nothing but alice's account and home, to be copied."""
+    from ftpserver.accounts import Accounts
+    from ftpserver.state import open_state
+
+    root = tmp_path_factory.mktemp("of-alice") / "root"
+    engine = open_state(root / ".ftpd")
+    Accounts(engine, root).add("alice", "", password_hash=QUICK.hash("secret"))
+    engine.dispose()
+    return root
 
 
 @pytest.fixture
-def start_server(tmp_path, monkeypatch, quick_passwords):
+def start_server(tmp_path, root_of_alice, quick_passwords):
     """Starts servers in this process: by default plain, on tmp_path/root, with alice.
 
     They are stopped at the end, or by ``start_server.finish(server)``.
@@ -113,10 +132,15 @@ def start_server(tmp_path, monkeypatch, quick_passwords):
             "plaintext": True,
             "grace": 10.0,
         }
+        settings = Settings(**values | options)
+        if not settings.state.exists():
+            shutil.copytree(root_of_alice, settings.root, dirs_exist_ok=True)
         with ExitStack() as stack:
-            server = stack.enter_context(FtpServer(Settings(**values | options)))
+            server = stack.enter_context(FtpServer(settings))
             if not len(server.accounts):
-                server.accounts.add("alice", "secret", quota=quota)
+                server.accounts.add("alice", "secret")
+            if quota is not None:
+                server.accounts.change("alice", quota=quota)
             stack.enter_context(server.running())
             running[server] = stack.pop_all()
         return server

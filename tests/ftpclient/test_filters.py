@@ -137,7 +137,7 @@ _git = shutil.which("git")
 
 
 @pytest.mark.skipif(_git is None, reason="no git here to compare with")
-@settings(max_examples=60)
+@settings(max_examples=settings().max_examples // 2)
 @given(
     files=st.sets(_path, min_size=1, max_size=20),
     ignores=st.dictionaries(_path | st.just(""), st.lists(_line, max_size=4), max_size=3),

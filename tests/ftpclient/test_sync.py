@@ -379,7 +379,10 @@ def plant(root: bytes, tree: dict[bytes, tuple[str, bytes, int]]) -> None:
             os.utime(path, ns=(variant, variant * 10**9 + variant), follow_symlinks=False)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=settings().max_examples // 2,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(first=_trees, second=_trees, checksum=st.booleans())
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_any_tree(client, files, tmp_path, direction, first, second, checksum):

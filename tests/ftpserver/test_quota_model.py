@@ -277,7 +277,7 @@ class QuotaMachine(RuleBasedStateMachine):
 @pytest.mark.parametrize("isolation", ["thread", "process"])
 @pytest.mark.parametrize(
     ("runs", "steps"),
-    [(40, 30), pytest.param(300, 60, marks=[pytest.mark.long, pytest.mark.timeout(3600)])],
+    [(12, 30), pytest.param(300, 60, marks=[pytest.mark.long, pytest.mark.timeout(3600)])],
     ids=["short", "long"],
 )
 def test_the_quota_is_what_a_recount_says(start_server, dial, runs, steps, isolation):

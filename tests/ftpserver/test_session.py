@@ -499,7 +499,17 @@ def test_a_lone_put_waits_for_no_timer(server, dial):
 # uploads -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [0, 10, SMALL, SMALL + 10, RESUME_FROM + 10])
+@pytest.mark.parametrize(
+    ("size", "piece"),
+    [
+        (0, MIB),
+        (10, MIB),
+        (SMALL, MIB),
+        (SMALL + 10, 999),
+        (SMALL + 10, MIB),
+        (RESUME_FROM + 10, MIB),
+    ],
+)
 @pytest.mark.parametrize(
     ("path", "options", "code"),
     [
@@ -511,7 +521,6 @@ def test_a_lone_put_waits_for_no_timer(server, dial):
         pytest.param(b"/long", {"size": 2**25}, "verification-failed", id="fewer"),
     ],
 )
-@pytest.mark.parametrize("piece", [999, MIB])
 def test_a_refused_upload_leaves_the_stream_in_step(
     server, dial, files, size, path, options, code, piece
 ):

@@ -157,7 +157,7 @@ def test_records_rise(checkpoint, records):
 # what a resume finds -----------------------------------------------------------------------
 
 
-@settings(max_examples=25)
+@settings(max_examples=settings().max_examples // 4)
 @given(points=st.lists(st.integers(0, SIZE), max_size=4))
 def test_cut_anywhere_and_gone_on_with(tmp_path_factory, points):
     """However often and wherever it is cut: in the end the bytes are right."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ftpwire import beneath
@@ -553,7 +553,6 @@ def lasting_place(tmp_path_factory):
 
 
 @pytest.mark.skipif(not kernel_can(), reason="no openat2 here")
-@settings(max_examples=200)
 @given(tree=trees, paths=st.lists(st.lists(names, max_size=4), min_size=1, max_size=8))
 def test_kernel_and_walk_agree(lasting_place, tree, paths):
     place = lasting_place

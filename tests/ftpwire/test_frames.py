@@ -5,7 +5,7 @@ from __future__ import annotations
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ftpwire.errors import FrameTooBig, TruncatedFrame, UnknownKind
@@ -164,7 +164,6 @@ random_frames = st.lists(
 
 
 @pytest.mark.parametrize("put", [feed, receive], ids=["feed", "writable-received"])
-@settings(max_examples=150)
 @given(frames=random_frames, data=st.data())
 def test_any_frames_in_any_chunks(put, frames, data):
     wire = wire_of(frames)
@@ -175,7 +174,6 @@ def test_any_frames_in_any_chunks(put, frames, data):
     assert drive(reader_of(), put, chunks, piece) == frames
 
 
-@settings(max_examples=100)
 @given(
     payloads=st.lists(st.binary(max_size=60), min_size=1, max_size=6),
     sizes=st.lists(st.integers(1, 30), min_size=1, max_size=30),

@@ -152,7 +152,7 @@ def test_every_message_tells_what_it_is_for(kind):
     ],
 )
 @pytest.mark.parametrize("form", [bytes, memoryview], ids=["bytes", "memoryview"])
-@settings(max_examples=25)
+@settings(max_examples=settings().max_examples // 4)
 @given(data=st.data())
 def test_round_trip(decode, kind, form, data):
     message = data.draw(structs(kind))
@@ -412,7 +412,6 @@ def test_every_cut_is_refused(decode, message):
 
 
 @decoders
-@settings(max_examples=200)
 @given(payload=st.binary(max_size=200))
 @example(payload=b"\x80")
 def test_noise(decode, payload):
@@ -424,7 +423,6 @@ def test_noise(decode, payload):
 
 
 @decoders
-@settings(max_examples=200)
 @given(data=st.data())
 def test_damaged_messages(decode, data):
     """Every byte of a good message may be another one: a message or BadMessage, nothing else."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ftpwire import paths
@@ -161,7 +161,6 @@ pieces = st.sampled_from([b"/", b"/", b"..", b".", b"a", b"bc", b"\n", b"\xff", 
 any_path = st.lists(pieces | st.binary(max_size=6), max_size=30).map(b"".join)
 
 
-@settings(max_examples=500)
 @given(path=any_path.map(lambda path: b"/" + path) | any_path)
 def test_split_leaves_only_names(path):
     try:
@@ -174,7 +173,6 @@ def test_split_leaves_only_names(path):
     assert split(join(*parts)) == parts  # nothing is left to resolve
 
 
-@settings(max_examples=300)
 @given(current=any_path, typed=any_path)
 def test_resolve_leaves_only_names(current, typed):
     try:
@@ -316,7 +314,6 @@ awkward = st.lists(
 ).map(b"".join)
 
 
-@settings(max_examples=500)
 @given(one=awkward | st.binary(max_size=12), other=awkward | st.binary(max_size=12))
 @example(one=b"\x85", other=b"\xc2\x85")
 @example(one=b"\xe9", other="é".encode())
@@ -347,7 +344,6 @@ def unshow(text: str) -> bytes:
     return bytes(found)
 
 
-@settings(max_examples=500)
 @given(
     name=awkward
     | st.binary(max_size=40)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ftpwire import digests, streams
@@ -106,7 +106,6 @@ def test_write_behind(tmp_path, way, size):
     assert (tmp_path / "f").read_bytes() == data
 
 
-@settings(max_examples=100)
 @given(pieces=st.lists(st.binary(max_size=100), max_size=20), data=st.data())
 def test_write_behind_in_any_pieces(tmp_path_factory, pieces, data):
     """With buffers of 16 bytes, so that every edge is met."""
@@ -322,7 +321,6 @@ def test_beyond_the_end_there_is_nothing(noise, size):
         assert collect(source) == b""
 
 
-@settings(max_examples=100)
 @given(
     data=st.binary(max_size=300),
     size=st.integers(0, 310),

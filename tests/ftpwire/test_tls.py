@@ -79,7 +79,7 @@ def test_chunks_that_complete_nothing_are_nothing_yet(pair):
     assert read(pair.server) == b"hello"
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     writes=st.lists(st.tuples(st.booleans(), st.binary(max_size=300)), max_size=12),
     chunk=st.integers(1, 400),
@@ -284,7 +284,7 @@ def test_no_tls_on_the_other_side(client_context, server_context, server_side, w
     assert str(caught.value).isprintable()
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(wire=st.binary(min_size=1, max_size=300))
 def test_noise_on_the_other_side(server_context, wire):
     pipe = TlsPipe(server_context, server_side=True)
@@ -457,7 +457,6 @@ def try_it(der: bytes) -> None:
     assert found in der and found[0] == 0x30
 
 
-@settings(max_examples=500)
 @given(der=st.binary(max_size=100))
 def test_noise_for_a_certificate(der):
     try_it(der)
@@ -474,13 +473,11 @@ nested = st.recursive(
 )
 
 
-@settings(max_examples=300)
 @given(der=nested)
 def test_anything_in_the_form_of_der(der):
     try_it(der)
 
 
-@settings(max_examples=500)
 @given(
     changes=st.lists(st.tuples(st.integers(0, 199), st.integers(0, 255)), min_size=1, max_size=4),
     end=st.none() | st.integers(0, 200),
