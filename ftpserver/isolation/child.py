@@ -78,7 +78,11 @@ _AT_ONCE = 4
 
 def prepare() -> None:
     """For the nursery, before it has any children: these have no network but their connection."""
-    confinement.leave_network()
+    if not confinement.leave_network() and os.geteuid() != 0:
+        logger.warning(
+            "the system permits no user namespaces: before log-in, all files of ftpd's user are "
+            "open to a session that is hostile"
+        )
 
 
 def main(born: Born) -> None:

@@ -7,6 +7,7 @@ needs is imported here, before the process is confined.
 
 FTPD_TEST_WEAKENED leaves the confinement out: then attacks have to succeed, or the tests that see
 them fail would mean nothing. FTPD_TEST_GUARDED logs every import that comes too late.
+FTPD_TEST_NO_NAMESPACES has the system permit no user namespaces.
 """
 
 from __future__ import annotations
@@ -94,6 +95,8 @@ def weaken() -> None:
 
 def prepare() -> None:
     """For the nursery: leave the network, unless that is to be left out."""
+    if "FTPD_TEST_NO_NAMESPACES" in os.environ:
+        confinement._make_user_namespace = lambda more=0: False
     if "FTPD_TEST_WEAKENED" not in os.environ:
         child.prepare()
 

@@ -69,12 +69,14 @@ has_namespaces = pytest.mark.skipif(
 class UserServer:
     """The server's process, and attacks on it as alice; bob is logged in as well."""
 
-    def __init__(self, root: Path, stack: ExitStack, *, weakened: bool) -> None:
+    def __init__(self, root: Path, stack: ExitStack, *, weakened: bool, namespaces: bool) -> None:
         assert PLAIN_USER is not None
         self.root = root
         environment = dict(os.environ, PYTHONPATH=str(HERE))
         if weakened:
             environment["FTPD_TEST_WEAKENED"] = str(root / "alice")
+        if not namespaces:
+            environment["FTPD_TEST_NO_NAMESPACES"] = "1"
         self._log = stack.enter_context(open(root.with_name("log"), "wb"))
         self._process = stack.enter_context(
             subprocess.Popen(
@@ -137,9 +139,11 @@ class UserServer:
 @pytest.fixture
 def start(tmp_path) -> Iterator[Callable[..., UserServer]]:
     with ExitStack() as stack:
-        yield lambda **options: UserServer(
-            tmp_path / "root", stack, **({"weakened": False} | options)
-        )
+
+        def started(*, weakened: bool = False, namespaces: bool = HAS_NAMESPACES) -> UserServer:
+            return UserServer(tmp_path / "root", stack, weakened=weakened, namespaces=namespaces)
+
+        yield started
 
 
 AFTER_LOG_IN = {
@@ -152,10 +156,17 @@ AFTER_LOG_IN = {
 }
 
 
-def test_a_hostile_session_reaches_nothing(start):
-    server = start()
+with_and_without = pytest.mark.parametrize(
+    "namespaces", [pytest.param(True, marks=has_namespaces), False]
+)
+"""What Landlock alone does has to hold, too: a system may permit namespaces to nobody."""
+
+
+@with_and_without
+def test_a_hostile_session_reaches_nothing(start, namespaces):
+    server = start(namespaces=namespaces)
     tried = dict(AFTER_LOG_IN)
-    if HAS_NAMESPACES:
+    if namespaces:
         tried |= attacks.BY_DATAGRAMS
     else:
         del tried["that-there-is-another-home"]  # Landlock doesn't hide that
@@ -166,9 +177,10 @@ def test_a_hostile_session_reaches_nothing(start):
     assert '"start"' in records and "bob" in records, "what was recorded before is still there"
 
 
-def test_a_hostile_stranger_reaches_no_process(start):
+@with_and_without
+def test_a_hostile_stranger_reaches_no_process(start, namespaces):
     """Before log-in."""
-    server = start()
+    server = start(namespaces=namespaces)
     for name, program in {
         **attacks.ON_PROCESSES,
         **attacks.BY_SIGNALS,
@@ -206,6 +218,15 @@ def test_the_attacks_would_succeed_without_confinement(start):
             assert "Error" not in answer, (name, logged_in, answer)
 
 
+def test_without_namespaces_a_strangers_process_has_the_servers_files(start):
+    """As the documentation and the log say; if this fails, they may promise more."""
+    server = start(namespaces=False)
+    assert "the system permits no user namespaces" in server.log
+    for name in ("accounts", "another-home", "the-servers-key"):
+        answer = server.attack(attacks.ON_FILES[name], logged_in=False)
+        assert "Error" not in answer, (name, answer)
+
+
 @pytest.mark.parametrize("name", attacks.NOT_PREVENTED)
 def test_what_the_documentation_says_cant_be_prevented(start, name):
     """If this fails, the kernel has learned something: then the documentation may promise more."""
@@ -224,3 +245,4 @@ def test_a_session_has_what_it_should(start):
     if HAS_NAMESPACES and os.geteuid() == 0:  # nobody else may look
         assert os.path.samefile(f"/proc/{pid}/root", server.root / "bob")
     assert "Landlock confines them" in server.log
+    assert ("permits no user namespaces" in server.log) != HAS_NAMESPACES
