@@ -78,6 +78,7 @@ def test_login_wants_a_good_password(alice, place):
     assert told.record["user"] == "alice" and told.record["token"]
 
 
+@pytest.mark.needs("tls")
 def test_an_unknown_server_is_not_logged_in_to(alice, place, server):
     bare = without_password(alice, FTP_PASSWORD=alice.password)
     bare.run("login", place, status=9)
