@@ -291,6 +291,11 @@ class Server:
         return "local" if self.mode.unix else "127.0.0.1"
 
     @property
+    def has_key(self) -> bool:
+        """Whether its users see a key, which they have to trust."""
+        return not (self.plaintext or self.mode.unix)
+
+    @property
     def options(self) -> tuple[str, ...]:
         """What clients have to say to reach it."""
         return ("--plaintext",) if self.plaintext else ("--accept-new",)

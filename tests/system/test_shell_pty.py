@@ -209,11 +209,10 @@ def test_the_history_is_kept_between_runs_and_private(alice):
 
 def test_a_password_is_asked_for_and_kept_nowhere(server):
     carol = server.add_user("carol")
-    has_key = not (server.plaintext or server.mode.unix)
-    if has_key:
+    if server.has_key:
         carol.options = ()
     with Terminal(carol, FTP_PASSWORD="") as terminal:
-        if has_key:
+        if server.has_key:
             terminal.expect("Trust it (yes/no)? ")
             terminal.keys("yes\r")
         terminal.expect("password: ")
