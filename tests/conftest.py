@@ -48,6 +48,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=modes.chosen,
         help="run tests/system in these modes of serving, separated by commas, or in 'all'",
     )
+    parser.addoption(
+        "--cold-starts",
+        action="store_true",
+        help="start each `ftp` and `ftpd` of tests/system from nothing (see tests/system/warm.py)",
+    )
 
 
 def open_descriptors() -> dict[str, str]:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.system import modes, trees
 from tests.system.programs import Admin, Programs, Server, add_account
+from tests.system.warm import Warm
 
 _numbers = itertools.count(1)
 
@@ -45,6 +47,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def served_as(request) -> modes.Mode:
     """How servers serve."""
     return getattr(request, "param", modes.DEFAULT)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_starts(request) -> Iterator[None]:
+    """Have the programs of all tests forked where that makes no difference to them."""
+    if request.config.getoption("cold_starts") or sys.platform != "linux":
+        yield
+        return
+    with closing(Warm()) as Programs.warm:
+        yield
+    Programs.warm = None
+
+
+@pytest.fixture
+def cold_starts(monkeypatch) -> None:
+    """Start the programs of this test from nothing, as a user would."""
+    monkeypatch.setattr(Programs, "warm", None)
 
 
 @contextmanager

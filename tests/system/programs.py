@@ -7,6 +7,7 @@ Lives elsewhere: the fixtures (conftest.py), comparing trees (trees.py), a bad n
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.system.modes import DEFAULT, Mode
+from tests.system.warm import Warm
 
 MODULES = {"ftp": "ftpclient.cli", "ftpd": "ftpserver.cli"}
 PATIENCE = 60.0
@@ -103,15 +105,60 @@ class Finished:
         return self
 
 
+class _WarmProcess(subprocess.Popen[bytes]):
+    """A program that was forked from an interpreter with the libraries loaded."""
+
+    def __init__(self, warm: Warm, command: list[str], **options: Any) -> None:
+        self._warm = warm
+        super().__init__(command, **options)
+
+    def _execute_child(self, *given: Any) -> None:
+        """Where subprocess forks: all around it stays as it is."""
+        told = dict(zip(_EXECUTE_CHILD, given, strict=False))
+        streams = [told[name] for name in ("p2cread", "c2pwrite", "errwrite")]
+        streams = [number if fd == -1 else fd for number, fd in enumerate(streams)]
+        try:
+            self.pid = self._warm.start(
+                told["args"],
+                os.environ if told["env"] is None else told["env"],
+                told["cwd"] or os.getcwd(),
+                streams,
+            )
+            self._child_created = True
+        finally:
+            self._close_pipe_fds(
+                *(told[name] for name in _EXECUTE_CHILD if name[:3] in ("p2c", "c2p", "err"))
+            )
+
+
+_EXECUTE_CHILD = tuple(inspect.signature(subprocess.Popen._execute_child).parameters)[1:]
+_PLAIN_OPTIONS = frozenset({"bufsize", "stdin", "stdout", "stderr", "cwd", "env"})
+"""Options of Popen that a process which is there already can still follow."""
+
+
 class Programs:
-    """Everything that one test has started; what still runs at its end is killed."""
+    """Everything that one test has started; what still runs at its end is killed.
+
+    Attributes:
+        warm: What `ftp` and `ftpd` are forked from, rather than started from nothing.
+    """
+
+    warm: Warm | None = None
 
     def __init__(self) -> None:
         self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self, command: list[str], **options: Any) -> subprocess.Popen[bytes]:
         """Start a process that the test will not leave behind. Its pipes are unbuffered."""
-        process = subprocess.Popen(command, bufsize=0, **options)
+        environment = options.get("env", os.environ)
+        if (
+            self.warm is not None
+            and options.keys() <= _PLAIN_OPTIONS
+            and self.warm.can_start(command, environment)
+        ):
+            process = _WarmProcess(self.warm, command, bufsize=0, **options)
+        else:
+            process = subprocess.Popen(command, bufsize=0, **options)
         self._started.append(process)
         return process
 

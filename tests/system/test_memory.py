@@ -33,9 +33,12 @@ finally:
 """
 
 
-pytestmark = pytest.mark.skipif(
-    not Path("/proc/self/status").exists(), reason="this system doesn't tell peaks of memory"
-)
+pytestmark = [
+    pytest.mark.usefixtures("cold_starts"),  # what was loaded before a fork counts as well
+    pytest.mark.skipif(
+        not Path("/proc/self/status").exists(), reason="this system doesn't tell peaks of memory"
+    ),
+]
 
 
 def family_of(process: int) -> Iterator[int]:
