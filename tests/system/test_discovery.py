@@ -32,6 +32,7 @@ def discover(programs, tmp_path, port):
     return run
 
 
+@pytest.mark.needs("tls")
 def test_all_servers_of_this_machine_are_found(start_server, discover, port, tmp_path):
     options = ("--discoverable", "--discovery-port", str(port), "--name")
     first = start_server(*options, "first one")
@@ -47,6 +48,7 @@ def test_all_servers_of_this_machine_are_found(start_server, discover, port, tmp
     assert f"UDP port {port}" in first.admin.run("status").text
 
 
+@pytest.mark.needs("tls")
 def test_what_was_found_is_not_trusted(start_server, discover, port, programs, tmp_path):
     server = start_server("--discoverable", "--discovery-port", str(port))
     (line,) = discover().lines

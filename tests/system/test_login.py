@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from dataclasses import replace
 
 import pytest
 
@@ -30,14 +31,14 @@ class Bare(User):
 
 
 def without_password(user: User, **environment: str) -> Bare:
-    """The same user at the same machine, with this environment and no other."""
+    """The same user at the same machine, with this environment and no other: trusting nobody."""
     return Bare(
         user.programs,
         user.home,
         user.name,
         user.password,
         user.server,
-        (),
+        tuple(option for option in user.options if option == "--plaintext"),
         user.on_server,
         environment,
     )
@@ -90,7 +91,7 @@ def test_an_unknown_server_is_not_logged_in_to(alice, place, server):
 def test_names_stand_for_servers(alice, server, place):
     bob = server.add_user("bob")
     alice.run("login", place, "--name", "mine")
-    bob_here = User(alice.programs, alice.home, "bob", bob.password, alice.server)
+    bob_here = User(alice.programs, alice.home, "bob", bob.password, alice.server, alice.options)
     bob_here.run("login", f"bob@{alice.server}", "--name", "his")
     bare = without_password(alice)
     assert bare.run("whoami").lines == ["bob"], "the last one is the default"
@@ -99,7 +100,8 @@ def test_names_stand_for_servers(alice, server, place):
     assert bare.run("connect", "mine", given=b"whoami").lines == ["alice"]
     bare.run("login", place, "--name", "a b", status=2)
     lines = bare.run("servers").lines
-    assert lines == [f"his  bob@{alice.server}  (default)", f"mine  {place}"]
+    noted = "  plaintext" if server.plaintext else ""
+    assert lines == [f"his  bob@{alice.server}{noted}  (default)", f"mine  {place}{noted}"]
     bare.run("servers", "--default", "mine")
     assert [one["default"] for one in bare.run("--json", "servers").records] == [False, True]
     bare.run("servers", "--remove", "his")
@@ -158,7 +160,7 @@ def test_a_revoked_token_falls_back_to_netrc(alice, place, admin):
 def test_tokens_are_listed_and_revoked(alice, place):
     alice.run("login", place)
     bare = without_password(alice)
-    other = User(alice.programs, alice.home.parent / "other", "alice", alice.password, alice.server)
+    other = replace(alice, home=alice.home.parent / "other")
     other.run("--accept-new", "login", place, "--token-name", "other machine")
     lines = bare.run("token", "list").lines
     assert len(lines) == 2 and "this session's" in lines[0] and "other machine" in lines[1]
@@ -171,7 +173,7 @@ def test_tokens_are_listed_and_revoked(alice, place):
 
 def test_passwd_ends_everything_else(alice, place, server):
     alice.run("login", place)
-    other = User(alice.programs, alice.home.parent / "other", "alice", alice.password, alice.server)
+    other = replace(alice, home=alice.home.parent / "other")
     other.run("--accept-new", "login", place)
     bare = without_password(alice)
     bare.run("--password-stdin", "passwd", given=b"wrong\nnew one\n", status=3)
@@ -214,7 +216,7 @@ def test_an_invitation_is_good_once(carol, server, admin):
     code = admin.run("invite", "--quota", "1MiB").text.strip()
     place = f"carol@{carol.server}"
     alice = server.first_user()
-    taken = User(carol.programs, carol.home, "alice", "x", carol.server)
+    taken = User(carol.programs, carol.home, "alice", "x", carol.server, carol.options)
     taken.run("--accept-new", "register", f"alice@{carol.server}", "--invite", code, status=1)
     told = carol.run("register", place, "--invite", code)
     assert "registered carol" in told.err
