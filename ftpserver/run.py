@@ -133,7 +133,7 @@ def _announce(server: FtpServer, name: str | None, lines: list[str]) -> None:
         shown = socket.gethostname()
     elif ":" in shown:
         shown = f"[{shown}]"
-    plain = " --plaintext" if server.fingerprint is None else ""
+    plain = " --plaintext" if server.fingerprint is None and host else ""  # on TCP only
     print(f"listening on {server.address}", flush=True)
     where = [f"{shown}:{port}"] if host else []
     if server.settings.unix is not None:

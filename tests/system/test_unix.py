@@ -122,6 +122,7 @@ def test_only_unix(start_server, place):
 def test_what_is_announced_is_good_from_anywhere(start_server, tmp_path):
     for options, heard in (
         (("--no-tcp",), f"listening on unix:{tmp_path}/my socket"),
+        (("--no-tcp", "--plaintext"), f"listening on unix:{tmp_path}/my socket"),
         ((), f"and on          unix:{tmp_path}/my socket"),
     ):
         server = start_server(*options, "--unix", "my socket")

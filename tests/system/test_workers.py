@@ -163,6 +163,7 @@ def resumed(server: Server, like: Peer, stack: ExitStack) -> Peer:
     return stack.enter_context(Peer(CONTEXT.wrap_socket(raw, session=like.socket.session)))
 
 
+@pytest.mark.needs("network")  # the socket is one of its own
 def test_a_unix_socket_is_served_by_workers_too(start_server, tmp_path):
     server = start_server("--workers", "2", "--unix", str(tmp_path / "here"), "--no-tcp")
     assert server.process.poll() is None
