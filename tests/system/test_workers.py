@@ -385,6 +385,7 @@ def test_pieces_that_come_to_all_workers(server, tmp_path):
     assert server.staged() == set()
 
 
+@pytest.mark.needs("network")  # a session's worker is found by its port
 @pytest.mark.parametrize("which", ["its-worker", "another-worker"])
 def test_a_worker_killed_in_the_middle_of_pieces(server, tmp_path, which):
     """The client goes on by itself, whoever it was."""
