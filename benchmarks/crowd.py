@@ -62,6 +62,7 @@ class Member:
 
     def __init__(self, spec: Spec, context: ssl.SSLContext) -> None:
         self._spec = spec
+        self._kind = 0
         self.socket = socket.create_connection(("127.0.0.1", spec.port), PATIENCE)
         try:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -88,11 +89,13 @@ class Member:
     def answered(self) -> bool:
         """Whether its answer has come."""
         while True:
-            if self._reader.remaining or self._reader.next_header() is not None:
-                payload = self._reader.payload()
-                if payload is not None:
-                    messages.decode_reply(payload)
-                    return True
+            if not self._reader.remaining and (header := self._reader.next_header()) is not None:
+                self._kind = header.kind
+            if self._reader.remaining and (payload := self._reader.payload()) is not None:
+                if self._kind == Kind.ERROR:
+                    raise Failed(f"refused: {messages.decode_failed(payload)}")
+                messages.decode_reply(payload)
+                return True
             if not self._channel.fill(self._reader):
                 return False
 
