@@ -562,17 +562,23 @@ class Session(StreamRequestHandler):
             if self._uploads is not None:
                 self._uploads.rest()
             return True
-        until = time.monotonic() + _LINGER
+        if self._request_comes(_LINGER):
+            return False
+        self.rest()
+        return True
+
+    def _request_comes(self, seconds: float) -> bool:
+        """Whether something comes in so many seconds. Raises _Idle when the idle time is over."""
+        until = time.monotonic() + seconds
         idle = self.server.settings.idle_timeout
         try:
             self.channel.wait(
                 read=True, deadline=min(until, self.quiet_since + idle) if idle else until
             )
         except TimedOut:
-            self._end_if_overdue()
-            self.rest()
-            return True
-        return False
+            self._end_if_overdue()  # by the settings as they are now
+            return False
+        return True
 
     def _end_if_overdue(self) -> None:
         """Raises _Idle when nothing was asked for too long."""
@@ -608,14 +614,7 @@ class Session(StreamRequestHandler):
         if deadline is not None:
             self.channel.wait(read=True, deadline=deadline)
             return
-        idle = self.server.settings.idle_timeout
-        again = time.monotonic() + _SETTINGS_SECONDS
-        try:
-            self.channel.wait(
-                read=True, deadline=min(again, self.quiet_since + idle) if idle else again
-            )
-        except TimedOut:
-            self._end_if_overdue()  # by the settings as they are now
+        self._request_comes(_SETTINGS_SECONDS)
 
     def _quiet(self) -> None:
         """Nothing to read now: finish what waits, and give memory back."""

@@ -442,9 +442,8 @@ class Uploads:
 
     def rest(self) -> None:
         """Nothing is under way for a while: give back the room that was taken for nothing."""
-        if not self._batch.pending:
-            batch, self._batch = self._batch, _Batch()
-            self._drop_batch(batch)
+        if not self.pending:
+            self.abandon()
 
     def abandon(self) -> None:
         """Drop what was staged and not committed. For a session, or a request, that failed."""
