@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from ssl import SSLContext
 
-from ftpserver.accounts import Account, Accounts
-from ftpserver.config import state_of
-from ftpserver.homes import Home
-from ftpserver.server import raise_descriptor_limit
-from ftpserver.state import open_state
-from ftpserver.tls import make_context
-from ftpserver.tokens import Tokens
+from ftpserver.accounts.accounts import Account, Accounts
+from ftpserver.accounts.tokens import Tokens
+from ftpserver.daemon.server import raise_descriptor_limit
+from ftpserver.database import open_state
+from ftpserver.net.tls import make_context
+from ftpserver.settings.table import state_of
+from ftpserver.storage.home import Home
 from ftpwire import digests, frames, messages, paths
 from ftpwire.errors import (
     BadMessage,

@@ -112,11 +112,11 @@ def serving(engine: Engine, place: Path, size: int) -> Iterator[tuple[Server, Sp
 
 def _prepare(root: Path) -> Spec:
     """A root with its key, an account and a token."""
-    from ftpserver.accounts import Accounts
-    from ftpserver.config import state_of
-    from ftpserver.state import open_state
-    from ftpserver.tls import ensure_key
-    from ftpserver.tokens import Tokens
+    from ftpserver.accounts.accounts import Accounts
+    from ftpserver.accounts.tokens import Tokens
+    from ftpserver.database import open_state
+    from ftpserver.net.tls import ensure_key
+    from ftpserver.settings.table import state_of
 
     state = state_of(root)
     state.mkdir(mode=0o700, parents=True)

@@ -23,7 +23,7 @@ def main() -> None:
     from gevent import monkey
 
     monkey.patch_all()
-    from ftpserver.cli import main as ftpd
+    from ftpserver.cli.main import main as ftpd
 
     ftpd()
 

@@ -1,7 +1,8 @@
 """Client: the Python API that every command is written with.
 
 Lives here: the verbs, and the rules about what a path means (as in cp).
-Lives elsewhere: moving bytes (transfers.py), the connection (connection.py), printing (render.py).
+Lives elsewhere: moving bytes (transfer/job.py), the connection (connection/connection.py), printing
+(cli/render.py).
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from typing import TYPE_CHECKING, Self
 
 from msgspec import structs
 
-from ftpclient.addresses import ServerAddress
-from ftpclient.connection import Connection, name_of
-from ftpclient.credentials import Credential, Credentials, Password, Remark
-from ftpclient.interrupt import Interrupt
-from ftpclient.reporting import Listener, Summary
-from ftpclient.servers import choose
-from ftpclient.trust import Ask, KnownHosts
-from ftpclient.unfinished import Unfinished
+from ftpclient.connection.addresses import ServerAddress
+from ftpclient.connection.connection import Connection, name_of
+from ftpclient.connection.credentials import Credential, Credentials, Password, Remark
+from ftpclient.connection.interrupt import Interrupt
+from ftpclient.connection.known_hosts import Ask, KnownHosts
+from ftpclient.connection.servers import choose
+from ftpclient.transfer.report import Listener, Summary
+from ftpclient.transfer.resume_notes import Unfinished
 from ftpwire import messages, paths
 from ftpwire.errors import (
     CommandError,
@@ -52,9 +53,9 @@ from ftpwire.pacing import Pace
 from ftpwire.paths import RemotePath
 
 if TYPE_CHECKING:
-    from ftpclient.sync import Confirm, SyncSummary
-    from ftpclient.sync import Options as SyncOptions
-    from ftpclient.transfers import Options
+    from ftpclient.sync.job import Confirm, SyncSummary
+    from ftpclient.sync.job import Options as SyncOptions
+    from ftpclient.transfer.job import Options
 
 AnyPath = str | bytes
 
@@ -489,7 +490,7 @@ class Client:
     def _walk(
         self, request: messages.List, on_problem: Callable[[Problem], None] | None
     ) -> Iterator[tuple[bytes, list[Entry]]]:
-        from ftpclient.transfers import list_pages
+        from ftpclient.transfer.job import list_pages
 
         for page in list_pages(self.connection, request):
             tell_problems(page, on_problem)
@@ -631,7 +632,7 @@ class Client:
             QuotaExceeded, DiskFull: It can't fit. Nothing was sent.
             ConnectionLost, Interrupted, NotADirectory
         """
-        from ftpclient.transfers import Options
+        from ftpclient.transfer.job import Options
 
         options = Options(recursive, copy_links, overwrite, resume and not atomic, fail_fast)
         local = [os.fsencode(source) for source in sources]
@@ -650,19 +651,19 @@ class Client:
         atomic: bool,
         parallel: int | None,
     ) -> Summary:
-        from ftpclient import room, runs
-        from ftpclient.uploading import Upload
+        from ftpclient.transfer import preflight, retry
+        from ftpclient.transfer.upload import Upload
 
         recursive = options.recursive
         if listener.wants_totals:
-            listener.totals(*room.measure(local, options))
+            listener.totals(*preflight.measure(local, options))
         self.connect()  # for the first time, maybe: that is tried once
 
         def prepare() -> bool:
             self._ask_ahead(local, target, options)
             return self.make_target(target, several=len(local) > 1)
 
-        into = runs.asked(self, listener, prepare)
+        into = retry.asked(self, listener, prepare)
         if atomic:  # what is there is to be replaced, not added to
             into = os.fsencode(target).endswith(b"/")
         note = None
@@ -673,8 +674,8 @@ class Client:
         placed = [(source, self.place_for(source, target, into=into)) for source in local]
         if recursive or len(placed) > 1:  # of a single file the server itself says so at once
             try:
-                check = partial(room.check_put, self, placed, options, atomic=atomic)
-                runs.asked(self, listener, check)
+                check = partial(preflight.check_put, self, placed, options, atomic=atomic)
+                retry.asked(self, listener, check)
             except (QuotaExceeded, DiskFull):
                 if note is not None:
                     note.complete()  # nothing was begun
@@ -695,7 +696,7 @@ class Client:
             if complete:
                 upload.tell_held()
 
-        run = runs.Run(self, upload, replace_all if atomic else add_all, note)
+        run = retry.Run(self, upload, replace_all if atomic else add_all, note)
         if recursive and not atomic:
             run.share_with(parallel, lambda connection: upload.helper(connection))
         elif not recursive:
@@ -724,8 +725,8 @@ class Client:
         listener: Listener | None = None,
     ) -> Summary:
         """Upload what can be read from a descriptor until its end, as the file ``target``."""
-        from ftpclient.transfers import Options
-        from ftpclient.uploading import Upload
+        from ftpclient.transfer.job import Options
+        from ftpclient.transfer.upload import Upload
 
         if self.is_directory(target):
             raise IsADirectory(f"{paths.show(target)}: a directory: name the file")
@@ -751,9 +752,9 @@ class Client:
         listener: Listener | None = None,
     ) -> Summary:
         """Download files, links and trees; sources may be patterns. As ``put``."""
-        from ftpclient import runs
-        from ftpclient.downloading import Download
-        from ftpclient.transfers import Options
+        from ftpclient.transfer import retry
+        from ftpclient.transfer.download import Download
+        from ftpclient.transfer.job import Options
 
         options = Options(recursive, copy_links, overwrite, resume, fail_fast)
         local = os.fsencode(target)
@@ -763,7 +764,7 @@ class Client:
         download = Download(self.connection, options, listener)
         for source in sources:
             try:
-                matches = runs.asked(self, listener, partial(self.glob, source))
+                matches = retry.asked(self, listener, partial(self.glob, source))
                 found += matches
                 typed = paths.from_text(source) if isinstance(source, str) else source
                 if paths.name_of(typed) in (b".", b".."):
@@ -797,7 +798,7 @@ class Client:
                 else:
                     download.add(path, entry, local)
 
-        run = runs.Run(self, download, add_all, note)
+        run = retry.Run(self, download, add_all, note)
         if recursive and len(found) == 1:
             run.share_with(parallel, lambda connection: download.helper(connection))
         elif not recursive:
@@ -832,8 +833,8 @@ class Client:
             QuotaExceeded, DiskFull: It can't fit. Nothing was changed.
             ConnectionLost, Interrupted, NotFound, NotADirectory
         """
-        from ftpclient import runs
-        from ftpclient.sync import Options, Route, Sync
+        from ftpclient.sync.job import Options, Route, Sync
+        from ftpclient.transfer import retry
 
         ends = [os.fsencode(path) for path in (source, target)]
         remote = [path.startswith(b":") for path in ends]
@@ -844,7 +845,7 @@ class Client:
             raise InvalidPath("an empty path")
         route = Route(remote[1], local, self.resolve(there[1:]))
         sync = Sync(self.connection, route, options or Options(), listener or Listener(), confirm)
-        runs.Run(self, sync, sync.run, None).persist()
+        retry.Run(self, sync, sync.run, None).persist()
         return sync.totals
 
     def get_stream(self, source: AnyPath, fd: int) -> tuple[int, bytes]:
@@ -853,7 +854,7 @@ class Client:
         Raises:
             VerificationFailed: After the last byte: it was damaged on the way.
         """
-        from ftpclient.downloading import stream
+        from ftpclient.transfer.download import stream
 
         return stream(self.connection, self.resolve(source), fd)
 

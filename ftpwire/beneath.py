@@ -3,7 +3,7 @@
 Lives here: path resolution confined to a directory, and the renames that the standard library
 lacks. The one module of ftpwire that touches a disk; it acts only on descriptors that it is
 handed.
-Lives elsewhere: what the files mean (ftpserver/homes.py, ftpclient/transfers.py).
+Lives elsewhere: what the files mean (ftpserver/storage/home.py, ftpclient/transfer/job.py).
 
 Every operation starts at a descriptor. On Linux ``openat2(2)`` resolves the whole path in the
 kernel; elsewhere a walk opens each component with ``O_NOFOLLOW`` and resolves links itself.

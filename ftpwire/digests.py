@@ -1,7 +1,7 @@
 """BLAKE3, incremental: the one digest of the protocol, and how it is kept beside a file.
 
 Lives here: the hasher, and the binary form of the digest attribute.
-Lives elsewhere: reading files (streams.py), setting attributes (ftpserver/uploads.py).
+Lives elsewhere: reading files (streams.py), setting attributes (ftpserver/storage/batch.py).
 """
 
 from __future__ import annotations

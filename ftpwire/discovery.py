@@ -1,7 +1,8 @@
 """Discovery: the datagrams by which servers are found on a local network.
 
 Lives here: the format of a question and of an answer; what is wrong with one. Does no I/O.
-Lives elsewhere: answering (ftpserver/discovery.py), asking (ftpclient/discovery.py).
+Lives elsewhere: answering (ftpserver/daemon/discovery.py), asking
+(ftpclient/connection/discovery.py).
 
 A question has no secrets and proves nothing, and neither has an answer: whoever is on the network
 can send either. So a question is padded until no answer is larger: whoever forges a sender can't

@@ -3,7 +3,8 @@
 Lives here: which bytes are there, writing them where they belong, the hash that follows behind.
 Acts only on a descriptor that it is handed.
 Lives elsewhere: a file that comes as one stream (streams.py), who cuts files into pieces
-(ftpclient/pieces.py), what a server keeps of an interrupted one (ftpserver/staging.py).
+(ftpclient/transfer/pieces.py), what a server keeps of an interrupted one
+(ftpserver/storage/staging.py).
 
 BLAKE3 can't be merged from parts here, so one thread reads what has come without a gap, a little
 behind those who write it: out of the page cache, and done soon after the last byte.

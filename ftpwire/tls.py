@@ -2,8 +2,8 @@
 
 Lives here: one TLS connection as an SSLObject between two MemoryBIOs, and the fingerprint of
 a key. Blocking threads, parked sessions and asyncio all drive the same object.
-Lives elsewhere: sockets (channel.py), contexts and key files (ftpserver/tls.py), pins
-(ftpclient/trust.py).
+Lives elsewhere: sockets (channel.py), contexts and key files (ftpserver/net/tls.py), pins
+(ftpclient/connection/known_hosts.py).
 
 A MemoryBIO never shrinks, so both directions move in pieces of at most ``PIECE`` bytes.
 """

@@ -100,7 +100,7 @@ def own_environment(request, monkeypatch) -> None:
 @pytest.fixture
 def quick_passwords(monkeypatch) -> None:
     """Hash passwords in no time: what that costs is none of most tests' business."""
-    from ftpserver import accounts
+    from ftpserver.accounts import accounts
 
     monkeypatch.setattr(accounts, "_hasher", QUICK)
 
@@ -108,8 +108,8 @@ def quick_passwords(monkeypatch) -> None:
 @pytest.fixture(scope="session")
 def root_of_alice(tmp_path_factory) -> Path:
     """A root with nothing but alice's account and home, to be copied."""
-    from ftpserver.accounts import Accounts
-    from ftpserver.state import open_state
+    from ftpserver.accounts.accounts import Accounts
+    from ftpserver.database import open_state
 
     root = tmp_path_factory.mktemp("of-alice") / "root"
     engine = open_state(root / ".ftpd")
@@ -124,8 +124,8 @@ def start_server(tmp_path, root_of_alice, quick_passwords):
 
     They are stopped at the end, or by ``start_server.finish(server)``.
     """
-    from ftpserver.config import Settings
-    from ftpserver.server import FtpServer
+    from ftpserver.daemon.server import FtpServer
+    from ftpserver.settings.table import Settings
 
     running: dict[FtpServer, ExitStack] = {}
 
@@ -194,9 +194,9 @@ def tls_client_context() -> ssl.SSLContext:
 @pytest.fixture
 def connect(tmp_path, start_server) -> Iterator[Callable]:
     """Connects clients, to a server or a fake one; they are closed before it stops."""
-    from ftpclient.addresses import ServerAddress
     from ftpclient.client import Client
-    from ftpclient.trust import KnownHosts
+    from ftpclient.connection.addresses import ServerAddress
+    from ftpclient.connection.known_hosts import KnownHosts
 
     with ExitStack() as stack:
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from ftpclient.addresses import ServerAddress
+from ftpclient.connection.addresses import ServerAddress
 from ftpwire import frames, messages
 from ftpwire.frames import HEADER, HEADER_SIZE, Kind
 from ftpwire.messages import Failed, Hello, LoggedIn, Login, Message

@@ -6,8 +6,8 @@ import re
 import shlex
 import tomllib
 
-from ftpserver.config import TABLE
-from ftpserver.setting import Setting
+from ftpserver.settings.kinds import Setting
+from ftpserver.settings.table import TABLE
 from tests.test_docs import ROOT, every_option, follow, ftpd, remote
 
 GUIDE = (ROOT / "docs" / "admin.md").read_text()

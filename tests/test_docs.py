@@ -15,9 +15,9 @@ import msgspec
 import pytest
 from msgspec import msgpack
 
-from ftpclient.cli import remote
-from ftpclient.commands import MODULE_OF
-from ftpserver.cli import cli as ftpd
+from ftpclient.cli.group import MODULE_OF
+from ftpclient.cli.main import remote
+from ftpserver.cli.main import cli as ftpd
 from ftpwire import SOFTWARE, errors, frames, messages
 from ftpwire.frames import FrameReader, Kind
 
@@ -159,7 +159,12 @@ def test_the_protocol_lists_every_kind_of_frame():
 
 def every_code() -> dict[str, type[errors.FtpError]]:
     """All codes that either program knows, also those that never travel."""
-    for module in ("ftpwire.channel", "ftpwire.tls", "ftpclient.app", "ftpclient.addresses"):
+    for module in (
+        "ftpwire.channel",
+        "ftpwire.tls",
+        "ftpclient.cli.app",
+        "ftpclient.connection.addresses",
+    ):
         import_module(module)
     return errors._family(errors.FtpError)
 
@@ -301,7 +306,7 @@ class _Inside(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in MODULE_OF:
             return None
-        module = import_module(f"ftpclient.commands.{MODULE_OF[cmd_name]}")
+        module = import_module(f"ftpclient.cli.commands.{MODULE_OF[cmd_name]}")
         return getattr(module, f"{cmd_name}_command")
 
 

@@ -15,7 +15,7 @@ from benchmarks.processes import Server, Unavailable, clean_environment
 
 USER = "bench"
 PASSWORD = "only for the benchmarks"
-MODULES = {"ftp": "ftpclient.cli", "ftpd": "ftpserver.cli"}
+MODULES = {"ftp": "ftpclient.cli.main", "ftpd": "ftpserver.cli.main"}
 PATIENCE = 600.0
 
 

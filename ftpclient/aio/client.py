@@ -2,7 +2,7 @@
 
 Lives here: the verbs as coroutines, and the threads that transfers run in.
 Lives elsewhere: the same verbs without asyncio, and the rules of transfers (ftpclient/client.py and
-what it is written with), the connection (connection.py).
+what it is written with), the connection (connection/connection.py).
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from ftpclient.addresses import ServerAddress
 from ftpclient.aio.connection import LoopConnection
 from ftpclient.aio.lane import Lane
 from ftpclient.client import AnyPath, Client, from_the_top, link_request, tell_problems
-from ftpclient.connection import Connection
-from ftpclient.credentials import Credential, Password, Remark
-from ftpclient.interrupt import Interrupt
-from ftpclient.reporting import Listener, Result, Summary
-from ftpclient.transfers import KEEP_ALIVE_SECONDS, Options
-from ftpclient.trust import Ask, KnownHosts
-from ftpclient.uploading import PutCall, Upload
+from ftpclient.connection.addresses import ServerAddress
+from ftpclient.connection.connection import Connection
+from ftpclient.connection.credentials import Credential, Password, Remark
+from ftpclient.connection.interrupt import Interrupt
+from ftpclient.connection.known_hosts import Ask, KnownHosts
+from ftpclient.transfer.job import KEEP_ALIVE_SECONDS, Options
+from ftpclient.transfer.report import Listener, Result, Summary
+from ftpclient.transfer.upload import PutCall, Upload
 from ftpwire import digests, messages, paths
 from ftpwire.errors import (
     ConnectionLost,
@@ -63,8 +63,8 @@ from ftpwire.pacing import Pace
 from ftpwire.paths import RemotePath
 
 if TYPE_CHECKING:
-    from ftpclient.sync import Confirm, SyncSummary
-    from ftpclient.sync import Options as SyncOptions
+    from ftpclient.sync.job import Confirm, SyncSummary
+    from ftpclient.sync.job import Options as SyncOptions
 
 T = TypeVar("T")
 _Replace = Literal["always", "never"]

@@ -2,8 +2,8 @@
 
 Lives here: when to read and to write, whose turn it is, requests as coroutines.
 Lives elsewhere: sockets, TLS and buffers (ftpwire/channel.py), which answer belongs to which
-request, and what may come (ftpclient/connection.py), transfers' threads (lane.py), the verbs
-(client.py).
+request, and what may come (ftpclient/connection/connection.py), transfers' threads (lane.py), the
+verbs (client.py).
 
 It is opened in a thread, by the code that opens every connection: looking up names, checking
 certificates, asking for passwords and reading files block. Then it is the loop's.
@@ -21,12 +21,12 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
-from ftpclient import connection as rules
 from ftpclient.aio.lane import Burst, Forward, Lane, LaneChannel, Sender
-from ftpclient.connection import Call, Connection
-from ftpclient.downloading import StreamCall
-from ftpclient.interrupt import Interrupt
-from ftpclient.listing import checked_page
+from ftpclient.connection import connection as rules
+from ftpclient.connection.connection import Call, Connection
+from ftpclient.connection.interrupt import Interrupt
+from ftpclient.transfer.download import StreamCall
+from ftpclient.transfer.listing import checked_page
 from ftpwire import frames, messages
 from ftpwire.errors import ConnectionLost, FtpError, SessionEnded
 from ftpwire.frames import Header, Kind

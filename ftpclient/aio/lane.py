@@ -1,8 +1,8 @@
 """What one transfer's thread sees of a connection that an event loop drives.
 
 Lives here: the two queues between that thread and the loop, and a Connection on top of them.
-Lives elsewhere: the loop's side (connection.py), what is transferred (ftpclient/uploading.py and
-its like, which don't know the difference).
+Lives elsewhere: the loop's side (connection/connection.py), what is transferred
+(ftpclient/transfer/upload.py and its like, which don't know the difference).
 
 A transfer reads directories and files, hashes, writes and renames: all of that would hold up a
 loop, so it has a thread. What it sends goes to the loop as whole bursts of frames; what comes for
@@ -22,8 +22,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-from ftpclient.connection import Call, Connection
-from ftpclient.interrupt import Interrupt
+from ftpclient.connection.connection import Call, Connection
+from ftpclient.connection.interrupt import Interrupt
 from ftpwire import frames, messages
 from ftpwire.channel import Channel, Ready, TimedOut
 from ftpwire.errors import Cancelled, ConnectionLost, FtpError

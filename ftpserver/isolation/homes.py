@@ -1,7 +1,7 @@
 """Homes as the server opens them for the processes of sessions, and whose files these are.
 
 Lives here: which user a session's process becomes, opening its home, handing files over to it.
-Lives elsewhere: what is in a home (../homes.py), becoming that user (confinement.py).
+Lives elsewhere: what is in a home (../homes.py), becoming that user (sandbox.py).
 
 The server may be root here, and the home somebody's who is hostile. So nothing is followed, and a
 file with several names is left as it is: one of these names may lead out of the home.
@@ -18,9 +18,9 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftpserver.accounts import Account
-from ftpserver.isolation import confinement
-from ftpserver.isolation.confinement import Identity
+from ftpserver.accounts.accounts import Account
+from ftpserver.isolation import sandbox
+from ftpserver.isolation.sandbox import Identity
 from ftpwire import paths
 from ftpwire.beneath import OPEN_ANY
 from ftpwire.errors import Internal
@@ -48,7 +48,7 @@ class Place:
 
 def is_privileged() -> bool:
     """Whether this server can have its sessions be other users."""
-    return confinement.can_become_others()
+    return sandbox.can_become_others()
 
 
 def identity_of(name: str) -> Identity:

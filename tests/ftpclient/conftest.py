@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ftpclient.app import App
-from ftpclient.shell import run_line
+from ftpclient.cli.app import App
+from ftpclient.shell.shell import run_line
 from tests.ftpclient.shell_support import shell_of
 
 

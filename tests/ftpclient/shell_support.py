@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ftpclient.app import App, ShellState
+from ftpclient.cli.app import App, ShellState
 
 
 @contextmanager

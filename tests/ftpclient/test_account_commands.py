@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from ftpclient.app import App
-from ftpclient.commands import SCRIPT_ONLY
-from ftpclient.credentials import SavedToken, SavedTokens
-from ftpclient.render import room_lines, room_record, room_words
-from ftpclient.shell import run_line
+from ftpclient.cli.app import App
+from ftpclient.cli.group import SCRIPT_ONLY
+from ftpclient.cli.render import room_lines, room_record, room_words
+from ftpclient.connection.credentials import SavedToken, SavedTokens
+from ftpclient.shell.shell import run_line
 from ftpwire.errors import LoginRefused
 from ftpwire.messages import Room
 from tests.ftpclient.shell_support import shell_of
@@ -117,6 +117,6 @@ def test_the_number_of_files_is_shown_where_it_is_limited(app, server, capsys):
 
 def test_help_and_version_need_none_of_this():
     """Start-up time counts: what a connection needs is imported by what connects."""
-    code = "import sys, ftpclient.cli; print({'msgspec', 'ssl', 'netrc'} & set(sys.modules))"
+    code = "import sys, ftpclient.cli.main; print({'msgspec', 'ssl', 'netrc'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"

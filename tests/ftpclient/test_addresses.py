@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ftpclient import addresses
-from ftpclient.addresses import BadAddress, ServerAddress
+from ftpclient.connection import addresses
+from ftpclient.connection.addresses import BadAddress, ServerAddress
 
 
 @pytest.mark.parametrize(

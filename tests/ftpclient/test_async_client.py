@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from ftpclient import AsyncClient
-from ftpclient import connection as connection_module
-from ftpclient.addresses import ServerAddress
 from ftpclient.aio import connection as loop_module
-from ftpclient.local import LocalTree, PartialFile
-from ftpclient.reporting import Listener, Result
-from ftpclient.trust import KnownHosts
+from ftpclient.connection import connection as connection_module
+from ftpclient.connection.addresses import ServerAddress
+from ftpclient.connection.known_hosts import KnownHosts
+from ftpclient.transfer.local_tree import LocalTree, PartialFile
+from ftpclient.transfer.report import Listener, Result
 from ftpwire.errors import (
     ConnectFailed,
     ConnectionLost,
@@ -253,9 +253,9 @@ def test_the_loop_has_none_of_the_disk(server, use, tmp_path, monkeypatch):
     monkeypatch.setattr(PartialFile, "__init__", noting(PartialFile.__init__))
     monkeypatch.setattr(PartialFile, "place", noting(PartialFile.place))
     monkeypatch.setattr(LocalTree, "__init__", noting(LocalTree.__init__))
-    from ftpclient import uploading
+    from ftpclient.transfer import upload
 
-    monkeypatch.setattr(uploading.beneath, "regular", noting(uploading.beneath.regular))
+    monkeypatch.setattr(upload.beneath, "regular", noting(upload.beneath.regular))
     (tmp_path / "large").write_bytes(DATA)
     (tmp_path / "small").write_bytes(b"x")
 
@@ -687,7 +687,7 @@ def test_nobody_listens(dialled):
 
 
 def test_the_programs_do_not_pay_for_it():
-    code = "import ftpclient, ftpclient.cli, sys; sys.exit('asyncio' in sys.modules)"
+    code = "import ftpclient, ftpclient.cli.main, sys; sys.exit('asyncio' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ftpclient import AsyncClient, runs
-from ftpclient.reporting import Listener, Result
-from ftpclient.trust import KnownHosts
+from ftpclient import AsyncClient
+from ftpclient.connection.known_hosts import KnownHosts
+from ftpclient.transfer import retry
+from ftpclient.transfer.report import Listener, Result
 from ftpwire.errors import SessionEnded, TooMany
 from tests.peer import eventually
 from tests.system import trees
@@ -199,7 +200,7 @@ def test_cancelling_leaves_nothing_under_way(server, use, source, home, options)
 
 @pytest.mark.parametrize("options", WAYS)
 def test_lost_connections_are_regained(server, use, source, home, monkeypatch, options):
-    monkeypatch.setattr(runs, "_FIRST_WAIT", 0.0)
+    monkeypatch.setattr(retry, "_FIRST_WAIT", 0.0)
 
     async def work(client):
         up = given(client, options)

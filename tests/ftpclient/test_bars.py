@@ -8,10 +8,10 @@ import threading
 import pytest
 from rich.cells import cell_len
 
-from ftpclient.app import App
-from ftpclient.bars import Bars
-from ftpclient.render import shortened
-from ftpclient.reporting import Result
+from ftpclient.cli.app import App
+from ftpclient.cli.bars import Bars
+from ftpclient.cli.render import shortened
+from ftpclient.transfer.report import Result
 from ftpwire.errors import NotFound
 
 MIB = 2**20

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ftpclient import attributes, spill
+from ftpclient.transfer import attributes, spool
 from ftpwire import messages
 
 
@@ -80,7 +80,7 @@ def test_chmod_of_a_tree_tells_what_it_did_and_changes_only_what_differs(run, tr
 
 
 def test_chmod_of_a_large_tree_keeps_little_in_memory(run, files, monkeypatch):
-    monkeypatch.setattr(spill, "_RUN", 7)
+    monkeypatch.setattr(spool, "_RUN", 7)
     (files / "d").mkdir()
     for number in range(100):
         (files / "d" / f"{number:03}").touch(0o644)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ftpclient import Client
-from ftpclient.addresses import ServerAddress
+from ftpclient.connection.addresses import ServerAddress
 from ftpwire import digests
 from ftpwire.errors import (
     AlreadyExists,

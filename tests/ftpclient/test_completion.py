@@ -9,8 +9,8 @@ import pytest
 from prompt_toolkit.completion import CompleteEvent, get_common_complete_suffix
 from prompt_toolkit.document import Document
 
-from ftpclient import completion
-from ftpclient.completion import ShellCompleter
+from ftpclient.shell import completion
+from ftpclient.shell.completion import ShellCompleter
 from ftpwire.errors import FtpError
 
 

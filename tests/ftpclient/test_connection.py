@@ -7,10 +7,10 @@ import threading
 
 import pytest
 
-from ftpclient import connection as module
-from ftpclient.addresses import ServerAddress
-from ftpclient.connection import Call, Connection
-from ftpclient.interrupt import Interrupt
+from ftpclient.connection import connection as module
+from ftpclient.connection.addresses import ServerAddress
+from ftpclient.connection.connection import Call, Connection
+from ftpclient.connection.interrupt import Interrupt
 from ftpwire import digests, messages
 from ftpwire.errors import Busy, ConnectFailed, ConnectionLost, Interrupted, LoginRefused, NotFound
 from ftpwire.frames import Kind

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from ftpclient.addresses import ServerAddress
 from ftpclient.client import Client
-from ftpclient.connection import Connection
-from ftpclient.credentials import Credential, SavedToken, SavedTokens
+from ftpclient.connection.addresses import ServerAddress
+from ftpclient.connection.connection import Connection
+from ftpclient.connection.credentials import Credential, SavedToken, SavedTokens
 from ftpwire import messages
 from ftpwire.errors import CommandError, LoginRefused, RegistrationClosed
 from ftpwire.frames import Kind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ftpclient import criteria
+from ftpclient.cli import find_criteria
 from ftpwire.messages import Entry
 
 DAY = 86_400
@@ -30,13 +30,13 @@ def entry(size: int = 0, kind: str = "file", age_seconds: float = 0.0) -> Entry:
     ],
 )
 def test_names(pattern, path, meets):
-    assert criteria.name_like(pattern)(path, entry()) is meets
+    assert find_criteria.name_like(pattern)(path, entry()) is meets
 
 
 def test_other_ways_of_names():
-    assert criteria.name_like("A*", any_case=True)(b"/x/abc", entry())
-    assert criteria.path_like("/a/*.txt")(b"/a/b/c.txt", entry())
-    assert not criteria.path_like("/a/*.txt")(b"/b/a/c.txt", entry())
+    assert find_criteria.name_like("A*", any_case=True)(b"/x/abc", entry())
+    assert find_criteria.path_like("/a/*.txt")(b"/a/b/c.txt", entry())
+    assert not find_criteria.path_like("/a/*.txt")(b"/b/a/c.txt", entry())
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_other_ways_of_names():
     [("f", {"file"}), ("d", {"dir"}), ("l", {"link"}), ("f,l", {"file", "link"})],
 )
 def test_types(text, meets):
-    criterion = criteria.of_type(text)
+    criterion = find_criteria.of_type(text)
     kinds = ("file", "dir", "link", "other")
     assert {kind for kind in kinds if criterion(b"/x", entry(kind=kind))} == meets
 
@@ -66,7 +66,7 @@ def test_types(text, meets):
     ],
 )
 def test_sizes(text, sizes):
-    criterion = criteria.of_size(text)
+    criterion = find_criteria.of_size(text)
     tried = (0, 1, 10, 11, 1024, 1025, 2048, 2 * 2**20)
     assert {size for size in tried if criterion(b"/x", entry(size))} == sizes
     assert not criterion(b"/x", entry(10, "dir"))
@@ -82,13 +82,13 @@ def test_sizes(text, sizes):
     ],
 )
 def test_ages(text, days):
-    criterion = criteria.of_age(text, DAY, NOW_NS)
+    criterion = find_criteria.of_age(text, DAY, NOW_NS)
     tried = (-1, 0, 0.5, 1, 1.5, 2, 2.5, 30)
     assert {age for age in tried if criterion(b"/x", entry(age_seconds=age * DAY))} == days
 
 
 def test_newer():
-    criterion = criteria.newer_than(NOW_NS)
+    criterion = find_criteria.newer_than(NOW_NS)
     assert not criterion(b"/x", entry())
     assert criterion(b"/x", entry(age_seconds=-1))
 
@@ -96,16 +96,16 @@ def test_newer():
 @pytest.mark.parametrize(
     ("read", "text"),
     [
-        (criteria.of_type, "x"),
-        (criteria.of_type, ""),
-        (criteria.of_type, "f,"),
-        (criteria.of_size, "large"),
-        (criteria.of_size, "+"),
-        (criteria.of_size, "1Z"),
-        (criteria.of_size, "1.5.2"),
-        (lambda text: criteria.of_age(text, DAY), "week"),
-        (lambda text: criteria.of_age(text, DAY), "1.5"),
-        (lambda text: criteria.of_age(text, DAY), "--1"),
+        (find_criteria.of_type, "x"),
+        (find_criteria.of_type, ""),
+        (find_criteria.of_type, "f,"),
+        (find_criteria.of_size, "large"),
+        (find_criteria.of_size, "+"),
+        (find_criteria.of_size, "1Z"),
+        (find_criteria.of_size, "1.5.2"),
+        (lambda text: find_criteria.of_age(text, DAY), "week"),
+        (lambda text: find_criteria.of_age(text, DAY), "1.5"),
+        (lambda text: find_criteria.of_age(text, DAY), "--1"),
     ],
 )
 def test_nonsense(read, text):

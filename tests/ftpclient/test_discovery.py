@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 import msgspec
 import pytest
 
-from ftpclient import cli, discovery
-from ftpclient.app import App
-from ftpclient.discovery import broadcast_addresses, discover
-from ftpclient.trust import KnownHosts
+from ftpclient.cli import main
+from ftpclient.cli.app import App
+from ftpclient.connection import discovery
+from ftpclient.connection.discovery import broadcast_addresses, discover
+from ftpclient.connection.known_hosts import KnownHosts
 from ftpwire import discovery as wire
 from ftpwire.discovery import Announcement
 
@@ -189,7 +190,7 @@ def run(tmp_path, monkeypatch):
         app = App()
         arguments = ["discover", "--discovery-port", str(port), "--timeout", str(SOON), *options]
         try:
-            return cli.run(app, arguments)
+            return main.run(app, arguments)
         finally:
             app.close()
             app.interrupt.close()

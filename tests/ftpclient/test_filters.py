@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftpclient.filters import Filter, Rules, file_rules, option_rules
+from ftpclient.sync.filters import Filter, Rules, file_rules, option_rules
 
 
 def excluded(filter_: Filter, path: str) -> bool:

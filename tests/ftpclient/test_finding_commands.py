@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from ftpclient.aliases import ALIASES
-from ftpclient.shell import run_line
+from ftpclient.cli.aliases import ALIASES
+from ftpclient.shell.shell import run_line
 
 
 @pytest.fixture

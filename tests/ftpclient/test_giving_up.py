@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from ftpclient.connection import Call
-from ftpclient.interrupt import Interrupt
-from ftpclient.reporting import Listener
-from ftpclient.transfers import RESUME_FROM, SMALL
+from ftpclient.connection.connection import Call
+from ftpclient.connection.interrupt import Interrupt
+from ftpclient.transfer.job import RESUME_FROM, SMALL
+from ftpclient.transfer.report import Listener
 from ftpwire.errors import ConnectionLost, Interrupted
 from ftpwire.frames import Kind
 from ftpwire.messages import Failed, LoggedIn, Put, WhoAmI

@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from ftpclient.history import KEPT, LineHistory
+from ftpclient.shell.history import KEPT, LineHistory
 
 
 @pytest.fixture

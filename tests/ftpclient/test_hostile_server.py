@@ -14,11 +14,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ftpclient import connection as connection_module
-from ftpclient import transfers
-from ftpclient.interrupt import Interrupt
-from ftpclient.sync import Options as SyncOptions
-from ftpclient.transfers import SMALL
+from ftpclient.connection import connection as connection_module
+from ftpclient.connection.interrupt import Interrupt
+from ftpclient.sync.job import Options as SyncOptions
+from ftpclient.transfer import job
+from ftpclient.transfer.job import SMALL
 from ftpwire import digests, frames, messages
 from ftpwire.errors import (
     BadMessage,
@@ -860,9 +860,9 @@ def test_pages_wait_for_nobody_in_memory(fake, connect, monkeypatch):
     """A server that is faster than whoever reads must not fill the memory."""
     client = connect(fake(Server(ask=endless)), retries=0)
     come = []
-    take = transfers._ListCall.on_reply
+    take = job._ListCall.on_reply
     monkeypatch.setattr(
-        transfers._ListCall, "on_reply", lambda call, page: come.append(1) or take(call, page)
+        job._ListCall, "on_reply", lambda call, page: come.append(1) or take(call, page)
     )
     entries = client.list_dir("/", on_problem=lambda problem: None)
     for _ in itertools.islice(entries, 2000):

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from ftpclient.interrupt import Interrupt
+from ftpclient.connection.interrupt import Interrupt
 from ftpwire.errors import Interrupted
 
 

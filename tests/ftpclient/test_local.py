@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpclient.local import LocalTree, PartialFile, checked_parts, partial_name
+from ftpclient.transfer.local_tree import LocalTree, PartialFile, checked_parts, partial_name
 from ftpwire import beneath
 from ftpwire.errors import AlreadyExists, BadMessage, Cancelled, IsADirectory, NotADirectory
 from ftpwire.streams import write_all

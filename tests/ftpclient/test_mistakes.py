@@ -8,11 +8,11 @@ import socket
 
 import pytest
 
-from ftpclient import cli
-from ftpclient.addresses import BadAddress
-from ftpclient.app import App, UsageError
-from ftpclient.commands import check_no_server
-from ftpclient.servers import choose
+from ftpclient.cli import main
+from ftpclient.cli.app import App, UsageError
+from ftpclient.cli.group import check_no_server
+from ftpclient.connection.addresses import BadAddress
+from ftpclient.connection.servers import choose
 from ftpwire import standard
 
 
@@ -23,7 +23,7 @@ def run(capfd, tmp_path, monkeypatch):
     app = App()
 
     def run(*words: str) -> tuple[int, str, str]:
-        status = cli.run(app, list(words))
+        status = main.run(app, list(words))
         out, err = capfd.readouterr()
         return status, out, err
 

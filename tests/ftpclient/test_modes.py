@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from ftpclient.modes import ModeChange
+from ftpclient.cli.chmod_modes import ModeChange
 
 
 @pytest.fixture(autouse=True)

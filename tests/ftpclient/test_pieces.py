@@ -12,14 +12,14 @@ from functools import partial
 
 import pytest
 
-from ftpclient import pieces, runs, transfers
-from ftpclient.addresses import ServerAddress
 from ftpclient.client import Client
-from ftpclient.interrupt import Interrupt
-from ftpclient.local import LocalTree, PartialFile, partial_name
-from ftpclient.reporting import Listener
-from ftpserver import session as server_session
-from ftpserver.uploads import Receiving
+from ftpclient.connection.addresses import ServerAddress
+from ftpclient.connection.interrupt import Interrupt
+from ftpclient.transfer import job, pieces, retry
+from ftpclient.transfer.local_tree import LocalTree, PartialFile, partial_name
+from ftpclient.transfer.report import Listener
+from ftpserver.serving import session as server_session
+from ftpserver.storage.batch import Receiving
 from ftpwire import digests
 from ftpwire.errors import BadMessage, ConnectionLost, Interrupted, TooMany
 from ftpwire.frames import Kind
@@ -41,7 +41,7 @@ WINDOW = 4 * CONNECTIONS * PIECE
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
     """Reconnect at once."""
-    monkeypatch.setattr(runs, "_FIRST_WAIT", 0.0)
+    monkeypatch.setattr(retry, "_FIRST_WAIT", 0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -211,7 +211,7 @@ def test_several_files_use_the_same_connections(server, connect, source, tmp_pat
 
 
 def test_a_large_file_in_a_tree(server, home, connect, tmp_path, opened, monkeypatch):
-    monkeypatch.setattr(transfers, "LARGE_IN_TREE", SIZE)
+    monkeypatch.setattr(job, "LARGE_IN_TREE", SIZE)
     tree = tmp_path / "tree"
     for number in range(30):
         directory = tree / f"d{number % 3}"
@@ -247,10 +247,10 @@ def test_small_files_are_not_cut(server, connect, tmp_path, opened):
 
 def test_by_itself_only_far_and_large(server, connect, source, tmp_path, opened, monkeypatch):
     client = connect(server)
-    monkeypatch.setattr(runs, "_FAR_PIECES_LEAST", SIZE + 1)
+    monkeypatch.setattr(retry, "_FAR_PIECES_LEAST", SIZE + 1)
     client.connection.round_trip = 0.02
     client.put([source], "/file")
-    monkeypatch.setattr(runs, "_FAR_PIECES_LEAST", SIZE)
+    monkeypatch.setattr(retry, "_FAR_PIECES_LEAST", SIZE)
     client.connection.round_trip = 0.019
     client.get(["/file"], tmp_path / "near")
     assert len(opened) == 1

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from ftpclient import discovery
-from ftpclient.addresses import ServerAddress
-from ftpclient.discovery import Found
-from ftpclient.reachable import servers_in_reach
-from ftpclient.servers import SavedServers, Server
+from ftpclient.cli.reachable import servers_in_reach
+from ftpclient.connection import discovery
+from ftpclient.connection.addresses import ServerAddress
+from ftpclient.connection.discovery import Found
+from ftpclient.connection.servers import SavedServers, Server
 
 
 @pytest.fixture

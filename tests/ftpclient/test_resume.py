@@ -10,13 +10,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from ftpclient import downloading, runs
 from ftpclient.client import Client
-from ftpclient.interrupt import Interrupt
-from ftpclient.local import LocalTree, PartialFile, partial_name
-from ftpclient.reporting import Listener
-from ftpclient.transfers import RESUME_FROM, Stopped
-from ftpclient.unfinished import Unfinished
+from ftpclient.connection.interrupt import Interrupt
+from ftpclient.transfer import download, retry
+from ftpclient.transfer.job import RESUME_FROM, Stopped
+from ftpclient.transfer.local_tree import LocalTree, PartialFile, partial_name
+from ftpclient.transfer.report import Listener
+from ftpclient.transfer.resume_notes import Unfinished
 from ftpwire.errors import ConnectionLost, Interrupted, LoginRefused, QuotaExceeded
 from tests.system import trees
 from tests.system.programs import eventually
@@ -37,7 +37,7 @@ def content(size: int, seed: int = 1) -> bytes:
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
     """Reconnect at once."""
-    monkeypatch.setattr(runs, "_FIRST_WAIT", 0.0)
+    monkeypatch.setattr(retry, "_FIRST_WAIT", 0.0)
 
 
 @pytest.fixture
@@ -318,7 +318,7 @@ def test_two_gets_of_one_file_at_once(server, home, tmp_path, connect):
 
 def test_two_puts_of_one_file_at_once(server, home, tmp_path, connect, monkeypatch):
     """The newer takes over, the older comes again: in the end one of the two is there, whole."""
-    monkeypatch.setattr(runs, "_FIRST_WAIT", 0.1)  # without any they would take turns for ever
+    monkeypatch.setattr(retry, "_FIRST_WAIT", 0.1)  # without any they would take turns for ever
     sources = []
     for seed in (1, 2):
         sources.append(tmp_path / f"source{seed}")
@@ -361,7 +361,7 @@ def test_a_get_that_is_stopped_before_it_asks_leaves_what_was_there(
 
     with through(server) as (_, client):
         with monkeypatch.context() as patch:
-            patch.setattr(downloading.Download, "hash_into", stop)
+            patch.setattr(download.Download, "hash_into", stop)
             with pytest.raises(Interrupted):
                 client.get(["/file"], tmp_path / "got")
         assert (tmp_path / name).stat().st_size == size

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ftpclient import runs
+from ftpclient.transfer import retry
 from ftpwire.errors import ConnectionLost, DiskFull, QuotaExceeded
 from tests.ftpclient.test_resume import MIB, OVERHEAD, content, room, through
 
@@ -15,7 +15,7 @@ from tests.ftpclient.test_resume import MIB, OVERHEAD, content, room, through
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
     """Reconnect at once."""
-    monkeypatch.setattr(runs, "_FIRST_WAIT", 0.0)
+    monkeypatch.setattr(retry, "_FIRST_WAIT", 0.0)
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_a_sync_goes_on_with_what_an_earlier_one_holds(server, tmp_path):
 
 
 def test_the_servers_disk_counts_where_no_quota_does(start_server, tree, monkeypatch):
-    monkeypatch.setattr("ftpserver.homes.Home.disk_free", lambda home: 10 * MIB)
+    monkeypatch.setattr("ftpserver.storage.home.Home.disk_free", lambda home: 10 * MIB)
     with through(start_server(durable=False)) as (proxy, client):
         with pytest.raises(DiskFull, match="needs 12.0 MiB, 10.0 MiB left on the server's disk"):
             client.put([tree], "/", recursive=True)
@@ -120,7 +120,7 @@ def test_the_servers_disk_counts_where_no_quota_does(start_server, tree, monkeyp
 def disk(monkeypatch):
     """The disk here, as it tells of itself: with room for 10 MiB."""
     told = SimpleNamespace(f_bavail=10 * 256, f_blocks=10**6, f_frsize=4096)
-    monkeypatch.setattr("ftpclient.room.os.statvfs", lambda path: told)
+    monkeypatch.setattr("ftpclient.transfer.preflight.os.statvfs", lambda path: told)
     return told
 
 

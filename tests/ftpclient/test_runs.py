@@ -6,8 +6,9 @@ from itertools import count
 
 import pytest
 
-from ftpclient import Client, runs
-from ftpclient.connection import Connection
+from ftpclient import Client
+from ftpclient.connection.connection import Connection
+from ftpclient.transfer import retry
 from ftpwire.errors import BadMessage, QuotaExceeded, TooMany
 
 
@@ -55,7 +56,7 @@ def test_further_connections_are_opened_where_they_are_worth_it(
 ):
     if way == "get":
         client.put([tree], "/", recursive=True)
-    monkeypatch.setattr(runs, "_FAR_LEAST", least)
+    monkeypatch.setattr(retry, "_FAR_LEAST", least)
     client.connection.round_trip = round_trip
     if way == "put":
         summary = client.put([tree], "/there", recursive=True)

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from ftpclient.addresses import BadAddress, ServerAddress
-from ftpclient.credentials import SavedTokens
-from ftpclient.servers import SavedServers, Server, check_name, choose
+from ftpclient.connection.addresses import BadAddress, ServerAddress
+from ftpclient.connection.credentials import SavedTokens
+from ftpclient.connection.servers import SavedServers, Server, check_name, choose
 from ftpwire.errors import CommandError, NotFound
 
 HOME = Server(ServerAddress("home.example", 1234, "alice"))

@@ -10,12 +10,13 @@ import time
 
 import pytest
 
-from ftpclient import cli, shell
-from ftpclient.addresses import ServerAddress
-from ftpclient.app import App
-from ftpclient.commands import MODULE_OF, SCRIPT_ONLY, SHELL_ONLY
-from ftpclient.credentials import Credential
-from ftpclient.shell import prompt_text, run_batch, run_line
+from ftpclient.cli import main
+from ftpclient.cli.app import App
+from ftpclient.cli.group import MODULE_OF, SCRIPT_ONLY, SHELL_ONLY
+from ftpclient.connection.addresses import ServerAddress
+from ftpclient.connection.credentials import Credential
+from ftpclient.shell import shell
+from ftpclient.shell.shell import prompt_text, run_batch, run_line
 from ftpwire.errors import Interrupted
 from tests.ftpclient.shell_support import shell_of
 
@@ -308,10 +309,10 @@ def test_leaving(app, line):
 def test_commands_of_the_shell_are_not_for_scripts(capfd, name):
     app = App()
     try:
-        assert cli.run(app, [name]) == 2
+        assert main.run(app, [name]) == 2
         why = "is for the shell, which ftp connect starts"
         assert capfd.readouterr().err == f"ftp: {name!r} {why} (see ftp --help)\n"
-        assert cli.run(app, ["--help"]) == 0
+        assert main.run(app, ["--help"]) == 0
         assert f"  {name} " not in capfd.readouterr().out
     finally:
         app.interrupt.close()

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ftpclient import cli
-from ftpclient.app import App
-from ftpclient.interrupt import Interrupt
-from ftpclient.listing import Listing
-from ftpclient.local import partial_name
-from ftpclient.reporting import Listener, Result
-from ftpclient.sync import Options, SyncSummary
-from ftpserver.homes import digest_by_name
+from ftpclient.cli import main
+from ftpclient.cli.app import App
+from ftpclient.connection.interrupt import Interrupt
+from ftpclient.sync.job import Options, SyncSummary
+from ftpclient.transfer.listing import Listing
+from ftpclient.transfer.local_tree import partial_name
+from ftpclient.transfer.report import Listener, Result
+from ftpserver.storage.home import digest_by_name
 from ftpwire import digests, paths
 from ftpwire.errors import (
     BadMessage,
@@ -1258,7 +1258,7 @@ def test_usage(tmp_path, capfd, arguments, meant):
     words = [str(tmp_path) if word == "LOCAL" else word for word in arguments]
     app = App()
     try:
-        assert cli.run(app, ["sync", *words]) == 2
+        assert main.run(app, ["sync", *words]) == 2
     finally:
         app.interrupt.close()
     assert meant.replace("LOCAL", str(tmp_path)) in capfd.readouterr().err
@@ -1268,7 +1268,7 @@ def test_usage(tmp_path, capfd, arguments, meant):
 def test_other_names(tmp_path, capfd, name):
     app = App()
     try:
-        assert cli.run(app, [name, "a", ":b"]) == 2
+        assert main.run(app, [name, "a", ":b"]) == 2
     finally:
         app.interrupt.close()
     assert "did you mean sync?" in capfd.readouterr().err

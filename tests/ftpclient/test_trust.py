@@ -8,10 +8,10 @@ import threading
 
 import pytest
 
-from ftpclient.addresses import ServerAddress
 from ftpclient.client import Client
-from ftpclient.trust import KnownHosts
-from ftpserver import tls
+from ftpclient.connection.addresses import ServerAddress
+from ftpclient.connection.known_hosts import KnownHosts
+from ftpserver.net import tls
 from ftpwire.errors import ConnectFailed, FtpError, HostKeyChanged, UnknownHost
 from ftpwire.messages import Login
 from tests.peer import eventually
@@ -142,7 +142,7 @@ def server(start_server):
 @pytest.fixture
 def log_ins(monkeypatch) -> list[str]:
     """The passwords that have reached a server."""
-    from ftpserver.commands import COMMANDS, identity
+    from ftpserver.serving.commands import COMMANDS, identity
 
     seen: list[str] = []
     row = COMMANDS[Login]

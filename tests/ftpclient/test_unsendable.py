@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from ftpclient.reporting import Listener, Result
+from ftpclient.transfer.report import Listener, Result
 from ftpwire import paths
 from ftpwire.errors import CommandError, InvalidPath
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ftpclient.commands import viewing
-from ftpclient.shell import run_line
+from ftpclient.cli.commands import viewing
+from ftpclient.shell.shell import run_line
 
 
 @pytest.fixture

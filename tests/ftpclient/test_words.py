@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftpclient.app import UsageError
-from ftpclient.words import Quote, Word, quote, split, split_typed
+from ftpclient.cli.app import UsageError
+from ftpclient.shell.lexer import Quote, Word, quote, split, split_typed
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from ftpserver import cli
-from ftpserver.accounts import Accounts
-from ftpserver.homes import Home
-from ftpserver.ledger import Ledger
-from ftpserver.state import open_state
+from ftpserver.accounts.accounts import Accounts
+from ftpserver.cli import main
+from ftpserver.database import open_state
+from ftpserver.storage.home import Home
+from ftpserver.storage.ledger import Ledger
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def ftpd(root, monkeypatch, capsys, quick_passwords):
         monkeypatch.setattr(sys, "argv", ["ftpd", *arguments, *more])
         status = 0
         try:
-            cli.main()
+            main.main()
         except SystemExit as ended:
             status = ended.code or 0
         finally:

@@ -1,9 +1,9 @@
 """Sessions' processes that somebody hostile has taken over, or that are watched; for the nursery.
 
-``ftpserver.isolation.parent.CHILD`` names this module in test_isolation.py. After log-in, `WhoAmI`
-runs the Python program that lies at ``/attack.py`` in the account's home, and is answered by the
-repr of its ``result``. Before log-in a `Login` as ``attack`` runs its password. What an attack
-needs is imported here, before the process is confined.
+``ftpserver.isolation.supervisor.CHILD`` names this module in test_isolation.py. After log-in,
+`WhoAmI` runs the Python program that lies at ``/attack.py`` in the account's home, and is answered
+by the repr of its ``result``. Before log-in a `Login` as ``attack`` runs its password. What an
+attack needs is imported here, before the process is confined.
 
 FTPD_TEST_WEAKENED leaves the confinement out: then attacks have to succeed, or the tests that see
 them fail would mean nothing. FTPD_TEST_GUARDED logs every import that comes too late.
@@ -24,11 +24,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from ftpserver.brokering import Borrow, Cut, Share
-from ftpserver.commands import COMMANDS, Command
-from ftpserver.isolation import child, confinement
-from ftpserver.isolation import questions as q
-from ftpserver.nursery import Born
+from ftpserver.isolation import messages as q
+from ftpserver.isolation import sandbox, session_process
+from ftpserver.processes.brokering import Borrow, Cut, Share
+from ftpserver.processes.forkserver import Born
+from ftpserver.serving.commands import COMMANDS, Command
 from ftpwire import messages
 
 logger = logging.getLogger("ftpd.test")
@@ -78,27 +78,27 @@ class Guard:
 
 def weaken() -> None:
     """Leave out all that confines."""
-    confinement.change_root = lambda directory: None
-    confinement.become_stranger = lambda identity: None
-    confinement.become = lambda identity, home: None
-    confinement.restrict_to = lambda directory: 0
-    confinement.forbid_new_privileges = lambda: None
-    confinement.hide_from_others = lambda: None
-    confinement.keep_to_itself = lambda: 0
-    confinement.enter_user_namespace = lambda: False
+    sandbox.change_root = lambda directory: None
+    sandbox.become_stranger = lambda identity: None
+    sandbox.become = lambda identity, home: None
+    sandbox.restrict_to = lambda directory: 0
+    sandbox.forbid_new_privileges = lambda: None
+    sandbox.hide_from_others = lambda: None
+    sandbox.keep_to_itself = lambda: 0
+    sandbox.enter_user_namespace = lambda: False
 
     def account_of(self, told):  # it sees all, and has to find its home there
         return replace(q.account_of(told), home=Path(os.environ["FTPD_TEST_WEAKENED"]))
 
-    child.SessionProcess._account_of = account_of
+    session_process.SessionProcess._account_of = account_of
 
 
 def prepare() -> None:
     """For the nursery: leave the network, unless that is to be left out."""
     if "FTPD_TEST_NO_NAMESPACES" in os.environ:
-        confinement._make_user_namespace = lambda more=0: False
+        sandbox._make_user_namespace = lambda more=0: False
     if "FTPD_TEST_WEAKENED" not in os.environ:
-        child.prepare()
+        session_process.prepare()
 
 
 def main(born: Born) -> None:
@@ -110,7 +110,7 @@ def main(born: Born) -> None:
     if "FTPD_TEST_GUARDED" in os.environ:
         COMMANDS[messages.ListTokens] = Command(_fail)
         sys.meta_path.insert(0, Guard())
-    child.main(born)
+    session_process.main(born)
 
 
 def _fail(session, request):

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 
-from ftpserver.nursery import Born
+from ftpserver.processes.forkserver import Born
 
 
 def main(born: Born) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import argon2
 import pytest
 
-from ftpserver import accounts as module
-from ftpserver.accounts import (
+from ftpserver.accounts import accounts as module
+from ftpserver.accounts.accounts import (
     MAX_PASSWORD,
     BadAccount,
     NewAccount,

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from ftpserver.addresses import LOCAL, host_of, is_in, place_of
+from ftpserver.net.addresses import LOCAL, host_of, is_in, place_of
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from ftpserver import accounts
-from ftpserver.aside import aside
+from ftpserver.accounts import accounts
+from ftpserver.accounts.aside import aside
 
 
 def niceness() -> int:

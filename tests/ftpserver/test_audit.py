@@ -11,8 +11,8 @@ import threading
 
 import pytest
 
-from ftpserver import audit as module
-from ftpserver.audit import (
+from ftpserver.audit import trail as module
+from ftpserver.audit.trail import (
     FILE_NAME,
     Audit,
     Record,

@@ -7,11 +7,11 @@ import threading
 
 import pytest
 
-from ftpserver import audit as audit_module
-from ftpserver import audit_reader as module
-from ftpserver.audit import FILE_NAME, Audit, Record, administered, line_of, rotated
-from ftpserver.audit_reader import AuditReader, Filter
-from ftpserver.state import StateError
+from ftpserver.audit import reader as module
+from ftpserver.audit import trail as audit_module
+from ftpserver.audit.reader import AuditReader, Filter
+from ftpserver.audit.trail import FILE_NAME, Audit, Record, administered, line_of, rotated
+from ftpserver.database import StateError
 from tests.peer import eventually
 
 EVERYTHING = Filter()

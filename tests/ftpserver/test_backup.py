@@ -11,11 +11,11 @@ from contextlib import closing
 import pytest
 from sqlalchemy import select
 
-from ftpserver import backup as module
-from ftpserver.accounts import Accounts
-from ftpserver.backup import BackupVerifier, back_up, is_backup
-from ftpserver.state import StateError, account, lease, open_state
-from ftpserver.tls import ensure_key, fingerprint_of
+from ftpserver.accounts.accounts import Accounts
+from ftpserver.admin import backup as module
+from ftpserver.admin.backup import BackupVerifier, back_up, is_backup
+from ftpserver.database import StateError, account, lease, open_state
+from ftpserver.net.tls import ensure_key, fingerprint_of
 
 
 @pytest.fixture

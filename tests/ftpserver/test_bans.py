@@ -7,9 +7,9 @@ import threading
 import pytest
 from sqlalchemy import func, select
 
-from ftpserver import bans as module
-from ftpserver.bans import ADDRESS_FACTOR, Bans
-from ftpserver.state import failure
+from ftpserver.accounts import bans as module
+from ftpserver.accounts.bans import ADDRESS_FACTOR, Bans
+from ftpserver.database import failure
 from ftpwire.errors import Banned, NotFound
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"

@@ -12,9 +12,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from ftpserver import owners as owning
-from ftpserver.brokering import Borrow, Broker, Brokered, BrokeredAnswer, Colleagues
-from ftpserver.calls import Peer
+from ftpserver.processes.brokering import Borrow, Broker, Brokered, BrokeredAnswer, Colleagues
+from ftpserver.processes.rpc import Peer
+from ftpserver.storage import upload_locks as owning
 from ftpwire.digests import digest
 from ftpwire.errors import Busy, CommandError, LeaseLost, VerificationFailed
 from ftpwire.pieces import Assembly

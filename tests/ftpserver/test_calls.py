@@ -15,9 +15,9 @@ from contextlib import ExitStack
 import msgspec
 import pytest
 
-from ftpserver.accounts import Refused
-from ftpserver.calls import Carried, Nothing, Peer, PeerGone
-from ftpserver.state import StateError
+from ftpserver.accounts.accounts import Refused
+from ftpserver.database import StateError
+from ftpserver.processes.rpc import Carried, Nothing, Peer, PeerGone
 from ftpwire.errors import Banned, Internal, LeaseLost, QuotaExceeded
 
 HEADER = struct.Struct("!IIBB")

@@ -6,8 +6,8 @@ import ssl
 
 import pytest
 
-from ftpserver import ciphers
-from ftpserver.tls import ensure_key, make_context
+from ftpserver.net import ciphers
+from ftpserver.net.tls import ensure_key, make_context
 from ftpwire.tls import TlsPipe
 
 AES = "processor : 0\nflags : fpu vme aes avx2\n"

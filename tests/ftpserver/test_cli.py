@@ -9,8 +9,8 @@ from datetime import datetime
 
 import pytest
 
-from ftpserver.accounts import Accounts
-from ftpserver.state import open_state
+from ftpserver.accounts.accounts import Accounts
+from ftpserver.database import open_state
 from ftpwire.errors import LoginRefused
 
 

@@ -8,10 +8,10 @@ import os
 import click
 import pytest
 
-from ftpserver import cli
-from ftpserver.audit import FILE_NAME, Record
-from ftpserver.cli_audit import AUDITED
-from ftpserver.cli_log import told
+from ftpserver.audit.trail import FILE_NAME, Record
+from ftpserver.cli import main
+from ftpserver.cli.audit import AUDITED
+from ftpserver.cli.log import told
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def ftpd(root, monkeypatch, capsys, quick_passwords):
         monkeypatch.setattr("sys.argv", ["ftpd", *arguments, "--root", str(root)])
         status = 0
         try:
-            cli.main()
+            main.main()
         except SystemExit as ended:
             status = ended.code or 0
         printed = capsys.readouterr()
@@ -42,7 +42,7 @@ def records(root):
 
 def test_every_command_that_is_named_exists():
     for words in AUDITED:
-        command = cli.cli
+        command = main.cli
         for word in words.split():
             assert isinstance(command, click.Group)
             command = command.commands[word]

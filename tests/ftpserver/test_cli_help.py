@@ -7,8 +7,8 @@ from itertools import chain
 import click
 import pytest
 
-from ftpserver.cli import cli
-from ftpserver.cli_help import SECTIONS
+from ftpserver.cli.help import SECTIONS
+from ftpserver.cli.main import cli
 
 
 def groups(command: click.Command, words: str = "ftpd"):
@@ -67,7 +67,7 @@ def test_what_other_tools_call_it(ftpd, arguments, told):
 def test_durations_have_units(ftpd, monkeypatch, duration, sent):
     asked = []
     monkeypatch.setattr(
-        "ftpserver.cli_control._end", lambda root, question, *_: asked.append(question)
+        "ftpserver.cli.control._end", lambda root, question, *_: asked.append(question)
     )
     assert ftpd("stop", "--grace", duration)[0] == 0
     assert ftpd("drain", "--timeout", duration)[0] == 0

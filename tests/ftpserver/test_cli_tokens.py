@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from ftpserver.invitations import Invitations
-from ftpserver.state import open_state
-from ftpserver.tokens import Tokens
+from ftpserver.accounts.invitations import Invitations
+from ftpserver.accounts.tokens import Tokens
+from ftpserver.database import open_state
 from ftpwire.errors import LoginRefused, RegistrationClosed
 
 

@@ -10,9 +10,9 @@ from contextlib import nullcontext
 
 import pytest
 
-from ftpserver.accounts import Accounts
-from ftpserver.state import open_state
-from ftpserver.tokens import Tokens
+from ftpserver.accounts.accounts import Accounts
+from ftpserver.accounts.tokens import Tokens
+from ftpserver.database import open_state
 from ftpwire.errors import LoginRefused
 
 
@@ -211,22 +211,22 @@ def test_a_home_is_removed_on_purpose_only(ftpd, add, root):
 
 @pytest.mark.parametrize(("answer", "removed"), [("y\n", True), ("n\n", False), ("\n", False)])
 def test_a_terminal_is_asked(ftpd, add, root, monkeypatch, answer, removed):
-    from ftpserver import cli_user
+    from ftpserver.cli import users
 
     add("alice")
     (root / "alice" / "file").write_bytes(bytes(2048))
-    monkeypatch.setattr(cli_user.sys, "stdin", Terminal())
+    monkeypatch.setattr(users.sys, "stdin", Terminal())
     asked = []
 
     def confirm(text, **options):
         asked.append(text)
         if answer != "y\n":
-            raise cli_user.click.Abort
+            raise users.click.Abort
 
-    monkeypatch.setattr(cli_user.click, "confirm", confirm)
+    monkeypatch.setattr(users.click, "confirm", confirm)
     monkeypatch.setattr(sys, "argv", ["ftpd"])
     with pytest.raises(SystemExit) if not removed else nullcontext():
-        cli_user.user.main(
+        users.user.main(
             ["remove", "alice", "--delete-home", "--root", str(root)], standalone_mode=not removed
         )
     assert asked == [f"Remove {root}/alice with 1 files (2.0 KiB) for good?"]

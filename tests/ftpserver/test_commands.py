@@ -8,9 +8,9 @@ import random
 import pytest
 from msgspec.structs import replace
 
-from ftpserver import session as session_module
-from ftpserver.homes import Home
-from ftpserver.uploads import SMALL
+from ftpserver.serving import session as session_module
+from ftpserver.storage.batch import SMALL
+from ftpserver.storage.home import Home
 from ftpwire import digests
 from ftpwire.digests import StoredDigest
 from ftpwire.frames import Kind
@@ -150,7 +150,7 @@ def test_what_was_changed_on_purpose_is_no_damage(peer, files):
 
 @pytest.mark.parametrize("size", [0, 10, LARGE])
 def test_a_file_that_changes_while_it_is_read(server, dial, files, monkeypatch, size):
-    from ftpserver.commands import transfers
+    from ftpserver.serving.commands import transfers
 
     path = files / "file"
     path.write_bytes(bytes(size))
@@ -168,7 +168,7 @@ def test_a_file_that_changes_while_it_is_read(server, dial, files, monkeypatch, 
 
 
 def test_a_digest_is_kept_once_it_was_computed(peer, files, monkeypatch):
-    from ftpserver.commands import browsing
+    from ftpserver.serving.commands import browsing
 
     (files / "file").write_bytes(b"content")
     expected = Hashed(digests.digest(b"content"), 7)

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from ftpserver import cli, run
-from ftpserver.config import DEFAULT_PORT, TABLE, Settings, Startups, state_of
-from ftpserver.loading import ConfigError, Origin, load
+from ftpserver.cli import main, start
+from ftpserver.settings.loading import ConfigError, Origin, load
+from ftpserver.settings.table import DEFAULT_PORT, TABLE, Settings, Startups, state_of
 
 
 @pytest.fixture
 def settings_of(monkeypatch):
     """The settings that a command line starts the server with."""
     seen = []
-    monkeypatch.setattr(run, "serve", lambda settings, **_: seen.append(settings) or 0)
+    monkeypatch.setattr(start, "serve", lambda settings, **_: seen.append(settings) or 0)
 
     def parse(*arguments: str) -> Settings:
         with pytest.raises(SystemExit) as ended:
-            cli.cli.main(["start", *arguments], prog_name="ftpd")
+            main.cli.main(["start", *arguments], prog_name="ftpd")
         assert ended.value.code == 0
         return seen.pop()
 
@@ -100,9 +100,9 @@ def test_variables_and_options_above_them(settings_of, tmp_path, monkeypatch):
     ids=" ".join,
 )
 def test_wrong_usage(monkeypatch, capsys, arguments):
-    monkeypatch.setattr(run, "serve", lambda *_, **__: pytest.fail("it must not start"))
+    monkeypatch.setattr(start, "serve", lambda *_, **__: pytest.fail("it must not start"))
     with pytest.raises(SystemExit) as ended:
-        cli.cli.main(["start", *arguments], prog_name="ftpd")
+        main.cli.main(["start", *arguments], prog_name="ftpd")
     assert ended.value.code == 2
     assert "Error" in capsys.readouterr().err
 
@@ -121,7 +121,7 @@ def ftpd(monkeypatch, capsys):
 
     def command(*arguments: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as ended:
-            cli.cli.main([*arguments], prog_name="ftpd")
+            main.cli.main([*arguments], prog_name="ftpd")
         printed = capsys.readouterr()
         return ended.value.code or 0, printed.out, printed.err
 

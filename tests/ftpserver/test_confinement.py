@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ftpserver import homes as homes_module
-from ftpserver.homes import Home
-from ftpserver.ledger import Ledger
-from ftpserver.uploads import Uploads
+from ftpserver.storage import home as homes_module
+from ftpserver.storage.batch import Uploads
+from ftpserver.storage.home import Home
+from ftpserver.storage.ledger import Ledger
 from ftpwire import beneath, digests, messages
 from ftpwire.errors import CommandError
 from ftpwire.frames import Kind

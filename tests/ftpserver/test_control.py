@@ -11,8 +11,9 @@ from contextlib import closing
 
 import pytest
 
-from ftpserver import cli_control, control, tls, watch
-from ftpserver.control import (
+from ftpserver.cli import control as cli_control
+from ftpserver.daemon import control
+from ftpserver.daemon.control import (
     AskBans,
     AskSessions,
     AskStatus,
@@ -24,7 +25,9 @@ from ftpserver.control import (
     ask,
     ask_until_end,
 )
-from ftpserver.figures import SessionInfo
+from ftpserver.net import tls
+from ftpserver.serving import account_watch
+from ftpserver.serving.stats import SessionInfo
 from ftpwire.errors import (
     BadMessage,
     CommandError,
@@ -40,7 +43,7 @@ from tests.peer import Peer, eventually
 
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch):
-    monkeypatch.setattr(watch, "_EVERY", 0.02)
+    monkeypatch.setattr(account_watch, "_EVERY", 0.02)
 
 
 @pytest.fixture

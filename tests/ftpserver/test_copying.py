@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from ftpserver import session as session_module
-from ftpserver.commands import changing
+from ftpserver.serving import session as session_module
+from ftpserver.serving.commands import changing
 from ftpwire.frames import Kind
 from ftpwire.messages import Copied, Copy, Failed, LoggedIn, WhoAmI
 from tests.peer import frame

@@ -24,13 +24,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from ftpserver import worker_handle, workers
-from ftpserver.calls import Peer, PeerGone
-from ftpserver.config import Settings
-from ftpserver.figures import Figures, SessionInfo
-from ftpserver.nursery import Ended, Spawned
-from ftpserver.state import StateError
-from ftpserver.worker_calls import (
+from ftpserver.database import StateError
+from ftpserver.processes import child_process, supervisor
+from ftpserver.processes.forkserver import Ended, Spawned
+from ftpserver.processes.messages import (
     AskFigures,
     AskSessions,
     Birth,
@@ -53,7 +50,10 @@ from ftpserver.worker_calls import (
     Stop,
     WorkerAnswers,
 )
-from ftpserver.workers import Crew
+from ftpserver.processes.rpc import Peer, PeerGone
+from ftpserver.processes.supervisor import Crew
+from ftpserver.serving.stats import Figures, SessionInfo
+from ftpserver.settings.table import Settings
 from ftpwire.errors import Busy, NotFound
 from tests.peer import eventually
 
@@ -122,7 +122,7 @@ class FakeNursery:
     """Children don't say that they are ready."""
 
     def __init__(self, module: str, settings: Settings, on_report: Callable[..., None]) -> None:
-        assert module == "ftpserver.worker"
+        assert module == "ftpserver.processes.worker"
         self.settings = [settings]
         self.refuses: StateError | None = None
         self.report = on_report
@@ -215,7 +215,7 @@ def server(settings) -> FakeServer:
 @pytest.fixture
 def nursery(monkeypatch) -> Iterator[type[FakeNursery]]:
     kind = type("Nursery", (FakeNursery,), {})
-    monkeypatch.setattr(workers, "Nursery", kind)
+    monkeypatch.setattr(supervisor, "Nursery", kind)
     yield kind
     if "made" in vars(kind):
         for worker in kind.made.born:
@@ -268,7 +268,7 @@ def left(crew: Crew) -> int:
     [(0, 0), (1, 0), (2, 0.4), (3, 0.8), (4, 1.6), (5, 3.2), (6, 6.4), (7, 10), (10_000, 10)],
 )
 def test_the_pause_grows_up_to_a_limit(short_lives, seconds):
-    assert workers._pause(short_lives) == pytest.approx(seconds)
+    assert supervisor._pause(short_lives) == pytest.approx(seconds)
 
 
 class Pauses(threading.Event):
@@ -289,7 +289,7 @@ class Pauses(threading.Event):
 
 
 def test_who_dies_young_again_and_again_is_replaced_later_and_later(hire, nursery, monkeypatch):
-    monkeypatch.setattr(workers, "_SHORT_LIFE", float("inf"))
+    monkeypatch.setattr(supervisor, "_SHORT_LIFE", float("inf"))
     crew, (worker,) = hire(1)
     crew._over = pauses = Pauses()
     waited = []
@@ -298,11 +298,11 @@ def test_who_dies_young_again_and_again_is_replaced_later_and_later(hire, nurser
         worker = nursery.made.next()
         waited.append(pauses.next())
     assert waited == pytest.approx([0, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10])
-    monkeypatch.setattr(workers, "_SHORT_LIFE", -1)  # this one has lived long
+    monkeypatch.setattr(supervisor, "_SHORT_LIFE", -1)  # this one has lived long
     worker.die()
     worker = nursery.made.next()
     assert pauses.next() == 0
-    monkeypatch.setattr(workers, "_SHORT_LIFE", float("inf"))
+    monkeypatch.setattr(supervisor, "_SHORT_LIFE", float("inf"))
     for seconds in (0, 0.4):  # and it all begins again
         worker.die()
         worker = nursery.made.next()
@@ -313,8 +313,8 @@ def test_who_dies_young_again_and_again_is_replaced_later_and_later(hire, nurser
 @pytest.mark.parametrize("how", ["stop", "close"])
 def test_the_end_does_not_wait_for_a_pause(hire, nursery, monkeypatch, how):
     """(It would take an hour.)"""
-    monkeypatch.setattr(workers, "_SHORT_LIFE", float("inf"))
-    monkeypatch.setattr(workers, "_pause", lambda short_lives: 3600.0)
+    monkeypatch.setattr(supervisor, "_SHORT_LIFE", float("inf"))
+    monkeypatch.setattr(supervisor, "_pause", lambda short_lives: 3600.0)
     crew, (worker,) = hire(1)
     crew._over = pauses = Pauses(real=True)
     worker.die()
@@ -363,7 +363,7 @@ def test_without_a_process_for_each_there_is_no_crew(server, nursery, good):
 
 
 def test_a_worker_that_never_gets_ready_is_given_up(server, nursery, monkeypatch, caplog):
-    monkeypatch.setattr(workers, "_START_SECONDS", 0.05)
+    monkeypatch.setattr(supervisor, "_START_SECONDS", 0.05)
     nursery.silent = True
     with pytest.raises(StateError, match="can't be started"):
         Crew(server, 2)
@@ -391,7 +391,7 @@ def test_a_worker_that_dies_before_it_is_ready_ends_the_start_at_once(server, nu
 def test_a_nursery_that_fails_for_a_while_leaves_as_many_workers_as_before(
     hire, nursery, server, monkeypatch, caplog
 ):
-    monkeypatch.setattr(workers, "_SHORT_LIFE", float("inf"))
+    monkeypatch.setattr(supervisor, "_SHORT_LIFE", float("inf"))
     crew, (worker,) = hire(1)
     crew._over = pauses = Pauses()
     nursery.made.failures = 3
@@ -484,7 +484,7 @@ def test_what_is_known_of_the_client_goes_along(hire, connections):
 
 
 def test_nobody_dead_gets_a_connection(hire, nursery, connections, monkeypatch):
-    monkeypatch.setattr(workers, "_pause", lambda short_lives: 3600.0)
+    monkeypatch.setattr(supervisor, "_pause", lambda short_lives: 3600.0)
     crew, (first, second) = hire(2)
     first.die()
     for _ in range(3):  # whether its end was noticed already, or not
@@ -584,7 +584,7 @@ def test_stopping_a_server_first_frees_who_accepts(start_server, monkeypatch, di
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr(workers, "Crew", StuckCrew)
+    monkeypatch.setattr(supervisor, "Crew", StuckCrew)
     server = start_server(workers=2)
     dial(server, logged_in=False)
     assert entered.wait(PATIENCE)
@@ -623,7 +623,7 @@ class NeverDone(Future):
     """An answer that doesn't come; waiting for it takes no time."""
 
     def result(self, timeout: float | None = None) -> Any:
-        assert timeout is not None and timeout <= workers._ANSWER_SECONDS
+        assert timeout is not None and timeout <= supervisor._ANSWER_SECONDS
         raise TimeoutError
 
 
@@ -773,7 +773,7 @@ def test_stopping_tells_all_and_tells_them_again_of_another_time(hire, caplog):
 
 
 def test_who_does_not_stop_is_given_up(hire, monkeypatch, caplog):
-    monkeypatch.setattr(workers, "_END_SECONDS", 0.0)
+    monkeypatch.setattr(supervisor, "_END_SECONDS", 0.0)
     crew, (worker,) = hire(1)
     crew.stop(lambda: 0.0)
     assert worker.ended.wait(PATIENCE)
@@ -792,8 +792,8 @@ def process() -> Iterator[subprocess.Popen[bytes]]:
 
 def test_the_process_of_one_that_is_given_up_is_killed(hire, nursery, monkeypatch, process):
     """It may hang in any way, and it holds locks on homes."""
-    monkeypatch.setattr(workers, "_END_SECONDS", 0.0)
-    monkeypatch.setattr(worker_handle, "LAST_SECONDS", 0.0)
+    monkeypatch.setattr(supervisor, "_END_SECONDS", 0.0)
+    monkeypatch.setattr(child_process, "LAST_SECONDS", 0.0)
     crew, _ = hire(1)
     nursery.made.report(Spawned(1, process.pid))
     assert str(crew._workers[1]) == f"worker 1 (process {process.pid})"
@@ -889,7 +889,7 @@ def test_when_those_with_another_key_cant_start_the_old_ones_go_on(
     spawn = nursery.spawn
 
     def silent(self: FakeNursery, *arguments: Any) -> None:
-        monkeypatch.setattr(workers, "_START_SECONDS", 0.05)
+        monkeypatch.setattr(supervisor, "_START_SECONDS", 0.05)
         spawn(self, *arguments)
 
     monkeypatch.setattr(nursery, "spawn", silent)

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from ftpserver import discovery as module
-from ftpserver.config import TABLE, Settings
-from ftpserver.control import AskStatus, DiscoveryInfo, ask
-from ftpserver.discovery import Allowances, name_of
+from ftpserver.daemon import discovery as module
+from ftpserver.daemon.control import AskStatus, DiscoveryInfo, ask
+from ftpserver.daemon.discovery import Allowances, name_of
+from ftpserver.settings.table import TABLE, Settings
 from ftpwire import SOFTWARE, discovery
 from tests.peer import eventually
 

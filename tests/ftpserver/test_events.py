@@ -11,10 +11,11 @@ from contextlib import ExitStack
 
 import pytest
 
-from ftpserver import audit_reader, events
-from ftpserver.audit import FILE_NAME, administered
-from ftpserver.audit_reader import AuditReader, Filter
-from ftpserver.events import SOCKET, Follower
+from ftpserver.audit import notify
+from ftpserver.audit import reader as audit_reader
+from ftpserver.audit.notify import SOCKET, Follower
+from ftpserver.audit.reader import AuditReader, Filter
+from ftpserver.audit.trail import FILE_NAME, administered
 from tests.peer import eventually
 
 MANY = 1000  # more than any system keeps for who does not read
@@ -144,7 +145,7 @@ def test_who_is_gone_is_forgotten(server, subscriber, log):
 
 def test_a_subscription_lapses(server, subscriber, log, monkeypatch):
     wait_for_start(log)
-    monkeypatch.setattr(events, "LAPSE", -1.0)
+    monkeypatch.setattr(notify, "LAPSE", -1.0)
     sock = subscriber()
     server.audit.on_written()
     sock.setblocking(False)
@@ -154,7 +155,7 @@ def test_a_subscription_lapses(server, subscriber, log, monkeypatch):
 
 
 def test_there_is_a_bound(server, subscriber, log, monkeypatch):
-    monkeypatch.setattr(events, "_MOST", 2)
+    monkeypatch.setattr(notify, "_MOST", 2)
     first, second, third = subscriber(), subscriber(), subscriber()
     found = set(server.audit.on_written.__self__._subscribers)
     assert found == {second.getsockname(), third.getsockname()}
@@ -182,7 +183,7 @@ def test_junk_does_no_harm(state, subscriber, junk, caplog):
 def follow(monkeypatch):
     """Follows a log in a thread until a record of that event; then gives all events."""
     monkeypatch.setattr(audit_reader, "_POLL_SECONDS", 3600.0)  # only being told can wake it
-    monkeypatch.setattr(events, "_RENEW", 3600.0)
+    monkeypatch.setattr(notify, "_RENEW", 3600.0)
     with ExitStack() as stack:
 
         def run(state, last: str) -> list[str]:
@@ -220,7 +221,7 @@ def test_a_follower_sleeps_until_it_is_told(server, state, follow, dial):
 def test_without_a_server_the_log_is_looked_at(state, start_server, server, monkeypatch):
     start_server.finish(server)
     naps = []
-    monkeypatch.setattr(events.time, "sleep", naps.append)
+    monkeypatch.setattr(notify.time, "sleep", naps.append)
     with Follower(state) as follower:
         follower.wait(0.125)
     assert naps == [0.125]
@@ -229,7 +230,7 @@ def test_without_a_server_the_log_is_looked_at(state, start_server, server, monk
 def test_a_server_that_comes_later_is_found(start_server, follow, server, state, monkeypatch):
     """Subscriptions are renewed: with the old server they would wait for nothing."""
     monkeypatch.setattr(audit_reader, "_POLL_SECONDS", 0.01)
-    monkeypatch.setattr(events, "_RENEW", 0.05)
+    monkeypatch.setattr(notify, "_RENEW", 0.05)
     found = follow(state, "end")
     eventually(lambda: "start" in found)
     start_server.finish(server)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ftpserver.homes import Home, Tally, digest_by_name, fresh_digest, keep_digest
-from ftpserver.walking import Usage
+from ftpserver.storage.home import Home, Tally, digest_by_name, fresh_digest, keep_digest
+from ftpserver.storage.walk import Usage
 from ftpwire import beneath, digests, paths
 from ftpwire.digests import StoredDigest
 from ftpwire.errors import (

@@ -20,10 +20,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from ftpserver.homes import Home
-from ftpserver.isolation import confinement, parent
-from ftpserver.isolation.parent import IsolatedSession
-from ftpserver.repair import recount
+from ftpserver.isolation import sandbox, supervisor
+from ftpserver.isolation.supervisor import IsolatedSession
+from ftpserver.storage.home import Home
+from ftpserver.storage.recount import recount
 from ftpwire import digests
 from ftpwire.errors import FtpError
 from ftpwire.frames import Kind
@@ -42,7 +42,7 @@ from tests.peer import Peer, eventually
 
 is_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can have sessions be others")
 has_scopes = pytest.mark.skipif(
-    confinement.landlock_abi() < 6, reason="this kernel's Landlock doesn't keep from signals"
+    sandbox.landlock_abi() < 6, reason="this kernel's Landlock doesn't keep from signals"
 )
 OTHER = "daemon"
 """A system user that there is everywhere, and nobody is logged in as."""
@@ -331,7 +331,7 @@ def test_all_verbs_work_and_nothing_is_imported_too_late(
 ):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     monkeypatch.setenv("FTPD_TEST_GUARDED", "1")
-    monkeypatch.setattr(parent, "CHILD", "hostile_child")
+    monkeypatch.setattr(supervisor, "CHILD", "hostile_child")
     server = start(plaintext=False)
     client = connect(server)
     tree = tmp_path / "tree"
@@ -376,7 +376,7 @@ def hostile(start, monkeypatch, dial):
     It attacks as alice; bob is the other one, with a secret file.
     """
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    monkeypatch.setattr(parent, "CHILD", "hostile_child")
+    monkeypatch.setattr(supervisor, "CHILD", "hostile_child")
 
     def started(*, weakened: bool = False, user: str | None = OTHER):
         if weakened:
@@ -489,7 +489,9 @@ def test_a_directory_that_something_can_be_made_in_would_lead_out(
     """The positive control."""
     (tmp_path / "empty").mkdir(mode=0o500)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    monkeypatch.setattr(parent, "_open_empty", lambda service: os.open(tmp_path / "empty", flags))
+    monkeypatch.setattr(
+        supervisor, "_open_empty", lambda service: os.open(tmp_path / "empty", flags)
+    )
     answer = as_stranger(hostile().server, dial, attacks.OUT_OF_THE_EMPTY_DIRECTORY)
     assert int(answer) > 0
 
@@ -619,7 +621,7 @@ def test_a_module_in_the_home_is_not_imported(hostile):
 
 
 def test_who_hangs_on_to_the_home_holds_up_nobody_else(hostile, monkeypatch):
-    from ftpserver import repair
+    from ftpserver.storage import recount as repair
 
     attack = hostile()
     server = attack.server

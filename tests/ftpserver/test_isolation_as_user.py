@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from ftpserver.isolation import confinement
+from ftpserver.isolation import sandbox
 from ftpwire.messages import LoggedIn, Login, WhoAmI
 from tests.ftpserver import attacks
 from tests.peer import Peer, eventually
@@ -57,7 +57,7 @@ PLAIN_USER = plain_user()
 pytestmark = [
     pytest.mark.skipif(PLAIN_USER is None, reason="root can't be a plain user here"),
     pytest.mark.skipif(
-        confinement.landlock_abi() < 6, reason="this kernel's Landlock doesn't keep from signals"
+        sandbox.landlock_abi() < 6, reason="this kernel's Landlock doesn't keep from signals"
     ),
 ]
 HAS_NAMESPACES = PLAIN_USER is not None and can_make_namespaces(PLAIN_USER)

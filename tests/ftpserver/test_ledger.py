@@ -21,9 +21,9 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import insert, select
 
-from ftpserver import ledger as module
-from ftpserver.ledger import LEASE_SECONDS, STEP, STEP_FILES, LeaseLost, Ledger
-from ftpserver.state import account, lease
+from ftpserver.database import account, lease
+from ftpserver.storage import ledger as module
+from ftpserver.storage.ledger import LEASE_SECONDS, STEP, STEP_FILES, LeaseLost, Ledger
 from ftpwire.errors import NotFound, QuotaExceeded
 
 SPARE = module._STEPS_SPARE * STEP

@@ -12,14 +12,14 @@ from ipaddress import ip_network
 import pytest
 from sqlalchemy import event, select
 
-from ftpclient.trust import KnownHosts
-from ftpserver import bans
-from ftpserver import limits as module
-from ftpserver.config import Settings, Startups
-from ftpserver.ledger import Ledger
-from ftpserver.limits import NO_LIMIT, Limits, Most, Queue, Sessions, Strangers
-from ftpserver.state import session
-from ftpserver.tokens import Tokens
+from ftpclient.connection.known_hosts import KnownHosts
+from ftpserver.accounts import bans
+from ftpserver.accounts import limits as module
+from ftpserver.accounts.limits import NO_LIMIT, Limits, Most, Queue, Sessions, Strangers
+from ftpserver.accounts.tokens import Tokens
+from ftpserver.database import session
+from ftpserver.settings.table import Settings, Startups
+from ftpserver.storage.ledger import Ledger
 from ftpwire.errors import Banned, Busy, LoginRefused, NotFound, TooMany
 from ftpwire.frames import HEADER, Kind
 from ftpwire.messages import (

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from ftpserver.config import Settings
-from ftpserver.nursery import Ended, Nursery, Spawned
-from ftpserver.state import StateError
+from ftpserver.database import StateError
+from ftpserver.processes.forkserver import Ended, Nursery, Spawned
+from ftpserver.settings.table import Settings
 
 PATIENCE = 60.0
 

@@ -8,7 +8,7 @@ import socket
 import pytest
 from msgspec import msgpack, structs
 
-from ftpserver.session import MAX_REQUESTS, MAX_UNANSWERED
+from ftpserver.serving.session import MAX_REQUESTS, MAX_UNANSWERED
 from ftpwire import SOFTWARE, frames
 from ftpwire.frames import Kind
 from ftpwire.messages import Failed, Hello, LoggedIn, Login, WhoAmI, encode_hello

@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from ftpserver import parking as module
-from ftpserver import pool
-from ftpserver import session as session_module
+from ftpserver.serving import parking as module
+from ftpserver.serving import session as session_module
+from ftpserver.serving import thread_pool
 from ftpwire import frames, messages
 from ftpwire.frames import Kind
 from ftpwire.messages import (
@@ -168,7 +168,7 @@ def test_one_that_cannot_be_watched_is_told_and_ended(server, dial, monkeypatch,
 
 def test_who_waits_for_a_client_holds_up_nobody(server, dial, monkeypatch):
     """Also before the clock sees it."""
-    monkeypatch.setattr(pool, "_SHORT_SECONDS", 3600.0)
+    monkeypatch.setattr(thread_pool, "_SHORT_SECONDS", 3600.0)
     half, other = dial(server), dial(server)
     parked(server, 2)
     half.send(frames.pack_header(3, Kind.REQUEST, 99))
@@ -280,7 +280,7 @@ def test_who_never_stops_asking_lets_others_have_its_thread(start_server, dial):
 
 def test_who_takes_long_does_not_shut_out_others(start_server, dial, monkeypatch):
     """A pool of two, and three clients that are slow in the middle of an upload."""
-    monkeypatch.setattr(pool, "_LONG_SECONDS", 0.05)
+    monkeypatch.setattr(thread_pool, "_LONG_SECONDS", 0.05)
     server = start_server(threads=2)
     slow = [dial(server) for _ in range(3)]
     quick = dial(server)
@@ -300,7 +300,7 @@ def test_who_takes_long_does_not_shut_out_others(start_server, dial, monkeypatch
 
 def test_those_that_linger_are_not_the_bound(start_server, dial, monkeypatch):
     """A thread waits for a session's next request only where there is another one."""
-    monkeypatch.setattr(pool, "_LONG_SECONDS", 3600.0)
+    monkeypatch.setattr(thread_pool, "_LONG_SECONDS", 3600.0)
     server = start_server(threads=2)
     peers = [dial(server) for _ in range(6)]
     parked(server, 6)
@@ -313,7 +313,7 @@ def test_those_that_linger_are_not_the_bound(start_server, dial, monkeypatch):
 
 def test_many_who_ask_little_share_a_thread(server, dial, monkeypatch):
     """Threads that all want the interpreter's lock would do less."""
-    monkeypatch.setattr(pool, "_SHORT_SECONDS", 3600.0)
+    monkeypatch.setattr(thread_pool, "_SHORT_SECONDS", 3600.0)
     monkeypatch.setattr(module, "_FEW", 0)  # nobody keeps a thread
     peers = [dial(server) for _ in range(10)]
     parked(server, 10)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftpserver.permissions import Action, Permissions, Rights, Rule
+from ftpserver.storage.permissions import Action, Permissions, Rights, Rule
 from ftpwire import paths
 from ftpwire.errors import BadAccount, Forbidden
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from ftpserver.commands import COMMANDS
-from ftpserver.permissions import Permissions
+from ftpserver.serving.commands import COMMANDS
+from ftpserver.storage.permissions import Permissions
 from ftpwire import beneath, digests, messages
 from ftpwire.errors import Forbidden
 from ftpwire.frames import Kind

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ftpserver.permissions import Action, Permissions, Rights, Rule
+from ftpserver.storage.permissions import Action, Permissions, Rights, Rule
 from ftpwire import digests, paths
 from ftpwire.frames import Kind
 from ftpwire.messages import (

@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from ftpserver import staging as staging_module
+from ftpserver.storage import staging as staging_module
 from ftpwire import digests, pieces
 from ftpwire.frames import Kind
 from ftpwire.messages import (

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from ftpserver import pool as module
-from ftpserver.pool import Pool
+from ftpserver.serving import thread_pool as module
+from ftpserver.serving.thread_pool import Pool
 from tests.peer import eventually
 
 PATIENCE = 60

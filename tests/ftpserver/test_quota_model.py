@@ -21,8 +21,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from ftpserver.homes import Home
-from ftpserver.staging import PIECE, RESUME_FROM
+from ftpserver.storage.home import Home
+from ftpserver.storage.staging import PIECE, RESUME_FROM
 from ftpwire import digests
 from ftpwire.frames import Kind
 from ftpwire.messages import Copied, Copy, Failed, MakeDir, Move, Put, Ready, Remove, Sent, Stored
@@ -183,8 +183,8 @@ class QuotaMachine(RuleBasedStateMachine):
     def under_way(self) -> bool:
         from sqlalchemy import select
 
-        from ftpserver.ledger import KEPT
-        from ftpserver.state import lease
+        from ftpserver.database import lease
+        from ftpserver.storage.ledger import KEPT
 
         account = self.server.accounts.get(self.name)
         with self.server.engine.connect() as connection:
@@ -239,7 +239,7 @@ class QuotaMachine(RuleBasedStateMachine):
         """What is kept goes, as after --staging-days."""
         from sqlalchemy import update
 
-        from ftpserver.state import lease
+        from ftpserver.database import lease
 
         with self.server.engine.begin() as connection:
             connection.execute(update(lease).values(expires=0))

@@ -9,10 +9,10 @@ from collections import Counter
 
 import pytest
 
-from ftpserver import invitations as invitations_module
-from ftpserver import registration as module
-from ftpserver.invitations import Invitations, take_use
-from ftpserver.registration import Registration, Throttle, overpromised
+from ftpserver.accounts import invitations as invitations_module
+from ftpserver.accounts import registration as module
+from ftpserver.accounts.invitations import Invitations, take_use
+from ftpserver.accounts.registration import Registration, Throttle, overpromised
 from ftpwire.errors import BadAccount, Busy, FtpError, NameTaken, NotFound, RegistrationClosed
 from ftpwire.messages import Failed, LoggedIn, Login, Put, Register, WhoAmI
 

@@ -11,9 +11,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from ftpserver.config import TABLE, Settings, Startups
-from ftpserver.state import StateError
-from ftpserver.tls import fingerprint_of, make_context
+from ftpserver.database import StateError
+from ftpserver.net.tls import fingerprint_of, make_context
+from ftpserver.settings.table import TABLE, Settings, Startups
 
 OTHER = {
     "host": "127.0.0.2",

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from ftpserver.removal import check_removable, measure, remove_home
-from ftpserver.state import account
+from ftpserver.accounts.removal import check_removable, measure, remove_home
+from ftpserver.database import account
 from ftpwire.errors import BadAccount
 
 

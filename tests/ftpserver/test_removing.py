@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from ftpserver.homes import Home
+from ftpserver.storage.home import Home
 from ftpwire import digests
 from ftpwire.errors import AlreadyExists
 from ftpwire.frames import Kind

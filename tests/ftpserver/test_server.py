@@ -13,13 +13,13 @@ from socketserver import TCPServer
 import pytest
 from sqlalchemy import update
 
-from ftpserver import listeners as module
-from ftpserver import server as server_module
-from ftpserver.config import Settings, Startups
-from ftpserver.ledger import Ledger
-from ftpserver.server import FtpServer
-from ftpserver.session import Session
-from ftpserver.state import RootBusy, StateError, account
+from ftpserver.daemon import server as server_module
+from ftpserver.daemon.server import FtpServer
+from ftpserver.database import RootBusy, StateError, account
+from ftpserver.serving import listeners as module
+from ftpserver.serving.session import Session
+from ftpserver.settings.table import Settings, Startups
+from ftpserver.storage.ledger import Ledger
 from ftpwire.messages import LoggedIn, WhoAmI
 from tests.peer import Peer, eventually
 

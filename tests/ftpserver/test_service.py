@@ -10,11 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from ftpserver import service as module
-from ftpserver.config import Settings
-from ftpserver.server import FtpServer
-from ftpserver.service import Installation, inherited_socket, installed, notify, socket_unit, unit
-from ftpserver.state import StateError
+from ftpserver.daemon import systemd as module
+from ftpserver.daemon.server import FtpServer
+from ftpserver.daemon.systemd import (
+    Installation,
+    inherited_socket,
+    installed,
+    notify,
+    socket_unit,
+    unit,
+)
+from ftpserver.database import StateError
+from ftpserver.settings.table import Settings
 from ftpwire.messages import LoggedIn, WhoAmI
 
 

@@ -11,11 +11,11 @@ from contextlib import suppress
 import msgspec
 import pytest
 
-from ftpserver import session as module
-from ftpserver.commands import COMMANDS
-from ftpserver.homes import Home
-from ftpserver.staging import RESUME_FROM
-from ftpserver.uploads import SMALL
+from ftpserver.serving import session as module
+from ftpserver.serving.commands import COMMANDS
+from ftpserver.storage.batch import SMALL
+from ftpserver.storage.home import Home
+from ftpserver.storage.staging import RESUME_FROM
 from ftpwire import digests, messages
 from ftpwire.frames import HEADER, MAX_CONTROL, MAX_CONTROL_BEFORE_LOGIN, MAX_DATA, Kind
 from ftpwire.messages import (

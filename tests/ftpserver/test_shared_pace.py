@@ -9,8 +9,8 @@ from contextlib import closing
 
 import pytest
 
-from ftpserver import shared_pace
-from ftpserver.shared_pace import SLOTS, SharedPaces, make_page
+from ftpserver.processes import shared_rate
+from ftpserver.processes.shared_rate import SLOTS, SharedPaces, make_page
 
 
 class Clock:
@@ -61,7 +61,7 @@ def test_silence_is_not_saved_up(two, clock):
 
 
 def test_a_place_is_used_again_when_its_account_has_fallen_silent(two, clock, monkeypatch):
-    monkeypatch.setattr(shared_pace, "SLOTS", 2)
+    monkeypatch.setattr(shared_rate, "SLOTS", 2)
     for account_id in (1, 2):
         two[0].pace(account_id, 1000).spend(500)
     crowded = two[1].pace(3, 1000)

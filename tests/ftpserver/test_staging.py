@@ -12,18 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftpserver import commit as committing
-from ftpserver import ledger as ledger_module
-from ftpserver import owners as owning
-from ftpserver import staging as module
-from ftpserver.accounts import Accounts
-from ftpserver.homes import Home
-from ftpserver.ledger import LEASE_SECONDS, Ledger
-from ftpserver.owners import Owners
-from ftpserver.repair import recount
-from ftpserver.staging import Checkpoint, ResumableStaging, checkpoint_name, kept_name
-from ftpserver.state import open_state
-from ftpserver.uploads import Uploads
+from ftpserver.accounts.accounts import Accounts
+from ftpserver.database import open_state
+from ftpserver.storage import commit as committing
+from ftpserver.storage import ledger as ledger_module
+from ftpserver.storage import staging as module
+from ftpserver.storage import upload_locks as owning
+from ftpserver.storage.batch import Uploads
+from ftpserver.storage.home import Home
+from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
+from ftpserver.storage.recount import recount
+from ftpserver.storage.staging import Checkpoint, ResumableStaging, checkpoint_name, kept_name
+from ftpserver.storage.upload_locks import Owners
 from ftpwire import digests
 from ftpwire.errors import Busy, Cancelled, ConnectionLost, QuotaExceeded
 from ftpwire.messages import Failed, Put, Sent, Stored

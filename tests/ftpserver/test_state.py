@@ -13,9 +13,9 @@ from contextlib import closing
 import pytest
 from sqlalchemy import insert, select, update
 
-from ftpserver import state as module
-from ftpserver.accounts import Accounts
-from ftpserver.state import (
+from ftpserver import database as module
+from ftpserver.accounts.accounts import Accounts
+from ftpserver.database import (
     SCHEMA_VERSION,
     RootBusy,
     RootLock,
@@ -208,7 +208,7 @@ def test_one_server_has_a_root(root):
 def test_a_dead_server_has_no_root(root):
     """However it ended: the lock ends with its process."""
     code = (
-        "import os, sys; from pathlib import Path; from ftpserver.state import RootLock;"
+        "import os, sys; from pathlib import Path; from ftpserver.database import RootLock;"
         "lock = RootLock(Path(sys.argv[1])); print('locked', flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(

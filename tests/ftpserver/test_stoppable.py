@@ -9,7 +9,7 @@ from socketserver import BaseRequestHandler, TCPServer
 
 import pytest
 
-from ftpserver.stoppable import Stoppable
+from ftpserver.net.stoppable import Stoppable
 
 HOUR = 3600.0
 

@@ -11,8 +11,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ftpserver import tls
-from ftpserver.state import StateError
+from ftpserver.database import StateError
+from ftpserver.net import tls
 from ftpwire import messages
 from ftpwire.frames import Kind
 from ftpwire.messages import Get, Hello, LoggedIn, Put, Sending, WhoAmI

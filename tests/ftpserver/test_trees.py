@@ -7,10 +7,10 @@ import os
 
 import pytest
 
-from ftpserver import session as session_module
-from ftpserver.homes import Home
-from ftpserver.staging import RESUME_FROM
-from ftpserver.walking import Usage
+from ftpserver.serving import session as session_module
+from ftpserver.storage.home import Home
+from ftpserver.storage.staging import RESUME_FROM
+from ftpserver.storage.walk import Usage
 from ftpwire import digests
 from ftpwire.frames import Kind
 from ftpwire.messages import BeginTree, Done, EndTree, Found, Put, Ready, Sent, Stat, Stored

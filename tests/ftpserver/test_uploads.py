@@ -12,15 +12,15 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from ftpserver import ledger as ledger_module
-from ftpserver import owners
-from ftpserver import uploads as module
-from ftpserver.commit import SYNC_EACH
-from ftpserver.ledger import LEASE_SECONDS, STEP
-from ftpserver.owners import Owners
-from ftpserver.staging import PIECE, RESUME_FROM
-from ftpserver.uploads import SHARES_STEP, SMALL, Uploads
-from ftpserver.walking import Usage
+from ftpserver.storage import batch as module
+from ftpserver.storage import ledger as ledger_module
+from ftpserver.storage import upload_locks
+from ftpserver.storage.batch import SHARES_STEP, SMALL, Uploads
+from ftpserver.storage.commit import SYNC_EACH
+from ftpserver.storage.ledger import LEASE_SECONDS, STEP
+from ftpserver.storage.staging import PIECE, RESUME_FROM
+from ftpserver.storage.upload_locks import Owners
+from ftpserver.storage.walk import Usage
 from ftpwire import beneath, digests, paths, streams
 from ftpwire.digests import StoredDigest
 from ftpwire.errors import (
@@ -1069,7 +1069,7 @@ def test_a_newer_session_takes_an_upload_over(alice):
 
 
 def test_an_upload_that_is_not_let_go(alice, monkeypatch):
-    monkeypatch.setattr(owners, "_TAKE_OVER_SECONDS", 0.01)
+    monkeypatch.setattr(upload_locks, "_TAKE_OVER_SECONDS", 0.01)
     request = Put(b"/file", 9 * MIB, ask=True, mtime_ns=5)
     with pytest.raises(ConnectionLost), alice.session().uploads.receiving(1, request):
         with pytest.raises(Busy), alice.session().uploads.receiving(1, request):

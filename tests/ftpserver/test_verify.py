@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from ftpserver import cli, scrub, verify
-from ftpserver.homes import Home, keep_digest
-from ftpserver.ledger import Ledger
-from ftpserver.repair import recount
-from ftpserver.scrub import Examiner, Verdict
-from ftpserver.server import FtpServer
-from ftpserver.verify import CannotCheck, Verifier, Weight
+from ftpserver.admin import scrub, verify
+from ftpserver.admin.scrub import Examiner, Verdict
+from ftpserver.admin.verify import CannotCheck, Verifier, Weight
+from ftpserver.cli import main
+from ftpserver.daemon.server import FtpServer
+from ftpserver.storage.home import Home, keep_digest
+from ftpserver.storage.ledger import Ledger
+from ftpserver.storage.recount import recount
 from ftpwire import digests
 from ftpwire.digests import StoredDigest
 from ftpwire.frames import Kind
@@ -308,7 +309,7 @@ def ftpd(root, monkeypatch, capsys, quick_passwords):
         monkeypatch.setattr(sys, "argv", ["ftpd", *arguments, "--root", str(root)])
         status = 0
         try:
-            cli.main()
+            main.main()
         except SystemExit as ended:
             status = ended.code or 0
         printed = capsys.readouterr()
@@ -394,7 +395,7 @@ def test_nobody_of_that_name(ftpd, alice, arguments):
 def test_beside_a_server_it_says_so(server, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["ftpd", "check", "--root", str(server.settings.root)])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     assert not ended.value.code
     assert "another ftpd serves this root" in capsys.readouterr().err
 

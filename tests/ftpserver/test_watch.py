@@ -8,11 +8,11 @@ from ipaddress import ip_network
 
 import pytest
 
-from ftpserver import watch
-from ftpserver.accounts import Accounts
-from ftpserver.permissions import Permissions
-from ftpserver.state import open_state
-from ftpserver.tokens import Tokens
+from ftpserver.accounts.accounts import Accounts
+from ftpserver.accounts.tokens import Tokens
+from ftpserver.database import open_state
+from ftpserver.serving import account_watch
+from ftpserver.storage.permissions import Permissions
 from ftpwire import digests
 from ftpwire.errors import SessionEnded
 from ftpwire.frames import Kind
@@ -37,7 +37,7 @@ from tests.peer import Peer, eventually, frame
 
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch):
-    monkeypatch.setattr(watch, "_EVERY", 0.02)
+    monkeypatch.setattr(account_watch, "_EVERY", 0.02)
 
 
 @pytest.fixture
@@ -91,19 +91,24 @@ def test_looking_takes_a_small_share_of_the_time(server, monkeypatch):
     spent = iter([0.0, 0.0005, 0.0, 0.06, 0.0, 1.0])
     here = threading.current_thread()
     monkeypatch.setattr(
-        watch.time,
+        account_watch.time,
         "thread_time",
         lambda: next(spent) if threading.current_thread() is here else 0.0,
     )
-    looking = watch.Watch(server)
+    looking = account_watch.Watch(server)
     looking._over = Over()
     looking.look = lambda: None
     looking.run()
-    assert pauses == [watch._EVERY, watch._EVERY, pytest.approx(1.2), pytest.approx(20.0)]
+    assert pauses == [
+        account_watch._EVERY,
+        account_watch._EVERY,
+        pytest.approx(1.2),
+        pytest.approx(20.0),
+    ]
 
 
 def test_it_all_happens_within_a_second():
-    assert 0.3 + watch._PATIENCE < 1
+    assert 0.3 + account_watch._PATIENCE < 1
 
 
 @pytest.mark.parametrize(
@@ -218,7 +223,7 @@ def test_who_revokes_the_own_token_goes_on(server, dial, tokens, elsewhere):
 
 
 def test_more_accounts_than_one_statement_takes(server, dial, elsewhere, monkeypatch):
-    monkeypatch.setattr(watch, "_AT_ONCE", 1)
+    monkeypatch.setattr(account_watch, "_AT_ONCE", 1)
     peers = {}
     for name in ("bob", "carol", "dave"):
         elsewhere.add(name, "secret")
@@ -234,7 +239,7 @@ def test_more_accounts_than_one_statement_takes(server, dial, elsewhere, monkeyp
 
 def test_a_database_that_is_away_for_a_while_ends_nothing(server, dial, monkeypatch, caplog):
     peer = dial(server)
-    rows, failures = watch.Watch._rows, []
+    rows, failures = account_watch.Watch._rows, []
 
     def fail(self, *arguments):
         if len(failures) < 5:
@@ -242,7 +247,7 @@ def test_a_database_that_is_away_for_a_while_ends_nothing(server, dial, monkeypa
             raise OSError("the database is away")
         return rows(self, *arguments)
 
-    monkeypatch.setattr(watch.Watch, "_rows", fail)
+    monkeypatch.setattr(account_watch.Watch, "_rows", fail)
     eventually(lambda: len(failures) == 5)
     server.accounts.change("alice", disabled=True)
     assert "disabled" in last_word(peer).message
@@ -340,7 +345,7 @@ def test_a_parked_session_is_told_too(start_server, dial):
 
 
 def test_speed_is_measured(server, dial, files, monkeypatch):
-    monkeypatch.setattr(watch, "_MEASURED", 0.02)
+    monkeypatch.setattr(account_watch, "_MEASURED", 0.02)
     (files / "large").write_bytes(bytes(2**20))
     peer = dial(server)
     (session,) = server.sessions
@@ -373,7 +378,7 @@ def test_a_drain_waits_for_who_is_there(server, dial):
 
 
 def test_a_drain_tells_those_to_go_who_ask_for_nothing(server, dial, monkeypatch):
-    monkeypatch.setattr(watch, "_IDLE", 0.0)
+    monkeypatch.setattr(account_watch, "_IDLE", 0.0)
     stopped = []
     server.on_stop_asked = lambda: stopped.append(1)
     peer = dial(server)

@@ -9,10 +9,10 @@ import time
 import pytest
 from sqlalchemy import insert
 
-from ftpserver.bans import Bans
-from ftpserver.ledger import Ledger
-from ftpserver.permissions import Permissions
-from ftpserver.state import session
+from ftpserver.accounts.bans import Bans
+from ftpserver.database import session
+from ftpserver.storage.ledger import Ledger
+from ftpserver.storage.permissions import Permissions
 
 
 @pytest.fixture

@@ -14,16 +14,16 @@ from pathlib import Path
 from argon2 import PasswordHasher
 from attacks import Secret
 
-from ftpserver import accounts
-from ftpserver.config import Settings
-from ftpserver.isolation import parent
-from ftpserver.server import FtpServer
+from ftpserver.accounts import accounts
+from ftpserver.daemon.server import FtpServer
+from ftpserver.isolation import supervisor
+from ftpserver.settings.table import Settings
 
 
 def main(root: Path) -> None:
     """Serve until the input ends."""
     accounts._hasher = PasswordHasher(1, 8, 1)
-    parent.CHILD = "hostile_child"
+    supervisor.CHILD = "hostile_child"
     secret = Secret(b"secret!!")
     settings = Settings(
         root, host="127.0.0.1", port=0, plaintext=True, isolation="process", grace=1.0

@@ -3,7 +3,7 @@
 Lives here: the oracle (what was acknowledged, what was under way), the work that clients do
 meanwhile, the moment of the crash, and a disk that loses power.
 Lives elsewhere: the rounds (test_crash.py), servers that break promises on purpose
-(weakened.py), the verifier that administrators have too (ftpserver/verify.py).
+(weakened.py), the verifier that administrators have too (ftpserver/admin/verify.py).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ftpclient import Client
-from ftpclient.reporting import Listener, Result
-from ftpserver.accounts import Accounts
-from ftpserver.state import open_state
+from ftpclient.transfer.report import Listener, Result
+from ftpserver.accounts.accounts import Accounts
+from ftpserver.database import open_state
 from ftpwire import digests
 from ftpwire.errors import FtpError
 from tests.system import trees

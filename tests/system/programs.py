@@ -26,7 +26,7 @@ from typing import Any
 from tests.system.modes import DEFAULT, Mode
 from tests.system.warm import Warm
 
-MODULES = {"ftp": "ftpclient.cli", "ftpd": "ftpserver.cli"}
+MODULES = {"ftp": "ftpclient.cli.main", "ftpd": "ftpserver.cli.main"}
 PATIENCE = 60.0
 """Seconds after which something that should happen is given up. No test takes so long."""
 STAGING = b".ftpd-staging"
@@ -458,8 +458,8 @@ class Admin:
 
 def add_account(server: Server, programs: Programs, name: str) -> User:
     """A new account, made without running `ftpd user add`: for tests of something else."""
-    from ftpserver.accounts import Accounts
-    from ftpserver.state import open_state
+    from ftpserver.accounts.accounts import Accounts
+    from ftpserver.database import open_state
 
     engine = open_state(server.root / ".ftpd")
     try:

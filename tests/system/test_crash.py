@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpserver import verify
+from ftpserver.admin import verify
 from tests.system.crash_support import (
     MIB,
     CannotMount,

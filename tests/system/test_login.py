@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from ftpclient.addresses import ServerAddress
+from ftpclient.connection.addresses import ServerAddress
 from tests.system.programs import User, clean_environment, eventually
 from tests.system.shell_support import Terminal
 

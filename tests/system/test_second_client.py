@@ -59,8 +59,8 @@ _names = (f"second{number}" for number in range(1000))
 @pytest.fixture
 def place(server, programs):
     """Somebody new, with a quota."""
-    from ftpserver.accounts import Accounts
-    from ftpserver.state import open_state
+    from ftpserver.accounts.accounts import Accounts
+    from ftpserver.database import open_state
 
     name = next(_names)
     engine = open_state(server.root / ".ftpd")

@@ -14,7 +14,7 @@ import sys
 import pytest
 
 from ftpclient import Client
-from ftpclient.trust import KnownHosts
+from ftpclient.connection.known_hosts import KnownHosts
 from ftpwire.errors import ConnectionLost
 from tests.system.programs import (
     PATIENCE,

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from ftpserver import control
-from ftpserver.figures import SessionInfo
+from ftpserver.daemon import control
+from ftpserver.serving.stats import SessionInfo
 from ftpwire import messages
 from ftpwire.frames import Kind
 from ftpwire.messages import Failed, LoggedIn, Login, Put, Ready, Stored

@@ -10,7 +10,7 @@ import os
 import stat
 import sys
 
-from ftpserver.cli import main
+from ftpserver.cli.main import main
 from ftpwire import beneath, paths
 
 _fsync = os.fsync

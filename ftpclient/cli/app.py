@@ -1,0 +1,252 @@
+"""What the commands of one run share: options, the client, and how to talk to the user.
+
+Lives here: the object behind every click command, for scripts and for the shell alike.
+Lives elsewhere: parsing options (main.py), the shell's loop (shell/shell.py), texts (render.py).
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ftpclient.connection.addresses import ServerAddress
+from ftpclient.connection.interrupt import Interrupt
+from ftpwire import standard
+from ftpwire.errors import CommandError, FtpError, NotFound
+from ftpwire.paths import RemotePath, printable
+
+if TYPE_CHECKING:
+    from ftpclient.client import Client
+    from ftpclient.connection.servers import Server
+
+
+_WITH_COLON = re.compile(r"/(?:[^:]*/)?(?:[^/:]*@[^/:]*)?:/")
+"""What a path becomes that was typed as for sync or scp."""
+
+
+class UsageError(FtpError):
+    """The command was used in a way that can't work."""
+
+    code = "usage"
+    exit_code = 2
+
+
+@dataclass
+class ShellState:
+    """What the lines given to one shell share.
+
+    Attributes:
+        batch: The lines come from standard input, which is no terminal.
+        patterns: Of the current line: the patterns that its words are, where their quotes make
+            a difference.
+        previous: The remote directory before the last cd.
+        leaving: No more lines.
+    """
+
+    batch: bool = False
+    patterns: dict[str, str] = field(default_factory=dict)
+    previous: RemotePath | None = None
+    leaving: bool = False
+
+
+@dataclass
+class App:
+    """One run of `ftp`, or one shell.
+
+    Attributes:
+        server: What was given with -s; None for the default.
+        as_json: One JSON object a line.
+        quiet: No progress, no summary.
+        given_password: What --password-stdin has brought.
+        interactive: Inside the shell: local patterns are expanded, paths are relative to cd.
+    """
+
+    server: str | None = None
+    accept_new: bool = False
+    plaintext: bool = False
+    as_json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False
+    password_stdin: bool = False
+    interactive: bool = False
+    retries: int = 5
+    interrupt: Interrupt = field(default_factory=Interrupt)
+    shell: ShellState = field(default_factory=ShellState)
+    given_password: str | None = field(default=None, repr=False)
+    _chosen: Server | None = None
+    _client: Client | None = None
+
+    @property
+    def chosen(self) -> Server:
+        """The server to use. Raises BadAddress."""
+        if self._chosen is None:
+            from ftpclient.connection.servers import Server, choose
+
+            found = choose(self.server)
+            self._chosen = Server(found.address, found.plaintext or self.plaintext)
+        return self._chosen
+
+    @property
+    def address(self) -> ServerAddress:
+        """Where the server to use is. Raises BadAddress."""
+        return self.chosen.address
+
+    @property
+    def client(self) -> Client:
+        """The client, connected at first use."""
+        client = self._client or self.new_client()
+        client.connect()
+        return client
+
+    def new_client(self, *, saved_token: bool = True) -> Client:
+        """Make the client of this run, without connecting it."""
+        from ftpclient.client import Client
+
+        self._client = Client(
+            self.address,
+            password=self._password,
+            plaintext=self.chosen.plaintext,
+            accept_new=self.accept_new,
+            ask=self._ask_trust if self.can_ask else None,
+            interrupt=self.interrupt,
+            retries=self.retries,
+            saved_token=saved_token,
+            remark=self.remark,
+        )
+        return self._client
+
+    @property
+    def known_client(self) -> Client | None:
+        """The client, if one was made already; it may not be connected."""
+        return self._client
+
+    def use(self, server: str) -> None:
+        """Take another server than -s says."""
+        self.server = server
+        self._chosen = None
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._client is not None:
+            self._client.close()
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether somebody is there to be asked."""
+        return sys.stdin.isatty() and sys.stderr.isatty() and not self.as_json
+
+    @property
+    def known_password(self) -> str | None:
+        """The password, where nobody has to be asked for it."""
+        from ftpclient.connection.credentials import PASSWORD
+
+        return os.environ.get(PASSWORD) if self.given_password is None else self.given_password
+
+    def read_stdin_password(self) -> None:
+        """Take the password's line now, before anything else reads standard input."""
+        self.given_password = self.read_secret_line()
+
+    def read_secret_line(self) -> str:
+        """The next line of standard input, which --password-stdin says is secret."""
+        return _read_line()
+
+    @property
+    def _password(self) -> str | Callable[[], str] | None:
+        if self.given_password is not None:
+            return self.given_password
+        return self._ask_password if self.can_ask else None
+
+    def _ask_password(self) -> str:
+        return self.ask_secret(f"{self.address}'s password: ")
+
+    def ask_secret(self, prompt: str) -> str:
+        """Ask the user for something that the terminal must not show."""
+        import getpass
+
+        with self.interrupt.at_once():
+            return getpass.getpass(prompt, stream=sys.stderr)
+
+    def _ask_trust(self, endpoint: str, fingerprint: str) -> bool:
+        print(
+            f"{endpoint} is not known yet. Its key's fingerprint is\n  {fingerprint}",
+            file=sys.stderr,
+        )
+        while True:
+            print("Trust it (yes/no)? ", end="", file=sys.stderr, flush=True)
+            with self.interrupt.at_once():
+                line = sys.stdin.readline()
+            if not line:
+                print(file=sys.stderr)  # Ctrl-D leaves the cursor behind the question
+            answer = line.strip().lower()
+            if answer in ("yes", "no", ""):
+                return answer == "yes"
+
+    # words -------------------------------------------------------------------------------
+
+    def pattern(self, word: str) -> str:
+        """The pattern of remote paths that a word is; the shell knows what was quoted in it."""
+        return self.shell.patterns.get(word, word)
+
+    def expand(self, word: str) -> list[str]:
+        """The local paths that a word in the shell means; itself when nothing matches."""
+        path = os.path.expanduser(word)
+        if os.path.lexists(path):
+            return [path]
+        return sorted(glob.glob(os.path.expanduser(self.pattern(word)))) or [path]
+
+    # talking -----------------------------------------------------------------------------
+
+    def print(self, text: str) -> None:
+        """A line of result."""
+        standard.write(text + "\n")
+
+    def print_json(self, record: dict[str, Any]) -> None:
+        """A JSON object as a line, written out at once."""
+        standard.write(json.dumps(record) + "\n")
+        standard.flush()
+
+    def say(self, text: str) -> None:
+        """A remark for people, on stderr."""
+        if not self.quiet and not self.as_json:
+            print(text, file=sys.stderr)
+
+    def remark(self, text: str) -> None:
+        """Something that the user should know, from the server or about a log-in, on stderr."""
+        if self.as_json:
+            print(json.dumps({"remark": printable(text)}), file=sys.stderr)
+        elif not self.quiet:
+            print(f"ftp: {printable(text)}", file=sys.stderr)
+
+    def complain(self, error: FtpError) -> None:
+        """One line on stderr about what failed; with --debug after where it comes from."""
+        if self.debug and error.__traceback__ is not None:
+            import traceback
+
+            traceback.print_exception(error)
+        text = printable(str(error))
+        if isinstance(error, NotFound) and _WITH_COLON.match(text):
+            text += " (paths on the server have no colon before them, except in sync)"
+        if self.as_json:
+            record: dict[str, Any] = {"error": error.code, "message": text}
+            if isinstance(error, CommandError) and error.needed is not None:
+                record |= {"needed": error.needed, "free": error.free}
+            print(json.dumps(record), file=sys.stderr)
+        else:
+            print(f"ftp: {text}", file=sys.stderr)
+
+
+def _read_line() -> str:
+    """Exactly one line of standard input, unbuffered: the rest is data, or commands."""
+    line = bytearray()
+    while byte := os.read(0, 1):
+        if byte == b"\n":
+            break
+        line += byte
+    return line.removesuffix(b"\r").decode("utf-8", "surrogateescape")

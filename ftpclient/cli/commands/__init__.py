@@ -1,0 +1,1 @@
+"""The commands, grouped in modules by what they act on."""

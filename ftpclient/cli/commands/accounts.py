@@ -1,0 +1,285 @@
+"""The account and its keys: login, logout, register, passwd, token, servers."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ftpclient.cli.app import App, UsageError
+from ftpclient.cli.group import remote_command
+from ftpclient.cli.reachable import servers_in_reach
+from ftpclient.connection.credentials import PASSWORD, SavedToken, SavedTokens
+from ftpclient.connection.servers import ENVIRONMENT, SavedServers, check_name, choose
+from ftpwire.errors import CommandError, FtpError, LoginRefused, NotFound
+from ftpwire.paths import printable
+from ftpwire.units import iso, parse_duration
+
+if TYPE_CHECKING:
+    from ftpclient.client import Client
+    from ftpwire.messages import TokenInfo
+
+
+def _duration(text: str) -> int:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _server(app: App, server: str | None) -> None:
+    """Take the server that is named as an argument."""
+    if server is not None:
+        app.use(server)
+
+
+_saving = (
+    click.option("--name", metavar="NAME", help="Save the server under a name for -s."),
+    click.option("--token-name", metavar="NAME", help="Of the token. Default: USER@THIS-HOST."),
+    click.option("--expires", type=_duration, metavar="30d", help="How long the token is good."),
+)
+
+
+def _saving_options(function: Any) -> Any:
+    for option in reversed(_saving):
+        function = option(function)
+    return function
+
+
+@remote_command("login")
+@click.argument(
+    "server", metavar="[[USER@]HOST[:PORT]]", required=False, shell_complete=servers_in_reach
+)
+@_saving_options
+def login_command(
+    app: App,
+    server: str | None,
+    name: str | None,
+    token_name: str | None,
+    expires: int | None,
+) -> None:
+    """Save a token, so that commands need no password, and make this the default server."""
+    _server(app, server)
+    if name is not None:
+        check_name(name)
+    client = app.new_client(saved_token=False)
+    client.connect()
+    saved = _save(app, client, name, token_name, expires)
+    _tell(app, client, saved, f"logged in as {client.user}")
+
+
+@remote_command("register")
+@click.argument("server", metavar="[[USER@]HOST[:PORT]]", required=False)
+@click.option("--invite", metavar="CODE", help="What the administrator's `ftpd invite` printed.")
+@click.option("--no-save", is_flag=True, help="Save no token, and leave the default server.")
+@_saving_options
+def register_command(
+    app: App,
+    server: str | None,
+    invite: str | None,
+    no_save: bool,
+    name: str | None,
+    token_name: str | None,
+    expires: int | None,
+) -> None:
+    """Make an account of your own, where the server lets you, and log in as login does."""
+    _server(app, server)
+    if name is not None:
+        check_name(name)
+    if app.given_password is None and PASSWORD not in os.environ and not app.can_ask:
+        raise LoginRefused(f"no password for {app.address}: set {PASSWORD} or use --password-stdin")
+    client = app.new_client(saved_token=False)
+    client.register(lambda: _new_password(app, app.known_password), invite)
+    saved = None if no_save else _save(app, client, name, token_name, expires)
+    _tell(app, client, saved, f"registered {client.user}")
+
+
+def _new_password(app: App, given: str | None) -> str:
+    if given is not None:
+        return given
+    new = app.ask_secret(f"New password for {app.address}: ")
+    if app.ask_secret("The same again: ") != new:
+        raise CommandError("the two are not the same")
+    return new
+
+
+def _save(
+    app: App, client: Client, name: str | None, token_name: str | None, expires: int | None
+) -> SavedToken:
+    """Get a token and keep it, with its server; the one that was kept before is revoked."""
+    before = SavedTokens().get(client.address)
+    saved = _keep_token(app, client, token_name, expires)
+    SavedServers().save(app.chosen, name)
+    if before is not None:
+        try:
+            client.revoke_token(before.id)
+        except NotFound:
+            pass  # expired, or revoked already
+    return saved
+
+
+def _keep_token(
+    app: App, client: Client, token_name: str | None, expires: int | None
+) -> SavedToken:
+    if token_name is None:
+        token_name = f"{client.user}@{socket.gethostname()}"
+    made = client.issue_token(token_name, expires)
+    saved = SavedToken(made.id, made.token, made.expires, app.chosen.plaintext)
+    try:
+        SavedTokens().save(client.address, saved)
+    except BaseException:
+        client.revoke_token(made.id)  # nobody would ever use it
+        raise
+    return saved
+
+
+def _tell(app: App, client: Client, saved: SavedToken | None, done: str) -> None:
+    named = os.environ.get(ENVIRONMENT)
+    if saved is not None and named and choose(named).address != client.address:
+        app.remark(f"{ENVIRONMENT} is set to another server, and comes before the default")
+    if app.as_json:
+        record: dict[str, Any] = {"user": client.user, "server": client.address.endpoint}
+        if saved is not None:
+            record |= {"token": saved.id, "expires": _moment(saved.expires)}
+        app.print_json(record)
+    elif saved is None:
+        app.say(f"{done} at {client.address.endpoint}")
+    else:
+        until = "" if saved.expires is None else f" until {iso(saved.expires)}"
+        app.say(f"{done} at {client.address.endpoint}; commands need no password{until}")
+
+
+@remote_command("logout")
+@click.argument("server", metavar="[SERVER]", required=False)
+@click.option("--local", is_flag=True, help="Only forget the token here: the server is not asked.")
+def logout_command(app: App, server: str | None, local: bool) -> None:
+    """Revoke the token that login saved, and forget it."""
+    _server(app, server)
+    tokens = SavedTokens()
+    saved = tokens.get(app.address)
+    if saved is None:
+        raise NotFound(f"{app.address}: no token is saved")
+    if not local:
+        _revoke_saved(app, saved)
+    tokens.forget(app.address)
+    app.say(f"logged out of {app.address}")
+
+
+def _revoke_saved(app: App, saved: SavedToken) -> None:
+    """Have the server revoke a saved token, by which it is asked as well."""
+    from ftpclient.connection.credentials import Credential
+
+    client = app.new_client()
+    try:
+        client.log_in(Credential(app.address.login, saved.secret, is_token=True))
+        client.revoke_token()
+    except LoginRefused:
+        app.remark("the server had revoked the token already")
+    except FtpError as error:
+        app.remark("the token is still saved, and still good: logout --local only forgets it here")
+        raise error
+
+
+@remote_command("servers")
+@click.option("--default", "chosen", metavar="NAME", help="Make this the default.")
+@click.option("--remove", metavar="NAME", help="Forget this; its token stays until logout.")
+def servers_command(app: App, chosen: str | None, remove: str | None) -> None:
+    """List the servers that login saved."""
+    saved = SavedServers()
+    if chosen is not None:
+        saved.make_default(chosen)
+    if remove is not None:
+        saved.remove(remove)
+    if chosen is not None or remove is not None:
+        return
+    for name, server, is_default in saved.all():
+        if app.as_json:
+            address = str(server.address)
+            record = {"name": name, "server": address, "plaintext": server.plaintext}
+            app.print_json(record | {"default": is_default})
+        else:
+            plain = "  plaintext" if server.plaintext else ""
+            default = "  (default)" if is_default else ""
+            app.print(f"{printable(name)}  {printable(str(server.address))}{plain}{default}")
+
+
+@remote_command("passwd")
+def passwd_command(app: App) -> None:
+    """Set another password. Your other sessions and all tokens end; this one's is renewed.
+
+    With --password-stdin the first line is the old password, and the second the new one.
+    """
+    old, new = app.known_password, None
+    if app.given_password is not None and not app.interactive:
+        new = app.read_secret_line()
+    elif not app.can_ask:
+        raise UsageError("no terminal to ask for the new password: use --password-stdin")
+    client = app.client
+    if old is None:
+        old = client.password or app.ask_secret(f"Old password for {client.address}: ")
+    client.change_password(old, _new_password(app, new))
+    saved = SavedTokens().get(client.address)
+    if saved is not None:  # it has ended with the old password
+        left = None if saved.expires is None else max(60, saved.expires - int(time.time()))
+        _keep_token(app, client, None, left)
+    app.say(f"the password of {client.user} was changed")
+
+
+@click.group("token")
+def token_command() -> None:
+    """The account's tokens: list, revoke."""
+
+
+@remote_command("list")
+def _list_command(app: App) -> None:
+    """List the tokens that log in as you."""
+    for token in app.client.tokens():
+        if app.as_json:
+            app.print_json(_record(token))
+        else:
+            app.print(_line(token))
+
+
+@remote_command("revoke")
+@click.argument("token_id", metavar="ID")
+def _revoke_command(app: App, token_id: str) -> None:
+    """Make a token good for nothing. Sessions that logged in with it end, except this one."""
+    client = app.client
+    client.revoke_token(token_id)
+    tokens = SavedTokens()
+    saved = tokens.get(client.address)
+    if saved is not None and saved.id == token_id:
+        tokens.forget(client.address)
+    app.say(f"revoked {printable(token_id)}")
+
+
+token_command.add_command(_list_command)
+token_command.add_command(_revoke_command)
+
+
+def _record(token: TokenInfo) -> dict[str, Any]:
+    return {
+        "id": token.id,
+        "name": token.name,
+        "created": iso(token.created),
+        "expires": _moment(token.expires),
+        "used": _moment(token.used),
+        "current": token.current,
+    }
+
+
+def _line(token: TokenInfo) -> str:
+    used = "never used" if token.used is None else f"used {iso(token.used)}"
+    expires = "never expires" if token.expires is None else f"expires {iso(token.expires)}"
+    current = "  (this session's)" if token.current else ""
+    name = printable(token.name) or "-"
+    return (
+        f"{printable(token.id)}  created {iso(token.created)}  {expires}  {used}  {name}{current}"
+    )
+
+
+def _moment(seconds: int | None) -> str | None:
+    return None if seconds is None else iso(seconds)

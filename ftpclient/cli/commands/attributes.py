@@ -1,0 +1,222 @@
+"""Changing what is told about files: chmod, touch."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from datetime import datetime
+
+import click
+
+from ftpclient.cli import render
+from ftpclient.cli.app import App, UsageError
+from ftpclient.cli.chmod_modes import ModeChange
+from ftpclient.cli.commands.browsing import complain_about, for_each
+from ftpclient.cli.group import raise_for, remote_command
+from ftpclient.transfer import spool
+from ftpclient.transfer.attributes import set_each
+from ftpclient.transfer.report import Summary
+from ftpwire import paths
+from ftpwire.errors import CommandError, NotFound
+from ftpwire.messages import Entry, SetAttributes
+from ftpwire.paths import RemotePath
+
+_TAKEN_AWAY = {f"-{letter}": f"a-{letter}" for letter in "wxX"}
+
+
+@remote_command(
+    "chmod", meant={**_TAKEN_AWAY, "-r": "-R for a whole tree, or a-r", "--recursive": "-R"}
+)
+@click.argument("mode")
+@click.argument("patterns", metavar="PATH...", nargs=-1, required=True)
+@click.option("-R", "recursive", is_flag=True, help="Directories with their contents.")
+def chmod_command(app: App, mode: str, patterns: tuple[str, ...], recursive: bool) -> None:
+    """Set modes: octal as 644, or symbolic as u+x, go-w, a+rX. Links are followed, except by -R."""
+    try:
+        change = ModeChange.parse(mode)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    changing = _ChangingModes(app, change)
+    status = for_each(app, patterns, changing.tree if recursive else changing.one)
+    raise_for(status or changing.failures.exit_code)
+
+
+class _ChangingModes:
+    """One `chmod`."""
+
+    def __init__(self, app: App, change: ModeChange) -> None:
+        self._app = app
+        self._change = change
+        self.failures = Summary()
+
+    def one(self, path: RemotePath) -> None:
+        """Set one mode. The old one is asked for only where it matters."""
+        mode = self._change.octal
+        if mode is None:
+            entry = self._app.client.stat(path, follow=True)
+            mode = self._change.apply(entry.mode, is_dir=entry.type == "dir")
+        self._app.client.set_attributes(path, mode=mode)
+        self._tell(path, mode)
+
+    def tree(self, path: RemotePath) -> None:
+        """Set the modes of a tree: first of what is inside, as a directory may get closed."""
+        top = self._app.client.stat(path)
+        if top.type != "dir":
+            self.one(path)
+            return
+        opened = self._change.apply(top.mode, is_dir=True)
+        if opened & ~top.mode & 0o500:  # else what is inside could not be listed
+            self._app.client.set_attributes(path, mode=opened)
+        set_each(self._app.client.connection, self._requests(path), self._told)
+        self.one(path)
+
+    def _requests(self, top: RemotePath) -> Iterator[SetAttributes]:
+        entries = self._app.client.list_dir(
+            top, recursive=True, on_problem=complain_about(self._app, top, self.failures)
+        )
+        # in the order of the paths, backwards, so that a directory comes after its contents
+        for entry in spool.sort(entries, _path_of, reverse=True):
+            if entry.type in ("file", "dir"):
+                mode = self._change.apply(entry.mode, is_dir=entry.type == "dir")
+                if mode != entry.mode:
+                    yield SetAttributes(paths.child(top, entry.path), mode)
+
+    def _told(self, request: SetAttributes, error: CommandError | None) -> None:
+        path = RemotePath(request.path)
+        if error is not None:
+            self._app.complain(error)
+            self.failures.exit_code = 1
+        elif request.mode is not None:
+            self._tell(path, request.mode)
+
+    def _tell(self, path: RemotePath, mode: int) -> None:
+        if self._app.as_json:
+            self._app.print_json({**render.path_record("path", path), "mode": f"{mode:04o}"})
+        elif self._app.verbose:
+            self._app.print(f"{mode:04o} {paths.show(path)}")
+
+
+def _path_of(entry: Entry) -> bytes:
+    return entry.path
+
+
+@remote_command("touch", meant={"-a": "-m: times of reading are not kept", "-h": "ln -s again"})
+@click.argument("names", metavar="PATH...", nargs=-1, required=True)
+@click.option("-c", "--no-create", is_flag=True, help="Leave alone what isn't there.")
+@click.option("-d", "--date", metavar="TIME", help="As 2030-12-31, 2030-12-31T18:00Z or @SECONDS.")
+@click.option("-t", "stamp", metavar="[[CC]YY]MMDDhhmm[.ss]", help="The time in touch's own way.")
+@click.option("-r", "--reference", metavar="PATH", help="The time of another remote path.")
+@click.option("-m", "only_mtime", is_flag=True, hidden=True)
+def touch_command(
+    app: App,
+    names: tuple[str, ...],
+    no_create: bool,
+    date: str | None,
+    stamp: str | None,
+    reference: str | None,
+    only_mtime: bool,
+) -> None:
+    """Set times, by default to now; make empty files where nothing is."""
+    if sum(one is not None for one in (date, stamp, reference)) > 1:
+        raise UsageError("-d, -t and -r exclude each other")
+    given: int | None = None
+    try:
+        if date is not None:
+            given = _moment(date)
+        elif stamp is not None:
+            given = _stamp(stamp)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if reference is not None:
+        given = app.client.stat(reference, follow=True).mtime_ns
+
+    directories = {app.client.resolve(name) for name in names if name.endswith("/")}
+
+    def touch(path: RemotePath) -> None:
+        mtime_ns = time.time_ns() if given is None else given
+        try:
+            app.client.set_attributes(path, mtime_ns=mtime_ns)
+        except NotFound:
+            if no_create:
+                return
+            if path in directories:
+                raise
+            made = _make_empty(app, path)
+            if given is not None or not made:
+                app.client.set_attributes(path, mtime_ns=mtime_ns)
+        if app.as_json:
+            app.print_json(render.entry_record(app.client.stat(path, follow=True), path))
+
+    raise_for(for_each(app, names, touch))
+
+
+def _make_empty(app: App, path: RemotePath) -> bool:
+    """Make an empty file; False when something was made there meanwhile, or a link leads nowhere.
+
+    Raises CommandError.
+    """
+    fd = os.open(os.devnull, os.O_RDONLY)
+    try:
+        summary = app.client.put_stream(fd, path, overwrite="never")
+    finally:
+        os.close(fd)
+    if summary.first_error is not None:
+        raise summary.first_error
+    return not summary.skipped
+
+
+_NS = 10**9
+
+
+def _moment(text: str) -> int:
+    """Nanoseconds since 1970 for a date as people write it, in local time without a zone.
+
+    Raises ValueError.
+    """
+    text = text.strip()
+    if text == "now":
+        return time.time_ns()
+    if text.startswith("@"):
+        try:
+            return int(text[1:]) * _NS
+        except ValueError:
+            raise ValueError(f"{text!r}: after @ come seconds since 1970") from None
+    try:
+        return _nanoseconds(datetime.fromisoformat(text))
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no time: write 2030-12-31, 2030-12-31T18:00, with Z for UTC, or @SECONDS"
+        ) from None
+
+
+_STAMP = re.compile(r"((?:[0-9]{2}){0,2})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})(?:\.([0-9]{2}))?")
+
+
+def _stamp(text: str) -> int:
+    """Nanoseconds since 1970 for ``[[CC]YY]MMDDhhmm[.ss]``, local time. Raises ValueError."""
+    match = _STAMP.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is no time: write [[CC]YY]MMDDhhmm[.ss]")
+    given, *rest = match.groups(default="0")
+    if not given:
+        year = datetime.now().year
+    elif len(given) == 4:
+        year = int(given)
+    else:  # as POSIX has it
+        year = int(given) + (1900 if int(given) >= 69 else 2000)
+    month, day, hour, minute, second = map(int, rest)
+    try:
+        return _nanoseconds(datetime(year, month, day, hour, minute, second))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no time: {error}") from None
+
+
+def _nanoseconds(moment: datetime) -> int:
+    """Since 1970; local time where there is no zone. Raises ValueError."""
+    try:
+        seconds = int(moment.replace(microsecond=0).timestamp())
+    except (OverflowError, OSError):
+        raise ValueError("beyond all dates") from None
+    return seconds * _NS + moment.microsecond * 1000

@@ -1,0 +1,376 @@
+"""Looking without changing: ls, stat, cat, hash, du, df, pwd, whoami."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from ftpclient.cli import render
+from ftpclient.cli.app import App
+from ftpclient.cli.group import raise_for, remote_command
+from ftpclient.transfer import spool
+from ftpclient.transfer.report import Summary
+from ftpwire import paths, units
+from ftpwire.errors import CommandError
+from ftpwire.messages import Entry, Failed, Problem
+from ftpwire.paths import RemotePath
+
+
+def complain_about(app: App, directory: RemotePath, failures: Summary) -> Callable[[Problem], None]:
+    """What to do about entries that the server could not read: say so, and go on."""
+
+    def complain(problem: Problem) -> None:
+        path = paths.show(paths.child(directory, problem.path))
+        error = Failed(problem.code, f"{path}: {problem.message}").to_error()
+        app.complain(error)
+        failures.exit_code = 1
+
+    return complain
+
+
+@contextmanager
+def going_on(app: App, failures: Summary) -> Iterator[None]:
+    """What fails in here is told, and counts, but ends nothing else."""
+    try:
+        yield
+    except CommandError as error:
+        app.complain(error)
+        failures.exit_code = 1
+
+
+def for_each(app: App, patterns: Iterable[str], action: Callable[[RemotePath], None]) -> int:
+    """Do something for all that the patterns match; returns the exit status.
+
+    What fails is told, and the rest goes on. A single failure keeps its own status.
+    """
+    failures: list[int] = []
+    total = 0
+    client = app.client  # a log-in that is refused isn't tried again for each of them
+    for pattern in patterns:
+        try:
+            found = client.glob(app.pattern(pattern))
+        except CommandError as error:
+            total += 1
+            app.complain(error)
+            failures.append(error.exit_code)
+            continue
+        for path in found:
+            total += 1
+            try:
+                action(path)
+            except CommandError as error:
+                app.complain(error)
+                failures.append(error.exit_code)
+    if not failures:
+        return 0
+    return failures[0] if len(failures) == total and len(set(failures)) == 1 else 1
+
+
+_SORTS: dict[str, Callable[[Entry], Any]] = {
+    "name": lambda entry: entry.path,
+    "time": lambda entry: (-entry.mtime_ns, entry.path),
+    "size": lambda entry: (-entry.size, entry.path),
+}
+
+
+class _Listing:
+    """One `ls` with its options."""
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        long: bool,
+        everything: bool,
+        human: bool,
+        order: str,
+        reverse: bool,
+        recursive: bool,
+        single: bool,
+        marks: bool,
+        zero: bool,
+        digest: bool,
+    ) -> None:
+        self._app = app
+        self._long = long
+        self._everything = everything
+        self._human = human
+        self._key = _SORTS[order]
+        self._reverse = reverse
+        self._recursive = recursive
+        self._single = single
+        self._marks = marks
+        self._zero = zero
+        self._digest = digest
+        self.failures = Summary()
+
+    def show(self, path: RemotePath, *, heading: bool) -> None:
+        """List one path; headings tell several directories apart."""
+        app = self._app
+        if heading and not app.as_json and not self._zero:
+            app.print(f"{paths.show(path)}:")
+        directories: list[RemotePath] = []
+        self._print(path, self._sorted(path, directories))
+        for directory in directories:
+            if not app.as_json and not self._zero:
+                app.print("")
+            with going_on(app, self.failures):
+                self.show(directory, heading=True)
+
+    def _sorted(self, path: RemotePath, directories: list[RemotePath]) -> Iterator[Entry]:
+        entries = self._app.client.list_dir(
+            path,
+            digest=self._digest or self._app.as_json,
+            on_problem=complain_about(self._app, path, self.failures),
+        )
+        shown = (entry for entry in entries if self._everything or not entry.path.startswith(b"."))
+        for entry in spool.sort(shown, self._key, reverse=self._reverse):
+            if self._recursive and entry.type == "dir":
+                directories.append(paths.child(path, entry.path))
+            yield entry
+
+    def _print(self, directory: RemotePath, entries: Iterator[Entry]) -> None:
+        app = self._app
+        if app.as_json:
+            for entry in entries:
+                path = paths.child(directory, entry.path) if entry.path else directory
+                app.print_json(render.entry_record(entry, path))
+        elif self._zero:
+            for entry in entries:
+                sys.stdout.buffer.write((entry.path or paths.name_of(directory)) + b"\0")
+        elif self._long or self._digest:
+            for entry in entries:
+                app.print(
+                    render.long_line(
+                        entry,
+                        self._name(directory, entry),
+                        human_sizes=self._human,
+                        digest=self._digest,
+                    )
+                )
+        elif self._single:
+            for entry in entries:
+                app.print(self._name(directory, entry))
+        else:
+            names = [self._name(directory, entry) for entry in entries]
+            for line in render.columns(names, shutil.get_terminal_size().columns):
+                app.print(line)
+
+    def _name(self, directory: RemotePath, entry: Entry) -> str:
+        name = paths.show(entry.path or paths.name_of(directory))
+        if entry.type == "dir":
+            return name + "/"
+        if self._marks and not (self._long and entry.type == "link"):
+            name += "@" if entry.type == "link" else "*" if entry.mode & 0o111 else ""
+        return name
+
+
+_MEANT_IN_LS = {
+    "-G": "nothing: there are no groups",
+    "-g": "-l",
+    "-i": "stat",
+    "-n": "-l",
+    "-o": "-l",
+    "-s": "-l",
+    "--sort": "-t or -S",
+    "--color": "nothing: names are shown as they are",
+}
+
+
+@remote_command("ls", meant=_MEANT_IN_LS)
+@click.argument("patterns", metavar="[PATH]...", nargs=-1)
+@click.option("-l", "long", is_flag=True, help="Modes, sizes and times.")
+@click.option("-a", "-A", "--all", "everything", is_flag=True, help="Names with a dot, too.")
+@click.option("-h", "--human-readable", "human", is_flag=True, help="With -l: sizes for people.")
+@click.option("-t", "order", flag_value="time", help="Newest first.")
+@click.option("-S", "order", flag_value="size", help="Largest first.")
+@click.option("-r", "--reverse", "reverse", is_flag=True, help="The other way round.")
+@click.option("-R", "--recursive", is_flag=True, help="Directories with their contents.")
+@click.option("-1", "single", is_flag=True, help="One name a line.")
+@click.option("-F", "--classify", "marks", is_flag=True, help="Mark links with @, programs with *.")
+@click.option("-C", "across", is_flag=True, help="In columns, also in a pipe.")
+@click.option("-0", "zero", is_flag=True, help="Raw names, each ended by a NUL byte.")
+@click.option("-d", "--directory", "itself", is_flag=True, help="A directory itself.")
+@click.option("--digest", is_flag=True, help="Digests that are kept beside the files.")
+def ls_command(
+    app: App,
+    patterns: tuple[str, ...],
+    long: bool,
+    everything: bool,
+    human: bool,
+    order: str | None,
+    reverse: bool,
+    recursive: bool,
+    single: bool,
+    marks: bool,
+    across: bool,
+    zero: bool,
+    itself: bool,
+    digest: bool,
+) -> None:
+    """List directories."""
+    listing = _Listing(
+        app,
+        long=long,
+        everything=everything,
+        human=human,
+        order=order or "name",
+        reverse=reverse,
+        recursive=recursive,
+        single=single or not (across or sys.stdout.isatty()),
+        marks=marks,
+        zero=zero,
+        digest=digest,
+    )
+
+    def show(path: RemotePath) -> None:
+        if itself:
+            _show_one(app, path, long=long, human=human, digest=digest)
+        else:
+            listing.show(path, heading=recursive or len(patterns) > 1)
+
+    status = for_each(app, patterns or (".",), show)
+    raise_for(status or listing.failures.exit_code)
+
+
+def _show_one(app: App, path: RemotePath, *, long: bool, human: bool, digest: bool) -> None:
+    entry = app.client.stat(path, digest=digest or app.as_json)
+    if app.as_json:
+        app.print_json(render.entry_record(entry, path))
+    elif long or digest:
+        app.print(render.long_line(entry, paths.show(path), human_sizes=human, digest=digest))
+    else:
+        app.print(paths.show(path))
+
+
+@remote_command("stat")
+@click.argument("patterns", metavar="PATH...", nargs=-1, required=True)
+@click.option("-L", "follow", is_flag=True, help="What a link points to.")
+def stat_command(app: App, patterns: tuple[str, ...], follow: bool) -> None:
+    """Show all about a path."""
+
+    def show(path: RemotePath) -> None:
+        entry = app.client.stat(path, follow=follow, digest=True)
+        if app.as_json:
+            app.print_json(render.entry_record(entry, path))
+        else:
+            for line in render.stat_lines(entry, path):
+                app.print(line)
+
+    raise_for(for_each(app, patterns, show))
+
+
+@remote_command("cat")
+@click.argument("patterns", metavar="PATH...", nargs=-1, required=True)
+def cat_command(app: App, patterns: tuple[str, ...]) -> None:
+    """Write files to standard output."""
+    sys.stdout.flush()
+    fd = sys.stdout.fileno()
+    raise_for(for_each(app, patterns, lambda path: _ignore(app.client.get_stream(path, fd))))
+
+
+def _ignore(result: object) -> None:
+    """For actions whose result nobody wants."""
+
+
+@remote_command("hash")
+@click.argument("patterns", metavar="PATH...", nargs=-1, required=True)
+def hash_command(app: App, patterns: tuple[str, ...]) -> None:
+    """Show the BLAKE3 digests of files."""
+
+    def show(path: RemotePath) -> None:
+        hashed = app.client.hash(path)
+        if app.as_json:
+            app.print_json(render.hash_record(hashed, path))
+        else:
+            app.print(f"{hashed.digest.hex()}  {paths.show(path)}")
+
+    raise_for(for_each(app, patterns, show))
+
+
+@remote_command("du")
+@click.argument("patterns", metavar="[PATH]...", nargs=-1)
+@click.option("-s", "only_sum", is_flag=True, help="Only the sum of each path.")
+@click.option("-h", "human", is_flag=True, help="Sizes for people.")
+def du_command(app: App, patterns: tuple[str, ...], only_sum: bool, human: bool) -> None:
+    """Show the bytes below directories."""
+    failures = Summary()
+
+    def tell(path: RemotePath, size: int, files: int) -> None:
+        if app.as_json:
+            app.print_json({**render.path_record("path", path), "size": size, "files": files})
+        else:
+            app.print(f"{units.human(size) if human else size:>12}  {paths.show(path)}")
+
+    def show(path: RemotePath) -> None:
+        complain = complain_about(app, path, failures)
+        for directory, size, files in _sums(path, app.client.walk(path, on_problem=complain)):
+            if not only_sum or directory == path:
+                tell(directory, size, files)
+
+    raise_for(for_each(app, patterns or (".",), show) or failures.exit_code)
+
+
+def _sums(
+    root: RemotePath, blocks: Iterable[tuple[bytes, list[Entry]]]
+) -> Iterator[tuple[RemotePath, int, int]]:
+    """The sums of each directory as it is left: what is in it comes right after it."""
+    stack: list[list[Any]] = [[b"", 0, 0]]
+
+    def leave() -> tuple[RemotePath, int, int]:
+        path, size, files = stack.pop()
+        if stack:
+            stack[-1][1] += size
+            stack[-1][2] += files
+        return (paths.child(root, path) if path else root), size, files
+
+    for directory, entries in blocks:
+        while stack[-1][0] and directory != stack[-1][0]:
+            if directory.startswith(stack[-1][0] + b"/"):
+                break
+            yield leave()
+        if directory != stack[-1][0]:
+            stack.append([directory, 0, 0])
+        for entry in entries:
+            if entry.type == "file":
+                stack[-1][1] += entry.size
+                stack[-1][2] += 1
+    while stack:
+        yield leave()
+
+
+@remote_command("df")
+@click.option("-h", "human", is_flag=True, hidden=True)
+def df_command(app: App, human: bool) -> None:
+    """Show your space: total, used and free."""
+    room = app.client.space()
+    if app.as_json:
+        app.print_json(render.room_record(room))
+    else:
+        for line in render.room_lines(room):
+            app.print(line)
+
+
+@remote_command("pwd")
+def pwd_command(app: App) -> None:
+    """Show the remote directory."""
+    cwd = app.client.cwd
+    if app.as_json:
+        app.print_json(render.path_record("path", cwd))
+    else:
+        app.print(paths.show(cwd))
+
+
+@remote_command("whoami")
+def whoami_command(app: App) -> None:
+    """Show the account that you are logged in as."""
+    name = app.client.whoami()
+    if app.as_json:
+        app.print_json({"user": name, "server": app.client.address.endpoint})
+    else:
+        app.print(name)

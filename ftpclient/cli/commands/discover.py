@@ -1,0 +1,94 @@
+"""Looking for servers: discover."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ftpclient.cli.app import App
+from ftpclient.cli.group import remote_command
+from ftpclient.cli.reachable import PORT_VARIABLE
+from ftpclient.connection.addresses import DEFAULT_PORT
+from ftpwire.errors import NotFound
+
+if TYPE_CHECKING:
+    from ftpclient.connection.discovery import Found
+
+_TIMEOUT = 0.6
+"""Seconds in which servers of a local network have answered."""
+_HEADS = ("NAME", "ADDRESS", "VERSION", "KEY FINGERPRINT")
+
+
+@remote_command("discover")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.05, 60),
+    default=_TIMEOUT,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for answers.",
+)
+@click.option(
+    "--discovery-port",
+    type=click.IntRange(1, 65535),
+    default=DEFAULT_PORT,
+    show_default=True,
+    envvar=PORT_VARIABLE,
+    metavar="PORT",
+    help=f"UDP port that servers listen at; else {PORT_VARIABLE}.",
+)
+def discover_command(app: App, timeout: float, discovery_port: int) -> None:
+    """List the servers on the local network that were started with --discoverable.
+
+    What they tell proves nothing: compare a fingerprint with what `ftpd fingerprint` prints.
+    """
+    from ftpclient.connection.discovery import discover
+
+    with app.interrupt.at_once():
+        found = discover(timeout, port=discovery_port)
+    if not found:
+        raise NotFound("no server answers here (is one started with --discoverable?)")
+    if app.as_json:
+        for one in found:
+            app.print_json(_record(one))
+    elif sys.stdout.isatty():
+        _print_table(found)
+    else:
+        for one in found:
+            for cells in _rows(one):
+                app.print("\t".join(cells))
+
+
+def _record(one: Found) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "address": one.addresses[0],
+        "addresses": one.addresses,
+        "port": one.port,
+        "version": one.version,
+        "fingerprint": one.fingerprint,
+        "plaintext": one.fingerprint is None,
+    }
+
+
+def _rows(one: Found) -> Iterator[tuple[str, ...]]:
+    key = one.fingerprint or "none: plaintext"
+    for endpoint in one.endpoints:
+        yield one.name, endpoint, one.version, key
+
+
+def _print_table(found: list[Found]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for head in _HEADS:
+        table.add_column(head, no_wrap=head == "ADDRESS", overflow="fold")
+    for one in found:
+        for cells in _rows(one):
+            table.add_row(*(Text(cell) for cell in cells))
+    Console(highlight=False).print(table)

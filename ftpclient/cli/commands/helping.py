@@ -1,0 +1,45 @@
+"""Explaining the commands: help."""
+
+from __future__ import annotations
+
+import click
+
+from ftpclient.cli.aliases import ALIASES
+from ftpclient.cli.app import App
+from ftpclient.cli.group import CommandGroup, remote_command
+
+
+@remote_command("help")
+@click.argument("command", required=False)
+@click.pass_context
+def help_command(ctx: click.Context, app: App, command: str | None) -> None:
+    """List the commands, or explain one."""
+    parent = ctx.parent
+    assert parent is not None and isinstance(parent.command, CommandGroup)
+    if command is None:
+        app.print(_overview(parent, parent.command, interactive=app.interactive))
+        return
+    name, found, _ = parent.command.resolve_command(parent, [command])
+    assert found is not None
+    with click.Context(found, info_name=name, parent=parent) as inner:
+        app.print(found.get_help(inner))
+
+
+def _overview(ctx: click.Context, group: CommandGroup, *, interactive: bool) -> str:
+    formatter = ctx.make_formatter()
+    rows = []
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        if command is not None and not command.hidden:
+            rows.append((name, command.get_short_help_str(formatter.width)))
+    if not interactive:
+        formatter.write_dl(rows)
+        return formatter.getvalue() + "ftp help COMMAND, or ftp COMMAND --help, tells more."
+    rows.append(("!COMMAND", "Run a local command; ! alone starts your shell."))
+    formatter.write_dl(rows)
+    formatter.write_text(
+        "help COMMAND, or COMMAND --help, tells more. Other names: "
+        + ", ".join(f"{alias} ({name})" for alias, name in ALIASES.items())
+        + "."
+    )
+    return formatter.getvalue().rstrip()

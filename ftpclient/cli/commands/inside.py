@@ -1,0 +1,79 @@
+"""Commands that only the shell has: cd, lcd, lpwd, lls, lmkdir, exit."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from ftpclient.cli.app import App, UsageError
+from ftpclient.cli.group import raise_for, remote_command
+from ftpclient.shell.subprocesses import run_program
+from ftpwire import paths
+from ftpwire.errors import CommandError, from_oserror
+
+
+@remote_command("cd")
+@click.argument("directory", default="/", metavar="[DIR]")
+def cd_command(app: App, directory: str) -> None:
+    """Change the remote directory. Without DIR: to /; with -: back to the one before."""
+    client = app.client
+    before = client.cwd
+    if directory == "-":
+        if app.shell.previous is None:
+            raise CommandError("cd: there is no directory before this one")
+        app.print(paths.show(client.change_dir(app.shell.previous)))
+    else:
+        found = client.glob(app.pattern(directory))
+        if len(found) > 1:
+            raise UsageError(f"cd: {paths.show(directory)} matches {len(found)} paths")
+        client.change_dir(found[0])
+    app.shell.previous = before
+
+
+@remote_command("lcd")
+@click.argument("directory", default="~", metavar="[DIR]")
+def lcd_command(app: App, directory: str) -> None:
+    """Change the local directory. Without DIR: to your home."""
+    os.chdir(os.path.expanduser(directory))
+
+
+@remote_command("lpwd")
+def lpwd_command(app: App) -> None:
+    """Show the local directory."""
+    app.print(paths.show(str(Path.cwd())))
+
+
+@click.command("lls", context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", metavar="[PATH]...", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def lls_command(app: App, arguments: tuple[str, ...]) -> None:
+    """List local directories, with the options of your ls."""
+    words = [match for one in arguments for match in app.expand(one)]
+    raise_for(run_program(["ls", *words], with_stdin=False))
+
+
+@remote_command("lmkdir")
+@click.argument("names", metavar="DIR...", nargs=-1, required=True)
+@click.option("-p", "parents", is_flag=True, help="Parents too; content when it exists.")
+def lmkdir_command(app: App, names: tuple[str, ...], parents: bool) -> None:
+    """Make local directories."""
+    status = 0
+    for name in names:
+        path = os.path.expanduser(name)
+        try:
+            if parents:
+                os.makedirs(path, exist_ok=True)
+            else:
+                os.mkdir(path)
+        except OSError as error:
+            app.complain(from_oserror(error, paths.show(path)))
+            status = 1
+    raise_for(status)
+
+
+@remote_command("exit")
+def exit_command(app: App) -> None:
+    """Leave. Also quit, bye, or Ctrl-D."""
+    app.shell.leaving = True

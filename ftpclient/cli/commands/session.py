@@ -1,0 +1,45 @@
+"""The connection itself: connect (the shell), forget (a server's key)."""
+
+from __future__ import annotations
+
+import click
+
+from ftpclient.cli.app import App, UsageError
+from ftpclient.cli.group import raise_for, remote_command, saved_servers
+from ftpclient.cli.reachable import servers_in_reach
+from ftpwire.errors import NotFound
+
+
+@remote_command(
+    "connect",
+    meant={
+        **dict.fromkeys(("-p", "-P", "--port"), "HOST:PORT"),
+        **dict.fromkeys(("-u", "-l", "--user"), "USER@HOST"),
+    },
+)
+@click.argument(
+    "server", metavar="[[USER@]HOST[:PORT]]", required=False, shell_complete=servers_in_reach
+)
+@click.argument("port", required=False, metavar="")
+def connect_command(app: App, server: str | None, port: str | None) -> None:
+    """Connect, and give commands in a shell."""
+    from ftpclient.shell.shell import run_shell
+
+    if port is not None:
+        raise UsageError(f"one server, and nothing else: did you mean {server}:{port}?")
+    if server is not None:
+        app.use(server)
+    raise_for(run_shell(app))
+
+
+@remote_command("forget")
+@click.argument("server", metavar="SERVER", shell_complete=saved_servers)
+def forget_command(app: App, server: str) -> None:
+    """Forget the pinned key of a server, after you learned why it changed."""
+    from ftpclient.connection.known_hosts import KnownHosts
+    from ftpclient.connection.servers import choose
+
+    endpoint = choose(server).address.endpoint
+    if not KnownHosts().remove(endpoint):
+        raise NotFound(f"{endpoint}: no key is pinned")
+    app.say(f"forgot the key of {endpoint}")

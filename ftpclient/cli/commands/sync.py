@@ -1,0 +1,278 @@
+"""Mirroring a tree: sync."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ftpclient.cli import render
+from ftpclient.cli.app import App, UsageError
+from ftpclient.cli.group import HintingCommand, local_paths, raise_for, remote_command, size
+from ftpclient.cli.progress import Printer, listening
+from ftpclient.transfer.report import Listener, Result
+from ftpwire import paths
+from ftpwire.units import human
+
+if TYPE_CHECKING:
+    from ftpclient.sync.plan import Plan, Step
+
+_SHOWN_DELETIONS = 20
+_MEANT = {
+    "-c": "--checksum (resuming, as with put -c, is the default)",
+    "-z": "nothing: bytes travel as they are, without compression",
+    "-i": "-v before the command, or --dry-run",
+    "--archive": "nothing: times, modes and links are always kept",
+    "--compress": "nothing: bytes travel as they are, without compression",
+    "--delete-after": "--delete (deletions come after the transfers)",
+    "--delete-before": "--delete",
+    "--delete-during": "--delete",
+    "--bwlimit": "--limit-rate",
+    "--progress": "nothing: a terminal shows it by itself",
+    "--info": "nothing: a terminal shows progress by itself",
+    "--stats": "nothing: the totals come at the end",
+    "-P": "nothing: resuming is the default, and a terminal shows progress",
+    "-e": "-s SERVER before the command",
+    "-h": "--help",
+    "-W": "nothing: files that differ are sent whole",
+    "--inplace": "nothing: a file appears whole, or not at all",
+    "--size-only": "--checksum",
+    "--delete-excluded": "--delete; what is left out is never deleted",
+    "--dryrun": "--dry-run",
+    "--exclude-from": f"an {os.fsdecode(b'.ftpignore')} file in the source",
+    "--filter": "--exclude and --include",
+    "--only-newer": "--update",
+    "--partial": "nothing: resuming is the default",
+    "--recursive": "nothing: sync takes whole trees",
+    "--times": "nothing: times are always kept",
+}
+"""What options of other tools are here."""
+
+
+class _SyncCommand(HintingCommand):
+    """Keeps the order of --exclude and --include."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, list(args))  # first: it explains what is wrong
+        values, _, order = self.make_parser(ctx).parse_args(args=args)
+        lists = {name: list(values.get(name) or ()) for name in ("exclude", "include")}
+        ctx.meta[__name__] = tuple(
+            (option.name == "exclude", lists[option.name].pop(0))
+            for option in order
+            if option.name in lists
+        )
+        return rest
+
+
+@remote_command("sync", _SyncCommand, meant=_MEANT)
+@click.argument("source", metavar="SRC", shell_complete=local_paths)
+@click.argument("target", metavar="DST", shell_complete=local_paths)
+@click.option("--delete", is_flag=True, help="Remove from DST what SRC hasn't.")
+@click.option(
+    "--max-delete",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Change nothing when more than N things would be deleted.",
+)
+@click.option("--force", is_flag=True, help="Delete also when SRC is empty or unreadable in part.")
+@click.option("-y", "--yes", is_flag=True, help="Delete without asking.")
+@click.option("-n", "--dry-run", is_flag=True, help="Only show what would be done.")
+@click.option("--checksum", is_flag=True, help="Compare digests instead of times.")
+@click.option("-u", "--update", is_flag=True, help="Leave files alone that are newer in DST.")
+@click.option(
+    "--exclude", multiple=True, metavar="PATTERN", help="Leave out; gitignore rules, repeatable."
+)
+@click.option(
+    "--include", multiple=True, metavar="PATTERN", help="Don't leave out; the last match decides."
+)
+@click.option(
+    "--resume/--no-resume",
+    default=True,
+    help="Whether to go on with what an earlier try has left. Default: yes.",
+)
+@click.option(
+    "--retries",
+    type=click.IntRange(0),
+    default=5,
+    show_default=True,
+    help="How often a lost connection is made again.",
+)
+@click.option("--limit-rate", type=size, metavar="SIZE", help="Bytes a second, as 10MiB.")
+@click.option("-v", "--verbose", is_flag=True, hidden=True)
+@click.option("-a", "-r", "-R", "-t", "-p", "-l", "always_so", is_flag=True, hidden=True)
+@click.pass_context
+def sync_command(
+    ctx: click.Context,
+    app: App,
+    source: str,
+    target: str,
+    delete: bool,
+    max_delete: int | None,
+    force: bool,
+    yes: bool,
+    dry_run: bool,
+    checksum: bool,
+    update: bool,
+    exclude: tuple[str, ...],
+    include: tuple[str, ...],
+    resume: bool,
+    retries: int,
+    limit_rate: int | None,
+    verbose: bool,
+    always_so: bool,
+) -> None:
+    """Make DST have what SRC has.
+
+    One of them is on the server, and begins with a colon: sync ./site :/www. Files are the same
+    when size and time are. An .ftpignore file in SRC says what to leave out.
+    """
+    _check_roots(source, target)
+    if not delete:
+        for given, name in ((max_delete is not None, "--max-delete"), (force, "--force")):
+            if given:
+                raise UsageError(f"{name} has a meaning together with --delete only")
+    patterns: tuple[tuple[bool, str], ...] = ctx.meta[__name__]
+    _check_patterns(patterns)
+    app.verbose |= verbose
+
+    from ftpclient.sync.plan import Options
+
+    options = Options(
+        delete=delete,
+        max_delete=max_delete,
+        force=force,
+        dry_run=dry_run,
+        checksum=checksum,
+        update=update,
+        patterns=patterns,
+        resume=resume,
+    )
+    if app.interactive:
+        source, target = _expanded(source), _expanded(target)
+    client = app.client
+    client.retries = retries
+    client.limit_rate = limit_rate
+    ask = app.can_ask and not yes
+    with _Watching(app) as listener:
+        summary = client.sync(
+            source,
+            target,
+            options,
+            listener=listener,
+            confirm=(lambda plan: _confirm(app, plan)) if ask else None,
+        )
+    if app.as_json:
+        app.print_json(render.sync_record(summary))
+    else:
+        app.say(render.sync_line(summary))
+    raise_for(summary.exit_code)
+
+
+def _check_roots(source: str, target: str) -> None:
+    """Exactly one of them is remote. Otherwise, name what was meant."""
+    remote = [path for path in (source, target) if path.startswith(":")]
+    if len(remote) == 1:
+        if remote[0] == ":":
+            raise UsageError("nothing follows the colon: :/ is all that you have there")
+        if not (source and target):
+            raise UsageError("an empty path")
+        return
+    if remote:
+        raise UsageError(
+            "both paths begin with a colon, so both are on the server: "
+            f"did you mean cp -r {source[1:]} {target[1:]}?"
+        )
+    for path in (source, target):
+        host, colon, rest = path.partition(":")
+        if colon and host and "/" not in host and not os.path.lexists(path):
+            meant = [f":{rest}" if one == path else one for one in (source, target)]
+            raise UsageError(
+                "the path on the server begins with a colon, and the server is named before the "
+                f"command: did you mean ftp -s {host} sync {' '.join(meant)}?"
+            )
+    if not os.path.lexists(source) and os.path.isdir(target):
+        meant = [f":{source}", target]
+    else:
+        meant = [source, f":{target}"]
+    raise UsageError(
+        "neither path begins with a colon, so neither is on the server: "
+        f"did you mean sync {' '.join(meant)}?"
+    )
+
+
+def _check_patterns(patterns: tuple[tuple[bool, str], ...]) -> None:
+    if not patterns:
+        return  # and what reads them need not be imported
+    from ftpclient.sync.filters import option_rules
+
+    try:
+        option_rules(patterns)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _expanded(path: str) -> str:
+    return path if path.startswith(":") else os.path.expanduser(path)
+
+
+def _confirm(app: App, plan: Plan) -> bool:
+    """Show what is going to be deleted, and ask."""
+    shown = 0
+    for phase in (plan.obstacles, plan.deletions):
+        for step in phase:
+            shown += 1
+            if shown <= _SHOWN_DELETIONS:
+                print(f"  {_named(step)}", file=sys.stderr)
+    if shown > _SHOWN_DELETIONS:
+        print(f"  … and {shown - _SHOWN_DELETIONS} more", file=sys.stderr)
+    count = "1 thing" if plan.doomed == 1 else f"{plan.doomed} things"
+    question = f"Delete {count} ({human(plan.doomed_size)}) (yes/no)? "
+    while True:
+        print(question, end="", file=sys.stderr, flush=True)
+        with app.interrupt.at_once():
+            line = sys.stdin.readline()
+        answer = line.strip().lower()
+        if answer in ("yes", "y", "no", "n") or not line:
+            return answer in ("yes", "y")
+
+
+def _named(step: Step) -> str:
+    name = paths.show(step.path)
+    return f"{name}/  ({step.count} in all)" if step.type == "dir" else name
+
+
+class _Watching(Listener):
+    """Prints while the trees are compared and deletions are asked about; then there are bars."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._stack = ExitStack()
+        self._listener: Listener = Printer(app)
+        self._watching = False
+
+    def __enter__(self) -> _Watching:
+        return self
+
+    def __exit__(self, *details: Any) -> None:
+        self._stack.close()
+
+    def totals(self, files: int, size: int) -> None:
+        if not self._watching:
+            self._watching = True
+            self._listener = self._stack.enter_context(listening(self._app))
+            self._listener.totals(files, size)
+
+    def started(self, name: bytes, size: int | None) -> None:
+        self._listener.started(name, size)
+
+    def advanced(self, count: int) -> None:
+        self._listener.advanced(count)
+
+    def finished(self, result: Result) -> None:
+        self._listener.finished(result)
+
+    def remark(self, text: str) -> None:
+        self._listener.remark(text)

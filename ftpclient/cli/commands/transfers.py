@@ -1,0 +1,244 @@
+"""Moving files: put and get."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ftpclient.cli import render
+from ftpclient.cli.app import App, UsageError
+from ftpclient.cli.group import check_no_server, local_paths, raise_for, remote_command, size
+from ftpclient.cli.progress import listening
+from ftpclient.transfer.report import Summary
+from ftpwire import paths
+from ftpwire.errors import CommandError, NotFound
+from ftpwire.messages import Overwrite
+
+
+def _transfer_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(
+        (
+            click.option(
+                "-r", "-R", "-a", "--recursive", "--archive", is_flag=True, help="Directories too."
+            ),
+            click.option("-n", "--no-clobber", is_flag=True, help="Never replace a file."),
+            click.option(
+                "-u", "--update", is_flag=True, help="Replace a file only if the source is newer."
+            ),
+            click.option("-L", "--copy-links", is_flag=True, help="What links point to."),
+            click.option(
+                "-c/ ",
+                "--resume/--no-resume",
+                default=True,
+                help="Whether to go on with what an earlier try has left. Default: yes.",
+            ),
+            click.option(
+                "--retries",
+                type=click.IntRange(0),
+                default=5,
+                show_default=True,
+                help="How often a lost connection is made again.",
+            ),
+            click.option("--fail-fast", is_flag=True, help="Stop at the first failure."),
+            click.option(
+                "-P",
+                "--parallel",
+                type=click.IntRange(1, 32),
+                metavar="N",
+                help="Connections for a tree, or for a large file. Default: 1, and 4 where a round "
+                "trip takes long.",
+            ),
+            click.option(
+                "--limit-rate", type=size, metavar="SIZE", help="Bytes a second, as 10MiB."
+            ),
+            click.option("-p", "preserve", is_flag=True, help="Times and modes are always kept."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+_MEANT = {
+    "-z": "nothing: bytes travel as they are, without compression",
+    "--compress": "nothing: bytes travel as they are, without compression",
+    "-C": "nothing: bytes travel as they are, without compression",
+    "-f": "nothing: files are replaced, and each is durable",
+    "-l": "--limit-rate",
+    "-i": "-n, or -s before the command",
+    "-t": "nothing: times are always kept",
+    "-h": "--help",
+    "-o": "a TARGET: get SOURCE TARGET",
+    "-O": "a TARGET that ends with a slash: get SOURCE DIR/",
+    "--progress": "nothing: a terminal shows it by itself",
+    "--info": "nothing: a terminal shows progress by itself",
+    "--partial": "nothing: resuming is the default",
+    "--continue": "nothing: resuming is the default",
+    "--append": "nothing: resuming is the default",
+    "--bwlimit": "--limit-rate",
+    "--ignore-existing": "--no-clobber",
+    "--delete": "sync --delete",
+    "--dry-run": "sync --dry-run",
+    "--exclude": "sync --exclude",
+    "--include": "sync --include",
+    "--checksum": "nothing: what is there is always compared by digest",
+    "--times": "nothing: times are always kept",
+    "--perms": "nothing: modes are always kept",
+    "--links": "nothing: links are always kept",
+}
+"""What options of other tools are here."""
+
+
+def _overwrite(no_clobber: bool, update: bool) -> Overwrite:
+    if no_clobber and update:
+        raise UsageError("--no-clobber and --update exclude each other")
+    return "never" if no_clobber else "older" if update else "always"
+
+
+def _split_target(arguments: tuple[str, ...]) -> tuple[list[str], str]:
+    """Sources and target; with one argument alone, the target is the current directory."""
+    if len(arguments) == 1:
+        return list(arguments), "."
+    return list(arguments[:-1]), arguments[-1]
+
+
+def _finish(app: App, summary: Summary, *, atomic: bool = False) -> None:
+    if atomic and summary.failed:
+        app.complain(CommandError("not all of it could be sent: nothing was replaced"))
+    if app.as_json:
+        app.print_json(render.summary_record(summary))
+    elif sys.stderr.isatty():
+        app.say(render.summary_line(summary))
+    raise_for(summary.exit_code)
+
+
+@remote_command("put", meant=_MEANT)
+@click.argument(
+    "arguments",
+    metavar="SOURCE... [TARGET]",
+    nargs=-1,
+    required=True,
+    shell_complete=local_paths,
+)
+@_transfer_options
+@click.option(
+    "--atomic",
+    is_flag=True,
+    help="With -r: the directory appears all at once, replacing what is there, or not at all.",
+)
+def put_command(
+    app: App,
+    arguments: tuple[str, ...],
+    recursive: bool,
+    no_clobber: bool,
+    update: bool,
+    copy_links: bool,
+    resume: bool,
+    retries: int,
+    fail_fast: bool,
+    parallel: int | None,
+    limit_rate: int | None,
+    preserve: bool,
+    atomic: bool,
+) -> None:
+    """Upload files and directories. SOURCE - is standard input."""
+    sources, target = _split_target(arguments)
+    check_no_server(target)
+    overwrite = _overwrite(no_clobber, update)
+    if sources == ["-"]:
+        if len(arguments) == 1:
+            raise UsageError("put - needs the name of the file to write")
+        if app.shell.batch:
+            raise UsageError("put - can't be used here: standard input has the commands")
+        app.client.limit_rate = limit_rate
+        with listening(app, typed=sys.stdin.isatty()) as listener:
+            summary = app.client.put_stream(0, target, overwrite=overwrite, listener=listener)
+        _finish(app, summary)
+        return
+    if app.interactive:
+        sources = [match for source in sources for match in app.expand(source)]
+    if len(sources) == 1 and not app.as_json and not os.path.lexists(sources[0]):
+        # before a connection is made; of several, each has its turn
+        raise NotFound(f"{paths.show(sources[0])}: no such file or directory here")
+    if atomic and (not recursive or len(sources) != 1 or not os.path.isdir(sources[0])):
+        raise UsageError("--atomic takes -r and one directory")
+    client = app.client
+    client.retries = retries
+    client.limit_rate = limit_rate
+    with listening(app) as listener:
+        summary = client.put(
+            sources,
+            target,
+            recursive=recursive,
+            copy_links=copy_links,
+            overwrite=overwrite,
+            resume=resume,
+            parallel=parallel,
+            fail_fast=fail_fast,
+            atomic=atomic,
+            listener=listener,
+        )
+    _finish(app, summary, atomic=atomic)
+
+
+@remote_command("get", meant=_MEANT)
+@click.argument(
+    "arguments",
+    metavar="SOURCE... [TARGET]",
+    nargs=-1,
+    required=True,
+    shell_complete=local_paths,
+)
+@_transfer_options
+def get_command(
+    app: App,
+    arguments: tuple[str, ...],
+    recursive: bool,
+    no_clobber: bool,
+    update: bool,
+    copy_links: bool,
+    resume: bool,
+    retries: int,
+    fail_fast: bool,
+    parallel: int | None,
+    limit_rate: int | None,
+    preserve: bool,
+) -> None:
+    """Download files and directories. TARGET - is standard output."""
+    sources, target = _split_target(arguments)
+    for source in sources:
+        check_no_server(source)
+    overwrite = _overwrite(no_clobber, update)
+    if target == "-":
+        _get_to_stdout(app, sources)
+        return
+    if app.interactive:
+        target = os.path.expanduser(target)
+    client = app.client
+    client.retries = retries
+    client.limit_rate = limit_rate
+    with listening(app) as listener:
+        summary = client.get(
+            [app.pattern(source) for source in sources],
+            target,
+            recursive=recursive,
+            copy_links=copy_links,
+            overwrite=overwrite,
+            resume=resume,
+            parallel=parallel,
+            fail_fast=fail_fast,
+            listener=listener,
+        )
+    _finish(app, summary)
+
+
+def _get_to_stdout(app: App, sources: list[str]) -> None:
+    if app.as_json:
+        raise UsageError("--json and the file's bytes can't both go to standard output")
+    sys.stdout.flush()
+    for source in sources:
+        for path in app.client.glob(app.pattern(source)):
+            app.client.get_stream(path, sys.stdout.fileno())

@@ -1,0 +1,191 @@
+"""Remote files in local programs: less (more), edit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from ftpclient.cli.app import App, UsageError
+from ftpclient.cli.commands.browsing import for_each
+from ftpclient.cli.group import raise_for, remote_command
+from ftpclient.cli.progress import listening
+from ftpclient.shell.subprocesses import run_program
+from ftpwire import digests, paths
+from ftpwire.errors import AlreadyExists, CommandError, NotRegular, SourceChanged
+from ftpwire.messages import Entry
+from ftpwire.paths import RemotePath
+
+
+@remote_command("less")
+@click.argument("patterns", metavar="PATH...", nargs=-1, required=True)
+def less_command(app: App, patterns: tuple[str, ...]) -> None:
+    """Read files page by page, in $PAGER (less, more). Needs a terminal."""
+    _need_terminal(app, "less", "cat writes it to standard output")
+    pager = _program(("PAGER",), ("less", "more"))
+
+    def show(path: RemotePath) -> None:
+        with _private_directory() as directory:
+            copy = _fetch(app, path, directory)
+            _run(pager, copy)
+
+    raise_for(for_each(app, patterns, show))
+
+
+@remote_command("edit")
+@click.argument("name", metavar="PATH")
+def edit_command(app: App, name: str) -> None:
+    """Change a file in $VISUAL or $EDITOR (vi), and store it again.
+
+    It is stored only if you changed it, and if nobody else did meanwhile: else your copy is kept
+    here, and its name is told. A file that isn't there is made.
+    """
+    _need_terminal(app, "edit", "get and put do it in two steps")
+    editor = _program(("VISUAL", "EDITOR"), ("vi", "nano"))
+    found = app.client.glob(app.pattern(name))
+    if len(found) > 1:
+        raise UsageError(f"edit: {paths.show(name)} matches {len(found)} paths")
+    with _private_directory() as directory:
+        _Editing(app, found[0], directory).run(editor)
+
+
+class _Editing:
+    """One `edit`."""
+
+    def __init__(self, app: App, path: RemotePath, directory: Path) -> None:
+        self._app = app
+        self._path = path
+        self._directory = directory
+
+    def run(self, editor: str) -> None:
+        """Fetch, have it edited, and store it. Raises CommandError."""
+        before = self._there()
+        if before is None:
+            copy = self._directory / _local_name(self._path)
+            copy.touch(0o600)
+        else:
+            copy = _fetch(self._app, self._path, self._directory)
+        original = _digest(copy)
+        _run(editor, copy)
+        if not copy.exists() or _digest(copy) == original:
+            self._app.say(f"ftp: {paths.show(self._path)}: not changed")
+            return
+        self._app.client.look_up()  # that took long, perhaps: the server may have left
+        try:
+            self._store(copy, before)
+        except BaseException:
+            kept = _keep(copy)
+            self._app.say(f"ftp: your copy is kept as {paths.show(str(kept))}")
+            raise
+
+    def _there(self) -> Entry | None:
+        entry = self._app.client.find(self._path, follow=True)
+        if entry is not None and entry.type != "file":
+            raise NotRegular(f"{paths.show(self._path)}: no file that can be edited")
+        return entry
+
+    def _store(self, copy: Path, before: Entry | None) -> None:
+        client, path = self._app.client, self._path
+        if self._there() != before:  # its size, its times, its mode, or whether it is there
+            raise SourceChanged(f"{paths.show(path)}: changed on the server meanwhile, not stored")
+        if before is None:
+            copy.chmod(0o644)
+        with listening(self._app) as listener:
+            summary = client.put(
+                [copy],
+                self._target(before),
+                overwrite="never" if before is None else "always",
+                listener=listener,
+            )
+        if summary.skipped:
+            raise AlreadyExists(f"{paths.show(path)}: somebody made it meanwhile, not stored")
+        if summary.first_error is not None:
+            raise click.exceptions.Exit(summary.exit_code)  # the listener has told why
+
+    def _target(self, before: Entry | None) -> RemotePath:
+        """Where to store: not in the place of a link, but where it leads."""
+        client, path = self._app.client, self._path
+        for _ in range(40):
+            entry = client.find(path) if before is not None else None
+            if entry is None or entry.target is None:
+                return path
+            path = paths.resolve(paths.parent_of(path), entry.target)
+        raise CommandError(f"{paths.show(self._path)}: too many symbolic links")
+
+
+def _need_terminal(app: App, command: str, instead: str) -> None:
+    if app.as_json or app.shell.batch or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(f"{command} needs a terminal: {instead}")
+
+
+def _program(variables: tuple[str, ...], usual: tuple[str, ...]) -> str:
+    """The command line of the user's own program. Raises CommandError when there is none."""
+    for variable in variables:
+        if chosen := os.environ.get(variable, "").strip():
+            return chosen
+    for name in usual:
+        if shutil.which(name):
+            return name
+    raise CommandError(f"there is no {usual[0]} here: set {variables[-1]}")
+
+
+def _run(command_line: str, file: Path) -> None:
+    """Run a program on a file; its command line may have options. Raises CommandError."""
+    sys.stdout.flush()
+    status = run_program(
+        ["/bin/sh", "-c", f'{command_line} "$1"', "ftp", str(file)], with_stdin=True
+    )
+    if status:
+        raise CommandError(f"{command_line}: exit status {status}")
+
+
+@contextmanager
+def _private_directory() -> Iterator[Path]:
+    """A directory that nobody else can look into; removed with what is in it."""
+    with tempfile.TemporaryDirectory(prefix="ftp-") as directory:
+        yield Path(directory)
+
+
+def _local_name(path: RemotePath) -> str:
+    """A name that no program takes for an option, with the ending that tells the language."""
+    name = paths.name_of(path)
+    return "file" if name.startswith(b"-") or not name else os.fsdecode(name)
+
+
+def _fetch(app: App, path: RemotePath, directory: Path) -> Path:
+    """Get a file into a directory; where it is. Raises CommandError, or Exit when it was told."""
+    copy = directory / _local_name(path)
+    with listening(app) as listener:
+        summary = app.client.get([_literally(path)], copy, copy_links=True, listener=listener)
+    if summary.exit_code:
+        raise click.exceptions.Exit(summary.exit_code)
+    if not copy.is_file():
+        raise NotRegular(f"{paths.show(path)}: not a file")
+    return copy
+
+
+def _literally(path: RemotePath) -> bytes:
+    """The pattern that means just this path."""
+    return b"".join(b"[%c]" % c if c in b"*?[" else b"%c" % c for c in path)
+
+
+def _digest(file: Path) -> bytes:
+    hasher = digests.new()
+    with file.open("rb") as opened:
+        while piece := opened.read(1024 * 1024):
+            hasher.update(piece)
+    return hasher.digest()
+
+
+def _keep(copy: Path) -> Path:
+    """Have a copy stay, among the temporary files, readable by its owner only."""
+    fd, kept = tempfile.mkstemp(prefix="ftp-edit-", suffix=f"-{copy.name}"[-80:])
+    os.close(fd)
+    shutil.copyfile(copy, kept)
+    return Path(kept)

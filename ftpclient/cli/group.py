@@ -1,0 +1,281 @@
+"""The commands, once: scripts and the shell run the same ones.
+
+Lives here: what they have in common, and in which module each is found. A command holds
+arguments and printing; it takes the client from the App that click hands it.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+import click
+
+from ftpclient.cli.app import App, UsageError
+from ftpwire.errors import FtpError
+from ftpwire.units import parse_size
+
+_MODULES = {
+    "attributes": ("chmod", "touch"),
+    "accounts": ("login", "logout", "passwd", "register", "servers", "token"),
+    "browsing": ("cat", "df", "du", "hash", "ls", "pwd", "stat", "whoami"),
+    "changing": ("cp", "ln", "mkdir", "mv", "rm", "rmdir"),
+    "finding": ("find", "tree"),
+    "transfers": ("get", "put"),
+    "sync": ("sync",),
+    "viewing": ("edit", "less"),
+    "session": ("connect", "forget"),
+    "discover": ("discover",),
+    "inside": ("cd", "exit", "lcd", "lls", "lmkdir", "lpwd"),
+    "helping": ("help",),
+}
+MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+SCRIPT_ONLY = frozenset({"connect", "discover", "forget", "login", "logout", "register"})
+"""Commands that make no sense inside the shell."""
+SHELL_ONLY = frozenset(_MODULES["inside"])
+_MEANT = {
+    "close": "exit",
+    "cls": "ls",
+    "copy": "cp",
+    "del": "rm",
+    "delete": "rm",
+    "dir": "ls",
+    "disconnect": "exit",
+    "md": "mkdir",
+    "mget": "get",
+    "mirror": "sync",
+    "mmv": "mv",
+    "more": "less",
+    "move": "mv",
+    "mput": "put",
+    "mrm": "rm",
+    "nlist": "ls -1",
+    "open": "connect",
+    "quota": "df",
+    "rd": "rmdir",
+    "reget": "get (it goes on with what is there by itself)",
+    "rename": "mv",
+    "reput": "put (it goes on with what is there by itself)",
+    "rsync": "sync",
+    "scp": "put or get",
+    "shell": "connect",
+    "space": "df",
+    "symlink": "ln -s",
+    "type": "cat",
+    "user": "login",
+    "version": "--version",
+}
+"""What other tools call our commands."""
+_NEEDLESS = dict.fromkeys(("ascii", "binary"), "files always travel as they are") | {
+    "passive": "there is one connection only",
+    "prompt": "only sync --delete asks",
+}
+"""Commands of other tools that aren't needed here, and why."""
+
+_NOTHING = "nothing: "
+
+
+def no_option(error: click.NoSuchOption) -> str:
+    """What to say of an option that nothing knows."""
+    params = [] if error.ctx is None else error.ctx.command.params
+    hidden = {name for one in params if getattr(one, "hidden", False) for name in one.opts}
+    close = " or ".join(name for name in error.possibilities or () if name not in hidden)
+    return f"no option {error.option_name}" + (f": did you mean {close}?" if close else "")
+
+
+def unlike_others(name: str, meant: str) -> str:
+    """What to say of an option that other tools have; ``meant`` as in `HintingCommand`."""
+    if meant.startswith(_NOTHING):
+        return f"no option {name}, and none is needed: {meant.removeprefix(_NOTHING)}"
+    return f"no option {name}: did you mean {meant}?"
+
+
+class HintingCommand(click.Command):
+    """A command that knows what other tools call its options.
+
+    Attributes:
+        meant: For each of them what is meant here: ``--delete``, or ``nothing: that is so anyway``.
+    """
+
+    meant: Mapping[str, str] = {}
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, list(args))
+        except click.NoSuchOption as error:
+            raise click.UsageError(self._no_option(error, args), ctx) from None
+        except click.MissingParameter as error:
+            if not isinstance(error.param, click.Argument):
+                raise
+            usage = " ".join(part for part in self.collect_usage_pieces(ctx)[1:])
+            text = f"something is missing: {self.name} {usage}"
+            raise click.UsageError(text, ctx) from None
+
+    def _no_option(self, error: click.NoSuchOption, args: list[str]) -> str:
+        name = self._of_others(error.option_name, args)
+        if name is None:
+            return self._of_ftp(error) or no_option(error)
+        return unlike_others(name, self.meant[name])
+
+    def _of_ftp(self, error: click.NoSuchOption) -> str | None:
+        """What to say of an option of ``ftp`` itself; in the shell it is too late for one."""
+        if error.ctx is None or _in_shell(error.ctx):
+            return None
+        name, root = error.option_name, error.ctx.find_root().command
+        if root is self or not any(name in option.opts for option in root.params):
+            return None
+        return f"no option {name} here: it goes before the command: ftp {name} {self.name}"
+
+    def _of_others(self, unknown: str, args: list[str]) -> str | None:
+        """The option that was meant: of ``-exec``, only its first letter is told as unknown."""
+        words = [arg.partition("=")[0] for arg in args]
+        long = (word for word in words if word.startswith(unknown) and word in self.meant)
+        return next(long, unknown if unknown in self.meant else None)
+
+
+class CommandGroup(click.Group):
+    """A group whose commands are imported when they are used: help and version stay quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        here = MODULE_OF.keys() - (SCRIPT_ONLY if _in_shell(ctx) else SHELL_ONLY)
+        return sorted({*here, *super().list_commands(ctx)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        found = super().get_command(ctx, cmd_name)
+        if found is not None or cmd_name not in self.list_commands(ctx):
+            return found
+        module = import_module(f"ftpclient.cli.commands.{MODULE_OF[cmd_name]}")
+        command = getattr(module, f"{cmd_name}_command")
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            raise click.UsageError(self._no_command(ctx, name), ctx)
+        return super().resolve_command(ctx, args)
+
+    def _no_command(self, ctx: click.Context, name: str) -> str:
+        if name in SHELL_ONLY:
+            return f"{name!r} is for the shell, which ftp connect starts"
+        if name in SCRIPT_ONLY:
+            return f"{name!r} is no command of the shell: leave it first"
+        if name in _NEEDLESS:
+            return f"no command {name!r}, and none is needed: {_NEEDLESS[name]}"
+        if not _in_shell(ctx) and (instead := _as_server(name)):
+            return f"no command {name!r}: did you mean {instead}?"
+        import difflib
+
+        close = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
+        meant = _MEANT.get(name) or (close[0] if close else None)
+        return f"no command {name!r}" + (f": did you mean {meant}?" if meant else "")
+
+
+def _as_server(word: str) -> str | None:
+    """What somebody means who names the server first, as with ssh, scp or a browser."""
+    place = word.partition("://")[2] or word
+    server, colon, path = place.partition(":/")
+    if "://" in word:
+        server, slash, path = place.partition("/")
+        colon = slash if path else ""
+    if not ("@" in server or "." in server or ":" in server or server == "localhost"):
+        return None
+    if colon:
+        return f"ftp -s {server} get /{path.lstrip('/')} (or ls, put, …)"
+    return f"ftp connect {server}"
+
+
+def _in_shell(ctx: click.Context) -> bool:
+    return isinstance(ctx.obj, App) and ctx.obj.interactive
+
+
+def remote_command(
+    name: str,
+    cls: type[HintingCommand] = HintingCommand,
+    *,
+    meant: Mapping[str, str] | None = None,
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """A click command on the App, with the options that people also write after it.
+
+    Args:
+        meant: See `HintingCommand`.
+    """
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        def run(**arguments: Any) -> Any:
+            app: App = click.get_current_context().obj
+            app.as_json |= arguments.pop("as_json_here")
+            app.accept_new |= arguments.pop("accept_new_here")
+            app.quiet |= arguments.pop("quiet_here")
+            app.verbose |= arguments.pop("verbose_here", False)
+            return function(app, **arguments)
+
+        functools.update_wrapper(run, function)
+        command = click.command(name, cls=cls)(run)
+        command.meant = meant or {}
+        command.params += [
+            click.Option(["--json", "as_json_here"], is_flag=True, help="JSON, an object a line."),
+            click.Option(["--accept-new", "accept_new_here"], is_flag=True, hidden=True),
+            click.Option(["-q", "--quiet", "quiet_here"], is_flag=True, hidden=True),
+        ]
+        if not any("-v" in param.opts for param in command.params):
+            names = ["-v", "--verbose", "verbose_here"]
+            command.params.append(click.Option(names, is_flag=True, hidden=True))
+        return command
+
+    return decorate
+
+
+def size(text: str) -> int:
+    """The type of options that take bytes as people write them."""
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+_WITH_SERVER = re.compile(r"([^/@\s]+@[^/\s]+):(?!\d+$)(.*)", re.DOTALL)
+
+
+def check_no_server(word: str) -> None:
+    """Refuse ``USER@HOST:PATH`` for a remote path, as in scp: it would be an odd file's name.
+
+    Raises UsageError; ``./`` before it says that it is a name.
+    """
+    if found := _WITH_SERVER.fullmatch(word):
+        server, path = found.groups()
+        raise UsageError(
+            f"the server is named before the command: ftp -s {server} …, and {path or '.'} for the"
+            f" path (a file of that very name: ./{word})"
+        )
+
+
+def local_paths(ctx: click.Context, param: click.Parameter, begun: str) -> list[Any]:
+    """For the completion of bash, zsh and fish: they know the local files."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(begun, type="file")]
+
+
+def saved_servers(ctx: click.Context, param: click.Parameter, begun: str) -> list[Any]:
+    """For the completion of bash, zsh and fish: the servers that login saved."""
+    from click.shell_completion import CompletionItem
+
+    from ftpclient.connection.servers import SavedServers
+
+    try:
+        names = [name for name, _, _ in SavedServers().all()]
+    except (FtpError, OSError):
+        return []  # nobody to tell: the command itself will
+    return [CompletionItem(name) for name in names if name.startswith(begun)]
+
+
+def raise_for(exit_code: int) -> None:
+    """End the command with a status, when its complaints were printed already."""
+    if exit_code:
+        raise click.exceptions.Exit(exit_code)

@@ -1,0 +1,198 @@
+"""`ftp`: the command line.
+
+Lives here: the group with the options of the connection, and how every error becomes one line
+and an exit status. Lives elsewhere: the commands (commands/), the shell (shell/shell.py).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable
+
+import click
+
+from ftpclient.cli.app import App, UsageError
+from ftpclient.cli.group import CommandGroup, no_option, saved_servers, unlike_others
+from ftpwire import __version__, standard
+from ftpwire.errors import CommandError, DiskFull, FtpError, Interrupted, from_oserror
+
+
+class _Ftp(CommandGroup):
+    """The group; it knows what other clients call its options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            meant = _MEANT.get(error.option_name)
+            text = unlike_others(error.option_name, meant) if meant else no_option(error)
+            raise click.UsageError(text, ctx) from None
+
+
+@click.group(cls=_Ftp, context_settings={"help_option_names": ["--help"]})
+@click.option(
+    "-s",
+    "--server",
+    metavar="SERVER",
+    help="[USER@]HOST[:PORT] or a saved name; else FTP_SERVER.",
+    shell_complete=saved_servers,
+)
+@click.option("--accept-new", is_flag=True, help="Trust a server that was never seen before.")
+@click.option("--plaintext", is_flag=True, help="Speak without TLS.")
+@click.option("--password-stdin", is_flag=True, help="Password: the first line of stdin.")
+@click.option("--json", "as_json", is_flag=True, help="JSON, one object a line.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress, no remarks.")
+@click.option("-v", "--verbose", is_flag=True, help="Name every file.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.version_option(__version__, prog_name="ftp")
+@click.pass_context
+def remote(
+    ctx: click.Context,
+    server: str | None,
+    accept_new: bool,
+    plaintext: bool,
+    password_stdin: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    debug: bool,
+) -> None:
+    """Move files to and from an ftpd server.
+
+    Passwords: FTP_PASSWORD, --password-stdin, the token that login saved, netrc, or asked for on a
+    terminal.
+    """
+    if isinstance(ctx.obj, App) and ctx.obj.interactive:
+        return
+    app: App = ctx.obj
+    app.server = server
+    app.accept_new = accept_new
+    app.plaintext = plaintext
+    app.as_json = as_json
+    app.quiet = quiet
+    app.verbose = verbose
+    app.debug = debug
+    app.password_stdin = password_stdin
+    if password_stdin:
+        app.read_stdin_password()
+
+
+def run(app: App, arguments: list[str], prog_name: str = "ftp") -> int:
+    """Run one command line; returns its exit status. Errors are printed, whatever they are.
+
+    Scripts and the shell both come through here.
+    """
+    return guarded(
+        app,
+        lambda: remote.main(arguments, prog_name=prog_name, obj=app, standalone_mode=False),
+    )
+
+
+_MEANT = {
+    "-h": "--help",
+    "-V": "--version",
+    **dict.fromkeys(("-P", "-p", "--port"), "-s HOST:PORT"),
+    **dict.fromkeys(("-u", "-l", "--user"), "-s USER@HOST"),
+    **dict.fromkeys(("-H", "--host"), "-s HOST"),
+    "--password": "--password-stdin, or FTP_PASSWORD",
+    "-k": "--accept-new",
+    "--insecure": "--accept-new",
+    "--no-tls": "--plaintext",
+    "-e": "-s SERVER COMMAND",
+    "-c": "-s SERVER COMMAND",
+    "-b": "ftp connect < FILE",
+    "-f": "ftp connect < FILE",
+    "-i": "nothing: scripts are never asked",
+    "-n": "nothing: --password-stdin or FTP_PASSWORD log in",
+}
+"""What options of other clients are here, before the command."""
+
+
+def guarded(app: App, action: Callable[[], object]) -> int:
+    """Run something of the user's; returns an exit status, whatever goes wrong."""
+    try:
+        result = action()
+        standard.flush()
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.UsageError as error:
+        return _usage(app, error)
+    except click.ClickException as error:
+        app.complain(CommandError(error.format_message()))
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt, Interrupted):
+        _settle(app)
+        app.complain(Interrupted("interrupted"))
+        return Interrupted.exit_code
+    except FtpError as error:
+        app.complain(error)
+        return error.exit_code
+    except BrokenPipeError:
+        standard.print_no_more()  # whoever read our output has left: there is nobody to tell
+        _settle(app)
+        return 1
+    except OSError as error:
+        _trace(app)
+        what = error.filename if isinstance(error.filename, str) else ""
+        if what == standard.OUTPUT:
+            standard.print_no_more()
+        failure = from_oserror(error, what)
+        app.complain(failure)
+        return failure.exit_code if isinstance(failure, DiskFull) else 1
+    except Exception as error:
+        _trace(app)
+        app.complain(
+            CommandError(f"internal error: {type(error).__name__}: {error} (--debug shows more)")
+        )
+        return 1
+
+
+def _trace(app: App) -> None:
+    """With --debug: where the error being handled comes from."""
+    if app.debug:
+        import traceback
+
+        traceback.print_exc()
+
+
+def _settle(app: App) -> None:
+    client = app.known_client
+    if client is not None:
+        client.settle_interrupt()
+    else:
+        app.interrupt.clear()
+
+
+def _usage(app: App, error: click.UsageError) -> int:
+    ctx = error.ctx
+    while ctx is not None:  # the error came before the options had their effect
+        app.as_json |= bool(ctx.params.get("as_json") or ctx.params.get("as_json_here"))
+        ctx = ctx.parent
+    if type(error).__name__ == "NoArgsIsHelpError" and not app.as_json:  # click 8.2 has it
+        error.show()
+    elif app.as_json or error.ctx is None:
+        app.complain(UsageError(error.format_message()))
+    else:
+        hint = f" (see {error.ctx.command_path} --help)" if error.ctx.command_path else ""
+        app.complain(UsageError(error.format_message() + hint))
+    return UsageError.exit_code
+
+
+def main() -> None:
+    """Entry point."""
+    standard.open_standard_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if "_FTP_COMPLETE" in os.environ:
+        from ftpclient.cli import bash
+
+        bash.register()
+    app = App()
+    with app.interrupt.on_ctrl_c():
+        status = run(app, sys.argv[1:])
+    app.close()
+    sys.exit(status)

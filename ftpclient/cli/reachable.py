@@ -1,0 +1,57 @@
+"""Servers to complete to, in bash, zsh and fish: those that were saved, and those in reach.
+
+Lives here: what is offered for a word that is begun. Lives elsewhere: asking the network
+(connection/discovery.py), saved servers (connection/servers.py), completion in our own shell
+(shell/completion.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from ftpclient.cli.group import saved_servers
+from ftpclient.connection.addresses import DEFAULT_PORT
+
+PORT_VARIABLE = "FTP_DISCOVERY_PORT"
+_TIMEOUT = 0.4
+"""Seconds that the Tab key may take; nearly all servers of a local network have answered then."""
+
+
+def servers_in_reach(ctx: click.Context, param: click.Parameter, begun: str) -> list[Any]:
+    """For completion: saved servers; if none fits what was begun, or nothing was, also those that
+    answer on the local network."""
+    saved = saved_servers(ctx, param, begun)
+    return saved if saved and begun else [*saved, *_answering(begun)]
+
+
+def _answering(begun: str) -> Iterator[Any]:
+    from click.shell_completion import CompletionItem
+
+    from ftpclient.connection.discovery import discover
+
+    user, at, _ = begun.rpartition("@")
+    try:
+        found = discover(_TIMEOUT, port=_port())
+    except OSError:
+        return  # nobody to tell: `ftp discover` would
+    offered = {
+        user + at + endpoint.removesuffix(f":{DEFAULT_PORT}"): one.name
+        for one in found
+        for endpoint in one.endpoints
+    }
+    for address, name in offered.items():  # each once, whatever somebody there pretends
+        if address.startswith(begun):
+            yield CompletionItem(address, help=name)
+
+
+def _port() -> int:
+    """The UDP port to ask at, as `ftp discover` has it."""
+    try:
+        port = int(os.environ.get(PORT_VARIABLE, DEFAULT_PORT))
+    except ValueError:
+        return DEFAULT_PORT
+    return port if 0 < port < 65536 else DEFAULT_PORT

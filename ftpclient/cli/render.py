@@ -1,0 +1,280 @@
+"""Results as text and as JSON records.
+
+Lives here: functions that return text. Lives elsewhere: printing (app.py), bars (progress.py).
+
+Names come from the other side: they are shown with control characters made visible.
+"""
+
+from __future__ import annotations
+
+import base64
+import stat
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from ftpclient.transfer.report import Result, Summary
+from ftpwire import digests, paths
+from ftpwire.messages import Entry, Hashed, Room
+from ftpwire.units import human
+
+if TYPE_CHECKING:
+    from ftpclient.sync.job import SyncSummary
+    from ftpclient.sync.plan import Step
+
+
+def shortened(text: str, width: int) -> str:
+    """A text cut in its middle: the end of a name often tells more than its beginning."""
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def iso_time(mtime_ns: int) -> str:
+    """An mtime in ISO 8601, UTC, with all its nanoseconds."""
+    seconds, nanoseconds = divmod(mtime_ns, 10**9)
+    try:
+        base = datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return f"@{seconds}.{nanoseconds:09d}"  # beyond the calendar
+    return f"{base:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
+
+
+def _short_time(mtime_ns: int) -> str:
+    try:
+        return f"{datetime.fromtimestamp(mtime_ns // 10**9):%Y-%m-%d %H:%M}"
+    except (OverflowError, ValueError, OSError):
+        return f"{'?':16}"
+
+
+def path_record(key: str, path: bytes) -> dict[str, str]:
+    """A path for JSON: text, and the bytes as well where they are no UTF-8."""
+    try:
+        return {key: path.decode("utf-8")}
+    except UnicodeDecodeError:
+        return {
+            key: paths.plain_text(path),
+            f"{key}_b64": base64.b64encode(path).decode("ascii"),
+        }
+
+
+def entry_record(entry: Entry, path: bytes) -> dict[str, Any]:
+    """One file, directory or link, for JSON. ``path`` is the absolute one."""
+    record: dict[str, Any] = {
+        **path_record("name", paths.name_of(path) or b"/"),
+        **path_record("path", path),
+        "type": entry.type,
+        "size": entry.size,
+        "mode": f"{entry.mode:04o}",
+        "mtime": iso_time(entry.mtime_ns),
+        "digest": entry.digest.hex() if entry.digest is not None else None,
+    }
+    if entry.target is not None:
+        record |= path_record("target", entry.target)
+    return record
+
+
+_TYPE_BITS = {
+    "file": stat.S_IFREG,
+    "dir": stat.S_IFDIR,
+    "link": stat.S_IFLNK,
+    "other": stat.S_IFIFO,
+}
+
+
+def long_line(entry: Entry, name: str, *, human_sizes: bool, digest: bool) -> str:
+    """One line of ``ls -l``."""
+    mode = stat.filemode(_TYPE_BITS[entry.type] | entry.mode)
+    size = human(entry.size) if human_sizes else str(entry.size)
+    line = f"{mode} {size:>12} {_short_time(entry.mtime_ns)} {name}"
+    if entry.target is not None:
+        line += f" -> {paths.show(entry.target)}"
+    if digest:
+        line = f"{entry.digest.hex() if entry.digest else '-':64} {line}"
+    return line
+
+
+def columns(names: Iterable[str], width: int) -> Iterator[str]:
+    """Names in columns, down and then across, as ls shows them on a terminal."""
+    all_names = list(names)
+    if not all_names:
+        return
+    widest = max(len(name) for name in all_names) + 2
+    across = max(1, width // widest)
+    rows = -(-len(all_names) // across)
+    for row in range(rows):
+        yield "".join(f"{name:{widest}}" for name in all_names[row::rows]).rstrip()
+
+
+def stat_lines(entry: Entry, path: bytes) -> Iterator[str]:
+    """One path in full."""
+    yield f"  path: {paths.show(path)}"
+    if entry.target is not None:
+        yield f"target: {paths.show(entry.target)}"
+    yield f"  type: {entry.type}"
+    yield f"  size: {entry.size} ({human(entry.size)})"
+    yield f"  mode: {entry.mode:04o}"
+    yield f" mtime: {iso_time(entry.mtime_ns)}"
+    if entry.digest is not None:
+        yield f"{digests.ALGORITHM}: {entry.digest.hex()}"
+
+
+def room_record(room: Room) -> dict[str, Any]:
+    """An account's space, for JSON."""
+    record = {"total": room.total, "used": room.used, "held": room.held, "free": room.free}
+    if room.used_files is not None:
+        record |= {"total_files": room.total_files, "used_files": room.used_files}
+    return record
+
+
+def room_lines(room: Room) -> Iterator[str]:
+    """An account's space."""
+    total = "unlimited" if room.total is None else human(room.total)
+    free = "unlimited" if room.free is None else human(room.free)
+    yield f"total {total}, used {human(room.used)}, free {free}"
+    if room.held:
+        yield f"(of which uploads under way hold {human(room.held)})"
+    if room.total_files is not None:
+        yield f"files: {_files(room)}"
+
+
+def room_words(room: Room) -> str:
+    """An account's space, for a greeting."""
+    of_total = "" if room.total is None else f" of {human(room.total)}"
+    files = "" if room.total_files is None else f", files: {_files(room)}"
+    return f"{human(room.used)}{of_total} used{files}"
+
+
+def _files(room: Room) -> str:
+    """Files, directories and links, where their number is limited."""
+    return f"{room.used_files or 0} of {room.total_files}"
+
+
+def hash_record(hashed: Hashed, path: bytes) -> dict[str, Any]:
+    """A digest, for JSON."""
+    return {
+        **path_record("path", path),
+        "algorithm": digests.ALGORITHM,
+        "digest": hashed.digest.hex(),
+        "size": hashed.size,
+    }
+
+
+def result_record(result: Result) -> dict[str, Any]:
+    """One file of a transfer, or one step of a sync, for JSON."""
+    if result.step is not None:
+        return _step_record(result, result.step) | _error_record(result)
+    record: dict[str, Any] = {
+        **path_record("source", result.source),
+        **path_record("destination", result.target),
+        "size": result.size,
+        "digest": result.digest.hex() if result.digest is not None else None,
+        "status": result.status,
+    }
+    if result.unchanged:
+        record["unchanged"] = True
+    return record | _error_record(result)
+
+
+def _error_record(result: Result) -> dict[str, Any]:
+    if result.error is None:
+        return {}
+    return {"error": result.error.code, "message": paths.printable(str(result.error))}
+
+
+def _step_record(result: Result, step: Step) -> dict[str, Any]:
+    record: dict[str, Any] = {"action": step.action}
+    if step.action in ("put", "get", "rename"):
+        record |= path_record("source", result.source)
+        record |= path_record("destination", result.target)
+        record["size"] = result.size
+    else:
+        record |= path_record("path", result.target)
+        record["type"] = step.type
+    if step.action == "delete":
+        record |= {"count": step.count, "size": step.size}
+    if step.why:
+        record["why"] = step.why
+    if result.digest is not None:
+        record["digest"] = result.digest.hex()
+    return record | {"status": result.status}
+
+
+def step_line(step: Step) -> str:
+    """One step of a sync. The path is relative to the two trees."""
+    name = paths.show(step.path or b".") + ("/" if step.type == "dir" else "")
+    if step.action == "rename":
+        name = f"{paths.show(step.source)} -> {name}"
+    notes = [step.why] if step.why and step.action not in ("mkdir", "delete", "rename") else []
+    if step.action == "delete" and step.count > 1:
+        notes.append(f"{step.count} in all")
+    if step.size and step.action != "rename":
+        notes.append(human(step.size))
+    return f"{step.action:<10} {name}" + (f"  ({', '.join(notes)})" if notes else "")
+
+
+def summary_record(summary: Summary) -> dict[str, Any]:
+    """The totals of a transfer, for JSON."""
+    return {
+        "summary": True,
+        "done": summary.done,
+        "unchanged": summary.unchanged,
+        "skipped": summary.skipped,
+        "failed": summary.failed,
+        "size": summary.size,
+        "seconds": round(summary.seconds, 6),
+    }
+
+
+def sync_record(summary: SyncSummary) -> dict[str, Any]:
+    """The totals of a sync, for JSON."""
+    return {
+        "summary": True,
+        "dry_run": summary.dry_run,
+        "sent": summary.sent,
+        "unchanged": summary.unchanged,
+        "deleted": summary.deleted,
+        "renamed": summary.renamed,
+        "directories": summary.directories,
+        "attributes": summary.attributes,
+        "skipped": summary.skipped,
+        "failed": summary.failed,
+        "bytes": summary.size,
+        "seconds": round(summary.seconds, 6),
+    }
+
+
+def sync_line(summary: SyncSummary) -> str:
+    """The totals of a sync."""
+    sent = f"{summary.sent} sent"
+    if summary.sent:
+        sent += f" ({human(summary.size)})"
+    parts = [sent, f"{summary.unchanged} unchanged"]
+    for count, what in (
+        (summary.deleted, "deleted"),
+        (summary.renamed, "renamed"),
+        (summary.attributes, "with other attributes"),
+        (summary.skipped, "skipped"),
+        (summary.failed, "failed"),
+    ):
+        if count:
+            parts.append(f"{count} {what}")
+    text = f"{', '.join(parts)}, in {summary.seconds:.1f} s"
+    return f"dry run, nothing was done: {text}" if summary.dry_run else text
+
+
+def summary_line(summary: Summary) -> str:
+    """The totals of a transfer."""
+    parts = [f"{summary.done} {'file' if summary.done == 1 else 'files'}, {human(summary.size)}"]
+    parts.append(f"in {summary.seconds:.1f} s")
+    if summary.seconds > 0 and (summary.size >= 1024 * 1024 or summary.seconds >= 1):
+        parts.append(f"({human(int(summary.size / summary.seconds))}/s)")
+    text = " ".join(parts)
+    if summary.unchanged:
+        text += f", {summary.unchanged} there already"
+    if summary.skipped:
+        text += f", {summary.skipped} skipped"
+    if summary.failed:
+        text += f", {summary.failed} failed"
+    return text

@@ -1,0 +1,1 @@
+"""Reaching a server: addresses, keys, credentials, and the connection itself."""

@@ -1,0 +1,120 @@
+"""Saved servers: names for addresses, and which one is meant when none is named.
+
+Lives here: the file of names, and how ``-s`` and FTP_SERVER become an address.
+Lives elsewhere: reading addresses (addresses.py), what proves who the user is (credentials.py).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from ftpclient.connection import files
+from ftpclient.connection.addresses import BadAddress, ServerAddress
+from ftpwire.errors import NotFound
+from ftpwire.paths import printable
+
+ENVIRONMENT = "FTP_SERVER"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server to use.
+
+    Attributes:
+        plaintext: It speaks without TLS.
+    """
+
+    address: ServerAddress
+    plaintext: bool = False
+
+
+class _Saved(msgspec.Struct, omit_defaults=True):
+    address: str
+    plaintext: bool = False
+
+    def server(self) -> Server:
+        return Server(ServerAddress.parse(self.address), self.plaintext)
+
+
+class _Contents(msgspec.Struct):
+    default: str | None = None
+    servers: dict[str, _Saved] = {}
+
+
+class SavedServers:
+    """The user's names for servers, and the default. A server without a name has its address.
+
+    Args:
+        path: The file; None for the user's own.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._file = files.JsonFile(path or files.directory() / "servers.json", _Contents)
+
+    def find(self, text: str) -> Server:
+        """The server that a text means: a saved name, or an address. Raises BadAddress."""
+        saved = self._file.read().servers
+        if text in saved:
+            return saved[text].server()
+        address = ServerAddress.parse(text)
+        known = saved.get(str(address))
+        return Server(address) if known is None else known.server()
+
+    def default(self) -> Server:
+        """The one that was logged in to last, else the local machine."""
+        contents = self._file.read()
+        saved = None if contents.default is None else contents.servers.get(contents.default)
+        return Server(ServerAddress("localhost")) if saved is None else saved.server()
+
+    def all(self) -> Iterator[tuple[str, Server, bool]]:
+        """Each name, its server, and whether it is the default; by name."""
+        contents = self._file.read()
+        for name, saved in sorted(contents.servers.items()):
+            yield name, saved.server(), name == contents.default
+
+    def make_default(self, name: str) -> None:
+        """Have a saved server be the default. Raises NotFound."""
+        with self._file.changing() as contents:
+            if name not in contents.servers:
+                raise NotFound(f"{printable(name)}: no such server is saved (ftp servers)")
+            contents.default = name
+
+    def remove(self, name: str) -> None:
+        """Forget a name, or the address of a server without one. Raises NotFound."""
+        with self._file.changing() as contents:
+            if contents.servers.pop(name, None) is None:
+                raise NotFound(f"{printable(name)}: no such server is saved (ftp servers)")
+
+    def save(self, server: Server, name: str | None = None) -> None:
+        """Keep a server, under a name or its address, and make it the default."""
+        key = str(server.address) if name is None else check_name(name)
+        with self._file.changing() as contents:
+            contents.servers[key] = _Saved(str(server.address), server.plaintext)
+            contents.default = key
+
+
+def check_name(name: str) -> str:
+    """Return ``name`` if a server can have it. Raises BadAddress."""
+    if not _NAME.fullmatch(name):
+        raise BadAddress(f"{name!r} is no name for a server: use letters, digits, '.', '_' and '-'")
+    return name
+
+
+def choose(text: str | None) -> Server:
+    """The server for what was given with -s, else FTP_SERVER, else the default.
+
+    Raises BadAddress. An empty one is a variable that was not set, most likely: never the default.
+    """
+    if text is None:
+        text = os.environ.get(ENVIRONMENT)
+    elif not text.strip():
+        raise BadAddress("an empty server: write [USER@]HOST[:PORT] or a saved name")
+    return SavedServers().find(text) if text else SavedServers().default()

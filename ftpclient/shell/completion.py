@@ -1,0 +1,259 @@
+"""Tab completion in the shell: commands, options, remote and local paths.
+
+Lives here: what could follow what was typed. Lives elsewhere: words and quotes (lexer.py).
+
+Remote directories are listed over the shell's own connection, in its thread, for a bounded time.
+A completion never fails: where something goes wrong, it has nothing to offer.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import click
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+
+from ftpclient.cli.aliases import ALIASES
+from ftpclient.cli.app import App
+from ftpclient.cli.main import remote
+from ftpclient.shell.lexer import Quote, Typed, Word, quote, split_typed
+from ftpwire import paths
+from ftpwire.errors import FtpError, Interrupted
+from ftpwire.paths import RemotePath
+
+_KEPT_SECONDS = 10.0
+_PATIENCE_SECONDS = 2.0
+"""The keyboard is dead while a directory is listed: a slow one is given up."""
+
+_KINDS: dict[str, tuple[str, ...]] = {
+    "cd": ("remote directory",),
+    "lcd": ("local directory",),
+    "lls": ("local",),
+    "lmkdir": ("local",),
+    "chmod": ("nothing", "remote"),
+    "help": ("command",),
+    "exit": ("nothing",),
+    "put": ("local", "remote local"),
+    "get": ("remote", "local remote"),
+    "sync": ("local",),
+}
+"""What the arguments are, first to last; the last one also stands for all that follow.
+
+With two kinds, the second is offered where nothing of the first matches. Arguments of commands
+that are not here are remote paths.
+"""
+
+
+@dataclass(frozen=True)
+class Name:
+    """One that can be completed to. ``more`` says that it does not end the word."""
+
+    text: str
+    more: bool = False
+
+
+class RemoteNames:
+    """The names in remote directories, kept for a moment."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._kept: dict[RemotePath, tuple[float, list[Name]]] = {}
+
+    def forget(self) -> None:
+        """After a command, everything may be different."""
+        self._kept.clear()
+
+    def below(self, directory: str) -> list[Name]:
+        """The names in a directory; none when it can't be listed without a new connection."""
+        client = self._app.known_client
+        if client is None or not client.connected:
+            return []
+        path = client.resolve(directory or ".")
+        until, names = self._kept.get(path, (0.0, []))
+        if until < time.monotonic():
+            names = self._ask(path)
+            self._kept[path] = (time.monotonic() + _KEPT_SECONDS, names)
+        return names
+
+    def _ask(self, path: RemotePath) -> list[Name]:
+        client = self._app.known_client
+        assert client is not None
+        interrupt = self._app.interrupt
+        names: list[Name] = []
+        patience = threading.Timer(_PATIENCE_SECONDS, interrupt.set)
+        patience.start()
+        try:
+            # a link is what it leads to; one that leads nowhere is reported, and has a name too
+            for entry in client.list_dir(
+                path,
+                follow=True,
+                on_problem=lambda problem: names.append(Name(paths.to_text(problem.path))),
+            ):
+                names.append(Name(paths.to_text(entry.path), entry.type == "dir"))
+        except Interrupted:
+            client.settle_interrupt()
+        finally:
+            patience.cancel()
+            patience.join()
+            interrupt.clear()
+        return [name for name in names if name.text]
+
+
+class ShellCompleter(Completer):
+    """What could follow the text before the cursor."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self.remote_names = RemoteNames(app)
+
+    def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
+        """All that fits; an only one ends its word."""
+        text = document.text_before_cursor
+        try:
+            typed, names = self._fitting(text)
+        except (FtpError, OSError, ValueError):
+            return []
+        return list(_completions(typed, names, typed.start - len(text)))
+
+    def _fitting(self, text: str) -> tuple[Typed, list[Name]]:
+        command_line = text.lstrip().removeprefix("-").lstrip()
+        if command_line.startswith("!"):
+            # of a local command, only its arguments: what there is to run is not ours to know
+            after = text.index("!") + 1
+            typed = split_typed(" " * after + text[after:])
+            return typed, self._names(typed, "local") if typed.words else []
+        typed = split_typed(text)
+        if not typed.words:
+            return typed, _matching(typed, _commands(self._app))
+        command = _command(self._app, typed.words[0].text.removeprefix("-"))
+        if command is None:
+            return typed, []
+        given = _arguments(command, typed.words[1:])
+        if given is None:
+            return typed, []
+        if _is_option(typed):
+            return typed, _matching(typed, _options(self._app, command))
+        for kind in _kinds(command, given).split():
+            directories_only = "directory" in _kinds(command, given)
+            names = self._names(typed, kind)
+            if directories_only:
+                names = [name for name in names if name.more]
+            if names:
+                return typed, names
+        return typed, []
+
+    def _names(self, typed: Typed, kind: str) -> list[Name]:
+        listing: dict[str, Callable[[], Iterable[Name]]] = {
+            "remote": lambda: self.remote_names.below(typed.directory),
+            "local": lambda: _local_names(typed.directory),
+            "command": lambda: _commands(self._app),
+        }
+        if kind not in listing:
+            return []
+        return _matching(typed, listing[kind]())
+
+
+def _completions(typed: Typed, names: Sequence[Name], start: int) -> Iterator[Completion]:
+    for name in names:
+        text = name.text
+        if not typed.directory and typed.quote is Quote.NONE and text.startswith("-"):
+            # an option, unless it is a file: then it must not look like one
+            text = text if typed.name.startswith("-") else "./" + text
+        tail = "/" if name.more else ""
+        first = typed.directory in ("", "./")  # a quoted tilde reads as ./~
+        written = quote(text + tail, typed.quote, close=not name.more, first=first)
+        if len(names) == 1 and not name.more:
+            written += " "
+        yield Completion(written, start_position=start, display=paths.show(name.text) + tail)
+
+
+def _matching(typed: Typed, names: Iterable[Name]) -> list[Name]:
+    """The names that begin as typed, sorted; those with a dot only if that was typed."""
+    hidden = typed.name.startswith(".")
+    return sorted(
+        (
+            name
+            for name in names
+            if name.text.startswith(typed.name) and (hidden or not name.text.startswith("."))
+        ),
+        key=lambda name: name.text,
+    )
+
+
+def _local_names(directory: str) -> Iterator[Name]:
+    with os.scandir(os.path.expanduser(directory) or ".") as entries:
+        for entry in entries:
+            yield Name(entry.name, _is_directory(entry))
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _is_option(typed: Typed) -> bool:
+    return (
+        typed.name.startswith("-")
+        and not typed.directory
+        and typed.quote is Quote.NONE
+        and all(word.text != "--" for word in typed.words)
+    )
+
+
+# what click knows ---------------------------------------------------------------------------
+
+
+def _context(app: App) -> click.Context:
+    return click.Context(remote, info_name="", obj=app)
+
+
+def _commands(app: App) -> Iterator[Name]:
+    for name in (*remote.list_commands(_context(app)), *ALIASES):
+        yield Name(name)
+
+
+def _command(app: App, name: str) -> click.Command | None:
+    return remote.get_command(_context(app), ALIASES.get(name, name))
+
+
+def _options(app: App, command: click.Command) -> Iterator[Name]:
+    for parameter in command.get_params(click.Context(command, parent=_context(app))):
+        if isinstance(parameter, click.Option) and not parameter.hidden:
+            for name in (*parameter.opts, *parameter.secondary_opts):
+                yield Name(name)
+
+
+def _arguments(command: click.Command, words: Sequence[Word]) -> int | None:
+    """How many arguments there are already; None where an option's value comes next."""
+    with_value = {
+        name
+        for parameter in command.params
+        if isinstance(parameter, click.Option) and not parameter.is_flag and not parameter.count
+        for name in parameter.opts
+    }
+    count = 0
+    rest = iter(words)
+    for word in rest:
+        if word.text == "--":
+            return count + sum(1 for _ in rest)
+        if word.text in with_value:
+            if next(rest, None) is None:
+                return None
+        elif not word.text.startswith("-") or word.text == "-":
+            count += 1
+    return count
+
+
+def _kinds(command: click.Command, given: int) -> str:
+    kinds = _KINDS.get(command.name or "")
+    if kinds is None:
+        takes = any(isinstance(parameter, click.Argument) for parameter in command.params)
+        return "remote" if takes else "nothing"
+    return kinds[min(given, len(kinds) - 1)]

@@ -1,0 +1,1 @@
+"""One-way mirrors of trees: comparing, planning, applying."""

@@ -1,0 +1,1 @@
+"""Transfers: files and trees in both directions, resumed and retried."""

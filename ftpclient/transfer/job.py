@@ -1,0 +1,364 @@
+"""What all transfers have in common: options, totals, listings, going on after a loss.
+
+Lives here: the base of uploads and downloads. Lives elsewhere: uploads (upload.py), downloads
+(download.py), what users ask for (client.py), frames and replies (connection/connection.py),
+showing it (cli/progress.py).
+
+Requests are sent ahead of their replies, so that a small file costs no round trip. Memory is
+flat: a tree is walked while it is sent; a remote one is listed first, onto disk if it is long.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from ftpclient.connection.connection import Call, Connection
+from ftpclient.transfer.listing import checked_page
+from ftpclient.transfer.report import Listener, Result, Summary
+from ftpclient.transfer.spool import Spool
+from ftpwire import digests
+from ftpwire.errors import AlreadyExists, ConnectionLost, FtpError, NotNewer
+from ftpwire.messages import PIECES, List, Overwrite, Page, Reply
+from ftpwire.streams import ReadAhead
+
+if TYPE_CHECKING:
+    from ftpclient.transfer.pool import Crew
+
+SMALL = 256 * 1024
+"""Files up to this many bytes are read and sent whole."""
+RESUME_FROM = 4 * 1024 * 1024
+"""Larger files ask first what is there; below, a round trip costs more than it can save."""
+LARGE_IN_TREE = 256 * 1024 * 1024
+"""Files of so many bytes are cut among those who transfer a tree: whole, one of them would keep
+one connection busy when all others are done."""
+KEEP_ALIVE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to transfer.
+
+    Attributes:
+        recursive: Directories with all their contents.
+        copy_links: Transfer what links point to, instead of the links.
+        overwrite: What to do when the target exists; ``older`` replaces it only if its mtime is
+            before the source's.
+        resume: Use what is there from an earlier try, after its digest was compared.
+        fail_fast: Stop at the first failure, instead of going on with the rest.
+    """
+
+    recursive: bool = False
+    copy_links: bool = False
+    overwrite: Overwrite = "always"
+    resume: bool = True
+    fail_fast: bool = False
+
+
+class Stopped(FtpError):
+    """The transfer was stopped at its first failure, as was asked for."""
+
+    code = "stopped"
+
+
+class _Held(msgspec.Struct, array_like=True):
+    """One file that is done, and isn't told yet."""
+
+    source: bytes
+    target: bytes
+    size: int
+    digest: bytes | None
+
+
+def _skips(error: FtpError, overwrite: Overwrite) -> bool:
+    """Whether a refusal is what the options asked for."""
+    if overwrite == "never":
+        return isinstance(error, AlreadyExists)
+    return overwrite == "older" and isinstance(error, NotNewer)
+
+
+class Transfer:
+    """What uploads and downloads have in common: options, results, totals.
+
+    After a lost connection, the same files are added again on a new one (``go_on_with``): what
+    was done is found unchanged then, and not told twice.
+
+    Args:
+        chief: The transfer that this one works for, on a connection of its own: results are told
+            to that. ``_lock`` is held while they are.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        options: Options,
+        listener: Listener,
+        chief: Transfer | None = None,
+    ) -> None:
+        self.connection = connection
+        self._chief = chief
+        self._crew: Crew[Any] | None = None
+        self._enlist: Callable[[], Crew[Any] | None] | None = None
+        self._least = self._expected = 0
+        self._hands: Crew[Any] | None = None
+        self._hire: Callable[[], Crew[Any] | None] | None = None
+        self._lock: threading.Lock = threading.Lock() if chief is None else chief._lock
+        self.options = options
+        self.listener = listener
+        self.summary = Summary()
+        self._began = time.monotonic()
+        self._again = False
+        self._told: set[int] = set()
+        """Hashes of the sources and targets whose ends were told."""
+        self._held: Spool[_Held] | None = None
+        """What is done, but counts only once all of it does."""
+        self._lost: dict[bytes, tuple[bytes, int]] = {}
+        """Targets whose answers a lost connection took along, with source and size."""
+
+    def finish(self) -> Summary:
+        """Wait for all that is under way; the totals."""
+        self._join()
+        self.connection.wait_for_all()
+        return self.close()
+
+    def _join(self) -> None:
+        """Wait for those who work for this transfer."""
+        if self._crew is not None:
+            self._crew.finish()
+            self._crew = None
+        if self._hands is not None:
+            self._hands.finish()
+            self._hands = None
+
+    def close(self) -> Summary:
+        """The totals, with what was lost for good."""
+        self.disband()
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+        lost, self._lost = self._lost, {}
+        for target, (source, size) in lost.items():
+            self._tell(Result(source, target, size, "failed", error=_NOT_REGAINED))
+        self.summary.seconds = time.monotonic() - self._began
+        return self.summary
+
+    def share(self, enlist: Callable[[], Crew[Any] | None], least: int) -> None:
+        """Have others, made by this one's ``helper``, transfer the files of trees.
+
+        Args:
+            enlist: Called for them once that is worth their connections; None: there are none.
+            least: It is from so many bytes on.
+        """
+        self._enlist = enlist
+        self._least = least
+        self._expected = 0
+
+    def expect(self, size: int) -> None:
+        """So many bytes more are to be transferred."""
+        if self._enlist is None:
+            return
+        self._expected += size
+        if self._expected >= self._least:
+            enlist, self._enlist = self._enlist, None
+            self._crew = enlist()
+
+    def split(self, hire: Callable[[], Crew[Any] | None], least: int) -> None:
+        """Have others, made by this one's ``helper``, transfer the pieces of large files.
+
+        Args:
+            hire: Called for them when the first such file comes; None: there are none.
+            least: Bytes of such a file.
+        """
+        self._hire = hire
+        self._least = least
+
+    def hands(self, size: int) -> Crew[Any] | None:
+        """Who brings the pieces of a file of so many bytes; None: it goes whole."""
+        if PIECES not in self.connection.server.features:
+            return None
+        if self._crew is not None:
+            return self._crew if size >= LARGE_IN_TREE else None
+        if self._hire is None or size < self._least:
+            return None
+        if self._hands is None:
+            self._hands = self._hire()
+            if self._hands is None:
+                self._hire = None  # nobody comes: this isn't asked for each file
+        return self._hands
+
+    def disband(self) -> None:
+        """Stop those who work for this transfer, if there are any."""
+        self._enlist = self._hire = None
+        if self._crew is not None:
+            self._crew.stop()
+            self._crew = None
+        if self._hands is not None:
+            self._hands.stop()
+            self._hands = None
+
+    def give_back(self) -> None:
+        """Of one who works for another: nothing more is to do."""
+
+    def go_on_with(self, connection: Connection) -> None:
+        """Use a new connection, after the old one was lost."""
+        self.connection = connection
+        self._again = True
+
+    def go_on(self) -> None:
+        """Raises Stopped when something failed and that is to be the end."""
+        if self.options.fail_fast and self.summary.failed:
+            raise Stopped("stopped at the first failure; the rest was not transferred")
+
+    def start_over(self) -> None:
+        """All of it is to be done (again), and what is done counts once ``tell_held`` says so."""
+        self.summary = Summary()
+        self._lost.clear()
+        self._told.clear()
+        self._again = False
+        if self._held is not None:
+            self._held.close()
+        self._held = Spool(_Held)
+
+    def tell_held(self) -> None:
+        """All that is done counts now."""
+        held, self._held = self._held, None
+        if held is None:
+            return
+        try:
+            for one in held:
+                self._tell(Result(one.source, one.target, one.size, "done", one.digest))
+        finally:
+            held.close()
+
+    def end(
+        self,
+        source: bytes,
+        target: bytes,
+        size: int,
+        *,
+        digest: bytes | None = None,
+        error: FtpError | None = None,
+        skipped: bool = False,
+        unchanged: bool = False,
+    ) -> None:
+        """One file has ended.
+
+        Args:
+            skipped: The error is no failure.
+            unchanged: It was there already, with the same bytes.
+        """
+        if self._chief is not None:
+            self._chief.end(
+                source,
+                target,
+                size,
+                digest=digest,
+                error=error,
+                skipped=skipped,
+                unchanged=unchanged,
+            )
+            return
+        with self._lock:
+            self._end(source, target, size, digest, error, skipped, unchanged)
+
+    def _end(
+        self,
+        source: bytes,
+        target: bytes,
+        size: int,
+        digest: bytes | None,
+        error: FtpError | None,
+        skipped: bool,
+        unchanged: bool,
+    ) -> None:
+        if isinstance(error, ConnectionLost):
+            self._lost[target] = (source, size)
+            return
+        self._lost.pop(target, None)
+        if self._again and hash((source, target)) in self._told:
+            return
+        status: Literal["done", "skipped", "failed"] = "done"
+        if error is not None:
+            skip = skipped or _skips(error, self.options.overwrite)
+            status = "skipped" if skip else "failed"
+        self._tell(Result(source, target, size, status, digest, error, unchanged))
+
+    def _tell(self, result: Result) -> None:
+        if self._held is not None and result.status == "done":
+            self._held.add(_Held(result.source, result.target, result.size, result.digest))
+            return
+        self._told.add(hash((result.source, result.target)))
+        self.summary.add(result)
+        self.listener.finished(result)
+
+    def advanced(self, count: int) -> None:
+        """So many bytes more are done."""
+        with self._lock:
+            self.listener.advanced(count)
+
+    def started(self, name: bytes, size: int | None) -> None:
+        """A large file begins."""
+        with self._lock:
+            self.listener.started(name, size)
+
+    def hash_local(self, fd: int, size: int) -> bytes:
+        """The digest of a local file's first bytes. Raises Interrupted."""
+        hasher = digests.new()
+        self.hash_into(hasher, fd, size)
+        return hasher.digest()
+
+    def hash_into(
+        self, hasher: digests.new, fd: int, size: int, alive: Callable[[], None] | None = None
+    ) -> None:
+        """Hash a local file's first bytes; ``alive`` is called now and then meanwhile."""
+        said = time.monotonic()
+        with ReadAhead(fd, size, hasher=hasher) as pieces:
+            for _ in pieces:
+                self.connection.check()
+                if alive is not None and time.monotonic() - said > KEEP_ALIVE_SECONDS:
+                    said = time.monotonic()
+                    alive()
+
+
+_NOT_REGAINED = ConnectionLost("the connection was lost")
+
+
+def same_time_and_size(info: os.stat_result, size: int, mtime_ns: int) -> bool:
+    """Whether a local file may be the remote one: worth comparing their digests."""
+    return info.st_size == size and info.st_mtime_ns == mtime_ns
+
+
+class _ListCall(Call):
+    """A listing on its way: pages are handed to ``take``."""
+
+    streams = True
+
+    def __init__(self, take: Callable[[Page], None]) -> None:
+        super().__init__()
+        self._take = take
+
+    def on_reply(self, reply: Reply) -> bool:
+        if isinstance(reply, Page):
+            self._take(checked_page(reply))
+        return False
+
+
+def list_pages(connection: Connection, request: List) -> Iterator[Page]:
+    """The pages of a listing, as they come. Raises the listing's error."""
+    waiting: list[Page] = []
+    call = _ListCall(waiting.append)
+    connection.submit(call, request)
+    while True:
+        while waiting:
+            yield waiting.pop(0)
+        if call.done:
+            break
+        connection.pump()
+    if call.error is not None:
+        raise call.error

@@ -1,0 +1,125 @@
+"""A remote tree's pages, read ahead of whoever works on them.
+
+Lives here: taking pages whenever they come, onto disk if they are many.
+Lives elsewhere: listing for those who only print (client.py), what a sync makes of it
+(sync/diff.py).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from ftpclient.connection.connection import Call, Connection
+from ftpclient.transfer.local_tree import checked_parts
+from ftpclient.transfer.spool import Spool
+from ftpwire import paths
+from ftpwire.errors import BadMessage
+from ftpwire.messages import Entry, List, Page, Problem, Reply
+
+_AHEAD = 64
+"""Pages kept in memory before the rest goes to disk."""
+
+
+def checked_page(page: Page) -> Page:
+    """A page in which every name is one: none of them leads to another place.
+
+    Raises:
+        BadMessage: The server sent something else.
+    """
+    if page.directory:
+        checked_parts(page.directory)
+    for entry in page.entries:
+        name = entry.path
+        if not paths.is_name(name) and (name or page.directory):
+            checked_parts(name or b"..")
+            raise BadMessage(f"the server sent an unusable name: {paths.show(name)}")
+        if entry.type == "link" and (entry.target is None or b"\0" in entry.target):
+            raise BadMessage(f"the server sent an unusable link: {paths.show(name)}")
+    return page
+
+
+class Listing(Call):
+    """A listing under way. Iterate once; ``poll`` in long work between two pages.
+
+    A server takes a client that reads nothing for a minute for dead, and a slow local disk may
+    need longer than that for one directory.
+    """
+
+    streams = True
+
+    def __init__(self, connection: Connection, request: List) -> None:
+        super().__init__()
+        self._connection = connection
+        self._waiting: deque[Page] = deque()
+        self._spilled: Spool[Page] | None = None
+        self._closed = False
+        connection.submit(self, request)
+
+    def on_reply(self, reply: Reply) -> bool:
+        if isinstance(reply, Page) and not self._closed:
+            checked_page(reply)
+            if self._spilled is None and len(self._waiting) >= _AHEAD:
+                self._spilled = Spool(Page)
+            if self._spilled is None:
+                self._waiting.append(reply)
+            else:
+                self._spilled.add(reply)
+        return False
+
+    def __iter__(self) -> Iterator[Page]:
+        while True:
+            while self._waiting:
+                yield self._waiting.popleft()
+            if self._spilled is not None:
+                # what comes while this is read is newer: it begins to wait in memory again
+                spool, self._spilled = self._spilled, None
+                try:
+                    yield from spool
+                finally:
+                    spool.close()
+            elif self.done:
+                break
+            else:
+                self._connection.pump()
+        if self.error is not None:
+            raise self.error
+
+    def directories(self) -> Iterator[tuple[bytes, dict[bytes, Entry], dict[bytes, Problem]]]:
+        """Each directory whole, however many pages it has: its path, and what is in it by name."""
+        path: bytes | None = None
+        entries: dict[bytes, Entry] = {}
+        problems: dict[bytes, Problem] = {}
+        for page in self:
+            if path is not None and page.directory != path:
+                yield path, entries, problems
+                entries, problems = {}, {}
+            path = page.directory
+            for entry in page.entries:
+                entries[entry.path] = entry
+            for problem in page.problems:
+                problems[problem.path] = problem
+            if page.complete:
+                yield path, entries, problems
+                path, entries, problems = None, {}, {}
+        if path is not None:
+            yield path, entries, problems
+
+    def poll(self) -> None:
+        """Take what has come, without waiting. Raises Interrupted."""
+        if self.done:
+            self._connection.check()
+        else:
+            self._connection.poll()
+
+    def finish(self) -> None:
+        """Wait for the rest of the listing, so that the connection is free."""
+        self._connection.wait_for(self)
+
+    def close(self) -> None:
+        """Forget what was not iterated over."""
+        self._closed = True
+        self._waiting.clear()
+        if self._spilled is not None:
+            self._spilled.close()
+            self._spilled = None

@@ -1,0 +1,367 @@
+"""The local side of a download: writing below a destination, and nowhere else.
+
+Lives here: making directories, and files that appear whole, under names a server gave.
+Lives elsewhere: confinement itself (ftpwire/beneath.py), what to download (job.py).
+
+No server is trusted: every component was checked as a name, and no link below the destination
+is followed, least of all one that the same transfer made.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+import stat
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from ftpwire import beneath, paths
+from ftpwire.errors import (
+    AlreadyExists,
+    BadMessage,
+    Cancelled,
+    InvalidPath,
+    IsADirectory,
+    NotADirectory,
+)
+from ftpwire.pieces import PIECE
+
+_OPEN_DIRECTORIES = 32
+_CONTINUE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+
+Parts = tuple[bytes, ...]
+
+
+def checked_parts(path: bytes) -> Parts:
+    """The components of a relative path that a server gave.
+
+    Raises:
+        BadMessage: It has ``..``, is absolute, or can't be below anything.
+    """
+    parts = tuple(path.split(b"/"))
+    try:
+        for part in parts:
+            paths.check_name(part)
+    except InvalidPath as error:
+        raise BadMessage(f"the server sent an unusable name: {error}") from None
+    return parts
+
+
+class LocalTree:
+    """The directory that downloads go below.
+
+    Args:
+        directory: Exists; how it is reached is the user's own affair, links included.
+        follow: Whether it may itself be a link. Not where a server chose its name: an earlier
+            source may have made the link.
+    """
+
+    def __init__(self, directory: bytes, *, follow: bool = True) -> None:
+        flags = beneath.OPEN_DIRECTORY | (0 if follow else os.O_NOFOLLOW)
+        self._fd = os.open(directory if follow else directory.rstrip(b"/"), flags)
+        self._tree = beneath.Tree(self._fd, follow=False)
+        self._open: OrderedDict[Parts, int] = OrderedDict()
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        for fd in self._open.values():
+            os.close(fd)
+        self._open.clear()
+        os.close(self._fd)
+        self._fd = -1  # late arrivals of a transfer that was given up must not write
+
+    def directory(self, parts: Parts) -> int:
+        """A handle of a directory below; it stays the tree's. Raises OSError."""
+        if self._fd < 0:
+            raise Cancelled("the transfer was given up")
+        if not parts:
+            return self._fd
+        fd = self._open.get(parts)
+        if fd is not None:
+            self._open.move_to_end(parts)
+            return fd
+        if len(self._open) >= _OPEN_DIRECTORIES:
+            os.close(self._open.popitem(last=False)[1])
+        fd = self._tree.open_dir(parts)
+        self._open[parts] = fd
+        return fd
+
+    def make_dir(self, parts: Parts, mode: int) -> None:
+        """Make a directory that can be written into for now; one that exists is taken.
+
+        Raises:
+            NotADirectory: Something else is there.
+        """
+        if not parts:
+            return
+        above = self.directory(parts[:-1])
+        try:
+            os.mkdir(parts[-1], (mode & 0o777) | 0o700, dir_fd=above)
+        except FileExistsError:
+            info = os.stat(parts[-1], dir_fd=above, follow_symlinks=False)
+            if not stat.S_ISDIR(info.st_mode):
+                raise NotADirectory("something else is there already") from None
+            if info.st_mode & 0o700 != 0o700:
+                os.chmod(parts[-1], stat.S_IMODE(info.st_mode) | 0o700, dir_fd=above)
+
+    def finish_dir(self, parts: Parts, mode: int, mtime_ns: int) -> None:
+        """Set what a directory has once its contents are there."""
+        fd = self.directory(parts)
+        os.utime(fd, ns=(time.time_ns(), mtime_ns))
+        os.chmod(fd, mode & 0o777)
+
+    def stat(self, parts: Parts) -> os.stat_result | None:
+        """What is at a path, links not followed; None when nothing is."""
+        try:
+            return os.stat(parts[-1], dir_fd=self.directory(parts[:-1]), follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def open_dir(self, parts: Parts) -> int:
+        """A handle of a directory below, the caller's own."""
+        return os.dup(self.directory(parts))
+
+    def set_attributes(self, parts: Parts, mode: int | None, mtime_ns: int | None) -> None:
+        """Set a file's permission bits or mtime; of a link, its mtime only."""
+        above, name = self.directory(parts[:-1]), parts[-1]
+        if mtime_ns is not None:
+            times = (time.time_ns(), mtime_ns)
+            os.utime(name, ns=times, dir_fd=above, follow_symlinks=False)
+        if mode is not None:
+            _chmod(above, name, mode & 0o777)
+
+    def remove(self, parts: Parts) -> None:
+        """Remove a file, a link or a directory with all its contents; no link is followed."""
+        above, name = self.directory(parts[:-1]), parts[-1]
+        for known in [one for one in self._open if one[: len(parts)] == parts]:
+            os.close(self._open.pop(known))  # something else may get this name
+        info = os.stat(name, dir_fd=above, follow_symlinks=False)
+        if stat.S_ISDIR(info.st_mode):
+            _remove_tree(above, name)
+        else:
+            os.unlink(name, dir_fd=above)
+
+    @contextmanager
+    def reading(self, parts: Parts) -> Iterator[int]:
+        """A regular file below, open for reading."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(parts[-1], flags, dir_fd=self.directory(parts[:-1]))
+        try:
+            beneath.regular(fd)
+            yield fd
+        finally:
+            os.close(fd)
+
+    def make_link(self, parts: Parts, target: bytes, mtime_ns: int, *, replace: bool) -> None:
+        """Store a symbolic link as it came."""
+        above, name = self.directory(parts[:-1]), parts[-1]
+        partial = partial_name(parts)
+        _unlink(above, partial)
+        os.symlink(target, partial, dir_fd=above)
+        os.utime(partial, ns=(mtime_ns, mtime_ns), dir_fd=above, follow_symlinks=False)
+        _place(above, partial, name, replace=replace)
+
+
+class PartialFile:
+    """A file on its way in, hidden under a partial name until it is verified.
+
+    Who writes to it holds a flock on it; a second transfer to the same name takes another
+    partial name, so that their bytes never mix.
+
+    Args:
+        replace: Whether a file that exists is replaced.
+        resume: Keep what an earlier try has left; ``offset`` tells how much that is.
+    """
+
+    def __init__(
+        self, tree: LocalTree, parts: Parts, *, replace: bool = True, resume: bool = False
+    ) -> None:
+        # its own handle: the tree's may be closed while this is under way
+        self._above = os.dup(tree.directory(parts[:-1]))
+        self._name = parts[-1]
+        self._partial = partial_name(parts)
+        self._replace = replace
+        self._found_again = True
+        self.fd = -1
+        try:
+            self.fd = self._open(_CONTINUE if resume else _CONTINUE | os.O_TRUNC)
+        except BaseException:
+            os.close(self._above)
+            raise
+        self.offset = _contiguous(self.fd)
+
+    def _open(self, flags: int) -> int:
+        # truncated only once it is locked: somebody may be writing to it
+        fd = os.open(self._partial, flags & ~os.O_TRUNC, 0o600, dir_fd=self._above)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode) or not _try_lock(
+                fd, self._above, self._partial
+            ):
+                os.close(fd)
+                self._partial = partial_name((secrets.token_bytes(16),))
+                self._found_again = False
+                fd = os.open(self._partial, _CREATE, 0o600, dir_fd=self._above)
+            if flags & os.O_TRUNC:
+                os.ftruncate(fd, 0)
+            os.chmod(fd, 0o600)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    @staticmethod
+    def has_part(tree: LocalTree, parts: Parts) -> bool:
+        """Whether an earlier try has left something."""
+        return tree.stat((*parts[:-1], partial_name(parts))) is not None
+
+    def start_at(self, offset: int) -> None:
+        """Keep the first ``offset`` bytes, and write after them."""
+        os.ftruncate(self.fd, offset)
+        os.lseek(self.fd, offset, os.SEEK_SET)
+
+    def place(self, mode: int, mtime_ns: int) -> None:
+        """Give it its name, times and mode. Raises OSError; it is gone then."""
+        try:
+            os.utime(self.fd, ns=(time.time_ns(), mtime_ns))
+            os.chmod(self.fd, mode & 0o777)
+            _place(self._above, self._partial, self._name, replace=self._replace)
+        except BaseException:
+            self.drop()
+            raise
+        self._close()
+
+    def leave(self) -> None:
+        """Leave it there, for a later try to go on with: unless that could not find it."""
+        if self._found_again:
+            self._close()
+        else:
+            self.drop()
+
+    def drop(self) -> None:
+        """Remove it. Can be called after ``place`` or ``leave``."""
+        if self.fd >= 0:
+            _unlink(self._above, self._partial)
+            self._close()
+
+    def _close(self) -> None:
+        os.close(self.fd)
+        os.close(self._above)
+        self.fd = -1
+
+
+def _contiguous(fd: int) -> int:
+    """How many bytes at a partial file's start may be good: those before its first hole.
+
+    A download in pieces that was killed leaves gaps. The server compares what is before them, so a
+    file system that knows no holes only makes it start over.
+    """
+    size = os.fstat(fd).st_size
+    try:
+        hole = os.lseek(fd, 0, os.SEEK_HOLE) if size else 0
+    except (AttributeError, OSError):
+        return size
+    # the last block before a hole may be filled in part only
+    return size if hole >= size else max(0, hole - 1) // PIECE * PIECE
+
+
+def _try_lock(fd: int, above: int, name: bytes) -> bool:
+    """Lock a file; False when somebody has it, or has just given the name to another."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        now = os.stat(name, dir_fd=above, follow_symlinks=False)
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    mine = os.fstat(fd)
+    return (mine.st_dev, mine.st_ino) == (now.st_dev, now.st_ino)
+
+
+def partial_name(parts: Sequence[bytes]) -> bytes:
+    """The hidden name under which a file arrives: short, since its own may be 255 bytes long."""
+    short = hashlib.sha256(parts[-1]).hexdigest()[:16].encode()
+    return paths.PARTIAL_PREFIX + short + paths.PARTIAL_SUFFIX
+
+
+def _place(above: int, partial: bytes, name: bytes, *, replace: bool) -> None:
+    try:
+        if replace:
+            os.rename(partial, name, src_dir_fd=above, dst_dir_fd=above)
+        else:
+            beneath.rename_new(above, partial, above, name)
+    except OSError as error:
+        _unlink(above, partial)
+        if error.errno == errno.EISDIR:
+            raise IsADirectory("a directory is there") from None
+        if error.errno == errno.EEXIST:
+            raise AlreadyExists("it exists") from None
+        raise
+
+
+def _unlink(directory: int, name: bytes) -> None:
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        pass
+
+
+def _chmod(above: int, name: bytes, mode: int) -> None:
+    """Change a mode without following a link, also of what can't be opened for reading."""
+    fd = os.open(name, beneath.OPEN_ANY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=above)
+    try:
+        if stat.S_ISLNK(os.fstat(fd).st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        if beneath.O_PATH == os.O_RDONLY:
+            os.chmod(fd, mode)
+        else:  # fchmod(2) refuses a handle that can't read
+            os.chmod(f"/proc/self/fd/{fd}", mode)
+    finally:
+        os.close(fd)
+
+
+class _Emptied:
+    """A directory that is being removed: its files are gone already."""
+
+    def __init__(self, above: int, name: bytes) -> None:
+        flags = beneath.OPEN_DIRECTORY | os.O_NOFOLLOW
+        self.above = above
+        self.name = name
+        self.below: list[bytes] = []
+        try:
+            self.fd = os.open(name, flags, dir_fd=above)
+        except PermissionError:
+            _chmod(above, name, 0o700)
+            self.fd = os.open(name, flags, dir_fd=above)
+        try:
+            if os.fstat(self.fd).st_mode & 0o700 != 0o700:
+                os.chmod(self.fd, 0o700)
+            with os.scandir(self.fd) as entries:
+                for entry in entries:
+                    inside = os.fsencode(entry.name)
+                    if entry.is_dir(follow_symlinks=False):
+                        self.below.append(inside)
+                    else:
+                        os.unlink(inside, dir_fd=self.fd)
+        except BaseException:
+            os.close(self.fd)
+            raise
+
+
+def _remove_tree(above: int, name: bytes) -> None:
+    stack: list[_Emptied] = []
+    try:
+        stack.append(_Emptied(above, name))
+        while stack:
+            here = stack[-1]
+            if here.below:
+                stack.append(_Emptied(here.fd, here.below.pop()))
+                continue
+            os.rmdir(here.name, dir_fd=here.above)
+            os.close(stack.pop().fd)
+    finally:
+        for left in stack:
+            os.close(left.fd)

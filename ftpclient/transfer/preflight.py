@@ -1,0 +1,185 @@
+"""Whether a job fits, asked before its first byte.
+
+Lives here: comparing what a job needs with the account's room, the server's disk and the disk
+here. What is found is a lower bound: a job that is let through may still fail, one that is
+refused would have.
+Lives elsewhere: moving the bytes (upload.py, download.py), the plan of a sync (sync/job.py).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ftpclient.transfer.job import Options, list_pages
+from ftpclient.transfer.local_tree import Parts, partial_name
+from ftpwire import paths
+from ftpwire.errors import CommandError, DiskFull, QuotaExceeded
+from ftpwire.messages import Entry, List, Overwrite, Room
+from ftpwire.paths import RemotePath
+from ftpwire.units import human
+
+if TYPE_CHECKING:
+    from ftpclient.client import Client
+
+Placed = tuple[bytes, RemotePath]
+"""A local source, and the remote path that it is going to have."""
+
+
+def check(room: Room, needed: int, undone: str) -> None:
+    """Refuse what the server has no room for.
+
+    Args:
+        needed: Bytes that the account would have more.
+        undone: What the refusal says besides, as "nothing was sent".
+
+    Raises:
+        QuotaExceeded: The account has less room.
+        DiskFull: The server's disk has less.
+    """
+    held = room.held  # what an earlier try holds is its own when it is gone on with
+    if room.free is not None and needed > room.free + held:
+        raise QuotaExceeded(
+            _words(needed, room.free + held, "left", undone), needed=needed, free=room.free + held
+        )
+    if room.disk_free is not None and needed > room.disk_free + held:
+        raise DiskFull(_words(needed, room.disk_free + held, "left on the server's disk", undone))
+
+
+def measure(sources: Iterable[bytes], options: Options) -> tuple[int, int]:
+    """Count the files and bytes that an upload of ``sources`` will send, at most."""
+    files = size = 0
+    for source in sources:
+        todo = [source]
+        while todo:
+            path = todo.pop()
+            try:
+                info = os.stat(path, follow_symlinks=options.copy_links)
+                if stat.S_ISDIR(info.st_mode) and options.recursive and len(todo) < 10_000:
+                    with os.scandir(path) as entries:
+                        for entry in entries:
+                            if entry.is_dir(follow_symlinks=False):
+                                todo.append(entry.path)
+                            elif entry.is_file(follow_symlinks=options.copy_links):
+                                files += 1
+                                size += entry.stat(follow_symlinks=options.copy_links).st_size
+                elif stat.S_ISREG(info.st_mode):
+                    files += 1
+                    size += info.st_size
+            except OSError:
+                continue  # the transfer itself will tell
+    return files, size
+
+
+def check_put(client: Client, placed: Sequence[Placed], options: Options, *, atomic: bool) -> None:
+    """Refuse an upload that can't fit.
+
+    Args:
+        atomic: What is there stays until all of it has come: it makes no room.
+
+    Raises:
+        QuotaExceeded, DiskFull
+    """
+    room = client.space()
+    _, size = measure([source for source, _ in placed], options)
+    try:
+        check(room, size, "nothing was sent")
+    except (QuotaExceeded, DiskFull):
+        if atomic:
+            raise
+    else:
+        return
+    # it would not fit if all of it were new: only now is it worth asking what is there
+    there = sum(_there(client, source, target, options) for source, target in placed)
+    check(room, size - there, "nothing was sent")
+
+
+def _there(client: Client, source: bytes, target: RemotePath, options: Options) -> int:
+    """How many bytes of an upload need no room, because of what is there."""
+    entry = client.find(target, follow=True)
+    if entry is None:
+        return 0
+    if entry.type != "dir":
+        return _spared(source, entry, options)
+    if not options.recursive:
+        return 0
+    spared = 0
+    try:
+        for page in list_pages(client.connection, List(target, recursive=True)):
+            directory = paths.child(RemotePath(source), page.directory or b".")
+            for one in page.entries:
+                spared += _spared(paths.child(directory, one.path), one, options)
+    except CommandError:
+        return measure([source], options)[1]  # it can't be known: the server will tell
+    return spared
+
+
+def _spared(source: bytes, there: Entry, options: Options) -> int:
+    """Bytes of a file that are not needed beside those of the one that is there."""
+    try:
+        info = os.stat(source, follow_symlinks=options.copy_links)
+    except OSError:
+        return 0  # nothing comes to that place
+    if there.type != "file" or not stat.S_ISREG(info.st_mode):
+        return 0
+    return _kept_or_replaced(options.overwrite, info.st_size, there.size)
+
+
+def _kept_or_replaced(overwrite: Overwrite, new: int, old: int) -> int:
+    if overwrite == "always":
+        return old
+    return new if overwrite == "never" else max(new, old)
+
+
+def check_get(target: bytes, needed: int, spared: Callable[[], int], undone: str) -> None:
+    """Refuse a download that the disk here has no room for.
+
+    Args:
+        target: Where it goes; what of that isn't there yet will be made.
+        needed: Bytes of it, were all of it new.
+        spared: Counts what of it is here already; only asked when it matters.
+        undone: As in `check`.
+
+    Raises:
+        DiskFull
+    """
+    place = os.path.abspath(target)
+    while not os.path.isdir(place):
+        place = os.path.dirname(place)
+    try:
+        disk = os.statvfs(place)
+    except OSError:
+        return  # the transfer itself will tell
+    free = disk.f_bavail * disk.f_frsize
+    if not disk.f_blocks or needed <= free:  # without blocks: a file system that doesn't know
+        return
+    needed -= spared()
+    if needed > free:
+        raise DiskFull(_words(needed, free, f"left for {paths.show(place)}", undone))
+
+
+def here_of(directory: bytes, parts: Parts) -> int:
+    """Bytes that a file to be fetched has here already: those it replaces, and an earlier try's."""
+    return _size(os.path.join(directory, *parts)) + part_of(directory, parts)
+
+
+def part_of(directory: bytes, parts: Parts) -> int:
+    """Bytes that an earlier try has brought of a file."""
+    return _size(os.path.join(directory, *parts[:-1], partial_name(parts)))
+
+
+def _size(path: bytes) -> int:
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return 0
+    return info.st_size if stat.S_ISREG(info.st_mode) else 0
+
+
+def _words(needed: int, free: int, left: str, undone: str) -> str:
+    many, few = human(needed), human(free)
+    if many == few:  # people would wonder
+        many, few = f"{needed} bytes", f"{free} bytes"
+    return f"needs {many}, {few} {left}: {undone}"

@@ -1,0 +1,69 @@
+"""What the server has of a tree: looked up by path, in flat memory.
+
+Lives here: a temporary table on disk. Lives elsewhere: listing (job.py), deciding what
+need not be sent again (upload.py).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+import threading
+
+from ftpwire import paths
+from ftpwire.messages import Entry, Page
+from ftpwire.paths import RemotePath
+
+
+class RemoteIndex:
+    """Remote files that have a digest, by path. Safe to use from many threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._file = tempfile.NamedTemporaryFile(prefix="ftp-index-")
+        self._table = sqlite3.connect(
+            self._file.name, isolation_level=None, check_same_thread=False
+        )
+        self._table.executescript(
+            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-2048;"
+            "CREATE TABLE file (path BLOB PRIMARY KEY, size INT, mode INT, mtime_ns INT,"
+            " digest BLOB) WITHOUT ROWID; BEGIN"
+        )
+
+    def add(self, root: RemotePath, page: Page) -> None:
+        """Take the entries of a page of a listing of ``root``."""
+        directory = paths.child(root, page.directory) if page.directory else root
+        rows = [
+            (paths.child(directory, e.path), e.size, e.mode, e.mtime_ns, e.digest)
+            for e in page.entries
+            if e.digest is not None
+        ]
+        with self._lock:
+            self._table.executemany("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?)", rows)
+
+    def get(self, path: RemotePath) -> Entry | None:
+        """The file at a path, if it has a digest."""
+        with self._lock:
+            row = self._table.execute(
+                "SELECT size, mode, mtime_ns, digest FROM file WHERE path = ?", (path,)
+            ).fetchone()
+        if row is None:
+            return None
+        size, mode, mtime_ns, digest = row
+        return Entry(path, "file", size, mode, mtime_ns, None, digest)
+
+    def has(self, path: RemotePath, info: os.stat_result, digest: bytes) -> bool:
+        """Whether a file is there with the same bytes, mode and mtime."""
+        entry = self.get(path)
+        return (
+            entry is not None
+            and entry.digest == digest
+            and entry.mode == info.st_mode & 0o777
+            and entry.mtime_ns == info.st_mtime_ns
+        )
+
+    def close(self) -> None:
+        """Remove the table."""
+        self._table.close()
+        self._file.close()

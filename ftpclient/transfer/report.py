@@ -1,0 +1,100 @@
+"""What a transfer tells while it runs: the results, and who listens.
+
+Lives here: the result of each file, the totals, the interface of a listener.
+Lives elsewhere: how they are shown (cli/progress.py, cli/render.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ftpwire.errors import FtpError
+
+if TYPE_CHECKING:
+    from ftpclient.sync.plan import Step
+
+Status = Literal["done", "skipped", "failed", "planned"]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One file's end.
+
+    Attributes:
+        source, target: As bytes; the remote one absolute, the local one as typed.
+        size: Bytes.
+        digest: BLAKE3 of a file that is done, 32 bytes.
+        status: ``skipped``: on purpose (not newer, exists, not a regular file). ``planned``: of a
+            dry run.
+        error: Why it failed or was skipped.
+        unchanged: It is done because it was there already, with the same digest.
+        step: What a sync was doing.
+    """
+
+    source: bytes
+    target: bytes
+    size: int
+    status: Status
+    digest: bytes | None = None
+    error: FtpError | None = None
+    unchanged: bool = False
+    step: Step | None = None
+
+
+@dataclass
+class Summary:
+    """The totals of a transfer: ``size`` are the bytes that were sent, ``unchanged`` of the files
+    that are done were there already."""
+
+    done: int = 0
+    unchanged: int = 0
+    skipped: int = 0
+    failed: int = 0
+    size: int = 0
+    seconds: float = 0.0
+    exit_code: int = 0
+    """0 when nothing failed; the failures' own status when nothing else happened; else 1."""
+    first_error: FtpError | None = None
+
+    def add(self, result: Result) -> None:
+        """Count one file's end."""
+        if result.status == "done":
+            self.done += 1
+            self.unchanged += result.unchanged
+            self.size += 0 if result.unchanged else result.size
+            if self.exit_code:
+                self.exit_code = 1
+        elif result.status == "skipped":
+            self.skipped += 1
+        else:
+            self.failed += 1
+            assert result.error is not None
+            code = result.error.exit_code
+            if self.failed == 1 and not self.done:
+                self.first_error = result.error
+                self.exit_code = code
+            elif self.exit_code != code or self.done:
+                self.exit_code = 1
+
+
+class Listener:
+    """Hears of a transfer's progress. This one is deaf; others override what they need."""
+
+    wants_totals = False
+    """Whether it is worth a look at all sources beforehand."""
+
+    def totals(self, files: int, size: int) -> None:
+        """So much (more) is to be done."""
+
+    def started(self, name: bytes, size: int | None) -> None:
+        """A file large enough to be watched begins; size in bytes, None when not known."""
+
+    def advanced(self, count: int) -> None:
+        """So many bytes more of the files under way."""
+
+    def finished(self, result: Result) -> None:
+        """A file has ended."""
+
+    def remark(self, text: str) -> None:
+        """Something that the user may want to know: a lost connection, a retry."""

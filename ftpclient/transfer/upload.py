@@ -1,0 +1,479 @@
+"""Uploads: files and trees from here to the server.
+
+Lives here: reading, pipelining, resuming. Lives elsewhere: what all transfers share
+(job.py), what the server has already (remote_index.py).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from ftpclient.connection.connection import Call, Connection
+from ftpclient.transfer.job import (
+    KEEP_ALIVE_SECONDS,
+    RESUME_FROM,
+    SMALL,
+    Options,
+    Transfer,
+    list_pages,
+    same_time_and_size,
+)
+from ftpclient.transfer.remote_index import RemoteIndex
+from ftpclient.transfer.report import Listener, Summary
+from ftpwire import beneath, digests, paths
+from ftpwire.errors import (
+    BadMessage,
+    CommandError,
+    ConnectionLost,
+    Forbidden,
+    FtpError,
+    InvalidPath,
+    IsADirectory,
+    NotADirectory,
+    NotFound,
+    NotRegular,
+    SourceChanged,
+    from_oserror,
+)
+from ftpwire.messages import (
+    Entry,
+    Found,
+    List,
+    MakeDir,
+    MakeLink,
+    Put,
+    Ready,
+    Reply,
+    Request,
+    Sent,
+    SetAttributes,
+    Stat,
+)
+from ftpwire.paths import RemotePath
+from ftpwire.streams import ReadAhead
+
+if TYPE_CHECKING:
+    from ftpclient.transfer.pool import Crew
+
+_OPEN_SOURCE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+class _Change(Call):
+    """A directory, a link or attributes on their way to the server. Heard of if it fails."""
+
+    def __init__(self, transfer: Upload, source: bytes, target: bytes, count: bool) -> None:
+        super().__init__()
+        self._transfer = transfer
+        self._source = source
+        self._target = target
+        self._count = count
+
+    def on_done(self) -> None:
+        if isinstance(self.error, ConnectionLost) and not self._count:
+            return  # nothing is told of a directory, unless it fails: nothing of it is lost
+        if self.error is not None or self._count:
+            self._transfer.end(self._source, self._target, 0, error=self.error)
+
+
+class PutCall(Call):
+    """A file on its way to the server."""
+
+    def __init__(self, transfer: Upload, source: bytes, target: bytes) -> None:
+        super().__init__()
+        self._transfer = transfer
+        self._source = source
+        self._target = target
+        self.size = 0
+        self.digest: bytes | None = None
+        self.ready: Ready | None = None
+        self.failure: FtpError | None = None
+        """Why this side gave it up."""
+        self.asks = False
+        """Whether a `Ready` is waited for."""
+        self.superseded = False
+        """Another call has taken over the file: this one's end is nobody's business."""
+
+    def on_reply(self, reply: Reply) -> bool:
+        if isinstance(reply, Ready):
+            if self.ready is not None or not self.asks:
+                raise BadMessage("the server is ready for what nobody asked")
+            self.ready = reply
+            return False
+        return True
+
+    def on_done(self) -> None:
+        if self.superseded:
+            return
+        error = self.error
+        if not isinstance(error, ConnectionLost):  # that may have broken what failed here
+            error = self.failure or error
+        self._transfer.end(self._source, self._target, self.size, digest=self.digest, error=error)
+
+
+class Upload(Transfer):
+    """Files and trees from here to the server. ``add`` what to send, then ``finish``."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        options: Options,
+        listener: Listener,
+        chief: Upload | None = None,
+    ) -> None:
+        super().__init__(connection, options, listener, chief)
+        self._index: RemoteIndex | None = None
+        self._late: list[tuple[bytes, RemotePath, SetAttributes]] = []
+        """Attributes of directories, which come when a crew has filled them."""
+
+    def helper(self, connection: Connection) -> Upload:
+        """A transfer that works for this one, on a connection of its own."""
+        return Upload(connection, self.options, self.listener, self)
+
+    def finish(self) -> Summary:
+        self._join()
+        late, self._late = self._late, []
+        for source, target, request in late:
+            self._submit_change(source, target, request)
+        return super().finish()
+
+    def disband(self) -> None:
+        super().disband()
+        self._late.clear()
+        if self._index is not None and self._chief is None:
+            self._index.close()
+            self._index = None
+
+    def _send_for(self, chief: Upload, source: bytes, target: RemotePath) -> None:
+        """Send one file that the chief has met."""
+        chief.go_on()
+        self._index = chief._index
+        self._among_others = True
+        try:
+            self._put(source, target)
+        except (OSError, CommandError) as error:
+            self._fail(source, target, error)
+
+    _among_others = False
+    """Whether somebody else makes the directories that files go into, maybe later."""
+
+    def add(self, source: bytes, target: RemotePath) -> None:
+        """Send a local file, link or directory to exactly ``target``."""
+        try:
+            info = os.stat(source, follow_symlinks=self.options.copy_links)
+            if stat.S_ISDIR(info.st_mode) and self.options.recursive and self.options.resume:
+                self._look_up(target)
+            self._add(source, target, info, ())
+        except (OSError, CommandError) as error:
+            self._fail(source, target, error)
+
+    def _look_up(self, target: RemotePath) -> None:
+        """Find out what an earlier try may have stored there already."""
+        entry = self._find(target)
+        if entry is None or entry.type != "dir":
+            return
+        if self._index is None:
+            self._index = RemoteIndex()
+        try:
+            for page in list_pages(self.connection, List(target, recursive=True, digest=True)):
+                self._index.add(target, page)
+        except Forbidden:
+            pass  # a drop box tells nothing: all of it is sent
+
+    def _find(self, path: RemotePath) -> Entry | None:
+        try:
+            reply = self.connection.ask(Stat(path, digest=True))
+        except (NotFound, NotADirectory):
+            return None
+        assert isinstance(reply, Found)
+        return reply.entry
+
+    def _fail(self, source: bytes, target: RemotePath, error: OSError | CommandError) -> None:
+        if isinstance(error, OSError):
+            error = from_oserror(error, paths.show(source))
+        self.end(source, target, 0, error=error, skipped=isinstance(error, NotRegular))
+
+    def _add(
+        self,
+        source: bytes,
+        target: RemotePath,
+        info: os.stat_result,
+        above: tuple[tuple[int, int], ...],
+    ) -> None:
+        self.go_on()
+        if not -(2**63) <= info.st_mtime_ns < 2**63:
+            raise CommandError(f"{paths.show(source)}: its time is beyond what can be sent")
+        if len(target) > paths.MAX_PATH:
+            raise InvalidPath(f"{paths.show(target[:40])}…: longer than {paths.MAX_PATH} bytes")
+        kind = stat.S_IFMT(info.st_mode)
+        if kind == stat.S_IFREG:
+            self.expect(info.st_size)
+            if self._crew is None or self.hands(info.st_size) is not None:
+                self._put(source, target)
+            else:
+                self._crew.give(lambda worker: worker._send_for(self, source, target))
+        elif kind == stat.S_IFDIR:
+            self._add_directory(source, target, info, above)
+        elif kind == stat.S_IFLNK:
+            self._submit_change(
+                source,
+                target,
+                MakeLink(target, os.readlink(source), info.st_mtime_ns, self.options.overwrite),
+                count=True,
+            )
+        else:
+            raise NotRegular(f"{paths.show(source)}: not a regular file, directory or link")
+
+    def _add_directory(
+        self,
+        source: bytes,
+        target: RemotePath,
+        info: os.stat_result,
+        above: tuple[tuple[int, int], ...],
+    ) -> None:
+        if not self.options.recursive:
+            raise IsADirectory(f"{paths.show(source)}: a directory (use -r)")
+        identity = (info.st_dev, info.st_ino)
+        if len(above) > paths.MAX_DEPTH:  # no server takes what is deeper, nor Python's stack
+            raise InvalidPath(f"{paths.show(source)}: more than {paths.MAX_DEPTH} directories deep")
+        if identity in above:
+            raise CommandError(f"{paths.show(source)}: the link leads into its own parents")
+        mode = stat.S_IMODE(info.st_mode) & 0o777
+        # what is inside comes next, so it must be possible to write; its own mode comes last
+        self._submit_change(source, target, MakeDir(target, mode | 0o700, parents=True))
+        follow = self.options.copy_links
+        with os.scandir(source) as entries:
+            for entry in entries:
+                below = paths.child(target, entry.name)
+                try:
+                    self._add(
+                        entry.path, below, entry.stat(follow_symlinks=follow), (*above, identity)
+                    )
+                except (OSError, CommandError) as error:
+                    self._fail(entry.path, below, error)
+        attributes = SetAttributes(target, mode, info.st_mtime_ns)
+        if self._crew is None:
+            self._submit_change(source, target, attributes)
+        else:
+            self._late.append((source, target, attributes))
+
+    def _submit_change(
+        self, source: bytes, target: bytes, request: Request, *, count: bool = False
+    ) -> None:
+        self.connection.submit(_Change(self, source, target, count), request)
+
+    def _put(self, source: bytes, target: RemotePath) -> None:
+        fd = os.open(source, _OPEN_SOURCE)
+        try:
+            info = beneath.regular(fd)
+            if info.st_size <= SMALL:
+                self._put_small(source, target, fd, info)
+            elif not self._is_there(source, target, fd, info):
+                self._put_large(source, target, fd, info, resume=self.options.resume)
+        finally:
+            os.close(fd)
+
+    def _put_small(self, source: bytes, target: RemotePath, fd: int, info: os.stat_result) -> None:
+        data = os.read(fd, info.st_size + 1) if info.st_size else b""
+        size = len(data)
+        if size != info.st_size:
+            raise SourceChanged(f"{paths.show(source)}: changed while it was read")
+        digest = digests.digest(data)
+        self.advanced(size)
+        if self._index is not None and self._index.has(target, info, digest):
+            self.end(source, target, size, digest=digest, unchanged=True)
+            return
+        call = PutCall(self, source, target)
+        call.size = size
+        call.digest = digest
+        self.connection.submit(call, self._request(target, info), size)
+        if size:
+            self.connection.send_data(call, data)
+        self.connection.send_end(call, Sent(size, digest))
+
+    def _is_there(self, source: bytes, target: RemotePath, fd: int, info: os.stat_result) -> bool:
+        """Whether the server has the same bytes at the target already, from an earlier try."""
+        if not self.options.resume:
+            return False
+        if self._index is not None:
+            entry = self._index.get(target)
+        else:
+            entry = self._find(target) if info.st_size > RESUME_FROM else None
+        if (
+            entry is None
+            or entry.digest is None
+            or entry.mode != info.st_mode & 0o777
+            or not same_time_and_size(info, entry.size, entry.mtime_ns)
+            or self.hash_local(fd, info.st_size) != entry.digest
+        ):
+            return False
+        self.advanced(info.st_size)
+        self.end(source, target, info.st_size, digest=entry.digest, unchanged=True)
+        return True
+
+    def _request(
+        self,
+        target: RemotePath,
+        info: os.stat_result,
+        *,
+        ask: bool = False,
+        resume: bool = True,
+        pieces: bool = False,
+    ) -> Put:
+        return Put(
+            target,
+            info.st_size,
+            info.st_mode & 0o777,
+            info.st_mtime_ns,
+            self.options.overwrite,
+            ask,
+            secrets.token_bytes(16) if ask else None,
+            resume,
+            self._among_others,
+            pieces,
+        )
+
+    def _put_large(
+        self,
+        source: bytes,
+        target: RemotePath,
+        fd: int,
+        info: os.stat_result,
+        *,
+        resume: bool,
+    ) -> None:
+        ask = info.st_size > RESUME_FROM
+        call = PutCall(self, source, target)
+        call.size = info.st_size
+        call.asks = ask
+        crew = self.hands(info.st_size) if ask else None
+        in_pieces = crew is not None
+        request = self._request(target, info, ask=ask, resume=resume, pieces=in_pieces)
+        self.connection.submit(call, request)
+        if ask and not self._is_ready(call):
+            return
+        self.started(source, info.st_size)
+        hasher = digests.new()
+        offset = call.ready.offset if call.ready is not None else 0
+        if offset and not resume:
+            raise BadMessage("the server goes on with what it was to forget")
+        try:
+            if offset and not self._agrees(call, fd, hasher):
+                self._supersede(call)
+                self._put_large(source, target, fd, info, resume=False)
+                return
+            self.advanced(offset)
+            if crew is not None and call.ready is not None and call.ready.key is not None:
+                sent = self._send_in_pieces(crew, call, call.ready.key, fd, offset, hasher)
+            else:
+                sent = self._send_from(call, fd, offset, hasher)
+            if not sent:
+                return
+            if os.fstat(fd).st_mtime_ns != info.st_mtime_ns:
+                raise SourceChanged("changed while it was sent")
+        except SourceChanged as error:
+            self._give_up(call, source, SourceChanged(f"{paths.show(source)}: {error}"))
+            return
+        except (OSError, CommandError) as error:
+            self._give_up(call, source, error)
+            return
+        except ConnectionLost as error:
+            if not call.done:  # another connection was lost: what came is kept for the next try
+                self.end(source, target, info.st_size, error=error)
+                self._supersede(call)
+            raise
+        call.digest = hasher.digest()
+        self.connection.send_end(call, Sent(info.st_size, call.digest))
+
+    def _send_from(self, call: PutCall, fd: int, offset: int, hasher: digests.new) -> bool:
+        """Send a file from an offset on; False when the server has refused it meanwhile."""
+        left = call.size - offset
+        with ReadAhead(fd, left, offset=offset, hasher=hasher) as pieces:
+            if not self._send_pieces(call, pieces):
+                return False
+        if pieces.size != left:
+            raise SourceChanged("became shorter while it was sent")
+        return True
+
+    def _send_in_pieces(
+        self, crew: Crew[Any], call: PutCall, key: bytes, fd: int, offset: int, hasher: digests.new
+    ) -> bool:
+        """The same over several connections."""
+        from ftpclient.transfer.pieces import Send
+
+        with Send(self, crew, call, key, fd) as send:
+            return send.run(offset, hasher)
+
+    def _agrees(self, call: PutCall, fd: int, hasher: digests.new) -> bool:
+        """Whether what the server has is what the source begins with; it is hashed on the way."""
+        assert call.ready is not None
+        offset = call.ready.offset
+        if offset > call.size:
+            return False
+        self.hash_into(hasher, fd, offset, lambda: self.connection.keep_alive(call))
+        return hasher.digest() == call.ready.digest
+
+    def _supersede(self, call: PutCall) -> None:
+        call.superseded = True
+        self.connection.send_cancel(call)
+        self.connection.wait_for(call)
+
+    def _give_up(self, call: PutCall, source: bytes, error: OSError | CommandError) -> None:
+        """The source failed in the middle: have the server drop what it got."""
+        if isinstance(error, OSError):
+            error = from_oserror(error, paths.show(source))
+        call.failure = error
+        self.connection.send_cancel(call)
+        self.connection.wait_for(call)
+
+    def _is_ready(self, call: PutCall) -> bool:
+        """Wait for the server to say that the bytes may come."""
+        while call.ready is None and not call.done:
+            self.connection.pump()
+        if call.done and call.ready is None:
+            self.connection.send_cancel(call)  # closes what the refused request has opened
+            return False
+        return True
+
+    def _send_pieces(self, call: PutCall, pieces: Iterable[memoryview]) -> bool:
+        """Send a file's bytes; False when the server has refused them meanwhile."""
+        for piece in pieces:
+            self.connection.send_data(call, piece)
+            self.advanced(len(piece))
+            if call.done:
+                self.connection.send_cancel(call)
+                return False
+        return True
+
+    def add_stream(self, fd: int, target: RemotePath) -> None:
+        """Send what can be read from a pipe or terminal until its end."""
+        call = PutCall(self, b"-", target)
+        request = Put(target, None, overwrite=self.options.overwrite, ask=True)
+        call.asks = True
+        self.connection.submit(call, request)
+        if not self._is_ready(call):
+            return
+        self.started(b"-", None)
+        said = time.monotonic()
+
+        def while_waiting() -> None:
+            nonlocal said
+            self.connection.check()
+            if time.monotonic() - said > KEEP_ALIVE_SECONDS:
+                said = time.monotonic()
+                self.connection.keep_alive(call)
+
+        try:
+            with ReadAhead(fd, None, while_waiting=while_waiting) as pieces:
+                if not self._send_pieces(call, pieces):
+                    return
+        except OSError as error:
+            self._give_up(call, b"-", error)
+            return
+        call.size = pieces.size
+        call.digest = pieces.digest()
+        self.connection.send_end(call, Sent(call.size, call.digest))

@@ -1,0 +1,1 @@
+"""Accounts: who may log in, by what, how often, and from where."""

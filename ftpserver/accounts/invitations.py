@@ -1,0 +1,116 @@
+"""Invitations: codes with which somebody may make an account of their own.
+
+Lives here: making, listing, revoking and using them up.
+Lives elsewhere: what happens when somebody registers (registration.py), the table (database.py).
+
+A code has 144 random bits, and only its SHA-256 is stored. A use is taken by one statement in the
+transaction that adds the account: so each is taken once, and none is lost when that fails.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, delete, insert, or_, select, update
+
+from ftpserver.database import durable, invitation, reading
+from ftpwire.errors import NotFound, RegistrationClosed
+
+MAX_USES = 1_000_000
+_PREFIX = "ftpi_"
+CLOSED = "nobody can register here without an invitation, or this one is not good any more"
+"""Said whatever the reason is: a code that is wrong tells nothing about others."""
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """What is known about an invitation. Times are seconds since 1970.
+
+    Attributes:
+        id: What it is listed and revoked by.
+        quota: Bytes of each account made with it; None for the server's default.
+        uses: How many are left.
+        expires: None for never.
+    """
+
+    id: str
+    quota: int | None
+    uses: int
+    created: int
+    expires: int | None
+
+
+class Invitations:
+    """The invitations of one root. Safe to use from many threads and processes."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._durable = durable(engine)
+        self._reading = reading(engine)
+
+    def make(self, quota: int | None, uses: int, seconds: int | None) -> tuple[Invitation, str]:
+        """Make one; returns it with its code, which is told only here."""
+        now = int(time.time())
+        code = _PREFIX + secrets.token_urlsafe(18)
+        made = Invitation(
+            secrets.token_hex(4), quota, uses, now, None if seconds is None else now + seconds
+        )
+        with self._durable.begin() as connection:
+            over = or_(invitation.c.expires <= now, invitation.c.uses <= 0)
+            connection.execute(delete(invitation).where(over))
+            connection.execute(insert(invitation).values(hash=_hash(code), **vars(made)))
+        return made, code
+
+    def all(self) -> Sequence[Invitation]:
+        """Those that can still be used, oldest first."""
+        good = select(invitation).where(*_is_good()).order_by(invitation.c.created)
+        with self._reading.connect() as connection:
+            return [_from_row(row) for row in connection.execute(good)]
+
+    def find(self, code: str) -> Invitation:
+        """What a code stands for, without using it. Raises RegistrationClosed."""
+        mine = select(invitation).where(invitation.c.hash == _hash(code), *_is_good())
+        with self._reading.connect() as connection:
+            row = connection.execute(mine).first()
+        if row is None:
+            raise RegistrationClosed(CLOSED)
+        return _from_row(row)
+
+    def revoke(self, invitation_id: str) -> None:
+        """Make one good for nothing. Accounts that were made with it stay. Raises NotFound."""
+        with self._durable.begin() as connection:
+            gone = connection.execute(delete(invitation).where(invitation.c.id == invitation_id))
+        if not gone.rowcount:
+            raise NotFound(f"{invitation_id}: no such invitation")
+
+
+def take_use(connection: Connection, found: Invitation) -> None:
+    """Take one of an invitation's uses, within a transaction.
+
+    Raises:
+        RegistrationClosed: Somebody else had the last one, or it was revoked or has expired.
+    """
+    taken = connection.execute(
+        update(invitation)
+        .where(invitation.c.id == found.id, *_is_good())
+        .values(uses=invitation.c.uses - 1)
+    )
+    if not taken.rowcount:
+        raise RegistrationClosed(CLOSED)
+
+
+def _is_good() -> tuple[Any, ...]:
+    unexpired = or_(invitation.c.expires.is_(None), invitation.c.expires > int(time.time()))
+    return invitation.c.uses > 0, unexpired
+
+
+def _from_row(row: Row[tuple[object, ...]]) -> Invitation:
+    return Invitation(row.id, row.quota, row.uses, row.created, row.expires)
+
+
+def _hash(code: str) -> bytes:
+    return hashlib.sha256(code.encode("utf-8", "surrogatepass")).digest()

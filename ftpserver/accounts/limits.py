@@ -1,0 +1,504 @@
+"""Limits: who may connect and try to log in, how often, how many at once, and how fast.
+
+Lives here: dropping strangers at random, the queue for passwords, counting sessions, one pace for
+all sessions of an account.
+Lives elsewhere: failures and bans (bans.py), passwords (accounts.py), what an address is
+(net/addresses.py), deadlines (serving/session.py), space (storage/ledger.py).
+
+What sessions of several processes must agree on is decided in the database, by one statement that
+looks and acts: how many sessions there are, and who is banned. A session has a row there only while
+a limit applies to it, so that other log-ins write nothing. The rest is about this process alone:
+its connections, its processor, its bytes.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple, TypedDict, TypeVar
+from weakref import WeakValueDictionary
+
+from sqlalchemy import (
+    ColumnElement,
+    Engine,
+    and_,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+
+from ftpserver.accounts.accounts import HASHES_AT_ONCE, Account
+from ftpserver.accounts.bans import Ban, Bans
+from ftpserver.database import reading, session
+from ftpserver.net.addresses import place_of
+from ftpserver.settings.table import Settings, Startups
+from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
+from ftpwire.errors import Banned, Busy, LoginRefused, NotFound, TooMany
+from ftpwire.pacing import Pace
+
+BANNED_DELAY = 1.0
+"""Seconds before somebody who is banned is told so: asking again and again costs us little."""
+BUSY_DELAY = 2.0
+"""The same where too many wait: an answer at once would only bring the next question."""
+_SPARED_SECONDS = 3600.0
+_MAX_SPARED = 4096
+MAX_WAITING = 100
+"""Passwords that may wait to be checked: two seconds of work for two cores."""
+_WAITING_SHARE = 2
+"""A stranger's address may have one in so many of them."""
+_Result = TypeVar("_Result")
+
+
+class LimitsOptions(TypedDict, total=False):
+    """What a process that is one of several says of itself; see Limits."""
+
+    share: int
+    make_pace: Callable[[int, int], Pace]
+
+
+class Limits:
+    """All limits of one server. Safe to use from its many threads.
+
+    Attributes:
+        settings: May be replaced while the server runs.
+        strangers: Connections that have not logged in.
+        sessions: Those that count for a limit.
+
+    Args:
+        ledger: Whose processes the sessions are of.
+        share: One in so many of the passwords of a server are checked here.
+        make_pace: Makes the pace of an account, of its id and rate.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        ledger: Ledger,
+        *,
+        share: int = 1,
+        make_pace: Callable[[int, int], Pace] = lambda account_id, rate: Pace(rate),
+    ) -> None:
+        self._bans = Bans(engine, settings.ban_after, settings.ban_time)
+        self._queue = Queue(max(1, HASHES_AT_ONCE // share), max(1, MAX_WAITING // share))
+        self._spared = _Spared()
+        self._paces: WeakValueDictionary[int, Pace] = WeakValueDictionary()
+        self._pacing = threading.Lock()
+        self._make_pace = make_pace
+        self.strangers = Strangers(settings.max_startups)
+        self.sessions = Sessions(engine, ledger)
+        self.settings = settings
+
+    def follow(self, settings: Settings) -> None:
+        """Other limits hold from now on."""
+        self.settings = settings
+        self.strangers.limits = settings.max_startups
+        self._bans.after, self._bans.seconds = settings.ban_after, settings.ban_time
+
+    # connecting --------------------------------------------------------------------------
+
+    def admit(self, connection: Hashable, host: str) -> bool:
+        """Whether a connection is taken; before it costs a thread.
+
+        Where somebody has logged in lately, only the connections from there count: whoever else
+        knocks. Who is banned, and hasn't, gets one at a time, to be told so.
+        """
+        spared = host in self._spared
+        if not spared and self._bans.may_be_banned(host) and self.strangers.count(host):
+            return False
+        return self.strangers.take(connection, host, spared=spared)
+
+    def is_spared(self, host: str) -> bool:
+        """Whether somebody has logged in from there lately."""
+        return host in self._spared
+
+    def spare(self, host: str) -> None:
+        """Somebody has logged in from there."""
+        self._spared.add(host)
+
+    def heard_of_ban(self, place: str, until: int) -> None:
+        """Another process has banned an address."""
+        self._bans.hear(place, until)
+
+    def tell_bans(self, tell: Callable[[str, int], None]) -> None:
+        """Call something with each address that this process bans, or finds banned, and until
+        when."""
+        self._bans.on_heard = tell
+
+    # logging in --------------------------------------------------------------------------
+
+    def by_password(self, host: str, name: str, prove: Callable[[], _Result]) -> _Result:
+        """Check a password with ``prove``, if its turn comes, and count it when it is refused.
+
+        Bans are looked at, and failures counted, within the turn: however many try at once, no
+        more guesses get through than turns.
+
+        Raises:
+            Banned: No password from there is looked at.
+            Busy: Too many wait.
+            LoginRefused: From ``prove``.
+        """
+        with self._queue.turn(host, spared=host in self._spared):
+            self._bans.check(host, name)
+            try:
+                proved = prove()
+            except LoginRefused:
+                self._bans.failed(host, name)
+                raise
+            self._bans.succeeded(host, name)
+        self._spared.add(host)
+        return proved
+
+    def turn(self, host: str) -> AbstractContextManager[None]:
+        """A turn at hashing a password that nothing is compared with: somebody registers.
+
+        Raises Busy.
+        """
+        return self._queue.turn(host, spared=host in self._spared)
+
+    def by_token(self, host: str, name: str, prove: Callable[[], _Result]) -> _Result:
+        """Check a token with ``prove``, and count it when it is refused.
+
+        Nobody guesses a token, so a good one comes in from a banned address, too: who shares
+        that address with somebody who doesn't know the password goes on working.
+
+        Raises:
+            Banned, LoginRefused
+        """
+        try:
+            proved = prove()
+        except LoginRefused:
+            self._bans.check(host, name)
+            self._bans.failed(host, name)
+            raise
+        self._spared.add(host)
+        return proved
+
+    def delay(self, host: str, error: LoginRefused | Busy) -> float:
+        """Seconds to wait before a log-in from there is refused."""
+        if isinstance(error, Busy):
+            return BUSY_DELAY
+        return BANNED_DELAY if isinstance(error, Banned) else self._bans.delay(host)
+
+    # being there -------------------------------------------------------------------------
+
+    def check_enter(self, account: Account, host: str) -> None:
+        """Raise TooMany if `enter` would; no place is taken."""
+        most = self._most(account)
+        if most != NO_LIMIT:
+            self.sessions.enter(account, place_of(host), most, only_asking=True)
+
+    def enter(self, account: Account, host: str, *, at_any_rate: bool = False) -> str | None:
+        """Take one of the places for sessions; None where nothing limits them.
+
+        Args:
+            at_any_rate: It is there already, and counts for the others.
+
+        Raises:
+            TooMany: All are taken.
+        """
+        most = self._most(account)
+        if most == NO_LIMIT:
+            return None
+        place = place_of(host)
+        return self.sessions.enter(account, place, NO_LIMIT if at_any_rate else most)
+
+    def _most(self, account: Account) -> Most:
+        settings = self.settings
+        mine = account.max_sessions
+        return Most(
+            in_all=settings.max_sessions,
+            of_account=settings.max_user_sessions if mine is None else mine,
+            from_address=settings.max_address_sessions,
+        )
+
+    def leave(self, place: str | None) -> None:
+        """Give a place back."""
+        if place is not None:
+            self.sessions.leave(place)
+
+    def pace(self, account: Account) -> Pace | None:
+        """What all sessions of an account here keep together; its rate follows the account."""
+        if account.limit_rate is None:
+            return None
+        with self._pacing:
+            pace = self._paces.get(account.id)
+            if pace is None:
+                pace = self._make_pace(account.id, account.limit_rate)
+                self._paces[account.id] = pace
+            pace.rate = max(1, account.limit_rate)
+            return pace
+
+    # looking after it --------------------------------------------------------------------
+
+    def bans(self) -> Sequence[Ban]:
+        """The bans in force, the one that ends first at the front."""
+        return self._bans.all()
+
+    def ban_of(self, host: str, name: str) -> Banned | None:
+        """Why a log-in from there to that account would be refused, if a ban does it."""
+        try:
+            self._bans.check(host, name)
+        except Banned as error:
+            return error
+        return None
+
+    def unban(self, subject: str) -> Sequence[Ban]:
+        """Lift the bans of an address, or of ``ADDRESS ACCOUNT`` alone; returns them.
+
+        Raises:
+            NotFound: There are none, and no failures that would count for one.
+        """
+        return self._bans.lift(subject)
+
+    def tidy(self) -> None:
+        """Forget what has ended, and keep what is there alive. Now and then, and at the start."""
+        self.sessions.heartbeat()
+        self.sessions.reap()
+        self._bans.tidy()
+
+
+class Strangers:
+    """Connections that have not logged in; dropped at random when there are many of them.
+
+    ``_lock`` guards the counts.
+
+    Args:
+        draw: A random number from 0 to 1.
+    """
+
+    def __init__(self, limits: Startups, draw: Callable[[], float] = random.random) -> None:
+        self.limits = limits
+        self._draw = draw
+        self._lock = threading.Lock()
+        self._all: dict[Hashable, str] = {}
+        self._by_place: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def count(self, host: str) -> int:
+        """How many there are from an address."""
+        return self._by_place[place_of(host)]
+
+    def take(self, connection: Hashable, host: str, *, spared: bool) -> bool:
+        """Count a new one, unless it is dropped.
+
+        Args:
+            spared: Only what came from the same address counts against it.
+        """
+        place = place_of(host)
+        with self._lock:
+            there = self._by_place[place] if spared else len(self._all)
+            if self._is_dropped(there):
+                return False
+            self._all[connection] = place
+            self._by_place[place] += 1
+            return True
+
+    def _is_dropped(self, there: int) -> bool:
+        begin, rate, full = self.limits
+        if there < begin:
+            return False
+        if there >= full:
+            return True
+        percent = rate + (100 - rate) * (there - begin) / (full - begin)
+        return self._draw() * 100 < percent
+
+    def leave(self, connection: Hashable) -> None:
+        """It has logged in, or gone. Can be called twice."""
+        with self._lock:
+            place = self._all.pop(connection, None)
+            if place is not None:
+                self._by_place[place] -= 1
+                if not self._by_place[place]:
+                    del self._by_place[place]
+
+
+class _Spared:
+    """Addresses from which somebody has logged in lately. ``_lock`` guards ``_until``."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._until: OrderedDict[str, float] = OrderedDict()
+
+    def add(self, host: str) -> None:
+        with self._lock:
+            place = place_of(host)
+            self._until[place] = self._clock() + _SPARED_SECONDS
+            self._until.move_to_end(place)
+            if len(self._until) > _MAX_SPARED:
+                self._until.popitem(last=False)
+
+    def __contains__(self, host: str) -> bool:
+        with self._lock:
+            return self._until.get(place_of(host), 0.0) > self._clock()
+
+
+class Queue:
+    """Passwords that are checked, and those that wait for it.
+
+    ``_lock`` guards the counts; it is never held while waiting.
+
+    Args:
+        at_once: Checked at the same time.
+        waiting: Most that may wait.
+    """
+
+    def __init__(self, at_once: int, waiting: int) -> None:
+        self._turns = threading.BoundedSemaphore(at_once)
+        self._at_once = at_once
+        self._most = waiting
+        self._lock = threading.Lock()
+        self._by_place: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return self._by_place.total()
+
+    @contextmanager
+    def turn(self, host: str, *, spared: bool) -> Iterator[None]:
+        """Wait for a turn, and have it.
+
+        A stranger's address may take only a part of the queue, so that one can't fill it; where
+        somebody has logged in lately, it is twice as long.
+
+        Raises:
+            Busy: Too many wait already.
+        """
+        place = place_of(host)
+        most = self._at_once + self._most * (2 if spared else 1)
+        mine = most if spared else self._at_once + self._most // _WAITING_SHARE
+        with self._lock:
+            if self._by_place.total() >= most or self._by_place[place] >= mine:
+                raise Busy("too many log in just now: try again in a moment")
+            self._by_place[place] += 1
+        try:
+            with self._turns:
+                yield
+        finally:
+            with self._lock:
+                self._by_place[place] -= 1
+                if not self._by_place[place]:
+                    del self._by_place[place]
+
+
+class Most(NamedTuple):
+    """How many sessions there may be; None: any number."""
+
+    in_all: int | None = None
+    of_account: int | None = None
+    from_address: int | None = None
+
+
+NO_LIMIT = Most()
+
+
+class Sessions:
+    """The sessions that count for a limit, in the table ``session``.
+
+    With SQLite writers come one after another, so that no two can take the last place. Another
+    database needs serializable transactions for it.
+    """
+
+    def __init__(self, engine: Engine, ledger: Ledger) -> None:
+        self._engine = engine
+        self._reading = reading(engine)
+        self._node = ledger.node
+        self._incarnation = ledger.incarnation
+        self._run = ledger.run
+
+    def enter(self, account: Account, place: str, most: Most, *, only_asking: bool = False) -> str:
+        """Take one of the places; returns its name, to give it back by.
+
+        Args:
+            only_asking: Whether one could be taken: none is.
+
+        Raises:
+            TooMany: None is left.
+            NotFound: The account is gone.
+        """
+        limits = (
+            (most.in_all, true(), "the server has"),
+            (most.of_account, session.c.account_id == account.id, f"{account.name} has"),
+            (most.from_address, session.c.address == place, f"{place} has"),
+        )
+        held = [(limit, self._count(of), text) for limit, of, text in limits if limit is not None]
+        taken = secrets.token_hex(8)
+        now = int(time.time())
+        values = {
+            "id": taken,
+            "account_id": account.id,
+            "address": place,
+            "node": self._node,
+            "incarnation": self._incarnation,
+            "since": now,
+            "expires": now + LEASE_SECONDS,
+        }
+        row = select(*(literal(value) for value in values.values()))
+        row = row.where(*(count < limit for limit, count, _ in held))
+        try:
+            with self._engine.begin() as connection:
+                if connection.execute(insert(session).from_select(list(values), row)).rowcount:
+                    if only_asking:
+                        connection.rollback()
+                    return taken
+                there = [connection.execute(select(count)).scalar() for _, count, _ in held]
+        except IntegrityError:
+            raise NotFound("the account was removed") from None
+        for (limit, _, text), count in zip(held, there, strict=True):
+            if count is not None and count >= limit:
+                raise TooMany(f"too many sessions: {text} {count}, and {limit} are allowed")
+        raise TooMany("too many sessions")
+
+    def _count(self, whose: ColumnElement[bool]) -> ColumnElement[int]:
+        alive = select(func.count()).select_from(session).where(whose, ~self._is_dead())
+        return alive.scalar_subquery()
+
+    def leave(self, place: str) -> None:
+        """A session has ended."""
+        with self._engine.begin() as connection:
+            connection.execute(delete(session).where(session.c.id == place))
+
+    def heartbeat(self) -> None:
+        """Keep this run's rows alive. To be called well within LEASE_SECONDS."""
+        mine = and_(session.c.node == self._node, session.c.incarnation == self._incarnation)
+        with self._reading.connect() as connection:
+            if connection.execute(select(session.c.id).where(mine)).first() is None:
+                return
+        with self._engine.begin() as connection:
+            connection.execute(
+                update(session).where(mine).values(expires=int(time.time()) + LEASE_SECONDS)
+            )
+
+    def reap(self) -> None:
+        """Remove the rows of the dead: of earlier runs here, and of nodes that fell silent."""
+        with self._engine.begin() as connection:
+            connection.execute(delete(session).where(self._is_dead()))
+
+    def bury(self, incarnation: str) -> None:
+        """Remove the rows of a process of this run that has died."""
+        its = and_(session.c.node == self._node, session.c.incarnation == incarnation)
+        with self._engine.begin() as connection:
+            connection.execute(delete(session).where(its))
+
+    def _is_dead(self) -> ColumnElement[bool]:
+        ours = session.c.incarnation.startswith(self._run, autoescape=True)
+        return and_(
+            session.c.incarnation != self._incarnation,
+            or_(
+                and_(session.c.node == self._node, ~ours),
+                session.c.expires < int(time.time()),
+            ),
+        )

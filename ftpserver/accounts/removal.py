@@ -1,0 +1,100 @@
+"""Removing the home of an account that is gone, and nothing else.
+
+Lives here: whether a directory may be removed as a home, and removing it.
+Lives elsewhere: removing the account (accounts.py), asking (cli/users.py).
+
+What is removed is the directory itself, never what a link leads to. Other accounts' homes, the
+root and all that is above one of these are safe from it, however a home was written.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from ftpserver.accounts.accounts import Account
+from ftpserver.settings.table import state_of
+from ftpserver.storage.home import LOCK_NAME, Home, Tally
+from ftpwire import paths
+from ftpwire.errors import BadAccount, from_oserror
+
+
+def check_removable(gone: Account, others: Iterable[Account], root: Path) -> None:
+    """Raise BadAccount unless the account's home is its own alone.
+
+    Args:
+        others: All other accounts.
+        root: Of the homes.
+    """
+    home = gone.home
+    shown = paths.show(os.fsencode(home))
+    try:
+        info = os.lstat(home)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise BadAccount(str(from_oserror(error, shown))) from None
+    if not stat.S_ISDIR(info.st_mode):
+        raise BadAccount(f"{shown}: is a link or no directory: it is not removed")
+    real = home.resolve()
+    if real == Path(real.anchor) or root.resolve().is_relative_to(real):
+        raise BadAccount(f"{shown}: holds more than a home: it is not removed")
+    if real.is_relative_to(state_of(root).resolve()):
+        raise BadAccount(f"{shown}: belongs to the server itself: it is not removed")
+    if os.path.ismount(real):
+        raise BadAccount(f"{shown}: something is mounted there: it is not removed")
+    for other in others:
+        theirs = other.home.resolve()
+        if theirs.is_relative_to(real) or real.is_relative_to(theirs):
+            raise BadAccount(f"{shown}: {other.name} has files there: it is not removed")
+
+
+def measure(home: Path) -> Tally:
+    """What is in a home, to be told before it is removed."""
+    from ftpserver.storage.walk import walk
+
+    tally = Tally()
+    try:
+        fd = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return tally
+    try:
+        for found in walk(fd, lambda path, error: None):
+            if found.entry.is_dir(follow_symlinks=False):
+                tally.directories += 1
+                continue
+            tally.files += 1
+            tally.size += found.entry.stat(follow_symlinks=False).st_size
+    finally:
+        os.close(fd)
+    return tally
+
+
+def remove_home(directory: Path) -> None:
+    """Remove a home with all its contents, however deep. Its account is gone already.
+
+    Raises:
+        OSError: Something is left.
+    """
+    try:
+        home = Home(directory, durable=False)
+    except FileNotFoundError:
+        return
+    try:
+        opened, there = os.fstat(home.fd), os.lstat(directory)
+        if (opened.st_dev, opened.st_ino) != (there.st_dev, there.st_ino):
+            raise NotADirectoryError(errno.ENOTDIR, "a link is there")
+        for name in os.listdir(home.fd):
+            raw = os.fsencode(name)
+            if raw != paths.STAGING:
+                home.remove(paths.join(raw), recursive=True, tick=lambda: None)
+        with home.alone():
+            home.clean_staging(lambda name: False)
+            os.unlink(LOCK_NAME, dir_fd=home.staging_fd)
+        os.rmdir(paths.STAGING, dir_fd=home.fd)
+    finally:
+        home.close()
+    directory.rmdir()

@@ -1,0 +1,150 @@
+"""Tokens: random secrets that log in instead of the password.
+
+Lives here: issuing, checking, listing and revoking them. Lives elsewhere: accounts (accounts.py).
+
+A token has 256 random bits, so its plain SHA-256 is stored: nothing could be guessed from it, and
+a log-in by token costs no argon2.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Engine, bindparam, delete, func, insert, select, update
+
+from ftpserver.accounts.accounts import Account, Accounts, Refused
+from ftpserver.database import account as account_table
+from ftpserver.database import durable, reading, token
+from ftpserver.net.addresses import LOCAL
+from ftpwire.errors import NotFound, TooMany
+from ftpwire.messages import TokenInfo
+from ftpwire.paths import printable
+
+MAX_TOKENS = 64
+"""Most tokens that an account can have."""
+DEFAULT_SECONDS = 365 * 24 * 3600
+_PREFIX = "ftpt_"
+"""Begins every token: a leaked one is recognised for what it is by those who search for leaks."""
+_REFUSED = "wrong user name or token: log in again with ftp login"
+_USED_EVERY = 3600
+"""Seconds: when a token was last used is noted no more often."""
+
+# All that a log-in asks for, in one statement that is built once: it takes 80 µs instead of 290.
+_BY_HASH = (
+    select(
+        account_table,
+        token.c.id.label("token_id"),
+        token.c.expires.label("token_expires"),
+        token.c.used.label("token_used"),
+    )
+    .join(token, token.c.account_id == account_table.c.id)
+    .where(token.c.hash == bindparam("secret"))
+)
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A new token, the only time that its secret is known. ``expires``: seconds since 1970."""
+
+    id: str
+    secret: str
+    expires: int | None
+
+
+class Tokens:
+    """The tokens of one root's accounts. Safe to use from many threads and processes."""
+
+    def __init__(self, engine: Engine, accounts: Accounts) -> None:
+        self._engine = engine
+        self._durable = durable(engine)
+        self._reading = reading(engine)
+        self._accounts = accounts
+
+    def issue(self, account: Account, name: str, seconds: int | None = DEFAULT_SECONDS) -> Issued:
+        """Make a token. Raises TooMany."""
+        now = int(time.time())
+        made = Issued(
+            secrets.token_hex(4),
+            _PREFIX + secrets.token_urlsafe(32),
+            None if seconds is None else now + seconds,
+        )
+        with self._durable.begin() as connection:
+            connection.execute(delete(token).where(token.c.expires < now))
+            mine = select(func.count()).where(token.c.account_id == account.id)
+            if (connection.execute(mine).scalar() or 0) >= MAX_TOKENS:
+                raise TooMany(f"there are {MAX_TOKENS} tokens: revoke one first (ftp token list)")
+            connection.execute(
+                insert(token).values(
+                    id=made.id,
+                    account_id=account.id,
+                    name=name,
+                    hash=_hash(made.secret),
+                    created=now,
+                    expires=made.expires,
+                )
+            )
+        return made
+
+    def log_in(self, name: str, secret: str, host: str = LOCAL) -> tuple[Account, str]:
+        """The account and the token's id, if the token is that account's and still good.
+
+        Args:
+            host: The address that it is from.
+
+        Raises:
+            Refused: The same, whatever is wrong.
+        """
+        now = int(time.time())
+        with self._reading.connect() as connection:
+            row = connection.execute(_BY_HASH, {"secret": _hash(secret)}).first()
+        if row is None or row.name != name:
+            raise Refused(_REFUSED, "no such token")
+        if (row.token_expires or now + 1) <= now:
+            raise Refused(_REFUSED, "the token has expired")
+        account = self._accounts.from_row(row)
+        if reason := account.closed_to(host):
+            raise Refused(_REFUSED, reason)
+        if row.token_used is None or row.token_used < now - _USED_EVERY:
+            with self._engine.begin() as connection:
+                connection.execute(update(token).where(token.c.id == row.token_id).values(used=now))
+        return account, str(row.token_id)
+
+    def of(self, account: Account, current: str | None = None) -> Sequence[TokenInfo]:
+        """The account's tokens, oldest first."""
+        mine = select(token).where(token.c.account_id == account.id).order_by(token.c.created)
+        with self._reading.connect() as connection:
+            rows = connection.execute(mine).all()
+        return [
+            TokenInfo(row.id, row.name, row.created, row.expires, row.used, row.id == current)
+            for row in rows
+        ]
+
+    def is_good(self, token_id: str) -> bool:
+        """Whether the token is still there."""
+        with self._reading.connect() as connection:
+            found = connection.execute(select(token.c.id).where(token.c.id == token_id))
+            return found.first() is not None
+
+    def revoke(self, account: Account | None, token_id: str) -> None:
+        """Make a token good for nothing, of that account or of any. Raises NotFound."""
+        statement = delete(token).where(token.c.id == token_id)
+        if account is not None:
+            statement = statement.where(token.c.account_id == account.id)
+        with self._durable.begin() as connection:
+            gone = connection.execute(statement)
+        if not gone.rowcount:
+            raise NotFound(f"{printable(token_id)}: no such token")
+
+    def revoke_all(self, account: Account) -> int:
+        """Make all tokens of an account good for nothing; returns how many there were."""
+        with self._durable.begin() as connection:
+            mine = delete(token).where(token.c.account_id == account.id)
+            return connection.execute(mine).rowcount
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()

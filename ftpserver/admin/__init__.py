@@ -1,0 +1,1 @@
+"""Administration of what is stored: verifying, scrubbing, backups, explaining decisions."""

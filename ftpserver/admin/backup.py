@@ -1,0 +1,235 @@
+"""A copy of what a server can't be made again from: accounts, keys, settings.
+
+Lives here: making the copy, and checking one. Lives elsewhere: users' files, which any tool can
+copy; options and output (cli/backup.py, cli/check.py).
+
+The copy is a root of its own without any files: ``COPY/.ftpd``. It is made beside its place and
+renamed when it is whole and on the disk, so what is there under its name is no half of one. Its
+accounts are marked to be counted again, because their files may be others by then, and leases
+aren't copied: a server that is started on it, or on a root that it was copied to, counts first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ftpserver.admin.verify import Finding, Weight, check_state, open_to_read
+from ftpserver.database import StateError
+from ftpserver.net import tls
+from ftpserver.settings.loading import FILE_NAME as SETTINGS
+from ftpserver.settings.table import DATABASE, never_started, state_of
+from ftpwire import __version__, digests
+
+MANIFEST = "backup.json"
+_UNFINISHED = ".unfinished-backup-"
+_READ = 1024 * 1024
+_OF_ONE_RUN = ("lease", "session")
+"""Tables whose rows mean nothing without the files, or the server, that they are about."""
+
+
+@dataclass(frozen=True)
+class Backup:
+    """What was copied.
+
+    Attributes:
+        left_out: Files that the settings name and that lie elsewhere.
+    """
+
+    place: Path
+    accounts: int
+    files: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+def back_up(root: Path, place: Path, left_out: tuple[str, ...] = ()) -> Backup:
+    """Copy the state of a root, whether a server runs there or not.
+
+    Raises:
+        StateError: There is no state, it is damaged, the place is taken or can't be written.
+    """
+    state = state_of(root)
+    if (why := never_started(root)) is not None:
+        raise StateError(why)
+    place = place.absolute()
+    if place.is_dir() and any(place.iterdir()):
+        raise StateError(f"{place}: exists and has contents: name a new directory")
+    unfinished = place.with_name(f"{_UNFINISHED}{secrets.token_hex(4)}")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.mkdir(mode=0o700)
+        try:
+            made = _fill(unfinished, root, state, place, left_out)
+            os.rename(unfinished, place)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        _sync(place.parent)
+    except sqlite3.DatabaseError as error:
+        raise StateError(f"{state / DATABASE}: can't be copied: {error}") from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise StateError(f"{place}: the backup can't be written: {reason}") from error
+    return made
+
+
+def _fill(
+    unfinished: Path, root: Path, state: Path, place: Path, left_out: tuple[str, ...]
+) -> Backup:
+    target = unfinished / state.name
+    target.mkdir(mode=0o700)
+    accounts = _copy_database(state / DATABASE, target / DATABASE)
+    names = [DATABASE]
+    for path in sorted((state / "tls").glob("*.pem")):
+        names.append(f"tls/{path.name}")
+    names += [SETTINGS] if (state / SETTINGS).is_file() else []
+    for name in names[1:]:
+        (target / name).parent.mkdir(mode=0o700, exist_ok=True)
+        _copy(state / name, target / name)
+    manifest = {
+        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "root": str(root),
+        "software": __version__,
+        "accounts": accounts,
+        "files": {name: _fingerprint(target / name) for name in names},
+    }
+    _write(target / MANIFEST, json.dumps(manifest, indent=2).encode())
+    for directory, _, _ in os.walk(unfinished, topdown=False):
+        _sync(Path(directory))
+    problems = [str(one) for one in BackupVerifier(unfinished).findings()]
+    if problems:
+        raise StateError(f"{root}: the copy would not be whole: {problems[0]}")
+    return Backup(place, accounts, tuple(names), left_out)
+
+
+def _copy_database(source: Path, target: Path) -> int:
+    """Copy the accounts file while it is in use; returns how many accounts there are."""
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    uri = f"{source.absolute().as_uri()}?mode=ro"
+    with (
+        closing(sqlite3.connect(uri, uri=True, timeout=30)) as there,
+        closing(sqlite3.connect(target)) as here,
+    ):
+        there.backup(here)
+        here.execute("PRAGMA journal_mode=DELETE")  # one file, with nothing beside it
+        tables = {name for (name,) in here.execute("SELECT name FROM sqlite_master")}
+        with here:
+            for table in _OF_ONE_RUN:
+                if table in tables:
+                    here.execute(f"DELETE FROM {table}")  # one of two constants
+            here.execute("UPDATE account SET held = 0, dirty = 1")
+            columns = {row[1] for row in here.execute("PRAGMA table_info(account)")}
+            if "held_files" in columns:
+                here.execute("UPDATE account SET held_files = 0")
+        (accounts,) = here.execute("SELECT count(*) FROM account").fetchone()
+    _sync(target)
+    return int(accounts)
+
+
+def _copy(source: Path, target: Path) -> None:
+    _write(target, source.read_bytes())
+
+
+def _write(path: Path, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    hasher = digests.new()
+    size = 0
+    with path.open("rb") as file:
+        while data := file.read(_READ):
+            hasher.update(data)
+            size += len(data)
+    return {"size": size, "blake3": hasher.hexdigest()}
+
+
+# checking a copy -----------------------------------------------------------------------------
+
+
+def is_backup(root: Path) -> bool:
+    """Whether a root is such a copy: there are no files in it to be checked."""
+    return (state_of(root) / MANIFEST).is_file()
+
+
+def begin_anew(state: Path) -> None:
+    """A server starts on a copy: from here on it is a root like any other."""
+    (state / MANIFEST).unlink(missing_ok=True)
+
+
+@dataclass
+class BackupVerifier:
+    """One check of a copy: iterate over ``findings()``. As `verify.Verifier`, for a copy.
+
+    Attributes:
+        accounts, files, size: What was checked, in bytes.
+    """
+
+    root: Path
+    beside: str | None = None
+    accounts: int = 0
+    files: int = 0
+    size: int = 0
+    _state: Path = field(init=False, repr=False)
+
+    def findings(self) -> Iterator[Finding]:
+        """Everything that is wrong with it."""
+        self._state = state_of(self.root)
+        try:
+            manifest = json.loads((self._state / MANIFEST).read_bytes())
+            files = dict(manifest["files"])
+            self.accounts = int(manifest["accounts"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            yield _wrong(MANIFEST, "what was copied", str(error) or type(error).__name__)
+            return
+        for name, expected in files.items():
+            yield from self._check_file(str(name), expected)
+        yield from self._check_database()
+        if "tls/key.pem" in files:
+            try:
+                tls.make_context(self._state / "tls/cert.pem", self._state / "tls/key.pem")
+            except StateError as error:
+                yield _wrong("tls", "a key and its certificate", str(error))
+
+    def _check_file(self, name: str, expected: object) -> Iterator[Finding]:
+        try:
+            found = _fingerprint(self._state / name)
+        except OSError as error:
+            yield _wrong(name, "a file", (error.strerror or "").lower())
+            return
+        self.files += 1
+        self.size += found["size"]
+        if found != expected:
+            yield _wrong(name, str(expected), str(found))
+
+    def _check_database(self) -> Iterator[Finding]:
+        engine = open_to_read(self._state)
+        try:
+            yield from check_state(engine)
+        finally:
+            engine.dispose()
+
+
+def _wrong(name: str, expected: str, found: str) -> Finding:
+    return Finding("backup", None, name.encode("utf-8", "replace"), expected, found, Weight.DAMAGE)

@@ -1,0 +1,267 @@
+"""Whether an account may do something, and what decides it: asked without doing it.
+
+Lives here: the questions, and putting the server's own checks to them in the server's order.
+Lives elsewhere: the checks (accounts/accounts.py, accounts/bans.py, accounts/limits.py,
+storage/permissions.py and the dispatch table, storage/batch.py, storage/home.py,
+storage/ledger.py), options and printing (cli/explain.py).
+
+Nothing is decided here: what answers a question is what refuses a client, with the same text.
+What is not known here can differ: the room that is kept for an interrupted upload counts as taken,
+though the same upload may have it; limits that a server was given by flags are not in its file.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import Engine
+
+from ftpserver.accounts.accounts import Account
+from ftpserver.accounts.limits import Limits
+from ftpserver.net.addresses import LOCAL
+from ftpserver.serving.commands import COMMANDS
+from ftpserver.settings.table import Settings
+from ftpserver.storage.batch import Uploads
+from ftpserver.storage.commit import target_of
+from ftpserver.storage.home import Home
+from ftpserver.storage.ledger import Ledger
+from ftpserver.storage.staging import RESUME_FROM
+from ftpwire import messages, paths
+from ftpwire.errors import (
+    Banned,
+    CommandError,
+    DiskFull,
+    Forbidden,
+    LoginRefused,
+    QuotaExceeded,
+    TooMany,
+    from_oserror,
+)
+from ftpwire.messages import Message
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer.
+
+    Attributes:
+        decided_by: ``disabled``, ``expiry``, ``network``, ``ban``, ``sessions``, ``permissions``,
+            ``quota``, ``files quota``, ``disk`` (it is full), or ``files`` (what is there, or its
+            mode).
+        code: Of the error that a client gets; None when it is allowed.
+        reason: One line for people: what the client is told, or the administrator of log-ins.
+        rule: The rule that decides about the path, where there is one.
+        needed: Bytes, where room decides.
+        free: Bytes that are free; None when unlimited, or when it isn't about room.
+    """
+
+    allowed: bool
+    decided_by: str
+    reason: str
+    code: str | None = None
+    rule: str | None = None
+    needed: int | None = None
+    free: int | None = None
+
+
+class _Closed(LoginRefused):
+    """Nobody may log in, whatever the password. ``by``: what decides it."""
+
+    def __init__(self, reason: str, by: str) -> None:
+        super().__init__(reason)
+        self.by = by
+
+
+def _check_open(account: Account, host: str) -> None:
+    """Raise _Closed when nobody may log in from there."""
+    reason = account.closed_to(host)
+    if reason is None:
+        return
+    if account.closed_to(LOCAL) is None:
+        raise _Closed(reason, "network")
+    raise _Closed(reason, "disabled" if account.disabled else "expiry")
+
+
+def log_in(engine: Engine, settings: Settings, account: Account, host: str) -> Verdict:
+    """Whether a log-in with the right password succeeds.
+
+    Args:
+        settings: Of the server: its limits for sessions, and its bans.
+        host: The address that it comes from.
+    """
+    # no server's rows are its own, and so none are taken for those of a dead run
+    limits = Limits(engine, settings, Ledger(engine, node="", incarnation="asking"))
+
+    def check() -> None:
+        ban = limits.ban_of(host, account.name)
+        if ban is not None:
+            raise ban
+        _check_open(account, host)
+        limits.check_enter(account, host)
+
+    where = "" if host == LOCAL else f" from {host}"
+    return _judged(check, f"{account.name} may log in{where}", "account")
+
+
+class Asking:
+    """What one account may do with its files, asked of its home as it is now."""
+
+    def __init__(self, engine: Engine, account: Account) -> None:
+        self._account = account
+        self._ledger = Ledger(engine)
+
+    def put(self, path: bytes, size: int | None) -> Verdict:
+        """Store a file of some bytes, replacing what is there."""
+        request = messages.Put(path, size)
+
+        def check(home: Home) -> None:
+            uploads = Uploads(home, self._ledger, self._account.id, durable=False)
+            if size is not None and size > RESUME_FROM:  # clients ask first then
+                uploads.check(request)
+            self._ledger.check_room(self._account.id, size or 0)
+            home.check_disk(size or 0)
+            uploads.check(request)
+
+        return self._ask(request, check, path, room=size)
+
+    def get(self, path: bytes, *, follow: bool) -> Verdict:
+        """Fetch a file, or a link as such; with ``follow`` what it leads to."""
+
+        def check(home: Home) -> None:
+            if not follow and stat.S_ISLNK(home.stat(target_of(path), follow=False).st_mode):
+                return
+            fd, _ = home.tree.open_file(paths.split(path))
+            os.close(fd)
+
+        return self._ask(messages.Get(path), check, path)
+
+    def list(self, path: bytes) -> Verdict:
+        """List a directory."""
+
+        def check(home: Home) -> None:
+            deque(home.list(path, recursive=False, follow=False, digest=False), maxlen=0)
+
+        return self._ask(messages.List(path), check, path)
+
+    def make_dir(self, path: bytes) -> Verdict:
+        """Make a directory."""
+
+        def check(home: Home) -> None:
+            parts = target_of(path)
+            os.close(home.tree.open_dir(parts[:-1]))
+            if _is_there(home, parts):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+            self._ledger.check_room(self._account.id, 0)
+
+        return self._ask(messages.MakeDir(path), check, path)
+
+    def remove(self, path: bytes, *, recursive: bool) -> Verdict:
+        """Remove a file, an empty directory, or a tree."""
+
+        def check(home: Home) -> None:
+            info = home.stat(target_of(path), follow=False)
+            if stat.S_ISDIR(info.st_mode) and not recursive:
+                fd = home.tree.open_dir(paths.split(path))
+                try:
+                    if os.listdir(fd):
+                        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+                finally:
+                    os.close(fd)
+
+        return self._ask(messages.Remove(path, recursive), check, path)
+
+    def move(self, source: bytes, target: bytes) -> Verdict:
+        """Rename something to exactly another path."""
+
+        def check(home: Home) -> None:
+            home.check_move(source, target, replace=True)
+
+        return self._ask(messages.Move(source, target), check, source)
+
+    def _ask(
+        self,
+        request: Message,
+        check: Callable[[Home], None],
+        path: bytes,
+        room: int | None = None,
+    ) -> Verdict:
+        account = self._account
+
+        def check_all() -> None:
+            _check_open(account, LOCAL)
+            COMMANDS[type(request)].require(account.permissions, request)
+            try:
+                with _looking_at(account) as home:
+                    check(home)
+            except OSError as error:
+                raise from_oserror(error, paths.show(path)) from None
+
+        rule = account.permissions.rule_for(paths.split(path)).text
+        return _judged(
+            check_all,
+            "nothing forbids it",
+            "permissions",
+            rule=rule,
+            needed=room,
+            free=None if room is None else account.free,
+        )
+
+
+@contextmanager
+def _looking_at(account: Account) -> Iterator[Home]:
+    home = Home(account.home, changing=False)
+    try:
+        home.obey(account.permissions)
+        yield home
+    finally:
+        home.close()
+
+
+def _is_there(home: Home, parts: tuple[bytes, ...]) -> bool:
+    try:
+        home.stat(parts, follow=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _judged(
+    check: Callable[[], None],
+    allowed: str,
+    decided_by: str,
+    *,
+    rule: str | None = None,
+    needed: int | None = None,
+    free: int | None = None,
+) -> Verdict:
+    try:
+        check()
+    except CommandError as error:
+        by = _decider(error)
+        if isinstance(error, QuotaExceeded):
+            needed, free = error.needed, error.free
+        return Verdict(False, by, str(error), error.code, rule, needed, free)
+    return Verdict(True, decided_by, allowed, rule=rule, needed=needed, free=free)
+
+
+def _decider(error: CommandError) -> str:
+    match error:
+        case _Closed():
+            return error.by
+        case Banned():
+            return "ban"
+        case TooMany():
+            return "sessions"
+        case QuotaExceeded():
+            return "files quota" if error.needed is None else "quota"
+        case DiskFull():
+            return "disk"
+        case Forbidden() if "(rule: " in str(error):
+            return "permissions"
+    return "files"

@@ -1,0 +1,198 @@
+"""Scrubbing: reading files to see whether their bytes are still those that were stored.
+
+Lives here: what one file's kept digest says about its bytes, and reading a whole home.
+Lives elsewhere: the ledger and all else that can be wrong (verify.py), output (cli/check.py).
+
+A file is compared with its digest only while size and mtime are those that the digest was
+computed from, and only if nobody touched it while it was read. So it works beside a server.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from ftpserver.storage.home import keep_digest
+from ftpserver.storage.walk import walk
+from ftpwire import digests
+from ftpwire.digests import StoredDigest
+
+BUFFER_SIZE = 1024 * 1024
+
+_OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READABLE = "to be readable"
+_NO_ATTRIBUTE = frozenset({errno.ENODATA, errno.ENOTSUP, errno.EOPNOTSUPP})
+
+
+class Verdict(Enum):
+    """What can be said about a file."""
+
+    SOUND = "sound"
+    """Its bytes have the digest that is kept. Unread: nothing speaks against it."""
+    ROTTED = "rotted"
+    """Its bytes have another digest, though size and mtime are those that it was stored with."""
+    CUT = "cut"
+    """It has another size than it was stored with, though the mtime is the same."""
+    GARBLED = "garbled"
+    """Its digest attribute is not one."""
+    UNKNOWN = "unknown"
+    """No digest is kept, or one of other contents: there is nothing to compare with."""
+    CHANGED = "changed"
+    """Somebody changed or removed it meanwhile, or it is no regular file."""
+    UNREADABLE = "unreadable"
+    """The disk doesn't give it back."""
+    CLOSED = "closed"
+    """Whoever is asking may not read it."""
+
+    @property
+    def is_damage(self) -> bool:
+        """Whether the disk no longer has what was stored."""
+        return self in (Verdict.ROTTED, Verdict.CUT, Verdict.UNREADABLE)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One file and what was found out.
+
+    Attributes:
+        path: From the home, without a leading slash.
+        size: Bytes that it has.
+        expected, found: What tells them apart: digests in hex, sizes, or why it can't be read.
+        given: A digest is kept beside it now, and wasn't before.
+    """
+
+    path: bytes
+    verdict: Verdict
+    size: int = 0
+    expected: str | int | None = None
+    found: str | int | None = None
+    given: bool = False
+
+
+class Examiner:
+    """Looks at files one after another; memory is one buffer.
+
+    Args:
+        read: Read their bytes.
+        give: Keep a digest beside those that have none, or one of other contents.
+    """
+
+    def __init__(self, *, read: bool, give: bool = False) -> None:
+        self._read = read
+        self._give = give
+        self._buffer = memoryview(bytearray(BUFFER_SIZE if read else 0))
+
+    def home(self, fd: int) -> Iterator[Examined]:
+        """All regular files of a home, and the directories that can't be read."""
+        problems: list[Examined] = []
+
+        def note(path: bytes, error: OSError) -> None:
+            problems.append(unread(path, error))
+
+        for found in walk(fd, note):
+            yield from problems
+            problems.clear()
+            if found.entry.is_file(follow_symlinks=False):
+                yield self.file(found.directory, found.name, found.path)
+        yield from problems
+
+    def file(self, directory: int, name: bytes, path: bytes) -> Examined:
+        """One file, by its name in an open directory."""
+        try:
+            fd = _open(name, directory)
+        except FileNotFoundError:
+            return Examined(path, Verdict.CHANGED)
+        except OSError as error:
+            return unread(path, error)
+        try:
+            return self._examine(fd, path)
+        except OSError as error:
+            return unread(path, error)
+        finally:
+            os.close(fd)
+
+    def _examine(self, fd: int, path: bytes) -> Examined:
+        before = os.fstat(fd)
+        if not stat.S_ISREG(before.st_mode):
+            return Examined(path, Verdict.CHANGED)
+        size = before.st_size
+        value = _attribute(fd)
+        kept = None if value is None else StoredDigest.unpack(value)
+        if value is not None and kept is None and not self._give:
+            return Examined(path, Verdict.GARBLED, size, "a digest", value[:80].hex())
+        fresh = kept is not None and kept.mtime_ns == before.st_mtime_ns
+        if kept is not None and fresh and kept.size != size:
+            if _changed(fd, before):
+                return Examined(path, Verdict.CHANGED, size)
+            return Examined(path, Verdict.CUT, size, kept.size, size)
+        if not self._read:
+            return Examined(path, Verdict.SOUND if fresh else Verdict.UNKNOWN, size)
+        if not fresh and not self._give:
+            return Examined(path, Verdict.UNKNOWN, size)
+        count, digest = self._digest(fd)
+        if count != size or _changed(fd, before):
+            return Examined(path, Verdict.CHANGED, size)
+        if kept is not None and fresh:
+            if digest == kept.digest:
+                return Examined(path, Verdict.SOUND, size)
+            return Examined(path, Verdict.ROTTED, size, kept.digest.hex(), digest.hex())
+        wanted = StoredDigest(digest, size, before.st_mtime_ns)
+        given = keep_digest(fd, wanted) and _attribute(fd) == wanted.pack()
+        return Examined(path, Verdict.UNKNOWN, size, given=given)
+
+    def _digest(self, fd: int) -> tuple[int, bytes]:
+        """Bytes and digest of a file, from the disk and not from memory, where that can be."""
+        hasher = digests.new()
+        size = 0
+        _forget_cached(fd)
+        while count := os.preadv(fd, [self._buffer], size):
+            hasher.update(self._buffer[:count])
+            size += count
+        _forget_cached(fd)
+        return size, hasher.digest()
+
+
+def _open(name: bytes, directory: int) -> int:
+    flags = _OPEN | getattr(os, "O_NOATIME", 0)
+    try:
+        return os.open(name, flags, dir_fd=directory)
+    except PermissionError:  # O_NOATIME is for the owner
+        return os.open(name, _OPEN, dir_fd=directory)
+
+
+def _attribute(fd: int) -> bytes | None:
+    try:
+        return os.getxattr(fd, digests.ATTRIBUTE)
+    except OSError as error:
+        if error.errno in _NO_ATTRIBUTE:
+            return None
+        raise
+
+
+def _changed(fd: int, before: os.stat_result) -> bool:
+    """Whether anybody touched the file since; its ctime tells whatever its mtime says."""
+    now = os.fstat(fd)
+    return (now.st_size, now.st_mtime_ns, now.st_ctime_ns) != (
+        before.st_size,
+        before.st_mtime_ns,
+        before.st_ctime_ns,
+    )
+
+
+def _forget_cached(fd: int) -> None:
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def unread(path: bytes, error: OSError) -> Examined:
+    """What can be said about something that the system didn't open or read."""
+    if error.errno == errno.ELOOP:  # a link took its place
+        return Examined(path, Verdict.CHANGED)
+    reason = (error.strerror or str(error)).lower()
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return Examined(path, Verdict.CLOSED, expected=_READABLE, found=reason)
+    return Examined(path, Verdict.UNREADABLE, expected=_READABLE, found=reason)

@@ -1,0 +1,421 @@
+"""The verifier: does the ledger agree with the disk, and is everything there whole?
+
+Lives here: what is checked of a root, and what is said about it. Nothing is changed.
+Lives elsewhere: single files and their digests (scrub.py), repairing (storage/recount.py), output
+(cli/check.py).
+
+While no server runs, all of it is checked, and none can start meanwhile. Beside a running
+server each home is locked while its files are counted (uploads wait that long), the server's own
+leases and what they own in staging are left to it, and files that change meanwhile are passed
+over.
+
+What a crash has left is repaired by the next start, and so is no damage yet.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, create_engine, event, inspect, select
+from sqlalchemy.exc import DatabaseError
+
+from ftpserver.accounts.accounts import home_of
+from ftpserver.admin.scrub import Examined, Examiner, Verdict
+from ftpserver.database import (
+    SCHEMA_VERSION,
+    RootBusy,
+    RootLock,
+    StateError,
+    account,
+    lease,
+    metadata,
+    schema,
+)
+from ftpserver.settings.table import DATABASE, never_started, state_of
+from ftpserver.storage.home import LOCK_NAME
+from ftpserver.storage.ledger import KEPT
+from ftpserver.storage.staging import staging_of
+from ftpserver.storage.walk import Usage, stored, walk
+from ftpwire import paths
+from ftpwire.beneath import OPEN_DIRECTORY
+from ftpwire.errors import NotFound
+
+_MOST_ROWS = 100
+"""Findings about the accounts file itself, at most."""
+
+
+class Weight(Enum):
+    """What a finding means for whoever looks after the server."""
+
+    DAMAGE = "damage"
+    DOUBT = "doubt"
+    """A crash left it so; the next start repairs it."""
+    UNCHECKED = "unchecked"
+    """It couldn't be looked at."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that isn't as it should be.
+
+    Attributes:
+        kind: What was compared: ``state``, ``schema``, ``home``, ``used``, ``files``,
+            ``held``, ``lease``,
+            ``staging``, ``partial``, ``attribute``, ``size``, ``digest``, ``unreadable``,
+            ``recount``.
+        account: Whose; None for the server's own state.
+        path: In the home, as the user names it; of staging, below the home too.
+    """
+
+    kind: str
+    account: str | None
+    path: bytes | None
+    expected: str | int | None
+    found: str | int | None
+    weight: Weight = Weight.DAMAGE
+
+    def __str__(self) -> str:
+        where = "" if self.path is None else f" {paths.show(self.path)}"
+        whose = "" if self.account is None else f" {self.account}:"
+        text = f"{self.kind}:{whose}{where}"
+        if self.kind == "recount":
+            return f"{text} {self.expected}: {self.found}"
+        return f"{text} expected {self.expected}, found {paths.printable(str(self.found))}"
+
+
+class CannotCheck(StateError):
+    """There is nothing that can be checked; the text is one line for the administrator."""
+
+
+@dataclass
+class Verifier:
+    """One check of a root: iterate over ``findings()``.
+
+    Args:
+        root: The directory of the homes.
+        read: Read all files and compare them with their digests.
+        strict: What a crash left in doubt counts as damage.
+        user: Check this account only.
+
+    Attributes:
+        beside: How the running server is called, beside which it was checked; None if none ran.
+        accounts, files, size: What was checked, in bytes.
+    """
+
+    root: Path
+    read: bool = False
+    strict: bool = False
+    user: str | None = None
+    beside: str | None = None
+    accounts: int = 0
+    files: int = 0
+    size: int = 0
+    _engine: Engine = field(init=False, repr=False)
+
+    def findings(self) -> Iterator[Finding]:
+        """Everything that is wrong, as it is found.
+
+        Raises:
+            CannotCheck: There is no state, or it is another version's.
+            NotFound: There is no such account.
+        """
+        state = state_of(self.root)
+        with ExitStack() as stack:
+            try:
+                stack.callback(_lock_root(state).release)
+            except RootBusy as busy:
+                self.beside = str(busy)
+            self._engine = open_to_read(state)
+            stack.callback(self._engine.dispose)
+            for one in self._check():
+                yield self._weighed(one)
+
+    def _weighed(self, one: Finding) -> Finding:
+        if self.strict and one.weight is Weight.DOUBT:
+            return Finding(one.kind, one.account, one.path, one.expected, one.found)
+        return one
+
+    def _check(self) -> Iterator[Finding]:
+        wrong = list(check_state(self._engine))
+        yield from wrong
+        if wrong:
+            return  # nothing that it says can be relied upon
+        names = self._names()
+        if self.user is not None and self.user not in names:
+            raise NotFound(f"{self.user}: no such account")
+        for name in [self.user] if self.user is not None else names:
+            yield from self._check_account(name)
+
+    def _names(self) -> list[str]:
+        with self._engine.connect() as connection:
+            return list(
+                connection.execute(select(account.c.name).order_by(account.c.name)).scalars()
+            )
+
+    # one account -------------------------------------------------------------------------
+
+    def _check_account(self, name: str) -> Iterator[Finding]:
+        self.accounts += 1
+        row, _ = self._rows(name)
+        if row is None:
+            return  # removed meanwhile
+        directory = home_of(self.root, name, row.home)
+        try:
+            home = os.open(directory, OPEN_DIRECTORY)
+        except OSError as error:
+            yield _unopened("home", name, None, error)
+            return
+        try:
+            yield from self._check_ledger(name, home)
+            yield from self._check_files(name, home)
+        finally:
+            os.close(home)
+
+    def _rows(self, name: str) -> tuple[Row[Any] | None, Sequence[Row[Any]]]:
+        """An account and its leases, as of one moment."""
+        with self._engine.connect() as connection:
+            row = connection.execute(select(account).where(account.c.name == name)).first()
+            if row is None:
+                return None, []
+            leases = connection.execute(select(lease).where(lease.c.account_id == row.id)).all()
+            return row, leases
+
+    def _check_ledger(self, name: str, home: int) -> Iterator[Finding]:
+        staging = None
+        try:
+            staging = os.open(paths.STAGING, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=home)
+        except FileNotFoundError:
+            pass  # nobody has used it yet
+        except OSError as error:
+            yield _unopened("staging", name, b"/" + paths.STAGING, error)
+            return
+        try:
+            problems: list[Finding] = []
+
+            def note(path: bytes, error: OSError) -> None:
+                problems.append(_unopened("unreadable", name, b"/" + path, error))
+
+            with _alone(staging):
+                counted = stored(home, note)
+                row, leases = self._rows(name)
+            yield from problems
+            if row is None:
+                return
+            yield from self._check_sums(row, leases, counted if not problems else None)
+            if staging is not None:
+                yield from self._check_staging(row, leases, staging)
+        except OSError as error:
+            yield _unopened("staging", name, b"/" + paths.STAGING, error)
+        finally:
+            if staging is not None:
+                os.close(staging)
+
+    def _check_sums(
+        self, row: Row[Any], leases: Sequence[Row[Any]], counted: Usage | None
+    ) -> Iterator[Finding]:
+        dead = [one for one in leases if self._is_dead(one)]
+        if row.dirty or dead:
+            why = f"{len(dead)} leases of a server that crashed" if dead else "marked as uncertain"
+            yield Finding(
+                "recount", row.name, None, "will be recounted at next start", why, Weight.DOUBT
+            )
+            if not self.strict:
+                return
+        if counted is not None and row.used != counted.size:
+            yield Finding("used", row.name, None, f"{counted.size} bytes (on disk)", row.used)
+        if counted is not None and row.files != counted.files:
+            yield Finding("files", row.name, None, f"{counted.files} files (on disk)", row.files)
+        held = sum(one.size for one in leases)
+        if row.held != held:
+            yield Finding("held", row.name, None, f"{held} bytes (of its leases)", row.held)
+        held = sum(one.files for one in leases)
+        if row.held_files != held:
+            yield Finding("held", row.name, None, f"{held} files (of its leases)", row.held_files)
+
+    def _is_dead(self, one: Row[Any]) -> bool:
+        """Whether nobody will end this lease but the next recount."""
+        if one.state == KEPT:
+            return bool(one.expires < time.time())
+        return self.beside is None or bool(one.expires < time.time())
+
+    def _check_staging(
+        self, row: Row[Any], leases: Sequence[Row[Any]], staging: int
+    ) -> Iterator[Finding]:
+        # the next start cleans all staging, and drops the leases of accounts that it recounts
+        orphan = Weight.DOUBT if self.beside is None else Weight.DAMAGE
+        doubtful = row.dirty or any(self._is_dead(one) for one in leases)
+        weight = Weight.DOUBT if doubtful else Weight.DAMAGE
+        names = {os.fsencode(name) for name in os.listdir(staging)} - {LOCK_NAME}
+        if names:
+            # what was there before the leases were read is owned by one of them, or is gone
+            row_now, leases = self._rows(row.name)
+            if row_now is None:
+                return
+        runs = {one.incarnation.encode() for one in leases if one.state != KEPT}
+        owned = {one.staging for one in leases if one.staging is not None}
+        for name in sorted(names):
+            if staging_of(name) in owned or name.partition(b"-")[0] in runs:
+                continue
+            if _exists(staging, name):
+                path = b"/" + paths.STAGING + b"/" + name
+                yield Finding("staging", row.name, path, "a lease that owns it", "none", orphan)
+        for one in leases:
+            if one.state == KEPT and one.staging is not None and not _exists(staging, one.staging):
+                again = self._rows(row.name)[1]
+                if not any(other.id == one.id and other.state == KEPT for other in again):
+                    continue  # resumed or dropped meanwhile
+                path = b"/" + paths.STAGING + b"/" + one.staging
+                yield Finding(
+                    "lease", row.name, path, "the file that it keeps room for", "none", weight
+                )
+
+    def _check_files(self, name: str, home: int) -> Iterator[Finding]:
+        examiner = Examiner(read=self.read)
+        for found in walk(home, lambda path, error: None):  # told by the count
+            if found.name == paths.STAGING:
+                path = b"/" + found.path
+                yield Finding("partial", name, path, "at the top of the home only", "here")
+            if not found.entry.is_file(follow_symlinks=False):
+                continue
+            examined = examiner.file(found.directory, found.name, found.path)
+            self.files += 1
+            self.size += examined.size
+            finding = _about_file(name, examined)
+            if finding is not None:
+                yield finding
+
+
+def check(root: Path, *, read: bool = False, strict: bool = False) -> list[Finding]:
+    """All findings about a root. Raises CannotCheck."""
+    return list(Verifier(root, read=read, strict=strict).findings())
+
+
+_KINDS = {
+    Verdict.ROTTED: "digest",
+    Verdict.CUT: "size",
+    Verdict.GARBLED: "attribute",
+    Verdict.UNREADABLE: "unreadable",
+    Verdict.CLOSED: "unreadable",
+}
+
+
+def _about_file(name: str, examined: Examined) -> Finding | None:
+    kind = _KINDS.get(examined.verdict)
+    if kind is None:
+        return None
+    weight = Weight.UNCHECKED if examined.verdict is Verdict.CLOSED else Weight.DAMAGE
+    return Finding(kind, name, b"/" + examined.path, examined.expected, examined.found, weight)
+
+
+def _unopened(kind: str, name: str, path: bytes | None, error: OSError) -> Finding:
+    closed = error.errno in (errno.EACCES, errno.EPERM)
+    weight = Weight.UNCHECKED if closed else Weight.DAMAGE
+    reason = (error.strerror or str(error)).lower()
+    return Finding(kind, name, path, "to be readable", reason, weight)
+
+
+def _exists(directory: int, name: bytes) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+@contextmanager
+def _alone(staging: int | None) -> Iterator[None]:
+    """Hold a home's lock alone, as a recount does; nothing when it was never used."""
+    if staging is None:
+        yield
+        return
+    try:
+        fd = os.open(LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=staging)
+    except FileNotFoundError:
+        yield
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+# the accounts file -------------------------------------------------------------------------
+
+
+def _lock_root(state: Path) -> RootLock:
+    if (why := never_started(state.parent)) is not None:
+        raise CannotCheck(why)
+    try:
+        return RootLock(state)
+    except OSError as error:
+        raise CannotCheck(f"{state}: can't be used: {(error.strerror or '').lower()}") from error
+
+
+def open_to_read(state: Path) -> Engine:
+    """The accounts file of a state directory, as it is: neither made nor brought up to date."""
+    uri = f"{(state / DATABASE).absolute().as_uri()}?mode=ro"
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(uri, uri=True, timeout=30, check_same_thread=False)
+        connection.isolation_level = None
+        return connection
+
+    engine = create_engine("sqlite://", creator=connect)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def check_state(engine: Engine) -> Iterator[Finding]:
+    """The accounts file itself. Raises CannotCheck for another version's."""
+    try:
+        with engine.connect() as connection:
+            yield from _check_integrity(connection)
+            tables = inspect(connection)
+            there = {
+                table: {column["name"] for column in tables.get_columns(table)}
+                for table in tables.get_table_names()
+            }
+            version = (
+                connection.execute(select(schema.c.version)).scalar()
+                if "version" in there.get(schema.name, ())
+                else None
+            )
+    except DatabaseError as error:
+        yield Finding("state", None, None, "a sound database", str(error.orig))
+        return
+    if version is not None and version != SCHEMA_VERSION:
+        raise CannotCheck(
+            f"the accounts file has schema {version}, and this ftpd knows {SCHEMA_VERSION}: "
+            "check it with the ftpd that serves it"
+        )
+    for table in metadata.sorted_tables:
+        missing = {column.name for column in table.columns} - there.get(table.name, set())
+        if missing:
+            columns = ", ".join(sorted(missing))
+            yield Finding("schema", None, None, f"{table.name} with {columns}", "none")
+
+
+def _check_integrity(connection: Connection) -> Iterator[Finding]:
+    rows = connection.exec_driver_sql(f"PRAGMA integrity_check({_MOST_ROWS})").scalars().all()
+    for text in rows:
+        if text != "ok":
+            yield Finding("state", None, None, "a sound database", str(text))
+    for row in connection.exec_driver_sql("PRAGMA foreign_key_check").all()[:_MOST_ROWS]:
+        yield Finding(
+            "state", None, None, f"a {row[2]} for each {row[0]}", f"row {row[1]} has none"
+        )

@@ -1,0 +1,53 @@
+"""`ftpd backup`.
+
+Lives here: options and what is printed. Lives elsewhere: everything that is done (admin/backup.py).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ftpserver.cli.config import loaded_from
+from ftpserver.cli.options import counted_as, json_option, root_option
+from ftpwire.paths import show
+
+if TYPE_CHECKING:
+    from ftpserver.settings.table import Settings
+
+
+@click.command(short_help="Copy accounts, keys and settings.")
+@click.argument("place", metavar="DIR", type=click.Path(path_type=Path))
+@root_option
+@json_option
+def backup(place: Path, root: Path, as_json: bool) -> None:
+    """Copy accounts, keys and settings to DIR, while the server runs or not.
+
+    DIR must be new or empty, and appears when the copy is whole: as DIR/.ftpd, for `ftpd check
+    --root DIR`. The users' files, and the audit log, are not in it.
+    """
+    from ftpserver.admin.backup import back_up
+
+    settings = loaded_from(root, None, {}).settings
+    made = back_up(root.absolute(), place, _outside(settings))
+    if as_json:
+        record = {
+            "place": str(made.place),
+            "accounts": made.accounts,
+            "files": list(made.files),
+            "left_out": list(made.left_out),
+        }
+        click.echo(json.dumps(record))
+        return
+    accounts = counted_as(made.accounts, "account")
+    click.echo(f"backed up {accounts} and {', '.join(made.files)} to {show(str(made.place))}")
+    for path in made.left_out:
+        click.echo(f"ftpd: {show(path)} is not in it: back it up on its own", err=True)
+
+
+def _outside(settings: Settings) -> tuple[str, ...]:
+    """Files that the settings name, wherever they are: certificates are renewed in their place."""
+    return tuple(str(one) for one in (settings.certificate, settings.key) if one is not None)

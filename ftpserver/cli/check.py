@@ -1,0 +1,232 @@
+"""`ftpd check`, `ftpd scrub`, `ftpd recount`: looking after what is stored.
+
+Lives here: options, what is printed, exit statuses. Lives elsewhere: the verifier
+(admin/verify.py), reading files (admin/scrub.py), counting (storage/recount.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ftpserver.cli.options import (
+    EXIT_FAILED,
+    counted_as,
+    json_option,
+    path_record,
+    root_option,
+    started,
+)
+from ftpwire import paths
+from ftpwire.units import human
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from ftpserver.accounts.accounts import Account, Accounts
+    from ftpserver.admin.scrub import Examined, Examiner
+    from ftpserver.admin.verify import Finding
+
+EXIT_DAMAGE = 8
+_NICE = 10
+
+
+@click.command(short_help="Check that the accounts agree with the disk, and files are whole.")
+@root_option
+@click.option("--read", is_flag=True, help="Read every file, and compare it with its digest.")
+@click.option("--strict", is_flag=True, help="What the next start repairs counts as damage too.")
+@click.option("--user", metavar="USER", help="Check this account only.")
+@json_option
+def check(root: Path, read: bool, strict: bool, user: str | None, as_json: bool) -> None:
+    """Check that the ledger agrees with the disk, and that every file is whole.
+
+    Changes nothing. One line for each finding; exit status 0: nothing is wrong, 8: damage was
+    found, 1: something could not be checked. While a server runs on the root, its uploads wait
+    as long as the files of their home are counted, and its own leases are left to it.
+
+    Of a copy that `ftpd backup` has made, it is checked that the copy is whole.
+    """
+    from ftpserver.admin.backup import BackupVerifier, is_backup
+    from ftpserver.admin.verify import Verifier, Weight
+
+    verifier: Verifier | BackupVerifier
+    if is_backup(root):
+        verifier = BackupVerifier(root.absolute())
+    else:
+        verifier = Verifier(root.absolute(), read=read, strict=strict, user=user)
+    counts = dict.fromkeys(Weight, 0)
+    for finding in verifier.findings():
+        counts[finding.weight] += 1
+        _echo(_finding_record(finding) if as_json else str(finding), as_json)
+    if verifier.beside is not None:
+        click.echo(f"ftpd: {verifier.beside}: what it is doing just now was not checked", err=True)
+    summary = {
+        "kind": "summary",
+        "accounts": verifier.accounts,
+        "files": verifier.files,
+        "size": verifier.size,
+        "damage": counts[Weight.DAMAGE],
+        "doubt": counts[Weight.DOUBT],
+        "unchecked": counts[Weight.UNCHECKED],
+        "server_runs": verifier.beside is not None,
+    }
+    found = ", ".join(f"{count} {weight.value}" for weight, count in counts.items() if count)
+    what = f"{counted_as(verifier.accounts, 'account')}, {counted_as(verifier.files, 'file')}"
+    read_too = f" ({human(verifier.size)} read)" if read else ""
+    _echo(summary if as_json else f"checked {what}{read_too}: {found or 'all is well'}", as_json)
+    if counts[Weight.DAMAGE]:
+        sys.exit(EXIT_DAMAGE)
+    if counts[Weight.UNCHECKED]:
+        sys.exit(EXIT_FAILED)
+
+
+@click.command(short_help="Read every file, and report what has rotted on the disk.")
+@click.argument("user", required=False)
+@root_option
+@click.option("--no-write", is_flag=True, help="Give no digest to files that have none.")
+@json_option
+def scrub(user: str | None, root: Path, no_write: bool, as_json: bool) -> None:
+    """Read every file of USER, or of all, and report what has rotted on the disk.
+
+    Rotted is what has another digest than it was stored with, though its size and time are the
+    same. Files without a digest are given one. Works while the server runs. Exit status 8 when
+    something rotted.
+    """
+    from ftpserver.admin.scrub import Examiner, Verdict
+
+    os.nice(_NICE)
+    counts = dict.fromkeys(Verdict, 0)
+    given = size = 0
+    examiner = Examiner(read=True, give=not no_write)
+    with _opened(root) as (accounts, _):
+        for account in _chosen(accounts, user):
+            for examined in _examine(examiner, account):
+                counts[examined.verdict] += 1
+                given += examined.given
+                size += examined.size
+                if examined.verdict.is_damage or examined.verdict is Verdict.CLOSED:
+                    record = _examined_record(account, examined)
+                    _echo(record if as_json else _told(record, examined.path), as_json)
+    rotted = sum(count for verdict, count in counts.items() if verdict.is_damage)
+    without = counts[Verdict.UNKNOWN] + counts[Verdict.GARBLED] - given
+    summary = {
+        "kind": "summary",
+        "files": sum(counts.values()),
+        "size": size,
+        "sound": counts[Verdict.SOUND],
+        "rotted": rotted,
+        "given": given,
+        "without_digest": without,
+        "changed": counts[Verdict.CHANGED],
+        "unchecked": counts[Verdict.CLOSED],
+    }
+    parts = [f"{rotted} rotted", f"{given} given a digest"]
+    parts += [f"{without} without a digest"] if without else []
+    parts += [f"{counts[Verdict.CHANGED]} changed meanwhile"] if counts[Verdict.CHANGED] else []
+    parts += [f"{counts[Verdict.CLOSED]} not readable"] if counts[Verdict.CLOSED] else []
+    told = f"scrubbed {counted_as(sum(counts.values()), 'file')}, {human(size)}: {', '.join(parts)}"
+    _echo(summary if as_json else told, as_json)
+    if rotted:
+        sys.exit(EXIT_DAMAGE)
+    if counts[Verdict.CLOSED]:
+        sys.exit(EXIT_FAILED)
+
+
+@click.command(short_help="Count the used space again, from the disk.")
+@click.argument("user", required=False)
+@root_option
+@json_option
+def recount(user: str | None, root: Path, as_json: bool) -> None:
+    """Set the used space of USER, or of all, and the number of files, to what is on the disk.
+
+    Works while the server runs; uploads of a user wait as long as the files are counted.
+    """
+    from ftpserver.storage.home import Home
+    from ftpserver.storage.ledger import Ledger
+    from ftpserver.storage.recount import recount as count_again
+
+    with _opened(root) as (accounts, engine):
+        ledger = Ledger(engine)
+        for account in _chosen(accounts, user):
+            counted = count_again(ledger, account.id, Home(account.home))
+            record = {
+                "account": account.name,
+                "used": counted.size,
+                "before": account.used,
+                "files": counted.files,
+            }
+            before = f" (was {account.used})" if account.used != counted.size else ""
+            files = counted_as(counted.files, "file")
+            text = f"{account.name}: {counted.size} bytes{before} in {files}"
+            _echo(record if as_json else text, as_json)
+
+
+@contextmanager
+def _opened(root: Path) -> Iterator[tuple[Accounts, Engine]]:
+    from ftpserver.accounts.accounts import Accounts
+    from ftpserver.database import open_state
+
+    engine = open_state(started(root))
+    try:
+        yield Accounts(engine, root.absolute()), engine
+    finally:
+        engine.dispose()
+
+
+def _chosen(accounts: Accounts, name: str | None) -> list[Account]:
+    return list(accounts) if name is None else [accounts.get(name)]
+
+
+def _examine(examiner: Examiner, account: Account) -> Iterator[Examined]:
+    from ftpserver.admin.scrub import unread
+    from ftpwire.beneath import OPEN_DIRECTORY
+
+    try:
+        home = os.open(account.home, OPEN_DIRECTORY)
+    except OSError as error:
+        yield unread(b"", error)
+        return
+    try:
+        yield from examiner.home(home)
+    finally:
+        os.close(home)
+
+
+# printing ----------------------------------------------------------------------------------
+
+
+def _echo(what: dict[str, Any] | str, as_json: bool) -> None:
+    click.echo(json.dumps(what) if as_json else what)
+
+
+def _finding_record(finding: Finding) -> dict[str, Any]:
+    return {
+        "kind": finding.kind,
+        "account": finding.account,
+        **({"path": None} if finding.path is None else path_record("path", finding.path)),
+        "expected": finding.expected,
+        "found": finding.found,
+        "weight": finding.weight.value,
+    }
+
+
+def _examined_record(account: Account, examined: Examined) -> dict[str, Any]:
+    return {
+        "kind": examined.verdict.value,
+        "account": account.name,
+        **path_record("path", b"/" + examined.path),
+        "expected": examined.expected,
+        "found": examined.found,
+    }
+
+
+def _told(record: dict[str, Any], path: bytes) -> str:
+    where = f"{record['account']}: {paths.show(b'/' + path)}"
+    return f"{record['kind']}: {where} expected {record['expected']}, found {record['found']}"

@@ -1,0 +1,411 @@
+"""`ftpd status`, `sessions`, `kick`, `bans` and their like: commands to the running server.
+
+Lives here: options, what is printed. Lives elsewhere: how the server is asked (daemon/control.py).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import compress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ftpserver.cli.options import counted_as, json_option, path_record, root_option
+from ftpserver.settings.kinds import seconds
+from ftpserver.settings.table import state_of
+from ftpwire import paths
+from ftpwire.units import human
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ftpserver.daemon.control import BanInfo, DiscoveryInfo, Drain, Question, Status, Stop
+    from ftpserver.serving.stats import SessionInfo
+
+_REFRESH = 1.0
+"""Seconds between two looks of `sessions --watch`."""
+_DAY = 24 * 3600
+
+
+def _ask(root: Path, question: Question) -> Any:
+    from ftpserver.daemon import control
+
+    return control.ask(state_of(root.absolute()), question)
+
+
+# looking -----------------------------------------------------------------------------------
+
+
+@click.command()
+@root_option
+@json_option
+def status(root: Path, as_json: bool) -> None:
+    """Show how the running server is."""
+    from ftpserver.daemon.control import AskStatus
+
+    found: Status = _ask(root, AskStatus())
+    if as_json:
+        click.echo(json.dumps(_status_record(found)))
+        return
+    strangers = f" ({found.strangers} not logged in)" if found.strangers else ""
+    here = [] if found.unix is None else [f"unix:{found.unix}"]
+    where = [found.address, *(one for one in here if one != found.address)]
+    lines = {
+        "server": f"{found.software}, process {found.process}, {found.state}",
+        "since": f"{_iso(found.since)} ({_span(time.time() - found.since)})",
+        "listening on": " and ".join(where),
+        "key": found.fingerprint or "none: plaintext",
+        "sessions": f"{found.sessions}{strangers}",
+        "transfers": f"{found.transfers} under way",
+        "moved": f"{human(found.bytes_in)} in, {human(found.bytes_out)} out",
+        "accounts": str(found.accounts),
+    }
+    if found.workers:
+        numbers = ", ".join(map(str, found.workers))
+        lines["workers"] = f"{len(found.workers)} (processes {numbers})"
+    if (seen := found.discovery) is not None:
+        lines["discovery"] = (
+            f"UDP port {seen.port}, {seen.answered} answered, "
+            f"{seen.limited} too often, {seen.dropped} malformed"
+        )
+    for name, text in lines.items():
+        click.echo(f"{name:<13} {paths.printable(text)}")
+
+
+def _status_record(found: Status) -> dict[str, Any]:
+    return {
+        "software": found.software,
+        "process": found.process,
+        "state": found.state,
+        "address": found.address,
+        "unix": found.unix,
+        "fingerprint": found.fingerprint,
+        "since": _iso(found.since),
+        "sessions": found.sessions,
+        "not_logged_in": found.strangers,
+        "transfers": found.transfers,
+        "bytes_in": found.bytes_in,
+        "bytes_out": found.bytes_out,
+        "accounts": found.accounts,
+        "discovery": _discovery_record(found.discovery),
+        "workers": found.workers,
+    }
+
+
+def _discovery_record(found: DiscoveryInfo | None) -> dict[str, int] | None:
+    if found is None:
+        return None
+    return {
+        "port": found.port,
+        "answered": found.answered,
+        "limited": found.limited,
+        "dropped": found.dropped,
+    }
+
+
+@click.command(short_help="List the sessions: who, from where, doing what, how fast.")
+@root_option
+@click.option("--watch", is_flag=True, help="A live table, until Ctrl-C.")
+@json_option
+def sessions(root: Path, watch: bool, as_json: bool) -> None:
+    """List the sessions: who, from where, since when, doing what, and how fast."""
+    if not watch:
+        _print_sessions(_look(root), as_json)
+        return
+    if not as_json and not sys.stdout.isatty():
+        raise click.UsageError("--watch draws on a terminal; with --json it works in a pipe too")
+    try:
+        if as_json:
+            while True:
+                _print_sessions(_look(root), as_json)
+                time.sleep(_REFRESH)
+        else:
+            _watch(root)
+    except KeyboardInterrupt:
+        pass  # that is how it ends
+
+
+def _look(root: Path) -> list[SessionInfo]:
+    from ftpserver.daemon.control import AskSessions
+
+    found: list[SessionInfo] = _ask(root, AskSessions()).sessions
+    return found
+
+
+def _print_sessions(found: Sequence[SessionInfo], as_json: bool) -> None:
+    if as_json:
+        for one in found:
+            click.echo(json.dumps(_session_record(one)))
+        sys.stdout.flush()
+    elif sys.stdout.isatty():
+        from rich.console import Console
+
+        console = Console(highlight=False)
+        console.print(_table(found, console.width))
+    else:
+        for one in found:
+            click.echo("\t".join(_cells(one)))
+
+
+def _watch(root: Path) -> None:
+    """Draw the sessions again and again. The busiest come first: what doesn't fit is cut off."""
+    from rich.console import Console
+    from rich.live import Live
+
+    found = _look(root)  # without a server, nothing is drawn
+    console = Console(highlight=False)
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            busiest = sorted(found, key=lambda one: (-one.speed, one.quiet, one.id))
+            live.update(_table(busiest, console.width, title=_summary(found)), refresh=True)
+            time.sleep(_REFRESH)
+            found = _look(root)
+
+
+def _summary(found: Sequence[SessionInfo]) -> str:
+    busy = sum(one.request is not None for one in found)
+    speed = human(int(sum(one.speed for one in found)))
+    now = datetime.now().strftime("%H:%M:%S")
+    return f"{counted_as(len(found), 'session')}, {busy} busy, {speed}/s, {now} (Ctrl-C ends this)"
+
+
+_HEADS = ("ID", "USER", "FROM", "SINCE", "DOING", "IN", "OUT", "SPEED")
+_NUMBERS = frozenset({"ID", "IN", "OUT", "SPEED"})
+_WIDE = 90
+"""Columns of a terminal that has room for everything."""
+_ONLY_WIDE = frozenset({"FROM", "SINCE"})
+
+
+def _table(found: Sequence[SessionInfo], width: int, title: str | None = None) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, box=None, pad_edge=False, title_justify="left", expand=True)
+    shown = [width >= _WIDE or head not in _ONLY_WIDE for head in _HEADS]
+    for head in compress(_HEADS, shown):
+        table.add_column(
+            head,
+            justify="right" if head in _NUMBERS else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            ratio=1 if head == "DOING" else None,  # what is left, so that no other is cut off
+        )
+    for one in found:
+        table.add_row(*map(Text, compress(_cells(one), shown)))
+    return table
+
+
+def _cells(one: SessionInfo) -> tuple[str, ...]:
+    """A session as a row of text, safe to print."""
+    return (
+        str(one.id),
+        paths.show(one.user or "-"),
+        paths.show(one.peer),
+        _span(time.time() - one.since),
+        _doing(one),
+        human(one.bytes_in),
+        human(one.bytes_out),
+        f"{human(int(one.speed))}/s" if one.speed >= 1 else "-",
+    )
+
+
+def _doing(one: SessionInfo) -> str:
+    if one.request is None:
+        return f"idle {_span(one.quiet)}" if one.user is not None else "logging in"
+    words = [one.request]
+    if one.path is not None:
+        words.append(paths.show(one.path))
+    if one.target is not None:
+        words += ["→", paths.show(one.target)]
+    return " ".join(words)
+
+
+def _session_record(one: SessionInfo) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "id": one.id,
+        "user": one.user,
+        "from": one.peer,
+        "since": _iso(one.since),
+        "request": one.request,
+    }
+    for name, path in (("path", one.path), ("target", one.target)):
+        if path is not None:
+            record |= path_record(name, path)
+    return record | {
+        "idle": round(one.quiet, 1),
+        "bytes_in": one.bytes_in,
+        "bytes_out": one.bytes_out,
+        "speed": int(one.speed),
+    }
+
+
+# acting ------------------------------------------------------------------------------------
+
+
+@click.command(short_help="End a session, or all of a user.")
+@click.argument("who", metavar="ID|USER")
+@root_option
+@click.option("--user", "is_user", is_flag=True, help="It is a user's name, also if a number.")
+@json_option
+def kick(who: str, root: Path, is_user: bool, as_json: bool) -> None:
+    """End a session by its ID (see ftpd sessions), or all sessions of USER.
+
+    Its client is told so, and doesn't connect again by itself. To keep USER out, disable the
+    account.
+    """
+    from ftpserver.daemon.control import Kick
+
+    by_id = who.isascii() and who.isdigit() and not is_user
+    question = Kick(session=int(who)) if by_id else Kick(user=_text(who))
+    ended: list[int] = _ask(root, question).sessions
+    if as_json:
+        click.echo(json.dumps({"ended": ended}))
+    else:
+        click.echo(f"ended {counted_as(len(ended), 'session')}")
+
+
+@click.command(short_help="List what is banned after failed log-ins.")
+@root_option
+@json_option
+def bans(root: Path, as_json: bool) -> None:
+    """List what is banned after failed log-ins: addresses, and addresses with an account."""
+    from ftpserver.daemon.control import AskBans
+
+    found: list[BanInfo] = _ask(root, AskBans()).bans
+    for one in found:
+        click.echo(json.dumps(_ban_record(one)) if as_json else _told_ban(one))
+
+
+def _told_ban(one: BanInfo) -> str:
+    left = _span(one.until - time.time())
+    failures = counted_as(one.failures, "failed log-in")
+    return f"{paths.show(one.subject)}  for another {left}, after {failures}"
+
+
+def _ban_record(one: BanInfo) -> dict[str, Any]:
+    return {
+        "subject": one.subject,
+        "address": one.address,
+        "account": one.account,
+        "failures": one.failures,
+        "until": _iso(one.until),
+    }
+
+
+@click.command(short_help="Lift bans.")
+@click.argument("address", required=False)
+@click.argument("account", required=False)
+@click.option("--all", "everybody", is_flag=True, help="Lift all bans.")
+@root_option
+@json_option
+def unban(
+    address: str | None, account: str | None, everybody: bool, root: Path, as_json: bool
+) -> None:
+    """Lift the bans of ADDRESS, or the one of ADDRESS with ACCOUNT, and forget its failures."""
+    from ftpserver.daemon.control import Unban
+
+    if (address is None) != everybody:
+        raise click.UsageError("say which ADDRESS, or --all")
+    subject = None if address is None else _text(" ".join(filter(None, (address, account))))
+    lifted: list[BanInfo] = _ask(root, Unban(subject)).bans
+    if as_json:
+        for one in lifted:
+            click.echo(json.dumps(_ban_record(one)))
+    else:
+        click.echo(f"lifted {counted_as(len(lifted), 'ban')}")
+
+
+@click.command(short_help="Have the server take over settings and certificate.")
+@root_option
+def reload(root: Path) -> None:
+    """Have the server take over what was changed on the disk: certificate, key and settings.
+
+    Sessions go on. The same as by SIGHUP, but what goes wrong is told here.
+    """
+    from ftpserver.daemon.control import Reload
+
+    lines = _ask(root, Reload()).lines
+    for line in lines or ["nothing to reload"]:
+        click.echo(paths.printable(line))
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(seconds().parse(text))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.command(short_help="Accept nobody any more, and stop when the last session has ended.")
+@root_option
+@click.option(
+    "--timeout",
+    type=_seconds,
+    metavar="DURATION",
+    help="Stop after this time in any case, as 90s or 10m. Default: no limit.",
+)
+def drain(root: Path, timeout: float | None) -> None:
+    """Have the server accept nobody any more, and stop when the last session has ended.
+
+    Clients work on until they leave; those that ask for nothing for half a minute are told to
+    go. Returns when the server has ended. Ctrl-C ends only the waiting.
+    """
+    from ftpserver.daemon.control import Drain
+
+    told = "draining: no new connections, waiting for the sessions to end"
+    _end(root, Drain(timeout), told)
+
+
+@click.command()
+@root_option
+@click.option(
+    "--grace",
+    type=_seconds,
+    metavar="DURATION",
+    help="Time for running transfers, as 90s or 10m. Default: what the server was started with.",
+)
+def stop(root: Path, grace: float | None) -> None:
+    """Stop the server, in order. Returns when it has ended."""
+    from ftpserver.daemon.control import Stop
+
+    _end(root, Stop(grace))
+
+
+def _end(root: Path, question: Stop | Drain, told: str | None = None) -> None:
+    from ftpserver.daemon import control
+
+    for _ in control.ask_until_end(state_of(root.absolute()), question):
+        if told is not None:
+            click.echo(told, err=True)
+    click.echo("the server has ended")
+
+
+def _text(argument: str) -> str:
+    """An argument as text that JSON can carry; nothing is called by what is lost."""
+    return argument.encode("utf-8", "replace").decode()
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _span(seconds: float) -> str:
+    """How long, for people: ``59 s``, ``3:05``, ``2:03:05``, ``4 d 2 h``."""
+    whole = max(0, int(seconds))
+    minutes, rest = divmod(whole, 60)
+    if not minutes:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    if not hours:
+        return f"{minutes}:{rest:02}"
+    days, hours_of_day = divmod(hours, 24)
+    return f"{days} d {hours_of_day} h" if days else f"{hours}:{minutes:02}:{rest:02}"
+
+
+COMMANDS = (status, sessions, kick, bans, unban, reload, drain, stop)

@@ -1,0 +1,205 @@
+"""`ftpd why`: whether a user may do something, and what decides it.
+
+Lives here: reading the question, printing the answer. Lives elsewhere: finding it
+(admin/explain.py).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ftpserver.cli.options import json_option, root_option, size
+from ftpwire import paths
+from ftpwire.units import human
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from ftpserver.accounts.accounts import Account
+    from ftpserver.admin.explain import Verdict
+
+EXIT_REFUSED = 6
+
+
+@click.command(short_help="Say whether a user may do something, and what decides it.")
+@click.argument("user")
+@click.argument("action", type=click.Choice(["login", "put", "get", "ls", "mkdir", "rm", "mv"]))
+@click.argument("details", nargs=-1)
+@click.option("-r", "--recursive", is_flag=True, help="With rm: a directory with its contents.")
+@click.option("-L", "--copy-links", is_flag=True, help="With get: what a link points to.")
+@root_option
+@json_option
+def why(
+    user: str,
+    action: str,
+    details: tuple[str, ...],
+    recursive: bool,
+    copy_links: bool,
+    root: Path,
+    as_json: bool,
+) -> None:
+    """Say whether USER may do something, and which rule, quota, limit or ban decides.
+
+    \b
+    ftpd why USER login [ADDRESS]
+    ftpd why USER put PATH [SIZE]
+    ftpd why USER get PATH
+    ftpd why USER ls PATH
+    ftpd why USER mkdir PATH
+    ftpd why USER rm PATH
+    ftpd why USER mv PATH NEWPATH
+
+    Nothing is done. It is decided as the server would with the settings of its file, as things
+    are now, with the permissions of whoever asks on the disk. Exit status 0: allowed, 6: refused.
+    """
+    from ftpserver.cli.users import open_accounts
+
+    if recursive and action != "rm":
+        raise click.UsageError("--recursive goes with rm")
+    if copy_links and action != "get":
+        raise click.UsageError("--copy-links goes with get")
+    accounts, engine = open_accounts(root)
+    account = accounts.get(user)
+    verdict = _ASK[action](_Question(engine, root, account, action, details, recursive, copy_links))
+    if as_json:
+        record = {"allowed": verdict.allowed, "user": user, "action": action}
+        click.echo(json.dumps(record | asdict(verdict)))
+    else:
+        for line in _lines(verdict):
+            click.echo(line)
+    if not verdict.allowed:
+        sys.exit(EXIT_REFUSED)
+
+
+class _Question:
+    """What was asked; takes its details one by one."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        root: Path,
+        account: Account,
+        action: str,
+        details: tuple[str, ...],
+        recursive: bool,
+        copy_links: bool,
+    ) -> None:
+        self.engine = engine
+        self.root = root
+        self.account = account
+        self.recursive = recursive
+        self.copy_links = copy_links
+        self._action = action
+        self._details = list(details)
+
+    def path(self) -> bytes:
+        """The next detail, a remote path."""
+        if not self._details:
+            raise click.UsageError(f"{self._action}: a path is missing")
+        typed = paths.from_text(self._details.pop(0)).removeprefix(b":")
+        return paths.resolve(paths.ROOT, typed)
+
+    def more(self) -> str | None:
+        """The next detail, if there is one."""
+        return self._details.pop(0) if self._details else None
+
+    def end(self) -> None:
+        """There must be no more."""
+        if self._details:
+            raise click.UsageError(f"{self._action}: {self._details[0]!r} is too much")
+
+
+def _login(question: _Question) -> Verdict:
+    from ftpserver.admin.explain import log_in
+    from ftpserver.cli.config import loaded_from
+    from ftpserver.net.addresses import LOCAL, host_of
+
+    given = question.more()
+    question.end()
+    try:
+        host = LOCAL if given is None else host_of((given,))
+    except ValueError:
+        raise click.UsageError(f"{given!r} is no IP address") from None
+    settings = loaded_from(question.root, None, {}).settings
+    return log_in(question.engine, settings, question.account, host)
+
+
+def _put(question: _Question) -> Verdict:
+    from ftpserver.admin.explain import Asking
+
+    path, given = question.path(), question.more()
+    question.end()
+    bytes_ = None if given is None else size(given)
+    return Asking(question.engine, question.account).put(path, bytes_)
+
+
+def _get(question: _Question) -> Verdict:
+    from ftpserver.admin.explain import Asking
+
+    path = question.path()
+    question.end()
+    return Asking(question.engine, question.account).get(path, follow=question.copy_links)
+
+
+def _list(question: _Question) -> Verdict:
+    from ftpserver.admin.explain import Asking
+
+    path = question.path()
+    question.end()
+    return Asking(question.engine, question.account).list(path)
+
+
+def _make_dir(question: _Question) -> Verdict:
+    from ftpserver.admin.explain import Asking
+
+    path = question.path()
+    question.end()
+    return Asking(question.engine, question.account).make_dir(path)
+
+
+def _remove(question: _Question) -> Verdict:
+    from ftpserver.admin.explain import Asking
+
+    path = question.path()
+    question.end()
+    asking = Asking(question.engine, question.account)
+    return asking.remove(path, recursive=question.recursive)
+
+
+def _move(question: _Question) -> Verdict:
+    from ftpserver.admin.explain import Asking
+
+    source, target = question.path(), question.path()
+    question.end()
+    return Asking(question.engine, question.account).move(source, target)
+
+
+_ASK: dict[str, Callable[[_Question], Verdict]] = {
+    "login": _login,
+    "put": _put,
+    "get": _get,
+    "ls": _list,
+    "mkdir": _make_dir,
+    "rm": _remove,
+    "mv": _move,
+}
+
+
+def _lines(verdict: Verdict) -> list[str]:
+    said = "allowed" if verdict.allowed else "refused"
+    lines = [f"{said}: {verdict.reason}"]
+    if verdict.allowed and verdict.rule is not None:
+        lines.append(f"rule: {verdict.rule}")
+    if verdict.needed is not None:
+        free = "unlimited" if verdict.free is None else human(verdict.free)
+        lines.append(f"room: {human(verdict.needed)} needed, {free} free")
+    if not verdict.allowed:
+        lines.append(f"decided by: {verdict.decided_by}")
+    return lines

@@ -1,0 +1,135 @@
+"""Help of `ftpd`: its commands in sections, and hints for who knows other tools.
+
+Lives here: how commands are listed, what words and options of other tools mean here.
+Lives elsewhere: the commands (the other cli modules), the group that they are in (main.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+SECTIONS = {
+    "Serving": ("start", "config", "service", "fingerprint"),
+    "Accounts": ("user", "token", "invite", "why"),
+    "The running server": (
+        *("status", "sessions", "kick", "bans", "unban", "reload", "drain", "stop"),
+    ),
+    "Records, copies, repair": ("log", "backup", "check", "scrub", "recount"),
+}
+"""Every command, by what it is about."""
+
+_MEANT = {
+    "adduser": "ftpd user add",
+    "useradd": "ftpd user add",
+    "userdel": "ftpd user remove",
+    "deluser": "ftpd user remove",
+    "passwd": "ftpd user passwd",
+    "list": "ftpd user list",
+    "ls": "ftpd user list",
+    "who": "ftpd sessions",
+    "ps": "ftpd sessions",
+    "run": "ftpd start",
+    "serve": "ftpd start",
+    "restart": "ftpd reload, or ftpd stop and ftpd start",
+    "shutdown": "ftpd stop",
+    "logs": "ftpd log",
+    "restore": "a copy by hand, as docs/admin.md tells",
+    "version": "ftpd --version",
+}
+"""Commands of other tools, and what is meant here."""
+
+NO_PASSWORD = (
+    "a password is never an argument, where others can see it: use --password-stdin, the variable "
+    "FTPD_PASSWORD, or a terminal, which is asked"
+)
+PASSWORD_HINTS = dict.fromkeys(("--password", "--pass", "--passwd", "--pw", "-p"), NO_PASSWORD)
+ACCOUNT_HINTS = {
+    "--dir": "did you mean --home?",
+    "--directory": "did you mean --home?",
+    "--read-only": "did you mean --permit read-only?",
+    "--readonly": "did you mean --permit read-only?",
+    "--permissions": "did you mean --permit?",
+    "--rights": "did you mean --permit?",
+    "--disabled": "did you mean ftpd user disable NAME?",
+    "--rate": "did you mean --limit-rate?",
+    "--bwlimit": "did you mean --limit-rate?",
+}
+START_HINTS = {
+    "--bind": "did you mean --host?",
+    "--listen": "did you mean --host?",
+    "--address": "did you mean --host?",
+    "--dir": "did you mean --root?",
+    "--directory": "did you mean --root?",
+    "--cert": "did you mean --certificate?",
+    "--tls": "none is needed: TLS is spoken unless --plaintext is given",
+    "--ssl": "none is needed: TLS is spoken unless --plaintext is given",
+    "--daemon": "it stays where it was started: ftpd service prints a unit for systemd",
+    "--background": "it stays where it was started: ftpd service prints a unit for systemd",
+    "-p": "did you mean --port?",
+    "-d": "did you mean --root? (To run in the background: ftpd service)",
+}
+
+
+class HintingCommand(click.Command):
+    """A command that knows what other tools call its options.
+
+    Args:
+        hints: What to say of an option that there isn't.
+    """
+
+    def __init__(self, *arguments: Any, hints: Mapping[str, str], **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._hints = hints
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            hint = self._hints.get(error.option_name)
+            if hint is None:
+                raise
+            raise click.UsageError(f"no option {error.option_name}: {hint}", ctx) from None
+
+
+class Commands(click.Group):
+    """All commands of `ftpd`, listed in sections."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, self.commands))
+        for title, names in SECTIONS.items():
+            rows = [
+                (name.ljust(width), command.get_short_help_str(formatter.width))
+                for name in names
+                if (command := self.commands.get(name)) is not None
+            ]
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            name = error.option_name
+            if not any(name in one.opts for command in _all(self) for one in command.params):
+                raise
+            raise click.UsageError(
+                f"no option {name} before the command: say ftpd COMMAND {name} …", ctx
+            ) from None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.commands and args[0] in _MEANT:
+            raise click.UsageError(f"no command {args[0]}: did you mean {_MEANT[args[0]]}?", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def _all(group: click.Group) -> list[click.Command]:
+    """The commands of a group, and of the groups in it."""
+    found: list[click.Command] = []
+    for command in group.commands.values():
+        found += _all(command) if isinstance(command, click.Group) else [command]
+    return found

@@ -1,0 +1,91 @@
+"""`ftpd`: the server's command line.
+
+Lives here: options, what is printed, exit statuses. Lives elsewhere: everything that is done.
+Modules of the server are imported by the command that needs them, so that help stays quick.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ftpserver.cli import backup, check, control, explain, log, systemd, tokens, users
+from ftpserver.cli.audit import audit_commands
+from ftpserver.cli.config import config_group, loaded_again, loaded_from, settings_options
+from ftpserver.cli.help import START_HINTS, Commands, HintingCommand
+from ftpserver.cli.options import fail, root_option
+from ftpwire import __version__
+from ftpwire.errors import FtpError
+from ftpwire.standard import open_standard_streams
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ftpd")
+def cli() -> None:
+    """A file server for several users: encrypted, durable, verified."""
+
+
+@cli.command(cls=HintingCommand, hints=START_HINTS)
+@settings_options
+@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+def start(root: Path | None, config: Path | None, verbose: bool, **flags: Any) -> None:
+    """Start the server, and serve until Ctrl-C or SIGTERM.
+
+    What no option says is taken from FTPD_* variables (FTPD_PORT for --port), then from an
+    ftpd.toml with the options' names (port = 1234).
+    """
+    from ftpserver.cli.start import serve
+
+    loaded = loaded_from(root, config, flags)
+    again = functools.partial(loaded_again, root, config, flags)
+    sys.exit(serve(loaded.settings, verbose=verbose, again=again, warnings=loaded.warnings))
+
+
+@cli.command(short_help="Print the fingerprint of the server's key.")
+@root_option
+def fingerprint(root: Path) -> None:
+    """Print the fingerprint of the server's key, to compare with what a client shows."""
+    from ftpserver.net import tls
+
+    settings = loaded_from(root, None, {}).settings
+    certificate, _ = tls.files_of(settings)
+    click.echo(tls.fingerprint_of(certificate))
+
+
+for _command in (users.user, check.check, check.scrub, check.recount):
+    cli.add_command(_command)
+cli.add_command(explain.why)
+cli.add_command(log.log)
+cli.add_command(systemd.service)
+cli.add_command(backup.backup)
+cli.add_command(config_group)
+cli.add_command(tokens.token)
+cli.add_command(tokens.invite)
+for _command in control.COMMANDS:
+    cli.add_command(_command)
+
+
+audit_commands(cli)
+
+
+def main() -> None:
+    """Entry point: errors become one line and an exit status."""
+    open_standard_streams()
+    try:
+        cli.main(prog_name="ftpd")
+    except FtpError as error:
+        fail(str(error), error.exit_code)
+    except OSError as error:
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        fail(f"{where}{(error.strerror or str(error)).lower()}")
+    except Exception as error:
+        from ftpserver.database import StateError  # only now: SQLAlchemy takes its time
+
+        if isinstance(error, StateError):
+            fail(str(error))
+        raise

@@ -1,0 +1,176 @@
+"""Running the server in the foreground: what it prints, its log, and its signals.
+
+Lives here: `ftpd start` after its options were read. Lives elsewhere: serving (daemon/server.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import shlex
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ftpserver.accounts.accounts import Accounts, first_account_name, random_password
+from ftpserver.daemon.server import FtpServer
+from ftpserver.daemon.systemd import inherited_socket, notify
+from ftpserver.database import StateError
+from ftpserver.logs import log_to_stderr
+from ftpserver.processes.malloc import return_memory
+from ftpserver.settings.table import Settings
+from ftpwire.paths import printable
+
+logger = logging.getLogger("ftpd")
+
+
+def serve(
+    settings: Settings,
+    *,
+    verbose: bool,
+    again: Callable[[], Settings] | None = None,
+    warnings: Sequence[str] = (),
+) -> int:
+    """Serve until a signal comes; returns the exit status.
+
+    Args:
+        again: Reads the settings once more, for a reload. Raises StateError.
+        warnings: About the settings, for the log.
+    """
+    log_to_stderr(settings.log_format, verbose=verbose)
+    for warning in warnings:
+        logger.warning("%s", printable(warning))
+    return_memory()
+    signals = _Signals()
+    try:
+        server = FtpServer(settings, inherited_socket())
+    except StateError as error:
+        return _failed(str(error))
+    except OSError as error:
+        where = f"{settings.host or '*'}:{settings.port}"
+        return _failed(f"can't listen on {where}: {(error.strerror or str(error)).lower()}")
+    with server:
+        name, lines = _first_account(settings, server.accounts)
+        server.on_stop_asked = signals.ask_to_stop
+        server.load_settings = again
+        with server.running():
+            _announce(server, name, lines)
+            notify("READY=1", f"STATUS=listening on {server.address}")
+            while not signals.wait_for_end():
+                _reload(server)
+            signals.restore()  # a second signal ends the process at once
+            logger.info("stopping")
+            notify("STOPPING=1", "STATUS=stopping: running transfers get their time")
+    return 0
+
+
+def _reload(server: FtpServer) -> None:
+    try:
+        server.reload()
+    except StateError as error:
+        logger.error("not reloaded: %s", error)
+
+
+def _failed(message: str) -> int:
+    print(f"ftpd: {message}", file=sys.stderr)
+    return 1
+
+
+class _Signals:
+    """SIGINT, SIGTERM and SIGHUP as something to wait for: the handler itself only sets a flag.
+
+    SIGHUP asks to reload, but when the terminal is gone that the server was started from, it
+    asks to stop; where it was ignored from the first (nohup), it stays so.
+    """
+
+    _ENDING = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        signal.set_wakeup_fd(self._write)
+        for number in self._ENDING:
+            signal.signal(number, lambda *_: None)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, lambda *_: None)
+        self._on_terminal = os.isatty(2)
+
+    def wait_for_end(self) -> bool:
+        """Until one of them comes; False for a SIGHUP that asks to reload."""
+        while True:
+            select.select([self._read], [], [])
+            came = os.read(self._read, 64)
+            if any(byte in self._ENDING for byte in came):
+                return True
+            if signal.SIGHUP in came:
+                return self._on_terminal and not os.isatty(2)
+
+    def ask_to_stop(self) -> None:
+        """From another thread, as if SIGTERM had come."""
+        try:
+            os.write(self._write, bytes([signal.SIGTERM]))
+        except BlockingIOError:
+            pass  # full of signals that nobody has taken yet
+
+    def restore(self) -> None:
+        """From here on, a signal ends the process."""
+        signal.set_wakeup_fd(-1)
+        for number in self._ENDING:
+            signal.signal(number, _exit_now)
+
+
+def _exit_now(number: int, frame: object) -> None:
+    os._exit(128 + number)
+
+
+def _announce(server: FtpServer, name: str | None, lines: list[str]) -> None:
+    host, port = server.server_address[:2]
+    shown = str(host)
+    if shown in ("::", "0.0.0.0"):
+        shown = socket.gethostname()
+    elif ":" in shown:
+        shown = f"[{shown}]"
+    plain = " --plaintext" if server.fingerprint is None and host else ""  # on TCP only
+    print(f"listening on {server.address}", flush=True)
+    where = [f"{shown}:{port}"] if host else []
+    if server.settings.unix is not None:
+        path = server.settings.unix.absolute()  # of use from wherever it is copied to
+        if host:
+            print(f"and on          unix:{path}")
+        where.append(shlex.quote(f"unix:{path}"))
+    print(f"key fingerprint {server.fingerprint or 'none: plaintext'}")
+    print(f"connect with    ftp{plain} connect {name or 'USER'}@{where[0]}")
+    for line in lines:
+        print(line)
+    sys.stdout.flush()
+
+
+def _first_account(settings: Settings, accounts: Accounts) -> tuple[str | None, list[str]]:
+    """The name to show, and what to say about an account made just now.
+
+    A first start makes one for whoever runs it. Its password is shown on a terminal, which
+    nobody keeps; else it goes into a private file, and not into some log.
+    """
+    existing = next(iter(accounts), None)
+    if existing is not None:
+        return existing.name, []
+    name, password = first_account_name(), random_password()
+    try:
+        accounts.add(name, password)
+    except Exception as error:
+        raise StateError(f"the first account could not be made: {error}") from error
+    if sys.stdout.isatty():
+        return name, [f"first account   {name}, password {password} (shown only now)"]
+    path = settings.state / "first-login"
+    _write_private(path, f"{name}\n{password}\n")
+    return name, [f"first account   {name}, password in {path}"]
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w") as file:
+        file.write(text)

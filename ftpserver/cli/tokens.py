@@ -1,0 +1,221 @@
+"""`ftpd token` and `ftpd invite`: what logs in without a password, and who may register.
+
+Lives here: options and what is printed. Lives elsewhere: accounts/tokens.py,
+accounts/invitations.py. They work whether the server runs or not; a session whose token was revoked
+ends within a second.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ftpserver.cli.options import counted_as, json_option, root_option, size, started
+from ftpserver.settings.table import state_of
+from ftpwire.errors import NotFound
+from ftpwire.paths import printable
+from ftpwire.units import human, iso, parse_duration
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from ftpserver.accounts.invitations import Invitation, Invitations
+    from ftpwire.messages import TokenInfo
+
+NEVER = "never"
+
+
+@click.group()
+def token() -> None:
+    """Tokens that log in instead of a password: list, revoke."""
+
+
+@token.command("list")
+@click.argument("user")
+@root_option
+@json_option
+def list_tokens(user: str, root: Path, as_json: bool) -> None:
+    """List the tokens of USER."""
+    from ftpserver.accounts.accounts import Accounts
+    from ftpserver.accounts.tokens import Tokens
+
+    engine = _open(root)
+    accounts = Accounts(engine, root.absolute())
+    for one in Tokens(engine, accounts).of(accounts.get(user)):
+        click.echo(json.dumps(_token_record(one)) if as_json else _token_line(one))
+
+
+@token.command("revoke", short_help="Make a token good for nothing.")
+@click.argument("token_id", metavar="[ID]", required=False)
+@click.option("--all", "user", metavar="USER", help="All tokens of USER.")
+@root_option
+@json_option
+def revoke_token(token_id: str | None, user: str | None, root: Path, as_json: bool) -> None:
+    """Make a token good for nothing; sessions that logged in with it end."""
+    from ftpserver.accounts.accounts import Accounts
+    from ftpserver.accounts.tokens import Tokens
+
+    if (token_id is None) == (user is None):
+        raise click.UsageError("say which token, or --all USER")
+    engine = _open(root)
+    accounts = Accounts(engine, root.absolute())
+    tokens = Tokens(engine, accounts)
+    if user is not None:
+        count = tokens.revoke_all(accounts.get(user))
+        told = f"revoked {counted_as(count, 'token')} of {user}"
+        click.echo(json.dumps({"user": user, "revoked": count}) if as_json else told)
+    elif token_id is not None:
+        tokens.revoke(None, token_id)
+        _print_revoked(token_id, as_json)
+
+
+def _token_record(one: TokenInfo) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "name": one.name,
+        "created": iso(one.created),
+        "expires": _moment(one.expires),
+        "used": _moment(one.used),
+    }
+
+
+def _token_line(one: TokenInfo) -> str:
+    used = "never used" if one.used is None else f"used {iso(one.used)}"
+    return f"{one.id}  {_until(one.expires)}  {used}  {printable(one.name) or '-'}"
+
+
+# invitations -------------------------------------------------------------------------------
+
+
+def _seconds(text: str) -> int | None:
+    if text == NEVER:
+        return None
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}; or never") from None
+
+
+@click.command(short_help="Print a code with which somebody can make an account.")
+@root_option
+@click.option(
+    "--quota",
+    type=size,
+    metavar="SIZE",
+    help="Of each account made with it. Default: the server's.",
+)
+@click.option(
+    "--uses",
+    metavar="N",
+    type=click.IntRange(1, 1_000_000),
+    default=1,
+    show_default=True,
+    help="How many may register with it.",
+)
+@click.option(
+    "--expires",
+    type=_seconds,
+    metavar="DURATION",
+    default="7d",
+    show_default=True,
+    help="When it ends, as 12h or 7d; or never.",
+)
+@click.option("--list", "listing", is_flag=True, help="List the invitations that are good.")
+@click.option("--revoke", metavar="ID", help="Make one good for nothing.")
+@json_option
+def invite(
+    root: Path,
+    quota: int | None,
+    uses: int,
+    expires: int | None,
+    listing: bool,
+    revoke: str | None,
+    as_json: bool,
+) -> None:
+    """Print a code with which somebody can make an account: ftp register --invite CODE."""
+    from ftpserver.accounts.invitations import Invitations
+
+    if listing and revoke is not None:
+        raise click.UsageError("--list and --revoke are two commands")
+    making = not listing and revoke is None
+    engine = _open(root, begin=making)
+    invitations = Invitations(engine)
+    if listing:
+        for one in invitations.all():
+            click.echo(json.dumps(_record(one)) if as_json else _line(one))
+    elif revoke is not None:
+        invitations.revoke(revoke)
+        _print_revoked(revoke, as_json)
+    else:
+        _make(invitations, quota, uses, expires, as_json)
+        _warn(engine, root.absolute())
+
+
+def _make(
+    invitations: Invitations, quota: int | None, uses: int, expires: int | None, as_json: bool
+) -> None:
+    made, code = invitations.make(quota, uses, expires)
+    if as_json:
+        click.echo(json.dumps({"code": code} | _record(made)))
+        return
+    click.echo(code)
+    if sys.stderr.isatty():
+        click.echo(
+            f"{_line(made)}\nregister with: ftp register NAME@HOST --invite {code}", err=True
+        )
+
+
+def _warn(engine: Engine, root: Path) -> None:
+    from ftpserver.accounts.registration import overpromised
+    from ftpserver.settings.loading import ConfigError, load
+
+    try:
+        default_quota = load({}, root=root).settings.default_quota
+    except ConfigError:
+        default_quota = None  # the server wouldn't start with these: nothing promises anything
+    for one in overpromised(engine, root, default_quota):
+        click.echo(f"ftpd: warning: {printable(str(one))}", err=True)
+
+
+def _record(one: Invitation) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "quota": one.quota,
+        "uses": one.uses,
+        "created": iso(one.created),
+        "expires": _moment(one.expires),
+    }
+
+
+def _line(one: Invitation) -> str:
+    quota = "the server's quota" if one.quota is None else human(one.quota)
+    uses = "1 use" if one.uses == 1 else f"{one.uses} uses"
+    return f"{one.id}  {uses}  {quota}  {_until(one.expires)}"
+
+
+def _print_revoked(revoked: str, as_json: bool) -> None:
+    told = {"id": revoked, "revoked": 1}
+    click.echo(json.dumps(told) if as_json else f"revoked {printable(revoked)}")
+
+
+# both --------------------------------------------------------------------------------------
+
+
+def _open(root: Path, *, begin: bool = False) -> Engine:
+    from ftpserver.database import open_state
+
+    if begin and not root.is_dir():
+        raise NotFound(f"{root}: no such directory")
+    return open_state(state_of(root.absolute()) if begin else started(root))
+
+
+def _until(expires: int | None) -> str:
+    return "never expires" if expires is None else f"expires {iso(expires)}"
+
+
+def _moment(seconds: int | None) -> str | None:
+    return None if seconds is None else iso(seconds)

@@ -1,0 +1,1 @@
+"""The daemon: the server process, its control socket, discovery, systemd."""

@@ -1,0 +1,426 @@
+"""The server: the one process that has a root, and its life from start to stop.
+
+Lives here: opening the root's state and the listeners, what goes on in the background, reloading,
+draining, stopping.
+Lives elsewhere: what sessions share (serving/service.py), accepting (serving/listeners.py), what a
+session does (serving/session.py), the command line (cli/main.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+
+from ftpserver.admin.backup import begin_anew
+from ftpserver.audit.notify import start_events
+from ftpserver.audit.trail import Audit
+from ftpserver.daemon.control import start_control
+from ftpserver.daemon.discovery import Discovery, start_discovery
+from ftpserver.database import RootLock, StateError, open_state
+from ftpserver.net import tls
+from ftpserver.net.addresses import host_of
+from ftpserver.serving.listeners import Listener, TcpListener, UnixListener
+from ftpserver.serving.service import Service, raise_descriptor_limit
+from ftpserver.serving.stats import Serving
+from ftpserver.settings.table import TABLE, Settings
+from ftpserver.storage.home import Home
+from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
+from ftpserver.storage.recount import clean, recount
+from ftpserver.storage.upload_locks import Owners
+
+if TYPE_CHECKING:
+    from ftpserver.isolation.supervisor import Isolation
+    from ftpserver.processes.supervisor import Crew
+
+logger = logging.getLogger("ftpd")
+
+_TELL_SECONDS = 10.0
+"""Seconds between two lines of the log about connections that are turned away."""
+_Listener = TypeVar("_Listener", bound="Listener")
+
+
+class _Key(NamedTuple):
+    """A certificate and its key; of a server without TLS, nothing."""
+
+    context: ssl.SSLContext | None = None
+    fingerprint: str | None = None
+    identity: bytes | None = None
+
+
+class FtpServer(Service):
+    """The server of one root, and the service of those sessions that its own threads serve.
+
+    Raises:
+        StateError: The root can't be used, or another server does.
+        OSError: The address can't be bound.
+    """
+
+    def __init__(self, settings: Settings, listener: socket.socket | None = None) -> None:
+        super().__init__(settings)
+        self._turned_away = 0
+        self._tell_turned_away = 0.0
+        self.listeners: list[Listener] = []
+        self.started = time.time()
+        self._drained_at = math.inf
+        self.load_settings: Callable[[], Settings] | None = None
+        """Reads the settings again, for a reload. Raises StateError."""
+        self.on_stop_asked: Callable[[], None] = lambda: None
+        """Called, from any thread, when the server should be stopped by whoever runs it."""
+        self.discovery: Discovery | None = None
+        self.serving: Serving = self
+        """Where the sessions are."""
+        self.isolation: Isolation | None = None
+        """The processes of sessions that have one each; None: they have threads."""
+        self.crew: Crew | None = None
+        """The workers that serve them; None: this process does."""
+        self._running = False
+        self._look_read, self._look_write = os.pipe()
+        self._closing += [lambda: os.close(self._look_read), lambda: os.close(self._look_write)]
+        try:
+            if listener is not None:
+                self._closing.append(listener.close)
+            self._open_state(settings)
+            self._listen(settings, listener)
+            if settings.isolation == "process":
+                self._isolate()
+            elif settings.workers > 1:
+                self._hire(settings.workers)
+            else:
+                self._park_idle()
+        except BaseException:
+            self.server_close()
+            raise
+
+    def _isolate(self) -> None:
+        """Have each session served by a process of its own."""
+        from ftpserver.isolation.supervisor import Isolation  # of no use to others
+
+        self.serving = self.isolation = Isolation(self)
+        self._closing.append(self.isolation.close)
+
+    def _hire(self, count: int) -> None:
+        """Have workers serve the sessions."""
+        from ftpserver.processes.supervisor import Crew  # of no use to others
+
+        self.serving = self.crew = Crew(self, count)
+        self._closing.append(self.crew.close)
+
+    def _listen(self, settings: Settings, given: socket.socket | None) -> None:
+        self.tcp: TcpListener | None = None
+        if not settings.no_tcp or given is not None:
+            self.tcp = self._keep(_tcp_listener(self, settings, given))
+        if settings.unix is not None:
+            self._keep(UnixListener(self, settings.unix, settings.unix_mode))
+        if not self.listeners:
+            raise StateError("there is nothing to listen at: no TCP, no Unix socket")
+
+    def _keep(self, listener: _Listener) -> _Listener:
+        self.listeners.append(listener)
+        self._closing.append(listener.server_close)
+        return listener
+
+    def _open_state(self, settings: Settings) -> None:
+        _make_root(settings)
+        lock = RootLock(settings.state)
+        self._closing.append(lock.release)
+        engine = open_state(settings.state)
+        begin_anew(settings.state)
+        self._closing.append(engine.dispose)
+        self._open_books(
+            settings.root, engine, Ledger(engine, keep_seconds=settings.staging_seconds)
+        )
+        self.owners = Owners()
+        self.audit = Audit(settings.state, size=settings.audit_size, keep=settings.audit_keep)
+        self._closing.append(self.audit.close)
+        self.fingerprint: str | None = None
+        self._take_key(self._read_key(settings))
+
+    @staticmethod
+    def _read_key(settings: Settings) -> _Key:
+        """The certificate and key that the settings name. Raises StateError."""
+        if settings.plaintext:
+            return _Key()
+        certificate, key = tls.files_of(settings)
+        context = tls.make_context(certificate, key)
+        for warning in tls.warnings_about(certificate) if settings.certificate else ():
+            logger.warning("%s", warning)
+        return _Key(context, tls.fingerprint_of(certificate), tls.identity_of(certificate, key))
+
+    def _take_key(self, key: _Key) -> None:
+        """From here on, connections get that one."""
+        self._key = key
+        self.tls_context = key.context
+        self.fingerprint = key.fingerprint
+
+    @property
+    def listening(self) -> socket.socket:
+        """What listens on the network; else the first that listens."""
+        return self.listeners[0].socket
+
+    @property
+    def server_address(self) -> tuple[str, int]:
+        """Where it listens on the network; an empty host where it doesn't."""
+        if self.tcp is None:
+            return ("", 0)
+        host, port = self.tcp.server_address[:2]
+        name = host.decode() if isinstance(host, (bytes, bytearray)) else str(host)
+        return name, port
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as ``HOST:PORT``, or ``unix:PATH`` where it doesn't on the network."""
+        if self.tcp is None:
+            return f"unix:{self.listeners[0].server_address}"
+        name, port = self.server_address
+        return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+
+    # connections -------------------------------------------------------------------------
+
+    def admit(self, request: socket.socket, client_address: object) -> bool:
+        """Whether a connection is taken; one too many is closed before it costs a thread."""
+        if self.limits.admit(request, host_of(client_address)):
+            return True
+        self._turned_away += 1
+        now = time.monotonic()
+        if now >= self._tell_turned_away:
+            self._tell_turned_away = now + _TELL_SECONDS
+            logger.warning(
+                "%d connections were turned away, one from %s just now; %d have not logged in",
+                self._turned_away,
+                host_of(client_address),
+                len(self.limits.strangers),
+            )
+        return False
+
+    # running -----------------------------------------------------------------------------
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Serve in the background while the context is open; then stop."""
+        raise_descriptor_limit()
+        self._running = True
+        threads = [
+            threading.Thread(target=self._housekeeping, name="housekeeping"),
+            *self._serving_threads(),
+        ]
+        for listener in self.listeners:
+            threads.append(threading.Thread(target=listener.serve_forever, name="accept"))
+        for thread in threads:
+            thread.start()
+        control = start_control(self)
+        self.discovery = start_discovery(self)
+        events = start_events(self)
+        self.audit.record("start", details={"address": self.address})
+        try:
+            yield
+        finally:
+            self.stop()
+            self.audit.record("stop")
+            self.watch.stop()
+            if self.discovery is not None:
+                self.discovery.stop()
+            if events is not None:
+                events.stop()
+            if control is not None:
+                control.stop()
+            for thread in threads:
+                thread.join()
+
+    def stop(self) -> None:
+        """Stop accepting, let running requests finish for the grace time, close everything.
+
+        Can be called twice.
+        """
+        if self.stopping:
+            return
+        self.stopping = True
+        self._stop_accepting()
+        if self.crew is not None:
+            self.crew.stop(lambda: self.grace)
+        self._end_sessions()
+
+    def _stop_accepting(self) -> None:
+        if self.crew is not None:
+            self.crew.accept_no_more()
+        for listener in self.listeners:
+            if self._running:
+                listener.shutdown()
+            listener.server_close()
+
+    def press(self) -> None:
+        """See to it that processes of sessions end that should have."""
+        if self.isolation is not None:
+            self.isolation.press()
+
+    def ask_to_stop(self, grace: float | None = None) -> None:
+        """Have whoever runs the server stop it; can be asked again, with another grace time.
+
+        Args:
+            grace: Seconds that running transfers get, instead of what the settings say.
+        """
+        if grace is not None:
+            self.grace = grace
+        self.on_stop_asked()
+
+    def drain(self, seconds: float | None = None) -> None:
+        """Accept nobody any more, let the sessions finish, then stop.
+
+        Args:
+            seconds: After which the server stops in any case.
+        """
+        if seconds is not None:
+            self._drained_at = time.monotonic() + seconds
+        if self.draining or self.stopping:
+            return
+        self.draining = True
+        self._stop_accepting()
+        if self.crew is not None:
+            self.crew.drain()
+        logger.info("draining: no new connections")
+
+    def is_drained(self, now: float) -> bool:
+        """Whether a drain is over: nobody is connected, or its time is up."""
+        return not self.connections or now >= self._drained_at
+
+    def reload(self) -> list[str]:
+        """Take over what was changed on the disk; returns what that is, for people.
+
+        Raises:
+            StateError: It can't be used: all stays as it was.
+        """
+        before = self.fingerprint
+        settings, told = self._changed_settings()
+        key = self._read_key(settings)
+        if self.isolation is not None:
+            self.isolation.follow(settings)
+        if self.crew is not None:
+            self.crew.follow(settings, new_key=key.identity != self._key.identity)
+        self._take_key(key)
+        self.follow(settings)
+        if self.fingerprint is not None:
+            changed = "the same key" if self.fingerprint == before else f"key {self.fingerprint}"
+            told.insert(0, f"certificate: {changed}")
+        for line in told:
+            logger.info("reloaded: %s", line)
+        self.audit.record("reload", details={"changes": told})
+        return told
+
+    def _changed_settings(self) -> tuple[Settings, list[str]]:
+        """The settings with what can be changed now, and what there is to say of each change."""
+        if self.load_settings is None:
+            return self.settings, []
+        wanted = self.load_settings()
+        taken: dict[str, Any] = {}
+        told = []
+        for name, setting in TABLE.items():
+            value = getattr(wanted, name)
+            if value == getattr(self.settings, name):
+                continue
+            if setting.live:
+                taken[name] = value
+            when = "" if setting.live else " takes a restart"
+            told.append(f"{setting.name}: {setting.kind.tell(value)}{when}")
+        return replace(self.settings, **taken), told
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+        self.server_close()
+
+    # what goes on in the background ------------------------------------------------------
+
+    def _housekeeping(self) -> None:
+        """Repair what a crash left; then keep this server's leases alive."""
+        try:
+            self.limits.tidy()
+            self.recount_dirty()
+            self.clean_all()
+            self.registration.warn()
+        except Exception:
+            logger.exception("recounting failed; quotas keep their last figures")
+        while self._wait_for_work():
+            try:
+                self.ledger.heartbeat()
+                if self.isolation is not None:
+                    self.isolation.heartbeat()
+                self.limits.tidy()
+                self.recount_dirty()
+            except Exception:
+                logger.exception("housekeeping failed; it is tried again")
+
+    def _wait_for_work(self) -> bool:
+        """Until it is time to look again; False when the server stops."""
+        pipes = [self._stop_read, self._look_read]
+        readable, _, _ = select.select(pipes, [], [], LEASE_SECONDS / 5)
+        if self._look_read in readable:
+            os.read(self._look_read, 4096)
+        return self._stop_read not in readable
+
+    def look_soon(self) -> None:
+        """Have the homes counted that are in doubt, without waiting for the usual time."""
+        os.write(self._look_write, b"\0")
+
+    def recount_dirty(self) -> None:
+        """Count the homes of accounts whose used space is in doubt, and clean their staging."""
+        dirty = set(self.ledger.reap())
+        for account in self.accounts:
+            if account.id in dirty:
+                logger.info("%s: recounting the home", account.name)
+                try:
+                    recount(self.ledger, account.id, Home(account.home))
+                except OSError as error:  # one home that can't be read stops no other's recount
+                    logger.error("%s: the home can't be counted: %s", account.name, error)
+
+    def clean_all(self) -> None:
+        """Remove what nobody owns from the staging of all homes, whatever it is left from."""
+        for account in self.accounts:
+            try:
+                clean(self.ledger, account.id, account.home)
+            except OSError as error:
+                logger.error("%s: staging can't be cleaned: %s", account.name, error)
+
+
+def _make_root(settings: Settings) -> None:
+    try:
+        settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateError(f"{settings.root}: can't be written: {error.strerror}") from error
+    if not os.access(settings.root, os.W_OK | os.X_OK):
+        raise StateError(f"{settings.root}: can't be written: permission denied")
+
+
+def _tcp_listener(
+    service: FtpServer, settings: Settings, given: socket.socket | None
+) -> TcpListener:
+    """On the settings' address, or on a socket that somebody else has opened and listens on."""
+    if given is not None:
+        return TcpListener(service, given.family, given.getsockname()[:2], given=given)
+    family, address = _address(settings)
+    return TcpListener(service, family, address, dual=settings.host is None)
+
+
+def _address(settings: Settings) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    """Family and address to bind: all interfaces of both families when no host is given."""
+    if settings.host is None:
+        if socket.has_dualstack_ipv6():
+            return socket.AF_INET6, ("::", settings.port)
+        return socket.AF_INET, ("0.0.0.0", settings.port)
+    host = settings.host.removeprefix("[").removesuffix("]")
+    try:
+        found = socket.getaddrinfo(host, settings.port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise StateError(f"--host {settings.host}: {error.strerror}") from None
+    family, _, _, _, address = found[0]
+    return family, (str(address[0]), int(address[1]))

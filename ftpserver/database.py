@@ -1,0 +1,394 @@
+"""The accounts file: its tables, its version, and how a transaction begins.
+
+Lives here: the schema, the SQLAlchemy engine, the lock that one server holds on a root.
+Lives elsewhere: what the rows mean (accounts/accounts.py, storage/ledger.py).
+
+SQL that SQLite and PostgreSQL both speak. With SQLite every transaction begins IMMEDIATE: a
+deferred one that turns into a writer fails as busy whatever the time-out. Commits are not
+synced (a lost settlement is repaired from the disk) unless the transaction is ``durable``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import os
+import secrets
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    ExceptionContext,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.schema import CreateColumn
+
+from ftpserver.settings.table import DATABASE
+from ftpwire.beneath import OPEN_DIRECTORY, rename_new
+from ftpwire.errors import DiskFull
+
+SCHEMA_VERSION = 3
+_COME_LATER = ("state.db-wal", "audit.jsonl", "first-login")
+"""Files that are only made where there are accounts."""
+_UNUSABLE = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+_BUSY_SECONDS = 30.0
+"""How long a transaction waits for others, before it is an error."""
+
+metadata = MetaData()
+
+schema = Table(
+    "schema_version",
+    metadata,
+    Column("version", Integer, nullable=False),
+)
+
+account = Table(
+    "account",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("name", String(32), nullable=False, unique=True),
+    Column("password_hash", String, nullable=False),
+    Column("home", LargeBinary, nullable=True),  # None: ROOT/NAME
+    Column("quota", BigInteger, nullable=True),  # bytes; None: unlimited
+    Column("used", BigInteger, nullable=False, default=0),  # bytes of stored files
+    Column("held", BigInteger, nullable=False, default=0),  # bytes reserved by leases
+    Column("dirty", Boolean, nullable=False, default=False),  # used has to be recounted
+    Column("created", BigInteger, nullable=False),  # seconds since 1970
+    Column("max_files", BigInteger, nullable=True),  # files, directories, links; None: no limit
+    Column("files", BigInteger, nullable=False, server_default="0"),  # how many there are
+    Column("held_files", BigInteger, nullable=False, server_default="0"),  # reserved by leases
+    Column("permissions", String, nullable=False, server_default="all"),  # storage/permissions.py
+    Column("networks", String, nullable=False, server_default=""),  # CIDR, …; "": everywhere
+    Column("expires", BigInteger, nullable=True),  # seconds since 1970; None: never
+    Column("disabled", Boolean, nullable=False, server_default="0"),
+    Column("max_sessions", Integer, nullable=True),  # None: no limit
+    Column("limit_rate", BigInteger, nullable=True),  # bytes a second, all sessions together
+    Column("peer_user", String(64), nullable=True),  # may log in so over a Unix socket
+    Column("system_user", String(64), nullable=True),  # whose process its sessions are
+    Column("epoch", Integer, nullable=False, server_default="0"),  # counts what ends sessions
+    sqlite_autoincrement=True,  # a removed account's id is never given out again
+)
+
+lease = Table(
+    "lease",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("account_id", ForeignKey("account.id", ondelete="CASCADE"), nullable=False),
+    Column("node", String, nullable=False),
+    Column("incarnation", String(32), nullable=False),  # one run of one server
+    Column("state", String(16), nullable=False),  # open, committing, kept
+    Column("size", BigInteger, nullable=False),  # bytes reserved
+    Column("staging", LargeBinary, nullable=True),  # name of the staging file that it owns
+    Column("expires", BigInteger, nullable=False),  # seconds since 1970
+    Column("files", BigInteger, nullable=False, server_default="0"),  # of them reserved
+    Index("lease_by_account", "account_id"),
+)
+
+token = Table(
+    "token",
+    metadata,
+    Column("id", String(16), primary_key=True),  # for people, to revoke it by
+    Column("account_id", ForeignKey("account.id", ondelete="CASCADE"), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("hash", LargeBinary, nullable=False, unique=True),  # the secret itself is nowhere
+    Column("created", BigInteger, nullable=False),  # seconds since 1970, as all times
+    Column("expires", BigInteger, nullable=True),
+    Column("used", BigInteger, nullable=True),  # last log-in with it, to the hour
+    Index("token_by_account", "account_id"),
+)
+
+invitation = Table(
+    "invitation",
+    metadata,
+    Column("id", String(16), primary_key=True),  # for people, to revoke it by
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("quota", BigInteger, nullable=True),  # of the accounts made with it
+    Column("uses", Integer, nullable=False),  # how many are left
+    Column("created", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=True),
+)
+
+failure = Table(  # of log-ins
+    "failure",
+    metadata,
+    Column("subject", String(128), primary_key=True),  # an address, or an address and a name
+    Column("count", Integer, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("banned_until", BigInteger, nullable=False, server_default="0"),
+    Index("failure_by_last", "last"),
+)
+
+session = Table(  # those that count for a limit; rows of dead runs are removed at start
+    "session",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("account_id", ForeignKey("account.id", ondelete="CASCADE"), nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("node", String, nullable=False),
+    Column("incarnation", String(32), nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=False, server_default="0"),  # unless kept alive
+    Index("session_by_account", "account_id"),
+    Index("session_by_address", "address"),
+)
+
+
+class StateError(Exception):
+    """The server's state can't be used; the text is one line for the administrator."""
+
+
+class RootBusy(StateError):
+    """Another server serves this root."""
+
+
+def open_state(directory: Path) -> Engine:
+    """Open the accounts file in ``directory``, made at first use.
+
+    Raises:
+        StateError: It is damaged, from a newer version, or can't be written.
+    """
+    path = directory / DATABASE
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            _begin_new(path)
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            empty = os.fstat(fd).st_size == 0
+        finally:
+            os.close(fd)
+    except (OSError, DatabaseError) as error:
+        where, why = _told(error, directory)
+        raise StateError(f"{where}: can't be written: {why}") from error
+    if empty:
+        raise StateError(f"{path}: the file is damaged: it is empty")
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),  # any name: ? and % mean nothing there
+        connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
+        pool_size=4,
+        max_overflow=32,
+    )
+    event.listen(engine, "connect", _on_connect)
+    event.listen(engine, "begin", _on_begin)
+    try:
+        with engine.begin() as connection:
+            _prepare(connection, path)
+    except DatabaseError as error:
+        engine.dispose()
+        raise StateError(f"{path}: {error.orig}") from error
+    except StateError:
+        engine.dispose()
+        raise
+    event.listen(engine, "handle_error", functools.partial(_on_error, path))
+    return engine
+
+
+def _told(error: OSError | DatabaseError, directory: Path) -> tuple[str, str]:
+    """What could not be written, and why."""
+    if isinstance(error, OSError):
+        return os.fsdecode(error.filename or directory), error.strerror or str(error)
+    return str(directory), str(error.orig)
+
+
+def _begin_new(path: Path) -> None:
+    """Make the accounts file, which gets its name when it is whole: an empty one is damaged.
+
+    Raises:
+        StateError: There was one before, for something of it is left: nobody is to find himself
+            without accounts, and with a new server that lets nobody in.
+    """
+    for name in _COME_LATER:
+        if (left := path.with_name(name)).exists():
+            raise StateError(
+                f"{path}: is missing, though {left.name} is there: restore a backup, or move "
+                f"{path.parent} away to begin without accounts"
+            )
+    new = path.with_name(f"{DATABASE}.{secrets.token_hex(4)}.new")
+    fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        _fill(new)
+        os.fsync(fd)
+        directory = os.open(path.parent, OPEN_DIRECTORY)
+        try:
+            with suppress(FileExistsError):  # somebody else was quicker, with the same
+                rename_new(directory, os.fsencode(new.name), directory, os.fsencode(path.name))
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    finally:
+        os.close(fd)
+        new.unlink(missing_ok=True)
+
+
+def _fill(new: Path) -> None:
+    """Make the tables in a file that nobody knows yet, and that is dropped if this fails.
+
+    So there is nothing to roll back, and one sync at the end does for all: SQLite's own, several
+    for each table, would be most of a first start.
+    """
+    engine = create_engine(URL.create("sqlite", database=str(new)))
+    event.listen(engine, "connect", _on_connect_to_new)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    try:
+        with engine.begin() as connection:
+            _prepare(connection, new)
+        with closing(engine.raw_connection()) as raw:
+            raw.cursor().execute("PRAGMA journal_mode=WAL")  # lasts, once set
+    finally:
+        engine.dispose()
+
+
+def _prepare(connection: Connection, path: Path) -> None:
+    """Make the tables, or bring those of an earlier version up to this one."""
+    if not inspect(connection).has_table(schema.name):
+        metadata.create_all(connection, checkfirst=False)
+        connection.execute(insert(schema).values(version=SCHEMA_VERSION))
+        return
+    version = connection.execute(select(schema.c.version)).scalar()
+    if version == SCHEMA_VERSION:
+        return
+    if version is None:
+        metadata.create_all(connection)
+    elif version > SCHEMA_VERSION:
+        raise StateError(
+            f"{path}: written by a newer ftpd (schema {version}, this one knows {SCHEMA_VERSION})"
+        )
+    else:
+        _migrate(connection, path, version)
+
+
+def _migrate(connection: Connection, path: Path, version: int) -> None:
+    """Add what an earlier version didn't have; a copy of the file stays beside it.
+
+    Versions only ever add tables and columns with a default, so the difference is the migration.
+    The transaction that this runs in has begun: nobody changes the file meanwhile.
+    """
+    copy = path.with_name(f"{path.name}.schema-{version}")
+    try:
+        copy.unlink(missing_ok=True)
+        os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+            source.backup(target)
+    except (OSError, sqlite3.Error) as error:
+        raise StateError(f"{copy}: a copy before the upgrade can't be made: {error}") from error
+    metadata.create_all(connection)
+    inspector = inspect(connection)
+    for table in metadata.sorted_tables:
+        there = {column["name"] for column in inspector.get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in there:
+                definition = CreateColumn(column).compile(dialect=connection.dialect)
+                connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
+    if version < 2:
+        connection.execute(update(account).values(dirty=True))  # files are counted from now on
+    connection.execute(update(schema).values(version=SCHEMA_VERSION))
+
+
+def durable(engine: Engine) -> Engine:
+    """The same engine, with transactions that survive a power cut once committed."""
+    return engine.execution_options(durable=True)
+
+
+def reading(engine: Engine) -> Engine:
+    """The same engine, with transactions that only read: they wait for no writer."""
+    return engine.execution_options(reading=True)
+
+
+def _on_connect(connection: Any, record: Any) -> None:
+    connection.isolation_level = None  # transactions begin where _on_begin says
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _on_connect_to_new(connection: Any, record: Any) -> None:
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=OFF")
+    cursor.execute("PRAGMA synchronous=OFF")
+    cursor.close()
+
+
+def _on_error(path: Path, context: ExceptionContext) -> None:
+    """Turn what is wrong with the file, and not with what was asked, into one clear line."""
+    error = context.original_exception
+    if not isinstance(error, sqlite3.DatabaseError):
+        return
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest are details of it
+    if code == sqlite3.SQLITE_FULL:
+        raise DiskFull("the disk is full") from None
+    if code in _UNUSABLE:
+        raise StateError(f"{path}: {error}") from error
+
+
+def _on_begin(connection: Connection) -> None:
+    options = connection.get_execution_options()
+    if options.get("reading", False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    full = options.get("durable", False)
+    connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if full else 'NORMAL'}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+class RootLock:
+    """Held by the one server of a root, until it ends in whatever way.
+
+    Raises:
+        RootBusy: Another one holds it.
+        StateError: It can't be made.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        path = directory / "lock"
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StateError(f"{path}: can't be written: {error.strerror}") from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(self._fd, 32).decode("ascii", "replace").strip()
+            os.close(self._fd)
+            raise RootBusy(
+                f"{directory.parent}: another ftpd serves this root (process {owner or '?'})"
+            ) from None
+        os.ftruncate(self._fd, 0)
+        os.write(self._fd, f"{os.getpid()}\n".encode())
+
+    def release(self) -> None:
+        """Let another server have the root."""
+        os.close(self._fd)

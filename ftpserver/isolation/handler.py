@@ -1,0 +1,296 @@
+"""What the server answers to the process of a session, which may have been taken over.
+
+Lives here: log-in, tokens, books, records and the log, each for the account that this process has
+logged in as, and no other.
+Lives elsewhere: the questions (messages.py), the processes themselves (supervisor.py), the
+accounts, tokens, limits and books that are asked (accounts/authenticator.py, storage/ledger.py).
+
+A process names leases by their ids alone; how large they are is known here. What it says about the
+bytes that it stored can't be checked: see docs/decisions/0020-isolation.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ftpserver.accounts.accounts import Account
+from ftpserver.accounts.authenticator import Admission
+from ftpserver.audit import trail
+from ftpserver.audit.trail import OK, Allowance, Record, line_of
+from ftpserver.isolation import homes
+from ftpserver.isolation import messages as q
+from ftpserver.net.addresses import peer_uid
+from ftpserver.processes.rpc import Carried
+from ftpserver.storage.ledger import Ledger
+from ftpserver.storage.quota import Lease
+from ftpwire.errors import (
+    BY_CODE,
+    Busy,
+    CommandError,
+    DiskFull,
+    LeaseLost,
+    LoginRefused,
+    NotLoggedIn,
+)
+from ftpwire.paths import printable
+
+if TYPE_CHECKING:
+    from ftpserver.isolation.supervisor import IsolatedSession
+    from ftpserver.serving.service import Service
+
+logger = logging.getLogger("ftpd.isolation")
+
+TRIES = 3
+"""Refused log-ins, after which a process that goes on is not honest."""
+_MOST_LEASES = 10_000
+_LOG_BURST = 200
+_LOG_RATE = 2.0
+"""Lines a second of the server's log, and lines at once, that a session may write; the others are
+dropped."""
+_CLOCK_SECONDS = 10.0
+"""So far may the time of a record be from the moment in which it comes."""
+_decode_record = msgspec.json.Decoder(Record, strict=True).decode
+_EVENTS = frozenset({*trail.EVENTS.values(), "logout"})
+_ATTEMPTS = frozenset({"login", "register"})
+"""Events with the name that was given, whoever that was."""
+
+
+class Answers:
+    """Answers one session's process. For the thread that reads what it asks.
+
+    Args:
+        ledger: The books, with an incarnation that this session has for itself.
+        on_admitted: Called when the client has logged in, before the process hears of it; returns
+            the descriptor of the page with the account's pace, which is not closed.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        session: IsolatedSession,
+        ledger: Ledger,
+        on_admitted: Callable[[Admission], int],
+    ) -> None:
+        self._service = service
+        self._session = session
+        self._ledger = ledger
+        self._on_admitted = on_admitted
+        self._failures = 0
+        self._log_allowance = Allowance(_LOG_BURST, _LOG_RATE)
+        self.leases: dict[str, Lease] = {}
+        """What the session holds."""
+
+    def answer(self, asked: Any) -> Any:
+        """Answer a question, or hear what is told."""
+        match asked:
+            case q.Lines():
+                self._record(asked.lines)
+            case q.Logged():
+                if self._log_allowance.take():
+                    _log(asked)
+            case q.AskDelay():
+                return self._delay(asked.code)
+            case q.ByPassword() | q.ByToken() | q.ByPeer() | q.Enrol():
+                return self._log_in(asked)
+            case q.ChangePassword() | q.IssueToken() | q.ListTokens() | q.RevokeToken():
+                return self._keys(asked)
+            case _:
+                return self._books(asked)
+        return None
+
+    @property
+    def _account(self) -> Account:
+        account = self._session.account
+        if account is None:
+            raise NotLoggedIn("log in first")
+        return account
+
+    # log-in ------------------------------------------------------------------------------
+
+    def _log_in(self, asked: q.ByPassword | q.ByToken | q.ByPeer | q.Enrol) -> Carried:
+        if self._session.account is not None:
+            raise CommandError("logged in already")
+        if self._failures >= TRIES:
+            self._session.give_up("it goes on trying to log in")
+            raise LoginRefused("too many tries")
+        entrance, host = self._service.entrance, self._session.host
+        try:
+            match asked:
+                case q.ByPassword(name, password):
+                    admission = entrance.by_password(host, name, password)
+                case q.ByToken(name, secret):
+                    admission = entrance.by_token(host, name, secret)
+                case q.ByPeer(name):
+                    uid = peer_uid(self._session.request)
+                    admission = entrance.by_peer(host, name, uid)
+                case q.Enrol(name, password, invitation):
+                    admission = entrance.register(host, name, password, invitation)
+        except LoginRefused:
+            self._failures += 1
+            raise
+        try:
+            return self._admit(admission)
+        except BaseException:
+            self._service.limits.leave(admission.place)
+            raise
+
+    def _admit(self, admission: Admission) -> Carried:
+        account = admission.account
+        place = homes.open_home(account)
+        try:
+            page = os.dup(self._on_admitted(admission))
+        except BaseException:
+            os.close(place.fd)
+            raise
+        identity = None
+        if place.identity is not None:
+            of = place.identity
+            identity = (of.uid, of.gid, list(of.groups))
+        told = q.known(account, place.seen_as)
+        return Carried(q.Admitted(told, admission.token_id, identity), [place.fd, page])
+
+    def _delay(self, code: str) -> q.Delay:
+        kind = BY_CODE.get(code, LoginRefused)
+        error = kind("") if issubclass(kind, (LoginRefused, Busy)) else LoginRefused("")
+        return q.Delay(self._service.entrance.delay(self._session.host, error))
+
+    # passwords and tokens ----------------------------------------------------------------
+
+    def _keys(self, asked: Any) -> Any:
+        session, entrance, account = self._session, self._service.entrance, self._account
+        match asked:
+            case q.IssueToken(name, seconds):
+                made = entrance.issue_token(account, name, seconds)
+                return q.TokenMade(made.id, made.secret, made.expires)
+            case q.ListTokens():
+                return q.TokensKnown(list(entrance.tokens_of(account, session.token_id)))
+        session.renewing = True  # what it changes itself doesn't end it
+        try:
+            if isinstance(asked, q.ChangePassword):
+                changed = entrance.change_password(session.host, account, asked.old, asked.new)
+                session.account, session.token_id = changed, None
+                return q.known(changed, homes.seen_as(changed))
+            entrance.revoke_token(account, asked.id)
+            if asked.id == session.token_id:
+                session.token_id = None
+            return None
+        finally:
+            session.renewing = False
+
+    # books -------------------------------------------------------------------------------
+
+    def _books(self, asked: Any) -> Any:
+        ledger, account_id = self._ledger, self._account.id
+        match asked:
+            case q.Reserve(size, files, staging):
+                return self._note(ledger.reserve(account_id, size, staging, files=files))
+            case q.ReserveStep(size, files):
+                return self._note(ledger.reserve_step(account_id, size, files))
+            case q.TakeOver(staging):
+                taken = ledger.take_over(account_id, staging)
+                return None if taken is None else self._note(taken)
+            case q.Extend(lease, size, files):
+                held = self._held(lease)
+                ledger.extend(held, size, files)
+                return q.Leased(held.id, held.size, held.files)
+            case q.Keep(lease):
+                ledger.keep(self._held(lease))
+                self.leases.pop(lease, None)
+            case q.DropKept(staging):
+                ledger.drop_kept(account_id, staging)
+            case q.ListKept():
+                return q.Kept(ledger.kept_staging(account_id))
+            case q.BeginCommit(leases):
+                ledger.begin_commit([self._held(one) for one in leases])
+            case q.Settle():
+                return self._settle(asked)
+            case q.AskRoom():
+                return q.RoomLeft(ledger.room(account_id))
+            case _:
+                raise TypeError(f"{type(asked).__name__} is not answered here")
+        return None
+
+    def _note(self, lease: Lease) -> q.Leased:
+        if len(self.leases) >= _MOST_LEASES:
+            self._ledger.release(lease)
+            raise Busy("too many reservations")
+        self.leases[lease.id] = lease
+        return q.Leased(lease.id, lease.size, lease.files)
+
+    def _held(self, lease: str) -> Lease:
+        held = self.leases.get(lease)
+        if held is None:
+            raise LeaseLost("the reservation was lost")
+        return held
+
+    def _settle(self, asked: q.Settle) -> q.SettledUp:
+        # an id that isn't this session's stands for none: the settlement is made, and told lost
+        leases = [
+            self.leases.pop(one) if one in self.leases else Lease("", self._account.id, 0)
+            for one in asked.leases
+        ]
+        if not leases:
+            raise LeaseLost("nothing is settled without a reservation")
+        try:
+            settled = self._ledger.settle(leases, asked.change, asked.files)
+        except DiskFull:  # it is tried again; if that never succeeds, the session's end sees to it
+            self.leases |= {one.id: one for one in leases if one.id}
+            raise
+        return q.SettledUp(settled.kept, settled.used, settled.quota)
+
+    # records -----------------------------------------------------------------------------
+
+    def _record(self, lines: bytes) -> None:
+        """Keep what the session tells of itself: as itself, and as of now."""
+        log = self._service.audit
+        if not log.enabled:
+            return
+        good = []
+        for line in lines.splitlines():
+            try:
+                record = _decode_record(line)
+            except msgspec.MsgspecError:
+                logger.warning("%s: a record that is none was dropped", self._session)
+                continue
+            if self._vouch(record) and (
+                record.outcome == OK or log.may_tell_failure(self._session.account)
+            ):
+                good.append(line_of(record))
+        log.append(b"".join(good), len(good))
+
+    def _vouch(self, record: Record) -> bool:
+        """Have a record say whose it is, and when. False for one that no session makes."""
+        session = self._session
+        if record.by is not None or record.count is not None:
+            return False
+        account = session.account
+        if account is not None:
+            record.user = account.name
+        elif record.outcome == OK:
+            return False  # a stranger has done nothing yet
+        elif record.event not in _ATTEMPTS:
+            record.user = None
+        record.address = session.shown_host
+        record.session = str(session.id)
+        now = time.time()
+        if not _is_near(record.time, now):
+            record.time = trail.timestamp(now)
+        return record.event in _EVENTS or record.code is not None
+
+
+def _is_near(stamp: str, now: float) -> bool:
+    earliest = trail.timestamp(now - _CLOCK_SECONDS)
+    return earliest <= stamp <= trail.timestamp(now + 1) and len(stamp) == len(earliest)
+
+
+def _log(asked: q.Logged) -> None:
+    name = asked.name if asked.name.startswith("ftpd") else "ftpd.session"
+    text = "\n".join(printable(line) for line in asked.text.splitlines())
+    level = max(logging.DEBUG, min(asked.level, logging.ERROR))
+    logging.getLogger(printable(name)).log(level, "%s", text)

@@ -1,0 +1,1 @@
+"""Sockets below the protocol: addresses, TLS contexts, accept loops, passing descriptors."""

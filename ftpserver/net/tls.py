@@ -1,0 +1,178 @@
+"""The server's key and certificate, made at first start, and its TLS context.
+
+Lives here: key files and SSLContext.
+Lives elsewhere: the order of ciphers (ciphers.py), TLS on a connection (ftpwire/tls.py).
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+import socket
+import ssl
+from pathlib import Path
+
+from ftpserver.database import StateError
+from ftpserver.net import ciphers
+from ftpserver.settings.table import Settings
+from ftpwire.errors import ProtocolError
+from ftpwire.tls import fingerprint
+
+_KEY = "key.pem"
+_CERTIFICATE = "cert.pem"
+_YEARS = 20
+"""Clients pin the key, not the dates; a short life would only break them."""
+_SOON = datetime.timedelta(days=14)
+
+
+def ensure_key(state: Path) -> tuple[Path, Path]:
+    """The paths of certificate and key, made when missing (ECDSA P-256, self-signed).
+
+    Raises:
+        StateError: They can't be written.
+    """
+    directory = state / "tls"
+    certificate, key = directory / _CERTIFICATE, directory / _KEY
+    if certificate.exists() and key.exists():
+        return certificate, key
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        key_pem, certificate_pem = _make()
+        _write(key, key_pem, 0o600)
+        _write(certificate, certificate_pem, 0o644)
+    except OSError as error:
+        raise StateError(f"{directory}: can't be written: {error.strerror}") from error
+    return certificate, key
+
+
+def files_of(settings: Settings) -> tuple[Path, Path]:
+    """The paths of certificate and key: those that the settings name, else the server's own.
+
+    Raises:
+        StateError: The server's own can't be written.
+    """
+    if settings.certificate is not None and settings.key is not None:
+        return settings.certificate, settings.key
+    return ensure_key(settings.state)
+
+
+def _make() -> tuple[bytes, bytes]:
+    # imported here: it takes longer than everything else at start, and is needed once
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    host = socket.gethostname()[:64]
+    if not host or not host.isascii():
+        host = "localhost"
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=365 * _YEARS))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName(host), x509.DNSName("localhost")]), False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    return (
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ),
+        certificate.public_bytes(serialization.Encoding.PEM),
+    )
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    """Write a file whole or not at all, with its mode from the first byte on."""
+    temporary = path.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def make_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """TLS 1.3 and nothing older.
+
+    Args:
+        certificate: PEM; certificates of its issuers may follow it.
+
+    Raises:
+        StateError: The files don't hold a key and its certificate.
+    """
+    if b"-----BEGIN CERTIFICATE-----" not in _read(certificate):
+        raise StateError(f"{certificate}: holds no certificate in PEM form")
+    key_text = _read(key)
+    if b"PRIVATE KEY-----" not in key_text:
+        raise StateError(f"{key}: holds no private key in PEM form")
+    if b"ENCRYPTED" in key_text:  # OpenSSL would ask the terminal, if there is one
+        raise StateError(
+            f"{key}: is protected by a passphrase: write it without one, by openssl pkey"
+        )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    ciphers.prefer_fast(context)
+    context.num_tickets = 1  # each costs time in every handshake, and one is all that is used
+    try:
+        context.load_cert_chain(certificate, key)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise StateError(f"{key}: is not the key of the certificate {certificate}") from None
+        raise StateError(f"{certificate}: not a usable certificate and key: {error}") from error
+    except OSError as error:
+        raise StateError(f"{certificate}: can't be read: {error.strerror}") from error
+    return context
+
+
+def identity_of(certificate: Path, key: Path) -> bytes:
+    """What is the same as long as a certificate and its key are. Raises StateError."""
+    return hashlib.sha256(_read(certificate) + b"\0" + _read(key)).digest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise StateError(f"{path}: can't be read: {reason}") from error
+
+
+def warnings_about(certificate: Path) -> list[str]:
+    """What clients will soon hold against a certificate, or do already. Of a usable one."""
+    from cryptography import x509  # it takes long, and is needed for certificates of one's own
+
+    found = x509.load_pem_x509_certificate(_read(certificate))
+    now = datetime.datetime.now(datetime.UTC)
+    until, since = found.not_valid_after_utc, found.not_valid_before_utc
+    if until <= now:
+        return [f"{certificate}: expired on {until:%Y-%m-%d}: only clients that pin its key go on"]
+    if since > now:
+        return [f"{certificate}: is not valid before {since:%Y-%m-%d %H:%M} UTC"]
+    if until - now < _SOON:
+        return [f"{certificate}: expires on {until:%Y-%m-%d}: renew it, then ftpd reload"]
+    return []
+
+
+def fingerprint_of(certificate: Path) -> str:
+    """The fingerprint of the key in a PEM file, as clients show it. Raises StateError."""
+    try:
+        der = ssl.PEM_cert_to_DER_cert(certificate.read_text().partition("-----END")[0] + _END)
+        return fingerprint(der)
+    except (OSError, ValueError, ProtocolError) as error:
+        raise StateError(f"{certificate}: not a certificate: {error}") from error
+
+
+_END = "-----END CERTIFICATE-----\n"

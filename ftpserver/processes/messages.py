@@ -1,0 +1,171 @@
+"""What a server and its workers say to each other.
+
+Lives here: the messages. Lives elsewhere: how they travel (rpc.py), the server's side
+(supervisor.py), the worker's side (worker.py), what workers ask each other (brokering.py).
+
+A worker is no less trusted than the server: it has the accounts file and the key as well.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ftpserver.processes.brokering import Brokered, BrokeredAnswer
+from ftpserver.serving.stats import Figures, SessionInfo
+
+MAX_SIZE = 32 * 1024 * 1024
+"""Bytes of one message: a batch of lines for the audit log has a thousand paths, at most."""
+
+
+class Birth(msgspec.Struct, frozen=True):
+    """What a worker is told when it is forked.
+
+    Attributes:
+        node, run, incarnation: As in the ledger.
+        count: How many workers there are.
+    """
+
+    node: str
+    run: str
+    incarnation: str
+    count: int
+
+
+# the server says ---------------------------------------------------------------------------
+
+
+class Serve(msgspec.Struct, frozen=True, tag="serve"):
+    """Serve a connection, whose descriptor comes along. Told.
+
+    Attributes:
+        number: Of its session.
+        address: Where it comes from; None for a Unix socket.
+        spared: Somebody has logged in from there lately.
+    """
+
+    number: int
+    address: tuple[str, int] | None
+    spared: bool
+
+
+class Follow(msgspec.Struct, frozen=True, tag="follow"):
+    """Other settings hold from now on. Answer: `Nothing`.
+
+    Attributes:
+        settings: Pickled.
+    """
+
+    settings: bytes
+
+
+class Drain(msgspec.Struct, frozen=True, tag="drain"):
+    """No more connections come: send those away that are idle. Told."""
+
+
+class Retire(msgspec.Struct, frozen=True, tag="retire"):
+    """No more connections come: end with the last one. Told."""
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """End. Told; again with another grace time.
+
+    Attributes:
+        grace: Seconds that running transfers get.
+    """
+
+    grace: float
+
+
+class AskFigures(msgspec.Struct, frozen=True, tag="ask-figures"):
+    """How much goes on. Answer: `FiguresNow`."""
+
+
+class AskSessions(msgspec.Struct, frozen=True, tag="ask-sessions"):
+    """Who is connected. Answer: `SessionsNow`."""
+
+
+class Kick(msgspec.Struct, frozen=True, tag="kick"):
+    """End a session, or all of a user's. Answer: `Kicked`."""
+
+    session: int | None
+    user: str | None
+
+
+ServerSays = Serve | Follow | Drain | Retire | Stop | AskFigures | AskSessions | Kick | Brokered
+
+
+# the worker answers --------------------------------------------------------------------------
+
+
+class FiguresNow(msgspec.Struct, frozen=True, tag="figures"):
+    """How much goes on."""
+
+    figures: Figures
+
+
+class SessionsNow(msgspec.Struct, frozen=True, tag="sessions"):
+    """Who is connected."""
+
+    sessions: list[SessionInfo]
+
+
+class Kicked(msgspec.Struct, frozen=True, tag="kicked"):
+    """The sessions that were ended."""
+
+    sessions: list[int]
+
+
+WorkerAnswers = FiguresNow | SessionsNow | Kicked | BrokeredAnswer
+
+
+# the worker says -----------------------------------------------------------------------------
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """It can serve. Told."""
+
+
+class LoggedIn(msgspec.Struct, frozen=True, tag="logged-in"):
+    """A connection's client has said who it is. Told."""
+
+    number: int
+    host: str
+
+
+class Closed(msgspec.Struct, frozen=True, tag="closed"):
+    """A connection was closed. Told."""
+
+    number: int
+
+
+class FoundBanned(msgspec.Struct, frozen=True, tag="found-banned"):
+    """An address is banned, until so many seconds since 1970. Told."""
+
+    place: str
+    until: int
+
+
+class Lines(msgspec.Struct, frozen=True, tag="lines"):
+    """Lines for the audit log, and how many. Told."""
+
+    lines: bytes
+    count: int
+
+
+class Registering(msgspec.Struct, frozen=True, tag="registering"):
+    """Somebody wants to make an account. Answer: `Nothing`; or ``busy``."""
+
+    host: str
+
+
+class Bye(msgspec.Struct, frozen=True, tag="bye"):
+    """All its sessions have ended, and so does it. Told.
+
+    Attributes:
+        figures: The last ones.
+    """
+
+    figures: Figures
+
+
+WorkerSays = Ready | LoggedIn | Closed | FoundBanned | Lines | Registering | Bye | Brokered

@@ -1,0 +1,269 @@
+"""A worker: a process that serves connections which the server above it has accepted.
+
+Lives here: a worker's life, and what its sessions need to have asked or told above.
+Lives elsewhere: what sessions share in any process (serving/service.py), the server's side
+(supervisor.py), forking (forkserver.py).
+
+Sessions, their threads, parking and the database are the same as where a server serves by itself.
+A worker ends when it is told to, or as soon as the server is gone: never by a signal that was
+meant for all processes of a group.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import select
+import signal
+import socket
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ftpserver.audit.trail import Audit, Chunk
+from ftpserver.database import open_state
+from ftpserver.processes.brokering import Colleagues
+from ftpserver.processes.forkserver import Born
+from ftpserver.processes.messages import (
+    MAX_SIZE,
+    AskFigures,
+    AskSessions,
+    Birth,
+    Bye,
+    Closed,
+    Drain,
+    FiguresNow,
+    Follow,
+    FoundBanned,
+    Kick,
+    Kicked,
+    Lines,
+    LoggedIn,
+    Ready,
+    Registering,
+    Retire,
+    Serve,
+    ServerSays,
+    SessionsNow,
+    Stop,
+    WorkerAnswers,
+)
+from ftpserver.processes.rpc import Peer, PeerGone
+from ftpserver.processes.shared_rate import SharedPaces
+from ftpserver.serving.listeners import Handed
+from ftpserver.serving.service import Service, raise_descriptor_limit
+from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
+from ftpwire.errors import NotFound
+
+if TYPE_CHECKING:
+    from ftpserver.serving.session import Session
+
+logger = logging.getLogger("ftpd.worker")
+
+_QUESTIONS_AT_ONCE = 64
+"""Most of them are answered at once; who has lent a piece waits for it, and who takes over."""
+
+
+def main(born: Born) -> None:
+    """Be a worker until it is time to end."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the server alone ends it
+    raise_descriptor_limit()
+    Worker(born).run()
+
+
+class Worker(Service):
+    """The service of a worker's sessions.
+
+    ``_numbers`` has the numbers of the connections that are open; a thread touches only its own.
+    """
+
+    def __init__(self, born: Born) -> None:
+        super().__init__(born.settings)
+        birth = msgspec.msgpack.decode(born.note, type=Birth)
+        ours, page = born.descriptors
+        self.tls_context = born.tls_context
+        self._asked_to_end = threading.Event()
+        self._retiring = False
+        self._leaving = False
+        self._numbers: dict[socket.socket, int] = {}
+        self._pool = ThreadPoolExecutor(_QUESTIONS_AT_ONCE, "question")
+        self.server = Peer(
+            socket.socket(fileno=ours),
+            hears=ServerSays,
+            answers=WorkerAnswers,
+            handle=self._hear,
+            pool=self._pool,
+            max_size=MAX_SIZE,
+            max_descriptors=1,
+            on_end=self._server_gone,
+            name="server",
+        )
+        self._open(birth, SharedPaces(page))
+        self._colleagues = Colleagues(born.number, self.server)
+        self.owners = self._colleagues.owners
+        self._handed = Handed(self)
+
+    def _open(self, birth: Birth, paces: SharedPaces) -> None:
+        settings = self.settings
+        engine = open_state(settings.state)
+        self._closing += [paces.close, engine.dispose]
+        keep = settings.staging_seconds
+        ledger = Ledger(engine, birth.node, birth.incarnation, keep, birth.run)
+        self._open_books(
+            settings.root,
+            engine,
+            ledger,
+            throttle=_Throttle(self.server),
+            share=birth.count,
+            make_pace=paces.pace,
+        )
+        self.limits.tell_bans(lambda place, until: self._tell(FoundBanned(place, until)))
+        self.audit = Audit(settings.state, size=settings.audit_size, files=_Lines(self.server))
+        self._park_idle()
+
+    # its life ----------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until it is time to end."""
+        threads = [
+            threading.Thread(target=self._keep_alive, name="heartbeat"),
+            *self._serving_threads(),
+        ]
+        for thread in threads:
+            thread.start()
+        self.server.start()
+        self.server.tell(Ready())
+        self._asked_to_end.wait()
+        self.stopping = True
+        self._end_sessions()
+        self.watch.stop()
+        for thread in threads:
+            thread.join()
+        self.audit.close()
+        self._tell(Bye(self.figures()))
+        self._leaving = True
+        self.server.close()
+        self._pool.shutdown(wait=False)
+        self.server_close()
+
+    def _keep_alive(self) -> None:
+        """Keep the leases of this process alive, and its sessions' rows."""
+        while not select.select([self.stop_fd], [], [], LEASE_SECONDS / 5)[0]:
+            try:
+                self.ledger.heartbeat()
+                self.limits.sessions.heartbeat()
+            except Exception:
+                logger.exception("leases can't be kept alive; it is tried again")
+
+    def _server_gone(self) -> None:
+        """Nobody has this process any more: its sessions end as in a crash, and are repaired so."""
+        if not self._leaving:
+            os._exit(1)
+
+    def _tell(self, message: msgspec.Struct) -> None:
+        try:
+            self.server.tell(message)
+        except PeerGone:
+            pass  # and this process is at its end
+
+    # what the server says ----------------------------------------------------------------
+
+    def _hear(self, said: Any, descriptors: list[int]) -> Any:
+        match said:
+            case Serve():
+                self._serve(said, socket.socket(fileno=descriptors.pop()))
+            case Stop(grace):
+                self.grace = grace
+                self._asked_to_end.set()
+            case Drain():
+                self.draining = True
+            case Retire():
+                self._retiring = True
+                self._end_when_done()
+            case Follow(settings):
+                self.follow(pickle.loads(settings))  # of the server, which has all rights
+            case AskFigures():
+                return FiguresNow(self.figures())
+            case AskSessions():
+                return SessionsNow(self.session_infos())
+            case Kick(session, user):
+                return Kicked(self._kicked(session, user))
+            case _:
+                return self._colleagues.handle(said)
+        return None
+
+    def _serve(self, said: Serve, request: socket.socket) -> None:
+        self._numbers[request] = said.number
+        if said.spared and said.address is not None:
+            self.limits.spare(said.address[0])
+        address = "" if said.address is None else said.address
+        try:
+            self._handed.process_request(request, address)
+        except Exception:  # no more threads
+            self._handed.handle_error(request, address)
+            self._handed.shutdown_request(request)
+
+    def _kicked(self, session: int | None, user: str | None) -> list[int]:
+        try:
+            return self.kick(session, user)
+        except NotFound:
+            return []  # another worker has it
+
+    # what its sessions do ----------------------------------------------------------------
+
+    def next_session_id(self, request: socket.socket) -> int:
+        """The number that the server has given the connection."""
+        return self._numbers[request]
+
+    def logged_in(self, session: Session) -> None:
+        """The connection doesn't count as a stranger's any more."""
+        self._tell(LoggedIn(self._numbers[session.request], session.host))
+
+    def forget_connection(self, request: socket.socket) -> None:
+        """A connection was closed."""
+        number = self._numbers.pop(request, None)
+        super().forget_connection(request)
+        if number is not None:
+            self._tell(Closed(number))
+        self._end_when_done()
+
+    def _end_when_done(self) -> None:
+        if self._retiring and not self.connections:
+            self._asked_to_end.set()
+
+
+class _Throttle:
+    """How many may register is the server's to say."""
+
+    def __init__(self, server: Peer) -> None:
+        self._server = server
+
+    def take(self, host: str) -> None:
+        """Count one. Raises Busy."""
+        self._server.ask(Registering(host))
+
+
+class _Lines:
+    """The audit log's files are the server's: what is written goes there."""
+
+    def __init__(self, server: Peer) -> None:
+        self._server = server
+
+    def append(self, chunks: Sequence[Chunk]) -> int:
+        """Have lines written; returns how many could not be."""
+        count = sum(count for _, count in chunks)
+        try:
+            for lines, lines_count in chunks:
+                self._server.tell(Lines(lines, lines_count))
+                count -= lines_count
+        except PeerGone:
+            pass  # and this process is at its end
+        return count
+
+    def close(self) -> None:
+        """Nothing is open here."""

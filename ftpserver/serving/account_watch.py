@@ -1,0 +1,269 @@
+"""The watch over running sessions: what others change of an account reaches them within a second.
+
+Lives here: a thread that compares the accounts and tokens of running sessions with the database,
+ends sessions and sees to it that they do end, measures their speed, and ends a drain.
+Lives elsewhere: how a session ends (session.py), changing accounts (accounts/accounts.py), who asks
+for a session's end (daemon/control.py).
+
+The changes are looked for in the database, wherever they were made: in this process, by `ftpd
+user` in another one, or on another node. It costs two small queries a round, and none without
+sessions.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Column, Select, or_, select
+
+from ftpserver.database import account as table
+from ftpserver.database import reading, token
+from ftpserver.net.addresses import host_of, is_in
+from ftpwire.errors import NotFound
+
+if TYPE_CHECKING:
+    from ftpserver.accounts.accounts import Account
+    from ftpserver.serving.service import Service
+    from ftpserver.serving.session import Session
+
+logger = logging.getLogger("ftpd.watch")
+
+_EVERY = 0.3
+"""Seconds from one look to the next, at least."""
+_SHARE = 0.05
+"""Of the CPU: so much at most goes into looking."""
+_PATIENCE = 0.4
+"""Seconds that a session gets to end by itself, before its connection is cut."""
+_FAREWELL = 5.0
+"""Seconds after which a client that was told the end and stays is cut."""
+_MEASURED = 1.0
+"""Seconds over which speed is measured."""
+_IDLE = 30.0
+"""Seconds without a request after which a session doesn't hold up a drain any more."""
+_AT_ONCE = 500
+"""Most accounts asked for in one statement."""
+
+_WATCHED = (
+    table.c.id,
+    table.c.name,
+    table.c.epoch,
+    table.c.disabled,
+    table.c.expires,
+    table.c.home,
+    table.c.permissions,
+    table.c.networks,
+    table.c.quota,
+    table.c.max_files,
+    table.c.max_sessions,
+    table.c.peer_user,
+    table.c.system_user,
+    table.c.limit_rate,
+)
+"""Not what is used and held: these change with every upload."""
+
+
+@dataclass
+class _Meter:
+    """A session's bytes at some moment, and its speed up to then in bytes a second."""
+
+    moment: float
+    count: int
+    speed: float = 0.0
+
+
+def pause_after(cost: float) -> float:
+    """Seconds until the next look, when one has cost so many seconds of CPU.
+
+    With thousands of sessions a look takes time from those that have something to do.
+    """
+    return max(_EVERY, cost / _SHARE)
+
+
+class Watch:
+    """Looks after the sessions of one server. One thread runs it; `end` is for all threads."""
+
+    def __init__(self, server: Service) -> None:
+        self._server = server
+        self._reading = reading(server.engine)
+        self._over = threading.Event()
+        self._accounts: dict[int, tuple[tuple[Any, ...], Account]] = {}
+        """The accounts of the running sessions, each with what was seen of it."""
+        self._meters: dict[Session, _Meter] = {}
+        self._ending: dict[Session, float] = {}
+        """Sessions that were told to end, and when they are cut. Guarded by ``_lock``."""
+        self._lock = threading.Lock()
+        self._failed = False
+
+    def run(self) -> None:
+        """Look again and again, until `stop`."""
+        pause = _EVERY
+        while not self._over.wait(pause):
+            began = time.thread_time()
+            try:
+                self.look()
+                self._failed = False
+            except Exception:
+                if not self._failed:  # a database that is away isn't told of three times a second
+                    logger.exception("accounts can't be looked at; it is tried again")
+                self._failed = True
+            pause = pause_after(time.thread_time() - began)
+
+    def stop(self) -> None:
+        """Have `run` return."""
+        self._over.set()
+
+    def speed(self, session: Session) -> float:
+        """Bytes a second, both ways, over the last moments."""
+        meter = self._meters.get(session)
+        return 0.0 if meter is None else meter.speed
+
+    def end(self, session: Session, why: str) -> None:
+        """End a session with a word of why; it is cut when it doesn't end soon."""
+        with self._lock:
+            self._ending.setdefault(session, time.monotonic() + _PATIENCE)
+        session.end(why)
+
+    def look(self) -> None:
+        """One round."""
+        sessions = [one for one in list(self._server.sessions) if one.channel.ended is None]
+        now = time.monotonic()
+        self._press(now)
+        self._server.press()
+        self._measure(sessions, now)
+        if self._server.draining:
+            self._drain(sessions, now)
+        self._compare(sessions)
+
+    def _press(self, now: float) -> None:
+        """See to it that sessions end that were told to."""
+        with self._lock:
+            running = self._server.sessions
+            self._ending = {one: when for one, when in self._ending.items() if one in running}
+            ending = list(self._ending.items())
+        for session, when in ending:  # when: to cut it
+            if now >= when + (_FAREWELL if session.leaving else 0):
+                logger.info("%s: cut off: it could not be ended in order", session)
+                session.cut()
+                with self._lock:
+                    self._ending[session] = math.inf  # it finds out by itself
+            elif not session.leaving:
+                session.hasten()
+
+    def _measure(self, sessions: list[Session], now: float) -> None:
+        meters = {}
+        for session in sessions:
+            count = session.channel.bytes_in + session.channel.bytes_out
+            meter = self._meters.get(session)
+            if meter is None:
+                meter = _Meter(now, count)
+            elif now - meter.moment >= _MEASURED:
+                meter = _Meter(now, count, (count - meter.count) / (now - meter.moment))
+            meters[session] = meter
+        self._meters = meters
+
+    # a drain -----------------------------------------------------------------------------
+
+    def _drain(self, sessions: list[Session], now: float) -> None:
+        """Stop the server once nobody works any more."""
+        for session in sessions:
+            if session.doing is None and now - session.quiet_since >= _IDLE:
+                with self._lock:
+                    self._ending[session] = now + _PATIENCE
+                session.dismiss()
+        if self._server.is_drained(now):
+            self._server.ask_to_stop()
+
+    # accounts and tokens -----------------------------------------------------------------
+
+    def _compare(self, sessions: list[Session]) -> None:
+        """Have sessions follow their accounts, or end.
+
+        What a session has is noted before the database is asked, so that the answer is at least
+        as new. A session whose account or token became another one meanwhile waits for the next
+        round.
+        """
+        noted = [
+            (session, account, session.token_id)
+            for session in sessions
+            if (account := session.account) is not None
+        ]
+        self._look_up({account.id for _, account, _ in noted})
+        good = self._good_tokens({token_id for _, _, token_id in noted if token_id is not None})
+        for session, account, token_id in noted:
+            if session.renewing:
+                continue
+            if session.account is not account or session.token_id != token_id:
+                continue
+            why = self._why_over(session, account)
+            if why is None and token_id is not None and token_id not in good:
+                why = "the token that it was opened with was revoked or has expired"
+            if why is not None:
+                self.end(session, why)
+            else:
+                self._have_follow(session, account)
+
+    def _have_follow(self, session: Session, account: Account) -> None:
+        fresh = self._accounts[account.id][1]
+        if fresh is not account:
+            try:
+                session.follow(fresh)
+            except NotFound:
+                pass  # removed since: the next round ends it
+
+    def _why_over(self, session: Session, account: Account) -> str | None:
+        """Why a session can't go on with its account; None when it can."""
+        found = self._accounts.get(account.id)
+        if found is None:
+            return "the account was removed"
+        fresh = found[1]
+        if fresh.disabled:
+            return "the account is disabled"
+        if fresh.expired:
+            return "the account has expired"
+        if fresh.name != account.name:
+            return "the account was renamed"
+        if fresh.epoch != account.epoch:
+            return "the password was changed"
+        if fresh.home != account.home:
+            return "the account has another home now"
+        if fresh.system_user != account.system_user:
+            return "the account has another system user now"
+        if fresh.networks and not is_in(host_of(session.client_address), fresh.networks):
+            return "the account is closed to this address"
+        return None
+
+    def _look_up(self, ids: Collection[int]) -> None:
+        """Bring ``_accounts`` up to date: those with a session, and nobody else."""
+        found = {}
+        for row in self._rows(select(*_WATCHED), table.c.id, ids):
+            known = self._accounts.get(row[0])
+            if known is None or known[0] != row:
+                try:
+                    known = row, self._server.accounts.by_id(row[0])
+                except NotFound:
+                    continue  # removed since
+            found[row[0]] = known
+        self._accounts = found
+
+    def _good_tokens(self, ids: Collection[str]) -> set[str]:
+        good = or_(token.c.expires.is_(None), token.c.expires > int(time.time()))
+        return {row[0] for row in self._rows(select(token.c.id).where(good), token.c.id, ids)}
+
+    def _rows(
+        self, query: Select[Any], column: Column[Any], values: Collection[Any]
+    ) -> list[tuple[Any, ...]]:
+        """The rows with these values in a column."""
+        wanted = list(values)
+        rows: list[tuple[Any, ...]] = []
+        if wanted:
+            with self._reading.connect() as connection:
+                for start in range(0, len(wanted), _AT_ONCE):
+                    some = column.in_(wanted[start : start + _AT_ONCE])
+                    rows += map(tuple, connection.execute(query.where(some)))
+        return rows

@@ -1,0 +1,277 @@
+"""Changing the tree: directories, links, attributes, removing, moving, copying."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from stat import S_ISDIR
+from typing import TYPE_CHECKING
+
+from ftpserver.storage.atomic_tree import AtomicTree
+from ftpserver.storage.batch import Receiving
+from ftpserver.storage.home import MODE_BITS, fresh_digest
+from ftpwire import paths
+from ftpwire.errors import (
+    Cancelled,
+    CommandError,
+    ConnectionLost,
+    DiskFull,
+    InvalidPath,
+    IsADirectory,
+    NotRegular,
+    from_oserror,
+)
+from ftpwire.messages import (
+    BeginTree,
+    Copied,
+    Copy,
+    Done,
+    EndTree,
+    Entry,
+    Failed,
+    MakeDir,
+    MakeLink,
+    Message,
+    Move,
+    Problem,
+    Put,
+    Remove,
+    Removed,
+    Sent,
+    SetAttributes,
+)
+from ftpwire.streams import ReadAhead
+
+if TYPE_CHECKING:
+    from ftpserver.serving.session import Session
+
+_MAX_PROBLEMS = 100
+
+
+def add_to_batch(session: Session, request: MakeDir | MakeLink | SetAttributes) -> None:
+    """Have the next commit do it, in its turn, and answer."""
+    session.uploads.add_change(session.request_id, request)
+
+
+def _ticker(session: Session) -> Callable[[], None]:
+    """Something to call often during long work, so that the client knows that it goes on."""
+    tell = session.tell_progress(None)
+    return lambda: tell(0)
+
+
+def _ticker_on(session: Session) -> Callable[[], None]:
+    """As `_ticker`, for work that is finished also when the client is gone: it has begun, and
+    its room would be lost."""
+    tick = _ticker(session)
+
+    def tick_on() -> None:
+        with suppress(ConnectionLost):
+            tick()
+
+    return tick_on
+
+
+def remove(session: Session, request: Remove) -> Message | None:
+    """Remove a file or a tree; what became free is the account's again.
+
+    Files and links join the batch: removing many of them costs no sync, and no statement, each.
+    """
+    if not request.recursive and _is_no_directory(session, request.path):
+        with suppress(DiskFull):  # the accounts can't be written to: removing is what mends it
+            session.uploads.add_change(session.request_id, request)
+            return None
+    session.commit()
+    with session.server.ledger.freeing(session.user.id) as settle:
+        tally = session.home.remove(
+            request.path, recursive=request.recursive, tick=_ticker_on(session), settle=settle
+        )
+    return Removed(tally.files, tally.directories, tally.size)
+
+
+def _is_no_directory(session: Session, path: bytes) -> bool:
+    """Whether a file or link is there now; what the batch is going to put there doesn't count."""
+    parts = paths.split(path)
+    if not parts:
+        return False
+    try:
+        directory, name = session.home.tree.parent(parts)
+        try:
+            info = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        finally:
+            os.close(directory)
+    except FileNotFoundError:
+        return False
+    return not S_ISDIR(info.st_mode)
+
+
+def begin_tree(session: Session, request: BeginTree) -> Message:
+    """From here on, what is put at or below the path goes to a hidden tree."""
+    if session.tree is not None:
+        raise CommandError("a tree is under way already")
+    session.tree = AtomicTree(session.home, session.server.ledger, session.user.id, request.path)
+    return Done()
+
+
+def end_tree(session: Session, request: EndTree) -> Message:
+    """Put the tree in its place at once, or drop it."""
+    tree, session.tree = session.tree, None
+    if tree is None:
+        raise CommandError("no tree is under way")
+    tick = _ticker_on(session)
+    if request.commit:
+        try:
+            tree.commit(tick)
+        except (OSError, CommandError):
+            tree.abort(tick)
+            raise
+    else:
+        tree.abort(tick)
+    return Done()
+
+
+def move(session: Session, request: Move) -> Message:
+    """Rename; a file that is replaced gives its room back."""
+    replace = request.overwrite == "always"
+    with session.server.ledger.freeing(session.user.id) as settle:
+        session.home.move(request.source, request.target, replace=replace, settle=settle)
+    return Done()
+
+
+def copy(session: Session, request: Copy) -> Message:
+    """Copy a file or a tree inside the home, through staging like any upload."""
+    return _Copying(session, request).run()
+
+
+class _Copying:
+    """One copy command."""
+
+    def __init__(self, session: Session, request: Copy) -> None:
+        self._session = session
+        self._request = request
+        self._source = paths.split(request.source)
+        self._target = paths.split(request.target)
+        self._files = 0
+        self._directories = 0
+        self._size = 0
+        self._problems: list[Problem] = []
+        self._tick = _ticker(session)
+
+    def run(self) -> Message:
+        home, request = self._session.home, self._request
+        entry = home.entry(request.source, follow=not request.recursive, digest=False)
+        if entry.type == "dir":
+            if not request.recursive:
+                raise IsADirectory(f"{paths.show(request.source)}: a directory (use -r)")
+            if home.is_inside(self._target, self._source):
+                raise InvalidPath("a directory can't be copied into itself")
+            self._copy_tree(entry)
+        else:
+            self._session.uploads.check(
+                Put(self._request.target, overwrite=self._request.overwrite)
+            )
+            self._copy_one(entry, self._source, self._target)
+            self._commit(b"")
+            if self._problems:
+                raise _error_of(self._problems[0])
+        return Copied(self._files, self._directories, self._size, self._problems)
+
+    def _copy_tree(self, root: Entry) -> None:
+        directories = [(self._target, root)]
+        self._make_dir(self._target)
+        self._commit(b"")
+        if self._problems:
+            raise _error_of(self._problems[0])
+        listing = self._session.home.list(
+            self._request.source, recursive=True, follow=False, digest=False
+        )
+        for directory, item in listing:
+            if item is None:
+                continue
+            path = b"/".join(part for part in (directory, item.path) if part)
+            if isinstance(item, Problem):
+                self._note(Problem(path, item.code, item.message))
+                continue
+            below = tuple(path.split(b"/"))
+            target = (*self._target, *below)
+            if item.type == "dir":
+                self._make_dir(target)
+                directories.append((target, item))
+                continue
+            try:
+                self._copy_one(item, (*self._source, *below), target)
+            except OSError as error:
+                failure = from_oserror(error, "")
+                self._note(Problem(path, failure.code, str(failure)))
+            except Cancelled:
+                raise
+            except CommandError as error:
+                self._note(Problem(path, error.code, str(error)))
+            if self._session.uploads.full:
+                self._commit(path)
+            self._tick()
+        self._commit(b"")
+        for target, entry in reversed(directories):
+            change = SetAttributes(paths.join(*target), entry.mode & MODE_BITS, entry.mtime_ns)
+            self._session.uploads.add_change(0, change)
+        self._commit(b"")
+
+    def _make_dir(self, target: tuple[bytes, ...]) -> None:
+        self._directories += 1
+        self._session.uploads.add_change(0, MakeDir(paths.join(*target), 0o700, parents=True))
+
+    def _copy_one(self, entry: Entry, source: tuple[bytes, ...], target: tuple[bytes, ...]) -> None:
+        uploads = self._session.uploads
+        overwrite = self._request.overwrite
+        if entry.type == "link":
+            assert entry.target is not None
+            link = MakeLink(paths.join(*target), entry.target, entry.mtime_ns, overwrite)
+            uploads.add_change(0, link)
+            self._files += 1
+            return
+        if entry.type != "file":
+            raise NotRegular("not a regular file, directory or link")
+        fd, info = self._session.home.tree.open_file(source)
+        try:
+            put = Put(
+                paths.join(*target),
+                info.st_size,
+                info.st_mode & MODE_BITS,
+                info.st_mtime_ns,
+                overwrite,
+            )
+            with uploads.receiving(0, put) as receiving:
+                self._fill(receiving, fd, info)
+        finally:
+            os.close(fd)
+        self._files += 1
+        self._size += info.st_size
+
+    def _fill(self, receiving: Receiving, fd: int, info: os.stat_result) -> None:
+        """Copy the bytes; they are read only where no digest is kept that could go along."""
+        digest = fresh_digest(fd, info)
+        if digest is not None and receiving.copy(fd, info.st_size, digest, self._copied):
+            return
+        with ReadAhead(fd, info.st_size) as pieces:
+            for piece in pieces:
+                receiving.staging.sink.write(piece)
+                self._copied(len(piece))
+            receiving.finish(Sent(info.st_size, pieces.digest()))
+
+    def _copied(self, count: int) -> None:
+        self._session.progressed(count)
+        self._tick()
+
+    def _commit(self, path: bytes) -> None:
+        for _, outcome in self._session.uploads.commit():
+            if isinstance(outcome, Failed):
+                self._note(Problem(path, outcome.code, outcome.message))
+
+    def _note(self, problem: Problem) -> None:
+        if len(self._problems) < _MAX_PROBLEMS:
+            self._problems.append(problem)
+
+
+def _error_of(problem: Problem) -> CommandError:
+    error = Failed(problem.code, problem.message).to_error()
+    return error if isinstance(error, CommandError) else CommandError(str(error))

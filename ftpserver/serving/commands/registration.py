@@ -1,0 +1,36 @@
+"""Making an account of one's own, where the administrator lets people do that."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from ftpserver.accounts.authenticator import NoPlace
+from ftpwire.errors import CommandError
+from ftpwire.messages import LoggedIn, Message, Register
+from ftpwire.paths import printable
+
+if TYPE_CHECKING:
+    from ftpserver.serving.session import Session
+
+logger = logging.getLogger("ftpd.registration")
+
+
+def register(session: Session, request: Register) -> Message:
+    """Make an account, and open the session as its user."""
+    if session.account is not None:
+        raise CommandError("logged in already")
+    try:
+        admitted = session.server.entrance.register(
+            session.host, request.user, request.password, request.invitation
+        )
+    except NoPlace as error:
+        session.turn_away(request.user, error)
+        raise
+    except CommandError as error:
+        name = printable(request.user)
+        logger.warning("%s: can't register %s: %s", session, name, printable(str(error)))
+        raise
+    logger.info("%s: registered %s", session, admitted.account.name)
+    session.log_in(admitted)
+    return LoggedIn(admitted.account.name)

@@ -1,0 +1,93 @@
+"""What a session is given by whoever runs it: its ``server``.
+
+Lives here: the interface alone. Lives elsewhere: those who have it: the service of a process with
+many sessions (service.py), that of a process with one (isolation/session_process.py).
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import socket
+
+    from ftpserver.accounts.accounts import Account
+    from ftpserver.accounts.authenticator import Entrance
+    from ftpserver.audit.trail import Recorder
+    from ftpserver.serving.parking import Parking
+    from ftpserver.serving.session import Session
+    from ftpserver.settings.table import Settings
+    from ftpserver.storage.quota import Books
+    from ftpserver.storage.upload_locks import Owners
+    from ftpwire.pacing import Pace
+
+
+class Presence(Protocol):
+    """Where sessions count for limits, and what they keep together."""
+
+    def enter(self, account: Account, host: str, *, at_any_rate: bool = False) -> str | None:
+        """Take one of the places for sessions; None where nothing limits them."""
+
+    def leave(self, place: str | None) -> None:
+        """Give a place back."""
+
+    def pace(self, account: Account) -> Pace | None:
+        """What all sessions of an account keep together."""
+
+
+class Sharing(Protocol):
+    """What sessions share. All of it is safe to use from many threads."""
+
+    @property
+    def settings(self) -> Settings:
+        """May be others from one moment to the next."""
+
+    @property
+    def tls_context(self) -> ssl.SSLContext | None:
+        """None for a server without TLS."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing more is to be begun."""
+
+    @property
+    def stop_fd(self) -> int:
+        """Readable as soon as ``stopping``."""
+
+    @property
+    def parking(self) -> Parking | None:
+        """Where idle sessions wait; None: each keeps its thread."""
+
+    @property
+    def sessions(self) -> set[Session]:
+        """Those that there are."""
+
+    @property
+    def entrance(self) -> Entrance:
+        """Who is let in."""
+
+    @property
+    def limits(self) -> Presence:
+        """Where sessions count."""
+
+    @property
+    def ledger(self) -> Books:
+        """Room."""
+
+    @property
+    def owners(self) -> Owners:
+        """Who writes to which upload that can be resumed."""
+
+    @property
+    def audit(self) -> Recorder:
+        """What was done."""
+
+    def next_session_id(self, request: socket.socket) -> int:
+        """The number of a connection's session."""
+
+    def logged_in(self, session: Session) -> None:
+        """A session's client has said who it is."""
+
+    def forget(self, session: Session) -> None:
+        """A session has ended."""

@@ -1,0 +1,224 @@
+"""Listeners: socketserver's servers, each for one kind of socket; a thread for each connection.
+
+Lives here: a connection's thread, what accepting needs whatever the socket is (its hardening, who
+is turned away), the TCP and the Unix listener.
+Lives elsewhere: what all sessions share (service.py), what a session does (session.py), sessions
+that have nothing to do (parking.py), connections that other processes serve
+(processes/supervisor.py).
+
+A listener knows nothing of accounts or files. Its sessions are given the service as their server.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import socket
+import stat
+from pathlib import Path
+from socketserver import BaseServer, TCPServer, ThreadingMixIn, UnixStreamServer
+from typing import TYPE_CHECKING, Any
+
+from ftpserver.database import StateError
+from ftpserver.net.stoppable import Stoppable
+from ftpserver.serving.session import Session
+
+if TYPE_CHECKING:
+    from ftpserver.daemon.server import FtpServer
+    from ftpserver.serving.service import Service
+
+logger = logging.getLogger("ftpd")
+
+_RUNNING_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_BREATHER = 0.1
+"""Seconds that accepting pauses when descriptors or memory ran out: waiting doesn't spin."""
+_LONGEST_PATH = 107
+"""Bytes of a Unix socket's path, sun_path without its NUL (unix(7))."""
+
+
+class Connections(ThreadingMixIn):
+    """Serves each connection of a service in a thread of its own.
+
+    Args:
+        service: What its sessions are given as their server.
+    """
+
+    daemon_threads = True
+    block_on_close = False  # the service does its own drain, with a limit
+    service: Service
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own, which the service waits for from here on."""
+        self.service.connections.add(request)
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Run the session; what has nothing to do after a while goes on without this thread."""
+        try:
+            # socketserver's types want the listener itself for the last argument
+            session = Session(request, client_address, self.service)  # type: ignore[arg-type]
+        except Exception:
+            self.handle_error(request, client_address)
+        else:
+            if session.parked and self.service.parking is not None:
+                self.service.parking.park(session, lambda: self.shutdown_request(request))
+                return
+        self.shutdown_request(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Nobody uses the connection any more."""
+        try:
+            request.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it has ended
+        request.close()
+        self.service.forget_connection(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A connection that couldn't be served (no more threads): logged, the rest goes on."""
+        logger.exception("a connection from %s could not be served", client_address or "here")
+
+
+class Handed(Connections, BaseServer):
+    """Serves connections that another process has accepted."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        super().__init__("the server", Session)
+
+
+class Listener(Stoppable, Connections, TCPServer):
+    """Accepts connections for a server, and serves them, or has its workers do it."""
+
+    allow_reuse_address = True
+    request_queue_size = 1024
+    service: FtpServer
+
+    def __init__(self, service: FtpServer, address: Any) -> None:
+        self.service = service
+        super().__init__(address, Session, bind_and_activate=False)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept one connection; when descriptors ran out, wait a moment instead of spinning."""
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in _RUNNING_SHORT:
+                logger.error("can't accept: %s", os.strerror(error.errno or 0))
+                select.select([self.service.stop_fd], [], [], _BREATHER)
+            raise  # serve_forever goes on
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether the connection is taken; one too many is closed before it costs a thread."""
+        return self.service.admit(request, client_address)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Have a connection served, here or by another process."""
+        service = self.service
+        if service.crew is not None:
+            service.crew.serve(request, client_address)
+        elif service.isolation is not None:
+            service.connections.add(request)
+            service.isolation.open(request, client_address)
+        else:
+            super().process_request(request, client_address)
+
+
+class TcpListener(Listener):
+    """Listens on an address of the network.
+
+    Args:
+        dual: An IPv6 address takes IPv4 connections as well.
+        given: A socket that somebody else has opened, and listens on.
+
+    Raises:
+        OSError: The address can't be bound.
+    """
+
+    def __init__(
+        self,
+        service: FtpServer,
+        family: int,
+        address: tuple[str, int],
+        *,
+        dual: bool = False,
+        given: socket.socket | None = None,
+    ) -> None:
+        self.address_family = family
+        super().__init__(service, address)
+        if given is not None:
+            self.socket.close()
+            self.socket = given
+            return
+        try:
+            if dual:
+                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            self.server_bind()
+            self.server_activate()
+        except BaseException:
+            self.server_close()
+            raise
+
+
+class UnixListener(Listener, UnixStreamServer):
+    """Listens on a Unix socket, for users of this machine.
+
+    The socket appears under its name with its mode, and at once: it is bound under another one.
+    What a server that was killed has left there is replaced, if nobody listens on it.
+
+    Raises:
+        StateError: The path can't be used.
+    """
+
+    address_family = socket.AF_UNIX
+    server_address: str
+    allow_reuse_address = False
+
+    def __init__(self, service: FtpServer, path: Path, mode: int) -> None:
+        self.path = path.absolute()
+        self._identity: tuple[int, int] | None = None
+        if len(os.fsencode(self.path)) + 4 > _LONGEST_PATH:
+            raise StateError(f"--unix {path}: longer than {_LONGEST_PATH - 4} bytes")
+        super().__init__(service, str(self.path) + ".new")
+        try:
+            self._make_way()
+            self.server_bind()
+            os.chmod(self.server_address, mode)
+            self.server_activate()
+            os.rename(self.server_address, self.path)
+            info = os.stat(self.path)
+            self._identity = (info.st_dev, info.st_ino)
+        except OSError as error:
+            self.server_close()
+            raise StateError(f"--unix {path}: {(error.strerror or str(error)).lower()}") from error
+        except BaseException:
+            self.server_close()
+            raise
+        self.server_address = str(self.path)
+
+    def _make_way(self) -> None:
+        """Remove what an earlier server has left. Raises StateError when somebody uses it."""
+        Path(self.server_address).unlink(missing_ok=True)
+        try:
+            if not stat.S_ISSOCK(os.lstat(self.path).st_mode):
+                raise StateError(f"--unix {self.path}: something else than a socket is there")
+        except FileNotFoundError:
+            return
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(self.path))
+            except ConnectionRefusedError:
+                return  # nobody listens
+        raise StateError(f"--unix {self.path}: another server listens there")
+
+    def server_close(self) -> None:
+        """Close the socket, and remove its name if it is still this one's."""
+        super().server_close()
+        try:
+            info = os.lstat(self.path)
+            if self._identity == (info.st_dev, info.st_ino):
+                os.unlink(self.path)
+        except FileNotFoundError:
+            pass

@@ -1,0 +1,1 @@
+"""Files: homes, uploads from staging to commit, quotas. Knows no session and no socket."""

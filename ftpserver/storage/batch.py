@@ -1,0 +1,671 @@
+"""Uploads: batches of verified files, and the commit that makes them durable and visible.
+
+Lives here: what happens to an upload between its first byte and its acknowledgement, in order.
+Lives elsewhere: the frames the bytes come in (serving/session.py), the file they go to
+(staging.py), the names it gets (commit.py), room (ledger.py).
+
+The order, in which a crash at any point is repaired by the next start: reserve room → write
+and hash in staging → compare digests → mode, mtime and digest attribute → sync the files →
+mark the lease as committing → rename → sync the directories → settle → acknowledge. All of it
+after the writing is done once for a batch, so that many small uploads share each sync.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from ftpserver.storage.commit import SYNC_EACH, Commit, Staged, lstat, may_replace, target_of
+from ftpserver.storage.home import Home, Parts
+from ftpserver.storage.permissions import Action
+from ftpserver.storage.quota import Books, Lease, Settled
+from ftpserver.storage.staging import (
+    RESUME_FROM,
+    ResumableStaging,
+    Staging,
+    checkpoint_name,
+    dress,
+    kept_name,
+    remove_kept,
+    target_prefix,
+    verify,
+)
+from ftpserver.storage.upload_locks import Owners
+from ftpwire import beneath, digests, paths
+from ftpwire.errors import (
+    Cancelled,
+    CommandError,
+    ConnectionLost,
+    DiskFull,
+    Internal,
+    QuotaExceeded,
+    VerificationFailed,
+    from_oserror,
+)
+from ftpwire.messages import (
+    Done,
+    Failed,
+    MakeDir,
+    MakeLink,
+    Message,
+    Put,
+    PutPiece,
+    Remove,
+    Sent,
+    SetAttributes,
+    Stored,
+)
+from ftpwire.pieces import Piece
+from ftpwire.streams import write_all
+
+logger = logging.getLogger("ftpd.uploads")
+
+SMALL = 256 * 1024
+"""Uploads up to this many bytes are taken in memory and staged at once."""
+SHARES_STEP = 4 * 1024 * 1024
+"""Uploads up to this many bytes take their room from a lease that the batch shares."""
+BATCH_FILES = 1000
+BATCH_BYTES = 64 * 1024 * 1024
+
+_STAGE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+
+Change = MakeDir | MakeLink | SetAttributes | Remove
+Outcome = tuple[int, Message]
+"""A request's id, and the reply or `Failed` to send for it."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    request_id: int
+    path: bytes = b""
+    change: Change | None = None
+    staged: Staged | None = None
+    outcome: Message | None = None
+
+
+@dataclass
+class _Batch:
+    pending: list[_Pending] = field(default_factory=list)
+    size: int = 0
+    files: int = 0
+    leases: list[Lease] = field(default_factory=list)
+    """What its files hold; those of large ones are their own."""
+    step: Lease | None = None
+    """The one of them that small files share."""
+    unused: int = 0
+    """Of the step, what no staged file has taken yet, in bytes."""
+    unused_files: int = 0
+    """Of the step, what nothing in the batch has taken yet, in files, directories and links."""
+    directories: set[Parts] = field(default_factory=set)
+    """Those that it is going to make."""
+
+
+class Uploads:
+    """The uploads of one session: a batch that fills up, and is then committed. One thread.
+
+    What is staged or asked for here is done, and answered, by ``commit``, in order.
+
+    Args:
+        owners: Who writes to which kept staging file, of all sessions.
+        cut: Ends this session, when its client has come again and needs its staging.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        ledger: Books,
+        account_id: int,
+        *,
+        durable: bool,
+        owners: Owners | None = None,
+        cut: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._owners = owners or Owners()
+        self._cut = cut
+        self._home = home
+        self._ledger = ledger
+        self._account_id = account_id
+        self._durable = durable
+        self._batch = _Batch()
+        self._done: list[Outcome] = []
+        self.settled: Settled | None = None
+        """What the last commit has found in the ledger."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether a commit would answer something."""
+        return bool(self._batch.pending or self._done)
+
+    @property
+    def full(self) -> bool:
+        """Whether the batch should be committed before more comes."""
+        batch = self._batch
+        return len(batch.pending) >= BATCH_FILES or batch.size >= BATCH_BYTES
+
+    # taking in ---------------------------------------------------------------------------
+
+    def check(self, request: Put) -> Parts:
+        """Refuse early what a commit would refuse late. For uploads that ask first.
+
+        Raises:
+            CommandError, OSError: As the commit would.
+        """
+        target = self._home.place_of(target_of(request.path))
+        try:
+            directory, name = self._home.tree.parent(target)
+        except FileNotFoundError:
+            if not request.parents:
+                raise
+            return target
+        try:
+            there = lstat(directory, name)
+            if there is not None:
+                may_replace(there, request.overwrite, request.mtime_ns)
+                # one of that size and time may have the same bytes, which the commit finds out
+                if (there.st_size, there.st_mtime_ns) != (request.size, request.mtime_ns):
+                    self._home.require(Action.REPLACE, target)
+        finally:
+            os.close(directory)
+        return target
+
+    def stage_small(
+        self, request_id: int, request: Put, data: bytes | bytearray, sent: Sent
+    ) -> None:
+        """Stage an upload that came in whole.
+
+        Raises:
+            CommandError, OSError: It is refused; nothing is left of it.
+        """
+        target = self._home.place_of(target_of(request.path))
+        digest = digests.digest(data)
+        verify(request, len(data), digest, sent)
+        self._take_room(len(data), target, request.parents)
+        name = self._home.new_name()
+        fd = os.open(name, _STAGE, 0o600, dir_fd=self._home.staging_fd)
+        try:
+            write_all(fd, data)
+            dress(fd, request, len(data), digest)
+        except BaseException:
+            os.close(fd)
+            self._unlink(name)
+            self._batch.unused += len(data)
+            raise
+        self._add_staged(
+            request_id,
+            request.path,
+            Staged(
+                name,
+                target,
+                len(data),
+                request.mtime_ns,
+                request.overwrite,
+                fd,
+                parents=request.parents,
+            ),
+        )
+
+    @contextmanager
+    def receiving(self, request_id: int, request: Put) -> Iterator[Receiving]:
+        """Receive an upload that comes in pieces; leaving the context without an error has the
+        next commit place it. Its room is reserved first, if its size is known.
+
+        Of one that was interrupted, what is worth it is kept for a resume; else nothing is.
+
+        Raises:
+            CommandError, OSError: It is refused.
+        """
+        target = self._home.place_of(target_of(request.path))
+        receiving = self._begin(request, target)
+        staging = receiving.staging
+        try:
+            try:
+                yield receiving
+            finally:
+                receiving.take_no_pieces()
+            if not receiving.verified:
+                raise VerificationFailed("the upload was not finished")
+        except BaseException as error:
+            interrupted = isinstance(error, (Cancelled, ConnectionLost))
+            if interrupted and receiving.lease is not None and staging.keep():
+                self._ledger.keep(receiving.lease)
+            else:
+                staging.drop()
+                self._give_back(receiving.lease, request.size or 0)
+            raise
+        if receiving.lease is not None:
+            self._batch.leases.append(receiving.lease)
+        self._add_staged(
+            request_id,
+            request.path,
+            Staged(
+                staging.name,
+                target,
+                staging.total,
+                request.mtime_ns,
+                request.overwrite,
+                staging.fd,
+                staging if isinstance(staging, ResumableStaging) else None,
+                request.parents,
+            ),
+        )
+
+    def _begin(self, request: Put, target: Parts) -> Receiving:
+        size = request.size
+        hidden = target[0] == paths.STAGING  # in a tree on its way, which ends with its session
+        if size is not None and request.ask and size > RESUME_FROM and not hidden:
+            return self._begin_resumable(request, target)
+        lease = None
+        if size is not None and size <= SHARES_STEP:
+            self._take_room(size, target, request.parents)
+        else:
+            files = self._new_names(target, request.parents, exactly=True)
+            lease = self._reserve(size or 0, files)
+            self._check_disk(lease)
+        try:
+            return Receiving(Staging.create(self._home, request), request, lease, self._ledger)
+        except OSError:
+            self._give_back(lease, size or 0)
+            raise
+
+    def _begin_resumable(self, request: Put, target: Parts) -> Receiving:
+        name = kept_name(request, target)
+        with self._home.shared():  # a clean-up takes what no lease owns, holding it alone
+            staging = ResumableStaging.open(self._home, request, name, self._owners, self._cut)
+            try:
+                lease = self._ledger.take_over(self._account_id, name)
+                if lease is None:
+                    staging.start_over()
+                    files = self._new_names(target, request.parents, exactly=True)
+                    lease = self._reserve_for(request.size or 0, files, target, name)
+                    self._check_disk(lease)
+                elif not request.resume:
+                    staging.start_over()
+            except BaseException:
+                staging.drop()
+                raise
+        return Receiving(staging, request, lease, self._ledger, self._owners)
+
+    def open_piece(self, request: PutPiece) -> Piece:
+        """Begin a piece of what another session of the account uploads.
+
+        Raises:
+            CommandError: That is not under way, or needs no such piece.
+        """
+        return self._owners.open_piece(self._account_id, request.key, request.offset, request.size)
+
+    def _reserve_for(self, size: int, files: int, target: Parts, name: bytes) -> Lease:
+        """Room for an upload that can be kept; what is kept of others to its target gives way."""
+        try:
+            return self._ledger.reserve(self._account_id, size, name, files=files)
+        except QuotaExceeded:
+            self._drop_superseded(self._ledger.kept_staging(self._account_id), {target})
+            return self._ledger.reserve(self._account_id, size, name, files=files)
+
+    def _check_disk(self, lease: Lease) -> None:
+        """Give the room back when the quota has it and the disk hasn't. Raises DiskFull."""
+        try:
+            self._home.check_disk(lease.size)
+        except DiskFull:
+            self._ledger.release(lease)
+            raise
+
+    def add_change(self, request_id: int, change: Change) -> None:
+        """Have a change made, in its turn, by the commit."""
+        if isinstance(change, Remove):
+            self._take_room(0, None)  # what frees room holds a lease too
+        elif not isinstance(change, SetAttributes):
+            self._take_names(change)
+        self._batch.pending.append(_Pending(request_id, change.path, change=change))
+
+    def add_outcome(self, request_id: int, outcome: Message) -> None:
+        """Answer a request in its turn among those of the batch."""
+        self._batch.pending.append(_Pending(request_id, outcome=outcome))
+
+    def _add_staged(self, request_id: int, path: bytes, staged: Staged) -> None:
+        batch = self._batch
+        batch.files += 1
+        batch.size += staged.size
+        if not staged.resumable and (not self._durable or batch.files > SYNC_EACH):
+            staged.close()
+        batch.pending.append(_Pending(request_id, path, staged=staged))
+
+    def _take_names(self, change: MakeDir | MakeLink) -> None:
+        try:
+            target = self._home.place_of(paths.split(change.path))
+        except CommandError:
+            return  # the commit refuses it
+        if isinstance(change, MakeDir):
+            self._take_room(0, target, change.parents)
+            self._batch.directories.add(target)
+        else:
+            self._take_room(0, target)
+
+    def _new_names(self, target: Parts, parents: bool, *, exactly: bool = False) -> int:
+        """How many names a change adds: its own, and with ``parents`` the missing ones above.
+
+        Args:
+            exactly: Don't count its own where something is there already. Otherwise that is
+                not looked for, and what was taken too much comes back with the batch's lease.
+        """
+        count = 1
+        if exactly and self._exists(target):
+            count = 0
+        above = target[:-1]
+        while parents and above and above not in self._batch.directories:
+            if self._exists(above):
+                break
+            count += 1
+            above = above[:-1]
+        return count
+
+    def _exists(self, parts: Parts) -> bool:
+        try:
+            self._home.stat(parts, follow=False)
+        except OSError:
+            return False
+        return True
+
+    def _take_room(self, size: int, target: Parts | None, parents: bool = False) -> None:
+        """Take room for something small from the batch's step, or make that larger.
+
+        Args:
+            target: The name that it adds; None for none.
+            parents: Its missing parent directories are made.
+        """
+        batch = self._batch
+        files = 0 if target is None else self._new_names(target, parents)
+        if batch.step is not None and batch.unused >= size and batch.unused_files >= files:
+            batch.unused -= size
+            batch.unused_files -= files
+            return
+        try:
+            self._extend_step(size, files)
+        except QuotaExceeded:
+            self._finish_batch()  # gives back what it holds and doesn't need
+            if target is not None:
+                files = self._new_names(target, parents, exactly=True)
+            self._extend_step(size, files)
+
+    def _extend_step(self, size: int, files: int) -> None:
+        batch = self._batch
+        step = batch.step
+        if step is None:
+            step = batch.step = self._ledger.reserve_step(self._account_id, size, files)
+            batch.leases.append(step)
+            batch.unused = step.size - size
+            batch.unused_files = step.files - files
+        else:
+            before, files_before = step.size, step.files
+            self._ledger.extend(
+                step, max(0, size - batch.unused), max(0, files - batch.unused_files)
+            )
+            batch.unused += step.size - before - size
+            batch.unused_files += step.files - files_before - files
+
+    def _reserve(self, size: int, files: int) -> Lease:
+        """Room for one large file, exactly."""
+        try:
+            return self._ledger.reserve(self._account_id, size, files=files)
+        except QuotaExceeded:
+            if not self._batch.leases:
+                raise
+        self._finish_batch()
+        return self._ledger.reserve(self._account_id, size, files=files)
+
+    def _give_back(self, lease: Lease | None, size: int) -> None:
+        """Of an upload that failed: its own lease, or its part of the step."""
+        if lease is None:
+            self._batch.unused += size
+        else:
+            self._ledger.release(lease)
+
+    def _unlink(self, name: bytes) -> None:
+        try:
+            os.unlink(name, dir_fd=self._home.staging_fd)
+        except FileNotFoundError:
+            pass  # it was placed already
+
+    # commit ------------------------------------------------------------------------------
+
+    def commit(self, *, late: bool = False) -> list[Outcome]:
+        """Make all that was taken in durable and visible; returns every answer, in order.
+
+        Args:
+            late: The client is gone, and may be back over another connection already.
+        """
+        self._finish_batch(late=late)
+        done, self._done = self._done, []
+        return done
+
+    def rest(self) -> None:
+        """Nothing is under way for a while: give back the room that was taken for nothing."""
+        if not self.pending:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Drop what was staged and not committed. For a session, or a request, that failed."""
+        batch, self._batch = self._batch, _Batch()
+        self._done = []
+        self._drop_batch(batch)
+
+    def _drop_batch(self, batch: _Batch) -> None:
+        for pending in batch.pending:
+            if pending.staged is not None:
+                self._drop_staged(pending.staged)
+        for lease in batch.leases:
+            self._ledger.release(lease)
+
+    def _drop_staged(self, staged: Staged) -> None:
+        self._unlink(staged.name)
+        if staged.resumable is not None:
+            self._unlink(checkpoint_name(staged.name))
+        staged.close()
+
+    def _finish_batch(self, *, late: bool = False) -> None:
+        batch, self._batch = self._batch, _Batch()
+        if not batch.pending:
+            self._drop_batch(batch)
+            return
+        try:
+            outcomes = self._commit_batch(batch, late=late)
+        except Exception as error:  # whatever it is, nobody is left without an answer
+            failure = _failed(_told(error))
+            try:
+                self._drop_batch(batch)
+            except Exception:
+                logger.exception("a batch could not be dropped: the next start cleans up")
+            outcomes = [(p.request_id, p.outcome or failure) for p in batch.pending]
+        self._done.extend(outcomes)
+
+    def _commit_batch(self, batch: _Batch, *, late: bool) -> list[Outcome]:
+        staged = [p.staged for p in batch.pending if p.staged is not None]
+        if self._durable:
+            self._sync_files(staged)
+        if batch.leases:
+            self._ledger.begin_commit(batch.leases)
+        commit = Commit(self._home, keep_times=late)
+        failure = None
+        with self._home.shared():  # until it is settled, or a recount would count it twice
+            try:
+                outcomes = [(p.request_id, self._apply(commit, p)) for p in batch.pending]
+                commit.finish()
+                if self._durable:
+                    commit.sync()
+            except OSError as error:  # it is visible, but it can't be called durable
+                failure = _failed(error)
+            finally:
+                commit.close()
+            try:
+                if batch.leases:
+                    self.settled = self._ledger.settle(batch.leases, commit.change, commit.files)
+                    self._drop_superseded(self.settled.kept, {one.target for one in staged})
+            except Exception as error:
+                failure = _failed(_told(error))
+            finally:
+                for one in staged:
+                    self._finish_staged(one)
+        if failure is not None:
+            return [(p.request_id, p.outcome or failure) for p in batch.pending]
+        return outcomes
+
+    def _finish_staged(self, staged: Staged) -> None:
+        """Its bytes have their name now (or were refused it): nothing of its staging stays."""
+        if staged.resumable is not None:
+            self._unlink(checkpoint_name(staged.name))
+        staged.close()
+
+    def _drop_superseded(self, kept: list[bytes], targets: set[Parts]) -> None:
+        """Drop what is kept of other uploads to these targets."""
+        if not kept:
+            return
+        stored = {target_prefix(target) for target in targets}
+        for name in kept:
+            if name[: len(name) - 8] in stored and remove_kept(self._home.staging_fd, name):
+                self._ledger.drop_kept(self._account_id, name)
+
+    def _sync_files(self, staged: list[Staged]) -> None:
+        """Sync the staged files, few one by one, many together.
+
+        After a failure they are dropped and never synced again: the kernel has forgotten
+        the pages that it could not write (PostgreSQL's fsyncgate).
+        """
+        together = any(one.fd < 0 for one in staged)
+        if together:
+            try:
+                beneath.sync_file_system(self._home.staging_fd)
+            except beneath.Unsupported:
+                for one in staged:
+                    self._sync_by_name(one)
+            return
+        for one in staged:
+            os.fsync(one.fd)
+
+    def _sync_by_name(self, staged: Staged) -> None:
+        fd = os.open(staged.name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._home.staging_fd)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def _apply(self, commit: Commit, pending: _Pending) -> Message:
+        if pending.outcome is not None:
+            return pending.outcome
+        try:
+            if pending.staged is not None:
+                if pending.staged.resumable is not None:
+                    pending.staged.name = pending.staged.resumable.withdraw()
+                commit.place(pending.staged)
+                return Stored(pending.staged.size)
+            match pending.change:
+                case MakeDir():
+                    commit.make_dir(pending.change)
+                case MakeLink():
+                    commit.make_link(pending.change)
+                case SetAttributes():
+                    commit.set_attributes(pending.change)
+                case Remove():
+                    return commit.remove(pending.change)
+            return Done()
+        except (CommandError, OSError) as error:
+            if pending.staged is not None:
+                self._drop_staged(pending.staged)
+            return _failed(error, pending.path)
+
+
+class Receiving:
+    """One upload that comes in pieces: what the handler of a Put works with.
+
+    Attributes:
+        staging: Where the bytes go: ``staging.sink``.
+    """
+
+    def __init__(
+        self,
+        staging: Staging,
+        request: Put,
+        lease: Lease | None,
+        ledger: Books,
+        owners: Owners | None = None,
+    ) -> None:
+        self.staging = staging
+        self.lease = lease
+        self.verified = False
+        self._owners = owners
+        self._key: bytes | None = None
+        self._request = request
+        self._reserved = request.size or 0
+        self._ledger = ledger
+
+    def resume(self, progress: Callable[[int], None]) -> tuple[int, bytes | None]:
+        """How many bytes are there from an earlier try, verified, and their digest."""
+        if isinstance(self.staging, ResumableStaging) and self._request.resume:
+            digest = self.staging.resume(progress)
+            return self.staging.offset, digest
+        return 0, None
+
+    def take_pieces(self) -> bytes | None:
+        """Have the bytes come in pieces from the account's other sessions, if it was asked for
+        and can be; returns the key that they need."""
+        staging = self.staging
+        if not self._request.pieces or not isinstance(staging, ResumableStaging):
+            return None
+        assert self.lease is not None and self._owners is not None
+        assembly = staging.take_pieces(self._reserved)
+        self._key = self._owners.share(self.lease.account_id, assembly)
+        return self._key
+
+    def take_no_pieces(self) -> None:
+        """The key is good for nothing any more."""
+        if self._key is not None and self._owners is not None:
+            self._owners.unshare(self._key)
+
+    def expect(self, more: int) -> None:
+        """Say that ``more`` bytes come next.
+
+        Raises:
+            VerificationFailed: More than was announced, or they were to come in pieces.
+            QuotaExceeded: Its size is not known, and there is no more room.
+        """
+        if more and self._key is not None:
+            raise VerificationFailed("bytes came beside those that come in pieces")
+        total = self.staging.total + more
+        if total <= self._reserved:
+            return
+        if self._request.size is not None:
+            raise VerificationFailed(
+                f"more bytes came than the {self._request.size} that were announced"
+            )
+        assert self.lease is not None
+        before = self.lease.size
+        self._ledger.extend(self.lease, total - self._reserved)
+        self._reserved += self.lease.size - before
+
+    def copy(self, source: int, size: int, digest: bytes, tick: Callable[[int], None]) -> bool:
+        """Take all bytes from another file, with its digest; False where that can't be done."""
+        self.verified = self.staging.copy(source, size, digest, tick)
+        return self.verified
+
+    def finish(self, sent: Sent, progress: Callable[[int], None] | None = None) -> None:
+        """All bytes came: verify them. Raises VerificationFailed, OSError."""
+        self.staging.finish(sent, progress)
+        self.verified = True
+
+
+def _told(error: Exception) -> CommandError | OSError:
+    """The error to tell the client; one of the server's own is logged."""
+    if isinstance(error, (CommandError, OSError)):
+        return error
+    logger.error("a batch failed", exc_info=error)
+    return Internal("internal error")
+
+
+def _failed(error: CommandError | OSError, path: bytes = b"") -> Failed:
+    what = paths.show(path) if path else ""
+    if isinstance(error, OSError):
+        return Failed.from_error(from_oserror(error, what))
+    if what and what not in str(error):
+        return Failed(error.code, f"{what}: {error}", error.needed, error.free)
+    return Failed.from_error(error)

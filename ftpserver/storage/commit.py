@@ -1,0 +1,404 @@
+"""The visible part of a commit: renames and changes under the home's lock.
+
+Lives here: giving staged files their names, making directories and links, setting attributes,
+and syncing the directories that this touched.
+Lives elsewhere: what is committed when (batch.py), bytes before that (staging.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from ftpserver.storage.home import MODE_BITS, Home, Parts, digest_by_name, fresh_digest, keep_digest
+from ftpserver.storage.permissions import Action
+from ftpserver.storage.staging import ResumableStaging
+from ftpwire import beneath, paths
+from ftpwire.digests import StoredDigest
+from ftpwire.errors import (
+    AlreadyExists,
+    Forbidden,
+    InvalidPath,
+    IsADirectory,
+    NotADirectory,
+    NotNewer,
+)
+from ftpwire.messages import MakeDir, MakeLink, Overwrite, Remove, Removed, SetAttributes
+
+SYNC_EACH = 8
+"""So many files or directories are synced one by one; from there on their file system is."""
+_OPEN_DIRECTORIES = 64
+
+
+@dataclass(slots=True)
+class Staged:
+    """A verified file in staging, waiting for its batch.
+
+    Attributes:
+        fd: Open while there are few, to be synced one by one; else -1.
+        parents: Make the directories that it goes into when they are missing.
+        resumable: What holds it against other sessions, if it has a name that they find.
+    """
+
+    name: bytes
+    target: Parts
+    size: int
+    mtime_ns: int | None
+    overwrite: Overwrite
+    fd: int = -1
+    resumable: ResumableStaging | None = None
+    parents: bool = False
+
+    def close(self) -> None:
+        """Give its descriptor back, and let other sessions have its name. Can be called twice."""
+        if self.resumable is not None:
+            self.resumable.close()
+            self.resumable = None
+        elif self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
+
+
+class Commit:
+    """One batch becoming visible. Use it while holding the home's lock shared.
+
+    Directory handles live as long as this, and no longer: a directory that was moved or
+    discarded meanwhile would swallow what is put into it.
+
+    Args:
+        keep_times: Leave directories with the times that they had. For what comes late: whoever
+            sent it may have come again, filled them, and set their times.
+
+    Attributes:
+        change: Bytes that are stored more (or fewer) than before.
+        files: Files, directories and links that are there more (or fewer).
+    """
+
+    def __init__(self, home: Home, *, keep_times: bool = False) -> None:
+        self.change = 0
+        self.files = 0
+        self._home = home
+        self._open: OrderedDict[Parts, int] = OrderedDict()
+        self._touched: set[Parts] = set()
+        self._times: dict[Parts, tuple[int, int]] | None = {} if keep_times else None
+
+    def close(self) -> None:
+        for fd in self._open.values():
+            os.close(fd)
+        self._open.clear()
+
+    def _directory(self, parts: Parts) -> int:
+        fd = self._open.get(parts)
+        if fd is not None:
+            self._open.move_to_end(parts)
+            return fd
+        if len(self._open) >= _OPEN_DIRECTORIES:
+            os.close(self._open.popitem(last=False)[1])
+        fd = self._home.tree.open_dir(parts)
+        self._open[parts] = fd
+        if self._times is not None and parts not in self._times:
+            info = os.fstat(fd)
+            self._times[parts] = info.st_atime_ns, info.st_mtime_ns
+        return fd
+
+    def finish(self) -> None:
+        """All changes are made: give directories their times back, where that was asked for."""
+        for parts, times in (self._times or {}).items():
+            if parts not in self._touched:
+                continue
+            try:
+                os.utime(self._directory(parts), ns=times)
+            except (FileNotFoundError, PermissionError):
+                pass  # a later change of this batch made it go, or its mode forbids to open it
+
+    def sync(self) -> None:
+        """Make the names durable: few directories one by one, many together."""
+        if len(self._touched) > SYNC_EACH:
+            try:
+                beneath.sync_file_system(self._home.fd)
+                return
+            except beneath.Unsupported:
+                pass  # one by one then
+        for parts in self._touched:
+            try:
+                os.fsync(self._directory(parts))
+            except FileNotFoundError:
+                pass  # a later change of this batch made it go
+            except PermissionError:  # its mode forbids to open it
+                beneath.sync_file_system(self._home.fd)
+
+    def place(self, staged: Staged) -> None:
+        """Give a staged file its name."""
+        parent, name = staged.target[:-1], staged.target[-1]
+        if staged.parents:
+            self._make_parents(parent)
+        if self._put_in_place(staged.name, parent, name, staged.overwrite, staged.mtime_ns):
+            self.change += staged.size
+
+    def _put_in_place(
+        self,
+        staged: bytes,
+        parent: Parts,
+        name: bytes,
+        overwrite: Overwrite,
+        mtime_ns: int | None,
+    ) -> bool:
+        """Whether it has its name; else just the same is there, and may not be replaced."""
+        directory = self._directory(parent)
+        staging = self._home.staging_fd
+        while True:
+            try:
+                beneath.rename_new(staging, staged, directory, name)
+                self.files += 1
+                break
+            except FileExistsError:
+                there = lstat(directory, name)
+                if there is None:
+                    continue  # it went away just now
+                may_replace(there, overwrite, mtime_ns)
+                try:
+                    self._home.require(Action.REPLACE, (*parent, name))
+                except Forbidden:
+                    if self._is_the_same(directory, name, there, staged):
+                        self._home.drop_staged(staged)
+                        return False
+                    raise
+                if stat.S_ISLNK(there.st_mode):
+                    self._forget((*parent, name))
+                if self._replace(staging, staged, directory, name):
+                    break
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                raise InvalidPath(
+                    "another file system is mounted there, which uploads can't reach"
+                ) from None
+        self._touched.add(parent)
+        return True
+
+    def _is_the_same(
+        self, directory: int, name: bytes, there: os.stat_result, staged: bytes
+    ) -> bool:
+        """Whether what is there is just what is staged: from an earlier try, of which the answer
+        was lost maybe. Of a file the digest has to be kept, or it can't be told."""
+        staging = self._home.staging_fd
+        mine = os.stat(staged, dir_fd=staging, follow_symlinks=False)
+        if (stat.S_IFMT(mine.st_mode), mine.st_size, mine.st_mtime_ns) != (
+            stat.S_IFMT(there.st_mode),
+            there.st_size,
+            there.st_mtime_ns,
+        ):
+            return False
+        if stat.S_ISLNK(mine.st_mode):
+            return os.readlink(staged, dir_fd=staging) == os.readlink(name, dir_fd=directory)
+        digest = digest_by_name(directory, name, there)
+        return digest is not None and digest == digest_by_name(staging, staged, mine)
+
+    def _forget(self, link: Parts) -> None:
+        """A link is going to be replaced: what was done through it must not go on through it."""
+        through = [parts for parts in self._open if parts[: len(link)] == link]
+        if not through:
+            return
+        if self._home.durable:
+            self.sync()
+        self._touched.clear()
+        for parts in through:
+            os.close(self._open.pop(parts))
+
+    def _replace(self, staging: int, staged: bytes, directory: int, name: bytes) -> bool:
+        """Swap, then measure what came out: what was measured is what went away.
+
+        Returns False when nothing is there any more.
+        """
+        try:
+            beneath.exchange(staging, staged, directory, name)
+        except beneath.Unsupported:
+            there = lstat(directory, name)
+            os.rename(staged, name, src_dir_fd=staging, dst_dir_fd=directory)
+            if there is None:
+                self.files += 1
+            elif stat.S_ISREG(there.st_mode):
+                self.change -= there.st_size
+            return True
+        except FileNotFoundError:
+            if lstat(staging, staged) is None:
+                raise
+            return False
+        came_out = os.stat(staged, dir_fd=staging, follow_symlinks=False)
+        if stat.S_ISDIR(came_out.st_mode):  # put there since we looked: give it back
+            beneath.exchange(staging, staged, directory, name)
+            raise IsADirectory("a directory is there")
+        self.change -= self._home.drop_staged(staged)
+        return True
+
+    def make_dir(self, request: MakeDir) -> None:
+        parts = self._home.place_of(paths.split(request.path))
+        if not parts:
+            if request.parents:
+                return
+            raise AlreadyExists("the home itself exists")
+        mode = request.mode & MODE_BITS
+        try:
+            self._make_one(parts, mode)
+        except FileExistsError:
+            if not request.parents:
+                raise
+            self._must_be_dir(parts)
+        except FileNotFoundError:
+            if not request.parents:
+                raise
+            self._make_parents(parts[:-1])
+            self._make_one(parts, mode)
+
+    def _make_parents(self, parts: Parts) -> None:
+        try:
+            self._directory(parts)
+            return
+        except FileNotFoundError:
+            pass
+        for count in range(1, len(parts) + 1):
+            try:
+                self._make_one(parts[:count], 0o755)
+            except FileExistsError:
+                pass
+
+    def _make_one(self, parts: Parts, mode: int) -> None:
+        directory = self._directory(parts[:-1])
+        if not self._home.permits(Action.CREATE, parts):
+            if lstat(directory, parts[-1]) is not None:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+            self._home.require(Action.CREATE, parts)
+        # 0700: its contents come next; the exact mode despite the umask
+        os.mkdir(parts[-1], mode | 0o700, dir_fd=directory)
+        self.files += 1
+        fd = os.open(parts[-1], beneath.OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+        try:
+            os.chmod(fd, mode)
+        finally:
+            os.close(fd)
+        self._touched.add(parts[:-1])
+        self._touched.add(parts)
+
+    def _must_be_dir(self, parts: Parts) -> None:
+        if not stat.S_ISDIR(self._home.stat(parts, follow=True).st_mode):
+            raise NotADirectory("a file is there")
+
+    def make_link(self, request: MakeLink) -> None:
+        parts = self._home.place_of(target_of(request.path))
+        if paths.STAGING in request.target.split(b"/"):
+            raise InvalidPath("a link may not lead to the reserved name")
+        if b"\0" in request.target:
+            raise InvalidPath("a link's target has a NUL byte")
+        staged = self._home.new_name()
+        os.symlink(request.target, staged, dir_fd=self._home.staging_fd)
+        try:
+            if request.mtime_ns is not None:
+                os.utime(
+                    staged,
+                    ns=(time.time_ns(), request.mtime_ns),
+                    dir_fd=self._home.staging_fd,
+                    follow_symlinks=False,
+                )
+            self._put_in_place(staged, parts[:-1], parts[-1], request.overwrite, request.mtime_ns)
+        except BaseException:
+            os.unlink(staged, dir_fd=self._home.staging_fd)
+            raise
+
+    def remove(self, request: Remove) -> Removed:
+        """Remove a file or link. Raises IsADirectory."""
+        parts = target_of(request.path)
+        size = self._home.discard(self._directory(parts[:-1]), parts[-1])
+        self.change -= size
+        self.files -= 1
+        self._touched.add(parts[:-1])
+        return Removed(1, 0, size)
+
+    def set_attributes(self, request: SetAttributes) -> None:
+        parts = self._home.place_of(paths.split(request.path))
+        try:
+            fd = self._home.tree.open(parts, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        except PermissionError:
+            self._set_closed(parts, request)
+            return
+        try:
+            info = os.fstat(fd)
+            if not stat.S_ISDIR(info.st_mode):
+                info = beneath.regular(fd)
+            mode = self._permitted_mode(parts, info, request)
+            if request.mtime_ns is not None:
+                digest = fresh_digest(fd, info)
+                os.utime(fd, ns=(info.st_atime_ns, request.mtime_ns))
+                if digest is not None:  # the bytes are the same: it goes on being true
+                    keep_digest(fd, StoredDigest(digest, info.st_size, request.mtime_ns))
+            if mode is not None:
+                os.chmod(fd, mode)
+            if stat.S_ISDIR(info.st_mode):
+                self._touched.add(parts)
+                if self._times is not None and request.mtime_ns is not None:
+                    self._times[parts] = info.st_atime_ns, request.mtime_ns
+            elif self._home.durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def _permitted_mode(
+        self, parts: Parts, info: os.stat_result, request: SetAttributes
+    ) -> int | None:
+        """The mode to set; raises Forbidden for files that may not be changed.
+
+        Who may only add to a directory may set its times and mode, as after filling it, but not
+        close it to the others who do.
+        """
+        mode = None if request.mode is None else request.mode & MODE_BITS
+        if self._home.permits(Action.REPLACE, parts):
+            return mode
+        if not stat.S_ISDIR(info.st_mode):
+            self._home.require(Action.REPLACE, parts)
+        return None if mode is None else mode | 0o700
+
+    def _set_closed(self, parts: Parts, request: SetAttributes) -> None:
+        """As ``set_attributes``, of what its own mode forbids to open, though not its owner."""
+        fd = self._home.tree.open(parts, beneath.OPEN_ANY)
+        try:
+            info = os.fstat(fd)
+            if not stat.S_ISDIR(info.st_mode):
+                info = beneath.regular(fd)
+            mode = self._permitted_mode(parts, info, request)
+            if request.mtime_ns is not None:
+                beneath.utime_pinned(fd, (info.st_atime_ns, request.mtime_ns))
+            if mode is not None:
+                beneath.chmod_pinned(fd, mode)
+        finally:
+            os.close(fd)
+        if self._home.durable:
+            beneath.sync_file_system(self._home.fd)
+
+
+def target_of(path: bytes) -> Parts:
+    """The components of a path that a file can have. Raises IsADirectory for the home."""
+    parts = paths.split(path)
+    if not parts:
+        raise IsADirectory("/: the home itself is a directory")
+    return parts
+
+
+def lstat(directory: int, name: bytes) -> os.stat_result | None:
+    """What is at a name, links not followed; None when nothing is."""
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def may_replace(there: os.stat_result, overwrite: Overwrite, mtime_ns: int | None) -> None:
+    """Raises what forbids to replace ``there`` by a file with that mtime."""
+    if stat.S_ISDIR(there.st_mode):
+        raise IsADirectory("a directory is there")
+    if overwrite == "never":
+        raise AlreadyExists("it exists, and it is not to be replaced")
+    if overwrite == "older" and mtime_ns is not None and there.st_mtime_ns >= mtime_ns:
+        raise NotNewer("what is there is as new")

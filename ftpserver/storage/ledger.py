@@ -1,0 +1,478 @@
+"""Quotas: reserve, settle, release; the same for threads, processes and nodes.
+
+Lives here: every statement that changes ``used``, ``files`` and what is held, and the leases.
+Lives elsewhere: what sessions may ask of it (quota.py), what the bytes are (batch.py, home.py),
+the tables (database.py).
+
+Whoever changes what is stored holds a lease while doing so, also when it frees room. A lease
+that outlived its server therefore marks its account as dirty: the disk is the truth, and the
+account is recounted from it. Room is taken in one conditional UPDATE, never by looking first.
+A change is settled while the home's lock is held under which it was made, or a recount between
+the two would count it, and the settlement count it again.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    and_,
+    delete,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
+
+from ftpserver.database import account, durable, lease, reading
+from ftpserver.storage.quota import Books, Lease, Settled
+from ftpwire.errors import DiskFull, LeaseLost, NotFound, QuotaExceeded
+from ftpwire.messages import Room
+
+STEP = 16 * 1024 * 1024
+"""Bytes reserved at a time for batches of small files."""
+STEP_FILES = 1000
+"""Files, directories and links reserved along with them."""
+_STEPS_SPARE = 8
+"""Steps are taken only while this many would still be free."""
+LEASE_SECONDS = 600
+KEPT = "kept"
+"""State of a lease whose upload was interrupted: it owns a staging file that waits for a resume."""
+
+
+class Ledger(Books):
+    """The used and held bytes of all accounts. Safe to use from many threads and processes.
+
+    Args:
+        node: Name of this server among those that share the accounts.
+        incarnation: This process of it.
+        keep_seconds: How long interrupted uploads wait for a resume.
+        run: What the incarnations of all processes of this run of the server begin with; leases
+            of other runs are dead. None: it has this one process.
+
+    Attributes:
+        others: The incarnations of its other processes that are alive.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        node: str = "local",
+        incarnation: str = "",
+        keep_seconds: int = 7 * 24 * 3600,
+        run: str | None = None,
+    ) -> None:
+        self.keep_seconds = keep_seconds
+        self._engine = engine
+        self._durable = durable(engine)
+        self._reading = reading(engine)
+        self.node = node
+        self.incarnation = incarnation or secrets.token_hex(8)
+        self.run = run or self.incarnation
+        self.others: set[str] = set()
+        self._waiting: deque[tuple[list[Lease], int, int]] = deque()
+        """What a full disk has kept from being settled; a deque is safe between threads."""
+
+    def reserve(
+        self, account_id: int, size: int, staging: bytes | None = None, *, files: int = 1
+    ) -> Lease:
+        """Hold exactly ``size`` bytes and ``files``. Durable, so that a crash is noticed later.
+
+        Args:
+            staging: Name of the staging file that the lease owns, for uploads that can be kept.
+
+        Raises:
+            QuotaExceeded: There is less room; nothing is held.
+        """
+        self.settle_waiting()
+        with self._durable.begin() as connection:
+            self._hold(connection, account_id, size, files)
+            return self._insert(connection, account_id, size, files, staging)
+
+    def check_room(self, account_id: int, size: int, files: int = 1) -> None:
+        """Raise QuotaExceeded if `reserve` would; nothing is held."""
+        with self._engine.connect() as connection:
+            self._hold(connection, account_id, size, files)
+            connection.rollback()
+
+    def take_over(self, account_id: int, staging: bytes) -> Lease | None:
+        """The lease that owns a staging file, now this session's; None when there is none.
+
+        The caller holds the file. Whoever had the lease before can't commit under it any more.
+        """
+        owned = and_(
+            lease.c.account_id == account_id,
+            lease.c.staging == staging,
+            or_(lease.c.state != "committing", self._is_dead()),  # that one is being stored
+        )
+        with self._durable.begin() as connection:
+            row = connection.execute(
+                select(lease.c.id, lease.c.size, lease.c.files).where(owned)
+            ).first()
+            if row is None:
+                return None
+            taken = Lease(secrets.token_hex(16), account_id, row.size, row.files)
+            connection.execute(
+                update(lease)
+                .where(lease.c.id == row.id)
+                .values(
+                    id=taken.id,
+                    node=self.node,
+                    incarnation=self.incarnation,
+                    state="open",
+                    expires=_now() + LEASE_SECONDS,
+                )
+            )
+            return taken
+
+    def keep(self, held: Lease) -> None:
+        """Keep the room of an upload that was interrupted, for whoever resumes it."""
+        with self._durable.begin() as connection:
+            connection.execute(
+                update(lease)
+                .where(lease.c.id == held.id)
+                .values(state=KEPT, expires=_now() + self.keep_seconds)
+            )
+
+    def drop_kept(self, account_id: int, staging: bytes) -> None:
+        """Give back the room of a kept upload whose staging file was removed."""
+        with self._engine.begin() as connection:
+            row = connection.execute(
+                select(lease.c.id, lease.c.size, lease.c.files).where(
+                    lease.c.account_id == account_id,
+                    lease.c.staging == staging,
+                    lease.c.state == KEPT,
+                )
+            ).first()
+            if row is not None:
+                _end(connection, row.id, account_id, row.size, row.files)
+
+    def owned_staging(self, account_id: int) -> set[bytes]:
+        """The staging files that leases of an account own."""
+        with self._reading.connect() as connection:
+            found = connection.execute(
+                select(lease.c.staging).where(
+                    lease.c.account_id == account_id, lease.c.staging.is_not(None)
+                )
+            ).scalars()
+            return set(found)
+
+    def kept_staging(self, account_id: int) -> list[bytes]:
+        """The staging files that wait for a resume."""
+        with self._reading.connect() as connection:
+            found = connection.execute(
+                select(lease.c.staging).where(
+                    lease.c.account_id == account_id, lease.c.state == KEPT
+                )
+            ).scalars()
+            return list(found)
+
+    def reserve_step(self, account_id: int, size: int, files: int = 1) -> Lease:
+        """Hold at least so many bytes and files, and whole steps where there is plenty of room."""
+        self.settle_waiting()
+        with self._durable.begin() as connection:
+            size, files = self._hold_plenty(connection, account_id, size, files)
+            return self._insert(connection, account_id, size, files)
+
+    def extend(self, held: Lease, size: int, files: int = 0) -> None:
+        """Hold so many bytes and files more, or whole steps where there is plenty of room.
+
+        Raises:
+            QuotaExceeded: There is less room; the lease is as it was.
+            LeaseLost: The lease is gone.
+        """
+        with self._engine.begin() as connection:
+            size, files = self._hold_plenty(connection, held.account_id, size, files)
+            self._change(connection, held, size=lease.c.size + size, files=lease.c.files + files)
+        held.size += size
+        held.files += files
+
+    def begin_commit(self, leases: Sequence[Lease]) -> None:
+        """Say that renames follow.
+
+        Raises:
+            LeaseLost: One is gone or lapsed: nothing may be stored under them.
+        """
+        with self._engine.begin() as connection:
+            for held in leases:
+                self._change(connection, held, state="committing")
+
+    def settle(self, leases: Sequence[Lease], change: int, files: int = 0) -> Settled:
+        """End leases of one account: so many bytes and files more (or fewer) are stored now.
+
+        Raises:
+            LeaseLost: One is gone, and what it stood for may not be acknowledged.
+            DiskFull: The books can't be written. It is tried again.
+        """
+        try:
+            return self._settle(leases, change, files)
+        except DiskFull:
+            self._waiting.append((list(leases), change, files))
+            raise
+
+    def settle_waiting(self) -> None:
+        """Settle what a full disk has kept from it, unless it still does."""
+        while self._waiting:
+            try:
+                leases, change, files = self._waiting.popleft()
+            except IndexError:
+                return  # another thread has taken it
+            try:
+                self.settle(leases, change, files)
+            except LeaseLost:
+                pass  # whoever ended it has the home counted
+            except DiskFull:
+                return
+
+    def _settle(self, leases: Sequence[Lease], change: int, files: int) -> Settled:
+        lost = False
+        row = None
+        with self._engine.begin() as connection:
+            for held in leases:
+                ended = connection.execute(
+                    delete(lease).where(
+                        lease.c.id == held.id, lease.c.incarnation == self.incarnation
+                    )
+                )
+                lost = lost or not ended.rowcount
+                gone = held if ended.rowcount else _NOTHING
+                row = connection.execute(
+                    update(account)
+                    .where(account.c.id == held.account_id)
+                    .values(
+                        used=account.c.used + change,
+                        held=account.c.held - gone.size,
+                        files=account.c.files + files,
+                        held_files=account.c.held_files - gone.files,
+                    )
+                    .returning(account.c.used, account.c.quota)
+                ).first()
+                change = files = 0
+            kept = connection.execute(
+                select(lease.c.staging).where(
+                    lease.c.account_id == leases[0].account_id, lease.c.state == KEPT
+                )
+            ).scalars()
+            names = list(kept)
+        if lost:
+            raise LeaseLost("the reservation was lost")
+        return Settled(names) if row is None else Settled(names, row.used, row.quota)
+
+    def room(self, account_id: int) -> Room:
+        """The account's room. Raises NotFound when the account is gone."""
+        with self._reading.connect() as connection:
+            row = connection.execute(select(account).where(account.c.id == account_id)).first()
+        if row is None:
+            raise NotFound("the account was removed")
+        free = None if row.quota is None else max(0, row.quota - row.used - row.held)
+        return Room(row.used, row.held, row.quota, free, row.max_files, row.files)
+
+    # after crashes -----------------------------------------------------------------------
+
+    def heartbeat(self) -> None:
+        """Keep this server's leases alive. To be called well within LEASE_SECONDS."""
+        self.settle_waiting()
+        with self._engine.begin() as connection:
+            connection.execute(
+                update(lease)
+                .where(
+                    lease.c.node == self.node,
+                    lease.c.incarnation == self.incarnation,
+                    lease.c.state != KEPT,  # these lapse at their own time
+                )
+                .values(expires=_now() + LEASE_SECONDS)
+            )
+
+    def reap(self) -> list[int]:
+        """End the leases of the dead, and mark their accounts dirty.
+
+        Dead is an earlier run of this node, and whoever let a lease expire. What they were
+        uploading is kept if it can be resumed, until its own time is over.
+
+        Returns:
+            Ids of all accounts that have to be recounted.
+        """
+        dead = or_(
+            and_(lease.c.state == KEPT, lease.c.expires < _now()),
+            and_(lease.c.state != KEPT, self._is_dead()),
+        )
+        with self._durable.begin() as connection:
+            self._end_all(connection, dead)
+            dirty = connection.execute(select(account.c.id).where(account.c.dirty)).scalars()
+            return list(dirty)
+
+    def bury(self, incarnation: str) -> None:
+        """End the leases of a process of this run that has died, as `reap` does."""
+        self.others.discard(incarnation)
+        its = and_(lease.c.node == self.node, lease.c.incarnation == incarnation)
+        with self._durable.begin() as connection:
+            self._end_all(connection, and_(its, lease.c.state != KEPT))
+
+    def _end_all(self, connection: Connection, whose: ColumnElement[bool]) -> None:
+        """End leases whose owners are no more; what can be resumed is kept."""
+        rows = connection.execute(
+            select(
+                lease.c.id,
+                lease.c.account_id,
+                lease.c.size,
+                lease.c.files,
+                lease.c.staging,
+                lease.c.state,
+            ).where(whose)
+        ).all()
+        for row in rows:
+            connection.execute(
+                update(account).where(account.c.id == row.account_id).values(dirty=True)
+            )
+            if row.staging is not None and row.state != KEPT:
+                connection.execute(
+                    update(lease)
+                    .where(lease.c.id == row.id)
+                    .values(state=KEPT, expires=_now() + self.keep_seconds)
+                )
+            else:
+                _end(connection, row.id, row.account_id, row.size, row.files)
+
+    def _is_dead(self) -> ColumnElement[bool]:
+        ours = lease.c.incarnation.startswith(self.run, autoescape=True)
+        return or_(
+            and_(lease.c.node == self.node, ~ours),
+            and_(
+                lease.c.expires < _now(),
+                lease.c.incarnation.not_in([self.incarnation, *self.others]),
+            ),
+        )
+
+    def live_incarnations(self, account_id: int) -> set[str]:
+        """The processes that hold leases of this account, and all that are known to be alive.
+
+        A kept upload says nothing about the run that it is from: that may be long over.
+        """
+        with self._reading.connect() as connection:
+            found = connection.execute(
+                select(lease.c.incarnation)
+                .where(lease.c.account_id == account_id, lease.c.state != KEPT)
+                .distinct()
+            ).scalars()
+            return {*found, self.incarnation, *self.others}
+
+    def recounted(self, account_id: int, used: int, files: int) -> None:
+        """Set what was counted on the disk, while the home was locked."""
+        with self._durable.begin() as connection:
+            connection.execute(
+                update(account)
+                .where(account.c.id == account_id)
+                .values(used=used, files=files, dirty=False)
+            )
+
+    # statements --------------------------------------------------------------------------
+
+    def _hold(self, connection: Connection, account_id: int, size: int, files: int) -> None:
+        if self._try_hold(connection, account_id, size, files):
+            return
+        row = connection.execute(select(account).where(account.c.id == account_id)).first()
+        if row is None:
+            raise NotFound("the account was removed")
+        free = None if row.quota is None else max(0, row.quota - row.used - row.held)
+        if free is None or not size or size <= free:
+            left = max(0, row.max_files - row.files - row.held_files)
+            raise QuotaExceeded(
+                f"the limit is {row.max_files} files and directories: {files} needed, {left} free"
+            )
+        raise QuotaExceeded(
+            f"the quota is {row.quota} bytes: {size} needed, {free} free", needed=size, free=free
+        )
+
+    def _hold_plenty(
+        self, connection: Connection, account_id: int, size: int, files: int
+    ) -> tuple[int, int]:
+        """Hold steps where they leave plenty of room, else what is needed; what is held now."""
+        if size < STEP and files < STEP_FILES:
+            if self._try_hold(connection, account_id, STEP, STEP_FILES, _STEPS_SPARE):
+                return STEP, STEP_FILES
+        self._hold(connection, account_id, size, files)
+        return size, files
+
+    @staticmethod
+    def _try_hold(
+        connection: Connection, account_id: int, size: int, files: int, times: int = 1
+    ) -> bool:
+        """Hold so much if ``times`` as much is free."""
+        changed = connection.execute(
+            update(account)
+            .where(
+                account.c.id == account_id,
+                or_(
+                    account.c.quota.is_(None),
+                    account.c.used + account.c.held + size * times <= account.c.quota,
+                    literal(size == 0),  # who is over the quota may still remove
+                ),
+                or_(
+                    account.c.max_files.is_(None),
+                    account.c.files + account.c.held_files + files * times <= account.c.max_files,
+                    literal(files == 0),
+                ),
+            )
+            .values(held=account.c.held + size, held_files=account.c.held_files + files)
+        )
+        return bool(changed.rowcount)
+
+    def _insert(
+        self,
+        connection: Connection,
+        account_id: int,
+        size: int,
+        files: int,
+        staging: bytes | None = None,
+    ) -> Lease:
+        made = Lease(secrets.token_hex(16), account_id, size, files)
+        connection.execute(
+            insert(lease).values(
+                id=made.id,
+                account_id=account_id,
+                node=self.node,
+                incarnation=self.incarnation,
+                state="open",
+                size=size,
+                files=files,
+                staging=staging,
+                expires=_now() + LEASE_SECONDS,
+            )
+        )
+        return made
+
+    def _change(self, connection: Connection, held: Lease, **values: object) -> None:
+        changed = connection.execute(
+            update(lease)
+            .where(
+                lease.c.id == held.id,
+                lease.c.incarnation == self.incarnation,
+                lease.c.expires >= _now(),
+            )
+            .values(**values)
+        )
+        if not changed.rowcount:
+            raise LeaseLost("the reservation was lost")
+
+
+_NOTHING = Lease("", 0, 0)
+
+
+def _end(connection: Connection, lease_id: str, account_id: int, size: int, files: int) -> None:
+    connection.execute(delete(lease).where(lease.c.id == lease_id))
+    connection.execute(
+        update(account)
+        .where(account.c.id == account_id)
+        .values(held=account.c.held - size, held_files=account.c.held_files - files)
+    )
+
+
+def _now() -> int:
+    return int(time.time())

@@ -1,0 +1,167 @@
+"""The books as a session sees them: what it may ask about room, whoever keeps them.
+
+Lives here: the interface, what a lease and a settlement are, and what is the same for all books.
+Lives elsewhere: the books in the database (ledger.py), those that ask another process for each
+entry (isolation/proxies.py).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ftpwire.errors import DiskFull, LeaseLost
+from ftpwire.messages import Room
+
+NEARLY_FULL = 0.9
+"""The part of a quota from which on users are told that little room is left."""
+
+
+@dataclass
+class Lease:
+    """A reservation of an account's room: bytes, and files (with directories and links)."""
+
+    id: str
+    account_id: int
+    size: int
+    files: int = 0
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What a settlement has found.
+
+    Attributes:
+        kept: The staging files that are kept for the account.
+        used, quota: Of the account, in bytes; the quota is None when unlimited.
+    """
+
+    kept: list[bytes]
+    used: int = 0
+    quota: int | None = None
+
+    @property
+    def nearly_full(self) -> bool:
+        """Whether it is time to tell the user."""
+        return self.quota is not None and self.used >= self.quota * NEARLY_FULL
+
+
+class Books(ABC):
+    """Reserve, settle, release, for any account.
+
+    Attributes:
+        incarnation: What names in staging begin with that belong to this run.
+    """
+
+    incarnation: str
+
+    @abstractmethod
+    def reserve(
+        self, account_id: int, size: int, staging: bytes | None = None, *, files: int = 1
+    ) -> Lease:
+        """Hold exactly ``size`` bytes and ``files``. Durable, so that a crash is noticed later.
+
+        Args:
+            staging: Name of the staging file that the lease owns, for uploads that can be kept.
+
+        Raises:
+            QuotaExceeded: There is less room; nothing is held.
+        """
+
+    @abstractmethod
+    def take_over(self, account_id: int, staging: bytes) -> Lease | None:
+        """The lease that owns a staging file, now this session's; None when there is none.
+
+        The caller holds the file. Whoever had the lease before can't commit under it any more.
+        """
+
+    @abstractmethod
+    def keep(self, held: Lease) -> None:
+        """Keep the room of an upload that was interrupted, for whoever resumes it."""
+
+    @abstractmethod
+    def drop_kept(self, account_id: int, staging: bytes) -> None:
+        """Give back the room of a kept upload whose staging file was removed."""
+
+    @abstractmethod
+    def kept_staging(self, account_id: int) -> list[bytes]:
+        """The staging files that wait for a resume."""
+
+    @abstractmethod
+    def reserve_step(self, account_id: int, size: int, files: int = 1) -> Lease:
+        """Hold at least so many bytes and files, and whole steps where there is plenty of room."""
+
+    @abstractmethod
+    def extend(self, held: Lease, size: int, files: int = 0) -> None:
+        """Hold so many bytes and files more, or whole steps where there is plenty of room.
+
+        Raises:
+            QuotaExceeded: There is less room; the lease is as it was.
+            LeaseLost: The lease is gone.
+        """
+
+    @abstractmethod
+    def begin_commit(self, leases: Sequence[Lease]) -> None:
+        """Say that renames follow.
+
+        Raises:
+            LeaseLost: One is gone or lapsed: nothing may be stored under them.
+        """
+
+    @abstractmethod
+    def settle(self, leases: Sequence[Lease], change: int, files: int = 0) -> Settled:
+        """End leases of one account: so many bytes and files more (or fewer) are stored now.
+
+        Raises:
+            LeaseLost: One is gone, and what it stood for may not be acknowledged.
+            DiskFull: The books can't be written. It is tried again.
+        """
+
+    @abstractmethod
+    def room(self, account_id: int) -> Room:
+        """The account's room. Raises NotFound when the account is gone."""
+
+    @abstractmethod
+    def settle_waiting(self) -> None:
+        """Settle what a full disk has kept from it, unless it still does."""
+
+    def release(self, held: Lease) -> None:
+        """End the lease with nothing stored. Can be called for one that is gone."""
+        try:
+            self.settle([held], 0, 0)
+        except LeaseLost:
+            pass  # whoever ended it gave its room back
+        except DiskFull:
+            pass  # it is settled later
+
+    @contextmanager
+    def freeing(self, account_id: int) -> Iterator[Callable[[int, int], None]]:
+        """Hold a lease of nothing while something is removed: so a crash is noticed later.
+
+        Yields what ends it, given the bytes and files that became free. Not called: nothing did.
+        """
+        try:
+            held = self.reserve(account_id, 0, files=0)
+        except DiskFull:  # removing is what mends it; a crash just now leaves too much counted
+            held = Lease("", account_id, 0)
+        settled = False
+
+        def settle(freed: int, files: int) -> None:
+            nonlocal settled
+            settled = True
+            try:
+                self.settle([held], -freed, -files)
+            except DiskFull:
+                pass  # it is removed all the same, and settled later
+            except LeaseLost:
+                if held.id:
+                    raise
+            self.settle_waiting()
+
+        try:
+            yield settle
+        finally:
+            if not settled:
+                self.release(held)

@@ -1,0 +1,71 @@
+"""Repairing what a crash left: the disk is the truth, and the ledger follows it.
+
+Lives here: counting a home anew, and removing from its staging what nobody owns.
+Lives elsewhere: which accounts are in doubt (ledger.py), when it is done (daemon/server.py).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ftpserver.storage.home import LOCK_NAME, Home
+from ftpserver.storage.ledger import Ledger
+from ftpserver.storage.staging import staging_of
+from ftpserver.storage.walk import Usage
+from ftpwire import paths
+
+_PATIENCE = 60.0
+"""Seconds that a home's lock is waited for: sessions hold it for the moment of a commit."""
+
+
+def recount(ledger: Ledger, account_id: int, home: Home) -> Usage:
+    """Set an account's used space to what its home holds; returns that. Closes the home.
+
+    Raises:
+        OSError: It can't be read; TimeoutError: its sessions don't let go of it.
+    """
+    try:
+        with home.alone(_PATIENCE):
+            _clean_staging(ledger, account_id, home)
+            counted = home.count()
+            ledger.recounted(account_id, counted.size, counted.files)
+            return counted
+    finally:
+        home.close()
+
+
+def clean(ledger: Ledger, account_id: int, directory: Path) -> None:
+    """Remove from a home's staging what nobody owns. Cheap when there is nothing in it.
+
+    Raises:
+        OSError: The home can't be opened.
+    """
+    try:
+        names = os.listdir(os.fsencode(directory) + b"/" + paths.STAGING)
+    except FileNotFoundError:
+        return  # never used
+    if set(names) <= {LOCK_NAME}:
+        return
+    home = Home(directory)
+    try:
+        with home.alone(_PATIENCE):
+            _clean_staging(ledger, account_id, home)
+    finally:
+        home.close()
+
+
+def _clean_staging(ledger: Ledger, account_id: int, home: Home) -> None:
+    # looked at first: what comes into it later has a lease that is not looked for any more
+    there = home.staged()
+    live = {run.encode() for run in ledger.live_incarnations(account_id)}
+    owned = ledger.owned_staging(account_id)
+    for name in sorted(owned - there):  # it got its name just before a crash
+        ledger.drop_kept(account_id, name)
+        owned.discard(name)
+
+    def in_use(name: bytes) -> bool:
+        known = staging_of(name) in owned or name.partition(b"-")[0] in live
+        return known or name not in there
+
+    home.clean_staging(in_use)

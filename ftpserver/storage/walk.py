@@ -1,0 +1,220 @@
+"""Walking a home whole, however deep it is, for whoever counts or checks what is in it.
+
+Lives here: the walk, with few descriptors and no recursion.
+Lives elsewhere: listings for clients, which they see in another order (home.py).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ftpwire import paths
+from ftpwire.beneath import OPEN_ANY, OPEN_DIRECTORY, chmod_pinned
+
+_OPEN_BELOW = OPEN_DIRECTORY | os.O_NOFOLLOW
+
+_Identity = tuple[int, int]
+OnProblem = Callable[[bytes, OSError], None]
+
+
+class Found(NamedTuple):
+    """Something in a home: its path from there, the directory it is in (open), its entry."""
+
+    path: bytes
+    directory: int
+    name: bytes
+    entry: os.DirEntry[str]
+
+
+class _Level:
+    """A directory on the way down: its path and identity, and what is still to do in it.
+
+    Attributes:
+        closed: The mode to give back to it; None when it has its own.
+    """
+
+    __slots__ = ("below", "closed", "identity", "name", "path")
+
+    def __init__(self, path: bytes, name: bytes, fd: int, closed: int | None = None) -> None:
+        self.closed = closed
+        self.path = path
+        self.name = name
+        self.identity = _identity(fd)
+        self.below: list[bytes] = []
+
+
+def walk(
+    home: int, on_problem: OnProblem | None = None, *, through_closed: bool = False
+) -> Iterator[Found]:
+    """Everything below a home, staging left out; no link is followed.
+
+    One directory is open at a time. What is moved or removed meanwhile may be missed.
+
+    Args:
+        home: The home's descriptor; it stays open.
+        on_problem: Hears of directories that can't be read; without it, that is raised.
+        through_closed: Open those whose own mode forbids it, meanwhile.
+    """
+    fd = os.open(b".", OPEN_DIRECTORY, dir_fd=home)
+    try:
+        levels = [_Level(b"", b"", fd)]
+        yield from _entries(levels[0], fd, on_problem)
+        while levels:
+            level = levels[-1]
+            if level.below:
+                name = level.below.pop()
+                path = level.path + b"/" + name if level.path else name
+                try:
+                    child, closed = _open_below(fd, name, through_closed)
+                except OSError as error:
+                    _tell(on_problem, path, error)
+                    continue
+                os.close(fd)
+                fd = child
+                levels.append(_Level(path, name, fd, closed))
+                yield from _entries(levels[-1], fd, on_problem)
+                continue
+            levels.pop()
+            if levels:
+                above = _up(home, fd, levels)
+                if level.closed is not None:
+                    os.chmod(fd, level.closed)
+                os.close(fd)
+                fd = above
+    finally:
+        os.close(fd)
+
+
+def _open_below(fd: int, name: bytes, through_closed: bool) -> tuple[int, int | None]:
+    """Open a directory; also its mode, if that has to be given back."""
+    if through_closed:
+        mode = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
+        if mode & 0o500 != 0o500:
+            return open_closed(fd, name)
+    return os.open(name, _OPEN_BELOW, dir_fd=fd), None
+
+
+def open_closed(directory: int, name: bytes) -> tuple[int, int]:
+    """Open a directory whose own mode forbids it, as its owner may by changing that.
+
+    Returns:
+        The descriptor, and the mode that it had.
+    """
+    pinned = os.open(name, OPEN_ANY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+    try:
+        mode = stat.S_IMODE(os.fstat(pinned).st_mode)
+        chmod_pinned(pinned, mode | 0o700)
+        return os.open(b".", OPEN_DIRECTORY, dir_fd=pinned), mode
+    finally:
+        os.close(pinned)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a home holds: bytes of regular files; files, directories and links."""
+
+    size: int
+    files: int
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.size + other.size, self.files + other.files)
+
+
+def stored(home: int, on_problem: OnProblem | None = None) -> Usage:
+    """All that a home holds, in the quota's sense. Hold its lock alone.
+
+    Of staging, what is in trees on their way to a place counts; the trees themselves and single
+    files there are held by a lease.
+    """
+    total = _stored_below(home, on_problem)
+    try:
+        staging = os.open(paths.STAGING, _OPEN_BELOW, dir_fd=home)
+    except FileNotFoundError:
+        return total
+    try:
+        for name in os.listdir(staging):
+            try:
+                tree = os.open(name, _OPEN_BELOW, dir_fd=staging)
+            except NotADirectoryError:
+                continue
+            try:
+                total += _stored_below(tree, on_problem)
+            finally:
+                os.close(tree)
+    finally:
+        os.close(staging)
+    return total
+
+
+def _stored_below(directory: int, on_problem: OnProblem | None) -> Usage:
+    size = files = 0
+    for found in walk(directory, on_problem, through_closed=True):
+        try:
+            info = found.entry.stat(follow_symlinks=False)
+        except OSError as error:
+            _tell(on_problem, found.path, error)
+            continue
+        files += 1
+        if stat.S_ISREG(info.st_mode):
+            size += info.st_size
+    return Usage(size, files)
+
+
+def _entries(level: _Level, fd: int, on_problem: OnProblem | None) -> Iterator[Found]:
+    prefix = level.path + b"/" if level.path else b""
+    try:
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                name = os.fsencode(entry.name)
+                if not prefix and name == paths.STAGING:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    level.below.append(name)
+                yield Found(prefix + name, fd, name, entry)
+    except OSError as error:
+        _tell(on_problem, level.path, error)
+
+
+def _tell(on_problem: OnProblem | None, path: bytes, error: OSError) -> None:
+    if isinstance(error, FileNotFoundError):
+        return  # removed meanwhile
+    if on_problem is None:
+        raise error
+    on_problem(path, error)
+
+
+def _up(home: int, fd: int, levels: list[_Level]) -> int:
+    """Open the directory of the last level, coming from one in it.
+
+    When it was moved meanwhile it is looked for from the top; what isn't found is given up.
+    """
+    try:
+        above = os.open(b"..", OPEN_DIRECTORY, dir_fd=fd)
+        if _identity(above) == levels[-1].identity:
+            return above
+        os.close(above)
+    except OSError:
+        pass
+    above = os.open(b".", OPEN_DIRECTORY, dir_fd=home)
+    for count, level in enumerate(levels[1:], 1):
+        try:
+            child = os.open(level.name, _OPEN_BELOW, dir_fd=above)
+        except OSError:
+            del levels[count:]
+            break
+        os.close(above)
+        above = child
+        if _identity(child) != level.identity:
+            del levels[count + 1 :]
+            level.below.clear()
+            break
+    return above
+
+
+def _identity(fd: int) -> _Identity:
+    info = os.fstat(fd)
+    return info.st_dev, info.st_ino
