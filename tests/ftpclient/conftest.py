@@ -9,7 +9,7 @@ import pytest
 
 from ftpclient.cli.app import App
 from ftpclient.shell.shell import run_line
-from tests.ftpclient.shell_support import shell_of
+from tests.ftpclient.shell.shell_support import shell_of
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from ftpclient import Client
 from ftpwire.errors import CommandError, LoginRefused, NameTaken, RegistrationClosed
-from tests.ftpclient.async_support import Blocking
+from tests.ftpclient.aio.async_support import Blocking
 
 KINDS = pytest.mark.parametrize("kind", [Client, Blocking], ids=["threads", "asyncio"])
 

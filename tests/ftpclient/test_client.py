@@ -21,7 +21,7 @@ from ftpwire.errors import (
     NotFound,
 )
 from ftpwire.messages import Copied, Hashed, Problem, Removed, Room
-from tests.ftpclient.async_support import Blocking
+from tests.ftpclient.aio.async_support import Blocking
 
 
 def make(directory: Path, *names: str) -> None:

@@ -281,7 +281,7 @@ def test_a_backup_that_is_killed_is_none(server, alice, programs, tmp_path, mome
 
 
 def test_an_accounts_file_of_the_first_version(start_server, admin, tmp_path):
-    from tests.ftpserver.test_state import VERSION_1
+    from tests.ftpserver.test_database import VERSION_1
 
     state = tmp_path / "root" / ".ftpd"
     state.mkdir(parents=True)

@@ -1,6 +1,6 @@
 """`ftpd start --isolation process`: sessions as processes, on the real programs.
 
-What a hostile one can't reach is in tests/ftpserver/test_isolation.py. Everything else that is
+What a hostile one can't reach is in tests/ftpserver/isolation/. Everything else that is
 tested here holds in this mode of serving, too (modes.py).
 """
 

@@ -1,7 +1,7 @@
 """Quotas as users and administrators meet them, by the real programs.
 
 Refusals, races of two and exit statuses are in test_errors.py; the model is in
-tests/ftpserver/test_quota_model.py.
+tests/ftpserver/storage/test_quota_model.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the children of test_nursery.py do: as the note says."""
+"""What the children of test_forkserver.py do: as the note says."""
 
 from __future__ import annotations
 

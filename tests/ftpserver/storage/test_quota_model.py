@@ -26,7 +26,7 @@ from ftpserver.storage.staging import PIECE, RESUME_FROM
 from ftpwire import digests
 from ftpwire.frames import Kind
 from ftpwire.messages import Copied, Copy, Failed, MakeDir, Move, Put, Ready, Remove, Sent, Stored
-from tests.ftpserver.books import held_files
+from tests.ftpserver.storage.books import held_files
 from tests.peer import Peer
 from tests.system.programs import eventually
 

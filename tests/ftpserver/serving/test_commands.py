@@ -37,7 +37,7 @@ from ftpwire.messages import (
     Stat,
     Stored,
 )
-from tests.ftpserver.books import held_files
+from tests.ftpserver.storage.books import held_files
 from tests.peer import Peer
 
 MIB = 1024 * 1024

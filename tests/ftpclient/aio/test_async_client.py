@@ -35,9 +35,9 @@ from ftpwire.errors import (
 )
 from ftpwire.frames import Kind
 from ftpwire.messages import Failed, LoggedIn, Sending
-from tests.ftpclient import test_hostile_server as hostile
-from tests.ftpclient.async_support import Blocking
-from tests.ftpclient.test_hostile_server import Server, file_entry, target  # noqa: F401
+from tests.ftpclient.aio.async_support import Blocking
+from tests.ftpclient.connection import test_hostile_server as hostile
+from tests.ftpclient.connection.test_hostile_server import Server, file_entry, target  # noqa: F401
 from tests.peer import FakeServer, Frame, Peer
 
 MIB = 1024 * 1024

@@ -20,7 +20,7 @@ import pytest
 
 from ftpserver.isolation import sandbox
 from ftpwire.messages import LoggedIn, Login, WhoAmI
-from tests.ftpserver import attacks
+from tests.ftpserver.isolation import attacks
 from tests.peer import Peer, eventually
 
 HERE = Path(__file__).parent

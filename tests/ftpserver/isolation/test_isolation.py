@@ -37,7 +37,7 @@ from ftpwire.messages import (
     Stored,
     WhoAmI,
 )
-from tests.ftpserver import attacks
+from tests.ftpserver.isolation import attacks
 from tests.peer import Peer, eventually
 
 is_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can have sessions be others")

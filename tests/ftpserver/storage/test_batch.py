@@ -47,7 +47,7 @@ from ftpwire.messages import (
     SetAttributes,
     Stored,
 )
-from tests.ftpserver.books import held_files
+from tests.ftpserver.storage.books import held_files
 
 MIB = 1024 * 1024
 

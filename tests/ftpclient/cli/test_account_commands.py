@@ -14,7 +14,7 @@ from ftpclient.connection.credentials import SavedToken, SavedTokens
 from ftpclient.shell.shell import run_line
 from ftpwire.errors import LoginRefused
 from ftpwire.messages import Room
-from tests.ftpclient.shell_support import shell_of
+from tests.ftpclient.shell.shell_support import shell_of
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """AsyncClient's transfers that have connections of their own: parallel, atomic, limited ones.
 
 Lives elsewhere: those that share the client's connection (test_async_client.py), the rules of
-such transfers, which both clients share (test_pieces.py, test_runs.py, tests/system).
+such transfers, which both clients share (test_pieces.py, test_retry.py, tests/system).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from ftpclient.connection.credentials import Credential
 from ftpclient.shell import shell
 from ftpclient.shell.shell import prompt_text, run_batch, run_line
 from ftpwire.errors import Interrupted
-from tests.ftpclient.shell_support import shell_of
+from tests.ftpclient.shell.shell_support import shell_of
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from ftpserver.storage.walk import Usage
 from ftpwire import digests
 from ftpwire.frames import Kind
 from ftpwire.messages import BeginTree, Done, EndTree, Found, Put, Ready, Sent, Stat, Stored
-from tests.ftpserver.books import held_files
+from tests.ftpserver.storage.books import held_files
 from tests.system.programs import eventually
 
 MIB = 1024 * 1024

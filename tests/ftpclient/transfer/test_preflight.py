@@ -9,7 +9,7 @@ import pytest
 
 from ftpclient.transfer import retry
 from ftpwire.errors import ConnectionLost, DiskFull, QuotaExceeded
-from tests.ftpclient.test_resume import MIB, OVERHEAD, content, room, through
+from tests.ftpclient.transfer.test_resume import MIB, OVERHEAD, content, room, through
 
 
 @pytest.fixture(autouse=True)
