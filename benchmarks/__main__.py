@@ -18,6 +18,7 @@ from types import FrameType
 from typing import NoReturn
 
 from benchmarks import profiles, report, suite, workloads
+from benchmarks.bench import Bench
 from benchmarks.peers import FAMILIES
 from benchmarks.processes import Unavailable
 from benchmarks.workloads import QUICK, Scale
@@ -64,7 +65,7 @@ def families_of(given: argparse.Namespace) -> frozenset[str]:
     return frozenset(FAMILIES if "all" in given.peers else given.peers)
 
 
-def measure(bench: suite.Bench, names: list[str], given: argparse.Namespace) -> int:
+def measure(bench: Bench, names: list[str], given: argparse.Namespace) -> int:
     """Run measurements, printing each table as it is ready. Returns the exit status."""
     kind = workloads.file_system(bench.place)
     machine = report.Machine.here(kind, bench.scale.rounds)
@@ -96,7 +97,7 @@ def run(given: argparse.Namespace, names: list[str]) -> int:
         only_ours = bool(given.profile) or not any(name.startswith("sync") for name in names)
         needed = dataclasses.replace(scale, sync_files=0) if only_ours else scale
         workloads.warm(place, needed.stored)
-        with closing(suite.Bench(place, scale, families_of(given), given.calm)) as bench:
+        with closing(Bench(place, scale, families_of(given), given.calm)) as bench:
             if given.profile:
                 print(profiles.profile(bench, given.profile, given.profiler))
                 return 0

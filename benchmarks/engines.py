@@ -27,7 +27,7 @@ from benchmarks.peers.ours import program
 from benchmarks.processes import Server, Unavailable, free_port, wait_for_calm
 
 if TYPE_CHECKING:
-    from benchmarks.suite import Bench
+    from benchmarks.bench import Bench
 
 AT_ONCE = 100
 """Most sessions that ask at the same time."""

@@ -26,10 +26,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks import workloads
+from benchmarks.bench import Bench
 from benchmarks.measure import Command, run
 from benchmarks.peers.ours import MODULES, PATIENCE, Ours
 from benchmarks.processes import Unavailable
-from benchmarks.suite import Bench
 
 PROFILES = {
     "small-up": ("small", True),

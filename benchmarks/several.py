@@ -25,7 +25,7 @@ from benchmarks.peers.ours import program
 from benchmarks.processes import Server, wait_for_calm
 
 if TYPE_CHECKING:
-    from benchmarks.suite import Bench
+    from benchmarks.bench import Bench
 
 CLIENTS = 4
 SMALL = 2048

@@ -45,6 +45,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.schema import CreateColumn
 
+from ftpserver.errors import RootBusy, StateError
 from ftpserver.settings.table import DATABASE
 from ftpwire.beneath import OPEN_DIRECTORY, rename_new
 from ftpwire.errors import DiskFull
@@ -163,14 +164,6 @@ session = Table(  # those that count for a limit; rows of dead runs are removed 
     Index("session_by_account", "account_id"),
     Index("session_by_address", "address"),
 )
-
-
-class StateError(Exception):
-    """The server's state can't be used; the text is one line for the administrator."""
-
-
-class RootBusy(StateError):
-    """Another server serves this root."""
 
 
 def open_state(directory: Path) -> Engine:

@@ -17,6 +17,8 @@ from ftpwire.errors import InvalidPath
 RemotePath = NewType("RemotePath", bytes)
 """A path as the client sees it, from its home: ``b"/docs/a.txt"``."""
 
+Parts = tuple[bytes, ...]
+"""The names along a path; none of them is empty, ``.`` or ``..``."""
 ROOT = RemotePath(b"/")
 MAX_PATH = 4096
 """Longest path, in bytes (Linux's PATH_MAX)."""

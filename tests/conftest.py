@@ -100,9 +100,9 @@ def own_environment(request, monkeypatch) -> None:
 @pytest.fixture
 def quick_passwords(monkeypatch) -> None:
     """Hash passwords in no time: what that costs is none of most tests' business."""
-    from ftpserver.accounts import accounts
+    from ftpserver.accounts import passwords
 
-    monkeypatch.setattr(accounts, "_hasher", QUICK)
+    monkeypatch.setattr(passwords, "_hasher", QUICK)
 
 
 @pytest.fixture(scope="session")

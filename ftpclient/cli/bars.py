@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.text import Text
 
 from ftpclient.cli.app import App
-from ftpclient.cli.progress import Printer
+from ftpclient.cli.printer import Printer
 from ftpclient.cli.render import shortened
 from ftpclient.transfer.report import Result
 from ftpwire import paths

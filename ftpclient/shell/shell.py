@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 from ftpclient.cli import main, render
 from ftpclient.cli.aliases import meant
 from ftpclient.cli.app import App, ShellState, UsageError
+from ftpclient.cli.subprocesses import run_program
 from ftpclient.connection.addresses import DEFAULT_PORT
 from ftpclient.shell.lexer import split
-from ftpclient.shell.subprocesses import run_program
 from ftpwire import paths
 from ftpwire.errors import CommandError, FtpError, Interrupted
 

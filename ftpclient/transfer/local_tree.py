@@ -29,13 +29,12 @@ from ftpwire.errors import (
     IsADirectory,
     NotADirectory,
 )
+from ftpwire.paths import Parts
 from ftpwire.pieces import PIECE
 
 _OPEN_DIRECTORIES = 32
 _CONTINUE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-
-Parts = tuple[bytes, ...]
 
 
 def checked_parts(path: bytes) -> Parts:

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ftpclient.transfer.job import Options, list_pages
-from ftpclient.transfer.local_tree import Parts, partial_name
+from ftpclient.transfer.local_tree import partial_name
 from ftpwire import paths
 from ftpwire.errors import CommandError, DiskFull, QuotaExceeded
 from ftpwire.messages import Entry, List, Overwrite, Room
-from ftpwire.paths import RemotePath
+from ftpwire.paths import Parts, RemotePath
 from ftpwire.units import human
 
 if TYPE_CHECKING:

@@ -14,8 +14,6 @@ import getpass
 import os
 import pwd
 import re
-import secrets
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,12 +21,10 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from ftpserver.accounts.aside import aside
+from ftpserver.accounts.passwords import DUMMY_HASH, hash_password, verify_password
 from ftpserver.database import account, durable, reading, token
 from ftpserver.net.addresses import LOCAL, is_in
 from ftpserver.settings.table import state_of
@@ -38,24 +34,9 @@ from ftpwire.errors import BadAccount, LoginRefused, NameTaken, NotFound
 
 Network = IPv4Network | IPv6Network
 
-MAX_PASSWORD = 1024
-"""Longest password, in bytes of UTF-8."""
 
 _REFUSED = "wrong user name or password"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
-
-# 19 MiB, t=2, p=1: OWASP's first choice for argon2id; about 20 ms
-_hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-HASHES_AT_ONCE = max(1, (os.cpu_count() or 1) // 2)
-"""Each takes 19 MiB and a core: a flood of log-ins must leave room for the sessions. On all cores
-it halved the speed of transfers, even though it gives way (aside.py)."""
-_hashing = threading.BoundedSemaphore(HASHES_AT_ONCE)
-
-# an unknown name costs the same time as a wrong password
-_DUMMY_HASH = (
-    "$argon2id$v=19$m=19456,t=2,p=1$QUFBQUFBQUFBQUFBQUFBQQ$"
-    "l0sYHAaYZRDlAVaISCgBfVXxP7JHAOFXzAFwGMX5Qpc"
-)
 
 
 @dataclass(frozen=True)
@@ -365,7 +346,7 @@ class Accounts:
     def check_password(self, name: str, password: str) -> bool:
         """Whether that is the account's password; takes as long when there is no account."""
         row = self._find(name)
-        return _verify(_DUMMY_HASH if row is None else row.password_hash, password)
+        return verify_password(DUMMY_HASH if row is None else row.password_hash, password)
 
     def change(self, name: str, **changes: Unpack[Changes]) -> Account:
         """Set something; returns the account as it is now. Raises NotFound.
@@ -418,7 +399,7 @@ class Accounts:
                 or the account is disabled, expired or closed to that address.
         """
         row = self._find(name)
-        right = _verify(_DUMMY_HASH if row is None else row.password_hash, password)
+        right = verify_password(DUMMY_HASH if row is None else row.password_hash, password)
         if row is None:
             raise Refused(_REFUSED, "no such account")
         if not right:
@@ -559,31 +540,6 @@ def check_name(name: str) -> str:
     return name
 
 
-def hash_password(password: str) -> str:
-    """The argon2id hash to store. Raises BadAccount for one that can't be used."""
-    if not password:
-        raise BadAccount("the password is empty")
-    try:
-        size = len(password.encode())
-    except UnicodeEncodeError:
-        raise BadAccount("the password is not UTF-8 text") from None
-    if size > MAX_PASSWORD:
-        raise BadAccount(f"the password is longer than {MAX_PASSWORD} bytes")
-    with _hashing:
-        return aside(lambda: _hasher.hash(password))
-
-
-def _verify(stored: str, password: str) -> bool:
-    given = password.encode("utf-8", "surrogatepass")
-    if len(given) > MAX_PASSWORD:
-        given = b""
-    with _hashing:
-        try:
-            return aside(lambda: _hasher.verify(stored, given))
-        except (VerificationError, InvalidHashError):
-            return False
-
-
 def first_account_name() -> str:
     """A name for the account of whoever runs the server first."""
     try:
@@ -591,9 +547,3 @@ def first_account_name() -> str:
     except (OSError, KeyError):
         name = ""
     return name if _NAME.fullmatch(name) else "admin"
-
-
-def random_password() -> str:
-    """A password of 100 bits that can be read aloud and typed."""
-    alphabet = "abcdefghijkmnpqrstuvwxyz23456789"
-    return "-".join("".join(secrets.choice(alphabet) for _ in range(5)) for _ in range(4))

@@ -13,46 +13,32 @@ its connections, its processor, its bytes.
 
 from __future__ import annotations
 
-import random
-import secrets
 import threading
-import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import NamedTuple, TypedDict, TypeVar
+from typing import TypedDict, TypeVar
 from weakref import WeakValueDictionary
 
 from sqlalchemy import (
-    ColumnElement,
     Engine,
-    and_,
-    delete,
-    func,
-    insert,
-    literal,
-    or_,
-    select,
-    true,
-    update,
 )
-from sqlalchemy.exc import IntegrityError
 
-from ftpserver.accounts.accounts import HASHES_AT_ONCE, Account
+from ftpserver.accounts.accounts import Account
 from ftpserver.accounts.bans import Ban, Bans
-from ftpserver.database import reading, session
+from ftpserver.accounts.passwords import HASHES_AT_ONCE
+from ftpserver.accounts.session_slots import NO_LIMIT, Most, Sessions
+from ftpserver.accounts.startups import Spared, Strangers
 from ftpserver.net.addresses import place_of
-from ftpserver.settings.table import Settings, Startups
-from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
-from ftpwire.errors import Banned, Busy, LoginRefused, NotFound, TooMany
+from ftpserver.settings.table import Settings
+from ftpserver.storage.ledger import Ledger
+from ftpwire.errors import Banned, Busy, LoginRefused
 from ftpwire.pacing import Pace
 
 BANNED_DELAY = 1.0
 """Seconds before somebody who is banned is told so: asking again and again costs us little."""
 BUSY_DELAY = 2.0
 """The same where too many wait: an answer at once would only bring the next question."""
-_SPARED_SECONDS = 3600.0
-_MAX_SPARED = 4096
 MAX_WAITING = 100
 """Passwords that may wait to be checked: two seconds of work for two cores."""
 _WAITING_SHARE = 2
@@ -92,7 +78,7 @@ class Limits:
     ) -> None:
         self._bans = Bans(engine, settings.ban_after, settings.ban_time)
         self._queue = Queue(max(1, HASHES_AT_ONCE // share), max(1, MAX_WAITING // share))
-        self._spared = _Spared()
+        self._spared = Spared()
         self._paces: WeakValueDictionary[int, Pace] = WeakValueDictionary()
         self._pacing = threading.Lock()
         self._make_pace = make_pace
@@ -269,84 +255,6 @@ class Limits:
         self._bans.tidy()
 
 
-class Strangers:
-    """Connections that have not logged in; dropped at random when there are many of them.
-
-    ``_lock`` guards the counts.
-
-    Args:
-        draw: A random number from 0 to 1.
-    """
-
-    def __init__(self, limits: Startups, draw: Callable[[], float] = random.random) -> None:
-        self.limits = limits
-        self._draw = draw
-        self._lock = threading.Lock()
-        self._all: dict[Hashable, str] = {}
-        self._by_place: Counter[str] = Counter()
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def count(self, host: str) -> int:
-        """How many there are from an address."""
-        return self._by_place[place_of(host)]
-
-    def take(self, connection: Hashable, host: str, *, spared: bool) -> bool:
-        """Count a new one, unless it is dropped.
-
-        Args:
-            spared: Only what came from the same address counts against it.
-        """
-        place = place_of(host)
-        with self._lock:
-            there = self._by_place[place] if spared else len(self._all)
-            if self._is_dropped(there):
-                return False
-            self._all[connection] = place
-            self._by_place[place] += 1
-            return True
-
-    def _is_dropped(self, there: int) -> bool:
-        begin, rate, full = self.limits
-        if there < begin:
-            return False
-        if there >= full:
-            return True
-        percent = rate + (100 - rate) * (there - begin) / (full - begin)
-        return self._draw() * 100 < percent
-
-    def leave(self, connection: Hashable) -> None:
-        """It has logged in, or gone. Can be called twice."""
-        with self._lock:
-            place = self._all.pop(connection, None)
-            if place is not None:
-                self._by_place[place] -= 1
-                if not self._by_place[place]:
-                    del self._by_place[place]
-
-
-class _Spared:
-    """Addresses from which somebody has logged in lately. ``_lock`` guards ``_until``."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._until: OrderedDict[str, float] = OrderedDict()
-
-    def add(self, host: str) -> None:
-        with self._lock:
-            place = place_of(host)
-            self._until[place] = self._clock() + _SPARED_SECONDS
-            self._until.move_to_end(place)
-            if len(self._until) > _MAX_SPARED:
-                self._until.popitem(last=False)
-
-    def __contains__(self, host: str) -> bool:
-        with self._lock:
-            return self._until.get(place_of(host), 0.0) > self._clock()
-
-
 class Queue:
     """Passwords that are checked, and those that wait for it.
 
@@ -392,113 +300,3 @@ class Queue:
                 self._by_place[place] -= 1
                 if not self._by_place[place]:
                     del self._by_place[place]
-
-
-class Most(NamedTuple):
-    """How many sessions there may be; None: any number."""
-
-    in_all: int | None = None
-    of_account: int | None = None
-    from_address: int | None = None
-
-
-NO_LIMIT = Most()
-
-
-class Sessions:
-    """The sessions that count for a limit, in the table ``session``.
-
-    With SQLite writers come one after another, so that no two can take the last place. Another
-    database needs serializable transactions for it.
-    """
-
-    def __init__(self, engine: Engine, ledger: Ledger) -> None:
-        self._engine = engine
-        self._reading = reading(engine)
-        self._node = ledger.node
-        self._incarnation = ledger.incarnation
-        self._run = ledger.run
-
-    def enter(self, account: Account, place: str, most: Most, *, only_asking: bool = False) -> str:
-        """Take one of the places; returns its name, to give it back by.
-
-        Args:
-            only_asking: Whether one could be taken: none is.
-
-        Raises:
-            TooMany: None is left.
-            NotFound: The account is gone.
-        """
-        limits = (
-            (most.in_all, true(), "the server has"),
-            (most.of_account, session.c.account_id == account.id, f"{account.name} has"),
-            (most.from_address, session.c.address == place, f"{place} has"),
-        )
-        held = [(limit, self._count(of), text) for limit, of, text in limits if limit is not None]
-        taken = secrets.token_hex(8)
-        now = int(time.time())
-        values = {
-            "id": taken,
-            "account_id": account.id,
-            "address": place,
-            "node": self._node,
-            "incarnation": self._incarnation,
-            "since": now,
-            "expires": now + LEASE_SECONDS,
-        }
-        row = select(*(literal(value) for value in values.values()))
-        row = row.where(*(count < limit for limit, count, _ in held))
-        try:
-            with self._engine.begin() as connection:
-                if connection.execute(insert(session).from_select(list(values), row)).rowcount:
-                    if only_asking:
-                        connection.rollback()
-                    return taken
-                there = [connection.execute(select(count)).scalar() for _, count, _ in held]
-        except IntegrityError:
-            raise NotFound("the account was removed") from None
-        for (limit, _, text), count in zip(held, there, strict=True):
-            if count is not None and count >= limit:
-                raise TooMany(f"too many sessions: {text} {count}, and {limit} are allowed")
-        raise TooMany("too many sessions")
-
-    def _count(self, whose: ColumnElement[bool]) -> ColumnElement[int]:
-        alive = select(func.count()).select_from(session).where(whose, ~self._is_dead())
-        return alive.scalar_subquery()
-
-    def leave(self, place: str) -> None:
-        """A session has ended."""
-        with self._engine.begin() as connection:
-            connection.execute(delete(session).where(session.c.id == place))
-
-    def heartbeat(self) -> None:
-        """Keep this run's rows alive. To be called well within LEASE_SECONDS."""
-        mine = and_(session.c.node == self._node, session.c.incarnation == self._incarnation)
-        with self._reading.connect() as connection:
-            if connection.execute(select(session.c.id).where(mine)).first() is None:
-                return
-        with self._engine.begin() as connection:
-            connection.execute(
-                update(session).where(mine).values(expires=int(time.time()) + LEASE_SECONDS)
-            )
-
-    def reap(self) -> None:
-        """Remove the rows of the dead: of earlier runs here, and of nodes that fell silent."""
-        with self._engine.begin() as connection:
-            connection.execute(delete(session).where(self._is_dead()))
-
-    def bury(self, incarnation: str) -> None:
-        """Remove the rows of a process of this run that has died."""
-        its = and_(session.c.node == self._node, session.c.incarnation == incarnation)
-        with self._engine.begin() as connection:
-            connection.execute(delete(session).where(its))
-
-    def _is_dead(self) -> ColumnElement[bool]:
-        ours = session.c.incarnation.startswith(self._run, autoescape=True)
-        return and_(
-            session.c.incarnation != self._incarnation,
-            or_(
-                and_(session.c.node == self._node, ~ours),
-                session.c.expires < int(time.time()),
-            ),
-        )

@@ -21,16 +21,8 @@ from argon2 import extract_parameters
 from argon2.exceptions import InvalidHashError
 from msgspec import Meta
 
-from ftpserver.accounts.accounts import (
-    Account,
-    Accounts,
-    Changes,
-    Network,
-    NewAccount,
-    check_name,
-    hash_password,
-    random_password,
-)
+from ftpserver.accounts.accounts import Account, Accounts, Changes, Network, NewAccount, check_name
+from ftpserver.accounts.passwords import hash_password, random_password
 from ftpserver.storage.permissions import Permissions
 from ftpwire import paths
 from ftpwire.errors import BadAccount, NameTaken

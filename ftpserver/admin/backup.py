@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ftpserver.admin.verify import Finding, Weight, check_state, open_to_read
-from ftpserver.database import StateError
+from ftpserver.errors import StateError
 from ftpserver.net import tls
 from ftpserver.settings.loading import FILE_NAME as SETTINGS
 from ftpserver.settings.table import DATABASE, never_started, state_of

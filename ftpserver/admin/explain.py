@@ -31,7 +31,7 @@ from ftpserver.storage.batch import Uploads
 from ftpserver.storage.commit import target_of
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import Ledger
-from ftpserver.storage.staging import RESUME_FROM
+from ftpserver.storage.resumable import RESUME_FROM
 from ftpwire import messages, paths
 from ftpwire.errors import (
     Banned,

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from ftpserver.storage.home import keep_digest
+from ftpserver.storage.digest_xattr import keep_digest
 from ftpserver.storage.walk import walk
 from ftpwire import digests
 from ftpwire.digests import StoredDigest

@@ -31,20 +31,12 @@ from sqlalchemy.exc import DatabaseError
 
 from ftpserver.accounts.accounts import home_of
 from ftpserver.admin.scrub import Examined, Examiner, Verdict
-from ftpserver.database import (
-    SCHEMA_VERSION,
-    RootBusy,
-    RootLock,
-    StateError,
-    account,
-    lease,
-    metadata,
-    schema,
-)
+from ftpserver.database import SCHEMA_VERSION, RootLock, account, lease, metadata, schema
+from ftpserver.errors import RootBusy, StateError
 from ftpserver.settings.table import DATABASE, never_started, state_of
 from ftpserver.storage.home import LOCK_NAME
 from ftpserver.storage.ledger import KEPT
-from ftpserver.storage.staging import staging_of
+from ftpserver.storage.resumable import staging_of
 from ftpserver.storage.walk import Usage, stored, walk
 from ftpwire import paths
 from ftpwire.beneath import OPEN_DIRECTORY

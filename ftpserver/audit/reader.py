@@ -18,8 +18,9 @@ from typing import Any
 
 import msgspec
 
-from ftpserver.audit.trail import FILE_NAME, OK, Record, rotated
-from ftpserver.database import StateError
+from ftpserver.audit.record import OK, Record
+from ftpserver.audit.writer import FILE_NAME, rotated
+from ftpserver.errors import StateError
 
 _POLL_SECONDS = 0.2
 _READ = 256 * 1024

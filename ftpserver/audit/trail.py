@@ -1,34 +1,35 @@
-"""The audit log: who did what, from where, and how it ended; one JSON object a line.
+"""What a session tells the audit log: who asked for what, from where, and how it ended.
 
-Lives here: which requests are recorded, what a record tells, writing and rotating the files.
-Lives elsewhere: reading them for people (cli/log.py), the log on stderr (cli/start.py).
-
-Sessions queue what they did when it is acknowledged. One thread writes many records at once, so a
-small upload costs no system call here. Nothing of this stops the service: when the queue is
-full, when strangers are refused too fast, or when the disk is full, records are counted instead,
-and one ``dropped`` record tells how many. A crash loses at most what was queued, some 0.1 s.
-
-Whoever else writes to the file (`ftpd user set`) appends each record by a single write.
+Lives here: which requests are recorded, and what a record tells of each.
+Lives elsewhere: the line it becomes (record.py), the queue and the files (writer.py), reading them
+(reader.py), the log on stderr (logs.py).
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
-import os
-import pwd
-import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
-
-from ftpwire import messages, paths
-from ftpwire.errors import BY_CODE, CommandError, Forbidden, FtpError, NotLoggedIn, TooMany
+from ftpserver.audit.record import (
+    CUT,
+    EVENTS,
+    FAILED,
+    MAX_REASON,
+    OK,
+    REFUSED,
+    Record,
+    line_of,
+    shown,
+    text_of,
+    timestamp,
+    with_paths,
+)
+from ftpwire import messages
+from ftpwire.errors import BY_CODE, CommandError, Forbidden, NotLoggedIn, TooMany
 from ftpwire.messages import Failed, Message, Sent, Stored
 
 if TYPE_CHECKING:
@@ -37,89 +38,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ftpd.audit")
 
-FILE_NAME = "audit.jsonl"
-OK, REFUSED, FAILED, CUT = "ok", "refused", "failed", "cut"
 """Outcomes: done; forbidden by a rule or a limit; gone wrong; the connection ended meanwhile."""
 
-MAX_QUEUED = 16 * 1024 * 1024
-"""Bytes of records that wait to be written, at most."""
-_GATHER_SECONDS = 0.1
-"""How long records wait for others to be written with."""
-_WRITE = 256 * 1024
-_REFUSALS_BURST = 500
-_REFUSALS_RATE = 5.0
-"""Records a second about what failed, for each account, and for all strangers together: whoever
-only fails can't push what others did out of the files."""
-_DROPPED_SECONDS = 10.0
-_MAX_REASON = 1000
-_MAX_ALLOWANCES = 1024
-_STRANGERS = 0
-"""No account has this id."""
 
-Chunk = tuple[bytes, int]
-"""Whole lines, and how many they are; of a ``dropped`` record, how many it tells of."""
-
-EVENTS: dict[type[Message], str] = {
-    messages.Login: "login",
-    messages.LoginToken: "login",
-    messages.Register: "register",
-    messages.ChangePassword: "password",
-    messages.IssueToken: "token-issue",
-    messages.RevokeToken: "token-revoke",
-    messages.Get: "get",
-    messages.Put: "put",
-    messages.MakeDir: "mkdir",
-    messages.MakeLink: "link",
-    messages.SetAttributes: "attributes",
-    messages.BeginTree: "begin-tree",
-    messages.EndTree: "end-tree",
-    messages.Remove: "remove",
-    messages.Move: "move",
-    messages.Copy: "copy",
-}
-"""What is recorded, however it ends. Of other requests: that they were forbidden."""
 _ALWAYS_TOLD = frozenset({Forbidden.code, NotLoggedIn.code})
 _REFUSED_STATUS = frozenset({3, 6, 7})
-
-
-class Record(msgspec.Struct, omit_defaults=True, rename={"size": "bytes"}):
-    """One line of the file. What isn't known of an event is left out.
-
-    Attributes:
-        time: ISO 8601, UTC, with milliseconds: when it ended.
-        outcome: ``ok``, ``refused``, ``failed`` or ``cut``.
-        user: The account; of a refused log-in, the name that was given.
-        path, target: Absolute remote paths; U+FFFD stands for what is no UTF-8, and then the
-            bytes are in ``path_b64`` and ``target_b64``.
-        size: Bytes, as ``bytes``: of the file, or of what was removed or copied.
-        files: How many were removed or copied.
-        digest: BLAKE3, hexadecimal.
-        seconds: How long it took.
-        code, reason: As the client was told; of a log-in, the true reason.
-        by: The system's user who gave the command, for administration.
-        count: Of a ``dropped`` record: how many others are missing.
-        details: What else there is to say.
-    """
-
-    time: str
-    event: str
-    outcome: str
-    user: str | None = None
-    address: str | None = None
-    session: str | None = None
-    path: str | None = None
-    path_b64: str | None = None
-    target: str | None = None
-    target_b64: str | None = None
-    size: int | None = None
-    files: int | None = None
-    digest: str | None = None
-    seconds: float | None = None
-    code: str | None = None
-    reason: str | None = None
-    by: str | None = None
-    count: int | None = None
-    details: dict[str, Any] | None = None
 
 
 class Who(NamedTuple):
@@ -287,211 +210,6 @@ def who_is(session: Session) -> Who:
     return Who(account.name if account else None, host.strip("[]"), str(session.id))
 
 
-class Recorder(ABC):
-    """Where records go to, as sessions see it. Nothing here raises.
-
-    Attributes:
-        enabled: Whether anything is recorded.
-    """
-
-    enabled: bool
-
-    def trail(self, session: Session) -> Trail:
-        """To follow one session with."""
-        return Trail(self, session)
-
-    def record(
-        self, event: str, session: Session | None = None, *, outcome: str = OK, **fields: Any
-    ) -> None:
-        """Record something that is no request's outcome. ``fields``: as in `Record`."""
-        if not self.enabled:
-            return
-        account = session.account if session is not None else None
-        if outcome != OK and not self.may_tell_failure(account):
-            return
-        try:
-            who = {} if session is None else who_is(session)._asdict()
-            record = Record(timestamp(time.time()), event, outcome, **(who | _with_paths(fields)))
-            self.append(line_of(record), 1)
-        except Exception:
-            logger.exception("%s could not be recorded", event)
-
-    @abstractmethod
-    def append(self, lines: bytes, count: int) -> None:
-        """Queue whole lines, and say how many they are."""
-
-    @abstractmethod
-    def may_tell_failure(self, account: Account | None) -> bool:
-        """Whether another failure of that account, or of a stranger, may be recorded now."""
-
-
-class Files(Protocol):
-    """Where the lines go."""
-
-    def append(self, chunks: Sequence[Chunk]) -> int:
-        """Write chunks of lines; returns how many lines could not be written."""
-
-    def close(self) -> None:
-        """Nothing more is written. Can be called twice."""
-
-
-class Audit(Recorder):
-    """The audit log of a running server. Safe to use from many threads; nothing here raises.
-
-    ``_lock`` guards the queue and the counts; it is never held across a file call. The file is
-    the writer thread's alone.
-
-    Args:
-        state: The server's state directory.
-        size: Bytes from which on a file is rotated; 0 writes no audit log.
-        keep: Files that are kept beside the current one.
-        files: Where the lines go instead of into files there.
-
-    Attributes:
-        on_written: Called by the writer thread when the file has grown. Never waits, nor raises.
-    """
-
-    def __init__(
-        self, state: Path, *, size: int, keep: int = 0, files: Files | None = None
-    ) -> None:
-        self.on_written: Callable[[], None] = lambda: None
-        self.enabled = bool(size)
-        self._files: Files = files or _Files(state / FILE_NAME, size, keep)
-        self._lock = threading.Lock()
-        self._queue: list[Chunk] = []
-        self._queued = 0
-        self._dropped = 0
-        self._told_dropped = -_DROPPED_SECONDS
-        self._allowances: dict[int, Allowance] = {}
-        self._wake = threading.Event()
-        self._closing = threading.Event()
-        self._writer: threading.Thread | None = None
-        if self.enabled:
-            self._writer = threading.Thread(target=self._write_all, name="audit")
-            self._writer.start()
-
-    def append(self, lines: bytes, count: int) -> None:
-        """Queue whole lines, and say how many they are."""
-        if not count:
-            return
-        with self._lock:
-            if self._queued + len(lines) > MAX_QUEUED or not self.enabled:
-                self._dropped += count
-            else:
-                self._queue.append((lines, count))
-                self._queued += len(lines)
-        if not self._wake.is_set():
-            self._wake.set()
-
-    def may_tell_failure(self, account: Account | None) -> bool:
-        """Whether another failure of that account, or of a stranger, may be recorded now."""
-        who = _STRANGERS if account is None else account.id
-        with self._lock:
-            allowance = self._allowances.get(who)
-            if allowance is None:
-                if len(self._allowances) >= _MAX_ALLOWANCES:
-                    self._allowances.clear()
-                allowance = self._allowances[who] = Allowance(_REFUSALS_BURST, _REFUSALS_RATE)
-            granted = allowance.take()
-            self._dropped += not granted
-        if not granted and not self._wake.is_set():
-            self._wake.set()
-        return granted
-
-    def close(self) -> None:
-        """Write what is queued, and end the thread. Can be called twice."""
-        self.enabled = False
-        self._closing.set()
-        self._wake.set()
-        if self._writer is not None:
-            self._writer.join()
-            self._writer = None
-
-    # the writer thread -----------------------------------------------------------------------
-
-    def _write_all(self) -> None:
-        try:
-            while not self._closing.is_set():
-                self._wake.wait(_DROPPED_SECONDS if self._dropped else None)
-                self._closing.wait(_GATHER_SECONDS)
-                self._wake.clear()
-                self._write_queued()
-            self._write_queued()
-        finally:
-            self._files.close()
-
-    def _write_queued(self) -> None:
-        with self._lock:
-            queue, self._queue = self._queue, []
-            self._queued = 0
-            dropped = self._dropped_due()
-        if dropped:
-            queue.append((_dropped_line(dropped), dropped))
-        lost = self._files.append(queue)
-        if lost:
-            with self._lock:
-                self._dropped += lost
-        if queue:
-            self.on_written()
-
-    def _dropped_due(self) -> int:
-        """What a ``dropped`` record has to tell now: not one for each batch of a flood."""
-        now = time.monotonic()
-        due = now - self._told_dropped >= _DROPPED_SECONDS or self._closing.is_set()
-        if not self._dropped or not due:
-            return 0
-        self._told_dropped = now
-        dropped, self._dropped = self._dropped, 0
-        return dropped
-
-
-def _dropped_line(count: int) -> bytes:
-    reason = "too many events, or no room for them"
-    return line_of(Record(timestamp(time.time()), "dropped", FAILED, count=count, reason=reason))
-
-
-class Allowance:
-    """A bucket that fills with time: how much of something may be told.
-
-    Args:
-        burst: At once.
-        rate: More of it, a second.
-    """
-
-    def __init__(self, burst: int, rate: float) -> None:
-        self._burst = burst
-        self._rate = rate
-        self._left = float(burst)
-        self._at = time.monotonic()
-
-    def take(self) -> bool:
-        """Whether there is one more."""
-        now = time.monotonic()
-        self._left = min(self._burst, self._left + (now - self._at) * self._rate)
-        self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
-
-
-# what a record tells -------------------------------------------------------------------------
-
-
-_seconds = (-1, "")
-
-
-def timestamp(at: float) -> str:
-    """ISO 8601 in UTC with milliseconds."""
-    global _seconds  # most records share their second with the one before
-    whole = int(at)
-    known, text = _seconds
-    if known != whole:
-        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
-        _seconds = whole, text
-    return f"{text}.{int((at - whole) * 1000):03d}Z"
-
-
 def _name_of(request: Message) -> str:
     return EVENTS.get(type(request)) or str(request.__struct_config__.tag)
 
@@ -511,7 +229,7 @@ def _describe(record: Record, request: Message, reply: Message | None, note: str
             record.target, record.target_b64 = shown(request.target)
         case messages.MakeLink():
             record.path, record.path_b64 = shown(request.path)
-            record.target, record.target_b64 = _text(request.target)
+            record.target, record.target_b64 = text_of(request.target)
         case messages.SetAttributes():
             record.path, record.path_b64 = shown(request.path)
             if request.mode is not None:
@@ -533,7 +251,7 @@ def _describe(record: Record, request: Message, reply: Message | None, note: str
         case Failed():
             record.outcome = REFUSED if is_refusal(reply.code) else FAILED
             record.code = reply.code
-            record.reason = (note or reply.message)[:_MAX_REASON]
+            record.reason = (note or reply.message)[:MAX_REASON]
         case Stored():
             record.size = reply.size
         case Sent():
@@ -565,186 +283,45 @@ def is_refusal(code: str) -> bool:
     return kind.exit_code in _REFUSED_STATUS or kind is TooMany
 
 
-def shown(path: bytes) -> tuple[str, str | None]:
-    """A remote path as JSON can hold it, and its bytes in base64 where that loses something."""
-    if b"//" in path or b"/." in path:
-        try:
-            path = paths.join(*paths.split(path))
-        except FtpError:
-            pass  # as it came: it was refused
-    return _text(path)
-
-
-def _text(path: bytes) -> tuple[str, str | None]:
-    try:
-        return path.decode(), None
-    except UnicodeDecodeError:
-        return paths.plain_text(path), base64.b64encode(path).decode("ascii")
-
-
-def _with_paths(fields: dict[str, Any]) -> dict[str, Any]:
-    for name in ("path", "target"):
-        if isinstance(fields.get(name), bytes):
-            fields[name], fields[f"{name}_b64"] = shown(fields[name])
-    return fields
-
-
-_encode = msgspec.json.Encoder().encode
-
-
-def line_of(record: Record) -> bytes:
-    """A record as a line of printable ASCII: no name can end it early, or steer a terminal."""
-    try:
-        line = _encode(record)
-    except (UnicodeEncodeError, msgspec.MsgspecError):
-        line = b"\xff"  # a lone surrogate: json knows how to write it
-    if not line.isascii() or b"\x7f" in line:
-        told = json.dumps(msgspec.to_builtins(record), separators=(",", ":"))
-        line = told.replace("\x7f", "\\u007f").encode("ascii")
-    return line + b"\n"
-
-
 # files -----------------------------------------------------------------------------------------
-
-
-class _Files:
-    """The current file and its predecessors: ``audit.jsonl``, ``audit.jsonl.1``, … For one thread.
-
-    What it can't write is counted, and told once in the log until it can again.
-    """
-
-    def __init__(self, path: Path, size: int, keep: int) -> None:
-        self._path = path
-        self._limit = size
-        self._keep = keep
-        self._fd = -1
-        self._broken = False
-
-    def append(self, chunks: Sequence[Chunk]) -> int:
-        """Write chunks of lines, many at once; returns how many lines could not be written."""
-        start = 0
-        while start < len(chunks):
-            end, size = start, 0
-            while end < len(chunks) and (end == start or size + len(chunks[end][0]) <= _WRITE):
-                size += len(chunks[end][0])
-                end += 1
-            try:
-                self._write(b"".join(lines for lines, _ in chunks[start:end]))
-            except OSError as error:
-                self._failed(error)
-                return sum(count for _, count in chunks[start:])
-            start = end
-        if chunks and self._broken:
-            self._broken = False
-            logger.warning("the audit log is written again")
-        return 0
-
-    def _failed(self, error: OSError) -> None:
-        if not self._broken:
-            logger.error(
-                "%s: can't be written (%s): events are only counted until it can",
-                self._path,
-                os.strerror(error.errno or 0).lower(),
-            )
-        self._broken = True
-        self.close()
-
-    def _write(self, data: bytes) -> None:
-        self._open()
-        size = os.fstat(self._fd).st_size
-        if size and size + len(data) > self._limit:
-            self._rotate()
-            self._open()
-        write_whole(self._fd, data)
-
-    def _open(self) -> None:
-        """Have the file that is called so now: somebody may have moved it away."""
-        if self._fd >= 0:
-            try:
-                there, mine = os.stat(self._path), os.fstat(self._fd)
-                if (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino):
-                    return
-            except FileNotFoundError:
-                pass
-            self.close()
-        self._fd = open_to_append(self._path)
-
-    def _rotate(self) -> None:
-        self.close()
-        for number in range(self._keep, 0, -1):
-            older = rotated(self._path, number)
-            newer = rotated(self._path, number - 1)
-            if newer.exists():
-                os.replace(newer, older)
-        number = self._keep + 1
-        while (surplus := rotated(self._path, number)).exists():  # more were kept before
-            surplus.unlink()
-            number += 1
-        if not self._keep:
-            self._path.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Close the current file. Can be called twice."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-def rotated(path: Path, number: int) -> Path:
-    """The file that was current so many rotations ago."""
-    return path.with_name(f"{path.name}.{number}") if number else path
-
-
-def open_to_append(path: Path) -> int:
-    """Open a file of lines; a line that a full disk has cut is ended first."""
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(path, flags, 0o600)
-    try:
-        size = os.fstat(fd).st_size
-        if size and os.pread(fd, 1, size - 1) != b"\n":
-            os.write(fd, b"\n")
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def write_whole(fd: int, data: bytes) -> None:
-    """One write, as a rule; a disk that is filling up takes less."""
-    left = memoryview(data)
-    while left:
-        left = left[os.write(fd, left) :]
 
 
 # administration ----------------------------------------------------------------------------------
 
 
-def administered(state: Path, event: str, *, outcome: str = OK, **fields: Any) -> None:
-    """Record what an administrator's command did, whether a server runs or not.
+class Recorder(ABC):
+    """Where records go to, as sessions see it. Nothing here raises.
 
-    A disk that is full doesn't undo the command: it is told in the log.
+    Attributes:
+        enabled: Whether anything is recorded.
     """
-    record = Record(timestamp(time.time()), event, outcome, by=_system_user(), **fields)
-    path = state / FILE_NAME
-    try:
-        fd = open_to_append(path)
+
+    enabled: bool
+
+    def trail(self, session: Session) -> Trail:
+        """To follow one session with."""
+        return Trail(self, session)
+
+    def record(
+        self, event: str, session: Session | None = None, *, outcome: str = OK, **fields: Any
+    ) -> None:
+        """Record something that is no request's outcome. ``fields``: as in `Record`."""
+        if not self.enabled:
+            return
+        account = session.account if session is not None else None
+        if outcome != OK and not self.may_tell_failure(account):
+            return
         try:
-            if os.geteuid() == 0:  # the server that goes on with the file may be somebody else
-                owner = state.stat()
-                os.fchown(fd, owner.st_uid, owner.st_gid)
-            write_whole(fd, line_of(record))
-        finally:
-            os.close(fd)
-    except OSError as error:
-        logger.error("%s: can't be written: %s", path, os.strerror(error.errno or 0).lower())
-    else:
-        from ftpserver.audit.notify import announce
+            who = {} if session is None else who_is(session)._asdict()
+            record = Record(timestamp(time.time()), event, outcome, **(who | with_paths(fields)))
+            self.append(line_of(record), 1)
+        except Exception:
+            logger.exception("%s could not be recorded", event)
 
-        announce(state)
+    @abstractmethod
+    def append(self, lines: bytes, count: int) -> None:
+        """Queue whole lines, and say how many they are."""
 
-
-def _system_user() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
+    @abstractmethod
+    def may_tell_failure(self, account: Account | None) -> bool:
+        """Whether another failure of that account, or of a stranger, may be recorded now."""

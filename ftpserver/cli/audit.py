@@ -74,7 +74,8 @@ def _audited(callback: Callable[..., Any], event: str) -> Callable[..., Any]:
 
 
 def _record(context: click.Context, event: str, error: FtpError | None) -> None:
-    from ftpserver.audit.trail import FAILED, OK, administered
+    from ftpserver.audit.record import FAILED, OK
+    from ftpserver.audit.writer import administered
 
     given = {
         name: value

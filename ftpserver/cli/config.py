@@ -89,7 +89,7 @@ def loaded_from(root: Path | None, config: Path | None, flags: dict[str, Any]) -
 
 def loaded_again(root: Path | None, config: Path | None, flags: dict[str, Any]) -> Settings:
     """The settings as they are by now. Raises StateError."""
-    from ftpserver.database import StateError
+    from ftpserver.errors import StateError
     from ftpserver.settings.loading import ConfigError, load
 
     try:
@@ -110,7 +110,7 @@ def check(root: Path | None, config: Path | None, **flags: Any) -> None:
 
     Exit status 2 when something is wrong, with a line for each.
     """
-    from ftpserver.database import StateError
+    from ftpserver.errors import StateError
     from ftpserver.net.tls import make_context, warnings_about
 
     loaded = loaded_from(root, config, flags)

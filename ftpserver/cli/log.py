@@ -22,7 +22,7 @@ from ftpwire import paths
 from ftpwire.units import human, parse_duration, parse_moment
 
 if TYPE_CHECKING:
-    from ftpserver.audit.trail import Record
+    from ftpserver.audit.record import Record
 
 _FOLLOWED_LINES = 10
 
@@ -65,7 +65,7 @@ def log(
     """
     from ftpserver.audit.notify import Follower
     from ftpserver.audit.reader import AuditReader, Filter
-    from ftpserver.audit.trail import EVENTS, timestamp
+    from ftpserver.audit.record import EVENTS, timestamp
 
     wanted = Filter(user, events, None if since is None else timestamp(since), failed)
     state = started(root)

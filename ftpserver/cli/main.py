@@ -19,6 +19,7 @@ from ftpserver.cli.audit import audit_commands
 from ftpserver.cli.config import config_group, loaded_again, loaded_from, settings_options
 from ftpserver.cli.help import START_HINTS, Commands, HintingCommand
 from ftpserver.cli.options import fail, root_option
+from ftpserver.errors import StateError
 from ftpwire import __version__
 from ftpwire.errors import FtpError
 from ftpwire.standard import open_standard_streams
@@ -83,9 +84,5 @@ def main() -> None:
     except OSError as error:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         fail(f"{where}{(error.strerror or str(error)).lower()}")
-    except Exception as error:
-        from ftpserver.database import StateError  # only now: SQLAlchemy takes its time
-
-        if isinstance(error, StateError):
-            fail(str(error))
-        raise
+    except StateError as error:
+        fail(str(error))

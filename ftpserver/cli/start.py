@@ -15,10 +15,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ftpserver.accounts.accounts import Accounts, first_account_name, random_password
+from ftpserver.accounts.accounts import Accounts, first_account_name
+from ftpserver.accounts.passwords import random_password
 from ftpserver.daemon.server import FtpServer
 from ftpserver.daemon.systemd import inherited_socket, notify
-from ftpserver.database import StateError
+from ftpserver.errors import StateError
 from ftpserver.logs import log_to_stderr
 from ftpserver.processes.malloc import return_memory
 from ftpserver.settings.table import Settings

@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from ftpserver.admin.backup import begin_anew
 from ftpserver.audit.notify import start_events
-from ftpserver.audit.trail import Audit
+from ftpserver.audit.writer import Audit
 from ftpserver.daemon.control import start_control
 from ftpserver.daemon.discovery import Discovery, start_discovery
-from ftpserver.database import RootLock, StateError, open_state
+from ftpserver.database import RootLock, open_state
+from ftpserver.errors import StateError
 from ftpserver.net import tls
 from ftpserver.net.addresses import host_of
 from ftpserver.serving.listeners import Listener, TcpListener, UnixListener

@@ -18,7 +18,7 @@ from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftpserver.database import StateError
+from ftpserver.errors import StateError
 
 logger = logging.getLogger("ftpd")
 

@@ -21,8 +21,8 @@ import msgspec
 
 from ftpserver.accounts.accounts import Account
 from ftpserver.accounts.authenticator import Admission
-from ftpserver.audit import trail
-from ftpserver.audit.trail import OK, Allowance, Record, line_of
+from ftpserver.audit.record import EVENTS, OK, Record, line_of, timestamp
+from ftpserver.audit.writer import Allowance
 from ftpserver.isolation import homes
 from ftpserver.isolation import messages as q
 from ftpserver.net.addresses import peer_uid
@@ -56,7 +56,7 @@ dropped."""
 _CLOCK_SECONDS = 10.0
 """So far may the time of a record be from the moment in which it comes."""
 _decode_record = msgspec.json.Decoder(Record, strict=True).decode
-_EVENTS = frozenset({*trail.EVENTS.values(), "logout"})
+_EVENTS = frozenset({*EVENTS.values(), "logout"})
 _ATTEMPTS = frozenset({"login", "register"})
 """Events with the name that was given, whoever that was."""
 
@@ -280,13 +280,13 @@ class Answers:
         record.session = str(session.id)
         now = time.time()
         if not _is_near(record.time, now):
-            record.time = trail.timestamp(now)
+            record.time = timestamp(now)
         return record.event in _EVENTS or record.code is not None
 
 
 def _is_near(stamp: str, now: float) -> bool:
-    earliest = trail.timestamp(now - _CLOCK_SECONDS)
-    return earliest <= stamp <= trail.timestamp(now + 1) and len(stamp) == len(earliest)
+    earliest = timestamp(now - _CLOCK_SECONDS)
+    return earliest <= stamp <= timestamp(now + 1) and len(stamp) == len(earliest)
 
 
 def _log(asked: q.Logged) -> None:

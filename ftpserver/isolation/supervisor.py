@@ -28,7 +28,7 @@ import msgspec
 
 from ftpserver.accounts.accounts import Account
 from ftpserver.accounts.authenticator import Admission
-from ftpserver.database import StateError
+from ftpserver.errors import StateError
 from ftpserver.isolation import homes, sandbox
 from ftpserver.isolation import messages as q
 from ftpserver.isolation.handler import Answers

@@ -13,7 +13,7 @@ import socket
 import ssl
 from pathlib import Path
 
-from ftpserver.database import StateError
+from ftpserver.errors import StateError
 from ftpserver.net import ciphers
 from ftpserver.settings.table import Settings
 from ftpwire.errors import ProtocolError

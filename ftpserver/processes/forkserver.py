@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from socketserver import BaseServer, ForkingMixIn
 from typing import Any
 
-from ftpserver.database import StateError
+from ftpserver.errors import StateError
 from ftpserver.logs import log_to_stderr
 from ftpserver.net import tls
 from ftpserver.net.fd_passing import beside, room_for, taken_from

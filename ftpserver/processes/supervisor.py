@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from ftpserver.database import StateError
+from ftpserver.errors import StateError
 from ftpserver.net.addresses import host_of
 from ftpserver.processes.brokering import Broker
 from ftpserver.processes.child_process import WorkerHandle

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ftpserver.audit.trail import Audit, Chunk
+from ftpserver.audit.writer import Audit, Chunk
 from ftpserver.database import open_state
 from ftpserver.processes.brokering import Colleagues
 from ftpserver.processes.forkserver import Born

@@ -26,7 +26,7 @@ from ftpserver.accounts.authenticator import Entrance, LocalEntrance
 from ftpserver.accounts.limits import Limits, LimitsOptions
 from ftpserver.accounts.registration import Registration, Throttling
 from ftpserver.accounts.tokens import Tokens
-from ftpserver.audit.trail import Audit
+from ftpserver.audit.writer import Audit
 from ftpserver.serving.account_watch import Watch
 from ftpserver.serving.parking import Parking
 from ftpserver.serving.stats import Figures, SessionInfo

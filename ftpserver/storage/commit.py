@@ -14,9 +14,10 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from ftpserver.storage.home import MODE_BITS, Home, Parts, digest_by_name, fresh_digest, keep_digest
+from ftpserver.storage.digest_xattr import digest_by_name, fresh_digest, keep_digest
+from ftpserver.storage.home import MODE_BITS, Home
 from ftpserver.storage.permissions import Action
-from ftpserver.storage.staging import ResumableStaging
+from ftpserver.storage.resumable import ResumableStaging
 from ftpwire import beneath, paths
 from ftpwire.digests import StoredDigest
 from ftpwire.errors import (
@@ -28,6 +29,7 @@ from ftpwire.errors import (
     NotNewer,
 )
 from ftpwire.messages import MakeDir, MakeLink, Overwrite, Remove, Removed, SetAttributes
+from ftpwire.paths import Parts
 
 SYNC_EACH = 8
 """So many files or directories are synced one by one; from there on their file system is."""

@@ -20,48 +20,42 @@ import os
 import secrets
 import stat
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from msgspec import structs
 
+from ftpserver.storage.digest_xattr import digest_by_name, fresh_digest
+from ftpserver.storage.listing import Item, Walk, identity_of, make_entry
 from ftpserver.storage.permissions import UNLIMITED, Action, Permissions
 from ftpserver.storage.walk import Usage, open_closed, stored
-from ftpwire import beneath, digests, paths
+from ftpwire import beneath, paths
 from ftpwire.beneath import OPEN_ANY, OPEN_DIRECTORY, Tree
-from ftpwire.digests import StoredDigest
 from ftpwire.errors import (
     AlreadyExists,
-    CommandError,
     DiskFull,
     Forbidden,
     InvalidPath,
     IsADirectory,
-    NotFound,
     from_oserror,
 )
-from ftpwire.messages import Entry, FileType, Problem
+from ftpwire.messages import Entry
+from ftpwire.paths import Parts
 
 MODE_BITS = 0o777
 """Of a mode, what is kept: setuid, setgid and sticky are lost."""
 
 LOCK_NAME = b"lock"
 """In staging: the home's lock."""
-_MAX_WALK_DEPTH = 512
 _LOCK_AGAIN = 0.02
 """Seconds after which a lock is tried again that others hold."""
 
-Parts = tuple[bytes, ...]
 Settle = Callable[[int, int], object]
 """Told the bytes and the files (with directories and links) that became free, before the home's
 lock is let go of: a recount, which holds it alone, finds the ledger and the disk either both
 before a change or both after it."""
-Item = tuple[bytes, Entry | Problem | None]
-"""A directory of a listing and something in it; None says that the directory is complete."""
 
 
 @dataclass
@@ -336,14 +330,14 @@ class Home:
             except (FileNotFoundError, NotADirectoryError):
                 continue
         try:
-            top, here, below = _identity(self.fd), _identity(fd), None
+            top, here, below = identity_of(self.fd), identity_of(fd), None
             while here != (wanted.st_dev, wanted.st_ino):
                 if here in (top, below):  # the home's top, or that of the system
                     return False
                 above = os.open(b"..", OPEN_DIRECTORY, dir_fd=fd)
                 os.close(fd)
                 fd = above
-                here, below = _identity(fd), here
+                here, below = identity_of(fd), here
             return True
         finally:
             os.close(fd)
@@ -367,7 +361,14 @@ class Home:
             yield b"", structs.replace(entry, path=b"")
             yield b"", None
             return
-        walk = _Walk(self, recursive=recursive, follow=follow, digest=digest)
+        walk = Walk(
+            self.tree,
+            self.permissions,
+            self.stat,
+            recursive=recursive,
+            follow=follow,
+            digest=digest,
+        )
         yield from walk.run(self.tree.open_dir(parts), parts)
 
     # changing ----------------------------------------------------------------------------
@@ -630,192 +631,6 @@ def _about(path: bytes) -> Iterator[None]:
         yield
     except OSError as error:
         raise from_oserror(error, paths.show(path)) from None
-
-
-class _Walk:
-    """One listing: a stack of open directories, nothing else.
-
-    What the permissions hide is left out, and not gone into.
-    """
-
-    def __init__(self, home: Home, *, recursive: bool, follow: bool, digest: bool) -> None:
-        self._home = home
-        self._recursive = recursive
-        self._follow = follow
-        self._digest = digest
-
-    def run(self, fd: int, parts: Parts) -> Iterator[Item]:
-        """List from an open directory on; ``fd`` is closed at the end."""
-        stack = [_Level(fd, b"", parts)]
-        try:
-            yield from self._entries(stack[-1])
-            while stack:
-                level = stack[-1]
-                if not level.below:
-                    os.close(stack.pop().fd)
-                    continue
-                name = level.below.popleft()
-                path = level.path + b"/" + name if level.path else name
-                try:
-                    child = self._open_below(stack, name, path)
-                except FileNotFoundError:
-                    continue  # removed since the directory was read
-                except (OSError, CommandError) as error:
-                    yield path, _problem(b"", error)
-                    yield path, None
-                    continue
-                stack.append(_Level(child, path, (*level.parts, name)))
-                yield from self._entries(stack[-1])
-        finally:
-            for level in stack:
-                os.close(level.fd)
-
-    def _entries(self, level: _Level) -> Iterator[Item]:
-        """What is in one directory; those below are noted."""
-        permissions = self._home.permissions
-        guarded = bool(permissions.rules_below(level.parts))
-        with os.scandir(level.fd) as entries:
-            for found in entries:
-                name = os.fsencode(found.name)
-                if name == paths.STAGING:
-                    continue
-                if guarded and not permissions.shows((*level.parts, name)):
-                    continue
-                try:
-                    info = found.stat(follow_symlinks=False)
-                    if stat.S_ISREG(info.st_mode):
-                        entry = self._file(level.fd, name, info)
-                    else:
-                        entry = self._look(level.fd, name, info, (*level.parts, name))
-                except FileNotFoundError:
-                    continue  # removed since the directory was read
-                except (OSError, CommandError) as error:
-                    yield level.path, _problem(name, error)
-                    continue
-                yield level.path, entry
-                if self._recursive and entry.type == "dir":
-                    if guarded and not permissions.allows(Action.LIST, (*level.parts, name)):
-                        continue
-                    level.below.append(name)
-        yield level.path, None
-
-    def _file(self, fd: int, name: bytes, info: os.stat_result) -> Entry:
-        # most of what is listed: every step here shows in the time that a large tree takes
-        digest = digest_by_name(fd, name, info) if self._digest else None
-        mode, mtime_ns = info.st_mode & 0o7777, info.st_mtime_ns
-        if not -(2**63) <= mtime_ns < 2**63:
-            mtime_ns = told_time(info)
-        return Entry(name, "file", info.st_size, mode, mtime_ns, None, digest)
-
-    def _look(self, fd: int, name: bytes, info: os.stat_result, parts: Parts) -> Entry:
-        if stat.S_ISLNK(info.st_mode):
-            if self._follow:
-                try:
-                    return make_entry(name, self._home.stat(parts, follow=True))
-                except FileNotFoundError:
-                    # the link is there: left out without a word, a copy would look complete
-                    raise NotFound("the link leads nowhere") from None
-            return make_entry(name, info, target=os.readlink(name, dir_fd=fd))
-        return make_entry(name, info)
-
-    def _open_below(self, stack: list[_Level], name: bytes, path: bytes) -> int:
-        if len(stack) > _MAX_WALK_DEPTH:
-            raise InvalidPath(f"more than {_MAX_WALK_DEPTH} directories deep")
-        if len(path) > paths.MAX_PATH:
-            raise InvalidPath(f"longer than {paths.MAX_PATH} bytes")
-        level = stack[-1]
-        if self._follow:
-            child = self._home.tree.open_dir((*level.parts, name))
-        else:
-            child = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=level.fd)
-        identity = _identity(child)
-        if any(identity == above.identity for above in stack):
-            os.close(child)
-            raise InvalidPath("the link leads into its own parents")
-        return child
-
-
-class _Level:
-    """A directory of a listing, on the way down."""
-
-    __slots__ = ("below", "fd", "identity", "parts", "path")
-
-    def __init__(self, fd: int, path: bytes, parts: Parts) -> None:
-        self.fd = fd
-        self.path = path
-        self.parts = parts
-        self.identity = _identity(fd)
-        self.below: deque[bytes] = deque()
-
-
-def _identity(fd: int) -> tuple[int, int]:
-    info = os.fstat(fd)
-    return info.st_dev, info.st_ino
-
-
-def _problem(path: bytes, error: CommandError | OSError) -> Problem:
-    if isinstance(error, OSError):
-        error = from_oserror(error, "")
-    return Problem(path, error.code, str(error))
-
-
-def make_entry(
-    path: bytes, info: os.stat_result, *, target: bytes | None = None, digest: bytes | None = None
-) -> Entry:
-    """What is told about a file in state ``info``."""
-    mode = info.st_mode
-    kind = cast(FileType, beneath.entry_type(mode))
-    return Entry(path, kind, info.st_size, mode & 0o7777, told_time(info), target, digest)
-
-
-def told_time(info: os.stat_result) -> int:
-    """A file's mtime, or the nearest that a message can carry: some file systems go further."""
-    return min(max(info.st_mtime_ns, -(2**63)), 2**63 - 1)
-
-
-def digest_by_name(directory: int, name: bytes, info: os.stat_result) -> bytes | None:
-    """The digest kept beside a file that isn't open, if it is still true."""
-    try:
-        value = beneath.attribute_at(directory, name, digests.ATTRIBUTE)
-    except OSError:
-        return None  # none is kept, or the file system keeps none
-    return _still_true(value, info)
-
-
-def fresh_digest(fd: int, info: os.stat_result) -> bytes | None:
-    """The digest kept beside an open file in state ``info``, if it is still true."""
-    try:
-        value = os.getxattr(fd, digests.ATTRIBUTE)
-    except OSError:
-        return None
-    return _still_true(value, info)
-
-
-def _still_true(value: bytes, info: os.stat_result) -> bytes | None:
-    stored = StoredDigest.unpack(value)
-    if stored is None or (stored.size, stored.mtime_ns) != (info.st_size, info.st_mtime_ns):
-        return None
-    return stored.digest
-
-
-def keep_digest(fd: int, stored: StoredDigest) -> bool:
-    """Keep a digest beside an open file, where the file system can; whether it is kept."""
-    if not -(2**63) <= stored.mtime_ns < 2**63:
-        return False  # a time beyond 2262, which the attribute can't hold
-    try:
-        os.setxattr(fd, digests.ATTRIBUTE, stored.pack())
-    except OSError as error:
-        if error.errno not in (
-            errno.ENOTSUP,
-            errno.EACCES,
-            errno.EPERM,
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EROFS,
-        ):
-            raise
-        return False  # without it, the digest is computed when it is asked for
-    return True
 
 
 def _rename_for_removal(source_dir: int, name: bytes, target_dir: int, target: bytes) -> None:

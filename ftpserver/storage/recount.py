@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ftpserver.storage.home import LOCK_NAME, Home
 from ftpserver.storage.ledger import Ledger
-from ftpserver.storage.staging import staging_of
+from ftpserver.storage.resumable import staging_of
 from ftpserver.storage.walk import Usage
 from ftpwire import paths
 

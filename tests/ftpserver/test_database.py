@@ -17,15 +17,14 @@ from ftpserver import database as module
 from ftpserver.accounts.accounts import Accounts
 from ftpserver.database import (
     SCHEMA_VERSION,
-    RootBusy,
     RootLock,
-    StateError,
     account,
     durable,
     open_state,
     reading,
     schema,
 )
+from ftpserver.errors import RootBusy, StateError
 
 
 def test_it_is_private_and_opens_again(root):

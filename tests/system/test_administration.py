@@ -261,9 +261,9 @@ def test_a_backup_that_is_killed_is_none(server, alice, programs, tmp_path, mome
     """It dies in the middle: nothing bears its name, and the next one works."""
     before = "_copy" if moment == "key" else "_sync"
     code = (
-        "import os, signal; from ftpserver import backup, cli\n"
+        "import os, signal; from ftpserver.admin import backup; from ftpserver.cli import main\n"
         f"backup.{before} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "cli.main()\n"
+        "main.main()\n"
     )
     place = tmp_path / "backups" / "one"
     programs.run(

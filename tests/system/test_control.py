@@ -36,8 +36,12 @@ def sessions(server) -> list[dict]:
 
 
 def at_work(server) -> dict:
-    """The one session that is moving a file, once there is one."""
-    (found,) = eventually(lambda: [one for one in sessions(server) if one.get("path")])
+    """The one session that is moving a file, once it is."""
+
+    def moving() -> list[dict]:
+        return [one for one in sessions(server) if one.get("request") in ("put", "get")]
+
+    (found,) = eventually(moving)
     return found
 
 

@@ -9,7 +9,7 @@ import click
 
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.group import raise_for, remote_command
-from ftpclient.shell.subprocesses import run_program
+from ftpclient.cli.subprocesses import run_program
 from ftpwire import paths
 from ftpwire.errors import CommandError, from_oserror
 

@@ -12,7 +12,8 @@ import click
 from ftpclient.cli import render
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.group import HintingCommand, local_paths, raise_for, remote_command, size
-from ftpclient.cli.progress import Printer, listening
+from ftpclient.cli.printer import Printer
+from ftpclient.cli.progress import listening
 from ftpclient.transfer.report import Listener, Result
 from ftpwire import paths
 from ftpwire.units import human

@@ -16,7 +16,7 @@ from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.commands.browsing import for_each
 from ftpclient.cli.group import raise_for, remote_command
 from ftpclient.cli.progress import listening
-from ftpclient.shell.subprocesses import run_program
+from ftpclient.cli.subprocesses import run_program
 from ftpwire import digests, paths
 from ftpwire.errors import AlreadyExists, CommandError, NotRegular, SourceChanged
 from ftpwire.messages import Entry

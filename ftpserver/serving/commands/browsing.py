@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ftpserver.storage.home import fresh_digest, keep_digest
+from ftpserver.storage.digest_xattr import fresh_digest, keep_digest
 from ftpserver.storage.permissions import Action
 from ftpwire import paths
 from ftpwire.digests import StoredDigest

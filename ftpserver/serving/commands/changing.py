@@ -9,8 +9,9 @@ from stat import S_ISDIR
 from typing import TYPE_CHECKING
 
 from ftpserver.storage.atomic_tree import AtomicTree
-from ftpserver.storage.batch import Receiving
-from ftpserver.storage.home import MODE_BITS, fresh_digest
+from ftpserver.storage.digest_xattr import fresh_digest
+from ftpserver.storage.home import MODE_BITS
+from ftpserver.storage.upload import Receiving
 from ftpwire import paths
 from ftpwire.errors import (
     Cancelled,

@@ -6,7 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from ftpserver.storage.batch import SMALL
-from ftpserver.storage.home import fresh_digest, told_time
+from ftpserver.storage.digest_xattr import fresh_digest
+from ftpserver.storage.listing import told_time
 from ftpwire import digests, paths
 from ftpwire.errors import SourceChanged, StoredFileDamaged, VerificationFailed
 from ftpwire.messages import Get, Message, Put, PutPiece, Ready, Sending, Sent, Taken

@@ -19,7 +19,7 @@ from ftpclient.transfer import job, pieces, retry
 from ftpclient.transfer.local_tree import LocalTree, PartialFile, partial_name
 from ftpclient.transfer.report import Listener
 from ftpserver.serving import session as server_session
-from ftpserver.storage.batch import Receiving
+from ftpserver.storage.upload import Receiving
 from ftpwire import digests
 from ftpwire.errors import BadMessage, ConnectionLost, Interrupted, TooMany
 from ftpwire.frames import Kind

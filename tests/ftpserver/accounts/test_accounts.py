@@ -10,15 +10,9 @@ import argon2
 import pytest
 
 from ftpserver.accounts import accounts as module
-from ftpserver.accounts.accounts import (
-    MAX_PASSWORD,
-    BadAccount,
-    NewAccount,
-    check_name,
-    first_account_name,
-    hash_password,
-    random_password,
-)
+from ftpserver.accounts import passwords
+from ftpserver.accounts.accounts import BadAccount, NewAccount, check_name, first_account_name
+from ftpserver.accounts.passwords import MAX_PASSWORD, hash_password, random_password
 from ftpwire.errors import LoginRefused, NameTaken, NotFound
 
 GOOD_NAMES = ["a", "0", "alice", "a.b-c_d", "0day", "a" * 32, "a..", "x-"]
@@ -81,9 +75,9 @@ def test_passwords_are_kept_as_argon2id():
 def test_an_unknown_name_costs_what_a_wrong_password_costs():
     """The dummy hash has to be a real one: one that can't be parsed would be refused at once."""
     real = argon2.extract_parameters(hash_password("secret"))
-    assert argon2.extract_parameters(module._DUMMY_HASH) == real
+    assert argon2.extract_parameters(passwords.DUMMY_HASH) == real
     with pytest.raises(argon2.exceptions.VerifyMismatchError):
-        argon2.PasswordHasher().verify(module._DUMMY_HASH, "secret")
+        argon2.PasswordHasher().verify(passwords.DUMMY_HASH, "secret")
 
 
 @pytest.mark.parametrize("password", ["wrong", "", "Secret", "secret ", "x" * 2000, "\udcff"])
@@ -91,19 +85,19 @@ def test_an_unknown_name_costs_what_a_wrong_password_costs():
 def test_refusals_say_the_same_after_one_hash(accounts, monkeypatch, name, password):
     accounts.add("alice", "secret")
     verified = []
-    hasher = module._hasher
+    hasher = passwords._hasher
 
     class Counting:
         def verify(self, stored, given):
             verified.append(stored)
             return hasher.verify(stored, given)
 
-    monkeypatch.setattr(module, "_hasher", Counting())
+    monkeypatch.setattr(passwords, "_hasher", Counting())
     with pytest.raises(LoginRefused) as caught:
         accounts.log_in(name, password)
     assert str(caught.value) == "wrong user name or password"
     assert len(verified) == 1
-    assert (verified == [module._DUMMY_HASH]) == (name != "alice")
+    assert (verified == [passwords.DUMMY_HASH]) == (name != "alice")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +136,7 @@ def test_a_stored_hash_that_is_damaged_opens_nothing(accounts, engine):
 def test_no_more_hashes_at_once_than_cores(accounts, monkeypatch):
     """Each takes 19 MiB: a flood of log-ins must not take all memory."""
     accounts.add("alice", "secret")
-    most = module._hashing._initial_value
+    most = passwords._hashing._initial_value
     assert most <= (os.cpu_count() or 1)
     running, seen = [], []
     full, go_on = threading.Event(), threading.Event()
@@ -157,7 +151,7 @@ def test_no_more_hashes_at_once_than_cores(accounts, monkeypatch):
             running.pop()
             return True
 
-    monkeypatch.setattr(module, "_hasher", Slow())
+    monkeypatch.setattr(passwords, "_hasher", Slow())
     threads = [
         threading.Thread(target=accounts.log_in, args=("alice", "x")) for _ in range(most * 4)
     ]

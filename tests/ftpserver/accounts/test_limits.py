@@ -13,9 +13,11 @@ import pytest
 from sqlalchemy import event, select
 
 from ftpclient.connection.known_hosts import KnownHosts
-from ftpserver.accounts import bans
+from ftpserver.accounts import bans, session_slots, startups
 from ftpserver.accounts import limits as module
-from ftpserver.accounts.limits import NO_LIMIT, Limits, Most, Queue, Sessions, Strangers
+from ftpserver.accounts.limits import Limits, Queue
+from ftpserver.accounts.session_slots import NO_LIMIT, Most, Sessions
+from ftpserver.accounts.startups import Strangers
 from ftpserver.accounts.tokens import Tokens
 from ftpserver.database import session
 from ftpserver.settings.table import Settings, Startups
@@ -113,9 +115,9 @@ def test_addresses_of_good_log_ins_are_spared_for_a_time(engine, root):
 
 
 def test_the_list_of_spared_addresses_is_bounded(monkeypatch):
-    monkeypatch.setattr(module, "_MAX_SPARED", 3)
+    monkeypatch.setattr(startups, "_MAX_SPARED", 3)
     now = 0.0
-    spared = module._Spared(lambda: now)
+    spared = startups.Spared(lambda: now)
     for number in range(5):
         spared.add(f"192.0.2.{number}")
     assert [f"192.0.2.{number}" in spared for number in range(5)] == [False, False, *[True] * 3]
@@ -362,15 +364,15 @@ def test_sessions_of_another_node_count_while_it_lives(engine, alice, monkeypatc
     )
     other.enter(alice, HERE, one)
     now = time.time()
-    monkeypatch.setattr(module.time, "time", lambda: now + module.LEASE_SECONDS - 1)
+    monkeypatch.setattr(session_slots.time, "time", lambda: now + session_slots.LEASE_SECONDS - 1)
     with pytest.raises(TooMany):
         mine.enter(alice, HERE, one)
     other.heartbeat()
-    monkeypatch.setattr(module.time, "time", lambda: now + module.LEASE_SECONDS + 1)
+    monkeypatch.setattr(session_slots.time, "time", lambda: now + session_slots.LEASE_SECONDS + 1)
     mine.reap()
     with pytest.raises(TooMany):
         mine.enter(alice, HERE, one)
-    monkeypatch.setattr(module.time, "time", lambda: now + 3 * module.LEASE_SECONDS)
+    monkeypatch.setattr(session_slots.time, "time", lambda: now + 3 * session_slots.LEASE_SECONDS)
     mine.enter(alice, HERE, one)
     mine.reap()
     assert counted(engine) == 1
@@ -518,7 +520,7 @@ def test_a_good_token_and_a_running_session_go_on_during_a_ban(start_server, dia
 def test_who_comes_when_too_many_wait_is_answered_late(server, dial, monkeypatch):
     monkeypatch.setattr(module, "BUSY_DELAY", 0.2)
     server.limits._queue = Queue(1, 0)
-    server.limits._spared = module._Spared()
+    server.limits._spared = startups.Spared()
     with waiting(server.limits._queue, HERE), dial(server, logged_in=False) as peer:
         peer.hello()
         began = time.monotonic()

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import insert, select
 
 from ftpserver.accounts import tokens as module
-from ftpserver.accounts.accounts import hash_password
+from ftpserver.accounts.passwords import hash_password
 from ftpserver.accounts.tokens import MAX_TOKENS, Tokens
 from ftpserver.database import token
 from ftpwire import messages
@@ -215,7 +215,7 @@ def test_many_at_once_stay_within_the_most(tokens, alice, engine):
 
 def test_a_log_in_by_token_hashes_no_password(tokens, alice, monkeypatch):
     made = tokens.issue(alice, "laptop")
-    monkeypatch.setattr("ftpserver.accounts.accounts._hasher", None)
+    monkeypatch.setattr("ftpserver.accounts.passwords._hasher", None)
     with pytest.raises(AttributeError):
         hash_password("positive control: this would have been noticed")
     assert tokens.log_in("alice", made.secret)

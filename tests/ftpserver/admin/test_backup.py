@@ -14,7 +14,8 @@ from sqlalchemy import select
 from ftpserver.accounts.accounts import Accounts
 from ftpserver.admin import backup as module
 from ftpserver.admin.backup import BackupVerifier, back_up, is_backup
-from ftpserver.database import StateError, account, lease, open_state
+from ftpserver.database import account, lease, open_state
+from ftpserver.errors import StateError
 from ftpserver.net.tls import ensure_key, fingerprint_of
 
 

@@ -16,7 +16,8 @@ from ftpserver.admin.scrub import Examiner, Verdict
 from ftpserver.admin.verify import CannotCheck, Verifier, Weight
 from ftpserver.cli import main
 from ftpserver.daemon.server import FtpServer
-from ftpserver.storage.home import Home, keep_digest
+from ftpserver.storage.digest_xattr import keep_digest
+from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.recount import recount
 from ftpwire import digests

@@ -8,10 +8,11 @@ import threading
 import pytest
 
 from ftpserver.audit import reader as module
-from ftpserver.audit import trail as audit_module
+from ftpserver.audit import writer as audit_module
 from ftpserver.audit.reader import AuditReader, Filter
-from ftpserver.audit.trail import FILE_NAME, Audit, Record, administered, line_of, rotated
-from ftpserver.database import StateError
+from ftpserver.audit.record import Record, line_of
+from ftpserver.audit.writer import FILE_NAME, Audit, administered, rotated
+from ftpserver.errors import StateError
 from tests.peer import eventually
 
 EVERYTHING = Filter()

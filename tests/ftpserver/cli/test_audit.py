@@ -8,7 +8,8 @@ import os
 import click
 import pytest
 
-from ftpserver.audit.trail import FILE_NAME, Record
+from ftpserver.audit.record import Record
+from ftpserver.audit.writer import FILE_NAME
 from ftpserver.cli import main
 from ftpserver.cli.audit import AUDITED
 from ftpserver.cli.log import told

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from ftpserver.database import StateError
+from ftpserver.errors import StateError
 from ftpserver.net.tls import fingerprint_of, make_context
 from ftpserver.settings.table import TABLE, Settings, Startups
 

@@ -15,7 +15,8 @@ from sqlalchemy import update
 
 from ftpserver.daemon import server as server_module
 from ftpserver.daemon.server import FtpServer
-from ftpserver.database import RootBusy, StateError, account
+from ftpserver.database import account
+from ftpserver.errors import RootBusy, StateError
 from ftpserver.serving import listeners as module
 from ftpserver.serving.session import Session
 from ftpserver.settings.table import Settings, Startups

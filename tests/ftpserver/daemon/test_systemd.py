@@ -20,7 +20,7 @@ from ftpserver.daemon.systemd import (
     socket_unit,
     unit,
 )
-from ftpserver.database import StateError
+from ftpserver.errors import StateError
 from ftpserver.settings.table import Settings
 from ftpwire.messages import LoggedIn, WhoAmI
 

@@ -393,6 +393,8 @@ def hostile(start, monkeypatch, dial):
             path.write_text(program)
             path.chmod(0o644)
             peer = dial(server)
+            # its log-in is written down a moment later, and some attacks are on that file
+            eventually((server.settings.state / "audit.jsonl").exists)
             answer = peer.ask(WhoAmI())
             peer.close()
             assert isinstance(answer, LoggedIn), answer
@@ -550,14 +552,14 @@ def test_questions_about_others_are_refused(hostile, dial):
     token = server.tokens.issue(bob, "of bob")
     try:
         for program in (
-            f"ask(questions.Extend({lease.id!r}, 1, 1), questions.Leased)",
-            f"ask(questions.Keep({lease.id!r}))",
-            f"ask(questions.BeginCommit([{lease.id!r}]))",
-            f"ask(questions.Settle([{lease.id!r}], 10, 1), questions.SettledUp)",
-            f"ask(questions.RevokeToken({token.id!r}))",
+            f"ask(messages.Extend({lease.id!r}, 1, 1), messages.Leased)",
+            f"ask(messages.Keep({lease.id!r}))",
+            f"ask(messages.BeginCommit([{lease.id!r}]))",
+            f"ask(messages.Settle([{lease.id!r}], 10, 1), messages.SettledUp)",
+            f"ask(messages.RevokeToken({token.id!r}))",
             f"ask(Share(b'key', {bob.id}))",
             f"ask(Borrow(1, {bob.id}, b'key', 0, 10))",
-            "ask(questions.ByPassword('bob', 'secret'), questions.Admitted)",
+            "ask(messages.ByPassword('bob', 'secret'), messages.Admitted)",
         ):
             answer = attack(program + "\nresult = 'done'")
             assert "Lost" in answer or "NotFound" in answer or "Error" in answer, (program, answer)
@@ -581,7 +583,7 @@ def test_records_are_of_whom_they_come_from_and_of_now(hostile, start_server):
     }
     forged = json.dumps(line).encode() + b"\n"
     by_admin = json.dumps(line | {"by": "root", "path": "/by-root"}).encode() + b"\n"
-    attack(f"tell(questions.Lines({forged + by_admin + b'rubbish'!r})); result = 0")
+    attack(f"tell(messages.Lines({forged + by_admin + b'rubbish'!r})); result = 0")
     log = attack.server.settings.state / "audit.jsonl"
     eventually(lambda: log.exists() and "/forged" in log.read_text())
     (record,) = [json.loads(one) for one in log.read_text().splitlines() if "/forged" in one]
@@ -595,7 +597,7 @@ def test_neither_log_nor_memory_of_the_server_are_filled(hostile, caplog):
     answer = attack(
         """
 for number in range(2000):
-    tell(questions.Logged(30, "ftpd.session", "flood\\n\\x1b[2J"))
+    tell(messages.Logged(30, "ftpd.session", "flood\\n\\x1b[2J"))
 shared = 0
 try:
     for number in range(1000):

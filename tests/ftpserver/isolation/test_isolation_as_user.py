@@ -94,6 +94,8 @@ class UserServer:
         self.bob = stack.enter_context(Peer.connect(self._address))
         self.bob.log_in("bob")
         (sibling,) = eventually(lambda: [pid for pid in self.sessions() if pid])
+        # the records of that log-in are written a moment later, and some attacks are on that file
+        eventually((root / ".ftpd" / "audit.jsonl").exists)
         self._values = {
             "root": root,
             "pid": told["pid"],

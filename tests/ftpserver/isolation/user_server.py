@@ -14,7 +14,7 @@ from pathlib import Path
 from argon2 import PasswordHasher
 from attacks import Secret
 
-from ftpserver.accounts import accounts
+from ftpserver.accounts import passwords
 from ftpserver.daemon.server import FtpServer
 from ftpserver.isolation import supervisor
 from ftpserver.settings.table import Settings
@@ -22,7 +22,7 @@ from ftpserver.settings.table import Settings
 
 def main(root: Path) -> None:
     """Serve until the input ends."""
-    accounts._hasher = PasswordHasher(1, 8, 1)
+    passwords._hasher = PasswordHasher(1, 8, 1)
     supervisor.CHILD = "hostile_child"
     secret = Secret(b"secret!!")
     settings = Settings(

@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ftpserver.database import StateError
+from ftpserver.errors import StateError
 from ftpserver.net import tls
 from ftpwire import messages
 from ftpwire.frames import Kind

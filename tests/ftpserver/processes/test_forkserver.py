@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpserver.database import StateError
+from ftpserver.errors import StateError
 from ftpserver.processes.forkserver import Ended, Nursery, Spawned
 from ftpserver.settings.table import Settings
 

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from ftpserver.accounts.accounts import Refused
-from ftpserver.database import StateError
+from ftpserver.errors import StateError
 from ftpserver.processes.rpc import Carried, Nothing, Peer, PeerGone
 from ftpwire.errors import Banned, Internal, LeaseLost, QuotaExceeded
 

@@ -75,7 +75,7 @@ def test_a_place_is_used_again_when_its_account_has_fallen_silent(two, clock, mo
 
 SPENDER = """
 import sys
-from ftpserver.shared_pace import SharedPaces
+from ftpserver.processes.shared_rate import SharedPaces
 pace = SharedPaces(int(sys.argv[1])).pace(7, 1_000_000)
 for _ in range(2000):
     pace.spend(1000)

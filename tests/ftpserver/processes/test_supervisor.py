@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ftpserver.database import StateError
+from ftpserver.errors import StateError
 from ftpserver.processes import child_process, supervisor
 from ftpserver.processes.forkserver import Ended, Spawned
 from ftpserver.processes.messages import (

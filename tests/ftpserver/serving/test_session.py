@@ -15,7 +15,7 @@ from ftpserver.serving import session as module
 from ftpserver.serving.commands import COMMANDS
 from ftpserver.storage.batch import SMALL
 from ftpserver.storage.home import Home
-from ftpserver.storage.staging import RESUME_FROM
+from ftpserver.storage.resumable import RESUME_FROM
 from ftpwire import digests, messages
 from ftpwire.frames import HEADER, MAX_CONTROL, MAX_CONTROL_BEFORE_LOGIN, MAX_DATA, Kind
 from ftpwire.messages import (

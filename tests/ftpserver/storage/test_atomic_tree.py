@@ -9,7 +9,7 @@ import pytest
 
 from ftpserver.serving import session as session_module
 from ftpserver.storage.home import Home
-from ftpserver.storage.staging import RESUME_FROM
+from ftpserver.storage.resumable import RESUME_FROM
 from ftpserver.storage.walk import Usage
 from ftpwire import digests
 from ftpwire.frames import Kind

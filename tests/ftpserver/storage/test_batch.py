@@ -18,7 +18,7 @@ from ftpserver.storage import upload_locks
 from ftpserver.storage.batch import SHARES_STEP, SMALL, Uploads
 from ftpserver.storage.commit import SYNC_EACH
 from ftpserver.storage.ledger import LEASE_SECONDS, STEP
-from ftpserver.storage.staging import PIECE, RESUME_FROM
+from ftpserver.storage.resumable import PIECE, RESUME_FROM
 from ftpserver.storage.upload_locks import Owners
 from ftpserver.storage.walk import Usage
 from ftpwire import beneath, digests, paths, streams

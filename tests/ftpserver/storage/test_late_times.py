@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from ftpserver.cli.main import cli as ftpd
-from ftpserver.storage.home import told_time
+from ftpserver.storage.listing import told_time
 from ftpwire import digests
 from ftpwire.messages import Copied
 

@@ -512,8 +512,8 @@ def test_threads_that_come_and_go(ledger, engine, open_account):
 WORKER = """
 import sys
 from pathlib import Path
-from ftpserver.ledger import Ledger
-from ftpserver.state import open_state
+from ftpserver.storage.ledger import Ledger
+from ftpserver.database import open_state
 from ftpwire.errors import QuotaExceeded
 
 engine = open_state(Path(sys.argv[1]))

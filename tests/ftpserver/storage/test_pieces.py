@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from ftpserver.storage import staging as staging_module
+from ftpserver.storage import resumable
 from ftpwire import digests, pieces
 from ftpwire.frames import Kind
 from ftpwire.messages import (
@@ -261,13 +261,13 @@ def test_checkpoints_are_left_on_the_way(server, owner, helper, dial, monkeypatc
     """A crash leaves what is synced without a gap."""
     monkeypatch.setattr(pieces, "STEP", 4 * MIB)
     marks = []
-    real = staging_module.Checkpoint.append
+    real = resumable.Checkpoint.append
 
     def append(self, offset, digest):
         marks.append(offset)
         real(self, offset, digest)
 
-    monkeypatch.setattr(staging_module.Checkpoint, "append", append)
+    monkeypatch.setattr(resumable.Checkpoint, "append", append)
     number, ready = begin(owner)
     assert bring(helper, ready.key, 12 * MIB, DATA[12 * MIB :]) == Taken()
     assert bring(helper, ready.key, 0, DATA[: 10 * MIB]) == Taken()

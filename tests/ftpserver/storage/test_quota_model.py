@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from ftpserver.storage.home import Home
-from ftpserver.storage.staging import PIECE, RESUME_FROM
+from ftpserver.storage.resumable import PIECE, RESUME_FROM
 from ftpwire import digests
 from ftpwire.frames import Kind
 from ftpwire.messages import Copied, Copy, Failed, MakeDir, Move, Put, Ready, Remove, Sent, Stored

@@ -16,13 +16,13 @@ from ftpserver.accounts.accounts import Accounts
 from ftpserver.database import open_state
 from ftpserver.storage import commit as committing
 from ftpserver.storage import ledger as ledger_module
-from ftpserver.storage import staging as module
+from ftpserver.storage import resumable as module
 from ftpserver.storage import upload_locks as owning
 from ftpserver.storage.batch import Uploads
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
 from ftpserver.storage.recount import recount
-from ftpserver.storage.staging import Checkpoint, ResumableStaging, checkpoint_name, kept_name
+from ftpserver.storage.resumable import Checkpoint, ResumableStaging, checkpoint_name, kept_name
 from ftpserver.storage.upload_locks import Owners
 from ftpwire import digests
 from ftpwire.errors import Busy, Cancelled, ConnectionLost, QuotaExceeded

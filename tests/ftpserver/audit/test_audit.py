@@ -11,17 +11,9 @@ import threading
 
 import pytest
 
-from ftpserver.audit import trail as module
-from ftpserver.audit.trail import (
-    FILE_NAME,
-    Audit,
-    Record,
-    administered,
-    line_of,
-    open_to_append,
-    shown,
-    timestamp,
-)
+from ftpserver.audit import writer as module
+from ftpserver.audit.record import Record, line_of, shown, timestamp
+from ftpserver.audit.writer import FILE_NAME, Audit, administered, open_to_append
 from ftpwire import digests, messages
 from ftpwire.frames import Kind
 from ftpwire.messages import (

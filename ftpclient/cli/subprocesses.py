@@ -1,6 +1,6 @@
 """Local programs, run in the foreground from inside the shell.
 
-Lives here: starting one and waiting for it. Lives elsewhere: which one (shell.py, commands/).
+Lives here: starting one and waiting for it. Lives elsewhere: which one (shell/shell.py, commands/).
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from ftpserver.accounts import accounts
-from ftpserver.accounts.aside import aside
+from ftpserver.accounts import passwords
+from ftpserver.accounts.passwords import aside
 
 
 def niceness() -> int:
@@ -43,7 +43,7 @@ def test_passwords_are_hashed_aside(monkeypatch):
             seen.append(niceness())
             return True
 
-    monkeypatch.setattr(accounts, "_hasher", Noting())
-    assert accounts.hash_password("secret") == "hashed"
-    assert accounts._verify("hashed", "secret")
+    monkeypatch.setattr(passwords, "_hasher", Noting())
+    assert passwords.hash_password("secret") == "hashed"
+    assert passwords.verify_password("hashed", "secret")
     assert seen == [min(19, niceness() + 15)] * 2

@@ -1,0 +1,146 @@
+"""One run of the benchmarks: its place, its sizes, and the servers that take part.
+
+Lives here: starting each server once, making each source once. Lives elsewhere: what is measured
+(suite.py, engines.py, several.py), how rounds are run (measure.py).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks import workloads
+from benchmarks.measure import (
+    Entry,
+    Table,
+    interleave,
+    say_to_stderr,
+)
+from benchmarks.peers import FACTORIES, Peer
+from benchmarks.processes import Unavailable
+from benchmarks.workloads import Scale, Source
+
+
+@dataclass
+class Bench:
+    """One run: where, how much, and the servers that were started for it so far.
+
+    Attributes:
+        families: Which peers may take part.
+        calm: Seconds to wait at most before a round for the machine to have nothing else to do.
+    """
+
+    place: Path
+    scale: Scale
+    families: frozenset[str]
+    calm: float = 0.0
+    peers: dict[str, Peer] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    versions: list[str] = field(default_factory=list)
+    _sources: dict[str, Source] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """Stop every server."""
+        for peer in self.peers.values():
+            peer.stop()
+        self.peers.clear()
+
+    # who -------------------------------------------------------------------------------
+
+    def wanted(self, key: str) -> bool:
+        """Whether somebody may take part."""
+        return key.startswith("ours") or any(
+            key == family or key.startswith(f"{family}-") for family in self.families
+        )
+
+    def peer(self, key: str) -> Peer:
+        """A running server. Raises Unavailable, with the same reason each time."""
+        if key in self.missing:
+            raise Unavailable(self.missing[key])
+        if key not in self.peers:
+            try:
+                self.peers[key] = self._started(key, self.place / key)
+                self.versions += self.peers[key].versions()
+            except Unavailable as error:
+                self.missing[key] = str(error)
+                raise
+        return self.peers[key]
+
+    def _started(self, key: str, place: Path) -> Peer:
+        place.mkdir()
+        peer = FACTORIES[key](place)
+        try:
+            peer.start()
+        except OSError as error:
+            raise Unavailable(str(error)) from None
+        return peer
+
+    @contextmanager
+    def fresh(self, key: str) -> Iterator[Peer]:
+        """A server of its own, that is stopped afterwards. Raises Unavailable."""
+        peer = self._started(key, Path(tempfile.mkdtemp(dir=self.place)) / key)
+        self.versions += peer.versions()
+        try:
+            yield peer
+        finally:
+            peer.stop()
+
+    def taking_part(self, keys: Sequence[str], notes: list[str]) -> Iterator[Peer]:
+        """The running servers among ``keys``; a note about each of the others."""
+        for key in keys:
+            if self.wanted(key):
+                try:
+                    yield self.peer(key)
+                except Unavailable as error:
+                    notes.append(f"{key}: {error}")
+
+    # what ------------------------------------------------------------------------------
+
+    def source(self, name: str, make: Callable[[Path], Path]) -> Source:
+        """Something to transfer, made at first use."""
+        if name not in self._sources:
+            self._sources[name] = Source.of(make(self.place / f"source-{name}"))
+        return self._sources[name]
+
+    @property
+    def large(self) -> Source:
+        return self.source("large", lambda path: workloads.large_file(path, self.scale.size))
+
+    @property
+    def small(self) -> Source:
+        scale = self.scale
+        return self.source(
+            "small", lambda path: workloads.small_tree(path, scale.files, scale.directories)
+        )
+
+    @property
+    def delayed(self) -> Source:
+        count = self.scale.delayed_files
+        return self.source(
+            "delayed", lambda path: workloads.small_tree(path, count, max(1, count // 10))
+        )
+
+    @property
+    def many(self) -> Source:
+        count = self.scale.sync_files
+        return self.source(
+            "many", lambda path: workloads.small_tree(path, count, max(1, count // 100), 200)
+        )
+
+    def result(self, name: str) -> Path:
+        """Where downloads go."""
+        return self.place / f"result-{name}"
+
+    def log(self, peer: Peer) -> Path:
+        """The output of a peer's last command."""
+        return peer.place / "client.log"
+
+    def fill(self, table: Table, entries: Sequence[Entry]) -> Table:
+        """Run the rounds of a measurement."""
+        rows, notes = interleave(entries, self.scale.rounds, say_to_stderr(table.name))
+        table.rows += rows
+        table.notes += notes
+        return table

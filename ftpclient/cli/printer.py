@@ -1,0 +1,44 @@
+"""Results of a transfer as they come: JSON lines, names with -v, complaints.
+
+Lives here: the listener for pipes and for --quiet. Lives elsewhere: bars (bars.py), which listener
+there is (progress.py), texts (render.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ftpclient.cli import render
+from ftpclient.transfer.report import Listener, Result
+from ftpwire import paths
+from ftpwire.errors import Cancelled, ConnectionLost
+
+if TYPE_CHECKING:
+    from ftpclient.cli.app import App
+
+
+class Printer(Listener):
+    """Prints results: JSON, or names with -v; what failed goes to stderr in any case."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def finished(self, result: Result) -> None:
+        if self._app.as_json:
+            self._app.print_json(render.result_record(result))
+            return
+        if isinstance(result.error, (Cancelled, ConnectionLost)):
+            return  # of all files under way: it is told once, as the command's own end
+        if result.error is not None and result.status == "failed":
+            self._app.complain(result.error)
+        elif result.error is not None:
+            if result.error.code == "not-regular" or self._app.verbose:
+                self._app.say(f"ftp: skipped: {paths.printable(str(result.error))}")
+        elif result.step is not None:
+            if self._app.verbose or result.status == "planned":
+                self._app.print(render.step_line(result.step))
+        elif self._app.verbose:
+            self._app.print(f"{paths.show(result.source)} -> {paths.show(result.target)}")
+
+    def remark(self, text: str) -> None:
+        self._app.say(f"ftp: {paths.printable(text)}")

@@ -1,0 +1,140 @@
+"""How many sessions there may be: in all, of an account, from an address.
+
+Lives here: the table ``session``. Lives elsewhere: when a session needs a slot (limits.py).
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    Engine,
+    and_,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+
+from ftpserver.accounts.accounts import Account
+from ftpserver.database import reading, session
+from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
+from ftpwire.errors import NotFound, TooMany
+
+
+class Most(NamedTuple):
+    """How many sessions there may be; None: any number."""
+
+    in_all: int | None = None
+    of_account: int | None = None
+    from_address: int | None = None
+
+
+NO_LIMIT = Most()
+
+
+class Sessions:
+    """The sessions that count for a limit, in the table ``session``.
+
+    With SQLite writers come one after another, so that no two can take the last place. Another
+    database needs serializable transactions for it.
+    """
+
+    def __init__(self, engine: Engine, ledger: Ledger) -> None:
+        self._engine = engine
+        self._reading = reading(engine)
+        self._node = ledger.node
+        self._incarnation = ledger.incarnation
+        self._run = ledger.run
+
+    def enter(self, account: Account, place: str, most: Most, *, only_asking: bool = False) -> str:
+        """Take one of the places; returns its name, to give it back by.
+
+        Args:
+            only_asking: Whether one could be taken: none is.
+
+        Raises:
+            TooMany: None is left.
+            NotFound: The account is gone.
+        """
+        limits = (
+            (most.in_all, true(), "the server has"),
+            (most.of_account, session.c.account_id == account.id, f"{account.name} has"),
+            (most.from_address, session.c.address == place, f"{place} has"),
+        )
+        held = [(limit, self._count(of), text) for limit, of, text in limits if limit is not None]
+        taken = secrets.token_hex(8)
+        now = int(time.time())
+        values = {
+            "id": taken,
+            "account_id": account.id,
+            "address": place,
+            "node": self._node,
+            "incarnation": self._incarnation,
+            "since": now,
+            "expires": now + LEASE_SECONDS,
+        }
+        row = select(*(literal(value) for value in values.values()))
+        row = row.where(*(count < limit for limit, count, _ in held))
+        try:
+            with self._engine.begin() as connection:
+                if connection.execute(insert(session).from_select(list(values), row)).rowcount:
+                    if only_asking:
+                        connection.rollback()
+                    return taken
+                there = [connection.execute(select(count)).scalar() for _, count, _ in held]
+        except IntegrityError:
+            raise NotFound("the account was removed") from None
+        for (limit, _, text), count in zip(held, there, strict=True):
+            if count is not None and count >= limit:
+                raise TooMany(f"too many sessions: {text} {count}, and {limit} are allowed")
+        raise TooMany("too many sessions")
+
+    def _count(self, whose: ColumnElement[bool]) -> ColumnElement[int]:
+        alive = select(func.count()).select_from(session).where(whose, ~self._is_dead())
+        return alive.scalar_subquery()
+
+    def leave(self, place: str) -> None:
+        """A session has ended."""
+        with self._engine.begin() as connection:
+            connection.execute(delete(session).where(session.c.id == place))
+
+    def heartbeat(self) -> None:
+        """Keep this run's rows alive. To be called well within LEASE_SECONDS."""
+        mine = and_(session.c.node == self._node, session.c.incarnation == self._incarnation)
+        with self._reading.connect() as connection:
+            if connection.execute(select(session.c.id).where(mine)).first() is None:
+                return
+        with self._engine.begin() as connection:
+            connection.execute(
+                update(session).where(mine).values(expires=int(time.time()) + LEASE_SECONDS)
+            )
+
+    def reap(self) -> None:
+        """Remove the rows of the dead: of earlier runs here, and of nodes that fell silent."""
+        with self._engine.begin() as connection:
+            connection.execute(delete(session).where(self._is_dead()))
+
+    def bury(self, incarnation: str) -> None:
+        """Remove the rows of a process of this run that has died."""
+        its = and_(session.c.node == self._node, session.c.incarnation == incarnation)
+        with self._engine.begin() as connection:
+            connection.execute(delete(session).where(its))
+
+    def _is_dead(self) -> ColumnElement[bool]:
+        ours = session.c.incarnation.startswith(self._run, autoescape=True)
+        return and_(
+            session.c.incarnation != self._incarnation,
+            or_(
+                and_(session.c.node == self._node, ~ours),
+                session.c.expires < int(time.time()),
+            ),
+        )

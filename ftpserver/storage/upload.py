@@ -1,0 +1,101 @@
+"""One small or streamed upload as it comes in, until its batch takes it.
+
+Lives here: reserving, writing, its end. Lives elsewhere: the batch that it joins (batch.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ftpserver.storage.quota import Books, Lease
+from ftpserver.storage.resumable import (
+    ResumableStaging,
+)
+from ftpserver.storage.staging import Staging
+from ftpserver.storage.upload_locks import Owners
+from ftpwire.errors import (
+    VerificationFailed,
+)
+from ftpwire.messages import (
+    Put,
+    Sent,
+)
+
+
+class Receiving:
+    """One upload that comes in pieces: what the handler of a Put works with.
+
+    Attributes:
+        staging: Where the bytes go: ``staging.sink``.
+    """
+
+    def __init__(
+        self,
+        staging: Staging,
+        request: Put,
+        lease: Lease | None,
+        ledger: Books,
+        owners: Owners | None = None,
+    ) -> None:
+        self.staging = staging
+        self.lease = lease
+        self.verified = False
+        self._owners = owners
+        self._key: bytes | None = None
+        self._request = request
+        self._reserved = request.size or 0
+        self._ledger = ledger
+
+    def resume(self, progress: Callable[[int], None]) -> tuple[int, bytes | None]:
+        """How many bytes are there from an earlier try, verified, and their digest."""
+        if isinstance(self.staging, ResumableStaging) and self._request.resume:
+            digest = self.staging.resume(progress)
+            return self.staging.offset, digest
+        return 0, None
+
+    def take_pieces(self) -> bytes | None:
+        """Have the bytes come in pieces from the account's other sessions, if it was asked for
+        and can be; returns the key that they need."""
+        staging = self.staging
+        if not self._request.pieces or not isinstance(staging, ResumableStaging):
+            return None
+        assert self.lease is not None and self._owners is not None
+        assembly = staging.take_pieces(self._reserved)
+        self._key = self._owners.share(self.lease.account_id, assembly)
+        return self._key
+
+    def take_no_pieces(self) -> None:
+        """The key is good for nothing any more."""
+        if self._key is not None and self._owners is not None:
+            self._owners.unshare(self._key)
+
+    def expect(self, more: int) -> None:
+        """Say that ``more`` bytes come next.
+
+        Raises:
+            VerificationFailed: More than was announced, or they were to come in pieces.
+            QuotaExceeded: Its size is not known, and there is no more room.
+        """
+        if more and self._key is not None:
+            raise VerificationFailed("bytes came beside those that come in pieces")
+        total = self.staging.total + more
+        if total <= self._reserved:
+            return
+        if self._request.size is not None:
+            raise VerificationFailed(
+                f"more bytes came than the {self._request.size} that were announced"
+            )
+        assert self.lease is not None
+        before = self.lease.size
+        self._ledger.extend(self.lease, total - self._reserved)
+        self._reserved += self.lease.size - before
+
+    def copy(self, source: int, size: int, digest: bytes, tick: Callable[[int], None]) -> bool:
+        """Take all bytes from another file, with its digest; False where that can't be done."""
+        self.verified = self.staging.copy(source, size, digest, tick)
+        return self.verified
+
+    def finish(self, sent: Sent, progress: Callable[[int], None] | None = None) -> None:
+        """All bytes came: verify them. Raises VerificationFailed, OSError."""
+        self.staging.finish(sent, progress)
+        self.verified = True

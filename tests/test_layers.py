@@ -1,0 +1,257 @@
+"""Imports run downward: a table of floors, and every import in the packages held against it.
+
+Lives here: the table, and what still runs up, in lists that may only shrink. Imports under
+TYPE_CHECKING and inside functions count as well: a type that runs up is a circle for a reader.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+FLOORS = {
+    "ftpwire": (
+        ("units", "digests", "errors"),
+        ("paths", "pacing", "frames"),
+        ("messages", "discovery", "standard"),
+        ("tls", "beneath"),
+        ("channel", "streams"),
+        ("pieces",),
+    ),
+    "ftpserver": (
+        ("errors", "logs"),
+        ("settings",),
+        ("database",),
+        ("net",),
+        ("storage",),
+        ("accounts",),
+        ("audit",),
+        ("serving",),
+        ("processes",),
+        ("isolation",),
+        ("admin",),
+        ("daemon",),
+        ("cli",),
+    ),
+    "ftpclient": (
+        ("connection",),
+        ("transfer",),
+        ("sync",),
+        ("client",),
+        ("aio",),
+        ("cli",),
+        ("shell",),
+    ),
+    "benchmarks": (
+        ("processes", "coroutines", "sessions", "strangers"),
+        ("measure", "greenlets", "delay"),
+        ("workloads", "report", "crowd"),
+        ("peers", "raw"),
+        ("bench",),
+        ("engines",),
+        ("several",),
+        ("suite",),
+        ("profiles",),
+    ),
+}
+"""Of each package, its folders and modules from the lowest floor to the highest. Those of one floor
+don't import each other."""
+
+PACKAGES = {
+    "ftpwire": frozenset({"ftpwire"}),
+    "ftpserver": frozenset({"ftpserver", "ftpwire"}),
+    "ftpclient": frozenset({"ftpclient", "ftpwire"}),
+    "benchmarks": frozenset({"benchmarks", "ftpserver", "ftpclient", "ftpwire"}),
+}
+"""What each package may import of the project."""
+
+STILL_UP = frozenset(
+    {
+        "ftpclient.cli.commands.session -> ftpclient.shell.shell",
+        "ftpclient.transfer.preflight -> ftpclient.client",
+        "ftpclient.transfer.report -> ftpclient.sync.plan",
+        "ftpclient.transfer.retry -> ftpclient.client",
+        "ftpserver.audit.notify -> ftpserver.daemon.server",
+        "ftpserver.audit.trail -> ftpserver.serving.session",
+        "ftpserver.isolation.supervisor -> ftpserver.daemon.server",
+        "ftpserver.processes.supervisor -> ftpserver.daemon.server",
+        "ftpserver.serving.listeners -> ftpserver.daemon.server",
+    }
+)
+"""Imports that still run up, or between neighbours."""
+
+STILL_CIRCLES = frozenset(
+    {
+        frozenset({"ftpserver.isolation.handler", "ftpserver.isolation.supervisor"}),
+        frozenset({f"ftpserver.daemon.{name}" for name in ("control", "discovery", "server")}),
+        frozenset({"ftpserver.audit.notify", "ftpserver.audit.writer"}),
+        frozenset({"ftpserver.serving.account_watch", "ftpserver.serving.service"}),
+        frozenset(
+            {
+                "ftpserver.serving.context",
+                "ftpserver.serving.parking",
+                "ftpserver.serving.session",
+                "ftpserver.serving.commands",
+                "ftpserver.serving.commands.browsing",
+                "ftpserver.serving.commands.changing",
+                "ftpserver.serving.commands.identity",
+                "ftpserver.serving.commands.registration",
+                "ftpserver.serving.commands.transfers",
+            }
+        ),
+        frozenset({"ftpclient.aio.connection", "ftpclient.aio.lane"}),
+        frozenset({f"ftpclient.transfer.{name}" for name in ("download", "pieces", "upload")}),
+        frozenset({"ftpclient.transfer.job", "ftpclient.transfer.pool"}),
+    }
+)
+"""Files of one folder that still import each other in a circle."""
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the packages, by its dotted name."""
+    found = {}
+    for package in FLOORS:
+        for path in (ROOT / package).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports_of(source: str, known: frozenset[str]) -> Iterator[str]:
+    """The project's modules that a module imports, wherever in it that stands."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports name the whole module"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                name = whole if whole in known else str(node.module)
+                if name in known:
+                    yield name
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in known)
+
+
+def arrows(found: dict[str, Path]) -> dict[str, frozenset[str]]:
+    """For each module, what it imports."""
+    known = frozenset(found)
+    return {
+        name: frozenset(imports_of(path.read_text(), known)) - {name}
+        for name, path in found.items()
+    }
+
+
+ALL = arrows(modules())
+
+
+def room_of(module: str) -> str:
+    """The folder or module that the table of floors names; empty for a package's own front."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def floor_of(module: str) -> int:
+    """The number of a module's floor. A package's front and its ``__main__`` are above all."""
+    package, room = module.split(".")[0], room_of(module)
+    floors = FLOORS[package]
+    if room in ("", "__main__"):
+        return len(floors)
+    return next(number for number, rooms in enumerate(floors) if room in rooms)
+
+
+def runs_up(importing: str, imported: str) -> bool:
+    """Whether an import is not allowed by the floors."""
+    if importing.split(".")[0] != imported.split(".")[0]:
+        return False
+    if room_of(importing) == room_of(imported):
+        return False
+    if not room_of(imported):  # the package's front: its version
+        return False
+    return floor_of(imported) >= floor_of(importing)
+
+
+def circles(graph: dict[str, frozenset[str]]) -> set[frozenset[str]]:
+    """Modules that reach each other, in groups of two and more."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        waiting = [start]
+        while waiting:
+            for name in graph[waiting.pop()] & graph.keys():
+                if name not in seen:
+                    seen.add(name)
+                    waiting.append(name)
+        return seen
+
+    below = {name: reached(name) for name in graph}
+    groups = {frozenset(other for other in below[name] if name in below[other]) for name in graph}
+    return {group for group in groups if len(group) > 1}
+
+
+def test_every_room_has_a_floor():
+    unknown = {
+        f"{module.split('.')[0]}.{room}"
+        for module in ALL
+        if (room := room_of(module)) and room != "__main__"
+        if not any(room in rooms for rooms in FLOORS[module.split(".")[0]])
+    }
+    assert not unknown
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_only_what_they_may(package):
+    foreign = {
+        f"{importing} -> {imported}"
+        for importing, all_imported in ALL.items()
+        if importing.split(".")[0] == package
+        for imported in all_imported
+        if imported.split(".")[0] not in PACKAGES[package]
+    }
+    assert not foreign
+
+
+def test_imports_run_downward():
+    up = {
+        f"{importing} -> {imported}"
+        for importing, all_imported in ALL.items()
+        for imported in all_imported
+        if runs_up(importing, imported)
+    }
+    assert not up - STILL_UP, "new imports that run up"
+    assert not STILL_UP - up, "these don't run up any more: take them off the list"
+
+
+def test_files_of_one_folder_import_each_other_in_no_circle():
+    folders: dict[tuple[str, str], dict[str, frozenset[str]]] = {}
+    for importing, imported in ALL.items():
+        folders.setdefault((importing.split(".")[0], room_of(importing)), {})[importing] = imported
+    found = set().union(*(circles(folder) for folder in folders.values()))
+    assert not found - STILL_CIRCLES, "new circles"
+    assert not STILL_CIRCLES - found, "these are none any more: take them off the list"
+
+
+# the test's own eyes -------------------------------------------------------------------------
+
+
+def test_an_import_anywhere_is_seen():
+    source = (
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from ftpserver.daemon.server import FtpServer\n"
+        "def later():\n    from ftpserver.daemon import control\n    import ftpserver.errors\n"
+    )
+    known = frozenset({"ftpserver.daemon.server", "ftpserver.daemon.control", "ftpserver.errors"})
+    assert set(imports_of(source, known)) == known
+
+
+def test_an_import_that_runs_up_is_seen():
+    assert runs_up("ftpserver.storage.home", "ftpserver.serving.session")
+    assert not runs_up("ftpserver.serving.session", "ftpserver.storage.home")
+    assert runs_up("ftpwire.errors", "ftpwire.units"), "neighbours on one floor"
+
+
+def test_a_circle_is_seen():
+    graph = {"a": frozenset("b"), "b": frozenset("c"), "c": frozenset("b"), "d": frozenset("a")}
+    assert circles(graph) == {frozenset("bc")}
