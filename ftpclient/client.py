@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -22,8 +23,9 @@ from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.connection import Connection, name_of
 from ftpclient.connection.credentials import Credential, Credentials, Password, Remark
 from ftpclient.connection.interrupt import Interrupt
-from ftpclient.connection.known_hosts import Ask, KnownHosts
-from ftpclient.connection.servers import choose
+from ftpclient.connection.known_hosts import KnownHosts
+from ftpclient.connection.servers import choose, key_of_environment
+from ftpclient.connection.trust import Ask, AskTakeover, Trust, check_fingerprint
 from ftpclient.transfer.report import Listener, Summary
 from ftpclient.transfer.resume_notes import Unfinished
 from ftpwire import messages, paths
@@ -94,7 +96,11 @@ class Client:
         remark: Told what the user should know, once for each text.
         accept_new: Pin the key of a server that was never seen before.
         known_hosts: Where the pins are; None for the user's own file.
+        fingerprint: What the key of the server has to be (``SHA256:…``), whatever known hosts say;
+            it is pinned. None for FTP_SERVER_KEY if the server is that of FTP_SERVER.
+        ca: A file of certificates to trust instead of the system's authorities.
         ask: Asks about a server's key that was never seen before.
+        ask_takeover: Asks whether a certificate of an authority replaces the key that is pinned.
         interrupt: Set it to stop what is going on.
         retries: How often a transfer whose connection was lost is gone on with.
     """
@@ -107,7 +113,10 @@ class Client:
         plaintext: bool = False,
         accept_new: bool = False,
         known_hosts: KnownHosts | None = None,
+        fingerprint: str | None = None,
+        ca: str | os.PathLike[str] | None = None,
         ask: Ask | None = None,
+        ask_takeover: AskTakeover | None = None,
         interrupt: Interrupt | None = None,
         retries: int = 5,
         saved_token: bool = True,
@@ -128,9 +137,17 @@ class Client:
             server, password, plaintext=plaintext, saved=saved_token, remark=self._remark_once
         )
         self._plaintext = plaintext
-        self._accept_new = accept_new
-        self._known_hosts = known_hosts
-        self._ask_user = ask
+        named = fingerprint or key_of_environment(server)
+        self._trust = Trust(
+            known_hosts or KnownHosts(),
+            accept_new=accept_new,
+            key=None if named is None else check_fingerprint(named),
+            pin_key=fingerprint is not None,
+            ca=None if ca is None else Path(ca),
+            ask=ask,
+            ask_takeover=ask_takeover,
+            remark=self._remark_once,
+        )
         self._interrupt = interrupt
         self._connection: Connection | None = None
 
@@ -187,9 +204,7 @@ class Client:
         return self._connection_class(
             self.address,
             plaintext=self._plaintext,
-            known_hosts=self._known_hosts,
-            accept_new=self._accept_new,
-            ask=self._ask_user,
+            trust=self._trust,
             interrupt=self._interrupt,
             like=self._connection,
             credential=credential,

@@ -114,6 +114,12 @@ class HostKeyChanged(TrustError):
     code = "host-key-changed"
 
 
+class UntrustedCertificate(TrustError):
+    """The server's certificate is not valid: it has expired, or is for another name."""
+
+    code = "certificate-invalid"
+
+
 class Interrupted(FtpError):
     """The user asked to stop."""
 

@@ -33,7 +33,8 @@ from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.credentials import Credential, Password, Remark
 from ftpclient.connection.interrupt import Interrupt
-from ftpclient.connection.known_hosts import Ask, KnownHosts
+from ftpclient.connection.known_hosts import KnownHosts
+from ftpclient.connection.trust import Ask, AskTakeover
 from ftpclient.transfer.job import KEEP_ALIVE_SECONDS, Options
 from ftpclient.transfer.report import Listener, Result, Summary
 from ftpclient.transfer.upload import PutCall, Upload
@@ -91,8 +92,9 @@ class AsyncClient:
     (``atomic``: what others ask for meanwhile is no part of that), and under ``limit_rate``.
 
     Args:
-        server, password, plaintext, accept_new, known_hosts, ask, saved_token, remark: As for
-            `Client`. ``password`` and ``ask`` are called in another thread, where they may wait.
+        server, password, plaintext, accept_new, known_hosts, fingerprint, ca, ask, ask_takeover,
+            saved_token, remark: As for `Client`. ``password``, ``ask`` and
+            ``ask_takeover`` are called in another thread, where they may wait.
         retries: How often a transfer whose connection was lost is gone on with.
     """
 
@@ -104,7 +106,10 @@ class AsyncClient:
         plaintext: bool = False,
         accept_new: bool = False,
         known_hosts: KnownHosts | None = None,
+        fingerprint: str | None = None,
+        ca: str | os.PathLike[str] | None = None,
         ask: Ask | None = None,
+        ask_takeover: AskTakeover | None = None,
         retries: int = 5,
         saved_token: bool = True,
         remark: Remark | None = None,
@@ -117,7 +122,10 @@ class AsyncClient:
             plaintext=plaintext,
             accept_new=accept_new,
             known_hosts=known_hosts,
+            fingerprint=fingerprint,
+            ca=ca,
             ask=ask,
+            ask_takeover=ask_takeover,
             saved_token=saved_token,
             remark=remark,
         )

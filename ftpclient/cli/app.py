@@ -69,6 +69,8 @@ class App:
 
     server: str | None = None
     accept_new: bool = False
+    accept_key: str | None = None
+    ca: str | None = None
     plaintext: bool = False
     as_json: bool = False
     quiet: bool = False
@@ -114,7 +116,10 @@ class App:
             password=self._password,
             plaintext=self.chosen.plaintext,
             accept_new=self.accept_new,
+            fingerprint=self.accept_key,
+            ca=self.ca,
             ask=self._ask_trust if self.can_ask else None,
+            ask_takeover=self._ask_takeover if self.can_ask else None,
             interrupt=self.interrupt,
             retries=self.retries,
             saved_token=saved_token,
@@ -178,8 +183,20 @@ class App:
             f"{endpoint} is not known yet. Its key's fingerprint is\n  {fingerprint}",
             file=sys.stderr,
         )
+        return self._yes_or_no("Trust it (yes/no)? ")
+
+    def _ask_takeover(self, endpoint: str, pinned: str, shown: str, issuer: str) -> bool:
+        print(
+            f"{endpoint}: the server's key has changed from\n  {pinned} to\n  {shown}.\n"
+            f"Its certificate is issued by {issuer}, which is trusted on this machine.",
+            file=sys.stderr,
+        )
+        return self._yes_or_no("Trust certificates instead of the old key (yes/no)? ")
+
+    def _yes_or_no(self, question: str) -> bool:
+        """Ask on the terminal until the answer is clear; Enter alone means no."""
         while True:
-            print("Trust it (yes/no)? ", end="", file=sys.stderr, flush=True)
+            print(question, end="", file=sys.stderr, flush=True)
             with self.interrupt.at_once():
                 line = sys.stdin.readline()
             if not line:

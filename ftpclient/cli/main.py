@@ -40,6 +40,12 @@ class _Ftp(CommandGroup):
     shell_complete=saved_servers,
 )
 @click.option("--accept-new", is_flag=True, help="Trust a server that was never seen before.")
+@click.option(
+    "--accept-key",
+    metavar="SHA256:…",
+    help="Trust the server if it has this key, and remember it.",
+)
+@click.option("--ca", metavar="FILE", help="Trust the certificates in FILE, not the system's.")
 @click.option("--plaintext", is_flag=True, help="Speak without TLS.")
 @click.option("--password-stdin", is_flag=True, help="Password: the first line of stdin.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, one object a line.")
@@ -52,6 +58,8 @@ def remote(
     ctx: click.Context,
     server: str | None,
     accept_new: bool,
+    accept_key: str | None,
+    ca: str | None,
     plaintext: bool,
     password_stdin: bool,
     as_json: bool,
@@ -69,6 +77,8 @@ def remote(
     app: App = ctx.obj
     app.server = server
     app.accept_new = accept_new
+    app.accept_key = accept_key
+    app.ca = ca
     app.plaintext = plaintext
     app.as_json = as_json
     app.quiet = quiet

@@ -1,7 +1,7 @@
 """One connection: TLS, trust, log-in, then pipelined requests.
 
 Lives here: the socket's whole life, and which reply belongs to which call.
-Lives elsewhere: what is asked for (client.py, transfer/job.py), pins (known_hosts.py).
+Lives elsewhere: what is asked for (client.py, transfer/job.py), whom to trust (trust.py).
 
 One thread drives both directions. While it writes it always reads as well, so a full pipe can't
 deadlock. Replies come in the order of the requests; each `Call` takes its own.
@@ -16,14 +16,14 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
-from functools import cache
 from random import random
 from typing import NoReturn
 
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.credentials import Credential
 from ftpclient.connection.interrupt import Interrupt
-from ftpclient.connection.known_hosts import Ask, KnownHosts
+from ftpclient.connection.known_hosts import KnownHosts
+from ftpclient.connection.trust import Trust, pinned_context
 from ftpwire import frames, messages
 from ftpwire.channel import Channel, Sink, TimedOut, keep_probing
 from ftpwire.errors import (
@@ -35,6 +35,7 @@ from ftpwire.errors import (
     ConnectionLost,
     FrameTooBig,
     FtpError,
+    HostKeyChanged,
     Interrupted,
     ProtocolError,
     SessionEnded,
@@ -110,9 +111,7 @@ class Connection:
     Args:
         address: The server.
         plaintext: Speak without TLS.
-        known_hosts: The pins.
-        accept_new: Pin a new server's key without asking.
-        ask: Asks the user about a new server's key.
+        trust: Decides whether it is the server that is meant.
         interrupt: Ends waiting and working when the user wants to stop.
         like: An earlier connection to the same server, whose TLS session is resumed: that saves
             both sides the costly part of the handshake.
@@ -131,9 +130,7 @@ class Connection:
         address: ServerAddress,
         *,
         plaintext: bool = False,
-        known_hosts: KnownHosts | None = None,
-        accept_new: bool = False,
-        ask: Ask | None = None,
+        trust: Trust | None = None,
         interrupt: Interrupt | None = None,
         like: Connection | None = None,
         credential: Credential | None = None,
@@ -148,9 +145,7 @@ class Connection:
         self._context: ssl.SSLContext | None = None
         self.address = address
         self._interrupt = interrupt
-        self._known_hosts = known_hosts or KnownHosts()
-        self._accept_new = accept_new
-        self._ask = ask
+        self._trust = trust or Trust(KnownHosts())
         self._calls: dict[int, Call] = {}
         self._ahead: list[tuple[Request, Call]] = []
         self._unanswered = 0
@@ -191,26 +186,42 @@ class Connection:
             self._start(self._like._context)  # it decided whom to trust
             if self._context_is_pinned:
                 self._check_pin()
-        elif self._known_hosts.get(endpoint) is not None:
-            self._start(_pinned_context())
-            self._check_pin()
-        else:
+        elif not (self._trust.wants_authority(endpoint) and self._verified(endpoint)):
+            self._start(pinned_context())
             try:
-                self._start(ssl.create_default_context())
-            except ssl.SSLCertVerificationError:
-                # nobody vouches for it: look at the key, and ask
-                self._start(_pinned_context())
-                try:
-                    self._known_hosts.meet(
-                        endpoint,
-                        self._fingerprint(),
-                        accept_new=self._accept_new,
-                        ask=self._ask,
-                    )
-                except FtpError:
-                    self.close()
+                self._check_pin()
+            except HostKeyChanged:
+                if not self._taken_over(endpoint):
                     raise
         self._say_hello()
+
+    def _verified(self, endpoint: str) -> bool:
+        """Shake hands with a server that an authority vouches for; False when none does."""
+        try:
+            self._start(self._trust.authority_context())
+        except ssl.SSLCertVerificationError as error:
+            self._trust.not_verified(endpoint, error)
+            return False
+        self._trust.verified(endpoint)
+        return True
+
+    def _taken_over(self, endpoint: str) -> bool:
+        """Whether an authority vouches for a server with another key, and the user agrees.
+
+        A check alone replaces no pin: whoever inspects TLS has an authority installed, too.
+        """
+        if self._trust.ask_takeover is None or self._trust.key is not None:
+            return False
+        try:
+            self._start(self._trust.authority_context())
+        except ssl.SSLCertVerificationError:
+            return False
+        assert self.channel.tls is not None
+        certificate = self.channel.tls.object.getpeercert() or {}
+        if self._trust.takes_over(endpoint, self._fingerprint(), certificate):
+            return True
+        self.channel.abort()
+        return False
 
     def _start(self, context: ssl.SSLContext | None) -> None:
         with self._interrupt.at_once() if self._interrupt is not None else nullcontext():
@@ -266,7 +277,7 @@ class Connection:
 
     def _check_pin(self) -> None:
         try:
-            self._known_hosts.check(self.address.endpoint, self._fingerprint())
+            self._trust.check_key(self.address.endpoint, self._fingerprint())
         except FtpError:
             self.channel.abort()
             raise
@@ -783,13 +794,3 @@ def _not_connected(address: ServerAddress, error: OSError) -> ConnectFailed:
 _tickets: dict[str, ssl.SSLSession] = {}
 """By ``HOST:PORT``, of pinned servers. The key is compared with the pin all the same."""
 _MOST_TICKETS = 64
-
-
-@cache
-def _pinned_context() -> ssl.SSLContext:
-    """TLS 1.3 without certificate checks: the key itself is compared. One for all connections."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context

@@ -104,7 +104,7 @@ class SavedTokens:
         """
         try:
             info = self._file.path.stat()
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
             return None
         if not files.is_private(info):
             raise CommandError(

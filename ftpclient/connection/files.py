@@ -6,6 +6,7 @@ XDG_CONFIG_HOME moves them.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -31,12 +32,35 @@ def directory() -> Path:
 def _directory(*depends_on: str | None) -> Path:
     import platformdirs  # imported here: most commands of a script need only one small file
 
-    return Path(platformdirs.user_config_dir("ftp-client", appauthor=False))
+    try:
+        found = Path(platformdirs.user_config_dir("ftp-client", appauthor=False))
+    except RuntimeError:  # no HOME, and a user without an entry; older releases give a "~"
+        return NOWHERE
+    return found if found.is_absolute() else NOWHERE
+
+
+NOWHERE = Path("/nonexistent/ftp-client")
+"""Where a user without a home has nothing. Nothing is made there."""
+
+
+def make_parent(path: Path) -> None:
+    """Make the directory of a file, private, where this user keeps files.
+
+    Raises:
+        OSError: There is no home, it can't be written, or it is somebody else's: what root left in
+            the home of another user would be in that user's way.
+    """
+    if NOWHERE in path.parents:
+        raise FileNotFoundError(errno.ENOENT, "there is no home directory: set HOME", str(path))
+    there = next(one for one in path.parents if one.exists())
+    if os.geteuid() == 0 != there.stat().st_uid:
+        raise PermissionError(errno.EPERM, f"{there} belongs to another user", str(path))
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only the user can read, whole or not at all."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Write a file that only the user can read, whole or not at all. Raises as `make_parent`."""
+    make_parent(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
@@ -55,7 +79,7 @@ def locked(path: Path) -> Iterator[None]:
     """Keep other runs of the client from changing a file meanwhile."""
     import fcntl  # imported here: not on every system, and seldom needed
 
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_parent(path)
     lock = os.open(
         path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
     )
@@ -81,7 +105,7 @@ class JsonFile(Generic[Contents]):
         """What is in it. Raises CommandError when that is something else."""
         try:
             data = self.path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
             return self._kind()
         try:
             return msgspec.json.decode(data, type=self._kind)

@@ -1,26 +1,26 @@
 """Known hosts: which key each server has, pinned at first use.
 
-Lives here: the file of pins, and the decision about a key.
-Lives elsewhere: the handshake (connection.py), fingerprints (ftpwire/tls.py).
+Lives here: the file of pins. Lives elsewhere: what a pin decides (trust.py), the handshake
+(connection.py), fingerprints (ftpwire/tls.py).
 
-A pin is the SHA-256 of the key's SubjectPublicKeyInfo, by host and port. Name and password go
-out only after the server's key was found good.
+A line ``HOST:PORT SHA256:…`` pins a key: the SHA-256 of its SubjectPublicKeyInfo. A line ``@ca
+HOST:PORT`` says that a certificate authority vouched for the server; clients that don't know such
+lines pass over them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from ftpclient.connection import files
 from ftpwire.errors import HostKeyChanged, UnknownHost
 
-Ask = Callable[[str, str], bool]
-"""Asks the user whether to trust an endpoint with this fingerprint."""
+CA = "@ca"
+"""The pin of a server that an authority vouched for."""
 
 
 class KnownHosts:
-    """The pins in one file: a line ``HOST:PORT SHA256:…`` each.
+    """The pins in one file.
 
     Args:
         path: The file; None for the user's own.
@@ -30,7 +30,7 @@ class KnownHosts:
         self.path = path or files.directory() / "known_hosts"
 
     def get(self, endpoint: str) -> str | None:
-        """The fingerprint pinned for ``HOST:PORT``."""
+        """The fingerprint pinned for ``HOST:PORT``, or `CA`; None when it is not known."""
         for line in self._lines():
             name, pin = _fields(line)
             if name == endpoint:
@@ -40,13 +40,17 @@ class KnownHosts:
     def _lines(self) -> list[str]:
         try:
             text = self.path.read_text("utf-8", errors="surrogateescape")
-        except FileNotFoundError:
-            return []
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return []  # there is no home, or it is somebody else's
         return text.removesuffix("\n").split("\n") if text else []
 
-    def add(self, endpoint: str, fingerprint: str) -> None:
-        """Pin a key, instead of any other for that endpoint."""
-        self._rewrite(endpoint, f"{endpoint} {fingerprint}\n")
+    def add(self, endpoint: str, pin: str) -> None:
+        """Pin a key, or `CA`, instead of any other for that endpoint.
+
+        Raises:
+            OSError: The file can't be written.
+        """
+        self._rewrite(endpoint, f"{CA} {endpoint}\n" if pin == CA else f"{endpoint} {pin}\n")
 
     def remove(self, endpoint: str) -> bool:
         """Forget a pin; False when there was none."""
@@ -72,26 +76,13 @@ class KnownHosts:
             raise UnknownHost(f"{endpoint}: its key {fingerprint} is not known")
         if pinned != fingerprint:
             raise HostKeyChanged(
-                f"{endpoint}: THE SERVER'S KEY HAS CHANGED: it is {fingerprint}, "
-                f"and was {pinned}. Somebody may be listening in. If you know why it changed: "
-                f"ftp forget {endpoint}"
+                f"{endpoint}: THE SERVER'S KEY HAS CHANGED: it is {fingerprint}, and was {pinned}. "
+                "Somebody may be listening in. If you know why it changed: "
+                f"ftp forget {endpoint}, or name the key that is right with --accept-key"
             )
-
-    def meet(self, endpoint: str, fingerprint: str, *, accept_new: bool, ask: Ask | None) -> None:
-        """Decide about a key that is not pinned, and pin it.
-
-        Raises:
-            UnknownHost: Nobody said that it is good.
-        """
-        if not accept_new and not (ask is not None and ask(endpoint, fingerprint)):
-            raise UnknownHost(
-                f"{endpoint}: its key {fingerprint} is not known: compare it with what "
-                "`ftpd fingerprint` prints there, and connect with --accept-new"
-            )
-        self.add(endpoint, fingerprint)
 
 
 def _fields(line: str) -> tuple[str, str]:
     """Endpoint and pin of a line, also of one that somebody edited."""
     name, _, pin = line.strip().partition(" ")
-    return name, pin.strip()
+    return (pin.strip(), CA) if name == CA else (name, pin.strip())

@@ -20,6 +20,8 @@ from ftpwire.errors import NotFound
 from ftpwire.paths import printable
 
 ENVIRONMENT = "FTP_SERVER"
+KEY = "FTP_SERVER_KEY"
+"""The fingerprint of the key of FTP_SERVER's server."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -99,6 +101,14 @@ class SavedServers:
         with self._file.changing() as contents:
             contents.servers[key] = _Saved(str(server.address), server.plaintext)
             contents.default = key
+
+
+def key_of_environment(server: ServerAddress) -> str | None:
+    """FTP_SERVER_KEY, if it is about this server: it holds for the host of FTP_SERVER alone."""
+    key, meant = os.environ.get(KEY), os.environ.get(ENVIRONMENT)
+    if not key or not meant:
+        return None
+    return key if SavedServers().find(meant).address.endpoint == server.endpoint else None
 
 
 def check_name(name: str) -> str:

@@ -52,7 +52,7 @@ class LineHistory(History):
         """Append to the file: other shells may do so at the same time."""
         data = "".join(f"{line}\n" for line in string.split("\n"))
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            files.make_parent(self.path)
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             fd = os.open(self.path, flags, 0o600)
         except OSError:

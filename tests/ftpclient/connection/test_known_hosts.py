@@ -114,23 +114,6 @@ def test_checking(hosts):
     assert caught.value.exit_code == UnknownHost.exit_code == 9
 
 
-@pytest.mark.parametrize(
-    ("accept_new", "answer", "trusted"),
-    [(True, None, True), (False, True, True), (False, False, False), (False, None, False)],
-)
-def test_meeting(hosts, accept_new, answer, trusted):
-    asked = []
-    ask = None if answer is None else lambda *what: asked.append(what) or answer
-    if trusted:
-        hosts.meet("host:1", PIN, accept_new=accept_new, ask=ask)
-    else:
-        with pytest.raises(UnknownHost) as caught:
-            hosts.meet("host:1", PIN, accept_new=accept_new, ask=ask)
-        assert PIN in str(caught.value) and "--accept-new" in str(caught.value)
-    assert hosts.get("host:1") == (PIN if trusted else None)
-    assert asked == ([("host:1", PIN)] if answer is not None and not accept_new else [])
-
-
 # on a server -------------------------------------------------------------------------------
 
 
@@ -259,7 +242,7 @@ def test_a_server_that_somebody_vouches_for_needs_no_pin(server, hosts, monkeypa
     address = ServerAddress("localhost", server.server_address[1], "alice")
     with Client(address, password="secret", known_hosts=hosts) as client:
         assert client.whoami() == "alice"
-    assert not hosts.path.exists()
+    assert hosts.get(address.endpoint) == "@ca"
     with pytest.raises(UnknownHost):  # not by this name
         Client(address_of(server), password="secret", known_hosts=hosts).connect()
     assert log_ins == ["secret"]
