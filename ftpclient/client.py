@@ -91,6 +91,7 @@ class Client:
             was logged in to last, else the local machine.
         password: Or something that asks for it, called when nothing else is there: FTP_PASSWORD,
             the token that `ftp login` saved, netrc; and once the server is trusted.
+        password_tries: How often it is called, when the server refuses what it returned.
         plaintext: Speak without TLS.
         saved_token: Use the saved token, if there is one.
         remark: Told what the user should know, once for each text.
@@ -110,6 +111,7 @@ class Client:
         server: str | ServerAddress | None = None,
         *,
         password: Password = None,
+        password_tries: int = 1,
         plaintext: bool = False,
         accept_new: bool = False,
         known_hosts: KnownHosts | None = None,
@@ -134,7 +136,12 @@ class Client:
         self._remark = remark
         self._remarks: set[str] = set()
         self._credentials = Credentials(
-            server, password, plaintext=plaintext, saved=saved_token, remark=self._remark_once
+            server,
+            password,
+            plaintext=plaintext,
+            saved=saved_token,
+            remark=self._remark_once,
+            tries=password_tries,
         )
         self._plaintext = plaintext
         named = fingerprint or key_of_environment(server)

@@ -10,6 +10,8 @@ import time
 
 _SIZE = re.compile(r"([0-9]+)(?:\.([0-9]+))?\s*(?:([KMGT])(?:iB)?|B)?", re.IGNORECASE)
 _MAX_DIGITS = 20
+_NEEDS_UNIT = 4096
+"""Bare numbers below this are mistakes for MiB, most likely; 0 is not."""
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -29,6 +31,18 @@ def parse_size(text: str) -> int:
     size = int(whole[-_MAX_DIGITS:]) * unit + int(digits or "0") * unit // scale
     if len(whole.lstrip("0")) > _MAX_DIGITS or size >= 2**63:
         raise ValueError(f"{text[:40]!r} is more than any disk has")
+    return size
+
+
+def parse_typed_size(text: str) -> int:
+    """The same for what is typed as an option, where ``5`` is a mistake for ``5MiB``.
+
+    Raises:
+        ValueError: It is not a size, or a small number without a unit.
+    """
+    size, bare = parse_size(text), text.strip()
+    if bare.isdigit() and 0 < size < _NEEDS_UNIT:
+        raise ValueError(f"{text!r} has no unit: write {bare}MiB, or {bare}B for bytes")
     return size
 
 

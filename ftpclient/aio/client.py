@@ -92,8 +92,8 @@ class AsyncClient:
     (``atomic``: what others ask for meanwhile is no part of that), and under ``limit_rate``.
 
     Args:
-        server, password, plaintext, accept_new, known_hosts, fingerprint, ca, ask, ask_takeover,
-            saved_token, remark: As for `Client`. ``password``, ``ask`` and
+        server, password, password_tries, plaintext, accept_new, known_hosts, fingerprint, ca,
+            ask, ask_takeover, saved_token, remark: As for `Client`. ``password``, ``ask`` and
             ``ask_takeover`` are called in another thread, where they may wait.
         retries: How often a transfer whose connection was lost is gone on with.
     """
@@ -103,6 +103,7 @@ class AsyncClient:
         server: str | ServerAddress | None = None,
         *,
         password: Password = None,
+        password_tries: int = 1,
         plaintext: bool = False,
         accept_new: bool = False,
         known_hosts: KnownHosts | None = None,
@@ -119,6 +120,7 @@ class AsyncClient:
         self._opener = _Opener(
             server,
             password=password,
+            password_tries=password_tries,
             plaintext=plaintext,
             accept_new=accept_new,
             known_hosts=known_hosts,

@@ -114,6 +114,7 @@ class App:
         self._client = Client(
             self.address,
             password=self._password,
+            password_tries=3,
             plaintext=self.chosen.plaintext,
             accept_new=self.accept_new,
             fingerprint=self.accept_key,
@@ -183,7 +184,7 @@ class App:
             f"{endpoint} is not known yet. Its key's fingerprint is\n  {fingerprint}",
             file=sys.stderr,
         )
-        return self._yes_or_no("Trust it (yes/no)? ")
+        return self.yes_or_no("Trust it (yes/no)? ")
 
     def _ask_takeover(self, endpoint: str, pinned: str, shown: str, issuer: str) -> bool:
         print(
@@ -191,9 +192,9 @@ class App:
             f"Its certificate is issued by {issuer}, which is trusted on this machine.",
             file=sys.stderr,
         )
-        return self._yes_or_no("Trust certificates instead of the old key (yes/no)? ")
+        return self.yes_or_no("Trust certificates instead of the old key (yes/no)? ")
 
-    def _yes_or_no(self, question: str) -> bool:
+    def yes_or_no(self, question: str) -> bool:
         """Ask on the terminal until the answer is clear; Enter alone means no."""
         while True:
             print(question, end="", file=sys.stderr, flush=True)

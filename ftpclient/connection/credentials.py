@@ -164,6 +164,7 @@ class Credentials:
         password: The only one; or whoever is asked when nothing else is there or good.
         plaintext: The connection has no TLS.
         saved: Whether the saved token may be used.
+        tries: How often a password is asked for, when the server refuses it.
         remark: Told what the user should know.
     """
 
@@ -175,12 +176,15 @@ class Credentials:
         plaintext: bool,
         saved: bool,
         remark: Remark,
+        tries: int = 1,
     ) -> None:
         self._address = address
         self._password = password
         self._plaintext = plaintext
         self._saved = saved
         self._remark = remark
+        self._tries = tries
+        self._asked: Credential | None = None
         self.accepted: Credential | None = None
 
     def first(self) -> Credential | None:
@@ -204,8 +208,14 @@ class Credentials:
                     "ftp login"
                 )
         elif refused is not None and error is not None:
-            if not refused.is_token or type(error) is not LoginRefused:
-                raise error  # another one would be refused as well, or is not what was meant
+            if type(error) is not LoginRefused:
+                raise error  # another one would be refused as well
+            if refused is self._asked and self._tries > 0:
+                left = "1 try is" if self._tries == 1 else f"{self._tries} tries are"
+                self._remark(f"{error} ({left} left)")
+                return self._ask()
+            if not refused.is_token:
+                raise error  # nothing else is meant
             found = from_netrc(self._address, self._remark)
             if found is not None or callable(self._password):
                 self._remark(
@@ -214,11 +224,17 @@ class Credentials:
             if found is not None:
                 return found
         if callable(self._password):
-            return Credential(self._address.login, self._password())
+            return self._ask()
         raise error or LoginRefused(
             f"no password for {self._address}: set {PASSWORD}, use --password-stdin, "
             "or save a token with ftp login"
         )
+
+    def _ask(self) -> Credential:
+        assert callable(self._password)
+        self._tries -= 1
+        self._asked = Credential(self._address.login, self._password())
+        return self._asked
 
     def _token(self) -> Credential | None:
         if not self._saved:

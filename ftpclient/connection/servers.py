@@ -95,12 +95,27 @@ class SavedServers:
             if contents.servers.pop(name, None) is None:
                 raise NotFound(f"{printable(name)}: no such server is saved (ftp servers)")
 
-    def save(self, server: Server, name: str | None = None) -> None:
-        """Keep a server, under a name or its address, and make it the default."""
-        key = str(server.address) if name is None else check_name(name)
+    def default_name(self) -> str | None:
+        """The name of the default, or its address; None when there is none."""
+        contents = self._file.read()
+        return contents.default if contents.default in contents.servers else None
+
+    def save(self, server: Server, name: str | None = None, *, default: bool = True) -> None:
+        """Keep a server, under a name or its address.
+
+        Args:
+            default: Make it the default; where there is none, it becomes that in any case.
+        """
+        key = key_of(server, name)
         with self._file.changing() as contents:
             contents.servers[key] = _Saved(str(server.address), server.plaintext)
-            contents.default = key
+            if default or contents.default not in contents.servers:
+                contents.default = key
+
+
+def key_of(server: Server, name: str | None) -> str:
+    """What a server is saved under. Raises BadAddress for a name that it can't have."""
+    return str(server.address) if name is None else check_name(name)
 
 
 def key_of_environment(server: ServerAddress) -> str | None:

@@ -31,11 +31,12 @@ from ftpserver.settings.table import state_of
 from ftpserver.storage.permissions import Permissions
 from ftpwire import paths
 from ftpwire.errors import BadAccount, LoginRefused, NameTaken, NotFound
+from ftpwire.units import iso
 
 Network = IPv4Network | IPv6Network
 
 
-_REFUSED = "wrong user name or password"
+REFUSED = "wrong user name or password"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 
 
@@ -95,12 +96,34 @@ class Account:
         """Whether its time is over."""
         return self.expires is not None and self.expires <= time.time()
 
-    def closed_to(self, host: str) -> str | None:
-        """Why nobody may log in from an address; None: who knows the password may."""
+    @property
+    def ended(self) -> str | None:
+        """Why nobody may log in, from anywhere; None for an account that is in use."""
         if self.disabled:
             return "the account is disabled"
         if self.expired:
-            return "the account has expired"
+            return f"the account expired on {iso(self.expires or 0)}"
+        return None
+
+    def check_open(self, host: str, refusal: str = REFUSED) -> None:
+        """See whether someone who has proved to be its user may log in from an address.
+
+        Args:
+            refusal: The text for a wrong address: that of a wrong secret.
+
+        Raises:
+            Refused: Not now, which is told; or not from there, which only the log says: the
+                networks are there so that a stolen password is worth nothing elsewhere.
+        """
+        if self.ended is not None:
+            raise Refused(self.ended, self.ended)
+        if reason := self.closed_to(host):
+            raise Refused(refusal, reason)
+
+    def closed_to(self, host: str) -> str | None:
+        """Why nobody may log in from an address; None: who knows the password may."""
+        if self.ended is not None:
+            return self.ended
         if self.networks and not is_in(host, self.networks):
             return f"the account is closed to {host}"
         return None
@@ -395,18 +418,18 @@ class Accounts:
             host: The address that it is from.
 
         Raises:
-            Refused: The same, after the same time, whether the name or the password is wrong,
-                or the account is disabled, expired or closed to that address.
+            Refused: The same, after the same time, whether the name or the password is wrong or
+                the address is not permitted. That an account is disabled or has expired is told
+                after the right password, and takes as long.
         """
         row = self._find(name)
         right = verify_password(DUMMY_HASH if row is None else row.password_hash, password)
         if row is None:
-            raise Refused(_REFUSED, "no such account")
+            raise Refused(REFUSED, "no such account")
         if not right:
-            raise Refused(_REFUSED, "wrong password")
+            raise Refused(REFUSED, "wrong password")
         found = self.from_row(row)
-        if reason := found.closed_to(host):
-            raise Refused(_REFUSED, reason)
+        found.check_open(host)
         return found
 
     def log_in_peer(self, name: str, uid: int | None) -> Account:
@@ -420,12 +443,11 @@ class Accounts:
         """
         row = self._find(name)
         if row is None:
-            raise Refused(_REFUSED, "no such account")
+            raise Refused(REFUSED, "no such account")
         found = self.from_row(row)
         if uid is None or found.peer_user is None or uid != _uid_of(found.peer_user):
-            raise Refused(_REFUSED, f"not the account of the system user {uid}")
-        if reason := found.closed_to(LOCAL):
-            raise Refused(_REFUSED, reason)
+            raise Refused(REFUSED, f"not the account of the system user {uid}")
+        found.check_open(LOCAL)
         return found
 
     def password_hash(self, name: str) -> str:

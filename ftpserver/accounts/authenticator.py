@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from ftpserver.accounts.accounts import Account, Accounts
 from ftpserver.accounts.limits import Limits
+from ftpserver.accounts.passwords import check_new_password
 from ftpserver.accounts.registration import Registration
 from ftpserver.accounts.tokens import Issued, Tokens
 from ftpwire.errors import Busy, CommandError, LoginRefused, TooMany
@@ -137,6 +138,7 @@ class LocalEntrance(Entrance):
             if not self._accounts.check_password(account.name, old):
                 raise LoginRefused("that is not your password")
 
+        check_new_password(new)
         self._limits.by_password(host, account.name, prove)
         return self._accounts.set_password(account.name, new)
 

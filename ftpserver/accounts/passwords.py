@@ -20,6 +20,8 @@ from ftpwire.errors import BadAccount
 
 MAX_PASSWORD = 1024
 """Longest password, in bytes of UTF-8."""
+MIN_PASSWORD = 8
+"""Fewest characters of a new password (NIST SP 800-63B, 5.1.1.2)."""
 # 19 MiB, t=2, p=1: OWASP's first choice for argon2id; about 20 ms
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 HASHES_AT_ONCE = max(1, (os.cpu_count() or 1) // 2)
@@ -37,6 +39,16 @@ _NICE = 15
 what they do; with 19 it would be less than half of that, and log-ins would take seconds while many
 transfers run."""
 _Result = TypeVar("_Result")
+
+
+def check_new_password(password: str) -> None:
+    """See whether a new password is long enough. Those that are set already stay good.
+
+    Raises:
+        BadAccount: It is too short.
+    """
+    if len(password) < MIN_PASSWORD:
+        raise BadAccount(f"the password is shorter than {MIN_PASSWORD} characters")
 
 
 def hash_password(password: str) -> str:

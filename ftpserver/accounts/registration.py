@@ -21,6 +21,7 @@ from sqlalchemy import Engine, func, select
 
 from ftpserver.accounts.accounts import Account, Accounts, check_name, home_of
 from ftpserver.accounts.invitations import CLOSED, Invitation, Invitations, take_use
+from ftpserver.accounts.passwords import check_new_password
 from ftpserver.database import account, reading
 from ftpserver.database import invitation as invitation_table
 from ftpserver.net.addresses import place_of
@@ -90,6 +91,7 @@ class Registration:
             RegistrationClosed: Somebody else was quicker with the invitation's last use.
         """
         check_name(name)
+        check_new_password(password)
         quota = None if invited is None else invited.quota
         try:
             added = self._accounts.add(

@@ -96,7 +96,8 @@ class Tokens:
             host: The address that it is from.
 
         Raises:
-            Refused: The same, whatever is wrong.
+            Refused: The same, whatever is wrong with the token or the address; that the account is
+                disabled or has expired is told.
         """
         now = int(time.time())
         with self._reading.connect() as connection:
@@ -106,8 +107,7 @@ class Tokens:
         if (row.token_expires or now + 1) <= now:
             raise Refused(_REFUSED, "the token has expired")
         account = self._accounts.from_row(row)
-        if reason := account.closed_to(host):
-            raise Refused(_REFUSED, reason)
+        account.check_open(host, _REFUSED)
         if row.token_used is None or row.token_used < now - _USED_EVERY:
             with self._engine.begin() as connection:
                 connection.execute(update(token).where(token.c.id == row.token_id).values(used=now))

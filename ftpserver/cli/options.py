@@ -12,7 +12,7 @@ import click
 
 from ftpserver.settings.table import DEFAULT_ROOT, never_started, state_of
 from ftpwire.paths import plain_text, printable
-from ftpwire.units import parse_size
+from ftpwire.units import parse_size, parse_typed_size
 
 EXIT_FAILED = 1
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -22,6 +22,14 @@ def size(text: str) -> int:
     """Bytes, as people write them: 10MiB, 1.5G, 4096."""
     try:
         return parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def limit(text: str) -> int:
+    """The same for a limit, where a small number without a unit is a mistake."""
+    try:
+        return parse_typed_size(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ftpserver.cli.options import counted_as, json_option, root_option, size, started
+from ftpserver.cli.options import counted_as, json_option, limit, root_option, started
 from ftpserver.settings.table import state_of
 from ftpwire.errors import NotFound
 from ftpwire.paths import printable
@@ -104,7 +104,7 @@ def _seconds(text: str) -> int | None:
 @root_option
 @click.option(
     "--quota",
-    type=size,
+    type=limit,
     metavar="SIZE",
     help="Of each account made with it. Default: the server's.",
 )

@@ -18,7 +18,7 @@ import click
 from click.core import ParameterSource
 
 from ftpserver.cli.help import ACCOUNT_HINTS, PASSWORD_HINTS, HintingCommand
-from ftpserver.cli.options import fail, json_option, root_option, size, started
+from ftpserver.cli.options import fail, json_option, limit, root_option, started
 from ftpserver.settings.table import state_of
 from ftpwire import paths
 from ftpwire.units import human, iso, parse_moment
@@ -65,6 +65,20 @@ def open_accounts(root: Path, *, begin: bool = False) -> tuple[Accounts, Engine]
 # reading options ---------------------------------------------------------------------------
 
 
+def new_password(name: str, *, from_stdin: bool, weak: bool, generate: bool) -> str:
+    """A new password: made, read or asked for. Raises BadAccount for one that is too short."""
+    from ftpserver.accounts.passwords import check_new_password, random_password
+
+    if generate:
+        if from_stdin or weak:
+            raise click.UsageError("--generate makes the password: nothing else goes with it")
+        return random_password()
+    password = read_password(from_stdin, name)
+    if not weak:
+        check_new_password(password)
+    return password
+
+
 def read_password(from_stdin: bool, name: str) -> str:
     """The password from where it was said to be, or asked for twice."""
     if from_stdin:
@@ -87,7 +101,7 @@ def read_line() -> str:
 
 
 def _size(text: str) -> int | None:
-    return None if text.lower() in _NO_LIMIT else size(text)
+    return None if text.lower() in _NO_LIMIT else limit(text)
 
 
 def _rate(text: str) -> int | None:
@@ -248,9 +262,17 @@ def _given(context: click.Context) -> Changes:
     )
 
 
-password_option = click.option(
-    "--password-stdin", is_flag=True, help="Read the password from the first line of stdin."
-)
+def password_options(function: _Function) -> _Function:
+    """How a new password is given, the same for every command that sets one."""
+    for option in (
+        click.option("--generate", is_flag=True, help="Make a random password, and print it."),
+        click.option("--weak", is_flag=True, help="Take a password of fewer than 8 characters."),
+        click.option(
+            "--password-stdin", is_flag=True, help="Read the password from the first line of stdin."
+        ),
+    ):
+        function = option(function)
+    return function
 
 
 # one account -------------------------------------------------------------------------------
@@ -259,7 +281,7 @@ password_option = click.option(
 @user.command("add", cls=HintingCommand, hints=PASSWORD_HINTS | ACCOUNT_HINTS)
 @click.argument("name")
 @root_option
-@password_option
+@password_options
 @click.option(
     "--home",
     type=click.Path(path_type=Path),
@@ -274,6 +296,8 @@ def add_user(
     name: str,
     root: Path,
     password_stdin: bool,
+    weak: bool,
+    generate: bool,
     home: Path | None,
     as_json: bool,
     **settings: object,
@@ -283,14 +307,14 @@ def add_user(
 
     check_name(name)
     accounts, engine = open_accounts(root, begin=True)
-    password = read_password(password_stdin, name)
+    password = new_password(name, from_stdin=password_stdin, weak=weak, generate=generate)
     shared = [] if home is None else accounts.sharing(home)
     accounts.add(name, password, home=home, **_given(context))
     if home is not None:
         _count_homes(accounts, engine, [name])
     if shared:
         click.echo(_warning_of(shared), err=True)
-    _print_done(accounts.get(name), as_json, f"added {name}")
+    _print_done(accounts.get(name), as_json, f"added {name}", password if generate else None)
 
 
 def _warning_of(shared: list[str]) -> str:
@@ -379,14 +403,18 @@ def set_user(
 @user.command("passwd", cls=HintingCommand, hints=PASSWORD_HINTS)
 @click.argument("name")
 @root_option
-@password_option
+@password_options
 @json_option
-def change_password(name: str, root: Path, password_stdin: bool, as_json: bool) -> None:
+def change_password(
+    name: str, root: Path, password_stdin: bool, weak: bool, generate: bool, as_json: bool
+) -> None:
     """Set the password of NAME. Its sessions and tokens end."""
     accounts, _ = open_accounts(root)
     accounts.get(name)
-    changed = accounts.set_password(name, read_password(password_stdin, name))
-    _print_done(changed, as_json, f"password of {name} changed")
+    password = new_password(name, from_stdin=password_stdin, weak=weak, generate=generate)
+    changed = accounts.set_password(name, password)
+    told = f"password of {name} changed"
+    _print_done(changed, as_json, told, password if generate else None)
 
 
 @user.command("disable")
@@ -519,11 +547,14 @@ def _print_record(account: Account, **more: object) -> None:
     click.echo(dumps(shown(account) | more))
 
 
-def _print_done(account: Account, as_json: bool, done: str) -> None:
+def _print_done(account: Account, as_json: bool, done: str, generated: str | None = None) -> None:
+    """Say what was done; print a password that was made, which is known nowhere else."""
     if as_json:
-        _print_record(account)
-    else:
-        click.echo(done)
+        _print_record(account, **({} if generated is None else {"password": generated}))
+        return
+    click.echo(done)
+    if generated is not None:
+        click.echo(f"password  {generated}")
 
 
 def _space(account: Account) -> str:

@@ -33,11 +33,11 @@ def test_a_client_issues_lists_and_revokes(client, server):
 
 def test_a_client_changes_its_password_and_goes_on(client, server, connect):
     other = connect(server)
-    client.change_password("secret", "another")
+    client.change_password("secret", "another-one")
     assert list(client.list_dir("/")) == []
     client.close() if isinstance(client, Client) else client.run(client.client.close())
     client.connect()
-    assert client.password == "another" and client.whoami() == "alice"
+    assert client.password == "another-one" and client.whoami() == "alice"
     with pytest.raises(LoginRefused):
         connect(server)
     other.close()
@@ -45,7 +45,7 @@ def test_a_client_changes_its_password_and_goes_on(client, server, connect):
 
 def test_a_wrong_old_password_changes_nothing(client, server, connect):
     with pytest.raises(LoginRefused):
-        client.change_password("wrong", "another")
+        client.change_password("wrong", "another-one")
     assert connect(server).user == "alice"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -13,7 +13,7 @@ from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.group import remote_command
 from ftpclient.cli.reachable import servers_in_reach
 from ftpclient.connection.credentials import PASSWORD, SavedToken, SavedTokens
-from ftpclient.connection.servers import ENVIRONMENT, SavedServers, check_name, choose
+from ftpclient.connection.servers import ENVIRONMENT, SavedServers, check_name, choose, key_of
 from ftpwire.errors import CommandError, FtpError, LoginRefused, NotFound
 from ftpwire.paths import printable
 from ftpwire.units import iso, parse_duration
@@ -40,6 +40,7 @@ _saving = (
     click.option("--name", metavar="NAME", help="Save the server under a name for -s."),
     click.option("--token-name", metavar="NAME", help="Of the token. Default: USER@THIS-HOST."),
     click.option("--expires", type=_duration, metavar="30d", help="How long the token is good."),
+    click.option("--default", "make_default", is_flag=True, help="Make it the default server."),
 )
 
 
@@ -60,14 +61,18 @@ def login_command(
     name: str | None,
     token_name: str | None,
     expires: int | None,
+    make_default: bool,
 ) -> None:
-    """Save a token, so that commands need no password, and make this the default server."""
+    """Log in once: save an access token, so that commands need no password.
+
+    The first server becomes the default. A later one does with --default, or if you say so.
+    """
     _server(app, server)
     if name is not None:
         check_name(name)
     client = app.new_client(saved_token=False)
     client.connect()
-    saved = _save(app, client, name, token_name, expires)
+    saved = _save(app, client, _Saving(name, token_name, expires, make_default))
     _tell(app, client, saved, f"logged in as {client.user}")
 
 
@@ -84,6 +89,7 @@ def register_command(
     name: str | None,
     token_name: str | None,
     expires: int | None,
+    make_default: bool,
 ) -> None:
     """Make an account of your own, where the server lets you, and log in as login does."""
     _server(app, server)
@@ -93,7 +99,8 @@ def register_command(
         raise LoginRefused(f"no password for {app.address}: set {PASSWORD} or use --password-stdin")
     client = app.new_client(saved_token=False)
     client.register(lambda: _new_password(app, app.known_password), invite)
-    saved = None if no_save else _save(app, client, name, token_name, expires)
+    saving = _Saving(name, token_name, expires, make_default)
+    saved = None if no_save else _save(app, client, saving)
     _tell(app, client, saved, f"registered {client.user}")
 
 
@@ -106,19 +113,47 @@ def _new_password(app: App, given: str | None) -> str:
     return new
 
 
-def _save(
-    app: App, client: Client, name: str | None, token_name: str | None, expires: int | None
-) -> SavedToken:
+class _Saving(NamedTuple):
+    """What was said about saving a token and its server."""
+
+    name: str | None
+    token_name: str | None
+    expires: int | None
+    make_default: bool
+
+
+def _save(app: App, client: Client, saving: _Saving) -> SavedToken:
     """Get a token and keep it, with its server; the one that was kept before is revoked."""
     before = SavedTokens().get(client.address)
-    saved = _keep_token(app, client, token_name, expires)
-    SavedServers().save(app.chosen, name)
+    saved = _keep_token(app, client, saving.token_name, saving.expires)
+    _save_server(app, saving)
     if before is not None:
         try:
             client.revoke_token(before.id)
         except NotFound:
             pass  # expired, or revoked already
     return saved
+
+
+def _save_server(app: App, saving: _Saving) -> None:
+    """Keep the server; say which one is the default, where there was another."""
+    servers = SavedServers()
+    key, before = key_of(app.chosen, saving.name), servers.default_name()
+    make_default = before in (None, key) or saving.make_default or _agreed(app, str(before))
+    servers.save(app.chosen, saving.name, default=make_default)
+    if before not in (None, key):
+        was = printable(str(before))
+        app.say(
+            f"default server: {printable(key)} (was {was})"
+            if make_default
+            else f"default server: {was}, as before (--default makes it {printable(key)})"
+        )
+
+
+def _agreed(app: App, before: str) -> bool:
+    return app.can_ask and app.yes_or_no(
+        f"The default server is {printable(before)}. Make this the default (yes/no)? "
+    )
 
 
 def _keep_token(

@@ -9,8 +9,11 @@ import pytest
 
 from ftpclient.cli.app import App
 from ftpclient.cli.group import SCRIPT_ONLY
+from ftpclient.cli.main import run
 from ftpclient.cli.render import room_lines, room_record, room_words
+from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.credentials import SavedToken, SavedTokens
+from ftpclient.connection.servers import SavedServers, Server
 from ftpclient.shell.shell import run_line
 from ftpwire.errors import LoginRefused
 from ftpwire.messages import Room
@@ -55,17 +58,17 @@ def test_tokens_in_the_shell(app, server, capsys):
 
 
 def test_passwd_in_the_shell(app, server, answers, capsys):
-    asked = answers("another", "another")
+    asked = answers("another-one", "another-one")
     assert run_line(app, "passwd") == 0
     assert len(asked) == 2 and all("ew" in one or "again" in one for one in asked)
-    assert "another" not in capsys.readouterr().err
-    assert server.accounts.log_in("alice", "another")
+    assert "another-one" not in capsys.readouterr().err
+    assert server.accounts.log_in("alice", "another-one")
     app.client._connection.give_up()
     assert run_line(app, "whoami") == 0, "it reconnects with the new one"
 
 
 def test_two_that_differ_change_nothing(app, server, answers, capsys):
-    answers("another", "an other")
+    answers("another-one", "an other")
     assert run_line(app, "passwd") == 1
     assert "not the same" in capsys.readouterr().err
     assert server.accounts.log_in("alice", "secret")
@@ -76,7 +79,7 @@ def test_the_old_password_is_asked_for_where_a_token_logged_in(app, server, answ
     SavedTokens().save(app.address, SavedToken(made.id, made.token, made.expires, plaintext=True))
     app.close()
     app._client = app.given_password = None
-    asked = answers("secret", "another", "another")
+    asked = answers("secret", "another-one", "another-one")
     assert run_line(app, "passwd") == 0
     assert "Old password" in asked[0] and len(asked) == 3
     renewed = SavedTokens().get(app.address)
@@ -120,3 +123,72 @@ def test_help_and_version_need_none_of_this():
     code = "import sys, ftpclient.cli.main; print({'msgspec', 'ssl', 'netrc'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"
+
+
+# at a terminal -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def first(server):
+    """Someone's first command: nothing is saved, and no password is set."""
+    made = App()
+    made.use(f"alice@127.0.0.1:{server.server_address[1]}")
+    made.plaintext = True
+    yield made
+    made.close()
+    made.interrupt.close()
+
+
+@pytest.mark.parametrize(
+    ("typed", "status"),
+    [
+        (("secret",), 0),
+        (("wrong", "secret"), 0),
+        (("wrong", "wrong", "secret"), 0),
+        (("wrong", "wrong", "wrong"), 3),
+    ],
+)
+def test_a_password_may_be_mistyped_twice(first, answers, capsys, typed, status):
+    asked = answers(*typed)
+    assert run(first, ["-s", first.server, "--plaintext", "whoami"]) == status
+    assert len(asked) == len(typed)
+    refused = "ftp: wrong user name or password"
+    expected = [f"{refused} (2 tries are left)", f"{refused} (1 try is left)", refused]
+    assert capsys.readouterr().err.splitlines() == expected[: typed.count("wrong")]
+
+
+def test_a_given_password_is_tried_once(first, monkeypatch, capsys):
+    monkeypatch.setenv("FTP_PASSWORD", "wrong")
+    assert run(first, ["-s", first.server, "--plaintext", "whoami"]) == 3
+    assert capsys.readouterr().err == "ftp: wrong user name or password\n"
+
+
+ELSEWHERE = Server(ServerAddress("elsewhere", 1234, "bob"))
+
+
+@pytest.mark.parametrize(
+    ("before", "options", "answer", "becomes"),
+    [
+        pytest.param(None, (), None, True, id="the-first"),
+        pytest.param(ELSEWHERE, (), None, False, id="a-script"),
+        pytest.param(ELSEWHERE, ("--default",), None, True, id="asked-for"),
+        pytest.param(ELSEWHERE, (), True, True, id="yes"),
+        pytest.param(ELSEWHERE, (), False, False, id="no"),
+    ],
+)
+def test_only_the_first_server_becomes_the_default_by_itself(
+    first, monkeypatch, capsys, before, options, answer, becomes
+):
+    monkeypatch.setenv("FTP_PASSWORD", "secret")
+    if before is not None:
+        SavedServers().save(before)
+    if answer is not None:
+        monkeypatch.setattr(App, "can_ask", True)
+        monkeypatch.setattr(App, "yes_or_no", lambda self, question: answer)
+    here = first.server
+    assert run(first, ["--plaintext", "login", here, *options]) == 0
+    assert SavedServers().default_name() == (here if becomes else str(before.address))
+    errors = capsys.readouterr().err
+    if before is not None:
+        assert (f"default server: {here} (was {before.address})" in errors) == becomes
+        assert (f"default server: {before.address}, as before" in errors) != becomes

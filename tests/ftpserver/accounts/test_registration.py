@@ -118,7 +118,7 @@ def test_a_revoked_invitation_is_good_for_nothing(invitations, registration):
     with pytest.raises(RegistrationClosed):
         registration.permit(code, HOST)
     with pytest.raises(RegistrationClosed):
-        registration.register("alice", "secret", invited)
+        registration.register("alice", "correct-horse", invited)
     with pytest.raises(NotFound):
         invitations.revoke(made.id)
 
@@ -128,7 +128,7 @@ def test_a_revoked_invitation_is_good_for_nothing(invitations, registration):
 
 def test_closed_is_the_default_and_says_the_same_whatever_is_wrong(registration, invitations):
     made, used_up = invitations.make(None, 1, None)
-    registration.register("alice", "secret", registration.permit(used_up, HOST))
+    registration.register("alice", "correct-horse", registration.permit(used_up, HOST))
     for code in (None, "wrong", used_up):
         with pytest.raises(RegistrationClosed) as caught:
             registration.permit(code, HOST)
@@ -137,8 +137,8 @@ def test_closed_is_the_default_and_says_the_same_whatever_is_wrong(registration,
 
 def test_open_lets_everybody_in(registration, accounts, root):
     registration.open, registration.default_quota = True, 1000
-    registration.register("alice", "secret", registration.permit(None, HOST))
-    assert accounts.log_in("alice", "secret").quota == 1000
+    registration.register("alice", "correct-horse", registration.permit(None, HOST))
+    assert accounts.log_in("alice", "correct-horse").quota == 1000
     assert homes(root) == ["alice"]
 
 
@@ -151,7 +151,7 @@ def test_the_invitation_says_the_quota_or_the_server(
 ):
     registration.default_quota = default
     _, code = invitations.make(quota, 1, None)
-    added = registration.register("alice", "secret", registration.permit(code, HOST))
+    added = registration.register("alice", "correct-horse", registration.permit(code, HOST))
     assert added.quota == expected
 
 
@@ -165,7 +165,7 @@ def test_a_wrong_code_is_wrong_where_everybody_may(registration):
 def test_names_that_no_account_has(registration, invitations, root, name):
     made, code = invitations.make(None, 1, None)
     with pytest.raises(BadAccount):
-        registration.register(name, "secret", registration.permit(code, HOST))
+        registration.register(name, "correct-horse", registration.permit(code, HOST))
     assert homes(root) == [] and invitations.find(code).uses == 1, "nothing was used up"
 
 
@@ -181,7 +181,7 @@ def test_a_name_that_is_taken_uses_nothing_up(registration, invitations, account
     accounts.add("alice", "hers")
     _, code = invitations.make(None, 1, None)
     with pytest.raises(NameTaken, match="alice"):
-        registration.register("alice", "mine", registration.permit(code, HOST))
+        registration.register("alice", "mine-alone", registration.permit(code, HOST))
     assert invitations.find(code).uses == 1
     assert accounts.log_in("alice", "hers")
 
@@ -194,7 +194,7 @@ def test_a_directory_with_contents_is_nobodys_to_take(
     (root / "alice" / "diary").write_text("not yours")
     _, code = invitations.make(None, 1, None)
     with pytest.raises(NameTaken) as caught:
-        registration.register("alice", "secret", registration.permit(code, HOST))
+        registration.register("alice", "correct-horse", registration.permit(code, HOST))
     assert str(root) not in str(caught.value) and "contents" not in str(caught.value)
     assert str(root) in caplog.text, "the administrator is told"
     assert len(accounts) == 0 and invitations.find(code).uses == 1
@@ -206,7 +206,7 @@ def test_a_home_that_can_not_be_made_is_told_without_its_place(
     (root / "alice").write_text("a file")
     _, code = invitations.make(None, 1, None)
     with pytest.raises(NameTaken) as caught:
-        registration.register("alice", "secret", registration.permit(code, HOST))
+        registration.register("alice", "correct-horse", registration.permit(code, HOST))
     assert str(root) not in str(caught.value)
     assert len(accounts) == 0 and invitations.find(code).uses == 1
 
@@ -215,17 +215,19 @@ def test_a_home_that_can_not_be_made_is_told_without_its_place(
 
 
 def test_one_name_goes_to_one(registration, accounts, root):
-    outcomes = race(16, lambda index: registration.register("alice", f"of {index}", None))
+    outcomes = race(16, lambda index: registration.register("alice", f"of number {index}", None))
     assert outcomes == {"won": 1, "name-taken": 15}
     assert len(accounts) == 1 and (root / "alice").is_dir()
-    right = [index for index in range(16) if accounts.check_password("alice", f"of {index}")]
+    right = [index for index in range(16) if accounts.check_password("alice", f"of number {index}")]
     assert len(right) == 1
 
 
 def test_the_last_use_goes_to_one(registration, invitations, accounts, root):
     _, code = invitations.make(None, 1, None)
     invited = registration.permit(code, HOST)
-    outcomes = race(16, lambda index: registration.register(f"user{index}", "secret", invited))
+    outcomes = race(
+        16, lambda index: registration.register(f"user{index}", "correct-horse", invited)
+    )
     assert outcomes == {"won": 1, "registration-closed": 15}
     (winner,) = accounts
     assert homes(root) == [winner.name], "who lost has left nothing"
@@ -235,7 +237,9 @@ def test_the_last_use_goes_to_one(registration, invitations, accounts, root):
 def test_uses_are_as_many_as_accounts(registration, invitations, accounts):
     _, code = invitations.make(None, 5, None)
     invited = registration.permit(code, HOST)
-    outcomes = race(12, lambda index: registration.register(f"user{index}", "secret", invited))
+    outcomes = race(
+        12, lambda index: registration.register(f"user{index}", "correct-horse", invited)
+    )
     assert outcomes == {"won": 5, "registration-closed": 7}
     assert len(accounts) == 5
 
@@ -243,7 +247,9 @@ def test_uses_are_as_many_as_accounts(registration, invitations, accounts):
 def test_more_at_once_than_there_are_connections(registration, accounts, engine):
     """Each holds one of them while it waits to write: whoever took a second would wait for ever."""
     number = engine.pool.size() + 32 + 4
-    outcomes = race(number, lambda index: registration.register(f"user{index}", "secret", None))
+    outcomes = race(
+        number, lambda index: registration.register(f"user{index}", "correct-horse", None)
+    )
     assert outcomes == {"won": number}
 
 
@@ -303,9 +309,9 @@ def test_a_good_invitation_is_never_too_early(registration, invitations):
 
 
 def test_what_the_disk_can_not_hold_is_told(engine, root, accounts, invitations, tmp_path):
-    accounts.add("small", "secret", quota=1000)
+    accounts.add("small", "correct-horse", quota=1000)
     assert overpromised(engine, root, None) == []
-    accounts.add("large", "secret", quota=2 * EXABYTE)
+    accounts.add("large", "correct-horse", quota=2 * EXABYTE)
     (one,) = overpromised(engine, root, None)
     assert one.place == root and one.promised >= 2 * EXABYTE
     assert 0 <= one.free < EXABYTE
@@ -313,7 +319,7 @@ def test_what_the_disk_can_not_hold_is_told(engine, root, accounts, invitations,
 
 
 def test_homes_elsewhere_count_for_their_own_disk(engine, root, accounts, tmp_path):
-    accounts.add("bob", "secret", quota=EXABYTE, home=tmp_path / "elsewhere")
+    accounts.add("bob", "correct-horse", quota=EXABYTE, home=tmp_path / "elsewhere")
     (one,) = overpromised(engine, root, None)
     assert one.promised == EXABYTE
     (tmp_path / "elsewhere").rmdir()
@@ -329,14 +335,14 @@ def test_invitations_are_promises_too(engine, root, invitations):
 
 def test_sums_beyond_all_integers(engine, root, accounts, invitations):
     for name in ("a", "b", "c"):
-        accounts.add(name, "secret", quota=2**63 - 1)
+        accounts.add(name, "correct-horse", quota=2**63 - 1)
     invitations.make(2**63 - 1, 1_000_000, None)
     assert overpromised(engine, root, None)[0].promised > 2**80
 
 
 def test_each_registration_is_warned_of(registration, caplog):
     registration.default_quota = EXABYTE
-    registration.register("alice", "secret", None)
+    registration.register("alice", "correct-horse", None)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING and "quotas promise" in record.getMessage()
 
@@ -359,38 +365,40 @@ def stranger(start_server, dial):
 def test_closed_over_the_wire(server, stranger):
     peer = stranger(server)
     for invitation in (None, "wrong"):
-        failed = peer.ask(Register("carol", "secret", invitation))
+        failed = peer.ask(Register("carol", "correct-horse", invitation))
         assert failed == Failed("registration-closed", invitations_module.CLOSED)
     assert homes(server.settings.root) == ["alice"]
     assert peer.ask(Login("alice", "secret")) == LoggedIn("alice")
-    assert peer.ask(Register("carol", "secret")).message == "logged in already"
+    assert peer.ask(Register("carol", "correct-horse")).message == "logged in already"
 
 
 def test_open_over_the_wire(start_server, stranger, caplog):
     caplog.set_level(logging.INFO)
     server = start_server(open_registration=True, default_quota=10)
     peer = stranger(server)
-    assert peer.ask(Register("alice", "secret")).code == "name-taken"
-    assert peer.ask(Register("Carol\n", "secret")).code == "bad-account"
-    assert peer.ask(Register("carol", "hunter2")) == LoggedIn("carol")
+    assert peer.ask(Register("alice", "correct-horse")).code == "name-taken"
+    assert peer.ask(Register("Carol\n", "correct-horse")).code == "bad-account"
+    assert peer.ask(Register("carol", "hunter2hunter2")) == LoggedIn("carol")
     assert peer.ask(WhoAmI()) == LoggedIn("carol")
     assert peer.ask(Put(b"/large", 11, ask=True)).code == "quota"
-    assert stranger(server).ask(Login("carol", "hunter2")) == LoggedIn("carol")
-    assert "registered carol" in caplog.text and "hunter2" not in caplog.text
+    assert stranger(server).ask(Login("carol", "hunter2hunter2")) == LoggedIn("carol")
+    assert "registered carol" in caplog.text and "hunter2hunter2" not in caplog.text
     assert all(record.getMessage().isprintable() for record in caplog.records)
 
 
 def test_an_invitation_over_the_wire(server, stranger):
     _, code = Invitations(server.engine).make(None, 1, None)
     peer = stranger(server)
-    assert peer.ask(Register("alice", "secret", code)).code == "name-taken"
-    assert peer.ask(Register("carol", "secret", code)) == LoggedIn("carol")
-    assert stranger(server).ask(Register("dave", "x", code)).code == "registration-closed"
+    assert peer.ask(Register("alice", "correct-horse", code)).code == "name-taken"
+    assert peer.ask(Register("carol", "correct-horse", code)) == LoggedIn("carol")
+    assert (
+        stranger(server).ask(Register("dave", "correct-horse", code)).code == "registration-closed"
+    )
 
 
 def test_a_flood_is_held_up(start_server, stranger):
     server = start_server(open_registration=True)
-    codes = [stranger(server).ask(Register(f"user{n}", "x")) for n in range(12)]
+    codes = [stranger(server).ask(Register(f"user{n}", "correct-horse")) for n in range(12)]
     most = module._OF_ONE_PLACE[0]
     assert all(isinstance(one, LoggedIn) for one in codes[:most])
     assert {one.code for one in codes[most:]} == {"busy"}

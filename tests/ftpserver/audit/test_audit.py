@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import threading
+from ipaddress import ip_network
 
 import pytest
 
@@ -448,9 +449,9 @@ def test_a_session_that_is_ended_says_why(server, dial, events):
 
 
 def test_the_true_reason_is_told_here_only(server, dial, events):
-    server.accounts.change("alice", disabled=True)
+    server.accounts.change("alice", networks=[ip_network("192.0.2.0/24")])
     peer = dial(server, logged_in=False)
     peer.hello()
     told = peer.ask(Login("alice", "secret"))
     (record,) = events(peer)
-    assert "disabled" in record["reason"] and "disabled" not in told.message
+    assert "closed to 127.0.0.1" in record["reason"] and "closed" not in told.message

@@ -56,7 +56,7 @@ def test_administration_is_recorded(ftpd, records):
     ftpd("user", "passwd", "alice")
     ftpd("user", "list")
     ftpd("user", "show", "alice")
-    assert ftpd("user", "set", "nobody", "--quota", "1")[0] == 5
+    assert ftpd("user", "set", "nobody", "--quota", "1MiB")[0] == 5
     assert ftpd("user", "nonsense")[0] == 2
     added, changed, password, failed = records()
     assert (added["event"], added["user"], added["outcome"]) == ("user-add", "alice", "ok")

@@ -26,13 +26,15 @@ def can_log_in(root, name: str, password: str) -> bool:
 
 
 def test_an_account_s_life(ftpd, root):
-    status, out, err = ftpd("user", "add", "alice", "--password-stdin", stdin=b"secret\n")
+    status, out, err = ftpd("user", "add", "alice", "--password-stdin", stdin=b"correct-horse\n")
     assert (status, out, err) == (0, "added alice\n", "")
-    assert can_log_in(root, "alice", "secret")
+    assert can_log_in(root, "alice", "correct-horse")
     assert ftpd("user", "list")[1] == f"alice  0 B of unlimited  {root}/alice\n"
-    status, out, err = ftpd("user", "passwd", "alice", "--password-stdin", stdin=b"new\n")
+    status, out, err = ftpd("user", "passwd", "alice", "--password-stdin", stdin=b"new-password\n")
     assert (status, err) == (0, "")
-    assert can_log_in(root, "alice", "new") and not can_log_in(root, "alice", "secret")
+    assert can_log_in(root, "alice", "new-password") and not can_log_in(
+        root, "alice", "correct-horse"
+    )
     (root / "alice" / "file").write_text("stays")
     status, out, err = ftpd("user", "remove", "alice")
     assert (status, err) == (0, "") and str(root / "alice") in out
@@ -43,7 +45,7 @@ def test_an_account_s_life(ftpd, root):
 def test_json(ftpd, root):
     out = ftpd(
         *("user", "add", "alice", "--password-stdin", "--quota", "10MiB", "--json"),
-        stdin=b"secret\n",
+        stdin=b"correct-horse\n",
     )[1]
     expected = {
         "name": "alice",
@@ -68,7 +70,7 @@ def test_json(ftpd, root):
     assert abs(created.timestamp() - time.time()) < 60
     expected["created"] = found["created"]
     assert found == expected
-    ftpd("user", "add", "bob", "--password-stdin", stdin=b"secret\n")
+    ftpd("user", "add", "bob", "--password-stdin", stdin=b"correct-horse\n")
     lines = ftpd("user", "list", "--json")[1].splitlines()
     assert [json.loads(line)["name"] for line in lines] == ["alice", "bob"]
     assert json.loads(lines[0]) == expected
@@ -82,9 +84,9 @@ def test_json(ftpd, root):
 @pytest.mark.parametrize(
     ("stdin", "password"),
     [
-        (b"secret\n", "secret"),
-        (b"secret", "secret"),
-        (b"secret\r\n", "secret"),
+        (b"correct-horse\n", "correct-horse"),
+        (b"correct-horse", "correct-horse"),
+        (b"correct-horse\r\n", "correct-horse"),
         (b" two words \nmore\n", " two words "),
         ("pässword\n".encode(), "pässword"),
     ],
@@ -106,9 +108,11 @@ def test_the_password_from_a_variable(ftpd, root, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "stdin", "status"),
     [
-        pytest.param(("user", "add", "Alice", "--password-stdin"), b"secret\n", 1, id="bad-name"),
-        pytest.param(("user", "add", "../x", "--password-stdin"), b"secret\n", 1, id="path"),
-        pytest.param(("user", "add", "bob", "--password-stdin"), b"secret\n", 1, id="taken"),
+        pytest.param(
+            ("user", "add", "Alice", "--password-stdin"), b"correct-horse\n", 1, id="bad-name"
+        ),
+        pytest.param(("user", "add", "../x", "--password-stdin"), b"correct-horse\n", 1, id="path"),
+        pytest.param(("user", "add", "bob", "--password-stdin"), b"correct-horse\n", 1, id="taken"),
         pytest.param(("user", "add", "carol", "--password-stdin"), b"\n", 1, id="empty"),
         pytest.param(("user", "add", "carol", "--password-stdin"), b"", 1, id="nothing"),
         pytest.param(("user", "add", "carol", "--password-stdin"), b"\xff\n", 1, id="no-utf-8"),
@@ -127,7 +131,7 @@ def test_the_password_from_a_variable(ftpd, root, monkeypatch):
     ],
 )
 def test_failures_are_one_line_and_a_status(ftpd, root, arguments, stdin, status):
-    ftpd("user", "add", "bob", "--password-stdin", stdin=b"secret\n")
+    ftpd("user", "add", "bob", "--password-stdin", stdin=b"correct-horse\n")
     found, out, err = ftpd(*arguments, stdin=stdin)
     assert found == status
     assert out == ""
@@ -142,9 +146,9 @@ def test_a_directory_that_is_handed_over_counts(ftpd, root, tmp_path):
     (given / "dir").mkdir(parents=True)
     (given / "dir" / "file").write_bytes(b"x" * 1234)
     status, out, err = ftpd(
-        *("user", "add", "alice", "--password-stdin", "--home", str(given), "--quota", "1000"),
+        *("user", "add", "alice", "--password-stdin", "--home", str(given), "--quota", "1000B"),
         *("--json",),
-        stdin=b"secret\n",
+        stdin=b"correct-horse\n",
     )
     assert (status, err) == (0, "")
     assert json.loads(out)["used"] == 1234
@@ -154,7 +158,7 @@ def test_a_directory_that_is_handed_over_counts(ftpd, root, tmp_path):
 def test_a_home_of_contents_is_not_taken_by_name(ftpd, root):
     (root / "alice").mkdir()
     (root / "alice" / "file").write_text("of another")
-    status, _, err = ftpd("user", "add", "alice", "--password-stdin", stdin=b"secret\n")
+    status, _, err = ftpd("user", "add", "alice", "--password-stdin", stdin=b"correct-horse\n")
     assert status == 1 and "--home" in err
 
 

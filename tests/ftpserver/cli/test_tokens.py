@@ -15,7 +15,7 @@ from ftpwire.errors import LoginRefused, RegistrationClosed
 
 @pytest.fixture
 def alice(engine, accounts):
-    return accounts.add("alice", "secret")
+    return accounts.add("alice", "correct-horse")
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_one_token_is_revoked(ftpd, tokens, alice):
 
 
 def test_all_tokens_are_revoked(ftpd, tokens, alice, accounts):
-    bob = tokens.issue(accounts.add("bob", "secret"), "of bob")
+    bob = tokens.issue(accounts.add("bob", "correct-horse"), "of bob")
     mine = [tokens.issue(alice, "one"), tokens.issue(alice, "two")]
     assert ftpd("token", "revoke", "--all", "alice") == (0, "revoked 2 tokens of alice\n", "")
     for one in mine:

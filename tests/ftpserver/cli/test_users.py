@@ -22,7 +22,7 @@ def add(ftpd):
 
     def add_account(name: str, *options: str, status: int = 0):
         found, out, err = ftpd(
-            "user", "add", name, "--password-stdin", "--json", *options, stdin=b"secret\n"
+            "user", "add", name, "--password-stdin", "--json", *options, stdin=b"correct-horse\n"
         )
         assert found == status, err
         return json.loads(out) if status == 0 else err
@@ -114,7 +114,7 @@ def test_what_cannot_be_set(ftpd, add, show, options):
 
 @pytest.mark.parametrize(
     "arguments",
-    [("set", "nobody", "--quota", "1"), ("disable", "nobody"), ("enable", "nobody")]
+    [("set", "nobody", "--quota", "1MiB"), ("disable", "nobody"), ("enable", "nobody")]
     + [("rename", "nobody", "somebody"), ("remove", "nobody", "--delete-home", "-y")],
 )
 def test_nobody(ftpd, engine, arguments):
@@ -122,7 +122,7 @@ def test_nobody(ftpd, engine, arguments):
     assert (status, err) == (5, "ftpd: nobody: no such account\n")
 
 
-def log_in(root, name: str = "alice", password: str = "secret"):
+def log_in(root, name: str = "alice", password: str = "correct-horse"):
     engine = open_state(root / ".ftpd")
     try:
         return Accounts(engine, root).log_in(name, password)
@@ -303,7 +303,7 @@ def test_homes_below_the_root_go_where_the_root_goes(ftpd, add, root, tmp_path):
     assert homes(moved) == expected(moved)
     assert ftpd("check", "--root", str(moved), with_root=False)[0] == 0
     arguments = ("user", "add", "alice", "--root", str(moved), "--password-stdin")
-    err = ftpd(*arguments, stdin=b"secret\n", with_root=False)[2]
+    err = ftpd(*arguments, stdin=b"correct-horse\n", with_root=False)[2]
     assert "is the home of another account" in err
     imported = tmp_path / "imported"
     arguments = ("user", "import", "--root", str(imported))
@@ -358,7 +358,7 @@ def test_an_update_of_the_password_ends_tokens_another_does_not(ftpd, add, show,
     lines = ftpd("user", "export")[1].encode()
     assert ftpd("user", "import", "--update", stdin=lines)[0] == 0
     assert show("alice")["tokens"] == 1
-    ftpd("user", "passwd", "alice", "--password-stdin", stdin=b"another\n")
+    ftpd("user", "passwd", "alice", "--password-stdin", stdin=b"another-one\n")
     assert ftpd("user", "import", "--update", stdin=lines)[0] == 0
     assert show("alice")["tokens"] == 0
     log_in(root)
@@ -411,7 +411,7 @@ def test_a_wrong_line_stops_all_of_it(ftpd, add, root, line):
     [
         ("user", "list"),
         ("user", "show", "alice"),
-        ("user", "set", "alice", "--quota", "1"),
+        ("user", "set", "alice", "--quota", "1MiB"),
         ("user", "passwd", "alice", "--password-stdin"),
         ("user", "remove", "alice"),
         ("user", "export"),
@@ -439,7 +439,7 @@ def test_what_goes_wrong_on_the_disk_is_one_line(ftpd, add, root):
     add("alice")
     (root / ".ftpd" / "state.db").unlink()
     (root / ".ftpd" / "state.db").mkdir()
-    status, out, err = ftpd("user", "add", "bob", "--password-stdin", stdin=b"secret\n")
+    status, out, err = ftpd("user", "add", "bob", "--password-stdin", stdin=b"correct-horse\n")
     assert (status, out) == (1, "")
     assert err.startswith("ftpd: ") and err.count("\n") == 1
 
@@ -457,7 +457,42 @@ def test_a_shared_home_is_warned_of(ftpd, add, tmp_path):
     team = str(tmp_path / "team")
     add("alice", "--home", team)
     status, _, err = ftpd(
-        *("user", "add", "bob", "--password-stdin", "--home", team), stdin=b"secret\n"
+        *("user", "add", "bob", "--password-stdin", "--home", team), stdin=b"correct-horse\n"
     )
     assert status == 0
     assert "warning: alice can see and change what is there, too" in err
+
+
+# new passwords -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["add", "passwd"])
+def test_a_short_password_is_refused_unless_it_is_meant(ftpd, root, command):
+    name = "alice"
+    if command == "passwd":
+        assert ftpd("user", "add", name, "--generate")[0] == 0
+    line = ("user", command, name, "--password-stdin")
+    status, _, err = ftpd(*line, stdin=b"1234567\n")
+    assert (status, err) == (1, "ftpd: the password is shorter than 8 characters\n")
+    assert ftpd(*line, "--weak", stdin=b"1234567\n")[0] == 0
+    log_in(root, name, "1234567")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_password_can_be_made(ftpd, root, as_json):
+    status, out, _ = ftpd("user", "add", "alice", "--generate", *(["--json"] if as_json else []))
+    assert status == 0
+    password = json.loads(out)["password"] if as_json else out.split()[-1]
+    assert len(password) >= 20
+    log_in(root, "alice", password)
+    assert ftpd("user", "add", "bob", "--generate", "--password-stdin", stdin=b"x\n")[0] == 2
+
+
+@pytest.mark.parametrize("text", ["5", "1", "4095"])
+def test_a_small_quota_needs_a_unit(ftpd, add, show, text):
+    add("alice")
+    status, _, err = ftpd("user", "set", "alice", "--quota", text)
+    assert status == 2 and f"{text}MiB" in err and f"{text}B" in err
+    assert ftpd("user", "set", "alice", "--quota", f"{text}B")[0] == 0
+    assert show("alice")["total"] == int(text)
+    assert ftpd("user", "set", "alice", "--quota", "0")[0] == 0

@@ -290,16 +290,16 @@ def test_own_keys_are_changed_and_the_session_goes_on(server, connect):
     made = client.issue_token("one")
     assert [token.name for token in client.tokens()] == ["one"]
     client.revoke_token(made.id)
-    client.change_password("secret", "another")
+    client.change_password("secret", "another-one")
     assert client.tokens() == []
-    assert connect(server, password="another").space().used == 0
+    assert connect(server, password="another-one").space().used == 0
 
 
 def test_who_registers_is_in_a_home_of_its_own(start, dial):
     server = start(open_registration=True)
     peer = dial(server, logged_in=False)
     peer.hello()
-    assert peer.ask(Register("bob", "secret")) == LoggedIn("bob")
+    assert peer.ask(Register("bob", "correct-horse")) == LoggedIn("bob")
     assert put(peer, b"/file", b"x") == Stored(1)
     assert (server.settings.root / "bob" / "file").read_bytes() == b"x"
 
