@@ -91,6 +91,7 @@ def own_environment(request, monkeypatch) -> None:
     if "tmp_path" in request.fixturenames:
         home = request.getfixturevalue("tmp_path") / "user"
         monkeypatch.setenv("HOME", str(home))
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(home / "run"))
         monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
 
 

@@ -23,7 +23,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+from sqlalchemy.exc import DatabaseError
+
+from ftpserver.accounts.accounts import home_of
 from ftpserver.admin.verify import Finding, Weight, check_state, open_to_read
+from ftpserver.database import account
 from ftpserver.errors import StateError
 from ftpserver.net import tls
 from ftpserver.settings.loading import FILE_NAME as SETTINGS
@@ -171,6 +176,23 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 def is_backup(root: Path) -> bool:
     """Whether a root is such a copy: there are no files in it to be checked."""
     return (state_of(root) / MANIFEST).is_file()
+
+
+def has_homes(root: Path) -> bool:
+    """Whether homes of the accounts lie beside a copy: then it was put back already.
+
+    Homes elsewhere don't count: they are those of the server that it was made of.
+    """
+    engine = open_to_read(state_of(root))
+    try:
+        with engine.connect() as connection:
+            rows = connection.execute(select(account.c.name, account.c.home)).all()
+    except DatabaseError:
+        return False  # what is wrong with it is found when it is checked
+    finally:
+        engine.dispose()
+    homes = (home_of(root, row.name, row.home) for row in rows)
+    return any(home.is_dir() for home in homes if home.is_relative_to(root))
 
 
 def begin_anew(state: Path) -> None:

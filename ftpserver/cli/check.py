@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,20 +52,27 @@ def check(root: Path, read: bool, strict: bool, user: str | None, as_json: bool)
     found, 1: something could not be checked. While a server runs on the root, its uploads wait
     as long as the files of their home are counted, and its own leases are left to it.
 
-    Of a copy that `ftpd backup` has made, it is checked that the copy is whole.
+    Of a copy that `ftpd backup` has made, it is checked that the copy is whole. It holds no files
+    of users; where homes lie beside it, they are checked as well.
     """
-    from ftpserver.admin.backup import BackupVerifier, is_backup
+    from ftpserver.admin.backup import BackupVerifier, has_homes, is_backup
     from ftpserver.admin.verify import Verifier, Weight
 
     verifier: Verifier | BackupVerifier
-    if is_backup(root):
+    copied = is_backup(root)
+    without_homes = copied and not has_homes(root)
+    if without_homes:
         verifier = BackupVerifier(root.absolute())
     else:
         verifier = Verifier(root.absolute(), read=read, strict=strict, user=user)
     counts = dict.fromkeys(Weight, 0)
-    for finding in verifier.findings():
+    copy = [BackupVerifier(root.absolute())] if copied and not without_homes else []
+    for finding in chain.from_iterable(one.findings() for one in (*copy, verifier)):
         counts[finding.weight] += 1
         _echo(_finding_record(finding) if as_json else str(finding), as_json)
+    if without_homes:
+        told = "the files of users were not looked at: this is a backup, and holds none"
+        click.echo(f"ftpd: {told}", err=True)
     if verifier.beside is not None:
         click.echo(f"ftpd: {verifier.beside}: what it is doing just now was not checked", err=True)
     summary = {
@@ -76,11 +84,13 @@ def check(root: Path, read: bool, strict: bool, user: str | None, as_json: bool)
         "doubt": counts[Weight.DOUBT],
         "unchecked": counts[Weight.UNCHECKED],
         "server_runs": verifier.beside is not None,
+        "homes": not without_homes,
     }
+    well = "the copy is whole" if without_homes else "all is well"
     found = ", ".join(f"{count} {weight.value}" for weight, count in counts.items() if count)
     what = f"{counted_as(verifier.accounts, 'account')}, {counted_as(verifier.files, 'file')}"
     read_too = f" ({human(verifier.size)} read)" if read else ""
-    _echo(summary if as_json else f"checked {what}{read_too}: {found or 'all is well'}", as_json)
+    _echo(summary if as_json else f"checked {what}{read_too}: {found or well}", as_json)
     if counts[Weight.DAMAGE]:
         sys.exit(EXIT_DAMAGE)
     if counts[Weight.UNCHECKED]:

@@ -28,9 +28,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from ftpserver.daemon import registry
 from ftpserver.errors import StateError
 from ftpserver.net.stoppable import Stoppable
 from ftpserver.serving.stats import SessionInfo
+from ftpserver.settings.table import state_of
 from ftpwire import SOFTWARE, errors, paths
 from ftpwire.errors import (
     BadMessage,
@@ -300,6 +302,7 @@ class Control(Stoppable, ThreadingMixIn, UnixStreamServer):
     def stop(self) -> None:
         """Answer what was asked, and remove the socket."""
         self._over.set()
+        registry.remove(self.server.settings.root.absolute())
         self.shutdown()
         self._unlink()
         for connection in list(self._connections):
@@ -321,12 +324,14 @@ class Control(Stoppable, ThreadingMixIn, UnixStreamServer):
 def start_control(server: FtpServer) -> Control | None:
     """Open the control socket. Where that is impossible, the server serves without."""
     try:
-        return Control(server)
+        control = Control(server)
     except OSError as error:
         logger.warning(
             "no control socket, so that ftpd status and its like can't reach this server: %s", error
         )
         return None
+    registry.add(server.settings.root.absolute())
+    return control
 
 
 class _Handler(StreamRequestHandler):
@@ -510,18 +515,46 @@ def _ask(sock: socket.socket, question: Question) -> Answer:
 def _connected(state: Path) -> Iterator[socket.socket]:
     with ExitStack() as stack:
         try:
-            directory = os.open(state, os.O_RDONLY | os.O_DIRECTORY)
-            stack.callback(os.close, directory)
-            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
-            sock.settimeout(_PATIENCE)
-            sock.connect(_address(directory, state))
+            sock = stack.enter_context(_socket_of(state))
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
-            raise ConnectFailed(f"{state.parent}: no server runs there") from None
+            raise ConnectFailed(f"{state.parent}: no server runs there{_others()}") from None
         except PermissionError:
             raise Forbidden(f"{state.parent}: only the owner of its server may do that") from None
         except OSError as error:
             raise ConnectFailed(f"{state.parent}: {(error.strerror or str(error))}") from None
         yield sock
+
+
+def _others() -> str:
+    """Name the servers that do run on this machine, as far as they can be asked."""
+    there = [root for root in registry.noted() if is_running(state_of(root))]
+    if not there:
+        return ""
+    names = ", ".join(paths.show(os.fsencode(root)) for root in there)
+    one = "one runs" if len(there) == 1 else "some run"
+    return f"; {one} on {names} (name it with --root)"
+
+
+def is_running(state: Path) -> bool:
+    """Whether a server answers at the control socket of a state directory."""
+    try:
+        with _socket_of(state):
+            return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def _socket_of(state: Path) -> Iterator[socket.socket]:
+    """A connection to the control socket of a state directory. Raises OSError."""
+    directory = os.open(state, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(_PATIENCE)
+            sock.connect(_address(directory, state))
+            yield sock
+    finally:
+        os.close(directory)
 
 
 def _address(directory: int, state: Path) -> str:

@@ -59,6 +59,7 @@ def clean_environment(home: Path, **more: str) -> dict[str, str]:
     return kept | {
         "HOME": str(home),
         "XDG_CONFIG_HOME": str(home / "config"),
+        "XDG_RUNTIME_DIR": str(home / "run"),
         "LOGNAME": "alice",
         **more,
     }

@@ -205,3 +205,24 @@ def test_the_manifest_says_what_it_is(root, state, place):
     manifest = json.loads((place / ".ftpd" / "backup.json").read_text())
     assert manifest["root"] == str(root) and manifest["accounts"] == 1
     assert manifest["made"].endswith("Z")
+
+
+def test_a_copy_says_that_it_holds_no_files_of_users(root, state, place, ftpd):
+    back_up(root, place)
+    status, out, err = ftpd("check", "--root", str(place), with_root=False)
+    assert (status, out) == (0, "checked 1 account, 4 files: the copy is whole\n")
+    assert "files of users were not looked at" in err
+
+
+def test_a_copy_that_was_put_back_is_checked_with_its_homes(root, state, place, ftpd):
+    back_up(root, place)
+    (place / "alice").mkdir()
+    (place / "alice" / "file").write_text("of yesterday")
+    status, out, err = ftpd("check", "--root", str(place), "--strict", with_root=False)
+    assert status == 8, "the accounts don't know of that file"
+    assert "damage" in out and err == ""
+    (place / "alice" / "file").unlink()
+    status, out, err = ftpd("check", "--root", str(place), with_root=False)
+    assert (status, err) == (0, "") and "will be recounted at next start" in out
+    (place / ".ftpd" / "tls" / "key.pem").write_text("not a key")
+    assert ftpd("check", "--root", str(place), with_root=False)[0] == 8

@@ -368,6 +368,7 @@ def test_findings_are_records(ftpd, alice):
         "doubt": 0,
         "unchecked": 0,
         "server_runs": False,
+        "homes": True,
     }
 
 

@@ -439,3 +439,42 @@ def test_a_session_for_programs_is_exact():
 )
 def test_spans(seconds, told):
     assert cli_control._span(seconds) == told
+
+
+# where none runs ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runtime(tmp_path, monkeypatch):
+    directory = tmp_path / "runtime"
+    directory.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
+    return directory
+
+
+def test_servers_that_run_elsewhere_are_named(start_server, tmp_path, runtime):
+    server = start_server()
+    with pytest.raises(ConnectFailed) as raised:
+        ask(tmp_path / "empty" / ".ftpd", AskStatus())
+    assert f"one runs on {server.settings.root} (name it with --root)" in str(raised.value)
+    start_server.finish(server)
+    assert list(runtime.glob("ftpd/*")) == []
+    with pytest.raises(ConnectFailed) as raised:
+        ask(tmp_path / "empty" / ".ftpd", AskStatus())
+    assert str(raised.value).endswith("no server runs there")
+
+
+def test_a_note_of_a_server_that_was_killed_is_not_believed(tmp_path, runtime):
+    from ftpserver.daemon import registry
+
+    registry.add(tmp_path / "root")
+    assert list(registry.noted()) == [tmp_path / "root"]
+    with pytest.raises(ConnectFailed) as raised:
+        ask(tmp_path / "empty" / ".ftpd", AskStatus())
+    assert str(raised.value).endswith("no server runs there")
+
+
+def test_a_server_runs_where_no_note_can_be_left(start_server, runtime):
+    (runtime / "ftpd").write_text("a file")
+    server = start_server()
+    assert ask(server.settings.state, AskStatus()).state == "running"
