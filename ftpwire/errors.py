@@ -7,7 +7,7 @@ FtpError
 ├── ConnectionLost          the connection ended, or never came about
 │   └── ConnectFailed, SessionEnded
 ├── TrustError              the server's key is not the one expected
-│   └── UnknownHost, HostKeyChanged
+│   └── UnknownHost, HostKeyChanged, UntrustedCertificate
 ├── Interrupted             the user asked to stop (Ctrl-C)
 └── CommandError            one request failed: the session goes on
     └── NotFound, Forbidden, QuotaExceeded, … (below)

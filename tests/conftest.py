@@ -55,6 +55,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+SYSTEM = Path(__file__).parent / "system"
+
+
+@pytest.hookimpl(tryfirst=True)  # before the markers are looked at
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of real programs into their tier; long ones are in one of their own."""
+    for item in items:
+        if item.path.is_relative_to(SYSTEM) and item.get_closest_marker("long") is None:
+            item.add_marker(pytest.mark.system)
+
+
 def open_descriptors() -> dict[str, str]:
     """What is open, and what it is."""
     found = {}

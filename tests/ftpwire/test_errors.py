@@ -71,6 +71,7 @@ EXIT_CODES = {
     "untrusted": 9,
     "host-unknown": 9,
     "host-key-changed": 9,
+    "certificate-invalid": 9,
     # 10: protocol or version mismatch
     "protocol": 10,
     "frame-too-big": 10,

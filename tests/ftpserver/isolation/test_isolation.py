@@ -250,6 +250,7 @@ def test_what_sessions_do_is_told(server, dial):
     eventually(lambda: server.moved()[0] > len(data))  # what has ended stays counted
 
 
+@pytest.mark.system
 def test_stopping_is_told_to_who_is_idle(start, start_server, dial):
     server = start()
     peer = dial(server)
@@ -260,6 +261,7 @@ def test_stopping_is_told_to_who_is_idle(start, start_server, dial):
     assert is_gone(pid)
 
 
+@pytest.mark.system
 def test_a_session_that_ignores_the_stop_is_killed(start, start_server, dial):
     server = start(grace=0.1)
     peer = dial(server)
@@ -445,6 +447,7 @@ def test_a_hostile_session_reaches_nothing(hostile, user):
         assert attacks.has_failed(answer), (name, answer)
 
 
+@pytest.mark.system
 @is_root
 @has_scopes
 def test_the_attacks_would_succeed_without_confinement(hostile):
@@ -498,6 +501,7 @@ def test_a_directory_that_something_can_be_made_in_would_lead_out(
     assert int(answer) > 0
 
 
+@pytest.mark.system
 @is_root
 @pytest.mark.parametrize(
     "program",
@@ -639,6 +643,7 @@ def test_who_hangs_on_to_the_home_holds_up_nobody_else(hostile, monkeypatch):
 # reloading -----------------------------------------------------------------------------------
 
 
+@pytest.mark.system
 def test_settings_and_another_key_are_taken_over(start, dial, tls_client_context):
     server = start(plaintext=False)
     before = server.fingerprint

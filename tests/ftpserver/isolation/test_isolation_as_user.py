@@ -55,6 +55,7 @@ def may_trace() -> bool:
 
 PLAIN_USER = plain_user()
 pytestmark = [
+    pytest.mark.system,
     pytest.mark.skipif(PLAIN_USER is None, reason="root can't be a plain user here"),
     pytest.mark.skipif(
         sandbox.landlock_abi() < 6, reason="this kernel's Landlock doesn't keep from signals"
