@@ -10,6 +10,7 @@ synced (a lost settlement is repaired from the disk) unless the transaction is `
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import functools
 import os
@@ -17,7 +18,7 @@ import secrets
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     URL,
@@ -45,10 +46,12 @@ from sqlalchemy import (
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.schema import CreateColumn
 
+from ftpserver import ballast
 from ftpserver.errors import RootBusy, StateError
 from ftpserver.settings.table import DATABASE
+from ftpserver.snapshot import open_snapshot
 from ftpwire.beneath import OPEN_DIRECTORY, rename_new
-from ftpwire.errors import DiskFull
+from ftpwire.errors import CommandError, DiskFull, Forbidden
 
 SCHEMA_VERSION = 3
 _COME_LATER = ("state.db-wal", "audit.jsonl", "first-login")
@@ -169,9 +172,83 @@ session = Table(  # those that count for a limit; rows of dead runs are removed 
 def open_state(directory: Path) -> Engine:
     """Open the accounts file in ``directory``, made at first use.
 
+    On a full disk the room that is kept back for that is used.
+
     Raises:
         StateError: It is damaged, from a newer version, or can't be written.
     """
+    try:
+        return _open_state(directory)
+    except StateError:
+        if not ballast.is_full(directory) or not ballast.release(directory):
+            raise
+    return _open_state(directory)
+
+
+def open_to_look(directory: Path) -> Engine:
+    """Open the accounts file for a command that changes nothing, also where nothing can be written.
+
+    Raises:
+        StateError: It is damaged, from a newer version, or can't be read.
+    """
+    try:
+        return open_state(directory)
+    except StateError as error:
+        if _is_writable(directory) or not (directory / DATABASE).exists():
+            raise
+        why = str(error)
+    return open_snapshot(directory, lambda: StateError(why))
+
+
+class Opened(NamedTuple):
+    """An accounts file to serve from.
+
+    Attributes:
+        trouble: Why nothing can be changed; None when it can.
+    """
+
+    engine: Engine
+    trouble: str | None = None
+
+
+def open_to_serve(directory: Path) -> Opened:
+    """Open the accounts file for a server, which serves what it can where nothing can be written.
+
+    Raises:
+        StateError: As `open_state`, for another reason than a full or a read-only disk.
+    """
+    try:
+        return Opened(open_state(directory))
+    except StateError as error:
+        refusal = _unwritable(directory)
+        if refusal is None or not (directory / DATABASE).exists():
+            raise
+        trouble = f"{error}: nothing can be changed until the server is started anew"
+    return Opened(open_snapshot(directory, lambda: refusal), trouble)
+
+
+def _unwritable(directory: Path) -> CommandError | None:
+    """What to tell clients who want to change something, if the disk does not let anybody."""
+    if ballast.is_full(directory):
+        return DiskFull("the server's disk is full")
+    if os.statvfs(directory).f_flag & os.ST_RDONLY:
+        return Forbidden("the server's disk is read-only")
+    return None
+
+
+def _is_writable(directory: Path) -> bool:
+    probe = directory / f".probe-{secrets.token_hex(4)}"
+    try:
+        probe.write_bytes(b"x")
+    except OSError:
+        return False
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+    return True
+
+
+def _open_state(directory: Path) -> Engine:
     path = directory / DATABASE
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -342,7 +419,11 @@ def _on_error(path: Path, context: ExceptionContext) -> None:
         return
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest are details of it
     if code == sqlite3.SQLITE_FULL:
-        raise DiskFull("the disk is full") from None
+        ballast.release(path.parent)  # so that the next try finds some
+        raise DiskFull("the server's disk is full") from None
+    if code == sqlite3.SQLITE_IOERR and ballast.is_full(path.parent):
+        ballast.release(path.parent)
+        raise DiskFull("the server's disk is full") from None
     if code in _UNUSABLE:
         raise StateError(f"{path}: {error}") from error
 
@@ -368,7 +449,7 @@ class RootLock:
     def __init__(self, directory: Path) -> None:
         path = directory / "lock"
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._fd = self._open(path)
         except OSError as error:
             raise StateError(f"{path}: can't be written: {error.strerror}") from error
         try:
@@ -379,8 +460,18 @@ class RootLock:
             raise RootBusy(
                 f"{directory.parent}: another ftpd serves this root (process {owner or '?'})"
             ) from None
-        os.ftruncate(self._fd, 0)
-        os.write(self._fd, f"{os.getpid()}\n".encode())
+        with suppress(OSError):  # whose it is is told to administrators only; the lock holds anyway
+            os.ftruncate(self._fd, 0)
+            os.write(self._fd, f"{os.getpid()}\n".encode())
+
+    @staticmethod
+    def _open(path: Path) -> int:
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def release(self) -> None:
         """Let another server have the root."""

@@ -26,6 +26,7 @@ FLOORS = {
     "ftpserver": (
         ("errors", "logs"),
         ("settings",),
+        ("ballast", "snapshot"),
         ("database",),
         ("net",),
         ("storage",),

@@ -27,13 +27,14 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, create_engine, event, inspect, select
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from ftpserver.accounts.accounts import home_of
 from ftpserver.admin.scrub import Examined, Examiner, Verdict
 from ftpserver.database import SCHEMA_VERSION, RootLock, account, lease, metadata, schema
 from ftpserver.errors import RootBusy, StateError
 from ftpserver.settings.table import DATABASE, never_started, state_of
+from ftpserver.snapshot import open_snapshot
 from ftpserver.storage.home import LOCK_NAME
 from ftpserver.storage.ledger import KEPT
 from ftpserver.storage.resumable import staging_of
@@ -365,6 +366,15 @@ def open_to_read(state: Path) -> Engine:
 
     engine = create_engine("sqlite://", creator=connect)
     event.listen(engine, "begin", _begin)
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
+    except OperationalError:  # a WAL needs a file beside it, which a read-only disk can't take
+        if (state / DATABASE).exists() and os.statvfs(state).f_flag & os.ST_RDONLY:
+            engine.dispose()
+            return open_snapshot(state, lambda: CannotCheck(f"{state}: the disk is read-only"))
+    except DatabaseError:
+        pass  # what is wrong with it is found, and named, by whoever asked
     return engine
 
 

@@ -74,6 +74,8 @@ def status(root: Path, as_json: bool) -> None:
             f"UDP port {seen.port}, {seen.answered} answered, "
             f"{seen.limited} too often, {seen.dropped} malformed"
         )
+    if found.trouble:
+        lines["trouble"] = "; ".join(found.trouble)
     for name, text in lines.items():
         click.echo(f"{name:<13} {paths.printable(text)}")
 
@@ -85,6 +87,7 @@ def _status_record(found: Status) -> dict[str, Any]:
         "state": found.state,
         "address": found.address,
         "unix": found.unix,
+        "trouble": found.trouble,
         "fingerprint": found.fingerprint,
         "since": _iso(found.since),
         "sessions": found.sessions,

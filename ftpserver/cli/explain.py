@@ -65,7 +65,7 @@ def why(
         raise click.UsageError("--recursive goes with rm")
     if copy_links and action != "get":
         raise click.UsageError("--copy-links goes with get")
-    accounts, engine = open_accounts(root)
+    accounts, engine = open_accounts(root, changing=False)
     account = accounts.get(user)
     verdict = _ASK[action](_Question(engine, root, account, action, details, recursive, copy_links))
     if as_json:

@@ -43,7 +43,7 @@ def list_tokens(user: str, root: Path, as_json: bool) -> None:
     from ftpserver.accounts.accounts import Accounts
     from ftpserver.accounts.tokens import Tokens
 
-    engine = _open(root)
+    engine = _open(root, changing=False)
     accounts = Accounts(engine, root.absolute())
     for one in Tokens(engine, accounts).of(accounts.get(user)):
         click.echo(json.dumps(_token_record(one)) if as_json else _token_line(one))
@@ -205,9 +205,11 @@ def _print_revoked(revoked: str, as_json: bool) -> None:
 # both --------------------------------------------------------------------------------------
 
 
-def _open(root: Path, *, begin: bool = False) -> Engine:
-    from ftpserver.database import open_state
+def _open(root: Path, *, begin: bool = False, changing: bool = True) -> Engine:
+    from ftpserver.database import open_state, open_to_look
 
+    if not changing:
+        return open_to_look(started(root))
     if begin and not root.is_dir():
         raise NotFound(f"{root}: no such directory")
     return open_state(state_of(root.absolute()) if begin else started(root))

@@ -49,15 +49,21 @@ def user() -> None:
     """Accounts: add, list, show, set, passwd, disable, enable, rename, remove, export, import."""
 
 
-def open_accounts(root: Path, *, begin: bool = False) -> tuple[Accounts, Engine]:
+def open_accounts(
+    root: Path, *, begin: bool = False, changing: bool = True
+) -> tuple[Accounts, Engine]:
     """The accounts of a root, and what they are stored in.
 
     Args:
         begin: Make them where there are none yet.
+        changing: Without, they are opened also where nothing can be written.
     """
     from ftpserver.accounts.accounts import Accounts
-    from ftpserver.database import open_state
+    from ftpserver.database import open_state, open_to_look
 
+    if not changing:
+        engine = open_to_look(started(root))
+        return Accounts(engine, root.absolute()), engine
     engine = open_state(state_of(root.absolute()) if begin else started(root))
     return Accounts(engine, root.absolute()), engine
 
@@ -340,7 +346,7 @@ def _count_homes(accounts: Accounts, engine: Engine, names: Iterable[str]) -> No
 @json_option
 def list_users(root: Path, as_json: bool) -> None:
     """List all accounts with their space."""
-    accounts, _ = open_accounts(root)
+    accounts, _ = open_accounts(root, changing=False)
     if as_json:
         for account in accounts:
             _print_record(account)
@@ -359,7 +365,7 @@ def show_user(name: str, root: Path, as_json: bool) -> None:
     """Show one account."""
     from ftpserver.accounts.tokens import Tokens
 
-    accounts, engine = open_accounts(root)
+    accounts, engine = open_accounts(root, changing=False)
     account = accounts.get(name)
     tokens = len(Tokens(engine, accounts).of(account))
     sessions = _sessions_of(name, root)
@@ -510,7 +516,7 @@ def export_users(root: Path, no_passwords: bool) -> None:
     """
     from ftpserver.accounts.records import dumps, exported
 
-    accounts, _ = open_accounts(root)
+    accounts, _ = open_accounts(root, changing=False)
     for account in accounts:
         hashed = None if no_passwords else accounts.password_hash(account.name)
         click.echo(dumps(exported(account, hashed, accounts.root)))

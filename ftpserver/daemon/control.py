@@ -165,6 +165,7 @@ class Status(_Tagged, frozen=True, tag="status"):
         discovery: None when nobody can find the server by datagrams.
         workers: The processes that serve; none where the server itself does.
         unix: The path of its Unix socket, safe to print; None when it has none.
+        trouble: What keeps it from serving everything, a line each.
     """
 
     software: str
@@ -182,6 +183,7 @@ class Status(_Tagged, frozen=True, tag="status"):
     discovery: DiscoveryInfo | None = None
     workers: list[int] = []
     unix: str | None = None
+    trouble: list[str] = []
 
 
 class Sessions(_Tagged, frozen=True, tag="sessions"):
@@ -403,6 +405,7 @@ def _status(server: FtpServer, question: AskStatus) -> Answer:
         accounts=len(server.accounts),
         discovery=_discovery_info(server.discovery),
         workers=[] if server.crew is None else server.crew.processes,
+        trouble=[paths.printable(one) for one in server.trouble],
     )
 
 

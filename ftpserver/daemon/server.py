@@ -21,12 +21,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
+from ftpserver import ballast
 from ftpserver.admin.backup import begin_anew
 from ftpserver.audit.notify import start_events
 from ftpserver.audit.writer import Audit
 from ftpserver.daemon.control import start_control
 from ftpserver.daemon.discovery import Discovery, start_discovery
-from ftpserver.database import RootLock, open_state
+from ftpserver.database import RootLock, open_to_serve
 from ftpserver.errors import StateError
 from ftpserver.net import tls
 from ftpserver.net.addresses import host_of
@@ -84,6 +85,8 @@ class FtpServer(Service):
         """The processes of sessions that have one each; None: they have threads."""
         self.crew: Crew | None = None
         """The workers that serve them; None: this process does."""
+        self.trouble: list[str] = []
+        """What keeps it from serving everything, a line each."""
         self._running = False
         self._look_read, self._look_write = os.pipe()
         self._closing += [lambda: os.close(self._look_read), lambda: os.close(self._look_write)]
@@ -134,9 +137,14 @@ class FtpServer(Service):
         _make_root(settings)
         lock = RootLock(settings.state)
         self._closing.append(lock.release)
-        engine = open_state(settings.state)
-        begin_anew(settings.state)
+        engine, trouble = open_to_serve(settings.state)
         self._closing.append(engine.dispose)
+        if trouble is None:
+            begin_anew(settings.state)
+            ballast.keep(settings.state)
+        else:
+            self.trouble.append(trouble)
+            logger.error("%s", trouble)
         self._open_books(
             settings.root, engine, Ledger(engine, keep_seconds=settings.staging_seconds)
         )
@@ -344,6 +352,8 @@ class FtpServer(Service):
 
     def _housekeeping(self) -> None:
         """Repair what a crash left; then keep this server's leases alive."""
+        if self.trouble:
+            return  # nothing can be written
         try:
             self.limits.tidy()
             self.recount_dirty()
@@ -353,6 +363,7 @@ class FtpServer(Service):
             logger.exception("recounting failed; quotas keep their last figures")
         while self._wait_for_work():
             try:
+                self._look_after_ballast()
                 self.ledger.heartbeat()
                 if self.isolation is not None:
                     self.isolation.heartbeat()
@@ -360,6 +371,14 @@ class FtpServer(Service):
                 self.recount_dirty()
             except Exception:
                 logger.exception("housekeeping failed; it is tried again")
+
+    def _look_after_ballast(self) -> None:
+        """Use the room that is kept back when the disk is full; keep some again when it is not."""
+        state = self.settings.state
+        if ballast.is_full(state):
+            ballast.release(state)
+        else:
+            ballast.keep(state)
 
     def _wait_for_work(self) -> bool:
         """Until it is time to look again; False when the server stops."""
@@ -398,7 +417,8 @@ def _make_root(settings: Settings) -> None:
         settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StateError(f"{settings.root}: can't be written: {error.strerror}") from error
-    if not os.access(settings.root, os.W_OK | os.X_OK):
+    read_only = os.statvfs(settings.root).f_flag & os.ST_RDONLY
+    if not read_only and not os.access(settings.root, os.W_OK | os.X_OK):
         raise StateError(f"{settings.root}: can't be written: permission denied")
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ftpserver.audit.writer import Audit, Chunk
-from ftpserver.database import open_state
+from ftpserver.database import open_to_serve
 from ftpserver.processes.brokering import Colleagues
 from ftpserver.processes.forkserver import Born
 from ftpserver.processes.messages import (
@@ -110,7 +110,7 @@ class Worker(Service):
 
     def _open(self, birth: Birth, paces: SharedPaces) -> None:
         settings = self.settings
-        engine = open_state(settings.state)
+        engine, _ = open_to_serve(settings.state)
         self._closing += [paces.close, engine.dispose]
         keep = settings.staging_seconds
         ledger = Ledger(engine, birth.node, birth.incarnation, keep, birth.run)

@@ -197,6 +197,7 @@ class Session(StreamRequestHandler):
     def uploads(self) -> Uploads:
         """The user's uploads, made at first use."""
         if self._uploads is None:
+            self.home.check_writable()
             self._uploads = Uploads(
                 self.home,
                 self.server.ledger,

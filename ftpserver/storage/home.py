@@ -79,12 +79,14 @@ class Home:
 
     Attributes:
         permissions: What may be done in it; set by ``obey``.
+        read_only: Its file system is: it can be looked at only.
 
     Raises:
         OSError: It can't be opened.
     """
 
     permissions: Permissions = UNLIMITED
+    read_only = False
 
     def __init__(
         self,
@@ -104,12 +106,16 @@ class Home:
             self.staging_fd = self._lock_fd = -1
             if not changing:
                 return
-            self.staging_fd = self._open_staging()
             try:
+                self.staging_fd = self._open_staging()
                 self._lock_fd = self._open_lock()
-            except BaseException:
-                os.close(self.staging_fd)
-                raise
+            except BaseException as error:
+                if self.staging_fd >= 0:
+                    os.close(self.staging_fd)
+                    self.staging_fd = -1
+                if not isinstance(error, OSError) or error.errno != errno.EROFS:
+                    raise
+                self.read_only = True
         except BaseException:
             os.close(self.fd)
             raise
@@ -218,6 +224,7 @@ class Home:
         if self._shared:
             yield
             return
+        self.check_writable()
         fcntl.flock(self._lock_fd, fcntl.LOCK_SH)
         self._shared = True
         try:
@@ -237,6 +244,7 @@ class Home:
         Raises:
             TimeoutError: Others hold it all the time.
         """
+        self.check_writable()
         if patience is None:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
         else:
@@ -265,6 +273,11 @@ class Home:
                 yield
             finally:
                 settle(tally.size, tally.files + tally.directories)
+
+    def check_writable(self) -> None:
+        """Raise Forbidden where nothing can be changed, whatever the account may do."""
+        if self.read_only:
+            raise Forbidden("this home is on a read-only file system")
 
     def check_disk(self, size: int) -> None:
         """Raise DiskFull when the disk has no room for so many bytes: they need not be sent first.
