@@ -551,14 +551,20 @@ class Client:
         *,
         recursive: bool = False,
         overwrite: bool = True,
+        links: bool = False,
     ) -> Copied:
-        """Copy on the server to exactly ``target``."""
+        """Copy on the server to exactly ``target``. A link that is named is followed.
+
+        Args:
+            links: Copy ``source`` itself where it is a link.
+        """
         reply = self.connection.ask(
             messages.Copy(
                 self.resolve(source),
                 self.resolve(target),
                 recursive,
                 "always" if overwrite else "never",
+                links,
             )
         )
         assert isinstance(reply, Copied)

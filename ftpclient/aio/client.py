@@ -390,11 +390,12 @@ class AsyncClient:
         *,
         recursive: bool = False,
         overwrite: bool = True,
+        links: bool = False,
     ) -> Copied:
-        """Copy on the server to exactly ``target``."""
+        """Copy on the server to exactly ``target``; see `Client.copy`."""
         how: _Replace = "always" if overwrite else "never"
         reply = await self._ask(
-            messages.Copy(self.resolve(source), self.resolve(target), recursive, how)
+            messages.Copy(self.resolve(source), self.resolve(target), recursive, how, links)
         )
         assert isinstance(reply, Copied)
         return reply
