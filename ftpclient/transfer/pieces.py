@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from ftpclient.connection.connection import Call, Connection
-from ftpclient.transfer.download import mismatch
+from ftpclient.transfer.calls import PutCall, mismatch
 from ftpclient.transfer.job import KEEP_ALIVE_SECONDS, RESUME_FROM, Transfer
 from ftpclient.transfer.local_tree import PartialFile
 from ftpclient.transfer.pool import Crew
@@ -39,7 +39,7 @@ from ftpwire.pieces import PIECE, Assembly, Piece
 from ftpwire.streams import BUFFER_SIZE
 
 if TYPE_CHECKING:
-    from ftpclient.transfer.upload import PutCall, Upload
+    from ftpclient.transfer.upload import Upload
 
 LEAST = 16 * 1024 * 1024
 """Files below this many bytes are not worth being cut."""

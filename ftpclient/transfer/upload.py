@@ -10,28 +10,33 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from ftpclient.connection.connection import Call, Connection
+from ftpclient.transfer.calls import PutCall
 from ftpclient.transfer.job import (
     KEEP_ALIVE_SECONDS,
     RESUME_FROM,
     SMALL,
+    EmptySource,
     Options,
     Transfer,
+    Unrepeatable,
     list_pages,
     same_time_and_size,
 )
+from ftpclient.transfer.named import Named, look
 from ftpclient.transfer.remote_index import RemoteIndex
 from ftpclient.transfer.report import Listener, Summary
-from ftpwire import beneath, digests, paths
+from ftpwire import beneath, digests, paths, standard
 from ftpwire.errors import (
     BadMessage,
     CommandError,
     ConnectionLost,
     Forbidden,
-    FtpError,
     InvalidPath,
     IsADirectory,
     NotADirectory,
@@ -47,8 +52,6 @@ from ftpwire.messages import (
     MakeDir,
     MakeLink,
     Put,
-    Ready,
-    Reply,
     Request,
     Sent,
     SetAttributes,
@@ -60,7 +63,12 @@ from ftpwire.streams import ReadAhead
 if TYPE_CHECKING:
     from ftpclient.transfer.pool import Crew
 
+SAY_AFTER_SECONDS = 5.0
+"""Whoever waits that long for something to come out of a FIFO is told so."""
 _OPEN_SOURCE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+_ONCE = "what was read of it can't be read again, and nothing was stored"
 
 
 class _Change(Call):
@@ -80,41 +88,6 @@ class _Change(Call):
             self._transfer.end(self._source, self._target, 0, error=self.error)
 
 
-class PutCall(Call):
-    """A file on its way to the server."""
-
-    def __init__(self, transfer: Upload, source: bytes, target: bytes) -> None:
-        super().__init__()
-        self._transfer = transfer
-        self._source = source
-        self._target = target
-        self.size = 0
-        self.digest: bytes | None = None
-        self.ready: Ready | None = None
-        self.failure: FtpError | None = None
-        """Why this side gave it up."""
-        self.asks = False
-        """Whether a `Ready` is waited for."""
-        self.superseded = False
-        """Another call has taken over the file: this one's end is nobody's business."""
-
-    def on_reply(self, reply: Reply) -> bool:
-        if isinstance(reply, Ready):
-            if self.ready is not None or not self.asks:
-                raise BadMessage("the server is ready for what nobody asked")
-            self.ready = reply
-            return False
-        return True
-
-    def on_done(self) -> None:
-        if self.superseded:
-            return
-        error = self.error
-        if not isinstance(error, ConnectionLost):  # that may have broken what failed here
-            error = self.failure or error
-        self._transfer.end(self._source, self._target, self.size, digest=self.digest, error=error)
-
-
 class Upload(Transfer):
     """Files and trees from here to the server. ``add`` what to send, then ``finish``."""
 
@@ -129,6 +102,8 @@ class Upload(Transfer):
         self._index: RemoteIndex | None = None
         self._late: list[tuple[bytes, RemotePath, SetAttributes]] = []
         """Attributes of directories, which come when a crew has filled them."""
+        self._spent: set[tuple[bytes, RemotePath]] = set()
+        """Sources that can't be read a second time, with their targets."""
 
     def helper(self, connection: Connection) -> Upload:
         """A transfer that works for this one, on a connection of its own."""
@@ -148,13 +123,15 @@ class Upload(Transfer):
             self._index.close()
             self._index = None
 
-    def _send_for(self, chief: Upload, source: bytes, target: RemotePath) -> None:
+    def _send_for(
+        self, chief: Upload, source: bytes, target: RemotePath, named: os.stat_result | None
+    ) -> None:
         """Send one file that the chief has met."""
         chief.go_on()
         self._index = chief._index
         self._among_others = True
         try:
-            self._put(source, target)
+            self._put(source, target, named)
         except (OSError, CommandError) as error:
             self._fail(source, target, error)
 
@@ -170,6 +147,27 @@ class Upload(Transfer):
             self._add(source, target, info, ())
         except (OSError, CommandError) as error:
             self._fail(source, target, error)
+
+    def add_named(self, source: bytes, target: RemotePath) -> None:
+        """Send what the user named to exactly ``target``.
+
+        A link is followed, unless the options say otherwise; a FIFO, a device and a descriptor are
+        read to their end.
+        """
+        options = self.options
+        try:
+            if options.links:
+                named = Named(source, os.lstat(source))
+            else:
+                named = look(source, trust=options.copy_links)
+            if named.is_node:
+                self._add_node(named, target)
+                return
+            if stat.S_ISDIR(named.info.st_mode) and options.recursive and options.resume:
+                self._look_up(target)
+            self._add(source, target, named.info, (), named=True)
+        except (OSError, CommandError) as error:
+            self._fail(source, target, error, named=True)
 
     def _look_up(self, target: RemotePath) -> None:
         """Find out what an earlier try may have stored there already."""
@@ -192,10 +190,19 @@ class Upload(Transfer):
         assert isinstance(reply, Found)
         return reply.entry
 
-    def _fail(self, source: bytes, target: RemotePath, error: OSError | CommandError) -> None:
+    def _fail(
+        self,
+        source: bytes,
+        target: RemotePath,
+        error: OSError | CommandError,
+        *,
+        named: bool = False,
+    ) -> None:
+        """Args: named: it was asked for by its name, so that leaving it out is a failure."""
         if isinstance(error, OSError):
             error = from_oserror(error, paths.show(source))
-        self.end(source, target, 0, error=error, skipped=isinstance(error, NotRegular))
+        skipped = isinstance(error, NotRegular) and not named
+        self.end(source, target, 0, error=error, skipped=skipped)
 
     def _add(
         self,
@@ -203,6 +210,8 @@ class Upload(Transfer):
         target: RemotePath,
         info: os.stat_result,
         above: tuple[tuple[int, int], ...],
+        *,
+        named: bool = False,
     ) -> None:
         self.go_on()
         if not -(2**63) <= info.st_mtime_ns < 2**63:
@@ -212,10 +221,11 @@ class Upload(Transfer):
         kind = stat.S_IFMT(info.st_mode)
         if kind == stat.S_IFREG:
             self.expect(info.st_size)
+            known = info if named else None
             if self._crew is None or self.hands(info.st_size) is not None:
-                self._put(source, target)
+                self._put(source, target, known)
             else:
-                self._crew.give(lambda worker: worker._send_for(self, source, target))
+                self._crew.give(lambda worker: worker._send_for(self, source, target, known))
         elif kind == stat.S_IFDIR:
             self._add_directory(source, target, info, above)
         elif kind == stat.S_IFLNK:
@@ -266,10 +276,23 @@ class Upload(Transfer):
     ) -> None:
         self.connection.submit(_Change(self, source, target, count), request)
 
-    def _put(self, source: bytes, target: RemotePath) -> None:
+    def _put(self, source: bytes, target: RemotePath, named: os.stat_result | None) -> None:
+        """Send a file.
+
+        Args:
+            named: What was found at its name, if its links were looked at: nothing else is sent.
+        """
         fd = os.open(source, _OPEN_SOURCE)
         try:
             info = beneath.regular(fd)
+            if named is not None and not os.path.samestat(named, info):
+                raise SourceChanged(f"{paths.show(source)}: was replaced meanwhile")
+            first = b"" if info.st_size else os.read(fd, SMALL)
+            if first and not (info := os.fstat(fd)).st_size:  # its size says nothing, as in /proc
+                self.add_stream(fd, target, source=source, first=first, info=info)
+                return
+            if first:  # it was begun just now
+                os.lseek(fd, 0, os.SEEK_SET)
             if info.st_size <= SMALL:
                 self._put_small(source, target, fd, info)
             elif not self._is_there(source, target, fd, info):
@@ -280,6 +303,8 @@ class Upload(Transfer):
     def _put_small(self, source: bytes, target: RemotePath, fd: int, info: os.stat_result) -> None:
         data = os.read(fd, info.st_size + 1) if info.st_size else b""
         size = len(data)
+        if not size and self.options.no_empty:
+            raise EmptySource(f"{paths.show(source)}: is empty: not stored")
         if size != info.st_size:
             raise SourceChanged(f"{paths.show(source)}: changed while it was read")
         digest = digests.digest(data)
@@ -449,31 +474,111 @@ class Upload(Transfer):
                 return False
         return True
 
-    def add_stream(self, fd: int, target: RemotePath) -> None:
-        """Send what can be read from a pipe or terminal until its end."""
-        call = PutCall(self, b"-", target)
-        request = Put(target, None, overwrite=self.options.overwrite, ask=True)
+    # streams -----------------------------------------------------------------------------
+
+    def _add_node(self, named: Named, target: RemotePath) -> None:
+        """Send what comes out of a FIFO, a device or a descriptor until its end."""
+        self.go_on()
+        source, fd = named.path, named.descriptor
+        if (source, target) in self._spent:
+            raise Unrepeatable(f"{paths.show(source)}: {_ONCE}")
+        opened = -1
+        if fd is None:
+            fd = opened = os.open(source, _OPEN_SOURCE)
+        elif standard.was_closed(fd):
+            raise CommandError(f"{paths.show(source)}: standard input is closed: nothing was sent")
+        try:
+            if opened >= 0:
+                os.set_blocking(opened, True)
+                if not named.is_same(os.fstat(opened)):
+                    raise SourceChanged(f"{paths.show(source)}: was replaced meanwhile")
+            self.add_stream(fd, target, source=source)
+            self.connection.wait_for_all()
+        except ConnectionLost as error:
+            if (source, target) not in self._spent:
+                raise
+            lost = Unrepeatable(f"{paths.show(source)}: {error}: {_ONCE}")
+            self._fail(source, target, lost, named=True)
+            if self._lost:
+                raise  # others can be sent again
+        finally:
+            if opened >= 0:
+                os.close(opened)
+
+    def add_stream(
+        self,
+        fd: int,
+        target: RemotePath,
+        *,
+        source: bytes = b"-",
+        first: bytes = b"",
+        info: os.stat_result | None = None,
+    ) -> None:
+        """Send what can be read from a descriptor until its end.
+
+        Args:
+            source: What it is called.
+            first: What was read of it already.
+            info: Of the file that it is; None where it isn't one: it can be read only once then.
+        """
+        call = PutCall(self, source, target)
         call.asks = True
+        mode, mtime_ns = (0o644, None) if info is None else (info.st_mode & 0o777, info.st_mtime_ns)
+        request = Put(target, None, mode, mtime_ns, self.options.overwrite, True)
+        request = structs.replace(request, parents=self._among_others)
         self.connection.submit(call, request)
         if not self._is_ready(call):
             return
-        self.started(b"-", None)
-        said = time.monotonic()
-
-        def while_waiting() -> None:
-            nonlocal said
-            self.connection.check()
-            if time.monotonic() - said > KEEP_ALIVE_SECONDS:
-                said = time.monotonic()
-                self.connection.keep_alive(call)
-
+        self.started(source, None)
+        waiting = _Waiting(self, call, source, fd)
+        hasher = digests.new(first)
         try:
-            with ReadAhead(fd, None, while_waiting=while_waiting) as pieces:
-                if not self._send_pieces(call, pieces):
-                    return
+            with ReadAhead(fd, None, hasher=hasher, while_waiting=waiting.look) as pieces:
+                for piece in _with_first(first, pieces):
+                    if info is None:
+                        self._spent.add((source, target))
+                    if not self._send_pieces(call, (piece,)):
+                        return
         except OSError as error:
-            self._give_up(call, b"-", error)
+            self._give_up(call, source, error)
             return
-        call.size = pieces.size
+        call.size = len(first) + pieces.size
+        if not call.size and self.options.no_empty:
+            self._give_up(call, source, EmptySource(f"{_shown(source)}: is empty: not stored"))
+            return
         call.digest = pieces.digest()
         self.connection.send_end(call, Sent(call.size, call.digest))
+
+
+class _Waiting:
+    """While a stream is silent: keeps its upload alive, and says what is waited for."""
+
+    def __init__(self, transfer: Upload, call: PutCall, source: bytes, fd: int) -> None:
+        self._transfer = transfer
+        self._call = call
+        self._source = source
+        self._is_fifo = source != b"-" and stat.S_ISFIFO(os.fstat(fd).st_mode)
+        self._began = self._kept = time.monotonic()
+
+    def look(self) -> None:
+        """Called several times a second. Raises Interrupted, ConnectionLost."""
+        connection, now = self._transfer.connection, time.monotonic()
+        connection.check()
+        if self._is_fifo and now - self._began >= SAY_AFTER_SECONDS:
+            self._is_fifo = False  # once
+            self._transfer.listener.remark(
+                f"{paths.show(self._source)}: waiting for a writer (Ctrl-C stops)"
+            )
+        if now - self._kept > KEEP_ALIVE_SECONDS:
+            self._kept = now
+            connection.keep_alive(self._call)
+
+
+def _with_first(first: bytes, pieces: Iterable[memoryview]) -> Iterator[memoryview]:
+    if first:
+        yield memoryview(first)
+    yield from pieces
+
+
+def _shown(source: bytes) -> str:
+    return "standard input" if source == b"-" else paths.show(source)
