@@ -8,6 +8,7 @@ come from (upload.py).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ftpclient.connection.connection import Call
@@ -19,6 +20,7 @@ from ftpwire.errors import (
     FtpError,
     StoredFileDamaged,
     VerificationFailed,
+    from_oserror,
 )
 from ftpwire.messages import Ready, Reply, Sending, Sent
 from ftpwire.paths import RemotePath
@@ -143,6 +145,35 @@ class PutCall(Call):
             self.ready = reply
             return False
         return True
+
+    def is_ready(self) -> bool:
+        """Wait for the server to say that the bytes may come; False when it has refused them."""
+        connection = self._transfer.connection
+        while self.ready is None and not self.done:
+            connection.pump()
+        if self.done and self.ready is None:
+            connection.send_cancel(self)  # closes what the refused request has opened
+            return False
+        return True
+
+    def send(self, pieces: Iterable[memoryview]) -> bool:
+        """Send the file's bytes; False when the server has refused them meanwhile."""
+        transfer = self._transfer
+        for piece in pieces:
+            transfer.connection.send_data(self, piece)
+            transfer.advanced(len(piece))
+            if self.done:
+                transfer.connection.send_cancel(self)
+                return False
+        return True
+
+    def give_up(self, source: bytes, error: OSError | CommandError) -> None:
+        """The source failed in the middle: have the server drop what it got."""
+        if isinstance(error, OSError):
+            error = from_oserror(error, paths.show(source))
+        self.failure = error
+        self._transfer.connection.send_cancel(self)
+        self._transfer.connection.wait_for(self)
 
     def on_done(self) -> None:
         if self.superseded:

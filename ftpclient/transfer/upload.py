@@ -9,16 +9,11 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-import time
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
-
-from msgspec import structs
 
 from ftpclient.connection.connection import Call, Connection
 from ftpclient.transfer.calls import PutCall
 from ftpclient.transfer.job import (
-    KEEP_ALIVE_SECONDS,
     RESUME_FROM,
     SMALL,
     EmptySource,
@@ -31,6 +26,7 @@ from ftpclient.transfer.job import (
 from ftpclient.transfer.named import Named, look
 from ftpclient.transfer.remote_index import RemoteIndex
 from ftpclient.transfer.report import Listener, Summary
+from ftpclient.transfer.stream_upload import Stream, send_stream
 from ftpwire import beneath, digests, paths, standard
 from ftpwire.errors import (
     BadMessage,
@@ -63,8 +59,6 @@ from ftpwire.streams import ReadAhead
 if TYPE_CHECKING:
     from ftpclient.transfer.pool import Crew
 
-SAY_AFTER_SECONDS = 5.0
-"""Whoever waits that long for something to come out of a FIFO is told so."""
 _OPEN_SOURCE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
@@ -379,7 +373,7 @@ class Upload(Transfer):
         in_pieces = crew is not None
         request = self._request(target, info, ask=ask, resume=resume, pieces=in_pieces)
         self.connection.submit(call, request)
-        if ask and not self._is_ready(call):
+        if ask and not call.is_ready():
             return
         self.started(source, info.st_size)
         hasher = digests.new()
@@ -401,10 +395,10 @@ class Upload(Transfer):
             if os.fstat(fd).st_mtime_ns != info.st_mtime_ns:
                 raise SourceChanged("changed while it was sent")
         except SourceChanged as error:
-            self._give_up(call, source, SourceChanged(f"{paths.show(source)}: {error}"))
+            call.give_up(source, SourceChanged(f"{paths.show(source)}: {error}"))
             return
         except (OSError, CommandError) as error:
-            self._give_up(call, source, error)
+            call.give_up(source, error)
             return
         except ConnectionLost as error:
             if not call.done:  # another connection was lost: what came is kept for the next try
@@ -418,7 +412,7 @@ class Upload(Transfer):
         """Send a file from an offset on; False when the server has refused it meanwhile."""
         left = call.size - offset
         with ReadAhead(fd, left, offset=offset, hasher=hasher) as pieces:
-            if not self._send_pieces(call, pieces):
+            if not call.send(pieces):
                 return False
         if pieces.size != left:
             raise SourceChanged("became shorter while it was sent")
@@ -446,33 +440,6 @@ class Upload(Transfer):
         call.superseded = True
         self.connection.send_cancel(call)
         self.connection.wait_for(call)
-
-    def _give_up(self, call: PutCall, source: bytes, error: OSError | CommandError) -> None:
-        """The source failed in the middle: have the server drop what it got."""
-        if isinstance(error, OSError):
-            error = from_oserror(error, paths.show(source))
-        call.failure = error
-        self.connection.send_cancel(call)
-        self.connection.wait_for(call)
-
-    def _is_ready(self, call: PutCall) -> bool:
-        """Wait for the server to say that the bytes may come."""
-        while call.ready is None and not call.done:
-            self.connection.pump()
-        if call.done and call.ready is None:
-            self.connection.send_cancel(call)  # closes what the refused request has opened
-            return False
-        return True
-
-    def _send_pieces(self, call: PutCall, pieces: Iterable[memoryview]) -> bool:
-        """Send a file's bytes; False when the server has refused them meanwhile."""
-        for piece in pieces:
-            self.connection.send_data(call, piece)
-            self.advanced(len(piece))
-            if call.done:
-                self.connection.send_cancel(call)
-                return False
-        return True
 
     # streams -----------------------------------------------------------------------------
 
@@ -514,71 +481,6 @@ class Upload(Transfer):
         first: bytes = b"",
         info: os.stat_result | None = None,
     ) -> None:
-        """Send what can be read from a descriptor until its end.
-
-        Args:
-            source: What it is called.
-            first: What was read of it already.
-            info: Of the file that it is; None where it isn't one: it can be read only once then.
-        """
-        call = PutCall(self, source, target)
-        call.asks = True
-        mode, mtime_ns = (0o644, None) if info is None else (info.st_mode & 0o777, info.st_mtime_ns)
-        request = Put(target, None, mode, mtime_ns, self.options.overwrite, True)
-        request = structs.replace(request, parents=self._among_others)
-        self.connection.submit(call, request)
-        if not self._is_ready(call):
-            return
-        self.started(source, None)
-        waiting = _Waiting(self, call, source, fd)
-        hasher = digests.new(first)
-        try:
-            with ReadAhead(fd, None, hasher=hasher, while_waiting=waiting.look) as pieces:
-                for piece in _with_first(first, pieces):
-                    if info is None:
-                        self._spent.add((source, target))
-                    if not self._send_pieces(call, (piece,)):
-                        return
-        except OSError as error:
-            self._give_up(call, source, error)
-            return
-        call.size = len(first) + pieces.size
-        if not call.size and self.options.no_empty:
-            self._give_up(call, source, EmptySource(f"{_shown(source)}: is empty: not stored"))
-            return
-        call.digest = pieces.digest()
-        self.connection.send_end(call, Sent(call.size, call.digest))
-
-
-class _Waiting:
-    """While a stream is silent: keeps its upload alive, and says what is waited for."""
-
-    def __init__(self, transfer: Upload, call: PutCall, source: bytes, fd: int) -> None:
-        self._transfer = transfer
-        self._call = call
-        self._source = source
-        self._is_fifo = source != b"-" and stat.S_ISFIFO(os.fstat(fd).st_mode)
-        self._began = self._kept = time.monotonic()
-
-    def look(self) -> None:
-        """Called several times a second. Raises Interrupted, ConnectionLost."""
-        connection, now = self._transfer.connection, time.monotonic()
-        connection.check()
-        if self._is_fifo and now - self._began >= SAY_AFTER_SECONDS:
-            self._is_fifo = False  # once
-            self._transfer.listener.remark(
-                f"{paths.show(self._source)}: waiting for a writer (Ctrl-C stops)"
-            )
-        if now - self._kept > KEEP_ALIVE_SECONDS:
-            self._kept = now
-            connection.keep_alive(self._call)
-
-
-def _with_first(first: bytes, pieces: Iterable[memoryview]) -> Iterator[memoryview]:
-    if first:
-        yield memoryview(first)
-    yield from pieces
-
-
-def _shown(source: bytes) -> str:
-    return "standard input" if source == b"-" else paths.show(source)
+        """Send what can be read from a descriptor until its end; see `send_stream`."""
+        stream = Stream(source, fd, first, info)
+        send_stream(self, stream, target, self._spent, parents=self._among_others)
