@@ -573,14 +573,20 @@ class Client:
         *,
         recursive: bool = False,
         overwrite: bool = True,
+        links: bool = False,
     ) -> Copied:
-        """Copy on the server to exactly ``target``."""
+        """Copy on the server to exactly ``target``. A link that is named is followed.
+
+        Args:
+            links: Copy ``source`` itself where it is a link.
+        """
         reply = self.connection.ask(
             messages.Copy(
                 self.resolve(source),
                 self.resolve(target),
                 recursive,
                 "always" if overwrite else "never",
+                links,
             )
         )
         assert isinstance(reply, Copied)
@@ -636,9 +642,15 @@ class Client:
         atomic: bool = False,
         parallel: int | None = None,
         fail_fast: bool = False,
+        links: bool = False,
+        no_empty: bool = False,
         listener: Listener | None = None,
     ) -> Summary:
         """Upload files, links and trees, into ``target`` or as it (the rules of cp).
+
+        A link that is named is followed, unless it is another user's who may have put it there for
+        that; links inside trees are stored as links. A FIFO, a device and a descriptor (/dev/fd/3)
+        that are named are read to their end.
 
         Failures of single files are in the summary, and told to the listener. What an earlier
         try has stored, and the server still has, is compared by digest and not sent again.
@@ -647,8 +659,11 @@ class Client:
         target is that name exactly, unless it ends with a slash.
 
         Args:
+            copy_links: Follow all links: in trees, and another user's.
             parallel: Connections for the files of a tree, or the pieces of large files; None
                 chooses.
+            links: Store a link that is named itself.
+            no_empty: A file or stream without a byte fails, and is not stored.
 
         Raises:
             QuotaExceeded, DiskFull: It can't fit. Nothing was sent.
@@ -656,7 +671,9 @@ class Client:
         """
         from ftpclient.transfer.job import Options
 
-        options = Options(recursive, copy_links, overwrite, resume and not atomic, fail_fast)
+        options = Options(
+            recursive, copy_links, overwrite, resume and not atomic, fail_fast, links, no_empty
+        )
         local = [os.fsencode(source) for source in sources]
         try:
             return self._put(local, target, options, listener or Listener(), atomic, parallel)
@@ -706,7 +723,7 @@ class Client:
 
         def add_all() -> None:
             for source, path in placed:
-                upload.add(source, path)
+                upload.add_named(source, path)
 
         def replace_all() -> None:
             upload.start_over()
@@ -744,15 +761,21 @@ class Client:
         target: AnyPath,
         *,
         overwrite: messages.Overwrite = "always",
+        no_empty: bool = False,
         listener: Listener | None = None,
     ) -> Summary:
-        """Upload what can be read from a descriptor until its end, as the file ``target``."""
+        """Upload what can be read from a descriptor until its end, as the file ``target``.
+
+        Args:
+            no_empty: Without a byte it fails, and nothing is stored.
+        """
         from ftpclient.transfer.job import Options
         from ftpclient.transfer.upload import Upload
 
         if self.is_directory(target):
             raise IsADirectory(f"{paths.show(target)}: a directory: name the file")
-        upload = Upload(self.connection, Options(overwrite=overwrite), listener or Listener())
+        options = Options(overwrite=overwrite, no_empty=no_empty)
+        upload = Upload(self.connection, options, listener or Listener())
         try:
             upload.add_stream(fd, self.resolve(target))
             return upload.finish()
@@ -771,17 +794,28 @@ class Client:
         resume: bool = True,
         parallel: int | None = None,
         fail_fast: bool = False,
+        links: bool = False,
         listener: Listener | None = None,
     ) -> Summary:
-        """Download files, links and trees; sources may be patterns. As ``put``."""
-        from ftpclient.transfer import retry
+        """Download files, links and trees; sources may be patterns. As ``put``.
+
+        Bytes go into a FIFO, a device or a descriptor (/dev/fd/3) that is named as the target, and
+        through a link to a file, which is replaced where it lies. In trees, and where a pattern
+        chose the name, nothing is written through links.
+
+        Args:
+            copy_links: Follow all links: in trees, and at the target another user's.
+            links: Make a link where a link is named.
+        """
+        from ftpclient.transfer import named, retry
         from ftpclient.transfer.download import Download
         from ftpclient.transfer.job import Options
 
-        options = Options(recursive, copy_links, overwrite, resume, fail_fast)
+        options = Options(recursive, copy_links, overwrite, resume, fail_fast, links)
         local = os.fsencode(target)
         found: list[RemotePath] = []
         contents: set[RemotePath] = set()  # typed as DIR/. : what is inside, without its name
+        exact: set[RemotePath] = set()  # typed in full: no pattern chose their names
         listener = listener or Listener()
         download = Download(self.connection, options, listener)
         for source in sources:
@@ -791,12 +825,16 @@ class Client:
                 typed = paths.from_text(source) if isinstance(source, str) else source
                 if paths.name_of(typed) in (b".", b".."):
                     contents.update(matches)
+                if not _MAGIC.search(_TAMED.sub(b"", typed)):
+                    exact.update(matches)
             except NotFound as error:
                 download.end(self.resolve(source), local, 0, error=error)
         if download.connection is not self.connection:  # lost meanwhile, and made again
             download.go_on_with(self.connection)
         into = os.path.isdir(local)
         if local.endswith(b"/") and not into:
+            if os.path.lexists(local.rstrip(b"/")):
+                raise NotADirectory(f"{paths.show(local)}: not a directory")
             os.makedirs(local)
             into = True
         if len(found) > 1 and not into:
@@ -807,18 +845,23 @@ class Client:
             note = Unfinished("get", str(self.address), found[0], absolute)
             into = note.target(into=into)
 
+        places: dict[RemotePath, tuple[bytes, bool]] = {}  # and whether a server chose the name
+        for path in found:
+            name = b"" if path in contents or not into else paths.name_of(path)
+            places[path] = os.path.join(local, name) if name else local, bool(name)
+        there = named.Targets(trust=copy_links)
+        for path, (place, inside) in places.items():
+            there.look(place, exact=not inside or path in exact)
+
         def add_all() -> None:
             for path in found:
                 try:
-                    entry = self._to_get(path, follow=copy_links)
+                    entry = self._to_get(path, follow=not links)
                 except CommandError as error:
                     download.end(path, local, 0, error=error)
                     continue
-                name = b"" if path in contents else paths.name_of(path)
-                if into and name:
-                    download.add(path, entry, os.path.join(local, name), follow=False)
-                else:
-                    download.add(path, entry, local)
+                place, inside = places[path]
+                download.add(path, entry, place, follow=not inside, there=there)
 
         run = retry.Run(self, download, add_all, note)
         if recursive and len(found) == 1:
@@ -873,12 +916,17 @@ class Client:
     def get_stream(self, source: AnyPath, fd: int) -> tuple[int, bytes]:
         """Write a remote file's bytes to a descriptor; returns size and digest.
 
-        Raises:
-            VerificationFailed: After the last byte: it was damaged on the way.
-        """
-        from ftpclient.transfer.download import stream
+        After a lost connection they go on where they stopped, if the file is still the same.
 
-        return stream(self.connection, self.resolve(source), fd)
+        Raises:
+            VerificationFailed: After the last byte: it was damaged on the way. Or it changed on the
+                server while the connection was lost.
+        """
+        from ftpclient.transfer import node, retry
+
+        path, into = self.resolve(source), node.Node(b"-", fd)
+        self.connect()  # for the first time, maybe: that is tried once
+        return retry.asked(self, Listener(), lambda: node.fetch(self.connection, path, into))
 
 
 def link_request(path: RemotePath, target: AnyPath, overwrite: bool) -> messages.MakeLink:

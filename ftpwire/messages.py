@@ -588,7 +588,10 @@ class Move(Message, frozen=True, tag="move"):
 class Copy(Message, frozen=True, tag="copy"):
     """Copy a file, or with ``recursive`` a tree, on the server; it counts in the quota.
 
-    Links are copied as links, except ``source`` itself, which is followed unless ``recursive``.
+    Links are copied as links, except ``source`` itself, which is followed.
+
+    Attributes:
+        links: Copy ``source`` itself where it is a link.
 
     Replies: `Copied` (with `Progress` on the way); or `Failed` with ``not-found``, ``quota``,
     ``exists``, ``is-a-directory``.
@@ -598,6 +601,7 @@ class Copy(Message, frozen=True, tag="copy"):
     target: Path
     recursive: bool = False
     overwrite: Literal["always", "never"] = "always"
+    links: bool = False
 
 
 class Copied(Message, frozen=True, tag="copied"):

@@ -9,6 +9,14 @@ from __future__ import annotations
 import os
 import sys
 
+_closed: set[int] = set()
+
+
+def was_closed(fd: int) -> bool:
+    """Whether this process was started with a standard stream closed: what is there was put there
+    by `open_standard_streams`."""
+    return fd in _closed
+
 
 def open_standard_streams() -> None:
     """Have something at the first three descriptors, so that no socket or file gets there.
@@ -20,6 +28,7 @@ def open_standard_streams() -> None:
         try:
             os.fstat(wanted)
         except OSError:
+            _closed.add(wanted)
             fd = os.open(os.devnull, mode)
             if fd != wanted:
                 os.dup2(fd, wanted)

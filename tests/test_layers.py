@@ -106,7 +106,6 @@ STILL_CIRCLES = frozenset(
             }
         ),
         frozenset({"ftpclient.aio.connection", "ftpclient.aio.lane"}),
-        frozenset({f"ftpclient.transfer.{name}" for name in ("download", "pieces", "upload")}),
         frozenset({"ftpclient.transfer.job", "ftpclient.transfer.pool"}),
     }
 )

@@ -35,9 +35,10 @@ from ftpclient.connection.credentials import Credential, Password, Remark
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.connection.known_hosts import KnownHosts
 from ftpclient.connection.trust import Ask, AskTakeover
-from ftpclient.transfer.job import KEEP_ALIVE_SECONDS, Options
+from ftpclient.transfer.calls import PutCall
+from ftpclient.transfer.job import KEEP_ALIVE_SECONDS, EmptySource, Options
 from ftpclient.transfer.report import Listener, Result, Summary
-from ftpclient.transfer.upload import PutCall, Upload
+from ftpclient.transfer.upload import Upload
 from ftpwire import digests, messages, paths
 from ftpwire.errors import (
     ConnectionLost,
@@ -400,11 +401,12 @@ class AsyncClient:
         *,
         recursive: bool = False,
         overwrite: bool = True,
+        links: bool = False,
     ) -> Copied:
-        """Copy on the server to exactly ``target``."""
+        """Copy on the server to exactly ``target``; see `Client.copy`."""
         how: _Replace = "always" if overwrite else "never"
         reply = await self._ask(
-            messages.Copy(self.resolve(source), self.resolve(target), recursive, how)
+            messages.Copy(self.resolve(source), self.resolve(target), recursive, how, links)
         )
         assert isinstance(reply, Copied)
         return reply
@@ -423,6 +425,8 @@ class AsyncClient:
         atomic: bool = False,
         parallel: int | None = None,
         fail_fast: bool = False,
+        links: bool = False,
+        no_empty: bool = False,
         listener: Listener | None = None,
     ) -> Summary:
         """Upload files, links and trees, into ``target`` or as it; see `Client.put`.
@@ -440,6 +444,8 @@ class AsyncClient:
                 atomic=atomic,
                 parallel=parallel,
                 fail_fast=fail_fast,
+                links=links,
+                no_empty=no_empty,
                 listener=side.listener,
             ),
             listener,
@@ -457,9 +463,10 @@ class AsyncClient:
         resume: bool = True,
         parallel: int | None = None,
         fail_fast: bool = False,
+        links: bool = False,
         listener: Listener | None = None,
     ) -> Summary:
-        """Download files, links and trees; sources may be patterns. As ``put``."""
+        """Download files, links and trees; sources may be patterns; see `Client.get`."""
         return await self._transfer(
             lambda side: side.get(
                 sources,
@@ -470,6 +477,7 @@ class AsyncClient:
                 resume=resume,
                 parallel=parallel,
                 fail_fast=fail_fast,
+                links=links,
                 listener=side.listener,
             ),
             listener,
@@ -502,6 +510,7 @@ class AsyncClient:
         target: AnyPath,
         *,
         overwrite: messages.Overwrite = "always",
+        no_empty: bool = False,
         listener: Listener | None = None,
     ) -> Summary:
         """Upload what an asynchronous iterator gives, until its end, as the file ``target``.
@@ -509,6 +518,9 @@ class AsyncClient:
         No other request of this client is sent meanwhile: so the source must not wait for one,
         as a ``get_stream`` of the same client would. What the source raises is raised again, and
         nothing is stored then.
+
+        Args:
+            no_empty: Without a byte it fails, and nothing is stored.
         """
         typed = paths.from_text(target) if isinstance(target, str) else target
         entry = await self.find(typed, follow=True)
@@ -535,6 +547,10 @@ class AsyncClient:
                         if call.done:
                             break
                         await self._spend(len(piece))
+                if no_empty and not call.size and not call.done:
+                    call.failure = EmptySource("the stream is empty: not stored")
+                    upstream.cancel()
+                    await call.end.wait()
                 if not call.done:
                     call.digest = hasher.digest()
                     upstream.end(Sent(call.size, call.digest))

@@ -25,7 +25,7 @@ from ftpclient.aio.lane import Burst, Forward, Lane, LaneChannel, Sender
 from ftpclient.connection import connection as rules
 from ftpclient.connection.connection import Call, Connection
 from ftpclient.connection.interrupt import Interrupt
-from ftpclient.transfer.download import StreamCall
+from ftpclient.transfer.calls import StreamCall
 from ftpclient.transfer.listing import checked_page
 from ftpwire import frames, messages
 from ftpwire.errors import ConnectionLost, FtpError, SessionEnded

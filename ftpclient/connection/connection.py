@@ -496,6 +496,10 @@ class Connection:
 
     # waiting -----------------------------------------------------------------------------
 
+    def pause(self, seconds: float) -> None:
+        """Wait about so long for something else. Raises Interrupted."""
+        pause(seconds, self._interrupt)
+
     def wait_for(self, call: Call) -> None:
         """Until the call is done. Raises ConnectionLost, Interrupted; not the call's error."""
         while not call.done:

@@ -23,7 +23,7 @@ from typing import Literal, cast
 from ftpclient.connection.connection import Call, Connection
 from ftpclient.sync.filters import IGNORE_FILE, MAX_IGNORE_FILE, Filter, file_rules
 from ftpclient.sync.plan import Options, Plan, Route, Step
-from ftpclient.transfer.download import GetCall
+from ftpclient.transfer.calls import GetCall
 from ftpclient.transfer.listing import Listing
 from ftpclient.transfer.local_tree import LocalTree, checked_parts
 from ftpclient.transfer.report import Result, Status

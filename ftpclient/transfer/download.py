@@ -10,8 +10,9 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ftpclient.connection.connection import Call, Connection
+from ftpclient.connection.connection import Connection
 from ftpclient.transfer import preflight
+from ftpclient.transfer.calls import GetCall, mismatch
 from ftpclient.transfer.job import (
     RESUME_FROM,
     SMALL,
@@ -21,7 +22,9 @@ from ftpclient.transfer.job import (
     same_time_and_size,
 )
 from ftpclient.transfer.local_tree import LocalTree, PartialFile, checked_parts
-from ftpclient.transfer.report import Listener
+from ftpclient.transfer.named import Named, Targets, place_of
+from ftpclient.transfer.node import Node, fetch
+from ftpclient.transfer.report import Listener, Summary
 from ftpclient.transfer.spool import Spool
 from ftpwire import digests, paths
 from ftpwire.channel import Sink
@@ -35,11 +38,10 @@ from ftpwire.errors import (
     IsADirectory,
     NotNewer,
     NotRegular,
-    StoredFileDamaged,
-    VerificationFailed,
+    SourceChanged,
     from_oserror,
 )
-from ftpwire.messages import Entry, Failed, Get, List, Page, Problem, Reply, Sending, Sent
+from ftpwire.messages import Entry, Failed, Get, List, Page, Problem, Sending, Sent
 from ftpwire.paths import RemotePath
 from ftpwire.streams import WriteBehind, write_all
 
@@ -48,22 +50,6 @@ if TYPE_CHECKING:
 
 
 _UNDONE = "nothing was fetched"
-
-
-def mismatch(source: RemotePath, *, encrypted: bool) -> VerificationFailed:
-    """The error when what arrived doesn't have the digest that the server tells.
-
-    That is the one the file was stored with, as long as one is kept.
-    """
-    if encrypted:
-        return StoredFileDamaged(
-            f"{paths.show(source)}: damaged on the server's disk: "
-            "its bytes no longer have the digest they were stored with"
-        )
-    return VerificationFailed(
-        f"{paths.show(source)}: what arrived is not what was stored: damaged on the way, or on the "
-        "server's disk (`ftpd scrub` there tells)"
-    )
 
 
 class _Directory:
@@ -80,50 +66,6 @@ class _Directory:
         self.open = 1  # itself, until it was walked; and one for each thing inside
         if above is not None:
             above.open += 1
-
-
-class GetCall(Call):
-    """A file on its way from the server, into whatever ``open_target`` gives."""
-
-    streams = True
-    asked_offset = 0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.info: Sending | None = None
-        self.received = 0
-        self._small = bytearray()
-
-    def on_reply(self, reply: Reply) -> bool:
-        assert isinstance(reply, Sending)
-        if self.info is not None:
-            raise BadMessage("the server began a file twice")
-        if reply.offset not in (0, self.asked_offset) or reply.offset > reply.size:
-            raise BadMessage("the server began in the wrong place")
-        self.info = reply
-        try:
-            self.begin(reply)
-        except (OSError, CommandError) as error:
-            self.fail(error)
-        return False
-
-    def on_frame(self, size: int) -> None:
-        self.received += size
-        if self.info is None or self.info.offset + self.received > self.info.size:
-            raise BadMessage("the server sent more bytes than it had announced")
-
-    def on_ending(self) -> None:
-        if self.info is None:
-            raise BadMessage("the server ended a file that it had not begun")
-
-    def on_data(self, data: memoryview) -> None:
-        self._small += data
-
-    def begin(self, info: Sending) -> None:
-        """The file's size is known: prepare a sink if it is large."""
-
-    def fail(self, error: OSError | CommandError) -> None:
-        """The local side failed: what still comes is passed over."""
 
 
 class _Download(GetCall):
@@ -326,10 +268,17 @@ class Download(Transfer):
         self._own_trees: dict[bytes, LocalTree] = {}
         """Of a worker: handles are not shared between threads."""
         self._follow_target = True
+        self._nodes: dict[tuple[RemotePath, bytes], Node] = {}
+        """What files went into that can't be taken back: after a lost connection they go on."""
 
     def helper(self, connection: Connection) -> Download:
         """A transfer that works for this one, on a connection of its own."""
         return Download(connection, self.options, self.listener, self)
+
+    def close(self) -> Summary:
+        for node in self._nodes.values():
+            node.close()
+        return super().close()
 
     def give_back(self) -> None:
         for tree in self._own_trees.values():
@@ -351,31 +300,80 @@ class Download(Transfer):
         except (OSError, CommandError) as error:
             self._failed(source, shown, error)
 
-    def add(self, source: RemotePath, entry: Entry, target: bytes, *, follow: bool = True) -> None:
+    def add(
+        self,
+        source: RemotePath,
+        entry: Entry,
+        target: bytes,
+        *,
+        follow: bool = True,
+        there: Targets | None = None,
+    ) -> None:
         """Get a remote file, link or directory to exactly the local path ``target``.
 
         Args:
             follow: Whether the target may be a link to the directory that is meant.
+            there: What was at the targets before the transfer began: bytes go into a FIFO or
+                device, and through a link to a file.
         """
         self._follow_target = follow
-        parent, name = os.path.split(target.rstrip(b"/"))
+        named: Named | None = None
         try:
             if entry.type == "dir":
                 self._add_tree(source, entry, target)
                 return
-            tree = LocalTree(parent or b".")
-            try:
-                if entry.type == "file":
-                    here = parent or b"."
-                    preflight.check_get(
-                        here, entry.size, lambda: preflight.here_of(here, (name,)), _UNDONE
-                    )
-                self._add_one(source, entry, target, tree, (name,), None)
-                self.connection.wait_for_all()
-            finally:
-                tree.close()
+            named = None if there is None else there.at(target, entry.type)
+            if named is not None and named.is_node:
+                self._add_into(source, entry, target, named)
+            else:
+                self._add_named(source, entry, target, named)
         except (OSError, CommandError) as error:
-            self._failed(source, target, error)
+            if isinstance(error, BrokenPipeError) and named and named.descriptor is not None:
+                raise  # our own output: the end of all of it, as of what is printed
+            self._failed(source, target, error, named=True)
+
+    def _add_named(
+        self, source: RemotePath, entry: Entry, target: bytes, named: Named | None
+    ) -> None:
+        """Get a file or link to the path ``target``, or a file to where a link there leads."""
+        here, name = os.path.split(target.rstrip(b"/"))
+        through = named is not None and named.is_link and entry.type == "file"
+        if named is not None and through:
+            here, name = place_of(named)
+        here = here or b"."
+        tree = LocalTree(here)
+        try:
+            if named is not None and through and not named.is_same(tree.stat((name,))):
+                raise SourceChanged(f"{paths.show(target)}: what it links to was moved meanwhile")
+            if entry.type == "file":
+                preflight.check_get(
+                    here, entry.size, lambda: preflight.here_of(here, (name,)), _UNDONE
+                )
+            self._add_one(source, entry, target, tree, (name,), None, named=True)
+            self.connection.wait_for_all()
+        finally:
+            tree.close()
+
+    def _add_into(self, source: RemotePath, entry: Entry, target: bytes, named: Named) -> None:
+        """Write a file into a FIFO, a device or a descriptor."""
+        node = self._nodes.get((source, target))
+        if node is None:
+            node = self._nodes[source, target] = Node(target, named.descriptor)
+        if node.ended:
+            return  # before a connection was lost
+        try:
+            node.open(named, self.connection, self.listener.remark)
+            self.started(source, entry.size)
+            self.advanced(node.written)
+            size, digest = fetch(self.connection, source, node, self.advanced)
+            node.close()
+        except ConnectionLost as error:
+            self.end(source, target, node.written, error=error)
+            raise
+        except BaseException:
+            node.close()
+            raise
+        self.end(source, target, size, digest=digest)
 
     def add_below(
         self,
@@ -391,10 +389,19 @@ class Download(Transfer):
         except (OSError, CommandError) as error:
             self._failed(source, shown, error)
 
-    def _failed(self, source: RemotePath, shown: bytes, error: OSError | CommandError) -> None:
+    def _failed(
+        self,
+        source: RemotePath,
+        shown: bytes,
+        error: OSError | CommandError,
+        *,
+        named: bool = False,
+    ) -> None:
+        """Args: named: it was asked for by its name, so that leaving it out is a failure."""
         if isinstance(error, OSError):
             error = from_oserror(error, paths.show(shown))
-        self.end(source, shown, 0, error=error, skipped=isinstance(error, NotRegular))
+        skipped = isinstance(error, NotRegular) and not named
+        self.end(source, shown, 0, error=error, skipped=skipped)
 
     def _add_tree(self, source: RemotePath, root: Entry, target: bytes) -> None:
         if not self.options.recursive:
@@ -500,6 +507,8 @@ class Download(Transfer):
         tree: LocalTree,
         parts: tuple[bytes, ...],
         directory: _Directory | None,
+        *,
+        named: bool = False,
     ) -> None:
         if entry.type == "other":
             raise NotRegular(f"{paths.show(source)}: not a regular file, directory or link")
@@ -519,6 +528,8 @@ class Download(Transfer):
             return
         if self.options.resume and self._is_here(source, entry, shown, tree, parts):
             return
+        if named:
+            tree.check_replaceable(parts)
         crew = self.hands(entry.size)
         if crew is not None:
             self._get_in_pieces(crew, source, shown, tree, parts)
@@ -617,67 +628,3 @@ def _here(target: bytes, listing: Spool[Page]) -> int:
             if entry.type == "file":
                 here += preflight.here_of(target, (*above, *checked_parts(entry.path)))
     return here
-
-
-class StreamCall(GetCall):
-    """A file's bytes as they come, for who can't take them back: they are verified at the end."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.digest = digests.new()
-
-    def on_data(self, data: memoryview) -> None:
-        self.digest.update(data)
-        self.take(data)
-
-    def take(self, data: memoryview) -> None:
-        """Bytes of the file; the view is good until this returns."""
-
-    def result(self, source: RemotePath, *, encrypted: bool) -> tuple[int, bytes]:
-        """Size and digest, once it is done.
-
-        Raises:
-            VerificationFailed: What was handed out is not what the server says that it stored.
-        """
-        if self.error is not None:
-            raise self.error
-        digest = self.digest.digest()
-        ending = self.ending
-        assert isinstance(ending, Sent)
-        if ending.size != self.received or ending.digest not in (None, digest):
-            raise mismatch(source, encrypted=encrypted)
-        return self.received, digest
-
-
-class _DescriptorCall(StreamCall):
-    """To a descriptor that is no file: a pipe, a terminal."""
-
-    def __init__(self, fd: int) -> None:
-        super().__init__()
-        self.failure: OSError | None = None
-        self._fd = fd
-
-    def take(self, data: memoryview) -> None:
-        if self.failure is not None:
-            return
-        try:
-            write_all(self._fd, data)
-        except OSError as error:
-            self.failure = error
-
-
-def stream(connection: Connection, source: RemotePath, fd: int) -> tuple[int, bytes]:
-    """Write a remote file's bytes to ``fd`` as they come; returns size and digest.
-
-    Raises:
-        VerificationFailed: At the end: what was written is not what the server sent.
-        BrokenPipeError: The reader is gone.
-    """
-    call = _DescriptorCall(fd)
-    connection.submit(call, Get(source))
-    while not call.done:
-        connection.pump()
-        if call.failure is not None:
-            connection.cancel_all()
-            raise call.failure
-    return call.result(source, encrypted=connection.encrypted)

@@ -24,7 +24,7 @@ from ftpclient.transfer.listing import checked_page
 from ftpclient.transfer.report import Listener, Result, Summary
 from ftpclient.transfer.spool import Spool
 from ftpwire import digests
-from ftpwire.errors import AlreadyExists, ConnectionLost, FtpError, NotNewer
+from ftpwire.errors import AlreadyExists, CommandError, ConnectionLost, FtpError, NotNewer
 from ftpwire.messages import PIECES, List, Overwrite, Page, Reply
 from ftpwire.streams import ReadAhead
 
@@ -52,6 +52,11 @@ class Options:
             before the source's.
         resume: Use what is there from an earlier try, after its digest was compared.
         fail_fast: Stop at the first failure, instead of going on with the rest.
+        links: Transfer a link that was named itself, instead of what it leads to.
+        no_empty: Refuse a file or stream without a byte.
+
+    Raises:
+        ValueError: ``links`` and ``copy_links`` exclude each other.
     """
 
     recursive: bool = False
@@ -59,12 +64,31 @@ class Options:
     overwrite: Overwrite = "always"
     resume: bool = True
     fail_fast: bool = False
+    links: bool = False
+    no_empty: bool = False
+
+    def __post_init__(self) -> None:
+        if self.links and self.copy_links:
+            raise ValueError("links and copy_links exclude each other")
 
 
 class Stopped(FtpError):
     """The transfer was stopped at its first failure, as was asked for."""
 
     code = "stopped"
+
+
+class EmptySource(CommandError):
+    """There was not a byte to send, and that was not to be stored."""
+
+    code = "empty"
+
+
+class Unrepeatable(CommandError):
+    """The connection was lost, and what was read of the source can't be read again."""
+
+    code = ConnectionLost.code
+    exit_code = ConnectionLost.exit_code
 
 
 class _Held(msgspec.Struct, array_like=True):

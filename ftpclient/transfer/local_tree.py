@@ -122,6 +122,26 @@ class LocalTree:
         except FileNotFoundError:
             return None
 
+    def check_replaceable(self, parts: Parts) -> None:
+        """Refuse, before any of its bytes has come, what no file can be renamed to.
+
+        Raises:
+            OSError: EISDIR, a directory is there; EBUSY, something is mounted there; EACCES or
+                EPERM, the directory is not ours to change.
+        """
+        above, there = self.directory(parts[:-1]), self.stat(parts)
+        refusal = 0
+        if not os.access(".", os.W_OK | os.X_OK, dir_fd=above, effective_ids=True):
+            refusal = errno.EACCES
+        elif there is not None and stat.S_ISDIR(there.st_mode):
+            refusal = errno.EISDIR
+        elif there is not None and _is_anothers(os.fstat(above), there):
+            refusal = errno.EPERM
+        elif there is not None and _is_mount_point(above, parts[-1]):
+            refusal = errno.EBUSY
+        if refusal:
+            raise OSError(refusal, os.strerror(refusal))
+
     def open_dir(self, parts: Parts) -> int:
         """A handle of a directory below, the caller's own."""
         return os.dup(self.directory(parts))
@@ -299,6 +319,33 @@ def _place(above: int, partial: bytes, name: bytes, *, replace: bool) -> None:
         if error.errno == errno.EEXIST:
             raise AlreadyExists("it exists") from None
         raise
+
+
+def _is_anothers(above: os.stat_result, there: os.stat_result) -> bool:
+    """Whether a sticky directory keeps us from replacing what is there."""
+    owners = (0, above.st_uid, there.st_uid)
+    return bool(above.st_mode & stat.S_ISVTX) and os.geteuid() not in owners
+
+
+def _is_mount_point(above: int, name: bytes) -> bool:
+    """Whether something else than its directory's file system is at a name (a bind mount)."""
+    try:
+        fd = os.open(name, beneath.OPEN_ANY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=above)
+    except OSError:
+        return False  # whoever renames will be told
+    try:
+        return _mount_of(fd) != _mount_of(above)
+    finally:
+        os.close(fd)
+
+
+def _mount_of(fd: int) -> bytes:
+    """The number of the mount that something open is on; empty where the kernel tells none."""
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", "rb") as told:
+            return next((line for line in told if line.startswith(b"mnt_id:")), b"")
+    except OSError:
+        return b""
 
 
 def _unlink(directory: int, name: bytes) -> None:

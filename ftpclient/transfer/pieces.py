@@ -17,10 +17,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import Any, NoReturn, Self
 
 from ftpclient.connection.connection import Call, Connection
-from ftpclient.transfer.download import mismatch
+from ftpclient.transfer.calls import PutCall, mismatch
 from ftpclient.transfer.job import KEEP_ALIVE_SECONDS, RESUME_FROM, Transfer
 from ftpclient.transfer.local_tree import PartialFile
 from ftpclient.transfer.pool import Crew
@@ -37,9 +37,6 @@ from ftpwire.messages import Get, Hash, Hashed, PutPiece, Reply, Sending, Sent, 
 from ftpwire.paths import RemotePath
 from ftpwire.pieces import PIECE, Assembly, Piece
 from ftpwire.streams import BUFFER_SIZE
-
-if TYPE_CHECKING:
-    from ftpclient.transfer.upload import PutCall, Upload
 
 LEAST = 16 * 1024 * 1024
 """Files below this many bytes are not worth being cut."""
@@ -366,7 +363,7 @@ class Send:
     """
 
     def __init__(
-        self, transfer: Upload, crew: Crew[Any], call: PutCall, key: bytes, fd: int
+        self, transfer: Transfer, crew: Crew[Any], call: PutCall, key: bytes, fd: int
     ) -> None:
         self._transfer = transfer
         self._crew = crew

@@ -56,7 +56,7 @@ def measure(sources: Iterable[bytes], options: Options) -> tuple[int, int]:
         while todo:
             path = todo.pop()
             try:
-                info = os.stat(path, follow_symlinks=options.copy_links)
+                info = os.stat(path, follow_symlinks=not options.links)
                 if stat.S_ISDIR(info.st_mode) and options.recursive and len(todo) < 10_000:
                     with os.scandir(path) as entries:
                         for entry in entries:
@@ -102,7 +102,7 @@ def _there(client: Client, source: bytes, target: RemotePath, options: Options) 
     if entry is None:
         return 0
     if entry.type != "dir":
-        return _spared(source, entry, options)
+        return _spared(source, entry, options, follow=not options.links)
     if not options.recursive:
         return 0
     spared = 0
@@ -110,16 +110,17 @@ def _there(client: Client, source: bytes, target: RemotePath, options: Options) 
         for page in list_pages(client.connection, List(target, recursive=True)):
             directory = paths.child(RemotePath(source), page.directory or b".")
             for one in page.entries:
-                spared += _spared(paths.child(directory, one.path), one, options)
+                below = paths.child(directory, one.path)
+                spared += _spared(below, one, options, follow=options.copy_links)
     except CommandError:
         return measure([source], options)[1]  # it can't be known: the server will tell
     return spared
 
 
-def _spared(source: bytes, there: Entry, options: Options) -> int:
+def _spared(source: bytes, there: Entry, options: Options, *, follow: bool) -> int:
     """Bytes of a file that are not needed beside those of the one that is there."""
     try:
-        info = os.stat(source, follow_symlinks=options.copy_links)
+        info = os.stat(source, follow_symlinks=follow)
     except OSError:
         return 0  # nothing comes to that place
     if there.type != "file" or not stat.S_ISREG(info.st_mode):

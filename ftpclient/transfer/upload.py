@@ -9,29 +9,30 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-import time
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ftpclient.connection.connection import Call, Connection
+from ftpclient.transfer.calls import PutCall
 from ftpclient.transfer.job import (
-    KEEP_ALIVE_SECONDS,
     RESUME_FROM,
     SMALL,
+    EmptySource,
     Options,
     Transfer,
+    Unrepeatable,
     list_pages,
     same_time_and_size,
 )
+from ftpclient.transfer.named import Named, look
 from ftpclient.transfer.remote_index import RemoteIndex
 from ftpclient.transfer.report import Listener, Summary
-from ftpwire import beneath, digests, paths
+from ftpclient.transfer.stream_upload import Stream, send_stream
+from ftpwire import beneath, digests, paths, standard
 from ftpwire.errors import (
     BadMessage,
     CommandError,
     ConnectionLost,
     Forbidden,
-    FtpError,
     InvalidPath,
     IsADirectory,
     NotADirectory,
@@ -47,8 +48,6 @@ from ftpwire.messages import (
     MakeDir,
     MakeLink,
     Put,
-    Ready,
-    Reply,
     Request,
     Sent,
     SetAttributes,
@@ -61,6 +60,9 @@ if TYPE_CHECKING:
     from ftpclient.transfer.pool import Crew
 
 _OPEN_SOURCE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+_ONCE = "what was read of it can't be read again, and nothing was stored"
 
 
 class _Change(Call):
@@ -80,41 +82,6 @@ class _Change(Call):
             self._transfer.end(self._source, self._target, 0, error=self.error)
 
 
-class PutCall(Call):
-    """A file on its way to the server."""
-
-    def __init__(self, transfer: Upload, source: bytes, target: bytes) -> None:
-        super().__init__()
-        self._transfer = transfer
-        self._source = source
-        self._target = target
-        self.size = 0
-        self.digest: bytes | None = None
-        self.ready: Ready | None = None
-        self.failure: FtpError | None = None
-        """Why this side gave it up."""
-        self.asks = False
-        """Whether a `Ready` is waited for."""
-        self.superseded = False
-        """Another call has taken over the file: this one's end is nobody's business."""
-
-    def on_reply(self, reply: Reply) -> bool:
-        if isinstance(reply, Ready):
-            if self.ready is not None or not self.asks:
-                raise BadMessage("the server is ready for what nobody asked")
-            self.ready = reply
-            return False
-        return True
-
-    def on_done(self) -> None:
-        if self.superseded:
-            return
-        error = self.error
-        if not isinstance(error, ConnectionLost):  # that may have broken what failed here
-            error = self.failure or error
-        self._transfer.end(self._source, self._target, self.size, digest=self.digest, error=error)
-
-
 class Upload(Transfer):
     """Files and trees from here to the server. ``add`` what to send, then ``finish``."""
 
@@ -129,6 +96,8 @@ class Upload(Transfer):
         self._index: RemoteIndex | None = None
         self._late: list[tuple[bytes, RemotePath, SetAttributes]] = []
         """Attributes of directories, which come when a crew has filled them."""
+        self._spent: set[tuple[bytes, RemotePath]] = set()
+        """Sources that can't be read a second time, with their targets."""
 
     def helper(self, connection: Connection) -> Upload:
         """A transfer that works for this one, on a connection of its own."""
@@ -148,13 +117,15 @@ class Upload(Transfer):
             self._index.close()
             self._index = None
 
-    def _send_for(self, chief: Upload, source: bytes, target: RemotePath) -> None:
+    def _send_for(
+        self, chief: Upload, source: bytes, target: RemotePath, named: os.stat_result | None
+    ) -> None:
         """Send one file that the chief has met."""
         chief.go_on()
         self._index = chief._index
         self._among_others = True
         try:
-            self._put(source, target)
+            self._put(source, target, named)
         except (OSError, CommandError) as error:
             self._fail(source, target, error)
 
@@ -170,6 +141,27 @@ class Upload(Transfer):
             self._add(source, target, info, ())
         except (OSError, CommandError) as error:
             self._fail(source, target, error)
+
+    def add_named(self, source: bytes, target: RemotePath) -> None:
+        """Send what the user named to exactly ``target``.
+
+        A link is followed, unless the options say otherwise; a FIFO, a device and a descriptor are
+        read to their end.
+        """
+        options = self.options
+        try:
+            if options.links:
+                named = Named(source, os.lstat(source))
+            else:
+                named = look(source, trust=options.copy_links)
+            if named.is_node:
+                self._add_node(named, target)
+                return
+            if stat.S_ISDIR(named.info.st_mode) and options.recursive and options.resume:
+                self._look_up(target)
+            self._add(source, target, named.info, (), named=True)
+        except (OSError, CommandError) as error:
+            self._fail(source, target, error, named=True)
 
     def _look_up(self, target: RemotePath) -> None:
         """Find out what an earlier try may have stored there already."""
@@ -192,10 +184,19 @@ class Upload(Transfer):
         assert isinstance(reply, Found)
         return reply.entry
 
-    def _fail(self, source: bytes, target: RemotePath, error: OSError | CommandError) -> None:
+    def _fail(
+        self,
+        source: bytes,
+        target: RemotePath,
+        error: OSError | CommandError,
+        *,
+        named: bool = False,
+    ) -> None:
+        """Args: named: it was asked for by its name, so that leaving it out is a failure."""
         if isinstance(error, OSError):
             error = from_oserror(error, paths.show(source))
-        self.end(source, target, 0, error=error, skipped=isinstance(error, NotRegular))
+        skipped = isinstance(error, NotRegular) and not named
+        self.end(source, target, 0, error=error, skipped=skipped)
 
     def _add(
         self,
@@ -203,6 +204,8 @@ class Upload(Transfer):
         target: RemotePath,
         info: os.stat_result,
         above: tuple[tuple[int, int], ...],
+        *,
+        named: bool = False,
     ) -> None:
         self.go_on()
         if not -(2**63) <= info.st_mtime_ns < 2**63:
@@ -212,10 +215,11 @@ class Upload(Transfer):
         kind = stat.S_IFMT(info.st_mode)
         if kind == stat.S_IFREG:
             self.expect(info.st_size)
+            known = info if named else None
             if self._crew is None or self.hands(info.st_size) is not None:
-                self._put(source, target)
+                self._put(source, target, known)
             else:
-                self._crew.give(lambda worker: worker._send_for(self, source, target))
+                self._crew.give(lambda worker: worker._send_for(self, source, target, known))
         elif kind == stat.S_IFDIR:
             self._add_directory(source, target, info, above)
         elif kind == stat.S_IFLNK:
@@ -266,10 +270,23 @@ class Upload(Transfer):
     ) -> None:
         self.connection.submit(_Change(self, source, target, count), request)
 
-    def _put(self, source: bytes, target: RemotePath) -> None:
+    def _put(self, source: bytes, target: RemotePath, named: os.stat_result | None) -> None:
+        """Send a file.
+
+        Args:
+            named: What was found at its name, if its links were looked at: nothing else is sent.
+        """
         fd = os.open(source, _OPEN_SOURCE)
         try:
             info = beneath.regular(fd)
+            if named is not None and not os.path.samestat(named, info):
+                raise SourceChanged(f"{paths.show(source)}: was replaced meanwhile")
+            first = b"" if info.st_size else os.read(fd, SMALL)
+            if first and not (info := os.fstat(fd)).st_size:  # its size says nothing, as in /proc
+                self.add_stream(fd, target, source=source, first=first, info=info)
+                return
+            if first:  # it was begun just now
+                os.lseek(fd, 0, os.SEEK_SET)
             if info.st_size <= SMALL:
                 self._put_small(source, target, fd, info)
             elif not self._is_there(source, target, fd, info):
@@ -280,6 +297,8 @@ class Upload(Transfer):
     def _put_small(self, source: bytes, target: RemotePath, fd: int, info: os.stat_result) -> None:
         data = os.read(fd, info.st_size + 1) if info.st_size else b""
         size = len(data)
+        if not size and self.options.no_empty:
+            raise EmptySource(f"{paths.show(source)}: is empty: not stored")
         if size != info.st_size:
             raise SourceChanged(f"{paths.show(source)}: changed while it was read")
         digest = digests.digest(data)
@@ -354,7 +373,7 @@ class Upload(Transfer):
         in_pieces = crew is not None
         request = self._request(target, info, ask=ask, resume=resume, pieces=in_pieces)
         self.connection.submit(call, request)
-        if ask and not self._is_ready(call):
+        if ask and not call.is_ready():
             return
         self.started(source, info.st_size)
         hasher = digests.new()
@@ -376,10 +395,10 @@ class Upload(Transfer):
             if os.fstat(fd).st_mtime_ns != info.st_mtime_ns:
                 raise SourceChanged("changed while it was sent")
         except SourceChanged as error:
-            self._give_up(call, source, SourceChanged(f"{paths.show(source)}: {error}"))
+            call.give_up(source, SourceChanged(f"{paths.show(source)}: {error}"))
             return
         except (OSError, CommandError) as error:
-            self._give_up(call, source, error)
+            call.give_up(source, error)
             return
         except ConnectionLost as error:
             if not call.done:  # another connection was lost: what came is kept for the next try
@@ -393,7 +412,7 @@ class Upload(Transfer):
         """Send a file from an offset on; False when the server has refused it meanwhile."""
         left = call.size - offset
         with ReadAhead(fd, left, offset=offset, hasher=hasher) as pieces:
-            if not self._send_pieces(call, pieces):
+            if not call.send(pieces):
                 return False
         if pieces.size != left:
             raise SourceChanged("became shorter while it was sent")
@@ -422,58 +441,46 @@ class Upload(Transfer):
         self.connection.send_cancel(call)
         self.connection.wait_for(call)
 
-    def _give_up(self, call: PutCall, source: bytes, error: OSError | CommandError) -> None:
-        """The source failed in the middle: have the server drop what it got."""
-        if isinstance(error, OSError):
-            error = from_oserror(error, paths.show(source))
-        call.failure = error
-        self.connection.send_cancel(call)
-        self.connection.wait_for(call)
+    # streams -----------------------------------------------------------------------------
 
-    def _is_ready(self, call: PutCall) -> bool:
-        """Wait for the server to say that the bytes may come."""
-        while call.ready is None and not call.done:
-            self.connection.pump()
-        if call.done and call.ready is None:
-            self.connection.send_cancel(call)  # closes what the refused request has opened
-            return False
-        return True
-
-    def _send_pieces(self, call: PutCall, pieces: Iterable[memoryview]) -> bool:
-        """Send a file's bytes; False when the server has refused them meanwhile."""
-        for piece in pieces:
-            self.connection.send_data(call, piece)
-            self.advanced(len(piece))
-            if call.done:
-                self.connection.send_cancel(call)
-                return False
-        return True
-
-    def add_stream(self, fd: int, target: RemotePath) -> None:
-        """Send what can be read from a pipe or terminal until its end."""
-        call = PutCall(self, b"-", target)
-        request = Put(target, None, overwrite=self.options.overwrite, ask=True)
-        call.asks = True
-        self.connection.submit(call, request)
-        if not self._is_ready(call):
-            return
-        self.started(b"-", None)
-        said = time.monotonic()
-
-        def while_waiting() -> None:
-            nonlocal said
-            self.connection.check()
-            if time.monotonic() - said > KEEP_ALIVE_SECONDS:
-                said = time.monotonic()
-                self.connection.keep_alive(call)
-
+    def _add_node(self, named: Named, target: RemotePath) -> None:
+        """Send what comes out of a FIFO, a device or a descriptor until its end."""
+        self.go_on()
+        source, fd = named.path, named.descriptor
+        if (source, target) in self._spent:
+            raise Unrepeatable(f"{paths.show(source)}: {_ONCE}")
+        opened = -1
+        if fd is None:
+            fd = opened = os.open(source, _OPEN_SOURCE)
+        elif standard.was_closed(fd):
+            raise CommandError(f"{paths.show(source)}: standard input is closed: nothing was sent")
         try:
-            with ReadAhead(fd, None, while_waiting=while_waiting) as pieces:
-                if not self._send_pieces(call, pieces):
-                    return
-        except OSError as error:
-            self._give_up(call, b"-", error)
-            return
-        call.size = pieces.size
-        call.digest = pieces.digest()
-        self.connection.send_end(call, Sent(call.size, call.digest))
+            if opened >= 0:
+                os.set_blocking(opened, True)
+                if not named.is_same(os.fstat(opened)):
+                    raise SourceChanged(f"{paths.show(source)}: was replaced meanwhile")
+            self.add_stream(fd, target, source=source)
+            self.connection.wait_for_all()
+        except ConnectionLost as error:
+            if (source, target) not in self._spent:
+                raise
+            lost = Unrepeatable(f"{paths.show(source)}: {error}: {_ONCE}")
+            self._fail(source, target, lost, named=True)
+            if self._lost:
+                raise  # others can be sent again
+        finally:
+            if opened >= 0:
+                os.close(opened)
+
+    def add_stream(
+        self,
+        fd: int,
+        target: RemotePath,
+        *,
+        source: bytes = b"-",
+        first: bytes = b"",
+        info: os.stat_result | None = None,
+    ) -> None:
+        """Send what can be read from a descriptor until its end; see `send_stream`."""
+        stream = Stream(source, fd, first, info)
+        send_stream(self, stream, target, self._spent, parents=self._among_others)

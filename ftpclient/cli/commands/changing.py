@@ -126,6 +126,7 @@ def mv_command(
     help="Directories with their contents.",
 )
 @click.option("-n", "--no-clobber", is_flag=True, help="Never replace a file.")
+@click.option("--links", is_flag=True, help="Copy a link that is named, not where it leads.")
 @click.option("-f", "-p", "--force", is_flag=True, hidden=True)
 def cp_command(
     app: App,
@@ -133,13 +134,16 @@ def cp_command(
     target: str,
     recursive: bool,
     no_clobber: bool,
+    links: bool,
     force: bool,
 ) -> None:
     """Copy on the server."""
 
     def copy(source: RemotePath, to: RemotePath) -> None:
         try:
-            copied = app.client.copy(source, to, recursive=recursive, overwrite=not no_clobber)
+            copied = app.client.copy(
+                source, to, recursive=recursive, overwrite=not no_clobber, links=links
+            )
         except AlreadyExists:
             if not no_clobber:
                 raise

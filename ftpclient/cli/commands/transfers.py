@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -13,8 +14,9 @@ from ftpclient.cli import render
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.group import check_no_server, local_paths, raise_for, remote_command, size
 from ftpclient.cli.progress import listening
+from ftpclient.transfer.named import is_descriptor
 from ftpclient.transfer.report import Summary
-from ftpwire import paths
+from ftpwire import paths, standard
 from ftpwire.errors import CommandError, NotFound
 from ftpwire.messages import Overwrite
 
@@ -29,7 +31,15 @@ def _transfer_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "-u", "--update", is_flag=True, help="Replace a file only if the source is newer."
             ),
-            click.option("-L", "--copy-links", is_flag=True, help="What links point to."),
+            click.option(
+                "-L",
+                "--copy-links",
+                is_flag=True,
+                help="Follow all links: those in directories, and other users' links.",
+            ),
+            click.option(
+                "--links", is_flag=True, help="Transfer a link that is named, not where it leads."
+            ),
             click.option(
                 "-c/ ",
                 "--resume/--no-resume",
@@ -87,7 +97,6 @@ _MEANT = {
     "--checksum": "nothing: what is there is always compared by digest",
     "--times": "nothing: times are always kept",
     "--perms": "nothing: modes are always kept",
-    "--links": "nothing: links are always kept",
 }
 """What options of other tools are here."""
 
@@ -96,6 +105,11 @@ def _overwrite(no_clobber: bool, update: bool) -> Overwrite:
     if no_clobber and update:
         raise UsageError("--no-clobber and --update exclude each other")
     return "never" if no_clobber else "older" if update else "always"
+
+
+def _check_links(links: bool, copy_links: bool) -> None:
+    if links and copy_links:
+        raise UsageError("--links and --copy-links exclude each other")
 
 
 def _split_target(arguments: tuple[str, ...]) -> tuple[list[str], str]:
@@ -129,6 +143,7 @@ def _finish(app: App, summary: Summary, *, atomic: bool = False) -> None:
     is_flag=True,
     help="With -r: the directory appears all at once, replacing what is there, or not at all.",
 )
+@click.option("--no-empty", is_flag=True, help="Refuse an input without a byte.")
 def put_command(
     app: App,
     arguments: tuple[str, ...],
@@ -136,6 +151,7 @@ def put_command(
     no_clobber: bool,
     update: bool,
     copy_links: bool,
+    links: bool,
     resume: bool,
     retries: int,
     fail_fast: bool,
@@ -143,19 +159,28 @@ def put_command(
     limit_rate: int | None,
     preserve: bool,
     atomic: bool,
+    no_empty: bool,
 ) -> None:
-    """Upload files and directories. SOURCE - is standard input."""
+    """Upload files and directories. SOURCE - is standard input.
+
+    A link that is named is followed; a FIFO or device that is named is read to its end.
+    """
     sources, target = _split_target(arguments)
     check_no_server(target)
     overwrite = _overwrite(no_clobber, update)
+    _check_links(links, copy_links)
     if sources == ["-"]:
         if len(arguments) == 1:
             raise UsageError("put - needs the name of the file to write")
         if app.shell.batch:
             raise UsageError("put - can't be used here: standard input has the commands")
+        if standard.was_closed(0):
+            raise CommandError("standard input is closed: nothing was stored")
         app.client.limit_rate = limit_rate
         with listening(app, typed=sys.stdin.isatty()) as listener:
-            summary = app.client.put_stream(0, target, overwrite=overwrite, listener=listener)
+            summary = app.client.put_stream(
+                0, target, overwrite=overwrite, no_empty=no_empty, listener=listener
+            )
         _finish(app, summary)
         return
     if app.interactive:
@@ -178,6 +203,8 @@ def put_command(
             resume=resume,
             parallel=parallel,
             fail_fast=fail_fast,
+            links=links,
+            no_empty=no_empty,
             atomic=atomic,
             listener=listener,
         )
@@ -200,6 +227,7 @@ def get_command(
     no_clobber: bool,
     update: bool,
     copy_links: bool,
+    links: bool,
     resume: bool,
     retries: int,
     fail_fast: bool,
@@ -207,12 +235,16 @@ def get_command(
     limit_rate: int | None,
     preserve: bool,
 ) -> None:
-    """Download files and directories. TARGET - is standard output."""
+    """Download files and directories. TARGET - is standard output.
+
+    A link that is named is followed; bytes go into a FIFO or device that is named as TARGET.
+    """
     sources, target = _split_target(arguments)
     for source in sources:
         check_no_server(source)
     overwrite = _overwrite(no_clobber, update)
-    if target == "-":
+    _check_links(links, copy_links)
+    if target == "-" or is_descriptor(os.fsencode(target), 1):
         _get_to_stdout(app, sources)
         return
     if app.interactive:
@@ -220,7 +252,7 @@ def get_command(
     client = app.client
     client.retries = retries
     client.limit_rate = limit_rate
-    with listening(app) as listener:
+    with listening(app, typed=_is_screen(target)) as listener:
         summary = client.get(
             [app.pattern(source) for source in sources],
             target,
@@ -230,9 +262,18 @@ def get_command(
             resume=resume,
             parallel=parallel,
             fail_fast=fail_fast,
+            links=links,
             listener=listener,
         )
     _finish(app, summary)
+
+
+def _is_screen(target: str) -> bool:
+    """Whether what is written to a path appears on a terminal, where bars would be in the way."""
+    try:
+        return stat.S_ISCHR(os.stat(target).st_mode)
+    except OSError:
+        return False
 
 
 def _get_to_stdout(app: App, sources: list[str]) -> None:

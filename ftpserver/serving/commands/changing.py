@@ -160,7 +160,7 @@ class _Copying:
 
     def run(self) -> Message:
         home, request = self._session.home, self._request
-        entry = home.entry(request.source, follow=not request.recursive, digest=False)
+        entry = home.entry(request.source, follow=not request.links, digest=False)
         if entry.type == "dir":
             if not request.recursive:
                 raise IsADirectory(f"{paths.show(request.source)}: a directory (use -r)")

@@ -237,17 +237,24 @@ def test_copying_a_file_to_itself(peer, files):
 
 
 def test_copying_links(peer, files):
-    """The source itself is followed, unless a tree is copied; links below it are copied."""
+    """The source itself is followed, unless ``links`` says otherwise; those below it are copied."""
     store(peer, b"/dir/file", b"content")
     (files / "link").symlink_to("dir/file")
     (files / "dir" / "inner").symlink_to("/somewhere")
     assert peer.ask(Copy(b"/link", b"/followed")) == Copied(1, 0, 7)
     assert (files / "followed").read_bytes() == b"content"
     assert not (files / "followed").is_symlink()
-    assert peer.ask(Copy(b"/link", b"/kept", recursive=True)) == Copied(1, 0, 0)
-    assert os.readlink(files / "kept") == "dir/file"
+    for recursive in (False, True):
+        assert peer.ask(Copy(b"/link", b"/kept", recursive, links=True)) == Copied(1, 0, 0)
+        assert os.readlink(files / "kept") == "dir/file"
     assert peer.ask(Copy(b"/dir", b"/copy", recursive=True)) == Copied(2, 1, 7)
     assert os.readlink(files / "copy" / "inner") == "/somewhere"
+    (files / "to-dir").symlink_to("dir")
+    assert peer.ask(Copy(b"/to-dir", b"/of-link", recursive=True)) == Copied(2, 1, 7)
+    assert (files / "of-link" / "file").read_bytes() == b"content"
+    assert not (files / "of-link").is_symlink()
+    answer = peer.ask(Copy(b"/to-dir", b"/dir/in-itself", recursive=True))
+    assert answer.code == "invalid-path"
 
 
 def test_copying_a_tree_with_all_that_belongs_to_it(peer, files):

@@ -1,0 +1,135 @@
+"""Uploads of what has no size: a pipe, a FIFO, a device, a file in /proc.
+
+Lives here: sending it to its end, keeping the upload alive while it is silent.
+Lives elsewhere: which sources are such (upload.py, named.py), files (upload.py).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ftpclient.transfer.calls import PutCall
+from ftpclient.transfer.job import KEEP_ALIVE_SECONDS, EmptySource, Transfer
+from ftpwire import digests, paths
+from ftpwire.messages import Put, Sent
+from ftpwire.paths import RemotePath
+from ftpwire.streams import ReadAhead
+
+SAY_AFTER_SECONDS = 5.0
+"""Whoever waits that long for something to come out of a FIFO is told so."""
+
+_MODE = 0o644
+"""Of what comes from no file."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What is read to its end.
+
+    Attributes:
+        source: What it is called; ``-`` for standard input.
+        fd: Where to read.
+        first: What was read of it already.
+        info: Of the file that it is; None where it is none: it can be read only once then.
+    """
+
+    source: bytes
+    fd: int
+    first: bytes = b""
+    info: os.stat_result | None = None
+
+    def request(self, target: RemotePath, transfer: Transfer, *, parents: bool) -> Put:
+        """What asks to store it."""
+        mode, mtime_ns = _MODE, None
+        if self.info is not None:
+            mode, mtime_ns = self.info.st_mode & 0o777, self.info.st_mtime_ns
+        overwrite = transfer.options.overwrite
+        return Put(target, None, mode, mtime_ns, overwrite, ask=True, parents=parents)
+
+    def pieces(self, rest: ReadAhead) -> Iterator[memoryview]:
+        """All of its bytes."""
+        if self.first:
+            yield memoryview(self.first)
+        yield from rest
+
+
+def send_stream(
+    transfer: Transfer,
+    stream: Stream,
+    target: RemotePath,
+    spent: set[tuple[bytes, RemotePath]],
+    *,
+    parents: bool,
+) -> None:
+    """Send a stream, and let ``transfer`` hear of its end.
+
+    Args:
+        spent: Gets the source, with its target, when it can't be read again.
+        parents: Have missing parent directories made.
+
+    Raises:
+        ConnectionLost, Interrupted
+    """
+    source = stream.source
+    call = PutCall(transfer, source, target)
+    call.asks = True
+    transfer.connection.submit(call, stream.request(target, transfer, parents=parents))
+    if not call.is_ready():
+        return
+    transfer.started(source, None)
+    hasher = digests.new(stream.first)
+    try:
+        waiting = _Waiting(transfer, call, stream)
+        with ReadAhead(stream.fd, None, hasher=hasher, while_waiting=waiting.look) as rest:
+            for piece in stream.pieces(rest):
+                waiting.is_over = True
+                if stream.info is None:
+                    spent.add((source, target))
+                if not call.send((piece,)):
+                    return
+    except OSError as error:
+        call.give_up(source, error)
+        return
+    call.size = len(stream.first) + rest.size
+    if not call.size and transfer.options.no_empty:
+        call.give_up(source, EmptySource(f"{_shown(source)}: is empty: not stored"))
+        return
+    call.digest = rest.digest()
+    transfer.connection.send_end(call, Sent(call.size, call.digest))
+
+
+class _Waiting:
+    """While a stream is silent: keeps its upload alive, and says what is waited for.
+
+    Attributes:
+        is_over: Nothing is to be said (any more).
+    """
+
+    def __init__(self, transfer: Transfer, call: PutCall, stream: Stream) -> None:
+        self._transfer = transfer
+        self._call = call
+        self._source = stream.source
+        is_fifo = stat.S_ISFIFO(os.fstat(stream.fd).st_mode)
+        self.is_over = stream.source == b"-" or not is_fifo
+        self._began = self._kept = time.monotonic()
+
+    def look(self) -> None:
+        """Called several times a second. Raises Interrupted, ConnectionLost."""
+        connection, now = self._transfer.connection, time.monotonic()
+        connection.check()
+        if not self.is_over and now - self._began >= SAY_AFTER_SECONDS:
+            self.is_over = True
+            self._transfer.listener.remark(
+                f"{paths.show(self._source)}: waiting for a writer (Ctrl-C stops)"
+            )
+        if now - self._kept > KEEP_ALIVE_SECONDS:
+            self._kept = now
+            connection.keep_alive(self._call)
+
+
+def _shown(source: bytes) -> str:
+    return "standard input" if source == b"-" else paths.show(source)
