@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ftpclient.cli import render
+from ftpclient.cli import operands, render
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.group import check_no_server, local_paths, raise_for, remote_command, size
 from ftpclient.cli.progress import listening
@@ -69,7 +69,6 @@ _MEANT = {
     "-f": "nothing: files are replaced, and each is durable",
     "-l": "--limit-rate",
     "-i": "-n, or -s before the command",
-    "-t": "nothing: times are always kept",
     "-h": "--help",
     "-o": "a TARGET: get SOURCE TARGET",
     "-O": "a TARGET that ends with a slash: get SOURCE DIR/",
@@ -98,13 +97,6 @@ def _overwrite(no_clobber: bool, update: bool) -> Overwrite:
     return "never" if no_clobber else "older" if update else "always"
 
 
-def _split_target(arguments: tuple[str, ...]) -> tuple[list[str], str]:
-    """Sources and target; with one argument alone, the target is the current directory."""
-    if len(arguments) == 1:
-        return list(arguments), "."
-    return list(arguments[:-1]), arguments[-1]
-
-
 def _finish(app: App, summary: Summary, *, atomic: bool = False) -> None:
     if atomic and summary.failed:
         app.complain(CommandError("not all of it could be sent: nothing was replaced"))
@@ -123,6 +115,7 @@ def _finish(app: App, summary: Summary, *, atomic: bool = False) -> None:
     required=True,
     shell_complete=local_paths,
 )
+@operands.target_options
 @_transfer_options
 @click.option(
     "--atomic",
@@ -132,6 +125,8 @@ def _finish(app: App, summary: Summary, *, atomic: bool = False) -> None:
 def put_command(
     app: App,
     arguments: tuple[str, ...],
+    directory: str | None,
+    exactly: bool,
     recursive: bool,
     no_clobber: bool,
     update: bool,
@@ -145,11 +140,12 @@ def put_command(
     atomic: bool,
 ) -> None:
     """Upload files and directories. SOURCE - is standard input."""
-    sources, target = _split_target(arguments)
+    named = operands.split(arguments, directory, exactly, default=".")
+    sources, target = named.sources, named.target
     check_no_server(target)
     overwrite = _overwrite(no_clobber, update)
     if sources == ["-"]:
-        if len(arguments) == 1:
+        if len(arguments) == 1:  # with -t as well: it says where, and not under which name
             raise UsageError("put - needs the name of the file to write")
         if app.shell.batch:
             raise UsageError("put - can't be used here: standard input has the commands")
@@ -163,6 +159,7 @@ def put_command(
     if len(sources) == 1 and not app.as_json and not os.path.lexists(sources[0]):
         # before a connection is made; of several, each has its turn
         raise NotFound(f"{paths.show(sources[0])}: no such file or directory here")
+    operands.check_put(app, named)
     if atomic and (not recursive or len(sources) != 1 or not os.path.isdir(sources[0])):
         raise UsageError("--atomic takes -r and one directory")
     client = app.client
@@ -172,6 +169,7 @@ def put_command(
         summary = client.put(
             sources,
             target,
+            into=named.into,
             recursive=recursive,
             copy_links=copy_links,
             overwrite=overwrite,
@@ -192,10 +190,13 @@ def put_command(
     required=True,
     shell_complete=local_paths,
 )
+@operands.target_options
 @_transfer_options
 def get_command(
     app: App,
     arguments: tuple[str, ...],
+    directory: str | None,
+    exactly: bool,
     recursive: bool,
     no_clobber: bool,
     update: bool,
@@ -208,11 +209,12 @@ def get_command(
     preserve: bool,
 ) -> None:
     """Download files and directories. TARGET - is standard output."""
-    sources, target = _split_target(arguments)
+    named = operands.split(arguments, directory, exactly, default=".")
+    sources, target = named.sources, named.target
     for source in sources:
         check_no_server(source)
     overwrite = _overwrite(no_clobber, update)
-    if target == "-":
+    if target == "-" and not named.into:
         _get_to_stdout(app, sources)
         return
     if app.interactive:
@@ -220,10 +222,14 @@ def get_command(
     client = app.client
     client.retries = retries
     client.limit_rate = limit_rate
-    with listening(app) as listener:
+    with (
+        listening(app) as listener,
+        operands.checked_get(app, client, named, listener, follow=copy_links),
+    ):
         summary = client.get(
             [app.pattern(source) for source in sources],
             target,
+            into=named.into,
             recursive=recursive,
             copy_links=copy_links,
             overwrite=overwrite,
