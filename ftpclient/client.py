@@ -28,8 +28,10 @@ from ftpclient.connection.servers import choose, key_of_environment
 from ftpclient.connection.trust import Ask, AskTakeover, Trust, check_fingerprint
 from ftpclient.transfer.report import Listener, Summary
 from ftpclient.transfer.resume_notes import Unfinished
+from ftpclient.transfer.sources import NoTargetDirectory, Sources, check_name, each_once
 from ftpwire import messages, paths
 from ftpwire.errors import (
+    AlreadyExists,
     CommandError,
     DiskFull,
     InvalidPath,
@@ -614,19 +616,32 @@ class Client:
             return entry.type == "dir"
         return typed.endswith(b"/")
 
-    def make_target(self, target: AnyPath, *, several: bool) -> bool:
+    def make_target(self, target: AnyPath, *, several: bool, into: bool | None = None) -> bool:
         """Whether ``target`` is a directory to put things into; made if it ends with a slash.
 
+        Args:
+            into: True: it has to be one that exists; False: it is a name, whatever is there.
+
         Raises:
-            NotADirectory: It has to be one, for several sources, and isn't.
+            NotADirectory: It has to be one, for several sources or with ``into``, and isn't.
         """
-        into = self.is_directory(target)
         typed = paths.from_text(target) if isinstance(target, str) else target
+        if into is None:
+            into = self.is_directory(typed)
+        elif into:
+            self._check_target(typed)
+            return True
         if into and typed.endswith(b"/"):
             self.make_dir(typed, parents=True)
         if several and not into:
             raise NotADirectory(f"{paths.show(typed)}: not a directory (end it with / to make one)")
         return into
+
+    def _check_target(self, typed: bytes) -> None:
+        """Raises NoTargetDirectory: there is no directory to put things into."""
+        entry = self.find(typed, follow=True)
+        if entry is None or entry.type != "dir":
+            raise NoTargetDirectory(f"{paths.show(typed)}: no directory on the server")
 
     # moving bytes ------------------------------------------------------------------------
 
@@ -635,6 +650,7 @@ class Client:
         sources: Sequence[AnyPath | os.PathLike[str]],
         target: AnyPath = ".",
         *,
+        into: bool | None = None,
         recursive: bool = False,
         copy_links: bool = False,
         overwrite: messages.Overwrite = "always",
@@ -656,10 +672,13 @@ class Client:
         try has stored, and the server still has, is compared by digest and not sent again.
         With ``atomic`` a directory appears at its target all at once, in the place of what is
         there, once all of it is on the server; or not at all, when any of it failed. Its
-        target is that name exactly, unless it ends with a slash.
+        target is that name exactly, unless it ends with a slash. Of two sources with one base
+        name, the second is refused: it fails with AlreadyExists, and the others are done.
 
         Args:
             copy_links: Follow all links: in trees, and another user's.
+            into: True: ``target`` has to be a directory that exists, and everything goes into it.
+                False: ``target`` is the name of the one source, whatever is there. None: as in cp.
             parallel: Connections for the files of a tree, or the pieces of large files; None
                 chooses.
             links: Store a link that is named itself.
@@ -676,7 +695,7 @@ class Client:
         )
         local = [os.fsencode(source) for source in sources]
         try:
-            return self._put(local, target, options, listener or Listener(), atomic, parallel)
+            return self._put(local, target, into, options, listener or Listener(), atomic, parallel)
         finally:
             if self._connection is not None:
                 self._connection.forget_ahead()
@@ -685,6 +704,7 @@ class Client:
         self,
         local: list[bytes],
         target: AnyPath,
+        exists: bool | None,
         options: Options,
         listener: Listener,
         atomic: bool,
@@ -700,17 +720,20 @@ class Client:
 
         def prepare() -> bool:
             self._ask_ahead(local, target, options)
-            return self.make_target(target, several=len(local) > 1)
+            return self.make_target(target, several=len(local) > 1, into=exists)
 
         into = retry.asked(self, listener, prepare)
-        if atomic:  # what is there is to be replaced, not added to
+        if atomic and exists is None:  # what is there is to be replaced, not added to
             into = os.fsencode(target).endswith(b"/")
         note = None
-        if len(local) == 1 and recursive and os.path.isdir(local[0]) and not atomic:
+        tree = len(local) == 1 and recursive and os.path.isdir(local[0])
+        if tree and exists is None and not atomic:
             absolute = os.path.abspath(local[0])
             note = Unfinished("put", str(self.address), absolute, self.resolve(target))
             into = note.target(into=into)
-        placed = [(source, self.place_for(source, target, into=into)) for source in local]
+        if exists is False:
+            check_name(os.fsencode(target), all(map(os.path.isdir, local)))
+        placed, refused = self._place(local, target, into, options, listener)
         if recursive or len(placed) > 1:  # of a single file the server itself says so at once
             try:
                 check = partial(preflight.check_put, self, placed, options, atomic=atomic)
@@ -724,6 +747,8 @@ class Client:
         def add_all() -> None:
             for source, path in placed:
                 upload.add_named(source, path)
+            for source, path, error in refused:
+                upload.end(source, path, 0, error=error)
 
         def replace_all() -> None:
             upload.start_over()
@@ -741,6 +766,33 @@ class Client:
         elif not recursive:
             run.split_with(parallel, lambda connection: upload.helper(connection))
         return run.persist()
+
+    def _place(
+        self,
+        local: list[bytes],
+        target: AnyPath,
+        into: bool,
+        options: Options,
+        listener: Listener,
+    ) -> tuple[list[tuple[bytes, RemotePath]], list[tuple[bytes, RemotePath, AlreadyExists]]]:
+        """Where each source goes; apart from them, those that would replace what others make."""
+        placed, refused = [], []
+        here = self.resolve(target)
+        names = Sources[bytes](lambda above, name: os.path.lexists(os.path.join(above, name)))
+        several = len(local) > 1 and options.overwrite != "never"
+        for source in each_once(local, listener.remark):
+            path = self.place_for(source, target, into=into)
+            name = paths.name_of(path) if into and path != here else b""
+            try:
+                if several:
+                    names.check(source, name, path)
+            except AlreadyExists as error:
+                refused.append((source, path, error))
+                continue
+            placed.append((source, path))
+            if os.path.lexists(source):
+                names.add(source, name)
+        return placed, refused
 
     def _ask_ahead(self, local: list[bytes], target: AnyPath, options: Options) -> None:
         """Of a tree that is put: ask at once for all that is going to be asked before it."""
@@ -788,6 +840,7 @@ class Client:
         sources: Sequence[AnyPath],
         target: AnyPath | os.PathLike[str] = ".",
         *,
+        into: bool | None = None,
         recursive: bool = False,
         copy_links: bool = False,
         overwrite: messages.Overwrite = "always",
@@ -831,37 +884,41 @@ class Client:
                 download.end(self.resolve(source), local, 0, error=error)
         if download.connection is not self.connection:  # lost meanwhile, and made again
             download.go_on_with(self.connection)
-        into = os.path.isdir(local)
-        if local.endswith(b"/") and not into:
-            if os.path.lexists(local.rstrip(b"/")):
-                raise NotADirectory(f"{paths.show(local)}: not a directory")
-            os.makedirs(local)
-            into = True
-        if len(found) > 1 and not into:
-            raise NotADirectory(f"{paths.show(local)}: not a directory (end it with / to make one)")
+        exists = into
+        into = _make_local_target(local, several=len(found) > 1, into=into)
+        several = len(found) > 1 and overwrite != "never"
+        found = each_once(found, listener.remark)
         note = None
-        if len(found) == 1 and recursive:
+        if len(found) == 1 and recursive and exists is None:
             absolute = os.path.abspath(local)
             note = Unfinished("get", str(self.address), found[0], absolute)
             into = note.target(into=into)
 
-        places: dict[RemotePath, tuple[bytes, bool]] = {}  # and whether a server chose the name
+        def holds(directory: RemotePath, name: bytes) -> bool:
+            return self.find(paths.child(directory, name)) is not None
+
+        places: dict[RemotePath, tuple[bytes, bytes]] = {}  # and the name that a server chose
+        there = named.Targets(trust=copy_links)
         for path in found:
             name = b"" if path in contents or not into else paths.name_of(path)
-            places[path] = os.path.join(local, name) if name else local, bool(name)
-        there = named.Targets(trust=copy_links)
-        for path, (place, inside) in places.items():
-            there.look(place, exact=not inside or path in exact)
+            places[path] = os.path.join(local, name) if name else local, name
+            there.look(places[path][0], exact=not name or path in exact)
 
         def add_all() -> None:
+            names = Sources[RemotePath](holds)
             for path in found:
+                place, name = places[path]
                 try:
+                    if several:
+                        names.check(path, name, place)
                     entry = self._to_get(path, follow=not links)
+                    if exists is False:
+                        check_name(local, entry.type == "dir")
                 except CommandError as error:
-                    download.end(path, local, 0, error=error)
+                    download.end(path, place, 0, error=error)
                     continue
-                place, inside = places[path]
-                download.add(path, entry, place, follow=not inside, there=there)
+                names.add(path, name)
+                download.add(path, entry, place, follow=not name, there=there)
 
         run = retry.Run(self, download, add_all, note)
         if recursive and len(found) == 1:
@@ -873,7 +930,9 @@ class Client:
     def _to_get(self, path: RemotePath, *, follow: bool) -> Entry:
         """What is at a path that is to be fetched. Raises Forbidden where a rule forbids that."""
         try:
-            return self.stat(path, follow=follow, digest=True)
+            reply = self.connection.ask(_to_fetch(path, follow))
+            assert isinstance(reply, messages.Found)
+            return reply.entry
         except NotFound:
             self.hash(path)  # of a drop box, stat says nothing; what reads is told the rule
             raise
@@ -927,6 +986,37 @@ class Client:
         path, into = self.resolve(source), node.Node(b"-", fd)
         self.connect()  # for the first time, maybe: that is tried once
         return retry.asked(self, Listener(), lambda: node.fetch(self.connection, path, into))
+
+
+def _to_fetch(path: RemotePath, follow: bool) -> messages.Stat:
+    return messages.Stat(path, follow, digest=True)
+
+
+def first_question(path: RemotePath, follow: bool) -> messages.Stat:
+    """What `Client.get` asks first about a source, which may be a pattern."""
+    return messages.Stat(path) if is_pattern(path) else _to_fetch(path, follow)
+
+
+def is_pattern(path: bytes) -> bool:
+    """Whether a path has ``*``, ``?`` or ``[``."""
+    return _MAGIC.search(path) is not None
+
+
+def _make_local_target(local: bytes, *, several: bool, into: bool | None) -> bool:
+    """As `Client.make_target`, on this side."""
+    exists = os.path.isdir(local)
+    if into and not exists:
+        raise NoTargetDirectory(f"{paths.show(local)}: no directory here")
+    if into is None:
+        into = exists
+        if local.endswith(b"/") and not into:
+            if os.path.lexists(local.rstrip(b"/")):
+                raise NotADirectory(f"{paths.show(local)}: not a directory")
+            os.makedirs(local)
+            into = True
+    if several and not into:
+        raise NotADirectory(f"{paths.show(local)}: not a directory (end it with / to make one)")
+    return into
 
 
 def link_request(path: RemotePath, target: AnyPath, overwrite: bool) -> messages.MakeLink:

@@ -277,10 +277,14 @@ class AsyncClient:
         """Whether things go into ``target``; see `Client.is_directory`. Raises NotADirectory."""
         return await self._on_lane(lambda side: side.is_directory(target))
 
-    async def make_target(self, target: AnyPath, *, several: bool) -> bool:
+    async def make_target(
+        self, target: AnyPath, *, several: bool, into: bool | None = None
+    ) -> bool:
         """Whether ``target`` is a directory to put things into, made if it ends with a slash; see
         `Client.make_target`. Raises NotADirectory."""
-        return await self._on_lane(lambda side: side.make_target(target, several=several))
+        return await self._on_lane(
+            lambda side: side.make_target(target, several=several, into=into)
+        )
 
     async def change_dir(self, path: AnyPath) -> RemotePath:
         """Make a remote directory the one that relative paths start at."""
@@ -418,6 +422,7 @@ class AsyncClient:
         sources: Sequence[AnyPath | os.PathLike[str]],
         target: AnyPath = ".",
         *,
+        into: bool | None = None,
         recursive: bool = False,
         copy_links: bool = False,
         overwrite: messages.Overwrite = "always",
@@ -437,6 +442,7 @@ class AsyncClient:
             lambda side: side.put(
                 sources,
                 target,
+                into=into,
                 recursive=recursive,
                 copy_links=copy_links,
                 overwrite=overwrite,
@@ -457,6 +463,7 @@ class AsyncClient:
         sources: Sequence[AnyPath],
         target: AnyPath | os.PathLike[str] = ".",
         *,
+        into: bool | None = None,
         recursive: bool = False,
         copy_links: bool = False,
         overwrite: messages.Overwrite = "always",
@@ -471,6 +478,7 @@ class AsyncClient:
             lambda side: side.get(
                 sources,
                 target,
+                into=into,
                 recursive=recursive,
                 copy_links=copy_links,
                 overwrite=overwrite,

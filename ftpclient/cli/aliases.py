@@ -7,6 +7,7 @@ Lives elsewhere: hints at names that mean nothing here (group.py).
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 
 ALIASES = {
@@ -22,6 +23,10 @@ ALIASES = {
 }
 
 
+_TARGET = re.compile(r"-[A-Za-z]*[tT]|--target-directory|--no-target-directory")
+"""Options that say what the target is, alone or behind others, as in ``-rt``."""
+
+
 def meant(
     name: str, arguments: list[str], local: Callable[[str], list[str]]
 ) -> tuple[str, list[str]]:
@@ -34,6 +39,8 @@ def meant(
     Args:
         local: The local paths that a word stands for.
     """
+    if any(_TARGET.match(word) for word in arguments):
+        return ALIASES.get(name, name), arguments  # -t or -T says it
     paths = [word for word in arguments if not word.startswith("-")]
     if len(paths) > 1:
         last = paths[-1]

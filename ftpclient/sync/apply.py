@@ -202,7 +202,7 @@ class LocalTarget(Target):
 
         self._do(step, set_them)
 
-    def _do(self, step: Step, action: Callable[[tuple[bytes, ...]], None]) -> None:
+    def _do(self, step: Step, action: Callable[[tuple[bytes, ...]], object]) -> None:
         self._connection.check()
         error: CommandError | None = None
         try:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ftpclient.connection.connection import Connection
 from ftpclient.transfer import preflight
 from ftpclient.transfer.calls import GetCall, mismatch
+from ftpclient.transfer.folding import Folding, SameNames, in_the_way
 from ftpclient.transfer.job import (
     RESUME_FROM,
     SMALL,
@@ -36,12 +37,14 @@ from ftpwire.errors import (
     ConnectionLost,
     FtpError,
     IsADirectory,
+    NotADirectory,
+    NotFound,
     NotNewer,
     NotRegular,
     SourceChanged,
     from_oserror,
 )
-from ftpwire.messages import Entry, Failed, Get, List, Page, Problem, Sending, Sent
+from ftpwire.messages import Entry, Failed, Get, List, Page, Problem, Sending, Sent, Stat
 from ftpwire.paths import RemotePath
 from ftpwire.streams import WriteBehind, write_all
 
@@ -55,9 +58,11 @@ _UNDONE = "nothing was fetched"
 class _Directory:
     """A local directory whose contents are under way: its mode and times come last."""
 
-    __slots__ = ("above", "below", "entry", "open", "parts")
+    __slots__ = ("above", "below", "entry", "open", "parts", "refused")
 
     def __init__(self, parts: tuple[bytes, ...], entry: Entry, above: _Directory | None) -> None:
+        self.refused: bool = above is not None and above.refused
+        """Another directory has its place: nothing of it is fetched."""
         self.parts = parts
         self.entry = entry
         self.above = above
@@ -79,8 +84,10 @@ class _Download(GetCall):
         tree: LocalTree,
         parts: tuple[bytes, ...],
         directory: _Directory | None,
+        replace: bool,
     ) -> None:
         super().__init__()
+        self._replace = replace
         self._transfer = transfer
         self._source = source
         self._shown = shown
@@ -129,8 +136,7 @@ class _Download(GetCall):
         self.sink = _CountingSink(self._writer, self._transfer, self.fail)
 
     def _open(self, *, resume: bool = False) -> None:
-        replace = self._transfer.options.overwrite != "never"
-        self._partial = PartialFile(self._tree, self._parts, replace=replace, resume=resume)
+        self._partial = PartialFile(self._tree, self._parts, replace=self._replace, resume=resume)
 
     def fail(self, error: OSError | CommandError) -> None:
         if isinstance(error, OSError):
@@ -144,6 +150,8 @@ class _Download(GetCall):
         try:
             if self.error is None and self._failure is None:
                 digest = self._complete()
+        except AlreadyExists as error:
+            self.fail(self._transfer.in_the_way(error, self._source, self._shown))
         except (OSError, CommandError) as error:
             self.fail(error)
         finally:
@@ -270,6 +278,8 @@ class Download(Transfer):
         self._follow_target = True
         self._nodes: dict[tuple[RemotePath, bytes], Node] = {}
         """What files went into that can't be taken back: after a lost connection they go on."""
+        folding = Folding() if chief is None else chief.same_names.folding
+        self.same_names: SameNames = SameNames(folding, self._has)
 
     def helper(self, connection: Connection) -> Download:
         """A transfer that works for this one, on a connection of its own."""
@@ -319,6 +329,8 @@ class Download(Transfer):
         self._follow_target = follow
         named: Named | None = None
         try:
+            if self.options.overwrite != "never":
+                self.same_names.check_named(source, target)
             if entry.type == "dir":
                 self._add_tree(source, entry, target)
                 return
@@ -374,6 +386,36 @@ class Download(Transfer):
             node.close()
             raise
         self.end(source, target, size, digest=digest)
+
+    def _has(self, path: RemotePath) -> bool:
+        """Whether something is at a remote path."""
+        try:
+            self.connection.ask(Stat(path))
+        except (NotFound, NotADirectory):
+            return False
+        return True
+
+    def may_replace(
+        self,
+        source: RemotePath,
+        shown: bytes,
+        tree: LocalTree,
+        parts: tuple[bytes, ...],
+        *,
+        named: bool = False,
+    ) -> bool:
+        """Whether something that is at a place when the file comes may be replaced.
+
+        Raises:
+            AlreadyExists: It is another of the server's files, whose name is the same here.
+        """
+        if self.options.overwrite == "never":
+            return False
+        return named or self.same_names.may_replace(source, shown, tree, parts)
+
+    def in_the_way(self, error: AlreadyExists, source: RemotePath, shown: bytes) -> AlreadyExists:
+        """Why a file could not get its name."""
+        return error if self.options.overwrite == "never" else in_the_way(error, source, shown)
 
     def add_below(
         self,
@@ -485,19 +527,33 @@ class Download(Transfer):
     def _get_entry(self, source: RemotePath, target: bytes, here: _Directory, entry: Entry) -> None:
         self.go_on()
         parts = (*here.parts, *checked_parts(entry.path))
+        if here.refused:
+            if entry.type == "dir":
+                here.below[parts[-1]] = _Directory(parts, entry, here)
+            return
         below = b"/".join(parts)
         path = paths.child(source, below)
         shown = target.rstrip(b"/") + b"/" + below
         try:
             if entry.type == "dir":
-                here.below[parts[-1]] = _Directory(parts, entry, here)
-                self._tree.make_dir(parts, entry.mode)
+                made = here.below[parts[-1]] = _Directory(parts, entry, here)
+                self._make_dir(made, path, shown)
             elif self._crew is not None and self.hands(entry.size) is None:
                 self._crew.give(lambda worker: worker._get_for(target, path, entry, shown, parts))
             else:
                 self._add_one(path, entry, shown, self._tree, parts, here)
         except (OSError, CommandError) as error:
             self._failed(path, shown, error)
+
+    def _make_dir(self, directory: _Directory, path: RemotePath, shown: bytes) -> None:
+        parts = directory.parts
+        if self._tree.make_dir(parts, directory.entry.mode) or self.options.overwrite == "never":
+            return
+        try:
+            self.may_replace(path, shown, self._tree, parts)
+        except AlreadyExists:
+            directory.refused = True  # nothing inside may go to the other one
+            raise
 
     def _add_one(
         self,
@@ -510,6 +566,7 @@ class Download(Transfer):
         *,
         named: bool = False,
     ) -> None:
+        """Args: named: it was asked for by its name."""
         if entry.type == "other":
             raise NotRegular(f"{paths.show(source)}: not a regular file, directory or link")
         if self.options.overwrite != "always":
@@ -522,19 +579,23 @@ class Download(Transfer):
         if entry.type == "link":
             if entry.target is None or b"\0" in entry.target:
                 raise BadMessage("the server sent an unusable link")
-            replace = self.options.overwrite != "never"
-            tree.make_link(parts, entry.target, entry.mtime_ns, replace=replace)
+            replace = self.may_replace(source, shown, tree, parts, named=named)
+            try:
+                tree.make_link(parts, entry.target, entry.mtime_ns, replace=replace)
+            except AlreadyExists as error:
+                raise self.in_the_way(error, source, shown) from None
             self.end(source, shown, 0)
             return
         if self.options.resume and self._is_here(source, entry, shown, tree, parts):
             return
         if named:
             tree.check_replaceable(parts)
+        replace = self.may_replace(source, shown, tree, parts, named=named)
         crew = self.hands(entry.size)
         if crew is not None:
-            self._get_in_pieces(crew, source, shown, tree, parts)
+            self._get_in_pieces(crew, source, shown, tree, parts, replace)
             return
-        call = _Download(self, source, shown, tree, parts, directory)
+        call = _Download(self, source, shown, tree, parts, directory, replace)
         request = call.request(entry)
         if directory is not None:
             directory.open += 1
@@ -550,14 +611,16 @@ class Download(Transfer):
         shown: bytes,
         tree: LocalTree,
         parts: tuple[bytes, ...],
+        replace: bool,
     ) -> None:
         from ftpclient.transfer.pieces import Fetch
 
-        replace = self.options.overwrite != "never"
         partial = PartialFile(tree, parts, replace=replace, resume=self.options.resume)
         fetch = Fetch(self, crew, source, partial)
         try:
             digest = fetch.run()
+        except AlreadyExists as error:
+            raise self.in_the_way(error, source, shown) from None
         except ConnectionLost as error:
             self.end(source, shown, fetch.size, error=error)
             raise
@@ -609,7 +672,8 @@ class Download(Transfer):
             return
         entry = directory.entry
         try:
-            self._tree.finish_dir(directory.parts, entry.mode, entry.mtime_ns)
+            if not directory.refused:
+                self._tree.finish_dir(directory.parts, entry.mode, entry.mtime_ns)
         except Cancelled:
             return  # given up as a whole: it stays as it is for now
         except OSError as error:

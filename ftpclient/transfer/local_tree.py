@@ -91,14 +91,17 @@ class LocalTree:
         self._open[parts] = fd
         return fd
 
-    def make_dir(self, parts: Parts, mode: int) -> None:
+    def make_dir(self, parts: Parts, mode: int) -> bool:
         """Make a directory that can be written into for now; one that exists is taken.
+
+        Returns:
+            Whether it is new.
 
         Raises:
             NotADirectory: Something else is there.
         """
         if not parts:
-            return
+            return False
         above = self.directory(parts[:-1])
         try:
             os.mkdir(parts[-1], (mode & 0o777) | 0o700, dir_fd=above)
@@ -108,6 +111,8 @@ class LocalTree:
                 raise NotADirectory("something else is there already") from None
             if info.st_mode & 0o700 != 0o700:
                 os.chmod(parts[-1], stat.S_IMODE(info.st_mode) | 0o700, dir_fd=above)
+            return False
+        return True
 
     def finish_dir(self, parts: Parts, mode: int, mtime_ns: int) -> None:
         """Set what a directory has once its contents are there."""

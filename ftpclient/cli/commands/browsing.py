@@ -66,6 +66,11 @@ def for_each(app: App, patterns: Iterable[str], action: Callable[[RemotePath], N
             except CommandError as error:
                 app.complain(error)
                 failures.append(error.exit_code)
+    return status_of(failures, total)
+
+
+def status_of(failures: list[int], total: int) -> int:
+    """The exit status of several deeds, by that of those that failed."""
     if not failures:
         return 0
     return failures[0] if len(failures) == total and len(set(failures)) == 1 else 1

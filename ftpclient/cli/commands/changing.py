@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import click
 
+from ftpclient.cli import operands
 from ftpclient.cli.app import App, UsageError
-from ftpclient.cli.commands.browsing import for_each
+from ftpclient.cli.commands.browsing import status_of
 from ftpclient.cli.group import raise_for, remote_command
+from ftpclient.transfer.sources import Sources, check_name, each_once
 from ftpwire import paths
-from ftpwire.errors import AlreadyExists, CommandError, InvalidPath, NotADirectory, NotFound
-from ftpwire.messages import Failed
+from ftpwire.errors import (
+    AlreadyExists,
+    CommandError,
+    InvalidPath,
+    IsADirectory,
+    NotADirectory,
+    NotFound,
+)
+from ftpwire.messages import Failed, Stat
 from ftpwire.paths import RemotePath
 
 
@@ -50,9 +60,18 @@ def _for_each_exactly(
 @remote_command("rm", meant={"-i": "ls first: rm asks nothing", "-d": "rmdir"})
 @click.argument("patterns", metavar="PATH...", nargs=-1, required=True)
 @click.option("-r", "-R", "--recursive", is_flag=True, help="Directories with their contents.")
-@click.option("-f", "--force", is_flag=True, help="Content when it doesn't exist.")
+@click.option("-f", "--force", is_flag=True, help="Pass over what doesn't exist.")
 def rm_command(app: App, patterns: tuple[str, ...], recursive: bool, force: bool) -> None:
-    """Remove files and empty directories, or whole trees with -r."""
+    """Remove files and empty directories, or whole trees with -r.
+
+    If one of several doesn't exist, nothing is removed, except with -f.
+    """
+    found, unseen, missing = _named(app, "rm", patterns)
+    if not force:
+        # of a single one, removing it tells
+        gone = _missing(app, unseen) if len(found) + len(missing) > 1 else []
+        there, total = len(found) - len(gone), len(found) + len(missing)
+        _refuse_missing(app, [*missing, *gone], there, total)
 
     def remove(path: RemotePath) -> None:
         try:
@@ -65,22 +84,117 @@ def rm_command(app: App, patterns: tuple[str, ...], recursive: bool, force: bool
             count = removed.files + removed.directories
             app.print(f"removed {paths.show(path)} ({count} in all)")
 
-    if force:
-        patterns = tuple(one for one in patterns if _matches(app, one))
-    raise_for(for_each(app, patterns, remove))
+    raise_for(_for_each_found(app, found, [], remove))
 
 
-def _matches(app: App, pattern: str) -> bool:
+def _named(
+    app: App, command: str, patterns: tuple[str, ...]
+) -> tuple[list[RemotePath], list[RemotePath], list[CommandError]]:
+    """What a command that removes or moves is to do, before it does anything.
+
+    Returns:
+        The paths; those of them that may not exist, because no pattern has found them; and an
+        error for each pattern that matches nothing.
+
+    Raises:
+        UsageError: One of them is protected.
+    """
+    found: list[RemotePath] = []
+    unseen: list[RemotePath] = []
+    missing: list[CommandError] = []
+    for pattern in patterns:
+        try:
+            matches = app.client.glob(app.pattern(pattern))
+        except NotFound as error:
+            missing.append(error)
+            continue
+        for path in matches:
+            _check_unprotected(app, command, pattern, path)
+        found += matches
+        unseen += matches if len(matches) == 1 else []
+    return list(dict.fromkeys(found)), list(dict.fromkeys(unseen)), missing
+
+
+def _check_unprotected(app: App, command: str, typed: str, path: RemotePath) -> None:
+    """Refuse to take away the directory that the user is in, or all there is.
+
+    As in POSIX, no operand that ends in ``.`` or ``..`` is taken, wherever it leads.
+
+    Raises UsageError.
+    """
+    cwd = app.client.cwd
+    if path == paths.ROOT:
+        reason = "your whole home"
+    elif path == cwd:
+        reason = "the current directory"
+    elif cwd.startswith(path + b"/"):
+        reason = "the current directory is in it"
+    elif paths.name_of(paths.from_text(typed)) in (b".", b".."):
+        reason = f"name it as {paths.show(path)}"
+    else:
+        return
+    raise UsageError(f"{paths.show(typed)}: {command} refuses this: {reason}")
+
+
+def _missing(app: App, unseen: list[RemotePath]) -> list[CommandError]:
+    """An error for each path at which nothing is; all are asked for at once."""
+    client = app.client
+    missing: list[CommandError] = []
+    connection = client.connection
+    connection.ask_ahead(*map(Stat, unseen))
     try:
-        return bool(app.client.glob(app.pattern(pattern)))
-    except NotFound:
-        return False
+        for path in unseen:
+            try:
+                client.stat(path)
+            except (NotFound, NotADirectory) as error:
+                missing.append(error)
+            except CommandError:
+                pass  # removing it tells what is wrong with it
+    finally:
+        connection.forget_ahead()
+    return missing
+
+
+def _refuse_missing(app: App, missing: list[CommandError], there: int, total: int) -> None:
+    """If something is missing, say so, and that nothing was removed; and end the command."""
+    if not missing:
+        return
+    hint = f"nothing was removed: {there} of {total} are there, and -f removes these"
+    if there and len(missing) == 1:
+        app.complain(type(missing[0])(f"{missing[0]}; {hint}"))
+    else:
+        for error in missing:
+            app.complain(error)
+        if there:
+            app.complain(NotFound(hint))
+    raise_for(NotFound.exit_code)
+
+
+def _for_each_found(
+    app: App,
+    found: Sequence[RemotePath],
+    missing: Sequence[CommandError],
+    action: Callable[[RemotePath], None],
+) -> int:
+    """As `for_each`, with paths that were found before, and errors for those that were not."""
+    failures: list[CommandError] = []
+    for path in found:
+        try:
+            action(path)
+        except CommandError as error:
+            failures.append(error)
+            app.complain(error)
+    for one in missing:
+        app.complain(one)
+    codes = [one.exit_code for one in (*failures, *missing)]
+    return status_of(codes, len(found) + len(missing))
 
 
 @remote_command("rmdir")
 @click.argument("patterns", metavar="DIR...", nargs=-1, required=True)
 def rmdir_command(app: App, patterns: tuple[str, ...]) -> None:
     """Remove empty directories."""
+    found, _, missing = _named(app, "rmdir", patterns)
 
     def remove(path: RemotePath) -> None:
         if app.client.stat(path).type != "dir":
@@ -89,18 +203,24 @@ def rmdir_command(app: App, patterns: tuple[str, ...]) -> None:
         if app.verbose:
             app.print(f"removed {paths.show(path)}")
 
-    raise_for(for_each(app, patterns, remove))
+    raise_for(_for_each_found(app, found, missing, remove))
 
 
-@remote_command("mv", meant={"-i": "-n", "-u": "cp, or sync --update", "-t": "DIR as the last"})
-@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
-@click.argument("target")
+@remote_command("mv", meant={"-i": "-n", "-u": "cp, or sync --update"})
+@click.argument("arguments", metavar="SOURCE... TARGET", nargs=-1, required=True)
+@operands.target_options
 @click.option("-n", "--no-clobber", is_flag=True, help="Never replace a file.")
 @click.option("-f", "--force", is_flag=True, hidden=True)
 def mv_command(
-    app: App, sources: tuple[str, ...], target: str, no_clobber: bool, force: bool
+    app: App,
+    arguments: tuple[str, ...],
+    directory: str | None,
+    exactly: bool,
+    no_clobber: bool,
+    force: bool,
 ) -> None:
     """Rename, or move into a directory."""
+    named = operands.split(arguments, directory, exactly)
 
     def move(source: RemotePath, to: RemotePath) -> None:
         try:
@@ -110,12 +230,13 @@ def mv_command(
                 raise
             app.say(f"ftp: skipped: {paths.show(to)}: exists")
 
-    raise_for(_for_each_into(app, sources, target, move))
+    check = partial(_check_unprotected, app, "mv")
+    raise_for(_for_each_into(app, named, move, no_clobber=no_clobber, check=check))
 
 
-@remote_command("cp", meant={"-i": "-n", "-u": "sync --update", "-t": "DIR as the last"})
-@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
-@click.argument("target")
+@remote_command("cp", meant={"-i": "-n", "-u": "sync --update"})
+@click.argument("arguments", metavar="SOURCE... TARGET", nargs=-1, required=True)
+@operands.target_options
 @click.option(
     "-r",
     "-R",
@@ -130,14 +251,16 @@ def mv_command(
 @click.option("-f", "-p", "--force", is_flag=True, hidden=True)
 def cp_command(
     app: App,
-    sources: tuple[str, ...],
-    target: str,
+    arguments: tuple[str, ...],
+    directory: str | None,
+    exactly: bool,
     recursive: bool,
     no_clobber: bool,
     links: bool,
     force: bool,
 ) -> None:
     """Copy on the server."""
+    named = operands.split(arguments, directory, exactly)
 
     def copy(source: RemotePath, to: RemotePath) -> None:
         try:
@@ -155,7 +278,7 @@ def cp_command(
         if failed:
             raise CommandError(f"{paths.show(source)}: not all of it could be copied")
 
-    raise_for(_for_each_into(app, sources, target, copy))
+    raise_for(_for_each_into(app, named, copy, no_clobber=no_clobber))
 
 
 @remote_command("ln", meant={"-r": "-s, and a TARGET relative to NAME's directory"})
@@ -181,6 +304,8 @@ def ln_command(
     if len(targets) > 1 and not into:
         raise NotADirectory(f"{paths.show(name)}: not a directory")
 
+    names = Sources[bytes](lambda above, name: False)
+
     def link(target: str) -> None:
         text = paths.from_text(target)
         place = client.resolve(name)
@@ -188,10 +313,13 @@ def ln_command(
             if paths.name_of(text) in (b"", b".", b".."):
                 raise InvalidPath(f"{paths.show(text)}: give the link a name")
             place = paths.child(place, paths.name_of(text))
+            if force:
+                names.check(text, paths.name_of(text), place)
         try:
             client.make_link(place, text, overwrite=force)
         except AlreadyExists:
             raise AlreadyExists(f"{paths.show(place)}: exists (-f replaces it)") from None
+        names.add(text, paths.name_of(text))
         if app.verbose:
             app.print(f"{paths.show(place)} -> {paths.show(text)}")
 
@@ -207,18 +335,41 @@ def ln_command(
 
 def _for_each_into(
     app: App,
-    sources: tuple[str, ...],
-    target: str,
+    named: operands.Operands,
     action: Callable[[RemotePath, RemotePath], None],
+    *,
+    no_clobber: bool,
+    check: Callable[[str, RemotePath], None] = lambda typed, path: None,
 ) -> int:
+    """Move or copy each source to its place.
+
+    Args:
+        check: Refuses a source, given as it was typed and as the path that it means.
+    """
     client = app.client
-    found = [path for source in sources for path in client.glob(app.pattern(source))]
-    into = client.make_target(target, several=len(found) > 1)
+    found: list[RemotePath] = []
+    for typed in named.sources:
+        for path in client.glob(app.pattern(typed)):
+            check(typed, path)
+            found.append(path)
+    into = client.make_target(named.target, several=len(found) > 1, into=named.into)
+    several = len(found) > 1 and not no_clobber
+    found = each_once(found, app.remark)
+    names = Sources[RemotePath](lambda above, name: bool(client.find(paths.child(above, name))))
     status = 0
     for source in found:
+        name = paths.name_of(source)
+        to = client.place_for(source, named.target, into=into)
         try:
-            action(source, client.place_for(source, target, into=into))
+            if named.into is False and named.target.endswith("/"):
+                check_name(paths.from_text(named.target), client.stat(source).type == "dir")
+            if several:
+                names.check(source, name, to)
+            action(source, to)
         except CommandError as error:
             app.complain(error)
             status = error.exit_code if len(found) == 1 else 1
+            if isinstance(error, (NotFound, AlreadyExists, IsADirectory)):
+                continue  # it has made nothing
+        names.add(source, name)
     return status

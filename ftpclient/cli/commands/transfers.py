@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ftpclient.cli import render
+from ftpclient.cli import operands, render
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.group import check_no_server, local_paths, raise_for, remote_command, size
 from ftpclient.cli.progress import listening
@@ -79,7 +79,6 @@ _MEANT = {
     "-f": "nothing: files are replaced, and each is durable",
     "-l": "--limit-rate",
     "-i": "-n, or -s before the command",
-    "-t": "nothing: times are always kept",
     "-h": "--help",
     "-o": "a TARGET: get SOURCE TARGET",
     "-O": "a TARGET that ends with a slash: get SOURCE DIR/",
@@ -112,13 +111,6 @@ def _check_links(links: bool, copy_links: bool) -> None:
         raise UsageError("--links and --copy-links exclude each other")
 
 
-def _split_target(arguments: tuple[str, ...]) -> tuple[list[str], str]:
-    """Sources and target; with one argument alone, the target is the current directory."""
-    if len(arguments) == 1:
-        return list(arguments), "."
-    return list(arguments[:-1]), arguments[-1]
-
-
 def _finish(app: App, summary: Summary, *, atomic: bool = False) -> None:
     if atomic and summary.failed:
         app.complain(CommandError("not all of it could be sent: nothing was replaced"))
@@ -137,6 +129,7 @@ def _finish(app: App, summary: Summary, *, atomic: bool = False) -> None:
     required=True,
     shell_complete=local_paths,
 )
+@operands.target_options
 @_transfer_options
 @click.option(
     "--atomic",
@@ -147,6 +140,8 @@ def _finish(app: App, summary: Summary, *, atomic: bool = False) -> None:
 def put_command(
     app: App,
     arguments: tuple[str, ...],
+    directory: str | None,
+    exactly: bool,
     recursive: bool,
     no_clobber: bool,
     update: bool,
@@ -165,12 +160,13 @@ def put_command(
 
     A link that is named is followed; a FIFO or device that is named is read to its end.
     """
-    sources, target = _split_target(arguments)
+    named = operands.split(arguments, directory, exactly, default=".")
+    sources, target = named.sources, named.target
     check_no_server(target)
     overwrite = _overwrite(no_clobber, update)
     _check_links(links, copy_links)
     if sources == ["-"]:
-        if len(arguments) == 1:
+        if len(arguments) == 1:  # with -t as well: it says where, and not under which name
             raise UsageError("put - needs the name of the file to write")
         if app.shell.batch:
             raise UsageError("put - can't be used here: standard input has the commands")
@@ -188,6 +184,7 @@ def put_command(
     if len(sources) == 1 and not app.as_json and not os.path.lexists(sources[0]):
         # before a connection is made; of several, each has its turn
         raise NotFound(f"{paths.show(sources[0])}: no such file or directory here")
+    operands.check_put(app, named)
     if atomic and (not recursive or len(sources) != 1 or not os.path.isdir(sources[0])):
         raise UsageError("--atomic takes -r and one directory")
     client = app.client
@@ -197,6 +194,7 @@ def put_command(
         summary = client.put(
             sources,
             target,
+            into=named.into,
             recursive=recursive,
             copy_links=copy_links,
             overwrite=overwrite,
@@ -219,10 +217,13 @@ def put_command(
     required=True,
     shell_complete=local_paths,
 )
+@operands.target_options
 @_transfer_options
 def get_command(
     app: App,
     arguments: tuple[str, ...],
+    directory: str | None,
+    exactly: bool,
     recursive: bool,
     no_clobber: bool,
     update: bool,
@@ -239,12 +240,13 @@ def get_command(
 
     A link that is named is followed; bytes go into a FIFO or device that is named as TARGET.
     """
-    sources, target = _split_target(arguments)
+    named = operands.split(arguments, directory, exactly, default=".")
+    sources, target = named.sources, named.target
     for source in sources:
         check_no_server(source)
     overwrite = _overwrite(no_clobber, update)
     _check_links(links, copy_links)
-    if target == "-" or is_descriptor(os.fsencode(target), 1):
+    if not named.into and (target == "-" or is_descriptor(os.fsencode(target), 1)):
         _get_to_stdout(app, sources)
         return
     if app.interactive:
@@ -252,10 +254,14 @@ def get_command(
     client = app.client
     client.retries = retries
     client.limit_rate = limit_rate
-    with listening(app, typed=_is_screen(target)) as listener:
+    with (
+        listening(app, typed=_is_screen(target)) as listener,
+        operands.checked_get(app, client, named, listener, follow=not links),
+    ):
         summary = client.get(
             [app.pattern(source) for source in sources],
             target,
+            into=named.into,
             recursive=recursive,
             copy_links=copy_links,
             overwrite=overwrite,

@@ -284,7 +284,8 @@ def test_mget_and_mput_with_a_target(run, tree):
     assert run("mget d/*.txt d/e/* new/")[0] == 0
     assert sorted(os.listdir("there")) == ["big.txt", "prog"]
     assert sorted(os.listdir("new")) == ["big.txt", "prog", "small.txt"]
-    assert run("mput new/* there/* d/e")[0] == 0
+    assert run("mput new/* there/prog d/e")[0] == 1  # there is one of its name in new
+    assert run("mput new/* d/e")[0] == 0
     assert (tree / "d" / "e" / "big.txt").exists()
 
 
