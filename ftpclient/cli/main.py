@@ -36,7 +36,7 @@ class _Ftp(CommandGroup):
     "-s",
     "--server",
     metavar="SERVER",
-    help="[USER@]HOST[:PORT] or a saved name; else FTP_SERVER.",
+    help="[USER@]HOST[:PORT], ftpd:// before it or not, or a saved name; else FTP_SERVER.",
     shell_complete=saved_servers,
 )
 @click.option("--accept-new", is_flag=True, help="Trust a server that was never seen before.")

@@ -14,6 +14,7 @@ from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.group import HintingCommand, local_paths, raise_for, remote_command, size
 from ftpclient.cli.printer import Printer
 from ftpclient.cli.progress import listening
+from ftpclient.connection.addresses import check_no_password, without_scheme
 from ftpclient.transfer.report import Listener, Result
 from ftpwire import paths
 from ftpwire.units import human
@@ -187,8 +188,9 @@ def _check_roots(source: str, target: str) -> None:
             f"did you mean cp -r {source[1:]} {target[1:]}?"
         )
     for path in (source, target):
-        host, colon, rest = path.partition(":")
-        if colon and host and "/" not in host and not os.path.lexists(path):
+        check_no_password(path)  # it would be shown
+        host, rest = _server_and_path(path)
+        if host and "/" not in host and not os.path.lexists(path):
             meant = [f":{rest}" if one == path else one for one in (source, target)]
             raise UsageError(
                 "the path on the server begins with a colon, and the server is named before the "
@@ -202,6 +204,15 @@ def _check_roots(source: str, target: str) -> None:
         "neither path begins with a colon, so neither is on the server: "
         f"did you mean sync {' '.join(meant)}?"
     )
+
+
+def _server_and_path(word: str) -> tuple[str, str]:
+    """What HOST:PATH, or a URL, names; empty when it is neither."""
+    scheme, place = without_scheme(word)
+    host, separator, path = place.partition(":" if scheme is None else "/")
+    if scheme is not None:
+        return host, f"/{path}"
+    return (host, path) if separator else ("", "")
 
 
 def _check_patterns(patterns: tuple[tuple[bool, str], ...]) -> None:
