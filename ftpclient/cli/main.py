@@ -136,7 +136,8 @@ def guarded(app: App, action: Callable[[], object]) -> int:
         return 1
     except OSError as error:
         _trace(app)
-        what = error.filename if isinstance(error.filename, str) else ""
+        what = error.filename
+        what = os.fsdecode(what) if isinstance(what, (str, bytes)) else ""
         if what == standard.OUTPUT:
             standard.print_no_more()
         failure = from_oserror(error, what)
@@ -148,6 +149,8 @@ def guarded(app: App, action: Callable[[], object]) -> int:
             CommandError(f"internal error: {type(error).__name__}: {error} (--debug shows more)")
         )
         return 1
+    finally:
+        app.flush()
 
 
 def _trace(app: App) -> None:

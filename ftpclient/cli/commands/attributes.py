@@ -89,6 +89,7 @@ class _ChangingModes:
             self._app.complain(error)
             self.failures.exit_code = 1
         elif request.mode is not None:
+            self._app.flush()
             self._tell(path, request.mode)
 
     def _tell(self, path: RemotePath, mode: int) -> None:

@@ -89,6 +89,8 @@ def for_each(
             except CommandError as error:
                 app.complain(error)
                 failures.append(error.exit_code)
+            else:
+                app.flush()
     if not failures:
         return 0
     return failures[0] if len(failures) == total and len(set(failures)) == 1 else 1

@@ -44,6 +44,8 @@ def _for_each_exactly(
         except CommandError as error:
             app.complain(error)
             status = error.exit_code if len(names) == 1 else 1
+        else:
+            app.flush()
     return status
 
 
@@ -217,4 +219,6 @@ def _for_each_into(
         except CommandError as error:
             app.complain(error)
             status = error.exit_code if len(found) == 1 else 1
+        else:
+            app.flush()
     return status
