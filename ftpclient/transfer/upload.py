@@ -112,7 +112,10 @@ class PutCall(Call):
         error = self.error
         if not isinstance(error, ConnectionLost):  # that may have broken what failed here
             error = self.failure or error
-        self._transfer.end(self._source, self._target, self.size, digest=self.digest, error=error)
+        local = error is not None and error is self.failure
+        self._transfer.end(
+            self._source, self._target, self.size, digest=self.digest, error=error, local=local
+        )
 
 
 class Upload(Transfer):
@@ -193,9 +196,11 @@ class Upload(Transfer):
         return reply.entry
 
     def _fail(self, source: bytes, target: RemotePath, error: OSError | CommandError) -> None:
+        local = isinstance(error, OSError)
         if isinstance(error, OSError):
             error = from_oserror(error, paths.show(source))
-        self.end(source, target, 0, error=error, skipped=isinstance(error, NotRegular))
+        skipped = isinstance(error, NotRegular)
+        self.end(source, target, 0, error=error, skipped=skipped, local=local)
 
     def _add(
         self,
@@ -244,7 +249,7 @@ class Upload(Transfer):
             raise CommandError(f"{paths.show(source)}: the link leads into its own parents")
         mode = stat.S_IMODE(info.st_mode) & 0o777
         # what is inside comes next, so it must be possible to write; its own mode comes last
-        self._submit_change(source, target, MakeDir(target, mode | 0o700, parents=True))
+        self._submit_change(source, target, MakeDir(target, mode | 0o700, parents=True, fill=True))
         follow = self.options.copy_links
         with os.scandir(source) as entries:
             for entry in entries:

@@ -30,7 +30,6 @@ _MEANT = {
     "--archive": "nothing: times, modes and links are always kept",
     "--compress": "nothing: bytes travel as they are, without compression",
     "--delete-after": "--delete (deletions come after the transfers)",
-    "--delete-before": "--delete",
     "--delete-during": "--delete",
     "--bwlimit": "--limit-rate",
     "--progress": "nothing: a terminal shows it by itself",
@@ -74,6 +73,9 @@ class _SyncCommand(HintingCommand):
 @click.argument("target", metavar="DST", shell_complete=local_paths)
 @click.option("--delete", is_flag=True, help="Remove from DST what SRC hasn't.")
 @click.option(
+    "--delete-before", is_flag=True, help="Remove it before the transfers, to make room for them."
+)
+@click.option(
     "--max-delete",
     type=click.IntRange(0),
     metavar="N",
@@ -112,6 +114,7 @@ def sync_command(
     source: str,
     target: str,
     delete: bool,
+    delete_before: bool,
     max_delete: int | None,
     force: bool,
     yes: bool,
@@ -132,6 +135,7 @@ def sync_command(
     when size and time are. An .ftpignore file in SRC says what to leave out.
     """
     _check_roots(source, target)
+    delete |= delete_before
     if not delete:
         for given, name in ((max_delete is not None, "--max-delete"), (force, "--force")):
             if given:
@@ -144,6 +148,7 @@ def sync_command(
 
     options = Options(
         delete=delete,
+        delete_before=delete_before,
         max_delete=max_delete,
         force=force,
         dry_run=dry_run,
@@ -232,6 +237,7 @@ def _expanded(path: str) -> str:
 
 def _confirm(app: App, plan: Plan) -> bool:
     """Show what is going to be deleted, and ask."""
+    app.flush()
     shown = 0
     for phase in (plan.obstacles, plan.deletions):
         for step in phase:
