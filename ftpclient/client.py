@@ -711,6 +711,7 @@ class Client:
         parallel: int | None,
     ) -> Summary:
         from ftpclient.transfer import preflight, retry
+        from ftpclient.transfer.job import JobOver
         from ftpclient.transfer.upload import Upload
 
         recursive = options.recursive
@@ -753,8 +754,14 @@ class Client:
         def replace_all() -> None:
             upload.start_over()
             upload.connection.ask(messages.BeginTree(placed[0][1]))
-            add_all()
-            upload.connection.wait_for_all()
+            try:
+                add_all()
+                upload.connection.wait_for_all()
+                upload.check_over()
+            except JobOver:
+                upload.connection.cancel_all()
+                upload.connection.ask(messages.EndTree(commit=False))
+                raise
             complete = not upload.summary.failed
             upload.connection.ask(messages.EndTree(commit=complete))
             if complete:

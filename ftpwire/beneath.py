@@ -310,6 +310,42 @@ def sync_file_system(fd: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
+def kept_times(directory: int, name: bytes, times: Sequence[int]) -> list[int]:
+    """The mtimes that a directory's file system keeps when these are set, in nanoseconds.
+
+    Some keep them to two seconds only, and each has an earliest and a latest.
+
+    Args:
+        name: A free one, where the file system makes no files without a name. The directory keeps
+            its own times.
+
+    Raises:
+        OSError: No file can be made there.
+    """
+    try:
+        fd = os.open(b".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=directory)
+    except (AttributeError, OSError):
+        fd = _open_and_unlink(directory, name)
+    try:
+        return [_kept_time(fd, one) for one in times]
+    finally:
+        os.close(fd)
+
+
+def _open_and_unlink(directory: int, name: bytes) -> int:
+    before = os.fstat(directory)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(name, flags, 0o600, dir_fd=directory)
+    os.unlink(name, dir_fd=directory)
+    os.utime(directory, ns=(before.st_atime_ns, before.st_mtime_ns))
+    return fd
+
+
+def _kept_time(fd: int, mtime_ns: int) -> int:
+    os.utime(fd, ns=(mtime_ns, mtime_ns))
+    return os.fstat(fd).st_mtime_ns
+
+
 def entry_type(mode: int) -> str:
     """``file``, ``dir``, ``link`` or ``other`` for a st_mode."""
     kind = stat.S_IFMT(mode)

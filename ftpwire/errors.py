@@ -206,6 +206,12 @@ class Forbidden(CommandError):
     exit_code = 6
 
 
+class ReadOnly(Forbidden):
+    """The file system is mounted read-only."""
+
+    code = "read-only"
+
+
 class NotLoggedIn(Forbidden):
     """This request needs a log-in first."""
 
@@ -268,6 +274,19 @@ class DiskFull(CommandError):
     exit_code = 7
 
 
+class DiskGone(CommandError):
+    """The file system is not there any more: unplugged, unmounted, or its server is away."""
+
+    code = "disk-gone"
+    exit_code = 7
+
+
+class DiskFailed(CommandError):
+    """The disk could not read or write the bytes."""
+
+    code = "disk-failed"
+
+
 class VerificationFailed(CommandError):
     """The received bytes do not have the sender's digest."""
 
@@ -324,7 +343,7 @@ _BY_ERRNO: dict[int, type[CommandError]] = {
     errno.ENOTEMPTY: NotEmpty,
     errno.EACCES: Forbidden,
     errno.EPERM: Forbidden,
-    errno.EROFS: Forbidden,
+    errno.EROFS: ReadOnly,
     errno.EXDEV: Forbidden,
     errno.ELOOP: InvalidPath,
     errno.ENAMETOOLONG: InvalidPath,
@@ -332,6 +351,10 @@ _BY_ERRNO: dict[int, type[CommandError]] = {
     errno.ENOSPC: DiskFull,
     errno.EDQUOT: DiskFull,
     errno.EFBIG: DiskFull,
+    errno.EIO: DiskFailed,
+    errno.ENODEV: DiskGone,
+    errno.ESTALE: DiskGone,
+    errno.ENOTCONN: DiskGone,
     errno.ENXIO: NotRegular,
     errno.EBUSY: Busy,
 }

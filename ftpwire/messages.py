@@ -339,8 +339,18 @@ class Hashed(Message, frozen=True, tag="hashed"):
     size: int
 
 
+MAX_TIMES = 1000
+"""Most times that one `Space` can ask about."""
+
+
 class Space(Message, frozen=True, tag="space"):
-    """Ask for the account's room. Replies: `Room`."""
+    """Ask for the account's room. Replies: `Room`.
+
+    Attributes:
+        times: Tell also which mtimes the server's disk keeps when these are set, in nanoseconds.
+    """
+
+    times: Annotated[list[TimeNs], Meta(max_length=MAX_TIMES)] = []
 
 
 class Room(Message, frozen=True, tag="room"):
@@ -354,6 +364,8 @@ class Room(Message, frozen=True, tag="room"):
         total_files: Most files, directories and links; None when there is no limit.
         used_files: How many there are; None when they aren't counted.
         disk_free: What the server's disk has room for; None when that isn't told.
+        kept_times: For each of the times that were asked about, the one that the disk keeps; None
+            when that isn't known.
     """
 
     used: int
@@ -363,6 +375,7 @@ class Room(Message, frozen=True, tag="room"):
     total_files: int | None = None
     used_files: int | None = None
     disk_free: int | None = None
+    kept_times: list[int] | None = None
 
 
 class WhoAmI(Message, frozen=True, tag="whoami"):
@@ -501,6 +514,7 @@ class MakeDir(Message, frozen=True, tag="make-dir"):
 
     Attributes:
         parents: Create missing parents, and be content when it exists.
+        fill: Contents come next: one that exists is made writable for its owner.
 
     Replies: `Done`; or `Failed` with ``exists``, ``not-found``, ``not-a-directory``.
     """
@@ -508,6 +522,7 @@ class MakeDir(Message, frozen=True, tag="make-dir"):
     path: Path
     mode: Mode = 0o755
     parents: bool = False
+    fill: bool = False
 
 
 class MakeLink(Message, frozen=True, tag="make-link"):

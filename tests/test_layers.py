@@ -18,7 +18,7 @@ FLOORS = {
     "ftpwire": (
         ("units", "digests", "errors"),
         ("paths", "pacing", "frames"),
-        ("messages", "discovery", "standard"),
+        ("messages", "discovery", "standard", "job_end"),
         ("tls", "beneath"),
         ("channel", "streams"),
         ("pieces",),

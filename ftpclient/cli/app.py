@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ftpclient.cli.complaints import Complaints
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.interrupt import Interrupt
 from ftpwire import standard
@@ -82,6 +83,9 @@ class App:
     interrupt: Interrupt = field(default_factory=Interrupt)
     shell: ShellState = field(default_factory=ShellState)
     given_password: str | None = field(default=None, repr=False)
+    _complaints: Complaints = field(
+        default_factory=lambda: Complaints(lambda text: print(f"ftp: {text}", file=sys.stderr))
+    )
     _chosen: Server | None = None
     _client: Client | None = None
 
@@ -174,12 +178,14 @@ class App:
 
     def ask_secret(self, prompt: str) -> str:
         """Ask the user for something that the terminal must not show."""
+        self.flush()
         import getpass
 
         with self.interrupt.at_once():
             return getpass.getpass(prompt, stream=sys.stderr)
 
     def _ask_trust(self, endpoint: str, fingerprint: str) -> bool:
+        self.flush()
         print(
             f"{endpoint} is not known yet. Its key's fingerprint is\n  {fingerprint}",
             file=sys.stderr,
@@ -223,6 +229,7 @@ class App:
 
     def print(self, text: str) -> None:
         """A line of result."""
+        self._complaints.flush()
         standard.write(text + "\n")
 
     def print_json(self, record: dict[str, Any]) -> None:
@@ -232,18 +239,24 @@ class App:
 
     def say(self, text: str) -> None:
         """A remark for people, on stderr."""
+        self._complaints.flush()
         if not self.quiet and not self.as_json:
             print(text, file=sys.stderr)
 
     def remark(self, text: str) -> None:
         """Something that the user should know, from the server or about a log-in, on stderr."""
+        self._complaints.flush()
         if self.as_json:
             print(json.dumps({"remark": printable(text)}), file=sys.stderr)
         elif not self.quiet:
             print(f"ftp: {printable(text)}", file=sys.stderr)
 
     def complain(self, error: FtpError) -> None:
-        """One line on stderr about what failed; with --debug after where it comes from."""
+        """One line on stderr about what failed; with --debug after where it comes from.
+
+        Many of one cause in a row are one line: so they are held back until something else is
+        printed, or the command ends. See `flush`.
+        """
         if self.debug and error.__traceback__ is not None:
             import traceback
 
@@ -257,7 +270,11 @@ class App:
                 record |= {"needed": error.needed, "free": error.free}
             print(json.dumps(record), file=sys.stderr)
         else:
-            print(f"ftp: {text}", file=sys.stderr)
+            self._complaints.add(error, text)
+
+    def flush(self) -> None:
+        """Print the failures that are held back: something went well, or it is the end."""
+        self._complaints.flush()
 
 
 def _read_line() -> str:

@@ -104,6 +104,7 @@ class Bars(Printer):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._app.flush()
         self._flush()
         self._progress.stop()
 
@@ -113,6 +114,7 @@ class Bars(Printer):
         self._flush()
 
     def started(self, name: bytes, size: int | None) -> None:
+        super().started(name, size)
         self._flush()
         self._start_again(name)
         shown = "input" if name == b"-" else paths.show(paths.name_of(name) or name)

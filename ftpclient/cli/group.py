@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from ftpclient.cli.app import App, UsageError
+from ftpclient.connection.addresses import check_no_password, without_scheme
 from ftpwire.errors import FtpError
 from ftpwire.units import parse_size
 
@@ -161,6 +162,7 @@ class CommandGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def _no_command(self, ctx: click.Context, name: str) -> str:
+        check_no_password(name)  # it would be shown
         if name in SHELL_ONLY:
             return f"{name!r} is for the shell, which ftp connect starts"
         if name in SCRIPT_ONLY:
@@ -245,8 +247,17 @@ _WITH_SERVER = re.compile(r"([^/@\s]+@[^/\s]+):(?!\d+$)(.*)", re.DOTALL)
 def check_no_server(word: str) -> None:
     """Refuse ``USER@HOST:PATH`` for a remote path, as in scp: it would be an odd file's name.
 
-    Raises UsageError; ``./`` before it says that it is a name.
+    So is a URL. Raises UsageError; ``./`` before it says that it is a name.
     """
+    scheme, place = without_scheme(word)
+    if scheme is not None or _WITH_SERVER.fullmatch(word):
+        check_no_password(word)
+    if scheme is not None:
+        server, slash, path = place.partition("/")
+        raise UsageError(
+            f"the server is named before the command: ftp -s {server} …, and {slash or '.'}{path} "
+            f"for the path (a file of that very name: ./{word})"
+        )
     if found := _WITH_SERVER.fullmatch(word):
         server, path = found.groups()
         raise UsageError(

@@ -36,7 +36,7 @@ class _Ftp(CommandGroup):
     "-s",
     "--server",
     metavar="SERVER",
-    help="[USER@]HOST[:PORT] or a saved name; else FTP_SERVER.",
+    help="[USER@]HOST[:PORT], ftpd:// before it or not, or a saved name; else FTP_SERVER.",
     shell_complete=saved_servers,
 )
 @click.option("--accept-new", is_flag=True, help="Trust a server that was never seen before.")
@@ -146,7 +146,8 @@ def guarded(app: App, action: Callable[[], object]) -> int:
         return 1
     except OSError as error:
         _trace(app)
-        what = error.filename if isinstance(error.filename, str) else ""
+        what = error.filename
+        what = os.fsdecode(what) if isinstance(what, (str, bytes)) else ""
         if what == standard.OUTPUT:
             standard.print_no_more()
         failure = from_oserror(error, what)
@@ -158,6 +159,8 @@ def guarded(app: App, action: Callable[[], object]) -> int:
             CommandError(f"internal error: {type(error).__name__}: {error} (--debug shows more)")
         )
         return 1
+    finally:
+        app.flush()
 
 
 def _trace(app: App) -> None:

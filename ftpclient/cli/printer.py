@@ -23,6 +23,9 @@ class Printer(Listener):
     def __init__(self, app: App) -> None:
         self._app = app
 
+    def started(self, name: bytes, size: int | None) -> None:
+        self._app.flush()  # that may take long
+
     def finished(self, result: Result) -> None:
         if self._app.as_json:
             self._app.print_json(render.result_record(result))
@@ -34,7 +37,12 @@ class Printer(Listener):
         elif result.error is not None:
             if result.error.code == "not-regular" or self._app.verbose:
                 self._app.say(f"ftp: skipped: {paths.printable(str(result.error))}")
-        elif result.step is not None:
+        else:
+            self._app.flush()  # failures before it and after it are no row
+            self._succeeded(result)
+
+    def _succeeded(self, result: Result) -> None:
+        if result.step is not None:
             if self._app.verbose or result.status == "planned":
                 self._app.print(render.step_line(result.step))
         elif self._app.verbose:

@@ -1,4 +1,4 @@
-"""Which server: ``[USER@]HOST[:PORT]``, or ``[USER@]unix:PATH``, as people write it.
+"""Which server: ``[USER@]HOST[:PORT]``, ``ftpd://`` before it or not, or ``[USER@]unix:PATH``.
 
 Lives here: parsing and showing. Lives elsewhere: saved names and the default (servers.py),
 connecting (connection.py).
@@ -16,7 +16,7 @@ from ftpwire.errors import FtpError
 DEFAULT_PORT = 1234
 
 _ADDRESS = re.compile(
-    r"(?:(?P<user>[^@\s]*)@)?(?:\[(?P<six>[^\]\s]+)\]|(?P<host>[^@:\s\[\]/]+))(?::(?P<port>[0-9]{1,5}))?"
+    r"(?:(?P<user>[^@\s:/]+)@)?(?:\[(?P<six>[^\]\s]+)\]|(?P<host>[^@:\s\[\]/]+))(?::(?P<port>[0-9]{1,5}))?"
 )
 
 
@@ -27,7 +27,34 @@ class BadAddress(FtpError):
     exit_code = 2
 
 
-_LOCAL = re.compile(r"(?:(?P<user>[^@\s/]*)@)?unix:(?P<path>.+)")
+_LOCAL = re.compile(r"(?:(?P<user>[^@\s:/]+)@)?unix:(?P<path>.+)")
+_SCHEME = re.compile(r"(?!unix:)([A-Za-z][A-Za-z0-9+.-]*)://")
+_PASSWORD = re.compile(r"[^@/:]+:(?!/|[0-9]{1,5}/)[^@]*@")
+"""As before a host; not a path with an @, which begins with a slash, nor a port and a path."""
+SCHEME = "ftpd"
+FORMS = "[USER@]HOST[:PORT], ftpd://[USER@]HOST[:PORT] or [USER@]unix:PATH"
+
+
+def check_no_password(text: str) -> None:
+    """Refuse ``USER:PASSWORD@HOST``, with a scheme or without, and don't repeat it.
+
+    A command line is in the list of processes and in the shell's history, for others to read.
+
+    Raises BadAddress.
+    """
+    scheme = _SCHEME.match(text)
+    rest = text if scheme is None else text[scheme.end() :]
+    if not rest.startswith("unix:") and _PASSWORD.match(rest):
+        raise BadAddress(
+            "a password does not belong in a server's address: leave it out, and set FTP_PASSWORD, "
+            "use --password-stdin, or save a token with ftp login"
+        )
+
+
+def without_scheme(text: str) -> tuple[str | None, str]:
+    """The scheme of a URL, in lower case, and what follows it; None when there is no scheme."""
+    found = _SCHEME.match(text)
+    return (None, text) if found is None else (found[1].lower(), text[found.end() :])
 
 
 @dataclass(frozen=True)
@@ -45,23 +72,27 @@ class ServerAddress:
 
     @classmethod
     def parse(cls, text: str) -> ServerAddress:
-        """Read ``[USER@]HOST[:PORT]``, IPv6 addresses in brackets, or ``[USER@]unix:PATH``.
+        """Read ``[USER@]HOST[:PORT]``, the same after ``ftpd://``, or ``[USER@]unix:PATH``.
+
+        An IPv6 address is written in brackets.
 
         Raises:
-            BadAddress: It is neither.
+            BadAddress: It is none of these, or has a password in it.
         """
-        local = _LOCAL.fullmatch(text.strip())
-        if local is not None and local["user"] != "":
+        text = text.strip()
+        check_no_password(text)
+        local = _LOCAL.fullmatch(text)
+        if local is not None:
             return cls("localhost", 0, local["user"], os.path.abspath(local["path"]))
-        found = _ADDRESS.fullmatch(text.strip())
-        if found is None or found["user"] == "":
-            raise BadAddress(
-                f"{text!r} is not a server: write [USER@]HOST[:PORT] or [USER@]unix:PATH"
-            )
+        scheme, place = without_scheme(text)
+        found = _ADDRESS.fullmatch(place if scheme is None else place.removesuffix("/"))
+        if found is None or scheme not in (None, SCHEME):
+            raise BadAddress(f"{text!r} is not a server: {_advice(scheme, place)}")
         port = int(found["port"] or DEFAULT_PORT)
         if not 0 < port < 65536:
             raise BadAddress(f"{text!r}: {port} is not a port")
-        return cls(found["six"] or found["host"], port, found["user"])
+        user = found["user"] if scheme is None else _decoded(found["user"])
+        return cls(found["six"] or found["host"], port, user)
 
     @property
     def endpoint(self) -> str:
@@ -77,6 +108,39 @@ class ServerAddress:
 
     def __str__(self) -> str:
         return f"{self.login}@{self.endpoint}"
+
+
+def _decoded(user: str | None) -> str | None:
+    """The user's name in a URL, where some characters are written as ``%XX``. Raises BadAddress."""
+    if user is None or "%" not in user:
+        return user
+    from urllib.parse import unquote  # imported here: nearly no name needs it
+
+    name = unquote(user)
+    if any(character.isspace() or character in "@:/" for character in name):
+        raise BadAddress(f"{user!r} in ftpd://… is no user name")
+    return name
+
+
+def _advice(scheme: str | None, place: str) -> str:
+    """What to write instead of what is not a server."""
+    if scheme not in (None, SCHEME):
+        return f"the scheme is {SCHEME}://, as {SCHEME}://{place.partition('/')[0]}"
+    if scheme is not None and "/" in place:
+        return f"no path belongs to it, as {SCHEME}://{place.partition('/')[0]}"
+    user, at, host = place.rpartition("@")
+    if _is_ipv6(host):
+        return f"write brackets: {user}{at}[{host}], and a :PORT after them"
+    return f"write {FORMS}"
+
+
+def _is_ipv6(host: str) -> bool:
+    import ipaddress  # imported here: only for what is wrong anyway
+
+    try:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
+        return False
 
 
 def current_user() -> str:

@@ -15,7 +15,12 @@ from pathlib import Path
 import msgspec
 
 from ftpclient.connection import files
-from ftpclient.connection.addresses import BadAddress, ServerAddress
+from ftpclient.connection.addresses import (
+    BadAddress,
+    ServerAddress,
+    check_no_password,
+    without_scheme,
+)
 from ftpwire.errors import NotFound
 from ftpwire.paths import printable
 
@@ -85,15 +90,12 @@ class SavedServers:
     def make_default(self, name: str) -> None:
         """Have a saved server be the default. Raises NotFound."""
         with self._file.changing() as contents:
-            if name not in contents.servers:
-                raise NotFound(f"{printable(name)}: no such server is saved (ftp servers)")
-            contents.default = name
+            contents.default = _saved_as(name, contents)
 
     def remove(self, name: str) -> None:
         """Forget a name, or the address of a server without one. Raises NotFound."""
         with self._file.changing() as contents:
-            if contents.servers.pop(name, None) is None:
-                raise NotFound(f"{printable(name)}: no such server is saved (ftp servers)")
+            del contents.servers[_saved_as(name, contents)]
 
     def default_name(self) -> str | None:
         """The name of the default, or its address; None when there is none."""
@@ -126,8 +128,21 @@ def key_of_environment(server: ServerAddress) -> str | None:
     return key if SavedServers().find(meant).address.endpoint == server.endpoint else None
 
 
+def _saved_as(text: str, contents: _Contents) -> str:
+    """Under which name or address a server is saved. Raises NotFound, BadAddress."""
+    if text in contents.servers:
+        return text
+    check_no_password(text)
+    scheme, _ = without_scheme(text)
+    key = text if scheme is None else str(ServerAddress.parse(text))
+    if key not in contents.servers:
+        raise NotFound(f"{printable(text)}: no such server is saved (ftp servers)")
+    return key
+
+
 def check_name(name: str) -> str:
     """Return ``name`` if a server can have it. Raises BadAddress."""
+    check_no_password(name)
     if not _NAME.fullmatch(name):
         raise BadAddress(f"{name!r} is no name for a server: use letters, digits, '.', '_' and '-'")
     return name

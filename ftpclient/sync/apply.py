@@ -91,7 +91,7 @@ class RemoteTarget(Target):
     def make_dir(self, step: Step) -> None:
         assert step.mode is not None
         path = self._route.remote_path(step.path)
-        self._ask(step, MakeDir(path, step.mode | 0o700, parents=True))
+        self._ask(step, MakeDir(path, step.mode | 0o700, parents=True, fill=True))
 
     def remove(self, step: Step) -> None:
         path = self._route.remote_path(step.path)
@@ -162,7 +162,10 @@ class LocalTarget(Target):
             self._opened.close()
 
     def make_root(self) -> None:
-        os.makedirs(self._route.local, exist_ok=True)
+        try:
+            os.makedirs(self._route.local, exist_ok=True)
+        except OSError as error:
+            raise from_oserror(error, paths.show(self._route.local)) from None
 
     def make_dir(self, step: Step) -> None:
         assert step.mode is not None
@@ -208,7 +211,9 @@ class LocalTarget(Target):
         try:
             action(_parts(step))
         except OSError as failure:
-            error = from_oserror(failure, paths.show(self._route.local_path(step.path)))
+            shown = self._route.local_path(step.path)
+            error = self._tree.failure(failure, shown) if self._opened is not None else None
+            error = error or from_oserror(failure, paths.show(shown))
         except CommandError as failure:
             error = failure
         self._done(step, error)

@@ -22,6 +22,7 @@ from typing import Literal, cast
 
 from ftpclient.connection.connection import Call, Connection
 from ftpclient.sync.filters import IGNORE_FILE, MAX_IGNORE_FILE, Filter, file_rules
+from ftpclient.sync.kept_times import KeptTimes
 from ftpclient.sync.plan import Options, Plan, Route, Step
 from ftpclient.transfer.calls import GetCall
 from ftpclient.transfer.listing import Listing
@@ -108,6 +109,7 @@ class _Directory:
         changed: Something is going to be made or removed in it, which changes its mtime.
         later: Local directories in it that have no counterpart, with what replaces them.
         pairs: Files in it whose digests must be compared.
+        times: Files in it that only differ in time.
     """
 
     path: bytes
@@ -120,6 +122,7 @@ class _Directory:
     changed: bool = False
     later: list[tuple[Entry, Entry | None]] = field(default_factory=list)
     pairs: list[tuple[Entry, Entry]] = field(default_factory=list)
+    times: list[tuple[Entry, Entry]] = field(default_factory=list)
 
 
 class Comparison:
@@ -131,6 +134,8 @@ class Comparison:
 
     Attributes:
         missing: Of an upload: files that would be deleted, by size. They may have been renamed.
+        odd_times: What has another time in the target, because its disk can't keep that of the
+            source: how many, and the first.
     """
 
     def __init__(
@@ -144,6 +149,11 @@ class Comparison:
     ) -> None:
         self.plan = Plan()
         self.missing: dict[int, list[bytes]] = {}
+        self.odd_times = 0
+        self.first_odd_time: bytes | None = None
+        self._times = KeptTimes(connection, route.upload)
+        self._longest = paths.MAX_PATH - len(paths.child(route.remote, b""))
+        """Bytes of the longest relative path that a request can name."""
         self._connection = connection
         self._route = route
         self._upload = route.upload
@@ -224,7 +234,7 @@ class Comparison:
             self._end_directory(here.path, here.source, "")
             return
         assert here.target is not None
-        why = _attributes_differ(here.source, here.target)
+        why = self._attributes_differ(here.path, here.source, here.target)
         if why or here.changed:
             self._end_directory(here.path, here.source, why)
         closed = here.target.mode & 0o700 != 0o700
@@ -262,6 +272,7 @@ class Comparison:
                 if not self._read_rules(here, fd, theirs):
                     return
                 self._scan(here, fd, theirs, problems)
+                self._ask_times(here, fd)
         except OSError as error:
             self._local_trouble(here.path, error)
             return  # what only the server seems to have may be here, where it can't be seen
@@ -273,6 +284,9 @@ class Comparison:
         pairs, here.pairs = here.pairs, []
         if pairs:
             self._compare_digests(here, pairs)
+        times, here.times = here.times, []
+        for source, target in times:
+            self._compare_times(here, source, target)
 
     def _scan(
         self,
@@ -316,6 +330,8 @@ class Comparison:
                 seen = seen or self._upload or there is not None
                 if name in problems:
                     continue
+                if self._is_too_long(here.path, name):
+                    continue
                 local = _local_entry(fd, name, info)
                 if there is not None:
                     self._meet(here, local, there)
@@ -337,25 +353,32 @@ class Comparison:
             self._change_type(here, path, source, target)
         elif source.type == "dir":
             here.below[local.path] = _Directory(path, "both", source, target)
-        elif source.type == "link":
-            if source.target == target.target:
-                self.plan.unchanged += 1
-            else:
-                self._transfer(here, path, source, "target", target)
+        elif source.type == "link" and source.target == target.target:
+            self.plan.unchanged += 1
         elif self._options.update and target.mtime_ns > source.mtime_ns:
             shown = paths.show(self._route.target(path))
             self._report(path, NotNewer(f"{shown}: is newer"), skipped=True)
+        elif source.type == "link":
+            self._transfer(here, path, source, "target", target)
         elif source.size != target.size:
             self._transfer(here, path, source, "size", target)
         elif self._options.checksum and source.size:
             here.pairs.append((source, target))
-        elif not self._options.checksum and source.mtime_ns != target.mtime_ns:
-            self._transfer(here, path, source, "time", target)
+        elif source.mtime_ns != target.mtime_ns:
+            here.times.append((source, target))
         else:
             self._same_bytes(path, source, target)
 
+    def _compare_times(self, here: _Directory, source: Entry, target: Entry) -> None:
+        """Files that are the same but for their times."""
+        path = _join(here.path, source.path)
+        if self._options.checksum or self._times.are_same(source, target):
+            self._same_bytes(path, source, target)
+        else:
+            self._transfer(here, path, source, "time", target)
+
     def _same_bytes(self, path: bytes, source: Entry, target: Entry) -> None:
-        why = _attributes_differ(source, target)
+        why = self._attributes_differ(path, source, target)
         if not why:
             self.plan.unchanged += 1
             return
@@ -435,6 +458,9 @@ class Comparison:
         path = _join(here.path, name)
         if not self._upload:
             self.plan.source_is_empty = False
+        if self._is_too_long(here.path, name):
+            return
+        if not self._upload:
             self._new_remote(here, path, there)
         elif self._options.delete:
             if there.type == "dir":
@@ -456,6 +482,8 @@ class Comparison:
 
     def _new_local(self, path: bytes, local: Entry, rules: Filter) -> bool:
         """Plan the upload of something new; False when it can't be stored."""
+        if self._is_too_long(path, b""):
+            return False
         if local.path == paths.STAGING:
             shown = paths.show(self._route.local_path(path))
             error = InvalidPath(f"{shown}: this name is reserved for the server")
@@ -561,7 +589,8 @@ class Comparison:
         elif doom.replacement is None:
             above.changed |= not doom.protected
             for step in doom.steps if doom.protected else (doom.step(),):
-                self.plan.remove(step)
+                if not self._is_too_long(step.path, b""):
+                    self.plan.remove(step)
         elif doom.protected:
             shown = paths.show(self._route.target(doom.path))
             text = f"{shown}: a directory is in the way, and not all of it may be deleted"
@@ -700,6 +729,36 @@ class Comparison:
         except (OSError, CommandError):
             return None  # whoever transfers it will say
 
+    # times ---------------------------------------------------------------------------------
+
+    def _ask_times(self, here: _Directory, fd: int) -> None:
+        """Find out which times the target's disk can keep, for all in a directory at once."""
+        pairs = list(here.times)
+        pairs += [
+            (one.source, one.target)
+            for one in (here, *here.below.values())
+            if one.source is not None and one.target is not None
+        ]
+        if not self._times.missing(pairs):
+            return
+        if self._listing is not None:
+            self._listing.finish()  # the answer comes after it
+        self._times.ask(pairs, fd)
+
+    def _attributes_differ(self, path: bytes, source: Entry, target: Entry) -> str:
+        """What has to be set: for people, and empty for nothing."""
+        found = []
+        if source.mode & 0o777 != target.mode & 0o777:
+            found.append("mode")
+        if self._times.are_same(source, target):
+            if source.mtime_ns != target.mtime_ns:
+                if self.first_odd_time is None:
+                    self.first_odd_time = path
+                self.odd_times += 1
+        else:
+            found.append("time")
+        return ", ".join(found)
+
     # telling -------------------------------------------------------------------------------
 
     def _report(self, path: bytes, error: CommandError, *, skipped: bool = False) -> None:
@@ -707,6 +766,17 @@ class Comparison:
         step = Step(self._route.verb, path)
         status: Status = "skipped" if skipped else "failed"
         self._tell(Result(source, target, 0, status, error=error, step=step))
+
+    def _is_too_long(self, directory: bytes, name: bytes) -> bool:
+        """Whether no request can name it; that is a failure of its own, and the rest goes on."""
+        if len(directory) + 1 + len(name) <= self._longest:
+            return False
+        path = _join(directory, name)
+        if len(path) <= self._longest:
+            return False
+        shown = paths.show(self._route.source(path)[:40])
+        self._report(path, InvalidPath(f"{shown}…: longer than {paths.MAX_PATH} bytes"))
+        return True
 
     def _pass_over(self, path: bytes) -> None:
         shown = paths.show(self._route.source(path))
@@ -772,16 +842,6 @@ def _mkdir(path: bytes, source: Entry) -> Step:
 
 def _deletion(path: bytes, entry: Entry) -> Step:
     return Step("delete", path, entry.type, _bytes_of(entry), why=_EXTRA)
-
-
-def _attributes_differ(source: Entry, target: Entry) -> str:
-    """What has to be set: for people, and empty for nothing."""
-    found = []
-    if source.mode & 0o777 != target.mode & 0o777:
-        found.append("mode")
-    if source.mtime_ns != target.mtime_ns:
-        found.append("time")
-    return ", ".join(found)
 
 
 def _local_entry(fd: int, name: bytes, info: os.stat_result) -> Entry:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from ftpclient.connection.connection import Connection
@@ -21,7 +21,7 @@ from ftpclient.sync.plan import Options, Plan, Route, Step
 from ftpclient.sync.renames import Renames
 from ftpclient.transfer import preflight
 from ftpclient.transfer.job import Options as TransferOptions
-from ftpclient.transfer.job import Transfer
+from ftpclient.transfer.job import Transfer, words_for_all
 from ftpclient.transfer.local_tree import LocalTree
 from ftpclient.transfer.report import Listener, Result, Status, Summary
 from ftpwire import paths
@@ -34,7 +34,9 @@ from ftpwire.errors import (
     SafetyLimit,
     from_oserror,
 )
+from ftpwire.job_end import ENDINGS, STAYS
 from ftpwire.messages import Entry, Found, Room, Space, Stat
+from ftpwire.units import human
 
 __all__ = ["Confirm", "Options", "Plan", "Route", "Step", "Sync", "SyncSummary"]
 
@@ -103,11 +105,14 @@ class Sync(Transfer):
         self.totals = SyncSummary(dry_run=options.dry_run)
         self.summary = self.totals
         self._route = route
+        self.writes_here = not route.upload
         self._sync_options = options
         self._confirm = confirm
         self._confirmed = 0
         self._rules = Filter(option_rules(options.patterns))
         self._troubles: set[bytes] = set()
+        self._told_odd_times = False
+        self._failures = _Failures()
         self._failed_renames: list[Step] = []
 
     def run(self) -> None:
@@ -132,8 +137,7 @@ class Sync(Transfer):
                 self._check_limits(plan)
                 return
             self._check_limits(plan)
-            if plan.growth > 0:
-                self._check_room(plan)
+            self._check_room(plan)
             self._ask(plan)
             self.listener.totals(plan.files, plan.size)
             self._carry_out(plan)
@@ -172,7 +176,21 @@ class Sync(Transfer):
             if not isinstance(error, (ConnectionLost, Interrupted)):  # whose own cleaning up comes
                 self.connection.cancel_all()
             raise
+        self._tell_odd_times(comparison)
         return comparison.plan
+
+    def _tell_odd_times(self, comparison: Comparison) -> None:
+        count, first = comparison.odd_times, comparison.first_odd_time
+        if first is None or self._told_odd_times:
+            return
+        self._told_odd_times = True
+        disk = "server's disk" if self._route.upload else "disk here"
+        path = paths.show(self._route.target(first))
+        others = "" if count == 1 else f" and of {count - 1} more"
+        self.listener.remark(
+            f"the {disk} can't keep the time of {path}{others}: it has the nearest, and counts as "
+            "the same"
+        )
 
     def _remote_root(self) -> Entry | None:
         path = self._route.remote
@@ -233,11 +251,18 @@ class Sync(Transfer):
 
     def _check_room(self, plan: Plan) -> None:
         """Have a job that can't fit refused before its first byte."""
+        growth = plan.growth
+        if self._sync_options.delete_before:
+            growth -= plan.freed
+        if growth <= 0:
+            return
         undone = "nothing was changed"
+        if self._may_delete_before(plan):
+            undone += f" (--delete-before deletes {human(plan.freed)} first)"
         if self._route.upload:
             reply = self.connection.ask(Space())
             assert isinstance(reply, Room)
-            preflight.check(reply, plan.growth, undone)
+            preflight.check(reply, growth, undone)
             return
         local = self._route.local
 
@@ -246,7 +271,12 @@ class Sync(Transfer):
                 preflight.part_of(local, tuple(step.path.split(b"/"))) for step in plan.transfers
             )
 
-        preflight.check_get(local, plan.growth, parts, undone)
+        preflight.check_get(local, growth, parts, undone)
+
+    def _may_delete_before(self, plan: Plan) -> bool:
+        """Whether it would make room to delete first, and that wasn't asked for."""
+        options = self._sync_options
+        return options.delete and not options.delete_before and plan.freed > 0
 
     def _ask(self, plan: Plan) -> None:
         if self._confirm is None or plan.doomed <= self._confirmed:
@@ -261,45 +291,77 @@ class Sync(Transfer):
         kind = RemoteTarget if self._route.upload else LocalTarget
         options = TransferOptions(resume=self._sync_options.resume)
         target: Target = kind(self.connection, self._route, options, _Relay(self), self._done)
+        for transfer in (self, target.transfer):
+            transfer.rest = STAYS
+            if self._may_delete_before(plan):
+                transfer.more_room = "--delete-before deletes first"
         try:
             self._do(plan, target)
         finally:
             target.close()
 
     def _do(self, plan: Plan, target: Target) -> None:
-        failed_before = self.totals.failed
-        for step in plan.openings:
+        self._failures.begin()
+        first = self._sync_options.delete_before
+        for step in self._possible(plan.openings, target):
             target.set_attributes(step)
-        for step in plan.obstacles:
+        for step in self._possible(plan.obstacles, target):
             target.remove(step)
-        for step in plan.directories:
+        if first and not plan.renamed:
+            self._delete(plan, target)
+        for step in self._possible(plan.directories, target):
             if not step.path:
-                target.make_root()
+                self._make_root(target)
             target.make_dir(step)
-        for step in plan.renames:
+        for step in self._possible(plan.renames, target):
             target.rename(step)
         if plan.renamed:
             target.settle()
+            if first:  # what was renamed may have been in a directory that goes
+                self._delete(plan, target)
         renames, self._failed_renames = self._failed_renames, []
         for step in renames:  # what was to be moved is not what it was
             target.send(step)
-        for step in plan.transfers:
+        for step in self._possible(plan.transfers, target):
             target.send(step)
-        for step in plan.attributes:
+        for step in self._possible(plan.attributes, target):
             target.set_attributes(step)
         target.settle()
-        keep = self.totals.failed > failed_before and not self._sync_options.force
+        self._check_over(target)
         kept = 0
-        for step in plan.deletions:
-            if keep:
-                kept += step.count
+        if not first:
+            if self._failures.count and not self._sync_options.force:
+                kept = sum(step.count for step in plan.deletions)
             else:
-                target.remove(step)
-        for step in plan.endings:
+                self._delete(plan, target)
+        for step in self._possible(plan.endings, target):
             target.set_attributes(step)
         target.settle()
+        self._check_over(target)
         if kept:
             self._tell_kept(kept)
+
+    def _make_root(self, target: Target) -> None:
+        try:
+            target.make_root()
+        except ENDINGS as error:
+            root = self._route.target(b"")
+            raise words_for_all(root, error, "", local=self.writes_here) from None
+
+    def _delete(self, plan: Plan, target: Target) -> None:
+        for step in self._possible(plan.deletions, target):
+            target.remove(step)
+
+    def _possible(self, steps: Iterable[Step], target: Target) -> Iterator[Step]:
+        """The steps that can succeed. Raises JobOver when nothing more can."""
+        for step in steps:
+            self._check_over(target)
+            if not self._failures.explain(step):
+                yield step
+
+    def _check_over(self, target: Target) -> None:
+        self._over = self._over or target.transfer.over
+        self.check_over()
 
     def _tell_kept(self, count: int) -> None:
         error = SafetyLimit(
@@ -315,8 +377,19 @@ class Sync(Transfer):
             return  # it is found done, or is done again
         if error is not None and step.action == "rename":
             self._failed_renames.append(step)
-        elif error is not None or step.why:
-            self._tell(self._result(step, error))
+        elif error is not None:
+            self._failed(step, error)
+        elif step.why:
+            self._tell(self._result(step, None))
+
+    def _failed(self, step: Step, error: FtpError) -> None:
+        """A step failed; what an earlier failure explains is not told again."""
+        if self._over is not None:
+            return  # it was under way when the job ended
+        target = self._route.target(step.path)
+        over = self.ended_by(target, error, 0, local=self.writes_here)
+        if self._failures.add(step):
+            self._tell(self._result(step, over or error))
 
     def _result(self, step: Step, error: FtpError | None) -> Result:
         target = self._route.target(step.path)
@@ -331,7 +404,54 @@ class Sync(Transfer):
         """A file or link has ended."""
         root = self._route.target(b"").rstrip(b"/")
         step = Step(self._route.verb, result.target[len(root) + 1 :], size=result.size)
-        self._tell(replace(result, step=step))
+        if result.status != "failed" or self._failures.add(step):
+            self._tell(replace(result, step=step))
+
+
+class _Failures:
+    """The failures of a sync: each path is told of once, and of a directory that can't be made not
+    all that was to be in it.
+
+    Attributes:
+        count: How many there were since ``begin``, told or not.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._paths: set[bytes] = set()
+        self._above: set[bytes] = set()
+        """Directories in which something failed."""
+        self._not_made: set[bytes] = set()
+
+    def begin(self) -> None:
+        """All of it is done (again), and may succeed."""
+        self.count = 0
+        self._not_made.clear()
+        self._above.clear()
+
+    def add(self, step: Step) -> bool:
+        """Note one; returns whether it is to be told."""
+        self.count += 1
+        # its own contents explain why a directory's time can't be set
+        told = not (
+            self.explain(step)
+            or step.path in self._paths
+            or (step.action == "attributes" and not step.why and step.path in self._above)
+        )
+        if step.action == "mkdir":
+            self._not_made.add(step.path)
+        self._paths.add(step.path)
+        self._above.add(step.path.rpartition(b"/")[0])
+        return told
+
+    def explain(self, step: Step) -> bool:
+        """Whether it is in a directory that could not be made, or is about that."""
+        path = step.path
+        while self._not_made and path:
+            if path in self._not_made:
+                return True
+            path = path.rpartition(b"/")[0]
+        return b"" in self._not_made
 
 
 class _Relay(Listener):

@@ -61,6 +61,7 @@ class Options:
 
     Attributes:
         delete: Remove from the target what the source hasn't.
+        delete_before: Remove it before the transfers, to make room for them.
         max_delete: Change nothing when more than this would be removed.
         force: Delete also when the source is empty, or a part of it can't be read.
         dry_run: Change nothing at all.
@@ -78,6 +79,7 @@ class Options:
     update: bool = False
     patterns: tuple[tuple[bool, str], ...] = ()
     resume: bool = True
+    delete_before: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ class Plan:
         self.renamed = 0
         self.doomed = 0
         self.doomed_size = 0
+        self._obstacle_size = 0
         self.source_is_empty = True
         self.unreadable = 0
         self.first_unreadable: CommandError | None = None
@@ -190,9 +193,16 @@ class Plan:
     def remove(self, step: Step, *, obstacle: bool = False) -> None:
         """Add a deletion."""
         (self.obstacles if obstacle else self.deletions).add(step)
-        self.growth -= step.size if obstacle else 0
+        if obstacle:
+            self.growth -= step.size
+            self._obstacle_size += step.size
         self.doomed += step.count
         self.doomed_size += step.size
+
+    @property
+    def freed(self) -> int:
+        """Bytes that the target has less when its extra files are deleted."""
+        return self.doomed_size - self._obstacle_size
 
     def cannot_read(self, error: CommandError) -> None:
         """Note that a part of the source stays unknown."""

@@ -181,4 +181,7 @@ class PutCall(Call):
         error = self.error
         if not isinstance(error, ConnectionLost):  # that may have broken what failed here
             error = self.failure or error
-        self._transfer.end(self._source, self._target, self.size, digest=self.digest, error=error)
+        local = error is not None and error is self.failure
+        self._transfer.end(
+            self._source, self._target, self.size, digest=self.digest, error=error, local=local
+        )

@@ -6,6 +6,7 @@ Lives elsewhere: what all transfers share (job.py), writing below a destination 
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,9 @@ from ftpwire.errors import (
     Cancelled,
     CommandError,
     ConnectionLost,
+    DiskFull,
     FtpError,
+    InvalidPath,
     IsADirectory,
     NotADirectory,
     NotFound,
@@ -140,9 +143,11 @@ class _Download(GetCall):
 
     def fail(self, error: OSError | CommandError) -> None:
         if isinstance(error, OSError):
-            error = from_oserror(error, paths.show(self._shown))
+            error = self._tree.failure(error, self._shown)
         if self._failure is None:
             self._failure = error
+            if self.request_id and not self.done:
+                self._transfer.connection.send_cancel(self)  # the rest need not come
         self.sink = _Nowhere()
 
     def on_done(self) -> None:
@@ -157,13 +162,17 @@ class _Download(GetCall):
         finally:
             self._give_up_rest()
         size = self.info.size if self.info is not None else 0
+        ended = self.error
+        if ended is None or isinstance(ended, Cancelled):  # by this side, when it failed here
+            ended = self._failure or ended
         self._transfer.downloaded(
             self._source,
             self._shown,
             size,
             digest,
-            self.error or self._failure,
+            ended,
             self._directory,
+            local=ended is self._failure,
         )
 
     def _complete(self) -> bytes:
@@ -265,6 +274,8 @@ class _Nowhere:
 class Download(Transfer):
     """Files and trees from the server to here. ``add`` what to get, then ``finish``."""
 
+    writes_here = True
+
     def __init__(
         self,
         connection: Connection,
@@ -308,7 +319,7 @@ class Download(Transfer):
                 tree = self._own_trees[top] = LocalTree(top, follow=follow)
             self._add_one(source, entry, shown, tree, parts, None)
         except (OSError, CommandError) as error:
-            self._failed(source, shown, error)
+            self._failed(source, shown, error, tree)
 
     def add(
         self,
@@ -362,7 +373,7 @@ class Download(Transfer):
                     here, entry.size, lambda: preflight.here_of(here, (name,)), _UNDONE
                 )
             self._add_one(source, entry, target, tree, (name,), None, named=True)
-            self.connection.wait_for_all()
+            self.wait()
         finally:
             tree.close()
 
@@ -429,21 +440,25 @@ class Download(Transfer):
         try:
             self._add_one(source, entry, shown, tree, parts, None)
         except (OSError, CommandError) as error:
-            self._failed(source, shown, error)
+            self._failed(source, shown, error, tree)
 
     def _failed(
         self,
         source: RemotePath,
         shown: bytes,
         error: OSError | CommandError,
+        tree: LocalTree | None = None,
         *,
         named: bool = False,
     ) -> None:
         """Args: named: it was asked for by its name, so that leaving it out is a failure."""
-        if isinstance(error, OSError):
+        local = isinstance(error, (OSError, DiskFull))
+        if isinstance(error, OSError) and tree is not None:
+            error = tree.failure(error, shown)
+        elif isinstance(error, OSError):
             error = from_oserror(error, paths.show(shown))
         skipped = isinstance(error, NotRegular) and not named
-        self.end(source, shown, 0, error=error, skipped=skipped)
+        self.end(source, shown, 0, error=error, skipped=skipped, local=local)
 
     def _add_tree(self, source: RemotePath, root: Entry, target: bytes) -> None:
         if not self.options.recursive:
@@ -462,7 +477,7 @@ class Download(Transfer):
             self._tree = LocalTree(target, follow=self._follow_target)
             try:
                 late = self._get_all(source, target, root, listing)
-                self.connection.wait_for_all()
+                self.wait()
                 self._join()
                 for directory in late:
                     self._walked(directory)
@@ -535,6 +550,8 @@ class Download(Transfer):
         path = paths.child(source, below)
         shown = target.rstrip(b"/") + b"/" + below
         try:
+            if len(path) > paths.MAX_PATH and entry.type != "dir":  # no request can name it
+                raise InvalidPath(f"{paths.show(path[:40])}…: longer than {paths.MAX_PATH} bytes")
             if entry.type == "dir":
                 made = here.below[parts[-1]] = _Directory(parts, entry, here)
                 self._make_dir(made, path, shown)
@@ -543,7 +560,7 @@ class Download(Transfer):
             else:
                 self._add_one(path, entry, shown, self._tree, parts, here)
         except (OSError, CommandError) as error:
-            self._failed(path, shown, error)
+            self._failed(path, shown, error, self._tree)
 
     def _make_dir(self, directory: _Directory, path: RemotePath, shown: bytes) -> None:
         parts = directory.parts
@@ -659,9 +676,11 @@ class Download(Transfer):
         digest: bytes | None,
         error: FtpError | None,
         directory: _Directory | None,
+        *,
+        local: bool,
     ) -> None:
         """A file has come in, or failed."""
-        self.end(source, shown, size, digest=digest, error=error)
+        self.end(source, shown, size, digest=digest, error=error, local=local)
         if directory is not None:
             self._left(directory)
 
@@ -678,7 +697,9 @@ class Download(Transfer):
             return  # given up as a whole: it stays as it is for now
         except OSError as error:
             shown = b"/".join(directory.parts)
-            self.end(shown, shown, 0, error=from_oserror(error, paths.show(shown)))
+            if error.errno != errno.ENAMETOOLONG:  # of which the listing has told already
+                failure = self._tree.failure(error, shown)
+                self.end(shown, shown, 0, error=failure, local=True)
         if directory.above is not None:
             self._left(directory.above)
 

@@ -23,8 +23,18 @@ from ftpclient.connection.connection import Call, Connection
 from ftpclient.transfer.listing import checked_page
 from ftpclient.transfer.report import Listener, Result, Summary
 from ftpclient.transfer.spool import Spool
-from ftpwire import digests
-from ftpwire.errors import AlreadyExists, CommandError, ConnectionLost, FtpError, NotNewer
+from ftpwire import digests, paths
+from ftpwire.errors import (
+    AlreadyExists,
+    CommandError,
+    ConnectionLost,
+    DiskFailed,
+    DiskGone,
+    FtpError,
+    NotNewer,
+    QuotaExceeded,
+)
+from ftpwire.job_end import NO_ROOM, STAYS, JobEnd
 from ftpwire.messages import PIECES, List, Overwrite, Page, Reply
 from ftpwire.streams import ReadAhead
 
@@ -91,6 +101,10 @@ class Unrepeatable(CommandError):
     exit_code = ConnectionLost.exit_code
 
 
+class JobOver(Stopped):
+    """Nothing that follows could succeed: see ftpwire/job_end.py. It was told, and is counted."""
+
+
 class _Held(msgspec.Struct, array_like=True):
     """One file that is done, and isn't told yet."""
 
@@ -137,6 +151,13 @@ class Transfer:
         self.listener = listener
         self.summary = Summary()
         self._began = time.monotonic()
+        self._job_end = JobEnd()
+        self._over: CommandError | None = None
+        """What was the end of the job."""
+        self.rest = ""
+        """What is said of the rest of a job that has ended; empty chooses."""
+        self.more_room = ""
+        """What would make room, if something would."""
         self._again = False
         self._told: set[int] = set()
         """Hashes of the sources and targets whose ends were told."""
@@ -148,8 +169,14 @@ class Transfer:
     def finish(self) -> Summary:
         """Wait for all that is under way; the totals."""
         self._join()
-        self.connection.wait_for_all()
+        self.wait()
         return self.close()
+
+    def wait(self) -> None:
+        """Wait for all that is under way. Raises JobOver when nothing of it can succeed."""
+        while self.connection.unanswered:
+            self.check_over()
+            self.connection.pump()
 
     def _join(self) -> None:
         """Wait for those who work for this transfer."""
@@ -170,6 +197,9 @@ class Transfer:
         for target, (source, size) in lost.items():
             self._tell(Result(source, target, size, "failed", error=_NOT_REGAINED))
         self.summary.seconds = time.monotonic() - self._began
+        if self._over is not None:  # whatever was done before
+            self.summary.exit_code = self._over.exit_code
+            self.summary.first_error = self._over
         return self.summary
 
     def share(self, enlist: Callable[[], Crew[Any] | None], least: int) -> None:
@@ -236,8 +266,14 @@ class Transfer:
 
     def go_on(self) -> None:
         """Raises Stopped when something failed and that is to be the end."""
+        self.check_over()
         if self.options.fail_fast and self.summary.failed:
             raise Stopped("stopped at the first failure; the rest was not transferred")
+
+    def check_over(self) -> None:
+        """Raises JobOver when nothing that follows could succeed."""
+        if self._over is not None:
+            raise JobOver(str(self._over))
 
     def start_over(self) -> None:
         """All of it is to be done (again), and what is done counts once ``tell_held`` says so."""
@@ -270,10 +306,12 @@ class Transfer:
         error: FtpError | None = None,
         skipped: bool = False,
         unchanged: bool = False,
+        local: bool = False,
     ) -> None:
         """One file has ended.
 
         Args:
+            local: The error is of the disk here, not of the server.
             skipped: The error is no failure.
             unchanged: It was there already, with the same bytes.
         """
@@ -286,10 +324,51 @@ class Transfer:
                 error=error,
                 skipped=skipped,
                 unchanged=unchanged,
+                local=local,
             )
             return
         with self._lock:
-            self._end(source, target, size, digest, error, skipped, unchanged)
+            if error is None or not self._ends(source, target, size, error, local):
+                self._end(source, target, size, digest, error, skipped, unchanged)
+
+    writes_here = False
+    """Whether the target is here, or else on the server."""
+
+    def _ends(self, source: bytes, target: bytes, size: int, error: FtpError, local: bool) -> bool:
+        """Whether a failure was the end of the job, now or before: it is not told by itself."""
+        if self._over is not None:
+            return True  # it was under way when the job ended, and is done the next time
+        over = self.ended_by(target, error, size, local=local)
+        if over is None:
+            return False
+        self._tell(Result(source, target, size, "failed", error=over))
+        return True
+
+    def ended_by(
+        self, target: bytes, error: FtpError, size: int, *, local: bool
+    ) -> CommandError | None:
+        """What to say of a failure that is the end of the job: ``check_over`` raises from now on.
+
+        None when it is not the end.
+        """
+        if not self._job_end.is_reached(error, size, at_target=local == self.writes_here):
+            return None
+        assert isinstance(error, CommandError)
+        rest = self._what_stays if self._held is None else "nothing was replaced"
+        if self.more_room and isinstance(error, NO_ROOM):
+            rest += f" ({self.more_room})"
+        self._over = words_for_all(target, error, rest, local=local)
+        return self._over
+
+    @property
+    def _what_stays(self) -> str:
+        """What becomes of a job that ended; nothing has to be said of a single file."""
+        return self.rest or (STAYS if self.options.recursive or self.summary.done else "")
+
+    @property
+    def over(self) -> CommandError | None:
+        """What was the end of the job, if it ended before all of it was tried."""
+        return self._over
 
     def _end(
         self,
@@ -311,6 +390,8 @@ class Transfer:
         if error is not None:
             skip = skipped or _skips(error, self.options.overwrite)
             status = "skipped" if skip else "failed"
+        elif not unchanged:
+            self._job_end.stored()
         self._tell(Result(source, target, size, status, digest, error, unchanged))
 
     def _tell(self, result: Result) -> None:
@@ -351,6 +432,17 @@ class Transfer:
 
 
 _NOT_REGAINED = ConnectionLost("the connection was lost")
+
+
+def words_for_all(target: bytes, error: CommandError, rest: str, *, local: bool) -> CommandError:
+    """The failure of one file, in words for the job that it ends: which path, and whose disk."""
+    shown = paths.show(target)
+    text = str(error).removeprefix(f"{shown}: ")
+    disk = "the disk here" if local else "the server's disk"
+    where = "" if isinstance(error, QuotaExceeded) else f" ({disk})"
+    kind = DiskGone if isinstance(error, DiskFailed) else type(error)
+    told = ": ".join(part for part in (shown, f"{text}{where}", rest) if part)
+    return kind(told, needed=error.needed, free=error.free)
 
 
 def same_time_and_size(info: os.stat_result, size: int, mtime_ns: int) -> bool:

@@ -25,9 +25,12 @@ from ftpwire.errors import (
     AlreadyExists,
     BadMessage,
     Cancelled,
+    CommandError,
+    DiskGone,
     InvalidPath,
     IsADirectory,
     NotADirectory,
+    from_oserror,
 )
 from ftpwire.paths import Parts
 from ftpwire.pieces import PIECE
@@ -74,6 +77,13 @@ class LocalTree:
         self._open.clear()
         os.close(self._fd)
         self._fd = -1  # late arrivals of a transfer that was given up must not write
+
+    def failure(self, error: OSError, shown: bytes) -> CommandError:
+        """The typed error for what failed below, named as ``shown``."""
+        name = paths.show(shown)
+        if error.errno == errno.ENOENT and self._fd >= 0 and not os.fstat(self._fd).st_nlink:
+            return DiskGone(f"{name}: the directory that all of it goes to was removed")
+        return from_oserror(error, name)
 
     def directory(self, parts: Parts) -> int:
         """A handle of a directory below; it stays the tree's. Raises OSError."""

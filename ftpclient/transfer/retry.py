@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from ftpclient.client import Client
 from ftpclient.connection.connection import Connection, pause
-from ftpclient.transfer.job import Stopped, Transfer
+from ftpclient.transfer.job import JobOver, Stopped, Transfer
 from ftpclient.transfer.pool import Crew
 from ftpclient.transfer.report import Listener, Summary
 from ftpclient.transfer.resume_notes import Unfinished
@@ -107,9 +107,13 @@ class Run:
                     self._transfer.close()
                     raise
                 continue
-            except Stopped:
+            except JobOver:
                 self._transfer.close()
                 self._client.settle_interrupt()  # the session stays
+                summary = self._transfer.close()  # with what has ended since
+            except Stopped:
+                self._transfer.close()
+                self._client.settle_interrupt()
                 raise
             except BaseException:
                 self._transfer.close()

@@ -193,10 +193,11 @@ class Upload(Transfer):
         named: bool = False,
     ) -> None:
         """Args: named: it was asked for by its name, so that leaving it out is a failure."""
+        local = isinstance(error, OSError)
         if isinstance(error, OSError):
             error = from_oserror(error, paths.show(source))
         skipped = isinstance(error, NotRegular) and not named
-        self.end(source, target, 0, error=error, skipped=skipped)
+        self.end(source, target, 0, error=error, skipped=skipped, local=local)
 
     def _add(
         self,
@@ -248,7 +249,7 @@ class Upload(Transfer):
             raise CommandError(f"{paths.show(source)}: the link leads into its own parents")
         mode = stat.S_IMODE(info.st_mode) & 0o777
         # what is inside comes next, so it must be possible to write; its own mode comes last
-        self._submit_change(source, target, MakeDir(target, mode | 0o700, parents=True))
+        self._submit_change(source, target, MakeDir(target, mode | 0o700, parents=True, fill=True))
         follow = self.options.copy_links
         with os.scandir(source) as entries:
             for entry in entries:

@@ -135,11 +135,23 @@ class Commit:
 
     def place(self, staged: Staged) -> None:
         """Give a staged file its name."""
-        parent, name = staged.target[:-1], staged.target[-1]
+        parent = staged.target[:-1]
         if staged.parents:
             self._make_parents(parent)
-        if self._put_in_place(staged.name, parent, name, staged.overwrite, staged.mtime_ns):
+        try:
+            placed = self._place_staged(staged)
+        except PermissionError:
+            if not staged.parents:
+                raise
+            # of a tree over several connections: what opens the directory may come later
+            self._make_writable(parent, self._home.stat(parent, follow=True).st_mode & MODE_BITS)
+            placed = self._place_staged(staged)
+        if placed:
             self.change += staged.size
+
+    def _place_staged(self, staged: Staged) -> bool:
+        parent, name = staged.target[:-1], staged.target[-1]
+        return self._put_in_place(staged.name, parent, name, staged.overwrite, staged.mtime_ns)
 
     def _put_in_place(
         self,
@@ -249,7 +261,7 @@ class Commit:
         except FileExistsError:
             if not request.parents:
                 raise
-            self._must_be_dir(parts)
+            self._must_be_dir(parts, writable=request.fill)
         except FileNotFoundError:
             if not request.parents:
                 raise
@@ -285,9 +297,25 @@ class Commit:
         self._touched.add(parts[:-1])
         self._touched.add(parts)
 
-    def _must_be_dir(self, parts: Parts) -> None:
-        if not stat.S_ISDIR(self._home.stat(parts, follow=True).st_mode):
+    def _must_be_dir(self, parts: Parts, *, writable: bool) -> None:
+        mode = self._home.stat(parts, follow=True).st_mode
+        if not stat.S_ISDIR(mode):
             raise NotADirectory("a file is there")
+        if writable and mode & 0o700 != 0o700:
+            self._make_writable(parts, mode & MODE_BITS)
+
+    def _make_writable(self, parts: Parts, mode: int) -> None:
+        """Open a directory to its owner until what fills it sets its own mode, as cp and rsync do.
+
+        One that isn't ours stays as it is: whether something can be put there will show.
+        """
+        fd = self._home.tree.open(parts, beneath.OPEN_ANY)
+        try:
+            beneath.chmod_pinned(fd, mode | 0o700)
+        except PermissionError:
+            pass
+        finally:
+            os.close(fd)
 
     def make_link(self, request: MakeLink) -> None:
         parts = self._home.place_of(target_of(request.path))

@@ -167,6 +167,13 @@ class Home:
         # who doesn't say has no blocks
         return disk.f_bavail * disk.f_frsize if disk.f_blocks else None
 
+    def kept_times(self, times: Sequence[int]) -> list[int] | None:
+        """The mtimes that the disk keeps when these are set; None when that can't be tried."""
+        try:
+            return beneath.kept_times(self.staging_fd, self.new_name(), times)
+        except OSError:
+            return None  # a full disk, as a rule: nobody is refused anything for that
+
     def redirect(self, target: Parts | None, staged: bytes) -> None:
         """Have changes at or below ``target`` go to a directory in staging; None ends that."""
         self._redirected = None if target is None else (target, staged)
@@ -286,7 +293,8 @@ class Home:
         """
         free = self.disk_free()
         if free is not None and size > free:
-            raise DiskFull(f"the disk is full: {size} bytes needed, {free} free")
+            text = f"the disk is full: {size} bytes needed, {free} free"
+            raise DiskFull(text, needed=size, free=free)
 
     # looking -----------------------------------------------------------------------------
 

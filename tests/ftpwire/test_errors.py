@@ -15,6 +15,7 @@ from ftpwire.errors import (
     Busy,
     CommandError,
     ConnectionLost,
+    DiskFailed,
     DiskFull,
     Forbidden,
     FtpError,
@@ -25,6 +26,7 @@ from ftpwire.errors import (
     NotFound,
     NotRegular,
     ProtocolError,
+    ReadOnly,
     TrustError,
     VerificationFailed,
     from_oserror,
@@ -64,6 +66,9 @@ EXIT_CODES = {
     # 7: quota or disk full
     "quota": 7,
     "disk-full": 7,
+    "disk-gone": 7,
+    "disk-failed": 1,
+    "read-only": 6,
     # 8: verification failed
     "verification-failed": 8,
     "stored-file-damaged": 8,
@@ -148,7 +153,7 @@ def test_relatives():
             "ENOTEMPTY": NotEmpty,
             "EACCES": Forbidden,
             "EPERM": Forbidden,
-            "EROFS": Forbidden,
+            "EROFS": ReadOnly,
             "EXDEV": Forbidden,
             "ELOOP": InvalidPath,
             "ENAMETOOLONG": InvalidPath,
@@ -158,7 +163,7 @@ def test_relatives():
             "EFBIG": DiskFull,
             "ENXIO": NotRegular,
             "EBUSY": Busy,
-            "EIO": CommandError,
+            "EIO": DiskFailed,
             "EMFILE": CommandError,
             "ENOSYS": CommandError,
         }.items()

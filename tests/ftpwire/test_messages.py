@@ -65,6 +65,8 @@ def limited(hint, meta: msgspec.Meta) -> st.SearchStrategy:
     least, most = meta.min_length or 0, meta.max_length
     if hint is bytes:
         return st.binary(min_size=least, max_size=min(most, 40)) | st.just(b"x" * most)
+    if typing.get_origin(hint) is list:
+        return st.lists(strategy_for(typing.get_args(hint)[0]), max_size=min(3, meta.max_length))
     assert hint is str
     return st.text(st.characters(exclude_categories=["Cs"]), max_size=most)
 

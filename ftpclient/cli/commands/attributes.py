@@ -13,7 +13,7 @@ import click
 from ftpclient.cli import render
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.chmod_modes import ModeChange
-from ftpclient.cli.commands.browsing import complain_about, for_each
+from ftpclient.cli.commands.browsing import complain_about, for_each, matches_or_name
 from ftpclient.cli.group import raise_for, remote_command
 from ftpclient.transfer import spool
 from ftpclient.transfer.attributes import set_each
@@ -89,6 +89,7 @@ class _ChangingModes:
             self._app.complain(error)
             self.failures.exit_code = 1
         elif request.mode is not None:
+            self._app.flush()
             self._tell(path, request.mode)
 
     def _tell(self, path: RemotePath, mode: int) -> None:
@@ -149,7 +150,7 @@ def touch_command(
         if app.as_json:
             app.print_json(render.entry_record(app.client.stat(path, follow=True), path))
 
-    raise_for(for_each(app, names, touch))
+    raise_for(for_each(app, names, touch, matches_or_name))
 
 
 def _make_empty(app: App, path: RemotePath) -> bool:

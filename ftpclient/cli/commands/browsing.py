@@ -16,7 +16,7 @@ from ftpclient.cli.group import raise_for, remote_command
 from ftpclient.transfer import spool
 from ftpclient.transfer.report import Summary
 from ftpwire import paths, units
-from ftpwire.errors import CommandError
+from ftpwire.errors import CommandError, NotFound
 from ftpwire.messages import Entry, Failed, Problem
 from ftpwire.paths import RemotePath
 
@@ -43,17 +43,40 @@ def going_on(app: App, failures: Summary) -> Iterator[None]:
         failures.exit_code = 1
 
 
-def for_each(app: App, patterns: Iterable[str], action: Callable[[RemotePath], None]) -> int:
+def matches_or_name(app: App, word: str) -> list[RemotePath]:
+    """The paths that a word matches; one that matches nothing is a name, as in a shell.
+
+    For commands that make what isn't there.
+    """
+    try:
+        return app.client.glob(app.pattern(word))
+    except NotFound:
+        return [app.client.resolve(word)]
+
+
+def _matches(app: App, word: str) -> list[RemotePath]:
+    return app.client.glob(app.pattern(word))
+
+
+def for_each(
+    app: App,
+    patterns: Iterable[str],
+    action: Callable[[RemotePath], None],
+    find: Callable[[App, str], list[RemotePath]] = _matches,
+) -> int:
     """Do something for all that the patterns match; returns the exit status.
 
     What fails is told, and the rest goes on. A single failure keeps its own status.
+
+    Args:
+        find: The paths that a word means.
     """
     failures: list[int] = []
     total = 0
-    client = app.client  # a log-in that is refused isn't tried again for each of them
+    app.client.connect()  # a log-in that is refused isn't tried again for each of them
     for pattern in patterns:
         try:
-            found = client.glob(app.pattern(pattern))
+            found = find(app, pattern)
         except CommandError as error:
             total += 1
             app.complain(error)
@@ -66,6 +89,8 @@ def for_each(app: App, patterns: Iterable[str], action: Callable[[RemotePath], N
             except CommandError as error:
                 app.complain(error)
                 failures.append(error.exit_code)
+            else:
+                app.flush()
     return status_of(failures, total)
 
 

@@ -54,6 +54,8 @@ def _for_each_exactly(
         except CommandError as error:
             app.complain(error)
             status = error.exit_code if len(names) == 1 else 1
+        else:
+            app.flush()
     return status
 
 
@@ -372,4 +374,5 @@ def _for_each_into(
             if isinstance(error, (NotFound, AlreadyExists, IsADirectory)):
                 continue  # it has made nothing
         names.add(source, name)
+        app.flush()
     return status

@@ -7,6 +7,7 @@ import click
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.group import raise_for, remote_command, saved_servers
 from ftpclient.cli.reachable import servers_in_reach
+from ftpclient.connection.addresses import check_no_password
 from ftpwire.errors import NotFound
 
 
@@ -26,6 +27,7 @@ def connect_command(app: App, server: str | None, port: str | None) -> None:
     from ftpclient.shell.shell import run_shell
 
     if port is not None:
+        check_no_password(server or "")  # it would be shown
         raise UsageError(f"one server, and nothing else: did you mean {server}:{port}?")
     if server is not None:
         app.use(server)

@@ -14,6 +14,7 @@ from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.group import HintingCommand, local_paths, raise_for, remote_command, size
 from ftpclient.cli.printer import Printer
 from ftpclient.cli.progress import listening
+from ftpclient.connection.addresses import check_no_password, without_scheme
 from ftpclient.transfer.report import Listener, Result
 from ftpwire import paths
 from ftpwire.units import human
@@ -29,7 +30,6 @@ _MEANT = {
     "--archive": "nothing: times, modes and links are always kept",
     "--compress": "nothing: bytes travel as they are, without compression",
     "--delete-after": "--delete (deletions come after the transfers)",
-    "--delete-before": "--delete",
     "--delete-during": "--delete",
     "--bwlimit": "--limit-rate",
     "--progress": "nothing: a terminal shows it by itself",
@@ -73,6 +73,9 @@ class _SyncCommand(HintingCommand):
 @click.argument("target", metavar="DST", shell_complete=local_paths)
 @click.option("--delete", is_flag=True, help="Remove from DST what SRC hasn't.")
 @click.option(
+    "--delete-before", is_flag=True, help="Remove it before the transfers, to make room for them."
+)
+@click.option(
     "--max-delete",
     type=click.IntRange(0),
     metavar="N",
@@ -111,6 +114,7 @@ def sync_command(
     source: str,
     target: str,
     delete: bool,
+    delete_before: bool,
     max_delete: int | None,
     force: bool,
     yes: bool,
@@ -131,6 +135,7 @@ def sync_command(
     when size and time are. An .ftpignore file in SRC says what to leave out.
     """
     _check_roots(source, target)
+    delete |= delete_before
     if not delete:
         for given, name in ((max_delete is not None, "--max-delete"), (force, "--force")):
             if given:
@@ -143,6 +148,7 @@ def sync_command(
 
     options = Options(
         delete=delete,
+        delete_before=delete_before,
         max_delete=max_delete,
         force=force,
         dry_run=dry_run,
@@ -187,8 +193,9 @@ def _check_roots(source: str, target: str) -> None:
             f"did you mean cp -r {source[1:]} {target[1:]}?"
         )
     for path in (source, target):
-        host, colon, rest = path.partition(":")
-        if colon and host and "/" not in host and not os.path.lexists(path):
+        check_no_password(path)  # it would be shown
+        host, rest = _server_and_path(path)
+        if host and "/" not in host and not os.path.lexists(path):
             meant = [f":{rest}" if one == path else one for one in (source, target)]
             raise UsageError(
                 "the path on the server begins with a colon, and the server is named before the "
@@ -202,6 +209,15 @@ def _check_roots(source: str, target: str) -> None:
         "neither path begins with a colon, so neither is on the server: "
         f"did you mean sync {' '.join(meant)}?"
     )
+
+
+def _server_and_path(word: str) -> tuple[str, str]:
+    """What HOST:PATH, or a URL, names; empty when it is neither."""
+    scheme, place = without_scheme(word)
+    host, separator, path = place.partition(":" if scheme is None else "/")
+    if scheme is not None:
+        return host, f"/{path}"
+    return (host, path) if separator else ("", "")
 
 
 def _check_patterns(patterns: tuple[tuple[bool, str], ...]) -> None:
@@ -221,6 +237,7 @@ def _expanded(path: str) -> str:
 
 def _confirm(app: App, plan: Plan) -> bool:
     """Show what is going to be deleted, and ask."""
+    app.flush()
     shown = 0
     for phase in (plan.obstacles, plan.deletions):
         for step in phase:

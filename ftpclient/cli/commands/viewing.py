@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
 
 from ftpclient.cli.app import App, UsageError
-from ftpclient.cli.commands.browsing import for_each
+from ftpclient.cli.commands.browsing import for_each, matches_or_name
 from ftpclient.cli.group import raise_for, remote_command
 from ftpclient.cli.progress import listening
 from ftpclient.cli.subprocesses import run_program
 from ftpwire import digests, paths
-from ftpwire.errors import AlreadyExists, CommandError, NotRegular, SourceChanged
+from ftpwire.errors import AlreadyExists, CommandError, Interrupted, NotRegular, SourceChanged
 from ftpwire.messages import Entry
-from ftpwire.paths import RemotePath
+from ftpwire.paths import RemotePath, printable
+
+_AT_ONCE_SECONDS = 2.0
+"""An editor that ends sooner, with nothing changed, has opened a window and left, most likely."""
 
 
 @remote_command("less")
@@ -43,46 +48,86 @@ def less_command(app: App, patterns: tuple[str, ...]) -> None:
 def edit_command(app: App, name: str) -> None:
     """Change a file in $VISUAL or $EDITOR (vi), and store it again.
 
-    It is stored only if you changed it, and if nobody else did meanwhile: else your copy is kept
-    here, and its name is told. A file that isn't there is made.
+    It is stored only if you changed it, and if nobody else did meanwhile. When it can't be stored,
+    your copy stays here, and its path is shown. A file that isn't there is made.
     """
     _need_terminal(app, "edit", "get and put do it in two steps")
     editor = _program(("VISUAL", "EDITOR"), ("vi", "nano"))
-    found = app.client.glob(app.pattern(name))
+    found = matches_or_name(app, name)
     if len(found) > 1:
         raise UsageError(f"edit: {paths.show(name)} matches {len(found)} paths")
-    with _private_directory() as directory:
-        _Editing(app, found[0], directory).run(editor)
+    _Editing(app, found[0]).run(editor)
 
 
 class _Editing:
     """One `edit`."""
 
-    def __init__(self, app: App, path: RemotePath, directory: Path) -> None:
+    def __init__(self, app: App, path: RemotePath) -> None:
         self._app = app
         self._path = path
-        self._directory = directory
 
     def run(self, editor: str) -> None:
         """Fetch, have it edited, and store it. Raises CommandError."""
         before = self._there()
-        if before is None:
-            copy = self._directory / _local_name(self._path)
-            copy.touch(0o600)
-        else:
-            copy = _fetch(self._app, self._path, self._directory)
-        original = _digest(copy)
+        target = self._target(before)
+        with ExitStack() as stack:
+            directory = Path(tempfile.mkdtemp(prefix="ftp-edit-"))
+            stack.callback(shutil.rmtree, directory)
+            copy = self._copy(directory, before)
+            original = _digest(copy)
+            try:
+                self._have_edited(editor, copy, original)
+                if _is_as_before(copy, original):
+                    self._app.say(f"ftp: {paths.show(self._path)}: not changed")
+                    return
+                self._app.client.look_up()  # that took long, perhaps: the server may have left
+                self._store(copy, target, before)
+            except BaseException as error:
+                if isinstance(error, _MayStillBeOpen) or not _is_as_before(copy, original):
+                    stack.pop_all()  # where it is: a program may still have it open
+                    self._say_kept(copy, target)
+                raise
+
+    def _copy(self, directory: Path, before: Entry | None) -> Path:
+        if before is not None:
+            return _fetch(self._app, self._path, directory)
+        copy = directory / _local_name(self._path)
+        copy.touch()
+        copy.chmod(0o644)  # whatever the umask: the mode that the new file is going to have
+        return copy
+
+    def _have_edited(self, editor: str, copy: Path, original: bytes) -> None:
+        """Run the editor until the user has finished. Raises CommandError."""
+        began = time.monotonic()
         _run(editor, copy)
-        if not copy.exists() or _digest(copy) == original:
-            self._app.say(f"ftp: {paths.show(self._path)}: not changed")
-            return
-        self._app.client.look_up()  # that took long, perhaps: the server may have left
+        quick = time.monotonic() - began < _AT_ONCE_SECONDS
+        if quick and self._app.can_ask and copy.exists() and _is_as_before(copy, original):
+            self._wait_for_user(editor)
+
+    def _wait_for_user(self, editor: str) -> None:
+        """Wait for Enter: the editor has opened a window, most likely, and goes on there.
+
+        Raises _MayStillBeOpen at Ctrl-C.
+        """
+        print(
+            f"ftp: {printable(editor)} ended at once. If it opens a window, set an EDITOR that"
+            ' waits for it, as EDITOR="code --wait"',
+            file=sys.stderr,
+        )
+        print("Press Enter when you have finished editing ", end="", file=sys.stderr, flush=True)
         try:
-            self._store(copy, before)
-        except BaseException:
-            kept = _keep(copy)
-            self._app.say(f"ftp: your copy is kept as {paths.show(str(kept))}")
-            raise
+            with self._app.interrupt.at_once():
+                sys.stdin.readline()
+        except KeyboardInterrupt:
+            raise _MayStillBeOpen("interrupted") from None
+
+    def _say_kept(self, copy: Path, target: RemotePath) -> None:
+        """Also with --quiet: it is the only way back to the user's work."""
+        shell = self._app.interactive
+        server = self._app.server
+        words = ["put"] if shell else ["ftp", *(("-s", server) if server else ()), "put"]
+        command = shlex.join([*words, paths.show(str(copy)), paths.show(target)])
+        print(f"ftp: your copy is kept, and this stores it: {command}", file=sys.stderr)
 
     def _there(self) -> Entry | None:
         entry = self._app.client.find(self._path, follow=True)
@@ -90,16 +135,14 @@ class _Editing:
             raise NotRegular(f"{paths.show(self._path)}: no file that can be edited")
         return entry
 
-    def _store(self, copy: Path, before: Entry | None) -> None:
+    def _store(self, copy: Path, target: RemotePath, before: Entry | None) -> None:
         client, path = self._app.client, self._path
         if self._there() != before:  # its size, its times, its mode, or whether it is there
             raise SourceChanged(f"{paths.show(path)}: changed on the server meanwhile, not stored")
-        if before is None:
-            copy.chmod(0o644)
         with listening(self._app) as listener:
             summary = client.put(
                 [copy],
-                self._target(before),
+                target,
                 overwrite="never" if before is None else "always",
                 listener=listener,
             )
@@ -117,6 +160,15 @@ class _Editing:
                 return path
             path = paths.resolve(paths.parent_of(path), entry.target)
         raise CommandError(f"{paths.show(self._path)}: too many symbolic links")
+
+
+class _MayStillBeOpen(Interrupted):
+    """The user stopped `edit` while an editor may still have the copy in a window."""
+
+
+def _is_as_before(copy: Path, original: bytes) -> bool:
+    """Whether there is nothing in the copy to store."""
+    return not copy.exists() or _digest(copy) == original
 
 
 def _need_terminal(app: App, command: str, instead: str) -> None:
@@ -181,11 +233,3 @@ def _digest(file: Path) -> bytes:
         while piece := opened.read(1024 * 1024):
             hasher.update(piece)
     return hasher.digest()
-
-
-def _keep(copy: Path) -> Path:
-    """Have a copy stay, among the temporary files, readable by its owner only."""
-    fd, kept = tempfile.mkstemp(prefix="ftp-edit-", suffix=f"-{copy.name}"[-80:])
-    os.close(fd)
-    shutil.copyfile(copy, kept)
-    return Path(kept)

@@ -17,12 +17,15 @@ from ftpwire.errors import (
     Cancelled,
     CommandError,
     ConnectionLost,
+    DiskFailed,
     DiskFull,
     InvalidPath,
     IsADirectory,
     NotRegular,
+    QuotaExceeded,
     from_oserror,
 )
+from ftpwire.job_end import ENDINGS, STAYS, JobEnd
 from ftpwire.messages import (
     BeginTree,
     Copied,
@@ -156,6 +159,9 @@ class _Copying:
         self._directories = 0
         self._size = 0
         self._problems: list[Problem] = []
+        self._job_end = JobEnd()
+        self._over: CommandError | None = None
+        """What nothing that follows could succeed after."""
         self._tick = _ticker(session)
 
     def run(self) -> Message:
@@ -171,7 +177,10 @@ class _Copying:
             self._session.uploads.check(
                 Put(self._request.target, overwrite=self._request.overwrite)
             )
-            self._copy_one(entry, self._source, self._target)
+            try:
+                self._copy_one(entry, self._source, self._target)
+            except ENDINGS as error:
+                raise self._at(self._target, error) from None
             self._commit(b"")
             if self._problems:
                 raise _error_of(self._problems[0])
@@ -193,33 +202,62 @@ class _Copying:
             if isinstance(item, Problem):
                 self._note(Problem(path, item.code, item.message))
                 continue
-            below = tuple(path.split(b"/"))
-            target = (*self._target, *below)
-            if item.type == "dir":
-                self._make_dir(target)
-                directories.append((target, item))
-                continue
-            try:
-                self._copy_one(item, (*self._source, *below), target)
-            except OSError as error:
-                failure = from_oserror(error, "")
-                self._note(Problem(path, failure.code, str(failure)))
-            except Cancelled:
-                raise
-            except CommandError as error:
-                self._note(Problem(path, error.code, str(error)))
+            if self._copy_item(path, item) and item.type == "dir":
+                directories.append(((*self._target, *path.split(b"/")), item))
             if self._session.uploads.full:
                 self._commit(path)
+            if self._over is not None:
+                break
             self._tick()
         self._commit(b"")
         for target, entry in reversed(directories):
             change = SetAttributes(paths.join(*target), entry.mode & MODE_BITS, entry.mtime_ns)
             self._session.uploads.add_change(0, change)
         self._commit(b"")
+        if self._over is not None:
+            raise self._over
+
+    def _copy_item(self, path: bytes, item: Entry) -> bool:
+        """Copy one thing of a tree; False when it failed, which is noted."""
+        below = tuple(path.split(b"/"))
+        target = (*self._target, *below)
+        try:
+            if item.type == "dir":
+                self._make_dir(target)
+            else:
+                self._copy_one(item, (*self._source, *below), target)
+        except Cancelled:
+            raise
+        except OSError as error:
+            self._failed(path, from_oserror(error, ""), item.size)
+        except CommandError as error:
+            self._failed(path, error, item.size if item.type == "file" else 0)
+        else:
+            self._job_end.stored()
+            return True
+        return False
+
+    def _failed(self, path: bytes, error: CommandError, size: int) -> None:
+        """Something failed: that is noted, or the end of all of it."""
+        # a file that can't be read says nothing about those that follow
+        at_target = not isinstance(error, DiskFailed)
+        if self._over is None and self._job_end.is_reached(error, size, at_target=at_target):
+            target = (*self._target, *path.split(b"/")) if path else self._target
+            self._over = self._at(target, error, f": {STAYS}")
+        else:
+            self._note(Problem(path, error.code, str(error)))
+
+    def _at(self, target: tuple[bytes, ...], error: CommandError, rest: str = "") -> CommandError:
+        """The same error with its path, and whose disk it is."""
+        where = "" if isinstance(error, QuotaExceeded) else " (the server's disk)"
+        text = f"{paths.show(paths.join(*target))}: {error}{where}{rest}"
+        return type(error)(text, needed=error.needed, free=error.free)
 
     def _make_dir(self, target: tuple[bytes, ...]) -> None:
         self._directories += 1
-        self._session.uploads.add_change(0, MakeDir(paths.join(*target), 0o700, parents=True))
+        self._session.uploads.add_change(
+            0, MakeDir(paths.join(*target), 0o700, parents=True, fill=True)
+        )
 
     def _copy_one(self, entry: Entry, source: tuple[bytes, ...], target: tuple[bytes, ...]) -> None:
         uploads = self._session.uploads
@@ -266,7 +304,7 @@ class _Copying:
     def _commit(self, path: bytes) -> None:
         for _, outcome in self._session.uploads.commit():
             if isinstance(outcome, Failed):
-                self._note(Problem(path, outcome.code, outcome.message))
+                self._failed(path, _error_of(Problem(path, outcome.code, outcome.message)), 0)
 
     def _note(self, problem: Problem) -> None:
         if len(self._problems) < _MAX_PROBLEMS:

@@ -129,6 +129,7 @@ def who_am_i(session: Session, request: WhoAmI) -> Message:
 
 
 def space(session: Session, request: Space) -> Message:
-    """Tell total, used, held and free, from the ledger, and what the disk has."""
+    """Tell total, used, held and free, from the ledger, and what the disk has and keeps."""
     room = session.server.ledger.room(session.user.id)
-    return replace(room, disk_free=session.home.disk_free())
+    kept = session.home.kept_times(request.times) if request.times else None
+    return replace(room, disk_free=session.home.disk_free(), kept_times=kept)

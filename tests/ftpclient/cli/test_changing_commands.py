@@ -180,6 +180,23 @@ def test_touch_with_a_time(run, files, options, seconds):
         assert (files / name).stat().st_mtime_ns == seconds * 10**9
 
 
+@pytest.mark.parametrize("name", ["n[1].txt", "d[1]/n?"])
+def test_touch_makes_a_name_with_brackets(run, files, name):
+    (files / "d[1]").mkdir()
+    assert run(f"touch {name}") == (0, "", "")
+    assert (files / name).read_bytes() == b""
+    assert run("touch -c [no]* */n[2]") == (0, "", "")
+    assert {*files.glob("[!.]*"), *files.glob("d*/*")} == {files / "d[1]", files / name}
+
+
+def test_touch_of_a_pattern_touches_what_it_matches(run, files):
+    for name in ("n1", "n2"):
+        (files / name).touch()
+    assert run("touch -d @7 n[12]") == (0, "", "")
+    assert sorted(one.name for one in files.glob("n*")) == ["n1", "n2"]
+    assert {one.stat().st_mtime for one in files.glob("n*")} == {7}
+
+
 def test_touch_with_another_files_time(run, files):
     (files / "a").touch()
     os.utime(files / "a", ns=(0, 123_456_789_012_345_678))

@@ -97,6 +97,22 @@ def run(capfd, tmp_path, monkeypatch):
             id="scp-target",
         ),
         pytest.param(
+            ["put", "f", "ftpd://al@host:99/d"],
+            "named before the command: ftp -s al@host:99 …, and /d for the path",
+            id="url-target",
+        ),
+        pytest.param(
+            ["sync", "a", "ftpd://al@host/d"],
+            "did you mean ftp -s al@host sync a :/d?",
+            id="url-of-sync",
+        ),
+        pytest.param(
+            ["-s", "ftp://al@host", "ls"],
+            "'ftp://al@host' is not a server: the scheme is ftpd://, as ftpd://al@host",
+            id="url-with-another-scheme",
+        ),
+        pytest.param(["-s", "al@::1", "ls"], "write brackets: al@[::1]", id="brackets"),
+        pytest.param(
             ["get", "al@host:d/f"],
             "(a file of that very name: ./al@host:d/f)",
             id="scp-source",
@@ -108,6 +124,42 @@ def test_one_line_says_what_to_do(run, words, told):
     assert (status, out) == (2, "")
     assert err.count("\n") == 1
     assert told in err
+
+
+@pytest.mark.parametrize("scheme", ["ftpd://", "ftp://", ""])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-s", "{}", "ls"],
+        ["{}"],
+        ["connect", "{}"],
+        ["connect", "{}", "22"],
+        ["login", "{}"],
+        ["register", "{}"],
+        ["forget", "{}"],
+        ["get", "{}:/d"],
+        ["put", "f", "{}:/d"],
+        ["sync", "a", "{}:/d"],
+        ["sync", "{}/d", "b"],
+        ["servers", "--default", "{}"],
+        ["servers", "--remove", "{}"],
+        ["login", "--name", "{}", "host"],
+        ["--json", "-s", "{}", "ls"],
+    ],
+    ids=lambda words: " ".join(words),
+)
+def test_a_password_in_a_servers_address_is_refused_and_not_repeated(run, words, scheme):
+    address = f"{scheme}al:s3cret@host.net"
+    status, out, err = run(*(word.format(address) for word in words))
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "FTP_PASSWORD" in err and "s3cret" not in err
+
+
+def test_the_environment_with_a_password_in_the_address(run, monkeypatch):
+    monkeypatch.setenv("FTP_SERVER", "ftpd://al:s3cret@host.net")
+    status, _, err = run("ls")
+    assert status == 2 and "FTP_PASSWORD" in err and "s3cret" not in err
 
 
 def test_a_local_file_that_is_missing_needs_no_server(run):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,8 +23,12 @@ def app(tmp_path, monkeypatch, app):
 
 @pytest.fixture
 def left(tmp_path):
-    """What lies among the temporary files."""
-    return lambda: sorted((tmp_path / "temporary").iterdir())
+    """What lies among the temporary files: files, and directories without any."""
+    return lambda: sorted(
+        path
+        for path in (tmp_path / "temporary").rglob("*")
+        if not path.is_dir() or not list(path.iterdir())
+    )
 
 
 @pytest.fixture
@@ -51,6 +57,14 @@ def test_without_a_terminal(app, capfd, files, line):
     (files / "file").write_text("text")
     assert run_line(app, line) == 2
     assert "needs a terminal: " in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["n[1].txt", "d[1]/n*"])
+def test_edit_makes_a_name_with_brackets(run, files, editor, name):
+    (files / "d[1]").mkdir()
+    editor('echo new > "$1"')
+    assert run(f"edit {name}")[0] == 0
+    assert (files / name).read_text() == "new\n"
 
 
 # less ---------------------------------------------------------------------------------------
@@ -131,13 +145,140 @@ def test_edit_stores_nothing_when_nothing_changed(run, files, left, editor, scri
     assert left() == []
 
 
-def test_edit_stores_nothing_when_the_editor_fails(run, files, left, editor):
+@pytest.mark.parametrize(
+    ("end", "number"), [("exit 1", 1), ("kill -9 $$", 137), ("kill -HUP $$", 129)]
+)
+def test_edit_keeps_the_copy_when_the_editor_fails(run, files, left, editor, end, number):
     (files / "file").write_text("old\n")
-    editor('echo new > "$1"; exit 1')
+    editor(f'echo new > "$1"; {end}')
     status, _, err = run("edit file")
-    assert status == 1 and err.endswith("my editor': exit status 1\n")
+    assert status == 1 and err.endswith(f"my editor': exit status {number}\n")
     assert (files / "file").read_text() == "old\n"
+    (kept,) = left()
+    assert kept.read_text() == "new\n"
+    assert f"ftp: your copy is kept, and this stores it: put {kept} /file\n" in err
+    assert run(f"put {kept} /file")[0] == 0
+    assert (files / "file").read_text() == "new\n"
+
+
+def test_edit_keeps_nothing_when_the_editor_fails_and_nothing_changed(run, files, left, editor):
+    (files / "file").write_text("old\n")
+    editor("exit 1")
+    status, _, err = run("edit file")
+    assert status == 1 and "kept" not in err
     assert left() == []
+
+
+def test_edit_tells_where_the_copy_is_also_when_it_is_to_be_quiet(app, run, files, left, editor):
+    (files / "my file").write_text("old\n")
+    (files / "link").symlink_to("my file")
+    app.quiet = True
+    editor('echo new > "$1"; exit 1')
+    err = run("edit link")[2]
+    (kept,) = left()
+    assert f"this stores it: put {kept} '/my file'\n" in err
+
+
+def test_edit_keeps_the_copy_when_the_server_is_gone(
+    app, run, server, start_server, tmp_path, files, left, editor
+):
+    (files / "file").write_text("old\n")
+    begun, go_on = tmp_path / "begun", tmp_path / "go on"
+    os.mkfifo(begun)
+    os.mkfifo(go_on)
+    editor(f"echo new > \"$1\"; echo > '{begun}'; read x < '{go_on}'")
+
+    def stop() -> None:
+        begun.read_text()
+        start_server.finish(server)
+        go_on.write_text("\n")
+
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    try:
+        status, _, err = run("edit file")
+    finally:
+        stopping.join()
+    assert status == 4
+    (kept,) = left()
+    assert kept.read_text() == "new\n"
+    assert f"put {kept} /file\n" in err
+
+
+def test_edit_keeps_the_copy_when_there_is_no_room(run, server, files, left, editor):
+    (files / "file").write_text("old\n")
+    server.accounts.change("alice", quota=10)
+    editor('echo much longer than that > "$1"')
+    status, _, err = run("edit file")
+    assert status == 7
+    (kept,) = left()
+    assert kept.read_text() == "much longer than that\n"
+    assert f"put {kept} /file\n" in err
+
+
+# an editor that opens a window, and leaves ----------------------------------------------------
+
+
+@pytest.fixture
+def terminal(app, monkeypatch):
+    """Standard input is a terminal, at which lines are typed; they may do something before."""
+
+    def use(typed) -> None:
+        monkeypatch.setattr(type(app), "can_ask", True)
+        monkeypatch.setattr(viewing.sys, "stdin", SimpleNamespace(readline=typed))
+
+    return use
+
+
+def test_edit_waits_for_an_editor_that_returns_at_once(run, files, left, editor, terminal):
+    (files / "file").write_text("old\n")
+
+    def typed() -> str:
+        (copy,) = left()
+        copy.write_text("new\n")
+        return "\n"
+
+    terminal(typed)
+    editor("true")
+    status, _, err = run("edit file")
+    assert status == 0
+    assert (files / "file").read_text() == "new\n"
+    assert "Press Enter when you have finished editing" in err
+    assert 'EDITOR="code --wait"' in err
+    assert left() == []
+
+
+def test_edit_asks_nothing_after_an_editor_that_took_its_time(
+    run, files, left, editor, terminal, monkeypatch
+):
+    (files / "file").write_text("old\n")
+    monkeypatch.setattr(viewing, "_AT_ONCE_SECONDS", 0.0)
+    terminal(lambda: pytest.fail("asked"))
+    editor("true")
+    assert run("edit file") == (0, "", "ftp: /file: not changed\n")
+    assert left() == []
+
+
+def test_edit_asks_nothing_when_the_file_was_changed(run, files, editor, terminal):
+    (files / "file").write_text("old\n")
+    terminal(lambda: pytest.fail("asked"))
+    editor('echo new > "$1"')
+    assert run("edit file")[0] == 0
+    assert (files / "file").read_text() == "new\n"
+
+
+def test_edit_keeps_what_a_window_may_still_have_open(run, files, left, editor, terminal):
+    (files / "file").write_text("old\n")
+
+    def typed() -> str:
+        raise KeyboardInterrupt
+
+    terminal(typed)
+    editor("true")
+    status, _, err = run("edit file")
+    assert status == 130
+    (kept,) = left()
+    assert f"put {kept} /file\n" in err
 
 
 @pytest.mark.parametrize(
@@ -155,9 +296,9 @@ def test_edit_never_overwrites_what_others_did(run, files, left, editor, meanwhi
     assert status == 1
     (kept,) = left()
     assert kept.read_text() == "mine\n"
-    assert kept.stat().st_mode & 0o777 == 0o600
+    assert kept.parent.stat().st_mode & 0o777 == 0o700
     assert err == (
-        f"ftp: your copy is kept as {kept}\n"
+        f"ftp: your copy is kept, and this stores it: put {kept} /{name}\n"
         f"ftp: /{name}: changed on the server meanwhile, not stored\n"
     )
     if (files / name).exists():
@@ -171,7 +312,7 @@ def test_edit_keeps_the_copy_when_it_cannot_be_stored(run, files, left, editor):
     assert status == 5
     (kept,) = left()
     assert kept.read_text() == "mine\n"
-    assert f"your copy is kept as {kept}\n" in err
+    assert f"your copy is kept, and this stores it: put {kept} /d/new\n" in err
 
 
 @pytest.mark.parametrize("name", ["d", "d*"])

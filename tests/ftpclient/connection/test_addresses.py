@@ -27,7 +27,11 @@ from ftpclient.connection.addresses import BadAddress, ServerAddress
         ("bob@[fe80::1%eth0]:99", "fe80::1%eth0", 99, "bob"),
         ("[10.0.0.1]:99", "10.0.0.1", 99, None),
         ("ünal@bücher.example", "bücher.example", 1234, "ünal"),
-        ("a:b@host", "host", 1234, "a:b"),
+        ("ftpd://host", "host", 1234, None),
+        ("ftpd://host/", "host", 1234, None),
+        ("FTPD://alice@host:99/", "host", 99, "alice"),
+        (" ftpd://alice@[::1]:99", "::1", 99, "alice"),
+        ("ftpd://%C3%BCnal@host", "host", 1234, "ünal"),
     ],
 )
 def test_parsing(text, host, port, user):
@@ -65,7 +69,21 @@ def test_parsing(text, host, port, user):
         "alice@bob@host:99",
         "host/path",
         "ftp://host",
+        "ftp://alice@host",
+        "ftpd://",
+        "ftpd:///",
+        "ftpd://@host",
+        "ftpd://host/path",
+        "ftpd://host//",
+        "ftpd://a%40b@host",
+        "ftpd://a%2fb@host",
+        "ftpd:alice@host",
+        "//alice@host",
+        "a/b@host",
+        "alice@::1",
+        "ftpd://::1",
         "unix:",
+        "alice:@unix:/run/ftpd.sock",
         "@unix:/run/ftpd.sock",
     ],
 )
@@ -74,6 +92,55 @@ def test_what_is_no_server(text):
         ServerAddress.parse(text)
     assert caught.value.exit_code == 2
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("ftp://alice@host:21/d", "the scheme is ftpd://, as ftpd://alice@host:21"),
+        ("https://host", "the scheme is ftpd://, as ftpd://host"),
+        ("ftpd://alice@host/d/e", "no path belongs to it, as ftpd://alice@host"),
+        ("alice@::1", "write brackets: alice@[::1], and a :PORT after them"),
+        ("fe80::1", "write brackets: [fe80::1], and a :PORT after them"),
+        ("ftpd://al@fe80::1%eth0", "write brackets: al@[fe80::1%eth0], and a :PORT after them"),
+        (
+            "ho st",
+            "write [USER@]HOST[:PORT], ftpd://[USER@]HOST[:PORT] or [USER@]unix:PATH",
+        ),
+    ],
+)
+def test_what_to_write_instead(text, advice):
+    with pytest.raises(BadAddress) as caught:
+        ServerAddress.parse(text)
+    assert str(caught.value) == f"{text!r} is not a server: {advice}"
+
+
+WITH_PASSWORDS = [
+    "ftpd://user:s3cret@host",
+    "ftpd://user:s3cret@host:99/d",
+    "FTP://user:s3cret@host",
+    "user:s3cret@host",
+    "user:s3cret@[::1]:99",
+    "user:s3cret@unix:/run/ftpd.sock",
+    "user:s3@cret@host",
+    "user:a/s3cret@host",
+]
+
+
+@pytest.mark.parametrize("text", WITH_PASSWORDS)
+def test_a_password_is_refused_and_not_repeated(text):
+    with pytest.raises(BadAddress) as caught:
+        ServerAddress.parse(text)
+    assert "FTP_PASSWORD" in str(caught.value)
+    assert "s3" not in str(caught.value) and "cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["unix:a@b", "al@host:/d@e", "host:/d@e", ":/d@e", "host:99/d@e", "ftpd://al@host/d:e@f"],
+)
+def test_what_has_no_password(text):
+    addresses.check_no_password(text)
 
 
 @pytest.mark.parametrize(

@@ -151,3 +151,31 @@ def test_many_at_once_lose_nothing(saved):
     for thread in threads:
         thread.join()
     assert all(saved.find(f"name{number}") == HOME for number in range(16))
+
+
+def test_a_url_names_what_is_saved(saved, monkeypatch):
+    saved.save(WORK)
+    saved.save(HOME)
+    assert choose("ftpd://bob@work.example:99") == WORK
+    monkeypatch.setenv("FTP_SERVER", "ftpd://alice@home.example/")
+    assert choose(None) == HOME
+    saved.make_default("ftpd://bob@work.example:99")
+    assert saved.default() == WORK
+    saved.remove("ftpd://bob@work.example:99/")
+    assert [name for name, _, _ in saved.all()] == ["alice@home.example:1234"]
+    for action in (saved.make_default, saved.remove):
+        with pytest.raises(NotFound):
+            action("ftpd://bob@work.example:99")
+
+
+@pytest.mark.parametrize("action", ["find", "make_default", "remove"])
+def test_a_password_in_a_servers_name_is_not_repeated(saved, action):
+    with pytest.raises(BadAddress) as caught:
+        getattr(saved, action)("ftpd://bob:s3cret@work.example")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_password_in_a_name_to_save_is_not_repeated():
+    with pytest.raises(BadAddress) as caught:
+        check_name("bob:s3cret@work.example")
+    assert "s3cret" not in str(caught.value)

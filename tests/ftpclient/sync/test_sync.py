@@ -45,6 +45,10 @@ class Told(Listener):
     """Keeps all that a sync tells."""
 
     results: list[Result] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def remark(self, text: str) -> None:
+        self.remarks.append(text)
 
     def finished(self, result: Result) -> None:
         self.results.append(result)

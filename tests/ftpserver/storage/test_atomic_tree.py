@@ -165,7 +165,7 @@ def test_a_tree_that_is_there_but_could_not_be_synced(
     with monkeypatch.context() as patched:
         patched.setattr(Home, "sync_dir", failing)
         answer = peer.ask(EndTree())
-    assert answer.code == "failed"
+    assert answer.code == "disk-failed"
     assert "input/output error" in answer.message
     assert os.listdir(os.fsencode(files) + target) == [b"new"]
     books()

@@ -644,7 +644,7 @@ def test_files_that_can_not_be_synced_are_refused_and_dropped(alice, session, mo
         ]
         outcomes = session.commit()
         assert sum(one.calls for one in failing) == 1, "what failed once is not synced again"
-    assert set(codes(outcomes[:-1])) == {"failed"}
+    assert set(codes(outcomes[:-1])) == {"disk-failed"}
     assert outcomes[-1] == Hashed(bytes(32), 0)
     assert (alice.files / "0").read_bytes() == b"old"
     assert os.listdir(alice.files) == [".ftpd-staging", "0"] or len(os.listdir(alice.files)) == 2
@@ -668,7 +668,7 @@ def test_names_that_can_not_be_synced_are_not_acknowledged(alice, session, monke
     with monkeypatch.context() as patch:
         Failing(patch, os, "fsync", only=is_directory)
         Failing(patch, beneath, "sync_file_system", only=is_directory)
-        assert set(codes(session.commit())) == {"failed"}
+        assert set(codes(session.commit())) == {"disk-failed"}
     assert alice.space == (11 * count, 0)
 
 
