@@ -96,7 +96,10 @@ class Client:
         known_hosts: Where the pins are; None for the user's own file.
         ask: Asks about a server's key that was never seen before.
         interrupt: Set it to stop what is going on.
-        retries: How often a transfer whose connection was lost is gone on with.
+        retry_for: Seconds without progress for which `put`, `get` and `sync` make a lost
+            connection again and go on; 0 for never. Each byte that is acknowledged or received
+            begins them anew. A first connection that fails is not tried again.
+        retries: The most losses of the connection that one transfer may meet; None for no bound.
     """
 
     def __init__(
@@ -109,10 +112,12 @@ class Client:
         known_hosts: KnownHosts | None = None,
         ask: Ask | None = None,
         interrupt: Interrupt | None = None,
-        retries: int = 5,
+        retry_for: float = 30.0,
+        retries: int | None = None,
         saved_token: bool = True,
         remark: Remark | None = None,
     ) -> None:
+        self.retry_for = retry_for
         self.retries = retries
         self._pace: Pace | None = None
         if not isinstance(server, ServerAddress):
@@ -655,8 +660,12 @@ class Client:
         from ftpclient.transfer.upload import Upload
 
         recursive = options.recursive
+        size = None
         if listener.wants_totals:
-            listener.totals(*preflight.measure(local, options))
+            files, size = preflight.measure(local, options)
+            listener.totals(files, size)
+        elif len(local) == 1 and not recursive:
+            _, size = preflight.measure(local, options)
         self.connect()  # for the first time, maybe: that is tried once
 
         def prepare() -> bool:
@@ -681,6 +690,7 @@ class Client:
                     note.complete()  # nothing was begun
                 raise
         upload = Upload(self.connection, options, listener)
+        upload.size = size
 
         def add_all() -> None:
             for source, path in placed:
@@ -696,7 +706,7 @@ class Client:
             if complete:
                 upload.tell_held()
 
-        run = retry.Run(self, upload, replace_all if atomic else add_all, note)
+        run = retry.Run(self, upload, replace_all if atomic else add_all, note, resumes=not atomic)
         if recursive and not atomic:
             run.share_with(parallel, lambda connection: upload.helper(connection))
         elif not recursive:
@@ -792,6 +802,8 @@ class Client:
                 except CommandError as error:
                     download.end(path, local, 0, error=error)
                     continue
+                if len(found) == 1 and entry.type == "file":
+                    download.size = entry.size
                 name = b"" if path in contents else paths.name_of(path)
                 if into and name:
                     download.add(path, entry, os.path.join(local, name), follow=False)

@@ -40,6 +40,7 @@ from ftpclient.transfer.upload import PutCall, Upload
 from ftpwire import digests, messages, paths
 from ftpwire.errors import (
     ConnectionLost,
+    FtpError,
     Interrupted,
     IsADirectory,
     NotADirectory,
@@ -93,7 +94,7 @@ class AsyncClient:
     Args:
         server, password, plaintext, accept_new, known_hosts, ask, saved_token, remark: As for
             `Client`. ``password`` and ``ask`` are called in another thread, where they may wait.
-        retries: How often a transfer whose connection was lost is gone on with.
+        retry_for, retries: As for `Client`.
     """
 
     def __init__(
@@ -105,10 +106,12 @@ class AsyncClient:
         accept_new: bool = False,
         known_hosts: KnownHosts | None = None,
         ask: Ask | None = None,
-        retries: int = 5,
+        retry_for: float = 30.0,
+        retries: int | None = None,
         saved_token: bool = True,
         remark: Remark | None = None,
     ) -> None:
+        self.retry_for = retry_for
         self.retries = retries
         self._pace: Pace | None = None
         self._opener = _Opener(
@@ -700,7 +703,12 @@ class _Side(Client):
         own: bool,
     ) -> None:
         self.stopper = Interrupt()
-        super().__init__(owner.address, interrupt=self.stopper, retries=owner.retries)
+        super().__init__(
+            owner.address,
+            interrupt=self.stopper,
+            retry_for=owner.retry_for,
+            retries=owner.retries,
+        )
         self.cwd = owner.cwd
         self.listener = listener
         self._pace = owner._pace if own else None
@@ -789,6 +797,15 @@ class _OnLoop(Listener):
 
     def remark(self, text: str) -> None:
         self._tell(self._listener.remark, text)
+
+    def lost(self, error: FtpError) -> None:
+        self._tell(self._listener.lost, error)
+
+    def waiting(self, lost: float, left: float) -> None:
+        self._tell(self._listener.waiting, lost, left)
+
+    def regained(self) -> None:
+        self._tell(self._listener.regained)
 
 
 class _StreamPut(PutCall):

@@ -76,7 +76,6 @@ class App:
     debug: bool = False
     password_stdin: bool = False
     interactive: bool = False
-    retries: int = 5
     interrupt: Interrupt = field(default_factory=Interrupt)
     shell: ShellState = field(default_factory=ShellState)
     given_password: str | None = field(default=None, repr=False)
@@ -116,7 +115,6 @@ class App:
             accept_new=self.accept_new,
             ask=self._ask_trust if self.can_ask else None,
             interrupt=self.interrupt,
-            retries=self.retries,
             saved_token=saved_token,
             remark=self.remark,
         )

@@ -98,3 +98,18 @@ class Listener:
 
     def remark(self, text: str) -> None:
         """Something that the user may want to know: a lost connection, a retry."""
+
+    def lost(self, error: FtpError) -> None:
+        """The connection is lost, and is going to be made again."""
+        self.remark(f"{error}; connecting again")
+
+    def waiting(self, lost: float, left: float) -> None:
+        """There is no connection; called about once a second.
+
+        Args:
+            lost: Seconds since the last connection that brought the transfer further was lost.
+            left: Seconds until the next try; 0 when it begins now.
+        """
+
+    def regained(self) -> None:
+        """There is a connection again."""

@@ -367,6 +367,7 @@ class Upload(Transfer):
                 self._put_large(source, target, fd, info, resume=False)
                 return
             self.advanced(offset)
+            self.reached(target, offset)
             if crew is not None and call.ready is not None and call.ready.key is not None:
                 sent = self._send_in_pieces(crew, call, call.ready.key, fd, offset, hasher)
             else:
