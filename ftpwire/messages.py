@@ -116,7 +116,7 @@ class Hello(Message, frozen=True, tag="hello", omit_defaults=False):
     max_data: int = 0
     max_requests: int = 0
     max_unanswered: int = 0
-    stall_ms: Annotated[int, Meta(ge=0, le=2**53)] = 0
+    stall_ms: Size = 0
 
 
 class Login(Message, frozen=True, tag="login"):

@@ -121,8 +121,8 @@ def test_a_full_pipe_both_ways_is_no_deadlock(start_server, opened, monkeypatch)
     """Both sides have far more to send than the buffers between them hold."""
     connect = module._connect
 
-    def with_small_buffers(address) -> socket.socket:
-        sock = connect(address)
+    def with_small_buffers(address, interrupt) -> socket.socket:
+        sock = connect(address, interrupt)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         return sock
