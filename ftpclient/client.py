@@ -734,19 +734,24 @@ class Client:
         overwrite: messages.Overwrite = "always",
         listener: Listener | None = None,
     ) -> Summary:
-        """Upload what can be read from a descriptor until its end, as the file ``target``."""
+        """Upload what can be read from a descriptor until its end, as the file ``target``.
+
+        Raises:
+            ConnectionLost: Once it was read from: what was read can't be read again.
+        """
+        from ftpclient.transfer import retry
         from ftpclient.transfer.job import Options
         from ftpclient.transfer.upload import Upload
 
-        if self.is_directory(target):
+        listener = listener or Listener()
+        self.connect()  # for the first time, maybe: that is tried once
+        if retry.asked(self, listener, partial(self.is_directory, target)):
             raise IsADirectory(f"{paths.show(target)}: a directory: name the file")
-        upload = Upload(self.connection, Options(overwrite=overwrite), listener or Listener())
-        try:
-            upload.add_stream(fd, self.resolve(target))
-            return upload.finish()
-        except BaseException:
-            upload.close()  # what was read from a pipe can't be read again
-            raise
+        upload = Upload(self.connection, Options(overwrite=overwrite, resume=False), listener)
+        path = self.resolve(target)
+        run = retry.Run(self, upload, lambda: upload.add_stream(fd, path), None)
+        run.give_up_if(lambda: upload.took_input)
+        return run.persist()
 
     def get(
         self,

@@ -35,7 +35,7 @@ from ftpclient.connection.credentials import Credential, Password, Remark
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.connection.known_hosts import Ask, KnownHosts
 from ftpclient.transfer.job import KEEP_ALIVE_SECONDS, Options
-from ftpclient.transfer.report import Listener, Result, Summary
+from ftpclient.transfer.report import INPUT_LOST, Listener, Result, Summary
 from ftpclient.transfer.upload import PutCall, Upload
 from ftpwire import digests, messages, paths
 from ftpwire.errors import (
@@ -538,7 +538,7 @@ class AsyncClient:
         finally:
             upstream.cancel()  # closes it unless it has ended; a refused one, too
         if isinstance(call.error, ConnectionLost):
-            raise call.error  # what came from a stream can't be sent again
+            raise type(call.error)(f"{call.error}: {INPUT_LOST}")
         return upload.close()
 
     async def get_stream(self, source: AnyPath) -> AsyncIterator[bytes]:

@@ -14,6 +14,9 @@ from ftpwire.errors import FtpError
 if TYPE_CHECKING:
     from ftpclient.sync.plan import Step
 
+INPUT_LOST = "0 files were stored: what was read from the input can't be read again"
+"""Why a lost connection is not made again for what comes from a pipe or an iterator."""
+
 Status = Literal["done", "skipped", "failed", "planned"]
 
 

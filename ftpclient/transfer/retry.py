@@ -14,9 +14,9 @@ from typing import TypeVar
 
 from ftpclient.client import Client
 from ftpclient.connection.connection import Connection, jittered, wait_for
-from ftpclient.transfer.job import Stopped, Transfer
+from ftpclient.transfer.job import RESUME_FROM, Stopped, Transfer
 from ftpclient.transfer.pool import Crew
-from ftpclient.transfer.report import Listener, Summary
+from ftpclient.transfer.report import INPUT_LOST, Listener, Summary
 from ftpclient.transfer.resume_notes import Unfinished
 from ftpwire.errors import (
     Busy,
@@ -138,6 +138,9 @@ class Run:
         self._helper: Callable[[Connection], Transfer] | None = None
         self._splits = False
         self._resumes = resumes
+        self._spent: Callable[[], bool] = lambda: False
+        self._furthest = 0
+        """The most bytes that were done when a connection was lost."""
 
     def share_with(self, parallel: int | None, helper: Callable[[Connection], Transfer]) -> None:
         """Use several connections for the files.
@@ -162,6 +165,10 @@ class Run:
         self._least = LEAST if parallel is not None else _FAR_PIECES_LEAST
         self._splits = True
 
+    def give_up_if(self, spent: Callable[[], bool]) -> None:
+        """Don't go on after a loss when this says that what was sent can't be had again."""
+        self._spent = spent
+
     def persist(self) -> Summary:
         """Run; after a lost connection go on with a new one.
 
@@ -182,6 +189,10 @@ class Run:
                 summary = self._transfer.finish()
             except ConnectionLost as error:
                 self._transfer.disband()
+                self._furthest = max(self._furthest, self._transfer.moved)
+                if self._spent():
+                    self._transfer.close()
+                    raise type(error)(f"{error}: {INPUT_LOST}") from None
                 if headway.count != seen:
                     patience.came_further()
                     seen = headway.count
@@ -210,12 +221,14 @@ class Run:
     def _stopped(self, error: BaseException) -> BaseException:
         """The error, with how far the transfer came, and what the same command would do."""
         transfer = self._transfer
-        if not transfer.moved or not isinstance(error, (ConnectionLost, Interrupted)):
+        moved, size = max(self._furthest, transfer.moved), transfer.size
+        if not moved or not isinstance(error, (ConnectionLost, Interrupted)):
             return error
-        done = human(transfer.moved)
-        if transfer.size is not None and transfer.size >= transfer.moved:
-            done = human_of(transfer.moved, transfer.size)
-        same = "goes on" if self._resumes and transfer.options.resume else "starts anew"
+        done = human(moved) if size is None or size < moved else human_of(moved, size)
+        goes_on = self._resumes and transfer.options.resume
+        if size is not None and size <= RESUME_FROM and transfer.summary.done == 0:
+            goes_on = False  # too small to be kept in part
+        same = "goes on" if goes_on else "starts anew"
         return type(error)(f"{error}: stopped at {done}: the same command {same}")
 
     def _enlist(self) -> Crew[Transfer] | None:

@@ -158,6 +158,8 @@ class Upload(Transfer):
         except (OSError, CommandError) as error:
             self._fail(source, target, error)
 
+    took_input = False
+    """Whether a stream was read from, which can't be read again."""
     _among_others = False
     """Whether somebody else makes the directories that files go into, maybe later."""
 
@@ -468,6 +470,7 @@ class Upload(Transfer):
                 said = time.monotonic()
                 self.connection.keep_alive(call)
 
+        self.took_input = True
         try:
             with ReadAhead(fd, None, while_waiting=while_waiting) as pieces:
                 if not self._send_pieces(call, pieces):
