@@ -297,7 +297,8 @@ def test_a_server_that_is_stopped_and_started_again(start_server, tmp_path, shor
     try:
         assert began.wait(20)
         start_server.finish(server)
-        eventually(lambda: listener.lines)  # nobody is there, and it is tried
+        eventually(lambda: listener.lines or not thread.is_alive())  # nobody is there: it is tried
+        assert listener.lines, failures
         again = start_server(durable=False, port=port)
     finally:
         thread.join()
