@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 from msgspec import structs
 
 from ftpclient.connection.addresses import ServerAddress
-from ftpclient.connection.connection import Connection, name_of
+from ftpclient.connection.connection import Connection
 from ftpclient.connection.credentials import Credential, Credentials, Password, Remark
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.connection.known_hosts import Ask, KnownHosts
@@ -239,7 +239,7 @@ class Client:
                 raise RegistrationClosed("that is no invitation")
             reply = connection.ask(messages.Register(login.user, login.password, invitation))
             assert isinstance(reply, messages.LoggedIn)
-            self._use(connection, name_of(reply), credential)
+            self._use(connection, connection.opened_for(reply), credential)
         except BaseException:
             connection.close()
             raise

@@ -304,7 +304,6 @@ class Connection:
             if header.kind == Kind.ERROR:
                 raise messages.decode_failed(payload).to_error()
             self.server = messages.decode_hello(payload)
-            self.silence = _silence(self.server)
             self._keep_ticket()
             self.moved_at = time.monotonic()
             self.round_trip = self.moved_at - asked
@@ -351,6 +350,11 @@ class Connection:
         else:
             reply = self.result(call)
         assert isinstance(reply, messages.LoggedIn)
+        return self.opened_for(reply)
+
+    def opened_for(self, reply: messages.LoggedIn) -> str:
+        """The log-in was answered: from here on signs of life come. Returns the account's name."""
+        self.silence = _silence(self.server)
         return name_of(reply)
 
     def close(self) -> None:

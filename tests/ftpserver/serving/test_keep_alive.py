@@ -17,6 +17,8 @@ from ftpwire.frames import Kind
 from ftpwire.messages import (
     Done,
     Hash,
+    Hello,
+    LoggedIn,
     MakeDir,
     Move,
     Progress,
@@ -26,6 +28,7 @@ from ftpwire.messages import (
     Sent,
     Stored,
     WhoAmI,
+    encode_hello,
 )
 from tests.peer import Peer, eventually
 
@@ -269,3 +272,20 @@ def test_how_often_depends_on_how_long_clients_wait():
     assert KeepAlive([], lambda: 60.0)._every == 5.0
     assert KeepAlive([], lambda: 9.0)._every == 1.5
     assert KeepAlive([], lambda: 600.0, 4.0)._every == 2.0
+
+
+def test_before_the_log_in_is_answered_the_client_waits_as_ever(fake, connect):
+    """Hashing a password may take its time, and a stranger gets no signs of life."""
+    waited = threading.Event()
+
+    def script(peer):
+        peer.read()
+        values = {"max_control": 2**17, "max_data": 2**22, "max_requests": 9, "max_unanswered": 999}
+        hello = Hello(features=["alive"], stall_ms=200, **values)
+        peer.frame(Kind.REPLY, 0, encode_hello(hello))
+        login = peer.read()
+        waited.wait(0.6)
+        peer.reply(login, LoggedIn("alice"))
+        peer.rest()
+
+    assert connect(fake(script)).connection.longest_silence == 0.2
