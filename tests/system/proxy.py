@@ -160,12 +160,12 @@ class Proxy:
                 if not room:
                     return
                 data = source.recv(room)
+                with self._state:
+                    if source in self._hung:
+                        continue  # what was under way when it began to hang is lost, also an end
                 if not data:
                     target.shutdown(socket.SHUT_WR)
                     return
-                with self._state:
-                    if source in self._hung:
-                        continue  # what was under way when it began to hang is lost
                 target.sendall(self._damaged(direction, data))
                 with self._state:
                     hangs = self._hangs[direction]

@@ -16,7 +16,7 @@ from tests.system.proxy import Proxy
 MIB = 1024 * 1024
 LONG = [pytest.mark.long, pytest.mark.timeout(1200)]
 SIZES = [
-    pytest.param(36, 5, id="36-MiB"),
+    pytest.param(16, 5, id="16-MiB"),
     pytest.param(600, 50, id="600-MiB", marks=LONG),
 ]
 """Of the file, and of what passes before the link fails once more, in MiB."""

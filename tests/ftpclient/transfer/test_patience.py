@@ -287,7 +287,7 @@ def test_a_server_that_is_stopped_and_started_again(start_server, tmp_path, shor
 
     def transfer() -> None:
         try:
-            client.limit_rate = 20 * MIB
+            getattr(client, "client", client).limit_rate = 20 * MIB
             assert client.put([source], "/file", listener=listener).done == 1
         except BaseException as error:
             failures.append(error)
