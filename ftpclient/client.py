@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 from msgspec import structs
 
 from ftpclient.connection.addresses import ServerAddress
-from ftpclient.connection.connection import Connection, name_of
+from ftpclient.connection.connection import Connection
 from ftpclient.connection.credentials import Credential, Credentials, Password, Remark
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.connection.known_hosts import KnownHosts
@@ -105,7 +105,10 @@ class Client:
         ask: Asks about a server's key that was never seen before.
         ask_takeover: Asks whether a certificate of an authority replaces the key that is pinned.
         interrupt: Set it to stop what is going on.
-        retries: How often a transfer whose connection was lost is gone on with.
+        retry_for: Seconds without progress for which `put`, `get` and `sync` make a lost
+            connection again and go on; 0 for never. Each byte that is acknowledged or received
+            begins them anew. A first connection that fails is not tried again.
+        retries: The most losses of the connection that one transfer may meet; None for no bound.
     """
 
     def __init__(
@@ -122,10 +125,12 @@ class Client:
         ask: Ask | None = None,
         ask_takeover: AskTakeover | None = None,
         interrupt: Interrupt | None = None,
-        retries: int = 5,
+        retry_for: float = 30.0,
+        retries: int | None = None,
         saved_token: bool = True,
         remark: Remark | None = None,
     ) -> None:
+        self.retry_for = retry_for
         self.retries = retries
         self._pace: Pace | None = None
         if not isinstance(server, ServerAddress):
@@ -258,7 +263,7 @@ class Client:
                 raise RegistrationClosed("that is no invitation")
             reply = connection.ask(messages.Register(login.user, login.password, invitation))
             assert isinstance(reply, messages.LoggedIn)
-            self._use(connection, name_of(reply), credential)
+            self._use(connection, connection.opened_for(reply), credential)
         except BaseException:
             connection.close()
             raise
@@ -715,8 +720,12 @@ class Client:
         from ftpclient.transfer.upload import Upload
 
         recursive = options.recursive
+        size = None
         if listener.wants_totals:
-            listener.totals(*preflight.measure(local, options))
+            files, size = preflight.measure(local, options)
+            listener.totals(files, size)
+        elif len(local) == 1 and not recursive:
+            _, size = preflight.measure(local, options)
         self.connect()  # for the first time, maybe: that is tried once
 
         def prepare() -> bool:
@@ -744,6 +753,7 @@ class Client:
                     note.complete()  # nothing was begun
                 raise
         upload = Upload(self.connection, options, listener)
+        upload.size = size
 
         def add_all() -> None:
             for source, path in placed:
@@ -767,7 +777,7 @@ class Client:
             if complete:
                 upload.tell_held()
 
-        run = retry.Run(self, upload, replace_all if atomic else add_all, note)
+        run = retry.Run(self, upload, replace_all if atomic else add_all, note, resumes=not atomic)
         if recursive and not atomic:
             run.share_with(parallel, lambda connection: upload.helper(connection))
         elif not recursive:
@@ -827,20 +837,24 @@ class Client:
 
         Args:
             no_empty: Without a byte it fails, and nothing is stored.
+
+        Raises:
+            ConnectionLost: Once it was read from: what was read can't be read again.
         """
+        from ftpclient.transfer import retry
         from ftpclient.transfer.job import Options
         from ftpclient.transfer.upload import Upload
 
-        if self.is_directory(target):
+        listener = listener or Listener()
+        self.connect()  # for the first time, maybe: that is tried once
+        if retry.asked(self, listener, partial(self.is_directory, target)):
             raise IsADirectory(f"{paths.show(target)}: a directory: name the file")
-        options = Options(overwrite=overwrite, no_empty=no_empty)
-        upload = Upload(self.connection, options, listener or Listener())
-        try:
-            upload.add_stream(fd, self.resolve(target))
-            return upload.finish()
-        except BaseException:
-            upload.close()  # what was read from a pipe can't be read again
-            raise
+        options = Options(overwrite=overwrite, resume=False, no_empty=no_empty)
+        upload = Upload(self.connection, options, listener)
+        path = self.resolve(target)
+        run = retry.Run(self, upload, lambda: upload.add_stream(fd, path), None)
+        run.give_up_if(lambda: upload.took_input)
+        return run.persist()
 
     def get(
         self,
@@ -925,6 +939,8 @@ class Client:
                     download.end(path, place, 0, error=error)
                     continue
                 names.add(path, name)
+                if len(found) == 1 and entry.type == "file":
+                    download.size = entry.size
                 download.add(path, entry, place, follow=not name, there=there)
 
         run = retry.Run(self, download, add_all, note)

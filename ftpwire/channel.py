@@ -266,6 +266,19 @@ class Channel:
         if pace is not None and self._out:
             self._keep_pace(pace)
             pace.spend(len(self._out))
+        return self._send_out()
+
+    def interject(self, frame: bytes) -> None:
+        """Send a whole frame after what is queued, without waiting for anything.
+
+        Nothing is sent while the peer hasn't taken what was sent before. For another thread, when
+        the owner has left the channel to it.
+        """
+        if self._unsent is None:
+            self._out += frame
+            self._send_out()
+
+    def _send_out(self) -> bool:
         if self._unsent is not None and not self._push():
             return False
         while self._out:

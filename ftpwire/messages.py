@@ -27,6 +27,9 @@ VERSION = 1
 
 PIECES = "pieces"
 """Feature of a server: `Get` with ``length``, and `Put` with ``pieces``."""
+ALIVE = "alive"
+"""Feature of a server: while it owes an answer it sends something, if only a `Progress`, more often
+than each ``stall_ms`` of its `Hello`, whatever its disk does."""
 
 MAX_USER = 64
 MAX_PASSWORD = 1024
@@ -100,6 +103,8 @@ class Hello(Message, frozen=True, tag="hello", omit_defaults=False):
         max_data: Largest DATA payload this side accepts after log-in, in bytes.
         max_requests: Most unanswered requests this side wants to see (of a server).
         max_unanswered: Most unanswered request and DATA bytes of small uploads (of a server).
+        stall_ms: How long this side waits for a peer that is silent when it should not be, in
+            milliseconds (of a server); 0 when it isn't known.
 
     Replies: the server's `Hello`; or `Failed` with ``version`` or ``bad-magic``.
     """
@@ -111,6 +116,7 @@ class Hello(Message, frozen=True, tag="hello", omit_defaults=False):
     max_data: int = 0
     max_requests: int = 0
     max_unanswered: int = 0
+    stall_ms: Size = 0
 
 
 class Login(Message, frozen=True, tag="login"):

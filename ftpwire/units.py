@@ -56,6 +56,14 @@ def human(size: int) -> str:
     return f"{value:.1f} TiB"
 
 
+def human_of(done: int, size: int) -> str:
+    """A part of some bytes for people, in the unit of the whole: ``7.5 of 20.0 MiB``."""
+    number, unit = human(size).split()
+    scale = 1 if unit == "B" else _UNITS[unit[0]]
+    part = min(done / scale, float(number))
+    return f"{part:.0f} of {number} B" if unit == "B" else f"{part:.1f} of {number} {unit}"
+
+
 _DURATION = re.compile(r"([0-9]{1,9})\s*([smhdw])", re.IGNORECASE)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 

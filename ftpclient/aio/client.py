@@ -37,11 +37,12 @@ from ftpclient.connection.known_hosts import KnownHosts
 from ftpclient.connection.trust import Ask, AskTakeover
 from ftpclient.transfer.calls import PutCall
 from ftpclient.transfer.job import KEEP_ALIVE_SECONDS, EmptySource, Options
-from ftpclient.transfer.report import Listener, Result, Summary
+from ftpclient.transfer.report import INPUT_LOST, Listener, Result, Summary
 from ftpclient.transfer.upload import Upload
 from ftpwire import digests, messages, paths
 from ftpwire.errors import (
     ConnectionLost,
+    FtpError,
     Interrupted,
     IsADirectory,
     NotADirectory,
@@ -96,7 +97,7 @@ class AsyncClient:
         server, password, password_tries, plaintext, accept_new, known_hosts, fingerprint, ca,
             ask, ask_takeover, saved_token, remark: As for `Client`. ``password``, ``ask`` and
             ``ask_takeover`` are called in another thread, where they may wait.
-        retries: How often a transfer whose connection was lost is gone on with.
+        retry_for, retries: As for `Client`.
     """
 
     def __init__(
@@ -112,10 +113,12 @@ class AsyncClient:
         ca: str | os.PathLike[str] | None = None,
         ask: Ask | None = None,
         ask_takeover: AskTakeover | None = None,
-        retries: int = 5,
+        retry_for: float = 30.0,
+        retries: int | None = None,
         saved_token: bool = True,
         remark: Remark | None = None,
     ) -> None:
+        self.retry_for = retry_for
         self.retries = retries
         self._pace: Pace | None = None
         self._opener = _Opener(
@@ -569,7 +572,7 @@ class AsyncClient:
         finally:
             upstream.cancel()  # closes it unless it has ended; a refused one, too
         if isinstance(call.error, ConnectionLost):
-            raise call.error  # what came from a stream can't be sent again
+            raise type(call.error)(f"{call.error}: {INPUT_LOST}")
         return upload.close()
 
     async def get_stream(self, source: AnyPath) -> AsyncIterator[bytes]:
@@ -734,7 +737,12 @@ class _Side(Client):
         own: bool,
     ) -> None:
         self.stopper = Interrupt()
-        super().__init__(owner.address, interrupt=self.stopper, retries=owner.retries)
+        super().__init__(
+            owner.address,
+            interrupt=self.stopper,
+            retry_for=owner.retry_for,
+            retries=owner.retries,
+        )
         self.cwd = owner.cwd
         self.listener = listener
         self._pace = owner._pace if own else None
@@ -823,6 +831,15 @@ class _OnLoop(Listener):
 
     def remark(self, text: str) -> None:
         self._tell(self._listener.remark, text)
+
+    def lost(self, error: FtpError) -> None:
+        self._tell(self._listener.lost, error)
+
+    def waiting(self, lost: float, left: float) -> None:
+        self._tell(self._listener.waiting, lost, left)
+
+    def regained(self) -> None:
+        self._tell(self._listener.regained)
 
 
 class _StreamPut(PutCall):

@@ -168,7 +168,7 @@ class LoopConnection(Connection):
         self._fd = self.channel.socket.fileno()
         loop.add_reader(self._fd, self._on_readable)
         loop.call_soon(self._on_readable)  # TLS may hold what no selector sees
-        self._timer = loop.call_later(_LOOK_SECONDS, self._look)
+        self._timer = loop.call_later(self._look_seconds, self._look)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
@@ -189,14 +189,18 @@ class LoopConnection(Connection):
             return super()._next_id()
         return next(self._ids) % 0xFFFFFFFF + 1
 
+    @property
+    def _look_seconds(self) -> float:
+        return min(_LOOK_SECONDS, self.longest_silence / 4)
+
     def _look(self) -> None:
         """Now and then: is the server still there?"""
         assert self._loop is not None
-        self._timer = self._loop.call_later(_LOOK_SECONDS, self._look)
+        self._timer = self._loop.call_later(self._look_seconds, self._look)
         now = time.monotonic()
         if not self._calls or self._slow:
             self._heard = now
-        elif now - self._heard > rules.STALL_SECONDS:
+        elif now - self._heard > self.longest_silence:
             self._give_it_up("the server did not answer in time")
             return
         first = next(iter(self._calls), 0)
@@ -444,6 +448,8 @@ class LoopConnection(Connection):
         except asyncio.CancelledError:
             self._cancel(call)
             raise
+        except ConnectionLost as error:
+            raise rules.outcome_unknown(request, error) from None
 
     async def pages(self, request: List) -> AsyncIterator[Page]:
         """The pages of a listing, as they come. Raises the listing's error."""

@@ -449,6 +449,7 @@ class Lane(Connection):
             ready = self.channel.wait(read=True, write=write, deadline=deadline)
         except ConnectionLost as error:
             self._lost(error)
+        self.moved_at = time.monotonic()
         if ready.readable:
             self._take_input()
 

@@ -79,7 +79,6 @@ class App:
     debug: bool = False
     password_stdin: bool = False
     interactive: bool = False
-    retries: int = 5
     interrupt: Interrupt = field(default_factory=Interrupt)
     shell: ShellState = field(default_factory=ShellState)
     given_password: str | None = field(default=None, repr=False)
@@ -126,7 +125,6 @@ class App:
             ask=self._ask_trust if self.can_ask else None,
             ask_takeover=self._ask_takeover if self.can_ask else None,
             interrupt=self.interrupt,
-            retries=self.retries,
             saved_token=saved_token,
             remark=self.remark,
         )

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     Progress,
@@ -26,9 +27,10 @@ from rich.text import Text
 
 from ftpclient.cli.app import App
 from ftpclient.cli.printer import Printer
-from ftpclient.cli.render import shortened
+from ftpclient.cli.render import shortened, waiting_line
 from ftpclient.transfer.report import Result
 from ftpwire import paths
+from ftpwire.errors import FtpError
 from ftpwire.units import human
 
 _EVERY_SECONDS = 0.1
@@ -38,6 +40,8 @@ the terminal's own ``^C`` doesn't make a line too long."""
 _TIME = 9
 _TIME_FROM = 70
 """Columns of a terminal that has room for the time as well."""
+_STALLED_FROM = 5.0
+"""Seconds without bytes after which that is shown."""
 
 
 @dataclass
@@ -77,11 +81,11 @@ class Bars(Printer):
         time_left = [TimeRemainingColumn()] if console.width >= _TIME_FROM else []
         self._name_width = max(10, min(40, console.width // 4))
         room = console.width - self._name_width - _FIGURES - _TIME * len(time_left)
-        self._progress = Progress(
+        self._progress = _Drawing(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=max(3, min(40, room))),
             _Sizes(),
-            _Speed(),
+            _Speed(self),
             *time_left,
             console=console,
             transient=True,
@@ -93,6 +97,7 @@ class Bars(Printer):
         self._expected = 0
         self._size = 0
         self._drawn = 0.0
+        self._moved = time.monotonic()
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -113,8 +118,23 @@ class Bars(Printer):
         self._size += size
         self._flush()
 
+    def lost(self, error: FtpError) -> None:
+        """Only how long it takes is shown: `waiting` follows at once."""
+
+    def waiting(self, lost: float, left: float) -> None:
+        self._progress.line = waiting_line(lost, left)
+
+    def regained(self) -> None:
+        self._progress.line = None
+        self._moved = time.monotonic()
+
+    def stalled(self) -> float:
+        """Seconds without bytes, while there is a connection."""
+        return 0.0 if self._progress.line is not None else time.monotonic() - self._moved
+
     def started(self, name: bytes, size: int | None) -> None:
         super().started(name, size)
+        self._moved = time.monotonic()
         self._flush()
         self._start_again(name)
         shown = "input" if name == b"-" else paths.show(paths.name_of(name) or name)
@@ -135,7 +155,8 @@ class Bars(Printer):
 
     def advanced(self, count: int) -> None:
         self._lane().add(count)
-        if time.monotonic() - self._drawn >= _EVERY_SECONDS:
+        self._moved = time.monotonic()
+        if self._moved - self._drawn >= _EVERY_SECONDS:
             self._flush()
 
     def finished(self, result: Result) -> None:
@@ -187,9 +208,27 @@ class _Sizes(ProgressColumn):
         return Text(f"{done}/{human(int(task.total))}", "progress.download")
 
 
+class _Drawing(Progress):
+    """The bars, and below them a line while there is no connection."""
+
+    line: str | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.line is not None:
+            yield Text(self.line, overflow="ellipsis", no_wrap=True)
+
+
 class _Speed(ProgressColumn):
-    """Bytes a second, over the last moments."""
+    """Bytes a second, over the last moments; or for how long none have come."""
+
+    def __init__(self, bars: Bars) -> None:
+        super().__init__()
+        self._bars = bars
 
     def render(self, task: Task) -> Text:
+        stalled = self._bars.stalled()
+        if stalled >= _STALLED_FROM and not task.finished:
+            return Text(f"stalled {int(stalled)} s", "progress.data.speed")
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{human(int(speed))}/s", "progress.data.speed")

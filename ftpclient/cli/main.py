@@ -133,9 +133,9 @@ def guarded(app: App, action: Callable[[], object]) -> int:
     except click.ClickException as error:
         app.complain(CommandError(error.format_message()))
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt, Interrupted):
+    except (click.Abort, KeyboardInterrupt, Interrupted) as stop:
         _settle(app)
-        app.complain(Interrupted("interrupted"))
+        app.complain(stop if isinstance(stop, Interrupted) else Interrupted("interrupted"))
         return Interrupted.exit_code
     except FtpError as error:
         app.complain(error)

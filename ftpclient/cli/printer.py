@@ -17,11 +17,18 @@ if TYPE_CHECKING:
     from ftpclient.cli.app import App
 
 
+_FIRST_LINE = 5.0
+"""Seconds without a connection after which that is printed; again after twice as long."""
+_LAST_LINE = 60.0
+"""From then on it is printed as often as this."""
+
+
 class Printer(Listener):
     """Prints results: JSON, or names with -v; what failed goes to stderr in any case."""
 
     def __init__(self, app: App) -> None:
         self._app = app
+        self._next_line = _FIRST_LINE
 
     def started(self, name: bytes, size: int | None) -> None:
         self._app.flush()  # that may take long
@@ -50,3 +57,11 @@ class Printer(Listener):
 
     def remark(self, text: str) -> None:
         self._app.say(f"ftp: {paths.printable(text)}")
+
+    def waiting(self, lost: float, left: float) -> None:
+        if left and lost >= self._next_line:
+            self._next_line = lost + min(lost, _LAST_LINE)
+            self._app.say(f"ftp: {render.waiting_line(lost, left)}")
+
+    def regained(self) -> None:
+        self._next_line = _FIRST_LINE

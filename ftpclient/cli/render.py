@@ -8,6 +8,7 @@ Names come from the other side: they are shown with control characters made visi
 from __future__ import annotations
 
 import base64
+import math
 import stat
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -278,3 +279,9 @@ def summary_line(summary: Summary) -> str:
     if summary.failed:
         text += f", {summary.failed} failed"
     return text
+
+
+def waiting_line(lost: float, left: float) -> str:
+    """What is said while there is no connection; the time that is left may be none."""
+    then = f"next try in {math.ceil(left)} s" if left else "trying now"
+    return f"no connection for {int(lost)} s, {then}"

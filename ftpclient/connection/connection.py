@@ -19,6 +19,7 @@ from contextlib import ExitStack, nullcontext
 from random import random
 from typing import NoReturn
 
+from ftpclient.connection import dial
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.credentials import Credential
 from ftpclient.connection.interrupt import Interrupt
@@ -48,8 +49,9 @@ from ftpwire.tls import TlsPipe, fingerprint
 
 CONNECT_SECONDS = 15.0
 STALL_SECONDS = 300.0
-"""A server that owes an answer may be silent for so long: a slow disk syncs slowly. One that is
-gone is found sooner, by TCP's own probes."""
+"""How long a server that doesn't promise `messages.ALIVE` may be silent while it owes an answer: a
+slow disk syncs slowly. One that does says itself for how long."""
+_LEAST_SILENCE = 0.2
 DATA_SIZE = 512 * 1024
 """Bytes of a DATA frame that this client sends."""
 _CANCEL_SECONDS = 5.0
@@ -156,6 +158,10 @@ class Connection:
         """When to stop taking what comes, on ``time.monotonic()``."""
         self._going_down: str | None = None
         self.broken = False
+        self.silence: float | None = None
+        """Seconds that the server may be silent while it owes an answer; None: `STALL_SECONDS`."""
+        self.moved_at = time.monotonic()
+        """When the connection was last waited for with success: bytes came, or could be sent."""
         self._open(plaintext)
 
     @property
@@ -225,7 +231,7 @@ class Connection:
 
     def _start(self, context: ssl.SSLContext | None) -> None:
         with self._interrupt.at_once() if self._interrupt is not None else nullcontext():
-            sock = _connect(self.address)
+            sock = _connect(self.address, self._interrupt)
         self.channel = Channel(
             sock,
             wake_fd=None if self._interrupt is None else self._interrupt.fileno(),
@@ -310,13 +316,14 @@ class Connection:
                 raise messages.decode_failed(payload).to_error()
             self.server = messages.decode_hello(payload)
             self._keep_ticket()
-            self.round_trip = time.monotonic() - asked
+            self.moved_at = time.monotonic()
+            self.round_trip = self.moved_at - asked
         except TimedOut:
             self.channel.abort()
             raise ConnectFailed(f"{self.address.endpoint}: no answer") from None
         except ConnectionLost as error:
             self.channel.abort()
-            raise _TurnedAway(f"{self.address.endpoint}: {error}") from None
+            raise _TurnedAway(self._named(str(error))) from None
         except (BadMagic, BadMessage, FrameTooBig, UnknownKind) as error:
             self.channel.abort()
             text = f"{self.address.endpoint}: {error}: is it an ftpd, and this its port?"
@@ -354,6 +361,11 @@ class Connection:
         else:
             reply = self.result(call)
         assert isinstance(reply, messages.LoggedIn)
+        return self.opened_for(reply)
+
+    def opened_for(self, reply: messages.LoggedIn) -> str:
+        """The log-in was answered: from here on signs of life come. Returns the account's name."""
+        self.silence = _silence(self.server)
         return name_of(reply)
 
     def close(self) -> None:
@@ -371,8 +383,11 @@ class Connection:
                 del self._ahead[index]
                 return self.result(call)
         call = Call()
-        self.submit(call, request)
-        return self.result(call)
+        try:
+            self.submit(call, request)
+            return self.result(call)
+        except ConnectionLost as error:
+            raise outcome_unknown(request, error) from None
 
     def ask_ahead(self, *requests: Request) -> None:
         """Ask what `ask` is going to be asked for, so that one round trip is enough for all.
@@ -541,6 +556,11 @@ class Connection:
             self.broken = True
             self.channel.abort()
 
+    @property
+    def longest_silence(self) -> float:
+        """Seconds that the server may be silent while it owes an answer."""
+        return STALL_SECONDS if self.silence is None else self.silence
+
     def _drain_output(self) -> None:
         while not self._flush():
             self._wait(write=True)
@@ -557,10 +577,11 @@ class Connection:
         """Wait for the socket, and take what came in."""
         try:
             if deadline is None:
-                deadline = time.monotonic() + STALL_SECONDS
+                deadline = time.monotonic() + self.longest_silence
             ready = self.channel.wait(read=True, write=write, deadline=deadline)
         except ConnectionLost as error:
             self._lost(error)
+        self.moved_at = time.monotonic()
         if ready.readable:
             self._take_input()
 
@@ -672,8 +693,12 @@ class Connection:
         """The connection is gone: every call fails, and so does who waits."""
         if isinstance(error, SessionEnded):
             self._end_with(error)  # the server has said why
-        reason = self._going_down or str(error)
-        self._end_with(ConnectionLost(f"{self.address.endpoint}: {reason}"))
+        self._end_with(ConnectionLost(self._named(self._going_down or str(error))))
+
+    def _named(self, reason: str) -> str:
+        """A reason with the server's name before it, once."""
+        name = f"{self.address.endpoint}: "
+        return name + reason.removeprefix(name)
 
     def _end_with(self, error: FtpError) -> NoReturn:
         """Nothing more can come: every call fails with the error, and so does who waits."""
@@ -744,13 +769,60 @@ def name_of(reply: messages.LoggedIn) -> str:
     return printable(reply.user[: messages.MAX_USER])
 
 
+def outcome_unknown(request: Request, error: ConnectionLost) -> ConnectionLost:
+    """The error of a request whose connection was lost before its answer came.
+
+    A question can simply be asked again. Of what changes something it is said that it may have
+    been done: to repeat it might do it twice.
+    """
+    made_once = isinstance(request, messages.MakeDir) and request.parents
+    if made_once or isinstance(request, _REPEATABLE) or str(error).endswith(_MAYBE):
+        return error
+    return type(error)(f"{error}{_MAYBE}")
+
+
+_MAYBE = "; it may have been done"
+_REPEATABLE = (
+    messages.Stat,
+    messages.List,
+    messages.Get,
+    messages.Hash,
+    messages.Put,
+    messages.PutPiece,
+    messages.Space,
+    messages.WhoAmI,
+    messages.ListTokens,
+    messages.Login,
+    messages.LoginToken,
+    messages.LoginPeer,
+    messages.BeginTree,
+)
+
+
+def _silence(server: Hello) -> float | None:
+    """For how long a server may be silent, if it has said so."""
+    if messages.ALIVE not in server.features or not server.stall_ms:
+        return None
+    return max(_LEAST_SILENCE, server.stall_ms / 1000)
+
+
 def pause(seconds: float, interrupt: Interrupt | None) -> None:
     """Wait about so long before a new try, so that many clients don't come at once.
 
     Raises:
         Interrupted: The user doesn't want to wait.
     """
-    select.select([] if interrupt is None else [interrupt], [], [], seconds * (0.5 + random()))
+    wait_for(jittered(seconds), interrupt)
+
+
+def jittered(seconds: float) -> float:
+    """About so many seconds, others for each client."""
+    return seconds * (0.5 + random())
+
+
+def wait_for(seconds: float, interrupt: Interrupt | None) -> None:
+    """Let time pass. Raises Interrupted as soon as the user doesn't want to wait."""
+    select.select([] if interrupt is None else [interrupt], [], [], seconds)
     if interrupt is not None:
         interrupt.check()
 
@@ -759,16 +831,16 @@ class _TurnedAway(ConnectFailed):
     """Closed before HELLO: the server has too many connections just now."""
 
 
-def _connect(address: ServerAddress) -> socket.socket:
+def _connect(address: ServerAddress, interrupt: Interrupt | None) -> socket.socket:
     if address.path is not None:
         return _connect_here(address)
-    try:
-        sock = socket.create_connection((address.host, address.port), timeout=CONNECT_SECONDS)
-    except socket.gaierror as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ConnectFailed(f"{address.host}: {reason}") from None
-    except (TimeoutError, OSError) as error:
-        raise _not_connected(address, error) from None
+    sock = dial.connect(
+        address.host,
+        address.port,
+        address.endpoint,
+        seconds=CONNECT_SECONDS,
+        interrupt=interrupt,
+    )
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     keep_probing(sock)
     return sock

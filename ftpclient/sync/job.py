@@ -139,7 +139,8 @@ class Sync(Transfer):
             self._check_limits(plan)
             self._check_room(plan)
             self._ask(plan)
-            self.listener.totals(plan.files, plan.size)
+            self.size = None
+            self.announce(plan.files, plan.size)
             self._carry_out(plan)
         finally:
             plan.close()
@@ -295,6 +296,7 @@ class Sync(Transfer):
             transfer.rest = STAYS
             if self._may_delete_before(plan):
                 transfer.more_room = "--delete-before deletes first"
+        target.transfer.headway = self.headway
         try:
             self._do(plan, target)
         finally:
@@ -375,6 +377,8 @@ class Sync(Transfer):
         """A step that is no transfer has ended."""
         if isinstance(error, ConnectionLost):
             return  # it is found done, or is done again
+        if error is None:
+            self.headway.done(self._route.target(step.path))
         if error is not None and step.action == "rename":
             self._failed_renames.append(step)
         elif error is not None:
@@ -464,13 +468,22 @@ class _Relay(Listener):
         self._sync.listener.started(name, size)
 
     def advanced(self, count: int) -> None:
-        self._sync.listener.advanced(count)
+        self._sync.advanced(count)
 
     def finished(self, result: Result) -> None:
         self._sync.transferred(result)
 
     def remark(self, text: str) -> None:
         self._sync.listener.remark(text)
+
+    def lost(self, error: FtpError) -> None:
+        self._sync.listener.lost(error)
+
+    def waiting(self, lost: float, left: float) -> None:
+        self._sync.listener.waiting(lost, left)
+
+    def regained(self) -> None:
+        self._sync.listener.regained()
 
 
 def _root_entry(tree: LocalTree) -> Entry:

@@ -210,6 +210,8 @@ class _Download(GetCall):
             self._writer.__exit__(None, None, None)
         elif interrupted:
             kept = self._partial.offset >= RESUME_FROM
+        if interrupted and self.info is not None:
+            self._transfer.reached(self._shown, self.info.offset + self.received)
         if kept:
             self._partial.leave()
         else:
@@ -467,7 +469,7 @@ class Download(Transfer):
         try:
             # what is here already can be compared with the digests that are kept there
             files, size = self._list(source, listing, digest=os.path.isdir(target))
-            self.listener.totals(files, size)
+            self.announce(files, size)
             preflight.check_get(target, size, lambda: _here(target, listing), _UNDONE)
             self.expect(size)
             try:
@@ -633,7 +635,7 @@ class Download(Transfer):
         from ftpclient.transfer.pieces import Fetch
 
         partial = PartialFile(tree, parts, replace=replace, resume=self.options.resume)
-        fetch = Fetch(self, crew, source, partial)
+        fetch = Fetch(self, crew, source, shown, partial)
         try:
             digest = fetch.run()
         except AlreadyExists as error:

@@ -121,6 +121,30 @@ def _skips(error: FtpError, overwrite: Overwrite) -> bool:
     return overwrite == "older" and isinstance(error, NotNewer)
 
 
+class Headway:
+    """How far a transfer has come for good: what the other side has acknowledged, or was received.
+
+    Attributes:
+        count: Grows whenever it has come further than ever before.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._reached: dict[bytes, int] = {}
+        """Bytes of the files under way that need not be sent again."""
+
+    def reached(self, target: bytes, position: int) -> None:
+        """So many bytes of a file are there."""
+        if position > self._reached.get(target, 0):
+            self._reached[target] = position
+            self.count += 1
+
+    def done(self, target: bytes) -> None:
+        """All of a file is there."""
+        self._reached.pop(target, None)
+        self.count += 1
+
+
 class Transfer:
     """What uploads and downloads have in common: options, results, totals.
 
@@ -150,6 +174,11 @@ class Transfer:
         self.options = options
         self.listener = listener
         self.summary = Summary()
+        self.headway: Headway = Headway() if chief is None else chief.headway
+        self.moved = 0
+        """Bytes that are done since the transfer was begun, or was gone on with."""
+        self.size: int | None = None
+        """Of how many, if that is known."""
         self._began = time.monotonic()
         self._job_end = JobEnd()
         self._over: CommandError | None = None
@@ -263,6 +292,7 @@ class Transfer:
         """Use a new connection, after the old one was lost."""
         self.connection = connection
         self._again = True
+        self.moved = 0
 
     def go_on(self) -> None:
         """Raises Stopped when something failed and that is to be the end."""
@@ -396,21 +426,36 @@ class Transfer:
 
     def _tell(self, result: Result) -> None:
         if self._held is not None and result.status == "done":
+            self.headway.reached(b"", self.moved)  # all of it is sent again after a loss
             self._held.add(_Held(result.source, result.target, result.size, result.digest))
             return
+        if result.status == "done":
+            self.headway.done(result.target)
         self._told.add(hash((result.source, result.target)))
         self.summary.add(result)
         self.listener.finished(result)
 
     def advanced(self, count: int) -> None:
         """So many bytes more are done."""
+        chief = self._chief or self
         with self._lock:
+            chief.moved += count
             self.listener.advanced(count)
 
     def started(self, name: bytes, size: int | None) -> None:
         """A large file begins."""
         with self._lock:
             self.listener.started(name, size)
+
+    def announce(self, files: int, size: int) -> None:
+        """So much is to be done."""
+        self.size = (self.size or 0) + size
+        self.listener.totals(files, size)
+
+    def reached(self, target: bytes, position: int) -> None:
+        """So many bytes of a file need not be sent again, whatever happens to the connection."""
+        with self._lock:
+            self.headway.reached(target, position)
 
     def hash_local(self, fd: int, size: int) -> bytes:
         """The digest of a local file's first bytes. Raises Interrupted."""

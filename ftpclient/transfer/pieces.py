@@ -210,9 +210,15 @@ class Fetch:
     """
 
     def __init__(
-        self, transfer: Transfer, crew: Crew[Any], source: RemotePath, partial: PartialFile
+        self,
+        transfer: Transfer,
+        crew: Crew[Any],
+        source: RemotePath,
+        shown: bytes,
+        partial: PartialFile,
     ) -> None:
         self.size = 0
+        self._shown = shown
         self._transfer = transfer
         self._crew = crew
         self._source = source
@@ -287,6 +293,7 @@ class Fetch:
                 if not isinstance(error, (OSError, CommandError, ProtocolError)):
                     assembly.close()
                     self._partial.start_at(assembly.frontier)
+                    transfer.reached(self._shown, assembly.frontier)
                 raise
         size = info.size
         if kept is None:

@@ -14,6 +14,9 @@ from ftpwire.errors import FtpError
 if TYPE_CHECKING:
     from ftpclient.sync.plan import Step
 
+INPUT_LOST = "0 files were stored: what was read from the input can't be read again"
+"""Why a lost connection is not made again for what comes from a pipe or an iterator."""
+
 Status = Literal["done", "skipped", "failed", "planned"]
 
 
@@ -98,3 +101,18 @@ class Listener:
 
     def remark(self, text: str) -> None:
         """Something that the user may want to know: a lost connection, a retry."""
+
+    def lost(self, error: FtpError) -> None:
+        """The connection is lost, and is going to be made again."""
+        self.remark(f"{error}; connecting again")
+
+    def waiting(self, lost: float, left: float) -> None:
+        """There is no connection; called about once a second.
+
+        Args:
+            lost: Seconds since the last connection that brought the transfer further was lost.
+            left: Seconds until the next try; 0 when it begins now.
+        """
+
+    def regained(self) -> None:
+        """There is a connection again."""

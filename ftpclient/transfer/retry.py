@@ -1,22 +1,33 @@
 """One put or get from its command to its end, whatever happens to connections meanwhile.
 
-Lives here: going on after a lost connection, how many connections to use.
+Lives here: going on after a lost connection, and for how long; how many connections to use.
 Lives elsewhere: the verbs (client.py), moving the bytes (upload.py, download.py), whether
 it fits (preflight.py).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from ftpclient.client import Client
-from ftpclient.connection.connection import Connection, pause
-from ftpclient.transfer.job import JobOver, Stopped, Transfer
+from ftpclient.connection.connection import Connection, jittered, wait_for
+from ftpclient.transfer.job import RESUME_FROM, JobOver, Stopped, Transfer
 from ftpclient.transfer.pool import Crew
-from ftpclient.transfer.report import Listener, Summary
+from ftpclient.transfer.report import INPUT_LOST, Listener, Summary
 from ftpclient.transfer.resume_notes import Unfinished
-from ftpwire.errors import CommandError, ConnectionLost, SessionEnded
+from ftpwire.errors import (
+    Busy,
+    CommandError,
+    ConnectionLost,
+    FtpError,
+    Interrupted,
+    SessionEnded,
+    TooMany,
+)
+from ftpwire.units import human, human_of
 
 _Answer = TypeVar("_Answer")
 
@@ -29,6 +40,75 @@ _FAR_PIECES_LEAST = 64 * 1024 * 1024
 """Bytes from which a single file is worth the same."""
 _FIRST_WAIT = 0.25
 _LONGEST_WAIT = 30.0
+_SHOWN_EVERY = 1.0
+"""Seconds from one call of a listener that counts the wait to the next."""
+
+
+class Patience:
+    """How long a connection that was lost is made again.
+
+    What counts is the time without progress: it begins with the first loss, and ends when the
+    transfer has come further than it was. The time in which bytes moved does not count, though
+    nothing of them was acknowledged before the connection was lost again.
+
+    Args:
+        retry_for: Seconds without progress after which it is given up; 0: at the first loss.
+        retries: The most losses in all; None for no bound.
+        clock: As ``time.monotonic``.
+        wait: Lets some seconds pass. Raises Interrupted when the user doesn't want to wait.
+    """
+
+    def __init__(
+        self,
+        retry_for: float,
+        retries: int | None,
+        listener: Listener,
+        wait: Callable[[float], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._retry_for = retry_for
+        self._left = retries
+        self.listener = listener
+        self._wait = wait
+        self._clock = clock
+        self._since: float | None = None
+        """When the time without progress began."""
+        self._tries = 0
+
+    def came_further(self) -> None:
+        """The transfer has come further than it was."""
+        self._since = None
+        self._tries = 0
+
+    def moved_for(self, seconds: float) -> None:
+        """For so long bytes have moved, though nothing is known to have come of them."""
+        if self._since is not None:
+            self._since += max(0.0, seconds)
+
+    def lost(self, error: FtpError) -> None:
+        """The connection is lost, or could not be made. Raises the error when that is the end."""
+        now = self._clock()
+        if self._since is None:
+            self._since = now
+        elif now - self._since >= self._retry_for:
+            raise error
+        if self._retry_for <= 0 or self._left == 0 or isinstance(error, SessionEnded):
+            raise error
+        if self._left is not None:
+            self._left -= 1
+
+    def pause(self) -> None:
+        """Wait before the next try: longer each time, and others at other times."""
+        assert self._since is not None
+        seconds = jittered(min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(self._tries, 20)))
+        self._tries += 1
+        now = self._clock()
+        until = min(now + seconds, self._since + self._retry_for)
+        while (left := until - now) > 0:
+            self.listener.waiting(now - self._since, left)
+            self._wait(min(left, _SHOWN_EVERY))
+            now = self._clock()
+        self.listener.waiting(now - self._since, 0.0)
 
 
 class Run:
@@ -37,6 +117,7 @@ class Run:
     Args:
         add_all: Adds everything to the transfer; called again after each loss.
         note: Says, until the end, that the same command would go on with this.
+        resumes: Whether the same command goes on with what is there, if the options permit it.
     """
 
     def __init__(
@@ -45,6 +126,8 @@ class Run:
         transfer: Transfer,
         add_all: Callable[[], None],
         note: Unfinished | None,
+        *,
+        resumes: bool = True,
     ) -> None:
         self._client = client
         self._transfer = transfer
@@ -54,6 +137,10 @@ class Run:
         self._least = 0
         self._helper: Callable[[Connection], Transfer] | None = None
         self._splits = False
+        self._resumes = resumes
+        self._spent: Callable[[], bool] = lambda: False
+        self._furthest = 0
+        """The most bytes that were done when a connection was lost."""
 
     def share_with(self, parallel: int | None, helper: Callable[[Connection], Transfer]) -> None:
         """Use several connections for the files.
@@ -78,14 +165,21 @@ class Run:
         self._least = LEAST if parallel is not None else _FAR_PIECES_LEAST
         self._splits = True
 
+    def give_up_if(self, spent: Callable[[], bool]) -> None:
+        """Don't go on after a loss when this says that what was sent can't be had again."""
+        self._spent = spent
+
     def persist(self) -> Summary:
         """Run; after a lost connection go on with a new one.
 
         Raises:
             ConnectionLost: It could not be regained.
         """
-        losses = 0
+        patience = _patience(self._client, self._transfer.listener)
+        headway = self._transfer.headway
+        seen = headway.count
         while True:
+            began = time.monotonic()
             try:
                 if self._count > 1 and self._splits:
                     self._transfer.split(self._enlist, self._least)
@@ -95,17 +189,20 @@ class Run:
                 summary = self._transfer.finish()
             except ConnectionLost as error:
                 self._transfer.disband()
-                try:
-                    losses = _regain(
-                        self._client,
-                        self._transfer.listener,
-                        losses,
-                        error,
-                        self._transfer.go_on_with,
-                    )
-                except BaseException:
+                self._furthest = max(self._furthest, self._transfer.moved)
+                if self._spent():
                     self._transfer.close()
-                    raise
+                    raise type(error)(f"{error}: {INPUT_LOST}") from None
+                if headway.count != seen:
+                    patience.came_further()
+                    seen = headway.count
+                else:
+                    patience.moved_for(self._transfer.connection.moved_at - began)
+                try:
+                    _regain(self._client, patience, error, self._transfer.go_on_with)
+                except BaseException as last:
+                    self._transfer.close()
+                    raise self._stopped(last) from None
                 continue
             except JobOver:
                 self._transfer.close()
@@ -115,12 +212,28 @@ class Run:
                 self._transfer.close()
                 self._client.settle_interrupt()
                 raise
+            except Interrupted as error:
+                self._transfer.close()
+                raise self._stopped(error) from None
             except BaseException:
                 self._transfer.close()
                 raise
             if self._note is not None and not summary.exit_code:
                 self._note.complete()
             return summary
+
+    def _stopped(self, error: BaseException) -> BaseException:
+        """The error, with how far the transfer came, and what the same command would do."""
+        transfer = self._transfer
+        moved, size = max(self._furthest, transfer.moved), transfer.size
+        if not moved or not isinstance(error, (ConnectionLost, Interrupted)):
+            return error
+        done = human(moved) if size is None or size < moved else human_of(moved, size)
+        goes_on = self._resumes and transfer.options.resume
+        if size is not None and size <= RESUME_FROM and transfer.summary.done == 0:
+            goes_on = False  # too small to be kept in part
+        same = "goes on" if goes_on else "starts anew"
+        return type(error)(f"{error}: stopped at {done}: the same command {same}")
 
     def _enlist(self) -> Crew[Transfer] | None:
         assert self._helper is not None
@@ -158,31 +271,65 @@ def asked(client: Client, listener: Listener, ask: Callable[[], _Answer]) -> _An
     Raises:
         ConnectionLost: It could not be regained.
     """
-    losses = 0
+    patience = _patience(client, listener)
     while True:
         try:
             return ask()
         except ConnectionLost as error:
-            losses = _regain(client, listener, losses, error, lambda connection: None)
+            _regain(client, patience, error, lambda connection: None)
+
+
+def first_contact(client: Client, listener: Listener) -> None:
+    """Connect as after a loss: a server that can't be reached yet is waited for.
+
+    Raises:
+        ConnectFailed: It could not be reached in time.
+    """
+    patience = _patience(client, listener)
+    try:
+        client.connect()
+    except (ConnectionLost, Busy, TooMany) as error:
+        _regain(client, patience, error, lambda connection: None)
+
+
+def _patience(client: Client, listener: Listener) -> Patience:
+    wait = partial(wait_for, interrupt=client.interrupt)
+    return Patience(client.retry_for, client.retries, listener, wait)
 
 
 def _regain(
     client: Client,
-    listener: Listener,
-    losses: int,
-    error: ConnectionLost,
+    patience: Patience,
+    error: ConnectionLost | Busy | TooMany,
     go_on: Callable[[Connection], None],
-) -> int:
-    """Connect again, after growing waits, and ``go_on`` with that; returns the losses so far."""
-    while True:
-        if losses >= client.retries or isinstance(error, SessionEnded):
-            raise error
-        listener.remark(f"{error}; connecting again")
-        pause(min(_LONGEST_WAIT, _FIRST_WAIT * 2**losses), client.interrupt)
-        losses += 1
-        try:
-            go_on(client.connection)
-        except ConnectionLost as again:
-            error = again
-        else:
-            return losses
+) -> None:
+    """Connect again, after growing waits, and ``go_on`` with that.
+
+    Raises:
+        ConnectionLost: It took too long, or would be no help.
+    """
+    listener = patience.listener
+    told = False
+    try:
+        while True:
+            patience.lost(_as_lost(client, error))
+            if not told:
+                listener.lost(error)
+                told = True
+            patience.pause()
+            try:
+                go_on(client.connection)
+            except (ConnectionLost, Busy, TooMany) as again:
+                error = again
+            else:
+                return
+    finally:
+        if told:
+            listener.regained()
+
+
+def _as_lost(client: Client, error: ConnectionLost | Busy | TooMany) -> ConnectionLost:
+    """A server that has no place now is as far away as one that is down."""
+    if isinstance(error, ConnectionLost):
+        return error
+    return ConnectionLost(f"{client.address.endpoint}: {error}")

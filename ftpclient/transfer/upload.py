@@ -387,6 +387,7 @@ class Upload(Transfer):
                 self._put_large(source, target, fd, info, resume=False)
                 return
             self.advanced(offset)
+            self.reached(target, offset)
             if crew is not None and call.ready is not None and call.ready.key is not None:
                 sent = self._send_in_pieces(crew, call, call.ready.key, fd, offset, hasher)
             else:
@@ -472,6 +473,11 @@ class Upload(Transfer):
         finally:
             if opened >= 0:
                 os.close(opened)
+
+    @property
+    def took_input(self) -> bool:
+        """Whether a stream was read from, which can't be read again."""
+        return bool(self._spent)
 
     def add_stream(
         self,

@@ -235,7 +235,7 @@ class FtpServer(Service):
         finally:
             self.stop()
             self.audit.record("stop")
-            self.watch.stop()
+            self._stop_threads()
             if self.discovery is not None:
                 self.discovery.stop()
             if events is not None:

@@ -57,6 +57,7 @@ from ftpserver.processes.brokering import Colleagues
 from ftpserver.processes.forkserver import Born
 from ftpserver.processes.rpc import Carried, Nothing, Peer, PeerGone, decoder
 from ftpserver.processes.shared_rate import SharedPaces
+from ftpserver.serving.keep_alive import KeepAlive
 from ftpserver.serving.session import Session
 from ftpserver.settings.table import Settings
 from ftpserver.storage.upload_locks import Owners
@@ -238,6 +239,7 @@ class SessionProcess:
         self.limits.paces = SharedPaces(os.dup(page))
         self._pool = ThreadPoolExecutor(_AT_ONCE, "colleagues")
         self._peer.start()
+        KeepAlive(self.sessions, lambda: self.settings.stall).thread().start()
         return account
 
     def _account_of(self, told: Known) -> Account:

@@ -264,6 +264,9 @@ class IsolatedSession:
             self._tell(q.End(why))
             self.leaving = True
 
+    def say_alive(self) -> None:
+        """Its own process does."""
+
     def hasten(self) -> None:
         """As `Session.hasten`."""
         self._tell(q.Hasten())

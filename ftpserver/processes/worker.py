@@ -141,7 +141,7 @@ class Worker(Service):
         self._asked_to_end.wait()
         self.stopping = True
         self._end_sessions()
-        self.watch.stop()
+        self._stop_threads()
         for thread in threads:
             thread.join()
         self.audit.close()

@@ -28,6 +28,7 @@ from ftpserver.accounts.registration import Registration, Throttling
 from ftpserver.accounts.tokens import Tokens
 from ftpserver.audit.writer import Audit
 from ftpserver.serving.account_watch import Watch
+from ftpserver.serving.keep_alive import KeepAlive
 from ftpserver.serving.parking import Parking
 from ftpserver.serving.stats import Figures, SessionInfo
 from ftpserver.settings.table import Settings
@@ -73,6 +74,7 @@ class Service:
         """Those that were accepted and not closed yet, before and after their sessions."""
         self.tls_context: ssl.SSLContext | None = None
         self.parking: Parking | None = None
+        self.keep_alive = KeepAlive(self.sessions, lambda: self.settings.stall)
         self.stopping = False
         self.draining = False
         self.grace = settings.grace
@@ -122,11 +124,19 @@ class Service:
 
     def _serving_threads(self) -> list[threading.Thread]:
         """Threads that serving takes, besides those of the sessions; not started yet. They end
-        when the service stops, and when ``watch`` is stopped."""
-        threads = [threading.Thread(target=self.watch.run, name="watch")]
+        when the service stops, and by ``_stop_threads``."""
+        threads = [
+            threading.Thread(target=self.watch.run, name="watch"),
+            self.keep_alive.thread(),
+        ]
         if self.parking is not None:
             threads.append(threading.Thread(target=self.parking.run, name="parking"))
         return threads
+
+    def _stop_threads(self) -> None:
+        """No session is left: what looks after them ends."""
+        self.watch.stop()
+        self.keep_alive.stop()
 
     # sessions ----------------------------------------------------------------------------
 

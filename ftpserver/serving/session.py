@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, cast
 from ftpserver.accounts.accounts import Account, Refused
 from ftpserver.net.addresses import host_of
 from ftpserver.serving.commands import COMMANDS, Command
+from ftpserver.serving.keep_alive import ChannelGuard, DiskSink
 from ftpserver.storage.atomic_tree import AtomicTree
 from ftpserver.storage.batch import Uploads
 from ftpserver.storage.home import Home
@@ -61,7 +62,7 @@ logger = logging.getLogger("ftpd.session")
 
 DATA_SIZE = 512 * 1024
 """Bytes of a DATA frame that this server sends."""
-FEATURES = [messages.PIECES]
+FEATURES = [messages.PIECES, messages.ALIVE]
 MAX_REQUESTS = 4096
 MAX_UNANSWERED = 64 * 1024 * 1024
 _CANCEL_EVERY = 4 * 1024 * 1024
@@ -165,6 +166,8 @@ class Session(StreamRequestHandler):
     _uploads: Uploads | None = None
     _receiving = False
     """Whether DATA frames of the current request are still to come."""
+    _moved_before = -1
+    """Bytes that had moved when it was last looked whether a sign of life is due."""
     _trail: Trail
     _sent: Sent
 
@@ -211,9 +214,10 @@ class Session(StreamRequestHandler):
     def send(self, message: Message, kind: Kind = Kind.REPLY) -> None:
         """Send a frame of the current request; flushes when much is queued."""
         payload = messages.encode(message)
-        self.channel.queue(frames.pack_header(len(payload), kind, self.request_id), payload)
-        if self.channel.output_full:
-            self.flush()
+        with self.guard:
+            self.channel.queue(frames.pack_header(len(payload), kind, self.request_id), payload)
+            if self.channel.output_full:
+                self.flush()
 
     def send_data(self, data: memoryview) -> None:
         """Send a DATA frame, straight from the caller's buffer when it is large.
@@ -222,21 +226,25 @@ class Session(StreamRequestHandler):
             Cancelled: The client doesn't want more of it.
         """
         size = len(data)
-        channel = self.channel
+        with self.guard:
+            self._send_data(data)
+        self.progressed(size)
+
+    def _send_data(self, data: memoryview) -> None:
+        channel, size = self.channel, len(data)
         channel.queue(frames.pack_header(size, Kind.DATA, self.request_id))
         if size < 32 * 1024:
             channel.queue(data)
             if channel.output_full:
                 self.flush()
-        else:
-            steady = self._steady()
-            while data:
-                sent = channel.try_send(data)
-                if sent:
-                    data = data[sent:]
-                else:
-                    steady.wait(write=True)
-        self.progressed(size)
+            return
+        steady = self._steady()
+        while data:
+            sent = channel.try_send(data)
+            if sent:
+                data = data[sent:]
+            else:
+                steady.wait(write=True)
 
     def send_file(self, fd: int, offset: int, count: int) -> None:
         """Send bytes of a file as DATA frames, without copying them. Only without TLS.
@@ -245,24 +253,28 @@ class Session(StreamRequestHandler):
             Cancelled: The client doesn't want more of it.
             ConnectionLost: The file became shorter: the frame that was announced can't be filled.
         """
-        channel = self.channel
         end = offset + count
         while offset < end:
             size = min(end - offset, self.file_size)
-            channel.queue(frames.pack_header(size, Kind.DATA, self.request_id))
-            stop = offset + size
-            steady = self._steady()
-            while offset < stop:
-                try:
-                    sent = channel.try_send_file(fd, offset, stop - offset)
-                except EOFError:
-                    raise ConnectionLost("a file became shorter while it was sent") from None
-                except OSError as error:  # a failing disk: the frame can't be filled either
-                    raise ConnectionLost(f"a file can't be read: {error}") from None
-                offset += sent
-                if not sent:
-                    steady.wait(write=True)
+            with self.guard:  # the frame is open while the disk is read: nothing may come between
+                self._send_file(fd, offset, offset + size)
+            offset += size
             self.progressed(size)
+
+    def _send_file(self, fd: int, offset: int, stop: int) -> None:
+        channel = self.channel
+        channel.queue(frames.pack_header(stop - offset, Kind.DATA, self.request_id))
+        steady = self._steady()
+        while offset < stop:
+            try:
+                sent = channel.try_send_file(fd, offset, stop - offset)
+            except EOFError:
+                raise ConnectionLost("a file became shorter while it was sent") from None
+            except OSError as error:  # a failing disk: the frame can't be filled either
+                raise ConnectionLost(f"a file can't be read: {error}") from None
+            offset += sent
+            if not sent:
+                steady.wait(write=True)
 
     def progressed(self, count: int) -> None:
         """Say that ``count`` bytes of long work were done: looks for a CANCEL now and then.
@@ -303,6 +315,10 @@ class Session(StreamRequestHandler):
             VerificationFailed: More came.
             Cancelled: The client gave it up.
         """
+        with self.guard:
+            return self._receive_small(size)
+
+    def _receive_small(self, size: int) -> tuple[bytearray, Sent]:
         data = bytearray()
         while (header := self._next_data()) is not None:
             if len(data) + header.size > size:
@@ -322,11 +338,14 @@ class Session(StreamRequestHandler):
         Args:
             expect: Called with the bytes of each frame before they come; raises to refuse.
         """
-        while (header := self._next_data(exactly=True)) is not None:
-            expect(header.size)
-            steady = self._steady()
-            while not self.channel.move_payload(self.reader, sink):
-                steady.wait(read=True)
+        sink = DiskSink(sink, self.guard)
+        with self.guard:
+            while (header := self._next_data(exactly=True)) is not None:
+                with self.guard.away():
+                    expect(header.size)
+                steady = self._steady()
+                while not self.channel.move_payload(self.reader, sink):
+                    steady.wait(read=True)
         return self._sent
 
     # from the first byte to the last -----------------------------------------------------
@@ -344,6 +363,7 @@ class Session(StreamRequestHandler):
         self._login_deadline = self.quiet_since + settings.login_grace
         self.id, self.since = self.server.next_session_id(self.request), time.time()
         self.reader = FrameReader()
+        self.guard = ChannelGuard()
         parking = self.server.parking
         self.channel = Channel(
             self.request,
@@ -370,6 +390,7 @@ class Session(StreamRequestHandler):
 
     def _do(self, part: Callable[[], None]) -> None:
         """Do a part of the session; its end is the session's, unless it was parked."""
+        self.guard.__enter__()
         try:
             part()
         except ProtocolError as error:
@@ -386,7 +407,9 @@ class Session(StreamRequestHandler):
             logger.exception("%s: the session failed", self)
             self._last_words(Internal("internal error"))
         finally:
-            if not self.parked:
+            if self.parked:
+                self.guard.__exit__()
+            else:  # no other thread is to use the channel any more
                 self._clean_up()
                 self.server.forget(self)
 
@@ -500,6 +523,7 @@ class Session(StreamRequestHandler):
             max_data=frames.MAX_DATA,
             max_requests=MAX_REQUESTS,
             max_unanswered=MAX_UNANSWERED,
+            stall_ms=math.ceil(self.server.settings.stall * 1000),
         )
         reply = messages.encode_hello(ours)
         self.channel.queue(frames.frame(Kind.REPLY, header.request_id, reply))
@@ -650,6 +674,10 @@ class Session(StreamRequestHandler):
         This is the one place where a handler's errors become replies.
         """
         self.doing = request
+        with self.guard.away():
+            self._do_request(request)
+
+    def _do_request(self, request: messages.Request) -> None:
         command = COMMANDS[type(request)]
         self._receiving = command.takes_data
         self._since_look = 0
@@ -677,7 +705,8 @@ class Session(StreamRequestHandler):
         else:
             self._trail.joined(self._sent.digest if command.takes_data else None)
         if self._receiving:
-            self._pass_over_data()
+            with self.guard:
+                self._pass_over_data()
         if self._uploads is not None and self._uploads.full:
             self.commit()
 
@@ -715,8 +744,9 @@ class Session(StreamRequestHandler):
             return
         current = self.request_id
         self._stand_aside()
-        outcomes = self._uploads.commit()
-        self._trail.committed(outcomes)
+        with self.guard.away():
+            outcomes = self._uploads.commit()
+            self._trail.committed(outcomes)
         self._warn_of_little_room()  # first: a client that has its answer may leave
         for request_id, outcome in outcomes:
             self.request_id = request_id
@@ -736,7 +766,27 @@ class Session(StreamRequestHandler):
 
     def flush(self) -> None:
         """Send all output, waiting for the peer as long as a stall may be."""
-        self.channel.flush(self._stall())
+        with self.guard:
+            self.channel.flush(self._stall())
+
+    def say_alive(self) -> None:
+        """From the thread for that: send a sign of life if the client waits for an answer and has
+        heard nothing for a while.
+
+        What is queued goes out with it. A client that doesn't take what was sent gets none.
+        """
+        channel = self.channel
+        moved = channel.bytes_in + channel.bytes_out
+        before, self._moved_before = self._moved_before, moved
+        if moved != before or self.doing is None or self.account is None or not self.guard.take():
+            return
+        try:
+            notice = messages.encode(messages.Progress(0))
+            channel.interject(frames.frame(Kind.NOTICE, self.request_id, notice))
+        except ConnectionLost:
+            pass  # the session's own thread finds that out
+        finally:
+            self.guard.back()
 
     def end(self, why: str) -> None:
         """End the session from another thread, and tell its client why.
@@ -814,8 +864,9 @@ class Session(StreamRequestHandler):
         """Let time pass, unless the server stops or the peer leaves."""
         until = min(time.monotonic() + seconds, self._login_deadline)
         try:
-            while time.monotonic() < until and not any(self.channel.wait(deadline=until)):
-                pass
+            with self.guard:
+                while time.monotonic() < until and not any(self.channel.wait(deadline=until)):
+                    pass
         except TimedOut:
             pass  # it has passed
 
@@ -878,7 +929,8 @@ class Session(StreamRequestHandler):
     def _look_for_cancel(self) -> None:
         """See whether the client has cancelled the current request, without blocking."""
         if self.reader.buffered < 64 * 1024:
-            self.channel.fill(self.reader)
+            with self.guard:
+                self.channel.fill(self.reader)
         if self.reader.has_cancel(self.request_id):
             raise Cancelled("cancelled")
 

@@ -40,8 +40,10 @@ class Proxy:
         self._cut: dict[str, int | None] = {"up": None, "down": None}
         self._flip: dict[str, int | None] = {"up": None, "down": None}
         self._cuts: dict[str, list[int]] = {"up": [], "down": []}
+        self._hangs: dict[str, list[int]] = {"up": [], "down": []}
         self._over = False
         self._sockets: list[socket.socket] = []
+        self._hung: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._path: str | None = None
         self._listener = socket.socket(self._family)
@@ -81,6 +83,12 @@ class Proxy:
         """Reset the connections whenever so many bytes were relayed in all; go on accepting."""
         with self._state:
             self._cuts[direction] = sorted(counts)
+
+    def hang_at(self, direction: Direction, *counts: int) -> None:
+        """Have the connections hang whenever so many bytes were relayed in all: they stay open,
+        and nothing more passes through them, in neither direction. Later ones are not concerned."""
+        with self._state:
+            self._hangs[direction] = sorted(counts)
 
     def cut_newest(self) -> None:
         """Reset the newest connection alone; go on accepting."""
@@ -148,15 +156,22 @@ class Proxy:
     def _pump(self, direction: str, source: socket.socket, target: socket.socket) -> None:
         try:
             while True:
-                room = self._room(direction)
+                room = self._room(direction, source)
                 if not room:
                     return
                 data = source.recv(room)
+                with self._state:
+                    if source in self._hung:
+                        continue  # what was under way when it began to hang is lost, also an end
                 if not data:
                     target.shutdown(socket.SHUT_WR)
                     return
                 target.sendall(self._damaged(direction, data))
                 with self._state:
+                    hangs = self._hangs[direction]
+                    if hangs and self._passed[direction] + len(data) >= hangs[0]:
+                        hangs.pop(0)
+                        self._hung.update(self._sockets)
                     self._passed[direction] += len(data)
                     cut = self._cut[direction]
                     if cut is not None and self._passed[direction] >= cut:
@@ -181,13 +196,17 @@ class Proxy:
             return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
         return data
 
-    def _room(self, direction: str) -> int:
+    def _room(self, direction: str, source: socket.socket) -> int:
         """Bytes that may be relayed now; waits while none may. 0: the proxy is over."""
         with self._state:
             while not self._over:
+                if source in self._hung:
+                    self._state.wait()
+                    continue
                 room = 64 * 1024
+                hang = self._hangs[direction][0] if self._hangs[direction] else None
                 soon = self._cuts[direction][0] if self._cuts[direction] else None
-                for limit in (self._hold[direction], self._cut[direction], soon):
+                for limit in (self._hold[direction], self._cut[direction], soon, hang):
                     if limit is not None:
                         room = min(room, limit - self._passed[direction])
                 if room > 0:

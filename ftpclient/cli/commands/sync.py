@@ -12,11 +12,13 @@ import click
 from ftpclient.cli import render
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.group import HintingCommand, local_paths, raise_for, remote_command, size
+from ftpclient.cli.patience import patient_client, retries_option, retry_for_option
 from ftpclient.cli.printer import Printer
 from ftpclient.cli.progress import listening
 from ftpclient.connection.addresses import check_no_password, without_scheme
 from ftpclient.transfer.report import Listener, Result
 from ftpwire import paths
+from ftpwire.errors import FtpError
 from ftpwire.units import human
 
 if TYPE_CHECKING:
@@ -97,13 +99,8 @@ class _SyncCommand(HintingCommand):
     default=True,
     help="Whether to go on with what an earlier try has left. Default: yes.",
 )
-@click.option(
-    "--retries",
-    type=click.IntRange(0),
-    default=5,
-    show_default=True,
-    help="How often a lost connection is made again.",
-)
+@retry_for_option
+@retries_option
 @click.option("--limit-rate", type=size, metavar="SIZE", help="Bytes a second, as 10MiB.")
 @click.option("-v", "--verbose", is_flag=True, hidden=True)
 @click.option("-a", "-r", "-R", "-t", "-p", "-l", "always_so", is_flag=True, hidden=True)
@@ -124,7 +121,8 @@ def sync_command(
     exclude: tuple[str, ...],
     include: tuple[str, ...],
     resume: bool,
-    retries: int,
+    retry_for: float | None,
+    retries: int | None,
     limit_rate: int | None,
     verbose: bool,
     always_so: bool,
@@ -159,10 +157,9 @@ def sync_command(
     )
     if app.interactive:
         source, target = _expanded(source), _expanded(target)
-    client = app.client
-    client.retries = retries
-    client.limit_rate = limit_rate
     ask = app.can_ask and not yes
+    client = patient_client(app, retry_for, retries)
+    client.limit_rate = limit_rate
     with _Watching(app) as listener:
         summary = client.sync(
             source,
@@ -294,3 +291,12 @@ class _Watching(Listener):
 
     def remark(self, text: str) -> None:
         self._listener.remark(text)
+
+    def lost(self, error: FtpError) -> None:
+        self._listener.lost(error)
+
+    def waiting(self, lost: float, left: float) -> None:
+        self._listener.waiting(lost, left)
+
+    def regained(self) -> None:
+        self._listener.regained()

@@ -13,6 +13,7 @@ import click
 from ftpclient.cli import operands, render
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.group import check_no_server, local_paths, raise_for, remote_command, size
+from ftpclient.cli.patience import patient_client, retries_option, retry_for_option
 from ftpclient.cli.progress import listening
 from ftpclient.transfer.named import is_descriptor
 from ftpclient.transfer.report import Summary
@@ -46,13 +47,8 @@ def _transfer_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 default=True,
                 help="Whether to go on with what an earlier try has left. Default: yes.",
             ),
-            click.option(
-                "--retries",
-                type=click.IntRange(0),
-                default=5,
-                show_default=True,
-                help="How often a lost connection is made again.",
-            ),
+            retry_for_option,
+            retries_option,
             click.option("--fail-fast", is_flag=True, help="Stop at the first failure."),
             click.option(
                 "-P",
@@ -148,7 +144,8 @@ def put_command(
     copy_links: bool,
     links: bool,
     resume: bool,
-    retries: int,
+    retry_for: float | None,
+    retries: int | None,
     fail_fast: bool,
     parallel: int | None,
     limit_rate: int | None,
@@ -172,9 +169,10 @@ def put_command(
             raise UsageError("put - can't be used here: standard input has the commands")
         if standard.was_closed(0):
             raise CommandError("standard input is closed: nothing was stored")
-        app.client.limit_rate = limit_rate
+        client = patient_client(app, retry_for, retries)
+        client.limit_rate = limit_rate
         with listening(app, typed=sys.stdin.isatty()) as listener:
-            summary = app.client.put_stream(
+            summary = client.put_stream(
                 0, target, overwrite=overwrite, no_empty=no_empty, listener=listener
             )
         _finish(app, summary)
@@ -187,8 +185,7 @@ def put_command(
     operands.check_put(app, named)
     if atomic and (not recursive or len(sources) != 1 or not os.path.isdir(sources[0])):
         raise UsageError("--atomic takes -r and one directory")
-    client = app.client
-    client.retries = retries
+    client = patient_client(app, retry_for, retries)
     client.limit_rate = limit_rate
     with listening(app) as listener:
         summary = client.put(
@@ -230,7 +227,8 @@ def get_command(
     copy_links: bool,
     links: bool,
     resume: bool,
-    retries: int,
+    retry_for: float | None,
+    retries: int | None,
     fail_fast: bool,
     parallel: int | None,
     limit_rate: int | None,
@@ -251,8 +249,7 @@ def get_command(
         return
     if app.interactive:
         target = os.path.expanduser(target)
-    client = app.client
-    client.retries = retries
+    client = patient_client(app, retry_for, retries)
     client.limit_rate = limit_rate
     with (
         listening(app, typed=_is_screen(target)) as listener,

@@ -29,11 +29,12 @@ def test_hello_says_all_its_fields(server, dial):
         "op": "hello",
         "version": 1,
         "software": SOFTWARE,
-        "features": ["pieces"],
+        "features": ["pieces", "alive"],
         "max_control": frames.MAX_CONTROL,
         "max_data": frames.MAX_DATA,
         "max_requests": MAX_REQUESTS,
         "max_unanswered": MAX_UNANSWERED,
+        "stall_ms": 60_000,
     }
 
 

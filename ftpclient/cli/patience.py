@@ -1,0 +1,55 @@
+"""How long a transfer's connection is made again after it was lost: the options of put, get, sync.
+
+Lives here: the options, and a client that has them. Lives elsewhere: waiting and trying again
+(transfer/retry.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ftpclient.cli.app import App
+from ftpclient.cli.printer import Printer
+from ftpwire.units import parse_duration
+
+if TYPE_CHECKING:
+    from ftpclient.client import Client
+
+RETRY_FOR = 15 * 60.0
+"""Seconds without progress, unless something else was asked for."""
+
+
+def _seconds(text: str) -> float:
+    """The type of --retry-for: a duration, or 0."""
+    try:
+        return float(parse_duration(text)) if text.strip() != "0" else 0.0
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+retry_for_option = click.option(
+    "--retry-for",
+    type=_seconds,
+    metavar="TIME",
+    help="Time without progress after which a lost connection is given up, as 90s or 2h; 0: at "
+    "once. When given, the first connection is tried for so long as well. Default: 15m.",
+)
+retries_option = click.option("--retries", type=click.IntRange(0), hidden=True)
+
+
+def patient_client(app: App, retry_for: float | None, retries: int | None) -> Client:
+    """The client, connected, with these options.
+
+    A first contact fails at once, unless --retry-for was given: who waits for a server says so.
+    """
+    client = app.known_client or app.new_client()
+    client.retry_for = RETRY_FOR if retry_for is None else retry_for
+    client.retries = retries
+    if retry_for:
+        from ftpclient.transfer.retry import first_contact
+
+        first_contact(client, Printer(app))
+    client.connect()
+    return client

@@ -1,0 +1,199 @@
+"""--retry-for, and what is shown while there is no connection or nothing moves."""
+
+from __future__ import annotations
+
+import re
+import socket
+
+import pytest
+
+from ftpclient.cli import bars as bars_module
+from ftpclient.cli.app import App
+from ftpclient.cli.bars import Bars
+from ftpclient.cli.main import run as run_command
+from ftpclient.cli.printer import Printer
+from ftpclient.transfer import retry
+from ftpwire.errors import ConnectionLost
+from tests.system.proxy import Proxy
+
+MIB = 2**20
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@pytest.fixture
+def made(monkeypatch):
+    monkeypatch.setenv("FTP_PASSWORD", "secret")
+    app = App(plaintext=True)
+    yield app
+    app.close()
+    app.interrupt.close()
+
+
+@pytest.fixture
+def at(made, capfd):
+    """Runs a command line of `ftp` at an address; gives status, output and complaints."""
+
+    def run(address: str, *words: object) -> tuple[int, str, str]:
+        line = ["-s", f"alice@{address}", "--plaintext", *map(str, words)]
+        status = run_command(made, line)
+        return status, *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def nobody() -> str:
+    """An address where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
+def bars(made, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return Bars(made)
+
+
+def drawn(capsys) -> str:
+    return _ESCAPES.sub("", capsys.readouterr().err)
+
+
+# the option --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["put", "get", "sync"])
+def test_by_default_a_first_contact_fails_at_once(at, nobody, tmp_path, verb):
+    (tmp_path / "d").mkdir()
+    words = (tmp_path / "d", ":/d") if verb == "sync" else (tmp_path / "d", "/d")
+    status, _, complaint = at(nobody, verb, *words)
+    assert status == 4
+    assert "connecting again" not in complaint
+    assert complaint.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["put", "get", "sync"])
+def test_when_it_is_written_a_first_contact_is_waited_for(at, nobody, tmp_path, verb, monkeypatch):
+    monkeypatch.setattr(retry, "_FIRST_WAIT", 0.05)
+    waits = []
+    real = retry.Patience.pause
+    monkeypatch.setattr(
+        retry.Patience, "pause", lambda self: (waits.append(self._retry_for), real(self))
+    )
+    (tmp_path / "d").mkdir()
+    words = (tmp_path / "d", ":/d") if verb == "sync" else (tmp_path / "d", "/d")
+    status, _, complaint = at(nobody, verb, "--retry-for", "1s", *words)
+    assert status == 4
+    assert len(waits) > 2 and set(waits) == {1.0}
+    assert complaint.count("connecting again") == 1
+    assert complaint.splitlines()[-1].startswith(f"ftp: {nobody}: connection refused")
+
+
+def test_zero_is_written_to_never_try_again(at, server, tmp_path):
+    (tmp_path / "f").write_bytes(bytes(3 * MIB))
+    with Proxy(server.address) as proxy:
+        proxy.cut_at("up", MIB)
+        status, _, complaint = at(proxy.address, "put", "--retry-for", "0", tmp_path / "f", "/f")
+    assert status == 4
+    assert "connecting again" not in complaint
+    assert re.search(r"stopped at \d\.\d of 3\.0 MiB: the same command starts anew\n$", complaint)
+
+
+def test_quarter_of_an_hour_otherwise(at, made, server, tmp_path):
+    (tmp_path / "f").write_bytes(b"x")
+    assert at(server.address, "put", tmp_path / "f", "/f")[0] == 0
+    assert made.known_client.retry_for == 15 * 60
+    assert made.known_client.retries is None
+
+
+def test_the_count_is_still_a_bound(at, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(retry, "_FIRST_WAIT", 0.01)
+    (tmp_path / "f").write_bytes(bytes(3 * MIB))
+    with Proxy(server.address) as proxy:
+        proxy.cut_at("up", *range(MIB, 99 * MIB, MIB))
+        status, _, complaint = at(proxy.address, "put", "--retries", "2", tmp_path / "f", "/f")
+    assert status == 4
+    assert complaint.count("connecting again") == 2
+
+
+@pytest.mark.parametrize("verb", ["put", "get", "sync"])
+def test_help_shows_one_of_them(at, verb, nobody):
+    status, out, _ = at(nobody, verb, "--help")
+    assert status == 0
+    assert "--retry-for TIME" in out and "--retries" not in out
+
+
+@pytest.mark.parametrize("text", ["5", "5x", "-1", "", "1h30m"])
+def test_what_is_no_time(at, nobody, tmp_path, text):
+    status, _, complaint = at(nobody, "put", f"--retry-for={text}", tmp_path, "/f")
+    assert status == 2
+    assert "is not a duration" in complaint
+
+
+# what is shown -----------------------------------------------------------------------------
+
+
+def test_in_a_pipe_the_wait_is_printed_sparsely(made, capfd):
+    printer = Printer(made)
+    for second in range(600):
+        printer.waiting(float(second), 4.2)
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0] == "ftp: no connection for 5 s, next try in 5 s"
+    assert 8 <= len(lines) <= 16
+    printer.regained()
+    printer.waiting(6.0, 4.0)
+    assert capfd.readouterr().err == "ftp: no connection for 6 s, next try in 4 s\n"
+
+
+@pytest.mark.parametrize("silent", ["quiet", "as_json"])
+def test_or_not_at_all(made, capfd, silent):
+    setattr(made, silent, True)
+    Printer(made).waiting(100.0, 4.0)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_on_a_terminal_one_line_counts(bars, capsys):
+    with bars:
+        bars.started(b"film", 10 * MIB)
+        bars.lost(ConnectionLost("gone"))
+        bars.waiting(12.0, 3.4)
+        bars._progress.refresh()
+        bars.waiting(14.0, 0.0)
+        bars._progress.refresh()
+        bars.regained()
+        bars._progress.refresh()
+        text = drawn(capsys)
+    assert "no connection for 12 s, next try in 4 s" in text
+    assert text.rindex("trying now") > text.rindex("next try")
+    assert "no connection" not in text[text.rindex("trying now") :].replace("trying now", "")
+    assert "connecting again" not in text
+
+
+def test_bars_say_that_nothing_moves(bars, capsys, monkeypatch):
+    with bars:
+        bars.started(b"film", 10 * MIB)
+        bars.advanced(MIB)
+        moved = bars._moved
+        monkeypatch.setattr(bars_module.time, "monotonic", lambda: moved + 4.0)
+        bars._progress.refresh()
+        assert "stalled" not in drawn(capsys)
+        monkeypatch.setattr(bars_module.time, "monotonic", lambda: moved + 12.5)
+        bars._progress.refresh()
+        assert "stalled 12 s" in drawn(capsys)
+        bars.advanced(MIB)
+        bars._progress.refresh()
+        assert "stalled" not in drawn(capsys).splitlines()[-1]
+        monkeypatch.undo()
+
+
+def test_a_file_that_waits_for_its_answer_alone_has_not_stalled(bars, capsys, monkeypatch):
+    with bars:
+        bars.started(b"film", 10 * MIB)
+        bars.advanced(10 * MIB)
+        bars._flush()
+        moved = bars._moved
+        monkeypatch.setattr(bars_module.time, "monotonic", lambda: moved + 60.0)
+        bars._progress.refresh()
+        assert "stalled" not in drawn(capsys)
+        monkeypatch.undo()

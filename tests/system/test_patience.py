@@ -1,0 +1,143 @@
+"""Lost, hung and absent connections: the real programs go on until there is no progress."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import threading
+
+import pytest
+
+from tests.system.programs import eventually, finish
+from tests.system.proxy import Proxy
+
+MIB = 1024 * 1024
+LONG = [pytest.mark.long, pytest.mark.timeout(1200)]
+SIZES = [
+    pytest.param(16, 5, id="16-MiB"),
+    pytest.param(600, 50, id="600-MiB", marks=LONG),
+]
+"""Of the file, and of what passes before the link fails once more, in MiB."""
+
+
+def made(path, size: int):
+    """A file of so many bytes, no two MiB alike; and its digest."""
+    source, digest = random.Random(size), hashlib.sha256()
+    with open(path, "wb") as file:
+        while size:
+            piece = source.randbytes(min(size, MIB))
+            digest.update(piece)
+            file.write(piece)
+            size -= len(piece)
+    return digest.hexdigest()
+
+
+def digest_of(path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def over(proxy, kind: str, direction: str, size: int, part: int) -> None:
+    """Have the link fail each ``part``."""
+    positions = [number * part * MIB + 1000 for number in range(1, size // part + 1)]
+    (proxy.cut_at if kind == "cut" else proxy.hang_at)(direction, *positions)
+
+
+@pytest.mark.parametrize("kind", ["cut", "hang"])
+@pytest.mark.parametrize(("size", "part"), SIZES)
+@pytest.mark.parametrize("way", ["put", "get"])
+def test_a_link_that_fails_again_and_again(start_server, roomy, way, size, part, kind):
+    server = start_server("--stall", "2", "--durability", "none")
+    alice = server.first_user()
+    source, target = roomy / "source", roomy / "target"
+    digest = made(source, size * MIB)
+    if way == "get":
+        alice.run("put", source, "/file")
+        source.unlink()
+    with Proxy(server.reached) as proxy:
+        user = alice.at(proxy.address)
+        if way == "put":
+            over(proxy, kind, "up", size, part)
+            done = finish_long(user.start("put", source, "/file"))
+            target = server.home() / "file"
+        else:
+            over(proxy, kind, "down", size, part)
+            done = finish_long(user.start("get", "/file", target))
+    assert digest_of(target) == digest
+    assert done.count("connecting again") >= size // part - 2
+
+
+def finish_long(running) -> str:
+    """Wait for a command of a minute or more; returns what it said."""
+    _, told = running.communicate(timeout=900)
+    assert running.returncode == 0, told
+    return os.fsdecode(told)
+
+
+def test_a_server_that_is_down_for_20_seconds(start_server, roomy):
+    down(start_server, roomy, 20.0)
+
+
+test_a_server_that_is_down_for_20_seconds.pytestmark = LONG
+
+
+def test_a_server_that_is_down_for_a_moment(start_server, roomy):
+    down(start_server, roomy, 1.5)
+
+
+def down(start_server, roomy, seconds: float) -> None:
+    server = start_server()
+    alice = server.first_user()
+    source = roomy / "source"
+    digest = made(source, 40 * MIB)
+    with Proxy(server.reached) as proxy:
+        proxy.hold("up", 20 * MIB)
+        running = alice.at(proxy.address).start("put", source, "/file")
+        eventually(lambda: proxy.passed("up") >= 20 * MIB, "half of it is sent")
+        server.kill()
+        proxy.release()
+        threading.Event().wait(seconds)  # the time itself is what is shown
+        assert running.poll() is None
+        again = start_server(port=server.port)
+        told = finish_long(running)
+    assert digest_of(again.home() / "file") == digest
+    assert told.count("connecting again") == 1
+    assert ("no connection for" in told) == (seconds > 10)
+
+
+def test_a_client_that_was_stopped_for_longer_than_the_server_waits(start_server, roomy):
+    """As a laptop that sleeps."""
+    server = start_server("--stall", "2")
+    alice = server.first_user()
+    source = roomy / "source"
+    digest = made(source, 40 * MIB)
+    with Proxy(server.reached) as proxy:
+        proxy.hold("up", 20 * MIB)
+        running = alice.at(proxy.address).start("put", source, "/file")
+        eventually(lambda: proxy.passed("up") >= 20 * MIB, "half of it is sent")
+        running.send_signal(signal.SIGSTOP)
+        threading.Event().wait(3.5)  # the time itself is what is shown
+        proxy.release()
+        running.send_signal(signal.SIGCONT)
+        finish_long(running)
+    assert digest_of(server.home() / "file") == digest
+
+
+def test_ctrl_c_ends_the_wait_and_the_same_command_goes_on(start_server, roomy):
+    server = start_server()
+    alice = server.first_user()
+    source = roomy / "source"
+    made(source, 20 * MIB)
+    with Proxy(server.reached) as proxy:
+        proxy.hold("up", 8 * MIB)
+        running = alice.at(proxy.address).start("put", source, "/file")
+        eventually(lambda: proxy.passed("up") >= 8 * MIB, "some of it is sent")
+        proxy.cut()
+        assert b"connecting again" in running.stderr.readline()
+        running.send_signal(signal.SIGINT)
+        ended = finish(running, status=130)
+    assert "stopped at " in ended.err
+    assert ended.err.rstrip().endswith(" of 20.0 MiB: the same command goes on")
+    assert ended.err.count("\n") == 1
