@@ -2,7 +2,7 @@
 
 Lives here: enough of a client to show that the document suffices. It imports nothing of this
 product: a socket, msgpack and BLAKE3 are all that it takes, and ssl for a server that wants it.
-Lives elsewhere: what is done with it (system/test_second_client.py).
+Lives elsewhere: what is done with it (ftpserver/test_second_client.py).
 
 It keeps few bytes unanswered, so that it may write without reading (see "Read while you write").
 """

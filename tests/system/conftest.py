@@ -137,33 +137,10 @@ def shared_server(tmp_path_factory, served_as):
         server.stop()
 
 
-@pytest.fixture(scope="module")
-def shared_plain_server(tmp_path_factory, served_as):
-    """The same without TLS."""
-    place = tmp_path_factory.mktemp("shared-plain")
-    with running_programs() as started, untouched_canary(place):
-        server = Server(started, place / "root", place, mode=served_as, plaintext=True)
-        yield server
-        server.stop()
-
-
 @pytest.fixture
 def user(shared_server, programs):
     """Somebody new on the shared server, with an empty home."""
     return add_account(shared_server, programs, f"user{next(_numbers)}")
-
-
-@pytest.fixture(params=["tls", "plain"])
-def any_user(request, shared_server, shared_plain_server, programs):
-    """Somebody new, once on a server with TLS and once on one without."""
-    server = shared_server if request.param == "tls" else shared_plain_server
-    return add_account(server, programs, f"user{next(_numbers)}")
-
-
-@pytest.fixture
-def user_without_tls(shared_plain_server, programs):
-    """Somebody new, on a server without TLS."""
-    return add_account(shared_plain_server, programs, f"user{next(_numbers)}")
 
 
 @pytest.fixture

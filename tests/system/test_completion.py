@@ -45,11 +45,8 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
     ("name", "line", "offered"),
     [
         pytest.param("ftp", "ftp chm", ["chmod"], id="command"),
-        pytest.param("ftp", "ftp ls --dir", ["--directory"], id="option"),
         pytest.param("ftp", "ftp --acc", ["--accept-new"], id="option-before"),
         pytest.param("ftp", "ftp put -r so", ["compopt -o default", ""], id="local-files"),
-        pytest.param("ftp", "ftp sync so", ["compopt -o default", ""], id="local-tree"),
-        pytest.param("ftpd", "ftpd fing", ["fingerprint"], id="ftpd"),
         pytest.param("ftpd", "ftpd user pass", ["passwd"], id="ftpd-group"),
     ],
 )
@@ -71,11 +68,9 @@ def test_saved_servers(complete, server, tmp_path):
     ("begun", "pieces", "offered"),
     [
         pytest.param("alice@fi", ["alice", "@", "fi"], "@files:4000", id="after-the-user"),
-        pytest.param("alice@", ["alice", "@"], "@files:4000", id="before-the-host"),
         pytest.param(
             "alice@files:40", ["alice", "@", "files", ":", "40"], "4000", id="in-the-port"
         ),
-        pytest.param("al", ["al"], "alice@files:4000", id="in-the-user"),
         pytest.param("ali@", ["ali", "@"], "", id="somebody-else"),
     ],
 )

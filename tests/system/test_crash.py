@@ -1,10 +1,12 @@
 """Acknowledged is durable: crashes and power cuts at random moments, and what must survive them.
 
-ROUNDS says how many rounds each test runs; ``-m long`` has the long forms.
+A few rounds run every time, and show that these tests themselves work; ``-m long`` has as many as
+it takes to find something. ROUNDS says how many it should be instead.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -125,7 +127,7 @@ class Rounds:
 # SIGKILL -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rounds", rounds(20, 500))
+@pytest.mark.parametrize("rounds", rounds(3, 500))
 def test_killed_at_any_moment(programs, tmp_path, rounds):
     """What the kernel has is not lost with the process: names, contents and books agree."""
     root = Root(tmp_path / "root", QUOTA, programs, tmp_path)
@@ -139,9 +141,15 @@ def new_seed() -> int:
 
 
 def survived(crashes: Rounds, rounds: int, place: Path) -> None:
-    """Nothing is lost in so many rounds, and the verifier agrees at the end."""
+    """Nothing is lost in so many rounds, and the verifier agrees at the end.
+
+    A busy machine may get nothing acknowledged before the crash: then there are more rounds.
+    """
     root = crashes.root
-    for number in range(rounds):
+    for number in itertools.count():
+        if number >= rounds and root.expected.acknowledged > rounds:
+            break
+        assert number < 20 * rounds, "hardly anything was ever acknowledged"
         wrong = crashes.run(place)
         assert not wrong, f"round {number}: {NEW_LINE.join(wrong)}\n{root.log[-3000:]}"
     root.start()
@@ -151,7 +159,6 @@ def survived(crashes: Rounds, rounds: int, place: Path) -> None:
         [*program("ftpd"), "check", "--read", "--strict", "--root", str(root.path)], cwd=place
     )
     assert checked.text.endswith("all is well\n")
-    assert root.expected.acknowledged > rounds
 
 
 # power cuts --------------------------------------------------------------------------------
@@ -183,7 +190,7 @@ def with_a_disk(disk: Disk, root: Root) -> Rounds:
     return Rounds(root, cut, revive, new_seed())
 
 
-@pytest.mark.parametrize("rounds", rounds(10, 200))
+@pytest.mark.parametrize("rounds", rounds(2, 200))
 def test_power_cut_at_any_moment(programs, tmp_path, rounds):
     """What was acknowledged is on the disk: it survives without the kernel's memory."""
     with plugged_in(tmp_path) as disk:
@@ -198,18 +205,16 @@ def test_power_cut_at_any_moment(programs, tmp_path, rounds):
     [
         # bounds: ten times what was needed at most in 20 runs of each, see docs/durability.md
         pytest.param("no-file-sync", (), 20, id="no-file-sync"),
-        pytest.param("no-file-fsync", (), 40, id="no-file-fsync"),
-        pytest.param("no-file-syncfs", (), 40, id="no-file-syncfs"),
-        pytest.param("no-directory-sync", (), 40, id="no-directory-sync"),
-        pytest.param("no-directory-fsync", (), 40, id="no-directory-fsync"),
+        pytest.param("no-file-fsync", (), 40, id="no-file-fsync", marks=pytest.mark.long),
+        pytest.param("no-file-syncfs", (), 40, id="no-file-syncfs", marks=pytest.mark.long),
+        pytest.param("no-directory-sync", (), 40, id="no-directory-sync", marks=pytest.mark.long),
+        pytest.param("no-directory-fsync", (), 40, id="no-directory-fsync", marks=pytest.mark.long),
         pytest.param(
-            "no-directory-syncfs",
-            (),
-            400,
-            id="no-directory-syncfs",
-            marks=pytest.mark.long,
+            "no-directory-syncfs", (), 400, id="no-directory-syncfs", marks=pytest.mark.long
         ),
-        pytest.param("as-is", ("--durability", "none"), 20, id="durability-none"),
+        pytest.param(
+            "as-is", ("--durability", "none"), 20, id="durability-none", marks=pytest.mark.long
+        ),
     ],
 )
 def test_a_power_cut_finds_out(programs, tmp_path, variant, options, rounds):

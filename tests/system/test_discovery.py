@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from tests.system.programs import clean_environment, eventually, program
+from tests.system.programs import PATIENCE, clean_environment, eventually, program
 
 
 @pytest.fixture
@@ -59,20 +59,14 @@ def test_what_was_found_is_not_trusted(start_server, discover, port, programs, t
     assert fingerprint in programs.run(command, status=9, env=env, cwd=tmp_path).err
 
 
-def test_none_is_found(start_server, discover):
-    start_server()
-    assert "no server answers" in discover(status=5).complaint
-    assert discover("--json", status=5).out == b""
-
-
 def test_connect_and_login_complete_what_answers(start_server, programs, port, tmp_path):
     server = start_server("--discoverable", "--discovery-port", str(port), "--name", "attic")
     address = f"127.0.0.1:{server.port}"
 
-    def offered(line: str, *, asked_at: int = port) -> list[str]:
+    def offered(line: str) -> list[str]:
         environment = clean_environment(
             tmp_path,
-            FTP_DISCOVERY_PORT=str(asked_at),
+            FTP_DISCOVERY_PORT=str(port),
             _FTP_COMPLETE="bash_complete",
             COMP_WORDS=line,
             COMP_CWORD="2",
@@ -80,17 +74,9 @@ def test_connect_and_login_complete_what_answers(start_server, programs, port, t
         return programs.run(program("ftp"), env=environment).lines
 
     # a busy machine may not answer in the time that the Tab key has
-    for line, expected in (
-        ("ftp connect ", address),
-        ("ftp login ", address),
-        ("ftp connect 127.0", address),
-        ("ftp connect alice@", f"alice@{address}"),
-    ):
+    for line, expected in (("ftp connect ", address), ("ftp login alice@", f"alice@{address}")):
         eventually(lambda line=line, expected=expected: offered(line) == [f"plain,{expected}"])
     assert offered("ftp connect 10.") == [""]
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
-        silent.bind(("", 0))
-        assert offered("ftp connect ", asked_at=silent.getsockname()[1]) == [""]
 
 
 # two machines ------------------------------------------------------------------------------
@@ -178,4 +164,4 @@ def test_from_another_machine(machines):
     }
     for server in servers:
         server.send_signal(signal.SIGTERM)
-        assert server.wait(60) == 0
+        assert server.wait(PATIENCE) == 0

@@ -141,12 +141,6 @@ def test_what_a_system_user_stores_belongs_to_it(server, tmp_path):
     alice.run("rm", "/before")
 
 
-def test_workers_are_for_threads(tmp_path, programs):
-    command = [*program("ftpd"), "start", "--root", str(tmp_path / "root"), "--port", "0"]
-    ended = programs.run([*command, "--isolation", "process", "--workers", "2"], status=2)
-    assert "workers" in ended.err
-
-
 def test_a_user_for_strangers_that_there_isnt(tmp_path, programs):
     if os.geteuid() != 0:
         pytest.skip("only root can have sessions be others")

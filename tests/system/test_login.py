@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import stat
-from dataclasses import replace
 
 import pytest
 
-from ftpclient.connection.addresses import ServerAddress
-from tests.system.programs import User, clean_environment, eventually
+from tests.system.programs import User, clean_environment
 from tests.system.shell_support import Terminal
 
 
@@ -59,35 +56,6 @@ def test_after_a_login_nothing_has_to_be_said(alice, place):
     assert bare.run("connect", given=b"pwd\nwhoami\n").lines == ["/", "alice"]
 
 
-def test_what_login_saves_is_private(alice, place):
-    alice.run("login", place)
-    for name in ("tokens.json", "servers.json"):
-        assert stat.S_IMODE(config(alice, name).stat().st_mode) == 0o600
-    ((key, saved),) = tokens_of(alice).items()
-    assert key == place and saved["secret"].startswith("ftpt_")
-    for path in (alice.on_server.parent / ".ftpd").rglob("*"):
-        assert not path.is_file() or saved["secret"].encode() not in path.read_bytes()
-    assert alice.password not in config(alice, "tokens.json").read_text()
-
-
-def test_login_wants_a_good_password(alice, place):
-    wrong = without_password(alice, FTP_PASSWORD="wrong")
-    wrong.run("--accept-new", "login", place, status=3)
-    assert not config(alice, "tokens.json").exists()
-    none = without_password(alice)
-    assert "--password-stdin" in none.run("login", place, status=3).complaint
-    told = none.run("--json", "--password-stdin", "login", place, given=alice.password.encode())
-    assert told.record["user"] == "alice" and told.record["token"]
-
-
-@pytest.mark.needs("tls")
-def test_an_unknown_server_is_not_logged_in_to(alice, place, server):
-    bare = without_password(alice, FTP_PASSWORD=alice.password)
-    bare.run("login", place, status=9)
-    bare.run("login", place, "--accept-new")
-    assert "refused" not in server.log
-
-
 def test_names_stand_for_servers(alice, server, place):
     bob = server.add_user("bob")
     alice.run("login", place, "--name", "mine")
@@ -109,15 +77,6 @@ def test_names_stand_for_servers(alice, server, place):
     assert bare.run("whoami").lines == ["alice"]
 
 
-def test_a_login_takes_the_place_of_the_one_before(alice, place):
-    alice.run("login", place)
-    first = tokens_of(alice)[place]["id"]
-    alice.run("login", place, "--token-name", "second", "--expires", "30d")
-    (token,) = without_password(alice).run("--json", "token", "list").records
-    assert token["id"] == tokens_of(alice)[place]["id"] != first
-    assert (token["name"], token["current"]) == ("second", True)
-
-
 def test_logout_revokes_and_keeps_the_server(alice, place):
     alice.run("login", place, "--name", "mine")
     saved = config(alice, "tokens.json").read_text()
@@ -132,70 +91,6 @@ def test_logout_revokes_and_keeps_the_server(alice, place):
     assert without_password(alice, FTP_PASSWORD=alice.password).run("whoami").lines == ["alice"]
 
 
-def test_logout_without_the_server(alice, place, server):
-    alice.run("login", place)
-    server.stop()
-    bare = without_password(alice)
-    assert "--local" in bare.run("logout", status=4).err
-    assert tokens_of(alice)
-    bare.run("logout", "--local")
-    assert not tokens_of(alice)
-
-
-def test_a_revoked_token_falls_back_to_netrc(alice, place, admin):
-    alice.run("login", place)
-    admin.run("token", "revoke", tokens_of(alice)[place]["id"])
-    netrc = alice.home / ".netrc"
-    machine = ServerAddress.parse(place).host
-    netrc.write_text(f"machine {machine} login alice password {alice.password}\n")
-    netrc.chmod(0o600)
-    told = without_password(alice).run("whoami")
-    assert told.lines == ["alice"] and "was refused" in told.complaint
-    told = without_password(alice).run("--json", "whoami")
-    assert "was refused" in json.loads(told.complaint)["remark"]
-    netrc.chmod(0o644)
-    without_password(alice).run("whoami", status=3)
-
-
-def test_tokens_are_listed_and_revoked(alice, place):
-    alice.run("login", place)
-    bare = without_password(alice)
-    other = replace(alice, home=alice.home.parent / "other")
-    other.run("--accept-new", "login", place, "--token-name", "other machine")
-    lines = bare.run("token", "list").lines
-    assert len(lines) == 2 and "this session's" in lines[0] and "other machine" in lines[1]
-    bare.run("token", "revoke", lines[1].split()[0])
-    without_password(other).run("whoami", status=3)
-    bare.run("token", "revoke", "nothing", status=5)
-    bare.run("token", "revoke", lines[0].split()[0])
-    assert not tokens_of(alice)
-
-
-def test_passwd_ends_everything_else(alice, place, server):
-    alice.run("login", place)
-    other = replace(alice, home=alice.home.parent / "other")
-    other.run("--accept-new", "login", place)
-    bare = without_password(alice)
-    bare.run("--password-stdin", "passwd", given=b"wrong\nnew one\n", status=3)
-    bare.run("--password-stdin", "passwd", given=f"{alice.password}\n\n".encode(), status=1)
-    bare.run("--password-stdin", "passwd", given=f"{alice.password}\nnew one\n".encode())
-    assert bare.run("whoami").lines == ["alice"], "the saved token was renewed"
-    without_password(other).run("whoami", status=3)
-    alice.run("whoami", status=3)
-    without_password(other, FTP_PASSWORD="new one").run("whoami")
-    assert "usage" in without_password(alice).run("--json", "passwd", status=2).err
-
-
-def test_a_new_account_of_the_same_name_is_not_opened_by_an_old_token(alice, place, server):
-    alice.run("login", place)
-    bare = without_password(alice)
-    bare.run("whoami")
-    server.admin.run("user", "remove", "alice")
-    server.admin.run("user", "add", "alice", "--password-stdin", given=b"another\n")
-    bare.run("whoami", status=3)
-    without_password(alice, FTP_PASSWORD="another").run("whoami")
-
-
 # registration ------------------------------------------------------------------------------
 
 
@@ -203,13 +98,6 @@ def test_a_new_account_of_the_same_name_is_not_opened_by_an_old_token(alice, pla
 def carol(server):
     """Somebody without an account."""
     return server.user("carol", "password of carol")
-
-
-def test_nobody_registers_unasked(carol, server):
-    told = carol.run("register", f"carol@{carol.server}", status=6)
-    assert "invitation" in told.complaint
-    carol.run("register", f"carol@{carol.server}", "--invite", "ftpi_wrong", status=6)
-    assert not server.home("carol").exists()
 
 
 def test_an_invitation_is_good_once(carol, server, admin):
@@ -243,34 +131,6 @@ def test_open_registration(start_server):
     bare.run("--password-stdin", "register", f"dave@{carol.server}", given=given)
     assert without_password(carol).run("whoami").lines == ["dave"]
     assert os.listdir(server.home("dave")) in ([], [".ftpd-staging"])
-
-
-def test_an_invitation_ends(carol, server, admin):
-    code = admin.run("invite", "--expires", "1s").text.strip()
-    eventually(lambda: not admin.run("invite", "--list").lines, "it has expired")
-    told = carol.run("register", f"carol@{carol.server}", "--invite", code, status=6)
-    assert "not good any more" in told.complaint
-    assert not server.home("carol").exists()
-
-
-def test_who_registers_too_often_has_to_wait_unless_invited(start_server):
-    server = start_server("--open-registration")
-    carol = server.user("carol", "hers")
-    for _ in range(100):
-        told = carol.run("register", f"carol@{carol.server}", "--no-save", status=None)
-        if "too many want to register just now: try again in" in told.err:
-            break
-    assert told.status == 1
-    assert "too many want to register" in told.complaint
-    code = server.admin.run("invite").text.strip()
-    carol.run("register", f"dave@{carol.server}", "--no-save", "--invite", code)
-    carol.run("ls")
-
-
-def test_promises_are_warned_of(start_server, tmp_path, admin):
-    admin.run("user", "add", "alice", "--quota", "900000TiB", "--password-stdin", given=b"x")
-    server = start_server()
-    eventually(lambda: "quotas promise" in server.log)
 
 
 def test_at_a_terminal_all_is_asked_for(server, admin, carol):

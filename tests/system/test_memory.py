@@ -24,7 +24,7 @@ KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 MEASURED = """
 import sys
-from ftpclient.cli import main
+from ftpclient.cli.main import main
 try:
     main()
 finally:
@@ -118,14 +118,18 @@ def sparse(path, size):
     return path
 
 
-SIZES = [
-    pytest.param(512 * MIB, id="512-MiB"),
-    pytest.param(4 * GIB, id="4-GiB", marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
-]
+LONG = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 
-@pytest.mark.parametrize("plaintext", [False, True], ids=["tls", "plain"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("size", "plaintext"),
+    [
+        pytest.param(128 * MIB, False, id="128-MiB-tls"),
+        pytest.param(128 * MIB, True, id="128-MiB-plain"),
+        pytest.param(4 * GIB, False, id="4-GiB-tls", marks=LONG),
+        pytest.param(4 * GIB, True, id="4-GiB-plain", marks=LONG),
+    ],
+)
 def test_flat_in_the_size_of_a_file(start_server, roomy, size, plaintext):
     server = start_server(plaintext=plaintext)
     alice = server.first_user()
@@ -139,22 +143,21 @@ def test_flat_in_the_size_of_a_file(start_server, roomy, size, plaintext):
     assert (roomy / "large-back").stat().st_size == size
     for what, most in many.most.items():
         assert most - few.most[what] < 8 * MIB, (what, few.most, many.most)
-        assert most < 200 * MIB, what
     alice.run("rm", "/large")
 
 
 COUNTS = [
-    pytest.param(20_000, id="20,000"),
-    pytest.param(100_000, id="100,000", marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
+    pytest.param(5_000, 20_000, id="20,000"),
+    pytest.param(20_000, 100_000, id="100,000", marks=LONG),
 ]
-ALLOWED = {
-    "put": 16 * MIB,
-    "get": 26 * MIB,  # both keep the most requests that may be unanswered, and 80 bytes a file
-    "ls": 7 * MIB,
-    "du": 4 * MIB,
-    "server": 4 * MIB,
-}
-"""Bytes more than for a small directory. A list of the entries alone takes 7.5 and 37.5 MiB."""
+ALLOWED = {"put": 400, "get": 400, "ls": 200, "du": 100, "server": 150}
+"""Bytes that each entry more may take. A list of the entries alone takes 375.
+
+Both sizes are large, and what is compared is the difference between them: what fills up once,
+however large the directory (requests that wait for their answers, buffers, what the allocator
+keeps), has done so with the smaller one already. How far it fills depends on how far the other
+side is behind, so that on a busy machine no bound of the whole is true.
+"""
 
 
 def make_directory(directory, count):
@@ -170,23 +173,21 @@ def make_directory(directory, count):
     return directory
 
 
-@pytest.mark.parametrize("count", COUNTS)
-def test_flat_in_the_size_of_a_directory(start_server, roomy, count):
+@pytest.mark.parametrize(("fewer", "more"), COUNTS)
+def test_flat_in_the_size_of_a_directory(start_server, roomy, fewer, more):
     server = start_server()
     alice = server.first_user()
-    few_files = make_directory(roomy / "few", 200)
-    many_files = make_directory(roomy / "many", count)
     few, many = Measured(server, alice), Measured(server, alice)
-    for measured, source in ((few, few_files), (many, many_files)):
-        there = f"/{source.name}"
+    for measured, count in ((few, fewer), (many, more)):
+        source = make_directory(roomy / f"{count}", count)
+        there, back = f"/{count}", roomy / f"{count}-back"
         measured.run("put", "-rq", source, there)
         measured.run("ls", there)
-        measured.run("get", "-rq", there, roomy / f"{source.name}-back")
+        measured.run("get", "-rq", there, back)
         measured.run("du", there)
+        assert len(os.listdir(back)) == count
+        trees.remove(back)
 
-    assert len(os.listdir(roomy / "many-back")) == count
-    for what, most in many.most.items():
-        assert most - few.most[what] < ALLOWED[what], (what, few.most, many.most)
-        assert most < 160 * MIB, what
-    trees.remove(roomy / "many-back")
-    alice.run("rm", "-r", "/many")
+    grown = {verb: (most - few.most[verb]) / (more - fewer) for verb, most in many.most.items()}
+    print(grown)
+    assert all(grown[verb] < ALLOWED[verb] for verb in ALLOWED), (grown, few.most, many.most)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sqlite3
 
 import pytest
 
@@ -54,7 +53,6 @@ def again(alice, server, source) -> int:
 
 
 ENDS = [
-    pytest.param(lambda putting, proxy: proxy.cut(), 4, id="cut"),
     pytest.param(kill, None, id="client-killed"),
     pytest.param(
         lambda putting, proxy: (putting.send_signal(signal.SIGINT), proxy.release()),
@@ -97,40 +95,6 @@ def test_put_again_after_the_server_was_killed(start_server, source):
     server = start_server(port=server.port)
     assert again(alice, server, source) <= SIZE - PIECE + MIB
     server.stop()
-
-
-def test_what_nobody_resumes_is_released(start_server, source):
-    server = start_server("--staging-days", "7")
-    alice = server.first_user()
-    upload_until(alice, server, source, lambda putting, proxy: proxy.cut())
-    eventually(lambda: alice.run("--json", "df").record["held"] == SIZE)
-    server.stop()
-    # its own time is over by the time of the next start
-    database = sqlite3.connect(server.root / ".ftpd" / "state.db")
-    with database:
-        database.execute("UPDATE lease SET expires = 1 WHERE state = 'kept'")
-    database.close()
-    server = start_server(port=server.port)
-    eventually(lambda: not server.staged(), "a clean staging")
-    assert alice.run("--json", "df").record["held"] == 0
-    server.stop()
-
-
-def test_cuts_within_one_run(server, alice, source, tmp_path):
-    with Proxy(server.reached) as proxy:
-        proxy.cut_at("up", 10 * MIB, 25 * MIB)
-        told = alice.at(proxy.address).run("--json", "put", source, "/file").records
-        assert [one["status"] for one in told if "status" in one] == ["done"]
-        proxy.cut_at("down", 10 * MIB, 25 * MIB)
-        alice.at(proxy.address).run("get", "/file", tmp_path / "got")
-    trees.same(source, tmp_path / "got")
-
-
-def test_cuts_without_end(server, alice, source):
-    with Proxy(server.reached) as proxy:
-        proxy.cut_at("up", *range(MIB, SIZE, MIB))
-        alice.at(proxy.address).run("put", "--retries", "2", source, "/file", status=4)
-    assert not (server.home() / "file").exists()
 
 
 @pytest.mark.long

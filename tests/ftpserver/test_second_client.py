@@ -30,45 +30,23 @@ def test_it_shares_no_code_with_the_product():
 class Place:
     """A server, and somebody with an account there."""
 
-    def __init__(self, server, user) -> None:
-        host, _, port = server.address.rpartition(":")
-        self._address = host.strip("[]"), int(port)
-        self._user = user
+    def __init__(self, server) -> None:
+        self._address = server.server_address[:2]
         self._context = None
-        if not server.plaintext:  # its certificate is all that is trusted
+        if not server.settings.plaintext:  # its certificate is all that is trusted
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             self._context.minimum_version = ssl.TLSVersion.TLSv1_3
             self._context.check_hostname = False
-            self._context.load_verify_locations(server.root / ".ftpd" / "tls" / "cert.pem")
+            self._context.load_verify_locations(server.settings.state / "tls" / "cert.pem")
 
-    def connect(self, password: str | None = None) -> SecondClient:
-        password = self._user.password if password is None else password
-        return SecondClient(*self._address, self._user.name, password, context=self._context)
-
-
-@pytest.fixture(scope="module", params=["tls", "plain"])
-def server(request):
-    return request.getfixturevalue(
-        "shared_server" if request.param == "tls" else "shared_plain_server"
-    )
-
-
-_names = (f"second{number}" for number in range(1000))
+    def connect(self, password: str = "secret") -> SecondClient:
+        return SecondClient(*self._address, "alice", password, context=self._context)
 
 
 @pytest.fixture
-def place(server, programs):
-    """Somebody new, with a quota."""
-    from ftpserver.accounts.accounts import Accounts
-    from ftpserver.database import open_state
-
-    name = next(_names)
-    engine = open_state(server.root / ".ftpd")
-    try:
-        Accounts(engine, server.root).add(name, "secret", quota=QUOTA)
-    finally:
-        engine.dispose()
-    return Place(server, server.user(name, "secret"))
+def place(start_server):
+    """A server without TLS, and somebody with a quota there."""
+    return Place(start_server(quota=QUOTA, durable=False))
 
 
 @pytest.fixture
@@ -90,9 +68,14 @@ def code_of(call, *arguments, **options) -> str:
     return caught.value.code
 
 
-def test_it_logs_in(client, place):
-    assert client.ask("whoami") == {"op": "logged-in", "user": client.user}
-    assert client.ask("space")["total"] == QUOTA
+@pytest.mark.parametrize("plaintext", [False, True], ids=["tls", "plain"])
+def test_it_logs_in(start_server, plaintext):
+    place = Place(start_server(plaintext=plaintext, quota=QUOTA))
+    with place.connect() as client:
+        assert client.ask("whoami") == {"op": "logged-in", "user": client.user}
+        assert client.ask("space")["total"] == QUOTA
+        client.answer(client.send_small(b"/file", b"data"))
+        assert client.get(b"/file") == (b"data", 0)
     with pytest.raises(Failure, match="login-refused"):
         place.connect("wrong")
 

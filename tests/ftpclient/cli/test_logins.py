@@ -1,0 +1,145 @@
+"""`login`, `logout`, `token`, `passwd` and `register` as command lines, without a terminal."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from ftpclient.connection.addresses import ServerAddress
+from ftpserver.cli.main import cli
+from tests.ftpclient.cli.command_lines import CommandLine
+
+
+def config(user: CommandLine, name: str) -> Path:
+    return user.home / "config" / "ftp-client" / name
+
+
+def tokens_of(user: CommandLine) -> dict:
+    return json.loads(config(user, "tokens.json").read_text())["tokens"]
+
+
+@pytest.fixture
+def alice(start_server, at_a_command_line) -> CommandLine:
+    """Alice, whose server has a key, which she trusts."""
+    return at_a_command_line(start_server(plaintext=False))
+
+
+@pytest.fixture
+def place(alice) -> str:
+    return f"alice@{alice.server}"
+
+
+def bare(user: CommandLine, **environment: str) -> CommandLine:
+    """The same user at the same machine, with this environment and no other: trusting nobody."""
+    return replace(user, password="", server="", options=(), environment=environment)
+
+
+def elsewhere(user: CommandLine) -> CommandLine:
+    """The same user at another machine."""
+    return replace(user, home=user.home.parent / "other")
+
+
+def test_login_wants_a_good_password(alice, place):
+    wrong = bare(alice, FTP_PASSWORD="wrong")
+    wrong.run("--accept-new", "login", place, status=3)
+    assert not config(alice, "tokens.json").exists()
+    wrong.run("--accept-new", "-s", place, "connect", given=b"whoami\n", status=3)
+    none = bare(alice)
+    assert "--password-stdin" in none.run("login", place, status=3).complaint
+    told = none.run("--json", "--password-stdin", "login", place, given=alice.password.encode())
+    assert told.record["user"] == "alice" and told.record["token"]
+
+
+def test_an_unknown_server_is_not_logged_in_to(alice, place):
+    unknown = bare(alice, FTP_PASSWORD=alice.password)
+    unknown.run("login", place, status=9)
+    assert not config(alice, "tokens.json").exists()
+    unknown.run("login", place, "--accept-new")
+
+
+def test_a_login_takes_the_place_of_the_one_before(alice, place):
+    alice.run("login", place)
+    first = tokens_of(alice)[place]["id"]
+    alice.run("login", place, "--token-name", "second", "--expires", "30d")
+    (token,) = bare(alice).run("--json", "token", "list").records
+    assert token["id"] == tokens_of(alice)[place]["id"] != first
+    assert (token["name"], token["current"]) == ("second", True)
+
+
+def test_logout_without_the_server(alice, place, start_server):
+    alice.run("login", place)
+    start_server.finish(alice.running)
+    assert "--local" in bare(alice).run("logout", status=4).err
+    assert tokens_of(alice)
+    bare(alice).run("logout", "--local")
+    assert not tokens_of(alice)
+
+
+def test_a_revoked_token_falls_back_to_netrc(alice, place):
+    alice.run("login", place)
+    root = str(alice.running.settings.root)
+    revoke = ["token", "revoke", tokens_of(alice)[place]["id"], "--root", root]
+    assert CliRunner().invoke(cli, revoke).exit_code == 0
+    netrc = alice.home / ".netrc"
+    machine = ServerAddress.parse(place).host
+    netrc.write_text(f"machine {machine} login alice password {alice.password}\n")
+    netrc.chmod(0o600)
+    told = bare(alice).run("whoami")
+    assert told.lines == ["alice"] and "was refused" in told.complaint
+    told = bare(alice).run("--json", "whoami")
+    assert "was refused" in json.loads(told.complaint)["remark"]
+    netrc.chmod(0o644)
+    bare(alice).run("whoami", status=3)
+
+
+def test_tokens_are_listed_and_revoked(alice, place):
+    alice.run("login", place)
+    other = elsewhere(alice)
+    other.run("--accept-new", "login", place, "--token-name", "other machine")
+    lines = bare(alice).run("token", "list").lines
+    assert len(lines) == 2 and "this session's" in lines[0] and "other machine" in lines[1]
+    bare(alice).run("token", "revoke", lines[1].split()[0])
+    bare(other).run("whoami", status=3)
+    bare(alice).run("token", "revoke", "nothing", status=5)
+    bare(alice).run("token", "revoke", lines[0].split()[0])
+    assert not tokens_of(alice)
+
+
+def test_passwd_ends_everything_else(alice, place):
+    alice.run("login", place)
+    other = elsewhere(alice)
+    other.run("--accept-new", "login", place)
+    here = bare(alice)
+    here.run("--password-stdin", "passwd", given=b"wrong\nnew one\n", status=3)
+    here.run("--password-stdin", "passwd", given=f"{alice.password}\n\n".encode(), status=1)
+    here.run("--password-stdin", "passwd", given=f"{alice.password}\nnew one\n".encode())
+    assert here.run("whoami").lines == ["alice"], "the saved token was renewed"
+    bare(other).run("whoami", status=3)
+    alice.run("whoami", status=3)
+    bare(other, FTP_PASSWORD="new one").run("whoami")
+    assert "usage" in bare(alice).run("--json", "passwd", status=2).err
+
+
+def test_a_new_account_of_the_same_name_is_not_opened_by_an_old_token(alice, place):
+    alice.run("login", place)
+    bare(alice).run("whoami")
+    accounts = alice.running.accounts
+    accounts.remove("alice")
+    accounts.add("alice", "another")
+    bare(alice).run("whoami", status=3)
+    bare(alice, FTP_PASSWORD="another").run("whoami")
+
+
+# registration ------------------------------------------------------------------------------
+
+
+def test_nobody_registers_unasked(alice):
+    carol = replace(alice, name="carol", password="of carol", home=alice.home.parent / "carol")
+    told = carol.run("register", f"carol@{carol.server}", status=6)
+    assert "invitation" in told.complaint
+    carol.run("register", f"carol@{carol.server}", "--invite", "ftpi_wrong", status=6)
+    assert not carol.on_server.exists()

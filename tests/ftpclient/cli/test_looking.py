@@ -1,0 +1,104 @@
+"""`ls`, `stat`, `hash` and `df` as command lines: what is shown, and how safely."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from blake3 import blake3
+
+TIME = 1_700_000_000_123_456_789
+ENTRY = {"name", "path", "type", "size", "mode", "mtime", "digest"}
+
+
+def write(path, data=b"", *, mtime_ns=TIME):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    os.utime(path, ns=(TIME, mtime_ns))
+    return path
+
+
+def test_listings_as_json(user, tmp_path):
+    write(tmp_path / "file", b"12345", mtime_ns=1_234_567_890_123_456_789).chmod(0o640)
+    user.run("put", tmp_path / "file", "/l/")
+    (user.on_server / "l" / "dir").mkdir(mode=0o700)
+    os.symlink("file", user.on_server / "l" / "link")
+    os.mkfifo(user.on_server / "l" / "other")
+    write(user.on_server / "l" / "\udcff", b"")
+
+    records = {record["name"]: record for record in user.run("--json", "ls", "/l").records}
+
+    assert set(records) == {"file", "dir", "link", "other", "\ufffd"}
+    assert all(ENTRY <= set(record) for record in records.values())
+    assert records["file"] == {
+        "name": "file",
+        "path": "/l/file",
+        "type": "file",
+        "size": 5,
+        "mode": "0640",
+        "mtime": "2009-02-13T23:31:30.123456789Z",
+        "digest": blake3(b"12345").hexdigest(),
+    }
+    assert [records[name]["type"] for name in ("dir", "link", "other")] == ["dir", "link", "other"]
+    assert records["link"]["target"] == "file"
+    assert records["dir"]["digest"] is None
+    assert records["\ufffd"]["path"] == "/l/\ufffd"
+    assert records["\ufffd"]["path_b64"] == "L2wv/w=="
+    assert user.run("--json", "stat", "/l/file").record == records["file"]
+    assert user.run("ls", "--json", "/l/file").record == records["file"]
+
+
+def test_hash_and_df_as_json(user):
+    user.run("put", "-", "/file", given=b"12345")
+    hashed = user.run("--json", "hash", "/file").record
+    room = user.run("--json", "df").record
+    digest = blake3(b"12345").hexdigest()
+    assert {"path": "/file", "algorithm": "blake3", "digest": digest}.items() <= hashed.items()
+    assert (room["total"], room["used"], room["free"]) == (None, 5, None)
+
+
+def test_digests_tell_the_truth_after_a_change_behind_the_server(user):
+    user.run("put", "-", "/file", given=b"12345")
+    write(user.on_server / "file", b"other")
+    digest = blake3(b"other").hexdigest()
+    assert user.run("--json", "ls", "/file").record["digest"] is None
+    assert user.run("--json", "hash", "/file").record["digest"] == digest
+    assert user.run("--json", "ls", "/file").record["digest"] == digest
+
+
+def test_names_are_shown_escaped_and_are_raw_where_asked(user):
+    names = [b"a\nb", b"\x1b[31mred", b"tab\t", b"\xff", b"back\\slash"]
+    for name in names:
+        write(Path(os.fsdecode(os.fsencode(user.on_server) + b"/n/" + name)))
+
+    lines = user.run("ls", "/n").lines
+    assert sorted(lines) == sorted(["a\\nb", "\\x1b[31mred", "tab\\t", "\\xff", "back\\\\slash"])
+    for shown in ("-l", "-R", "--digest", "-1"):
+        text = user.run("ls", shown, "/n").text
+        assert all(line.isprintable() for line in text.splitlines())
+        assert len(text.splitlines()) >= len(names)
+    raw = user.run("ls", "-0", "/n").out
+    assert sorted(raw.split(b"\0")) == sorted([*names, b""])
+    for verb in ("stat", "hash", "du"):
+        for line in user.run(verb, b"/n/\x1b[31mred").text.splitlines():
+            assert line.isprintable()
+    assert re.search(r"\\x1b", user.run("cat", b"/n/\x1b[0m", status=5).complaint)
+
+
+def test_listing_options(user):
+    for name, size, mtime in (("b", 1, 3), ("a", 3, 1), ("c", 2, 2), (".h", 0, 0)):
+        write(user.on_server / "l" / name, bytes(size), mtime_ns=TIME + mtime)
+    write(user.on_server / "l" / "sub" / "deep", b"x")
+
+    assert user.run("ls", "/l").lines == ["a", "b", "c", "sub/"]
+    assert user.run("ls", "-a", "/l").lines == [".h", "a", "b", "c", "sub/"]
+    assert user.run("ls", "-r", "/l").lines == ["sub/", "c", "b", "a"]
+    files = [line for line in user.run("ls", "-t", "/l").lines if line != "sub/"]
+    assert files == ["b", "c", "a"]
+    files = [line for line in user.run("ls", "-S", "/l").lines if line != "sub/"]
+    assert files == ["a", "c", "b"]
+    assert "deep" in user.run("ls", "-R", "/l").lines
+    assert user.run("ls", "-d", "/l").lines == ["/l"]
+    first = user.run("ls", "-l", "/l").lines[0]
+    assert first.startswith("-rw-r--r--") and first.endswith(" a") and " 3 " in first

@@ -1,0 +1,54 @@
+"""Options that `ftpd` refuses before it does anything: one line, the status, and no root made."""
+
+from __future__ import annotations
+
+import pytest
+
+from ftpserver.cli import main, start
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys, tmp_path):
+    """Runs an `ftpd start` that may not start; returns what it says."""
+    monkeypatch.setattr(start, "serve", lambda *_, **__: pytest.fail("it must not start"))
+
+    def run(*options: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            root = str(tmp_path / "none")
+            main.cli.main(["start", "--root", root, *options], prog_name="ftpd")
+        assert ended.value.code == 2
+        assert not (tmp_path / "none").exists()
+        return capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
+def test_what_is_no_number_of_workers(refused, value):
+    assert "or auto" in refused("--workers", value)
+
+
+def test_sessions_in_processes_of_their_own_take_no_workers(refused):
+    told = refused("--workers", "2", "--isolation", "process")
+    assert "workers" in told and "isolation" in told
+
+
+@pytest.mark.parametrize("quota", ["ten", "1XB", "", "0x10", "9" * 400, "8388608TiB"])
+def test_a_quota_that_cannot_be(ftpd, root, quota):
+    status, out, err = ftpd("user", "add", "bob", "--password-stdin", f"--quota={quota}")
+    assert (status, out) == (2, "")
+    assert "--quota" in err
+    assert not (root / ".ftpd").exists()
+
+
+def test_no_terminal_and_no_password(ftpd, root):
+    status, out, err = ftpd("user", "add", "bob")
+    assert (status, out) == (2, "")
+    assert "--password-stdin" in err
+    assert not (root / "bob").exists()
+
+
+def test_lists_are_sorted(ftpd):
+    for name in ("zoe", "bob"):
+        ftpd("user", "add", name, "--password-stdin", stdin=b"secret\n")
+    assert [line.split()[0] for line in ftpd("user", "list")[1].splitlines()] == ["bob", "zoe"]
