@@ -11,6 +11,7 @@ import ssl
 import stat
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 from argon2 import PasswordHasher
 from hypothesis import settings
 
-from tests.peer import FakeServer, Peer
+from tests.peer import PATIENCE, FakeServer, Peer
 from tests.system import modes
 
 # Slow examples are no failures, and no example is kept from one run to the next. Each run has other
@@ -38,6 +39,7 @@ QUICK = PasswordHasher(1, 8, 1)
 """Hashes passwords in no time."""
 
 DESCRIPTORS = Path("/proc/self/fd")
+SYSTEM = Path(__file__).parent / "system"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,15 +57,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-SYSTEM = Path(__file__).parent / "system"
-
-
-@pytest.hookimpl(tryfirst=True)  # before the markers are looked at
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what -m leaves out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of real programs into their tier; long ones are in one of their own."""
+    """Sort the tests into tiers: what is below tests/system starts real programs.
+
+    The tiers are disjoint: what takes hundreds of rounds is in *long* alone.
+    """
     for item in items:
         if item.path.is_relative_to(SYSTEM) and item.get_closest_marker("long") is None:
-            item.add_marker(pytest.mark.system)
+            item.add_marker("system")
+
+
+def pytest_collection_finish() -> None:
+    """Leave the modules and tests out of what is searched for garbage: they stay to the end.
+
+    A whole search takes a tenth of a second otherwise, and many tests ask for one (see below).
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def open_descriptors() -> dict[str, str]:
@@ -83,11 +94,12 @@ def nothing_left_behind() -> Iterator[None]:
     descriptors, threads = open_descriptors(), set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - threads:
-        thread.join(timeout=10)
+        thread.join(PATIENCE)
         assert not thread.is_alive(), f"{thread.name} outlived its test"
     left = open_descriptors()
     if len(left) > len(descriptors):
         gc.collect()  # what only a cycle holds is nobody's
+        gc.freeze()  # the rest stays: modules that were imported meanwhile, caches
         left = open_descriptors()
     new = {fd: what for fd, what in left.items() if descriptors.get(fd) != what}
     assert len(left) <= len(descriptors), f"descriptors left open: {new}"
@@ -165,7 +177,17 @@ def start_server(tmp_path, root_of_alice, quick_passwords):
     start.finish = lambda server: running.pop(server).close()
     yield start
     for server in list(running):
+        _left(server)
         start.finish(server)
+
+
+def _left(server) -> None:
+    """Give the clients, which were closed, a moment to be gone: a server that stops looks for that
+    every 20 ms, which is most of what a test takes."""
+    for _ in range(20):
+        if not server.connections:
+            return
+        time.sleep(0.001)
 
 
 @pytest.fixture

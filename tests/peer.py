@@ -20,7 +20,7 @@ from ftpwire import frames, messages
 from ftpwire.frames import HEADER, HEADER_SIZE, Kind
 from ftpwire.messages import Failed, Hello, LoggedIn, Login, Message
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds after which a test is given up that waits for a frame. No test takes so long."""
 
 

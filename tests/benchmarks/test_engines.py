@@ -38,6 +38,7 @@ def serve(tmp_path):
         yield start
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", BY_NAME)
 def test_an_engine_serves_a_crowd(serve, tmp_path, name):
     server, spec = serve(name)

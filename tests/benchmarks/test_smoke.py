@@ -161,6 +161,7 @@ def test_a_command_that_fails_is_told_with_its_last_line(tmp_path):
         run(command, tmp_path / "log", 60)
 
 
+@pytest.mark.system
 def test_a_server_ends_with_all_it_has_started(tmp_path):
     with Server(["sh", "-c", "sleep 60 & echo ready; wait"], tmp_path / "log") as server:
         server.wait_for_line("ready")
@@ -303,6 +304,7 @@ def test_unknown_name():
     assert "--list" in done.stderr
 
 
+@pytest.mark.system
 def test_a_small_run_of_ours(tmp_path):
     results = tmp_path / "results.json"
     place = tmp_path / "data"

@@ -144,7 +144,14 @@ def test_a_server(name, start, run, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["threading_server", "select_server", "asyncio_server"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("threading_server", marks=pytest.mark.system),
+        pytest.param("select_server", marks=pytest.mark.system),
+        "asyncio_server",
+    ],
+)
 def test_a_client_that_only_sends_is_not_read_for_ever(name, start):
     server = start(name)
     with server.connect() as sock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +10,20 @@ import pytest
 
 from ftpclient.cli.app import App
 from ftpclient.shell.shell import run_line
+from ftpclient.transfer import retry
 from tests.ftpclient.shell.shell_support import shell_of
+
+
+@pytest.fixture
+def by_distance() -> None:
+    """Have transfers take several connections by themselves where the server seems far away."""
+
+
+@pytest.fixture(autouse=True)
+def near(request, monkeypatch) -> None:
+    """Take all servers for near ones: on a busy machine each may seem to be far away."""
+    if "by_distance" not in request.fixturenames:
+        monkeypatch.setattr(retry, "_FAR_SECONDS", math.inf)
 
 
 @pytest.fixture

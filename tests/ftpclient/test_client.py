@@ -22,6 +22,7 @@ from ftpwire.errors import (
 )
 from ftpwire.messages import Copied, Hashed, Problem, Removed, Room
 from tests.ftpclient.aio.async_support import Blocking
+from tests.pairwise import pairwise
 
 
 def make(directory: Path, *names: str) -> None:
@@ -54,7 +55,10 @@ def here(tmp_path, monkeypatch) -> Path:
     return directory
 
 
-@pytest.fixture(params=[Client, Blocking], ids=["threads", "asyncio"])
+BOTH = [pytest.param(Client, id="threads"), pytest.param(Blocking, id="asyncio")]
+
+
+@pytest.fixture(params=BOTH)
 def client(request, server, connect):
     """A client of either kind, logged in as alice."""
     return connect(server, kind=request.param)
@@ -106,8 +110,10 @@ SOURCES = ["file", "file2", "sub/file", "sub/deep/x"]
 TARGETS = ["dir/", "there"]
 
 
-@pytest.mark.parametrize(("sources", "target", "expected"), RULES)
-@pytest.mark.parametrize("verb", ["put", "get"])
+@pairwise(
+    {"client": BOTH, "verb": ["put", "get"], "sources, target, expected": RULES},
+    indirect=["client"],
+)
 def test_where_things_go(client, files, here, verb, sources, target, expected):
     """As with cp -r, in both directions."""
     make(here if verb == "put" else files, *SOURCES)
@@ -140,9 +146,15 @@ def test_directories_need_to_be_asked_for(client, files, here, verb):
     assert isinstance(summary.first_error, IsADirectory) or summary.exit_code == 1
 
 
-@pytest.mark.parametrize("verb", ["put", "get"])
-@pytest.mark.parametrize("overwrite", ["always", "never", "older"])
-@pytest.mark.parametrize("age", ["older", "same", "newer"])
+@pairwise(
+    {
+        "client": BOTH,
+        "verb": ["put", "get"],
+        "overwrite": ["always", "never", "older"],
+        "age": ["older", "same", "newer"],
+    },
+    indirect=["client"],
+)
 def test_overwriting(client, files, here, verb, overwrite, age):
     source, there = (here, files) if verb == "put" else (files, here)
     make(source, "file")

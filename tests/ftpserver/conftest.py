@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -26,9 +27,18 @@ def root(tmp_path) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def new_state(tmp_path_factory) -> Path:
+    """A new accounts file, to be copied: to make one takes longer than most tests."""
+    directory = tmp_path_factory.mktemp("of-nobody") / ".ftpd"
+    open_state(directory).dispose()
+    return directory
+
+
 @pytest.fixture
-def engine(root) -> Iterator[Engine]:
+def engine(root, new_state) -> Iterator[Engine]:
     """The accounts file of the root."""
+    shutil.copytree(new_state, root / ".ftpd")
     opened = open_state(root / ".ftpd")
     yield opened
     opened.dispose()

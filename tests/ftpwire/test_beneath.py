@@ -29,6 +29,7 @@ from ftpwire.beneath import (
     sync_file_system,
 )
 from ftpwire.errors import NotRegular, from_oserror
+from tests.pairwise import pairwise
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="what Linux has")
 READ = os.O_RDONLY | os.O_NONBLOCK
@@ -59,7 +60,11 @@ def place(tmp_path):
     assert (place.outside / "secret").read_bytes() == b"SECRET"
 
 
-@pytest.fixture(params=[True, False], ids=["kernel", "walk"])
+FOLLOW = [pytest.param(True, id="following"), pytest.param(False, id="refusing")]
+KERNEL = [pytest.param(True, id="kernel"), pytest.param(False, id="walk")]
+
+
+@pytest.fixture(params=KERNEL)
 def kernel(request):
     if request.param and not kernel_can():
         pytest.skip("no openat2 here")
@@ -165,28 +170,31 @@ def furnish(place: Place) -> None:
         os.symlink(target, home / name)
 
 
-@pytest.mark.parametrize(
-    ("path", "found"),
-    [
-        pytest.param(path, found, id=name)
-        for name, path, found in [
-            ("file", "file", b"inside"),
-            ("deeper", "dir/deep/leaf", b"leaf"),
-            ("newline", "new\nline", b"odd"),
-            ("stray-byte", os.fsdecode(b"caf\xe9"), b"stray"),
-            ("longest-name", "n" * 255, b"longest"),
-            ("dots-in-a-name", "..dots", b"dots"),
-            ("absent", "absent", "ENOENT"),
-            ("absent-directory", "absent/x", "ENOENT"),
-            ("file-as-directory", "file/x", "ENOTDIR"),
-            ("directory", "dir", "EISDIR"),
-            ("name-too-long", "n" * 256, "ENAMETOOLONG"),
-            ("fifo", "fifo", "NotRegular"),
-            ("root", "", "EISDIR"),
-        ]
-    ],
+@pairwise(
+    {
+        "path, found": [
+            pytest.param(path, found, id=name)
+            for name, path, found in [
+                ("file", "file", b"inside"),
+                ("deeper", "dir/deep/leaf", b"leaf"),
+                ("newline", "new\nline", b"odd"),
+                ("stray-byte", os.fsdecode(b"caf\xe9"), b"stray"),
+                ("longest-name", "n" * 255, b"longest"),
+                ("dots-in-a-name", "..dots", b"dots"),
+                ("absent", "absent", "ENOENT"),
+                ("absent-directory", "absent/x", "ENOENT"),
+                ("file-as-directory", "file/x", "ENOTDIR"),
+                ("directory", "dir", "EISDIR"),
+                ("name-too-long", "n" * 256, "ENAMETOOLONG"),
+                ("fifo", "fifo", "NotRegular"),
+                ("root", "", "EISDIR"),
+            ]
+        ],
+        "follow": FOLLOW,
+        "kernel": KERNEL,
+    },
+    indirect=["kernel"],
 )
-@pytest.mark.parametrize("follow", [True, False], ids=["following", "refusing"])
 def test_without_links(place, kernel, follow, path, found):
     furnish(place)
     tree = Tree(place.fd, follow=follow, kernel=kernel)
@@ -243,8 +251,14 @@ def test_links(place, kernel, path, found):
     assert read_or_errno(Tree(place.fd, follow=False, kernel=kernel), path) == "ELOOP"
 
 
-@pytest.mark.parametrize("path", ["to-file", "out", "self", "dangling", "dir/up", "absolute-dir"])
-@pytest.mark.parametrize("follow", [True, False], ids=["following", "refusing"])
+@pairwise(
+    {
+        "path": ["to-file", "out", "self", "dangling", "dir/up", "absolute-dir"],
+        "follow": FOLLOW,
+        "kernel": KERNEL,
+    },
+    indirect=["kernel"],
+)
 def test_a_link_itself_can_be_looked_at(place, kernel, follow, path):
     furnish(place)
     tree = Tree(place.fd, follow=follow, kernel=kernel)
@@ -258,22 +272,25 @@ def test_a_link_itself_can_be_looked_at(place, kernel, follow, path):
     assert caught.value.errno == errno.ELOOP
 
 
-@pytest.mark.parametrize(
-    "parts",
-    [
-        pytest.param((b"..",), id="up"),
-        pytest.param((b"..", b"outside", b"secret"), id="out"),
-        pytest.param((b"..",) * 50 + (b"etc", b"passwd"), id="far-out"),
-        pytest.param((b"dir", b"..", b"..", b"outside", b"secret"), id="down-up-up"),
-        pytest.param((b"..", b"home", b"file"), id="out-and-in-again"),
-        pytest.param((b".", b"..", b"."), id="dots"),
-        pytest.param((b"dir", b"..", b"file"), id="down-and-up"),
-        pytest.param((b"", b"..", b""), id="empty-parts"),
-        pytest.param((b"/etc/passwd",), id="an-absolute-part"),
-        pytest.param((b"../outside/secret",), id="a-part-with-slashes"),
-    ],
+@pairwise(
+    {
+        "parts": [
+            pytest.param((b"..",), id="up"),
+            pytest.param((b"..", b"outside", b"secret"), id="out"),
+            pytest.param((b"..",) * 50 + (b"etc", b"passwd"), id="far-out"),
+            pytest.param((b"dir", b"..", b"..", b"outside", b"secret"), id="down-up-up"),
+            pytest.param((b"..", b"home", b"file"), id="out-and-in-again"),
+            pytest.param((b".", b"..", b"."), id="dots"),
+            pytest.param((b"dir", b"..", b"file"), id="down-and-up"),
+            pytest.param((b"", b"..", b""), id="empty-parts"),
+            pytest.param((b"/etc/passwd",), id="an-absolute-part"),
+            pytest.param((b"../outside/secret",), id="a-part-with-slashes"),
+        ],
+        "follow": FOLLOW,
+        "kernel": KERNEL,
+    },
+    indirect=["kernel"],
 )
-@pytest.mark.parametrize("follow", [True, False], ids=["following", "refusing"])
 def test_parts_that_no_parser_lets_through(place, kernel, follow, parts):
     """Even these stay inside: the parser is not the only thing that keeps them there."""
     furnish(place)
@@ -330,9 +347,13 @@ def test_links_that_multiply(place, following):
 
 
 @linux
-@pytest.mark.parametrize("follow", [True, False], ids=["following", "refusing"])
-@pytest.mark.parametrize(
-    "path", ["cwd", "cwd/secret", "exe", "root/etc", "fd/{fd}", "fd/{fd}/secret", "ns/net"]
+@pairwise(
+    {
+        "path": ["cwd", "cwd/secret", "exe", "root/etc", "fd/{fd}", "fd/{fd}/secret", "ns/net"],
+        "follow": FOLLOW,
+        "kernel": KERNEL,
+    },
+    indirect=["kernel"],
 )
 def test_magic_links_lead_nowhere(tmp_path, monkeypatch, kernel, follow, path):
     """Those of /proc jump to what they name, whatever a path may pass; here they never do."""
@@ -435,8 +456,14 @@ def test_creating(place, kernel, follow):
     assert stat.S_IMODE((place.home / "dir/made").stat().st_mode) == 0o640
 
 
-@pytest.mark.parametrize("name", ["file", "dir", "to-file", "dangling", "out", "out-dir", "self"])
-@pytest.mark.parametrize("follow", [True, False], ids=["following", "refusing"])
+@pairwise(
+    {
+        "name": ["file", "dir", "to-file", "dangling", "out", "out-dir", "self"],
+        "follow": FOLLOW,
+        "kernel": KERNEL,
+    },
+    indirect=["kernel"],
+)
 def test_creating_exclusively_follows_no_link(place, kernel, follow, name):
     furnish(place)
     before = sorted(os.listdir(place.home))
@@ -679,6 +706,12 @@ def outcomes(opener, rounds: int, until: bytes | None = None) -> set[bytes | str
     return found
 
 
+ROUNDS = [
+    pytest.param(4000, id="short"),
+    pytest.param(200_000, id="long", marks=pytest.mark.long),
+]
+"""How often to open what is moved about meanwhile."""
+
 RACES = [
     pytest.param(file_swapped_for_a_link, check_then_open, id="file-swapped-for-a-link"),
     pytest.param(swapped_for_a_link, check_then_open, id="swapped-for-a-link"),
@@ -694,13 +727,13 @@ def test_the_race_is_lost_by_who_checks_first(raced, start, wrong):
         assert b"SECRET" in outcomes(lambda: wrong(raced, parts), 200_000, until=b"SECRET")
 
 
-@pytest.mark.parametrize(("start", "wrong"), RACES)
-@pytest.mark.parametrize("follow", [True, False], ids=["following", "refusing"])
-def test_the_race_is_never_lost(raced, kernel, follow, start, wrong):
+@pytest.mark.parametrize("rounds", ROUNDS)
+@pairwise({"start, wrong": RACES, "follow": FOLLOW, "kernel": KERNEL}, indirect=["kernel"])
+def test_the_race_is_never_lost(raced, kernel, follow, start, wrong, rounds):
     swapper, parts = start(raced)
     tree = Tree(raced.fd, follow=follow, kernel=kernel)
     with swapper:
-        found = outcomes(lambda: tree.open(parts, READ), 20_000)
+        found = outcomes(lambda: tree.open(parts, READ), rounds)
         while swapper.rounds < 100:
             found |= outcomes(lambda: tree.open(parts, READ), 100)
     assert b"SECRET" not in found

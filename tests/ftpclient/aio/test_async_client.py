@@ -21,6 +21,7 @@ from ftpclient.aio import connection as loop_module
 from ftpclient.connection import connection as connection_module
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.known_hosts import KnownHosts
+from ftpclient.transfer import retry
 from ftpclient.transfer.local_tree import LocalTree, PartialFile
 from ftpclient.transfer.report import Listener, Result
 from ftpwire.errors import (
@@ -38,7 +39,7 @@ from ftpwire.messages import Failed, LoggedIn, Sending
 from tests.ftpclient.aio.async_support import Blocking
 from tests.ftpclient.connection import test_hostile_server as hostile
 from tests.ftpclient.connection.test_hostile_server import Server, file_entry, target  # noqa: F401
-from tests.peer import FakeServer, Frame, Peer
+from tests.peer import FakeServer, Frame, Peer, eventually
 
 MIB = 1024 * 1024
 DATA = bytes(range(256)) * 4096 * 12  # 12 MiB, each piece of it recognisable
@@ -116,6 +117,15 @@ class Events(Listener):
         self.remarks.append(text)
 
 
+async def one_session(server) -> None:
+    """See that there is but one connection.
+
+    A first visit makes two, one after another: the first finds nobody to vouch for the server's
+    key, and the server may still be about to notice that it has ended.
+    """
+    await asyncio.to_thread(eventually, lambda: len(server.sessions) == 1)
+
+
 async def cancelled(task: asyncio.Task) -> None:
     """Cancel a task, and see that it ends so."""
     task.cancel()
@@ -139,7 +149,7 @@ def test_two_hundred_questions_at_once_are_answered_in_order(any_server, use):
     async def work(client):
         sizes = await asyncio.gather(*(ask(client, number) for number in range(200)))
         assert sizes == order == list(range(200))
-        assert len(any_server.sessions) == 1
+        await one_session(any_server)
 
     use(any_server, work)
 
@@ -160,7 +170,7 @@ def test_transfers_and_questions_share_the_connection(any_server, use, tmp_path)
     """Large and small, up and down, by several tasks: no frame of one inside another's upload."""
     (home(any_server) / "there").write_bytes(DATA)
     for number in range(3):
-        (tmp_path / f"large{number}").write_bytes(DATA[number:])
+        (tmp_path / f"large{number}").write_bytes(DATA[number : 5 * MIB])
     small = tmp_path / "small"
     small.mkdir()
     for number in range(200):
@@ -182,14 +192,14 @@ def test_transfers_and_questions_share_the_connection(any_server, use, tmp_path)
             *(client.stat("there") for _ in range(100)),
         )
         assert await take(client) == DATA
-        assert len(any_server.sessions) == 1
+        await one_session(any_server)
 
     use(any_server, work)
     assert (tmp_path / "got").read_bytes() == DATA
     there = home(any_server)
     assert (there / "streamed").read_bytes() == DATA
     for number in range(3):
-        assert (there / f"large{number}").read_bytes() == DATA[number:]
+        assert (there / f"large{number}").read_bytes() == DATA[number : 5 * MIB]
     for number in range(200):
         assert (there / "small" / f"{number}").read_bytes() == b"%d" % number
 
@@ -197,7 +207,7 @@ def test_transfers_and_questions_share_the_connection(any_server, use, tmp_path)
 def test_a_thousand_small_files_both_ways(server, use, tmp_path):
     source = tmp_path / "source"
     for number in range(1000):
-        path = source / f"{number // 100}" / f"{number}"
+        path = source / f"{number // 200}" / f"{number}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"%d" % number * 50)
 
@@ -313,13 +323,14 @@ def test_a_cancelled_get_leaves_the_session_and_can_be_gone_on_with(any_server, 
 
 def test_a_cancelled_put_leaves_the_session_and_can_be_gone_on_with(any_server, use, tmp_path):
     (tmp_path / "file").write_bytes(DATA * 3)
+    (tmp_path / "other").write_bytes(DATA[: 5 * MIB])
 
     async def work(client):
         connection = client._connection
         for _ in range(3):
             events = Events()
             task = asyncio.create_task(client.put([tmp_path / "file"], "f", listener=events))
-            other = asyncio.create_task(client.put([tmp_path / "file"], "other"))
+            other = asyncio.create_task(client.put([tmp_path / "other"], "other"))
             await events.began.wait()
             await cancelled(task)
             assert await client.find("f") is None
@@ -334,24 +345,32 @@ def test_a_cancelled_put_leaves_the_session_and_can_be_gone_on_with(any_server, 
 def test_a_tree_is_cancelled(server, use, tmp_path):
     source = tmp_path / "source"
     source.mkdir()
-    for number in range(2000):
+    for number in range(800):
         (source / f"{number}").write_bytes(b"%d" % number)
 
+    class Cancels(Events):
+        def advanced(self, count: int) -> None:
+            task.cancel()
+            super().advanced(count)
+
     async def work(client):
+        nonlocal task
         for verb, what, where in (
             (client.put, [source], "/tree"),
             (client.get, ["/tree"], tmp_path / "got"),
         ):
-            events = Events()
+            events = Cancels()
             task = asyncio.create_task(verb(what, where, recursive=True, listener=events))
-            await events.moved.wait()
-            await cancelled(task)
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert events.moved.is_set()
             assert await client.whoami() == "alice"
             summary = await verb(what, where, recursive=True)
-            assert (summary.done, summary.failed) == (2000, 0)
+            assert (summary.done, summary.failed) == (800, 0)
 
+    task: asyncio.Task
     use(server, work)
-    assert len(list((tmp_path / "got").iterdir())) == 2000
+    assert len(list((tmp_path / "got").iterdir())) == 800
 
 
 def test_a_question_is_cancelled(fake, use):
@@ -463,7 +482,7 @@ def test_a_stream_that_is_left_early(any_server, use):
 
 def test_a_slow_reader_fills_no_memory(server, use):
     """Reading stops when too much waits; it goes on when some of it was taken."""
-    (home(server) / "file").write_bytes(DATA * 8)
+    (home(server) / "file").write_bytes(DATA * 5)
 
     async def work(client):
         connection = client._connection
@@ -475,14 +494,14 @@ def test_a_slow_reader_fills_no_memory(server, use):
                 waiting = connection.channel.bytes_in
                 assert waiting < 12 * MIB
             size += len(piece)
-        assert size == len(DATA) * 8
+        assert size == len(DATA) * 5
         assert not connection._slow
 
     use(server, work)
 
 
 def test_a_slow_disk_fills_no_memory(server, use, tmp_path, monkeypatch):
-    (home(server) / "file").write_bytes(DATA * 8)
+    (home(server) / "file").write_bytes(DATA * 5)
     held, go_on = threading.Event(), threading.Event()
     from ftpwire import streams
 
@@ -505,7 +524,7 @@ def test_a_slow_disk_fills_no_memory(server, use, tmp_path, monkeypatch):
         assert (await task).done == 1
 
     use(server, work)
-    assert (tmp_path / "got").read_bytes() == DATA * 8
+    assert (tmp_path / "got").read_bytes() == DATA * 5
 
 
 async def some(*pieces: bytes) -> AsyncIterator[bytes]:
@@ -576,23 +595,28 @@ def test_a_stream_that_outgrows_the_quota(start_server, use):
 # connections -------------------------------------------------------------------------------
 
 
-def test_a_lost_connection_is_regained(any_server, use, tmp_path):
+def test_a_lost_connection_is_regained(any_server, use, tmp_path, monkeypatch):
+    monkeypatch.setattr(retry, "_FIRST_WAIT", 0.0)
     source = tmp_path / "source"
     source.mkdir()
     for number in range(10):
         (source / f"{number}").write_bytes(DATA[: MIB + number])
-    (source / "large").write_bytes(DATA * 2)
+    (source / "large").write_bytes(DATA * 2)  # more than buffers on the way can hold
+
+    class Cuts(Events):
+        def advanced(self, count: int) -> None:
+            if not self.moved.is_set():
+                self.cut()
+            super().advanced(count)
 
     async def work(client):
         for verb, what, where in (
             (client.put, [source], "/tree"),
             (client.get, ["/tree"], tmp_path / "got"),
         ):
-            events = Events()
-            task = asyncio.create_task(verb(what, where, recursive=True, listener=events))
-            await events.moved.wait()
-            client._connection.channel.cut()
-            summary = await task
+            events = Cuts()
+            events.cut = client._connection.channel.cut
+            summary = await verb(what, where, recursive=True, listener=events)
             assert [str(result.error) for result in events.results if result.error] == []
             assert (summary.done, summary.failed) == (11, 0)
             assert len(events.results) == 11

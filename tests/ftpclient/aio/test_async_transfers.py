@@ -21,7 +21,9 @@ from tests.peer import eventually
 from tests.system import trees
 
 MIB = 1024 * 1024
-DATA = bytes(range(256)) * 4096 * 40
+DATA = bytes(range(256)) * 4096 * 20
+LARGE = 5 * MIB
+"""Bytes of a file that what is there of it is asked for."""
 SECONDS = 60.0
 """Until a test that hangs is given up."""
 WAYS = [
@@ -31,9 +33,29 @@ WAYS = [
 ]
 
 
-@pytest.fixture(params=["plain", "tls"])
+@pytest.fixture
 def server(request, start_server):
-    return start_server(plaintext=request.param == "plain", durable=False)
+    """With TLS or without; without, where a test doesn't say."""
+    return start_server(plaintext=getattr(request, "param", "plain") == "plain", durable=False)
+
+
+def ways(*servers: str) -> pytest.MarkDecorator:
+    """Parametrize with the ways, each on one of the servers: with TLS, or plain.
+
+    What a test does is a factor as well. So each test has each way and both servers, and each way
+    has either server in two tests.
+    """
+    return pytest.mark.parametrize(
+        ("options", "server"),
+        [
+            pytest.param(*way.values, server, id=f"{way.id}-{server}")
+            for way, server in zip(WAYS, servers, strict=True)
+        ],
+        indirect=["server"],
+    )
+
+
+both_servers = pytest.mark.parametrize("server", ["plain", "tls"], indirect=True)
 
 
 @pytest.fixture
@@ -69,7 +91,7 @@ def source(tmp_path):
         directory.mkdir(parents=True, exist_ok=True)
         (directory / f"{number}").write_bytes(b"%d" % number)
     for number in range(3):
-        (top / f"large{number}").write_bytes(DATA[number : 8 * MIB])
+        (top / f"large{number}").write_bytes(DATA[number:LARGE])
     return top
 
 
@@ -107,7 +129,7 @@ def given(client, options) -> dict:
     return {name: value for name, value in options.items() if name != "limit_rate"}
 
 
-@pytest.mark.parametrize("options", WAYS)
+@ways("plain", "tls", "plain")
 def test_a_tree_there_and_back(server, use, source, home, tmp_path, options):
     async def work(client):
         up = given(client, options)
@@ -124,6 +146,7 @@ def test_a_tree_there_and_back(server, use, source, home, tmp_path, options):
     trees.same(source, tmp_path / "got")
 
 
+@both_servers
 def test_a_large_file_in_pieces(server, use, home, tmp_path):
     (tmp_path / "file").write_bytes(DATA)
 
@@ -137,7 +160,7 @@ def test_a_large_file_in_pieces(server, use, home, tmp_path):
     assert (home / "file").read_bytes() == (tmp_path / "got").read_bytes() == DATA
 
 
-@pytest.mark.parametrize("options", WAYS)
+@ways("tls", "plain", "tls")
 def test_others_are_served_meanwhile_and_are_no_part_of_it(server, use, source, home, options):
     async def work(client):
         up = given(client, options)
@@ -153,7 +176,7 @@ def test_others_are_served_meanwhile_and_are_no_part_of_it(server, use, source, 
 
     use(server, work)
     trees.same(source, home / "tree")
-    assert (home / "other" / "large").read_bytes() == DATA[: 8 * MIB]
+    assert (home / "other" / "large").read_bytes() == DATA[:LARGE]
 
 
 def test_all_of_a_tree_or_nothing(server, use, source, home):
@@ -175,7 +198,7 @@ def test_all_of_a_tree_or_nothing(server, use, source, home):
     trees.same(source, home / "tree")
 
 
-@pytest.mark.parametrize("options", WAYS)
+@ways("plain", "tls", "plain")
 def test_cancelling_leaves_nothing_under_way(server, use, source, home, options):
     async def work(client):
         up = given(client, options)
@@ -198,7 +221,7 @@ def test_cancelling_leaves_nothing_under_way(server, use, source, home, options)
     trees.same(source, home / "tree")
 
 
-@pytest.mark.parametrize("options", WAYS)
+@ways("tls", "plain", "tls")
 def test_lost_connections_are_regained(server, use, source, home, monkeypatch, options):
     monkeypatch.setattr(retry, "_FIRST_WAIT", 0.0)
 
@@ -241,7 +264,7 @@ def test_no_more_sessions_are_to_be_had(start_server, use, source, options):
 
 def test_remarks_are_told_by_the_loop(start_server, use, source):
     """Also those that a transfer's own connection brings."""
-    server = start_server(quota=25 * MIB)
+    server = start_server(quota=16 * MIB)
     told = []
 
     async def work(client):
@@ -259,6 +282,7 @@ def test_remarks_are_told_by_the_loop(start_server, use, source):
 # the rate ----------------------------------------------------------------------------------
 
 
+@both_servers
 def test_one_limit_for_all_that_moves(server, use, home, tmp_path):
     """Transfers over several connections and streams are paid for out of the same purse."""
     (tmp_path / "file").write_bytes(DATA)
@@ -309,7 +333,7 @@ def test_a_limited_transfer_holds_up_nobody(server, use, source, home):
         await client.put_stream(pieces(), "/streamed")
 
     use(server, work)
-    assert (home / "large").read_bytes() == DATA[: 8 * MIB]
+    assert (home / "large").read_bytes() == DATA[:LARGE]
     assert (home / "streamed").read_bytes() == DATA
 
 

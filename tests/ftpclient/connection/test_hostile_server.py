@@ -59,6 +59,7 @@ from ftpwire.messages import (
     Stored,
     WhoAmI,
 )
+from tests.pairwise import pairwise
 from tests.peer import Frame, Peer
 
 MIB = 1024 * 1024
@@ -183,9 +184,13 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES.keys())
-@pytest.mark.parametrize("kind", ["file", "dir", "link", "other"])
-@pytest.mark.parametrize("verb", ["get", "sync"])
+@pairwise(
+    {
+        "name": [pytest.param(name, id=why) for why, name in NAMES.items()],
+        "kind": ["file", "dir", "link", "other"],
+        "verb": ["get", "sync"],
+    }
+)
 def test_names_that_lead_elsewhere(attempt, target, canary, name, kind, verb):
     entry = Entry(name, kind, len(DATA), 0o644, 5, bytes(canary) if kind == "link" else None)
     pages = [
@@ -275,9 +280,13 @@ def test_a_source_that_is_a_link_first_and_a_tree_then(attempt, target, canary):
     assert os.readlink(target / "name") == str(canary)
 
 
-@pytest.mark.parametrize("name", [b"x/..", b"../x", b"..", b"x/../..", b"a/b", b"", b"x\0"])
-@pytest.mark.parametrize("pattern", ["*", ".*", "?*", "*/.."])
-@pytest.mark.parametrize("kind", ["file", "dir"])
+@pairwise(
+    {
+        "name": [b"x/..", b"../x", b"..", b"x/../..", b"a/b", b"", b"x\0"],
+        "pattern": ["*", ".*", "?*", "*/.."],
+        "kind": ["file", "dir"],
+    }
+)
 def test_patterns_match_names_only(attempt, target, canary, name, pattern, kind):
     """What a server says is in a directory may not become another place here."""
     (target / "inner").mkdir()

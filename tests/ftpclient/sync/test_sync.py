@@ -1116,7 +1116,7 @@ def test_ctrl_c(server, connect, files, tmp_path, direction):
     try:
         client = connect(server, interrupt=interrupt)
         mirror = Mirror(client, files, tmp_path, direction)
-        for number in range(3000):
+        for number in range(1500):
             write(mirror.source / f"d{number % 30}" / f"file{number}", str(number))
         write(mirror.target / "extra")
         listener = At(100, interrupt.set)

@@ -30,11 +30,13 @@ from tests.system import trees
 from tests.system.proxy import Proxy
 
 MIB = 1024 * 1024
-SIZE = 40 * MIB + 12_345
+SIZE = 24 * MIB + 12_345
+CUT = 19 * MIB
+"""Where most of these transfers are cut: so late that what is before the window is worth a lot."""
 DATA = random.Random(21).randbytes(SIZE)
 OVERHEAD = MIB
 CONNECTIONS = 3
-WINDOW = 4 * CONNECTIONS * PIECE
+WINDOW = 2 * CONNECTIONS * PIECE
 """Most that comes again after a loss: what lies beyond the first gap."""
 
 
@@ -45,8 +47,10 @@ def short_waits(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def same_window_both_ways(monkeypatch):
-    monkeypatch.setattr(pieces, "_WINDOW_UP", pieces._WINDOW)
+def small_window(monkeypatch):
+    """Of the same size both ways, so that small files are large."""
+    monkeypatch.setattr(pieces, "_WINDOW", 2)
+    monkeypatch.setattr(pieces, "_WINDOW_UP", 2)
 
 
 @pytest.fixture
@@ -245,7 +249,9 @@ def test_small_files_are_not_cut(server, connect, tmp_path, opened):
     assert len(opened) == 1 + CONNECTIONS
 
 
-def test_by_itself_only_far_and_large(server, connect, source, tmp_path, opened, monkeypatch):
+def test_by_itself_only_far_and_large(
+    server, connect, source, tmp_path, opened, monkeypatch, by_distance
+):
     client = connect(server)
     monkeypatch.setattr(retry, "_FAR_PIECES_LEAST", SIZE + 1)
     client.connection.round_trip = 0.02
@@ -301,7 +307,7 @@ def test_a_file_that_rotted_on_the_server(server, connect, source, home, tmp_pat
     put(client, source)
     info = (home / "file").stat()
     with open(home / "file", "r+b") as file:
-        file.seek(30 * MIB)
+        file.seek(21 * MIB)
         file.write(b"rotten")
     os.utime(home / "file", ns=(info.st_atime_ns, info.st_mtime_ns))
     assert get(client, tmp_path / "got", told).exit_code == 8
@@ -393,7 +399,7 @@ def test_a_connection_of_several_is_cut_in_a_download(server, source, home, tmp_
     assert partials(tmp_path) == set()
 
 
-@pytest.mark.parametrize("cut", [700, 3 * MIB, 34 * MIB])
+@pytest.mark.parametrize("cut", [700, 3 * MIB, CUT])
 def test_put_goes_on_by_the_same_command(server, home, source, cut):
     with through(server, retries=0) as (proxy, client):
         proxy.cut_after("up", cut)
@@ -418,20 +424,20 @@ def test_get_goes_on_by_the_same_command(server, home, tmp_path, first, then):
     """Also with another number of connections."""
     (home / "file").write_bytes(DATA)
     with through(server, retries=0) as (proxy, client):
-        proxy.cut_after("down", 34 * MIB)
+        proxy.cut_after("down", CUT)
         with pytest.raises(ConnectionLost):
             client.get(["/file"], tmp_path / "got", parallel=first)
     assert len(partials(tmp_path)) == 1
     with through(server) as (proxy, client):
         assert client.get(["/file"], tmp_path / "got", parallel=then).done == 1
-        assert proxy.passed("down") <= SIZE - 34 * MIB + (WINDOW if first > 1 else 0) + OVERHEAD
+        assert proxy.passed("down") <= SIZE - CUT + (WINDOW if first > 1 else 0) + OVERHEAD
     assert (tmp_path / "got").read_bytes() == DATA
     assert partials(tmp_path) == set()
 
 
 def test_not_to_be_resumed(server, home, source, tmp_path):
     with through(server, retries=0) as (proxy, client):
-        proxy.cut_after("up", 34 * MIB)
+        proxy.cut_after("up", CUT)
         with pytest.raises(ConnectionLost):
             put(client, source)
     with through(server) as (proxy, client):
@@ -461,13 +467,13 @@ def test_ctrl_c(server, home, source, tmp_path, way):
         def work():
             return put(client, source) if way == "up" else get(client, target)
 
-        with in_the_middle(proxy, way, work, after=34 * MIB) as outcome:
+        with in_the_middle(proxy, way, work, after=CUT) as outcome:
             interrupt.set()
         assert isinstance(outcome[0], Interrupted)
         client.settle_interrupt()
     with through(server) as (proxy, client):
         assert (put(client, source) if way == "up" else get(client, target)).done == 1
-        assert proxy.passed(way) <= SIZE - 34 * MIB + WINDOW + OVERHEAD
+        assert proxy.passed(way) <= SIZE - CUT + WINDOW + OVERHEAD
     assert (home / "file").read_bytes() == DATA
     assert way == "up" or target.read_bytes() == DATA
     interrupt.close()
@@ -492,7 +498,7 @@ def test_the_first_connection_is_not_idle(server, home, connect, tmp_path, monke
 
 CHANGES = [
     pytest.param(lambda path: path.write_bytes(DATA[::-1]), id="other-bytes"),
-    pytest.param(lambda path: os.truncate(path, 20 * MIB), id="shorter"),
+    pytest.param(lambda path: os.truncate(path, 17 * MIB), id="shorter"),
     pytest.param(lambda path: os.truncate(path, SIZE + 1), id="longer"),
 ]
 
@@ -636,8 +642,8 @@ def test_going_on_after_a_killed_download(server, home, connect, tmp_path, paral
     (home / "file").write_bytes(DATA)
     with open(tmp_path / os.fsdecode(partial_name((b"got",))), "wb") as file:
         file.write(DATA[: 9 * MIB])
-        file.seek(20 * MIB)
-        file.write(DATA[20 * MIB : 30 * MIB])
+        file.seek(14 * MIB)
+        file.write(DATA[14 * MIB : 20 * MIB])
     client = connect(server)
     assert client.get(["/file"], tmp_path / "got", parallel=parallel).done == 1
     assert (tmp_path / "got").read_bytes() == DATA

@@ -52,7 +52,7 @@ def opened(client, monkeypatch):
     ids=["near", "far-and-little", "far-and-much"],
 )
 def test_further_connections_are_opened_where_they_are_worth_it(
-    client, opened, tree, tmp_path, monkeypatch, way, round_trip, least, expected
+    client, opened, tree, tmp_path, monkeypatch, by_distance, way, round_trip, least, expected
 ):
     if way == "get":
         client.put([tree], "/", recursive=True)

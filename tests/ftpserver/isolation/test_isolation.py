@@ -1,6 +1,7 @@
 """Isolated sessions: each in a process of its own, that has only what it needs.
 
-The server runs in this process; its nursery and the sessions are real processes.
+The server runs in this process; its nursery and the sessions are real processes. What takes long
+is in the tier of real programs for that.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ def system_user(server, name: str, user: str | None = OTHER) -> None:
 # what a process has ------------------------------------------------------------------------------
 
 
+@pytest.mark.system
 @is_root
 def test_a_stranger_is_nobody_in_an_empty_directory(server, dial):
     dial(server, logged_in=False).hello()
@@ -137,6 +139,7 @@ def test_who_has_logged_in_is_the_accounts_user_in_its_home(server, dial):
     assert all(Path(one).is_relative_to(home) for one in outside), outside
 
 
+@pytest.mark.system
 @is_root
 def test_without_a_system_user_it_is_the_servers_without_rights(server, dial):
     put(dial(server), b"/mine", b"x")
@@ -145,6 +148,7 @@ def test_without_a_system_user_it_is_the_servers_without_rights(server, dial):
     assert int(status["CapPrm"], 16) == int(status["CapBnd"], 16) == 0
 
 
+@pytest.mark.system
 def test_why_no_process_can_be_confined_is_told(server, dial, tmp_path, monkeypatch, caplog):
     """The process's own words would get lost: its output leads nowhere."""
     (tmp_path / "file").touch()
@@ -157,6 +161,7 @@ def test_why_no_process_can_be_confined_is_told(server, dial, tmp_path, monkeypa
     eventually(lambda: "can't be confined, and ends: [Errno 20]" in caplog.text)
 
 
+@pytest.mark.system
 def test_the_account_that_a_home_is_handed_over_to_has_what_was_there(start, dial):
     if os.geteuid():
         pytest.skip("only root can give files away")
@@ -178,6 +183,7 @@ def test_the_account_that_a_home_is_handed_over_to_has_what_was_there(start, dia
     assert os.stat("/etc/passwd").st_uid == 0
 
 
+@pytest.mark.system
 @is_root
 def test_roots_own_work_in_a_home_leaves_it_usable_for_its_user(server, dial):
     system_user(server, "alice")
@@ -224,6 +230,7 @@ def test_kicking_ends_a_session_and_its_process(server, dial):
     assert put(other, b"/file", b"x") == Stored(1)
 
 
+@pytest.mark.system
 def test_a_stranger_can_be_kicked(server, dial):
     peer = dial(server, logged_in=False)
     peer.hello()
@@ -233,6 +240,7 @@ def test_a_stranger_can_be_kicked(server, dial):
     eventually(lambda: not server.isolation.sessions())
 
 
+@pytest.mark.system
 def test_what_sessions_do_is_told(server, dial):
     peer = dial(server)
     dial(server, logged_in=False).hello()
@@ -272,6 +280,7 @@ def test_a_session_that_ignores_the_stop_is_killed(start, start_server, dial):
     eventually(lambda: is_gone(pid))
 
 
+@pytest.mark.system
 def test_accounts_that_are_changed_are_followed(server, dial):
     peer = dial(server)
     server.accounts.change("alice", disabled=True)
@@ -279,6 +288,7 @@ def test_accounts_that_are_changed_are_followed(server, dial):
     assert last.message.message == "the account is disabled"
 
 
+@pytest.mark.system
 def test_passwords_that_are_wrong_end_the_connection(server, dial):
     peer = dial(server, logged_in=False)
     peer.hello()
@@ -287,6 +297,7 @@ def test_passwords_that_are_wrong_end_the_connection(server, dial):
     assert peer.rest() == []
 
 
+@pytest.mark.system
 def test_own_keys_are_changed_and_the_session_goes_on(server, connect):
     client = connect(server)
     made = client.issue_token("one")
@@ -297,6 +308,7 @@ def test_own_keys_are_changed_and_the_session_goes_on(server, connect):
     assert connect(server, password="another-one").space().used == 0
 
 
+@pytest.mark.system
 def test_who_registers_is_in_a_home_of_its_own(start, dial):
     server = start(open_registration=True)
     peer = dial(server, logged_in=False)
@@ -328,6 +340,7 @@ def test_quotas_hold_among_sessions_in_processes_of_their_own(start, dial):
     assert room.used == 200_000
 
 
+@pytest.mark.system
 def test_all_verbs_work_and_nothing_is_imported_too_late(
     start, connect, tmp_path, monkeypatch, caplog
 ):
@@ -435,6 +448,7 @@ def filled_in(program: str, server, secret: attacks.Secret) -> str:
     )
 
 
+@pytest.mark.system
 @is_root
 @has_scopes
 @pytest.mark.parametrize("user", [OTHER, None], ids=["system-user", "servers-own-user"])
@@ -469,6 +483,7 @@ def as_stranger(server, dial, program: str) -> str:
     return answer.user
 
 
+@pytest.mark.system
 @is_root
 @has_scopes
 def test_a_hostile_stranger_reaches_nothing(hostile, dial):
@@ -481,12 +496,14 @@ def test_a_hostile_stranger_reaches_nothing(hostile, dial):
             assert attacks.has_failed(answer), (name, answer)
 
 
+@pytest.mark.system
 @is_root
 def test_nothing_leads_out_of_the_empty_directory(hostile, dial):
     answer = as_stranger(hostile().server, dial, attacks.OUT_OF_THE_EMPTY_DIRECTORY)
     assert attacks.has_failed(answer), answer
 
 
+@pytest.mark.system
 @is_root
 def test_a_directory_that_something_can_be_made_in_would_lead_out(
     hostile, dial, tmp_path, monkeypatch
@@ -522,6 +539,7 @@ def test_what_was_given_up_is_gone(hostile, program):
     assert "Error" in hostile()(program)
 
 
+@pytest.mark.system
 @is_root
 def test_no_descriptor_leads_out(hostile):
     answer = hostile()(
@@ -548,6 +566,7 @@ for fd in range(1024):
     assert answer == "[]"
 
 
+@pytest.mark.system
 def test_questions_about_others_are_refused(hostile, dial):
     attack = hostile()
     server = attack.server
@@ -574,6 +593,7 @@ def test_questions_about_others_are_refused(hostile, dial):
         server.ledger.release(lease)
 
 
+@pytest.mark.system
 def test_records_are_of_whom_they_come_from_and_of_now(hostile, start_server):
     attack = hostile()
     line = {
@@ -596,6 +616,7 @@ def test_records_are_of_whom_they_come_from_and_of_now(hostile, start_server):
     assert "by-root" not in log.read_text() and "rubbish" not in log.read_text()
 
 
+@pytest.mark.system
 def test_neither_log_nor_memory_of_the_server_are_filled(hostile, caplog):
     attack = hostile()
     answer = attack(
@@ -617,6 +638,7 @@ except Exception as error:
     assert not any("\x1b" in line for line in lines)
 
 
+@pytest.mark.system
 def test_a_module_in_the_home_is_not_imported(hostile):
     attack = hostile()
     home = attack.server.settings.root / "alice"
@@ -626,6 +648,7 @@ def test_a_module_in_the_home_is_not_imported(hostile):
     assert "ModuleNotFoundError" in attack("import colorsys\nresult = 0")
 
 
+@pytest.mark.system
 def test_who_hangs_on_to_the_home_holds_up_nobody_else(hostile, monkeypatch):
     from ftpserver.storage import recount as repair
 

@@ -165,6 +165,7 @@ with_and_without = pytest.mark.parametrize(
 """What Landlock alone does has to hold, too: a system may permit namespaces to nobody."""
 
 
+@pytest.mark.system
 @with_and_without
 def test_a_hostile_session_reaches_nothing(start, namespaces):
     server = start(namespaces=namespaces)
@@ -180,6 +181,7 @@ def test_a_hostile_session_reaches_nothing(start, namespaces):
     assert '"start"' in records and "bob" in records, "what was recorded before is still there"
 
 
+@pytest.mark.system
 @with_and_without
 def test_a_hostile_stranger_reaches_no_process(start, namespaces):
     """Before log-in."""
@@ -195,6 +197,7 @@ def test_a_hostile_stranger_reaches_no_process(start, namespaces):
         assert attacks.has_failed(answer), (name, answer)
 
 
+@pytest.mark.system
 @has_namespaces
 def test_a_hostile_stranger_reaches_no_file(start):
     server = start()
@@ -209,6 +212,7 @@ def test_a_hostile_stranger_reaches_no_file(start):
         assert attacks.has_failed(answer), (name, answer)
 
 
+@pytest.mark.system
 def test_the_attacks_would_succeed_without_confinement(start):
     server = start(weakened=True)
     tried = {**AFTER_LOG_IN, **attacks.BY_DATAGRAMS}
@@ -221,6 +225,7 @@ def test_the_attacks_would_succeed_without_confinement(start):
             assert "Error" not in answer, (name, logged_in, answer)
 
 
+@pytest.mark.system
 def test_without_namespaces_a_strangers_process_has_the_servers_files(start):
     """As the documentation and the log say; if this fails, they may promise more."""
     server = start(namespaces=False)
@@ -230,6 +235,7 @@ def test_without_namespaces_a_strangers_process_has_the_servers_files(start):
         assert "Error" not in answer, (name, answer)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", attacks.NOT_PREVENTED)
 def test_what_the_documentation_says_cant_be_prevented(start, name):
     """If this fails, the kernel has learned something: then the documentation may promise more."""

@@ -505,7 +505,7 @@ def test_a_lone_put_waits_for_no_timer(server, dial):
         (0, MIB),
         (10, MIB),
         (SMALL, MIB),
-        (SMALL + 10, 999),
+        (SMALL + 10, 9999),
         (SMALL + 10, MIB),
         (RESUME_FROM + 10, MIB),
     ],

@@ -274,11 +274,17 @@ class QuotaMachine(RuleBasedStateMachine):
             peer.close()
 
 
-@pytest.mark.parametrize("isolation", ["thread", "process"])
+long = (pytest.mark.long, pytest.mark.timeout(3600))
+
+
 @pytest.mark.parametrize(
-    ("runs", "steps"),
-    [(12, 30), pytest.param(300, 60, marks=[pytest.mark.long, pytest.mark.timeout(3600)])],
-    ids=["short", "long"],
+    ("isolation", "runs", "steps"),
+    [
+        pytest.param("thread", 10, 25, id="thread-short"),
+        pytest.param("process", 12, 30, id="process-short", marks=pytest.mark.system),
+        pytest.param("thread", 300, 60, id="thread-long", marks=long),
+        pytest.param("process", 300, 60, id="process-long", marks=long),
+    ],
 )
 def test_the_quota_is_what_a_recount_says(start_server, dial, runs, steps, isolation):
     server = start_server(durable=False, isolation=isolation)
