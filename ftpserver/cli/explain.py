@@ -33,7 +33,8 @@ EXIT_REFUSED = 6
 @click.argument("action", type=click.Choice(["login", "put", "get", "ls", "mkdir", "rm", "mv"]))
 @click.argument("details", nargs=-1)
 @click.option("-r", "--recursive", is_flag=True, help="With rm: a directory with its contents.")
-@click.option("-L", "--copy-links", is_flag=True, help="With get: what a link points to.")
+@click.option("--links", is_flag=True, help="With get: ask about a link itself.")
+@click.option("-L", "--copy-links", is_flag=True, hidden=True)
 @root_option
 @json_option
 def why(
@@ -41,6 +42,7 @@ def why(
     action: str,
     details: tuple[str, ...],
     recursive: bool,
+    links: bool,
     copy_links: bool,
     root: Path,
     as_json: bool,
@@ -63,11 +65,11 @@ def why(
 
     if recursive and action != "rm":
         raise click.UsageError("--recursive goes with rm")
-    if copy_links and action != "get":
-        raise click.UsageError("--copy-links goes with get")
+    if (links or copy_links) and action != "get":
+        raise click.UsageError(f"--{'links' if links else 'copy-links'} goes with get")
     accounts, engine = open_accounts(root, changing=False)
     account = accounts.get(user)
-    verdict = _ASK[action](_Question(engine, root, account, action, details, recursive, copy_links))
+    verdict = _ASK[action](_Question(engine, root, account, action, details, recursive, links))
     if as_json:
         record = {"allowed": verdict.allowed, "user": user, "action": action}
         click.echo(json.dumps(record | asdict(verdict)))
@@ -89,13 +91,13 @@ class _Question:
         action: str,
         details: tuple[str, ...],
         recursive: bool,
-        copy_links: bool,
+        links: bool,
     ) -> None:
         self.engine = engine
         self.root = root
         self.account = account
         self.recursive = recursive
-        self.copy_links = copy_links
+        self.links = links
         self._action = action
         self._details = list(details)
 
@@ -145,7 +147,7 @@ def _get(question: _Question) -> Verdict:
 
     path = question.path()
     question.end()
-    return Asking(question.engine, question.account).get(path, follow=question.copy_links)
+    return Asking(question.engine, question.account).get(path, follow=not question.links)
 
 
 def _list(question: _Question) -> Verdict:

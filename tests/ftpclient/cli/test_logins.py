@@ -114,13 +114,13 @@ def test_passwd_ends_everything_else(alice, place):
     other = elsewhere(alice)
     other.run("--accept-new", "login", place)
     here = bare(alice)
-    here.run("--password-stdin", "passwd", given=b"wrong\nnew one\n", status=3)
+    here.run("--password-stdin", "passwd", given=b"wrong\nnew one!\n", status=3)
     here.run("--password-stdin", "passwd", given=f"{alice.password}\n\n".encode(), status=1)
-    here.run("--password-stdin", "passwd", given=f"{alice.password}\nnew one\n".encode())
+    here.run("--password-stdin", "passwd", given=f"{alice.password}\nnew one!\n".encode())
     assert here.run("whoami").lines == ["alice"], "the saved token was renewed"
     bare(other).run("whoami", status=3)
     alice.run("whoami", status=3)
-    bare(other, FTP_PASSWORD="new one").run("whoami")
+    bare(other, FTP_PASSWORD="new one!").run("whoami")
     assert "usage" in bare(alice).run("--json", "passwd", status=2).err
 
 

@@ -321,9 +321,11 @@ def test_put_stores_a_log_that_is_begun_meanwhile(client, files, tmp_path, monke
 
 
 def test_put_of_a_named_socket_fails(client, files, tmp_path):
-    with socket.socket(socket.AF_UNIX) as bound:
-        bound.bind(str(tmp_path / "socket"))
-        for sources in ([tmp_path / "socket"], [tmp_path / "socket"] * 2):
+    names = [tmp_path / "socket", tmp_path / "other"]
+    with socket.socket(socket.AF_UNIX) as bound, socket.socket(socket.AF_UNIX) as other:
+        bound.bind(str(names[0]))
+        other.bind(str(names[1]))
+        for sources in (names[:1], names):
             summary = client.put(sources, "/d/")
             assert (summary.failed, summary.skipped) == (len(sources), 0)
             assert summary.exit_code == 1

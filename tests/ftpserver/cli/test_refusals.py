@@ -50,5 +50,5 @@ def test_no_terminal_and_no_password(ftpd, root):
 
 def test_lists_are_sorted(ftpd):
     for name in ("zoe", "bob"):
-        ftpd("user", "add", name, "--password-stdin", stdin=b"secret\n")
+        ftpd("user", "add", name, "--password-stdin", stdin=b"correct-horse\n")
     assert [line.split()[0] for line in ftpd("user", "list")[1].splitlines()] == ["bob", "zoe"]
