@@ -16,12 +16,13 @@ import re
 import stat
 from dataclasses import dataclass
 
-from ftpwire import beneath, paths
+from ftpwire import beneath, paths, standard
 from ftpwire.errors import CommandError, Forbidden, NotFound, NotRegular, SourceChanged
 from ftpwire.messages import FileType
 
 _MOST_LINKS = 40
 """As many as the kernel follows."""
+_STREAMS = ("standard input", "standard output", "standard error")
 _DESCRIPTORS = re.compile(rb"/proc/(\d+)(?:/task/\d+)?/fd")
 
 
@@ -69,6 +70,7 @@ def look(path: bytes, *, trust: bool = False) -> Named:
         OSError: Nothing is there, or it can't be looked at.
         NotFound: A link is there that leads nowhere.
         Forbidden: The link of a stranger: see `_check_owner`.
+        CommandError: A standard stream is meant that was closed when the program was started.
         SourceChanged: The link was replaced meanwhile.
     """
     name = path.rstrip(b"/") or path
@@ -77,6 +79,8 @@ def look(path: bytes, *, trust: bool = False) -> Named:
         return Named(path, info)
     before, descriptor = _links(name, trust)
     if descriptor is not None:
+        if standard.was_closed(descriptor):  # what is there now was not the user's
+            raise CommandError(f"{paths.show(path)}: {_STREAMS[descriptor]} is closed")
         return Named(path, os.fstat(descriptor), True, descriptor)
     try:
         info = os.stat(path)

@@ -27,7 +27,7 @@ from ftpclient.transfer.named import Named, look
 from ftpclient.transfer.remote_index import RemoteIndex
 from ftpclient.transfer.report import Listener, Summary
 from ftpclient.transfer.stream_upload import Stream, send_stream
-from ftpwire import beneath, digests, paths, standard
+from ftpwire import beneath, digests, paths
 from ftpwire.errors import (
     BadMessage,
     CommandError,
@@ -454,8 +454,6 @@ class Upload(Transfer):
         opened = -1
         if fd is None:
             fd = opened = os.open(source, _OPEN_SOURCE)
-        elif standard.was_closed(fd):
-            raise CommandError(f"{paths.show(source)}: standard input is closed: nothing was sent")
         try:
             if opened >= 0:
                 os.set_blocking(opened, True)

@@ -17,6 +17,7 @@ from ftpclient.connection.connection import Connection
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.transfer import node, retry
 from ftpclient.transfer.report import Listener
+from ftpwire import standard
 from ftpwire.errors import ConnectionLost, Interrupted, NotADirectory
 from ftpwire.messages import WhoAmI
 from tests.conftest import as_plain_user
@@ -306,6 +307,15 @@ def test_the_reader_of_an_own_descriptor_leaves(client, remote):
     finally:
         os.close(write)
     assert client.whoami() == "alice"
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_own_stream_that_was_closed_takes_nothing(client, remote, monkeypatch, number):
+    """What is at its descriptor now would lose the bytes."""
+    monkeypatch.setattr(standard, "_closed", {number})
+    told = Told()
+    assert client.get(["/f"], f"/dev/fd/{number}", listener=told).exit_code == 1
+    assert "is closed" in errors(told)[0]
 
 
 def test_a_terminal_gets_the_bytes(client, remote):
