@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -132,6 +133,19 @@ def test_through_tls(slow, dial, tls_client_context):
         signs(peer, number)
     assert peer.answer().message == Stored(4)
     assert peer.ask(WhoAmI()).user == "alice"  # it is in step
+
+
+def test_over_a_unix_socket(slow, tmp_path):
+    server, home = slow(unix=tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(tmp_path / "s"))
+        with Peer(sock) as peer:
+            peer.log_in()
+            assert peer.ask(MakeDir(b"/d")) == Done()
+            with waiting_disk(home):
+                number = put(peer, b"/d/f", b"data")
+                signs(peer, number)
+            assert peer.answer().message == Stored(4)
 
 
 def test_an_upload_whose_disk_takes_nothing(slow, dial, monkeypatch):
