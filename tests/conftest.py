@@ -64,8 +64,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     The tiers are disjoint: what takes hundreds of rounds is in *long* alone.
     """
     for item in items:
-        if item.path.is_relative_to(SYSTEM) and item.get_closest_marker("long") is None:
-            item.add_marker("system")
+        if item.get_closest_marker("long") is None:
+            if item.path.is_relative_to(SYSTEM):
+                item.add_marker("system")
+        elif item.get_closest_marker("system") is not None:
+            raise pytest.UsageError(f"{item.nodeid}: a test is in one tier: system or long")
 
 
 def pytest_collection_finish() -> None:
@@ -146,6 +149,9 @@ def root_of_alice(tmp_path_factory) -> Path:
 def start_server(tmp_path, root_of_alice, quick_passwords):
     """Starts servers in this process: by default plain, on tmp_path/root, with alice.
 
+    By default they leave it to the system when files reach the disk: with each answer, a test would
+    wait for all that the machine is writing. tests/system has the servers that do it at once.
+
     They are stopped at the end, or by ``start_server.finish(server)``.
     """
     from ftpserver.daemon.server import FtpServer
@@ -160,6 +166,7 @@ def start_server(tmp_path, root_of_alice, quick_passwords):
             "port": 0,
             "plaintext": True,
             "grace": 10.0,
+            "durable": False,
         }
         settings = Settings(**values | options)
         if not settings.state.exists():

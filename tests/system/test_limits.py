@@ -35,15 +35,6 @@ def test_who_guesses_is_banned_until_that_is_lifted(start_server):
     alice.run("ls")
 
 
-def test_a_ban_outlasts_the_server(start_server):
-    server = start_server("--ban-after", "1")
-    alice = server.first_user()
-    guess(alice, 1)
-    server.stop()
-    server = start_server("--ban-after", "1")
-    assert "too many log-ins" in server.user("alice", alice.password).run("ls", status=3).err
-
-
 # how many ----------------------------------------------------------------------------------
 
 

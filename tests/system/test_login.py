@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 import pytest
@@ -13,10 +12,6 @@ from tests.system.shell_support import Terminal
 
 def config(user: User, name: str):
     return user.home / "config" / "ftp-client" / name
-
-
-def tokens_of(user: User) -> dict:
-    return json.loads(config(user, "tokens.json").read_text())["tokens"]
 
 
 class Bare(User):

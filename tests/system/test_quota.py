@@ -1,6 +1,7 @@
 """Quotas as users and administrators meet them, by the real programs.
 
-Refusals, races of two and exit statuses are in test_errors.py; the model is in
+The exit status is in test_errors.py, refusals and races are in
+tests/ftpclient/cli/test_exit_statuses.py, the model is in
 tests/ftpserver/storage/test_quota_model.py.
 """
 

@@ -9,7 +9,6 @@ import signal
 import socket
 import stat
 import subprocess
-import sys
 
 import pytest
 
@@ -37,23 +36,6 @@ def bow_to_modes():
     set_securebits, no_root = 28, 0b11
     if os.geteuid() == 0 and _libc.prctl(set_securebits, no_root, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
-
-
-def modes_are_obeyed():
-    """Whether ``bow_to_modes`` works here."""
-    code = (
-        "import os, tempfile\n"
-        "with tempfile.TemporaryDirectory() as d:\n"
-        "    os.chmod(d, 0o500)\n"
-        "    print(os.access(d, os.W_OK))\n"
-    )
-    try:
-        ran = subprocess.run(
-            [sys.executable, "-c", code], preexec_fn=bow_to_modes, capture_output=True
-        )
-    except subprocess.SubprocessError:
-        return False
-    return ran.stdout.strip() == b"False"
 
 
 @pytest.fixture

@@ -317,11 +317,6 @@ def test_room_that_only_one_has_goes_to_one(start_server, connections):
 # uploads that several work on --------------------------------------------------------------
 
 
-def _staged_bytes(server: Server) -> int:
-    staging = server.home() / ".ftpd-staging"
-    return max(path.stat().st_size for path in staging.iterdir() if path.suffix != ".ck")
-
-
 def test_pieces_that_come_to_all_workers(server, tmp_path):
     alice = server.first_user()
     source = tmp_path / "file"
@@ -390,17 +385,6 @@ def test_a_worker_that_dies_takes_only_its_own_sessions_along(start_server):
         with ExitStack() as stack:
             assert worker_of(server, log_in(server, alice, stack)) == young
     assert "was ended by SIGKILL" in server.log
-
-
-def test_the_nursery_may_die_as_well(server):
-    alice = server.first_user()
-    (nursery,) = _children(server.process.pid)
-    os.kill(nursery, signal.SIGKILL)
-    alice.run("ls", "/")
-    os.kill(workers_of(server)[0], signal.SIGKILL)
-    eventually(lambda: len(workers_of(server)) == 2 and "the nursery has ended" in server.log)
-    with in_both(server, alice):
-        pass
 
 
 def _children(process: int) -> list[int]:

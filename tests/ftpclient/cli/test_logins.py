@@ -134,6 +134,15 @@ def test_a_new_account_of_the_same_name_is_not_opened_by_an_old_token(alice, pla
     bare(alice, FTP_PASSWORD="another").run("whoami")
 
 
+def test_a_ban_outlasts_the_server(start_server, at_a_command_line):
+    server = start_server(ban_after=1)
+    guessing = at_a_command_line(server, password="wrong")
+    guessing.run("ls", status=3)
+    start_server.finish(server)
+    alice = at_a_command_line(start_server(ban_after=1))
+    assert "too many log-ins" in alice.run("ls", status=3).err
+
+
 # registration ------------------------------------------------------------------------------
 
 

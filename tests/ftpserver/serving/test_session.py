@@ -424,11 +424,15 @@ def test_the_same_answers_however_it_is_cut(server, dial, piece):
     assert answers[12].message == Removed(3, 1, 1200)
 
 
+ROUNDS = [pytest.param(25, id="short"), pytest.param(500, id="long", marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize("rounds", ROUNDS)
 @pytest.mark.parametrize("end", ["close", "reset"])
-def test_a_connection_may_end_anywhere(server, dial, end):
-    """At each of some hundred places; nothing is left of it, and nobody else minds."""
+def test_a_connection_may_end_anywhere(server, dial, end, rounds):
+    """At each of so many places; nothing is left of it, and nobody else minds."""
     data = b"".join(conversation()[:7])
-    for at in random.Random(end).sample(range(len(data)), 60):
+    for at in random.Random(end).sample(range(len(data)), rounds):
         peer = dial(server, logged_in=False)
         peer.send(data[:at])
         getattr(peer, end)()

@@ -48,6 +48,7 @@ from ftpwire.messages import (
     Stored,
 )
 from tests.ftpserver.storage.books import held_files
+from tests.pairwise import pairwise
 
 MIB = 1024 * 1024
 
@@ -219,18 +220,19 @@ def test_modes_are_exact_whatever_the_umask(alice, session, umask):
 # what is refused ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [10, SMALL + 10, RESUME_FROM + 10])
-@pytest.mark.parametrize(
-    "lie",
-    [
-        pytest.param(lambda size: (size, Sent(size, b"x" * 32)), id="digest"),
-        pytest.param(lambda size: (size, Sent(size - 1, None)), id="sent-fewer"),
-        pytest.param(lambda size: (size, Sent(size + 1, None)), id="sent-more"),
-        pytest.param(lambda size: (size + 1, Sent(size, None)), id="announced-more"),
-        pytest.param(lambda size: (size - 1, Sent(size, None)), id="announced-fewer"),
-    ],
+@pairwise(
+    {
+        "size": [10, SMALL + 10, RESUME_FROM + 10],
+        "lie": [
+            pytest.param(lambda size: (size, Sent(size, b"x" * 32)), id="digest"),
+            pytest.param(lambda size: (size, Sent(size - 1, None)), id="sent-fewer"),
+            pytest.param(lambda size: (size, Sent(size + 1, None)), id="sent-more"),
+            pytest.param(lambda size: (size + 1, Sent(size, None)), id="announced-more"),
+            pytest.param(lambda size: (size - 1, Sent(size, None)), id="announced-fewer"),
+        ],
+        "ask": [True, False],
+    }
 )
-@pytest.mark.parametrize("ask", [True, False])
 def test_what_did_not_arrive_as_it_was_sent(alice, session, size, lie, ask):
     session.store(b"/file", b"old")
     announced, sent = lie(size)
@@ -293,20 +295,21 @@ def test_places_where_no_file_can_be(alice, session, size, path, code):
 OLD, NEW = 10**18, 10**18 + 1
 
 
-@pytest.mark.parametrize(
-    ("overwrite", "mtime_ns", "error"),
-    [
-        ("always", OLD - 1, None),
-        ("always", None, None),
-        ("never", NEW, AlreadyExists),
-        ("older", NEW, None),
-        ("older", OLD, NotNewer),
-        ("older", OLD - 1, NotNewer),
-        ("older", None, None),
-    ],
+@pairwise(
+    {
+        "overwrite, mtime_ns, error": [
+            ("always", OLD - 1, None),
+            ("always", None, None),
+            ("never", NEW, AlreadyExists),
+            ("older", NEW, None),
+            ("older", OLD, NotNewer),
+            ("older", OLD - 1, NotNewer),
+            ("older", None, None),
+        ],
+        "there": ["file", "link"],
+        "can_exchange": [True, False],
+    }
 )
-@pytest.mark.parametrize("there", ["file", "link"])
-@pytest.mark.parametrize("can_exchange", [True, False])
 def test_overwriting(
     alice, session, monkeypatch, canary, overwrite, mtime_ns, error, there, can_exchange
 ):

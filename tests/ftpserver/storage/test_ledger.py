@@ -723,7 +723,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 @pytest.mark.parametrize(
     ("runs", "steps"),
-    [(25, 30), pytest.param(400, 60, marks=pytest.mark.long)],
+    [(15, 30), pytest.param(400, 60, marks=pytest.mark.long)],
     ids=["short", "long"],
 )
 def test_the_ledger_is_what_a_model_says(engine, open_account, clock, runs, steps):
