@@ -56,7 +56,7 @@ def test_who_did_what(server, alice):
     alice.run("mv", "dir-less", "d/file")
     alice.run("cat", "d/file")
     alice.run("rm", "d/file")
-    server.add_user("bob", "--quota", "10")
+    server.add_user("bob", "--quota", "10B")
     server.user("bob", "password of bob").run("put", "-", "big", given=b"x" * 11, status=7)
     server.user("bob", "wrong").run("ls", status=3)
 
@@ -82,7 +82,7 @@ def test_who_did_what(server, alice):
 @pytest.fixture
 def audit_disk(tmp_path, admin):
     """A disk of 64 KiB that has nothing but the audit log of a server with one account."""
-    admin.run("user", "add", "alice", "--password-stdin", given=b"secret\n")
+    admin.run("user", "add", "alice", "--password-stdin", given=b"correct-horse\n")
     disk, log = tmp_path / "disk", tmp_path / "root" / ".ftpd" / "audit.jsonl"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
@@ -102,7 +102,7 @@ def audit_disk(tmp_path, admin):
 
 def test_uploads_go_on_while_the_log_has_no_room(audit_disk, start_server, tmp_path):
     server = start_server()
-    alice = server.user("alice", "secret")
+    alice = server.user("alice", "correct-horse")
     (tmp_path / "tree").mkdir()
     for number in range(400):
         (tmp_path / "tree" / f"{number}-{'long' * 40}").write_bytes(b"x")
@@ -183,7 +183,7 @@ def test_a_backup_while_files_come_in(server, alice, start_server, tmp_path, roo
     server.admin.run("backup", str(copy))
     finish(upload, given=b"y" * MIB)
 
-    assert server.admin.run("check", "--root", str(copy)).text.endswith("all is well\n")
+    assert server.admin.run("check", "--root", str(copy)).text.endswith("the copy is whole\n")
     (copy / ".ftpd" / "tls" / "key.pem").chmod(0o600)
     shown = server.admin.run("fingerprint").text
     assert server.admin.run("fingerprint", "--root", str(copy)).text == shown

@@ -45,7 +45,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
     ("name", "line", "offered"),
     [
         pytest.param("ftp", "ftp chm", ["chmod"], id="command"),
-        pytest.param("ftp", "ftp --acc", ["--accept-new"], id="option-before"),
+        pytest.param("ftp", "ftp --accept-n", ["--accept-new"], id="option-before"),
         pytest.param("ftp", "ftp put -r so", ["compopt -o default", ""], id="local-files"),
         pytest.param("ftpd", "ftpd user pass", ["passwd"], id="ftpd-group"),
     ],

@@ -96,7 +96,7 @@ def test_who_does_what_and_kicking_them(server, alice, upload, tmp_path):
 
 def test_a_change_by_another_process_ends_sessions(server, alice, upload):
     at_work(server)
-    server.admin.run("user", "passwd", alice.name, "--password-stdin", given=b"another\n")
+    server.admin.run("user", "passwd", alice.name, "--password-stdin", given=b"another-one\n")
     assert "the password was changed" in finish(upload, status=4).err
     alice.run("ls", status=3)
 

@@ -204,7 +204,7 @@ def test_a_file_that_is_larger_than_the_disk(on_small_disk, tmp_path):
 def test_many_files_that_are_larger_than_the_disk(on_small_disk, tmp_path):
     """By what they take there, which is twice what they hold: that shows only on the way."""
     alice = on_small_disk
-    for number in range(2000):
+    for number in range(1900):
         new_file(tmp_path / "tree" / "all" / str(number), 4097)
 
     ended = alice.run("--json", "put", "-r", tmp_path / "tree", "/tree", status=None)
@@ -266,7 +266,7 @@ def test_ctrl_c_in_a_put(start_server, tmp_path, size, plaintext):
         running.send_signal(signal.SIGINT)
         proxy.release()
 
-        assert finish(running, status=130).complaint == "ftp: interrupted"
+        assert finish(running, status=130).complaint.startswith("ftp: interrupted: stopped at ")
     if size > 4 * MIB:
         assert (server.home() / "file").read_bytes() == OLD
     else:  # all of it may have been on its way already
@@ -298,7 +298,7 @@ def test_ctrl_c_in_a_get(start_server, tmp_path, size, plaintext):
 
         ended = finish(running, status=130 if size > 4 * MIB else None)
     if size > 4 * MIB:
-        assert ended.complaint == "ftp: interrupted"
+        assert ended.complaint.startswith("ftp: interrupted: stopped at ")
         assert target.read_bytes() == OLD
     else:  # all of it may have come already
         assert ended.status in (0, 130)

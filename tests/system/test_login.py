@@ -57,16 +57,17 @@ def test_names_stand_for_servers(alice, server, place):
     bob_here = User(alice.programs, alice.home, "bob", bob.password, alice.server, alice.options)
     bob_here.run("login", f"bob@{alice.server}", "--name", "his")
     bare = without_password(alice)
-    assert bare.run("whoami").lines == ["bob"], "the last one is the default"
+    assert bare.run("whoami").lines == ["alice"], "the first one stays the default"
     assert bare.run("-s", "mine", "whoami").lines == ["alice"]
     assert without_password(alice, FTP_SERVER="mine").run("whoami").lines == ["alice"]
     assert bare.run("connect", "mine", given=b"whoami").lines == ["alice"]
     bare.run("login", place, "--name", "a b", status=2)
     lines = bare.run("servers").lines
     noted = "  plaintext" if server.plaintext else ""
-    assert lines == [f"his  bob@{alice.server}{noted}  (default)", f"mine  {place}{noted}"]
+    assert lines == [f"his  bob@{alice.server}{noted}", f"mine  {place}{noted}  (default)"]
+    bare.run("servers", "--default", "his")
+    assert [one["default"] for one in bare.run("--json", "servers").records] == [True, False]
     bare.run("servers", "--default", "mine")
-    assert [one["default"] for one in bare.run("--json", "servers").records] == [False, True]
     bare.run("servers", "--remove", "his")
     bare.run("servers", "--remove", "his", status=5)
     assert bare.run("whoami").lines == ["alice"]
@@ -107,14 +108,14 @@ def test_an_invitation_is_good_once(carol, server, admin):
     assert bare.run("--json", "df").record["total"] == 2**20, "and logged in for good"
     bare.run("put", "-", "/file", given=b"mine")
     assert (server.home("carol") / "file").read_bytes() == b"mine"
-    dave = server.user("dave", "secret")
+    dave = server.user("dave", "secret-word")
     dave.run("register", f"dave@{carol.server}", "--invite", code, status=6)
     alice.run("ls", "/carol", status=5)
 
 
 def test_open_registration(start_server):
     server = start_server("--open-registration", "--default-quota", "5MiB")
-    carol = server.user("carol", "hers")
+    carol = server.user("carol", "her-own-one")
     told = carol.run("--json", "register", f"carol@{carol.server}", "--no-save")
     assert told.record == {"user": "carol", "server": carol.server}
     assert not config(carol, "tokens.json").exists()
@@ -122,7 +123,7 @@ def test_open_registration(start_server):
     carol.run("register", f"carol@{carol.server}", status=1)
     bare = without_password(carol)
     assert "no password" in bare.run("register", f"dave@{carol.server}", status=3).complaint
-    given = b"of dave\n"
+    given = b"of dave alone\n"
     bare.run("--password-stdin", "register", f"dave@{carol.server}", given=given)
     assert without_password(carol).run("whoami").lines == ["dave"]
     assert os.listdir(server.home("dave")) in ([], [".ftpd-staging"])
@@ -148,6 +149,6 @@ def test_at_a_terminal_all_is_asked_for(server, admin, carol):
         terminal.keys("hunter2-hunter2\r")
         for question in ("New password for ", "The same again: "):
             terminal.expect(question)
-            terminal.keys("another\r")
+            terminal.keys("another-one\r")
         assert terminal.end()[1] == 0
     assert without_password(carol).run("whoami").lines == ["carol"]

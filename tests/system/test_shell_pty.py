@@ -194,7 +194,7 @@ def test_ctrl_c_stops_a_put_and_keeps_the_session(server, alice, terminal, big):
         terminal.expect("B/s")  # there is a speed: bytes are on their way
         terminal.keys(CTRL_C)
         *_, last = terminal.wait_for_prompt()
-        assert last == "ftp: interrupted"
+        assert last.startswith("ftp: interrupted: stopped at ")
         assert terminal.run("ls") == ["big"]
         assert terminal.run("cat big") == ["as it was"]
     assert terminal.run(f"put {__file__} test.py") != []
@@ -212,7 +212,7 @@ def test_ctrl_c_stops_a_get_and_keeps_the_session(server, alice, terminal, roomy
     terminal.expect("B/s")
     terminal.keys(CTRL_C)
     *_, last = terminal.wait_for_prompt()
-    assert last == "ftp: interrupted"
+    assert last.startswith("ftp: interrupted: stopped at ")
     assert (roomy / "big").read_text() == "as it was"
     assert terminal.run("whoami") == ["alice"]
     alice.run("rm", "big")
@@ -232,7 +232,7 @@ def test_typed_data_that_is_interrupted_takes_no_more_lines(server, alice, termi
     terminal.keys("some text\r")
     terminal.expect("some text")
     terminal.keys(CTRL_C)
-    assert terminal.wait_for_prompt()[-1] == "^Cftp: interrupted"
+    assert terminal.wait_for_prompt()[-1].startswith("^Cftp: interrupted")
     assert terminal.run("whoami") == ["alice"]
     assert terminal.run("ls") == []
     terminal.enter("put - typed")

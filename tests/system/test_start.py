@@ -175,7 +175,7 @@ def test_no_account_is_made_where_there_is_one(start_server, tmp_path, programs)
     (tmp_path / "root").mkdir()
     programs.run(
         [*program("ftpd"), "user", "add", "bob", "--password-stdin", f"--root={tmp_path}/root"],
-        given=b"secret\n",
+        given=b"correct-horse\n",
         cwd=tmp_path,
         env=clean_environment(tmp_path),
     )

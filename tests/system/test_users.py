@@ -38,12 +38,12 @@ def test_users_do_not_see_each_other(server, alice):
 def test_a_new_password_counts_at_once(server, admin, alice):
     alice.run("ls")
 
-    assert admin.run("user", "passwd", "alice", "--password-stdin", given=b"new\n").lines == [
-        "password of alice changed"
-    ]
+    assert admin.run(
+        "user", "passwd", "alice", "--password-stdin", given=b"new-password\n"
+    ).lines == ["password of alice changed"]
 
     alice.run("ls", status=3)
-    alice.password = "new"
+    alice.password = "new-password"
     alice.run("ls")
 
 
@@ -107,7 +107,7 @@ def test_changes_hold_for_the_next_log_in(server, admin, alice):
     alice.run("ls", status=3)
     admin.run("user", "enable", "alice")
     alice.run("ls")
-    admin.run("user", "set", "alice", "--quota", "3")
+    admin.run("user", "set", "alice", "--quota", "3B")
     alice.run("put", "-", "four", given=b"four", status=7)
     admin.run("user", "rename", "alice", "anna")
     alice.run("ls", status=3)

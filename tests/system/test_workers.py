@@ -148,8 +148,8 @@ def test_a_unix_socket_is_served_by_workers_too(start_server, tmp_path):
     server = start_server("--workers", "2", "--unix", str(tmp_path / "here"), "--no-tcp")
     assert server.process.poll() is None
     assert len(workers_of(server)) == 2
-    server.admin.run("user", "add", "bob", "--password-stdin", given=b"secret\n")
-    bob = server.user("bob", "secret")
+    server.admin.run("user", "add", "bob", "--password-stdin", given=b"correct-horse\n")
+    bob = server.user("bob", "correct-horse")
     (tmp_path / "file").write_bytes(b"abc")
     bob.run("put", tmp_path / "file", "/file")
     assert (server.home("bob") / "file").read_bytes() == b"abc"
