@@ -18,7 +18,7 @@ from ftpserver.settings.table import TABLE, Settings, Startups
 OTHER = {
     "host": "127.0.0.2",
     "port": 5,
-    "durable": False,
+    "durable": True,
     "grace": 1.5,
     "login_grace": 2.5,
     "stall": 3.5,
