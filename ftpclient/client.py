@@ -549,15 +549,26 @@ class Client:
         self.connection.ask(link_request(self.resolve(path), target, overwrite))
 
     def set_attributes(
-        self, path: AnyPath, *, mode: int | None = None, mtime_ns: int | None = None
+        self,
+        path: AnyPath,
+        *,
+        mode: int | None = None,
+        mtime_ns: int | None = None,
+        setgid: bool | None = None,
     ) -> None:
         """Set the mode of a file or directory, its mtime, or both. A link is followed.
 
         Args:
             mode: Permission bits, 0 to 0o777; None leaves them.
             mtime_ns: Nanoseconds since 1970; None leaves it.
+            setgid: Of a directory: whether what is made in it gets its group; None leaves that.
+
+        Raises:
+            NotADirectory: Something else was to have setgid.
         """
-        self.connection.ask(messages.SetAttributes(self.resolve(path), mode, mtime_ns))
+        self.connection.ask(
+            messages.SetAttributes(self.resolve(path), mode, mtime_ns, True, setgid)
+        )
 
     def remove(self, path: AnyPath, *, recursive: bool = False) -> Removed:
         """Remove a file, a link, an empty directory, or a whole tree."""

@@ -244,20 +244,28 @@ def rename_new(source_dir: int, source: bytes, target_dir: int, target: bytes) -
         _rename(source_dir, source, target_dir, target, _RENAME_NOREPLACE)
     except Unsupported:
         info = os.stat(source, dir_fd=source_dir, follow_symlinks=False)
-        if stat.S_ISDIR(info.st_mode):
-            # rename(2) replaces an empty directory at most, so nothing is lost by a race
+        if stat.S_ISDIR(info.st_mode) or not _link(source_dir, source, target_dir, target):
+            # rename(2) replaces an empty directory at most, so nothing is lost by a race; where
+            # there are no hard links it may replace a file that came in this moment
             if _exists(target_dir, target):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
             os.rename(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)
         else:
-            os.link(
-                source,
-                target,
-                src_dir_fd=source_dir,
-                dst_dir_fd=target_dir,
-                follow_symlinks=False,
-            )
             os.unlink(source, dir_fd=source_dir)
+
+
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
+
+
+def _link(source_dir: int, source: bytes, target_dir: int, target: bytes) -> bool:
+    """Give a file another name; False where the file system has no hard links."""
+    try:
+        os.link(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return False
+    return True
 
 
 def exchange(source_dir: int, source: bytes, target_dir: int, target: bytes) -> None:
@@ -267,6 +275,43 @@ def exchange(source_dir: int, source: bytes, target_dir: int, target: bytes) -> 
         Unsupported: The file system can't.
     """
     _rename(source_dir, source, target_dir, target, _RENAME_EXCHANGE)
+
+
+_exchanging: set[tuple[int, int]] = set()
+
+
+def can_exchange(directory: int, one: bytes, other: bytes) -> bool:
+    """Whether two names can be swapped at once on the file system of a directory.
+
+    Tried with two new names there, which are gone afterwards; and not again on a device where it
+    worked.
+
+    Raises:
+        OSError: They can't be made.
+    """
+    known = os.fstat(directory).st_dev, id(_renameat2)
+    if known in _exchanging:
+        return True
+    if _renameat2 is None:
+        return False
+    made: list[bytes] = []
+    try:
+        for name in (one, other):
+            os.mkdir(name, 0o700, dir_fd=directory)
+            made.append(name)
+        exchange(directory, one, directory, other)
+    except Unsupported:
+        return False
+    finally:
+        for name in made:
+            os.rmdir(name, dir_fd=directory)
+    _exchanging.add(known)
+    return True
+
+
+def cannot_exchange(directory: int) -> None:
+    """Try it again the next time: it failed where it had worked."""
+    _exchanging.discard((os.fstat(directory).st_dev, id(_renameat2)))
 
 
 def _rename(source_dir: int, source: bytes, target_dir: int, target: bytes, flags: int) -> None:
@@ -294,6 +339,17 @@ def _exists(directory: int, name: bytes) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def in_group(gid: int) -> bool:
+    """Whether this process may set setgid on something of a group: for others the kernel clears
+    that bit at each chmod, silently."""
+    return os.geteuid() == 0 or gid == os.getegid() or gid in os.getgroups()
+
+
+def kept_bits(info: os.stat_result) -> int:
+    """The bits of a directory that stay when its mode is set: others share it by these."""
+    return info.st_mode & (stat.S_ISGID | stat.S_ISVTX)
 
 
 def sync_file_system(fd: int) -> None:

@@ -546,12 +546,22 @@ class MakeLink(Message, frozen=True, tag="make-link"):
 class SetAttributes(Message, frozen=True, tag="set-attributes"):
     """Set permission bits or the mtime (of directories: after their contents are there).
 
-    Replies: `Done`; or `Failed` with ``not-found``.
+    Attributes:
+        mode: Permission bits; setuid, setgid and sticky are dropped. A directory keeps the setgid
+            and sticky bits that it has.
+        exact: The mode was asked for by itself. Otherwise it is that of the source of an upload:
+            the default ACL of the directory above limits it, as it does for what is made there,
+            and a directory of somebody else keeps its mode and time, with a `Remark`.
+        setgid: Of a directory: set or clear that bit; None leaves it.
+
+    Replies: `Done`; or `Failed` with ``not-found``, ``forbidden``, ``not-a-directory``.
     """
 
     path: Path
     mode: Mode | None = None
     mtime_ns: TimeNs | None = None
+    exact: bool = False
+    setgid: bool | None = None
 
 
 class BeginTree(Message, frozen=True, tag="begin-tree"):

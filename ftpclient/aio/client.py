@@ -385,10 +385,18 @@ class AsyncClient:
         await self._ask(link_request(self.resolve(path), target, overwrite))
 
     async def set_attributes(
-        self, path: AnyPath, *, mode: int | None = None, mtime_ns: int | None = None
+        self,
+        path: AnyPath,
+        *,
+        mode: int | None = None,
+        mtime_ns: int | None = None,
+        setgid: bool | None = None,
     ) -> None:
-        """Set a mode (permission bits), an mtime (nanoseconds since 1970), or both."""
-        await self._ask(messages.SetAttributes(self.resolve(path), mode, mtime_ns))
+        """Set a mode (permission bits), an mtime (nanoseconds since 1970), or both.
+
+        See `Client.set_attributes`.
+        """
+        await self._ask(messages.SetAttributes(self.resolve(path), mode, mtime_ns, True, setgid))
 
     async def remove(self, path: AnyPath, *, recursive: bool = False) -> Removed:
         """Remove a file, a link, an empty directory, or a whole tree."""

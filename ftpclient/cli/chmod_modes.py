@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from dataclasses import dataclass
 
 _OCTAL = re.compile(r"[0-7]{1,5}")
@@ -26,7 +27,7 @@ class _Action:
     spared: int
 
     def apply(self, mode: int, *, is_dir: bool) -> int:
-        change = 0
+        change = stat.S_ISGID if "s" in self.rights else 0  # g alone may have it
         for one in self.who:
             change |= self._rights(mode, is_dir) << _SHIFTS[one]
         change &= ~self.spared
@@ -43,7 +44,7 @@ class _Action:
         if self.rights in _SHIFTS:
             return mode >> _SHIFTS[self.rights] & 7
         bits = 0
-        for letter in self.rights:
+        for letter in self.rights.replace("s", ""):
             if letter != "X":
                 bits |= _BITS[letter]
             elif is_dir or mode & 0o111:
@@ -57,25 +58,28 @@ class ModeChange:
 
     Attributes:
         octal: All of it; None when it follows from the old one.
+        keeps_setgid: Of an octal one: a directory keeps the setgid bit that it has.
     """
 
     octal: int | None
     actions: tuple[_Action, ...] = ()
+    keeps_setgid: bool = False
 
     @classmethod
     def parse(cls, text: str) -> ModeChange:
-        """Read ``644``, ``u+x``, ``go-w,a+X``, ``g=u``.
+        """Read ``644``, ``u+x``, ``go-w,a+X``, ``g=u``, and of directories ``2775``, ``g+s``.
 
         Who is meant by nobody (``+x``) is everybody, less what this process's umask spares.
 
         Raises:
-            ValueError: It is neither; or setuid, setgid or sticky, which a server drops.
+            ValueError: It is neither; or setuid or sticky, which a server doesn't set.
         """
         if _OCTAL.fullmatch(text):
             bits = int(text, 8)
-            if bits > 0o777:
+            if bits & ~(0o777 | stat.S_ISGID):
                 raise ValueError(f"{text}: {_NO_SPECIAL}")
-            return cls(bits)
+            # as GNU chmod: up to four digits leave a directory's setgid on, 00755 clears it
+            return cls(bits, keeps_setgid=len(text) < 5)
         actions: list[_Action] = []
         for clause in text.split(","):
             match = _CLAUSE.fullmatch(clause)
@@ -84,23 +88,39 @@ class ModeChange:
             who, rest = match.groups()
             spared = 0 if who else _umask()
             for sign, rights in _ACTION.findall(rest):
-                if set(rights) & set("st"):
-                    raise ValueError(f"{text}: {_NO_SPECIAL}")
                 everybody = "ugo" if not who or "a" in who else who
+                if "t" in rights or ("s" in rights and "g" not in who):
+                    raise ValueError(f"{text}: {_NO_SPECIAL}")
+                if "s" in rights and "u" in who and sign != "-":
+                    raise ValueError(f"{text}: {_NO_SPECIAL}")
                 actions.append(_Action(everybody, sign, rights, spared))
         return cls(None, tuple(actions))
 
     def apply(self, mode: int, *, is_dir: bool) -> int:
-        """The permission bits that are to be set where ``mode`` is."""
+        """The mode that is to be set where ``mode`` is: of a directory, with its setgid bit."""
+        setgid = mode & stat.S_ISGID
         if self.octal is not None:
-            return self.octal
-        mode &= 0o777
-        for action in self.actions:
-            mode = action.apply(mode, is_dir=is_dir)
-        return mode
+            changed = self.octal | (setgid if self.keeps_setgid else 0)
+        else:
+            changed = mode & 0o777 | setgid
+            for action in self.actions:
+                changed = action.apply(changed, is_dir=is_dir)
+        return changed if is_dir else changed & 0o777
+
+    @property
+    def sets_setgid(self) -> bool:
+        """Whether it sets setgid: only a directory can have that."""
+        if self.octal is not None:
+            return bool(self.octal & stat.S_ISGID)
+        return any("s" in one.rights and one.sign != "-" for one in self.actions)
+
+    @property
+    def setgid(self) -> bool | None:
+        """Of an octal one: whether a directory has setgid afterwards; None: as it was."""
+        return True if self.sets_setgid else None if self.keeps_setgid else False
 
 
-_NO_SPECIAL = "the server keeps no setuid, setgid or sticky bit"
+_NO_SPECIAL = "the server keeps no setuid or sticky bit (g+s is for directories)"
 
 
 def _umask() -> int:

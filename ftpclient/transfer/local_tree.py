@@ -128,7 +128,9 @@ class LocalTree:
         """Set what a directory has once its contents are there."""
         fd = self.directory(parts)
         os.utime(fd, ns=(time.time_ns(), mtime_ns))
-        os.chmod(fd, mode & 0o777)
+        bits = _bits_for(os.fstat(fd), mode)
+        if bits is not None:
+            os.chmod(fd, bits)
 
     def stat(self, parts: Parts) -> os.stat_result | None:
         """What is at a path, links not followed; None when nothing is."""
@@ -370,16 +372,36 @@ def _unlink(directory: int, name: bytes) -> None:
         pass
 
 
+def _bits_for(info: os.stat_result, mode: int) -> int | None:
+    """What to set so that something has permission bits; None: leave it.
+
+    Directories keep setgid and sticky, by which others share them. Where the kernel would clear
+    setgid, because this user isn't in the group, the mode stays.
+    """
+    bits = mode & 0o777
+    if stat.S_ISDIR(info.st_mode):
+        bits |= beneath.kept_bits(info)
+        if bits == stat.S_IMODE(info.st_mode):
+            return None
+        if bits & stat.S_ISGID and not beneath.in_group(info.st_gid):
+            return None
+    return bits
+
+
 def _chmod(above: int, name: bytes, mode: int) -> None:
     """Change a mode without following a link, also of what can't be opened for reading."""
     fd = os.open(name, beneath.OPEN_ANY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=above)
     try:
-        if stat.S_ISLNK(os.fstat(fd).st_mode):
+        info = os.fstat(fd)
+        if stat.S_ISLNK(info.st_mode):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        bits = _bits_for(info, mode)
+        if bits is None:
+            return
         if beneath.O_PATH == os.O_RDONLY:
-            os.chmod(fd, mode)
+            os.chmod(fd, bits)
         else:  # fchmod(2) refuses a handle that can't read
-            os.chmod(f"/proc/self/fd/{fd}", mode)
+            os.chmod(f"/proc/self/fd/{fd}", bits)
     finally:
         os.close(fd)
 

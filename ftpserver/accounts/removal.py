@@ -18,8 +18,9 @@ from pathlib import Path
 from ftpserver.accounts.accounts import Account
 from ftpserver.settings.table import state_of
 from ftpserver.storage.home import LOCK_NAME, Home, Tally
+from ftpserver.storage.in_place import RemovalInPlace
 from ftpwire import paths
-from ftpwire.errors import BadAccount, from_oserror
+from ftpwire.errors import BadAccount, CommandError, from_oserror
 
 
 def check_removable(gone: Account, others: Iterable[Account], root: Path) -> None:
@@ -90,7 +91,7 @@ def remove_home(directory: Path) -> None:
         for name in os.listdir(home.fd):
             raw = os.fsencode(name)
             if raw != paths.STAGING:
-                home.remove(paths.join(raw), recursive=True, tick=lambda: None)
+                _remove(home, raw)
         with home.alone():
             home.clean_staging(lambda name: False)
             os.unlink(LOCK_NAME, dir_fd=home.staging_fd)
@@ -98,3 +99,16 @@ def remove_home(directory: Path) -> None:
     finally:
         home.close()
     directory.rmdir()
+
+
+def _remove(home: Home, name: bytes) -> None:
+    try:
+        home.remove(paths.join(name), recursive=True, tick=lambda: None)
+    except CommandError as error:
+        raise OSError(errno.EBUSY, str(error)) from None
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        removal = RemovalInPlace(home, (name,))
+        while not removal.done:
+            removal.step(lambda freed, files: None)

@@ -37,8 +37,9 @@ from ftpserver.settings.table import DATABASE, never_started, state_of
 from ftpserver.snapshot import open_snapshot
 from ftpserver.storage.home import LOCK_NAME
 from ftpserver.storage.ledger import KEPT
+from ftpserver.storage.put_back import Moved, is_note, read_note
 from ftpserver.storage.resumable import staging_of
-from ftpserver.storage.walk import Usage, stored, walk
+from ftpserver.storage.walk import Found, Usage, stored, walk
 from ftpwire import paths
 from ftpwire.beneath import OPEN_DIRECTORY
 from ftpwire.errors import NotFound
@@ -63,8 +64,8 @@ class Finding:
 
     Attributes:
         kind: What was compared: ``state``, ``schema``, ``home``, ``used``, ``files``,
-            ``held``, ``lease``,
-            ``staging``, ``partial``, ``attribute``, ``size``, ``digest``, ``unreadable``,
+            ``held``, ``lease``, ``staging``, ``moved``,
+            ``partial``, ``attribute``, ``size``, ``digest``, ``unreadable``,
             ``recount``.
         account: Whose; None for the server's own state.
         path: In the home, as the user names it; of staging, below the home too.
@@ -199,7 +200,8 @@ class Verifier:
                 problems.append(_unopened("unreadable", name, b"/" + path, error))
 
             with _alone(staging):
-                counted = stored(home, note)
+                in_use = None if self.beside is None else lambda directory: None
+                counted = stored(home, note, on_beside=in_use)
                 row, leases = self._rows(name)
             yield from problems
             if row is None:
@@ -256,8 +258,13 @@ class Verifier:
                 return
         runs = {one.incarnation.encode() for one in leases if one.state != KEPT}
         owned = {one.staging for one in leases if one.staging is not None}
+        notes = [_read_note(staging, name) for name in names if is_note(name)]
+        aside = {note.aside for note in notes if note is not None}
         for name in sorted(names):
-            if staging_of(name) in owned or name.partition(b"-")[0] in runs:
+            if is_note(name):
+                yield from self._check_moved(row.name, staging, name)
+                continue
+            if staging_of(name) in owned or name.partition(b"-")[0] in runs or name in aside:
                 continue
             if _exists(staging, name):
                 path = b"/" + paths.STAGING + b"/" + name
@@ -272,12 +279,27 @@ class Verifier:
                     "lease", row.name, path, "the file that it keeps room for", "none", weight
                 )
 
+    def _check_moved(self, name: str, staging: int, note: bytes) -> Iterator[Finding]:
+        """What was moved aside to be replaced, and is there still."""
+        moved = _read_note(staging, note)
+        if moved is None or not _exists(staging, moved.aside):
+            return
+        yield Finding(
+            "moved",
+            name,
+            paths.join(*moved.target),
+            "at its place",
+            "moved aside to be replaced; the next start puts it back, or removes it where "
+            "the replacement came",
+            Weight.DOUBT,
+        )
+
     def _check_files(self, name: str, home: int) -> Iterator[Finding]:
         examiner = Examiner(read=self.read)
         for found in walk(home, lambda path, error: None):  # told by the count
             if found.name == paths.STAGING:
-                path = b"/" + found.path
-                yield Finding("partial", name, path, "at the top of the home only", "here")
+                yield from self._check_beside(name, found)
+                continue
             if not found.entry.is_file(follow_symlinks=False):
                 continue
             examined = examiner.file(found.directory, found.name, found.path)
@@ -286,6 +308,18 @@ class Verifier:
             finding = _about_file(name, examined)
             if finding is not None:
                 yield finding
+
+    def _check_beside(self, name: str, found: Found) -> Iterator[Finding]:
+        """The reserved name below the home: uploads go through it where a directory gives another
+        group or lies on another file system, and a crash leaves it to the next recount."""
+        row, leases = self._rows(name)
+        staging = found.entry.is_dir(follow_symlinks=False)
+        if row is None or (staging and self.beside is not None):
+            return
+        doubtful = staging and (row.dirty or any(self._is_dead(one) for one in leases))
+        weight = Weight.DOUBT if doubtful else Weight.DAMAGE
+        path = b"/" + found.path
+        yield Finding("partial", name, path, "at the top of the home only", "here", weight)
 
 
 def check(root: Path, *, read: bool = False, strict: bool = False) -> list[Finding]:
@@ -315,6 +349,13 @@ def _unopened(kind: str, name: str, path: bytes | None, error: OSError) -> Findi
     weight = Weight.UNCHECKED if closed else Weight.DAMAGE
     reason = (error.strerror or str(error)).lower()
     return Finding(kind, name, path, "to be readable", reason, weight)
+
+
+def _read_note(staging: int, name: bytes) -> Moved | None:
+    try:
+        return read_note(staging, name)
+    except FileNotFoundError:
+        return None  # it was acted on just now
 
 
 def _exists(directory: int, name: bytes) -> bool:

@@ -37,7 +37,7 @@ from ftpserver.serving.stats import Serving
 from ftpserver.settings.table import TABLE, Settings
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
-from ftpserver.storage.recount import clean, recount
+from ftpserver.storage.recount import clean, put_back_all, recount
 from ftpserver.storage.upload_locks import Owners
 
 if TYPE_CHECKING:
@@ -217,6 +217,7 @@ class FtpServer(Service):
     def running(self) -> Iterator[None]:
         """Serve in the background while the context is open; then stop."""
         raise_descriptor_limit()
+        self._put_back()
         self._running = True
         threads = [
             threading.Thread(target=self._housekeeping, name="housekeeping"),
@@ -391,6 +392,20 @@ class FtpServer(Service):
     def look_soon(self) -> None:
         """Have the homes counted that are in doubt, without waiting for the usual time."""
         os.write(self._look_write, b"\0")
+
+    def _put_back(self) -> None:
+        """Before anybody comes in: what a crash left moved aside goes back to its name."""
+        try:
+            doubtful = self.ledger.in_doubt()
+        except StateError as error:
+            logger.error("what a crash left moved aside isn't looked for now: %s", error)
+            return
+        for account in self.accounts if doubtful else ():
+            if account.id in doubtful:
+                try:
+                    put_back_all(account.home)
+                except OSError as error:
+                    logger.error("%s: what was moved aside isn't back: %s", account.name, error)
 
     def recount_dirty(self) -> None:
         """Count the homes of accounts whose used space is in doubt, and clean their staging."""

@@ -288,7 +288,7 @@ class Session(StreamRequestHandler):
         self._since_look += count
         if self._since_look >= _CANCEL_EVERY:
             self._since_look = 0
-            self._look_for_cancel()
+            self.look_for_cancel()
 
     def notice(self, message: Message) -> None:
         """Tell about long work at once."""
@@ -748,6 +748,7 @@ class Session(StreamRequestHandler):
             outcomes = self._uploads.commit()
             self._trail.committed(outcomes)
         self._warn_of_little_room()  # first: a client that has its answer may leave
+        self._pass_on_remarks()
         for request_id, outcome in outcomes:
             self.request_id = request_id
             self.send(outcome, Kind.ERROR if isinstance(outcome, Failed) else Kind.REPLY)
@@ -763,6 +764,17 @@ class Session(StreamRequestHandler):
             self.request_id = 0
             text = f"{human(settled.used)} of {human(settled.quota)} are used"
             self.send(messages.Remark(text), Kind.NOTICE)
+
+    def _pass_on_remarks(self) -> None:
+        """Tell the client what its commits came upon."""
+        while self.uploads.remarks:
+            self.remark(self.uploads.remarks.pop())
+
+    def remark(self, text: str) -> None:
+        """Tell the client something that its user should know."""
+        current, self.request_id = self.request_id, 0
+        self.send(messages.Remark(text), Kind.NOTICE)
+        self.request_id = current
 
     def flush(self) -> None:
         """Send all output, waiting for the peer as long as a stall may be."""
@@ -926,8 +938,12 @@ class Session(StreamRequestHandler):
         except Cancelled:
             return
 
-    def _look_for_cancel(self) -> None:
-        """See whether the client has cancelled the current request, without blocking."""
+    def look_for_cancel(self) -> None:
+        """See whether the client has cancelled the current request, without blocking.
+
+        Raises:
+            Cancelled: It has.
+        """
         if self.reader.buffered < 64 * 1024:
             with self.guard:
                 self.channel.fill(self.reader)

@@ -13,11 +13,17 @@ import stat
 from collections.abc import Callable
 
 from ftpserver.storage.commit import lstat, target_of
+from ftpserver.storage.file_systems import Nature, can_be_moved, leave_beside, open_beside
 from ftpserver.storage.home import Home, Tally
 from ftpserver.storage.permissions import Action
+from ftpserver.storage.put_back import forget_note, write_note
 from ftpserver.storage.quota import Books
 from ftpserver.storage.walk import open_closed
-from ftpwire import beneath
+from ftpwire import beneath, paths
+from ftpwire.errors import AlreadyExists, InvalidPath
+from ftpwire.paths import Parts
+
+_SHOWN_STAGING = paths.show(paths.join(paths.STAGING))
 
 logger = logging.getLogger("ftpd.trees")
 
@@ -28,24 +34,90 @@ class AtomicTree:
     Its files count as used from the start, and what it replaces does until it is gone. The
     lease says that the account has to be recounted if the server dies before the end.
 
+    Args:
+        elsewhere: Where the path lies on another file system than the home, have the tree under
+            the reserved name beside it, and replace nothing. Otherwise that is refused: what is
+            there couldn't be replaced at once.
+
     Raises:
         NotFound and other OSError: The parent directory isn't there.
+        InvalidPath: It couldn't be put in the place of what is there at once.
     """
 
-    def __init__(self, home: Home, ledger: Books, account_id: int, path: bytes) -> None:
+    def __init__(
+        self,
+        home: Home,
+        ledger: Books,
+        account_id: int,
+        path: bytes,
+        *,
+        elsewhere: bool = False,
+    ) -> None:
         self.target = target_of(path)
         self._home = home
         self._ledger = ledger
+        self._elsewhere = elsewhere
+        self._note: bytes | None = None
+        self._mode: int | None = None
+        """Of what is there, if that had to be changed to move it."""
+        self._name = home.new_name()
+        self._staging = home.staging_fd
         directory, name = home.tree.parent(self.target)
         try:
-            if lstat(directory, name) is not None:
-                self._require_replace()
+            nature = home.nature_of(directory)
+            self._check(directory, name, nature)
+            self._lease = ledger.reserve(account_id, 0, files=1)  # its own directory
+            try:
+                self._make(directory, nature)
+            except BaseException:
+                ledger.release(self._lease)
+                raise
         finally:
             os.close(directory)
-        self._lease = ledger.reserve(account_id, 0, files=1)  # its own directory
-        self._name = home.new_name()
-        os.mkdir(self._name, 0o700, dir_fd=home.staging_fd)
-        home.redirect(self.target, self._name)
+
+    def _check(self, directory: int, name: bytes, nature: Nature) -> None:
+        """Raise what forbids to put a tree there at once, without moving what is there."""
+        home = self._home
+        there = lstat(directory, name)
+        if there is not None:
+            if self._elsewhere:
+                raise AlreadyExists(f"{paths.show(name)}: exists")
+            self._require_replace()
+        if self._elsewhere:
+            return
+        shown = paths.show(paths.join(*self.target))
+        if nature.other:
+            raise InvalidPath(
+                f"{shown} lies on another file system than {_SHOWN_STAGING}: a tree can't be put "
+                "there at once (leave --atomic out)"
+            )
+        if there is not None and not can_be_moved(
+            directory, name, home.staging_fd, home.new_name()
+        ):
+            raise InvalidPath(
+                f"{shown} can't be moved to {_SHOWN_STAGING} by its file system: it can't be "
+                "replaced at once (leave --atomic out)"
+            )
+
+    def _make(self, directory: int, nature: Nature) -> None:
+        """Make its directory: where it gets the group and the ACL of that which it goes to."""
+        home = self._home
+        staged: Parts = (paths.STAGING, self._name)
+        if nature.other or nature.inherits:
+            beside = open_beside(directory)
+            try:
+                os.mkdir(self._name, 0o700, dir_fd=beside)
+                if nature.other:
+                    self._staging = os.dup(beside)
+                    staged = (*self.target[:-1], *staged)
+                else:
+                    os.rename(self._name, self._name, src_dir_fd=beside, dst_dir_fd=home.staging_fd)
+            finally:
+                os.close(beside)
+                leave_beside(directory)
+        else:
+            os.mkdir(self._name, 0o700, dir_fd=home.staging_fd)
+        home.redirect(self.target, staged)
 
     def commit(self, tick: Callable[[], None]) -> None:
         """Put the tree in the place of whatever is there, at once; then remove that.
@@ -55,17 +127,20 @@ class AtomicTree:
         """
         home = self._home
         if home.durable:
-            _sync(home)
+            self._sync()
         with home.alone():
             directory, name = home.tree.parent(self.target)
             try:
                 replaced = self._swap(directory, name)
                 home.sync_dir(directory)
                 home.sync_dir(home.staging_fd)
+                if self._note is not None:
+                    forget_note(home, self._note)
+                    self._note = None
             finally:
                 os.close(directory)
         # from here on it is done: what still goes wrong is put right by a recount
-        home.redirect(None, b"")
+        home.redirect(None)
         tally = Tally(directories=-1)  # its own, which counts now
         with home.settled(tally, self._settle):
             try:
@@ -73,6 +148,17 @@ class AtomicTree:
                     self._discard(tally, tick)
             except OSError as error:
                 logger.error("what a tree replaced could not be removed: %s", error)
+            self._leave()
+
+    def _sync(self) -> None:
+        """Files were synced as they were committed; this makes sure of their directories."""
+        fd = self._home.tree.open_dir(self.target[:-1] if self._elsewhere else ())
+        try:
+            beneath.sync_file_system(fd)
+        except beneath.Unsupported:
+            os.sync()
+        finally:
+            os.close(fd)
 
     def _swap(self, directory: int, name: bytes) -> bool:
         try:
@@ -80,11 +166,12 @@ class AtomicTree:
         except PermissionError:
             pass
         # moving a directory rewrites its "..", which its own mode may forbid
-        opened = [open_closed(self._home.staging_fd, self._name)]
+        opened = [open_closed(self._staging, self._name)]
         try:
             there = lstat(directory, name)
             if there is not None and stat.S_ISDIR(there.st_mode):
                 opened.append(open_closed(directory, name))
+                self._mode = opened[-1][1]
             return self._exchange(directory, name)
         finally:
             for fd, mode in opened:
@@ -93,11 +180,13 @@ class AtomicTree:
                 os.close(fd)
 
     def _exchange(self, directory: int, name: bytes) -> bool:
-        staging = self._home.staging_fd
+        staging = self._staging
         try:
             beneath.rename_new(staging, self._name, directory, name)
             return False
         except FileExistsError:
+            if self._elsewhere:
+                raise
             self._require_replace()
         try:
             beneath.exchange(staging, self._name, directory, name)
@@ -110,42 +199,65 @@ class AtomicTree:
         self._home.require(Action.REPLACE, self.target, whole=True)
 
     def _swap_in_two(self, directory: int, name: bytes) -> None:
-        """Where two names can't be exchanged: the old tree is away for a moment."""
-        staging = self._home.staging_fd
-        aside = self._home.new_name()
-        os.rename(name, aside, src_dir_fd=directory, dst_dir_fd=staging)
+        """Where two names can't be exchanged: the old tree is away for a moment.
+
+        A note says so before it goes, or a crash in that moment would lose both trees: the
+        clean-up at the next start takes all of staging that has no owner.
+        """
+        home, staging = self._home, self._staging
+        there = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        aside = home.new_name()
+        mode = there.st_mode if self._mode is None else self._mode
+        note = write_note(home, self.target, aside, mode)
         try:
-            os.rename(self._name, name, src_dir_fd=staging, dst_dir_fd=directory)
+            os.rename(name, aside, src_dir_fd=directory, dst_dir_fd=staging)
+            try:
+                os.rename(self._name, name, src_dir_fd=staging, dst_dir_fd=directory)
+            except BaseException:
+                os.rename(aside, name, src_dir_fd=staging, dst_dir_fd=directory)
+                raise
         except BaseException:
-            os.rename(aside, name, src_dir_fd=staging, dst_dir_fd=directory)
+            if lstat(staging, aside) is None:  # else the next clean-up puts it back
+                forget_note(home, note)
             raise
-        self._name = aside
+        self._name, self._note = aside, note
 
     def abort(self, tick: Callable[[], None]) -> None:
         """Remove the tree: what was there stays."""
-        self._home.redirect(None, b"")
+        self._home.redirect(None)
         tally = Tally(directories=-1)  # its own, which never counted
         with self._home.settled(tally, self._settle):
-            self._discard(tally, tick)
+            try:
+                self._discard(tally, tick)
+            finally:
+                self._leave()
 
     def _settle(self, freed: int, files: int) -> None:
         self._ledger.settle([self._lease], -freed, -files)
 
     def _discard(self, tally: Tally, tick: Callable[[], None]) -> None:
         try:
-            info = os.stat(self._name, dir_fd=self._home.staging_fd, follow_symlinks=False)
+            info = os.stat(self._name, dir_fd=self._staging, follow_symlinks=False)
         except FileNotFoundError:
             return  # it has its place already, where nothing was: syncing that failed
         if stat.S_ISDIR(info.st_mode):
-            self._home.discard_tree(self._name, tally, tick)
+            elsewhere = [self._staging] if self._elsewhere else []
+            self._home.discard_tree(self._name, tally, tick, *elsewhere)
         else:
-            tally.size += self._home.drop_staged(self._name)
+            tally.size += self._home.drop_staged(self._name, self._staging)
             tally.files += 1
 
-
-def _sync(home: Home) -> None:
-    """Files were synced as they were committed; this makes sure of their directories."""
-    try:
-        beneath.sync_file_system(home.fd)
-    except beneath.Unsupported:
-        os.sync()
+    def _leave(self) -> None:
+        """Close the staging that isn't the home's, and remove its name. Can be called twice."""
+        if self._staging == self._home.staging_fd:
+            return
+        os.close(self._staging)
+        self._staging = self._home.staging_fd
+        try:
+            directory = self._home.tree.open_dir(self.target[:-1])
+        except OSError:
+            return  # it has gone, and the name with it
+        try:
+            leave_beside(directory)
+        finally:
+            os.close(directory)

@@ -15,12 +15,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 from ftpserver.storage.commit import SYNC_EACH, Commit, Staged, lstat, may_replace, target_of
 from ftpserver.storage.home import Home
 from ftpserver.storage.permissions import Action
+from ftpserver.storage.places import Place, Places
 from ftpserver.storage.quota import Books, Lease, Settled
 from ftpserver.storage.resumable import (
     RESUME_FROM,
@@ -99,6 +100,8 @@ class _Batch:
     """Of the step, what no staged file has taken yet, in bytes."""
     unused_files: int = 0
     """Of the step, what nothing in the batch has taken yet, in files, directories and links."""
+    places: list[Place] = field(default_factory=list)
+    """Where its files are staged."""
     directories: set[Parts] = field(default_factory=set)
     """Those that it is going to make."""
 
@@ -130,6 +133,10 @@ class Uploads:
         self._account_id = account_id
         self._durable = durable
         self._batch = _Batch()
+        self._places = Places(home)
+        self._receiving = 0
+        self.remarks: set[str] = set()
+        """What the user should know about the last commits."""
         self._done: list[Outcome] = []
         self.settled: Settled | None = None
         """What the last commit has found in the ledger."""
@@ -184,13 +191,14 @@ class Uploads:
         verify(request, len(data), digest, sent)
         self._take_room(len(data), target, request.parents)
         name = self._home.new_name()
-        fd = os.open(name, _STAGE, 0o600, dir_fd=self._home.staging_fd)
+        place = self._places.of(target[:-1])
+        fd = place.open(name, _STAGE)
         try:
             write_all(fd, data)
-            dress(fd, request, len(data), digest)
+            dress(fd, request, len(data), digest, place.limits)
         except BaseException:
             os.close(fd)
-            self._unlink(name)
+            self._unlink(name, place)
             self._batch.unused += len(data)
             raise
         self._add_staged(
@@ -202,6 +210,7 @@ class Uploads:
                 len(data),
                 request.mtime_ns,
                 request.overwrite,
+                place,
                 fd,
                 parents=request.parents,
             ),
@@ -220,10 +229,12 @@ class Uploads:
         target = self._home.place_of(target_of(request.path))
         receiving = self._begin(request, target)
         staging = receiving.staging
+        self._receiving += 1
         try:
             try:
                 yield receiving
             finally:
+                self._receiving -= 1
                 receiving.take_no_pieces()
             if not receiving.verified:
                 raise VerificationFailed("the upload was not finished")
@@ -234,6 +245,7 @@ class Uploads:
             else:
                 staging.drop()
                 self._give_back(receiving.lease, request.size or 0)
+            self._leave_places()
             raise
         if receiving.lease is not None:
             self._batch.leases.append(receiving.lease)
@@ -246,6 +258,7 @@ class Uploads:
                 staging.total,
                 request.mtime_ns,
                 request.overwrite,
+                staging.place,
                 staging.fd,
                 staging if isinstance(staging, ResumableStaging) else None,
                 request.parents,
@@ -254,33 +267,39 @@ class Uploads:
 
     def _begin(self, request: Put, target: Parts) -> Receiving:
         size = request.size
-        hidden = target[0] == paths.STAGING  # in a tree on its way, which ends with its session
-        if size is not None and request.ask and size > RESUME_FROM and not hidden:
-            return self._begin_resumable(request, target)
+        hidden = paths.STAGING in target  # in a tree on its way, which ends with its session
+        place = self._places.of(target[:-1])
+        resumable = size is not None and request.ask and size > RESUME_FROM
+        if resumable and not hidden and place.above is None:
+            return self._begin_resumable(request, target, place)
         lease = None
         if size is not None and size <= SHARES_STEP:
             self._take_room(size, target, request.parents)
         else:
             files = self._new_names(target, request.parents, exactly=True)
             lease = self._reserve(size or 0, files)
-            self._check_disk(lease)
+            self._check_disk(lease, place)
+        place = self._places.of(target[:-1])  # taking room may have ended the batch
         try:
-            return Receiving(Staging.create(self._home, request), request, lease, self._ledger)
+            staging = Staging.create(self._home.new_name(), request, place)
+            return Receiving(staging, request, lease, self._ledger)
         except OSError:
             self._give_back(lease, size or 0)
             raise
 
-    def _begin_resumable(self, request: Put, target: Parts) -> Receiving:
+    def _begin_resumable(self, request: Put, target: Parts, place: Place) -> Receiving:
         name = kept_name(request, target)
         with self._home.shared():  # a clean-up takes what no lease owns, holding it alone
-            staging = ResumableStaging.open(self._home, request, name, self._owners, self._cut)
+            staging = ResumableStaging.open(
+                self._home, request, name, self._owners, self._cut, place
+            )
             try:
                 lease = self._ledger.take_over(self._account_id, name)
                 if lease is None:
                     staging.start_over()
                     files = self._new_names(target, request.parents, exactly=True)
                     lease = self._reserve_for(request.size or 0, files, target, name)
-                    self._check_disk(lease)
+                    self._check_disk(lease, place)
                 elif not request.resume:
                     staging.start_over()
             except BaseException:
@@ -304,10 +323,10 @@ class Uploads:
             self._drop_superseded(self._ledger.kept_staging(self._account_id), {target})
             return self._ledger.reserve(self._account_id, size, name, files=files)
 
-    def _check_disk(self, lease: Lease) -> None:
+    def _check_disk(self, lease: Lease, place: Place) -> None:
         """Give the room back when the quota has it and the disk hasn't. Raises DiskFull."""
         try:
-            self._home.check_disk(lease.size)
+            self._home.check_disk(lease.size, place.above)
         except DiskFull:
             self._ledger.release(lease)
             raise
@@ -328,6 +347,8 @@ class Uploads:
         batch = self._batch
         batch.files += 1
         batch.size += staged.size
+        if staged.place not in batch.places:
+            batch.places.append(staged.place)
         if not staged.resumable and (not self._durable or batch.files > SYNC_EACH):
             staged.close()
         batch.pending.append(_Pending(request_id, path, staged=staged))
@@ -422,9 +443,10 @@ class Uploads:
         else:
             self._ledger.release(lease)
 
-    def _unlink(self, name: bytes) -> None:
+    def _unlink(self, name: bytes, place: Place | None = None) -> None:
+        fd = self._home.staging_fd if place is None else place.fd
         try:
-            os.unlink(name, dir_fd=self._home.staging_fd)
+            os.unlink(name, dir_fd=fd)
         except FileNotFoundError:
             pass  # it was placed already
 
@@ -449,7 +471,15 @@ class Uploads:
         """Drop what was staged and not committed. For a session, or a request, that failed."""
         batch, self._batch = self._batch, _Batch()
         self._done = []
-        self._drop_batch(batch)
+        try:
+            self._drop_batch(batch)
+        finally:
+            self._leave_places()
+
+    def _leave_places(self) -> None:
+        """Close what is open of other directories, unless something is staged there."""
+        if not self._receiving and not self._batch.pending:
+            self._places.close()
 
     def _drop_batch(self, batch: _Batch) -> None:
         for pending in batch.pending:
@@ -459,12 +489,18 @@ class Uploads:
             self._ledger.release(lease)
 
     def _drop_staged(self, staged: Staged) -> None:
-        self._unlink(staged.name)
+        self._unlink(staged.name, staged.place)
         if staged.resumable is not None:
             self._unlink(checkpoint_name(staged.name))
         staged.close()
 
     def _finish_batch(self, *, late: bool = False) -> None:
+        try:
+            self._finish_the_batch(late=late)
+        finally:
+            self._leave_places()
+
+    def _finish_the_batch(self, *, late: bool) -> None:
         batch, self._batch = self._batch, _Batch()
         if not batch.pending:
             self._drop_batch(batch)
@@ -483,12 +519,12 @@ class Uploads:
     def _commit_batch(self, batch: _Batch, *, late: bool) -> list[Outcome]:
         staged = [p.staged for p in batch.pending if p.staged is not None]
         if self._durable:
-            self._sync_files(staged)
+            self._sync_files(staged, batch.places)
         if batch.leases:
             self._ledger.begin_commit(batch.leases)
-        commit = Commit(self._home, keep_times=late)
+        commit = Commit(self._home, self._places, keep_times=late)
         failure = None
-        with self._home.shared():  # until it is settled, or a recount would count it twice
+        with self._locked(batch):  # until it is settled, or a recount would count it twice
             try:
                 outcomes = [(p.request_id, self._apply(commit, p)) for p in batch.pending]
                 commit.finish()
@@ -507,9 +543,21 @@ class Uploads:
             finally:
                 for one in staged:
                     self._finish_staged(one)
+        self.remarks |= commit.remarks
         if failure is not None:
             return [(p.request_id, p.outcome or failure) for p in batch.pending]
         return outcomes
+
+    def _locked(self, batch: _Batch) -> AbstractContextManager[None]:
+        """Hold the home's lock for a batch: alone where it may replace something, and two names
+        can't be exchanged. From its start: a lock that is held shared can't become one that is
+        held alone without letting others in between."""
+        places = list(batch.places)
+        if any(isinstance(p.change, MakeLink) for p in batch.pending):
+            places.append(self._places.of(()))
+        if all(map(self._places.can_exchange, places)):
+            return self._home.shared()
+        return self._home.alone()
 
     def _finish_staged(self, staged: Staged) -> None:
         """Its bytes have their name now (or were refused it): nothing of its staging stays."""
@@ -526,7 +574,7 @@ class Uploads:
             if name[: len(name) - 8] in stored and remove_kept(self._home.staging_fd, name):
                 self._ledger.drop_kept(self._account_id, name)
 
-    def _sync_files(self, staged: list[Staged]) -> None:
+    def _sync_files(self, staged: list[Staged], places: list[Place]) -> None:
         """Sync the staged files, few one by one, many together.
 
         After a failure they are dropped and never synced again: the kernel has forgotten
@@ -535,7 +583,10 @@ class Uploads:
         together = any(one.fd < 0 for one in staged)
         if together:
             try:
-                beneath.sync_file_system(self._home.staging_fd)
+                for place in places:
+                    beneath.sync_file_system(
+                        self._home.staging_fd if place.above is None else place.above
+                    )
             except beneath.Unsupported:
                 for one in staged:
                     self._sync_by_name(one)
@@ -544,7 +595,7 @@ class Uploads:
             os.fsync(one.fd)
 
     def _sync_by_name(self, staged: Staged) -> None:
-        fd = os.open(staged.name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._home.staging_fd)
+        fd = os.open(staged.name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=staged.place.fd)
         try:
             os.fsync(fd)
         finally:

@@ -15,8 +15,10 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from ftpserver.storage.digest_xattr import digest_by_name, fresh_digest, keep_digest
+from ftpserver.storage.file_systems import acl_limits
 from ftpserver.storage.home import MODE_BITS, Home
 from ftpserver.storage.permissions import Action
+from ftpserver.storage.places import Place, Places
 from ftpserver.storage.resumable import ResumableStaging
 from ftpwire import beneath, paths
 from ftpwire.digests import StoredDigest
@@ -34,6 +36,7 @@ from ftpwire.paths import Parts
 SYNC_EACH = 8
 """So many files or directories are synced one by one; from there on their file system is."""
 _OPEN_DIRECTORIES = 64
+_KEPT_MODES = "directories of other owners or groups keep their modes and times"
 
 
 @dataclass(slots=True)
@@ -42,6 +45,7 @@ class Staged:
 
     Attributes:
         fd: Open while there are few, to be synced one by one; else -1.
+        place: Where it is staged.
         parents: Make the directories that it goes into when they are missing.
         resumable: What holds it against other sessions, if it has a name that they find.
     """
@@ -51,6 +55,7 @@ class Staged:
     size: int
     mtime_ns: int | None
     overwrite: Overwrite
+    place: Place
     fd: int = -1
     resumable: ResumableStaging | None = None
     parents: bool = False
@@ -72,18 +77,25 @@ class Commit:
     discarded meanwhile would swallow what is put into it.
 
     Args:
+        places: Where the batch's files are staged.
         keep_times: Leave directories with the times that they had. For what comes late: whoever
             sent it may have come again, filled them, and set their times.
 
     Attributes:
         change: Bytes that are stored more (or fewer) than before.
         files: Files, directories and links that are there more (or fewer).
+        remarks: What the user should know, each once.
     """
 
-    def __init__(self, home: Home, *, keep_times: bool = False) -> None:
+    def __init__(self, home: Home, places: Places, *, keep_times: bool = False) -> None:
         self.change = 0
         self.files = 0
+        self.remarks: set[str] = set()
         self._home = home
+        self._places = places
+        self._limits: dict[Parts, int] = {}
+        self._elsewhere: set[Parts] = set()
+        """Directories on other file systems than the home's."""
         self._open: OrderedDict[Parts, int] = OrderedDict()
         self._touched: set[Parts] = set()
         self._times: dict[Parts, tuple[int, int]] | None = {} if keep_times else None
@@ -102,6 +114,13 @@ class Commit:
             os.close(self._open.popitem(last=False)[1])
         fd = self._home.tree.open_dir(parts)
         self._open[parts] = fd
+        place = self._places.get(parts)
+        if place is None:
+            elsewhere = os.fstat(fd).st_dev != self._home.device
+        else:
+            elsewhere = place.above is not None
+        if elsewhere:
+            self._elsewhere.add(parts)
         if self._times is not None and parts not in self._times:
             info = os.fstat(fd)
             self._times[parts] = info.st_atime_ns, info.st_mtime_ns
@@ -119,13 +138,14 @@ class Commit:
 
     def sync(self) -> None:
         """Make the names durable: few directories one by one, many together."""
+        one_by_one = self._touched
         if len(self._touched) > SYNC_EACH:
             try:
                 beneath.sync_file_system(self._home.fd)
-                return
+                one_by_one = self._touched & self._elsewhere
             except beneath.Unsupported:
-                pass  # one by one then
-        for parts in self._touched:
+                pass
+        for parts in one_by_one:
             try:
                 os.fsync(self._directory(parts))
             except FileNotFoundError:
@@ -144,17 +164,20 @@ class Commit:
             if not staged.parents:
                 raise
             # of a tree over several connections: what opens the directory may come later
-            self._make_writable(parent, self._home.stat(parent, follow=True).st_mode & MODE_BITS)
+            self._make_writable(parent, self._home.stat(parent, follow=True).st_mode)
             placed = self._place_staged(staged)
         if placed:
             self.change += staged.size
 
     def _place_staged(self, staged: Staged) -> bool:
         parent, name = staged.target[:-1], staged.target[-1]
-        return self._put_in_place(staged.name, parent, name, staged.overwrite, staged.mtime_ns)
+        return self._put_in_place(
+            staged.place.fd, staged.name, parent, name, staged.overwrite, staged.mtime_ns
+        )
 
     def _put_in_place(
         self,
+        staging: int,
         staged: bytes,
         parent: Parts,
         name: bytes,
@@ -163,7 +186,6 @@ class Commit:
     ) -> bool:
         """Whether it has its name; else just the same is there, and may not be replaced."""
         directory = self._directory(parent)
-        staging = self._home.staging_fd
         while True:
             try:
                 beneath.rename_new(staging, staged, directory, name)
@@ -177,8 +199,8 @@ class Commit:
                 try:
                     self._home.require(Action.REPLACE, (*parent, name))
                 except Forbidden:
-                    if self._is_the_same(directory, name, there, staged):
-                        self._home.drop_staged(staged)
+                    if self._is_the_same(directory, name, there, staging, staged):
+                        self._home.drop_staged(staged, staging)
                         return False
                     raise
                 if stat.S_ISLNK(there.st_mode):
@@ -189,17 +211,17 @@ class Commit:
                 if error.errno != errno.EXDEV:
                     raise
                 raise InvalidPath(
-                    "another file system is mounted there, which uploads can't reach"
+                    f"{paths.show(paths.join(*parent, name))} lies on another file system than "
+                    f"{paths.show(paths.join(paths.STAGING))}, which was mounted or moved meanwhile"
                 ) from None
         self._touched.add(parent)
         return True
 
     def _is_the_same(
-        self, directory: int, name: bytes, there: os.stat_result, staged: bytes
+        self, directory: int, name: bytes, there: os.stat_result, staging: int, staged: bytes
     ) -> bool:
         """Whether what is there is just what is staged: from an earlier try, of which the answer
         was lost maybe. Of a file the digest has to be kept, or it can't be told."""
-        staging = self._home.staging_fd
         mine = os.stat(staged, dir_fd=staging, follow_symlinks=False)
         if (stat.S_IFMT(mine.st_mode), mine.st_size, mine.st_mtime_ns) != (
             stat.S_IFMT(there.st_mode),
@@ -226,11 +248,15 @@ class Commit:
     def _replace(self, staging: int, staged: bytes, directory: int, name: bytes) -> bool:
         """Swap, then measure what came out: what was measured is what went away.
 
+        Where names can't be swapped it is measured first, and the batch holds the home's lock
+        alone: nobody else of ours replaces it in between.
+
         Returns False when nothing is there any more.
         """
         try:
             beneath.exchange(staging, staged, directory, name)
         except beneath.Unsupported:
+            self._home.cannot_exchange(staging)  # from the next batch on, if this one didn't know
             there = lstat(directory, name)
             os.rename(staged, name, src_dir_fd=staging, dst_dir_fd=directory)
             if there is None:
@@ -246,7 +272,7 @@ class Commit:
         if stat.S_ISDIR(came_out.st_mode):  # put there since we looked: give it back
             beneath.exchange(staging, staged, directory, name)
             raise IsADirectory("a directory is there")
-        self.change -= self._home.drop_staged(staged)
+        self.change -= self._home.drop_staged(staged, staging)
         return True
 
     def make_dir(self, request: MakeDir) -> None:
@@ -286,23 +312,82 @@ class Commit:
             if lstat(directory, parts[-1]) is not None:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
             self._home.require(Action.CREATE, parts)
-        # 0700: its contents come next; the exact mode despite the umask
+        # 0700: its contents come next. Group, setgid and ACL are what the kernel hands down here
         os.mkdir(parts[-1], mode | 0o700, dir_fd=directory)
         self.files += 1
         fd = os.open(parts[-1], beneath.OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
         try:
-            os.chmod(fd, mode)
+            info = os.fstat(fd)
+            bits = self._bits_for(parts, info, mode)
+            if bits is not None:  # the exact mode despite the umask
+                os.chmod(fd, bits)
         finally:
             os.close(fd)
         self._touched.add(parts[:-1])
         self._touched.add(parts)
+
+    def _bits_for(
+        self,
+        parts: Parts,
+        info: os.stat_result,
+        mode: int | None,
+        *,
+        exact: bool = False,
+        setgid: bool | None = None,
+    ) -> int | None:
+        """What to set so that something in state ``info`` has a mode; None: leave it.
+
+        Of directories sticky stays, and setgid unless something else is asked for. Other programs
+        rely on these to share a directory, and the kernel has handed setgid down.
+
+        Raises:
+            Forbidden: The kernel would clear the setgid bit.
+            NotADirectory: Something else can't have it.
+        """
+        there = stat.S_IMODE(info.st_mode)
+        bits = there & MODE_BITS
+        if mode is not None:
+            bits = mode & MODE_BITS & (MODE_BITS if exact else self._limits_in(parts[:-1]))
+        if stat.S_ISDIR(info.st_mode):
+            bits |= beneath.kept_bits(info)
+            if setgid is not None:
+                bits = bits & ~stat.S_ISGID | (stat.S_ISGID if setgid else 0)
+        elif setgid:
+            raise NotADirectory("only a directory can have setgid")
+        if bits == there or (mode is None and setgid is None):
+            return None
+        if bits & stat.S_ISGID and not beneath.in_group(info.st_gid):
+            if exact:
+                raise Forbidden(
+                    f"{paths.show(paths.join(*parts))}: the server is not in its group "
+                    f"({info.st_gid}), and the setgid bit would be lost"
+                )
+            self.remarks.add(_KEPT_MODES)
+            return None
+        return bits
+
+    def _limits_in(self, parent: Parts) -> int:
+        """The permission bits that a directory's default ACL leaves to what is in it."""
+        limits = self._limits.get(parent)
+        if limits is None:
+            place = self._places.get(parent)
+            if place is not None:
+                limits = place.limits
+            else:
+                try:
+                    found = acl_limits(self._directory(parent))
+                except PermissionError:
+                    found = None  # its mode forbids to open it
+                limits = MODE_BITS if found is None else found
+            self._limits[parent] = limits
+        return limits
 
     def _must_be_dir(self, parts: Parts, *, writable: bool) -> None:
         mode = self._home.stat(parts, follow=True).st_mode
         if not stat.S_ISDIR(mode):
             raise NotADirectory("a file is there")
         if writable and mode & 0o700 != 0o700:
-            self._make_writable(parts, mode & MODE_BITS)
+            self._make_writable(parts, mode)
 
     def _make_writable(self, parts: Parts, mode: int) -> None:
         """Open a directory to its owner until what fills it sets its own mode, as cp and rsync do.
@@ -311,7 +396,7 @@ class Commit:
         """
         fd = self._home.tree.open(parts, beneath.OPEN_ANY)
         try:
-            beneath.chmod_pinned(fd, mode | 0o700)
+            beneath.chmod_pinned(fd, stat.S_IMODE(mode) | 0o700)
         except PermissionError:
             pass
         finally:
@@ -324,18 +409,21 @@ class Commit:
         if b"\0" in request.target:
             raise InvalidPath("a link's target has a NUL byte")
         staged = self._home.new_name()
-        os.symlink(request.target, staged, dir_fd=self._home.staging_fd)
+        place = self._places.of(parts[:-1])
+        place.symlink(request.target, staged)
         try:
             if request.mtime_ns is not None:
                 os.utime(
                     staged,
                     ns=(time.time_ns(), request.mtime_ns),
-                    dir_fd=self._home.staging_fd,
+                    dir_fd=place.fd,
                     follow_symlinks=False,
                 )
-            self._put_in_place(staged, parts[:-1], parts[-1], request.overwrite, request.mtime_ns)
+            self._put_in_place(
+                place.fd, staged, parts[:-1], parts[-1], request.overwrite, request.mtime_ns
+            )
         except BaseException:
-            os.unlink(staged, dir_fd=self._home.staging_fd)
+            os.unlink(staged, dir_fd=place.fd)
             raise
 
     def remove(self, request: Remove) -> Removed:
@@ -359,13 +447,17 @@ class Commit:
             if not stat.S_ISDIR(info.st_mode):
                 info = beneath.regular(fd)
             mode = self._permitted_mode(parts, info, request)
-            if request.mtime_ns is not None:
-                digest = fresh_digest(fd, info)
-                os.utime(fd, ns=(info.st_atime_ns, request.mtime_ns))
-                if digest is not None:  # the bytes are the same: it goes on being true
-                    keep_digest(fd, StoredDigest(digest, info.st_size, request.mtime_ns))
-            if mode is not None:
-                os.chmod(fd, mode)
+            try:
+                if request.mtime_ns is not None:
+                    digest = fresh_digest(fd, info)
+                    os.utime(fd, ns=(info.st_atime_ns, request.mtime_ns))
+                    if digest is not None:  # the bytes are the same: it goes on being true
+                        keep_digest(fd, StoredDigest(digest, info.st_size, request.mtime_ns))
+                if mode is not None:
+                    os.chmod(fd, mode)
+            except PermissionError:
+                if not self._is_left_to_its_owner(info, request):
+                    raise
             if stat.S_ISDIR(info.st_mode):
                 self._touched.add(parts)
                 if self._times is not None and request.mtime_ns is not None:
@@ -378,17 +470,27 @@ class Commit:
     def _permitted_mode(
         self, parts: Parts, info: os.stat_result, request: SetAttributes
     ) -> int | None:
-        """The mode to set; raises Forbidden for files that may not be changed.
+        """The mode to set; None: none. Raises Forbidden for files that may not be changed.
 
         Who may only add to a directory may set its times and mode, as after filling it, but not
         close it to the others who do.
         """
-        mode = None if request.mode is None else request.mode & MODE_BITS
-        if self._home.permits(Action.REPLACE, parts):
-            return mode
-        if not stat.S_ISDIR(info.st_mode):
+        replaces = self._home.permits(Action.REPLACE, parts)
+        if not replaces and not stat.S_ISDIR(info.st_mode):
             self._home.require(Action.REPLACE, parts)
-        return None if mode is None else mode | 0o700
+        mode = request.mode
+        if mode is not None and not replaces:
+            mode |= 0o700
+        return self._bits_for(parts, info, mode, exact=request.exact, setgid=request.setgid)
+
+    def _is_left_to_its_owner(self, info: os.stat_result, request: SetAttributes) -> bool:
+        """A directory that others own is filled all the same, as its group may: its mode and time
+        stay. What was asked for by itself fails."""
+        filled = request.mode is not None and request.mtime_ns is not None and not request.exact
+        if not filled or not stat.S_ISDIR(info.st_mode):
+            return False
+        self.remarks.add(_KEPT_MODES)
+        return True
 
     def _set_closed(self, parts: Parts, request: SetAttributes) -> None:
         """As ``set_attributes``, of what its own mode forbids to open, though not its owner."""
@@ -398,10 +500,14 @@ class Commit:
             if not stat.S_ISDIR(info.st_mode):
                 info = beneath.regular(fd)
             mode = self._permitted_mode(parts, info, request)
-            if request.mtime_ns is not None:
-                beneath.utime_pinned(fd, (info.st_atime_ns, request.mtime_ns))
-            if mode is not None:
-                beneath.chmod_pinned(fd, mode)
+            try:
+                if request.mtime_ns is not None:
+                    beneath.utime_pinned(fd, (info.st_atime_ns, request.mtime_ns))
+                if mode is not None:
+                    beneath.chmod_pinned(fd, mode)
+            except PermissionError:
+                if not self._is_left_to_its_owner(info, request):
+                    raise
         finally:
             os.close(fd)
         if self._home.durable:

@@ -27,7 +27,9 @@ from pathlib import Path
 
 from msgspec import structs
 
+from ftpserver.storage import file_systems
 from ftpserver.storage.digest_xattr import digest_by_name, fresh_digest
+from ftpserver.storage.file_systems import Nature
 from ftpserver.storage.listing import Item, Walk, identity_of, make_entry
 from ftpserver.storage.permissions import UNLIMITED, Action, Permissions
 from ftpserver.storage.walk import Usage, open_closed, stored
@@ -45,7 +47,7 @@ from ftpwire.messages import Entry
 from ftpwire.paths import Parts
 
 MODE_BITS = 0o777
-"""Of a mode, what is kept: setuid, setgid and sticky are lost."""
+"""Of a mode, what is set. Directories keep the setgid and sticky bits that they have."""
 
 LOCK_NAME = b"lock"
 """In staging: the home's lock."""
@@ -60,11 +62,16 @@ before a change or both after it."""
 
 @dataclass
 class Tally:
-    """What a walk or a removal met."""
+    """What a walk or a removal met.
+
+    Attributes:
+        staged: Bytes below the reserved name in some directory: leases hold these.
+    """
 
     files: int = 0
     directories: int = 0
     size: int = 0
+    staged: int = 0
 
 
 class Home:
@@ -98,8 +105,9 @@ class Home:
     ) -> None:
         self.durable = durable
         self._incarnation = incarnation
-        self._redirected: tuple[Parts, bytes] | None = None
-        self._shared = False
+        self._redirected: tuple[Parts, Parts] | None = None
+        self._held = False
+        self._exchanges: bool | None = None
         self.fd = os.open(directory, OPEN_DIRECTORY)
         try:
             self.tree = Tree(self.fd, follow=True)
@@ -109,6 +117,7 @@ class Home:
             try:
                 self.staging_fd = self._open_staging()
                 self._lock_fd = self._open_lock()
+                self._staging_state = os.fstat(self.staging_fd)
             except BaseException as error:
                 if self.staging_fd >= 0:
                     os.close(self.staging_fd)
@@ -116,6 +125,7 @@ class Home:
                 if not isinstance(error, OSError) or error.errno != errno.EROFS:
                     raise
                 self.read_only = True
+                self._staging_state = os.fstat(self.fd)
         except BaseException:
             os.close(self.fd)
             raise
@@ -161,9 +171,10 @@ class Home:
             if fd >= 0:
                 os.close(fd)
 
-    def disk_free(self) -> int | None:
-        """Bytes that the disk has room for; None where the file system doesn't say."""
-        disk = os.fstatvfs(self.fd)
+    def disk_free(self, fd: int | None = None) -> int | None:
+        """Bytes that the home's disk, or that of ``fd``, has room for; None where the file system
+        doesn't say."""
+        disk = os.fstatvfs(self.fd if fd is None else fd)
         # who doesn't say has no blocks
         return disk.f_bavail * disk.f_frsize if disk.f_blocks else None
 
@@ -174,7 +185,29 @@ class Home:
         except OSError:
             return None  # a full disk, as a rule: nobody is refused anything for that
 
-    def redirect(self, target: Parts | None, staged: bytes) -> None:
+    def nature_of(self, directory: int) -> Nature:
+        """What an open directory gives to what is made in it, compared with staging."""
+        return file_systems.nature_of(directory, self.staging_fd, self._staging_state)
+
+    def can_exchange(self, staging: int | None = None) -> bool:
+        """Whether two names can be exchanged at once: in staging, or in another directory."""
+        if staging is not None:
+            return beneath.can_exchange(staging, self.new_name(), self.new_name())
+        if self._exchanges is None:
+            self._exchanges = self.can_exchange(self.staging_fd)
+        return self._exchanges
+
+    def cannot_exchange(self, staging: int) -> None:
+        """It failed where it had worked: something else is mounted there by now."""
+        beneath.cannot_exchange(staging)
+        self._exchanges = None if staging != self.staging_fd else False
+
+    @property
+    def device(self) -> int:
+        """The device of its staging."""
+        return self._staging_state.st_dev
+
+    def redirect(self, target: Parts | None, staged: Parts = ()) -> None:
         """Have changes at or below ``target`` go to a directory in staging; None ends that."""
         self._redirected = None if target is None else (target, staged)
 
@@ -184,7 +217,7 @@ class Home:
         self.tree.on_link = None if permissions.unlimited else self._check_link
 
     def _check_link(self, parts: Sequence[bytes], resolved: Sequence[bytes]) -> None:
-        if paths.STAGING in (*parts[:1], *resolved[:1]):
+        if paths.STAGING in parts or paths.STAGING in resolved:
             raise Forbidden("links in a tree that is on its way are not followed")
         self.permissions.check_link(tuple(parts), tuple(resolved))
 
@@ -201,7 +234,7 @@ class Home:
         """
         if self.permissions.unlimited:
             return True
-        if parts[:1] == (paths.STAGING,) and action is not Action.CREATE:
+        if paths.STAGING in parts and action is not Action.CREATE:
             return True
         parts = self._shown_place(parts)
         below = self.permissions.rules_below(parts) if whole else ()
@@ -211,8 +244,10 @@ class Home:
 
     def _shown_place(self, parts: Parts) -> Parts:
         """The place that ``place_of`` leads away from."""
-        if parts[:1] == (paths.STAGING,) and self._redirected is not None:
-            return (*self._redirected[0], *parts[2:])
+        if self._redirected is not None:
+            target, staged = self._redirected
+            if parts[: len(staged)] == staged:
+                return (*target, *parts[len(staged) :])
         return parts
 
     def place_of(self, parts: Parts) -> Parts:
@@ -220,24 +255,25 @@ class Home:
         if self._redirected is not None:
             target, staged = self._redirected
             if parts[: len(target)] == target:
-                return (paths.STAGING, staged, *parts[len(target) :])
+                return (*staged, *parts[len(target) :])
         return parts
 
     # the lock ----------------------------------------------------------------------------
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Hold the home's lock together with others. Can be held once more inside."""
-        if self._shared:
+        """Hold the home's lock together with others. Can be held once more inside, and inside
+        of ``alone``, where it stays held alone: flock lets others in between when it converts."""
+        if self._held:
             yield
             return
         self.check_writable()
         fcntl.flock(self._lock_fd, fcntl.LOCK_SH)
-        self._shared = True
+        self._held = True
         try:
             yield
         finally:
-            self._shared = False
+            self._held = False
             fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
 
     @contextmanager
@@ -252,13 +288,16 @@ class Home:
             TimeoutError: Others hold it all the time.
         """
         self.check_writable()
+        assert not self._held  # a conversion would let others in between
         if patience is None:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
         else:
             self._lock_within(patience)
+        self._held = True
         try:
             yield
         finally:
+            self._held = False
             fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
 
     def _lock_within(self, patience: float) -> None:
@@ -286,12 +325,15 @@ class Home:
         if self.read_only:
             raise Forbidden("this home is on a read-only file system")
 
-    def check_disk(self, size: int) -> None:
+    def check_disk(self, size: int, fd: int | None = None) -> None:
         """Raise DiskFull when the disk has no room for so many bytes: they need not be sent first.
 
         Nothing is held: others may be quicker, and then writing fails.
+
+        Args:
+            fd: Something on the file system that is meant; None: the home's.
         """
-        free = self.disk_free()
+        free = self.disk_free(fd)
         if free is not None and size > free:
             text = f"the disk is full: {size} bytes needed, {free} free"
             raise DiskFull(text, needed=size, free=free)
@@ -406,6 +448,11 @@ class Home:
 
         Args:
             tick: Called now and then on the way.
+
+        Raises:
+            OSError: EXDEV: its file system can't move it to staging, and nothing was removed; it
+                can be removed in place (in_place.py).
+            InvalidPath: A file system is mounted there.
         """
         tally = Tally()
         parts = paths.split(path)
@@ -416,7 +463,7 @@ class Home:
             info = os.stat(name, dir_fd=directory, follow_symlinks=False)
             if stat.S_ISDIR(info.st_mode):
                 with self.alone():  # only for the moment in which it goes
-                    staged = self._take_directory(directory, name, recursive)
+                    staged = self._take_directory(directory, name, path, recursive)
                 with self.settled(tally, settle):
                     if staged is None:
                         tally.directories += 1
@@ -431,14 +478,17 @@ class Home:
         finally:
             os.close(directory)
 
-    def _take_directory(self, directory: int, name: bytes, recursive: bool) -> bytes | None:
+    def _take_directory(
+        self, directory: int, name: bytes, path: bytes, recursive: bool
+    ) -> bytes | None:
         """Remove an empty directory, or move a tree into staging; its name there."""
         staged = None
         if recursive:
+            file_systems.refuse_mounts(directory, name, path)
             staged = self.new_name()
-            _rename_for_removal(directory, name, self.staging_fd, staged)
+            rename_closed(directory, name, self.staging_fd, staged)
         else:
-            os.rmdir(name, dir_fd=directory)
+            file_systems.remove_directory(directory, name)
         self.sync_dir(directory)
         return staged
 
@@ -447,32 +497,58 @@ class Home:
 
         It is moved away first, then measured: what was measured is what is removed.
         """
-        staged = self.new_name()
-        os.rename(name, staged, src_dir_fd=directory, dst_dir_fd=self.staging_fd)
-        info = os.stat(staged, dir_fd=self.staging_fd, follow_symlinks=False)
-        if stat.S_ISDIR(info.st_mode):  # somebody put a directory there just now: give it back
-            beneath.rename_new(self.staging_fd, staged, directory, name)
-            raise IsADirectory("a directory is there")
-        return self.drop_staged(staged)
+        try:
+            return self._discard_through(self.staging_fd, directory, name)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+        beside = file_systems.open_beside(directory)
+        try:
+            return self._discard_through(beside, directory, name)
+        finally:
+            os.close(beside)
+            file_systems.leave_beside(directory)
 
-    def drop_staged(self, staged: bytes) -> int:
-        """Remove a file or link from staging; returns the bytes of a regular file."""
-        info = os.stat(staged, dir_fd=self.staging_fd, follow_symlinks=False)
-        os.unlink(staged, dir_fd=self.staging_fd)
+    def _discard_through(self, staging: int, directory: int, name: bytes) -> int:
+        staged = self.new_name()
+        os.rename(name, staged, src_dir_fd=directory, dst_dir_fd=staging)
+        info = os.stat(staged, dir_fd=staging, follow_symlinks=False)
+        if stat.S_ISDIR(info.st_mode):  # somebody put a directory there just now: give it back
+            beneath.rename_new(staging, staged, directory, name)
+            raise IsADirectory("a directory is there")
+        return self.drop_staged(staged, staging)
+
+    def drop_staged(self, staged: bytes, staging: int | None = None) -> int:
+        """Remove a file or link from staging; returns the bytes of a regular file.
+
+        Args:
+            staging: The directory that it is in; None: the home's own.
+        """
+        fd = self.staging_fd if staging is None else staging
+        info = os.stat(staged, dir_fd=fd, follow_symlinks=False)
+        os.unlink(staged, dir_fd=fd)
         return info.st_size if stat.S_ISREG(info.st_mode) else 0
 
-    def discard_tree(self, staged: bytes, tally: Tally, tick: Callable[[], None]) -> None:
+    def discard_tree(
+        self,
+        staged: bytes,
+        tally: Tally,
+        tick: Callable[[], None],
+        staging: int | None = None,
+    ) -> None:
         """Remove a directory in staging with all its contents, however deep, adding to ``tally``.
 
         Directories are moved up into staging when met, so that no path and no stack grows.
         """
-        todo = [staged]
+        top_fd = self.staging_fd if staging is None else staging
+        apart = Tally()
+        todo = [(staged, tally)]
         while todo:
-            top = todo.pop()
+            top, counts = todo.pop()
             try:
-                fd = os.open(top, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.staging_fd)
+                fd = os.open(top, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=top_fd)
             except PermissionError:
-                fd, _ = open_closed(self.staging_fd, top)
+                fd, _ = open_closed(top_fd, top)
             try:
                 if os.fstat(fd).st_mode & 0o700 != 0o700:
                     os.chmod(fd, 0o700)
@@ -481,20 +557,23 @@ class Home:
                         name = os.fsencode(entry.name)
                         if entry.is_dir(follow_symlinks=False):
                             moved = self.new_name()
-                            _rename_for_removal(fd, name, self.staging_fd, moved)
-                            todo.append(moved)
+                            rename_closed(fd, name, top_fd, moved)
+                            # what is staged under the reserved name is held by leases
+                            hidden = name == paths.STAGING
+                            todo.append((moved, apart if hidden else counts))
                             continue
                         info = entry.stat(follow_symlinks=False)
                         os.unlink(name, dir_fd=fd)
-                        tally.files += 1
+                        counts.files += 1
                         if stat.S_ISREG(info.st_mode):
-                            tally.size += info.st_size
-                        if tally.files % 256 == 0:
+                            counts.size += info.st_size
+                        if counts.files % 256 == 0:
                             tick()
             finally:
                 os.close(fd)
-            os.rmdir(top, dir_fd=self.staging_fd)
-            tally.directories += 1
+            os.rmdir(top, dir_fd=top_fd)
+            counts.directories += 1
+        tally.staged += apart.size
 
     def move(
         self,
@@ -603,28 +682,44 @@ class Home:
 
     # counting ----------------------------------------------------------------------------
 
-    def count(self) -> Usage:
-        """What is stored, in the quota's sense. Call it while holding ``alone``."""
-        return stored(self.fd)
+    def count(self, on_beside: Callable[[int], None] | None = None) -> Usage:
+        """What is stored, in the quota's sense. Call it while holding ``alone``.
+
+        Args:
+            on_beside: Given each directory below the home that has the reserved name in it.
+        """
+        return stored(self.fd, on_beside=on_beside)
 
     def staged(self) -> set[bytes]:
         """The names in staging."""
         return {os.fsencode(name) for name in os.listdir(self.staging_fd)} - {LOCK_NAME}
 
-    def clean_staging(self, in_use: Callable[[bytes], bool]) -> None:
+    def clean_staging(self, in_use: Callable[[bytes], bool], staging: int | None = None) -> None:
         """Remove from staging what nobody uses. Call it while holding ``alone``.
 
         Args:
             in_use: Whether a name in staging belongs to somebody.
+            staging: The directory to clean; None: the home's own.
         """
-        for staged in self.staged():
-            if in_use(staged):
+        fd = self.staging_fd if staging is None else staging
+        for entry in os.listdir(fd):
+            staged = os.fsencode(entry)
+            if (staging is None and staged == LOCK_NAME) or in_use(staged):
                 continue
-            info = os.stat(staged, dir_fd=self.staging_fd, follow_symlinks=False)
+            info = os.stat(staged, dir_fd=fd, follow_symlinks=False)
             if stat.S_ISDIR(info.st_mode):
-                self.discard_tree(staged, Tally(), lambda: None)
+                self.discard_tree(staged, Tally(), lambda: None, fd)
             else:
-                os.unlink(staged, dir_fd=self.staging_fd)
+                os.unlink(staged, dir_fd=fd)
+
+    def clean_beside(self, directory: int, in_use: Callable[[bytes], bool]) -> None:
+        """The same of the reserved name in another directory of the home, and remove that name."""
+        fd = os.open(paths.STAGING, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+        try:
+            self.clean_staging(in_use, fd)
+        finally:
+            os.close(fd)
+        file_systems.leave_beside(directory)
 
     # names and syncing -------------------------------------------------------------------
 
@@ -654,14 +749,26 @@ def _about(path: bytes) -> Iterator[None]:
         raise from_oserror(error, paths.show(path)) from None
 
 
-def _rename_for_removal(source_dir: int, name: bytes, target_dir: int, target: bytes) -> None:
-    """Move a directory, also one without write permission for its owner.
+def rename_closed(
+    source_dir: int, name: bytes, target_dir: int, target: bytes, *, new: bool = False
+) -> None:
+    """Rename, also a directory without write permission for its owner.
 
     Moving a directory rewrites its ``..``, which needs write permission in itself.
+
+    Args:
+        new: Never over something. Raises FileExistsError.
     """
     try:
-        os.rename(name, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)
+        _rename(source_dir, name, target_dir, target, new)
     except PermissionError:
         fd, _ = open_closed(source_dir, name)
         os.close(fd)
+        _rename(source_dir, name, target_dir, target, new)
+
+
+def _rename(source_dir: int, name: bytes, target_dir: int, target: bytes, new: bool) -> None:
+    if new:
+        beneath.rename_new(source_dir, name, target_dir, target)
+    else:
         os.rename(name, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)

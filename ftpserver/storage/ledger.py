@@ -308,6 +308,14 @@ class Ledger(Books):
             dirty = connection.execute(select(account.c.id).where(account.c.dirty)).scalars()
             return list(dirty)
 
+    def in_doubt(self) -> set[int]:
+        """Ids of the accounts that `reap` would have recounted; nothing is changed."""
+        dead = and_(lease.c.state != KEPT, self._is_dead())
+        with self._reading.connect() as connection:
+            dirty = connection.execute(select(account.c.id).where(account.c.dirty)).scalars()
+            owners = connection.execute(select(lease.c.account_id).where(dead)).scalars()
+            return {*dirty, *owners}
+
     def bury(self, incarnation: str) -> None:
         """End the leases of a process of this run that has died, as `reap` does."""
         self.others.discard(incarnation)

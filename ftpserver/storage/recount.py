@@ -7,10 +7,12 @@ Lives elsewhere: which accounts are in doubt (ledger.py), when it is done (daemo
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from ftpserver.storage.home import LOCK_NAME, Home
 from ftpserver.storage.ledger import Ledger
+from ftpserver.storage.put_back import is_note, put_back
 from ftpserver.storage.resumable import staging_of
 from ftpserver.storage.walk import Usage
 from ftpwire import paths
@@ -27,8 +29,8 @@ def recount(ledger: Ledger, account_id: int, home: Home) -> Usage:
     """
     try:
         with home.alone(_PATIENCE):
-            _clean_staging(ledger, account_id, home)
-            counted = home.count()
+            in_use = _clean_staging(ledger, account_id, home)
+            counted = home.count(lambda directory: home.clean_beside(directory, in_use))
             ledger.recounted(account_id, counted.size, counted.files)
             return counted
     finally:
@@ -55,7 +57,29 @@ def clean(ledger: Ledger, account_id: int, directory: Path) -> None:
         home.close()
 
 
-def _clean_staging(ledger: Ledger, account_id: int, home: Home) -> None:
+def put_back_all(directory: Path) -> None:
+    """Put back what a replacement of a tree in two steps left moved aside. Cheap when nothing was.
+
+    Raises:
+        OSError: The home can't be opened; TimeoutError: its sessions don't let go of it.
+    """
+    try:
+        names = os.listdir(os.fsencode(directory) + b"/" + paths.STAGING)
+    except FileNotFoundError:
+        return  # never used
+    if not any(is_note(name) for name in names):
+        return
+    home = Home(directory)
+    try:
+        with home.alone(_PATIENCE):
+            put_back(home)
+    finally:
+        home.close()
+
+
+def _clean_staging(ledger: Ledger, account_id: int, home: Home) -> Callable[[bytes], bool]:
+    """Returns what says whether a name in staging belongs to somebody."""
+    spared = put_back(home)
     # looked at first: what comes into it later has a lease that is not looked for any more
     there = home.staged()
     live = {run.encode() for run in ledger.live_incarnations(account_id)}
@@ -65,7 +89,7 @@ def _clean_staging(ledger: Ledger, account_id: int, home: Home) -> None:
         owned.discard(name)
 
     def in_use(name: bytes) -> bool:
-        known = staging_of(name) in owned or name.partition(b"-")[0] in live
-        return known or name not in there
+        return name in spared or staging_of(name) in owned or name.partition(b"-")[0] in live
 
-    home.clean_staging(in_use)
+    home.clean_staging(lambda name: in_use(name) or name not in there)
+    return in_use

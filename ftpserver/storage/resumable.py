@@ -12,9 +12,10 @@ import struct
 from collections.abc import Callable
 
 from ftpserver.storage.home import Home
+from ftpserver.storage.places import Place
 from ftpserver.storage.staging import PIECE, Staging
 from ftpserver.storage.upload_locks import Owners, try_lock
-from ftpwire import digests
+from ftpwire import beneath, digests
 from ftpwire.errors import CommandError
 from ftpwire.messages import Put
 from ftpwire.paths import Parts
@@ -57,9 +58,16 @@ class ResumableStaging(Staging):
     """
 
     def __init__(
-        self, home: Home, request: Put, name: bytes, fd: int, on_close: Callable[[], None]
+        self,
+        home: Home,
+        request: Put,
+        name: bytes,
+        fd: int,
+        place: Place,
+        on_close: Callable[[], None],
     ) -> None:
-        super().__init__(home, request, name, fd)
+        super().__init__(request, name, fd, place)
+        self._home = home
         self._on_close = on_close
         self._checkpoint = Checkpoint(home.staging_fd, checkpoint_name(name))
         self._started = False
@@ -68,15 +76,23 @@ class ResumableStaging(Staging):
 
     @classmethod
     def open(
-        cls, home: Home, request: Put, name: bytes, owners: Owners, cut: Callable[[], None]
+        cls,
+        home: Home,
+        request: Put,
+        name: bytes,
+        owners: Owners,
+        cut: Callable[[], None],
+        place: Place | None = None,
     ) -> ResumableStaging:
         """Take the staging file of an upload, from another session if need be.
 
         Args:
             cut: Makes the caller's session let go, when yet another one comes.
+            place: Where it is made, in the home's own staging all the same.
         """
+        place = place or Place(home.staging_fd)
         while True:
-            fd = os.open(name, _OPEN_OR_CREATE, 0o600, dir_fd=home.staging_fd)
+            fd = _open_or_create(home, name, place)
             try:
                 on_close = owners.claim(fd, cut)
             except BaseException:
@@ -84,7 +100,7 @@ class ResumableStaging(Staging):
                 raise
             try:
                 if _is_at(fd, home.staging_fd, name):
-                    return cls(home, request, name, fd, on_close)
+                    return cls(home, request, name, fd, place, on_close)
             except BaseException:
                 os.close(fd)
                 on_close()
@@ -198,6 +214,23 @@ class ResumableStaging(Staging):
         super().close()  # before the checkpoint: who writes behind may be about to leave one
         self._checkpoint.close()
         self._on_close()
+
+
+def _open_or_create(home: Home, name: bytes, place: Place) -> int:
+    """Open a staging file that another session may make at the same time."""
+    if place.birth is None:
+        return os.open(name, _OPEN_OR_CREATE, 0o600, dir_fd=home.staging_fd)
+    while True:
+        try:
+            return os.open(name, _OPEN_OR_CREATE & ~os.O_CREAT, dir_fd=home.staging_fd)
+        except FileNotFoundError:
+            pass
+        born = home.new_name()
+        os.close(place.open(born, _OPEN_OR_CREATE | os.O_EXCL))
+        try:
+            beneath.rename_new(home.staging_fd, born, home.staging_fd, name)
+        except FileExistsError:
+            os.unlink(born, dir_fd=home.staging_fd)  # another session was quicker
 
 
 class _CheckpointedWriter(WriteBehind):

@@ -17,8 +17,10 @@ import errno
 import os
 from collections.abc import Callable
 
+from ftpserver.storage import file_systems
 from ftpserver.storage.digest_xattr import keep_digest
-from ftpserver.storage.home import MODE_BITS, Home
+from ftpserver.storage.home import MODE_BITS
+from ftpserver.storage.places import Place
 from ftpwire.digests import StoredDigest
 from ftpwire.errors import SourceChanged, VerificationFailed
 from ftpwire.messages import Put, Sent
@@ -40,20 +42,19 @@ class Staging:
         size: Bytes that are reserved for it; ``expect`` asks ``more`` for more.
     """
 
-    def __init__(self, home: Home, request: Put, name: bytes, fd: int) -> None:
+    def __init__(self, request: Put, name: bytes, fd: int, place: Place) -> None:
         self.name = name
+        self.place = place
         self.fd = fd
         self.offset = 0
         """Bytes that were there before: the sink gets what comes after them."""
         self.sink = WriteBehind(fd)
-        self._home = home
         self._request = request
 
     @classmethod
-    def create(cls, home: Home, request: Put) -> Staging:
+    def create(cls, name: bytes, request: Put, place: Place) -> Staging:
         """Begin an upload that is not kept when it is interrupted. Raises OSError."""
-        name = home.new_name()
-        return cls(home, request, name, os.open(name, _CREATE, 0o600, dir_fd=home.staging_fd))
+        return cls(request, name, place.open(name, _CREATE), place)
 
     @property
     def total(self) -> int:
@@ -71,7 +72,7 @@ class Staging:
         """
         digest = self._hashed(progress)
         verify(self._request, self.total, digest, sent)
-        dress(self.fd, self._request, self.total, digest)
+        dress(self.fd, self._request, self.total, digest, self.place.limits)
 
     def _hashed(self, progress: Callable[[int], None] | None = None) -> bytes:
         """The digest of all that is there, once it is written."""
@@ -100,13 +101,13 @@ class Staging:
             done += count
             tick(count)
         self.offset = size
-        dress(self.fd, self._request, size, digest)
+        dress(self.fd, self._request, size, digest, self.place.limits)
         return True
 
     def drop(self) -> None:
         """Remove it."""
         self.close()
-        os.unlink(self.name, dir_fd=self._home.staging_fd)
+        os.unlink(self.name, dir_fd=self.place.fd)
 
     def keep(self) -> bool:
         """Leave it for a later session to resume; False when that isn't possible."""
@@ -131,12 +132,18 @@ def verify(request: Put, size: int, digest: bytes, sent: Sent) -> None:
         raise VerificationFailed("what arrived has another digest than what was sent")
 
 
-def dress(fd: int, request: Put, size: int, digest: bytes) -> None:
-    """Set mtime, digest attribute and mode, in the one order that works (the mode last)."""
+def dress(
+    fd: int, request: Put, size: int, digest: bytes, limits: int = file_systems.ALL_BITS
+) -> None:
+    """Set mtime, digest attribute and mode, in the one order that works (the mode last).
+
+    Args:
+        limits: The permission bits that a default ACL leaves.
+    """
     if request.mtime_ns is not None:
         os.utime(fd, ns=(request.mtime_ns, request.mtime_ns))
         mtime_ns = request.mtime_ns
     else:
         mtime_ns = os.fstat(fd).st_mtime_ns
     keep_digest(fd, StoredDigest(digest, size, mtime_ns, request.upload_id or bytes(16)))
-    os.chmod(fd, request.mode & MODE_BITS)
+    os.chmod(fd, request.mode & MODE_BITS & limits)

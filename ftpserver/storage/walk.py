@@ -50,7 +50,8 @@ class _Level:
 def walk(
     home: int, on_problem: OnProblem | None = None, *, through_closed: bool = False
 ) -> Iterator[Found]:
-    """Everything below a home, staging left out; no link is followed.
+    """Everything below a home, its staging left out; no link is followed. The reserved name in
+    another directory is found, and not gone into.
 
     One directory is open at a time. What is moved or removed meanwhile may be missed.
 
@@ -124,15 +125,29 @@ class Usage:
         return Usage(self.size + other.size, self.files + other.files)
 
 
-def stored(home: int, on_problem: OnProblem | None = None) -> Usage:
+def stored(
+    home: int,
+    on_problem: OnProblem | None = None,
+    *,
+    on_beside: Callable[[int], None] | None = None,
+) -> Usage:
     """All that a home holds, in the quota's sense. Hold its lock alone.
 
     Of staging, what is in trees on their way to a place counts; the trees themselves and single
     files there are held by a lease.
+
+    Args:
+        on_beside: Given each directory (open) below the home that has the reserved name in it,
+            before what is in that is counted. None: such a name belongs to nobody, and counts.
     """
-    total = _stored_below(home, on_problem)
+    total = _stored_below(home, on_problem, on_beside)
+    return total + _stored_in_staging(home, on_problem)
+
+
+def _stored_in_staging(directory: int, on_problem: OnProblem | None) -> Usage:
+    total = Usage(0, 0)
     try:
-        staging = os.open(paths.STAGING, _OPEN_BELOW, dir_fd=home)
+        staging = os.open(paths.STAGING, _OPEN_BELOW, dir_fd=directory)
     except FileNotFoundError:
         return total
     try:
@@ -142,7 +157,7 @@ def stored(home: int, on_problem: OnProblem | None = None) -> Usage:
             except NotADirectoryError:
                 continue
             try:
-                total += _stored_below(tree, on_problem)
+                total += _stored_below(tree, on_problem, None)
             finally:
                 os.close(tree)
     finally:
@@ -150,10 +165,20 @@ def stored(home: int, on_problem: OnProblem | None = None) -> Usage:
     return total
 
 
-def _stored_below(directory: int, on_problem: OnProblem | None) -> Usage:
+def _stored_below(
+    directory: int, on_problem: OnProblem | None, on_beside: Callable[[int], None] | None
+) -> Usage:
     size = files = 0
+    below = Usage(0, 0)
     for found in walk(directory, on_problem, through_closed=True):
         try:
+            if found.name == paths.STAGING:
+                if on_beside is not None:
+                    on_beside(found.directory)
+                else:
+                    files += 1
+                below += _stored_in_staging(found.directory, on_problem)
+                continue
             info = found.entry.stat(follow_symlinks=False)
         except OSError as error:
             _tell(on_problem, found.path, error)
@@ -161,7 +186,7 @@ def _stored_below(directory: int, on_problem: OnProblem | None) -> Usage:
         files += 1
         if stat.S_ISREG(info.st_mode):
             size += info.st_size
-    return Usage(size, files)
+    return Usage(size, files) + below
 
 
 def _entries(level: _Level, fd: int, on_problem: OnProblem | None) -> Iterator[Found]:
@@ -172,7 +197,7 @@ def _entries(level: _Level, fd: int, on_problem: OnProblem | None) -> Iterator[F
                 name = os.fsencode(entry.name)
                 if not prefix and name == paths.STAGING:
                     continue
-                if entry.is_dir(follow_symlinks=False):
+                if name != paths.STAGING and entry.is_dir(follow_symlinks=False):
                     level.below.append(name)
                 yield Found(prefix + name, fd, name, entry)
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -19,7 +20,7 @@ from ftpclient.transfer import spool
 from ftpclient.transfer.attributes import set_each
 from ftpclient.transfer.report import Summary
 from ftpwire import paths
-from ftpwire.errors import CommandError, NotFound
+from ftpwire.errors import CommandError, NotADirectory, NotFound
 from ftpwire.messages import Entry, SetAttributes
 from ftpwire.paths import RemotePath
 
@@ -53,11 +54,16 @@ class _ChangingModes:
 
     def one(self, path: RemotePath) -> None:
         """Set one mode. The old one is asked for only where it matters."""
-        mode = self._change.octal
-        if mode is None:
-            entry = self._app.client.stat(path, follow=True)
-            mode = self._change.apply(entry.mode, is_dir=entry.type == "dir")
-        self._app.client.set_attributes(path, mode=mode)
+        change, client = self._change, self._app.client
+        if change.octal is not None:
+            mode = change.octal
+            client.set_attributes(path, mode=mode & 0o777, setgid=change.setgid)
+        else:
+            entry = client.stat(path, follow=True)
+            if change.sets_setgid and entry.type != "dir":
+                raise NotADirectory(f"{paths.show(path)}: only a directory can have setgid (g+s)")
+            mode = change.apply(entry.mode, is_dir=entry.type == "dir")
+            client.set_attributes(path, mode=mode & 0o777, setgid=_setgid(mode, entry))
         self._tell(path, mode)
 
     def tree(self, path: RemotePath) -> None:
@@ -68,7 +74,7 @@ class _ChangingModes:
             return
         opened = self._change.apply(top.mode, is_dir=True)
         if opened & ~top.mode & 0o500:  # else what is inside could not be listed
-            self._app.client.set_attributes(path, mode=opened)
+            self._app.client.set_attributes(path, mode=opened & 0o777)
         set_each(self._app.client.connection, self._requests(path), self._told)
         self.one(path)
 
@@ -81,7 +87,9 @@ class _ChangingModes:
             if entry.type in ("file", "dir"):
                 mode = self._change.apply(entry.mode, is_dir=entry.type == "dir")
                 if mode != entry.mode:
-                    yield SetAttributes(paths.child(top, entry.path), mode)
+                    setgid = _setgid(mode, entry)
+                    below = paths.child(top, entry.path)
+                    yield SetAttributes(below, mode & 0o777, exact=True, setgid=setgid)
 
     def _told(self, request: SetAttributes, error: CommandError | None) -> None:
         path = RemotePath(request.path)
@@ -97,6 +105,13 @@ class _ChangingModes:
             self._app.print_json({**render.path_record("path", path), "mode": f"{mode:04o}"})
         elif self._app.verbose:
             self._app.print(f"{mode:04o} {paths.show(path)}")
+
+
+def _setgid(mode: int, entry: Entry) -> bool | None:
+    """What to ask for: nothing that is so already, which older servers couldn't do."""
+    if entry.type != "dir" or not (mode ^ entry.mode) & stat.S_ISGID:
+        return None
+    return bool(mode & stat.S_ISGID)
 
 
 def _path_of(entry: Entry) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -35,9 +36,13 @@ def mkdir_command(app: App, names: tuple[str, ...], parents: bool, mode: str) ->
         bits = int(mode, 8)
     except ValueError:
         raise UsageError(f"{mode!r} is not an octal mode") from None
+    if bits & ~(0o777 | stat.S_ISGID):
+        raise UsageError(f"{mode}: the server keeps no setuid or sticky bit")
 
     def make(path: RemotePath) -> None:
-        app.client.make_dir(path, parents=parents, mode=bits)
+        app.client.make_dir(path, parents=parents, mode=bits & 0o777)
+        if bits & stat.S_ISGID:
+            app.client.set_attributes(path, setgid=True)
 
     raise_for(_for_each_exactly(app, names, make))
 

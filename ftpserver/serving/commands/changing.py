@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable
 from contextlib import suppress
-from stat import S_ISDIR
+from stat import S_ISDIR, S_ISGID
 from typing import TYPE_CHECKING
 
+from ftpserver.serving.commands.moving import (
+    MovingByCopy,
+    error_of,
+    give_group,
+    remove_in_place,
+    ticker,
+    ticker_on,
+)
 from ftpserver.storage.atomic_tree import AtomicTree
 from ftpserver.storage.digest_xattr import fresh_digest
 from ftpserver.storage.home import MODE_BITS
@@ -16,7 +24,6 @@ from ftpwire import paths
 from ftpwire.errors import (
     Cancelled,
     CommandError,
-    ConnectionLost,
     DiskFailed,
     DiskFull,
     InvalidPath,
@@ -45,6 +52,7 @@ from ftpwire.messages import (
     Sent,
     SetAttributes,
 )
+from ftpwire.paths import Parts
 from ftpwire.streams import ReadAhead
 
 if TYPE_CHECKING:
@@ -58,24 +66,6 @@ def add_to_batch(session: Session, request: MakeDir | MakeLink | SetAttributes) 
     session.uploads.add_change(session.request_id, request)
 
 
-def _ticker(session: Session) -> Callable[[], None]:
-    """Something to call often during long work, so that the client knows that it goes on."""
-    tell = session.tell_progress(None)
-    return lambda: tell(0)
-
-
-def _ticker_on(session: Session) -> Callable[[], None]:
-    """As `_ticker`, for work that is finished also when the client is gone: it has begun, and
-    its room would be lost."""
-    tick = _ticker(session)
-
-    def tick_on() -> None:
-        with suppress(ConnectionLost):
-            tick()
-
-    return tick_on
-
-
 def remove(session: Session, request: Remove) -> Message | None:
     """Remove a file or a tree; what became free is the account's again.
 
@@ -86,11 +76,16 @@ def remove(session: Session, request: Remove) -> Message | None:
             session.uploads.add_change(session.request_id, request)
             return None
     session.commit()
-    with session.server.ledger.freeing(session.user.id) as settle:
-        tally = session.home.remove(
-            request.path, recursive=request.recursive, tick=_ticker_on(session), settle=settle
-        )
-    return Removed(tally.files, tally.directories, tally.size)
+    try:
+        with session.server.ledger.freeing(session.user.id) as settle:
+            tally = session.home.remove(
+                request.path, recursive=request.recursive, tick=ticker_on(session), settle=settle
+            )
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        tally = remove_in_place(session, request.path)
+    return Removed(tally.files, tally.directories, tally.size + tally.staged)
 
 
 def _is_no_directory(session: Session, path: bytes) -> bool:
@@ -122,7 +117,7 @@ def end_tree(session: Session, request: EndTree) -> Message:
     tree, session.tree = session.tree, None
     if tree is None:
         raise CommandError("no tree is under way")
-    tick = _ticker_on(session)
+    tick = ticker_on(session)
     if request.commit:
         try:
             tree.commit(tick)
@@ -137,8 +132,17 @@ def end_tree(session: Session, request: EndTree) -> Message:
 def move(session: Session, request: Move) -> Message:
     """Rename; a file that is replaced gives its room back."""
     replace = request.overwrite == "always"
-    with session.server.ledger.freeing(session.user.id) as settle:
-        session.home.move(request.source, request.target, replace=replace, settle=settle)
+    try:
+        with session.server.ledger.freeing(session.user.id) as settle:
+            session.home.move(request.source, request.target, replace=replace, settle=settle)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+
+        def copy_all(copy: Copy) -> Copied:
+            return _Copying(session, copy, moving=True).run()
+
+        return MovingByCopy(session, request, copy_all).run()
     return Done()
 
 
@@ -148,11 +152,16 @@ def copy(session: Session, request: Copy) -> Message:
 
 
 class _Copying:
-    """One copy command."""
+    """One copy command.
 
-    def __init__(self, session: Session, request: Copy) -> None:
+    Args:
+        moving: Group and setgid are what the source has, where they may be.
+    """
+
+    def __init__(self, session: Session, request: Copy, *, moving: bool = False) -> None:
         self._session = session
         self._request = request
+        self._moving = moving
         self._source = paths.split(request.source)
         self._target = paths.split(request.target)
         self._files = 0
@@ -162,9 +171,10 @@ class _Copying:
         self._job_end = JobEnd()
         self._over: CommandError | None = None
         """What nothing that follows could succeed after."""
-        self._tick = _ticker(session)
+        self._tick = ticker(session)
 
-    def run(self) -> Message:
+    def run(self) -> Copied:
+        """Copy it. Raises CommandError, OSError when nothing could be copied."""
         home, request = self._session.home, self._request
         entry = home.entry(request.source, follow=not request.links, digest=False)
         if entry.type == "dir":
@@ -183,7 +193,7 @@ class _Copying:
                 raise self._at(self._target, error) from None
             self._commit(b"")
             if self._problems:
-                raise _error_of(self._problems[0])
+                raise error_of(self._problems[0])
         return Copied(self._files, self._directories, self._size, self._problems)
 
     def _copy_tree(self, root: Entry) -> None:
@@ -191,7 +201,7 @@ class _Copying:
         self._make_dir(self._target)
         self._commit(b"")
         if self._problems:
-            raise _error_of(self._problems[0])
+            raise error_of(self._problems[0])
         listing = self._session.home.list(
             self._request.source, recursive=True, follow=False, digest=False
         )
@@ -211,8 +221,7 @@ class _Copying:
             self._tick()
         self._commit(b"")
         for target, entry in reversed(directories):
-            change = SetAttributes(paths.join(*target), entry.mode & MODE_BITS, entry.mtime_ns)
-            self._session.uploads.add_change(0, change)
+            self._session.uploads.add_change(0, self._dressing(target, entry))
         self._commit(b"")
         if self._over is not None:
             raise self._over
@@ -253,13 +262,35 @@ class _Copying:
         text = f"{paths.show(paths.join(*target))}: {error}{where}{rest}"
         return type(error)(text, needed=error.needed, free=error.free)
 
-    def _make_dir(self, target: tuple[bytes, ...]) -> None:
+    def _dressing(self, target: Parts, entry: Entry) -> SetAttributes:
+        """What gives a directory its mode and time, once it is filled."""
+        setgid = None
+        if self._moving:
+            self._give_group(target)
+            setgid = bool(entry.mode & S_ISGID)
+        path, mode = paths.join(*target), entry.mode & MODE_BITS
+        return SetAttributes(path, mode, entry.mtime_ns, setgid=setgid)
+
+    def _give_group(self, target: Parts) -> None:
+        """A directory that was moved keeps its group, as with rename(2), where it may."""
+        home = self._session.home
+        try:
+            group = home.stat((*self._source, *target[len(self._target) :]), follow=False).st_gid
+            fd = home.tree.open_dir(home.place_of(target))
+        except OSError:
+            return  # the change that follows says what is wrong
+        try:
+            give_group(fd, group)
+        finally:
+            os.close(fd)
+
+    def _make_dir(self, target: Parts) -> None:
         self._directories += 1
         self._session.uploads.add_change(
             0, MakeDir(paths.join(*target), 0o700, parents=True, fill=True)
         )
 
-    def _copy_one(self, entry: Entry, source: tuple[bytes, ...], target: tuple[bytes, ...]) -> None:
+    def _copy_one(self, entry: Entry, source: Parts, target: Parts) -> None:
         uploads = self._session.uploads
         overwrite = self._request.overwrite
         if entry.type == "link":
@@ -280,6 +311,8 @@ class _Copying:
                 overwrite,
             )
             with uploads.receiving(0, put) as receiving:
+                if self._moving:
+                    give_group(receiving.staging.fd, info.st_gid)
                 self._fill(receiving, fd, info)
         finally:
             os.close(fd)
@@ -304,13 +337,8 @@ class _Copying:
     def _commit(self, path: bytes) -> None:
         for _, outcome in self._session.uploads.commit():
             if isinstance(outcome, Failed):
-                self._failed(path, _error_of(Problem(path, outcome.code, outcome.message)), 0)
+                self._failed(path, error_of(Problem(path, outcome.code, outcome.message)), 0)
 
     def _note(self, problem: Problem) -> None:
         if len(self._problems) < _MAX_PROBLEMS:
             self._problems.append(problem)
-
-
-def _error_of(problem: Problem) -> CommandError:
-    error = Failed(problem.code, problem.message).to_error()
-    return error if isinstance(error, CommandError) else CommandError(str(error))

@@ -39,6 +39,41 @@ def test_chmod(run, tree):
     assert run("chmod --json 755 d/f") == (0, '{"path": "/d/f", "mode": "0755"}\n', "")
 
 
+def test_setgid_of_directories(run, tree):
+    assert run("chmod 2775 d") == (0, "", "")
+    assert mode(tree / "d") == 0o2775
+    assert run("chmod 755 d") == (0, "", "")  # as GNU chmod
+    assert mode(tree / "d") == 0o2755
+    assert run("chmod u-w d")[0] == 0
+    assert mode(tree / "d") == 0o2555
+    assert run("chmod u+w,g-s d")[0] == 0
+    assert mode(tree / "d") == 0o755
+    assert run("chmod --json -R g+s d")[0] == 0
+    assert [mode(tree / name) for name in ("d", "d/e", "d/f")] == [0o2755, 0o2755, 0o644]
+    assert run("chmod -R 00755 d")[0] == 0
+    assert [mode(tree / name) for name in ("d", "d/e", "d/f")] == [0o755] * 3
+    assert run("mkdir -m 2770 new") == (0, "", "")
+    assert mode(tree / "new") == 0o2770
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "why"),
+    [
+        pytest.param("chmod u+s d", 2, "keeps no setuid", id="setuid"),
+        pytest.param("chmod 4755 d/f", 2, "keeps no setuid", id="setuid-octal"),
+        pytest.param("chmod +t d", 2, "keeps no setuid or sticky", id="sticky"),
+        pytest.param("chmod g+s d/f", 1, "/d/f: only a directory can have setgid", id="file"),
+        pytest.param("chmod 2755 d/f", 1, "/d/f: only a directory can have setgid", id="octal"),
+        pytest.param("mkdir -m 1777 new", 2, "keeps no setuid or sticky", id="mkdir"),
+    ],
+)
+def test_special_bits_that_are_refused(run, tree, line, status, why):
+    found, _, said = run(line)
+    assert found == status, said
+    assert why in said
+    assert mode(tree / "d") == 0o755 and mode(tree / "d/f") == 0o644
+
+
 def test_chmod_of_a_link_changes_what_it_leads_to(run, tree):
     (tree / "link").symlink_to("d/f")
     assert run("chmod u-w link")[0] == 0
@@ -116,7 +151,7 @@ def test_a_failure_in_a_tree_does_not_stop_the_rest(run, tree, monkeypatch):
         pytest.param(
             "chmod 4755 d/f",
             2,
-            "4755: the server keeps no setuid, setgid or sticky bit",
+            "4755: the server keeps no setuid or sticky bit (g+s is for directories)",
             id="setuid",
         ),
         pytest.param(

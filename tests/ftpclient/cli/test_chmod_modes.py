@@ -47,6 +47,29 @@ def test_X_of_a_directory():
     assert ModeChange.parse("a+rX").apply(0o600, is_dir=True) == 0o755
 
 
+@pytest.mark.parametrize(
+    ("text", "before", "after"),
+    [
+        pytest.param("755", 0o2700, 0o2755, id="octal-keeps-it"),
+        pytest.param("00755", 0o2700, 0o755, id="five-digits-clear-it"),
+        pytest.param("2755", 0o700, 0o2755, id="octal"),
+        pytest.param("g+s", 0o755, 0o2755, id="add"),
+        pytest.param("g-s", 0o2755, 0o755, id="take"),
+        pytest.param("ug-s", 0o2755, 0o755, id="take-both"),
+        pytest.param("g+ws,o=", 0o755, 0o2770, id="with-others"),
+        pytest.param("g=rx", 0o2775, 0o2755, id="set-keeps-it"),
+        pytest.param("u+x", 0o2644, 0o2744, id="others-keep-it"),
+    ],
+)
+def test_setgid_of_a_directory(text, before, after):
+    assert ModeChange.parse(text).apply(before, is_dir=True) == after
+
+
+def test_setgid_of_a_file_is_left_out_of_trees():
+    assert ModeChange.parse("g+s").apply(0o644, is_dir=False) == 0o644
+    assert ModeChange.parse("2775").apply(0o644, is_dir=False) == 0o775
+
+
 def test_setuid_of_the_old_mode_is_dropped():
     assert ModeChange.parse("u+x").apply(0o4644, is_dir=False) == 0o744
 

@@ -1,0 +1,218 @@
+"""What directories and file systems below a home give to new files, and what they can't do.
+
+Lives here: whether a directory needs staging of its own, the reserved name in such a directory,
+default ACLs, whether two names can be exchanged, what is mounted below a directory.
+Lives elsewhere: the home's own staging (home.py), which place a batch stages in (places.py).
+
+A file gets its group, its setgid bit (directories) and its ACL from the directory that it is made
+in, and a rename changes none of these. So what goes to a directory that gives something else than
+the home's staging is made under the reserved name in that directory. Only the kernel can do that:
+a server that is not in the group may not give a file that group afterwards.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import struct
+from dataclasses import dataclass
+
+from ftpwire import beneath, paths
+from ftpwire.beneath import OPEN_ANY
+from ftpwire.errors import Forbidden, InvalidPath
+
+ALL_BITS = 0o777
+_DEFAULT_ACL = "system.posix_acl_default"
+_ACL_VERSION = struct.Struct("<I")
+_ACL_ENTRY = struct.Struct("<HHI")
+_ACL_USER, _ACL_GROUP, _ACL_MASK, _ACL_OTHER = 0x01, 0x04, 0x10, 0x20
+_NO_NAME = b"no-such-name"
+"""Nothing in staging has this name: those there begin with an incarnation or ``u-``."""
+_OPEN_BESIDE = OPEN_ANY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+@dataclass(frozen=True)
+class Nature:
+    """What a directory gives to what is made in it, compared with the home's staging.
+
+    Attributes:
+        other: It lies on another mount: nothing can be renamed there from the home's staging.
+        inherits: A file made in it may get another group or ACL than one made in staging.
+        limits: The permission bits that its default ACL leaves; all of them without one.
+    """
+
+    other: bool = False
+    inherits: bool = False
+    limits: int = ALL_BITS
+
+
+def nature_of(directory: int, staging: int, like: os.stat_result) -> Nature:
+    """Look at an open directory. ``like`` is the state of ``staging``."""
+    info = os.fstat(directory)
+    limits = acl_limits(directory)
+    inherits = limits is not None or _gives_another_group(info, like)
+    other = info.st_dev != like.st_dev or not _on_one_mount(staging, directory)
+    return Nature(other, inherits, ALL_BITS if limits is None else limits)
+
+
+def _gives_another_group(info: os.stat_result, like: os.stat_result) -> bool:
+    if info.st_gid == like.st_gid:
+        return bool(info.st_mode & ~like.st_mode & stat.S_ISGID)
+    # without setgid on either, both give the group of this process
+    plain = not (info.st_mode | like.st_mode) & stat.S_ISGID
+    return not (plain and info.st_gid == os.getegid())
+
+
+def _on_one_mount(one: int, other: int) -> bool:
+    """Whether names can be renamed between two directories, without renaming any.
+
+    A bind mount has the same device. The kernel compares mounts before it looks for names.
+    """
+    try:
+        os.rename(_NO_NAME, _NO_NAME, src_dir_fd=one, dst_dir_fd=other)
+    except OSError as error:
+        return error.errno != errno.EXDEV
+    return True
+
+
+def acl_limits(directory: int) -> int | None:
+    """The permission bits that a directory's default ACL leaves to what is made in it.
+
+    Setting a mode cut down to these gives what open(2) and mkdir(2) give there: both act on the
+    owner's entry, the mask (or the group's entry without one) and that of the others.
+
+    Returns:
+        None when it has no default ACL.
+    """
+    try:
+        raw = os.getxattr(directory, _DEFAULT_ACL)
+    except OSError:
+        return None  # none, or the file system has no ACLs
+    except AttributeError:
+        return None  # nor has the system
+    entries: dict[int, int] = {
+        tag: rights & 7
+        for tag, rights, _ in _ACL_ENTRY.iter_unpack(raw[_ACL_VERSION.size :])
+        if tag in (_ACL_USER, _ACL_GROUP, _ACL_MASK, _ACL_OTHER)
+    }
+    group = entries.get(_ACL_MASK, entries.get(_ACL_GROUP, 7))
+    return entries.get(_ACL_USER, 7) << 6 | group << 3 | entries.get(_ACL_OTHER, 7)
+
+
+# the reserved name in a directory ------------------------------------------------------------
+
+
+def open_beside(directory: int) -> int:
+    """Open the reserved name in a directory, making it when it is missing.
+
+    Others who may write to the directory may stage there, too, and see no name of it.
+
+    Raises:
+        Forbidden: In a directory where entries belong to their owners, it is a stranger's.
+        OSError
+    """
+    above = os.fstat(directory)
+    try:
+        os.mkdir(paths.STAGING, 0o700, dir_fd=directory)
+        made = True
+    except FileExistsError:
+        made = False
+    fd = os.open(paths.STAGING, _OPEN_BESIDE, dir_fd=directory)
+    try:
+        info = os.fstat(fd)
+        if made and above.st_mode & 0o022 and _keeps_setgid(info):
+            shared = (above.st_mode & 0o022) | (above.st_mode & 0o022) >> 1  # write and search
+            beneath.chmod_pinned(fd, 0o1700 | shared | info.st_mode & stat.S_ISGID)
+        elif above.st_mode & stat.S_ISVTX and info.st_uid not in (0, os.geteuid(), above.st_uid):
+            raise Forbidden(f"{paths.show(paths.STAGING)} there belongs to another user")
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _keeps_setgid(info: os.stat_result) -> bool:
+    return not info.st_mode & stat.S_ISGID or beneath.in_group(info.st_gid)
+
+
+def leave_beside(directory: int) -> None:
+    """Remove the reserved name from a directory, unless something is staged there."""
+    try:
+        os.rmdir(paths.STAGING, dir_fd=directory)
+    except OSError:
+        pass  # others stage there, or have removed it
+
+
+def remove_directory(directory: int, name: bytes) -> None:
+    """rmdir(2), also of a directory in which only an empty reserved name is left."""
+    try:
+        os.rmdir(name, dir_fd=directory)
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        fd = os.open(name, _OPEN_BESIDE, dir_fd=directory)
+    try:
+        leave_beside(fd)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=directory)
+
+
+# what file systems can do ----------------------------------------------------------------------
+
+
+def can_be_moved(directory: int, name: bytes, staging: int, probe: bytes) -> bool:
+    """Whether what is at a name could be renamed into staging. It is not moved.
+
+    It is renamed onto a directory that isn't empty: that fails, and with EXDEV where the file
+    system can't move it at all (another mount; a lower directory of overlay).
+
+    Args:
+        probe: A new name in staging.
+    """
+    os.mkdir(probe, 0o700, dir_fd=staging)
+    try:
+        os.mkdir(probe + b"/x", 0o700, dir_fd=staging)
+        try:
+            os.rename(name, probe, src_dir_fd=directory, dst_dir_fd=staging)
+        except OSError as error:
+            return error.errno != errno.EXDEV
+        finally:
+            os.rmdir(probe + b"/x", dir_fd=staging)
+        raise AssertionError("a directory that isn't empty was replaced")
+    finally:
+        os.rmdir(probe, dir_fd=staging)
+
+
+_ESCAPED = re.compile(rb"\\([0-7]{3})")
+
+
+def mounted_below(directory: int, name: bytes) -> bytes | None:
+    """Where a file system is mounted at or below a name: the path from there on, empty for the
+    name itself; None: nowhere.
+
+    Where /proc can't be seen that isn't known, and None as well.
+    """
+    try:
+        top = os.readlink(b"/proc/self/fd/%d" % directory).rstrip(b"/") + b"/" + name
+        with open("/proc/self/mountinfo", "rb") as lines:
+            for line in lines:
+                point = _ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), line.split()[4])
+                if (point + b"/").startswith(top + b"/"):
+                    return point[len(top) + 1 :]
+    except (OSError, IndexError):
+        pass
+    return None
+
+
+def refuse_mounts(directory: int, name: bytes, path: bytes) -> None:
+    """Raise InvalidPath when a file system is mounted at a name or below it: that can't be
+    removed, and would be out of sight in staging."""
+    inside = mounted_below(directory, name)
+    if inside is None:
+        return
+    where = f", at {paths.show(inside)} below it" if inside else ""
+    raise InvalidPath(f"{paths.show(path)}: a file system is mounted there{where}")

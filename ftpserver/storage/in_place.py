@@ -1,0 +1,180 @@
+"""Removing a tree where it is, for where its file system can't move it to staging.
+
+Lives here: that removal, in steps. Lives elsewhere: the usual way, by one rename (home.py).
+
+A tree on another file system, or of a lower layer of overlay, can't be taken away at once. It goes
+file by file, in steps that each hold the home's lock shared and are settled under it: between two
+of them others may move directories, and uploads go on. So each step looks for its directory
+anew, by names from the home on, and the same command goes on where one was interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ftpserver.storage.file_systems import refuse_mounts
+from ftpserver.storage.home import Home, Settle, Tally
+from ftpserver.storage.walk import open_closed
+from ftpwire import paths
+from ftpwire.beneath import OPEN_DIRECTORY
+from ftpwire.errors import NotADirectory
+from ftpwire.paths import Parts
+
+_STEP = 256
+"""So many files and directories go while the lock is held once."""
+
+Guard = Callable[[Parts, os.stat_result], bool]
+"""Whether something may go, by its path below the tree and its state."""
+
+
+@dataclass
+class _Level:
+    """A directory on the way down: its name, and what stays in it."""
+
+    name: bytes
+    kept: set[bytes] = field(default_factory=set)
+
+
+class RemovalInPlace:
+    """One tree that is removed file by file: call ``step`` until ``done``.
+
+    Args:
+        may_go: Spares what it refuses, with the directories that it is in.
+
+    Attributes:
+        tally: What has gone.
+        kept: How many files and directories were spared.
+
+    Raises:
+        InvalidPath: A file system is mounted there, or below.
+    """
+
+    def __init__(self, home: Home, parts: Parts, may_go: Guard = lambda below, info: True) -> None:
+        self.tally = Tally()
+        self.kept = 0
+        self.done = False
+        self._home = home
+        self._parts = parts
+        self._may_go = may_go
+        self._levels = [_Level(parts[-1])]
+        directory, name = home.tree.parent(parts)
+        try:
+            refuse_mounts(directory, name, paths.join(*parts))
+            if not stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+                raise NotADirectory(f"{paths.show(paths.join(*parts))}: not a directory")
+        finally:
+            os.close(directory)
+
+    def step(self, settle: Settle) -> None:
+        """Remove a part. Raises OSError: what could be removed until then has gone."""
+        tally = Tally()
+        try:
+            with self._home.settled(tally, settle):
+                self._remove_some(tally)
+        finally:
+            self.tally.files += tally.files
+            self.tally.directories += tally.directories
+            self.tally.size += tally.size
+
+    def _remove_some(self, tally: Tally) -> None:
+        left = _STEP
+        while left > 0 and not self.done:
+            opened = self._open()
+            if opened is None:
+                continue
+            above, fd = opened
+            try:
+                before = tally.files + tally.directories
+                if self._empty(fd, tally, left):
+                    self._leave(above, tally)
+                left -= tally.files + tally.directories - before + 1
+            finally:
+                os.close(fd)
+                os.close(above)
+
+    def _open(self) -> tuple[int, int] | None:
+        """The directory that is worked on, and the one that it is in; no link is followed.
+
+        None: something on the way has gone or was moved since the last step.
+        """
+        above = self._home.tree.open_dir(self._parts[:-1])
+        for count, level in enumerate(self._levels, 1):
+            try:
+                try:
+                    fd = os.open(level.name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+                except PermissionError:
+                    fd, _ = open_closed(above, level.name)
+            except (FileNotFoundError, NotADirectoryError):
+                os.close(above)
+                del self._levels[count - 1 :]
+                self.done = not self._levels
+                return None
+            except BaseException:
+                os.close(above)
+                raise
+            if count == len(self._levels):
+                return above, fd
+            os.close(above)
+            above = fd
+        raise AssertionError("there is always a level")
+
+    def _empty(self, fd: int, tally: Tally, most: int) -> bool:
+        """Remove files from a directory, until there is one below to go into, or enough went.
+
+        Returns True when nothing more is to do there.
+        """
+        level = self._levels[-1]
+        if os.fstat(fd).st_mode & 0o700 != 0o700:
+            os.chmod(fd, 0o700)
+        gone = 0
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                name = os.fsencode(entry.name)
+                if name in level.kept:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    self._levels.append(_Level(name))
+                    return False
+                info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                if not self._may_go(self._below(name), info):
+                    self._keep(level, name)
+                    continue
+                os.unlink(name, dir_fd=fd)
+                if paths.STAGING not in self._below(name):
+                    tally.files += 1
+                    tally.size += info.st_size if stat.S_ISREG(info.st_mode) else 0
+                gone += 1
+                if gone >= most:
+                    return False
+        return True
+
+    def _below(self, name: bytes) -> Parts:
+        return (*(level.name for level in self._levels[1:]), name)
+
+    def _keep(self, level: _Level, name: bytes) -> None:
+        level.kept.add(name)
+        self.kept += 1
+
+    def _leave(self, above: int, tally: Tally) -> None:
+        """Remove the directory itself, unless something in it stays."""
+        level = self._levels.pop()
+        hidden = paths.STAGING in (level.name, *(one.name for one in self._levels[1:]))
+        if level.kept:
+            if self._levels:
+                self._keep(self._levels[-1], level.name)
+        else:
+            try:
+                os.rmdir(level.name, dir_fd=above)
+                self._home.sync_dir(above)
+                tally.directories += not hidden
+            except FileNotFoundError:
+                pass  # somebody else removed it
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                self._levels.append(level)  # somebody has put something there since
+        self.done = not self._levels

@@ -1,0 +1,139 @@
+"""Where uploads are staged: in the home's own staging, or nearer to where they go.
+
+Lives here: which of these it is for each directory of a batch, making files there.
+Lives elsewhere: what a directory gives to new files (file_systems.py), the files (staging.py).
+
+Most directories give what the home's staging gives. One that gives another group or ACL has its
+files made under the reserved name in it, and moved to the home's staging at once: there they are
+found, kept and cleaned like all others. Only where the home's staging can't be reached by a rename,
+on another file system, do they stay under the reserved name until they are committed.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from ftpserver.storage.file_systems import ALL_BITS, leave_beside, open_beside
+from ftpserver.storage.home import Home
+from ftpwire.errors import CommandError
+from ftpwire.paths import Parts
+
+
+@dataclass(frozen=True)
+class Place:
+    """A directory that files are staged in.
+
+    Attributes:
+        fd: That directory.
+        birth: Where they are made before; None: there.
+        limits: The permission bits that are left to them.
+        above: The directory that it lies in, where that is another file system than the home's;
+            else None.
+    """
+
+    fd: int
+    birth: int | None = None
+    limits: int = ALL_BITS
+    above: int | None = None
+
+    def open(self, name: bytes, flags: int) -> int:
+        """Make a file, which must be new. Raises OSError."""
+        if self.birth is None:
+            return os.open(name, flags, 0o600, dir_fd=self.fd)
+        fd = os.open(name, flags, 0o600, dir_fd=self.birth)
+        try:
+            self._take_in(name)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def symlink(self, target: bytes, name: bytes) -> None:
+        """Make a symbolic link, which must be new. Raises OSError."""
+        os.symlink(target, name, dir_fd=self.fd if self.birth is None else self.birth)
+        if self.birth is not None:
+            self._take_in(name)
+
+    def _take_in(self, name: bytes) -> None:
+        try:
+            os.rename(name, name, src_dir_fd=self.birth, dst_dir_fd=self.fd)
+        except BaseException:
+            os.unlink(name, dir_fd=self.birth)
+            raise
+
+
+class Places:
+    """The places of one batch: each directory is looked at once. For one thread.
+
+    Handles into other directories are closed with the batch (``close``), because directories may be
+    moved and removed between two.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._own = Place(home.staging_fd)
+        self._known: dict[Parts, Place] = {}
+        self._beside: list[tuple[int, int]] = []
+        """Directories, and the reserved name in them; open."""
+
+    def of(self, directory: Parts) -> Place:
+        """The place for what goes to a directory; one that is missing will be like the one above.
+
+        Raises:
+            CommandError, OSError: Nothing can be staged there.
+        """
+        place = self._known.get(directory)
+        if place is None:
+            place = self._known[directory] = self._find(directory)
+        return place
+
+    def _find(self, directory: Parts) -> Place:
+        try:
+            fd = self._home.tree.open_dir(directory)
+        except FileNotFoundError:
+            return self.of(directory[:-1]) if directory else self._own
+        except (OSError, CommandError):
+            return self._own  # the commit finds the same, and says it in its turn
+        try:
+            return self._look(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def _look(self, directory: int) -> Place:
+        """Takes the descriptor over."""
+        nature = self._home.nature_of(directory)
+        if not (nature.other or nature.inherits):
+            os.close(directory)
+            return self._own
+        try:
+            beside = open_beside(directory)
+        except PermissionError:
+            if nature.other:
+                raise
+            os.close(directory)
+            return self._own  # it can't be written to: the commit finds the same
+        self._beside.append((directory, beside))
+        if nature.other:
+            return Place(beside, limits=nature.limits, above=directory)
+        return Place(self._home.staging_fd, beside, nature.limits)
+
+    def get(self, directory: Parts) -> Place | None:
+        """The place for a directory, if that was looked at."""
+        return self._known.get(directory)
+
+    def can_exchange(self, place: Place) -> bool:
+        """Whether what is staged there can be exchanged with what it replaces."""
+        if place.above is None:
+            return self._home.can_exchange()
+        return self._home.can_exchange(place.fd)
+
+    def close(self) -> None:
+        """Close all handles, and remove the reserved names. Can be called again."""
+        self._known.clear()
+        while self._beside:
+            directory, beside = self._beside.pop()
+            os.close(beside)
+            leave_beside(directory)
+            os.close(directory)
