@@ -428,10 +428,13 @@ class Sent(Message, frozen=True, tag="sent"):
         digest: Of the whole file, from its first byte (whatever the offset was); None when
             the sender could not tell.
         size: The whole file's; after a `PutPiece`, the piece's.
+        grew: Of a `Get`: the file grew while it was read. ``size`` and ``digest`` are those of what
+            it was when it was opened, which is what was sent.
     """
 
     size: Size
     digest: Digest | None = None
+    grew: bool = False
 
 
 class Put(Message, frozen=True, tag="put"):

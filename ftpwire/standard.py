@@ -1,13 +1,80 @@
 """The three standard streams, where something is wrong with them.
 
-Lives here: having something at their descriptors, writing there, and giving that up.
+Lives here: having something at their descriptors, and what happens when it can't be written to.
 Lives elsewhere: what is printed (ftpclient, ftpserver).
+
+What a command does must not depend on whether it can print. So nothing that prints has to expect
+an OSError: what can't be written to standard output is dropped, and the status says so at the
+end. Only when its reader has left (``| head``) does printing raise, once, `ReaderLeft`.
 """
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+OUTPUT = "standard output"
+"""The name under which its errors are reported."""
+READER_LEFT = 141
+"""Exit status when the reader of standard output has left: what a shell reports after SIGPIPE."""
+
+
+class ReaderLeft(Exception):
+    """Nobody reads standard output any more. It is no OSError: click, rich and whatever handles
+    those of files would take it for one of theirs."""
+
+
+class Output(io.FileIO):
+    """A standard stream that drops everything after its first error.
+
+    Args:
+        tells: Whether `ReaderLeft` is raised, once. Else it is an error like others.
+
+    Attributes:
+        failure: That error.
+        dropping: Nothing is written any more.
+    """
+
+    def __init__(self, fd: int, *, tells: bool) -> None:
+        super().__init__(fd, "w", closefd=False)
+        self.failure: OSError | None = None
+        self.dropping = False
+        self._tells = tells
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write, or drop. Raises ReaderLeft."""
+        while not self.dropping:
+            try:
+                # typeshed doesn't know that it is None where the descriptor doesn't block
+                written: int | None = super().write(data)
+            except OSError as error:
+                self.fail(error)
+            else:
+                if written is not None:
+                    return written
+                self._wait()
+        return memoryview(data).nbytes
+
+    def _wait(self) -> None:
+        import select  # hardly ever needed
+
+        select.select([], [self], [])
+
+    def fail(self, error: OSError) -> None:
+        """Drop what comes from now on. Raises ReaderLeft."""
+        if self.dropping:
+            return
+        self.dropping = True
+        self.failure = error
+        if self._tells and error.errno == errno.EPIPE:
+            raise ReaderLeft
+
 
 _closed: set[int] = set()
 
@@ -35,36 +102,66 @@ def open_standard_streams() -> None:
                 os.close(fd)
     # Python has None where there was nothing
     sys.stdin = sys.stdin or open(0, closefd=False)
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)
+    sys.stdout = _dropping(sys.stdout or open(1, "w", closefd=False), 1)
+    sys.stderr = _dropping(sys.stderr or open(2, "w", closefd=False), 2)
 
 
-OUTPUT = "standard output"
-"""What errors of it are told about."""
+def _dropping(stream: TextIO, fd: int) -> TextIO:
+    """The same stream with an `Output` below it; as it is where it isn't the process's own."""
+    if not isinstance(stream, io.TextIOWrapper) or stream.fileno() != fd:
+        return stream
+    raw = Output(fd, tells=fd == 1)
+    unbuffered = isinstance(stream.buffer, io.RawIOBase)  # python -u
+    return io.TextIOWrapper(
+        raw if unbuffered else io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        newline="\n",
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
 
 
-def write(text: str) -> None:
-    """Print. Raises OSError with the name `OUTPUT`, or BrokenPipeError."""
-    try:
-        sys.stdout.write(text)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, OUTPUT) from None
+def output() -> Output | None:
+    """What is below standard output; None where that isn't the process's own."""
+    buffer = getattr(sys.stdout, "buffer", None)
+    raw = getattr(buffer, "raw", buffer)
+    return raw if isinstance(raw, Output) else None
 
 
-def flush() -> None:
-    """Write out what was printed. Raises as `write`."""
+def failure() -> OSError | None:
+    """Why standard output could not be written to; None when it could."""
+    raw = output()
+    return None if raw is None else raw.failure
+
+
+def reader_left() -> bool:
+    """Whether nobody reads standard output any more."""
+    found = failure()
+    return found is not None and found.errno == errno.EPIPE
+
+
+def fail(error: OSError) -> None:
+    """Say that writing to its descriptor has failed. Raises ReaderLeft, or the error where
+    standard output isn't the process's own."""
+    raw = output()
+    if raw is None:
+        raise error
+    raw.fail(error)
+
+
+def flush() -> OSError | None:
+    """At the end: write what is left, and say why it can't be written."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, OUTPUT) from None
+    except ReaderLeft:
+        pass  # `reader_left` tells
+    return failure()
 
 
-def print_no_more() -> None:
-    """Drop what is still to be written to standard output: it can't be."""
-    fd = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(fd, 1)
-    os.close(fd)
+def do_without() -> None:
+    """Have nothing depend on standard output any more, whatever becomes of it: for a server."""
+    raw = output()
+    if raw is not None:
+        raw.dropping = True
+        raw.failure = None

@@ -21,7 +21,7 @@ FLOORS = {
         ("messages", "discovery", "standard", "job_end"),
         ("tls", "beneath"),
         ("channel", "streams"),
-        ("pieces",),
+        ("growing", "pieces"),
     ),
     "ftpserver": (
         ("errors", "logs"),

@@ -813,6 +813,10 @@ class _OnLoop(Listener):
         self._news: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._is_due = False
 
+    @property
+    def enough(self) -> bool:  # type: ignore[override]
+        return self._listener.enough
+
     def _tell(self, what: Callable[..., None], *args: Any) -> None:
         self._news.append((what, args))
         if not self._is_due:

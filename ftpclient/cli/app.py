@@ -226,19 +226,31 @@ class App:
     # talking -----------------------------------------------------------------------------
 
     def print(self, text: str) -> None:
-        """A line of result."""
+        """A line of result. Raises ReaderLeft."""
         self._complaints.flush()
-        standard.write(text + "\n")
+        sys.stdout.write(text + "\n")
 
     def print_json(self, record: dict[str, Any]) -> None:
-        """A JSON object as a line, written out at once."""
-        standard.write(json.dumps(record) + "\n")
-        standard.flush()
+        """A JSON object as a line, written out at once. Raises ReaderLeft."""
+        sys.stdout.write(json.dumps(record) + "\n")
+        sys.stdout.flush()
+
+    def pour(self, path: RemotePath) -> None:
+        """Write a remote file to standard output. Raises ReaderLeft."""
+        try:
+            self.client.get_stream(path, sys.stdout.fileno())
+        except OSError as error:  # not of the connection: its errors are others
+            standard.fail(error)
+
+    def summarize(self, text: str) -> None:
+        """A remark after all results. Raises ReaderLeft, so that nothing is said then."""
+        sys.stdout.flush()
+        self.say(text)
 
     def say(self, text: str) -> None:
         """A remark for people, on stderr."""
         self._complaints.flush()
-        if not self.quiet and not self.as_json:
+        if not self.quiet and not self.as_json and not standard.reader_left():
             print(text, file=sys.stderr)
 
     def remark(self, text: str) -> None:

@@ -10,6 +10,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 import click
 
@@ -122,9 +123,14 @@ _MEANT = {
 
 def guarded(app: App, action: Callable[[], object]) -> int:
     """Run something of the user's; returns an exit status, whatever goes wrong."""
+    status = _guarded(app, action)
+    return standard.READER_LEFT if standard.reader_left() else status
+
+
+def _guarded(app: App, action: Callable[[], object]) -> int:
     try:
         result = action()
-        standard.flush()
+        sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as done:
         return done.exit_code
@@ -137,19 +143,24 @@ def guarded(app: App, action: Callable[[], object]) -> int:
         _settle(app)
         app.complain(stop if isinstance(stop, Interrupted) else Interrupted("interrupted"))
         return Interrupted.exit_code
-    except FtpError as error:
-        app.complain(error)
-        return error.exit_code
-    except BrokenPipeError:
-        standard.print_no_more()  # whoever read our output has left: there is nobody to tell
+    except standard.ReaderLeft:
         _settle(app)
-        return 1
+        return standard.READER_LEFT
+    except FtpError as error:
+        if standard.reader_left():
+            _settle(app)  # it has stopped because of that, which is nothing to complain about
+        else:
+            app.complain(error)
+        return error.exit_code
+    except BrokenPipeError as error:  # of /dev/stdout as a target: it isn't printed to
+        with suppress(standard.ReaderLeft, BrokenPipeError):
+            standard.fail(error)
+        _settle(app)
+        return standard.READER_LEFT
     except OSError as error:
         _trace(app)
         what = error.filename
         what = os.fsdecode(what) if isinstance(what, (str, bytes)) else ""
-        if what == standard.OUTPUT:
-            standard.print_no_more()
         failure = from_oserror(error, what)
         app.complain(failure)
         return failure.exit_code if isinstance(failure, DiskFull) else 1
@@ -194,6 +205,17 @@ def _usage(app: App, error: click.UsageError) -> int:
     return UsageError.exit_code
 
 
+def ended(app: App, status: int) -> int:
+    """The exit status of a run that ends with ``status``, when its output has been written too."""
+    error = standard.flush()
+    if error is None:
+        return status
+    if standard.reader_left():
+        return standard.READER_LEFT
+    app.complain(from_oserror(error, standard.OUTPUT))
+    return status or 1
+
+
 def main() -> None:
     """Entry point."""
     standard.open_standard_streams()
@@ -208,4 +230,4 @@ def main() -> None:
     with app.interrupt.on_ctrl_c():
         status = run(app, sys.argv[1:])
     app.close()
-    sys.exit(status)
+    sys.exit(ended(app, status))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ftpclient.cli import render
 from ftpclient.transfer.report import Listener, Result
-from ftpwire import paths
+from ftpwire import paths, standard
 from ftpwire.errors import Cancelled, ConnectionLost
 
 if TYPE_CHECKING:
@@ -34,9 +34,17 @@ class Printer(Listener):
         self._app.flush()  # that may take long
 
     def finished(self, result: Result) -> None:
+        try:
+            self._finished(result)
+        except standard.ReaderLeft:  # not from here, amidst the answers: the transfer stops itself
+            self.enough = True
+
+    def _finished(self, result: Result) -> None:
         if self._app.as_json:
             self._app.print_json(render.result_record(result))
             return
+        if result.remark is not None:
+            self.remark(f"{paths.show(result.source)}: {result.remark}")
         if isinstance(result.error, (Cancelled, ConnectionLost)):
             return  # of all files under way: it is told once, as the command's own end
         if result.error is not None and result.status == "failed":

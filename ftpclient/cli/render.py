@@ -180,7 +180,7 @@ def result_record(result: Result) -> dict[str, Any]:
 
 def _error_record(result: Result) -> dict[str, Any]:
     if result.error is None:
-        return {}
+        return {} if result.remark is None else {"remark": result.remark}
     return {"error": result.error.code, "message": paths.printable(str(result.error))}
 
 

@@ -23,7 +23,7 @@ from ftpclient.cli.app import App, ShellState, UsageError
 from ftpclient.cli.subprocesses import run_program
 from ftpclient.connection.addresses import DEFAULT_PORT
 from ftpclient.shell.lexer import split
-from ftpwire import paths
+from ftpwire import paths, standard
 from ftpwire.errors import CommandError, FtpError, Interrupted
 
 if TYPE_CHECKING:
@@ -115,6 +115,8 @@ def run_batch(app: App, lines: Iterable[str]) -> int:
         line = line.strip("\r\n").lstrip()
         ignore = line.startswith("-") and not line.startswith("--")
         status = run_line(app, line[1:] if ignore else line)
+        if standard.reader_left():
+            return standard.READER_LEFT
         if status == Interrupted.exit_code or (status and not ignore):
             return status
         if app.shell.leaving:
@@ -168,6 +170,8 @@ def _talk(app: App, client: Client) -> int:
             completer.remote_names.forget()
             if app.shell.leaving:
                 break
+        if standard.reader_left():
+            return standard.READER_LEFT
         _begin_line(session.output)
     return 0
 

@@ -63,7 +63,7 @@ class Target(ABC):
 
     def settle(self) -> None:
         """Wait until all of it is done."""
-        self.transfer.connection.wait_for_all()
+        self.transfer.settle()
 
     def close(self) -> None:  # noqa: B027
         """Give descriptors back."""

@@ -20,8 +20,8 @@ from ftpclient.sync.filters import Filter, option_rules
 from ftpclient.sync.plan import Options, Plan, Route, Step
 from ftpclient.sync.renames import Renames
 from ftpclient.transfer import preflight
+from ftpclient.transfer.job import JobOver, Transfer, words_for_all
 from ftpclient.transfer.job import Options as TransferOptions
-from ftpclient.transfer.job import Transfer, words_for_all
 from ftpclient.transfer.local_tree import LocalTree
 from ftpclient.transfer.report import Listener, Result, Status, Summary
 from ftpwire import paths
@@ -132,7 +132,7 @@ class Sync(Transfer):
             # what was sent before the connection was lost is found unchanged
             self.totals.unchanged = max(0, plan.unchanged - self.totals.sent)
             if self._sync_options.dry_run:
-                for step in plan.steps():
+                for step in self._each(plan.steps()):
                     self._tell(replace(self._result(step, None), status="planned"))
                 self._check_limits(plan)
                 return
@@ -318,7 +318,7 @@ class Sync(Transfer):
         for step in self._possible(plan.renames, target):
             target.rename(step)
         if plan.renamed:
-            target.settle()
+            self._settle(target)
             if first:  # what was renamed may have been in a directory that goes
                 self._delete(plan, target)
         renames, self._failed_renames = self._failed_renames, []
@@ -328,8 +328,7 @@ class Sync(Transfer):
             target.send(step)
         for step in self._possible(plan.attributes, target):
             target.set_attributes(step)
-        target.settle()
-        self._check_over(target)
+        self._settle(target)
         kept = 0
         if not first:
             if self._failures.count and not self._sync_options.force:
@@ -338,8 +337,7 @@ class Sync(Transfer):
                 self._delete(plan, target)
         for step in self._possible(plan.endings, target):
             target.set_attributes(step)
-        target.settle()
-        self._check_over(target)
+        self._settle(target)
         if kept:
             self._tell_kept(kept)
 
@@ -355,11 +353,30 @@ class Sync(Transfer):
             target.remove(step)
 
     def _possible(self, steps: Iterable[Step], target: Target) -> Iterator[Step]:
-        """The steps that can succeed. Raises JobOver when nothing more can."""
-        for step in steps:
+        """The steps that can succeed.
+
+        Raises:
+            JobOver: Nothing more can.
+            Enough: The listener wants no more.
+        """
+        for step in self._each(steps):
             self._check_over(target)
             if not self._failures.explain(step):
                 yield step
+
+    def _each(self, steps: Iterable[Step]) -> Iterator[Step]:
+        """Steps, one by one. Raises Enough when the listener wants no more."""
+        for step in steps:
+            self.go_on()
+            yield step
+
+    def _settle(self, target: Target) -> None:
+        """Wait until all of it is done. Raises JobOver when nothing more can succeed."""
+        try:
+            target.settle()
+        except JobOver:
+            pass  # of the target's transfer: what it was is taken over below
+        self._check_over(target)
 
     def _check_over(self, target: Target) -> None:
         self._over = self._over or target.transfer.over
@@ -469,6 +486,10 @@ class _Relay(Listener):
 
     def advanced(self, count: int) -> None:
         self._sync.advanced(count)
+
+    @property
+    def enough(self) -> bool:  # type: ignore[override]
+        return self._sync.listener.enough
 
     def finished(self, result: Result) -> None:
         self._sync.transferred(result)

@@ -135,6 +135,8 @@ class PutCall(Call):
         """Why this side gave it up."""
         self.asks = False
         """Whether a `Ready` is waited for."""
+        self.remark: str | None = None
+        """See `Result`."""
         self.superseded = False
         """Another call has taken over the file: this one's end is nobody's business."""
 
@@ -183,5 +185,11 @@ class PutCall(Call):
             error = self.failure or error
         local = error is not None and error is self.failure
         self._transfer.end(
-            self._source, self._target, self.size, digest=self.digest, error=error, local=local
+            self._source,
+            self._target,
+            self.size,
+            digest=self.digest,
+            error=error,
+            local=local,
+            remark=self.remark,
         )

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ftpclient.connection.connection import Connection
-from ftpclient.transfer import preflight
+from ftpclient.transfer import job, preflight
 from ftpclient.transfer.calls import GetCall, mismatch
 from ftpclient.transfer.folding import Folding, SameNames, in_the_way
 from ftpclient.transfer.job import (
     RESUME_FROM,
     SMALL,
+    Enough,
     Options,
     Transfer,
     list_pages,
@@ -88,10 +89,13 @@ class _Download(GetCall):
         parts: tuple[bytes, ...],
         directory: _Directory | None,
         replace: bool,
+        *,
+        again: bool = False,
     ) -> None:
         super().__init__()
         self._replace = replace
         self._transfer = transfer
+        self._again = again
         self._source = source
         self._shown = shown
         self._tree = tree
@@ -161,6 +165,9 @@ class _Download(GetCall):
             self.fail(error)
         finally:
             self._give_up_rest()
+        if isinstance(self.error, SourceChanged) and not (self._again or self._failure):
+            self._transfer.get_again(self._source, self._once_more())
+            return
         size = self.info.size if self.info is not None else 0
         ended = self.error
         if ended is None or isinstance(ended, Cancelled):  # by this side, when it failed here
@@ -173,6 +180,19 @@ class _Download(GetCall):
             ended,
             self._directory,
             local=ended is self._failure,
+            remark=job.grew(size) if isinstance(self.ending, Sent) and self.ending.grew else None,
+        )
+
+    def _once_more(self) -> _Download:
+        return _Download(
+            self._transfer,
+            self._source,
+            self._shown,
+            self._tree,
+            self._parts,
+            self._directory,
+            self._replace,
+            again=True,
         )
 
     def _complete(self) -> bytes:
@@ -288,6 +308,8 @@ class Download(Transfer):
         super().__init__(connection, options, listener, chief)
         self._own_trees: dict[bytes, LocalTree] = {}
         """Of a worker: handles are not shared between threads."""
+        self._changed: list[tuple[RemotePath, _Download]] = []
+        """Files that changed while the server read them, and are to be asked for once more."""
         self._follow_target = True
         self._nodes: dict[tuple[RemotePath, bytes], Node] = {}
         """What files went into that can't be taken back: after a lost connection they go on."""
@@ -303,6 +325,30 @@ class Download(Transfer):
             node.close()
         return super().close()
 
+    def get_again(self, source: RemotePath, call: _Download) -> None:
+        """A file changed while the server read it. It is asked for once more, when the next file
+        is: not from here, where answers are being handed out."""
+        self._changed.append((source, call))
+
+    def _ask_again(self) -> None:
+        while self._changed:
+            source, call = self._changed.pop()
+            self.tries_again(source)
+            try:
+                self.connection.submit(call, Get(source))
+            finally:
+                call.not_sent()
+
+    def settle(self) -> None:
+        super().settle()
+        while self._changed:
+            self._ask_again()
+            super().settle()
+
+    def go_on_with(self, connection: Connection) -> None:
+        super().go_on_with(connection)
+        self._changed.clear()  # all of it is added again
+
     def give_back(self) -> None:
         for tree in self._own_trees.values():
             tree.close()
@@ -313,6 +359,8 @@ class Download(Transfer):
     ) -> None:
         """Get one file that the chief has met."""
         assert isinstance(self._chief, Download)
+        if self._chief.listener.enough:
+            return
         self._chief.go_on()
         tree = self._own_trees.get(top)
         try:
@@ -339,6 +387,7 @@ class Download(Transfer):
             there: What was at the targets before the transfer began: bytes go into a FIFO or
                 device, and through a link to a file.
         """
+        self.go_on()
         self._follow_target = follow
         named: Named | None = None
         try:
@@ -375,7 +424,7 @@ class Download(Transfer):
                     here, entry.size, lambda: preflight.here_of(here, (name,)), _UNDONE
                 )
             self._add_one(source, entry, target, tree, (name,), None, named=True)
-            self.wait()
+            self.settle()
         finally:
             tree.close()
 
@@ -478,8 +527,13 @@ class Download(Transfer):
                 pass
             self._tree = LocalTree(target, follow=self._follow_target)
             try:
-                late = self._get_all(source, target, root, listing)
-                self.wait()
+                try:
+                    late = self._get_all(source, target, root, listing)
+                except Enough:
+                    self.settle()  # what is under way needs the tree
+                    self._join()
+                    raise
+                self.settle()
                 self._join()
                 for directory in late:
                     self._walked(directory)
@@ -586,6 +640,7 @@ class Download(Transfer):
         named: bool = False,
     ) -> None:
         """Args: named: it was asked for by its name."""
+        self._ask_again()
         if entry.type == "other":
             raise NotRegular(f"{paths.show(source)}: not a regular file, directory or link")
         if self.options.overwrite != "always":
@@ -634,16 +689,24 @@ class Download(Transfer):
     ) -> None:
         from ftpclient.transfer.pieces import Fetch
 
-        partial = PartialFile(tree, parts, replace=replace, resume=self.options.resume)
-        fetch = Fetch(self, crew, source, shown, partial)
+        def fetch_once(*, resume: bool) -> None:
+            partial = PartialFile(tree, parts, replace=replace, resume=resume)
+            fetch = Fetch(self, crew, source, shown, partial)
+            try:
+                digest = fetch.run()
+            except AlreadyExists as error:
+                raise self.in_the_way(error, source, shown) from None
+            except ConnectionLost as error:
+                self.end(source, shown, fetch.size, error=error)
+                raise
+            remark = job.grew(fetch.size) if fetch.grew else None
+            self.end(source, shown, fetch.size, digest=digest, remark=remark)
+
         try:
-            digest = fetch.run()
-        except AlreadyExists as error:
-            raise self.in_the_way(error, source, shown) from None
-        except ConnectionLost as error:
-            self.end(source, shown, fetch.size, error=error)
-            raise
-        self.end(source, shown, fetch.size, digest=digest)
+            fetch_once(resume=self.options.resume)
+        except SourceChanged:
+            self.tries_again(source)
+            fetch_once(resume=False)
 
     def _is_here(
         self,
@@ -680,9 +743,10 @@ class Download(Transfer):
         directory: _Directory | None,
         *,
         local: bool,
+        remark: str | None,
     ) -> None:
         """A file has come in, or failed."""
-        self.end(source, shown, size, digest=digest, error=error, local=local)
+        self.end(source, shown, size, digest=digest, error=error, local=local, remark=remark)
         if directory is not None:
             self._left(directory)
 

@@ -105,6 +105,10 @@ class JobOver(Stopped):
     """Nothing that follows could succeed: see ftpwire/job_end.py. It was told, and is counted."""
 
 
+class Enough(Stopped):
+    """The transfer was stopped because its listener wants no more; what had begun is finished."""
+
+
 class _Held(msgspec.Struct, array_like=True):
     """One file that is done, and isn't told yet."""
 
@@ -112,6 +116,12 @@ class _Held(msgspec.Struct, array_like=True):
     target: bytes
     size: int
     digest: bytes | None
+    remark: str | None = None
+
+
+def grew(size: int) -> str:
+    """The remark about a file that became longer while it was transferred."""
+    return f"it grew meanwhile: its first {size} bytes are stored, as it was when it was opened"
 
 
 def _skips(error: FtpError, overwrite: Overwrite) -> bool:
@@ -198,10 +208,10 @@ class Transfer:
     def finish(self) -> Summary:
         """Wait for all that is under way; the totals."""
         self._join()
-        self.wait()
+        self.settle()
         return self.close()
 
-    def wait(self) -> None:
+    def settle(self) -> None:
         """Wait for all that is under way. Raises JobOver when nothing of it can succeed."""
         while self.connection.unanswered:
             self.check_over()
@@ -295,8 +305,11 @@ class Transfer:
         self.moved = 0
 
     def go_on(self) -> None:
-        """Raises Stopped when something failed and that is to be the end."""
+        """Raises Stopped when something failed and that is to be the end; JobOver when nothing
+        could succeed; Enough when the listener wants no more."""
         self.check_over()
+        if self.listener.enough:
+            raise Enough("stopped; the rest was not transferred")
         if self.options.fail_fast and self.summary.failed:
             raise Stopped("stopped at the first failure; the rest was not transferred")
 
@@ -322,7 +335,9 @@ class Transfer:
             return
         try:
             for one in held:
-                self._tell(Result(one.source, one.target, one.size, "done", one.digest))
+                self._tell(
+                    Result(one.source, one.target, one.size, "done", one.digest, remark=one.remark)
+                )
         finally:
             held.close()
 
@@ -337,6 +352,7 @@ class Transfer:
         skipped: bool = False,
         unchanged: bool = False,
         local: bool = False,
+        remark: str | None = None,
     ) -> None:
         """One file has ended.
 
@@ -344,6 +360,7 @@ class Transfer:
             local: The error is of the disk here, not of the server.
             skipped: The error is no failure.
             unchanged: It was there already, with the same bytes.
+            remark: See `Result`.
         """
         if self._chief is not None:
             self._chief.end(
@@ -355,11 +372,12 @@ class Transfer:
                 skipped=skipped,
                 unchanged=unchanged,
                 local=local,
+                remark=remark,
             )
             return
         with self._lock:
             if error is None or not self._ends(source, target, size, error, local):
-                self._end(source, target, size, digest, error, skipped, unchanged)
+                self._end(source, target, size, digest, error, skipped, unchanged, remark)
 
     writes_here = False
     """Whether the target is here, or else on the server."""
@@ -409,6 +427,7 @@ class Transfer:
         error: FtpError | None,
         skipped: bool,
         unchanged: bool,
+        remark: str | None,
     ) -> None:
         if isinstance(error, ConnectionLost):
             self._lost[target] = (source, size)
@@ -422,12 +441,14 @@ class Transfer:
             status = "skipped" if skip else "failed"
         elif not unchanged:
             self._job_end.stored()
-        self._tell(Result(source, target, size, status, digest, error, unchanged))
+        self._tell(Result(source, target, size, status, digest, error, unchanged, remark=remark))
 
     def _tell(self, result: Result) -> None:
         if self._held is not None and result.status == "done":
             self.headway.reached(b"", self.moved)  # all of it is sent again after a loss
-            self._held.add(_Held(result.source, result.target, result.size, result.digest))
+            self._held.add(
+                _Held(result.source, result.target, result.size, result.digest, result.remark)
+            )
             return
         if result.status == "done":
             self.headway.done(result.target)
@@ -441,6 +462,11 @@ class Transfer:
         with self._lock:
             chief.moved += count
             self.listener.advanced(count)
+
+    def tries_again(self, source: bytes) -> None:
+        """A file changed while it was read, and is transferred once more."""
+        with self._lock:
+            self.listener.remark(f"{paths.show(source)}: changed meanwhile; trying once more")
 
     def started(self, name: bytes, size: int | None) -> None:
         """A large file begins."""

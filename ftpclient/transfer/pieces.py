@@ -176,9 +176,14 @@ class _Fetching:
         self.info = info
         self.assembly = assembly
         self.error: OSError | FtpError | None = None
+        self.grew = False
+        """Some pieces came from a longer file: whether it begins with them is asked at the end."""
 
     def is_same(self, info: Sending) -> bool:
         """Whether a piece is of the same file as the others, as far as that can be seen."""
+        if info.size > self.info.size:
+            self.grew = True
+            return True
         return (info.size, info.mtime_ns) == (self.info.size, self.info.mtime_ns)
 
     def fail(self, error: OSError | FtpError) -> None:
@@ -207,6 +212,7 @@ class Fetch:
 
     Attributes:
         size: Of the file, once the server has told it.
+        grew: It became longer meanwhile, and still begins with what came.
     """
 
     def __init__(
@@ -219,6 +225,7 @@ class Fetch:
     ) -> None:
         self.size = 0
         self._shown = shown
+        self.grew = False
         self._transfer = transfer
         self._crew = crew
         self._source = source
@@ -257,8 +264,15 @@ class Fetch:
             offset = 0
         if offset:
             self._transfer.hash_into(hasher, self._partial.fd, offset)
+        info, kept = self._probe(offset, hasher.digest() if offset else None)
+        self.size = info.size
+        self._partial.start_at(info.offset)
+        return info, kept, hasher if info.offset == offset else digests.new()
+
+    def _probe(self, offset: int, prefix: bytes | None) -> tuple[Sending, bytes | None]:
+        """Ask what the server has: from ``offset`` on if the file begins with ``prefix``, else
+        from its beginning; and the digest that is kept of it."""
         connection, probe = self._transfer.connection, _Probe()
-        prefix = hasher.digest() if offset else None
         connection.submit(probe, Get(self._source, offset, prefix, length=0))
         connection.wait_for(probe)
         if probe.error is not None:
@@ -267,9 +281,7 @@ class Fetch:
         assert info is not None and isinstance(probe.ending, Sent)
         if info.offset not in (0, offset) or info.offset > info.size:
             raise BadMessage("the server began in the wrong place")
-        self.size = info.size
-        self._partial.start_at(info.offset)
-        return info, probe.ending.digest, hasher if info.offset == offset else digests.new()
+        return info, probe.ending.digest
 
     def _bring(
         self, info: Sending, kept: bytes | None, hasher: digests.new
@@ -295,14 +307,32 @@ class Fetch:
                     self._partial.start_at(assembly.frontier)
                     transfer.reached(self._shown, assembly.frontier)
                 raise
-        size = info.size
-        if kept is None:
-            hashed = transfer.connection.result(computed)
-            assert isinstance(hashed, Hashed)
-            size, kept = hashed.size, hashed.digest
-        if (size, kept) != (info.size, digest):
-            raise mismatch(self._source, encrypted=transfer.connection.encrypted)
+        self._verify(fetching, digest, kept, computed)
         return info, digest
+
+    def _verify(
+        self, fetching: _Fetching, digest: bytes, kept: bytes | None, computed: Call
+    ) -> None:
+        """Compare the digest of all pieces with the one that is kept, or that was computed; of a
+        file that grew meanwhile, have the server read its first bytes once more."""
+        connection, size = self._transfer.connection, fetching.info.size
+        if kept is None:
+            if fetching.grew and not computed.done:
+                connection.send_cancel(computed)  # of a longer file: it is of no use
+            connection.wait_for(computed)
+            if computed.error is not None and not fetching.grew:
+                raise computed.error
+            if isinstance(hashed := computed.reply, Hashed):
+                fetching.grew |= hashed.size > size
+                kept = hashed.digest if hashed.size == size else None
+        if fetching.grew and kept != digest:
+            info, _ = self._probe(size, digest)
+            if not size < info.size or info.offset != size:
+                raise SourceChanged(f"{paths.show(self._source)}: changed on the server meanwhile")
+            kept = digest
+        self.grew = fetching.grew
+        if kept != digest:
+            raise mismatch(self._source, encrypted=connection.encrypted)
 
     def _deal(self, fetching: _Fetching, asked: Call | None) -> None:
         """Give the pieces away, and wait until all have come.

@@ -94,7 +94,7 @@ class Crew(Generic[_Worker]):
         try:
             while (job := self._next(worker)) is not None:
                 job(worker)
-            worker.connection.wait_for_all()
+            worker.settle()
         except BaseException as error:
             if self._error is None:
                 self._error = error

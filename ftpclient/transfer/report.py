@@ -33,6 +33,7 @@ class Result:
         error: Why it failed or was skipped.
         unchanged: It is done because it was there already, with the same digest.
         step: What a sync was doing.
+        remark: What is to be known about a file that is done: that it grew meanwhile.
     """
 
     source: bytes
@@ -43,6 +44,7 @@ class Result:
     error: FtpError | None = None
     unchanged: bool = False
     step: Step | None = None
+    remark: str | None = None
 
 
 @dataclass
@@ -82,7 +84,13 @@ class Summary:
 
 
 class Listener:
-    """Hears of a transfer's progress. This one is deaf; others override what they need."""
+    """Hears of a transfer's progress. This one is deaf; others override what they need.
+
+    Attributes:
+        enough: Set it to have the transfer end, by `Stopped`, after the files under way.
+    """
+
+    enough: bool = False
 
     wants_totals = False
     """Whether it is worth a look at all sources beforehand."""

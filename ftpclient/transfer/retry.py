@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from ftpclient.client import Client
 from ftpclient.connection.connection import Connection, jittered, wait_for
-from ftpclient.transfer.job import RESUME_FROM, JobOver, Stopped, Transfer
+from ftpclient.transfer.job import RESUME_FROM, Enough, JobOver, Stopped, Transfer
 from ftpclient.transfer.pool import Crew
 from ftpclient.transfer.report import INPUT_LOST, Listener, Summary
 from ftpclient.transfer.resume_notes import Unfinished
@@ -204,6 +204,12 @@ class Run:
                     self._transfer.close()
                     raise self._stopped(last) from None
                 continue
+            except Enough:
+                try:
+                    self._transfer.finish()
+                finally:
+                    self._transfer.close()
+                raise
             except JobOver:
                 self._transfer.close()
                 self._client.settle_interrupt()  # the session stays

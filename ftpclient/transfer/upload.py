@@ -9,11 +9,15 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ftpclient.connection.connection import Call, Connection
+from ftpclient.transfer import job
 from ftpclient.transfer.calls import PutCall
 from ftpclient.transfer.job import (
+    KEEP_ALIVE_SECONDS,
     RESUME_FROM,
     SMALL,
     EmptySource,
@@ -27,7 +31,7 @@ from ftpclient.transfer.named import Named, look
 from ftpclient.transfer.remote_index import RemoteIndex
 from ftpclient.transfer.report import Listener, Summary
 from ftpclient.transfer.stream_upload import Stream, send_stream
-from ftpwire import beneath, digests, paths
+from ftpwire import beneath, digests, growing, paths
 from ftpwire.errors import (
     BadMessage,
     CommandError,
@@ -121,6 +125,8 @@ class Upload(Transfer):
         self, chief: Upload, source: bytes, target: RemotePath, named: os.stat_result | None
     ) -> None:
         """Send one file that the chief has met."""
+        if chief.listener.enough:
+            return
         chief.go_on()
         self._index = chief._index
         self._among_others = True
@@ -277,6 +283,14 @@ class Upload(Transfer):
         Args:
             named: What was found at its name, if its links were looked at: nothing else is sent.
         """
+        try:
+            self._put_once(source, target, named)
+        except SourceChanged:  # once more: it may be quiet by now, or another file has its name
+            self.tries_again(source)
+            self._put_once(source, target, named)
+
+    def _put_once(self, source: bytes, target: RemotePath, named: os.stat_result | None) -> None:
+        """Raises SourceChanged when it was written to meanwhile, other than at its end."""
         fd = os.open(source, _OPEN_SOURCE)
         try:
             info = beneath.regular(fd)
@@ -297,12 +311,14 @@ class Upload(Transfer):
 
     def _put_small(self, source: bytes, target: RemotePath, fd: int, info: os.stat_result) -> None:
         data = os.read(fd, info.st_size + 1) if info.st_size else b""
-        size = len(data)
+        size, grew = info.st_size, len(data) > info.st_size
         if not size and self.options.no_empty:
             raise EmptySource(f"{paths.show(source)}: is empty: not stored")
-        if size != info.st_size:
-            raise SourceChanged(f"{paths.show(source)}: changed while it was read")
+        if grew:
+            data = data[:size]
         digest = digests.digest(data)
+        if len(data) < size or (grew and not growing.begins_with(fd, size, digest)):
+            raise SourceChanged(f"{paths.show(source)}: changed while it was read")
         self.advanced(size)
         if self._index is not None and self._index.has(target, info, digest):
             self.end(source, target, size, digest=digest, unchanged=True)
@@ -310,6 +326,7 @@ class Upload(Transfer):
         call = PutCall(self, source, target)
         call.size = size
         call.digest = digest
+        call.remark = job.grew(size) if grew else None
         self.connection.submit(call, self._request(target, info), size)
         if size:
             self.connection.send_data(call, data)
@@ -394,11 +411,14 @@ class Upload(Transfer):
                 sent = self._send_from(call, fd, offset, hasher)
             if not sent:
                 return
-            if os.fstat(fd).st_mtime_ns != info.st_mtime_ns:
-                raise SourceChanged("changed while it was sent")
+            digest = hasher.digest()
+            if growing.has_grown(fd, info, digest, self._keeping_alive(call)):
+                call.remark = job.grew(info.st_size)
         except SourceChanged as error:
-            call.give_up(source, SourceChanged(f"{paths.show(source)}: {error}"))
-            return
+            if call.superseded:
+                raise  # of the try that took over
+            self._supersede(call)
+            raise SourceChanged(f"{paths.show(source)}: {error}") from None
         except (OSError, CommandError) as error:
             call.give_up(source, error)
             return
@@ -407,8 +427,21 @@ class Upload(Transfer):
                 self.end(source, target, info.st_size, error=error)
                 self._supersede(call)
             raise
-        call.digest = hasher.digest()
+        call.digest = digest
         self.connection.send_end(call, Sent(info.st_size, call.digest))
+
+    def _keeping_alive(self, call: PutCall) -> Callable[[int], None]:
+        """Something to call while the source is read and nothing is there to send."""
+        said = time.monotonic()
+
+        def tick(_: int) -> None:
+            nonlocal said
+            self.connection.check()
+            if time.monotonic() - said > KEEP_ALIVE_SECONDS:
+                said = time.monotonic()
+                self.connection.keep_alive(call)
+
+        return tick
 
     def _send_from(self, call: PutCall, fd: int, offset: int, hasher: digests.new) -> bool:
         """Send a file from an offset on; False when the server has refused it meanwhile."""

@@ -20,9 +20,8 @@ from ftpserver.cli.config import config_group, loaded_again, loaded_from, settin
 from ftpserver.cli.help import START_HINTS, Commands, HintingCommand
 from ftpserver.cli.options import fail, root_option
 from ftpserver.errors import StateError
-from ftpwire import __version__
-from ftpwire.errors import FtpError
-from ftpwire.standard import open_standard_streams
+from ftpwire import __version__, standard
+from ftpwire.errors import FtpError, from_oserror
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -76,9 +75,29 @@ audit_commands(cli)
 
 def main() -> None:
     """Entry point: errors become one line and an exit status."""
-    open_standard_streams()
+    standard.open_standard_streams()
+    try:
+        _run()
+    except SystemExit as ended:
+        sys.exit(_status(ended.code))
+
+
+def _status(code: Any) -> Any:
+    """The exit status of a run that ends with ``code``, when its output has been written too."""
+    error = standard.flush()
+    if error is None:
+        return code
+    if standard.reader_left():
+        return standard.READER_LEFT
+    click.echo(f"ftpd: {from_oserror(error, standard.OUTPUT)}", err=True)
+    return code or 1
+
+
+def _run() -> None:
     try:
         cli.main(prog_name="ftpd")
+    except standard.ReaderLeft:
+        sys.exit(standard.READER_LEFT)
     except FtpError as error:
         fail(str(error), error.exit_code)
     except OSError as error:

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ftpserver.accounts.accounts import Accounts, first_account_name
@@ -23,6 +24,8 @@ from ftpserver.errors import StateError
 from ftpserver.logs import log_to_stderr
 from ftpserver.processes.malloc import return_memory
 from ftpserver.settings.table import Settings
+from ftpwire import standard
+from ftpwire.errors import from_oserror
 from ftpwire.paths import printable
 
 logger = logging.getLogger("ftpd")
@@ -58,7 +61,7 @@ def serve(
         server.on_stop_asked = signals.ask_to_stop
         server.load_settings = again
         with server.running():
-            _announce(server, name, lines)
+            _try_to_announce(server, name, lines)
             notify("READY=1", f"STATUS=listening on {server.address}")
             while not signals.wait_for_end():
                 _reload(server)
@@ -125,6 +128,17 @@ class _Signals:
 
 def _exit_now(number: int, frame: object) -> None:
     os._exit(128 + number)
+
+
+def _try_to_announce(server: FtpServer, name: str | None, lines: list[str]) -> None:
+    """Print where it listens. A server serves, whether or not anybody reads that."""
+    with suppress(standard.ReaderLeft):
+        _announce(server, name, lines)
+    error = standard.flush()
+    if error is not None and not standard.reader_left():
+        logger.warning("%s", from_oserror(error, standard.OUTPUT))
+    if error is not None:
+        standard.do_without()
 
 
 def _announce(server: FtpServer, name: str | None, lines: list[str]) -> None:

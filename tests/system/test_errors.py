@@ -224,7 +224,7 @@ def test_debug_shows_where_an_error_is_from(user):
             "whoami >&-", 1, b"", b"ftp: standard output: bad file descriptor\n", id="stdout"
         ),
         pytest.param(
-            "whoami >/dev/full", 7, b"", b"ftp: standard output: the disk is full\n", id="full"
+            "whoami >/dev/full", 1, b"", b"ftp: standard output: the disk is full\n", id="full"
         ),
         pytest.param("whoami >&- 2>&- <&-", 1, b"", b"", id="all"),
     ],

@@ -300,12 +300,7 @@ def stat_command(app: App, patterns: tuple[str, ...], follow: bool) -> None:
 def cat_command(app: App, patterns: tuple[str, ...]) -> None:
     """Write files to standard output."""
     sys.stdout.flush()
-    fd = sys.stdout.fileno()
-    raise_for(for_each(app, patterns, lambda path: _ignore(app.client.get_stream(path, fd))))
-
-
-def _ignore(result: object) -> None:
-    """For actions whose result nobody wants."""
+    raise_for(for_each(app, patterns, app.pour))
 
 
 @remote_command("hash")

@@ -171,7 +171,7 @@ def sync_command(
     if app.as_json:
         app.print_json(render.sync_record(summary))
     else:
-        app.say(render.sync_line(summary))
+        app.summarize(render.sync_line(summary))
     raise_for(summary.exit_code)
 
 
@@ -279,6 +279,10 @@ class _Watching(Listener):
             self._watching = True
             self._listener = self._stack.enter_context(listening(self._app))
             self._listener.totals(files, size)
+
+    @property
+    def enough(self) -> bool:  # type: ignore[override]
+        return self._listener.enough
 
     def started(self, name: bytes, size: int | None) -> None:
         self._listener.started(name, size)

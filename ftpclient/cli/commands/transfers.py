@@ -113,7 +113,7 @@ def _finish(app: App, summary: Summary, *, atomic: bool = False) -> None:
     if app.as_json:
         app.print_json(render.summary_record(summary))
     elif sys.stderr.isatty():
-        app.say(render.summary_line(summary))
+        app.summarize(render.summary_line(summary))
     raise_for(summary.exit_code)
 
 
@@ -285,4 +285,4 @@ def _get_to_stdout(app: App, sources: list[str]) -> None:
     sys.stdout.flush()
     for source in sources:
         for path in app.client.glob(app.pattern(source)):
-            app.client.get_stream(path, sys.stdout.fileno())
+            app.pour(path)

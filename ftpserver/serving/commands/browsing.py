@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from ftpserver.serving.commands.transfers import has_grown
 from ftpserver.storage.digest_xattr import fresh_digest, keep_digest
 from ftpserver.storage.permissions import Action
 from ftpwire import paths
@@ -98,17 +99,26 @@ class _Pages:
 
 
 def hash_file(session: Session, request: Hash) -> Message:
-    """Tell a file's digest: the kept one while it is true, else computed and kept."""
+    """Tell a file's digest: the kept one while it is true, else computed and kept.
+
+    Of a file that grows meanwhile it is the digest of what was there when it was opened. One that
+    changes in another way is read once more.
+    """
+    try:
+        return _hash(session, request)
+    except SourceChanged:
+        return _hash(session, request)
+
+
+def _hash(session: Session, request: Hash) -> Message:
     fd, info = session.home.tree.open_file(paths.split(request.path))
     try:
         stored = fresh_digest(fd, info)
         if stored is not None:
             return Hashed(stored, info.st_size)
         digest = _read_digest(session, fd, info.st_size)
-        after = os.fstat(fd)
-        if (after.st_size, after.st_mtime_ns) != (info.st_size, info.st_mtime_ns):
-            raise SourceChanged(f"{paths.show(request.path)}: changed while it was read")
-        keep_digest(fd, StoredDigest(digest, info.st_size, info.st_mtime_ns))
+        if not has_grown(session, request.path, fd, info, digest):
+            keep_digest(fd, StoredDigest(digest, info.st_size, info.st_mtime_ns))
         return Hashed(digest, info.st_size)
     finally:
         os.close(fd)

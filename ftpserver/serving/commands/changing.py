@@ -16,6 +16,7 @@ from ftpserver.serving.commands.moving import (
     ticker,
     ticker_on,
 )
+from ftpserver.serving.commands.transfers import has_grown
 from ftpserver.storage.atomic_tree import AtomicTree
 from ftpserver.storage.digest_xattr import fresh_digest
 from ftpserver.storage.home import MODE_BITS
@@ -30,6 +31,7 @@ from ftpwire.errors import (
     IsADirectory,
     NotRegular,
     QuotaExceeded,
+    SourceChanged,
     from_oserror,
 )
 from ftpwire.job_end import ENDINGS, STAYS, JobEnd
@@ -301,6 +303,15 @@ class _Copying:
             return
         if entry.type != "file":
             raise NotRegular("not a regular file, directory or link")
+        try:
+            size = self._copy_file(source, target)
+        except SourceChanged:  # once more: it may be quiet by now
+            size = self._copy_file(source, target)
+        self._files += 1
+        self._size += size
+
+    def _copy_file(self, source: tuple[bytes, ...], target: tuple[bytes, ...]) -> int:
+        """Copy a file, as large as it is when it is opened; returns its size."""
         fd, info = self._session.home.tree.open_file(source)
         try:
             put = Put(
@@ -308,27 +319,32 @@ class _Copying:
                 info.st_size,
                 info.st_mode & MODE_BITS,
                 info.st_mtime_ns,
-                overwrite,
+                self._request.overwrite,
             )
-            with uploads.receiving(0, put) as receiving:
+            with self._session.uploads.receiving(0, put) as receiving:
                 if self._moving:
                     give_group(receiving.staging.fd, info.st_gid)
-                self._fill(receiving, fd, info)
+                digest = self._fill(receiving, fd, info)
+                has_grown(self._session, paths.join(*source), fd, info, digest)
         finally:
             os.close(fd)
-        self._files += 1
-        self._size += info.st_size
+        return info.st_size
 
-    def _fill(self, receiving: Receiving, fd: int, info: os.stat_result) -> None:
-        """Copy the bytes; they are read only where no digest is kept that could go along."""
+    def _fill(self, receiving: Receiving, fd: int, info: os.stat_result) -> bytes:
+        """Copy the bytes; they are read only where no digest is kept that could go along;
+        returns that of the bytes."""
         digest = fresh_digest(fd, info)
         if digest is not None and receiving.copy(fd, info.st_size, digest, self._copied):
-            return
+            return digest
         with ReadAhead(fd, info.st_size) as pieces:
             for piece in pieces:
                 receiving.staging.sink.write(piece)
                 self._copied(len(piece))
-            receiving.finish(Sent(info.st_size, pieces.digest()))
+        if pieces.size != info.st_size:
+            raise SourceChanged("changed while it was copied")
+        digest = pieces.digest()
+        receiving.finish(Sent(info.st_size, digest))
+        return digest
 
     def _copied(self, count: int) -> None:
         self._session.progressed(count)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ftpserver.storage.batch import SMALL
 from ftpserver.storage.digest_xattr import fresh_digest
 from ftpserver.storage.listing import told_time
-from ftpwire import digests, paths
+from ftpwire import digests, growing, paths
 from ftpwire.errors import SourceChanged, StoredFileDamaged, VerificationFailed
 from ftpwire.messages import Get, Message, Put, PutPiece, Ready, Sending, Sent, Taken
 from ftpwire.streams import ReadAhead
@@ -33,7 +33,8 @@ def get(session: Session, request: Get) -> Message:
         digest: bytes | None
         if request.length is not None:
             _send_piece(session, fd, offset, min(request.length, size - offset))
-            if _changed(fd, info):
+            # of one that grew, the client asks at the end whether it still begins with the pieces
+            if os.fstat(fd).st_size <= size and not growing.is_as_before(fd, info):
                 raise SourceChanged(f"{paths.show(request.path)}: changed while it was read")
             return Sent(size, fresh_digest(fd, info))
         if size <= session.data_size and not offset:
@@ -49,9 +50,10 @@ def get(session: Session, request: Get) -> Message:
             digest, sent = None, size - offset
         else:
             digest, sent = _stream(session, fd, offset, size, None)
-        if sent != size - offset or _changed(fd, info):
-            raise SourceChanged(f"{paths.show(request.path)}: changed while it was read")
         stored = fresh_digest(fd, info)
+        if sent != size - offset:
+            raise SourceChanged(f"{paths.show(request.path)}: changed while it was read")
+        grew = has_grown(session, request.path, fd, info, digest or stored)
         if digest is None:
             digest = stored
         elif stored not in (None, digest):
@@ -59,9 +61,27 @@ def get(session: Session, request: Get) -> Message:
                 f"{paths.show(request.path)}: damaged on the server's disk: "
                 "its bytes no longer have the digest they were stored with"
             )
-        return Sent(size, digest)
+        return Sent(size, digest, grew)
     finally:
         os.close(fd)
+
+
+def has_grown(
+    session: Session, path: bytes, fd: int, before: os.stat_result, digest: bytes | None
+) -> bool:
+    """As `growing.has_grown`, for a file of the session: the client hears how far it is."""
+    progress, done = session.tell_progress(before.st_size), 0
+
+    def tick(count: int) -> None:
+        nonlocal done
+        done += count
+        session.progressed(count)
+        progress(done)
+
+    try:
+        return growing.has_grown(fd, before, digest, tick)
+    except SourceChanged as error:
+        raise SourceChanged(f"{paths.show(path)}: {error}") from None
 
 
 def _start(session: Session, fd: int, request: Get, size: int) -> tuple[int, digests.new | None]:
@@ -114,11 +134,6 @@ def _stream(
             for start in range(0, len(piece), session.data_size):
                 session.send_data(piece[start : start + session.data_size])
         return (source.digest() if hashes else None), source.size
-
-
-def _changed(fd: int, before: os.stat_result) -> bool:
-    now = os.fstat(fd)
-    return (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns)
 
 
 def put(session: Session, request: Put) -> Message | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import socket
 
@@ -202,22 +201,6 @@ def test_an_empty_server_is_never_the_default(monkeypatch):
 
 
 # standard streams ---------------------------------------------------------------------------
-
-
-class Full(io.StringIO):
-    """Standard output on a full disk."""
-
-    def flush(self) -> None:
-        raise OSError(28, "No space left on device")
-
-
-def test_a_full_disk_behind_standard_output(run, monkeypatch):
-    given_up = []
-    monkeypatch.setattr(standard, "print_no_more", lambda: given_up.append(True))
-    monkeypatch.setattr("sys.stdout", Full())
-    status, _, err = run("help")
-    assert (status, err) == (7, "ftp: standard output: the disk is full\n")
-    assert given_up
 
 
 def test_standard_streams_that_are_there_stay(monkeypatch):

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from ftpserver.serving import session as session_module
 from ftpserver.storage.batch import SMALL
 from ftpserver.storage.home import Home
-from ftpwire import digests
+from ftpwire import digests, growing
 from ftpwire.digests import StoredDigest
 from ftpwire.frames import Kind
 from ftpwire.messages import (
@@ -149,20 +149,40 @@ def test_what_was_changed_on_purpose_is_no_damage(peer, files):
 
 
 @pytest.mark.parametrize("size", [0, 10, LARGE])
-def test_a_file_that_changes_while_it_is_read(server, dial, files, monkeypatch, size):
-    from ftpserver.serving.commands import transfers
-
+@pytest.mark.parametrize("touched", [False, True], ids=["grows", "changes"])
+def test_a_file_that_changes_while_it_is_read(server, dial, files, monkeypatch, size, touched):
     path = files / "file"
     path.write_bytes(bytes(size))
-    changed = transfers._changed
+    has_grown = growing.has_grown
 
-    def late(fd, info):
-        with path.open("ab") as file:
-            file.write(b"more")
-        return changed(fd, info)
+    def late(*arguments):
+        if touched:
+            os.utime(path, ns=(0, 5))
+        else:
+            with path.open("ab") as file:
+                file.write(b"more")
+        return has_grown(*arguments)
 
-    monkeypatch.setattr(transfers, "_changed", late)
-    _, ending = fetch(dial(server), b"/file")
+    monkeypatch.setattr(growing, "has_grown", late)
+    data, ending = fetch(dial(server), b"/file")
+    if touched:
+        assert ending.code == "source-changed"
+    else:
+        assert (data, ending) == (bytes(size), Sent(size, digests.digest(bytes(size)), True))
+    path.unlink()
+
+
+def test_a_range_of_a_file_that_grows_has_no_digest_to_tell_by(server, dial, files, monkeypatch):
+    path = files / "file"
+    path.write_bytes(bytes(LARGE))
+    has_grown = growing.has_grown
+
+    def late(*arguments):
+        os.truncate(path, LARGE + 1)
+        return has_grown(*arguments)
+
+    monkeypatch.setattr(growing, "has_grown", late)
+    _, ending = fetch(dial(server), b"/file", offset=10)
     assert ending.code == "source-changed"
     path.unlink()
 
