@@ -183,6 +183,57 @@ def _(w: World) -> None:
     assert is_file(w.there / "d" / "a") and is_file(w.here / "d" / "a")
 
 
+@row("two-of-one-name")
+def _(w: World) -> None:
+    w.file("one/f", b"first")
+    w.file("two/f", b"second")
+    w.file("g")
+    (w.there / "d").mkdir()
+    assert "will not overwrite just-created" in w.does("put one/f two/f g /d", status=1)
+    assert (w.there / "d" / "f").read_bytes() == b"first"
+    assert (w.there / "d" / "g").exists()
+
+
+@row("named-twice")
+def _(w: World) -> None:
+    w.file("f")
+    (w.there / "d").mkdir()
+    assert "named more than once" in w.does("put f f /d")
+    assert (w.there / "d" / "f").read_bytes() == b"data"
+
+
+@row("last-operand-is-a-source")
+def _(w: World) -> None:
+    w.file("a", b"of a")
+    w.file("b", b"of b")
+    w.stored("c", b"of c")
+    w.stored("d", b"of d")
+    assert "b is here too" in w.does("put a b", status=2)
+    assert not (w.there / "b").exists()
+    assert "d is on the server too" in w.does("get c d", status=2)
+    assert not (w.here / "d").exists()
+
+
+@row("exact-target")
+def _(w: World) -> None:
+    w.file("f")
+    (w.there / "d").mkdir()
+    w.does("put -T f /d", status=1)
+    assert list((w.there / "d").iterdir()) == []
+    w.does("put -T f /name")
+    assert (w.there / "name").read_bytes() == b"data"
+
+
+@row("target-directory")
+def _(w: World) -> None:
+    w.file("f")
+    w.does("put -t /missing f", status=2)
+    assert not (w.there / "missing").exists()
+    (w.there / "d").mkdir()
+    w.does("put -t /d f")
+    assert (w.there / "d" / "f").exists()
+
+
 # links -------------------------------------------------------------------------------------
 
 
