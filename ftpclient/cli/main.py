@@ -213,6 +213,7 @@ def ended(app: App, status: int) -> int:
     if standard.reader_left():
         return standard.READER_LEFT
     app.complain(from_oserror(error, standard.OUTPUT))
+    app.flush()  # nothing comes after it that would
     return status or 1
 
 
