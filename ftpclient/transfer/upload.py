@@ -66,6 +66,16 @@ if TYPE_CHECKING:
 _OPEN_SOURCE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
+def _check_has_end(source: bytes, fd: int, info: os.stat_result) -> None:
+    """Refuse a device like /dev/zero: it would fill the account. Raises NotRegular."""
+    if not stat.S_ISCHR(info.st_mode) or os.isatty(fd):
+        return
+    if info.st_rdev != os.stat(os.devnull).st_rdev:
+        raise NotRegular(
+            f"{paths.show(source)}: a device that may have no end (put - NAME < DEVICE reads it)"
+        )
+
+
 _ONCE = "what was read of it can't be read again, and nothing was stored"
 
 
@@ -492,6 +502,7 @@ class Upload(Transfer):
                 os.set_blocking(opened, True)
                 if not named.is_same(os.fstat(opened)):
                     raise SourceChanged(f"{paths.show(source)}: was replaced meanwhile")
+                _check_has_end(source, opened, named.info)
             self.add_stream(fd, target, source=source)
             self.connection.wait_for_all()
         except ConnectionLost as error:

@@ -422,6 +422,16 @@ def _(w: World) -> None:
     assert is_file(w.there / "f", b"")
 
 
+@row("endless-device")
+def _(w: World) -> None:
+    root_only()
+    os.mknod("zero", stat.S_IFCHR | 0o666, os.makedev(1, 5))
+    if not usable(w.here / "zero"):
+        pytest.skip("no device can be opened here")
+    assert "may have no end" in w.does("put zero /f", 1)
+    assert not (w.there / "f").exists()
+
+
 @row("named-socket")
 def _(w: World) -> None:
     with socket.socket(socket.AF_UNIX) as bound:

@@ -354,6 +354,17 @@ def test_put_of_a_device_is_what_it_gives(client, files, tmp_path):
     assert (files / "empty").read_bytes() == b""
 
 
+def test_put_of_a_terminal_is_what_is_typed(client, files):
+    master, slave = os.openpty()
+    try:
+        os.write(master, b"typed\n\x04")
+        assert client.put([os.ttyname(slave)], "/got").done == 1
+    finally:
+        os.close(slave)
+        os.close(master)
+    assert (files / "got").read_bytes() == b"typed\n"
+
+
 # waiting for a writer ----------------------------------------------------------------------
 
 
