@@ -167,22 +167,25 @@ def test_ctrl_c_ends_the_wait_for_a_reader(server, connect, remote, tmp_path, mo
     interrupt.close()
 
 
-def test_ctrl_c_ends_the_wait_for_a_reader_that_stopped_reading(server, connect, remote, tmp_path):
+def test_ctrl_c_ends_the_wait_for_a_reader_that_stopped_reading(
+    server, connect, remote, tmp_path, monkeypatch
+):
     remote.write_bytes(LARGE)
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     held = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     interrupt = Interrupt()
+    real_wait = node.Node._wait_for_room
 
-    class Stop(Listener):
-        def advanced(self, count: int) -> None:
-            if count:
-                threading.Timer(0.2, interrupt.set).start()
+    def wait_for_room(into):
+        interrupt.set()
+        real_wait(into)
 
+    monkeypatch.setattr(node.Node, "_wait_for_room", wait_for_room)
     client = connect(server, interrupt=interrupt)
     try:
         with pytest.raises(Interrupted):
-            client.get(["/f"], fifo, listener=Stop())
+            client.get(["/f"], fifo)
         client.settle_interrupt()
         assert client.whoami() == "alice"
     finally:
