@@ -48,17 +48,21 @@ class Output(io.FileIO):
         self._tells = tells
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write, or drop. Raises ReaderLeft."""
-        while not self.dropping:
+        """Write all of it, or drop it. Raises ReaderLeft.
+
+        All of it: a text stream that isn't buffered (python -u) doesn't look at what is left.
+        """
+        left = memoryview(data).cast("B")
+        while left and not self.dropping:
             try:
                 # typeshed doesn't know that it is None where the descriptor doesn't block
-                written: int | None = super().write(data)
+                written: int | None = super().write(left)
             except OSError as error:
                 self.fail(error)
             else:
-                if written is not None:
-                    return written
-                self._wait()
+                left = left[written or 0 :]
+                if written is None:
+                    self._wait()
         return memoryview(data).nbytes
 
     def _wait(self) -> None:
@@ -108,7 +112,7 @@ def open_standard_streams() -> None:
 
 def _dropping(stream: TextIO, fd: int) -> TextIO:
     """The same stream with an `Output` below it; as it is where it isn't the process's own."""
-    if not isinstance(stream, io.TextIOWrapper) or stream.fileno() != fd:
+    if not isinstance(stream, io.TextIOWrapper) or _descriptor_of(stream) != fd:
         return stream
     raw = Output(fd, tells=fd == 1)
     unbuffered = isinstance(stream.buffer, io.RawIOBase)  # python -u
@@ -120,6 +124,14 @@ def _dropping(stream: TextIO, fd: int) -> TextIO:
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )
+
+
+def _descriptor_of(stream: TextIO) -> int:
+    """Where a stream writes; -1 for one in memory, as a program that runs a command may have."""
+    try:
+        return stream.fileno()
+    except OSError:  # io.UnsupportedOperation is one
+        return -1
 
 
 def output() -> Output | None:
