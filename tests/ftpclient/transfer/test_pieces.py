@@ -509,6 +509,8 @@ def is_what_it_was_or_is(told: Told, path, stored: bytes) -> bool:
     """A file that only grew: its first bytes, with a remark. Else it was sent once more."""
     if told.result.remark is None:
         return stored == path.read_bytes() and TRY_AGAIN in str(told.remarks)
+    if TRY_AGAIN in str(told.remarks):  # it was rewritten, and grew while it was sent again
+        return path.read_bytes().startswith(stored)
     return stored == DATA and not told.remarks
 
 
