@@ -41,6 +41,9 @@ def test_ftpd(server, programs, unread, tmp_path, words):
             env=clean_environment(tmp_path),
         )
 
+    # records are written together, some 0.1 s after what they tell: `log` needs one to print
+    audit = server.root / ".ftpd" / "audit.jsonl"
+    eventually(lambda: audit.exists() and audit.stat().st_size, "a record of the start")
     ended = finish(start(unread), status=141)
     assert ended.err == ""
     if os.path.exists("/dev/full"):
