@@ -281,7 +281,10 @@ def write(log: Audit, tmp_path, count: int) -> None:
     path = tmp_path / FILE_NAME
 
     def is_written(text: str) -> bool:
-        return path.exists() and text in path.read_text()
+        try:
+            return text in path.read_text()
+        except FileNotFoundError:  # not yet, or just rotated away: there is a next one soon
+            return False
 
     for number in range(count):
         reason = f"{'x' * 100} {number}"
