@@ -26,7 +26,8 @@ from tests.system.programs import (
 MIB = 1024 * 1024
 FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 
-pytestmark = pytest.mark.usefixtures("cold_starts")
+from_nothing = pytest.mark.usefixtures("cold_starts")
+"""Not forked from an interpreter that has the libraries loaded: what starts matters here."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -80,6 +81,7 @@ def no_longer_accepts(server):
 # what it says ------------------------------------------------------------------------------
 
 
+@from_nothing
 @pytest.mark.needs("network")
 @pytest.mark.needs("tls")
 def test_says_where_it_listens_then_its_key_then_how_to_connect(server, alice):
@@ -104,6 +106,7 @@ def test_plaintext_is_said(start_server):
     assert not (server.root / ".ftpd" / "tls").exists()
 
 
+@from_nothing
 def test_help_and_version(programs, tmp_path):
     for arguments in (["--help"], ["--version"], ["start", "--help"]):
         assert programs.run([*program("ftpd"), *arguments], cwd=tmp_path).out
@@ -112,6 +115,7 @@ def test_help_and_version(programs, tmp_path):
 # the first account -------------------------------------------------------------------------
 
 
+@from_nothing
 def test_the_first_account_is_in_a_private_file_when_there_is_no_terminal(start_server):
     server = start_server()
     line = server.process.stdout.readline().decode()
@@ -124,6 +128,7 @@ def test_the_first_account_is_in_a_private_file_when_there_is_no_terminal(start_
     assert server.user(name, password).run("whoami").lines == ["alice"]
 
 
+@from_nothing
 def test_the_first_account_is_shown_on_a_terminal(programs, tmp_path):
     ours, theirs = os.openpty()
     process = programs.start(
@@ -290,6 +295,7 @@ def test_after_a_crash_it_starts_again_on_the_same_root_and_port(start_server, t
     assert user.run("cat", "kept").out == b"kept"
 
 
+@from_nothing
 @pytest.mark.parametrize(
     ("number", "plaintext"),
     [(signal.SIGTERM, False), (signal.SIGINT, True)],
@@ -364,6 +370,7 @@ def test_what_takes_longer_than_the_grace_is_cut(start_server):
     assert finish(upload, status=4, given=b"more").complaint.startswith("ftp: ")
 
 
+@from_nothing
 def test_a_second_signal_ends_it_at_once(start_server):
     number = signal.SIGTERM
     server = start_server("--grace", "100000")
