@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -227,6 +228,9 @@ def main() -> None:
         from ftpclient.cli import bash
 
         bash.register()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # on_ctrl_c puts this back: when the work is done, Ctrl-C ends it without a traceback
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     app = App()
     with app.interrupt.on_ctrl_c():
         status = run(app, sys.argv[1:])

@@ -9,11 +9,19 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 
 import pytest
 
 from tests.system import trees
-from tests.system.programs import PATIENCE, STAGING, eventually, finish, stored_bytes
+from tests.system.programs import (
+    PATIENCE,
+    STAGING,
+    clean_environment,
+    eventually,
+    finish,
+    stored_bytes,
+)
 from tests.system.proxy import Proxy
 
 KIB, MIB = 2**10, 2**20
@@ -319,6 +327,25 @@ def test_ctrl_c_while_a_pipe_is_silent(user):
     assert running.wait(PATIENCE) == 130
     assert visible(user.on_server) == set()
     eventually(lambda: all_is_given_back(user), "what was held is given back")
+
+
+LEAVING = """
+import os, signal
+from ftpclient.cli import main
+from ftpclient.cli.app import App
+App.close = lambda self: os.kill(os.getpid(), signal.SIGINT)
+main.main()
+"""
+
+
+def test_ctrl_c_when_the_work_is_done(programs, tmp_path):
+    running = programs.start(
+        [sys.executable, "-c", LEAVING, "--version"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=clean_environment(tmp_path),
+    )
+    assert finish(running, status=-signal.SIGINT).err == ""
 
 
 def test_ctrl_c_twice_ends_it_at_once(user, tmp_path):
