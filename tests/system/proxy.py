@@ -37,6 +37,8 @@ class Proxy:
         """Bytes that are relayed or about to be: every byte has a position of its own, however
         many connections there are."""
         self._hold: dict[str, int | None] = {"up": None, "down": None}
+        self._hold_each: dict[str, int | None] = {"up": None, "down": None}
+        self._passed_from: dict[socket.socket, int] = {}
         self._cut: dict[str, int | None] = {"up": None, "down": None}
         self._flip: dict[str, int | None] = {"up": None, "down": None}
         self._cuts: dict[str, list[int]] = {"up": [], "down": []}
@@ -63,10 +65,16 @@ class Proxy:
         with self._state:
             self._hold[direction] = after
 
+    def hold_each(self, direction: Direction, after: int) -> None:
+        """Relay nothing beyond the first ``after`` bytes of each connection, until ``release``."""
+        with self._state:
+            self._hold_each[direction] = after
+
     def release(self) -> None:
         """Let everything through that was held."""
         with self._state:
             self._hold = {"up": None, "down": None}
+            self._hold_each = {"up": None, "down": None}
             self._state.notify_all()
 
     def cut_after(self, direction: Direction, count: int) -> None:
@@ -173,6 +181,7 @@ class Proxy:
                         hangs.pop(0)
                         self._hung.update(self._sockets)
                     self._passed[direction] += len(data)
+                    self._passed_from[source] = self._passed_from.get(source, 0) + len(data)
                     cut = self._cut[direction]
                     if cut is not None and self._passed[direction] >= cut:
                         break
@@ -209,6 +218,9 @@ class Proxy:
                 for limit in (self._hold[direction], self._cut[direction], soon, hang):
                     if limit is not None:
                         room = min(room, limit - self._passed[direction])
+                each = self._hold_each[direction]
+                if each is not None:
+                    room = min(room, each - self._passed_from.get(source, 0))
                 if room > 0:
                     return room
                 self._state.wait()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from socket import SHUT_RDWR, SO_LINGER, SOL_SOCKET
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -1110,6 +1112,13 @@ class At(Listener):
         self.remarks.append(text)
 
 
+def reset(client) -> None:
+    """Lose its connection, as by a reset: the server hears of that as soon as it is closed."""
+    socket = client.connection.channel.socket
+    socket.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+    socket.shutdown(SHUT_RDWR)
+
+
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_ctrl_c(server, connect, files, tmp_path, direction):
     interrupt = Interrupt()
@@ -1165,7 +1174,7 @@ def test_a_lost_connection_is_made_again(mirror):
         write(mirror.source / f"d{number % 7}" / f"file{number}", str(number) * 10_000)
     write(mirror.target / "extra")
     client = mirror.client
-    listener = At(20, lambda: client.connection.channel.socket.shutdown(2))
+    listener = At(20, lambda: reset(client))
 
     summary = client.sync(*mirror._names, Options(delete=True), listener=listener)
 
@@ -1179,7 +1188,7 @@ def test_a_connection_that_is_lost_for_good(start_server, connect, tmp_path):
     client = connect(server, retries=0)
     for number in range(300):
         write(tmp_path / "here" / f"file{number}", str(number))
-    listener = At(10, lambda: client.connection.channel.socket.shutdown(2))
+    listener = At(10, lambda: reset(client))
 
     with pytest.raises(ConnectionLost):
         client.sync(tmp_path / "here", ":/there", listener=listener)

@@ -571,10 +571,10 @@ def test_a_sticky_directory_keeps_others_files(tmp_path, monkeypatch):
 def through_proxy(request, server, monkeypatch):
     """A proxy, and a client of each kind that comes through it."""
     monkeypatch.setattr(retry, "_FIRST_WAIT", 0.0)
+    options = {"password": "secret", "plaintext": True}
     with Proxy(server.address) as proxy:
         host, port = proxy.address.rsplit(":", 1)
-        address = ServerAddress(host, int(port), "alice")
-        client = request.param(address, password="secret", plaintext=True)
+        client = request.param(ServerAddress(host, int(port), "alice"), **options)
         try:
             yield proxy, client
         finally:
@@ -648,6 +648,7 @@ def test_a_loss_that_stays_ends_the_file(through_proxy, remote, tmp_path):
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     proxy.cut_after("down", 1_000_000)
+    getattr(client, "client", client).retry_for = 0.2
     reading = Reading(fifo)
     with pytest.raises(ConnectionLost):
         client.get(["/f"], fifo)

@@ -150,8 +150,11 @@ def partials(directory) -> set[str]:
 
 
 @contextmanager
-def in_the_middle(proxy: Proxy, way, work, *, after: int = 14 * MIB):
-    """Run ``work`` until so many bytes have passed; what the block does happens then."""
+def in_the_middle(proxy: Proxy, way, work, *, after: int = 14 * MIB, each: int | None = None):
+    """Run ``work`` until so many bytes have passed; what the block does happens then.
+
+    With ``each``, so many of every connection instead.
+    """
     outcome = []
 
     def run() -> None:
@@ -160,7 +163,11 @@ def in_the_middle(proxy: Proxy, way, work, *, after: int = 14 * MIB):
         except BaseException as error:
             outcome.append(error)
 
-    proxy.hold(way, after)
+    if each is None:
+        proxy.hold(way, after)
+    else:
+        proxy.hold_each(way, each)
+        after = CONNECTIONS * each
     thread = threading.Thread(target=run)
     thread.start()
     try:
@@ -375,7 +382,8 @@ def test_a_full_disk(server, home, connect, source, tmp_path):
 def test_a_connection_of_several_is_cut_in_an_upload(server, source, home):
     told = Told()
     with through(server) as (proxy, client):
-        with in_the_middle(proxy, "up", lambda: put(client, source, told)) as outcome:
+        work = partial(put, client, source, told)
+        with in_the_middle(proxy, "up", work, each=PIECE // 2) as outcome:
             proxy.cut_newest()
         assert outcome[0].done == 1, outcome
         assert proxy.passed("up") <= SIZE + WINDOW + OVERHEAD
@@ -390,7 +398,8 @@ def test_a_connection_of_several_is_cut_in_a_download(server, source, home, tmp_
     told = Told()
     with through(server) as (proxy, client):
         target = tmp_path / "got"
-        with in_the_middle(proxy, "down", lambda: get(client, target, told)) as outcome:
+        work = partial(get, client, target, told)
+        with in_the_middle(proxy, "down", work, each=PIECE // 2) as outcome:
             proxy.cut_newest()
         assert outcome[0].done == 1, outcome
         assert proxy.passed("down") <= SIZE + WINDOW + OVERHEAD
