@@ -690,6 +690,10 @@ class _Opener(Client):
         copied = copy.copy(self)  # a thread that nobody waits for may still use its own
         copied._interrupt = interrupt
         done: asyncio.Future[LoopConnection] = loop.create_future()
+        # Either the thread hands over its result or the task gives it up. The loop may end right
+        # after the task does: what is handed over later would never be closed.
+        turn = threading.Lock()
+        is_handed_over = is_given_up = False
 
         def finish(opened: LoopConnection | None, error: BaseException | None) -> None:
             interrupt.close()
@@ -701,6 +705,17 @@ class _Opener(Client):
             elif error is not None:
                 done.set_exception(error)
 
+        def hand_over(opened: LoopConnection | None, error: BaseException | None) -> bool:
+            nonlocal is_handed_over
+            with turn:
+                if not is_given_up:
+                    try:
+                        loop.call_soon_threadsafe(finish, opened, error)
+                        is_handed_over = True
+                    except RuntimeError:
+                        pass  # the loop was closed
+                return is_handed_over
+
         def run() -> None:
             opened, error = None, None
             try:
@@ -709,9 +724,7 @@ class _Opener(Client):
                 opened = made
             except BaseException as caught:  # whatever it is: the task waits for it
                 error = caught
-            try:
-                loop.call_soon_threadsafe(finish, opened, error)
-            except RuntimeError:  # the loop was closed
+            if not hand_over(opened, error):
                 interrupt.close()
                 if opened is not None:
                     opened.close()
@@ -721,7 +734,10 @@ class _Opener(Client):
             opened = await done
         except asyncio.CancelledError:
             if done.cancelled():
-                interrupt.set()
+                with turn:
+                    is_given_up = not is_handed_over
+                    if is_given_up:
+                        interrupt.set()
             else:
                 done.result().close()  # it was there at the same time
             raise

@@ -18,8 +18,10 @@ import pytest
 
 from ftpclient import AsyncClient
 from ftpclient.aio import connection as loop_module
+from ftpclient.client import Client
 from ftpclient.connection import connection as connection_module
 from ftpclient.connection.addresses import ServerAddress
+from ftpclient.connection.connection import Connection
 from ftpclient.connection.known_hosts import KnownHosts
 from ftpclient.transfer import retry
 from ftpclient.transfer.local_tree import LocalTree, PartialFile
@@ -459,6 +461,33 @@ def test_connecting_is_cancelled(fake, dialled):
 
     before = threading.active_count() + 1  # the fake server's own
     asyncio.run(main())
+
+
+def test_a_connection_that_is_there_only_after_the_loop_stopped(server, dialled):
+    """It is closed, with all that belongs to it (see `nothing_left_behind`)."""
+    begun, stopped = threading.Event(), threading.Event()
+
+    def late(opener: Client) -> Connection:
+        begun.set()
+        assert stopped.wait(SECONDS)
+        return opener.new_connection()
+
+    async def main():
+        address, values = dialled(server)
+        opener = AsyncClient(address, **values)._opener
+        task = asyncio.create_task(opener.open(asyncio.get_running_loop(), late))
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        await cancelled(task)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(main())
+    stopped.set()
+    for thread in threading.enumerate():
+        if thread.name == "connect":
+            thread.join(SECONDS)
+    loop.close()
+    eventually(lambda: not server.sessions)
 
 
 # streams -----------------------------------------------------------------------------------
