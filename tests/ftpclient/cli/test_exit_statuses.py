@@ -9,10 +9,13 @@ import json
 import os
 import socket
 import threading
+import time
+from functools import partial
 
 import pytest
 
 from ftpclient.connection import connection
+from ftpclient.transfer import retry
 from ftpwire.errors import QuotaExceeded
 from ftpwire.messages import Failed
 from tests.ftpclient.cli.command_lines import CommandLine
@@ -99,8 +102,10 @@ def test_a_server_that_closes_at_once(fake, at_a_fake, monkeypatch):
     assert text.endswith(" times: perhaps it has too many connections now")
 
 
-def test_a_command_that_is_cut(user):
+def test_a_command_that_is_cut(user, monkeypatch):
     """Whatever is asked, an end in the answer is 4, and the next command works."""
+    impatient = partial(retry.Patience, 0.2, None, wait=time.sleep)
+    monkeypatch.setattr(retry, "_patience", lambda client, listener: impatient(listener))
     user.run("put", "-", "/file", given=b"some bytes")
     for words in ("ls", "df", "stat /file", "cat /file", "rm /none"):
         with Proxy(user.server) as proxy:
