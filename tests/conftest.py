@@ -21,6 +21,7 @@ from argon2 import PasswordHasher
 from hypothesis import settings
 
 from tests.peer import PATIENCE, FakeServer, Peer
+from tests.removal import Removal
 from tests.system import modes
 
 # Slow examples are no failures, and no example is kept from one run to the next. Each run has other
@@ -106,6 +107,31 @@ def nothing_left_behind() -> Iterator[None]:
         left = open_descriptors()
     new = {fd: what for fd, what in left.items() if descriptors.get(fd) != what}
     assert len(left) <= len(descriptors), f"descriptors left open: {new}"
+
+
+_HAS_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    if report.failed:
+        item.stash[_HAS_FAILED] = True
+    return report
+
+
+@pytest.fixture(scope="session")
+def removal(tmp_path_factory) -> Iterator[Removal]:
+    with Removal(tmp_path_factory.mktemp("removed")) as one:
+        yield one
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path, removal: Removal, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """pytest's own. That of a test that passed is removed while other tests run."""
+    yield tmp_path
+    if not request.node.stash.get(_HAS_FAILED, False):
+        removal.take(tmp_path)
 
 
 @pytest.fixture(autouse=True)

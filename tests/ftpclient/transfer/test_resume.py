@@ -490,10 +490,14 @@ def test_the_same_command_again(server, home, tmp_path, files, parallel):
 
 def test_a_password_that_changed_meanwhile(server, files):
     """The loss is not regained: what was lost is told all the same."""
-    told = Told()
+
+    class Changing(Told):
+        def lost(self, error) -> None:
+            server.accounts.set_password("alice", "another")
+
+    told = Changing()
     with through(server) as (proxy, client):
         client.connect()
-        server.accounts.set_password("alice", "another")
         proxy.cut_at("up", proxy.passed("up") + MIB)
         with pytest.raises(LoginRefused):
             client.put([files / "huge"], "/huge", listener=told)
