@@ -339,8 +339,10 @@ def test_between_two_requests_a_home_stays_open(start_server, dial, monkeypatch)
     monkeypatch.setattr(module, "_REST_SECONDS", 3600.0)
     monkeypatch.setattr(module, "_MOST_OPEN", 3)
     server = start_server()
-    peers = [dial(server) for _ in range(5)]
-    parked(server, 5)
+    peers = []
+    for number in range(5):  # they come to rest in the order in which they were parked
+        peers.append(dial(server))
+        parked(server, number + 1)
 
     def resting() -> list[bool]:
         return [session.at_rest for session in sorted(server.sessions, key=lambda one: one.id)]
