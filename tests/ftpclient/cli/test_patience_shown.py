@@ -100,7 +100,7 @@ def test_zero_is_written_to_never_try_again(at, server, tmp_path):
     assert re.search(r"stopped at \d\.\d of 3\.0 MiB: the same command starts anew\n$", complaint)
 
 
-def test_quarter_of_an_hour_otherwise(at, made, server, tmp_path):
+def test_quarter_of_an_hour_otherwise(server, at, made, tmp_path):
     (tmp_path / "f").write_bytes(b"x")
     assert at(server.address, "put", tmp_path / "f", "/f")[0] == 0
     assert made.known_client.retry_for == 15 * 60

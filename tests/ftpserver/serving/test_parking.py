@@ -91,9 +91,12 @@ def test_a_stop_is_told_to_parked_sessions(start_server, dial):
     server = start_server()
     peers = [dial(server) for _ in range(3)]
     parked(server, 3)
-    start_server.finish(server)
+    stopping = threading.Thread(target=start_server.finish, args=[server])
+    stopping.start()
     for peer in peers:
         assert [frame.message for frame in peer.rest()] == [GoingDown()]
+        peer.close()  # the server waits for that some time
+    stopping.join()
 
 
 def test_one_that_is_sent_away_is_told_why(server, dial):
