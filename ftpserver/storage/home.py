@@ -586,7 +586,7 @@ class Home:
         """Rename; returns what was replaced.
 
         Raises:
-            AlreadyExists, IsADirectory, OSError
+            AlreadyExists, IsADirectory, InvalidPath, OSError
         """
         source_parts, target_parts = _movable(source, target)
         with self.alone():
@@ -595,7 +595,10 @@ class Home:
                 with _about(target):
                     target_dir, _ = self.tree.parent(target_parts)
                 try:
-                    freed = self._move(source_dir, source_name, target_dir, target_parts, replace)
+                    with _not_into_itself(source):
+                        freed = self._move(
+                            source_dir, source_name, target_dir, target_parts, replace
+                        )
                     try:
                         self.sync_dir(target_dir)
                         self.sync_dir(source_dir)
@@ -747,6 +750,17 @@ def _about(path: bytes) -> Iterator[None]:
         yield
     except OSError as error:
         raise from_oserror(error, paths.show(path)) from None
+
+
+@contextmanager
+def _not_into_itself(source: bytes) -> Iterator[None]:
+    """Say what rename(2) means by EINVAL: the target is below the directory that is to be moved."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise InvalidPath(f"{paths.show(source)}: can't be moved into itself") from None
 
 
 def rename_closed(

@@ -183,7 +183,7 @@ class _Copying:
             if not request.recursive:
                 raise IsADirectory(f"{paths.show(request.source)}: a directory (use -r)")
             if home.is_inside(self._target, self._source):
-                raise InvalidPath("a directory can't be copied into itself")
+                raise InvalidPath(f"{paths.show(request.source)}: can't be copied into itself")
             self._copy_tree(entry)
         else:
             self._session.uploads.check(

@@ -140,7 +140,7 @@ class MovingByCopy:
     def _move_tree(self) -> None:
         session, request = self._session, self._request
         if session.home.is_inside(self._target, self._source):
-            raise InvalidPath("a directory can't be moved into itself")
+            raise InvalidPath(f"{paths.show(request.source)}: can't be moved into itself")
         if session.tree is not None:
             raise CommandError("a tree is under way already")
         tree = session.tree = AtomicTree(

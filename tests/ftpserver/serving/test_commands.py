@@ -347,6 +347,16 @@ def test_copies_that_make_no_sense(peer, files, source, target, recursive, code)
     assert peer.ask(Space()).used == 14
 
 
+@pytest.mark.parametrize("target", [b"/dir/x", b"/dir/deep/x", b"/to-dir/deep/x"])
+def test_a_directory_is_not_moved_into_itself(peer, files, target):
+    store(peer, b"/dir/deep/file", b"content")
+    (files / "to-dir").symlink_to("dir")
+    answer = peer.ask(Move(b"/dir", target))
+    assert isinstance(answer, Failed) and answer.code == "invalid-path"
+    assert answer.message == "/dir: can't be moved into itself"
+    assert (files / "dir" / "deep" / "file").read_bytes() == b"content"
+
+
 def test_beside_itself_is_not_into_itself(peer, files):
     store(peer, b"/dir/file", b"content")
     (files / "to-root").symlink_to("/")
