@@ -630,12 +630,13 @@ class Home:
         self, info: os.stat_result, there: os.stat_result, path: Parts, replace: bool
     ) -> None:
         """Raise what forbids to move something in state ``info`` over what is there."""
+        target = paths.show(paths.join(*path))
         if not replace:
-            raise AlreadyExists(f"{paths.show(path[-1])}: exists")
+            raise AlreadyExists(f"{target}: exists")
         if stat.S_ISDIR(there.st_mode):
-            raise IsADirectory("a directory is there, and it is not replaced")
+            raise IsADirectory(f"{target}: a directory is there, and it is not replaced")
         if stat.S_ISDIR(info.st_mode):
-            raise AlreadyExists("a file is there, and a directory doesn't replace it")
+            raise AlreadyExists(f"{target}: a file is there, and a directory doesn't replace it")
         self.require(Action.REPLACE, path)
 
     def check_move(self, source: bytes, target: bytes, *, replace: bool) -> None:

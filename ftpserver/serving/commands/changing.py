@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from stat import S_ISDIR, S_ISGID
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from ftpserver.storage.home import MODE_BITS
 from ftpserver.storage.upload import Receiving
 from ftpwire import paths
 from ftpwire.errors import (
+    AlreadyExists,
     Cancelled,
     CommandError,
     DiskFailed,
@@ -186,9 +188,8 @@ class _Copying:
                 raise InvalidPath(f"{paths.show(request.source)}: can't be copied into itself")
             self._copy_tree(entry)
         else:
-            self._session.uploads.check(
-                Put(self._request.target, overwrite=self._request.overwrite)
-            )
+            with self._naming_target():
+                self._session.uploads.check(Put(request.target, overwrite=request.overwrite))
             try:
                 self._copy_one(entry, self._source, self._target)
             except ENDINGS as error:
@@ -257,6 +258,14 @@ class _Copying:
             self._over = self._at(target, error, f": {STAYS}")
         else:
             self._note(Problem(path, error.code, str(error)))
+
+    @contextmanager
+    def _naming_target(self) -> Iterator[None]:
+        """Put the target before what is there, and isn't to be replaced."""
+        try:
+            yield
+        except (IsADirectory, AlreadyExists) as error:
+            raise type(error)(f"{paths.show(self._request.target)}: {error}") from None
 
     def _at(self, target: tuple[bytes, ...], error: CommandError, rest: str = "") -> CommandError:
         """The same error with its path, and whose disk it is."""

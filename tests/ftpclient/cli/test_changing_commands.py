@@ -370,3 +370,21 @@ def test_names_are_shown_safely(run, files, line):
     assert (status, out) == (5, "")
     assert err.startswith("ftp: /nope\\x1b[31m*")
     assert err.endswith(": no such file or directory\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("mv -T /file /dir", "/dir: a directory is there, and it is not replaced"),
+        ("mv -T /dir /file", "/file: a file is there, and a directory doesn't replace it"),
+        ("cp -T /file /dir", "/dir: a directory is there"),
+        ("cp -rT /dir /file", "/file: a file is there"),
+        ("mv -T /dir /dir/x", "/dir: can't be moved into itself"),
+        ("cp -rT /dir /dir/x", "/dir: can't be copied into itself"),
+    ],
+)
+def test_what_is_not_replaced_is_named(run, files, line, said):
+    (files / "dir").mkdir()
+    (files / "file").write_text("text")
+    assert run(line) == (1, "", f"ftp: {said}\n")
+    assert (files / "file").read_text() == "text" and (files / "dir").is_dir()
