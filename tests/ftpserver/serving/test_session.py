@@ -11,6 +11,7 @@ from contextlib import suppress
 import msgspec
 import pytest
 
+from ftpserver.serving import account_watch
 from ftpserver.serving import session as module
 from ftpserver.serving.commands import COMMANDS
 from ftpserver.storage.batch import SMALL
@@ -850,7 +851,10 @@ def test_a_home_that_is_gone(server, dial, files):
 test_a_home_that_is_gone.may_log = "No such file or directory: '{}'"
 
 
-def test_an_account_that_is_removed(server, dial):
+def test_an_account_that_is_removed(start_server, dial, monkeypatch):
+    """What a session is answered until the server has noticed, which looks now and then."""
+    monkeypatch.setattr(account_watch, "_EVERY", 3600.0)
+    server = start_server()
     server.accounts.add("bob", "secret")
     peer = dial(server, logged_in=False)
     peer.log_in("bob")
