@@ -1,8 +1,8 @@
 """Client: the Python API that every command is written with.
 
 Lives here: the verbs, and the rules about what a path means (as in cp).
-Lives elsewhere: moving bytes (transfer/job.py), the connection (connection/connection.py), printing
-(cli/render.py).
+Lives elsewhere: connecting and the account (base.py), moving bytes (transfer/job.py), the connection
+(connection/connection.py), printing (cli/render.py).
 """
 
 from __future__ import annotations
@@ -10,22 +10,13 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from ftpclient.connection.addresses import ServerAddress
-from ftpclient.connection.connection import Connection
-from ftpclient.connection.credentials import Credential, Credentials, Password, Remark
-from ftpclient.connection.interrupt import Interrupt
-from ftpclient.connection.known_hosts import KnownHosts
-from ftpclient.connection.servers import choose, key_of_environment
-from ftpclient.connection.trust import Ask, AskTakeover, Trust, check_fingerprint
+from ftpclient.base import BaseClient
 from ftpclient.transfer.report import Listener, Summary
 from ftpclient.transfer.resume_notes import Unfinished
 from ftpclient.transfer.sources import NoTargetDirectory, Sources, check_name, each_once
@@ -36,11 +27,9 @@ from ftpwire.errors import (
     DiskFull,
     InvalidPath,
     IsADirectory,
-    LoginRefused,
     NotADirectory,
     NotFound,
     QuotaExceeded,
-    RegistrationClosed,
 )
 from ftpwire.messages import (
     Copied,
@@ -50,10 +39,7 @@ from ftpwire.messages import (
     Problem,
     Removed,
     Room,
-    TokenInfo,
-    TokenIssued,
 )
-from ftpwire.pacing import Pace
 from ftpwire.paths import RemotePath
 
 if TYPE_CHECKING:
@@ -63,21 +49,12 @@ if TYPE_CHECKING:
 
 AnyPath = str | bytes
 
-_LONG_PASSWORD = 6
-"""Characters that make it unlikely to be part of a word by chance."""
-
-_QUICK_ANSWER = 10.0
-"""Seconds that a server waits for a log-in at least."""
-
-_MOST_REMARKS = 20
-_LONGEST_REMARK = 500
-
 _MAGIC = re.compile(rb"[*?\[]")
 _TAMED = re.compile(rb"\[([*?\[])\]")
 """How a pattern writes one of these as such: what was quoted in the shell comes so."""
 
 
-class Client:
+class Client(BaseClient):
     """A logged-in user's view of a server.
 
     Remote paths are ``str`` or ``bytes``, absolute or relative to ``cwd``; local ones are ``str``,
@@ -110,293 +87,6 @@ class Client:
             begins them anew. A first connection that fails is not tried again.
         retries: The most losses of the connection that one transfer may meet; None for no bound.
     """
-
-    def __init__(
-        self,
-        server: str | ServerAddress | None = None,
-        *,
-        password: Password = None,
-        password_tries: int = 1,
-        plaintext: bool = False,
-        accept_new: bool = False,
-        known_hosts: KnownHosts | None = None,
-        fingerprint: str | None = None,
-        ca: str | os.PathLike[str] | None = None,
-        ask: Ask | None = None,
-        ask_takeover: AskTakeover | None = None,
-        interrupt: Interrupt | None = None,
-        retry_for: float = 30.0,
-        retries: int | None = None,
-        saved_token: bool = True,
-        remark: Remark | None = None,
-    ) -> None:
-        self.retry_for = retry_for
-        self.retries = retries
-        self._pace: Pace | None = None
-        if not isinstance(server, ServerAddress):
-            chosen = choose(server)
-            server = chosen.address
-            plaintext = plaintext or chosen.plaintext
-        self.address = server
-        self.cwd: RemotePath = paths.ROOT
-        self.user = server.login
-        self._remark = remark
-        self._remarks: set[str] = set()
-        self._credentials = Credentials(
-            server,
-            password,
-            plaintext=plaintext,
-            saved=saved_token,
-            remark=self._remark_once,
-            tries=password_tries,
-        )
-        self._plaintext = plaintext
-        named = fingerprint or key_of_environment(server)
-        self._trust = Trust(
-            known_hosts or KnownHosts(),
-            accept_new=accept_new,
-            key=None if named is None else check_fingerprint(named),
-            pin_key=fingerprint is not None,
-            ca=None if ca is None else Path(ca),
-            ask=ask,
-            ask_takeover=ask_takeover,
-            remark=self._remark_once,
-        )
-        self._interrupt = interrupt
-        self._connection: Connection | None = None
-
-    # the connection ----------------------------------------------------------------------
-
-    _connection_class: type[Connection] = Connection
-
-    def connect(self) -> None:
-        """Connect and log in; nothing when that is so already.
-
-        Raises:
-            ConnectFailed, TrustError, LoginRefused, ProtocolError
-        """
-        if self._connection is not None and not self._connection.broken:
-            return
-        self._connection = self._first_connection()
-        self._connection.channel.pace = self._pace
-
-    def _first_connection(self) -> Connection:
-        """The one that ``connection`` is then."""
-        return self.new_connection()
-
-    def new_connection(self) -> Connection:
-        """A further connection, logged in, for a transfer that uses several."""
-        credential = self._credentials.first()
-        connection = self._open(credential)
-        refusal: LoginRefused | None = None
-        try:
-            while True:
-                if credential is not None:
-                    try:
-                        self.user = connection.log_in(credential)
-                    except LoginRefused as error:
-                        refusal = error
-                    else:
-                        self._credentials.accepted = credential  # for a reconnect
-                        return connection
-                asked = time.monotonic()
-                credential = self._credentials.after(credential, refusal)
-                connection = self._still_good(connection, asked)
-        except BaseException:
-            connection.close()
-            raise
-
-    def _still_good(self, connection: Connection, asked: float) -> Connection:
-        """The connection, or a new one when the user took so long that the server gave it up."""
-        if time.monotonic() - asked < _QUICK_ANSWER:
-            return connection
-        connection.close()
-        return self._open(None)
-
-    def _open(self, credential: Credential | None) -> Connection:
-        """A connection that is not logged in yet."""
-        return self._connection_class(
-            self.address,
-            plaintext=self._plaintext,
-            trust=self._trust,
-            interrupt=self._interrupt,
-            like=self._connection,
-            credential=credential,
-            on_remark=self._remark_once,
-        )
-
-    def _remark_once(self, text: str) -> None:
-        text = text[:_LONGEST_REMARK]
-        if self._remark is None or text in self._remarks or len(self._remarks) >= _MOST_REMARKS:
-            return  # a server that never stops talking fills neither memory nor screen
-        self._remarks.add(text)
-        self._remark(text)
-
-    def log_in(self, credential: Credential) -> None:
-        """Connect with this credential, and no other. Raises LoginRefused."""
-        connection = self._open(credential)
-        try:
-            self._use(connection, connection.log_in(credential), credential)
-        except BaseException:
-            connection.close()
-            raise
-
-    def register(self, password: str | Callable[[], str], invitation: str | None = None) -> None:
-        """Make the account that the address names, and log in as its user.
-
-        Args:
-            password: Or something that asks for it, called once the server is trusted.
-
-        Raises:
-            RegistrationClosed, NameTaken, BadAccount
-        """
-        connection = self._open(None)
-        try:
-            if callable(password):
-                asked = time.monotonic()
-                password = password()
-                connection = self._still_good(connection, asked)
-            credential = Credential(self.user, password)
-            login = credential.request()
-            assert isinstance(login, messages.Login)
-            if invitation is not None and len(invitation) > messages.MAX_TOKEN:
-                raise RegistrationClosed("that is no invitation")
-            reply = connection.ask(messages.Register(login.user, login.password, invitation))
-            assert isinstance(reply, messages.LoggedIn)
-            self._use(connection, connection.opened_for(reply), credential)
-        except BaseException:
-            connection.close()
-            raise
-
-    def _use(self, connection: Connection, user: str, credential: Credential) -> None:
-        """From here on this is the connection."""
-        self.close()
-        self.user = user
-        self._credentials.accepted = credential
-        self._connection = connection
-        connection.channel.pace = self._pace
-
-    @property
-    def limit_rate(self) -> int | None:
-        """The most bytes a second to move, over all connections together; None for no limit."""
-        return None if self._pace is None else self._pace.rate
-
-    @limit_rate.setter
-    def limit_rate(self, rate: int | None) -> None:
-        self._pace = None if rate is None else Pace(rate)
-        if self._connection is not None:
-            self._connection.channel.pace = self._pace
-
-    @property
-    def pace(self) -> Pace | None:
-        """What keeps ``limit_rate``, for all connections of a transfer."""
-        return self._pace
-
-    @property
-    def connection(self) -> Connection:
-        """The connection, made (again) when there is none."""
-        self.connect()
-        assert self._connection is not None
-        return self._connection
-
-    @property
-    def interrupt(self) -> Interrupt | None:
-        """What stops this client."""
-        return self._interrupt
-
-    @property
-    def connected(self) -> bool:
-        """Whether there is a connection that isn't known to be broken."""
-        return self._connection is not None and not self._connection.broken
-
-    def close(self) -> None:
-        """Close the connection. Can be called twice."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def settle_interrupt(self) -> None:
-        """After Interrupted: give up what is under way, and keep the session if possible."""
-        if self._connection is not None:
-            self._connection.cancel_all()
-            if self._connection.broken:
-                self._connection = None
-        if self._interrupt is not None:
-            self._interrupt.clear()  # asked for once more meanwhile
-
-    def look_up(self) -> None:
-        """Between two verbs: notice whether the server has left, so that the next reconnects."""
-        if self._connection is not None:
-            self._connection.take_unasked()
-
-    def holds_password(self, text: str) -> bool:
-        """Whether the password is part of a text, which must not be kept anywhere then.
-
-        A short one may be part of any word: then only whole words count.
-        """
-        accepted = self._credentials.accepted
-        secret = "" if accepted is None else accepted.secret
-        if not secret:
-            return False
-        return secret in (text if len(secret) >= _LONG_PASSWORD else text.split())
-
-    def __enter__(self) -> Self:
-        self.connect()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    # the account's keys ------------------------------------------------------------------
-
-    @property
-    def password(self) -> str | None:
-        """The password that was accepted, if it was one."""
-        accepted = self._credentials.accepted
-        return None if accepted is None or accepted.is_token else accepted.secret
-
-    def change_password(self, old: str, new: str) -> None:
-        """Set another password: all tokens, and the account's other sessions, end.
-
-        Raises:
-            LoginRefused: The old one is wrong.
-            BadAccount: The new one can't be used.
-        """
-        for one in (old, new):
-            Credential(self.user, one).request()  # what can't be sent is told before
-        self.connection.ask(messages.ChangePassword(old, new))
-        self._credentials.accepted = Credential(self.user, new)
-
-    def issue_token(self, name: str = "", seconds: int | None = None) -> TokenIssued:
-        """A token to log in with instead of the password.
-
-        Args:
-            name: For people, to tell tokens apart.
-            seconds: How long it is good for; None for as long as the server gives.
-        """
-        reply = self.connection.ask(messages.IssueToken(name[: messages.MAX_TOKEN_NAME], seconds))
-        assert isinstance(reply, TokenIssued)
-        return reply
-
-    def tokens(self) -> Sequence[TokenInfo]:
-        """The account's tokens, oldest first."""
-        reply = self.connection.ask(messages.ListTokens())
-        assert isinstance(reply, messages.Tokens)
-        return reply.tokens
-
-    def revoke_token(self, token_id: str | None = None) -> None:
-        """Make a token good for nothing; by default the one that logged in here.
-
-        Raises NotFound.
-        """
-        if token_id is not None and len(token_id) > messages.MAX_TOKEN_NAME:
-            raise NotFound(f"{token_id[:20]}…: no such token")
-        self.connection.ask(messages.RevokeToken(token_id))
 
     # paths -------------------------------------------------------------------------------
 

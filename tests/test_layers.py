@@ -43,6 +43,7 @@ FLOORS = {
         ("connection",),
         ("transfer",),
         ("sync",),
+        ("base",),
         ("client",),
         ("aio",),
         ("cli",),

@@ -363,7 +363,7 @@ def test_the_name_that_a_server_tells_is_harmless(fake, connect):
 
 def test_a_slow_typist_gets_a_new_connection(server, connect, monkeypatch):
     """The server gives up who doesn't log in; the user may be looking for the password."""
-    monkeypatch.setattr("ftpclient.client._QUICK_ANSWER", 0.0)
+    monkeypatch.setattr("ftpclient.base._QUICK_ANSWER", 0.0)
 
     def ask():
         for session in list(server.sessions):
