@@ -1,8 +1,8 @@
 """BaseClient: the connection that a client has, and its account.
 
 Lives here: connecting when it is needed and again after a loss, logging in, passwords and tokens.
-Lives elsewhere: the verbs about files (client.py), one connection (connection/connection.py), which
-password or token is used (connection/credentials.py).
+Lives elsewhere: the verbs about files (client.py), what holds around every verb (guard.py), one
+connection (connection/connection.py), which password or token is used (connection/credentials.py).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ftpclient.arguments import AnyPath, as_typed
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.credentials import Credential, Credentials, Password, Remark
@@ -21,8 +22,9 @@ from ftpclient.connection.interrupt import Interrupt
 from ftpclient.connection.known_hosts import KnownHosts
 from ftpclient.connection.servers import choose, key_of_environment
 from ftpclient.connection.trust import Ask, AskTakeover, Trust, check_fingerprint
+from ftpclient.guard import Guard, local, verb
 from ftpwire import messages, paths
-from ftpwire.errors import LoginRefused, NotFound, RegistrationClosed
+from ftpwire.errors import InvalidPath, LoginRefused, NotFound, RegistrationClosed
 from ftpwire.messages import TokenInfo, TokenIssued
 from ftpwire.pacing import Pace
 from ftpwire.paths import RemotePath
@@ -62,6 +64,13 @@ class BaseClient:
         saved_token: bool = True,
         remark: Remark | None = None,
     ) -> None:
+        self._guard = Guard()
+        if callable(password):
+            password = self._guard.asking(password, self._refuse_to_ask)
+        if ask is not None:
+            ask = self._guard.asking(ask, lambda: False)
+        if ask_takeover is not None:
+            ask_takeover = self._guard.asking(ask_takeover, lambda: False)
         self.retry_for = retry_for
         self.retries = retries
         self._pace: Pace | None = None
@@ -101,7 +110,8 @@ class BaseClient:
 
     _connection_class: type[Connection] = Connection
 
-    def connect(self) -> None:
+    @verb
+    def connect(self, *, timeout: float | None = None) -> None:
         """Connect and log in; nothing when that is so already.
 
         Raises:
@@ -162,9 +172,16 @@ class BaseClient:
         if self._remark is None or text in self._remarks or len(self._remarks) >= _MOST_REMARKS:
             return  # a server that never stops talking fills neither memory nor screen
         self._remarks.add(text)
-        self._remark(text)
+        self._guard.tell(self._remark, text)
 
-    def log_in(self, credential: Credential) -> None:
+    def _refuse_to_ask(self) -> str:
+        """What is called in a child process in the place of what asks for a password."""
+        raise LoginRefused(
+            f"no password for {self.address}: in a forked process nobody is asked for one"
+        )
+
+    @verb
+    def log_in(self, credential: Credential, *, timeout: float | None = None) -> None:
         """Connect with this credential, and no other. Raises LoginRefused."""
         connection = self._open(credential)
         try:
@@ -173,7 +190,14 @@ class BaseClient:
             connection.close()
             raise
 
-    def register(self, password: str | Callable[[], str], invitation: str | None = None) -> None:
+    @verb
+    def register(
+        self,
+        password: str | Callable[[], str],
+        invitation: str | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> None:
         """Make the account that the address names, and log in as its user.
 
         Args:
@@ -186,7 +210,7 @@ class BaseClient:
         try:
             if callable(password):
                 asked = time.monotonic()
-                password = password()
+                password = self._guard.asking(password, self._refuse_to_ask)()
                 connection = self._still_good(connection, asked)
             credential = Credential(self.user, password)
             login = credential.request()
@@ -202,7 +226,7 @@ class BaseClient:
 
     def _use(self, connection: Connection, user: str, credential: Credential) -> None:
         """From here on this is the connection."""
-        self.close()
+        self._leave()
         self.user = user
         self._credentials.accepted = credential
         self._connection = connection
@@ -233,7 +257,7 @@ class BaseClient:
 
     @property
     def interrupt(self) -> Interrupt | None:
-        """What stops this client."""
+        """What stops this client; None before its first verb, if none was given."""
         return self._interrupt
 
     @property
@@ -242,11 +266,20 @@ class BaseClient:
         return self._connection is not None and not self._connection.broken
 
     def close(self) -> None:
-        """Close the connection. Can be called twice."""
+        """Close the connection, when no other thread is in a verb. Can be called twice.
+
+        Open listings end. The next verb connects again.
+        """
+        with self._guard.verb(self, closing=True):
+            self._leave()
+            self._guard.close(self)
+
+    def _leave(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
+    @verb
     def settle_interrupt(self) -> None:
         """After Interrupted: give up what is under way, and keep the session if possible."""
         if self._connection is not None:
@@ -256,6 +289,7 @@ class BaseClient:
         if self._interrupt is not None:
             self._interrupt.clear()  # asked for once more meanwhile
 
+    @verb
     def look_up(self) -> None:
         """Between two verbs: notice whether the server has left, so that the next reconnects."""
         if self._connection is not None:
@@ -284,6 +318,19 @@ class BaseClient:
     ) -> None:
         self.close()
 
+    # paths -------------------------------------------------------------------------------
+
+    @local
+    def resolve(self, path: AnyPath) -> RemotePath:
+        """The absolute remote path for what was given. Raises InvalidPath."""
+        return self._resolve(path)
+
+    def _resolve(self, path: AnyPath) -> RemotePath:
+        typed = as_typed(path)
+        if not typed:  # a variable that was not set, most likely: never the current directory
+            raise InvalidPath("an empty path")
+        return paths.resolve(self.cwd, typed)
+
     # the account's keys ------------------------------------------------------------------
 
     @property
@@ -292,7 +339,8 @@ class BaseClient:
         accepted = self._credentials.accepted
         return None if accepted is None or accepted.is_token else accepted.secret
 
-    def change_password(self, old: str, new: str) -> None:
+    @verb
+    def change_password(self, old: str, new: str, *, timeout: float | None = None) -> None:
         """Set another password: all tokens, and the account's other sessions, end.
 
         Raises:
@@ -304,7 +352,10 @@ class BaseClient:
         self.connection.ask(messages.ChangePassword(old, new))
         self._credentials.accepted = Credential(self.user, new)
 
-    def issue_token(self, name: str = "", seconds: int | None = None) -> TokenIssued:
+    @verb
+    def issue_token(
+        self, name: str = "", seconds: int | None = None, *, timeout: float | None = None
+    ) -> TokenIssued:
         """A token to log in with instead of the password.
 
         Args:
@@ -315,13 +366,15 @@ class BaseClient:
         assert isinstance(reply, TokenIssued)
         return reply
 
-    def tokens(self) -> Sequence[TokenInfo]:
+    @verb
+    def tokens(self, *, timeout: float | None = None) -> Sequence[TokenInfo]:
         """The account's tokens, oldest first."""
         reply = self.connection.ask(messages.ListTokens())
         assert isinstance(reply, messages.Tokens)
         return reply.tokens
 
-    def revoke_token(self, token_id: str | None = None) -> None:
+    @verb
+    def revoke_token(self, token_id: str | None = None, *, timeout: float | None = None) -> None:
         """Make a token good for nothing; by default the one that logged in here.
 
         Raises NotFound.

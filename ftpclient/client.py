@@ -1,8 +1,8 @@
 """Client: the Python API that every command is written with.
 
 Lives here: the verbs, and the rules about what a path means (as in cp).
-Lives elsewhere: connecting and the account (base.py), moving bytes (transfer/job.py), the connection
-(connection/connection.py), printing (cli/render.py).
+Lives elsewhere: connecting and the account (base.py), moving bytes (transfer/job.py), the
+connection (connection/connection.py), printing (cli/render.py).
 """
 
 from __future__ import annotations
@@ -10,13 +10,24 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import structs
 
+from ftpclient.arguments import (
+    AnyPath,
+    LocalPath,
+    Overwrite,
+    Replace,
+    as_typed,
+    one_or_several,
+    overwriting,
+    replacing,
+)
 from ftpclient.base import BaseClient
+from ftpclient.guard import local, stream, verb
 from ftpclient.transfer.report import Listener, Summary
 from ftpclient.transfer.resume_notes import Unfinished
 from ftpclient.transfer.sources import NoTargetDirectory, Sources, check_name, each_once
@@ -46,8 +57,6 @@ if TYPE_CHECKING:
     from ftpclient.sync.job import Confirm, SyncSummary
     from ftpclient.sync.job import Options as SyncOptions
     from ftpclient.transfer.job import Options
-
-AnyPath = str | bytes
 
 _MAGIC = re.compile(rb"[*?\[]")
 _TAMED = re.compile(rb"\[([*?\[])\]")
@@ -90,14 +99,8 @@ class Client(BaseClient):
 
     # paths -------------------------------------------------------------------------------
 
-    def resolve(self, path: AnyPath) -> RemotePath:
-        """The absolute remote path for what was given. Raises InvalidPath."""
-        typed = paths.from_text(path) if isinstance(path, str) else path
-        if not typed:  # a variable that was not set, most likely: never the current directory
-            raise InvalidPath("an empty path")
-        return paths.resolve(self.cwd, typed)
-
-    def change_dir(self, path: AnyPath) -> RemotePath:
+    @verb
+    def change_dir(self, path: AnyPath, *, timeout: float | None = None) -> RemotePath:
         """Make a remote directory the one that relative paths start at."""
         target = self.resolve(path)
         if self.stat(target, follow=True).type != "dir":
@@ -105,7 +108,8 @@ class Client(BaseClient):
         self.cwd = target
         return target
 
-    def glob(self, pattern: AnyPath) -> list[RemotePath]:
+    @verb
+    def glob(self, pattern: AnyPath, *, timeout: float | None = None) -> list[RemotePath]:
         """The remote paths that a pattern with ``*``, ``?`` or ``[…]`` matches, sorted.
 
         A path without these is returned as it is; so is one that exists to the letter.
@@ -145,31 +149,45 @@ class Client(BaseClient):
 
     # looking -----------------------------------------------------------------------------
 
-    def whoami(self) -> str:
+    @verb
+    def whoami(self, *, timeout: float | None = None) -> str:
         """The account's name, as the server knows it."""
         reply = self.connection.ask(messages.WhoAmI())
         assert isinstance(reply, messages.LoggedIn)
         return reply.user
 
-    def space(self) -> Room:
+    @verb
+    def space(self, *, timeout: float | None = None) -> Room:
         """Total, used, held and free bytes."""
         reply = self.connection.ask(messages.Space())
         assert isinstance(reply, Room)
         return reply
 
-    def stat(self, path: AnyPath, *, follow: bool = False, digest: bool = False) -> Entry:
+    @verb
+    def stat(
+        self,
+        path: AnyPath,
+        *,
+        follow: bool = False,
+        digest: bool = False,
+        timeout: float | None = None,
+    ) -> Entry:
         """What is at a path. Raises NotFound."""
         reply = self.connection.ask(messages.Stat(self.resolve(path), follow, digest))
         assert isinstance(reply, messages.Found)
         return reply.entry
 
-    def find(self, path: AnyPath, *, follow: bool = False) -> Entry | None:
+    @verb
+    def find(
+        self, path: AnyPath, *, follow: bool = False, timeout: float | None = None
+    ) -> Entry | None:
         """What is at a path; None when nothing is."""
         try:
             return self.stat(path, follow=follow)
         except (NotFound, NotADirectory):
             return None
 
+    @stream
     def list_dir(
         self,
         path: AnyPath = ".",
@@ -178,7 +196,8 @@ class Client(BaseClient):
         follow: bool = False,
         digest: bool = False,
         on_problem: Callable[[Problem], None] | None = None,
-    ) -> Iterator[Entry]:
+        timeout: float | None = None,
+    ) -> Generator[Entry, None, None]:
         """The entries of a directory, or of the tree below it: each directory, then those in it.
 
         Streams: nothing is kept. Take them all, or none of the client's other verbs meanwhile.
@@ -191,6 +210,7 @@ class Client(BaseClient):
         for directory, entries in walk:
             yield from from_the_top(directory, entries)
 
+    @stream
     def walk(
         self,
         path: AnyPath = ".",
@@ -198,24 +218,28 @@ class Client(BaseClient):
         follow: bool = False,
         digest: bool = False,
         on_problem: Callable[[Problem], None] | None = None,
-    ) -> Iterator[tuple[bytes, list[Entry]]]:
+        timeout: float | None = None,
+    ) -> Generator[tuple[bytes, list[Entry]], None, None]:
         """The tree below a directory, a part of one directory at a time.
 
         Yields the directory, relative to ``path``, and entries by their names in it. All of a
         directory comes before those in it, and these one after another. As ``list_dir``.
         """
-        return self._walk(messages.List(self.resolve(path), True, follow, digest), on_problem)
+        yield from self._walk(messages.List(self.resolve(path), True, follow, digest), on_problem)
 
     def _walk(
         self, request: messages.List, on_problem: Callable[[Problem], None] | None
-    ) -> Iterator[tuple[bytes, list[Entry]]]:
+    ) -> Generator[tuple[bytes, list[Entry]], None, None]:
         from ftpclient.transfer.job import list_pages
 
+        if on_problem is not None:
+            on_problem = self._guard.calling(on_problem)
         for page in list_pages(self.connection, request):
             tell_problems(page, on_problem)
             yield page.directory, page.entries
 
-    def hash(self, path: AnyPath) -> Hashed:
+    @verb
+    def hash(self, path: AnyPath, *, timeout: float | None = None) -> Hashed:
         """A file's BLAKE3 digest and size."""
         reply = self.connection.ask(messages.Hash(self.resolve(path)))
         assert isinstance(reply, Hashed)
@@ -223,11 +247,27 @@ class Client(BaseClient):
 
     # changing ----------------------------------------------------------------------------
 
-    def make_dir(self, path: AnyPath, *, parents: bool = False, mode: int = 0o755) -> None:
+    @verb
+    def make_dir(
+        self,
+        path: AnyPath,
+        *,
+        parents: bool = False,
+        mode: int = 0o755,
+        timeout: float | None = None,
+    ) -> None:
         """Make a directory; with ``parents`` also those above, and it may exist."""
         self.connection.ask(messages.MakeDir(self.resolve(path), mode, parents))
 
-    def make_link(self, path: AnyPath, target: AnyPath, *, overwrite: bool = False) -> None:
+    @verb
+    def make_link(
+        self,
+        path: AnyPath,
+        target: AnyPath,
+        *,
+        overwrite: Replace | bool = "never",
+        timeout: float | None = None,
+    ) -> None:
         """Make a symbolic link at ``path``; ``target`` is stored as it is given.
 
         Where it leads is found out when it is used, inside the home only.
@@ -238,6 +278,7 @@ class Client(BaseClient):
         """
         self.connection.ask(link_request(self.resolve(path), target, overwrite))
 
+    @verb
     def set_attributes(
         self,
         path: AnyPath,
@@ -245,6 +286,7 @@ class Client(BaseClient):
         mode: int | None = None,
         mtime_ns: int | None = None,
         setgid: bool | None = None,
+        timeout: float | None = None,
     ) -> None:
         """Set the mode of a file or directory, its mtime, or both. A link is followed.
 
@@ -260,28 +302,39 @@ class Client(BaseClient):
             messages.SetAttributes(self.resolve(path), mode, mtime_ns, True, setgid)
         )
 
-    def remove(self, path: AnyPath, *, recursive: bool = False) -> Removed:
+    @verb
+    def remove(
+        self, path: AnyPath, *, recursive: bool = False, timeout: float | None = None
+    ) -> Removed:
         """Remove a file, a link, an empty directory, or a whole tree."""
         reply = self.connection.ask(messages.Remove(self.resolve(path), recursive))
         assert isinstance(reply, Removed)
         return reply
 
-    def move(self, source: AnyPath, target: AnyPath, *, overwrite: bool = True) -> None:
+    @verb
+    def move(
+        self,
+        source: AnyPath,
+        target: AnyPath,
+        *,
+        overwrite: Replace | bool = "always",
+        timeout: float | None = None,
+    ) -> None:
         """Rename to exactly ``target``."""
         self.connection.ask(
-            messages.Move(
-                self.resolve(source), self.resolve(target), "always" if overwrite else "never"
-            )
+            messages.Move(self.resolve(source), self.resolve(target), replacing(overwrite))
         )
 
+    @verb
     def copy(
         self,
         source: AnyPath,
         target: AnyPath,
         *,
         recursive: bool = False,
-        overwrite: bool = True,
+        overwrite: Replace | bool = "always",
         links: bool = False,
+        timeout: float | None = None,
     ) -> Copied:
         """Copy on the server to exactly ``target``. A link that is named is followed.
 
@@ -293,13 +346,14 @@ class Client(BaseClient):
                 self.resolve(source),
                 self.resolve(target),
                 recursive,
-                "always" if overwrite else "never",
+                replacing(overwrite),
                 links,
             )
         )
         assert isinstance(reply, Copied)
         return reply
 
+    @local
     def place_for(self, source: bytes, target: AnyPath, *, into: bool) -> RemotePath:
         """Where something named like ``source`` goes when ``target`` was given, as cp has it.
 
@@ -312,9 +366,10 @@ class Client(BaseClient):
             return paths.child(path, name)
         return path
 
-    def is_directory(self, target: AnyPath) -> bool:
+    @verb
+    def is_directory(self, target: AnyPath, *, timeout: float | None = None) -> bool:
         """Whether things go into ``target``: a directory, or a path that ends with a slash."""
-        typed = paths.from_text(target) if isinstance(target, str) else target
+        typed = as_typed(target)
         entry = self.find(self.resolve(typed), follow=True)
         if entry is not None:
             if entry.type != "dir" and typed.endswith(b"/"):
@@ -322,7 +377,15 @@ class Client(BaseClient):
             return entry.type == "dir"
         return typed.endswith(b"/")
 
-    def make_target(self, target: AnyPath, *, several: bool, into: bool | None = None) -> bool:
+    @verb
+    def make_target(
+        self,
+        target: AnyPath,
+        *,
+        several: bool,
+        into: bool | None = None,
+        timeout: float | None = None,
+    ) -> bool:
         """Whether ``target`` is a directory to put things into; made if it ends with a slash.
 
         Args:
@@ -331,7 +394,7 @@ class Client(BaseClient):
         Raises:
             NotADirectory: It has to be one, for several sources or with ``into``, and isn't.
         """
-        typed = paths.from_text(target) if isinstance(target, str) else target
+        typed = as_typed(target)
         if into is None:
             into = self.is_directory(typed)
         elif into:
@@ -351,15 +414,16 @@ class Client(BaseClient):
 
     # moving bytes ------------------------------------------------------------------------
 
+    @verb
     def put(
         self,
-        sources: Sequence[AnyPath | os.PathLike[str]],
+        sources: LocalPath | Iterable[LocalPath],
         target: AnyPath = ".",
         *,
         into: bool | None = None,
         recursive: bool = False,
         copy_links: bool = False,
-        overwrite: messages.Overwrite = "always",
+        overwrite: Overwrite | bool = "always",
         resume: bool = True,
         atomic: bool = False,
         parallel: int | None = None,
@@ -367,6 +431,7 @@ class Client(BaseClient):
         links: bool = False,
         no_empty: bool = False,
         listener: Listener | None = None,
+        timeout: float | None = None,
     ) -> Summary:
         """Upload files, links and trees, into ``target`` or as it (the rules of cp).
 
@@ -397,11 +462,18 @@ class Client(BaseClient):
         from ftpclient.transfer.job import Options
 
         options = Options(
-            recursive, copy_links, overwrite, resume and not atomic, fail_fast, links, no_empty
+            recursive,
+            copy_links,
+            overwriting(overwrite),
+            resume and not atomic,
+            fail_fast,
+            links,
+            no_empty,
         )
-        local = [os.fsencode(source) for source in sources]
+        local = [os.fsencode(source) for source in one_or_several(sources)]
         try:
-            return self._put(local, target, into, options, listener or Listener(), atomic, parallel)
+            told = self._guard.listener(listener)
+            return self._put(local, as_typed(target), into, options, told, atomic, parallel)
         finally:
             if self._connection is not None:
                 self._connection.forget_ahead()
@@ -525,14 +597,16 @@ class Client(BaseClient):
             messages.Stat(path, digest=True),  # or, where it isn't a directory
         )
 
+    @verb
     def put_stream(
         self,
         fd: int,
         target: AnyPath,
         *,
-        overwrite: messages.Overwrite = "always",
+        overwrite: Overwrite | bool = "always",
         no_empty: bool = False,
         listener: Listener | None = None,
+        timeout: float | None = None,
     ) -> Summary:
         """Upload what can be read from a descriptor until its end, as the file ``target``.
 
@@ -546,31 +620,33 @@ class Client(BaseClient):
         from ftpclient.transfer.job import Options
         from ftpclient.transfer.upload import Upload
 
-        listener = listener or Listener()
+        listener = self._guard.listener(listener)
         self.connect()  # for the first time, maybe: that is tried once
         if retry.asked(self, listener, partial(self.is_directory, target)):
-            raise IsADirectory(f"{paths.show(target)}: a directory: name the file")
-        options = Options(overwrite=overwrite, resume=False, no_empty=no_empty)
+            raise IsADirectory(f"{paths.show(as_typed(target))}: a directory: name the file")
+        options = Options(overwrite=overwriting(overwrite), resume=False, no_empty=no_empty)
         upload = Upload(self.connection, options, listener)
         path = self.resolve(target)
         run = retry.Run(self, upload, lambda: upload.add_stream(fd, path), None)
         run.give_up_if(lambda: upload.took_input)
         return run.persist()
 
+    @verb
     def get(
         self,
-        sources: Sequence[AnyPath],
-        target: AnyPath | os.PathLike[str] = ".",
+        sources: AnyPath | Iterable[AnyPath],
+        target: LocalPath = ".",
         *,
         into: bool | None = None,
         recursive: bool = False,
         copy_links: bool = False,
-        overwrite: messages.Overwrite = "always",
+        overwrite: Overwrite | bool = "always",
         resume: bool = True,
         parallel: int | None = None,
         fail_fast: bool = False,
         links: bool = False,
         listener: Listener | None = None,
+        timeout: float | None = None,
     ) -> Summary:
         """Download files, links and trees; sources may be patterns. As ``put``.
 
@@ -586,18 +662,19 @@ class Client(BaseClient):
         from ftpclient.transfer.download import Download
         from ftpclient.transfer.job import Options
 
-        options = Options(recursive, copy_links, overwrite, resume, fail_fast, links)
+        how = overwriting(overwrite)
+        options = Options(recursive, copy_links, how, resume, fail_fast, links)
         local = os.fsencode(target)
         found: list[RemotePath] = []
         contents: set[RemotePath] = set()  # typed as DIR/. : what is inside, without its name
         exact: set[RemotePath] = set()  # typed in full: no pattern chose their names
-        listener = listener or Listener()
+        listener = self._guard.listener(listener)
         download = Download(self.connection, options, listener)
-        for source in sources:
+        for source in one_or_several(sources):
             try:
                 matches = retry.asked(self, listener, partial(self.glob, source))
                 found += matches
-                typed = paths.from_text(source) if isinstance(source, str) else source
+                typed = as_typed(source)
                 if paths.name_of(typed) in (b".", b".."):
                     contents.update(matches)
                 if not _MAGIC.search(_TAMED.sub(b"", typed)):
@@ -608,7 +685,7 @@ class Client(BaseClient):
             download.go_on_with(self.connection)
         exists = into
         into = _make_local_target(local, several=len(found) > 1, into=into)
-        several = len(found) > 1 and overwrite != "never"
+        several = len(found) > 1 and how != "never"
         found = each_once(found, listener.remark)
         note = None
         if len(found) == 1 and recursive and exists is None:
@@ -661,14 +738,16 @@ class Client(BaseClient):
             self.hash(path)  # of a drop box, stat says nothing; what reads is told the rule
             raise
 
+    @verb
     def sync(
         self,
-        source: AnyPath | os.PathLike[str],
-        target: AnyPath | os.PathLike[str],
+        source: LocalPath,
+        target: LocalPath,
         options: SyncOptions | None = None,
         *,
         listener: Listener | None = None,
         confirm: Confirm | None = None,
+        timeout: float | None = None,
     ) -> SyncSummary:
         """Make ``target`` have what ``source`` has; exactly one of them begins with a colon, and
         is on the server.
@@ -692,11 +771,16 @@ class Client(BaseClient):
         if not local:
             raise InvalidPath("an empty path")
         route = Route(remote[1], local, self.resolve(there[1:]))
-        sync = Sync(self.connection, route, options or Options(), listener or Listener(), confirm)
+        told = self._guard.listener(listener)
+        confirmed = None if confirm is None else self._guard.calling(confirm)
+        sync = Sync(self.connection, route, options or Options(), told, confirmed)
         retry.Run(self, sync, sync.run, None).persist()
         return sync.totals
 
-    def get_stream(self, source: AnyPath, fd: int) -> tuple[int, bytes]:
+    @verb
+    def get_stream(
+        self, source: AnyPath, fd: int, *, timeout: float | None = None
+    ) -> tuple[int, bytes]:
         """Write a remote file's bytes to a descriptor; returns size and digest.
 
         After a lost connection they go on where they stopped, if the file is still the same.
@@ -743,12 +827,12 @@ def _make_local_target(local: bytes, *, several: bool, into: bool | None) -> boo
     return into
 
 
-def link_request(path: RemotePath, target: AnyPath, overwrite: bool) -> messages.MakeLink:
+def link_request(path: RemotePath, target: AnyPath, overwrite: Replace | bool) -> messages.MakeLink:
     """What asks for a link. Raises InvalidPath when no link can have such a target."""
-    text = paths.from_text(target) if isinstance(target, str) else target
+    text = as_typed(target)
     if not 0 < len(text) <= paths.MAX_PATH:
         raise InvalidPath(f"a link's target has 1 to {paths.MAX_PATH} bytes")
-    return messages.MakeLink(path, text, overwrite="always" if overwrite else "never")
+    return messages.MakeLink(path, text, overwrite=replacing(overwrite))
 
 
 def tell_problems(page: Page, on_problem: Callable[[Problem], None] | None) -> None:

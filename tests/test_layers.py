@@ -43,6 +43,8 @@ FLOORS = {
         ("connection",),
         ("transfer",),
         ("sync",),
+        ("errors", "arguments", "turns"),
+        ("guard",),
         ("base",),
         ("client",),
         ("aio",),

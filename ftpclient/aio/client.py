@@ -19,30 +19,42 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Callable,
+    Iterable,
     Iterator,
     Sequence,
 )
 from contextlib import aclosing
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from ftpclient.aio import edge
 from ftpclient.aio.connection import LoopConnection
 from ftpclient.aio.lane import Lane
-from ftpclient.client import AnyPath, Client, from_the_top, link_request, tell_problems
+from ftpclient.arguments import (
+    AnyPath,
+    LocalPath,
+    Overwrite,
+    Replace,
+    as_typed,
+    overwriting,
+    replacing,
+)
+from ftpclient.client import Client, from_the_top, link_request, tell_problems
+from ftpclient.connection import forks
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.credentials import Credential, Password, Remark
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.connection.known_hosts import KnownHosts
 from ftpclient.connection.trust import Ask, AskTakeover
+from ftpclient.guard import Guard
 from ftpclient.transfer.calls import PutCall
 from ftpclient.transfer.job import KEEP_ALIVE_SECONDS, EmptySource, Options
-from ftpclient.transfer.report import INPUT_LOST, Listener, Result, Summary
+from ftpclient.transfer.report import INPUT_LOST, Forwarding, Listener, Summary
 from ftpclient.transfer.upload import Upload
 from ftpwire import digests, messages, paths
 from ftpwire.errors import (
     ConnectionLost,
-    FtpError,
     Interrupted,
     IsADirectory,
     NotADirectory,
@@ -70,7 +82,6 @@ if TYPE_CHECKING:
     from ftpclient.sync.job import Options as SyncOptions
 
 T = TypeVar("T")
-_Replace = Literal["always", "never"]
 
 _AT_ONCE = 8
 """Transfers of one client that run at the same time; others wait for their turn."""
@@ -136,10 +147,20 @@ class AsyncClient:
             remark=remark,
         )
         self._connection: LoopConnection | None = None
+        self._begin()
+        forks.follow(self)
+
+    def _begin(self) -> None:
+        """Nothing is under way."""
         self._opening = asyncio.Lock()
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._sides: set[_Side] = set()
         """What runs in threads now."""
+
+    def _after_fork(self) -> None:
+        """In a child process, which may have an event loop of its own: begin anew there."""
+        self._connection = None
+        self._begin()
 
     # the connection ----------------------------------------------------------------------
 
@@ -173,7 +194,8 @@ class AsyncClient:
         else:
             self._pace.rate = max(1, rate)
 
-    async def connect(self) -> None:
+    @edge.verb
+    async def connect(self, *, timeout: float | None = None) -> None:
         """Connect and log in; nothing when that is so already. Verbs do it when it is needed.
 
         Raises:
@@ -192,8 +214,13 @@ class AsyncClient:
             self._connection = await self._opener.open(loop)
             return self._connection
 
+    @edge.verb
     async def register(
-        self, password: str | Callable[[], str], invitation: str | None = None
+        self,
+        password: str | Callable[[], str],
+        invitation: str | None = None,
+        *,
+        timeout: float | None = None,
     ) -> None:
         """Make the account that the address names, and log in as its user; see `Client.register`.
 
@@ -244,20 +271,28 @@ class AsyncClient:
         """The password that was accepted, if it was one."""
         return self._opener.password
 
-    async def change_password(self, old: str, new: str) -> None:
+    @edge.verb
+    async def change_password(self, old: str, new: str, *, timeout: float | None = None) -> None:
         """Set another password; see `Client.change_password`. Raises LoginRefused, BadAccount."""
         await self._on_lane(lambda side: side.change_password(old, new))
         self._opener.accept_password(new)
 
-    async def issue_token(self, name: str = "", seconds: int | None = None) -> TokenIssued:
+    @edge.verb
+    async def issue_token(
+        self, name: str = "", seconds: int | None = None, *, timeout: float | None = None
+    ) -> TokenIssued:
         """A token to log in with instead of the password; see `Client.issue_token`."""
         return await self._on_lane(lambda side: side.issue_token(name, seconds))
 
-    async def tokens(self) -> Sequence[TokenInfo]:
+    @edge.verb
+    async def tokens(self, *, timeout: float | None = None) -> Sequence[TokenInfo]:
         """The account's tokens, oldest first."""
         return await self._on_lane(lambda side: side.tokens())
 
-    async def revoke_token(self, token_id: str | None = None) -> None:
+    @edge.verb
+    async def revoke_token(
+        self, token_id: str | None = None, *, timeout: float | None = None
+    ) -> None:
         """Make a token good for nothing; by default the one that logged in. Raises NotFound."""
         await self._on_lane(lambda side: side.revoke_token(token_id))
 
@@ -272,16 +307,26 @@ class AsyncClient:
         """The absolute remote path for what was given. Raises InvalidPath."""
         return self._opener.resolve(path)
 
+    def _resolve(self, path: AnyPath) -> RemotePath:
+        return self._opener._resolve(path)
+
     def place_for(self, source: bytes, target: AnyPath, *, into: bool) -> RemotePath:
         """Where something named like ``source`` goes; see `Client.place_for`."""
         return self._opener.place_for(source, target, into=into)
 
-    async def is_directory(self, target: AnyPath) -> bool:
+    @edge.verb
+    async def is_directory(self, target: AnyPath, *, timeout: float | None = None) -> bool:
         """Whether things go into ``target``; see `Client.is_directory`. Raises NotADirectory."""
         return await self._on_lane(lambda side: side.is_directory(target))
 
+    @edge.verb
     async def make_target(
-        self, target: AnyPath, *, several: bool, into: bool | None = None
+        self,
+        target: AnyPath,
+        *,
+        several: bool,
+        into: bool | None = None,
+        timeout: float | None = None,
     ) -> bool:
         """Whether ``target`` is a directory to put things into, made if it ends with a slash; see
         `Client.make_target`. Raises NotADirectory."""
@@ -289,45 +334,61 @@ class AsyncClient:
             lambda side: side.make_target(target, several=several, into=into)
         )
 
-    async def change_dir(self, path: AnyPath) -> RemotePath:
+    @edge.verb
+    async def change_dir(self, path: AnyPath, *, timeout: float | None = None) -> RemotePath:
         """Make a remote directory the one that relative paths start at."""
-        target = self.resolve(path)
+        target = self._resolve(path)
         if (await self.stat(target, follow=True)).type != "dir":
             raise NotADirectory(f"{paths.show(target)}: not a directory")
         self._opener.cwd = target
         return target
 
-    async def glob(self, pattern: AnyPath) -> list[RemotePath]:
+    @edge.verb
+    async def glob(self, pattern: AnyPath, *, timeout: float | None = None) -> list[RemotePath]:
         """The remote paths that a pattern matches, sorted; see `Client.glob`. Raises NotFound."""
         return await self._on_lane(lambda side: side.glob(pattern))
 
     # looking -----------------------------------------------------------------------------
 
-    async def whoami(self) -> str:
+    @edge.verb
+    async def whoami(self, *, timeout: float | None = None) -> str:
         """The account's name, as the server knows it."""
         reply = await self._ask(messages.WhoAmI())
         assert isinstance(reply, messages.LoggedIn)
         return reply.user
 
-    async def space(self) -> Room:
+    @edge.verb
+    async def space(self, *, timeout: float | None = None) -> Room:
         """Total, used, held and free bytes."""
         reply = await self._ask(messages.Space())
         assert isinstance(reply, Room)
         return reply
 
-    async def stat(self, path: AnyPath, *, follow: bool = False, digest: bool = False) -> Entry:
+    @edge.verb
+    async def stat(
+        self,
+        path: AnyPath,
+        *,
+        follow: bool = False,
+        digest: bool = False,
+        timeout: float | None = None,
+    ) -> Entry:
         """What is at a path. Raises NotFound."""
-        reply = await self._ask(messages.Stat(self.resolve(path), follow, digest))
+        reply = await self._ask(messages.Stat(self._resolve(path), follow, digest))
         assert isinstance(reply, messages.Found)
         return reply.entry
 
-    async def find(self, path: AnyPath, *, follow: bool = False) -> Entry | None:
+    @edge.verb
+    async def find(
+        self, path: AnyPath, *, follow: bool = False, timeout: float | None = None
+    ) -> Entry | None:
         """What is at a path; None when nothing is."""
         try:
             return await self.stat(path, follow=follow)
         except (NotFound, NotADirectory):
             return None
 
+    @edge.stream
     async def list_dir(
         self,
         path: AnyPath = ".",
@@ -336,17 +397,19 @@ class AsyncClient:
         follow: bool = False,
         digest: bool = False,
         on_problem: Callable[[Problem], None] | None = None,
-    ) -> AsyncIterator[Entry]:
+        timeout: float | None = None,
+    ) -> AsyncGenerator[Entry, None]:
         """The entries of a directory, or of the tree below it: each directory, then those in it.
 
         Streams. While nobody takes entries, other requests of this client wait: take them all, or
         close the iterator (``aclose``), or end the task.
         """
-        request = messages.List(self.resolve(path), recursive, follow, digest)
+        request = messages.List(self._resolve(path), recursive, follow, digest)
         async for directory, entries in self._walk(request, on_problem):
             for entry in from_the_top(directory, entries):
                 yield entry
 
+    @edge.stream
     async def walk(
         self,
         path: AnyPath = ".",
@@ -354,36 +417,55 @@ class AsyncClient:
         follow: bool = False,
         digest: bool = False,
         on_problem: Callable[[Problem], None] | None = None,
-    ) -> AsyncIterator[tuple[bytes, list[Entry]]]:
+        timeout: float | None = None,
+    ) -> AsyncGenerator[tuple[bytes, list[Entry]], None]:
         """The tree below a directory, a part of one directory at a time; see `Client.walk`."""
-        request = messages.List(self.resolve(path), True, follow, digest)
+        request = messages.List(self._resolve(path), True, follow, digest)
         async for part in self._walk(request, on_problem):
             yield part
 
     async def _walk(
         self, request: messages.List, on_problem: Callable[[Problem], None] | None
-    ) -> AsyncIterator[tuple[bytes, list[Entry]]]:
+    ) -> AsyncGenerator[tuple[bytes, list[Entry]], None]:
         connection = await self._connected()
         async for page in connection.pages(request):
             tell_problems(page, on_problem)
             yield page.directory, page.entries
 
-    async def hash(self, path: AnyPath) -> Hashed:
+    @edge.verb
+    async def hash(self, path: AnyPath, *, timeout: float | None = None) -> Hashed:
         """A file's BLAKE3 digest and size."""
-        reply = await self._ask(messages.Hash(self.resolve(path)))
+        reply = await self._ask(messages.Hash(self._resolve(path)))
         assert isinstance(reply, Hashed)
         return reply
 
     # changing ----------------------------------------------------------------------------
 
-    async def make_dir(self, path: AnyPath, *, parents: bool = False, mode: int = 0o755) -> None:
+    @edge.verb
+    async def make_dir(
+        self,
+        path: AnyPath,
+        *,
+        parents: bool = False,
+        mode: int = 0o755,
+        timeout: float | None = None,
+    ) -> None:
         """Make a directory; with ``parents`` also those above, and it may exist."""
-        await self._ask(messages.MakeDir(self.resolve(path), mode, parents))
+        await self._ask(messages.MakeDir(self._resolve(path), mode, parents))
 
-    async def make_link(self, path: AnyPath, target: AnyPath, *, overwrite: bool = False) -> None:
+    @edge.verb
+    async def make_link(
+        self,
+        path: AnyPath,
+        target: AnyPath,
+        *,
+        overwrite: Replace | bool = "never",
+        timeout: float | None = None,
+    ) -> None:
         """Make a symbolic link; see `Client.make_link`. Raises AlreadyExists, InvalidPath."""
-        await self._ask(link_request(self.resolve(path), target, overwrite))
+        await self._ask(link_request(self._resolve(path), target, overwrite))
 
+    @edge.verb
     async def set_attributes(
         self,
         path: AnyPath,
@@ -391,52 +473,67 @@ class AsyncClient:
         mode: int | None = None,
         mtime_ns: int | None = None,
         setgid: bool | None = None,
+        timeout: float | None = None,
     ) -> None:
         """Set a mode (permission bits), an mtime (nanoseconds since 1970), or both.
 
         See `Client.set_attributes`.
         """
-        await self._ask(messages.SetAttributes(self.resolve(path), mode, mtime_ns, True, setgid))
+        await self._ask(messages.SetAttributes(self._resolve(path), mode, mtime_ns, True, setgid))
 
-    async def remove(self, path: AnyPath, *, recursive: bool = False) -> Removed:
+    @edge.verb
+    async def remove(
+        self, path: AnyPath, *, recursive: bool = False, timeout: float | None = None
+    ) -> Removed:
         """Remove a file, a link, an empty directory, or a whole tree."""
-        reply = await self._ask(messages.Remove(self.resolve(path), recursive))
+        reply = await self._ask(messages.Remove(self._resolve(path), recursive))
         assert isinstance(reply, Removed)
         return reply
 
-    async def move(self, source: AnyPath, target: AnyPath, *, overwrite: bool = True) -> None:
+    @edge.verb
+    async def move(
+        self,
+        source: AnyPath,
+        target: AnyPath,
+        *,
+        overwrite: Replace | bool = "always",
+        timeout: float | None = None,
+    ) -> None:
         """Rename to exactly ``target``."""
-        how: _Replace = "always" if overwrite else "never"
-        await self._ask(messages.Move(self.resolve(source), self.resolve(target), how))
+        how = replacing(overwrite)
+        await self._ask(messages.Move(self._resolve(source), self._resolve(target), how))
 
+    @edge.verb
     async def copy(
         self,
         source: AnyPath,
         target: AnyPath,
         *,
         recursive: bool = False,
-        overwrite: bool = True,
+        overwrite: Replace | bool = "always",
         links: bool = False,
+        timeout: float | None = None,
     ) -> Copied:
         """Copy on the server to exactly ``target``; see `Client.copy`."""
-        how: _Replace = "always" if overwrite else "never"
+        how = replacing(overwrite)
         reply = await self._ask(
-            messages.Copy(self.resolve(source), self.resolve(target), recursive, how, links)
+            messages.Copy(self._resolve(source), self._resolve(target), recursive, how, links)
         )
         assert isinstance(reply, Copied)
         return reply
 
     # moving bytes ------------------------------------------------------------------------
 
+    @edge.verb
     async def put(
         self,
-        sources: Sequence[AnyPath | os.PathLike[str]],
+        sources: LocalPath | Iterable[LocalPath],
         target: AnyPath = ".",
         *,
         into: bool | None = None,
         recursive: bool = False,
         copy_links: bool = False,
-        overwrite: messages.Overwrite = "always",
+        overwrite: Overwrite | bool = "always",
         resume: bool = True,
         atomic: bool = False,
         parallel: int | None = None,
@@ -444,6 +541,7 @@ class AsyncClient:
         links: bool = False,
         no_empty: bool = False,
         listener: Listener | None = None,
+        timeout: float | None = None,
     ) -> Summary:
         """Upload files, links and trees, into ``target`` or as it; see `Client.put`.
 
@@ -469,20 +567,22 @@ class AsyncClient:
             own=atomic,
         )
 
+    @edge.verb
     async def get(
         self,
-        sources: Sequence[AnyPath],
-        target: AnyPath | os.PathLike[str] = ".",
+        sources: AnyPath | Iterable[AnyPath],
+        target: LocalPath = ".",
         *,
         into: bool | None = None,
         recursive: bool = False,
         copy_links: bool = False,
-        overwrite: messages.Overwrite = "always",
+        overwrite: Overwrite | bool = "always",
         resume: bool = True,
         parallel: int | None = None,
         fail_fast: bool = False,
         links: bool = False,
         listener: Listener | None = None,
+        timeout: float | None = None,
     ) -> Summary:
         """Download files, links and trees; sources may be patterns; see `Client.get`."""
         return await self._transfer(
@@ -502,14 +602,16 @@ class AsyncClient:
             listener,
         )
 
+    @edge.verb
     async def sync(
         self,
-        source: AnyPath | os.PathLike[str],
-        target: AnyPath | os.PathLike[str],
+        source: LocalPath,
+        target: LocalPath,
         options: SyncOptions | None = None,
         *,
         listener: Listener | None = None,
         confirm: Confirm | None = None,
+        timeout: float | None = None,
     ) -> SyncSummary:
         """Make ``target`` have what ``source`` has; see `Client.sync`.
 
@@ -523,14 +625,16 @@ class AsyncClient:
             listener,
         )
 
+    @edge.verb
     async def put_stream(
         self,
         source: AsyncIterable[bytes],
         target: AnyPath,
         *,
-        overwrite: messages.Overwrite = "always",
+        overwrite: Overwrite | bool = "always",
         no_empty: bool = False,
         listener: Listener | None = None,
+        timeout: float | None = None,
     ) -> Summary:
         """Upload what an asynchronous iterator gives, until its end, as the file ``target``.
 
@@ -541,14 +645,14 @@ class AsyncClient:
         Args:
             no_empty: Without a byte it fails, and nothing is stored.
         """
-        typed = paths.from_text(target) if isinstance(target, str) else target
+        how, typed = overwriting(overwrite), as_typed(target)
         entry = await self.find(typed, follow=True)
         if entry is not None and entry.type == "dir" or typed.endswith(b"/"):
             raise IsADirectory(f"{paths.show(typed)}: a directory: name the file")
         connection = await self._connected()
-        upload = Upload(connection, Options(overwrite=overwrite), listener or Listener())
-        call = _StreamPut(upload, self.resolve(typed))
-        request = messages.Put(self.resolve(typed), None, overwrite=overwrite, ask=True)
+        upload = Upload(connection, Options(overwrite=how), listener or Listener())
+        call = _StreamPut(upload, self._resolve(typed))
+        request = messages.Put(self._resolve(typed), None, overwrite=how, ask=True)
         upstream = connection.open_upload(call, request)
         call.on_end = upstream.wake
         try:
@@ -583,7 +687,10 @@ class AsyncClient:
             raise type(call.error)(f"{call.error}: {INPUT_LOST}")
         return upload.close()
 
-    async def get_stream(self, source: AnyPath) -> AsyncIterator[bytes]:
+    @edge.stream
+    async def get_stream(
+        self, source: AnyPath, *, timeout: float | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """A remote file's bytes, in pieces as they come.
 
         While nobody takes them, other requests of this client wait, as with ``list_dir``.
@@ -592,7 +699,7 @@ class AsyncClient:
             VerificationFailed: After the last byte: it was damaged on the way.
         """
         connection = await self._connected()
-        async for data in connection.stream(self.resolve(source)):
+        async for data in connection.stream(self._resolve(source)):
             yield data
             await self._spend(len(data))
 
@@ -660,14 +767,20 @@ class _Opener(Client):
         """The account has this password from now on."""
         self._credentials.accepted = Credential(self.user, password)
 
+    def _apart(self, interrupt: Interrupt) -> Self:
+        """A copy for another thread, which that interrupt stops."""
+        copied = copy.copy(self)
+        copied._guard = Guard()
+        copied._interrupt = interrupt
+        return copied
+
     def open_another(self, interrupt: Interrupt, like: Connection) -> Connection:
         """A further connection, logged in, for a transfer's thread to drive.
 
         Args:
             like: A connection whose certificate is trusted.
         """
-        copied = copy.copy(self)
-        copied._interrupt = interrupt
+        copied = self._apart(interrupt)
         copied._connection = like
         copied._connection_class = Connection
         return copied.new_connection()
@@ -687,8 +800,7 @@ class _Opener(Client):
         """
         interrupt = Interrupt()
         self._loop = loop
-        copied = copy.copy(self)  # a thread that nobody waits for may still use its own
-        copied._interrupt = interrupt
+        copied = self._apart(interrupt)  # a thread that nobody waits for may still use its own
         done: asyncio.Future[LoopConnection] = loop.create_future()
         # Either the thread hands over its result or the task gives it up. The loop may end right
         # after the task does: what is handed over later would never be closed.
@@ -819,21 +931,16 @@ class _Side(Client):
             connection.channel.wake()
 
 
-class _OnLoop(Listener):
+class _OnLoop(Forwarding):
     """Has a transfer's news told in the loop's thread, in their order."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
-        self.wants_totals = listener.wants_totals
+        super().__init__(listener)
         self._loop = loop
-        self._listener = listener
         self._news: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._is_due = False
 
-    @property
-    def enough(self) -> bool:  # type: ignore[override]
-        return self._listener.enough
-
-    def _tell(self, what: Callable[..., None], *args: Any) -> None:
+    def tell(self, what: Callable[..., None], *args: Any) -> None:
         self._news.append((what, args))
         if not self._is_due:
             self._is_due = True
@@ -844,30 +951,6 @@ class _OnLoop(Listener):
         while self._news:
             what, args = self._news.popleft()
             what(*args)
-
-    def totals(self, files: int, size: int) -> None:
-        self._tell(self._listener.totals, files, size)
-
-    def started(self, name: bytes, size: int | None) -> None:
-        self._tell(self._listener.started, name, size)
-
-    def advanced(self, count: int) -> None:
-        self._tell(self._listener.advanced, count)
-
-    def finished(self, result: Result) -> None:
-        self._tell(self._listener.finished, result)
-
-    def remark(self, text: str) -> None:
-        self._tell(self._listener.remark, text)
-
-    def lost(self, error: FtpError) -> None:
-        self._tell(self._listener.lost, error)
-
-    def waiting(self, lost: float, left: float) -> None:
-        self._tell(self._listener.waiting, lost, left)
-
-    def regained(self) -> None:
-        self._tell(self._listener.regained)
 
 
 class _StreamPut(PutCall):

@@ -385,6 +385,11 @@ class LoopConnection(Connection):
 
     # ending ------------------------------------------------------------------------------
 
+    def _after_fork(self) -> None:
+        """As `Connection._after_fork`. What the loop watches is shared with the parent's loop."""
+        self._fd = -1
+        super()._after_fork()
+
     def _last_words(self, error: ConnectionLost) -> None:
         """It can't be written to any more: what the server has said may tell why."""
         self._until = time.monotonic() + 1.0

@@ -471,7 +471,7 @@ class Lane(Connection):
 
     # ending ------------------------------------------------------------------------------
 
-    def cancel_all(self) -> None:
+    def cancel_all(self, seconds: float | None = None) -> None:
         """Give up every call. The loop waits for their ends; this lane is of no more use."""
         self._rearm()
         self.give_up()

@@ -239,7 +239,9 @@ class App:
         """Write a remote file to standard output. Raises ReaderLeft."""
         try:
             self.client.get_stream(path, sys.stdout.fileno())
-        except OSError as error:  # not of the connection: its errors are others
+        except FtpError:
+            raise  # of the server, though it may be an OSError as well
+        except OSError as error:
             standard.fail(error)
 
     def summarize(self, text: str) -> None:

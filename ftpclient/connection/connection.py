@@ -19,10 +19,10 @@ from contextlib import ExitStack, nullcontext
 from random import random
 from typing import NoReturn
 
-from ftpclient.connection import dial
+from ftpclient.connection import dial, forks
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.credentials import Credential
-from ftpclient.connection.interrupt import Interrupt
+from ftpclient.connection.interrupt import Interrupt, TimeOver
 from ftpclient.connection.known_hosts import KnownHosts
 from ftpclient.connection.trust import Trust, pinned_context
 from ftpwire import frames, messages
@@ -150,6 +150,7 @@ class Connection:
         self._trust = trust or Trust(KnownHosts())
         self._calls: dict[int, Call] = {}
         self._ahead: list[tuple[Request, Call]] = []
+        self._to_cancel: list[Call] = []
         self._unanswered = 0
         self._last_id = 0
         self._header: Header | None = None
@@ -162,6 +163,7 @@ class Connection:
         """Seconds that the server may be silent while it owes an answer; None: `STALL_SECONDS`."""
         self.moved_at = time.monotonic()
         """When the connection was last waited for with success: bytes came, or could be sent."""
+        forks.follow(self)
         self._open(plaintext)
 
     @property
@@ -386,7 +388,7 @@ class Connection:
         try:
             self.submit(call, request)
             return self.result(call)
-        except ConnectionLost as error:
+        except (ConnectionLost, TimeOver) as error:
             raise outcome_unknown(request, error) from None
 
     def ask_ahead(self, *requests: Request) -> None:
@@ -726,29 +728,48 @@ class Connection:
 
     # interrupting ------------------------------------------------------------------------
 
-    def cancel_all(self) -> None:
+    def cancel_all(self, seconds: float | None = None) -> None:
         """After Interrupted: give up every call, and keep the connection if that works soon.
 
         Afterwards either nothing is unanswered or the connection is ``broken``.
+
+        Args:
+            seconds: How long the server may take to end them; None for as long as usual.
         """
-        if self.broken or not self._calls:
-            self._rearm()
-            return
         self._rearm()
+        self._cancel_calls(
+            list(self._calls.values()), _CANCEL_SECONDS if seconds is None else seconds
+        )
+
+    def cancel_due(self) -> None:
+        """Give up the calls whose streams nobody takes any more; see `cancel_all`."""
+        due, self._to_cancel = self._to_cancel, []
+        self._cancel_calls([call for call in due if not call.done], _CANCEL_SECONDS)
+
+    def cancel_later(self, call: Call) -> None:
+        """Nobody takes a call's stream any more. Does nothing else: for any place, and any thread.
+
+        Whoever asks next gives it up first, by ``cancel_due``.
+        """
+        self._to_cancel.append(call)
+
+    def _cancel_calls(self, calls: list[Call], seconds: float) -> None:
+        if self.broken or not calls:
+            return
         pace, self.channel.pace = self.channel.pace, None  # what is on its way comes in any case
-        self._until = deadline = time.monotonic() + _CANCEL_SECONDS
+        self._until = deadline = time.monotonic() + seconds
         try:
             # the newest first: the end of an upload that is under way must come before anything
-            for call in reversed(list(self._calls.values())):
+            for call in reversed(calls):
                 self.send_cancel(call)
-            while self._calls and time.monotonic() < deadline:
+            while not _all_done(calls) and time.monotonic() < deadline:
                 self.pump(deadline)
         except FtpError:
             pass  # interrupted again, or lost: the connection is given up below
         finally:
             self.channel.pace = pace
             self._until = math.inf
-        if self._calls:
+        if not _all_done(calls):
             self.give_up()
 
     def give_up(self) -> None:
@@ -757,6 +778,24 @@ class Connection:
         self.channel.abort()
         self._fail_all(Cancelled("the transfer was given up"))
 
+    @property
+    def in_step(self) -> bool:
+        """Whether nothing is under way, in either direction: what comes next is a new request."""
+        return not self._calls and self._header is None and not self.channel.has_output
+
+    def _after_fork(self) -> None:
+        """In a child process: close this copy of the socket; the connection is the parent's.
+
+        Nobody is told: those who wait for the calls are the parent's as well.
+        """
+        self.broken = True
+        self._calls = {}
+        self._ahead.clear()
+        if hasattr(self, "channel"):  # else a thread of the parent's was about to connect
+            reason = f"{self.address.endpoint}: the connection is the parent process's"
+            self.channel.ended = ConnectionLost(reason)
+            self.channel.abort()
+
     def _rearm(self) -> None:
         if self._interrupt is not None:
             self._interrupt.clear()
@@ -764,13 +803,19 @@ class Connection:
             self.channel.rearm()
 
 
+def _all_done(calls: list[Call]) -> bool:
+    return all(call.done for call in calls)
+
+
 def name_of(reply: messages.LoggedIn) -> str:
     """Who the server says the user is, for prompts and messages."""
     return printable(reply.user[: messages.MAX_USER])
 
 
-def outcome_unknown(request: Request, error: ConnectionLost) -> ConnectionLost:
-    """The error of a request whose connection was lost before its answer came.
+def outcome_unknown(
+    request: Request, error: ConnectionLost | TimeOver
+) -> ConnectionLost | TimeOver:
+    """The error of a request whose answer did not come: the connection was lost, or the time over.
 
     A question can simply be asked again. Of what changes something it is said that it may have
     been done: to repeat it might do it twice.
@@ -833,7 +878,7 @@ class _TurnedAway(ConnectFailed):
 
 def _connect(address: ServerAddress, interrupt: Interrupt | None) -> socket.socket:
     if address.path is not None:
-        return _connect_here(address)
+        return _connect_here(address, interrupt)
     sock = dial.connect(
         address.host,
         address.port,
@@ -846,11 +891,12 @@ def _connect(address: ServerAddress, interrupt: Interrupt | None) -> socket.sock
     return sock
 
 
-def _connect_here(address: ServerAddress) -> socket.socket:
+def _connect_here(address: ServerAddress, interrupt: Interrupt | None) -> socket.socket:
     assert address.path is not None
+    left = math.inf if interrupt is None else interrupt.until - time.monotonic()
     sock = socket.socket(socket.AF_UNIX)
     try:
-        sock.settimeout(CONNECT_SECONDS)
+        sock.settimeout(min(CONNECT_SECONDS, max(0.001, left)))
         sock.connect(address.path)
     except OSError as error:
         sock.close()

@@ -1,4 +1,4 @@
-"""Ctrl-C, taken at a point where the connection is in step.
+"""Ctrl-C, and the end of the time, taken at a point where the connection is in step.
 
 Lives here: the flag and the descriptor that wakes a waiting connection up.
 Lives elsewhere: what is cancelled then (connection.py).
@@ -9,25 +9,44 @@ sets a flag and writes to a pipe; whoever waits or works looks there and raises 
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from ftpclient.connection import forks
 from ftpwire.errors import Interrupted
 
 
+class TimeOver(Interrupted):
+    """What was asked for has taken longer than its caller wants to wait."""
+
+    code = "timed-out"
+    exit_code = 4
+
+
 class Interrupt:
-    """Tells one connection that the user wants to stop."""
+    """Tells one connection that the user wants to stop.
+
+    Attributes:
+        until: When the time is over, on ``time.monotonic()``: for what can't be woken.
+    """
 
     def __init__(self) -> None:
+        self._open()
+        self._is_set = False
+        self._over: str | None = None
+        self._at_once = False
+        self._presses = 0
+        self.until = math.inf
+        forks.follow(self)
+
+    def _open(self) -> None:
         self._read, self._write = os.pipe()
         os.set_blocking(self._read, False)
         os.set_blocking(self._write, False)
-        self._is_set = False
-        self._at_once = False
-        self._presses = 0
 
     def fileno(self) -> int:
         """Readable while the interrupt is set."""
@@ -41,9 +60,25 @@ class Interrupt:
         except BlockingIOError:
             pass  # the pipe is full of earlier ones
 
+    def expire(self, text: str) -> None:
+        """Have it end because its time is over. Safe in another thread."""
+        self._over = text
+        self.set()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is over."""
+        return self._over is not None
+
+    @property
+    def is_at_once(self) -> bool:
+        """Whether no connection is in use that a KeyboardInterrupt could leave out of step."""
+        return self._at_once
+
     def clear(self) -> None:
         """Forget it, and how often it was asked for."""
         self._is_set = False
+        self._over = None
         self._presses = 0
         try:
             while os.read(self._read, 64):
@@ -52,14 +87,25 @@ class Interrupt:
             pass
 
     def check(self) -> None:
-        """Raises Interrupted when it is set."""
+        """Raises Interrupted when it is set; TimeOver when the time is over."""
         if self._is_set:
-            raise Interrupted("interrupted")
+            raise Interrupted("interrupted") if self._over is None else TimeOver(self._over)
 
     def close(self) -> None:
-        """Give the descriptors back."""
-        os.close(self._read)
-        os.close(self._write)
+        """Give the descriptors back. Can be called twice."""
+        if self._read >= 0:
+            read, self._read = self._read, -1
+            os.close(read)
+            os.close(self._write)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _after_fork(self) -> None:
+        """In a child process: no longer wake up, nor be woken by, the parent."""
+        if self._read >= 0:
+            self.close()
+            self._open()
 
     @contextmanager
     def on_ctrl_c(self) -> Iterator[None]:
@@ -87,8 +133,8 @@ class Interrupt:
 
         No connection is in use then that it could leave out of step.
         """
-        self._at_once = True
+        before, self._at_once = self._at_once, True
         try:
             yield
         finally:
-            self._at_once = False
+            self._at_once = before

@@ -238,7 +238,6 @@ class Transfer:
         self.summary.seconds = time.monotonic() - self._began
         if self._over is not None:  # whatever was done before
             self.summary.exit_code = self._over.exit_code
-            self.summary.first_error = self._over
         return self.summary
 
     def share(self, enlist: Callable[[], Crew[Any] | None], least: int) -> None:
@@ -535,17 +534,26 @@ class _ListCall(Call):
             self._take(checked_page(reply))
         return False
 
+    def let_go(self) -> None:
+        """Nobody wants the pages that still come."""
+        self._take = lambda page: None
+
 
 def list_pages(connection: Connection, request: List) -> Iterator[Page]:
     """The pages of a listing, as they come. Raises the listing's error."""
     waiting: list[Page] = []
     call = _ListCall(waiting.append)
     connection.submit(call, request)
-    while True:
-        while waiting:
-            yield waiting.pop(0)
-        if call.done:
-            break
-        connection.pump()
+    try:
+        while True:
+            while waiting:
+                yield waiting.pop(0)
+            if call.done:
+                break
+            connection.pump()
+    finally:
+        if not call.done:
+            call.let_go()
+            connection.cancel_later(call)
     if call.error is not None:
         raise call.error

@@ -6,8 +6,9 @@ Lives elsewhere: how they are shown (cli/progress.py, cli/render.py).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from ftpwire.errors import FtpError
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 INPUT_LOST = "0 files were stored: what was read from the input can't be read again"
 """Why a lost connection is not made again for what comes from a pipe or an iterator."""
+
+FAILURES_KEPT = 100
+"""Results of failed files that a summary keeps."""
 
 Status = Literal["done", "skipped", "failed", "planned"]
 
@@ -50,7 +54,12 @@ class Result:
 @dataclass
 class Summary:
     """The totals of a transfer: ``size`` are the bytes that were sent, ``unchanged`` of the files
-    that are done were there already."""
+    that are done were there already.
+
+    Attributes:
+        first_error: Of the first file that failed, whatever came before and after it.
+        failures: The first `FAILURES_KEPT` results that are failures; ``failed`` counts all.
+    """
 
     done: int = 0
     unchanged: int = 0
@@ -61,6 +70,7 @@ class Summary:
     exit_code: int = 0
     """0 when nothing failed; the failures' own status when nothing else happened; else 1."""
     first_error: FtpError | None = None
+    failures: list[Result] = field(default_factory=list)
 
     def add(self, result: Result) -> None:
         """Count one file's end."""
@@ -76,8 +86,11 @@ class Summary:
             self.failed += 1
             assert result.error is not None
             code = result.error.exit_code
-            if self.failed == 1 and not self.done:
+            if self.first_error is None:
                 self.first_error = result.error
+            if len(self.failures) < FAILURES_KEPT:
+                self.failures.append(result)
+            if self.failed == 1 and not self.done:
                 self.exit_code = code
             elif self.exit_code != code or self.done:
                 self.exit_code = 1
@@ -124,3 +137,43 @@ class Listener:
 
     def regained(self) -> None:
         """There is a connection again."""
+
+
+class Forwarding(Listener):
+    """Hands on what it hears to another one, by ``tell``; others override how."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.wants_totals = listener.wants_totals
+        self._listener = listener
+
+    def tell(self, what: Callable[..., None], *args: Any) -> None:
+        """Call a method of the listener."""
+        what(*args)
+
+    @property
+    def enough(self) -> bool:  # type: ignore[override]
+        return self._listener.enough
+
+    def totals(self, files: int, size: int) -> None:
+        self.tell(self._listener.totals, files, size)
+
+    def started(self, name: bytes, size: int | None) -> None:
+        self.tell(self._listener.started, name, size)
+
+    def advanced(self, count: int) -> None:
+        self.tell(self._listener.advanced, count)
+
+    def finished(self, result: Result) -> None:
+        self.tell(self._listener.finished, result)
+
+    def remark(self, text: str) -> None:
+        self.tell(self._listener.remark, text)
+
+    def lost(self, error: FtpError) -> None:
+        self.tell(self._listener.lost, error)
+
+    def waiting(self, lost: float, left: float) -> None:
+        self.tell(self._listener.waiting, lost, left)
+
+    def regained(self) -> None:
+        self.tell(self._listener.regained)

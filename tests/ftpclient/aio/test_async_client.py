@@ -671,7 +671,7 @@ def test_all_who_wait_hear_of_a_lost_connection(fake, use, tmp_path):
             client.put_stream(some(b"x"), "x"),
             return_exceptions=True,
         )
-        assert [type(one) for one in found] == [ConnectionLost] * 3
+        assert all(isinstance(one, ConnectionLost) for one in found)
         assert not client.connected
 
     use(fake(script), work, retries=0)

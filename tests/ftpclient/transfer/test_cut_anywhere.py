@@ -236,7 +236,8 @@ def test_a_put_into_a_directory_that_goes_away(server, home, tmp_path, through, 
         lambda: other.remove("/d", recursive=True),
         lambda: client.put([tmp_path / "source"], "/d/file"),
     )
-    assert [type(error) for error in errors] == [NotFound]
+    (error,) = errors
+    assert isinstance(error, NotFound)
     assert os.listdir(home) == [".ftpd-staging"]
     other.close()
     through.close()

@@ -16,6 +16,7 @@ import pytest
 
 from ftpclient.aio import AsyncClient
 from ftpclient.connection.known_hosts import KnownHosts
+from ftpclient.errors import TABLE
 from ftpclient.sync.plan import Options
 from ftpclient.transfer import download
 from ftpclient.transfer.job import Transfer
@@ -110,7 +111,7 @@ def test_put_ends(
     with monkeypatch.context():
         server_disk(number, 100)
         summary = client.put([source], "/t", recursive=True, listener=told, parallel=parallel)
-        assert (summary.exit_code, type(summary.first_error)) == (status, kind)
+        assert (summary.exit_code, type(summary.first_error)) == (status, TABLE[kind])
         (failure,) = failures(told)
         assert failure.startswith("/t/d")
         assert failure.endswith(f": {text} (the server's disk): {STAYS}")
@@ -128,7 +129,7 @@ def test_get_ends(
     told = Told()
     disk_here(number, 100)
     summary = client.get(["/t"], tmp_path / "t", recursive=True, listener=told, parallel=parallel)
-    assert (summary.exit_code, type(summary.first_error)) == (status, kind)
+    assert (summary.exit_code, type(summary.first_error)) == (status, TABLE[kind])
     (failure,) = failures(told)
     assert failure.startswith(f"{tmp_path}/t/d")
     assert failure.endswith(f": {text} (the disk here): {STAYS}")
@@ -152,7 +153,7 @@ def test_sync_ends(
     told = Told()
     (server_disk if upload else disk_here)(number, 100)
     summary = client.sync(*ends, Options(delete=True), listener=told)
-    assert (summary.exit_code, type(summary.first_error)) == (status, kind)
+    assert (summary.exit_code, type(summary.first_error)) == (status, TABLE[kind])
     (failure,) = failures(told)
     whose = "the server's disk" if upload else "the disk here"
     hint = " (--delete-before deletes first)" if kind is DiskFull else ""
@@ -206,7 +207,7 @@ def test_the_status_is_that_of_the_end_whatever_comes_afterwards(
     disk_here(errno.ENOSPC, 100)
     summary = client.get(["/t"], tmp_path / "t", recursive=True, listener=told)
     assert told.results[-1].target == b"late"
-    assert (summary.exit_code, type(summary.first_error)) == (7, DiskFull)
+    assert (summary.exit_code, type(summary.first_error)) == (7, TABLE[DiskFull])
     assert len(failures(told)) == 1
 
 
@@ -232,7 +233,7 @@ def test_cp_ends(client, files, server_disk, monkeypatch, number, kind, status, 
     monkeypatch.setattr(staging, "dress", failing(number, 100, staging.dress))
     with pytest.raises(CommandError) as caught:
         client.copy("/t", "/copy", recursive=True)
-    assert type(caught.value) is kind and caught.value.exit_code == status
+    assert type(caught.value) is TABLE[kind] and caught.value.exit_code == status
     assert str(caught.value).startswith("/copy/d")
     assert str(caught.value).endswith(f": {text} (the server's disk): {STAYS}")
     assert 0 < files_in(files / "copy") <= 100
@@ -286,7 +287,7 @@ def test_a_target_that_is_removed_meanwhile(client, files, tmp_path, sync):
     else:
         summary = client.get(["/t"], target, recursive=True, listener=told)
     assert summary.exit_code == 7
-    assert [type(one.error) for one in told.results if one.error is not None] == [DiskGone]
+    assert [type(one.error) for one in told.results if one.error is not None] == [TABLE[DiskGone]]
 
 
 # an account ---------------------------------------------------------------------------------

@@ -1,0 +1,62 @@
+"""What callers may write for paths and for what happens to a target that is there.
+
+Lives here: the types, and making one kind of them. Lives elsewhere: what a remote path means
+(client.py, ftpwire/paths.py), local paths that were named (transfer/named.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from typing import Literal, TypeVar
+
+from ftpwire import messages, paths
+
+AnyPath = str | bytes | PurePosixPath
+"""A remote path."""
+LocalPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+Overwrite = messages.Overwrite
+Replace = Literal["always", "never"]
+"""Of the words in `Overwrite` those for what has no time of its own to compare."""
+
+Path = TypeVar("Path", bound=AnyPath | LocalPath)
+
+
+def as_typed(path: AnyPath) -> bytes:
+    """The bytes of a remote path, as it was written. Raises TypeError."""
+    if isinstance(path, PurePosixPath):
+        path = str(path)
+    if isinstance(path, str):
+        return paths.from_text(path)
+    if isinstance(path, bytes):
+        return path
+    raise TypeError(f"a remote path is str, bytes or PurePosixPath, not {type(path).__name__}")
+
+
+def one_or_several(given: Path | Iterable[Path]) -> list[Path]:
+    """The paths that were given: one, or several. A string is one path, never its letters."""
+    if isinstance(given, (str, bytes, os.PathLike)):
+        return [given]
+    return list(given)
+
+
+def overwriting(word: Overwrite | bool) -> Overwrite:
+    """What to do with a target that is there; True and False are ``always`` and ``never``.
+
+    Raises ValueError.
+    """
+    if isinstance(word, bool):
+        return "always" if word else "never"
+    if word not in ("always", "never", "older"):
+        raise ValueError(f"overwrite is 'always', 'never' or 'older', not {word!r}")
+    return word
+
+
+def replacing(word: Replace | bool) -> Replace:
+    """As `overwriting`, for links, moves and copies."""
+    if isinstance(word, bool):
+        return "always" if word else "never"
+    if word not in ("always", "never"):
+        raise ValueError(f"overwrite is 'always' or 'never' here, not {word!r}")
+    return word

@@ -1,0 +1,302 @@
+"""The errors that the verbs of `Client` and `AsyncClient` raise.
+
+They are those of ``ftpwire.errors``, with the path that they are about; and each is the `OSError`
+that Python has for the same, where it has one: `NotFound` is a `FileNotFoundError`.
+
+FtpError                    path
+├── ProtocolError           the server broke the rules
+├── ConnectionLost          no OSError: ``except OSError`` means files, here and on the server
+├── TrustError              the server's key is not the one expected
+├── Interrupted             the user asked to stop
+├── TimedOut                TimeoutError: a verb took longer than its ``timeout``
+└── CommandError            one request failed
+    ├── NotFound            FileNotFoundError
+    ├── AlreadyExists       FileExistsError
+    ├── Forbidden           PermissionError; ReadOnly (EROFS)
+    ├── IsADirectory        IsADirectoryError
+    ├── NotADirectory       NotADirectoryError
+    ├── DiskFull, QuotaExceeded, NotEmpty, InvalidPath, …   OSError with that ``errno``
+    └── LoginRefused, SafetyLimit, VerificationFailed, …    none: the system has no such error
+
+Lives here: the tree, and the one way from an error of the inside to one of these. Lives elsewhere:
+where that way is taken (guard.py). Inside the packages an OSError is the disk's, so nothing there
+raises or catches these classes.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Any, ClassVar
+
+from ftpwire import errors
+
+# What a class means is said where it comes from, in ftpwire/errors.py: help() shows that.
+
+
+class FtpError(errors.FtpError):
+    """Base of all errors that a verb raises on purpose.
+
+    Attributes:
+        path: What it is about, if it is about one path: a remote one is absolute, a local one as it
+            was given.
+    """
+
+    path: bytes | None = None
+    number: ClassVar[int | None] = None
+    """The ``errno`` of the same error of the system."""
+
+    def __str__(self) -> str:
+        return BaseException.__str__(self)  # not as OSError shows it: the text is whole
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kind = type(self)
+        if kind.__module__ != __name__:  # made by ``_kind``: its own base can be found by name
+            kind = kind.__bases__[0]
+        return _restored, (kind, self.args, self.__dict__)
+
+
+class ProtocolError(errors.ProtocolError, FtpError):
+    pass
+
+
+class FrameTooBig(errors.FrameTooBig, ProtocolError):
+    pass
+
+
+class UnknownKind(errors.UnknownKind, ProtocolError):
+    pass
+
+
+class TruncatedFrame(errors.TruncatedFrame, ProtocolError):
+    pass
+
+
+class BadMessage(errors.BadMessage, ProtocolError):
+    pass
+
+
+class BadMagic(errors.BadMagic, ProtocolError):
+    pass
+
+
+class VersionMismatch(errors.VersionMismatch, ProtocolError):
+    pass
+
+
+class ConnectionLost(errors.ConnectionLost, FtpError):
+    pass
+
+
+class ConnectFailed(errors.ConnectFailed, ConnectionLost):
+    pass
+
+
+class SessionEnded(errors.SessionEnded, ConnectionLost):
+    pass
+
+
+class TrustError(errors.TrustError, FtpError):
+    pass
+
+
+class UnknownHost(errors.UnknownHost, TrustError):
+    pass
+
+
+class HostKeyChanged(errors.HostKeyChanged, TrustError):
+    pass
+
+
+class UntrustedCertificate(errors.UntrustedCertificate, TrustError):
+    pass
+
+
+class Interrupted(errors.Interrupted, FtpError):
+    pass
+
+
+class TimedOut(FtpError, TimeoutError):
+    """A verb took longer than its ``timeout``. The next one connects anew."""
+
+    code = "timed-out"
+    exit_code = 4
+    number = errno.ETIMEDOUT
+
+
+class CommandError(errors.CommandError, FtpError):
+    pass
+
+
+class Internal(errors.Internal, CommandError):
+    pass
+
+
+class Cancelled(errors.Cancelled, CommandError):
+    pass
+
+
+class LoginRefused(errors.LoginRefused, CommandError):
+    pass
+
+
+class RegistrationClosed(errors.RegistrationClosed, CommandError):
+    pass
+
+
+class BadAccount(errors.BadAccount, CommandError):
+    pass
+
+
+class NameTaken(errors.NameTaken, BadAccount):
+    pass
+
+
+class TooMany(errors.TooMany, CommandError):
+    pass
+
+
+class Banned(errors.Banned, LoginRefused):
+    pass
+
+
+class NotFound(errors.NotFound, CommandError, FileNotFoundError):
+    number = errno.ENOENT
+
+
+class Forbidden(errors.Forbidden, CommandError, PermissionError):
+    number = errno.EACCES
+
+
+class ReadOnly(errors.ReadOnly, Forbidden):
+    number = errno.EROFS
+
+
+class NotLoggedIn(errors.NotLoggedIn, Forbidden):
+    pass
+
+
+class InvalidPath(errors.InvalidPath, CommandError, OSError):
+    number = errno.EINVAL
+
+
+class AlreadyExists(errors.AlreadyExists, CommandError, FileExistsError):
+    number = errno.EEXIST
+
+
+class NotNewer(errors.NotNewer, CommandError):
+    pass
+
+
+class IsADirectory(errors.IsADirectory, CommandError, IsADirectoryError):
+    number = errno.EISDIR
+
+
+class NotADirectory(errors.NotADirectory, CommandError, NotADirectoryError):
+    number = errno.ENOTDIR
+
+
+class NotEmpty(errors.NotEmpty, CommandError, OSError):
+    number = errno.ENOTEMPTY
+
+
+class NotRegular(errors.NotRegular, CommandError, OSError):
+    number = errno.ENXIO
+
+
+class QuotaExceeded(errors.QuotaExceeded, CommandError, OSError):
+    number = errno.EDQUOT
+
+
+class DiskFull(errors.DiskFull, CommandError, OSError):
+    number = errno.ENOSPC
+
+
+class DiskGone(errors.DiskGone, CommandError, OSError):
+    number = errno.ENODEV
+
+
+class DiskFailed(errors.DiskFailed, CommandError, OSError):
+    number = errno.EIO
+
+
+class VerificationFailed(errors.VerificationFailed, CommandError):
+    pass
+
+
+class StoredFileDamaged(errors.StoredFileDamaged, VerificationFailed):
+    pass
+
+
+class SourceChanged(errors.SourceChanged, CommandError):
+    pass
+
+
+class SafetyLimit(errors.SafetyLimit, CommandError):
+    pass
+
+
+class Busy(errors.Busy, CommandError, OSError):
+    number = errno.EBUSY
+
+
+class LeaseLost(errors.LeaseLost, Busy):
+    pass
+
+
+def _tree(kind: type[FtpError]) -> list[type[FtpError]]:
+    """A class and those below it."""
+    return [kind, *(one for child in kind.__subclasses__() for one in _tree(child))]
+
+
+TABLE: dict[type[errors.FtpError], type[FtpError]] = {
+    kind.__bases__[0]: kind for kind in _tree(FtpError) if kind is not TimedOut
+}
+"""For each class of the inside the one that is raised."""
+
+
+_made: dict[type[errors.FtpError], type[FtpError]] = {}
+
+
+def _kind(kind: type[errors.FtpError]) -> type[FtpError]:
+    """What is raised for errors of a class, also of one that only a module inside has."""
+    found = TABLE.get(kind) or _made.get(kind)
+    if found is None:
+        above = next(TABLE[base] for base in kind.__mro__ if base in TABLE)
+        names = {"__doc__": kind.__doc__, "__module__": kind.__module__}
+        found = _made[kind] = type(kind.__name__, (kind, above), names)
+    return found
+
+
+def public(error: errors.FtpError, path: bytes | None = None) -> FtpError:
+    """The same error as verbs raise it, with the traceback and the causes that it has.
+
+    Args:
+        path: What it is about, if that is known.
+    """
+    if isinstance(error, FtpError):
+        made = error
+    else:
+        kind = _kind(type(error))
+        made = _restored(kind, error.args, error.__dict__).with_traceback(error.__traceback__)
+        made.__cause__ = error.__cause__
+        made.__context__ = error.__context__
+        made.__suppress_context__ = error.__suppress_context__
+    if path is not None and made.path is None:
+        made.path = path
+        if isinstance(made, OSError):
+            made.filename = path
+    return made
+
+
+def _restored(kind: type[Any], args: tuple[object, ...], state: dict[str, object]) -> FtpError:
+    """An error of a class, with what another one had."""
+    if not issubclass(kind, FtpError):
+        kind = _kind(kind)
+    made: FtpError = kind.__new__(kind)
+    made.args = args
+    made.__dict__.update(state)
+    if isinstance(made, OSError):
+        made.errno = made.number
+        made.strerror = str(made)
+        made.filename = made.path
+    return made

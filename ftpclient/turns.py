@@ -1,0 +1,89 @@
+"""Whose turn it is to use a client's connection, of any number of threads.
+
+Lives here: the lock. Lives elsewhere: what is done around a verb (guard.py).
+
+As a `threading.RLock`, but a stream of entries holds it between its steps, and need not be ended by
+the thread that began it: a generator is closed by whoever drops it last.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_LOOK_SECONDS = 0.2
+
+
+class Hold:
+    """One verb, or one open stream, that keeps other threads from using the connection."""
+
+
+class Turns:
+    """One thread at a time.
+
+    ``_changed`` guards the rest, and is never held while something else is waited for. Its lock is
+    one that a thread may take twice: the garbage collector closes streams anywhere.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.RLock())
+        self._owner: int | None = None
+        """The thread that has the turn."""
+        self._holds: set[Hold] = set()
+        self._is_running = False
+        """A verb, or the step of a stream, is under way; else there are open streams only."""
+
+    @property
+    def held(self) -> bool:
+        """Whether some thread has the turn."""
+        return bool(self._holds)
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether this thread is in a verb, or in a step of a stream."""
+        return self._is_running and self._owner == threading.get_ident()
+
+    @contextmanager
+    def taken(
+        self, stream: Hold | None, look: Callable[[], None] | None, *, closing: bool = False
+    ) -> Iterator[None]:
+        """The turn, for a verb or for one step of a stream.
+
+        Args:
+            stream: Keeps the turn after this step, until ``leave``.
+            look: Called several times a second while another thread has the turn; may raise.
+            closing: Wait only for what is under way: open streams end by this.
+        """
+        hold, me = stream or Hold(), threading.get_ident()
+        with self._changed:
+            while not self._may_run(hold, me, closing):
+                if look is not None:
+                    look()
+                self._changed.wait(None if look is None else _LOOK_SECONDS)
+            if closing:
+                self._holds.clear()
+            self._owner = me
+            self._is_running = True
+            self._holds.add(hold)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._is_running = False
+                if stream is None:
+                    self.leave(hold)
+                self._changed.notify_all()
+
+    def _may_run(self, hold: Hold, me: int, closing: bool) -> bool:
+        if self._is_running:
+            return False
+        return closing or not self._holds or self._owner == me or hold in self._holds
+
+    def leave(self, hold: Hold) -> None:
+        """A stream has ended: others may have the turn. Can be called twice."""
+        with self._changed:
+            self._holds.discard(hold)
+            if not self._holds:
+                self._owner = None
+            self._changed.notify_all()
