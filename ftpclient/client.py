@@ -28,7 +28,7 @@ from ftpclient.arguments import (
 )
 from ftpclient.base import BaseClient
 from ftpclient.guard import local, stream, verb
-from ftpclient.transfer.report import Listener, Summary
+from ftpclient.transfer.report import Listener, One, Result, Summary
 from ftpclient.transfer.resume_notes import Unfinished
 from ftpclient.transfer.sources import NoTargetDirectory, Sources, check_name, each_once
 from ftpwire import messages, paths
@@ -598,6 +598,42 @@ class Client(BaseClient):
         )
 
     @verb
+    def put_file(
+        self,
+        source: LocalPath,
+        target: AnyPath,
+        *,
+        overwrite: Overwrite | bool = "always",
+        resume: bool = True,
+        parallel: int | None = None,
+        links: bool = False,
+        no_empty: bool = False,
+        listener: Listener | None = None,
+        timeout: float | None = None,
+    ) -> Result:
+        """Upload one file as exactly ``target``. As ``put``, but what went wrong is raised.
+
+        Raises:
+            AlreadyExists, NotNewer: Something is there that ``overwrite`` keeps.
+            IsADirectory: ``source`` is one, or ``target`` is.
+            OSError: ``source`` can't be read.
+            QuotaExceeded, DiskFull, ConnectionLost, Interrupted, …
+        """
+        told = One(listener)
+        self.put(
+            source,
+            target,
+            into=False,
+            overwrite=overwrite,
+            resume=resume,
+            parallel=parallel,
+            links=links,
+            no_empty=no_empty,
+            listener=told,
+        )
+        return told.result()
+
+    @verb
     def put_stream(
         self,
         fd: int,
@@ -658,26 +694,43 @@ class Client(BaseClient):
             copy_links: Follow all links: in trees, and at the target another user's.
             links: Make a link where a link is named.
         """
-        from ftpclient.transfer import named, retry
-        from ftpclient.transfer.download import Download
         from ftpclient.transfer.job import Options
 
-        how = overwriting(overwrite)
-        options = Options(recursive, copy_links, how, resume, fail_fast, links)
+        options = Options(recursive, copy_links, overwriting(overwrite), resume, fail_fast, links)
+        told = self._guard.listener(listener)
+        return self._get(one_or_several(sources), target, into, options, told, parallel)
+
+    def _get(
+        self,
+        sources: list[AnyPath],
+        target: LocalPath,
+        into: bool | None,
+        options: Options,
+        listener: Listener,
+        parallel: int | None,
+        *,
+        literal: bool = False,
+    ) -> Summary:
+        from ftpclient.transfer import named, retry
+        from ftpclient.transfer.download import Download
+
+        recursive, copy_links = options.recursive, options.copy_links
         local = os.fsencode(target)
         found: list[RemotePath] = []
         contents: set[RemotePath] = set()  # typed as DIR/. : what is inside, without its name
         exact: set[RemotePath] = set()  # typed in full: no pattern chose their names
-        listener = self._guard.listener(listener)
         download = Download(self.connection, options, listener)
-        for source in one_or_several(sources):
+        for source in sources:
             try:
-                matches = retry.asked(self, listener, partial(self.glob, source))
+                if literal:
+                    matches = [self.resolve(source)]
+                else:
+                    matches = retry.asked(self, listener, partial(self.glob, source))
                 found += matches
                 typed = as_typed(source)
                 if paths.name_of(typed) in (b".", b".."):
                     contents.update(matches)
-                if not _MAGIC.search(_TAMED.sub(b"", typed)):
+                if literal or not _MAGIC.search(_TAMED.sub(b"", typed)):
                     exact.update(matches)
             except NotFound as error:
                 download.end(self.resolve(source), local, 0, error=error)
@@ -685,7 +738,7 @@ class Client(BaseClient):
             download.go_on_with(self.connection)
         exists = into
         into = _make_local_target(local, several=len(found) > 1, into=into)
-        several = len(found) > 1 and how != "never"
+        several = len(found) > 1 and options.overwrite != "never"
         found = each_once(found, listener.remark)
         note = None
         if len(found) == 1 and recursive and exists is None:
@@ -710,7 +763,7 @@ class Client(BaseClient):
                 try:
                     if several:
                         names.check(path, name, place)
-                    entry = self._to_get(path, follow=not links)
+                    entry = self._to_get(path, follow=not options.links)
                     if exists is False:
                         check_name(local, entry.type == "dir")
                 except CommandError as error:
@@ -727,6 +780,39 @@ class Client(BaseClient):
         elif not recursive:
             run.split_with(parallel, lambda connection: download.helper(connection))
         return run.persist()
+
+    @verb
+    def get_file(
+        self,
+        source: AnyPath,
+        target: LocalPath,
+        *,
+        overwrite: Overwrite | bool = "always",
+        resume: bool = True,
+        parallel: int | None = None,
+        links: bool = False,
+        listener: Listener | None = None,
+        timeout: float | None = None,
+    ) -> Result:
+        """Download one file as exactly ``target``. As ``get``, but what went wrong is raised.
+
+        ``source`` is a name and never a pattern.
+
+        Raises:
+            NotFound, Forbidden
+            AlreadyExists, NotNewer: Something is there that ``overwrite`` keeps.
+            IsADirectory: ``source`` is one, or ``target`` is.
+            OSError: ``target`` can't be written.
+            ConnectionLost, Interrupted, …
+        """
+        from ftpclient.transfer.job import Options
+
+        options = Options(overwrite=overwriting(overwrite), resume=resume, links=links)
+        told = One(listener)
+        self._get(
+            [source], target, False, options, self._guard.listener(told), parallel, literal=True
+        )
+        return told.result()
 
     def _to_get(self, path: RemotePath, *, follow: bool) -> Entry:
         """What is at a path that is to be fetched. Raises Forbidden where a rule forbids that."""

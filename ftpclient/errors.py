@@ -288,6 +288,11 @@ def public(error: errors.FtpError, path: bytes | None = None) -> FtpError:
     return made
 
 
+def timed_out(text: str) -> FtpError:
+    """The error of a verb whose time is over."""
+    return _restored(TimedOut, (text,), {})
+
+
 def _restored(kind: type[Any], args: tuple[object, ...], state: dict[str, object]) -> FtpError:
     """An error of a class, with what another one had."""
     if not issubclass(kind, FtpError):

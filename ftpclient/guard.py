@@ -17,7 +17,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial, wraps
@@ -188,7 +188,7 @@ class Guard:
                 if ctrl_c is not None and ctrl_c.presses:
                     raise KeyboardInterrupt
                 if time.monotonic() >= until:
-                    raise errors.TimedOut(
+                    raise errors.timed_out(
                         f"not begun within {timeout:g} seconds: another thread uses the client"
                     )
 
@@ -247,7 +247,7 @@ class Guard:
             else:
                 connection.forget_ahead()
         if isinstance(error, TimeOver):
-            return errors.TimedOut(*error.args).with_traceback(error.__traceback__)
+            return errors.timed_out(str(error)).with_traceback(error.__traceback__)
         return KeyboardInterrupt() if pressed else cause
 
     def _drop(self, connection: Connection) -> None:
@@ -407,33 +407,49 @@ def public_summary(given: _T) -> _T:
     return given
 
 
-def _named_in(text: str, candidates: tuple[bytes, ...]) -> bytes | None:
+def _named_in(text: str, candidates: Iterable[bytes]) -> bytes | None:
     """The path that a text begins with, if it is one of some."""
     return next((one for one in candidates if one and text.startswith(paths.show(one) + ":")), None)
+
+
+_REMOTE = ("path", "pattern", "source", "sources", "target")
+"""What verbs call their arguments that are remote paths."""
 
 
 def explainer(function: Callable[..., Any]) -> Callable[..., Explain]:
     """For calls of a verb: which of its paths an error is about.
 
-    Most errors begin with the path. Else it is the one of what was asked for: of an upload, the
-    target.
+    Most errors begin with the path. Else it is the first remote path that was given, or of what
+    exists already the last.
     """
     signature = inspect.signature(function)
-    named = [
-        name for name in ("path", "pattern", "source", "sources") if name in signature.parameters
-    ]
-    if "target" in signature.parameters:
-        named.insert(0 if function.__name__.startswith("put") else len(named), "target")
+    verb, _, _ = function.__name__.partition("_")
+    local = {"put": ("source", "sources"), "get": ("target",)}.get(verb, ())
+    named = [name for name in signature.parameters if name in _REMOTE]
+    if "path" in named:
+        named = ["path"]  # a link's target is a text
 
     def of_call(*args: Any, **kwargs: Any) -> Explain:
         def explain(client: Guarded, error: inside.FtpError) -> bytes | None:
             if not named or not isinstance(error, inside.CommandError):
                 return None
             arguments = signature.bind(*args, **kwargs).arguments
-            given = [one for name in named for one in _each(arguments.get(name))]
-            candidates = [path for one in given for path in (_resolved(client, one), one)]
-            found = _named_in(str(error), tuple(candidates))
-            return found or (candidates[0] if candidates else None)
+            here, there = [], {}
+            for name in named:
+                for path in _each(arguments.get(name)):
+                    if verb == "sync" and path.startswith(b":"):
+                        path = path[1:]
+                    elif verb == "sync" or name in local:
+                        here.append(path)
+                        continue
+                    there[path] = _resolved(client, path)
+            text, written = str(error), _named_in(str(error), there)
+            if (found := _named_in(text, (*there.values(), *here))) is not None:
+                return found
+            if written is not None:
+                return there[written]
+            what_exists = -1 if isinstance(error, inside.AlreadyExists) else 0  # is the target
+            return list(there.values())[what_exists] if there else None
 
         return explain
 

@@ -50,7 +50,7 @@ from ftpclient.connection.trust import Ask, AskTakeover
 from ftpclient.guard import Guard
 from ftpclient.transfer.calls import PutCall
 from ftpclient.transfer.job import KEEP_ALIVE_SECONDS, EmptySource, Options
-from ftpclient.transfer.report import INPUT_LOST, Forwarding, Listener, Summary
+from ftpclient.transfer.report import INPUT_LOST, Forwarding, Listener, Result, Summary
 from ftpclient.transfer.upload import Upload
 from ftpwire import digests, messages, paths
 from ftpwire.errors import (
@@ -596,6 +596,62 @@ class AsyncClient:
                 resume=resume,
                 parallel=parallel,
                 fail_fast=fail_fast,
+                links=links,
+                listener=side.listener,
+            ),
+            listener,
+        )
+
+    @edge.verb
+    async def put_file(
+        self,
+        source: LocalPath,
+        target: AnyPath,
+        *,
+        overwrite: Overwrite | bool = "always",
+        resume: bool = True,
+        parallel: int | None = None,
+        links: bool = False,
+        no_empty: bool = False,
+        listener: Listener | None = None,
+        timeout: float | None = None,
+    ) -> Result:
+        """Upload one file as exactly ``target``, or raise why not; see `Client.put_file`."""
+        return await self._transfer(
+            lambda side: side.put_file(
+                source,
+                target,
+                overwrite=overwrite,
+                resume=resume,
+                parallel=parallel,
+                links=links,
+                no_empty=no_empty,
+                listener=side.listener,
+            ),
+            listener,
+        )
+
+    @edge.verb
+    async def get_file(
+        self,
+        source: AnyPath,
+        target: LocalPath,
+        *,
+        overwrite: Overwrite | bool = "always",
+        resume: bool = True,
+        parallel: int | None = None,
+        links: bool = False,
+        listener: Listener | None = None,
+        timeout: float | None = None,
+    ) -> Result:
+        """Download one file as exactly ``target``, or raise why not; see `Client.get_file`."""
+        return await self._transfer(
+            lambda side: side.get_file(
+                source,
+                target,
+                overwrite=overwrite,
+                resume=resume,
+                parallel=parallel,
                 links=links,
                 listener=side.listener,
             ),

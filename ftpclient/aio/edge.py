@@ -40,7 +40,7 @@ async def _edge(client: _Client, timeout: float | None, explain: Explain) -> Asy
     except TimeoutError as error:
         if not limit.expired() or isinstance(error, inside.FtpError):
             raise
-        late = errors.TimedOut(f"not done within {timeout:g} seconds")
+        late = errors.timed_out(f"not done within {timeout:g} seconds")
         raise_plainly(late.with_traceback(error.__traceback__))
     except inside.FtpError as error:
         raise_plainly(errors.public(error, explain(client, error)))

@@ -177,3 +177,22 @@ class Forwarding(Listener):
 
     def regained(self) -> None:
         self.tell(self._listener.regained)
+
+
+class One(Forwarding):
+    """The listener of a transfer of one file, whose end is all that it comes to."""
+
+    def __init__(self, listener: Listener | None) -> None:
+        super().__init__(listener or Listener())
+        self._result: Result | None = None
+
+    def finished(self, result: Result) -> None:
+        self._result = result
+        super().finished(result)
+
+    def result(self) -> Result:
+        """What came of the file. Raises why it failed, or was skipped."""
+        assert self._result is not None
+        if self._result.error is not None:
+            raise self._result.error
+        return self._result
