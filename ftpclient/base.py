@@ -250,8 +250,9 @@ class BaseClient:
 
     @property
     def connection(self) -> Connection:
-        """The connection, made (again) when there is none."""
-        self.connect()
+        """The connection, made (again) when there is none. For what verbs are made of."""
+        if not self.connected:
+            self.connect()
         assert self._connection is not None
         return self._connection
 
