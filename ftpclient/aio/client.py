@@ -152,6 +152,7 @@ class AsyncClient:
 
     def _begin(self) -> None:
         """Nothing is under way."""
+        self._edge = edge.Edge()
         self._opening = asyncio.Lock()
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._sides: set[_Side] = set()
@@ -239,6 +240,10 @@ class AsyncClient:
         async with self._opening:
             await self.close()
             self._connection = await self._opener.open(asyncio.get_running_loop(), registered)
+
+    def _drop(self, reason: str) -> None:
+        if self._connection is not None:
+            self._connection.end(ConnectionLost(f"{self.address.endpoint}: {reason}"))
 
     async def close(self) -> None:
         """Close the connection; what is under way fails. Can be called twice."""
@@ -789,11 +794,18 @@ class AsyncClient:
         """Run a verb of `Client` in a thread, on a lane of this client's connection."""
         loop = asyncio.get_running_loop()
         await self._connected()
-        side = _Side(self, loop, None if listener is None else _OnLoop(loop, listener), own)
+        side = _Side(self, loop, own)
+        if listener is not None:
+            side.listener = _OnLoop(loop, listener, side.fail)
         self._sides.add(side)
         try:
-            return await _in_thread(lambda: side.run(work), side.stop)
+            done = await _in_thread(lambda: side.run(work), side.stop)
+            if side.failure is not None:
+                raise side.failure
+            return done
         except Interrupted:
+            if side.failure is not None:
+                raise side.failure from None
             if side.is_closed:
                 raise SessionEnded("the client was closed") from None
             raise
@@ -925,7 +937,6 @@ class _Side(Client):
         self,
         owner: AsyncClient,
         loop: asyncio.AbstractEventLoop,
-        listener: Listener | None,
         own: bool,
     ) -> None:
         self.stopper = Interrupt()
@@ -936,7 +947,9 @@ class _Side(Client):
             retries=owner.retries,
         )
         self.cwd = owner.cwd
-        self.listener = listener
+        self.listener: Listener | None = None
+        self.failure: Exception | None = None
+        """What the user's listener has raised."""
         self._pace = owner._pace if own else None
         self.is_closed = False
         """The client was closed while this ran."""
@@ -977,6 +990,11 @@ class _Side(Client):
         finally:
             self._wanted = None
 
+    def fail(self, error: Exception) -> None:
+        """From the loop: the user's listener has raised something, which ends the work."""
+        self.failure = error
+        self.stop()
+
     def stop(self) -> None:
         """From the loop: end the work soon."""
         self.stopper.set()
@@ -990,9 +1008,15 @@ class _Side(Client):
 class _OnLoop(Forwarding):
     """Has a transfer's news told in the loop's thread, in their order."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listener: Listener,
+        fail: Callable[[Exception], None],
+    ) -> None:
         super().__init__(listener)
         self._loop = loop
+        self._fail = fail
         self._news: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._is_due = False
 
@@ -1004,9 +1028,13 @@ class _OnLoop(Forwarding):
 
     def _tell_all(self) -> None:
         self._is_due = False
-        while self._news:
-            what, args = self._news.popleft()
-            what(*args)
+        try:
+            while self._news:
+                what, args = self._news.popleft()
+                what(*args)
+        except Exception as error:
+            self._news = deque(maxlen=0)  # it hears nothing more
+            self._fail(error)
 
 
 class _StreamPut(PutCall):

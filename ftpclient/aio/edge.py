@@ -8,8 +8,8 @@ its own request (connection.py).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -21,29 +21,55 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-class _Client(Protocol):
+class Edged(Protocol):
     """What an AsyncClient has for this."""
+
+    _edge: Edge
 
     def _resolve(self, path: Any) -> bytes:
         """The absolute remote path; raises errors of the inside."""
 
+    def _drop(self, reason: str) -> None:
+        """End the connection, if there is one: the next verb connects anew."""
 
-_C = TypeVar("_C", bound=_Client)
+
+_C = TypeVar("_C", bound=Edged)
 
 
-@asynccontextmanager
-async def _edge(client: _Client, timeout: float | None, explain: Explain) -> AsyncIterator[None]:
-    limit = asyncio.timeout(timeout)
-    try:
-        async with limit:
+class Edge:
+    """The verbs of one client that are under way."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """One verb, from its beginning to its end."""
+        self._count += 1
+        try:
             yield
-    except TimeoutError as error:
-        if not limit.expired() or isinstance(error, inside.FtpError):
-            raise
-        late = errors.timed_out(f"not done within {timeout:g} seconds")
-        raise_plainly(late.with_traceback(error.__traceback__))
-    except inside.FtpError as error:
-        raise_plainly(errors.public(error, explain(client, error)))
+        finally:
+            self._count -= 1
+
+    @asynccontextmanager
+    async def verb(
+        self, client: Edged, timeout: float | None, explain: Explain, *, is_step: bool = False
+    ) -> AsyncIterator[None]:
+        """Around a verb, or one step of a stream, which is counted as a whole."""
+        limit = asyncio.timeout(timeout)
+        try:
+            with nullcontext() if is_step else self.counted():
+                async with limit:
+                    yield
+        except TimeoutError as error:
+            if not limit.expired() or isinstance(error, inside.FtpError):
+                raise
+            text = f"not done within {timeout:g} seconds"
+            if self._count == is_step:  # nobody else may have more patience
+                client._drop(text)
+            raise_plainly(errors.timed_out(text).with_traceback(error.__traceback__))
+        except inside.FtpError as error:
+            raise_plainly(errors.public(error, explain(client, error)))
 
 
 def verb(
@@ -54,10 +80,13 @@ def verb(
 
     @wraps(function)
     async def edged(self: _C, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        async with _edge(self, timeout_of(kwargs), explain(self, *args, **kwargs)):
+        async with self._edge.verb(self, timeout_of(kwargs), explain(self, *args, **kwargs)):
             return public_summary(await function(self, *args, **kwargs))
 
     return edged
+
+
+_END = object()
 
 
 def stream(
@@ -69,13 +98,13 @@ def stream(
     @wraps(function)
     async def edged(self: _C, /, *args: _P.args, **kwargs: _P.kwargs) -> AsyncGenerator[_T, None]:
         timeout, about = timeout_of(kwargs), explain(self, *args, **kwargs)
-        async with aclosing(function(self, *args, **kwargs)) as items:
-            while True:
-                try:
-                    async with _edge(self, timeout, about):
-                        item = await anext(items)
-                except StopAsyncIteration:
-                    return
-                yield item
+        with self._edge.counted():
+            async with aclosing(function(self, *args, **kwargs)) as items:
+                while True:
+                    async with self._edge.verb(self, timeout, about, is_step=True):
+                        item: Any = await anext(items, _END)
+                    if item is _END:
+                        return
+                    yield item
 
     return edged

@@ -98,6 +98,13 @@ class Proxy:
         with self._state:
             self._hangs[direction] = sorted(counts)
 
+    def freeze(self) -> None:
+        """Let nothing through any more: not on the connections that there are, for good, and not to
+        clients that connect, until ``release``."""
+        with self._state:
+            self._hung.update(self._sockets)
+            self._hold["down"] = 0
+
     def cut_newest(self) -> None:
         """Reset the newest connection alone; go on accepting."""
         with self._state:
