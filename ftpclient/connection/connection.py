@@ -786,14 +786,17 @@ class Connection:
     def _after_fork(self) -> None:
         """In a child process: close this copy of the socket; the connection is the parent's.
 
-        Nobody is told: those who wait for the calls are the parent's as well.
+        The calls end, but are not told: what hangs on them is the parent's as well.
         """
+        error = ConnectionLost(f"{self.address.endpoint}: the connection is the parent process's")
         self.broken = True
-        self._calls = {}
+        calls, self._calls = self._calls, {}
+        for call in calls.values():
+            call.error = error
+            call.done = True
         self._ahead.clear()
         if hasattr(self, "channel"):  # else a thread of the parent's was about to connect
-            reason = f"{self.address.endpoint}: the connection is the parent process's"
-            self.channel.ended = ConnectionLost(reason)
+            self.channel.ended = error
             self.channel.abort()
 
     def _rearm(self) -> None:
