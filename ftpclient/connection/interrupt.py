@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -131,8 +132,12 @@ class Interrupt:
     def at_once(self) -> Iterator[None]:
         """While the context is open, Ctrl-C is a KeyboardInterrupt: for prompts and look-ups.
 
-        No connection is in use then that it could leave out of step.
+        No connection is in use then that it could leave out of step. It comes in the main thread:
+        for other threads this makes no difference.
         """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         before, self._at_once = self._at_once, True
         try:
             yield

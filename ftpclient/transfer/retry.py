@@ -253,17 +253,23 @@ class Run:
         """
         from concurrent.futures import ThreadPoolExecutor, wait
 
-        with ThreadPoolExecutor(self._count, "connect") as pool:
-            tries = [pool.submit(self._client.new_connection) for _ in range(self._count)]
-            wait(tries)
-        made = [one.result() for one in tries if one.exception() is None]
-        for error in [one.exception() for one in tries]:
-            if isinstance(error, CommandError):
-                self._transfer.listener.remark(f"no further connection: {error}")
-            elif error is not None:
-                for connection in made:
-                    connection.close()
-                raise error
+        made: list[Connection] = []
+        try:
+            with ThreadPoolExecutor(self._count, "connect") as pool:
+                tries = [
+                    pool.submit(lambda: made.append(self._client.new_connection()))
+                    for _ in range(self._count)
+                ]
+                wait(tries)
+            for error in [one.exception() for one in tries]:
+                if isinstance(error, CommandError):
+                    self._transfer.listener.remark(f"no further connection: {error}")
+                elif error is not None:
+                    raise error
+        except BaseException:
+            for connection in made:
+                connection.close()
+            raise
         for connection in made:
             connection.channel.pace = self._client.pace
         return made

@@ -22,6 +22,8 @@ class Places:
 
     home: Path
     here: Path
+    source: int = -1
+    sink: int = -1
 
     def fill(self) -> None:
         (self.home / "known").write_bytes(KNOWN)
@@ -32,19 +34,20 @@ class Places:
         for top in (self.home, self.here):
             (top / "large").write_bytes(os.urandom(1_500_000))
         (self.here / "to").mkdir()
+        self.source = os.open(self.here / "large", os.O_RDONLY)
+        self.sink = os.open(os.devnull, os.O_WRONLY)
 
     def piped(self, client, **options) -> None:
-        read, write = os.pipe()
-        os.write(write, b"from a pipe")
-        os.close(write)
-        try:
-            client.put_stream(read, "piped", **options)
-        finally:
-            os.close(read)
+        """With a descriptor that stays open: Ctrl-C may come amid the opening of one, too."""
+        os.lseek(self.source, 0, os.SEEK_SET)
+        client.put_stream(self.source, "piped", **options)
 
     def poured(self, client, **options) -> None:
-        with (self.here / "poured").open("wb") as out:
-            client.get_stream("large", out.fileno(), **options)
+        client.get_stream("large", self.sink, **options)
+
+    def close(self) -> None:
+        os.close(self.source)
+        os.close(self.sink)
 
 
 Call = Callable[..., object]

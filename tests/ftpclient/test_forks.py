@@ -7,7 +7,7 @@ import os
 import pickle
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -35,10 +35,11 @@ def client(server, connect):
 
 
 @pytest.fixture
-def places(server, tmp_path) -> Places:
+def places(server, tmp_path) -> Iterator[Places]:
     made = Places(server.settings.root / "alice", tmp_path / "here")
     made.fill()
-    return made
+    yield made
+    made.close()
 
 
 class Child:

@@ -52,10 +52,11 @@ def client(server, connect):
 
 
 @pytest.fixture
-def places(server, tmp_path) -> Places:
+def places(server, tmp_path) -> Iterator[Places]:
     made = Places(server.settings.root / "alice", tmp_path / "here")
     made.fill()
-    return made
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -98,6 +99,7 @@ def share(start_server, connect, tmp_path, rounds: int) -> None:
         for job in jobs:
             job.result()
     next_is_right(client)
+    places.close()
 
 
 def test_four_threads_share_a_client(start_server, connect, tmp_path):
@@ -469,7 +471,9 @@ def pressed_somewhere(call: Callable[[], object], seconds: float) -> None:
         begun.set()
         with suppress(errors.FtpError):
             call()
-        threading.Event().wait(PATIENCE)  # the verb was quicker
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:  # the verb was quicker
+            time.sleep(0.01)  # a signal that comes just before a wait doesn't end it
         pytest.fail("no KeyboardInterrupt has come")
     except KeyboardInterrupt:
         pass

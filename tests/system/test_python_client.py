@@ -51,6 +51,7 @@ def test_a_frozen_server_holds_no_verb_longer_than_its_time(start_server, tmp_pa
             finally:
                 server.signal(signal.SIGCONT)
             next_is_right(client)
+    places.close()
 
 
 CONSUMER = """
