@@ -195,12 +195,14 @@ class Guard:
             look_on = None if waits_plainly else look
             with self.turns.taken(stream, look_on, closing=closing):
                 try:
-                    interrupt = self._begin(client, ctrl_c, closing)
+                    interrupt = self._begin(client, ctrl_c)
                     with _limited(interrupt, until, timeout):
+                        if not closing:
+                            self._settle(client)
                         yield
                 except BaseException as error:
                     instead = self._end(client, ctrl_c, error)
-                    if isinstance(instead, inside.FtpError):
+                    if instead is error and isinstance(instead, inside.FtpError):
                         instead = errors.public(
                             instead, None if explain is None else explain(client, instead)
                         )
@@ -208,8 +210,8 @@ class Guard:
                 finally:
                     self._ctrl_c = None
 
-    def _begin(self, client: Guarded, ctrl_c: _CtrlC | None, closing: bool) -> Interrupt:
-        """It is this verb's turn: have the connection in step."""
+    def _begin(self, client: Guarded, ctrl_c: _CtrlC | None) -> Interrupt:
+        """It is this verb's turn."""
         if client._interrupt is None:
             client._interrupt = self._own = Interrupt()
         interrupt = client._interrupt
@@ -219,13 +221,16 @@ class Guard:
         self._ctrl_c = ctrl_c
         if ctrl_c is not None:
             ctrl_c.interrupt = interrupt
+        return interrupt
+
+    def _settle(self, client: Guarded) -> None:
+        """Have the connection in step, whatever earlier verbs and streams have left."""
         connection = client._connection
-        if connection is not None and not closing:
-            if self._unsettled:
+        unsettled, self._unsettled = self._unsettled, False
+        if connection is not None:
+            if unsettled:
                 connection.cancel_all()
             connection.cancel_due()
-        self._unsettled = False
-        return interrupt
 
     def _end(self, client: Guarded, ctrl_c: _CtrlC | None, error: BaseException) -> BaseException:
         """A verb ends by an error: leave the connection in step, or none. What to raise."""

@@ -47,7 +47,7 @@ from ftpclient.connection.credentials import Credential, Password, Remark
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.connection.known_hosts import KnownHosts
 from ftpclient.connection.trust import Ask, AskTakeover
-from ftpclient.guard import Guard
+from ftpclient.guard import CallbackFailed, Guard
 from ftpclient.transfer.calls import PutCall
 from ftpclient.transfer.job import KEEP_ALIVE_SECONDS, EmptySource, Options
 from ftpclient.transfer.report import INPUT_LOST, Forwarding, Listener, Result, Summary
@@ -801,11 +801,11 @@ class AsyncClient:
         try:
             done = await _in_thread(lambda: side.run(work), side.stop)
             if side.failure is not None:
-                raise side.failure
+                raise CallbackFailed(side.failure)
             return done
         except Interrupted:
             if side.failure is not None:
-                raise side.failure from None
+                raise CallbackFailed(side.failure) from None
             if side.is_closed:
                 raise SessionEnded("the client was closed") from None
             raise

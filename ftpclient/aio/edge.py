@@ -14,7 +14,14 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from ftpclient import errors
-from ftpclient.guard import Explain, explainer, public_summary, raise_plainly, timeout_of
+from ftpclient.guard import (
+    CallbackFailed,
+    Explain,
+    explainer,
+    public_summary,
+    raise_plainly,
+    timeout_of,
+)
 from ftpwire import errors as inside
 
 _P = ParamSpec("_P")
@@ -61,6 +68,8 @@ class Edge:
             with nullcontext() if is_step else self.counted():
                 async with limit:
                     yield
+        except CallbackFailed as failed:
+            raise_plainly(failed.cause)
         except TimeoutError as error:
             if not limit.expired() or isinstance(error, inside.FtpError):
                 raise

@@ -35,6 +35,8 @@ class Interrupt:
         until: When the time is over, on ``time.monotonic()``: for what can't be woken.
     """
 
+    _read = _write = -1
+
     def __init__(self) -> None:
         self._open()
         self._is_set = False
@@ -56,6 +58,8 @@ class Interrupt:
     def set(self) -> None:
         """Ask to stop. Safe in a signal handler."""
         self._is_set = True
+        if self._write < 0:
+            return
         try:
             os.write(self._write, b"!")
         except BlockingIOError:
@@ -95,9 +99,9 @@ class Interrupt:
     def close(self) -> None:
         """Give the descriptors back. Can be called twice."""
         if self._read >= 0:
-            read, self._read = self._read, -1
-            os.close(read)
-            os.close(self._write)
+            ends, self._read, self._write = (self._read, self._write), -1, -1
+            for end in ends:  # numbers that may be another file's from here on
+                os.close(end)
 
     def __del__(self) -> None:
         self.close()
