@@ -66,8 +66,16 @@ _TAMED = re.compile(rb"\[([*?\[])\]")
 class Client(BaseClient):
     """A logged-in user's view of a server.
 
-    Remote paths are ``str`` or ``bytes``, absolute or relative to ``cwd``; local ones are ``str``,
-    ``bytes`` or ``os.PathLike``. Errors are those of ``ftpwire.errors``.
+    Remote paths are ``str``, ``bytes`` or ``PurePosixPath``, absolute or relative to ``cwd``; local
+    ones are ``str``, ``bytes`` or ``os.PathLike``. Where several are taken, one is taken as well.
+
+    Every verb takes ``timeout``, the most seconds for all of it, or for each step of a listing; it
+    raises TimedOut then, and the next verb connects anew. Errors are those of ``ftpclient.errors``.
+
+    Any number of threads may use it, one verb at a time. A listing keeps other threads waiting
+    until it is used up or closed. A function that a verb calls (a listener, who asks for a
+    password) can't call verbs of the same client: RuntimeError. After a fork, the child connects
+    anew. Ctrl-C, or what a listener raises, ends the verb, and the next one is right.
 
         with Client("alice@example.net", password="…") as client:
             client.put(["report.pdf"], "/inbox/")
