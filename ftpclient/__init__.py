@@ -1,24 +1,200 @@
-"""The client: `ftp`, its shell, and the Python API they are written with."""
+"""The client: `ftp`, its shell, and the Python API they are written with.
+
+Lives here: the names that programs import. They are looked up when they are used, so that the
+commands of `ftp` don't pay for what they don't need.
+"""
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ftpclient.aio import AsyncClient
     from ftpclient.client import Client
+    from ftpclient.connection.addresses import BadAddress, ServerAddress
+    from ftpclient.connection.known_hosts import KnownHosts
+    from ftpclient.errors import (
+        AlreadyExists,
+        BadAccount,
+        BadMagic,
+        BadMessage,
+        Banned,
+        Busy,
+        Cancelled,
+        CommandError,
+        ConnectFailed,
+        ConnectionLost,
+        DiskFailed,
+        DiskFull,
+        DiskGone,
+        Forbidden,
+        FrameTooBig,
+        FtpError,
+        HostKeyChanged,
+        Internal,
+        Interrupted,
+        InvalidPath,
+        IsADirectory,
+        LeaseLost,
+        LoginRefused,
+        NameTaken,
+        NotADirectory,
+        NotEmpty,
+        NotFound,
+        NotLoggedIn,
+        NotNewer,
+        NotRegular,
+        ProtocolError,
+        QuotaExceeded,
+        ReadOnly,
+        RegistrationClosed,
+        SafetyLimit,
+        SessionEnded,
+        SourceChanged,
+        StoredFileDamaged,
+        TimedOut,
+        TooMany,
+        TruncatedFrame,
+        TrustError,
+        UnknownHost,
+        UnknownKind,
+        UntrustedCertificate,
+        VerificationFailed,
+        VersionMismatch,
+    )
+    from ftpclient.files.reader import Reader
+    from ftpclient.files.writer import Writer
+    from ftpclient.sync.job import Options as SyncOptions
+    from ftpclient.sync.job import SyncSummary
+    from ftpclient.transfer.job import Enough
+    from ftpclient.transfer.report import Listener, Result, Summary
+    from ftpwire import __version__
+    from ftpwire.messages import (
+        Copied,
+        Entry,
+        Hashed,
+        Problem,
+        Removed,
+        Room,
+        TokenInfo,
+        TokenIssued,
+    )
 
-__all__ = ["AsyncClient", "Client"]
+__all__ = [
+    "AlreadyExists",
+    "AsyncClient",
+    "BadAccount",
+    "BadAddress",
+    "BadMagic",
+    "BadMessage",
+    "Banned",
+    "Busy",
+    "Cancelled",
+    "Client",
+    "CommandError",
+    "ConnectFailed",
+    "ConnectionLost",
+    "Copied",
+    "DiskFailed",
+    "DiskFull",
+    "DiskGone",
+    "Enough",
+    "Entry",
+    "Forbidden",
+    "FrameTooBig",
+    "FtpError",
+    "Hashed",
+    "HostKeyChanged",
+    "Internal",
+    "Interrupted",
+    "InvalidPath",
+    "IsADirectory",
+    "KnownHosts",
+    "LeaseLost",
+    "Listener",
+    "LoginRefused",
+    "NameTaken",
+    "NotADirectory",
+    "NotEmpty",
+    "NotFound",
+    "NotLoggedIn",
+    "NotNewer",
+    "NotRegular",
+    "Problem",
+    "ProtocolError",
+    "QuotaExceeded",
+    "ReadOnly",
+    "Reader",
+    "RegistrationClosed",
+    "Removed",
+    "Result",
+    "Room",
+    "SafetyLimit",
+    "ServerAddress",
+    "SessionEnded",
+    "SourceChanged",
+    "StoredFileDamaged",
+    "Summary",
+    "SyncOptions",
+    "SyncSummary",
+    "TimedOut",
+    "TokenInfo",
+    "TokenIssued",
+    "TooMany",
+    "TruncatedFrame",
+    "TrustError",
+    "UnknownHost",
+    "UnknownKind",
+    "UntrustedCertificate",
+    "VerificationFailed",
+    "VersionMismatch",
+    "Writer",
+    "__version__",
+]
+
+_ELSEWHERE = {
+    "AsyncClient": "ftpclient.aio",
+    "BadAddress": "ftpclient.connection.addresses",
+    "Client": "ftpclient.client",
+    "Copied": "ftpwire.messages",
+    "Enough": "ftpclient.transfer.job",
+    "Entry": "ftpwire.messages",
+    "Hashed": "ftpwire.messages",
+    "KnownHosts": "ftpclient.connection.known_hosts",
+    "Listener": "ftpclient.transfer.report",
+    "Problem": "ftpwire.messages",
+    "Reader": "ftpclient.files.reader",
+    "Removed": "ftpwire.messages",
+    "Result": "ftpclient.transfer.report",
+    "Room": "ftpwire.messages",
+    "ServerAddress": "ftpclient.connection.addresses",
+    "Summary": "ftpclient.transfer.report",
+    "SyncOptions": "ftpclient.sync.job:Options",
+    "SyncSummary": "ftpclient.sync.job",
+    "TokenInfo": "ftpwire.messages",
+    "TokenIssued": "ftpwire.messages",
+    "Writer": "ftpclient.files.writer",
+    "__version__": "ftpwire",
+}
+"""Where the names are, with the name there if it is another; all others are errors."""
+_ERRORS = "ftpclient.errors"
 
 
-def __getattr__(name: str) -> object:
-    # `from ftpclient import Client` works, and `ftp --version` doesn't pay for it
-    if name == "Client":
-        from ftpclient.client import Client
+if not TYPE_CHECKING:  # or a type checker takes any name for one of these
 
-        return Client
-    if name == "AsyncClient":
-        from ftpclient.aio import AsyncClient
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module, _, there = _ELSEWHERE.get(name, _ERRORS).partition(":")
+        if name in ("Client", "AsyncClient"):
+            from ftpclient.connection.log import prepare
 
-        return AsyncClient
-    raise AttributeError(name)
+            prepare()
+        found = getattr(importlib.import_module(module), there or name)
+        globals()[name] = found
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -34,6 +34,11 @@ def as_typed(path: AnyPath) -> bytes:
     raise TypeError(f"a remote path is str, bytes or PurePosixPath, not {type(path).__name__}")
 
 
+def named(path: AnyPath) -> str | bytes:
+    """A remote path as the name of a file object."""
+    return str(path) if isinstance(path, PurePosixPath) else path
+
+
 def one_or_several(given: Path | Iterable[Path]) -> list[Path]:
     """The paths that were given: one, or several. A string is one path, never its letters."""
     if isinstance(given, (str, bytes, os.PathLike)):

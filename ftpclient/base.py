@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from ftpclient.arguments import AnyPath, as_typed
 from ftpclient.connection.addresses import ServerAddress
@@ -53,7 +54,7 @@ class BaseClient:
         password_tries: int = 1,
         plaintext: bool = False,
         accept_new: bool = False,
-        known_hosts: KnownHosts | None = None,
+        known_hosts: KnownHosts | str | os.PathLike[str] | None = None,
         fingerprint: str | None = None,
         ca: str | os.PathLike[str] | None = None,
         ask: Ask | None = None,
@@ -64,6 +65,19 @@ class BaseClient:
         saved_token: bool = True,
         remark: Remark | None = None,
     ) -> None:
+        if known_hosts is not None and not isinstance(known_hosts, KnownHosts):
+            known_hosts = KnownHosts(Path(known_hosts))
+        self._arguments: dict[str, Any] = {
+            "password": password,
+            "password_tries": password_tries,
+            "accept_new": accept_new,
+            "known_hosts": known_hosts,
+            "fingerprint": fingerprint,
+            "ca": ca,
+            "retry_for": retry_for,
+            "retries": retries,
+            "saved_token": saved_token,
+        }
         self._guard = Guard()
         if callable(password):
             password = self._guard.asking(password, self._refuse_to_ask)
@@ -91,7 +105,7 @@ class BaseClient:
             remark=self._remark_once,
             tries=password_tries,
         )
-        self._plaintext = plaintext
+        self._plaintext = self._arguments["plaintext"] = plaintext
         named = fingerprint or key_of_environment(server)
         self._trust = Trust(
             known_hosts or KnownHosts(),
@@ -154,6 +168,27 @@ class BaseClient:
             return connection
         connection.close()
         return self._open(None)
+
+    @verb
+    def connection_apart(self, interrupt: Interrupt) -> Connection:
+        """A further connection, logged in, which that interrupt stops."""
+        connection = self._apart(interrupt).new_connection()
+        connection.channel.pace = self._pace
+        return connection
+
+    def _apart(self, interrupt: Interrupt) -> Self:
+        """A copy for another thread, which that interrupt stops. It has the same connection."""
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        copied._guard = Guard()
+        copied._interrupt = interrupt
+        return copied
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # the user by name: another process may be another user's
+        address = replace(self.address, user=self.address.login)
+        state = (self.cwd, self.limit_rate)
+        return _unpickled, (type(self), address, self._arguments, *state)
 
     def _open(self, credential: Credential | None) -> Connection:
         """A connection that is not logged in yet."""
@@ -383,3 +418,16 @@ class BaseClient:
         if token_id is not None and len(token_id) > messages.MAX_TOKEN_NAME:
             raise NotFound(f"{token_id[:20]}…: no such token")
         self.connection.ask(messages.RevokeToken(token_id))
+
+
+def _unpickled(
+    kind: type[BaseClient],
+    address: ServerAddress,
+    arguments: dict[str, Any],
+    cwd: RemotePath,
+    limit_rate: int | None,
+) -> BaseClient:
+    client = kind(address, **arguments)
+    client.cwd = cwd
+    client.limit_rate = limit_rate
+    return client

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 from msgspec import structs
 
@@ -22,6 +22,7 @@ from ftpclient.arguments import (
     Overwrite,
     Replace,
     as_typed,
+    named,
     one_or_several,
     overwriting,
     replacing,
@@ -36,6 +37,7 @@ from ftpwire.errors import (
     AlreadyExists,
     CommandError,
     DiskFull,
+    Forbidden,
     InvalidPath,
     IsADirectory,
     NotADirectory,
@@ -54,9 +56,15 @@ from ftpwire.messages import (
 from ftpwire.paths import RemotePath
 
 if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+    from ftpclient.files.opening import WriteMode
+    from ftpclient.files.reader import Reader
+    from ftpclient.files.writer import Writer
     from ftpclient.sync.job import Confirm, SyncSummary
     from ftpclient.sync.job import Options as SyncOptions
     from ftpclient.transfer.job import Options
+    from ftpclient.transfer.ranges import Piece
 
 _MAGIC = re.compile(rb"[*?\[]")
 _TAMED = re.compile(rb"\[([*?\[])\]")
@@ -77,6 +85,10 @@ class Client(BaseClient):
     password) can't call verbs of the same client: RuntimeError. After a fork, the child connects
     anew. Ctrl-C, or what a listener raises, ends the verb, and the next one is right.
 
+    It can be pickled by its arguments, but for ``ask``, ``ask_takeover``, ``interrupt`` and
+    ``remark``. The copy has the same ``cwd`` and ``limit_rate``, and connects by itself. A password
+    that was given is in the pickle as it is.
+
         with Client("alice@example.net", password="…") as client:
             client.put(["report.pdf"], "/inbox/")
             for entry in client.list_dir("/inbox"):
@@ -92,7 +104,7 @@ class Client(BaseClient):
         saved_token: Use the saved token, if there is one.
         remark: Told what the user should know, once for each text.
         accept_new: Pin the key of a server that was never seen before.
-        known_hosts: Where the pins are; None for the user's own file.
+        known_hosts: The file of the pins; None for the user's own.
         fingerprint: What the key of the server has to be (``SHA256:…``), whatever known hosts say;
             it is pinned. None for FTP_SERVER_KEY if the server is that of FTP_SERVER.
         ca: A file of certificates to trust instead of the system's authorities.
@@ -185,6 +197,13 @@ class Client(BaseClient):
         assert isinstance(reply, messages.Found)
         return reply.entry
 
+    def _find_visible(self, path: RemotePath) -> Entry | None:
+        """What a path leads to; None also where a drop box tells nothing."""
+        try:
+            return self.find(path, follow=True)
+        except Forbidden:
+            return None
+
     @verb
     def find(
         self, path: AnyPath, *, follow: bool = False, timeout: float | None = None
@@ -194,6 +213,17 @@ class Client(BaseClient):
             return self.stat(path, follow=follow)
         except (NotFound, NotADirectory):
             return None
+
+    @verb
+    def exists(self, path: AnyPath, *, follow: bool = True, timeout: float | None = None) -> bool:
+        """Whether something is at a path; a link that leads nowhere counts without ``follow``."""
+        return self.find(path, follow=follow) is not None
+
+    @verb
+    def is_dir(self, path: AnyPath, *, timeout: float | None = None) -> bool:
+        """Whether a directory is at a path, or a link that leads to one."""
+        entry = self.find(path, follow=True)
+        return entry is not None and entry.type == "dir"
 
     @stream
     def list_dir(
@@ -870,6 +900,178 @@ class Client(BaseClient):
         sync = Sync(self.connection, route, options or Options(), told, confirmed)
         retry.Run(self, sync, sync.run, None).persist()
         return sync.totals
+
+    @verb
+    def read(
+        self,
+        path: AnyPath,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> bytes:
+        """The bytes of a file. All of them are verified; of a part, TLS alone vouches.
+
+        Args:
+            offset: Bytes to skip from the start; beyond the end there are none.
+            length: The most bytes to return; None for all that follow.
+
+        Raises:
+            NotFound, IsADirectory, Forbidden, ConnectionLost
+            VerificationFailed: They are not what was stored.
+            ValueError: ``offset`` or ``length`` is negative.
+        """
+        from ftpclient.transfer import ranges, retry
+
+        if offset < 0 or (length is not None and length < 0):
+            raise ValueError("offset and length can't be negative")
+        if offset or length is not None:
+            length = ranges.TO_THE_END if length is None else length
+            return bytes(self.fetch_range(path, offset, length).data)
+        whole = self.resolve(path)
+        self.connect()  # for the first time, maybe: that is tried once
+        return bytes(
+            retry.asked(self, Listener(), lambda: ranges.fetch_whole(self.connection, whole))
+        )
+
+    @verb
+    def fetch_range(self, path: AnyPath, offset: int, length: int) -> Piece:
+        """Some bytes of a file, and what it is; see `read`."""
+        from ftpclient.transfer import ranges, retry
+
+        part = self.resolve(path)
+        offset, length = min(offset, ranges.TO_THE_END), min(length, ranges.TO_THE_END)
+        self.connect()  # for the first time, maybe: that is tried once
+        return retry.asked(
+            self, Listener(), lambda: ranges.fetch_range(self.connection, part, offset, length)
+        )
+
+    @verb
+    def write(
+        self,
+        path: AnyPath,
+        data: ReadableBuffer,
+        *,
+        overwrite: Replace | bool = "always",
+        mode: int | None = None,
+        parents: bool = False,
+        timeout: float | None = None,
+    ) -> int:
+        """Store bytes as a file, whole or not at all; returns how many.
+
+        Args:
+            overwrite: ``never``: refuse to replace what is there.
+            mode: Permission bits, 0 to 0o777; None for those of what is replaced, or 0o644.
+            parents: Make missing directories above it.
+
+        Raises:
+            NotFound, IsADirectory, NotADirectory, Forbidden, QuotaExceeded, DiskFull,
+            ConnectionLost
+            AlreadyExists: Something is there, with ``overwrite="never"``.
+            ValueError: There is no such ``overwrite``, or ``mode``.
+        """
+        from ftpclient.files.opening import check_names_a_file, mode_of
+        from ftpclient.transfer import memory_upload, retry
+        from ftpclient.transfer.job import Options
+        from ftpclient.transfer.upload import Upload
+
+        overwrite = replacing(overwrite)
+        if mode is not None and not 0 <= mode <= 0o777:
+            raise ValueError(f"mode is 0 to 0o777, not {mode:#o}")
+        check_names_a_file(named(path))
+        target = self.resolve(path)
+        view = memoryview(data).cast("B")
+        outcome = memory_upload.Outcome()
+        self.connect()  # for the first time, maybe: that is tried once
+        there = None
+        if mode is None and overwrite != "never":
+            there = retry.asked(self, outcome, partial(self._find_visible, target))
+        contents = memory_upload.Contents(view, mode_of(there) if mode is None else mode, parents)
+        upload = Upload(self.connection, Options(overwrite=overwrite), outcome)
+
+        def send() -> None:
+            memory_upload.send_bytes(upload, contents, target)
+
+        retry.Run(self, upload, send, None).persist()
+        return outcome.check().size
+
+    @overload
+    def open(
+        self, path: AnyPath, mode: Literal["rb"] = "rb", *, timeout: float | None = None
+    ) -> Reader: ...
+
+    @overload
+    def open(
+        self,
+        path: AnyPath,
+        mode: WriteMode,
+        *,
+        parents: bool = False,
+        autocommit: bool = True,
+        timeout: float | None = None,
+    ) -> Writer: ...
+
+    def open(
+        self,
+        path: AnyPath,
+        mode: Literal["rb"] | WriteMode = "rb",
+        *,
+        parents: bool = False,
+        autocommit: bool = True,
+        timeout: float | None = None,
+    ) -> Reader | Writer:
+        """A remote file as a file object: an `io.BufferedReader`, or an `io.BufferedIOBase` to
+        write to. For text, wrap it in an `io.TextIOWrapper`.
+
+        What is written appears under its name, whole, when the file is closed. It goes when a
+        ``with`` block is left by an exception. A file of more than 4 MiB is sent while it is
+        written, on a connection of its own.
+
+        Args:
+            mode: ``rb`` reads, and can seek. ``wb`` replaces what is there. ``xb`` never does.
+                ``ab`` adds to what is there: when the file is closed that is read, and stored anew
+                together with what was written. Of two who do so at the same time, one is refused
+                with SourceChanged, or replaces what the other has added.
+            parents: Make missing directories above a file that is written.
+            autocommit: False: closing stores nothing; ``commit()`` does afterwards, or
+                ``discard()`` gives it up.
+
+        Raises:
+            NotFound, IsADirectory, NotADirectory, AlreadyExists, Forbidden, ConnectionLost
+            ValueError: There is no such mode.
+        """
+        if mode == "rb":
+            return self._open_to_read(path, timeout=timeout)
+        if mode not in ("wb", "xb", "ab"):
+            raise ValueError(f"mode is 'rb', 'wb', 'xb' or 'ab', not {mode!r}")
+        return self._open_to_write(path, mode, parents, autocommit, timeout=timeout)
+
+    @verb
+    def _open_to_read(self, path: AnyPath, *, timeout: float | None) -> Reader:
+        from ftpclient.files import opening
+
+        return opening.open_to_read(self, self.resolve(path), named(path))
+
+    @verb
+    def _open_to_write(
+        self,
+        path: AnyPath,
+        mode: WriteMode,
+        parents: bool,
+        autocommit: bool,
+        *,
+        timeout: float | None,
+    ) -> Writer:
+        from ftpclient.files import opening
+
+        return opening.open_to_write(
+            self,
+            self.resolve(path),
+            named(path),
+            mode,
+            parents=parents,
+            autocommit=autocommit,
+        )
 
     @verb
     def get_stream(

@@ -19,7 +19,7 @@ from msgspec import Meta
 
 from ftpwire import SOFTWARE, errors
 from ftpwire.errors import BadMagic, BadMessage, CommandError, FtpError
-from ftpwire.paths import printable
+from ftpwire.paths import name_of, printable
 
 MAGIC = b"FTPW"
 """What the first frame's payload starts with, before its HELLO."""
@@ -75,6 +75,11 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     mtime_ns: int
     target: bytes | None = None
     digest: bytes | None = None
+
+    @property
+    def name(self) -> bytes:
+        """The last component of ``path``; empty for the root."""
+        return name_of(self.path)
 
 
 class Problem(msgspec.Struct, frozen=True, array_like=True):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import copy
 import os
 import sys
 import threading
@@ -47,7 +46,7 @@ from ftpclient.connection.credentials import Credential, Password, Remark
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.connection.known_hosts import KnownHosts
 from ftpclient.connection.trust import Ask, AskTakeover
-from ftpclient.guard import CallbackFailed, Guard
+from ftpclient.guard import CallbackFailed
 from ftpclient.transfer.calls import PutCall
 from ftpclient.transfer.job import KEEP_ALIVE_SECONDS, EmptySource, Options
 from ftpclient.transfer.report import INPUT_LOST, Forwarding, Listener, Result, Summary
@@ -78,6 +77,8 @@ from ftpwire.pacing import Pace
 from ftpwire.paths import RemotePath
 
 if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
     from ftpclient.sync.job import Confirm, SyncSummary
     from ftpclient.sync.job import Options as SyncOptions
 
@@ -119,7 +120,7 @@ class AsyncClient:
         password_tries: int = 1,
         plaintext: bool = False,
         accept_new: bool = False,
-        known_hosts: KnownHosts | None = None,
+        known_hosts: KnownHosts | str | os.PathLike[str] | None = None,
         fingerprint: str | None = None,
         ca: str | os.PathLike[str] | None = None,
         ask: Ask | None = None,
@@ -212,7 +213,7 @@ class AsyncClient:
                 if connection.loop is not loop:
                     raise RuntimeError("this AsyncClient belongs to another event loop")
                 return connection
-            self._connection = await self._opener.open(loop)
+            self._connection = await self._opener.open_for(loop)
             return self._connection
 
     @edge.verb
@@ -239,7 +240,7 @@ class AsyncClient:
 
         async with self._opening:
             await self.close()
-            self._connection = await self._opener.open(asyncio.get_running_loop(), registered)
+            self._connection = await self._opener.open_for(asyncio.get_running_loop(), registered)
 
     def _drop(self, reason: str) -> None:
         if self._connection is not None:
@@ -392,6 +393,19 @@ class AsyncClient:
             return await self.stat(path, follow=follow)
         except (NotFound, NotADirectory):
             return None
+
+    @edge.verb
+    async def exists(
+        self, path: AnyPath, *, follow: bool = True, timeout: float | None = None
+    ) -> bool:
+        """Whether something is at a path; see `Client.exists`."""
+        return await self.find(path, follow=follow) is not None
+
+    @edge.verb
+    async def is_dir(self, path: AnyPath, *, timeout: float | None = None) -> bool:
+        """Whether a directory is at a path, or a link that leads to one."""
+        entry = await self.find(path, follow=True)
+        return entry is not None and entry.type == "dir"
 
     @edge.stream
     async def list_dir(
@@ -687,6 +701,37 @@ class AsyncClient:
         )
 
     @edge.verb
+    async def read(
+        self,
+        path: AnyPath,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> bytes:
+        """The bytes of a file, or some of them; see `Client.read`."""
+        return await self._transfer(lambda side: side.read(path, offset, length))
+
+    @edge.verb
+    async def write(
+        self,
+        path: AnyPath,
+        data: ReadableBuffer,
+        *,
+        overwrite: Replace | bool = "always",
+        mode: int | None = None,
+        parents: bool = False,
+        timeout: float | None = None,
+    ) -> int:
+        """Store bytes as a file, whole or not at all; returns how many. See `Client.write`.
+
+        The bytes must stay as they are until it returns.
+        """
+        return await self._transfer(
+            lambda side: side.write(path, data, overwrite=overwrite, mode=mode, parents=parents)
+        )
+
+    @edge.verb
     async def put_stream(
         self,
         source: AsyncIterable[bytes],
@@ -835,13 +880,6 @@ class _Opener(Client):
         """The account has this password from now on."""
         self._credentials.accepted = Credential(self.user, password)
 
-    def _apart(self, interrupt: Interrupt) -> Self:
-        """A copy for another thread, which that interrupt stops."""
-        copied = copy.copy(self)
-        copied._guard = Guard()
-        copied._interrupt = interrupt
-        return copied
-
     def open_another(self, interrupt: Interrupt, like: Connection) -> Connection:
         """A further connection, logged in, for a transfer's thread to drive.
 
@@ -853,7 +891,7 @@ class _Opener(Client):
         copied._connection_class = Connection
         return copied.new_connection()
 
-    async def open(
+    async def open_for(
         self,
         loop: asyncio.AbstractEventLoop,
         make: Callable[[_Opener], Connection] = Client.new_connection,

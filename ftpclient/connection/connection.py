@@ -19,7 +19,7 @@ from contextlib import ExitStack, nullcontext
 from random import random
 from typing import NoReturn
 
-from ftpclient.connection import dial, forks
+from ftpclient.connection import dial, forks, log
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.credentials import Credential
 from ftpclient.connection.interrupt import Interrupt, TimeOver
@@ -180,6 +180,7 @@ class Connection:
                 self._open_once(plaintext)
                 return
             except _TurnedAway as error:
+                log.debug("%s: turned away: %s", self.address.endpoint, error)
                 if attempt + 1 == _FIRST_TRIES:
                     raise ConnectFailed(
                         f"{error}, {_FIRST_TRIES} times: perhaps it has too many connections now"
@@ -320,6 +321,7 @@ class Connection:
             self._keep_ticket()
             self.moved_at = time.monotonic()
             self.round_trip = self.moved_at - asked
+            log.info("%s: connected (%s)", self.address.endpoint, self._security())
         except TimedOut:
             self.channel.abort()
             raise ConnectFailed(f"{self.address.endpoint}: no answer") from None
@@ -337,6 +339,13 @@ class Connection:
         self._max_requests = max(1, self.server.max_requests or 1)
         self._max_unanswered = max(1, self.server.max_unanswered or 1)
         self.data_size = max(1024, min(DATA_SIZE, self.server.max_data or DATA_SIZE))
+
+    def _security(self) -> str:
+        """How the connection is protected, for the log."""
+        tls = self.channel.tls
+        if tls is None:
+            return "no TLS"
+        return f"{tls.object.version()}{', resumed' if tls.object.session_reused else ''}"
 
     def _receive(self, deadline: float) -> None:
         while not self.channel.fill(self.reader):
@@ -368,10 +377,14 @@ class Connection:
     def opened_for(self, reply: messages.LoggedIn) -> str:
         """The log-in was answered: from here on signs of life come. Returns the account's name."""
         self.silence = _silence(self.server)
-        return name_of(reply)
+        name = name_of(reply)
+        log.info("%s: logged in as %s", self.address.endpoint, name)
+        return name
 
     def close(self) -> None:
         """Close the connection; what is unanswered fails. Can be called twice."""
+        if not self.broken:
+            log.debug("%s: closed", self.address.endpoint)
         self.broken = True
         self.channel.close()
         self._fail_all(Cancelled("the transfer was given up"))
@@ -704,6 +717,8 @@ class Connection:
 
     def _end_with(self, error: FtpError) -> NoReturn:
         """Nothing more can come: every call fails with the error, and so does who waits."""
+        if not self.broken:
+            log.info("%s: lost: %s", self.address.endpoint, error)
         self.broken = True
         self.channel.abort()
         self._fail_all(error)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TypeVar
 
 from ftpclient.client import Client
+from ftpclient.connection import log
 from ftpclient.connection.connection import Connection, jittered, wait_for
 from ftpclient.transfer.job import RESUME_FROM, Enough, JobOver, Stopped, Transfer
 from ftpclient.transfer.pool import Crew
@@ -326,12 +327,14 @@ def _regain(
         while True:
             patience.lost(_as_lost(client, error))
             if not told:
+                log.info("%s: connecting again", client.address.endpoint)
                 listener.lost(error)
                 told = True
             patience.pause()
             try:
                 go_on(client.connection)
             except (ConnectionLost, Busy, TooMany) as again:
+                log.debug("%s: not yet: %s", client.address.endpoint, again)
                 error = again
             else:
                 return

@@ -22,7 +22,7 @@ from ftpwire.streams import ReadAhead
 SAY_AFTER_SECONDS = 5.0
 """Whoever waits that long for something to come out of a FIFO is told so."""
 
-_MODE = 0o644
+MODE = 0o644
 """Of what comes from no file."""
 
 
@@ -35,16 +35,18 @@ class Stream:
         fd: Where to read.
         first: What was read of it already.
         info: Of the file that it is; None where it is none: it can be read only once then.
+        mode: Permission bits of what comes from no file.
     """
 
     source: bytes
     fd: int
     first: bytes = b""
     info: os.stat_result | None = None
+    mode: int = MODE
 
     def request(self, target: RemotePath, transfer: Transfer, *, parents: bool) -> Put:
         """What asks to store it."""
-        mode, mtime_ns = _MODE, None
+        mode, mtime_ns = self.mode, None
         if self.info is not None:
             mode, mtime_ns = self.info.st_mode & 0o777, self.info.st_mtime_ns
         overwrite = transfer.options.overwrite

@@ -30,7 +30,7 @@ from ftpclient.transfer.job import (
 from ftpclient.transfer.named import Named, look
 from ftpclient.transfer.remote_index import RemoteIndex
 from ftpclient.transfer.report import Listener, Summary
-from ftpclient.transfer.stream_upload import Stream, send_stream
+from ftpclient.transfer.stream_upload import MODE, Stream, send_stream
 from ftpwire import beneath, digests, growing, paths
 from ftpwire.errors import (
     BadMessage,
@@ -529,7 +529,10 @@ class Upload(Transfer):
         source: bytes = b"-",
         first: bytes = b"",
         info: os.stat_result | None = None,
+        mode: int = MODE,
+        parents: bool = False,
     ) -> None:
         """Send what can be read from a descriptor until its end; see `send_stream`."""
-        stream = Stream(source, fd, first, info)
-        send_stream(self, stream, target, self._spent, parents=self._among_others)
+        stream = Stream(source, fd, first, info, mode)
+        parents = parents or self._among_others
+        send_stream(self, stream, target, self._spent, parents=parents)

@@ -239,7 +239,9 @@ def test_no_more_failures_are_kept_than_fit():
 
 # what is inside ----------------------------------------------------------------------------
 
-EDGE = {"ftpclient.guard", "ftpclient.aio.edge"}
+EDGE = {"ftpclient.guard", "ftpclient.aio.edge"} | {
+    f"ftpclient.files.{name}" for name in ("opening", "reader", "writer")
+}
 """Where errors become public."""
 FRONT = {"ftpclient", "ftpclient.fsspec"}
 """What hands them on to users."""

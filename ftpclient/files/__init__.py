@@ -1,0 +1,1 @@
+"""Remote files as Python's file objects: what `Client.open` returns."""

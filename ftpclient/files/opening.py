@@ -1,0 +1,184 @@
+"""Opening a remote file: what each mode does, and what is looked at before.
+
+Lives here: the modes. Lives elsewhere: the file objects (reader.py, writer.py), the verbs that they
+use (client.py).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from ftpclient.arguments import Replace
+from ftpclient.connection.connection import Connection
+from ftpclient.connection.interrupt import Interrupt
+from ftpclient.errors import public
+from ftpclient.files.reader import RawReader, Reader
+from ftpclient.files.writer import StreamUpload, Writer
+from ftpclient.transfer.ranges import Piece
+from ftpwire import paths
+from ftpwire.errors import (
+    AlreadyExists,
+    Forbidden,
+    IsADirectory,
+    NotADirectory,
+    NotFound,
+    SourceChanged,
+)
+from ftpwire.messages import Entry
+from ftpwire.paths import RemotePath
+
+WriteMode = Literal["wb", "xb", "ab"]
+
+MODE = 0o644
+"""Permission bits of a new file."""
+
+
+class Verbs(Protocol):
+    """What this needs of a `Client`."""
+
+    @property
+    def connection(self) -> Connection: ...
+
+    def find(self, path: bytes, *, follow: bool = False) -> Entry | None: ...
+
+    def fetch_range(self, path: bytes, offset: int, length: int) -> Piece: ...
+
+    def write(
+        self,
+        path: bytes,
+        data: memoryview,
+        *,
+        overwrite: Replace = "always",
+        mode: int | None = None,
+        parents: bool = False,
+    ) -> int: ...
+
+    def connection_apart(self, interrupt: Interrupt) -> Connection: ...
+
+
+def open_to_read(client: Verbs, path: RemotePath, name: str | bytes) -> Reader:
+    """Raises NotFound, IsADirectory, NotRegular, Forbidden, ConnectionLost."""
+
+    def fetch(offset: int, length: int) -> Piece:
+        return client.fetch_range(path, offset, length)
+
+    raw = RawReader(fetch, path, name, encrypted=lambda: client.connection.encrypted)
+    return Reader(raw)
+
+
+def open_to_write(
+    client: Verbs,
+    path: RemotePath,
+    name: str | bytes,
+    mode: WriteMode,
+    *,
+    parents: bool = False,
+    autocommit: bool = True,
+) -> Writer:
+    """What can't succeed is refused here, before anything is written.
+
+    Raises:
+        IsADirectory, Forbidden, ConnectionLost
+        AlreadyExists: ``xb``, and something is there.
+        NotFound, NotADirectory: What it is to lie in is no directory.
+    """
+    check_names_a_file(name)
+    there = _look(client, path, follow=mode != "xb")
+    if mode == "xb" and there is not None:
+        raise AlreadyExists(f"{paths.show(path)}: exists already")
+    if there is not None and there.type == "dir":
+        raise IsADirectory(f"{paths.show(path)}: is a directory")
+    if there is None and not parents:
+        _check_directory(client, paths.parent_of(path))
+    target = _Target(client, path, mode, there, parents)
+    position = there.size if there is not None and mode == "ab" else 0
+    return Writer(target, name, mode, position=position, autocommit=autocommit)
+
+
+def mode_of(there: Entry | None) -> int:
+    """The permission bits of a file that is written: those of the one that it replaces."""
+    return MODE if there is None or there.type != "file" else there.mode & 0o777
+
+
+def check_names_a_file(name: str | bytes) -> None:
+    """Raises IsADirectory: what was written can only be a directory."""
+    typed = paths.from_text(name) if isinstance(name, str) else name
+    if typed.endswith(b"/"):
+        raise IsADirectory(f"{paths.show(typed)}: a directory: name the file")
+
+
+def _check_directory(client: Verbs, path: RemotePath) -> None:
+    """Raises NotFound, NotADirectory."""
+    try:
+        found = client.find(path, follow=True)
+    except Forbidden:
+        return  # what is sent shows it
+    if found is None:
+        raise NotFound(f"{paths.show(path)}: no such file or directory")
+    if found.type != "dir":
+        raise NotADirectory(f"{paths.show(path)}: not a directory")
+
+
+def _look(client: Verbs, path: RemotePath, *, follow: bool) -> Entry | None:
+    try:
+        return client.find(path, follow=follow)
+    except Forbidden:
+        return None  # a drop box tells nothing: what is sent shows it
+
+
+class _Target:
+    """Where a writer's bytes go."""
+
+    def __init__(
+        self,
+        client: Verbs,
+        path: RemotePath,
+        mode: WriteMode,
+        there: Entry | None,
+        parents: bool,
+    ) -> None:
+        self._client = client
+        self._path = path
+        self._appends = mode == "ab"
+        self._parents = parents
+        self._there = there if self._appends else None
+        self._before: Reader | None = None
+        is_new = mode == "xb" or (self._appends and there is None)
+        self._overwrite: Replace = "never" if is_new else "always"
+        self._mode = mode_of(there)
+
+    def before(self) -> Reader | None:
+        if self._there is None:
+            return None
+        self._before = open_to_read(self._client, self._path, self._path)
+        return self._before
+
+    def check_unchanged(self) -> None:
+        if self._before is None:
+            return
+        now = self._client.find(self._path, follow=True)
+        raw = self._before.raw
+        if now is None or (now.size, now.mtime_ns) != (raw.size, raw.mtime_ns):
+            changed = SourceChanged(f"{paths.show(self._path)}: changed while it was appended to")
+            raise public(changed, self._path)
+
+    def store(self, data: memoryview) -> None:
+        self._client.write(
+            self._path, data, overwrite=self._overwrite, mode=self._mode, parents=self._parents
+        )
+
+    def stream(self) -> StreamUpload:
+        interrupt = Interrupt()
+        try:
+            connection = self._client.connection_apart(interrupt)
+        except BaseException:
+            interrupt.close()
+            raise
+        return StreamUpload(
+            connection,
+            interrupt,
+            self._path,
+            overwrite=self._overwrite,
+            mode=self._mode,
+            parents=self._parents,
+        )

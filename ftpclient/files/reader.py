@@ -1,0 +1,180 @@
+"""A remote file to read from: seekable, and read ahead.
+
+Lives here: the position, how much to fetch at once, noticing that the file has changed.
+Lives elsewhere: fetching (transfer/ranges.py), writing (writer.py), what opens one (client.py).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+
+from ftpclient.errors import FtpError, public
+from ftpclient.transfer.calls import mismatch
+from ftpclient.transfer.ranges import Piece
+from ftpwire import digests, paths
+from ftpwire.errors import SourceChanged
+from ftpwire.paths import RemotePath
+
+FIRST = 64 * 1024
+"""Bytes that are fetched at a place that nothing was read before."""
+MOST = 4 * 1024 * 1024
+"""Bytes that are fetched at once of a file that is read from its start to its end."""
+BUFFER = 64 * 1024
+"""Bytes of the buffer above this one, which serves small reads."""
+
+Fetch = Callable[[int, int], Piece]
+"""Fetches bytes: the offset, and how many."""
+
+
+class RawReader(io.RawIOBase):
+    """A remote file, to be wrapped in an `io.BufferedReader`.
+
+    What is fetched at once doubles while the file is read in its order, up to `MOST`, which is the
+    memory that it takes. Nothing is asked of the server between two reads. All bytes are those of
+    the file as it was when it was opened; one that was read from its start to its end is verified.
+
+    Args:
+        fetch: Called for each part, and at once for the first one.
+        path: For errors.
+        name: What it was opened by.
+        encrypted: Whether the connection is, for the text of an error.
+
+    Raises:
+        NotFound, IsADirectory, Forbidden, ConnectionLost: From here and from reading.
+        SourceChanged: From reading: the file on the server is another one by now.
+        VerificationFailed: From reading its end: it is not what was stored.
+    """
+
+    def __init__(
+        self, fetch: Fetch, path: RemotePath, name: str | bytes, *, encrypted: Callable[[], bool]
+    ) -> None:
+        self.name = name
+        self.mode = "rb"
+        self._fetch = fetch
+        self._path = path
+        self._encrypted = encrypted
+        self._position = 0
+        self._window = FIRST
+        self._hasher = digests.new()
+        self._hashed = 0
+        self._damaged: FtpError | None = None
+        first = fetch(0, FIRST)
+        self._info = first.info
+        self._keep(first, 0)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file, as it was when it was opened."""
+        return self._info.size
+
+    @property
+    def mtime_ns(self) -> int:
+        """When it was changed last, in nanoseconds since 1970."""
+        return self._info.mtime_ns
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place, which may lie beyond the end. Asks nothing of the server."""
+        self._check_open()
+        if whence == os.SEEK_CUR:
+            offset += self._position
+        elif whence == os.SEEK_END:
+            offset += self.size
+        elif whence != os.SEEK_SET:
+            raise ValueError(f"whence is 0, 1 or 2, not {whence}")
+        if offset < 0:
+            raise ValueError(f"a negative position: {offset}")
+        self._position = offset
+        return offset
+
+    def tell(self) -> int:
+        self._check_open()
+        return self._position
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
+        self._check_open()
+        with memoryview(buffer) as whole, whole.cast("B") as view:
+            if not view or self._position >= self.size:
+                return 0
+            if self._damaged is not None:
+                raise self._damaged
+            at = self._position - self._start
+            if not 0 <= at < len(self._data):
+                self._load(len(view))
+                at = 0
+            count = min(len(view), len(self._data) - at)
+            with memoryview(self._data) as data:
+                view[:count] = data[at : at + count]
+        self._position += count
+        return count
+
+    def readall(self) -> bytes:
+        """All that follows."""
+        self._check_open()
+        found = bytearray(max(0, self.size - self._position))
+        done = 0
+        with memoryview(found) as view:
+            while done < len(view):
+                done += self.readinto(view[done:])
+        return bytes(found)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._data = bytearray()
+        super().close()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError("the file is closed")
+
+    def _load(self, wanted: int) -> None:
+        """Fetch the part that begins at the position."""
+        goes_on = self._position == self._start + len(self._data)
+        self._window = min(MOST, self._window * 2) if goes_on else FIRST
+        self._data = bytearray()  # not two of them at the same time
+        length = min(max(self._window, wanted), MOST, self.size - self._position)
+        piece = self._fetch(self._position, length)
+        now, before = piece.info, self._info
+        if (now.size, now.mtime_ns) != (before.size, before.mtime_ns):
+            raise self._changed("changed since it was opened")
+        if len(piece.data) != length:
+            raise self._changed("became shorter while it was read")
+        self._keep(piece, self._position)
+
+    def _changed(self, text: str) -> FtpError:
+        return public(SourceChanged(f"{paths.show(self._path)}: {text}"), self._path)
+
+    def _keep(self, piece: Piece, start: int) -> None:
+        self._data, self._start = piece.data, start
+        if start <= self._hashed < start + len(piece.data):
+            with memoryview(piece.data) as view:
+                self._hasher.update(view[self._hashed - start :])
+            self._hashed = start + len(piece.data)
+            if self._hashed == self.size and piece.digest not in (None, self._hasher.digest()):
+                damaged = mismatch(self._path, encrypted=self._encrypted())
+                self._damaged = public(damaged, self._path)
+                raise self._damaged
+
+
+class Reader(io.BufferedReader):
+    """A remote file to read from. As a local one that was opened with ``"rb"``.
+
+    Attributes:
+        size: Bytes of the file, as it was when it was opened.
+    """
+
+    raw: RawReader
+
+    def __init__(self, raw: RawReader) -> None:
+        super().__init__(raw, BUFFER)
+
+    @property
+    def size(self) -> int:
+        return self.raw.size

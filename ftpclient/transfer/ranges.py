@@ -1,0 +1,116 @@
+"""A part of a remote file, or all of it, into memory.
+
+Lives here: asking for a range, checking what comes, verifying a whole file.
+Lives elsewhere: files into files (download.py), the file object that reads ahead
+(ftpclient/files/reader.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ftpclient.connection.connection import Call, Connection
+from ftpclient.transfer.calls import mismatch
+from ftpwire import digests
+from ftpwire.errors import BadMessage, Cancelled
+from ftpwire.messages import PIECES, Get, Reply, Sending, Sent
+from ftpwire.paths import RemotePath
+
+TO_THE_END = 2**63 - 1
+"""A length that no file has. With a length the server doesn't hash what comes before the range."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some bytes of a file.
+
+    Attributes:
+        data: Fewer than were asked for only at the end of the file.
+        info: The file that they are of.
+        digest: Of the whole file, as the server keeps it; None when it keeps none.
+    """
+
+    data: bytearray
+    info: Sending
+    digest: bytes | None
+
+
+class _RangeCall(Call):
+    """Bytes from an offset on, on their way from the server."""
+
+    streams = True
+
+    def __init__(self, offset: int, length: int | None) -> None:
+        super().__init__()
+        self.info: Sending | None = None
+        self.data = bytearray()
+        self.is_full = False
+        """What was wanted is there: the rest is of a server that knows no lengths."""
+        self._offset = offset
+        self._wanted = length
+        self._expected = 0
+        self._received = 0
+
+    def on_reply(self, reply: Reply) -> bool:
+        assert isinstance(reply, Sending)
+        if self.info is not None:
+            raise BadMessage("the server began a file twice")
+        if reply.offset != min(self._offset, reply.size):
+            raise BadMessage("the server began in the wrong place")
+        self.info = reply
+        left = reply.size - reply.offset
+        self._expected = left if self._wanted is None else min(left, self._wanted)
+        return False
+
+    def on_frame(self, size: int) -> None:
+        self._received += size
+        if self.info is None or self.info.offset + self._received > self.info.size:
+            raise BadMessage("the server sent more bytes than it had announced")
+
+    def on_data(self, data: memoryview) -> None:
+        self.data += data[: self._expected - len(self.data)]
+        self.is_full = self._received > self._expected
+
+    def on_ending(self) -> None:
+        if self.info is None or len(self.data) != self._expected:
+            raise BadMessage("the server ended a file before all of it had come")
+
+
+def fetch_range(connection: Connection, path: RemotePath, offset: int, length: int) -> Piece:
+    """Some bytes of a file; links are followed.
+
+    Raises:
+        NotFound, IsADirectory, NotRegular, Forbidden, SourceChanged, ConnectionLost, Interrupted
+    """
+    call = _RangeCall(offset, length)
+    knows = PIECES in connection.server.features
+    connection.submit(call, Get(path, offset, None, length if knows else None))
+    while not call.done and not call.is_full:
+        connection.pump()
+    if call.is_full and not call.done:
+        connection.send_cancel(call)
+        connection.wait_for(call)
+    if call.error is not None and not (call.is_full and isinstance(call.error, Cancelled)):
+        raise call.error
+    assert call.info is not None
+    ending = call.ending
+    return Piece(call.data, call.info, ending.digest if isinstance(ending, Sent) else None)
+
+
+def fetch_whole(connection: Connection, path: RemotePath) -> bytearray:
+    """All bytes of a file, verified; links are followed.
+
+    Raises:
+        VerificationFailed: They don't have the digest that the server has for them.
+        NotFound, IsADirectory, NotRegular, Forbidden, SourceChanged, ConnectionLost, Interrupted
+    """
+    call = _RangeCall(0, None)
+    connection.submit(call, Get(path))
+    connection.wait_for(call)
+    if call.error is not None:
+        raise call.error
+    assert isinstance(call.ending, Sent)
+    digest = call.ending.digest
+    if call.ending.size != len(call.data) or digest not in (None, digests.digest(call.data)):
+        raise mismatch(path, encrypted=connection.encrypted)
+    return call.data
