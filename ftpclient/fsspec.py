@@ -1,0 +1,495 @@
+"""The file system of a server for fsspec, and so for pandas, dask, pyarrow, zarr and others.
+
+Lives here: fsspec's verbs in terms of `Client`. Lives elsewhere: the verbs (client.py), the file
+objects (files/). It needs the extra ``ftpd[fsspec]``, which registers it as ``ftpd``.
+
+    import pandas
+
+    frame = pandas.read_csv(
+        "ftpd://alice@files.example.net/data.csv", storage_options={"password": "…"}
+    )
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from glob import has_magic
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any
+
+from fsspec.callbacks import DEFAULT_CALLBACK, Callback
+from fsspec.compression import compr
+from fsspec.core import get_compression
+from fsspec.spec import AbstractFileSystem
+from fsspec.utils import isfilelike, stringify_path
+
+from ftpclient.arguments import Replace
+from ftpclient.client import Client
+from ftpclient.files.opening import WriteMode
+from ftpclient.files.reader import Reader
+from ftpclient.files.writer import HELD, Writer
+from ftpclient.transfer.report import Listener
+from ftpwire.messages import Entry
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+Info = dict[str, Any]
+
+_SCHEME = "ftpd://"
+_OF_FSSPEC = ("use_listings_cache", "listings_expiry_time", "max_paths", "asynchronous", "loop")
+_WRITES: dict[str, WriteMode] = {"wb": "wb", "xb": "xb", "ab": "ab"}
+_TYPES = {"dir": "directory", "file": "file", "link": "link"}
+
+
+class FtpFileSystem(AbstractFileSystem):
+    """The files of one account, for fsspec.
+
+    Paths are those of the account: ``/data.csv``, or ``ftpd://USER@HOST:PORT/data.csv``. Missing
+    directories above a file that is written are made. A file appears when it is closed, whole; in
+    a transaction when that ends. Of listings nothing is kept: they are always new.
+
+    Errors are those of `Client`; a `NotFound` is a FileNotFoundError, and so on. One that is
+    pickled connects by itself; what is in ``storage_options``, a password also, is in the pickle.
+
+    Args:
+        server: As for `Client`.
+        options: ``password``, ``fingerprint``, ``known_hosts``, ``ca``, … as for `Client`; and
+            fsspec's own.
+    """
+
+    protocol = "ftpd"
+    root_marker = "/"
+
+    def __init__(self, server: str | None = None, **options: Any) -> None:
+        if self._cached:
+            return
+        super().__init__(**{name: options.pop(name) for name in _OF_FSSPEC if name in options})
+        self.client = Client(server, **options)
+
+    def close(self) -> None:
+        """Close the connection. The next verb makes another."""
+        self.client.close()
+
+    # paths -------------------------------------------------------------------------------
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        if isinstance(path, list):
+            return [cls._strip_protocol(one) for one in path]
+        text = str(stringify_path(path))
+        if text.startswith(_SCHEME):
+            text = text.removeprefix(_SCHEME).partition("/")[2]
+        return "/" + text.strip("/")
+
+    @staticmethod
+    def _get_kwargs_from_urls(path: str) -> dict[str, Any]:
+        if not path.startswith(_SCHEME):
+            return {}
+        server = path.removeprefix(_SCHEME).partition("/")[0]
+        return {"server": server} if server else {}
+
+    def unstrip_protocol(self, name: str) -> str:
+        """The URL of a path."""
+        address = self.client.address
+        where = "" if address.path is not None else str(address)
+        return f"{_SCHEME}{where}{self._strip_protocol(name)}"
+
+    @property
+    def fsid(self) -> str:
+        """What tells the files of this account from others'."""
+        return f"{_SCHEME}{self.client.address}"
+
+    # looking -----------------------------------------------------------------------------
+
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
+        """What is in a directory; of a file, itself."""
+        path = self._strip_protocol(path)
+        entries = list(self.client.list_dir(path))
+        targets: dict[bytes, Entry] = {}
+        if any(entry.type == "link" for entry in entries):
+            followed = self.client.list_dir(path, follow=True, on_problem=lambda problem: None)
+            targets = {entry.path: entry for entry in followed if entry.type == "file"}
+        infos = [
+            _info(_below(path, entry.path), entry, targets.get(entry.path)) for entry in entries
+        ]
+        infos.sort(key=lambda info: str(info["name"]))
+        return infos if detail else [info["name"] for info in infos]
+
+    def info(self, path: str, **kwargs: Any) -> Info:
+        """What is at a path. Links are followed; one that leads nowhere is told of itself."""
+        path = self._strip_protocol(path)
+        entry = self.client.stat(path)
+        target = self.client.find(path, follow=True) if entry.type == "link" else None
+        return _info(path, entry, target)
+
+    def exists(self, path: str, **kwargs: Any) -> bool:
+        """Whether something is there; raises what keeps this from being known."""
+        return self.client.exists(self._strip_protocol(path))
+
+    def lexists(self, path: str, **kwargs: Any) -> bool:
+        """Whether something is there, if only a link that leads nowhere."""
+        return self.client.exists(self._strip_protocol(path), follow=False)
+
+    def isdir(self, path: str) -> bool:
+        """Whether a directory is there, or a link to one."""
+        return self.client.is_dir(self._strip_protocol(path))
+
+    def isfile(self, path: str) -> bool:
+        """Whether a file is there, or a link to one."""
+        entry = self.client.find(self._strip_protocol(path), follow=True)
+        return entry is not None and entry.type == "file"
+
+    def find(
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        withdirs: bool = False,
+        detail: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """All files below a path: one question, where fsspec's own asks for each directory."""
+        path = self._strip_protocol(path)
+        found: dict[str, Info] | None = None
+        if maxdepth is None and self.isdir(path):
+            found = self._find_all(path, withdirs)
+        if found is None:
+            return super().find(path, maxdepth, withdirs, detail, **kwargs)
+        names = sorted(found)
+        return {name: found[name] for name in names} if detail else names
+
+    def _find_all(self, path: str, withdirs: bool) -> dict[str, Info] | None:
+        """None where there are links: what they lead to has to be looked at."""
+        found = {path: self.info(path)} if withdirs else {}
+        for entry in self.client.list_dir(path, recursive=True, on_problem=lambda problem: None):
+            if entry.type == "link":
+                return None
+            if withdirs or entry.type != "dir":
+                name = _below(path, entry.path)
+                found[name] = _info(name, entry)
+        return found
+
+    def checksum(self, path: str) -> int:
+        """A number that is another one when the file's bytes are others."""
+        return int.from_bytes(self.client.hash(self._strip_protocol(path)).digest)
+
+    def modified(self, path: str) -> datetime:
+        """When a file was changed last."""
+        return datetime.fromtimestamp(self.info(path)["mtime"], UTC)
+
+    # bytes -------------------------------------------------------------------------------
+
+    def open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | None = None,
+        cache_options: dict[str, Any] | None = None,
+        compression: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """A file object. One that writes stores the file when it is closed, whole.
+
+        It goes when a ``with`` block is left by an exception, which fsspec's own wrappers for text
+        and compression don't know of.
+        """
+        if "b" not in mode:
+            names = ("encoding", "errors", "newline")
+            of_text = {name: kwargs.pop(name) for name in names if name in kwargs}
+            binary = self.open(path, mode.replace("t", "") + "b", compression=compression, **kwargs)
+            return _Text(binary, **of_text)
+        file = super().open(path, mode, **kwargs)
+        name = get_compression(path, compression)
+        if name is None:
+            return file
+        packed = compr[name](file, mode=mode[0])
+        return _Packed(file, packed) if isinstance(file, Writer) else packed
+
+    def _open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | None = None,
+        autocommit: bool = True,
+        cache_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Reader | Writer:
+        if mode == "rb":
+            return self.client.open(path)
+        if mode not in _WRITES:
+            raise ValueError("mode is 'rb', 'wb', 'xb' or 'ab', or one of them for text")
+        return self.client.open(path, _WRITES[mode], parents=True, autocommit=autocommit)
+
+    def cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
+    ) -> bytes:
+        """The bytes of a file, or those from ``start`` to ``end``, as in a slice."""
+        path = self._strip_protocol(path)
+        if start is None and end is None:
+            return self.client.read(path)
+        if (start or 0) < 0 or (end or 0) < 0:
+            start, end, _ = slice(start, end).indices(int(self.info(path)["size"]))
+        length = None if end is None else max(0, end - (start or 0))
+        return self.client.read(path, start or 0, length)
+
+    def pipe_file(
+        self, path: str, value: ReadableBuffer, mode: str = "overwrite", **kwargs: Any
+    ) -> None:
+        """Store bytes as a file. Raises AlreadyExists with ``mode="create"``."""
+        overwrite: Replace = "never" if mode == "create" else "always"
+        self.client.write(self._strip_protocol(path), value, overwrite=overwrite, parents=True)
+
+    def get_file(
+        self,
+        rpath: str,
+        lpath: Any,
+        callback: Callback = DEFAULT_CALLBACK,
+        outfile: IO[bytes] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Download a file, verified, and whole or not at all; of a directory, make one.
+
+        Args:
+            lpath: A path, or a file object to write to.
+        """
+        source = self._strip_protocol(rpath)
+        into = lpath if outfile is None and isfilelike(lpath) else outfile
+        if into is None and self.isdir(source):
+            os.makedirs(lpath, exist_ok=True)
+            return
+        listener = _Told(callback)
+        if callback is not DEFAULT_CALLBACK:
+            callback.set_size(self.size(source))
+        if into is None:
+            os.makedirs(os.path.dirname(os.path.abspath(lpath)), exist_ok=True)
+            self.client.get_file(source, lpath, listener=listener)
+            return
+        with self.client.open(source) as file:
+            while data := file.read(self.blocksize):
+                into.write(data)
+                listener.advanced(len(data))
+
+    def put_file(
+        self,
+        lpath: str | os.PathLike[str],
+        rpath: str,
+        callback: Callback = DEFAULT_CALLBACK,
+        mode: str = "overwrite",
+        **kwargs: Any,
+    ) -> None:
+        """Upload a file; of a directory, make one. Raises AlreadyExists with ``mode="create"``."""
+        target = self._strip_protocol(rpath)
+        if os.path.isdir(lpath):
+            self.makedirs(target, exist_ok=True)
+            return
+        overwrite: Replace = "never" if mode == "create" else "always"
+        size = os.stat(lpath).st_size
+        callback.set_size(size)
+        if size > HELD:
+            self.client.make_dir(self._parent(target), parents=True)
+            self.client.put_file(
+                lpath,
+                target,
+                overwrite=overwrite,
+                resume=mode != "create",  # the same bytes there are no success then
+                listener=_Told(callback),
+            )
+            return
+        data = Path(lpath).read_bytes()
+        self.client.write(target, data, overwrite=overwrite, parents=True)
+        callback.relative_update(len(data))
+
+    def touch(self, path: str, truncate: bool = True, **kwargs: Any) -> None:
+        """Make an empty file; without ``truncate``, one that is there gets another time."""
+        path = self._strip_protocol(path)
+        if truncate or not self.exists(path):
+            self.pipe_file(path, b"")
+        else:
+            self.client.set_attributes(path, mtime_ns=time.time_ns())
+
+    # changing ----------------------------------------------------------------------------
+
+    def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
+        """Make a directory. Raises AlreadyExists."""
+        path = self._strip_protocol(path)
+        if create_parents and self._parent(path) != path:
+            self.client.make_dir(self._parent(path), parents=True)
+        self.client.make_dir(path)
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Make a directory, and those above it. Raises AlreadyExists without ``exist_ok``."""
+        if not exist_ok:
+            self.mkdir(path)
+        elif self._strip_protocol(path) != "/":
+            self.client.make_dir(self._strip_protocol(path), parents=True)
+
+    def rmdir(self, path: str) -> None:
+        """Remove an empty directory. Raises NotADirectory, NotEmpty."""
+        path = self._strip_protocol(path)
+        if self.client.stat(path).type != "dir":
+            raise NotADirectoryError(path)
+        self.client.remove(path)
+
+    def rm_file(self, path: str) -> None:
+        """Remove a file, a link or an empty directory."""
+        self.client.remove(self._strip_protocol(path))
+
+    def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
+        """Remove files; with ``recursive`` also directories with all that is in them."""
+        if maxdepth is not None:
+            super().rm(path, recursive=recursive, maxdepth=maxdepth)
+            return
+        for one in self.expand_path(path):
+            if not recursive and self.client.stat(one).type == "dir":
+                raise IsADirectoryError(f"{one}: a directory: set recursive=True")
+            self.client.remove(one, recursive=recursive)
+
+    def cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
+        """Copy a file on the server; of a directory, only itself."""
+        source, target = self._strip_protocol(path1), self._strip_protocol(path2)
+        if self.isdir(source):
+            self.makedirs(target, exist_ok=True)
+            return
+        self._with_parents(target, lambda: self.client.copy(source, target))
+
+    def mv(
+        self,
+        path1: Any,
+        path2: Any,
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Rename a file; with ``recursive``, also a directory. Into ``path2``, if that is one."""
+        simple = isinstance(path1, str) and isinstance(path2, str) and not has_magic(path1)
+        if not simple or maxdepth is not None:
+            super().mv(path1, path2, recursive=recursive, maxdepth=maxdepth, **kwargs)
+            return
+        source, target = self._strip_protocol(path1), self._strip_protocol(path2)
+        if not recursive and self.client.stat(source).type == "dir":
+            raise IsADirectoryError(f"{source}: a directory: set recursive=True")
+        if path2.endswith("/") or self.isdir(target):
+            target = _below(target, os.fsencode(source.rpartition("/")[2]))
+        if source != target:
+            self._with_parents(target, lambda: self.client.move(source, target))
+
+    def _with_parents(self, target: str, change: Callable[[], object]) -> None:
+        """Make a change, and the directories above its target if that is what is missing."""
+        try:
+            change()
+        except FileNotFoundError:
+            above = self._parent(target)
+            if self.exists(above):
+                raise
+            self.makedirs(above, exist_ok=True)
+            change()
+
+
+class _Told(Listener):
+    """Tells fsspec's callback of progress."""
+
+    def __init__(self, callback: Callback) -> None:
+        self._callback = callback
+
+    def advanced(self, count: int) -> None:
+        self._callback.relative_update(count)
+
+
+class _Text(io.TextIOWrapper):
+    """Text, whose file goes at an exception."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None and isinstance(self.buffer, (Writer, _Packed)):
+            self.buffer.discard()
+        self.close()
+
+    def __del__(self) -> None:
+        if isinstance(self.buffer, (Writer, _Packed)) and not self.closed:
+            self.buffer.discard()
+
+
+class _Packed(io.BufferedIOBase):
+    """What is compressed on its way to a file, which is closed with it, or goes with it."""
+
+    def __init__(self, file: Writer, packed: IO[bytes]) -> None:
+        self._file = file
+        self._packed = packed
+        self._is_gone = False
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        return self._packed.write(data)
+
+    def flush(self) -> None:
+        if not self._is_gone:
+            self._packed.flush()
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        self._is_gone = True  # what is below flushes as it is closed
+        try:
+            self._packed.close()
+            self._file.close()
+        except BaseException:
+            self.discard()
+            raise
+        super().close()
+
+    def discard(self) -> None:
+        """Give the file up."""
+        self._is_gone = True
+        self._file.discard()
+        super().close()
+
+    def __del__(self) -> None:
+        self._is_gone = True
+        super().close()  # the file itself tells that it was forgotten
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+
+def _below(directory: str, name: bytes) -> str:
+    """The path of what a listing of a directory names; of a file, that file."""
+    return f"{directory.rstrip('/')}/{os.fsdecode(name)}" if name else directory
+
+
+def _info(path: str, entry: Entry, target: Entry | None = None) -> Info:
+    """What fsspec wants to know.
+
+    Args:
+        target: What a link leads to, if it leads somewhere.
+    """
+    shown = entry if target is None else target
+    info: Info = {
+        "name": path,
+        "size": 0 if shown.type == "dir" else shown.size,
+        "type": _TYPES.get(shown.type, "other"),
+        "mode": shown.mode,
+        "mtime": shown.mtime_ns / 1e9,
+        "islink": entry.type == "link",
+    }
+    if entry.target is not None:
+        info["destination"] = os.fsdecode(entry.target)
+    return info
