@@ -1,0 +1,110 @@
+"""The names that `ftpclient` exports: all of them are there, and the docs need no others."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ftpclient
+import ftpwire
+from ftpwire import errors
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "python.md"
+OF_EXTRAS = {"ftpclient.fsspec", "ftpserver.testing"}
+"""What programs import from elsewhere."""
+
+
+def test_all_of_them_are_there():
+    assert sorted(ftpclient.__all__) == sorted(set(ftpclient.__all__))
+    for name in ftpclient.__all__:
+        assert getattr(ftpclient, name) is not None, name
+    assert set(ftpclient.__all__) <= set(dir(ftpclient))
+    assert ftpclient.__version__ == ftpwire.__version__
+    with pytest.raises(AttributeError, match="no attribute 'Clint'"):
+        _ = ftpclient.Clint
+    with pytest.raises(ImportError):
+        from ftpclient import Clint  # noqa: F401
+
+
+def test_all_errors_are_among_them():
+    wanted = {
+        name
+        for name, found in vars(errors).items()
+        if inspect.isclass(found) and issubclass(found, errors.FtpError)
+    }
+    assert wanted <= set(ftpclient.__all__)
+    for name in wanted:
+        assert issubclass(getattr(ftpclient, name), getattr(errors, name))
+
+
+def test_type_checkers_are_told_the_same_names():
+    tree = ast.parse((ROOT / "ftpclient" / "__init__.py").read_text())
+    blocks = [one for one in tree.body if isinstance(one, ast.If)]
+    [block] = [one for one in blocks if ast.unparse(one.test) == "TYPE_CHECKING"]
+    named = {
+        alias.asname or alias.name
+        for one in block.body
+        if isinstance(one, ast.ImportFrom)
+        for alias in one.names
+    }
+    assert named == set(ftpclient.__all__)
+
+
+def test_the_types_of_public_signatures_are_public():
+    """What a verb takes or returns can be named by who calls it."""
+    private = set()
+    for kind in (ftpclient.Client, ftpclient.AsyncClient):
+        for name, verb in inspect.getmembers(kind, inspect.isfunction):
+            if name.startswith("_"):
+                continue
+            words = set(re.findall(r"[A-Z]\w+", str(inspect.signature(verb).return_annotation)))
+            private |= {f"{name}: {word}" for word in words - ORDINARY - set(ftpclient.__all__)}
+    assert private <= INNER
+
+
+ORDINARY = {
+    "AsyncGenerator",
+    "AsyncIterator",
+    "Generator",
+    "Iterator",
+    "None",
+    "RemotePath",
+    "Self",
+    "Sequence",
+}
+INNER = {"connection_apart: Connection", "new_connection: Connection", "fetch_range: Piece"}
+"""What only the commands of ftp need."""
+
+
+def test_the_docs_import_from_there_alone():
+    for code in re.findall(r"^ *```python\n(.*?)^ *```", PAGE.read_text(), re.M | re.S):
+        for module, names in re.findall(
+            r"^ *(?:from|import) (ftp[\w.]+)(?: import (.+))?$", code, re.M
+        ):
+            if module == "ftpclient":
+                assert set(re.findall(r"\w+", names)) <= set(ftpclient.__all__), names
+            else:
+                assert module in OF_EXTRAS
+
+
+def test_importing_does_no_work():
+    code = (
+        "import sys\n"
+        "before = set(sys.modules)\n"
+        "import ftpclient\n"
+        "dir(ftpclient)\n"
+        "ours = {name for name in set(sys.modules) - before if name.startswith('ftp')}\n"
+        "assert ours == {'ftpclient'}, ours\n"
+        "assert not {'ssl', 'msgspec', 'asyncio', 'logging'} & set(sys.modules)\n"
+        "from ftpclient import NotFound\n"
+        "assert not {'ssl', 'asyncio'} & set(sys.modules)\n"
+        "assert ftpclient.NotFound is NotFound\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
