@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 from ftpclient.aio.lane import Burst, Forward, Lane, LaneChannel, Sender
 from ftpclient.connection import connection as rules
+from ftpclient.connection import log
 from ftpclient.connection.connection import Call, Connection
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.transfer.calls import StreamCall
@@ -432,6 +433,7 @@ class LoopConnection(Connection):
         if self._loop is None:
             super().close()
         elif not self.broken:
+            log.debug("%s: closed", self.address.endpoint)
             self._detach()
             self.broken = True
             self.channel.close()

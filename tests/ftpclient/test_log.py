@@ -10,7 +10,8 @@ import pytest
 
 from ftpclient import Client
 from ftpclient.transfer import retry
-from ftpwire.errors import LoginRefused
+from ftpwire.errors import ConnectionLost, LoginRefused
+from tests.ftpclient.aio.async_support import Blocking
 
 PASSWORD = "a-secret-of-alice"
 
@@ -92,3 +93,24 @@ def test_who_does_not_log_does_not_pay():
 
 def test_client_is_imported_lazily():
     assert Client.__module__ == "ftpclient.client"
+
+
+def test_it_tells_the_same_of_asyncio(server, connect, files, logged):
+    client = connect(server, kind=Blocking)
+    client.write("/a", b"abc")  # in a thread, which shares the connection
+    assert client.read("/a") == b"abc"
+    assert len(logged()) == 2
+    client.close()
+    endpoint = f"127.0.0.1:{server.server_address[1]}"
+    assert logged() == [
+        f"{endpoint}: connected (no TLS)",
+        f"{endpoint}: logged in as alice",
+        f"{endpoint}: closed",
+    ]
+    client = connect(server, kind=Blocking)
+    client.whoami()
+    for session in list(server.sessions):
+        session.channel.cut()
+    with pytest.raises(ConnectionLost):
+        client.whoami()
+    assert sum(": lost: " in line for line in logged()) == 1
