@@ -31,6 +31,7 @@ PASSWORD = "correct-horse"
 """Of the account, unless another one is given."""
 
 _HOST = "127.0.0.1"
+_PATHS = {"unix", "certificate", "key"}
 _VARIABLES = ("FTP_SERVER", "FTP_SERVER_KEY", "FTP_PASSWORD", "NETRC", "XDG_CONFIG_HOME")
 
 
@@ -106,6 +107,8 @@ def server(
         where = Path(temporary, "root") if root is None else Path(root)
         values: dict[str, Any] = {"host": _HOST, "port": 0, "durable": False, "grace": 1.0}
         values.update(settings)
+        for name in _PATHS & values.keys():
+            values[name] = Path(values[name])
         with FtpServer(Settings(root=where, **values)) as running:
             if not any(account.name == user for account in running.accounts):
                 _add(running, user, password, {} if quota is None else {"quota": quota})

@@ -97,6 +97,14 @@ def test_settings_and_accounts():
         pass
 
 
+def test_a_unix_socket_alone(tmp_path):
+    with server(no_tcp=True, unix=str(tmp_path / "socket")) as there:
+        assert there.address == f"alice@unix:{tmp_path}/socket"
+        with Client() as client:
+            client.write("/a", b"abc")
+        assert (there.home / "a").read_bytes() == b"abc"
+
+
 def test_the_programs_use_it_too(tmp_path):
     with server(environ=False) as there:
         done = subprocess.run(
