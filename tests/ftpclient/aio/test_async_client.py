@@ -475,7 +475,7 @@ def test_a_connection_that_is_there_only_after_the_loop_stopped(server, dialled)
     async def main():
         address, values = dialled(server)
         opener = AsyncClient(address, **values)._opener
-        task = asyncio.create_task(opener.open(asyncio.get_running_loop(), late))
+        task = asyncio.create_task(opener.open_for(asyncio.get_running_loop(), late))
         while not begun.is_set():
             await asyncio.sleep(0.001)
         await cancelled(task)
