@@ -1035,6 +1035,7 @@ class Client(BaseClient):
             parents: Make missing directories above a file that is written.
             autocommit: False: closing stores nothing; ``commit()`` does afterwards, or
                 ``discard()`` gives it up.
+            timeout: Seconds that opening may take. Reading and writing have none of their own.
 
         Raises:
             NotFound, IsADirectory, NotADirectory, AlreadyExists, Forbidden, ConnectionLost
