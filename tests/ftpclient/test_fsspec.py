@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import tempfile
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -24,19 +25,24 @@ LARGE = 5_000_000
 
 
 @pytest.fixture(scope="module", autouse=True)
-def there() -> Iterator[LocalServer]:
-    """One server for all of these tests: they are many."""
+def there(tmp_path_factory, removal) -> Iterator[LocalServer]:
+    """One server for all of these tests: they are many. ``removal`` is there longer than it."""
     descriptors, threads = open_descriptors(), set(threading.enumerate())
-    with server(environ=False) as running:
-        yield running
-        for one in list(FtpFileSystem._cache.values()):
-            one.close()
-        FtpFileSystem.clear_instance_cache()
+    place = tmp_path_factory.mktemp("fsspec")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(place))
+        with server(environ=False) as running:
+            yield running
+            for one in list(FtpFileSystem._cache.values()):
+                one.close()
+            FtpFileSystem.clear_instance_cache()
     gc.collect()
     for thread in set(threading.enumerate()) - threads:
         thread.join(PATIENCE)
         assert not thread.is_alive(), thread.name
-    assert len(open_descriptors()) <= len(descriptors)
+    left = open_descriptors()
+    new = {fd: what for fd, what in left.items() if descriptors.get(fd) != what}
+    assert len(left) <= len(descriptors), f"descriptors left open: {new}"
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import logging
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,7 @@ def close_file_systems() -> None:
 def test_the_examples_run(start_server, tmp_path, monkeypatch, capsys, caplog, own_logging):
     port = start_server(plaintext=False).server_address[1]
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "report.pdf").write_bytes(b"%PDF" * 1000)
     for number in range(3):
         path = tmp_path / "site" / f"{number}.html"

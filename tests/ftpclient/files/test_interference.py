@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 
@@ -140,7 +141,7 @@ def test_an_interrupted_reader_goes_on(client, files, monkeypatch):
 
 
 @pytest.mark.parametrize("end", ["", "raise SystemExit(3)", "a = [file]; a.append(a); del file"])
-def test_a_program_that_ends_with_open_files(end):
+def test_a_program_that_ends_with_open_files(end, tmp_path, monkeypatch):
     """It ends at once, and stores nothing of what wasn't closed."""
     code = (
         "from ftpclient import Client\n"
@@ -151,6 +152,7 @@ def test_a_program_that_ends_with_open_files(end):
         "small.write(b'abc')\n"
         f"{end}\n"
     )
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with server(environ=False) as there:
         done = subprocess.run(
             [sys.executable, "-W", "default", "-c", code],

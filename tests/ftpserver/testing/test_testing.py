@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,12 @@ from ftpserver.testing.plugin import ftp_server
 from tests.conftest import state_of_tree
 
 __all__ = ["ftp_server"]
+
+
+@pytest.fixture(autouse=True)
+def temporary_files(tmp_path, monkeypatch) -> None:
+    """Servers for tests have their files below pytest's directory as well."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def test_a_client_finds_it_by_itself():
