@@ -112,8 +112,9 @@ class Client(BaseClient):
         ask_takeover: Asks whether a certificate of an authority replaces the key that is pinned.
         interrupt: Set it to stop what is going on.
         retry_for: Seconds without progress for which transfers (`put`, `get`, `sync`, `read`,
-            `write`) make a lost connection again and go on; 0 for never. Each byte that is acknowledged or received
-            begins them anew. A first connection that fails is not tried again.
+            `write`) make a lost connection again and go on; 0 for never. Each byte that is
+            acknowledged or received begins them anew. A first connection that fails is not tried
+            again.
         retries: The most losses of the connection that one transfer may meet; None for no bound.
     """
 
