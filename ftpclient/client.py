@@ -46,6 +46,8 @@ from ftpwire.messages import (
     Copied,
     Entry,
     Hashed,
+    KeptDropped,
+    KeptUpload,
     Page,
     Problem,
     Removed,
@@ -466,6 +468,29 @@ class Client:
         reply = self.connection.ask(messages.Space())
         assert isinstance(reply, Room)
         return reply
+
+    def kept(self) -> list[KeptUpload]:
+        """The account's uploads that were interrupted, and that the server keeps: ``put`` goes on
+        with them.
+
+        Raises:
+            ProtocolError: The server is of a version that can't list them.
+        """
+        from ftpclient.transfer.kept import kept_uploads
+
+        return list(kept_uploads(self.connection))
+
+    def drop_kept(self, path: AnyPath | None = None) -> KeptDropped:
+        """Drop the kept uploads to a path, or all of them: the room that they hold is free then.
+
+        Raises:
+            NotFound: None is kept for the path.
+            Busy: A session is uploading it just now.
+            ProtocolError: As `kept`.
+        """
+        from ftpclient.transfer.kept import drop
+
+        return drop(self.connection, None if path is None else self.resolve(path))
 
     def stat(self, path: AnyPath, *, follow: bool = False, digest: bool = False) -> Entry:
         """What is at a path. Raises NotFound."""

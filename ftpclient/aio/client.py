@@ -53,6 +53,8 @@ from ftpwire.messages import (
     Copied,
     Entry,
     Hashed,
+    KeptDropped,
+    KeptUpload,
     Problem,
     Removed,
     Reply,
@@ -314,6 +316,14 @@ class AsyncClient:
         reply = await self._ask(messages.Space())
         assert isinstance(reply, Room)
         return reply
+
+    async def kept(self) -> list[KeptUpload]:
+        """The account's interrupted uploads that the server keeps; see `Client.kept`."""
+        return await self._on_lane(lambda side: side.kept())
+
+    async def drop_kept(self, path: AnyPath | None = None) -> KeptDropped:
+        """Drop the kept uploads to a path, or all of them; see `Client.drop_kept`."""
+        return await self._on_lane(lambda side: side.drop_kept(path))
 
     async def stat(self, path: AnyPath, *, follow: bool = False, digest: bool = False) -> Entry:
         """What is at a path. Raises NotFound."""
