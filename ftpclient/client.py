@@ -11,7 +11,7 @@ import fnmatch
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -1059,6 +1059,29 @@ def first_question(path: RemotePath, follow: bool) -> messages.Stat:
 def is_pattern(path: bytes) -> bool:
     """Whether a path has ``*``, ``?`` or ``[``."""
     return _MAGIC.search(path) is not None
+
+
+def matching(pattern: RemotePath, known: Collection[RemotePath]) -> list[RemotePath]:
+    """Those of some paths that a pattern matches, sorted, by the rules of `Client.glob`.
+
+    A path without wildcards is returned as it is; so is one that is known to the letter.
+    """
+    if not is_pattern(pattern) or pattern in known:
+        return [pattern]
+    if not is_pattern(_TAMED.sub(b"", pattern)):
+        return [RemotePath(_TAMED.sub(rb"\1", pattern))]
+    parts = paths.split(pattern)
+    matchers = [re.compile(fnmatch.translate(paths.to_text(part))) for part in parts]
+    hidden = [part.startswith(b".") for part in parts]
+
+    def fits(path: RemotePath) -> bool:
+        names = paths.split(path)
+        return len(names) == len(parts) and all(
+            (show or not name.startswith(b".")) and matcher.match(paths.to_text(name))
+            for name, matcher, show in zip(names, matchers, hidden, strict=True)
+        )
+
+    return sorted({path for path in known if fits(path)})
 
 
 def _make_local_target(local: bytes, *, several: bool, into: bool | None) -> bool:

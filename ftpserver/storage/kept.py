@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ftpserver.storage.home import Home
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.quota import Books, Resumable
-from ftpserver.storage.resumable import look_at, remove_kept, target_prefix
+from ftpserver.storage.resumable import Kept, look_at, remove_kept, target_prefix
 from ftpwire import paths
 from ftpwire.errors import Busy, NotFound
 from ftpwire.messages import KeptDropped, KeptUpload
@@ -30,10 +30,14 @@ class KeptStaging:
         """All that no session writes to now.
 
         The target is left out where it isn't known, as of an earlier version, and where the
-        account may not list what is there.
+        account may not list what is there. On a read-only disk staging isn't opened.
         """
         for one in self._leases(kept=True):
-            found = look_at(self.home.staging_fd, one.staging)
+            found = (
+                Kept(None, 0, 0)
+                if self.home.read_only
+                else look_at(self.home.staging_fd, one.staging)
+            )
             target = found.target
             if target is not None and not self._may_be_shown(target, one.staging):
                 target = None
@@ -50,6 +54,7 @@ class KeptStaging:
         Raises:
             NotFound: None is kept for the path.
             Busy: A session writes to the one for the path.
+            Forbidden: The home can't be changed: its disk is read-only.
         """
         prefix = b"" if path is None else target_prefix(paths.split(path))
         count = size = busy = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -15,10 +16,11 @@ from ftpclient.client import Client
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.known_hosts import KnownHosts
 from ftpclient.shell.completion import ShellCompleter
+from ftpserver.storage.home import Home
 from ftpserver.storage.permissions import Permissions
 from ftpserver.storage.resumable import Checkpoint, look_at
 from ftpwire import messages
-from ftpwire.errors import Busy, NotFound, ProtocolError
+from ftpwire.errors import Busy, ConnectionLost, Forbidden, NotFound, ProtocolError
 from ftpwire.frames import Kind
 from ftpwire.messages import Put, Ready, Room
 from tests.ftpclient.aio.async_support import Blocking
@@ -226,6 +228,65 @@ def test_in_other_ways_of_serving(start_server, dial, connect, tmp_path, options
     eventually(lambda: held(server) == TOTAL)  # of the one whose connection was lost
 
 
+def test_where_each_session_has_a_thread(start_server, dial, connect):
+    server = start_server(threads=0)
+    with dial(server) as peer:
+        interrupt(peer, b"/file")
+    client = connect(server)
+    assert [one.path for one in client.kept()] == [b"/file"]
+    assert client.drop_kept("/file").count == 1 and client.kept() == []
+
+
+def test_on_a_disk_that_can_only_be_read(server, dial, connect, monkeypatch):
+    """They are told without their paths, and can't be dropped."""
+    with dial(server) as peer:
+        interrupt(peer, b"/file")
+
+    def unwritable(self: Home) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Home, "_open_lock", unwritable)
+    client = connect(server)
+    (one,) = client.kept()
+    assert (one.path, one.size, one.total) == (None, 0, TOTAL)
+    for path in (None, "/file"):
+        with pytest.raises(Forbidden, match="read-only"):
+            client.drop_kept(path)
+    assert held(server) == TOTAL and len(names_in_staging(server)) == 2
+
+
+@pytest.mark.parametrize("kind", [Client, Blocking])
+def test_a_lost_answer_to_a_drop_may_have_been_done(fake, kind):
+    def script(peer):
+        peer.greet(features=[messages.KEPT])
+        peer.read()
+        peer.reset()
+
+    client = kind(fake(script).address, password="secret", plaintext=True)
+    try:
+        with pytest.raises(ConnectionLost, match="; it may have been done$"):
+            client.drop_kept("/file")
+    finally:
+        client.close()
+
+
+@pytest.mark.parametrize("kind", [Client, Blocking])
+def test_a_list_that_breaks_off(fake, kind):
+    def script(peer):
+        peer.greet(features=[messages.KEPT])
+        request = peer.read()
+        peer.reply(request, messages.KeptUploads([messages.KeptUpload(b"/a", 1, 2, 3, 4)]))
+        peer.reset()
+
+    client = kind(fake(script).address, password="secret", plaintext=True)
+    try:
+        with pytest.raises(ConnectionLost) as caught:
+            client.kept()
+        assert "may have been" not in str(caught.value)
+    finally:
+        client.close()
+
+
 # older servers, older files ----------------------------------------------------------------
 
 
@@ -385,6 +446,41 @@ def test_dropping_by_command(app, run, kept, line, left, status, told):
     assert (found, out) == (status, "")
     assert told in err
     assert len(app.client.kept()) == left
+
+
+ODD = [b"/a b", b"/[1].iso", b"/1.iso", b"/2.iso", b"/.hidden.iso", b"/d/3.iso", b"/\xff\n\x1bm"]
+
+
+@pytest.fixture
+def odd(server, dial):
+    """Some with names that are patterns, or hidden, or no text."""
+    with dial(server) as peer:
+        for path in ODD:
+            interrupt(peer, path)
+
+
+@pytest.mark.parametrize(
+    ("line", "named", "status"),
+    [
+        ("*.iso", {b"/[1].iso", b"/1.iso", b"/2.iso"}, 0),
+        ("[1].iso", {b"/[1].iso"}, 0),  # there is one of this very name
+        ("[2].iso", {b"/2.iso"}, 0),
+        ("'[2].iso'", set(), 5),  # in quotes it is no pattern
+        ("*/3.iso", {b"/d/3.iso"}, 0),
+        (".*", {b"/.hidden.iso"}, 0),
+        ("*.nope", set(), 5),
+        ("*.nope 1.iso", {b"/1.iso"}, 1),
+        (r"$'\xff\n\x1bm'", {b"/\xff\n\x1bm"}, 0),
+    ],
+)
+def test_patterns_and_odd_names(app, run, odd, line, named, status):
+    found, out, err = run(f"kept {line}")
+    assert (found, len(out.splitlines())) == (status, len(named))
+    assert "\x1b" not in out, "what came from the other side is shown escaped"
+    assert ("no upload is kept" in err) == bool(status)
+    found, _, err = run(f"kept --drop {line}")
+    assert found == status and ("no upload is kept" in err) == bool(status)
+    assert {one.path for one in app.client.kept()} == set(ODD) - named
 
 
 def test_one_that_goes_on_is_said(app, run, kept, server, dial):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -10,9 +11,11 @@ import click
 from ftpclient.cli import render
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.group import check_no_server, raise_for, remote_command
+from ftpclient.client import is_pattern, matching
 from ftpwire import paths
 from ftpwire.errors import Busy, CommandError, NotFound
 from ftpwire.messages import KeptDropped, KeptUpload
+from ftpwire.paths import RemotePath
 from ftpwire.units import human
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
@@ -42,33 +45,70 @@ def kept_command(app: App, words: tuple[str, ...], drop: bool, everything: bool)
 
 
 def _list(app: App, words: tuple[str, ...]) -> None:
-    wanted = {app.client.resolve(word) for word in words}
-    missing = set(wanted)
-    for one in app.client.kept():
-        if wanted and one.path not in wanted:
+    uploads = app.client.kept()
+    wanted, missing = _named(app, words, uploads)
+    for one in uploads:
+        if words and one.path not in wanted:
             continue
-        missing.discard(one.path or b"")
         if app.as_json:
             app.print_json(_record(one))
         else:
             app.print(_line(one))
-    for path in sorted(missing):
-        app.complain(NotFound(f"{paths.show(path)}: no upload is kept for it"))
-    raise_for(NotFound.exit_code if missing == wanted and missing else int(bool(missing)))
+    known = _targets(uploads)
+    missing += [_not_kept(path) for path in wanted if path not in known]
+    for error in missing:
+        app.complain(error)
+    none = missing and not known.intersection(wanted)
+    raise_for(NotFound.exit_code if none else int(bool(missing)))
 
 
 def _drop(app: App, words: tuple[str, ...]) -> None:
+    uploads = app.client.kept() if any(map(_may_match, words)) else []
+    wanted, missing = _named(app, words, uploads)
+    for error in missing:
+        app.complain(error)
     done: list[KeptDropped] = []
-    failures: list[int] = []
-    for word in words:
+    failures = [error.exit_code for error in missing]
+    for path in wanted:
         try:
-            done.append(app.client.drop_kept(word))
+            done.append(app.client.drop_kept(path))
         except CommandError as error:
             app.complain(error)
             failures.append(error.exit_code)
     if done:
         _dropped(app, done)
     raise_for(failures[0] if failures and not done and len(set(failures)) == 1 else bool(failures))
+
+
+def _named(
+    app: App, words: tuple[str, ...], uploads: Sequence[KeptUpload]
+) -> tuple[list[RemotePath], list[CommandError]]:
+    """The targets that words name, and an error for each pattern that matches none.
+
+    The targets don't exist, as a rule: patterns are held against what is kept.
+    """
+    wanted: list[RemotePath] = []
+    missing: list[CommandError] = []
+    known = _targets(uploads)
+    for word in words:
+        pattern = app.client.resolve(app.pattern(word))
+        found = matching(pattern, known)
+        wanted += found
+        if not found:
+            missing.append(_not_kept(pattern))
+    return list(dict.fromkeys(wanted)), missing
+
+
+def _may_match(word: str) -> bool:
+    return is_pattern(paths.from_text(word))
+
+
+def _targets(uploads: Sequence[KeptUpload]) -> set[RemotePath]:
+    return {RemotePath(one.path) for one in uploads if one.path is not None}
+
+
+def _not_kept(path: RemotePath) -> NotFound:
+    return NotFound(f"{paths.show(path)}: no upload is kept for it")
 
 
 def _dropped(app: App, done: list[KeptDropped]) -> None:
@@ -92,6 +132,7 @@ def _record(one: KeptUpload) -> dict[str, Any]:
         **path,
         "size": one.size,
         "total": one.total,
+        "touched": render.iso_seconds(one.touched) if one.touched else None,
         "age_seconds": _age(one),
         "until": render.iso_seconds(one.until),
     }
