@@ -427,12 +427,16 @@ class DropKept(Message, frozen=True, tag="drop-kept"):
     Attributes:
         upload: Their target; None for all of the account. Nothing is stored there yet, so no rule
             about paths holds.
+        size: With ``mtime_ns``: only what is kept of a source of this size and time.
+        mtime_ns: Nanoseconds since 1970.
 
     Replies: `KeptDropped`; or `Failed` with ``not-found`` (none is kept for the path) or ``busy``
     (a session is uploading it).
     """
 
     upload: Path | None = None
+    size: Size | None = None
+    mtime_ns: TimeNs | None = None
 
 
 class KeptDropped(Message, frozen=True, tag="kept-dropped"):

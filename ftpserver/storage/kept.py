@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ftpserver.storage.home import Home
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.quota import Books, Resumable
-from ftpserver.storage.resumable import Kept, look_at, remove_kept, target_prefix
+from ftpserver.storage.resumable import Kept, kept_name, look_at, remove_kept, target_prefix
 from ftpwire import paths
 from ftpwire.errors import Busy, NotFound
 from ftpwire.messages import KeptDropped, KeptUpload
@@ -48,8 +48,13 @@ class KeptStaging:
         # its name in staging is made of the target: what a damaged file says doesn't count
         return staging.startswith(target_prefix(parts)) and self.home.permits(Action.LIST, parts)
 
-    def drop(self, path: bytes | None) -> KeptDropped:
+    def drop(
+        self, path: bytes | None, size: int | None = None, mtime_ns: int | None = None
+    ) -> KeptDropped:
         """Drop those for a path, or all; their room is free then.
+
+        Args:
+            size: With ``mtime_ns``: only the one of a source of this size and time.
 
         Raises:
             NotFound: None is kept for the path.
@@ -57,13 +62,15 @@ class KeptStaging:
             Forbidden: The home can't be changed: its disk is read-only.
         """
         prefix = b"" if path is None else target_prefix(paths.split(path))
-        count = size = busy = 0
+        if path is not None and size is not None and mtime_ns is not None:
+            prefix = kept_name(paths.split(path), size, mtime_ns)
+        count = freed = busy = 0
         for one in self._leases(kept=True):
             if not one.staging.startswith(prefix):
                 continue
             if self._drop(one.staging):
                 count += 1
-                size += one.size
+                freed += one.size
             else:
                 busy += 1
         if path is not None and not count:
@@ -72,7 +79,7 @@ class KeptStaging:
             ):
                 raise NotFound(f"{paths.show(path)}: no upload is kept for it")
             raise Busy(f"{paths.show(path)}: a session is uploading it")
-        return KeptDropped(count, size, busy)
+        return KeptDropped(count, freed, busy)
 
     def _leases(self, *, kept: bool) -> list[Resumable]:
         return [one for one in self.ledger.resumable(self.account_id) if one.kept is kept]

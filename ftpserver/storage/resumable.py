@@ -31,9 +31,9 @@ _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _OPEN_OR_CREATE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-def kept_name(request: Put, target: Parts) -> bytes:
+def kept_name(target: Parts, size: int | None, mtime_ns: int | None) -> bytes:
     """The staging name of a large upload: the same for the same source and target."""
-    source = b"%d %d" % (request.size or 0, request.mtime_ns or 0)
+    source = b"%d %d" % (size or 0, mtime_ns or 0)
     return target_prefix(target) + hashlib.sha256(source).hexdigest()[:8].encode()
 
 

@@ -140,6 +140,19 @@ def test_one_is_dropped_by_its_path(client, server, dial):
     assert held(server) == TOTAL and len(names_in_staging(server)) == 2
 
 
+def test_only_that_of_a_source_is_dropped(server, dial):
+    with dial(server) as peer:
+        interrupt(peer, b"/file", mtime_ns=5)
+        interrupt(peer, b"/file", mtime_ns=6)
+        peer.request(messages.DropKept(b"/file", TOTAL, 5))
+        assert peer.answer().message == messages.KeptDropped(1, TOTAL)
+        peer.request(messages.DropKept(b"/file", TOTAL, 5))
+        assert peer.answer().message.code == "not-found"
+        peer.request(messages.DropKept(b"/file", TOTAL, 6))
+        assert peer.answer().message.count == 1
+    assert held(server) == 0 and names_in_staging(server) == set()
+
+
 def test_all_are_dropped(client, server, dial):
     with dial(server) as peer:
         for name in (b"/a", b"/b"):

@@ -113,7 +113,7 @@ def _is_no_directory(session: Session, path: bytes) -> bool:
 def drop_kept(session: Session, request: DropKept) -> Message:
     """Drop interrupted uploads of the account."""
     kept = KeptStaging(session.home, session.server.ledger, session.user.id)
-    return kept.drop(request.upload)
+    return kept.drop(request.upload, request.size, request.mtime_ns)
 
 
 def begin_tree(session: Session, request: BeginTree) -> Message:
