@@ -146,7 +146,7 @@ def room_lines(room: Room) -> Iterator[str]:
     total = "unlimited" if room.total is None else human(room.total)
     yield f"total {total}, used {human(room.used)}, free {_free(room)}"
     if room.held > room.kept:
-        yield f"(of which uploads under way hold {human(room.held - room.kept)})"
+        yield f"uploads under way hold {human(room.held - room.kept)}"
     if room.kept_uploads:
         one = room.kept_uploads == 1
         uploads = "1 interrupted upload" if one else f"{room.kept_uploads} interrupted uploads"
