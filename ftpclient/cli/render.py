@@ -133,9 +133,7 @@ def stat_lines(entry: Entry, path: bytes) -> Iterator[str]:
 def room_record(room: Room) -> dict[str, Any]:
     """An account's space, for JSON."""
     record = {"total": room.total, "used": room.used, "held": room.held, "free": room.free}
-    record |= {"kept": room.kept, "kept_uploads": room.kept_uploads}
-    if _disk_is_the_bound(room):
-        record["disk_free"] = room.disk_free
+    record |= {"kept": room.kept, "kept_uploads": room.kept_uploads, "disk_free": room.disk_free}
     if room.used_files is not None:
         record |= {"total_files": room.total_files, "used_files": room.used_files}
     return record
