@@ -134,32 +134,37 @@ def test_without_patience_a_lost_connection_ends_it(start_server, roomy, way):
     assert digest_of(server.home() / "file" if way == "put" else target) == digest
 
 
-def test_a_client_that_was_stopped_for_longer_than_the_server_waits(start_server, roomy):
-    asleep(start_server("--stall", "2"), roomy, 3.5)
+@pytest.mark.parametrize("way", ["put", "get"])
+def test_a_client_that_was_stopped_for_longer_than_the_server_waits(start_server, roomy, way):
+    asleep(start_server("--stall", "2"), roomy, way, 3.5)
 
 
-def test_a_client_that_was_stopped_for_90_seconds(start_server, roomy):
-    asleep(start_server(), roomy, 90.0)
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["put", "get"])
+def test_a_client_that_was_stopped_for_90_seconds(start_server, roomy, way):
+    asleep(start_server(), roomy, way, 90.0)
 
 
-test_a_client_that_was_stopped_for_90_seconds.pytestmark = LONG
-
-
-def asleep(server, roomy, seconds: float) -> None:
-    """As a laptop that sleeps in the middle of an upload."""
+def asleep(server, roomy, way: str, seconds: float) -> None:
+    """As a laptop that sleeps in the middle of a transfer."""
     alice = server.first_user()
-    source = roomy / "source"
+    source, target = roomy / "source", roomy / "target"
     digest = made(source, 40 * MIB)
+    if way == "get":
+        alice.run("put", source, "/file")
+    words = ["put", source, "/file"] if way == "put" else ["get", "/file", target]
+    direction = "up" if way == "put" else "down"
     with Proxy(server.reached) as proxy:
-        proxy.hold("up", 20 * MIB)
-        running = alice.at(proxy.address).start("put", source, "/file")
-        eventually(lambda: proxy.passed("up") >= 20 * MIB, "half of it is sent")
+        proxy.hold(direction, 20 * MIB)
+        running = alice.at(proxy.address).start(*words)
+        eventually(lambda: proxy.passed(direction) >= 20 * MIB, "half of it is sent")
         running.send_signal(signal.SIGSTOP)
         threading.Event().wait(seconds)  # the time itself is what is shown
         proxy.release()
         running.send_signal(signal.SIGCONT)
-        finish_long(running)
-    assert digest_of(server.home() / "file") == digest
+        told = finish_long(running)
+    assert told.count("connecting again") == 1
+    assert digest_of(server.home() / "file" if way == "put" else target) == digest
 
 
 def test_ctrl_c_ends_the_wait_and_the_same_command_goes_on(start_server, roomy):
