@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Literal, overload
 
@@ -48,6 +48,8 @@ from ftpwire.messages import (
     Copied,
     Entry,
     Hashed,
+    KeptDropped,
+    KeptUpload,
     Page,
     Problem,
     Removed,
@@ -183,6 +185,33 @@ class Client(BaseClient):
         reply = self.connection.ask(messages.Space())
         assert isinstance(reply, Room)
         return reply
+
+    @verb
+    def kept(self, *, timeout: float | None = None) -> list[KeptUpload]:
+        """The account's uploads that were interrupted, and that the server keeps: ``put`` goes on
+        with them.
+
+        Raises:
+            ProtocolError: The server is of a version that can't list them.
+        """
+        from ftpclient.transfer.kept import kept_uploads
+
+        return list(kept_uploads(self.connection))
+
+    @verb
+    def drop_kept(
+        self, path: AnyPath | None = None, *, timeout: float | None = None
+    ) -> KeptDropped:
+        """Drop the kept uploads to a path, or all of them: the room that they hold is free then.
+
+        Raises:
+            NotFound: None is kept for the path.
+            Busy: A session is uploading it just now.
+            ProtocolError: As `kept`.
+        """
+        from ftpclient.transfer.kept import drop
+
+        return drop(self.connection, None if path is None else self.resolve(path))
 
     @verb
     def stat(
@@ -1106,6 +1135,29 @@ def first_question(path: RemotePath, follow: bool) -> messages.Stat:
 def is_pattern(path: bytes) -> bool:
     """Whether a path has ``*``, ``?`` or ``[``."""
     return _MAGIC.search(path) is not None
+
+
+def matching(pattern: RemotePath, known: Collection[RemotePath]) -> list[RemotePath]:
+    """Those of some paths that a pattern matches, sorted, by the rules of `Client.glob`.
+
+    A path without wildcards is returned as it is; so is one that is known to the letter.
+    """
+    if not is_pattern(pattern) or pattern in known:
+        return [pattern]
+    if not is_pattern(_TAMED.sub(b"", pattern)):
+        return [RemotePath(_TAMED.sub(rb"\1", pattern))]
+    parts = paths.split(pattern)
+    matchers = [re.compile(fnmatch.translate(paths.to_text(part))) for part in parts]
+    hidden = [part.startswith(b".") for part in parts]
+
+    def fits(path: RemotePath) -> bool:
+        names = paths.split(path)
+        return len(names) == len(parts) and all(
+            (show or not name.startswith(b".")) and matcher.match(paths.to_text(name))
+            for name, matcher, show in zip(names, matchers, hidden, strict=True)
+        )
+
+    return sorted({path for path in known if fits(path)})
 
 
 def _make_local_target(local: bytes, *, several: bool, into: bool | None) -> bool:

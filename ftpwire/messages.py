@@ -30,6 +30,8 @@ PIECES = "pieces"
 ALIVE = "alive"
 """Feature of a server: while it owes an answer it sends something, if only a `Progress`, more often
 than each ``stall_ms`` of its `Hello`, whatever its disk does."""
+KEPT = "kept"
+"""Feature of a server: `ListKept` and `DropKept`, and `Room` with ``kept``."""
 
 MAX_USER = 64
 MAX_PASSWORD = 1024
@@ -370,13 +372,15 @@ class Room(Message, frozen=True, tag="room"):
     Attributes:
         total: The quota; None when there is none.
         used: Bytes of stored files.
-        held: Bytes reserved by uploads under way.
+        held: Bytes reserved by uploads under way, and by those that are kept.
         free: What a new upload may take; None when unlimited.
         total_files: Most files, directories and links; None when there is no limit.
         used_files: How many there are; None when they aren't counted.
         disk_free: What the server's disk has room for; None when that isn't told.
         kept_times: For each of the times that were asked about, the one that the disk keeps; None
             when that isn't known.
+        kept: Of ``held``, what is kept for uploads that were interrupted.
+        kept_uploads: How many these are.
     """
 
     used: int
@@ -387,6 +391,71 @@ class Room(Message, frozen=True, tag="room"):
     used_files: int | None = None
     disk_free: int | None = None
     kept_times: list[int] | None = None
+    kept: int = 0
+    kept_uploads: int = 0
+
+
+class ListKept(Message, frozen=True, tag="list-kept"):
+    """Ask for the account's uploads that were interrupted and wait for a resume.
+
+    Replies: `KeptUploads` as often as needed, then END with `Listed`.
+    """
+
+
+class KeptUpload(msgspec.Struct, frozen=True, array_like=True):
+    """An upload that was interrupted.
+
+    Attributes:
+        path: Its target; None where the server doesn't know it, or doesn't tell.
+        size: Bytes that have come, as far as they count.
+        total: Bytes that it is to have. So much room it holds.
+        touched: Seconds since 1970, by the server's clock: when its last byte came.
+        until: Seconds since 1970: when it is dropped.
+    """
+
+    path: bytes | None
+    size: int
+    total: int
+    touched: int
+    until: int
+
+
+class KeptUploads(Message, frozen=True, tag="kept-uploads"):
+    """A part of the answer to `ListKept`."""
+
+    uploads: list[KeptUpload] = []
+
+
+class DropKept(Message, frozen=True, tag="drop-kept"):
+    """Drop uploads that were interrupted: their room is free then.
+
+    Attributes:
+        upload: Their target; None for all of the account. Nothing is stored there yet, so no rule
+            about paths holds.
+        size: With ``mtime_ns``: only what is kept of a source of this size and time.
+        mtime_ns: Nanoseconds since 1970.
+
+    Replies: `KeptDropped`; or `Failed` with ``not-found`` (none is kept for the path) or ``busy``
+    (a session is uploading it).
+    """
+
+    upload: Path | None = None
+    size: Size | None = None
+    mtime_ns: TimeNs | None = None
+
+
+class KeptDropped(Message, frozen=True, tag="kept-dropped"):
+    """Answer to `DropKept`.
+
+    Attributes:
+        count: Uploads that were dropped.
+        size: Bytes of room that they held.
+        busy: How many were not, because a session had taken them up.
+    """
+
+    count: int
+    size: int
+    busy: int = 0
 
 
 class WhoAmI(Message, frozen=True, tag="whoami"):
@@ -721,6 +790,8 @@ Request = (
     | List
     | Hash
     | Space
+    | ListKept
+    | DropKept
     | WhoAmI
     | Get
     | Put
@@ -744,6 +815,8 @@ Reply = (
     | Page
     | Hashed
     | Room
+    | KeptUploads
+    | KeptDropped
     | Sending
     | Ready
     | Stored
@@ -769,6 +842,8 @@ ANSWERS: dict[type[Message], tuple[tuple[type[Message], ...], tuple[type[Message
     List: ((Page,), (Listed,)),
     Hash: ((Hashed,), _NOTHING),
     Space: ((Room,), _NOTHING),
+    ListKept: ((KeptUploads,), (Listed,)),
+    DropKept: ((KeptDropped,), _NOTHING),
     WhoAmI: ((LoggedIn,), _NOTHING),
     Get: ((Sending,), (Sent,)),
     Put: ((Ready, Stored), _NOTHING),

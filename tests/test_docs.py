@@ -52,6 +52,7 @@ def rows(text: str) -> list[list[str]]:
 # the protocol: messages --------------------------------------------------------------------
 
 ARRAYS = {"entry": messages.Entry, "problem": messages.Problem, "token": messages.TokenInfo}
+ARRAYS["kept-upload"] = messages.KeptUpload
 TAGGED = {
     struct.__struct_config__.tag: struct
     for struct in vars(messages).values()
@@ -79,6 +80,8 @@ TYPES = {
     "array of [entry](#entry)": list[messages.Entry],
     "array of [problem](#problem)": list[messages.Problem],
     "array of [token](#token)": list[messages.TokenInfo],
+    "array of [kept-upload](#kept-upload)": list[messages.KeptUpload],
+    "path or nil": messages.Path | None,
 }
 """What the words of the tables mean. Others are told of in the text of the field."""
 DEFAULTS = {"true": True, "false": False, "nil": None, "empty": (b"", "", [])}

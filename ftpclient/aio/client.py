@@ -64,6 +64,8 @@ from ftpwire.messages import (
     Copied,
     Entry,
     Hashed,
+    KeptDropped,
+    KeptUpload,
     Problem,
     Removed,
     Reply,
@@ -369,6 +371,18 @@ class AsyncClient:
         reply = await self._ask(messages.Space())
         assert isinstance(reply, Room)
         return reply
+
+    @edge.verb
+    async def kept(self, *, timeout: float | None = None) -> list[KeptUpload]:
+        """The account's interrupted uploads that the server keeps; see `Client.kept`."""
+        return await self._on_lane(lambda side: side.kept())
+
+    @edge.verb
+    async def drop_kept(
+        self, path: AnyPath | None = None, *, timeout: float | None = None
+    ) -> KeptDropped:
+        """Drop the kept uploads to a path, or all of them; see `Client.drop_kept`."""
+        return await self._on_lane(lambda side: side.drop_kept(path))
 
     @edge.verb
     async def stat(

@@ -78,7 +78,7 @@ class Bars(Printer):
         super().__init__(app)
         console = Console(stderr=True)
         # their widths are fixed: a bar that fills the line leaves no room for what is typed
-        time_left = [TimeRemainingColumn()] if console.width >= _TIME_FROM else []
+        time_left = [_TimeLeft(self)] if console.width >= _TIME_FROM else []
         self._name_width = max(10, min(40, console.width // 4))
         room = console.width - self._name_width - _FIGURES - _TIME * len(time_left)
         self._progress = _Drawing(
@@ -127,6 +127,11 @@ class Bars(Printer):
     def regained(self) -> None:
         self._progress.line = None
         self._moved = time.monotonic()
+
+    @property
+    def moving(self) -> bool:
+        """Whether bytes come: else a speed and the time left would be of a moment long ago."""
+        return self._progress.line is None and self.stalled() < _STALLED_FROM
 
     def stalled(self) -> float:
         """Seconds without bytes, while there is a connection."""
@@ -230,5 +235,18 @@ class _Speed(ProgressColumn):
         stalled = self._bars.stalled()
         if stalled >= _STALLED_FROM and not task.finished:
             return Text(f"stalled {int(stalled)} s", "progress.data.speed")
-        speed = task.finished_speed or task.speed
+        speed = task.finished_speed or (task.speed if self._bars.moving else None)
         return Text("" if speed is None else f"{human(int(speed))}/s", "progress.data.speed")
+
+
+class _TimeLeft(TimeRemainingColumn):
+    """The time left at that speed."""
+
+    def __init__(self, bars: Bars) -> None:
+        super().__init__()
+        self._bars = bars
+
+    def render(self, task: Task) -> Text:
+        if task.finished or self._bars.moving:
+            return super().render(task)
+        return Text("-:--:--", "progress.remaining")

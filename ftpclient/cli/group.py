@@ -30,6 +30,7 @@ _MODULES = {
     "viewing": ("edit", "less"),
     "session": ("connect", "forget"),
     "discover": ("discover",),
+    "kept": ("kept",),
     "inside": ("cd", "exit", "lcd", "lls", "lmkdir", "lpwd"),
     "helping": ("help",),
 }

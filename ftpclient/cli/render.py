@@ -42,7 +42,16 @@ def iso_time(mtime_ns: int) -> str:
     return f"{base:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
 
 
-def _short_time(mtime_ns: int) -> str:
+def iso_seconds(seconds: int) -> str:
+    """A moment in ISO 8601, UTC."""
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    except (OverflowError, ValueError, OSError):
+        return f"@{seconds}"  # beyond the calendar
+
+
+def short_time(mtime_ns: int) -> str:
+    """A time as ls shows it, of the user's own zone."""
     try:
         return f"{datetime.fromtimestamp(mtime_ns // 10**9):%Y-%m-%d %H:%M}"
     except (OverflowError, ValueError, OSError):
@@ -88,7 +97,7 @@ def long_line(entry: Entry, name: str, *, human_sizes: bool, digest: bool) -> st
     """One line of ``ls -l``."""
     mode = stat.filemode(_TYPE_BITS[entry.type] | entry.mode)
     size = human(entry.size) if human_sizes else str(entry.size)
-    line = f"{mode} {size:>12} {_short_time(entry.mtime_ns)} {name}"
+    line = f"{mode} {size:>12} {short_time(entry.mtime_ns)} {name}"
     if entry.target is not None:
         line += f" -> {paths.show(entry.target)}"
     if digest:
@@ -124,6 +133,7 @@ def stat_lines(entry: Entry, path: bytes) -> Iterator[str]:
 def room_record(room: Room) -> dict[str, Any]:
     """An account's space, for JSON."""
     record = {"total": room.total, "used": room.used, "held": room.held, "free": room.free}
+    record |= {"kept": room.kept, "kept_uploads": room.kept_uploads, "disk_free": room.disk_free}
     if room.used_files is not None:
         record |= {"total_files": room.total_files, "used_files": room.used_files}
     return record
@@ -132,12 +142,27 @@ def room_record(room: Room) -> dict[str, Any]:
 def room_lines(room: Room) -> Iterator[str]:
     """An account's space."""
     total = "unlimited" if room.total is None else human(room.total)
-    free = "unlimited" if room.free is None else human(room.free)
-    yield f"total {total}, used {human(room.used)}, free {free}"
-    if room.held:
-        yield f"(of which uploads under way hold {human(room.held)})"
+    yield f"total {total}, used {human(room.used)}, free {_free(room)}"
+    if room.held > room.kept:
+        yield f"uploads under way hold {human(room.held - room.kept)}"
+    if room.kept_uploads:
+        one = room.kept_uploads == 1
+        uploads = "1 interrupted upload" if one else f"{room.kept_uploads} interrupted uploads"
+        yield f"{human(room.kept)} kept for {uploads} (ftp kept lists them, --drop frees)"
     if room.total_files is not None:
         yield f"files: {_files(room)}"
+
+
+def _free(room: Room) -> str:
+    """What can be stored: what is left of the quota, or on the server's disk if that is less."""
+    if _disk_is_the_bound(room):
+        return f"{human(room.disk_free or 0)} (on the server's disk)"
+    return "unlimited" if room.free is None else human(room.free)
+
+
+def _disk_is_the_bound(room: Room) -> bool:
+    """Whether the server's disk has room for less than the quota has."""
+    return room.disk_free is not None and (room.free is None or room.disk_free < room.free)
 
 
 def room_words(room: Room) -> str:

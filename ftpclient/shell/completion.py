@@ -12,7 +12,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
@@ -26,6 +28,9 @@ from ftpwire import paths
 from ftpwire.errors import FtpError, Interrupted
 from ftpwire.paths import RemotePath
 
+if TYPE_CHECKING:
+    from ftpclient.client import Client
+
 _KEPT_SECONDS = 10.0
 _PATIENCE_SECONDS = 2.0
 """The keyboard is dead while a directory is listed: a slow one is given up."""
@@ -37,6 +42,7 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "lmkdir": ("local",),
     "chmod": ("nothing", "remote"),
     "help": ("command",),
+    "kept": ("kept",),
     "exit": ("nothing",),
     "put": ("local", "remote local"),
     "get": ("remote", "local remote"),
@@ -80,14 +86,25 @@ class RemoteNames:
             self._kept[path] = (time.monotonic() + _KEPT_SECONDS, names)
         return names
 
+    def kept_below(self, directory: str) -> list[Name]:
+        """The same of the uploads that the server keeps: what leads to their paths."""
+        client = self._app.known_client
+        if client is None or not client.connected:
+            return []
+        base = client.resolve(directory or ".").rstrip(b"/") + b"/"
+        names: set[Name] = set()
+        with self._patience(client):
+            for one in client.kept():
+                if one.path is not None and one.path.startswith(base):
+                    name, slash, _ = one.path[len(base) :].partition(b"/")
+                    names.add(Name(paths.to_text(name), bool(slash)))
+        return sorted(names, key=lambda name: name.text)
+
     def _ask(self, path: RemotePath) -> list[Name]:
         client = self._app.known_client
         assert client is not None
-        interrupt = self._app.interrupt
         names: list[Name] = []
-        patience = threading.Timer(_PATIENCE_SECONDS, interrupt.set)
-        patience.start()
-        try:
+        with self._patience(client):
             # a link is what it leads to; one that leads nowhere is reported, and has a name too
             for entry in client.list_dir(
                 path,
@@ -95,13 +112,22 @@ class RemoteNames:
                 on_problem=lambda problem: names.append(Name(paths.to_text(problem.path))),
             ):
                 names.append(Name(paths.to_text(entry.path), entry.type == "dir"))
+        return [name for name in names if name.text]
+
+    @contextmanager
+    def _patience(self, client: Client) -> Iterator[None]:
+        """What is asked for in here is given up after a while."""
+        interrupt = self._app.interrupt
+        patience = threading.Timer(_PATIENCE_SECONDS, interrupt.set)
+        patience.start()
+        try:
+            yield
         except Interrupted:
             client.settle_interrupt()
         finally:
             patience.cancel()
             patience.join()
             interrupt.clear()
-        return [name for name in names if name.text]
 
 
 class ShellCompleter(Completer):
@@ -152,6 +178,7 @@ class ShellCompleter(Completer):
             "remote": lambda: self.remote_names.below(typed.directory),
             "local": lambda: _local_names(typed.directory),
             "command": lambda: _commands(self._app),
+            "kept": lambda: self.remote_names.kept_below(typed.directory),
         }
         if kind not in listing:
             return []

@@ -34,6 +34,7 @@ from ftpclient.transfer.stream_upload import MODE, Stream, send_stream
 from ftpwire import beneath, digests, growing, paths
 from ftpwire.errors import (
     BadMessage,
+    Busy,
     CommandError,
     ConnectionLost,
     Forbidden,
@@ -46,6 +47,8 @@ from ftpwire.errors import (
     from_oserror,
 )
 from ftpwire.messages import (
+    KEPT,
+    DropKept,
     Entry,
     Found,
     List,
@@ -428,6 +431,7 @@ class Upload(Transfer):
             if call.superseded:
                 raise  # of the try that took over
             self._supersede(call)
+            self._drop_kept(target, info)
             raise SourceChanged(f"{paths.show(source)}: {error}") from None
         except (OSError, CommandError) as error:
             call.give_up(source, error)
@@ -485,6 +489,18 @@ class Upload(Transfer):
         call.superseded = True
         self.connection.send_cancel(call)
         self.connection.wait_for(call)
+
+    def _drop_kept(self, target: RemotePath, info: os.stat_result) -> None:
+        """Have the server forget what it keeps of a source that isn't so any more: nothing goes on
+        with it, and it would hold its room for days."""
+        if KEPT not in self.connection.server.features:
+            return
+        call = Call()  # its answer may get lost: then it is kept, as if this were an older server
+        self.connection.submit(call, DropKept(target, info.st_size, info.st_mtime_ns))
+        try:
+            self.connection.result(call)
+        except (NotFound, Busy):
+            pass  # too little had come to be kept, or another session has taken it over
 
     # streams -----------------------------------------------------------------------------
 

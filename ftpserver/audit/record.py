@@ -36,6 +36,7 @@ EVENTS: dict[type[Message], str] = {
     messages.BeginTree: "begin-tree",
     messages.EndTree: "end-tree",
     messages.Remove: "remove",
+    messages.DropKept: "drop-kept",
     messages.Move: "move",
     messages.Copy: "copy",
 }

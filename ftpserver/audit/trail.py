@@ -243,6 +243,8 @@ def _describe(record: Record, request: Message, reply: Message | None, note: str
             record.details = {"id": request.id} if request.id else None
         case messages.EndTree():
             record.details = {"commit": request.commit}
+        case messages.DropKept(upload=bytes(path)):
+            record.path, record.path_b64 = shown(path)
         case messages.Message(path=path):  # type: ignore[misc]
             record.path, record.path_b64 = shown(path)
     match reply:
@@ -260,6 +262,8 @@ def _describe(record: Record, request: Message, reply: Message | None, note: str
             record.size, record.files = reply.size_bytes, reply.files + reply.directories
         case messages.Copied():
             record.size, record.files = reply.size_bytes, reply.files + reply.directories
+        case messages.KeptDropped():
+            record.size, record.files = reply.size, reply.count
         case messages.TokenIssued():
             record.details = {"name": request.name, "id": reply.id}  # type: ignore[attr-defined]
 

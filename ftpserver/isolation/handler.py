@@ -205,7 +205,7 @@ class Answers:
             case q.DropKept(staging):
                 ledger.drop_kept(account_id, staging)
             case q.ListKept():
-                return q.Kept(ledger.kept_staging(account_id))
+                return q.Kept(ledger.resumable(account_id))
             case q.BeginCommit(leases):
                 ledger.begin_commit([self._held(one) for one in leases])
             case q.Settle():

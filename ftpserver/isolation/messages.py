@@ -18,6 +18,7 @@ from msgspec import Meta
 from ftpserver.accounts.accounts import Account
 from ftpserver.processes.brokering import Borrow, Brokered, BrokeredAnswer, Cut, GiveBack, Recall
 from ftpserver.storage.permissions import Permissions
+from ftpserver.storage.quota import Resumable
 from ftpwire.messages import Room, TokenInfo
 
 _Size = Annotated[int, Meta(ge=0, le=2**62)]
@@ -161,7 +162,7 @@ class DropKept(_Said, frozen=True):
 
 
 class ListKept(_Said, frozen=True):
-    """As `Books.kept_staging`. Answer: `Kept`."""
+    """As `Books.resumable`. Answer: `Kept`."""
 
 
 class Extend(_Said, frozen=True):
@@ -265,7 +266,7 @@ class Leased(_Said, frozen=True):
 
 
 class Kept(_Said, frozen=True):
-    names: list[bytes]
+    uploads: list[Resumable]
 
 
 class SettledUp(_Said, frozen=True):

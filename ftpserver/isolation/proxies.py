@@ -53,7 +53,7 @@ from ftpserver.isolation.messages import (
     account_of,
 )
 from ftpserver.processes.rpc import Carried, Peer, PeerGone
-from ftpserver.storage.quota import Books, Lease, Settled
+from ftpserver.storage.quota import Books, Lease, Resumable, Settled
 from ftpwire.errors import Busy, LoginRefused, TooMany
 from ftpwire.messages import Room, TokenInfo
 
@@ -151,8 +151,8 @@ class RemoteBooks(Books):
     def drop_kept(self, account_id: int, staging: bytes) -> None:
         self._peer.ask(DropKept(staging))
 
-    def kept_staging(self, account_id: int) -> list[bytes]:
-        return self._peer.ask(ListKept(), Kept).names
+    def resumable(self, account_id: int) -> list[Resumable]:
+        return self._peer.ask(ListKept(), Kept).uploads
 
     def extend(self, held: Lease, size: int, files: int = 0) -> None:
         given = self._peer.ask(Extend(held.id, size, files), Leased)

@@ -62,7 +62,7 @@ logger = logging.getLogger("ftpd.session")
 
 DATA_SIZE = 512 * 1024
 """Bytes of a DATA frame that this server sends."""
-FEATURES = [messages.PIECES, messages.ALIVE]
+FEATURES = [messages.PIECES, messages.ALIVE, messages.KEPT]
 MAX_REQUESTS = 4096
 MAX_UNANSWERED = 64 * 1024 * 1024
 _CANCEL_EVERY = 4 * 1024 * 1024

@@ -288,7 +288,7 @@ class Uploads:
             raise
 
     def _begin_resumable(self, request: Put, target: Parts, place: Place) -> Receiving:
-        name = kept_name(request, target)
+        name = kept_name(target, request.size, request.mtime_ns)
         with self._home.shared():  # a clean-up takes what no lease owns, holding it alone
             staging = ResumableStaging.open(
                 self._home, request, name, self._owners, self._cut, place

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Engine,
     and_,
     delete,
+    func,
     insert,
     literal,
     or_,
@@ -32,7 +33,7 @@ from sqlalchemy import (
 )
 
 from ftpserver.database import account, durable, lease, reading
-from ftpserver.storage.quota import Books, Lease, Settled
+from ftpserver.storage.quota import Books, Lease, Resumable, Settled
 from ftpwire.errors import DiskFull, LeaseLost, NotFound, QuotaExceeded
 from ftpwire.messages import Room
 
@@ -164,15 +165,18 @@ class Ledger(Books):
             ).scalars()
             return set(found)
 
-    def kept_staging(self, account_id: int) -> list[bytes]:
-        """The staging files that wait for a resume."""
+    def resumable(self, account_id: int) -> list[Resumable]:
+        """The uploads that own a staging file: those under way, and those that are kept."""
+        columns = (lease.c.staging, lease.c.size, lease.c.expires, lease.c.state)
         with self._reading.connect() as connection:
             found = connection.execute(
-                select(lease.c.staging).where(
-                    lease.c.account_id == account_id, lease.c.state == KEPT
+                select(*columns).where(
+                    lease.c.account_id == account_id, lease.c.staging.is_not(None)
                 )
-            ).scalars()
-            return list(found)
+            )
+            return [
+                Resumable(row.staging, row.size, row.expires, row.state == KEPT) for row in found
+            ]
 
     def reserve_step(self, account_id: int, size: int, files: int = 1) -> Lease:
         """Hold at least so many bytes and files, and whole steps where there is plenty of room."""
@@ -267,12 +271,25 @@ class Ledger(Books):
 
     def room(self, account_id: int) -> Room:
         """The account's room. Raises NotFound when the account is gone."""
+        kept = lease.c.account_id == account_id, lease.c.state == KEPT
+        size = select(func.coalesce(func.sum(lease.c.size), 0)).where(*kept).scalar_subquery()
+        count = select(func.count()).select_from(lease).where(*kept).scalar_subquery()
+        columns = (account, size.label("kept"), count.label("kept_uploads"))
         with self._reading.connect() as connection:
-            row = connection.execute(select(account).where(account.c.id == account_id)).first()
+            row = connection.execute(select(*columns).where(account.c.id == account_id)).first()
         if row is None:
             raise NotFound("the account was removed")
         free = None if row.quota is None else max(0, row.quota - row.used - row.held)
-        return Room(row.used, row.held, row.quota, free, row.max_files, row.files)
+        return Room(
+            row.used,
+            row.held,
+            row.quota,
+            free,
+            row.max_files,
+            row.files,
+            kept=row.kept,
+            kept_uploads=row.kept_uploads,
+        )
 
     # after crashes -----------------------------------------------------------------------
 

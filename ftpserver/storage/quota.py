@@ -30,6 +30,23 @@ class Lease:
 
 
 @dataclass(frozen=True)
+class Resumable:
+    """An upload that owns a staging file.
+
+    Attributes:
+        staging: That file's name.
+        size: Bytes that it holds: all that the file is to have.
+        expires: Seconds since 1970: how long it waits for a resume, if it is ``kept``.
+        kept: It was interrupted. Else a session is at it.
+    """
+
+    staging: bytes
+    size: int
+    expires: int
+    kept: bool
+
+
+@dataclass(frozen=True)
 class Settled:
     """What a settlement has found.
 
@@ -86,8 +103,12 @@ class Books(ABC):
         """Give back the room of a kept upload whose staging file was removed."""
 
     @abstractmethod
+    def resumable(self, account_id: int) -> list[Resumable]:
+        """The uploads that own a staging file: those under way, and those that are kept."""
+
     def kept_staging(self, account_id: int) -> list[bytes]:
         """The staging files that wait for a resume."""
+        return [one.staging for one in self.resumable(account_id) if one.kept]
 
     @abstractmethod
     def reserve_step(self, account_id: int, size: int, files: int = 1) -> Lease:

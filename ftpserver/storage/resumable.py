@@ -10,12 +10,13 @@ import hashlib
 import os
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ftpserver.storage.home import Home
 from ftpserver.storage.places import Place
 from ftpserver.storage.staging import PIECE, Staging
 from ftpserver.storage.upload_locks import Owners, try_lock
-from ftpwire import beneath, digests
+from ftpwire import beneath, digests, paths
 from ftpwire.errors import CommandError
 from ftpwire.messages import Put
 from ftpwire.paths import Parts
@@ -26,12 +27,13 @@ RESUME_FROM = 4 * 1024 * 1024
 """Smaller uploads start over: that costs less than asking what is there."""
 KEPT_PREFIX = b"u-"
 _CHECKPOINT_SUFFIX = b".ck"
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _OPEN_OR_CREATE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-def kept_name(request: Put, target: Parts) -> bytes:
+def kept_name(target: Parts, size: int | None, mtime_ns: int | None) -> bytes:
     """The staging name of a large upload: the same for the same source and target."""
-    source = b"%d %d" % (request.size or 0, request.mtime_ns or 0)
+    source = b"%d %d" % (size or 0, mtime_ns or 0)
     return target_prefix(target) + hashlib.sha256(source).hexdigest()[:8].encode()
 
 
@@ -69,7 +71,8 @@ class ResumableStaging(Staging):
         super().__init__(request, name, fd, place)
         self._home = home
         self._on_close = on_close
-        self._checkpoint = Checkpoint(home.staging_fd, checkpoint_name(name))
+        target = paths.join(*paths.split(request.path))
+        self._checkpoint = Checkpoint(home.staging_fd, checkpoint_name(name), target)
         self._started = False
         self._hasher = digests.new()
         self._assembly: Assembly | None = None
@@ -256,34 +259,79 @@ class _CheckpointedWriter(WriteBehind):
 
 
 class Checkpoint:
-    """How far an upload is safely on the disk: records of an offset and the digest up to it."""
+    """How far an upload is safely on the disk: records of an offset and the digest up to it.
+
+    Before them stands the upload's target, for people. Files of version 0.1 begin with the records,
+    and a server of that version finds none in these: it has the bytes sent again.
+
+    Args:
+        target: Path of the upload; empty to leave it out.
+    """
 
     _RECORD = struct.Struct(">Q32s")
     _SEAL = 8
+    _STEP = _RECORD.size + _SEAL
+    _MAGIC = b"FTPDto1\n"  # as an offset, it is beyond all files
+    _LENGTH = struct.Struct(">H")
 
-    def __init__(self, directory: int, name: bytes) -> None:
+    def __init__(self, directory: int, name: bytes, target: bytes = b"") -> None:
         self._directory = directory
         self._name = name
+        self._target = target
         self._fd = os.open(name, _OPEN_OR_CREATE | os.O_APPEND, 0o600, dir_fd=directory)
 
     def read(self, size: int) -> list[tuple[int, bytes]]:
         """The records, as far as they are whole, rising, and within ``size`` bytes."""
-        step = self._RECORD.size + self._SEAL
         data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
         records: list[tuple[int, bytes]] = []
-        for at in range(0, len(data) - step + 1, step):
-            record = data[at : at + self._RECORD.size]
-            if data[at + self._RECORD.size : at + step] != self._seal(record):
+        _, start = self._head(data)
+        for at in range(start, len(data) - self._STEP + 1, self._STEP):
+            record = self._record(data[at : at + self._STEP])
+            if record is None or record[0] > size or (records and record[0] <= records[-1][0]):
                 break
-            offset, digest = self._RECORD.unpack(record)
-            if offset > size or (records and offset <= records[-1][0]):
-                break
-            records.append((offset, digest))
+            records.append(record)
         return records
+
+    @classmethod
+    def look(cls, fd: int) -> tuple[bytes | None, int]:
+        """The target that a checkpoint tells, and its last whole offset."""
+        target, start = cls._head(os.pread(fd, len(cls._MAGIC) + paths.MAX_PATH + 16, 0))
+        count = max(0, os.fstat(fd).st_size - start) // cls._STEP
+        while count:
+            count -= 1
+            record = cls._record(os.pread(fd, cls._STEP, start + count * cls._STEP))
+            if record is not None:
+                return target, record[0]
+        return target, 0
+
+    @classmethod
+    def _head(cls, data: bytes) -> tuple[bytes | None, int]:
+        """The target, and where the records begin."""
+        if not data.startswith(cls._MAGIC):
+            return None, 0
+        begin = len(cls._MAGIC) + cls._LENGTH.size
+        if len(data) < begin:
+            return None, len(data)
+        (length,) = cls._LENGTH.unpack(data[len(cls._MAGIC) : begin])
+        end = begin + length
+        if data[end : end + cls._SEAL] != cls._seal(data[:end]):
+            return None, len(data)  # it is damaged: where the records begin isn't known either
+        return data[begin:end], end + cls._SEAL
+
+    @classmethod
+    def _record(cls, data: bytes) -> tuple[int, bytes] | None:
+        record = data[: cls._RECORD.size]
+        if len(data) < cls._STEP or data[cls._RECORD.size :] != cls._seal(record):
+            return None
+        offset, digest = cls._RECORD.unpack(record)
+        return offset, digest
 
     def write(self, records: list[tuple[int, bytes]]) -> None:
         """Replace all records."""
         os.ftruncate(self._fd, 0)
+        if self._target:
+            head = self._MAGIC + self._LENGTH.pack(len(self._target)) + self._target
+            os.write(self._fd, head + self._seal(head))
         for offset, digest in records:
             self.append(offset, digest)
 
@@ -305,8 +353,42 @@ class Checkpoint:
             os.close(self._fd)
             self._fd = -1
 
-    def _seal(self, record: bytes) -> bytes:
-        return digests.digest(record)[: self._SEAL]
+    @classmethod
+    def _seal(cls, record: bytes) -> bytes:
+        return digests.digest(record)[: cls._SEAL]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What lies in staging of an upload.
+
+    Attributes:
+        target: Path that it is for; None when that isn't written down.
+        size: Bytes that it can go on after, if they are still good.
+        touched: Seconds since 1970: when its last byte was written; 0 when nothing is there.
+    """
+
+    target: bytes | None
+    size: int
+    touched: int
+
+
+def look_at(directory: int, name: bytes) -> Kept:
+    """What lies in staging of an upload: nothing, where a crash or somebody has removed it."""
+    try:
+        info = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return Kept(None, 0, 0)
+    touched = int(info.st_mtime)
+    try:
+        fd = os.open(checkpoint_name(name), _OPEN, dir_fd=directory)
+    except FileNotFoundError:
+        return Kept(None, 0, touched)
+    try:
+        target, size = Checkpoint.look(fd)
+    finally:
+        os.close(fd)
+    return Kept(target, min(size, info.st_size), touched)
 
 
 def _is_at(fd: int, directory: int, name: bytes) -> bool:

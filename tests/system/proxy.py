@@ -64,6 +64,7 @@ class Proxy:
         """Relay nothing beyond the first ``after`` bytes, until ``release``."""
         with self._state:
             self._hold[direction] = after
+            self._state.notify_all()  # it may be further on than the last one
 
     def hold_each(self, direction: Direction, after: int) -> None:
         """Relay nothing beyond the first ``after`` bytes of each connection, until ``release``."""

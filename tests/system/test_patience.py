@@ -80,7 +80,12 @@ def test_a_server_that_is_down_for_20_seconds(start_server, roomy):
     down(start_server, roomy, 20.0)
 
 
+def test_a_server_that_is_down_for_3_minutes(start_server, roomy):
+    down(start_server, roomy, 180.0)
+
+
 test_a_server_that_is_down_for_20_seconds.pytestmark = LONG
+test_a_server_that_is_down_for_3_minutes.pytestmark = LONG
 
 
 def test_a_server_that_is_down_for_a_moment(start_server, roomy):
@@ -107,22 +112,59 @@ def down(start_server, roomy, seconds: float) -> None:
     assert ("no connection for" in told) == (seconds > 10)
 
 
-def test_a_client_that_was_stopped_for_longer_than_the_server_waits(start_server, roomy):
-    """As a laptop that sleeps."""
-    server = start_server("--stall", "2")
+@pytest.mark.parametrize("way", ["put", "get"])
+def test_without_patience_a_lost_connection_ends_it(start_server, roomy, way):
+    """And a later command goes on where it stopped."""
+    server = start_server()
     alice = server.first_user()
-    source = roomy / "source"
-    digest = made(source, 40 * MIB)
+    source, target = roomy / "source", roomy / "target"
+    digest = made(source, 20 * MIB)
+    if way == "get":
+        alice.run("put", source, "/file")
+    words = ["put", source, "/file"] if way == "put" else ["get", "/file", target]
     with Proxy(server.reached) as proxy:
-        proxy.hold("up", 20 * MIB)
-        running = alice.at(proxy.address).start("put", source, "/file")
-        eventually(lambda: proxy.passed("up") >= 20 * MIB, "half of it is sent")
+        proxy.cut_at("up" if way == "put" else "down", 12 * MIB)
+        ended = alice.at(proxy.address).run(*words, "--retry-for", "0", status=4)
+    assert "connecting again" not in ended.err
+    assert "stopped at " in ended.complaint
+    assert ended.complaint.endswith(" of 20.0 MiB: the same command goes on")
+    with Proxy(server.reached) as proxy:
+        alice.at(proxy.address).run(*words)
+        assert proxy.passed("up" if way == "put" else "down") < 13 * MIB
+    assert digest_of(server.home() / "file" if way == "put" else target) == digest
+
+
+@pytest.mark.parametrize("way", ["put", "get"])
+def test_a_client_that_was_stopped_for_longer_than_the_server_waits(start_server, roomy, way):
+    asleep(start_server("--stall", "2"), roomy, way, 3.5)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["put", "get"])
+def test_a_client_that_was_stopped_for_90_seconds(start_server, roomy, way):
+    asleep(start_server(), roomy, way, 90.0)
+
+
+def asleep(server, roomy, way: str, seconds: float) -> None:
+    """As a laptop that sleeps in the middle of a transfer."""
+    alice = server.first_user()
+    source, target = roomy / "source", roomy / "target"
+    digest = made(source, 40 * MIB)
+    if way == "get":
+        alice.run("put", source, "/file")
+    words = ["put", source, "/file"] if way == "put" else ["get", "/file", target]
+    direction = "up" if way == "put" else "down"
+    with Proxy(server.reached) as proxy:
+        proxy.hold(direction, 20 * MIB)
+        running = alice.at(proxy.address).start(*words)
+        eventually(lambda: proxy.passed(direction) >= 20 * MIB, "half of it is sent")
         running.send_signal(signal.SIGSTOP)
-        threading.Event().wait(3.5)  # the time itself is what is shown
+        threading.Event().wait(seconds)  # the time itself is what is shown
         proxy.release()
         running.send_signal(signal.SIGCONT)
-        finish_long(running)
-    assert digest_of(server.home() / "file") == digest
+        told = finish_long(running)
+    assert told.count("connecting again") == 1
+    assert digest_of(server.home() / "file" if way == "put" else target) == digest
 
 
 def test_ctrl_c_ends_the_wait_and_the_same_command_goes_on(start_server, roomy):

@@ -88,6 +88,8 @@ COMMANDS: dict[type[Message], Command] = {
     messages.RevokeToken: Command(identity.revoke_token),
     messages.WhoAmI: Command(identity.who_am_i, quick=True),
     messages.Space: Command(identity.space, quick=True),
+    messages.ListKept: Command(browsing.list_kept, ending=True),
+    messages.DropKept: Command(changing.drop_kept),
     messages.Stat: Command(browsing.stat, quick=True, needs=_SEE),
     messages.List: Command(browsing.list_directory, ending=True, quick=True, needs=_LIST),
     messages.Hash: Command(browsing.hash_file, needs=_READ),

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from ftpserver.serving.commands.transfers import has_grown
 from ftpserver.storage.digest_xattr import fresh_digest, keep_digest
+from ftpserver.storage.kept import KeptStaging
 from ftpserver.storage.permissions import Action
-from ftpwire import paths
+from ftpwire import messages, paths
 from ftpwire.digests import StoredDigest
 from ftpwire.errors import Forbidden, NotFound, SourceChanged
 from ftpwire.messages import (
@@ -16,8 +17,10 @@ from ftpwire.messages import (
     Found,
     Hash,
     Hashed,
+    KeptUpload,
     List,
     Listed,
+    ListKept,
     Message,
     Page,
     Problem,
@@ -64,6 +67,23 @@ def list_directory(session: Session, request: List) -> Message:
             pages.send(directory, complete=True)
         else:
             pages.add(directory, item)
+    return Listed()
+
+
+def list_kept(session: Session, request: ListKept) -> Message:
+    """Stream the account's interrupted uploads, as many at a time as fit a control frame."""
+    page: list[KeptUpload] = []
+    room = session.page_size
+    for one in KeptStaging(session.home, session.server.ledger, session.user.id).uploads():
+        size = _ENTRY_OVERHEAD + len(one.path or b"")
+        if page and size > room:
+            session.send(messages.KeptUploads(page))
+            page, room = [], session.page_size
+        page.append(one)
+        room -= size
+        session.progressed(size)
+    if page:
+        session.send(messages.KeptUploads(page))
     return Listed()
 
 

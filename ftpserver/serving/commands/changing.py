@@ -21,6 +21,7 @@ from ftpserver.serving.commands.transfers import has_grown
 from ftpserver.storage.atomic_tree import AtomicTree
 from ftpserver.storage.digest_xattr import fresh_digest
 from ftpserver.storage.home import MODE_BITS
+from ftpserver.storage.kept import KeptStaging
 from ftpserver.storage.upload import Receiving
 from ftpwire import paths
 from ftpwire.errors import (
@@ -42,6 +43,7 @@ from ftpwire.messages import (
     Copied,
     Copy,
     Done,
+    DropKept,
     EndTree,
     Entry,
     Failed,
@@ -106,6 +108,12 @@ def _is_no_directory(session: Session, path: bytes) -> bool:
     except FileNotFoundError:
         return False
     return not S_ISDIR(info.st_mode)
+
+
+def drop_kept(session: Session, request: DropKept) -> Message:
+    """Drop interrupted uploads of the account."""
+    kept = KeptStaging(session.home, session.server.ledger, session.user.id)
+    return kept.drop(request.upload, request.size, request.mtime_ns)
 
 
 def begin_tree(session: Session, request: BeginTree) -> Message:

@@ -170,6 +170,25 @@ def test_on_a_terminal_one_line_counts(bars, capsys):
     assert "connecting again" not in text
 
 
+def test_without_a_connection_no_speed_is_shown(bars, capsys):
+    """It would be that of a moment long ago, and the time left by it days."""
+    now = 0.0
+    bars._progress.get_time = lambda: now
+    with bars:
+        bars.started(b"film", 10 * MIB)
+        for seconds in (1.0, 2.0, 3.0):
+            now = seconds
+            bars.advanced(MIB)
+            bars._flush()
+        drawn(capsys)
+        bars._progress.refresh()
+        assert "1.0 MiB/s 0:00:07" in drawn(capsys)
+        bars.waiting(12.0, 3.4)
+        bars._progress.refresh()
+        text = drawn(capsys)
+    assert "MiB/s" not in text and "-:--:--" in text and "3.0 MiB/10.0 MiB" in text
+
+
 def test_bars_say_that_nothing_moves(bars, capsys, monkeypatch):
     with bars:
         bars.started(b"film", 10 * MIB)

@@ -212,7 +212,7 @@ def test_without_a_checkpoint_nothing_is_believed(session, root, garbage):
     data = content(SIZE)
     request = put(data)
     send(session(), data, request, until=SIZE - 1)
-    name = os.fsdecode(checkpoint_name(kept_name(request, (b"file",))))
+    name = os.fsdecode(checkpoint_name(kept_name((b"file",), request.size, request.mtime_ns)))
     (root / "alice" / ".ftpd-staging" / name).write_bytes(garbage)
     uploads = session()
     assert send(uploads, data, request) == 0
@@ -479,7 +479,7 @@ def test_who_comes_between_the_exchange_and_its_end_finds_nothing(session, root,
 
 def test_another_process_that_holds_it_is_told(session, home, monkeypatch):
     data = content(SIZE)
-    name = kept_name(put(data), (b"file",))
+    name = kept_name((b"file",), put(data).size, put(data).mtime_ns)
     fd = os.open(name, os.O_RDWR | os.O_CREAT, dir_fd=home.staging_fd)
     monkeypatch.setattr(owning, "_TAKE_OVER_SECONDS", 0.01)
     try:
@@ -505,7 +505,7 @@ def test_a_file_that_is_being_written_to_is_not_removed(session, home):
     data = content(SIZE)
     uploads = session()
     send(uploads, data, put(data))
-    name = kept_name(put(data), (b"file",))
+    name = kept_name((b"file",), put(data).size, put(data).mtime_ns)
     assert not module.remove_kept(home.staging_fd, name)
     assert commit(uploads) == Stored(SIZE)
     assert module.remove_kept(home.staging_fd, name)

@@ -1,0 +1,161 @@
+"""Uploads that were interrupted, and that the server keeps: kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from ftpclient.cli import render
+from ftpclient.cli.app import App, UsageError
+from ftpclient.cli.group import check_no_server, raise_for, remote_command
+from ftpclient.client import is_pattern, matching
+from ftpwire import paths
+from ftpwire.errors import Busy, CommandError, NotFound
+from ftpwire.messages import KeptDropped, KeptUpload
+from ftpwire.paths import RemotePath
+from ftpwire.units import human
+
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
+
+
+@remote_command("kept")
+@click.argument("words", metavar="[PATH]...", nargs=-1)
+@click.option("--drop", is_flag=True, help="Drop the uploads to each PATH, and free their room.")
+@click.option("--all", "everything", is_flag=True, help="Drop all of them.")
+def kept_command(app: App, words: tuple[str, ...], drop: bool, everything: bool) -> None:
+    """List interrupted uploads that the server keeps.
+
+    Each holds room of your quota until the same put goes on with it, or its time is over.
+    """
+    for word in words:
+        check_no_server(word)
+    if everything and words:
+        raise UsageError("--all means every upload: name no PATH with it")
+    if drop and not (everything or words):
+        raise UsageError("--drop needs the PATH of an upload, or --all")
+    if everything:
+        _dropped(app, [app.client.drop_kept()])
+    elif drop:
+        _drop(app, words)
+    else:
+        _list(app, words)
+
+
+def _list(app: App, words: tuple[str, ...]) -> None:
+    uploads = app.client.kept()
+    wanted, missing = _named(app, words, uploads)
+    for one in uploads:
+        if words and one.path not in wanted:
+            continue
+        if app.as_json:
+            app.print_json(_record(one))
+        else:
+            app.print(_line(one))
+    known = _targets(uploads)
+    missing += [_not_kept(path) for path in wanted if path not in known]
+    for error in missing:
+        app.complain(error)
+    none = missing and not known.intersection(wanted)
+    raise_for(NotFound.exit_code if none else int(bool(missing)))
+
+
+def _drop(app: App, words: tuple[str, ...]) -> None:
+    uploads = app.client.kept() if any(map(_may_match, words)) else []
+    wanted, missing = _named(app, words, uploads)
+    for error in missing:
+        app.complain(error)
+    done: list[KeptDropped] = []
+    failures = [error.exit_code for error in missing]
+    for path in wanted:
+        try:
+            done.append(app.client.drop_kept(path))
+        except CommandError as error:
+            app.complain(error)
+            failures.append(error.exit_code)
+    if done:
+        _dropped(app, done)
+    raise_for(failures[0] if failures and not done and len(set(failures)) == 1 else bool(failures))
+
+
+def _named(
+    app: App, words: tuple[str, ...], uploads: Sequence[KeptUpload]
+) -> tuple[list[RemotePath], list[CommandError]]:
+    """The targets that words name, and an error for each pattern that matches none.
+
+    The targets don't exist, as a rule: patterns are held against what is kept.
+    """
+    wanted: list[RemotePath] = []
+    missing: list[CommandError] = []
+    known = _targets(uploads)
+    for word in words:
+        pattern = app.client.resolve(app.pattern(word))
+        found = matching(pattern, known)
+        wanted += found
+        if not found:
+            missing.append(_not_kept(pattern))
+    return list(dict.fromkeys(wanted)), missing
+
+
+def _may_match(word: str) -> bool:
+    return is_pattern(paths.from_text(word))
+
+
+def _targets(uploads: Sequence[KeptUpload]) -> set[RemotePath]:
+    return {RemotePath(one.path) for one in uploads if one.path is not None}
+
+
+def _not_kept(path: RemotePath) -> NotFound:
+    return NotFound(f"{paths.show(path)}: no upload is kept for it")
+
+
+def _dropped(app: App, done: list[KeptDropped]) -> None:
+    count = sum(one.count for one in done)
+    size = sum(one.size for one in done)
+    busy = sum(one.busy for one in done)
+    if app.as_json:
+        app.print_json({"dropped": count, "size": size, "busy": busy})
+    else:
+        uploads = "1 upload" if count == 1 else f"{count} uploads"
+        app.say(f"dropped {uploads}: {human(size)} are free again")
+    if busy:
+        error = Busy("1 upload goes on" if busy == 1 else f"{busy} uploads go on")
+        app.complain(error)
+        raise_for(error.exit_code if not count else 1)
+
+
+def _record(one: KeptUpload) -> dict[str, Any]:
+    path = {"path": None} if one.path is None else render.path_record("path", one.path)
+    return {
+        **path,
+        "size": one.size,
+        "total": one.total,
+        "touched": render.iso_seconds(one.touched) if one.touched else None,
+        "age_seconds": _age(one),
+        "until": render.iso_seconds(one.until),
+    }
+
+
+def _line(one: KeptUpload) -> str:
+    age = _age(one)
+    came = f"{human(one.size):>10} of {human(one.total):<10}"
+    path = "(the server has not written down what for)" if one.path is None else None
+    shown = path or paths.show(one.path or b"")
+    return f"{came}  {'?' if age is None else _span(age):>6} old  until {_until(one)}  {shown}"
+
+
+def _age(one: KeptUpload) -> int | None:
+    return max(0, int(time.time()) - one.touched) if one.touched else None
+
+
+def _span(seconds: int) -> str:
+    for length, unit in _UNITS:
+        if seconds >= length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"
+
+
+def _until(one: KeptUpload) -> str:
+    return render.short_time(one.until * 10**9)

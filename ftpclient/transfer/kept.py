@@ -1,0 +1,65 @@
+"""Kept uploads: what a server keeps of interrupted uploads, until they are gone on with.
+
+Lives here: asking for them. Lives elsewhere: going on with one (upload.py), showing them
+(cli/commands/kept.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ftpclient.connection.connection import Call, Connection
+from ftpwire.errors import ProtocolError
+from ftpwire.messages import (
+    KEPT,
+    DropKept,
+    KeptDropped,
+    KeptUpload,
+    KeptUploads,
+    ListKept,
+    Reply,
+)
+from ftpwire.paths import RemotePath
+
+
+class _KeptCall(Call):
+    """The list on its way."""
+
+    streams = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[KeptUpload] = []
+
+    def on_reply(self, reply: Reply) -> bool:
+        assert isinstance(reply, KeptUploads)
+        self.waiting += reply.uploads
+        return False
+
+
+def kept_uploads(connection: Connection) -> Iterator[KeptUpload]:
+    """Those of the account, as they come. Raises ProtocolError where the server is too old."""
+    _need(connection)
+    call = _KeptCall()
+    connection.submit(call, ListKept())
+    while True:
+        yield from call.waiting
+        call.waiting = []
+        if call.done:
+            break
+        connection.pump()
+    if call.error is not None:
+        raise call.error
+
+
+def drop(connection: Connection, path: RemotePath | None) -> KeptDropped:
+    """Drop those for a path, or all. Raises NotFound, Busy; ProtocolError as above."""
+    _need(connection)
+    reply = connection.ask(DropKept(path))
+    assert isinstance(reply, KeptDropped)
+    return reply
+
+
+def _need(connection: Connection) -> None:
+    if KEPT not in connection.server.features:
+        raise ProtocolError("this server can't list kept uploads: it is of an earlier version")

@@ -1,0 +1,93 @@
+"""Kept uploads: what an account's interrupted uploads have left in staging, seen and dropped.
+
+Lives here: which there are, whose target each is, giving one up. Lives elsewhere: how they come to
+be kept and are gone on with (resumable.py, batch.py), their room (ledger.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ftpserver.storage.home import Home
+from ftpserver.storage.permissions import Action
+from ftpserver.storage.quota import Books, Resumable
+from ftpserver.storage.resumable import Kept, kept_name, look_at, remove_kept, target_prefix
+from ftpwire import paths
+from ftpwire.errors import Busy, NotFound
+from ftpwire.messages import KeptDropped, KeptUpload
+
+
+@dataclass
+class KeptStaging:
+    """Those of one account."""
+
+    home: Home
+    ledger: Books
+    account_id: int
+
+    def uploads(self) -> Iterator[KeptUpload]:
+        """All that no session writes to now.
+
+        The target is left out where it isn't known, as of an earlier version, and where the
+        account may not list what is there. On a read-only disk staging isn't opened.
+        """
+        for one in self._leases(kept=True):
+            found = (
+                Kept(None, 0, 0)
+                if self.home.read_only
+                else look_at(self.home.staging_fd, one.staging)
+            )
+            target = found.target
+            if target is not None and not self._may_be_shown(target, one.staging):
+                target = None
+            yield KeptUpload(target, found.size, one.size, found.touched, one.expires)
+
+    def _may_be_shown(self, target: bytes, staging: bytes) -> bool:
+        parts = paths.split(target)
+        # its name in staging is made of the target: what a damaged file says doesn't count
+        return staging.startswith(target_prefix(parts)) and self.home.permits(Action.LIST, parts)
+
+    def drop(
+        self, path: bytes | None, size: int | None = None, mtime_ns: int | None = None
+    ) -> KeptDropped:
+        """Drop those for a path, or all; their room is free then.
+
+        Args:
+            size: With ``mtime_ns``: only the one of a source of this size and time.
+
+        Raises:
+            NotFound: None is kept for the path.
+            Busy: A session writes to the one for the path.
+            Forbidden: The home can't be changed: its disk is read-only.
+        """
+        prefix = b"" if path is None else target_prefix(paths.split(path))
+        if path is not None and size is not None and mtime_ns is not None:
+            prefix = kept_name(paths.split(path), size, mtime_ns)
+        count = freed = busy = 0
+        for one in self._leases(kept=True):
+            if not one.staging.startswith(prefix):
+                continue
+            if self._drop(one.staging):
+                count += 1
+                freed += one.size
+            else:
+                busy += 1
+        if path is not None and not count:
+            if not busy and not any(
+                one.staging.startswith(prefix) for one in self._leases(kept=False)
+            ):
+                raise NotFound(f"{paths.show(path)}: no upload is kept for it")
+            raise Busy(f"{paths.show(path)}: a session is uploading it")
+        return KeptDropped(count, freed, busy)
+
+    def _leases(self, *, kept: bool) -> list[Resumable]:
+        return [one for one in self.ledger.resumable(self.account_id) if one.kept is kept]
+
+    def _drop(self, staging: bytes) -> bool:
+        with self.home.shared():  # a clean-up takes what no lease owns, holding it alone
+            if not remove_kept(self.home.staging_fd, staging):
+                return False
+            # whoever begins the same upload just now has taken the lease over: then it stays
+            self.ledger.drop_kept(self.account_id, staging)
+            return True
