@@ -457,7 +457,7 @@ class SmallFiles(Worker):
         target = self._single()
         state = self.expected.below(source)[source]
         if target != source:
-            self.change({target: state}, lambda: client.copy(source, target, recursive=True))
+            self.change({target: state}, lambda: client.copy(source, target, links=True))
 
 
 def _check(summary: object) -> None:
