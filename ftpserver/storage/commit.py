@@ -347,7 +347,8 @@ class Commit:
         there = stat.S_IMODE(info.st_mode)
         bits = there & MODE_BITS
         if mode is not None:
-            bits = mode & MODE_BITS & (MODE_BITS if exact else self._limits_in(parts[:-1]))
+            limits = MODE_BITS if exact else self._limits_in(self._home.parent_of(parts))
+            bits = mode & MODE_BITS & limits
         if stat.S_ISDIR(info.st_mode):
             bits |= beneath.kept_bits(info)
             if setgid is not None:

@@ -242,6 +242,14 @@ class Home:
             action in rule.rights.actions for rule in below
         )
 
+    def parent_of(self, parts: Parts) -> Parts:
+        """The directory that something is in; of a tree on its way, that which it goes to."""
+        if self._redirected is not None:
+            target, staged = self._redirected
+            if parts == staged:
+                return target[:-1]
+        return parts[:-1]
+
     def _shown_place(self, parts: Parts) -> Parts:
         """The place that ``place_of`` leads away from."""
         if self._redirected is not None:

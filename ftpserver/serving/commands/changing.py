@@ -112,7 +112,9 @@ def begin_tree(session: Session, request: BeginTree) -> Message:
     """From here on, what is put at or below the path goes to a hidden tree."""
     if session.tree is not None:
         raise CommandError("a tree is under way already")
-    session.tree = AtomicTree(session.home, session.server.ledger, session.user.id, request.path)
+    session.tree = AtomicTree(
+        session.home, session.server.ledger, session.user.id, request.path, mode=request.mode
+    )
     return Done()
 
 
@@ -201,7 +203,7 @@ class _Copying:
 
     def _copy_tree(self, root: Entry) -> None:
         directories = [(self._target, root)]
-        self._make_dir(self._target)
+        self._make_dir(self._target, root)
         self._commit(b"")
         if self._problems:
             raise error_of(self._problems[0])
@@ -235,7 +237,7 @@ class _Copying:
         target = (*self._target, *below)
         try:
             if item.type == "dir":
-                self._make_dir(target)
+                self._make_dir(target, item)
             else:
                 self._copy_one(item, (*self._source, *below), target)
         except Cancelled:
@@ -295,10 +297,13 @@ class _Copying:
         finally:
             os.close(fd)
 
-    def _make_dir(self, target: Parts) -> None:
+    def _make_dir(self, target: Parts, source: Entry) -> None:
+        """Make a directory with the mode of its source: in a directory of a group that the server
+        is not in it can't be changed afterwards."""
         self._directories += 1
+        mode = source.mode & MODE_BITS | 0o700
         self._session.uploads.add_change(
-            0, MakeDir(paths.join(*target), 0o700, parents=True, fill=True)
+            0, MakeDir(paths.join(*target), mode, parents=True, fill=True)
         )
 
     def _copy_one(self, entry: Entry, source: Parts, target: Parts) -> None:

@@ -132,12 +132,12 @@ class MovingByCopy:
         finally:
             os.close(directory)
         if stat.S_ISDIR(info.st_mode):
-            self._move_tree()
+            self._move_tree(info)
         else:
             self._move_file(info)
         return Done()
 
-    def _move_tree(self) -> None:
+    def _move_tree(self, info: os.stat_result) -> None:
         session, request = self._session, self._request
         if session.home.is_inside(self._target, self._source):
             raise InvalidPath(f"{paths.show(request.source)}: can't be moved into itself")
@@ -148,6 +148,7 @@ class MovingByCopy:
             session.server.ledger,
             session.user.id,
             request.target,
+            mode=info.st_mode,
             elsewhere=True,
         )
         try:

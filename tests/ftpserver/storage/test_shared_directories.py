@@ -14,7 +14,7 @@ import pytest
 from ftpserver.storage.batch import Uploads
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import Ledger
-from ftpwire import digests
+from ftpwire import beneath, digests
 from ftpwire.errors import Forbidden, NotADirectory
 from ftpwire.messages import MakeDir, MakeLink, Put, Sent, SetAttributes
 
@@ -204,9 +204,14 @@ def test_a_file_gets_what_open_would_give(client, listed, source, bits):
 def test_directories_get_what_mkdir_would_give(client, listed, source):
     os.mkdir(listed / "as-mkdir", 0o775)
     client.put([source], "/www/", recursive=True)
+    client.put([source], "/www/atomic", recursive=True, atomic=True)
+    client.copy("/www/www", "/www/copied", recursive=True)
     inner = listed / "www" / "sub"
+    for path in (listed / "www", inner, listed / "atomic", listed / "atomic" / "sub"):
+        assert access(path) == access(listed / "as-mkdir"), path
+    for path in (listed / "copied", listed / "copied" / "sub"):
+        assert access(path) == access(listed / "as-mkdir"), path
     for path in (listed / "www", inner):
-        assert access(path) == access(listed / "as-mkdir")
         assert os.getxattr(path, "system.posix_acl_default") == os.getxattr(
             listed, "system.posix_acl_default"
         )
@@ -335,6 +340,22 @@ def test_an_owner_out_of_the_group(as_user, theirs):
     assert mode(directory / "sub") & 0o2700 == 0o2700
     names = ("f", "sub", "sub/f", "link")
     assert {(directory / name).lstat().st_gid for name in names} == {GROUP}
+
+
+@needs_root
+def test_new_directories_of_a_group_that_the_server_is_not_in_are_open_to_it(
+    client, shared, source, monkeypatch
+):
+    """No chmod can follow there, so they get their modes when they are made."""
+    monkeypatch.setattr(beneath, "in_group", lambda gid: False)
+    client.put([source], "/www/put", recursive=True)
+    client.put([source], "/www/atomic", recursive=True, atomic=True)
+    client.sync(source, ":/www/synced")
+    client.copy("/www/put", "/www/copied", recursive=True)
+    for name in ("put", "atomic", "synced", "copied"):
+        inside = [path for path in (shared / name).rglob("*") if path.is_dir()]
+        # as mkdir gives, with the usual umask
+        assert {mode(path) for path in (shared / name, *inside)} == {0o2755}, name
 
 
 def test_a_member_who_is_not_the_owner(as_user, theirs):
