@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable
 
 from ftpserver.storage.commit import lstat, target_of
-from ftpserver.storage.file_systems import Nature, can_be_moved, leave_beside, open_beside
+from ftpserver.storage.file_systems import Beside, Nature, can_be_moved, leave_beside
 from ftpserver.storage.home import MODE_BITS, Home, Tally
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.put_back import forget_note, write_note
@@ -106,17 +106,16 @@ class AtomicTree:
         home = self._home
         staged: Parts = (paths.STAGING, self._name)
         if nature.other or nature.inherits:
-            beside = open_beside(directory)
+            name, beside = self._name, Beside(directory)
             try:
-                os.mkdir(self._name, mode, dir_fd=beside)
+                beside.make(lambda fd: os.mkdir(name, mode, dir_fd=fd))
                 if nature.other:
-                    self._staging = os.dup(beside)
+                    self._staging = os.dup(beside.fd)
                     staged = (*self.target[:-1], *staged)
                 else:
-                    os.rename(self._name, self._name, src_dir_fd=beside, dst_dir_fd=home.staging_fd)
+                    os.rename(name, name, src_dir_fd=beside.fd, dst_dir_fd=home.staging_fd)
             finally:
-                os.close(beside)
-                leave_beside(directory)
+                beside.close()
         else:
             os.mkdir(self._name, mode, dir_fd=home.staging_fd)
         home.redirect(self.target, staged)

@@ -17,13 +17,16 @@ import os
 import re
 import stat
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ftpwire import beneath, paths
 from ftpwire.beneath import OPEN_ANY
 from ftpwire.errors import Forbidden, InvalidPath
 
 ALL_BITS = 0o777
+_Made = TypeVar("_Made")
 _DEFAULT_ACL = "system.posix_acl_default"
 _ACL_VERSION = struct.Struct("<I")
 _ACL_ENTRY = struct.Struct("<HHI")
@@ -104,22 +107,63 @@ def acl_limits(directory: int) -> int | None:
 # the reserved name in a directory ------------------------------------------------------------
 
 
-def open_beside(directory: int) -> int:
-    """Open the reserved name in a directory, making it when it is missing.
+class Beside:
+    """The reserved name in an open directory, for what is made in it. For one thread.
 
-    Others who may write to the directory may stage there, too, and see no name of it.
+    Others who may write to the directory may stage there, too, and see no name of it. Each removes
+    it when it is done, and that succeeds when nothing is staged there at that moment.
+
+    Attributes:
+        fd: The reserved name, open; another one after `make` had to make it again.
 
     Raises:
         Forbidden: In a directory where entries belong to their owners, it is a stranger's.
         OSError
     """
-    above = os.fstat(directory)
-    try:
-        os.mkdir(paths.STAGING, 0o700, dir_fd=directory)
-        made = True
-    except FileExistsError:
-        made = False
-    fd = os.open(paths.STAGING, _OPEN_BESIDE, dir_fd=directory)
+
+    def __init__(self, directory: int) -> None:
+        self._directory = directory
+        self.fd = _open_beside(directory)
+
+    def make(self, make: Callable[[int], _Made]) -> _Made:
+        """Have something made in it: ``make`` is given its descriptor. Raises what that does."""
+        while True:
+            try:
+                return make(self.fd)
+            except FileNotFoundError:
+                if self._is_there():
+                    raise
+            fd = _open_beside(self._directory)  # somebody has removed it, empty as it was
+            os.close(self.fd)
+            self.fd = fd
+
+    def _is_there(self) -> bool:
+        try:
+            there = os.stat(paths.STAGING, dir_fd=self._directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(self.fd))
+
+    def close(self) -> None:
+        """Close it, and remove the name unless something is staged there."""
+        os.close(self.fd)
+        leave_beside(self._directory)
+
+
+def _open_beside(directory: int) -> int:
+    while True:
+        above = os.fstat(directory)
+        try:
+            os.mkdir(paths.STAGING, 0o700, dir_fd=directory)
+            made = True
+            _give_times_back(directory, above)
+        except FileExistsError:
+            made = False
+        try:
+            fd = os.open(paths.STAGING, _OPEN_BESIDE, dir_fd=directory)
+            break
+        except FileNotFoundError:
+            continue  # whoever has made it has removed it just now
     try:
         info = os.fstat(fd)
         if made and above.st_mode & 0o022 and _keeps_setgid(info):
@@ -139,10 +183,21 @@ def _keeps_setgid(info: os.stat_result) -> bool:
 
 def leave_beside(directory: int) -> None:
     """Remove the reserved name from a directory, unless something is staged there."""
+    before = os.fstat(directory)
     try:
         os.rmdir(paths.STAGING, dir_fd=directory)
     except OSError:
-        pass  # others stage there, or have removed it
+        return  # others stage there, or have removed it
+    _give_times_back(directory, before)
+
+
+def _give_times_back(directory: int, before: os.stat_result) -> None:
+    """The reserved name comes and goes without a trace: what was put into the directory may have
+    given it its times already."""
+    try:
+        os.utime(directory, ns=(before.st_atime_ns, before.st_mtime_ns))
+    except PermissionError:
+        pass  # it isn't ours, nor are its times
 
 
 def remove_directory(directory: int, name: bytes) -> None:

@@ -510,12 +510,11 @@ class Home:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-        beside = file_systems.open_beside(directory)
+        beside = file_systems.Beside(directory)
         try:
-            return self._discard_through(beside, directory, name)
+            return beside.make(lambda fd: self._discard_through(fd, directory, name))
         finally:
-            os.close(beside)
-            file_systems.leave_beside(directory)
+            beside.close()
 
     def _discard_through(self, staging: int, directory: int, name: bytes) -> int:
         staged = self.new_name()

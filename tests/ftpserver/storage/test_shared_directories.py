@@ -7,11 +7,13 @@ import stat
 import struct
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from ftpserver.storage.batch import Uploads
+from ftpserver.storage.file_systems import Beside
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import Ledger
 from ftpwire import beneath, digests
@@ -68,7 +70,8 @@ def assert_handed_down(directory: Path) -> None:
 @needs_root
 @pytest.mark.parametrize("parallel", [None, 3])
 def test_put_into_a_shared_directory(client, files, shared, source, parallel):
-    client.put([source], "/", recursive=True, parallel=parallel)
+    summary = client.put([source], "/", recursive=True, parallel=parallel)
+    assert not summary.failed
     assert_handed_down(shared)
     assert list(files.rglob(".ftpd-staging")) == [files / ".ftpd-staging"]
     assert os.listdir(files / ".ftpd-staging") == ["lock"]
@@ -403,3 +406,63 @@ def test_a_strangers_reserved_name_is_not_used_in_a_sticky_directory(as_user, th
             child.put(b"/www/f")
 
     as_user(act)
+
+
+# several sessions in one directory -----------------------------------------------------------
+
+
+@pytest.fixture
+def beside(files) -> Callable[[], Beside]:
+    """Opens the reserved name in a directory; closed at the end."""
+    with ExitStack() as stack:
+        (files / "www").mkdir()
+        directory = os.open(files / "www", os.O_RDONLY | os.O_DIRECTORY)
+        stack.callback(os.close, directory)
+
+        def opened() -> Beside:
+            one = Beside(directory)
+            stack.callback(one.close)
+            return one
+
+        yield opened
+
+
+def test_another_session_may_remove_the_reserved_name_before_it_is_used(beside, files):
+    one = beside()
+    os.rmdir(files / "www" / ".ftpd-staging")  # as another one does that is done
+    one.make(lambda fd: os.mkdir("made", dir_fd=fd))
+    os.rmdir("made", dir_fd=one.fd)
+    with pytest.raises(FileNotFoundError):
+        one.make(lambda fd: os.rmdir("missing", dir_fd=fd))
+
+
+def test_another_session_may_remove_the_reserved_name_while_it_is_opened(
+    beside, files, monkeypatch
+):
+    mkdir, made = os.mkdir, []
+
+    def removed_just_now(*arguments, **options):
+        mkdir(*arguments, **options)
+        made.append(arguments)
+        if len(made) == 1:
+            os.rmdir(files / "www" / ".ftpd-staging")
+
+    monkeypatch.setattr(os, "mkdir", removed_just_now)
+    beside()
+    assert len(made) == 2
+
+
+@needs_root
+@pytest.mark.parametrize("options", [{}, {"atomic": True}, {"parallel": 2}])
+def test_directories_keep_their_times(client, shared, source, options):
+    """The reserved name in them comes and goes."""
+    for version in (b"1", b"2"):
+        for path in source.rglob("small"):
+            path.write_bytes(version)
+        for path in (source / "sub" / "deeper", source / "sub", source):
+            os.utime(path, (0, 10**9))
+        summary = client.put([source], "/www/", recursive=True, **options)
+        assert not summary.failed
+        tree = shared / "www"
+        for path in (tree, tree / "sub", tree / "sub" / "deeper"):
+            assert path.stat().st_mtime == 10**9, (path, version)
