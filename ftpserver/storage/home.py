@@ -51,6 +51,8 @@ MODE_BITS = 0o777
 
 LOCK_NAME = b"lock"
 """In staging: the home's lock."""
+_CAN_BE_READ = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT})
+"""What keeps staging from being made, and not a home from being looked at."""
 _LOCK_AGAIN = 0.02
 """Seconds after which a lock is tried again that others hold."""
 
@@ -86,7 +88,8 @@ class Home:
 
     Attributes:
         permissions: What may be done in it; set by ``obey``.
-        read_only: Its file system is: it can be looked at only.
+        read_only: It can be looked at only: its file system is read-only, or full when it is first
+            used.
 
     Raises:
         OSError: It can't be opened.
@@ -94,6 +97,7 @@ class Home:
 
     permissions: Permissions = UNLIMITED
     read_only = False
+    _is_full = False
 
     def __init__(
         self,
@@ -122,9 +126,10 @@ class Home:
                 if self.staging_fd >= 0:
                     os.close(self.staging_fd)
                     self.staging_fd = -1
-                if not isinstance(error, OSError) or error.errno != errno.EROFS:
+                if not isinstance(error, OSError) or error.errno not in _CAN_BE_READ:
                     raise
                 self.read_only = True
+                self._is_full = error.errno != errno.EROFS
                 self._staging_state = os.fstat(self.fd)
         except BaseException:
             os.close(self.fd)
@@ -329,7 +334,9 @@ class Home:
                 settle(tally.size, tally.files + tally.directories)
 
     def check_writable(self) -> None:
-        """Raise Forbidden where nothing can be changed, whatever the account may do."""
+        """Raise Forbidden or DiskFull where nothing can be changed, whatever the account may do."""
+        if self._is_full:
+            raise DiskFull("the server's disk is full")
         if self.read_only:
             raise Forbidden("this home is on a read-only file system")
 
