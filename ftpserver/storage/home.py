@@ -619,6 +619,10 @@ class Home:
                     finally:
                         settle(freed.size, freed.files)
                     return freed
+                except OSError as error:
+                    if error.errno == errno.EBUSY:
+                        file_systems.refuse_mounts(source_dir, source_name, source)
+                    raise
                 finally:
                     os.close(target_dir)
             finally:
@@ -635,10 +639,28 @@ class Home:
         except FileExistsError:
             there = os.stat(target, dir_fd=target_dir, follow_symlinks=False)
             if (there.st_dev, there.st_ino) == (info.st_dev, info.st_ino):
-                return Tally()  # the same file under both names, as rename(2) has it
+                return self._move_to_itself(source_dir, source, target_dir, target)
         self._check_replacing(info, there, path, replace)
         size = self._move_over(source_dir, source, target_dir, target, there)
         return Tally(files=1, size=size)
+
+    def _move_to_itself(
+        self, source_dir: int, source: bytes, target_dir: int, target: bytes
+    ) -> Tally:
+        """Move something to a name that it has already: rename(2) does nothing then.
+
+        A second link goes, as with mv(1). Without RENAME_NOREPLACE a move makes one, and a crash
+        may leave it: the same command goes on. The same name in other letters, which some file
+        systems take for it, is given to it.
+        """
+        if os.path.sameopenfile(source_dir, target_dir) and source == target:
+            return Tally()
+        info = os.stat(source, dir_fd=source_dir, follow_symlinks=False)
+        if stat.S_ISDIR(info.st_mode) or info.st_nlink == 1:
+            os.rename(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)
+            return Tally()
+        os.unlink(source, dir_fd=source_dir)
+        return Tally(files=1, size=info.st_size if stat.S_ISREG(info.st_mode) else 0)
 
     def _check_replacing(
         self, info: os.stat_result, there: os.stat_result, path: Parts, replace: bool

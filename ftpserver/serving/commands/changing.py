@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from stat import S_ISDIR, S_ISGID
 from typing import TYPE_CHECKING
 
@@ -335,7 +335,7 @@ class _Copying:
                 info.st_mtime_ns,
                 self._request.overwrite,
             )
-            with self._session.uploads.receiving(0, put) as receiving:
+            with self._receiving(put, target) as receiving:
                 if self._moving:
                     give_group(receiving.staging.fd, info.st_gid)
                 digest = self._fill(receiving, fd, info)
@@ -343,6 +343,19 @@ class _Copying:
         finally:
             os.close(fd)
         return info.st_size
+
+    @contextmanager
+    def _receiving(self, put: Put, target: Parts) -> Iterator[Receiving]:
+        """Receive a file; what keeps it from being staged is about the target, not the source."""
+        with ExitStack() as stack:
+            try:
+                receiving = stack.enter_context(self._session.uploads.receiving(0, put))
+            except OSError as error:
+                reason = from_oserror(error, "")
+                if not isinstance(reason, ENDINGS):  # of these the path is told with the rest
+                    reason = from_oserror(error, paths.show(paths.join(*target)))
+                raise reason from None
+            yield receiving
 
     def _fill(self, receiving: Receiving, fd: int, info: os.stat_result) -> bytes:
         """Copy the bytes; they are read only where no digest is kept that could go along;

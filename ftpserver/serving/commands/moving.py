@@ -6,6 +6,7 @@ Lives here: what a move and a removal do then, step by step. Lives elsewhere: re
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -90,6 +91,8 @@ def remove_in_place(session: Session, path: bytes, may_go: Guard | None = None) 
             session.look_for_cancel()
     except (OSError, Cancelled) as error:
         gone = removal.tally.files + removal.tally.directories
+        if not gone and isinstance(error, OSError):
+            raise from_oserror(error, paths.show(path)) from None
         text = f"{paths.show(path)}: {gone} in it were removed; the same command goes on"
         if isinstance(error, Cancelled):
             session.remark(text)
@@ -128,6 +131,8 @@ class MovingByCopy:
         directory, name = home.tree.parent(self._source)
         try:
             refuse_mounts(directory, name, request.source)
+            if os.fstatvfs(directory).f_flag & os.ST_RDONLY:  # it could be copied, and not removed
+                raise from_oserror(OSError(errno.EROFS, ""), paths.show(request.source))
             info = os.stat(name, dir_fd=directory, follow_symlinks=False)
         finally:
             os.close(directory)

@@ -535,9 +535,21 @@ def test_moving_to_itself_changes_nothing(home, alice, replace):
     os.link(alice / "file", alice / "other")
     (alice / "dir").mkdir()
     assert home.move(b"/file", b"/file", replace=replace) == Tally()
-    assert home.move(b"/file", b"/other", replace=replace) == Tally()
+    (alice / "link").symlink_to("/")
+    assert home.move(b"/file", b"/link/file", replace=replace) == Tally()
     assert home.move(b"/dir", b"/dir", replace=replace) == Tally()
     assert {"file", "other", "dir"} <= set(os.listdir(alice))
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_the_second_link_that_a_crash_left_of_a_move_goes_with_the_same_command(
+    home, alice, replace
+):
+    """As mv(1) has it; rename(2) would leave both."""
+    write(alice / "file", b"x" * 10)
+    os.link(alice / "file", alice / "other")
+    assert home.move(b"/file", b"/other", replace=replace) == Tally(files=1, size=10)
+    assert sorted(os.listdir(alice)) == [STAGING, "other"]
 
 
 @pytest.mark.parametrize(

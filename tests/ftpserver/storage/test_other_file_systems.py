@@ -12,9 +12,10 @@ from ftpserver.serving.commands import moving
 from ftpserver.storage import in_place
 from ftpserver.storage.home import Home
 from ftpserver.storage.walk import Usage
-from ftpwire.errors import InvalidPath, SourceChanged, VerificationFailed
+from ftpwire.errors import InvalidPath, ReadOnly, SourceChanged, VerificationFailed
 from ftpwire.frames import Kind
 from ftpwire.messages import BeginTree, Failed, Remove, Removed
+from tests.ftpserver.storage import mounts as mounting
 from tests.ftpserver.storage.books import held_files
 from tests.ftpserver.storage.mounts import mount  # noqa: F401
 from tests.peer import frame
@@ -217,6 +218,50 @@ def test_a_tree_with_a_mount_in_it_is_not_removed(client, files, mount, recounte
             client.remove(path, recursive=True)
     assert (files / "tree" / "disk" / "precious").read_bytes() == b"precious"
     assert (files / "tree" / "file").exists()
+
+
+def test_a_mount_is_not_moved(client, mnt):
+    with pytest.raises(InvalidPath, match="/mnt: a file system is mounted there"):
+        client.move("/mnt", "/moved")
+
+
+def test_a_read_only_medium_below(client, files, mount, recounted, source, books):  # noqa: F811
+    medium = mount("tmpfs", files / "medium")
+    (medium / "dir").mkdir()
+    (medium / "dir" / "file").write_bytes(b"x")
+    mounting.remount_read_only(medium)
+    client.put([source / "small"], "/small")
+    recounted()
+    for path, change in {
+        "/medium/dir/file": lambda: client.remove("/medium/dir/file"),
+        "/medium/dir": lambda: client.remove("/medium/dir", recursive=True),
+        "/medium/new": lambda: client.make_dir("/medium/new"),
+        "/medium/small": lambda: client.move("/small", "/medium/small"),
+        "/medium/copied": lambda: client.copy("/small", "/medium/copied"),
+        "/medium": lambda: client.set_attributes("/medium", mode=0o700),
+    }.items():
+        with pytest.raises(ReadOnly, match=f"{path}: read-only"):
+            change()
+    for name in ("small", "middle", "large"):
+        assert isinstance(client.put([source / name], "/medium/").first_error, ReadOnly)
+    # what could be copied, and not removed, isn't begun
+    for name in ("dir", "dir/file"):
+        with pytest.raises(ReadOnly, match=f"/medium/{name}: read-only"):
+            client.move(f"/medium/{name}", "/moved")
+    assert not (files / "moved").exists()
+    assert client.copy("/medium/dir", "/dir", recursive=True).files == 1
+    books()
+
+
+def test_a_copy_to_a_disk_without_room_names_what_did_not_fit(client, files, mount):  # noqa: F811
+    disk = mount("tmpfs", files / "disk")
+    mounting.limit(disk, "8m")
+    (files / "tree").mkdir()
+    (files / "tree" / "large").write_bytes(bytes(9 * MIB))
+    (files / "tree" / "small").write_bytes(b"x")
+    copied = client.copy("/tree", "/disk/tree", recursive=True)
+    assert [one.path for one in copied.problems] == [b"large"]
+    assert (disk / "tree" / "small").read_bytes() == b"x"
 
 
 # overlay -----------------------------------------------------------------------------------
