@@ -28,6 +28,7 @@ OPEN_ANY = O_PATH | os.O_CLOEXEC
 _MAX_LINKS = 40
 _AGAIN_TRIES = 64
 
+_RESOLVE_NO_XDEV = 0x01
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
@@ -128,6 +129,24 @@ class Tree:
     def open_dir(self, parts: Sequence[bytes]) -> int:
         """Open a directory."""
         return self.open(parts, OPEN_DIRECTORY)
+
+    def open_dir_here(self, parts: Sequence[bytes]) -> int | None:
+        """Open a directory that is on the same mount as the top.
+
+        Returns:
+            None where it is not, or where only the slower ways could tell.
+
+        Raises:
+            OSError: As ``open_dir``.
+        """
+        if not self._kernel or self.on_link is not None:
+            return None
+        try:
+            return self._openat2(parts, OPEN_DIRECTORY, 0, self._resolve | _RESOLVE_NO_XDEV)
+        except OSError as error:
+            if isinstance(error, Unsupported) or error.errno == errno.EXDEV:
+                return None
+            raise
 
     def open_file(self, parts: Sequence[bytes]) -> tuple[int, os.stat_result]:
         """Open a regular file for reading.

@@ -102,6 +102,7 @@ class _Batch:
     """Of the step, what nothing in the batch has taken yet, in files, directories and links."""
     places: list[Place] = field(default_factory=list)
     """Where its files are staged."""
+    makes_links: bool = False
     directories: set[Parts] = field(default_factory=set)
     """Those that it is going to make."""
 
@@ -337,6 +338,7 @@ class Uploads:
             self._take_room(0, None)  # what frees room holds a lease too
         elif not isinstance(change, SetAttributes):
             self._take_names(change)
+            self._batch.makes_links |= isinstance(change, MakeLink)
         self._batch.pending.append(_Pending(request_id, change.path, change=change))
 
     def add_outcome(self, request_id: int, outcome: Message) -> None:
@@ -553,7 +555,7 @@ class Uploads:
         can't be exchanged. From its start: a lock that is held shared can't become one that is
         held alone without letting others in between."""
         places = list(batch.places)
-        if any(isinstance(p.change, MakeLink) for p in batch.pending):
+        if batch.makes_links:
             places.append(self._places.of(()))
         if all(map(self._places.can_exchange, places)):
             return self._home.shared()

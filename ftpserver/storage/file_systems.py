@@ -51,12 +51,23 @@ class Nature:
     limits: int = ALL_BITS
 
 
-def nature_of(directory: int, staging: int, like: os.stat_result) -> Nature:
-    """Look at an open directory. ``like`` is the state of ``staging``."""
+_AS_STAGING = Nature()
+
+
+def nature_of(
+    directory: int, staging: int, like: os.stat_result, *, one_mount: bool = False
+) -> Nature:
+    """Look at an open directory. ``like`` is the state of ``staging``.
+
+    Args:
+        one_mount: Both are known to be on one mount.
+    """
     info = os.fstat(directory)
     limits = acl_limits(directory)
     inherits = limits is not None or _gives_another_group(info, like)
-    other = info.st_dev != like.st_dev or not _on_one_mount(staging, directory)
+    other = not one_mount and (info.st_dev != like.st_dev or not on_one_mount(staging, directory))
+    if limits is None and not inherits and not other:
+        return _AS_STAGING
     return Nature(other, inherits, ALL_BITS if limits is None else limits)
 
 
@@ -68,7 +79,7 @@ def _gives_another_group(info: os.stat_result, like: os.stat_result) -> bool:
     return not (plain and info.st_gid == os.getegid())
 
 
-def _on_one_mount(one: int, other: int) -> bool:
+def on_one_mount(one: int, other: int) -> bool:
     """Whether names can be renamed between two directories, without renaming any.
 
     A bind mount has the same device. The kernel compares mounts before it looks for names.

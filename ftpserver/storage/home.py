@@ -112,6 +112,7 @@ class Home:
         self._redirected: tuple[Parts, Parts] | None = None
         self._held = False
         self._exchanges: bool | None = None
+        self._staging_is_here: bool | None = None
         self.fd = os.open(directory, OPEN_DIRECTORY)
         try:
             self.tree = Tree(self.fd, follow=True)
@@ -190,9 +191,18 @@ class Home:
         except OSError:
             return None  # a full disk, as a rule: nobody is refused anything for that
 
-    def nature_of(self, directory: int) -> Nature:
-        """What an open directory gives to what is made in it, compared with staging."""
-        return file_systems.nature_of(directory, self.staging_fd, self._staging_state)
+    def nature_of(self, directory: int, *, here: bool = False) -> Nature:
+        """What an open directory gives to what is made in it, compared with staging.
+
+        Args:
+            here: It is on the home's mount.
+        """
+        if here and self._staging_is_here is None:
+            self._staging_is_here = file_systems.on_one_mount(self.staging_fd, self.fd)
+        one_mount = here and self._staging_is_here
+        return file_systems.nature_of(
+            directory, self.staging_fd, self._staging_state, one_mount=bool(one_mount)
+        )
 
     def can_exchange(self, staging: int | None = None) -> bool:
         """Whether two names can be exchanged at once: in staging, or in another directory."""

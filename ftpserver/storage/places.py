@@ -97,20 +97,23 @@ class Places:
 
     def _find(self, directory: Parts) -> Place:
         try:
-            fd = self._home.tree.open_dir(directory)
+            fd = self._home.tree.open_dir_here(directory)
+            here = fd is not None
+            if fd is None:
+                fd = self._home.tree.open_dir(directory)
         except FileNotFoundError:
             return self.of(directory[:-1]) if directory else self._own
         except (OSError, CommandError):
             return self._own  # the commit finds the same, and says it in its turn
         try:
-            return self._look(fd)
+            return self._look(fd, here)
         except BaseException:
             os.close(fd)
             raise
 
-    def _look(self, directory: int) -> Place:
-        """Takes the descriptor over."""
-        nature = self._home.nature_of(directory)
+    def _look(self, directory: int, here: bool) -> Place:
+        """Takes the descriptor over; ``here``: it is on the home's mount."""
+        nature = self._home.nature_of(directory, here=here)
         if not (nature.other or nature.inherits):
             os.close(directory)
             return self._own
