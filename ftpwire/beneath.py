@@ -16,6 +16,7 @@ import ctypes
 import errno
 import os
 import stat
+import struct
 import sys
 from collections.abc import Callable, Sequence
 
@@ -35,6 +36,9 @@ _RESOLVE_BENEATH = 0x08
 _RESOLVE_IN_ROOT = 0x10
 _RESOLVE_NO_LINKS = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS
 _SYS_OPENAT2 = 437  # the same on every architecture (kernel 5.6)
+
+_CAPABILITY_VERSION = 0x20080522
+_CAP_FSETID = 4
 
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
@@ -362,8 +366,20 @@ def _exists(directory: int, name: bytes) -> bool:
 
 def in_group(gid: int) -> bool:
     """Whether this process may set setgid on something of a group: for others the kernel clears
-    that bit at each chmod, silently."""
-    return os.geteuid() == 0 or gid == os.getegid() or gid in os.getgroups()
+    that bit at each chmod, silently. Root may as long as it has the right to (CAP_FSETID)."""
+    return gid == os.getegid() or gid in os.getgroups() or _keeps_any_setgid()
+
+
+def _keeps_any_setgid() -> bool:
+    """Whether the kernel keeps a setgid bit that this thread sets, whatever the group."""
+    if not _is_linux:
+        return os.geteuid() == 0
+    header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
+    data = ctypes.create_string_buffer(24)
+    if _libc.capget(header, data) != 0:
+        return False
+    (effective,) = struct.unpack_from("=I", data.raw)
+    return bool(effective >> _CAP_FSETID & 1)
 
 
 def kept_bits(info: os.stat_result) -> int:

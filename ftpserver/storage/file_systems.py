@@ -21,8 +21,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from ftpserver.storage.walk import walk
 from ftpwire import beneath, paths
-from ftpwire.beneath import OPEN_ANY
+from ftpwire.beneath import OPEN_ANY, Tree
 from ftpwire.errors import Forbidden, InvalidPath
 
 ALL_BITS = 0o777
@@ -254,24 +255,59 @@ def can_be_moved(directory: int, name: bytes, staging: int, probe: bytes) -> boo
 
 
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
+_MOUNTS = "/proc/self/mountinfo"
 
 
 def mounted_below(directory: int, name: bytes) -> bytes | None:
     """Where a file system is mounted at or below a name: the path from there on, empty for the
     name itself; None: nowhere.
 
-    Where /proc can't be seen that isn't known, and None as well.
+    Where /proc can't be seen, as in a session's own process, all directories are looked at.
     """
     try:
         top = os.readlink(b"/proc/self/fd/%d" % directory).rstrip(b"/") + b"/" + name
-        with open("/proc/self/mountinfo", "rb") as lines:
+        with open(_MOUNTS, "rb") as lines:
             for line in lines:
                 point = _ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), line.split()[4])
                 if (point + b"/").startswith(top + b"/"):
                     return point[len(top) + 1 :]
     except (OSError, IndexError):
-        pass
+        return _mounted_as_walked(directory, name)
     return None
+
+
+def _mounted_as_walked(directory: int, name: bytes) -> bytes | None:
+    if _is_mounted(directory, name):
+        return b""
+    try:
+        top = os.open(name, beneath.OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+    except OSError:
+        return None  # no directory, or one that can't be looked into
+    try:
+        for found in walk(top, lambda path, error: None):
+            if found.entry.is_dir(follow_symlinks=False) and _is_mounted(
+                found.directory, found.name
+            ):
+                return found.path
+    finally:
+        os.close(top)
+    return None
+
+
+def _is_mounted(directory: int, name: bytes) -> bool:
+    """Whether a name in a directory leads to another mount."""
+    try:
+        fd = Tree(directory, follow=False).open_dir_here([name])
+        if fd is not None:
+            os.close(fd)
+            return False
+        fd = os.open(name, _OPEN_BESIDE, dir_fd=directory)
+    except OSError:
+        return False
+    try:
+        return not on_one_mount(directory, fd)
+    finally:
+        os.close(fd)
 
 
 def refuse_mounts(directory: int, name: bytes, path: bytes) -> None:

@@ -487,8 +487,10 @@ class Home:
         try:
             info = os.stat(name, dir_fd=directory, follow_symlinks=False)
             if stat.S_ISDIR(info.st_mode):
+                if recursive:
+                    file_systems.refuse_mounts(directory, name, path)
                 with self.alone():  # only for the moment in which it goes
-                    staged = self._take_directory(directory, name, path, recursive)
+                    staged = self._take_directory(directory, name, recursive)
                 with self.settled(tally, settle):
                     if staged is None:
                         tally.directories += 1
@@ -503,13 +505,10 @@ class Home:
         finally:
             os.close(directory)
 
-    def _take_directory(
-        self, directory: int, name: bytes, path: bytes, recursive: bool
-    ) -> bytes | None:
+    def _take_directory(self, directory: int, name: bytes, recursive: bool) -> bytes | None:
         """Remove an empty directory, or move a tree into staging; its name there."""
         staged = None
         if recursive:
-            file_systems.refuse_mounts(directory, name, path)
             staged = self.new_name()
             rename_closed(directory, name, self.staging_fd, staged)
         else:

@@ -9,7 +9,7 @@ import pytest
 
 from ftpserver.admin import verify
 from ftpserver.serving.commands import moving
-from ftpserver.storage import in_place
+from ftpserver.storage import file_systems, in_place
 from ftpserver.storage.home import Home
 from ftpserver.storage.walk import Usage
 from ftpwire.errors import InvalidPath, ReadOnly, SourceChanged, VerificationFailed
@@ -208,10 +208,22 @@ def test_what_comes_while_a_tree_is_moved_stays(client, files, mnt, source, book
     assert len(content(mnt / "moved")) == len(content(source))
 
 
-def test_a_tree_with_a_mount_in_it_is_not_removed(client, files, mount, recounted):  # noqa: F811
+@pytest.mark.parametrize("sees_proc", [True, False])
+@pytest.mark.parametrize("kind", ["tmpfs", "bind"])
+def test_a_tree_with_a_mount_in_it_is_not_removed(
+    client,
+    files,
+    mount,  # noqa: F811
+    recounted,
+    monkeypatch,
+    kind,
+    sees_proc,
+):
+    if not sees_proc:
+        monkeypatch.setattr(file_systems, "_MOUNTS", "/nowhere")
     (files / "tree").mkdir()
     (files / "tree" / "file").write_bytes(b"x")
-    (mount("tmpfs", files / "tree" / "disk") / "precious").write_bytes(b"precious")
+    (mount(kind, files / "tree" / "disk") / "precious").write_bytes(b"precious")
     recounted()
     for path in ("/tree", "/tree/disk"):
         with pytest.raises(InvalidPath, match="mounted there"):

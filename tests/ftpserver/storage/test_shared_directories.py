@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ftpserver.isolation.sandbox import set_capabilities
 from ftpserver.storage.batch import Uploads
 from ftpserver.storage.file_systems import Beside
 from ftpserver.storage.home import Home
@@ -359,6 +360,29 @@ def test_new_directories_of_a_group_that_the_server_is_not_in_are_open_to_it(
         inside = [path for path in (shared / name).rglob("*") if path.is_dir()]
         # as mkdir gives, with the usual umask
         assert {mode(path) for path in (shared / name, *inside)} == {0o2755}, name
+
+
+@needs_root
+@pytest.mark.parametrize("has_the_right", [True, False])
+def test_roots_rights_decide_over_setgid(tmp_path, has_the_right):
+    """Sessions in processes of their own may be root's, without a right of root's."""
+    directory = tmp_path / "www"
+    directory.mkdir()
+    os.chown(directory, -1, GROUP)
+    directory.chmod(0o2775)
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            if not has_the_right:
+                set_capabilities(())
+            may = beneath.in_group(GROUP)
+            os.chmod(directory, 0o2770)
+            status = 0 if may is has_the_right else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert mode(directory) == (0o2770 if has_the_right else 0o770)  # it is as the kernel has it
 
 
 def test_a_member_who_is_not_the_owner(as_user, theirs):
