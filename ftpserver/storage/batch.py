@@ -585,16 +585,22 @@ class Uploads:
         together = any(one.fd < 0 for one in staged)
         if together:
             try:
-                for place in places:
-                    beneath.sync_file_system(
-                        self._home.staging_fd if place.above is None else place.above
-                    )
+                for fd in self._one_of_each_disk(places):
+                    beneath.sync_file_system(fd)
             except beneath.Unsupported:
                 for one in staged:
                     self._sync_by_name(one)
             return
         for one in staged:
             os.fsync(one.fd)
+
+    def _one_of_each_disk(self, places: list[Place]) -> list[int]:
+        """Something on each file system that files are staged on: each is synced once."""
+        found: dict[int, int] = {}
+        for place in places:
+            fd = self._home.staging_fd if place.above is None else place.above
+            found.setdefault(os.fstat(fd).st_dev, fd)
+        return list(found.values())
 
     def _sync_by_name(self, staged: Staged) -> None:
         fd = os.open(staged.name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=staged.place.fd)

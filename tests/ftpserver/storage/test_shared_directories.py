@@ -490,3 +490,24 @@ def test_directories_keep_their_times(client, shared, source, options):
         tree = shared / "www"
         for path in (tree, tree / "sub", tree / "sub" / "deeper"):
             assert path.stat().st_mtime == 10**9, (path, version)
+
+
+@needs_root
+def test_a_batch_into_many_shared_directories_syncs_their_disk_once(
+    accounts, ledger, open_home, root, monkeypatch
+):
+    account = accounts.add("alice", "secret")
+    home = open_home(durable=True)
+    for number in range(12):
+        directory = root / "alice" / str(number)
+        directory.mkdir()
+        os.chown(directory, -1, GROUP)
+        directory.chmod(0o2775)
+    synced = []
+    monkeypatch.setattr(beneath, "sync_file_system", synced.append)
+    uploads = Uploads(home, ledger, account.id, durable=True)
+    for number in range(12):
+        sent = Sent(3, digests.digest(b"abc"))
+        uploads.stage_small(number, Put(b"/%d/f" % number, 3), b"abc", sent)
+    assert [type(outcome).__name__ for _, outcome in uploads.commit()] == ["Stored"] * 12
+    assert synced == [home.staging_fd, home.fd]  # the files, then the directories
