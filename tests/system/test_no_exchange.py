@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
+from ftpserver.accounts.accounts import Account, Accounts
+from ftpserver.admin import verify
+from ftpserver.database import open_state
+from ftpserver.storage import atomic_tree
+from ftpserver.storage.atomic_tree import AtomicTree
+from ftpserver.storage.home import Home
+from ftpserver.storage.ledger import Ledger
+from ftpserver.storage.recount import put_back_all, recount
+from ftpwire import beneath
 from tests.system import trees
-from tests.system.crash_support import WITHOUT_RENAME_FLAGS
+from tests.system.crash_support import WITHOUT_RENAME_FLAGS, Disk
 from tests.system.modes import MODES
 from tests.system.programs import PATIENCE, clean_environment, eventually, finish
 from tests.system.test_atomic import version, versions
+from tests.system.test_crash import plugged_in
 
 MIB = 1024 * 1024
 DYING = WITHOUT_RENAME_FLAGS | {"DIES_BETWEEN_RENAMES": "1"}
@@ -80,3 +93,65 @@ def test_a_kill_between_the_two_renames_loses_nothing(start_server, tmp_path, na
     trees.same(new, site)
     assert versions(site) == {b"2"}
     again.stop()
+
+
+@pytest.mark.parametrize("note", [True, False], ids=["note", "control-no-note"])
+@pytest.mark.parametrize("moved", [True, False], ids=["moved", "not-yet-on-the-disk"])
+def test_a_power_cut_between_the_two_renames_loses_nothing(tmp_path, moved, note):
+    """Whether or not the first one has reached the disk; without a note it would be lost."""
+    with plugged_in(tmp_path) as disk:
+        root = disk.mount_point / "root"
+        engine = open_state(root / ".ftpd")
+        account = Accounts(engine, root).add("alice", "correct-horse")
+        engine.dispose()
+        old = version(account.home / "site", 1)
+        copy = shutil.copytree(old, tmp_path / "copy")
+        os.sync()
+        child = os.fork()
+        if not child:
+            try:
+                replace_until_the_power_goes(disk, root, account, moved=moved, note=note)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        disk.unmount()
+        disk.mount()
+        assert old.exists() is not moved
+        engine = open_state(root / ".ftpd")
+        try:
+            ledger = Ledger(engine)
+            assert ledger.in_doubt() == {account.id}
+            put_back_all(account.home)
+            ledger.reap()
+            recount(ledger, account.id, Home(account.home))
+        finally:
+            engine.dispose()
+        if note or not moved:
+            trees.same(copy, old)
+            assert verify.check(root, read=True) == []
+        else:
+            assert not old.exists()
+
+
+def replace_until_the_power_goes(
+    disk: Disk, root: Path, account: Account, *, moved: bool, note: bool
+) -> None:
+    """Replace /site by an empty tree, in two renames, and cut the power after the first one."""
+    beneath._renameat2 = None
+    ledger = Ledger(open_state(root / ".ftpd"))
+    tree = AtomicTree(
+        Home(account.home, incarnation=ledger.incarnation), ledger, account.id, b"/site"
+    )
+    rename = os.rename
+
+    def cut_off(*arguments, **options):
+        rename(*arguments, **options)
+        if moved:
+            os.sync()
+        disk.cut()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if not note:
+        atomic_tree.write_note = lambda *arguments: b"none"
+    os.rename = cut_off
+    tree.commit(lambda: None)
