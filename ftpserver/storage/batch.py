@@ -378,7 +378,7 @@ class Uploads:
             count = 0
         above = target[:-1]
         while parents and above and above not in self._batch.directories:
-            if self._exists(above):
+            if above in self._places.seen or self._exists(above):
                 break
             count += 1
             above = above[:-1]

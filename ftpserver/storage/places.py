@@ -75,9 +75,13 @@ class Places:
 
     Handles into other directories are closed with the batch (``close``), because directories may be
     moved and removed between two.
+
+    Attributes:
+        seen: Directories that were there when they were looked at.
     """
 
     def __init__(self, home: Home) -> None:
+        self.seen: set[Parts] = set()
         self._home = home
         self._own = Place(home.staging_fd)
         self._known: dict[Parts, Place] = {}
@@ -105,6 +109,7 @@ class Places:
             return self.of(directory[:-1]) if directory else self._own
         except (OSError, CommandError):
             return self._own  # the commit finds the same, and says it in its turn
+        self.seen.add(directory)
         try:
             return self._look(fd, here)
         except BaseException:
@@ -142,6 +147,7 @@ class Places:
     def close(self) -> None:
         """Close all handles, and remove the reserved names. Can be called again."""
         self._known.clear()
+        self.seen.clear()
         while self._beside:
             directory, beside = self._beside.pop()
             beside.close()
