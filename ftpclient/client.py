@@ -604,7 +604,12 @@ class Client(BaseClient):
 
         def replace_all() -> None:
             upload.start_over()
-            upload.connection.ask(messages.BeginTree(placed[0][1]))
+            source, path = placed[0]
+            try:
+                mode = os.stat(source).st_mode & 0o777
+            except OSError:
+                mode = 0o700  # the upload says what is wrong with it
+            upload.connection.ask(messages.BeginTree(path, mode))
             try:
                 add_all()
                 upload.connection.wait_for_all()

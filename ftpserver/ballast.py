@@ -1,11 +1,12 @@
 """Ballast: room on the state's disk that is kept back for the day when the disk is full.
 
-Lives here: a file of some size, given up when a write fails for want of room and made again when
-there is enough. Lives elsewhere: the writes (database.py, audit/writer.py), when it is looked after
-(daemon/server.py).
+Lives here: a file of some size and some empty ones, given up when a write fails for want of room,
+and made again when there is enough. Lives elsewhere: the writes (database.py, audit/writer.py), and
+when it is looked after (daemon/server.py).
 
 Without it a full disk can't be cleaned up through the server: a log-in, a removal and their records
-in the audit log need a few pages themselves.
+in the audit log need a few pages themselves. And files: SQLite makes two beside its own, and each
+socket is one; a file system can be out of those long before it is out of bytes.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ NAME = "ballast"
 SIZE = 4 * 1024 * 1024
 _FULL = 256 * 1024
 """Bytes of free space below which a disk counts as full."""
+_SPARE_FILES = 8
+"""Empty files that are kept, and how few new ones make a disk count as full."""
+_ROOM_FILES = 8 * _SPARE_FILES
+"""New files that there must be room for before those are kept."""
 
 
 def is_full(state: Path) -> bool:
@@ -31,26 +36,41 @@ def is_full(state: Path) -> bool:
         return False
     if not disk.f_blocks:
         return False  # a file system that doesn't say
-    return disk.f_bavail * disk.f_frsize < _FULL or (disk.f_files > 0 and disk.f_favail == 0)
+    few_files = disk.f_files > 0 and disk.f_favail < _SPARE_FILES  # some have no such limit
+    return disk.f_bavail * disk.f_frsize < _FULL or few_files
+
+
+def _spares(state: Path) -> list[Path]:
+    return [state / f"{NAME}.{number}" for number in range(1, _SPARE_FILES + 1)]
 
 
 def release(state: Path) -> bool:
     """Give the ballast up; False when there is none."""
-    try:
-        (state / NAME).unlink()
-    except OSError:
+    given_up = False
+    for path in (state / NAME, *_spares(state)):
+        try:
+            path.unlink()
+        except OSError:
+            continue
+        given_up = True
+    if not given_up:
         return False
     logger.warning("%s: the disk is full: the room that was kept back is used now", state)
     return True
 
 
 def keep(state: Path) -> None:
-    """Make the ballast if it is missing, and there is room for it and as much again."""
+    """Make what is missing of the ballast, where there is room for it and as much again."""
     path = state / NAME
-    if path.exists():
+    spares = [spare for spare in _spares(state) if not spare.exists()]
+    if path.exists() and not spares:
         return
     disk = os.statvfs(state)
-    if disk.f_bavail * disk.f_frsize < 3 * SIZE // 2:
+    if disk.f_files > 0 and disk.f_favail < _ROOM_FILES:
+        return
+    for spare in spares:
+        spare.touch(mode=0o600)
+    if path.exists() or disk.f_bavail * disk.f_frsize < 3 * SIZE // 2:
         return
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

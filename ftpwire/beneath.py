@@ -16,6 +16,7 @@ import ctypes
 import errno
 import os
 import stat
+import struct
 import sys
 from collections.abc import Callable, Sequence
 
@@ -28,12 +29,16 @@ OPEN_ANY = O_PATH | os.O_CLOEXEC
 _MAX_LINKS = 40
 _AGAIN_TRIES = 64
 
+_RESOLVE_NO_XDEV = 0x01
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
 _RESOLVE_IN_ROOT = 0x10
 _RESOLVE_NO_LINKS = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS
 _SYS_OPENAT2 = 437  # the same on every architecture (kernel 5.6)
+
+_CAPABILITY_VERSION = 0x20080522
+_CAP_FSETID = 4
 
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
@@ -128,6 +133,24 @@ class Tree:
     def open_dir(self, parts: Sequence[bytes]) -> int:
         """Open a directory."""
         return self.open(parts, OPEN_DIRECTORY)
+
+    def open_dir_here(self, parts: Sequence[bytes]) -> int | None:
+        """Open a directory that is on the same mount as the top.
+
+        Returns:
+            None where it is not, or where only the slower ways could tell.
+
+        Raises:
+            OSError: As ``open_dir``.
+        """
+        if not self._kernel or self.on_link is not None:
+            return None
+        try:
+            return self._openat2(parts, OPEN_DIRECTORY, 0, self._resolve | _RESOLVE_NO_XDEV)
+        except OSError as error:
+            if isinstance(error, Unsupported) or error.errno == errno.EXDEV:
+                return None
+            raise
 
     def open_file(self, parts: Sequence[bytes]) -> tuple[int, os.stat_result]:
         """Open a regular file for reading.
@@ -343,8 +366,20 @@ def _exists(directory: int, name: bytes) -> bool:
 
 def in_group(gid: int) -> bool:
     """Whether this process may set setgid on something of a group: for others the kernel clears
-    that bit at each chmod, silently."""
-    return os.geteuid() == 0 or gid == os.getegid() or gid in os.getgroups()
+    that bit at each chmod, silently. Root may as long as it has the right to (CAP_FSETID)."""
+    return gid == os.getegid() or gid in os.getgroups() or _keeps_any_setgid()
+
+
+def _keeps_any_setgid() -> bool:
+    """Whether the kernel keeps a setgid bit that this thread sets, whatever the group."""
+    if not _is_linux:
+        return os.geteuid() == 0
+    header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
+    data = ctypes.create_string_buffer(24)
+    if _libc.capget(header, data) != 0:
+        return False
+    (effective,) = struct.unpack_from("=I", data.raw)
+    return bool(effective >> _CAP_FSETID & 1)
 
 
 def kept_bits(info: os.stat_result) -> int:

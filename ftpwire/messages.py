@@ -645,10 +645,15 @@ class BeginTree(Message, frozen=True, tag="begin-tree"):
     """Have everything that this session puts at or below ``path`` go to a hidden tree, until
     `EndTree`. One at a time; a session that ends drops it. Other requests see what is there.
 
+    Attributes:
+        mode: What it is made with; its owner can fill it in any case. It is the last one where the
+            server may not change the modes of directories without losing their setgid bit.
+
     Replies: `Done`; or `Failed` with ``not-found`` when the parent directory isn't there.
     """
 
     path: Path
+    mode: Mode = 0o700
 
 
 class EndTree(Message, frozen=True, tag="end-tree"):

@@ -86,7 +86,11 @@ class RemoteTarget(Target):
         self._done = done
 
     def make_root(self) -> None:
-        self._connection.ask(MakeDir(self._route.remote, 0o700, parents=True))
+        try:
+            mode = os.stat(self._route.local).st_mode & 0o777
+        except OSError as error:
+            raise from_oserror(error, paths.show(self._route.local)) from None
+        self._connection.ask(MakeDir(self._route.remote, mode | 0o700, parents=True))
 
     def make_dir(self, step: Step) -> None:
         assert step.mode is not None

@@ -35,6 +35,7 @@ from ftpserver.database import SCHEMA_VERSION, RootLock, account, lease, metadat
 from ftpserver.errors import RootBusy, StateError
 from ftpserver.settings.table import DATABASE, never_started, state_of
 from ftpserver.snapshot import open_snapshot
+from ftpserver.storage import uncounted
 from ftpserver.storage.home import LOCK_NAME
 from ftpserver.storage.ledger import KEPT
 from ftpserver.storage.put_back import Moved, is_note, read_note
@@ -219,7 +220,8 @@ class Verifier:
         self, row: Row[Any], leases: Sequence[Row[Any]], counted: Usage | None
     ) -> Iterator[Finding]:
         dead = [one for one in leases if self._is_dead(one)]
-        if row.dirty or dead:
+        marked = uncounted.is_marked(state_of(self.root), row.id)
+        if row.dirty or dead or marked:
             why = f"{len(dead)} leases of a server that crashed" if dead else "marked as uncertain"
             yield Finding(
                 "recount", row.name, None, "will be recounted at next start", why, Weight.DOUBT

@@ -520,6 +520,14 @@ def _connected(state: Path) -> Iterator[socket.socket]:
         try:
             sock = stack.enter_context(_socket_of(state))
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+            from ftpserver.database import RootLock  # takes longer to load than all of the rest
+
+            process = RootLock.holder(state)
+            if process is not None:
+                raise ConnectFailed(
+                    f"{state.parent}: the server there (process {process}) can't be asked: it has "
+                    "no control socket, as its log says, or has not got so far"
+                ) from None
             raise ConnectFailed(f"{state.parent}: no server runs there{_others()}") from None
         except PermissionError:
             raise Forbidden(f"{state.parent}: only the owner of its server may do that") from None

@@ -139,15 +139,16 @@ class FtpServer(Service):
         self._closing.append(lock.release)
         engine, trouble = open_to_serve(settings.state)
         self._closing.append(engine.dispose)
+        keep = settings.staging_seconds
+        ledger = Ledger(engine, keep_seconds=keep, state=settings.state)
         if trouble is None:
             begin_anew(settings.state)
+            ledger.doubt_marked()
             ballast.keep(settings.state)
         else:
             self.trouble.append(trouble)
             logger.error("%s", trouble)
-        self._open_books(
-            settings.root, engine, Ledger(engine, keep_seconds=settings.staging_seconds)
-        )
+        self._open_books(settings.root, engine, ledger)
         self.owners = Owners()
         self.audit = Audit(settings.state, size=settings.audit_size, keep=settings.audit_keep)
         self._closing.append(self.audit.close)

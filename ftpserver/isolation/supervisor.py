@@ -117,8 +117,8 @@ class IsolatedSession:
         self._seen_at = 0.0
         self._looking: Future[Carried] | None = None
         self.incarnation = f"{isolation.run}.{number}"
-        self._ledger = isolation.ledger_for(self.incarnation)
-        self._answers = Answers(isolation.service, self, self._ledger, self._admitted)
+        self.ledger = isolation.ledger_for(self.incarnation)
+        self._answers = Answers(isolation.service, self, self.ledger, self._admitted)
         ours, self._theirs = socket.socketpair()
         self._peer = Peer(
             ours,
@@ -208,6 +208,7 @@ class IsolatedSession:
         if account is not None:
             self._isolation.left(self, account)
         self._isolation.service.limits.leave(self._place)
+        self._isolation.service.ledger.take_over_waiting(self.ledger)
         if self._answers.leases:
             logger.warning("%s: ended in the middle of its work", self)
             self._isolation.bury(self)
@@ -215,7 +216,7 @@ class IsolatedSession:
     def heartbeat(self) -> None:
         """Keep its leases alive."""
         if self._answers.leases:
-            self._ledger.heartbeat()
+            self.ledger.heartbeat()
 
     # what it asks ------------------------------------------------------------------------
 
@@ -448,7 +449,14 @@ class Isolation:
     def ledger_for(self, incarnation: str) -> Ledger:
         """The books for one session."""
         main = self.service.ledger
-        return Ledger(self.service.engine, main.node, incarnation, main.keep_seconds, main.run)
+        return Ledger(
+            self.service.engine,
+            main.node,
+            incarnation,
+            main.keep_seconds,
+            main.run,
+            state=main.state,
+        )
 
     def bury(self, session: IsolatedSession) -> None:
         """End what a session held that ended without giving it back."""

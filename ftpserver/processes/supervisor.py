@@ -57,7 +57,7 @@ from ftpserver.processes.messages import (
 from ftpserver.processes.rpc import Carried, Peer, PeerGone
 from ftpserver.processes.shared_rate import make_page
 from ftpserver.serving.stats import Figures, SessionInfo
-from ftpwire.errors import FtpError, NotFound
+from ftpwire.errors import DiskFull, Forbidden, FtpError, NotFound
 
 if TYPE_CHECKING:
     from ftpserver.daemon.server import FtpServer
@@ -422,6 +422,8 @@ class Crew:
             worker.see_ended()
             try:
                 self._bury(worker)
+            except (DiskFull, Forbidden) as error:  # the disk is full, or read-only
+                logger.error("what %s has left is put right by the next start: %s", worker, error)
             except Exception:
                 logger.exception("what %s has left could not be put right yet", worker)
             if worker.is_missed:

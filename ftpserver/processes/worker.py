@@ -57,7 +57,7 @@ from ftpserver.processes.shared_rate import SharedPaces
 from ftpserver.serving.listeners import Handed
 from ftpserver.serving.service import Service, raise_descriptor_limit
 from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
-from ftpwire.errors import NotFound
+from ftpwire.errors import DiskFull, Forbidden, NotFound
 
 if TYPE_CHECKING:
     from ftpserver.serving.session import Session
@@ -113,7 +113,9 @@ class Worker(Service):
         engine, _ = open_to_serve(settings.state)
         self._closing += [paces.close, engine.dispose]
         keep = settings.staging_seconds
-        ledger = Ledger(engine, birth.node, birth.incarnation, keep, birth.run)
+        ledger = Ledger(
+            engine, birth.node, birth.incarnation, keep, birth.run, state=settings.state
+        )
         self._open_books(
             settings.root,
             engine,
@@ -157,6 +159,8 @@ class Worker(Service):
             try:
                 self.ledger.heartbeat()
                 self.limits.sessions.heartbeat()
+            except (DiskFull, Forbidden) as error:  # the disk is full, or read-only
+                logger.error("leases can't be kept alive: %s; it is tried again", error)
             except Exception:
                 logger.exception("leases can't be kept alive; it is tried again")
 

@@ -13,8 +13,8 @@ import stat
 from collections.abc import Callable
 
 from ftpserver.storage.commit import lstat, target_of
-from ftpserver.storage.file_systems import Nature, can_be_moved, leave_beside, open_beside
-from ftpserver.storage.home import Home, Tally
+from ftpserver.storage.file_systems import Beside, Nature, can_be_moved, leave_beside
+from ftpserver.storage.home import MODE_BITS, Home, Tally
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.put_back import forget_note, write_note
 from ftpserver.storage.quota import Books
@@ -35,6 +35,7 @@ class AtomicTree:
     lease says that the account has to be recounted if the server dies before the end.
 
     Args:
+        mode: What its directory is made with. Its last one is set later, where that can be done.
         elsewhere: Where the path lies on another file system than the home, have the tree under
             the reserved name beside it, and replace nothing. Otherwise that is refused: what is
             there couldn't be replaced at once.
@@ -51,6 +52,7 @@ class AtomicTree:
         account_id: int,
         path: bytes,
         *,
+        mode: int = 0o700,
         elsewhere: bool = False,
     ) -> None:
         self.target = target_of(path)
@@ -68,7 +70,7 @@ class AtomicTree:
             self._check(directory, name, nature)
             self._lease = ledger.reserve(account_id, 0, files=1)  # its own directory
             try:
-                self._make(directory, nature)
+                self._make(directory, nature, mode & MODE_BITS | 0o700)
             except BaseException:
                 ledger.release(self._lease)
                 raise
@@ -99,24 +101,23 @@ class AtomicTree:
                 "replaced at once (leave --atomic out)"
             )
 
-    def _make(self, directory: int, nature: Nature) -> None:
+    def _make(self, directory: int, nature: Nature, mode: int) -> None:
         """Make its directory: where it gets the group and the ACL of that which it goes to."""
         home = self._home
         staged: Parts = (paths.STAGING, self._name)
         if nature.other or nature.inherits:
-            beside = open_beside(directory)
+            name, beside = self._name, Beside(directory)
             try:
-                os.mkdir(self._name, 0o700, dir_fd=beside)
+                beside.make(lambda fd: os.mkdir(name, mode, dir_fd=fd))
                 if nature.other:
-                    self._staging = os.dup(beside)
+                    self._staging = os.dup(beside.fd)
                     staged = (*self.target[:-1], *staged)
                 else:
-                    os.rename(self._name, self._name, src_dir_fd=beside, dst_dir_fd=home.staging_fd)
+                    os.rename(name, name, src_dir_fd=beside.fd, dst_dir_fd=home.staging_fd)
             finally:
-                os.close(beside)
-                leave_beside(directory)
+                beside.close()
         else:
-            os.mkdir(self._name, 0o700, dir_fd=home.staging_fd)
+            os.mkdir(self._name, mode, dir_fd=home.staging_fd)
         home.redirect(self.target, staged)
 
     def commit(self, tick: Callable[[], None]) -> None:

@@ -102,6 +102,7 @@ class _Batch:
     """Of the step, what nothing in the batch has taken yet, in files, directories and links."""
     places: list[Place] = field(default_factory=list)
     """Where its files are staged."""
+    makes_links: bool = False
     directories: set[Parts] = field(default_factory=set)
     """Those that it is going to make."""
 
@@ -337,6 +338,7 @@ class Uploads:
             self._take_room(0, None)  # what frees room holds a lease too
         elif not isinstance(change, SetAttributes):
             self._take_names(change)
+            self._batch.makes_links |= isinstance(change, MakeLink)
         self._batch.pending.append(_Pending(request_id, change.path, change=change))
 
     def add_outcome(self, request_id: int, outcome: Message) -> None:
@@ -376,7 +378,7 @@ class Uploads:
             count = 0
         above = target[:-1]
         while parents and above and above not in self._batch.directories:
-            if self._exists(above):
+            if above in self._places.seen or self._exists(above):
                 break
             count += 1
             above = above[:-1]
@@ -553,7 +555,7 @@ class Uploads:
         can't be exchanged. From its start: a lock that is held shared can't become one that is
         held alone without letting others in between."""
         places = list(batch.places)
-        if any(isinstance(p.change, MakeLink) for p in batch.pending):
+        if batch.makes_links:
             places.append(self._places.of(()))
         if all(map(self._places.can_exchange, places)):
             return self._home.shared()
@@ -583,16 +585,22 @@ class Uploads:
         together = any(one.fd < 0 for one in staged)
         if together:
             try:
-                for place in places:
-                    beneath.sync_file_system(
-                        self._home.staging_fd if place.above is None else place.above
-                    )
+                for fd in self._one_of_each_disk(places):
+                    beneath.sync_file_system(fd)
             except beneath.Unsupported:
                 for one in staged:
                     self._sync_by_name(one)
             return
         for one in staged:
             os.fsync(one.fd)
+
+    def _one_of_each_disk(self, places: list[Place]) -> list[int]:
+        """Something on each file system that files are staged on: each is synced once."""
+        found: dict[int, int] = {}
+        for place in places:
+            fd = self._home.staging_fd if place.above is None else place.above
+            found.setdefault(os.fstat(fd).st_dev, fd)
+        return list(found.values())
 
     def _sync_by_name(self, staged: Staged) -> None:
         fd = os.open(staged.name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=staged.place.fd)

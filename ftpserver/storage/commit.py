@@ -155,25 +155,20 @@ class Commit:
 
     def place(self, staged: Staged) -> None:
         """Give a staged file its name."""
-        parent = staged.target[:-1]
+        parent, name = staged.target[:-1], staged.target[-1]
         if staged.parents:
             self._make_parents(parent)
+        what = (staged.place.fd, staged.name, parent, name, staged.overwrite, staged.mtime_ns)
         try:
-            placed = self._place_staged(staged)
+            placed = self._put_in_place(*what)
         except PermissionError:
             if not staged.parents:
                 raise
             # of a tree over several connections: what opens the directory may come later
             self._make_writable(parent, self._home.stat(parent, follow=True).st_mode)
-            placed = self._place_staged(staged)
+            placed = self._put_in_place(*what)
         if placed:
             self.change += staged.size
-
-    def _place_staged(self, staged: Staged) -> bool:
-        parent, name = staged.target[:-1], staged.target[-1]
-        return self._put_in_place(
-            staged.place.fd, staged.name, parent, name, staged.overwrite, staged.mtime_ns
-        )
 
     def _put_in_place(
         self,
@@ -347,7 +342,8 @@ class Commit:
         there = stat.S_IMODE(info.st_mode)
         bits = there & MODE_BITS
         if mode is not None:
-            bits = mode & MODE_BITS & (MODE_BITS if exact else self._limits_in(parts[:-1]))
+            limits = MODE_BITS if exact else self._limits_in(self._home.parent_of(parts))
+            bits = mode & MODE_BITS & limits
         if stat.S_ISDIR(info.st_mode):
             bits |= beneath.kept_bits(info)
             if setgid is not None:

@@ -17,13 +17,17 @@ import os
 import re
 import stat
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
+from ftpserver.storage.walk import walk
 from ftpwire import beneath, paths
-from ftpwire.beneath import OPEN_ANY
+from ftpwire.beneath import OPEN_ANY, Tree
 from ftpwire.errors import Forbidden, InvalidPath
 
 ALL_BITS = 0o777
+_Made = TypeVar("_Made")
 _DEFAULT_ACL = "system.posix_acl_default"
 _ACL_VERSION = struct.Struct("<I")
 _ACL_ENTRY = struct.Struct("<HHI")
@@ -48,12 +52,23 @@ class Nature:
     limits: int = ALL_BITS
 
 
-def nature_of(directory: int, staging: int, like: os.stat_result) -> Nature:
-    """Look at an open directory. ``like`` is the state of ``staging``."""
+_AS_STAGING = Nature()
+
+
+def nature_of(
+    directory: int, staging: int, like: os.stat_result, *, one_mount: bool = False
+) -> Nature:
+    """Look at an open directory. ``like`` is the state of ``staging``.
+
+    Args:
+        one_mount: Both are known to be on one mount.
+    """
     info = os.fstat(directory)
     limits = acl_limits(directory)
     inherits = limits is not None or _gives_another_group(info, like)
-    other = info.st_dev != like.st_dev or not _on_one_mount(staging, directory)
+    other = not one_mount and (info.st_dev != like.st_dev or not on_one_mount(staging, directory))
+    if limits is None and not inherits and not other:
+        return _AS_STAGING
     return Nature(other, inherits, ALL_BITS if limits is None else limits)
 
 
@@ -65,7 +80,7 @@ def _gives_another_group(info: os.stat_result, like: os.stat_result) -> bool:
     return not (plain and info.st_gid == os.getegid())
 
 
-def _on_one_mount(one: int, other: int) -> bool:
+def on_one_mount(one: int, other: int) -> bool:
     """Whether names can be renamed between two directories, without renaming any.
 
     A bind mount has the same device. The kernel compares mounts before it looks for names.
@@ -104,22 +119,63 @@ def acl_limits(directory: int) -> int | None:
 # the reserved name in a directory ------------------------------------------------------------
 
 
-def open_beside(directory: int) -> int:
-    """Open the reserved name in a directory, making it when it is missing.
+class Beside:
+    """The reserved name in an open directory, for what is made in it. For one thread.
 
-    Others who may write to the directory may stage there, too, and see no name of it.
+    Others who may write to the directory may stage there, too, and see no name of it. Each removes
+    it when it is done, and that succeeds when nothing is staged there at that moment.
+
+    Attributes:
+        fd: The reserved name, open; another one after `make` had to make it again.
 
     Raises:
         Forbidden: In a directory where entries belong to their owners, it is a stranger's.
         OSError
     """
-    above = os.fstat(directory)
-    try:
-        os.mkdir(paths.STAGING, 0o700, dir_fd=directory)
-        made = True
-    except FileExistsError:
-        made = False
-    fd = os.open(paths.STAGING, _OPEN_BESIDE, dir_fd=directory)
+
+    def __init__(self, directory: int) -> None:
+        self._directory = directory
+        self.fd = _open_beside(directory)
+
+    def make(self, make: Callable[[int], _Made]) -> _Made:
+        """Have something made in it: ``make`` is given its descriptor. Raises what that does."""
+        while True:
+            try:
+                return make(self.fd)
+            except FileNotFoundError:
+                if self._is_there():
+                    raise
+            fd = _open_beside(self._directory)  # somebody has removed it, empty as it was
+            os.close(self.fd)
+            self.fd = fd
+
+    def _is_there(self) -> bool:
+        try:
+            there = os.stat(paths.STAGING, dir_fd=self._directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(self.fd))
+
+    def close(self) -> None:
+        """Close it, and remove the name unless something is staged there."""
+        os.close(self.fd)
+        leave_beside(self._directory)
+
+
+def _open_beside(directory: int) -> int:
+    while True:
+        above = os.fstat(directory)
+        try:
+            os.mkdir(paths.STAGING, 0o700, dir_fd=directory)
+            made = True
+            _give_times_back(directory, above)
+        except FileExistsError:
+            made = False
+        try:
+            fd = os.open(paths.STAGING, _OPEN_BESIDE, dir_fd=directory)
+            break
+        except FileNotFoundError:
+            continue  # whoever has made it has removed it just now
     try:
         info = os.fstat(fd)
         if made and above.st_mode & 0o022 and _keeps_setgid(info):
@@ -139,10 +195,21 @@ def _keeps_setgid(info: os.stat_result) -> bool:
 
 def leave_beside(directory: int) -> None:
     """Remove the reserved name from a directory, unless something is staged there."""
+    before = os.fstat(directory)
     try:
         os.rmdir(paths.STAGING, dir_fd=directory)
     except OSError:
-        pass  # others stage there, or have removed it
+        return  # others stage there, or have removed it
+    _give_times_back(directory, before)
+
+
+def _give_times_back(directory: int, before: os.stat_result) -> None:
+    """The reserved name comes and goes without a trace: what was put into the directory may have
+    given it its times already."""
+    try:
+        os.utime(directory, ns=(before.st_atime_ns, before.st_mtime_ns))
+    except PermissionError:
+        pass  # it isn't ours, nor are its times
 
 
 def remove_directory(directory: int, name: bytes) -> None:
@@ -188,24 +255,59 @@ def can_be_moved(directory: int, name: bytes, staging: int, probe: bytes) -> boo
 
 
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
+_MOUNTS = "/proc/self/mountinfo"
 
 
 def mounted_below(directory: int, name: bytes) -> bytes | None:
     """Where a file system is mounted at or below a name: the path from there on, empty for the
     name itself; None: nowhere.
 
-    Where /proc can't be seen that isn't known, and None as well.
+    Where /proc can't be seen, as in a session's own process, all directories are looked at.
     """
     try:
         top = os.readlink(b"/proc/self/fd/%d" % directory).rstrip(b"/") + b"/" + name
-        with open("/proc/self/mountinfo", "rb") as lines:
+        with open(_MOUNTS, "rb") as lines:
             for line in lines:
                 point = _ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), line.split()[4])
                 if (point + b"/").startswith(top + b"/"):
                     return point[len(top) + 1 :]
     except (OSError, IndexError):
-        pass
+        return _mounted_as_walked(directory, name)
     return None
+
+
+def _mounted_as_walked(directory: int, name: bytes) -> bytes | None:
+    if _is_mounted(directory, name):
+        return b""
+    try:
+        top = os.open(name, beneath.OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+    except OSError:
+        return None  # no directory, or one that can't be looked into
+    try:
+        for found in walk(top, lambda path, error: None):
+            if found.entry.is_dir(follow_symlinks=False) and _is_mounted(
+                found.directory, found.name
+            ):
+                return found.path
+    finally:
+        os.close(top)
+    return None
+
+
+def _is_mounted(directory: int, name: bytes) -> bool:
+    """Whether a name in a directory leads to another mount."""
+    try:
+        fd = Tree(directory, follow=False).open_dir_here([name])
+        if fd is not None:
+            os.close(fd)
+            return False
+        fd = os.open(name, _OPEN_BESIDE, dir_fd=directory)
+    except OSError:
+        return False
+    try:
+        return not on_one_mount(directory, fd)
+    finally:
+        os.close(fd)
 
 
 def refuse_mounts(directory: int, name: bytes, path: bytes) -> None:

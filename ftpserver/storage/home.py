@@ -51,6 +51,8 @@ MODE_BITS = 0o777
 
 LOCK_NAME = b"lock"
 """In staging: the home's lock."""
+_CAN_BE_READ = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT})
+"""What keeps staging from being made, and not a home from being looked at."""
 _LOCK_AGAIN = 0.02
 """Seconds after which a lock is tried again that others hold."""
 
@@ -86,7 +88,8 @@ class Home:
 
     Attributes:
         permissions: What may be done in it; set by ``obey``.
-        read_only: Its file system is: it can be looked at only.
+        read_only: It can be looked at only: its file system is read-only, or full when it is first
+            used.
 
     Raises:
         OSError: It can't be opened.
@@ -94,6 +97,7 @@ class Home:
 
     permissions: Permissions = UNLIMITED
     read_only = False
+    _is_full = False
 
     def __init__(
         self,
@@ -108,6 +112,7 @@ class Home:
         self._redirected: tuple[Parts, Parts] | None = None
         self._held = False
         self._exchanges: bool | None = None
+        self._staging_is_here: bool | None = None
         self.fd = os.open(directory, OPEN_DIRECTORY)
         try:
             self.tree = Tree(self.fd, follow=True)
@@ -122,9 +127,10 @@ class Home:
                 if self.staging_fd >= 0:
                     os.close(self.staging_fd)
                     self.staging_fd = -1
-                if not isinstance(error, OSError) or error.errno != errno.EROFS:
+                if not isinstance(error, OSError) or error.errno not in _CAN_BE_READ:
                     raise
                 self.read_only = True
+                self._is_full = error.errno != errno.EROFS
                 self._staging_state = os.fstat(self.fd)
         except BaseException:
             os.close(self.fd)
@@ -185,9 +191,18 @@ class Home:
         except OSError:
             return None  # a full disk, as a rule: nobody is refused anything for that
 
-    def nature_of(self, directory: int) -> Nature:
-        """What an open directory gives to what is made in it, compared with staging."""
-        return file_systems.nature_of(directory, self.staging_fd, self._staging_state)
+    def nature_of(self, directory: int, *, here: bool = False) -> Nature:
+        """What an open directory gives to what is made in it, compared with staging.
+
+        Args:
+            here: It is on the home's mount.
+        """
+        if here and self._staging_is_here is None:
+            self._staging_is_here = file_systems.on_one_mount(self.staging_fd, self.fd)
+        one_mount = here and self._staging_is_here
+        return file_systems.nature_of(
+            directory, self.staging_fd, self._staging_state, one_mount=bool(one_mount)
+        )
 
     def can_exchange(self, staging: int | None = None) -> bool:
         """Whether two names can be exchanged at once: in staging, or in another directory."""
@@ -241,6 +256,14 @@ class Home:
         return self.permissions.allows(action, parts) and all(
             action in rule.rights.actions for rule in below
         )
+
+    def parent_of(self, parts: Parts) -> Parts:
+        """The directory that something is in; of a tree on its way, that which it goes to."""
+        if self._redirected is not None:
+            target, staged = self._redirected
+            if parts == staged:
+                return target[:-1]
+        return parts[:-1]
 
     def _shown_place(self, parts: Parts) -> Parts:
         """The place that ``place_of`` leads away from."""
@@ -321,7 +344,9 @@ class Home:
                 settle(tally.size, tally.files + tally.directories)
 
     def check_writable(self) -> None:
-        """Raise Forbidden where nothing can be changed, whatever the account may do."""
+        """Raise Forbidden or DiskFull where nothing can be changed, whatever the account may do."""
+        if self._is_full:
+            raise DiskFull("the server's disk is full")
         if self.read_only:
             raise Forbidden("this home is on a read-only file system")
 
@@ -462,8 +487,10 @@ class Home:
         try:
             info = os.stat(name, dir_fd=directory, follow_symlinks=False)
             if stat.S_ISDIR(info.st_mode):
+                if recursive:
+                    file_systems.refuse_mounts(directory, name, path)
                 with self.alone():  # only for the moment in which it goes
-                    staged = self._take_directory(directory, name, path, recursive)
+                    staged = self._take_directory(directory, name, recursive)
                 with self.settled(tally, settle):
                     if staged is None:
                         tally.directories += 1
@@ -478,13 +505,10 @@ class Home:
         finally:
             os.close(directory)
 
-    def _take_directory(
-        self, directory: int, name: bytes, path: bytes, recursive: bool
-    ) -> bytes | None:
+    def _take_directory(self, directory: int, name: bytes, recursive: bool) -> bytes | None:
         """Remove an empty directory, or move a tree into staging; its name there."""
         staged = None
         if recursive:
-            file_systems.refuse_mounts(directory, name, path)
             staged = self.new_name()
             rename_closed(directory, name, self.staging_fd, staged)
         else:
@@ -502,12 +526,11 @@ class Home:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-        beside = file_systems.open_beside(directory)
+        beside = file_systems.Beside(directory)
         try:
-            return self._discard_through(beside, directory, name)
+            return beside.make(lambda fd: self._discard_through(fd, directory, name))
         finally:
-            os.close(beside)
-            file_systems.leave_beside(directory)
+            beside.close()
 
     def _discard_through(self, staging: int, directory: int, name: bytes) -> int:
         staged = self.new_name()
@@ -605,6 +628,10 @@ class Home:
                     finally:
                         settle(freed.size, freed.files)
                     return freed
+                except OSError as error:
+                    if error.errno == errno.EBUSY:
+                        file_systems.refuse_mounts(source_dir, source_name, source)
+                    raise
                 finally:
                     os.close(target_dir)
             finally:
@@ -621,10 +648,28 @@ class Home:
         except FileExistsError:
             there = os.stat(target, dir_fd=target_dir, follow_symlinks=False)
             if (there.st_dev, there.st_ino) == (info.st_dev, info.st_ino):
-                return Tally()  # the same file under both names, as rename(2) has it
+                return self._move_to_itself(source_dir, source, target_dir, target)
         self._check_replacing(info, there, path, replace)
         size = self._move_over(source_dir, source, target_dir, target, there)
         return Tally(files=1, size=size)
+
+    def _move_to_itself(
+        self, source_dir: int, source: bytes, target_dir: int, target: bytes
+    ) -> Tally:
+        """Move something to a name that it has already: rename(2) does nothing then.
+
+        A second link goes, as with mv(1). Without RENAME_NOREPLACE a move makes one, and a crash
+        may leave it: the same command goes on. The same name in other letters, which some file
+        systems take for it, is given to it.
+        """
+        if os.path.sameopenfile(source_dir, target_dir) and source == target:
+            return Tally()
+        info = os.stat(source, dir_fd=source_dir, follow_symlinks=False)
+        if stat.S_ISDIR(info.st_mode) or info.st_nlink == 1:
+            os.rename(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)
+            return Tally()
+        os.unlink(source, dir_fd=source_dir)
+        return Tally(files=1, size=info.st_size if stat.S_ISREG(info.st_mode) else 0)
 
     def _check_replacing(
         self, info: os.stat_result, there: os.stat_result, path: Parts, replace: bool

@@ -17,6 +17,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 
 from sqlalchemy import (
     ColumnElement,
@@ -33,6 +34,7 @@ from sqlalchemy import (
 )
 
 from ftpserver.database import account, durable, lease, reading
+from ftpserver.storage import uncounted
 from ftpserver.storage.quota import Books, Lease, Resumable, Settled
 from ftpwire.errors import DiskFull, LeaseLost, NotFound, QuotaExceeded
 from ftpwire.messages import Room
@@ -57,6 +59,8 @@ class Ledger(Books):
         keep_seconds: How long interrupted uploads wait for a resume.
         run: What the incarnations of all processes of this run of the server begin with; leases
             of other runs are dead. None: it has this one process.
+        state: Where accounts are marked whose change a full disk keeps from being settled; None:
+            they aren't.
 
     Attributes:
         others: The incarnations of its other processes that are alive.
@@ -69,6 +73,7 @@ class Ledger(Books):
         incarnation: str = "",
         keep_seconds: int = 7 * 24 * 3600,
         run: str | None = None,
+        state: Path | None = None,
     ) -> None:
         self.keep_seconds = keep_seconds
         self._engine = engine
@@ -77,6 +82,7 @@ class Ledger(Books):
         self.node = node
         self.incarnation = incarnation or secrets.token_hex(8)
         self.run = run or self.incarnation
+        self.state = state
         self.others: set[str] = set()
         self._waiting: deque[tuple[list[Lease], int, int]] = deque()
         """What a full disk has kept from being settled; a deque is safe between threads."""
@@ -219,7 +225,15 @@ class Ledger(Books):
             return self._settle(leases, change, files)
         except DiskFull:
             self._waiting.append((list(leases), change, files))
+            if self.state is not None:
+                for held in leases:
+                    if not held.id:  # with a lease the next start counts the home in any case
+                        uncounted.mark(self.state, held.account_id)
             raise
+
+    def take_over_waiting(self, other: Ledger) -> None:
+        """Settle, in time, what waits there without a lease: its session has ended."""
+        self._waiting.extend(one for one in other._waiting if not any(held.id for held in one[0]))
 
     def settle_waiting(self) -> None:
         """Settle what a full disk has kept from it, unless it still does."""
@@ -324,6 +338,17 @@ class Ledger(Books):
             self._end_all(connection, dead)
             dirty = connection.execute(select(account.c.id).where(account.c.dirty)).scalars()
             return list(dirty)
+
+    def doubt_marked(self) -> None:
+        """At the start: have the accounts recounted that an earlier run has marked."""
+        marked = uncounted.marked(self.state) if self.state is not None else []
+        if not marked:
+            return
+        assert self.state is not None
+        with self._durable.begin() as connection:
+            connection.execute(update(account).where(account.c.id.in_(marked)).values(dirty=True))
+        for account_id in marked:
+            uncounted.unmark(self.state, account_id)
 
     def in_doubt(self) -> set[int]:
         """Ids of the accounts that `reap` would have recounted; nothing is changed."""

@@ -14,36 +14,37 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from ftpserver.storage.file_systems import ALL_BITS, leave_beside, open_beside
+from ftpserver.storage.file_systems import ALL_BITS, Beside
 from ftpserver.storage.home import Home
 from ftpwire.errors import CommandError
 from ftpwire.paths import Parts
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Place:
     """A directory that files are staged in.
 
     Attributes:
         fd: That directory.
-        birth: Where they are made before; None: there.
+        beside: The reserved name that they are made under; None: they are made in ``fd``.
         limits: The permission bits that are left to them.
-        above: The directory that it lies in, where that is another file system than the home's;
-            else None.
+        above: The directory that ``beside`` lies in, where that is another file system than the
+            home's: they stay there until they are committed. Else None.
     """
 
     fd: int
-    birth: int | None = None
+    beside: Beside | None = None
     limits: int = ALL_BITS
     above: int | None = None
 
     def open(self, name: bytes, flags: int) -> int:
         """Make a file, which must be new. Raises OSError."""
-        if self.birth is None:
+        beside = self.beside
+        if beside is None:
             return os.open(name, flags, 0o600, dir_fd=self.fd)
-        fd = os.open(name, flags, 0o600, dir_fd=self.birth)
+        fd = beside.make(lambda birth: os.open(name, flags, 0o600, dir_fd=birth))
         try:
-            self._take_in(name)
+            self._take_in(name, beside)
         except BaseException:
             os.close(fd)
             raise
@@ -51,15 +52,21 @@ class Place:
 
     def symlink(self, target: bytes, name: bytes) -> None:
         """Make a symbolic link, which must be new. Raises OSError."""
-        os.symlink(target, name, dir_fd=self.fd if self.birth is None else self.birth)
-        if self.birth is not None:
-            self._take_in(name)
+        beside = self.beside
+        if beside is None:
+            os.symlink(target, name, dir_fd=self.fd)
+            return
+        beside.make(lambda birth: os.symlink(target, name, dir_fd=birth))
+        self._take_in(name, beside)
 
-    def _take_in(self, name: bytes) -> None:
+    def _take_in(self, name: bytes, beside: Beside) -> None:
+        if self.above is not None:
+            self.fd = beside.fd
+            return
         try:
-            os.rename(name, name, src_dir_fd=self.birth, dst_dir_fd=self.fd)
+            os.rename(name, name, src_dir_fd=beside.fd, dst_dir_fd=self.fd)
         except BaseException:
-            os.unlink(name, dir_fd=self.birth)
+            os.unlink(name, dir_fd=beside.fd)
             raise
 
 
@@ -68,13 +75,17 @@ class Places:
 
     Handles into other directories are closed with the batch (``close``), because directories may be
     moved and removed between two.
+
+    Attributes:
+        seen: Directories that were there when they were looked at.
     """
 
     def __init__(self, home: Home) -> None:
+        self.seen: set[Parts] = set()
         self._home = home
         self._own = Place(home.staging_fd)
         self._known: dict[Parts, Place] = {}
-        self._beside: list[tuple[int, int]] = []
+        self._beside: list[tuple[int, Beside]] = []
         """Directories, and the reserved name in them; open."""
 
     def of(self, directory: Parts) -> Place:
@@ -90,25 +101,29 @@ class Places:
 
     def _find(self, directory: Parts) -> Place:
         try:
-            fd = self._home.tree.open_dir(directory)
+            fd = self._home.tree.open_dir_here(directory)
+            here = fd is not None
+            if fd is None:
+                fd = self._home.tree.open_dir(directory)
         except FileNotFoundError:
             return self.of(directory[:-1]) if directory else self._own
         except (OSError, CommandError):
             return self._own  # the commit finds the same, and says it in its turn
+        self.seen.add(directory)
         try:
-            return self._look(fd)
+            return self._look(fd, here)
         except BaseException:
             os.close(fd)
             raise
 
-    def _look(self, directory: int) -> Place:
-        """Takes the descriptor over."""
-        nature = self._home.nature_of(directory)
+    def _look(self, directory: int, here: bool) -> Place:
+        """Takes the descriptor over; ``here``: it is on the home's mount."""
+        nature = self._home.nature_of(directory, here=here)
         if not (nature.other or nature.inherits):
             os.close(directory)
             return self._own
         try:
-            beside = open_beside(directory)
+            beside = Beside(directory)
         except PermissionError:
             if nature.other:
                 raise
@@ -116,7 +131,7 @@ class Places:
             return self._own  # it can't be written to: the commit finds the same
         self._beside.append((directory, beside))
         if nature.other:
-            return Place(beside, limits=nature.limits, above=directory)
+            return Place(beside.fd, beside, nature.limits, directory)
         return Place(self._home.staging_fd, beside, nature.limits)
 
     def get(self, directory: Parts) -> Place | None:
@@ -132,8 +147,8 @@ class Places:
     def close(self) -> None:
         """Close all handles, and remove the reserved names. Can be called again."""
         self._known.clear()
+        self.seen.clear()
         while self._beside:
             directory, beside = self._beside.pop()
-            os.close(beside)
-            leave_beside(directory)
+            beside.close()
             os.close(directory)

@@ -221,7 +221,7 @@ class ResumableStaging(Staging):
 
 def _open_or_create(home: Home, name: bytes, place: Place) -> int:
     """Open a staging file that another session may make at the same time."""
-    if place.birth is None:
+    if place.beside is None:
         return os.open(name, _OPEN_OR_CREATE, 0o600, dir_fd=home.staging_fd)
     while True:
         try:

@@ -34,6 +34,12 @@ NAME = "alice"
 PASSWORD = "correct horse"
 MIB = 1024 * 1024
 
+WITHOUT_RENAME_FLAGS = {
+    "PYTHONPATH": str(Path(__file__).parent / "abilities"),
+    "WITHOUT_RENAME_FLAGS": "1",
+}
+"""Environment of a server whose file systems have neither RENAME_EXCHANGE nor RENAME_NOREPLACE."""
+
 State = bytes | None
 """What is at a path: a file's digest, a link's or directory's mark, or nothing."""
 DIRECTORY = b"directory"
@@ -49,9 +55,24 @@ def link_to(target: bytes) -> bytes:
 
 @dataclass(eq=False)
 class Change:
-    """Something that was asked for: ``after`` is what it makes of the paths, all or nothing."""
+    """Something that was asked for: ``after`` is what it makes of the paths, all or nothing.
+
+    Attributes:
+        adds_first: A crash may leave what it makes, and with it what it takes away.
+    """
 
     after: dict[bytes, State]
+    adds_first: bool = False
+
+    def is_half_made(self, found: Mapping[bytes, bytes], before: Mapping[bytes, bytes]) -> bool:
+        """Whether more than nothing was made, and less than what may be."""
+        made = all(found.get(path) == state for path, state in self.after.items())
+        left = all(found.get(path) == before.get(path) for path in self.after)
+        added = self.adds_first and all(
+            found.get(path) == (before.get(path) if state is None else state)
+            for path, state in self.after.items()
+        )
+        return not (made or left or added)
 
 
 class Expected:
@@ -61,17 +82,18 @@ class Expected:
     there. ``_lock`` guards all of it; several clients work on paths of their own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, without_rename_flags: bool = False) -> None:
         self._lock = threading.Lock()
         self._settled: dict[bytes, bytes] = {}
         self._under_way: dict[bytes, Change] = {}
         self.acknowledged = 0
+        self.without_rename_flags = without_rename_flags
         self.unfinished: dict[bytes, tuple[Path, bytes]] = {}
         """Local files and their digests, by the path that they were on their way to."""
 
-    def begin(self, after: Mapping[bytes, State]) -> Change:
+    def begin(self, after: Mapping[bytes, State], *, adds_first: bool = False) -> Change:
         """Before a change is asked for. No other change of these paths may be under way."""
-        change = Change(dict(after))
+        change = Change(dict(after), adds_first)
         with self._lock:
             for path in after:
                 assert path not in self._under_way, path
@@ -112,9 +134,7 @@ class Expected:
                 if found.get(path) not in allowed:
                     wrong.append(f"{path!r}: {found.get(path)!r} is none of {allowed}")
             for change in set(self._under_way.values()):
-                made = all(found.get(path) == state for path, state in change.after.items())
-                left = all(found.get(path) == self._settled.get(path) for path in change.after)
-                if not made and not left:
+                if change.is_half_made(found, self._settled):
                     wrong.append(f"half of a change was made: {sorted(change.after)}")
             self._under_way.clear()
             self._settled = dict(found)
@@ -276,9 +296,15 @@ class Worker(threading.Thread):
         """One thing to do, at random."""
         raise NotImplementedError
 
-    def change(self, after: Mapping[bytes, State], ask: Callable[[], object]) -> None:
+    def change(
+        self,
+        after: Mapping[bytes, State],
+        ask: Callable[[], object],
+        *,
+        adds_first: bool = False,
+    ) -> None:
         """Ask for one change and have it acknowledged."""
-        change = self.expected.begin(after)
+        change = self.expected.begin(after, adds_first=adds_first)
         ask()
         self.expected.acknowledge(change)
         self.crash.acknowledged()
@@ -437,7 +463,9 @@ class SmallFiles(Worker):
         target = self._single()
         if target != source:
             after = {source: None, target: self.expected.below(source)[source]}
-            self.change(after, lambda: client.move(source, target))
+            # without RENAME_NOREPLACE the new name is another link to the file at first
+            linked = self.expected.without_rename_flags
+            self.change(after, lambda: client.move(source, target), adds_first=linked)
 
     def rename_tree(self, client: Client) -> None:
         source, target = self._tree(), self._tree()
@@ -457,7 +485,7 @@ class SmallFiles(Worker):
         target = self._single()
         state = self.expected.below(source)[source]
         if target != source:
-            self.change({target: state}, lambda: client.copy(source, target, recursive=True))
+            self.change({target: state}, lambda: client.copy(source, target, links=True))
 
 
 def _check(summary: object) -> None:
@@ -495,7 +523,11 @@ class LargeFiles(Worker):
 
 @dataclass
 class Root:
-    """A root of homes that outlives many servers, with one account that has a quota."""
+    """A root of homes that outlives many servers, with one account that has a quota.
+
+    Attributes:
+        without_rename_flags: As if its file system had no flags of rename(2).
+    """
 
     path: Path
     quota: int
@@ -503,9 +535,13 @@ class Root:
     place: Path
     variant: str = "as-is"
     options: tuple[str, ...] = ()
-    expected: Expected = field(default_factory=Expected)
+    without_rename_flags: bool = False
+    expected: Expected = field(init=False)
     process: subprocess.Popen[bytes] | None = None
     port: int = 0
+
+    def __post_init__(self) -> None:
+        self.expected = Expected(without_rename_flags=self.without_rename_flags)
 
     def make(self) -> None:
         """Its state, and the account."""
@@ -529,13 +565,17 @@ class Root:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=clean_environment(self.place),
+                env=clean_environment(self.place, **self._abilities),
                 cwd=self.place,
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline().decode()
         assert line.startswith("listening on "), (line, self.log)
         self.port = int(line.rpartition(":")[2])
+
+    @property
+    def _abilities(self) -> dict[str, str]:
+        return WITHOUT_RENAME_FLAGS if self.without_rename_flags else {}
 
     @property
     def log_path(self) -> Path:

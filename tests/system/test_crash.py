@@ -89,6 +89,9 @@ class Rounds:
         self._work(workers, crash)
         self.root.kill()
         self._revive()
+        if self.root.without_rename_flags:
+            self.root.start()  # puts back what was moved aside, before it listens
+            self.root.kill()
         return self.root.expected.compare(self.root.contents())
 
     def _a_crash(self) -> Crash:
@@ -127,10 +130,14 @@ class Rounds:
 # SIGKILL -----------------------------------------------------------------------------------
 
 
+FLAGS = pytest.mark.parametrize("flags", [True, False], ids=["flags", "no-rename-flags"])
+
+
+@FLAGS
 @pytest.mark.parametrize("rounds", rounds(3, 500))
-def test_killed_at_any_moment(programs, tmp_path, rounds):
+def test_killed_at_any_moment(programs, tmp_path, rounds, flags):
     """What the kernel has is not lost with the process: names, contents and books agree."""
-    root = Root(tmp_path / "root", QUOTA, programs, tmp_path)
+    root = Root(tmp_path / "root", QUOTA, programs, tmp_path, without_rename_flags=not flags)
     root.make()
     survived(Rounds(root, lambda: root.kill(), lambda: None, new_seed()), rounds, tmp_path)
     assert "Traceback" not in root.log, root.log
@@ -190,11 +197,13 @@ def with_a_disk(disk: Disk, root: Root) -> Rounds:
     return Rounds(root, cut, revive, new_seed())
 
 
+@FLAGS
 @pytest.mark.parametrize("rounds", rounds(2, 200))
-def test_power_cut_at_any_moment(programs, tmp_path, rounds):
+def test_power_cut_at_any_moment(programs, tmp_path, rounds, flags):
     """What was acknowledged is on the disk: it survives without the kernel's memory."""
     with plugged_in(tmp_path) as disk:
-        root = Root(disk.mount_point / "root", QUOTA, programs, tmp_path)
+        place = disk.mount_point / "root"
+        root = Root(place, QUOTA, programs, tmp_path, without_rename_flags=not flags)
         root.make()
         survived(with_a_disk(disk, root), rounds, tmp_path)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ftpserver import ballast
-from tests.system.programs import add_account, finish
+from tests.system.programs import PATIENCE, add_account, eventually, finish
 
 MIB = 1024 * 1024
 can_mount = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
@@ -65,6 +68,67 @@ def test_a_full_disk_can_be_cleaned_up_through_the_server(small_disk, start_serv
     alice.run("rm", "/large")
     assert alice.run("df").status == 0
     alice.run("ls", "/large", status=5)
+
+
+def use_up_files(disk: Path) -> None:
+    """Leave room for bytes, and for no new file."""
+    (disk / "fillers").mkdir()
+    for number in itertools.count():
+        try:
+            (disk / "fillers" / str(number)).touch()
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+            return
+
+
+@can_mount
+def test_a_disk_without_room_for_new_files_can_be_cleaned_up(tmp_path, start_server, programs):
+    """SQLite makes two, each socket is one."""
+    with mounted(tmp_path / "root", "-t", "tmpfs", "-o", "size=64m,nr_inodes=150", "none") as disk:
+        server = start_server(root=disk)
+        alice = add_account(server, programs, "alice-two")
+        alice.run("mkdir", "/d")
+        alice.run("put", "-", "/d/file", given=b"x")
+        server.stop()
+        use_up_files(disk)
+        again = start_server(root=disk, port=server.port)
+        assert "the room that was kept back is used" in again.log
+        assert again.admin.run("status", "--json").record["trouble"] == []
+        alice.run("rm", "-r", "/d")
+        alice.run("put", "-", "/another", given=b"y")
+        again.stop()
+
+
+@can_mount
+@pytest.mark.parametrize("options", [(), ("--workers", "2"), ("--isolation", "process")])
+def test_what_was_removed_without_any_room_is_counted_by_the_next_start(
+    small_disk, start_server, programs, options
+):
+    """Room for the books there was none, so the next start must not go on from what they say."""
+    server = start_server(*options, root=small_disk)
+    alice = add_account(server, programs, "alice-two")
+    alice.run("put", "-", "/large", given=os.urandom(MIB))
+    server.stop()
+    for path in (small_disk / ".ftpd").glob(f"{ballast.NAME}*"):
+        path.unlink()
+    fill(small_disk)
+    without = start_server(*options, root=small_disk, port=server.port)
+    alice.run("rm", "/large")
+    without.signal(signal.SIGTERM)
+    without.process.wait(PATIENCE)
+    (small_disk / "filler").unlink()
+    assert "will be recounted at next start" in server.admin.run("check").text
+    again = start_server(*options, root=small_disk, port=server.port)
+    eventually(lambda: "used 0 B" in alice.run("df").text)
+    again.stop()
+
+
+@can_mount
+def test_without_a_control_socket_the_server_is_not_said_to_be_missing(start_server, programs):
+    server = start_server()
+    (server.root / ".ftpd" / "control.sock").unlink()
+    said = server.admin.run("status", status=4).complaint
+    assert f"process {server.process.pid}" in said and "no control socket" in said
 
 
 @can_mount

@@ -281,7 +281,10 @@ def cp_command(
             return
         failed = [p for p in copied.problems if not (no_clobber and p.code == "exists")]
         for problem in failed:
-            app.complain(Failed(problem.code, problem.message).to_error())
+            text = problem.message
+            if not text.startswith("/"):  # it names no path
+                text = f"{paths.show(paths.child(to, problem.path))}: {text}"
+            app.complain(Failed(problem.code, text).to_error())
         if failed:
             raise CommandError(f"{paths.show(source)}: not all of it could be copied")
 

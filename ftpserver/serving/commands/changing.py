@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from stat import S_ISDIR, S_ISGID
 from typing import TYPE_CHECKING
 
@@ -120,7 +120,9 @@ def begin_tree(session: Session, request: BeginTree) -> Message:
     """From here on, what is put at or below the path goes to a hidden tree."""
     if session.tree is not None:
         raise CommandError("a tree is under way already")
-    session.tree = AtomicTree(session.home, session.server.ledger, session.user.id, request.path)
+    session.tree = AtomicTree(
+        session.home, session.server.ledger, session.user.id, request.path, mode=request.mode
+    )
     return Done()
 
 
@@ -209,7 +211,7 @@ class _Copying:
 
     def _copy_tree(self, root: Entry) -> None:
         directories = [(self._target, root)]
-        self._make_dir(self._target)
+        self._make_dir(self._target, root)
         self._commit(b"")
         if self._problems:
             raise error_of(self._problems[0])
@@ -243,7 +245,7 @@ class _Copying:
         target = (*self._target, *below)
         try:
             if item.type == "dir":
-                self._make_dir(target)
+                self._make_dir(target, item)
             else:
                 self._copy_one(item, (*self._source, *below), target)
         except Cancelled:
@@ -303,10 +305,13 @@ class _Copying:
         finally:
             os.close(fd)
 
-    def _make_dir(self, target: Parts) -> None:
+    def _make_dir(self, target: Parts, source: Entry) -> None:
+        """Make a directory with the mode of its source: in a directory of a group that the server
+        is not in it can't be changed afterwards."""
         self._directories += 1
+        mode = source.mode & MODE_BITS | 0o700
         self._session.uploads.add_change(
-            0, MakeDir(paths.join(*target), 0o700, parents=True, fill=True)
+            0, MakeDir(paths.join(*target), mode, parents=True, fill=True)
         )
 
     def _copy_one(self, entry: Entry, source: Parts, target: Parts) -> None:
@@ -338,7 +343,7 @@ class _Copying:
                 info.st_mtime_ns,
                 self._request.overwrite,
             )
-            with self._session.uploads.receiving(0, put) as receiving:
+            with self._receiving(put, target) as receiving:
                 if self._moving:
                     give_group(receiving.staging.fd, info.st_gid)
                 digest = self._fill(receiving, fd, info)
@@ -346,6 +351,19 @@ class _Copying:
         finally:
             os.close(fd)
         return info.st_size
+
+    @contextmanager
+    def _receiving(self, put: Put, target: Parts) -> Iterator[Receiving]:
+        """Receive a file; what keeps it from being staged is about the target, not the source."""
+        with ExitStack() as stack:
+            try:
+                receiving = stack.enter_context(self._session.uploads.receiving(0, put))
+            except OSError as error:
+                reason = from_oserror(error, "")
+                if not isinstance(reason, ENDINGS):  # of these the path is told with the rest
+                    reason = from_oserror(error, paths.show(paths.join(*target)))
+                raise reason from None
+            yield receiving
 
     def _fill(self, receiving: Receiving, fd: int, info: os.stat_result) -> bytes:
         """Copy the bytes; they are read only where no digest is kept that could go along;

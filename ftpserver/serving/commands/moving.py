@@ -6,6 +6,7 @@ Lives here: what a move and a removal do then, step by step. Lives elsewhere: re
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -90,6 +91,8 @@ def remove_in_place(session: Session, path: bytes, may_go: Guard | None = None) 
             session.look_for_cancel()
     except (OSError, Cancelled) as error:
         gone = removal.tally.files + removal.tally.directories
+        if not gone and isinstance(error, OSError):
+            raise from_oserror(error, paths.show(path)) from None
         text = f"{paths.show(path)}: {gone} in it were removed; the same command goes on"
         if isinstance(error, Cancelled):
             session.remark(text)
@@ -128,16 +131,18 @@ class MovingByCopy:
         directory, name = home.tree.parent(self._source)
         try:
             refuse_mounts(directory, name, request.source)
+            if os.fstatvfs(directory).f_flag & os.ST_RDONLY:  # it could be copied, and not removed
+                raise from_oserror(OSError(errno.EROFS, ""), paths.show(request.source))
             info = os.stat(name, dir_fd=directory, follow_symlinks=False)
         finally:
             os.close(directory)
         if stat.S_ISDIR(info.st_mode):
-            self._move_tree()
+            self._move_tree(info)
         else:
             self._move_file(info)
         return Done()
 
-    def _move_tree(self) -> None:
+    def _move_tree(self, info: os.stat_result) -> None:
         session, request = self._session, self._request
         if session.home.is_inside(self._target, self._source):
             raise InvalidPath(f"{paths.show(request.source)}: can't be moved into itself")
@@ -148,6 +153,7 @@ class MovingByCopy:
             session.server.ledger,
             session.user.id,
             request.target,
+            mode=info.st_mode,
             elsewhere=True,
         )
         try:

@@ -388,3 +388,15 @@ def test_what_is_not_replaced_is_named(run, files, line, said):
     (files / "file").write_text("text")
     assert run(line) == (1, "", f"ftp: {said}\n")
     assert (files / "file").read_text() == "text" and (files / "dir").is_dir()
+
+
+# cp -----------------------------------------------------------------------------------------
+
+
+def test_cp_says_what_of_a_tree_could_not_be_copied(run, tree):
+    os.mkfifo(tree / "d" / "e" / "pipe")
+    status, out, err = run("cp -r d copy")
+    assert (status, out) == (1, "")
+    first, last = err.splitlines()
+    assert first.startswith("ftp: /copy/e/pipe: not a regular file")
+    assert last == "ftp: /d: not all of it could be copied"

@@ -21,6 +21,16 @@ def _mount(*arguments: str | Path) -> None:
         pytest.skip(f"mounting isn't permitted here: {reason}")
 
 
+def remount_read_only(point: Path) -> None:
+    """What is mounted there can only be read from now on."""
+    _mount("-o", "remount,ro", point)
+
+
+def limit(point: Path, size: str) -> None:
+    """A tmpfs has room for so much from now on."""
+    _mount("-o", f"remount,size={size}", point)
+
+
 @pytest.fixture
 def mount(tmp_path) -> Iterator[Mount]:
     """Mounts something at a directory, which is made: ``tmpfs``, ``bind``, ``ext4`` (in a loop

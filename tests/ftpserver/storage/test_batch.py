@@ -17,6 +17,7 @@ from ftpserver.storage import ledger as ledger_module
 from ftpserver.storage import upload_locks
 from ftpserver.storage.batch import SHARES_STEP, SMALL, Uploads
 from ftpserver.storage.commit import SYNC_EACH
+from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import LEASE_SECONDS, STEP
 from ftpserver.storage.resumable import PIECE, RESUME_FROM
 from ftpserver.storage.upload_locks import Owners
@@ -1126,3 +1127,21 @@ def test_one_file_too_many_is_refused_and_replacing_is_none(limited, size):
     session.change(MakeDir(b"/x/y", parents=True))
     assert codes(session.commit()) == ["done"]
     assert names_used(limited) == 5
+
+
+def test_a_directory_is_looked_at_once_for_many_files(alice, session, monkeypatch):
+    """Whether it has to be made, and counted, is asked for each file of a tree."""
+    session.put(b"/d/first", b"data", parents=True)
+    session.commit()
+    stat, looked = Home.stat, []
+
+    def counted(self, parts, **options):
+        looked.append(parts)
+        return stat(self, parts, **options)
+
+    monkeypatch.setattr(Home, "stat", counted)
+    for number in range(20):
+        session.put(b"/d/%d" % number, b"data", parents=True)
+    session.commit()
+    assert looked.count((b"d",)) == 1
+    assert len(os.listdir(alice.files / "d")) == 21

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -19,6 +20,7 @@ from ftpwire.digests import StoredDigest
 from ftpwire.errors import (
     AlreadyExists,
     CommandError,
+    DiskFull,
     InvalidPath,
     IsADirectory,
     NotADirectory,
@@ -533,9 +535,21 @@ def test_moving_to_itself_changes_nothing(home, alice, replace):
     os.link(alice / "file", alice / "other")
     (alice / "dir").mkdir()
     assert home.move(b"/file", b"/file", replace=replace) == Tally()
-    assert home.move(b"/file", b"/other", replace=replace) == Tally()
+    (alice / "link").symlink_to("/")
+    assert home.move(b"/file", b"/link/file", replace=replace) == Tally()
     assert home.move(b"/dir", b"/dir", replace=replace) == Tally()
     assert {"file", "other", "dir"} <= set(os.listdir(alice))
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_the_second_link_that_a_crash_left_of_a_move_goes_with_the_same_command(
+    home, alice, replace
+):
+    """As mv(1) has it; rename(2) would leave both."""
+    write(alice / "file", b"x" * 10)
+    os.link(alice / "file", alice / "other")
+    assert home.move(b"/file", b"/other", replace=replace) == Tally(files=1, size=10)
+    assert sorted(os.listdir(alice)) == [STAGING, "other"]
 
 
 @pytest.mark.parametrize(
@@ -664,3 +678,33 @@ def test_cleaning_staging(home, alice):
     home.clean_staging(lambda name: name.startswith(b"live"))
     assert staged(home) == {"live-1"}
     assert (alice / "a").exists() and (alice / STAGING / "lock").exists()
+
+
+@pytest.mark.parametrize("name", [".ftpd-staging", "lock"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_home_that_is_new_on_a_full_disk_can_be_looked_at(root, monkeypatch, name, number):
+    (root / "alice").mkdir()
+    (root / "alice" / "book").write_bytes(b"text")
+    mkdir, opened = os.mkdir, os.open
+
+    def full_mkdir(path, *arguments, **options):
+        if name == os.fsdecode(path):
+            raise OSError(number, os.strerror(number))
+        mkdir(path, *arguments, **options)
+
+    def full_open(path, flags, *arguments, **options):
+        if path == os.fsencode(name) and flags & os.O_CREAT:
+            raise OSError(number, os.strerror(number))
+        return opened(path, flags, *arguments, **options)
+
+    monkeypatch.setattr(os, "mkdir", full_mkdir)
+    monkeypatch.setattr(os, "open", full_open)
+    home = Home(root / "alice")
+    try:
+        assert home.entry(b"/book", follow=False, digest=False).size == 4
+        with pytest.raises(DiskFull), home.shared():
+            pass
+        with pytest.raises(DiskFull):
+            home.remove(b"/book", recursive=False, tick=lambda: None)
+    finally:
+        home.close()

@@ -21,10 +21,11 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import insert, select
 
+from ftpserver.admin import verify
 from ftpserver.database import account, lease
 from ftpserver.storage import ledger as module
 from ftpserver.storage.ledger import LEASE_SECONDS, STEP, STEP_FILES, LeaseLost, Ledger
-from ftpwire.errors import NotFound, QuotaExceeded
+from ftpwire.errors import DiskFull, NotFound, QuotaExceeded
 
 SPARE = module._STEPS_SPARE * STEP
 SPARE_FILES = module._STEPS_SPARE * STEP_FILES
@@ -733,3 +734,50 @@ def test_the_ledger_is_what_a_model_says(engine, open_account, clock, runs, step
             deadline=None, database=None, max_examples=runs, stateful_step_count=steps
         ),
     )
+
+
+# a full disk --------------------------------------------------------------------------------
+
+
+def test_what_was_removed_on_a_full_disk_is_counted_by_the_next_start(
+    root, engine, accounts, monkeypatch
+):
+    """Nobody else knows of it when this server ends before there is room for the books."""
+    account = accounts.add("alice", "secret")
+    state = root / ".ftpd"
+    full = Ledger(engine, state=state)
+
+    def refuse(*arguments, **options):
+        raise DiskFull("the server's disk is full")
+
+    for name in ("_settle", "reserve"):
+        monkeypatch.setattr(full, name, refuse)
+    with full.freeing(account.id) as settle:
+        settle(10, 1)
+    (finding,) = verify.check(root)
+    assert (finding.kind, finding.weight) == ("recount", verify.Weight.DOUBT)
+    later = Ledger(engine, state=state)
+    later.doubt_marked()
+    assert later.in_doubt() == {account.id}
+    assert later.reap() == [account.id]
+    assert [path for path in state.iterdir() if "uncounted" in path.name] == []
+
+
+def test_what_waits_in_a_session_that_ends_is_settled_by_the_server(
+    engine, accounts, ledger, monkeypatch
+):
+    account = accounts.add("alice", "secret")
+    ledger.recounted(account.id, 30, 3)
+    session = Ledger(engine)
+
+    def refuse(*arguments, **options):
+        raise DiskFull("the server's disk is full")
+
+    for name in ("_settle", "reserve"):
+        monkeypatch.setattr(session, name, refuse)
+    with session.freeing(account.id) as settle:
+        settle(10, 1)
+    ledger.take_over_waiting(session)
+    ledger.settle_waiting()
+    room = ledger.room(account.id)
+    assert (room.used, room.used_files) == (20, 2)

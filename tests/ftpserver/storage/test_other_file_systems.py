@@ -9,12 +9,13 @@ import pytest
 
 from ftpserver.admin import verify
 from ftpserver.serving.commands import moving
-from ftpserver.storage import in_place
+from ftpserver.storage import file_systems, in_place
 from ftpserver.storage.home import Home
 from ftpserver.storage.walk import Usage
-from ftpwire.errors import InvalidPath, SourceChanged, VerificationFailed
+from ftpwire.errors import InvalidPath, ReadOnly, SourceChanged, VerificationFailed
 from ftpwire.frames import Kind
 from ftpwire.messages import BeginTree, Failed, Remove, Removed
+from tests.ftpserver.storage import mounts as mounting
 from tests.ftpserver.storage.books import held_files
 from tests.ftpserver.storage.mounts import mount  # noqa: F401
 from tests.peer import frame
@@ -207,16 +208,72 @@ def test_what_comes_while_a_tree_is_moved_stays(client, files, mnt, source, book
     assert len(content(mnt / "moved")) == len(content(source))
 
 
-def test_a_tree_with_a_mount_in_it_is_not_removed(client, files, mount, recounted):  # noqa: F811
+@pytest.mark.parametrize("sees_proc", [True, False])
+@pytest.mark.parametrize("kind", ["tmpfs", "bind"])
+def test_a_tree_with_a_mount_in_it_is_not_removed(
+    client,
+    files,
+    mount,  # noqa: F811
+    recounted,
+    monkeypatch,
+    kind,
+    sees_proc,
+):
+    if not sees_proc:
+        monkeypatch.setattr(file_systems, "_MOUNTS", "/nowhere")
     (files / "tree").mkdir()
     (files / "tree" / "file").write_bytes(b"x")
-    (mount("tmpfs", files / "tree" / "disk") / "precious").write_bytes(b"precious")
+    (mount(kind, files / "tree" / "disk") / "precious").write_bytes(b"precious")
     recounted()
     for path in ("/tree", "/tree/disk"):
         with pytest.raises(InvalidPath, match="mounted there"):
             client.remove(path, recursive=True)
     assert (files / "tree" / "disk" / "precious").read_bytes() == b"precious"
     assert (files / "tree" / "file").exists()
+
+
+def test_a_mount_is_not_moved(client, mnt):
+    with pytest.raises(InvalidPath, match="/mnt: a file system is mounted there"):
+        client.move("/mnt", "/moved")
+
+
+def test_a_read_only_medium_below(client, files, mount, recounted, source, books):  # noqa: F811
+    medium = mount("tmpfs", files / "medium")
+    (medium / "dir").mkdir()
+    (medium / "dir" / "file").write_bytes(b"x")
+    mounting.remount_read_only(medium)
+    client.put([source / "small"], "/small")
+    recounted()
+    for path, change in {
+        "/medium/dir/file": lambda: client.remove("/medium/dir/file"),
+        "/medium/dir": lambda: client.remove("/medium/dir", recursive=True),
+        "/medium/new": lambda: client.make_dir("/medium/new"),
+        "/medium/small": lambda: client.move("/small", "/medium/small"),
+        "/medium/copied": lambda: client.copy("/small", "/medium/copied"),
+        "/medium": lambda: client.set_attributes("/medium", mode=0o700),
+    }.items():
+        with pytest.raises(ReadOnly, match=f"{path}: read-only"):
+            change()
+    for name in ("small", "middle", "large"):
+        assert isinstance(client.put([source / name], "/medium/").first_error, ReadOnly)
+    # what could be copied, and not removed, isn't begun
+    for name in ("dir", "dir/file"):
+        with pytest.raises(ReadOnly, match=f"/medium/{name}: read-only"):
+            client.move(f"/medium/{name}", "/moved")
+    assert not (files / "moved").exists()
+    assert client.copy("/medium/dir", "/dir", recursive=True).files == 1
+    books()
+
+
+def test_a_copy_to_a_disk_without_room_names_what_did_not_fit(client, files, mount):  # noqa: F811
+    disk = mount("tmpfs", files / "disk")
+    mounting.limit(disk, "8m")
+    (files / "tree").mkdir()
+    (files / "tree" / "large").write_bytes(bytes(9 * MIB))
+    (files / "tree" / "small").write_bytes(b"x")
+    copied = client.copy("/tree", "/disk/tree", recursive=True)
+    assert [one.path for one in copied.problems] == [b"large"]
+    assert (disk / "tree" / "small").read_bytes() == b"x"
 
 
 # overlay -----------------------------------------------------------------------------------

@@ -7,14 +7,17 @@ import stat
 import struct
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from ftpserver.isolation.sandbox import set_capabilities
 from ftpserver.storage.batch import Uploads
+from ftpserver.storage.file_systems import Beside
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import Ledger
-from ftpwire import digests
+from ftpwire import beneath, digests
 from ftpwire.errors import Forbidden, NotADirectory
 from ftpwire.messages import MakeDir, MakeLink, Put, Sent, SetAttributes
 
@@ -68,7 +71,8 @@ def assert_handed_down(directory: Path) -> None:
 @needs_root
 @pytest.mark.parametrize("parallel", [None, 3])
 def test_put_into_a_shared_directory(client, files, shared, source, parallel):
-    client.put([source], "/", recursive=True, parallel=parallel)
+    summary = client.put([source], "/", recursive=True, parallel=parallel)
+    assert not summary.failed
     assert_handed_down(shared)
     assert list(files.rglob(".ftpd-staging")) == [files / ".ftpd-staging"]
     assert os.listdir(files / ".ftpd-staging") == ["lock"]
@@ -204,9 +208,14 @@ def test_a_file_gets_what_open_would_give(client, listed, source, bits):
 def test_directories_get_what_mkdir_would_give(client, listed, source):
     os.mkdir(listed / "as-mkdir", 0o775)
     client.put([source], "/www/", recursive=True)
+    client.put([source], "/www/atomic", recursive=True, atomic=True)
+    client.copy("/www/www", "/www/copied", recursive=True)
     inner = listed / "www" / "sub"
+    for path in (listed / "www", inner, listed / "atomic", listed / "atomic" / "sub"):
+        assert access(path) == access(listed / "as-mkdir"), path
+    for path in (listed / "copied", listed / "copied" / "sub"):
+        assert access(path) == access(listed / "as-mkdir"), path
     for path in (listed / "www", inner):
-        assert access(path) == access(listed / "as-mkdir")
         assert os.getxattr(path, "system.posix_acl_default") == os.getxattr(
             listed, "system.posix_acl_default"
         )
@@ -337,6 +346,45 @@ def test_an_owner_out_of_the_group(as_user, theirs):
     assert {(directory / name).lstat().st_gid for name in names} == {GROUP}
 
 
+@needs_root
+def test_new_directories_of_a_group_that_the_server_is_not_in_are_open_to_it(
+    client, shared, source, monkeypatch
+):
+    """No chmod can follow there, so they get their modes when they are made."""
+    monkeypatch.setattr(beneath, "in_group", lambda gid: False)
+    client.put([source], "/www/put", recursive=True)
+    client.put([source], "/www/atomic", recursive=True, atomic=True)
+    client.sync(source, ":/www/synced")
+    client.copy("/www/put", "/www/copied", recursive=True)
+    for name in ("put", "atomic", "synced", "copied"):
+        inside = [path for path in (shared / name).rglob("*") if path.is_dir()]
+        # as mkdir gives, with the usual umask
+        assert {mode(path) for path in (shared / name, *inside)} == {0o2755}, name
+
+
+@needs_root
+@pytest.mark.parametrize("has_the_right", [True, False])
+def test_roots_rights_decide_over_setgid(tmp_path, has_the_right):
+    """Sessions in processes of their own may be root's, without a right of root's."""
+    directory = tmp_path / "www"
+    directory.mkdir()
+    os.chown(directory, -1, GROUP)
+    directory.chmod(0o2775)
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            if not has_the_right:
+                set_capabilities(())
+            may = beneath.in_group(GROUP)
+            os.chmod(directory, 0o2770)
+            status = 0 if may is has_the_right else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert mode(directory) == (0o2770 if has_the_right else 0o770)  # it is as the kernel has it
+
+
 def test_a_member_who_is_not_the_owner(as_user, theirs):
     directory = theirs(0)
 
@@ -382,3 +430,84 @@ def test_a_strangers_reserved_name_is_not_used_in_a_sticky_directory(as_user, th
             child.put(b"/www/f")
 
     as_user(act)
+
+
+# several sessions in one directory -----------------------------------------------------------
+
+
+@pytest.fixture
+def beside(files) -> Callable[[], Beside]:
+    """Opens the reserved name in a directory; closed at the end."""
+    with ExitStack() as stack:
+        (files / "www").mkdir()
+        directory = os.open(files / "www", os.O_RDONLY | os.O_DIRECTORY)
+        stack.callback(os.close, directory)
+
+        def opened() -> Beside:
+            one = Beside(directory)
+            stack.callback(one.close)
+            return one
+
+        yield opened
+
+
+def test_another_session_may_remove_the_reserved_name_before_it_is_used(beside, files):
+    one = beside()
+    os.rmdir(files / "www" / ".ftpd-staging")  # as another one does that is done
+    one.make(lambda fd: os.mkdir("made", dir_fd=fd))
+    os.rmdir("made", dir_fd=one.fd)
+    with pytest.raises(FileNotFoundError):
+        one.make(lambda fd: os.rmdir("missing", dir_fd=fd))
+
+
+def test_another_session_may_remove_the_reserved_name_while_it_is_opened(
+    beside, files, monkeypatch
+):
+    mkdir, made = os.mkdir, []
+
+    def removed_just_now(*arguments, **options):
+        mkdir(*arguments, **options)
+        made.append(arguments)
+        if len(made) == 1:
+            os.rmdir(files / "www" / ".ftpd-staging")
+
+    monkeypatch.setattr(os, "mkdir", removed_just_now)
+    beside()
+    assert len(made) == 2
+
+
+@needs_root
+@pytest.mark.parametrize("options", [{}, {"atomic": True}, {"parallel": 2}])
+def test_directories_keep_their_times(client, shared, source, options):
+    """The reserved name in them comes and goes."""
+    for version in (b"1", b"2"):
+        for path in source.rglob("small"):
+            path.write_bytes(version)
+        for path in (source / "sub" / "deeper", source / "sub", source):
+            os.utime(path, (0, 10**9))
+        summary = client.put([source], "/www/", recursive=True, **options)
+        assert not summary.failed
+        tree = shared / "www"
+        for path in (tree, tree / "sub", tree / "sub" / "deeper"):
+            assert path.stat().st_mtime == 10**9, (path, version)
+
+
+@needs_root
+def test_a_batch_into_many_shared_directories_syncs_their_disk_once(
+    accounts, ledger, open_home, root, monkeypatch
+):
+    account = accounts.add("alice", "secret")
+    home = open_home(durable=True)
+    for number in range(12):
+        directory = root / "alice" / str(number)
+        directory.mkdir()
+        os.chown(directory, -1, GROUP)
+        directory.chmod(0o2775)
+    synced = []
+    monkeypatch.setattr(beneath, "sync_file_system", synced.append)
+    uploads = Uploads(home, ledger, account.id, durable=True)
+    for number in range(12):
+        sent = Sent(3, digests.digest(b"abc"))
+        uploads.stage_small(number, Put(b"/%d/f" % number, 3), b"abc", sent)
+    assert [type(outcome).__name__ for _, outcome in uploads.commit()] == ["Stored"] * 12
+    assert synced == [home.staging_fd, home.fd]  # the files, then the directories
