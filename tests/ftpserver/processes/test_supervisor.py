@@ -17,7 +17,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -143,7 +143,8 @@ class FakeNursery:
         worker = FakeWorker(number, os.dup(descriptors[0]), note)
         self.born.append(worker)
         if not self.silent:
-            worker.peer.tell(Ready())
+            with suppress(PeerGone):  # the crew may be closing: one that replaces another is late
+                worker.peer.tell(Ready())
         self._new.put(worker)
 
     def next(self) -> FakeWorker:
