@@ -166,6 +166,8 @@ class Session(StreamRequestHandler):
     _uploads: Uploads | None = None
     _receiving = False
     """Whether DATA frames of the current request are still to come."""
+    _bytes_came = 0.0
+    """When bytes of the upload came last, on ``time.monotonic()``."""
     _moved_before = -1
     """Bytes that had moved when it was last looked whether a sign of life is due."""
     _trail: Trail
@@ -320,7 +322,9 @@ class Session(StreamRequestHandler):
 
     def _receive_small(self, size: int) -> tuple[bytearray, Sent]:
         data = bytearray()
+        self._bytes_came = time.monotonic()
         while (header := self._next_data()) is not None:
+            self._end_if_nothing_comes(header)
             if len(data) + header.size > size:
                 raise VerificationFailed(f"more bytes came than the {size} announced")
             steady = self._steady()
@@ -332,15 +336,23 @@ class Session(StreamRequestHandler):
                     steady.wait(read=True)
         return data, self._sent
 
-    def receive_large(self, sink: Sink, expect: Callable[[int], None]) -> Sent:
+    def receive_large(
+        self,
+        sink: Sink,
+        expect: Callable[[int], None],
+        came: Callable[[], bool] = lambda: False,
+    ) -> Sent:
         """Receive all DATA of the current upload, straight into the sink's buffers.
 
         Args:
             expect: Called with the bytes of each frame before they come; raises to refuse.
+            came: Whether bytes came another way since it was called last.
         """
         sink = DiskSink(sink, self.guard)
+        self._bytes_came = time.monotonic()
         with self.guard:
             while (header := self._next_data(exactly=True)) is not None:
+                self._end_if_nothing_comes(header, came)
                 with self.guard.away():
                     expect(header.size)
                 steady = self._steady()
@@ -611,6 +623,19 @@ class Session(StreamRequestHandler):
             idle = self.server.settings.idle_timeout
             raise _Idle(f"nothing was asked for {idle:g} seconds") from None
 
+    def _end_if_nothing_comes(
+        self, header: Header, came: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Raises _Idle when a client has sent nothing but empty DATA frames for the idle time.
+
+        They are a sign of life where the source is silent, or where the bytes come in pieces.
+        """
+        now, idle = time.monotonic(), self.server.settings.idle_timeout
+        if header.size or came():
+            self._bytes_came = now
+        elif idle and now >= self._bytes_came + idle:
+            raise _Idle(f"no bytes came for {idle:g} seconds")
+
     def rest(self) -> None:
         """Give back what is open: nothing was asked for some time. It is opened again when it is
         needed."""
@@ -705,6 +730,8 @@ class Session(StreamRequestHandler):
         else:
             self._trail.joined(self._sent.digest if command.takes_data else None)
         if self._receiving:
+            if self.account is None:  # to pass over what comes would keep the connection open
+                raise BadMessage("file bytes before log-in")
             with self.guard:
                 self._pass_over_data()
         if self._uploads is not None and self._uploads.full:
@@ -885,7 +912,12 @@ class Session(StreamRequestHandler):
     # reading frames ----------------------------------------------------------------------
 
     def _receive(self, deadline: float | None, limit: int | None = None) -> None:
-        """Receive something into the input buffer, waiting for it."""
+        """Receive something into the input buffer, waiting for it.
+
+        The deadline also ends a peer that always has a little more to send.
+        """
+        if deadline is not None and time.monotonic() > deadline:
+            raise TimedOut("the peer did not finish in time")
         while not self.channel.fill(self.reader, limit):
             self.channel.wait(read=True, deadline=deadline)
 
@@ -904,12 +936,14 @@ class Session(StreamRequestHandler):
             self._receive(deadline)
         return payload
 
-    def _next_data(self, exactly: bool = False) -> Header | None:
+    def _next_data(self, exactly: bool = False, deadline: float | None = None) -> Header | None:
         """The header of the upload's next DATA frame; None after its END, kept in ``_sent``."""
-        header = self._header(self._stall(), exactly)
+        if deadline is None:
+            deadline = self._stall()
+        header = self._header(deadline, exactly)
         while header.kind == Kind.CANCEL and header.request_id != self.request_id:
-            self._whole(header, self._stall())  # of one that waits for its answer, or has it
-            header = self._header(self._stall(), exactly)
+            self._whole(header, deadline)  # of one that waits for its answer, or has it
+            header = self._header(deadline, exactly)
         if header.request_id != self.request_id:
             raise BadMessage("another request inside an upload")
         if header.kind == Kind.DATA:
@@ -924,16 +958,23 @@ class Session(StreamRequestHandler):
         return None
 
     def _pass_over_data(self) -> None:
-        """Discard what was sent of a refused upload, so that the stream stays in step."""
+        """Discard what was sent of a refused upload, so that the stream stays in step.
+
+        Empty DATA frames move no deadline here: there is no upload that they could keep open.
+        """
         self.commit()
         self.flush()  # the client may wait for the refusal before it stops
         reader = self.reader
+        deadline = self._stall()
         try:
             while True:
-                while reader.remaining:
-                    if not reader.take(reader.remaining):
-                        self._receive(self._stall())
-                if self._next_data() is None:
+                if reader.remaining:
+                    steady = self._steady()
+                    while reader.remaining:
+                        if not reader.take(reader.remaining) and not self.channel.fill(reader):
+                            steady.wait(read=True)
+                    deadline = self._stall()
+                if self._next_data(deadline=deadline) is None:
                     return
         except Cancelled:
             return

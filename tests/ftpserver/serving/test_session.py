@@ -163,11 +163,13 @@ def test_every_request_but_login_needs_a_login(server, dial, files, kind):
     peer = dial(server, logged_in=False)
     peer.hello()
     request_id = peer.request(SAMPLES[kind])
-    if COMMANDS[kind].takes_data:
-        peer.frame(Kind.END, request_id, Sent(0))
     answer = peer.read()
     assert (answer.kind, answer.request_id) == (Kind.ERROR, request_id)
     assert answer.message.code == "not-logged-in"
+    if COMMANDS[kind].takes_data:
+        assert dropped(peer).code == "bad-message"
+        peer = dial(server, logged_in=False)
+        peer.hello()
     assert peer.ask(Login("alice", "secret")) == LoggedIn("alice")
     assert os.listdir(files) in ([], [".ftpd-staging"])
 
