@@ -162,6 +162,11 @@ class Channel:
             self._mask = select.POLLIN
         return any(fd == self._fd for fd, _ in self._poll.poll(0))
 
+    @property
+    def is_amid_record(self) -> bool:
+        """Whether a part of a TLS record came, and the rest didn't yet."""
+        return self.tls is not None and self.tls.is_amid_record
+
     # receiving ---------------------------------------------------------------------------
 
     def receive_into(self, view: memoryview) -> int:
@@ -411,6 +416,8 @@ class Channel:
             if done:
                 self.flush(deadline)
                 return
+            if time.monotonic() > deadline:  # what is there all the time is never waited for
+                raise TimedOut("the TLS handshake took too long")
             while self._unsent is not None and not self._push():
                 self.wait(write=True, deadline=deadline)
             while not self._feed(pipe):

@@ -558,8 +558,12 @@ class Session(StreamRequestHandler):
             if header is None:
                 if not self.channel.fill(reader):
                     self._quiet()
-                    if deadline is None and reader.buffered:
+                    if not reader.buffered and not self.channel.is_amid_record:
+                        deadline = None
+                    elif deadline is None:
                         deadline = self._stall()
+                    elif time.monotonic() > deadline:  # a little more is there all the time
+                        raise TimedOut("the peer did not finish in time")
                     if deadline is None and self._may_park():
                         if self._is_idle():
                             self.parked = True
