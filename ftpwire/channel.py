@@ -442,12 +442,16 @@ class Channel:
         self._fd = -1
         self.socket.close()
 
-    def close_after_error(self, seconds: float) -> None:
+    def close_after_error(self, seconds: float, most: int | None = None) -> None:
         """Close so that the last words arrive.
 
         A close with unread input makes the kernel send a reset, which would throw away what the
         peer hasn't read yet: so what it still sends is passed over, for a bounded time.
+
+        Args:
+            most: Bytes that are passed over, about; a peer that sends more may get a reset.
         """
+        passed = 0
         deadline = time.monotonic() + seconds
         scratch = bytearray(_RECEIVE_SMALL)
         try:
@@ -457,7 +461,11 @@ class Channel:
             self.socket.shutdown(socket.SHUT_WR)
             while time.monotonic() < deadline:  # wait() never times out while more keeps coming
                 ready = self.wait(read=True, deadline=deadline)
-                if ready.readable and not self.socket.recv_into(scratch):
+                if not ready.readable:
+                    continue
+                count = self.socket.recv_into(scratch)
+                passed += count
+                if not count or (most is not None and passed > most):
                     break
         except (ConnectionLost, OSError):
             pass  # gone, or still talking at the deadline: it had its chance

@@ -69,6 +69,10 @@ _CANCEL_EVERY = 4 * 1024 * 1024
 _PROGRESS_SECONDS = 1.0
 """Seconds between notices about long work."""
 _LOGIN_TRIES = 3
+MOST_BEFORE_LOGIN = 16
+"""Frames after HELLO that a client may send until it is logged in."""
+_PASSED_OVER = 256 * 1024
+"""Bytes that are read from somebody who isn't logged in, so that a last word arrives."""
 _STEADY = 64 * 1024
 """Bytes that have to move within the stall time, or the peer is too slow."""
 _LINGER = 0.25
@@ -157,6 +161,8 @@ class Session(StreamRequestHandler):
     _turn_ends = math.inf
     """On ``time.monotonic()``; never for the first thread, which is this session's own."""
     _failures = 0
+    _asked = 0
+    """Frames after HELLO, before log-in."""
     _place: str | None = None
     """Where the session counts for a limit."""
     _gone = False
@@ -478,7 +484,8 @@ class Session(StreamRequestHandler):
 
     def _close_with(self, kind: Kind, message: Message) -> None:
         self.channel.queue(frames.frame(kind, 0, messages.encode(message)))
-        self.channel.close_after_error(_LAST_WORDS)
+        most = None if self.account is not None else _PASSED_OVER
+        self.channel.close_after_error(_LAST_WORDS, most)
 
     def _open(self) -> None:
         """TLS unless the server is plain, then HELLO."""
@@ -573,6 +580,10 @@ class Session(StreamRequestHandler):
                 continue
             payload = self._whole(header, self._patience(deadline or self._stall()))
             deadline = None
+            if self.account is None:
+                self._asked += 1
+                if self._asked > MOST_BEFORE_LOGIN:
+                    raise BadMessage(f"more than {MOST_BEFORE_LOGIN} requests before log-in")
             if header.kind == Kind.REQUEST:
                 self.request_id = header.request_id
                 self._answer(messages.decode_request(payload))
