@@ -21,6 +21,7 @@ from socketserver import StreamRequestHandler
 from typing import TYPE_CHECKING, cast
 
 from ftpserver.accounts.accounts import Account, Refused
+from ftpserver.accounts.penalties import Offence
 from ftpserver.net.addresses import host_of
 from ftpserver.serving.commands import COMMANDS, Command
 from ftpserver.serving.keep_alive import ChannelGuard, DiskSink
@@ -50,7 +51,7 @@ from ftpwire.errors import (
 from ftpwire.frames import HEADER_SIZE, FrameReader, Header, Kind
 from ftpwire.messages import Failed, Hello, Message, Sent
 from ftpwire.pacing import Pace
-from ftpwire.tls import HANDSHAKE_RECORD, TlsPipe
+from ftpwire.tls import HANDSHAKE_RECORD, TlsError, TlsPipe
 from ftpwire.units import human
 
 if TYPE_CHECKING:
@@ -161,6 +162,12 @@ class Session(StreamRequestHandler):
     _turn_ends = math.inf
     """On ``time.monotonic()``; never for the first thread, which is this session's own."""
     _failures = 0
+    _has_spoken = False
+    """Whether anything came."""
+    _offence: Offence | None = None
+    """What its end costs its address, if nobody has logged in."""
+    _is_excused = False
+    """It could have logged in, had there been room."""
     _asked = 0
     """Frames after HELLO, before log-in."""
     _place: str | None = None
@@ -413,6 +420,7 @@ class Session(StreamRequestHandler):
             part()
         except ProtocolError as error:
             logger.info("%s: dropped: %s", self, paths.printable(str(error)))
+            self._note_offence(error)
             self._last_words(error)
         except SessionEnded as error:
             logger.info("%s: ended: %s", self, error)
@@ -420,6 +428,7 @@ class Session(StreamRequestHandler):
             self._end_in_order(error)
         except ConnectionLost as error:
             logger.info("%s: %s", self, error)
+            self._note_offence(error)
             self._store_unanswered()
         except Exception:
             logger.exception("%s: the session failed", self)
@@ -429,7 +438,27 @@ class Session(StreamRequestHandler):
                 self.guard.__exit__()
             else:  # no other thread is to use the channel any more
                 self._clean_up()
+                self._tell_offence()
                 self.server.forget(self)
+
+    def _note_offence(self, error: FtpError) -> None:
+        """What the end of a stranger costs its address."""
+        if self._offence is not None or self.account is not None:
+            return
+        match error:
+            case TimedOut():
+                self._offence = Offence.TOO_LATE
+            case BadMagic() | VersionMismatch():
+                pass  # a wrong option or an old program: told, and no worse than leaving
+            case ProtocolError() | TlsError():
+                self._offence = Offence.PROTOCOL
+
+    def _tell_offence(self) -> None:
+        if self.account is not None or self._is_excused or self.server.stopping:
+            return
+        offence = self._offence or (Offence.NO_LOGIN if self._has_spoken else None)
+        if offence is not None:
+            self.server.penalize(self, offence)
 
     def __str__(self) -> str:
         return f"{self.account.name}@{self.peer}" if self.account else self.peer
@@ -519,6 +548,7 @@ class Session(StreamRequestHandler):
                 raise ConnectionLost(f"connection lost: {error.strerror}") from None
             if not data:
                 raise ConnectionLost("closed before the first byte")
+            self._has_spoken = True
             return cast(int, data[0])
 
     def _hello(self) -> None:
@@ -583,6 +613,7 @@ class Session(StreamRequestHandler):
             if self.account is None:
                 self._asked += 1
                 if self._asked > MOST_BEFORE_LOGIN:
+                    self._offence = Offence.TOO_MUCH
                     raise BadMessage(f"more than {MOST_BEFORE_LOGIN} requests before log-in")
             if header.kind == Kind.REQUEST:
                 self.request_id = header.request_id
@@ -746,6 +777,7 @@ class Session(StreamRequestHandler):
             self._trail.joined(self._sent.digest if command.takes_data else None)
         if self._receiving:
             if self.account is None:  # to pass over what comes would keep the connection open
+                self._offence = Offence.TOO_MUCH
                 raise BadMessage("file bytes before log-in")
             with self.guard:
                 self._pass_over_data()
@@ -877,7 +909,7 @@ class Session(StreamRequestHandler):
     def turn_away(self, name: str, error: CommandError) -> None:
         """The client is who it says, and there is no place for it: the connection ends."""
         logger.warning("%s: log-in refused for %s: %s", self, paths.show(name), error)
-        self._closing = True
+        self._closing = self._is_excused = True
 
     def follow(self, account: Account) -> None:
         """The account was changed by somebody else: what is asked for from now on obeys that.
