@@ -891,11 +891,6 @@ HELLO = frame(Kind.REQUEST, 0, messages.encode_hello(Hello()))
         pytest.param(HELLO[:-1], id="half-a-hello"),
         pytest.param(HELLO, id="no-log-in"),
         pytest.param(HELLO + frame(Kind.REQUEST, 1, WhoAmI())[:5], id="half-a-request"),
-        pytest.param(HELLO + frame(Kind.REQUEST, 1, Put(b"/x")), id="put"),
-        pytest.param(
-            HELLO + frame(Kind.REQUEST, 1, Put(b"/x")) + frame(Kind.END, 1, Sent(0))[:-1],
-            id="put-and-half-an-end",
-        ),
     ],
 )
 def test_who_does_not_log_in_is_dropped(start_server, dial, sent):
