@@ -162,6 +162,11 @@ class Channel:
             self._mask = select.POLLIN
         return any(fd == self._fd for fd, _ in self._poll.poll(0))
 
+    @property
+    def is_amid_record(self) -> bool:
+        """Whether a part of a TLS record came, and the rest didn't yet."""
+        return self.tls is not None and self.tls.is_amid_record
+
     # receiving ---------------------------------------------------------------------------
 
     def receive_into(self, view: memoryview) -> int:
@@ -411,6 +416,8 @@ class Channel:
             if done:
                 self.flush(deadline)
                 return
+            if time.monotonic() > deadline:  # what is there all the time is never waited for
+                raise TimedOut("the TLS handshake took too long")
             while self._unsent is not None and not self._push():
                 self.wait(write=True, deadline=deadline)
             while not self._feed(pipe):
@@ -435,12 +442,16 @@ class Channel:
         self._fd = -1
         self.socket.close()
 
-    def close_after_error(self, seconds: float) -> None:
+    def close_after_error(self, seconds: float, most: int | None = None) -> None:
         """Close so that the last words arrive.
 
         A close with unread input makes the kernel send a reset, which would throw away what the
         peer hasn't read yet: so what it still sends is passed over, for a bounded time.
+
+        Args:
+            most: Bytes that are passed over, about; a peer that sends more may get a reset.
         """
+        passed = 0
         deadline = time.monotonic() + seconds
         scratch = bytearray(_RECEIVE_SMALL)
         try:
@@ -450,7 +461,11 @@ class Channel:
             self.socket.shutdown(socket.SHUT_WR)
             while time.monotonic() < deadline:  # wait() never times out while more keeps coming
                 ready = self.wait(read=True, deadline=deadline)
-                if ready.readable and not self.socket.recv_into(scratch):
+                if not ready.readable:
+                    continue
+                count = self.socket.recv_into(scratch)
+                passed += count
+                if not count or (most is not None and passed > most):
                     break
         except (ConnectionLost, OSError):
             pass  # gone, or still talking at the deadline: it had its chance

@@ -221,6 +221,12 @@ class Assembly:
         with self._lock:
             return self._received
 
+    @property
+    def is_lent(self) -> bool:
+        """Whether another process is writing a piece, of which nothing is known before its end."""
+        with self._lock:
+            return bool(self._lent)
+
     def wait(self) -> None:
         """Wait a moment for something to change. Raises what made it fail."""
         with self._lock:

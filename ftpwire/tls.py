@@ -22,6 +22,14 @@ PIECE = 128 * 1024
 HANDSHAKE_RECORD = 0x16
 """First byte of a TLS connection."""
 
+MOST_BESIDES = 64 * 1024
+"""Encrypted bytes that may come and bring no plain ones: key updates, and half a record."""
+MOST_ANSWERS = 16 * 1024
+"""Bytes that TLS itself may owe the peer, who has asked for its keys to be changed."""
+_PAID_BY_ONE = 32
+"""Encrypted bytes that a plain byte accounts for, so that small messages are as good as any."""
+_RECORD_HEADER = 5
+
 _CUT = "UNEXPECTED_EOF_WHILE_READING"  # some builds of Python raise it as a plain SSLError
 
 
@@ -50,6 +58,12 @@ class TlsPipe:
         context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
+        self._besides = 0
+        """Encrypted bytes that came and are not accounted for by plain ones."""
+        self._header = b""
+        """The part of a record's header that came last."""
+        self._left = 0
+        """Bytes of the current record that are still to come."""
         self.object = context.wrap_bio(
             self._incoming,
             self._outgoing,
@@ -70,11 +84,26 @@ class TlsPipe:
             raise ConnectionLost("closed within the TLS handshake") from None
         except ssl.SSLError as error:
             raise TlsError(f"TLS handshake failed: {_reason(error)}") from None
+        self._besides = 0  # what the handshake itself took
         return True
 
     def feed(self, data: bytes) -> None:
         """Take encrypted bytes as they came (at most PIECE)."""
         self._incoming.write(data)
+        self._besides += len(data)
+        at = self._left
+        if self._header:  # nothing is left of the record before it
+            data = self._header + data
+        size = len(data)
+        while at + _RECORD_HEADER <= size:
+            at += _RECORD_HEADER + (data[at + 3] << 8 | data[at + 4])
+        self._header = data[at:] if at < size else b""
+        self._left = max(0, at - size)
+
+    @property
+    def is_amid_record(self) -> bool:
+        """Whether a part of a record came, and the rest didn't yet."""
+        return bool(self._left or self._header)
 
     def feed_eof(self) -> None:
         """The network side ended. A close without close_notify is then a cut."""
@@ -85,6 +114,7 @@ class TlsPipe:
 
         Raises:
             ConnectionLost: The peer closed, in order or by a cut.
+            TlsError: It sends records that carry nothing, without an end.
         """
         got = 0
         size = len(view)
@@ -105,6 +135,11 @@ class TlsPipe:
                 if isinstance(error, ssl.SSLEOFError) or error.reason == _CUT:
                     raise ConnectionLost("the connection was cut") from None
                 raise TlsError(f"TLS failed: {_reason(error)}") from None
+        self._besides = max(0, self._besides - got * _PAID_BY_ONE)
+        if not got and self._besides > MOST_BESIDES:
+            raise TlsError("TLS failed: too many records without data")
+        if self._outgoing.pending > MOST_ANSWERS:
+            raise TlsError("TLS failed: too many key updates")
         return got
 
     def pending(self) -> int:

@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
 
 from ftpserver.database import failure, reading
-from ftpserver.net.addresses import LOCAL, place_of
+from ftpserver.net.addresses import LOCAL, source_of
 from ftpwire.errors import Banned, NotFound
 
 MAX_ROWS = 10_000
@@ -43,12 +43,14 @@ class Ban:
         account: None: whatever account is tried.
         failures: How many log-ins have failed.
         until: Seconds since 1970.
+        reason: What else than failed log-ins it is for.
     """
 
     address: str
     account: str | None
     failures: int
     until: int
+    reason: str | None = None
 
     @property
     def subject(self) -> str:
@@ -86,7 +88,7 @@ class Bans:
     def check(self, host: str, name: str) -> None:
         """Raises Banned when log-ins from there, or from there to that account, are refused."""
         now = int(self._clock())
-        place = place_of(host)
+        place = source_of(host)
         subjects = [_subject(place), _subject(place, name)]
         refused = select(failure).where(
             failure.c.subject.in_(subjects), failure.c.banned_until > now
@@ -108,12 +110,12 @@ class Bans:
         """Whether this process knows of a ban on the address; costs no statement."""
         if not self._banned:
             return False
-        return self._banned.get(place_of(host), 0) > self._clock()
+        return self._banned.get(source_of(host), 0) > self._clock()
 
     def delay(self, host: str) -> float:
         """Seconds to wait before another failure is answered: more with each one."""
         wanted = select(failure.c.count).where(
-            failure.c.subject == _subject(place_of(host)),
+            failure.c.subject == _subject(source_of(host)),
             failure.c.last > self._clock() - self.seconds,
         )
         with self._reading.connect() as connection:
@@ -137,7 +139,7 @@ class Bans:
 
     def failed(self, host: str, name: str) -> Sequence[Ban]:
         """Count a failed log-in. Returns the bans that it brought about."""
-        place = place_of(host)
+        place = source_of(host)
         now = int(self._clock())
         with self._engine.begin() as connection:
             made = [
@@ -174,7 +176,7 @@ class Bans:
 
         Not those of the address: who has one account could guess at the others for ever.
         """
-        this = failure.c.subject == _subject(place_of(host), name)
+        this = failure.c.subject == _subject(source_of(host), name)
         with self._reading.connect() as connection:
             if connection.execute(select(failure.c.count).where(this)).first() is None:
                 return  # as nearly always: a log-in needs no write
@@ -192,7 +194,7 @@ class Bans:
         """
         given, _, account = subject.strip().partition(" ")
         try:
-            place = given if given == LOCAL else place_of(given.partition("/")[0])
+            place = given if given == LOCAL else source_of(given.partition("/")[0])
         except ValueError:
             raise NotFound(f"{subject}: not an address") from None
         only = failure.c.subject == _subject(place, account.strip() or None)

@@ -1,8 +1,9 @@
 """Limits: who may connect and try to log in, how often, how many at once, and how fast.
 
-Lives here: dropping strangers at random, the queue for passwords, counting sessions, one pace for
+Lives here: who is taken in, the queue for passwords, counting sessions, one pace for
 all sessions of an account.
-Lives elsewhere: failures and bans (bans.py), passwords (accounts.py), what an address is
+Lives elsewhere: connections without a log-in (startups.py), what they are refused for
+(penalties.py), failures and bans (bans.py), passwords (accounts.py), what an address is
 (net/addresses.py), deadlines (serving/session.py), space (storage/ledger.py).
 
 What sessions of several processes must agree on is decided in the database, by one statement that
@@ -27,12 +28,13 @@ from sqlalchemy import (
 from ftpserver.accounts.accounts import Account
 from ftpserver.accounts.bans import Ban, Bans
 from ftpserver.accounts.passwords import HASHES_AT_ONCE
+from ftpserver.accounts.penalties import Offence, Penalties
 from ftpserver.accounts.session_slots import NO_LIMIT, Most, Sessions
 from ftpserver.accounts.startups import Spared, Strangers
-from ftpserver.net.addresses import place_of
+from ftpserver.net.addresses import is_in, place_of, source_of
 from ftpserver.settings.table import Settings
 from ftpserver.storage.ledger import Ledger
-from ftpwire.errors import Banned, Busy, LoginRefused
+from ftpwire.errors import Banned, Busy, LoginRefused, NotFound
 from ftpwire.pacing import Pace
 
 BANNED_DELAY = 1.0
@@ -59,6 +61,7 @@ class Limits:
     Attributes:
         settings: May be replaced while the server runs.
         strangers: Connections that have not logged in.
+        penalties: Of addresses from which too many of them came.
         sessions: Those that count for a limit.
 
     Args:
@@ -83,6 +86,7 @@ class Limits:
         self._pacing = threading.Lock()
         self._make_pace = make_pace
         self.strangers = Strangers(settings.max_startups)
+        self.penalties = Penalties()
         self.sessions = Sessions(engine, ledger)
         self.settings = settings
 
@@ -98,12 +102,25 @@ class Limits:
         """Whether a connection is taken; before it costs a thread.
 
         Where somebody has logged in lately, only the connections from there count: whoever else
-        knocks. Who is banned, and hasn't, gets one at a time, to be told so.
+        knocks, and no penalty holds: one of many behind an address shuts out none of the others.
+        Who is banned, and hasn't, gets one at a time, to be told so.
         """
         spared = host in self._spared
+        trusted = self.is_trusted(host)
+        if not spared and not trusted and self.penalties.refuses(host):
+            return False
         if not spared and self._bans.may_be_banned(host) and self.strangers.count(host):
             return False
-        return self.strangers.take(connection, host, spared=spared)
+        return self.strangers.take(connection, host, spared=spared, trusted=trusted)
+
+    def is_trusted(self, host: str) -> bool:
+        """Whether an address has no share and no penalties: it stands for many clients."""
+        return is_in(host, self.settings.trusted_networks)
+
+    def penalize(self, host: str, offence: Offence) -> None:
+        """A connection from there has ended without a log-in, in a way that costs something."""
+        if not self.is_trusted(host):
+            self.penalties.add(host, offence)
 
     def is_spared(self, host: str) -> bool:
         """Whether somebody has logged in from there lately."""
@@ -230,7 +247,7 @@ class Limits:
 
     def bans(self) -> Sequence[Ban]:
         """The bans in force, the one that ends first at the front."""
-        return self._bans.all()
+        return sorted([*self._bans.all(), *self.penalties.all()], key=lambda ban: ban.until)
 
     def ban_of(self, host: str, name: str) -> Banned | None:
         """Why a log-in from there to that account would be refused, if a ban does it."""
@@ -246,13 +263,27 @@ class Limits:
         Raises:
             NotFound: There are none, and no failures that would count for one.
         """
-        return self._bans.lift(subject)
+        penalties = self._lift_penalties(subject)
+        try:
+            return [*self._bans.lift(subject), *penalties]
+        except NotFound:
+            if not penalties:
+                raise
+            return penalties
+
+    def _lift_penalties(self, subject: str) -> Sequence[Ban]:
+        given = subject.strip()
+        try:
+            return () if " " in given else self.penalties.lift(source_of(given.partition("/")[0]))
+        except ValueError:
+            return ()
 
     def tidy(self) -> None:
         """Forget what has ended, and keep what is there alive. Now and then, and at the start."""
         self.sessions.heartbeat()
         self.sessions.reap()
         self._bans.tidy()
+        self.penalties.tidy()
 
 
 class Queue:

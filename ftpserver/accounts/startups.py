@@ -1,6 +1,7 @@
 """Connections that have not logged in, and addresses that are spared their limits.
 
-Lives here: how many there are, which are dropped. Lives elsewhere: when it is asked (limits.py).
+Lives here: how many there are, which are dropped.
+Lives elsewhere: when it is asked (limits.py).
 """
 
 from __future__ import annotations
@@ -8,56 +9,105 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
 from ftpserver.net.addresses import place_of
 from ftpserver.settings.table import Startups
 
+SHARE = 4
+"""A place may have one in so many of the connections that may be there without a log-in."""
+_MOMENT = 1.0
+"""Seconds that each of them has, before it makes room for another."""
+_Places = dict[str, dict[Hashable, float]]
+"""Connections by their places, each since when, the oldest first."""
+_NONE: dict[Hashable, float] = {}
 _SPARED_SECONDS = 3600.0
 _MAX_SPARED = 4096
 
 
 class Strangers:
-    """Connections that have not logged in; dropped at random when there are many of them.
+    """Connections that have not logged in. When there are many of them, the oldest one of the place
+    that has the most makes room.
 
-    ``_lock`` guards the counts.
+    Each place has a share, so that none takes all. A connection is given a moment before it makes
+    room for another of the same place.
+
+    ``_lock`` guards all of them.
 
     Args:
         draw: A random number from 0 to 1.
+        clock: Seconds, of which only differences count.
     """
 
-    def __init__(self, limits: Startups, draw: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        limits: Startups,
+        draw: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.limits = limits
+        self.on_dropped: Callable[[Hashable], None] = lambda connection: None
+        """Called with each connection that has to make room. It isn't counted any more."""
         self._draw = draw
+        self._clock = clock
         self._lock = threading.Lock()
-        self._all: dict[Hashable, str] = {}
-        self._by_place: Counter[str] = Counter()
+        self._where: dict[Hashable, tuple[_Places, str]] = {}
+        self._common: _Places = {}
+        self._own: _Places = {}
+        """Those from spared places."""
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self._where)
 
     def count(self, host: str) -> int:
-        """How many there are from an address."""
-        return self._by_place[place_of(host)]
+        """How many there are from a place."""
+        place = place_of(host)
+        with self._lock:
+            return len(self._common.get(place, ())) + len(self._own.get(place, ()))
 
-    def take(self, connection: Hashable, host: str, *, spared: bool) -> bool:
-        """Count a new one, unless it is dropped.
+    def take(self, connection: Hashable, host: str, *, spared: bool, trusted: bool = False) -> bool:
+        """Count a new one, unless there is no room for it.
 
         Args:
-            spared: Only what came from the same address counts against it.
+            spared: Only what came from the same place counts against it.
+            trusted: Its place may have all there are, instead of a share.
         """
         place = place_of(host)
         with self._lock:
-            there = self._by_place[place] if spared else len(self._all)
-            if self._is_dropped(there):
-                return False
-            self._all[connection] = place
-            self._by_place[place] += 1
-            return True
+            now = self._clock()
+            places = self._own if spared else self._common
+            mine = places.get(place, _NONE)
+            full = self.limits.full
+            dropped = None
+            if len(mine) >= (full if trusted else -(-full // SHARE)):
+                dropped = _oldest(mine, now - _MOMENT)
+                if dropped is None:
+                    return False
+            elif not spared and self._is_crowded():
+                most = max(places.values(), key=_by_size)
+                dropped = _oldest(most, now - _MOMENT)
+                if dropped is None and self._common_count() >= full:
+                    if len(most) <= len(mine) + 1:
+                        return False
+                    dropped = _oldest(most, now)
+            if dropped is not None:
+                self._forget(dropped)
+            places.setdefault(place, {})[connection] = now
+            self._where[connection] = places, place
+        if dropped is not None:
+            self.on_dropped(dropped)
+        return True
 
-    def _is_dropped(self, there: int) -> bool:
+    def _common_count(self) -> int:
+        return sum(map(len, self._common.values()))
+
+    def _is_crowded(self) -> bool:
+        """Whether one of them has to make room for the next: by chance, and ever more often."""
         begin, rate, full = self.limits
+        if len(self._where) < begin:
+            return False
+        there = self._common_count()
         if there < begin:
             return False
         if there >= full:
@@ -68,11 +118,27 @@ class Strangers:
     def leave(self, connection: Hashable) -> None:
         """It has logged in, or gone. Can be called twice."""
         with self._lock:
-            place = self._all.pop(connection, None)
-            if place is not None:
-                self._by_place[place] -= 1
-                if not self._by_place[place]:
-                    del self._by_place[place]
+            self._forget(connection)
+
+    def _forget(self, connection: Hashable) -> None:
+        places, place = self._where.pop(connection, (self._common, ""))
+        there = places.get(place)
+        if there is not None:
+            there.pop(connection, None)
+            if not there:
+                del places[place]
+
+
+def _by_size(there: dict[Hashable, float]) -> tuple[int, float]:
+    """More of them is more; of as many, those with the oldest."""
+    return len(there), -next(iter(there.values()))
+
+
+def _oldest(there: dict[Hashable, float], before: float) -> Hashable | None:
+    """The oldest one, if it came before then."""
+    for connection, since in there.items():
+        return connection if since <= before else None
+    return None
 
 
 class Spared:

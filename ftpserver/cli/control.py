@@ -273,11 +273,12 @@ def kick(who: str, root: Path, is_user: bool, as_json: bool) -> None:
         click.echo(f"ended {counted_as(len(ended), 'session')}")
 
 
-@click.command(short_help="List what is banned after failed log-ins.")
+@click.command(short_help="List addresses that are refused.")
 @root_option
 @json_option
 def bans(root: Path, as_json: bool) -> None:
-    """List what is banned after failed log-ins: addresses, and addresses with an account."""
+    """List addresses that are refused after failed log-ins, some for one account alone, and after
+    too many connections without a log-in."""
     from ftpserver.daemon.control import AskBans
 
     found: list[BanInfo] = _ask(root, AskBans()).bans
@@ -287,8 +288,8 @@ def bans(root: Path, as_json: bool) -> None:
 
 def _told_ban(one: BanInfo) -> str:
     left = _span(one.until - time.time())
-    failures = counted_as(one.failures, "failed log-in")
-    return f"{paths.show(one.subject)}  for another {left}, after {failures}"
+    why = one.reason or counted_as(one.failures, "failed log-in")
+    return f"{paths.show(one.subject)}  for another {left}, after {why}"
 
 
 def _ban_record(one: BanInfo) -> dict[str, Any]:
@@ -297,6 +298,7 @@ def _ban_record(one: BanInfo) -> dict[str, Any]:
         "address": one.address,
         "account": one.account,
         "failures": one.failures,
+        "reason": one.reason,
         "until": _iso(one.until),
     }
 

@@ -206,6 +206,7 @@ class BanInfo(msgspec.Struct, frozen=True):
         account: None: whatever account is tried.
         failures: How many log-ins have failed.
         until: Seconds since 1970.
+        reason: What else than failed log-ins it is for.
     """
 
     subject: str
@@ -213,6 +214,7 @@ class BanInfo(msgspec.Struct, frozen=True):
     account: str | None
     failures: int
     until: int
+    reason: str | None = None
 
 
 class Bans(_Tagged, frozen=True, tag="bans"):
@@ -441,7 +443,7 @@ def _unban(server: FtpServer, question: Unban) -> Answer:
 
 
 def _ban_info(ban: Ban) -> BanInfo:
-    return BanInfo(ban.subject, ban.address, ban.account, ban.failures, ban.until)
+    return BanInfo(ban.subject, ban.address, ban.account, ban.failures, ban.until, ban.reason)
 
 
 def _reload(server: FtpServer, question: Reload) -> Answer:

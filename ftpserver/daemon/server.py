@@ -16,7 +16,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
@@ -149,6 +149,7 @@ class FtpServer(Service):
             self.trouble.append(trouble)
             logger.error("%s", trouble)
         self._open_books(settings.root, engine, ledger)
+        self.limits.strangers.on_dropped = self._drop_stranger
         self.owners = Owners()
         self.audit = Audit(settings.state, size=settings.audit_size, keep=settings.audit_keep)
         self._closing.append(self.audit.close)
@@ -211,6 +212,19 @@ class FtpServer(Service):
                 len(self.limits.strangers),
             )
         return False
+
+    def _drop_stranger(self, request: Hashable) -> None:
+        """End a connection that has not logged in, to make room for another."""
+        assert isinstance(request, socket.socket)
+        if self.crew is not None:
+            self.crew.drop(request)
+        elif self.isolation is not None:
+            self.isolation.drop(request)
+        else:
+            try:
+                request.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it has just ended
 
     # running -----------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from ftpserver.accounts.accounts import Account
+from ftpserver.accounts.penalties import Offence
 from ftpserver.processes.brokering import Borrow, Brokered, BrokeredAnswer, Cut, GiveBack, Recall
 from ftpserver.storage.permissions import Permissions
 from ftpserver.storage.quota import Resumable
@@ -205,6 +206,12 @@ class Logged(_Said, frozen=True):
     text: Annotated[str, Meta(max_length=20_000)]
 
 
+class Penalized(_Said, frozen=True):
+    """The session ends without a log-in, in a way that costs its address something. Told."""
+
+    offence: Offence
+
+
 class Over(_Said, frozen=True):
     """The session has ended, having moved so many bytes. Told."""
 
@@ -350,6 +357,7 @@ AskedBySession = (
     | AskRoom
     | Lines
     | Logged
+    | Penalized
     | Over
     | Brokered
 )

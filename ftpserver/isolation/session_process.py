@@ -42,6 +42,7 @@ from ftpserver.isolation.messages import (
     Known,
     Look,
     Over,
+    Penalized,
     Seen,
     account_of,
 )
@@ -63,6 +64,7 @@ from ftpserver.settings.table import Settings
 from ftpserver.storage.upload_locks import Owners
 
 if TYPE_CHECKING:
+    from ftpserver.accounts.penalties import Offence
     from ftpserver.serving.parking import Parking
 
 logger = logging.getLogger("ftpd.isolation")
@@ -210,6 +212,13 @@ class SessionProcess:
 
     def logged_in(self, session: Session) -> None:
         """The server knows."""
+
+    def penalize(self, session: Session, offence: Offence) -> None:
+        """The server counts it."""
+        try:
+            self._peer.tell(Penalized(offence))
+        except PeerGone:
+            pass  # nobody wants to know
 
     def forget(self, session: Session) -> None:
         """Nobody looks for it any more."""

@@ -28,6 +28,7 @@ import msgspec
 
 from ftpserver.accounts.accounts import Account
 from ftpserver.accounts.authenticator import Admission
+from ftpserver.accounts.penalties import Offence
 from ftpserver.errors import StateError
 from ftpserver.isolation import homes, sandbox
 from ftpserver.isolation import messages as q
@@ -113,6 +114,7 @@ class IsolatedSession:
         self._lock = threading.Lock()
         """Guards ``_pidfd`` and ``_over``."""
         self._over = False
+        self._offence: Offence | None = None
         self._seen: q.Seen | None = None
         self._seen_at = 0.0
         self._looking: Future[Carried] | None = None
@@ -180,6 +182,7 @@ class IsolatedSession:
     def give_up(self, why: str) -> None:
         """It does what no honest session does."""
         logger.warning("%s: its process is ended: %s", self, why)
+        self._offence = Offence.CRASH
         self.kill()
 
     def _run(self) -> None:
@@ -207,6 +210,8 @@ class IsolatedSession:
         account = self.account
         if account is not None:
             self._isolation.left(self, account)
+        elif self._offence is not None:
+            self._isolation.service.limits.penalize(self.host, self._offence)
         self._isolation.service.limits.leave(self._place)
         self._isolation.service.ledger.take_over_waiting(self.ledger)
         if self._answers.leases:
@@ -223,6 +228,9 @@ class IsolatedSession:
     def _handle(self, asked: Any, descriptors: list[int]) -> Any:
         if isinstance(asked, Brokered):
             return self._broker(asked)
+        if isinstance(asked, q.Penalized):
+            self._offence = self._offence or asked.offence
+            return None
         if isinstance(asked, q.Over):
             self.channel = Moved(asked.bytes_in, asked.bytes_out, self.channel.ended)
             return None
@@ -422,6 +430,12 @@ class Isolation:
         except RuntimeError as error:  # no more threads
             logger.error("%s: can't be served: %s", session, error)
             self.forget(session)
+
+    def drop(self, request: socket.socket) -> None:
+        """End a session that has not logged in."""
+        for session in self.sessions():
+            if session.request is request:
+                session.cut()
 
     def _on_report(self, report: Spawned | Ended) -> None:
         with self._lock:

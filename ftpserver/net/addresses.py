@@ -18,6 +18,8 @@ LOCAL = "local"
 _IPV6_PREFIX = 64
 """Bits of an IPv6 address that tell whose it is: a provider gives each customer all the rest."""
 
+_LINK_LOCAL = IPv6Network("fe80::/10")
+
 
 def host_of(address: object) -> str:
     """A peer's IP address as text, IPv4 as such also where it came in IPv6's clothes.
@@ -27,18 +29,48 @@ def host_of(address: object) -> str:
     """
     if not isinstance(address, tuple) or not address:
         return LOCAL
-    return _text(str(address[0]))
+    host = str(address[0])
+    if len(address) > 3 and address[3] and "%" not in host:
+        return _text(host) + "%" + _interface(address[3])
+    return _text(host)
+
+
+def _interface(index: int) -> str:
+    """The name of a network interface; its number where that isn't known."""
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return str(index)
 
 
 @lru_cache(maxsize=1024)
 def place_of(host: str) -> str:
-    """What counts as one place: an IPv4 address, or an IPv6 network of 64 bits."""
+    """What has one share: an IPv4 address, an IPv6 network of 64 bits, or all link-local addresses
+    of an interface, of which a single machine may have as many as it likes."""
     if host == LOCAL:
         return host
     parsed = _parse(host)
     if isinstance(parsed, IPv6Address):
+        if parsed in _LINK_LOCAL:
+            return str(_LINK_LOCAL) + _zone_of(host)
         return str(ip_network((parsed, _IPV6_PREFIX), strict=False))
     return str(parsed)
+
+
+@lru_cache(maxsize=1024)
+def source_of(host: str) -> str:
+    """What is banned together: as `place_of`, but a link-local address alone. All machines of a
+    local network are in the same /64 there."""
+    if host != LOCAL:
+        parsed = _parse(host)
+        if isinstance(parsed, IPv6Address) and parsed in _LINK_LOCAL:
+            return str(parsed) + _zone_of(host)
+    return place_of(host)
+
+
+def _zone_of(host: str) -> str:
+    """``%eth0``, where an address has it."""
+    return "".join(host.partition("%")[1:])
 
 
 def is_in(host: str, networks: Iterable[IPv4Network | IPv6Network]) -> bool:
@@ -51,7 +83,9 @@ def is_in(host: str, networks: Iterable[IPv4Network | IPv6Network]) -> bool:
 
 @lru_cache(maxsize=1024)  # the same peers come again, and reading an address takes a while
 def _text(host: str) -> str:
-    return str(_parse(host))
+    parsed = _parse(host)
+    is_local = isinstance(parsed, IPv6Address) and parsed in _LINK_LOCAL
+    return str(parsed) + (_zone_of(host) if is_local else "")
 
 
 def _parse(host: str) -> IPv4Address | IPv6Address:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
+from ftpserver.accounts.penalties import Offence
 from ftpserver.processes.brokering import Brokered, BrokeredAnswer
 from ftpserver.serving.stats import Figures, SessionInfo
 
@@ -62,6 +63,12 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """No more connections come: send those away that are idle. Told."""
 
 
+class Drop(msgspec.Struct, frozen=True, tag="drop"):
+    """End a connection that has not logged in, to make room for another. Told."""
+
+    number: int
+
+
 class Retire(msgspec.Struct, frozen=True, tag="retire"):
     """No more connections come: end with the last one. Told."""
 
@@ -91,7 +98,9 @@ class Kick(msgspec.Struct, frozen=True, tag="kick"):
     user: str | None
 
 
-ServerSays = Serve | Follow | Drain | Retire | Stop | AskFigures | AskSessions | Kick | Brokered
+ServerSays = (
+    Serve | Follow | Drain | Drop | Retire | Stop | AskFigures | AskSessions | Kick | Brokered
+)
 
 
 # the worker answers --------------------------------------------------------------------------
@@ -145,6 +154,13 @@ class FoundBanned(msgspec.Struct, frozen=True, tag="found-banned"):
     until: int
 
 
+class Penalized(msgspec.Struct, frozen=True, tag="penalized"):
+    """A connection has ended without a log-in, in a way that costs its address something. Told."""
+
+    host: str
+    offence: Offence
+
+
 class Lines(msgspec.Struct, frozen=True, tag="lines"):
     """Lines for the audit log, and how many. Told."""
 
@@ -168,4 +184,6 @@ class Bye(msgspec.Struct, frozen=True, tag="bye"):
     figures: Figures
 
 
-WorkerSays = Ready | LoggedIn | Closed | FoundBanned | Lines | Registering | Bye | Brokered
+WorkerSays = (
+    Ready | LoggedIn | Closed | FoundBanned | Penalized | Lines | Registering | Bye | Brokered
+)

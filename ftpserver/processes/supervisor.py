@@ -38,6 +38,7 @@ from ftpserver.processes.messages import (
     Bye,
     Closed,
     Drain,
+    Drop,
     FiguresNow,
     Follow,
     FoundBanned,
@@ -45,6 +46,7 @@ from ftpserver.processes.messages import (
     Kicked,
     Lines,
     LoggedIn,
+    Penalized,
     Ready,
     Registering,
     Retire,
@@ -128,8 +130,9 @@ class Crew:
 
     def serve(self, request: socket.socket, client_address: Any) -> None:
         """Hand a connection to the worker that has the fewest."""
-        address = client_address[:2] if isinstance(client_address, tuple) else None
-        spared = self._server.limits.is_spared(host_of(client_address))
+        host = host_of(client_address)
+        address = (host, client_address[1]) if isinstance(client_address, tuple) else None
+        spared = self._server.limits.is_spared(host)
         number = self._server.next_session_id(request)
         said = Serve(number, address, spared)
         try:
@@ -145,6 +148,18 @@ class Crew:
             logger.error("a connection was turned away: there is no worker to serve it")
         finally:
             request.close()  # the worker has its own
+
+    def drop(self, request: socket.socket) -> None:
+        """Have a connection end that has not logged in."""
+        with self._changed:
+            found = [
+                (worker, number)
+                for worker in self._workers.values()
+                for number, one in worker.connections.items()
+                if one is request
+            ]
+        for worker, number in found:
+            self._tell_all(Drop(number), [worker])
 
     def _choose(self, number: int, request: socket.socket) -> WorkerHandle | None:
         """The worker for a connection, which it has from now on. None: there is none."""
@@ -463,6 +478,8 @@ class Crew:
                     request = worker.connections.get(number)
                 if request is not None:
                     server.limits.strangers.leave(request)
+            case Penalized(host, offence):
+                server.limits.penalize(host, offence)
             case Lines(lines, count):
                 server.audit.append(lines, count)
             case FoundBanned(place, until):

@@ -36,6 +36,7 @@ from ftpserver.processes.messages import (
     Bye,
     Closed,
     Drain,
+    Drop,
     FiguresNow,
     Follow,
     FoundBanned,
@@ -43,6 +44,7 @@ from ftpserver.processes.messages import (
     Kicked,
     Lines,
     LoggedIn,
+    Penalized,
     Ready,
     Registering,
     Retire,
@@ -60,6 +62,7 @@ from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
 from ftpwire.errors import DiskFull, Forbidden, NotFound
 
 if TYPE_CHECKING:
+    from ftpserver.accounts.penalties import Offence
     from ftpserver.serving.session import Session
 
 logger = logging.getLogger("ftpd.worker")
@@ -184,6 +187,8 @@ class Worker(Service):
             case Stop(grace):
                 self.grace = grace
                 self._asked_to_end.set()
+            case Drop(number):
+                self._drop(number)
             case Drain():
                 self.draining = True
             case Retire():
@@ -212,6 +217,14 @@ class Worker(Service):
             self._handed.handle_error(request, address)
             self._handed.shutdown_request(request)
 
+    def _drop(self, number: int) -> None:
+        for request, one in list(self._numbers.items()):
+            if one == number:
+                try:
+                    request.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass  # it has just ended
+
     def _kicked(self, session: int | None, user: str | None) -> list[int]:
         try:
             return self.kick(session, user)
@@ -227,6 +240,10 @@ class Worker(Service):
     def logged_in(self, session: Session) -> None:
         """The connection doesn't count as a stranger's any more."""
         self._tell(LoggedIn(self._numbers[session.request], session.host))
+
+    def penalize(self, session: Session, offence: Offence) -> None:
+        """The server counts it, because it accepts."""
+        self._tell(Penalized(session.host, offence))
 
     def forget_connection(self, request: socket.socket) -> None:
         """A connection was closed."""

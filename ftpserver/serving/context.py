@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ftpserver.accounts.accounts import Account
     from ftpserver.accounts.authenticator import Entrance
+    from ftpserver.accounts.penalties import Offence
     from ftpserver.audit.trail import Recorder
     from ftpserver.serving.parking import Parking
     from ftpserver.serving.session import Session
@@ -88,6 +89,9 @@ class Sharing(Protocol):
 
     def logged_in(self, session: Session) -> None:
         """A session's client has said who it is."""
+
+    def penalize(self, session: Session, offence: Offence) -> None:
+        """A session has ended without a log-in, in a way that costs its address something."""
 
     def forget(self, session: Session) -> None:
         """A session has ended."""

@@ -40,6 +40,7 @@ from ftpwire.errors import NotFound
 if TYPE_CHECKING:
     import socket
 
+    from ftpserver.accounts.penalties import Offence
     from ftpserver.serving.session import Session
 
 logger = logging.getLogger("ftpd")
@@ -152,6 +153,10 @@ class Service:
     def logged_in(self, session: Session) -> None:
         """A session's client has said who it is."""
         self.limits.strangers.leave(session.request)
+
+    def penalize(self, session: Session, offence: Offence) -> None:
+        """A session has ended without a log-in, in a way that costs its address something."""
+        self.limits.penalize(session.host, offence)
 
     def forget(self, session: Session) -> None:
         """A session has ended; its bytes stay counted."""

@@ -21,6 +21,7 @@ from socketserver import StreamRequestHandler
 from typing import TYPE_CHECKING, cast
 
 from ftpserver.accounts.accounts import Account, Refused
+from ftpserver.accounts.penalties import Offence
 from ftpserver.net.addresses import host_of
 from ftpserver.serving.commands import COMMANDS, Command
 from ftpserver.serving.keep_alive import ChannelGuard, DiskSink
@@ -50,7 +51,7 @@ from ftpwire.errors import (
 from ftpwire.frames import HEADER_SIZE, FrameReader, Header, Kind
 from ftpwire.messages import Failed, Hello, Message, Sent
 from ftpwire.pacing import Pace
-from ftpwire.tls import HANDSHAKE_RECORD, TlsPipe
+from ftpwire.tls import HANDSHAKE_RECORD, TlsError, TlsPipe
 from ftpwire.units import human
 
 if TYPE_CHECKING:
@@ -69,6 +70,10 @@ _CANCEL_EVERY = 4 * 1024 * 1024
 _PROGRESS_SECONDS = 1.0
 """Seconds between notices about long work."""
 _LOGIN_TRIES = 3
+MOST_BEFORE_LOGIN = 16
+"""Frames after HELLO that a client may send until it is logged in."""
+_PASSED_OVER = 256 * 1024
+"""Bytes that are read from somebody who isn't logged in, so that a last word arrives."""
 _STEADY = 64 * 1024
 """Bytes that have to move within the stall time, or the peer is too slow."""
 _LINGER = 0.25
@@ -157,6 +162,14 @@ class Session(StreamRequestHandler):
     _turn_ends = math.inf
     """On ``time.monotonic()``; never for the first thread, which is this session's own."""
     _failures = 0
+    _has_spoken = False
+    """Whether anything came."""
+    _offence: Offence | None = None
+    """What its end costs its address, if nobody has logged in."""
+    _is_excused = False
+    """It could have logged in, had there been room."""
+    _asked = 0
+    """Frames after HELLO, before log-in."""
     _place: str | None = None
     """Where the session counts for a limit."""
     _gone = False
@@ -166,6 +179,8 @@ class Session(StreamRequestHandler):
     _uploads: Uploads | None = None
     _receiving = False
     """Whether DATA frames of the current request are still to come."""
+    _bytes_came = 0.0
+    """When bytes of the upload came last, on ``time.monotonic()``."""
     _moved_before = -1
     """Bytes that had moved when it was last looked whether a sign of life is due."""
     _trail: Trail
@@ -320,7 +335,9 @@ class Session(StreamRequestHandler):
 
     def _receive_small(self, size: int) -> tuple[bytearray, Sent]:
         data = bytearray()
+        self._bytes_came = time.monotonic()
         while (header := self._next_data()) is not None:
+            self._end_if_nothing_comes(header)
             if len(data) + header.size > size:
                 raise VerificationFailed(f"more bytes came than the {size} announced")
             steady = self._steady()
@@ -332,15 +349,23 @@ class Session(StreamRequestHandler):
                     steady.wait(read=True)
         return data, self._sent
 
-    def receive_large(self, sink: Sink, expect: Callable[[int], None]) -> Sent:
+    def receive_large(
+        self,
+        sink: Sink,
+        expect: Callable[[int], None],
+        came: Callable[[], bool] = lambda: False,
+    ) -> Sent:
         """Receive all DATA of the current upload, straight into the sink's buffers.
 
         Args:
             expect: Called with the bytes of each frame before they come; raises to refuse.
+            came: Whether bytes came another way since it was called last.
         """
         sink = DiskSink(sink, self.guard)
+        self._bytes_came = time.monotonic()
         with self.guard:
             while (header := self._next_data(exactly=True)) is not None:
+                self._end_if_nothing_comes(header, came)
                 with self.guard.away():
                     expect(header.size)
                 steady = self._steady()
@@ -395,6 +420,7 @@ class Session(StreamRequestHandler):
             part()
         except ProtocolError as error:
             logger.info("%s: dropped: %s", self, paths.printable(str(error)))
+            self._note_offence(error)
             self._last_words(error)
         except SessionEnded as error:
             logger.info("%s: ended: %s", self, error)
@@ -402,6 +428,7 @@ class Session(StreamRequestHandler):
             self._end_in_order(error)
         except ConnectionLost as error:
             logger.info("%s: %s", self, error)
+            self._note_offence(error)
             self._store_unanswered()
         except Exception:
             logger.exception("%s: the session failed", self)
@@ -411,7 +438,27 @@ class Session(StreamRequestHandler):
                 self.guard.__exit__()
             else:  # no other thread is to use the channel any more
                 self._clean_up()
+                self._tell_offence()
                 self.server.forget(self)
+
+    def _note_offence(self, error: FtpError) -> None:
+        """What the end of a stranger costs its address."""
+        if self._offence is not None or self.account is not None:
+            return
+        match error:
+            case TimedOut():
+                self._offence = Offence.TOO_LATE
+            case BadMagic() | VersionMismatch():
+                pass  # a wrong option or an old program: told, and no worse than leaving
+            case ProtocolError() | TlsError():
+                self._offence = Offence.PROTOCOL
+
+    def _tell_offence(self) -> None:
+        if self.account is not None or self._is_excused or self.server.stopping:
+            return
+        offence = self._offence or (Offence.NO_LOGIN if self._has_spoken else None)
+        if offence is not None:
+            self.server.penalize(self, offence)
 
     def __str__(self) -> str:
         return f"{self.account.name}@{self.peer}" if self.account else self.peer
@@ -466,7 +513,8 @@ class Session(StreamRequestHandler):
 
     def _close_with(self, kind: Kind, message: Message) -> None:
         self.channel.queue(frames.frame(kind, 0, messages.encode(message)))
-        self.channel.close_after_error(_LAST_WORDS)
+        most = None if self.account is not None else _PASSED_OVER
+        self.channel.close_after_error(_LAST_WORDS, most)
 
     def _open(self) -> None:
         """TLS unless the server is plain, then HELLO."""
@@ -500,6 +548,7 @@ class Session(StreamRequestHandler):
                 raise ConnectionLost(f"connection lost: {error.strerror}") from None
             if not data:
                 raise ConnectionLost("closed before the first byte")
+            self._has_spoken = True
             return cast(int, data[0])
 
     def _hello(self) -> None:
@@ -546,8 +595,12 @@ class Session(StreamRequestHandler):
             if header is None:
                 if not self.channel.fill(reader):
                     self._quiet()
-                    if deadline is None and reader.buffered:
+                    if not reader.buffered and not self.channel.is_amid_record:
+                        deadline = None
+                    elif deadline is None:
                         deadline = self._stall()
+                    elif time.monotonic() > deadline:  # a little more is there all the time
+                        raise TimedOut("the peer did not finish in time")
                     if deadline is None and self._may_park():
                         if self._is_idle():
                             self.parked = True
@@ -557,6 +610,11 @@ class Session(StreamRequestHandler):
                 continue
             payload = self._whole(header, self._patience(deadline or self._stall()))
             deadline = None
+            if self.account is None:
+                self._asked += 1
+                if self._asked > MOST_BEFORE_LOGIN:
+                    self._offence = Offence.TOO_MUCH
+                    raise BadMessage(f"more than {MOST_BEFORE_LOGIN} requests before log-in")
             if header.kind == Kind.REQUEST:
                 self.request_id = header.request_id
                 self._answer(messages.decode_request(payload))
@@ -610,6 +668,19 @@ class Session(StreamRequestHandler):
         if self.is_overdue(time.monotonic()):
             idle = self.server.settings.idle_timeout
             raise _Idle(f"nothing was asked for {idle:g} seconds") from None
+
+    def _end_if_nothing_comes(
+        self, header: Header, came: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Raises _Idle when a client has sent nothing but empty DATA frames for the idle time.
+
+        They are a sign of life where the source is silent, or where the bytes come in pieces.
+        """
+        now, idle = time.monotonic(), self.server.settings.idle_timeout
+        if header.size or came():
+            self._bytes_came = now
+        elif idle and now >= self._bytes_came + idle:
+            raise _Idle(f"no bytes came for {idle:g} seconds")
 
     def rest(self) -> None:
         """Give back what is open: nothing was asked for some time. It is opened again when it is
@@ -705,6 +776,9 @@ class Session(StreamRequestHandler):
         else:
             self._trail.joined(self._sent.digest if command.takes_data else None)
         if self._receiving:
+            if self.account is None:  # to pass over what comes would keep the connection open
+                self._offence = Offence.TOO_MUCH
+                raise BadMessage("file bytes before log-in")
             with self.guard:
                 self._pass_over_data()
         if self._uploads is not None and self._uploads.full:
@@ -835,7 +909,7 @@ class Session(StreamRequestHandler):
     def turn_away(self, name: str, error: CommandError) -> None:
         """The client is who it says, and there is no place for it: the connection ends."""
         logger.warning("%s: log-in refused for %s: %s", self, paths.show(name), error)
-        self._closing = True
+        self._closing = self._is_excused = True
 
     def follow(self, account: Account) -> None:
         """The account was changed by somebody else: what is asked for from now on obeys that.
@@ -885,7 +959,12 @@ class Session(StreamRequestHandler):
     # reading frames ----------------------------------------------------------------------
 
     def _receive(self, deadline: float | None, limit: int | None = None) -> None:
-        """Receive something into the input buffer, waiting for it."""
+        """Receive something into the input buffer, waiting for it.
+
+        The deadline also ends a peer that always has a little more to send.
+        """
+        if deadline is not None and time.monotonic() > deadline:
+            raise TimedOut("the peer did not finish in time")
         while not self.channel.fill(self.reader, limit):
             self.channel.wait(read=True, deadline=deadline)
 
@@ -904,12 +983,14 @@ class Session(StreamRequestHandler):
             self._receive(deadline)
         return payload
 
-    def _next_data(self, exactly: bool = False) -> Header | None:
+    def _next_data(self, exactly: bool = False, deadline: float | None = None) -> Header | None:
         """The header of the upload's next DATA frame; None after its END, kept in ``_sent``."""
-        header = self._header(self._stall(), exactly)
+        if deadline is None:
+            deadline = self._stall()
+        header = self._header(deadline, exactly)
         while header.kind == Kind.CANCEL and header.request_id != self.request_id:
-            self._whole(header, self._stall())  # of one that waits for its answer, or has it
-            header = self._header(self._stall(), exactly)
+            self._whole(header, deadline)  # of one that waits for its answer, or has it
+            header = self._header(deadline, exactly)
         if header.request_id != self.request_id:
             raise BadMessage("another request inside an upload")
         if header.kind == Kind.DATA:
@@ -924,16 +1005,23 @@ class Session(StreamRequestHandler):
         return None
 
     def _pass_over_data(self) -> None:
-        """Discard what was sent of a refused upload, so that the stream stays in step."""
+        """Discard what was sent of a refused upload, so that the stream stays in step.
+
+        Empty DATA frames move no deadline here: there is no upload that they could keep open.
+        """
         self.commit()
         self.flush()  # the client may wait for the refusal before it stops
         reader = self.reader
+        deadline = self._stall()
         try:
             while True:
-                while reader.remaining:
-                    if not reader.take(reader.remaining):
-                        self._receive(self._stall())
-                if self._next_data() is None:
+                if reader.remaining:
+                    steady = self._steady()
+                    while reader.remaining:
+                        if not reader.take(reader.remaining) and not self.channel.fill(reader):
+                            steady.wait(read=True)
+                    deadline = self._stall()
+                if self._next_data(deadline=deadline) is None:
                     return
         except Cancelled:
             return

@@ -10,12 +10,14 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ftpserver.settings.kinds import (
     DAYS,
     FLAG,
+    NONE,
     PATH,
     SIZE,
     TEXT,
@@ -38,12 +40,12 @@ MOST_WORKERS = 256
 
 
 class Startups(NamedTuple):
-    """When connections that have not logged in are dropped at random, before they cost a thread.
+    """How many connections that have not logged in there may be.
 
     Attributes:
         begin: So many of them are taken in any case.
-        rate: Percent of the further ones that are dropped, from there on.
-        full: So many at most: the share of dropped ones grows towards it.
+        rate: Percent of the further ones that end another one, from there on.
+        full: So many at most: the percentage grows towards it.
     """
 
     begin: int = 100
@@ -70,6 +72,25 @@ class Startups(NamedTuple):
         return cls(begin, rate, full)
 
 
+Networks = tuple[IPv4Network | IPv6Network, ...]
+
+
+def _networks(value: object) -> Networks:
+    texts = value.split(",") if isinstance(value, str) else value
+    if texts == [NONE]:
+        return ()
+    try:
+        return tuple(ip_network(str(one).strip(), strict=False) for one in texts)  # type: ignore
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{value!r} are not networks, as 192.0.2.0/24,2001:db8::/48") from error
+
+
+def _tell_networks(networks: Networks) -> str:
+    return ",".join(map(str, networks)) or NONE
+
+
+_NETWORKS = Kind(_networks, "CIDR,…", _tell_networks, _tell_networks)
+_LOOPBACK: Networks = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 _STARTUPS = Kind(lambda value: Startups.parse(str(value)), "BEGIN:RATE:FULL", str)
 _COUNT = optional(whole(1))
 
@@ -187,8 +208,16 @@ class Settings:
     max_startups: Startups = setting(
         Startups(),
         _STARTUPS,
-        "From BEGIN connections that have not logged in, RATE percent of new ones are "
-        "dropped at random, and all from FULL.",
+        "From BEGIN connections that have not logged in, RATE percent of new ones end the "
+        "oldest of the address that has the most, and all from FULL. An address may have a "
+        "quarter of FULL.",
+        live=True,
+    )
+    trusted_networks: Networks = setting(
+        _LOOPBACK,
+        _NETWORKS,
+        "Networks whose addresses have no share of --max-startups and no penalties, as of a "
+        "proxy; none for none.",
         live=True,
     )
     max_sessions: int | None = setting(None, _COUNT, "Sessions of all users together.", live=True)

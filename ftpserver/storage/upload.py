@@ -20,6 +20,7 @@ from ftpwire.messages import (
     Put,
     Sent,
 )
+from ftpwire.pieces import Assembly
 
 
 class Receiving:
@@ -42,6 +43,8 @@ class Receiving:
         self.verified = False
         self._owners = owners
         self._key: bytes | None = None
+        self._assembly: Assembly | None = None
+        self._came = 0
         self._request = request
         self._reserved = request.size or 0
         self._ledger = ledger
@@ -60,9 +63,16 @@ class Receiving:
         if not self._request.pieces or not isinstance(staging, ResumableStaging):
             return None
         assert self.lease is not None and self._owners is not None
-        assembly = staging.take_pieces(self._reserved)
-        self._key = self._owners.share(self.lease.account_id, assembly)
+        self._assembly = staging.take_pieces(self._reserved)
+        self._key = self._owners.share(self.lease.account_id, self._assembly)
         return self._key
+
+    def came(self) -> bool:
+        """Whether bytes came in pieces since this was called last, or may be coming just now."""
+        if self._assembly is None:
+            return False
+        before, self._came = self._came, self._assembly.received
+        return self._came != before or self._assembly.is_lent
 
     def take_no_pieces(self) -> None:
         """The key is good for nothing any more."""

@@ -898,3 +898,24 @@ def test_whatever_on_wake_raises_the_socket_is_closed(woken_pair, waker):
     with pytest.raises(KeyError):
         channel.close_after_error(30)
     assert channel.socket.fileno() == -1
+
+
+def test_a_handshake_ends_also_where_there_is_always_more_to_read(sockets):
+    """Its peer sends what brings it no further."""
+    ours, theirs = sockets.raw()
+    theirs.sendall(bytes(64 * 1024))
+
+    class Endless:
+        def handshake(self) -> bool:
+            return False
+
+        def outgoing(self) -> bytes:
+            return b""
+
+        def feed(self, data: bytes) -> None:
+            pass
+
+    channel = Channel(ours, Endless())
+    with pytest.raises(TimedOut):
+        channel.handshake(time.monotonic() - 1)
+    assert ours.recv(1), "not all of it was read first"

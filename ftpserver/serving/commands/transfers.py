@@ -151,7 +151,7 @@ def put(session: Session, request: Put) -> Message | None:
             there = receiving.resume(session.tell_progress(request.size))
             session.send(Ready(*there, receiving.take_pieces()))
             session.flush()
-        sent = session.receive_large(receiving.staging.sink, receiving.expect)
+        sent = session.receive_large(receiving.staging.sink, receiving.expect, receiving.came)
         receiving.finish(sent, session.tell_progress(request.size))
     return None
 

@@ -16,6 +16,7 @@ from ftpclient.connection.known_hosts import KnownHosts
 from ftpserver.accounts import bans, session_slots, startups
 from ftpserver.accounts import limits as module
 from ftpserver.accounts.limits import Limits, Queue
+from ftpserver.accounts.penalties import Offence
 from ftpserver.accounts.session_slots import NO_LIMIT, Most, Sessions
 from ftpserver.accounts.startups import Strangers
 from ftpserver.accounts.tokens import Tokens
@@ -60,55 +61,124 @@ def limits_of(engine, root, *, incarnation: str = "one", node: str = "local", **
 # strangers ---------------------------------------------------------------------------------
 
 
+class Crowd:
+    """Connections without a log-in, on a clock that stands still, and who had to make room."""
+
+    def __init__(self, limits: Startups, draw: float = 1.0) -> None:
+        self.now = 0.0
+        self.dropped: list[object] = []
+        self.strangers = Strangers(limits, draw=lambda: draw, clock=lambda: self.now)
+        self.strangers.on_dropped = self.dropped.append
+
+    def take(self, name: object, host: str, **more: bool) -> bool:
+        return self.strangers.take(name, host, **{"spared": False} | more)
+
+    def fill(self, count: int, *, each: int = 1, start: int = 0) -> None:
+        """So many from an address, from as many addresses as it takes."""
+        for number in range(count):
+            assert self.take(
+                start + number, f"198.51.{number // each // 250}.{number // each % 250}"
+            )
+
+
 @pytest.mark.parametrize(
-    ("there", "draw", "taken"),
+    ("there", "draw", "drops"),
     [
-        (99, 0.0, True),
-        (100, 0.29, False),
-        (100, 0.31, True),
-        (250, 0.64, False),
-        (250, 0.66, True),
-        (399, 0.99, False),
-        (400, 1.0, False),
+        (99, 0.0, False),
+        (100, 0.29, True),
+        (100, 0.31, False),
+        (250, 0.64, True),
+        (250, 0.66, False),
+        (399, 0.99, True),
+        (400, 1.0, True),
     ],
 )
-def test_strangers_are_dropped_at_random_and_ever_more_often(there, draw, taken):
-    strangers = Strangers(Startups(100, 30, 400), draw=lambda: draw)
-    strangers.limits = Startups(1000, 100, 1000)
-    for number in range(there):
-        assert strangers.take(number, HERE, spared=False)
-    strangers.limits = Startups(100, 30, 400)
-    assert strangers.take("new", THERE, spared=False) is taken
-    assert len(strangers) == there + taken
+def test_the_oldest_make_room_at_random_and_ever_more_often(there, draw, drops):
+    crowd = Crowd(Startups(1000, 100, 1000), draw)
+    crowd.fill(there)
+    crowd.strangers.limits = Startups(100, 30, 400)
+    crowd.now += 2
+    assert crowd.take("new", HERE)
+    assert crowd.dropped == [0] * drops
+    assert len(crowd.strangers) == there + 1 - drops
+
+
+def test_a_place_has_a_share_and_its_own_oldest_make_room():
+    crowd = Crowd(Startups(100, 30, 400))
+    for number in range(100):
+        assert crowd.take(number, HERE)
+    assert not crowd.take("too soon", HERE), "each has a moment"
+    assert crowd.take("other", THERE) and not crowd.dropped
+    crowd.now += 2
+    assert crowd.take("later", HERE)
+    assert crowd.dropped == [0]
+    assert crowd.strangers.count(HERE) == 100
+
+
+@pytest.mark.parametrize("full", [1, 2, 3, 5])
+def test_a_share_is_one_at_least(full):
+    assert Crowd(Startups(full, 100, full)).take(1, HERE)
+
+
+def test_the_largest_place_makes_room_however_young():
+    crowd = Crowd(Startups(8, 100, 8))
+    crowd.fill(6)
+    for number in range(2):
+        assert crowd.take(("large", number), HERE)
+    assert crowd.take("new", THERE)
+    assert crowd.dropped == [("large", 0)]
+    assert not crowd.take("one more", "192.0.2.3"), "now all are as large, and young"
+    crowd.now += 2
+    assert crowd.take("one more", "192.0.2.3")
+    assert crowd.dropped == [("large", 0), 0], "of equals, the oldest"
+
+
+def test_a_burst_of_honest_clients_is_taken_up_to_the_full_number():
+    """The control: as long as there is room, nobody young makes some."""
+    crowd = Crowd(Startups(100, 30, 400), draw=0.0)
+    crowd.fill(400, each=50)
+    assert not crowd.dropped
+
+
+def test_a_trusted_place_has_no_share():
+    crowd = Crowd(Startups(8, 100, 8))
+    for number in range(8):
+        assert crowd.take(number, HERE, trusted=True)
+    assert not crowd.take(8, HERE, trusted=True)
+    assert crowd.take("new", THERE)
+    assert crowd.dropped == [0]
 
 
 def test_who_leaves_makes_room_once():
     strangers = Strangers(Startups(2, 100, 2))
-    assert strangers.take(1, HERE, spared=False)
-    assert strangers.take(2, HERE, spared=False)
-    assert not strangers.take(3, HERE, spared=False)
+    assert strangers.take(1, HERE, spared=False, trusted=True)
+    assert strangers.take(2, HERE, spared=False, trusted=True)
+    assert not strangers.take(3, HERE, spared=False, trusted=True)
     strangers.leave(1)
     strangers.leave(1)
     strangers.leave(3)
     assert (len(strangers), strangers.count(HERE)) == (1, 1)
-    assert strangers.take(3, HERE, spared=False)
-    assert not strangers.take(4, HERE, spared=False)
+    assert strangers.take(3, HERE, spared=False, trusted=True)
+    assert not strangers.take(4, HERE, spared=False, trusted=True)
 
 
 def test_spared_addresses_suffer_from_nobody_but_themselves():
-    strangers = Strangers(Startups(2, 100, 2))
-    for number in range(2):
-        assert strangers.take(number, THERE, spared=False)
-    assert not strangers.take("stranger", HERE, spared=False)
-    assert strangers.take("a", HERE, spared=True)
-    assert strangers.take("b", HERE, spared=True)
-    assert not strangers.take("c", HERE, spared=True)
+    crowd = Crowd(Startups(4, 100, 4))
+    crowd.fill(4)
+    assert not crowd.take("stranger", HERE)
+    assert crowd.take("a", HERE, spared=True)
+    assert not crowd.take("b", HERE, spared=True), "a share of its own is a share"
+    assert crowd.take("b", THERE, spared=True)
+    crowd.now += 2
+    crowd.fill(4, start=10)
+    assert set(crowd.dropped) == {0, 1, 2, 3}
 
 
 def test_addresses_of_good_log_ins_are_spared_for_a_time(engine, root):
     limits = limits_of(engine, root, max_startups=Startups(1, 100, 1))
     assert limits.admit(1, THERE)
     assert not limits.admit(2, HERE)
+    limits.penalties.add(HERE, Offence.CRASH)
     limits.by_token(HERE, "alice", lambda: None)
     assert limits.admit(2, HERE)
     assert not limits.admit(3, "192.0.2.3")

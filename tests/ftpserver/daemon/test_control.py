@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import stat
 import time
@@ -11,6 +12,7 @@ from contextlib import closing
 
 import pytest
 
+from ftpserver.accounts.penalties import Offence
 from ftpserver.cli import control as cli_control
 from ftpserver.daemon import control
 from ftpserver.daemon.control import (
@@ -307,6 +309,22 @@ def test_bans_are_listed_and_lifted(start_server, dial, monkeypatch):
         ask(state, Unban("192.0.2.1"))
     assert [one.subject for one in ask(state, Unban()).bans] == ["192.0.2.2 bob"]
     assert ask(state, AskBans()).bans == ask(state, Unban()).bans == []
+
+
+def test_penalties_are_shown_and_lifted_like_bans(ftpd, start_server):
+    server = start_server()
+    server.limits.penalize("192.0.2.1", Offence.CRASH)
+    status, out, _ = ftpd("bans")
+    assert status == 0
+    assert re.fullmatch(
+        r"192\.0\.2\.1  for another \S.*, after connections without a log-in\n", out
+    )
+    assert json.loads(ftpd("bans", "--json")[1])["reason"] == "connections without a log-in"
+    assert ftpd("unban", "--all")[1] == "lifted 1 ban\n"
+    assert not server.limits.bans()
+    server.limits.penalize("192.0.2.1", Offence.CRASH)
+    assert ftpd("unban", "192.0.2.1")[1] == "lifted 1 ban\n"
+    assert ftpd("bans")[1] == ""
 
 
 # reload, stop, drain -----------------------------------------------------------------------

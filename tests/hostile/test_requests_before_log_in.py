@@ -1,0 +1,83 @@
+"""Requests of strangers: a few are answered, then the connection ends.
+
+The control: what is sent behind a log-in isn't counted, and neither are a user's requests.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+
+import pytest
+
+from ftpserver.serving.session import MOST_BEFORE_LOGIN
+from ftpwire import messages
+from ftpwire.frames import Kind
+from ftpwire.messages import Found, Hello, LoggedIn, Login, Stat, WhoAmI
+from tests.hostile.conftest import each_way, ended
+from tests.peer import PATIENCE, frame
+
+LONG = 10 * PATIENCE
+HELLO = frame(Kind.REQUEST, 0, messages.encode_hello(Hello()))
+
+
+@each_way
+def test_a_stranger_is_answered_a_few_times(serve, way):
+    site = serve(login_grace=LONG, stall=LONG)
+    user = site.user()
+    stranger = site.knock()
+    stranger.send(HELLO)
+    stranger.read()
+    for number in range(MOST_BEFORE_LOGIN):
+        assert stranger.ask(Stat(b"/")).code == "not-logged-in", number
+    stranger.request(Stat(b"/"))
+    assert [one.code for one in ended(stranger)] == ["bad-message"]
+    assert site.is_served(user)
+
+
+@pytest.mark.parametrize("kind", [Kind.REQUEST, Kind.CANCEL], ids=["requests", "cancels"])
+def test_a_flood_of_them_ends_at_once(serve, kind):
+    """And nobody reads on for the sake of its last words."""
+    site = serve(login_grace=LONG, stall=LONG)
+    stranger = site.knock()
+    stranger.send(HELLO)
+    flood = frame(kind, 1, Stat(b"/") if kind == Kind.REQUEST else b"") * 1000
+    sent = threading.Event()
+
+    def pour() -> None:
+        with suppress(OSError):
+            while True:
+                stranger.send(flood)
+        sent.set()
+
+    thread = threading.Thread(target=pour)
+    thread.start()
+    stranger.rest()
+    assert sent.wait(PATIENCE)
+    thread.join()
+    assert site.is_served(site.user())
+
+
+def test_what_follows_a_log_in_is_not_counted(serve):
+    """The control: a client that doesn't wait for answers."""
+    site = serve()
+    peer = site.knock()
+    login = frame(Kind.REQUEST, 1, Login("alice", "secret"))
+    asked = b"".join(frame(Kind.REQUEST, 2 + number, Stat(b"/")) for number in range(100))
+    peer.send(HELLO + login + asked)
+    peer.read()
+    assert peer.answer().message == LoggedIn("alice")
+    for _ in range(100):
+        assert isinstance(peer.answer().message, Found)
+
+
+def test_a_user_may_ask_as_often_as_it_likes(serve):
+    """The control: also one whose log-in came late."""
+    site = serve()
+    peer = site.knock()
+    peer.hello()
+    for _ in range(MOST_BEFORE_LOGIN - 1):
+        assert peer.ask(WhoAmI()).code == "not-logged-in"
+    assert peer.ask(Login("alice", "secret")) == LoggedIn("alice")
+    for _ in range(100):
+        assert site.is_served(peer)
