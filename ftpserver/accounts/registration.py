@@ -83,6 +83,11 @@ class Registration:
         self.throttle.take(host)
         return None
 
+    def check(self, name: str, password: str) -> None:
+        """Check a name and a password as far as that costs no hash. Raises BadAccount."""
+        check_name(name)
+        check_new_password(password)
+
     def register(self, name: str, password: str, invited: Invitation | None) -> Account:
         """Add an account for somebody whom `permit` let in.
 
@@ -90,8 +95,7 @@ class Registration:
             NameTaken, BadAccount
             RegistrationClosed: Somebody else was quicker with the invitation's last use.
         """
-        check_name(name)
-        check_new_password(password)
+        self.check(name, password)
         quota = None if invited is None else invited.quota
         try:
             added = self._accounts.add(
