@@ -150,7 +150,12 @@ class FtpServer(Service):
             logger.error("%s", trouble)
         self._open_books(settings.root, engine, ledger)
         self.owners = Owners()
-        self.audit = Audit(settings.state, size=settings.audit_size, keep=settings.audit_keep)
+        self.audit = Audit(
+            settings.state,
+            size=settings.audit_size,
+            keep=settings.audit_keep,
+            own_size=settings.audit_own_size,
+        )
         self._closing.append(self.audit.close)
         self.fingerprint: str | None = None
         self._take_key(self._read_key(settings))

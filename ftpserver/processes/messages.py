@@ -146,10 +146,15 @@ class FoundBanned(msgspec.Struct, frozen=True, tag="found-banned"):
 
 
 class Lines(msgspec.Struct, frozen=True, tag="lines"):
-    """Lines for the audit log, and how many. Told."""
+    """Lines for the audit log, and how many. Told.
+
+    Attributes:
+        share: See `audit.trail.share_of`.
+    """
 
     lines: bytes
     count: int
+    share: str | None = None
 
 
 class Registering(msgspec.Struct, frozen=True, tag="registering"):

@@ -463,8 +463,8 @@ class Crew:
                     request = worker.connections.get(number)
                 if request is not None:
                     server.limits.strangers.leave(request)
-            case Lines(lines, count):
-                server.audit.append(lines, count)
+            case Lines(lines, count, share):
+                server.audit.append(lines, count, share)
             case FoundBanned(place, until):
                 server.limits.heard_of_ban(place, until)
             case Registering(host):

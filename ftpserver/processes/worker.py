@@ -260,11 +260,11 @@ class _Lines:
 
     def append(self, chunks: Sequence[Chunk]) -> int:
         """Have lines written; returns how many could not be."""
-        count = sum(count for _, count in chunks)
+        count = sum(chunk.records for chunk in chunks)
         try:
-            for lines, lines_count in chunks:
-                self._server.tell(Lines(lines, lines_count))
-                count -= lines_count
+            for chunk in chunks:
+                self._server.tell(Lines(*chunk))
+                count -= chunk.records
         except PeerGone:
             pass  # and this process is at its end
         return count

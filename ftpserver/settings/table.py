@@ -222,6 +222,11 @@ class Settings:
         64 * 2**20, SIZE, "From which on the audit log begins another file; 0 writes none."
     )
     audit_keep: int = setting(8, whole(0), "Earlier files of the audit log that are kept.")
+    audit_own_size: int = setting(
+        16 * 2**20,
+        SIZE,
+        "Size of the audit file that an account with over 10,000 events an hour gets for itself.",
+    )
     log_format: Literal["text", "json"] = setting(
         "text", choice({"text": "text", "json": "json"}), "Of the log on stderr."
     )
