@@ -246,6 +246,16 @@ class Settings:
         return state_of(self.root)
 
 
+def cautions(settings: Settings) -> list[str]:
+    """Warnings about settings that are valid, but leave the server open to strangers."""
+    if settings.open_registration and settings.default_quota is None:
+        return [
+            "open-registration without default-quota: anyone can make accounts that fill the disk; "
+            "set default-quota"
+        ]
+    return []
+
+
 TABLE: dict[str, Setting] = {
     one.name: described(one) for one in dataclasses.fields(Settings) if one.name != "root"
 }

@@ -1,0 +1,62 @@
+"""Someone registers to learn which names are taken, or to fill the disk."""
+
+from __future__ import annotations
+
+import pytest
+
+from ftpserver.accounts import registration as module
+from ftpserver.accounts.invitations import Invitations
+from ftpserver.accounts.registration import Probes
+from ftpserver.settings.loading import load
+from ftpwire.errors import Busy, NameTaken
+from ftpwire.messages import Failed, LoggedIn, Register
+
+WAYS = [pytest.param({}, id="threads"), pytest.param({"threads": 0}, id="threads-0")]
+MOST = module._OF_ONE_INVITATION[0]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_unused_invitation_does_not_tell_all_names(start_server, dial, way):
+    server = start_server(**way)
+    _, code = Invitations(server.engine).make(None, 3, None)
+    _, other = Invitations(server.engine).make(None, 1, None)
+    codes = []
+    with dial(server, logged_in=False) as peer:
+        peer.hello()
+        for _ in range(MOST + 3):
+            reply = peer.ask(Register("alice", "correct-horse", code))
+            assert isinstance(reply, Failed)
+            codes.append(reply.code)
+        assert codes == [NameTaken.code] * MOST + [Busy.code] * 3
+        # the control: another invitation is as good as before
+        assert isinstance(peer.ask(Register("bob", "correct-horse", other)), LoggedIn)
+
+
+def test_tries_come_back_and_accounts_cost_none():
+    now = 0.0
+    probes = Probes(lambda: now)
+    for _ in range(MOST * 3):
+        probes.take("a")
+        probes.give_back("a")
+    for _ in range(MOST):
+        probes.take("a")
+    with pytest.raises(Busy):
+        probes.take("a")
+    probes.take("b")
+    now = 60.0
+    probes.take("a")
+    with pytest.raises(Busy):
+        probes.take("a")
+
+
+@pytest.mark.parametrize(
+    ("given", "warned"),
+    [
+        pytest.param({"open_registration": True}, True, id="open"),
+        pytest.param({"open_registration": True, "default_quota": 2**30}, False, id="with-quota"),
+        pytest.param({}, False, id="closed"),
+    ],
+)
+def test_open_registration_without_a_quota_is_warned_of(tmp_path, given, warned):
+    found = load(given, root=tmp_path, config=None, environment={})
+    assert ["default-quota" in one for one in found.warnings] == [True] * warned
