@@ -228,7 +228,9 @@ class RemotePresence:
     def __init__(self) -> None:
         self.paces: SharedPaces | None = None
 
-    def enter(self, account: Account, host: str, *, at_any_rate: bool = False) -> str | None:
+    def enter(
+        self, account: Account, host: str, *, at_any_rate: bool = False, had: str | None = None
+    ) -> str | None:
         """Counted by the server."""
         return None
 

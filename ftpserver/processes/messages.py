@@ -157,6 +157,30 @@ class Lines(msgspec.Struct, frozen=True, tag="lines"):
     share: str | None = None
 
 
+class Entering(msgspec.Struct, frozen=True, tag="entering"):
+    """A session of an account begins. Answer: `Entered`; or ``too-many``.
+
+    Attributes:
+        capped: Whether the cap that holds by default is to be kept.
+    """
+
+    account_id: int
+    name: str
+    capped: bool
+
+
+class Entered(msgspec.Struct, frozen=True, tag="entered"):
+    """It is counted. ``token``: to give back."""
+
+    token: str
+
+
+class Leaving(msgspec.Struct, frozen=True, tag="leaving"):
+    """A session that was counted has ended. Told."""
+
+    token: str
+
+
 class Registering(msgspec.Struct, frozen=True, tag="registering"):
     """Somebody wants to make an account. Answer: `Nothing`; or ``busy``."""
 
@@ -173,4 +197,17 @@ class Bye(msgspec.Struct, frozen=True, tag="bye"):
     figures: Figures
 
 
-WorkerSays = Ready | LoggedIn | Closed | FoundBanned | Lines | Registering | Bye | Brokered
+WorkerSays = (
+    Ready
+    | LoggedIn
+    | Closed
+    | FoundBanned
+    | Lines
+    | Registering
+    | Bye
+    | Brokered
+    | Entering
+    | Leaving
+)
+
+ServerAnswers = Entered | BrokeredAnswer

@@ -36,21 +36,24 @@ from ftpserver.processes.messages import (
     Bye,
     Closed,
     Drain,
+    Entered,
+    Entering,
     FiguresNow,
     Follow,
     FoundBanned,
     Kick,
     Kicked,
+    Leaving,
     Lines,
     LoggedIn,
     Ready,
     Registering,
     Retire,
     Serve,
+    ServerAnswers,
     ServerSays,
     SessionsNow,
     Stop,
-    WorkerAnswers,
 )
 from ftpserver.processes.rpc import Peer, PeerGone
 from ftpserver.processes.shared_rate import SharedPaces
@@ -95,7 +98,7 @@ class Worker(Service):
         self.server = Peer(
             socket.socket(fileno=ours),
             hears=ServerSays,
-            answers=WorkerAnswers,
+            answers=ServerAnswers,
             handle=self._hear,
             pool=self._pool,
             max_size=MAX_SIZE,
@@ -122,6 +125,7 @@ class Worker(Service):
             ledger,
             throttle=_Throttle(self.server),
             share=birth.count,
+            counts=_Counts(self),
             make_pace=paces.pace,
         )
         self.limits.tell_bans(lambda place, until: self._tell(FoundBanned(place, until)))
@@ -250,6 +254,22 @@ class _Throttle:
     def take(self, host: str) -> None:
         """Count one. Raises Busy."""
         self._server.ask(Registering(host))
+
+
+class _Counts:
+    """How many sessions each account has is known to the server."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def enter(self, account_id: int, name: str, *, capped: bool) -> str:
+        """Count one more. Raises TooMany."""
+        asked = Entering(account_id, name, capped)
+        return self._worker.server.ask(asked, Entered).token
+
+    def leave(self, token: str) -> None:
+        """Count one less."""
+        self._worker._tell(Leaving(token))
 
 
 class _Lines:

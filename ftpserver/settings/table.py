@@ -193,7 +193,10 @@ class Settings:
     )
     max_sessions: int | None = setting(None, _COUNT, "Sessions of all users together.", live=True)
     max_user_sessions: int | None = setting(
-        None, _COUNT, "Sessions of a user whose account doesn't say otherwise.", live=True
+        None,
+        _COUNT,
+        "Sessions of a user whose account doesn't say otherwise. Default: 100.",
+        live=True,
     )
     max_address_sessions: int | None = setting(
         None, _COUNT, "Sessions from one address.", live=True
