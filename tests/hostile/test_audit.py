@@ -13,6 +13,8 @@ from ftpwire.messages import Failed, Login, LoginToken, MakeDir, Register, SetAt
 from tests.peer import eventually
 
 WAYS = [pytest.param({}, id="threads"), pytest.param({"threads": 0}, id="threads-0")]
+ISOLATED = pytest.param({"isolation": "process"}, id="isolation")
+WORKERS = pytest.param({"workers": 2}, id="workers")
 CHEAP = [
     pytest.param(lambda: MakeDir(b"/x"), id="without-log-in"),
     pytest.param(lambda: Register("mallory", "correct-horse"), id="registration-closed"),
@@ -25,7 +27,7 @@ def told(state, name: str = FILE_NAME) -> list[dict]:
     return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [*WAYS, ISOLATED])
 @pytest.mark.parametrize("cheap", CHEAP)
 def test_cheap_requests_hide_no_guess(start_server, dial, monkeypatch, way, cheap):
     monkeypatch.setattr(writer, "_REFUSALS_BURST", 2)
@@ -64,7 +66,7 @@ def test_a_banned_address_hides_no_guess(tmp_path, monkeypatch):
         log.close()
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [*WAYS, WORKERS, ISOLATED])
 def test_the_successes_of_one_user_do_not_turn_the_log_over(start_server, dial, monkeypatch, way):
     monkeypatch.setattr(writer, "_SHARE", 20)
     server = start_server(audit_size=20_000, audit_keep=1, audit_own_size=5_000, **way)

@@ -12,10 +12,11 @@ from ftpwire.errors import Busy, NameTaken
 from ftpwire.messages import Failed, LoggedIn, Register
 
 WAYS = [pytest.param({}, id="threads"), pytest.param({"threads": 0}, id="threads-0")]
+ISOLATED = pytest.param({"isolation": "process"}, id="isolation")
 MOST = module._OF_ONE_INVITATION[0]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [*WAYS, ISOLATED])
 def test_an_unused_invitation_does_not_tell_all_names(start_server, dial, way):
     server = start_server(**way)
     _, code = Invitations(server.engine).make(None, 3, None)
