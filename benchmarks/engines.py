@@ -66,7 +66,7 @@ class Engine:
 def _ftpd(start: list[str], *options: str) -> Callable[[Path, int], list[str]]:
     def command(root: Path, port: int) -> list[str]:
         where = ["--root", str(root), "--host", "127.0.0.1", "--port", str(port)]
-        return [*start, "start", *where, *options]
+        return [*start, "start", *where, "--max-user-sessions", "1000000", *options]
 
     return command
 

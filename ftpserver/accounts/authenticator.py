@@ -7,8 +7,10 @@ often and how many (limits.py), asking another process for all of this (isolatio
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ftpserver.accounts.accounts import Account, Accounts
@@ -72,7 +74,8 @@ class Entrance(ABC):
         """Set another password; returns the account as it is then.
 
         Raises:
-            LoginRefused, Banned, Busy: The old one is not right, or isn't looked at.
+            LoginRefused, Banned: The old one is not right, or isn't looked at.
+            Busy: The same, or another session is changing the account's password.
             BadAccount: The new one can't be used.
         """
 
@@ -99,6 +102,9 @@ class LocalEntrance(Entrance):
         self._tokens = tokens
         self._registration = registration
         self._limits = limits
+        self._lock = threading.Lock()
+        self._changing: set[int] = set()
+        """Accounts whose password is being changed; guarded by ``_lock``."""
 
     def by_password(self, host: str, name: str, password: str) -> Admission:
         def prove() -> Account:
@@ -120,6 +126,7 @@ class LocalEntrance(Entrance):
 
     def register(self, host: str, name: str, password: str, invitation: str | None) -> Admission:
         invited = self._registration.permit(invitation, host)
+        self._registration.check(name, password)
         with self._limits.turn(host):
             account = self._registration.register(name, password, invited)
         return self._admit(host, account)
@@ -138,9 +145,26 @@ class LocalEntrance(Entrance):
             if not self._accounts.check_password(account.name, old):
                 raise LoginRefused("that is not your password")
 
+        # what costs nothing comes before a place in the queue that all log-ins wait in
         check_new_password(new)
-        self._limits.by_password(host, account.name, prove)
-        return self._accounts.set_password(account.name, new)
+        with self._one_change(account):
+            self._limits.by_password(host, account.name, prove)
+            with self._limits.turn(host):
+                return self._accounts.set_password(account.name, new)
+
+    @contextmanager
+    def _one_change(self, account: Account) -> Iterator[None]:
+        """Let one session at a time change an account's password: each takes two turns at hashing,
+        and many at once would make the log-ins of others wait. Raises Busy."""
+        with self._lock:
+            if account.id in self._changing:
+                raise Busy(f"{account.name}: another session is changing the password just now")
+            self._changing.add(account.id)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._changing.discard(account.id)
 
     def issue_token(self, account: Account, name: str, seconds: int | None) -> Issued:
         return self._tokens.issue(account, name, seconds)

@@ -29,6 +29,7 @@ from ftpserver.accounts.accounts import Account
 from ftpserver.accounts.bans import Ban, Bans
 from ftpserver.accounts.passwords import HASHES_AT_ONCE
 from ftpserver.accounts.penalties import Offence, Penalties
+from ftpserver.accounts.session_counts import SessionCounting, SessionCounts
 from ftpserver.accounts.session_slots import NO_LIMIT, Most, Sessions
 from ftpserver.accounts.startups import Spared, Strangers
 from ftpserver.net.addresses import is_in, place_of, source_of
@@ -45,6 +46,8 @@ MAX_WAITING = 100
 """Passwords that may wait to be checked: two seconds of work for two cores."""
 _WAITING_SHARE = 2
 """A stranger's address may have one in so many of them."""
+_AND = "/"
+"""Parts the two halves of a session's place: its token, and its row if it has one."""
 _Result = TypeVar("_Result")
 
 
@@ -52,6 +55,7 @@ class LimitsOptions(TypedDict, total=False):
     """What a process that is one of several says of itself; see Limits."""
 
     share: int
+    counts: SessionCounting
     make_pace: Callable[[int, int], Pace]
 
 
@@ -67,6 +71,7 @@ class Limits:
     Args:
         ledger: Whose processes the sessions are of.
         share: One in so many of the passwords of a server are checked here.
+        counts: Where sessions are counted; by default for this process alone.
         make_pace: Makes the pace of an account, of its id and rate.
     """
 
@@ -77,6 +82,7 @@ class Limits:
         ledger: Ledger,
         *,
         share: int = 1,
+        counts: SessionCounting | None = None,
         make_pace: Callable[[int, int], Pace] = lambda account_id, rate: Pace(rate),
     ) -> None:
         self._bans = Bans(engine, settings.ban_after, settings.ban_time)
@@ -88,6 +94,7 @@ class Limits:
         self.strangers = Strangers(settings.max_startups)
         self.penalties = Penalties()
         self.sessions = Sessions(engine, ledger)
+        self.counts: SessionCounting = counts or SessionCounts()
         self.settings = settings
 
     def follow(self, settings: Settings) -> None:
@@ -202,20 +209,35 @@ class Limits:
         if most != NO_LIMIT:
             self.sessions.enter(account, place_of(host), most, only_asking=True)
 
-    def enter(self, account: Account, host: str, *, at_any_rate: bool = False) -> str | None:
-        """Take one of the places for sessions; None where nothing limits them.
+    def enter(
+        self, account: Account, host: str, *, at_any_rate: bool = False, had: str | None = None
+    ) -> str | None:
+        """Take one of the places for sessions, to give it back by.
 
         Args:
             at_any_rate: It is there already, and counts for the others.
+            had: The place that the session has; it gets what that lacks.
 
         Raises:
             TooMany: All are taken.
         """
         most = self._most(account)
+        token, _, slot = (had or "").partition(_AND)
+        if slot:
+            return had
+        if not token:
+            capped = most.of_account is None and not at_any_rate
+            token = self.counts.enter(account.id, account.name, capped=capped)
         if most == NO_LIMIT:
-            return None
-        place = place_of(host)
-        return self.sessions.enter(account, place, NO_LIMIT if at_any_rate else most)
+            return token
+        try:
+            place = place_of(host)
+            slot = self.sessions.enter(account, place, NO_LIMIT if at_any_rate else most)
+        except BaseException:
+            if had is None:
+                self.counts.leave(token)
+            raise
+        return f"{token}{_AND}{slot}"
 
     def _most(self, account: Account) -> Most:
         settings = self.settings
@@ -228,8 +250,12 @@ class Limits:
 
     def leave(self, place: str | None) -> None:
         """Give a place back."""
-        if place is not None:
-            self.sessions.leave(place)
+        if place is None:
+            return
+        token, _, slot = place.partition(_AND)
+        self.counts.leave(token)
+        if slot:
+            self.sessions.leave(slot)
 
     def pace(self, account: Account) -> Pace | None:
         """What all sessions of an account here keep together; its rate follows the account."""

@@ -42,17 +42,17 @@ _Result = TypeVar("_Result")
 
 
 def check_new_password(password: str) -> None:
-    """See whether a new password is long enough. Those that are set already stay good.
+    """Check a new password as far as that costs no hash. Passwords already set stay valid.
 
     Raises:
-        BadAccount: It is too short.
+        BadAccount: It is too short, too long, or no UTF-8 text.
     """
+    _check_usable(password)
     if len(password) < MIN_PASSWORD:
         raise BadAccount(f"the password is shorter than {MIN_PASSWORD} characters")
 
 
-def hash_password(password: str) -> str:
-    """The argon2id hash to store. Raises BadAccount for one that can't be used."""
+def _check_usable(password: str) -> None:
     if not password:
         raise BadAccount("the password is empty")
     try:
@@ -61,6 +61,11 @@ def hash_password(password: str) -> str:
         raise BadAccount("the password is not UTF-8 text") from None
     if size > MAX_PASSWORD:
         raise BadAccount(f"the password is longer than {MAX_PASSWORD} bytes")
+
+
+def hash_password(password: str) -> str:
+    """The argon2id hash to store. Raises BadAccount for one that can't be used."""
+    _check_usable(password)
     with _hashing:
         return aside(lambda: _hasher.hash(password))
 

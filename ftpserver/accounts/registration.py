@@ -34,6 +34,9 @@ _OF_ONE_PLACE = (10, 60.0)
 _OF_ALL = (100, 6.0)
 """Tries at once, and the seconds after which there is one more."""
 _MOST_PLACES = 4096
+_OF_ONE_INVITATION = (30, 60.0)
+"""Tries with a good invitation that make no account, which tell what names are taken: at once, and
+the seconds after which there is one more."""
 
 
 class Registration:
@@ -58,6 +61,7 @@ class Registration:
         self._engine = engine
         self._accounts = accounts
         self._invitations = Invitations(engine)
+        self._probes = Probes()
         self.throttle: Throttling = throttle or Throttle()
         self._root = root
         self.open = open
@@ -66,7 +70,7 @@ class Registration:
     def permit(self, code: str | None, host: str) -> Invitation | None:
         """See whether somebody may register, before anything else is looked at.
 
-        Who has a good invitation may try at any time: there are only so many uses.
+        Whoever has a good invitation may try at any time: `register` bounds the failures.
 
         Raises:
             RegistrationClosed: Not here, or not with that code.
@@ -83,15 +87,28 @@ class Registration:
         self.throttle.take(host)
         return None
 
+    def check(self, name: str, password: str) -> None:
+        """Check a name and a password as far as that costs no hash. Raises BadAccount."""
+        check_name(name)
+        check_new_password(password)
+
     def register(self, name: str, password: str, invited: Invitation | None) -> Account:
         """Add an account for somebody whom `permit` let in.
 
         Raises:
             NameTaken, BadAccount
             RegistrationClosed: Somebody else was quicker with the invitation's last use.
+            Busy: Too many tries with the invitation failed.
         """
-        check_name(name)
-        check_new_password(password)
+        self.check(name, password)
+        if invited is None:
+            return self._add(name, password, None)
+        self._probes.take(invited.id)
+        added = self._add(name, password, invited)
+        self._probes.give_back(invited.id)
+        return added
+
+    def _add(self, name: str, password: str, invited: Invitation | None) -> Account:
         quota = None if invited is None else invited.quota
         try:
             added = self._accounts.add(
@@ -152,6 +169,39 @@ class Throttle:
                 self._all.left -= 1
         if wait:
             raise Busy(f"too many want to register just now: try again in {wait:.0f} s")
+
+
+class Probes:
+    """Tries with each good invitation. Those that made an account are given back.
+
+    Args:
+        now: Seconds on a clock that never goes back.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._lock = Lock()
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+
+    def take(self, invitation_id: str) -> None:
+        """Count one. Raises Busy when too many failed."""
+        now = self._now()
+        with self._lock:
+            bucket = self._buckets.setdefault(invitation_id, _Bucket(*_OF_ONE_INVITATION, now))
+            self._buckets.move_to_end(invitation_id)
+            if len(self._buckets) > _MOST_PLACES:
+                self._buckets.popitem(last=False)
+            wait = bucket.wait(now)
+            if not wait:
+                bucket.left -= 1
+        if wait:
+            raise Busy(f"too many tries with this invitation failed: try again in {wait:.0f} s")
+
+    def give_back(self, invitation_id: str) -> None:
+        """One made an account."""
+        with self._lock:
+            if invitation_id in self._buckets:
+                self._buckets[invitation_id].left += 1
 
 
 class _Bucket:

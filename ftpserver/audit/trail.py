@@ -29,7 +29,7 @@ from ftpserver.audit.record import (
     with_paths,
 )
 from ftpwire import messages
-from ftpwire.errors import BY_CODE, CommandError, Forbidden, NotLoggedIn, TooMany
+from ftpwire.errors import BY_CODE, CommandError, Forbidden, LoginRefused, NotLoggedIn, TooMany
 from ftpwire.messages import Failed, Message, Sent, Stored
 
 if TYPE_CHECKING:
@@ -43,6 +43,26 @@ logger = logging.getLogger("ftpd.audit")
 
 _ALWAYS_TOLD = frozenset({Forbidden.code, NotLoggedIn.code})
 _REFUSED_STATUS = frozenset({3, 6, 7})
+
+
+_LOG_INS, _FILES = "logins", "files"
+_OF_KEYS = frozenset({"login", "register", "logout", "password", "token-issue", "token-revoke"})
+
+
+def share_of(event: str, user: str | None) -> str | None:
+    """Whose share of the log a success counts for: one account's log-ins, or its files.
+
+    None for what no account does: that is always in the common file.
+    """
+    return None if user is None else f"{_LOG_INS if event in _OF_KEYS else _FILES}-{user}"
+
+
+def guess_of(event: str, code: str | None, way: str | None) -> str | None:
+    """What a failure of a stranger guessed at, ``password`` or ``token``; None: at nothing.
+
+    Only where it was compared: a banned address, and one that is told to wait, cost nothing.
+    """
+    return way if event == "login" and code == LoginRefused.code else None
 
 
 class Who(NamedTuple):
@@ -140,19 +160,27 @@ class Trail:
         try:
             now, stamp = time.monotonic(), timestamp(time.time())
             who = self._who_text()
-            lines: list[bytes] = []
+            user = None if self._session.account is None else self._session.account.name
+            shares: dict[str | None, list[bytes]] = {}
             for asked, reply in told:
                 took = now - asked.began
-                line = None
+                line = share = None
+                event = _name_of(asked.request)
                 if type(reply) is Stored:
                     line = _plain_put(stamp, who, asked, reply, took)
                 elif reply is None or type(reply) is Failed:
-                    if not audit.may_tell_failure(self._session.account):
+                    guess = guess_of(
+                        event, None if reply is None else reply.code, _WAYS.get(type(asked.request))
+                    )
+                    if not audit.may_tell_failure(self._session.account, guess):
                         continue
                 if line is None:
                     line = line_of(self._record(stamp, asked, reply, took, note))
-                lines.append(line)
-            audit.append(b"".join(lines), len(lines))
+                if type(reply) is not Failed and reply is not None:
+                    share = share_of(event, user)
+                shares.setdefault(share, []).append(line)
+            for share, lines in shares.items():
+                audit.append(b"".join(lines), len(lines), share)
         except Exception:
             logger.exception("%s: what it did could not be recorded", self._session)
 
@@ -318,14 +346,22 @@ class Recorder(ABC):
         try:
             who = {} if session is None else who_is(session)._asdict()
             record = Record(timestamp(time.time()), event, outcome, **(who | with_paths(fields)))
-            self.append(line_of(record), 1)
+            self.append(line_of(record), 1, share_of(event, record.user) if account else None)
         except Exception:
             logger.exception("%s could not be recorded", event)
 
     @abstractmethod
-    def append(self, lines: bytes, count: int) -> None:
-        """Queue whole lines, and say how many they are."""
+    def append(self, lines: bytes, count: int, share: str | None = None) -> None:
+        """Queue whole lines, and say how many they are.
+
+        Args:
+            share: See `share_of`.
+        """
 
     @abstractmethod
-    def may_tell_failure(self, account: Account | None) -> bool:
-        """Whether another failure of that account, or of a stranger, may be recorded now."""
+    def may_tell_failure(self, account: Account | None, guess: str | None = None) -> bool:
+        """Whether another failure of that account, or of a stranger, may be recorded now.
+
+        Args:
+            guess: See `guess_of`.
+        """

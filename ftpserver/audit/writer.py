@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ftpserver.audit.record import FAILED, OK, Record, line_of, timestamp
 from ftpserver.audit.trail import Recorder
@@ -43,10 +43,22 @@ _REFUSALS_RATE = 5.0
 only fails can't push what others did out of the files."""
 _DROPPED_SECONDS = 10.0
 _MAX_ALLOWANCES = 1024
-_STRANGERS = 0
-"""No account has this id."""
-Chunk = tuple[bytes, int]
-"""Whole lines, and how many they are; of a ``dropped`` record, how many it tells of."""
+_SHARE = 10_000
+_SHARE_SECONDS = 3600.0
+"""Lines of what one account did, in so many seconds, that the common file takes: log-ins and file
+operations count apart. The others go to a file of its own."""
+
+
+class Chunk(NamedTuple):
+    """Whole lines, and how many they are; of a ``dropped`` record, how many it tells of.
+
+    Attributes:
+        share: Whose share of the common file they count for (`trail.share_of`); None: nobody's.
+    """
+
+    lines: bytes
+    records: int
+    share: str | None = None
 
 
 class Files(Protocol):
@@ -69,6 +81,7 @@ class Audit(Recorder):
         state: The server's state directory.
         size: Bytes from which on a file is rotated; 0 writes no audit log.
         keep: Files that are kept beside the current one.
+        own_size: Bytes of a file for one account's share alone.
         files: Where the lines go instead of into files there.
 
     Attributes:
@@ -76,17 +89,25 @@ class Audit(Recorder):
     """
 
     def __init__(
-        self, state: Path, *, size: int, keep: int = 0, files: Files | None = None
+        self,
+        state: Path,
+        *,
+        size: int,
+        keep: int = 0,
+        own_size: int = 16 * 2**20,
+        files: Files | None = None,
     ) -> None:
         self.on_written: Callable[[], None] = lambda: None
         self.enabled = bool(size)
-        self._files: Files = files or _Files(state / FILE_NAME, size, keep)
+        self._files: Files = files or _Shared(state, size, keep, own_size)
         self._lock = threading.Lock()
         self._queue: list[Chunk] = []
         self._queued = 0
         self._dropped = 0
         self._told_dropped = -_DROPPED_SECONDS
         self._allowances: dict[int, Allowance] = {}
+        self._strangers: dict[str | None, Allowance] = {}
+        """By what they guessed at: what costs a stranger nothing can't use up the others'."""
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._writer: threading.Thread | None = None
@@ -94,7 +115,7 @@ class Audit(Recorder):
             self._writer = threading.Thread(target=self._write_all, name="audit")
             self._writer.start()
 
-    def append(self, lines: bytes, count: int) -> None:
+    def append(self, lines: bytes, count: int, share: str | None = None) -> None:
         """Queue whole lines, and say how many they are."""
         if not count:
             return
@@ -102,25 +123,27 @@ class Audit(Recorder):
             if self._queued + len(lines) > MAX_QUEUED or not self.enabled:
                 self._dropped += count
             else:
-                self._queue.append((lines, count))
+                self._queue.append(Chunk(lines, count, share))
                 self._queued += len(lines)
         if not self._wake.is_set():
             self._wake.set()
 
-    def may_tell_failure(self, account: Account | None) -> bool:
+    def may_tell_failure(self, account: Account | None, guess: str | None = None) -> bool:
         """Whether another failure of that account, or of a stranger, may be recorded now."""
-        who = _STRANGERS if account is None else account.id
         with self._lock:
-            allowance = self._allowances.get(who)
-            if allowance is None:
-                if len(self._allowances) >= _MAX_ALLOWANCES:
-                    self._allowances.clear()
-                allowance = self._allowances[who] = Allowance(_REFUSALS_BURST, _REFUSALS_RATE)
-            granted = allowance.take()
+            granted = self._allowance(account, guess).take()
             self._dropped += not granted
         if not granted and not self._wake.is_set():
             self._wake.set()
         return granted
+
+    def _allowance(self, account: Account | None, guess: str | None) -> Allowance:
+        new = Allowance(_REFUSALS_BURST, _REFUSALS_RATE)
+        if account is None:
+            return self._strangers.setdefault(guess, new)
+        if account.id not in self._allowances and len(self._allowances) >= _MAX_ALLOWANCES:
+            self._allowances.clear()
+        return self._allowances.setdefault(account.id, new)
 
     def close(self) -> None:
         """Write what is queued, and end the thread. Can be called twice."""
@@ -150,7 +173,7 @@ class Audit(Recorder):
             self._queued = 0
             dropped = self._dropped_due()
         if dropped:
-            queue.append((_dropped_line(dropped), dropped))
+            queue.append(Chunk(_dropped_line(dropped), dropped))
         lost = self._files.append(queue)
         if lost:
             with self._lock:
@@ -199,6 +222,63 @@ class Allowance:
         return True
 
 
+class _Shared:
+    """The common file, and one for each account that does more than others have room for.
+
+    For one thread. Of the files of accounts none is kept open.
+    """
+
+    def __init__(self, state: Path, size: int, keep: int, own_size: int) -> None:
+        self._state = state
+        self._common = _Files(state / FILE_NAME, size, keep)
+        self._own_size = own_size
+        self._counts: dict[str, int] = {}
+        self._since = time.monotonic()
+
+    def append(self, chunks: Sequence[Chunk]) -> int:
+        """Write chunks of lines where they belong; returns how many could not be written."""
+        now = time.monotonic()
+        if now - self._since >= _SHARE_SECONDS:
+            self._since, self._counts = now, {}
+        common: list[Chunk] = []
+        own: dict[str, list[Chunk]] = {}
+        for chunk in chunks:
+            if chunk.share is None:
+                common.append(chunk)
+                continue
+            before = self._counts.get(chunk.share, 0)
+            self._counts[chunk.share] = before + chunk.records
+            if before + chunk.records <= _SHARE:
+                common.append(chunk)
+                continue
+            if before <= _SHARE:
+                common.append(Chunk(_moved_line(chunk.share), 1))
+            own.setdefault(chunk.share, []).append(chunk)
+        lost = self._common.append(common)
+        for share, its in own.items():
+            files = _Files(self._state / own_name(share), self._own_size, 1)
+            try:
+                lost += files.append(its)
+            finally:
+                files.close()
+        return lost
+
+    def close(self) -> None:
+        """Nothing more is written. Can be called twice."""
+        self._common.close()
+
+
+def own_name(share: str) -> str:
+    """The file of one account's share, as ``audit-files-alice.jsonl``."""
+    return f"audit-{share}.jsonl"
+
+
+def _moved_line(share: str) -> bytes:
+    kind, _, user = share.partition("-")
+    reason = f"more than {_SHARE} {kind} in an hour: the others are in {own_name(share)}"
+    return line_of(Record(timestamp(time.time()), "moved-on", OK, user=user, reason=reason))
+
+
 class _Files:
     """The current file and its predecessors: ``audit.jsonl``, ``audit.jsonl.1``, … For one thread.
 
@@ -217,14 +297,14 @@ class _Files:
         start = 0
         while start < len(chunks):
             end, size = start, 0
-            while end < len(chunks) and (end == start or size + len(chunks[end][0]) <= _WRITE):
-                size += len(chunks[end][0])
+            while end < len(chunks) and (end == start or size + len(chunks[end].lines) <= _WRITE):
+                size += len(chunks[end].lines)
                 end += 1
             try:
-                self._write(b"".join(lines for lines, _ in chunks[start:end]))
+                self._write(b"".join(chunk.lines for chunk in chunks[start:end]))
             except OSError as error:
                 self._failed(error)
-                return sum(count for _, count in chunks[start:])
+                return sum(chunk.records for chunk in chunks[start:])
             start = end
         if chunks and self._broken:
             self._broken = False

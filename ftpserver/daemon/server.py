@@ -34,7 +34,7 @@ from ftpserver.net.addresses import host_of
 from ftpserver.serving.listeners import Listener, TcpListener, UnixListener
 from ftpserver.serving.service import Service, raise_descriptor_limit
 from ftpserver.serving.stats import Serving
-from ftpserver.settings.table import TABLE, Settings
+from ftpserver.settings.table import TABLE, Settings, cautions
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
 from ftpserver.storage.recount import clean, put_back_all, recount
@@ -151,7 +151,12 @@ class FtpServer(Service):
         self._open_books(settings.root, engine, ledger)
         self.limits.strangers.on_dropped = self._drop_stranger
         self.owners = Owners()
-        self.audit = Audit(settings.state, size=settings.audit_size, keep=settings.audit_keep)
+        self.audit = Audit(
+            settings.state,
+            size=settings.audit_size,
+            keep=settings.audit_keep,
+            own_size=settings.audit_own_size,
+        )
         self._closing.append(self.audit.close)
         self.fingerprint: str | None = None
         self._take_key(self._read_key(settings))
@@ -337,6 +342,8 @@ class FtpServer(Service):
             told.insert(0, f"certificate: {changed}")
         for line in told:
             logger.info("reloaded: %s", line)
+        for caution in cautions(settings):
+            logger.warning("%s", caution)
         self.audit.record("reload", details={"changes": told})
         return told
 

@@ -22,6 +22,7 @@ import msgspec
 from ftpserver.accounts.accounts import Account
 from ftpserver.accounts.authenticator import Admission
 from ftpserver.audit.record import EVENTS, OK, Record, line_of, timestamp
+from ftpserver.audit.trail import guess_of, share_of
 from ftpserver.audit.writer import Allowance
 from ftpserver.isolation import homes
 from ftpserver.isolation import messages as q
@@ -81,7 +82,7 @@ class Answers:
         self._session = session
         self._ledger = ledger
         self._on_admitted = on_admitted
-        self._failures = 0
+        self._failures = self._told_failures = 0
         self._log_allowance = Allowance(_LOG_BURST, _LOG_RATE)
         self.leases: dict[str, Lease] = {}
         """What the session holds."""
@@ -251,18 +252,33 @@ class Answers:
         log = self._service.audit
         if not log.enabled:
             return
-        good = []
+        good: dict[str | None, list[bytes]] = {}
+        account = self._session.account
         for line in lines.splitlines():
             try:
                 record = _decode_record(line)
             except msgspec.MsgspecError:
                 logger.warning("%s: a record that is none was dropped", self._session)
                 continue
-            if self._vouch(record) and (
-                record.outcome == OK or log.may_tell_failure(self._session.account)
-            ):
-                good.append(line_of(record))
-        log.append(b"".join(good), len(good))
+            if not self._vouch(record):
+                continue
+            share = None
+            if record.outcome == OK:
+                share = share_of(record.event, account.name if account else None)
+            elif not log.may_tell_failure(account, self._guess_of(record)):
+                continue
+            good.setdefault(share, []).append(line_of(record))
+        for share, its in good.items():
+            log.append(b"".join(its), len(its), share)
+
+    def _guess_of(self, record: Record) -> str | None:
+        """What a failure guessed at: as many as were really compared, whatever is claimed."""
+        way = (record.details or {}).get("with")
+        if way not in ("password", "token") or self._told_failures >= self._failures:
+            return None
+        guess = guess_of(record.event, record.code, way)
+        self._told_failures += guess is not None
+        return guess
 
     def _vouch(self, record: Record) -> bool:
         """Have a record say whose it is, and when. False for one that no session makes."""

@@ -180,14 +180,14 @@ class RemoteAudit(Recorder):
         self._peer = peer
         self.enabled = enabled
 
-    def append(self, lines: bytes, count: int) -> None:
+    def append(self, lines: bytes, count: int, share: str | None = None) -> None:
         try:
             for part in _parts(lines):
                 self._peer.tell(Lines(part))
         except PeerGone:
             pass  # nobody is left to write it, and this process is at its end
 
-    def may_tell_failure(self, account: Account | None) -> bool:
+    def may_tell_failure(self, account: Account | None, guess: str | None = None) -> bool:
         """The server decides."""
         return True
 
@@ -228,7 +228,9 @@ class RemotePresence:
     def __init__(self) -> None:
         self.paces: SharedPaces | None = None
 
-    def enter(self, account: Account, host: str, *, at_any_rate: bool = False) -> str | None:
+    def enter(
+        self, account: Account, host: str, *, at_any_rate: bool = False, had: str | None = None
+    ) -> str | None:
         """Counted by the server."""
         return None
 

@@ -297,9 +297,10 @@ class IsolatedSession:
         """As `Session.follow`."""
         self.account = account
         self._tell(q.Follow(q.known(account, homes.seen_as(account))))
-        if self._place is None:
-            limits = self._isolation.service.limits
-            self._place = limits.enter(account, self.host, at_any_rate=True)
+        limits, had = self._isolation.service.limits, self._place
+        place = limits.enter(account, self.host, at_any_rate=True, had=had)
+        if place != had:
+            self._place = place
             if self._over:
                 place, self._place = self._place, None
                 limits.leave(place)

@@ -162,10 +162,39 @@ class Penalized(msgspec.Struct, frozen=True, tag="penalized"):
 
 
 class Lines(msgspec.Struct, frozen=True, tag="lines"):
-    """Lines for the audit log, and how many. Told."""
+    """Lines for the audit log, and how many. Told.
+
+    Attributes:
+        share: See `audit.trail.share_of`.
+    """
 
     lines: bytes
     count: int
+    share: str | None = None
+
+
+class Entering(msgspec.Struct, frozen=True, tag="entering"):
+    """A session of an account begins. Answer: `Entered`; or ``too-many``.
+
+    Attributes:
+        capped: Whether the cap that holds by default is to be kept.
+    """
+
+    account_id: int
+    name: str
+    capped: bool
+
+
+class Entered(msgspec.Struct, frozen=True, tag="entered"):
+    """It is counted. ``token``: to give back."""
+
+    token: str
+
+
+class Leaving(msgspec.Struct, frozen=True, tag="leaving"):
+    """A session that was counted has ended. Told."""
+
+    token: str
 
 
 class Registering(msgspec.Struct, frozen=True, tag="registering"):
@@ -185,5 +214,17 @@ class Bye(msgspec.Struct, frozen=True, tag="bye"):
 
 
 WorkerSays = (
-    Ready | LoggedIn | Closed | FoundBanned | Penalized | Lines | Registering | Bye | Brokered
+    Ready
+    | LoggedIn
+    | Closed
+    | FoundBanned
+    | Penalized
+    | Lines
+    | Registering
+    | Bye
+    | Brokered
+    | Entering
+    | Leaving
 )
+
+ServerAnswers = Entered | BrokeredAnswer

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from ftpserver.accounts.session_counts import SessionCounts
 from ftpserver.errors import StateError
 from ftpserver.net.addresses import host_of
 from ftpserver.processes.brokering import Broker
@@ -39,11 +40,14 @@ from ftpserver.processes.messages import (
     Closed,
     Drain,
     Drop,
+    Entered,
+    Entering,
     FiguresNow,
     Follow,
     FoundBanned,
     Kick,
     Kicked,
+    Leaving,
     Lines,
     LoggedIn,
     Penalized,
@@ -111,6 +115,7 @@ class Crew:
         self._broker = Broker()
         self._nursery = Nursery("ftpserver.processes.worker", server.settings, self._reported)
         self._page = make_page()
+        self._counts = SessionCounts()
         self._thread = threading.Thread(target=self._look_after, name="workers")
         self._thread.start()
         try:
@@ -445,6 +450,7 @@ class Crew:
                 self._replace(worker)
 
     def _bury(self, worker: WorkerHandle) -> None:
+        self._counts.bury(worker.number)
         self._server.ledger.bury(worker.incarnation)
         self._server.limits.sessions.bury(worker.incarnation)
         if not worker.said_bye:
@@ -480,10 +486,16 @@ class Crew:
                     server.limits.strangers.leave(request)
             case Penalized(host, offence):
                 server.limits.penalize(host, offence)
-            case Lines(lines, count):
-                server.audit.append(lines, count)
+            case Lines(lines, count, share):
+                server.audit.append(lines, count, share)
             case FoundBanned(place, until):
                 server.limits.heard_of_ban(place, until)
+            case Entering(account_id, name, capped):
+                return Entered(
+                    self._counts.enter(account_id, name, capped=capped, worker=worker.number)
+                )
+            case Leaving(token):
+                self._counts.leave(token)
             case Registering(host):
                 server.registration.throttle.take(host)
             case Ready():

@@ -37,11 +37,14 @@ from ftpserver.processes.messages import (
     Closed,
     Drain,
     Drop,
+    Entered,
+    Entering,
     FiguresNow,
     Follow,
     FoundBanned,
     Kick,
     Kicked,
+    Leaving,
     Lines,
     LoggedIn,
     Penalized,
@@ -49,10 +52,10 @@ from ftpserver.processes.messages import (
     Registering,
     Retire,
     Serve,
+    ServerAnswers,
     ServerSays,
     SessionsNow,
     Stop,
-    WorkerAnswers,
 )
 from ftpserver.processes.rpc import Peer, PeerGone
 from ftpserver.processes.shared_rate import SharedPaces
@@ -98,7 +101,7 @@ class Worker(Service):
         self.server = Peer(
             socket.socket(fileno=ours),
             hears=ServerSays,
-            answers=WorkerAnswers,
+            answers=ServerAnswers,
             handle=self._hear,
             pool=self._pool,
             max_size=MAX_SIZE,
@@ -125,6 +128,7 @@ class Worker(Service):
             ledger,
             throttle=_Throttle(self.server),
             share=birth.count,
+            counts=_Counts(self),
             make_pace=paces.pace,
         )
         self.limits.tell_bans(lambda place, until: self._tell(FoundBanned(place, until)))
@@ -269,6 +273,22 @@ class _Throttle:
         self._server.ask(Registering(host))
 
 
+class _Counts:
+    """How many sessions each account has is known to the server."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def enter(self, account_id: int, name: str, *, capped: bool) -> str:
+        """Count one more. Raises TooMany."""
+        asked = Entering(account_id, name, capped)
+        return self._worker.server.ask(asked, Entered).token
+
+    def leave(self, token: str) -> None:
+        """Count one less."""
+        self._worker._tell(Leaving(token))
+
+
 class _Lines:
     """The audit log's files are the server's: what is written goes there."""
 
@@ -277,11 +297,11 @@ class _Lines:
 
     def append(self, chunks: Sequence[Chunk]) -> int:
         """Have lines written; returns how many could not be."""
-        count = sum(count for _, count in chunks)
+        count = sum(chunk.records for chunk in chunks)
         try:
-            for lines, lines_count in chunks:
-                self._server.tell(Lines(lines, lines_count))
-                count -= lines_count
+            for chunk in chunks:
+                self._server.tell(Lines(*chunk))
+                count -= chunk.records
         except PeerGone:
             pass  # and this process is at its end
         return count

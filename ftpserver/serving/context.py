@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 class Presence(Protocol):
     """Where sessions count for limits, and what they keep together."""
 
-    def enter(self, account: Account, host: str, *, at_any_rate: bool = False) -> str | None:
-        """Take one of the places for sessions; None where nothing limits them."""
+    def enter(
+        self, account: Account, host: str, *, at_any_rate: bool = False, had: str | None = None
+    ) -> str | None:
+        """Take one of the places for sessions. ``had``: what the session has of one."""
 
     def leave(self, place: str | None) -> None:
         """Give a place back."""

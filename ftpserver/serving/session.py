@@ -918,8 +918,10 @@ class Session(StreamRequestHandler):
         """
         self.account = account
         self._set_pace(account)
-        if self._place is None:  # a limit may be new: this session counts for the next ones
-            self._place = self.server.limits.enter(account, self.host, at_any_rate=True)
+        had = self._place
+        place = self.server.limits.enter(account, self.host, at_any_rate=True, had=had)
+        if place != had:  # a limit is new: this session counts for the next ones
+            self._place = place
             if self._gone:
                 self._leave()
 

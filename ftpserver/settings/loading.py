@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ftpserver.settings.kinds import NONE
-from ftpserver.settings.table import DEFAULT_ROOT, TABLE, Settings, state_of
+from ftpserver.settings.table import DEFAULT_ROOT, TABLE, Settings, cautions, state_of
 
 FILE_NAME = "ftpd.toml"
 _ROOT = "root"
@@ -121,9 +121,9 @@ def load(
         problems.append("no-tcp: give unix a PATH, or nobody can connect (--unix PATH)")
     if problems:
         raise ConfigError(problems)
-    return Loaded(
-        Settings(**values), origins, None if found is None else found.path, _strays(environment)
-    )
+    settings = Settings(**values)
+    warnings = _strays(environment) + cautions(settings)
+    return Loaded(settings, origins, None if found is None else found.path, warnings)
 
 
 def _is_there(path: Path) -> bool:

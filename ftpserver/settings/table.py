@@ -222,7 +222,10 @@ class Settings:
     )
     max_sessions: int | None = setting(None, _COUNT, "Sessions of all users together.", live=True)
     max_user_sessions: int | None = setting(
-        None, _COUNT, "Sessions of a user whose account doesn't say otherwise.", live=True
+        None,
+        _COUNT,
+        "Sessions of a user whose account doesn't say otherwise. Default: 100.",
+        live=True,
     )
     max_address_sessions: int | None = setting(
         None, _COUNT, "Sessions from one address.", live=True
@@ -251,6 +254,11 @@ class Settings:
         64 * 2**20, SIZE, "From which on the audit log begins another file; 0 writes none."
     )
     audit_keep: int = setting(8, whole(0), "Earlier files of the audit log that are kept.")
+    audit_own_size: int = setting(
+        16 * 2**20,
+        SIZE,
+        "Size of the audit file that an account with over 10,000 events an hour gets for itself.",
+    )
     log_format: Literal["text", "json"] = setting(
         "text", choice({"text": "text", "json": "json"}), "Of the log on stderr."
     )
@@ -268,6 +276,16 @@ class Settings:
     def state(self) -> Path:
         """The directory of the server's own state."""
         return state_of(self.root)
+
+
+def cautions(settings: Settings) -> list[str]:
+    """Warnings about settings that are valid, but leave the server open to strangers."""
+    if settings.open_registration and settings.default_quota is None:
+        return [
+            "open-registration without default-quota: anyone can make accounts that fill the disk; "
+            "set default-quota"
+        ]
+    return []
 
 
 TABLE: dict[str, Setting] = {

@@ -192,8 +192,8 @@ class FakeServer:
     def look_soon(self) -> None:
         self.done.append(("look soon",))
 
-    def append(self, lines: bytes, count: int) -> None:
-        self.done.append(("lines", lines, count))
+    def append(self, lines: bytes, count: int, share: str | None) -> None:
+        self.done.append(("lines", lines, count, share))
 
     def heard_of_ban(self, place: str, until: int) -> None:
         self.done.append(("ban", place, until))
@@ -926,13 +926,13 @@ def test_what_workers_say_reaches_the_server(hire, server, connections):
     number = worker.hear().number
     (request,) = server.connections
     worker.peer.tell(LoggedIn(number, "192.0.2.1"))
-    worker.peer.tell(Lines(b"{}\n{}\n", 2))
+    worker.peer.tell(Lines(b"{}\n{}\n", 2, "files-alice"))
     worker.peer.tell(FoundBanned("192.0.2.9", 77))
     worker.peer.ask(Registering("192.0.2.8"))
     assert server.done == [
         ("spare", "192.0.2.1"),
         ("no stranger", request),
-        ("lines", b"{}\n{}\n", 2),
+        ("lines", b"{}\n{}\n", 2, "files-alice"),
         ("ban", "192.0.2.9", 77),
         ("registering", "192.0.2.8"),
     ]

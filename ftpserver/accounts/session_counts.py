@@ -1,0 +1,75 @@
+"""How many sessions each account has, where nobody has set a limit.
+
+Lives here: the cap that holds by default, and the counts, in the memory of the server's process.
+Lives elsewhere: limits that somebody has set (session_slots.py), when a session counts (limits.py),
+asking the server's process from a worker (processes/worker.py).
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from typing import Protocol
+
+from ftpwire.errors import TooMany
+
+MOST = 100
+"""Sessions of an account for which no limit is set: one account can't use up all descriptors."""
+
+
+class SessionCounting(Protocol):
+    """Where the sessions of all accounts are counted."""
+
+    def enter(self, account_id: int, name: str, *, capped: bool) -> str:
+        """Count one more session; returns a token to give back. Raises TooMany.
+
+        Args:
+            name: Of the account, for the message.
+            capped: Refuse it when there are `MOST`.
+        """
+
+    def leave(self, token: str) -> None:
+        """Count one less. Can be called twice."""
+
+
+class SessionCounts:
+    """The counts of one server. ``_lock`` guards ``_tokens``."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tokens: dict[int, dict[str, int | None]] = {}
+        """Of each account: the sessions, and the worker that each is in."""
+
+    def enter(self, account_id: int, name: str, *, capped: bool, worker: int | None = None) -> str:
+        """Count one more session; see `SessionCounting`."""
+        token = f"{account_id}.{secrets.token_hex(8)}"
+        with self._lock:
+            there = self._tokens.get(account_id, {})
+            if capped and len(there) >= MOST:
+                raise TooMany(f"too many sessions: {name} has {len(there)}, and {MOST} are allowed")
+            self._tokens.setdefault(account_id, there)[token] = worker
+        return token
+
+    def leave(self, token: str) -> None:
+        """Count one less. Can be called twice."""
+        account_id = int(token.partition(".")[0])
+        with self._lock:
+            there = self._tokens.get(account_id, {})
+            there.pop(token, None)
+            if not there:
+                self._tokens.pop(account_id, None)
+
+    def bury(self, worker: int) -> None:
+        """Forget the sessions of a worker that has ended."""
+        with self._lock:
+            for account_id, there in list(self._tokens.items()):
+                left = {token: its for token, its in there.items() if its != worker}
+                if left:
+                    self._tokens[account_id] = left
+                else:
+                    del self._tokens[account_id]
+
+    def count(self, account_id: int) -> int:
+        """The sessions of an account."""
+        with self._lock:
+            return len(self._tokens.get(account_id, {}))

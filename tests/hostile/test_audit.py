@@ -1,0 +1,111 @@
+"""Someone fills the audit log, so that it doesn't tell of something else."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ftpserver.audit import writer
+from ftpserver.audit.record import REFUSED
+from ftpserver.audit.writer import FILE_NAME, Audit
+from ftpwire.messages import Failed, Login, LoginToken, MakeDir, Register, SetAttributes
+from tests.peer import eventually
+
+WAYS = [pytest.param({}, id="threads"), pytest.param({"threads": 0}, id="threads-0")]
+ISOLATED = pytest.param({"isolation": "process"}, id="isolation")
+WORKERS = pytest.param({"workers": 2}, id="workers")
+CHEAP = [
+    pytest.param(lambda: MakeDir(b"/x"), id="without-log-in"),
+    pytest.param(lambda: Register("mallory", "correct-horse"), id="registration-closed"),
+    pytest.param(lambda: LoginToken("alice", "ftpt_wrong"), id="wrong-token"),
+]
+
+
+def told(state, name: str = FILE_NAME) -> list[dict]:
+    path = state / name
+    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+
+
+@pytest.mark.parametrize("way", [*WAYS, ISOLATED])
+@pytest.mark.parametrize("cheap", CHEAP)
+def test_cheap_requests_hide_no_guess(start_server, dial, monkeypatch, way, cheap):
+    monkeypatch.setattr(writer, "_REFUSALS_BURST", 2)
+    monkeypatch.setattr(writer, "_REFUSALS_RATE", 0.0)
+    server = start_server(**way)
+    server.limits._bans.delay = lambda host: 0.0
+    for _ in range(6):
+        with dial(server, logged_in=False) as peer:
+            peer.hello()
+            assert isinstance(peer.ask(cheap()), Failed)
+    with dial(server, logged_in=False) as peer:
+        peer.hello()
+        assert isinstance(peer.ask(Login("alice", "guess")), Failed)
+
+    def guesses() -> list[dict]:
+        found = told(server.settings.state)
+        return [one for one in found if one.get("details") == {"with": "password"}]
+
+    assert [one["reason"] for one in eventually(guesses)] == ["wrong password"]
+    # the control: of the cheap ones no more than two are there
+    assert sum(one["outcome"] == REFUSED for one in told(server.settings.state)) == 3
+
+
+def test_a_banned_address_hides_no_guess(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "_REFUSALS_BURST", 2)
+    monkeypatch.setattr(writer, "_REFUSALS_RATE", 0.0)
+    from ftpserver.audit.trail import guess_of
+
+    log = Audit(tmp_path, size=2**20)
+    try:
+        banned = guess_of("login", "banned", "password")
+        assert [log.may_tell_failure(None, banned) for _ in range(3)] == [True, True, False]
+        wrong = guess_of("login", "login-refused", "password")
+        assert [log.may_tell_failure(None, wrong) for _ in range(3)] == [True, True, False]
+    finally:
+        log.close()
+
+
+@pytest.mark.parametrize("way", [*WAYS, WORKERS, ISOLATED])
+def test_the_successes_of_one_user_do_not_turn_the_log_over(start_server, dial, monkeypatch, way):
+    monkeypatch.setattr(writer, "_SHARE", 20)
+    server = start_server(audit_size=20_000, audit_keep=1, audit_own_size=5_000, **way)
+    state = server.settings.state
+    server.accounts.add("bob", "correct-horse")
+    busy = dial(server)
+    for number in range(300):
+        busy.ask(SetAttributes(b"/", mtime_ns=number))
+    with dial(server, logged_in=False) as other:
+        other.log_in("bob", "correct-horse")
+        assert not isinstance(other.ask(MakeDir(b"/of-bob")), Failed)
+
+    def bobs() -> list[dict]:
+        return [one for one in told(state) if one.get("path") == "/of-bob"]
+
+    assert eventually(bobs)
+    own = state / "audit-files-alice.jsonl"
+    eventually(own.exists)
+    busy.ask(SetAttributes(b"/", mtime_ns=0))
+    eventually(own.with_name("audit-files-alice.jsonl.1").exists)
+    common = told(state)
+    assert sum(one["event"] == "attributes" for one in common) <= 20  # the control: some are
+    assert [one["user"] for one in common if one["event"] == "moved-on"] == ["alice"]
+    assert any(one["event"] == "start" for one in common)  # nothing was turned over
+    names = sorted(path.name for path in state.glob("audit*"))
+    assert [name for name in names if not name.startswith("audit-files")] == [FILE_NAME]
+
+
+def test_refusals_and_log_ins_have_room_apart_from_files(start_server, dial, monkeypatch):
+    monkeypatch.setattr(writer, "_SHARE", 5)
+    server = start_server()
+    peer = dial(server)
+    for number in range(20):
+        peer.ask(SetAttributes(b"/", mtime_ns=number))
+    assert isinstance(peer.ask(MakeDir(b"/.ftpd-staging/x")), Failed)
+    peer.close()
+
+    def both() -> bool:
+        found = {one["event"] for one in told(server.settings.state)[-3:]}
+        return {"mkdir", "logout"} <= found
+
+    eventually(both)

@@ -1,0 +1,126 @@
+"""Someone with an account hashes passwords without end, so that nobody else can log in."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from ftpserver.accounts import accounts as accounts_module
+from ftpserver.accounts import authenticator as module
+from ftpserver.accounts.accounts import Accounts
+from ftpserver.accounts.passwords import MAX_PASSWORD
+from ftpwire.errors import BadAccount, Busy
+from ftpwire.messages import ChangePassword, Done, Failed, LoggedIn, Login, Register
+from tests.peer import PATIENCE
+
+WAYS = [
+    pytest.param({}, id="threads"),
+    pytest.param({"threads": 0}, id="threads-0"),
+]
+UNUSABLE = [
+    pytest.param("", id="empty"),
+    pytest.param("short", id="short"),
+    pytest.param("ü" * (MAX_PASSWORD // 2 + 1), id="long"),
+]
+
+
+@pytest.fixture
+def hashes(monkeypatch) -> list[str]:
+    """What was hashed, or compared with a hash, since the start."""
+    seen: list[str] = []
+    for name in ("verify_password", "hash_password"):
+        real = getattr(accounts_module, name)
+
+        def counted(*args, real=real, name=name):
+            seen.append(name)
+            return real(*args)
+
+        monkeypatch.setattr(accounts_module, name, counted)
+    return seen
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("new", UNUSABLE)
+def test_an_unusable_new_password_costs_no_hash(start_server, dial, hashes, way, new):
+    peer = dial(start_server(**way))
+    hashes.clear()
+    for _ in range(20):
+        reply = peer.ask(ChangePassword("secret", new))
+        assert isinstance(reply, Failed) and reply.code == BadAccount.code
+    assert hashes == []
+    assert isinstance(peer.ask(ChangePassword("secret", "correct-horse")), Done)  # the control
+    assert hashes == ["verify_password", "hash_password"]
+
+
+@pytest.mark.parametrize("new", UNUSABLE)
+def test_registering_with_an_unusable_password_waits_for_nothing(start_server, dial, new):
+    server = start_server(open_registration=True)
+    server.limits.turn = _no_turn  # of the queue in which all log-ins wait
+    with dial(server, logged_in=False) as peer:
+        peer.hello()
+        reply = peer.ask(Register("bob", new))
+        assert isinstance(reply, Failed) and reply.code == BadAccount.code
+        reply = peer.ask(Register("bob", "correct-horse"))  # the control
+        assert isinstance(reply, Failed) and reply.code == Busy.code
+
+
+def _no_turn(host: str):
+    raise Busy("the queue is asked for a turn")
+
+
+def test_an_account_changes_its_password_once_at_a_time(start_server, dial, monkeypatch):
+    server = start_server()
+    server.accounts.add("bob", "correct-horse")
+    began, go_on = threading.Event(), threading.Event()
+    real = Accounts.check_password
+
+    def slow(self, name, password):
+        if name == "alice":
+            began.set()
+            assert go_on.wait(PATIENCE)
+        return real(self, name, password)
+
+    monkeypatch.setattr(Accounts, "check_password", slow)
+    first, others = dial(server), [dial(server) for _ in range(3)]
+    bob = dial(server, logged_in=False)
+    bob.hello()
+    first.request(ChangePassword("secret", "correct-horse"))
+    try:
+        assert began.wait(PATIENCE)
+        for other in others:
+            reply = other.ask(ChangePassword("secret", "correct-horse"))
+            assert isinstance(reply, Failed) and reply.code == Busy.code
+        assert len(server.limits._queue) == 1  # nobody else waits, or is kept waiting
+    finally:
+        go_on.set()
+    assert isinstance(first.answer().message, Done)
+    assert isinstance(bob.ask(Login("bob", "correct-horse")), LoggedIn)
+    # the control: it is for one account, and only as long as the change takes
+    assert isinstance(first.ask(ChangePassword("correct-horse", "battery-staple")), Done)
+    assert isinstance(bob.ask(ChangePassword("correct-horse", "battery-staple")), Done)
+
+
+def test_the_new_password_is_hashed_in_a_turn_of_its_own(start_server, dial, monkeypatch):
+    server = start_server()
+    waiting: list[int] = []
+    real = Accounts.set_password
+
+    def counted(self, name, password):
+        waiting.append(len(server.limits._queue))
+        return real(self, name, password)
+
+    monkeypatch.setattr(Accounts, "set_password", counted)
+    assert isinstance(dial(server).ask(ChangePassword("secret", "correct-horse")), Done)
+    assert waiting == [1]
+
+
+def test_a_change_that_fails_can_be_tried_again(start_server):
+    server = start_server()
+    entrance = server.entrance
+    account = server.accounts.get("alice")
+    assert isinstance(entrance, module.LocalEntrance)
+    for _ in range(2):
+        with pytest.raises(module.LoginRefused):
+            entrance.change_password("192.0.2.1", account, "wrong", "correct-horse")
+    entrance.change_password("192.0.2.1", account, "secret", "correct-horse")

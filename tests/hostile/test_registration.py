@@ -1,0 +1,71 @@
+"""Someone registers to learn which names are taken, or to fill the disk."""
+
+from __future__ import annotations
+
+import pytest
+
+from ftpserver.accounts import registration as module
+from ftpserver.accounts.invitations import Invitations
+from ftpserver.accounts.registration import Probes
+from ftpserver.settings.loading import load
+from ftpwire.errors import Busy, NameTaken
+from ftpwire.messages import Failed, LoggedIn, Register
+
+WAYS = [pytest.param({}, id="threads"), pytest.param({"threads": 0}, id="threads-0")]
+ISOLATED = pytest.param({"isolation": "process"}, id="isolation")
+MOST = module._OF_ONE_INVITATION[0]
+
+
+@pytest.mark.parametrize("way", [*WAYS, ISOLATED])
+def test_an_unused_invitation_does_not_tell_all_names(start_server, dial, way):
+    server = start_server(**way)
+    _, code = Invitations(server.engine).make(None, 3, None)
+    _, other = Invitations(server.engine).make(None, 1, None)
+    codes = []
+
+    def tries(count: int) -> None:
+        """On a connection of their own, which answers so many requests before a log-in at most."""
+        with dial(server, logged_in=False) as peer:
+            peer.hello()
+            for _ in range(count):
+                reply = peer.ask(Register("alice", "correct-horse", code))
+                assert isinstance(reply, Failed)
+                codes.append(reply.code)
+
+    for _ in range(3):
+        tries(MOST // 3)
+    tries(3)
+    assert codes == [NameTaken.code] * MOST + [Busy.code] * 3
+    with dial(server, logged_in=False) as peer:  # the control: another one is as good as before
+        peer.hello()
+        assert isinstance(peer.ask(Register("bob", "correct-horse", other)), LoggedIn)
+
+
+def test_tries_come_back_and_accounts_cost_none():
+    now = 0.0
+    probes = Probes(lambda: now)
+    for _ in range(MOST * 3):
+        probes.take("a")
+        probes.give_back("a")
+    for _ in range(MOST):
+        probes.take("a")
+    with pytest.raises(Busy):
+        probes.take("a")
+    probes.take("b")
+    now = 60.0
+    probes.take("a")
+    with pytest.raises(Busy):
+        probes.take("a")
+
+
+@pytest.mark.parametrize(
+    ("given", "warned"),
+    [
+        pytest.param({"open_registration": True}, True, id="open"),
+        pytest.param({"open_registration": True, "default_quota": 2**30}, False, id="with-quota"),
+        pytest.param({}, False, id="closed"),
+    ],
+)
+def test_open_registration_without_a_quota_is_warned_of(tmp_path, given, warned):
+    found = load(given, root=tmp_path, config=None, environment={})
+    assert ["default-quota" in one for one in found.warnings] == [True] * warned
