@@ -21,6 +21,9 @@ from ftpclient.fsspec import FtpFileSystem  # noqa: E402
 from ftpserver.testing import LocalServer, server  # noqa: E402
 from tests.conftest import PATIENCE, open_descriptors  # noqa: E402
 
+pytestmark = pytest.mark.system
+"""Whole suites of another project, and pandas: they take more than the other tests in process."""
+
 LARGE = 5_000_000
 
 

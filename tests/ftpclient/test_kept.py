@@ -213,7 +213,14 @@ def test_the_quota_has_room_again(start_server, connect, dial, tmp_path):
 # whatever serves ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{"workers": 2}, {"isolation": "process"}, {"unix": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"workers": 2}, marks=pytest.mark.system),
+        pytest.param({"isolation": "process"}, marks=pytest.mark.system),
+        {"unix": True},
+    ],
+)
 def test_in_other_ways_of_serving(start_server, dial, connect, tmp_path, options):
     if "unix" in options:
         options = {"unix": tmp_path / "socket"}

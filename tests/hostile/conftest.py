@@ -29,7 +29,12 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 """Ways of serving, by what a server is started with."""
 
-each_way = pytest.mark.parametrize("way", WAYS)
+PROCESSES = ("workers", "process")
+
+ways = [pytest.param(way, marks=pytest.mark.system if way in PROCESSES else ()) for way in WAYS]
+"""Their names. What starts processes is not for the tests that run in one."""
+
+each_way = pytest.mark.parametrize("way", ways)
 """For an attack that has to fail in each way of serving."""
 
 

@@ -13,8 +13,8 @@ from ftpwire.messages import Failed, Login, LoginToken, MakeDir, Register, SetAt
 from tests.peer import eventually
 
 WAYS = [pytest.param({}, id="threads"), pytest.param({"threads": 0}, id="threads-0")]
-ISOLATED = pytest.param({"isolation": "process"}, id="isolation")
-WORKERS = pytest.param({"workers": 2}, id="workers")
+ISOLATED = pytest.param({"isolation": "process"}, id="isolation", marks=pytest.mark.system)
+WORKERS = pytest.param({"workers": 2}, id="workers", marks=pytest.mark.system)
 CHEAP = [
     pytest.param(lambda: MakeDir(b"/x"), id="without-log-in"),
     pytest.param(lambda: Register("mallory", "correct-horse"), id="registration-closed"),

@@ -12,7 +12,7 @@ from ftpwire.errors import Busy, NameTaken
 from ftpwire.messages import Failed, LoggedIn, Register
 
 WAYS = [pytest.param({}, id="threads"), pytest.param({"threads": 0}, id="threads-0")]
-ISOLATED = pytest.param({"isolation": "process"}, id="isolation")
+ISOLATED = pytest.param({"isolation": "process"}, id="isolation", marks=pytest.mark.system)
 MOST = module._OF_ONE_INVITATION[0]
 
 

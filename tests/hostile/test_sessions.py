@@ -13,8 +13,8 @@ from tests.peer import eventually
 WAYS = [
     pytest.param({}, id="threads"),
     pytest.param({"threads": 0}, id="threads-0"),
-    pytest.param({"workers": 2}, id="workers"),
-    pytest.param({"isolation": "process"}, id="isolation"),
+    pytest.param({"workers": 2}, id="workers", marks=pytest.mark.system),
+    pytest.param({"isolation": "process"}, id="isolation", marks=pytest.mark.system),
 ]
 FEW = 3
 

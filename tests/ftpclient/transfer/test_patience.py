@@ -23,6 +23,10 @@ MIB = 1024 * 1024
 PART = 5 * MIB
 """Bytes after which a connection ends: more than are worth keeping (RESUME_FROM)."""
 KINDS = [pytest.param(Client, id="blocking"), pytest.param(Blocking, id="asyncio")]
+EACH_WITH_ONE = [
+    pytest.param("put", Client, id="put-blocking"),
+    pytest.param("get", Blocking, id="get-asyncio"),
+]
 
 
 class Clock:
@@ -208,8 +212,7 @@ def source_of(tmp_path, size: int):
     return path
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("way", ["put", "get"])
+@pytest.mark.parametrize(("way", "kind"), EACH_WITH_ONE)
 def test_a_link_that_is_cut_again_and_again(start_server, through, tmp_path, kind, way):
     """More often than any number that one would choose for it; each connection brings something."""
     server = start_server(durable=False)
@@ -238,8 +241,7 @@ def server_address(server) -> str:
     return f"alice@127.0.0.1:{server.server_address[1]}"
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("way", ["put", "get"])
+@pytest.mark.parametrize(("way", "kind"), EACH_WITH_ONE)
 def test_a_link_that_hangs_is_given_up_after_the_stall_time_and_made_again(
     start_server, through, tmp_path, kind, way
 ):

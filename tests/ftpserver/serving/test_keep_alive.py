@@ -39,8 +39,8 @@ STALL = 0.6
 MODES = [
     pytest.param({}, id="threads"),
     pytest.param({"threads": 0}, id="a-thread-each"),
-    pytest.param({"workers": 2}, id="workers"),
-    pytest.param({"isolation": "process"}, id="isolated"),
+    pytest.param({"workers": 2}, id="workers", marks=pytest.mark.system),
+    pytest.param({"isolation": "process"}, id="isolated", marks=pytest.mark.system),
 ]
 
 
