@@ -166,6 +166,9 @@ class Connection:
         forks.follow(self)
         self._open(plaintext)
 
+    verify = True
+    """Whether a whole file that the server sends without a digest is refused."""
+
     @property
     def encrypted(self) -> bool:
         """Whether TLS is spoken: then nothing can be damaged on the way unnoticed."""

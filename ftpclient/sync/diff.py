@@ -24,7 +24,7 @@ from ftpclient.connection.connection import Call, Connection
 from ftpclient.sync.filters import IGNORE_FILE, MAX_IGNORE_FILE, Filter, file_rules
 from ftpclient.sync.kept_times import KeptTimes
 from ftpclient.sync.plan import Options, Plan, Route, Step
-from ftpclient.transfer.calls import GetCall
+from ftpclient.transfer.calls import GetCall, check_digest
 from ftpclient.transfer.listing import Listing
 from ftpclient.transfer.local_tree import LocalTree, checked_parts
 from ftpclient.transfer.report import Result, Status
@@ -36,7 +36,6 @@ from ftpwire.errors import (
     InvalidPath,
     NotNewer,
     NotRegular,
-    VerificationFailed,
     from_oserror,
 )
 from ftpwire.messages import Entry, Failed, FileType, Get, Hash, Hashed, List, Problem, Sent
@@ -689,8 +688,7 @@ class Comparison:
             raise call.error
         assert isinstance(call.ending, Sent)
         data = _bounded(bytes(call.data))
-        if call.ending.digest not in (None, digests.digest(data)):
-            raise VerificationFailed(f"{paths.show(path)}: damaged on the way")
+        check_digest(path, call.ending.digest, digests.digest(data), self._connection)
         return data
 
     # digests -------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftpclient.connection.connection import Connection
 from ftpclient.transfer import job, preflight
-from ftpclient.transfer.calls import GetCall, mismatch
+from ftpclient.transfer.calls import GetCall, check_digest, mismatch
 from ftpclient.transfer.folding import Folding, SameNames, in_the_way
 from ftpclient.transfer.job import (
     RESUME_FROM,
@@ -215,8 +215,10 @@ class _Download(GetCall):
 
     def _verify(self, size: int, digest: bytes) -> None:
         assert self.info is not None and isinstance(self.ending, Sent)
-        if size != self.info.size or self.ending.digest not in (None, digest):
-            raise mismatch(self._source, encrypted=self._transfer.connection.encrypted)
+        connection = self._transfer.connection
+        if size != self.info.size:
+            raise mismatch(self._source, encrypted=connection.encrypted)
+        check_digest(self._source, self.ending.digest, digest, connection)
 
     def _give_up_rest(self) -> None:
         """Leave nothing behind, except what an interrupted download can go on with."""
