@@ -36,7 +36,7 @@ from ftpwire.paths import Parts
 from ftpwire.pieces import PIECE
 
 _OPEN_DIRECTORIES = 32
-_CONTINUE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_CONTINUE = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -198,7 +198,10 @@ class LocalTree:
         """Store a symbolic link as it came."""
         above, name = self.directory(parts[:-1]), parts[-1]
         partial = partial_name(parts)
-        _unlink(above, partial)
+        try:
+            _unlink(above, partial)
+        except OSError:  # another user's, or a directory
+            partial = partial_name((secrets.token_bytes(16),))
         os.symlink(target, partial, dir_fd=above)
         os.utime(partial, ns=(mtime_ns, mtime_ns), dir_fd=above, follow_symlinks=False)
         _place(above, partial, name, replace=replace)
@@ -234,15 +237,12 @@ class PartialFile:
 
     def _open(self, flags: int) -> int:
         # truncated only once it is locked: somebody may be writing to it
-        fd = os.open(self._partial, flags & ~os.O_TRUNC, 0o600, dir_fd=self._above)
+        fd = self._found(flags & ~os.O_TRUNC)
+        if fd < 0:
+            self._partial = partial_name((secrets.token_bytes(16),))
+            self._found_again = False
+            fd = os.open(self._partial, _CREATE, 0o600, dir_fd=self._above)
         try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode) or not _try_lock(
-                fd, self._above, self._partial
-            ):
-                os.close(fd)
-                self._partial = partial_name((secrets.token_bytes(16),))
-                self._found_again = False
-                fd = os.open(self._partial, _CREATE, 0o600, dir_fd=self._above)
             if flags & os.O_TRUNC:
                 os.ftruncate(fd, 0)
             os.chmod(fd, 0o600)
@@ -250,6 +250,45 @@ class PartialFile:
             os.close(fd)
             raise
         return fd
+
+    def _found(self, flags: int) -> int:
+        """The file of the partial name, locked, which may be new; -1 when it isn't to be used.
+
+        Where others may write to the directory they may have made it: as a file whose owner they
+        stay, as another name of a file of ours, as a link, or as one that nobody can open. None of
+        these is written to.
+        """
+        try:
+            fd = os.open(self._partial, flags, dir_fd=self._above)
+        except FileNotFoundError:
+            fd = self._made()
+            if fd < 0:
+                return -1
+        except OSError:
+            if os.access(self._partial, os.F_OK, dir_fd=self._above, follow_symlinks=False):
+                return -1
+            raise
+        try:
+            if self._is_ours(os.fstat(fd)) and _try_lock(fd, self._above, self._partial):
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+        return -1
+
+    def _made(self) -> int:
+        """A new file of the partial name; -1 when somebody else has just made one."""
+        try:
+            return os.open(self._partial, _CREATE, 0o600, dir_fd=self._above)
+        except FileExistsError:
+            return -1
+
+    def _is_ours(self, info: os.stat_result) -> bool:
+        """Whether a partial file was made by this user, and has no other name."""
+        if not stat.S_ISREG(info.st_mode) or info.st_nlink != 1:
+            return False
+        return info.st_uid == os.geteuid() or info.st_uid == _owner_here(self._above)
 
     @staticmethod
     def has_part(tree: LocalTree, parts: Parts) -> bool:
@@ -304,6 +343,17 @@ def _contiguous(fd: int) -> int:
         return size
     # the last block before a hole may be filled in part only
     return size if hole >= size else max(0, hole - 1) // PIECE * PIECE
+
+
+def _owner_here(above: int) -> int:
+    """Whose this user's new files in a directory are: some mounts give all files one owner."""
+    name = partial_name((secrets.token_bytes(16),))
+    fd = os.open(name, _CREATE, 0o600, dir_fd=above)
+    try:
+        return os.fstat(fd).st_uid
+    finally:
+        os.close(fd)
+        _unlink(above, name)
 
 
 def _try_lock(fd: int, above: int, name: bytes) -> bool:
