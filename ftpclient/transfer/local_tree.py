@@ -55,6 +55,23 @@ def checked_parts(path: bytes) -> Parts:
     return parts
 
 
+def grantable(mode: int, had: int) -> int:
+    """The permission bits that a server may give a directory that was here already.
+
+    Args:
+        had: The mode that it has. Where group or others couldn't write they still can't.
+    """
+    return mode & 0o777 & ~(0o022 & ~had)
+
+
+def withheld(first: bytes) -> str:
+    """What a user is told, once, where a directory didn't get a mode of the server's."""
+    return (
+        f"{paths.show(first)}: was here before, so group and others don't get the right to write "
+        "that they have on the server (chmod gives it); the same holds for other directories"
+    )
+
+
 class LocalTree:
     """The directory that downloads go below.
 
@@ -104,6 +121,9 @@ class LocalTree:
     def make_dir(self, parts: Parts, mode: int) -> bool:
         """Make a directory that can be written into for now; one that exists is taken.
 
+        A new one has its bits for group and others at once: later it could not be told from one
+        that was there before, which gets no more rights for them.
+
         Returns:
             Whether it is new.
 
@@ -114,7 +134,7 @@ class LocalTree:
             return False
         above = self.directory(parts[:-1])
         try:
-            os.mkdir(parts[-1], (mode & 0o777) | 0o700, dir_fd=above)
+            os.mkdir(parts[-1], 0o700, dir_fd=above)
         except FileExistsError:
             info = os.stat(parts[-1], dir_fd=above, follow_symlinks=False)
             if not stat.S_ISDIR(info.st_mode):
@@ -122,15 +142,35 @@ class LocalTree:
             if info.st_mode & 0o700 != 0o700:
                 os.chmod(parts[-1], stat.S_IMODE(info.st_mode) | 0o700, dir_fd=above)
             return False
+        _chmod(above, parts[-1], (mode & 0o777) | 0o700)
         return True
 
-    def finish_dir(self, parts: Parts, mode: int, mtime_ns: int) -> None:
-        """Set what a directory has once its contents are there."""
+    def begin_root(self, mode: int) -> None:
+        """Give the root, which was made for this, its bits for group and others."""
+        bits = _bits_for(os.fstat(self._fd), mode | 0o700)
+        if bits is not None:
+            os.chmod(self._fd, bits)
+
+    def finish_dir(self, parts: Parts, mode: int | None, mtime_ns: int) -> bool:
+        """Set what a directory has once its contents are there. Below the root, group and others
+        don't get the right to write where they didn't have it.
+
+        Args:
+            mode: None leaves it.
+
+        Returns:
+            Whether they would have got it.
+        """
         fd = self.directory(parts)
         os.utime(fd, ns=(time.time_ns(), mtime_ns))
-        bits = _bits_for(os.fstat(fd), mode)
+        if mode is None:
+            return False
+        info = os.fstat(fd)
+        granted = grantable(mode, info.st_mode) if parts else mode & 0o777
+        bits = _bits_for(info, granted)
         if bits is not None:
             os.chmod(fd, bits)
+        return granted != mode & 0o777
 
     def stat(self, parts: Parts) -> os.stat_result | None:
         """What is at a path, links not followed; None when nothing is."""
