@@ -660,11 +660,11 @@ class Comparison:
         """
         try:
             data = self._local_rules(fd) if self._upload else self._remote_rules(here, theirs)
+            rules = file_rules(data)
         except (OSError, CommandError) as error:
             self._rules_trouble(here.path, error)
             return False
-        if data:
-            here.filter = here.filter.with_rules(file_rules(data))
+        here.filter = here.filter.with_rules(rules)
         return True
 
     def _rules_trouble(self, directory: bytes, error: OSError | CommandError) -> None:

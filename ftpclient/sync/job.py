@@ -109,7 +109,7 @@ class Sync(Transfer):
         self._sync_options = options
         self._confirm = confirm
         self._confirmed = 0
-        self._rules = Filter(option_rules(options.patterns))
+        self._rules = Filter(option_rules(options.patterns), lambda: self.connection.check())
         self._troubles: set[bytes] = set()
         self._told_odd_times = False
         self._told_withheld = False
