@@ -272,9 +272,9 @@ class App:
         printed, or the command ends. See `flush`.
         """
         if self.debug and error.__traceback__ is not None:
-            import traceback
+            from ftpclient.cli.traces import print_trace
 
-            traceback.print_exception(error)
+            print_trace(error)
         text = printable(str(error))
         if isinstance(error, NotFound) and _WITH_COLON.match(text):
             text += " (paths on the server have no colon before them, except in sync)"

@@ -180,10 +180,11 @@ def _guarded(app: App, action: Callable[[], object]) -> int:
 
 def _trace(app: App) -> None:
     """With --debug: where the error being handled comes from."""
-    if app.debug:
-        import traceback
+    error = sys.exception()
+    if app.debug and error is not None:
+        from ftpclient.cli.traces import print_trace
 
-        traceback.print_exc()
+        print_trace(error)
 
 
 def _settle(app: App) -> None:
