@@ -63,6 +63,7 @@ class BaseClient:
         retry_for: float = 30.0,
         retries: int | None = None,
         saved_token: bool = True,
+        verify: bool = True,
         remark: Remark | None = None,
     ) -> None:
         if known_hosts is not None and not isinstance(known_hosts, KnownHosts):
@@ -77,6 +78,7 @@ class BaseClient:
             "retry_for": retry_for,
             "retries": retries,
             "saved_token": saved_token,
+            "verify": verify,
         }
         self._guard = Guard()
         if callable(password):
@@ -87,6 +89,7 @@ class BaseClient:
             ask_takeover = self._guard.asking(ask_takeover, lambda: False)
         self.retry_for = retry_for
         self.retries = retries
+        self._verify = verify
         self._pace: Pace | None = None
         if not isinstance(server, ServerAddress):
             chosen = choose(server)
@@ -192,7 +195,7 @@ class BaseClient:
 
     def _open(self, credential: Credential | None) -> Connection:
         """A connection that is not logged in yet."""
-        return self._connection_class(
+        connection = self._connection_class(
             self.address,
             plaintext=self._plaintext,
             trust=self._trust,
@@ -201,6 +204,8 @@ class BaseClient:
             credential=credential,
             on_remark=self._remark_once,
         )
+        connection.verify = self._verify
+        return connection
 
     def _remark_once(self, text: str) -> None:
         text = text[:_LONGEST_REMARK]

@@ -104,6 +104,8 @@ class Client(BaseClient):
         password_tries: How often it is called, when the server refuses what it returned.
         plaintext: Speak without TLS.
         saved_token: Use the saved token, if there is one.
+        verify: Refuse a whole file that the server sends without a digest. False is for servers
+            that can't make one; a digest that is sent is always compared.
         remark: Told what the user should know, once for each text.
         accept_new: Pin the key of a server that was never seen before.
         known_hosts: The file of the pins; None for the user's own.

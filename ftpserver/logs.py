@@ -11,17 +11,33 @@ import sys
 import time
 from typing import Literal
 
+from ftpwire.paths import printable
+
 LogFormat = Literal["text", "json"]
 
 
 def log_to_stderr(form: LogFormat, *, verbose: bool) -> None:
     """Have everything that the server logs go to stderr."""
     handler = logging.StreamHandler(sys.stderr)
-    if form == "json":
-        handler.setFormatter(JsonFormatter())
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(formatter(form))
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])
+
+
+def formatter(form: LogFormat) -> logging.Formatter:
+    """What makes the lines of the log."""
+    if form == "json":
+        return JsonFormatter()
+    return TextFormatter("%(asctime)s %(levelname)s %(message)s")
+
+
+class TextFormatter(logging.Formatter):
+    """Lines for people. What follows the first line of a record is indented, and control
+    characters are escaped: a text of somebody else's, as of the process of a session, can't look
+    like a record of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        first, *others = super().format(record).split("\n")
+        return "\n".join([printable(first), *("    " + printable(line) for line in others)])
 
 
 class JsonFormatter(logging.Formatter):

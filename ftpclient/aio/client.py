@@ -109,8 +109,8 @@ class AsyncClient:
 
     Args:
         server, password, password_tries, plaintext, accept_new, known_hosts, fingerprint, ca,
-            ask, ask_takeover, saved_token, remark: As for `Client`. ``password``, ``ask`` and
-            ``ask_takeover`` are called in another thread, where they may wait.
+            ask, ask_takeover, saved_token, verify, remark: As for `Client`. ``password``, ``ask``
+            and ``ask_takeover`` are called in another thread, where they may wait.
         retry_for, retries: As for `Client`.
     """
 
@@ -130,6 +130,7 @@ class AsyncClient:
         retry_for: float = 30.0,
         retries: int | None = None,
         saved_token: bool = True,
+        verify: bool = True,
         remark: Remark | None = None,
     ) -> None:
         self.retry_for = retry_for
@@ -147,6 +148,7 @@ class AsyncClient:
             ask=ask,
             ask_takeover=ask_takeover,
             saved_token=saved_token,
+            verify=verify,
             remark=remark,
         )
         self._connection: LoopConnection | None = None
@@ -816,7 +818,8 @@ class AsyncClient:
         While nobody takes them, other requests of this client wait, as with ``list_dir``.
 
         Raises:
-            VerificationFailed: After the last byte: it was damaged on the way.
+            VerificationFailed: After the last byte: it was damaged on the way, or the server sent
+                no digest.
         """
         connection = await self._connected()
         async for data in connection.stream(self._resolve(source)):

@@ -479,7 +479,7 @@ class LoopConnection(Connection):
                 yield data
         finally:
             self._give_up(call)
-        call.result(source, encrypted=self.encrypted)
+        call.result(source, self)
 
     def _submit(self, call: Call, request: Request, sender: Sender | None = None) -> None:
         if self.broken:

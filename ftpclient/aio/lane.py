@@ -391,6 +391,7 @@ class Lane(Connection):
         self.channel = LaneChannel(connection, self._loop, self._check)
         self.reader = FrameReader(frames.MAX_CONTROL, frames.MAX_DATA)
         self.server = connection.server
+        self.verify = connection.verify
         self._context = connection._context
         self.round_trip = connection.round_trip
         self.data_size = connection.data_size

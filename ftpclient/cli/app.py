@@ -73,6 +73,7 @@ class App:
     accept_key: str | None = None
     ca: str | None = None
     plaintext: bool = False
+    no_verify: bool = False
     as_json: bool = False
     quiet: bool = False
     verbose: bool = False
@@ -126,6 +127,7 @@ class App:
             ask_takeover=self._ask_takeover if self.can_ask else None,
             interrupt=self.interrupt,
             saved_token=saved_token,
+            verify=not self.no_verify,
             remark=self.remark,
         )
         return self._client
@@ -270,9 +272,9 @@ class App:
         printed, or the command ends. See `flush`.
         """
         if self.debug and error.__traceback__ is not None:
-            import traceback
+            from ftpclient.cli.traces import print_trace
 
-            traceback.print_exception(error)
+            print_trace(error)
         text = printable(str(error))
         if isinstance(error, NotFound) and _WITH_COLON.match(text):
             text += " (paths on the server have no colon before them, except in sync)"

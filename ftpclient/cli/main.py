@@ -49,6 +49,7 @@ class _Ftp(CommandGroup):
 )
 @click.option("--ca", metavar="FILE", help="Trust the certificates in FILE, not the system's.")
 @click.option("--plaintext", is_flag=True, help="Speak without TLS.")
+@click.option("--no-verify", is_flag=True, help="Take files from a server that sends no digests.")
 @click.option("--password-stdin", is_flag=True, help="Password: the first line of stdin.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, one object a line.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no remarks.")
@@ -63,6 +64,7 @@ def remote(
     accept_key: str | None,
     ca: str | None,
     plaintext: bool,
+    no_verify: bool,
     password_stdin: bool,
     as_json: bool,
     quiet: bool,
@@ -82,6 +84,7 @@ def remote(
     app.accept_key = accept_key
     app.ca = ca
     app.plaintext = plaintext
+    app.no_verify = no_verify
     app.as_json = as_json
     app.quiet = quiet
     app.verbose = verbose
@@ -177,10 +180,11 @@ def _guarded(app: App, action: Callable[[], object]) -> int:
 
 def _trace(app: App) -> None:
     """With --debug: where the error being handled comes from."""
-    if app.debug:
-        import traceback
+    error = sys.exception()
+    if app.debug and error is not None:
+        from ftpclient.cli.traces import print_trace
 
-        traceback.print_exc()
+        print_trace(error)
 
 
 def _settle(app: App) -> None:

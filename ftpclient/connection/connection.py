@@ -14,7 +14,7 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, nullcontext
 from random import random
 from typing import NoReturn
@@ -55,6 +55,8 @@ _LEAST_SILENCE = 0.2
 DATA_SIZE = 512 * 1024
 """Bytes of a DATA frame that this client sends."""
 _CANCEL_SECONDS = 5.0
+_CANCEL_LISTING_SECONDS = 0.5
+"""For a listing a new connection loses nothing; a server that goes on with it isn't waited for."""
 _FIRST_TRIES = 5
 _FRAMES_AT_ONCE = 64
 """Frames handed out before whoever waits has a look: a fast server fills no memory."""
@@ -72,6 +74,8 @@ class Call:
 
     streams = False
     """Whether REPLY frames are followed by END."""
+    only_tells = False
+    """Whether it is a listing, which can be given up at any place."""
     sink: Sink | None = None
     """Takes the bytes of large DATA payloads without a copy in between."""
 
@@ -165,6 +169,9 @@ class Connection:
         """When the connection was last waited for with success: bytes came, or could be sent."""
         forks.follow(self)
         self._open(plaintext)
+
+    verify = True
+    """Whether a whole file that the server sends without a digest is refused."""
 
     @property
     def encrypted(self) -> bool:
@@ -752,14 +759,14 @@ class Connection:
             seconds: How long the server may take to end them; None for as long as usual.
         """
         self._rearm()
-        self._cancel_calls(
-            list(self._calls.values()), _CANCEL_SECONDS if seconds is None else seconds
-        )
+        calls = list(self._calls.values())
+        self._cancel_calls(calls, _seconds_to_end(calls) if seconds is None else seconds)
 
     def cancel_due(self) -> None:
         """Give up the calls whose streams nobody takes any more; see `cancel_all`."""
         due, self._to_cancel = self._to_cancel, []
-        self._cancel_calls([call for call in due if not call.done], _CANCEL_SECONDS)
+        calls = [call for call in due if not call.done]
+        self._cancel_calls(calls, _seconds_to_end(calls))
 
     def cancel_later(self, call: Call) -> None:
         """Nobody takes a call's stream any more. Does nothing else: for any place, and any thread.
@@ -819,6 +826,13 @@ class Connection:
             self._interrupt.clear()
         if not self.broken:
             self.channel.rearm()
+
+
+def _seconds_to_end(calls: Iterable[Call]) -> float:
+    """How long a server may take to end what was cancelled."""
+    if all(call.only_tells for call in calls):
+        return min(_CANCEL_LISTING_SECONDS, _CANCEL_SECONDS)
+    return _CANCEL_SECONDS
 
 
 def _all_done(calls: list[Call]) -> bool:

@@ -14,6 +14,7 @@ from ftpclient.connection.interrupt import Interrupt
 from ftpclient.errors import public
 from ftpclient.files.reader import RawReader, Reader
 from ftpclient.files.writer import StreamUpload, Writer
+from ftpclient.transfer.calls import check_digest
 from ftpclient.transfer.ranges import Piece
 from ftpwire import paths
 from ftpwire.errors import (
@@ -24,7 +25,7 @@ from ftpwire.errors import (
     NotFound,
     SourceChanged,
 )
-from ftpwire.messages import Entry
+from ftpwire.messages import Entry, Hashed
 from ftpwire.paths import RemotePath
 
 WriteMode = Literal["wb", "xb", "ab"]
@@ -40,6 +41,8 @@ class Verbs(Protocol):
     def connection(self) -> Connection: ...
 
     def find(self, path: bytes, *, follow: bool = False) -> Entry | None: ...
+
+    def hash(self, path: bytes) -> Hashed: ...
 
     def fetch_range(self, path: bytes, offset: int, length: int) -> Piece: ...
 
@@ -62,7 +65,13 @@ def open_to_read(client: Verbs, path: RemotePath, name: str | bytes) -> Reader:
     def fetch(offset: int, length: int) -> Piece:
         return client.fetch_range(path, offset, length)
 
-    raw = RawReader(fetch, path, name, encrypted=lambda: client.connection.encrypted)
+    def ask_digest() -> bytes | None:
+        return client.hash(path).digest if client.connection.verify else None
+
+    def check(path: RemotePath, told: bytes | None, digest: bytes) -> None:
+        check_digest(path, told, digest, client.connection)
+
+    raw = RawReader(fetch, path, name, ask_digest=ask_digest, check=check)
     return Reader(raw)
 
 

@@ -11,10 +11,9 @@ import os
 from collections.abc import Callable
 
 from ftpclient.errors import FtpError, public
-from ftpclient.transfer.calls import mismatch
 from ftpclient.transfer.ranges import Piece
 from ftpwire import digests, paths
-from ftpwire.errors import SourceChanged
+from ftpwire.errors import SourceChanged, VerificationFailed
 from ftpwire.paths import RemotePath
 
 FIRST = 64 * 1024
@@ -39,7 +38,9 @@ class RawReader(io.RawIOBase):
         fetch: Called for each part, and at once for the first one.
         path: For errors.
         name: What it was opened by.
-        encrypted: Whether the connection is, for the text of an error.
+        ask_digest: Has the server tell its digest, where it told none with the bytes; None where it
+            isn't needed.
+        check: Compares that of the server with that of the bytes; raises VerificationFailed.
 
     Raises:
         NotFound, IsADirectory, Forbidden, ConnectionLost: From here and from reading.
@@ -48,13 +49,20 @@ class RawReader(io.RawIOBase):
     """
 
     def __init__(
-        self, fetch: Fetch, path: RemotePath, name: str | bytes, *, encrypted: Callable[[], bool]
+        self,
+        fetch: Fetch,
+        path: RemotePath,
+        name: str | bytes,
+        *,
+        ask_digest: Callable[[], bytes | None],
+        check: Callable[[RemotePath, bytes | None, bytes], None],
     ) -> None:
         self.name = name
         self.mode = "rb"
         self._fetch = fetch
         self._path = path
-        self._encrypted = encrypted
+        self._ask_digest = ask_digest
+        self._check = check
         self._position = 0
         self._window = FIRST
         self._hasher = digests.new()
@@ -157,10 +165,20 @@ class RawReader(io.RawIOBase):
             with memoryview(piece.data) as view:
                 self._hasher.update(view[self._hashed - start :])
             self._hashed = start + len(piece.data)
-            if self._hashed == self.size and piece.digest not in (None, self._hasher.digest()):
-                damaged = mismatch(self._path, encrypted=self._encrypted())
-                self._damaged = public(damaged, self._path)
-                raise self._damaged
+            if self._hashed == self.size:
+                self._verify(piece.digest)
+
+    def _verify(self, kept: bytes | None) -> None:
+        """All of it was read in its order: compare its digest with the server's."""
+        digest = self._hasher.digest()
+        try:
+            self._check(self._path, self._ask_digest() if kept is None else kept, digest)
+        except VerificationFailed as error:
+            now = self._fetch(0, 1).info if kept is None else self._info
+            if (now.size, now.mtime_ns) != (self._info.size, self._info.mtime_ns):
+                raise self._changed("changed since it was opened") from None
+            self._damaged = public(error, self._path)
+            raise self._damaged from None
 
 
 class Reader(io.BufferedReader):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from ftpclient.cli import main, render
 from ftpclient.cli.aliases import meant
 from ftpclient.cli.app import App, ShellState, UsageError
 from ftpclient.cli.subprocesses import run_program
+from ftpclient.cli.traces import print_trace
 from ftpclient.connection.addresses import DEFAULT_PORT
 from ftpclient.shell.lexer import split
 from ftpwire import paths, standard
@@ -68,7 +68,7 @@ def run_line(app: App, line: str) -> int:
                 return main.guarded(app, lambda: _run_local(app, line[1:].strip()))
             return main.guarded(app, lambda: _run_words(app, line))
     except Exception as error:  # with --debug, errors come through to show where they are from
-        traceback.print_exc()
+        print_trace(error)
         return error.exit_code if isinstance(error, FtpError) else 1
 
 

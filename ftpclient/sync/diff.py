@@ -20,13 +20,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
+import msgspec
+
 from ftpclient.connection.connection import Call, Connection
 from ftpclient.sync.filters import IGNORE_FILE, MAX_IGNORE_FILE, Filter, file_rules
 from ftpclient.sync.kept_times import KeptTimes
 from ftpclient.sync.plan import Options, Plan, Route, Step
-from ftpclient.transfer.calls import GetCall
+from ftpclient.transfer.calls import GetCall, check_digest
 from ftpclient.transfer.listing import Listing
-from ftpclient.transfer.local_tree import LocalTree, checked_parts
+from ftpclient.transfer.local_tree import LocalTree, checked_parts, grantable
 from ftpclient.transfer.report import Result, Status
 from ftpwire import beneath, digests, paths
 from ftpwire.errors import (
@@ -36,7 +38,6 @@ from ftpwire.errors import (
     InvalidPath,
     NotNewer,
     NotRegular,
-    VerificationFailed,
     from_oserror,
 )
 from ftpwire.messages import Entry, Failed, FileType, Get, Hash, Hashed, List, Problem, Sent
@@ -136,6 +137,7 @@ class Comparison:
         missing: Of an upload: files that would be deleted, by size. They may have been renamed.
         odd_times: What has another time in the target, because its disk can't keep that of the
             source: how many, and the first.
+        first_withheld: Of a download: the first directory that doesn't get the source's mode.
     """
 
     def __init__(
@@ -151,6 +153,7 @@ class Comparison:
         self.missing: dict[int, list[bytes]] = {}
         self.odd_times = 0
         self.first_odd_time: bytes | None = None
+        self.first_withheld: bytes | None = None
         self._times = KeptTimes(connection, route.upload)
         self._longest = paths.MAX_PATH - len(paths.child(route.remote, b""))
         """Bytes of the longest relative path that a request can name."""
@@ -234,13 +237,23 @@ class Comparison:
             self._end_directory(here.path, here.source, "")
             return
         assert here.target is not None
-        why = self._attributes_differ(here.path, here.source, here.target)
+        source = here.source
+        if not self._upload:
+            source = self._granted(here.path, source, here.target)
+        why = self._attributes_differ(here.path, source, here.target)
         if why or here.changed:
-            self._end_directory(here.path, here.source, why)
+            self._end_directory(here.path, source, why)
         closed = here.target.mode & 0o700 != 0o700
         if here.changed and closed and not self._is_home(here.path):
-            mode = (here.source.mode & 0o777) | 0o700
+            mode = (source.mode & 0o777) | 0o700
             self.plan.openings.add(Step("attributes", here.path, "dir", mode=mode))
+
+    def _granted(self, path: bytes, source: Entry, target: Entry) -> Entry:
+        """The source, with the mode that a local directory may get of it: the root's own stays."""
+        mode = grantable(source.mode, target.mode) if path else target.mode & 0o777
+        if path and mode != source.mode & 0o777:
+            self.first_withheld = self.first_withheld or path
+        return msgspec.structs.replace(source, mode=mode)
 
     def _take_unlisted(self, above: _Directory, gone: _Directory, rules: Filter) -> None:
         if gone.kind == "both" and self._upload:
@@ -647,11 +660,11 @@ class Comparison:
         """
         try:
             data = self._local_rules(fd) if self._upload else self._remote_rules(here, theirs)
+            rules = file_rules(data)
         except (OSError, CommandError) as error:
             self._rules_trouble(here.path, error)
             return False
-        if data:
-            here.filter = here.filter.with_rules(file_rules(data))
+        here.filter = here.filter.with_rules(rules)
         return True
 
     def _rules_trouble(self, directory: bytes, error: OSError | CommandError) -> None:
@@ -689,8 +702,7 @@ class Comparison:
             raise call.error
         assert isinstance(call.ending, Sent)
         data = _bounded(bytes(call.data))
-        if call.ending.digest not in (None, digests.digest(data)):
-            raise VerificationFailed(f"{paths.show(path)}: damaged on the way")
+        check_digest(path, call.ending.digest, digests.digest(data), self._connection)
         return data
 
     # digests -------------------------------------------------------------------------------

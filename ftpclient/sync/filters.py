@@ -1,7 +1,7 @@
 """What a sync leaves out: gitignore patterns from options and from .ftpignore files.
 
 Lives here: the rules, and which of them decides about a name. Lives elsewhere: reading the files
-and walking the trees (plan.py), turning a pattern into a regular expression (pathspec).
+and walking the trees (diff.py).
 
 As in git, the last pattern of a source that matches decides; the options come before the files,
 and a file in a directory before those above it; what is in a directory that is left out is left
@@ -11,15 +11,20 @@ out with it. Unlike git, a name is matched as text: `?` stands for one character
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ftpwire import paths
+from ftpwire.errors import CommandError
 
 IGNORE_FILE = b".ftpignore"
-MAX_IGNORE_FILE = 1024 * 1024
+MAX_IGNORE_FILE = 64 * 1024
 """Bytes of an .ftpignore file that are read: one from a server is not trusted to be short."""
+MAX_PATTERNS = 1000
+"""Patterns of an .ftpignore file, each of which is compared with each name."""
+_LONGEST_NAME = 255
+"""A pattern that stands for more characters matches no name."""
+_CHECK_EACH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +34,21 @@ class _Rule:
     Attributes:
         excludes: False for one that begins with ``!``.
         only_directories: It ended with a slash.
+        parts: What the components of the path must match, one after another: None stands for any
+            number of them. Of a pattern without a slash inside, the one of the name.
         whole_path: It has a slash inside: it is about the path, else about the name.
     """
 
-    regex: re.Pattern[str]
+    parts: tuple[re.Pattern[str] | None, ...]
     excludes: bool
     only_directories: bool
     whole_path: bool
+
+    def matches(self, path: str, name: str) -> bool:
+        if self.whole_path:
+            return _match_parts(self.parts, path.split("/"))
+        (part,) = self.parts
+        return part is None or part.match(name) is not None
 
 
 class Rules:
@@ -49,59 +62,159 @@ class Rules:
         rules = [rule for line in lines if (rule := _rule(line)) is not None]
         self._last_first = rules[::-1]
 
-    def __bool__(self) -> bool:
-        return bool(self._last_first)
+    def __len__(self) -> int:
+        return len(self._last_first)
 
-    def decide(self, path: str, name: str, is_directory: bool) -> bool | None:
-        """Whether ``path``, relative to where the patterns hold, is excluded; None: not said."""
-        for rule in self._last_first:
+    def decide(
+        self, path: str, name: str, is_directory: bool, check: Callable[[], None]
+    ) -> bool | None:
+        """Whether ``path``, relative to where the patterns hold, is excluded; None: not said.
+
+        Args:
+            check: Called now and then; it raises what ends the work.
+        """
+        for number, rule in enumerate(self._last_first):
             if rule.only_directories and not is_directory:
                 continue
-            match = rule.regex.search(path if rule.whole_path else name)
-            # pathspec also matches what lies below a directory that the pattern is about, and
-            # marks that with a group; here the directory itself was asked about before
-            if match is not None and match.lastgroup is None:
+            if rule.whole_path or not number % _CHECK_EACH:
+                check()
+            if rule.matches(path, name):
                 return rule.excludes
         return None
 
 
-_STARS = re.compile(r"(?<!\\)\*{3,}")
-_CLASS = re.compile(r"\[:(\w+):\]")
 _CLASSES = {
     "alnum": "a-zA-Z0-9",
     "alpha": "a-zA-Z",
-    "blank": " \t",
+    "blank": r" \t",
+    "cntrl": r"\x01-\x1f\x7f",
     "digit": "0-9",
+    "graph": "!-~",
     "lower": "a-z",
-    "space": " \t\n\r\f\v",
+    "print": " -~",
+    "punct": r"!-/:-@\[-`{-~",
+    "space": r" \t\n\r\f\v",
     "upper": "A-Z",
     "xdigit": "0-9a-fA-F",
 }
+_NEVER = re.compile(r"(?!)")
 
 
 def _rule(line: str) -> _Rule | None:
     text = _without_trailing_blanks(line.rstrip("\r\n"))
     bare = text.rstrip("/")
-    if not bare or text.startswith("#"):
+    pattern = bare.removeprefix("!")
+    if not pattern or text.startswith("#"):
         return None
-    # imported here: most syncs leave nothing out
-    from pathspec import GitIgnoreSpec
-    from pathspec.pattern import RegexPattern
+    whole_path = "/" in pattern
+    words = pattern.removeprefix("/").split("/") if whole_path else [pattern]
+    parts: list[re.Pattern[str] | None] = []
+    for word in words:
+        if len(word) > 1 and not word.strip("*"):
+            if not parts or parts[-1] is not None:
+                parts.append(None)
+            continue
+        part = _part(word)
+        if part is None:
+            return None
+        parts.append(part)
+    if whole_path and parts[-1] is None:
+        parts.append(_part("*"))  # what is in a directory, not the directory itself
+    return _Rule(tuple(parts), not bare.startswith("!"), bare != text, whole_path)
 
-    # what git reads as well, and pathspec doesn't: [[:alpha:]], and more than two stars
-    readable = _CLASS.sub(lambda match: _CLASSES.get(match[1], match[0]), bare)
-    readable = _STARS.sub("**", readable)
-    if readable.endswith(" ") and not readable.endswith("\\ "):  # before the slash of a directory
-        readable = readable.rstrip(" ") + "\\ " * (len(readable) - len(readable.rstrip(" ")))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of re, about a bracket inside brackets
-            (pattern,) = GitIgnoreSpec.from_lines([readable]).patterns
-    except ValueError:
+
+def _match_parts(parts: Sequence[re.Pattern[str] | None], names: Sequence[str]) -> bool:
+    """Whether components match, in steps as many as the product of the two lengths: only where
+    the last None begins is ever gone back to."""
+    part = name = 0
+    any_from = begun = -1
+    while name < len(names):
+        if part < len(parts) and parts[part] is None:
+            any_from, begun = part, name
+            part += 1
+        elif part < len(parts) and (one := parts[part]) is not None and one.match(names[name]):
+            part += 1
+            name += 1
+        elif any_from >= 0:
+            begun += 1
+            part, name = any_from + 1, begun
+        else:
+            return False
+    return all(one is None for one in parts[part:])
+
+
+def _part(word: str) -> re.Pattern[str] | None:
+    """What one component has to match; None for a word that is no pattern.
+
+    Everything but a star stands for one character, so the first place where what is between two
+    stars is found is as good as any later one. Atomic groups keep ``re`` from trying the others,
+    which takes time without bound.
+    """
+    runs: list[list[str]] = [[]]
+    at = 0
+    while at < len(word):
+        char = word[at]
+        at += 1
+        if char == "*":
+            if runs[-1] or len(runs) == 1:
+                runs.append([])
+        elif char == "?":
+            runs[-1].append(".")
+        elif char == "[":
+            found = _bracket(word, at)
+            if found is None:
+                return None
+            one, at = found
+            runs[-1].append(one)
+        else:
+            if char == "\\":
+                if at == len(word):
+                    return None
+                char = word[at]
+                at += 1
+            runs[-1].append(re.escape(char))
+    if sum(len(run) for run in runs) > _LONGEST_NAME:
+        return _NEVER
+    first, *others = ("".join(run) for run in runs)
+    if not others:
+        return re.compile(first + r"\Z", re.DOTALL)
+    middle = "".join(f"(?>.*?{one})" for one in others[:-1])
+    return re.compile(f"{first}{middle}.*{others[-1]}\\Z", re.DOTALL)
+
+
+def _bracket(word: str, at: int) -> tuple[str, int] | None:
+    """What is after a ``[`` as a regular expression for one character, and where it ends; None if
+    it doesn't end."""
+    begin = at
+    items: list[str] = []
+    negated = word[at : at + 1] in ("!", "^")
+    begin = at = at + negated
+    while at < len(word) and (word[at] != "]" or at == begin):
+        if word.startswith("[:", at) and (end := word.find(":]", at)) >= 0:
+            known = _CLASSES.get(word[at + 2 : end])
+            if known is None:
+                return None
+            items.append(known)
+            at = end + 2
+            continue
+        low, at = _literal(word, at)
+        if word.startswith("-", at) and at + 1 < len(word) and word[at + 1] != "]":
+            high, at = _literal(word, at + 1)
+            if low <= high:
+                items.append(f"{re.escape(low)}-{re.escape(high)}")
+        else:
+            items.append(re.escape(low))
+    if at >= len(word):
         return None
-    if not isinstance(pattern, RegexPattern) or pattern.regex is None or pattern.include is None:
-        return None
-    return _Rule(pattern.regex, pattern.include, bare != text, "/" in bare.removeprefix("!"))
+    if not items:
+        return "." if negated else "(?!)", at + 1
+    return f"[{'^' if negated else ''}{''.join(items)}]", at + 1
+
+
+def _literal(word: str, at: int) -> tuple[str, int]:
+    if word[at] == "\\" and at + 1 < len(word):
+        at += 1
+    return word[at], at + 1
 
 
 def _without_trailing_blanks(text: str) -> str:
@@ -130,8 +243,15 @@ def option_rules(patterns: Iterable[tuple[bool, str]]) -> Rules:
 
 
 def file_rules(data: bytes) -> Rules:
-    """The rules of an .ftpignore file."""
-    return Rules(paths.to_text(data.removeprefix(b"\xef\xbb\xbf")).split("\n"))
+    """The rules of an .ftpignore file.
+
+    Raises:
+        CommandError: It has too many patterns.
+    """
+    rules = Rules(paths.to_text(data.removeprefix(b"\xef\xbb\xbf")).split("\n"))
+    if len(rules) > MAX_PATTERNS:
+        raise CommandError(f"{paths.show(IGNORE_FILE)}: more than {MAX_PATTERNS} patterns")
+    return rules
 
 
 class Filter:
@@ -139,9 +259,15 @@ class Filter:
 
     Attributes:
         active: Whether anything could be.
+
+    Args:
+        check: Called while patterns are compared; it raises what ends the work.
     """
 
-    def __init__(self, rules: Rules | None = None) -> None:
+    def __init__(
+        self, rules: Rules | None = None, check: Callable[[], None] = lambda: None
+    ) -> None:
+        self._check = check
         self._levels: tuple[tuple[Rules, str], ...] = ((rules, ""),) if rules else ()
         self._options = len(self._levels)
         self.active = bool(rules)
@@ -161,7 +287,7 @@ class Filter:
         return self._with(tuple((rules, prefix + text) for rules, prefix in self._levels))
 
     def _with(self, levels: tuple[tuple[Rules, str], ...]) -> Filter:
-        new = Filter()
+        new = Filter(check=self._check)
         new._levels, new._options, new.active = levels, self._options, True
         return new
 
@@ -169,7 +295,7 @@ class Filter:
         """Whether something in this directory is left out."""
         text = _text(name)
         for rules, prefix in self._levels:
-            decided = rules.decide(prefix + text, text, is_directory)
+            decided = rules.decide(prefix + text, text, is_directory, self._check)
             if decided is not None:
                 return decided
         return False

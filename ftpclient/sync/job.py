@@ -22,7 +22,7 @@ from ftpclient.sync.renames import Renames
 from ftpclient.transfer import preflight
 from ftpclient.transfer.job import JobOver, Transfer, words_for_all
 from ftpclient.transfer.job import Options as TransferOptions
-from ftpclient.transfer.local_tree import LocalTree
+from ftpclient.transfer.local_tree import LocalTree, withheld
 from ftpclient.transfer.report import Listener, Result, Status, Summary
 from ftpwire import paths
 from ftpwire.errors import (
@@ -109,9 +109,10 @@ class Sync(Transfer):
         self._sync_options = options
         self._confirm = confirm
         self._confirmed = 0
-        self._rules = Filter(option_rules(options.patterns))
+        self._rules = Filter(option_rules(options.patterns), lambda: self.connection.check())
         self._troubles: set[bytes] = set()
         self._told_odd_times = False
+        self._told_withheld = False
         self._failures = _Failures()
         self._failed_renames: list[Step] = []
 
@@ -178,6 +179,7 @@ class Sync(Transfer):
                 self.connection.cancel_all()
             raise
         self._tell_odd_times(comparison)
+        self._tell_withheld(comparison)
         return comparison.plan
 
     def _tell_odd_times(self, comparison: Comparison) -> None:
@@ -192,6 +194,11 @@ class Sync(Transfer):
             f"the {disk} can't keep the time of {path}{others}: it has the nearest, and counts as "
             "the same"
         )
+
+    def _tell_withheld(self, comparison: Comparison) -> None:
+        if comparison.first_withheld is not None and not self._told_withheld:
+            self._told_withheld = True
+            self.listener.remark(withheld(self._route.target(comparison.first_withheld)))
 
     def _remote_root(self) -> Entry | None:
         path = self._route.remote

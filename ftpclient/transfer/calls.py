@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ftpclient.connection.connection import Call
+from ftpclient.connection.connection import Call, Connection
 from ftpwire import digests, paths
 from ftpwire.errors import (
     BadMessage,
@@ -43,6 +43,24 @@ def mismatch(source: RemotePath, *, encrypted: bool) -> VerificationFailed:
         f"{paths.show(source)}: what arrived is not what was stored: damaged on the way, or on the "
         "server's disk (`ftpd scrub` there tells)"
     )
+
+
+def check_digest(
+    source: RemotePath, told: bytes | None, digest: bytes, connection: Connection
+) -> None:
+    """Compare the digest of a whole file that arrived with the one that the server tells.
+
+    Raises:
+        VerificationFailed: It is another one; or none was told, and the client wants one.
+    """
+    if told is None:
+        if connection.verify:
+            raise VerificationFailed(
+                f"{paths.show(source)}: the server sent no digest, so nothing shows that these are "
+                "the file's bytes (--no-verify takes them)"
+            )
+    elif told != digest:
+        raise mismatch(source, encrypted=connection.encrypted)
 
 
 class GetCall(Call):
@@ -103,11 +121,12 @@ class StreamCall(GetCall):
     def take(self, data: memoryview) -> None:
         """Bytes of the file; the view is good until this returns."""
 
-    def result(self, source: RemotePath, *, encrypted: bool) -> tuple[int, bytes]:
+    def result(self, source: RemotePath, connection: Connection) -> tuple[int, bytes]:
         """Size and digest, once it is done.
 
         Raises:
-            VerificationFailed: What was handed out is not what the server says that it stored.
+            VerificationFailed: What was handed out is not what the server says that it stored, or
+                it doesn't say.
         """
         if self.error is not None:
             raise self.error
@@ -115,8 +134,9 @@ class StreamCall(GetCall):
         ending = self.ending
         assert self.info is not None and isinstance(ending, Sent)
         size = self.info.offset + self.received
-        if ending.size != size or ending.digest not in (None, digest):
-            raise mismatch(source, encrypted=encrypted)
+        if ending.size != size:
+            raise mismatch(source, encrypted=connection.encrypted)
+        check_digest(source, ending.digest, digest, connection)
         return size, digest
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftpclient.connection.connection import Connection
 from ftpclient.transfer import job, preflight
-from ftpclient.transfer.calls import GetCall, mismatch
+from ftpclient.transfer.calls import GetCall, check_digest, mismatch
 from ftpclient.transfer.folding import Folding, SameNames, in_the_way
 from ftpclient.transfer.job import (
     RESUME_FROM,
@@ -24,7 +24,7 @@ from ftpclient.transfer.job import (
     list_pages,
     same_time_and_size,
 )
-from ftpclient.transfer.local_tree import LocalTree, PartialFile, checked_parts
+from ftpclient.transfer.local_tree import LocalTree, PartialFile, checked_parts, withheld
 from ftpclient.transfer.named import Named, Targets, place_of
 from ftpclient.transfer.node import Node, fetch
 from ftpclient.transfer.report import Listener, Summary
@@ -215,8 +215,10 @@ class _Download(GetCall):
 
     def _verify(self, size: int, digest: bytes) -> None:
         assert self.info is not None and isinstance(self.ending, Sent)
-        if size != self.info.size or self.ending.digest not in (None, digest):
-            raise mismatch(self._source, encrypted=self._transfer.connection.encrypted)
+        connection = self._transfer.connection
+        if size != self.info.size:
+            raise mismatch(self._source, encrypted=connection.encrypted)
+        check_digest(self._source, self.ending.digest, digest, connection)
 
     def _give_up_rest(self) -> None:
         """Leave nothing behind, except what an interrupted download can go on with."""
@@ -311,6 +313,9 @@ class Download(Transfer):
         self._changed: list[tuple[RemotePath, _Download]] = []
         """Files that changed while the server read them, and are to be asked for once more."""
         self._follow_target = True
+        self._made_root = False
+        """Whether the named directory was made for this: else its mode is the user's."""
+        self._told_withheld = False
         self._nodes: dict[tuple[RemotePath, bytes], Node] = {}
         """What files went into that can't be taken back: after a lost connection they go on."""
         folding = Folding() if chief is None else chief.same_names.folding
@@ -524,9 +529,14 @@ class Download(Transfer):
             try:
                 os.mkdir(target, 0o700)
             except FileExistsError:
-                pass
+                made = False
+            else:
+                made = True
             self._tree = LocalTree(target, follow=self._follow_target)
+            self._made_root = made
             try:
+                if made:
+                    self._tree.begin_root(root.mode)
                 try:
                     late = self._get_all(source, target, root, listing)
                 except Enough:
@@ -758,7 +768,9 @@ class Download(Transfer):
         entry = directory.entry
         try:
             if not directory.refused:
-                self._tree.finish_dir(directory.parts, entry.mode, entry.mtime_ns)
+                mode = entry.mode if directory.parts or self._made_root else None
+                if self._tree.finish_dir(directory.parts, mode, entry.mtime_ns):
+                    self._tell_withheld(b"/".join(directory.parts))
         except Cancelled:
             return  # given up as a whole: it stays as it is for now
         except OSError as error:
@@ -768,6 +780,11 @@ class Download(Transfer):
                 self.end(shown, shown, 0, error=failure, local=True)
         if directory.above is not None:
             self._left(directory.above)
+
+    def _tell_withheld(self, path: bytes) -> None:
+        if not self._told_withheld:
+            self._told_withheld = True
+            self.listener.remark(withheld(path))
 
 
 def _here(target: bytes, listing: Spool[Page]) -> int:

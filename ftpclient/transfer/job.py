@@ -524,6 +524,7 @@ class _ListCall(Call):
     """A listing on its way: pages are handed to ``take``."""
 
     streams = True
+    only_tells = True
 
     def __init__(self, take: Callable[[Page], None]) -> None:
         super().__init__()

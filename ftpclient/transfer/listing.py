@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from ftpclient.connection.connection import Call, Connection
 from ftpclient.transfer.local_tree import checked_parts
-from ftpclient.transfer.spool import Spool
+from ftpclient.transfer.spool import Spool, SpoolFull
 from ftpwire import paths
 from ftpwire.errors import BadMessage
 from ftpwire.messages import Entry, List, Page, Problem, Reply
@@ -47,6 +47,7 @@ class Listing(Call):
     """
 
     streams = True
+    only_tells = True
 
     def __init__(self, connection: Connection, request: List) -> None:
         super().__init__()
@@ -54,6 +55,7 @@ class Listing(Call):
         self._waiting: deque[Page] = deque()
         self._spilled: Spool[Page] | None = None
         self._closed = False
+        self._full: SpoolFull | None = None
         connection.submit(self, request)
 
     def on_reply(self, reply: Reply) -> bool:
@@ -64,11 +66,17 @@ class Listing(Call):
             if self._spilled is None:
                 self._waiting.append(reply)
             else:
-                self._spilled.add(reply)
+                try:
+                    self._spilled.add(reply)
+                except SpoolFull as error:  # raised where somebody waits for the listing
+                    self._full = error
+                    self._closed = True
+                    self._connection.cancel_later(self)
         return False
 
     def __iter__(self) -> Iterator[Page]:
         while True:
+            self._check_full()
             while self._waiting:
                 yield self._waiting.popleft()
             if self._spilled is not None:
@@ -107,6 +115,7 @@ class Listing(Call):
 
     def poll(self) -> None:
         """Take what has come, without waiting. Raises Interrupted."""
+        self._check_full()
         if self.done:
             self._connection.check()
         else:
@@ -114,7 +123,13 @@ class Listing(Call):
 
     def finish(self) -> None:
         """Wait for the rest of the listing, so that the connection is free."""
-        self._connection.wait_for(self)
+        while not (self.done or self._full):
+            self._connection.pump()
+        self._check_full()
+
+    def _check_full(self) -> None:
+        if self._full is not None:
+            raise self._full
 
     def close(self) -> None:
         """Forget what was not iterated over."""

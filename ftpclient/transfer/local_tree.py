@@ -36,7 +36,7 @@ from ftpwire.paths import Parts
 from ftpwire.pieces import PIECE
 
 _OPEN_DIRECTORIES = 32
-_CONTINUE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_CONTINUE = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -53,6 +53,23 @@ def checked_parts(path: bytes) -> Parts:
     except InvalidPath as error:
         raise BadMessage(f"the server sent an unusable name: {error}") from None
     return parts
+
+
+def grantable(mode: int, had: int) -> int:
+    """The permission bits that a server may give a directory that was here already.
+
+    Args:
+        had: The mode that it has. Where group or others couldn't write they still can't.
+    """
+    return mode & 0o777 & ~(0o022 & ~had)
+
+
+def withheld(first: bytes) -> str:
+    """What a user is told, once, where a directory didn't get a mode of the server's."""
+    return (
+        f"{paths.show(first)}: was here before, so group and others don't get the right to write "
+        "that they have on the server (chmod gives it); the same holds for other directories"
+    )
 
 
 class LocalTree:
@@ -104,6 +121,9 @@ class LocalTree:
     def make_dir(self, parts: Parts, mode: int) -> bool:
         """Make a directory that can be written into for now; one that exists is taken.
 
+        A new one has its bits for group and others at once: later it could not be told from one
+        that was there before, which gets no more rights for them.
+
         Returns:
             Whether it is new.
 
@@ -114,7 +134,7 @@ class LocalTree:
             return False
         above = self.directory(parts[:-1])
         try:
-            os.mkdir(parts[-1], (mode & 0o777) | 0o700, dir_fd=above)
+            os.mkdir(parts[-1], 0o700, dir_fd=above)
         except FileExistsError:
             info = os.stat(parts[-1], dir_fd=above, follow_symlinks=False)
             if not stat.S_ISDIR(info.st_mode):
@@ -122,15 +142,35 @@ class LocalTree:
             if info.st_mode & 0o700 != 0o700:
                 os.chmod(parts[-1], stat.S_IMODE(info.st_mode) | 0o700, dir_fd=above)
             return False
+        _chmod(above, parts[-1], (mode & 0o777) | 0o700)
         return True
 
-    def finish_dir(self, parts: Parts, mode: int, mtime_ns: int) -> None:
-        """Set what a directory has once its contents are there."""
+    def begin_root(self, mode: int) -> None:
+        """Give the root, which was made for this, its bits for group and others."""
+        bits = _bits_for(os.fstat(self._fd), mode | 0o700)
+        if bits is not None:
+            os.chmod(self._fd, bits)
+
+    def finish_dir(self, parts: Parts, mode: int | None, mtime_ns: int) -> bool:
+        """Set what a directory has once its contents are there. Below the root, group and others
+        don't get the right to write where they didn't have it.
+
+        Args:
+            mode: None leaves it.
+
+        Returns:
+            Whether they would have got it.
+        """
         fd = self.directory(parts)
         os.utime(fd, ns=(time.time_ns(), mtime_ns))
-        bits = _bits_for(os.fstat(fd), mode)
+        if mode is None:
+            return False
+        info = os.fstat(fd)
+        granted = grantable(mode, info.st_mode) if parts else mode & 0o777
+        bits = _bits_for(info, granted)
         if bits is not None:
             os.chmod(fd, bits)
+        return granted != mode & 0o777
 
     def stat(self, parts: Parts) -> os.stat_result | None:
         """What is at a path, links not followed; None when nothing is."""
@@ -198,7 +238,10 @@ class LocalTree:
         """Store a symbolic link as it came."""
         above, name = self.directory(parts[:-1]), parts[-1]
         partial = partial_name(parts)
-        _unlink(above, partial)
+        try:
+            _unlink(above, partial)
+        except OSError:  # another user's, or a directory
+            partial = partial_name((secrets.token_bytes(16),))
         os.symlink(target, partial, dir_fd=above)
         os.utime(partial, ns=(mtime_ns, mtime_ns), dir_fd=above, follow_symlinks=False)
         _place(above, partial, name, replace=replace)
@@ -234,15 +277,12 @@ class PartialFile:
 
     def _open(self, flags: int) -> int:
         # truncated only once it is locked: somebody may be writing to it
-        fd = os.open(self._partial, flags & ~os.O_TRUNC, 0o600, dir_fd=self._above)
+        fd = self._found(flags & ~os.O_TRUNC)
+        if fd < 0:
+            self._partial = partial_name((secrets.token_bytes(16),))
+            self._found_again = False
+            fd = os.open(self._partial, _CREATE, 0o600, dir_fd=self._above)
         try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode) or not _try_lock(
-                fd, self._above, self._partial
-            ):
-                os.close(fd)
-                self._partial = partial_name((secrets.token_bytes(16),))
-                self._found_again = False
-                fd = os.open(self._partial, _CREATE, 0o600, dir_fd=self._above)
             if flags & os.O_TRUNC:
                 os.ftruncate(fd, 0)
             os.chmod(fd, 0o600)
@@ -250,6 +290,45 @@ class PartialFile:
             os.close(fd)
             raise
         return fd
+
+    def _found(self, flags: int) -> int:
+        """The file of the partial name, locked, which may be new; -1 when it isn't to be used.
+
+        Where others may write to the directory they may have made it: as a file whose owner they
+        stay, as another name of a file of ours, as a link, or as one that nobody can open. None of
+        these is written to.
+        """
+        try:
+            fd = os.open(self._partial, flags, dir_fd=self._above)
+        except FileNotFoundError:
+            fd = self._made()
+            if fd < 0:
+                return -1
+        except OSError:
+            if os.access(self._partial, os.F_OK, dir_fd=self._above, follow_symlinks=False):
+                return -1
+            raise
+        try:
+            if self._is_ours(os.fstat(fd)) and _try_lock(fd, self._above, self._partial):
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+        return -1
+
+    def _made(self) -> int:
+        """A new file of the partial name; -1 when somebody else has just made one."""
+        try:
+            return os.open(self._partial, _CREATE, 0o600, dir_fd=self._above)
+        except FileExistsError:
+            return -1
+
+    def _is_ours(self, info: os.stat_result) -> bool:
+        """Whether a partial file was made by this user, and has no other name."""
+        if not stat.S_ISREG(info.st_mode) or info.st_nlink != 1:
+            return False
+        return info.st_uid == os.geteuid() or info.st_uid == _owner_here(self._above)
 
     @staticmethod
     def has_part(tree: LocalTree, parts: Parts) -> bool:
@@ -304,6 +383,17 @@ def _contiguous(fd: int) -> int:
         return size
     # the last block before a hole may be filled in part only
     return size if hole >= size else max(0, hole - 1) // PIECE * PIECE
+
+
+def _owner_here(above: int) -> int:
+    """Whose this user's new files in a directory are: some mounts give all files one owner."""
+    name = partial_name((secrets.token_bytes(16),))
+    fd = os.open(name, _CREATE, 0o600, dir_fd=above)
+    try:
+        return os.fstat(fd).st_uid
+    finally:
+        os.close(fd)
+        _unlink(above, name)
 
 
 def _try_lock(fd: int, above: int, name: bytes) -> bool:

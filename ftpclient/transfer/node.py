@@ -154,9 +154,9 @@ class _NodeCall(StreamCall):
         self._left = False
         self._advanced(len(data))
 
-    def result(self, source: RemotePath, *, encrypted: bool) -> tuple[int, bytes]:
+    def result(self, source: RemotePath, connection: Connection) -> tuple[int, bytes]:
         self.digest = self._node.hasher
-        return super().result(source, encrypted=encrypted)
+        return super().result(source, connection)
 
 
 def fetch(
@@ -187,7 +187,7 @@ def fetch(
             connection.send_cancel(call)
             connection.wait_for(call)
         raise call.failure
-    return call.result(source, encrypted=connection.encrypted)
+    return call.result(source, connection)
 
 
 class _Waiting:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ftpclient.connection.connection import Call, Connection
-from ftpclient.transfer.calls import mismatch
+from ftpclient.transfer.calls import check_digest, mismatch
 from ftpwire import digests
 from ftpwire.errors import BadMessage, Cancelled
 from ftpwire.messages import PIECES, Get, Reply, Sending, Sent
@@ -101,7 +101,8 @@ def fetch_whole(connection: Connection, path: RemotePath) -> bytearray:
     """All bytes of a file, verified; links are followed.
 
     Raises:
-        VerificationFailed: They don't have the digest that the server has for them.
+        VerificationFailed: They don't have the digest that the server has for them; or it told
+            none.
         NotFound, IsADirectory, NotRegular, Forbidden, SourceChanged, ConnectionLost, Interrupted
     """
     call = _RangeCall(0, None)
@@ -110,7 +111,7 @@ def fetch_whole(connection: Connection, path: RemotePath) -> bytearray:
     if call.error is not None:
         raise call.error
     assert isinstance(call.ending, Sent)
-    digest = call.ending.digest
-    if call.ending.size != len(call.data) or digest not in (None, digests.digest(call.data)):
+    if call.ending.size != len(call.data):
         raise mismatch(path, encrypted=connection.encrypted)
+    check_digest(path, call.ending.digest, digests.digest(call.data), connection)
     return call.data

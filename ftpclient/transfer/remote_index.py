@@ -11,9 +11,13 @@ import sqlite3
 import tempfile
 import threading
 
+from ftpclient.transfer.spool import check_room
 from ftpwire import paths
 from ftpwire.messages import Entry, Page
 from ftpwire.paths import RemotePath
+
+_LOOK_EACH = 10_000
+"""Files after which the room that is left on the disk is looked at again."""
 
 
 class RemoteIndex:
@@ -21,6 +25,7 @@ class RemoteIndex:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._rows = self._looked_at = 0
         self._file = tempfile.NamedTemporaryFile(prefix="ftp-index-")
         self._table = sqlite3.connect(
             self._file.name, isolation_level=None, check_same_thread=False
@@ -32,7 +37,7 @@ class RemoteIndex:
         )
 
     def add(self, root: RemotePath, page: Page) -> None:
-        """Take the entries of a page of a listing of ``root``."""
+        """Take the entries of a page of a listing of ``root``. Raises SpoolFull."""
         directory = paths.child(root, page.directory) if page.directory else root
         rows = [
             (paths.child(directory, e.path), e.size, e.mode, e.mtime_ns, e.digest)
@@ -40,6 +45,10 @@ class RemoteIndex:
             if e.digest is not None
         ]
         with self._lock:
+            self._rows += len(rows)
+            if self._rows >= self._looked_at + _LOOK_EACH:
+                self._looked_at = self._rows
+                check_room()
             self._table.executemany("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?)", rows)
 
     def get(self, path: RemotePath) -> Entry | None:

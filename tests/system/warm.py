@@ -33,7 +33,7 @@ from typing import Any
 
 LIBRARIES = (
     *("argon2", "blake3", "click", "cryptography.x509", "msgspec.json", "msgspec.msgpack"),
-    *("pathspec", "platformdirs", "prompt_toolkit", "rich.console", "sqlalchemy"),
+    *("platformdirs", "prompt_toolkit", "rich.console", "sqlalchemy"),
     *("sqlalchemy.dialects.sqlite", "concurrent.futures", "hashlib", "logging", "socketserver"),
     *("sqlite3", "ssl", "subprocess"),
 )

@@ -195,6 +195,9 @@ def test_only_what_differs(mirror, change, expected):
     summary = mirror.sync()
 
     action, _, path = expected.partition(" ")
+    if expected == "attributes " and not mirror.upload:
+        assert mirror.told.actions == []  # no server sets the mode of a directory that was named
+        return
     assert mirror.told.actions == [(action.replace("act", "put" if mirror.upload else "get"), path)]
     assert summary.unchanged == (5 if path in ("file", "empty", "d/tool") else 6)
     mirror.check()
