@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 SECTIONS = {
-    "Serving": ("start", "config", "service", "fingerprint"),
+    "Serving": ("start", "config", "service", "fingerprint", "certificate"),
     "Accounts": ("user", "token", "invite", "why"),
     "The running server": (
         *("status", "sessions", "kick", "bans", "unban", "reload", "drain", "stop"),

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from ftpserver.cli import backup, check, control, explain, log, systemd, tokens, users
+from ftpserver.cli import backup, certificate, check, control, explain, log, systemd, tokens, users
 from ftpserver.cli.audit import audit_commands
 from ftpserver.cli.config import config_group, loaded_again, loaded_from, settings_options
 from ftpserver.cli.help import START_HINTS, Commands, HintingCommand
@@ -64,6 +64,7 @@ cli.add_command(log.log)
 cli.add_command(systemd.service)
 cli.add_command(backup.backup)
 cli.add_command(config_group)
+cli.add_command(certificate.certificate_group)
 cli.add_command(tokens.token)
 cli.add_command(tokens.invite)
 for _command in control.COMMANDS:

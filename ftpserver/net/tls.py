@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import ipaddress
 import os
+import re
 import socket
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ftpserver.errors import StateError
 from ftpserver.net import ciphers
@@ -19,11 +23,16 @@ from ftpserver.settings.table import Settings
 from ftpwire.errors import ProtocolError
 from ftpwire.tls import fingerprint
 
+if TYPE_CHECKING:
+    from cryptography import x509
+
 _KEY = "key.pem"
 _CERTIFICATE = "cert.pem"
 _YEARS = 20
 """Clients pin the key, not the dates; a short life would only break them."""
 _SOON = datetime.timedelta(days=14)
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?", re.IGNORECASE | re.ASCII)
+"""A part of a host name (RFC 1123), in the form that is used on the network."""
 
 
 def ensure_key(state: Path) -> tuple[Path, Path]:
@@ -90,6 +99,52 @@ def _make() -> tuple[bytes, bytes]:
         ),
         certificate.public_bytes(serialization.Encoding.PEM),
     )
+
+
+def signing_request(key: Path, names: Sequence[str]) -> bytes:
+    """A request to an authority (PKCS #10, RFC 2986), in PEM, signed with a key that is there.
+
+    A certificate that is made for it has this key: clients that have pinned the key go on.
+
+    Args:
+        names: Host names and addresses that clients connect to; the first is the common name.
+
+    Raises:
+        StateError: The key can't be read.
+        ValueError: A name can't be one.
+    """
+    # imported here, as above
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    try:
+        loaded = serialization.load_pem_private_key(_read(key), None)
+    except ValueError as error:
+        raise StateError(f"{key}: not a private key without a passphrase") from error
+    if not isinstance(loaded, ec.EllipticCurvePrivateKey):
+        raise StateError(f"{key}: not the kind of key that the server makes")
+    alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
+    return (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0][:64])]))
+        .add_extension(alternatives, critical=False)
+        .sign(loaded, hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+    )
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    from cryptography import x509
+
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        pass
+    labels = name.removeprefix("*.").split(".")
+    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+        raise ValueError(f"{name!r} is neither a host name nor an address")
+    return x509.DNSName(name)
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:

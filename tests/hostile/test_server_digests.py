@@ -11,6 +11,8 @@ import asyncio
 import pytest
 
 from ftpclient.aio.client import AsyncClient
+from ftpclient.cli.app import App
+from ftpclient.cli.main import run
 from ftpclient.sync.job import Options as SyncOptions
 from ftpwire import digests
 from ftpwire.errors import FtpError, VerificationFailed
@@ -164,3 +166,21 @@ def test_an_asyncio_client_refuses_it_too(fake, tmp_path, verb):
     with pytest.raises(VerificationFailed):
         asyncio.run(main())
     assert not (tmp_path / "file").exists()
+
+
+@pytest.mark.parametrize(("words", "status"), [([], 8), (["--no-verify"], 0)])
+@pytest.mark.parametrize("verb", ["get", "cat"])
+def test_the_command_line(fake, monkeypatch, tmp_path, capfd, verb, words, status):
+    monkeypatch.setenv("FTP_PASSWORD", "secret")
+    server = fake(silent_server())
+    line = ["-s", f"alice@127.0.0.1:{server.port}", "--plaintext", *words, verb, "/file"]
+    app = App()
+    try:
+        assert run(app, line + ([str(tmp_path / "file")] if verb == "get" else [])) == status
+    finally:
+        app.close()
+        app.interrupt.close()
+    if verb == "get":
+        assert (tmp_path / "file").exists() == (status == 0)
+    if status:
+        assert "digest" in capfd.readouterr().err

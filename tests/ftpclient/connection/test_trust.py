@@ -141,6 +141,18 @@ class Authority:
         )
         certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
 
+    def answer(self, state: Path, request: bytes) -> None:
+        """Replace a server's certificate by what it has asked for."""
+        asked = x509.load_pem_x509_csr(request)
+        assert asked.is_signature_valid
+        names = asked.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        made = (
+            self._builder(asked.subject, asked.public_key(), NOW - DAY, NOW + DAY)
+            .add_extension(names, critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        (state / "tls" / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+
 
 def _key_usage(*, certificates: bool) -> x509.KeyUsage:
     names = (
@@ -203,6 +215,19 @@ def log_ins(monkeypatch) -> list[str]:
 def visit(site: Site, hosts: KnownHosts, **options) -> None:
     with Client(site.address, password="secret", known_hosts=hosts, **options) as client:
         assert client.whoami() == "alice"
+
+
+def test_a_certificate_for_the_key_that_clients_know_changes_nothing_for_them(
+    site, authority, hosts, tmp_path
+):
+    visit(site, hosts, accept_new=True)
+    pin = hosts.get(site.endpoint)
+    key = site.server.settings.state / "tls" / "key.pem"
+    request = tls.signing_request(key, ["127.0.0.1", "files.example.org"])
+    site.again(certify=lambda state: authority.answer(state, request))
+    visit(site, hosts)
+    assert hosts.get(site.endpoint) == pin
+    visit(site, KnownHosts(tmp_path / "new"), ca=authority.file)
 
 
 def test_a_verified_server_is_remembered_as_such(site, authority, hosts):

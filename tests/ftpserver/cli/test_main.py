@@ -8,6 +8,7 @@ import time
 from datetime import datetime
 
 import pytest
+from cryptography import x509
 
 from ftpserver.accounts.accounts import Accounts
 from ftpserver.database import open_state
@@ -176,6 +177,34 @@ def test_the_fingerprint(ftpd, root):
     assert (status, err) == (0, "")
     assert out.startswith("SHA256:") and len(out) == 51
     assert ftpd("fingerprint")[1] == out
+
+
+def test_a_request_for_a_certificate(ftpd, root):
+    assert ftpd("user", "add", "alice", "--password-stdin", stdin=b"correct-horse\n")[0] == 0
+    status, out, err = ftpd("certificate", "request", "files.example.org", "192.0.2.7", "::1")
+    assert (status, err) == (0, "")
+    asked = x509.load_pem_x509_csr(out.encode())
+    assert asked.is_signature_valid
+    names = asked.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["files.example.org"]
+    assert [str(one) for one in names.get_values_for_type(x509.IPAddress)] == ["192.0.2.7", "::1"]
+    own = x509.load_pem_x509_certificate((root / ".ftpd" / "tls" / "cert.pem").read_bytes())
+    assert asked.public_key() == own.public_key()
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a b", "a-.example", "x" * 64, "ü.example", "https://a.example"]
+)
+def test_what_no_certificate_can_be_for(ftpd, root, name):
+    assert ftpd("user", "add", "alice", "--password-stdin", stdin=b"correct-horse\n")[0] == 0
+    status, out, err = ftpd("certificate", "request", name)
+    assert (status, out) == (2, "") and "neither a host name nor an address" in err
+
+
+def test_no_request_for_a_root_that_was_never_started(ftpd, root):
+    status, out, err = ftpd("certificate", "request", "files.example.org")
+    assert (status, out) == (1, "") and err.startswith("ftpd: ")
+    assert not root.exists() or not any(root.iterdir())
 
 
 @pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("-h",), ("user", "--help")])

@@ -1,0 +1,41 @@
+"""`ftpd certificate`: from the server's own key to a certificate of an authority.
+
+Lives here: the command line. Lives elsewhere: keys and requests (net/tls.py), the settings
+`certificate` and `key` (settings/table.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ftpserver.cli.options import fail, root_option, started
+
+
+@click.group("certificate")
+def certificate_group() -> None:
+    """Replace the server's own certificate by one of an authority."""
+
+
+@certificate_group.command("request")
+@root_option
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+def request(root: Path, names: tuple[str, ...]) -> None:
+    """Print a request for a certificate, which an authority signs.
+
+    NAME is a host name or address that clients connect to. The request is made with the server's
+    own key. With the certificate for it, clients that know this key are asked nothing: name the
+    certificate and the key, ROOT/.ftpd/tls/key.pem, in ftpd.toml, and run ftpd reload.
+    """
+    from ftpserver.errors import StateError
+    from ftpserver.net import tls
+
+    try:
+        _, key = tls.ensure_key(started(root))
+        pem = tls.signing_request(key, names)
+    except StateError as error:
+        fail(str(error))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    click.echo(pem, nl=False)
