@@ -309,6 +309,7 @@ def test_a_listener_that_fails_is_not_called_again(client, places):
     assert listener.calls_after == 0
 
 
+@pytest.mark.system
 @pairwise(
     {
         "name": [name for name in TRANSFERS if name != "put_stream"],
@@ -430,6 +431,7 @@ def test_ctrl_c_in_a_function_of_the_users(client, places, ctrl_c):
     next_is_right(client)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", ALL)
 def test_an_exception_out_of_a_signal_handler(client, places, press, name):
     """It may come anywhere: the connection is dropped, and the next verb has another one."""
@@ -526,6 +528,7 @@ def frozen(server, tmp_path, connect) -> Iterator[Callable]:
             client.close()
 
 
+@pytest.mark.system
 @pairwise({"kind": BOTH, "name": [name for name in ALL if name not in OTHERWISE]})
 def test_a_frozen_server_holds_no_verb_longer_than_its_time(frozen, places, kind, name):
     client, thaw = frozen(kind)
