@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Literal
 
-from ftpwire.paths import printable
+from ftpwire.paths import printable_lines
 
 LogFormat = Literal["text", "json"]
 
@@ -36,8 +36,7 @@ class TextFormatter(logging.Formatter):
     like a record of its own."""
 
     def format(self, record: logging.LogRecord) -> str:
-        first, *others = super().format(record).split("\n")
-        return "\n".join([printable(first), *("    " + printable(line) for line in others)])
+        return printable_lines(super().format(record))
 
 
 class JsonFormatter(logging.Formatter):

@@ -152,6 +152,12 @@ def printable(text: str) -> str:
     return "".join(c if c == "\\" else _show_character(c) for c in text)
 
 
+def printable_lines(text: str) -> str:
+    """Lines from the other side made safe to print: control characters are escaped, and lines after
+    the first are indented, so that none of them looks like a line of this program's."""
+    return "\n    ".join(printable(line) for line in text.split("\n"))
+
+
 def _show_character(character: str) -> str:
     if character in _ESCAPES:
         return _ESCAPES[character]

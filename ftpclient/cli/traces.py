@@ -5,17 +5,10 @@ from __future__ import annotations
 import sys
 import traceback
 
-from ftpwire.paths import printable
+from ftpwire.paths import printable_lines
 
 
 def print_trace(error: BaseException) -> None:
-    """Print on stderr where an error comes from.
-
-    Its message may hold words of the server: control characters are escaped, and lines after the
-    first are indented, so that none of them looks like a line of this program's.
-    """
+    """Print on stderr where an error comes from. Its message may hold words of the server."""
     for text in traceback.format_exception(error):
-        first, *others = text.rstrip("\n").split("\n")
-        print(printable(first), file=sys.stderr)
-        for line in others:
-            print("    " + printable(line), file=sys.stderr)
+        print(printable_lines(text.rstrip("\n")), file=sys.stderr)

@@ -152,17 +152,14 @@ class Throttle:
         self._now = now
         self._lock = Lock()
         self._all = _Bucket(*_OF_ALL, now())
-        self._places: OrderedDict[str, _Bucket] = OrderedDict()
+        self._places = _Buckets(*_OF_ONE_PLACE)
 
     def take(self, host: str) -> None:
         """Count one. Raises Busy when there were too many."""
         place = place_of(host)
         now = self._now()
         with self._lock:
-            bucket = self._places.setdefault(place, _Bucket(*_OF_ONE_PLACE, now))
-            self._places.move_to_end(place)
-            if len(self._places) > _MOST_PLACES:
-                self._places.popitem(last=False)
+            bucket = self._places.of(place, now)
             wait = max(bucket.wait(now), self._all.wait(now))
             if not wait:
                 bucket.left -= 1
@@ -181,16 +178,13 @@ class Probes:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._lock = Lock()
-        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+        self._buckets = _Buckets(*_OF_ONE_INVITATION)
 
     def take(self, invitation_id: str) -> None:
         """Count one. Raises Busy when too many failed."""
         now = self._now()
         with self._lock:
-            bucket = self._buckets.setdefault(invitation_id, _Bucket(*_OF_ONE_INVITATION, now))
-            self._buckets.move_to_end(invitation_id)
-            if len(self._buckets) > _MOST_PLACES:
-                self._buckets.popitem(last=False)
+            bucket = self._buckets.of(invitation_id, now)
             wait = bucket.wait(now)
             if not wait:
                 bucket.left -= 1
@@ -200,8 +194,31 @@ class Probes:
     def give_back(self, invitation_id: str) -> None:
         """One made an account."""
         with self._lock:
-            if invitation_id in self._buckets:
-                self._buckets[invitation_id].left += 1
+            self._buckets.give_back(invitation_id)
+
+
+class _Buckets:
+    """A bucket for each of a bounded number of keys: that used longest ago is forgotten first."""
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self._rule = most, seconds
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def of(self, key: str, now: float) -> _Bucket:
+        """The bucket of a key, which may be a new one."""
+        bucket = self._buckets.setdefault(key, _Bucket(*self._rule, now))
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > _MOST_PLACES:
+            self._buckets.popitem(last=False)
+        return bucket
+
+    def give_back(self, key: str) -> None:
+        """One that was taken did not count."""
+        if key in self._buckets:
+            self._buckets[key].left += 1
 
 
 class _Bucket:
