@@ -41,6 +41,8 @@ QUICK = PasswordHasher(1, 8, 1)
 
 DESCRIPTORS = Path("/proc/self/fd")
 SYSTEM = Path(__file__).parent / "system"
+FAST = "not system and not long"
+"""What pytest's ``-m`` is unless another one is written (pyproject.toml)."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -56,6 +58,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="start each `ftp` and `ftpd` of tests/system from nothing (see tests/system/warm.py)",
     )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Don't read tests/system for the fast tier, which has none of them: that takes a second."""
+    return True if collection_path == SYSTEM and config.option.markexpr == FAST else None
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what -m leaves out
@@ -148,6 +155,33 @@ def own_environment(request, monkeypatch) -> None:
 
 
 # servers and their peers -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session", autouse=True)
+def statements_compiled_once() -> Iterator[None]:
+    """Have all engines of this process share what SQLAlchemy compiled.
+
+    Each server of a test has an engine of its own, and would compile the same thirty statements
+    again: a tenth of what all tests take. The key of what is compiled has the dialect, which is one
+    object of each engine; those of one kind compile the same.
+    """
+    import sqlalchemy
+    from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite as Dialect
+
+    from ftpserver import database
+
+    compiled: dict[object, object] = {}
+
+    def create_engine(*arguments, **options) -> sqlalchemy.Engine:
+        engine = sqlalchemy.create_engine(*arguments, **options)
+        engine.update_execution_options(compiled_cache=compiled)
+        return engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "create_engine", create_engine)
+        patch.setattr(Dialect, "__eq__", lambda one, other: type(one) is type(other))
+        patch.setattr(Dialect, "__hash__", lambda one: hash(type(one)))
+        yield
 
 
 @pytest.fixture

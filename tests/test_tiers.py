@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import FAST
 from tests.conftest import pytest_collection_modifyitems as sort_into_tiers
 
 HERE = Path(__file__).parent
@@ -51,8 +52,12 @@ def test_a_test_of_two_tiers_is_a_mistake(path):
 
 
 def test_only_the_fast_tier_runs_by_itself(request):
-    if request.config.option.markexpr != "not long and not system":
+    if request.config.option.markexpr != FAST:
         pytest.skip("run with another -m")
     for item in request.session.items:
         assert not item.get_closest_marker("system") and not item.get_closest_marker("long")
         assert not item.path.is_relative_to(HERE / "system")
+
+
+def test_the_fast_tier_is_what_runs_by_itself(request):
+    assert FAST in request.config.getini("addopts")
