@@ -67,13 +67,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what -m leaves out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort the tests into tiers: what is below tests/system starts real programs.
+    """Sort the tests into tiers: what is below tests/system starts real programs, and so does what
+    asks for the fixture that starts them.
 
     The tiers are disjoint: what takes hundreds of rounds is in *long* alone.
     """
     for item in items:
         if item.get_closest_marker("long") is None:
-            if item.path.is_relative_to(SYSTEM):
+            if item.path.is_relative_to(SYSTEM) or "programs" in item.fixturenames:
                 item.add_marker("system")
         elif item.get_closest_marker("system") is not None:
             raise pytest.UsageError(f"{item.nodeid}: a test is in one tier: system or long")

@@ -16,6 +16,7 @@ class Item:
     """As much of a collected test as the sorting looks at."""
 
     def __init__(self, path: str, *marks: str) -> None:
+        path, *self.fixturenames = path.split(" + ")
         self.path = HERE / path
         self.nodeid = path
         self.marks = set(marks)
@@ -37,6 +38,8 @@ class Item:
         ("ftpwire/test_paths.py", ["long"], {"long"}),
         ("ftpserver/isolation/test_isolation.py", ["system"], {"system"}),
         ("systems/test_start.py", [], set()),
+        ("examples/test_examples.py + programs", [], {"system"}),
+        ("examples/test_examples.py + programs", ["long"], {"long"}),
     ],
 )
 def test_each_test_is_in_one_tier(path, marks, tier):

@@ -51,6 +51,7 @@ def test_an_engine_serves_a_crowd(serve, tmp_path, name):
         helper.do("close")
 
 
+@pytest.mark.system
 def test_a_crowd_tells_what_it_could_not_do(serve):
     _, spec = serve("asyncio")
     crowd = Crowd(spec)
@@ -65,6 +66,7 @@ def log_in(peer: Peer, spec) -> None:
     assert peer.ask(LoginToken(spec.user, spec.token)) == LoggedIn(spec.user)
 
 
+@pytest.mark.system
 def test_the_coroutine_server_stores_whole_verified_files(serve, tmp_path):
     _, spec = serve("asyncio")
     context = ssl.create_default_context(cafile=spec.certificate)

@@ -338,6 +338,7 @@ def test_a_key_of_the_environment_is_about_that_server_only(site, hosts, monkeyp
 # where there is no home ----------------------------------------------------------------------
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("home", [None, "/dev/null", "/proc/self"])
 def test_without_a_home_that_can_be_written(site, home, tmp_path):
     environment = {

@@ -15,6 +15,8 @@ from ftpclient import Client
 from ftpclient.files.writer import HELD
 from ftpserver.testing import server
 
+pytestmark = pytest.mark.system  # it starts processes
+
 LARGE = HELD + 100_000
 
 

@@ -112,6 +112,7 @@ def test_a_stranger_is_nobody_in_an_empty_directory(server, dial):
     assert os.stat(f"/proc/{session.pid}/root").st_nlink == 0  # nothing can be made in it either
 
 
+@pytest.mark.system
 @is_root
 def test_who_has_logged_in_is_the_accounts_user_in_its_home(server, dial):
     system_user(server, "alice")
@@ -196,6 +197,7 @@ def test_roots_own_work_in_a_home_leaves_it_usable_for_its_user(server, dial):
 # going on ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.system
 def test_a_crash_touches_no_other_session_and_its_leases_end_at_once(server, dial, caplog):
     victim, other = dial(server), dial(server)
     sessions = server.isolation.sessions()
@@ -218,6 +220,7 @@ def test_a_crash_touches_no_other_session_and_its_leases_end_at_once(server, dia
     eventually(lambda: os.listdir(staging) == ["lock"])
 
 
+@pytest.mark.system
 def test_kicking_ends_a_session_and_its_process(server, dial):
     peer, other = dial(server), dial(server)
     first, second = server.isolation.sessions()
@@ -318,6 +321,7 @@ def test_who_registers_is_in_a_home_of_its_own(start, dial):
     assert (server.settings.root / "bob" / "file").read_bytes() == b"x"
 
 
+@pytest.mark.system
 def test_quotas_hold_among_sessions_in_processes_of_their_own(start, dial):
     server = start(quota=200_000)
     account = server.accounts.get("alice").id

@@ -19,6 +19,8 @@ from ftpserver.errors import StateError
 from ftpserver.processes.forkserver import Ended, Nursery, Spawned
 from ftpserver.settings.table import Settings
 
+pytestmark = pytest.mark.system  # it starts processes
+
 PATIENCE = 60.0
 
 

@@ -533,6 +533,7 @@ engine.dispose()
 """
 
 
+@pytest.mark.system
 def test_processes_share_the_room_as_threads_do(ledger, engine, root, open_account):
     alice = open_account(305)
     workers = [

@@ -20,6 +20,8 @@ from tests.ftpserver.storage.books import held_files
 from tests.ftpserver.storage.mounts import mount  # noqa: F401
 from tests.peer import frame
 
+pytestmark = pytest.mark.system  # it mounts
+
 MIB = 1024 * 1024
 SIZES = {"empty": 0, "small": 100, "middle": MIB, "large": 9 * MIB}
 
