@@ -13,7 +13,7 @@ from ftpwire import digests
 KNOWN = b"what is known" * 1000
 PASSWORD = "correct-horse"
 """Of alice: the same before and after it is changed, whether that came about or not."""
-NAMES = [b"%03d" % number for number in range(40)]
+NAMES = [b"%03d" % number for number in range(16)]
 
 
 @dataclass

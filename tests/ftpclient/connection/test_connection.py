@@ -136,18 +136,18 @@ def test_a_full_pipe_both_ways_is_no_deadlock(start_server, opened, monkeypatch)
     name = b"/" + b"x" * 250
     connection.ask(MakeDir(name))
     done: list[Call] = []
-    for number in range(450):
+    for number in range(180):
         connection.submit(Noted(done), Stat(name if number % 3 else b"/missing" + name[9:]))
-        if number % 150 == 0:
+        if number % 60 == 0:
             data = bytes(20_000)
             call = Noted(done)
             connection.submit(call, Put(b"/file", len(data)), len(data))
             connection.send_data(call, data)
             connection.send_end(call, Sent(len(data), digests.digest(data)))
     connection.wait_for_all()
-    assert len(done) == 453
-    assert sum(isinstance(call.reply, Found) for call in done) == 300
-    assert sum(isinstance(call.error, NotFound) for call in done) == 150
+    assert len(done) == 183
+    assert sum(isinstance(call.reply, Found) for call in done) == 120
+    assert sum(isinstance(call.error, NotFound) for call in done) == 60
     assert sum(isinstance(call.reply, Stored) for call in done) == 3
 
 

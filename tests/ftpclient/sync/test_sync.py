@@ -1128,7 +1128,7 @@ def test_ctrl_c(server, connect, files, tmp_path, direction):
     try:
         client = connect(server, interrupt=interrupt)
         mirror = Mirror(client, files, tmp_path, direction)
-        for number in range(1500):
+        for number in range(500):
             write(mirror.source / f"d{number % 30}" / f"file{number}", str(number))
         write(mirror.target / "extra")
         listener = At(100, interrupt.set)
@@ -1173,7 +1173,7 @@ def test_ctrl_c_while_comparing(server, connect, files, tmp_path, direction, mon
 
 
 def test_a_lost_connection_is_made_again(mirror):
-    for number in range(500):
+    for number in range(200):
         write(mirror.source / f"d{number % 7}" / f"file{number}", str(number) * 10_000)
     write(mirror.target / "extra")
     client = mirror.client

@@ -103,7 +103,7 @@ def test_waits_grow_up_to_half_a_minute_and_differ():
     ]
     assert starts[0] < 2.0 and max(starts) <= 45.0
     assert max(starts) > 20.0
-    assert len({round(one, 3) for one in starts}) == len(starts)
+    assert len(set(starts)) == len(starts)
 
 
 def test_progress_begins_it_anew():
@@ -276,8 +276,7 @@ def test_what_never_comes_further_is_given_up(start_server, through, tmp_path):
 def test_a_server_that_is_stopped_and_started_again(start_server, tmp_path, short_waits, kind):
     server = start_server(durable=False, grace=0.2)
     port = server.server_address[1]
-    source = source_of(tmp_path, 8 * PART)
-    listener = Counting()
+    source = source_of(tmp_path, 4 * PART)
     client = kind(f"alice@127.0.0.1:{port}", password="secret", plaintext=True)
     began, failures = threading.Event(), []
 

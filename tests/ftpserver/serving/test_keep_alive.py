@@ -33,8 +33,8 @@ from ftpwire.messages import (
 )
 from tests.peer import Peer, eventually
 
-STALL = 0.6
-"""Of the servers here: a sign of life is due each 0.2 s then. No test depends on its length."""
+STALL = 0.3
+"""Of the servers here: a sign of life is due each 0.1 s then. No test depends on its length."""
 
 MODES = [
     pytest.param({}, id="threads"),
