@@ -27,7 +27,7 @@ from ftpserver.audit.notify import start_events
 from ftpserver.audit.writer import Audit
 from ftpserver.daemon.control import start_control
 from ftpserver.daemon.discovery import Discovery, start_discovery
-from ftpserver.database import RootLock, open_to_serve
+from ftpserver.database import RootLock, open_to_serve, upgrade
 from ftpserver.errors import StateError
 from ftpserver.net import tls
 from ftpserver.net.addresses import host_of
@@ -142,6 +142,7 @@ class FtpServer(Service):
         keep = settings.staging_seconds
         ledger = Ledger(engine, keep_seconds=keep, state=settings.state)
         if trouble is None:
+            _try_upgrade(settings)
             begin_anew(settings.state)
             ledger.doubt_marked()
             ballast.keep(settings.state)
@@ -457,6 +458,15 @@ def _make_root(settings: Settings) -> None:
     read_only = os.statvfs(settings.root).f_flag & os.ST_RDONLY
     if not read_only and not os.access(settings.root, os.W_OK | os.X_OK):
         raise StateError(f"{settings.root}: can't be written: permission denied")
+
+
+def _try_upgrade(settings: Settings) -> None:
+    """Bring the accounts file up to date, unless that has to wait: a full disk keeps no server
+    from starting."""
+    try:
+        upgrade(settings.state)
+    except StateError as error:
+        logger.warning("%s; the next start tries again", error)
 
 
 def _tcp_listener(

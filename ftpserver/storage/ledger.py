@@ -18,12 +18,15 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    Row,
     and_,
+    case,
     delete,
     func,
     insert,
@@ -151,15 +154,13 @@ class Ledger(Books):
     def drop_kept(self, account_id: int, staging: bytes) -> None:
         """Give back the room of a kept upload whose staging file was removed."""
         with self._engine.begin() as connection:
-            row = connection.execute(
-                select(lease.c.id, lease.c.size, lease.c.files).where(
-                    lease.c.account_id == account_id,
-                    lease.c.staging == staging,
-                    lease.c.state == KEPT,
-                )
-            ).first()
-            if row is not None:
-                _end(connection, row.id, account_id, row.size, row.files)
+            _end(
+                connection,
+                account_id,
+                lease.c.account_id == account_id,
+                lease.c.staging == staging,
+                lease.c.state == KEPT,
+            )
 
     def owned_staging(self, account_id: int) -> set[bytes]:
         """The staging files that leases of an account own."""
@@ -250,32 +251,33 @@ class Ledger(Books):
                 return
 
     def _settle(self, leases: Sequence[Lease], change: int, files: int) -> Settled:
-        lost = False
-        row = None
+        account_id = leases[0].account_id
+        used, there = account.c.used + change, account.c.files + files
         with self._engine.begin() as connection:
+            lost, size, count = False, 0, 0
             for held in leases:
-                ended = connection.execute(
-                    delete(lease).where(
-                        lease.c.id == held.id, lease.c.incarnation == self.incarnation
-                    )
+                ended = _delete(
+                    connection, lease.c.id == held.id, lease.c.incarnation == self.incarnation
                 )
-                lost = lost or not ended.rowcount
-                gone = held if ended.rowcount else _NOTHING
-                row = connection.execute(
-                    update(account)
-                    .where(account.c.id == held.account_id)
-                    .values(
-                        used=account.c.used + change,
-                        held=account.c.held - gone.size,
-                        files=account.c.files + files,
-                        held_files=account.c.held_files - gone.files,
-                    )
-                    .returning(account.c.used, account.c.quota)
-                ).first()
-                change = files = 0
+                lost = lost or not ended
+                size += sum(one.size for one in ended)
+                count += sum(one.files for one in ended)
+            row = connection.execute(
+                update(account)
+                .where(account.c.id == account_id)
+                .values(
+                    used=_at_least_zero(used),
+                    held=_at_least_zero(account.c.held - size),
+                    files=_at_least_zero(there),
+                    held_files=_at_least_zero(account.c.held_files - count),
+                    # more went than was counted: the disk has to say what is left
+                    dirty=or_(account.c.dirty, used < 0, there < 0),
+                )
+                .returning(account.c.used, account.c.quota)
+            ).first()
             kept = connection.execute(
                 select(lease.c.staging).where(
-                    lease.c.account_id == leases[0].account_id, lease.c.state == KEPT
+                    lease.c.account_id == account_id, lease.c.state == KEPT
                 )
             ).scalars()
             names = list(kept)
@@ -368,14 +370,7 @@ class Ledger(Books):
     def _end_all(self, connection: Connection, whose: ColumnElement[bool]) -> None:
         """End leases whose owners are no more; what can be resumed is kept."""
         rows = connection.execute(
-            select(
-                lease.c.id,
-                lease.c.account_id,
-                lease.c.size,
-                lease.c.files,
-                lease.c.staging,
-                lease.c.state,
-            ).where(whose)
+            select(lease.c.id, lease.c.account_id, lease.c.staging, lease.c.state).where(whose)
         ).all()
         for row in rows:
             connection.execute(
@@ -388,7 +383,7 @@ class Ledger(Books):
                     .values(state=KEPT, expires=_now() + self.keep_seconds)
                 )
             else:
-                _end(connection, row.id, row.account_id, row.size, row.files)
+                _end(connection, row.account_id, lease.c.id == row.id)
 
     def _is_dead(self) -> ColumnElement[bool]:
         ours = lease.c.incarnation.startswith(self.run, autoescape=True)
@@ -512,16 +507,34 @@ class Ledger(Books):
             raise LeaseLost("the reservation was lost")
 
 
-_NOTHING = Lease("", 0, 0)
+def _delete(connection: Connection, *whose: ColumnElement[bool]) -> Sequence[Row[Any]]:
+    """Delete leases; what they held, of each that was there.
+
+    What is given back is what the statement itself has deleted: whoever ends a lease at the same
+    time finds nothing any more, and gives nothing back.
+    """
+    statement = delete(lease).where(*whose).returning(lease.c.size, lease.c.files)
+    return connection.execute(statement).all()
 
 
-def _end(connection: Connection, lease_id: str, account_id: int, size: int, files: int) -> None:
-    connection.execute(delete(lease).where(lease.c.id == lease_id))
+def _end(connection: Connection, account_id: int, *whose: ColumnElement[bool]) -> None:
+    """Delete leases of one account, and give back what they held."""
+    ended = _delete(connection, *whose)
+    if not ended:
+        return
     connection.execute(
         update(account)
         .where(account.c.id == account_id)
-        .values(held=account.c.held - size, held_files=account.c.held_files - files)
+        .values(
+            held=_at_least_zero(account.c.held - sum(one.size for one in ended)),
+            held_files=_at_least_zero(account.c.held_files - sum(one.files for one in ended)),
+        )
     )
+
+
+def _at_least_zero(count: ColumnElement[int]) -> ColumnElement[int]:
+    """A count that the table takes, whatever an earlier version has left in it."""
+    return case((count < 0, 0), else_=count)
 
 
 def _now() -> int:

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import insert, select
+from sqlalchemy import event, insert, select, update
 
 from ftpserver.admin import verify
 from ftpserver.database import account, lease
@@ -366,6 +366,39 @@ def test_a_process_that_died_is_buried_at_once(family, engine, open_account):
         dead.settle([held], 100)
     alive.begin_commit([goes_on])
     assert first.live_incarnations(alice) == {"run", "run-2"}
+
+
+def test_who_ends_a_lease_at_the_same_time_gives_nothing_back(engine, open_account):
+    """As with a database whose writers don't wait for each other: the lease is found by both."""
+    alice = open_account(1000)
+    dead = Ledger(engine)
+    dead.reserve(alice, 100, files=3)
+    with engine.begin() as connection:
+        connection.execute(update(account).values(held=130, held_files=4))  # another lease's
+    ledger = Ledger(engine)
+
+    done = []
+
+    def other(connection, statement, *_):
+        if not done and str(statement).startswith("SELECT lease.id, lease.account_id"):
+            done.append(statement)
+            module._end(connection, alice, lease.c.incarnation == dead.incarnation)
+
+    event.listen(engine, "after_execute", other)
+    assert ledger.reap() == [alice] and done
+    row = row_of(engine, alice)
+    assert (row.held, row.held_files) == (30, 1)
+
+
+def test_who_removes_more_than_was_counted_has_the_home_counted(ledger, engine, open_account):
+    """The count was wrong before: nobody is refused for that, and it isn't wrong for long."""
+    alice = open_account(1000, used=10)
+    assert ledger.settle([ledger.reserve(alice, 0, files=0)], -11, -1).used == 0
+    row = row_of(engine, alice)
+    assert (row.used, row.files, row.dirty) == (0, 0, True)
+    ledger.recounted(alice, 5, 1)
+    ledger.settle([ledger.reserve(alice, 0, files=0)], -5, -1)
+    assert not row_of(engine, alice).dirty
 
 
 # uploads that wait for a resume ------------------------------------------------------------
