@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from ftpserver.database import failure, reading
 from ftpserver.net.addresses import LOCAL, source_of
@@ -166,7 +167,11 @@ class Bans:
         until = now + max(1, int(self.seconds)) if most and count >= most else 0
         values = {"count": count, "last": now, "banned_until": until}
         if row is None:
-            connection.execute(insert(failure).values(subject=whose.subject, **values))
+            try:
+                with connection.begin_nested():
+                    connection.execute(insert(failure).values(subject=whose.subject, **values))
+            except IntegrityError:  # another session's first failure was quicker
+                return self._count(connection, now, whose, most)
         else:
             connection.execute(update(failure).where(this).values(**values))
         return Ban(whose.address, whose.account, count, until) if until else None

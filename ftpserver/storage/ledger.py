@@ -39,7 +39,7 @@ from sqlalchemy import (
 from ftpserver.database import account, durable, lease, reading
 from ftpserver.storage import uncounted
 from ftpserver.storage.quota import Books, Lease, Resumable, Settled
-from ftpwire.errors import DiskFull, LeaseLost, NotFound, QuotaExceeded
+from ftpwire.errors import Busy, DiskFull, LeaseLost, NotFound, QuotaExceeded
 from ftpwire.messages import Room
 
 STEP = 16 * 1024 * 1024
@@ -48,6 +48,8 @@ STEP_FILES = 1000
 """Files, directories and links reserved along with them."""
 _STEPS_SPARE = 8
 """Steps are taken only while this many would still be free."""
+_TRIES = 10
+"""Times that room is looked for, where others give some back between two looks."""
 LEASE_SECONDS = 600
 KEPT = "kept"
 """State of a lease whose upload was interrupted: it owns a staging file that waits for a resume."""
@@ -420,20 +422,33 @@ class Ledger(Books):
     # statements --------------------------------------------------------------------------
 
     def _hold(self, connection: Connection, account_id: int, size: int, files: int) -> None:
-        if self._try_hold(connection, account_id, size, files):
-            return
+        """Hold so much. Raises QuotaExceeded, NotFound."""
+        for _ in range(_TRIES):
+            if self._try_hold(connection, account_id, size, files):
+                return
+            self._refuse(connection, account_id, size, files)
+        raise Busy("the account's room changes all the time: try again in a moment")
+
+    @staticmethod
+    def _refuse(connection: Connection, account_id: int, size: int, files: int) -> None:
+        """Raise why there is no room, unless some came free since it was looked for."""
         row = connection.execute(select(account).where(account.c.id == account_id)).first()
         if row is None:
             raise NotFound("the account was removed")
         free = None if row.quota is None else max(0, row.quota - row.used - row.held)
-        if free is None or not size or size <= free:
+        if free is not None and size > free:
+            raise QuotaExceeded(
+                f"the quota is {row.quota} bytes: {size} needed, {free} free",
+                needed=size,
+                free=free,
+            )
+        left = None
+        if row.max_files is not None:
             left = max(0, row.max_files - row.files - row.held_files)
+        if left is not None and files > left:
             raise QuotaExceeded(
                 f"the limit is {row.max_files} files and directories: {files} needed, {left} free"
             )
-        raise QuotaExceeded(
-            f"the quota is {row.quota} bytes: {size} needed, {free} free", needed=size, free=free
-        )
 
     def _hold_plenty(
         self, connection: Connection, account_id: int, size: int, files: int
@@ -507,7 +522,7 @@ class Ledger(Books):
             raise LeaseLost("the reservation was lost")
 
 
-def _delete(connection: Connection, *whose: ColumnElement[bool]) -> Sequence[Row[Any]]:
+def _delete(connection: Connection, *whose: ColumnElement[bool]) -> Sequence[Row[Any, Any]]:
     """Delete leases; what they held, of each that was there.
 
     What is given back is what the statement itself has deleted: whoever ends a lease at the same

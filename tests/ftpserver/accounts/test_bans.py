@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from ftpserver.accounts import bans as module
 from ftpserver.accounts.bans import ADDRESS_FACTOR, Bans
@@ -259,3 +259,19 @@ def test_no_failure_is_lost_between_threads(engine, clock):
     with engine.connect() as connection:
         counts = dict(connection.execute(select(failure.c.subject, failure.c.count)).all())
     assert counts == {HERE: 160, f"{HERE} alice": 160}
+
+
+def test_two_first_failures_at_once_both_count(bans, engine):
+    """As with a database whose writers don't wait for each other: neither finds a row."""
+    others = []
+
+    def other(connection, statement, *_):
+        if not others and str(statement).startswith("SELECT failure.count"):
+            others.append(statement)
+            bans._count(connection, int(bans._clock()), module.Ban(HERE, None, 0, 0), 0)
+
+    event.listen(engine, "after_execute", other)
+    bans.failed(HERE, "alice")
+    with engine.connect() as connection:
+        counts = dict(connection.execute(select(failure.c.subject, failure.c.count)).all())
+    assert others and counts == {HERE: 2, f"{HERE} alice": 1}

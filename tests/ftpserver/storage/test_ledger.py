@@ -122,6 +122,22 @@ def test_room_is_exact(ledger, engine, open_account, used):
     ledger.reserve(alice, 0)
 
 
+def test_room_that_came_free_since_it_was_looked_for_is_taken(ledger, engine, open_account):
+    """As with a database whose writers don't wait for each other."""
+    alice = open_account(1000, used=950)
+    looks = []
+
+    def free_some(connection, statement, *_):
+        if str(statement).startswith("UPDATE account"):
+            looks.append(statement)
+            if len(looks) == 1:
+                connection.execute(update(account).values(used=0))
+
+    event.listen(engine, "after_execute", free_some)
+    assert ledger.reserve(alice, 100).size == 100
+    assert space(ledger, alice) == (0, 100, 900)
+
+
 def test_without_a_quota_there_is_always_room(ledger, open_account):
     alice = open_account(None)
     ledger.reserve(alice, 2**40)
