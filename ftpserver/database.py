@@ -46,7 +46,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DatabaseError
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import CreateColumn, CreateTable
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from ftpserver import ballast
 from ftpserver.errors import RootBusy, StateError
@@ -391,6 +394,27 @@ def _migrate(connection: Connection, path: Path, version: int) -> None:
     if version < 2:
         connection.execute(update(account).values(dirty=True))  # files are counted from now on
     connection.execute(update(schema).values(version=SCHEMA_VERSION))
+
+
+class SecondsNow(FunctionElement[int]):
+    """Seconds since 1970 by the database's clock, at the moment of the statement.
+
+    All nodes that share the database compare their leases by this one clock, and none of them with
+    a time that has passed while it waited for others to write.
+    """
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(SecondsNow)
+def _seconds_now(element: SecondsNow, compiler: SQLCompiler, **options: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) AS BIGINT)"
+
+
+@compiles(SecondsNow, "sqlite")
+def _seconds_now_of_sqlite(element: SecondsNow, compiler: SQLCompiler, **options: Any) -> str:
+    return "CAST(strftime('%s', 'now') AS INTEGER)"
 
 
 def upgrade(directory: Path) -> None:

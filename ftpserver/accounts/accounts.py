@@ -25,6 +25,7 @@ from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ftpserver.accounts.passwords import DUMMY_HASH, hash_password, verify_password
+from ftpserver.clock import RUN
 from ftpserver.database import account, durable, reading, token
 from ftpserver.net.addresses import LOCAL, is_in
 from ftpserver.settings.table import state_of
@@ -94,7 +95,7 @@ class Account:
     @property
     def expired(self) -> bool:
         """Whether its time is over."""
-        return self.expires is not None and self.expires <= time.time()
+        return self.expires is not None and self.expires <= RUN.latest()
 
     @property
     def ended(self) -> str | None:

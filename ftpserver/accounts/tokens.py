@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Engine, bindparam, delete, func, insert, literal, select, update
 
 from ftpserver.accounts.accounts import Account, Accounts, Refused
+from ftpserver.clock import RUN
 from ftpserver.database import account as account_table
 from ftpserver.database import durable, reading, token
 from ftpserver.net.addresses import LOCAL
@@ -77,7 +77,7 @@ class Tokens:
         """
         if len(name) > MAX_TOKEN_NAME or "\0" in name:
             raise BadAccount(f"a token's name has at most {MAX_TOKEN_NAME} characters, and no NUL")
-        now = int(time.time())
+        now = int(RUN.latest())
         made = Issued(
             secrets.token_hex(4),
             _PREFIX + secrets.token_urlsafe(32),
@@ -95,7 +95,7 @@ class Tokens:
         owner = select(account_table.c.id).where(account_table.c.id == account.id)
         row = select(*(literal(value, token.c[name].type) for name, value in values.items()))
         with self._durable.begin() as connection:
-            connection.execute(delete(token).where(token.c.expires < now))
+            connection.execute(delete(token).where(token.c.expires < int(RUN.earliest())))
             # where writers don't wait for each other by themselves, those of one account do here
             if connection.execute(owner.with_for_update()).first() is None:
                 raise NotFound("the account was removed")
@@ -114,7 +114,7 @@ class Tokens:
             Refused: The same, whatever is wrong with the token or the address; that the account is
                 disabled or has expired is told.
         """
-        now = int(time.time())
+        now = int(RUN.latest())
         with self._reading.connect() as connection:
             row = connection.execute(_BY_HASH, {"secret": _hash(secret)}).first()
         if row is None or row.name != name:

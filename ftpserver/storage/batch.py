@@ -15,9 +15,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 
+from ftpserver.errors import StateError
 from ftpserver.storage.commit import SYNC_EACH, Commit, Staged, lstat, may_replace, target_of
 from ftpserver.storage.home import Home
 from ftpserver.storage.permissions import Action
@@ -241,12 +242,16 @@ class Uploads:
                 raise VerificationFailed("the upload was not finished")
         except BaseException as error:
             interrupted = isinstance(error, (Cancelled, ConnectionLost))
-            if interrupted and receiving.lease is not None and staging.keep():
-                self._ledger.keep(receiving.lease)
-            else:
-                staging.drop()
-                self._give_back(receiving.lease, request.size or 0)
-            self._leave_places()
+            try:
+                if interrupted and receiving.lease is not None and staging.keep():
+                    self._keep(receiving.lease)
+                else:
+                    try:
+                        staging.drop()
+                    finally:
+                        self._give_back(receiving.lease, request.size or 0)
+            finally:
+                self._leave_places()
             raise
         if receiving.lease is not None:
             self._batch.leases.append(receiving.lease)
@@ -438,6 +443,13 @@ class Uploads:
         self._finish_batch()
         return self._ledger.reserve(self._account_id, size, files=files)
 
+    def _keep(self, lease: Lease) -> None:
+        """Keep the room of an upload that was interrupted."""
+        try:
+            self._ledger.keep(lease)
+        except (DiskFull, StateError) as error:  # nobody has it now, so the next heartbeat keeps it
+            logger.warning("a reservation is kept later: %s", error)
+
     def _give_back(self, lease: Lease | None, size: int) -> None:
         """Of an upload that failed: its own lease, or its part of the step."""
         if lease is None:
@@ -484,17 +496,20 @@ class Uploads:
             self._places.close()
 
     def _drop_batch(self, batch: _Batch) -> None:
-        for pending in batch.pending:
-            if pending.staged is not None:
-                self._drop_staged(pending.staged)
-        for lease in batch.leases:
-            self._ledger.release(lease)
+        with ExitStack() as stack:  # all of it, whatever fails of it
+            for lease in batch.leases:
+                stack.callback(self._ledger.release, lease)
+            for pending in reversed(batch.pending):
+                if pending.staged is not None:
+                    stack.callback(self._drop_staged, pending.staged)
 
     def _drop_staged(self, staged: Staged) -> None:
-        self._unlink(staged.name, staged.place)
-        if staged.resumable is not None:
-            self._unlink(checkpoint_name(staged.name))
-        staged.close()
+        try:
+            self._unlink(staged.name, staged.place)
+            if staged.resumable is not None:
+                self._unlink(checkpoint_name(staged.name))
+        finally:
+            staged.close()
 
     def _finish_batch(self, *, late: bool = False) -> None:
         try:

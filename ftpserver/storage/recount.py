@@ -21,14 +21,17 @@ _PATIENCE = 60.0
 """Seconds that a home's lock is waited for: sessions hold it for the moment of a commit."""
 
 
-def recount(ledger: Ledger, account_id: int, home: Home) -> Usage:
+def recount(ledger: Ledger, account_id: int, home: Home, *, patience: float = _PATIENCE) -> Usage:
     """Set an account's used space to what its home holds; returns that. Closes the home.
+
+    Args:
+        patience: Seconds that the home's lock is waited for.
 
     Raises:
         OSError: It can't be read; TimeoutError: its sessions don't let go of it.
     """
     try:
-        with home.alone(_PATIENCE):
+        with home.alone(patience):
             in_use = _clean_staging(ledger, account_id, home)
             counted = home.count(lambda directory: home.clean_beside(directory, in_use))
             ledger.recounted(account_id, counted.size, counted.files)

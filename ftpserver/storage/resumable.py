@@ -207,9 +207,11 @@ class ResumableStaging(Staging):
         return True
 
     def drop(self) -> None:
-        os.unlink(self.name, dir_fd=self._home.staging_fd)
-        self._checkpoint.remove()
-        self.close()
+        try:
+            os.unlink(self.name, dir_fd=self._home.staging_fd)
+            self._checkpoint.remove()
+        finally:
+            self.close()
 
     def close(self) -> None:
         if self._assembly is not None:

@@ -11,6 +11,7 @@ from sqlalchemy import event, insert, select
 from ftpserver.accounts import tokens as module
 from ftpserver.accounts.passwords import hash_password
 from ftpserver.accounts.tokens import MAX_TOKENS, Tokens
+from ftpserver.clock import Clock
 from ftpserver.database import token
 from ftpwire import messages
 from ftpwire.errors import BadAccount, LoginRefused, NotFound, TooMany
@@ -37,16 +38,6 @@ def tokens(engine, accounts) -> Tokens:
 @pytest.fixture
 def alice(accounts):
     return accounts.add("alice", "secret")
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """Sets the time, in seconds since 1970."""
-
-    def set_to(seconds: int) -> None:
-        monkeypatch.setattr(module.time, "time", lambda: seconds)
-
-    return set_to
 
 
 def refused(tokens, name, secret):
@@ -299,3 +290,19 @@ def test_a_token_of_nobody(tokens, alice, accounts):
     accounts.remove("alice")
     with pytest.raises(NotFound):
         tokens.issue(alice, "late")
+
+
+def test_a_clock_that_is_set_revives_no_token_and_removes_none(tokens, alice, monkeypatch):
+    wall, ticks = [1_800_000_000.0], [0.0]
+    monkeypatch.setattr(module, "RUN", Clock(lambda: wall[0], lambda: ticks[0]))
+    short, lasting = tokens.issue(alice, "short", 60), tokens.issue(alice, "lasting", 10**6)
+    wall[0] += 61
+    ticks[0] += 61
+    refused(tokens, "alice", short.secret)
+    wall[0] -= 1000
+    refused(tokens, "alice", short.secret)
+    assert tokens.log_in("alice", tokens.issue(alice, "new", 60).secret)
+    wall[0] += 10**8
+    tokens.issue(alice, "which clears away", 60)
+    wall[0] -= 10**8
+    assert tokens.log_in("alice", lasting.secret)

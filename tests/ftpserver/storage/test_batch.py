@@ -13,12 +13,11 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from ftpserver.storage import batch as module
-from ftpserver.storage import ledger as ledger_module
 from ftpserver.storage import upload_locks
 from ftpserver.storage.batch import SHARES_STEP, SMALL, Uploads
 from ftpserver.storage.commit import SYNC_EACH
 from ftpserver.storage.home import Home
-from ftpserver.storage.ledger import LEASE_SECONDS, STEP
+from ftpserver.storage.ledger import STEP, Ledger
 from ftpserver.storage.resumable import PIECE, RESUME_FROM
 from ftpserver.storage.upload_locks import Owners
 from ftpserver.storage.walk import Usage
@@ -775,17 +774,37 @@ def test_staging_that_can_not_be_made(alice, session, monkeypatch):
 
 
 @pytest.mark.parametrize("size", [3, SMALL + 3, RESUME_FROM + 3])
-def test_a_lapsed_reservation_stores_nothing(alice, session, monkeypatch, size):
+def test_a_reservation_that_was_ended_stores_nothing(alice, session, engine, size):
+    """Another node took this one for dead."""
     session.store(b"/file", b"old")
     session.put(b"/file", b"x" * size, ask=size > SMALL)
     session.change(MakeDir(b"/dir"))
-    now = ledger_module._now()
-    monkeypatch.setattr(ledger_module, "_now", lambda: now + LEASE_SECONDS + 10)
+    Ledger(engine).reap()
     assert codes(session.commit()) == ["lease-lost", "lease-lost"]
     assert (alice.files / "file").read_bytes() == b"old"
     assert not (alice.files / "dir").exists()
     assert alice.agrees()
     assert session.store(b"/file", b"newer") == Stored(5)
+
+
+@pytest.mark.parametrize("size", [3, SMALL + 3, RESUME_FROM + 3])
+def test_staging_that_can_t_be_removed_holds_no_room(alice, session, monkeypatch, size):
+    """The disk fails; what it keeps from being removed is removed by the next clean-up."""
+
+    def fail(*arguments, **options):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", fail)
+        with pytest.raises((OSError, VerificationFailed)):
+            session.put(b"/broken", b"x" * size, sent=Sent(size, bytes(32)), ask=size > SMALL)
+        session.uploads.abandon()
+        session.put(b"/file", b"x" * size, ask=size > SMALL)
+        with pytest.raises(OSError):
+            session.uploads.abandon()
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    alice.agrees = lambda: alice.space == (0, 0)
 
 
 def test_an_account_that_is_removed_meanwhile(alice, session, accounts):
