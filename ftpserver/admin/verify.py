@@ -185,6 +185,10 @@ class Verifier:
             leases = connection.execute(select(lease).where(lease.c.account_id == row.id)).all()
             return row, leases
 
+    def _all_leases(self) -> Sequence[Row[Any]]:
+        with self._engine.connect() as connection:
+            return connection.execute(select(lease)).all()
+
     def _check_ledger(self, name: str, home: int) -> Iterator[Finding]:
         staging = None
         try:
@@ -261,8 +265,9 @@ class Verifier:
             row_now, leases = self._rows(row.name)
             if row_now is None:
                 return
-        runs = {one.incarnation.encode() for one in leases if one.state != KEPT}
-        owned = {one.staging for one in leases if one.staging is not None}
+        every = self._all_leases() if names else []  # several accounts may have one home
+        runs = {one.incarnation.encode() for one in every if one.state != KEPT}
+        owned = {one.staging for one in every if one.staging is not None}
         notes = [_read_note(staging, name) for name in names if is_note(name)]
         aside = {note.aside for note in notes if note is not None}
         for name in sorted(names):

@@ -444,7 +444,7 @@ def _unban(server: FtpServer, question: Unban) -> Answer:
 
 
 def _ban_info(ban: Ban) -> BanInfo:
-    until = int(RUN.by_system(ban.until))
+    until = round(RUN.by_system(ban.until))
     return BanInfo(ban.subject, ban.address, ban.account, ban.failures, until, ban.reason)
 
 

@@ -28,9 +28,9 @@ from ftpserver.storage.resumable import (
     RESUME_FROM,
     ResumableStaging,
     checkpoint_name,
-    kept_name,
+    kept_names,
     remove_kept,
-    target_prefix,
+    target_prefixes,
 )
 from ftpserver.storage.staging import Staging, dress, verify
 from ftpserver.storage.upload import Receiving
@@ -294,7 +294,7 @@ class Uploads:
             raise
 
     def _begin_resumable(self, request: Put, target: Parts, place: Place) -> Receiving:
-        name = kept_name(target, request.size, request.mtime_ns)
+        name = self._kept_name(request, target)
         with self._home.shared():  # a clean-up takes what no lease owns, holding it alone
             staging = ResumableStaging.open(
                 self._home, request, name, self._owners, self._cut, place
@@ -312,6 +312,14 @@ class Uploads:
                 staging.drop()
                 raise
         return Receiving(staging, request, lease, self._ledger, self._owners)
+
+    def _kept_name(self, request: Put, target: Parts) -> bytes:
+        """The staging name of an upload that can be kept."""
+        name, before = kept_names(self._account_id, target, request.size, request.mtime_ns)
+        is_there = lstat(self._home.staging_fd, before) is not None
+        if is_there and before in self._ledger.kept_staging(self._account_id):
+            return before  # an earlier version has kept it for this account
+        return name
 
     def open_piece(self, request: PutPiece) -> Piece:
         """Begin a piece of what another session of the account uploads.
@@ -586,7 +594,9 @@ class Uploads:
         """Drop what is kept of other uploads to these targets."""
         if not kept:
             return
-        stored = {target_prefix(target) for target in targets}
+        stored = {
+            prefix for target in targets for prefix in target_prefixes(self._account_id, target)
+        }
         for name in kept:
             if name[: len(name) - 8] in stored and remove_kept(self._home.staging_fd, name):
                 self._ledger.drop_kept(self._account_id, name)

@@ -188,15 +188,13 @@ class Ledger(Books):
                 lease.c.state == KEPT,
             )
 
-    def owned_staging(self, account_id: int) -> set[bytes]:
-        """The staging files that leases of an account own."""
+    def owned_staging(self, account_id: int | None = None) -> set[bytes]:
+        """The staging files that leases of an account own; without one, those of any."""
+        owned = select(lease.c.staging).where(lease.c.staging.is_not(None))
+        if account_id is not None:
+            owned = owned.where(lease.c.account_id == account_id)
         with self._reading.connect() as connection:
-            found = connection.execute(
-                select(lease.c.staging).where(
-                    lease.c.account_id == account_id, lease.c.staging.is_not(None)
-                )
-            ).scalars()
-            return set(found)
+            return set(connection.execute(owned).scalars())
 
     def resumable(self, account_id: int) -> list[Resumable]:
         """The uploads that own a staging file: those under way, and those that are kept."""
@@ -480,16 +478,14 @@ class Ledger(Books):
             dead.append(and_(here, its.in_(list(self._unburied))))
         return or_(*dead)
 
-    def live_incarnations(self, account_id: int) -> set[str]:
-        """The processes that hold leases of this account, and all that are known to be alive.
+    def live_incarnations(self) -> set[str]:
+        """The processes that hold leases, and all that are known to be alive.
 
         A kept upload says nothing about the run that it is from: that may be long over.
         """
         with self._reading.connect() as connection:
             found = connection.execute(
-                select(lease.c.incarnation)
-                .where(lease.c.account_id == account_id, lease.c.state != KEPT)
-                .distinct()
+                select(lease.c.incarnation).where(lease.c.state != KEPT).distinct()
             ).scalars()
             return {*found, self.incarnation, *self.others}
 

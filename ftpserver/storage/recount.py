@@ -85,11 +85,10 @@ def _clean_staging(ledger: Ledger, account_id: int, home: Home) -> Callable[[byt
     spared = put_back(home)
     # looked at first: what comes into it later has a lease that is not looked for any more
     there = home.staged()
-    live = {run.encode() for run in ledger.live_incarnations(account_id)}
-    owned = ledger.owned_staging(account_id)
-    for name in sorted(owned - there):  # it got its name just before a crash
+    live = {run.encode() for run in ledger.live_incarnations()}
+    owned = ledger.owned_staging()  # of all accounts: several may have this home
+    for name in sorted(ledger.owned_staging(account_id) - there):  # it got its name before a crash
         ledger.drop_kept(account_id, name)
-        owned.discard(name)
 
     def in_use(name: bytes) -> bool:
         return name in spared or staging_of(name) in owned or name.partition(b"-")[0] in live

@@ -445,8 +445,7 @@ def test_the_runs_whose_staging_is_in_use(engine, open_account):
     one, two, three = (Ledger(engine, node=name) for name in "123")
     one.reserve(alice, 1)
     two.reserve(bob, 1)
-    assert three.live_incarnations(alice) == {one.incarnation, three.incarnation}
-    assert three.live_incarnations(bob) == {two.incarnation, three.incarnation}
+    assert three.live_incarnations() == {one.incarnation, two.incarnation, three.incarnation}
 
 
 # several processes of one run --------------------------------------------------------------
@@ -469,7 +468,7 @@ def test_processes_of_one_run_are_not_dead_for_each_other(family, open_account, 
     one.begin_commit([held[1]])
     clock.now += LEASE_SECONDS + 1
     assert first.reap() == [], "it knows that they are alive"
-    assert first.live_incarnations(alice) == {"run", "run-1", "run-2"}
+    assert first.live_incarnations() == {"run", "run-1", "run-2"}
 
 
 def test_another_run_is_dead_with_all_its_processes(family, engine, open_account):
@@ -493,7 +492,7 @@ def test_a_process_that_died_is_buried_at_once(family, engine, open_account):
     with pytest.raises(LeaseLost):
         dead.settle([held], 100)
     alive.begin_commit([goes_on])
-    assert first.live_incarnations(alice) == {"run", "run-2"}
+    assert first.live_incarnations() == {"run", "run-2"}
 
 
 def test_who_ends_a_lease_at_the_same_time_gives_nothing_back(engine, open_account):
