@@ -16,6 +16,7 @@ import functools
 import os
 import secrets
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -417,7 +418,11 @@ def _seconds_now_of_sqlite(element: SecondsNow, compiler: SQLCompiler, **options
     return "CAST(strftime('%s', 'now') AS INTEGER)"
 
 
-def upgrade(directory: Path) -> None:
+MostFiles = Callable[[int | None, int | None], int | None]
+"""How many files an account may have, by its quota and what was set; None for any number."""
+
+
+def upgrade(directory: Path, most_files: MostFiles) -> None:
     """Bring what an earlier version left in the accounts file up to what this one holds to.
 
     For the server that starts, and has the root's lock: no other program changes tables that an
@@ -430,6 +435,7 @@ def upgrade(directory: Path) -> None:
     try:
         with closing(sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)) as state:
             if not _holds_counts(state):
+                state.create_function("most_files", 2, most_files, deterministic=True)
                 _hold_counts(state)
     except sqlite3.Error as error:
         raise StateError(f"{path}: can't be upgraded: {error}") from error
@@ -445,7 +451,8 @@ def _hold_counts(state: sqlite3.Connection) -> None:
     """Make the table of accounts anew, with its constraint: SQLite can't add one to a table.
 
     As https://www.sqlite.org/lang_altertable.html says, in one transaction. What is held is what
-    the leases say. All homes are counted anew: what counts has changed since.
+    the leases say. All homes are counted anew: links count since then. So does the number of files
+    where there is a quota: who has more than half of what that brings gets twice what there is.
     """
     new = account.to_metadata(MetaData(), name="account_new")
     columns = ", ".join(column.name for column in account.columns)
@@ -461,6 +468,10 @@ def _hold_counts(state: sqlite3.Connection) -> None:
                 " FROM lease WHERE lease.account_id = account.id)"
             )
         state.execute("UPDATE account SET used = max(used, 0), files = max(files, 0), dirty = 1")
+        state.execute(
+            "UPDATE account SET max_files = 2 * files WHERE max_files IS NULL"
+            " AND quota IS NOT NULL AND 2 * files > most_files(quota, max_files)"
+        )
         state.execute(str(CreateTable(new).compile(dialect=sqlite.dialect())))
         state.execute(f"INSERT INTO account_new ({columns}) SELECT {columns} FROM account")
         (last,) = state.execute(

@@ -38,6 +38,7 @@ from ftpserver.serving.stats import Serving
 from ftpserver.settings.table import TABLE, Settings, cautions
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
+from ftpserver.storage.quota import most_files
 from ftpserver.storage.recount import clean, put_back_all, recount
 from ftpserver.storage.upload_locks import Owners
 from ftpwire.errors import DiskFull, Forbidden
@@ -513,7 +514,7 @@ def _try_upgrade(settings: Settings) -> None:
     """Bring the accounts file up to date, unless that has to wait: a full disk keeps no server
     from starting."""
     try:
-        upgrade(settings.state)
+        upgrade(settings.state, most_files)
     except StateError as error:
         logger.warning("%s; the next start tries again", error)
 

@@ -377,7 +377,7 @@ class Uploads:
             self._take_room(0, target, change.parents)
             self._batch.directories.add(target)
         else:
-            self._take_room(0, target)
+            self._take_room(len(change.target), target)
 
     def _new_names(self, target: Parts, parents: bool, *, exactly: bool = False) -> int:
         """How many names a change adds: its own, and with ``parents`` the missing ones above.

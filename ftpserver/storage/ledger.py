@@ -50,7 +50,15 @@ from ftpserver.clock import RUN
 from ftpserver.database import SecondsNow, account, durable, lease, reading
 from ftpserver.errors import StateError
 from ftpserver.storage import uncounted
-from ftpserver.storage.quota import Books, Lease, Resumable, Settled
+from ftpserver.storage.quota import (
+    BYTES_FOR_A_FILE,
+    FEWEST_FILES,
+    Books,
+    Lease,
+    Resumable,
+    Settled,
+    most_files,
+)
 from ftpwire.errors import Busy, DiskFull, LeaseLost, NotFound, QuotaExceeded
 from ftpwire.messages import Room
 
@@ -67,6 +75,12 @@ _AT_ONCE = 500
 _TRIES = 10
 """Times that room is looked for, where others give some back between two looks."""
 LEASE_SECONDS = 600
+_OF_QUOTA = account.c.quota // BYTES_FOR_A_FILE
+_MOST_FILES = func.coalesce(
+    account.c.max_files,
+    case((_OF_QUOTA > FEWEST_FILES, _OF_QUOTA), (_OF_QUOTA.is_not(None), FEWEST_FILES)),
+)
+"""As `most_files`."""
 SECONDS_NOW: ColumnElement[int] = SecondsNow()
 KEPT = "kept"
 """State of a lease whose upload was interrupted: it owns a staging file that waits for a resume."""
@@ -351,7 +365,7 @@ class Ledger(Books):
             row.held,
             row.quota,
             free,
-            row.max_files,
+            most_files(row.quota, row.max_files),
             row.files,
             kept=row.kept,
             kept_uploads=row.kept_uploads,
@@ -527,12 +541,11 @@ class Ledger(Books):
                 needed=size,
                 free=free,
             )
-        left = None
-        if row.max_files is not None:
-            left = max(0, row.max_files - row.files - row.held_files)
+        most = most_files(row.quota, row.max_files)
+        left = None if most is None else max(0, most - row.files - row.held_files)
         if left is not None and files > left:
             raise QuotaExceeded(
-                f"the limit is {row.max_files} files and directories: {files} needed, {left} free"
+                f"the limit is {most} files and directories: {files} needed, {left} free"
             )
 
     def _hold_plenty(
@@ -560,8 +573,8 @@ class Ledger(Books):
                     literal(size == 0),  # who is over the quota may still remove
                 ),
                 or_(
-                    account.c.max_files.is_(None),
-                    account.c.files + account.c.held_files + files * times <= account.c.max_files,
+                    _MOST_FILES.is_(None),
+                    account.c.files + account.c.held_files + files * times <= _MOST_FILES,
                     literal(files == 0),
                 ),
             )

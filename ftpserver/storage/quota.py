@@ -22,6 +22,23 @@ logger = logging.getLogger("ftpd.ledger")
 NEARLY_FULL = 0.9
 """The part of a quota from which on users are told that little room is left."""
 
+BYTES_FOR_A_FILE = 4096
+"""Of a quota, for each file, directory or link that may be there where nobody has set a number: a
+file system needs about so much for its own records of one, which are no bytes of a quota."""
+FEWEST_FILES = 1000
+"""So many may be there in any case."""
+
+
+def most_files(quota: int | None, max_files: int | None) -> int | None:
+    """How many files, directories and links an account may have; None for any number.
+
+    Args:
+        max_files: What was set; None for nothing.
+    """
+    if max_files is not None or quota is None:
+        return max_files
+    return max(FEWEST_FILES, quota // BYTES_FOR_A_FILE)
+
 
 @dataclass
 class Lease:

@@ -27,6 +27,7 @@ from ftpserver.database import (
     schema,
 )
 from ftpserver.errors import RootBusy, StateError
+from ftpserver.storage.quota import most_files
 
 
 def test_it_is_private_and_opens_again(root):
@@ -388,7 +389,7 @@ def test_only_a_start_brings_what_an_earlier_version_left_up_to_date(root):
     before = columns_of(root, "account"), columns_of(root, "lease")
     engine = open_state(root / ".ftpd")  # as any command does
     assert (columns_of(root, "account"), columns_of(root, "lease")) == before
-    module.upgrade(root / ".ftpd")
+    module.upgrade(root / ".ftpd", most_files)
     with engine.begin() as connection:  # an older server, which had it open
         row = connection.execute(select(account)).one()
         assert (row.name, row.used, row.held, row.files, row.held_files) == ("alice", 0, 30, 0, 2)
@@ -401,8 +402,25 @@ def test_only_a_start_brings_what_an_earlier_version_left_up_to_date(root):
     Accounts(engine, root).remove("alice")
     assert columns_of(root, "lease") == []
     engine.dispose()
-    module.upgrade(root / ".ftpd")
+    module.upgrade(root / ".ftpd", most_files)
     assert [row[1] for row in columns_of(root, "account")] == ["bob"]
+
+
+@pytest.mark.parametrize(
+    ("quota", "files", "most"),
+    [(None, 10**7, None), (10**9, 122_070, 244_140), (10**9, 122_071, 244_142), (1, 500, 1000)],
+)
+def test_an_upgrade_leaves_room_for_as_many_files_again(root, quota, files, most):
+    make_old(root)
+    with closing(sqlite3.connect(root / ".ftpd" / "state.db")) as state:
+        state.execute("UPDATE account SET quota = ?, files = ?", (quota, files))
+        state.commit()
+    module.upgrade(root / ".ftpd", most_files)
+    engine = open_state(root / ".ftpd")
+    alice = Accounts(engine, root).get("alice")
+    engine.dispose()
+    assert alice.most_files == most
+    assert (alice.max_files is None) == (files < 122_071 or quota is None)
 
 
 def test_an_upgrade_that_fails_changes_nothing(root):
@@ -411,5 +429,5 @@ def test_an_upgrade_that_fails_changes_nothing(root):
     with closing(sqlite3.connect(root / ".ftpd" / "state.db")) as state:
         state.execute("CREATE TABLE account_new (in_the_way)")
     with pytest.raises(StateError, match="can't be upgraded"):
-        module.upgrade(root / ".ftpd")
+        module.upgrade(root / ".ftpd", most_files)
     assert columns_of(root, "account") == before

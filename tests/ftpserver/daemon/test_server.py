@@ -23,6 +23,7 @@ from ftpserver.serving.session import Session
 from ftpserver.settings.table import Settings, Startups
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import Ledger
+from ftpserver.storage.quota import most_files
 from ftpwire.messages import LoggedIn, WhoAmI
 from tests.peer import Peer, eventually
 
@@ -408,13 +409,13 @@ def test_one_beat_that_fails_stops_no_other(start_server, monkeypatch, caplog):
 
 def test_a_start_brings_the_accounts_file_up_to_date(root, monkeypatch):
     called = []
-    monkeypatch.setattr(server_module, "upgrade", called.append)
+    monkeypatch.setattr(server_module, "upgrade", lambda *given: called.append(given))
     with FtpServer(plain(root)):
-        assert called == [root / ".ftpd"]
+        assert called == [(root / ".ftpd", most_files)]
 
 
 def test_an_upgrade_that_fails_keeps_no_server_from_starting(root, monkeypatch, caplog):
-    def fail(directory):
+    def fail(directory, most_files):
         raise StateError("state.db: can't be upgraded: database or disk is full")
 
     monkeypatch.setattr(server_module, "upgrade", fail)

@@ -332,7 +332,8 @@ def test_overwriting(
     else:
         assert outcome.code == error.code
         assert (alice.files / "name").is_symlink() == (there == "link")
-        assert alice.space == (11 if there == "file" else 0, 0)
+        size = len("old content") if there == "file" else len(bytes(canary / "secret"))
+        assert alice.space == (size, 0)
 
 
 @pytest.mark.parametrize("overwrite", ["always", "never", "older"])
@@ -438,7 +439,7 @@ def test_outcomes_come_in_order_whatever_they_are(alice, session):
     assert (alice.files / "link").lstat().st_mtime_ns == 10**18
     info = (alice.files / "dir").stat()
     assert (info.st_mode & 0o7777, info.st_mtime_ns) == (0o711, 10**18)
-    assert alice.space == (7, 0)
+    assert alice.space == (7 + len((alice.files / "link").readlink().name), 0)
     assert uploads.commit() == [] and not uploads.pending
 
 
@@ -571,7 +572,18 @@ def test_a_link_that_replaces_a_file_frees_its_room(alice, session):
     session.change(MakeLink(b"/name", b"target", overwrite="never"))
     session.change(MakeLink(b"/name", b"target"))
     assert codes(session.commit()) == ["exists", "done"]
-    assert alice.space == (0, 0)
+    assert alice.space == (len("target"), 0)
+
+
+def test_a_link_needs_room_for_its_target(alice, session, engine):
+    alice.ledger.reserve(alice.id, 64 * MIB - 5)
+    session.change(MakeLink(b"/short", b"12345"))
+    assert codes(session.commit()) == ["done"]
+    with pytest.raises(QuotaExceeded):
+        session.change(MakeLink(b"/long", b"1"))
+    session.change(MakeLink(b"/empty", b"", overwrite="never"))
+    session.commit()
+    alice.agrees = lambda: alice.space[0] == alice._home.count().size == 5
 
 
 def test_attributes(alice, session):

@@ -26,6 +26,7 @@ from ftpserver.database import account, lease
 from ftpserver.errors import StateError
 from ftpserver.storage import ledger as module
 from ftpserver.storage.ledger import LEASE_SECONDS, STEP, STEP_FILES, LeaseLost, Ledger
+from ftpserver.storage.quota import most_files
 from ftpwire.errors import DiskFull, NotFound, QuotaExceeded
 
 SPARE = module._STEPS_SPARE * STEP
@@ -139,6 +140,28 @@ def test_room_that_came_free_since_it_was_looked_for_is_taken(ledger, engine, op
     event.listen(engine, "after_execute", free_some)
     assert ledger.reserve(alice, 100).size == 100
     assert space(ledger, alice) == (0, 100, 900)
+
+
+@pytest.mark.parametrize(
+    ("quota", "max_files", "most"),
+    [
+        (None, None, None),
+        (None, 5, 5),
+        (10**7, 5, 5),
+        (0, None, 1000),
+        (4096 * 1001 - 1, None, 1000),
+        (4096 * 1001, None, 1001),
+    ],
+)
+def test_a_quota_brings_a_number_of_files(ledger, open_account, quota, max_files, most):
+    alice = open_account(quota, max_files=max_files)
+    assert ledger.room(alice).total_files == most == most_files(quota, max_files)
+    enough = 10**12 if most is None else most
+    held = ledger.reserve(alice, 0, files=enough)
+    if most is not None:
+        with pytest.raises(QuotaExceeded, match=f"the limit is {most} files"):
+            ledger.reserve(alice, 0, files=1)
+    ledger.release(held)
 
 
 def test_without_a_quota_there_is_always_room(ledger, open_account):
