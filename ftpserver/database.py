@@ -16,6 +16,7 @@ import functools
 import os
 import secrets
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from sqlalchemy import (
     URL,
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     Connection,
     Engine,
@@ -43,8 +45,12 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.schema import CreateColumn
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import CreateColumn, CreateTable
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from ftpserver import ballast
 from ftpserver.errors import RootBusy, StateError
@@ -71,6 +77,10 @@ _BUSY_SECONDS = 30.0
 """How long a transaction waits for others, before it is an error."""
 
 metadata = MetaData()
+
+_COUNTS = ("used", "held", "files", "held_files")
+"""Columns of an account that are never below 0."""
+_NOT_BELOW_ZERO = "account_counts_not_below_zero"
 
 schema = Table(
     "schema_version",
@@ -102,6 +112,7 @@ account = Table(
     Column("peer_user", String(64), nullable=True),  # may log in so over a Unix socket
     Column("system_user", String(64), nullable=True),  # whose process its sessions are
     Column("epoch", Integer, nullable=False, server_default="0"),  # counts what ends sessions
+    CheckConstraint(" AND ".join(f"{one} >= 0" for one in _COUNTS), name=_NOT_BELOW_ZERO),
     sqlite_autoincrement=True,  # a removed account's id is never given out again
 )
 
@@ -384,6 +395,96 @@ def _migrate(connection: Connection, path: Path, version: int) -> None:
     if version < 2:
         connection.execute(update(account).values(dirty=True))  # files are counted from now on
     connection.execute(update(schema).values(version=SCHEMA_VERSION))
+
+
+class SecondsNow(FunctionElement[int]):
+    """Seconds since 1970 by the database's clock, at the moment of the statement.
+
+    All nodes that share the database compare their leases by this one clock, and none of them with
+    a time that has passed while it waited for others to write.
+    """
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(SecondsNow)
+def _seconds_now(element: SecondsNow, compiler: SQLCompiler, **options: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) AS BIGINT)"
+
+
+@compiles(SecondsNow, "sqlite")
+def _seconds_now_of_sqlite(element: SecondsNow, compiler: SQLCompiler, **options: Any) -> str:
+    return "CAST(strftime('%s', 'now') AS INTEGER)"
+
+
+MostFiles = Callable[[int | None, int | None], int | None]
+"""How many files an account may have, by its quota and what was set; None for any number."""
+
+
+def upgrade(directory: Path, most_files: MostFiles) -> None:
+    """Bring what an earlier version left in the accounts file up to what this one holds to.
+
+    For the server that starts, and has the root's lock: no other program changes tables that an
+    older server may be using. The schema stays the same, and that server can be started again.
+
+    Raises:
+        StateError: It can't be done; nothing was changed.
+    """
+    path = directory / DATABASE
+    try:
+        with closing(sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)) as state:
+            if not _holds_counts(state):
+                state.create_function("most_files", 2, most_files, deterministic=True)
+                _hold_counts(state)
+    except sqlite3.Error as error:
+        raise StateError(f"{path}: can't be upgraded: {error}") from error
+
+
+def _holds_counts(state: sqlite3.Connection) -> bool:
+    """Whether the table of accounts refuses counts below 0."""
+    (made,) = state.execute("SELECT sql FROM sqlite_master WHERE name = 'account'").fetchone()
+    return _NOT_BELOW_ZERO in made
+
+
+def _hold_counts(state: sqlite3.Connection) -> None:
+    """Make the table of accounts anew, with its constraint: SQLite can't add one to a table.
+
+    As https://www.sqlite.org/lang_altertable.html says, in one transaction. What is held is what
+    the leases say. All homes are counted anew: links count since then. So does the number of files
+    where there is a quota: who has more than half of what that brings gets twice what there is.
+    """
+    new = account.to_metadata(MetaData(), name="account_new")
+    columns = ", ".join(column.name for column in account.columns)
+    state.execute("PRAGMA foreign_keys=OFF")  # dropping a table deletes what refers to it
+    state.execute("PRAGMA synchronous=FULL")
+    state.execute("BEGIN IMMEDIATE")
+    try:
+        if _holds_counts(state):
+            return
+        for name, of_lease in (("held", "size"), ("held_files", "files")):
+            state.execute(
+                f"UPDATE account SET {name} = (SELECT coalesce(sum(lease.{of_lease}), 0)"
+                " FROM lease WHERE lease.account_id = account.id)"
+            )
+        state.execute("UPDATE account SET used = max(used, 0), files = max(files, 0), dirty = 1")
+        state.execute(
+            "UPDATE account SET max_files = 2 * files WHERE max_files IS NULL"
+            " AND quota IS NOT NULL AND 2 * files > most_files(quota, max_files)"
+        )
+        state.execute(str(CreateTable(new).compile(dialect=sqlite.dialect())))
+        state.execute(f"INSERT INTO account_new ({columns}) SELECT {columns} FROM account")
+        (last,) = state.execute(
+            "SELECT max(seq) FROM sqlite_sequence WHERE name LIKE 'account%'"
+        ).fetchone()
+        state.execute("DROP TABLE account")
+        state.execute("ALTER TABLE account_new RENAME TO account")
+        state.execute("DELETE FROM sqlite_sequence WHERE name = 'account'")
+        state.execute("INSERT INTO sqlite_sequence VALUES ('account', ?)", (last or 0,))
+        state.execute("COMMIT")
+    finally:
+        if state.in_transaction:
+            state.execute("ROLLBACK")
 
 
 def durable(engine: Engine) -> Engine:

@@ -25,7 +25,7 @@ FLOORS = {
         ("growing", "pieces"),
     ),
     "ftpserver": (
-        ("errors", "logs"),
+        ("errors", "logs", "clock"),
         ("settings",),
         ("ballast", "snapshot"),
         ("database",),

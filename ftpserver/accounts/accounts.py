@@ -25,10 +25,12 @@ from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ftpserver.accounts.passwords import DUMMY_HASH, hash_password, verify_password
+from ftpserver.clock import RUN
 from ftpserver.database import account, durable, reading, token
 from ftpserver.net.addresses import LOCAL, is_in
 from ftpserver.settings.table import state_of
 from ftpserver.storage.permissions import Permissions
+from ftpserver.storage.quota import most_files
 from ftpwire import paths
 from ftpwire.errors import BadAccount, LoginRefused, NameTaken, NotFound
 from ftpwire.units import iso
@@ -52,7 +54,7 @@ class Account:
         used: Bytes of stored files.
         held: Bytes reserved by uploads under way.
         created: Seconds since 1970.
-        max_files: Most files, directories and links; None for no limit.
+        max_files: Most files, directories and links; None where nobody has set it.
         files: How many there are.
         permissions: What it may do where.
         networks: Where log-ins may come from; empty for everywhere.
@@ -92,9 +94,14 @@ class Account:
         return None if self.quota is None else max(0, self.quota - self.used - self.held)
 
     @property
+    def most_files(self) -> int | None:
+        """How many files, directories and links it may have; None for any number."""
+        return most_files(self.quota, self.max_files)
+
+    @property
     def expired(self) -> bool:
         """Whether its time is over."""
-        return self.expires is not None and self.expires <= time.time()
+        return self.expires is not None and self.expires <= RUN.latest()
 
     @property
     def ended(self) -> str | None:

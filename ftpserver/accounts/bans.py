@@ -11,13 +11,14 @@ ban tells nothing about who exists. While a ban lasts, no password from there is
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, case, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
+from ftpserver.clock import RUN
 from ftpserver.database import failure, reading
 from ftpserver.net.addresses import LOCAL, source_of
 from ftpwire.errors import Banned, NotFound
@@ -42,7 +43,7 @@ class Ban:
         address: An IPv4 address, or an IPv6 network.
         account: None: whatever account is tried.
         failures: How many log-ins have failed.
-        until: Seconds since 1970.
+        until: Seconds since 1970, by the clock of the run (ftpserver/clock.py).
         reason: What else than failed log-ins it is for.
     """
 
@@ -66,11 +67,11 @@ class Bans:
     Args:
         after: Failures that ban a pair; 0 bans nobody.
         seconds: How long a ban lasts, and how long a failure counts.
-        clock: Seconds since 1970.
+        clock: Seconds since 1970 that no change of the system's clock moves.
     """
 
     def __init__(
-        self, engine: Engine, after: int, seconds: float, clock: Callable[[], float] = time.time
+        self, engine: Engine, after: int, seconds: float, clock: Callable[[], float] = RUN.now
     ) -> None:
         self.after = after
         self.seconds = seconds
@@ -166,7 +167,11 @@ class Bans:
         until = now + max(1, int(self.seconds)) if most and count >= most else 0
         values = {"count": count, "last": now, "banned_until": until}
         if row is None:
-            connection.execute(insert(failure).values(subject=whose.subject, **values))
+            try:
+                with connection.begin_nested():
+                    connection.execute(insert(failure).values(subject=whose.subject, **values))
+            except IntegrityError:  # another session's first failure was quicker
+                return self._count(connection, now, whose, most)
         else:
             connection.execute(update(failure).where(this).values(**values))
         return Ban(whose.address, whose.account, count, until) if until else None
@@ -214,7 +219,14 @@ class Bans:
     def tidy(self) -> None:
         """Forget what counts no more."""
         now = int(self._clock())
+        last, until = failure.c.last, failure.c.banned_until
         with self._engine.begin() as connection:
+            # from an earlier run, with a clock that was wrong: it lasts as long as it should
+            connection.execute(
+                update(failure)
+                .where(last > now)
+                .values(last=now, banned_until=case((until > last, until - last + now), else_=0))
+            )
             connection.execute(
                 delete(failure).where(
                     failure.c.last <= now - self.seconds, failure.c.banned_until <= now

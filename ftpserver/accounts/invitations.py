@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, delete, insert, or_, select, update
 
+from ftpserver.clock import RUN
 from ftpserver.database import durable, invitation, reading
 from ftpwire.errors import NotFound, RegistrationClosed
 
@@ -54,13 +54,13 @@ class Invitations:
 
     def make(self, quota: int | None, uses: int, seconds: int | None) -> tuple[Invitation, str]:
         """Make one; returns it with its code, which is told only here."""
-        now = int(time.time())
+        now = int(RUN.latest())
         code = _PREFIX + secrets.token_urlsafe(18)
         made = Invitation(
             secrets.token_hex(4), quota, uses, now, None if seconds is None else now + seconds
         )
         with self._durable.begin() as connection:
-            over = or_(invitation.c.expires <= now, invitation.c.uses <= 0)
+            over = or_(invitation.c.expires <= int(RUN.earliest()), invitation.c.uses <= 0)
             connection.execute(delete(invitation).where(over))
             connection.execute(insert(invitation).values(hash=_hash(code), **vars(made)))
         return made, code
@@ -104,7 +104,7 @@ def take_use(connection: Connection, found: Invitation) -> None:
 
 
 def _is_good() -> tuple[Any, ...]:
-    unexpired = or_(invitation.c.expires.is_(None), invitation.c.expires > int(time.time()))
+    unexpired = or_(invitation.c.expires.is_(None), invitation.c.expires > int(RUN.latest()))
     return invitation.c.uses > 0, unexpired
 
 

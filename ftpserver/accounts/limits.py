@@ -305,8 +305,7 @@ class Limits:
             return ()
 
     def tidy(self) -> None:
-        """Forget what has ended, and keep what is there alive. Now and then, and at the start."""
-        self.sessions.heartbeat()
+        """Forget what has ended. Now and then, and at the start."""
         self.sessions.reap()
         self._bans.tidy()
         self.penalties.tidy()

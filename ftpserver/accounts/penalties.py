@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 
 from ftpserver.accounts.bans import Ban
+from ftpserver.clock import RUN
 from ftpserver.net.addresses import source_of
 
 ENFORCED_FROM = 15.0
@@ -113,8 +114,8 @@ class Penalties:
             now = self._clock()
             self._forget_past(now)
             left = {source: self._until[source] - now for source in self._enforced}
-        wall = time.time()
-        return [Ban(one, None, 0, int(wall + seconds), REASON) for one, seconds in left.items()]
+        moment = RUN.now()
+        return [Ban(one, None, 0, int(moment + seconds), REASON) for one, seconds in left.items()]
 
     def lift(self, source: str) -> Sequence[Ban]:
         """Forget the penalties of an address; returns those that were in force."""

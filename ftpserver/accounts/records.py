@@ -44,7 +44,7 @@ def shown(account: Account) -> dict[str, object]:
         "used": account.used,
         "held": account.held,
         "free": account.free,
-        "total_files": account.max_files,
+        "total_files": account.most_files,
         "used_files": account.files,
         **_settings(account),
         "created": iso(account.created),

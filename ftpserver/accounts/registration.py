@@ -22,6 +22,7 @@ from sqlalchemy import Engine, func, select
 from ftpserver.accounts.accounts import Account, Accounts, check_name, home_of
 from ftpserver.accounts.invitations import CLOSED, Invitation, Invitations, take_use
 from ftpserver.accounts.passwords import check_new_password
+from ftpserver.clock import RUN
 from ftpserver.database import account, reading
 from ftpserver.database import invitation as invitation_table
 from ftpserver.net.addresses import place_of
@@ -289,7 +290,7 @@ def _promises(engine: Engine, root: Path, default_quota: int | None) -> list[tup
     outside = select(account.c.home, left).where(left > 0, account.c.home.is_not(None))
     invited = func.coalesce(invitation_table.c.quota, default_quota or 0)
     still = select(func.sum(invited * 1.0 * invitation_table.c.uses)).where(
-        func.coalesce(invitation_table.c.expires, 2**62) > int(time.time())
+        func.coalesce(invitation_table.c.expires, 2**62) > int(RUN.latest())
     )
     with reading(engine).connect() as connection:
         in_root = int(connection.execute(inside).scalar() or 0)

@@ -6,7 +6,6 @@ Lives here: the table ``session``. Lives elsewhere: when a session needs a slot 
 from __future__ import annotations
 
 import secrets
-import time
 from typing import NamedTuple
 
 from sqlalchemy import (
@@ -17,7 +16,6 @@ from sqlalchemy import (
     func,
     insert,
     literal,
-    or_,
     select,
     true,
     update,
@@ -26,7 +24,7 @@ from sqlalchemy.exc import IntegrityError
 
 from ftpserver.accounts.accounts import Account
 from ftpserver.database import reading, session
-from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
+from ftpserver.storage.ledger import LEASE_SECONDS, SECONDS_NOW, Ledger
 from ftpwire.errors import NotFound, TooMany
 
 
@@ -51,9 +49,9 @@ class Sessions:
     def __init__(self, engine: Engine, ledger: Ledger) -> None:
         self._engine = engine
         self._reading = reading(engine)
+        self._ledger = ledger
         self._node = ledger.node
         self._incarnation = ledger.incarnation
-        self._run = ledger.run
 
     def enter(self, account: Account, place: str, most: Most, *, only_asking: bool = False) -> str:
         """Take one of the places; returns its name, to give it back by.
@@ -72,21 +70,20 @@ class Sessions:
         )
         held = [(limit, self._count(of), text) for limit, of, text in limits if limit is not None]
         taken = secrets.token_hex(8)
-        now = int(time.time())
-        values = {
+        values: dict[str, object] = {
             "id": taken,
             "account_id": account.id,
             "address": place,
             "node": self._node,
             "incarnation": self._incarnation,
-            "since": now,
-            "expires": now + LEASE_SECONDS,
         }
-        row = select(*(literal(value) for value in values.values()))
+        columns = [*values, "since", "expires"]
+        times = SECONDS_NOW, SECONDS_NOW + LEASE_SECONDS
+        row = select(*(literal(value) for value in values.values()), *times)
         row = row.where(*(count < limit for limit, count, _ in held))
         try:
             with self._engine.begin() as connection:
-                if connection.execute(insert(session).from_select(list(values), row)).rowcount:
+                if connection.execute(insert(session).from_select(columns, row)).rowcount:
                     if only_asking:
                         connection.rollback()
                     return taken
@@ -99,7 +96,9 @@ class Sessions:
         raise TooMany("too many sessions")
 
     def _count(self, whose: ColumnElement[bool]) -> ColumnElement[int]:
-        alive = select(func.count()).select_from(session).where(whose, ~self._is_dead())
+        alive = (
+            select(func.count()).select_from(session).where(whose, ~self._ledger.is_dead(session))
+        )
         return alive.scalar_subquery()
 
     def leave(self, place: str) -> None:
@@ -115,26 +114,16 @@ class Sessions:
                 return
         with self._engine.begin() as connection:
             connection.execute(
-                update(session).where(mine).values(expires=int(time.time()) + LEASE_SECONDS)
+                update(session).where(mine).values(expires=SECONDS_NOW + LEASE_SECONDS)
             )
 
     def reap(self) -> None:
         """Remove the rows of the dead: of earlier runs here, and of nodes that fell silent."""
         with self._engine.begin() as connection:
-            connection.execute(delete(session).where(self._is_dead()))
+            connection.execute(delete(session).where(self._ledger.is_dead(session, thorough=True)))
 
     def bury(self, incarnation: str) -> None:
         """Remove the rows of a process of this run that has died."""
         its = and_(session.c.node == self._node, session.c.incarnation == incarnation)
         with self._engine.begin() as connection:
             connection.execute(delete(session).where(its))
-
-    def _is_dead(self) -> ColumnElement[bool]:
-        ours = session.c.incarnation.startswith(self._run, autoescape=True)
-        return and_(
-            session.c.incarnation != self._incarnation,
-            or_(
-                and_(session.c.node == self._node, ~ours),
-                session.c.expires < int(time.time()),
-            ),
-        )

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Engine, bindparam, delete, func, insert, select, update
+from sqlalchemy import Engine, bindparam, delete, func, insert, literal, select, update
 
 from ftpserver.accounts.accounts import Account, Accounts, Refused
+from ftpserver.clock import RUN
 from ftpserver.database import account as account_table
 from ftpserver.database import durable, reading, token
 from ftpserver.net.addresses import LOCAL
-from ftpwire.errors import NotFound, TooMany
-from ftpwire.messages import TokenInfo
+from ftpwire.errors import BadAccount, NotFound, TooMany
+from ftpwire.messages import MAX_TOKEN_NAME, TokenInfo
 from ftpwire.paths import printable
 
 MAX_TOKENS = 64
@@ -65,28 +65,43 @@ class Tokens:
         self._accounts = accounts
 
     def issue(self, account: Account, name: str, seconds: int | None = DEFAULT_SECONDS) -> Issued:
-        """Make a token. Raises TooMany."""
-        now = int(time.time())
+        """Make a token.
+
+        Args:
+            name: At most 64 characters, without NUL.
+
+        Raises:
+            TooMany: The account has too many.
+            BadAccount: The name can't be used.
+            NotFound: The account is gone.
+        """
+        if len(name) > MAX_TOKEN_NAME or "\0" in name:
+            raise BadAccount(f"a token's name has at most {MAX_TOKEN_NAME} characters, and no NUL")
+        now = int(RUN.latest())
         made = Issued(
             secrets.token_hex(4),
             _PREFIX + secrets.token_urlsafe(32),
             None if seconds is None else now + seconds,
         )
+        values = {
+            "id": made.id,
+            "account_id": account.id,
+            "name": name,
+            "hash": _hash(made.secret),
+            "created": now,
+            "expires": made.expires,
+        }
+        mine = select(func.count()).where(token.c.account_id == account.id).scalar_subquery()
+        owner = select(account_table.c.id).where(account_table.c.id == account.id)
+        row = select(*(literal(value, token.c[name].type) for name, value in values.items()))
         with self._durable.begin() as connection:
-            connection.execute(delete(token).where(token.c.expires < now))
-            mine = select(func.count()).where(token.c.account_id == account.id)
-            if (connection.execute(mine).scalar() or 0) >= MAX_TOKENS:
+            connection.execute(delete(token).where(token.c.expires < int(RUN.earliest())))
+            # where writers don't wait for each other by themselves, those of one account do here
+            if connection.execute(owner.with_for_update()).first() is None:
+                raise NotFound("the account was removed")
+            adding = insert(token).from_select(list(values), row.where(mine < MAX_TOKENS))
+            if not connection.execute(adding).rowcount:
                 raise TooMany(f"there are {MAX_TOKENS} tokens: revoke one first (ftp token list)")
-            connection.execute(
-                insert(token).values(
-                    id=made.id,
-                    account_id=account.id,
-                    name=name,
-                    hash=_hash(made.secret),
-                    created=now,
-                    expires=made.expires,
-                )
-            )
         return made
 
     def log_in(self, name: str, secret: str, host: str = LOCAL) -> tuple[Account, str]:
@@ -99,7 +114,7 @@ class Tokens:
             Refused: The same, whatever is wrong with the token or the address; that the account is
                 disabled or has expired is told.
         """
-        now = int(time.time())
+        now = int(RUN.latest())
         with self._reading.connect() as connection:
             row = connection.execute(_BY_HASH, {"secret": _hash(secret)}).first()
         if row is None or row.name != name:

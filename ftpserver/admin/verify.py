@@ -185,6 +185,10 @@ class Verifier:
             leases = connection.execute(select(lease).where(lease.c.account_id == row.id)).all()
             return row, leases
 
+    def _all_leases(self) -> Sequence[Row[Any]]:
+        with self._engine.connect() as connection:
+            return connection.execute(select(lease)).all()
+
     def _check_ledger(self, name: str, home: int) -> Iterator[Finding]:
         staging = None
         try:
@@ -240,10 +244,13 @@ class Verifier:
             yield Finding("held", row.name, None, f"{held} files (of its leases)", row.held_files)
 
     def _is_dead(self, one: Row[Any]) -> bool:
-        """Whether nobody will end this lease but the next recount."""
-        if one.state == KEPT:
-            return bool(one.expires < time.time())
-        return self.beside is None or bool(one.expires < time.time())
+        """Whether nobody will end this lease but the next recount.
+
+        A running server ends those that have to be, by a clock of its own.
+        """
+        if self.beside is not None:
+            return False
+        return one.state != KEPT or bool(one.expires < time.time())
 
     def _check_staging(
         self, row: Row[Any], leases: Sequence[Row[Any]], staging: int
@@ -258,8 +265,9 @@ class Verifier:
             row_now, leases = self._rows(row.name)
             if row_now is None:
                 return
-        runs = {one.incarnation.encode() for one in leases if one.state != KEPT}
-        owned = {one.staging for one in leases if one.staging is not None}
+        every = self._all_leases() if names else []  # several accounts may have one home
+        runs = {one.incarnation.encode() for one in every if one.state != KEPT}
+        owned = {one.staging for one in every if one.staging is not None}
         notes = [_read_note(staging, name) for name in names if is_note(name)]
         aside = {note.aside for note in notes if note is not None}
         for name in sorted(names):

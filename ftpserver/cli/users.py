@@ -200,7 +200,8 @@ def limits_options(function: _Function) -> _Function:
                 "--max-files",
                 type=_count,
                 metavar="N",
-                help="Most files, directories and links: a number, none.",
+                help="Most files, directories and links: a number, none. With a quota, none is "
+                "one for each 4 KiB of it, at least 1000.",
             ),
             click.option(
                 "--permit",
@@ -620,7 +621,7 @@ def _details(account: Account, tokens: int, sessions: int | None) -> list[tuple[
     now = "" if sessions is None else f"{sessions} now, "
     free = "" if account.free is None else f", {human(account.free)} free"
     held = f", {human(account.held)} held by uploads" if account.held else ""
-    most = "unlimited" if account.max_files is None else str(account.max_files)
+    most = "unlimited" if account.most_files is None else str(account.most_files)
     limit = account.max_sessions
     most_sessions = "unlimited" if limit is None else f"at most {limit}"
     rate = "unlimited" if account.limit_rate is None else f"{human(account.limit_rate)}/s"

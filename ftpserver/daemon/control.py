@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from ftpserver.clock import RUN
 from ftpserver.daemon import registry
 from ftpserver.errors import StateError
 from ftpserver.net.stoppable import Stoppable
@@ -443,7 +444,8 @@ def _unban(server: FtpServer, question: Unban) -> Answer:
 
 
 def _ban_info(ban: Ban) -> BanInfo:
-    return BanInfo(ban.subject, ban.address, ban.account, ban.failures, ban.until, ban.reason)
+    until = round(RUN.by_system(ban.until))
+    return BanInfo(ban.subject, ban.address, ban.account, ban.failures, until, ban.reason)
 
 
 def _reload(server: FtpServer, question: Reload) -> Answer:

@@ -25,9 +25,10 @@ from ftpserver import ballast
 from ftpserver.admin.backup import begin_anew
 from ftpserver.audit.notify import start_events
 from ftpserver.audit.writer import Audit
+from ftpserver.clock import RUN
 from ftpserver.daemon.control import start_control
 from ftpserver.daemon.discovery import Discovery, start_discovery
-from ftpserver.database import RootLock, open_to_serve
+from ftpserver.database import RootLock, open_to_serve, upgrade
 from ftpserver.errors import StateError
 from ftpserver.net import tls
 from ftpserver.net.addresses import host_of
@@ -37,10 +38,13 @@ from ftpserver.serving.stats import Serving
 from ftpserver.settings.table import TABLE, Settings, cautions
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
+from ftpserver.storage.quota import most_files
 from ftpserver.storage.recount import clean, put_back_all, recount
 from ftpserver.storage.upload_locks import Owners
+from ftpwire.errors import DiskFull, Forbidden
 
 if TYPE_CHECKING:
+    from ftpserver.accounts.accounts import Account
     from ftpserver.isolation.supervisor import Isolation
     from ftpserver.processes.supervisor import Crew
 
@@ -48,6 +52,8 @@ logger = logging.getLogger("ftpd")
 
 _TELL_SECONDS = 10.0
 """Seconds between two lines of the log about connections that are turned away."""
+_SHORT_PATIENCE = 1.0
+"""Seconds that a home's lock is waited for while other homes have to be counted, too."""
 _Listener = TypeVar("_Listener", bound="Listener")
 
 
@@ -141,9 +147,12 @@ class FtpServer(Service):
         self._closing.append(engine.dispose)
         keep = settings.staging_seconds
         ledger = Ledger(engine, keep_seconds=keep, state=settings.state)
+        ledger.on_doubt = self.look_soon
         if trouble is None:
+            _try_upgrade(settings)
             begin_anew(settings.state)
             ledger.doubt_marked()
+            ledger.bound_kept()
             ballast.keep(settings.state)
         else:
             self.trouble.append(trouble)
@@ -241,6 +250,7 @@ class FtpServer(Service):
         self._running = True
         threads = [
             threading.Thread(target=self._housekeeping, name="housekeeping"),
+            threading.Thread(target=self._keep_leases, name="heartbeat"),
             *self._serving_threads(),
         ]
         for listener in self.listeners:
@@ -374,7 +384,7 @@ class FtpServer(Service):
     # what goes on in the background ------------------------------------------------------
 
     def _housekeeping(self) -> None:
-        """Repair what a crash left; then keep this server's leases alive."""
+        """Repair what a crash left; then what goes wrong while the server runs."""
         if self.trouble:
             return  # nothing can be written
         try:
@@ -387,13 +397,36 @@ class FtpServer(Service):
         while self._wait_for_work():
             try:
                 self._look_after_ballast()
-                self.ledger.heartbeat()
-                if self.isolation is not None:
-                    self.isolation.heartbeat()
                 self.limits.tidy()
                 self.recount_dirty()
             except Exception:
                 logger.exception("housekeeping failed; it is tried again")
+
+    def _keep_leases(self) -> None:
+        """Keep what this server holds alive, however long a home takes to be counted meanwhile."""
+        while not self.trouble and not _is_readable(self._stop_read, LEASE_SECONDS / 5):
+            self.beat()
+
+    def beat(self) -> None:
+        """Keep all leases and sessions of this server alive, and end what nobody has any more."""
+        beats = [self.ledger.heartbeat, self.limits.sessions.heartbeat]
+        if self.isolation is not None:
+            beats.append(self.isolation.heartbeat)
+        for one in beats:
+            try:
+                one()
+            except (DiskFull, Forbidden, StateError) as error:
+                logger.error("leases can't be kept alive: %s; it is tried again", error)
+            except Exception:
+                logger.exception("leases can't be kept alive; it is tried again")
+        jump = RUN.take_jump()
+        if jump:
+            logger.warning(
+                "the system's clock was set %s by %.0f seconds: bans and kept uploads last as long "
+                "as before; until a restart, what has expired stays so",
+                "forward" if jump > 0 else "back",
+                abs(jump),
+            )
 
     def _look_after_ballast(self) -> None:
         """Use the room that is kept back when the disk is full; keep some again when it is not."""
@@ -430,15 +463,28 @@ class FtpServer(Service):
                     logger.error("%s: what was moved aside isn't back: %s", account.name, error)
 
     def recount_dirty(self) -> None:
-        """Count the homes of accounts whose used space is in doubt, and clean their staging."""
+        """Count the homes of accounts whose used space is in doubt, and clean their staging.
+
+        Those that others have locked just now come last: they hold up no other.
+        """
         dirty = set(self.ledger.reap())
-        for account in self.accounts:
-            if account.id in dirty:
-                logger.info("%s: recounting the home", account.name)
-                try:
-                    recount(self.ledger, account.id, Home(account.home))
-                except OSError as error:  # one home that can't be read stops no other's recount
-                    logger.error("%s: the home can't be counted: %s", account.name, error)
+        accounts = [one for one in self.accounts if one.id in dirty]
+        locked = [one for one in accounts if not self._recount(one, _SHORT_PATIENCE)]
+        for account in locked:
+            if not self._recount(account):
+                logger.error("%s: the home is locked by others, and not counted", account.name)
+
+    def _recount(self, account: Account, patience: float | None = None) -> bool:
+        """Count a home; False when others have locked it."""
+        logger.info("%s: recounting the home", account.name)
+        more = {} if patience is None else {"patience": patience}
+        try:
+            recount(self.ledger, account.id, Home(account.home), **more)
+        except TimeoutError:
+            return False
+        except (OSError, DiskFull, StateError) as error:  # it stops no other's recount
+            logger.error("%s: the home can't be counted: %s", account.name, error)
+        return True
 
     def clean_all(self) -> None:
         """Remove what nobody owns from the staging of all homes, whatever it is left from."""
@@ -449,6 +495,11 @@ class FtpServer(Service):
                 logger.error("%s: staging can't be cleaned: %s", account.name, error)
 
 
+def _is_readable(fd: int, seconds: float) -> bool:
+    """Wait so long for a descriptor to be readable."""
+    return bool(select.select([fd], [], [], seconds)[0])
+
+
 def _make_root(settings: Settings) -> None:
     try:
         settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -457,6 +508,15 @@ def _make_root(settings: Settings) -> None:
     read_only = os.statvfs(settings.root).f_flag & os.ST_RDONLY
     if not read_only and not os.access(settings.root, os.W_OK | os.X_OK):
         raise StateError(f"{settings.root}: can't be written: permission denied")
+
+
+def _try_upgrade(settings: Settings) -> None:
+    """Bring the accounts file up to date, unless that has to wait: a full disk keeps no server
+    from starting."""
+    try:
+        upgrade(settings.state, most_files)
+    except StateError as error:
+        logger.warning("%s; the next start tries again", error)
 
 
 def _tcp_listener(

@@ -34,7 +34,6 @@ from ftpwire.errors import (
     BY_CODE,
     Busy,
     CommandError,
-    DiskFull,
     LeaseLost,
     LoginRefused,
     NotLoggedIn,
@@ -104,6 +103,11 @@ class Answers:
             case _:
                 return self._books(asked)
         return None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the session has leases, or something of it isn't settled yet."""
+        return bool(self.leases) or self._ledger.is_waiting
 
     @property
     def _account(self) -> Account:
@@ -238,11 +242,7 @@ class Answers:
         ]
         if not leases:
             raise LeaseLost("nothing is settled without a reservation")
-        try:
-            settled = self._ledger.settle(leases, asked.change, asked.files)
-        except DiskFull:  # it is tried again; if that never succeeds, the session's end sees to it
-            self.leases |= {one.id: one for one in leases if one.id}
-            raise
+        settled = self._ledger.settle(leases, asked.change, asked.files)
         return q.SettledUp(settled.kept, settled.used, settled.quota)
 
     # records -----------------------------------------------------------------------------

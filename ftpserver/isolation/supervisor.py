@@ -216,11 +216,12 @@ class IsolatedSession:
         self._isolation.service.ledger.take_over_waiting(self.ledger)
         if self._answers.leases:
             logger.warning("%s: ended in the middle of its work", self)
+        if self._answers.holds:
             self._isolation.bury(self)
 
     def heartbeat(self) -> None:
         """Keep its leases alive."""
-        if self._answers.leases:
+        if self._answers.holds:
             self.ledger.heartbeat()
 
     # what it asks ------------------------------------------------------------------------
@@ -464,7 +465,7 @@ class Isolation:
     def ledger_for(self, incarnation: str) -> Ledger:
         """The books for one session."""
         main = self.service.ledger
-        return Ledger(
+        made = Ledger(
             self.service.engine,
             main.node,
             incarnation,
@@ -472,6 +473,8 @@ class Isolation:
             main.run,
             state=main.state,
         )
+        made.on_doubt = main.on_doubt
+        return made
 
     def bury(self, session: IsolatedSession) -> None:
         """End what a session held that ended without giving it back."""
@@ -512,8 +515,14 @@ class Isolation:
 
     def heartbeat(self) -> None:
         """Keep the leases of all sessions alive."""
+        failure: Exception | None = None
         for session in self.sessions():
-            session.heartbeat()
+            try:
+                session.heartbeat()
+            except Exception as error:  # it stops no other's
+                failure = error
+        if failure is not None:
+            raise failure
 
     def press(self) -> None:
         """See to it that processes end that should have."""

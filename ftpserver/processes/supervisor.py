@@ -442,8 +442,8 @@ class Crew:
             worker.see_ended()
             try:
                 self._bury(worker)
-            except (DiskFull, Forbidden) as error:  # the disk is full, or read-only
-                logger.error("what %s has left is put right by the next start: %s", worker, error)
+            except (DiskFull, Forbidden, StateError) as error:
+                logger.error("what %s has left is put right later: %s", worker, error)
             except Exception:
                 logger.exception("what %s has left could not be put right yet", worker)
             if worker.is_missed:

@@ -26,6 +26,7 @@ import msgspec
 
 from ftpserver.audit.writer import Audit, Chunk
 from ftpserver.database import open_to_serve
+from ftpserver.errors import StateError
 from ftpserver.processes.brokering import Colleagues
 from ftpserver.processes.forkserver import Born
 from ftpserver.processes.messages import (
@@ -166,7 +167,7 @@ class Worker(Service):
             try:
                 self.ledger.heartbeat()
                 self.limits.sessions.heartbeat()
-            except (DiskFull, Forbidden) as error:  # the disk is full, or read-only
+            except (DiskFull, Forbidden, StateError) as error:
                 logger.error("leases can't be kept alive: %s; it is tried again", error)
             except Exception:
                 logger.exception("leases can't be kept alive; it is tried again")

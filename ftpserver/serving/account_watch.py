@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, Select, or_, select
 
+from ftpserver.clock import RUN
 from ftpserver.database import account as table
 from ftpserver.database import reading, token
 from ftpserver.net.addresses import host_of, is_in
@@ -252,7 +253,7 @@ class Watch:
         self._accounts = found
 
     def _good_tokens(self, ids: Collection[str]) -> set[str]:
-        good = or_(token.c.expires.is_(None), token.c.expires > int(time.time()))
+        good = or_(token.c.expires.is_(None), token.c.expires > int(RUN.latest()))
         return {row[0] for row in self._rows(select(token.c.id).where(good), token.c.id, ids)}
 
     def _rows(

@@ -15,9 +15,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 
+from ftpserver.errors import StateError
 from ftpserver.storage.commit import SYNC_EACH, Commit, Staged, lstat, may_replace, target_of
 from ftpserver.storage.home import Home
 from ftpserver.storage.permissions import Action
@@ -27,9 +28,9 @@ from ftpserver.storage.resumable import (
     RESUME_FROM,
     ResumableStaging,
     checkpoint_name,
-    kept_name,
+    kept_names,
     remove_kept,
-    target_prefix,
+    target_prefixes,
 )
 from ftpserver.storage.staging import Staging, dress, verify
 from ftpserver.storage.upload import Receiving
@@ -241,12 +242,16 @@ class Uploads:
                 raise VerificationFailed("the upload was not finished")
         except BaseException as error:
             interrupted = isinstance(error, (Cancelled, ConnectionLost))
-            if interrupted and receiving.lease is not None and staging.keep():
-                self._ledger.keep(receiving.lease)
-            else:
-                staging.drop()
-                self._give_back(receiving.lease, request.size or 0)
-            self._leave_places()
+            try:
+                if interrupted and receiving.lease is not None and staging.keep():
+                    self._keep(receiving.lease)
+                else:
+                    try:
+                        staging.drop()
+                    finally:
+                        self._give_back(receiving.lease, request.size or 0)
+            finally:
+                self._leave_places()
             raise
         if receiving.lease is not None:
             self._batch.leases.append(receiving.lease)
@@ -289,7 +294,7 @@ class Uploads:
             raise
 
     def _begin_resumable(self, request: Put, target: Parts, place: Place) -> Receiving:
-        name = kept_name(target, request.size, request.mtime_ns)
+        name = self._kept_name(request, target)
         with self._home.shared():  # a clean-up takes what no lease owns, holding it alone
             staging = ResumableStaging.open(
                 self._home, request, name, self._owners, self._cut, place
@@ -307,6 +312,14 @@ class Uploads:
                 staging.drop()
                 raise
         return Receiving(staging, request, lease, self._ledger, self._owners)
+
+    def _kept_name(self, request: Put, target: Parts) -> bytes:
+        """The staging name of an upload that can be kept."""
+        name, before = kept_names(self._account_id, target, request.size, request.mtime_ns)
+        is_there = lstat(self._home.staging_fd, before) is not None
+        if is_there and before in self._ledger.kept_staging(self._account_id):
+            return before  # an earlier version has kept it for this account
+        return name
 
     def open_piece(self, request: PutPiece) -> Piece:
         """Begin a piece of what another session of the account uploads.
@@ -364,7 +377,7 @@ class Uploads:
             self._take_room(0, target, change.parents)
             self._batch.directories.add(target)
         else:
-            self._take_room(0, target)
+            self._take_room(len(change.target), target)
 
     def _new_names(self, target: Parts, parents: bool, *, exactly: bool = False) -> int:
         """How many names a change adds: its own, and with ``parents`` the missing ones above.
@@ -438,6 +451,13 @@ class Uploads:
         self._finish_batch()
         return self._ledger.reserve(self._account_id, size, files=files)
 
+    def _keep(self, lease: Lease) -> None:
+        """Keep the room of an upload that was interrupted."""
+        try:
+            self._ledger.keep(lease)
+        except (DiskFull, StateError) as error:  # nobody has it now, so the next heartbeat keeps it
+            logger.warning("a reservation is kept later: %s", error)
+
     def _give_back(self, lease: Lease | None, size: int) -> None:
         """Of an upload that failed: its own lease, or its part of the step."""
         if lease is None:
@@ -484,17 +504,20 @@ class Uploads:
             self._places.close()
 
     def _drop_batch(self, batch: _Batch) -> None:
-        for pending in batch.pending:
-            if pending.staged is not None:
-                self._drop_staged(pending.staged)
-        for lease in batch.leases:
-            self._ledger.release(lease)
+        with ExitStack() as stack:  # all of it, whatever fails of it
+            for lease in batch.leases:
+                stack.callback(self._ledger.release, lease)
+            for pending in reversed(batch.pending):
+                if pending.staged is not None:
+                    stack.callback(self._drop_staged, pending.staged)
 
     def _drop_staged(self, staged: Staged) -> None:
-        self._unlink(staged.name, staged.place)
-        if staged.resumable is not None:
-            self._unlink(checkpoint_name(staged.name))
-        staged.close()
+        try:
+            self._unlink(staged.name, staged.place)
+            if staged.resumable is not None:
+                self._unlink(checkpoint_name(staged.name))
+        finally:
+            staged.close()
 
     def _finish_batch(self, *, late: bool = False) -> None:
         try:
@@ -571,7 +594,9 @@ class Uploads:
         """Drop what is kept of other uploads to these targets."""
         if not kept:
             return
-        stored = {target_prefix(target) for target in targets}
+        stored = {
+            prefix for target in targets for prefix in target_prefixes(self._account_id, target)
+        }
         for name in kept:
             if name[: len(name) - 8] in stored and remove_kept(self._home.staging_fd, name):
                 self._ledger.drop_kept(self._account_id, name)

@@ -20,6 +20,7 @@ from ftpserver.storage.home import MODE_BITS, Home
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.places import Place, Places
 from ftpserver.storage.resumable import ResumableStaging
+from ftpserver.storage.walk import counted_size
 from ftpwire import beneath, paths
 from ftpwire.digests import StoredDigest
 from ftpwire.errors import (
@@ -256,8 +257,8 @@ class Commit:
             os.rename(staged, name, src_dir_fd=staging, dst_dir_fd=directory)
             if there is None:
                 self.files += 1
-            elif stat.S_ISREG(there.st_mode):
-                self.change -= there.st_size
+            else:
+                self.change -= counted_size(there)
             return True
         except FileNotFoundError:
             if lstat(staging, staged) is None:
@@ -415,12 +416,14 @@ class Commit:
                     dir_fd=place.fd,
                     follow_symlinks=False,
                 )
-            self._put_in_place(
+            placed = self._put_in_place(
                 place.fd, staged, parts[:-1], parts[-1], request.overwrite, request.mtime_ns
             )
         except BaseException:
             os.unlink(staged, dir_fd=place.fd)
             raise
+        if placed:
+            self.change += len(request.target)
 
     def remove(self, request: Remove) -> Removed:
         """Remove a file or link. Raises IsADirectory."""

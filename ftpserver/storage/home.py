@@ -32,7 +32,7 @@ from ftpserver.storage.digest_xattr import digest_by_name, fresh_digest
 from ftpserver.storage.file_systems import Nature
 from ftpserver.storage.listing import Item, Walk, identity_of, make_entry
 from ftpserver.storage.permissions import UNLIMITED, Action, Permissions
-from ftpserver.storage.walk import Usage, open_closed, stored
+from ftpserver.storage.walk import Usage, counted_size, open_closed, stored
 from ftpwire import beneath, paths
 from ftpwire.beneath import OPEN_ANY, OPEN_DIRECTORY, Tree
 from ftpwire.errors import (
@@ -542,7 +542,7 @@ class Home:
         return self.drop_staged(staged, staging)
 
     def drop_staged(self, staged: bytes, staging: int | None = None) -> int:
-        """Remove a file or link from staging; returns the bytes of a regular file.
+        """Remove a file or link from staging; returns the bytes that became free.
 
         Args:
             staging: The directory that it is in; None: the home's own.
@@ -550,7 +550,7 @@ class Home:
         fd = self.staging_fd if staging is None else staging
         info = os.stat(staged, dir_fd=fd, follow_symlinks=False)
         os.unlink(staged, dir_fd=fd)
-        return info.st_size if stat.S_ISREG(info.st_mode) else 0
+        return counted_size(info)
 
     def discard_tree(
         self,
@@ -588,8 +588,7 @@ class Home:
                         info = entry.stat(follow_symlinks=False)
                         os.unlink(name, dir_fd=fd)
                         counts.files += 1
-                        if stat.S_ISREG(info.st_mode):
-                            counts.size += info.st_size
+                        counts.size += counted_size(info)
                         if counts.files % 256 == 0:
                             tick()
             finally:
@@ -669,7 +668,7 @@ class Home:
             os.rename(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)
             return Tally()
         os.unlink(source, dir_fd=source_dir)
-        return Tally(files=1, size=info.st_size if stat.S_ISREG(info.st_mode) else 0)
+        return Tally(files=1, size=counted_size(info))
 
     def _check_replacing(
         self, info: os.stat_result, there: os.stat_result, path: Parts, replace: bool
@@ -721,7 +720,7 @@ class Home:
             )
         except OSError:  # there are no hard links: the lock keeps others of ours from it
             os.rename(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)
-            return there.st_size if stat.S_ISREG(there.st_mode) else 0
+            return counted_size(there)
         try:
             os.rename(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)
         except BaseException:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from ftpserver.storage.file_systems import refuse_mounts
 from ftpserver.storage.home import Home, Settle, Tally
-from ftpserver.storage.walk import open_closed
+from ftpserver.storage.walk import counted_size, open_closed
 from ftpwire import paths
 from ftpwire.beneath import OPEN_DIRECTORY
 from ftpwire.errors import NotADirectory
@@ -146,7 +146,7 @@ class RemovalInPlace:
                 os.unlink(name, dir_fd=fd)
                 if paths.STAGING not in self._below(name):
                     tally.files += 1
-                    tally.size += info.st_size if stat.S_ISREG(info.st_mode) else 0
+                    tally.size += counted_size(info)
                 gone += 1
                 if gone >= most:
                     return False

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ftpserver.clock import RUN
 from ftpserver.storage.home import Home
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.quota import Books, Resumable
-from ftpserver.storage.resumable import Kept, kept_name, look_at, remove_kept, target_prefix
+from ftpserver.storage.resumable import Kept, kept_names, look_at, remove_kept, target_prefixes
 from ftpwire import paths
 from ftpwire.errors import Busy, NotFound
 from ftpwire.messages import KeptDropped, KeptUpload
@@ -41,12 +42,14 @@ class KeptStaging:
             target = found.target
             if target is not None and not self._may_be_shown(target, one.staging):
                 target = None
-            yield KeptUpload(target, found.size, one.size, found.touched, one.expires)
+            until = round(RUN.by_system(one.expires))
+            yield KeptUpload(target, found.size, one.size, found.touched, until)
 
     def _may_be_shown(self, target: bytes, staging: bytes) -> bool:
         parts = paths.split(target)
         # its name in staging is made of the target: what a damaged file says doesn't count
-        return staging.startswith(target_prefix(parts)) and self.home.permits(Action.LIST, parts)
+        mine = staging.startswith(target_prefixes(self.account_id, parts))
+        return mine and self.home.permits(Action.LIST, parts)
 
     def drop(
         self, path: bytes | None, size: int | None = None, mtime_ns: int | None = None
@@ -61,12 +64,15 @@ class KeptStaging:
             Busy: A session writes to the one for the path.
             Forbidden: The home can't be changed: its disk is read-only.
         """
-        prefix = b"" if path is None else target_prefix(paths.split(path))
-        if path is not None and size is not None and mtime_ns is not None:
-            prefix = kept_name(paths.split(path), size, mtime_ns)
+        prefixes: tuple[bytes, ...] = (b"",)
+        if path is not None:
+            parts = paths.split(path)
+            prefixes = target_prefixes(self.account_id, parts)
+            if size is not None and mtime_ns is not None:
+                prefixes = kept_names(self.account_id, parts, size, mtime_ns)
         count = freed = busy = 0
         for one in self._leases(kept=True):
-            if not one.staging.startswith(prefix):
+            if not one.staging.startswith(prefixes):
                 continue
             if self._drop(one.staging):
                 count += 1
@@ -75,7 +81,7 @@ class KeptStaging:
                 busy += 1
         if path is not None and not count:
             if not busy and not any(
-                one.staging.startswith(prefix) for one in self._leases(kept=False)
+                one.staging.startswith(prefixes) for one in self._leases(kept=False)
             ):
                 raise NotFound(f"{paths.show(path)}: no upload is kept for it")
             raise Busy(f"{paths.show(path)}: a session is uploading it")

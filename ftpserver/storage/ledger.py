@@ -8,36 +8,61 @@ Whoever changes what is stored holds a lease while doing so, also when it frees 
 that outlived its server therefore marks its account as dirty: the disk is the truth, and the
 account is recounted from it. Room is taken in one conditional UPDATE, never by looking first.
 A change is settled while the home's lock is held under which it was made, or a recount between
-the two would count it, and the settlement count it again.
+the two would count it, and the settlement count it again. So a settlement that comes late, or whose
+lease somebody has ended, adds nothing: the home is counted.
+
+A lease belongs to the session that has the `Lease`; when nobody has that any more, it is ended as
+a dead one's. Time ends no lease of a process of this run that lives. It does end those of other
+nodes, by the clock of the database.
 """
 
 from __future__ import annotations
 
+import logging
 import secrets
-import time
+import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    Row,
+    ScalarSelect,
+    Table,
     and_,
+    case,
     delete,
     func,
     insert,
     literal,
     or_,
     select,
+    true,
     update,
 )
 
-from ftpserver.database import account, durable, lease, reading
+from ftpserver.clock import RUN
+from ftpserver.database import SecondsNow, account, durable, lease, reading
+from ftpserver.errors import StateError
 from ftpserver.storage import uncounted
-from ftpserver.storage.quota import Books, Lease, Resumable, Settled
-from ftpwire.errors import DiskFull, LeaseLost, NotFound, QuotaExceeded
+from ftpserver.storage.quota import (
+    BYTES_FOR_A_FILE,
+    FEWEST_FILES,
+    Books,
+    Lease,
+    Resumable,
+    Settled,
+    most_files,
+)
+from ftpwire.errors import Busy, DiskFull, LeaseLost, NotFound, QuotaExceeded
 from ftpwire.messages import Room
+
+logger = logging.getLogger("ftpd.ledger")
 
 STEP = 16 * 1024 * 1024
 """Bytes reserved at a time for batches of small files."""
@@ -45,7 +70,18 @@ STEP_FILES = 1000
 """Files, directories and links reserved along with them."""
 _STEPS_SPARE = 8
 """Steps are taken only while this many would still be free."""
+_AT_ONCE = 500
+"""Leases that are named in one statement."""
+_TRIES = 10
+"""Times that room is looked for, where others give some back between two looks."""
 LEASE_SECONDS = 600
+_OF_QUOTA = account.c.quota // BYTES_FOR_A_FILE
+_MOST_FILES = func.coalesce(
+    account.c.max_files,
+    case((_OF_QUOTA > FEWEST_FILES, _OF_QUOTA), (_OF_QUOTA.is_not(None), FEWEST_FILES)),
+)
+"""As `most_files`."""
+SECONDS_NOW: ColumnElement[int] = SecondsNow()
 KEPT = "kept"
 """State of a lease whose upload was interrupted: it owns a staging file that waits for a resume."""
 
@@ -64,6 +100,7 @@ class Ledger(Books):
 
     Attributes:
         others: The incarnations of its other processes that are alive.
+        on_doubt: Called when a home has to be counted.
     """
 
     def __init__(
@@ -84,8 +121,14 @@ class Ledger(Books):
         self.run = run or self.incarnation
         self.state = state
         self.others: set[str] = set()
+        self.on_doubt: Callable[[], None] = lambda: None
         self._waiting: deque[tuple[list[Lease], int, int]] = deque()
-        """What a full disk has kept from being settled; a deque is safe between threads."""
+        """Settlements that failed; a deque is safe between threads."""
+        self._owning = threading.Lock()
+        self._owned: WeakValueDictionary[str, Lease] = WeakValueDictionary()
+        """Leases that somebody has, by their ids; additions are guarded by ``_owning``."""
+        self._unburied: set[str] = set()
+        """Processes of this run that have died, and whose leases could not be ended yet."""
 
     def reserve(
         self, account_id: int, size: int, staging: bytes | None = None, *, files: int = 1
@@ -117,7 +160,7 @@ class Ledger(Books):
         owned = and_(
             lease.c.account_id == account_id,
             lease.c.staging == staging,
-            or_(lease.c.state != "committing", self._is_dead()),  # that one is being stored
+            or_(lease.c.state != "committing", self.is_dead(lease)),  # that one is being stored
         )
         with self._durable.begin() as connection:
             row = connection.execute(
@@ -125,7 +168,7 @@ class Ledger(Books):
             ).first()
             if row is None:
                 return None
-            taken = Lease(secrets.token_hex(16), account_id, row.size, row.files)
+            taken = self._own(account_id, row.size, row.files)
             connection.execute(
                 update(lease)
                 .where(lease.c.id == row.id)
@@ -134,7 +177,7 @@ class Ledger(Books):
                     node=self.node,
                     incarnation=self.incarnation,
                     state="open",
-                    expires=_now() + LEASE_SECONDS,
+                    expires=SECONDS_NOW + LEASE_SECONDS,
                 )
             )
             return taken
@@ -151,25 +194,21 @@ class Ledger(Books):
     def drop_kept(self, account_id: int, staging: bytes) -> None:
         """Give back the room of a kept upload whose staging file was removed."""
         with self._engine.begin() as connection:
-            row = connection.execute(
-                select(lease.c.id, lease.c.size, lease.c.files).where(
-                    lease.c.account_id == account_id,
-                    lease.c.staging == staging,
-                    lease.c.state == KEPT,
-                )
-            ).first()
-            if row is not None:
-                _end(connection, row.id, account_id, row.size, row.files)
+            _end(
+                connection,
+                account_id,
+                lease.c.account_id == account_id,
+                lease.c.staging == staging,
+                lease.c.state == KEPT,
+            )
 
-    def owned_staging(self, account_id: int) -> set[bytes]:
-        """The staging files that leases of an account own."""
+    def owned_staging(self, account_id: int | None = None) -> set[bytes]:
+        """The staging files that leases of an account own; without one, those of any."""
+        owned = select(lease.c.staging).where(lease.c.staging.is_not(None))
+        if account_id is not None:
+            owned = owned.where(lease.c.account_id == account_id)
         with self._reading.connect() as connection:
-            found = connection.execute(
-                select(lease.c.staging).where(
-                    lease.c.account_id == account_id, lease.c.staging.is_not(None)
-                )
-            ).scalars()
-            return set(found)
+            return set(connection.execute(owned).scalars())
 
     def resumable(self, account_id: int) -> list[Resumable]:
         """The uploads that own a staging file: those under way, and those that are kept."""
@@ -219,63 +258,90 @@ class Ledger(Books):
 
         Raises:
             LeaseLost: One is gone, and what it stood for may not be acknowledged.
-            DiskFull: The books can't be written. It is tried again.
+            DiskFull, StateError: The books can't be written. It is tried again.
         """
         try:
-            return self._settle(leases, change, files)
-        except DiskFull:
+            try:
+                return self._settle(leases, change, files)
+            except DiskFull:  # which has just given up the room that is kept back for this
+                return self._settle(leases, change, files)
+        except LeaseLost:
+            raise
+        except Exception:
             self._waiting.append((list(leases), change, files))
-            if self.state is not None:
+            if self.state is not None and (change or files):
                 for held in leases:
                     if not held.id:  # with a lease the next start counts the home in any case
                         uncounted.mark(self.state, held.account_id)
             raise
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something isn't settled yet that should be."""
+        return bool(self._waiting)
 
     def take_over_waiting(self, other: Ledger) -> None:
         """Settle, in time, what waits there without a lease: its session has ended."""
         self._waiting.extend(one for one in other._waiting if not any(held.id for held in one[0]))
 
     def settle_waiting(self) -> None:
-        """Settle what a full disk has kept from it, unless it still does."""
+        """Settle what has failed to be, unless it still does.
+
+        The home's lock isn't held any more: a recount may have found what was changed. So that
+        isn't added, and the home is counted.
+        """
         while self._waiting:
             try:
-                leases, change, files = self._waiting.popleft()
+                waiting = self._waiting.popleft()
             except IndexError:
                 return  # another thread has taken it
+            leases, change, files = waiting
             try:
-                self.settle(leases, change, files)
+                self._settle(leases, 0, 0, in_doubt=bool(change or files))
             except LeaseLost:
-                pass  # whoever ended it has the home counted
-            except DiskFull:
+                pass  # whoever ended it gave its room back
+            except Exception as error:
+                self._waiting.appendleft(waiting)
+                if not isinstance(error, (DiskFull, StateError)):
+                    logger.exception("what is held can't be given back; it is tried again")
                 return
+            if change or files:
+                self.on_doubt()
 
-    def _settle(self, leases: Sequence[Lease], change: int, files: int) -> Settled:
-        lost = False
-        row = None
+    def _settle(
+        self, leases: Sequence[Lease], change: int, files: int, *, in_doubt: bool = False
+    ) -> Settled:
+        account_id = leases[0].account_id
         with self._engine.begin() as connection:
+            lost, size, count = False, 0, 0
             for held in leases:
-                ended = connection.execute(
-                    delete(lease).where(
-                        lease.c.id == held.id, lease.c.incarnation == self.incarnation
-                    )
+                ended = _delete(
+                    connection, lease.c.id == held.id, lease.c.incarnation == self.incarnation
                 )
-                lost = lost or not ended.rowcount
-                gone = held if ended.rowcount else _NOTHING
-                row = connection.execute(
-                    update(account)
-                    .where(account.c.id == held.account_id)
-                    .values(
-                        used=account.c.used + change,
-                        held=account.c.held - gone.size,
-                        files=account.c.files + files,
-                        held_files=account.c.held_files - gone.files,
-                    )
-                    .returning(account.c.used, account.c.quota)
-                ).first()
+                lost = lost or not ended
+                in_doubt = in_doubt or bool(held.id and not ended and (change or files))
+                size += sum(one.size for one in ended)
+                count += sum(one.files for one in ended)
+            if in_doubt:  # who ended it may have had the home counted before this, or after
                 change = files = 0
+            used, there = account.c.used + change, account.c.files + files
+            # when more went than was counted, the disk has to say what is left
+            wrong = true() if in_doubt else or_(account.c.dirty, used < 0, there < 0)
+            row = connection.execute(
+                update(account)
+                .where(account.c.id == account_id)
+                .values(
+                    used=_at_least_zero(used),
+                    held=_at_least_zero(account.c.held - size),
+                    files=_at_least_zero(there),
+                    held_files=_at_least_zero(account.c.held_files - count),
+                    dirty=wrong,
+                )
+                .returning(account.c.used, account.c.quota)
+            ).first()
             kept = connection.execute(
                 select(lease.c.staging).where(
-                    lease.c.account_id == leases[0].account_id, lease.c.state == KEPT
+                    lease.c.account_id == account_id, lease.c.state == KEPT
                 )
             ).scalars()
             names = list(kept)
@@ -299,7 +365,7 @@ class Ledger(Books):
             row.held,
             row.quota,
             free,
-            row.max_files,
+            most_files(row.quota, row.max_files),
             row.files,
             kept=row.kept,
             kept_uploads=row.kept_uploads,
@@ -308,18 +374,27 @@ class Ledger(Books):
     # after crashes -----------------------------------------------------------------------
 
     def heartbeat(self) -> None:
-        """Keep this server's leases alive. To be called well within LEASE_SECONDS."""
+        """Keep this process's leases alive, and end those that nobody has any more. To be called
+        well within LEASE_SECONDS."""
         self.settle_waiting()
+        mine = and_(
+            lease.c.node == self.node,
+            lease.c.incarnation == self.incarnation,
+            lease.c.state != KEPT,  # these lapse at their own time
+        )
         with self._engine.begin() as connection:
+            there = connection.execute(select(lease.c.id).where(mine)).scalars().all()
+            with self._owning:  # after the rows were read: a new row has its owner before
+                owned = set(self._owned.keys())
+            left = [one for one in there if one not in owned]
+            for start in range(0, len(left), _AT_ONCE):
+                self._end_all(connection, lease.c.id.in_(left[start : start + _AT_ONCE]))
             connection.execute(
-                update(lease)
-                .where(
-                    lease.c.node == self.node,
-                    lease.c.incarnation == self.incarnation,
-                    lease.c.state != KEPT,  # these lapse at their own time
-                )
-                .values(expires=_now() + LEASE_SECONDS)
+                update(lease).where(mine).values(expires=SECONDS_NOW + LEASE_SECONDS)
             )
+        if left:
+            logger.error("%d reservations that nobody had any more were ended", len(left))
+            self.on_doubt()
 
     def reap(self) -> list[int]:
         """End the leases of the dead, and mark their accounts dirty.
@@ -332,12 +407,26 @@ class Ledger(Books):
         """
         dead = or_(
             and_(lease.c.state == KEPT, lease.c.expires < _now()),
-            and_(lease.c.state != KEPT, self._is_dead()),
+            and_(lease.c.state != KEPT, self.is_dead(lease, thorough=True)),
         )
+        unburied = set(self._unburied)
         with self._durable.begin() as connection:
             self._end_all(connection, dead)
             dirty = connection.execute(select(account.c.id).where(account.c.dirty)).scalars()
-            return list(dirty)
+            found = list(dirty)
+        self._unburied -= unburied
+        return found
+
+    def bound_kept(self) -> None:
+        """At the start: nothing is kept for longer than it may be from now on, as when the system's
+        clock was wrong before."""
+        latest = _now() + self.keep_seconds
+        too_late = and_(lease.c.state == KEPT, lease.c.expires > latest)
+        with self._reading.connect() as connection:
+            if connection.execute(select(lease.c.id).where(too_late)).first() is None:
+                return
+        with self._engine.begin() as connection:
+            connection.execute(update(lease).where(too_late).values(expires=latest))
 
     def doubt_marked(self) -> None:
         """At the start: have the accounts recounted that an earlier run has marked."""
@@ -352,30 +441,26 @@ class Ledger(Books):
 
     def in_doubt(self) -> set[int]:
         """Ids of the accounts that `reap` would have recounted; nothing is changed."""
-        dead = and_(lease.c.state != KEPT, self._is_dead())
+        dead = and_(lease.c.state != KEPT, self.is_dead(lease, thorough=True))
         with self._reading.connect() as connection:
             dirty = connection.execute(select(account.c.id).where(account.c.dirty)).scalars()
             owners = connection.execute(select(lease.c.account_id).where(dead)).scalars()
             return {*dirty, *owners}
 
     def bury(self, incarnation: str) -> None:
-        """End the leases of a process of this run that has died, as `reap` does."""
+        """End the leases of a process of this run that has died, as `reap` does, which does it
+        later where this fails."""
+        self._unburied.add(incarnation)
         self.others.discard(incarnation)
         its = and_(lease.c.node == self.node, lease.c.incarnation == incarnation)
         with self._durable.begin() as connection:
             self._end_all(connection, and_(its, lease.c.state != KEPT))
+        self._unburied.discard(incarnation)
 
     def _end_all(self, connection: Connection, whose: ColumnElement[bool]) -> None:
         """End leases whose owners are no more; what can be resumed is kept."""
         rows = connection.execute(
-            select(
-                lease.c.id,
-                lease.c.account_id,
-                lease.c.size,
-                lease.c.files,
-                lease.c.staging,
-                lease.c.state,
-            ).where(whose)
+            select(lease.c.id, lease.c.account_id, lease.c.staging, lease.c.state).where(whose)
         ).all()
         for row in rows:
             connection.execute(
@@ -388,28 +473,33 @@ class Ledger(Books):
                     .values(state=KEPT, expires=_now() + self.keep_seconds)
                 )
             else:
-                _end(connection, row.id, row.account_id, row.size, row.files)
+                _end(connection, row.account_id, lease.c.id == row.id)
 
-    def _is_dead(self) -> ColumnElement[bool]:
-        ours = lease.c.incarnation.startswith(self.run, autoescape=True)
-        return or_(
-            and_(lease.c.node == self.node, ~ours),
-            and_(
-                lease.c.expires < _now(),
-                lease.c.incarnation.not_in([self.incarnation, *self.others]),
-            ),
-        )
+    def is_dead(self, table: Table, *, thorough: bool = False) -> ColumnElement[bool]:
+        """Whether the process is dead that a row of ``lease`` or ``session`` is of.
 
-    def live_incarnations(self, account_id: int) -> set[str]:
-        """The processes that hold leases of this account, and all that are known to be alive.
+        Args:
+            thorough: Look also for dead ones of this run. The first process knows those that live.
+        """
+        here, its = table.c.node == self.node, table.c.incarnation
+        lapsed = table.c.expires < SECONDS_NOW
+        dead = [
+            and_(here, ~its.startswith(self.run, autoescape=True)),
+            and_(~here, lapsed),
+        ]
+        if thorough and self.incarnation == self.run:
+            dead.append(and_(here, its.not_in([self.incarnation, *self.others]), lapsed))
+            dead.append(and_(here, its.in_(list(self._unburied))))
+        return or_(*dead)
+
+    def live_incarnations(self) -> set[str]:
+        """The processes that hold leases, and all that are known to be alive.
 
         A kept upload says nothing about the run that it is from: that may be long over.
         """
         with self._reading.connect() as connection:
             found = connection.execute(
-                select(lease.c.incarnation)
-                .where(lease.c.account_id == account_id, lease.c.state != KEPT)
-                .distinct()
+                select(lease.c.incarnation).where(lease.c.state != KEPT).distinct()
             ).scalars()
             return {*found, self.incarnation, *self.others}
 
@@ -419,26 +509,44 @@ class Ledger(Books):
             connection.execute(
                 update(account)
                 .where(account.c.id == account_id)
-                .values(used=used, files=files, dirty=False)
+                .values(
+                    used=used,
+                    files=files,
+                    held=_sum_of_leases(lease.c.size),
+                    held_files=_sum_of_leases(lease.c.files),
+                    dirty=False,
+                )
             )
 
     # statements --------------------------------------------------------------------------
 
     def _hold(self, connection: Connection, account_id: int, size: int, files: int) -> None:
-        if self._try_hold(connection, account_id, size, files):
-            return
+        """Hold so much. Raises QuotaExceeded, NotFound."""
+        for _ in range(_TRIES):
+            if self._try_hold(connection, account_id, size, files):
+                return
+            self._refuse(connection, account_id, size, files)
+        raise Busy("the account's room changes all the time: try again in a moment")
+
+    @staticmethod
+    def _refuse(connection: Connection, account_id: int, size: int, files: int) -> None:
+        """Raise why there is no room, unless some came free since it was looked for."""
         row = connection.execute(select(account).where(account.c.id == account_id)).first()
         if row is None:
             raise NotFound("the account was removed")
         free = None if row.quota is None else max(0, row.quota - row.used - row.held)
-        if free is None or not size or size <= free:
-            left = max(0, row.max_files - row.files - row.held_files)
+        if free is not None and size > free:
             raise QuotaExceeded(
-                f"the limit is {row.max_files} files and directories: {files} needed, {left} free"
+                f"the quota is {row.quota} bytes: {size} needed, {free} free",
+                needed=size,
+                free=free,
             )
-        raise QuotaExceeded(
-            f"the quota is {row.quota} bytes: {size} needed, {free} free", needed=size, free=free
-        )
+        most = most_files(row.quota, row.max_files)
+        left = None if most is None else max(0, most - row.files - row.held_files)
+        if left is not None and files > left:
+            raise QuotaExceeded(
+                f"the limit is {most} files and directories: {files} needed, {left} free"
+            )
 
     def _hold_plenty(
         self, connection: Connection, account_id: int, size: int, files: int
@@ -465,8 +573,8 @@ class Ledger(Books):
                     literal(size == 0),  # who is over the quota may still remove
                 ),
                 or_(
-                    account.c.max_files.is_(None),
-                    account.c.files + account.c.held_files + files * times <= account.c.max_files,
+                    _MOST_FILES.is_(None),
+                    account.c.files + account.c.held_files + files * times <= _MOST_FILES,
                     literal(files == 0),
                 ),
             )
@@ -482,7 +590,7 @@ class Ledger(Books):
         files: int,
         staging: bytes | None = None,
     ) -> Lease:
-        made = Lease(secrets.token_hex(16), account_id, size, files)
+        made = self._own(account_id, size, files)
         connection.execute(
             insert(lease).values(
                 id=made.id,
@@ -493,9 +601,16 @@ class Ledger(Books):
                 size=size,
                 files=files,
                 staging=staging,
-                expires=_now() + LEASE_SECONDS,
+                expires=SECONDS_NOW + LEASE_SECONDS,
             )
         )
+        return made
+
+    def _own(self, account_id: int, size: int, files: int) -> Lease:
+        """A new lease, known as somebody's before its row is seen."""
+        made = Lease(secrets.token_hex(16), account_id, size, files)
+        with self._owning:
+            self._owned[made.id] = made
         return made
 
     def _change(self, connection: Connection, held: Lease, **values: object) -> None:
@@ -504,7 +619,6 @@ class Ledger(Books):
             .where(
                 lease.c.id == held.id,
                 lease.c.incarnation == self.incarnation,
-                lease.c.expires >= _now(),
             )
             .values(**values)
         )
@@ -512,17 +626,42 @@ class Ledger(Books):
             raise LeaseLost("the reservation was lost")
 
 
-_NOTHING = Lease("", 0, 0)
+def _delete(connection: Connection, *whose: ColumnElement[bool]) -> Sequence[Row[Any, Any]]:
+    """Delete leases; what they held, of each that was there.
+
+    What is given back is what the statement itself has deleted: whoever ends a lease at the same
+    time finds nothing any more, and gives nothing back.
+    """
+    statement = delete(lease).where(*whose).returning(lease.c.size, lease.c.files)
+    return connection.execute(statement).all()
 
 
-def _end(connection: Connection, lease_id: str, account_id: int, size: int, files: int) -> None:
-    connection.execute(delete(lease).where(lease.c.id == lease_id))
+def _end(connection: Connection, account_id: int, *whose: ColumnElement[bool]) -> None:
+    """Delete leases of one account, and give back what they held."""
+    ended = _delete(connection, *whose)
+    if not ended:
+        return
     connection.execute(
         update(account)
         .where(account.c.id == account_id)
-        .values(held=account.c.held - size, held_files=account.c.held_files - files)
+        .values(
+            held=_at_least_zero(account.c.held - sum(one.size for one in ended)),
+            held_files=_at_least_zero(account.c.held_files - sum(one.files for one in ended)),
+        )
     )
 
 
+def _at_least_zero(count: ColumnElement[int]) -> ColumnElement[int]:
+    """A count that the table takes, whatever an earlier version has left in it."""
+    return case((count < 0, 0), else_=count)
+
+
+def _sum_of_leases(what: ColumnElement[int]) -> ScalarSelect[int]:
+    """What all leases of an account hold together."""
+    total = select(func.coalesce(func.sum(what), 0)).where(lease.c.account_id == account.c.id)
+    return total.correlate(account).scalar_subquery()
+
+
 def _now() -> int:
-    return int(time.time())
+    """Seconds since 1970, for what waits much longer than a run may: uploads that are kept."""
+    return int(RUN.now())

@@ -7,16 +7,37 @@ entry (isolation/proxies.py).
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ftpserver.errors import StateError
 from ftpwire.errors import DiskFull, LeaseLost
 from ftpwire.messages import Room
 
+logger = logging.getLogger("ftpd.ledger")
+
 NEARLY_FULL = 0.9
 """The part of a quota from which on users are told that little room is left."""
+
+BYTES_FOR_A_FILE = 4096
+"""Of a quota, for each file, directory or link that may be there where nobody has set a number: a
+file system needs about so much for its own records of one, which are no bytes of a quota."""
+FEWEST_FILES = 1000
+"""So many may be there in any case."""
+
+
+def most_files(quota: int | None, max_files: int | None) -> int | None:
+    """How many files, directories and links an account may have; None for any number.
+
+    Args:
+        max_files: What was set; None for nothing.
+    """
+    if max_files is not None or quota is None:
+        return max_files
+    return max(FEWEST_FILES, quota // BYTES_FOR_A_FILE)
 
 
 @dataclass
@@ -137,7 +158,7 @@ class Books(ABC):
 
         Raises:
             LeaseLost: One is gone, and what it stood for may not be acknowledged.
-            DiskFull: The books can't be written. It is tried again.
+            DiskFull, StateError: The books can't be written. It is tried again.
         """
 
     @abstractmethod
@@ -146,7 +167,7 @@ class Books(ABC):
 
     @abstractmethod
     def settle_waiting(self) -> None:
-        """Settle what a full disk has kept from it, unless it still does."""
+        """Settle what has failed to be, unless it still does."""
 
     def release(self, held: Lease) -> None:
         """End the lease with nothing stored. Can be called for one that is gone."""
@@ -154,8 +175,8 @@ class Books(ABC):
             self.settle([held], 0, 0)
         except LeaseLost:
             pass  # whoever ended it gave its room back
-        except DiskFull:
-            pass  # it is settled later
+        except (DiskFull, StateError) as error:
+            logger.warning("a reservation is given back later: %s", error)
 
     @contextmanager
     def freeing(self, account_id: int) -> Iterator[Callable[[int, int], None]]:
@@ -174,7 +195,7 @@ class Books(ABC):
             settled = True
             try:
                 self.settle([held], -freed, -files)
-            except DiskFull:
+            except (DiskFull, StateError):
                 pass  # it is removed all the same, and settled later
             except LeaseLost:
                 if held.id:

@@ -21,14 +21,17 @@ _PATIENCE = 60.0
 """Seconds that a home's lock is waited for: sessions hold it for the moment of a commit."""
 
 
-def recount(ledger: Ledger, account_id: int, home: Home) -> Usage:
+def recount(ledger: Ledger, account_id: int, home: Home, *, patience: float = _PATIENCE) -> Usage:
     """Set an account's used space to what its home holds; returns that. Closes the home.
+
+    Args:
+        patience: Seconds that the home's lock is waited for.
 
     Raises:
         OSError: It can't be read; TimeoutError: its sessions don't let go of it.
     """
     try:
-        with home.alone(_PATIENCE):
+        with home.alone(patience):
             in_use = _clean_staging(ledger, account_id, home)
             counted = home.count(lambda directory: home.clean_beside(directory, in_use))
             ledger.recounted(account_id, counted.size, counted.files)
@@ -82,11 +85,10 @@ def _clean_staging(ledger: Ledger, account_id: int, home: Home) -> Callable[[byt
     spared = put_back(home)
     # looked at first: what comes into it later has a lease that is not looked for any more
     there = home.staged()
-    live = {run.encode() for run in ledger.live_incarnations(account_id)}
-    owned = ledger.owned_staging(account_id)
-    for name in sorted(owned - there):  # it got its name just before a crash
+    live = {run.encode() for run in ledger.live_incarnations()}
+    owned = ledger.owned_staging()  # of all accounts: several may have this home
+    for name in sorted(ledger.owned_staging(account_id) - there):  # it got its name before a crash
         ledger.drop_kept(account_id, name)
-        owned.discard(name)
 
     def in_use(name: bytes) -> bool:
         return name in spared or staging_of(name) in owned or name.partition(b"-")[0] in live

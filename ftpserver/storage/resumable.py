@@ -31,15 +31,33 @@ _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _OPEN_OR_CREATE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-def kept_name(target: Parts, size: int | None, mtime_ns: int | None) -> bytes:
-    """The staging name of a large upload: the same for the same source and target."""
-    source = b"%d %d" % (size or 0, mtime_ns or 0)
-    return target_prefix(target) + hashlib.sha256(source).hexdigest()[:8].encode()
+def kept_name(account_id: int, target: Parts, size: int | None, mtime_ns: int | None) -> bytes:
+    """The staging name of a large upload: the same for the same account, source and target.
+
+    Several accounts may have one home: none of them finds what another one has sent.
+    """
+    return kept_names(account_id, target, size, mtime_ns)[0]
 
 
-def target_prefix(target: Parts) -> bytes:
-    """What all staging names of uploads to one target start with."""
-    return KEPT_PREFIX + hashlib.sha256(b"/".join(target)).hexdigest()[:16].encode() + b"-"
+def kept_names(
+    account_id: int, target: Parts, size: int | None, mtime_ns: int | None
+) -> tuple[bytes, bytes]:
+    """The same, and the name that an earlier version gave it, which said nothing of the account:
+    the leases do."""
+    source = hashlib.sha256(b"%d %d" % (size or 0, mtime_ns or 0)).hexdigest()[:8].encode()
+    now, before = target_prefixes(account_id, target)
+    return now + source, before + source
+
+
+def target_prefixes(account_id: int, target: Parts) -> tuple[bytes, bytes]:
+    """What all staging names of an account's uploads to one target start with, and did in an
+    earlier version."""
+    path = b"/".join(target)
+    return _prefix(b"%d:/%s" % (account_id, path)), _prefix(path)
+
+
+def _prefix(of: bytes) -> bytes:
+    return KEPT_PREFIX + hashlib.sha256(of).hexdigest()[:16].encode() + b"-"
 
 
 def checkpoint_name(name: bytes) -> bytes:
@@ -207,9 +225,11 @@ class ResumableStaging(Staging):
         return True
 
     def drop(self) -> None:
-        os.unlink(self.name, dir_fd=self._home.staging_fd)
-        self._checkpoint.remove()
-        self.close()
+        try:
+            os.unlink(self.name, dir_fd=self._home.staging_fd)
+            self._checkpoint.remove()
+        finally:
+            self.close()
 
     def close(self) -> None:
         if self._assembly is not None:

@@ -114,9 +114,15 @@ def open_closed(directory: int, name: bytes) -> tuple[int, int]:
         os.close(pinned)
 
 
+def counted_size(info: os.stat_result) -> int:
+    """The bytes of something that a quota counts: of a file, or of the path that a link holds."""
+    return info.st_size if stat.S_ISREG(info.st_mode) or stat.S_ISLNK(info.st_mode) else 0
+
+
 @dataclass(frozen=True)
 class Usage:
-    """What a home holds: bytes of regular files; files, directories and links."""
+    """What a home holds: bytes of regular files and of links' targets; files, directories and
+    links."""
 
     size: int
     files: int
@@ -184,8 +190,7 @@ def _stored_below(
             _tell(on_problem, found.path, error)
             continue
         files += 1
-        if stat.S_ISREG(info.st_mode):
-            size += info.st_size
+        size += counted_size(info)
     return Usage(size, files) + below
 
 

@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from ftpserver.accounts import accounts as accounts_module
+from ftpserver.accounts import invitations, tokens
 from ftpserver.accounts.accounts import Accounts
 from ftpserver.cli import main
+from ftpserver.clock import Clock
 from ftpserver.database import open_state
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import Ledger
@@ -52,6 +55,20 @@ def accounts(engine, root, quick_passwords) -> Accounts:
 @pytest.fixture
 def ledger(engine) -> Ledger:
     return Ledger(engine)
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Callable[[float], None]:
+    """Sets the time that tokens and invitations go by, in seconds since 1970."""
+    moment = [0.0]
+    even = Clock(lambda: moment[0], lambda: moment[0])
+
+    def set_to(seconds: float) -> None:
+        moment[0] = seconds
+        for module in (accounts_module, invitations, tokens):
+            monkeypatch.setattr(module, "RUN", even)
+
+    return set_to
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import struct
 import subprocess
@@ -12,6 +13,7 @@ from contextlib import closing
 
 import pytest
 from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from ftpserver import database as module
 from ftpserver.accounts.accounts import Accounts
@@ -25,6 +27,7 @@ from ftpserver.database import (
     schema,
 )
 from ftpserver.errors import RootBusy, StateError
+from ftpserver.storage.quota import most_files
 
 
 def test_it_is_private_and_opens_again(root):
@@ -334,3 +337,97 @@ def test_a_locked_file_is_one_clear_error(root, monkeypatch):
             open_state(root / ".ftpd")
         other.execute("ROLLBACK")
     open_state(root / ".ftpd").dispose()
+
+
+# an earlier version's -----------------------------------------------------------------------
+
+
+def make_old(root) -> None:
+    """Have the table of accounts as it was without its constraint, in use, and wrong."""
+    engine = open_state(root / ".ftpd")
+    Accounts(engine, root).add("alice", "correct horse", password_hash="x", quota=10**9)
+    Accounts(engine, root).add("gone", "correct horse", password_hash="x")
+    Accounts(engine, root).remove("gone")
+    engine.dispose()
+    with closing(sqlite3.connect(root / ".ftpd" / "state.db")) as state:
+        (made,) = state.execute("SELECT sql FROM sqlite_master WHERE name = 'account'").fetchone()
+        before, constraint, after = re.split(
+            r"(,\s*CONSTRAINT \w+ CHECK \(.*?\))", made, maxsplit=1
+        )
+        assert "used >= 0" in constraint
+        state.executescript(
+            f"""
+            PRAGMA foreign_keys=OFF; ALTER TABLE account RENAME TO last; {before}{after};
+            INSERT INTO account SELECT * FROM last; DROP TABLE last;
+            """.replace("ALTER", "PRAGMA legacy_alter_table=ON; ALTER")
+        )
+        state.execute("UPDATE account SET used = -5, held = -7, files = -1, held_files = 100")
+        state.execute(
+            "INSERT INTO lease (id, account_id, node, incarnation, state, size, expires, files)"
+            " VALUES ('a', 1, 'local', 'x', 'kept', 30, 0, 2)"
+        )
+        state.execute("UPDATE sqlite_sequence SET seq = 2 WHERE name = 'account'")
+        state.commit()
+
+
+def columns_of(root, table: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(root / ".ftpd" / "state.db")) as state:
+        return state.execute(f"SELECT * FROM {table}").fetchall()
+
+
+def test_counts_are_never_below_zero(root):
+    engine = open_state(root / ".ftpd")
+    Accounts(engine, root).add("alice", "correct horse", password_hash="x")
+    for name in ("used", "held", "files", "held_files"):
+        with pytest.raises(IntegrityError), engine.begin() as connection:
+            connection.execute(update(account).values({name: -1}))
+    engine.dispose()
+
+
+def test_only_a_start_brings_what_an_earlier_version_left_up_to_date(root):
+    make_old(root)
+    before = columns_of(root, "account"), columns_of(root, "lease")
+    engine = open_state(root / ".ftpd")  # as any command does
+    assert (columns_of(root, "account"), columns_of(root, "lease")) == before
+    module.upgrade(root / ".ftpd", most_files)
+    with engine.begin() as connection:  # an older server, which had it open
+        row = connection.execute(select(account)).one()
+        assert (row.name, row.used, row.held, row.files, row.held_files) == ("alice", 0, 30, 0, 2)
+        assert row.dirty, "what it holds is to be counted"
+        assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
+    assert columns_of(root, "lease") == before[1]
+    with pytest.raises(IntegrityError), engine.begin() as connection:
+        connection.execute(update(account).values(held=-1))
+    assert Accounts(engine, root).add("bob", "correct horse", password_hash="x").id == 3
+    Accounts(engine, root).remove("alice")
+    assert columns_of(root, "lease") == []
+    engine.dispose()
+    module.upgrade(root / ".ftpd", most_files)
+    assert [row[1] for row in columns_of(root, "account")] == ["bob"]
+
+
+@pytest.mark.parametrize(
+    ("quota", "files", "most"),
+    [(None, 10**7, None), (10**9, 122_070, 244_140), (10**9, 122_071, 244_142), (1, 500, 1000)],
+)
+def test_an_upgrade_leaves_room_for_as_many_files_again(root, quota, files, most):
+    make_old(root)
+    with closing(sqlite3.connect(root / ".ftpd" / "state.db")) as state:
+        state.execute("UPDATE account SET quota = ?, files = ?", (quota, files))
+        state.commit()
+    module.upgrade(root / ".ftpd", most_files)
+    engine = open_state(root / ".ftpd")
+    alice = Accounts(engine, root).get("alice")
+    engine.dispose()
+    assert alice.most_files == most
+    assert (alice.max_files is None) == (files < 122_071 or quota is None)
+
+
+def test_an_upgrade_that_fails_changes_nothing(root):
+    make_old(root)
+    before = columns_of(root, "account")
+    with closing(sqlite3.connect(root / ".ftpd" / "state.db")) as state:
+        state.execute("CREATE TABLE account_new (in_the_way)")
+    with pytest.raises(StateError, match="can't be upgraded"):
+        module.upgrade(root / ".ftpd", most_files)
+    assert columns_of(root, "account") == before

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from ftpserver.accounts import bans as module
 from ftpserver.accounts.bans import ADDRESS_FACTOR, Bans
+from ftpserver.clock import Clock as RunClock
 from ftpserver.database import failure
 from ftpwire.errors import Banned, NotFound
 
@@ -259,3 +260,46 @@ def test_no_failure_is_lost_between_threads(engine, clock):
     with engine.connect() as connection:
         counts = dict(connection.execute(select(failure.c.subject, failure.c.count)).all())
     assert counts == {HERE: 160, f"{HERE} alice": 160}
+
+
+@pytest.mark.parametrize("jump", [-365 * 24 * 3600, 365 * 24 * 3600])
+def test_a_ban_lasts_as_long_however_the_clock_is_set(engine, jump):
+    wall, ticks = [1_800_000_000.0], [0.0]
+    bans = Bans(engine, 4, 600, RunClock(lambda: wall[0], lambda: ticks[0]).now)
+    fail(bans, 4)
+    wall[0] += jump
+    with pytest.raises(Banned, match="another 10 minutes"):
+        bans.check(HERE, "alice")
+    bans.tidy()
+    wall[0] += 600
+    ticks[0] += 600
+    assert not is_banned(bans)
+
+
+def test_a_ban_of_a_run_whose_clock_was_ahead_lasts_no_longer(bans, engine, clock):
+    fail(bans, 4)
+    fail(bans, 1, THERE)
+    clock.now -= 365 * 24 * 3600  # it was set right, and the server started again
+    bans.tidy()
+    with pytest.raises(Banned, match="another 10 minutes"):
+        bans.check(HERE, "alice")
+    clock.now += 600
+    assert not is_banned(bans)
+    bans.tidy()
+    assert rows(engine) == 0
+
+
+def test_two_first_failures_at_once_both_count(bans, engine):
+    """As with a database whose writers don't wait for each other: neither finds a row."""
+    others = []
+
+    def other(connection, statement, *_):
+        if not others and str(statement).startswith("SELECT failure.count"):
+            others.append(statement)
+            bans._count(connection, int(bans._clock()), module.Ban(HERE, None, 0, 0), 0)
+
+    event.listen(engine, "after_execute", other)
+    bans.failed(HERE, "alice")
+    with engine.connect() as connection:
+        counts = dict(connection.execute(select(failure.c.subject, failure.c.count)).all())
+    assert others and counts == {HERE: 2, f"{HERE} alice": 1}

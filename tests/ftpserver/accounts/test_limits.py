@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from ipaddress import ip_network
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import event, literal, select
 
 from ftpclient.connection.known_hosts import KnownHosts
 from ftpserver.accounts import bans, session_slots, startups
@@ -22,6 +22,7 @@ from ftpserver.accounts.startups import Strangers
 from ftpserver.accounts.tokens import Tokens
 from ftpserver.database import session
 from ftpserver.settings.table import Settings, Startups
+from ftpserver.storage import ledger
 from ftpserver.storage.ledger import Ledger
 from ftpwire.errors import Banned, Busy, LoginRefused, NotFound, TooMany
 from ftpwire.frames import HEADER, Kind
@@ -426,25 +427,53 @@ def test_sessions_of_the_dead_take_no_place(engine, alice, monkeypatch):
         sessions.enter(alice, HERE, one)
 
 
+def set_database_clock(monkeypatch, seconds: int) -> None:
+    """The time by which nodes compare what each of them has in the database."""
+    now = literal(seconds)
+    for one in (session_slots, ledger):
+        monkeypatch.setattr(one, "SECONDS_NOW", now)
+
+
 def test_sessions_of_another_node_count_while_it_lives(engine, alice, monkeypatch):
     one = Most(of_account=1)
     other, mine = (
         Sessions(engine, Ledger(engine, "other", "x")),
         Sessions(engine, Ledger(engine, "mine", "y")),
     )
+    now = int(time.time())
+    set_database_clock(monkeypatch, now)
     other.enter(alice, HERE, one)
-    now = time.time()
-    monkeypatch.setattr(session_slots.time, "time", lambda: now + session_slots.LEASE_SECONDS - 1)
+    set_database_clock(monkeypatch, now + session_slots.LEASE_SECONDS - 1)
     with pytest.raises(TooMany):
         mine.enter(alice, HERE, one)
     other.heartbeat()
-    monkeypatch.setattr(session_slots.time, "time", lambda: now + session_slots.LEASE_SECONDS + 1)
+    set_database_clock(monkeypatch, now + session_slots.LEASE_SECONDS + 1)
     mine.reap()
     with pytest.raises(TooMany):
         mine.enter(alice, HERE, one)
-    monkeypatch.setattr(session_slots.time, "time", lambda: now + 3 * session_slots.LEASE_SECONDS)
+    set_database_clock(monkeypatch, now + 3 * session_slots.LEASE_SECONDS)
     mine.enter(alice, HERE, one)
     mine.reap()
+    assert counted(engine) == 1
+
+
+def test_time_ends_no_session_of_a_process_that_lives(engine, alice, monkeypatch):
+    """Whichever process of the run looks, and however far the clock was set."""
+    run = Ledger(engine, incarnation="run")
+    run.others.add("run-1")
+    first, one = (
+        Sessions(engine, run),
+        Sessions(engine, Ledger(engine, incarnation="run-1", run="run")),
+    )
+    for sessions in (first, one):
+        sessions.enter(alice, HERE, Most(of_account=2))
+    set_database_clock(monkeypatch, int(time.time()) + 10**9)
+    for sessions in (first, one):
+        sessions.reap()
+        with pytest.raises(TooMany):
+            sessions.enter(alice, HERE, Most(of_account=2))
+    run.others.clear()
+    first.reap()
     assert counted(engine) == 1
 
 

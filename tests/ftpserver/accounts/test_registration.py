@@ -30,16 +30,6 @@ def registration(engine, accounts, root) -> Registration:
     return Registration(engine, accounts, root)
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """Sets the time of invitations, in seconds since 1970."""
-
-    def set_to(seconds: int) -> None:
-        monkeypatch.setattr(invitations_module.time, "time", lambda: seconds)
-
-    return set_to
-
-
 def race(number: int, act) -> Counter:
     """Does the same in many threads at once; the outcomes."""
     outcomes: list[str] = []

@@ -6,14 +6,15 @@ import logging
 import threading
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import event, insert, select
 
 from ftpserver.accounts import tokens as module
 from ftpserver.accounts.passwords import hash_password
 from ftpserver.accounts.tokens import MAX_TOKENS, Tokens
+from ftpserver.clock import Clock
 from ftpserver.database import token
 from ftpwire import messages
-from ftpwire.errors import LoginRefused, NotFound, TooMany
+from ftpwire.errors import BadAccount, LoginRefused, NotFound, TooMany
 from ftpwire.frames import Kind
 from ftpwire.messages import (
     Failed,
@@ -37,16 +38,6 @@ def tokens(engine, accounts) -> Tokens:
 @pytest.fixture
 def alice(accounts):
     return accounts.add("alice", "secret")
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """Sets the time, in seconds since 1970."""
-
-    def set_to(seconds: int) -> None:
-        monkeypatch.setattr(module.time, "time", lambda: seconds)
-
-    return set_to
 
 
 def refused(tokens, name, secret):
@@ -266,3 +257,52 @@ def test_no_token_is_logged(server, dial, caplog):
         peer.ask(LoginToken("alice", secret))
     assert "logged in" in caplog.text
     assert made.secret not in caplog.text and "hunter2" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["n" * 65, "a\0b"], ids=["long", "nul"])
+def test_a_name_that_no_token_has(tokens, alice, name):
+    with pytest.raises(BadAccount, match="64 characters"):
+        tokens.issue(alice, name)
+    assert tokens.of(alice) == []
+    tokens.issue(alice, "n" * 64)
+
+
+def test_the_last_place_goes_to_one_of_two_at_once(tokens, alice, engine):
+    """As with a database whose writers don't wait for each other."""
+    for _ in range(MAX_TOKENS - 1):
+        tokens.issue(alice, "one of many")
+
+    def other(connection, statement, *_):
+        if str(statement).startswith("INSERT INTO token") and not done:
+            done.append(statement)
+            values = {"account_id": alice.id, "created": 0, "id": "x", "hash": b"x", "name": "x"}
+            connection.execute(insert(token).values(values))
+
+    done: list[object] = []
+    event.listen(engine, "before_execute", other)
+    with pytest.raises(TooMany):
+        tokens.issue(alice, "one too many")
+    assert done and len(tokens.of(alice)) < MAX_TOKENS, "all of it was taken back"
+    tokens.issue(alice, "the last")
+
+
+def test_a_token_of_nobody(tokens, alice, accounts):
+    accounts.remove("alice")
+    with pytest.raises(NotFound):
+        tokens.issue(alice, "late")
+
+
+def test_a_clock_that_is_set_revives_no_token_and_removes_none(tokens, alice, monkeypatch):
+    wall, ticks = [1_800_000_000.0], [0.0]
+    monkeypatch.setattr(module, "RUN", Clock(lambda: wall[0], lambda: ticks[0]))
+    short, lasting = tokens.issue(alice, "short", 60), tokens.issue(alice, "lasting", 10**6)
+    wall[0] += 61
+    ticks[0] += 61
+    refused(tokens, "alice", short.secret)
+    wall[0] -= 1000
+    refused(tokens, "alice", short.secret)
+    assert tokens.log_in("alice", tokens.issue(alice, "new", 60).secret)
+    wall[0] += 10**8
+    tokens.issue(alice, "which clears away", 60)
+    wall[0] -= 10**8
+    assert tokens.log_in("alice", lasting.secret)

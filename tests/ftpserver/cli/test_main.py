@@ -55,7 +55,7 @@ def test_json(ftpd, root):
         "used": 0,
         "held": 0,
         "free": 10 * 2**20,
-        "total_files": None,
+        "total_files": 10 * 2**20 // 4096,
         "used_files": 0,
         "permissions": ["all"],
         "networks": [],

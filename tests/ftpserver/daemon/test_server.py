@@ -11,8 +11,9 @@ from contextlib import suppress
 from socketserver import TCPServer
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
+from ftpserver.clock import Clock
 from ftpserver.daemon import server as server_module
 from ftpserver.daemon.server import FtpServer
 from ftpserver.database import account
@@ -20,7 +21,9 @@ from ftpserver.errors import RootBusy, StateError
 from ftpserver.serving import listeners as module
 from ftpserver.serving.session import Session
 from ftpserver.settings.table import Settings, Startups
+from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import Ledger
+from ftpserver.storage.quota import most_files
 from ftpwire.messages import LoggedIn, WhoAmI
 from tests.peer import Peer, eventually
 
@@ -341,3 +344,80 @@ def test_housekeeping_goes_on_whatever_fails(start_server, monkeypatch):
     monkeypatch.setattr(Ledger, "heartbeat", heartbeat)
     start_server()
     assert enough.wait(30)
+
+
+# leases ------------------------------------------------------------------------------------
+
+
+def is_dirty(server, name: str) -> bool:
+    with server.engine.connect() as connection:
+        query = select(account.c.dirty).where(account.c.name == name)
+        return bool(connection.execute(query).scalar())
+
+
+def test_a_home_that_is_locked_holds_up_neither_leases_nor_other_homes(
+    start_server, monkeypatch, caplog
+):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(server_module, "LEASE_SECONDS", 0.25)
+    monkeypatch.setattr(server_module, "_SHORT_PATIENCE", 0.05)
+    server = start_server()
+    server.accounts.add("bob", "correct horse", password_hash="x")
+    home = Home(server.accounts.get("alice").home)
+    beats = threading.Semaphore(0)
+    heartbeat = server.ledger.heartbeat
+    with home.alone():
+        with server.engine.begin() as connection:
+            connection.execute(update(account).values(dirty=True))
+        eventually(lambda: not is_dirty(server, "bob"))
+        eventually(lambda: caplog.text.count("alice: recounting") >= 2)  # and now for long
+        monkeypatch.setattr(server.ledger, "heartbeat", lambda: (heartbeat(), beats.release()))
+        for _ in range(3):
+            assert beats.acquire(timeout=20)
+        assert is_dirty(server, "alice")
+    eventually(lambda: not is_dirty(server, "alice"))
+    home.close()
+
+
+def test_a_clock_that_is_set_is_noticed(start_server, monkeypatch, caplog):
+    wall = [1_800_000_000.0]
+    monkeypatch.setattr(server_module, "RUN", Clock(lambda: wall[0], lambda: 0.0))
+    server = start_server()
+    server.beat()
+    assert "clock" not in caplog.text
+    wall[0] -= 365 * 24 * 3600
+    server.beat()
+    server.beat()
+    assert caplog.text.count("the system's clock was set back by 31536000 seconds") == 1
+    wall[0] += 700
+    server.beat()
+    assert "was set forward by 700 seconds" in caplog.text
+
+
+def test_one_beat_that_fails_stops_no_other(start_server, monkeypatch, caplog):
+    server = start_server()
+    beaten = []
+
+    def fail():
+        raise StateError("state.db: database is locked")
+
+    monkeypatch.setattr(server.ledger, "heartbeat", fail)
+    monkeypatch.setattr(server.limits.sessions, "heartbeat", lambda: beaten.append(1))
+    server.beat()
+    assert beaten and "database is locked; it is tried again" in caplog.text
+
+
+def test_a_start_brings_the_accounts_file_up_to_date(root, monkeypatch):
+    called = []
+    monkeypatch.setattr(server_module, "upgrade", lambda *given: called.append(given))
+    with FtpServer(plain(root)):
+        assert called == [(root / ".ftpd", most_files)]
+
+
+def test_an_upgrade_that_fails_keeps_no_server_from_starting(root, monkeypatch, caplog):
+    def fail(directory, most_files):
+        raise StateError("state.db: can't be upgraded: database or disk is full")
+
+    monkeypatch.setattr(server_module, "upgrade", fail)
+    with FtpServer(plain(root)):
+        assert "disk is full; the next start tries again" in caplog.text

@@ -13,12 +13,11 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from ftpserver.storage import batch as module
-from ftpserver.storage import ledger as ledger_module
 from ftpserver.storage import upload_locks
 from ftpserver.storage.batch import SHARES_STEP, SMALL, Uploads
 from ftpserver.storage.commit import SYNC_EACH
 from ftpserver.storage.home import Home
-from ftpserver.storage.ledger import LEASE_SECONDS, STEP
+from ftpserver.storage.ledger import STEP, Ledger
 from ftpserver.storage.resumable import PIECE, RESUME_FROM
 from ftpserver.storage.upload_locks import Owners
 from ftpserver.storage.walk import Usage
@@ -333,7 +332,8 @@ def test_overwriting(
     else:
         assert outcome.code == error.code
         assert (alice.files / "name").is_symlink() == (there == "link")
-        assert alice.space == (11 if there == "file" else 0, 0)
+        size = len("old content") if there == "file" else len(bytes(canary / "secret"))
+        assert alice.space == (size, 0)
 
 
 @pytest.mark.parametrize("overwrite", ["always", "never", "older"])
@@ -439,7 +439,7 @@ def test_outcomes_come_in_order_whatever_they_are(alice, session):
     assert (alice.files / "link").lstat().st_mtime_ns == 10**18
     info = (alice.files / "dir").stat()
     assert (info.st_mode & 0o7777, info.st_mtime_ns) == (0o711, 10**18)
-    assert alice.space == (7, 0)
+    assert alice.space == (7 + len((alice.files / "link").readlink().name), 0)
     assert uploads.commit() == [] and not uploads.pending
 
 
@@ -574,7 +574,18 @@ def test_a_link_that_replaces_a_file_frees_its_room(alice, session):
     session.change(MakeLink(b"/name", b"target", overwrite="never"))
     session.change(MakeLink(b"/name", b"target"))
     assert codes(session.commit()) == ["exists", "done"]
-    assert alice.space == (0, 0)
+    assert alice.space == (len("target"), 0)
+
+
+def test_a_link_needs_room_for_its_target(alice, session, engine):
+    alice.ledger.reserve(alice.id, 64 * MIB - 5)
+    session.change(MakeLink(b"/short", b"12345"))
+    assert codes(session.commit()) == ["done"]
+    with pytest.raises(QuotaExceeded):
+        session.change(MakeLink(b"/long", b"1"))
+    session.change(MakeLink(b"/empty", b"", overwrite="never"))
+    session.commit()
+    alice.agrees = lambda: alice.space[0] == alice._home.count().size == 5
 
 
 def test_attributes(alice, session):
@@ -777,17 +788,37 @@ def test_staging_that_can_not_be_made(alice, session, monkeypatch):
 
 
 @pytest.mark.parametrize("size", [3, SMALL + 3, RESUME_FROM + 3])
-def test_a_lapsed_reservation_stores_nothing(alice, session, monkeypatch, size):
+def test_a_reservation_that_was_ended_stores_nothing(alice, session, engine, size):
+    """Another node took this one for dead."""
     session.store(b"/file", b"old")
     session.put(b"/file", b"x" * size, ask=size > SMALL)
     session.change(MakeDir(b"/dir"))
-    now = ledger_module._now()
-    monkeypatch.setattr(ledger_module, "_now", lambda: now + LEASE_SECONDS + 10)
+    Ledger(engine).reap()
     assert codes(session.commit()) == ["lease-lost", "lease-lost"]
     assert (alice.files / "file").read_bytes() == b"old"
     assert not (alice.files / "dir").exists()
     assert alice.agrees()
     assert session.store(b"/file", b"newer") == Stored(5)
+
+
+@pytest.mark.parametrize("size", [3, SMALL + 3, RESUME_FROM + 3])
+def test_staging_that_can_t_be_removed_holds_no_room(alice, session, monkeypatch, size):
+    """The disk fails; what it keeps from being removed is removed by the next clean-up."""
+
+    def fail(*arguments, **options):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", fail)
+        with pytest.raises((OSError, VerificationFailed)):
+            session.put(b"/broken", b"x" * size, sent=Sent(size, bytes(32)), ask=size > SMALL)
+        session.uploads.abandon()
+        session.put(b"/file", b"x" * size, ask=size > SMALL)
+        with pytest.raises(OSError):
+            session.uploads.abandon()
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    alice.agrees = lambda: alice.space == (0, 0)
 
 
 def test_an_account_that_is_removed_meanwhile(alice, session, accounts):

@@ -11,21 +11,30 @@ from contextlib import contextmanager
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import update
 
 from ftpserver.accounts.accounts import Accounts
-from ftpserver.database import open_state
+from ftpserver.admin.verify import check
+from ftpserver.database import lease, open_state
 from ftpserver.storage import commit as committing
 from ftpserver.storage import ledger as ledger_module
 from ftpserver.storage import resumable as module
 from ftpserver.storage import upload_locks as owning
 from ftpserver.storage.batch import Uploads
 from ftpserver.storage.home import Home
+from ftpserver.storage.kept import KeptStaging
 from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
 from ftpserver.storage.recount import recount
-from ftpserver.storage.resumable import Checkpoint, ResumableStaging, checkpoint_name, kept_name
+from ftpserver.storage.resumable import (
+    Checkpoint,
+    ResumableStaging,
+    checkpoint_name,
+    kept_name,
+    kept_names,
+)
 from ftpserver.storage.upload_locks import Owners
 from ftpwire import digests
-from ftpwire.errors import Busy, Cancelled, ConnectionLost, QuotaExceeded
+from ftpwire.errors import Busy, Cancelled, ConnectionLost, NotFound, QuotaExceeded
 from ftpwire.messages import Failed, Put, Sent, Stored
 
 MIB = 1024 * 1024
@@ -208,11 +217,13 @@ def test_a_rotten_byte_is_sent_again(session, root, monkeypatch, position):
 
 
 @pytest.mark.parametrize("garbage", [b"", b"x" * 47, b"\0" * 480], ids=["empty", "short", "zeros"])
-def test_without_a_checkpoint_nothing_is_believed(session, root, garbage):
+def test_without_a_checkpoint_nothing_is_believed(session, root, alice, garbage):
     data = content(SIZE)
     request = put(data)
     send(session(), data, request, until=SIZE - 1)
-    name = os.fsdecode(checkpoint_name(kept_name((b"file",), request.size, request.mtime_ns)))
+    name = os.fsdecode(
+        checkpoint_name(kept_name(alice, (b"file",), request.size, request.mtime_ns))
+    )
     (root / "alice" / ".ftpd-staging" / name).write_bytes(garbage)
     uploads = session()
     assert send(uploads, data, request) == 0
@@ -477,9 +488,9 @@ def test_who_comes_between_the_exchange_and_its_end_finds_nothing(session, root,
     assert staged(root) == set()
 
 
-def test_another_process_that_holds_it_is_told(session, home, monkeypatch):
+def test_another_process_that_holds_it_is_told(session, home, alice, monkeypatch):
     data = content(SIZE)
-    name = kept_name((b"file",), put(data).size, put(data).mtime_ns)
+    name = kept_name(alice, (b"file",), put(data).size, put(data).mtime_ns)
     fd = os.open(name, os.O_RDWR | os.O_CREAT, dir_fd=home.staging_fd)
     monkeypatch.setattr(owning, "_TAKE_OVER_SECONDS", 0.01)
     try:
@@ -501,11 +512,11 @@ def test_a_session_that_is_stuck_is_waited_for_no_longer_than_said(session, monk
     assert commit(older) == Stored(SIZE)
 
 
-def test_a_file_that_is_being_written_to_is_not_removed(session, home):
+def test_a_file_that_is_being_written_to_is_not_removed(session, home, alice):
     data = content(SIZE)
     uploads = session()
     send(uploads, data, put(data))
-    name = kept_name((b"file",), put(data).size, put(data).mtime_ns)
+    name = kept_name(alice, (b"file",), put(data).size, put(data).mtime_ns)
     assert not module.remove_kept(home.staging_fd, name)
     assert commit(uploads) == Stored(SIZE)
     assert module.remove_kept(home.staging_fd, name)
@@ -551,4 +562,79 @@ def test_a_crash_in_the_middle_of_a_commit_leaves_no_room_held(
     recount(later, alice, _home(root))
     room = later.room(alice)
     assert (room.used, room.held) == (SIZE, 0)
+    assert staged(root) == set()
+
+
+# several accounts in one home ---------------------------------------------------------------
+
+
+@pytest.fixture
+def bob(accounts, root, open_home, alice):
+    """Another account that has alice's home."""
+    open_home()
+    return accounts.add("bob", "x", password_hash="x", home=root / "alice", quota=3 * SIZE).id
+
+
+def test_nobody_takes_over_what_another_account_uploads(
+    session, open_home, ledger, alice, bob, owners, root
+):
+    """Not even the same file, of the same size and time, to the same path."""
+    data = content(SIZE)
+    his = Uploads(open_home(), ledger, bob, durable=False, owners=owners)
+    hers = session(cut=lambda: pytest.fail("she was cut off"))
+    with hers.receiving(1, put(data)) as receiving:
+        receiving.staging.sink.write(memoryview(data)[: SIZE - 1])
+        assert send(his, data, put(data)) == 0
+        assert commit(his) == Stored(SIZE)
+        receiving.staging.sink.write(memoryview(data)[SIZE - 1 :])
+        receiving.finish(Sent(SIZE, digests.digest(data)))
+    assert commit(hers) == Stored(SIZE)
+    assert staged(root) == set()
+    assert (ledger.room(alice).held, ledger.room(bob).held) == (0, 0)
+
+
+def test_what_another_account_keeps_is_no_others_to_resume_drop_or_clean(
+    session, open_home, ledger, alice, bob, owners, root
+):
+    data = content(SIZE)
+    his = Uploads(open_home(), ledger, bob, durable=False, owners=owners)
+    send(session(), data, put(data), until=SIZE - 1)
+    with pytest.raises(NotFound):
+        KeptStaging(open_home(), ledger, bob).drop(b"/file")
+    assert send(his, data, put(data), until=SIZE - 2) == 0
+    assert commit_again(his, data) == SIZE - 2
+    recount(ledger, bob, _home(root))
+    assert verify_staging(root) == []
+    assert send(session(), data, put(data), until=SIZE - 1) == SIZE - 1
+    KeptStaging(open_home(), ledger, alice).drop(b"/file")
+    assert staged(root) == set()
+
+
+def commit_again(uploads: Uploads, data: bytes) -> int:
+    """Resume, and commit; where it began."""
+    offset = send(uploads, data, put(data))
+    assert commit(uploads) == Stored(len(data))
+    return offset
+
+
+def verify_staging(root) -> list[str]:
+    """What the verifier has against what lies in staging."""
+    return [str(one) for one in check(root) if one.kind in ("staging", "lease")]
+
+
+def test_what_an_earlier_version_has_kept_is_resumed(session, open_home, ledger, alice, root):
+    """Its names said nothing of the account."""
+    data = content(SIZE)
+    send(session(), data, put(data), until=SIZE - 1)
+    now, before = kept_names(alice, (b"file",), SIZE, 1)
+    for suffix in (b"", b".ck"):
+        staging = os.fsencode(root / "alice" / ".ftpd-staging") + b"/"
+        os.rename(staging + now + suffix, staging + before + suffix)
+    with ledger._engine.begin() as connection:
+        connection.execute(update(lease).values(staging=before))
+    (kept,) = KeptStaging(open_home(), ledger, alice).uploads()
+    assert kept.path == b"/file"
+    uploads = session()
+    assert send(uploads, data, put(data)) == SIZE - 1
+    assert commit(uploads) == Stored(SIZE)
     assert staged(root) == set()
