@@ -29,6 +29,8 @@ def get(session: Session, request: Get) -> Message:
     try:
         size = info.st_size
         offset, hasher = _start(session, fd, request, size)
+        left = size - offset
+        session.transferring(left if request.length is None else min(request.length, left))
         session.send(Sending(size, info.st_mode & 0o7777, told_time(info), offset))
         digest: bytes | None
         if request.length is not None:
@@ -146,6 +148,7 @@ def put(session: Session, request: Put) -> Message | None:
         data, sent = session.receive_small(request.size)
         uploads.stage_small(session.request_id, request, data, sent)
         return None
+    session.transferring(request.size)
     with uploads.receiving(session.request_id, request) as receiving:
         if request.ask:
             there = receiving.resume(session.tell_progress(request.size))
@@ -166,6 +169,7 @@ def put_piece(session: Session, request: PutPiece) -> Message:
         if left < 0:
             raise VerificationFailed(f"more bytes came than the {request.size} of the piece")
 
+    session.transferring(request.size)
     with session.uploads.open_piece(request) as piece:
         sent = session.receive_large(piece, expect)
         piece.finish()
