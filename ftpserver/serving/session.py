@@ -24,13 +24,13 @@ from ftpserver.accounts.accounts import Account, Refused
 from ftpserver.accounts.penalties import Offence
 from ftpserver.net.addresses import host_of
 from ftpserver.serving.commands import COMMANDS, Command
-from ftpserver.serving.keep_alive import ChannelGuard, DiskSink
+from ftpserver.serving.keep_alive import ChannelGuard, DiskSink, FileSink
 from ftpserver.storage.atomic_tree import AtomicTree
 from ftpserver.storage.batch import Uploads
 from ftpserver.storage.home import Home
 from ftpserver.storage.permissions import Permissions
 from ftpwire import SOFTWARE, frames, messages, paths
-from ftpwire.channel import Channel, Ready, Sink, TimedOut, keep_probing
+from ftpwire.channel import Channel, Ready, TimedOut, keep_probing
 from ftpwire.errors import (
     BadMagic,
     BadMessage,
@@ -150,6 +150,8 @@ class Session(StreamRequestHandler):
         token_id: Of the token that was logged in with; None: by password.
         request_id: The request being handled.
         tree: The atomic tree that is under way.
+        on_long_wait: Called when the client of the transfer under way is waited for: it gives back
+            what can be had again.
         renewing: The session changes its own password or token just now, which is no reason
             to end it.
         leaving: The session is at its end, and tells its client so.
@@ -169,6 +171,7 @@ class Session(StreamRequestHandler):
     leaving = False
     request_id = 0
     tree: AtomicTree | None = None
+    on_long_wait: Callable[[], None] | None = None
     _closing = False
     _nearly_full = False
     parked = False
@@ -359,6 +362,7 @@ class Session(StreamRequestHandler):
         """
         if size is None or size > _LONG:
             self._count_transfer()
+            self.channel.start_slowly()
 
     def _count_transfer(self) -> None:
         if self._transfer is None:
@@ -373,13 +377,15 @@ class Session(StreamRequestHandler):
     def _await_peer(
         self, *, read: bool = False, write: bool = False, deadline: float | None = None
     ) -> Ready:
-        """As `Channel.wait`; a request that moves bytes counts once that takes a while."""
+        """As `Channel.wait`; once that takes a while, a request that moves bytes counts, and gives
+        back what it doesn't need meanwhile."""
         soon = time.monotonic() + _SHORT
-        if self._moves_bytes and self._transfer is None and (deadline is None or soon < deadline):
+        if self._moves_bytes and (deadline is None or soon < deadline):
             try:
                 return self.channel.wait(read=read, write=write, deadline=soon)
             except TimedOut:
                 self._count_waiting(in_frame=write)
+                self._hold_little()
         return self.channel.wait(read=read, write=write, deadline=deadline)
 
     def _count_waiting(self, *, in_frame: bool) -> None:
@@ -391,6 +397,12 @@ class Session(StreamRequestHandler):
             if in_frame:
                 raise ConnectionLost(str(error)) from None
             raise
+
+    def _hold_little(self) -> None:
+        if self.on_long_wait is not None:
+            self.on_long_wait()
+        if isinstance(self.doing, messages.Get) and self.tree is None:
+            self._close_home()  # the file itself is open
 
     def receive_small(self, size: int) -> tuple[bytearray, Sent]:
         """Receive all DATA of the current upload into memory: at most ``size`` bytes.
@@ -420,7 +432,7 @@ class Session(StreamRequestHandler):
 
     def receive_large(
         self,
-        sink: Sink,
+        sink: FileSink,
         expect: Callable[[int], None],
         came: Callable[[], bool] = lambda: False,
     ) -> Sent:
@@ -431,6 +443,7 @@ class Session(StreamRequestHandler):
             came: Whether bytes came another way since it was called last.
         """
         sink = DiskSink(sink, self.guard)
+        self.on_long_wait = sink.rest
         self._bytes_came = time.monotonic()
         with self.guard:
             while (header := self._next_data(exactly=True)) is not None:
@@ -765,14 +778,17 @@ class Session(StreamRequestHandler):
     def rest(self) -> None:
         """Give back what is open: nothing was asked for some time. It is opened again when it is
         needed."""
+        self._close_home()
+        self.reader.rest()
+        self.at_rest = True
+
+    def _close_home(self) -> None:
         if self._uploads is not None:
             self._uploads.abandon()
             self._uploads = None
         if self._home is not None:
             self._home.close()
             self._home = None
-        self.reader.rest()
-        self.at_rest = True
 
     def _stand_aside(self) -> None:
         """What follows waits for the disk, or takes its time."""
@@ -855,7 +871,7 @@ class Session(StreamRequestHandler):
         except Exception:
             logger.exception("%s: %s failed", self, type(request).__name__)
             reply = Failed.from_error(Internal("internal error"))
-        self._moves_bytes = False
+        self._moves_bytes, self.on_long_wait = False, None
         if isinstance(reply, Failed) and self._uploads is not None and not command.batched:
             self._uploads.abandon()  # what it had begun to change is nobody's any more
         if reply is not None:

@@ -4,6 +4,8 @@ left for others."""
 from __future__ import annotations
 
 import os
+import socket
+import threading
 
 import pytest
 
@@ -15,9 +17,11 @@ from ftpwire.messages import Failed, Get, GoingDown, Put, Ready, Sending, Sent, 
 from tests.hostile.conftest import each_way, ended
 from tests.peer import Peer, eventually
 
+FDS = "/proc/self/fd"
 FEW = 2
-BIG = 64 * 1024 * 1024
-LONG = 600.0
+MIB = 1024 * 1024
+BIG = 24 * MIB
+UP = 5 * MIB
 
 
 @pytest.fixture
@@ -152,3 +156,108 @@ def test_transfers_are_given_back_once_and_with_their_worker():
     with pytest.raises(TooMany):
         counts.begin(1, "alice", told, worker=1)
     assert told.tokens == []
+
+
+# what one stalled transfer holds -------------------------------------------------------------
+
+
+class Held:
+    """Threads and descriptors beyond those that there were."""
+
+    def __init__(self) -> None:
+        self._threads, self._descriptors = threading.active_count(), len(os.listdir(FDS))
+
+    @property
+    def threads(self) -> int:
+        return threading.active_count() - self._threads
+
+    @property
+    def descriptors(self) -> int:
+        return len(os.listdir(FDS)) - self._descriptors
+
+
+WHOLE, PART = Get(b"/big"), Get(b"/big", 1, None, BIG)
+
+
+@pytest.mark.parametrize(
+    ("way", "request_"),
+    [("parked", WHOLE), ("thread-each", PART), ("tls", WHOLE), ("tls", PART), ("unix", WHOLE)],
+    ids=["parked", "thread-each", "tls", "tls-part", "unix"],
+)
+def test_a_download_that_nobody_takes_holds_its_file_and_little_else(
+    crowded, monkeypatch, way, request_
+):
+    """No thread but the session's own, no descriptor but the file's, and small buffers."""
+    monkeypatch.setattr(session, "_SHORT", 0.05)
+    reads = record_reads(monkeypatch)
+    site = crowded()
+    peer = site.user()
+    assert site.is_served(peer)
+    (mine,) = site.server.sessions
+    eventually(lambda: mine.parked or way == "thread-each")
+    held = Held()
+    peer.request(request_)
+    assert isinstance(peer.answer().message, Sending)
+    eventually(lambda: mine._home is None)
+    assert held.descriptors == 1
+    assert held.threads <= 1
+    assert sum(reads[-1:]) <= 256 * 1024 and sum(reads) < 8 * MIB
+    rest = BIG - (request_.offset or 0)
+    taken = 0
+    while (found := peer.answer()).kind == Kind.DATA:  # the control: it goes on
+        taken += len(found.payload)
+    assert taken == rest and isinstance(found.message, Sent)
+    assert site.is_served(peer)
+
+
+def record_reads(monkeypatch) -> list[int]:
+    """The sizes of the buffers that files are read into from now on."""
+    real, sizes = os.preadv, []
+
+    def preadv(fd, buffers, offset, *more):
+        sizes.append(sum(len(one) for one in buffers))
+        return real(fd, buffers, offset, *more)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    return sizes
+
+
+def test_a_download_that_is_taken_in_part_gives_back_what_it_had_read_ahead(crowded, monkeypatch):
+    """Whoever takes some megabytes first gains nothing by it."""
+    monkeypatch.setattr(session, "_SHORT", 0.05)
+    peer = crowded().user()
+    peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+    peer.request(Get(b"/big"))
+    assert isinstance(peer.answer().message, Sending)
+    taken = 0
+    while taken < 8 * MIB:
+        taken += len(peer.answer().payload)
+    eventually(lambda: not working_threads())
+    while (found := peer.answer()).kind == Kind.DATA:
+        taken += len(found.payload)
+    assert taken == BIG
+
+
+@pytest.mark.parametrize("asked", [Put(b"/x", UP, ask=True), Put(b"/x", UP)], ids=["ask", "put"])
+def test_an_upload_that_stops_holds_no_thread(crowded, monkeypatch, asked):
+    monkeypatch.setattr(session, "_SHORT", 0.05)
+    site = crowded()
+    peer = site.user()
+    number = peer.request(asked)
+    if asked.ask:
+        assert isinstance(peer.answer().message, Ready)
+    sent = 3 * MIB + 5
+    for start in range(0, sent, 512 * 1024):
+        peer.frame(Kind.DATA, number, bytes(min(512 * 1024, sent - start)))
+    staging = site.server.settings.root / "alice" / ".ftpd-staging"
+    eventually(lambda: sent in [path.stat().st_size for path in staging.iterdir()])
+    eventually(lambda: not working_threads())
+    peer.frame(Kind.DATA, number, bytes(UP - sent - 1))
+    peer.frame(Kind.DATA, number, b"x")
+    peer.frame(Kind.END, number, Sent(UP))
+    assert isinstance(peer.answer().message, Stored)  # the control: it goes on
+
+
+def working_threads() -> list[str]:
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if name in ("write-behind", "read-ahead")]
