@@ -26,6 +26,8 @@ O_PATH = getattr(os, "O_PATH", os.O_RDONLY)
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 OPEN_ANY = O_PATH | os.O_CLOEXEC
 
+MOST_OPEN = 16
+"""Directories that a `Descent` keeps open, besides the first."""
 _MAX_LINKS = 40
 _AGAIN_TRIES = 64
 
@@ -80,6 +82,110 @@ _syncfs = getattr(_libc, "syncfs", None)
 
 class Unsupported(OSError):
     """The system or the file system can't do this; there is another way."""
+
+
+def identity_of(fd: int) -> tuple[int, int]:
+    """What tells an open file or directory from all others: its device and inode."""
+    info = os.fstat(fd)
+    return info.st_dev, info.st_ino
+
+
+def open_above(fd: int, wanted: tuple[int, int]) -> int | None:
+    """Open the directory that one is in; None where that isn't the one that is wanted (any more).
+
+    What was moved leads to somewhere else: that is opened, looked at, and closed.
+    """
+    try:
+        above = os.open(b"..", OPEN_DIRECTORY, dir_fd=fd)
+    except OSError:
+        return None
+    if identity_of(above) == wanted:
+        return above
+    os.close(above)
+    return None
+
+
+class Descent:
+    """Directories on a way down, each in the one before. However deep it is, a few are open: the
+    first, which stays the caller's, and the lowest ones.
+
+    Those that were closed are opened again on the way up. What is opened has to be the same
+    directory as before.
+
+    Args:
+        top: The first directory, open.
+    """
+
+    def __init__(self, top: int) -> None:
+        self._fds = [top]
+        self._identities: list[tuple[int, int]] = [(0, 0)]
+        """Of those that were closed; the others' are not looked at."""
+
+    @property
+    def fd(self) -> int:
+        """The lowest directory; -1 after `go_up` has failed."""
+        return self._fds[-1]
+
+    def __len__(self) -> int:
+        """How many directories lie below the first."""
+        return len(self._fds) - 1
+
+    def go_down(self, fd: int) -> None:
+        """Go into a directory of the lowest one. It belongs to this object from now on."""
+        self._fds.append(fd)
+        self._identities.append((0, 0))
+        far = len(self._fds) - 1 - MOST_OPEN
+        if far > 0 and self._fds[far] >= 0:
+            fd, self._fds[far] = self._fds[far], -1
+            self._identities[far] = identity_of(fd)
+            os.close(fd)
+
+    def go_up(self, again: Callable[[], int]) -> None:
+        """Leave the lowest directory.
+
+        Args:
+            again: Opens the one above from the top. Called if that was closed, and the lowest one
+                is not in it any more.
+
+        Raises:
+            OSError: The one above is not where it was (ESTALE), or can't be opened. ``fd`` is -1
+                then, and one can go further up.
+        """
+        left = self._fds.pop()
+        self._identities.pop()
+        try:
+            if self._fds[-1] >= 0:
+                return
+            wanted = self._identities[-1]
+            above = open_above(left, wanted) if left >= 0 else None
+            if above is None:
+                above = again()
+                if identity_of(above) != wanted:
+                    os.close(above)
+                    raise OSError(errno.ESTALE, "a directory was moved meanwhile")
+            self._fds[-1] = above
+        finally:
+            if left >= 0:
+                os.close(left)
+
+    def close(self) -> None:
+        """Close all but the first, which is the lowest one then. Can be called twice."""
+        for fd in self._fds[1:]:
+            if fd >= 0:
+                os.close(fd)
+        del self._fds[1:], self._identities[1:]
+
+
+def open_below(top: int, names: Sequence[bytes]) -> int:
+    """Open a directory, name by name; no link is followed. Raises OSError."""
+    fd = os.open(b".", OPEN_DIRECTORY, dir_fd=top)
+    for name in names:
+        try:
+            below = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+        finally:
+            os.close(fd)
+        fd = below
+    return fd
 
 
 class Tree:
@@ -193,7 +299,7 @@ class Tree:
         follow_last = not (flags & os.O_NOFOLLOW or exclusive)
         # split again, as the kernel does: a slash inside a component must not jump past the walk
         todo = b"/".join(parts).split(b"/")[::-1]
-        stack: list[int] = []  # the directories passed, so that ".." can't pass the top
+        way = Descent(self.fd)  # the directories passed, so that ".." can't pass the top
         names: list[bytes] = []  # theirs
         links = 0
         try:
@@ -202,16 +308,15 @@ class Tree:
                 if name in (b"", b"."):
                     continue
                 if name == b"..":
-                    if stack:
-                        os.close(stack.pop())
+                    if names:
                         names.pop()
+                        way.go_up(lambda: open_below(self.fd, names))
                     continue
-                here = stack[-1] if stack else self.fd
+                here = way.fd
                 target = self._link_target(name, here) if todo or follow_last else None
                 if target is None:
                     if todo:
-                        opened = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
-                        stack.append(opened)
+                        way.go_down(os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=here))
                         names.append(name)
                         continue
                     return os.open(name, flags | os.O_NOFOLLOW, mode, dir_fd=here), [*names, name]
@@ -219,19 +324,17 @@ class Tree:
                 if links > _MAX_LINKS or not self.follow:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
                 if target.startswith(b"/"):
-                    while stack:
-                        os.close(stack.pop())
+                    way.close()
                     names.clear()
                 todo.extend(reversed(target.split(b"/")))
-            return os.open(b".", flags, mode, dir_fd=stack[-1] if stack else self.fd), names
+            return os.open(b".", flags, mode, dir_fd=way.fd), names
         except OSError:
             if links and self.on_link is not None:
                 # where it may not lead, it isn't told either whether anything is there
                 self.on_link(parts, [*names, name])
             raise
         finally:
-            for fd in stack:
-                os.close(fd)
+            way.close()
 
     @staticmethod
     def _link_target(name: bytes, here: int) -> bytes | None:

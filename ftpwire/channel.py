@@ -27,6 +27,13 @@ _FLUSH_AT = 64 * 1024
 """Output is handed to TLS and the kernel once this many bytes are queued."""
 _GOES_ALONG = 1024
 """Most bytes of queued output that are sent together with what comes after them."""
+_SLOWLY = 512 * 1024
+"""Bytes that a peer has to take after `Channel.start_slowly` for buffers of their full size."""
+_LOW_WATER = 128 * 1024
+"""Bytes that the kernel holds unsent until then."""
+_FIRST_PIECE = 16 * 1024
+_NO_LOW_WATER = 0  # the default of the system
+_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _RECEIVE_SMALL = 16 * 1024
 _RECEIVE_LARGE = tls.PIECE
 
@@ -95,6 +102,8 @@ class Channel:
         self._out = bytearray()
         self._unsent: memoryview | None = None  # encrypted or plain, already promised
         self._receive = _RECEIVE_SMALL
+        self._began: int | None = None
+        """``bytes_out`` at the beginning of what is sent slowly."""
         self._poll = select.poll()
         self._fd = sock.fileno()
         self._mask = 0
@@ -249,6 +258,30 @@ class Channel:
 
     # sending -----------------------------------------------------------------------------
 
+    def start_slowly(self) -> None:
+        """Much is going to be sent: hold little of it, here and in the kernel, until the peer has
+        taken some. A peer that takes nothing would cost megabytes otherwise."""
+        self._began = self.bytes_out
+        self._limit_unsent(_LOW_WATER)
+
+    def _limit_unsent(self, count: int) -> None:
+        if _NOTSENT_LOWAT is not None and self.socket.family != socket.AF_UNIX:
+            try:
+                self.socket.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, count)
+            except OSError:
+                pass  # it has ended: sending will say so
+
+    def _piece(self) -> int:
+        """Bytes that are encrypted at once."""
+        if self._began is None:
+            return tls.PIECE
+        taken = self.bytes_out - self._began
+        if taken < _SLOWLY:
+            return min(tls.PIECE, max(_FIRST_PIECE, taken // 8))
+        self._began = None
+        self._limit_unsent(_NO_LOW_WATER)
+        return tls.PIECE
+
     def queue(self, *pieces: bytes | memoryview) -> None:
         """Append to the output. Nothing is sent before ``flush`` or ``output_full``."""
         out = self._out
@@ -321,13 +354,14 @@ class Channel:
         if self._out:  # a header, most times: in the same packets, and no wake-up of its own
             self.tls.write(self._out)
             self._out = bytearray()
-        count = self.tls.write(view)
+        count = self.tls.write(view[: self._piece()])
         self._unsent = memoryview(self.tls.outgoing())
         self._push()
         return count
 
     def _send_along(self, view: memoryview) -> int:
         """Send what is queued and some of ``view`` by one call, without TLS."""
+        self._piece()
         queued = len(self._out)
         try:
             count = self.socket.sendmsg([self._out, view]) if queued else self.socket.send(view)
@@ -349,6 +383,7 @@ class Channel:
         """
         if self.has_output and not self.try_flush():
             return 0
+        self._piece()
         pace = self.pace
         if pace is not None:
             self._keep_pace(pace)

@@ -477,7 +477,7 @@ class Get(Message, frozen=True, tag="get"):
 
     Replies: `Sending`, DATA frames, then END with `Sent`; or `Failed` (also in the middle)
     with ``not-found``, ``is-a-directory``, ``not-regular``, ``source-changed``,
-    ``stored-file-damaged``.
+    ``stored-file-damaged``, ``too-many`` (transfers are running).
     """
 
     path: Path
@@ -529,8 +529,8 @@ class Put(Message, frozen=True, tag="put"):
         pieces: With ``ask`` and ``size``: have the bytes come by `PutPiece`, if the server can.
 
     Replies: with ``ask``, `Ready`; then `Stored`. Or `Failed` with ``quota``, ``exists``,
-    ``not-newer``, ``is-a-directory``, ``verification-failed``, ``disk-full``, …; what was
-    sent of the file is then passed over until its END or CANCEL.
+    ``too-many``, ``not-newer``, ``is-a-directory``, ``verification-failed``, ``disk-full``, …;
+    what was sent of the file is then passed over until its END or CANCEL.
     """
 
     path: Path

@@ -20,7 +20,7 @@ from typing import Protocol, Self
 
 from ftpwire import digests
 from ftpwire.errors import CommandError, LeaseLost, SourceChanged, TooMany, VerificationFailed
-from ftpwire.streams import BUFFER_SIZE
+from ftpwire.streams import BUFFER_SIZE, grown
 
 PIECE = 2 * 1024 * 1024
 """Bytes of a piece: small enough that connections of unequal speed share a file well."""
@@ -292,9 +292,11 @@ class Assembly:
 
     def _follow(self) -> None:
         marked = at = self._hashed
-        buffer = memoryview(bytearray(BUFFER_SIZE))
+        buffer = memoryview(bytearray())
         try:
             while (end := self._wait_for_more(at)) > at:
+                if len(buffer) < BUFFER_SIZE:  # there is none before something comes
+                    buffer = memoryview(bytearray(min(BUFFER_SIZE, end - at)))
                 while at < end and not self._given_up:
                     count = os.preadv(self._fd, [buffer[: end - at]], at)
                     if not count:
@@ -346,7 +348,8 @@ class Piece:
     def buffer(self) -> memoryview:
         """Space to receive into."""
         if self._buffer is None:
-            self._buffer = memoryview(bytearray(min(BUFFER_SIZE, self.end - self.start)))
+            size = min(grown(self.at - self.start), self.end - self.at)
+            self._buffer = memoryview(bytearray(max(1, size)))
         return self._buffer[self._used :]
 
     def filled(self, count: int) -> None:
@@ -355,6 +358,12 @@ class Piece:
         self._used += count
         if self._used == len(self._buffer):
             self._flush()
+
+    def rest(self) -> None:
+        """Nothing comes for a while: write what is there, and hold no buffer. Raises as
+        ``write``."""
+        self._flush()
+        self._buffer = None
 
     def write(self, data: memoryview) -> None:
         """Write bytes that came in somebody else's buffer.
@@ -379,6 +388,8 @@ class Piece:
         if self._buffer is not None and self._used:
             used, self._used = self._used, 0
             self._writer.write(self, self._buffer[:used])
+            if used < BUFFER_SIZE:
+                self._buffer = None  # the next one is larger
 
     def __enter__(self) -> Self:
         return self

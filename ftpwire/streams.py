@@ -4,6 +4,9 @@ Lives here: the second thread that overlaps the disk and BLAKE3 with the network
 releases the GIL, so two cores work. Acts only on descriptors that it is handed.
 Lives elsewhere: sockets (channel.py), where the files are and when they appear.
 
+Buffers grow as the bytes move, and there is no thread before that is worth it: a peer that takes or
+brings nothing costs little. One that stops doing so costs little again after ``rest``.
+
 No mmap: somebody else's truncate would be a SIGBUS, the end of every session in the process.
 """
 
@@ -21,18 +24,26 @@ from ftpwire import digests
 
 BUFFER_SIZE = 512 * 1024
 BUFFER_COUNT = 4
+FIRST_SIZE = 64 * 1024
+"""Bytes of the first buffer."""
 THREAD_FROM = 1024 * 1024
 """Files below this many bytes are not worth a second thread."""
 
 _WAIT_SECONDS = 0.2
 
 _Filled = tuple[bytearray, int]
+_Read = tuple[bytearray, int, digests.new | None]
+
+
+def grown(moved: int) -> int:
+    """Bytes of the next buffer, after so many have moved."""
+    return min(BUFFER_SIZE, max(FIRST_SIZE, moved))
 
 
 class WriteBehind:
-    """Hashes and writes a stream of bytes in a second thread.
+    """Hashes and writes a stream of bytes in a second thread, once much of it has come.
 
-    Fill ``buffer()``, say ``filled(count)``, and at the end ``finish()``. Memory is
+    Fill ``buffer()``, say ``filled(count)``, and at the end ``finish()``. Memory is at most
     ``BUFFER_COUNT * BUFFER_SIZE``. As a context manager it stops the thread in any case.
 
     Args:
@@ -48,6 +59,8 @@ class WriteBehind:
         self._made = 0
         self._current: bytearray | None = None
         self._used = 0
+        self._rested = 0
+        """``size`` when it rested last."""
         self._error: Exception | None = None
         self._thread: threading.Thread | None = None
 
@@ -60,7 +73,10 @@ class WriteBehind:
         if self._current is None:
             if self._error is not None:
                 raise self._error
-            if self._made < BUFFER_COUNT and self._free.empty():
+            if self._thread is None:
+                self._current = bytearray(grown(self.size - self._rested))
+                self._made = 1
+            elif self._made < BUFFER_COUNT and self._free.empty():
                 self._made += 1
                 self._current = bytearray(BUFFER_SIZE)
             else:
@@ -85,19 +101,24 @@ class WriteBehind:
             self.filled(count)
             data = data[count:]
 
+    def rest(self) -> None:
+        """Nothing comes for a while: write what is there, and hold neither buffers nor a thread."""
+        self._stop()
+        current, self._current = self._current, None
+        if current is not None and self._used:
+            self._write_here(current, self._used)
+        self._free = queue.SimpleQueue()
+        self._rested = self.size
+
     def finish(self) -> bytes:
         """Wait until all is written; returns the digest.
 
         Raises:
             OSError: Writing failed.
         """
-        if self._thread is None:  # it all fits into one buffer
-            if self._current is not None and self._used:
-                self._put(self._current, self._used)
-        else:
-            if self._current is not None and self._used:
-                self._hand_over()
-            self._stop()
+        if self._current is not None and self._used:
+            self._hand_over()
+        self._stop()
         if self._error is not None:
             raise self._error
         return self._hasher.digest()
@@ -115,6 +136,10 @@ class WriteBehind:
 
     def _hand_over(self) -> None:
         assert self._current is not None
+        if self._thread is None and self._used < BUFFER_SIZE:
+            self._write_here(self._current, self._used)
+            self._current = None
+            return
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="write-behind", daemon=True)
             thread.start()
@@ -130,12 +155,16 @@ class WriteBehind:
 
     def _run(self) -> None:
         while (item := self._full.get()) is not None:
-            if self._error is None:
-                try:
-                    self._put(*item)
-                except Exception as error:  # whatever it is: the owner waits for this buffer
-                    self._error = error
+            self._write_here(*item)
             self._free.put(item[0])
+
+    def _write_here(self, buffer: bytearray, count: int) -> None:
+        """Write in this thread, unless that has failed before."""
+        if self._error is None:
+            try:
+                self._put(buffer, count)
+            except Exception as error:  # whatever it is: the owner may wait for this buffer
+                self._error = error
 
     def _put(self, buffer: bytearray, count: int) -> None:
         with memoryview(buffer) as view, view[:count] as data:
@@ -144,7 +173,7 @@ class WriteBehind:
 
 
 class ReadAhead:
-    """Reads and hashes a file in a second thread, ahead of who sends it.
+    """Reads and hashes a file in a second thread, ahead of who sends it, once much was taken.
 
     Iterate for views of its bytes; each is good until the next. ``digest()`` afterwards.
     Reads ``size`` bytes from ``offset`` on, or fewer when the file is shorter: the caller
@@ -174,28 +203,56 @@ class ReadAhead:
         self._offset = offset
         self._hasher = (hasher or digests.new()) if hashes else None
         self._free: queue.SimpleQueue[bytearray | None] = queue.SimpleQueue()
-        self._full: queue.SimpleQueue[_Filled | Exception | None] = queue.SimpleQueue()
+        self._full: queue.SimpleQueue[_Read | Exception | None] = queue.SimpleQueue()
+        self._rests = False
+        self._hasher_then: digests.new | None = None
+        """The hasher as it was after what was yielded last."""
         self._thread: threading.Thread | None = None
         self._left = False
 
     def __iter__(self) -> Iterator[memoryview]:
-        if self._wanted is not None and self._wanted <= THREAD_FROM:
-            yield from self._read_here()
+        while self._wanted is None or self.size < self._wanted:
+            before = self.size
+            if self._wanted is not None:
+                yield from self._read_here()
+            if self._wanted is None or self.size - before >= THREAD_FROM:
+                yield from self._read_ahead()
+            if not self._rests:
+                return
+            self._rests = False
+
+    def rest(self) -> None:
+        """What was yielded last isn't taken for a while: hold nothing else, and no thread.
+
+        For a file, by who iterates. What was read ahead is read again, and hashed as it is then.
+        """
+        if self._thread is None or self._wanted is None:
             return
+        self._stop()
+        self._free, self._full = queue.SimpleQueue(), queue.SimpleQueue()
+        self._left = False
+        self._hasher = self._hasher_then
+        self._rests = True
+
+    def _read_ahead(self) -> Iterator[memoryview]:
         for _ in range(BUFFER_COUNT):
             self._free.put(bytearray(BUFFER_SIZE))
-        thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
+        thread = threading.Thread(
+            target=self._run, args=(self.size,), name="read-ahead", daemon=True
+        )
         thread.start()
         self._thread = thread
         while (item := self._next()) is not None:
             if isinstance(item, Exception):
                 raise item
-            buffer, count = item
+            buffer, count, self._hasher_then = item
             self.size += count
             yield memoryview(buffer)[:count]
+            if self._rests:
+                return
             self._free.put(buffer)
 
-    def _next(self) -> _Filled | Exception | None:
+    def _next(self) -> _Read | Exception | None:
         if self._while_waiting is None:
             return self._full.get()
         while True:
@@ -219,33 +276,48 @@ class ReadAhead:
         trace: TracebackType | None,
     ) -> None:
         if self._thread is not None:
-            self._left = True
-            self._free.put(None)
-            self._thread.join()
-            self._thread = None
+            self._stop()
+
+    def _stop(self) -> None:
+        assert self._thread is not None
+        self._left = True
+        self._free.put(None)
+        self._thread.join()
+        self._thread = None
 
     def _read_here(self) -> Iterator[memoryview]:
+        """The first bytes, or all if they are few; less when the file ends before."""
         assert self._wanted is not None
-        buffer = bytearray(min(BUFFER_SIZE, self._wanted))
-        while count := self._fill(buffer, self.size):
+        before = self.size
+        few = self._wanted - before <= THREAD_FROM
+        buffer = bytearray()
+        while few or self.size - before < THREAD_FROM:
+            size = min(grown((self.size - before) // 2), self._wanted - self.size)
+            if size > len(buffer):
+                buffer = bytearray(size)
+            count = self._fill(buffer, self.size)
+            if not count:
+                return
             view = memoryview(buffer)[:count]
             if self._hasher is not None:
                 self._hasher.update(view)
             self.size += count
             yield view
 
-    def _run(self) -> None:
-        done = 0
+    def _run(self, done: int) -> None:
+        hasher, kept = self._hasher, self._wanted is not None
+        then: digests.new | None = None
         try:
             while (buffer := self._free.get()) is not None:
                 count = self._fill(buffer, done)
                 if not count:
                     break
-                if self._hasher is not None:
+                if hasher is not None:
                     with memoryview(buffer) as view, view[:count] as data:
-                        self._hasher.update(data)
+                        hasher.update(data)
+                    then = hasher.copy() if kept else None
                 done += count
-                self._full.put((buffer, count))
+                self._full.put((buffer, count, then))
         except Exception as error:  # whatever it is: the owner waits for an answer
             self._full.put(error)
         self._full.put(None)

@@ -29,7 +29,7 @@ from ftpclient.connection.interrupt import Interrupt
 from ftpclient.transfer.calls import StreamCall
 from ftpclient.transfer.listing import checked_page
 from ftpwire import frames, messages
-from ftpwire.errors import ConnectionLost, FtpError, SessionEnded
+from ftpwire.errors import ConnectionLost, FtpError, SessionEnded, TooMany
 from ftpwire.frames import Header, Kind
 from ftpwire.messages import Get, List, Page, Reply, Request
 from ftpwire.paths import RemotePath
@@ -261,6 +261,9 @@ class LoopConnection(Connection):
             channel.hand_over()
             channel.wake()
         self._to_wake.clear()
+
+    def _have_no_room(self, error: TooMany) -> None:
+        """The task that asked gets the error: others have their requests on this connection."""
 
     def _dispatch(self, header: Header, payload: memoryview) -> None:
         call = self._calls.get(header.request_id)

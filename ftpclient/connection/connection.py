@@ -40,6 +40,7 @@ from ftpwire.errors import (
     Interrupted,
     ProtocolError,
     SessionEnded,
+    TooMany,
     UnknownKind,
 )
 from ftpwire.frames import HEADER_SIZE, FrameReader, Header, Kind
@@ -89,6 +90,8 @@ class Call:
         self.ending: Ending | None = None
         self.error: FtpError | None = None
         self.done = False
+        self.is_transfer = False
+        """Whether it moves the bytes of a file."""
 
     def on_reply(self, reply: Reply) -> bool:
         """Take a REPLY; True when nothing more comes."""
@@ -109,6 +112,14 @@ class Call:
 
     def on_done(self) -> None:
         """The call has ended: ``error``, ``ending`` or ``reply`` tell how."""
+
+
+class NoRoom(ConnectionLost):
+    """The account has as many transfers running as it may have."""
+
+
+_TOLD = (SessionEnded, NoRoom)
+"""Ends for which the server has given the reason."""
 
 
 class Connection:
@@ -465,6 +476,7 @@ class Connection:
         """Give a call its id, and say what may come for it."""
         call.request_id = self._next_id()
         call.answers, call.endings = messages.ANSWERS[type(request)]
+        call.is_transfer = isinstance(request, _TRANSFERS)
         call.cost = cost
 
     def _next_id(self) -> int:
@@ -618,7 +630,7 @@ class Connection:
                     break
         except ConnectionLost as error:
             # an end that follows the last answer is no failure: whoever asks next hears of it
-            if self._calls or not took or isinstance(error, SessionEnded):
+            if self._calls or not took or isinstance(error, _TOLD):
                 self._lost(error)
         except ProtocolError as error:
             self._end_with(error)
@@ -700,6 +712,8 @@ class Connection:
             call.on_ending()
         elif kind == Kind.ERROR:
             call.error = messages.decode_failed(payload).to_error()
+            if call.is_transfer and isinstance(call.error, TooMany):
+                self._have_no_room(call.error)
         else:
             raise BadMessage(f"the server sent a frame of kind {kind}")
         del self._calls[header.request_id]
@@ -707,13 +721,18 @@ class Connection:
         call.done = True
         call.on_done()
 
+    def _have_no_room(self, error: TooMany) -> None:
+        """The account has too many transfers running: as good as a server that is away. Whoever
+        waits for a server waits for this one, too."""
+        self._end_with(NoRoom(self._named(str(error))))
+
     def _check(self) -> None:
         if self._interrupt is not None:
             self._interrupt.check()
 
     def _lost(self, error: ConnectionLost) -> NoReturn:
         """The connection is gone: every call fails, and so does who waits."""
-        if isinstance(error, SessionEnded):
+        if isinstance(error, _TOLD):
             self._end_with(error)  # the server has said why
         self._end_with(ConnectionLost(self._named(self._going_down or str(error))))
 
@@ -859,6 +878,7 @@ def outcome_unknown(
 
 
 _MAYBE = "; it may have been done"
+_TRANSFERS = (messages.Get, messages.Put, messages.PutPiece)
 _REPEATABLE = (
     messages.Stat,
     messages.List,

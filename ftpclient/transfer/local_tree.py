@@ -501,7 +501,6 @@ class _Emptied:
 
     def __init__(self, above: int, name: bytes) -> None:
         flags = beneath.OPEN_DIRECTORY | os.O_NOFOLLOW
-        self.above = above
         self.name = name
         self.below: list[bytes] = []
         try:
@@ -525,16 +524,18 @@ class _Emptied:
 
 
 def _remove_tree(above: int, name: bytes) -> None:
-    stack: list[_Emptied] = []
+    way = beneath.Descent(above)
+    stack = [_Emptied(above, name)]
+    way.go_down(stack[0].fd)
     try:
-        stack.append(_Emptied(above, name))
         while stack:
             here = stack[-1]
             if here.below:
-                stack.append(_Emptied(here.fd, here.below.pop()))
+                stack.append(_Emptied(way.fd, here.below.pop()))
+                way.go_down(stack[-1].fd)
                 continue
-            os.rmdir(here.name, dir_fd=here.above)
-            os.close(stack.pop().fd)
+            stack.pop()
+            way.go_up(lambda: beneath.open_below(above, [one.name for one in stack]))
+            os.rmdir(here.name, dir_fd=way.fd)
     finally:
-        for left in stack:
-            os.close(left.fd)
+        way.close()

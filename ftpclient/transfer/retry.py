@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from ftpclient.client import Client
 from ftpclient.connection import log
-from ftpclient.connection.connection import Connection, jittered, wait_for
+from ftpclient.connection.connection import Connection, NoRoom, jittered, wait_for
 from ftpclient.transfer.job import RESUME_FROM, Enough, JobOver, Stopped, Transfer
 from ftpclient.transfer.pool import Crew
 from ftpclient.transfer.report import INPUT_LOST, Listener, Summary
@@ -190,6 +190,8 @@ class Run:
                 summary = self._transfer.finish()
             except ConnectionLost as error:
                 self._transfer.disband()
+                if isinstance(error, NoRoom):  # it goes on with what it gets
+                    self._count = max(1, self._count // 2)
                 self._furthest = max(self._furthest, self._transfer.moved)
                 if self._spent():
                     self._transfer.close()

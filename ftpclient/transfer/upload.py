@@ -79,6 +79,13 @@ def _check_has_end(source: bytes, fd: int, info: os.stat_result) -> None:
         )
 
 
+def _is_directory(entry: os.DirEntry[bytes], *, follow: bool) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=follow)
+    except OSError:
+        return False  # who looks at it next hears what is wrong with it
+
+
 _ONCE = "what was read of it can't be read again, and nothing was stored"
 
 
@@ -270,20 +277,30 @@ class Upload(Transfer):
         # what is inside comes next, so it must be possible to write; its own mode comes last
         self._submit_change(source, target, MakeDir(target, mode | 0o700, parents=True, fill=True))
         follow = self.options.copy_links
-        with os.scandir(source) as entries:
+        inside: list[os.DirEntry[bytes]] = []
+        with os.scandir(source) as entries:  # closed before the next: one is open, however deep
             for entry in entries:
-                below = paths.child(target, entry.name)
-                try:
-                    self._add(
-                        entry.path, below, entry.stat(follow_symlinks=follow), (*above, identity)
-                    )
-                except (OSError, CommandError) as error:
-                    self._fail(entry.path, below, error)
+                if _is_directory(entry, follow=follow):
+                    inside.append(entry)
+                else:
+                    self._add_entry(entry, target, (*above, identity))
+        while inside:
+            self._add_entry(inside.pop(), target, (*above, identity))
         attributes = SetAttributes(target, mode, info.st_mtime_ns)
         if self._crew is None:
             self._submit_change(source, target, attributes)
         else:
             self._late.append((source, target, attributes))
+
+    def _add_entry(
+        self, entry: os.DirEntry[bytes], target: RemotePath, above: tuple[tuple[int, int], ...]
+    ) -> None:
+        below = paths.child(target, entry.name)
+        try:
+            info = entry.stat(follow_symlinks=self.options.copy_links)
+            self._add(entry.path, below, info, above)
+        except (OSError, CommandError) as error:
+            self._fail(entry.path, below, error)
 
     def _submit_change(
         self, source: bytes, target: bytes, request: Request, *, count: bool = False

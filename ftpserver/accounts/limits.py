@@ -1,7 +1,7 @@
 """Limits: who may connect and try to log in, how often, how many at once, and how fast.
 
-Lives here: who is taken in, the queue for passwords, counting sessions, one pace for
-all sessions of an account.
+Lives here: who is taken in, the queue for passwords, counting sessions and transfers, one pace
+for all sessions of an account.
 Lives elsewhere: connections without a log-in (startups.py), what they are refused for
 (penalties.py), failures and bans (bans.py), passwords (accounts.py), what an address is
 (net/addresses.py), deadlines (serving/session.py), space (storage/ledger.py).
@@ -32,6 +32,7 @@ from ftpserver.accounts.penalties import Offence, Penalties
 from ftpserver.accounts.session_counts import SessionCounting, SessionCounts
 from ftpserver.accounts.session_slots import NO_LIMIT, Most, Sessions
 from ftpserver.accounts.startups import Spared, Strangers
+from ftpserver.accounts.transfer_counts import TransferCounting, TransferCounts
 from ftpserver.net.addresses import is_in, place_of, source_of
 from ftpserver.settings.table import Settings
 from ftpserver.storage.ledger import Ledger
@@ -56,6 +57,7 @@ class LimitsOptions(TypedDict, total=False):
 
     share: int
     counts: SessionCounting
+    transfers: TransferCounting
     make_pace: Callable[[int, int], Pace]
 
 
@@ -71,7 +73,8 @@ class Limits:
     Args:
         ledger: Whose processes the sessions are of.
         share: One in so many of the passwords of a server are checked here.
-        counts: Where sessions are counted; by default for this process alone.
+        counts, transfers: Where sessions and running transfers are counted; by default for this
+            process alone.
         make_pace: Makes the pace of an account, of its id and rate.
     """
 
@@ -83,6 +86,7 @@ class Limits:
         *,
         share: int = 1,
         counts: SessionCounting | None = None,
+        transfers: TransferCounting | None = None,
         make_pace: Callable[[int, int], Pace] = lambda account_id, rate: Pace(rate),
     ) -> None:
         self._bans = Bans(engine, settings.ban_after, settings.ban_time)
@@ -95,6 +99,9 @@ class Limits:
         self.penalties = Penalties()
         self.sessions = Sessions(engine, ledger)
         self.counts: SessionCounting = counts or SessionCounts()
+        self._transfers: TransferCounting = transfers or TransferCounts(
+            lambda: self.settings.max_user_transfers
+        )
         self.settings = settings
 
     def follow(self, settings: Settings) -> None:
@@ -256,6 +263,18 @@ class Limits:
         self.counts.leave(token)
         if slot:
             self.sessions.leave(slot)
+
+    def begin_transfer(self, account: Account, give_way: Callable[[str], None]) -> str:
+        """Count a running transfer, to end it by. Raises TooMany. See `TransferCounting`."""
+        return self._transfers.begin(account.id, account.name, give_way)
+
+    def tell_idle(self, transfer: str, idle: bool) -> None:
+        """Say whether a running transfer has moved no bytes for a while."""
+        self._transfers.tell_idle(transfer, idle)
+
+    def end_transfer(self, transfer: str) -> None:
+        """A transfer runs no more. Can be called twice."""
+        self._transfers.leave(transfer)
 
     def pace(self, account: Account) -> Pace | None:
         """What all sessions of an account here keep together; its rate follows the account."""

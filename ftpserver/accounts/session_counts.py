@@ -2,7 +2,8 @@
 
 Lives here: the cap that holds by default, and the counts, in the memory of the server's process.
 Lives elsewhere: limits that somebody has set (session_slots.py), when a session counts (limits.py),
-asking the server's process from a worker (processes/worker.py).
+running transfers (transfer_counts.py), asking the server's process from a worker
+(processes/worker.py).
 """
 
 from __future__ import annotations
@@ -32,22 +33,18 @@ class SessionCounting(Protocol):
         """Count one less. Can be called twice."""
 
 
-class SessionCounts:
-    """The counts of one server. ``_lock`` guards ``_tokens``."""
+class Counts:
+    """How many there are of something, for each account. ``_lock`` guards ``_tokens``."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tokens: dict[int, dict[str, int | None]] = {}
-        """Of each account: the sessions, and the worker that each is in."""
+        """Of each account: a token for each, and the worker that it is in."""
 
-    def enter(self, account_id: int, name: str, *, capped: bool, worker: int | None = None) -> str:
-        """Count one more session; see `SessionCounting`."""
+    def _add(self, account_id: int, worker: int | None) -> str:
+        """Count one more. With the lock held."""
         token = f"{account_id}.{secrets.token_hex(8)}"
-        with self._lock:
-            there = self._tokens.get(account_id, {})
-            if capped and len(there) >= MOST:
-                raise TooMany(f"too many sessions: {name} has {len(there)}, and {MOST} are allowed")
-            self._tokens.setdefault(account_id, there)[token] = worker
+        self._tokens.setdefault(account_id, {})[token] = worker
         return token
 
     def leave(self, token: str) -> None:
@@ -60,7 +57,7 @@ class SessionCounts:
                 self._tokens.pop(account_id, None)
 
     def bury(self, worker: int) -> None:
-        """Forget the sessions of a worker that has ended."""
+        """Forget those of a worker that has ended."""
         with self._lock:
             for account_id, there in list(self._tokens.items()):
                 left = {token: its for token, its in there.items() if its != worker}
@@ -70,6 +67,18 @@ class SessionCounts:
                     del self._tokens[account_id]
 
     def count(self, account_id: int) -> int:
-        """The sessions of an account."""
+        """Those of an account."""
         with self._lock:
             return len(self._tokens.get(account_id, {}))
+
+
+class SessionCounts(Counts):
+    """The sessions of one server."""
+
+    def enter(self, account_id: int, name: str, *, capped: bool, worker: int | None = None) -> str:
+        """Count one more session; see `SessionCounting`."""
+        with self._lock:
+            count = len(self._tokens.get(account_id, {}))
+            if capped and count >= MOST:
+                raise TooMany(f"too many sessions: {name} has {count}, and {MOST} are allowed")
+            return self._add(account_id, worker)

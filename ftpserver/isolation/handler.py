@@ -100,6 +100,12 @@ class Answers:
                 return self._log_in(asked)
             case q.ChangePassword() | q.IssueToken() | q.ListTokens() | q.RevokeToken():
                 return self._keys(asked)
+            case q.BeginTransfer():
+                return q.TransferBegun(self._session.begin_transfer(self._account))
+            case q.TransferIdle(idle):
+                self._session.tell_idle(idle)
+            case q.EndTransfer():
+                self._session.end_transfer()
             case _:
                 return self._books(asked)
         return None

@@ -21,6 +21,7 @@ from pathlib import Path
 from ftpserver.accounts.accounts import Account
 from ftpserver.isolation import sandbox
 from ftpserver.isolation.sandbox import Identity
+from ftpserver.storage.walk import walk
 from ftpwire import paths
 from ftpwire.beneath import OPEN_ANY
 from ftpwire.errors import Internal
@@ -130,19 +131,17 @@ def hand_over(account: Account, home: int, identity: Identity) -> None:
 
 
 def _hand_over_below(top: int, before: int, identity: Identity) -> None:
-    walk = os.fwalk(".", topdown=False, follow_symlinks=False, dir_fd=top)
-    for _, directories, files, directory in walk:
-        for name in (*directories, *files):
-            try:
-                fd = os.open(name, OPEN_ANY | os.O_NOFOLLOW, dir_fd=directory)
-            except FileNotFoundError:
-                continue  # it has gone meanwhile
-            try:
-                info = os.fstat(fd)
-                if info.st_uid == before and _has_one_name(info):
-                    _give(fd, identity)
-            finally:
-                os.close(fd)
+    for found in walk(top, lambda path, error: None, staging=True):
+        try:
+            fd = os.open(found.name, OPEN_ANY | os.O_NOFOLLOW, dir_fd=found.directory)
+        except FileNotFoundError:
+            continue  # it has gone meanwhile
+        try:
+            info = os.fstat(fd)
+            if info.st_uid == before and _has_one_name(info):
+                _give(fd, identity)
+        finally:
+            os.close(fd)
 
 
 def _has_one_name(info: os.stat_result) -> bool:

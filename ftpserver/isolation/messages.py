@@ -206,6 +206,20 @@ class Logged(_Said, frozen=True):
     text: Annotated[str, Meta(max_length=20_000)]
 
 
+class BeginTransfer(_Said, frozen=True):
+    """The session begins a transfer. Answer: `TransferBegun`; or ``too-many``."""
+
+
+class TransferIdle(_Said, frozen=True):
+    """It has moved no bytes for a while, or does so again. Told."""
+
+    idle: bool
+
+
+class EndTransfer(_Said, frozen=True):
+    """The transfer is over. Told."""
+
+
 class Penalized(_Said, frozen=True):
     """The session ends without a log-in, in a way that costs its address something. Told."""
 
@@ -282,6 +296,10 @@ class SettledUp(_Said, frozen=True):
     quota: int | None
 
 
+class TransferBegun(_Said, frozen=True):
+    token: str
+
+
 class RoomLeft(_Said, frozen=True):
     room: Room
 
@@ -321,6 +339,12 @@ class Dismiss(_Said, frozen=True):
     """As `Session.dismiss`. Told."""
 
 
+class GiveWay(_Said, frozen=True):
+    """As `Session.give_way`. Told."""
+
+    token: str
+
+
 class Follow(_Said, frozen=True):
     """The account was changed. Told."""
 
@@ -357,6 +381,9 @@ AskedBySession = (
     | AskRoom
     | Lines
     | Logged
+    | BeginTransfer
+    | TransferIdle
+    | EndTransfer
     | Penalized
     | Over
     | Brokered
@@ -371,9 +398,12 @@ AnsweredByServer = (
     | Kept
     | SettledUp
     | RoomLeft
+    | TransferBegun
     | BrokeredAnswer
 )
-AskedByServer = Look | End | Hasten | Dismiss | Follow | Heed | Borrow | GiveBack | Recall | Cut
+AskedByServer = (
+    Look | End | Hasten | Dismiss | GiveWay | Follow | Heed | Borrow | GiveBack | Recall | Cut
+)
 AnsweredBySession = Seen | BrokeredAnswer
 
 

@@ -24,12 +24,14 @@ from ftpserver.isolation.messages import (
     AskDelay,
     AskRoom,
     BeginCommit,
+    BeginTransfer,
     ByPassword,
     ByPeer,
     ByToken,
     ChangePassword,
     Delay,
     DropKept,
+    EndTransfer,
     Enrol,
     Extend,
     IssueToken,
@@ -50,6 +52,8 @@ from ftpserver.isolation.messages import (
     TakeOver,
     TokenMade,
     TokensKnown,
+    TransferBegun,
+    TransferIdle,
     account_of,
 )
 from ftpserver.processes.rpc import Carried, Peer, PeerGone
@@ -223,9 +227,11 @@ class RemoteLog(logging.Handler):
 
 
 class RemotePresence:
-    """The server counts sessions; what they keep together lies in a page that they share."""
+    """The server counts sessions and transfers; what sessions keep together lies in a page that
+    they share."""
 
-    def __init__(self) -> None:
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
         self.paces: SharedPaces | None = None
 
     def enter(
@@ -236,6 +242,24 @@ class RemotePresence:
 
     def leave(self, place: str | None) -> None:
         """The same."""
+
+    def begin_transfer(self, account: Account, give_way: Callable[[str], None]) -> str:
+        """Counted by the server, which tells this process when it is to give way."""
+        return self._peer.ask(BeginTransfer(), TransferBegun).token
+
+    def tell_idle(self, transfer: str, idle: bool) -> None:
+        """The same."""
+        self._tell(TransferIdle(idle))
+
+    def end_transfer(self, transfer: str) -> None:
+        """The same."""
+        self._tell(EndTransfer())
+
+    def _tell(self, message: msgspec.Struct) -> None:
+        try:
+            self._peer.tell(message)
+        except PeerGone:
+            pass  # this process is at its end
 
     def pace(self, account: Account) -> Pace | None:
         """The account's, of its sessions in all processes."""

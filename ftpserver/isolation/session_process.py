@@ -37,6 +37,7 @@ from ftpserver.isolation.messages import (
     Dismiss,
     End,
     Follow,
+    GiveWay,
     Hasten,
     Heed,
     Known,
@@ -174,7 +175,7 @@ class SessionProcess:
         self.entrance = RemoteEntrance(self._peer, self._enter)
         self.ledger = RemoteBooks(self._peer, birth.incarnation)
         self.audit = RemoteAudit(self._peer, enabled=bool(settings.audit_size))
-        self.limits = RemotePresence()
+        self.limits = RemotePresence(self._peer)
         self._log_to_server()
 
     def _log_to_server(self) -> None:
@@ -279,14 +280,14 @@ class SessionProcess:
                 self.settings = replace(
                     self.settings, stall=stall, idle_timeout=idle_timeout, limit_rate=limit_rate
                 )
-            case End() | Hasten() | Dismiss() | Follow():
+            case End() | Hasten() | Dismiss() | GiveWay() | Follow():
                 if session is not None:
                     self._have(session, asked)
             case _:
                 return self._colleagues.handle(asked)
         return None
 
-    def _have(self, session: Session, asked: End | Hasten | Dismiss | Follow) -> None:
+    def _have(self, session: Session, asked: End | Hasten | Dismiss | GiveWay | Follow) -> None:
         match asked:
             case End(why):
                 session.end(why)
@@ -294,6 +295,8 @@ class SessionProcess:
                 session.hasten()
             case Dismiss():
                 session.dismiss()
+            case GiveWay(token):
+                session.give_way(token)
             case Follow(account):
                 session.follow(self._account_of(account))
 

@@ -107,6 +107,8 @@ class IsolatedSession:
         self.leaving = False
         self.channel = Moved()
         self._place: str | None = None
+        self._transfer: str | None = None
+        """Its running transfer. For the thread that reads what it asks."""
         self._shared: set[bytes] = set()
         self._began = time.monotonic()
         self._cut_at: float | None = None
@@ -213,6 +215,7 @@ class IsolatedSession:
         elif self._offence is not None:
             self._isolation.service.limits.penalize(self.host, self._offence)
         self._isolation.service.limits.leave(self._place)
+        self.end_transfer()
         self._isolation.service.ledger.take_over_waiting(self.ledger)
         if self._answers.leases:
             logger.warning("%s: ended in the middle of its work", self)
@@ -255,6 +258,23 @@ class IsolatedSession:
         self._isolation.service.limits.strangers.leave(self.request)
         return self._isolation.entered(self, admission.account, self._peer)
 
+    def begin_transfer(self, account: Account) -> str:
+        """Count a transfer: a session has one at most. Raises TooMany."""
+        self.end_transfer()
+        self._transfer = self._isolation.service.limits.begin_transfer(account, self.give_way)
+        return self._transfer
+
+    def tell_idle(self, idle: bool) -> None:
+        """Its transfer has moved no bytes for a while, or does so again."""
+        if self._transfer is not None:
+            self._isolation.service.limits.tell_idle(self._transfer, idle)
+
+    def end_transfer(self) -> None:
+        """Its transfer is over. Can be called twice."""
+        transfer, self._transfer = self._transfer, None
+        if transfer is not None:
+            self._isolation.service.limits.end_transfer(transfer)
+
     # what it is told ---------------------------------------------------------------------
 
     def _tell(self, message: msgspec.Struct) -> None:
@@ -284,6 +304,10 @@ class IsolatedSession:
     def dismiss(self) -> None:
         """As `Session.dismiss`."""
         self._tell(q.Dismiss())
+
+    def give_way(self, transfer: str) -> None:
+        """As `Session.give_way`."""
+        self._tell(q.GiveWay(transfer))
 
     def cut(self) -> None:
         """As `Session.cut`; a process that doesn't end of it is killed soon."""

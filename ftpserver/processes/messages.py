@@ -69,6 +69,12 @@ class Drop(msgspec.Struct, frozen=True, tag="drop"):
     number: int
 
 
+class GiveWay(msgspec.Struct, frozen=True, tag="give-way"):
+    """End the transfer of this token: another one needs its place. Told."""
+
+    token: str
+
+
 class Retire(msgspec.Struct, frozen=True, tag="retire"):
     """No more connections come: end with the last one. Told."""
 
@@ -99,7 +105,17 @@ class Kick(msgspec.Struct, frozen=True, tag="kick"):
 
 
 ServerSays = (
-    Serve | Follow | Drain | Drop | Retire | Stop | AskFigures | AskSessions | Kick | Brokered
+    Serve
+    | Follow
+    | Drain
+    | Drop
+    | GiveWay
+    | Retire
+    | Stop
+    | AskFigures
+    | AskSessions
+    | Kick
+    | Brokered
 )
 
 
@@ -197,6 +213,26 @@ class Leaving(msgspec.Struct, frozen=True, tag="leaving"):
     token: str
 
 
+class BeginningTransfer(msgspec.Struct, frozen=True, tag="beginning-transfer"):
+    """A session begins a transfer. Answer: `Entered`; or ``too-many``."""
+
+    account_id: int
+    name: str
+
+
+class TransferIdle(msgspec.Struct, frozen=True, tag="transfer-idle"):
+    """A transfer that was counted has moved no bytes for a while, or does so again. Told."""
+
+    token: str
+    idle: bool
+
+
+class TransferEnded(msgspec.Struct, frozen=True, tag="transfer-ended"):
+    """A transfer that was counted runs no more. Told."""
+
+    token: str
+
+
 class Registering(msgspec.Struct, frozen=True, tag="registering"):
     """Somebody wants to make an account. Answer: `Nothing`; or ``busy``."""
 
@@ -225,6 +261,9 @@ WorkerSays = (
     | Brokered
     | Entering
     | Leaving
+    | BeginningTransfer
+    | TransferIdle
+    | TransferEnded
 )
 
 ServerAnswers = Entered | BrokeredAnswer

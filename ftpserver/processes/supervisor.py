@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from ftpserver.accounts.session_counts import SessionCounts
+from ftpserver.accounts.transfer_counts import TransferCounts
 from ftpserver.errors import StateError
 from ftpserver.net.addresses import host_of
 from ftpserver.processes.brokering import Broker
@@ -35,6 +36,7 @@ from ftpserver.processes.messages import (
     MAX_SIZE,
     AskFigures,
     AskSessions,
+    BeginningTransfer,
     Birth,
     Bye,
     Closed,
@@ -45,6 +47,7 @@ from ftpserver.processes.messages import (
     FiguresNow,
     Follow,
     FoundBanned,
+    GiveWay,
     Kick,
     Kicked,
     Leaving,
@@ -57,6 +60,8 @@ from ftpserver.processes.messages import (
     Serve,
     SessionsNow,
     Stop,
+    TransferEnded,
+    TransferIdle,
     WorkerAnswers,
     WorkerSays,
 )
@@ -116,6 +121,7 @@ class Crew:
         self._nursery = Nursery("ftpserver.processes.worker", server.settings, self._reported)
         self._page = make_page()
         self._counts = SessionCounts()
+        self._transfers = TransferCounts(lambda: server.settings.max_user_transfers)
         self._thread = threading.Thread(target=self._look_after, name="workers")
         self._thread.start()
         try:
@@ -451,6 +457,7 @@ class Crew:
 
     def _bury(self, worker: WorkerHandle) -> None:
         self._counts.bury(worker.number)
+        self._transfers.bury(worker.number)
         self._server.ledger.bury(worker.incarnation)
         self._server.limits.sessions.bury(worker.incarnation)
         if not worker.said_bye:
@@ -496,6 +503,19 @@ class Crew:
                 )
             case Leaving(token):
                 self._counts.leave(token)
+            case BeginningTransfer(account_id, name):
+                return Entered(
+                    self._transfers.begin(
+                        account_id,
+                        name,
+                        lambda token: self._tell_all(GiveWay(token), [worker]),
+                        worker=worker.number,
+                    )
+                )
+            case TransferIdle(token, idle):
+                self._transfers.tell_idle(token, idle)
+            case TransferEnded(token):
+                self._transfers.leave(token)
             case Registering(host):
                 server.registration.throttle.take(host)
             case Ready():

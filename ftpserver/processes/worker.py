@@ -18,7 +18,7 @@ import select
 import signal
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ from ftpserver.processes.messages import (
     MAX_SIZE,
     AskFigures,
     AskSessions,
+    BeginningTransfer,
     Birth,
     Bye,
     Closed,
@@ -43,6 +44,7 @@ from ftpserver.processes.messages import (
     FiguresNow,
     Follow,
     FoundBanned,
+    GiveWay,
     Kick,
     Kicked,
     Leaving,
@@ -57,6 +59,8 @@ from ftpserver.processes.messages import (
     ServerSays,
     SessionsNow,
     Stop,
+    TransferEnded,
+    TransferIdle,
 )
 from ftpserver.processes.rpc import Peer, PeerGone
 from ftpserver.processes.shared_rate import SharedPaces
@@ -130,6 +134,7 @@ class Worker(Service):
             throttle=_Throttle(self.server),
             share=birth.count,
             counts=_Counts(self),
+            transfers=_Transfers(self),
             make_pace=paces.pace,
         )
         self.limits.tell_bans(lambda place, until: self._tell(FoundBanned(place, until)))
@@ -194,6 +199,8 @@ class Worker(Service):
                 self._asked_to_end.set()
             case Drop(number):
                 self._drop(number)
+            case GiveWay(token):
+                self.give_way(token)
             case Drain():
                 self.draining = True
             case Retire():
@@ -288,6 +295,25 @@ class _Counts:
     def leave(self, token: str) -> None:
         """Count one less."""
         self._worker._tell(Leaving(token))
+
+
+class _Transfers:
+    """How many transfers of each account are running is known to the server."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def begin(self, account_id: int, name: str, give_way: Callable[[str], None]) -> str:
+        """Count one more; the server tells this process when it is to give way. Raises TooMany."""
+        return self._worker.server.ask(BeginningTransfer(account_id, name), Entered).token
+
+    def tell_idle(self, token: str, idle: bool) -> None:
+        """Say whether one has moved no bytes for a while."""
+        self._worker._tell(TransferIdle(token, idle))
+
+    def leave(self, token: str) -> None:
+        """Count one less."""
+        self._worker._tell(TransferEnded(token))
 
 
 class _Lines:

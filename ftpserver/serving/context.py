@@ -7,6 +7,7 @@ many sessions (service.py), that of a process with one (isolation/session_proces
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Presence(Protocol):
-    """Where sessions count for limits, and what they keep together."""
+    """Where sessions and transfers count for limits, and what they keep together."""
 
     def enter(
         self, account: Account, host: str, *, at_any_rate: bool = False, had: str | None = None
@@ -34,6 +35,15 @@ class Presence(Protocol):
 
     def leave(self, place: str | None) -> None:
         """Give a place back."""
+
+    def begin_transfer(self, account: Account, give_way: Callable[[str], None]) -> str:
+        """Count a running transfer, to end it by; see `accounts.transfer_counts`."""
+
+    def tell_idle(self, transfer: str, idle: bool) -> None:
+        """Say whether a running transfer has moved no bytes for a while."""
+
+    def end_transfer(self, transfer: str) -> None:
+        """A transfer runs no more."""
 
     def pace(self, account: Account) -> Pace | None:
         """What all sessions of an account keep together."""

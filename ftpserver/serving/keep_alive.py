@@ -133,10 +133,17 @@ class _Away:
             self._guard._depth = self._before
 
 
+class FileSink(Sink, Protocol):
+    """A sink that leads to a file."""
+
+    def rest(self) -> None:
+        """Nothing comes for a while: hold little."""
+
+
 class DiskSink:
     """A sink that may wait for its disk, and gives the channel away meanwhile."""
 
-    def __init__(self, sink: Sink, guard: ChannelGuard) -> None:
+    def __init__(self, sink: FileSink, guard: ChannelGuard) -> None:
         self._sink = sink
         self._guard = guard
 
@@ -151,3 +158,8 @@ class DiskSink:
     def write(self, data: memoryview) -> None:
         with self._guard.away():
             self._sink.write(data)
+
+    def rest(self) -> None:
+        """Nothing comes for a while: hold little."""
+        with self._guard.away():
+            self._sink.rest()

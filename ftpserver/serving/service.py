@@ -180,6 +180,11 @@ class Service:
     def press(self) -> None:
         """Called a few times a second: see to it that ends what should. Here nothing is to do."""
 
+    def give_way(self, transfer: str) -> None:
+        """End a transfer of this process: another one needs its place."""
+        for session in list(self.sessions):
+            session.give_way(transfer)
+
     def follow(self, settings: Settings) -> None:
         """Other settings hold from now on."""
         if settings.grace != self.settings.grace:

@@ -24,13 +24,13 @@ from ftpserver.accounts.accounts import Account, Refused
 from ftpserver.accounts.penalties import Offence
 from ftpserver.net.addresses import host_of
 from ftpserver.serving.commands import COMMANDS, Command
-from ftpserver.serving.keep_alive import ChannelGuard, DiskSink
+from ftpserver.serving.keep_alive import ChannelGuard, DiskSink, FileSink
 from ftpserver.storage.atomic_tree import AtomicTree
 from ftpserver.storage.batch import Uploads
 from ftpserver.storage.home import Home
 from ftpserver.storage.permissions import Permissions
 from ftpwire import SOFTWARE, frames, messages, paths
-from ftpwire.channel import Channel, Sink, TimedOut, keep_probing
+from ftpwire.channel import Channel, Ready, TimedOut, keep_probing
 from ftpwire.errors import (
     BadMagic,
     BadMessage,
@@ -44,6 +44,7 @@ from ftpwire.errors import (
     NotLoggedIn,
     ProtocolError,
     SessionEnded,
+    TooMany,
     VerificationFailed,
     VersionMismatch,
     from_oserror,
@@ -76,6 +77,13 @@ _PASSED_OVER = 256 * 1024
 """Bytes that are read from somebody who isn't logged in, so that a last word arrives."""
 _STEADY = 64 * 1024
 """Bytes that have to move within the stall time, or the peer is too slow."""
+_SHORT = 0.5
+"""Seconds that a transfer may wait for its client at once without counting as a running one."""
+_LONG = 1024 * 1024
+"""Bytes from which a transfer counts as a running one from its beginning."""
+_IDLE_SHARE = 12
+"""The part of the stall time without bytes after which an open upload makes room for another
+transfer."""
 _LINGER = 0.25
 """Seconds without a request after which a session gives up its thread, while few have one."""
 _TURN = 0.05
@@ -98,14 +106,24 @@ class _Idle(_Dismissed):
     code = "idle"
 
 
+class _GaveWay(_Dismissed):
+    """Another transfer of the account needs the place."""
+
+    code = "gave-way"
+
+
 class _Steady:
     """Waits for a peer in the middle of a frame: for some time in all, until enough has moved.
 
     A deadline for each byte would let a peer hold a thread for ever with a byte a minute.
+
+    Args:
+        wait: Waits for the channel until a deadline; see `Channel.wait`.
     """
 
-    def __init__(self, channel: Channel, seconds: float) -> None:
+    def __init__(self, channel: Channel, seconds: float, wait: Callable[..., Ready]) -> None:
         self._channel = channel
+        self._wait = wait
         self._seconds = self._left = seconds
         self._moved = channel.bytes_in + channel.bytes_out
 
@@ -115,7 +133,7 @@ class _Steady:
         if moved - self._moved >= _STEADY:
             self._moved, self._left = moved, self._seconds
         began = time.monotonic()
-        self._channel.wait(read=read, write=write, deadline=began + self._left)
+        self._wait(read=read, write=write, deadline=began + self._left)
         self._left -= time.monotonic() - began
 
 
@@ -132,6 +150,8 @@ class Session(StreamRequestHandler):
         token_id: Of the token that was logged in with; None: by password.
         request_id: The request being handled.
         tree: The atomic tree that is under way.
+        on_long_wait: Called when the client of the transfer under way is waited for: it gives back
+            what can be had again.
         renewing: The session changes its own password or token just now, which is no reason
             to end it.
         leaving: The session is at its end, and tells its client so.
@@ -151,6 +171,7 @@ class Session(StreamRequestHandler):
     leaving = False
     request_id = 0
     tree: AtomicTree | None = None
+    on_long_wait: Callable[[], None] | None = None
     _closing = False
     _nearly_full = False
     parked = False
@@ -181,6 +202,12 @@ class Session(StreamRequestHandler):
     """Whether DATA frames of the current request are still to come."""
     _bytes_came = 0.0
     """When bytes of the upload came last, on ``time.monotonic()``."""
+    _moves_bytes = False
+    """Whether the current request is a transfer, and not refused yet."""
+    _transfer: str | None = None
+    """The running transfer, as it is counted."""
+    _makes_room = False
+    """Whether it was said that the transfer moves no bytes."""
     _moved_before = -1
     """Bytes that had moved when it was last looked whether a sign of life is due."""
     _trail: Trail
@@ -323,6 +350,60 @@ class Session(StreamRequestHandler):
 
         return tell
 
+    def transferring(self, size: int | None) -> None:
+        """The current request moves so many bytes; None: nobody knows how many.
+
+        It counts as a running transfer at once if it is long, else as soon as it waits for its
+        client: most small ones cost no question to another process. It counts until the session
+        does something else, or waits for a request.
+
+        Raises:
+            TooMany: The account has as many as it may have.
+        """
+        if size is None or size > _LONG:
+            self._count_transfer()
+            self.channel.start_slowly()
+
+    def _count_transfer(self) -> None:
+        if self._transfer is None:
+            limits = self.server.limits
+            self._transfer = limits.begin_transfer(self.user, self.give_way)
+
+    def _uncount_transfer(self) -> None:
+        transfer, self._transfer, self._makes_room = self._transfer, None, False
+        if transfer is not None:
+            self.server.limits.end_transfer(transfer)
+
+    def _await_peer(
+        self, *, read: bool = False, write: bool = False, deadline: float | None = None
+    ) -> Ready:
+        """As `Channel.wait`; once that takes a while, a request that moves bytes counts, and gives
+        back what it doesn't need meanwhile."""
+        soon = time.monotonic() + _SHORT
+        if self._moves_bytes and (deadline is None or soon < deadline):
+            try:
+                return self.channel.wait(read=read, write=write, deadline=soon)
+            except TimedOut:
+                self._count_waiting(in_frame=write)
+                self._hold_little()
+        return self.channel.wait(read=read, write=write, deadline=deadline)
+
+    def _count_waiting(self, *, in_frame: bool) -> None:
+        """Raises ConnectionLost where it is too many, and a frame of ours is open: nothing can be
+        said any more."""
+        try:
+            self._count_transfer()
+        except TooMany as error:
+            if in_frame:
+                raise ConnectionLost(str(error)) from None
+            raise
+
+    def _hold_little(self) -> None:
+        if self.on_long_wait is not None:
+            self.on_long_wait()
+        if isinstance(self.doing, messages.Get) and self.tree is None:
+            self._close_home()  # the file itself is open
+
     def receive_small(self, size: int) -> tuple[bytearray, Sent]:
         """Receive all DATA of the current upload into memory: at most ``size`` bytes.
 
@@ -351,7 +432,7 @@ class Session(StreamRequestHandler):
 
     def receive_large(
         self,
-        sink: Sink,
+        sink: FileSink,
         expect: Callable[[int], None],
         came: Callable[[], bool] = lambda: False,
     ) -> Sent:
@@ -362,6 +443,7 @@ class Session(StreamRequestHandler):
             came: Whether bytes came another way since it was called last.
         """
         sink = DiskSink(sink, self.guard)
+        self.on_long_wait = sink.rest
         self._bytes_came = time.monotonic()
         with self.guard:
             while (header := self._next_data(exactly=True)) is not None:
@@ -474,7 +556,7 @@ class Session(StreamRequestHandler):
             return  # the client has left, or is too slow to hear more
         except Exception:
             logger.exception("%s: the last uploads could not be stored", self)
-        if isinstance(error, _Idle):
+        if isinstance(error, (_Idle, _GaveWay)):
             self._close_with(Kind.NOTICE, messages.GoingDown(str(error)))
         elif isinstance(error, _Dismissed):
             self._close_with(Kind.NOTICE, messages.GoingDown())
@@ -499,6 +581,7 @@ class Session(StreamRequestHandler):
             logger.exception("%s: uploads could not be cleaned up", self)
         self._gone = True
         try:
+            self._uncount_transfer()
             self._leave()
         except Exception:
             logger.exception("%s: its place is still taken, until the server starts anew", self)
@@ -676,23 +759,36 @@ class Session(StreamRequestHandler):
 
         They are a sign of life where the source is silent, or where the bytes come in pieces.
         """
-        now, idle = time.monotonic(), self.server.settings.idle_timeout
+        now, settings = time.monotonic(), self.server.settings
+        idle = settings.idle_timeout
         if header.size or came():
             self._bytes_came = now
         elif idle and now >= self._bytes_came + idle:
             raise _Idle(f"no bytes came for {idle:g} seconds")
+        idles = now >= self._bytes_came + settings.stall / _IDLE_SHARE
+        if idles != self._makes_room:
+            self._tell_idle(idles)
+
+    def _tell_idle(self, idle: bool) -> None:
+        """Say whether the running transfer makes room for another one."""
+        if self._transfer is not None:
+            self._makes_room = idle
+            self.server.limits.tell_idle(self._transfer, idle)
 
     def rest(self) -> None:
         """Give back what is open: nothing was asked for some time. It is opened again when it is
         needed."""
+        self._close_home()
+        self.reader.rest()
+        self.at_rest = True
+
+    def _close_home(self) -> None:
         if self._uploads is not None:
             self._uploads.abandon()
             self._uploads = None
         if self._home is not None:
             self._home.close()
             self._home = None
-        self.reader.rest()
-        self.at_rest = True
 
     def _stand_aside(self) -> None:
         """What follows waits for the disk, or takes its time."""
@@ -715,6 +811,7 @@ class Session(StreamRequestHandler):
     def _quiet(self) -> None:
         """Nothing to read now: finish what waits, and give memory back."""
         self.commit()
+        self._uncount_transfer()
         self.flush()
         self.reader.shrink()
         if self.doing is not None:
@@ -735,7 +832,7 @@ class Session(StreamRequestHandler):
         return stall if self.account is not None else min(stall, self._login_deadline)
 
     def _steady(self) -> _Steady:
-        return _Steady(self.channel, self.server.settings.stall)
+        return _Steady(self.channel, self.server.settings.stall, self._await_peer)
 
     # requests ----------------------------------------------------------------------------
 
@@ -751,6 +848,11 @@ class Session(StreamRequestHandler):
     def _do_request(self, request: messages.Request) -> None:
         command = COMMANDS[type(request)]
         self._receiving = command.takes_data
+        self._moves_bytes = command.transfers and self.account is not None
+        if not command.transfers:
+            self._uncount_transfer()
+        elif self._makes_room:
+            self._tell_idle(False)
         self._since_look = 0
         self._trail.asked(self.request_id, request)
         try:
@@ -769,6 +871,7 @@ class Session(StreamRequestHandler):
         except Exception:
             logger.exception("%s: %s failed", self, type(request).__name__)
             reply = Failed.from_error(Internal("internal error"))
+        self._moves_bytes, self.on_long_wait = False, None
         if isinstance(reply, Failed) and self._uploads is not None and not command.batched:
             self._uploads.abandon()  # what it had begun to change is nobody's any more
         if reply is not None:
@@ -852,8 +955,10 @@ class Session(StreamRequestHandler):
 
     def flush(self) -> None:
         """Send all output, waiting for the peer as long as a stall may be."""
+        deadline = self._stall()
         with self.guard:
-            self.channel.flush(self._stall())
+            while not self.channel.try_flush():
+                self._await_peer(write=True, deadline=deadline)
 
     def say_alive(self) -> None:
         """From the thread for that: send a sign of life if the client waits for an answer and has
@@ -890,6 +995,12 @@ class Session(StreamRequestHandler):
     def dismiss(self) -> None:
         """The same as if the server stopped; for a session that is doing nothing."""
         self.channel.end(_Dismissed("the server takes its leave"), wake=True)
+
+    def give_way(self, transfer: str) -> None:
+        """Another transfer needs the place of this one, if it still runs. From another thread."""
+        if transfer == self._transfer:
+            error = _GaveWay("another transfer of the account needs the place of one without bytes")
+            self.channel.end(error, wake=True)
 
     def cut(self) -> None:
         """End the connection at once, from another thread."""
@@ -968,7 +1079,7 @@ class Session(StreamRequestHandler):
         if deadline is not None and time.monotonic() > deadline:
             raise TimedOut("the peer did not finish in time")
         while not self.channel.fill(self.reader, limit):
-            self.channel.wait(read=True, deadline=deadline)
+            self._await_peer(read=True, deadline=deadline)
 
     def _header(self, deadline: float | None, exactly: bool = False) -> Header:
         reader = self.reader

@@ -227,6 +227,13 @@ class Settings:
         "Sessions of a user whose account doesn't say otherwise. Default: 100.",
         live=True,
     )
+    max_user_transfers: int = setting(
+        32,
+        whole(1),
+        "Transfers of a user that run at the same time. An upload that is open without bytes "
+        "makes room for another.",
+        live=True,
+    )
     max_address_sessions: int | None = setting(
         None, _COUNT, "Sessions from one address.", live=True
     )

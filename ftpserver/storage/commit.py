@@ -36,7 +36,7 @@ from ftpwire.paths import Parts
 
 SYNC_EACH = 8
 """So many files or directories are synced one by one; from there on their file system is."""
-_OPEN_DIRECTORIES = 64
+_OPEN_DIRECTORIES = 32
 _KEPT_MODES = "directories of other owners or groups keep their modes and times"
 
 

@@ -30,11 +30,11 @@ from msgspec import structs
 from ftpserver.storage import file_systems
 from ftpserver.storage.digest_xattr import digest_by_name, fresh_digest
 from ftpserver.storage.file_systems import Nature
-from ftpserver.storage.listing import Item, Walk, identity_of, make_entry
+from ftpserver.storage.listing import Item, Walk, make_entry
 from ftpserver.storage.permissions import UNLIMITED, Action, Permissions
 from ftpserver.storage.walk import Usage, counted_size, open_closed, stored
 from ftpwire import beneath, paths
-from ftpwire.beneath import OPEN_ANY, OPEN_DIRECTORY, Tree
+from ftpwire.beneath import OPEN_ANY, OPEN_DIRECTORY, Tree, identity_of
 from ftpwire.errors import (
     AlreadyExists,
     DiskFull,
@@ -433,8 +433,8 @@ class Home:
     def list(self, path: bytes, *, recursive: bool, follow: bool, digest: bool) -> Iterator[Item]:
         """List a directory, or the tree below it: each directory whole, then those in it.
 
-        Memory and descriptors are bounded by the depth and the directories that are side by
-        side. What can't be read is a `Problem`.
+        Memory is bounded by the depth and the directories that are side by side, descriptors by
+        a constant. What can't be read is a `Problem`.
 
         Raises:
             OSError, CommandError: ``path`` itself can't be listed.

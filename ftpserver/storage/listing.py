@@ -1,4 +1,4 @@
-"""Listings of a home for clients: directory by directory, in flat memory.
+"""Listings of a home for clients: directory by directory, in flat memory, with few descriptors.
 
 Lives here: the walk of one listing, what is told about a file. Lives elsewhere: where it starts
 (home.py), walks for whoever counts (walk.py).
@@ -15,11 +15,12 @@ from typing import cast
 from ftpserver.storage.digest_xattr import digest_by_name
 from ftpserver.storage.permissions import Action, Permissions
 from ftpwire import beneath, paths
-from ftpwire.beneath import OPEN_DIRECTORY, Tree
+from ftpwire.beneath import OPEN_DIRECTORY, Descent, Tree, identity_of
 from ftpwire.errors import (
     CommandError,
     InvalidPath,
     NotFound,
+    SourceChanged,
     from_oserror,
 )
 from ftpwire.messages import Entry, FileType, Problem
@@ -31,9 +32,10 @@ Item = tuple[bytes, Entry | Problem | None]
 
 
 class Walk:
-    """One listing: a stack of open directories, nothing else.
+    """One listing: directories on the way down, of which the lowest are open.
 
-    What the permissions hide is left out, and not gone into.
+    What the permissions hide is left out, and not gone into. Of a directory that was moved while
+    the listing was in it, those below that were not listed yet are problems.
     """
 
     def __init__(
@@ -55,35 +57,51 @@ class Walk:
 
     def run(self, fd: int, parts: Parts) -> Iterator[Item]:
         """List from an open directory on; ``fd`` is closed at the end."""
+        way = Descent(fd)
         stack = [_Level(fd, b"", parts)]
         try:
-            yield from self._entries(stack[-1])
-            while stack:
+            yield from self._entries(stack[-1], fd)
+            while True:
                 level = stack[-1]
                 if not level.below:
-                    os.close(stack.pop().fd)
+                    stack.pop()
+                    if not stack:
+                        return
+                    yield from self._go_up(way, stack[-1])
                     continue
                 name = level.below.popleft()
-                path = level.path + b"/" + name if level.path else name
+                path = _join(level.path, name)
                 try:
-                    child = self._open_below(stack, name, path)
+                    child = self._open_below(stack, way.fd, name, path)
                 except FileNotFoundError:
                     continue  # removed since the directory was read
                 except (OSError, CommandError) as error:
                     yield path, _problem(b"", error)
                     yield path, None
                     continue
+                way.go_down(child)
                 stack.append(_Level(child, path, (*level.parts, name)))
-                yield from self._entries(stack[-1])
+                yield from self._entries(stack[-1], child)
         finally:
-            for level in stack:
-                os.close(level.fd)
+            way.close()
+            os.close(fd)
 
-    def _entries(self, level: _Level) -> Iterator[Item]:
+    def _go_up(self, way: Descent, level: _Level) -> Iterator[Item]:
+        """Go back to a directory; if it was moved, what is left to list in it is a problem."""
+        try:
+            way.go_up(lambda: self._tree.open_dir(level.parts))
+        except (OSError, CommandError):
+            for name in level.below:
+                path = _join(level.path, name)
+                yield path, _problem(b"", SourceChanged("what it is in was moved meanwhile"))
+                yield path, None
+            level.below.clear()
+
+    def _entries(self, level: _Level, fd: int) -> Iterator[Item]:
         """What is in one directory; those below are noted."""
         permissions = self._permissions
         guarded = bool(permissions.rules_below(level.parts))
-        with os.scandir(level.fd) as entries:
+        with os.scandir(fd) as entries:
             for found in entries:
                 name = os.fsencode(found.name)
                 if name == paths.STAGING:
@@ -93,9 +111,9 @@ class Walk:
                 try:
                     info = found.stat(follow_symlinks=False)
                     if stat.S_ISREG(info.st_mode):
-                        entry = self._file(level.fd, name, info)
+                        entry = self._file(fd, name, info)
                     else:
-                        entry = self._look(level.fd, name, info, (*level.parts, name))
+                        entry = self._look(fd, name, info, (*level.parts, name))
                 except FileNotFoundError:
                     continue  # removed since the directory was read
                 except (OSError, CommandError) as error:
@@ -127,7 +145,7 @@ class Walk:
             return make_entry(name, info, target=os.readlink(name, dir_fd=fd))
         return make_entry(name, info)
 
-    def _open_below(self, stack: list[_Level], name: bytes, path: bytes) -> int:
+    def _open_below(self, stack: list[_Level], fd: int, name: bytes, path: bytes) -> int:
         if len(stack) > _MAX_WALK_DEPTH:
             raise InvalidPath(f"more than {_MAX_WALK_DEPTH} directories deep")
         if len(path) > paths.MAX_PATH:
@@ -136,7 +154,7 @@ class Walk:
         if self._follow:
             child = self._tree.open_dir((*level.parts, name))
         else:
-            child = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=level.fd)
+            child = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
         identity = identity_of(child)
         if any(identity == above.identity for above in stack):
             os.close(child)
@@ -147,19 +165,17 @@ class Walk:
 class _Level:
     """A directory of a listing, on the way down."""
 
-    __slots__ = ("below", "fd", "identity", "parts", "path")
+    __slots__ = ("below", "identity", "parts", "path")
 
     def __init__(self, fd: int, path: bytes, parts: Parts) -> None:
-        self.fd = fd
         self.path = path
         self.parts = parts
         self.identity = identity_of(fd)
         self.below: deque[bytes] = deque()
 
 
-def identity_of(fd: int) -> tuple[int, int]:
-    info = os.fstat(fd)
-    return info.st_dev, info.st_ino
+def _join(directory: bytes, name: bytes) -> bytes:
+    return directory + b"/" + name if directory else name
 
 
 def _problem(path: bytes, error: CommandError | OSError) -> Problem:

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ftpwire import paths
-from ftpwire.beneath import OPEN_ANY, OPEN_DIRECTORY, chmod_pinned
+from ftpwire.beneath import OPEN_ANY, OPEN_DIRECTORY, chmod_pinned, identity_of, open_above
 
 _OPEN_BELOW = OPEN_DIRECTORY | os.O_NOFOLLOW
 
-_Identity = tuple[int, int]
 OnProblem = Callable[[bytes, OSError], None]
 
 
@@ -43,12 +42,16 @@ class _Level:
         self.closed = closed
         self.path = path
         self.name = name
-        self.identity = _identity(fd)
+        self.identity = identity_of(fd)
         self.below: list[bytes] = []
 
 
 def walk(
-    home: int, on_problem: OnProblem | None = None, *, through_closed: bool = False
+    home: int,
+    on_problem: OnProblem | None = None,
+    *,
+    through_closed: bool = False,
+    staging: bool = False,
 ) -> Iterator[Found]:
     """Everything below a home, its staging left out; no link is followed. The reserved name in
     another directory is found, and not gone into.
@@ -59,11 +62,12 @@ def walk(
         home: The home's descriptor; it stays open.
         on_problem: Hears of directories that can't be read; without it, that is raised.
         through_closed: Open those whose own mode forbids it, meanwhile.
+        staging: The reserved name is as any other.
     """
     fd = os.open(b".", OPEN_DIRECTORY, dir_fd=home)
     try:
         levels = [_Level(b"", b"", fd)]
-        yield from _entries(levels[0], fd, on_problem)
+        yield from _entries(levels[0], fd, on_problem, staging)
         while levels:
             level = levels[-1]
             if level.below:
@@ -77,7 +81,7 @@ def walk(
                 os.close(fd)
                 fd = child
                 levels.append(_Level(path, name, fd, closed))
-                yield from _entries(levels[-1], fd, on_problem)
+                yield from _entries(levels[-1], fd, on_problem, staging)
                 continue
             levels.pop()
             if levels:
@@ -194,15 +198,18 @@ def _stored_below(
     return Usage(size, files) + below
 
 
-def _entries(level: _Level, fd: int, on_problem: OnProblem | None) -> Iterator[Found]:
+def _entries(
+    level: _Level, fd: int, on_problem: OnProblem | None, staging: bool
+) -> Iterator[Found]:
     prefix = level.path + b"/" if level.path else b""
     try:
         with os.scandir(fd) as entries:
             for entry in entries:
                 name = os.fsencode(entry.name)
-                if not prefix and name == paths.STAGING:
+                hidden = name == paths.STAGING and not staging
+                if hidden and not prefix:
                     continue
-                if name != paths.STAGING and entry.is_dir(follow_symlinks=False):
+                if not hidden and entry.is_dir(follow_symlinks=False):
                     level.below.append(name)
                 yield Found(prefix + name, fd, name, entry)
     except OSError as error:
@@ -222,13 +229,9 @@ def _up(home: int, fd: int, levels: list[_Level]) -> int:
 
     When it was moved meanwhile it is looked for from the top; what isn't found is given up.
     """
-    try:
-        above = os.open(b"..", OPEN_DIRECTORY, dir_fd=fd)
-        if _identity(above) == levels[-1].identity:
-            return above
-        os.close(above)
-    except OSError:
-        pass
+    found = open_above(fd, levels[-1].identity)
+    if found is not None:
+        return found
     above = os.open(b".", OPEN_DIRECTORY, dir_fd=home)
     for count, level in enumerate(levels[1:], 1):
         try:
@@ -238,13 +241,8 @@ def _up(home: int, fd: int, levels: list[_Level]) -> int:
             break
         os.close(above)
         above = child
-        if _identity(child) != level.identity:
+        if identity_of(child) != level.identity:
             del levels[count + 1 :]
             level.below.clear()
             break
     return above
-
-
-def _identity(fd: int) -> _Identity:
-    info = os.fstat(fd)
-    return info.st_dev, info.st_ino

@@ -18,17 +18,21 @@ from hypothesis import strategies as st
 
 from ftpwire import beneath
 from ftpwire.beneath import (
+    MOST_OPEN,
     OPEN_ANY,
     OPEN_DIRECTORY,
+    Descent,
     Tree,
     Unsupported,
     entry_type,
     exchange,
+    open_below,
     regular,
     rename_new,
     sync_file_system,
 )
 from ftpwire.errors import NotRegular, from_oserror
+from tests.few_descriptors import bury, few_descriptors
 from tests.pairwise import pairwise
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="what Linux has")
@@ -1005,3 +1009,81 @@ def test_a_link_can_be_refused(place, kernel):
         tree.open_dir([b"dir", b"missing"])
     os.close(tree.open([b"link"], OPEN_ANY | os.O_NOFOLLOW))
     os.close(tree.open_dir([b"dir"]))
+
+
+# deep ways with few descriptors ----------------------------------------------------------------
+
+
+@pytest.fixture
+def deep(place):
+    bury(place.home, 120)
+    return place
+
+
+def test_a_long_way_through_links_holds_few_descriptors(deep):
+    """Step by step, down and up again, as where the kernel doesn't do it."""
+    down = b"/".join([b"d"] * 120)
+    up = b"/".join([b".."] * 70)
+    os.symlink(down + b"/" + up + b"/other", os.fsencode(deep.home) + b"/link")
+    tree = Tree(deep.fd, follow=True, kernel=False)
+    with few_descriptors(MOST_OPEN + 4):
+        fd = tree.open_dir([b"link"])
+    try:
+        assert os.path.samestat(os.fstat(fd), os.stat(deep.home.joinpath(*["d"] * 50, "other")))
+    finally:
+        os.close(fd)
+
+
+def go_down(way: Descent, depth: int) -> None:
+    for _ in range(depth):
+        way.go_down(os.open(b"d", OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=way.fd))
+
+
+def never() -> int:
+    raise AssertionError("it is found by ..")
+
+
+def test_the_way_up_is_that_of_the_directories(deep):
+    """Also where they were moved: they are found by ``..`` as long as they are in each other."""
+    way = Descent(deep.fd)
+    with few_descriptors(MOST_OPEN + 2):
+        go_down(way, 120)
+        (deep.home / "d").rename(deep.home / "moved")
+        for depth in range(119, -1, -1):
+            way.go_up(never)
+            assert len(way) == depth
+    assert way.fd == deep.fd
+    way.close()
+
+
+def test_a_directory_that_took_the_place_is_not_gone_into(deep):
+    """By whatever way it is opened again."""
+    way = Descent(deep.fd)
+    go_down(way, 100)
+    deep.home.joinpath(*["d"] * 60).rename(deep.home / "low")
+    names = [b"d"] * 59
+    (deep.home / "d").rename(deep.home / "high")
+    bury(deep.home, 70)
+    for _ in range(40):
+        way.go_up(lambda: open_below(deep.fd, names))
+    with pytest.raises(OSError) as caught:
+        way.go_up(lambda: open_below(deep.fd, names))
+    assert (caught.value.errno, way.fd, len(way)) == (errno.ESTALE, -1, 59)
+    (deep.home / "d").rename(deep.home / "other")
+    (deep.home / "d").symlink_to(deep.outside)
+    with pytest.raises(OSError):  # no link is followed
+        way.go_up(lambda: open_below(deep.fd, names[:58]))
+    (deep.home / "d").unlink()
+    (deep.home / "high").rename(deep.home / "d")
+    way.go_up(lambda: open_below(deep.fd, names[:57]))  # the control: it is back
+    assert os.path.samestat(os.fstat(way.fd), os.stat(deep.home.joinpath(*["d"] * 57)))
+    way.close()
+
+
+def test_a_descent_that_is_closed_leaves_the_first_open(deep):
+    way = Descent(deep.fd)
+    go_down(way, 30)
+    way.close()
+    way.close()
+    assert (way.fd, len(way)) == (deep.fd, 0)
+    os.fstat(deep.fd)

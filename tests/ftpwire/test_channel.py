@@ -282,6 +282,49 @@ def test_try_send_comes_after_what_is_queued(pair):
     assert receive(server, 12) == b"first second"
 
 
+def pushed(channel: Channel, data: memoryview) -> int:
+    """Send all that is taken at once, without a reader; returns how much that was."""
+    taken = 0
+    while count := channel.try_send(data[taken:]):
+        taken += count
+    return taken
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="the system has no such limit")
+def test_a_peer_that_takes_nothing_gets_little(sockets, secure):
+    """And all as soon as it takes some."""
+    least, most = [], []
+    for slowly, found in ((True, least), (False, most)):
+        client, server = sockets.channels(secure, free_tcp_pair)
+        if slowly:
+            client.start_slowly()
+        found.append(pushed(client, memoryview(NOISE)))
+    assert least[0] < most[0] / 2
+    client, server = sockets.channels(secure, free_tcp_pair)
+    client.start_slowly()
+    first = pushed(client, memoryview(NOISE))
+    found, scratch = bytearray(), memoryview(bytearray(64 * 1024))
+    sent = first
+    while sent < len(NOISE):
+        found += scratch[: server.receive_into(scratch)]
+        sent += client.try_send(memoryview(NOISE)[sent:])
+    assert client.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) != 128 * 1024
+    while client.has_output:
+        found += scratch[: server.receive_into(scratch)]
+        client.try_flush()
+    found += receive(server, len(NOISE) - len(found))
+    assert found == NOISE
+
+
+def free_tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """With the system's own buffers for what is sent."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        one = socket.create_connection(listener.getsockname())
+        other, _ = listener.accept()
+    return one, other
+
+
 class Counting:
     """A socket that counts the calls that sent something."""
 

@@ -14,6 +14,7 @@ from ftpwire import pieces
 from ftpwire.digests import digest, new
 from ftpwire.errors import CommandError, LeaseLost, SourceChanged, TooMany, VerificationFailed
 from ftpwire.pieces import Assembly
+from ftpwire.streams import FIRST_SIZE
 from tests.peer import eventually
 
 NOISE = random.Random(3).randbytes(40_000)
@@ -152,6 +153,28 @@ def test_a_piece_takes_its_bytes_and_no_more(fd):
         piece.write(memoryview(NOISE[:99]))
         with pytest.raises(VerificationFailed, match="99 bytes came of a piece of 100"):
             piece.finish()
+
+
+def test_a_piece_that_rests_holds_no_buffer(fd):
+    """What came is written, and the next bytes have a small buffer again."""
+    data = NOISE * 40
+    with Assembly(fd, len(data)) as assembly:
+        piece = assembly.open(0, len(data))
+        assert len(piece.buffer()) == FIRST_SIZE
+        piece.rest()
+        for start in range(0, len(data), 30_000):
+            left = data[start : start + 30_000]
+            while left:
+                space = piece.buffer()
+                count = min(len(space), len(left))
+                space[:count] = left[:count]
+                piece.filled(count)
+                left = left[count:]
+            if start % 7 == 0:
+                piece.rest()
+                assert os.fstat(fd).st_size == min(len(data), start + 30_000)
+        piece.finish()
+        assert assembly.finish() == digest(data)
 
 
 def test_gaps_are_limited(fd, monkeypatch):

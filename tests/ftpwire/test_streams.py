@@ -16,6 +16,7 @@ from ftpwire.digests import digest
 from ftpwire.streams import (
     BUFFER_COUNT,
     BUFFER_SIZE,
+    FIRST_SIZE,
     THREAD_FROM,
     ReadAhead,
     WriteBehind,
@@ -141,8 +142,37 @@ def test_write_behind_is_bounded(tmp_path):
                 buffers.append(view.obj)
             stream.filled(len(view))
         stream.finish()
-    assert len(buffers) <= BUFFER_COUNT
-    assert {len(buffer) for buffer in buffers} == {BUFFER_SIZE}
+    large = [buffer for buffer in buffers if len(buffer) == BUFFER_SIZE]
+    assert len(large) <= BUFFER_COUNT
+    assert sum(len(buffer) for buffer in buffers if buffer not in large) <= 2 * THREAD_FROM
+
+
+def held(stream: WriteBehind) -> int:
+    """Bytes of the buffer that is received into."""
+    return len(stream.buffer().obj)
+
+
+def test_a_writer_begins_small_and_rests_small(tmp_path):
+    """Whoever brings nothing, or stops bringing, costs little; what came is written."""
+    with open(tmp_path / "f", "wb") as file, WriteBehind(file.fileno()) as stream:
+        assert held(stream) == FIRST_SIZE
+        by_buffer(stream, NOISE[: 3 * THREAD_FROM + 7])
+        assert held(stream) == BUFFER_SIZE and working_threads() == ["write-behind"]
+        stream.rest()
+        assert working_threads() == [] and held(stream) == FIRST_SIZE
+        assert os.fstat(file.fileno()).st_size == 3 * THREAD_FROM + 7
+        by_buffer(stream, NOISE[3 * THREAD_FROM + 7 :])
+        assert held(stream) == BUFFER_SIZE
+        assert stream.finish() == digest(NOISE)
+    assert (tmp_path / "f").read_bytes() == NOISE
+
+
+def test_a_failure_while_a_writer_rests_is_told(failing):
+    with WriteBehind(failing) as stream:
+        by_write(stream, NOISE[:10])
+        stream.rest()
+        with pytest.raises(OSError):
+            stream.finish()
 
 
 def test_a_small_file_needs_no_thread(tmp_path, monkeypatch):
@@ -243,7 +273,7 @@ def test_no_more_threads_to_write_with(tmp_path, no_more_threads):
 def test_no_more_threads_to_read_with(noise, no_more_threads):
     with ReadAhead(noise, len(NOISE)) as source:
         with pytest.raises(RuntimeError, match="can't start"):
-            next(iter(source))
+            collect(source)
 
 
 def test_write_all_goes_on_after_short_writes(tmp_path, monkeypatch):
@@ -357,17 +387,17 @@ def test_a_failure_in_the_middle_comes_after_what_was_read(noise, monkeypatch):
     real, calls = os.preadv, []
 
     def fail_later(fd, buffers, offset):
-        calls.append(offset)
-        if len(calls) > 6:
+        if len(calls) > 12:
             raise OSError(5, "Input/output error")
-        return real(fd, buffers, offset)
+        calls.append(real(fd, buffers, offset))
+        return calls[-1]
 
     monkeypatch.setattr(streams.os, "preadv", fail_later)
     found = b""
     with ReadAhead(noise, len(NOISE)) as source, pytest.raises(OSError, match="Input/output"):
         for view in source:
             found += view
-    assert found == NOISE[: 6 * BUFFER_SIZE]
+    assert found == NOISE[: sum(calls)] and len(found) > THREAD_FROM
 
 
 def test_any_other_failure_of_the_reader_is_told(noise):
@@ -382,13 +412,64 @@ def test_an_offset_that_no_file_has_is_told(noise):
             collect(source)
 
 
-@pytest.mark.parametrize("pieces", [0, 1, 3])
+@pytest.mark.parametrize("pieces", [0, 1, 12])
 def test_leaving_in_the_middle_stops_the_reader(noise, pieces):
     with ReadAhead(noise, len(NOISE)) as source:
         views = iter(source)
         for _ in range(pieces):
             next(views)
     assert working_threads() == []
+
+
+def test_a_reader_begins_small(noise, monkeypatch):
+    """Whoever takes nothing costs no thread, and one small buffer."""
+    with ReadAhead(noise, len(NOISE)) as source:
+        first = next(iter(source))
+        assert len(first) == FIRST_SIZE and working_threads() == []
+
+
+@pytest.mark.parametrize("hashes", [True, False])
+@pytest.mark.parametrize("every", [1, 7, 30])
+def test_a_reader_that_rests_holds_no_thread_and_goes_on(noise, every, hashes):
+    found = b""
+    with ReadAhead(noise, len(NOISE), hashes=hashes) as source:
+        for number, view in enumerate(source):
+            if number % every == 0:
+                source.rest()
+                assert working_threads() == []
+            found += view
+        assert found == NOISE
+        if hashes:
+            assert source.digest() == digest(NOISE)
+
+
+def test_what_is_read_again_after_a_rest_is_hashed_as_it_is_then(tmp_path):
+    """The digest is always that of the bytes that were given out."""
+    path = tmp_path / "f"
+    path.write_bytes(NOISE)
+    found = b""
+    with open(path, "r+b") as file, ReadAhead(file.fileno(), len(NOISE)) as source:
+        for view in source:
+            found += view
+            if len(found) > 2 * THREAD_FROM and len(found) % 2 == 0:
+                source.rest()
+                os.pwrite(file.fileno(), bytes(BUFFER_SIZE), len(found))
+        assert found != NOISE
+        assert source.digest() == digest(found)
+
+
+@pytest.mark.parametrize("there", [THREAD_FROM + 1, 3 * THREAD_FROM + 5])
+def test_a_file_that_becomes_shorter_while_its_reader_rests(tmp_path, there):
+    path = tmp_path / "f"
+    path.write_bytes(NOISE)
+    found = b""
+    with open(path, "r+b") as file, ReadAhead(file.fileno(), len(NOISE)) as source:
+        for view in source:
+            found += view
+            if len(found) >= there:
+                source.rest()
+                os.truncate(path, len(found))
+        assert source.size == len(found) and source.digest() == digest(found)
 
 
 def test_short_reads_are_no_end(noise, monkeypatch):

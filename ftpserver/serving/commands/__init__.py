@@ -50,6 +50,7 @@ class Command:
         before_login: Open to who hasn't logged in yet.
         batched: Joins the batch of small changes; otherwise that is committed first.
         takes_data: DATA frames follow the request.
+        transfers: It moves the bytes of a file: it counts as a running transfer.
         ending: The reply closes a stream: it travels as END.
         quick: As a rule it waits for nothing. Others stand aside at once.
         needs: What the account has to be permitted.
@@ -59,6 +60,7 @@ class Command:
     before_login: bool = False
     batched: bool = False
     takes_data: bool = False
+    transfers: bool = False
     ending: bool = False
     quick: bool = False
     needs: tuple[Need, ...] = ()
@@ -93,9 +95,12 @@ COMMANDS: dict[type[Message], Command] = {
     messages.Stat: Command(browsing.stat, quick=True, needs=_SEE),
     messages.List: Command(browsing.list_directory, ending=True, quick=True, needs=_LIST),
     messages.Hash: Command(browsing.hash_file, needs=_READ),
-    messages.Get: Command(transfers.get, ending=True, quick=True, needs=_READ),
-    messages.Put: Command(transfers.put, batched=True, quick=True, takes_data=True, needs=_CREATE),
-    messages.PutPiece: Command(transfers.put_piece, takes_data=True),  # its Put was permitted
+    messages.Get: Command(transfers.get, transfers=True, ending=True, quick=True, needs=_READ),
+    messages.Put: Command(
+        transfers.put, transfers=True, batched=True, quick=True, takes_data=True, needs=_CREATE
+    ),
+    # its Put was permitted
+    messages.PutPiece: Command(transfers.put_piece, transfers=True, takes_data=True),
     messages.MakeDir: Command(changing.add_to_batch, batched=True, quick=True, needs=_CREATE),
     messages.MakeLink: Command(changing.add_to_batch, batched=True, quick=True, needs=_CREATE),
     messages.SetAttributes: Command(changing.add_to_batch, batched=True, quick=True, needs=_CREATE),

@@ -11,10 +11,14 @@ from ftpserver.storage.listing import told_time
 from ftpwire import digests, growing, paths
 from ftpwire.errors import SourceChanged, StoredFileDamaged, VerificationFailed
 from ftpwire.messages import Get, Message, Put, PutPiece, Ready, Sending, Sent, Taken
-from ftpwire.streams import ReadAhead
+from ftpwire.streams import ReadAhead, grown
 
 if TYPE_CHECKING:
     from ftpserver.serving.session import Session
+
+
+_WHOLE = 128 * 1024
+"""Files up to this many bytes are read whole before they are sent."""
 
 
 def get(session: Session, request: Get) -> Message:
@@ -29,6 +33,8 @@ def get(session: Session, request: Get) -> Message:
     try:
         size = info.st_size
         offset, hasher = _start(session, fd, request, size)
+        left = size - offset
+        session.transferring(left if request.length is None else min(request.length, left))
         session.send(Sending(size, info.st_mode & 0o7777, told_time(info), offset))
         digest: bytes | None
         if request.length is not None:
@@ -37,7 +43,7 @@ def get(session: Session, request: Get) -> Message:
             if os.fstat(fd).st_size <= size and not growing.is_as_before(fd, info):
                 raise SourceChanged(f"{paths.show(request.path)}: changed while it was read")
             return Sent(size, fresh_digest(fd, info))
-        if size <= session.data_size and not offset:
+        if size <= min(session.data_size, _WHOLE) and not offset:
             data = os.pread(fd, size, 0) if size else b""
             digest = digests.digest(data)
             sent = len(data)
@@ -113,10 +119,13 @@ def _send_piece(session: Session, fd: int, offset: int, size: int) -> None:
     if session.channel.tls is None:
         session.send_file(fd, offset, size)
         return
-    buffer = memoryview(bytearray(min(session.data_size, size)))
-    end = offset + size
+    buffer = memoryview(bytearray())
+    start, end = offset, offset + size
     while offset < end:
-        count = os.preadv(fd, [buffer[: end - offset]], offset)
+        wanted = min(grown((offset - start) // 2), session.data_size, end - offset)
+        if wanted > len(buffer):
+            buffer = memoryview(bytearray(wanted))
+        count = os.preadv(fd, [buffer[:wanted]], offset)
         if not count:
             raise SourceChanged("it became shorter while it was read")
         session.send_data(buffer[:count])
@@ -130,6 +139,7 @@ def _stream(
     count of bytes sent."""
     hashes = hasher is not None
     with ReadAhead(fd, size - offset, offset=offset, hasher=hasher, hashes=hashes) as source:
+        session.on_long_wait = source.rest
         for piece in source:
             for start in range(0, len(piece), session.data_size):
                 session.send_data(piece[start : start + session.data_size])
@@ -146,6 +156,7 @@ def put(session: Session, request: Put) -> Message | None:
         data, sent = session.receive_small(request.size)
         uploads.stage_small(session.request_id, request, data, sent)
         return None
+    session.transferring(request.size)
     with uploads.receiving(session.request_id, request) as receiving:
         if request.ask:
             there = receiving.resume(session.tell_progress(request.size))
@@ -166,6 +177,7 @@ def put_piece(session: Session, request: PutPiece) -> Message:
         if left < 0:
             raise VerificationFailed(f"more bytes came than the {request.size} of the piece")
 
+    session.transferring(request.size)
     with session.uploads.open_piece(request) as piece:
         sent = session.receive_large(piece, expect)
         piece.finish()
