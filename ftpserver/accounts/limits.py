@@ -1,23 +1,23 @@
 """Limits: who may connect and try to log in, how often, how many at once, and how fast.
 
-Lives here: who is taken in, the queue for passwords, counting sessions, one pace for
+Lives here: who is taken in, when a password is checked, counting sessions, one pace for
 all sessions of an account.
 Lives elsewhere: connections without a log-in (startups.py), what they are refused for
-(penalties.py), failures and bans (bans.py), passwords (accounts.py), what an address is
-(net/addresses.py), deadlines (serving/session.py), space (storage/ledger.py).
+(penalties.py), the queue for passwords (turns.py), failures and bans (bans.py), passwords
+(accounts.py), what an address is (net/addresses.py), deadlines (serving/session.py), space
+(storage/ledger.py).
 
 What sessions of several processes must agree on is decided in the database, by one statement that
 looks and acts: how many sessions there are, and who is banned. A session has a row there only while
-a limit applies to it, so that other log-ins write nothing. The rest is about this process alone:
-its connections, its processor, its bytes.
+a limit applies to it, so that other log-ins write nothing. What workers must agree on without the
+database is decided in the memory of the server's process, which they ask.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager
 from typing import TypedDict, TypeVar
 from weakref import WeakValueDictionary
 
@@ -32,6 +32,7 @@ from ftpserver.accounts.penalties import Offence, Penalties
 from ftpserver.accounts.session_counts import SessionCounting, SessionCounts
 from ftpserver.accounts.session_slots import NO_LIMIT, Most, Sessions
 from ftpserver.accounts.startups import Spared, Strangers
+from ftpserver.accounts.turns import Changes, Changing, Queue, Queueing
 from ftpserver.net.addresses import is_in, place_of, source_of
 from ftpserver.settings.table import Settings
 from ftpserver.storage.ledger import Ledger
@@ -44,8 +45,6 @@ BUSY_DELAY = 2.0
 """The same where too many wait: an answer at once would only bring the next question."""
 MAX_WAITING = 100
 """Passwords that may wait to be checked: two seconds of work for two cores."""
-_WAITING_SHARE = 2
-"""A stranger's address may have one in so many of them."""
 _AND = "/"
 """Parts the two halves of a session's place: its token, and its row if it has one."""
 _Result = TypeVar("_Result")
@@ -54,8 +53,9 @@ _Result = TypeVar("_Result")
 class LimitsOptions(TypedDict, total=False):
     """What a process that is one of several says of itself; see Limits."""
 
-    share: int
     counts: SessionCounting
+    queue: Queueing
+    changes: Changing
     make_pace: Callable[[int, int], Pace]
 
 
@@ -67,11 +67,14 @@ class Limits:
         strangers: Connections that have not logged in.
         penalties: Of addresses from which too many of them came.
         sessions: Those that count for a limit.
+        queue: Where passwords wait to be checked.
+        changes: Passwords that are being changed.
 
     Args:
         ledger: Whose processes the sessions are of.
-        share: One in so many of the passwords of a server are checked here.
         counts: Where sessions are counted; by default for this process alone.
+        queue: The same of passwords that wait to be checked.
+        changes: The same of passwords that are being changed.
         make_pace: Makes the pace of an account, of its id and rate.
     """
 
@@ -81,12 +84,12 @@ class Limits:
         settings: Settings,
         ledger: Ledger,
         *,
-        share: int = 1,
         counts: SessionCounting | None = None,
+        queue: Queueing | None = None,
+        changes: Changing | None = None,
         make_pace: Callable[[int, int], Pace] = lambda account_id, rate: Pace(rate),
     ) -> None:
         self._bans = Bans(engine, settings.ban_after, settings.ban_time)
-        self._queue = Queue(max(1, HASHES_AT_ONCE // share), max(1, MAX_WAITING // share))
         self._spared = Spared()
         self._paces: WeakValueDictionary[int, Pace] = WeakValueDictionary()
         self._pacing = threading.Lock()
@@ -95,6 +98,8 @@ class Limits:
         self.penalties = Penalties()
         self.sessions = Sessions(engine, ledger)
         self.counts: SessionCounting = counts or SessionCounts()
+        self.queue: Queueing = queue or Queue(HASHES_AT_ONCE, MAX_WAITING)
+        self.changes: Changing = changes or Changes()
         self.settings = settings
 
     def follow(self, settings: Settings) -> None:
@@ -159,7 +164,7 @@ class Limits:
             Busy: Too many wait.
             LoginRefused: From ``prove``.
         """
-        with self._queue.turn(host, spared=host in self._spared):
+        with self.queue.turn(host, spared=host in self._spared):
             self._bans.check(host, name)
             try:
                 proved = prove()
@@ -175,7 +180,7 @@ class Limits:
 
         Raises Busy.
         """
-        return self._queue.turn(host, spared=host in self._spared)
+        return self.queue.turn(host, spared=host in self._spared)
 
     def by_token(self, host: str, name: str, prove: Callable[[], _Result]) -> _Result:
         """Check a token with ``prove``, and count it when it is refused.
@@ -310,50 +315,3 @@ class Limits:
         self.sessions.reap()
         self._bans.tidy()
         self.penalties.tidy()
-
-
-class Queue:
-    """Passwords that are checked, and those that wait for it.
-
-    ``_lock`` guards the counts; it is never held while waiting.
-
-    Args:
-        at_once: Checked at the same time.
-        waiting: Most that may wait.
-    """
-
-    def __init__(self, at_once: int, waiting: int) -> None:
-        self._turns = threading.BoundedSemaphore(at_once)
-        self._at_once = at_once
-        self._most = waiting
-        self._lock = threading.Lock()
-        self._by_place: Counter[str] = Counter()
-
-    def __len__(self) -> int:
-        return self._by_place.total()
-
-    @contextmanager
-    def turn(self, host: str, *, spared: bool) -> Iterator[None]:
-        """Wait for a turn, and have it.
-
-        A stranger's address may take only a part of the queue, so that one can't fill it; where
-        somebody has logged in lately, it is twice as long.
-
-        Raises:
-            Busy: Too many wait already.
-        """
-        place = place_of(host)
-        most = self._at_once + self._most * (2 if spared else 1)
-        mine = most if spared else self._at_once + self._most // _WAITING_SHARE
-        with self._lock:
-            if self._by_place.total() >= most or self._by_place[place] >= mine:
-                raise Busy("too many log in just now: try again in a moment")
-            self._by_place[place] += 1
-        try:
-            with self._turns:
-                yield
-        finally:
-            with self._lock:
-                self._by_place[place] -= 1
-                if not self._by_place[place]:
-                    del self._by_place[place]

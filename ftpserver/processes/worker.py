@@ -18,13 +18,14 @@ import select
 import signal
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ftpserver.audit.writer import Audit, Chunk
+from ftpserver.audit.writer import Audit, Chunk, FailureAllowances
 from ftpserver.database import open_to_serve
 from ftpserver.processes.brokering import Colleagues
 from ftpserver.processes.forkserver import Born
@@ -32,8 +33,10 @@ from ftpserver.processes.messages import (
     MAX_SIZE,
     AskFigures,
     AskSessions,
+    AskTurn,
     Birth,
     Bye,
+    ChangingPassword,
     Closed,
     Drain,
     Drop,
@@ -47,7 +50,11 @@ from ftpserver.processes.messages import (
     Leaving,
     Lines,
     LoggedIn,
+    MayTell,
+    PasswordChanged,
     Penalized,
+    Probed,
+    Probing,
     Ready,
     Registering,
     Retire,
@@ -56,6 +63,9 @@ from ftpserver.processes.messages import (
     ServerSays,
     SessionsNow,
     Stop,
+    TellFailure,
+    TurnGiven,
+    TurnOver,
 )
 from ftpserver.processes.rpc import Peer, PeerGone
 from ftpserver.processes.shared_rate import SharedPaces
@@ -127,12 +137,19 @@ class Worker(Service):
             engine,
             ledger,
             throttle=_Throttle(self.server),
-            share=birth.count,
+            probes=_Probes(self),
             counts=_Counts(self),
+            queue=_Queue(self),
+            changes=_Changes(self),
             make_pace=paces.pace,
         )
         self.limits.tell_bans(lambda place, until: self._tell(FoundBanned(place, until)))
-        self.audit = Audit(settings.state, size=settings.audit_size, files=_Lines(self.server))
+        self.audit = Audit(
+            settings.state,
+            size=settings.audit_size,
+            files=_Lines(self.server),
+            failures=_Failures(self.server),
+        )
         self._park_idle()
 
     # its life ----------------------------------------------------------------------------
@@ -287,6 +304,73 @@ class _Counts:
     def leave(self, token: str) -> None:
         """Count one less."""
         self._worker._tell(Leaving(token))
+
+
+class _Probes:
+    """Tries with an invitation are counted by the server."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def take(self, invitation_id: str) -> None:
+        """Count one. Raises Busy."""
+        self._worker.server.ask(Probing(invitation_id))
+
+    def give_back(self, invitation_id: str) -> None:
+        """One made an account."""
+        self._worker._tell(Probed(invitation_id))
+
+
+class _Queue:
+    """Passwords wait in the server's queue, with those of the other workers."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    @contextmanager
+    def turn(self, host: str, *, spared: bool) -> Iterator[None]:
+        """Wait for a turn, and have it. Raises Busy. The server knows itself who is spared."""
+        token = self._worker.server.ask(AskTurn(host), TurnGiven).token
+        try:
+            yield
+        finally:
+            self._worker._tell(TurnOver(token))
+
+
+class _Changes:
+    """Which passwords are being changed is known to the server."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    @contextmanager
+    def one(self, account_id: int, name: str) -> Iterator[None]:
+        """Change an account's password meanwhile. Raises Busy."""
+        self._worker.server.ask(ChangingPassword(account_id, name))
+        try:
+            yield
+        finally:
+            self._worker._tell(PasswordChanged(account_id))
+
+
+class _Failures:
+    """How many failures are recorded is the server's to say.
+
+    It isn't asked more often than a server with one worker would say yes: a flood costs it little.
+    """
+
+    def __init__(self, server: Peer) -> None:
+        self._server = server
+        self._mine = FailureAllowances()
+
+    def take(self, account_id: int | None, guess: str | None) -> bool:
+        """Whether another one may be recorded."""
+        if not self._mine.take(account_id, guess):
+            return False
+        try:
+            return self._server.ask(TellFailure(account_id, guess), MayTell).granted
+        except PeerGone:
+            return False  # and this process is at its end
 
 
 class _Lines:

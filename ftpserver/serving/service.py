@@ -24,7 +24,7 @@ from sqlalchemy import Engine
 from ftpserver.accounts.accounts import Accounts
 from ftpserver.accounts.authenticator import Entrance, LocalEntrance
 from ftpserver.accounts.limits import Limits, LimitsOptions
-from ftpserver.accounts.registration import Registration, Throttling
+from ftpserver.accounts.registration import Probing, Registration, Throttling
 from ftpserver.accounts.tokens import Tokens
 from ftpserver.audit.writer import Audit
 from ftpserver.serving.account_watch import Watch
@@ -93,12 +93,13 @@ class Service:
         ledger: Ledger,
         *,
         throttle: Throttling | None = None,
+        probes: Probing | None = None,
         **limits: Unpack[LimitsOptions],
     ) -> None:
         """Have everything that is asked of the database.
 
         Args:
-            throttle: See Registration. ``limits``: see Limits.
+            throttle, probes: See Registration. ``limits``: see Limits.
         """
         settings = self.settings
         self.engine = engine
@@ -111,6 +112,7 @@ class Service:
             open=settings.open_registration,
             default_quota=settings.default_quota,
             throttle=throttle,
+            probes=probes,
         )
         self.ledger = ledger
         self.limits = Limits(engine, settings, ledger, **limits)

@@ -27,7 +27,7 @@ def told(state, name: str = FILE_NAME) -> list[dict]:
     return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
-@pytest.mark.parametrize("way", [*WAYS, ISOLATED])
+@pytest.mark.parametrize("way", [*WAYS, WORKERS, ISOLATED])
 @pytest.mark.parametrize("cheap", CHEAP)
 def test_cheap_requests_hide_no_guess(start_server, dial, monkeypatch, way, cheap):
     monkeypatch.setattr(writer, "_REFUSALS_BURST", 2)

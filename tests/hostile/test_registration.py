@@ -12,11 +12,12 @@ from ftpwire.errors import Busy, NameTaken
 from ftpwire.messages import Failed, LoggedIn, Register
 
 WAYS = [pytest.param({}, id="threads"), pytest.param({"threads": 0}, id="threads-0")]
+WORKERS = pytest.param({"workers": 2}, id="workers", marks=pytest.mark.system)
 ISOLATED = pytest.param({"isolation": "process"}, id="isolation", marks=pytest.mark.system)
 MOST = module._OF_ONE_INVITATION[0]
 
 
-@pytest.mark.parametrize("way", [*WAYS, ISOLATED])
+@pytest.mark.parametrize("way", [*WAYS, WORKERS, ISOLATED])
 def test_an_unused_invitation_does_not_tell_all_names(start_server, dial, way):
     server = start_server(**way)
     _, code = Invitations(server.engine).make(None, 3, None)
