@@ -45,7 +45,8 @@ _ALWAYS_TOLD = frozenset({Forbidden.code, NotLoggedIn.code})
 _REFUSED_STATUS = frozenset({3, 6, 7})
 
 
-_LOG_INS, _FILES = "logins", "files"
+SHARES = _LOG_INS, _FILES = "logins", "files"
+"""What counts apart of the successes of one account."""
 _OF_KEYS = frozenset({"login", "register", "logout", "password", "token-issue", "token-revoke"})
 
 

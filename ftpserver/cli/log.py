@@ -60,12 +60,14 @@ def log(
 ) -> None:
     """Show who did what: the audit log, from the oldest record on.
 
+    Files of accounts that did more than the common file takes are read as well.
     Times are UTC. With --follow the last 10 records come first, unless --lines or
     --since says otherwise. --json prints the records as they are stored.
     """
     from ftpserver.audit.notify import Follower
     from ftpserver.audit.reader import AuditReader, Filter
     from ftpserver.audit.record import EVENTS, timestamp
+    from ftpserver.net.descriptors import raise_descriptor_limit
 
     wanted = Filter(user, events, None if since is None else timestamp(since), failed)
     state = started(root)
@@ -75,7 +77,11 @@ def log(
             click.echo(f"ftpd: {paths.show(event)}: did you mean {near}?", err=True)
     if follow and lines is None and since is None:
         lines = _FOLLOWED_LINES
-    with Follower(state) as follower, AuditReader(state, follower.wait, _missed) as reader:
+    raise_descriptor_limit()  # accounts that do much have files of their own
+    with (
+        Follower(state) as follower,
+        AuditReader(state, follower.wait, _missed, user=user) as reader,
+    ):
         there: Iterable[tuple[bytes, Record]] = reader.records(wanted)
         if lines is not None:
             there = deque(there, maxlen=lines)
@@ -95,7 +101,7 @@ def log(
 
 def _missed() -> None:
     missing = "records may be missing here: files of the log were removed before they were read"
-    click.echo(f"ftpd: {missing} (audit-keep)", err=True)
+    click.echo(f"ftpd: {missing} (audit-keep, audit-own-size)", err=True)
 
 
 def told(record: Record) -> str:

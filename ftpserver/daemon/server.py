@@ -31,8 +31,9 @@ from ftpserver.database import RootLock, open_to_serve
 from ftpserver.errors import StateError
 from ftpserver.net import tls
 from ftpserver.net.addresses import host_of
+from ftpserver.net.descriptors import raise_descriptor_limit
 from ftpserver.serving.listeners import Listener, TcpListener, UnixListener
-from ftpserver.serving.service import Service, raise_descriptor_limit
+from ftpserver.serving.service import Service
 from ftpserver.serving.stats import Serving
 from ftpserver.settings.table import TABLE, Settings, cautions
 from ftpserver.storage.home import Home

@@ -27,6 +27,7 @@ import msgspec
 
 from ftpserver.audit.writer import Audit, Chunk, FailureAllowances
 from ftpserver.database import open_to_serve
+from ftpserver.net.descriptors import raise_descriptor_limit
 from ftpserver.processes.brokering import Colleagues
 from ftpserver.processes.forkserver import Born
 from ftpserver.processes.messages import (
@@ -70,7 +71,7 @@ from ftpserver.processes.messages import (
 from ftpserver.processes.rpc import Peer, PeerGone
 from ftpserver.processes.shared_rate import SharedPaces
 from ftpserver.serving.listeners import Handed
-from ftpserver.serving.service import Service, raise_descriptor_limit
+from ftpserver.serving.service import Service
 from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
 from ftpwire.errors import DiskFull, Forbidden, NotFound
 

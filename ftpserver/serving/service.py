@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import resource
 import ssl
 import threading
 import time
@@ -272,12 +271,3 @@ class Service:
         os.close(self._stop_read)
         if self._stop_write >= 0:
             os.close(self._stop_write)
-
-
-def raise_descriptor_limit() -> None:
-    """Let the process open as many descriptors as the system permits it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (ValueError, OSError):
-        pass  # macOS refuses some values: the soft limit stays

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import tracemalloc
 
 import pytest
 
@@ -11,7 +12,7 @@ from ftpserver.audit import reader as module
 from ftpserver.audit import writer as audit_module
 from ftpserver.audit.reader import AuditReader, Filter
 from ftpserver.audit.record import Record, line_of
-from ftpserver.audit.writer import FILE_NAME, Audit, administered, rotated
+from ftpserver.audit.writer import FILE_NAME, Audit, administered, own_name, rotated
 from ftpserver.errors import StateError
 from tests.peer import eventually
 
@@ -43,6 +44,50 @@ def test_all_files_from_the_oldest_on(path, tmp_path):
     write(path, 4, 5)
     with AuditReader(tmp_path) as reader:
         assert numbers_of(reader) == [1, 2, 3, 4, 5]
+
+
+def test_files_of_accounts_are_merged_in_order_of_time(path, tmp_path):
+    write(rotated(path, 1), 1, 4)
+    write(path, 7, 10)
+    files, logins = tmp_path / own_name("files-alice"), tmp_path / own_name("logins-b.jsonl.1")
+    write(rotated(files, 1), 2, 3)
+    write(files, 5, 8)
+    write(logins, 6, 9)
+    write(rotated(tmp_path / own_name("files-carol"), 1), 11)  # it is being rotated
+    (tmp_path / "audit-files-alice.jsonl.bak").write_bytes(b"not ours")
+    with AuditReader(tmp_path) as reader:
+        assert numbers_of(reader) == list(range(1, 12))
+        assert reader.unreadable == 0
+    with AuditReader(tmp_path, user="alice") as reader:
+        assert numbers_of(reader) == [1, 2, 3, 4, 5, 7, 8, 10]
+
+
+def test_a_clock_that_was_set_back_changes_no_order_within_a_file(path, tmp_path):
+    write(path, 1, 5, 2, 7)
+    write(tmp_path / own_name("files-alice"), 3, 6)
+    with AuditReader(tmp_path) as reader:
+        assert numbers_of(reader) == [1, 3, 5, 2, 6, 7]
+
+
+def test_many_files_are_merged_in_little_memory(tmp_path, monkeypatch):
+    count, lines, most = 10, 250, 512 * 1024
+
+    def peak() -> int:
+        tracemalloc.start()
+        try:
+            with AuditReader(tmp_path) as reader:
+                found = sum(1 for _ in reader.records(EVERYTHING))
+            assert found == count * lines
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    for number in range(count):
+        with (tmp_path / own_name(f"files-user{number}")).open("wb") as file:
+            file.writelines(line_of(record(one % 60, reason="x" * 200)) for one in range(lines))
+    assert peak() > most  # the control: they are held as a whole
+    monkeypatch.setattr(module, "_ALL_READ", 10 * module._LEAST_READ)
+    assert peak() < most
 
 
 def test_nothing_is_read_twice_however_it_is_called(path, tmp_path):
@@ -136,6 +181,43 @@ def test_following_goes_on_through_rotations(path, tmp_path, monkeypatch):
     once = [number for number in range(1, 51)]
     assert sorted(set(found)) == once
     assert found == sorted([*once, 10, 20, 30, 40])
+
+
+def test_following_finds_files_of_accounts_as_they_come(path, tmp_path):
+    """And merges them with what came meanwhile."""
+    own = tmp_path / own_name("files-alice")
+    rounds = iter([[(path, 3), (own, 2)], [(own, 4), (path, 5), (own, 6)], [(None, 0), (own, 7)]])
+
+    def wait(seconds: float) -> None:
+        for where, number in next(rounds):
+            if where is None:
+                os.replace(own, rotated(own, 1))
+            else:
+                write(where, number)
+
+    found: list[int] = []
+    write(path, 1)
+    with AuditReader(tmp_path, wait, lambda: pytest.fail("nothing is missed")) as reader:
+        for _, one in reader.records(EVERYTHING, follow=True):
+            found.append(int(one.path[1:]))
+            if found[-1] == 7:
+                break
+    assert found == list(range(1, 8))
+
+
+def test_one_that_grows_without_end_holds_up_no_other(path, tmp_path):
+    """What is added while the files are read is for the next time."""
+    own = tmp_path / own_name("files-alice")
+    write(path, 1)
+    found: list[int] = []
+    with AuditReader(tmp_path, lambda seconds: write(own, 30)) as reader:
+        for _, one in reader.records(EVERYTHING, follow=True):
+            found.append(int(one.path[1:]))
+            if found[-1] == 30:
+                break
+            write(path, found[-1] + 1)
+            assert found[-1] < 20
+    assert found[-2:] == [2, 30]
 
 
 @pytest.mark.parametrize(("kept", "missed"), [(3, False), (2, True)])
