@@ -35,8 +35,9 @@ def test_a_stranger_is_answered_a_few_times(serve, way):
     assert site.is_served(user)
 
 
+@each_way
 @pytest.mark.parametrize("kind", [Kind.REQUEST, Kind.CANCEL], ids=["requests", "cancels"])
-def test_a_flood_of_them_ends_at_once(serve, kind):
+def test_a_flood_of_them_ends_at_once(serve, way, kind):
     """And nobody reads on for the sake of its last words."""
     site = serve(login_grace=LONG, stall=LONG)
     stranger = site.knock()
@@ -58,7 +59,8 @@ def test_a_flood_of_them_ends_at_once(serve, kind):
     assert site.is_served(site.user())
 
 
-def test_what_follows_a_log_in_is_not_counted(serve):
+@each_way
+def test_what_follows_a_log_in_is_not_counted(serve, way):
     """The control: a client that doesn't wait for answers."""
     site = serve()
     peer = site.knock()
@@ -71,7 +73,8 @@ def test_what_follows_a_log_in_is_not_counted(serve):
         assert isinstance(peer.answer().message, Found)
 
 
-def test_a_user_may_ask_as_often_as_it_likes(serve):
+@each_way
+def test_a_user_may_ask_as_often_as_it_likes(serve, way):
     """The control: also one whose log-in came late."""
     site = serve()
     peer = site.knock()
