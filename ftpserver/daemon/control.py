@@ -32,7 +32,7 @@ from ftpserver.daemon import registry
 from ftpserver.errors import StateError
 from ftpserver.net.stoppable import Stoppable
 from ftpserver.serving.stats import SessionInfo
-from ftpserver.settings.table import state_of
+from ftpserver.settings.table import cautions, state_of
 from ftpwire import SOFTWARE, errors, paths
 from ftpwire.errors import (
     BadMessage,
@@ -166,6 +166,7 @@ class Status(_Tagged, frozen=True, tag="status"):
         workers: The processes that serve; none where the server itself does.
         unix: The path of its Unix socket, safe to print; None when it has none.
         trouble: What keeps it from serving everything, a line each.
+        warnings: What its settings leave open to strangers, a line each.
     """
 
     software: str
@@ -184,6 +185,7 @@ class Status(_Tagged, frozen=True, tag="status"):
     workers: list[int] = []
     unix: str | None = None
     trouble: list[str] = []
+    warnings: list[str] = []
 
 
 class Sessions(_Tagged, frozen=True, tag="sessions"):
@@ -408,6 +410,7 @@ def _status(server: FtpServer, question: AskStatus) -> Answer:
         discovery=_discovery_info(server.discovery),
         workers=[] if server.crew is None else server.crew.processes,
         trouble=[paths.printable(one) for one in server.trouble],
+        warnings=cautions(server.settings),
     )
 
 
