@@ -15,23 +15,22 @@ database is decided in the memory of the server's process, which they ask.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import TypedDict, TypeVar
 from weakref import WeakValueDictionary
 
-from sqlalchemy import (
-    Engine,
-)
+from sqlalchemy import Engine
 
 from ftpserver.accounts.accounts import Account
-from ftpserver.accounts.bans import Ban, Bans
+from ftpserver.accounts.bans import Ban, Bans, duration
 from ftpserver.accounts.passwords import HASHES_AT_ONCE
 from ftpserver.accounts.penalties import Offence, Penalties
 from ftpserver.accounts.session_counts import SessionCounting, SessionCounts
 from ftpserver.accounts.session_slots import NO_LIMIT, Most, Sessions
-from ftpserver.accounts.startups import Spared, Strangers
+from ftpserver.accounts.startups import Spared, Strangers, TurnedAway
 from ftpserver.accounts.turns import Changes, Changing, Queue, Queueing
 from ftpserver.net.addresses import is_in, place_of, source_of
 from ftpserver.settings.table import Settings
@@ -117,13 +116,39 @@ class Limits:
         knocks, and no penalty holds: one of many behind an address shuts out none of the others.
         Who is banned, and hasn't, gets one at a time, to be told so.
         """
-        spared = host in self._spared
-        trusted = self.is_trusted(host)
+        spared, trusted = host in self._spared, self.is_trusted(host)
         if not spared and not trusted and self.penalties.refuses(host):
             return False
         if not spared and self._bans.may_be_banned(host) and self.strangers.count(host):
             return False
         return self.strangers.take(connection, host, spared=spared, trusted=trusted)
+
+    def turned_away(self, host: str) -> TurnedAway | None:
+        """Why a connection from there would not be taken just now; None if it would. For people.
+
+        Whoever is banned gets one, to be told so: `ban_of`.
+        """
+        spared, trusted = host in self._spared, self.is_trusted(host)
+        left = 0.0 if spared or trusted else self.penalties.left(host)
+        if left:
+            return TurnedAway(
+                "penalty",
+                f"connections from {source_of(host)} are refused for another "
+                f"{duration(math.ceil(left))}: too many ended without a log-in",
+            )
+        if self.strangers.has_room(host, spared=spared, trusted=trusted):
+            return None
+        return TurnedAway("connections", self.crowd(host) or "too many connections have no log-in")
+
+    def crowd(self, host: str) -> str | None:
+        """What there is to say of a place that has its share of connections without a log-in."""
+        count, most = self.strangers.count(host), self.strangers.share(self.is_trusted(host))
+        if count < most:
+            return None
+        return (
+            f"{place_of(host)} has {count} connections that have not logged in, and {most} are "
+            "allowed: a new one ends the oldest"
+        )
 
     def is_trusted(self, host: str) -> bool:
         """Whether an address has no share and no penalties: it stands for many clients."""
@@ -213,6 +238,14 @@ class Limits:
         most = self._most(account)
         if most != NO_LIMIT:
             self.sessions.enter(account, place_of(host), most, only_asking=True)
+
+    def check_cap(self, account: Account) -> None:
+        """Raise TooMany if an account has the sessions that it may have without a limit of its own.
+
+        Only where the sessions are counted.
+        """
+        if self._most(account).of_account is None and isinstance(self.counts, SessionCounts):
+            self.counts.check(account.id, account.name)
 
     def enter(
         self, account: Account, host: str, *, at_any_rate: bool = False, had: str | None = None

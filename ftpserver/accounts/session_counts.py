@@ -45,10 +45,14 @@ class SessionCounts:
         token = f"{account_id}.{secrets.token_hex(8)}"
         with self._lock:
             there = self._tokens.get(account_id, {})
-            if capped and len(there) >= MOST:
-                raise TooMany(f"too many sessions: {name} has {len(there)}, and {MOST} are allowed")
+            if capped:
+                _check(name, len(there))
             self._tokens.setdefault(account_id, there)[token] = worker
         return token
+
+    def check(self, account_id: int, name: str) -> None:
+        """Raise TooMany if an account has as many as it may, where nobody has set a limit."""
+        _check(name, self.count(account_id))
 
     def leave(self, token: str) -> None:
         """Count one less. Can be called twice."""
@@ -73,3 +77,8 @@ class SessionCounts:
         """The sessions of an account."""
         with self._lock:
             return len(self._tokens.get(account_id, {}))
+
+
+def _check(name: str, count: int) -> None:
+    if count >= MOST:
+        raise TooMany(f"too many sessions: {name} has {count}, and {MOST} are allowed")

@@ -22,6 +22,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from ftpserver import ballast
+from ftpserver.accounts.session_counts import SessionCounts
 from ftpserver.admin.backup import begin_anew
 from ftpserver.audit.notify import start_events
 from ftpserver.audit.writer import Audit
@@ -86,6 +87,8 @@ class FtpServer(Service):
         """The processes of sessions that have one each; None: they have threads."""
         self.crew: Crew | None = None
         """The workers that serve them; None: this process does."""
+        self.session_counts = SessionCounts()
+        """Of all sessions, in whichever process they are."""
         self.trouble: list[str] = []
         """What keeps it from serving everything, a line each."""
         self._running = False
@@ -149,7 +152,7 @@ class FtpServer(Service):
         else:
             self.trouble.append(trouble)
             logger.error("%s", trouble)
-        self._open_books(settings.root, engine, ledger)
+        self._open_books(settings.root, engine, ledger, counts=self.session_counts)
         self.limits.strangers.on_dropped = self._drop_stranger
         self.owners = Owners()
         self.audit = Audit(

@@ -27,7 +27,6 @@ import msgspec
 
 from ftpserver.accounts.limits import MAX_WAITING
 from ftpserver.accounts.passwords import HASHES_AT_ONCE
-from ftpserver.accounts.session_counts import SessionCounts
 from ftpserver.accounts.turns import Changes, Queue, Turn
 from ftpserver.errors import StateError
 from ftpserver.net.addresses import host_of
@@ -127,7 +126,7 @@ class Crew:
         self._broker = Broker()
         self._nursery = Nursery("ftpserver.processes.worker", server.settings, self._reported)
         self._page = make_page()
-        self._counts = SessionCounts()
+        self._counts = server.session_counts
         self._queue = Queue(HASHES_AT_ONCE, MAX_WAITING)
         self._changes = Changes()
         self._thread = threading.Thread(target=self._look_after, name="workers")

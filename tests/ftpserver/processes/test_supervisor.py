@@ -26,6 +26,7 @@ import msgspec
 import pytest
 
 from ftpserver.accounts.registration import Probes
+from ftpserver.accounts.session_counts import SessionCounts
 from ftpserver.accounts.turns import Queue
 from ftpserver.audit import writer
 from ftpserver.audit.writer import FailureAllowances
@@ -184,6 +185,7 @@ class FakeServer:
         self.ledger = self.limits = self.audit = self.registration = self
         self.sessions = self.strangers = self.throttle = self
         self.probes, self.failures = Probes(), FailureAllowances()
+        self.session_counts = SessionCounts()
 
     def next_session_id(self, request: socket.socket) -> int:
         return next(self._numbers)
