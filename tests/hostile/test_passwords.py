@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from argon2 import PasswordHasher
 
 from ftpserver.accounts import accounts as accounts_module
 from ftpserver.accounts import authenticator as module
+from ftpserver.accounts import passwords
 from ftpserver.accounts.accounts import Accounts
 from ftpserver.accounts.passwords import MAX_PASSWORD
 from ftpserver.accounts.turns import Queue, Turn
@@ -129,6 +132,42 @@ def test_a_change_that_fails_can_be_tried_again(start_server):
         with pytest.raises(module.LoginRefused):
             entrance.change_password("192.0.2.1", account, "wrong", "correct-horse")
     entrance.change_password("192.0.2.1", account, "secret", "correct-horse")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "way", [{}, {"threads": 0}, {"workers": 2}, {"isolation": "process"}], ids=str
+)
+def test_changing_passwords_without_end_keeps_nobody_out(start_server, dial, monkeypatch, way):
+    """With hashes as dear as they are."""
+    monkeypatch.setattr(passwords, "_hasher", PasswordHasher(2, 19 * 1024, 1))
+    server = start_server(ban_after=10_000, **way)
+    server.accounts.add("bob", "correct-horse")
+    server.accounts.set_password("alice", "secret")
+    stop = threading.Event()
+    outcomes: Counter[str] = Counter()
+
+    def change(peer: Any, new: str) -> None:
+        while not stop.is_set():
+            reply = peer.ask(ChangePassword("wrong" if new else "secret", new or "short"))
+            outcomes[reply.code] += 1
+
+    peers = [dial(server) for _ in range(20)]
+    threads = [
+        threading.Thread(target=change, args=(peer, "correct-horse" if number % 2 else ""))
+        for number, peer in enumerate(peers)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(50):
+            with dial(server, logged_in=False) as bob:
+                bob.log_in("bob", "correct-horse")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert outcomes[BadAccount.code] and outcomes[Busy.code]  # the control: it was a flood
 
 
 # with workers --------------------------------------------------------------------------------

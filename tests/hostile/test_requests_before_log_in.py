@@ -6,16 +6,18 @@ The control: what is sent behind a log-in isn't counted, and neither are a user'
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from contextlib import suppress
 
 import pytest
 
 from ftpserver.serving.session import MOST_BEFORE_LOGIN
+from ftpserver.settings.table import Startups
 from ftpwire import messages
 from ftpwire.frames import Kind
 from ftpwire.messages import Found, Hello, LoggedIn, Login, Stat, WhoAmI
-from tests.hostile.conftest import each_way, ended
-from tests.peer import PATIENCE, frame
+from tests.hostile.conftest import WAYS, each_way, ended
+from tests.peer import PATIENCE, Peer, frame
 
 LONG = 10 * PATIENCE
 HELLO = frame(Kind.REQUEST, 0, messages.encode_hello(Hello()))
@@ -56,6 +58,37 @@ def test_a_flood_of_them_ends_at_once(serve, way, kind):
     stranger.rest()
     assert sent.wait(PATIENCE)
     thread.join()
+    assert site.is_served(site.user())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", WAYS)
+def test_a_hundred_strangers_asking_without_end(serve):
+    """Beside a user, who is answered a thousand times."""
+    site = serve(max_startups=Startups(200, 30, 400))
+    user = site.user()
+    stop = threading.Event()
+    outcomes: Counter[str] = Counter()
+
+    def ask() -> None:
+        while not stop.is_set():
+            with suppress(OSError, EOFError), Peer(site.connect()) as stranger:
+                stranger.hello()
+                stranger.send(frame(Kind.REQUEST, 1, Stat(b"/")) * (MOST_BEFORE_LOGIN + 1))
+                answers = [one.message for one in stranger.rest()]
+                outcomes[getattr(answers[-1], "code", "") if answers else "cut"] += 1
+
+    threads = [threading.Thread(target=ask) for _ in range(100)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(1000):
+            assert site.is_served(user)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert outcomes["bad-message"], outcomes  # the control: they were there
     assert site.is_served(site.user())
 
 

@@ -6,12 +6,14 @@ The control of each: whoever sends data as well, or changes its keys now and the
 from __future__ import annotations
 
 import ssl
+import threading
 from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from ftpserver.serving.stats import SessionInfo
+from ftpserver.settings.table import Startups
 from ftpwire import messages
 from ftpwire.frames import HEADER, Kind
 from ftpwire.messages import Hello, LoggedIn, Login, WhoAmI
@@ -94,6 +96,33 @@ def test_key_updates_before_log_in_come_to_an_end(serve, hand_made, options):
     assert pour(client, requested=True) < 50_000
     eventually(lambda: is_alone(site))
     assert site.is_served(user)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("options", [way.values[0] for way in TLS_WAYS], ids=lambda way: str(way))
+def test_two_hundred_floods_of_them(serve, tmp_path, options):
+    """Four at a time, beside a user who is served."""
+    site = serve(max_startups=Startups(200, 30, 400), **options)
+    user = user_of(site)
+    lock, ended_at = threading.Lock(), []
+
+    def flood(number: int) -> None:
+        for _ in range(50):
+            with site.touch() as sock:
+                count = pour(HandMade(sock, tmp_path / f"secrets-{number}"), requested=True)
+                with lock:
+                    ended_at.append(count)
+            (tmp_path / f"secrets-{number}").unlink()
+
+    threads = [threading.Thread(target=flood, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        assert site.is_served(user)
+    for thread in threads:
+        thread.join()
+    assert len(ended_at) == 200 and max(ended_at) < 50_000
+    eventually(lambda: is_alone(site))
 
 
 @each_of("first", {"greeted": HELLO, "logged-in": HELLO + LOGIN})
