@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ftpserver.accounts.accounts import Account, Accounts
 from ftpserver.accounts.limits import Limits
@@ -32,11 +32,13 @@ class Admission:
     Attributes:
         token_id: Of the token that was shown; None for another way.
         place: Where the session counts for a limit; to be given back. None: it counts nowhere.
+        invitation: The id of the one that the account was just made with.
     """
 
     account: Account
     token_id: str | None = None
     place: str | None = None
+    invitation: str | None = None
 
 
 class Entrance(ABC):
@@ -124,7 +126,8 @@ class LocalEntrance(Entrance):
         self._registration.check(name, password)
         with self._limits.turn(host):
             account = self._registration.register(name, password, invited)
-        return self._admit(host, account)
+        admitted = self._admit(host, account)
+        return admitted if invited is None else replace(admitted, invitation=invited.id)
 
     def _admit(self, host: str, account: Account, token_id: str | None = None) -> Admission:
         try:

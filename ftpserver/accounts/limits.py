@@ -100,6 +100,8 @@ class Limits:
         self.queue: Queueing = queue or Queue(HASHES_AT_ONCE, MAX_WAITING)
         self.changes: Changing = changes or Changes()
         self.settings = settings
+        self.on_banned: Callable[[Ban], None] = lambda ban: None
+        """Called with each ban that failures of this process bring about."""
 
     def follow(self, settings: Settings) -> None:
         """Other limits hold from now on."""
@@ -194,7 +196,7 @@ class Limits:
             try:
                 proved = prove()
             except LoginRefused:
-                self._bans.failed(host, name)
+                self._failed(host, name)
                 raise
             self._bans.succeeded(host, name)
         self._spared.add(host)
@@ -220,10 +222,14 @@ class Limits:
             proved = prove()
         except LoginRefused:
             self._bans.check(host, name)
-            self._bans.failed(host, name)
+            self._failed(host, name)
             raise
         self._spared.add(host)
         return proved
+
+    def _failed(self, host: str, name: str) -> None:
+        for ban in self._bans.failed(host, name):
+            self.on_banned(ban)
 
     def delay(self, host: str, error: LoginRefused | Busy) -> float:
         """Seconds to wait before a log-in from there is refused."""

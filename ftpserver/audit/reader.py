@@ -9,6 +9,8 @@ whatever it is called by then, so no line is missed or told twice.
 
 from __future__ import annotations
 
+import base64
+import functools
 import heapq
 import json
 import os
@@ -16,6 +18,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,9 @@ from ftpserver.audit.record import OK, Record
 from ftpserver.audit.trail import SHARES
 from ftpserver.audit.writer import FILE_NAME, rotated
 from ftpserver.errors import StateError
+from ftpwire import paths
+from ftpwire.errors import FtpError
+from ftpwire.paths import Parts
 
 _POLL_SECONDS = 0.2
 _READ = 256 * 1024
@@ -40,13 +46,19 @@ class Filter:
 
     Attributes:
         since: As in a record: text of the same form, which sorts by time.
+        until: The same, of the latest.
         failed: Only what was refused, failed or was cut.
+        address: An address, or a network.
+        path: Of what is there, was there, or is below it.
     """
 
     user: str | None = None
     events: tuple[str, ...] = ()
     since: str | None = None
+    until: str | None = None
     failed: bool = False
+    address: str | None = None
+    path: Parts | None = None
 
     def takes(self, record: Record) -> bool:
         """Whether a record is wanted."""
@@ -54,8 +66,66 @@ class Filter:
             (self.user is None or record.user == self.user)
             and (not self.events or record.event in self.events)
             and (self.since is None or record.time >= self.since)
+            and (self.until is None or record.time <= self.until)
             and (not self.failed or record.outcome != OK)
+            and (self.address is None or _is_from(record.address, self.address))
+            and (self.path is None or _is_about(record, self.path))
         )
+
+
+def _is_from(recorded: str | None, wanted: str) -> bool:
+    """Whether a recorded address is the wanted one. Either may be a network that has the other."""
+    if recorded is None or recorded == wanted:
+        return recorded is not None
+    mine, other = _network(recorded), _network(wanted)
+    if mine is None or other is None or mine.version != other.version:
+        return False
+    return bool(mine.overlaps(other))
+
+
+@functools.lru_cache(maxsize=4096)
+def _network(text: str) -> Any:
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        return None  # of this machine, or with a zone
+
+
+_TAKES_BELOW = frozenset({"remove", "move"})
+"""What takes away all that is below its path as well."""
+_FILLS_BELOW = frozenset({"move", "copy"})
+"""What makes all that is below its target."""
+
+
+def _is_about(record: Record, wanted: Parts) -> bool:
+    """Whether a record tells of a path: of itself, of something below it, or of something above it
+    with which it came or went."""
+    path = _parts(record.path, record.path_b64)
+    replaced = record.event == "end-tree" and bool((record.details or {}).get("commit"))
+    if _concerns(path, wanted, replaced or record.event in _TAKES_BELOW):
+        return True
+    if record.event not in _FILLS_BELOW:
+        return False  # a link's target is no path of the account's
+    return _concerns(_parts(record.target, record.target_b64), wanted, True)
+
+
+def _concerns(recorded: Parts | None, wanted: Parts, below: bool) -> bool:
+    if recorded is None:
+        return False
+    if recorded[: len(wanted)] == wanted:
+        return True
+    return below and wanted[: len(recorded)] == recorded
+
+
+def _parts(text: str | None, encoded: str | None) -> Parts | None:
+    """A path of a record; None if it has none that can be one."""
+    if text is None:
+        return None
+    try:
+        path = os.fsencode(text) if encoded is None else base64.b64decode(encoded)
+        return paths.split(path)
+    except (ValueError, FtpError):
+        return None
 
 
 class AuditReader:

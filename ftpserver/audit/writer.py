@@ -423,7 +423,7 @@ def administered(state: Path, event: str, *, outcome: str = OK, **fields: Any) -
 
     A disk that is full doesn't undo the command: it is told in the log.
     """
-    record = Record(timestamp(time.time()), event, outcome, by=_system_user(), **fields)
+    record = Record(timestamp(time.time()), event, outcome, **given_by(), **fields)
     path = state / FILE_NAME
     try:
         fd = open_to_append(path)
@@ -442,8 +442,39 @@ def administered(state: Path, event: str, *, outcome: str = OK, **fields: Any) -
         announce(state)
 
 
-def _system_user() -> str:
+_LOGIN_UID = Path("/proc/self/loginuid")
+_NOBODY = 2**32 - 1
+"""The login user of what nobody has started: a service, for one."""
+_LONGEST_USER = 256
+
+
+def given_by() -> dict[str, Any]:
+    """Who gives this process's command: ``by`` of a record, and ``sudo_user``, ``login_user``.
+
+    The first is whom the process belongs to. The others are told where they differ: sudo leaves its
+    user in a variable, which anybody can set; the kernel (audit(8), pam_loginuid(8)) remembers who
+    has logged in, whatever was done since.
+    """
+    found: dict[str, Any] = {"by": _user_name(os.getuid())}
+    sudo_user = os.environ.get("SUDO_USER", "")[:_LONGEST_USER]
+    if sudo_user and sudo_user != found["by"]:
+        found["sudo_user"] = sudo_user
+    login_user = _login_user()
+    if login_user is not None and login_user != found["by"]:
+        found["login_user"] = login_user
+    return found
+
+
+def _login_user() -> str | None:
     try:
-        return pwd.getpwuid(os.getuid()).pw_name
+        uid = int(_LOGIN_UID.read_text())
+    except (OSError, ValueError):
+        return None  # no Linux, or a kernel without it
+    return None if uid == _NOBODY else _user_name(uid)
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return str(os.getuid())
+        return str(uid)

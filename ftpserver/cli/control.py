@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ftpserver.cli.audit import asked
 from ftpserver.cli.options import counted_as, json_option, path_record, root_option
 from ftpserver.settings.kinds import seconds
 from ftpserver.settings.table import state_of
@@ -389,6 +390,7 @@ def _end(root: Path, question: Stop | Drain, told: str | None = None) -> None:
     from ftpserver.daemon import control
 
     for _ in control.ask_until_end(state_of(root.absolute()), question):
+        asked()  # now, and not when the server has ended, which may take hours
         if told is not None:
             click.echo(told, err=True)
     click.echo("the server has ended")

@@ -25,7 +25,7 @@ from ftpserver import ballast
 from ftpserver.accounts.session_counts import SessionCounts
 from ftpserver.admin.backup import begin_anew
 from ftpserver.audit.notify import start_events
-from ftpserver.audit.writer import Audit
+from ftpserver.audit.writer import Audit, given_by
 from ftpserver.daemon.control import start_control
 from ftpserver.daemon.discovery import Discovery, start_discovery
 from ftpserver.database import RootLock, open_to_serve
@@ -254,7 +254,7 @@ class FtpServer(Service):
         control = start_control(self)
         self.discovery = start_discovery(self)
         events = start_events(self)
-        self.audit.record("start", details={"address": self.address})
+        self.audit.record("start", details={"address": self.address}, **given_by())
         try:
             yield
         finally:

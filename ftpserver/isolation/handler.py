@@ -83,6 +83,7 @@ class Answers:
         self._ledger = ledger
         self._on_admitted = on_admitted
         self._failures = self._told_failures = 0
+        self._invitation: str | None = None
         self._log_allowance = Allowance(_LOG_BURST, _LOG_RATE)
         self.leases: dict[str, Lease] = {}
         """What the session holds."""
@@ -154,7 +155,9 @@ class Answers:
             of = place.identity
             identity = (of.uid, of.gid, list(of.groups))
         told = q.known(account, place.seen_as)
-        return Carried(q.Admitted(told, admission.token_id, identity), [place.fd, page])
+        self._invitation = admission.invitation
+        answer = q.Admitted(told, admission.token_id, identity, admission.invitation)
+        return Carried(answer, [place.fd, page])
 
     def _delay(self, code: str) -> q.Delay:
         kind = BY_CODE.get(code, LoginRefused)
@@ -283,7 +286,7 @@ class Answers:
     def _vouch(self, record: Record) -> bool:
         """Have a record say whose it is, and when. False for one that no session makes."""
         session = self._session
-        if record.by is not None or record.count is not None:
+        if record.by or record.sudo_user or record.login_user or record.count is not None:
             return False
         account = session.account
         if account is not None:
@@ -292,6 +295,9 @@ class Answers:
             return False  # a stranger has done nothing yet
         elif record.event not in _ATTEMPTS:
             record.user = None
+        if record.event == "register" and record.outcome == OK:
+            used = self._invitation
+            record.details = {"with": "registration"} | ({"invitation": used} if used else {})
         record.address = session.shown_host
         record.session = str(session.id)
         now = time.time()

@@ -25,6 +25,7 @@ from ftpserver.accounts.authenticator import Entrance, LocalEntrance
 from ftpserver.accounts.limits import Limits, LimitsOptions
 from ftpserver.accounts.registration import Probing, Registration, Throttling
 from ftpserver.accounts.tokens import Tokens
+from ftpserver.audit.record import REFUSED, timestamp
 from ftpserver.audit.writer import Audit
 from ftpserver.serving.account_watch import Watch
 from ftpserver.serving.keep_alive import KeepAlive
@@ -39,6 +40,7 @@ from ftpwire.errors import NotFound
 if TYPE_CHECKING:
     import socket
 
+    from ftpserver.accounts.bans import Ban
     from ftpserver.accounts.penalties import Offence
     from ftpserver.serving.session import Session
 
@@ -115,6 +117,7 @@ class Service:
         )
         self.ledger = ledger
         self.limits = Limits(engine, settings, ledger, **limits)
+        self.limits.on_banned = self._record_ban
         self.entrance = LocalEntrance(self.accounts, self.tokens, self.registration, self.limits)
         self.watch = Watch(self)
 
@@ -158,6 +161,17 @@ class Service:
     def penalize(self, session: Session, offence: Offence) -> None:
         """A session has ended without a log-in, in a way that costs its address something."""
         self.limits.penalize(session.host, offence)
+
+    def _record_ban(self, ban: Ban) -> None:
+        self.audit.record(
+            "ban",
+            outcome=REFUSED,
+            guess="ban",  # so that nothing else uses up the room of these
+            user=ban.account,
+            address=ban.address,
+            reason=f"{ban.failures} log-ins failed",
+            details={"until": timestamp(ban.until)},
+        )
 
     def forget(self, session: Session) -> None:
         """A session has ended; its bytes stay counted."""

@@ -14,6 +14,7 @@ from ftpserver.audit.reader import AuditReader, Filter
 from ftpserver.audit.record import Record, line_of
 from ftpserver.audit.writer import FILE_NAME, Audit, administered, own_name, rotated
 from ftpserver.errors import StateError
+from ftpwire import paths
 from tests.peer import eventually
 
 EVERYTHING = Filter()
@@ -141,6 +142,7 @@ def test_a_field_of_a_later_version_does_no_harm(path, tmp_path):
         pytest.param(Filter(user="bob"), [3, 4], id="user"),
         pytest.param(Filter(events=("remove", "move")), [2, 3], id="events"),
         pytest.param(Filter(since="2030-01-01T00:00:03.000Z"), [3, 4], id="since"),
+        pytest.param(Filter(until="2030-01-01T00:00:02.000Z"), [1, 2], id="until"),
         pytest.param(Filter(failed=True), [4], id="failed"),
         pytest.param(Filter(user="alice", events=("remove",)), [2], id="both"),
     ],
@@ -153,6 +155,73 @@ def test_filters(path, tmp_path, wanted, numbers):
         file.write(line_of(record(4, user="bob", outcome="refused")))
     with AuditReader(tmp_path) as reader:
         assert numbers_of(reader, wanted) == numbers
+
+
+ABOUT = {
+    1: {"event": "put", "path": "/a/b/c"},
+    2: {"event": "put", "path": "/a/b/c/d"},
+    3: {"event": "put", "path": "/a/b"},
+    4: {"event": "remove", "path": "/a", "files": 7, "size": 70},
+    5: {"event": "move", "path": "/a/b", "target": "/x"},
+    6: {"event": "copy", "path": "/y", "target": "/a"},
+    7: {"event": "copy", "path": "/a", "target": "/z"},
+    8: {"event": "end-tree", "path": "/a", "details": {"commit": True}},
+    9: {"event": "end-tree", "path": "/a", "details": {"commit": False}},
+    10: {"event": "link", "path": "/l", "target": "/a/b/c"},
+    11: {"event": "login"},
+    12: {"event": "put", "path": "/a/b/cc"},
+    13: {"event": "put", "path": "/\ufffd", "path_b64": "L/8="},
+    14: {"event": "get", "path": "relative"},
+    15: {"event": "attributes", "path": "/"},
+    16: {"event": "remove", "path": "/a/b/c", "outcome": "refused"},
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "numbers"),
+    [
+        pytest.param(b"/a/b/c", [1, 2, 4, 5, 6, 8, 16], id="with-what-is-above"),
+        pytest.param(b"/x/c", [5], id="moved-there"),
+        pytest.param(b"/z/b", [7], id="copied-there"),
+        pytest.param(b"/a/b/cc", [4, 5, 6, 8, 12], id="a-name-that-begins-so"),
+        pytest.param(b"/\xff", [13], id="no-utf-8"),
+        pytest.param(b"/l", [10], id="a-link"),
+        pytest.param(b"/", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 15, 16], id="all"),
+        pytest.param(b"/none", [], id="nothing"),
+    ],
+)
+def test_a_path_is_found_with_what_took_it_along(path, numbers):
+    wanted = Filter(path=paths.split(path))
+    values = {"outcome": "ok", "path": None}
+    found = [n for n, fields in ABOUT.items() if wanted.takes(record(n, **(values | fields)))]
+    assert found == numbers
+
+
+@pytest.mark.parametrize(
+    ("address", "numbers"),
+    [
+        ("192.0.2.1", [1]),
+        ("192.0.2.0/24", [1, 2]),
+        ("2001:db8::1", [3, 4]),
+        ("2001:db8::/32", [3, 4]),
+        ("fe80::1%eth0", [5]),
+        ("local", [6]),
+        ("198.51.100.1", []),
+    ],
+)
+def test_an_address_is_found_in_its_network_too(address, numbers):
+    recorded = {
+        1: "192.0.2.1",
+        2: "192.0.2.2",
+        3: "2001:db8::1",
+        4: "2001:db8::/64",  # as it is banned
+        5: "fe80::1%eth0",
+        6: "local",
+        7: None,
+    }
+    wanted = Filter(address=address)
+    found = [n for n, one in recorded.items() if wanted.takes(record(n, address=one))]
+    assert found == numbers
 
 
 def test_following_goes_on_through_rotations(path, tmp_path, monkeypatch):
