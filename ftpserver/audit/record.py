@@ -8,16 +8,13 @@ from __future__ import annotations
 import base64
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_args
 
 import msgspec
 
 from ftpwire import messages, paths
 from ftpwire.errors import FtpError
 from ftpwire.messages import Message
-
-if TYPE_CHECKING:
-    pass
 
 OK, REFUSED, FAILED, CUT = "ok", "refused", "failed", "cut"
 MAX_REASON = 1000
@@ -41,6 +38,8 @@ EVENTS: dict[type[Message], str] = {
     messages.Copy: "copy",
 }
 """What is recorded, however it ends. Of other requests: that they were forbidden."""
+REQUESTS = frozenset(str(one.__struct_config__.tag) for one in get_args(messages.Request))
+"""What those are called that have no other name."""
 OTHERS = frozenset({"logout", "start", "stop", "reload", "ban", "moved-on", "dropped"})
 """Events that are no requests, and no commands of an administrator (cli/audit.py)."""
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable
 from ipaddress import ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import click
 
@@ -64,11 +64,9 @@ def _remote(text: str) -> paths.Parts:
 
 def _known(events: tuple[str, ...]) -> tuple[str, ...]:
     """The same, if all of them are events."""
-    from ftpserver.audit.record import EVENTS, OTHERS
-    from ftpwire import messages
+    from ftpserver.audit.record import EVENTS, OTHERS, REQUESTS
 
-    asked = (str(one.__struct_config__.tag) for one in get_args(messages.Request))
-    known = {*EVENTS.values(), *OTHERS, *AUDITED.values(), *asked}
+    known = {*EVENTS.values(), *REQUESTS, *OTHERS, *AUDITED.values()}
     for event in events:
         if event not in known:
             near = difflib.get_close_matches(event, known, n=1)

@@ -21,7 +21,7 @@ import msgspec
 
 from ftpserver.accounts.accounts import Account
 from ftpserver.accounts.authenticator import Admission
-from ftpserver.audit.record import EVENTS, OK, Record, line_of, timestamp
+from ftpserver.audit.record import EVENTS, OK, REQUESTS, Record, line_of, timestamp
 from ftpserver.audit.trail import guess_of, share_of
 from ftpserver.audit.writer import Allowance
 from ftpserver.isolation import homes
@@ -303,7 +303,7 @@ class Answers:
         now = time.time()
         if not _is_near(record.time, now):
             record.time = timestamp(now)
-        return record.event in _EVENTS or record.code is not None
+        return record.event in _EVENTS or (record.code is not None and record.event in REQUESTS)
 
 
 def _is_near(stamp: str, now: float) -> bool:
