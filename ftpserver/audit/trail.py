@@ -47,6 +47,7 @@ _REFUSED_STATUS = frozenset({3, 6, 7})
 
 SHARES = _LOG_INS, _FILES = "logins", "files"
 """What counts apart of the successes of one account."""
+_REMOVING = frozenset({"remove", "move"})
 _OF_KEYS = frozenset({"login", "register", "logout", "password", "token-issue", "token-revoke"})
 
 
@@ -64,6 +65,11 @@ def guess_of(event: str, code: str | None, way: str | None) -> str | None:
     Only where it was compared: a banned address, and one that is told to wait, cost nothing.
     """
     return way if event == "login" and code == LoginRefused.code else None
+
+
+def has_done_something(record: Record) -> bool:
+    """Whether it failed only after a part was removed: then no allowance for failures drops it."""
+    return record.event in _REMOVING and bool(record.files)
 
 
 class Who(NamedTuple):

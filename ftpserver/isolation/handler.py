@@ -22,7 +22,7 @@ import msgspec
 from ftpserver.accounts.accounts import Account
 from ftpserver.accounts.authenticator import Admission
 from ftpserver.audit.record import EVENTS, OK, REQUESTS, Record, line_of, timestamp
-from ftpserver.audit.trail import guess_of, share_of
+from ftpserver.audit.trail import guess_of, has_done_something, share_of
 from ftpserver.audit.writer import Allowance
 from ftpserver.isolation import homes
 from ftpserver.isolation import messages as q
@@ -266,7 +266,7 @@ class Answers:
             if not self._vouch(record):
                 continue
             share = None
-            if record.outcome == OK:
+            if record.outcome == OK or has_done_something(record):
                 share = share_of(record.event, account.name if account else None)
             elif not log.may_tell_failure(account, self._guess_of(record)):
                 continue
