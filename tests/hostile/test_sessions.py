@@ -60,7 +60,7 @@ def test_a_hundred_sessions_three_times_over(start_server, dial, way):
         eventually(lambda alice=alice: server.session_counts.count(alice) == 0)
 
 
-@pytest.mark.parametrize("way", [{}, {"workers": 2}], ids=["threads", "workers"])
+@pytest.mark.parametrize("way", [WAYS[0], WAYS[2]])
 def test_the_cap_writes_nothing_and_gives_way_to_a_limit(start_server, dial, few, way):
     server = start_server(**way)
     dial(server)
