@@ -19,8 +19,8 @@ from ssl import SSLContext
 
 from ftpserver.accounts.accounts import Account, Accounts
 from ftpserver.accounts.tokens import Tokens
-from ftpserver.daemon.server import raise_descriptor_limit
 from ftpserver.database import open_state
+from ftpserver.net.descriptors import raise_descriptor_limit
 from ftpserver.net.tls import make_context
 from ftpserver.settings.table import state_of
 from ftpserver.storage.home import Home

@@ -277,7 +277,7 @@ class Helper:
 
 def main(arguments: list[str]) -> None:
     """Entry point of the helper process."""
-    from ftpserver.daemon.server import raise_descriptor_limit
+    from ftpserver.net.descriptors import raise_descriptor_limit
 
     raise_descriptor_limit()
     crowd = Crowd(Spec(**json.loads(arguments[0])))

@@ -7,11 +7,9 @@ often and how many (limits.py), asking another process for all of this (isolatio
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from ftpserver.accounts.accounts import Account, Accounts
 from ftpserver.accounts.limits import Limits
@@ -34,11 +32,13 @@ class Admission:
     Attributes:
         token_id: Of the token that was shown; None for another way.
         place: Where the session counts for a limit; to be given back. None: it counts nowhere.
+        invitation: The id of the one that the account was just made with.
     """
 
     account: Account
     token_id: str | None = None
     place: str | None = None
+    invitation: str | None = None
 
 
 class Entrance(ABC):
@@ -102,9 +102,6 @@ class LocalEntrance(Entrance):
         self._tokens = tokens
         self._registration = registration
         self._limits = limits
-        self._lock = threading.Lock()
-        self._changing: set[int] = set()
-        """Accounts whose password is being changed; guarded by ``_lock``."""
 
     def by_password(self, host: str, name: str, password: str) -> Admission:
         def prove() -> Account:
@@ -129,7 +126,8 @@ class LocalEntrance(Entrance):
         self._registration.check(name, password)
         with self._limits.turn(host):
             account = self._registration.register(name, password, invited)
-        return self._admit(host, account)
+        admitted = self._admit(host, account)
+        return admitted if invited is None else replace(admitted, invitation=invited.id)
 
     def _admit(self, host: str, account: Account, token_id: str | None = None) -> Admission:
         try:
@@ -147,24 +145,10 @@ class LocalEntrance(Entrance):
 
         # what costs nothing comes before a place in the queue that all log-ins wait in
         check_new_password(new)
-        with self._one_change(account):
+        with self._limits.changes.one(account.id, account.name):
             self._limits.by_password(host, account.name, prove)
             with self._limits.turn(host):
                 return self._accounts.set_password(account.name, new)
-
-    @contextmanager
-    def _one_change(self, account: Account) -> Iterator[None]:
-        """Let one session at a time change an account's password: each takes two turns at hashing,
-        and many at once would make the log-ins of others wait. Raises Busy."""
-        with self._lock:
-            if account.id in self._changing:
-                raise Busy(f"{account.name}: another session is changing the password just now")
-            self._changing.add(account.id)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._changing.discard(account.id)
 
     def issue_token(self, account: Account, name: str, seconds: int | None) -> Issued:
         return self._tokens.issue(account, name, seconds)

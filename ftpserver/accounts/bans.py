@@ -104,7 +104,7 @@ class Bans:
         whom = "" if ban.account is None else f" to {name}"
         raise Banned(
             f"too many log-ins{whom} failed from {place}: "
-            f"refused for another {_duration(ban.until - now)}"
+            f"refused for another {duration(ban.until - now)}"
         )
 
     def may_be_banned(self, host: str) -> bool:
@@ -282,7 +282,8 @@ def _ban(row: Row[Any]) -> Ban:
     return Ban(place, account or None, count, until)
 
 
-def _duration(seconds: int) -> str:
+def duration(seconds: int) -> str:
+    """So long, for people."""
     if seconds < 120:
         return f"{seconds} seconds"
     return f"{-(-seconds // 60)} minutes"

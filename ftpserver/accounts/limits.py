@@ -1,38 +1,38 @@
 """Limits: who may connect and try to log in, how often, how many at once, and how fast.
 
-Lives here: who is taken in, the queue for passwords, counting sessions and transfers, one pace
+Lives here: who is taken in, when a password is checked, counting sessions and transfers, one pace
 for all sessions of an account.
 Lives elsewhere: connections without a log-in (startups.py), what they are refused for
-(penalties.py), failures and bans (bans.py), passwords (accounts.py), what an address is
-(net/addresses.py), deadlines (serving/session.py), space (storage/ledger.py).
+(penalties.py), the queue for passwords (turns.py), failures and bans (bans.py), passwords
+(accounts.py), what an address is (net/addresses.py), deadlines (serving/session.py), space
+(storage/ledger.py).
 
 What sessions of several processes must agree on is decided in the database, by one statement that
 looks and acts: how many sessions there are, and who is banned. A session has a row there only while
-a limit applies to it, so that other log-ins write nothing. The rest is about this process alone:
-its connections, its processor, its bytes.
+a limit applies to it, so that other log-ins write nothing. What workers must agree on without the
+database is decided in the memory of the server's process, which they ask.
 """
 
 from __future__ import annotations
 
+import math
 import threading
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager
 from typing import TypedDict, TypeVar
 from weakref import WeakValueDictionary
 
-from sqlalchemy import (
-    Engine,
-)
+from sqlalchemy import Engine
 
 from ftpserver.accounts.accounts import Account
-from ftpserver.accounts.bans import Ban, Bans
+from ftpserver.accounts.bans import Ban, Bans, duration
 from ftpserver.accounts.passwords import HASHES_AT_ONCE
 from ftpserver.accounts.penalties import Offence, Penalties
 from ftpserver.accounts.session_counts import SessionCounting, SessionCounts
 from ftpserver.accounts.session_slots import NO_LIMIT, Most, Sessions
-from ftpserver.accounts.startups import Spared, Strangers
+from ftpserver.accounts.startups import Spared, Strangers, TurnedAway
 from ftpserver.accounts.transfer_counts import TransferCounting, TransferCounts
+from ftpserver.accounts.turns import Changes, Changing, Queue, Queueing
 from ftpserver.net.addresses import is_in, place_of, source_of
 from ftpserver.settings.table import Settings
 from ftpserver.storage.ledger import Ledger
@@ -45,8 +45,6 @@ BUSY_DELAY = 2.0
 """The same where too many wait: an answer at once would only bring the next question."""
 MAX_WAITING = 100
 """Passwords that may wait to be checked: two seconds of work for two cores."""
-_WAITING_SHARE = 2
-"""A stranger's address may have one in so many of them."""
 _AND = "/"
 """Parts the two halves of a session's place: its token, and its row if it has one."""
 _Result = TypeVar("_Result")
@@ -55,9 +53,10 @@ _Result = TypeVar("_Result")
 class LimitsOptions(TypedDict, total=False):
     """What a process that is one of several says of itself; see Limits."""
 
-    share: int
     counts: SessionCounting
     transfers: TransferCounting
+    queue: Queueing
+    changes: Changing
     make_pace: Callable[[int, int], Pace]
 
 
@@ -69,12 +68,15 @@ class Limits:
         strangers: Connections that have not logged in.
         penalties: Of addresses from which too many of them came.
         sessions: Those that count for a limit.
+        queue: Where passwords wait to be checked.
+        changes: Passwords that are being changed.
 
     Args:
         ledger: Whose processes the sessions are of.
-        share: One in so many of the passwords of a server are checked here.
         counts, transfers: Where sessions and running transfers are counted; by default for this
             process alone.
+        queue: The same of passwords that wait to be checked.
+        changes: The same of passwords that are being changed.
         make_pace: Makes the pace of an account, of its id and rate.
     """
 
@@ -84,13 +86,13 @@ class Limits:
         settings: Settings,
         ledger: Ledger,
         *,
-        share: int = 1,
         counts: SessionCounting | None = None,
         transfers: TransferCounting | None = None,
+        queue: Queueing | None = None,
+        changes: Changing | None = None,
         make_pace: Callable[[int, int], Pace] = lambda account_id, rate: Pace(rate),
     ) -> None:
         self._bans = Bans(engine, settings.ban_after, settings.ban_time)
-        self._queue = Queue(max(1, HASHES_AT_ONCE // share), max(1, MAX_WAITING // share))
         self._spared = Spared()
         self._paces: WeakValueDictionary[int, Pace] = WeakValueDictionary()
         self._pacing = threading.Lock()
@@ -102,7 +104,11 @@ class Limits:
         self._transfers: TransferCounting = transfers or TransferCounts(
             lambda: self.settings.max_user_transfers
         )
+        self.queue: Queueing = queue or Queue(HASHES_AT_ONCE, MAX_WAITING)
+        self.changes: Changing = changes or Changes()
         self.settings = settings
+        self.on_banned: Callable[[Ban], None] = lambda ban: None
+        """Called with each ban that failures of this process bring about."""
 
     def follow(self, settings: Settings) -> None:
         """Other limits hold from now on."""
@@ -119,13 +125,39 @@ class Limits:
         knocks, and no penalty holds: one of many behind an address shuts out none of the others.
         Who is banned, and hasn't, gets one at a time, to be told so.
         """
-        spared = host in self._spared
-        trusted = self.is_trusted(host)
+        spared, trusted = host in self._spared, self.is_trusted(host)
         if not spared and not trusted and self.penalties.refuses(host):
             return False
         if not spared and self._bans.may_be_banned(host) and self.strangers.count(host):
             return False
         return self.strangers.take(connection, host, spared=spared, trusted=trusted)
+
+    def turned_away(self, host: str) -> TurnedAway | None:
+        """Why a connection from there would not be taken just now; None if it would. For people.
+
+        Whoever is banned gets one, to be told so: `ban_of`.
+        """
+        spared, trusted = host in self._spared, self.is_trusted(host)
+        left = 0.0 if spared or trusted else self.penalties.left(host)
+        if left:
+            return TurnedAway(
+                "penalty",
+                f"connections from {source_of(host)} are refused for another "
+                f"{duration(math.ceil(left))}: too many ended without a log-in",
+            )
+        if self.strangers.has_room(host, spared=spared, trusted=trusted):
+            return None
+        return TurnedAway("connections", self.crowd(host) or "too many connections have no log-in")
+
+    def crowd(self, host: str) -> str | None:
+        """What there is to say of a place that has its share of connections without a log-in."""
+        count, most = self.strangers.count(host), self.strangers.share(self.is_trusted(host))
+        if count < most:
+            return None
+        return (
+            f"{place_of(host)} has {count} connections that have not logged in, and {most} are "
+            "allowed: a new one ends the oldest"
+        )
 
     def is_trusted(self, host: str) -> bool:
         """Whether an address has no share and no penalties: it stands for many clients."""
@@ -166,12 +198,12 @@ class Limits:
             Busy: Too many wait.
             LoginRefused: From ``prove``.
         """
-        with self._queue.turn(host, spared=host in self._spared):
+        with self.queue.turn(host, spared=host in self._spared):
             self._bans.check(host, name)
             try:
                 proved = prove()
             except LoginRefused:
-                self._bans.failed(host, name)
+                self._failed(host, name)
                 raise
             self._bans.succeeded(host, name)
         self._spared.add(host)
@@ -182,7 +214,7 @@ class Limits:
 
         Raises Busy.
         """
-        return self._queue.turn(host, spared=host in self._spared)
+        return self.queue.turn(host, spared=host in self._spared)
 
     def by_token(self, host: str, name: str, prove: Callable[[], _Result]) -> _Result:
         """Check a token with ``prove``, and count it when it is refused.
@@ -197,10 +229,14 @@ class Limits:
             proved = prove()
         except LoginRefused:
             self._bans.check(host, name)
-            self._bans.failed(host, name)
+            self._failed(host, name)
             raise
         self._spared.add(host)
         return proved
+
+    def _failed(self, host: str, name: str) -> None:
+        for ban in self._bans.failed(host, name):
+            self.on_banned(ban)
 
     def delay(self, host: str, error: LoginRefused | Busy) -> float:
         """Seconds to wait before a log-in from there is refused."""
@@ -215,6 +251,14 @@ class Limits:
         most = self._most(account)
         if most != NO_LIMIT:
             self.sessions.enter(account, place_of(host), most, only_asking=True)
+
+    def check_cap(self, account: Account) -> None:
+        """Raise TooMany if an account has the sessions that it may have without a limit of its own.
+
+        Only where the sessions are counted.
+        """
+        if self._most(account).of_account is None and isinstance(self.counts, SessionCounts):
+            self.counts.check(account.id, account.name)
 
     def enter(
         self, account: Account, host: str, *, at_any_rate: bool = False, had: str | None = None
@@ -328,50 +372,3 @@ class Limits:
         self.sessions.reap()
         self._bans.tidy()
         self.penalties.tidy()
-
-
-class Queue:
-    """Passwords that are checked, and those that wait for it.
-
-    ``_lock`` guards the counts; it is never held while waiting.
-
-    Args:
-        at_once: Checked at the same time.
-        waiting: Most that may wait.
-    """
-
-    def __init__(self, at_once: int, waiting: int) -> None:
-        self._turns = threading.BoundedSemaphore(at_once)
-        self._at_once = at_once
-        self._most = waiting
-        self._lock = threading.Lock()
-        self._by_place: Counter[str] = Counter()
-
-    def __len__(self) -> int:
-        return self._by_place.total()
-
-    @contextmanager
-    def turn(self, host: str, *, spared: bool) -> Iterator[None]:
-        """Wait for a turn, and have it.
-
-        A stranger's address may take only a part of the queue, so that one can't fill it; where
-        somebody has logged in lately, it is twice as long.
-
-        Raises:
-            Busy: Too many wait already.
-        """
-        place = place_of(host)
-        most = self._at_once + self._most * (2 if spared else 1)
-        mine = most if spared else self._at_once + self._most // _WAITING_SHARE
-        with self._lock:
-            if self._by_place.total() >= most or self._by_place[place] >= mine:
-                raise Busy("too many log in just now: try again in a moment")
-            self._by_place[place] += 1
-        try:
-            with self._turns:
-                yield
-        finally:
-            with self._lock:
-                self._by_place[place] -= 1
-                if not self._by_place[place]:
-                    del self._by_place[place]

@@ -81,11 +81,16 @@ class Penalties:
 
     def refuses(self, host: str) -> bool:
         """Whether connections from there are refused now."""
-        if not self._enforced:
-            return False
+        return bool(self._enforced) and self.left(host) > 0
+
+    def left(self, host: str) -> float:
+        """Seconds for which connections from there are still refused; 0 when they are not."""
         source = source_of(host)
         with self._lock:
-            return source in self._enforced and self._holds(source, self._clock())
+            now = self._clock()
+            if source not in self._enforced or not self._holds(source, now):
+                return 0.0
+            return self._until[source] - now
 
     def _holds(self, source: str, now: float) -> bool:
         """Whether it isn't over. What is over is forgotten."""

@@ -47,6 +47,7 @@ class Registration:
         open: Without an invitation, too.
         default_quota: Bytes, where an invitation doesn't say; None for no limit.
         throttle: Says how often somebody may try, in the place of this process alone.
+        probes: The same of tries with an invitation.
     """
 
     def __init__(
@@ -58,11 +59,12 @@ class Registration:
         open: bool = False,
         default_quota: int | None = None,
         throttle: Throttling | None = None,
+        probes: Probing | None = None,
     ) -> None:
         self._engine = engine
         self._accounts = accounts
         self._invitations = Invitations(engine)
-        self._probes = Probes()
+        self.probes: Probing = probes or Probes()
         self.throttle: Throttling = throttle or Throttle()
         self._root = root
         self.open = open
@@ -104,9 +106,9 @@ class Registration:
         self.check(name, password)
         if invited is None:
             return self._add(name, password, None)
-        self._probes.take(invited.id)
+        self.probes.take(invited.id)
         added = self._add(name, password, invited)
-        self._probes.give_back(invited.id)
+        self.probes.give_back(invited.id)
         return added
 
     def _add(self, name: str, password: str, invited: Invitation | None) -> Account:
@@ -140,6 +142,16 @@ class Throttling(Protocol):
 
     def take(self, host: str) -> None:
         """Count a try from there. Raises Busy when there were too many."""
+
+
+class Probing(Protocol):
+    """Who counts the tries with each good invitation."""
+
+    def take(self, invitation_id: str) -> None:
+        """Count one. Raises Busy when too many failed."""
+
+    def give_back(self, invitation_id: str) -> None:
+        """One made an account."""
 
 
 class Throttle:

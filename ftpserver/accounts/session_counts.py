@@ -78,7 +78,15 @@ class SessionCounts(Counts):
     def enter(self, account_id: int, name: str, *, capped: bool, worker: int | None = None) -> str:
         """Count one more session; see `SessionCounting`."""
         with self._lock:
-            count = len(self._tokens.get(account_id, {}))
-            if capped and count >= MOST:
-                raise TooMany(f"too many sessions: {name} has {count}, and {MOST} are allowed")
+            if capped:
+                _check(name, len(self._tokens.get(account_id, {})))
             return self._add(account_id, worker)
+
+    def check(self, account_id: int, name: str) -> None:
+        """Raise TooMany if an account has as many as it may, where nobody has set a limit."""
+        _check(name, self.count(account_id))
+
+
+def _check(name: str, count: int) -> None:
+    if count >= MOST:
+        raise TooMany(f"too many sessions: {name} has {count}, and {MOST} are allowed")

@@ -1,6 +1,6 @@
 """Connections that have not logged in, and addresses that are spared their limits.
 
-Lives here: how many there are, which are dropped.
+Lives here: how many there are, which are dropped, what is said where none is taken.
 Lives elsewhere: when it is asked (limits.py).
 """
 
@@ -11,6 +11,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+
+import msgspec
 
 from ftpserver.net.addresses import place_of
 from ftpserver.settings.table import Startups
@@ -24,6 +26,17 @@ _Places = dict[str, dict[Hashable, float]]
 _NONE: dict[Hashable, float] = {}
 _SPARED_SECONDS = 3600.0
 _MAX_SPARED = 4096
+
+
+class TurnedAway(msgspec.Struct, frozen=True):
+    """Why no connection is taken from an address.
+
+    Attributes:
+        by: ``penalty`` or ``connections``.
+    """
+
+    by: str
+    reason: str
 
 
 class Strangers:
@@ -76,28 +89,46 @@ class Strangers:
         place = place_of(host)
         with self._lock:
             now = self._clock()
-            places = self._own if spared else self._common
-            mine = places.get(place, _NONE)
-            full = self.limits.full
-            dropped = None
-            if len(mine) >= (full if trusted else -(-full // SHARE)):
-                dropped = _oldest(mine, now - _MOMENT)
-                if dropped is None:
-                    return False
-            elif not spared and self._is_crowded():
-                most = max(places.values(), key=_by_size)
-                dropped = _oldest(most, now - _MOMENT)
-                if dropped is None and self._common_count() >= full:
-                    if len(most) <= len(mine) + 1:
-                        return False
-                    dropped = _oldest(most, now)
+            has_room, dropped = self._room(place, now, spared=spared, trusted=trusted)
+            if not has_room:
+                return False
             if dropped is not None:
                 self._forget(dropped)
+            places = self._own if spared else self._common
             places.setdefault(place, {})[connection] = now
             self._where[connection] = places, place
         if dropped is not None:
             self.on_dropped(dropped)
         return True
+
+    def has_room(self, host: str, *, spared: bool, trusted: bool = False) -> bool:
+        """Whether `take` would count a new one. Nothing is done."""
+        with self._lock:
+            return self._room(place_of(host), self._clock(), spared=spared, trusted=trusted)[0]
+
+    def share(self, trusted: bool) -> int:
+        """How many a place may have."""
+        full = self.limits.full
+        return full if trusted else -(-full // SHARE)
+
+    def _room(
+        self, place: str, now: float, *, spared: bool, trusted: bool
+    ) -> tuple[bool, Hashable | None]:
+        """Whether there is room for another one, and which one has to make it."""
+        places = self._own if spared else self._common
+        mine = places.get(place, _NONE)
+        if len(mine) >= self.share(trusted):
+            dropped = _oldest(mine, now - _MOMENT)
+            return dropped is not None, dropped
+        if spared or not self._is_crowded():
+            return True, None
+        most = max(places.values(), key=_by_size)
+        dropped = _oldest(most, now - _MOMENT)
+        if dropped is None and self._common_count() >= self.limits.full:
+            if len(most) <= len(mine) + 1:
+                return False, None
+            dropped = _oldest(most, now)
+        return True, dropped
 
     def _common_count(self) -> int:
         return sum(map(len, self._common.values()))

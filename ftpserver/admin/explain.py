@@ -6,6 +6,7 @@ storage/permissions.py and the dispatch table, storage/batch.py, storage/home.py
 storage/ledger.py), options and printing (cli/explain.py).
 
 Nothing is decided here: what answers a question is what refuses a client, with the same text.
+What only a running server has in its memory is asked of it, and handed in (`Running`).
 What is not known here can differ: the room that is kept for an interrupted upload counts as taken,
 though the same upload may have it; limits that a server was given by flags are not in its file.
 """
@@ -18,12 +19,13 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Engine
 
 from ftpserver.accounts.accounts import Account
 from ftpserver.accounts.limits import Limits
+from ftpserver.accounts.startups import TurnedAway
 from ftpserver.net.addresses import LOCAL
 from ftpserver.serving.commands import COMMANDS
 from ftpserver.settings.table import Settings
@@ -51,14 +53,17 @@ class Verdict:
     """The answer.
 
     Attributes:
-        decided_by: ``disabled``, ``expiry``, ``network``, ``ban``, ``sessions``, ``permissions``,
-            ``quota``, ``files quota``, ``disk`` (it is full), or ``files`` (what is there, or its
-            mode).
-        code: Of the error that a client gets; None when it is allowed.
+        decided_by: ``disabled``, ``expiry``, ``network``, ``ban``, ``penalty``, ``connections``,
+            ``sessions``, ``permissions``, ``quota``, ``files quota``, ``disk`` (it is full), or
+            ``files`` (what is there, or its mode).
+        code: Of the error that a client gets; None when it is allowed, or the client is told
+            nothing.
         reason: One line for people: what the client is told, or the administrator of log-ins.
         rule: The rule that decides about the path, where there is one.
         needed: Bytes, where room decides.
         free: Bytes that are free; None when unlimited, or when it isn't about room.
+        advice: What changes it, where an administrator's command does.
+        note: What else there is to know.
     """
 
     allowed: bool
@@ -68,6 +73,25 @@ class Verdict:
     rule: str | None = None
     needed: int | None = None
     free: int | None = None
+    advice: str | None = None
+    note: str | None = None
+
+
+_ADVICE = {
+    "disabled": "ftpd user enable {user}",
+    "expiry": "ftpd user set {user} --expires never",
+    "network": "ftpd user set {user} --network NETWORK",
+    "ban": "ftpd unban {address}",
+    "penalty": "ftpd unban {address}; trusted-networks, where many clients come from there",
+    "connections": "max-startups; trusted-networks, where many clients come from there",
+    "sessions": "ftpd sessions and ftpd kick; ftpd user set {user} --max-sessions NUMBER, or the "
+    "settings max-user-sessions, max-address-sessions and max-sessions",
+    "permissions": "ftpd user set {user} --permit RULE",
+    "quota": "ftpd user set {user} --quota SIZE",
+    "files quota": "ftpd user set {user} --max-files NUMBER",
+    "disk": "make room on the disk of the home",
+}
+"""By what decides: what to do if it is not as it should be."""
 
 
 class _Closed(LoginRefused):
@@ -88,7 +112,32 @@ def _check_open(account: Account, host: str) -> None:
     raise _Closed(reason, "disabled" if account.disabled else "expiry")
 
 
-def log_in(engine: Engine, settings: Settings, account: Account, host: str) -> Verdict:
+class _NotTaken(CommandError):
+    """No connection is taken from the address. ``by``: what decides it."""
+
+    def __init__(self, refused: TurnedAway) -> None:
+        super().__init__(refused.reason)
+        self.by = refused.by
+
+
+@dataclass(frozen=True)
+class Running:
+    """What only the memory of the running server has.
+
+    Attributes:
+        turned_away: Why it would take no connection from the address.
+        too_many: Why the account can have no more sessions.
+        note: What else there is to say.
+    """
+
+    turned_away: TurnedAway | None = None
+    too_many: str | None = None
+    note: str | None = None
+
+
+def log_in(
+    engine: Engine, settings: Settings, account: Account, host: str, running: Running
+) -> Verdict:
     """Whether a log-in with the right password succeeds.
 
     Args:
@@ -99,14 +148,19 @@ def log_in(engine: Engine, settings: Settings, account: Account, host: str) -> V
     limits = Limits(engine, settings, Ledger(engine, node="", incarnation="asking"))
 
     def check() -> None:
+        if running.turned_away is not None:
+            raise _NotTaken(running.turned_away)
         ban = limits.ban_of(host, account.name)
         if ban is not None:
             raise ban
         _check_open(account, host)
+        if running.too_many is not None:
+            raise TooMany(running.too_many)
         limits.check_enter(account, host)
 
     where = "" if host == LOCAL else f" from {host}"
-    return _judged(check, f"{account.name} may log in{where}", "account")
+    verdict = _judged(check, f"{account.name} may log in{where}", "account", account, host)
+    return verdict if verdict.reason == running.note else replace(verdict, note=running.note)
 
 
 class Asking:
@@ -207,6 +261,7 @@ class Asking:
             check_all,
             "nothing forbids it",
             "permissions",
+            account,
             rule=rule,
             needed=room,
             free=None if room is None else account.free,
@@ -235,6 +290,8 @@ def _judged(
     check: Callable[[], None],
     allowed: str,
     decided_by: str,
+    account: Account,
+    host: str = LOCAL,
     *,
     rule: str | None = None,
     needed: int | None = None,
@@ -246,13 +303,17 @@ def _judged(
         by = _decider(error)
         if isinstance(error, QuotaExceeded):
             needed, free = error.needed, error.free
-        return Verdict(False, by, str(error), error.code, rule, needed, free)
+        advice = _ADVICE.get(by)
+        if advice is not None:
+            advice = advice.format(user=account.name, address=host)
+        code = None if isinstance(error, _NotTaken) else error.code  # nothing is said
+        return Verdict(False, by, str(error), code, rule, needed, free, advice)
     return Verdict(True, decided_by, allowed, rule=rule, needed=needed, free=free)
 
 
 def _decider(error: CommandError) -> str:
     match error:
-        case _Closed():
+        case _Closed() | _NotTaken():
             return error.by
         case Banned():
             return "ban"

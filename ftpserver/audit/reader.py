@@ -1,29 +1,42 @@
-"""Reading the audit log: all of its files in order, and what is added to them.
+"""Reading the audit log: all of its files in order of time, and what is added to them.
 
-Lives here: files, lines, filters. Lives elsewhere: writing them (trail.py), output (cli/log.py).
+Lives here: files, lines, filters. Lives elsewhere: writing them (writer.py), output (cli/log.py).
 
-Rotation may come at any moment. What was opened stays readable whatever it is called by then, so
-no line is missed or told twice.
+The common file and those of accounts are merged, each of them read block by block: what has been
+read is never held as a whole. Rotation may come at any moment. What was opened stays readable
+whatever it is called by then, so no line is missed or told twice.
 """
 
 from __future__ import annotations
 
+import base64
+import functools
+import heapq
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from ftpserver.audit.record import OK, Record
+from ftpserver.audit.trail import SHARES
 from ftpserver.audit.writer import FILE_NAME, rotated
 from ftpserver.errors import StateError
+from ftpwire import paths
+from ftpwire.errors import FtpError
+from ftpwire.paths import Parts
 
 _POLL_SECONDS = 0.2
 _READ = 256 * 1024
+_ALL_READ = 16 * 1024 * 1024
+"""Bytes of all files together that are in memory, as far as there are not thousands of them."""
+_LEAST_READ = 4096
 _MOST_FILES = 100_000
 
 
@@ -33,13 +46,19 @@ class Filter:
 
     Attributes:
         since: As in a record: text of the same form, which sorts by time.
+        until: The same, of the latest.
         failed: Only what was refused, failed or was cut.
+        address: An address, or a network.
+        path: Of what is there, was there, or is below it.
     """
 
     user: str | None = None
     events: tuple[str, ...] = ()
     since: str | None = None
+    until: str | None = None
     failed: bool = False
+    address: str | None = None
+    path: Parts | None = None
 
     def takes(self, record: Record) -> bool:
         """Whether a record is wanted."""
@@ -47,8 +66,66 @@ class Filter:
             (self.user is None or record.user == self.user)
             and (not self.events or record.event in self.events)
             and (self.since is None or record.time >= self.since)
+            and (self.until is None or record.time <= self.until)
             and (not self.failed or record.outcome != OK)
+            and (self.address is None or _is_from(record.address, self.address))
+            and (self.path is None or _is_about(record, self.path))
         )
+
+
+def _is_from(recorded: str | None, wanted: str) -> bool:
+    """Whether a recorded address is the wanted one. Either may be a network that has the other."""
+    if recorded is None or recorded == wanted:
+        return recorded is not None
+    mine, other = _network(recorded), _network(wanted)
+    if mine is None or other is None or mine.version != other.version:
+        return False
+    return bool(mine.overlaps(other))
+
+
+@functools.lru_cache(maxsize=4096)
+def _network(text: str) -> Any:
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        return None  # of this machine, or with a zone
+
+
+_TAKES_BELOW = frozenset({"remove", "move"})
+"""What takes away all that is below its path as well."""
+_FILLS_BELOW = frozenset({"move", "copy"})
+"""What makes all that is below its target."""
+
+
+def _is_about(record: Record, wanted: Parts) -> bool:
+    """Whether a record tells of a path: of itself, of something below it, or of something above it
+    with which it came or went."""
+    path = _parts(record.path, record.path_b64)
+    replaced = record.event == "end-tree" and bool((record.details or {}).get("commit"))
+    if _concerns(path, wanted, replaced or record.event in _TAKES_BELOW):
+        return True
+    if record.event not in _FILLS_BELOW:
+        return False  # a link's target is no path of the account's
+    return _concerns(_parts(record.target, record.target_b64), wanted, True)
+
+
+def _concerns(recorded: Parts | None, wanted: Parts, below: bool) -> bool:
+    if recorded is None:
+        return False
+    if recorded[: len(wanted)] == wanted:
+        return True
+    return below and wanted[: len(recorded)] == recorded
+
+
+def _parts(text: str | None, encoded: str | None) -> Parts | None:
+    """A path of a record; None if it has none that can be one."""
+    if text is None:
+        return None
+    try:
+        path = os.fsencode(text) if encoded is None else base64.b64decode(encoded)
+        return paths.split(path)
+    except (ValueError, FtpError):
+        return None
 
 
 class AuditReader:
@@ -61,6 +138,7 @@ class AuditReader:
         wait: How to wait for more, when following: given seconds, and may return earlier.
         on_missed: Called when files may have been removed that were not read yet: the log was
             rotated away faster than it was followed.
+        user: Of the accounts' own files, only those of this one are read.
 
     Attributes:
         unreadable: Lines that are no records: a full disk or a power cut has torn them.
@@ -71,19 +149,132 @@ class AuditReader:
         state: Path,
         wait: Callable[[float], None] = time.sleep,
         on_missed: Callable[[], None] = lambda: None,
+        *,
+        user: str | None = None,
     ) -> None:
-        self._path = state / FILE_NAME
+        self._state = state
         self._wait = wait
         self._on_missed = on_missed
-        self._files = self._open_all()
+        self._own = _names_of(user)
+        self._series: dict[str, _Series] = {}
         self.unreadable = 0
+        try:
+            self._look()
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __enter__(self) -> AuditReader:
         return self
 
     def __exit__(self, *_: object) -> None:
+        while self._series:
+            self._series.popitem()[1].close()
+
+    def _look(self) -> None:
+        """Open what there is now: files that are new, and those that were rotated meanwhile."""
+        with os.scandir(self._state) as there:
+            names = {found.group(1) for one in there if (found := self._own.fullmatch(one.name))}
+        for name in (FILE_NAME, *sorted(names)):
+            if name not in self._series:
+                self._series[name] = _Series(self._state / name, self._on_missed)
+            self._series[name].look()
+
+    def records(self, wanted: Filter, *, follow: bool = False) -> Iterator[tuple[bytes, Record]]:
+        """Each wanted line and what it means; with ``follow`` also those still to come.
+
+        They come in order of time as far as they are there: what is written later comes later.
+        """
+        while True:
+            series = list(self._series.values())
+            size = max(_LEAST_READ, min(_READ, _ALL_READ // len(series)))
+            every = [self._of(one, size, wanted) for one in series]
+            for _, line, record in heapq.merge(*every, key=lambda found: found[0]):
+                yield line, record
+            if not follow:
+                self.unreadable += sum(one.is_torn for one in series)
+                return
+            self._wait(_POLL_SECONDS)
+            self._look()
+
+    def _of(
+        self, series: _Series, size: int, wanted: Filter
+    ) -> Iterator[tuple[str, bytes, Record]]:
+        """The wanted lines of one series of files, as far as they are there, and what orders them.
+
+        A clock that was set back changes nothing of the order within a series.
+        """
+        latest = ""
+        for line in series.lines(size):
+            if not line:
+                continue  # ends a line that seemed to be torn, but was only being written
+            record = self._decoded(line)
+            if record is not None and wanted.takes(record):
+                latest = max(latest, record.time)
+                yield latest, line, record
+
+    def _decoded(self, line: bytes) -> Record | None:
+        try:
+            found: Any = json.loads(line)  # it takes lone surrogates, too
+            return msgspec.convert(found, Record)
+        except (ValueError, msgspec.ValidationError):
+            self.unreadable += 1
+            return None
+
+
+class _Series:
+    """A file of lines and its predecessors, from the oldest on: ``audit.jsonl.1``, ``audit.jsonl``.
+
+    Args:
+        path: Of the current one.
+        on_missed: See `AuditReader`.
+    """
+
+    def __init__(self, path: Path, on_missed: Callable[[], None]) -> None:
+        self._path = path
+        self._on_missed = on_missed
+        self._files: list[int] = []
+        """Their descriptors, the oldest last."""
+        self._rest = b""
+        self._end = 0
+        """Of the current one: what is added later is for the next time."""
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether the last line that was read has no end."""
+        return bool(self._rest)
+
+    def close(self) -> None:
+        """Give the descriptors back."""
         while self._files:
             os.close(self._files.pop())
+
+    def look(self) -> None:
+        """See what there is to be read now. Raises StateError."""
+        self._files = self._newer() + self._files
+        self._end = os.fstat(self._files[0]).st_size if self._files else 0
+
+    def lines(self, size: int) -> Iterator[bytes]:
+        """The lines that were there at the last look, and were not read yet.
+
+        Args:
+            size: Bytes that are read at once.
+        """
+        while self._files:
+            fd = self._files[-1]
+            is_current = len(self._files) == 1
+            while data := os.read(fd, min(size, self._left(fd)) if is_current else size):
+                *lines, self._rest = (self._rest + data).split(b"\n")
+                yield from lines
+            if is_current:
+                return
+            os.close(self._files.pop())  # nobody adds to it any more
+            if self._rest:
+                lines, self._rest = [self._rest], b""
+                yield from lines  # a torn one: it is counted
+
+    def _left(self, fd: int) -> int:
+        return max(0, self._end - os.lseek(fd, 0, os.SEEK_CUR))
 
     def _open_all(self) -> list[int]:
         """All files, the oldest last. From the current one backwards, and each once: one that
@@ -111,50 +302,11 @@ class AuditReader:
             raise
         return found
 
-    def records(self, wanted: Filter, *, follow: bool = False) -> Iterator[tuple[bytes, Record]]:
-        """Each wanted line and what it means; with ``follow`` also those still to come."""
-        for line in self._lines(follow):
-            if not line:
-                continue  # ends a line that seemed to be torn, but was only being written
-            record = self._decoded(line)
-            if record is not None and wanted.takes(record):
-                yield line, record
-
-    def _decoded(self, line: bytes) -> Record | None:
-        try:
-            found: Any = json.loads(line)  # it takes lone surrogates, too
-            return msgspec.convert(found, Record)
-        except (ValueError, msgspec.ValidationError):
-            self.unreadable += 1
-            return None
-
-    def _lines(self, follow: bool) -> Iterator[bytes]:
-        rest = b""
-        while True:
-            if self._files:
-                fd = self._files[-1]
-                while data := os.read(fd, _READ):
-                    *lines, rest = (rest + data).split(b"\n")
-                    yield from lines
-                if len(self._files) > 1:  # nobody adds to it any more
-                    os.close(self._files.pop())
-                    self.unreadable += bool(rest)
-                    rest = b""
-                    continue
-            if not follow:
-                self.unreadable += bool(rest)
-                return
-            newer = self._newer()
-            if newer:  # what was added before it was rotated is read first
-                self._files = newer + self._files
-            else:
-                self._wait(_POLL_SECONDS)
-
     def _newer(self) -> list[int]:
         """What came after the file that is read, however often was rotated meanwhile."""
         if not self._files:
             return self._open_all()
-        mine = _identity(os.fstat(self._files[-1]))
+        mine = _identity(os.fstat(self._files[0]))
         try:
             if _identity(os.stat(self._path)) == mine:
                 return []
@@ -168,6 +320,12 @@ class AuditReader:
         for fd in opened[at:]:
             os.close(fd)
         return opened[:at]
+
+
+def _names_of(user: str | None) -> re.Pattern[str]:
+    """Matches the accounts' own files (`writer.own_name`), or one's; group 1: the current."""
+    name = "[a-z0-9._-]+" if user is None else re.escape(user)
+    return re.compile(rf"(audit-(?:{'|'.join(SHARES)})-{name}\.jsonl)(?:\.[0-9]+)?")
 
 
 def _identity(info: os.stat_result) -> tuple[int, int]:

@@ -8,16 +8,13 @@ from __future__ import annotations
 import base64
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_args
 
 import msgspec
 
 from ftpwire import messages, paths
 from ftpwire.errors import FtpError
 from ftpwire.messages import Message
-
-if TYPE_CHECKING:
-    pass
 
 OK, REFUSED, FAILED, CUT = "ok", "refused", "failed", "cut"
 MAX_REASON = 1000
@@ -41,6 +38,10 @@ EVENTS: dict[type[Message], str] = {
     messages.Copy: "copy",
 }
 """What is recorded, however it ends. Of other requests: that they were forbidden."""
+REQUESTS = frozenset(str(one.__struct_config__.tag) for one in get_args(messages.Request))
+"""What those are called that have no other name."""
+OTHERS = frozenset({"logout", "start", "stop", "reload", "ban", "moved-on", "dropped"})
+"""Events that are no requests, and no commands of an administrator (cli/audit.py)."""
 
 
 class Record(msgspec.Struct, omit_defaults=True, rename={"size": "bytes"}):
@@ -57,7 +58,10 @@ class Record(msgspec.Struct, omit_defaults=True, rename={"size": "bytes"}):
         digest: BLAKE3, hexadecimal.
         seconds: How long it took.
         code, reason: As the client was told; of a log-in, the true reason.
-        by: The system's user who gave the command, for administration.
+        by: The system's user that a command of administration ran as.
+        sudo_user: Who gave the command through sudo, as sudo says, where that is somebody else.
+        login_user: Who had logged in to the system and gave it, as the kernel knows, where that is
+            somebody else.
         count: Of a ``dropped`` record: how many others are missing.
         details: What else there is to say.
     """
@@ -79,6 +83,8 @@ class Record(msgspec.Struct, omit_defaults=True, rename={"size": "bytes"}):
     code: str | None = None
     reason: str | None = None
     by: str | None = None
+    sudo_user: str | None = None
+    login_user: str | None = None
     count: int | None = None
     details: dict[str, Any] | None = None
 

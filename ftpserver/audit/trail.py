@@ -45,7 +45,9 @@ _ALWAYS_TOLD = frozenset({Forbidden.code, NotLoggedIn.code})
 _REFUSED_STATUS = frozenset({3, 6, 7})
 
 
-_LOG_INS, _FILES = "logins", "files"
+SHARES = _LOG_INS, _FILES = "logins", "files"
+"""What counts apart of the successes of one account."""
+_REMOVING = frozenset({"remove", "move"})
 _OF_KEYS = frozenset({"login", "register", "logout", "password", "token-issue", "token-revoke"})
 
 
@@ -63,6 +65,11 @@ def guess_of(event: str, code: str | None, way: str | None) -> str | None:
     Only where it was compared: a banned address, and one that is told to wait, cost nothing.
     """
     return way if event == "login" and code == LoginRefused.code else None
+
+
+def has_done_something(record: Record) -> bool:
+    """Whether it failed only after a part was removed: then no allowance for failures drops it."""
+    return record.event in _REMOVING and bool(record.files)
 
 
 class Who(NamedTuple):
@@ -97,6 +104,8 @@ class Trail:
         self._request_id = 0
         self._began = 0.0
         self._note: str | None = None
+        self._gone: tuple[int, int] | None = None
+        self._tree: bytes | None = None
         self._logged_in: float | None = None
         self._who: tuple[str | None, str] | None = None
 
@@ -109,6 +118,10 @@ class Trail:
     def note(self, note: str) -> None:
         """The true reason of the refusal that comes next, or of the session's end."""
         self._note = note
+
+    def removed(self, files: int, size: int) -> None:
+        """So much was removed by the request, which fails now with the rest."""
+        self._gone = files, size
 
     def joined(self, digest: bytes | None = None) -> None:
         """The request is answered with its batch."""
@@ -124,6 +137,11 @@ class Trail:
             digest = reply.digest if isinstance(reply, Sent) else None
             asked = _Asked(self._request_id, request, digest, self._began)
             self._tell([(asked, reply)], note)
+        self._gone = None
+        if type(request) is messages.BeginTree and type(reply) is messages.Done:
+            self._tree = request.path
+        elif type(request) is messages.EndTree:
+            self._tree = None
 
     def committed(self, outcomes: Sequence[tuple[int, Message]]) -> None:
         """The batch is done."""
@@ -137,10 +155,15 @@ class Trail:
                     break
         self._tell(told)
 
-    def logged_in(self, token_id: str | None) -> None:
-        """From here on there is a log-out to tell of."""
+    def logged_in(self, key_id: str | None) -> None:
+        """From here on there is a log-out to tell of.
+
+        Args:
+            key_id: Of the token that was shown, or of the invitation that the account was made
+                with.
+        """
         self._logged_in = time.monotonic()
-        self._note = token_id
+        self._note = key_id
 
     def close(self) -> None:
         """The session ends, and what was not answered with it."""
@@ -172,7 +195,9 @@ class Trail:
                     guess = guess_of(
                         event, None if reply is None else reply.code, _WAYS.get(type(asked.request))
                     )
-                    if not audit.may_tell_failure(self._session.account, guess):
+                    if self._gone is not None:  # it has done something, too
+                        share = share_of(event, user)
+                    elif not audit.may_tell_failure(self._session.account, guess):
                         continue
                 if line is None:
                     line = line_of(self._record(stamp, asked, reply, took, note))
@@ -192,6 +217,10 @@ class Trail:
         record.seconds = round(took, 6)
         record.digest = None if asked.digest is None else asked.digest.hex()
         _describe(record, asked.request, reply, note)
+        if self._gone is not None:
+            record.files, record.size = self._gone
+        if type(asked.request) is messages.EndTree and self._tree is not None:
+            record.path, record.path_b64 = shown(self._tree)
         return record
 
     def _who_text(self) -> str:
@@ -246,7 +275,8 @@ def _describe(record: Record, request: Message, reply: Message | None, note: str
     """Fill in what the request and its reply tell; None: the connection ended first.
 
     Args:
-        note: The true reason of a refused log-in, or the token of one that succeeded.
+        note: The true reason of a refused log-in; or the token of one that succeeded, the
+            invitation of a registration.
     """
     match request:
         case messages.Put():
@@ -303,10 +333,12 @@ _WAYS: dict[type[Message], str] = {
 }
 
 
-def _way_in(request: Message, token_id: str | None) -> dict[str, Any]:
+def _way_in(request: Message, key_id: str | None) -> dict[str, Any]:
     """What was logged in with."""
-    way = {"with": _WAYS[type(request)]}
-    return way if token_id is None else way | {"token": token_id}
+    way = _WAYS[type(request)]
+    if key_id is None:
+        return {"with": way}
+    return {"with": way, "invitation" if type(request) is messages.Register else "token": key_id}
 
 
 def is_refusal(code: str) -> bool:
@@ -335,13 +367,23 @@ class Recorder(ABC):
         return Trail(self, session)
 
     def record(
-        self, event: str, session: Session | None = None, *, outcome: str = OK, **fields: Any
+        self,
+        event: str,
+        session: Session | None = None,
+        *,
+        outcome: str = OK,
+        guess: str | None = None,
+        **fields: Any,
     ) -> None:
-        """Record something that is no request's outcome. ``fields``: as in `Record`."""
+        """Record something that is no request's outcome. ``fields``: as in `Record`.
+
+        Args:
+            guess: Whose room a failure takes; see `may_tell_failure`.
+        """
         if not self.enabled:
             return
         account = session.account if session is not None else None
-        if outcome != OK and not self.may_tell_failure(account):
+        if outcome != OK and not self.may_tell_failure(account, guess):
             return
         try:
             who = {} if session is None else who_is(session)._asdict()

@@ -71,6 +71,17 @@ class Files(Protocol):
         """Nothing more is written. Can be called twice."""
 
 
+class FailureRoom(Protocol):
+    """Who says how many failures are recorded."""
+
+    def take(self, account_id: int | None, guess: str | None) -> bool:
+        """Whether another one of that account, or of a stranger, may be. Counts it if so.
+
+        Args:
+            guess: See `trail.guess_of`.
+        """
+
+
 class Audit(Recorder):
     """The audit log of a running server. Safe to use from many threads; nothing here raises.
 
@@ -83,6 +94,7 @@ class Audit(Recorder):
         keep: Files that are kept beside the current one.
         own_size: Bytes of a file for one account's share alone.
         files: Where the lines go instead of into files there.
+        failures: Says how many failures may be recorded, in the place of this process alone.
 
     Attributes:
         on_written: Called by the writer thread when the file has grown. Never waits, nor raises.
@@ -96,6 +108,7 @@ class Audit(Recorder):
         keep: int = 0,
         own_size: int = 16 * 2**20,
         files: Files | None = None,
+        failures: FailureRoom | None = None,
     ) -> None:
         self.on_written: Callable[[], None] = lambda: None
         self.enabled = bool(size)
@@ -105,9 +118,7 @@ class Audit(Recorder):
         self._queued = 0
         self._dropped = 0
         self._told_dropped = -_DROPPED_SECONDS
-        self._allowances: dict[int, Allowance] = {}
-        self._strangers: dict[str | None, Allowance] = {}
-        """By what they guessed at: what costs a stranger nothing can't use up the others'."""
+        self.failures: FailureRoom = failures or FailureAllowances()
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._writer: threading.Thread | None = None
@@ -130,20 +141,13 @@ class Audit(Recorder):
 
     def may_tell_failure(self, account: Account | None, guess: str | None = None) -> bool:
         """Whether another failure of that account, or of a stranger, may be recorded now."""
-        with self._lock:
-            granted = self._allowance(account, guess).take()
-            self._dropped += not granted
-        if not granted and not self._wake.is_set():
-            self._wake.set()
+        granted = self.failures.take(None if account is None else account.id, guess)
+        if not granted:
+            with self._lock:
+                self._dropped += 1
+            if not self._wake.is_set():
+                self._wake.set()
         return granted
-
-    def _allowance(self, account: Account | None, guess: str | None) -> Allowance:
-        new = Allowance(_REFUSALS_BURST, _REFUSALS_RATE)
-        if account is None:
-            return self._strangers.setdefault(guess, new)
-        if account.id not in self._allowances and len(self._allowances) >= _MAX_ALLOWANCES:
-            self._allowances.clear()
-        return self._allowances.setdefault(account.id, new)
 
     def close(self) -> None:
         """Write what is queued, and end the thread. Can be called twice."""
@@ -220,6 +224,32 @@ class Allowance:
             return False
         self._left -= 1
         return True
+
+
+class FailureAllowances:
+    """How many failures of each account, and of strangers, may be recorded. ``_lock`` guards all.
+
+    Those of strangers count by what they guessed at: what costs one nothing can't use up the
+    others'.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._accounts: dict[int, Allowance] = {}
+        self._strangers: dict[str | None, Allowance] = {}
+
+    def take(self, account_id: int | None, guess: str | None) -> bool:
+        """Whether another one may be recorded; see `FailureRoom`."""
+        with self._lock:
+            return self._allowance(account_id, guess).take()
+
+    def _allowance(self, account_id: int | None, guess: str | None) -> Allowance:
+        new = Allowance(_REFUSALS_BURST, _REFUSALS_RATE)
+        if account_id is None:
+            return self._strangers.setdefault(guess, new)
+        if account_id not in self._accounts and len(self._accounts) >= _MAX_ALLOWANCES:
+            self._accounts.clear()
+        return self._accounts.setdefault(account_id, new)
 
 
 class _Shared:
@@ -393,7 +423,7 @@ def administered(state: Path, event: str, *, outcome: str = OK, **fields: Any) -
 
     A disk that is full doesn't undo the command: it is told in the log.
     """
-    record = Record(timestamp(time.time()), event, outcome, by=_system_user(), **fields)
+    record = Record(timestamp(time.time()), event, outcome, **given_by(), **fields)
     path = state / FILE_NAME
     try:
         fd = open_to_append(path)
@@ -412,8 +442,39 @@ def administered(state: Path, event: str, *, outcome: str = OK, **fields: Any) -
         announce(state)
 
 
-def _system_user() -> str:
+_LOGIN_UID = Path("/proc/self/loginuid")
+_NOBODY = 2**32 - 1
+"""The login user of what nobody has started: a service, for one."""
+_LONGEST_USER = 256
+
+
+def given_by() -> dict[str, Any]:
+    """Who gives this process's command: ``by`` of a record, and ``sudo_user``, ``login_user``.
+
+    The first is whom the process belongs to. The others are told where they differ: sudo leaves its
+    user in a variable, which anybody can set; the kernel (audit(8), pam_loginuid(8)) remembers who
+    has logged in, whatever was done since.
+    """
+    found: dict[str, Any] = {"by": _user_name(os.getuid())}
+    sudo_user = os.environ.get("SUDO_USER", "")[:_LONGEST_USER]
+    if sudo_user and sudo_user != found["by"]:
+        found["sudo_user"] = sudo_user
+    login_user = _login_user()
+    if login_user is not None and login_user != found["by"]:
+        found["login_user"] = login_user
+    return found
+
+
+def _login_user() -> str | None:
     try:
-        return pwd.getpwuid(os.getuid()).pw_name
+        uid = int(_LOGIN_UID.read_text())
+    except (OSError, ValueError):
+        return None  # no Linux, or a kernel without it
+    return None if uid == _NOBODY else _user_name(uid)
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return str(os.getuid())
+        return str(uid)

@@ -16,8 +16,12 @@ from typing import Any
 
 import click
 
+from ftpserver.errors import StateError
 from ftpserver.settings.table import DATABASE, state_of
 from ftpwire.errors import FtpError
+
+OK, FAILED, CUT = "ok", "failed", "cut"
+"""Outcomes, as in audit/record.py, which takes a while to load."""
 
 AUDITED = {
     "user add": "user-add",
@@ -33,6 +37,7 @@ AUDITED = {
     "invite": "invite",
     "kick": "kick",
     "unban": "unban",
+    "reload": "reload-asked",
     "drain": "drain",
     "stop": "stop-asked",
     "recount": "recount",
@@ -42,6 +47,8 @@ AUDITED = {
 """Commands by their words, and what their records are called."""
 
 _WHO = ("name", "user", "who")
+_PENDING = "ftpserver.cli.audit.pending"
+_DETAILS = "ftpserver.cli.audit.details"
 _NOT_TOLD = frozenset({"root", "as_json", "password_stdin", "yes"})
 _LOOKING = frozenset({"listing", "list_all", "show", "as_list"})
 """Options that make a command of one that only looks."""
@@ -62,19 +69,44 @@ def _audited(callback: Callable[..., Any], event: str) -> Callable[..., Any]:
     @functools.wraps(callback)
     def run(*args: Any, **given: Any) -> Any:
         context = click.get_current_context()
+        context.meta[_PENDING] = functools.partial(_record, context, event)
         try:
             result = callback(*args, **given)
-        except FtpError as error:
-            _record(context, event, error)
+        except click.ClickException:
+            raise  # a wrong option: nothing was done
+        except (FtpError, StateError, OSError) as error:
+            _finish(FAILED, error)
             raise
-        _record(context, event, None)
+        except (SystemExit, click.exceptions.Exit) as ended:
+            status = ended.code if isinstance(ended, SystemExit) else ended.exit_code
+            _finish(FAILED if status else OK)
+            raise
+        except BaseException:  # Ctrl-C, or nobody reads the output: it may have had its effect
+            _finish(CUT)
+            raise
+        _finish(OK)
         return result
 
     return run
 
 
-def _record(context: click.Context, event: str, error: FtpError | None) -> None:
-    from ftpserver.audit.record import FAILED, OK
+def asked() -> None:
+    """The command under way has had its effect, and is recorded now: the rest is waiting."""
+    _finish(OK)
+
+
+def tell(**details: str) -> None:
+    """Have the record of the command under way tell something that isn't among its options."""
+    click.get_current_context().meta[_DETAILS] = details
+
+
+def _finish(outcome: str, error: Exception | None = None) -> None:
+    record = click.get_current_context().meta.pop(_PENDING, None)
+    if record is not None:
+        record(outcome, error)
+
+
+def _record(context: click.Context, event: str, outcome: str, error: Exception | None) -> None:
     from ftpserver.audit.writer import administered
 
     given = {
@@ -89,14 +121,17 @@ def _record(context: click.Context, event: str, error: FtpError | None) -> None:
     if not (state / DATABASE).is_file():
         return  # nothing was ever started there
     who = next((given.pop(name) for name in _WHO if name in given), None)
+    address = given.pop("address", None)
     details = {name: _told(value) for name, value in given.items() if name not in _NOT_TOLD}
+    details |= context.meta.get(_DETAILS, {})
     administered(
         state,
         event,
-        outcome=OK if error is None else FAILED,
+        outcome=outcome,
         user=None if who is None else str(who),
+        address=address,
         details=details or None,
-        code=None if error is None else error.code,
+        code=error.code if isinstance(error, FtpError) else None,
         reason=None if error is None else str(error),
     )
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ftpserver.cli.audit import asked
 from ftpserver.cli.options import counted_as, json_option, path_record, root_option
 from ftpserver.settings.kinds import seconds
 from ftpserver.settings.table import state_of
@@ -76,6 +77,8 @@ def status(root: Path, as_json: bool) -> None:
         )
     if found.trouble:
         lines["trouble"] = "; ".join(found.trouble)
+    if found.warnings:
+        lines["warning"] = "; ".join(found.warnings)
     for name, text in lines.items():
         click.echo(f"{name:<13} {paths.printable(text)}")
 
@@ -88,6 +91,7 @@ def _status_record(found: Status) -> dict[str, Any]:
         "address": found.address,
         "unix": found.unix,
         "trouble": found.trouble,
+        "warnings": found.warnings,
         "fingerprint": found.fingerprint,
         "since": _iso(found.since),
         "sessions": found.sessions,
@@ -386,6 +390,7 @@ def _end(root: Path, question: Stop | Drain, told: str | None = None) -> None:
     from ftpserver.daemon import control
 
     for _ in control.ask_until_end(state_of(root.absolute()), question):
+        asked()  # now, and not when the server has ended, which may take hours
         if told is not None:
             click.echo(told, err=True)
     click.echo("the server has ended")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from ftpserver.accounts.accounts import Account
-    from ftpserver.admin.explain import Verdict
+    from ftpserver.admin.explain import Running, Verdict
 
 EXIT_REFUSED = 6
 
@@ -59,7 +59,9 @@ def why(
     ftpd why USER mv PATH NEWPATH
 
     Nothing is done. It is decided as the server would with the settings of its file, as things
-    are now, with the permissions of whoever asks on the disk. Exit status 0: allowed, 6: refused.
+    are now, with the permissions of whoever asks on the disk. A running server is asked for what
+    only it knows: penalties, connections without a log-in, sessions. Exit status 0: allowed,
+    6: refused.
     """
     from ftpserver.cli.users import open_accounts
 
@@ -130,7 +132,24 @@ def _login(question: _Question) -> Verdict:
     except ValueError:
         raise click.UsageError(f"{given!r} is no IP address") from None
     settings = loaded_from(question.root, None, {}).settings
-    return log_in(question.engine, settings, question.account, host)
+    running = _running(settings.state, host, question.account.name)
+    return log_in(question.engine, settings, question.account, host, running)
+
+
+def _running(state: Path, host: str, name: str) -> Running:
+    """What the server that runs there knows alone."""
+    from ftpserver.admin.explain import Running
+    from ftpserver.daemon.control import AskEntry, Entry, ask
+    from ftpwire.errors import ConnectFailed, FtpError
+
+    try:
+        found = ask(state, AskEntry(host, name))
+    except ConnectFailed:
+        return Running(note="no server runs: only what is stored decides")
+    except FtpError as error:
+        return Running(note=f"the server could not be asked about connections: {error}")
+    assert isinstance(found, Entry)
+    return Running(found.turned_away, found.too_many, found.note)
 
 
 def _put(question: _Question) -> Verdict:
@@ -204,4 +223,8 @@ def _lines(verdict: Verdict) -> list[str]:
         lines.append(f"room: {human(verdict.needed)} needed, {free} free")
     if not verdict.allowed:
         lines.append(f"decided by: {verdict.decided_by}")
+    if verdict.advice is not None:
+        lines.append(f"to change it: {verdict.advice}")
+    if verdict.note is not None:
+        lines.append(f"note: {verdict.note}")
     return lines

@@ -11,6 +11,7 @@ import difflib
 import time
 from collections import deque
 from collections.abc import Iterable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ import click
 from ftpserver.cli.audit import AUDITED
 from ftpserver.cli.options import json_option, root_option, started
 from ftpwire import paths
+from ftpwire.errors import InvalidPath
 from ftpwire.units import human, parse_duration, parse_moment
 
 if TYPE_CHECKING:
@@ -39,11 +41,48 @@ def _moment(text: str) -> float:
         raise click.BadParameter(str(error)) from None
 
 
+def _address(text: str) -> str:
+    """An address or a network, as records have it."""
+    from ftpserver.net.addresses import LOCAL, host_of
+
+    if text == LOCAL:
+        return text
+    try:
+        return str(ip_network(text)) if "/" in text else host_of((text,))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no address, and no network") from None
+
+
+def _remote(text: str) -> paths.Parts:
+    """A remote path as it was typed."""
+    typed = paths.from_text(text).removeprefix(b":")
+    try:
+        return paths.split(paths.resolve(paths.ROOT, typed))
+    except InvalidPath as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _known(events: tuple[str, ...]) -> tuple[str, ...]:
+    """The same, if all of them are events."""
+    from ftpserver.audit.record import EVENTS, OTHERS, REQUESTS
+
+    known = {*EVENTS.values(), *REQUESTS, *OTHERS, *AUDITED.values()}
+    for event in events:
+        if event not in known:
+            near = difflib.get_close_matches(event, known, n=1)
+            hint = f": did you mean {near[0]}?" if near else ""
+            raise click.BadParameter(f"{paths.show(event)} is no event{hint}")
+    return events
+
+
 @click.command(short_help="Show who did what: the audit log.")
 @root_option
 @click.option("--user", metavar="USER", help="What this account did, or was done to it.")
 @click.option("--event", "events", multiple=True, metavar="EVENT", help="As login, put, remove.")
+@click.option("--path", metavar="PATH", help="What was done to it, below it, or with it above it.")
+@click.option("--address", metavar="ADDRESS", help="What came from there; also a network.")
 @click.option("--since", type=_moment, metavar="WHEN", help="As 2h, 7d, 2030-12-31.")
+@click.option("--until", type=_moment, metavar="WHEN", help="The same, of the last record.")
 @click.option("--failed", is_flag=True, help="Only what was refused, failed or was cut off.")
 @click.option("-n", "--lines", type=click.IntRange(0), help="The last so many.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
@@ -52,7 +91,10 @@ def log(
     root: Path,
     user: str | None,
     events: tuple[str, ...],
+    path: str | None,
+    address: str | None,
     since: float | None,
+    until: float | None,
     failed: bool,
     lines: int | None,
     follow: bool,
@@ -60,22 +102,37 @@ def log(
 ) -> None:
     """Show who did what: the audit log, from the oldest record on.
 
-    Times are UTC. With --follow the last 10 records come first, unless --lines or
-    --since says otherwise. --json prints the records as they are stored.
+    Files of accounts that did more than the common file takes are read as well.
+    --path finds what was done to PATH, and to what is below it; and what was done to a
+    directory above it and took it along: its removal, a move, a copy that made it. Without
+    --user, it is any account's PATH. Times are UTC. With --follow the last 10 records come
+    first, unless --lines or --since says otherwise. --json prints the records as they are
+    stored.
     """
     from ftpserver.audit.notify import Follower
     from ftpserver.audit.reader import AuditReader, Filter
-    from ftpserver.audit.record import EVENTS, timestamp
+    from ftpserver.audit.record import timestamp
+    from ftpserver.net.descriptors import raise_descriptor_limit
 
-    wanted = Filter(user, events, None if since is None else timestamp(since), failed)
+    if follow and until is not None:
+        raise click.UsageError("--follow goes on without an end: not with --until")
+    wanted = Filter(
+        user,
+        _known(events),
+        since=None if since is None else timestamp(since),
+        until=None if until is None else timestamp(until),
+        failed=failed,
+        address=None if address is None else _address(address),
+        path=None if path is None else _remote(path),
+    )
     state = started(root)
-    known = {*EVENTS.values(), *AUDITED.values(), "logout", "start", "stop", "reload", "dropped"}
-    for event in set(events) - known:  # others may come: what a client is refused has its own
-        for near in difflib.get_close_matches(event, known, n=1):
-            click.echo(f"ftpd: {paths.show(event)}: did you mean {near}?", err=True)
     if follow and lines is None and since is None:
         lines = _FOLLOWED_LINES
-    with Follower(state) as follower, AuditReader(state, follower.wait, _missed) as reader:
+    raise_descriptor_limit()  # accounts that do much have files of their own
+    with (
+        Follower(state) as follower,
+        AuditReader(state, follower.wait, _missed, user=user) as reader,
+    ):
         there: Iterable[tuple[bytes, Record]] = reader.records(wanted)
         if lines is not None:
             there = deque(there, maxlen=lines)
@@ -95,7 +152,7 @@ def log(
 
 def _missed() -> None:
     missing = "records may be missing here: files of the log were removed before they were read"
-    click.echo(f"ftpd: {missing} (audit-keep)", err=True)
+    click.echo(f"ftpd: {missing} (audit-keep, audit-own-size)", err=True)
 
 
 def told(record: Record) -> str:
@@ -119,6 +176,10 @@ def told(record: Record) -> str:
 def _who(record: Record) -> str:
     parts = [record.user or "-", *([f"from {record.address}"] if record.address else [])]
     parts += [f"by {record.by}"] if record.by else []
+    if record.sudo_user:
+        parts.append(f"for {record.sudo_user} (sudo)")
+    if record.login_user and record.login_user != record.sudo_user:
+        parts.append(f"for {record.login_user} (logged in)")
     return paths.show(" ".join(parts))
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ftpserver.cli.audit import tell
 from ftpserver.cli.options import counted_as, json_option, limit, root_option, started
 from ftpserver.settings.table import state_of
 from ftpwire.errors import NotFound
@@ -159,6 +160,7 @@ def _make(
     invitations: Invitations, quota: int | None, uses: int, expires: int | None, as_json: bool
 ) -> None:
     made, code = invitations.make(quota, uses, expires)
+    tell(id=made.id)  # what registrations with it are recorded with
     if as_json:
         click.echo(json.dumps({"code": code} | _record(made)))
         return

@@ -28,12 +28,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from ftpserver.accounts.startups import TurnedAway
 from ftpserver.clock import RUN
 from ftpserver.daemon import registry
 from ftpserver.errors import StateError
 from ftpserver.net.stoppable import Stoppable
 from ftpserver.serving.stats import SessionInfo
-from ftpserver.settings.table import state_of
+from ftpserver.settings.table import cautions, state_of
 from ftpwire import SOFTWARE, errors, paths
 from ftpwire.errors import (
     BadMessage,
@@ -44,6 +45,7 @@ from ftpwire.errors import (
     FtpError,
     Internal,
     NotFound,
+    TooMany,
 )
 
 if TYPE_CHECKING:
@@ -127,7 +129,19 @@ class Stop(_Tagged, frozen=True, tag="stop"):
     grace: Seconds | None = None
 
 
-Question = AskStatus | AskSessions | Kick | AskBans | Unban | Reload | Drain | Stop
+class AskEntry(_Tagged, frozen=True, tag="entry"):
+    """Whether somebody could come in just now. Answer: `Entry`.
+
+    Attributes:
+        host: The address to come from, or `addresses.LOCAL`.
+        account: Its name.
+    """
+
+    host: str
+    account: str
+
+
+Question = AskStatus | AskSessions | Kick | AskBans | Unban | Reload | Drain | Stop | AskEntry
 
 
 # answers -----------------------------------------------------------------------------------
@@ -167,6 +181,7 @@ class Status(_Tagged, frozen=True, tag="status"):
         workers: The processes that serve; none where the server itself does.
         unix: The path of its Unix socket, safe to print; None when it has none.
         trouble: What keeps it from serving everything, a line each.
+        warnings: What its settings leave open to strangers, a line each.
     """
 
     software: str
@@ -185,6 +200,7 @@ class Status(_Tagged, frozen=True, tag="status"):
     workers: list[int] = []
     unix: str | None = None
     trouble: list[str] = []
+    warnings: list[str] = []
 
 
 class Sessions(_Tagged, frozen=True, tag="sessions"):
@@ -224,6 +240,20 @@ class Bans(_Tagged, frozen=True, tag="bans"):
     bans: list[BanInfo]
 
 
+class Entry(_Tagged, frozen=True, tag="entry"):
+    """What is known of it in the memory of the server alone.
+
+    Attributes:
+        turned_away: Why no connection would be taken.
+        too_many: Why the account could have no more sessions.
+        note: What else there is to say of the address.
+    """
+
+    turned_away: TurnedAway | None = None
+    too_many: str | None = None
+    note: str | None = None
+
+
 class Did(_Tagged, frozen=True, tag="did"):
     """What was done, for people."""
 
@@ -243,7 +273,7 @@ class Failure(_Tagged, frozen=True, tag="failure"):
     message: str
 
 
-Answer = Status | Sessions | Ended | Bans | Did | Stopping | Failure
+Answer = Status | Sessions | Ended | Bans | Did | Stopping | Entry | Failure
 
 _decode_question: Callable[[bytes], Question] = msgspec.json.Decoder(Question).decode
 _decode_answer: Callable[[bytes], Answer] = msgspec.json.Decoder(Answer).decode
@@ -409,6 +439,7 @@ def _status(server: FtpServer, question: AskStatus) -> Answer:
         discovery=_discovery_info(server.discovery),
         workers=[] if server.crew is None else server.crew.processes,
         trouble=[paths.printable(one) for one in server.trouble],
+        warnings=cautions(server.settings),
     )
 
 
@@ -448,6 +479,15 @@ def _ban_info(ban: Ban) -> BanInfo:
     return BanInfo(ban.subject, ban.address, ban.account, ban.failures, until, ban.reason)
 
 
+def _entry(server: FtpServer, question: AskEntry) -> Answer:
+    limits, too_many = server.limits, None
+    try:
+        limits.check_cap(server.accounts.get(question.account))
+    except TooMany as error:
+        too_many = str(error)
+    return Entry(limits.turned_away(question.host), too_many, limits.crowd(question.host))
+
+
 def _reload(server: FtpServer, question: Reload) -> Answer:
     return Did(server.reload())
 
@@ -459,6 +499,7 @@ _ANSWERS: dict[type[_Tagged], Callable[[FtpServer, Any], Answer]] = {
     AskBans: _bans,
     Unban: _unban,
     Reload: _reload,
+    AskEntry: _entry,
 }
 
 

@@ -22,9 +22,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from ftpserver import ballast
+from ftpserver.accounts.session_counts import SessionCounts
 from ftpserver.admin.backup import begin_anew
 from ftpserver.audit.notify import start_events
-from ftpserver.audit.writer import Audit
+from ftpserver.audit.writer import Audit, given_by
 from ftpserver.clock import RUN
 from ftpserver.daemon.control import start_control
 from ftpserver.daemon.discovery import Discovery, start_discovery
@@ -32,8 +33,9 @@ from ftpserver.database import RootLock, open_to_serve, upgrade
 from ftpserver.errors import StateError
 from ftpserver.net import tls
 from ftpserver.net.addresses import host_of
+from ftpserver.net.descriptors import raise_descriptor_limit
 from ftpserver.serving.listeners import Listener, TcpListener, UnixListener
-from ftpserver.serving.service import Service, raise_descriptor_limit
+from ftpserver.serving.service import Service
 from ftpserver.serving.stats import Serving
 from ftpserver.settings.table import TABLE, Settings, cautions
 from ftpserver.storage.home import Home
@@ -91,6 +93,8 @@ class FtpServer(Service):
         """The processes of sessions that have one each; None: they have threads."""
         self.crew: Crew | None = None
         """The workers that serve them; None: this process does."""
+        self.session_counts = SessionCounts()
+        """Of all sessions, in whichever process they are."""
         self.trouble: list[str] = []
         """What keeps it from serving everything, a line each."""
         self._running = False
@@ -157,7 +161,7 @@ class FtpServer(Service):
         else:
             self.trouble.append(trouble)
             logger.error("%s", trouble)
-        self._open_books(settings.root, engine, ledger)
+        self._open_books(settings.root, engine, ledger, counts=self.session_counts)
         self.limits.strangers.on_dropped = self._drop_stranger
         self.owners = Owners()
         self.audit = Audit(
@@ -260,7 +264,7 @@ class FtpServer(Service):
         control = start_control(self)
         self.discovery = start_discovery(self)
         events = start_events(self)
-        self.audit.record("start", details={"address": self.address})
+        self.audit.record("start", details={"address": self.address}, **given_by())
         try:
             yield
         finally:

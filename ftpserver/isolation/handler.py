@@ -21,8 +21,8 @@ import msgspec
 
 from ftpserver.accounts.accounts import Account
 from ftpserver.accounts.authenticator import Admission
-from ftpserver.audit.record import EVENTS, OK, Record, line_of, timestamp
-from ftpserver.audit.trail import guess_of, share_of
+from ftpserver.audit.record import EVENTS, OK, REQUESTS, Record, line_of, timestamp
+from ftpserver.audit.trail import guess_of, has_done_something, share_of
 from ftpserver.audit.writer import Allowance
 from ftpserver.isolation import homes
 from ftpserver.isolation import messages as q
@@ -82,6 +82,7 @@ class Answers:
         self._ledger = ledger
         self._on_admitted = on_admitted
         self._failures = self._told_failures = 0
+        self._invitation: str | None = None
         self._log_allowance = Allowance(_LOG_BURST, _LOG_RATE)
         self.leases: dict[str, Lease] = {}
         """What the session holds."""
@@ -164,7 +165,9 @@ class Answers:
             of = place.identity
             identity = (of.uid, of.gid, list(of.groups))
         told = q.known(account, place.seen_as)
-        return Carried(q.Admitted(told, admission.token_id, identity), [place.fd, page])
+        self._invitation = admission.invitation
+        answer = q.Admitted(told, admission.token_id, identity, admission.invitation)
+        return Carried(answer, [place.fd, page])
 
     def _delay(self, code: str) -> q.Delay:
         kind = BY_CODE.get(code, LoginRefused)
@@ -269,7 +272,7 @@ class Answers:
             if not self._vouch(record):
                 continue
             share = None
-            if record.outcome == OK:
+            if record.outcome == OK or has_done_something(record):
                 share = share_of(record.event, account.name if account else None)
             elif not log.may_tell_failure(account, self._guess_of(record)):
                 continue
@@ -289,7 +292,7 @@ class Answers:
     def _vouch(self, record: Record) -> bool:
         """Have a record say whose it is, and when. False for one that no session makes."""
         session = self._session
-        if record.by is not None or record.count is not None:
+        if record.by or record.sudo_user or record.login_user or record.count is not None:
             return False
         account = session.account
         if account is not None:
@@ -298,12 +301,15 @@ class Answers:
             return False  # a stranger has done nothing yet
         elif record.event not in _ATTEMPTS:
             record.user = None
+        if record.event == "register" and record.outcome == OK:
+            used = self._invitation
+            record.details = {"with": "registration"} | ({"invitation": used} if used else {})
         record.address = session.shown_host
         record.session = str(session.id)
         now = time.time()
         if not _is_near(record.time, now):
             record.time = timestamp(now)
-        return record.event in _EVENTS or record.code is not None
+        return record.event in _EVENTS or (record.code is not None and record.event in REQUESTS)
 
 
 def _is_near(stamp: str, now: float) -> bool:

@@ -257,11 +257,13 @@ class Admitted(_Said, frozen=True):
     Attributes:
         token_id: Of the token that was shown.
         identity: User, group and groups to become, with the home as the root; None: neither.
+        invitation: That the account was just made with.
     """
 
     account: Known
     token_id: str | None
     identity: tuple[int, int, list[int]] | None
+    invitation: str | None = None
 
 
 class Delay(_Said, frozen=True):

@@ -105,7 +105,8 @@ class RemoteEntrance(Entrance):
             account = self._enter(carried)
         finally:
             carried.close()
-        return Admission(account, carried.message.token_id)
+        admitted = carried.message
+        return Admission(account, admitted.token_id, invitation=admitted.invitation)
 
     def delay(self, host: str, error: LoginRefused | Busy) -> float:
         return self._peer.ask(AskDelay(error.code), Delay).seconds

@@ -23,13 +23,11 @@ class Birth(msgspec.Struct, frozen=True):
 
     Attributes:
         node, run, incarnation: As in the ledger.
-        count: How many workers there are.
     """
 
     node: str
     run: str
     incarnation: str
-    count: int
 
 
 # the server says ---------------------------------------------------------------------------
@@ -239,6 +237,71 @@ class Registering(msgspec.Struct, frozen=True, tag="registering"):
     host: str
 
 
+class Probing(msgspec.Struct, frozen=True, tag="probing"):
+    """Somebody tries a good invitation. Answer: `Nothing`; or ``busy``."""
+
+    invitation_id: str
+
+
+class Probed(msgspec.Struct, frozen=True, tag="probed"):
+    """The try has made an account, and doesn't count. Told."""
+
+    invitation_id: str
+
+
+class AskTurn(msgspec.Struct, frozen=True, tag="ask-turn"):
+    """A password is to be hashed. Answer, when it is its turn: `TurnGiven`; or ``busy``.
+
+    Attributes:
+        host: Who it came from.
+    """
+
+    host: str
+
+
+class TurnGiven(msgspec.Struct, frozen=True, tag="turn-given"):
+    """It is its turn. ``token``: to give back."""
+
+    token: str
+
+
+class TurnOver(msgspec.Struct, frozen=True, tag="turn-over"):
+    """The password was hashed. Told."""
+
+    token: str
+
+
+class ChangingPassword(msgspec.Struct, frozen=True, tag="changing-password"):
+    """An account's password is to be changed. Answer: `Nothing`; or ``busy``."""
+
+    account_id: int
+    name: str
+
+
+class PasswordChanged(msgspec.Struct, frozen=True, tag="password-changed"):
+    """It was changed, or not. Told."""
+
+    account_id: int
+
+
+class TellFailure(msgspec.Struct, frozen=True, tag="tell-failure"):
+    """A failure is to be recorded. Answer: `MayTell`.
+
+    Attributes:
+        account_id: Whose; None for a stranger's.
+        guess: See `audit.trail.guess_of`.
+    """
+
+    account_id: int | None
+    guess: str | None
+
+
+class MayTell(msgspec.Struct, frozen=True, tag="may-tell"):
+    """Whether it may be."""
+
+    granted: bool
+
+
 class Bye(msgspec.Struct, frozen=True, tag="bye"):
     """All its sessions have ended, and so does it. Told.
 
@@ -264,6 +327,13 @@ WorkerSays = (
     | BeginningTransfer
     | TransferIdle
     | TransferEnded
+    | Probing
+    | Probed
+    | AskTurn
+    | TurnOver
+    | ChangingPassword
+    | PasswordChanged
+    | TellFailure
 )
 
-ServerAnswers = Entered | BrokeredAnswer
+ServerAnswers = Entered | TurnGiven | MayTell | BrokeredAnswer

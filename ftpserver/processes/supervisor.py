@@ -25,8 +25,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from ftpserver.accounts.session_counts import SessionCounts
+from ftpserver.accounts.limits import MAX_WAITING
+from ftpserver.accounts.passwords import HASHES_AT_ONCE
 from ftpserver.accounts.transfer_counts import TransferCounts
+from ftpserver.accounts.turns import Changes, Queue, Turn
 from ftpserver.errors import StateError
 from ftpserver.net.addresses import host_of
 from ftpserver.processes.brokering import Broker
@@ -36,9 +38,11 @@ from ftpserver.processes.messages import (
     MAX_SIZE,
     AskFigures,
     AskSessions,
+    AskTurn,
     BeginningTransfer,
     Birth,
     Bye,
+    ChangingPassword,
     Closed,
     Drain,
     Drop,
@@ -53,15 +57,22 @@ from ftpserver.processes.messages import (
     Leaving,
     Lines,
     LoggedIn,
+    MayTell,
+    PasswordChanged,
     Penalized,
+    Probed,
+    Probing,
     Ready,
     Registering,
     Retire,
     Serve,
     SessionsNow,
     Stop,
+    TellFailure,
     TransferEnded,
     TransferIdle,
+    TurnGiven,
+    TurnOver,
     WorkerAnswers,
     WorkerSays,
 )
@@ -120,8 +131,10 @@ class Crew:
         self._broker = Broker()
         self._nursery = Nursery("ftpserver.processes.worker", server.settings, self._reported)
         self._page = make_page()
-        self._counts = SessionCounts()
         self._transfers = TransferCounts(lambda: server.settings.max_user_transfers)
+        self._counts = server.session_counts
+        self._queue = Queue(HASHES_AT_ONCE, MAX_WAITING)
+        self._changes = Changes()
         self._thread = threading.Thread(target=self._look_after, name="workers")
         self._thread.start()
         try:
@@ -401,7 +414,7 @@ class Crew:
         if self._over.is_set():  # whoever ends all of them from now on sees this one
             raise StateError("the server is stopping")
         ledger = self._server.ledger
-        birth = Birth(ledger.node, ledger.run, worker.incarnation, self._count)
+        birth = Birth(ledger.node, ledger.run, worker.incarnation)
         descriptors = [theirs.fileno(), self._page]
         self._nursery.spawn(worker.number, descriptors, msgspec.msgpack.encode(birth))
         worker.begun = True
@@ -430,6 +443,9 @@ class Crew:
         wanted = worker.said_bye or worker.given_up or self._over.is_set()
         if worker.begun and not wanted:
             logger.error("%s has died, and with it %d connections", worker, had)
+        # at once, and not when it was seen to: others wait for these
+        self._queue.bury(worker.number)
+        self._changes.bury(worker.number)
         self._remove(worker)
 
     def _reported(self, report: Spawned | Ended) -> None:
@@ -518,6 +534,21 @@ class Crew:
                 self._transfers.leave(token)
             case Registering(host):
                 server.registration.throttle.take(host)
+            case Probing(invitation_id):
+                server.registration.probes.take(invitation_id)
+            case Probed(invitation_id):
+                server.registration.probes.give_back(invitation_id)
+            case AskTurn(host):
+                spared = server.limits.is_spared(host)
+                return _given(self._queue.enter(host, spared=spared, worker=worker.number))
+            case TurnOver(token):
+                self._queue.leave(token)
+            case ChangingPassword(account_id, name):
+                self._changes.begin(account_id, name, worker.number)
+            case PasswordChanged(account_id):
+                self._changes.end(account_id)
+            case TellFailure(account_id, guess):
+                return MayTell(server.audit.failures.take(account_id, guess))
             case Ready():
                 with self._changed:
                     worker.ready = worker.lasting = True
@@ -528,6 +559,13 @@ class Crew:
             case _:
                 return self._broker.handle(worker.number, said)
         return None
+
+
+def _given(turn: Turn) -> Future[TurnGiven]:
+    """The answer to who asked for a turn, when it is there."""
+    answer: Future[TurnGiven] = Future()
+    turn.began.add_done_callback(lambda _: answer.set_result(TurnGiven(turn.token)))
+    return answer
 
 
 def _pause(short_lives: int) -> float:

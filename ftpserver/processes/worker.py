@@ -18,24 +18,28 @@ import select
 import signal
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ftpserver.audit.writer import Audit, Chunk
+from ftpserver.audit.writer import Audit, Chunk, FailureAllowances
 from ftpserver.database import open_to_serve
 from ftpserver.errors import StateError
+from ftpserver.net.descriptors import raise_descriptor_limit
 from ftpserver.processes.brokering import Colleagues
 from ftpserver.processes.forkserver import Born
 from ftpserver.processes.messages import (
     MAX_SIZE,
     AskFigures,
     AskSessions,
+    AskTurn,
     BeginningTransfer,
     Birth,
     Bye,
+    ChangingPassword,
     Closed,
     Drain,
     Drop,
@@ -50,7 +54,11 @@ from ftpserver.processes.messages import (
     Leaving,
     Lines,
     LoggedIn,
+    MayTell,
+    PasswordChanged,
     Penalized,
+    Probed,
+    Probing,
     Ready,
     Registering,
     Retire,
@@ -59,13 +67,16 @@ from ftpserver.processes.messages import (
     ServerSays,
     SessionsNow,
     Stop,
+    TellFailure,
     TransferEnded,
     TransferIdle,
+    TurnGiven,
+    TurnOver,
 )
 from ftpserver.processes.rpc import Peer, PeerGone
 from ftpserver.processes.shared_rate import SharedPaces
 from ftpserver.serving.listeners import Handed
-from ftpserver.serving.service import Service, raise_descriptor_limit
+from ftpserver.serving.service import Service
 from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
 from ftpwire.errors import DiskFull, Forbidden, NotFound
 
@@ -132,13 +143,20 @@ class Worker(Service):
             engine,
             ledger,
             throttle=_Throttle(self.server),
-            share=birth.count,
+            probes=_Probes(self),
             counts=_Counts(self),
             transfers=_Transfers(self),
+            queue=_Queue(self),
+            changes=_Changes(self),
             make_pace=paces.pace,
         )
         self.limits.tell_bans(lambda place, until: self._tell(FoundBanned(place, until)))
-        self.audit = Audit(settings.state, size=settings.audit_size, files=_Lines(self.server))
+        self.audit = Audit(
+            settings.state,
+            size=settings.audit_size,
+            files=_Lines(self.server),
+            failures=_Failures(self.server),
+        )
         self._park_idle()
 
     # its life ----------------------------------------------------------------------------
@@ -314,6 +332,73 @@ class _Transfers:
     def leave(self, token: str) -> None:
         """Count one less."""
         self._worker._tell(TransferEnded(token))
+
+
+class _Probes:
+    """Tries with an invitation are counted by the server."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def take(self, invitation_id: str) -> None:
+        """Count one. Raises Busy."""
+        self._worker.server.ask(Probing(invitation_id))
+
+    def give_back(self, invitation_id: str) -> None:
+        """One made an account."""
+        self._worker._tell(Probed(invitation_id))
+
+
+class _Queue:
+    """Passwords wait in the server's queue, with those of the other workers."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    @contextmanager
+    def turn(self, host: str, *, spared: bool) -> Iterator[None]:
+        """Wait for a turn, and have it. Raises Busy. The server knows itself who is spared."""
+        token = self._worker.server.ask(AskTurn(host), TurnGiven).token
+        try:
+            yield
+        finally:
+            self._worker._tell(TurnOver(token))
+
+
+class _Changes:
+    """Which passwords are being changed is known to the server."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    @contextmanager
+    def one(self, account_id: int, name: str) -> Iterator[None]:
+        """Change an account's password meanwhile. Raises Busy."""
+        self._worker.server.ask(ChangingPassword(account_id, name))
+        try:
+            yield
+        finally:
+            self._worker._tell(PasswordChanged(account_id))
+
+
+class _Failures:
+    """How many failures are recorded is the server's to say.
+
+    It isn't asked more often than a server with one worker would say yes: a flood costs it little.
+    """
+
+    def __init__(self, server: Peer) -> None:
+        self._server = server
+        self._mine = FailureAllowances()
+
+    def take(self, account_id: int | None, guess: str | None) -> bool:
+        """Whether another one may be recorded."""
+        if not self._mine.take(account_id, guess):
+            return False
+        try:
+            return self._server.ask(TellFailure(account_id, guess), MayTell).granted
+        except PeerGone:
+            return False  # and this process is at its end
 
 
 class _Lines:

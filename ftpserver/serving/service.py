@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import resource
 import ssl
 import threading
 import time
@@ -24,8 +23,9 @@ from sqlalchemy import Engine
 from ftpserver.accounts.accounts import Accounts
 from ftpserver.accounts.authenticator import Entrance, LocalEntrance
 from ftpserver.accounts.limits import Limits, LimitsOptions
-from ftpserver.accounts.registration import Registration, Throttling
+from ftpserver.accounts.registration import Probing, Registration, Throttling
 from ftpserver.accounts.tokens import Tokens
+from ftpserver.audit.record import REFUSED, timestamp
 from ftpserver.audit.writer import Audit
 from ftpserver.serving.account_watch import Watch
 from ftpserver.serving.keep_alive import KeepAlive
@@ -40,6 +40,7 @@ from ftpwire.errors import NotFound
 if TYPE_CHECKING:
     import socket
 
+    from ftpserver.accounts.bans import Ban
     from ftpserver.accounts.penalties import Offence
     from ftpserver.serving.session import Session
 
@@ -93,12 +94,13 @@ class Service:
         ledger: Ledger,
         *,
         throttle: Throttling | None = None,
+        probes: Probing | None = None,
         **limits: Unpack[LimitsOptions],
     ) -> None:
         """Have everything that is asked of the database.
 
         Args:
-            throttle: See Registration. ``limits``: see Limits.
+            throttle, probes: See Registration. ``limits``: see Limits.
         """
         settings = self.settings
         self.engine = engine
@@ -111,9 +113,11 @@ class Service:
             open=settings.open_registration,
             default_quota=settings.default_quota,
             throttle=throttle,
+            probes=probes,
         )
         self.ledger = ledger
         self.limits = Limits(engine, settings, ledger, **limits)
+        self.limits.on_banned = self._record_ban
         self.entrance = LocalEntrance(self.accounts, self.tokens, self.registration, self.limits)
         self.watch = Watch(self)
 
@@ -157,6 +161,17 @@ class Service:
     def penalize(self, session: Session, offence: Offence) -> None:
         """A session has ended without a log-in, in a way that costs its address something."""
         self.limits.penalize(session.host, offence)
+
+    def _record_ban(self, ban: Ban) -> None:
+        self.audit.record(
+            "ban",
+            outcome=REFUSED,
+            guess="ban",  # so that nothing else uses up the room of these
+            user=ban.account,
+            address=ban.address,
+            reason=f"{ban.failures} log-ins failed",
+            details={"until": timestamp(ban.until)},
+        )
 
     def forget(self, session: Session) -> None:
         """A session has ended; its bytes stay counted."""
@@ -275,12 +290,3 @@ class Service:
         os.close(self._stop_read)
         if self._stop_write >= 0:
             os.close(self._stop_write)
-
-
-def raise_descriptor_limit() -> None:
-    """Let the process open as many descriptors as the system permits it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (ValueError, OSError):
-        pass  # macOS refuses some values: the soft limit stays

@@ -953,6 +953,11 @@ class Session(StreamRequestHandler):
         self.send(messages.Remark(text), Kind.NOTICE)
         self.request_id = current
 
+    def has_removed(self, files: int, size: int) -> None:
+        """The request fails, and so much was removed by it: the audit log tells that."""
+        if files:
+            self._trail.removed(files, size)
+
     def flush(self) -> None:
         """Send all output, waiting for the peer as long as a stall may be."""
         deadline = self._stall()
@@ -1014,7 +1019,7 @@ class Session(StreamRequestHandler):
         self.token_id = admitted.token_id
         self._set_pace(account)
         self.reader.allow(frames.MAX_CONTROL, frames.MAX_DATA)
-        self._trail.logged_in(admitted.token_id)
+        self._trail.logged_in(admitted.token_id or admitted.invitation)
         logger.info("%s: logged in", self)
 
     def turn_away(self, name: str, error: CommandError) -> None:

@@ -123,14 +123,14 @@ def _show_mode(mode: int) -> str:
 
 def _workers(value: object) -> int:
     if value == "auto":
-        return _cores()
+        return cores()
     try:
         return int(whole(1, MOST_WORKERS).parse(value))
     except ValueError as error:
         raise ValueError(f"{error}; or auto, the number of cores") from None
 
 
-def _cores() -> int:
+def cores() -> int:
     """How many this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))

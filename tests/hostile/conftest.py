@@ -63,12 +63,24 @@ class Site:
 
     def touch(self, source: str | None = None) -> socket.socket:
         """Connect, and say nothing."""
-        sock = socket.socket(socket.AF_INET if self.unix is None else socket.AF_UNIX)
+        sock = self._connected(source)
         self.stack.callback(sock.close)
-        sock.settimeout(PATIENCE)
-        if source is not None:
-            sock.bind((source, 0))
-        sock.connect(self.server.server_address[:2] if self.unix is None else self.unix)
+        return sock
+
+    def connect(self) -> socket.socket:
+        """As `knock`, of a socket that whoever called closes."""
+        return self._wrapped(self._connected(None))
+
+    def _connected(self, source: str | None) -> socket.socket:
+        sock = socket.socket(socket.AF_INET if self.unix is None else socket.AF_UNIX)
+        try:
+            sock.settimeout(PATIENCE)
+            if source is not None:
+                sock.bind((source, 0))
+            sock.connect(self.server.server_address[:2] if self.unix is None else self.unix)
+        except BaseException:
+            sock.close()
+            raise
         return sock
 
     def _wrapped(self, sock: socket.socket) -> socket.socket:

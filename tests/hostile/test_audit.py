@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -27,7 +28,7 @@ def told(state, name: str = FILE_NAME) -> list[dict]:
     return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
-@pytest.mark.parametrize("way", [*WAYS, ISOLATED])
+@pytest.mark.parametrize("way", [*WAYS, WORKERS, ISOLATED])
 @pytest.mark.parametrize("cheap", CHEAP)
 def test_cheap_requests_hide_no_guess(start_server, dial, monkeypatch, way, cheap):
     monkeypatch.setattr(writer, "_REFUSALS_BURST", 2)
@@ -49,6 +50,54 @@ def test_cheap_requests_hide_no_guess(start_server, dial, monkeypatch, way, chea
     assert [one["reason"] for one in eventually(guesses)] == ["wrong password"]
     # the control: of the cheap ones no more than two are there
     assert sum(one["outcome"] == REFUSED for one in told(server.settings.state)) == 3
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "way", [{}, {"threads": 0}, {"workers": 2}, {"isolation": "process"}], ids=str
+)
+def test_two_thousand_cheap_requests_hide_no_guess(start_server, dial, way):
+    """With the allowance as it is: 500 at once, and five a second."""
+    server = start_server(login_grace=600.0, **way)
+    began = time.monotonic()
+    for _ in range(125):
+        with dial(server, logged_in=False) as peer:
+            peer.hello()
+            for _ in range(16):
+                assert isinstance(peer.ask(MakeDir(b"/x")), Failed)
+    with dial(server, logged_in=False) as peer:
+        peer.hello()
+        assert isinstance(peer.ask(Login("alice", "guess")), Failed)
+
+    def guesses() -> list[dict]:
+        return [one for one in told(server.settings.state) if one["event"] == "login"]
+
+    assert [one["reason"] for one in eventually(guesses)] == ["wrong password"]
+    cheap = sum(one["event"] == "mkdir" for one in told(server.settings.state))
+    assert 500 <= cheap <= 501 + 5 * (time.monotonic() - began)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "way", [{}, {"threads": 0}, {"workers": 2}, {"isolation": "process"}], ids=str
+)
+def test_thirty_thousand_successes_do_not_turn_the_log_over(start_server, dial, way):
+    """With the share as it is; the files are small."""
+    server = start_server(audit_size=4 * 2**20, audit_keep=1, audit_own_size=2**20, **way)
+    state = server.settings.state
+    peers = [dial(server) for _ in range(2)]
+    for number in range(0, 30_000, 2 * 50):
+        for peer in peers:
+            for one in range(50):
+                peer.request(SetAttributes(b"/", mtime_ns=number + one))
+        for peer in peers:
+            for _ in range(50):
+                peer.answer()
+    own = state / "audit-files-alice.jsonl.1"
+    eventually(own.exists)
+    common = told(state)
+    assert any(one["event"] == "start" for one in common)
+    assert sum(one["event"] == "attributes" for one in common) <= writer._SHARE + 1000
 
 
 def test_a_banned_address_hides_no_guess(tmp_path, monkeypatch):

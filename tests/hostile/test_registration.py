@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from ipaddress import ip_network
+
 import pytest
 
 from ftpserver.accounts import registration as module
@@ -12,11 +15,12 @@ from ftpwire.errors import Busy, NameTaken
 from ftpwire.messages import Failed, LoggedIn, Register
 
 WAYS = [pytest.param({}, id="threads"), pytest.param({"threads": 0}, id="threads-0")]
+WORKERS = pytest.param({"workers": 2}, id="workers", marks=pytest.mark.system)
 ISOLATED = pytest.param({"isolation": "process"}, id="isolation", marks=pytest.mark.system)
 MOST = module._OF_ONE_INVITATION[0]
 
 
-@pytest.mark.parametrize("way", [*WAYS, ISOLATED])
+@pytest.mark.parametrize("way", [*WAYS, WORKERS, ISOLATED])
 def test_an_unused_invitation_does_not_tell_all_names(start_server, dial, way):
     server = start_server(**way)
     _, code = Invitations(server.engine).make(None, 3, None)
@@ -39,6 +43,25 @@ def test_an_unused_invitation_does_not_tell_all_names(start_server, dial, way):
     with dial(server, logged_in=False) as peer:  # the control: another one is as good as before
         peer.hello()
         assert isinstance(peer.ask(Register("bob", "correct-horse", other)), LoggedIn)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "way", [{}, {"threads": 0}, {"workers": 2}, {"isolation": "process"}], ids=str
+)
+def test_two_hundred_names_are_tried_with_each_of_three_invitations(start_server, dial, way):
+    server = start_server(trusted_networks=(ip_network("127.0.0.0/8"),), **way)
+    codes = [Invitations(server.engine).make(None, 3, None)[1] for _ in range(3)]
+    told: Counter[str] = Counter()
+    for number in range(0, 200, 10):
+        for code in codes:
+            with dial(server, logged_in=False) as peer:
+                peer.hello()
+                for _ in range(number, number + 10):
+                    told[peer.ask(Register("alice", "correct-horse", code)).code] += 1
+    lately = 3  # a minute or so gives one more try each
+    assert 3 * MOST <= told[NameTaken.code] <= 3 * (MOST + lately)
+    assert told.total() == 600 and set(told) == {NameTaken.code, Busy.code}
 
 
 def test_tries_come_back_and_accounts_cost_none():

@@ -6,16 +6,18 @@ The control: what is sent behind a log-in isn't counted, and neither are a user'
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from contextlib import suppress
 
 import pytest
 
 from ftpserver.serving.session import MOST_BEFORE_LOGIN
+from ftpserver.settings.table import Startups
 from ftpwire import messages
 from ftpwire.frames import Kind
 from ftpwire.messages import Found, Hello, LoggedIn, Login, Stat, WhoAmI
-from tests.hostile.conftest import each_way, ended
-from tests.peer import PATIENCE, frame
+from tests.hostile.conftest import WAYS, each_way, ended
+from tests.peer import PATIENCE, Peer, frame
 
 LONG = 10 * PATIENCE
 HELLO = frame(Kind.REQUEST, 0, messages.encode_hello(Hello()))
@@ -35,8 +37,9 @@ def test_a_stranger_is_answered_a_few_times(serve, way):
     assert site.is_served(user)
 
 
+@each_way
 @pytest.mark.parametrize("kind", [Kind.REQUEST, Kind.CANCEL], ids=["requests", "cancels"])
-def test_a_flood_of_them_ends_at_once(serve, kind):
+def test_a_flood_of_them_ends_at_once(serve, way, kind):
     """And nobody reads on for the sake of its last words."""
     site = serve(login_grace=LONG, stall=LONG)
     stranger = site.knock()
@@ -58,7 +61,39 @@ def test_a_flood_of_them_ends_at_once(serve, kind):
     assert site.is_served(site.user())
 
 
-def test_what_follows_a_log_in_is_not_counted(serve):
+@pytest.mark.long
+@pytest.mark.parametrize("way", WAYS)
+def test_a_hundred_strangers_asking_without_end(serve):
+    """Beside a user, who is answered a thousand times."""
+    site = serve(max_startups=Startups(200, 30, 400))
+    user = site.user()
+    stop = threading.Event()
+    outcomes: Counter[str] = Counter()
+
+    def ask() -> None:
+        while not stop.is_set():
+            with suppress(OSError, EOFError), Peer(site.connect()) as stranger:
+                stranger.hello()
+                stranger.send(frame(Kind.REQUEST, 1, Stat(b"/")) * (MOST_BEFORE_LOGIN + 1))
+                answers = [one.message for one in stranger.rest()]
+                outcomes[getattr(answers[-1], "code", "") if answers else "cut"] += 1
+
+    threads = [threading.Thread(target=ask) for _ in range(100)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(1000):
+            assert site.is_served(user)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert outcomes["bad-message"], outcomes  # the control: they were there
+    assert site.is_served(site.user())
+
+
+@each_way
+def test_what_follows_a_log_in_is_not_counted(serve, way):
     """The control: a client that doesn't wait for answers."""
     site = serve()
     peer = site.knock()
@@ -71,7 +106,8 @@ def test_what_follows_a_log_in_is_not_counted(serve):
         assert isinstance(peer.answer().message, Found)
 
 
-def test_a_user_may_ask_as_often_as_it_likes(serve):
+@each_way
+def test_a_user_may_ask_as_often_as_it_likes(serve, way):
     """The control: also one whose log-in came late."""
     site = serve()
     peer = site.knock()

@@ -43,7 +43,24 @@ def test_an_account_has_a_bounded_number_of_sessions(start_server, dial, few, wa
     eventually(lambda: isinstance(log_in(dial, server)[1], LoggedIn))
 
 
-@pytest.mark.parametrize("way", [{}, {"workers": 2}], ids=["threads", "workers"])
+@pytest.mark.long
+@pytest.mark.parametrize("way", [way.values[0] for way in WAYS], ids=[way.id for way in WAYS])
+def test_a_hundred_sessions_three_times_over(start_server, dial, way):
+    server = start_server(**way)
+    server.accounts.add("bob", "correct-horse")
+    for _ in range(3):
+        mine = [dial(server) for _ in range(session_counts.MOST)]
+        for _ in range(20):
+            _, reply = log_in(dial, server)
+            assert isinstance(reply, Failed) and reply.code == TooMany.code
+        assert isinstance(log_in(dial, server, "bob", "correct-horse")[1], LoggedIn)
+        while mine:
+            mine.pop().close()
+        alice = server.accounts.get("alice").id
+        eventually(lambda alice=alice: server.session_counts.count(alice) == 0)
+
+
+@pytest.mark.parametrize("way", [WAYS[0], WAYS[2]])
 def test_the_cap_writes_nothing_and_gives_way_to_a_limit(start_server, dial, few, way):
     server = start_server(**way)
     dial(server)

@@ -6,15 +6,19 @@ The control of each: whoever sends data as well, or changes its keys now and the
 from __future__ import annotations
 
 import ssl
+import threading
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
+from ftpserver.serving.stats import SessionInfo
+from ftpserver.settings.table import Startups
 from ftpwire import messages
-from ftpwire.frames import Kind
-from ftpwire.messages import Hello, Login, WhoAmI
+from ftpwire.frames import HEADER, Kind
+from ftpwire.messages import Hello, LoggedIn, Login, WhoAmI
 from ftpwire.tls import MOST_ANSWERS, TlsError, TlsPipe
-from tests.hostile.conftest import Site
+from tests.hostile.conftest import PROCESSES, WAYS, Site, each_way, ended
 from tests.hostile.records import HandMade
 from tests.peer import PATIENCE, Peer, eventually, frame
 
@@ -23,11 +27,26 @@ HELLO = frame(Kind.REQUEST, 0, messages.encode_hello(Hello()))
 LOGIN = frame(Kind.REQUEST, 1, Login("alice", "secret"))
 TLS = {"plaintext": False}
 
-tls_ways = pytest.mark.parametrize(
-    "options",
-    [TLS, TLS | {"threads": 0}, TLS | {"workers": 2}, TLS | {"isolation": "process"}],
-    ids=["parked", "thread-each", "workers", "process"],
-)
+TLS_WAYS = [
+    pytest.param(TLS | WAYS[way], id=way, marks=pytest.mark.system if way in PROCESSES else ())
+    for way in ("parked", "thread-each", *PROCESSES)
+]
+"""Unix sockets and plaintext have no TLS records: there it is about parts of frames."""
+
+tls_ways = pytest.mark.parametrize("options", TLS_WAYS)
+
+
+def each_of(name: str, values: dict[str, Any]) -> pytest.MarkDecorator:
+    """All values in the first way of serving, and the last one in the others."""
+    rows = [(way, key) for way in TLS_WAYS for key in values if way is TLS_WAYS[0]]
+    rows += [(way, list(values)[-1]) for way in TLS_WAYS[1:]]
+    return pytest.mark.parametrize(
+        ("options", name),
+        [
+            pytest.param(*way.values, values[key], id=f"{way.id}-{key}", marks=way.marks)
+            for way, key in rows
+        ],
+    )
 
 
 @pytest.fixture
@@ -45,6 +64,16 @@ def user_of(site: Site) -> Peer:
     user = site.user()
     eventually(lambda: is_alone(site))
     return user
+
+
+def logged_in(site: Site) -> list[SessionInfo]:
+    """The sessions of users, whichever process they are in."""
+    return [one for one in site.server.serving.session_infos() if one.user is not None]
+
+
+def received(site: Site) -> int:
+    """Bytes that came so far, of all sessions."""
+    return site.server.serving.figures().bytes_in
 
 
 def pour(client: HandMade, *, requested: bool, most: int = 50_000) -> int:
@@ -69,54 +98,115 @@ def test_key_updates_before_log_in_come_to_an_end(serve, hand_made, options):
     assert site.is_served(user)
 
 
-@pytest.mark.parametrize("first", [HELLO, HELLO + LOGIN], ids=["greeted", "logged-in"])
+@pytest.mark.long
+@pytest.mark.parametrize("options", [way.values[0] for way in TLS_WAYS], ids=lambda way: str(way))
+def test_two_hundred_floods_of_them(serve, tmp_path, options):
+    """Four at a time, beside a user who is served."""
+    site = serve(max_startups=Startups(200, 30, 400), **options)
+    user = user_of(site)
+    lock, ended_at = threading.Lock(), []
+
+    def flood(number: int) -> None:
+        for _ in range(50):
+            with site.touch() as sock:
+                count = pour(HandMade(sock, tmp_path / f"secrets-{number}"), requested=True)
+                with lock:
+                    ended_at.append(count)
+            (tmp_path / f"secrets-{number}").unlink()
+
+    threads = [threading.Thread(target=flood, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        assert site.is_served(user)
+    for thread in threads:
+        thread.join()
+    assert len(ended_at) == 200 and max(ended_at) < 50_000
+    eventually(lambda: is_alone(site))
+
+
+@each_of("first", {"greeted": HELLO, "logged-in": HELLO + LOGIN})
 @pytest.mark.parametrize("requested", [False, True], ids=["one-way", "both-ways"])
-def test_they_come_to_an_end_at_any_time(serve, hand_made, first, requested):
-    site = serve(login_grace=LONG, stall=LONG, **TLS)
+def test_they_come_to_an_end_at_any_time(serve, hand_made, options, first, requested):
+    site = serve(login_grace=LONG, stall=LONG, **options)
     client = hand_made(site)
     client.socket.sendall(client.data(first))
     assert pour(client, requested=requested) < 50_000
 
 
-def test_a_change_of_keys_now_and_then_is_served(serve, hand_made):
+@tls_ways
+def test_they_do_not_outlive_the_time_for_log_ins(serve, hand_made, options):
+    """Also where a byte now and then pays for them, and something is always there to be read."""
+    site = serve(login_grace=0.3, stall=LONG, **options)
+    client = hand_made(site)
+    client.socket.sendall(client.data(HELLO))
+    rest = iter(HEADER.pack(4096, Kind.REQUEST, 1) + bytes(4096))  # one frame, byte by byte
+    with pytest.raises(OSError):
+        while True:  # the last byte is never sent: nothing else can end it
+            update = client.key_update(requested=False)
+            client.socket.sendall(update + client.data(bytes([next(rest)])))
+            client.socket.settimeout(0.005)
+            with suppress(TimeoutError):
+                while client.socket.recv(65536):
+                    pass
+                raise ConnectionResetError
+            client.socket.settimeout(PATIENCE)
+
+
+@tls_ways
+def test_a_change_of_keys_now_and_then_is_served(serve, hand_made, options):
     """The control: also many of them, where data comes as well."""
-    site = serve(**TLS)
+    site = serve(**options)
     client = hand_made(site)
     client.socket.sendall(client.data(HELLO + LOGIN))
-    (session,) = eventually(lambda: [one for one in site.server.sessions if one.account])
+    eventually(lambda: logged_in(site))
     asked = frame(Kind.REQUEST, 2, WhoAmI())
     for _ in range(300):
         update = client.key_update(requested=True)
         client.socket.sendall(update + client.data(asked))
-    eventually(lambda: session.channel.bytes_in == len(HELLO + LOGIN) + 300 * len(asked))
-    assert session.channel.ended is None and session in site.server.sessions
+    eventually(lambda: received(site) == len(HELLO + LOGIN) + 300 * len(asked))
+    assert len(logged_in(site)) == 1
 
 
-@pytest.mark.parametrize("sent", [1, 4, 5, 20], ids=lambda count: f"{count}-bytes")
-def test_a_part_of_a_record_has_a_deadline(serve, hand_made, sent):
+@each_of("sent", {f"{count}-bytes": count for count in (1, 4, 5, 20)})
+def test_a_part_of_a_record_has_a_deadline(serve, hand_made, options, sent):
     """As a part of a frame has."""
-    site = serve(stall=0.2, **TLS)
+    site = serve(stall=0.2, **options)
     client = hand_made(site)
     client.socket.sendall(client.data(HELLO + LOGIN))
-    eventually(lambda: [one for one in site.server.sessions if one.account])
+    eventually(lambda: logged_in(site))
     client.socket.sendall(client.data(frame(Kind.REQUEST, 2, WhoAmI()))[:sent])
-    eventually(lambda: not site.server.sessions)
+    eventually(lambda: not site.server.connections)
 
 
-def test_a_whole_record_without_data_has_none(serve, hand_made):
+@tls_ways
+def test_a_whole_record_without_data_has_none(serve, hand_made, options):
     """The control: that session is as idle as before."""
-    site = serve(stall=0.2, **TLS)
+    site = serve(stall=0.2, **options)
     client, other = hand_made(site), hand_made(site)
     for one in (client, other):
         one.socket.sendall(one.data(HELLO + LOGIN))
-    eventually(lambda: len([one for one in site.server.sessions if one.account]) == 2)
+    eventually(lambda: len(logged_in(site)) == 2)
     client.socket.sendall(client.key_update(requested=False))
     other.socket.sendall(other.data(frame(Kind.REQUEST, 2, WhoAmI()))[:7])
-    eventually(lambda: len(site.server.sessions) == 1)  # after a deadline of both
-    client.socket.sendall(client.data(frame(Kind.REQUEST, 2, WhoAmI())))
-    (session,) = site.server.sessions
-    eventually(lambda: session.doing is not None or session.channel.bytes_in)
-    assert session in site.server.sessions
+    eventually(lambda: len(site.server.connections) == 1)  # after a deadline of both
+    before = received(site)
+    asked = frame(Kind.REQUEST, 2, WhoAmI())
+    client.socket.sendall(client.data(asked))
+    eventually(lambda: received(site) == before + len(asked))
+    assert len(logged_in(site)) == 1
+
+
+@each_way
+@pytest.mark.parametrize("user", [False, True], ids=["stranger", "user"])
+def test_a_part_of_a_frame_has_a_deadline_in_each_way(serve, user):
+    """Where there is no TLS, too. Before log-in it is the time for that."""
+    site = serve(**({"stall": 0.2} if user else {"login_grace": 0.2, "stall": LONG}))
+    idle, peer = (site.user(), site.user()) if user else (None, site.knock())
+    peer.send(frame(Kind.REQUEST, 9, WhoAmI())[:-1])
+    assert not [one for one in ended(peer) if isinstance(one, LoggedIn)]
+    if idle is not None:
+        assert site.is_served(idle)  # the control: it was silent for as long
 
 
 # the pipe alone ------------------------------------------------------------------------------

@@ -60,6 +60,12 @@ def refused(programs, tmp_path):
     return run
 
 
+@pytest.mark.parametrize("bounded", [False, True], ids=["without-a-quota", "with-one"])
+def test_open_registration_is_warned_of(start_server, bounded):
+    server = start_server("--open-registration", *(["--default-quota", "1GiB"] if bounded else []))
+    assert ("open-registration without default-quota" in server.log) is not bounded
+
+
 def python_client(user, tmp_path):
     """A connection that the test itself holds, by the public API."""
     return Client(

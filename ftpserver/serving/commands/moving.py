@@ -51,6 +51,8 @@ class Session(Protocol):
 
     def look_for_cancel(self) -> None: ...
 
+    def has_removed(self, files: int, size: int) -> None: ...
+
     def tell_progress(self, total: int | None) -> Callable[[int], None]: ...
 
 
@@ -89,8 +91,11 @@ def remove_in_place(session: Session, path: bytes, may_go: Guard | None = None) 
                 removal.step(settle)
             tick()
             session.look_for_cancel()
-    except (OSError, Cancelled) as error:
+    except BaseException as error:
         gone = removal.tally.files + removal.tally.directories
+        session.has_removed(gone, removal.tally.size)
+        if not isinstance(error, (OSError, Cancelled)):
+            raise  # the connection was lost, for one
         if not gone and isinstance(error, OSError):
             raise from_oserror(error, paths.show(path)) from None
         text = f"{paths.show(path)}: {gone} in it were removed; the same command goes on"
@@ -100,6 +105,8 @@ def remove_in_place(session: Session, path: bytes, may_go: Guard | None = None) 
         reason = from_oserror(error, "")
         raise type(reason)(f"{text}, and failed now: {reason}") from None
     if removal.kept:
+        tally = removal.tally
+        session.has_removed(tally.files + tally.directories, tally.size)
         raise SourceChanged(
             f"{paths.show(path)}: {removal.kept} in it changed while it was moved, and stay there"
         )

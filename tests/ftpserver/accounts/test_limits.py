@@ -15,11 +15,12 @@ from sqlalchemy import event, literal, select
 from ftpclient.connection.known_hosts import KnownHosts
 from ftpserver.accounts import bans, session_slots, startups
 from ftpserver.accounts import limits as module
-from ftpserver.accounts.limits import Limits, Queue
+from ftpserver.accounts.limits import Limits
 from ftpserver.accounts.penalties import Offence
 from ftpserver.accounts.session_slots import NO_LIMIT, Most, Sessions
 from ftpserver.accounts.startups import Strangers
 from ftpserver.accounts.tokens import Tokens
+from ftpserver.accounts.turns import Queue
 from ftpserver.database import session
 from ftpserver.settings.table import Settings, Startups
 from ftpserver.storage import ledger
@@ -292,6 +293,16 @@ def test_who_has_been_there_lately_finds_a_longer_queue():
     assert let_in.is_set()
 
 
+def test_turns_come_in_the_order_in_which_they_were_asked_for():
+    queue = Queue(1, 4)
+    turns = [queue.enter(HERE, spared=False) for _ in range(3)]
+    queue.leave(turns[1].token)  # it waits no longer
+    assert [one.began.done() for one in turns] == [True, False, False]
+    for _ in range(2):
+        queue.leave(turns[0].token)
+    assert turns[2].began.done() and len(queue) == 1
+
+
 def test_no_more_guesses_get_through_than_the_ban_allows(limits, monkeypatch):
     """However many try at once."""
     guesses = []
@@ -314,7 +325,7 @@ def test_no_more_guesses_get_through_than_the_ban_allows(limits, monkeypatch):
         thread.start()
     for thread in threads:
         thread.join()
-    most = limits.settings.ban_after + limits._queue._at_once - 1
+    most = limits.settings.ban_after + limits.queue.at_once - 1
     assert limits.settings.ban_after <= len(guesses) <= most
     assert outcomes["banned"] == 40 - len(guesses)
 
@@ -618,9 +629,9 @@ def test_a_good_token_and_a_running_session_go_on_during_a_ban(start_server, dia
 
 def test_who_comes_when_too_many_wait_is_answered_late(server, dial, monkeypatch):
     monkeypatch.setattr(module, "BUSY_DELAY", 0.2)
-    server.limits._queue = Queue(1, 0)
+    server.limits.queue = Queue(1, 0)
     server.limits._spared = startups.Spared()
-    with waiting(server.limits._queue, HERE), dial(server, logged_in=False) as peer:
+    with waiting(server.limits.queue, HERE), dial(server, logged_in=False) as peer:
         peer.hello()
         began = time.monotonic()
         assert peer.ask(Login("alice", "secret")).code == "busy"
@@ -656,7 +667,7 @@ def test_a_delay_ends_when_the_server_stops_or_the_client_leaves(start_server, d
     for peer in peers:
         peer.hello()
         peer.request(Login("alice", "wrong"))
-    eventually(lambda: server.limits._bans.delay("127.0.0.1") and not len(server.limits._queue))
+    eventually(lambda: server.limits._bans.delay("127.0.0.1") and not len(server.limits.queue))
     peers[0].reset()
     eventually(lambda: len(server.sessions) == 1)
     began = time.monotonic()

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 
 import pytest
 from sqlalchemy import insert
 
+from ftpserver.accounts import session_counts
 from ftpserver.accounts.bans import Bans
+from ftpserver.accounts.penalties import Offence
+from ftpserver.daemon import control
 from ftpserver.database import session
+from ftpserver.settings.table import Startups
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.permissions import Permissions
 
@@ -229,16 +234,96 @@ def test_for_people(ftpd, alice, accounts):
     accounts.change("alice", quota=2**20, permissions=Permissions.parse("no-delete"))
     status, out, _ = ftpd("why", "alice", "put", "/new", "3GiB")
     assert status == 6
-    first, room, by = out.splitlines()
+    first, room, by, advice = out.splitlines()
     assert first.startswith("refused: the quota is 1048576 bytes: 3221225472 needed")
     assert (room, by) == ("room: 3.0 GiB needed, 1.0 MiB free", "decided by: quota")
+    assert advice == "to change it: ftpd user set alice --quota SIZE"
     assert ftpd("why", "alice", "put", "/new")[:2] == (
         0,
         "allowed: nothing forbids it\nrule: /=no-delete\n",
     )
     assert ftpd("why", "alice", "login", "192.0.2.1")[1] == (
         "allowed: alice may log in from 192.0.2.1\n"
+        "note: no server runs: only what is stored decides\n"
     )
+
+
+# what only a running server knows ----------------------------------------------------------
+
+ADDRESS = "192.0.2.1"
+
+
+def test_penalties(why, start_server):
+    limits = start_server().limits
+    limits.penalize(ADDRESS, Offence.TOO_LATE)
+    assert why("login", ADDRESS)[0]  # the control: it isn't refused yet
+    limits.penalize(ADDRESS, Offence.TOO_LATE)
+    allowed, record = why("login", ADDRESS)
+    assert not allowed and not limits.admit("one", ADDRESS)
+    assert (record["decided_by"], record["code"]) == ("penalty", None)
+    assert re.fullmatch(
+        r"connections from 192\.0\.2\.1 are refused for another \d+ seconds: .*", record["reason"]
+    )
+    assert record["advice"].startswith(f"ftpd unban {ADDRESS};")
+    assert why("login", "192.0.2.2")[0] and why("login")[0]
+    limits.unban(ADDRESS)
+    assert why("login", ADDRESS)[0]
+
+
+def test_the_share_of_an_address(why, start_server):
+    """Its oldest connection makes room after a moment; until then there is none."""
+    now = 0.0
+    limits = start_server(max_startups=Startups(4, 100, 8)).limits
+    limits.strangers._clock = lambda: now
+    for number in range(2):
+        assert why("login", ADDRESS)[1]["note"] is None
+        assert limits.admit(number, ADDRESS)
+    allowed, record = why("login", ADDRESS)
+    assert not allowed and not limits.admit(2, ADDRESS)
+    assert (record["decided_by"], record["note"]) == ("connections", None)
+    assert "192.0.2.1 has 2 connections that have not logged in, and 2 are" in record["reason"]
+    assert "max-startups" in record["advice"]
+    now = 2.0
+    allowed, record = why("login", ADDRESS)
+    assert allowed and "a new one ends the oldest" in record["note"]
+    assert limits.strangers.count(ADDRESS) == 2  # asking ended none
+    assert why("login", "192.0.2.2")[1]["note"] is None
+
+
+@pytest.mark.parametrize("options", [{}, pytest.param({"workers": 2}, marks=pytest.mark.system)])
+def test_the_cap_of_sessions(why, start_server, dial, monkeypatch, options):
+    monkeypatch.setattr(session_counts, "MOST", 2)
+    server = start_server(**options)
+    dial(server)
+    assert why("login")[0]
+    dial(server)
+    allowed, record = why("login")
+    assert not allowed
+    assert (record["decided_by"], record["code"]) == ("sessions", "too-many")
+    assert record["reason"] == "too many sessions: alice has 2, and 2 are allowed"
+    assert "ftpd user set alice --max-sessions" in record["advice"]
+    server.accounts.change("alice", max_sessions=5)
+    assert why("login")[0]
+
+
+def test_a_server_that_does_not_know_the_question(why, start_server, monkeypatch):
+    """Of an older version."""
+    start_server()
+    monkeypatch.delitem(control._ANSWERS, control.AskEntry)
+    allowed, record = why("login", ADDRESS)
+    assert allowed and record["note"].startswith("the server could not be asked about connections")
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        ({"disabled": True}, "ftpd user enable alice"),
+        ({"expires": 1}, "ftpd user set alice --expires never"),
+    ],
+)
+def test_what_to_do_is_told(why, alice, accounts, changes, advice):
+    accounts.change("alice", **changes)
+    assert why("login")[1]["advice"] == advice
 
 
 @pytest.mark.parametrize(

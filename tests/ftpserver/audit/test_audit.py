@@ -9,26 +9,38 @@ import logging
 import os
 import threading
 from ipaddress import ip_network
+from types import SimpleNamespace
 
 import pytest
 
+from ftpserver.accounts.invitations import Invitations
 from ftpserver.audit import writer as module
 from ftpserver.audit.record import Record, line_of, shown, timestamp
 from ftpserver.audit.writer import FILE_NAME, Audit, administered, open_to_append
+from ftpserver.serving.session import Session
+from ftpserver.storage import in_place
+from ftpserver.storage.home import Home
 from ftpwire import digests, messages
+from ftpwire.errors import Cancelled, ConnectionLost
 from ftpwire.frames import Kind
 from ftpwire.messages import (
+    BeginTree,
     Copy,
+    Done,
+    EndTree,
     Failed,
     Get,
     IssueToken,
     List,
+    LoggedIn,
     Login,
     MakeDir,
     MakeLink,
     Move,
     Put,
+    Register,
     Remove,
+    Removed,
     Sent,
     SetAttributes,
     Stat,
@@ -134,6 +146,125 @@ def test_what_is_done_with_files(server, dial, events):
     assert (removed["path"], removed["bytes"], removed["files"]) == ("/moved", 5, 1)
     assert {record["user"] for record in found} == {"alice"}
     assert "stat" not in {record["event"] for record in found}
+
+
+def a_tree(files) -> None:
+    """/tree with three files of 3, 4 and 5 bytes, and /tree/sub."""
+    (files / "tree" / "sub").mkdir(parents=True)
+    for name, size in (("one", 3), ("two", 4), ("sub/three", 5)):
+        (files / "tree" / name).write_bytes(bytes(size))
+
+
+def test_a_tree_that_was_removed_is_one_record(server, dial, files, events):
+    a_tree(files)
+    peer = dial(server)
+    assert isinstance(peer.ask(Remove(b"/tree", recursive=True)), Removed)
+    removed = of(events(peer), "remove")
+    assert (removed["path"], removed["files"], removed["bytes"]) == ("/tree", 5, 12)
+    assert removed["outcome"] == "ok"
+
+
+@pytest.mark.parametrize("how", ["cancelled", "cut"])
+def test_a_removal_that_ends_midway_tells_what_has_gone(
+    server, dial, files, events, monkeypatch, how
+):
+    """Where the tree can't be moved away at once; whatever else has failed before."""
+    monkeypatch.setattr(module, "_REFUSALS_BURST", 0)
+    monkeypatch.setattr(in_place, "_STEP", 2)
+    a_tree(files)
+
+    def elsewhere(*arguments, **options):
+        raise OSError(errno.EXDEV, "")
+
+    def ended(session) -> None:
+        raise Cancelled("cancelled") if how == "cancelled" else ConnectionLost("cut")
+
+    monkeypatch.setattr(Home, "remove", elsewhere)
+    monkeypatch.setattr(Session, "look_for_cancel", ended)
+    peer = dial(server)
+    peer.request(Remove(b"/tree", recursive=True))
+    if how == "cancelled":
+        assert peer.answer().message.code == Cancelled.code
+    else:
+        peer.rest()
+    removed = of(events(peer), "remove")
+    left = [path for path in files.rglob("*") if ".ftpd-staging" not in path.parts]
+    assert removed["path"] == "/tree" and removed["outcome"] != "ok"
+    assert removed["files"] == 5 - len(left) > 0
+    assert removed["bytes"] == 12 - sum(one.stat().st_size for one in left if one.is_file())
+
+
+def test_a_tree_that_was_replaced_at_once_has_its_path(server, dial, events):
+    peer = dial(server)
+    for commit in (True, False):
+        assert peer.ask(BeginTree(b"/site")) == Done()
+        assert peer.ask(EndTree(commit)) == Done()
+    found = [one for one in events(peer) if one["event"] == "end-tree"]
+    assert [(one["path"], one["details"]) for one in found] == [
+        ("/site", {"commit": True}),
+        ("/site", {"commit": False}),
+    ]
+
+
+def test_a_ban_is_recorded_once(start_server, dial, monkeypatch):
+    """And nothing else of strangers uses up its room."""
+    monkeypatch.setattr(module, "_REFUSALS_BURST", 1)
+    monkeypatch.setattr(module, "_REFUSALS_RATE", 0.0)
+    server = start_server(ban_after=2, ban_time=3600.0)
+    server.limits._bans.delay = lambda host: 0.0
+    server.limits.delay = lambda host, error: 0.0
+    with dial(server, logged_in=False) as peer:
+        peer.hello()
+        for _ in range(3):
+            peer.ask(MakeDir(b"/x"))
+    for _ in range(4):
+        with dial(server, logged_in=False) as peer:
+            peer.hello()
+            assert isinstance(peer.ask(Login("alice", "guess")), Failed)
+    start_server.finish(server)
+    banned = of(records(server.settings.state), "ban")
+    assert (banned["address"], banned["user"], banned["outcome"]) == (
+        "127.0.0.1",
+        "alice",
+        "refused",
+    )
+    assert banned["reason"] == "2 log-ins failed"
+    assert banned["time"] < banned["details"]["until"]
+
+
+@pytest.mark.parametrize("options", [{}, pytest.param({"workers": 2}, marks=pytest.mark.system)])
+def test_bans_reach_the_log_from_wherever(start_server, dial, options):
+    server = start_server(ban_after=1, **options)
+    with dial(server, logged_in=False) as peer:
+        peer.hello()
+        assert isinstance(peer.ask(Login("alice", "guess")), Failed)
+    start_server.finish(server)
+    assert of(records(server.settings.state), "ban")["user"] == "alice"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        pytest.param({"workers": 2}, marks=pytest.mark.system),
+        pytest.param({"isolation": "process"}, marks=pytest.mark.system),
+    ],
+)
+def test_a_registration_names_its_invitation(start_server, dial, options):
+    server = start_server(open_registration=True, **options)
+    invited, code = Invitations(server.engine).make(None, 1, None)
+    for name, given in (("bob", code), ("carol", None)):
+        with dial(server, logged_in=False) as peer:
+            peer.hello()
+            assert peer.ask(Register(name, "correct-horse", given)) == LoggedIn(name)
+    start_server.finish(server)
+    found = [one for one in records(server.settings.state) if one["event"] == "register"]
+    assert {one["user"]: one["details"] for one in found} == {
+        "bob": {"with": "registration", "invitation": invited.id},
+        "carol": {"with": "registration"},
+    }
+    text = (server.settings.state / FILE_NAME).read_text()
+    assert code not in text  # with which others could register
 
 
 def test_a_batch_is_recorded_in_order(server, dial, events):
@@ -433,6 +564,40 @@ def test_administration_is_recorded_beside_a_running_server(server, events):
     found = events()
     assert [record["user"] for record in found] == [f"u{number}" for number in range(20)]
     assert found[0]["by"] and found[0]["details"] == {"quota": 1}
+
+
+@pytest.mark.parametrize(
+    ("sudo_user", "login_uid", "told"),
+    [
+        pytest.param(None, None, {}, id="by-itself"),
+        pytest.param("alice", None, {"sudo_user": "alice"}, id="sudo"),
+        pytest.param(None, "0\n", {"login_user": "root"}, id="su"),
+        pytest.param("alice", "0\n", {"sudo_user": "alice", "login_user": "root"}, id="both"),
+        pytest.param("me", "12345\n", {}, id="the-same"),
+        pytest.param(None, "54321\n", {"login_user": "54321"}, id="an-uid-without-a-name"),
+        pytest.param("", f"{2**32 - 1}\n", {}, id="a-service"),
+        pytest.param(None, "?", {}, id="a-kernel-without-it"),
+        pytest.param("x" * 5000, None, {"sudo_user": "x" * 256}, id="long"),
+    ],
+)
+def test_who_gave_a_command(tmp_path, monkeypatch, sudo_user, login_uid, told):
+    names = {0: "root", 12345: "me"}
+
+    def known(uid: int) -> SimpleNamespace:
+        return SimpleNamespace(pw_name=names[uid])
+
+    monkeypatch.setattr(module.pwd, "getpwuid", known)
+    monkeypatch.setattr(module.os, "getuid", lambda: 12345)
+    monkeypatch.setattr(module, "_LOGIN_UID", tmp_path / "loginuid")
+    if login_uid is not None:
+        (tmp_path / "loginuid").write_text(login_uid)
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    if sudo_user is not None:
+        monkeypatch.setenv("SUDO_USER", sudo_user)
+    administered(tmp_path, "user-set", user="bob")
+    (record,) = records(tmp_path)
+    assert record["by"] == "me"
+    assert {name: record[name] for name in ("sudo_user", "login_user") if name in record} == told
 
 
 def test_administration_that_can_not_be_recorded_is_told(tmp_path, caplog):

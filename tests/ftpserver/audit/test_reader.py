@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import tracemalloc
 
 import pytest
 
@@ -11,8 +12,9 @@ from ftpserver.audit import reader as module
 from ftpserver.audit import writer as audit_module
 from ftpserver.audit.reader import AuditReader, Filter
 from ftpserver.audit.record import Record, line_of
-from ftpserver.audit.writer import FILE_NAME, Audit, administered, rotated
+from ftpserver.audit.writer import FILE_NAME, Audit, administered, own_name, rotated
 from ftpserver.errors import StateError
+from ftpwire import paths
 from tests.peer import eventually
 
 EVERYTHING = Filter()
@@ -43,6 +45,50 @@ def test_all_files_from_the_oldest_on(path, tmp_path):
     write(path, 4, 5)
     with AuditReader(tmp_path) as reader:
         assert numbers_of(reader) == [1, 2, 3, 4, 5]
+
+
+def test_files_of_accounts_are_merged_in_order_of_time(path, tmp_path):
+    write(rotated(path, 1), 1, 4)
+    write(path, 7, 10)
+    files, logins = tmp_path / own_name("files-alice"), tmp_path / own_name("logins-b.jsonl.1")
+    write(rotated(files, 1), 2, 3)
+    write(files, 5, 8)
+    write(logins, 6, 9)
+    write(rotated(tmp_path / own_name("files-carol"), 1), 11)  # it is being rotated
+    (tmp_path / "audit-files-alice.jsonl.bak").write_bytes(b"not ours")
+    with AuditReader(tmp_path) as reader:
+        assert numbers_of(reader) == list(range(1, 12))
+        assert reader.unreadable == 0
+    with AuditReader(tmp_path, user="alice") as reader:
+        assert numbers_of(reader) == [1, 2, 3, 4, 5, 7, 8, 10]
+
+
+def test_a_clock_that_was_set_back_changes_no_order_within_a_file(path, tmp_path):
+    write(path, 1, 5, 2, 7)
+    write(tmp_path / own_name("files-alice"), 3, 6)
+    with AuditReader(tmp_path) as reader:
+        assert numbers_of(reader) == [1, 3, 5, 2, 6, 7]
+
+
+def test_many_files_are_merged_in_little_memory(tmp_path, monkeypatch):
+    count, lines, most = 10, 250, 512 * 1024
+
+    def peak() -> int:
+        tracemalloc.start()
+        try:
+            with AuditReader(tmp_path) as reader:
+                found = sum(1 for _ in reader.records(EVERYTHING))
+            assert found == count * lines
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    for number in range(count):
+        with (tmp_path / own_name(f"files-user{number}")).open("wb") as file:
+            file.writelines(line_of(record(one % 60, reason="x" * 200)) for one in range(lines))
+    assert peak() > most  # the control: they are held as a whole
+    monkeypatch.setattr(module, "_ALL_READ", 10 * module._LEAST_READ)
+    assert peak() < most
 
 
 def test_nothing_is_read_twice_however_it_is_called(path, tmp_path):
@@ -96,6 +142,7 @@ def test_a_field_of_a_later_version_does_no_harm(path, tmp_path):
         pytest.param(Filter(user="bob"), [3, 4], id="user"),
         pytest.param(Filter(events=("remove", "move")), [2, 3], id="events"),
         pytest.param(Filter(since="2030-01-01T00:00:03.000Z"), [3, 4], id="since"),
+        pytest.param(Filter(until="2030-01-01T00:00:02.000Z"), [1, 2], id="until"),
         pytest.param(Filter(failed=True), [4], id="failed"),
         pytest.param(Filter(user="alice", events=("remove",)), [2], id="both"),
     ],
@@ -108,6 +155,73 @@ def test_filters(path, tmp_path, wanted, numbers):
         file.write(line_of(record(4, user="bob", outcome="refused")))
     with AuditReader(tmp_path) as reader:
         assert numbers_of(reader, wanted) == numbers
+
+
+ABOUT = {
+    1: {"event": "put", "path": "/a/b/c"},
+    2: {"event": "put", "path": "/a/b/c/d"},
+    3: {"event": "put", "path": "/a/b"},
+    4: {"event": "remove", "path": "/a", "files": 7, "size": 70},
+    5: {"event": "move", "path": "/a/b", "target": "/x"},
+    6: {"event": "copy", "path": "/y", "target": "/a"},
+    7: {"event": "copy", "path": "/a", "target": "/z"},
+    8: {"event": "end-tree", "path": "/a", "details": {"commit": True}},
+    9: {"event": "end-tree", "path": "/a", "details": {"commit": False}},
+    10: {"event": "link", "path": "/l", "target": "/a/b/c"},
+    11: {"event": "login"},
+    12: {"event": "put", "path": "/a/b/cc"},
+    13: {"event": "put", "path": "/\ufffd", "path_b64": "L/8="},
+    14: {"event": "get", "path": "relative"},
+    15: {"event": "attributes", "path": "/"},
+    16: {"event": "remove", "path": "/a/b/c", "outcome": "refused"},
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "numbers"),
+    [
+        pytest.param(b"/a/b/c", [1, 2, 4, 5, 6, 8, 16], id="with-what-is-above"),
+        pytest.param(b"/x/c", [5], id="moved-there"),
+        pytest.param(b"/z/b", [7], id="copied-there"),
+        pytest.param(b"/a/b/cc", [4, 5, 6, 8, 12], id="a-name-that-begins-so"),
+        pytest.param(b"/\xff", [13], id="no-utf-8"),
+        pytest.param(b"/l", [10], id="a-link"),
+        pytest.param(b"/", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 15, 16], id="all"),
+        pytest.param(b"/none", [], id="nothing"),
+    ],
+)
+def test_a_path_is_found_with_what_took_it_along(path, numbers):
+    wanted = Filter(path=paths.split(path))
+    values = {"outcome": "ok", "path": None}
+    found = [n for n, fields in ABOUT.items() if wanted.takes(record(n, **(values | fields)))]
+    assert found == numbers
+
+
+@pytest.mark.parametrize(
+    ("address", "numbers"),
+    [
+        ("192.0.2.1", [1]),
+        ("192.0.2.0/24", [1, 2]),
+        ("2001:db8::1", [3, 4]),
+        ("2001:db8::/32", [3, 4]),
+        ("fe80::1%eth0", [5]),
+        ("local", [6]),
+        ("198.51.100.1", []),
+    ],
+)
+def test_an_address_is_found_in_its_network_too(address, numbers):
+    recorded = {
+        1: "192.0.2.1",
+        2: "192.0.2.2",
+        3: "2001:db8::1",
+        4: "2001:db8::/64",  # as it is banned
+        5: "fe80::1%eth0",
+        6: "local",
+        7: None,
+    }
+    wanted = Filter(address=address)
+    found = [n for n, one in recorded.items() if wanted.takes(record(n, address=one))]
+    assert found == numbers
 
 
 def test_following_goes_on_through_rotations(path, tmp_path, monkeypatch):
@@ -136,6 +250,43 @@ def test_following_goes_on_through_rotations(path, tmp_path, monkeypatch):
     once = [number for number in range(1, 51)]
     assert sorted(set(found)) == once
     assert found == sorted([*once, 10, 20, 30, 40])
+
+
+def test_following_finds_files_of_accounts_as_they_come(path, tmp_path):
+    """And merges them with what came meanwhile."""
+    own = tmp_path / own_name("files-alice")
+    rounds = iter([[(path, 3), (own, 2)], [(own, 4), (path, 5), (own, 6)], [(None, 0), (own, 7)]])
+
+    def wait(seconds: float) -> None:
+        for where, number in next(rounds):
+            if where is None:
+                os.replace(own, rotated(own, 1))
+            else:
+                write(where, number)
+
+    found: list[int] = []
+    write(path, 1)
+    with AuditReader(tmp_path, wait, lambda: pytest.fail("nothing is missed")) as reader:
+        for _, one in reader.records(EVERYTHING, follow=True):
+            found.append(int(one.path[1:]))
+            if found[-1] == 7:
+                break
+    assert found == list(range(1, 8))
+
+
+def test_one_that_grows_without_end_holds_up_no_other(path, tmp_path):
+    """What is added while the files are read is for the next time."""
+    own = tmp_path / own_name("files-alice")
+    write(path, 1)
+    found: list[int] = []
+    with AuditReader(tmp_path, lambda seconds: write(own, 30)) as reader:
+        for _, one in reader.records(EVERYTHING, follow=True):
+            found.append(int(one.path[1:]))
+            if found[-1] == 30:
+                break
+            write(path, found[-1] + 1)
+            assert found[-1] < 20
+    assert found[-2:] == [2, 30]
 
 
 @pytest.mark.parametrize(("kept", "missed"), [(3, False), (2, True)])

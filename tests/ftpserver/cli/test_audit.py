@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 
 import click
 import pytest
 
+from ftpserver.accounts.penalties import Offence
 from ftpserver.audit.record import Record
 from ftpserver.audit.writer import FILE_NAME
-from ftpserver.cli import main
+from ftpserver.cli import main, users
 from ftpserver.cli.audit import AUDITED
 from ftpserver.cli.log import told
+from ftpserver.daemon import control
+from ftpserver.errors import StateError
+from ftpwire import standard
 
 
 @pytest.fixture
@@ -50,6 +55,28 @@ def test_every_command_that_is_named_exists():
         assert hasattr(command.callback, "__wrapped__"), words
 
 
+LOOKING = {
+    *("status", "sessions", "bans", "log", "why", "check", "service", "fingerprint"),
+    *("config check", "config show", "user list", "user show", "token list"),
+    "certificate request",  # of the key that is there
+    "start",  # the server records it
+}
+"""Commands that change nothing, or are recorded elsewhere."""
+
+
+def words_of(command: click.Command, *words: str) -> Iterator[str]:
+    """All commands below one, by their words."""
+    if not isinstance(command, click.Group):
+        yield " ".join(words)
+        return
+    for name, one in command.commands.items():
+        yield from words_of(one, *words, name)
+
+
+def test_every_command_that_changes_something_is_recorded():
+    assert set(words_of(main.cli)) == LOOKING | AUDITED.keys()
+
+
 def test_administration_is_recorded(ftpd, records):
     ftpd("user", "add", "alice", "--quota", "10MiB")
     ftpd("user", "set", "alice", "--max-sessions", "3", "--json")
@@ -73,7 +100,7 @@ def test_no_secret_is_in_it(ftpd, root, records):
     text = (root / ".ftpd" / FILE_NAME).read_text()
     assert "secret" not in text
     assert json.loads(out)["code"] not in text
-    assert records()[1]["details"]["uses"] == 2
+    assert records()[1]["details"] == {"uses": 2, "id": json.loads(out)["id"]}
 
 
 def test_looking_leaves_nothing(ftpd, root):
@@ -164,6 +191,16 @@ def test_the_file_stays_the_server_s(ftpd, root, monkeypatch):
             id="dropped",
         ),
         pytest.param(
+            {"event": "user-set", "by": "ftpd", "sudo_user": "carol", "login_user": "dave"},
+            "2030-01-01T00:00:00Z  user-set  - by ftpd for carol (sudo) for dave (logged in)",
+            id="sudo",
+        ),
+        pytest.param(
+            {"event": "user-set", "by": "ftpd", "sudo_user": "dave", "login_user": "dave"},
+            "2030-01-01T00:00:00Z  user-set  - by ftpd for dave (sudo)",
+            id="sudo-as-logged-in",
+        ),
+        pytest.param(
             {"event": "user-set", "user": "a", "by": "root", "details": {"x": ["1", "\x07"]}},
             "2030-01-01T00:00:00Z  user-set  a by root  x=1,\\x07",
             id="details",
@@ -175,7 +212,126 @@ def test_a_record_for_people(fields, line):
     assert told(Record(**values)) == line
 
 
-@pytest.mark.parametrize(("event", "told"), [("logn", "login"), ("user-ad", "user-add")])
-def test_an_event_that_is_mistyped(ftpd, engine, event, told):
-    assert ftpd("log", "--event", event) == (0, "", f"ftpd: {event}: did you mean {told}?\n")
-    assert ftpd("log", "--event", told)[2] == ftpd("log", "--event", "xyz")[2] == ""
+@pytest.mark.parametrize(
+    ("event", "told"),
+    [
+        ("logn", "logn is no event: did you mean login?"),
+        ("user-ad", "user-ad is no event: did you mean user-add?"),
+        ("xyzzy", "xyzzy is no event"),
+        ("\x1b[2J", "\\x1b[2J is no event"),
+    ],
+)
+def test_an_event_that_is_none(ftpd, engine, event, told):
+    status, out, err = ftpd("log", "--event", "login", "--event", event)
+    assert (status, out) == (2, "") and err.rstrip().endswith(told)
+
+
+@pytest.mark.parametrize("event", ["login", "user-add", "reload-asked", "ban", "moved-on", "stat"])
+def test_an_event_that_is_one(ftpd, engine, event):
+    """Of other requests it is recorded that they were forbidden."""
+    assert ftpd("log", "--event", event) == (0, "", "")
+
+
+def test_the_log_is_asked_for_a_path_an_address_and_a_time(ftpd, root, engine):
+    lines = [
+        {"event": "put", "path": "/docs/a", "user": "alice", "address": "192.0.2.1"},
+        {"event": "remove", "path": "/docs", "user": "alice", "address": "192.0.2.2", "files": 9},
+        {"event": "ban", "address": "2001:db8::/64"},
+    ]
+    with (root / ".ftpd" / FILE_NAME).open("w") as file:
+        for number, one in enumerate(lines):
+            stamp = {"time": f"2026-01-0{number + 1}T00:00:00.000Z", "outcome": "ok"}
+            file.write(json.dumps(stamp | one) + "\n")
+
+    def events(*options: str) -> list[str]:
+        status, out, err = ftpd("log", *options)
+        assert (status, err) == (0, "")
+        return [line.split()[1] for line in out.splitlines()]
+
+    assert events("--path", "/docs/a") == ["put", "remove"]
+    assert events("--path", ":docs/./a/") == ["put", "remove"]
+    assert events("--path", "/docs/a", "--user", "bob") == []
+    assert events("--address", "192.0.2.1") == events("--address", "::ffff:192.0.2.1") == ["put"]
+    assert events("--address", "192.0.2.0/24") == ["put", "remove"]
+    assert events("--address", "2001:db8::7") == ["ban"]
+    assert events("--until", "2026-01-02") == ["put", "remove"]
+    assert events("--since", "2026-01-02", "--until", "2026-01-02") == ["remove"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--address", "nowhere"),
+        ("--address", "192.0.2.1/24"),
+        ("--until", "yesterdayish"),
+        ("--until", "1h", "--follow"),
+        ("--path", "/a\0b"),
+    ],
+)
+def test_what_can_not_be_asked_for(ftpd, engine, wrong):
+    status, out, err = ftpd("log", *wrong)
+    assert (status, out) == (2, "") and err
+
+
+# the running server ------------------------------------------------------------------------
+
+
+def of(records, event: str) -> dict:
+    (one,) = [one for one in records() if one["event"] == event]
+    return one
+
+
+def test_commands_to_the_server_name_who_gave_them(ftpd, records, start_server, monkeypatch):
+    monkeypatch.setenv("SUDO_USER", "carol")
+    server = start_server()
+    server.limits.penalize("192.0.2.1", Offence.CRASH)
+    assert ftpd("reload")[0] == 0
+    assert ftpd("unban", "192.0.2.1")[0] == 0
+    assert ftpd("kick", "--user", "nobody")[0] == 5
+    asked = of(records, "reload-asked")
+    assert (asked["sudo_user"], asked["outcome"]) == ("carol", "ok") and asked["by"]
+    lifted = of(records, "unban")
+    assert (lifted["address"], lifted["sudo_user"]) == ("192.0.2.1", "carol")
+    assert of(records, "kick")["outcome"] == "failed"
+    assert "for carol (sudo)" in ftpd("log", "--address", "192.0.2.1")[1]
+    start_server.finish(server)
+    assert of(records, "start")["sudo_user"] == "carol"
+
+
+@pytest.mark.parametrize(
+    ("command", "event"), [("stop", "stop-asked"), ("drain", "drain")], ids=["stop", "drain"]
+)
+def test_what_only_waits_is_recorded_before(ftpd, records, monkeypatch, engine, command, event):
+    """Also when the waiting is given up."""
+    seen: list[str] = []
+
+    def ask(state, question):
+        yield
+        seen.extend(one["event"] for one in records())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(control, "ask_until_end", ask)
+    status, _, _ = ftpd(command)
+    assert status and seen == [event]
+    assert of(records, event)["outcome"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("raised", "outcome"),
+    [
+        (KeyboardInterrupt(), "cut"),
+        (StateError("the disk is gone"), "failed"),
+        (OSError(5, "Input/output error"), "failed"),
+        (standard.ReaderLeft(), "cut"),
+        (SystemExit(6), "failed"),
+        (SystemExit(0), "ok"),
+    ],
+    ids=["interrupted", "state", "os", "no-reader", "status-6", "status-0"],
+)
+def test_however_a_command_ends(ftpd, records, engine, monkeypatch, raised, outcome):
+    def fail(*arguments, **options):
+        raise raised
+
+    monkeypatch.setattr(users, "open_accounts", fail)
+    ftpd("user", "disable", "alice")
+    assert of(records, "user-disable")["outcome"] == outcome

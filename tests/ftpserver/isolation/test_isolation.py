@@ -21,6 +21,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from ftpserver.audit import writer
 from ftpserver.isolation import sandbox, supervisor
 from ftpserver.isolation.supervisor import IsolatedSession
 from ftpserver.storage.home import Home
@@ -610,14 +611,46 @@ def test_records_are_of_whom_they_come_from_and_of_now(hostile, start_server):
         "path": "/forged",
     }
     forged = json.dumps(line).encode() + b"\n"
-    by_admin = json.dumps(line | {"by": "root", "path": "/by-root"}).encode() + b"\n"
-    attack(f"tell(messages.Lines({forged + by_admin + b'rubbish'!r})); result = 0")
+    claims: list[dict[str, object]] = [
+        {"by": "root"},
+        {"sudo_user": "root"},
+        {"login_user": "root"},
+        {"event": "ban", "outcome": "refused", "code": "banned"},
+        {"event": "user-add", "outcome": "refused", "code": "quota"},
+    ]
+    by_admin = b"".join(
+        json.dumps(line | {"path": "/by-root"} | claim).encode() + b"\n" for claim in claims
+    )
+    invited = line | {"event": "register", "details": {"invitation": "0badc0de"}}
+    by_invitation = json.dumps(invited | {"path": "/invited"}).encode() + b"\n"
+    sent = by_admin + by_invitation + b"rubbish\n" + forged
+    attack(f"tell(messages.Lines({sent!r})); result = 0")
     log = attack.server.settings.state / "audit.jsonl"
     eventually(lambda: log.exists() and "/forged" in log.read_text())
     (record,) = [json.loads(one) for one in log.read_text().splitlines() if "/forged" in one]
     assert (record["user"], record["address"]) == ("alice", "127.0.0.1")
     assert record["session"] != "77" and not record["time"].startswith("2001")
     assert "by-root" not in log.read_text() and "rubbish" not in log.read_text()
+    assert "/invited" in log.read_text() and "0badc0de" not in log.read_text()
+
+
+@pytest.mark.system
+def test_what_a_failed_removal_took_away_is_told(hostile, monkeypatch):
+    """However much has failed before; the control: that did nothing."""
+    monkeypatch.setattr(writer, "_REFUSALS_BURST", 0)
+    attack = hostile()
+    line = {
+        "time": "2001-01-01T00:00:00.000Z",
+        "event": "remove",
+        "outcome": "failed",
+        "code": "failed",
+    }
+    sent = json.dumps(line | {"path": "/whole"}).encode() + b"\n"
+    sent += json.dumps(line | {"path": "/part", "files": 7}).encode() + b"\n"
+    attack(f"tell(messages.Lines({sent!r})); result = 0")
+    log = attack.server.settings.state / "audit.jsonl"
+    eventually(lambda: log.exists() and "/part" in log.read_text())
+    assert "/whole" not in log.read_text()
 
 
 @pytest.mark.system

@@ -25,14 +25,21 @@ from typing import Any
 import msgspec
 import pytest
 
+from ftpserver.accounts.registration import Probes
+from ftpserver.accounts.session_counts import SessionCounts
+from ftpserver.accounts.turns import Queue
+from ftpserver.audit import writer
+from ftpserver.audit.writer import FailureAllowances
 from ftpserver.errors import StateError
 from ftpserver.processes import child_process, supervisor
 from ftpserver.processes.forkserver import Ended, Spawned
 from ftpserver.processes.messages import (
     AskFigures,
     AskSessions,
+    AskTurn,
     Birth,
     Bye,
+    ChangingPassword,
     Closed,
     Drain,
     FiguresNow,
@@ -42,14 +49,21 @@ from ftpserver.processes.messages import (
     Kicked,
     Lines,
     LoggedIn,
+    MayTell,
+    PasswordChanged,
+    Probed,
+    Probing,
     Ready,
     Registering,
     Retire,
     Serve,
+    ServerAnswers,
     ServerSays,
     SessionsNow,
     Stop,
-    WorkerAnswers,
+    TellFailure,
+    TurnGiven,
+    TurnOver,
 )
 from ftpserver.processes.rpc import Peer, PeerGone
 from ftpserver.processes.supervisor import Crew
@@ -82,7 +96,7 @@ class FakeWorker:
         self.peer = Peer(
             socket.socket(fileno=descriptor),
             hears=ServerSays,
-            answers=WorkerAnswers,
+            answers=ServerAnswers,
             handle=self._handle,
             max_descriptors=1,
             on_end=self.ended.set,
@@ -170,6 +184,8 @@ class FakeServer:
         self._numbers = itertools.count(1)
         self.ledger = self.limits = self.audit = self.registration = self
         self.sessions = self.strangers = self.throttle = self
+        self.probes, self.failures = Probes(), FailureAllowances()
+        self.session_counts = SessionCounts()
 
     def next_session_id(self, request: socket.socket) -> int:
         return next(self._numbers)
@@ -348,7 +364,6 @@ def test_nobody_is_replaced_in_a_drain(hire, nursery, server):
 def test_all_have_their_place_in_the_books(hire, server):
     _, born = hire(2)
     assert [one.birth.incarnation for one in born] == ["runw1", "runw2"]
-    assert {one.birth.count for one in born} == {2}
     assert server.others == {"runw1", "runw2"}
 
 
@@ -951,3 +966,82 @@ def test_word_of_a_connection_that_is_closed_already_does_no_harm(hire, server, 
     eventually(lambda: ("spare", "192.0.2.1") in server.done)
     assert not server.connections
     assert not [one for one in server.done if one[0] == "no stranger"]
+
+
+# what they share ---------------------------------------------------------------------------
+
+
+def test_turns_are_those_of_one_queue(hire):
+    """As many at once as in one process; and a worker that dies gives back what it had."""
+    crew, (first, second) = hire(2)
+    crew._queue = Queue(1, 4)
+    held = first.peer.ask(AskTurn("192.0.2.1"), TurnGiven)
+    waits = []
+    for count, one in enumerate((first, second), 2):
+        waits.append(one.peer.ask_later(AskTurn("192.0.2.1")))
+        eventually(lambda count=count: len(crew._queue) == count)
+    with pytest.raises(Busy):  # an address has half of those that wait
+        second.peer.ask(AskTurn("192.0.2.1"), timeout=PATIENCE)
+    third = second.peer.ask_later(AskTurn("192.0.2.77"))
+    eventually(lambda: len(crew._queue) == 4)
+    assert not any(one.done() for one in (*waits, third))
+    first.peer.tell(TurnOver(held.token))
+    assert isinstance(waits[0].result(PATIENCE).message, TurnGiven)
+    assert not waits[1].done()
+    first.die()  # in its turn
+    given = waits[1].result(PATIENCE).message
+    assert not third.done()
+    second.peer.tell(TurnOver(given.token))
+    assert isinstance(third.result(PATIENCE).message, TurnGiven)
+    assert len(crew._queue) == 1
+
+
+def test_a_worker_that_dies_waits_for_no_turn_any_more(hire):
+    crew, (first, second) = hire(2)
+    crew._queue = Queue(1, 4)
+    held = second.peer.ask(AskTurn("192.0.2.1"), TurnGiven)
+    first.peer.ask_later(AskTurn("192.0.2.1"))
+    eventually(lambda: len(crew._queue) == 2)
+    first.die()
+    eventually(lambda: len(crew._queue) == 1)
+    second.peer.tell(TurnOver(held.token))
+    eventually(lambda: len(crew._queue) == 0)
+
+
+def test_a_password_is_changed_in_one_worker_at_a_time(hire, nursery):
+    crew, (first, second) = hire(2)
+    asked = ChangingPassword(7, "alice")
+    first.peer.ask(asked)
+    for one in (first, second):
+        with pytest.raises(Busy, match="alice"):
+            one.peer.ask(asked)
+    second.peer.ask(ChangingPassword(8, "bob"))  # the control: that is another account
+    first.peer.tell(PasswordChanged(7))
+    first.peer.ask(asked)
+    first.die()
+    eventually(lambda: 7 not in crew._changes._changing)
+    second.peer.ask(asked)
+
+
+def test_tries_with_an_invitation_are_counted_together(hire, server):
+    _, workers = hire(2)
+    for number in range(30):
+        workers[number % 2].peer.ask(Probing("a"))
+    for one in workers:
+        with pytest.raises(Busy, match="this invitation"):
+            one.peer.ask(Probing("a"))
+    workers[0].peer.tell(Probed("a"))
+    workers[0].peer.ask(Probing("a"))
+    workers[1].peer.ask(Probing("b"))  # the control
+
+
+def test_failures_have_one_allowance_in_the_log(hire, monkeypatch):
+    monkeypatch.setattr(writer, "_REFUSALS_BURST", 3)
+    monkeypatch.setattr(writer, "_REFUSALS_RATE", 0.0)
+    _, workers = hire(2)
+    for account_id, guess in ((None, None), (None, "password"), (7, None)):
+        said = [
+            workers[number % 2].peer.ask(TellFailure(account_id, guess), MayTell).granted
+            for number in range(5)
+        ]
+        assert said == [True] * 3 + [False] * 2

@@ -1,0 +1,194 @@
+"""Turns: how many passwords are hashed at once, who waits for that, and one change at a time.
+
+Lives here: the queue of one server, and the accounts whose password is being changed.
+Lives elsewhere: hashing (passwords.py), when a turn is needed (limits.py), asking the server's
+process for one from a worker (processes/worker.py).
+
+Both are in the memory of the server's process, for all of its workers. What a worker holds is
+given back when it ends, however it does.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ftpserver.net.addresses import place_of
+from ftpwire.errors import Busy
+
+_WAITING_SHARE = 2
+"""A stranger's address may have one in so many of those that wait."""
+
+
+class Queueing(Protocol):
+    """Where turns at hashing a password are given out."""
+
+    def turn(self, host: str, *, spared: bool) -> AbstractContextManager[None]:
+        """Wait for a turn, and have it. Raises Busy: too many wait already.
+
+        Args:
+            spared: Somebody has logged in from there lately.
+        """
+
+
+class Changing(Protocol):
+    """Where it is known which passwords are being changed."""
+
+    def one(self, account_id: int, name: str) -> AbstractContextManager[None]:
+        """Change an account's password meanwhile. Raises Busy: another session does.
+
+        Args:
+            name: Of the account, for the message.
+        """
+
+
+@dataclass(eq=False)
+class Turn:
+    """A place in the queue.
+
+    Attributes:
+        token: To give it back.
+        began: Done as soon as it is its turn, by the thread that gave its own turn back.
+    """
+
+    place: str
+    worker: int | None
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
+    began: Future[None] = field(default_factory=Future)
+
+
+class Queue:
+    """Passwords that are checked, and those that wait for it; first come, first served.
+
+    ``_lock`` guards all of it. It is never held while waiting, nor while others are told.
+
+    Args:
+        at_once: Checked at the same time.
+        waiting: Most that may wait.
+    """
+
+    def __init__(self, at_once: int, waiting: int) -> None:
+        self.at_once = at_once
+        self._most = waiting
+        self._lock = threading.Lock()
+        self._by_place: Counter[str] = Counter()
+        self._waiting: dict[str, Turn] = {}
+        self._running: dict[str, Turn] = {}
+
+    def __len__(self) -> int:
+        return self._by_place.total()
+
+    @contextmanager
+    def turn(self, host: str, *, spared: bool) -> Iterator[None]:
+        """Wait for a turn, and have it; see `Queueing`."""
+        mine = self.enter(host, spared=spared)
+        try:
+            mine.began.result()
+            yield
+        finally:
+            self.leave(mine.token)
+
+    def enter(self, host: str, *, spared: bool, worker: int | None = None) -> Turn:
+        """Take a place in the queue, to be given back by `leave`.
+
+        A stranger's address may take only a part of the queue, so that one can't fill it; where
+        somebody has logged in lately, it is twice as long.
+
+        Args:
+            worker: Who is asking, to be given back with its end; None: this process.
+
+        Raises:
+            Busy: Too many wait already.
+        """
+        turn = Turn(place_of(host), worker)
+        most = self.at_once + self._most * (2 if spared else 1)
+        mine = most if spared else self.at_once + self._most // _WAITING_SHARE
+        with self._lock:
+            if self._by_place.total() >= most or self._by_place[turn.place] >= mine:
+                raise Busy("too many log in just now: try again in a moment")
+            self._by_place[turn.place] += 1
+            self._waiting[turn.token] = turn
+            next_ones = self._advance()
+        _begin(next_ones)
+        return turn
+
+    def leave(self, token: str) -> None:
+        """Give a turn back, or a place among those that wait. Can be called twice."""
+        with self._lock:
+            self._remove(token)
+            next_ones = self._advance()
+        _begin(next_ones)
+
+    def bury(self, worker: int) -> None:
+        """Give back what a worker had that has ended."""
+        with self._lock:
+            for turn in [*self._waiting.values(), *self._running.values()]:
+                if turn.worker == worker:
+                    self._remove(turn.token)
+            next_ones = self._advance()
+        _begin(next_ones)
+
+    def _remove(self, token: str) -> None:
+        turn = self._waiting.pop(token, None) or self._running.pop(token, None)
+        if turn is not None:
+            self._by_place[turn.place] -= 1
+            if not self._by_place[turn.place]:
+                del self._by_place[turn.place]
+
+    def _advance(self) -> list[Turn]:
+        """Those that have their turn from now on."""
+        begun = []
+        while self._waiting and len(self._running) < self.at_once:
+            turn = self._waiting.pop(next(iter(self._waiting)))
+            self._running[turn.token] = turn
+            begun.append(turn)
+        return begun
+
+
+def _begin(turns: list[Turn]) -> None:
+    for turn in turns:
+        turn.began.set_result(None)
+
+
+class Changes:
+    """The accounts whose password is being changed. ``_lock`` guards ``_changing``.
+
+    Each change takes two turns at hashing, and many at once would make the log-ins of others wait.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._changing: dict[int, int | None] = {}
+        """The accounts, and the worker that each is changed in."""
+
+    @contextmanager
+    def one(self, account_id: int, name: str) -> Iterator[None]:
+        """Change an account's password meanwhile; see `Changing`."""
+        self.begin(account_id, name)
+        try:
+            yield
+        finally:
+            self.end(account_id)
+
+    def begin(self, account_id: int, name: str, worker: int | None = None) -> None:
+        """An account's password is being changed from now on. Raises Busy: it is already."""
+        with self._lock:
+            if account_id in self._changing:
+                raise Busy(f"{name}: another session is changing the password just now")
+            self._changing[account_id] = worker
+
+    def end(self, account_id: int) -> None:
+        """It is not any more."""
+        with self._lock:
+            self._changing.pop(account_id, None)
+
+    def bury(self, worker: int) -> None:
+        """A worker has ended, and what it was changing with it."""
+        with self._lock:
+            self._changing = {one: its for one, its in self._changing.items() if its != worker}
