@@ -80,8 +80,14 @@ class Entrance(ABC):
         """
 
     @abstractmethod
-    def issue_token(self, account: Account, name: str, seconds: int | None) -> Issued:
-        """Make a token. Raises TooMany."""
+    def issue_token(
+        self, account: Account, name: str, seconds: int | None, parent: str | None
+    ) -> Issued:
+        """Make a token. Raises TooMany, Forbidden.
+
+        Args:
+            parent: The token of the session that asks for it.
+        """
 
     @abstractmethod
     def tokens_of(self, account: Account, current: str | None) -> Sequence[TokenInfo]:
@@ -89,7 +95,10 @@ class Entrance(ABC):
 
     @abstractmethod
     def revoke_token(self, account: Account, token_id: str) -> None:
-        """Make one of the account's tokens good for nothing. Raises NotFound."""
+        """Make one of the account's tokens good for nothing, with all that were made with it.
+
+        Raises NotFound.
+        """
 
 
 class LocalEntrance(Entrance):
@@ -166,8 +175,10 @@ class LocalEntrance(Entrance):
             with self._lock:
                 self._changing.discard(account.id)
 
-    def issue_token(self, account: Account, name: str, seconds: int | None) -> Issued:
-        return self._tokens.issue(account, name, seconds)
+    def issue_token(
+        self, account: Account, name: str, seconds: int | None, parent: str | None
+    ) -> Issued:
+        return self._tokens.issue(account, name, seconds, parent)
 
     def tokens_of(self, account: Account, current: str | None) -> Sequence[TokenInfo]:
         return self._tokens.of(account, current)

@@ -14,13 +14,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Engine, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, bindparam, delete, func, insert, select, update
 
 from ftpserver.accounts.accounts import Account, Accounts, Refused
 from ftpserver.database import account as account_table
 from ftpserver.database import durable, reading, token
 from ftpserver.net.addresses import LOCAL
-from ftpwire.errors import NotFound, TooMany
+from ftpwire.errors import Forbidden, NotFound, TooMany
 from ftpwire.messages import TokenInfo
 from ftpwire.paths import printable
 
@@ -30,6 +30,7 @@ DEFAULT_SECONDS = 365 * 24 * 3600
 _PREFIX = "ftpt_"
 """Begins every token: a leaked one is recognised for what it is by those who search for leaks."""
 _REFUSED = "wrong user name or token: log in again with ftp login"
+NO_MORE = "the token that this session was opened with is good no more: log in anew"
 _USED_EVERY = 3600
 """Seconds: when a token was last used is noted no more often."""
 
@@ -64,15 +65,29 @@ class Tokens:
         self._reading = reading(engine)
         self._accounts = accounts
 
-    def issue(self, account: Account, name: str, seconds: int | None = DEFAULT_SECONDS) -> Issued:
-        """Make a token. Raises TooMany."""
+    def issue(
+        self,
+        account: Account,
+        name: str,
+        seconds: int | None = DEFAULT_SECONDS,
+        parent: str | None = None,
+    ) -> Issued:
+        """Make a token.
+
+        Args:
+            parent: The token of the session that asks for it. The new one ends with it at the
+                latest, and is revoked with it.
+
+        Raises:
+            TooMany: The account has too many.
+            Forbidden: The parent is good no more.
+        """
         now = int(time.time())
-        made = Issued(
-            secrets.token_hex(4),
-            _PREFIX + secrets.token_urlsafe(32),
-            None if seconds is None else now + seconds,
-        )
+        expires = None if seconds is None else now + seconds
         with self._durable.begin() as connection:
+            if parent is not None:
+                expires = _within(connection, account, parent, expires, now)
+            made = Issued(secrets.token_hex(4), _PREFIX + secrets.token_urlsafe(32), expires)
             connection.execute(delete(token).where(token.c.expires < now))
             mine = select(func.count()).where(token.c.account_id == account.id)
             if (connection.execute(mine).scalar() or 0) >= MAX_TOKENS:
@@ -85,6 +100,7 @@ class Tokens:
                     hash=_hash(made.secret),
                     created=now,
                     expires=made.expires,
+                    parent=parent,
                 )
             )
         return made
@@ -119,7 +135,15 @@ class Tokens:
         with self._reading.connect() as connection:
             rows = connection.execute(mine).all()
         return [
-            TokenInfo(row.id, row.name, row.created, row.expires, row.used, row.id == current)
+            TokenInfo(
+                row.id,
+                row.name,
+                row.created,
+                row.expires,
+                row.used,
+                row.id == current,
+                row.parent,
+            )
             for row in rows
         ]
 
@@ -129,21 +153,40 @@ class Tokens:
             found = connection.execute(select(token.c.id).where(token.c.id == token_id))
             return found.first() is not None
 
-    def revoke(self, account: Account | None, token_id: str) -> None:
-        """Make a token good for nothing, of that account or of any. Raises NotFound."""
-        statement = delete(token).where(token.c.id == token_id)
+    def revoke(self, account: Account | None, token_id: str) -> int:
+        """Make a token good for nothing, of that account or of any, and all that were made with it.
+
+        Returns how many these were. Raises NotFound.
+        """
+        first = select(token.c.id).where(token.c.id == token_id)
         if account is not None:
-            statement = statement.where(token.c.account_id == account.id)
+            first = first.where(token.c.account_id == account.id)
+        line = first.cte("line", recursive=True)
+        line = line.union(select(token.c.id).join(line, token.c.parent == line.c.id))
         with self._durable.begin() as connection:
-            gone = connection.execute(statement)
-        if not gone.rowcount:
+            ids = connection.execute(select(line.c.id)).scalars().all()
+            connection.execute(delete(token).where(token.c.id.in_(ids)))
+        if not ids:
             raise NotFound(f"{printable(token_id)}: no such token")
+        return len(ids)
 
     def revoke_all(self, account: Account) -> int:
         """Make all tokens of an account good for nothing; returns how many there were."""
         with self._durable.begin() as connection:
             mine = delete(token).where(token.c.account_id == account.id)
             return connection.execute(mine).rowcount
+
+
+def _within(
+    connection: Connection, account: Account, parent: str, expires: int | None, now: int
+) -> int | None:
+    """When a token ends that is made with another one. Raises Forbidden."""
+    asked = select(token.c.expires).where(token.c.id == parent, token.c.account_id == account.id)
+    row = connection.execute(asked).first()
+    if row is None or (row.expires is not None and row.expires <= now):
+        raise Forbidden(NO_MORE)
+    ends = [one for one in (row.expires, expires) if one is not None]
+    return min(ends) if ends else None
 
 
 def _hash(secret: str) -> bytes:

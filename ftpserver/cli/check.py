@@ -115,7 +115,7 @@ def scrub(user: str | None, root: Path, no_write: bool, as_json: bool) -> None:
     counts = dict.fromkeys(Verdict, 0)
     given = size = 0
     examiner = Examiner(read=True, give=not no_write)
-    with _opened(root) as (accounts, _):
+    with _opened(root, changing=False) as (accounts, _):
         for account in _chosen(accounts, user):
             for examined in _examine(examiner, account):
                 counts[examined.verdict] += 1
@@ -162,7 +162,7 @@ def recount(user: str | None, root: Path, as_json: bool) -> None:
     from ftpserver.storage.ledger import Ledger
     from ftpserver.storage.recount import recount as count_again
 
-    with _opened(root) as (accounts, engine):
+    with _opened(root, changing=True) as (accounts, engine):
         ledger = Ledger(engine)
         for account in _chosen(accounts, user):
             counted = count_again(ledger, account.id, Home(account.home))
@@ -179,11 +179,11 @@ def recount(user: str | None, root: Path, as_json: bool) -> None:
 
 
 @contextmanager
-def _opened(root: Path) -> Iterator[tuple[Accounts, Engine]]:
+def _opened(root: Path, *, changing: bool) -> Iterator[tuple[Accounts, Engine]]:
     from ftpserver.accounts.accounts import Accounts
-    from ftpserver.database import open_state
+    from ftpserver.database import open_state, open_to_look
 
-    engine = open_state(started(root))
+    engine = (open_state if changing else open_to_look)(started(root))
     try:
         yield Accounts(engine, root.absolute()), engine
     finally:

@@ -60,12 +60,12 @@ def service(root: Path | None, config: Path | None, user: str | None, socket: bo
 def _homes(root: Path) -> list[Path]:
     """The homes of all accounts, if there are accounts yet."""
     from ftpserver.accounts.accounts import Accounts
-    from ftpserver.database import open_state
+    from ftpserver.database import open_to_look
 
     state = state_of(root)
     if not (state / DATABASE).is_file():
         return []
-    engine = open_state(state)
+    engine = open_to_look(state)
     try:
         return [account.home for account in Accounts(engine, root)]
     finally:

@@ -55,7 +55,10 @@ def list_tokens(user: str, root: Path, as_json: bool) -> None:
 @root_option
 @json_option
 def revoke_token(token_id: str | None, user: str | None, root: Path, as_json: bool) -> None:
-    """Make a token good for nothing; sessions that logged in with it end."""
+    """Make a token good for nothing, and all tokens that were made with it.
+
+    Sessions that logged in with one of them end.
+    """
     from ftpserver.accounts.accounts import Accounts
     from ftpserver.accounts.tokens import Tokens
 
@@ -69,8 +72,7 @@ def revoke_token(token_id: str | None, user: str | None, root: Path, as_json: bo
         told = f"revoked {counted_as(count, 'token')} of {user}"
         click.echo(json.dumps({"user": user, "revoked": count}) if as_json else told)
     elif token_id is not None:
-        tokens.revoke(None, token_id)
-        _print_revoked(token_id, as_json)
+        _print_revoked(token_id, as_json, tokens.revoke(None, token_id))
 
 
 def _token_record(one: TokenInfo) -> dict[str, Any]:
@@ -80,12 +82,14 @@ def _token_record(one: TokenInfo) -> dict[str, Any]:
         "created": iso(one.created),
         "expires": _moment(one.expires),
         "used": _moment(one.used),
+        "parent": one.parent,
     }
 
 
 def _token_line(one: TokenInfo) -> str:
     used = "never used" if one.used is None else f"used {iso(one.used)}"
-    return f"{one.id}  {_until(one.expires)}  {used}  {printable(one.name) or '-'}"
+    made = "" if one.parent is None else f"  (made with {one.parent})"
+    return f"{one.id}  {_until(one.expires)}  {used}  {printable(one.name) or '-'}{made}"
 
 
 # invitations -------------------------------------------------------------------------------
@@ -197,9 +201,10 @@ def _line(one: Invitation) -> str:
     return f"{one.id}  {uses}  {quota}  {_until(one.expires)}"
 
 
-def _print_revoked(revoked: str, as_json: bool) -> None:
-    told = {"id": revoked, "revoked": 1}
-    click.echo(json.dumps(told) if as_json else f"revoked {printable(revoked)}")
+def _print_revoked(revoked: str, as_json: bool, count: int = 1) -> None:
+    told = {"id": revoked, "revoked": count}
+    others = "" if count == 1 else f", and {counted_as(count - 1, 'token')} made with it"
+    click.echo(json.dumps(told) if as_json else f"revoked {printable(revoked)}{others}")
 
 
 # both --------------------------------------------------------------------------------------

@@ -130,6 +130,7 @@ class Session(StreamRequestHandler):
         host: The client's address, without its port.
         account: Who is logged in; None before.
         token_id: Of the token that was logged in with; None: by password.
+        token_revoked: By this session itself, which goes on, and makes no tokens any more.
         request_id: The request being handled.
         tree: The atomic tree that is under way.
         renewing: The session changes its own password or token just now, which is no reason
@@ -147,6 +148,7 @@ class Session(StreamRequestHandler):
     host = ""
     account: Account | None = None
     token_id: str | None = None
+    token_revoked: bool = False
     renewing = False
     leaving = False
     request_id = 0
@@ -929,6 +931,7 @@ class Session(StreamRequestHandler):
         """The account was changed by this very session, which goes on."""
         self.account = account
         self.token_id = None
+        self.token_revoked = False
 
     def _set_pace(self, account: Account) -> None:
         """The server's rate is for each session, the account's for all of its sessions."""
