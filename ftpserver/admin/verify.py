@@ -29,11 +29,12 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, create_engine, event, inspect, select
 from sqlalchemy.exc import DatabaseError, OperationalError
 
+from ftpserver import modes
 from ftpserver.accounts.accounts import home_of
 from ftpserver.admin.scrub import Examined, Examiner, Verdict
 from ftpserver.database import SCHEMA_VERSION, RootLock, account, lease, metadata, schema
 from ftpserver.errors import RootBusy, StateError
-from ftpserver.settings.table import DATABASE, never_started, state_of
+from ftpserver.settings.table import DATABASE, Settings, never_started, state_of
 from ftpserver.snapshot import open_snapshot
 from ftpserver.storage import uncounted
 from ftpserver.storage.home import LOCK_NAME
@@ -64,12 +65,13 @@ class Finding:
     """One thing that isn't as it should be.
 
     Attributes:
-        kind: What was compared: ``state``, ``schema``, ``home``, ``used``, ``files``,
+        kind: What was compared: ``state``, ``schema``, ``mode``, ``home``, ``used``, ``files``,
             ``held``, ``lease``, ``staging``, ``moved``,
             ``partial``, ``attribute``, ``size``, ``digest``, ``unreadable``,
             ``recount``.
         account: Whose; None for the server's own state.
-        path: In the home, as the user names it; of staging, below the home too.
+        path: In the home, as the user names it; of staging, below the home too; of a mode, on this
+            machine.
     """
 
     kind: str
@@ -101,6 +103,7 @@ class Verifier:
         read: Read all files and compare them with their digests.
         strict: What a crash left in doubt counts as damage.
         user: Check this account only.
+        settings: Those that a server of the root is started with; None: its modes aren't checked.
 
     Attributes:
         beside: How the running server is called, beside which it was checked; None if none ran.
@@ -111,6 +114,7 @@ class Verifier:
     read: bool = False
     strict: bool = False
     user: str | None = None
+    settings: Settings | None = None
     beside: str | None = None
     accounts: int = 0
     files: int = 0
@@ -141,6 +145,10 @@ class Verifier:
         return one
 
     def _check(self) -> Iterator[Finding]:
+        if self.settings is not None and not self.settings.allow_loose_modes:
+            for loose in modes.find(self.settings):
+                path = os.fsencode(loose.path)
+                yield Finding("mode", None, path, f"{loose.wanted:04o}", f"{loose.mode:04o}")
         wrong = list(check_state(self._engine))
         yield from wrong
         if wrong:

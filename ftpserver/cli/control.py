@@ -76,6 +76,8 @@ def status(root: Path, as_json: bool) -> None:
         )
     if found.trouble:
         lines["trouble"] = "; ".join(found.trouble)
+    if found.warnings:
+        lines["warnings"] = "; ".join(found.warnings)
     for name, text in lines.items():
         click.echo(f"{name:<13} {paths.printable(text)}")
 
@@ -88,6 +90,7 @@ def _status_record(found: Status) -> dict[str, Any]:
         "address": found.address,
         "unix": found.unix,
         "trouble": found.trouble,
+        "warnings": found.warnings,
         "fingerprint": found.fingerprint,
         "since": _iso(found.since),
         "sessions": found.sessions,

@@ -15,6 +15,7 @@ from ftpwire.paths import plain_text, printable
 from ftpwire.units import parse_size, parse_typed_size
 
 EXIT_FAILED = 1
+EXIT_DAMAGE = 8
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 

@@ -166,6 +166,7 @@ class Status(_Tagged, frozen=True, tag="status"):
         workers: The processes that serve; none where the server itself does.
         unix: The path of its Unix socket, safe to print; None when it has none.
         trouble: What keeps it from serving everything, a line each.
+        warnings: What others may do that they shouldn't, a line each.
     """
 
     software: str
@@ -184,6 +185,7 @@ class Status(_Tagged, frozen=True, tag="status"):
     workers: list[int] = []
     unix: str | None = None
     trouble: list[str] = []
+    warnings: list[str] = []
 
 
 class Sessions(_Tagged, frozen=True, tag="sessions"):
@@ -408,6 +410,7 @@ def _status(server: FtpServer, question: AskStatus) -> Answer:
         discovery=_discovery_info(server.discovery),
         workers=[] if server.crew is None else server.crew.processes,
         trouble=[paths.printable(one) for one in server.trouble],
+        warnings=[paths.printable(one) for one in server.warnings],
     )
 
 

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
-from ftpserver import ballast
+from ftpserver import ballast, modes
 from ftpserver.admin.backup import begin_anew
 from ftpserver.audit.notify import start_events
 from ftpserver.audit.writer import Audit
@@ -39,6 +39,7 @@ from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
 from ftpserver.storage.recount import clean, put_back_all, recount
 from ftpserver.storage.upload_locks import Owners
+from ftpwire.paths import printable
 
 if TYPE_CHECKING:
     from ftpserver.isolation.supervisor import Isolation
@@ -87,6 +88,8 @@ class FtpServer(Service):
         """The workers that serve them; None: this process does."""
         self.trouble: list[str] = []
         """What keeps it from serving everything, a line each."""
+        self.warnings: list[str] = []
+        """What others may do that they shouldn't, a line each."""
         self._running = False
         self._look_read, self._look_write = os.pipe()
         self._closing += [lambda: os.close(self._look_read), lambda: os.close(self._look_write)]
@@ -135,6 +138,7 @@ class FtpServer(Service):
 
     def _open_state(self, settings: Settings) -> None:
         _make_root(settings)
+        self._mend_modes(settings)
         lock = RootLock(settings.state)
         self._closing.append(lock.release)
         engine, trouble = open_to_serve(settings.state)
@@ -160,6 +164,11 @@ class FtpServer(Service):
         self._closing.append(self.audit.close)
         self.fingerprint: str | None = None
         self._take_key(self._read_key(settings))
+
+    def _mend_modes(self, settings: Settings) -> None:
+        self.warnings = modes.mend(settings)
+        for warning in self.warnings:
+            logger.warning("%s", printable(warning))
 
     @staticmethod
     def _read_key(settings: Settings) -> _Key:
@@ -331,6 +340,7 @@ class FtpServer(Service):
         before = self.fingerprint
         settings, told = self._changed_settings()
         key = self._read_key(settings)
+        self._mend_modes(settings)
         if self.isolation is not None:
             self.isolation.follow(settings)
         if self.crew is not None:
