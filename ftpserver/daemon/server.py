@@ -213,7 +213,7 @@ class FtpServer(Service):
 
     def admit(self, request: socket.socket, client_address: object) -> bool:
         """Whether a connection is taken; one too many is closed before it costs a thread."""
-        if self.limits.admit(request, host_of(client_address)):
+        if self.limits.admit(request, host_of(client_address, request)):
             return True
         self._turned_away += 1
         now = time.monotonic()
@@ -222,7 +222,7 @@ class FtpServer(Service):
             logger.warning(
                 "%d connections were turned away, one from %s just now; %d have not logged in",
                 self._turned_away,
-                host_of(client_address),
+                host_of(client_address, request),
                 len(self.limits.strangers),
             )
         return False

@@ -100,7 +100,7 @@ class IsolatedSession:
         self.since = time.time()
         self.request = request
         self.client_address = address
-        self.peer, self.host = peer_name(address), host_of(address)
+        self.peer, self.host = peer_name(address), host_of(address, request)
         self.shown_host = (self.peer.rpartition(":")[0] or self.peer).strip("[]")
         self.account: Account | None = None
         self.token_id: str | None = None

@@ -400,7 +400,8 @@ class Session(StreamRequestHandler):
         )
         if self.request.family != socket.AF_UNIX:
             keep_probing(self.request)
-        self.peer, self.host = peer_name(self.client_address), host_of(self.client_address)
+        self.peer = peer_name(self.client_address)
+        self.host = host_of(self.client_address, self.request)
         self._trail = self.server.audit.trail(self)
         self.server.sessions.add(self)
         self._do(self._open_and_serve)
