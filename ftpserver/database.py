@@ -78,6 +78,15 @@ schema = Table(
     Column("version", Integer, nullable=False),
 )
 
+server = Table(  # one row: whose state this is
+    "server",
+    metadata,
+    Column("id", String(32), primary_key=True),  # random; a copy draws another one
+    Column("device", String(32), nullable=False),  # of ROOT/.ftpd
+    Column("inode", String(32), nullable=False),
+    Column("boot", String(64), nullable=False),  # of the machine, when it was last started
+)
+
 account = Table(
     "account",
     metadata,

@@ -503,12 +503,12 @@ def _shown(directory: Path) -> str:
 
 def _has_contents(directory: Path) -> bool:
     """Whether there is more than a session leaves that stored nothing."""
-    from ftpserver.storage.home import LOCK_NAME
+    from ftpserver.storage.home import NOT_STAGED
 
     found = os.listdir(os.fsencode(directory))
     if found == [paths.STAGING]:
         found = os.listdir(os.fsencode(directory) + b"/" + paths.STAGING)
-        return bool(set(found) - {LOCK_NAME})
+        return bool(set(found) - NOT_STAGED)
     return bool(found)
 
 

@@ -13,13 +13,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ftpserver.accounts.accounts import Account, Accounts
+from ftpserver.accounts.accounts import Account, Accounts, Refused
 from ftpserver.accounts.limits import Limits
 from ftpserver.accounts.passwords import check_new_password
 from ftpserver.accounts.registration import Registration
 from ftpserver.accounts.tokens import Issued, Tokens
+from ftpserver.storage.ownership import Ownership
 from ftpwire.errors import Busy, CommandError, LoginRefused, TooMany
 from ftpwire.messages import TokenInfo
+
+_ANOTHERS = (
+    "the files of this account belong to another server, which may be using them: ask the "
+    "administrator of this one"
+)
 
 
 class NoPlace(TooMany):
@@ -105,12 +111,18 @@ class LocalEntrance(Entrance):
     """The entrance where the accounts are. Safe to use from many threads."""
 
     def __init__(
-        self, accounts: Accounts, tokens: Tokens, registration: Registration, limits: Limits
+        self,
+        accounts: Accounts,
+        tokens: Tokens,
+        registration: Registration,
+        limits: Limits,
+        ownership: Ownership,
     ) -> None:
         self._accounts = accounts
         self._tokens = tokens
         self._registration = registration
         self._limits = limits
+        self._ownership = ownership
         self._lock = threading.Lock()
         self._changing: set[int] = set()
         """Accounts whose password is being changed; guarded by ``_lock``."""
@@ -141,6 +153,9 @@ class LocalEntrance(Entrance):
         return self._admit(host, account)
 
     def _admit(self, host: str, account: Account, token_id: str | None = None) -> Admission:
+        other = self._ownership.claim(account.home)
+        if other is not None:
+            raise Refused(_ANOTHERS, f"the home belongs to {other} (ftpd user set --take-home)")
         try:
             return Admission(account, token_id, self._limits.enter(account, host))
         except CommandError as error:

@@ -37,8 +37,9 @@ from ftpserver.errors import RootBusy, StateError
 from ftpserver.settings.table import DATABASE, Settings, never_started, state_of
 from ftpserver.snapshot import open_snapshot
 from ftpserver.storage import uncounted
-from ftpserver.storage.home import LOCK_NAME
+from ftpserver.storage.home import LOCK_NAME, NOT_STAGED, OWNER_NAME
 from ftpserver.storage.ledger import KEPT
+from ftpserver.storage.ownership import Ownership, identity
 from ftpserver.storage.put_back import Moved, is_note, read_note
 from ftpserver.storage.resumable import staging_of
 from ftpserver.storage.walk import Found, Usage, stored, walk
@@ -65,8 +66,8 @@ class Finding:
     """One thing that isn't as it should be.
 
     Attributes:
-        kind: What was compared: ``state``, ``schema``, ``mode``, ``home``, ``used``, ``files``,
-            ``held``, ``lease``, ``staging``, ``moved``,
+        kind: What was compared: ``state``, ``schema``, ``mode``, ``home``, ``owner``, ``used``,
+            ``files``, ``held``, ``lease``, ``staging``, ``moved``,
             ``partial``, ``attribute``, ``size``, ``digest``, ``unreadable``,
             ``recount``.
         account: Whose; None for the server's own state.
@@ -120,6 +121,7 @@ class Verifier:
     files: int = 0
     size: int = 0
     _engine: Engine = field(init=False, repr=False)
+    _ownership: Ownership = field(init=False, repr=False)
 
     def findings(self) -> Iterator[Finding]:
         """Everything that is wrong, as it is found.
@@ -153,6 +155,7 @@ class Verifier:
         yield from wrong
         if wrong:
             return  # nothing that it says can be relied upon
+        self._ownership = Ownership(identity(self._engine), self.root)
         names = self._names()
         if self.user is not None and self.user not in names:
             raise NotFound(f"{self.user}: no such account")
@@ -179,6 +182,11 @@ class Verifier:
             yield _unopened("home", name, None, error)
             return
         try:
+            other = self._ownership.other(directory)
+            if other is not None:
+                path = paths.join(paths.STAGING, OWNER_NAME)
+                yield Finding("owner", name, path, str(self._ownership.me), str(other))
+                return  # what is there is for that one to check
             yield from self._check_ledger(name, home)
             yield from self._check_files(name, home)
         finally:
@@ -260,7 +268,7 @@ class Verifier:
         orphan = Weight.DOUBT if self.beside is None else Weight.DAMAGE
         doubtful = row.dirty or any(self._is_dead(one) for one in leases)
         weight = Weight.DOUBT if doubtful else Weight.DAMAGE
-        names = {os.fsencode(name) for name in os.listdir(staging)} - {LOCK_NAME}
+        names = {os.fsencode(name) for name in os.listdir(staging)} - NOT_STAGED
         if names:
             # what was there before the leases were read is owned by one of them, or is gone
             row_now, leases = self._rows(row.name)

@@ -162,11 +162,18 @@ def recount(user: str | None, root: Path, as_json: bool) -> None:
     """
     from ftpserver.storage.home import Home
     from ftpserver.storage.ledger import Ledger
+    from ftpserver.storage.ownership import Ownership, identity
     from ftpserver.storage.recount import recount as count_again
 
+    left_alone = False
     with _opened(root, changing=True) as (accounts, engine):
-        ledger = Ledger(engine)
+        ledger, ownership = Ledger(engine), Ownership(identity(engine), accounts.root)
         for account in _chosen(accounts, user):
+            if (other := ownership.claim(account.home, use=False)) is not None:
+                told = f"{account.name}: the home belongs to {other}, and is not counted"
+                click.echo(f"ftpd: {told}", err=True)
+                left_alone = True
+                continue
             counted = count_again(ledger, account.id, Home(account.home))
             record = {
                 "account": account.name,
@@ -178,6 +185,8 @@ def recount(user: str | None, root: Path, as_json: bool) -> None:
             files = counted_as(counted.files, "file")
             text = f"{account.name}: {counted.size} bytes{before} in {files}"
             _echo(record if as_json else text, as_json)
+    if left_alone:
+        sys.exit(EXIT_FAILED)
 
 
 @contextmanager

@@ -22,7 +22,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from ftpserver import ballast, modes
-from ftpserver.admin.backup import begin_anew
+from ftpserver.accounts.accounts import Account
+from ftpserver.admin.backup import begin_anew, is_backup
 from ftpserver.audit.notify import start_events
 from ftpserver.audit.writer import Audit
 from ftpserver.daemon.control import start_control
@@ -37,6 +38,7 @@ from ftpserver.serving.stats import Serving
 from ftpserver.settings.table import TABLE, Settings, cautions
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
+from ftpserver.storage.ownership import identify
 from ftpserver.storage.recount import clean, put_back_all, recount
 from ftpserver.storage.upload_locks import Owners
 from ftpwire.paths import printable
@@ -91,6 +93,7 @@ class FtpServer(Service):
         self.warnings: list[str] = []
         """What others may do that they shouldn't, a line each."""
         self._running = False
+        self._told_anothers: set[int] = set()
         self._look_read, self._look_write = os.pipe()
         self._closing += [lambda: os.close(self._look_read), lambda: os.close(self._look_write)]
         try:
@@ -146,6 +149,7 @@ class FtpServer(Service):
         keep = settings.staging_seconds
         ledger = Ledger(engine, keep_seconds=keep, state=settings.state)
         if trouble is None:
+            identify(engine, settings.state, copied=is_backup(settings.root))
             begin_anew(settings.state)
             ledger.doubt_marked()
             ballast.keep(settings.state)
@@ -425,6 +429,20 @@ class FtpServer(Service):
         """Have the homes counted that are in doubt, without waiting for the usual time."""
         os.write(self._look_write, b"\0")
 
+    def _own_accounts(self) -> Iterator[Account]:
+        """The accounts whose homes are not those of another server: there, nothing is touched."""
+        for account in self.accounts:
+            try:
+                other = self.ownership.claim(account.home, use=False)
+            except OSError as error:
+                logger.error("%s: the home can't be looked at: %s", account.name, error)
+                continue
+            if other is None:
+                yield account
+            elif account.id not in self._told_anothers:
+                self._told_anothers.add(account.id)
+                logger.error("%s: the home belongs to %s: it is left alone", account.name, other)
+
     def _put_back(self) -> None:
         """Before anybody comes in: what a crash left moved aside goes back to its name."""
         try:
@@ -432,7 +450,7 @@ class FtpServer(Service):
         except StateError as error:
             logger.error("what a crash left moved aside isn't looked for now: %s", error)
             return
-        for account in self.accounts if doubtful else ():
+        for account in self._own_accounts() if doubtful else ():
             if account.id in doubtful:
                 try:
                     put_back_all(account.home)
@@ -442,7 +460,7 @@ class FtpServer(Service):
     def recount_dirty(self) -> None:
         """Count the homes of accounts whose used space is in doubt, and clean their staging."""
         dirty = set(self.ledger.reap())
-        for account in self.accounts:
+        for account in self._own_accounts() if dirty else ():
             if account.id in dirty:
                 logger.info("%s: recounting the home", account.name)
                 try:
@@ -452,7 +470,7 @@ class FtpServer(Service):
 
     def clean_all(self) -> None:
         """Remove what nobody owns from the staging of all homes, whatever it is left from."""
-        for account in self.accounts:
+        for account in self._own_accounts():
             try:
                 clean(self.ledger, account.id, account.home)
             except OSError as error:

@@ -41,7 +41,7 @@ def books(server, files):
         assert Usage(room.used, room.used_files) == counted
         assert (room.held, held_files(server.engine)) == (0, 0)
         assert [path for path in files.rglob(".ftpd-staging") if path.parent != files] == []
-        assert set(os.listdir(files / ".ftpd-staging")) <= {"lock"}
+        assert set(os.listdir(files / ".ftpd-staging")) <= {"lock", "owner"}
 
     return check
 
