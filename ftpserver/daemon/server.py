@@ -28,6 +28,7 @@ from ftpserver.audit.notify import start_events
 from ftpserver.audit.writer import Audit
 from ftpserver.daemon.control import start_control
 from ftpserver.daemon.discovery import Discovery, start_discovery
+from ftpserver.daemon.systemd import check_handed
 from ftpserver.database import RootLock, open_to_serve
 from ftpserver.errors import StateError
 from ftpserver.net import tls
@@ -127,6 +128,10 @@ class FtpServer(Service):
 
     def _listen(self, settings: Settings, given: socket.socket | None) -> None:
         self.tcp: TcpListener | None = None
+        if given is not None:
+            for warning in check_handed(given, settings):
+                self.warnings.append(warning)
+                logger.warning("%s", warning)
         if not settings.no_tcp or given is not None:
             self.tcp = self._keep(_tcp_listener(self, settings, given))
         if settings.unix is not None:
