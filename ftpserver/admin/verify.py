@@ -30,7 +30,7 @@ from sqlalchemy import Connection, Engine, Row, create_engine, event, inspect, s
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from ftpserver import modes
-from ftpserver.accounts.accounts import home_of
+from ftpserver.accounts.accounts import Accounts, home_of
 from ftpserver.admin.scrub import Examined, Examiner, Verdict
 from ftpserver.database import SCHEMA_VERSION, RootLock, account, lease, metadata, schema
 from ftpserver.errors import RootBusy, StateError
@@ -66,8 +66,8 @@ class Finding:
     """One thing that isn't as it should be.
 
     Attributes:
-        kind: What was compared: ``state``, ``schema``, ``mode``, ``home``, ``owner``, ``used``,
-            ``files``, ``held``, ``lease``, ``staging``, ``moved``,
+        kind: What was compared: ``state``, ``schema``, ``mode``, ``home``, ``nested``, ``owner``,
+            ``used``, ``files``, ``held``, ``lease``, ``staging``, ``moved``,
             ``partial``, ``attribute``, ``size``, ``digest``, ``unreadable``,
             ``recount``.
         account: Whose; None for the server's own state.
@@ -159,8 +159,21 @@ class Verifier:
         names = self._names()
         if self.user is not None and self.user not in names:
             raise NotFound(f"{self.user}: no such account")
+        yield from self._check_nests()
         for name in [self.user] if self.user is not None else names:
             yield from self._check_account(name)
+
+    def _check_nests(self) -> Iterator[Finding]:
+        """Homes in homes: none can be made any more, but there may be some."""
+        for nest in Accounts(self._engine, self.root).homes().nests():
+            if self.user not in (None, nest.outer, nest.inner):
+                continue
+            remedy = (
+                f"the home of {nest.inner}, which is closed to {nest.outer}: move it, then ftpd "
+                f"user remove {nest.inner} and ftpd user add {nest.inner} --home DIRECTORY"
+            )
+            path = paths.join(*nest.parts)
+            yield Finding("nested", nest.outer, path, "no home of another account", remedy)
 
     def _names(self) -> list[str]:
         with self._engine.connect() as connection:

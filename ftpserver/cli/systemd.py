@@ -33,16 +33,21 @@ _UNITS = Path("/etc/systemd/system")
 )
 @click.option("--user", metavar="USER", help="System user to run as. Default: whose ROOT is.")
 @click.option("--socket", is_flag=True, help="The socket unit, for socket activation, instead.")
+@click.option("--check", is_flag=True, help="Compare an installed unit with the settings instead.")
 @click.option(
-    "--check",
-    is_flag=False,
-    flag_value="",
-    metavar="[FILE]",
-    help="Compare an installed unit with the settings, and print none. Default: ftpd.service, with "
-    f"--socket ftpd.socket, in {_UNITS}.",
+    "--installed",
+    "unit_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help=f"The unit to compare. Default: ftpd.service, with --socket ftpd.socket, in {_UNITS}.",
 )
 def service(
-    root: Path | None, config: Path | None, user: str | None, socket: bool, check: str | None
+    root: Path | None,
+    config: Path | None,
+    user: str | None,
+    socket: bool,
+    check: bool,
+    unit_file: Path | None,
 ) -> None:
     """Print a systemd unit for this installation, with as few rights as the server can do with.
 
@@ -73,8 +78,8 @@ def service(
     if socket and settings.no_tcp:
         fail("the settings say no-tcp: there is nothing that a socket unit could listen on")
     text = socket_unit(installation) if socket else unit(installation)
-    if check is not None:
-        _compare(Path(check or _UNITS / ("ftpd.socket" if socket else "ftpd.service")), text)
+    if check or unit_file is not None:
+        _compare(unit_file or _UNITS / ("ftpd.socket" if socket else "ftpd.service"), text)
         return
     click.echo(text, nl=False)
     if not socket and installation.user == "root" and not installation.isolated:

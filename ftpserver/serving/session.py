@@ -210,7 +210,7 @@ class Session(StreamRequestHandler):
             except OSError as error:
                 logger.error("%s: the home can't be opened: %s", self, error)
                 raise Internal("your home directory can't be opened on the server") from None
-            self._home.obey(self.user.permissions)
+            self._home.obey(self.user.rights)
         return self._home
 
     @property
@@ -789,7 +789,7 @@ class Session(StreamRequestHandler):
 
     def _run(self, command: Command, request: messages.Request) -> Message | None:
         if self.account is not None:
-            self._require(command, self.account.permissions, request)
+            self._require(command, self.account.rights, request)
         elif not command.before_login:
             raise NotLoggedIn("log in first")
         return command.run(self, request)

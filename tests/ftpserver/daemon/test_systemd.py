@@ -120,9 +120,13 @@ def test_an_installed_unit_is_compared(ftpd, root, accounts, tmp_path):
     settings, there = root / ".ftpd" / "ftpd.toml", tmp_path / "ftpd.service"
     settings.write_text("grace = 20\n")
     there.write_text(ftpd("service")[1] + "\n[Service]\nEnvironment=MORE=1\n# Grace=5\n")
-    assert ftpd("service", "--check", str(there)) == (0, f"{there}: as the settings make it\n", "")
+    assert ftpd("service", "--check", "--installed", str(there)) == (
+        0,
+        f"{there}: as the settings make it\n",
+        "",
+    )
     settings.write_text("grace = 90\nport = 21\n")
-    status, out, err = ftpd("service", "--check", str(there))
+    status, out, err = ftpd("service", "--installed", str(there))
     assert status == 1 and "print it again" in err
     assert [line.partition(":")[0] for line in out.splitlines()] == [
         "TimeoutStopSec",
@@ -132,11 +136,11 @@ def test_an_installed_unit_is_compared(ftpd, root, accounts, tmp_path):
     socket_there = tmp_path / "ftpd.socket"
     settings.write_text('host = "127.0.0.1"\nport = 2121\n')
     socket_there.write_text(ftpd("service", "--socket")[1])
-    assert ftpd("service", "--socket", "--check", str(socket_there))[0] == 0
+    assert ftpd("service", "--socket", "--installed", str(socket_there))[0] == 0
     socket_there.write_text("[Socket]\nListenStream=2121\n")
-    status, out, _ = ftpd("service", "--socket", "--check", str(socket_there))
+    status, out, _ = ftpd("service", "--socket", "--installed", str(socket_there))
     assert status == 1 and "127.0.0.1:2121" in out
-    assert ftpd("service", "--check", str(tmp_path / "none"))[0] == 1
+    assert ftpd("service", "--installed", str(tmp_path / "none"))[0] == 1
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
