@@ -20,6 +20,7 @@ import click
 from ftpserver.cli.options import (
     EXIT_DAMAGE,
     EXIT_FAILED,
+    act_as_owner,
     counted_as,
     json_option,
     path_record,
@@ -194,6 +195,8 @@ def _opened(root: Path, *, changing: bool) -> Iterator[tuple[Accounts, Engine]]:
     from ftpserver.accounts.accounts import Accounts
     from ftpserver.database import open_state, open_to_look
 
+    if changing:
+        act_as_owner(root)
     engine = (open_state if changing else open_to_look)(started(root))
     try:
         yield Accounts(engine, root.absolute()), engine

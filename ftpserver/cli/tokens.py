@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ftpserver.cli.options import counted_as, json_option, limit, root_option, started
+from ftpserver.cli.options import (
+    act_as_owner,
+    counted_as,
+    json_option,
+    limit,
+    root_option,
+    started,
+)
 from ftpserver.settings.table import state_of
 from ftpwire.errors import NotFound
 from ftpwire.paths import printable
@@ -217,6 +224,7 @@ def _open(root: Path, *, begin: bool = False, changing: bool = True) -> Engine:
         return open_to_look(started(root))
     if begin and not root.is_dir():
         raise NotFound(f"{root}: no such directory")
+    act_as_owner(root)
     return open_state(state_of(root.absolute()) if begin else started(root))
 
 

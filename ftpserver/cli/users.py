@@ -18,7 +18,14 @@ import click
 from click.core import ParameterSource
 
 from ftpserver.cli.help import ACCOUNT_HINTS, PASSWORD_HINTS, HintingCommand
-from ftpserver.cli.options import fail, json_option, limit, root_option, started
+from ftpserver.cli.options import (
+    act_as_owner,
+    fail,
+    json_option,
+    limit,
+    root_option,
+    started,
+)
 from ftpserver.settings.table import state_of
 from ftpwire import paths
 from ftpwire.units import human, iso, parse_moment
@@ -65,6 +72,7 @@ def open_accounts(
     if not changing:
         engine = open_to_look(started(root))
         return Accounts(engine, root.absolute()), engine
+    act_as_owner(root)
     engine = open_state(state_of(root.absolute()) if begin else started(root))
     return Accounts(engine, root.absolute()), engine
 
