@@ -506,22 +506,22 @@ class Accounts:
         )
 
     def _inner_of(self, name: str) -> tuple[Parts, ...]:
-        """Where homes of others lie in an account's. New ones are refused, so that is only looked
-        for now and then."""
+        """Where homes of others lie in an account's, links apart. New ones are refused, so that is
+        only looked for now and then."""
         if self._nests_until < time.monotonic():
             nests: dict[str, tuple[Parts, ...]] = {}
-            for nest in self.homes().nests():
+            for nest in self.homes(resolve=False).nests():
                 nests[nest.outer] = (*nests.get(nest.outer, ()), nest.parts)
             self._nests, self._nests_until = nests, time.monotonic() + _LOOK_FOR_NESTS
         return self._nests.get(name, ())
 
-    def homes(self) -> Homes:
+    def homes(self, *, resolve: bool = True) -> Homes:
         """The homes of all accounts."""
         named = select(account.c.name, account.c.home).where(account.c.home.is_not(None))
         with self._reading.connect() as connection:
             rows = connection.execute(named).all()
         found = [(row.name, home_of(self.root, row.name, row.home)) for row in rows]
-        return Homes(self.root, self._has_plain_home, found)
+        return Homes(self.root, self._has_plain_home, found, resolve=resolve)
 
     def _has_plain_home(self, name: str) -> bool:
         row = self._find(name)

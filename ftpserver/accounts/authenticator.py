@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from ftpserver.accounts.accounts import Account, Accounts, Refused
@@ -153,7 +153,9 @@ class LocalEntrance(Entrance):
         return self._admit(host, account)
 
     def _admit(self, host: str, account: Account, token_id: str | None = None) -> Admission:
-        other = self._ownership.claim(account.home)
+        other = None
+        with suppress(OSError):  # whoever uses the home finds out, and says so
+            other = self._ownership.claim(account.home)
         if other is not None:
             raise Refused(_ANOTHERS, f"the home belongs to {other} (ftpd user set --take-home)")
         try:

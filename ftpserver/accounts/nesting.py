@@ -33,38 +33,45 @@ class Nest:
 
 
 class Homes:
-    """The homes of a root's accounts, links resolved.
+    """The homes of a root's accounts.
 
     Args:
+        resolve: Resolve links. Without, no disk is touched: one that hangs stops nobody.
         root: The directory of the homes.
         is_plain: Whether there is an account of a name, whose home is ROOT/NAME.
         named: Names and homes of the others.
     """
 
     def __init__(
-        self, root: Path, is_plain: Callable[[str], bool], named: Iterable[tuple[str, Path]]
+        self,
+        root: Path,
+        is_plain: Callable[[str], bool],
+        named: Iterable[tuple[str, Path]],
+        *,
+        resolve: bool = True,
     ) -> None:
-        self._root = _real(root)
+        self._real = os.path.realpath if resolve else os.path.normpath
+        self._root = self._real(root)
         self._is_plain = is_plain
         self._names: dict[str, list[str]] = {}
         for name, home in named:
-            self._names.setdefault(_real(home), []).append(name)
+            self._names.setdefault(self._real(home), []).append(name)
         self._sorted = sorted(self._names)
 
     def add(self, name: str, home: Path) -> None:
         """One more."""
-        real = _real(home)
+        real = self._real(home)
         if real not in self._names:
             bisect.insort(self._sorted, real)
         self._names.setdefault(real, []).append(name)
 
     def outer(self, home: Path) -> str | None:
         """An account in whose home a directory lies; not one that has just that directory."""
-        return next((name for name, _ in self._around(_real(home))), None)
+        return next((name for name, _ in self._around(self._real(home))), None)
 
     def inner(self, home: Path) -> str | None:
         """An account whose home lies in a directory."""
-        within = _real(home).rstrip("/") + "/"
+        within = self._real(home).rstrip("/") + "/"
         at = bisect.bisect_left(self._sorted, within)
         if at < len(self._sorted) and self._sorted[at].startswith(within):
             return self._names[self._sorted[at]][0]
@@ -88,7 +95,3 @@ class Homes:
             if os.path.dirname(above) == self._root and self._is_plain(name):
                 yield name, above
             real, above = above, os.path.dirname(above)
-
-
-def _real(path: Path) -> str:
-    return os.path.realpath(path)

@@ -16,7 +16,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
@@ -95,6 +95,7 @@ class FtpServer(Service):
         """What others may do that they shouldn't, a line each."""
         self._running = False
         self._told_anothers: set[int] = set()
+        self._lasting_warnings: list[str] = []
         self._look_read, self._look_write = os.pipe()
         self._closing += [lambda: os.close(self._look_read), lambda: os.close(self._look_write)]
         try:
@@ -130,6 +131,7 @@ class FtpServer(Service):
         self.tcp: TcpListener | None = None
         if given is not None:
             for warning in check_handed(given, settings):
+                self._lasting_warnings.append(warning)
                 self.warnings.append(warning)
                 logger.warning("%s", warning)
         if not settings.no_tcp or given is not None:
@@ -175,8 +177,9 @@ class FtpServer(Service):
         self._take_key(self._read_key(settings))
 
     def _mend_modes(self, settings: Settings) -> None:
-        self.warnings = modes.mend(settings)
-        for warning in self.warnings:
+        found = modes.mend(settings)
+        self.warnings = [*self._lasting_warnings, *found]
+        for warning in found:
             logger.warning("%s", printable(warning))
 
     @staticmethod
@@ -434,9 +437,15 @@ class FtpServer(Service):
         """Have the homes counted that are in doubt, without waiting for the usual time."""
         os.write(self._look_write, b"\0")
 
-    def _own_accounts(self) -> Iterator[Account]:
-        """The accounts whose homes are not those of another server: there, nothing is touched."""
-        for account in self.accounts:
+    def _own_accounts(self, ids: Collection[int] | None = None) -> Iterator[Account]:
+        """The accounts whose homes are not those of another server: there, nothing is touched.
+
+        Args:
+            ids: Only these; None: all.
+        """
+        for account in self.accounts if ids is None or ids else ():
+            if ids is not None and account.id not in ids:
+                continue
             try:
                 other = self.ownership.claim(account.home, use=False)
             except OSError as error:
@@ -455,23 +464,21 @@ class FtpServer(Service):
         except StateError as error:
             logger.error("what a crash left moved aside isn't looked for now: %s", error)
             return
-        for account in self._own_accounts() if doubtful else ():
-            if account.id in doubtful:
-                try:
-                    put_back_all(account.home)
-                except OSError as error:
-                    logger.error("%s: what was moved aside isn't back: %s", account.name, error)
+        for account in self._own_accounts(doubtful):
+            try:
+                put_back_all(account.home)
+            except OSError as error:
+                logger.error("%s: what was moved aside isn't back: %s", account.name, error)
 
     def recount_dirty(self) -> None:
         """Count the homes of accounts whose used space is in doubt, and clean their staging."""
         dirty = set(self.ledger.reap())
-        for account in self._own_accounts() if dirty else ():
-            if account.id in dirty:
-                logger.info("%s: recounting the home", account.name)
-                try:
-                    recount(self.ledger, account.id, Home(account.home))
-                except OSError as error:  # one home that can't be read stops no other's recount
-                    logger.error("%s: the home can't be counted: %s", account.name, error)
+        for account in self._own_accounts(dirty):
+            logger.info("%s: recounting the home", account.name)
+            try:
+                recount(self.ledger, account.id, Home(account.home))
+            except OSError as error:  # one home that can't be read stops no other's recount
+                logger.error("%s: the home can't be counted: %s", account.name, error)
 
     def clean_all(self) -> None:
         """Remove what nobody owns from the staging of all homes, whatever it is left from."""

@@ -11,6 +11,7 @@ import itertools
 import os
 import tracemalloc
 from contextlib import closing
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from ftpclient import errors
 from ftpclient.cli.app import App
 from ftpclient.cli.commands import browsing
+from ftpclient.client import Client
 from ftpclient.connection import connection as connection_module
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.shell.shell import run_line
@@ -38,6 +40,7 @@ from ftpwire.messages import (
     Page,
     Stat,
 )
+from tests.ftpclient.aio.async_support import Blocking
 from tests.lying_server import LyingServer, dir_entry, file_entry, link_entry
 from tests.peer import Frame, Peer
 
@@ -310,11 +313,12 @@ WHOLE = {
 }
 
 
-@pytest.mark.parametrize("what", WHOLE)
-def test_a_result_without_end_ends_with_7(fake, connect, tmp_path, monkeypatch, what):
+@pytest.fixture
+def endless(fake, monkeypatch):
+    """A server that lists directories and kept uploads without end."""
     monkeypatch.setattr(spool, "_MOST_HELD", 100_000)
     monkeypatch.setattr(connection_module, "_CANCEL_SECONDS", 0.05)
-    endless = endless_server([])
+    listing = endless_server([])
 
     def ask(peer: Peer, asked: Frame) -> bool:
         if isinstance(asked.message, ListKept):
@@ -322,15 +326,38 @@ def test_a_result_without_end_ends_with_7(fake, connect, tmp_path, monkeypatch, 
         if isinstance(asked.message, Stat) and b"*" in asked.message.path:
             peer.reply(asked, Failed("not-found", "nothing"))
             return True
-        return endless.ask(peer, asked)
+        return listing.ask(peer, asked)
 
-    server = LyingServer(root=dir_entry, ask=ask, greet=lambda peer: peer.greet(features=[KEPT]))
-    client = connect(fake(server), retries=0)
+    greet = partial(Peer.greet, features=[KEPT])
+    return fake(LyingServer(root=dir_entry, ask=ask, greet=greet))
+
+
+def ends_with_7(verb) -> None:
     with pytest.raises(FtpError) as caught:
-        WHOLE[what](client, tmp_path)
+        verb()
     assert isinstance(caught.value, spool.TooLong)
     assert isinstance(caught.value, errors.FtpError)  # as all that verbs raise
     assert caught.value.exit_code == 7
+
+
+@pytest.mark.parametrize("what", WHOLE)
+def test_a_result_without_end_ends_with_7(endless, connect, tmp_path, what):
+    client = connect(endless, retries=0)
+    ends_with_7(lambda: WHOLE[what](client, tmp_path))
+
+
+@pytest.mark.parametrize("what", ["glob", "kept"])
+def test_so_does_one_of_an_event_loop(endless, connect, tmp_path, what):
+    client = connect(endless, retries=0, kind=Blocking)
+    ends_with_7(lambda: WHOLE[what](client, tmp_path))
+
+
+@pytest.mark.parametrize("kind", [Client, Blocking])
+def test_of_a_stream_only_what_is_taken_is_kept(endless, connect, kind):
+    client = connect(endless, kind=kind)
+    entries = client.list_dir("/tree")
+    assert len(list(itertools.islice(entries, 250))) == 250
+    entries.close()
 
 
 def test_a_result_with_an_end_is_given(fake, connect, monkeypatch):
