@@ -68,6 +68,8 @@ if TYPE_CHECKING:
     from ftpclient.transfer.job import Options
     from ftpclient.transfer.ranges import Piece
 
+_AROUND_PATH = 200
+"""Bytes of memory that are kept with a path, about."""
 _MAGIC = re.compile(rb"[*?\[]")
 _TAMED = re.compile(rb"\[([*?\[])\]")
 """How a pattern writes one of these as such: what was quoted in the shell comes so."""
@@ -141,7 +143,10 @@ class Client(BaseClient):
 
         Raises:
             NotFound: Nothing matches.
+            TooLong: So much matches that it can't be kept in memory.
         """
+        from ftpclient.transfer.spool import held
+
         path = self.resolve(pattern)
         if not _MAGIC.search(path):
             return [path]
@@ -152,7 +157,8 @@ class Client(BaseClient):
         found = [paths.ROOT]
         for part in paths.split(path):
             if _MAGIC.search(part):
-                found = [match for base in found for match in self._matches(base, part)]
+                matches = (match for base in found for match in self._matches(base, part))
+                found = list(held(matches, size_of_path, "name a directory, or fewer files"))
             else:
                 found = [paths.child(base, part) for base in found]
         result = [one for one in found if self.find(one, follow=False) is not None]
@@ -195,10 +201,14 @@ class Client(BaseClient):
 
         Raises:
             ProtocolError: The server is of a version that can't list them.
+            TooLong: They are so many that they can't be kept in memory.
         """
         from ftpclient.transfer.kept import kept_uploads
+        from ftpclient.transfer.spool import held
 
-        return list(kept_uploads(self.connection))
+        uploads = kept_uploads(self.connection)
+        advice = "the server lists kept uploads without end"
+        return list(held(uploads, lambda one: size_of_path(one.path or b""), advice))
 
     @verb
     def drop_kept(
@@ -1137,6 +1147,11 @@ def _to_fetch(path: RemotePath, follow: bool) -> messages.Stat:
 def first_question(path: RemotePath, follow: bool) -> messages.Stat:
     """What `Client.get` asks first about a source, which may be a pattern."""
     return messages.Stat(path) if is_pattern(path) else _to_fetch(path, follow)
+
+
+def size_of_path(path: bytes) -> int:
+    """About the memory that something with this path takes, in bytes."""
+    return len(path) + _AROUND_PATH
 
 
 def is_pattern(path: bytes) -> bool:

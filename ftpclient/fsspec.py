@@ -15,7 +15,7 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from glob import has_magic
 from pathlib import Path
@@ -30,10 +30,13 @@ from fsspec.utils import isfilelike, stringify_path
 
 from ftpclient.arguments import Replace
 from ftpclient.client import Client
+from ftpclient.errors import public
 from ftpclient.files.opening import WriteMode
 from ftpclient.files.reader import Reader
 from ftpclient.files.writer import HELD, Writer
 from ftpclient.transfer.report import Listener
+from ftpclient.transfer.spool import held
+from ftpwire.errors import FtpError
 from ftpwire.messages import Entry
 
 if TYPE_CHECKING:
@@ -41,6 +44,9 @@ if TYPE_CHECKING:
 
 Info = dict[str, Any]
 
+_AROUND_ENTRY = 1500
+"""Bytes of memory for what fsspec is told of one entry, about."""
+_ADVICE = "Client.walk has it in parts"
 _SCHEME = "ftpd://"
 _OF_FSSPEC = ("use_listings_cache", "listings_expiry_time", "max_paths", "asynchronous", "loop")
 _WRITES: dict[str, WriteMode] = {"wb": "wb", "xb": "xb", "ab": "ab"}
@@ -110,11 +116,16 @@ class FtpFileSystem(AbstractFileSystem):
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         """What is in a directory; of a file, itself."""
         path = self._strip_protocol(path)
-        entries = list(self.client.list_dir(path))
+        entries = list(_held(self.client.list_dir(path)))
         targets: dict[bytes, Entry] = {}
         if any(entry.type == "link" for entry in entries):
             followed = self.client.list_dir(path, follow=True, on_problem=lambda problem: None)
-            targets = {entry.path: entry for entry in followed if entry.type == "file"}
+            links = {entry.path for entry in entries if entry.type == "link"}
+            targets = {
+                entry.path: entry
+                for entry in followed
+                if entry.type == "file" and entry.path in links
+            }
         infos = [
             _info(_below(path, entry.path), entry, targets.get(entry.path)) for entry in entries
         ]
@@ -166,7 +177,8 @@ class FtpFileSystem(AbstractFileSystem):
     def _find_all(self, path: str, withdirs: bool) -> dict[str, Info] | None:
         """None where there are links: what they lead to has to be looked at."""
         found = {path: self.info(path)} if withdirs else {}
-        for entry in self.client.list_dir(path, recursive=True, on_problem=lambda problem: None):
+        everything = self.client.list_dir(path, recursive=True, on_problem=lambda problem: None)
+        for entry in _held(everything):
             if entry.type == "link":
                 return None
             if withdirs or entry.type != "dir":
@@ -468,6 +480,17 @@ class _Packed(io.BufferedIOBase):
             self.close()
         else:
             self.discard()
+
+
+def _held(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Entries of a listing that fsspec wants as a whole, while they are not too many.
+
+    Raises TooLong.
+    """
+    try:
+        yield from held(entries, lambda entry: len(entry.path) + _AROUND_ENTRY, _ADVICE)
+    except FtpError as error:
+        raise public(error) from None
 
 
 def _below(directory: str, name: bytes) -> str:

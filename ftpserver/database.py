@@ -59,7 +59,7 @@ from ftpserver.snapshot import open_snapshot
 from ftpwire.beneath import OPEN_DIRECTORY, rename_new
 from ftpwire.errors import CommandError, DiskFull, Forbidden
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _COME_LATER = ("state.db-wal", "audit.jsonl", "first-login")
 """Files that are only made where there are accounts."""
 _UNUSABLE = frozenset(
@@ -86,6 +86,15 @@ schema = Table(
     "schema_version",
     metadata,
     Column("version", Integer, nullable=False),
+)
+
+server = Table(  # one row: whose state this is
+    "server",
+    metadata,
+    Column("id", String(32), primary_key=True),  # random; a copy draws another one
+    Column("device", String(32), nullable=False),  # of ROOT/.ftpd
+    Column("inode", String(32), nullable=False),
+    Column("boot", String(64), nullable=False),  # of the machine, when it was last started
 )
 
 account = Table(
@@ -141,7 +150,10 @@ token = Table(
     Column("created", BigInteger, nullable=False),  # seconds since 1970, as all times
     Column("expires", BigInteger, nullable=True),
     Column("used", BigInteger, nullable=True),  # last log-in with it, to the hour
+    # the token of the session that made it: it goes with that one
+    Column("parent", ForeignKey("token.id", ondelete="CASCADE"), nullable=True),
     Index("token_by_account", "account_id"),
+    Index("token_by_parent", "parent"),
 )
 
 invitation = Table(
@@ -180,35 +192,51 @@ session = Table(  # those that count for a limit; rows of dead runs are removed 
 )
 
 
-def open_state(directory: Path) -> Engine:
+class Outdated(StateError):
+    """The accounts file is one of an earlier version: the start of a server brings it up to date,
+    and nothing else does, for an older server may be using it."""
+
+
+def open_state(directory: Path, *, upgrade: bool = False) -> Engine:
     """Open the accounts file in ``directory``, made at first use.
 
     On a full disk the room that is kept back for that is used.
 
+    Args:
+        upgrade: Bring a file of an earlier version up to date. For who has the root's lock.
+
     Raises:
+        Outdated: It is from an earlier version.
         StateError: It is damaged, from a newer version, or can't be written.
     """
     try:
-        return _open_state(directory)
+        return _open_state(directory, upgrade)
+    except Outdated:
+        raise
     except StateError:
         if not ballast.is_full(directory) or not ballast.release(directory):
             raise
-    return _open_state(directory)
+    return _open_state(directory, upgrade)
 
 
 def open_to_look(directory: Path) -> Engine:
     """Open the accounts file for a command that changes nothing, also where nothing can be written.
+
+    One of an earlier version is copied to memory, and the copy brought up to date.
 
     Raises:
         StateError: It is damaged, from a newer version, or can't be read.
     """
     try:
         return open_state(directory)
+    except Outdated as error:
+        outdated = str(error)
+        return open_snapshot(directory, lambda: StateError(outdated), _upgrade_copy)
     except StateError as error:
         if _is_writable(directory) or not (directory / DATABASE).exists():
             raise
         why = str(error)
-    return open_snapshot(directory, lambda: StateError(why))
+    return open_snapshot(directory, lambda: StateError(why), _upgrade_copy)
 
 
 class Opened(NamedTuple):
@@ -229,13 +257,13 @@ def open_to_serve(directory: Path) -> Opened:
         StateError: As `open_state`, for another reason than a full or a read-only disk.
     """
     try:
-        return Opened(open_state(directory))
+        return Opened(open_state(directory, upgrade=True))
     except StateError as error:
         refusal = _unwritable(directory)
         if refusal is None or not (directory / DATABASE).exists():
             raise
         trouble = f"{error}: nothing can be changed until the server is started anew"
-    return Opened(open_snapshot(directory, lambda: refusal), trouble)
+    return Opened(open_snapshot(directory, lambda: refusal, _upgrade_copy), trouble)
 
 
 def _unwritable(directory: Path) -> CommandError | None:
@@ -259,7 +287,7 @@ def _is_writable(directory: Path) -> bool:
     return True
 
 
-def _open_state(directory: Path) -> Engine:
+def _open_state(directory: Path, upgrade: bool) -> Engine:
     path = directory / DATABASE
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -285,7 +313,7 @@ def _open_state(directory: Path) -> Engine:
     event.listen(engine, "begin", _on_begin)
     try:
         with engine.begin() as connection:
-            _prepare(connection, path)
+            _prepare(connection, path, upgrade=upgrade)
     except DatabaseError as error:
         engine.dispose()
         raise StateError(f"{path}: {error.orig}") from error
@@ -344,30 +372,55 @@ def _fill(new: Path) -> None:
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     try:
         with engine.begin() as connection:
-            _prepare(connection, new)
+            _prepare(connection, new, upgrade=False)
         with closing(engine.raw_connection()) as raw:
             raw.cursor().execute("PRAGMA journal_mode=WAL")  # lasts, once set
     finally:
         engine.dispose()
 
 
-def _prepare(connection: Connection, path: Path) -> None:
+def _upgrade_copy(path: Path) -> None:
+    """Bring a copy of the accounts file that nobody else has up to this version."""
+    engine = create_engine(URL.create("sqlite", database=str(path)))
+    try:
+        with engine.begin() as connection:
+            version = _version(connection, path)
+            if version is not None and version < SCHEMA_VERSION:
+                _add_what_is_new(connection, version)
+    except DatabaseError as error:
+        raise StateError(f"{path}: {error.orig}") from error
+    finally:
+        engine.dispose()
+
+
+def _version(connection: Connection, path: Path) -> int | None:
+    """The version of the tables. Raises StateError when it is a later one."""
+    version: int | None = connection.execute(select(schema.c.version)).scalar()
+    if version is not None and version > SCHEMA_VERSION:
+        raise StateError(
+            f"{path}: written by a newer ftpd (schema {version}, this one knows {SCHEMA_VERSION})"
+        )
+    return version
+
+
+def _prepare(connection: Connection, path: Path, *, upgrade: bool) -> None:
     """Make the tables, or bring those of an earlier version up to this one."""
     if not inspect(connection).has_table(schema.name):
         metadata.create_all(connection, checkfirst=False)
         connection.execute(insert(schema).values(version=SCHEMA_VERSION))
         return
-    version = connection.execute(select(schema.c.version)).scalar()
+    version = _version(connection, path)
     if version == SCHEMA_VERSION:
         return
     if version is None:
         metadata.create_all(connection)
-    elif version > SCHEMA_VERSION:
-        raise StateError(
-            f"{path}: written by a newer ftpd (schema {version}, this one knows {SCHEMA_VERSION})"
-        )
-    else:
+    elif upgrade:
         _migrate(connection, path, version)
+    else:
+        raise Outdated(
+            f"{path}: written by an earlier ftpd (schema {version}, this one has "
+            f"{SCHEMA_VERSION}): start this one's server, which brings it up to date (ftpd start)"
+        )
 
 
 def _migrate(connection: Connection, path: Path, version: int) -> None:
@@ -384,6 +437,10 @@ def _migrate(connection: Connection, path: Path, version: int) -> None:
             source.backup(target)
     except (OSError, sqlite3.Error) as error:
         raise StateError(f"{copy}: a copy before the upgrade can't be made: {error}") from error
+    _add_what_is_new(connection, version)
+
+
+def _add_what_is_new(connection: Connection, version: int) -> None:
     metadata.create_all(connection)
     inspector = inspect(connection)
     for table in metadata.sorted_tables:
@@ -391,10 +448,19 @@ def _migrate(connection: Connection, path: Path, version: int) -> None:
         for column in table.columns:
             if column.name not in there:
                 definition = CreateColumn(column).compile(dialect=connection.dialect)
-                connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
+                foreign = "".join(_references(key) for key in column.foreign_keys)
+                added = f"ALTER TABLE {table.name} ADD COLUMN {definition}{foreign}"
+                connection.execute(text(added))
+        for index in table.indexes:
+            index.create(connection, checkfirst=True)
     if version < 2:
         connection.execute(update(account).values(dirty=True))  # files are counted from now on
     connection.execute(update(schema).values(version=SCHEMA_VERSION))
+
+
+def _references(key: ForeignKey) -> str:
+    """What a column refers to, which SQLAlchemy writes into the table's definition only."""
+    return f" REFERENCES {key.column.table.name} ({key.column.name}) ON DELETE {key.ondelete}"
 
 
 class SecondsNow(FunctionElement[int]):

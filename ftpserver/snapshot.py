@@ -28,11 +28,16 @@ from ftpserver.settings.table import DATABASE
 _IN_MEMORY = Path("/dev/shm")
 
 
-def open_snapshot(state: Path, refusal: Callable[[], Exception]) -> Engine:
+def open_snapshot(
+    state: Path,
+    refusal: Callable[[], Exception],
+    prepare: Callable[[Path], None] = lambda path: None,
+) -> Engine:
     """Open a copy of the accounts file of a state directory, as it is now.
 
     Args:
         refusal: Makes the error that is raised when something is to be changed.
+        prepare: Changes the copy before it is opened.
 
     Raises:
         StateError: There is none, or it can't be read.
@@ -43,9 +48,13 @@ def open_snapshot(state: Path, refusal: Callable[[], Exception]) -> Engine:
             source = state / f"{DATABASE}{suffix}"
             if source.exists() or not suffix:
                 shutil.copyfile(source, os.path.join(place, source.name))
+        prepare(Path(place, DATABASE))
     except OSError as error:
         shutil.rmtree(place, ignore_errors=True)
         raise StateError(f"{state / DATABASE}: can't be read: {error.strerror}") from None
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
     engine = create_engine(
         URL.create("sqlite", database=os.path.join(place, DATABASE)),
         connect_args={"check_same_thread": False},

@@ -209,9 +209,11 @@ class IssueToken(Message, frozen=True, tag="issue-token"):
 
     Attributes:
         name: For people, to tell tokens apart.
-        seconds: How long it is good for; None for as long as the server gives.
+        seconds: How long it is good for; None for as long as the server gives. In a session that
+            logged in with a token, it ends with that one at the latest, and is revoked with it.
 
-    Replies: `TokenIssued`; or `Failed` with ``too-many`` when the account has too many.
+    Replies: `TokenIssued`; or `Failed` with ``too-many`` when the account has too many,
+    ``forbidden`` when the token of this session was revoked or has expired.
     """
 
     name: Annotated[str, Meta(max_length=MAX_TOKEN_NAME)] = ""
@@ -240,6 +242,7 @@ class TokenInfo(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         used: When it was last logged in with, to the hour; None for never.
         current: Whether this session logged in with it.
+        parent: The id of the token that made it: it goes with that one.
     """
 
     id: str
@@ -248,6 +251,7 @@ class TokenInfo(msgspec.Struct, frozen=True, array_like=True):
     expires: int | None = None
     used: int | None = None
     current: bool = False
+    parent: str | None = None
 
 
 class ListTokens(Message, frozen=True, tag="list-tokens"):
@@ -261,7 +265,8 @@ class Tokens(Message, frozen=True, tag="tokens"):
 
 
 class RevokeToken(Message, frozen=True, tag="revoke-token"):
-    """Make a token good for nothing; sessions that logged in with it end, except this one.
+    """Make a token good for nothing, and all that were made with it; sessions that logged in with
+    one of these end, except one whose own token was named.
 
     Attributes:
         id: Which one; None for the one that this session logged in with.

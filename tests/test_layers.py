@@ -27,7 +27,7 @@ FLOORS = {
     "ftpserver": (
         ("errors", "logs", "clock"),
         ("settings",),
-        ("ballast", "snapshot"),
+        ("ballast", "snapshot", "modes"),
         ("database",),
         ("net",),
         ("storage",),

@@ -19,7 +19,7 @@ from contextlib import ExitStack, nullcontext
 from random import random
 from typing import NoReturn
 
-from ftpclient.connection import dial, forks, log
+from ftpclient.connection import dial, forks, log, peer
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.credentials import Credential
 from ftpclient.connection.interrupt import Interrupt, TimeOver
@@ -955,6 +955,11 @@ def _connect_here(address: ServerAddress, interrupt: Interrupt | None) -> socket
         if error.errno is None:  # Python's own: it doesn't fit into a struct sockaddr_un
             raise ConnectFailed(f"{address.endpoint}: longer than a socket's path can be") from None
         raise _not_connected(address, error) from None
+    try:
+        peer.check(sock, address)
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 

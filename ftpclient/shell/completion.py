@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ftpclient.client import Client
 
 _KEPT_SECONDS = 10.0
+_MOST_NAMES = 10_000
+"""What more a directory has is not offered: nobody looks through so much."""
 _PATIENCE_SECONDS = 2.0
 """The keyboard is dead while a directory is listed: a slow one is given up."""
 
@@ -61,6 +63,10 @@ class Name:
 
     text: str
     more: bool = False
+
+
+class _Enough(Exception):
+    """There are as many names as are offered."""
 
 
 class RemoteNames:
@@ -104,14 +110,18 @@ class RemoteNames:
         client = self._app.known_client
         assert client is not None
         names: list[Name] = []
-        with self._patience(client):
+
+        def add(name: bytes, more: bool = False) -> None:
+            if len(names) >= _MOST_NAMES:
+                raise _Enough
+            names.append(Name(paths.to_text(name), more))
+
+        with self._patience(client), suppress(_Enough):
             # a link is what it leads to; one that leads nowhere is reported, and has a name too
-            for entry in client.list_dir(
-                path,
-                follow=True,
-                on_problem=lambda problem: names.append(Name(paths.to_text(problem.path))),
-            ):
-                names.append(Name(paths.to_text(entry.path), entry.type == "dir"))
+            entries = client.list_dir(path, follow=True, on_problem=lambda found: add(found.path))
+            with closing(entries):
+                for entry in entries:
+                    add(entry.path, entry.type == "dir")
         return [name for name in names if name.text]
 
     @contextmanager

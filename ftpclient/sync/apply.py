@@ -205,7 +205,7 @@ class LocalTarget(Target):
             elif step.mode is not None and step.mtime_ns is not None:
                 self._tree.finish_dir(parts, step.mode, step.mtime_ns)
             elif step.mode is not None:
-                os.chmod(self._tree.directory(parts), step.mode)
+                self._tree.open_for_owner(parts)
 
         self._do(step, set_them)
 

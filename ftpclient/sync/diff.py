@@ -15,10 +15,10 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 import msgspec
 
@@ -30,6 +30,7 @@ from ftpclient.transfer.calls import GetCall, check_digest
 from ftpclient.transfer.listing import Listing
 from ftpclient.transfer.local_tree import LocalTree, checked_parts, grantable
 from ftpclient.transfer.report import Result, Status
+from ftpclient.transfer.spool import Spool, Table
 from ftpwire import beneath, digests, paths
 from ftpwire.errors import (
     AlreadyExists,
@@ -47,7 +48,13 @@ _POLL_EVERY = 1024
 """Local files between two looks at what the server has sent. A power of two."""
 _PARTIAL_SECONDS = 24 * 3600.0
 """How long what an interrupted download has left is spared, for it to be gone on with."""
+_STEPS_IN_MEMORY = 256 * 1024
+"""Bytes of deletions of one directory that may have to go one by one."""
+_MOST_MISSING = 100_000
+"""Files that may have been renamed. Of more, the rest is sent and deleted."""
 _OPEN_RULES = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+_Item = TypeVar("_Item")
 
 _NOUNS = {"file": "a file", "dir": "a directory", "link": "a link", "other": "something special"}
 
@@ -69,8 +76,8 @@ class _Doom:
         self.replacement = replacement
         self.protected = False
         self.movable = replacement is None
-        self.steps: list[Step] = []
-        self._keep_steps = keep_steps
+        self.keeps_steps = keep_steps
+        self._steps: Spool[Step] | None = None
         self._count = 1
         self._size = 0
 
@@ -78,16 +85,32 @@ class _Doom:
         """Something in it."""
         self._count += step.count
         self._size += step.size
-        if self._keep_steps:
-            self.steps.append(step)
+        if self.keeps_steps:
+            self._keep(step)
+
+    def _keep(self, step: Step) -> None:
+        if self._steps is None:
+            self._steps = Spool(Step, in_memory=_STEPS_IN_MEMORY)
+        self._steps.add(step)
 
     def take(self, inner: _Doom) -> None:
         """A directory in it, complete."""
         if inner.protected:
             self.protected = True
-            self.steps += inner.steps
+            for step in inner.steps():
+                self._keep(step)
         else:
             self.add(inner.step())
+
+    def steps(self) -> Iterable[Step]:
+        """Those of what may go of it."""
+        return () if self._steps is None else self._steps
+
+    def close(self) -> None:
+        """Forget the steps."""
+        if self._steps is not None:
+            self._steps.close()
+            self._steps = None
 
     def step(self) -> Step:
         """The deletion of all of it at once."""
@@ -99,9 +122,34 @@ _EXTRA = "not in the source"
 _IN_THE_WAY = "in the way"
 
 
+class _Awaited(msgspec.Struct, frozen=True):
+    """A remote directory whose pages are still to come.
+
+    Attributes:
+        kind, source, target: As those of `_Directory`.
+        replacement: Of a doomed one: what comes in its place.
+        movable, keep_steps: As those of `_Doom`.
+    """
+
+    kind: Literal["both", "new", "doomed"]
+    source: Entry | None = None
+    target: Entry | None = None
+    replacement: Entry | None = None
+    movable: bool = True
+    keep_steps: bool = False
+
+    def at(self, path: bytes) -> _Directory:
+        """The directory, which has this path."""
+        found = _Directory(path, self.kind, self.source, self.target)
+        if self.kind == "doomed":
+            found.doom = _Doom(path, self.replacement, keep_steps=self.keep_steps)
+            found.doom.movable = self.movable
+        return found
+
+
 @dataclass(slots=True)
 class _Directory:
-    """A remote directory that is being compared, or whose pages are still to come.
+    """A remote directory that is being compared.
 
     Attributes:
         kind: ``both``: also here; ``new``: only there, to be downloaded; ``doomed``: only there.
@@ -119,11 +167,17 @@ class _Directory:
     target: Entry | None = None
     doom: _Doom | None = None
     filter: Filter = field(default_factory=Filter)
-    below: dict[bytes, _Directory] = field(default_factory=dict)
+    below: Table[_Awaited] = field(default_factory=lambda: Table(_Awaited))
     changed: bool = False
     later: list[tuple[Entry, Entry | None]] = field(default_factory=list)
     pairs: list[tuple[Entry, Entry]] = field(default_factory=list)
     times: list[tuple[Entry, Entry]] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Forget what is kept on disk."""
+        self.below.close()
+        if self.doom is not None:
+            self.doom.close()
 
 
 class Comparison:
@@ -151,6 +205,7 @@ class Comparison:
     ) -> None:
         self.plan = Plan()
         self.missing: dict[int, list[bytes]] = {}
+        self._missing_count = 0
         self.odd_times = 0
         self.first_odd_time: bytes | None = None
         self.first_withheld: bytes | None = None
@@ -185,6 +240,8 @@ class Comparison:
             self._compare_with(root)
         finally:
             self._listing.close()
+            for directory in self._stack:  # of a comparison that was not ended
+                directory.close()
 
     # the remote tree, in its order ---------------------------------------------------------
 
@@ -194,12 +251,13 @@ class Comparison:
         for path, entries, problems in self._listing.directories():
             self._poll()
             while stack and not _is_within(path, stack[-1].path):
-                self._leave(stack.pop())
+                self._leave()
             if stack:
                 above, _, name = path.rpartition(b"/")
-                here = stack[-1].below.pop(name, None) if above == stack[-1].path else None
-                if here is None:
+                awaited = stack[-1].below.pop(name) if above == stack[-1].path else None
+                if awaited is None:
                     continue  # it, or one that it is in, is left out
+                here = awaited.at(path)
                 here.filter = stack[-1].filter.below(name)
             elif path:
                 continue  # the root could not be read
@@ -208,12 +266,10 @@ class Comparison:
             stack.append(here)
             self._take(here, entries, problems)
         while stack:
-            self._leave(stack.pop())
+            self._leave()
 
-    def _take(
-        self, here: _Directory, theirs: dict[bytes, Entry], problems: dict[bytes, Problem]
-    ) -> None:
-        for name, problem in problems.items():
+    def _take(self, here: _Directory, theirs: Table[Entry], problems: Table[Problem]) -> None:
+        for name, problem in self._polling(problems.items()):
             self._remote_trouble(_join(here.path, name), problem)
         if here.doom is not None:
             here.doom.protected |= bool(problems)
@@ -225,10 +281,17 @@ class Comparison:
         else:
             self._compare(here, theirs, problems)
 
-    def _leave(self, here: _Directory) -> None:
-        """All that is in a directory was seen."""
-        for name, unlisted in here.below.items():  # it went away while the tree was listed
-            self._take_unlisted(here, unlisted, here.filter.below(name))
+    def _leave(self) -> None:
+        """All that is in the innermost directory was seen."""
+        here = self._stack[-1]
+        for name, unlisted in self._polling(here.below.items()):
+            # it went away while the tree was listed
+            self._take_unlisted(here, _join(here.path, name), unlisted, here.filter.below(name))
+        self._stack.pop()
+        with closing(here):
+            self._left(here)
+
+    def _left(self, here: _Directory) -> None:
         if here.doom is not None:
             self._finish_doom(self._stack[-1], here.doom)
             return
@@ -255,15 +318,15 @@ class Comparison:
             self.first_withheld = self.first_withheld or path
         return msgspec.structs.replace(source, mode=mode)
 
-    def _take_unlisted(self, above: _Directory, gone: _Directory, rules: Filter) -> None:
+    def _take_unlisted(self, above: _Directory, path: bytes, gone: _Awaited, rules: Filter) -> None:
         if gone.kind == "both" and self._upload:
             assert gone.source is not None
-            self._new_local_tree(gone.path, gone.source, rules)
+            self._new_local_tree(path, gone.source, rules)
         elif gone.kind == "new":
             assert gone.source is not None
-            self._end_directory(gone.path, gone.source, "")
-        elif gone.doom is not None and gone.doom.replacement is not None:
-            self._transfer(above, gone.path, gone.doom.replacement, "type")
+            self._end_directory(path, gone.source, "")
+        elif gone.replacement is not None:
+            self._transfer(above, path, gone.replacement, "type")
 
     def _end_directory(self, path: bytes, source: Entry, why: str) -> None:
         if self._is_home(path):
@@ -277,9 +340,7 @@ class Comparison:
 
     # a directory that both trees have ------------------------------------------------------
 
-    def _compare(
-        self, here: _Directory, theirs: dict[bytes, Entry], problems: dict[bytes, Problem]
-    ) -> None:
+    def _compare(self, here: _Directory, theirs: Table[Entry], problems: Table[Problem]) -> None:
         try:
             with self._open(here.path) as fd:
                 if not self._read_rules(here, fd, theirs):
@@ -289,7 +350,7 @@ class Comparison:
         except OSError as error:
             self._local_trouble(here.path, error)
             return  # what only the server seems to have may be here, where it can't be seen
-        for name, entry in theirs.items():
+        for name, entry in self._polling(theirs.items()):
             self._only_there(here, name, entry)
         later, here.later = here.later, []
         for entry, replacement in later:
@@ -305,8 +366,8 @@ class Comparison:
         self,
         here: _Directory,
         fd: int,
-        theirs: dict[bytes, Entry],
-        problems: dict[bytes, Problem],
+        theirs: Table[Entry],
+        problems: Table[Problem],
     ) -> None:
         """Look at what is here, taking from ``theirs`` what is there as well."""
         rules = here.filter if here.filter.active else None
@@ -319,7 +380,7 @@ class Comparison:
                 if not number & (_POLL_EVERY - 1):
                     self._poll()
                 name = item.name.encode(encoding, errors)
-                there = theirs.pop(name, None)
+                there = theirs.pop(name)
                 try:
                     info = item.stat(follow_symlinks=False)
                 except FileNotFoundError:
@@ -365,7 +426,7 @@ class Comparison:
         elif source.type != target.type:
             self._change_type(here, path, source, target)
         elif source.type == "dir":
-            here.below[local.path] = _Directory(path, "both", source, target)
+            here.below[local.path] = _Awaited("both", source, target)
         elif source.type == "link" and source.target == target.target:
             self.plan.unchanged += 1
         elif self._options.update and target.mtime_ns > source.mtime_ns:
@@ -407,8 +468,12 @@ class Comparison:
             self._report(path, AlreadyExists(f"{text} (--delete replaces it)"))
         elif target.type == "dir":
             if self._upload:
-                doom = _Doom(path, source, keep_steps=here.filter.active)
-                here.below[source.path] = _Directory(path, "doomed", doom=doom)
+                here.below[source.path] = _Awaited(
+                    "doomed",
+                    replacement=source,
+                    movable=False,
+                    keep_steps=here.filter.active,
+                )
             else:
                 here.later.append((target, source))
         elif source.type == "dir":
@@ -461,9 +526,9 @@ class Comparison:
             if local.type != "dir":
                 self.plan.remove(_deletion(path, local))
                 return
-            doom = _Doom(path, replacement, keep_steps=here.filter.active)
-            self._doom_local_tree(doom, here.filter.below(local.path))
-            self._finish_doom(here, doom)
+            with closing(_Doom(path, replacement, keep_steps=here.filter.active)) as doom:
+                self._doom_local_tree(doom, here.filter.below(local.path))
+                self._finish_doom(here, doom)
 
     def _only_there(self, here: _Directory, name: bytes, there: Entry) -> None:
         if here.filter.active and here.filter.excludes(name, is_directory=there.type == "dir"):
@@ -477,8 +542,7 @@ class Comparison:
             self._new_remote(here, path, there)
         elif self._options.delete:
             if there.type == "dir":
-                doom = _Doom(path, None, keep_steps=here.filter.active)
-                here.below[name] = _Directory(path, "doomed", doom=doom)
+                here.below[name] = _Awaited("doomed", keep_steps=here.filter.active)
             else:
                 here.changed = True
                 self._remove_remote(path, there)
@@ -488,7 +552,8 @@ class Comparison:
         self._note_missing(path, there)
 
     def _note_missing(self, path: bytes, there: Entry) -> None:
-        if there.type == "file" and there.size:
+        if there.type == "file" and there.size and self._missing_count < _MOST_MISSING:
+            self._missing_count += 1
             self.missing.setdefault(there.size, []).append(path)
 
     # new in the source: here
@@ -533,11 +598,11 @@ class Comparison:
 
     # new in the source: there
 
-    def _take_new(self, here: _Directory, theirs: dict[bytes, Entry]) -> None:
+    def _take_new(self, here: _Directory, theirs: Table[Entry]) -> None:
         """A remote directory that is not here."""
         if not self._read_rules(here, -1, theirs):
             return
-        for name, there in theirs.items():
+        for name, there in self._polling(theirs.items()):
             self._only_there(here, name, there)
 
     def _new_remote(self, here: _Directory, path: bytes, there: Entry) -> None:
@@ -554,21 +619,21 @@ class Comparison:
         here.changed = True
         path = _join(here.path, there.path)
         self.plan.directories.add(_mkdir(path, there))
-        here.below[there.path] = _Directory(path, "new", there)
+        here.below[there.path] = _Awaited("new", there)
 
     # only in the target
 
-    def _take_doomed(self, here: _Directory, doom: _Doom, theirs: dict[bytes, Entry]) -> None:
+    def _take_doomed(self, here: _Directory, doom: _Doom, theirs: Table[Entry]) -> None:
         """A remote directory that the source hasn't."""
-        for name, there in theirs.items():
+        for name, there in self._polling(theirs.items()):
             if here.filter.active and here.filter.excludes(name, is_directory=there.type == "dir"):
                 doom.protected = True
                 continue
             path = _join(here.path, name)
             if there.type == "dir":
-                inner = _Doom(path, None, keep_steps=here.filter.active)
-                inner.movable = doom.movable
-                here.below[name] = _Directory(path, "doomed", doom=inner)
+                here.below[name] = _Awaited(
+                    "doomed", movable=doom.movable, keep_steps=here.filter.active
+                )
             else:
                 doom.add(_deletion(path, there))
                 if doom.movable:
@@ -589,9 +654,9 @@ class Comparison:
             if rules.active and rules.excludes(local.path, is_directory=local.type == "dir"):
                 doom.protected = True
             elif local.type == "dir":
-                inner = _Doom(path, None, keep_steps=rules.active)
-                self._doom_local_tree(inner, rules.below(local.path))
-                doom.take(inner)
+                with closing(_Doom(path, None, keep_steps=rules.active)) as inner:
+                    self._doom_local_tree(inner, rules.below(local.path))
+                    doom.take(inner)
             else:
                 doom.add(_deletion(path, local))
 
@@ -601,7 +666,7 @@ class Comparison:
             above.doom.take(doom)
         elif doom.replacement is None:
             above.changed |= not doom.protected
-            for step in doom.steps if doom.protected else (doom.step(),):
+            for step in doom.steps() if doom.protected else (doom.step(),):
                 if not self._is_too_long(step.path, b""):
                     self.plan.remove(step)
         elif doom.protected:
@@ -644,6 +709,13 @@ class Comparison:
                         continue
                 yield local
 
+    def _polling(self, items: Iterator[_Item]) -> Iterator[_Item]:
+        """The items, with a look now and then at what the server has sent. Raises Interrupted."""
+        for number, item in enumerate(items):
+            if not number & (_POLL_EVERY - 1):
+                self._poll()
+            yield item
+
     def _poll(self) -> None:
         if self._listing is None:
             self._connection.check()
@@ -652,7 +724,7 @@ class Comparison:
 
     # .ftpignore ----------------------------------------------------------------------------
 
-    def _read_rules(self, here: _Directory, fd: int, theirs: dict[bytes, Entry]) -> bool:
+    def _read_rules(self, here: _Directory, fd: int, theirs: Table[Entry]) -> bool:
         """Take the rules that the source has in a directory.
 
         Returns:
@@ -688,7 +760,7 @@ class Comparison:
                 return b""
             return _bounded(opened.read(MAX_IGNORE_FILE + 1))
 
-    def _remote_rules(self, here: _Directory, theirs: dict[bytes, Entry]) -> bytes:
+    def _remote_rules(self, here: _Directory, theirs: Table[Entry]) -> bytes:
         entry = theirs.get(IGNORE_FILE)
         if entry is None or entry.type != "file":
             return b""
@@ -745,11 +817,13 @@ class Comparison:
 
     def _ask_times(self, here: _Directory, fd: int) -> None:
         """Find out which times the target's disk can keep, for all in a directory at once."""
+        directories = [(here.source, here.target)]
+        directories += [(one.source, one.target) for _, one in here.below.items()]
         pairs = list(here.times)
         pairs += [
-            (one.source, one.target)
-            for one in (here, *here.below.values())
-            if one.source is not None and one.target is not None
+            (source, target)
+            for source, target in directories
+            if source is not None and target is not None
         ]
         if not self._times.missing(pairs):
             return

@@ -43,6 +43,9 @@ __all__ = ["Confirm", "Options", "Plan", "Route", "Step", "Sync", "SyncSummary"]
 Confirm = Callable[[Plan], bool]
 """Asks whether the deletions of a plan are meant."""
 
+_MOST_TOLD = 100_000
+"""Failures that are remembered, so that none of them is told twice."""
+
 
 @dataclass
 class SyncSummary(Summary):
@@ -228,7 +231,8 @@ class Sync(Transfer):
     def _tell_trouble(self, result: Result) -> None:
         """What the comparison has met. Told once, also when it is made again."""
         if result.target not in self._troubles:
-            self._troubles.add(result.target)
+            if len(self._troubles) < _MOST_TOLD:
+                self._troubles.add(result.target)
             self._tell(result)
 
     # safety --------------------------------------------------------------------------------
@@ -466,10 +470,11 @@ class _Failures:
             or step.path in self._paths
             or (step.action == "attributes" and not step.why and step.path in self._above)
         )
-        if step.action == "mkdir":
+        if step.action == "mkdir" and len(self._not_made) < _MOST_TOLD:
             self._not_made.add(step.path)
-        self._paths.add(step.path)
-        self._above.add(step.path.rpartition(b"/")[0])
+        if len(self._paths) < _MOST_TOLD:
+            self._paths.add(step.path)
+            self._above.add(step.path.rpartition(b"/")[0])
         return told
 
     def explain(self, step: Step) -> bool:

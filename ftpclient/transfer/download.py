@@ -9,7 +9,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from ftpclient.connection.connection import Connection
 from ftpclient.transfer import job, preflight
@@ -28,7 +31,7 @@ from ftpclient.transfer.local_tree import LocalTree, PartialFile, checked_parts,
 from ftpclient.transfer.named import Named, Targets, place_of
 from ftpclient.transfer.node import Node, fetch
 from ftpclient.transfer.report import Listener, Summary
-from ftpclient.transfer.spool import Spool
+from ftpclient.transfer.spool import Spool, Table
 from ftpwire import digests, paths
 from ftpwire.channel import Sink
 from ftpwire.errors import (
@@ -70,11 +73,32 @@ class _Directory:
         self.parts = parts
         self.entry = entry
         self.above = above
-        self.below: dict[bytes, _Directory] = {}
+        self.below = Table(_Awaited)
         """Directories in it whose own pages are still to come."""
         self.open = 1  # itself, until it was walked; and one for each thing inside
         if above is not None:
             above.open += 1
+
+
+class _Awaited(msgspec.Struct, frozen=True):
+    """A directory that was made, and whose own pages are still to come."""
+
+    entry: Entry
+    refused: bool
+
+    def within(self, above: _Directory, name: bytes) -> _Directory:
+        """The directory, when they come."""
+        found = _Directory((*above.parts, name), self.entry, above)
+        found.refused = self.refused
+        return found
+
+
+class _Walked(msgspec.Struct, frozen=True):
+    """A directory that is left when all files are there."""
+
+    parts: tuple[bytes, ...]
+    entry: Entry
+    refused: bool
 
 
 class _Download(GetCall):
@@ -524,7 +548,7 @@ class Download(Transfer):
             # what is here already can be compared with the digests that are kept there
             files, size = self._list(source, listing, digest=os.path.isdir(target))
             self.announce(files, size)
-            preflight.check_get(target, size, lambda: _here(target, listing), _UNDONE)
+            preflight.check_get(target, size, lambda: self._here(target, listing), _UNDONE)
             self.expect(size)
             try:
                 os.mkdir(target, 0o700)
@@ -537,16 +561,18 @@ class Download(Transfer):
             try:
                 if made:
                     self._tree.begin_root(root.mode)
-                try:
-                    late = self._get_all(source, target, root, listing)
-                except Enough:
-                    self.settle()  # what is under way needs the tree
+                with closing(Spool(_Walked)) as late:
+                    try:
+                        self._get_all(source, target, root, listing, late)
+                    except Enough:
+                        self.settle()  # what is under way needs the tree
+                        self._join()
+                        raise
+                    self.settle()
                     self._join()
-                    raise
-                self.settle()
-                self._join()
-                for directory in late:
-                    self._walked(directory)
+                    for one in late:
+                        self.connection.check()
+                        self._finish(one.parts, one.entry, refused=one.refused)
             finally:
                 self._tree.close()
         finally:
@@ -566,51 +592,78 @@ class Download(Transfer):
             listing.add(page)
         return files, size
 
+    def _here(self, target: bytes, listing: Spool[Page]) -> int:
+        """Bytes of a tree that are in ``target`` already, or make room when they are replaced."""
+        here = 0
+        for page in listing:
+            self.connection.check()
+            above = checked_parts(page.directory) if page.directory else ()
+            for entry in page.entries:
+                if entry.type == "file":
+                    here += preflight.here_of(target, (*above, *checked_parts(entry.path)))
+        return here
+
     def _note(self, path: RemotePath, problem: Problem) -> None:
         text = f"{paths.show(path)}: {problem.message}"
         error = Failed(problem.code, text).to_error()
         self.end(path, b"", 0, error=error)
 
     def _get_all(
-        self, source: RemotePath, target: bytes, root: Entry, listing: Spool[Page]
-    ) -> list[_Directory]:
+        self,
+        source: RemotePath,
+        target: bytes,
+        root: Entry,
+        listing: Spool[Page],
+        late: Spool[_Walked],
+    ) -> None:
         """Get a tree in the order of its listing. A directory is left when another comes that
         isn't below it; what it will be is kept with the one it is in until then.
 
-        Returns:
-            The directories that are to be left when the crew has got all files.
+        Args:
+            late: Gets the directories that are to be left when the crew has got all files.
         """
-        late: list[_Directory] = []
-        leave = self._walked if self._crew is None else late.append
         stack = [_Directory((), root, None)]
-        for page in listing:
-            parts = checked_parts(page.directory) if page.directory else ()
-            while stack[-1].parts != parts[: len(stack[-1].parts)]:
-                leave(stack.pop())
-            here = stack[-1]
-            if here.parts != parts:
-                if here.parts != parts[:-1] or parts[-1] not in here.below:
-                    raise BadMessage("the server listed a directory that it had not named")
-                here = here.below.pop(parts[-1])
-                stack.append(here)
-            for entry in page.entries:
-                self._get_entry(source, target, here, entry)
-        while stack:
-            leave(stack.pop())
-        return late
+        try:
+            for page in listing:
+                self.connection.check()
+                parts = checked_parts(page.directory) if page.directory else ()
+                while stack[-1].parts != parts[: len(stack[-1].parts)]:
+                    self._walked(stack.pop(), late)
+                here = stack[-1]
+                if here.parts != parts:
+                    awaited = here.below.pop(parts[-1]) if here.parts == parts[:-1] else None
+                    if awaited is None:
+                        raise BadMessage("the server listed a directory that it had not named")
+                    here = awaited.within(here, parts[-1])
+                    stack.append(here)
+                for entry in page.entries:
+                    self._get_entry(source, target, here, entry)
+            while stack:
+                self._walked(stack.pop(), late)
+        finally:
+            for directory in stack:
+                directory.below.close()
 
-    def _walked(self, directory: _Directory) -> None:
+    def _walked(self, directory: _Directory, late: Spool[_Walked]) -> None:
         """All pages of a directory, and of those in it, were met."""
-        for unlisted in directory.below.values():  # it went away while the tree was listed
-            self._left(unlisted)
-        self._left(directory)
+        with closing(directory.below) as below:
+            for name, awaited in below.items():  # it went away while the tree was listed
+                self.connection.check()
+                self._walked_one(awaited.within(directory, name), late)
+        self._walked_one(directory, late)
+
+    def _walked_one(self, directory: _Directory, late: Spool[_Walked]) -> None:
+        if self._crew is None:
+            self._left(directory)
+        else:
+            late.add(_Walked(directory.parts, directory.entry, directory.refused))
 
     def _get_entry(self, source: RemotePath, target: bytes, here: _Directory, entry: Entry) -> None:
         self.go_on()
         parts = (*here.parts, *checked_parts(entry.path))
         if here.refused:
             if entry.type == "dir":
-                here.below[parts[-1]] = _Directory(parts, entry, here)
+                here.below[parts[-1]] = _Awaited(entry, True)
             return
         below = b"/".join(parts)
         path = paths.child(source, below)
@@ -619,8 +672,8 @@ class Download(Transfer):
             if len(path) > paths.MAX_PATH and entry.type != "dir":  # no request can name it
                 raise InvalidPath(f"{paths.show(path[:40])}…: longer than {paths.MAX_PATH} bytes")
             if entry.type == "dir":
-                made = here.below[parts[-1]] = _Directory(parts, entry, here)
-                self._make_dir(made, path, shown)
+                here.below[parts[-1]] = _Awaited(entry, False)
+                self._make_dir(here, parts, entry, path, shown)
             elif self._crew is not None and self.hands(entry.size) is None:
                 self._crew.give(lambda worker: worker._get_for(target, path, entry, shown, parts))
             else:
@@ -628,14 +681,20 @@ class Download(Transfer):
         except (OSError, CommandError) as error:
             self._failed(path, shown, error, self._tree)
 
-    def _make_dir(self, directory: _Directory, path: RemotePath, shown: bytes) -> None:
-        parts = directory.parts
-        if self._tree.make_dir(parts, directory.entry.mode) or self.options.overwrite == "never":
+    def _make_dir(
+        self,
+        here: _Directory,
+        parts: tuple[bytes, ...],
+        entry: Entry,
+        path: RemotePath,
+        shown: bytes,
+    ) -> None:
+        if self._tree.make_dir(parts, entry.mode) or self.options.overwrite == "never":
             return
         try:
             self.may_replace(path, shown, self._tree, parts)
         except AlreadyExists:
-            directory.refused = True  # nothing inside may go to the other one
+            here.below[parts[-1]] = _Awaited(entry, True)  # nothing inside may go to the other one
             raise
 
     def _add_one(
@@ -765,34 +824,26 @@ class Download(Transfer):
         directory.open -= 1
         if directory.open:
             return
-        entry = directory.entry
+        self._finish(directory.parts, directory.entry, refused=directory.refused)
+        if directory.above is not None:
+            self._left(directory.above)
+
+    def _finish(self, parts: tuple[bytes, ...], entry: Entry, *, refused: bool) -> None:
+        """Give a directory its mode and times."""
         try:
-            if not directory.refused:
-                mode = entry.mode if directory.parts or self._made_root else None
-                if self._tree.finish_dir(directory.parts, mode, entry.mtime_ns):
-                    self._tell_withheld(b"/".join(directory.parts))
+            if not refused:
+                mode = entry.mode if parts or self._made_root else None
+                if self._tree.finish_dir(parts, mode, entry.mtime_ns):
+                    self._tell_withheld(b"/".join(parts))
         except Cancelled:
-            return  # given up as a whole: it stays as it is for now
+            pass  # given up as a whole: it stays as it is for now
         except OSError as error:
-            shown = b"/".join(directory.parts)
+            shown = b"/".join(parts)
             if error.errno != errno.ENAMETOOLONG:  # of which the listing has told already
                 failure = self._tree.failure(error, shown)
                 self.end(shown, shown, 0, error=failure, local=True)
-        if directory.above is not None:
-            self._left(directory.above)
 
     def _tell_withheld(self, path: bytes) -> None:
         if not self._told_withheld:
             self._told_withheld = True
             self.listener.remark(withheld(path))
-
-
-def _here(target: bytes, listing: Spool[Page]) -> int:
-    """Bytes of a tree that are in ``target`` already, or make room when they are replaced."""
-    here = 0
-    for page in listing:
-        above = checked_parts(page.directory) if page.directory else ()
-        for entry in page.entries:
-            if entry.type == "file":
-                here += preflight.here_of(target, (*above, *checked_parts(entry.path)))
-    return here

@@ -26,6 +26,7 @@ class _KeptCall(Call):
     """The list on its way."""
 
     streams = True
+    only_tells = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import closing
 
 from ftpclient.connection.connection import Call, Connection
 from ftpclient.transfer.local_tree import checked_parts
-from ftpclient.transfer.spool import Spool, SpoolFull
+from ftpclient.transfer.spool import Spool, SpoolFull, Table
 from ftpwire import paths
 from ftpwire.errors import BadMessage
 from ftpwire.messages import Entry, List, Page, Problem, Reply
@@ -93,25 +94,31 @@ class Listing(Call):
         if self.error is not None:
             raise self.error
 
-    def directories(self) -> Iterator[tuple[bytes, dict[bytes, Entry], dict[bytes, Problem]]]:
-        """Each directory whole, however many pages it has: its path, and what is in it by name."""
-        path: bytes | None = None
-        entries: dict[bytes, Entry] = {}
-        problems: dict[bytes, Problem] = {}
-        for page in self:
-            if path is not None and page.directory != path:
-                yield path, entries, problems
-                entries, problems = {}, {}
+    def directories(self) -> Iterator[tuple[bytes, Table[Entry], Table[Problem]]]:
+        """Each directory whole, however many pages it has: its path, and what is in it by name.
+
+        The tables are closed when the next one is asked for.
+        """
+        pages = iter(self)
+        page = next(pages, None)
+        while page is not None:
             path = page.directory
-            for entry in page.entries:
-                entries[entry.path] = entry
-            for problem in page.problems:
-                problems[problem.path] = problem
-            if page.complete:
+            following = None
+            with closing(Table(Entry)) as entries, closing(Table(Problem)) as problems:
+                while True:
+                    for entry in page.entries:
+                        entries[entry.path] = entry
+                    for problem in page.problems:
+                        problems[problem.path] = problem
+                    if page.complete:
+                        break
+                    self.poll()
+                    following = next(pages, None)
+                    if following is None or following.directory != path:
+                        break
+                    page, following = following, None
                 yield path, entries, problems
-                path, entries, problems = None, {}, {}
-        if path is not None:
-            yield path, entries, problems
+            page = following or next(pages, None)
 
     def poll(self) -> None:
         """Take what has come, without waiting. Raises Interrupted."""

@@ -145,6 +145,11 @@ class LocalTree:
         _chmod(above, parts[-1], (mode & 0o777) | 0o700)
         return True
 
+    def open_for_owner(self, parts: Parts) -> None:
+        """Let its owner change a directory. All other bits stay."""
+        fd = self.directory(parts)
+        os.chmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) | 0o700)
+
     def begin_root(self, mode: int) -> None:
         """Give the root, which was made for this, its bits for group and others."""
         bits = _bits_for(os.fstat(self._fd), mode | 0o700)

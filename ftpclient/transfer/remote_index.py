@@ -7,17 +7,12 @@ need not be sent again (upload.py).
 from __future__ import annotations
 
 import os
-import sqlite3
-import tempfile
 import threading
 
-from ftpclient.transfer.spool import check_room
+from ftpclient.transfer.spool import TemporaryTable
 from ftpwire import paths
 from ftpwire.messages import Entry, Page
 from ftpwire.paths import RemotePath
-
-_LOOK_EACH = 10_000
-"""Files after which the room that is left on the disk is looked at again."""
 
 
 class RemoteIndex:
@@ -25,37 +20,26 @@ class RemoteIndex:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._rows = self._looked_at = 0
-        self._file = tempfile.NamedTemporaryFile(prefix="ftp-index-")
-        self._table = sqlite3.connect(
-            self._file.name, isolation_level=None, check_same_thread=False
-        )
-        self._table.executescript(
-            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-2048;"
-            "CREATE TABLE file (path BLOB PRIMARY KEY, size INT, mode INT, mtime_ns INT,"
-            " digest BLOB) WITHOUT ROWID; BEGIN"
+        self._table = TemporaryTable(
+            "path BLOB PRIMARY KEY, size INT, mode INT, mtime_ns INT, digest BLOB"
         )
 
     def add(self, root: RemotePath, page: Page) -> None:
         """Take the entries of a page of a listing of ``root``. Raises SpoolFull."""
         directory = paths.child(root, page.directory) if page.directory else root
-        rows = [
+        rows: list[tuple[object, ...]] = [
             (paths.child(directory, e.path), e.size, e.mode, e.mtime_ns, e.digest)
             for e in page.entries
             if e.digest is not None
         ]
         with self._lock:
-            self._rows += len(rows)
-            if self._rows >= self._looked_at + _LOOK_EACH:
-                self._looked_at = self._rows
-                check_room()
-            self._table.executemany("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?)", rows)
+            self._table.add(rows)
 
     def get(self, path: RemotePath) -> Entry | None:
         """The file at a path, if it has a digest."""
         with self._lock:
-            row = self._table.execute(
-                "SELECT size, mode, mtime_ns, digest FROM file WHERE path = ?", (path,)
+            row = self._table.run(
+                "SELECT size, mode, mtime_ns, digest FROM item WHERE path = ?", (path,)
             ).fetchone()
         if row is None:
             return None
@@ -75,4 +59,3 @@ class RemoteIndex:
     def close(self) -> None:
         """Remove the table."""
         self._table.close()
-        self._file.close()

@@ -1,6 +1,7 @@
 """Long listings in flat memory: kept on disk once they are large.
 
-Lives here: a queue of messages, and a sort, that both use a temporary file beyond a limit.
+Lives here: a queue of messages, a table of them by name, and a sort, which all use a temporary
+file beyond a limit; a bound for what has to be in memory as a whole.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import heapq
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import IO, Any, Generic, TypeVar
 
@@ -25,7 +27,13 @@ _CHUNK = 500
 
 _LOOK_EACH = 1024 * 1024
 """Bytes after which the room that is left is looked at again."""
+_LOOK_EACH_ROWS = 10_000
+"""The same for the rows of a table."""
 _LEAST_FREE = 0.1
+_NAMES = 20_000
+"""Names of one directory that are kept in memory."""
+_MOST_HELD = 256 * 1024 * 1024
+"""Bytes of memory for a result that can't be had in parts."""
 
 _Item = TypeVar("_Item")
 
@@ -49,6 +57,157 @@ def _full() -> SpoolFull:
         f"{tempfile.gettempdir()}: less than 10 % is free, and the listing is long: give another "
         "directory with TMPDIR"
     )
+
+
+class TooLong(FtpError):
+    """A list that has to be in memory as a whole, and that the server makes longer and longer."""
+
+    code = DiskFull.code
+    exit_code = DiskFull.exit_code
+
+
+def held(items: Iterable[_Item], size_of: Callable[[_Item], int], advice: str) -> Iterator[_Item]:
+    """Pass on what is kept in memory as a whole, while it is not too much.
+
+    Args:
+        size_of: Bytes that one takes, about.
+        advice: What to do instead.
+
+    Raises:
+        TooLong
+    """
+    size = 0
+    for item in items:
+        size += size_of(item)
+        if size > _MOST_HELD:
+            raise TooLong(f"the list from the server is too long for the memory: {advice}")
+        yield item
+
+
+@contextmanager
+def telling_full() -> Iterator[None]:
+    """Raise SpoolFull where a temporary table has no room."""
+    import sqlite3  # most commands need none
+
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
+            raise
+        raise _full() from None
+
+
+class TemporaryTable:
+    """A table in a temporary file. Close it afterwards.
+
+    Args:
+        columns: As SQL has them.
+
+    Attributes:
+        run: Executes one statement.
+    """
+
+    def __init__(self, columns: str) -> None:
+        import sqlite3
+
+        self._file = tempfile.NamedTemporaryFile(prefix="ftp-index-")
+        self._connection = sqlite3.connect(
+            self._file.name, isolation_level=None, check_same_thread=False
+        )
+        self.run = self._connection.execute
+        self._rows = self._looked_at = 0
+        self._connection.executescript(
+            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-2048;"
+            f"CREATE TABLE item ({columns}) WITHOUT ROWID; BEGIN"
+        )
+
+    def add(self, rows: list[tuple[Any, ...]]) -> None:
+        """Add rows, in the place of those with the same keys. Raises SpoolFull."""
+        if not rows:
+            return
+        self._rows += len(rows)
+        if self._rows >= self._looked_at + _LOOK_EACH_ROWS:
+            self._looked_at = self._rows
+            check_room()
+        places = ", ".join("?" * len(rows[0]))
+        with telling_full():
+            self._connection.executemany(f"INSERT OR REPLACE INTO item VALUES ({places})", rows)
+
+    def close(self) -> None:
+        """Remove the file."""
+        self._connection.close()
+        self._file.close()
+
+
+class Table(Generic[_Item]):
+    """What a directory has, by name; on disk when it is much. Close it afterwards.
+
+    Args:
+        kind: The type of what is kept, for decoding.
+        in_memory: How many are kept in memory.
+
+    Raises:
+        SpoolFull: From setting one: the disk has no room for more.
+    """
+
+    def __init__(self, kind: type[_Item], *, in_memory: int = _NAMES) -> None:
+        self._few: dict[bytes, _Item] = {}
+        self._in_memory = in_memory
+        self._stored: TemporaryTable | None = None
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(kind).decode
+
+    def __setitem__(self, name: bytes, item: _Item) -> None:
+        self._few[name] = item
+        if len(self._few) >= self._in_memory:
+            if self._stored is None:
+                self._stored = TemporaryTable("name BLOB PRIMARY KEY, item BLOB")
+            rows: list[tuple[Any, ...]] = [
+                (key, self._encode(one)) for key, one in self._few.items()
+            ]
+            self._stored.add(rows)
+            self._few.clear()
+
+    def get(self, name: bytes) -> _Item | None:
+        """What has a name."""
+        found = self._few.get(name)
+        if found is None and self._stored is not None:
+            row = self._stored.run("SELECT item FROM item WHERE name = ?", (name,)).fetchone()
+            found = None if row is None else self._decode(row[0])
+        return found
+
+    def __contains__(self, name: bytes) -> bool:
+        return self.get(name) is not None
+
+    def pop(self, name: bytes) -> _Item | None:
+        """Take what has a name."""
+        found = self._few.pop(name, None)
+        if self._stored is not None:
+            with telling_full():
+                row = self._stored.run(
+                    "DELETE FROM item WHERE name = ? RETURNING item", (name,)
+                ).fetchone()
+            if found is None and row is not None:
+                found = self._decode(row[0])
+        return found
+
+    def items(self) -> Iterator[tuple[bytes, _Item]]:
+        """All of them. Nothing may be set or taken meanwhile."""
+        if self._stored is not None:
+            for name, item in self._stored.run("SELECT name, item FROM item"):
+                if name not in self._few:
+                    yield name, self._decode(item)
+        yield from self._few.items()
+
+    def __bool__(self) -> bool:
+        return any(True for _ in self.items())
+
+    def close(self) -> None:
+        """Forget all, and remove the file."""
+        self._few.clear()
+        if self._stored is not None:
+            self._stored.close()
+            self._stored = None
 
 
 class Spool(Generic[_Item]):

@@ -17,6 +17,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -24,6 +25,7 @@ from typing import TypedDict, Unpack
 from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from ftpserver.accounts.nesting import Homes
 from ftpserver.accounts.passwords import DUMMY_HASH, hash_password, verify_password
 from ftpserver.clock import RUN
 from ftpserver.database import account, durable, reading, token
@@ -33,12 +35,15 @@ from ftpserver.storage.permissions import Permissions
 from ftpserver.storage.quota import most_files
 from ftpwire import paths
 from ftpwire.errors import BadAccount, LoginRefused, NameTaken, NotFound
+from ftpwire.paths import Parts
 from ftpwire.units import iso
 
 Network = IPv4Network | IPv6Network
 
 
 REFUSED = "wrong user name or password"
+_LOOK_FOR_NESTS = 60.0
+"""Seconds after which it is looked again whether homes lie in others."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 
 
@@ -66,6 +71,7 @@ class Account:
             server is.
         limit_rate: Bytes a second that all its sessions together may move.
         epoch: Sessions and tokens of an earlier one are over.
+        inner: Where homes of other accounts lie in this one.
     """
 
     id: int
@@ -87,6 +93,12 @@ class Account:
     peer_user: str | None
     system_user: str | None
     epoch: int
+    inner: tuple[Parts, ...] = ()
+
+    @cached_property
+    def rights(self) -> Permissions:
+        """The permissions that hold: nothing is permitted in homes of others."""
+        return self.permissions.without(self.inner) if self.inner else self.permissions
 
     @property
     def free(self) -> int | None:
@@ -184,6 +196,8 @@ class Accounts:
         self.root = root
         self._engine = engine
         self._reading = reading(engine)
+        self._nests: dict[str, tuple[Parts, ...]] = {}
+        self._nests_until = -1.0
 
     def add(
         self,
@@ -209,7 +223,7 @@ class Accounts:
         """
         check_name(name)
         hashed = hash_password(password) if password_hash is None else password_hash
-        self._check_home(name, home)
+        self._check_home(name, home, self.homes())
         values = self._row(NewAccount(name, hashed, home, given))
         try:
             with durable(self._engine).begin() as connection:
@@ -235,12 +249,15 @@ class Accounts:
             NameTaken, NotFound: Somebody else was quicker.
         """
         made: list[Path] = []
+        homes = self.homes()
         try:
             for one in new:
                 check_name(one.name)
                 directory = self.root / one.name if one.home is None else one.home
                 there = directory.exists()
-                self._make_home(one.name, one.home)
+                self._check_home(one.name, one.home, homes)
+                homes.add(one.name, directory)
+                self._make_directory(one.name, one.home)
                 if not there:
                     made.append(directory)
             with durable(self._engine).begin() as connection:
@@ -261,11 +278,7 @@ class Accounts:
                 raise NameTaken("an account of that name was added meanwhile") from None
             raise
 
-    def _make_home(self, name: str, home: Path | None) -> None:
-        self._check_home(name, home)
-        self._make_directory(name, home)
-
-    def _check_home(self, name: str, home: Path | None) -> None:
+    def _check_home(self, name: str, home: Path | None, homes: Homes) -> None:
         if home is None and self._find(name) is not None:
             raise NameTaken(f"{name}: there is an account of that name")
         if home is None and self._is_home(self.root / name):
@@ -274,6 +287,16 @@ class Accounts:
         real, state = directory.resolve(), state_of(self.root).resolve()
         if real.is_relative_to(state) or state.is_relative_to(real):
             raise BadAccount(f"{_shown(directory)}: the server's own state is there: take another")
+        if (outer := homes.outer(directory)) is not None:
+            raise BadAccount(
+                f"{_shown(directory)}: lies in the home of {outer}, who could remove it: take "
+                "another, or give both the same"
+            )
+        if (inner := homes.inner(directory)) is not None:
+            raise BadAccount(
+                f"{_shown(directory)}: the home of {inner} lies in it, and {name} could remove it: "
+                "take another"
+            )
 
     def _make_directory(self, name: str, home: Path | None) -> None:
         directory = self.root / name if home is None else home.absolute()
@@ -486,7 +509,30 @@ class Accounts:
             system_user=row.system_user,
             limit_rate=row.limit_rate,
             epoch=row.epoch,
+            inner=self._inner_of(row.name),
         )
+
+    def _inner_of(self, name: str) -> tuple[Parts, ...]:
+        """Where homes of others lie in an account's, links apart. New ones are refused, so that is
+        only looked for now and then."""
+        if self._nests_until < time.monotonic():
+            nests: dict[str, tuple[Parts, ...]] = {}
+            for nest in self.homes(resolve=False).nests():
+                nests[nest.outer] = (*nests.get(nest.outer, ()), nest.parts)
+            self._nests, self._nests_until = nests, time.monotonic() + _LOOK_FOR_NESTS
+        return self._nests.get(name, ())
+
+    def homes(self, *, resolve: bool = True) -> Homes:
+        """The homes of all accounts."""
+        named = select(account.c.name, account.c.home).where(account.c.home.is_not(None))
+        with self._reading.connect() as connection:
+            rows = connection.execute(named).all()
+        found = [(row.name, home_of(self.root, row.name, row.home)) for row in rows]
+        return Homes(self.root, self._has_plain_home, found, resolve=resolve)
+
+    def _has_plain_home(self, name: str) -> bool:
+        row = self._find(name)
+        return row is not None and row.home is None
 
 
 def home_of(root: Path, name: str, stored: bytes | None) -> Path:
@@ -510,12 +556,12 @@ def _shown(directory: Path) -> str:
 
 def _has_contents(directory: Path) -> bool:
     """Whether there is more than a session leaves that stored nothing."""
-    from ftpserver.storage.home import LOCK_NAME
+    from ftpserver.storage.home import NOT_STAGED
 
     found = os.listdir(os.fsencode(directory))
     if found == [paths.STAGING]:
         found = os.listdir(os.fsencode(directory) + b"/" + paths.STAGING)
-        return bool(set(found) - {LOCK_NAME})
+        return bool(set(found) - NOT_STAGED)
     return bool(found)
 
 

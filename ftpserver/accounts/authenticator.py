@@ -9,15 +9,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from ftpserver.accounts.accounts import Account, Accounts
+from ftpserver.accounts.accounts import Account, Accounts, Refused
 from ftpserver.accounts.limits import Limits
 from ftpserver.accounts.passwords import check_new_password
 from ftpserver.accounts.registration import Registration
 from ftpserver.accounts.tokens import Issued, Tokens
+from ftpserver.storage.ownership import Ownership
 from ftpwire.errors import Busy, CommandError, LoginRefused, TooMany
 from ftpwire.messages import TokenInfo
+
+_ANOTHERS = (
+    "the files of this account belong to another server, which may be using them: ask the "
+    "administrator of this one"
+)
 
 
 class NoPlace(TooMany):
@@ -80,8 +87,14 @@ class Entrance(ABC):
         """
 
     @abstractmethod
-    def issue_token(self, account: Account, name: str, seconds: int | None) -> Issued:
-        """Make a token. Raises TooMany."""
+    def issue_token(
+        self, account: Account, name: str, seconds: int | None, parent: str | None
+    ) -> Issued:
+        """Make a token. Raises TooMany, Forbidden.
+
+        Args:
+            parent: The token of the session that asks for it.
+        """
 
     @abstractmethod
     def tokens_of(self, account: Account, current: str | None) -> Sequence[TokenInfo]:
@@ -89,19 +102,28 @@ class Entrance(ABC):
 
     @abstractmethod
     def revoke_token(self, account: Account, token_id: str) -> None:
-        """Make one of the account's tokens good for nothing. Raises NotFound."""
+        """Make one of the account's tokens good for nothing, with all that were made with it.
+
+        Raises NotFound.
+        """
 
 
 class LocalEntrance(Entrance):
     """The entrance where the accounts are. Safe to use from many threads."""
 
     def __init__(
-        self, accounts: Accounts, tokens: Tokens, registration: Registration, limits: Limits
+        self,
+        accounts: Accounts,
+        tokens: Tokens,
+        registration: Registration,
+        limits: Limits,
+        ownership: Ownership,
     ) -> None:
         self._accounts = accounts
         self._tokens = tokens
         self._registration = registration
         self._limits = limits
+        self._ownership = ownership
 
     def by_password(self, host: str, name: str, password: str) -> Admission:
         def prove() -> Account:
@@ -130,6 +152,11 @@ class LocalEntrance(Entrance):
         return admitted if invited is None else replace(admitted, invitation=invited.id)
 
     def _admit(self, host: str, account: Account, token_id: str | None = None) -> Admission:
+        other = None
+        with suppress(OSError):  # whoever uses the home finds out, and says so
+            other = self._ownership.claim(account.home)
+        if other is not None:
+            raise Refused(_ANOTHERS, f"the home belongs to {other} (ftpd user set --take-home)")
         try:
             return Admission(account, token_id, self._limits.enter(account, host))
         except CommandError as error:
@@ -150,8 +177,10 @@ class LocalEntrance(Entrance):
             with self._limits.turn(host):
                 return self._accounts.set_password(account.name, new)
 
-    def issue_token(self, account: Account, name: str, seconds: int | None) -> Issued:
-        return self._tokens.issue(account, name, seconds)
+    def issue_token(
+        self, account: Account, name: str, seconds: int | None, parent: str | None
+    ) -> Issued:
+        return self._tokens.issue(account, name, seconds, parent)
 
     def tokens_of(self, account: Account, current: str | None) -> Sequence[TokenInfo]:
         return self._tokens.of(account, current)

@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 
 from ftpserver.clock import RUN
 from ftpserver.database import failure, reading
-from ftpserver.net.addresses import LOCAL, source_of
+from ftpserver.net.addresses import is_local, source_of
 from ftpwire.errors import Banned, NotFound
 
 MAX_ROWS = 10_000
@@ -199,7 +199,7 @@ class Bans:
         """
         given, _, account = subject.strip().partition(" ")
         try:
-            place = given if given == LOCAL else source_of(given.partition("/")[0])
+            place = given if is_local(given) else source_of(given.partition("/")[0])
         except ValueError:
             raise NotFound(f"{subject}: not an address") from None
         only = failure.c.subject == _subject(place, account.strip() or None)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ftpserver.accounts.accounts import Account
 from ftpserver.settings.table import state_of
-from ftpserver.storage.home import LOCK_NAME, Home, Tally
+from ftpserver.storage.home import NOT_STAGED, Home, Tally
 from ftpserver.storage.in_place import RemovalInPlace
 from ftpwire import paths
 from ftpwire.errors import BadAccount, CommandError, from_oserror
@@ -94,7 +94,8 @@ def remove_home(directory: Path) -> None:
                 _remove(home, raw)
         with home.alone():
             home.clean_staging(lambda name: False)
-            os.unlink(LOCK_NAME, dir_fd=home.staging_fd)
+            for left in NOT_STAGED & set(map(os.fsencode, os.listdir(home.staging_fd))):
+                os.unlink(left, dir_fd=home.staging_fd)
         os.rmdir(paths.STAGING, dir_fd=home.fd)
     finally:
         home.close()

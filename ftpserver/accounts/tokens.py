@@ -13,14 +13,24 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Engine, bindparam, delete, func, insert, literal, select, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
 
 from ftpserver.accounts.accounts import Account, Accounts, Refused
 from ftpserver.clock import RUN
 from ftpserver.database import account as account_table
 from ftpserver.database import durable, reading, token
 from ftpserver.net.addresses import LOCAL
-from ftpwire.errors import BadAccount, NotFound, TooMany
+from ftpwire.errors import BadAccount, Forbidden, NotFound, TooMany
 from ftpwire.messages import MAX_TOKEN_NAME, TokenInfo
 from ftpwire.paths import printable
 
@@ -30,6 +40,7 @@ DEFAULT_SECONDS = 365 * 24 * 3600
 _PREFIX = "ftpt_"
 """Begins every token: a leaked one is recognised for what it is by those who search for leaks."""
 _REFUSED = "wrong user name or token: log in again with ftp login"
+NO_MORE = "the token that this session was opened with is good no more: log in anew"
 _USED_EVERY = 3600
 """Seconds: when a token was last used is noted no more often."""
 
@@ -64,41 +75,50 @@ class Tokens:
         self._reading = reading(engine)
         self._accounts = accounts
 
-    def issue(self, account: Account, name: str, seconds: int | None = DEFAULT_SECONDS) -> Issued:
+    def issue(
+        self,
+        account: Account,
+        name: str,
+        seconds: int | None = DEFAULT_SECONDS,
+        parent: str | None = None,
+    ) -> Issued:
         """Make a token.
 
         Args:
             name: At most 64 characters, without NUL.
+            parent: The token of the session that asks for it. The new one ends with it at the
+                latest, and is revoked with it.
 
         Raises:
             TooMany: The account has too many.
             BadAccount: The name can't be used.
+            Forbidden: The parent is good no more.
             NotFound: The account is gone.
         """
         if len(name) > MAX_TOKEN_NAME or "\0" in name:
             raise BadAccount(f"a token's name has at most {MAX_TOKEN_NAME} characters, and no NUL")
         now = int(RUN.latest())
-        made = Issued(
-            secrets.token_hex(4),
-            _PREFIX + secrets.token_urlsafe(32),
-            None if seconds is None else now + seconds,
-        )
-        values = {
-            "id": made.id,
-            "account_id": account.id,
-            "name": name,
-            "hash": _hash(made.secret),
-            "created": now,
-            "expires": made.expires,
-        }
+        expires = None if seconds is None else now + seconds
         mine = select(func.count()).where(token.c.account_id == account.id).scalar_subquery()
         owner = select(account_table.c.id).where(account_table.c.id == account.id)
-        row = select(*(literal(value, token.c[name].type) for name, value in values.items()))
         with self._durable.begin() as connection:
             connection.execute(delete(token).where(token.c.expires < int(RUN.earliest())))
             # where writers don't wait for each other by themselves, those of one account do here
             if connection.execute(owner.with_for_update()).first() is None:
                 raise NotFound("the account was removed")
+            if parent is not None:
+                expires = _within(connection, account, parent, expires, now)
+            made = Issued(secrets.token_hex(4), _PREFIX + secrets.token_urlsafe(32), expires)
+            values = {
+                "id": made.id,
+                "account_id": account.id,
+                "name": name,
+                "hash": _hash(made.secret),
+                "created": now,
+                "expires": made.expires,
+                "parent": parent,
+            }
+            row = select(*(literal(value, token.c[name].type) for name, value in values.items()))
             adding = insert(token).from_select(list(values), row.where(mine < MAX_TOKENS))
             if not connection.execute(adding).rowcount:
                 raise TooMany(f"there are {MAX_TOKENS} tokens: revoke one first (ftp token list)")
@@ -134,7 +154,15 @@ class Tokens:
         with self._reading.connect() as connection:
             rows = connection.execute(mine).all()
         return [
-            TokenInfo(row.id, row.name, row.created, row.expires, row.used, row.id == current)
+            TokenInfo(
+                row.id,
+                row.name,
+                row.created,
+                row.expires,
+                row.used,
+                row.id == current,
+                row.parent,
+            )
             for row in rows
         ]
 
@@ -144,21 +172,40 @@ class Tokens:
             found = connection.execute(select(token.c.id).where(token.c.id == token_id))
             return found.first() is not None
 
-    def revoke(self, account: Account | None, token_id: str) -> None:
-        """Make a token good for nothing, of that account or of any. Raises NotFound."""
-        statement = delete(token).where(token.c.id == token_id)
+    def revoke(self, account: Account | None, token_id: str) -> int:
+        """Make a token good for nothing, of that account or of any, and all that were made with it.
+
+        Returns how many these were. Raises NotFound.
+        """
+        first = select(token.c.id).where(token.c.id == token_id)
         if account is not None:
-            statement = statement.where(token.c.account_id == account.id)
+            first = first.where(token.c.account_id == account.id)
+        line = first.cte("line", recursive=True)
+        line = line.union(select(token.c.id).join(line, token.c.parent == line.c.id))
         with self._durable.begin() as connection:
-            gone = connection.execute(statement)
-        if not gone.rowcount:
+            ids = connection.execute(select(line.c.id)).scalars().all()
+            connection.execute(delete(token).where(token.c.id.in_(ids)))
+        if not ids:
             raise NotFound(f"{printable(token_id)}: no such token")
+        return len(ids)
 
     def revoke_all(self, account: Account) -> int:
         """Make all tokens of an account good for nothing; returns how many there were."""
         with self._durable.begin() as connection:
             mine = delete(token).where(token.c.account_id == account.id)
             return connection.execute(mine).rowcount
+
+
+def _within(
+    connection: Connection, account: Account, parent: str, expires: int | None, now: int
+) -> int | None:
+    """When a token ends that is made with another one. Raises Forbidden."""
+    asked = select(token.c.expires).where(token.c.id == parent, token.c.account_id == account.id)
+    row = connection.execute(asked).first()
+    if row is None or (row.expires is not None and row.expires <= now):
+        raise Forbidden(NO_MORE)
+    ends = [one for one in (row.expires, expires) if one is not None]
+    return min(ends) if ends else None
 
 
 def _hash(secret: str) -> bytes:

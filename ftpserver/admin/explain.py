@@ -249,14 +249,14 @@ class Asking:
 
         def check_all() -> None:
             _check_open(account, LOCAL)
-            COMMANDS[type(request)].require(account.permissions, request)
+            COMMANDS[type(request)].require(account.rights, request)
             try:
                 with _looking_at(account) as home:
                     check(home)
             except OSError as error:
                 raise from_oserror(error, paths.show(path)) from None
 
-        rule = account.permissions.rule_for(paths.split(path)).text
+        rule = account.rights.rule_for(paths.split(path)).text
         return _judged(
             check_all,
             "nothing forbids it",
@@ -272,7 +272,7 @@ class Asking:
 def _looking_at(account: Account) -> Iterator[Home]:
     home = Home(account.home, changing=False)
     try:
-        home.obey(account.permissions)
+        home.obey(account.rights)
         yield home
     finally:
         home.close()

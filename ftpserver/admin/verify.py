@@ -29,15 +29,17 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, create_engine, event, inspect, select
 from sqlalchemy.exc import DatabaseError, OperationalError
 
-from ftpserver.accounts.accounts import home_of
+from ftpserver import modes
+from ftpserver.accounts.accounts import Accounts, home_of
 from ftpserver.admin.scrub import Examined, Examiner, Verdict
 from ftpserver.database import SCHEMA_VERSION, RootLock, account, lease, metadata, schema
 from ftpserver.errors import RootBusy, StateError
-from ftpserver.settings.table import DATABASE, never_started, state_of
+from ftpserver.settings.table import DATABASE, Settings, never_started, state_of
 from ftpserver.snapshot import open_snapshot
 from ftpserver.storage import uncounted
-from ftpserver.storage.home import LOCK_NAME
+from ftpserver.storage.home import LOCK_NAME, NOT_STAGED, OWNER_NAME
 from ftpserver.storage.ledger import KEPT
+from ftpserver.storage.ownership import Ownership, identity
 from ftpserver.storage.put_back import Moved, is_note, read_note
 from ftpserver.storage.resumable import staging_of
 from ftpserver.storage.walk import Found, Usage, stored, walk
@@ -64,12 +66,13 @@ class Finding:
     """One thing that isn't as it should be.
 
     Attributes:
-        kind: What was compared: ``state``, ``schema``, ``home``, ``used``, ``files``,
-            ``held``, ``lease``, ``staging``, ``moved``,
+        kind: What was compared: ``state``, ``schema``, ``mode``, ``home``, ``nested``, ``owner``,
+            ``used``, ``files``, ``held``, ``lease``, ``staging``, ``moved``,
             ``partial``, ``attribute``, ``size``, ``digest``, ``unreadable``,
             ``recount``.
         account: Whose; None for the server's own state.
-        path: In the home, as the user names it; of staging, below the home too.
+        path: In the home, as the user names it; of staging, below the home too; of a mode, on this
+            machine.
     """
 
     kind: str
@@ -101,6 +104,7 @@ class Verifier:
         read: Read all files and compare them with their digests.
         strict: What a crash left in doubt counts as damage.
         user: Check this account only.
+        settings: Those that a server of the root is started with; None: its modes aren't checked.
 
     Attributes:
         beside: How the running server is called, beside which it was checked; None if none ran.
@@ -111,11 +115,13 @@ class Verifier:
     read: bool = False
     strict: bool = False
     user: str | None = None
+    settings: Settings | None = None
     beside: str | None = None
     accounts: int = 0
     files: int = 0
     size: int = 0
     _engine: Engine = field(init=False, repr=False)
+    _ownership: Ownership = field(init=False, repr=False)
 
     def findings(self) -> Iterator[Finding]:
         """Everything that is wrong, as it is found.
@@ -141,15 +147,33 @@ class Verifier:
         return one
 
     def _check(self) -> Iterator[Finding]:
+        if self.settings is not None and not self.settings.allow_loose_modes:
+            for loose in modes.find(self.settings):
+                path = os.fsencode(loose.path)
+                yield Finding("mode", None, path, f"{loose.wanted:04o}", f"{loose.mode:04o}")
         wrong = list(check_state(self._engine))
         yield from wrong
         if wrong:
             return  # nothing that it says can be relied upon
+        self._ownership = Ownership(identity(self._engine), self.root)
         names = self._names()
         if self.user is not None and self.user not in names:
             raise NotFound(f"{self.user}: no such account")
+        yield from self._check_nests()
         for name in [self.user] if self.user is not None else names:
             yield from self._check_account(name)
+
+    def _check_nests(self) -> Iterator[Finding]:
+        """Homes in homes: none can be made any more, but there may be some."""
+        for nest in Accounts(self._engine, self.root).homes().nests():
+            if self.user not in (None, nest.outer, nest.inner):
+                continue
+            remedy = (
+                f"the home of {nest.inner}, which is closed to {nest.outer}: move it, then ftpd "
+                f"user remove {nest.inner} and ftpd user add {nest.inner} --home DIRECTORY"
+            )
+            path = paths.join(*nest.parts)
+            yield Finding("nested", nest.outer, path, "no home of another account", remedy)
 
     def _names(self) -> list[str]:
         with self._engine.connect() as connection:
@@ -171,6 +195,11 @@ class Verifier:
             yield _unopened("home", name, None, error)
             return
         try:
+            other = self._ownership.other(directory)
+            if other is not None:
+                path = paths.join(paths.STAGING, OWNER_NAME)
+                yield Finding("owner", name, path, str(self._ownership.me), str(other))
+                return  # what is there is for that one to check
             yield from self._check_ledger(name, home)
             yield from self._check_files(name, home)
         finally:
@@ -259,7 +288,7 @@ class Verifier:
         orphan = Weight.DOUBT if self.beside is None else Weight.DAMAGE
         doubtful = row.dirty or any(self._is_dead(one) for one in leases)
         weight = Weight.DOUBT if doubtful else Weight.DAMAGE
-        names = {os.fsencode(name) for name in os.listdir(staging)} - {LOCK_NAME}
+        names = {os.fsencode(name) for name in os.listdir(staging)} - NOT_STAGED
         if names:
             # what was there before the leases were read is owned by one of them, or is gone
             row_now, leases = self._rows(row.name)

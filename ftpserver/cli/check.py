@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ftpserver.cli.options import (
+    EXIT_DAMAGE,
     EXIT_FAILED,
+    act_as_owner,
     counted_as,
     json_option,
     path_record,
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
     from ftpserver.accounts.accounts import Account, Accounts
     from ftpserver.admin.scrub import Examined, Examiner
     from ftpserver.admin.verify import Finding
+    from ftpserver.settings.table import Settings
 
-EXIT_DAMAGE = 8
 _NICE = 10
 
 
@@ -64,7 +66,8 @@ def check(root: Path, read: bool, strict: bool, user: str | None, as_json: bool)
     if without_homes:
         verifier = BackupVerifier(root.absolute())
     else:
-        verifier = Verifier(root.absolute(), read=read, strict=strict, user=user)
+        settings = _settings(root)
+        verifier = Verifier(root.absolute(), read=read, strict=strict, user=user, settings=settings)
     counts = dict.fromkeys(Weight, 0)
     copy = [BackupVerifier(root.absolute())] if copied and not without_homes else []
     for finding in chain.from_iterable(one.findings() for one in (*copy, verifier)):
@@ -115,7 +118,7 @@ def scrub(user: str | None, root: Path, no_write: bool, as_json: bool) -> None:
     counts = dict.fromkeys(Verdict, 0)
     given = size = 0
     examiner = Examiner(read=True, give=not no_write)
-    with _opened(root) as (accounts, _):
+    with _opened(root, changing=False) as (accounts, _):
         for account in _chosen(accounts, user):
             for examined in _examine(examiner, account):
                 counts[examined.verdict] += 1
@@ -160,11 +163,18 @@ def recount(user: str | None, root: Path, as_json: bool) -> None:
     """
     from ftpserver.storage.home import Home
     from ftpserver.storage.ledger import Ledger
+    from ftpserver.storage.ownership import Ownership, identity
     from ftpserver.storage.recount import recount as count_again
 
-    with _opened(root) as (accounts, engine):
-        ledger = Ledger(engine)
+    left_alone = False
+    with _opened(root, changing=True) as (accounts, engine):
+        ledger, ownership = Ledger(engine), Ownership(identity(engine), accounts.root)
         for account in _chosen(accounts, user):
+            if (other := ownership.claim(account.home, use=False)) is not None:
+                told = f"{account.name}: the home belongs to {other}, and is not counted"
+                click.echo(f"ftpd: {told}", err=True)
+                left_alone = True
+                continue
             counted = count_again(ledger, account.id, Home(account.home))
             record = {
                 "account": account.name,
@@ -176,18 +186,32 @@ def recount(user: str | None, root: Path, as_json: bool) -> None:
             files = counted_as(counted.files, "file")
             text = f"{account.name}: {counted.size} bytes{before} in {files}"
             _echo(record if as_json else text, as_json)
+    if left_alone:
+        sys.exit(EXIT_FAILED)
 
 
 @contextmanager
-def _opened(root: Path) -> Iterator[tuple[Accounts, Engine]]:
+def _opened(root: Path, *, changing: bool) -> Iterator[tuple[Accounts, Engine]]:
     from ftpserver.accounts.accounts import Accounts
-    from ftpserver.database import open_state
+    from ftpserver.database import open_state, open_to_look
 
-    engine = open_state(started(root))
+    if changing:
+        act_as_owner(root)
+    engine = (open_state if changing else open_to_look)(started(root))
     try:
         yield Accounts(engine, root.absolute()), engine
     finally:
         engine.dispose()
+
+
+def _settings(root: Path) -> Settings | None:
+    """Those that a server of the root is started with, as far as its own file says."""
+    from ftpserver.settings.loading import ConfigError, load
+
+    try:
+        return load({}, root=root).settings
+    except ConfigError:
+        return None  # config check says what is wrong
 
 
 def _chosen(accounts: Accounts, name: str | None) -> list[Account]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ftpserver.cli.options import fail, json_option
+from ftpserver.cli.options import EXIT_DAMAGE, fail, json_option
 from ftpserver.settings.kinds import NONE, Setting
 from ftpserver.settings.table import DEFAULT_ROOT, TABLE, Settings
 from ftpwire.paths import printable
@@ -108,8 +108,10 @@ def config_group() -> None:
 def check(root: Path | None, config: Path | None, **flags: Any) -> None:
     """Check the settings, as `ftpd start` with the same options would take them.
 
-    Exit status 2 when something is wrong, with a line for each.
+    Exit status 2 when something is wrong, 8 when others can read or write what they shouldn't, with
+    a line for each.
     """
+    from ftpserver import modes
     from ftpserver.errors import StateError
     from ftpserver.net.tls import make_context, warnings_about
 
@@ -123,6 +125,11 @@ def check(root: Path | None, config: Path | None, **flags: Any) -> None:
             fail(str(error), EXIT_CONFIGURATION)
         for warning in warnings_about(loaded.settings.certificate):
             click.echo(f"ftpd: {printable(warning)}", err=True)
+    loose = list(modes.find(loaded.settings))
+    for one in loose:
+        click.echo(f"ftpd: {printable(str(one))}", err=True)
+    if loose and not loaded.settings.allow_loose_modes:
+        sys.exit(EXIT_DAMAGE)
     told = str(loaded.file) if loaded.file is not None else "no file is read"
     click.echo(f"{told}: all is well")
 

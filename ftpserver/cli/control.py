@@ -78,7 +78,7 @@ def status(root: Path, as_json: bool) -> None:
     if found.trouble:
         lines["trouble"] = "; ".join(found.trouble)
     if found.warnings:
-        lines["warning"] = "; ".join(found.warnings)
+        lines["warnings"] = "; ".join(found.warnings)
     for name, text in lines.items():
         click.echo(f"{name:<13} {paths.printable(text)}")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
+import pwd
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +12,12 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from ftpserver.settings.table import DEFAULT_ROOT, never_started, state_of
+from ftpserver.settings.table import DATABASE, DEFAULT_ROOT, never_started, state_of
 from ftpwire.paths import plain_text, printable
 from ftpwire.units import parse_size, parse_typed_size
 
 EXIT_FAILED = 1
+EXIT_DAMAGE = 8
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -53,6 +56,46 @@ def started(root: Path) -> Path:
     if (why := never_started(absolute)) is not None:
         fail(why)
     return state_of(absolute)
+
+
+def act_as_owner(root: Path) -> None:
+    """As root, go on as the user whose server it is: what a command makes is that user's then.
+
+    That is the owner of the accounts file; before there is one, that of ROOT/.ftpd, or of ROOT.
+    """
+    if os.geteuid() != 0:
+        return
+    state = state_of(root.absolute())
+    owner = next(filter(None, map(_stat, (state / DATABASE, state, root))), None)
+    if owner is None or owner.st_uid == 0:
+        return
+    try:
+        user = pwd.getpwuid(owner.st_uid)
+    except KeyError:  # in a container, where nobody has a name
+        gid, groups = owner.st_gid, [owner.st_gid]
+    else:
+        gid, groups = user.pw_gid, os.getgrouplist(user.pw_name, user.pw_gid)
+    try:
+        os.setgroups(groups)
+        os.setegid(gid)
+        os.seteuid(owner.st_uid)
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        fail(f"what root makes here the server's user {owner.st_uid} can't use: {reason}")
+    if not all(map(_can_read, (os.__file__, __file__))):
+        whom = f"the server's user {owner.st_uid}"
+        fail(f"{whom} can't read this program: give the command as that user")
+
+
+def _can_read(path: str) -> bool:
+    return os.access(path, os.R_OK, effective_ids=True)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
 
 
 def counted_as(number: int, what: str) -> str:

@@ -11,7 +11,11 @@ from pathlib import Path
 import click
 
 from ftpserver.cli.config import loaded_from
+from ftpserver.cli.options import fail
 from ftpserver.settings.table import DATABASE, DEFAULT_ROOT, state_of
+from ftpwire.paths import printable
+
+_UNITS = Path("/etc/systemd/system")
 
 
 @click.command(short_help="Print a unit for systemd.")
@@ -29,14 +33,31 @@ from ftpserver.settings.table import DATABASE, DEFAULT_ROOT, state_of
 )
 @click.option("--user", metavar="USER", help="System user to run as. Default: whose ROOT is.")
 @click.option("--socket", is_flag=True, help="The socket unit, for socket activation, instead.")
-def service(root: Path | None, config: Path | None, user: str | None, socket: bool) -> None:
+@click.option("--check", is_flag=True, help="Compare an installed unit with the settings instead.")
+@click.option(
+    "--installed",
+    "unit_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help=f"The unit to compare. Default: ftpd.service, with --socket ftpd.socket, in {_UNITS}.",
+)
+def service(
+    root: Path | None,
+    config: Path | None,
+    user: str | None,
+    socket: bool,
+    check: bool,
+    unit_file: Path | None,
+) -> None:
     """Print a systemd unit for this installation, with as few rights as the server can do with.
 
     \b
     ftpd service --root /srv/files > /etc/systemd/system/ftpd.service
     systemctl daemon-reload && systemctl enable --now ftpd
 
-    Other settings belong in ROOT/.ftpd/ftpd.toml. When a home is added elsewhere, print it again.
+    Other settings belong in ROOT/.ftpd/ftpd.toml. When a home is added elsewhere, or the address,
+    the port, the Unix socket or the grace time change, print it again: --check tells, and ends
+    with 1.
     """
     from ftpserver.daemon.systemd import installed, socket_unit, unit
 
@@ -51,21 +72,45 @@ def service(root: Path | None, config: Path | None, user: str | None, socket: bo
         port=settings.port,
         grace=settings.grace,
         isolated=settings.isolation == "process",
+        host=settings.host,
+        unix=None if settings.unix is None else settings.unix.absolute(),
     )
-    click.echo(socket_unit(installation) if socket else unit(installation), nl=False)
+    if socket and settings.no_tcp:
+        fail("the settings say no-tcp: there is nothing that a socket unit could listen on")
+    text = socket_unit(installation) if socket else unit(installation)
+    if check or unit_file is not None:
+        _compare(unit_file or _UNITS / ("ftpd.socket" if socket else "ftpd.service"), text)
+        return
+    click.echo(text, nl=False)
     if not socket and installation.user == "root" and not installation.isolated:
         click.echo("ftpd: it would run as root: make a user, and give --user", err=True)
+
+
+def _compare(path: Path, wanted: str) -> None:
+    from ftpserver.daemon.systemd import differences
+
+    try:
+        there = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        fail(f"{path}: can't be read: {reason.lower()}")
+    found = differences(there, wanted)
+    for line in found:
+        click.echo(printable(line))
+    if found:
+        fail(f"{path}: not as the settings make it: print it again")
+    click.echo(f"{path}: as the settings make it")
 
 
 def _homes(root: Path) -> list[Path]:
     """The homes of all accounts, if there are accounts yet."""
     from ftpserver.accounts.accounts import Accounts
-    from ftpserver.database import open_state
+    from ftpserver.database import open_to_look
 
     state = state_of(root)
     if not (state / DATABASE).is_file():
         return []
-    engine = open_state(state)
+    engine = open_to_look(state)
     try:
         return [account.home for account in Accounts(engine, root)]
     finally:

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ftpserver.cli.audit import tell
-from ftpserver.cli.options import counted_as, json_option, limit, root_option, started
+from ftpserver.cli.options import (
+    act_as_owner,
+    counted_as,
+    json_option,
+    limit,
+    root_option,
+    started,
+)
 from ftpserver.settings.table import state_of
 from ftpwire.errors import NotFound
 from ftpwire.paths import printable
@@ -56,7 +63,10 @@ def list_tokens(user: str, root: Path, as_json: bool) -> None:
 @root_option
 @json_option
 def revoke_token(token_id: str | None, user: str | None, root: Path, as_json: bool) -> None:
-    """Make a token good for nothing; sessions that logged in with it end."""
+    """Make a token good for nothing, and all tokens that were made with it.
+
+    Sessions that logged in with one of them end.
+    """
     from ftpserver.accounts.accounts import Accounts
     from ftpserver.accounts.tokens import Tokens
 
@@ -70,8 +80,7 @@ def revoke_token(token_id: str | None, user: str | None, root: Path, as_json: bo
         told = f"revoked {counted_as(count, 'token')} of {user}"
         click.echo(json.dumps({"user": user, "revoked": count}) if as_json else told)
     elif token_id is not None:
-        tokens.revoke(None, token_id)
-        _print_revoked(token_id, as_json)
+        _print_revoked(token_id, as_json, tokens.revoke(None, token_id))
 
 
 def _token_record(one: TokenInfo) -> dict[str, Any]:
@@ -81,12 +90,14 @@ def _token_record(one: TokenInfo) -> dict[str, Any]:
         "created": iso(one.created),
         "expires": _moment(one.expires),
         "used": _moment(one.used),
+        "parent": one.parent,
     }
 
 
 def _token_line(one: TokenInfo) -> str:
     used = "never used" if one.used is None else f"used {iso(one.used)}"
-    return f"{one.id}  {_until(one.expires)}  {used}  {printable(one.name) or '-'}"
+    made = "" if one.parent is None else f"  (made with {one.parent})"
+    return f"{one.id}  {_until(one.expires)}  {used}  {printable(one.name) or '-'}{made}"
 
 
 # invitations -------------------------------------------------------------------------------
@@ -199,9 +210,10 @@ def _line(one: Invitation) -> str:
     return f"{one.id}  {uses}  {quota}  {_until(one.expires)}"
 
 
-def _print_revoked(revoked: str, as_json: bool) -> None:
-    told = {"id": revoked, "revoked": 1}
-    click.echo(json.dumps(told) if as_json else f"revoked {printable(revoked)}")
+def _print_revoked(revoked: str, as_json: bool, count: int = 1) -> None:
+    told = {"id": revoked, "revoked": count}
+    others = "" if count == 1 else f", and {counted_as(count - 1, 'token')} made with it"
+    click.echo(json.dumps(told) if as_json else f"revoked {printable(revoked)}{others}")
 
 
 # both --------------------------------------------------------------------------------------
@@ -214,6 +226,7 @@ def _open(root: Path, *, begin: bool = False, changing: bool = True) -> Engine:
         return open_to_look(started(root))
     if begin and not root.is_dir():
         raise NotFound(f"{root}: no such directory")
+    act_as_owner(root)
     return open_state(state_of(root.absolute()) if begin else started(root))
 
 

@@ -18,7 +18,14 @@ import click
 from click.core import ParameterSource
 
 from ftpserver.cli.help import ACCOUNT_HINTS, PASSWORD_HINTS, HintingCommand
-from ftpserver.cli.options import fail, json_option, limit, root_option, started
+from ftpserver.cli.options import (
+    act_as_owner,
+    fail,
+    json_option,
+    limit,
+    root_option,
+    started,
+)
 from ftpserver.settings.table import state_of
 from ftpwire import paths
 from ftpwire.units import human, iso, parse_moment
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from ftpserver.accounts.accounts import Account, Accounts, Changes, Network
+    from ftpserver.storage.ownership import Ownership
     from ftpserver.storage.permissions import Permissions
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -64,6 +72,7 @@ def open_accounts(
     if not changing:
         engine = open_to_look(started(root))
         return Accounts(engine, root.absolute()), engine
+    act_as_owner(root)
     engine = open_state(state_of(root.absolute()) if begin else started(root))
     return Accounts(engine, root.absolute()), engine
 
@@ -336,10 +345,21 @@ def _count_homes(accounts: Accounts, engine: Engine, names: Iterable[str]) -> No
     from ftpserver.storage.ledger import Ledger
     from ftpserver.storage.recount import recount
 
-    ledger = Ledger(engine)
+    ledger, ownership = Ledger(engine), _ownership(accounts, engine)
     for name in names:
         account = accounts.get(name)
-        recount(ledger, account.id, Home(account.home))
+        other = ownership.claim(account.home, use=False)
+        if other is None:
+            recount(ledger, account.id, Home(account.home))
+        else:
+            told = f"{name}: the home belongs to {other}: log-ins are refused, and nothing is done"
+            click.echo(f"ftpd: {told} there, before: ftpd user set {name} --take-home", err=True)
+
+
+def _ownership(accounts: Accounts, engine: Engine) -> Ownership:
+    from ftpserver.storage.ownership import Ownership, identity
+
+    return Ownership(identity(engine), accounts.root)
 
 
 @user.command("list")
@@ -394,17 +414,43 @@ def _sessions_of(name: str, root: Path) -> int | None:
 @click.argument("name")
 @root_option
 @limits_options
+@click.option(
+    "--take-home",
+    is_flag=True,
+    help="Take the home from the server that it belongs to, which must not use it any more.",
+)
 @json_option
 @click.pass_context
 def set_user(
-    context: click.Context, /, name: str, root: Path, as_json: bool, **settings: object
+    context: click.Context,
+    /,
+    name: str,
+    root: Path,
+    take_home: bool,
+    as_json: bool,
+    **settings: object,
 ) -> None:
     """Change the limits of NAME; what isn't named stays. Running sessions follow."""
     changes = _given(context)
-    if not changes:
+    if not changes and not take_home:
         raise click.UsageError("nothing to set was named")
-    accounts, _ = open_accounts(root)
-    _print_done(accounts.change(name, **changes), as_json, f"changed {name}")
+    accounts, engine = open_accounts(root)
+    changed = accounts.change(name, **changes) if changes else accounts.get(name)
+    if take_home:
+        _take_home(accounts, engine, changed)
+    _print_done(changed, as_json, f"changed {name}")
+
+
+def _take_home(accounts: Accounts, engine: Engine, account: Account) -> None:
+    ownership = _ownership(accounts, engine)
+    if ownership.me is None:
+        fail("this server was never started: its first start takes the homes that nobody has")
+    try:
+        ownership.take(account.home)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        fail(f"{account.name}: {paths.show(os.fsencode(account.home))}: {reason}")
+    _count_homes(accounts, engine, [account.name])
 
 
 @user.command("passwd", cls=HintingCommand, hints=PASSWORD_HINTS)
@@ -465,9 +511,11 @@ def rename_user(name: str, new: str, root: Path, as_json: bool) -> None:
 @json_option
 def remove_user(name: str, root: Path, delete_home: bool, yes: bool, as_json: bool) -> None:
     """Remove the account NAME, its tokens and sessions. Its files stay where they are."""
-    accounts, _ = open_accounts(root)
+    accounts, engine = open_accounts(root)
     gone = accounts.get(name)
     if delete_home:
+        if (other := _ownership(accounts, engine).other(gone.home)) is not None:
+            fail(f"{name}: the home belongs to {other}: remove the account without --delete-home")
         _agree(gone, accounts, root.absolute(), yes)
     accounts.remove(name)
     home = paths.show(os.fsencode(gone.home))

@@ -181,7 +181,8 @@ class Status(_Tagged, frozen=True, tag="status"):
         workers: The processes that serve; none where the server itself does.
         unix: The path of its Unix socket, safe to print; None when it has none.
         trouble: What keeps it from serving everything, a line each.
-        warnings: What its settings leave open to strangers, a line each.
+        warnings: What others may do that they shouldn't, and what its settings leave open to
+            strangers, a line each.
     """
 
     software: str
@@ -439,7 +440,7 @@ def _status(server: FtpServer, question: AskStatus) -> Answer:
         discovery=_discovery_info(server.discovery),
         workers=[] if server.crew is None else server.crew.processes,
         trouble=[paths.printable(one) for one in server.trouble],
-        warnings=cautions(server.settings),
+        warnings=[paths.printable(one) for one in (*server.warnings, *cautions(server.settings))],
     )
 
 

@@ -16,19 +16,21 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
-from ftpserver import ballast
+from ftpserver import ballast, modes
+from ftpserver.accounts.accounts import Account
 from ftpserver.accounts.session_counts import SessionCounts
-from ftpserver.admin.backup import begin_anew
+from ftpserver.admin.backup import begin_anew, is_backup
 from ftpserver.audit.notify import start_events
 from ftpserver.audit.writer import Audit, given_by
 from ftpserver.clock import RUN
 from ftpserver.daemon.control import start_control
 from ftpserver.daemon.discovery import Discovery, start_discovery
+from ftpserver.daemon.systemd import check_handed
 from ftpserver.database import RootLock, open_to_serve, upgrade
 from ftpserver.errors import StateError
 from ftpserver.net import tls
@@ -40,13 +42,14 @@ from ftpserver.serving.stats import Serving
 from ftpserver.settings.table import TABLE, Settings, cautions
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
+from ftpserver.storage.ownership import identify
 from ftpserver.storage.quota import most_files
 from ftpserver.storage.recount import clean, put_back_all, recount
 from ftpserver.storage.upload_locks import Owners
 from ftpwire.errors import DiskFull, Forbidden
+from ftpwire.paths import printable
 
 if TYPE_CHECKING:
-    from ftpserver.accounts.accounts import Account
     from ftpserver.isolation.supervisor import Isolation
     from ftpserver.processes.supervisor import Crew
 
@@ -97,7 +100,11 @@ class FtpServer(Service):
         """Of all sessions, in whichever process they are."""
         self.trouble: list[str] = []
         """What keeps it from serving everything, a line each."""
+        self.warnings: list[str] = []
+        """What others may do that they shouldn't, a line each."""
         self._running = False
+        self._told_anothers: set[int] = set()
+        self._lasting_warnings: list[str] = []
         self._look_read, self._look_write = os.pipe()
         self._closing += [lambda: os.close(self._look_read), lambda: os.close(self._look_write)]
         try:
@@ -131,6 +138,11 @@ class FtpServer(Service):
 
     def _listen(self, settings: Settings, given: socket.socket | None) -> None:
         self.tcp: TcpListener | None = None
+        if given is not None:
+            for warning in check_handed(given, settings):
+                self._lasting_warnings.append(warning)
+                self.warnings.append(warning)
+                logger.warning("%s", warning)
         if not settings.no_tcp or given is not None:
             self.tcp = self._keep(_tcp_listener(self, settings, given))
         if settings.unix is not None:
@@ -145,6 +157,7 @@ class FtpServer(Service):
 
     def _open_state(self, settings: Settings) -> None:
         _make_root(settings)
+        self._mend_modes(settings)
         lock = RootLock(settings.state)
         self._closing.append(lock.release)
         engine, trouble = open_to_serve(settings.state)
@@ -154,6 +167,7 @@ class FtpServer(Service):
         ledger.on_doubt = self.look_soon
         if trouble is None:
             _try_upgrade(settings)
+            identify(engine, settings.state, copied=is_backup(settings.root))
             begin_anew(settings.state)
             ledger.doubt_marked()
             ledger.bound_kept()
@@ -173,6 +187,12 @@ class FtpServer(Service):
         self._closing.append(self.audit.close)
         self.fingerprint: str | None = None
         self._take_key(self._read_key(settings))
+
+    def _mend_modes(self, settings: Settings) -> None:
+        found = modes.mend(settings)
+        self.warnings = [*self._lasting_warnings, *found]
+        for warning in found:
+            logger.warning("%s", printable(warning))
 
     @staticmethod
     def _read_key(settings: Settings) -> _Key:
@@ -217,7 +237,7 @@ class FtpServer(Service):
 
     def admit(self, request: socket.socket, client_address: object) -> bool:
         """Whether a connection is taken; one too many is closed before it costs a thread."""
-        if self.limits.admit(request, host_of(client_address)):
+        if self.limits.admit(request, host_of(client_address, request)):
             return True
         self._turned_away += 1
         now = time.monotonic()
@@ -226,7 +246,7 @@ class FtpServer(Service):
             logger.warning(
                 "%d connections were turned away, one from %s just now; %d have not logged in",
                 self._turned_away,
-                host_of(client_address),
+                host_of(client_address, request),
                 len(self.limits.strangers),
             )
         return False
@@ -345,6 +365,7 @@ class FtpServer(Service):
         before = self.fingerprint
         settings, told = self._changed_settings()
         key = self._read_key(settings)
+        self._mend_modes(settings)
         if self.isolation is not None:
             self.isolation.follow(settings)
         if self.crew is not None:
@@ -452,6 +473,26 @@ class FtpServer(Service):
         """Have the homes counted that are in doubt, without waiting for the usual time."""
         os.write(self._look_write, b"\0")
 
+    def _own_accounts(self, ids: Collection[int] | None = None) -> Iterator[Account]:
+        """The accounts whose homes are not those of another server: there, nothing is touched.
+
+        Args:
+            ids: Only these; None: all.
+        """
+        for account in self.accounts if ids is None or ids else ():
+            if ids is not None and account.id not in ids:
+                continue
+            try:
+                other = self.ownership.claim(account.home, use=False)
+            except OSError as error:
+                logger.error("%s: the home can't be looked at: %s", account.name, error)
+                continue
+            if other is None:
+                yield account
+            elif account.id not in self._told_anothers:
+                self._told_anothers.add(account.id)
+                logger.error("%s: the home belongs to %s: it is left alone", account.name, other)
+
     def _put_back(self) -> None:
         """Before anybody comes in: what a crash left moved aside goes back to its name."""
         try:
@@ -459,12 +500,11 @@ class FtpServer(Service):
         except StateError as error:
             logger.error("what a crash left moved aside isn't looked for now: %s", error)
             return
-        for account in self.accounts if doubtful else ():
-            if account.id in doubtful:
-                try:
-                    put_back_all(account.home)
-                except OSError as error:
-                    logger.error("%s: what was moved aside isn't back: %s", account.name, error)
+        for account in self._own_accounts(doubtful):
+            try:
+                put_back_all(account.home)
+            except OSError as error:
+                logger.error("%s: what was moved aside isn't back: %s", account.name, error)
 
     def recount_dirty(self) -> None:
         """Count the homes of accounts whose used space is in doubt, and clean their staging.
@@ -472,8 +512,9 @@ class FtpServer(Service):
         Those that others have locked just now come last: they hold up no other.
         """
         dirty = set(self.ledger.reap())
-        accounts = [one for one in self.accounts if one.id in dirty]
-        locked = [one for one in accounts if not self._recount(one, _SHORT_PATIENCE)]
+        locked = [
+            one for one in self._own_accounts(dirty) if not self._recount(one, _SHORT_PATIENCE)
+        ]
         for account in locked:
             if not self._recount(account):
                 logger.error("%s: the home is locked by others, and not counted", account.name)
@@ -492,7 +533,7 @@ class FtpServer(Service):
 
     def clean_all(self) -> None:
         """Remove what nobody owns from the staging of all homes, whatever it is left from."""
-        for account in self.accounts:
+        for account in self._own_accounts():
             try:
                 clean(self.ledger, account.id, account.home)
             except OSError as error:

@@ -16,9 +16,11 @@ import socket
 import sys
 from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from ftpserver.errors import StateError
+from ftpserver.settings.table import Settings
 
 logger = logging.getLogger("ftpd")
 
@@ -109,6 +111,8 @@ class Installation:
         port: That it listens on.
         grace: Seconds that running transfers get when it stops.
         isolated: Each session has a process, which becomes another user where ``user`` is root.
+        host: The address that it listens on; None for all.
+        unix: The Unix socket that it listens on as well.
     """
 
     command: tuple[str, ...]
@@ -121,6 +125,8 @@ class Installation:
     port: int = 1234
     grace: float = 10.0
     isolated: bool = False
+    host: str | None = None
+    unix: Path | None = None
 
 
 def unit(installation: Installation) -> str:
@@ -130,6 +136,9 @@ def unit(installation: Installation) -> str:
         start += ["--config", str(installation.config)]
     reload = [*installation.command, "reload", "--root", str(installation.root)]
     writes = [installation.root, *installation.paths]
+    runtime = _runtime_directory(installation.unix)
+    if installation.unix is not None and runtime is None:
+        writes.append(installation.unix.parent)
     touched = [*writes, *installation.reads, Path(installation.command[0])]
     privileged = 0 < installation.port < _PRIVILEGED_PORTS
     bind = ["CAP_NET_BIND_SERVICE"] if privileged else []
@@ -155,6 +164,7 @@ def unit(installation: Installation) -> str:
         f"TimeoutStopSec={int(installation.grace) + _STOP_SECONDS}",
         "UMask=0077",
         "LimitNOFILE=65536",
+        *([] if runtime is None else [f"RuntimeDirectory={_word(runtime)}"]),
         "",
         "# It can write to the homes and its own state, and to nothing else.",
         "ProtectSystem=strict",
@@ -189,6 +199,14 @@ def unit(installation: Installation) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _runtime_directory(unix: Path | None) -> str | None:
+    """The directory below /run that systemd makes for a socket at each start, for the user alone to
+    write to; None where it lies elsewhere, and has to be there."""
+    if unix is None or unix.parent.parent != Path("/run"):
+        return None
+    return unix.parent.name
+
+
 def _namespaces(installation: Installation, becomes_others: bool) -> str:
     """The namespaces that it may make: who can't become others confines sessions by these."""
     return "user net ipc" if installation.isolated and not becomes_others else "yes"
@@ -201,7 +219,7 @@ def socket_unit(installation: Installation) -> str:
         "Description=ftpd file server, its socket",
         "",
         "[Socket]",
-        f"ListenStream={installation.port}",
+        f"ListenStream={_listened_on(installation)}",
         "Backlog=1024",
         "NoDelay=yes",
         "",
@@ -209,6 +227,82 @@ def socket_unit(installation: Installation) -> str:
         "WantedBy=sockets.target",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _listened_on(installation: Installation) -> str:
+    host, port = installation.host, installation.port
+    if host is None:
+        return str(port)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def differences(there: str, wanted: str) -> list[str]:
+    """What a unit has that these settings make otherwise, a line each. More than is wanted, and
+    what it says of other things, is the administrator's own."""
+    found, expected = _lines_of(there), _lines_of(wanted)
+    told = []
+    for key, values in expected.items():
+        if found.get(key, []) != values:
+            had = ", ".join(found.get(key, [])) or "nothing"
+            told.append(f"{key}: the unit has {had}, and the settings make {', '.join(values)}")
+    return told
+
+
+def _lines_of(text: str) -> dict[str, list[str]]:
+    """The values of each setting of a unit, in their order. An empty one takes back the earlier."""
+    found: dict[str, list[str]] = {}
+    for line in text.replace("\\\n", " ").splitlines():
+        key, equals, value = line.strip().partition("=")
+        if not equals or key.startswith(("#", ";")):
+            continue
+        values = found.setdefault(key.strip(), [])
+        if value.strip():
+            values.append(value.strip())
+        else:
+            values.clear()
+    return found
+
+
+def check_handed(given: socket.socket, settings: Settings) -> list[str]:
+    """Compare a socket that was handed over with the settings; returns warnings.
+
+    Raises:
+        StateError: It can be reached from where the settings close the server.
+    """
+    address, port = given.getsockname()[:2]
+    told = f"a socket at {address} port {port} was handed over"
+    remedy = "print the socket unit again (ftpd service --socket), or change the settings"
+    if settings.no_tcp:
+        raise StateError(f"{told}, and the settings say no-tcp: {remedy}")
+    warnings = []
+    if settings.port not in (0, port):
+        warnings.append(f"{told}, and the settings say port {settings.port}: {remedy}")
+    if settings.host is not None:
+        here, wanted = _plain(address), {_plain(one) for one in addresses_of(settings.host)}
+        if here not in wanted and not any(one.is_unspecified for one in wanted):
+            text = f"{told}, and the settings say host {settings.host}: {remedy}"
+            only_loopback = all(one.is_loopback for one in wanted)
+            if here.is_unspecified or (only_loopback and not here.is_loopback):
+                raise StateError(text)
+            warnings.append(text)
+    return warnings
+
+
+def addresses_of(host: str) -> list[str]:
+    """The addresses of a host that the settings name. Raises StateError."""
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise StateError(f"--host {host}: {error.strerror}") from None
+    return [str(address[0]) for *_, address in found]
+
+
+def _plain(address: str) -> IPv4Address | IPv6Address:
+    """An address without its interface, IPv4 as such also where it came in IPv6's clothes."""
+    found = ip_address(address.partition("%")[0])
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return mapped or found
 
 
 def installed(
@@ -221,6 +315,8 @@ def installed(
     port: int,
     grace: float,
     isolated: bool = False,
+    host: str | None = None,
+    unix: Path | None = None,
 ) -> Installation:
     """This installation, as a unit needs it. ``user``: by default, whose the root is.
 
@@ -236,7 +332,7 @@ def installed(
     except KeyError:
         raise StateError(f"{user or 'the owner of the root'}: no such user or group") from None
     elsewhere = tuple(sorted({path for path in paths if not path.is_relative_to(root)}))
-    for path in (root, config, *elsewhere):
+    for path in (root, config, unix, *elsewhere):
         if path is not None and not str(path).isprintable():
             raise StateError(f"{str(path)!r}: a unit can't have such a path")
     return Installation(
@@ -250,6 +346,8 @@ def installed(
         port=port,
         grace=grace,
         isolated=isolated,
+        host=None if host is None else addresses_of(host)[0],
+        unix=unix,
     )
 
 

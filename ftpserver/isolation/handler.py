@@ -180,7 +180,7 @@ class Answers:
         session, entrance, account = self._session, self._service.entrance, self._account
         match asked:
             case q.IssueToken(name, seconds):
-                made = entrance.issue_token(account, name, seconds)
+                made = entrance.issue_token(account, name, seconds, session.token_id)
                 return q.TokenMade(made.id, made.secret, made.expires)
             case q.ListTokens():
                 return q.TokensKnown(list(entrance.tokens_of(account, session.token_id)))
@@ -189,10 +189,11 @@ class Answers:
             if isinstance(asked, q.ChangePassword):
                 changed = entrance.change_password(session.host, account, asked.old, asked.new)
                 session.account, session.token_id = changed, None
+                session.token_revoked = False
                 return q.known(changed, homes.seen_as(changed))
             entrance.revoke_token(account, asked.id)
             if asked.id == session.token_id:
-                session.token_id = None
+                session.token_revoked = True
             return None
         finally:
             session.renewing = False

@@ -415,7 +415,7 @@ def known(account: Account, home: Path) -> Known:
         account.id,
         account.name,
         bytes(home),
-        str(account.permissions),
+        str(account.rights),
         account.limit_rate,
         account.epoch,
     )

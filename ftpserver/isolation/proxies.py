@@ -114,7 +114,9 @@ class RemoteEntrance(Entrance):
     def change_password(self, host: str, account: Account, old: str, new: str) -> Account:
         return account_of(self._peer.ask(ChangePassword(old, new), Known))
 
-    def issue_token(self, account: Account, name: str, seconds: int | None) -> Issued:
+    def issue_token(
+        self, account: Account, name: str, seconds: int | None, parent: str | None
+    ) -> Issued:  # the server knows the session's token, and takes nobody's word for it
         made = self._peer.ask(IssueToken(name, seconds), TokenMade)
         return Issued(made.id, made.secret, made.expires)
 

@@ -85,6 +85,7 @@ class IsolatedSession:
         shown_host: The address as it is recorded.
         account: Who is logged in; None before.
         token_id: Of the token that was logged in with.
+        token_revoked: By this session itself, which goes on.
         renewing: It changes its own keys just now.
         leaving: It was told to end, and tells its client so.
         doing: What it did when it was last asked, for a drain; not None also when it isn't known.
@@ -99,10 +100,11 @@ class IsolatedSession:
         self.since = time.time()
         self.request = request
         self.client_address = address
-        self.peer, self.host = peer_name(address), host_of(address)
+        self.peer, self.host = peer_name(address), host_of(address, request)
         self.shown_host = (self.peer.rpartition(":")[0] or self.peer).strip("[]")
         self.account: Account | None = None
         self.token_id: str | None = None
+        self.token_revoked = False
         self.renewing = False
         self.leaving = False
         self.channel = Moved()

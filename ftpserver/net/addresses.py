@@ -14,25 +14,33 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 LOCAL = "local"
-"""A peer of this machine that came without an address, through a Unix socket."""
+"""A peer of this machine that came without an address, through a Unix socket. With ``:UID``, where
+the kernel tells whose it is: then one user's failures are no other's."""
 _IPV6_PREFIX = 64
 """Bits of an IPv6 address that tell whose it is: a provider gives each customer all the rest."""
 
 _LINK_LOCAL = IPv6Network("fe80::/10")
 
 
-def host_of(address: object) -> str:
+def host_of(address: object, connection: socket.socket | None = None) -> str:
     """A peer's IP address as text, IPv4 as such also where it came in IPv6's clothes.
 
     Args:
         address: As ``accept`` gave it.
+        connection: To ask for the user, where there is no address.
     """
     if not isinstance(address, tuple) or not address:
-        return LOCAL
+        uid = None if connection is None else peer_uid(connection)
+        return LOCAL if uid is None else f"{LOCAL}:{uid}"
     host = str(address[0])
     if len(address) > 3 and address[3] and "%" not in host:
         return _text(host) + "%" + _interface(address[3])
     return _text(host)
+
+
+def is_local(host: str) -> bool:
+    """Whether a host stands for a user of this machine."""
+    return host == LOCAL or host.startswith(f"{LOCAL}:")
 
 
 def _interface(index: int) -> str:
@@ -47,7 +55,7 @@ def _interface(index: int) -> str:
 def place_of(host: str) -> str:
     """What has one share: an IPv4 address, an IPv6 network of 64 bits, or all link-local addresses
     of an interface, of which a single machine may have as many as it likes."""
-    if host == LOCAL:
+    if is_local(host):
         return host
     parsed = _parse(host)
     if isinstance(parsed, IPv6Address):
@@ -61,7 +69,7 @@ def place_of(host: str) -> str:
 def source_of(host: str) -> str:
     """What is banned together: as `place_of`, but a link-local address alone. All machines of a
     local network are in the same /64 there."""
-    if host != LOCAL:
+    if not is_local(host):
         parsed = _parse(host)
         if isinstance(parsed, IPv6Address) and parsed in _LINK_LOCAL:
             return str(parsed) + _zone_of(host)
@@ -75,7 +83,7 @@ def _zone_of(host: str) -> str:
 
 def is_in(host: str, networks: Iterable[IPv4Network | IPv6Network]) -> bool:
     """Whether an address lies in one of the networks; this machine's own users do."""
-    if host == LOCAL:
+    if is_local(host):
         return True
     parsed = _parse(host)
     return any(parsed in network for network in networks)
@@ -99,5 +107,8 @@ def peer_uid(connection: socket.socket) -> int | None:
     option = getattr(socket, "SO_PEERCRED", None)
     if connection.family != socket.AF_UNIX or option is None:
         return None
-    credentials = connection.getsockopt(socket.SOL_SOCKET, option, 12)
+    try:
+        credentials = connection.getsockopt(socket.SOL_SOCKET, option, 12)
+    except OSError:
+        return None  # closed meanwhile
     return int.from_bytes(credentials[4:8], sys.byteorder)

@@ -154,7 +154,7 @@ class Crew:
 
     def serve(self, request: socket.socket, client_address: Any) -> None:
         """Hand a connection to the worker that has the fewest."""
-        host = host_of(client_address)
+        host = host_of(client_address, request)
         address = (host, client_address[1]) if isinstance(client_address, tuple) else None
         spared = self._server.limits.is_spared(host)
         number = self._server.next_session_id(request)

@@ -202,7 +202,7 @@ class Watch:
             if session.account is not account or session.token_id != token_id:
                 continue
             why = self._why_over(session, account)
-            if why is None and token_id is not None and token_id not in good:
+            if why is None and not (token_id in good or token_id is None or session.token_revoked):
                 why = "the token that it was opened with was revoked or has expired"
             if why is not None:
                 self.end(session, why)

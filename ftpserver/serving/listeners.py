@@ -17,6 +17,7 @@ import os
 import select
 import socket
 import stat
+from contextlib import suppress
 from pathlib import Path
 from socketserver import BaseServer, TCPServer, ThreadingMixIn, UnixStreamServer
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from ftpserver.errors import StateError
 from ftpserver.net.stoppable import Stoppable
 from ftpserver.serving.session import Session
+from ftpwire import beneath
 
 if TYPE_CHECKING:
     from ftpserver.daemon.server import FtpServer
@@ -34,6 +36,7 @@ logger = logging.getLogger("ftpd")
 _RUNNING_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _BREATHER = 0.1
 """Seconds that accepting pauses when descriptors or memory ran out: waiting doesn't spin."""
+_SWAPPED = "somebody else puts things into this directory: use one that only this user writes to"
 _LONGEST_PATH = 107
 """Bytes of a Unix socket's path, sun_path without its NUL (unix(7))."""
 
@@ -184,12 +187,15 @@ class UnixListener(Listener, UnixStreamServer):
         super().__init__(service, str(self.path) + ".new")
         try:
             self._make_way()
+            with suppress(OSError):  # Linux gives the name these bits, less the umask
+                os.fchmod(self.socket.fileno(), mode)
             self.server_bind()
-            os.chmod(self.server_address, mode)
+            made = _set_mode(self.server_address, mode)
             self.server_activate()
             os.rename(self.server_address, self.path)
-            info = os.stat(self.path)
-            self._identity = (info.st_dev, info.st_ino)
+            if _identity(os.lstat(self.path)) != made:
+                raise StateError(f"--unix {path}: {_SWAPPED}")
+            self._identity = made
         except OSError as error:
             self.server_close()
             raise StateError(f"--unix {path}: {(error.strerror or str(error)).lower()}") from error
@@ -217,8 +223,29 @@ class UnixListener(Listener, UnixStreamServer):
         """Close the socket, and remove its name if it is still this one's."""
         super().server_close()
         try:
-            info = os.lstat(self.path)
-            if self._identity == (info.st_dev, info.st_ino):
+            if self._identity == _identity(os.lstat(self.path)):
                 os.unlink(self.path)
         except FileNotFoundError:
             pass
+
+
+def _identity(info: os.stat_result) -> tuple[int, int]:
+    return info.st_dev, info.st_ino
+
+
+def _set_mode(path: str, mode: int) -> tuple[int, int]:
+    """Set the mode of a socket that was bound just now, through a handle: whatever is put in its
+    place meanwhile keeps its own. Returns its identity. Raises StateError, OSError."""
+    if beneath.O_PATH == os.O_RDONLY:  # this system has no handles of sockets
+        os.chmod(path, mode, follow_symlinks=False)
+        return _identity(os.lstat(path))
+    fd = os.open(path, beneath.OPEN_ANY | os.O_NOFOLLOW)
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISSOCK(info.st_mode) or info.st_uid != os.geteuid():
+            raise StateError(f"--unix {path}: {_SWAPPED}")
+        if stat.S_IMODE(info.st_mode) != mode:
+            os.chmod(f"/proc/self/fd/{fd}", mode)
+        return _identity(info)
+    finally:
+        os.close(fd)

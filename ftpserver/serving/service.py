@@ -33,6 +33,7 @@ from ftpserver.serving.parking import Parking
 from ftpserver.serving.stats import Figures, SessionInfo
 from ftpserver.settings.table import Settings
 from ftpserver.storage.ledger import Ledger
+from ftpserver.storage.ownership import Ownership, identity
 from ftpserver.storage.upload_locks import Owners
 from ftpwire import messages
 from ftpwire.errors import NotFound
@@ -118,7 +119,10 @@ class Service:
         self.ledger = ledger
         self.limits = Limits(engine, settings, ledger, **limits)
         self.limits.on_banned = self._record_ban
-        self.entrance = LocalEntrance(self.accounts, self.tokens, self.registration, self.limits)
+        self.ownership = Ownership(identity(engine), root)
+        self.entrance = LocalEntrance(
+            self.accounts, self.tokens, self.registration, self.limits, self.ownership
+        )
         self.watch = Watch(self)
 
     def _park_idle(self) -> None:

@@ -148,6 +148,7 @@ class Session(StreamRequestHandler):
         host: The client's address, without its port.
         account: Who is logged in; None before.
         token_id: Of the token that was logged in with; None: by password.
+        token_revoked: By this session itself, which goes on, and makes no tokens any more.
         request_id: The request being handled.
         tree: The atomic tree that is under way.
         on_long_wait: Called when the client of the transfer under way is waited for: it gives back
@@ -167,6 +168,7 @@ class Session(StreamRequestHandler):
     host = ""
     account: Account | None = None
     token_id: str | None = None
+    token_revoked: bool = False
     renewing = False
     leaving = False
     request_id = 0
@@ -235,7 +237,7 @@ class Session(StreamRequestHandler):
             except OSError as error:
                 logger.error("%s: the home can't be opened: %s", self, error)
                 raise Internal("your home directory can't be opened on the server") from None
-            self._home.obey(self.user.permissions)
+            self._home.obey(self.user.rights)
         return self._home
 
     @property
@@ -480,7 +482,8 @@ class Session(StreamRequestHandler):
         )
         if self.request.family != socket.AF_UNIX:
             keep_probing(self.request)
-        self.peer, self.host = peer_name(self.client_address), host_of(self.client_address)
+        self.peer = peer_name(self.client_address)
+        self.host = host_of(self.client_address, self.request)
         self._trail = self.server.audit.trail(self)
         self.server.sessions.add(self)
         self._do(self._open_and_serve)
@@ -889,7 +892,7 @@ class Session(StreamRequestHandler):
 
     def _run(self, command: Command, request: messages.Request) -> Message | None:
         if self.account is not None:
-            self._require(command, self.account.permissions, request)
+            self._require(command, self.account.rights, request)
         elif not command.before_login:
             raise NotLoggedIn("log in first")
         return command.run(self, request)
@@ -1045,6 +1048,7 @@ class Session(StreamRequestHandler):
         """The account was changed by this very session, which goes on."""
         self.account = account
         self.token_id = None
+        self.token_revoked = False
 
     def _set_pace(self, account: Account) -> None:
         """The server's rate is for each session, the account's for all of its sessions."""

@@ -266,6 +266,12 @@ class Settings:
         SIZE,
         "Size of the audit file that an account with over 10,000 events an hour gets for itself.",
     )
+    allow_loose_modes: bool = setting(
+        False,
+        FLAG,
+        "Start also where others can write to ROOT/.ftpd or above it, as on a file system that "
+        "keeps no modes.",
+    )
     log_format: Literal["text", "json"] = setting(
         "text", choice({"text": "text", "json": "json"}), "Of the log on stderr."
     )

@@ -51,6 +51,10 @@ MODE_BITS = 0o777
 
 LOCK_NAME = b"lock"
 """In staging: the home's lock."""
+OWNER_NAME = b"owner"
+"""In staging: which server's it is (ownership.py)."""
+NOT_STAGED = frozenset({LOCK_NAME, OWNER_NAME})
+"""What lies in staging and is on its way to nowhere."""
 _CAN_BE_READ = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 """What keeps staging from being made, and not a home from being looked at."""
 _LOCK_AGAIN = 0.02
@@ -74,6 +78,28 @@ class Tally:
     directories: int = 0
     size: int = 0
     staged: int = 0
+
+
+def open_staging(home: int) -> int:
+    """A handle of an open home's staging, which is made when missing. Raises OSError."""
+    made = True
+    try:
+        os.mkdir(paths.STAGING, 0o700, dir_fd=home)
+    except FileExistsError:
+        made = False
+    fd = os.open(paths.STAGING, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=home)
+    if made:
+        give_to_owner(home, fd)
+    return fd
+
+
+def give_to_owner(home: int, fd: int) -> None:
+    """What root makes in somebody's home is that user's, whose sessions need it."""
+    if os.geteuid() != 0:
+        return
+    owner = os.fstat(home)
+    if owner.st_uid:
+        os.fchown(fd, owner.st_uid, owner.st_gid)
 
 
 class Home:
@@ -120,7 +146,7 @@ class Home:
             if not changing:
                 return
             try:
-                self.staging_fd = self._open_staging()
+                self.staging_fd = open_staging(self.fd)
                 self._lock_fd = self._open_lock()
                 self._staging_state = os.fstat(self.staging_fd)
             except BaseException as error:
@@ -136,17 +162,6 @@ class Home:
             os.close(self.fd)
             raise
 
-    def _open_staging(self) -> int:
-        made = True
-        try:
-            os.mkdir(paths.STAGING, 0o700, dir_fd=self.fd)
-        except FileExistsError:
-            made = False
-        fd = os.open(paths.STAGING, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.fd)
-        if made:
-            self._give_to_owner(fd)
-        return fd
-
     def _open_lock(self) -> int:
         flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
         while True:
@@ -160,16 +175,8 @@ class Home:
                 )
             except FileExistsError:
                 continue  # somebody else was quicker
-            self._give_to_owner(fd)
+            give_to_owner(self.fd, fd)
             return fd
-
-    def _give_to_owner(self, fd: int) -> None:
-        """What root makes in somebody's home is that user's, whose sessions need it."""
-        if os.geteuid() != 0:
-            return
-        owner = os.fstat(self.fd)
-        if owner.st_uid:
-            os.fchown(fd, owner.st_uid, owner.st_gid)
 
     def close(self) -> None:
         """Give the descriptors back."""
@@ -740,7 +747,7 @@ class Home:
 
     def staged(self) -> set[bytes]:
         """The names in staging."""
-        return {os.fsencode(name) for name in os.listdir(self.staging_fd)} - {LOCK_NAME}
+        return {os.fsencode(name) for name in os.listdir(self.staging_fd)} - NOT_STAGED
 
     def clean_staging(self, in_use: Callable[[bytes], bool], staging: int | None = None) -> None:
         """Remove from staging what nobody uses. Call it while holding ``alone``.
@@ -752,7 +759,7 @@ class Home:
         fd = self.staging_fd if staging is None else staging
         for entry in os.listdir(fd):
             staged = os.fsencode(entry)
-            if (staging is None and staged == LOCK_NAME) or in_use(staged):
+            if (staging is None and staged in NOT_STAGED) or in_use(staged):
                 continue
             info = os.stat(staged, dir_fd=fd, follow_symlinks=False)
             if stat.S_ISDIR(info.st_mode):

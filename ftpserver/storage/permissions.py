@@ -117,6 +117,17 @@ class Permissions:
         shown = sorted(self.rules, key=lambda rule: (len(rule.prefix), rule.prefix))
         return " ".join(map(str, shown)) or Rights.ALL.value
 
+    def without(self, closed: Iterable[Parts]) -> Permissions:
+        """The same, but for some places, at and below which nothing is permitted."""
+        places = set(closed)
+        kept = [
+            rule
+            for rule in self.rules
+            if not any(rule.prefix[: len(place)] == place for place in places)
+        ]
+        rules = [*kept, *(Rule(place, Rights.NONE) for place in places)]
+        return Permissions(tuple(sorted(rules, key=lambda rule: -len(rule.prefix))))
+
     @cached_property
     def unlimited(self) -> bool:
         """Whether there is nothing to check."""

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ftpserver.storage.home import LOCK_NAME, Home
+from ftpserver.storage.home import NOT_STAGED, Home
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.put_back import is_note, put_back
 from ftpserver.storage.resumable import staging_of
@@ -50,7 +50,7 @@ def clean(ledger: Ledger, account_id: int, directory: Path) -> None:
         names = os.listdir(os.fsencode(directory) + b"/" + paths.STAGING)
     except FileNotFoundError:
         return  # never used
-    if set(names) <= {LOCK_NAME}:
+    if set(names) <= NOT_STAGED:
         return
     home = Home(directory)
     try:

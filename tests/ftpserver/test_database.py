@@ -12,19 +12,24 @@ import threading
 from contextlib import closing
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ftpserver import database as module
 from ftpserver.accounts.accounts import Accounts
+from ftpserver.accounts.tokens import Tokens
 from ftpserver.database import (
     SCHEMA_VERSION,
+    Outdated,
     RootLock,
     account,
     durable,
     open_state,
+    open_to_look,
+    open_to_serve,
     reading,
     schema,
+    token,
 )
 from ftpserver.errors import RootBusy, StateError
 from ftpserver.storage.quota import most_files
@@ -272,7 +277,7 @@ def test_an_earlier_schema_is_brought_up_to_date_and_kept(tmp_path):
     path = tmp_path / "state.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(VERSION_1)
-    engine = open_state(tmp_path)
+    engine = open_to_serve(tmp_path).engine
     try:
         alice = Accounts(engine, tmp_path).get("alice")
         assert (alice.id, alice.quota, alice.used) == (7, 1000, 400)
@@ -306,17 +311,64 @@ def test_what_is_migrated_serves(start_server, dial, tmp_path):
     dial(server).close()
 
 
+VERSION_3 = (
+    VERSION_1.replace("VALUES (1)", "VALUES (3)")
+    + """
+CREATE TABLE token (
+    id VARCHAR(16) NOT NULL PRIMARY KEY,
+    account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+    name VARCHAR(64) NOT NULL, hash BLOB NOT NULL UNIQUE, created BIGINT NOT NULL,
+    expires BIGINT, used BIGINT);
+INSERT INTO token VALUES ('old', 7, 'laptop', x'00', 1, NULL, NULL);
+"""
+)
+
+
+def content_of(path):
+    with closing(sqlite3.connect(path)) as connection:
+        return list(connection.iterdump())
+
+
+def test_only_a_start_brings_an_earlier_schema_up_to_date(tmp_path):
+    """An older server may be using it, and couldn't be started again."""
+    path = tmp_path / "state.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(VERSION_3)
+    before = content_of(path)
+
+    with pytest.raises(Outdated, match="earlier ftpd.*ftpd start"):
+        open_state(tmp_path)
+    engine = open_to_look(tmp_path)
+    accounts = Accounts(engine, tmp_path)
+    assert [one.id for one in Tokens(engine, accounts).of(accounts.get("alice"))] == ["old"]
+    with pytest.raises(StateError, match="earlier ftpd"):
+        accounts.change("alice", quota=5)
+    engine.dispose()
+    assert content_of(path) == before
+    assert not list(tmp_path.glob("state.db.schema-*"))
+
+    engine = open_to_serve(tmp_path).engine
+    accounts = Accounts(engine, tmp_path)
+    alice, tokens = accounts.get("alice"), Tokens(engine, accounts)
+    made = tokens.issue(alice, "script", parent="old")
+    assert [one.parent for one in tokens.of(alice)] == [None, "old"]
+    with engine.begin() as connection:
+        connection.execute(delete(token).where(token.c.id == "old"))  # as an older ftpd does it
+    assert not tokens.is_good(made.id)
+    engine.dispose()
+
+
 def test_a_migration_that_fails_changes_nothing(tmp_path, monkeypatch):
     path = tmp_path / "state.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(VERSION_1)
     monkeypatch.setattr(module, "CreateColumn", None)  # in the middle of it
     with pytest.raises(TypeError):
-        open_state(tmp_path)
+        open_to_serve(tmp_path)
     monkeypatch.undo()
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT version FROM schema_version").fetchall() == [(1,)]
-    open_state(tmp_path).dispose()
+    open_to_serve(tmp_path).engine.dispose()
 
 
 def test_a_migration_without_room_for_the_copy_is_one_line(tmp_path):
@@ -324,7 +376,7 @@ def test_a_migration_without_room_for_the_copy_is_one_line(tmp_path):
         connection.executescript(VERSION_1)
     (tmp_path / "state.db.schema-1").mkdir()
     with pytest.raises(StateError) as caught:
-        open_state(tmp_path)
+        open_to_serve(tmp_path)
     assert "state.db.schema-1" in str(caught.value) and "\n" not in str(caught.value)
 
 

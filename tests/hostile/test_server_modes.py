@@ -94,6 +94,15 @@ def test_rights_are_taken_away_as_the_server_says(fake, connect, home, verb):
         directory.chmod(0o700)
 
 
+@pytest.mark.parametrize("verb", ["get", "sync"])
+@pytest.mark.parametrize("special", [0o1000, 0o2000], ids=oct)
+def test_a_closed_directory_keeps_sticky_and_setgid(fake, connect, home, verb, special):
+    """It is opened for its owner first, since something is made in it."""
+    (home / "docs").chmod(0o577 | special)
+    assert not download(verb, connect(fake(wide_open()), retries=0), home, Remarks()).failed
+    assert mode_of(home / "docs") == 0o777 | special
+
+
 def test_sync_finds_nothing_to_do_the_second_time(fake, connect, home):
     client, listener = connect(fake(wide_open()), retries=0), Remarks()
     first = download("sync", client, home, listener)

@@ -340,6 +340,11 @@ class Server:
         return "local" if self.mode.unix else "127.0.0.1"
 
     @property
+    def counted_as(self) -> str:
+        """What their failed log-ins count for."""
+        return f"local:{os.geteuid()}" if self.mode.unix else "127.0.0.1"
+
+    @property
     def has_key(self) -> bool:
         """Whether its users see a key, which they have to trust."""
         return not (self.plaintext or self.mode.unix)

@@ -281,7 +281,9 @@ def _list_command(app: App) -> None:
 @remote_command("revoke")
 @click.argument("token_id", metavar="ID")
 def _revoke_command(app: App, token_id: str) -> None:
-    """Make a token good for nothing. Sessions that logged in with it end, except this one."""
+    """Make a token good for nothing, and all that were made with it. Sessions that logged in with
+    them end; the one that logged in with the token itself goes on.
+    """
     client = app.client
     client.revoke_token(token_id)
     tokens = SavedTokens()
@@ -303,6 +305,7 @@ def _record(token: TokenInfo) -> dict[str, Any]:
         "expires": _moment(token.expires),
         "used": _moment(token.used),
         "current": token.current,
+        "parent": token.parent,
     }
 
 
@@ -310,6 +313,8 @@ def _line(token: TokenInfo) -> str:
     used = "never used" if token.used is None else f"used {iso(token.used)}"
     expires = "never expires" if token.expires is None else f"expires {iso(token.expires)}"
     current = "  (this session's)" if token.current else ""
+    if token.parent is not None:
+        current += f"  (made with {printable(token.parent)})"
     name = printable(token.name) or "-"
     return (
         f"{printable(token.id)}  created {iso(token.created)}  {expires}  {used}  {name}{current}"

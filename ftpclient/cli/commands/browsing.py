@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import islice
 from typing import Any
 
 import click
@@ -108,6 +109,12 @@ _SORTS: dict[str, Callable[[Entry], Any]] = {
 }
 
 
+_IN_COLUMNS = 10_000
+"""Names that are put into columns together."""
+_NAMES_IN_MEMORY = 64 * 1024
+"""Bytes of names of one directory's directories: one list for each that is shown in another."""
+
+
 class _Listing:
     """One `ls` with its options."""
 
@@ -144,15 +151,15 @@ class _Listing:
         app = self._app
         if heading and not app.as_json and not self._zero:
             app.print(f"{paths.show(path)}:")
-        directories: list[RemotePath] = []
-        self._print(path, self._sorted(path, directories))
-        for directory in directories:
-            if not app.as_json and not self._zero:
-                app.print("")
-            with going_on(app, self.failures):
-                self.show(directory, heading=True)
+        with closing(spool.Spool(bytes, in_memory=_NAMES_IN_MEMORY)) as directories:
+            self._print(path, self._sorted(path, directories))
+            for name in directories:
+                if not app.as_json and not self._zero:
+                    app.print("")
+                with going_on(app, self.failures):
+                    self.show(paths.child(path, name), heading=True)
 
-    def _sorted(self, path: RemotePath, directories: list[RemotePath]) -> Iterator[Entry]:
+    def _sorted(self, path: RemotePath, directories: spool.Spool[bytes]) -> Iterator[Entry]:
         entries = self._app.client.list_dir(
             path,
             digest=self._digest or self._app.as_json,
@@ -161,7 +168,7 @@ class _Listing:
         shown = (entry for entry in entries if self._everything or not entry.path.startswith(b"."))
         for entry in spool.sort(shown, self._key, reverse=self._reverse):
             if self._recursive and entry.type == "dir":
-                directories.append(paths.child(path, entry.path))
+                directories.add(entry.path)
             yield entry
 
     def _print(self, directory: RemotePath, entries: Iterator[Entry]) -> None:
@@ -187,9 +194,10 @@ class _Listing:
             for entry in entries:
                 app.print(self._name(directory, entry))
         else:
-            names = [self._name(directory, entry) for entry in entries]
-            for line in render.columns(names, shutil.get_terminal_size().columns):
-                app.print(line)
+            names = (self._name(directory, entry) for entry in entries)
+            while some := list(islice(names, _IN_COLUMNS)):
+                for line in render.columns(some, shutil.get_terminal_size().columns):
+                    app.print(line)
 
     def _name(self, directory: RemotePath, entry: Entry) -> str:
         name = paths.show(entry.path or paths.name_of(directory))

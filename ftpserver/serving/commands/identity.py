@@ -90,9 +90,11 @@ def change_password(session: Session, request: ChangePassword) -> Message:
 
 
 def issue_token(session: Session, request: IssueToken) -> Message:
-    """Make a token for scripts."""
+    """Make a token for scripts. What a token makes is good no longer than that one."""
     seconds = DEFAULT_SECONDS if request.seconds is None else request.seconds
-    made = session.server.entrance.issue_token(session.user, request.name, seconds)
+    made = session.server.entrance.issue_token(
+        session.user, request.name, seconds, session.token_id
+    )
     return TokenIssued(made.id, made.secret, made.expires)
 
 
@@ -102,14 +104,14 @@ def list_tokens(session: Session, request: ListTokens) -> Message:
 
 
 def revoke_token(session: Session, request: RevokeToken) -> Message:
-    """Make a token good for nothing."""
+    """Make a token good for nothing, and all that were made with it."""
     token_id = request.id or session.token_id
     if token_id is None:
         raise NotFound("this session did not log in with a token: say which one")
     with _renewing(session):
         session.server.entrance.revoke_token(session.user, token_id)
         if token_id == session.token_id:
-            session.token_id = None
+            session.token_revoked = True
     return Done()
 
 

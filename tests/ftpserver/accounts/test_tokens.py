@@ -14,11 +14,14 @@ from ftpserver.accounts.tokens import MAX_TOKENS, Tokens
 from ftpserver.clock import Clock
 from ftpserver.database import token
 from ftpwire import messages
-from ftpwire.errors import BadAccount, LoginRefused, NotFound, TooMany
+from ftpwire.errors import BadAccount, Forbidden, LoginRefused, NotFound, TooMany
 from ftpwire.frames import Kind
 from ftpwire.messages import (
+    ChangePassword,
+    Done,
     Failed,
     Hello,
+    IssueToken,
     ListTokens,
     LoggedIn,
     Login,
@@ -105,6 +108,88 @@ def test_a_revoked_token_is_good_for_nothing(tokens, alice):
     assert tokens.log_in("alice", other.secret)
     with pytest.raises(NotFound):
         tokens.revoke(alice, made.id)
+
+
+# made with another one ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parents", "asked", "given"),
+    [
+        pytest.param(60, 30, 1030, id="shorter"),
+        pytest.param(60, 10**12, 1060, id="longer"),
+        pytest.param(60, None, 1060, id="for-ever"),
+        pytest.param(None, 30, 1030, id="of-one-for-ever"),
+        pytest.param(None, None, None, id="for-ever-of-one-for-ever"),
+    ],
+)
+def test_a_token_makes_none_that_outlives_it(tokens, alice, clock, parents, asked, given):
+    clock(1000)
+    parent = tokens.issue(alice, "parent", parents)
+    child = tokens.issue(alice, "child", asked, parent.id)
+    assert child.expires == given
+    assert tokens.issue(alice, "of the child", None, child.id).expires == given
+    assert [one.parent for one in tokens.of(alice)] == [None, parent.id, child.id]
+    assert tokens.issue(alice, "the control", asked).expires == (asked and 1000 + asked)
+
+
+def test_what_a_token_made_goes_with_it(tokens, alice):
+    parent, other = tokens.issue(alice, "parent"), tokens.issue(alice, "other")
+    child = tokens.issue(alice, "child", None, parent.id)
+    grandchild = tokens.issue(alice, "grandchild", None, child.id)
+    sister = tokens.issue(alice, "sister", None, parent.id)
+    assert tokens.revoke(alice, child.id) == 2
+    refused(tokens, "alice", grandchild.secret)
+    assert tokens.log_in("alice", sister.secret) and tokens.log_in("alice", parent.secret)
+    assert tokens.revoke(None, parent.id) == 2
+    refused(tokens, "alice", sister.secret)
+    assert [one.id for one in tokens.of(alice)] == [other.id]
+
+
+def test_a_token_that_is_over_makes_none(tokens, alice, accounts, clock):
+    clock(1000)
+    parent = tokens.issue(alice, "parent", 60)
+    of_bob = tokens.issue(accounts.add("bob", "secret"), "bob's")
+    clock(1060)
+    gone = tokens.issue(alice, "gone")
+    tokens.revoke(alice, gone.id)
+    for one in (parent, gone, of_bob):
+        with pytest.raises(Forbidden, match="good no more"):
+            tokens.issue(alice, "child", None, one.id)
+    assert tokens.issue(alice, "the control")
+
+
+def by_token(server, dial, secret: str):
+    peer = dial(server, logged_in=False)
+    peer.hello()
+    assert peer.ask(LoginToken("alice", secret)) == LoggedIn("alice")
+    return peer
+
+
+def a_session_by_token_is_bound_to_it(server, dial) -> None:
+    tokens, alice = server.tokens, server.accounts.get("alice")
+    made = tokens.issue(alice, "one hour", 3600)
+    peer = by_token(server, dial, made.secret)
+    child = peer.ask(IssueToken("for ever", 2**40))
+    assert child.expires == made.expires
+    of_child = by_token(server, dial, child.token)
+    assert peer.ask(RevokeToken()) == Done()
+    (last,) = of_child.rest()
+    assert "revoked" in last.message.message
+    assert peer.ask(IssueToken("another")).code == "forbidden"  # it goes on, and makes no more
+    assert peer.ask(RevokeToken()).code == "not-found"
+    assert peer.ask(ChangePassword("secret", "correct-horse")) == Done()
+    assert peer.ask(IssueToken("by the password")).expires > made.expires
+
+
+def test_a_session_by_token_is_bound_to_it(server, dial):
+    a_session_by_token_is_bound_to_it(server, dial)
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("options", [{"isolation": "process"}, {"workers": 2}], ids=str)
+def test_a_session_in_a_process_is_bound_to_its_token(start_server, dial, options):
+    a_session_by_token_is_bound_to_it(start_server(**options), dial)
 
 
 def test_nobody_revokes_what_is_anothers(tokens, alice, accounts):

@@ -28,7 +28,7 @@ each = pytest.mark.parametrize(
 
 @each
 def test_config_check(ftpd, root, given, warned):
-    (root / ".ftpd").mkdir(parents=True, exist_ok=True)
+    (root / ".ftpd").mkdir(mode=0o700, parents=True, exist_ok=True)
     lines = [f"{name.replace('_', '-')} = {json.dumps(value)}" for name, value in given.items()]
     (root / ".ftpd" / "ftpd.toml").write_text("\n".join(lines))
     status, out, err = ftpd("config", "check")

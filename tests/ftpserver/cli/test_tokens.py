@@ -34,7 +34,7 @@ def test_tokens_are_listed(ftpd, tokens, alice):
     assert "laptop" in line and line.isprintable() and made.secret not in line
     record = json.loads(ftpd("token", "list", "alice", "--json")[1])
     assert record["id"] == made.id and record["name"] == "laptop\x1b[2J"
-    assert set(record) == {"id", "name", "created", "expires", "used"}
+    assert set(record) == {"id", "name", "created", "expires", "used", "parent"}
 
 
 def test_one_token_is_revoked(ftpd, tokens, alice):
@@ -45,6 +45,16 @@ def test_one_token_is_revoked(ftpd, tokens, alice):
     assert tokens.log_in("alice", other.secret)
     status, out, err = ftpd("token", "revoke", made.id)
     assert (status, out) == (5, "") and "no such token" in err
+
+
+def test_what_was_made_with_a_token_is_shown_and_revoked_with_it(ftpd, tokens, alice):
+    made = tokens.issue(alice, "one")
+    tokens.issue(alice, "two", None, made.id)
+    lines = ftpd("token", "list", "alice")[1].splitlines()
+    assert ["(made with" in line for line in lines] == [False, True] and made.id in lines[1]
+    told = f"revoked {made.id}, and 1 token made with it\n"
+    assert ftpd("token", "revoke", made.id) == (0, told, "")
+    assert tokens.of(alice) == []
 
 
 def test_all_tokens_are_revoked(ftpd, tokens, alice, accounts):

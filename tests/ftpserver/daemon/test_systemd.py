@@ -14,6 +14,7 @@ from ftpserver.daemon import systemd as module
 from ftpserver.daemon.server import FtpServer
 from ftpserver.daemon.systemd import (
     Installation,
+    check_handed,
     inherited_socket,
     installed,
     notify,
@@ -85,6 +86,61 @@ def test_what_a_unit_depends_on(more, name, value):
 
 def test_the_socket_unit():
     assert setting(socket_unit(made(port=2121)), "ListenStream") == "2121"
+
+
+@pytest.mark.parametrize(
+    ("host", "listens"),
+    [
+        (None, "2121"),
+        ("127.0.0.1", "127.0.0.1:2121"),
+        ("::1", "[::1]:2121"),
+        ("[::1]", "[::1]:2121"),
+    ],
+)
+def test_the_socket_unit_has_the_address(tmp_path, host, listens):
+    found = installed(tmp_path, None, port=2121, grace=1.0, host=host)
+    assert setting(socket_unit(found), "ListenStream") == listens
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "value"),
+    [
+        ("/run/ftpd/socket", "RuntimeDirectory", "ftpd"),
+        ("/run/ftpd/socket", "ReadWritePaths", "/srv/files"),
+        ("/srv/sockets/ftpd", "ReadWritePaths", "/srv/files /srv/sockets"),
+        ("/tmp/ftpd", "PrivateTmp", "no"),
+    ],
+)
+def test_the_unit_lets_it_make_its_unix_socket(path, name, value):
+    assert setting(unit(made(unix=Path(path))), name) == value
+    assert "RuntimeDirectory" not in unit(made())
+
+
+def test_an_installed_unit_is_compared(ftpd, root, accounts, tmp_path):
+    settings, there = root / ".ftpd" / "ftpd.toml", tmp_path / "ftpd.service"
+    settings.write_text("grace = 20\n")
+    there.write_text(ftpd("service")[1] + "\n[Service]\nEnvironment=MORE=1\n# Grace=5\n")
+    assert ftpd("service", "--check", "--installed", str(there)) == (
+        0,
+        f"{there}: as the settings make it\n",
+        "",
+    )
+    settings.write_text("grace = 90\nport = 21\n")
+    status, out, err = ftpd("service", "--installed", str(there))
+    assert status == 1 and "print it again" in err
+    assert [line.partition(":")[0] for line in out.splitlines()] == [
+        "TimeoutStopSec",
+        "CapabilityBoundingSet",
+        "AmbientCapabilities",
+    ]
+    socket_there = tmp_path / "ftpd.socket"
+    settings.write_text('host = "127.0.0.1"\nport = 2121\n')
+    socket_there.write_text(ftpd("service", "--socket")[1])
+    assert ftpd("service", "--socket", "--installed", str(socket_there))[0] == 0
+    socket_there.write_text("[Socket]\nListenStream=2121\n")
+    status, out, _ = ftpd("service", "--socket", "--installed", str(socket_there))
+    assert status == 1 and "127.0.0.1:2121" in out
+    assert ftpd("service", "--installed", str(tmp_path / "none"))[0] == 1
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
@@ -164,6 +220,41 @@ def test_a_socket_that_is_handed_over_is_served(tmp_path, quick_passwords, dial)
             peer = dial(server)
             assert peer.ask(WhoAmI()) == LoggedIn("alice")
             peer.close()
+
+
+@pytest.mark.parametrize(
+    ("bound", "settings", "outcome"),
+    [
+        pytest.param("0.0.0.0", {"host": "127.0.0.1"}, "refused", id="wider"),
+        pytest.param("::", {"host": "::1"}, "refused", id="wider-6"),
+        pytest.param("127.0.0.2", {"host": "192.0.2.1"}, "warned", id="another"),
+        pytest.param("127.0.0.1", {"host": "127.0.0.1"}, "served", id="same"),
+        pytest.param("127.0.0.1", {"host": "localhost"}, "served", id="name"),
+        pytest.param("127.0.0.1", {"host": "0.0.0.0"}, "served", id="narrower"),
+        pytest.param("127.0.0.1", {}, "served", id="all"),
+        pytest.param("0.0.0.0", {}, "served", id="all-all"),
+        pytest.param("127.0.0.1", {"port": 1}, "warned", id="port"),
+        pytest.param("127.0.0.1", {"no_tcp": True}, "refused", id="no-tcp"),
+    ],
+)
+def test_a_socket_that_the_settings_do_not_mean(bound, settings, outcome):
+    family = socket.AF_INET6 if ":" in bound else socket.AF_INET
+    values = {"port": 0} | settings
+    with socket.create_server((bound, 0), family=family) as listening:
+        if outcome == "refused":
+            with pytest.raises(StateError, match="handed over.*ftpd service"):
+                check_handed(listening, Settings(Path("/srv"), **values))
+        else:
+            told = check_handed(listening, Settings(Path("/srv"), **values))
+            assert len(told) == (outcome == "warned")
+
+
+def test_a_server_does_not_serve_at_a_wider_address(tmp_path):
+    listening = socket.create_server(("0.0.0.0", 0))
+    settings = Settings(tmp_path / "root", host="127.0.0.1", port=0, plaintext=True)
+    with pytest.raises(StateError, match=r"0\.0\.0\.0.*host 127\.0\.0\.1"):
+        FtpServer(settings, listening)
+    assert listening.fileno() == -1
 
 
 def test_a_start_that_fails_closes_it(tmp_path):

@@ -1,0 +1,64 @@
+"""Who listens on a Unix socket, before a name or a secret is sent to it.
+
+Lives here: asking the kernel, and whose sockets are trusted. Lives elsewhere: connecting
+(connection.py), keys of servers on the network (trust.py).
+
+The path proves nothing: what is there may be another socket a moment later. The kernel tells who
+listens at the other end of a connection (SO_PEERCRED, unix(7)). That must be root, this user, or
+the owner of the directory, if nobody else can put a socket there.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import sys
+from pathlib import Path
+
+from ftpclient.connection.addresses import ServerAddress
+from ftpwire.errors import UnknownHost
+from ftpwire.paths import printable
+
+
+def check(sock: socket.socket, address: ServerAddress) -> None:
+    """Refuse a socket of a user who has no business there.
+
+    Raises:
+        UnknownHost: Somebody else listens.
+    """
+    uid = _uid_of(sock)
+    assert address.path is not None
+    if uid is None or uid in (0, os.geteuid()) or _may_listen(uid, address.path):
+        return
+    directory = printable(os.path.dirname(address.path) or ".")
+    raise UnknownHost(
+        f"{address.endpoint}: user {uid} listens there, who is neither root, nor you, nor the "
+        f"owner of {directory} with nobody else writing to it: it may be another server"
+    )
+
+
+def _uid_of(sock: socket.socket) -> int | None:
+    """Who listens; None where the system doesn't tell."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return None
+    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, option, 12)[4:8], sys.byteorder)
+
+
+def _may_listen(uid: int, path: str) -> bool:
+    """Whether a socket's directory is that user's, and nobody else's."""
+    named = Path(os.path.abspath(path)).parent
+    directory = Path(os.path.realpath(named))
+    try:
+        info = directory.stat()
+        above = [one.stat() for one in {*named.parents, *directory.parents}]
+    except OSError:
+        return False
+    alone = info.st_uid == uid and not info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return alone and not any(_can_be_swapped(one) for one in above)
+
+
+def _can_be_swapped(info: os.stat_result) -> bool:
+    """Whether anybody may put another directory in the place of one in here."""
+    return bool(info.st_mode & stat.S_IWOTH) and not info.st_mode & stat.S_ISVTX

@@ -1,0 +1,123 @@
+"""Homes that lie in others: refused; where there are some, the inner one is closed to the outer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from ftpserver.accounts.records import import_lines
+from ftpserver.database import account
+from ftpserver.storage.permissions import Action, Permissions
+from ftpwire.errors import BadAccount
+from ftpwire.messages import Failed, List, Remove, Stat
+
+
+@pytest.fixture
+def place(tmp_path) -> Path:
+    (tmp_path / "place" / "in").mkdir(parents=True)
+    return tmp_path / "place"
+
+
+def test_homes_in_others_are_refused(accounts, root, place):
+    accounts.add("outer", "secret", home=place)
+    for inside in (place / "in", place / "in" / "deep" / "new"):
+        with pytest.raises(BadAccount, match="lies in the home of outer"):
+            accounts.add("inner", "secret", home=inside)
+    assert not (place / "in" / "deep").exists()
+    accounts.add("plain", "secret")
+    with pytest.raises(BadAccount, match="lies in the home of plain"):
+        accounts.add("inner", "secret", home=root / "plain" / "in")
+
+
+def test_homes_around_others_are_refused(accounts, root, place):
+    accounts.add("inner", "secret", home=place / "in")
+    with pytest.raises(BadAccount, match="the home of inner lies in it"):
+        accounts.add("outer", "secret", home=place)
+    accounts.add("deep", "secret", home=root / "plain" / "in")
+    with pytest.raises(BadAccount, match="the home of deep lies in it"):
+        accounts.add("plain", "secret")
+
+
+def test_links_hide_nothing(accounts, place, tmp_path):
+    accounts.add("outer", "secret", home=place)
+    (tmp_path / "link").symlink_to(place)
+    with pytest.raises(BadAccount, match="lies in the home of outer"):
+        accounts.add("inner", "secret", home=tmp_path / "link" / "in")
+
+
+def test_what_is_no_nest(accounts, place):
+    accounts.add("one", "secret", home=place / "in")
+    accounts.add("two", "secret", home=place / "in")  # both have the same
+    accounts.add("three", "secret", home=place / "in-side")
+    accounts.add("four", "secret", home=place / "i")
+    assert list(accounts.homes().nests()) == []
+    assert all(one.rights is one.permissions for one in accounts)
+
+
+def test_an_import_is_refused_as_a_whole(accounts, place):
+    homes = {"outer": place, "inner": place / "in"}
+    lines = [json.dumps({"name": one, "home": str(home)}).encode() for one, home in homes.items()]
+    for order in (lines, lines[::-1]):
+        with pytest.raises(BadAccount, match="home of"):
+            import_lines(accounts, order, update=False)
+        assert len(accounts) == 0
+    assert import_lines(accounts, lines[:1], update=False).added == ["outer"]
+
+
+# where there are some --------------------------------------------------------------------------
+
+
+def nest(engine, inner: str, home: Path) -> None:
+    """Put a home where an earlier version let it be."""
+    with engine.begin() as connection:
+        mine = update(account).where(account.c.name == inner)
+        connection.execute(mine.values(home=bytes(home)))
+
+
+def test_the_inner_home_is_closed_to_the_outer_account(start_server, dial, place):
+    server = start_server()
+    server.accounts.add("outer", "secret", home=place)
+    server.accounts.add("inner", "secret")
+    (place / "in" / "file").write_text("the inner one's")
+    (place / "beside").write_text("the outer one's")
+    nest(server.engine, "inner", place / "in")
+    server.accounts._nests_until = -1.0
+
+    outer = dial(server, logged_in=False)
+    outer.log_in("outer")
+    for request in (
+        Stat(b"/in/file"),
+        List(b"/in"),
+        Remove(b"/in", recursive=True),
+        Remove(b"/in/file"),
+    ):
+        assert isinstance(answer := outer.ask(request), Failed), request
+        assert answer.code == "forbidden", answer
+    assert not isinstance(outer.ask(Remove(b"/beside")), Failed)
+    inner = dial(server, logged_in=False)
+    inner.log_in("inner")
+    assert not isinstance(inner.ask(Remove(b"/file")), Failed)
+    assert str(server.accounts.get("outer").permissions) == "all"  # as an export has them
+
+
+def test_check_tells_how_to_part_them(ftpd, engine, accounts, place):
+    accounts.add("outer", "secret", home=place)
+    accounts.add("inner", "secret")
+    assert ftpd("check")[0] == 0
+    nest(engine, "inner", place / "in")
+    status, out, _ = ftpd("check")
+    assert status == 8
+    (line,) = [line for line in out.splitlines() if line.startswith("nested: outer: /in ")]
+    assert "ftpd user remove inner" in line and "ftpd user add inner --home" in line
+
+
+def test_rules_below_an_inner_home_do_not_open_it():
+
+    rules = Permissions.of(["read-only", "/in/deep=all", "/in=all", "/other=all"])
+    closed = rules.without([(b"in",)])
+    assert not closed.allows(Action.READ, (b"in", b"deep", b"x"))
+    assert closed.allows(Action.CREATE, (b"other", b"x"))
+    assert not closed.allows(Action.CREATE, (b"x",)) and closed.allows(Action.READ, (b"x",))
