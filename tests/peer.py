@@ -110,10 +110,15 @@ class Peer:
         """Send one frame."""
         self.send(frame(kind, request_id, payload))
 
-    def request(self, message: Message) -> int:
-        """Send a request; returns its id."""
+    def request(self, message: Message, *, cancelled: bool = False) -> int:
+        """Send a request; returns its id.
+
+        Args:
+            cancelled: Send its CANCEL along: the server has both before it can answer.
+        """
         self._last_id += 1
-        self.frame(Kind.REQUEST, self._last_id, message)
+        cancel = frame(Kind.CANCEL, self._last_id) if cancelled else b""
+        self.send(frame(Kind.REQUEST, self._last_id, message), cancel)
         return self._last_id
 
     def hello(self, **fields: Any) -> Hello:

@@ -657,8 +657,7 @@ def attentive(monkeypatch):
 
 def cancelled(peer: Peer, request, **hello) -> list:
     """Ask, and cancel in the same breath; what came before the refusal."""
-    request_id = peer.request(request)
-    peer.frame(Kind.CANCEL, request_id)
+    request_id = peer.request(request, cancelled=True)
     before = []
     while (answer := peer.answer()).kind != Kind.ERROR:
         assert answer.request_id == request_id
