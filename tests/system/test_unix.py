@@ -7,11 +7,12 @@ import pwd
 import shlex
 import socket
 import stat
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
-from ftpwire.messages import LoggedIn, LoginPeer
+from ftpwire.messages import LoggedIn, Login, LoginPeer
 from tests.peer import Peer
 from tests.system.programs import Admin, eventually
 
@@ -90,6 +91,53 @@ def test_the_kernel_says_who_comes(start_server, tmp_path, monkeypatch, uid):
             assert answer.code == "login-refused"
         else:
             assert answer == LoggedIn(alice.name)
+
+
+@contextmanager
+def come_as(uid: int):
+    """A connection that the kernel says is of that user."""
+    with socket.socket(socket.AF_UNIX) as sock, Peer(sock) as peer:
+        os.seteuid(uid)
+        try:
+            sock.connect("socket")
+        finally:
+            os.seteuid(0)
+        peer.hello()
+        yield peer
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can come as somebody else")
+@pytest.mark.parametrize("options", [(), ("--workers", "2"), ("--isolation", "process")], ids=str)
+def test_failures_of_one_user_ban_no_other(start_server, tmp_path, monkeypatch, options):
+    server = start_server(
+        *("--unix", str(tmp_path / "socket"), "--unix-mode", "0666", "--ban-after", "1"), *options
+    )
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    alice = server.first_user()
+    with come_as(1) as guesser:
+        assert guesser.ask(Login(alice.name, "wrong")).code == "login-refused"
+    with come_as(1) as guesser:
+        assert guesser.ask(Login(alice.name, alice.password)).code == "banned"
+    with come_as(2) as another:
+        assert another.ask(Login(alice.name, alice.password)) == LoggedIn(alice.name)
+    assert "local:1 " in server.admin.run("bans").text
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can listen as somebody else")
+def test_nothing_is_told_to_somebody_who_listens_there(served, tmp_path):
+    alice = at_socket(served.first_user(), tmp_path / "other")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "other"))
+        os.seteuid(1)
+        try:
+            listening.listen()
+        finally:
+            os.seteuid(0)
+        assert "user 1 listens there" in alice.run("ls", status=9).err
+        heard, _ = listening.accept()
+        with heard:
+            assert heard.recv(1) == b""
 
 
 def test_only_unix(start_server, place):
