@@ -214,3 +214,22 @@ def test_flat_in_the_size_of_a_directory_that_is_listed(start_server, fewer, mor
         measured.run("ls", f"/{count}")
         measured.run("du", f"/{count}")
     flat(few, many, more - fewer, LISTED)
+
+
+@pytest.mark.parametrize(
+    ("fewer", "more"),
+    [
+        pytest.param(25_000, 60_000, id="60,000"),
+        pytest.param(40_000, 200_000, id="200,000", marks=LONG),
+    ],
+)
+def test_flat_in_the_size_of_a_directory_that_is_compared(start_server, roomy, fewer, more):
+    """Beyond 20,000 names, which both have, a sync keeps them on disk."""
+    server = start_server()
+    alice = server.first_user()
+    few, many = Measured(server, alice), Measured(server, alice)
+    for measured, count in ((few, fewer), (many, more)):
+        make_directory(behind(server.home()) / f"{count}", count)
+        (roomy / "here").mkdir(exist_ok=True)
+        measured.run("sync", "-q", "--dry-run", f":/{count}", roomy / "here")
+    flat(few, many, more - fewer, {"sync": 120, "server": 150})
