@@ -270,7 +270,7 @@ def test_stopping_is_told_to_who_is_idle(start, start_server, dial):
     start_server.finish(server)
     (last,) = peer.rest()
     assert last.message == GoingDown()
-    assert is_gone(pid)
+    eventually(lambda: is_gone(pid))
 
 
 @pytest.mark.system
