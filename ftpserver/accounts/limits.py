@@ -33,7 +33,7 @@ from ftpserver.accounts.session_slots import NO_LIMIT, Most, Sessions
 from ftpserver.accounts.startups import Spared, Strangers, TurnedAway
 from ftpserver.accounts.transfer_counts import TransferCounting, TransferCounts
 from ftpserver.accounts.turns import Changes, Changing, Queue, Queueing
-from ftpserver.net.addresses import is_in, place_of, source_of
+from ftpserver.net.addresses import LOCAL, is_in, place_of, source_of
 from ftpserver.settings.table import Settings
 from ftpserver.storage.ledger import Ledger
 from ftpwire.errors import Banned, Busy, LoginRefused, NotFound
@@ -161,7 +161,12 @@ class Limits:
 
     def is_trusted(self, host: str) -> bool:
         """Whether an address has no share and no penalties: it stands for many clients."""
-        return is_in(host, self.settings.trusted_networks)
+        return is_in(host, self.settings.trusted_networks) or self.is_proxy(host)
+
+    def is_proxy(self, host: str) -> bool:
+        """Whether an address is that of a proxy which says whose its connections are."""
+        networks = self.settings.proxy_from
+        return bool(networks) and host != LOCAL and is_in(host, networks)
 
     def penalize(self, host: str, offence: Offence) -> None:
         """A connection from there has ended without a log-in, in a way that costs something."""

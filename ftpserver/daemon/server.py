@@ -37,6 +37,7 @@ from ftpserver.net import tls
 from ftpserver.net.addresses import host_of
 from ftpserver.net.descriptors import raise_descriptor_limit
 from ftpserver.serving.listeners import Listener, TcpListener, UnixListener
+from ftpserver.serving.proxied import Proxied
 from ftpserver.serving.service import Service
 from ftpserver.serving.stats import Serving
 from ftpserver.settings.table import TABLE, Settings, cautions
@@ -80,6 +81,8 @@ class FtpServer(Service):
 
     def __init__(self, settings: Settings, listener: socket.socket | None = None) -> None:
         super().__init__(settings)
+        self.proxied = Proxied(lambda: self.settings.login_grace)
+        """Connections of proxies that haven't said whose they are."""
         self._turned_away = 0
         self._tell_turned_away = 0.0
         self.listeners: list[Listener] = []
@@ -254,6 +257,8 @@ class FtpServer(Service):
     def _drop_stranger(self, request: Hashable) -> None:
         """End a connection that has not logged in, to make room for another."""
         assert isinstance(request, socket.socket)
+        if self.proxied.drop(request):
+            return
         if self.crew is not None:
             self.crew.drop(request)
         elif self.isolation is not None:
@@ -320,6 +325,7 @@ class FtpServer(Service):
             if self._running:
                 listener.shutdown()
             listener.server_close()
+        self.proxied.close()
 
     def press(self) -> None:
         """See to it that processes of sessions end that should have."""

@@ -23,6 +23,7 @@ from socketserver import BaseServer, TCPServer, ThreadingMixIn, UnixStreamServer
 from typing import TYPE_CHECKING, Any
 
 from ftpserver.errors import StateError
+from ftpserver.net.addresses import host_of
 from ftpserver.net.stoppable import Stoppable
 from ftpserver.serving.session import Session
 from ftpwire import beneath
@@ -118,6 +119,30 @@ class Listener(Stoppable, Connections, TCPServer):
         return self.service.admit(request, client_address)
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        """Have a connection served; that of a proxy once it has said whose it is."""
+        service = self.service
+        if not service.limits.is_proxy(host_of(client_address)):
+            self._serve(request, client_address)
+            return
+        service.connections.add(request)
+        service.proxied.take(
+            request,
+            client_address,
+            lambda address: self._serve_proxied(request, client_address, address),
+            lambda: self.shutdown_request(request),
+        )
+
+    def _serve_proxied(self, request: Any, proxy: Any, client_address: Any) -> None:
+        """Serve a connection whose proxy has told the client's address: that is what counts."""
+        service = self.service
+        if client_address != proxy:
+            service.limits.strangers.leave(request)
+            if not service.admit(request, client_address):
+                self.shutdown_request(request)
+                return
+        self._serve(request, client_address)
+
+    def _serve(self, request: Any, client_address: Any) -> None:
         """Have a connection served, here or by another process."""
         service = self.service
         if service.crew is not None:

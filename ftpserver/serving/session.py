@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, cast
 from ftpserver.accounts.accounts import Account, Refused
 from ftpserver.accounts.penalties import Offence
 from ftpserver.net.addresses import host_of
+from ftpserver.net.proxy_protocol import SIGNATURE
 from ftpserver.serving.commands import COMMANDS, Command
 from ftpserver.serving.keep_alive import ChannelGuard, DiskSink, FileSink
 from ftpserver.storage.atomic_tree import AtomicTree
@@ -607,6 +608,8 @@ class Session(StreamRequestHandler):
         local = self.request.family == socket.AF_UNIX  # nobody listens in there
         context = None if local else self.server.tls_context
         first = self._peek()
+        if first == SIGNATURE[0]:
+            raise BadMessage("a PROXY header, from an address that isn't in proxy-from")
         if context is None:
             if first == HANDSHAKE_RECORD:
                 raise BadMagic("this server speaks without TLS: connect with --plaintext")

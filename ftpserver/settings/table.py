@@ -220,6 +220,13 @@ class Settings:
         "proxy; none for none.",
         live=True,
     )
+    proxy_from: Networks = setting(
+        (),
+        _NETWORKS,
+        "Networks of proxies whose connections begin with a header of PROXY protocol version 2, "
+        "which has the client's address; none for none.",
+        live=True,
+    )
     max_sessions: int | None = setting(None, _COUNT, "Sessions of all users together.", live=True)
     max_user_sessions: int | None = setting(
         None,
@@ -293,12 +300,18 @@ class Settings:
 
 def cautions(settings: Settings) -> list[str]:
     """Warnings about settings that are valid, but leave the server open to strangers."""
+    found = []
     if settings.open_registration and settings.default_quota is None:
-        return [
+        found.append(
             "open-registration without default-quota: anyone can make accounts that fill the disk; "
             "set default-quota"
-        ]
-    return []
+        )
+    if any(network.prefixlen == 0 for network in settings.proxy_from):
+        found.append(
+            "proxy-from names all addresses: anyone can claim any address, which evades bans; name "
+            "the proxies alone"
+        )
+    return found
 
 
 TABLE: dict[str, Setting] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,8 @@ OTHER = {
     "max_startups": Startups(1, 2, 3),
     "max_sessions": 6,
     "max_user_sessions": 7,
+    "max_user_transfers": 5,
+    "proxy_from": (ip_network("192.0.2.7/32"),),
     "max_address_sessions": 8,
     "ban_after": 9,
     "ban_time": 10.5,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import tomllib
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
 from ftpserver.cli import main, start
 from ftpserver.settings.loading import ConfigError, Origin, load
-from ftpserver.settings.table import DEFAULT_PORT, TABLE, Settings, Startups, state_of
+from ftpserver.settings.table import DEFAULT_PORT, TABLE, Settings, Startups, cautions, state_of
 
 
 @pytest.fixture
@@ -365,3 +366,11 @@ def test_what_is_shown_means_the_same(ftpd, tmp_path, file):
 def test_every_field_is_described():
     fields = {field.name for field in dataclasses.fields(Settings)} - {"root"}
     assert fields == TABLE.keys()
+
+
+@pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0"])
+def test_proxies_everywhere_are_warned_of(tmp_path, network):
+    """Then everybody may claim any address. The control: a network of some."""
+    wide = Settings(root=tmp_path, proxy_from=(ip_network(network),))
+    assert ["proxy-from" in caution for caution in cautions(wide)] == [True]
+    assert not cautions(dataclasses.replace(wide, proxy_from=(ip_network("192.0.2.0/24"),)))

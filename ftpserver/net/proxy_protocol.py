@@ -1,0 +1,100 @@
+"""The PROXY protocol, version 2: what a proxy says of a connection before the client's first byte.
+
+Lives here: reading its header, bytes in, address out. Does no I/O.
+Lives elsewhere: who may send one (settings/table.py), waiting for it (serving/proxied.py).
+
+The format is HAProxy's (proxy-protocol.txt, section 2.2): a signature, a version and a command, a
+family, a length; then two addresses with their ports, and fields that are passed over here.
+"""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import IPv4Address, IPv6Address
+
+from ftpwire.errors import ProtocolError
+
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+"""How it begins. No TLS record and no frame begins so."""
+HEAD_SIZE = 16
+"""Bytes of the part that tells how long the rest is."""
+MOST = 4096
+"""Bytes of the rest that are taken: addresses, and what proxies say of certificates."""
+
+_HEAD = struct.Struct(">12sBBH")
+_VERSION = 2
+_LOCAL, _PROXY = 0, 1
+_UNSPEC, _INET, _INET6, _UNIX = 0, 1, 2, 3
+_UNSPECIFIED, _STREAM = 0, 1
+_INET_ADDRESSES = struct.Struct(">4s4sHH")
+_INET6_ADDRESSES = struct.Struct(">16s16sHH")
+_UNIX_SIZE = 216
+
+Address = tuple[str, int] | tuple[str, int, int, int]
+"""As ``accept`` gives it."""
+
+
+class BadProxyHeader(ProtocolError):
+    """What came is not a header of PROXY protocol version 2."""
+
+    code = "proxy-header"
+
+
+def rest_of(head: bytes) -> int:
+    """How many bytes follow the first `HEAD_SIZE` ones.
+
+    Raises:
+        BadProxyHeader: They are not the beginning of a header.
+    """
+    signature, version, _, size = _HEAD.unpack(head)
+    if signature != SIGNATURE:
+        raise BadProxyHeader("no header of PROXY protocol version 2")
+    if version >> 4 != _VERSION:
+        raise BadProxyHeader(f"PROXY protocol version {version >> 4}, not 2")
+    if size > MOST:
+        raise BadProxyHeader(f"a PROXY header of {size} bytes; at most {MOST}")
+    return int(size)
+
+
+def source_in(header: bytes) -> Address | None:
+    """The client's address in a whole header.
+
+    Returns:
+        None where the connection is the proxy's own, as for a health check, or the proxy doesn't
+        know an address of the internet.
+
+    Raises:
+        BadProxyHeader: It is not a header, or not whole.
+    """
+    _, command, kind, _ = _HEAD.unpack_from(header)
+    if len(header) != HEAD_SIZE + rest_of(header[:HEAD_SIZE]):
+        raise BadProxyHeader("a PROXY header of another size than it says")
+    command &= 0x0F
+    if command == _LOCAL:
+        return None  # whatever the family is
+    if command != _PROXY:
+        raise BadProxyHeader(f"unknown PROXY command {command}")
+    return _source(kind >> 4, kind & 0x0F, header[HEAD_SIZE:])
+
+
+def _source(family: int, transport: int, addresses: bytes) -> Address | None:
+    if (family, transport) == (_UNSPEC, _UNSPECIFIED):
+        return None
+    if transport != _STREAM:
+        raise BadProxyHeader(f"unknown PROXY transport {transport}")
+    if family == _INET:
+        source, _, port, _ = _unpack(_INET_ADDRESSES, addresses)
+        return str(IPv4Address(source)), port
+    if family == _INET6:
+        source, _, port, _ = _unpack(_INET6_ADDRESSES, addresses)
+        return str(IPv6Address(source)), port, 0, 0
+    if family == _UNIX and len(addresses) >= _UNIX_SIZE:
+        return None
+    raise BadProxyHeader(f"unknown PROXY address family {family}")
+
+
+def _unpack(form: struct.Struct, addresses: bytes) -> tuple[bytes, bytes, int, int]:
+    if len(addresses) < form.size:
+        raise BadProxyHeader("a PROXY header without room for its addresses")
+    source, target, source_port, target_port = form.unpack_from(addresses)
+    return source, target, source_port, target_port
