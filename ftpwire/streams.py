@@ -133,6 +133,7 @@ class WriteBehind:
         trace: TracebackType | None,
     ) -> None:
         self._stop()
+        self._current = None  # nothing more is written: the file may be closed
 
     def _hand_over(self) -> None:
         assert self._current is not None

@@ -353,19 +353,23 @@ class Session(StreamRequestHandler):
 
         return tell
 
-    def transferring(self, size: int | None) -> None:
+    def transferring(self, size: int | None, *, sends: bool = False) -> None:
         """The current request moves so many bytes; None: nobody knows how many.
 
         It counts as a running transfer at once if it is long, else as soon as it waits for its
         client: most small ones cost no question to another process. It counts until the session
         does something else, or waits for a request.
 
+        Args:
+            sends: They go to the client, which gets them slowly at first.
+
         Raises:
             TooMany: The account has as many as it may have.
         """
         if size is None or size > _LONG:
             self._count_transfer()
-            self.channel.start_slowly()
+            if sends:
+                self.channel.start_slowly()
 
     def _count_transfer(self) -> None:
         if self._transfer is None:
@@ -448,14 +452,17 @@ class Session(StreamRequestHandler):
         sink = DiskSink(sink, self.guard)
         self.on_long_wait = sink.rest
         self._bytes_came = time.monotonic()
-        with self.guard:
-            while (header := self._next_data(exactly=True)) is not None:
-                self._end_if_nothing_comes(header, came)
-                with self.guard.away():
-                    expect(header.size)
-                steady = self._steady()
-                while not self.channel.move_payload(self.reader, sink):
-                    steady.wait(read=True)
+        try:
+            with self.guard:
+                while (header := self._next_data(exactly=True)) is not None:
+                    self._end_if_nothing_comes(header, came)
+                    with self.guard.away():
+                        expect(header.size)
+                    steady = self._steady()
+                    while not self.channel.move_payload(self.reader, sink):
+                        steady.wait(read=True)
+        finally:
+            self.on_long_wait = None  # the file may be closed when the session waits again
         return self._sent
 
     # from the first byte to the last -----------------------------------------------------
@@ -877,7 +884,7 @@ class Session(StreamRequestHandler):
         except Exception:
             logger.exception("%s: %s failed", self, type(request).__name__)
             reply = Failed.from_error(Internal("internal error"))
-        self._moves_bytes, self.on_long_wait = False, None
+        self._moves_bytes = False
         if isinstance(reply, Failed) and self._uploads is not None and not command.batched:
             self._uploads.abandon()  # what it had begun to change is nobody's any more
         if reply is not None:

@@ -6,6 +6,7 @@ Lives here: the walk of one listing, what is told about a file. Lives elsewhere:
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections import deque
@@ -27,6 +28,8 @@ from ftpwire.messages import Entry, FileType, Problem
 from ftpwire.paths import Parts
 
 _MAX_WALK_DEPTH = 512
+_ELSEWHERE = (errno.ESTALE, errno.ENOENT, errno.ENOTDIR)
+"""Why a directory can't be opened again that was moved."""
 Item = tuple[bytes, Entry | Problem | None]
 """A directory of a listing and something in it; None says that the directory is complete."""
 
@@ -90,10 +93,12 @@ class Walk:
         """Go back to a directory; if it was moved, what is left to list in it is a problem."""
         try:
             way.go_up(lambda: self._tree.open_dir(level.parts))
-        except (OSError, CommandError):
+        except (OSError, CommandError) as error:
+            if isinstance(error, OSError) and error.errno in _ELSEWHERE:
+                error = SourceChanged("what it is in was moved meanwhile")
             for name in level.below:
                 path = _join(level.path, name)
-                yield path, _problem(b"", SourceChanged("what it is in was moved meanwhile"))
+                yield path, _problem(b"", error)
                 yield path, None
             level.below.clear()
 

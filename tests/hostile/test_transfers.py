@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ from ftpserver.serving import session
 from ftpwire.errors import TooMany
 from ftpwire.frames import Kind
 from ftpwire.messages import Failed, Get, GoingDown, Put, Ready, Sending, Sent, Stored
-from tests.hostile.conftest import each_way, ended
+from tests.hostile.conftest import PROCESSES, each_way, ended
 from tests.peer import Peer, eventually
 
 FDS = "/proc/self/fd"
@@ -161,19 +162,15 @@ def test_transfers_are_given_back_once_and_with_their_worker():
 # what one stalled transfer holds -------------------------------------------------------------
 
 
-class Held:
-    """Threads and descriptors beyond those that there were."""
-
-    def __init__(self) -> None:
-        self._threads, self._descriptors = threading.active_count(), len(os.listdir(FDS))
-
-    @property
-    def threads(self) -> int:
-        return threading.active_count() - self._threads
-
-    @property
-    def descriptors(self) -> int:
-        return len(os.listdir(FDS)) - self._descriptors
+def open_below(home: Path) -> list[str]:
+    """What is open of a home."""
+    found = []
+    for fd in os.listdir(FDS):
+        try:
+            found.append(os.readlink(f"{FDS}/{fd}"))
+        except FileNotFoundError:
+            continue  # the listing's own
+    return [path for path in found if path.startswith(str(home))]
 
 
 WHOLE, PART = Get(b"/big"), Get(b"/big", 1, None, BIG)
@@ -195,12 +192,13 @@ def test_a_download_that_nobody_takes_holds_its_file_and_little_else(
     assert site.is_served(peer)
     (mine,) = site.server.sessions
     eventually(lambda: mine.parked or way == "thread-each")
-    held = Held()
+    threads = threading.active_count()
+    home = site.server.settings.root / "alice"
     peer.request(request_)
     assert isinstance(peer.answer().message, Sending)
     eventually(lambda: mine._home is None)
-    assert held.descriptors == 1
-    assert held.threads <= 1
+    assert open_below(home) == [str(home / "big")]
+    assert threading.active_count() <= threads + 1
     assert sum(reads[-1:]) <= 256 * 1024 and sum(reads) < 8 * MIB
     rest = BIG - (request_.offset or 0)
     taken = 0
@@ -256,6 +254,52 @@ def test_an_upload_that_stops_holds_no_thread(crowded, monkeypatch, asked):
     peer.frame(Kind.DATA, number, b"x")
     peer.frame(Kind.END, number, Sent(UP))
     assert isinstance(peer.answer().message, Stored)  # the control: it goes on
+
+
+def test_an_upload_that_was_ended_writes_nothing_more(crowded):
+    """Its file is closed, and the number of the descriptor may be another file's."""
+    site = crowded()
+    peer = site.user()
+    number = peer.request(Put(b"/x", UP))
+    peer.frame(Kind.DATA, number, b"begun")
+    (mine,) = site.server.sessions
+    eventually(lambda: mine.on_long_wait)
+    site.server.kick(mine.id, None)
+    ended(peer)
+    eventually(lambda: not site.server.sessions)
+    assert mine.on_long_wait is None
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("way", PROCESSES)
+def test_a_download_that_stalls_goes_on_in_other_processes(crowded, way):
+    """Also what is asked afterwards: the home is opened again."""
+    site = crowded()
+    peer = site.user()
+
+    def has_home_open() -> bool:
+        server = site.server
+        pids = server.crew.processes if server.crew else [one.pid for one in _isolated(server)]
+        return any(
+            os.readlink(f"/proc/{pid}/fd/{fd}").endswith(".ftpd-staging/lock")
+            for pid in pids
+            for fd in os.listdir(f"/proc/{pid}/fd")
+        )
+
+    assert isinstance(begin(peer), Sending)
+    eventually(has_home_open)
+    eventually(lambda: not has_home_open())
+    while (found := peer.answer()).kind == Kind.DATA:
+        pass
+    assert isinstance(found.message, Sent)
+    number = peer.request(Put(b"/y", 1))
+    peer.frame(Kind.DATA, number, b"x")
+    peer.frame(Kind.END, number, Sent(1))
+    assert isinstance(peer.answer().message, Stored)
+
+
+def _isolated(server):
+    return server.isolation.sessions()
 
 
 def working_threads() -> list[str]:

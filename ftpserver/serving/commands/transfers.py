@@ -34,7 +34,8 @@ def get(session: Session, request: Get) -> Message:
         size = info.st_size
         offset, hasher = _start(session, fd, request, size)
         left = size - offset
-        session.transferring(left if request.length is None else min(request.length, left))
+        count = left if request.length is None else min(request.length, left)
+        session.transferring(count, sends=True)
         session.send(Sending(size, info.st_mode & 0o7777, told_time(info), offset))
         digest: bytes | None
         if request.length is not None:
@@ -140,9 +141,12 @@ def _stream(
     hashes = hasher is not None
     with ReadAhead(fd, size - offset, offset=offset, hasher=hasher, hashes=hashes) as source:
         session.on_long_wait = source.rest
-        for piece in source:
-            for start in range(0, len(piece), session.data_size):
-                session.send_data(piece[start : start + session.data_size])
+        try:
+            for piece in source:
+                for start in range(0, len(piece), session.data_size):
+                    session.send_data(piece[start : start + session.data_size])
+        finally:
+            session.on_long_wait = None
         return (source.digest() if hashes else None), source.size
 
 
