@@ -266,6 +266,7 @@ def test_an_upload_that_was_ended_writes_nothing_more(crowded):
     eventually(lambda: mine.on_long_wait)
     site.server.kick(mine.id, None)
     ended(peer)
+    peer.close()
     eventually(lambda: not site.server.sessions)
     assert mine.on_long_wait is None
 
