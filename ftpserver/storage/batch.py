@@ -23,7 +23,7 @@ from ftpserver.storage.commit import SYNC_EACH, Commit, Staged, lstat, may_repla
 from ftpserver.storage.home import Home
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.places import Place, Places
-from ftpserver.storage.quota import Books, Lease, Settled
+from ftpserver.storage.quota import NOT_NOW, Books, Lease, Settled
 from ftpserver.storage.resumable import (
     RESUME_FROM,
     ResumableStaging,
@@ -455,7 +455,7 @@ class Uploads:
         """Keep the room of an upload that was interrupted."""
         try:
             self._ledger.keep(lease)
-        except (DiskFull, StateError) as error:  # nobody has it now, so the next heartbeat keeps it
+        except NOT_NOW as error:  # nobody has it now, so the next heartbeat keeps it
             logger.warning("a reservation is kept later: %s", error)
 
     def _give_back(self, lease: Lease | None, size: int) -> None:
@@ -663,7 +663,8 @@ def _told(error: Exception) -> CommandError | OSError:
     """The error to tell the client; one of the server's own is logged."""
     if isinstance(error, (CommandError, OSError)):
         return error
-    logger.error("a batch failed", exc_info=error)
+    expected = isinstance(error, StateError)  # which says it in one line
+    logger.error("a batch failed: %s", error, exc_info=None if expected else error)
     return Internal("internal error")
 
 
