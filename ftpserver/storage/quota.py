@@ -20,7 +20,7 @@ from ftpwire.messages import Room
 logger = logging.getLogger("ftpd.ledger")
 
 NOT_NOW = (DiskFull, StateError, Internal)
-"""What a settlement raises that is made later. Internal: by another process, which has logged it."""
+"""What a settlement raises that is made later. Internal: in another process, which logged it."""
 NEARLY_FULL = 0.9
 """The part of a quota from which on users are told that little room is left."""
 
