@@ -294,8 +294,8 @@ class Uploads:
             raise
 
     def _begin_resumable(self, request: Put, target: Parts, place: Place) -> Receiving:
-        name = self._kept_name(request, target)
         with self._home.shared():  # a clean-up takes what no lease owns, holding it alone
+            name = self._kept_name(request, target)
             staging = ResumableStaging.open(
                 self._home, request, name, self._owners, self._cut, place
             )
@@ -316,9 +316,10 @@ class Uploads:
     def _kept_name(self, request: Put, target: Parts) -> bytes:
         """The staging name of an upload that can be kept."""
         name, before = kept_names(self._account_id, target, request.size, request.mtime_ns)
-        is_there = lstat(self._home.staging_fd, before) is not None
-        if is_there and before in self._ledger.kept_staging(self._account_id):
-            return before  # an earlier version has kept it for this account
+        if lstat(self._home.staging_fd, before) is not None:
+            mine = self._ledger.resumable(self._account_id)
+            if any(one.staging == before for one in mine):
+                return before  # an earlier version has kept it for this account
         return name
 
     def open_piece(self, request: PutPiece) -> Piece:
