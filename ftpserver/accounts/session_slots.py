@@ -6,6 +6,7 @@ Lives here: the table ``session``. Lives elsewhere: when a session needs a slot 
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from typing import NamedTuple
 
 from sqlalchemy import (
@@ -52,6 +53,8 @@ class Sessions:
         self._ledger = ledger
         self._node = ledger.node
         self._incarnation = ledger.incarnation
+        self._left: deque[str] = deque()
+        """Rows that have to go; a deque is safe between threads."""
 
     def enter(self, account: Account, place: str, most: Most, *, only_asking: bool = False) -> str:
         """Take one of the places; returns its name, to give it back by.
@@ -102,12 +105,26 @@ class Sessions:
         return alive.scalar_subquery()
 
     def leave(self, place: str) -> None:
-        """A session has ended."""
-        with self._engine.begin() as connection:
-            connection.execute(delete(session).where(session.c.id == place))
+        """A session has ended. Where that can't be written down, the heartbeat tries again."""
+        self._left.append(place)
+        self._remove_left()
+
+    def _remove_left(self) -> None:
+        while self._left:
+            try:
+                place = self._left.popleft()
+            except IndexError:
+                return  # another thread has taken it
+            try:
+                with self._engine.begin() as connection:
+                    connection.execute(delete(session).where(session.c.id == place))
+            except BaseException:
+                self._left.append(place)
+                raise
 
     def heartbeat(self) -> None:
         """Keep this run's rows alive. To be called well within LEASE_SECONDS."""
+        self._remove_left()
         mine = and_(session.c.node == self._node, session.c.incarnation == self._incarnation)
         with self._reading.connect() as connection:
             if connection.execute(select(session.c.id).where(mine)).first() is None:

@@ -433,7 +433,9 @@ class Peer:
     def _send_failure(self, number: int, error: Exception) -> None:
         failure = _failure_of(error)
         if failure is None:
-            logger.error("%s: a question failed", self._name, exc_info=error)
+            expected = isinstance(error, StateError)  # which says it in one line
+            text = "%s: a question failed: %s"
+            logger.error(text, self._name, error, exc_info=None if expected else error)
             failure = _Failure("internal error", code=Internal.code)
         try:
             self._send(_Kind.FAILURE, number, failure, ())

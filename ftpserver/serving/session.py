@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, cast
 
 from ftpserver.accounts.accounts import Account, Refused
 from ftpserver.accounts.penalties import Offence
+from ftpserver.errors import StateError
 from ftpserver.net.addresses import host_of
 from ftpserver.net.proxy_protocol import SIGNATURE
 from ftpserver.serving.commands import COMMANDS, Command
@@ -595,7 +596,7 @@ class Session(StreamRequestHandler):
             self._uncount_transfer()
             self._leave()
         except Exception:
-            logger.exception("%s: its place is still taken, until the server starts anew", self)
+            logger.exception("%s: its place is given back later", self)
         if self._home is not None:
             self._home.close()
         self._trail.close()
@@ -881,6 +882,9 @@ class Session(StreamRequestHandler):
             reply = Failed.from_error(from_oserror(error, paths.show(path)))
         except (ProtocolError, ConnectionLost):
             raise
+        except StateError as error:  # which says it in one line
+            logger.error("%s: %s failed: %s", self, type(request).__name__, error)
+            reply = Failed.from_error(Internal("internal error"))
         except Exception:
             logger.exception("%s: %s failed", self, type(request).__name__)
             reply = Failed.from_error(Internal("internal error"))

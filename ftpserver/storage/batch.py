@@ -23,7 +23,7 @@ from ftpserver.storage.commit import SYNC_EACH, Commit, Staged, lstat, may_repla
 from ftpserver.storage.home import Home
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.places import Place, Places
-from ftpserver.storage.quota import Books, Lease, Settled
+from ftpserver.storage.quota import NOT_NOW, Books, Lease, Settled
 from ftpserver.storage.resumable import (
     RESUME_FROM,
     ResumableStaging,
@@ -294,8 +294,8 @@ class Uploads:
             raise
 
     def _begin_resumable(self, request: Put, target: Parts, place: Place) -> Receiving:
-        name = self._kept_name(request, target)
         with self._home.shared():  # a clean-up takes what no lease owns, holding it alone
+            name = self._kept_name(request, target)
             staging = ResumableStaging.open(
                 self._home, request, name, self._owners, self._cut, place
             )
@@ -316,9 +316,10 @@ class Uploads:
     def _kept_name(self, request: Put, target: Parts) -> bytes:
         """The staging name of an upload that can be kept."""
         name, before = kept_names(self._account_id, target, request.size, request.mtime_ns)
-        is_there = lstat(self._home.staging_fd, before) is not None
-        if is_there and before in self._ledger.kept_staging(self._account_id):
-            return before  # an earlier version has kept it for this account
+        if lstat(self._home.staging_fd, before) is not None:
+            mine = self._ledger.resumable(self._account_id)
+            if any(one.staging == before for one in mine):
+                return before  # an earlier version has kept it for this account
         return name
 
     def open_piece(self, request: PutPiece) -> Piece:
@@ -455,7 +456,7 @@ class Uploads:
         """Keep the room of an upload that was interrupted."""
         try:
             self._ledger.keep(lease)
-        except (DiskFull, StateError) as error:  # nobody has it now, so the next heartbeat keeps it
+        except NOT_NOW as error:  # nobody has it now, so the next heartbeat keeps it
             logger.warning("a reservation is kept later: %s", error)
 
     def _give_back(self, lease: Lease | None, size: int) -> None:
@@ -663,7 +664,8 @@ def _told(error: Exception) -> CommandError | OSError:
     """The error to tell the client; one of the server's own is logged."""
     if isinstance(error, (CommandError, OSError)):
         return error
-    logger.error("a batch failed", exc_info=error)
+    expected = isinstance(error, StateError)  # which says it in one line
+    logger.error("a batch failed: %s", error, exc_info=None if expected else error)
     return Internal("internal error")
 
 

@@ -405,11 +405,11 @@ class Ledger(Books):
         Returns:
             Ids of all accounts that have to be recounted.
         """
+        unburied = set(self._unburied)  # first: who dies now is left to the next time
         dead = or_(
             and_(lease.c.state == KEPT, lease.c.expires < _now()),
             and_(lease.c.state != KEPT, self.is_dead(lease, thorough=True)),
         )
-        unburied = set(self._unburied)
         with self._durable.begin() as connection:
             self._end_all(connection, dead)
             dirty = connection.execute(select(account.c.id).where(account.c.dirty)).scalars()

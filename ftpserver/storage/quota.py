@@ -14,11 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ftpserver.errors import StateError
-from ftpwire.errors import DiskFull, LeaseLost
+from ftpwire.errors import DiskFull, Internal, LeaseLost
 from ftpwire.messages import Room
 
 logger = logging.getLogger("ftpd.ledger")
 
+NOT_NOW = (DiskFull, StateError, Internal)
+"""What a settlement raises that is made later. Internal: in another process, which logged it."""
 NEARLY_FULL = 0.9
 """The part of a quota from which on users are told that little room is left."""
 
@@ -175,7 +177,7 @@ class Books(ABC):
             self.settle([held], 0, 0)
         except LeaseLost:
             pass  # whoever ended it gave its room back
-        except (DiskFull, StateError) as error:
+        except NOT_NOW as error:
             logger.warning("a reservation is given back later: %s", error)
 
     @contextmanager
@@ -195,7 +197,7 @@ class Books(ABC):
             settled = True
             try:
                 self.settle([held], -freed, -files)
-            except (DiskFull, StateError):
+            except NOT_NOW:
                 pass  # it is removed all the same, and settled later
             except LeaseLost:
                 if held.id:

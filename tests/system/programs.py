@@ -498,11 +498,12 @@ def stored_files(home: Path | bytes) -> int:
 
 
 def stored_bytes(home: Path | bytes) -> int:
-    """The bytes of all regular files in a home, staging left out."""
+    """The bytes of all files and links' targets in a home, staging left out."""
     total = 0
     for directory, directories, files in os.walk(os.fsencode(home)):
         directories[:] = [name for name in directories if name != STAGING]
         for name in files:
             info = os.lstat(os.path.join(directory, name))
-            total += info.st_size if stat.S_ISREG(info.st_mode) else 0
+            counts = stat.S_ISREG(info.st_mode) or stat.S_ISLNK(info.st_mode)
+            total += info.st_size if counts else 0
     return total

@@ -468,6 +468,19 @@ def test_sessions_of_another_node_count_while_it_lives(engine, alice, monkeypatc
     assert counted(engine) == 1
 
 
+def test_a_place_that_could_not_be_given_back_is_later(engine, alice, monkeypatch):
+    sessions = Sessions(engine, Ledger(engine))
+    place = sessions.enter(alice, HERE, Most(of_account=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions, "_engine", None)
+        with pytest.raises(AttributeError):
+            sessions.leave(place)
+    with pytest.raises(TooMany):
+        sessions.enter(alice, HERE, Most(of_account=1))
+    sessions.heartbeat()
+    assert counted(engine) == 0
+
+
 def test_time_ends_no_session_of_a_process_that_lives(engine, alice, monkeypatch):
     """Whichever process of the run looks, and however far the clock was set."""
     run = Ledger(engine, incarnation="run")

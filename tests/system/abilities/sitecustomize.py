@@ -3,6 +3,7 @@
 Python imports this at its start where this directory is on PYTHONPATH. Variables say what it takes:
 
 - WITHOUT_RENAME_FLAGS: the kernel refuses renames with flags, as some file systems do.
+- BUSY_SECONDS: no database is waited for longer, as if the usual time had passed.
 - DIES_BETWEEN_RENAMES: the process kills itself between the two renames that then replace a tree.
 """
 
@@ -46,6 +47,19 @@ def refuse_rename_flags() -> None:
         raise OSError(ctypes.get_errno(), "no seccomp here")
 
 
+def be_impatient(seconds: float) -> None:
+    """Wait so long for a database that others write to."""
+    import sqlite3
+    from sqlite3 import dbapi2
+
+    connect = sqlite3.connect
+
+    def quick(*arguments: object, **options: object) -> sqlite3.Connection:
+        return connect(*arguments, **options | {"timeout": seconds})  # type: ignore[arg-type]
+
+    sqlite3.connect = dbapi2.connect = quick  # type: ignore[assignment]
+
+
 def die_between_renames() -> None:
     """Replacing a tree in two steps ends this process after the first of them."""
     rename = os.rename
@@ -62,3 +76,5 @@ if "WITHOUT_RENAME_FLAGS" in os.environ:
     refuse_rename_flags()
 if "DIES_BETWEEN_RENAMES" in os.environ:
     die_between_renames()
+if "BUSY_SECONDS" in os.environ:
+    be_impatient(float(os.environ["BUSY_SECONDS"]))

@@ -1,0 +1,139 @@
+"""After a fault nothing stays held, and `ftpd check` agrees, without a restart.
+
+In each way of serving, workers included, with faults from outside. Lives elsewhere: every step of
+the books (tests/ftpserver/serving/test_after_faults.py), processes that are killed
+(test_workers.py, test_isolation.py, test_crash.py).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.system.programs import Server, User, eventually, finish
+from tests.system.proxy import Proxy
+
+MIB = 1024 * 1024
+IMPATIENT = {"PYTHONPATH": str(Path(__file__).parent / "abilities"), "BUSY_SECONDS": "0.2"}
+
+pytestmark = [
+    pytest.mark.needs("workers"),
+    pytest.mark.parametrize(
+        "options",
+        [(), ("--workers", "2"), ("--isolation", "process")],
+        ids=["threads", "workers", "process"],
+    ),
+]
+
+
+def half_sent(alice: User, proxy: Proxy, source: Path) -> subprocess.Popen[bytes]:
+    """A `put` of which half has come."""
+    proxy.hold("up", MIB // 2)
+    running = alice.at(proxy.address).start("put", "--retries=0", source, "/file")
+    eventually(lambda: proxy.passed("up") >= MIB // 2, "half of it is sent")
+    eventually(lambda: held(alice), "room is held")
+    return running
+
+
+def held(alice: User) -> int:
+    return alice.run("--json", "df").record["held"]
+
+
+def is_right(server: Server, alice: User) -> bool:
+    """Whether nothing is held, and the verifier finds nothing beside the running server."""
+    alice.run("put", "-", "/probe", given=b"x", status=None)
+    checked = server.admin.run("check", "--strict", status=None)
+    return not held(alice) and checked.status == 0
+
+
+def rests(server: Server, alice: User, why: str) -> None:
+    eventually(lambda: is_right(server, alice), f"all is right after {why}")
+
+
+def test_faults_from_outside(start_server, tmp_path, options):
+    server = start_server(*options, environment=IMPATIENT)
+    alice = server.first_user()
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(MIB))
+    state = server.root / ".ftpd" / "state.db"
+
+    with Proxy(server.reached) as proxy:
+        half_sent(alice, proxy, source).kill()
+    rests(server, alice, "the client was killed")
+
+    with Proxy(server.reached) as proxy, closing(sqlite3.connect(state)) as other:
+        running = half_sent(alice, proxy, source)
+        other.isolation_level = None
+        other.execute("BEGIN IMMEDIATE")
+        proxy.release()
+        assert running.wait(60) != 0
+        other.execute("ROLLBACK")
+    rests(server, alice, "the accounts file was locked when it was to be committed")
+
+    with Proxy(server.reached) as proxy, closing(sqlite3.connect(state)) as other:
+        running = half_sent(alice, proxy, source)
+        other.isolation_level = None
+        other.execute("BEGIN IMMEDIATE")
+        running.send_signal(signal.SIGKILL)
+        running.wait(60)
+        eventually(lambda: "given back later" in server.log, "its end could not be written down")
+        other.execute("ROLLBACK")
+    rests(server, alice, "the accounts file was locked when it ended")
+
+    with Proxy(server.reached) as proxy:
+        running = half_sent(alice, proxy, source)
+        with open(server.home() / ".ftpd-staging" / "lock", "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            proxy.release()
+            bob = server.add_user("bob")
+            bob.run("put", source, "/file")
+        finish(running)
+    rests(server, alice, "the home was locked")
+    assert (server.home() / "file").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_a_full_disk(start_server, tmp_path, options):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(disk)], capture_output=True
+    )
+    if done.returncode:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.decode().strip()}")
+    try:
+        server = start_server(*options, root=disk / "root")
+        alice = server.first_user()
+        alice.run("put", "-", "/old", given=os.urandom(MIB))
+        source = tmp_path / "source"
+        source.write_bytes(os.urandom(MIB))
+        with Proxy(server.reached) as proxy:
+            running = half_sent(alice, proxy, source)
+            with open(disk / "filler", "wb", buffering=0) as filler:
+                fill(filler)
+                proxy.release()
+                assert running.wait(60) != 0
+                alice.run("rm", "/old")
+                fill(filler)
+            (disk / "filler").unlink()
+        rests(server, alice, "the disk was full")
+        server.stop()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def fill(filler) -> None:
+    """Leave not a byte of room."""
+    for size in (65536, 4096, 1):
+        try:
+            while filler.write(bytes(size)):
+                pass
+        except OSError:
+            continue
