@@ -28,6 +28,8 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from sqlalchemy import (
+    BigInteger,
+    Boolean,
     ColumnElement,
     Connection,
     Engine,
@@ -35,14 +37,13 @@ from sqlalchemy import (
     ScalarSelect,
     Table,
     and_,
+    bindparam,
     case,
     delete,
     func,
     insert,
-    literal,
     or_,
     select,
-    true,
     update,
 )
 
@@ -75,15 +76,69 @@ _AT_ONCE = 500
 _TRIES = 10
 """Times that room is looked for, where others give some back between two looks."""
 LEASE_SECONDS = 600
+SECONDS_NOW: ColumnElement[int] = SecondsNow()
+KEPT = "kept"
+"""State of a lease whose upload was interrupted: it owns a staging file that waits for a resume."""
+
+
+def _at_least_zero(count: ColumnElement[int]) -> ColumnElement[int]:
+    """A count that the table takes, whatever an earlier version has left in it."""
+    return case((count < 0, 0), else_=count)
+
+
 _OF_QUOTA = account.c.quota // BYTES_FOR_A_FILE
 _MOST_FILES = func.coalesce(
     account.c.max_files,
     case((_OF_QUOTA > FEWEST_FILES, _OF_QUOTA), (_OF_QUOTA.is_not(None), FEWEST_FILES)),
 )
 """As `most_files`."""
-SECONDS_NOW: ColumnElement[int] = SecondsNow()
-KEPT = "kept"
-"""State of a lease whose upload was interrupted: it owns a staging file that waits for a resume."""
+# What each batch asks for, built once: that is most of what a statement costs.
+
+_HOLD = (
+    update(account)
+    .where(
+        account.c.id == bindparam("of_account"),
+        or_(
+            account.c.quota.is_(None),
+            account.c.used + account.c.held + bindparam("needed") <= account.c.quota,
+            bindparam("more", type_=BigInteger) == 0,  # who is over the quota may still remove
+        ),
+        or_(
+            _MOST_FILES.is_(None),
+            account.c.files + account.c.held_files + bindparam("needed_files") <= _MOST_FILES,
+            bindparam("more_files", type_=BigInteger) == 0,
+        ),
+    )
+    .values(
+        held=account.c.held + bindparam("more", type_=BigInteger),
+        held_files=account.c.held_files + bindparam("more_files", type_=BigInteger),
+    )
+)
+_DELETE_ONE = (
+    delete(lease)
+    .where(lease.c.id == bindparam("its_id"), lease.c.incarnation == bindparam("its_incarnation"))
+    .returning(lease.c.size, lease.c.files)
+)
+_USED = account.c.used + bindparam("more", type_=BigInteger)
+_FILES = account.c.files + bindparam("more_files", type_=BigInteger)
+_SETTLE = (
+    update(account)
+    .where(account.c.id == bindparam("of_account"))
+    .values(
+        used=_at_least_zero(_USED),
+        held=_at_least_zero(account.c.held - bindparam("ended", type_=BigInteger)),
+        files=_at_least_zero(_FILES),
+        held_files=_at_least_zero(
+            account.c.held_files - bindparam("ended_files", type_=BigInteger)
+        ),
+        # when more went than was counted, the disk has to say what is left
+        dirty=or_(account.c.dirty, bindparam("in_doubt", type_=Boolean), _USED < 0, _FILES < 0),
+    )
+    .returning(account.c.used, account.c.quota)
+)
+_KEPT_OF = select(lease.c.staging).where(
+    lease.c.account_id == bindparam("of_account"), lease.c.state == KEPT
+)
 
 
 class Ledger(Books):
@@ -315,36 +370,25 @@ class Ledger(Books):
         with self._engine.begin() as connection:
             lost, size, count = False, 0, 0
             for held in leases:
-                ended = _delete(
-                    connection, lease.c.id == held.id, lease.c.incarnation == self.incarnation
-                )
-                lost = lost or not ended
-                in_doubt = in_doubt or bool(held.id and not ended and (change or files))
-                size += sum(one.size for one in ended)
-                count += sum(one.files for one in ended)
-            if in_doubt:  # who ended it may have had the home counted before this, or after
-                change = files = 0
-            used, there = account.c.used + change, account.c.files + files
-            # when more went than was counted, the disk has to say what is left
-            wrong = true() if in_doubt else or_(account.c.dirty, used < 0, there < 0)
-            row = connection.execute(
-                update(account)
-                .where(account.c.id == account_id)
-                .values(
-                    used=_at_least_zero(used),
-                    held=_at_least_zero(account.c.held - size),
-                    files=_at_least_zero(there),
-                    held_files=_at_least_zero(account.c.held_files - count),
-                    dirty=wrong,
-                )
-                .returning(account.c.used, account.c.quota)
-            ).first()
-            kept = connection.execute(
-                select(lease.c.staging).where(
-                    lease.c.account_id == account_id, lease.c.state == KEPT
-                )
-            ).scalars()
-            names = list(kept)
+                its = {"its_id": held.id, "its_incarnation": self.incarnation}
+                ended = connection.execute(_DELETE_ONE, its).first()
+                if ended is None:
+                    lost = True
+                    # who ended it may have had the home counted before the change, or after
+                    in_doubt = in_doubt or bool(held.id and (change or files))
+                else:
+                    size += ended.size
+                    count += ended.files
+            values = {
+                "of_account": account_id,
+                "more": 0 if in_doubt else change,
+                "more_files": 0 if in_doubt else files,
+                "ended": size,
+                "ended_files": count,
+                "in_doubt": in_doubt,
+            }
+            row = connection.execute(_SETTLE, values).first()
+            names = list(connection.execute(_KEPT_OF, {"of_account": account_id}).scalars())
         if lost:
             raise LeaseLost("the reservation was lost")
         return Settled(names) if row is None else Settled(names, row.used, row.quota)
@@ -563,24 +607,14 @@ class Ledger(Books):
         connection: Connection, account_id: int, size: int, files: int, times: int = 1
     ) -> bool:
         """Hold so much if ``times`` as much is free."""
-        changed = connection.execute(
-            update(account)
-            .where(
-                account.c.id == account_id,
-                or_(
-                    account.c.quota.is_(None),
-                    account.c.used + account.c.held + size * times <= account.c.quota,
-                    literal(size == 0),  # who is over the quota may still remove
-                ),
-                or_(
-                    _MOST_FILES.is_(None),
-                    account.c.files + account.c.held_files + files * times <= _MOST_FILES,
-                    literal(files == 0),
-                ),
-            )
-            .values(held=account.c.held + size, held_files=account.c.held_files + files)
-        )
-        return bool(changed.rowcount)
+        values = {
+            "of_account": account_id,
+            "more": size,
+            "more_files": files,
+            "needed": size * times,
+            "needed_files": files * times,
+        }
+        return bool(connection.execute(_HOLD, values).rowcount)
 
     def _insert(
         self,
@@ -649,11 +683,6 @@ def _end(connection: Connection, account_id: int, *whose: ColumnElement[bool]) -
             held_files=_at_least_zero(account.c.held_files - sum(one.files for one in ended)),
         )
     )
-
-
-def _at_least_zero(count: ColumnElement[int]) -> ColumnElement[int]:
-    """A count that the table takes, whatever an earlier version has left in it."""
-    return case((count < 0, 0), else_=count)
 
 
 def _sum_of_leases(what: ColumnElement[int]) -> ScalarSelect[int]:
