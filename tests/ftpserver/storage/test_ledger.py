@@ -93,6 +93,22 @@ def test_from_reservation_to_settlement(ledger, engine, open_account):
     assert leases_of(engine, alice) == {}
 
 
+def test_a_batch_costs_six_statements(ledger, engine, open_account):
+    """Many small batches are what a server does: one more for each of them shows."""
+    alice = open_account(10**12)
+    seen: list[str] = []
+
+    def note(connection, cursor, statement, *_):
+        if not statement.startswith(("PRAGMA", "BEGIN")):
+            seen.append(statement.split()[0])
+
+    event.listen(engine, "before_cursor_execute", note)
+    held = ledger.reserve_step(alice, 1000)
+    ledger.begin_commit([held])
+    ledger.settle([held], 1000, 1)
+    assert seen == ["UPDATE", "INSERT", "UPDATE", "DELETE", "UPDATE", "SELECT"]
+
+
 def test_an_overwrite_settles_the_difference(ledger, open_account):
     alice = open_account(1000, used=400)
     held = ledger.reserve(alice, 600)
