@@ -92,6 +92,7 @@ _MOST_FILES = func.coalesce(
     case((_OF_QUOTA > FEWEST_FILES, _OF_QUOTA), (_OF_QUOTA.is_not(None), FEWEST_FILES)),
 )
 """As `most_files`."""
+
 # What each batch asks for, built once: that is most of what a statement costs.
 
 _HOLD = (
