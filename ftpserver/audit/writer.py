@@ -14,6 +14,7 @@ Whoever else writes to the file (`ftpd user set`) appends each record by a singl
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import pwd
@@ -421,7 +422,8 @@ def write_whole(fd: int, data: bytes) -> None:
 def administered(state: Path, event: str, *, outcome: str = OK, **fields: Any) -> None:
     """Record what an administrator's command did, whether a server runs or not.
 
-    A disk that is full doesn't undo the command: it is told in the log.
+    A disk that is full doesn't undo the command: it is told in the log. Where nothing can be
+    written, a command that failed says so itself.
     """
     record = Record(timestamp(time.time()), event, outcome, **given_by(), **fields)
     path = state / FILE_NAME
@@ -435,7 +437,8 @@ def administered(state: Path, event: str, *, outcome: str = OK, **fields: Any) -
         finally:
             os.close(fd)
     except OSError as error:
-        logger.error("%s: can't be written: %s", path, os.strerror(error.errno or 0).lower())
+        if outcome != FAILED or error.errno != errno.EROFS:
+            logger.error("%s: can't be written: %s", path, os.strerror(error.errno or 0).lower())
     else:
         from ftpserver.audit.notify import announce
 
