@@ -502,7 +502,7 @@ def stored_bytes(home: Path | bytes) -> int:
     total = 0
     for directory, directories, files in os.walk(os.fsencode(home)):
         directories[:] = [name for name in directories if name != STAGING]
-        for name in files:
+        for name in (*files, *directories):  # links to directories are among the latter
             info = os.lstat(os.path.join(directory, name))
             counts = stat.S_ISREG(info.st_mode) or stat.S_ISLNK(info.st_mode)
             total += info.st_size if counts else 0

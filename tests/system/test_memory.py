@@ -232,4 +232,5 @@ def test_flat_in_the_size_of_a_directory_that_is_compared(start_server, roomy, f
         make_directory(behind(server.home()) / f"{count}", count)
         (roomy / "here").mkdir(exist_ok=True)
         measured.run("sync", "-q", "--dry-run", f":/{count}", roomy / "here")
-    flat(few, many, more - fewer, {"sync": 120, "server": 150})
+    # a name takes 64 bytes more or less, by when memory is given back; 477 when all are kept there
+    flat(few, many, more - fewer, {"sync": 250, "server": 150})

@@ -308,7 +308,8 @@ def test_ctrl_c_while_a_pipe_says_nothing(alice):
     process.stdin.write(b"whoami\n")
     assert process.stdout.readline() == b"alice\n"
     process.send_signal(signal.SIGINT)
-    assert finish(process, status=130).complaint == "ftp: interrupted"
+    # how far it came is told as well, once the server has acknowledged something
+    assert finish(process, status=130).complaint.startswith("ftp: interrupted")
 
 
 def test_ctrl_c_in_a_batch_ends_it(server, alice, big):
@@ -316,5 +317,6 @@ def test_ctrl_c_in_a_batch_ends_it(server, alice, big):
     process.stdin.write(f"-put {big} big\nmkdir later\n".encode())
     eventually(server.staged, "bytes arrive")
     process.send_signal(signal.SIGINT)
-    assert finish(process, status=130).complaint == "ftp: interrupted"
+    # how far it came is told as well, once the server has acknowledged something
+    assert finish(process, status=130).complaint.startswith("ftp: interrupted")
     assert not {"big", "later"} & set(os.listdir(server.home()))
