@@ -122,6 +122,7 @@ class Verifier:
     size: int = 0
     _engine: Engine = field(init=False, repr=False)
     _ownership: Ownership = field(init=False, repr=False)
+    _accounts: Accounts = field(init=False, repr=False)
 
     def findings(self) -> Iterator[Finding]:
         """Everything that is wrong, as it is found.
@@ -156,6 +157,7 @@ class Verifier:
         if wrong:
             return  # nothing that it says can be relied upon
         self._ownership = Ownership(identity(self._engine), self.root)
+        self._accounts = Accounts(self._engine, self.root)
         names = self._names()
         if self.user is not None and self.user not in names:
             raise NotFound(f"{self.user}: no such account")
@@ -165,7 +167,7 @@ class Verifier:
 
     def _check_nests(self) -> Iterator[Finding]:
         """Homes in homes: none can be made any more, but there may be some."""
-        for nest in Accounts(self._engine, self.root).homes().nests():
+        for nest in self._accounts.homes().nests():
             if self.user not in (None, nest.outer, nest.inner):
                 continue
             remedy = (
@@ -235,7 +237,8 @@ class Verifier:
 
             with _alone(staging):
                 in_use = None if self.beside is None else lambda directory: None
-                counted = stored(home, note, on_beside=in_use)
+                closed = self._accounts.inner_of(name)
+                counted = stored(home, note, on_beside=in_use, closed=closed)
                 row, leases = self._rows(name)
             yield from problems
             if row is None:
@@ -335,7 +338,8 @@ class Verifier:
 
     def _check_files(self, name: str, home: int) -> Iterator[Finding]:
         examiner = Examiner(read=self.read)
-        for found in walk(home, lambda path, error: None):  # told by the count
+        closed = self._accounts.inner_of(name)
+        for found in walk(home, lambda path, error: None, closed=closed):  # told by the count
             if found.name == paths.STAGING:
                 yield from self._check_beside(name, found)
                 continue
