@@ -37,7 +37,7 @@ from ftpserver.errors import RootBusy, StateError
 from ftpserver.settings.table import DATABASE, Settings, never_started, state_of
 from ftpserver.snapshot import open_snapshot
 from ftpserver.storage import uncounted
-from ftpserver.storage.home import LOCK_NAME, NOT_STAGED, OWNER_NAME
+from ftpserver.storage.home import LOCK_NAME, NOT_STAGED, OWNER_NAME, is_of_a_home
 from ftpserver.storage.ledger import KEPT
 from ftpserver.storage.ownership import Ownership, identity
 from ftpserver.storage.put_back import Moved, is_note, read_note
@@ -236,9 +236,8 @@ class Verifier:
                 problems.append(_unopened("unreadable", name, b"/" + path, error))
 
             with _alone(staging):
-                in_use = None if self.beside is None else lambda directory: None
                 closed = self._accounts.inner_of(name)
-                counted = stored(home, note, on_beside=in_use, closed=closed)
+                counted = stored(home, note, on_beside=lambda directory: None, closed=closed)
                 row, leases = self._rows(name)
             yield from problems
             if row is None:
@@ -357,12 +356,25 @@ class Verifier:
         group or lies on another file system, and a crash leaves it to the next recount."""
         row, leases = self._rows(name)
         staging = found.entry.is_dir(follow_symlinks=False)
-        if row is None or (staging and self.beside is not None):
+        if row is None or (staging and (self.beside is not None or _is_anothers(found))):
             return
         doubtful = staging and (row.dirty or any(self._is_dead(one) for one in leases))
         weight = Weight.DOUBT if doubtful else Weight.DAMAGE
         path = b"/" + found.path
         yield Finding("partial", name, path, "at the top of the home only", "here", weight)
+
+
+def _is_anothers(found: Found) -> bool:
+    """Whether a reserved name below a home is the staging of a home that lies there: of another
+    server, or of an account that was removed."""
+    try:
+        staging = os.open(found.name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=found.directory)
+    except OSError:
+        return False
+    try:
+        return is_of_a_home(staging)
+    finally:
+        os.close(staging)
 
 
 def check(root: Path, *, read: bool = False, strict: bool = False) -> list[Finding]:

@@ -779,7 +779,7 @@ class Home:
         """
         fd = os.open(paths.STAGING, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
         try:
-            if not NOT_STAGED.isdisjoint(map(os.fsencode, os.listdir(fd))):
+            if is_of_a_home(fd):
                 return
             self.clean_staging(in_use, fd)
         finally:
@@ -796,6 +796,12 @@ class Home:
         """Make the names in a directory durable."""
         if self.durable:
             os.fsync(fd)
+
+
+def is_of_a_home(staging: int) -> bool:
+    """Whether a directory of the reserved name is the staging of a home, and not made beside files
+    that are on their way to a directory."""
+    return not NOT_STAGED.isdisjoint(map(os.fsencode, os.listdir(staging)))
 
 
 def _movable(source: bytes, target: bytes) -> tuple[Parts, Parts]:

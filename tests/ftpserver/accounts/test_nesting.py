@@ -160,3 +160,9 @@ def test_what_the_inner_account_stores_is_no_difference_in_the_outer(ftpd, place
     _, out, _ = ftpd("check")
     kinds = {line.partition(":")[0] for line in out.splitlines() if ": outer: " in line}
     assert kinds == {"nested"}
+
+
+def test_check_finds_no_fault_with_a_home_of_an_account_that_was_removed(ftpd, accounts, nested):
+    accounts.remove("inner")
+    assert ftpd("recount")[0] == 0
+    assert ftpd("check")[0] == 0
