@@ -74,7 +74,7 @@ def find(settings: Settings) -> Iterator[Loose]:
     yield from _too_loose(state, _PRIVATE, dangerous=True)
     for name, bits in _FILES.items():
         yield from _too_loose(state / name, bits, dangerous=False)
-    for directory in state.parents:
+    for directory in _on_the_way(settings.state):
         yield from _open_above(directory)
     if settings.key is not None and not settings.plaintext:
         yield from _named_key(settings.key, _owners(state))
@@ -106,6 +106,16 @@ def _too_loose(path: Path, bits: int, *, dangerous: bool) -> Iterator[Loose]:
     mode = stat.S_IMODE(info.st_mode)
     if mode & bits and not stat.S_ISLNK(info.st_mode):
         yield Loose(path, mode, mode & ~bits, dangerous and bool(mode & _WRITE))
+
+
+def _on_the_way(state: Path) -> dict[Path, None]:
+    """The directories that the state's path leads through, the links in it resolved or not: who can
+    swap a link decides as well where it leads."""
+    found = {}
+    for named in (state, *Path(os.path.abspath(state)).parents):
+        real = Path(os.path.realpath(named))
+        found.update(dict.fromkeys(real.parents if named is state else (real, *real.parents)))
+    return found
 
 
 def _open_above(directory: Path) -> Iterator[Loose]:

@@ -140,7 +140,7 @@ class LocalTree:
             if not stat.S_ISDIR(info.st_mode):
                 raise NotADirectory("something else is there already") from None
             if info.st_mode & 0o700 != 0o700:
-                os.chmod(parts[-1], stat.S_IMODE(info.st_mode) | 0o700, dir_fd=above)
+                _chmod(above, parts[-1], stat.S_IMODE(info.st_mode) | 0o700, exactly=True)
             return False
         _chmod(above, parts[-1], (mode & 0o777) | 0o700)
         return True
@@ -483,14 +483,18 @@ def _bits_for(info: os.stat_result, mode: int) -> int | None:
     return bits
 
 
-def _chmod(above: int, name: bytes, mode: int) -> None:
-    """Change a mode without following a link, also of what can't be opened for reading."""
+def _chmod(above: int, name: bytes, mode: int, *, exactly: bool = False) -> None:
+    """Change a mode without following a link, also of what can't be opened for reading.
+
+    Args:
+        exactly: To just this, also where the kernel clears setgid.
+    """
     fd = os.open(name, beneath.OPEN_ANY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=above)
     try:
         info = os.fstat(fd)
         if stat.S_ISLNK(info.st_mode):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        bits = _bits_for(info, mode)
+        bits = mode if exactly else _bits_for(info, mode)
         if bits is None:
             return
         if beneath.O_PATH == os.O_RDONLY:

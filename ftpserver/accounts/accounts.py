@@ -509,10 +509,10 @@ class Accounts:
             system_user=row.system_user,
             limit_rate=row.limit_rate,
             epoch=row.epoch,
-            inner=self._inner_of(row.name),
+            inner=self.inner_of(row.name),
         )
 
-    def _inner_of(self, name: str) -> tuple[Parts, ...]:
+    def inner_of(self, name: str) -> tuple[Parts, ...]:
         """Where homes of others lie in an account's, links apart. New ones are refused, so that is
         only looked for now and then."""
         if self._nests_until < time.monotonic():

@@ -128,11 +128,15 @@ class Running:
         turned_away: Why it would take no connection from the address.
         too_many: Why the account can have no more sessions.
         note: What else there is to say.
+        banned: What it would tell of a ban.
+        is_there: It runs, and has said all of this.
     """
 
     turned_away: TurnedAway | None = None
     too_many: str | None = None
     note: str | None = None
+    banned: str | None = None
+    is_there: bool = False
 
 
 def log_in(
@@ -150,7 +154,9 @@ def log_in(
     def check() -> None:
         if running.turned_away is not None:
             raise _NotTaken(running.turned_away)
-        ban = limits.ban_of(host, account.name)
+        if running.banned is not None:
+            raise Banned(running.banned)
+        ban = None if running.is_there else limits.ban_of(host, account.name)
         if ban is not None:
             raise ban
         _check_open(account, host)

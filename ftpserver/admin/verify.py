@@ -37,7 +37,7 @@ from ftpserver.errors import RootBusy, StateError
 from ftpserver.settings.table import DATABASE, Settings, never_started, state_of
 from ftpserver.snapshot import open_snapshot
 from ftpserver.storage import uncounted
-from ftpserver.storage.home import LOCK_NAME, NOT_STAGED, OWNER_NAME
+from ftpserver.storage.home import LOCK_NAME, NOT_STAGED, OWNER_NAME, is_of_a_home
 from ftpserver.storage.ledger import KEPT
 from ftpserver.storage.ownership import Ownership, identity
 from ftpserver.storage.put_back import Moved, is_note, read_note
@@ -122,6 +122,7 @@ class Verifier:
     size: int = 0
     _engine: Engine = field(init=False, repr=False)
     _ownership: Ownership = field(init=False, repr=False)
+    _accounts: Accounts = field(init=False, repr=False)
 
     def findings(self) -> Iterator[Finding]:
         """Everything that is wrong, as it is found.
@@ -156,6 +157,7 @@ class Verifier:
         if wrong:
             return  # nothing that it says can be relied upon
         self._ownership = Ownership(identity(self._engine), self.root)
+        self._accounts = Accounts(self._engine, self.root)
         names = self._names()
         if self.user is not None and self.user not in names:
             raise NotFound(f"{self.user}: no such account")
@@ -165,7 +167,7 @@ class Verifier:
 
     def _check_nests(self) -> Iterator[Finding]:
         """Homes in homes: none can be made any more, but there may be some."""
-        for nest in Accounts(self._engine, self.root).homes().nests():
+        for nest in self._accounts.homes().nests():
             if self.user not in (None, nest.outer, nest.inner):
                 continue
             remedy = (
@@ -234,8 +236,8 @@ class Verifier:
                 problems.append(_unopened("unreadable", name, b"/" + path, error))
 
             with _alone(staging):
-                in_use = None if self.beside is None else lambda directory: None
-                counted = stored(home, note, on_beside=in_use)
+                closed = self._accounts.inner_of(name)
+                counted = stored(home, note, on_beside=lambda directory: None, closed=closed)
                 row, leases = self._rows(name)
             yield from problems
             if row is None:
@@ -335,7 +337,8 @@ class Verifier:
 
     def _check_files(self, name: str, home: int) -> Iterator[Finding]:
         examiner = Examiner(read=self.read)
-        for found in walk(home, lambda path, error: None):  # told by the count
+        closed = self._accounts.inner_of(name)
+        for found in walk(home, lambda path, error: None, closed=closed):  # told by the count
             if found.name == paths.STAGING:
                 yield from self._check_beside(name, found)
                 continue
@@ -353,12 +356,25 @@ class Verifier:
         group or lies on another file system, and a crash leaves it to the next recount."""
         row, leases = self._rows(name)
         staging = found.entry.is_dir(follow_symlinks=False)
-        if row is None or (staging and self.beside is not None):
+        if row is None or (staging and (self.beside is not None or _is_anothers(found))):
             return
         doubtful = staging and (row.dirty or any(self._is_dead(one) for one in leases))
         weight = Weight.DOUBT if doubtful else Weight.DAMAGE
         path = b"/" + found.path
         yield Finding("partial", name, path, "at the top of the home only", "here", weight)
+
+
+def _is_anothers(found: Found) -> bool:
+    """Whether a reserved name below a home is the staging of a home that lies there: of another
+    server, or of an account that was removed."""
+    try:
+        staging = os.open(found.name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=found.directory)
+    except OSError:
+        return False
+    try:
+        return is_of_a_home(staging)
+    finally:
+        os.close(staging)
 
 
 def check(root: Path, *, read: bool = False, strict: bool = False) -> list[Finding]:

@@ -175,7 +175,7 @@ def recount(user: str | None, root: Path, as_json: bool) -> None:
                 click.echo(f"ftpd: {told}", err=True)
                 left_alone = True
                 continue
-            counted = count_again(ledger, account.id, Home(account.home))
+            counted = count_again(ledger, account.id, Home(account.home), account.inner)
             record = {
                 "account": account.name,
                 "used": counted.size,

@@ -149,7 +149,7 @@ def _running(state: Path, host: str, name: str) -> Running:
     except FtpError as error:
         return Running(note=f"the server could not be asked about connections: {error}")
     assert isinstance(found, Entry)
-    return Running(found.turned_away, found.too_many, found.note)
+    return Running(found.turned_away, found.too_many, found.note, found.banned, is_there=True)
 
 
 def _put(question: _Question) -> Verdict:

@@ -350,7 +350,7 @@ def _count_homes(accounts: Accounts, engine: Engine, names: Iterable[str]) -> No
         account = accounts.get(name)
         other = ownership.claim(account.home, use=False)
         if other is None:
-            recount(ledger, account.id, Home(account.home))
+            recount(ledger, account.id, Home(account.home), account.inner)
         else:
             told = f"{name}: the home belongs to {other}: log-ins are refused, and nothing is done"
             click.echo(f"ftpd: {told} there, before: ftpd user set {name} --take-home", err=True)

@@ -248,11 +248,13 @@ class Entry(_Tagged, frozen=True, tag="entry"):
         turned_away: Why no connection would be taken.
         too_many: Why the account could have no more sessions.
         note: What else there is to say of the address.
+        banned: What a log-in would be told of a ban, by the clock of the server's run.
     """
 
     turned_away: TurnedAway | None = None
     too_many: str | None = None
     note: str | None = None
+    banned: str | None = None
 
 
 class Did(_Tagged, frozen=True, tag="did"):
@@ -486,7 +488,13 @@ def _entry(server: FtpServer, question: AskEntry) -> Answer:
         limits.check_cap(server.accounts.get(question.account))
     except TooMany as error:
         too_many = str(error)
-    return Entry(limits.turned_away(question.host), too_many, limits.crowd(question.host))
+    ban = limits.ban_of(question.host, question.account)
+    return Entry(
+        limits.turned_away(question.host),
+        too_many,
+        limits.crowd(question.host),
+        None if ban is None else str(ban),
+    )
 
 
 def _reload(server: FtpServer, question: Reload) -> Answer:

@@ -530,7 +530,7 @@ class FtpServer(Service):
         logger.info("%s: recounting the home", account.name)
         more = {} if patience is None else {"patience": patience}
         try:
-            recount(self.ledger, account.id, Home(account.home), **more)
+            recount(self.ledger, account.id, Home(account.home), account.inner, **more)
         except TimeoutError:
             return False
         except (OSError, DiskFull, StateError) as error:  # it stops no other's recount

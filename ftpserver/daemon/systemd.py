@@ -202,7 +202,7 @@ def unit(installation: Installation) -> str:
 def _runtime_directory(unix: Path | None) -> str | None:
     """The directory below /run that systemd makes for a socket at each start, for the user alone to
     write to; None where it lies elsewhere, and has to be there."""
-    if unix is None or unix.parent.parent != Path("/run"):
+    if unix is None or unix.parent.parent not in (Path("/run"), Path("/var/run")):
         return None
     return unix.parent.name
 
@@ -279,13 +279,18 @@ def check_handed(given: socket.socket, settings: Settings) -> list[str]:
         warnings.append(f"{told}, and the settings say port {settings.port}: {remedy}")
     if settings.host is not None:
         here, wanted = _plain(address), {_plain(one) for one in addresses_of(settings.host)}
-        if here not in wanted and not any(one.is_unspecified for one in wanted):
+        if here not in wanted and not any(_takes_in(one, here) for one in wanted):
             text = f"{told}, and the settings say host {settings.host}: {remedy}"
             only_loopback = all(one.is_loopback for one in wanted)
             if here.is_unspecified or (only_loopback and not here.is_loopback):
                 raise StateError(text)
             warnings.append(text)
     return warnings
+
+
+def _takes_in(wanted: IPv4Address | IPv6Address, here: IPv4Address | IPv6Address) -> bool:
+    """Whether it means all addresses, and this one is among them. ``::`` means IPv4 as well."""
+    return wanted.is_unspecified and (wanted.version == 6 or here.version == 4)
 
 
 def addresses_of(host: str) -> list[str]:

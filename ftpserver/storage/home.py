@@ -20,7 +20,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -737,13 +737,18 @@ class Home:
 
     # counting ----------------------------------------------------------------------------
 
-    def count(self, on_beside: Callable[[int], None] | None = None) -> Usage:
+    def count(
+        self,
+        on_beside: Callable[[int], None] | None = None,
+        closed: Collection[Parts] = (),
+    ) -> Usage:
         """What is stored, in the quota's sense. Call it while holding ``alone``.
 
         Args:
             on_beside: Given each directory below the home that has the reserved name in it.
+            closed: Where homes of other accounts lie in it, which don't count.
         """
-        return stored(self.fd, on_beside=on_beside)
+        return stored(self.fd, on_beside=on_beside, closed=closed)
 
     def staged(self) -> set[bytes]:
         """The names in staging."""
@@ -768,9 +773,14 @@ class Home:
                 os.unlink(staged, dir_fd=fd)
 
     def clean_beside(self, directory: int, in_use: Callable[[bytes], bool]) -> None:
-        """The same of the reserved name in another directory of the home, and remove that name."""
+        """The same of the reserved name in another directory of the home, and remove that name.
+
+        One with a lock is the staging of another home, which lies in this one: it is left alone.
+        """
         fd = os.open(paths.STAGING, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
         try:
+            if is_of_a_home(fd):
+                return
             self.clean_staging(in_use, fd)
         finally:
             os.close(fd)
@@ -786,6 +796,12 @@ class Home:
         """Make the names in a directory durable."""
         if self.durable:
             os.fsync(fd)
+
+
+def is_of_a_home(staging: int) -> bool:
+    """Whether a directory of the reserved name is the staging of a home, and not made beside files
+    that are on their way to a directory."""
+    return not NOT_STAGED.isdisjoint(map(os.fsencode, os.listdir(staging)))
 
 
 def _movable(source: bytes, target: bytes) -> tuple[Parts, Parts]:

@@ -7,7 +7,7 @@ Lives elsewhere: which accounts are in doubt (ledger.py), when it is done (daemo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ftpserver.storage.home import NOT_STAGED, Home
@@ -16,15 +16,24 @@ from ftpserver.storage.put_back import is_note, put_back
 from ftpserver.storage.resumable import staging_of
 from ftpserver.storage.walk import Usage
 from ftpwire import paths
+from ftpwire.paths import Parts
 
 _PATIENCE = 60.0
 """Seconds that a home's lock is waited for: sessions hold it for the moment of a commit."""
 
 
-def recount(ledger: Ledger, account_id: int, home: Home, *, patience: float = _PATIENCE) -> Usage:
+def recount(
+    ledger: Ledger,
+    account_id: int,
+    home: Home,
+    closed: Collection[Parts] = (),
+    *,
+    patience: float = _PATIENCE,
+) -> Usage:
     """Set an account's used space to what its home holds; returns that. Closes the home.
 
     Args:
+        closed: Where homes of other accounts lie in it: nothing there is touched or counted.
         patience: Seconds that the home's lock is waited for.
 
     Raises:
@@ -33,7 +42,7 @@ def recount(ledger: Ledger, account_id: int, home: Home, *, patience: float = _P
     try:
         with home.alone(patience):
             in_use = _clean_staging(ledger, account_id, home)
-            counted = home.count(lambda directory: home.clean_beside(directory, in_use))
+            counted = home.count(lambda directory: home.clean_beside(directory, in_use), closed)
             ledger.recounted(account_id, counted.size, counted.files)
             return counted
     finally:

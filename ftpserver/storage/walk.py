@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ftpwire import paths
 from ftpwire.beneath import OPEN_ANY, OPEN_DIRECTORY, chmod_pinned, identity_of, open_above
+from ftpwire.paths import Parts
 
 _OPEN_BELOW = OPEN_DIRECTORY | os.O_NOFOLLOW
 
@@ -52,6 +53,7 @@ def walk(
     *,
     through_closed: bool = False,
     staging: bool = False,
+    closed: Collection[Parts] = (),
 ) -> Iterator[Found]:
     """Everything below a home, its staging left out; no link is followed. The reserved name in
     another directory is found, and not gone into.
@@ -63,25 +65,27 @@ def walk(
         on_problem: Hears of directories that can't be read; without it, that is raised.
         through_closed: Open those whose own mode forbids it, meanwhile.
         staging: The reserved name is as any other.
+        closed: Places that are passed over as if nothing were there: homes of other accounts.
     """
+    shut = frozenset(b"/".join(parts) for parts in closed)
     fd = os.open(b".", OPEN_DIRECTORY, dir_fd=home)
     try:
         levels = [_Level(b"", b"", fd)]
-        yield from _entries(levels[0], fd, on_problem, staging)
+        yield from _entries(levels[0], fd, on_problem, staging, shut)
         while levels:
             level = levels[-1]
             if level.below:
                 name = level.below.pop()
                 path = level.path + b"/" + name if level.path else name
                 try:
-                    child, closed = _open_below(fd, name, through_closed)
+                    child, had = _open_below(fd, name, through_closed)
                 except OSError as error:
                     _tell(on_problem, path, error)
                     continue
                 os.close(fd)
                 fd = child
-                levels.append(_Level(path, name, fd, closed))
-                yield from _entries(levels[-1], fd, on_problem, staging)
+                levels.append(_Level(path, name, fd, had))
+                yield from _entries(levels[-1], fd, on_problem, staging, shut)
                 continue
             levels.pop()
             if levels:
@@ -140,6 +144,7 @@ def stored(
     on_problem: OnProblem | None = None,
     *,
     on_beside: Callable[[int], None] | None = None,
+    closed: Collection[Parts] = (),
 ) -> Usage:
     """All that a home holds, in the quota's sense. Hold its lock alone.
 
@@ -149,8 +154,9 @@ def stored(
     Args:
         on_beside: Given each directory (open) below the home that has the reserved name in it,
             before what is in that is counted. None: such a name belongs to nobody, and counts.
+        closed: Where homes of other accounts lie in it: what is there is not counted.
     """
-    total = _stored_below(home, on_problem, on_beside)
+    total = _stored_below(home, on_problem, on_beside, closed)
     return total + _stored_in_staging(home, on_problem)
 
 
@@ -176,11 +182,14 @@ def _stored_in_staging(directory: int, on_problem: OnProblem | None) -> Usage:
 
 
 def _stored_below(
-    directory: int, on_problem: OnProblem | None, on_beside: Callable[[int], None] | None
+    directory: int,
+    on_problem: OnProblem | None,
+    on_beside: Callable[[int], None] | None,
+    closed: Collection[Parts] = (),
 ) -> Usage:
     size = files = 0
     below = Usage(0, 0)
-    for found in walk(directory, on_problem, through_closed=True):
+    for found in walk(directory, on_problem, through_closed=True, closed=closed):
         try:
             if found.name == paths.STAGING:
                 if on_beside is not None:
@@ -199,7 +208,7 @@ def _stored_below(
 
 
 def _entries(
-    level: _Level, fd: int, on_problem: OnProblem | None, staging: bool
+    level: _Level, fd: int, on_problem: OnProblem | None, staging: bool, shut: frozenset[bytes]
 ) -> Iterator[Found]:
     prefix = level.path + b"/" if level.path else b""
     try:
@@ -208,6 +217,8 @@ def _entries(
                 name = os.fsencode(entry.name)
                 hidden = name == paths.STAGING and not staging
                 if hidden and not prefix:
+                    continue
+                if shut and prefix + name in shut:
                     continue
                 if not hidden and entry.is_dir(follow_symlinks=False):
                     level.below.append(name)

@@ -154,3 +154,13 @@ def test_both_checks_tell(ftpd, root, accounts, command):
     (root / ".ftpd" / "ftpd.toml").unlink()
     key.chmod(0o600)
     assert ftpd(*command)[0] == 0
+
+
+def test_a_link_on_the_way_to_the_root_can_be_swapped_as_well(settings, tmp_path, no_modes):
+    by = tmp_path / "open" / "root"
+    by.parent.mkdir()
+    by.symlink_to(settings.root)
+    assert modes.mend(Settings(by)) == []
+    by.parent.chmod(0o777)
+    with pytest.raises(StateError, match="open: others can write to it"):
+        modes.mend(Settings(by))

@@ -317,3 +317,24 @@ def test_a_place_that_can_not_be_written_leaks_nothing(tree, below, plain_user):
         PartialFile(tree, (b"closed", b"file"))
     with pytest.raises(FileNotFoundError):
         PartialFile(tree, (b"missing", b"file"))
+
+
+def test_a_directory_that_becomes_a_link_is_not_followed(tree, below, tmp_path, monkeypatch):
+    """Whoever else writes there swaps it between two calls."""
+    other = tmp_path / "another's"
+    other.mkdir(mode=0o500)
+    (below / "closed").mkdir(mode=0o500)
+    real = os.stat
+
+    def stat_and_swap(name, **options):
+        found = real(name, **options)
+        if name == b"closed":
+            (below / "closed").rmdir()
+            (below / "closed").symlink_to(other)
+        return found
+
+    monkeypatch.setattr(os, "stat", stat_and_swap)
+    with pytest.raises(OSError):
+        tree.make_dir((b"closed",), 0o755)
+    monkeypatch.undo()
+    assert other.stat().st_mode & 0o777 == 0o500

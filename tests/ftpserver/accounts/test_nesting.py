@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from sqlalchemy import update
 
+from ftpserver.accounts.accounts import Account
 from ftpserver.accounts.records import import_lines
 from ftpserver.database import account
+from ftpserver.storage.home import Home
 from ftpserver.storage.permissions import Action, Permissions
+from ftpserver.storage.recount import recount
+from ftpserver.storage.walk import Usage
 from ftpwire.errors import BadAccount
 from ftpwire.messages import Failed, List, Remove, Stat
+from tests.conftest import state_of_tree
 
 
 @pytest.fixture
@@ -121,3 +127,42 @@ def test_rules_below_an_inner_home_do_not_open_it():
     assert not closed.allows(Action.READ, (b"in", b"deep", b"x"))
     assert closed.allows(Action.CREATE, (b"other", b"x"))
     assert not closed.allows(Action.CREATE, (b"x",)) and closed.allows(Action.READ, (b"x",))
+
+
+@pytest.fixture
+def nested(accounts, engine, place) -> tuple[Account, Account]:
+    """An account, and one whose home lies in that one's, with a file each and an upload."""
+    accounts.add("outer", "secret", home=place)
+    accounts.add("inner", "secret")
+    nest(engine, "inner", place / "in")
+    (place / "beside").write_bytes(b"1")
+    (place / "in" / "file").write_bytes(b"22")
+    with closing(Home(place / "in")):
+        (place / "in" / ".ftpd-staging" / "upload").write_bytes(b"333")
+    accounts._nests_until = -1.0
+    return accounts.get("outer"), accounts.get("inner")
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["an-account's", "another-server's"])
+def test_a_recount_of_the_outer_home_touches_nothing_in_the_inner(ledger, place, nested, known):
+    outer = nested[0]
+    before = state_of_tree(place / "in")
+    assert ".ftpd-staging/lock" in before
+    counted = recount(ledger, outer.id, Home(outer.home), outer.inner if known else ())
+    assert state_of_tree(place / "in") == before
+    assert counted == (Usage(1, 1) if known else Usage(3, 3))
+
+
+def test_what_the_inner_account_stores_is_no_difference_in_the_outer(ftpd, place, nested):
+    assert ftpd("recount")[0] == 0
+    (place / "in" / "more").write_bytes(b"4444")
+    assert ftpd("recount", "inner")[0] == 0
+    _, out, _ = ftpd("check")
+    kinds = {line.partition(":")[0] for line in out.splitlines() if ": outer: " in line}
+    assert kinds == {"nested"}
+
+
+def test_check_finds_no_fault_with_a_home_of_an_account_that_was_removed(ftpd, accounts, nested):
+    accounts.remove("inner")
+    assert ftpd("recount")[0] == 0
+    assert ftpd("check")[0] == 0

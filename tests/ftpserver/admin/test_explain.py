@@ -13,6 +13,7 @@ from sqlalchemy import insert
 from ftpserver.accounts import session_counts
 from ftpserver.accounts.bans import Bans
 from ftpserver.accounts.penalties import Offence
+from ftpserver.clock import RUN
 from ftpserver.daemon import control
 from ftpserver.database import session
 from ftpserver.settings.table import Startups
@@ -304,6 +305,17 @@ def test_the_cap_of_sessions(why, start_server, dial, monkeypatch, options):
     assert "ftpd user set alice --max-sessions" in record["advice"]
     server.accounts.change("alice", max_sessions=5)
     assert why("login")[0]
+
+
+def test_a_ban_is_told_by_the_clock_of_the_server(why, start_server):
+    """The system's clock was set back by a year since the server began."""
+    server = start_server(ban_after=1, ban_time=600)
+    bans = server.limits._bans
+    bans._clock = lambda: RUN.now() + 365 * 24 * 3600
+    bans.failed("192.0.2.9", "alice")
+    allowed, record = why("login", "192.0.2.9")
+    assert not allowed and record["decided_by"] == "ban"
+    assert record["reason"].endswith("refused for another 10 minutes")
 
 
 def test_a_server_that_does_not_know_the_question(why, start_server, monkeypatch):

@@ -107,6 +107,8 @@ def test_the_socket_unit_has_the_address(tmp_path, host, listens):
     [
         ("/run/ftpd/socket", "RuntimeDirectory", "ftpd"),
         ("/run/ftpd/socket", "ReadWritePaths", "/srv/files"),
+        ("/var/run/ftpd/socket", "RuntimeDirectory", "ftpd"),
+        ("/var/run/ftpd/socket", "ReadWritePaths", "/srv/files"),
         ("/srv/sockets/ftpd", "ReadWritePaths", "/srv/files /srv/sockets"),
         ("/tmp/ftpd", "PrivateTmp", "no"),
     ],
@@ -231,6 +233,9 @@ def test_a_socket_that_is_handed_over_is_served(tmp_path, quick_passwords, dial)
         pytest.param("127.0.0.1", {"host": "127.0.0.1"}, "served", id="same"),
         pytest.param("127.0.0.1", {"host": "localhost"}, "served", id="name"),
         pytest.param("127.0.0.1", {"host": "0.0.0.0"}, "served", id="narrower"),
+        pytest.param("::", {"host": "0.0.0.0"}, "refused", id="also-6"),
+        pytest.param("::1", {"host": "0.0.0.0"}, "warned", id="other-family"),
+        pytest.param("127.0.0.1", {"host": "::"}, "served", id="both-families"),
         pytest.param("127.0.0.1", {}, "served", id="all"),
         pytest.param("0.0.0.0", {}, "served", id="all-all"),
         pytest.param("127.0.0.1", {"port": 1}, "warned", id="port"),
