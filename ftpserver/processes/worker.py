@@ -391,12 +391,12 @@ class _Failures:
         self._server = server
         self._mine = FailureAllowances()
 
-    def take(self, account_id: int | None, guess: str | None) -> bool:
+    def take(self, account_id: int | None, guess: str | None, size: int) -> bool:
         """Whether another one may be recorded."""
-        if not self._mine.take(account_id, guess):
+        if not self._mine.take(account_id, guess, size):
             return False
         try:
-            return self._server.ask(TellFailure(account_id, guess), MayTell).granted
+            return self._server.ask(TellFailure(account_id, guess, size), MayTell).granted
         except PeerGone:
             return False  # and this process is at its end
 
