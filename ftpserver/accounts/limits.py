@@ -203,7 +203,7 @@ class Limits:
             Busy: Too many wait.
             LoginRefused: From ``prove``.
         """
-        with self.queue.turn(host, spared=host in self._spared):
+        with self.turn(host):
             self._bans.check(host, name)
             try:
                 proved = prove()
@@ -215,11 +215,12 @@ class Limits:
         return proved
 
     def turn(self, host: str) -> AbstractContextManager[None]:
-        """A turn at hashing a password that nothing is compared with: somebody registers.
+        """A turn at hashing a password; it is waited for as long as a log-in may take.
 
         Raises Busy.
         """
-        return self.queue.turn(host, spared=host in self._spared)
+        seconds = self.settings.login_grace
+        return self.queue.turn(host, spared=host in self._spared, seconds=seconds)
 
     def by_token(self, host: str, name: str, prove: Callable[[], _Result]) -> _Result:
         """Check a token with ``prove``, and count it when it is refused.
