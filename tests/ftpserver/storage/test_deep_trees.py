@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -161,3 +162,31 @@ def test_a_deep_home_is_handed_over_with_few_descriptors(root):
         assert owners == {12345} and len(found) == 3 * 100 + 2 * 9
     finally:
         os.close(fd)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_count_that_lost_its_way_back_is_not_short(home, alice, replaced):
+    """Moved by somebody who heeds no lock; the control: what is only renamed is found."""
+    for name in "cde":
+        (alice / "a" / "b" / name).mkdir(parents=True)
+        (alice / "a" / "b" / name / "file").touch()
+
+    def disturbed(disturb) -> Iterator[bytes]:
+        for found in walk(home.fd):
+            if found.name == b"file" and disturb is not None:
+                disturb(os.fsdecode(found.path.split(b"/")[2]))
+                disturb = None
+            yield found.name
+
+    def rename(name: str) -> None:
+        (alice / "a").rename(alice / "A")
+
+    def take_away(name: str) -> None:
+        (alice / "A" / "b" / name).rename(alice / name)
+        (alice / "A" / "b").rename(alice / "A" / "moved")
+        if replaced:
+            (alice / "A" / "b").mkdir()
+
+    assert list(disturbed(rename)).count(b"file") == 3
+    with pytest.raises(OSError, match="moved meanwhile"):
+        list(disturbed(take_away))
