@@ -307,9 +307,8 @@ class Answers:
             used = self._invitation
             record.details = {"with": "registration"} | ({"invitation": used} if used else {})
         elif record.details is not None:
-            record.details = {
-                name: value for name, value in record.details.items() if _is_detail(name, value)
-            }
+            told = {name: one for name, one in record.details.items() if _is_detail(name, one)}
+            record.details = told or None
         record.address = session.shown_host
         record.session = str(session.id)
         now = time.time()

@@ -87,9 +87,11 @@ def walk(
                 continue
             levels.pop()
             if levels:
-                above = _up(home, fd, levels, on_problem)
-                if level.closed is not None:
-                    os.chmod(fd, level.closed)
+                try:
+                    above = _up(home, fd, levels, on_problem)
+                finally:
+                    if level.closed is not None:
+                        os.chmod(fd, level.closed)
                 os.close(fd)
                 fd = above
     finally:

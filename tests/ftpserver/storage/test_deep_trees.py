@@ -190,3 +190,22 @@ def test_a_count_that_lost_its_way_back_is_not_short(home, alice, replaced):
     assert list(disturbed(rename)).count(b"file") == 3
     with pytest.raises(OSError, match="moved meanwhile"):
         list(disturbed(take_away))
+
+
+def test_a_count_that_fails_gives_closed_directories_their_mode_back(home, alice, plain_user):
+    for name in "cd":
+        (alice / "a" / "b" / name).mkdir(parents=True)
+        (alice / "a" / "b" / name / "file").touch()
+        (alice / "a" / "b" / name).chmod(0o000)
+    moved = ""
+    with pytest.raises(OSError, match="moved meanwhile"):
+        for found in walk(home.fd, through_closed=True):
+            if found.name == b"file":
+                moved = os.fsdecode(found.path.split(b"/")[2])
+                (alice / "a" / "b" / moved).rename(alice / "moved")
+                (alice / "a" / "b").rename(alice / "b")
+    assert (alice / "moved").stat().st_mode & 0o777 == 0
+    (alice / "moved").chmod(0o700)
+    for left in (alice / "b").iterdir():
+        assert left.stat().st_mode & 0o777 == 0
+        left.chmod(0o700)
