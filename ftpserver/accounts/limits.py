@@ -123,12 +123,14 @@ class Limits:
 
         Where somebody has logged in lately, only the connections from there count: whoever else
         knocks, and no penalty holds: one of many behind an address shuts out none of the others.
-        Who is banned, and hasn't, gets one at a time, to be told so.
+        Who is banned, and hasn't, gets one at a time, to be told so; a proxy that tells the
+        addresses of its clients goes on bringing them.
         """
         spared, trusted = host in self._spared, self.is_trusted(host)
         if not spared and not trusted and self.penalties.refuses(host):
             return False
-        if not spared and self._bans.may_be_banned(host) and self.strangers.count(host):
+        one_at_a_time = not spared and not self.is_proxy(host) and self._bans.may_be_banned(host)
+        if one_at_a_time and self.strangers.count(host):
             return False
         return self.strangers.take(connection, host, spared=spared, trusted=trusted)
 
@@ -203,7 +205,7 @@ class Limits:
             Busy: Too many wait.
             LoginRefused: From ``prove``.
         """
-        with self.queue.turn(host, spared=host in self._spared):
+        with self.turn(host):
             self._bans.check(host, name)
             try:
                 proved = prove()
@@ -215,11 +217,12 @@ class Limits:
         return proved
 
     def turn(self, host: str) -> AbstractContextManager[None]:
-        """A turn at hashing a password that nothing is compared with: somebody registers.
+        """A turn at hashing a password; it is waited for as long as a log-in may take.
 
         Raises Busy.
         """
-        return self.queue.turn(host, spared=host in self._spared)
+        seconds = self.settings.login_grace
+        return self.queue.turn(host, spared=host in self._spared, seconds=seconds)
 
     def by_token(self, host: str, name: str, prove: Callable[[], _Result]) -> _Result:
         """Check a token with ``prove``, and count it when it is refused.

@@ -12,16 +12,21 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ftpserver.net.addresses import place_of
 from ftpwire.errors import Busy
 
+TOO_MANY = "too many log in just now: try again in a moment"
+_LONGEST = 30.0
+"""Seconds that a turn of a worker lasts at most: one that was stopped in it holds up no other."""
+_Result = TypeVar("_Result")
 _WAITING_SHARE = 2
 """A stranger's address may have one in so many of those that wait."""
 
@@ -29,11 +34,14 @@ _WAITING_SHARE = 2
 class Queueing(Protocol):
     """Where turns at hashing a password are given out."""
 
-    def turn(self, host: str, *, spared: bool) -> AbstractContextManager[None]:
-        """Wait for a turn, and have it. Raises Busy: too many wait already.
+    def turn(
+        self, host: str, *, spared: bool, seconds: float | None = None
+    ) -> AbstractContextManager[None]:
+        """Wait for a turn, and have it. Raises Busy: too many wait already, or it took too long.
 
         Args:
             spared: Somebody has logged in from there lately.
+            seconds: To wait, at most.
         """
 
 
@@ -48,12 +56,21 @@ class Changing(Protocol):
         """
 
 
+def wait_for(began: Future[_Result], seconds: float | None) -> _Result:
+    """Wait until it is one's turn. Raises Busy: it took too long."""
+    try:
+        return began.result(seconds)
+    except TimeoutError:
+        raise Busy(TOO_MANY) from None
+
+
 @dataclass(eq=False)
 class Turn:
     """A place in the queue.
 
     Attributes:
         token: To give it back.
+        since: When it began, on ``time.monotonic()``.
         began: Done as soon as it is its turn, by the thread that gave its own turn back.
     """
 
@@ -61,6 +78,7 @@ class Turn:
     worker: int | None
     token: str = field(default_factory=lambda: secrets.token_hex(8))
     began: Future[None] = field(default_factory=Future)
+    since: float = 0.0
 
 
 class Queue:
@@ -85,11 +103,11 @@ class Queue:
         return self._by_place.total()
 
     @contextmanager
-    def turn(self, host: str, *, spared: bool) -> Iterator[None]:
+    def turn(self, host: str, *, spared: bool, seconds: float | None = None) -> Iterator[None]:
         """Wait for a turn, and have it; see `Queueing`."""
         mine = self.enter(host, spared=spared)
         try:
-            mine.began.result()
+            wait_for(mine.began, seconds)
             yield
         finally:
             self.leave(mine.token)
@@ -111,7 +129,7 @@ class Queue:
         mine = most if spared else self.at_once + self._most // _WAITING_SHARE
         with self._lock:
             if self._by_place.total() >= most or self._by_place[turn.place] >= mine:
-                raise Busy("too many log in just now: try again in a moment")
+                raise Busy(TOO_MANY)
             self._by_place[turn.place] += 1
             self._waiting[turn.token] = turn
             next_ones = self._advance()
@@ -143,10 +161,14 @@ class Queue:
 
     def _advance(self) -> list[Turn]:
         """Those that have their turn from now on."""
-        begun = []
+        now, begun = time.monotonic(), []
+        for turn in list(self._running.values()):
+            if turn.worker is not None and now - turn.since > _LONGEST:
+                self._remove(turn.token)
         while self._waiting and len(self._running) < self.at_once:
             turn = self._waiting.pop(next(iter(self._waiting)))
             self._running[turn.token] = turn
+            turn.since = now
             begun.append(turn)
         return begun
 

@@ -36,6 +36,8 @@ _POLL_SECONDS = 0.2
 _READ = 256 * 1024
 _ALL_READ = 16 * 1024 * 1024
 """Bytes of all files together that are in memory, as far as there are not thousands of them."""
+_LONGEST = 2**20
+"""Bytes of a line: a longer one is no record."""
 _LEAST_READ = 4096
 _MOST_FILES = 100_000
 
@@ -217,7 +219,7 @@ class AuditReader:
         try:
             found: Any = json.loads(line)  # it takes lone surrogates, too
             return msgspec.convert(found, Record)
-        except (ValueError, msgspec.ValidationError):
+        except (ValueError, msgspec.ValidationError, RecursionError):
             self.unreadable += 1
             return None
 
@@ -264,7 +266,10 @@ class _Series:
             fd = self._files[-1]
             is_current = len(self._files) == 1
             while data := os.read(fd, min(size, self._left(fd)) if is_current else size):
-                *lines, self._rest = (self._rest + data).split(b"\n")
+                if len(self._rest) >= _LONGEST and b"\n" not in data:
+                    continue  # it is no record whatever comes
+                *lines, rest = (self._rest + data).split(b"\n")
+                self._rest = rest[:_LONGEST]
                 yield from lines
             if is_current:
                 return

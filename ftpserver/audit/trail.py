@@ -195,9 +195,10 @@ class Trail:
                     guess = guess_of(
                         event, None if reply is None else reply.code, _WAYS.get(type(asked.request))
                     )
+                    line = line_of(self._record(stamp, asked, reply, took, note))
                     if self._gone is not None:  # it has done something, too
                         share = share_of(event, user)
-                    elif not audit.may_tell_failure(self._session.account, guess):
+                    elif not audit.may_tell_failure(self._session.account, guess, len(line)):
                         continue
                 if line is None:
                     line = line_of(self._record(stamp, asked, reply, took, note))
@@ -383,12 +384,12 @@ class Recorder(ABC):
         if not self.enabled:
             return
         account = session.account if session is not None else None
-        if outcome != OK and not self.may_tell_failure(account, guess):
-            return
         try:
             who = {} if session is None else who_is(session)._asdict()
             record = Record(timestamp(time.time()), event, outcome, **(who | with_paths(fields)))
-            self.append(line_of(record), 1, share_of(event, record.user) if account else None)
+            line = line_of(record)
+            if outcome == OK or self.may_tell_failure(account, guess, len(line)):
+                self.append(line, 1, share_of(event, record.user) if account else None)
         except Exception:
             logger.exception("%s could not be recorded", event)
 
@@ -401,9 +402,12 @@ class Recorder(ABC):
         """
 
     @abstractmethod
-    def may_tell_failure(self, account: Account | None, guess: str | None = None) -> bool:
+    def may_tell_failure(
+        self, account: Account | None, guess: str | None = None, size: int = 0
+    ) -> bool:
         """Whether another failure of that account, or of a stranger, may be recorded now.
 
         Args:
             guess: See `guess_of`.
+            size: Bytes of its line.
         """

@@ -44,6 +44,9 @@ _REFUSALS_RATE = 5.0
 only fails can't push what others did out of the files."""
 _DROPPED_SECONDS = 10.0
 _MAX_ALLOWANCES = 1024
+_LINE = 1024
+"""Bytes of a line. A longer one counts as several, wherever lines are counted: a path can make it
+as long as 60 KiB."""
 _SHARE = 10_000
 _SHARE_SECONDS = 3600.0
 """Lines of what one account did, in so many seconds, that the common file takes: log-ins and file
@@ -62,6 +65,11 @@ class Chunk(NamedTuple):
     share: str | None = None
 
 
+def _lines_in(size: int) -> int:
+    """How many lines so many bytes count for."""
+    return max(1, -(-size // _LINE))
+
+
 class Files(Protocol):
     """Where the lines go."""
 
@@ -75,11 +83,12 @@ class Files(Protocol):
 class FailureRoom(Protocol):
     """Who says how many failures are recorded."""
 
-    def take(self, account_id: int | None, guess: str | None) -> bool:
+    def take(self, account_id: int | None, guess: str | None, size: int) -> bool:
         """Whether another one of that account, or of a stranger, may be. Counts it if so.
 
         Args:
             guess: See `trail.guess_of`.
+            size: Bytes of its line.
         """
 
 
@@ -140,9 +149,11 @@ class Audit(Recorder):
         if not self._wake.is_set():
             self._wake.set()
 
-    def may_tell_failure(self, account: Account | None, guess: str | None = None) -> bool:
+    def may_tell_failure(
+        self, account: Account | None, guess: str | None = None, size: int = 0
+    ) -> bool:
         """Whether another failure of that account, or of a stranger, may be recorded now."""
-        granted = self.failures.take(None if account is None else account.id, guess)
+        granted = self.failures.take(None if account is None else account.id, guess, size)
         if not granted:
             with self._lock:
                 self._dropped += 1
@@ -216,14 +227,15 @@ class Allowance:
         self._left = float(burst)
         self._at = time.monotonic()
 
-    def take(self) -> bool:
-        """Whether there is one more."""
+    def take(self, count: int = 1) -> bool:
+        """Whether there is as much. What is more than there ever is at once takes all of it."""
         now = time.monotonic()
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
-        if self._left < 1:
+        count = max(1, min(count, self._burst))
+        if self._left < count:
             return False
-        self._left -= 1
+        self._left -= count
         return True
 
 
@@ -239,10 +251,10 @@ class FailureAllowances:
         self._accounts: dict[int, Allowance] = {}
         self._strangers: dict[str | None, Allowance] = {}
 
-    def take(self, account_id: int | None, guess: str | None) -> bool:
+    def take(self, account_id: int | None, guess: str | None, size: int) -> bool:
         """Whether another one may be recorded; see `FailureRoom`."""
         with self._lock:
-            return self._allowance(account_id, guess).take()
+            return self._allowance(account_id, guess).take(_lines_in(size))
 
     def _allowance(self, account_id: int | None, guess: str | None) -> Allowance:
         new = Allowance(_REFUSALS_BURST, _REFUSALS_RATE)
@@ -278,8 +290,9 @@ class _Shared:
                 common.append(chunk)
                 continue
             before = self._counts.get(chunk.share, 0)
-            self._counts[chunk.share] = before + chunk.records
-            if before + chunk.records <= _SHARE:
+            after = before + max(chunk.records, _lines_in(len(chunk.lines)))
+            self._counts[chunk.share] = after
+            if after <= _SHARE:
                 common.append(chunk)
                 continue
             if before <= _SHARE:
@@ -306,7 +319,8 @@ def own_name(share: str) -> str:
 
 def _moved_line(share: str) -> bytes:
     kind, _, user = share.partition("-")
-    reason = f"more than {_SHARE} {kind} in an hour: the others are in {own_name(share)}"
+    many = f"more than {_SHARE} {kind} or {_SHARE} KiB of them in an hour"
+    reason = f"{many}: the others are in {own_name(share)}"
     return line_of(Record(timestamp(time.time()), "moved-on", OK, user=user, reason=reason))
 
 

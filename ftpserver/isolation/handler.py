@@ -21,7 +21,7 @@ import msgspec
 
 from ftpserver.accounts.accounts import Account
 from ftpserver.accounts.authenticator import Admission
-from ftpserver.audit.record import EVENTS, OK, REQUESTS, Record, line_of, timestamp
+from ftpserver.audit.record import EVENTS, MAX_REASON, OK, REQUESTS, Record, line_of, timestamp
 from ftpserver.audit.trail import guess_of, has_done_something, share_of
 from ftpserver.audit.writer import Allowance
 from ftpserver.isolation import homes
@@ -57,6 +57,7 @@ _CLOCK_SECONDS = 10.0
 """So far may the time of a record be from the moment in which it comes."""
 _decode_record = msgspec.json.Decoder(Record, strict=True).decode
 _EVENTS = frozenset({*EVENTS.values(), "logout"})
+_DETAILS = frozenset({"commit", "id", "invitation", "mode", "name", "token", "with"})
 _ATTEMPTS = frozenset({"login", "register"})
 """Events with the name that was given, whoever that was."""
 
@@ -267,17 +268,17 @@ class Answers:
         for line in lines.splitlines():
             try:
                 record = _decode_record(line)
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, RecursionError):
                 logger.warning("%s: a record that is none was dropped", self._session)
                 continue
             if not self._vouch(record):
                 continue
-            share = None
+            share, line = None, line_of(record)
             if record.outcome == OK or has_done_something(record):
                 share = share_of(record.event, account.name if account else None)
-            elif not log.may_tell_failure(account, self._guess_of(record)):
+            elif not log.may_tell_failure(account, self._guess_of(record), len(line)):
                 continue
-            good.setdefault(share, []).append(line_of(record))
+            good.setdefault(share, []).append(line)
         for share, its in good.items():
             log.append(b"".join(its), len(its), share)
 
@@ -305,12 +306,22 @@ class Answers:
         if record.event == "register" and record.outcome == OK:
             used = self._invitation
             record.details = {"with": "registration"} | ({"invitation": used} if used else {})
+        elif record.details is not None:
+            told = {name: one for name, one in record.details.items() if _is_detail(name, one)}
+            record.details = told or None
         record.address = session.shown_host
         record.session = str(session.id)
         now = time.time()
         if not _is_near(record.time, now):
             record.time = timestamp(now)
         return record.event in _EVENTS or (record.code is not None and record.event in REQUESTS)
+
+
+def _is_detail(name: str, value: object) -> bool:
+    """Whether a session tells such a detail: others could make the line one that nobody reads."""
+    if isinstance(value, str):
+        return name in _DETAILS and len(value) <= MAX_REASON
+    return name in _DETAILS and isinstance(value, bool)
 
 
 def _is_near(stamp: str, now: float) -> bool:

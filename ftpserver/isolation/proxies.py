@@ -194,7 +194,9 @@ class RemoteAudit(Recorder):
         except PeerGone:
             pass  # nobody is left to write it, and this process is at its end
 
-    def may_tell_failure(self, account: Account | None, guess: str | None = None) -> bool:
+    def may_tell_failure(
+        self, account: Account | None, guess: str | None = None, size: int = 0
+    ) -> bool:
         """The server decides."""
         return True
 

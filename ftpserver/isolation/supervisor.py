@@ -211,13 +211,13 @@ class IsolatedSession:
             finally:
                 os.close(pidfd)
         self._peer.close()
+        self.end_transfer()  # whatever comes of the rest, which may need the disk
         account = self.account
         if account is not None:
             self._isolation.left(self, account)
         elif self._offence is not None:
             self._isolation.service.limits.penalize(self.host, self._offence)
         self._isolation.service.limits.leave(self._place)
-        self.end_transfer()
         self._isolation.service.ledger.take_over_waiting(self.ledger)
         if self._answers.leases:
             logger.warning("%s: ended in the middle of its work", self)

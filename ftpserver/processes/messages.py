@@ -290,10 +290,12 @@ class TellFailure(msgspec.Struct, frozen=True, tag="tell-failure"):
     Attributes:
         account_id: Whose; None for a stranger's.
         guess: See `audit.trail.guess_of`.
+        size: Bytes of its line.
     """
 
     account_id: int | None
     guess: str | None
+    size: int
 
 
 class MayTell(msgspec.Struct, frozen=True, tag="may-tell"):

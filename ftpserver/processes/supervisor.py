@@ -547,8 +547,8 @@ class Crew:
                 self._changes.begin(account_id, name, worker.number)
             case PasswordChanged(account_id):
                 self._changes.end(account_id)
-            case TellFailure(account_id, guess):
-                return MayTell(server.audit.failures.take(account_id, guess))
+            case TellFailure(account_id, guess, size):
+                return MayTell(server.audit.failures.take(account_id, guess, size))
             case Ready():
                 with self._changed:
                     worker.ready = worker.lasting = True

@@ -19,12 +19,13 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ftpserver.accounts.turns import wait_for
 from ftpserver.audit.writer import Audit, Chunk, FailureAllowances
 from ftpserver.database import open_to_serve
 from ftpserver.errors import StateError
@@ -70,10 +71,9 @@ from ftpserver.processes.messages import (
     TellFailure,
     TransferEnded,
     TransferIdle,
-    TurnGiven,
     TurnOver,
 )
-from ftpserver.processes.rpc import Peer, PeerGone
+from ftpserver.processes.rpc import Carried, Peer, PeerGone
 from ftpserver.processes.shared_rate import SharedPaces
 from ftpserver.serving.listeners import Handed
 from ftpserver.serving.service import Service
@@ -356,13 +356,18 @@ class _Queue:
         self._worker = worker
 
     @contextmanager
-    def turn(self, host: str, *, spared: bool) -> Iterator[None]:
+    def turn(self, host: str, *, spared: bool, seconds: float | None = None) -> Iterator[None]:
         """Wait for a turn, and have it. Raises Busy. The server knows itself who is spared."""
-        token = self._worker.server.ask(AskTurn(host), TurnGiven).token
+        asked = self._worker.server.ask_later(AskTurn(host))
         try:
+            wait_for(asked, seconds)
             yield
         finally:
-            self._worker._tell(TurnOver(token))
+            asked.add_done_callback(self._give_back)  # also when it comes too late
+
+    def _give_back(self, asked: Future[Carried]) -> None:
+        if asked.exception() is None:
+            self._worker._tell(TurnOver(asked.result().message.token))
 
 
 class _Changes:
@@ -391,12 +396,12 @@ class _Failures:
         self._server = server
         self._mine = FailureAllowances()
 
-    def take(self, account_id: int | None, guess: str | None) -> bool:
+    def take(self, account_id: int | None, guess: str | None, size: int) -> bool:
         """Whether another one may be recorded."""
-        if not self._mine.take(account_id, guess):
+        if not self._mine.take(account_id, guess, size):
             return False
         try:
-            return self._server.ask(TellFailure(account_id, guess), MayTell).granted
+            return self._server.ask(TellFailure(account_id, guess, size), MayTell).granted
         except PeerGone:
             return False  # and this process is at its end
 

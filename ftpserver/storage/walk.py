@@ -6,6 +6,7 @@ Lives elsewhere: listings for clients, which they see in another order (home.py)
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator
@@ -58,7 +59,8 @@ def walk(
     """Everything below a home, its staging left out; no link is followed. The reserved name in
     another directory is found, and not gone into.
 
-    One directory is open at a time. What is moved or removed meanwhile may be missed.
+    One directory is open at a time. What is removed meanwhile may be missed. A directory that was
+    moved is a problem, if the way back to it is not found and there is more in it.
 
     Args:
         home: The home's descriptor; it stays open.
@@ -89,9 +91,11 @@ def walk(
                 continue
             levels.pop()
             if levels:
-                above = _up(home, fd, levels)
-                if level.closed is not None:
-                    os.chmod(fd, level.closed)
+                try:
+                    above = _up(home, fd, levels, on_problem)
+                finally:
+                    if level.closed is not None:
+                        os.chmod(fd, level.closed)
                 os.close(fd)
                 fd = above
     finally:
@@ -235,10 +239,11 @@ def _tell(on_problem: OnProblem | None, path: bytes, error: OSError) -> None:
     on_problem(path, error)
 
 
-def _up(home: int, fd: int, levels: list[_Level]) -> int:
+def _up(home: int, fd: int, levels: list[_Level], on_problem: OnProblem | None) -> int:
     """Open the directory of the last level, coming from one in it.
 
-    When it was moved meanwhile it is looked for from the top; what isn't found is given up.
+    When it was moved meanwhile it is looked for from the top; what isn't found is given up, and
+    told of if something is left in it.
     """
     found = open_above(fd, levels[-1].identity)
     if found is not None:
@@ -248,12 +253,23 @@ def _up(home: int, fd: int, levels: list[_Level]) -> int:
         try:
             child = os.open(level.name, _OPEN_BELOW, dir_fd=above)
         except OSError:
-            del levels[count:]
+            lost = levels[count:]
+            break
+        if identity_of(child) != level.identity:
+            os.close(child)
+            lost = levels[count:]
             break
         os.close(above)
         above = child
-        if identity_of(child) != level.identity:
-            del levels[count + 1 :]
-            level.below.clear()
-            break
+    else:
+        return above
+    del levels[len(levels) - len(lost) :]
+    try:
+        for level in lost:
+            if level.below:
+                moved = OSError(errno.ESTALE, "it was moved meanwhile")
+                _tell(on_problem, level.path, moved)
+    except BaseException:
+        os.close(above)
+        raise
     return above

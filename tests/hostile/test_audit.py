@@ -158,3 +158,48 @@ def test_refusals_and_log_ins_have_room_apart_from_files(start_server, dial, mon
         return {"mkdir", "logout"} <= found
 
     eventually(both)
+
+
+LONG = b"/" + b"/".join([b"\xff" * 250] * 3)
+"""Of each byte seven are told: as U+FFFD, and in base64."""
+
+
+def size_of(state, event: str) -> int:
+    lines = (state / FILE_NAME).read_bytes().splitlines(keepends=True)
+    return sum(len(line) for line in lines if json.loads(line)["event"] == event)
+
+
+@pytest.mark.parametrize("way", [*WAYS, WORKERS, ISOLATED])
+@pytest.mark.parametrize("logged_in", [False, True], ids=["stranger", "user"])
+def test_failures_with_long_paths_take_no_more_room(
+    start_server, dial, monkeypatch, way, logged_in
+):
+    monkeypatch.setattr(writer, "_REFUSALS_BURST", 20)
+    monkeypatch.setattr(writer, "_REFUSALS_RATE", 0.0)
+    server = start_server(**way)
+    with dial(server, logged_in=logged_in) as peer:
+        if not logged_in:
+            peer.hello()
+        for _ in range(12):
+            assert isinstance(peer.ask(MakeDir(LONG)), Failed)
+    state = server.settings.state
+    eventually(lambda: any(one["event"] == "dropped" for one in told(state)))
+    assert 0 < size_of(state, "mkdir") <= 20 * 1024
+
+
+@pytest.mark.parametrize("way", [*WAYS, WORKERS, ISOLATED])
+def test_successes_with_long_paths_take_no_more_room(start_server, dial, monkeypatch, way):
+    monkeypatch.setattr(writer, "_SHARE", 20)
+    server = start_server(**way)
+    state = server.settings.state
+    with dial(server) as peer:
+        for depth in 1, 2, 3:
+            peer.ask(MakeDir(b"/".join(LONG.split(b"/")[: depth + 1])))
+        for number in range(12):
+            assert not isinstance(peer.ask(SetAttributes(LONG, mtime_ns=number)), Failed)
+    eventually(lambda: any(one["event"] == "logout" for one in told(state)))
+    assert 0 < size_of(state, "attributes") <= 20 * 1024
+    own = (state / "audit-files-alice.jsonl").read_bytes()  # the control: none is missing
+    assert (
+        own.count(b'"attributes"') + sum(one["event"] == "attributes" for one in told(state)) == 12
+    )

@@ -11,9 +11,11 @@ from ipaddress import ip_network
 import pytest
 
 from ftpserver.accounts import startups
+from ftpserver.accounts.bans import ADDRESS_FACTOR
 from ftpserver.net.proxy_protocol import SIGNATURE
 from ftpserver.serving import proxied
 from ftpserver.settings.table import Startups
+from ftpwire.errors import LoginRefused
 from ftpwire.messages import Failed, LoggedIn, Login
 from tests.hostile.conftest import Site, ended, ways
 from tests.peer import PATIENCE, Peer, eventually
@@ -226,3 +228,24 @@ def test_who_is_a_proxy_follows_the_settings(serve):
     assert b"proxy-from" in _all_of(sock)
     peer = site.user(PROXY)
     assert isinstance(peer.ask(Login("alice", "secret")), (LoggedIn, Failed))
+
+
+def refused() -> None:
+    raise LoginRefused("no")
+
+
+def test_a_proxy_that_was_banned_goes_on_bringing_others(serve):
+    """As it was before it was named: the guesses of all clients were its own then. The control:
+    who is banned himself is told so."""
+    site = serve(ban_after=1, **BEHIND)
+    for number in range(ADDRESS_FACTOR):
+        with pytest.raises(LoginRefused):
+            site.server.limits.by_password(PROXY, f"user{number}", refused)
+    assert PROXY in [ban.subject for ban in site.server.limits.bans()]
+    waiting = site.touch(PROXY)  # has said nothing yet
+    eventually(lambda: site.server.limits.strangers.count(PROXY))
+    through(site, CLIENT).log_in()
+    again = through(site, None)
+    again.hello()
+    assert again.ask(Login("alice", "secret")).code == "banned"
+    waiting.close()

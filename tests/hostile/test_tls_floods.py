@@ -23,6 +23,8 @@ from tests.hostile.records import HandMade
 from tests.peer import PATIENCE, Peer, eventually, frame
 
 LONG = 10 * PATIENCE
+MOST = 500_000
+"""Key updates, of which a client sends tens of thousands while it is told why it has to go."""
 HELLO = frame(Kind.REQUEST, 0, messages.encode_hello(Hello()))
 LOGIN = frame(Kind.REQUEST, 1, Login("alice", "secret"))
 TLS = {"plaintext": False}
@@ -76,16 +78,16 @@ def received(site: Site) -> int:
     return site.server.serving.figures().bytes_in
 
 
-def pour(client: HandMade, *, requested: bool, most: int = 50_000) -> int:
+def pour(client: HandMade, *, requested: bool) -> int:
     """Send key updates until the connection ends; returns how many were sent."""
-    for count in range(0, most, 100):
+    for count in range(0, MOST, 100):
         try:
             client.socket.sendall(
                 b"".join(client.key_update(requested=requested) for _ in range(100))
             )
         except OSError:
             return count
-    return most
+    return MOST
 
 
 @tls_ways
@@ -93,7 +95,7 @@ def test_key_updates_before_log_in_come_to_an_end(serve, hand_made, options):
     site = serve(login_grace=LONG, stall=LONG, **options)
     user = user_of(site)
     client = hand_made(site)
-    assert pour(client, requested=True) < 50_000
+    assert pour(client, requested=True) < MOST
     eventually(lambda: is_alone(site))
     assert site.is_served(user)
 
@@ -121,7 +123,7 @@ def test_two_hundred_floods_of_them(serve, tmp_path, options):
         assert site.is_served(user)
     for thread in threads:
         thread.join()
-    assert len(ended_at) == 200 and max(ended_at) < 50_000
+    assert len(ended_at) == 200 and max(ended_at) < MOST
     eventually(lambda: is_alone(site))
 
 
@@ -131,7 +133,7 @@ def test_they_come_to_an_end_at_any_time(serve, hand_made, options, first, reque
     site = serve(login_grace=LONG, stall=LONG, **options)
     client = hand_made(site)
     client.socket.sendall(client.data(first))
-    assert pour(client, requested=requested) < 50_000
+    assert pour(client, requested=requested) < MOST
 
 
 @tls_ways

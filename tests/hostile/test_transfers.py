@@ -4,6 +4,7 @@ left for others."""
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 from pathlib import Path
@@ -306,3 +307,29 @@ def _isolated(server):
 def working_threads() -> list[str]:
     names = [thread.name for thread in threading.enumerate()]
     return [name for name in names if name in ("write-behind", "read-ahead")]
+
+
+@pytest.mark.system
+def test_a_transfer_is_given_back_where_the_place_of_its_session_is_not(
+    start_server, dial, monkeypatch
+):
+    server = start_server(isolation="process", max_user_transfers=1)
+    path = server.settings.root / "alice" / "big"
+    path.touch()
+    os.truncate(path, BIG)
+    peer = dial(server)
+    assert isinstance(begin(peer), Sending)
+    alice = server.accounts.get("alice").id
+    assert server.limits._transfers.count(alice) == 1  # the control
+    tried = threading.Event()
+
+    def fails(place: object) -> None:
+        tried.set()
+        raise OSError("the disk has failed")
+
+    monkeypatch.setattr(server.limits, "leave", fails)
+    (session,) = server.sessions
+    eventually(lambda: session.pid)
+    os.kill(session.pid, signal.SIGKILL)  # otherwise it says so itself
+    assert tried.wait(30)
+    eventually(lambda: server.limits._transfers.count(alice) == 0)

@@ -3,6 +3,8 @@ connections."""
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from ftpclient.errors import ConnectionLost
@@ -63,6 +65,19 @@ def test_a_transfer_waits_until_it_may_run(server, connect, occupied, files, tmp
         summary = client.get(["/old"], tmp_path / "got", listener=waits)
     assert (summary.done, summary.failed) == (1, 0)
     assert "too many transfers: alice has 1 running" in waits.reasons[0]
+
+
+def test_a_stream_waits_before_it_is_read_from(server, connect, occupied, files):
+    client = connect(server, retry_for=60)
+    ours, theirs = os.pipe()
+    try:
+        with os.fdopen(theirs, "wb") as end:
+            end.write(b"x" * 1000)
+        summary = client.put_stream(ours, "/new", listener=Waits(occupied.close))
+    finally:
+        os.close(ours)
+    assert (summary.done, summary.failed) == (1, 0)
+    assert (files / "new").read_bytes() == b"x" * 1000
 
 
 def test_without_patience_it_is_an_error(server, connect, occupied, tmp_path):

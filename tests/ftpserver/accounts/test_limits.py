@@ -6,14 +6,17 @@ import logging
 import threading
 import time
 from collections import Counter
+from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from ipaddress import ip_network
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import event, literal, select
 
 from ftpclient.connection.known_hosts import KnownHosts
-from ftpserver.accounts import bans, session_slots, startups
+from ftpserver.accounts import bans, session_slots, startups, turns
 from ftpserver.accounts import limits as module
 from ftpserver.accounts.limits import Limits
 from ftpserver.accounts.penalties import Offence
@@ -22,6 +25,9 @@ from ftpserver.accounts.startups import Strangers
 from ftpserver.accounts.tokens import Tokens
 from ftpserver.accounts.turns import Queue
 from ftpserver.database import session
+from ftpserver.processes import worker
+from ftpserver.processes.messages import TurnGiven, TurnOver
+from ftpserver.processes.rpc import Carried
 from ftpserver.settings.table import Settings, Startups
 from ftpserver.storage import ledger
 from ftpserver.storage.ledger import Ledger
@@ -930,3 +936,55 @@ def test_a_rate_that_is_set_meanwhile_holds(server, dial):
     assert one.channel.pace.rate == 2000
     one.follow(server.accounts.change("alice", limit_rate=None))
     assert one.channel.pace is None
+
+
+def test_who_waits_for_a_turn_is_told_after_a_while():
+    queue = Queue(1, 3)
+    with waiting(queue, HERE):
+        with pytest.raises(Busy), queue.turn(THERE, spared=False, seconds=0.01):
+            pass
+        assert len(queue) == 1
+    with queue.turn(THERE, spared=False, seconds=30.0):  # the control
+        assert len(queue) == 1
+
+
+def test_a_password_waits_no_longer_than_a_log_in_may_take(limits, monkeypatch):
+    limits.follow(replace(limits.settings, login_grace=0.01))
+    monkeypatch.setattr(limits, "queue", Queue(1, 3))
+    with waiting(limits.queue, HERE):
+        with pytest.raises(Busy):
+            limits.by_password(THERE, "alice", lambda: None)
+        with pytest.raises(Busy), limits.turn(THERE):
+            pass
+
+
+def test_a_worker_that_is_stopped_in_its_turn_holds_up_no_other_for_long():
+    queue = Queue(1, 3)
+    stopped = queue.enter(HERE, spared=False, worker=1)
+    other = queue.enter(HERE, spared=False, worker=2)
+    assert stopped.began.done() and not other.began.done()  # the control
+    stopped.since -= turns._LONGEST
+    last = queue.enter(THERE, spared=False, worker=3)
+    assert other.began.done() and not last.began.done()
+    queue.leave(stopped.token)  # it goes on, and gives back what is another's by now
+    assert not last.began.done()
+    queue.leave(other.token)
+    assert last.began.done()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_turn_that_comes_too_late_for_a_worker_is_given_back(late):
+    asked, told = Future(), []
+    server = SimpleNamespace(ask_later=lambda question: asked)
+    its = worker._Queue(SimpleNamespace(server=server, _tell=told.append))
+    given = Carried(TurnGiven("x"), [])
+    if late:
+        with pytest.raises(Busy), its.turn(HERE, spared=False, seconds=0.01):
+            pass
+        assert not told
+        asked.set_result(given)
+    else:
+        asked.set_result(given)
+        with its.turn(HERE, spared=False, seconds=30.0):
+            assert not told
+    assert told == [TurnOver("x")]

@@ -334,3 +334,32 @@ def test_two_writers_and_rotations_lose_nothing(tmp_path, monkeypatch):
         users = [found.user for _, found in reader.records(EVERYTHING)]
         assert reader.unreadable == 0
     assert len(users) == len(set(users)) == 1300
+
+
+def test_a_damaged_line_takes_little_memory_however_long_it_is(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_LONGEST", 64 * 1024)
+    monkeypatch.setattr(module, "_READ", 16 * 1024)
+    write(path, 1)
+    with path.open("ab") as file:
+        file.truncate(file.tell() + 8 * 2**20)  # as a power cut leaves it
+        file.seek(0, os.SEEK_END)
+        file.write(b"\n")
+    write(path, 2)
+    tracemalloc.start()
+    try:
+        with AuditReader(tmp_path) as reader:
+            assert numbers_of(reader) == [1, 2]
+            assert reader.unreadable == 1
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_line_that_is_nested_too_deeply_is_no_record(path, tmp_path):
+    write(path, 1)
+    with path.open("ab") as file:
+        file.write(line_of(record(2))[:-2] + b',"details":{"x":' + b"[" * 10**5 + b"\n")
+    write(path, 3)
+    with AuditReader(tmp_path) as reader:
+        assert numbers_of(reader) == [1, 3]
+        assert reader.unreadable == 1

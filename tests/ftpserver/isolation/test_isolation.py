@@ -623,7 +623,16 @@ def test_records_are_of_whom_they_come_from_and_of_now(hostile, start_server):
     )
     invited = line | {"event": "register", "details": {"invitation": "0badc0de"}}
     by_invitation = json.dumps(invited | {"path": "/invited"}).encode() + b"\n"
-    sent = by_admin + by_invitation + b"rubbish\n" + forged
+    nested: object = "x"
+    for _ in range(500):
+        nested = [nested]
+    odd = line | {
+        "path": "/nested",
+        "details": {"mode": nested, "with": "x" * 5000, "commit": True},
+    }
+    too_deep = json.dumps(line | {"path": "/too-deep"})[:-1] + ',"details":{"x":' + "[" * 5000
+    sent = by_admin + by_invitation + b"rubbish\n" + json.dumps(odd).encode() + b"\n"
+    sent += too_deep.encode() + b"\n" + forged
     attack(f"tell(messages.Lines({sent!r})); result = 0")
     log = attack.server.settings.state / "audit.jsonl"
     eventually(lambda: log.exists() and "/forged" in log.read_text())
@@ -631,6 +640,8 @@ def test_records_are_of_whom_they_come_from_and_of_now(hostile, start_server):
     assert (record["user"], record["address"]) == ("alice", "127.0.0.1")
     assert record["session"] != "77" and not record["time"].startswith("2001")
     assert "by-root" not in log.read_text() and "rubbish" not in log.read_text()
+    (record,) = [json.loads(one) for one in log.read_text().splitlines() if "/nested" in one]
+    assert record["details"] == {"commit": True}
     assert "/invited" in log.read_text() and "0badc0de" not in log.read_text()
 
 

@@ -1041,7 +1041,7 @@ def test_failures_have_one_allowance_in_the_log(hire, monkeypatch):
     _, workers = hire(2)
     for account_id, guess in ((None, None), (None, "password"), (7, None)):
         said = [
-            workers[number % 2].peer.ask(TellFailure(account_id, guess), MayTell).granted
+            workers[number % 2].peer.ask(TellFailure(account_id, guess, 300), MayTell).granted
             for number in range(5)
         ]
         assert said == [True] * 3 + [False] * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -161,3 +162,50 @@ def test_a_deep_home_is_handed_over_with_few_descriptors(root):
         assert owners == {12345} and len(found) == 3 * 100 + 2 * 9
     finally:
         os.close(fd)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_count_that_lost_its_way_back_is_not_short(home, alice, replaced):
+    """Moved by somebody who heeds no lock; the control: what is only renamed is found."""
+    for name in "cde":
+        (alice / "a" / "b" / name).mkdir(parents=True)
+        (alice / "a" / "b" / name / "file").touch()
+
+    def disturbed(disturb) -> Iterator[bytes]:
+        for found in walk(home.fd):
+            if found.name == b"file" and disturb is not None:
+                disturb(os.fsdecode(found.path.split(b"/")[2]))
+                disturb = None
+            yield found.name
+
+    def rename(name: str) -> None:
+        (alice / "a").rename(alice / "A")
+
+    def take_away(name: str) -> None:
+        (alice / "A" / "b" / name).rename(alice / name)
+        (alice / "A" / "b").rename(alice / "A" / "moved")
+        if replaced:
+            (alice / "A" / "b").mkdir()
+
+    assert list(disturbed(rename)).count(b"file") == 3
+    with pytest.raises(OSError, match="moved meanwhile"):
+        list(disturbed(take_away))
+
+
+def test_a_count_that_fails_gives_closed_directories_their_mode_back(home, alice, plain_user):
+    for name in "cd":
+        (alice / "a" / "b" / name).mkdir(parents=True)
+        (alice / "a" / "b" / name / "file").touch()
+        (alice / "a" / "b" / name).chmod(0o000)
+    moved = ""
+    with pytest.raises(OSError, match="moved meanwhile"):
+        for found in walk(home.fd, through_closed=True):
+            if found.name == b"file":
+                moved = os.fsdecode(found.path.split(b"/")[2])
+                (alice / "a" / "b" / moved).rename(alice / "moved")
+                (alice / "a" / "b").rename(alice / "b")
+    assert (alice / "moved").stat().st_mode & 0o777 == 0
+    (alice / "moved").chmod(0o700)
+    for left in (alice / "b").iterdir():
+        assert left.stat().st_mode & 0o777 == 0
+        left.chmod(0o700)
