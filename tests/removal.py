@@ -3,6 +3,10 @@
 The directories of a whole run hold gigabytes, and removing each at the end of its test took a
 sixth of the time. A thread would not do, because tests compare the descriptors that are open
 before and after them.
+
+Large files are emptied at once, and everything is removed at the end. ext4 doesn't use an inode
+again for the next seconds, and looks at all of those whenever a file is made: removing each tree
+after its test made each file of the other tests dearer, by a quarter of the time of them all.
 """
 
 from __future__ import annotations
@@ -16,17 +20,37 @@ from types import TracebackType
 from typing import Self
 
 _REMOVE_ALL = """
-import shutil, sys
+import os, shutil, stat, sys
+
+
+def empty(tree):
+    for _, _, names, fd in os.fwalk(tree):
+        for name in names:
+            about = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            large = stat.S_ISREG(about.st_mode) and about.st_blocks > 128
+            if large and about.st_nlink == 1:  # else it may be a file from elsewhere, too
+                file = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+                os.ftruncate(file, 0)
+                os.close(file)
+
+
+trees = []
 rest = b""
 while data := sys.stdin.buffer.read1():
     *names, rest = (rest + data).split(b"\\0")
     for name in names:
-        shutil.rmtree(name, ignore_errors=True)
+        trees.append(name)
+        try:
+            empty(name)
+        except OSError:
+            pass  # it is removed later, or was not to be
+for name in trees:
+    shutil.rmtree(name, ignore_errors=True)
 """
 
 
 class Removal:
-    """Removes trees one after another; at its end all of them are gone.
+    """Takes trees, and removes them at its end.
 
     Args:
         place: An empty directory in the trees' file system.
@@ -53,7 +77,7 @@ class Removal:
         self._process.wait()
 
     def take(self, tree: Path) -> None:
-        """Take a tree away, and remove it soon. Raises OSError where it can't be taken away."""
+        """Take a tree away, to be removed. Raises OSError where it can't be taken away."""
         assert self._process.stdin is not None
         taken = self._place / str(self._taken)
         self._taken += 1

@@ -73,6 +73,7 @@ def test_by_default_a_first_contact_fails_at_once(at, nobody, tmp_path, verb):
     assert complaint.count("\n") == 1
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("verb", ["put", "get", "sync"])
 def test_when_it_is_written_a_first_contact_is_waited_for(at, nobody, tmp_path, verb, monkeypatch):
     monkeypatch.setattr(retry, "_FIRST_WAIT", 0.05)

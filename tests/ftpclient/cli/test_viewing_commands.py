@@ -179,6 +179,7 @@ def test_edit_tells_where_the_copy_is_also_when_it_is_to_be_quiet(app, run, file
     assert f"this stores it: put {kept} '/my file'\n" in err
 
 
+@pytest.mark.system
 def test_edit_keeps_the_copy_when_the_server_is_gone(
     app, run, server, start_server, tmp_path, files, left, editor
 ):

@@ -212,6 +212,7 @@ def source_of(tmp_path, size: int):
     return path
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("way", "kind"), EACH_WITH_ONE)
 def test_a_link_that_is_cut_again_and_again(start_server, through, tmp_path, kind, way):
     """More often than any number that one would choose for it; each connection brings something."""
@@ -241,6 +242,7 @@ def server_address(server) -> str:
     return f"alice@127.0.0.1:{server.server_address[1]}"
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("way", "kind"), EACH_WITH_ONE)
 def test_a_link_that_hangs_is_given_up_after_the_stall_time_and_made_again(
     start_server, through, tmp_path, kind, way
@@ -272,6 +274,7 @@ def test_what_never_comes_further_is_given_up(start_server, through, tmp_path):
         client.put([source], "/file")
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_server_that_is_stopped_and_started_again(start_server, tmp_path, short_waits, kind):
     server = start_server(durable=False, grace=0.2)
