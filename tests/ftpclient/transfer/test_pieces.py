@@ -153,7 +153,8 @@ def partials(directory) -> set[str]:
 def in_the_middle(proxy: Proxy, way, work, *, after: int = 14 * MIB, each: int | None = None):
     """Run ``work`` until so many bytes have passed; what the block does happens then.
 
-    With ``each``, so many of every connection instead.
+    With ``each``, no more than so many of a connection pass, and two have them: the pieces that are
+    to be had just now may all be with the connections that were there first.
     """
     outcome = []
 
@@ -167,7 +168,7 @@ def in_the_middle(proxy: Proxy, way, work, *, after: int = 14 * MIB, each: int |
         proxy.hold(way, after)
     else:
         proxy.hold_each(way, each)
-        after = CONNECTIONS * each
+        after = 2 * each
     thread = threading.Thread(target=run)
     thread.start()
     try:
