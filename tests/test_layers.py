@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = {
     "ftpwire": (
-        ("units", "digests", "errors"),
+        ("units", "digests", "errors", "peers"),
         ("paths", "pacing", "frames"),
         ("messages", "discovery", "standard", "job_end"),
         ("tls", "beneath"),

@@ -13,12 +13,12 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import sys
 from pathlib import Path
 
 from ftpclient.connection.addresses import ServerAddress
 from ftpwire.errors import UnknownHost
 from ftpwire.paths import printable
+from ftpwire.peers import peer_credentials
 
 
 def check(sock: socket.socket, address: ServerAddress) -> None:
@@ -40,10 +40,8 @@ def check(sock: socket.socket, address: ServerAddress) -> None:
 
 def _uid_of(sock: socket.socket) -> int | None:
     """Who listens; None where the system doesn't tell."""
-    option = getattr(socket, "SO_PEERCRED", None)
-    if option is None:
-        return None
-    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, option, 12)[4:8], sys.byteorder)
+    found = peer_credentials(sock)
+    return None if found is None else found.uid
 
 
 def _may_listen(uid: int, path: str) -> bool:

@@ -16,7 +16,6 @@ import logging
 import os
 import select
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -47,6 +46,7 @@ from ftpwire.errors import (
     NotFound,
     TooMany,
 )
+from ftpwire.peers import peer_credentials
 
 if TYPE_CHECKING:
     from ftpserver.accounts.bans import Ban
@@ -633,11 +633,11 @@ def _peer_process(sock: socket.socket) -> int | None:
 
     None where the system has no such thing, or doesn't show that process.
     """
-    if not hasattr(os, "pidfd_open") or not hasattr(socket, "SO_PEERCRED"):
+    found = peer_credentials(sock)
+    if not hasattr(os, "pidfd_open") or found is None:
         return None
-    number = struct.unpack("=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
     try:
-        return os.pidfd_open(number) if number > 0 else None
+        return os.pidfd_open(found.pid) if found.pid > 0 else None
     except OSError:
         return None
 

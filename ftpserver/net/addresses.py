@@ -8,10 +8,11 @@ decided with it (accounts/limits.py, accounts/bans.py, accounts/accounts.py), ho
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from ftpwire.peers import peer_credentials
 
 LOCAL = "local"
 """A peer of this machine that came without an address, through a Unix socket. With ``:UID``, where
@@ -104,11 +105,10 @@ def _parse(host: str) -> IPv4Address | IPv6Address:
 
 def peer_uid(connection: socket.socket) -> int | None:
     """The user id at the other end of a Unix socket (SO_PEERCRED, unix(7)); None if not known."""
-    option = getattr(socket, "SO_PEERCRED", None)
-    if connection.family != socket.AF_UNIX or option is None:
+    if connection.family != socket.AF_UNIX:
         return None
     try:
-        credentials = connection.getsockopt(socket.SOL_SOCKET, option, 12)
+        found = peer_credentials(connection)
     except OSError:
         return None  # closed meanwhile
-    return int.from_bytes(credentials[4:8], sys.byteorder)
+    return None if found is None else found.uid
