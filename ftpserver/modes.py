@@ -23,10 +23,8 @@ from ftpserver.errors import StateError
 from ftpserver.settings.loading import FILE_NAME
 from ftpserver.settings.table import DATABASE, Settings
 
-_GROUP_WRITES = stat.S_IWGRP
-_OTHERS = stat.S_IRWXO
 _WRITE = stat.S_IWGRP | stat.S_IWOTH
-_PRIVATE = _GROUP_WRITES | _OTHERS
+_PRIVATE = stat.S_IWGRP | stat.S_IRWXO
 """What a file with secrets must not have."""
 _FILES = {
     DATABASE: _PRIVATE,

@@ -33,7 +33,7 @@ from ftpserver.daemon import registry
 from ftpserver.errors import StateError
 from ftpserver.net.stoppable import Stoppable
 from ftpserver.serving.stats import SessionInfo
-from ftpserver.settings.table import cautions, state_of
+from ftpserver.settings.table import state_of
 from ftpwire import SOFTWARE, errors, paths
 from ftpwire.errors import (
     BadMessage,
@@ -442,7 +442,7 @@ def _status(server: FtpServer, question: AskStatus) -> Answer:
         discovery=_discovery_info(server.discovery),
         workers=[] if server.crew is None else server.crew.processes,
         trouble=[paths.printable(one) for one in server.trouble],
-        warnings=[paths.printable(one) for one in (*server.warnings, *cautions(server.settings))],
+        warnings=[paths.printable(one) for one in server.warnings],
     )
 
 

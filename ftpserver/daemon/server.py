@@ -103,11 +103,10 @@ class FtpServer(Service):
         """Of all sessions, in whichever process they are."""
         self.trouble: list[str] = []
         """What keeps it from serving everything, a line each."""
-        self.warnings: list[str] = []
-        """What others may do that they shouldn't, a line each."""
         self._running = False
         self._told_anothers: set[int] = set()
-        self._lasting_warnings: list[str] = []
+        self._handed_warnings: list[str] = []
+        self._mode_warnings: list[str] = []
         self._look_read, self._look_write = os.pipe()
         self._closing += [lambda: os.close(self._look_read), lambda: os.close(self._look_write)]
         try:
@@ -142,9 +141,8 @@ class FtpServer(Service):
     def _listen(self, settings: Settings, given: socket.socket | None) -> None:
         self.tcp: TcpListener | None = None
         if given is not None:
-            for warning in check_handed(given, settings):
-                self._lasting_warnings.append(warning)
-                self.warnings.append(warning)
+            self._handed_warnings = check_handed(given, settings)
+            for warning in self._handed_warnings:
                 logger.warning("%s", warning)
         if not settings.no_tcp or given is not None:
             self.tcp = self._keep(_tcp_listener(self, settings, given))
@@ -192,9 +190,8 @@ class FtpServer(Service):
         self._take_key(self._read_key(settings))
 
     def _mend_modes(self, settings: Settings) -> None:
-        found = modes.mend(settings)
-        self.warnings = [*self._lasting_warnings, *found]
-        for warning in found:
+        self._mode_warnings = modes.mend(settings)
+        for warning in self._mode_warnings:
             logger.warning("%s", printable(warning))
 
     @staticmethod
@@ -213,6 +210,12 @@ class FtpServer(Service):
         self._key = key
         self.tls_context = key.context
         self.fingerprint = key.fingerprint
+
+    @property
+    def warnings(self) -> list[str]:
+        """What others may do that they shouldn't, and what the settings leave open to strangers, a
+        line each."""
+        return [*self._handed_warnings, *self._mode_warnings, *cautions(self.settings)]
 
     @property
     def listening(self) -> socket.socket:
