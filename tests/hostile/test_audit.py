@@ -23,9 +23,15 @@ CHEAP = [
 ]
 
 
-def told(state, name: str = FILE_NAME) -> list[dict]:
+def lines_of(state, name: str = FILE_NAME) -> list[bytes]:
+    """The whole lines of a file of the log: the last one may be on its way just now."""
     path = state / name
-    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+    there = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    return [line for line in there if line.endswith(b"\n")]
+
+
+def told(state, name: str = FILE_NAME) -> list[dict]:
+    return [json.loads(line) for line in lines_of(state, name)]
 
 
 @pytest.mark.parametrize("way", [*WAYS, WORKERS, ISOLATED])
@@ -165,8 +171,7 @@ LONG = b"/" + b"/".join([b"\xff" * 250] * 3)
 
 
 def size_of(state, event: str) -> int:
-    lines = (state / FILE_NAME).read_bytes().splitlines(keepends=True)
-    return sum(len(line) for line in lines if json.loads(line)["event"] == event)
+    return sum(len(line) for line in lines_of(state) if json.loads(line)["event"] == event)
 
 
 @pytest.mark.parametrize("way", [*WAYS, WORKERS, ISOLATED])

@@ -206,6 +206,11 @@ def test_what_all_do_is_in_one_log_whose_followers_are_woken(server, programs, t
     assert len({line["session"] for line in made}) == 2
 
 
+def made_of(server: Server) -> list[str]:
+    """What the log tells of the directories that were made, a line each."""
+    return server.admin.run("log", "--json", "--event", "mkdir").lines
+
+
 def test_no_line_is_lost_when_the_log_begins_another_file(start_server):
     server = start_server("--workers", "2", "--audit-size", "4KiB", "--audit-keep", "100")
     alice = server.first_user()
@@ -213,8 +218,7 @@ def test_no_line_is_lost_when_the_log_begins_another_file(start_server):
         for number in range(60):
             peers[number % 2].ask(messages.MakeDir(b"/made-%d" % number))
             if number % 15 == 14:  # what is written at once begins one file at most
-                told = ["log", "--json", "--event", "mkdir"]
-                eventually(lambda done=number + 1: len(server.admin.run(*told).lines) == done)
+                eventually(lambda done=number + 1: len(made_of(server)) == done)
     server.stop()
     files = list((server.root / ".ftpd").glob("audit.jsonl*"))
     assert len(files) > 2
