@@ -20,6 +20,8 @@ from ftpwire.messages import Failed, LoggedIn, Login
 from tests.hostile.conftest import Site, ended, ways
 from tests.peer import PATIENCE, Peer, eventually
 
+pytestmark = pytest.mark.system  # it waits in real time
+
 PROXY, STRANGER = "127.0.0.9", "127.0.0.2"
 CLIENT, OTHER = "198.51.100.7", "198.51.100.8"
 LONG = 10 * PATIENCE

@@ -90,6 +90,7 @@ def pour(client: HandMade, *, requested: bool) -> int:
     return MOST
 
 
+@pytest.mark.system
 @tls_ways
 def test_key_updates_before_log_in_come_to_an_end(serve, hand_made, options):
     site = serve(login_grace=LONG, stall=LONG, **options)
@@ -170,6 +171,7 @@ def test_a_change_of_keys_now_and_then_is_served(serve, hand_made, options):
     assert len(logged_in(site)) == 1
 
 
+@pytest.mark.system
 @each_of("sent", {f"{count}-bytes": count for count in (1, 4, 5, 20)})
 def test_a_part_of_a_record_has_a_deadline(serve, hand_made, options, sent):
     """As a part of a frame has."""

@@ -33,6 +33,8 @@ from ftpwire.messages import (
 )
 from tests.peer import Peer, eventually
 
+pytestmark = pytest.mark.system  # it waits in real time
+
 STALL = 0.3
 """Of the servers here: a sign of life is due each 0.1 s then. No test depends on its length."""
 
