@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 
 from ftpwire.channel import Channel, Ready, Sink, TimedOut
-from ftpwire.frames import HEADER_SIZE, FrameReader, Header
+from ftpwire.errors import BadMessage
+from ftpwire.frames import HEADER_SIZE, FrameReader, Header, Kind
 
 STEADY = 64 * 1024
 """Bytes that have to move within the stall time, or the peer is too slow."""
@@ -50,26 +51,30 @@ class FrameStream:
 
     Args:
         stall: How many seconds a peer may take, in the middle of a payload, to move `STEADY` bytes.
+        deadline: Until when, on ``time.monotonic()``, a frame has to come that is waited for from
+            now on, where the caller doesn't say.
         wait: Waits for the channel, as `Channel.wait` does; None: that.
 
     Attributes:
         reader: Cuts the stream, and holds what came and wasn't taken.
     """
 
-    __slots__ = ("_channel", "_stall", "_wait", "reader")
+    __slots__ = ("_channel", "_deadline", "_stall", "_wait", "reader")
 
     def __init__(
         self,
         channel: Channel,
         stall: Callable[[], float],
+        deadline: Callable[[], float],
         wait: Callable[..., Ready] | None = None,
     ) -> None:
         self.reader = FrameReader()
         self._channel = channel
         self._stall = stall
+        self._deadline = deadline
         self._wait = channel.wait if wait is None else wait
 
-    def header(self, deadline: float | None, *, exactly: bool = False) -> Header:
+    def header(self, deadline: float | None = None, *, exactly: bool = False) -> Header:
         """The next frame's header, waited for until a deadline on ``time.monotonic()``.
 
         Args:
@@ -80,19 +85,29 @@ class FrameStream:
         """
         reader = self.reader
         while (header := reader.next_header()) is None:
+            if deadline is None:
+                deadline = self._deadline()
             self._receive(deadline, HEADER_SIZE - reader.buffered if exactly else None)
         return header
 
-    def payload(self, deadline: float | None) -> memoryview:
-        """The payload of a frame of control, whole. The deadline is for all of it."""
+    def payload(self, header: Header, deadline: float | None = None) -> memoryview:
+        """The payload of a frame of control, whole. The deadline is for all of it.
+
+        Raises:
+            BadMessage: It is a frame of DATA.
+        """
+        if header.kind == Kind.DATA:
+            raise BadMessage("file bytes outside an upload")
         while (payload := self.reader.payload()) is None:
+            if deadline is None:
+                deadline = self._deadline()
             self._receive(deadline)
         return payload
 
-    def _receive(self, deadline: float | None, limit: int | None = None) -> None:
+    def _receive(self, deadline: float, limit: int | None = None) -> None:
         """Receive something, waiting for it. The deadline also ends a peer that always has a
         little more to send."""
-        if deadline is not None and time.monotonic() > deadline:
+        if time.monotonic() > deadline:
             raise TimedOut("the peer did not finish in time")
         while not self._channel.fill(self.reader, limit):
             self._wait(read=True, deadline=deadline)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ftpserver.audit.trail import Trail
     from ftpserver.serving.context import Sharing
     from ftpserver.serving.running_transfer import RunningTransfer
+    from ftpserver.storage.quota import Settled
     from ftpserver.workspace.workspace import Workspace
 
 DATA_SIZE = 512 * 1024
@@ -84,7 +85,9 @@ class Exchange:
     ) -> None:
         self.channel = channel
         self.guard = ChannelGuard()
-        self.stream = FrameStream(channel, lambda: server.settings.stall, self._await_peer)
+        self.stream = FrameStream(
+            channel, lambda: server.settings.stall, self.stall, self._await_peer
+        )
         self.login_deadline = login_deadline
         self._server = server
         self._transfer = transfer
@@ -164,9 +167,11 @@ class Exchange:
 
     def flush(self) -> None:
         """Send all output, waiting for the client as long as a stall may be."""
-        deadline = self.stall()
+        deadline = None
         with self.guard:
             while not self.channel.try_flush():
+                if deadline is None:
+                    deadline = self.stall()
                 self._await_peer(write=True, deadline=deadline)
 
     # telling, and being told -------------------------------------------------------------
@@ -273,16 +278,6 @@ class Exchange:
         """Until when a client has to go on that is in the middle of something."""
         return min(time.monotonic() + self._server.settings.stall, self.login_deadline)
 
-    def header(self, deadline: float | None) -> Header:
-        """The header of the next frame."""
-        return self.stream.header(deadline)
-
-    def whole(self, header: Header, deadline: float | None) -> memoryview:
-        """The payload of a frame of control. The deadline is for all of it."""
-        if header.kind == Kind.DATA:
-            raise BadMessage("file bytes outside an upload")
-        return self.stream.payload(deadline)
-
     def receive_small(self, size: int) -> tuple[bytearray, Sent]:
         """Receive all DATA of the current upload into memory: at most ``size`` bytes.
 
@@ -328,17 +323,17 @@ class Exchange:
 
     def _next_data(self, exactly: bool = False, deadline: float | None = None) -> Header | None:
         """The header of the upload's next DATA frame; None after its END, kept in ``sent``."""
-        if deadline is None:
-            deadline = self.stall()
         header = self.stream.header(deadline, exactly=exactly)
         while header.kind == Kind.CANCEL and header.request_id != self.request_id:
-            self.whole(header, deadline)  # of one that waits for its answer, or has it
+            if deadline is None:
+                deadline = self.stall()  # for all of them
+            self.stream.payload(header, deadline)  # of one that waits for its answer, or has it
             header = self.stream.header(deadline, exactly=exactly)
         if header.request_id != self.request_id:
             raise BadMessage("another request inside an upload")
         if header.kind == Kind.DATA:
             return header
-        payload = self.whole(header, self.stall())
+        payload = self.stream.payload(header)
         if header.kind not in (Kind.END, Kind.CANCEL):
             raise BadMessage(f"a frame of kind {header.kind} inside an upload")
         self.receiving = False
@@ -368,16 +363,12 @@ class Exchange:
 
     # answering ---------------------------------------------------------------------------
 
-    def begin(self, request_id: int) -> None:
-        """A request is handled from here on."""
-        self.request_id = request_id
-        self._since_look = 0
-
     def answer(self, reply: Message, kind: Kind) -> None:
         """Answer the current request, in its turn: with its batch, when others wait for theirs."""
-        if self.workspace is not None and self.workspace.pending:
+        batch = None if self.workspace is None else self.workspace.batch
+        if batch is not None and batch.pending:
             if kind is not Kind.END:
-                self.workspace.add_outcome(self.request_id, reply)
+                batch.add_outcome(self.request_id, reply)
                 self._trail.joined()
                 return
             self.commit()
@@ -386,17 +377,19 @@ class Exchange:
 
     def commit(self) -> None:
         """Finish the changes that wait in the batch, and send their answers."""
-        workspace = self.workspace
-        if workspace is None or not workspace.pending:
+        batch = None if self.workspace is None else self.workspace.batch
+        if batch is None or not batch.pending:
             return
         current = self.request_id
         self.stand_aside()
         with self.guard.away():
-            outcomes = workspace.commit()
+            outcomes = batch.commit()
             self._trail.committed(outcomes)
-        self._warn_of_little_room(workspace)  # first: a client that has its answer may leave
-        for text in workspace.take_remarks():
-            self.remark(text)
+        # the answers come last: a client that has them may leave
+        if batch.settled is not None and batch.settled.quota is not None:
+            self._warn_of_little_room(batch.settled)
+        while batch.remarks:
+            self.remark(batch.remarks.pop())
         for request_id, outcome in outcomes:
             self.request_id = request_id
             self.send(outcome, Kind.ERROR if isinstance(outcome, Failed) else Kind.REPLY)
@@ -407,14 +400,11 @@ class Exchange:
         if self.workspace is not None:
             self._trail.committed(self.workspace.commit(late=True))
 
-    def _warn_of_little_room(self, workspace: Workspace) -> None:
+    def _warn_of_little_room(self, settled: Settled) -> None:
         """Tell the client when its quota is nearly used up; again only after that was over."""
-        settled = workspace.settled
-        if settled is None or settled.quota is None:
-            return
         before, self._nearly_full = self._nearly_full, settled.nearly_full
         if self._nearly_full and not before:
-            self.remark(f"{human(settled.used)} of {human(settled.quota)} are used")
+            self.remark(f"{human(settled.used)} of {human(settled.quota or 0)} are used")
 
     def stand_aside(self) -> None:
         """What follows waits for the disk, or takes its time."""

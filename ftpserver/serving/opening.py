@@ -67,8 +67,8 @@ def say_hello(exchange: Exchange, stall: float) -> None:
         stall: Seconds, which the client is told.
     """
     deadline = exchange.login_deadline
-    header = exchange.header(deadline)
-    payload = exchange.whole(header, deadline)
+    header = exchange.stream.header(deadline)
+    payload = exchange.stream.payload(header, deadline)
     if header.kind != Kind.REQUEST:
         raise BadMagic("the first frame is not a HELLO")
     theirs = messages.decode_hello(payload)

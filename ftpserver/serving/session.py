@@ -123,7 +123,8 @@ class Session(StreamRequestHandler):
     @property
     def account(self) -> Account | None:
         """Who is logged in; None before."""
-        return self.authentication.account
+        workspace = self.exchange.workspace
+        return None if workspace is None else workspace.account
 
     @property
     def token_id(self) -> str | None:
@@ -323,7 +324,8 @@ class Session(StreamRequestHandler):
                 return
             if exchange.workspace is None and time.monotonic() > exchange.login_deadline:
                 raise TimedOut("did not log in in time")
-            if deadline is None and self._turn_is_over():
+            # never for the first thread, which is this session's own
+            if time.monotonic() >= self._turn_ends and deadline is None and self._turn_is_over():
                 self._quiet()
                 self.parked = self.gave_way = True
                 return
@@ -344,7 +346,8 @@ class Session(StreamRequestHandler):
                         continue
                     self._await_input(deadline)
                 continue
-            payload = exchange.whole(header, self._patience(deadline or exchange.stall()))
+            until = exchange.login_deadline if exchange.workspace is None else deadline
+            payload = exchange.stream.payload(header, until)
             deadline = None
             if exchange.workspace is None:
                 self._asked += 1
@@ -352,7 +355,7 @@ class Session(StreamRequestHandler):
                     self._offence = Offence.TOO_MUCH
                     raise BadMessage(f"more than {MOST_BEFORE_LOGIN} requests before log-in")
             if header.kind == Kind.REQUEST:
-                exchange.begin(header.request_id)
+                exchange.request_id = header.request_id
                 self._answer(messages.decode_request(payload))
             elif header.kind == Kind.CANCEL:
                 pass  # of a request that is answered already
@@ -412,7 +415,7 @@ class Session(StreamRequestHandler):
 
     def _turn_is_over(self) -> bool:
         """Whether others wait for the thread that this session has had for some time."""
-        if time.monotonic() < self._turn_ends or not self._may_park():
+        if not self._may_park():
             return False
         return self.server.parking is not None and self.server.parking.has_waiting
 
@@ -460,15 +463,17 @@ class Session(StreamRequestHandler):
             self._do_request(request)
 
     def _do_request(self, request: messages.Request) -> None:
-        exchange = self.exchange
+        exchange, workspace = self.exchange, self.exchange.workspace
         command = COMMANDS[type(request)]
         exchange.receiving = command.takes_data
         exchange.is_reading = command.reads
-        self._transfer.requested(self.account, transfers=command.transfers)
+        self._transfer.requested(
+            None if workspace is None else workspace.account, transfers=command.transfers
+        )
         self._trail.asked(exchange.request_id, request)
         reply = self._reply_to(command, request)
         self._transfer.moves_bytes = False
-        workspace = exchange.workspace
+        workspace = exchange.workspace  # a log-in makes it
         failed = isinstance(reply, Failed)
         if failed and workspace is not None and not command.batched:
             workspace.abandon()  # what it had begun to change is nobody's any more
@@ -482,7 +487,7 @@ class Session(StreamRequestHandler):
                 self._offence = Offence.TOO_MUCH
                 raise BadMessage("file bytes before log-in")
             exchange.pass_over_data()
-        if workspace is not None and workspace.full:
+        if workspace is not None and workspace.batch is not None and workspace.batch.full:
             exchange.commit()
 
     def _reply_to(self, command: Command, request: messages.Request) -> Message | None:

@@ -30,7 +30,7 @@ class OpenFile:
         size: Its bytes at that time.
     """
 
-    __slots__ = ("_observer", "fd", "info", "path", "size")
+    __slots__ = ("_done", "_observer", "_tell", "fd", "info", "path", "size")
 
     def __init__(self, fd: int, info: os.stat_result, path: bytes, observer: Observer) -> None:
         self.fd = fd
@@ -38,6 +38,9 @@ class OpenFile:
         self.size = info.st_size
         self.path = path
         self._observer = observer
+        self._tell: Callable[[int], None] | None = None
+        """Tells how many bytes were read again for a digest; made with the first of them."""
+        self._done = 0
 
     def __enter__(self) -> OpenFile:
         return self
@@ -74,10 +77,9 @@ class OpenFile:
         Raises:
             SourceChanged: It changed in any other way.
         """
-        if self.is_as_before():
-            return False
+        self._tell = None
         try:
-            return growing.has_grown(self.fd, self.info, digest, self._ticks())
+            return growing.has_grown(self.fd, self.info, digest, self._tick)
         except SourceChanged as error:
             raise SourceChanged(f"{paths.show(self.path)}: {error}") from None
 
@@ -127,19 +129,15 @@ class OpenFile:
         return Hashed(stored, self.size)
 
     def _read_all(self, source: ReadAhead) -> None:
-        tick = self._ticks()
+        self._tell = None
         with source as pieces:
             for piece in pieces:
-                tick(len(piece))
+                self._tick(len(piece))
 
-    def _ticks(self) -> Callable[[int], None]:
-        """Something to call with the bytes of each step of reading."""
-        progress, done = self._observer.tell_progress(self.size), 0
-
-        def tick(count: int) -> None:
-            nonlocal done
-            done += count
-            self._observer.progressed(count)
-            progress(done)
-
-        return tick
+    def _tick(self, count: int) -> None:
+        """So many bytes more were read for a digest."""
+        if self._tell is None:
+            self._tell, self._done = self._observer.tell_progress(self.size), 0
+        self._done += count
+        self._observer.progressed(count)
+        self._tell(self._done)

@@ -25,7 +25,7 @@ from ftpserver.storage.home import Home
 from ftpserver.storage.kept import KeptStaging
 from ftpserver.storage.listing import Item
 from ftpserver.storage.permissions import Action
-from ftpserver.storage.quota import Books, Settled
+from ftpserver.storage.quota import Books
 from ftpserver.storage.upload import Receiving
 from ftpserver.storage.upload_locks import Owners
 from ftpserver.workspace import needs
@@ -99,6 +99,7 @@ class Workspace:
 
     Attributes:
         tree: The atomic tree that is under way.
+        batch: What waits for `commit`; None before there was anything.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class Workspace:
         self._observer = Unobserved() if observer is None else observer
         self._cut = cut
         self._home: Home | None = None
-        self._uploads: Uploads | None = None
+        self.batch: Uploads | None = None
 
     # its parts ---------------------------------------------------------------------------
 
@@ -139,13 +140,13 @@ class Workspace:
         return self._home
 
     @property
-    def _batch(self) -> Uploads:
+    def _uploads(self) -> Uploads:
         """The batch of changes, made at first use. Raises Forbidden, DiskFull when none may be."""
-        return self._open_batch() if self._uploads is None else self._uploads
+        return self._open_batch() if self.batch is None else self.batch
 
     def _open_batch(self) -> Uploads:
         self.home.check_writable()
-        self._uploads = Uploads(
+        self.batch = Uploads(
             self.home,
             self._books,
             self.account.id,
@@ -153,11 +154,11 @@ class Workspace:
             owners=self._owners,
             cut=self._cut,
         )
-        return self._uploads
+        return self.batch
 
     @property
     def _scope(self) -> Scope:
-        return Scope(self.home, self._batch, self._books, self.account.id, self._observer)
+        return Scope(self.home, self._uploads, self._books, self.account.id, self._observer)
 
     def require(self, request: Message) -> None:
         """Raise Forbidden unless the account, as it is now, may ask for that."""
@@ -245,13 +246,13 @@ class Workspace:
             Forbidden, DiskFull, Internal: Nothing can be stored there, or in the home at all.
         """
         self.require(request)
-        if self._uploads is None:
+        if self.batch is None:
             self._open_batch()
 
     def check(self, request: Put) -> None:
         """Refuse early what a commit would refuse late: for uploads that ask first."""
         self.expect(request)
-        self._batch.check(request)
+        self._uploads.check(request)
 
     def stage(
         self, request: Put, data: bytes | bytearray, sent: Sent, *, request_id: int = 0
@@ -266,7 +267,7 @@ class Workspace:
             VerificationFailed: It isn't what was sent.
         """
         self.require(request)
-        self._batch.stage_small(request_id, request, data, sent)
+        self._uploads.stage_small(request_id, request, data, sent)
 
     def receive(self, request: Put, *, request_id: int = 0) -> AbstractContextManager[Receiving]:
         """Receive an upload bit by bit: a context in which its bytes are written.
@@ -275,12 +276,12 @@ class Workspace:
         worth it is kept for a resume; else nothing of it stays.
         """
         self.require(request)
-        return self._batch.receiving(request_id, request)
+        return self._uploads.receiving(request_id, request)
 
     def receive_piece(self, request: PutPiece) -> Piece:
         """Begin a piece of what another session of the account uploads."""
         self.require(request)
-        return self._batch.open_piece(request)
+        return self._uploads.open_piece(request)
 
     def kept(self, request: ListKept) -> Iterator[KeptUpload]:
         """The account's interrupted uploads."""
@@ -301,7 +302,7 @@ class Workspace:
     def change(self, request: MakeDir | MakeLink | SetAttributes, *, request_id: int = 0) -> None:
         """Have the next `commit` make a directory or a link, or set attributes."""
         self.require(request)
-        self._batch.add_change(request_id, request)
+        self._uploads.add_change(request_id, request)
 
     def remove_later(self, request: Remove, *, request_id: int = 0) -> bool:
         """Have the next `commit` remove a file or a link; False where `remove` has to do it.
@@ -312,7 +313,7 @@ class Workspace:
         if request.recursive or not self._is_no_directory(request.path):
             return False
         with suppress(DiskFull):  # the books can't be written to: removing is what mends it
-            self._batch.add_change(request_id, request)
+            self._uploads.add_change(request_id, request)
             return True
         return False
 
@@ -399,32 +400,6 @@ class Workspace:
 
     # the batch ---------------------------------------------------------------------------
 
-    @property
-    def pending(self) -> bool:
-        """Whether a `commit` would answer something."""
-        return self._uploads is not None and self._uploads.pending
-
-    @property
-    def full(self) -> bool:
-        """Whether the batch should be committed before more comes."""
-        return self._uploads is not None and self._uploads.full
-
-    @property
-    def settled(self) -> Settled | None:
-        """What the last commit has found of the account's room."""
-        return None if self._uploads is None else self._uploads.settled
-
-    def take_remarks(self) -> Sequence[str]:
-        """What the user should know about the commits since this was called last."""
-        if self._uploads is None or not self._uploads.remarks:
-            return ()
-        remarks, self._uploads.remarks = sorted(self._uploads.remarks), set()
-        return remarks
-
-    def add_outcome(self, request_id: int, outcome: Message) -> None:
-        """Answer a request in its turn among those of the batch."""
-        self._batch.add_outcome(request_id, outcome)
-
     def commit(self, *, late: bool = False) -> Sequence[Outcome]:
         """Make all that has joined the batch durable and visible, in order.
 
@@ -434,27 +409,27 @@ class Workspace:
         Returns:
             What became of each: its ``request_id``, and its reply or `Failed`.
         """
-        return () if self._uploads is None else self._uploads.commit(late=late)
+        return () if self.batch is None else self.batch.commit(late=late)
 
     def abandon(self) -> None:
         """Drop what has joined the batch and wasn't committed."""
-        if self._uploads is not None:
-            self._uploads.abandon()
+        if self.batch is not None:
+            self.batch.abandon()
 
     # its end -----------------------------------------------------------------------------
 
     def give_back_room(self) -> None:
         """Nothing is under way for a while: give back room that was taken in advance."""
-        if self._uploads is not None:
-            self._uploads.rest()
+        if self.batch is not None:
+            self.batch.rest()
 
     def rest(self) -> None:
         """Close what is open; it is opened again when it is needed. Drops an uncommitted batch."""
-        uploads, self._uploads = self._uploads, None
+        batch, self.batch = self.batch, None
         home, self._home = self._home, None
         try:
-            if uploads is not None:
-                uploads.abandon()
+            if batch is not None:
+                batch.abandon()
         finally:
             if home is not None:
                 home.close()

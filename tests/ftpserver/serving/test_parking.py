@@ -73,7 +73,7 @@ def test_a_parked_session_has_nothing_open(server, dial):
     parked(server)
     (session,) = server.sessions
     assert session.exchange.workspace._home is None
-    assert session.exchange.workspace._uploads is None
+    assert session.exchange.workspace.batch is None
     assert len(session.exchange.stream.reader._buffer) == 0
     assert peer.ask(Remove(b"/d")) == Removed(0, 1, 0)
 

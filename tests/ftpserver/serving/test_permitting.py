@@ -490,12 +490,16 @@ def test_permissions_hold_from_the_next_request_on(server, stocked, dial):
     peer = dial(server)
     assert put(peer, b"/in/new") == Stored(3)
     (session,) = server.sessions
-    session.account = replace(session.account, permissions=Permissions.parse("read-only"))
+    session.exchange.workspace.account = replace(
+        session.account, permissions=Permissions.parse("read-only")
+    )
     assert refused(put(peer, b"/in/newer"))
     assert refused(peer.ask(Remove(b"/in/new")))
     (stocked / "own" / "link").symlink_to("../in")
-    session.account = replace(session.account, permissions=Permissions.parse("/in=none"))
+    session.exchange.workspace.account = replace(
+        session.account, permissions=Permissions.parse("/in=none")
+    )
     assert refused(peer.ask(Stat(b"/own/link/file")))
-    session.account = replace(session.account, permissions=Permissions())
+    session.exchange.workspace.account = replace(session.account, permissions=Permissions())
     assert isinstance(peer.ask(Stat(b"/own/link/file")), Found)
     assert put(peer, b"/in/newer") == Stored(3)
