@@ -14,7 +14,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 
 from msgspec.structs import replace
 
@@ -34,6 +34,7 @@ from ftpserver.workspace.moving import MovingByCopy, remove_in_place
 from ftpserver.workspace.observer import Observer, Unobserved, ticker_on
 from ftpserver.workspace.reading import OpenFile
 from ftpserver.workspace.scope import Scope
+from ftpserver.workspace.writer import Writer
 from ftpwire import paths
 from ftpwire.errors import (
     CommandError,
@@ -119,6 +120,8 @@ class Workspace:
         self._owners = Owners() if owners is None else owners
         self._observer = Unobserved() if observer is None else observer
         self._cut = cut
+        self._writers: set[Writer] = set()
+        """Those that are open."""
         self._home: Home | None = None
         self.batch: Uploads | None = None
 
@@ -278,6 +281,30 @@ class Workspace:
         self.require(request)
         return self._uploads.receiving(request_id, request)
 
+    def write(self, request: Put, *, keep_content: bool = False, resume: bool = False) -> Writer:
+        """Open a file to be written at any offset; it appears whole, by `Writer.publish`.
+
+        Nothing of it waits for `commit`. An upload that comes from its first byte to its last
+        costs less by `receive`.
+
+        Args:
+            keep_content: Begin with the bytes that are there, if there is a file.
+            resume: Begin with what an earlier `Writer.keep` has left, if there is something.
+        """
+        self.expect(request)
+        uploads = self._uploads
+        uploads.check(request)
+        with ExitStack() as stack:
+            content = None
+            if keep_content:
+                with suppress(FileNotFoundError):
+                    content = stack.enter_context(self.open(Get(request.path))).fd
+            writer = Writer(
+                uploads, request, content=content, resume=resume, on_end=self._writers.discard
+            )
+        self._writers.add(writer)
+        return writer
+
     def receive_piece(self, request: PutPiece) -> Piece:
         """Begin a piece of what another session of the account uploads."""
         self.require(request)
@@ -424,7 +451,12 @@ class Workspace:
             self.batch.rest()
 
     def rest(self) -> None:
-        """Close what is open; it is opened again when it is needed. Drops an uncommitted batch."""
+        """Close what is open; it is opened again when it is needed. Drops an uncommitted batch.
+
+        While a `Writer` is open, nothing is closed.
+        """
+        if self._writers:
+            return
         batch, self.batch = self.batch, None
         home, self._home = self._home, None
         try:
@@ -438,6 +470,8 @@ class Workspace:
         """End it: what wasn't committed is dropped, an atomic tree as well."""
         tree, self.tree = self.tree, None
         try:
+            for writer in tuple(self._writers):
+                writer.drop()
             self.abandon()
             if tree is not None:
                 tree.abort(lambda: None)
