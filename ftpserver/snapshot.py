@@ -30,13 +30,14 @@ _IN_MEMORY = Path("/dev/shm")
 
 def open_snapshot(
     state: Path,
-    refusal: Callable[[], Exception],
+    refusal: Callable[[], Exception] | None,
     prepare: Callable[[Path], None] = lambda path: None,
 ) -> Engine:
     """Open a copy of the accounts file of a state directory, as it is now.
 
     Args:
-        refusal: Makes the error that is raised when something is to be changed.
+        refusal: Makes the error that is raised when something is to be changed. None: the copy may
+            be changed, which nobody else sees.
         prepare: Changes the copy before it is opened.
 
     Raises:
@@ -62,6 +63,9 @@ def open_snapshot(
     weakref.finalize(engine, shutil.rmtree, place, ignore_errors=True)
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "begin", _on_begin)
+    if refusal is None:
+        return engine
+    event.listen(engine, "connect", _only_read)
 
     def on_error(context: ExceptionContext) -> None:
         error = context.original_exception
@@ -75,6 +79,9 @@ def open_snapshot(
 
 def _on_connect(connection: Any, record: Any) -> None:
     connection.isolation_level = None  # transactions begin where _on_begin says
+
+
+def _only_read(connection: Any, record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA query_only=ON")
     cursor.close()

@@ -69,7 +69,7 @@ def why(
         raise click.UsageError("--recursive goes with rm")
     if (links or copy_links) and action != "get":
         raise click.UsageError(f"--{'links' if links else 'copy-links'} goes with get")
-    accounts, engine = open_accounts(root, changing=False)
+    accounts, engine = open_accounts(root, changing=False, trying=True)
     account = accounts.get(user)
     verdict = _ASK[action](_Question(engine, root, account, action, details, recursive, links))
     if as_json:
