@@ -7,6 +7,7 @@ elsewhere: single steps of opening and upgrading (test_database.py).
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ftpserver import database
-from ftpserver.database import SCHEMA_VERSION, RootLock, open_to_serve
+from ftpserver.database import SCHEMA_VERSION, RootLock, open_to_look, open_to_serve
 from ftpserver.storage.quota import most_files
 
 TABLES = Path(__file__).with_name("schema-3.sql").read_text()
@@ -136,6 +137,30 @@ def test_commands_beside_an_older_server(ftpd, state, older_server, tmp_path):
             assert "written by an earlier ftpd" in err and "ftpd start" in err, (command, err)
             assert len(err.splitlines()) == 1, (command, err)
     older_server.serves()
+
+
+def test_a_copy_is_whole_whatever_the_older_server_does_meanwhile(state, monkeypatch):
+    """It may write to the file itself, and begin its log of changes anew, between any two steps."""
+    copy = shutil.copyfile
+    with closing(sqlite3.connect(state / "state.db", isolation_level=None)) as other:
+        other.executemany(
+            "INSERT INTO token VALUES (?, 1, 'x', ?, 1, NULL, NULL)",
+            [(f"{number}", f"{number}") for number in range(500)],
+        )
+
+        def slow_copy(source, target):
+            copied = copy(source, target)
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            other.execute("UPDATE token SET used = 1 WHERE id = '7'")
+            return copied
+
+        monkeypatch.setattr(shutil, "copyfile", slow_copy)
+        engine = open_to_look(state)
+        with engine.connect() as connection:
+            assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
+            count = connection.exec_driver_sql("SELECT count(*) FROM token").scalar()
+        engine.dispose()
+    assert count == 501
 
 
 def test_a_backup_before_the_upgrade(ftpd, state, tmp_path):
