@@ -84,13 +84,9 @@ READ = [
     "invite --list",
     "why alice login",
     "why alice get /file",
-    "why alice ls /",
-    "why alice rm /file",
-    "why alice mv /file /other",
     "why alice put /new 5",
     "why alice mkdir /new",
     "config check",
-    "config show",
     "log",
     "scrub",
     "backup {place}/copy",
@@ -102,7 +98,6 @@ CHANGE = [
     "user set alice --take-home",
     "user passwd alice --password-stdin",
     "user disable alice",
-    "user enable alice",
     "user rename alice carol",
     "user remove alice --yes",
     "user import -",
@@ -143,10 +138,12 @@ def test_a_copy_is_whole_whatever_the_older_server_does_meanwhile(state, monkeyp
     """It may write to the file itself, and begin its log of changes anew, between any two steps."""
     copy = shutil.copyfile
     with closing(sqlite3.connect(state / "state.db", isolation_level=None)) as other:
+        other.execute("BEGIN")
         other.executemany(
             "INSERT INTO token VALUES (?, 1, 'x', ?, 1, NULL, NULL)",
             [(f"{number}", f"{number}") for number in range(500)],
         )
+        other.execute("COMMIT")
 
         def slow_copy(source, target):
             copied = copy(source, target)
