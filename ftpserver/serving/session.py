@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, cast
 
 from ftpserver.accounts.accounts import Account, Refused
 from ftpserver.accounts.penalties import Offence
+from ftpserver.clock import RUN
 from ftpserver.errors import StateError
 from ftpserver.net.addresses import host_of
 from ftpserver.net.proxy_protocol import SIGNATURE
@@ -144,7 +145,7 @@ class Session(StreamRequestHandler):
 
     Attributes:
         id: A number that no other session of this run has.
-        since: When it was opened, in seconds since 1970.
+        since: When it was opened, by the clock of the run (ftpserver/clock.py).
         doing: The request under way or the last one; None while nothing is asked for.
         quiet_since: Since when the session waits for a request, on ``time.monotonic()``.
         host: The client's address, without its port.
@@ -479,7 +480,7 @@ class Session(StreamRequestHandler):
         settings = self.server.settings
         self.quiet_since = time.monotonic()
         self._login_deadline = self.quiet_since + settings.login_grace
-        self.id, self.since = self.server.next_session_id(self.request), time.time()
+        self.id, self.since = self.server.next_session_id(self.request), RUN.now()
         self.reader = FrameReader()
         self.guard = ChannelGuard()
         parking = self.server.parking
