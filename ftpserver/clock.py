@@ -6,8 +6,9 @@ database, by which nodes compare their leases (database.py).
 
 What lasts for some time (a ban, an upload that waits for a resume) is compared with `Clock.now`:
 it lasts as long as it should. What ends on a date (a token, an account) is made and compared with
-`Clock.latest`: once it is over, it stays so until the server is started again. Nothing is
-removed before `Clock.earliest` has come.
+`Clock.latest`: a clock that is set back makes it last no longer, until the server is started again.
+Nothing is removed before `Clock.earliest` has come. What has been made while the clock was ahead
+has the dates that it showed then, and keeps them.
 """
 
 from __future__ import annotations
@@ -45,6 +46,15 @@ class Clock:
         self._ahead = 0.0
         """How far the system's clock was ahead of this one when that was last looked at."""
 
+    @property
+    def began(self) -> float:
+        """What makes it this clock: processes of one machine with the same have the same time."""
+        return self._began
+
+    def follow(self, began: float) -> None:
+        """Become the clock of another process, by its ``began``."""
+        self._began = began
+
     def now(self) -> float:
         """The time by this clock."""
         return self._began + self._ticks()
@@ -73,5 +83,5 @@ class Clock:
 
 
 RUN = Clock()
-"""That of this process. Processes of one server have the same: they are forked from one that
-begins with the server."""
+"""That of this process. Processes of one server have the same: the server tells its own to the
+process that the others are forked from (processes/forkserver.py)."""

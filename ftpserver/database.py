@@ -219,10 +219,13 @@ def open_state(directory: Path, *, upgrade: bool = False) -> Engine:
     return _open_state(directory, upgrade)
 
 
-def open_to_look(directory: Path) -> Engine:
+def open_to_look(directory: Path, *, trying: bool = False) -> Engine:
     """Open the accounts file for a command that changes nothing, also where nothing can be written.
 
     One of an earlier version is copied to memory, and the copy brought up to date.
+
+    Args:
+        trying: It tries out changes, and rolls them back. In a copy, too, they are possible then.
 
     Raises:
         StateError: It is damaged, from a newer version, or can't be read.
@@ -230,13 +233,13 @@ def open_to_look(directory: Path) -> Engine:
     try:
         return open_state(directory)
     except Outdated as error:
-        outdated = str(error)
-        return open_snapshot(directory, lambda: StateError(outdated), _upgrade_copy)
+        why = str(error)
     except StateError as error:
         if _is_writable(directory) or not (directory / DATABASE).exists():
             raise
         why = str(error)
-    return open_snapshot(directory, lambda: StateError(why), _upgrade_copy)
+    refusal = None if trying else lambda: StateError(why)
+    return open_snapshot(directory, refusal, _upgrade_copy)
 
 
 class Opened(NamedTuple):

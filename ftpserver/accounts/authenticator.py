@@ -17,7 +17,7 @@ from ftpserver.accounts.limits import Limits
 from ftpserver.accounts.passwords import check_new_password
 from ftpserver.accounts.registration import Registration
 from ftpserver.accounts.tokens import Issued, Tokens
-from ftpserver.storage.ownership import Ownership
+from ftpserver.storage.ownership import Ownership, belongs_to
 from ftpwire.errors import Busy, CommandError, LoginRefused, TooMany
 from ftpwire.messages import TokenInfo
 
@@ -156,7 +156,7 @@ class LocalEntrance(Entrance):
         with suppress(OSError):  # whoever uses the home finds out, and says so
             other = self._ownership.claim(account.home)
         if other is not None:
-            raise Refused(_ANOTHERS, f"the home belongs to {other} (ftpd user set --take-home)")
+            raise Refused(_ANOTHERS, f"{belongs_to(other)} (ftpd user set --take-home)")
         try:
             return Admission(account, token_id, self._limits.enter(account, host))
         except CommandError as error:

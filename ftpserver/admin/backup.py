@@ -248,7 +248,7 @@ class BackupVerifier:
     def _check_database(self) -> Iterator[Finding]:
         engine = open_to_read(self._state)
         try:
-            yield from check_state(engine)
+            yield from check_state(engine, earlier=True)
         finally:
             engine.dispose()
 

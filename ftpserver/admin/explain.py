@@ -2,8 +2,8 @@
 
 Lives here: the questions, and putting the server's own checks to them in the server's order.
 Lives elsewhere: the checks (accounts/accounts.py, accounts/bans.py, accounts/limits.py,
-storage/permissions.py and workspace/needs.py, storage/batch.py, storage/home.py,
-storage/ledger.py), options and printing (cli/explain.py).
+storage/ownership.py, storage/permissions.py and workspace/needs.py, storage/batch.py,
+storage/home.py, storage/ledger.py), options and printing (cli/explain.py).
 
 Nothing is decided here: what answers a question is what refuses a client, with the same text.
 What only a running server has in its memory is asked of it, and handed in (`Running`).
@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from sqlalchemy import Engine
 
@@ -32,6 +33,7 @@ from ftpserver.storage.batch import Uploads
 from ftpserver.storage.commit import target_of
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import Ledger
+from ftpserver.storage.ownership import Ownership, belongs_to, identity
 from ftpserver.storage.resumable import RESUME_FROM
 from ftpserver.workspace import needs
 from ftpwire import messages, paths
@@ -53,9 +55,9 @@ class Verdict:
     """The answer.
 
     Attributes:
-        decided_by: ``disabled``, ``expiry``, ``network``, ``ban``, ``penalty``, ``connections``,
-            ``sessions``, ``permissions``, ``quota``, ``files quota``, ``disk`` (it is full), or
-            ``files`` (what is there, or its mode).
+        decided_by: ``disabled``, ``expiry``, ``network``, ``owner`` (the home is another server's),
+            ``ban``, ``penalty``, ``connections``, ``sessions``, ``permissions``, ``quota``,
+            ``files quota``, ``disk`` (it is full), or ``files`` (what is there, or its mode).
         code: Of the error that a client gets; None when it is allowed, or the client is told
             nothing.
         reason: One line for people: what the client is told, or the administrator of log-ins.
@@ -81,6 +83,7 @@ _ADVICE = {
     "disabled": "ftpd user enable {user}",
     "expiry": "ftpd user set {user} --expires never",
     "network": "ftpd user set {user} --network NETWORK",
+    "owner": "ftpd user set {user} --take-home, once the other server no longer uses the home",
     "ban": "ftpd unban {address}",
     "penalty": "ftpd unban {address}; trusted-networks, where many clients come from there",
     "connections": "max-startups; trusted-networks, where many clients come from there",
@@ -110,6 +113,13 @@ def _check_open(account: Account, host: str) -> None:
     if account.closed_to(LOCAL) is None:
         raise _Closed(reason, "network")
     raise _Closed(reason, "disabled" if account.disabled else "expiry")
+
+
+def _check_owner(engine: Engine, root: Path, account: Account) -> None:
+    """Raise _Closed when the home belongs to another server."""
+    other = Ownership(identity(engine), root).other(account.home)
+    if other is not None:
+        raise _Closed(belongs_to(other), "owner")
 
 
 class _NotTaken(CommandError):
@@ -160,6 +170,7 @@ def log_in(
         if ban is not None:
             raise ban
         _check_open(account, host)
+        _check_owner(engine, settings.root, account)
         if running.too_many is not None:
             raise TooMany(running.too_many)
         limits.check_enter(account, host)
@@ -170,9 +181,15 @@ def log_in(
 
 
 class Asking:
-    """What one account may do with its files, asked of its home as it is now."""
+    """What one account may do with its files, asked of its home as it is now.
 
-    def __init__(self, engine: Engine, account: Account) -> None:
+    Args:
+        root: The server's directory of homes.
+    """
+
+    def __init__(self, engine: Engine, root: Path, account: Account) -> None:
+        self._engine = engine
+        self._root = root
         self._account = account
         self._ledger = Ledger(engine)
 
@@ -255,6 +272,7 @@ class Asking:
 
         def check_all() -> None:
             _check_open(account, LOCAL)
+            _check_owner(self._engine, self._root, account)
             needs.require(account.rights, request)
             try:
                 with _looking_at(account) as home:

@@ -478,8 +478,15 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN")
 
 
-def check_state(engine: Engine) -> Iterator[Finding]:
-    """The accounts file itself. Raises CannotCheck for another version's."""
+def check_state(engine: Engine, *, earlier: bool = False) -> Iterator[Finding]:
+    """The accounts file itself.
+
+    Args:
+        earlier: It may be an earlier version's, which a start is going to bring up to date.
+
+    Raises:
+        CannotCheck: It is another version's.
+    """
     try:
         with engine.connect() as connection:
             yield from _check_integrity(connection)
@@ -496,10 +503,18 @@ def check_state(engine: Engine) -> Iterator[Finding]:
     except DatabaseError as error:
         yield Finding("state", None, None, "a sound database", str(error.orig))
         return
-    if version is not None and version != SCHEMA_VERSION:
+    if version is not None and version < SCHEMA_VERSION:
+        if earlier:
+            return
         raise CannotCheck(
-            f"the accounts file has schema {version}, and this ftpd knows {SCHEMA_VERSION}: "
-            "check it with the ftpd that serves it"
+            f"the accounts file was written by an earlier ftpd (schema {version}, this one has "
+            f"{SCHEMA_VERSION}): check it with that one, or start this one's server, which brings "
+            "it up to date (ftpd start)"
+        )
+    if version is not None and version > SCHEMA_VERSION:
+        raise CannotCheck(
+            f"the accounts file was written by a newer ftpd (schema {version}, this one knows "
+            f"{SCHEMA_VERSION}): check it with that one"
         )
     for table in metadata.sorted_tables:
         missing = {column.name for column in table.columns} - there.get(table.name, set())

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from ftpserver.accounts.accounts import Account
-    from ftpserver.admin.explain import Running, Verdict
+    from ftpserver.admin.explain import Asking, Running, Verdict
 
 EXIT_REFUSED = 6
 
@@ -69,7 +69,7 @@ def why(
         raise click.UsageError("--recursive goes with rm")
     if (links or copy_links) and action != "get":
         raise click.UsageError(f"--{'links' if links else 'copy-links'} goes with get")
-    accounts, engine = open_accounts(root, changing=False)
+    accounts, engine = open_accounts(root, changing=False, trying=True)
     account = accounts.get(user)
     verdict = _ASK[action](_Question(engine, root, account, action, details, recursive, links))
     if as_json:
@@ -119,6 +119,12 @@ class _Question:
         if self._details:
             raise click.UsageError(f"{self._action}: {self._details[0]!r} is too much")
 
+    def asking(self) -> Asking:
+        """What answers questions about the account's files."""
+        from ftpserver.admin.explain import Asking
+
+        return Asking(self.engine, self.root, self.account)
+
 
 def _login(question: _Question) -> Verdict:
     from ftpserver.admin.explain import log_in
@@ -153,53 +159,40 @@ def _running(state: Path, host: str, name: str) -> Running:
 
 
 def _put(question: _Question) -> Verdict:
-    from ftpserver.admin.explain import Asking
-
     path, given = question.path(), question.more()
     question.end()
     bytes_ = None if given is None else size(given)
-    return Asking(question.engine, question.account).put(path, bytes_)
+    return question.asking().put(path, bytes_)
 
 
 def _get(question: _Question) -> Verdict:
-    from ftpserver.admin.explain import Asking
-
     path = question.path()
     question.end()
-    return Asking(question.engine, question.account).get(path, follow=not question.links)
+    return question.asking().get(path, follow=not question.links)
 
 
 def _list(question: _Question) -> Verdict:
-    from ftpserver.admin.explain import Asking
-
     path = question.path()
     question.end()
-    return Asking(question.engine, question.account).list(path)
+    return question.asking().list(path)
 
 
 def _make_dir(question: _Question) -> Verdict:
-    from ftpserver.admin.explain import Asking
-
     path = question.path()
     question.end()
-    return Asking(question.engine, question.account).make_dir(path)
+    return question.asking().make_dir(path)
 
 
 def _remove(question: _Question) -> Verdict:
-    from ftpserver.admin.explain import Asking
-
     path = question.path()
     question.end()
-    asking = Asking(question.engine, question.account)
-    return asking.remove(path, recursive=question.recursive)
+    return question.asking().remove(path, recursive=question.recursive)
 
 
 def _move(question: _Question) -> Verdict:
-    from ftpserver.admin.explain import Asking
-
     source, target = question.path(), question.path()
     question.end()
-    return Asking(question.engine, question.account).move(source, target)
+    return question.asking().move(source, target)
 
 
 _ASK: dict[str, Callable[[_Question], Verdict]] = {

@@ -154,7 +154,7 @@ def invite(
     if listing and revoke is not None:
         raise click.UsageError("--list and --revoke are two commands")
     making = not listing and revoke is None
-    engine = _open(root, begin=making)
+    engine = _open(root, begin=making, changing=not listing)
     invitations = Invitations(engine)
     if listing:
         for one in invitations.all():

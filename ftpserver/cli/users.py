@@ -58,19 +58,20 @@ def user() -> None:
 
 
 def open_accounts(
-    root: Path, *, begin: bool = False, changing: bool = True
+    root: Path, *, begin: bool = False, changing: bool = True, trying: bool = False
 ) -> tuple[Accounts, Engine]:
     """The accounts of a root, and what they are stored in.
 
     Args:
         begin: Make them where there are none yet.
         changing: Without, they are opened also where nothing can be written.
+        trying: Changes are tried out then, and rolled back.
     """
     from ftpserver.accounts.accounts import Accounts
     from ftpserver.database import open_state, open_to_look
 
     if not changing:
-        engine = open_to_look(started(root))
+        engine = open_to_look(started(root), trying=trying)
         return Accounts(engine, root.absolute()), engine
     act_as_owner(root)
     engine = open_state(state_of(root.absolute()) if begin else started(root))

@@ -432,7 +432,7 @@ def _status(server: FtpServer, question: AskStatus) -> Answer:
         address=paths.printable(server.address),  # a path may be no text
         unix=None if path is None else paths.printable(str(path.absolute())),
         fingerprint=server.fingerprint,
-        since=server.started,
+        since=RUN.by_system(server.started),
         sessions=figures.sessions,
         strangers=figures.strangers,
         transfers=figures.transfers,

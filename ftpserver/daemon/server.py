@@ -86,7 +86,7 @@ class FtpServer(Service):
         self._turned_away = 0
         self._tell_turned_away = 0.0
         self.listeners: list[Listener] = []
-        self.started = time.time()
+        self.started = RUN.now()
         self._drained_at = math.inf
         self.load_settings: Callable[[], Settings] | None = None
         """Reads the settings again, for a reload. Raises StateError."""

@@ -43,7 +43,7 @@ class Birth(_Said, frozen=True):
 
     Attributes:
         number: Of the session.
-        since: When it was opened, in seconds since 1970.
+        since: When it was opened, by the clock of the run (ftpserver/clock.py).
         address: Of the client; empty for a Unix socket.
         incarnation: What names in staging begin with.
         stranger: User and group to be before log-in; None: as the server, which isn't root.

@@ -29,6 +29,7 @@ import msgspec
 from ftpserver.accounts.accounts import Account
 from ftpserver.accounts.authenticator import Admission
 from ftpserver.accounts.penalties import Offence
+from ftpserver.clock import RUN
 from ftpserver.errors import StateError
 from ftpserver.isolation import homes, sandbox
 from ftpserver.isolation import messages as q
@@ -97,7 +98,7 @@ class IsolatedSession:
         self._isolation = isolation
         self.id = number
         self.pid = 0
-        self.since = time.time()
+        self.since = RUN.now()
         self.request = request
         self.client_address = address
         self.peer, self.host = peer_name(address), host_of(address, request)
@@ -381,7 +382,7 @@ class IsolatedSession:
             id=self.id,
             user=None if self.account is None else self.account.name,
             peer=self.peer,
-            since=self.since,
+            since=RUN.by_system(self.since),
             request=seen.request,
             path=seen.path,
             target=seen.target,

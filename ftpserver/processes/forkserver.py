@@ -34,6 +34,7 @@ from dataclasses import dataclass
 from socketserver import BaseServer, ForkingMixIn
 from typing import Any
 
+from ftpserver.clock import RUN
 from ftpserver.errors import StateError
 from ftpserver.logs import log_to_stderr
 from ftpserver.net import tls
@@ -57,9 +58,14 @@ _PATIENCE = 30.0
 
 @dataclass(frozen=True)
 class Configure:
-    """Load the certificate that these settings name. Answer: `Configured`."""
+    """Load the certificate that these settings name. Answer: `Configured`.
+
+    Attributes:
+        began: Of the server's clock: a nursery may start when the system's was set since.
+    """
 
     settings: Settings
+    began: float
 
 
 @dataclass(frozen=True)
@@ -264,7 +270,7 @@ class Nursery:
     def _configure(self, settings: Settings) -> None:
         assert self._socket is not None
         try:
-            _send(self._socket, Configure(settings))
+            _send(self._socket, Configure(settings, RUN.began))
         except OSError as error:
             raise StateError(f"the nursery has ended: {error.strerror}") from error
         if not self._answered.acquire(timeout=_PATIENCE):
@@ -447,6 +453,7 @@ def main(descriptor: str, module: str, level: str) -> None:
         said, _ = _receive(sock)
     except EOFError:
         return  # the server has changed its mind
+    RUN.follow(said.began)
     log_to_stderr(said.settings.log_format, verbose=level == "debug")
     children = importlib.import_module(module)
     getattr(children, "prepare", _nothing)()

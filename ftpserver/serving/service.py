@@ -27,6 +27,7 @@ from ftpserver.accounts.registration import Probing, Registration, Throttling
 from ftpserver.accounts.tokens import Tokens
 from ftpserver.audit.record import REFUSED, timestamp
 from ftpserver.audit.writer import Audit
+from ftpserver.clock import RUN
 from ftpserver.serving.account_watch import Watch
 from ftpserver.serving.keep_alive import KeepAlive
 from ftpserver.serving.parking import Parking
@@ -244,7 +245,7 @@ class Service:
             id=session.id,
             user=None if account is None else account.name,
             peer=session.peer,
-            since=session.since,
+            since=RUN.by_system(session.since),
             request=None if doing is None else str(type(doing).__struct_config__.tag),
             path=path,
             target=target,

@@ -20,6 +20,7 @@ from socketserver import StreamRequestHandler
 from typing import TYPE_CHECKING
 
 from ftpserver.accounts.penalties import Offence
+from ftpserver.clock import RUN
 from ftpserver.errors import StateError
 from ftpserver.net.addresses import host_of, peer_uid
 from ftpserver.serving import opening
@@ -74,7 +75,7 @@ class Session(StreamRequestHandler):
 
     Attributes:
         id: A number that no other session of this run has.
-        since: When it was opened, in seconds since 1970.
+        since: When it was opened, by the clock of the run (ftpserver/clock.py).
         doing: The request under way or the last one; None while nothing is asked for.
         quiet_since: Since when the session waits for a request, on ``time.monotonic()``.
         peer: The client's address, for people.
@@ -153,7 +154,7 @@ class Session(StreamRequestHandler):
         """Serve the connection until either side ends it."""
         server, connection = self.server, self.request
         self.quiet_since = time.monotonic()
-        self.id, self.since = server.next_session_id(connection), time.time()
+        self.id, self.since = server.next_session_id(connection), RUN.now()
         parking = server.parking
         self.channel = Channel(
             connection,

@@ -18,7 +18,7 @@ class SessionInfo(msgspec.Struct, frozen=True):
     Attributes:
         user: None before log-in.
         peer: HOST:PORT, or ``local``.
-        since: Seconds since 1970.
+        since: Seconds since 1970, by the system's clock as it is now.
         request: What it is doing, by the name of the request; None when it waits for one.
         path: What the request is about; None when about no file.
         target: Where a move or a copy goes.

@@ -54,6 +54,11 @@ class Owner:
         return f"server {paths.printable(self.id)} of {paths.printable(self.root)}"
 
 
+def belongs_to(other: Owner) -> str:
+    """Why an account is refused log-in, for the administrator."""
+    return f"the home belongs to {other}"
+
+
 def identify(engine: Engine, state: Path, *, copied: bool) -> str:
     """The server's id, for one that starts: a new one, where the state is another's copy.
 

@@ -9,19 +9,26 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import sqlite3
 import subprocess
 from contextlib import closing
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from tests.system.programs import Server, User, eventually, finish
 from tests.system.proxy import Proxy
+from tests.system.test_limits import guess
+from tests.system.wall_clock import WallClock
 
 MIB = 1024 * 1024
-IMPATIENT = {"PYTHONPATH": str(Path(__file__).parent / "abilities"), "BUSY_SECONDS": "0.2"}
+ABILITIES = {"PYTHONPATH": str(Path(__file__).parent / "abilities")}
+IMPATIENT = ABILITIES | {"BUSY_SECONDS": "0.2"}
+HURRIED = ABILITIES | {"LEASE_SECONDS": "1"}
 
 pytestmark = [
     pytest.mark.needs("workers"),
@@ -33,11 +40,15 @@ pytestmark = [
 ]
 
 
+YEAR = 365 * 24 * 3600
+
+
 def half_sent(alice: User, proxy: Proxy, source: Path) -> subprocess.Popen[bytes]:
     """A `put` of which half has come."""
-    proxy.hold("up", MIB // 2)
+    half = source.stat().st_size // 2
+    proxy.hold("up", half)
     running = alice.at(proxy.address).start("put", "--retries=0", source, "/file")
-    eventually(lambda: proxy.passed("up") >= MIB // 2, "half of it is sent")
+    eventually(lambda: proxy.passed("up") >= half, "half of it is sent")
     eventually(lambda: held(alice), "room is held")
     return running
 
@@ -97,6 +108,67 @@ def test_faults_from_outside(start_server, tmp_path, options):
         finish(running)
     rests(server, alice, "the home was locked")
     assert (server.home() / "file").read_bytes() == source.read_bytes()
+
+
+def test_a_clock_that_is_set(start_server, tmp_path, monkeypatch, options):
+    """For all programs, in the middle of uploads: they go on and are stored. What lasts for some
+    time lasts just that: a ban, an upload that is kept. What is over stays so: a token."""
+    clock = WallClock(tmp_path)
+    for name, value in clock.environment.items():
+        monkeypatch.setenv(name, value)
+    server = start_server("--ban-after", "2", *options, environment=HURRIED)
+    alice, bob, carol = (server.first_user(), *map(server.add_user, ("bob", "carol")))
+    source, large = tmp_path / "source", tmp_path / "large"
+    source.write_bytes(os.urandom(MIB))
+    large.write_bytes(bytes(40 * MIB))
+    with Proxy(server.reached) as proxy:
+        half_sent(bob, proxy, large).kill()
+    eventually(lambda: bob.run("--json", "kept").records, "the upload is kept")
+    guess(carol, 2)
+    alice.run("login", f"alice@{alice.server}", "--expires", "5s")
+
+    noticed: list[str] = []
+    for steps in ((700, YEAR), (-YEAR,)):
+        with Proxy(server.reached) as proxy:
+            running = half_sent(alice, proxy, source)
+            for ahead in steps:
+                clock.set(ahead)
+                noticed.append("the system's clock was set")
+                eventually(lambda: server.log.count(noticed[0]) == len(noticed), "it is logged")
+            proxy.release()
+            finish(running)
+        assert (server.home() / "file").read_bytes() == source.read_bytes()
+        rests(server, alice, f"the clock was set to {ahead}")
+        (ban,) = server.admin.run("bans", "--json").records
+        assert 0 < seconds_of(ban["until"]) - clock.now() <= 600
+        told = carol.run("ls", status=3).err
+        assert re.search(r"for another (\d+ seconds|([2-9]|10) minutes)$", told.strip()), told
+        started = server.admin.run("status", "--json").record["since"]
+        assert abs(seconds_of(started) - clock.now()) < 600
+
+    if "--workers" in options:  # those that are started now have the clock of the server, too
+        for process in descendants(server.process.pid):
+            os.kill(process, signal.SIGKILL)
+        eventually(lambda: bob.run("ls", status=None).status == 0, "others serve")
+        assert "the nursery has ended; another one is started" in server.log
+        carol.run("ls", status=3)
+    token = replace(alice, password="")
+    eventually(lambda: token.run("ls", status=None).status == 3, "the token is over")
+    with Proxy(server.reached) as proxy:
+        bob.at(proxy.address).run("put", large, "/file")
+        assert proxy.passed("up") < 30 * MIB, "it was gone on with"
+    rests(server, bob, "the upload was gone on with")
+
+
+def seconds_of(text: str) -> float:
+    """Seconds since 1970."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+def descendants(process: int) -> list[int]:
+    """The processes that one has started, each before its own."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [one for child in map(int, children) for one in (child, *descendants(child))]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")

@@ -14,6 +14,7 @@ import pytest
 
 from ftpserver.accounts.penalties import Offence
 from ftpserver.cli import control as cli_control
+from ftpserver.clock import RUN
 from ftpserver.daemon import control
 from ftpserver.daemon.control import (
     AskBans,
@@ -251,6 +252,15 @@ def test_the_password_of_a_log_in_is_told_to_nobody(server, state, dial, monkeyp
 def last_word(peer: Peer) -> str:
     (frame,) = peer.rest()
     return frame.message.message
+
+
+@pytest.mark.parametrize("seconds", [-365 * 24 * 3600, 365 * 24 * 3600])
+def test_durations_are_right_when_the_clock_was_set(server, state, dial, monkeypatch, seconds):
+    dial(server)
+    monkeypatch.setattr(RUN, "_wall", lambda: time.time() + seconds)
+    (one,) = ask(state, AskSessions()).sessions
+    for since in (one.since, ask(state, AskStatus()).since):
+        assert abs(since - (time.time() + seconds)) < 60
 
 
 def test_kicking_by_number(server, state, dial):

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 
+from ftpserver.clock import RUN
 from ftpserver.processes.forkserver import Born
 
 
@@ -32,6 +33,7 @@ def about(born: Born) -> dict[str, object]:
     links = {name: f"{directory}/{name}" for name in os.listdir(directory)}
     return {
         "number": born.number,
+        "clock": RUN.began,
         "root": str(born.settings.root),
         "tls": born.tls_context is not None,
         "threads": threading.active_count(),

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from ftpserver.clock import RUN
 from ftpserver.errors import StateError
 from ftpserver.processes.forkserver import Ended, Nursery, Spawned
 from ftpserver.settings.table import Settings
@@ -105,6 +106,7 @@ def test_a_child_has_what_it_is_given_and_nothing_else(born, pipe, settings):
     own = found.pop("open")
     assert found == {
         "number": 7,
+        "clock": RUN.began,
         "root": str(settings.root),
         "tls": False,
         "threads": 1,
@@ -166,6 +168,12 @@ def test_children_live_on_when_the_nursery_dies_and_it_is_replaced(born, pipe, c
         assert "another one is started" in caplog.text
         os.kill(child.pid, 0)
     wait_for_end(child.pid)
+
+
+def test_children_have_the_clock_of_the_server(born, pipe, monkeypatch):
+    """Also those of a nursery that is started when the system's clock was set meanwhile."""
+    monkeypatch.setattr(RUN, "_began", RUN.began - 700)
+    assert told(born(), pipe)["clock"] == RUN.began
 
 
 def test_other_settings_hold_for_the_next_child(born, pipe, settings, tmp_path):

@@ -219,6 +219,30 @@ def test_the_commands(ftpd, root, accounts, engine, elsewhere):
     assert not elsewhere.exists()
 
 
+QUESTIONS = "login", "get /file", "put /new 5", "ls /", "mkdir /new", "rm /file", "mv /file /other"
+
+
+def test_why_tells_of_a_home_of_another_server(ftpd, root, accounts, engine, elsewhere):
+    """All files of the account are refused, as its log-in is, until the home is taken."""
+    (elsewhere / "file").write_bytes(b"there")
+    accounts.add("carol", "secret", home=elsewhere)
+    identify(engine, root / ".ftpd", copied=False)
+
+    def answers() -> list[tuple[int, str, str]]:
+        asked = [question.split() for question in QUESTIONS]
+        return [ftpd("why", "carol", action, *details) for action, *details in asked]
+
+    assert {status for status, _, _ in answers()} == {0}
+    Ownership("other", Path("/srv/other")).claim(elsewhere)
+    for status, out, err in answers():
+        assert (status, err) == (6, "")
+        assert "refused: the home belongs to server other of /srv/other" in out
+        assert "decided by: owner" in out
+        assert "ftpd user set carol --take-home" in out
+    assert ftpd("user", "set", "carol", "--take-home")[0] == 0
+    assert {status for status, _, _ in answers()} == {0}
+
+
 def test_a_home_of_another_server_is_told_of_when_it_is_named(ftpd, root, engine, elsewhere):
     identify(engine, root / ".ftpd", copied=False)
     Ownership("other", Path("/srv/other")).claim(elsewhere)

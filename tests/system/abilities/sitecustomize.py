@@ -4,6 +4,7 @@ Python imports this at its start where this directory is on PYTHONPATH. Variable
 
 - WITHOUT_RENAME_FLAGS: the kernel refuses renames with flags, as some file systems do.
 - BUSY_SECONDS: no database is waited for longer, as if the usual time had passed.
+- LEASE_SECONDS: leases last so long, and are looked after five times in that.
 - DIES_BETWEEN_RENAMES: the process kills itself between the two renames that then replace a tree.
 """
 
@@ -60,6 +61,13 @@ def be_impatient(seconds: float) -> None:
     sqlite3.connect = dbapi2.connect = quick  # type: ignore[assignment]
 
 
+def hurry(seconds: int) -> None:
+    """Have leases last so long."""
+    from ftpserver.storage import ledger
+
+    ledger.LEASE_SECONDS = seconds
+
+
 def die_between_renames() -> None:
     """Replacing a tree in two steps ends this process after the first of them."""
     rename = os.rename
@@ -78,3 +86,5 @@ if "DIES_BETWEEN_RENAMES" in os.environ:
     die_between_renames()
 if "BUSY_SECONDS" in os.environ:
     be_impatient(float(os.environ["BUSY_SECONDS"]))
+if "LEASE_SECONDS" in os.environ:
+    hurry(int(os.environ["LEASE_SECONDS"]))
