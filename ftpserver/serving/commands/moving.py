@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from ftpserver.accounts.accounts import Account
 from ftpserver.storage.atomic_tree import AtomicTree
 from ftpserver.storage.file_systems import refuse_mounts
-from ftpserver.storage.home import Home, Tally
+from ftpserver.storage.home import Home
+from ftpserver.storage.home_staging import Tally
 from ftpserver.storage.in_place import Guard, RemovalInPlace
 from ftpwire import paths
 from ftpwire.errors import (
