@@ -556,7 +556,7 @@ def _shown(directory: Path) -> str:
 
 def _has_contents(directory: Path) -> bool:
     """Whether there is more than a session leaves that stored nothing."""
-    from ftpserver.storage.home import NOT_STAGED
+    from ftpserver.storage.home_staging import NOT_STAGED
 
     found = os.listdir(os.fsencode(directory))
     if found == [paths.STAGING]:

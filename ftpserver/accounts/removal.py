@@ -17,7 +17,8 @@ from pathlib import Path
 
 from ftpserver.accounts.accounts import Account
 from ftpserver.settings.table import state_of
-from ftpserver.storage.home import NOT_STAGED, Home, Tally
+from ftpserver.storage.home import Home
+from ftpserver.storage.home_staging import NOT_STAGED, Tally
 from ftpserver.storage.in_place import RemovalInPlace
 from ftpwire import paths
 from ftpwire.errors import BadAccount, CommandError, from_oserror

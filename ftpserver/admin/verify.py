@@ -37,8 +37,9 @@ from ftpserver.errors import RootBusy, StateError
 from ftpserver.settings.table import DATABASE, Settings, never_started, state_of
 from ftpserver.snapshot import open_snapshot
 from ftpserver.storage import uncounted
-from ftpserver.storage.home import LOCK_NAME, NOT_STAGED, OWNER_NAME, is_of_a_home
+from ftpserver.storage.home_staging import NOT_STAGED, OWNER_NAME, is_of_a_home
 from ftpserver.storage.ledger import KEPT
+from ftpserver.storage.open_home import LOCK_NAME
 from ftpserver.storage.ownership import Ownership, identity
 from ftpserver.storage.put_back import Moved, is_note, read_note
 from ftpserver.storage.resumable import staging_of

@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 from ftpserver.storage.commit import lstat, target_of
 from ftpserver.storage.file_systems import Beside, Nature, can_be_moved, leave_beside
-from ftpserver.storage.home import MODE_BITS, Home, Tally
+from ftpserver.storage.home import MODE_BITS, Home
+from ftpserver.storage.home_staging import Tally
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.put_back import forget_note, write_note
 from ftpserver.storage.quota import Books

@@ -2,7 +2,8 @@
 
 Lives here: whether a directory needs staging of its own, the reserved name in such a directory,
 default ACLs, whether two names can be exchanged, what is mounted below a directory.
-Lives elsewhere: the home's own staging (home.py), which place a batch stages in (places.py).
+Lives elsewhere: the staging directory of the home itself (home_staging.py), which place a batch
+stages in (places.py).
 
 A file gets its group, its setgid bit (directories) and its ACL from the directory that it is made
 in, and a rename changes none of these. So what goes to a directory that gives something else than

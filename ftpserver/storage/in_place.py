@@ -17,7 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ftpserver.storage.file_systems import refuse_mounts
-from ftpserver.storage.home import Home, Settle, Tally
+from ftpserver.storage.home import Home
+from ftpserver.storage.home_staging import Settle, Tally
 from ftpserver.storage.walk import counted_size, open_closed
 from ftpwire import paths
 from ftpwire.beneath import OPEN_DIRECTORY

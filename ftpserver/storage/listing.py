@@ -1,7 +1,7 @@
 """Listings of a home for clients: directory by directory, in flat memory, with few descriptors.
 
 Lives here: the walk of one listing, what is told about a file. Lives elsewhere: where it starts
-(home.py), walks for whoever counts (walk.py).
+(home_reading.py), walks for whoever counts (walk.py).
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ from sqlalchemy import Engine, delete, insert, select
 from sqlalchemy.exc import OperationalError
 
 from ftpserver.database import durable, reading, server
-from ftpserver.storage.home import OWNER_NAME, give_to_owner, open_staging
+from ftpserver.storage.home_staging import OWNER_NAME
+from ftpserver.storage.open_home import give_to_owner, open_staging
 from ftpwire import paths
 from ftpwire.beneath import OPEN_DIRECTORY, rename_new
 

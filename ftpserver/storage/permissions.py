@@ -2,7 +2,7 @@
 
 Lives here: the rights, reading and showing rules, and which rule decides about a path.
 Lives elsewhere: which request needs what (serving/commands/__init__.py), the file system's own
-permission bits (home.py).
+permission bits (commit.py).
 
 The longest prefix that a path lies at or below decides. Written as text, ``RIGHTS`` for
 everything, then ``PREFIX=RIGHTS`` for parts: ``read-only /inbox=upload-only``. In a prefix, spaces

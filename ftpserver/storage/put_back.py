@@ -21,7 +21,8 @@ import stat
 
 import msgspec
 
-from ftpserver.storage.home import Home, rename_closed
+from ftpserver.storage.home import Home
+from ftpserver.storage.home_staging import rename_closed
 from ftpserver.storage.walk import open_closed
 from ftpwire import paths
 from ftpwire.beneath import OPEN_DIRECTORY

@@ -10,7 +10,8 @@ import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from ftpserver.storage.home import NOT_STAGED, Home
+from ftpserver.storage.home import Home
+from ftpserver.storage.home_staging import NOT_STAGED
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.put_back import is_note, put_back
 from ftpserver.storage.resumable import staging_of

@@ -1,7 +1,7 @@
 """Walking a home whole, however deep it is, for whoever counts or checks what is in it.
 
 Lives here: the walk, with few descriptors and no recursion.
-Lives elsewhere: listings for clients, which they see in another order (home.py).
+Lives elsewhere: listings for clients, which they see in another order (home_reading.py).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ftpserver.storage.file_systems import refuse_mounts
-from ftpserver.storage.home import Tally
+from ftpserver.storage.home_staging import Tally
 from ftpserver.storage.in_place import Guard, RemovalInPlace
 from ftpserver.workspace.copying import Copying, error_of
 from ftpserver.workspace.observer import ticker, ticker_on

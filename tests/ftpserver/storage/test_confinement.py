@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpserver.storage import home as homes_module
+from ftpserver.storage import open_home
 from ftpserver.storage.batch import Uploads
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import Ledger
@@ -214,7 +214,7 @@ def test_nothing_leads_out_where_there_is_no_openat2(server, dial, furnished, ca
         def __init__(self, fd, *, follow):
             super().__init__(fd, follow=follow, kernel=False)
 
-    monkeypatch.setattr(homes_module, "Tree", Walking)
+    monkeypatch.setattr(open_home, "Tree", Walking)
     peer = dial(server)
     for path in ("dotdot-secret", "link-absolute-secret", "link-up-bob", "link-proc-root"):
         answers = try_everything(peer, bytes_of(PATHS[path], canary), furnished, canary)
@@ -235,7 +235,7 @@ def test_a_naive_server_would_be_caught(server, dial, furnished, tmp_path, monke
     victim.mkdir()
     for name in ("secret", "to-be-removed"):
         (victim / name).write_bytes(SECRET)
-    monkeypatch.setattr(homes_module, "Tree", Naive)
+    monkeypatch.setattr(open_home, "Tree", Naive)
     peer = dial(server)
     answers = try_everything(peer, b"/absolute/secret", furnished, victim)
     try_everything(peer, b"/absolute", furnished, victim)

@@ -9,7 +9,7 @@ import pytest
 
 from ftpserver.isolation import homes
 from ftpserver.isolation.sandbox import Identity
-from ftpserver.storage.home import Tally
+from ftpserver.storage.home_staging import Tally
 from ftpserver.storage.listing import Item
 from ftpserver.storage.walk import stored, walk
 from ftpwire.beneath import MOST_OPEN, OPEN_DIRECTORY

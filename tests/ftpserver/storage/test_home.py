@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from ftpserver.storage.digest_xattr import digest_by_name, fresh_digest, keep_digest
-from ftpserver.storage.home import Home, Tally
+from ftpserver.storage.home import Home
+from ftpserver.storage.home_staging import Tally
 from ftpserver.storage.walk import Usage
 from ftpwire import beneath, digests, paths
 from ftpwire.digests import StoredDigest

@@ -14,8 +14,9 @@ import pytest
 from ftpserver.admin import verify
 from ftpserver.storage import atomic_tree
 from ftpserver.storage.atomic_tree import AtomicTree
-from ftpserver.storage.home import LOCK_NAME, Home
+from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import Ledger
+from ftpserver.storage.open_home import LOCK_NAME
 from ftpserver.storage.recount import recount
 from ftpserver.storage.walk import Usage
 from ftpwire import beneath

@@ -1,0 +1,120 @@
+"""Looking at what is in a home: the state of a path, what is told about it, listings.
+
+Lives here: what each question opens, and what it reads of that.
+Lives elsewhere: the order of a listing, and what it may tell (listing.py), walks for whoever counts
+(walk.py).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+from msgspec import structs
+
+from ftpserver.storage.digest_xattr import digest_by_name, fresh_digest
+from ftpserver.storage.home_rights import PermittedHome
+from ftpserver.storage.listing import Item, Walk, make_entry
+from ftpwire import paths
+from ftpwire.beneath import OPEN_ANY, OPEN_DIRECTORY, identity_of
+from ftpwire.messages import Entry
+from ftpwire.paths import Parts
+
+
+class ReadableHome(PermittedHome):
+    """A home that can be looked at."""
+
+    def stat(self, parts: Parts, *, follow: bool) -> os.stat_result:
+        """The state of what the path names, or of what it links to. Raises OSError."""
+        fd = self.tree.open(parts, OPEN_ANY | (0 if follow else os.O_NOFOLLOW))
+        try:
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
+
+    def entry(self, path: bytes, *, follow: bool, digest: bool) -> Entry:
+        """What is told about one path."""
+        parts = paths.split(path)
+        if not parts:
+            return make_entry(path, os.fstat(self.fd))
+        directory, name = self.tree.parent(parts)
+        try:
+            return self._entry_in(directory, name, path, parts, follow, digest)
+        finally:
+            os.close(directory)
+
+    def _entry_in(
+        self, directory: int, name: bytes, path: bytes, parts: Parts, follow: bool, digest: bool
+    ) -> Entry:
+        info = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if stat.S_ISLNK(info.st_mode):
+            if follow:
+                resolved = self.stat(parts, follow=True)
+                stored = None
+                if digest and stat.S_ISREG(resolved.st_mode):
+                    fd, resolved = self.tree.open_file(parts)
+                    try:
+                        stored = fresh_digest(fd, resolved)
+                    finally:
+                        os.close(fd)
+                return make_entry(path, resolved, digest=stored)
+            return make_entry(path, info, target=os.readlink(name, dir_fd=directory))
+        stored = None
+        if digest and stat.S_ISREG(info.st_mode):
+            stored = digest_by_name(directory, name, info)
+        return make_entry(path, info, digest=stored)
+
+    def is_inside(self, parts: Parts, directory: Parts) -> bool:
+        """Whether a path, of which the end may be missing, leads to a directory or below it.
+
+        Links are resolved: a tree that is copied into itself would grow while it is copied.
+        """
+        wanted = self.stat(directory, follow=True)
+        for count in range(len(parts), -1, -1):
+            try:
+                fd = self.tree.open_dir(parts[:count])
+                break
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+        try:
+            top, here, below = identity_of(self.fd), identity_of(fd), None
+            while here != (wanted.st_dev, wanted.st_ino):
+                if here in (top, below):  # the home's top, or that of the system
+                    return False
+                above = os.open(b"..", OPEN_DIRECTORY, dir_fd=fd)
+                os.close(fd)
+                fd = above
+                here, below = identity_of(fd), here
+            return True
+        finally:
+            os.close(fd)
+
+    def list(self, path: bytes, *, recursive: bool, follow: bool, digest: bool) -> Iterator[Item]:
+        """List a directory, or the tree below it: each directory whole, then those in it.
+
+        Memory is bounded by the depth and the directories that are side by side, descriptors by
+        a constant. What can't be read is a `Problem`.
+
+        Raises:
+            OSError, CommandError: ``path`` itself can't be listed.
+        """
+        parts = paths.split(path)
+        try:
+            info = self.stat(parts, follow=True) if parts else os.fstat(self.fd)
+        except FileNotFoundError:
+            info = self.stat(parts, follow=False)  # a link that leads nowhere is there, too
+        if not stat.S_ISDIR(info.st_mode):
+            entry = self.entry(path, follow=follow, digest=digest)
+            yield b"", structs.replace(entry, path=b"")
+            yield b"", None
+            return
+        walk = Walk(
+            self.tree,
+            self.permissions,
+            self.stat,
+            recursive=recursive,
+            follow=follow,
+            digest=digest,
+        )
+        yield from walk.run(self.tree.open_dir(parts), parts)

@@ -1,0 +1,224 @@
+"""A home's staging directory: what is on its way into the home, and what is on its way out.
+
+Lives here: moving files and trees out of the home into staging, removing them there, measuring what
+became free, and cleaning up what a crash left.
+Lives elsewhere: opening the directory (open_home.py), an upload's file in it (staging.py), who owns
+which name (ledger.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ftpserver.storage import file_systems
+from ftpserver.storage.open_home import LOCK_NAME, OpenHome
+from ftpserver.storage.walk import Usage, counted_size, open_closed, stored
+from ftpwire import beneath, paths
+from ftpwire.beneath import OPEN_DIRECTORY
+from ftpwire.errors import IsADirectory
+from ftpwire.paths import Parts
+
+OWNER_NAME = b"owner"
+"""In staging: which server's it is (ownership.py)."""
+NOT_STAGED = frozenset({LOCK_NAME, OWNER_NAME})
+"""What lies in staging and is on its way to nowhere."""
+
+Settle = Callable[[int, int], object]
+"""Told the bytes and the files (with directories and links) that became free, before the home's
+lock is let go of: a recount, which holds it alone, finds the ledger and the disk either both
+before a change or both after it."""
+
+
+@dataclass
+class Tally:
+    """What a walk or a removal met.
+
+    Attributes:
+        staged: Bytes below the reserved name in some directory: leases hold these.
+    """
+
+    files: int = 0
+    directories: int = 0
+    size: int = 0
+    staged: int = 0
+
+
+class StagingHome(OpenHome):
+    """A home of which things are moved to staging, and removed there."""
+
+    @contextmanager
+    def settled(self, tally: Tally, settle: Settle) -> Iterator[None]:
+        """Hold the lock shared while something is removed, and settle what became free of it."""
+        with self.shared():
+            try:
+                yield
+            finally:
+                settle(tally.size, tally.files + tally.directories)
+
+    def discard(self, directory: int, name: bytes) -> int:
+        """Remove a file or link; returns the bytes that became free.
+
+        It is moved away first, then measured: what was measured is what is removed.
+        """
+        try:
+            return self._discard_through(self.staging_fd, directory, name)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+        beside = file_systems.Beside(directory)
+        try:
+            return beside.make(lambda fd: self._discard_through(fd, directory, name))
+        finally:
+            beside.close()
+
+    def _discard_through(self, staging: int, directory: int, name: bytes) -> int:
+        staged = self.new_name()
+        os.rename(name, staged, src_dir_fd=directory, dst_dir_fd=staging)
+        info = os.stat(staged, dir_fd=staging, follow_symlinks=False)
+        if stat.S_ISDIR(info.st_mode):  # somebody put a directory there just now: give it back
+            beneath.rename_new(staging, staged, directory, name)
+            raise IsADirectory("a directory is there")
+        return self.drop_staged(staged, staging)
+
+    def drop_staged(self, staged: bytes, staging: int | None = None) -> int:
+        """Remove a file or link from staging; returns the bytes that became free.
+
+        Args:
+            staging: The directory that it is in; None: the home's own.
+        """
+        fd = self.staging_fd if staging is None else staging
+        info = os.stat(staged, dir_fd=fd, follow_symlinks=False)
+        os.unlink(staged, dir_fd=fd)
+        return counted_size(info)
+
+    def discard_tree(
+        self,
+        staged: bytes,
+        tally: Tally,
+        tick: Callable[[], None],
+        staging: int | None = None,
+    ) -> None:
+        """Remove a directory in staging with all its contents, however deep, adding to ``tally``.
+
+        Directories are moved up into staging when met, so that no path and no stack grows.
+        """
+        top_fd = self.staging_fd if staging is None else staging
+        apart = Tally()
+        todo = [(staged, tally)]
+        while todo:
+            top, counts = todo.pop()
+            try:
+                fd = os.open(top, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=top_fd)
+            except PermissionError:
+                fd, _ = open_closed(top_fd, top)
+            try:
+                if os.fstat(fd).st_mode & 0o700 != 0o700:
+                    os.chmod(fd, 0o700)
+                with os.scandir(fd) as entries:
+                    for entry in entries:
+                        name = os.fsencode(entry.name)
+                        if entry.is_dir(follow_symlinks=False):
+                            moved = self.new_name()
+                            rename_closed(fd, name, top_fd, moved)
+                            # what is staged under the reserved name is held by leases
+                            hidden = name == paths.STAGING
+                            todo.append((moved, apart if hidden else counts))
+                            continue
+                        info = entry.stat(follow_symlinks=False)
+                        os.unlink(name, dir_fd=fd)
+                        counts.files += 1
+                        counts.size += counted_size(info)
+                        if counts.files % 256 == 0:
+                            tick()
+            finally:
+                os.close(fd)
+            os.rmdir(top, dir_fd=top_fd)
+            counts.directories += 1
+        tally.staged += apart.size
+
+    # cleaning up -------------------------------------------------------------------------
+
+    def count(
+        self,
+        on_beside: Callable[[int], None] | None = None,
+        closed: Collection[Parts] = (),
+    ) -> Usage:
+        """What is stored, in the quota's sense. Call it while holding ``alone``.
+
+        Args:
+            on_beside: Given each directory below the home that has the reserved name in it.
+            closed: Where homes of other accounts lie in it, which don't count.
+        """
+        return stored(self.fd, on_beside=on_beside, closed=closed)
+
+    def staged(self) -> set[bytes]:
+        """The names in staging."""
+        return {os.fsencode(name) for name in os.listdir(self.staging_fd)} - NOT_STAGED
+
+    def clean_staging(self, in_use: Callable[[bytes], bool], staging: int | None = None) -> None:
+        """Remove from staging what nobody uses. Call it while holding ``alone``.
+
+        Args:
+            in_use: Whether a name in staging belongs to somebody.
+            staging: The directory to clean; None: the home's own.
+        """
+        fd = self.staging_fd if staging is None else staging
+        for entry in os.listdir(fd):
+            staged = os.fsencode(entry)
+            if (staging is None and staged in NOT_STAGED) or in_use(staged):
+                continue
+            info = os.stat(staged, dir_fd=fd, follow_symlinks=False)
+            if stat.S_ISDIR(info.st_mode):
+                self.discard_tree(staged, Tally(), lambda: None, fd)
+            else:
+                os.unlink(staged, dir_fd=fd)
+
+    def clean_beside(self, directory: int, in_use: Callable[[bytes], bool]) -> None:
+        """The same of the reserved name in another directory of the home, and remove that name.
+
+        One with a lock is the staging of another home, which lies in this one: it is left alone.
+        """
+        fd = os.open(paths.STAGING, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+        try:
+            if is_of_a_home(fd):
+                return
+            self.clean_staging(in_use, fd)
+        finally:
+            os.close(fd)
+        file_systems.leave_beside(directory)
+
+
+def is_of_a_home(staging: int) -> bool:
+    """Whether a directory of the reserved name is the staging of a home, and not made beside files
+    that are on their way to a directory."""
+    return not NOT_STAGED.isdisjoint(map(os.fsencode, os.listdir(staging)))
+
+
+def rename_closed(
+    source_dir: int, name: bytes, target_dir: int, target: bytes, *, new: bool = False
+) -> None:
+    """Rename, also a directory without write permission for its owner.
+
+    Moving a directory rewrites its ``..``, which needs write permission in itself.
+
+    Args:
+        new: Never over something. Raises FileExistsError.
+    """
+    try:
+        _rename(source_dir, name, target_dir, target, new)
+    except PermissionError:
+        fd, _ = open_closed(source_dir, name)
+        os.close(fd)
+        _rename(source_dir, name, target_dir, target, new)
+
+
+def _rename(source_dir: int, name: bytes, target_dir: int, target: bytes, new: bool) -> None:
+    if new:
+        beneath.rename_new(source_dir, name, target_dir, target)
+    else:
+        os.rename(name, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)

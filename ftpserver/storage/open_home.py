@@ -1,0 +1,268 @@
+"""An open home: its descriptors, its lock, and the disk that it is on.
+
+Lives here: opening and closing a home and its staging directory, the lock, what its disk can do.
+Lives elsewhere: what is in staging (home_staging.py), what may be done at which path
+(home_rights.py), looking at files (home_reading.py), changing them (home.py).
+
+The lock: whoever puts something into a directory holds it shared; whoever moves, swaps or
+removes directories holds it alone, because a handle into a discarded tree would swallow an
+acknowledged upload. It is a flock, so it holds between processes.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ftpserver.storage import file_systems
+from ftpserver.storage.file_systems import Nature
+from ftpwire import beneath, paths
+from ftpwire.beneath import OPEN_DIRECTORY, Tree
+from ftpwire.errors import DiskFull, Forbidden
+
+LOCK_NAME = b"lock"
+"""In staging: the home's lock."""
+_CAN_BE_READ = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT})
+"""What keeps staging from being made, and not a home from being looked at."""
+_LOCK_AGAIN = 0.02
+"""Seconds after which a lock is tried again that others hold."""
+
+
+def open_staging(home: int) -> int:
+    """A handle of an open home's staging, which is made when missing. Raises OSError."""
+    made = True
+    try:
+        os.mkdir(paths.STAGING, 0o700, dir_fd=home)
+    except FileExistsError:
+        made = False
+    fd = os.open(paths.STAGING, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=home)
+    if made:
+        give_to_owner(home, fd)
+    return fd
+
+
+def give_to_owner(home: int, fd: int) -> None:
+    """What root makes in somebody's home is that user's, whose sessions need it."""
+    if os.geteuid() != 0:
+        return
+    owner = os.fstat(home)
+    if owner.st_uid:
+        os.fchown(fd, owner.st_uid, owner.st_gid)
+
+
+class OpenHome:
+    """The descriptors of a home, and its lock.
+
+    Args:
+        directory: The home; its staging directory is made when missing.
+        durable: Sync directories before a change is called done.
+        incarnation: Starts the names in staging, so that what an earlier run of the server
+            left there is told from what is in use.
+        changing: Without, it can be looked at only, and nothing is made in it.
+
+    Attributes:
+        fd: The home.
+        tree: Opens what is below it, and nothing else.
+        staging_fd: Its staging directory; -1 where it can be looked at only.
+        read_only: It can be looked at only: its file system is read-only, or full when it is first
+            used.
+
+    Raises:
+        OSError: It can't be opened.
+    """
+
+    read_only = False
+    _is_full = False
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        durable: bool = True,
+        incarnation: str = "offline",
+        changing: bool = True,
+    ) -> None:
+        self.durable = durable
+        self._incarnation = incarnation
+        self._held = False
+        self._exchanges: bool | None = None
+        self._staging_is_here: bool | None = None
+        self.fd = os.open(directory, OPEN_DIRECTORY)
+        try:
+            self.tree = Tree(self.fd, follow=True)
+            self.staging_fd = self._lock_fd = -1
+            if not changing:
+                return
+            try:
+                self.staging_fd = open_staging(self.fd)
+                self._lock_fd = self._open_lock()
+                self._staging_state = os.fstat(self.staging_fd)
+            except BaseException as error:
+                if self.staging_fd >= 0:
+                    os.close(self.staging_fd)
+                    self.staging_fd = -1
+                if not isinstance(error, OSError) or error.errno not in _CAN_BE_READ:
+                    raise
+                self.read_only = True
+                self._is_full = error.errno != errno.EROFS
+                self._staging_state = os.fstat(self.fd)
+        except BaseException:
+            os.close(self.fd)
+            raise
+
+    def _open_lock(self) -> int:
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        while True:
+            try:
+                return os.open(LOCK_NAME, flags, dir_fd=self.staging_fd)
+            except FileNotFoundError:
+                pass
+            try:
+                fd = os.open(
+                    LOCK_NAME, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self.staging_fd
+                )
+            except FileExistsError:
+                continue  # somebody else was quicker
+            give_to_owner(self.fd, fd)
+            return fd
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        for fd in (self._lock_fd, self.staging_fd, self.fd):
+            if fd >= 0:
+                os.close(fd)
+
+    # the disk ----------------------------------------------------------------------------
+
+    def disk_free(self, fd: int | None = None) -> int | None:
+        """Bytes that the home's disk, or that of ``fd``, has room for; None where the file system
+        doesn't say."""
+        disk = os.fstatvfs(self.fd if fd is None else fd)
+        # who doesn't say has no blocks
+        return disk.f_bavail * disk.f_frsize if disk.f_blocks else None
+
+    def check_disk(self, size: int, fd: int | None = None) -> None:
+        """Raise DiskFull when the disk has no room for so many bytes: they need not be sent first.
+
+        Nothing is held: others may be quicker, and then writing fails.
+
+        Args:
+            fd: Something on the file system that is meant; None: the home's.
+        """
+        free = self.disk_free(fd)
+        if free is not None and size > free:
+            text = f"the disk is full: {size} bytes needed, {free} free"
+            raise DiskFull(text, needed=size, free=free)
+
+    def check_writable(self) -> None:
+        """Raise Forbidden or DiskFull where nothing can be changed, whatever the account may do."""
+        if self._is_full:
+            raise DiskFull("the server's disk is full")
+        if self.read_only:
+            raise Forbidden("this home is on a read-only file system")
+
+    def kept_times(self, times: Sequence[int]) -> list[int] | None:
+        """The mtimes that the disk keeps when these are set; None when that can't be tried."""
+        try:
+            return beneath.kept_times(self.staging_fd, self.new_name(), times)
+        except OSError:
+            return None  # a full disk, as a rule: nobody is refused anything for that
+
+    def nature_of(self, directory: int, *, here: bool = False) -> Nature:
+        """What an open directory gives to what is made in it, compared with staging.
+
+        Args:
+            here: It is on the home's mount.
+        """
+        if here and self._staging_is_here is None:
+            self._staging_is_here = file_systems.on_one_mount(self.staging_fd, self.fd)
+        one_mount = here and self._staging_is_here
+        return file_systems.nature_of(
+            directory, self.staging_fd, self._staging_state, one_mount=bool(one_mount)
+        )
+
+    def can_exchange(self, staging: int | None = None) -> bool:
+        """Whether two names can be exchanged at once: in staging, or in another directory."""
+        if staging is not None:
+            return beneath.can_exchange(staging, self.new_name(), self.new_name())
+        if self._exchanges is None:
+            self._exchanges = self.can_exchange(self.staging_fd)
+        return self._exchanges
+
+    def cannot_exchange(self, staging: int) -> None:
+        """It failed where it had worked: something else is mounted there by now."""
+        beneath.cannot_exchange(staging)
+        self._exchanges = None if staging != self.staging_fd else False
+
+    @property
+    def device(self) -> int:
+        """The device of its staging."""
+        return self._staging_state.st_dev
+
+    def sync_dir(self, fd: int) -> None:
+        """Make the names in a directory durable."""
+        if self.durable:
+            os.fsync(fd)
+
+    def new_name(self) -> bytes:
+        """A new name in staging."""
+        return f"{self._incarnation}-{secrets.token_hex(8)}".encode()
+
+    # the lock ----------------------------------------------------------------------------
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Hold the home's lock together with others. Can be held once more inside, and inside
+        of ``alone``, where it stays held alone: flock lets others in between when it converts."""
+        if self._held:
+            yield
+            return
+        self.check_writable()
+        fcntl.flock(self._lock_fd, fcntl.LOCK_SH)
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+
+    @contextmanager
+    def alone(self, patience: float | None = None) -> Iterator[None]:
+        """Hold the home's lock alone.
+
+        Args:
+            patience: Seconds to wait for it; None for as long as it takes. The session of somebody
+                hostile, in a process of its own, may never let go of it.
+
+        Raises:
+            TimeoutError: Others hold it all the time.
+        """
+        self.check_writable()
+        assert not self._held  # a conversion would let others in between
+        if patience is None:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+        else:
+            self._lock_within(patience)
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+
+    def _lock_within(self, patience: float) -> None:
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise TimeoutError(errno.ETIMEDOUT, "the home is locked by others") from None
+                time.sleep(_LOCK_AGAIN)  # flock can't wait with a limit
