@@ -7,7 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from ftpserver.storage.home import Home
+from ftpserver.storage.open_home import OpenHome
 from ftpserver.storage.permissions import Permissions
+from ftpserver.storage.recount import recount
 from ftpserver.workspace.needs import NEEDS
 from ftpserver.workspace.observer import Unobserved
 from ftpserver.workspace.workspace import Workspace
@@ -265,3 +268,44 @@ def test_resting_closes_what_is_open_and_no_more(site: Site):
         workspace.rest()
         assert len(os.listdir("/proc/self/fd")) < before
         assert workspace.stat(Stat(b"/a")).size == len(DATA)
+
+
+# counting meanwhile ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["tree", "empty", "file", "replaced-tree", "moved-over"])
+def test_a_count_between_the_steps_of_a_change_finds_it_once(site: Site, monkeypatch, what):
+    """The home's lock is let go of while a tree is on its way out: a recount may come then."""
+    with site.open() as workspace:
+        for name in (b"/d", b"/empty"):
+            workspace.change(MakeDir(name))
+        put(workspace, b"/d/a")
+        put(workspace, b"/f")
+        put(workspace, b"/g")
+        workspace.commit()
+        counted = []
+
+        def count(self, *arguments):
+            if not counted:
+                counted.append(recount(site.ledger, site.account.id, Home(site.files)))
+            return shared(self, *arguments)
+
+        shared = OpenHome.shared
+        monkeypatch.setattr(OpenHome, "shared", count)
+        match what:
+            case "tree":
+                workspace.remove(Remove(b"/d", recursive=True))
+            case "empty":
+                workspace.remove(Remove(b"/empty"))
+            case "file":
+                workspace.remove(Remove(b"/f"))
+            case "moved-over":
+                workspace.move(Move(b"/f", b"/g"))
+            case "replaced-tree":
+                workspace.begin_tree(BeginTree(b"/d"))
+                put(workspace, b"/d/new")
+                workspace.commit()
+                counted.clear()
+                workspace.end_tree(EndTree(commit=True))
+        assert counted or what in ("moved-over", "empty"), "these are settled in one hold"
+    assert site.agrees()
