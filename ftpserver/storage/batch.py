@@ -477,7 +477,7 @@ class Uploads:
 
     # files that are written in any order -------------------------------------------------
 
-    def keep_written(self, receiving: Receiving, request: Put, digest: bytes) -> bool:
+    def keep_written(self, receiving: Receiving, request: Put, size: int, digest: bytes) -> bool:
         """Keep what was written, and not placed, for `resume_written`; False when it can't be.
 
         It has its name in staging before its room has: a crash in between removes it.
@@ -485,7 +485,6 @@ class Uploads:
         staging, home = receiving.staging, self._home
         if staging.place.above is not None or home.read_only:
             return False
-        size = staging.total
         target = self._home.place_of(target_of(request.path))
         name = kept_name(self._account_id, target, None, None)
         with home.shared():

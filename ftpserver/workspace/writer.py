@@ -275,7 +275,7 @@ class Writer:
             if self._receiving is not None and self._error is None and self._size:
                 staged = self._staged
                 os.ftruncate(staged.staging.fd, self._size)
-                kept = self._uploads.keep_written(staged, self._request, self._digest())
+                kept = self._uploads.keep_written(staged, self._request, self._size, self._digest())
         except (OSError, CommandError):
             kept = False  # a full disk, for one: better nothing than something doubtful
         self.drop()
