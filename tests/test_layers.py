@@ -96,19 +96,6 @@ STILL_CIRCLES = frozenset(
         frozenset({f"ftpserver.daemon.{name}" for name in ("control", "discovery", "server")}),
         frozenset({"ftpserver.audit.notify", "ftpserver.audit.writer"}),
         frozenset({"ftpserver.serving.account_watch", "ftpserver.serving.service"}),
-        frozenset(
-            {
-                "ftpserver.serving.context",
-                "ftpserver.serving.parking",
-                "ftpserver.serving.session",
-                "ftpserver.serving.commands",
-                "ftpserver.serving.commands.browsing",
-                "ftpserver.serving.commands.changing",
-                "ftpserver.serving.commands.identity",
-                "ftpserver.serving.commands.registration",
-                "ftpserver.serving.commands.transfers",
-            }
-        ),
         frozenset({"ftpclient.aio.connection", "ftpclient.aio.lane"}),
         frozenset({"ftpclient.transfer.job", "ftpclient.transfer.pool"}),
     }

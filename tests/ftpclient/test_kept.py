@@ -311,9 +311,9 @@ def test_a_list_that_breaks_off(fake, kind):
 
 
 def test_an_older_server(server, connect, monkeypatch):
-    from ftpserver.serving import session
+    from ftpserver.serving import opening
 
-    monkeypatch.setattr(session, "FEATURES", ["pieces"])
+    monkeypatch.setattr(opening, "FEATURES", ["pieces"])
     for kind in (Client, Blocking):
         client = connect(server, kind=kind)
         with pytest.raises(ProtocolError, match="this server can't list kept uploads") as raised:
