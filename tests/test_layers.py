@@ -22,7 +22,7 @@ FLOORS = {
         ("messages", "discovery", "standard", "job_end"),
         ("tls", "beneath"),
         ("channel", "streams"),
-        ("growing", "pieces"),
+        ("frame_stream", "growing", "pieces"),
     ),
     "ftpserver": (
         ("errors", "logs", "clock"),
@@ -32,6 +32,7 @@ FLOORS = {
         ("net",),
         ("storage",),
         ("accounts",),
+        ("workspace",),
         ("audit",),
         ("serving",),
         ("processes",),
@@ -82,7 +83,6 @@ STILL_UP = frozenset(
         "ftpclient.transfer.report -> ftpclient.sync.plan",
         "ftpclient.transfer.retry -> ftpclient.client",
         "ftpserver.audit.notify -> ftpserver.daemon.server",
-        "ftpserver.audit.trail -> ftpserver.serving.session",
         "ftpserver.isolation.supervisor -> ftpserver.daemon.server",
         "ftpserver.processes.supervisor -> ftpserver.daemon.server",
         "ftpserver.serving.listeners -> ftpserver.daemon.server",
@@ -96,19 +96,6 @@ STILL_CIRCLES = frozenset(
         frozenset({f"ftpserver.daemon.{name}" for name in ("control", "discovery", "server")}),
         frozenset({"ftpserver.audit.notify", "ftpserver.audit.writer"}),
         frozenset({"ftpserver.serving.account_watch", "ftpserver.serving.service"}),
-        frozenset(
-            {
-                "ftpserver.serving.context",
-                "ftpserver.serving.parking",
-                "ftpserver.serving.session",
-                "ftpserver.serving.commands",
-                "ftpserver.serving.commands.browsing",
-                "ftpserver.serving.commands.changing",
-                "ftpserver.serving.commands.identity",
-                "ftpserver.serving.commands.registration",
-                "ftpserver.serving.commands.transfers",
-            }
-        ),
         frozenset({"ftpclient.aio.connection", "ftpclient.aio.lane"}),
         frozenset({"ftpclient.transfer.job", "ftpclient.transfer.pool"}),
     }

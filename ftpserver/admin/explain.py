@@ -2,7 +2,7 @@
 
 Lives here: the questions, and putting the server's own checks to them in the server's order.
 Lives elsewhere: the checks (accounts/accounts.py, accounts/bans.py, accounts/limits.py,
-storage/ownership.py, storage/permissions.py and the dispatch table, storage/batch.py,
+storage/ownership.py, storage/permissions.py and workspace/needs.py, storage/batch.py,
 storage/home.py, storage/ledger.py), options and printing (cli/explain.py).
 
 Nothing is decided here: what answers a question is what refuses a client, with the same text.
@@ -28,7 +28,6 @@ from ftpserver.accounts.accounts import Account
 from ftpserver.accounts.limits import Limits
 from ftpserver.accounts.startups import TurnedAway
 from ftpserver.net.addresses import LOCAL
-from ftpserver.serving.commands import COMMANDS
 from ftpserver.settings.table import Settings
 from ftpserver.storage.batch import Uploads
 from ftpserver.storage.commit import target_of
@@ -36,6 +35,7 @@ from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.ownership import Ownership, belongs_to, identity
 from ftpserver.storage.resumable import RESUME_FROM
+from ftpserver.workspace import needs
 from ftpwire import messages, paths
 from ftpwire.errors import (
     Banned,
@@ -273,7 +273,7 @@ class Asking:
         def check_all() -> None:
             _check_open(account, LOCAL)
             _check_owner(self._engine, self._root, account)
-            COMMANDS[type(request)].require(account.rights, request)
+            needs.require(account.rights, request)
             try:
                 with _looking_at(account) as home:
                     check(home)

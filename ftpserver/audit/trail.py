@@ -12,7 +12,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ftpserver.audit.record import (
     CUT,
@@ -34,12 +34,8 @@ from ftpwire.messages import Failed, Message, Sent, Stored
 
 if TYPE_CHECKING:
     from ftpserver.accounts.accounts import Account
-    from ftpserver.serving.session import Session
 
 logger = logging.getLogger("ftpd.audit")
-
-"""Outcomes: done; forbidden by a rule or a limit; gone wrong; the connection ended meanwhile."""
-
 
 _ALWAYS_TOLD = frozenset({Forbidden.code, NotLoggedIn.code})
 _REFUSED_STATUS = frozenset({3, 6, 7})
@@ -72,6 +68,22 @@ def has_done_something(record: Record) -> bool:
     return record.event in _REMOVING and bool(record.files)
 
 
+class Actor(Protocol):
+    """Whoever does something: a session, as far as the audit log knows it."""
+
+    @property
+    def account(self) -> Account | None:
+        """Who is logged in; None before."""
+
+    @property
+    def peer(self) -> str:
+        """The client's address, for people."""
+
+    @property
+    def id(self) -> int:
+        """A number that no other session of this run has."""
+
+
 class Who(NamedTuple):
     """Whose event it is."""
 
@@ -96,7 +108,7 @@ class Trail:
     not by the writer: its thread would take turns with this one, which makes both slower.
     """
 
-    def __init__(self, audit: Recorder, session: Session) -> None:
+    def __init__(self, audit: Recorder, session: Actor) -> None:
         self._audit = audit
         self._session = session
         self._waiting: list[_Asked] = []
@@ -261,7 +273,7 @@ def _plain_put(stamp: str, who: str, asked: _Asked, reply: Stored, took: float) 
     ).encode("ascii")
 
 
-def who_is(session: Session) -> Who:
+def who_is(session: Actor) -> Who:
     """The account, the address without its port, and the session's id."""
     account = session.account
     host = session.peer.rpartition(":")[0] or session.peer
@@ -348,12 +360,6 @@ def is_refusal(code: str) -> bool:
     return kind.exit_code in _REFUSED_STATUS or kind is TooMany
 
 
-# files -----------------------------------------------------------------------------------------
-
-
-# administration ----------------------------------------------------------------------------------
-
-
 class Recorder(ABC):
     """Where records go to, as sessions see it. Nothing here raises.
 
@@ -363,14 +369,14 @@ class Recorder(ABC):
 
     enabled: bool
 
-    def trail(self, session: Session) -> Trail:
+    def trail(self, session: Actor) -> Trail:
         """To follow one session with."""
         return Trail(self, session)
 
     def record(
         self,
         event: str,
-        session: Session | None = None,
+        session: Actor | None = None,
         *,
         outcome: str = OK,
         guess: str | None = None,

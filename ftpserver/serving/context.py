@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from ftpserver.accounts.authenticator import Entrance
     from ftpserver.accounts.penalties import Offence
     from ftpserver.audit.trail import Recorder
+    from ftpserver.serving.connected import Connected
     from ftpserver.serving.parking import Parking
-    from ftpserver.serving.session import Session
     from ftpserver.settings.table import Settings
     from ftpserver.storage.quota import Books
     from ftpserver.storage.upload_locks import Owners
@@ -73,7 +73,7 @@ class Sharing(Protocol):
         """Where idle sessions wait; None: each keeps its thread."""
 
     @property
-    def sessions(self) -> set[Session]:
+    def sessions(self) -> set[Connected]:
         """Those that there are."""
 
     @property
@@ -99,11 +99,11 @@ class Sharing(Protocol):
     def next_session_id(self, request: socket.socket) -> int:
         """The number of a connection's session."""
 
-    def logged_in(self, session: Session) -> None:
+    def logged_in(self, session: Connected) -> None:
         """A session's client has said who it is."""
 
-    def penalize(self, session: Session, offence: Offence) -> None:
+    def penalize(self, session: Connected, offence: Offence) -> None:
         """A session has ended without a log-in, in a way that costs its address something."""
 
-    def forget(self, session: Session) -> None:
+    def forget(self, session: Connected) -> None:
         """A session has ended."""

@@ -17,17 +17,15 @@ import logging
 import os
 import resource
 import selectors
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ftpserver.serving.thread_pool import Pool, Work
-
-if TYPE_CHECKING:
-    from ftpserver.serving.session import Session
 
 logger = logging.getLogger("ftpd.parking")
 
@@ -50,6 +48,33 @@ _FEW = 4
 way, and save a hand-over."""
 
 
+class Parkable(Protocol):
+    """A session, as far as this module knows it.
+
+    Attributes:
+        parked: It waits without a thread.
+        gave_way: It does that because others waited for its thread, and may have more to do.
+        at_rest: It has nothing open.
+    """
+
+    request: socket.socket
+    parked: bool
+    gave_way: bool
+    at_rest: bool
+
+    def resume(self) -> None:
+        """Go on, until there is nothing to do again, or the end."""
+
+    def rest(self) -> None:
+        """Give back what is open."""
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether it was idle for too long."""
+
+    def end(self, why: str) -> None:
+        """End it, and tell its client why."""
+
+
 @dataclass(eq=False)
 class Parked:
     """A session without a thread.
@@ -59,7 +84,7 @@ class Parked:
         since: When it was parked, on ``time.monotonic()``.
     """
 
-    session: Session
+    session: Parkable
     on_end: Callable[[], None]
     since: float
 
@@ -110,7 +135,7 @@ class Parking:
 
     # coming and going --------------------------------------------------------------------
 
-    def park(self, session: Session, on_end: Callable[[], None]) -> None:
+    def park(self, session: Parkable, on_end: Callable[[], None]) -> None:
         """Take a session over from its thread, which doesn't touch it any more."""
         parked = Parked(session, on_end, time.monotonic())
         with self._lock:

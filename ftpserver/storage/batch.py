@@ -26,13 +26,15 @@ from ftpserver.storage.places import Place, Places
 from ftpserver.storage.quota import NOT_NOW, Books, Lease, Settled
 from ftpserver.storage.resumable import (
     RESUME_FROM,
+    Checkpoint,
     ResumableStaging,
     checkpoint_name,
+    kept_name,
     kept_names,
     remove_kept,
     target_prefixes,
 )
-from ftpserver.storage.staging import Staging, dress, verify
+from ftpserver.storage.staging import Staging, copy_range, dress, verify
 from ftpserver.storage.upload import Receiving
 from ftpserver.storage.upload_locks import Owners
 from ftpwire import beneath, digests, paths
@@ -61,7 +63,7 @@ from ftpwire.messages import (
 )
 from ftpwire.paths import Parts
 from ftpwire.pieces import Piece
-from ftpwire.streams import write_all
+from ftpwire.streams import ReadAhead, write_all
 
 logger = logging.getLogger("ftpd.uploads")
 
@@ -472,6 +474,94 @@ class Uploads:
             os.unlink(name, dir_fd=fd)
         except FileNotFoundError:
             pass  # it was placed already
+
+    # files that are written in any order -------------------------------------------------
+
+    def keep_written(self, receiving: Receiving, request: Put, size: int, digest: bytes) -> bool:
+        """Keep what was written, and not placed, for `resume_written`; False when it can't be.
+
+        It has its name in staging before its room has: a crash in between removes it.
+        """
+        staging, home = receiving.staging, self._home
+        if staging.place.above is not None or home.read_only:
+            return False
+        target = self._home.place_of(target_of(request.path))
+        name = kept_name(self._account_id, target, None, None)
+        with home.shared():
+            if not self._forget_kept(name):
+                return False
+            if self._durable:
+                os.fdatasync(staging.fd)
+            checkpoint = Checkpoint(home.staging_fd, checkpoint_name(name), paths.join(*target))
+            try:
+                checkpoint.write([(size, digest)])
+            finally:
+                checkpoint.close()
+            os.rename(staging.name, name, src_dir_fd=home.staging_fd, dst_dir_fd=home.staging_fd)
+            staging.name = name  # from here on it goes with what else is dropped
+            assert receiving.lease is not None
+            self._ledger.release(receiving.lease)
+            try:
+                receiving.lease = self._ledger.reserve(self._account_id, size, name)
+            except QuotaExceeded:
+                self._unlink(checkpoint_name(name))
+                return False
+            staging.is_kept = True
+        return True
+
+    def resume_written(self, request: Put, into: Receiving) -> int:
+        """Have what was kept of a file that was written in any order; returns its bytes, 0: none.
+
+        Raises:
+            QuotaExceeded, OSError: It is kept further.
+        """
+        home = self._home
+        target = home.place_of(target_of(request.path))
+        name = kept_name(self._account_id, target, None, None)
+        with home.shared():
+            try:
+                fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=home.staging_fd)
+            except FileNotFoundError:
+                return 0
+            try:
+                size = self._whole_up_to(fd, name)
+                into.grow(size)
+                copy_range(fd, into.staging.fd, size)
+            finally:
+                os.close(fd)
+            self._forget_kept(name)
+        return size
+
+    def _whole_up_to(self, fd: int, name: bytes) -> int:
+        """How many bytes of a kept file have the digest that was written down with them."""
+        checkpoint = Checkpoint(self._home.staging_fd, checkpoint_name(name))
+        try:
+            records = checkpoint.read(os.fstat(fd).st_size)
+        finally:
+            checkpoint.close()
+        for size, digest in records:
+            with ReadAhead(fd, size) as source:
+                for _ in source:
+                    pass
+                if source.digest() == digest:
+                    return size
+        return 0
+
+    def _forget_kept(self, name: bytes) -> bool:
+        """Drop what is kept under a name; False while a session has it."""
+        if not remove_kept(self._home.staging_fd, name):
+            return False
+        self._ledger.drop_kept(self._account_id, name)
+        return True
+
+    def commit_now(self, request_id: int) -> Message:
+        """Commit, and return the outcome of one request; the others wait for `commit`."""
+        self._finish_batch()
+        for at, (one, outcome) in enumerate(self._done):
+            if one == request_id:
+                del self._done[at]
+                return outcome
+        raise AssertionError(f"nothing was asked for under {request_id}")
 
     # commit ------------------------------------------------------------------------------
 

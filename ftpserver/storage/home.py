@@ -5,7 +5,7 @@ Lives elsewhere: its descriptors and its lock (open_home.py), the account's perm
 (home_rights.py), looking (home_reading.py), its staging directory (home_staging.py), bytes on their
 way in (batch.py), confinement itself (ftpwire/beneath.py), quotas (ledger.py: what a removal freed
 is returned to the caller), what each request needs of the account's permissions
-(serving/commands/__init__.py). Here only what shows on the way is checked by these: whether
+(workspace/needs.py). Here only what shows on the way is checked by these: whether
 something is replaced.
 """
 
@@ -21,7 +21,7 @@ from ftpserver.storage import file_systems
 from ftpserver.storage.home_reading import ReadableHome
 from ftpserver.storage.home_staging import Settle, StagingHome, Tally, rename_closed
 from ftpserver.storage.permissions import Action
-from ftpserver.storage.walk import counted_size
+from ftpserver.storage.walk import STORED_SUFFIX, counted_size
 from ftpwire import beneath, paths
 from ftpwire.errors import AlreadyExists, InvalidPath, IsADirectory, from_oserror
 from ftpwire.paths import Parts
@@ -64,13 +64,15 @@ class Home(ReadableHome, StagingHome):
             if stat.S_ISDIR(info.st_mode):
                 if recursive:
                     file_systems.refuse_mounts(directory, name, path)
+                if not recursive:
+                    with self.alone():
+                        self._remove_empty(directory, name, settle)
+                    tally.directories += 1
+                    return tally
                 with self.alone():  # only for the moment in which it goes
-                    staged = self._take_directory(directory, name, recursive)
+                    staged = self._take_tree(directory, name)
                 with self.settled(tally, settle):
-                    if staged is None:
-                        tally.directories += 1
-                    else:
-                        self.discard_tree(staged, tally, tick)
+                    self.discard_tree(staged, tally, tick)
                 return tally
             with self.settled(tally, settle):
                 tally.size += self.discard(directory, name)
@@ -80,14 +82,19 @@ class Home(ReadableHome, StagingHome):
         finally:
             os.close(directory)
 
-    def _take_directory(self, directory: int, name: bytes, recursive: bool) -> bytes | None:
-        """Remove an empty directory, or move a tree into staging; its name there."""
-        staged = None
-        if recursive:
-            staged = self.new_name()
-            rename_closed(directory, name, self.staging_fd, staged)
-        else:
-            file_systems.remove_directory(directory, name)
+    def _remove_empty(self, directory: int, name: bytes, settle: Settle) -> None:
+        """Remove an empty directory, and settle it before a recount can find that it has gone."""
+        file_systems.remove_directory(directory, name)
+        try:
+            self.sync_dir(directory)
+        finally:
+            settle(0, 1)
+
+    def _take_tree(self, directory: int, name: bytes) -> bytes:
+        """Move a tree into staging; returns its name there, under which a recount counts all of it:
+        it is settled when it is removed."""
+        staged = self.new_name() + STORED_SUFFIX
+        rename_closed(directory, name, self.staging_fd, staged)
         self.sync_dir(directory)
         return staged
 

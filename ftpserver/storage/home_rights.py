@@ -2,7 +2,7 @@
 
 Lives here: the account's permissions held against a path, and where a redirected path leads.
 Lives elsewhere: the rules themselves (permissions.py), what each request needs of them
-(serving/commands/__init__.py), building a tree in staging (atomic_tree.py).
+(workspace/needs.py), building a tree in staging (atomic_tree.py).
 """
 
 from __future__ import annotations

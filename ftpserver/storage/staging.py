@@ -28,6 +28,7 @@ from ftpwire.streams import WriteBehind
 
 PIECE = 16 * 1024 * 1024
 """Bytes between checkpoints: at most so many are sent again."""
+_COPY_SIZE = 1024 * 1024
 _CANT_COPY = frozenset(
     {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
 )
@@ -49,6 +50,8 @@ class Staging:
         self.offset = 0
         """Bytes that were there before: the sink gets what comes after them."""
         self.sink = WriteBehind(fd)
+        self.is_kept = False
+        """Whether it has a name and a lease of its own by now, that a later session finds."""
         self._request = request
 
     @classmethod
@@ -88,30 +91,30 @@ class Staging:
         Raises:
             SourceChanged: The source became shorter.
         """
-        done = 0
-        while done < size:
-            try:
-                count = os.copy_file_range(source, self.fd, min(size - done, PIECE), done, done)
-            except OSError as error:
-                if not done and error.errno in _CANT_COPY:
-                    return False
-                raise
-            if not count:
-                raise SourceChanged("changed while it was copied")
-            done += count
-            tick(count)
+        if not _copy_in_kernel(source, self.fd, size, tick):
+            return False
+        self.seal(size, digest)
+        return True
+
+    def seal(self, size: int, digest: bytes) -> None:
+        """Take what was written to ``fd`` in any order for the file, and dress it."""
         self.offset = size
         dress(self.fd, self._request, size, digest, self.place.limits)
-        return True
 
     def drop(self) -> None:
         """Remove it."""
         self.close()
         os.unlink(self.name, dir_fd=self.place.fd)
 
+    def become(self, request: Put) -> None:
+        """Have the mode and the time of another request, once it is sealed."""
+        self._request = request
+
     def keep(self) -> bool:
         """Leave it for a later session to resume; False when that isn't possible."""
-        return False
+        if self.is_kept:
+            self.close()
+        return self.is_kept
 
     def close(self) -> None:
         """Stop writing and give the descriptor back."""
@@ -119,6 +122,41 @@ class Staging:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def _copy_in_kernel(source: int, target: int, size: int, tick: Callable[[int], None]) -> bool:
+    done = 0
+    while done < size:
+        try:
+            count = os.copy_file_range(source, target, min(size - done, PIECE), done, done)
+        except OSError as error:
+            if not done and error.errno in _CANT_COPY:
+                return False
+            raise
+        if not count:
+            raise SourceChanged("changed while it was copied")
+        done += count
+        tick(count)
+    return True
+
+
+def copy_range(source: int, target: int, size: int) -> None:
+    """Copy the first bytes of one file over those of another.
+
+    Raises:
+        OSError, SourceChanged: The source became shorter.
+    """
+    if _copy_in_kernel(source, target, size, lambda count: None):
+        return
+    done = 0
+    while done < size:
+        data = os.pread(source, min(size - done, _COPY_SIZE), done)
+        if not data:
+            raise SourceChanged("changed while it was copied")
+        written = 0
+        while written < len(data):
+            written += os.pwrite(target, data[written:], done + written)
+        done += len(data)
 
 
 def verify(request: Put, size: int, digest: bytes, sent: Sent) -> None:

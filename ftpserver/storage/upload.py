@@ -105,6 +105,21 @@ class Receiving:
         self.verified = self.staging.copy(source, size, digest, tick)
         return self.verified
 
+    def grow(self, size: int) -> None:
+        """Say that the file, which is written in any order, is going to have so many bytes.
+
+        Raises:
+            QuotaExceeded: There is no room.
+        """
+        if size > self.staging.offset:
+            self.expect(size - self.staging.offset)
+            self.staging.offset = size
+
+    def seal(self, size: int, digest: bytes) -> None:
+        """All of it was written, in any order. Raises OSError."""
+        self.staging.seal(size, digest)
+        self.verified = True
+
     def finish(self, sent: Sent, progress: Callable[[int], None] | None = None) -> None:
         """All bytes came: verify them. Raises VerificationFailed, OSError."""
         self.staging.finish(sent, progress)

@@ -143,6 +143,10 @@ class Usage:
         return Usage(self.size + other.size, self.files + other.files)
 
 
+STORED_SUFFIX = b".stored"
+"""Ends the name in staging of a tree that was stored, and counts until its removal is settled."""
+
+
 def stored(
     home: int,
     on_problem: OnProblem | None = None,
@@ -153,7 +157,7 @@ def stored(
     """All that a home holds, in the quota's sense. Hold its lock alone.
 
     Of staging, what is in trees on their way to a place counts; the trees themselves and single
-    files there are held by a lease.
+    files there are held by a lease. A tree that is being removed counts itself as well.
 
     Args:
         on_beside: Given each directory (open) below the home that has the reserved name in it,
@@ -178,6 +182,7 @@ def _stored_in_staging(directory: int, on_problem: OnProblem | None) -> Usage:
                 continue
             try:
                 total += _stored_below(tree, on_problem, None)
+                total += Usage(0, int(os.fsencode(name).endswith(STORED_SUFFIX)))
             finally:
                 os.close(tree)
     finally:

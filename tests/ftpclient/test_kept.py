@@ -116,10 +116,10 @@ def test_where_nothing_is_listed_no_names_are_told(server, dial, connect):
 
 
 def test_a_long_list_comes_in_parts(client, server, dial, monkeypatch):
-    from ftpserver.serving.session import Session
+    from ftpserver.serving.exchange import Exchange
 
     monkeypatch.setattr(
-        Session, "page_size", property(lambda self: 200, lambda self, _: None), raising=False
+        Exchange, "page_size", property(lambda self: 200, lambda self, _: None), raising=False
     )
     with dial(server) as peer:
         for number in range(4):
@@ -311,9 +311,9 @@ def test_a_list_that_breaks_off(fake, kind):
 
 
 def test_an_older_server(server, connect, monkeypatch):
-    from ftpserver.serving import session
+    from ftpserver.serving import opening
 
-    monkeypatch.setattr(session, "FEATURES", ["pieces"])
+    monkeypatch.setattr(opening, "FEATURES", ["pieces"])
     for kind in (Client, Blocking):
         client = connect(server, kind=kind)
         with pytest.raises(ProtocolError, match="this server can't list kept uploads") as raised:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ftpserver.accounts.transfer_counts import TransferCounts
-from ftpserver.serving import session
+from ftpserver.serving import exchange
 from ftpwire.errors import TooMany
 from ftpwire.frames import Kind
 from ftpwire.messages import Failed, Get, GoingDown, Put, Ready, Sending, Sent, Stored
@@ -87,7 +87,7 @@ def test_the_upload_that_has_no_bytes_for_longest_makes_room(crowded, way):
 
 def test_a_small_upload_counts_once_it_waits_for_its_client(crowded, monkeypatch):
     """The control: one that is there at once doesn't, which costs no question."""
-    monkeypatch.setattr(session, "_SHORT", 0.05)
+    monkeypatch.setattr(exchange, "SHORT", 0.05)
     site = crowded()
     mine = [site.user() for _ in range(FEW)]
     for peer in mine:
@@ -186,7 +186,7 @@ def test_a_download_that_nobody_takes_holds_its_file_and_little_else(
     crowded, monkeypatch, way, request_
 ):
     """No thread but the session's own, no descriptor but the file's, and small buffers."""
-    monkeypatch.setattr(session, "_SHORT", 0.05)
+    monkeypatch.setattr(exchange, "SHORT", 0.05)
     reads = record_reads(monkeypatch)
     site = crowded()
     peer = site.user()
@@ -197,7 +197,7 @@ def test_a_download_that_nobody_takes_holds_its_file_and_little_else(
     home = site.server.settings.root / "alice"
     peer.request(request_)
     assert isinstance(peer.answer().message, Sending)
-    eventually(lambda: mine._home is None)
+    eventually(lambda: mine.exchange.workspace._home is None)
     assert open_below(home) == [str(home / "big")]
     assert threading.active_count() <= threads + 1
     assert sum(reads[-1:]) <= 256 * 1024 and sum(reads) < 8 * MIB
@@ -223,7 +223,7 @@ def record_reads(monkeypatch) -> list[int]:
 
 def test_a_download_that_is_taken_in_part_gives_back_what_it_had_read_ahead(crowded, monkeypatch):
     """Whoever takes some megabytes first gains nothing by it."""
-    monkeypatch.setattr(session, "_SHORT", 0.05)
+    monkeypatch.setattr(exchange, "SHORT", 0.05)
     peer = crowded().user()
     peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
     peer.request(Get(b"/big"))
@@ -239,7 +239,7 @@ def test_a_download_that_is_taken_in_part_gives_back_what_it_had_read_ahead(crow
 
 @pytest.mark.parametrize("asked", [Put(b"/x", UP, ask=True), Put(b"/x", UP)], ids=["ask", "put"])
 def test_an_upload_that_stops_holds_no_thread(crowded, monkeypatch, asked):
-    monkeypatch.setattr(session, "_SHORT", 0.05)
+    monkeypatch.setattr(exchange, "SHORT", 0.05)
     site = crowded()
     peer = site.user()
     number = peer.request(asked)
@@ -264,12 +264,12 @@ def test_an_upload_that_was_ended_writes_nothing_more(crowded):
     number = peer.request(Put(b"/x", UP))
     peer.frame(Kind.DATA, number, b"begun")
     (mine,) = site.server.sessions
-    eventually(lambda: mine.on_long_wait)
+    eventually(lambda: mine.exchange.on_long_wait)
     site.server.kick(mine.id, None)
     ended(peer)
     peer.close()
     eventually(lambda: not site.server.sessions)
-    assert mine.on_long_wait is None
+    assert mine.exchange.on_long_wait is None
 
 
 @pytest.mark.system

@@ -117,8 +117,8 @@ def test_an_upload_without_bytes_ends_with_the_idle_timeout(serve, size):
     peer = site.user()
     number = peer.request(Put(b"/x", size))
     (session,) = site.server.sessions
-    eventually(lambda: session._bytes_came)
-    session._bytes_came = -math.inf  # so long ago
+    eventually(lambda: session._transfer._bytes_came)
+    session._transfer._bytes_came = -math.inf  # so long ago
     peer.frame(Kind.DATA, number)
     assert ended(peer) == [GoingDown(f"no bytes came for {LONG:g} seconds")]
 
@@ -156,10 +156,10 @@ def test_pieces_are_bytes_of_the_upload_that_they_belong_to(serve):
 
     for offset in range(0, 3 * MIB, MIB):
         bring(offset)
-        session._bytes_came = -math.inf
+        session._transfer._bytes_came = -math.inf
         owner.frame(Kind.DATA, number)
-        eventually(lambda: session._bytes_came > 0)
-    session._bytes_came = -math.inf
+        eventually(lambda: session._transfer._bytes_came > 0)
+    session._transfer._bytes_came = -math.inf
     owner.frame(Kind.DATA, number)
     assert isinstance(ended(owner)[-1], GoingDown)
 

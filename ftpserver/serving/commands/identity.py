@@ -1,16 +1,12 @@
-"""Who is asking, with what keys, and how much room they have."""
+"""Who is asking, with what keys."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING
-
-from msgspec.structs import replace
 
 from ftpserver.accounts.authenticator import NoPlace
 from ftpserver.accounts.tokens import DEFAULT_SECONDS
-from ftpserver.net.addresses import peer_uid
 from ftpwire.errors import Busy, CommandError, LoginRefused, NotFound
 from ftpwire.messages import (
     ChangePassword,
@@ -23,7 +19,6 @@ from ftpwire.messages import (
     LoginToken,
     Message,
     RevokeToken,
-    Space,
     TokenIssued,
     Tokens,
     WhoAmI,
@@ -31,107 +26,85 @@ from ftpwire.messages import (
 
 if TYPE_CHECKING:
     from ftpserver.accounts.authenticator import Admission
-    from ftpserver.serving.session import Session
+    from ftpserver.serving.authentication import Authentication
 
 
-def login(session: Session, request: Login) -> Message:
+def login(client: Authentication, request: Login) -> Message:
     """Check the password and open the session."""
-    entrance = session.server.entrance
-    return let_in(
-        session,
+    ask = client.authenticator
+    return _let_in(
+        client,
         request.user,
-        lambda: entrance.by_password(session.host, request.user, request.password),
+        lambda: ask.by_password(client.host, request.user, request.password),
     )
 
 
-def login_token(session: Session, request: LoginToken) -> Message:
+def login_token(client: Authentication, request: LoginToken) -> Message:
     """Check the token and open the session."""
-    entrance = session.server.entrance
-    return let_in(
-        session,
-        request.user,
-        lambda: entrance.by_token(session.host, request.user, request.token),
+    ask = client.authenticator
+    return _let_in(
+        client, request.user, lambda: ask.by_token(client.host, request.user, request.token)
     )
 
 
-def login_peer(session: Session, request: LoginPeer) -> Message:
+def login_peer(client: Authentication, request: LoginPeer) -> Message:
     """Let the system user at the other end in, where the account names it."""
-    entrance, uid = session.server.entrance, peer_uid(session.request)
-    return let_in(session, request.user, lambda: entrance.by_peer(session.host, request.user, uid))
+    ask, uid = client.authenticator, client.uid()
+    return _let_in(client, request.user, lambda: ask.by_peer(client.host, request.user, uid))
 
 
-def let_in(session: Session, name: str, prove: Callable[[], Admission]) -> Message:
+def _let_in(client: Authentication, name: str, prove: Callable[[], Admission]) -> Message:
     """Open the session, if whoever it is can prove it; else refuse, after some time."""
-    if session.account is not None:
+    if client.account is not None:
         raise CommandError("logged in already")
     try:
         admitted = prove()
     except LoginRefused as error:
-        session.log_in_failed(name, error)
+        client.refuse(name, error)
         raise
     except NoPlace as error:
-        session.turn_away(name, error)
+        client.turn_away(name, error)
         raise
     except Busy as error:
-        session.hold_back(session.server.entrance.delay(session.host, error))
+        client.hold_back(error)
         raise
-    session.log_in(admitted)
+    client.log_in(admitted)
     return LoggedIn(admitted.account.name)
 
 
-def change_password(session: Session, request: ChangePassword) -> Message:
+def change_password(client: Authentication, request: ChangePassword) -> Message:
     """Set another password; this session goes on, the others and all tokens end."""
-    entrance = session.server.entrance
-    with _renewing(session):
-        session.renew(
-            entrance.change_password(session.host, session.user, request.old, request.new)
+    with client.renewal():
+        client.renew(
+            client.authenticator.change_password(client.host, client.user, request.old, request.new)
         )
     return Done()
 
 
-def issue_token(session: Session, request: IssueToken) -> Message:
+def issue_token(client: Authentication, request: IssueToken) -> Message:
     """Make a token for scripts. What a token makes is good no longer than that one."""
     seconds = DEFAULT_SECONDS if request.seconds is None else request.seconds
-    made = session.server.entrance.issue_token(
-        session.user, request.name, seconds, session.token_id
-    )
+    made = client.authenticator.issue_token(client.user, request.name, seconds, client.token_id)
     return TokenIssued(made.id, made.secret, made.expires)
 
 
-def list_tokens(session: Session, request: ListTokens) -> Message:
+def list_tokens(client: Authentication, request: ListTokens) -> Message:
     """Tell the account's tokens."""
-    return Tokens(list(session.server.entrance.tokens_of(session.user, session.token_id)))
+    return Tokens(list(client.authenticator.tokens_of(client.user, client.token_id)))
 
 
-def revoke_token(session: Session, request: RevokeToken) -> Message:
+def revoke_token(client: Authentication, request: RevokeToken) -> Message:
     """Make a token good for nothing, and all that were made with it."""
-    token_id = request.id or session.token_id
+    token_id = request.id or client.token_id
     if token_id is None:
         raise NotFound("this session did not log in with a token: say which one")
-    with _renewing(session):
-        session.server.entrance.revoke_token(session.user, token_id)
-        if token_id == session.token_id:
-            session.token_revoked = True
+    with client.renewal():
+        client.authenticator.revoke_token(client.user, token_id)
+        if token_id == client.token_id:
+            client.token_revoked = True
     return Done()
 
 
-@contextmanager
-def _renewing(session: Session) -> Iterator[None]:
-    """The session's own keys become others: what ends its sisters doesn't end it."""
-    session.renewing = True
-    try:
-        yield
-    finally:
-        session.renewing = False
-
-
-def who_am_i(session: Session, request: WhoAmI) -> Message:
+def who_am_i(client: Authentication, request: WhoAmI) -> Message:
     """Tell the account's name."""
-    return LoggedIn(session.user.name)
-
-
-def space(session: Session, request: Space) -> Message:
-    """Tell total, used, held and free, from the ledger, and what the disk has and keeps."""
-    room = session.server.ledger.room(session.user.id)
-    kept = session.home.kept_times(request.times) if request.times else None
-    return replace(room, disk_free=session.home.disk_free(), kept_times=kept)
+    return LoggedIn(client.user.name)

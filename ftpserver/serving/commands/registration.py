@@ -11,26 +11,26 @@ from ftpwire.messages import LoggedIn, Message, Register
 from ftpwire.paths import printable
 
 if TYPE_CHECKING:
-    from ftpserver.serving.session import Session
+    from ftpserver.serving.authentication import Authentication
 
 logger = logging.getLogger("ftpd.registration")
 
 
-def register(session: Session, request: Register) -> Message:
+def register(client: Authentication, request: Register) -> Message:
     """Make an account, and open the session as its user."""
-    if session.account is not None:
+    if client.account is not None:
         raise CommandError("logged in already")
     try:
-        admitted = session.server.entrance.register(
-            session.host, request.user, request.password, request.invitation
+        admitted = client.authenticator.register(
+            client.host, request.user, request.password, request.invitation
         )
     except NoPlace as error:
-        session.turn_away(request.user, error)
+        client.turn_away(request.user, error)
         raise
     except CommandError as error:
         name = printable(request.user)
-        logger.warning("%s: can't register %s: %s", session, name, printable(str(error)))
+        logger.warning("%s: can't register %s: %s", client, name, printable(str(error)))
         raise
-    logger.info("%s: registered %s", session, admitted.account.name)
-    session.log_in(admitted)
+    logger.info("%s: registered %s", client, admitted.account.name)
+    client.log_in(admitted)
     return LoggedIn(admitted.account.name)

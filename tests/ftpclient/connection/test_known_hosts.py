@@ -130,11 +130,11 @@ def log_ins(monkeypatch) -> list[str]:
     seen: list[str] = []
     row = COMMANDS[Login]
 
-    def noted(session, request):
+    def noted(client, request):
         seen.append(request.password)
-        return identity.login(session, request)
+        return identity.login(client, request)
 
-    monkeypatch.setitem(COMMANDS, Login, type(row)(noted, before_login=True))
+    monkeypatch.setitem(COMMANDS, Login, type(row)(identify=noted, before_login=True))
     return seen
 
 

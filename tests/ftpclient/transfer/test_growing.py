@@ -10,8 +10,8 @@ import pytest
 from ftpclient.client import Client
 from ftpclient.transfer import pieces
 from ftpclient.transfer.report import Listener
-from ftpserver.serving.commands import browsing, changing
-from ftpserver.serving.session import Session
+from ftpserver.serving.exchange import Exchange
+from ftpserver.workspace.reading import OpenFile
 from ftpwire import beneath, digests, growing
 from ftpwire.messages import Entry, Failed, Found, Get, Hash, Hashed, Sending, Stat
 from tests.ftpclient.aio.async_support import Blocking
@@ -148,14 +148,14 @@ def while_sending(monkeypatch):
     """Has something done to what a server sends, once it has said how large that is."""
 
     def arrange(work) -> None:
-        real = Session.send
+        real = Exchange.send
 
         def send(self, message, *arguments):
             real(self, message, *arguments)
             if isinstance(message, Sending):
                 work()
 
-        monkeypatch.setattr(Session, "send", send)
+        monkeypatch.setattr(Exchange, "send", send)
 
     return arrange
 
@@ -312,7 +312,7 @@ def test_a_remote_tree_whose_files_change(client, home, tmp_path, monkeypatch, p
         write(home / "tree" / f"{number:02}", 1000 + number)
     os.utime(home / "tree", ns=(BEFORE, BEFORE))
     changed = set()
-    real = Session.send
+    real = Exchange.send
 
     def send(self, message, *arguments):
         real(self, message, *arguments)
@@ -320,7 +320,7 @@ def test_a_remote_tree_whose_files_change(client, home, tmp_path, monkeypatch, p
             changed.add(message.size)
             change(home / "tree" / f"{message.size - 1000:02}")
 
-    monkeypatch.setattr(Session, "send", send)
+    monkeypatch.setattr(Exchange, "send", send)
     told = Told()
     target = tmp_path / "got"
     summary = client.get(["/tree"], target, recursive=True, parallel=parallel, listener=told)
@@ -402,14 +402,13 @@ def before_the_check(monkeypatch):
     """Has something done on the server between the last read and the look at what changed."""
 
     def arrange(work) -> None:
-        for module in (browsing, changing):
-            real = module.has_grown
+        real = OpenFile.has_grown
 
-            def late(*arguments, real=real):
-                work()
-                return real(*arguments)
+        def late(*arguments):
+            work()
+            return real(*arguments)
 
-            monkeypatch.setattr(module, "has_grown", late)
+        monkeypatch.setattr(OpenFile, "has_grown", late)
 
     return arrange
 

@@ -18,7 +18,7 @@ from ftpclient.connection.interrupt import Interrupt
 from ftpclient.transfer import job, pieces, retry
 from ftpclient.transfer.local_tree import LocalTree, PartialFile, partial_name
 from ftpclient.transfer.report import Listener
-from ftpserver.serving import session as server_session
+from ftpserver.serving import opening
 from ftpserver.storage.upload import Receiving
 from ftpwire import digests
 from ftpwire.errors import BadMessage, ConnectionLost, Interrupted, TooMany
@@ -277,7 +277,7 @@ def test_by_itself_only_far_and_large(
 
 
 def test_an_older_server_gets_it_whole(server, connect, source, tmp_path, opened, monkeypatch):
-    monkeypatch.setattr(server_session, "FEATURES", [])
+    monkeypatch.setattr(opening, "FEATURES", [])
     client = connect(server)
     put(client, source)
     get(client, tmp_path / "got")

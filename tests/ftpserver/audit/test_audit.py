@@ -17,7 +17,7 @@ from ftpserver.accounts.invitations import Invitations
 from ftpserver.audit import writer as module
 from ftpserver.audit.record import Record, line_of, shown, timestamp
 from ftpserver.audit.writer import FILE_NAME, Audit, administered, open_to_append
-from ftpserver.serving.session import Session
+from ftpserver.serving.exchange import Exchange
 from ftpserver.storage import in_place
 from ftpserver.storage.home import Home
 from ftpwire import digests, messages
@@ -176,11 +176,11 @@ def test_a_removal_that_ends_midway_tells_what_has_gone(
     def elsewhere(*arguments, **options):
         raise OSError(errno.EXDEV, "")
 
-    def ended(session) -> None:
+    def ended(exchange) -> None:
         raise Cancelled("cancelled") if how == "cancelled" else ConnectionLost("cut")
 
     monkeypatch.setattr(Home, "remove", elsewhere)
-    monkeypatch.setattr(Session, "look_for_cancel", ended)
+    monkeypatch.setattr(Exchange, "look_for_cancel", ended)
     peer = dial(server)
     peer.request(Remove(b"/tree", recursive=True))
     if how == "cancelled":

@@ -74,7 +74,7 @@ ON_ANOTHER_SESSION = {
 SIGNAL_TO_ANOTHER_SESSION = {"a-signal-to-another-session": "os.kill({sibling}, 0); result = 0"}
 A_DEVICE = {
     "making-a-device": """
-os.mknod(os.path.join(session.user.home, "device"), 0o600 | stat.S_IFCHR, os.makedev(1, 1))
+os.mknod(os.path.join(session.account.home, "device"), 0o600 | stat.S_IFCHR, os.makedev(1, 1))
 result = 0
 """,
 }

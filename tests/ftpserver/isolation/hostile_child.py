@@ -37,22 +37,23 @@ LOG_IN = COMMANDS[messages.Login]
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def attack(session, request):
+def attack(client, request):
     """Run what lies in the home, and tell how that ended."""
-    path = os.path.join(session.user.home, "attack.py")
+    path = os.path.join(client.user.home, "attack.py")
     with open(path) as file:
-        return run(session, file.read())
+        return run(client, file.read())
 
 
-def attack_before_log_in(session, request):
+def attack_before_log_in(client, request):
     """The same of a stranger, whose program is in what it asks."""
     if request.user == "attack":
-        return run(session, request.password)
-    return LOG_IN.run(session, request)
+        return run(client, request.password)
+    return LOG_IN.identify(client, request)
 
 
-def run(session, program):
+def run(client, program):
     """Run a program, and tell how that ended."""
+    (session,) = client._server.sessions
     scope = {
         "session": session,
         "ask": session.server._peer.ask,
@@ -103,12 +104,12 @@ def prepare() -> None:
 
 def main(born: Born) -> None:
     """Be the process of one session, hostile or watched."""
-    COMMANDS[messages.WhoAmI] = Command(attack)
-    COMMANDS[messages.Login] = replace(LOG_IN, run=attack_before_log_in)
+    COMMANDS[messages.WhoAmI] = Command(identify=attack)
+    COMMANDS[messages.Login] = replace(LOG_IN, identify=attack_before_log_in)
     if "FTPD_TEST_WEAKENED" in os.environ:
         weaken()
     if "FTPD_TEST_GUARDED" in os.environ:
-        COMMANDS[messages.ListTokens] = Command(_fail)
+        COMMANDS[messages.ListTokens] = Command(identify=_fail)
         sys.meta_path.insert(0, Guard())
     session_process.main(born)
 

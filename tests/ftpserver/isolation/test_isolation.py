@@ -674,7 +674,7 @@ for number in range(2000):
 shared = 0
 try:
     for number in range(1000):
-        ask(Share(b"%d" % number, session.user.id))
+        ask(Share(b"%d" % number, session.account.id))
         shared += 1
 except Exception as error:
     result = (shared, type(error).__name__)

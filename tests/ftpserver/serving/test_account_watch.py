@@ -187,11 +187,11 @@ def test_a_session_in_the_middle_of_changing_its_password_is_left_alone(server, 
     """The database has the new epoch already, the session doesn't know it yet."""
     peer = dial(server)
     (session,) = server.sessions
-    session.renewing = True
+    session.authentication.renewing = True
     elsewhere.set_password("alice", "other")
     a_round(server)
     assert session.channel.ended is None
-    session.renewing = False
+    session.authentication.renewing = False
     assert "password" in last_word(peer).message
 
 
@@ -271,7 +271,7 @@ def test_what_came_in_whole_is_stored_and_answered_first(server, dial, files):
         frame(Kind.REQUEST, 2, Put(b"/b", size=3)),  # of which nothing follows
     )
     (session,) = server.sessions
-    eventually(lambda: session.request_id == 2)
+    eventually(lambda: session.exchange.request_id == 2)
     end_all(server)
     *answers, last = peer.rest()
     assert [frame.message for frame in answers] == [Stored(3)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from ftpserver.serving import session as session_module
+from ftpserver.serving import exchange as exchange_module
 from ftpserver.storage.batch import SMALL
 from ftpserver.storage.home import Home
 from ftpserver.storage.quota import most_files
@@ -43,7 +43,7 @@ from tests.ftpserver.storage.books import held_files
 from tests.peer import Peer
 
 MIB = 1024 * 1024
-LARGE = session_module.DATA_SIZE + 1000
+LARGE = exchange_module.DATA_SIZE + 1000
 """More than what is read and sent in one piece."""
 
 
@@ -202,13 +202,13 @@ def test_a_range_of_a_file_that_grows_has_no_digest_to_tell_by(server, dial, fil
 
 
 def test_a_digest_is_kept_once_it_was_computed(peer, files, monkeypatch):
-    from ftpserver.serving.commands import browsing
+    from ftpserver.workspace.reading import OpenFile
 
     (files / "file").write_bytes(b"content")
     expected = Hashed(digests.digest(b"content"), 7)
     assert peer.ask(Hash(b"/file")) == expected
     if keeps_digests(files / "file"):
-        monkeypatch.setattr(browsing, "_read_digest", None)
+        monkeypatch.setattr(OpenFile, "_read_all", None)
         assert peer.ask(Hash(b"/file")) == expected
         found = peer.ask(Stat(b"/file", digest=True)).entry
         assert found.digest == expected.digest

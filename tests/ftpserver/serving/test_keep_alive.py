@@ -105,7 +105,7 @@ def test_a_change_that_waits(slow, dial, request_):
 
 def test_a_hash_that_waits(slow, dial, monkeypatch):
     """Of one file on a disk that hangs: no lock is involved."""
-    from ftpserver.serving.commands import browsing
+    from ftpserver.workspace import reading
 
     server, home = slow()
     peer = dial(server)
@@ -113,12 +113,12 @@ def test_a_hash_that_waits(slow, dial, monkeypatch):
     (home / "f").write_bytes(b"data")
     released = threading.Event()
 
-    class Hangs(browsing.ReadAhead):
+    class Hangs(reading.ReadAhead):
         def __enter__(self):
             assert released.wait(60)
             return super().__enter__()
 
-    monkeypatch.setattr(browsing, "ReadAhead", Hangs)
+    monkeypatch.setattr(reading, "ReadAhead", Hangs)
     try:
         signs(peer, peer.request(Hash(b"/f")))
     finally:

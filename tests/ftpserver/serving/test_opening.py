@@ -8,7 +8,7 @@ import socket
 import pytest
 from msgspec import msgpack, structs
 
-from ftpserver.serving.session import MAX_REQUESTS, MAX_UNANSWERED
+from ftpserver.serving.opening import MAX_REQUESTS, MAX_UNANSWERED
 from ftpwire import SOFTWARE, frames
 from ftpwire.frames import Kind
 from ftpwire.messages import Failed, Hello, LoggedIn, Login, WhoAmI, encode_hello
@@ -85,7 +85,7 @@ def test_nothing_is_answered_after_that_deadline(start_server, dial):
     peer = dial(server, logged_in=False)
     peer.hello()
     (session,) = server.sessions
-    session._login_deadline = 0.0  # long ago; it waits for a request now
+    session.exchange.login_deadline = 0.0  # long ago; it waits for a request now
     peer.send(REQUESTS)
     assert peer.rest() == []
 
@@ -113,7 +113,7 @@ def test_after_log_in_that_deadline_is_over(start_server, dial):
     server = start_server(login_grace=0.5, stall=LONG)
     peer = dial(server)
     (session,) = server.sessions
-    session._login_deadline = 0.0  # long ago
+    session.exchange.login_deadline = 0.0  # long ago
     assert peer.ask(WhoAmI()) == LoggedIn("alice")
 
 
@@ -122,9 +122,9 @@ def test_a_refused_log_in_does_not_move_the_deadline(start_server, dial):
     peer = dial(server, logged_in=False)
     peer.hello()
     (session,) = server.sessions
-    deadline = session._login_deadline
+    deadline = session.exchange.login_deadline
     assert isinstance(peer.ask(Login("alice", "wrong")), Failed)
-    assert session._login_deadline == deadline
+    assert session.exchange.login_deadline == deadline
 
 
 PROBES = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}

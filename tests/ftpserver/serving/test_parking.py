@@ -72,9 +72,9 @@ def test_a_parked_session_has_nothing_open(server, dial):
     assert peer.ask(MakeDir(b"/d")) == Done()
     parked(server)
     (session,) = server.sessions
-    assert session._home is None
-    assert session._uploads is None
-    assert len(session.reader._buffer) == 0
+    assert session.exchange.workspace._home is None
+    assert session.exchange.workspace.batch is None
+    assert len(session.exchange.stream.reader._buffer) == 0
     assert peer.ask(Remove(b"/d")) == Removed(0, 1, 0)
 
 
@@ -354,14 +354,14 @@ def test_between_two_requests_a_home_stays_open(start_server, dial, monkeypatch)
     assert isinstance(peers[0].ask(Stat(b"/")), Found)
     parked(server, 5)
     eventually(lambda: resting() == [False, True, True, False, False])
-    homes = {session: session._home for session in server.sessions}
+    homes = {session: session.exchange.workspace._home for session in server.sessions}
     assert isinstance(peers[0].ask(Stat(b"/")), Found)
     parked(server, 5)
     first = min(server.sessions, key=lambda one: one.id)
-    assert first._home is homes[first] is not None
+    assert first.exchange.workspace._home is homes[first] is not None
     monkeypatch.setattr(module, "_REST_SECONDS", 0.0)
     eventually(lambda: resting() == [True] * 5)
-    assert all(session._home is None for session in server.sessions)
+    assert all(session.exchange.workspace._home is None for session in server.sessions)
     for peer in peers:
         assert isinstance(peer.ask(Stat(b"/")), Found)
 

@@ -12,6 +12,7 @@ import pytest
 
 from ftpserver.serving.commands import COMMANDS
 from ftpserver.storage.permissions import Permissions
+from ftpserver.workspace.needs import NEEDS
 from ftpwire import beneath, digests, messages
 from ftpwire.errors import Forbidden
 from ftpwire.frames import Kind
@@ -98,8 +99,9 @@ def got(peer, path: bytes):
 
 def test_every_request_with_a_path_says_what_it_needs():
     targets_of_links = {(messages.MakeLink, "target")}
-    for kind, command in COMMANDS.items():
-        named = {need.field for need in command.needs}
+    assert set(NEEDS) == {kind for kind, command in COMMANDS.items() if command.run is not None}
+    for kind in COMMANDS:
+        named = {need.field for need in NEEDS.get(kind, ())}
         for field in msgspec.structs.fields(kind):
             is_path = field.name in ("path", "source", "target")
             if is_path and (kind, field.name) not in targets_of_links:
@@ -488,12 +490,16 @@ def test_permissions_hold_from_the_next_request_on(server, stocked, dial):
     peer = dial(server)
     assert put(peer, b"/in/new") == Stored(3)
     (session,) = server.sessions
-    session.account = replace(session.account, permissions=Permissions.parse("read-only"))
+    session.exchange.workspace.account = replace(
+        session.account, permissions=Permissions.parse("read-only")
+    )
     assert refused(put(peer, b"/in/newer"))
     assert refused(peer.ask(Remove(b"/in/new")))
     (stocked / "own" / "link").symlink_to("../in")
-    session.account = replace(session.account, permissions=Permissions.parse("/in=none"))
+    session.exchange.workspace.account = replace(
+        session.account, permissions=Permissions.parse("/in=none")
+    )
     assert refused(peer.ask(Stat(b"/own/link/file")))
-    session.account = replace(session.account, permissions=Permissions())
+    session.exchange.workspace.account = replace(session.account, permissions=Permissions())
     assert isinstance(peer.ask(Stat(b"/own/link/file")), Found)
     assert put(peer, b"/in/newer") == Stored(3)

@@ -11,8 +11,7 @@ from contextlib import suppress
 import msgspec
 import pytest
 
-from ftpserver.serving import account_watch
-from ftpserver.serving import session as module
+from ftpserver.serving import account_watch, exchange
 from ftpserver.serving.commands import COMMANDS
 from ftpserver.storage.batch import SMALL
 from ftpserver.storage.home import Home
@@ -652,7 +651,7 @@ def test_cancelling_what_was_asked_before_an_upload(server, dial, files, size):
 @pytest.fixture
 def attentive(monkeypatch):
     """Look for a CANCEL often, so that little work is enough to test it."""
-    monkeypatch.setattr(module, "_CANCEL_EVERY", 1000)
+    monkeypatch.setattr(exchange, "_CANCEL_EVERY", 1000)
 
 
 def cancelled(peer: Peer, request, **hello) -> list:

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from ftpserver.serving import session as session_module
+from ftpserver.serving import exchange as exchange_module
 from ftpserver.storage.home import Home
 from ftpserver.storage.resumable import RESUME_FROM
 from ftpserver.storage.walk import Usage
@@ -109,7 +109,7 @@ def test_a_client_that_vanishes_while_the_rest_is_removed(
     server, dial, site, books, monkeypatch, commit
 ):
     """What has begun is finished, and settled to the byte."""
-    monkeypatch.setattr(session_module, "_PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(exchange_module, "_PROGRESS_SECONDS", 0.0)
     peer = dial(server)
     assert peer.ask(BeginTree(b"/site")) == Done()
     put(peer, {b"/site/new%d" % number: b"new" for number in range(1 if commit else MANY)})

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from ftpserver.serving import session as session_module
-from ftpserver.serving.commands import changing
+from ftpserver.serving import exchange as exchange_module
+from ftpserver.workspace import reading
 from ftpwire.frames import Kind
 from ftpwire.messages import Copied, Copy, Failed, LoggedIn, WhoAmI
 from tests.peer import frame
@@ -42,7 +42,7 @@ def tree(files):
 
 
 def test_cancel_stops_a_recursive_copy(server, dial, files, tree, books, monkeypatch):
-    monkeypatch.setattr(session_module, "_CANCEL_EVERY", 1)
+    monkeypatch.setattr(exchange_module, "_CANCEL_EVERY", 1)
     peer = dial(server)
     copy = Copy(b"/from", b"/to", recursive=True)
     peer.send(frame(Kind.REQUEST, 7, copy), frame(Kind.CANCEL, 7))
@@ -55,7 +55,7 @@ def test_cancel_stops_a_recursive_copy(server, dial, files, tree, books, monkeyp
 
 
 def test_a_cancelled_copy_of_one_file_leaves_nothing(server, dial, files, tree, books, monkeypatch):
-    monkeypatch.setattr(session_module, "_CANCEL_EVERY", 1)
+    monkeypatch.setattr(exchange_module, "_CANCEL_EVERY", 1)
     peer = dial(server)
     peer.send(frame(Kind.REQUEST, 7, Copy(b"/from/file0", b"/to")), frame(Kind.CANCEL, 7))
     assert peer.answer().message.code == "cancelled"
@@ -67,7 +67,7 @@ def test_an_error_of_the_servers_own_fails_that_copy_alone(
     server, dial, files, tree, books, monkeypatch, caplog
 ):
     """What the copy had staged by then is nobody's, and nobody hears of it."""
-    fresh_digest, calls = changing.fresh_digest, []
+    fresh_digest, calls = reading.fresh_digest, []
 
     def broken(fd, info):
         calls.append(fd)
@@ -75,7 +75,7 @@ def test_an_error_of_the_servers_own_fails_that_copy_alone(
             raise RuntimeError("of the server's own")
         return fresh_digest(fd, info)
 
-    monkeypatch.setattr(changing, "fresh_digest", broken)
+    monkeypatch.setattr(reading, "fresh_digest", broken)
     peer = dial(server)
     first = peer.request(Copy(b"/from", b"/to", recursive=True))
     second = peer.request(WhoAmI())

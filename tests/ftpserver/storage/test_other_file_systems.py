@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from ftpserver.admin import verify
-from ftpserver.serving.commands import moving
 from ftpserver.storage import file_systems, in_place
 from ftpserver.storage.home import Home
 from ftpserver.storage.walk import Usage
+from ftpserver.workspace import moving
 from ftpwire.errors import InvalidPath, ReadOnly, SourceChanged, VerificationFailed
 from ftpwire.frames import Kind
 from ftpwire.messages import BeginTree, Failed, Remove, Removed

@@ -1,0 +1,434 @@
+"""One client's requests and answers, as frames on its connection.
+
+Lives here: what handlers use to receive and to send bytes, tell progress, and see a cancel; and
+the answers of a batch of changes, when it is committed.
+Lives elsewhere: which request does what (commands/), what happens to files (workspace/), the
+session's life and its dispatch (session.py), framing (ftpwire/frames.py).
+
+No handler reads frames itself. Answers come in the order of the requests; those of small changes
+wait for their batch.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ftpserver.serving.keep_alive import ChannelGuard, DiskSink, FileSink
+from ftpserver.serving.running_transfer import LONG, SHORT
+from ftpwire import frames, messages
+from ftpwire.channel import Channel, Ready, TimedOut
+from ftpwire.errors import BadMessage, Cancelled, ConnectionLost, VerificationFailed
+from ftpwire.frame_stream import FrameStream
+from ftpwire.frames import Header, Kind
+from ftpwire.messages import Failed, Message, Sent
+from ftpwire.units import human
+
+if TYPE_CHECKING:
+    from ftpserver.audit.trail import Trail
+    from ftpserver.serving.context import Sharing
+    from ftpserver.serving.running_transfer import RunningTransfer
+    from ftpserver.storage.quota import Settled
+    from ftpserver.workspace.workspace import Workspace
+
+DATA_SIZE = 512 * 1024
+"""Bytes of a DATA frame that this server sends."""
+_CANCEL_EVERY = 4 * 1024 * 1024
+_PROGRESS_SECONDS = 1.0
+"""Seconds between notices about long work."""
+_COPIED = 32 * 1024
+"""DATA frames below this many bytes are copied to the output, to go out with what follows."""
+_LOOKED_AT = 64 * 1024
+"""Bytes of input that are kept while it is looked whether a CANCEL is among them."""
+
+
+class Exchange:
+    """For the session's thread.
+
+    Args:
+        login_deadline: On ``time.monotonic()``: until a client has logged in, nothing is waited
+            for longer.
+
+    Attributes:
+        request_id: Of the request that is handled.
+        file_size, data_size: Bytes of a DATA frame that the client takes, at most: straight from
+            a file, and through memory.
+        page_size: Bytes of a frame of control that it takes.
+        guard: Which thread may use the channel.
+        receiving: DATA frames of the current request are still to come.
+        sent: What the client said at the end of its last upload.
+        workspace: The files of who is logged in; None before.
+        on_long_wait: Called when the client of the transfer under way is waited for: it gives
+            back what can be had again.
+        is_reading: Whether the request under way only reads a file, which is open.
+    """
+
+    request_id = 0
+    file_size = data_size = page_size = 1024
+    receiving = False
+    sent: Sent
+    workspace: Workspace | None = None
+    on_long_wait: Callable[[], None] | None = None
+    is_reading = False
+    _since_look = 0
+    _nearly_full = False
+
+    def __init__(
+        self,
+        server: Sharing,
+        channel: Channel,
+        transfer: RunningTransfer,
+        trail: Trail,
+        login_deadline: float,
+    ) -> None:
+        self.channel = channel
+        self.guard = ChannelGuard()
+        self.stream = FrameStream(
+            channel, lambda: server.settings.stall, self.stall, self._await_peer
+        )
+        self.login_deadline = login_deadline
+        self._server = server
+        self._transfer = transfer
+        self._trail = trail
+
+    # sending -----------------------------------------------------------------------------
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether bytes have to pass through TLS."""
+        return self.channel.tls is not None
+
+    def send(self, message: Message, kind: Kind = Kind.REPLY) -> None:
+        """Send a frame of the current request; flushes when much is queued."""
+        payload = messages.encode(message)
+        with self.guard:
+            self.channel.queue(frames.pack_header(len(payload), kind, self.request_id), payload)
+            if self.channel.output_full:
+                self.flush()
+
+    def send_data(self, data: memoryview) -> None:
+        """Send a DATA frame, straight from the caller's buffer when it is large.
+
+        Raises:
+            Cancelled: The client doesn't want more of it.
+        """
+        size = len(data)
+        with self.guard:
+            self._send_data(data)
+        self.progressed(size)
+
+    def _send_data(self, data: memoryview) -> None:
+        channel, size = self.channel, len(data)
+        channel.queue(frames.pack_header(size, Kind.DATA, self.request_id))
+        if size < _COPIED:
+            channel.queue(data)
+            if channel.output_full:
+                self.flush()
+            return
+        steady = self.stream.steady()
+        while data:
+            sent = channel.try_send(data)
+            if sent:
+                data = data[sent:]
+            else:
+                steady.wait(write=True)
+
+    def send_file(self, fd: int, offset: int, count: int) -> None:
+        """Send bytes of a file as DATA frames, without copying them. Only without TLS.
+
+        Raises:
+            Cancelled: The client doesn't want more of it.
+            ConnectionLost: The file became shorter: the frame that was announced can't be filled.
+        """
+        end = offset + count
+        while offset < end:
+            size = min(end - offset, self.file_size)
+            with self.guard:  # the frame is open while the disk is read: nothing may come between
+                self._send_file(fd, offset, offset + size)
+            offset += size
+            self.progressed(size)
+
+    def _send_file(self, fd: int, offset: int, stop: int) -> None:
+        channel = self.channel
+        channel.queue(frames.pack_header(stop - offset, Kind.DATA, self.request_id))
+        steady = self.stream.steady()
+        while offset < stop:
+            try:
+                sent = channel.try_send_file(fd, offset, stop - offset)
+            except EOFError:
+                raise ConnectionLost("a file became shorter while it was sent") from None
+            except OSError as error:  # a failing disk: the frame can't be filled either
+                raise ConnectionLost(f"a file can't be read: {error}") from None
+            offset += sent
+            if not sent:
+                steady.wait(write=True)
+
+    def flush(self) -> None:
+        """Send all output, waiting for the client as long as a stall may be."""
+        deadline = None
+        with self.guard:
+            while not self.channel.try_flush():
+                if deadline is None:
+                    deadline = self.stall()
+                self._await_peer(write=True, deadline=deadline)
+
+    # telling, and being told -------------------------------------------------------------
+
+    def progressed(self, count: int) -> None:
+        """Say that ``count`` bytes of long work were done: looks for a CANCEL now and then.
+
+        Raises:
+            Cancelled: The client has sent one.
+            SessionEnded: The session is to end.
+        """
+        if self.channel.ended is not None:
+            raise self.channel.ended
+        self._since_look += count
+        if self._since_look >= _CANCEL_EVERY:
+            self._since_look = 0
+            self.look_for_cancel()
+
+    def look_for_cancel(self) -> None:
+        """See whether the client has cancelled the current request, without blocking.
+
+        Raises:
+            Cancelled: It has.
+        """
+        reader = self.stream.reader
+        if reader.buffered < _LOOKED_AT:
+            with self.guard:
+                self.channel.fill(reader)
+        if reader.has_cancel(self.request_id):
+            raise Cancelled("cancelled")
+
+    def notice(self, message: Message) -> None:
+        """Tell about long work at once."""
+        self.send(message, Kind.NOTICE)
+        self.flush()
+
+    def tell_progress(self, total: int | None) -> Callable[[int], None]:
+        """Something to call with the bytes done during long work: tells them now and then."""
+        told = time.monotonic()
+
+        def tell(done: int) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if now - told >= _PROGRESS_SECONDS:
+                told = now
+                self.notice(messages.Progress(done, total))
+
+        return tell
+
+    def remark(self, text: str) -> None:
+        """Tell the client something that its user should know."""
+        current, self.request_id = self.request_id, 0
+        self.send(messages.Remark(text), Kind.NOTICE)
+        self.request_id = current
+
+    def has_removed(self, files: int, size: int) -> None:
+        """The request fails, and so much was removed by it: the audit log tells that."""
+        if files:
+            self._trail.removed(files, size)
+
+    # transfers ---------------------------------------------------------------------------
+
+    def transferring(self, size: int | None, *, sends: bool = False) -> None:
+        """The current request moves so many bytes; None: nobody knows how many.
+
+        It counts as a running transfer at once if it is long, else as soon as it waits for its
+        client: most small ones cost no question to another process. It counts until the session
+        does something else, or waits for a request.
+
+        Args:
+            sends: They go to the client, which gets them slowly at first.
+
+        Raises:
+            TooMany: The account has as many as it may have.
+        """
+        if size is None or size > LONG:
+            self._transfer.begin()
+            if sends:
+                self.channel.start_slowly()
+
+    def _await_peer(
+        self, *, read: bool = False, write: bool = False, deadline: float | None = None
+    ) -> Ready:
+        """As `Channel.wait`; once that takes a while, a request that moves bytes counts, and gives
+        back what it doesn't need meanwhile."""
+        soon = time.monotonic() + SHORT
+        if self._transfer.moves_bytes and (deadline is None or soon < deadline):
+            try:
+                return self.channel.wait(read=read, write=write, deadline=soon)
+            except TimedOut:
+                self._transfer.begin_waiting(in_frame=write)
+                self._hold_little()
+        return self.channel.wait(read=read, write=write, deadline=deadline)
+
+    def _hold_little(self) -> None:
+        if self.on_long_wait is not None:
+            self.on_long_wait()
+        if self.is_reading and self.workspace is not None and self.workspace.tree is None:
+            self.workspace.rest()  # the file itself is open
+
+    # receiving ---------------------------------------------------------------------------
+
+    def stall(self) -> float:
+        """Until when a client has to go on that is in the middle of something."""
+        return min(time.monotonic() + self._server.settings.stall, self.login_deadline)
+
+    def receive_small(self, size: int) -> tuple[bytearray, Sent]:
+        """Receive all DATA of the current upload into memory: at most ``size`` bytes.
+
+        Raises:
+            VerificationFailed: More came.
+            Cancelled: The client gave it up.
+        """
+        data, transfer = bytearray(), self._transfer
+        transfer.await_bytes()
+        with self.guard:
+            while (header := self._next_data()) is not None:
+                transfer.frame_came(header.size)
+                if len(data) + header.size > size:
+                    raise VerificationFailed(f"more bytes came than the {size} announced")
+                self.stream.append_to(data)
+        return data, self.sent
+
+    def receive_large(
+        self,
+        sink: FileSink,
+        expect: Callable[[int], None],
+        came: Callable[[], bool] | None = None,
+    ) -> Sent:
+        """Receive all DATA of the current upload, straight into the sink's buffers.
+
+        Args:
+            expect: Called with the bytes of each frame before they come; raises to refuse.
+            came: Whether bytes came another way since it was called last.
+        """
+        sink, transfer = DiskSink(sink, self.guard), self._transfer
+        self.on_long_wait = sink.rest
+        transfer.await_bytes()
+        try:
+            with self.guard:
+                while (header := self._next_data(exactly=True)) is not None:
+                    transfer.frame_came(header.size, came)
+                    with self.guard.away():
+                        expect(header.size)
+                    self.stream.into(sink)
+        finally:
+            self.on_long_wait = None  # the file may be closed when the session waits again
+        return self.sent
+
+    def _next_data(self, exactly: bool = False, deadline: float | None = None) -> Header | None:
+        """The header of the upload's next DATA frame; None after its END, kept in ``sent``."""
+        header = self.stream.header(deadline, exactly=exactly)
+        while header.kind == Kind.CANCEL and header.request_id != self.request_id:
+            if deadline is None:
+                deadline = self.stall()  # for all of them
+            self.stream.payload(header, deadline)  # of one that waits for its answer, or has it
+            header = self.stream.header(deadline, exactly=exactly)
+        if header.request_id != self.request_id:
+            raise BadMessage("another request inside an upload")
+        if header.kind == Kind.DATA:
+            return header
+        payload = self.stream.payload(header)
+        if header.kind not in (Kind.END, Kind.CANCEL):
+            raise BadMessage(f"a frame of kind {header.kind} inside an upload")
+        self.receiving = False
+        if header.kind == Kind.CANCEL:
+            raise Cancelled("cancelled")
+        self.sent = messages.decode_sent(payload)
+        return None
+
+    def pass_over_data(self) -> None:
+        """Discard what was sent of a refused upload, so that the stream stays in step.
+
+        Empty DATA frames move no deadline here: there is no upload that they could keep open.
+        """
+        self.commit()
+        self.flush()  # the client may wait for the refusal before it stops
+        deadline = self.stall()
+        try:
+            with self.guard:
+                while True:
+                    if self.stream.reader.remaining:
+                        self.stream.discard()
+                        deadline = self.stall()
+                    if self._next_data(deadline=deadline) is None:
+                        return
+        except Cancelled:
+            return
+
+    # answering ---------------------------------------------------------------------------
+
+    def answer(self, reply: Message, kind: Kind) -> None:
+        """Answer the current request, in its turn: with its batch, when others wait for theirs."""
+        batch = None if self.workspace is None else self.workspace.batch
+        if batch is not None and batch.pending:
+            if kind is not Kind.END:
+                batch.add_outcome(self.request_id, reply)
+                self._trail.joined()
+                return
+            self.commit()
+        self._trail.answered(reply)
+        self.send(reply, kind)
+
+    def commit(self) -> None:
+        """Finish the changes that wait in the batch, and send their answers."""
+        batch = None if self.workspace is None else self.workspace.batch
+        if batch is None or not batch.pending:
+            return
+        current = self.request_id
+        self.stand_aside()
+        with self.guard.away():
+            outcomes = batch.commit()
+            self._trail.committed(outcomes)
+        # the answers come last: a client that has them may leave
+        if batch.settled is not None and batch.settled.quota is not None:
+            self._warn_of_little_room(batch.settled)
+        while batch.remarks:
+            self.remark(batch.remarks.pop())
+        for request_id, outcome in outcomes:
+            self.request_id = request_id
+            self.send(outcome, Kind.ERROR if isinstance(outcome, Failed) else Kind.REPLY)
+        self.request_id = current
+
+    def commit_late(self) -> None:
+        """The client is gone; what came in whole is stored, so that it need not come again."""
+        if self.workspace is not None:
+            self._trail.committed(self.workspace.commit(late=True))
+
+    def _warn_of_little_room(self, settled: Settled) -> None:
+        """Tell the client when its quota is nearly used up; again only after that was over."""
+        before, self._nearly_full = self._nearly_full, settled.nearly_full
+        if self._nearly_full and not before:
+            self.remark(f"{human(settled.used)} of {human(settled.quota or 0)} are used")
+
+    def stand_aside(self) -> None:
+        """What follows waits for the disk, or takes its time."""
+        if (parking := self._server.parking) is not None:
+            parking.stand_aside()
+
+    def has_logged_in(self, workspace: Workspace) -> None:
+        """From here on, frames may be larger, and no log-in is waited for."""
+        self.workspace = workspace
+        self.login_deadline = math.inf
+        self.stream.reader.allow(frames.MAX_CONTROL, frames.MAX_DATA)
+
+    # signs of life, from another thread --------------------------------------------------
+
+    def interject(self, message: Message) -> None:
+        """Send a notice of the current request between two frames, if the channel isn't used just
+        now, and the client takes what is sent. Doesn't wait."""
+        if not self.guard.take():
+            return
+        try:
+            self.channel.interject(
+                frames.frame(Kind.NOTICE, self.request_id, messages.encode(message))
+            )
+        except ConnectionLost:
+            pass  # the session's own thread finds that out
+        finally:
+            self.guard.back()

@@ -1,0 +1,93 @@
+"""The beginning of a connection: its first byte, TLS, and HELLO.
+
+Lives here: what comes before the first request. Lives elsewhere: requests (session.py), TLS itself
+(ftpwire/tls.py), PROXY headers (proxied.py).
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+import ssl
+
+from ftpserver.net.proxy_protocol import SIGNATURE
+from ftpserver.serving.exchange import DATA_SIZE, Exchange
+from ftpwire import SOFTWARE, frames, messages
+from ftpwire.channel import Channel
+from ftpwire.errors import BadMagic, BadMessage, ConnectionLost, VersionMismatch
+from ftpwire.frames import Kind
+from ftpwire.messages import Hello
+from ftpwire.tls import HANDSHAKE_RECORD, TlsPipe
+
+FEATURES = [messages.PIECES, messages.ALIVE, messages.KEPT]
+MAX_REQUESTS = 4096
+MAX_UNANSWERED = 64 * 1024 * 1024
+
+
+def first_byte(connection: socket.socket, channel: Channel, deadline: float) -> int:
+    """The connection's first byte, left where it is.
+
+    Raises:
+        ConnectionLost: It was closed before.
+        TimedOut: Nothing came until the deadline.
+    """
+    while True:
+        try:
+            data = connection.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            channel.wait(read=True, deadline=deadline)
+            continue
+        except OSError as error:
+            raise ConnectionLost(f"connection lost: {error.strerror}") from None
+        if not data:
+            raise ConnectionLost("closed before the first byte")
+        return data[0]
+
+
+def start_tls(
+    channel: Channel, first: int, context: ssl.SSLContext | None, deadline: float
+) -> None:
+    """Shake hands, unless the server is plain. Raises where the client thinks otherwise."""
+    if first == SIGNATURE[0]:
+        raise BadMessage("a PROXY header, from an address that isn't in proxy-from")
+    if context is None:
+        if first == HANDSHAKE_RECORD:
+            raise BadMagic("this server speaks without TLS: connect with --plaintext")
+        return
+    if first != HANDSHAKE_RECORD:
+        raise BadMagic("this server speaks TLS only: connect without --plaintext")
+    channel.tls = TlsPipe(context, server_side=True)
+    channel.handshake(deadline, hold=True)
+
+
+def say_hello(exchange: Exchange, stall: float) -> None:
+    """Read the client's HELLO, keep to its limits, and answer it.
+
+    Args:
+        stall: Seconds, which the client is told.
+    """
+    deadline = exchange.login_deadline
+    header = exchange.stream.header(deadline)
+    payload = exchange.stream.payload(header, deadline)
+    if header.kind != Kind.REQUEST:
+        raise BadMagic("the first frame is not a HELLO")
+    theirs = messages.decode_hello(payload)
+    if theirs.version != messages.VERSION:
+        raise VersionMismatch(
+            f"the client speaks protocol version {theirs.version}, "
+            f"this server version {messages.VERSION}"
+        )
+    exchange.file_size = max(1024, min(frames.MAX_DATA, theirs.max_data or DATA_SIZE))
+    exchange.data_size = max(1024, min(DATA_SIZE, theirs.max_data or DATA_SIZE))
+    exchange.page_size = max(1024, min(frames.MAX_CONTROL, theirs.max_control or 4096))
+    ours = Hello(
+        software=SOFTWARE,
+        features=FEATURES,
+        max_control=frames.MAX_CONTROL,
+        max_data=frames.MAX_DATA,
+        max_requests=MAX_REQUESTS,
+        max_unanswered=MAX_UNANSWERED,
+        stall_ms=math.ceil(stall * 1000),
+    )
+    reply = messages.encode_hello(ours)
+    exchange.channel.queue(frames.frame(Kind.REPLY, header.request_id, reply))

@@ -1,0 +1,130 @@
+"""The transfer that a session has under way, as it counts for its account.
+
+Lives here: from when it counts, when it makes room for another one, when it has been silent for
+too long. Lives elsewhere: the count and its limit (accounts/transfer_counts.py), moving the bytes
+(exchange.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ftpserver.serving.endings import Idle
+from ftpwire.errors import ConnectionLost, TooMany
+
+if TYPE_CHECKING:
+    from ftpserver.accounts.accounts import Account
+    from ftpserver.serving.context import Sharing
+
+SHORT = 0.5
+"""Seconds that a transfer may wait for its client at once without counting as a running one."""
+LONG = 1024 * 1024
+"""Bytes from which a transfer counts as a running one from its beginning."""
+_IDLE_SHARE = 12
+"""The part of the stall time without bytes after which an open upload makes room for another
+transfer."""
+
+
+class RunningTransfer:
+    """For the session's thread, except ``is_called``.
+
+    Args:
+        give_way: Called with the transfer's name, from another thread, when another one of the
+            account needs its place.
+
+    Attributes:
+        moves_bytes: The request under way is a transfer, and not refused yet.
+    """
+
+    moves_bytes = False
+    _name: str | None = None
+    """As it is counted; None: it isn't."""
+    _makes_room = False
+    """Whether it was said that it moves no bytes."""
+    _bytes_came = 0.0
+    """When bytes of the upload came last, on ``time.monotonic()``."""
+
+    def __init__(self, server: Sharing, give_way: Callable[[str], None]) -> None:
+        self._server = server
+        self._give_way = give_way
+        self._account: Account | None = None
+
+    def is_called(self, name: str) -> bool:
+        """Whether that is the one that runs. From another thread."""
+        return name == self._name
+
+    def requested(self, account: Account | None, *, transfers: bool) -> None:
+        """A request begins: it goes on with the transfer that counts, or ends it.
+
+        Args:
+            transfers: It moves the bytes of a file.
+        """
+        self._account = account
+        self.moves_bytes = transfers and account is not None
+        if not transfers:
+            self.end()
+        elif self._makes_room:
+            self._tell_idle(False)
+
+    def begin(self) -> None:
+        """Count it, if it isn't counted yet.
+
+        Raises:
+            TooMany: The account has as many as it may have.
+        """
+        if self._name is None and self._account is not None:
+            self._name = self._server.limits.begin_transfer(self._account, self._give_way)
+
+    def begin_waiting(self, *, in_frame: bool) -> None:
+        """The same, for one that waits for its client.
+
+        Raises:
+            ConnectionLost: It is too many, and a frame of ours is open: nothing can be said any
+                more.
+        """
+        try:
+            self.begin()
+        except TooMany as error:
+            if in_frame:
+                raise ConnectionLost(str(error)) from None
+            raise
+
+    def end(self) -> None:
+        """It counts no more."""
+        name, self._name, self._makes_room = self._name, None, False
+        if name is not None:
+            self._server.limits.end_transfer(name)
+
+    # uploads without bytes ---------------------------------------------------------------
+
+    def await_bytes(self) -> None:
+        """The bytes of an upload are to come from now on."""
+        self._bytes_came = time.monotonic()
+
+    def frame_came(self, size: int, came: Callable[[], bool] | None = None) -> None:
+        """A DATA frame of an upload came. Empty ones are a sign of life, where the source is silent
+        or the bytes come in pieces.
+
+        Args:
+            came: Whether bytes came another way since it was called last.
+
+        Raises:
+            Idle: Nothing but empty ones came for the idle time.
+        """
+        now, settings = time.monotonic(), self._server.settings
+        idle = settings.idle_timeout
+        if size or (came is not None and came()):
+            self._bytes_came = now
+        elif idle and now >= self._bytes_came + idle:
+            raise Idle(f"no bytes came for {idle:g} seconds")
+        idles = now >= self._bytes_came + settings.stall / _IDLE_SHARE
+        if idles != self._makes_room:
+            self._tell_idle(idles)
+
+    def _tell_idle(self, idle: bool) -> None:
+        """Say whether it makes room for another one."""
+        if self._name is not None:
+            self._makes_room = idle
+            self._server.limits.tell_idle(self._name, idle)

@@ -1,0 +1,286 @@
+"""Copying inside a home: a file or a tree, through staging like any upload.
+
+Lives here: one copy command, what of it fails and what ends it. Lives elsewhere: staging and
+committing (storage/batch.py), moving by a copy (moving.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from stat import S_ISGID
+
+from ftpserver.storage.home import MODE_BITS
+from ftpserver.storage.upload import Receiving
+from ftpserver.workspace.observer import ticker
+from ftpserver.workspace.reading import OpenFile
+from ftpserver.workspace.scope import Scope
+from ftpwire import paths
+from ftpwire.errors import (
+    AlreadyExists,
+    Cancelled,
+    CommandError,
+    DiskFailed,
+    InvalidPath,
+    IsADirectory,
+    NotRegular,
+    QuotaExceeded,
+    SourceChanged,
+    from_oserror,
+)
+from ftpwire.job_end import ENDINGS, STAYS, JobEnd
+from ftpwire.messages import (
+    Copied,
+    Copy,
+    Entry,
+    Failed,
+    MakeDir,
+    MakeLink,
+    Problem,
+    Put,
+    Sent,
+    SetAttributes,
+)
+from ftpwire.paths import Parts
+from ftpwire.streams import ReadAhead
+
+_MAX_PROBLEMS = 100
+
+
+class Copying:
+    """One copy command.
+
+    Args:
+        moving: Group and setgid are what the source has, where they may be.
+    """
+
+    def __init__(self, scope: Scope, request: Copy, *, moving: bool = False) -> None:
+        self._home = scope.home
+        self._uploads = scope.uploads
+        self._observer = scope.observer
+        self._request = request
+        self._moving = moving
+        self._source = paths.split(request.source)
+        self._target = paths.split(request.target)
+        self._files = 0
+        self._directories = 0
+        self._size = 0
+        self._problems: list[Problem] = []
+        self._job_end = JobEnd()
+        self._over: CommandError | None = None
+        """What nothing that follows could succeed after."""
+        self._tick = ticker(scope.observer)
+
+    def run(self) -> Copied:
+        """Copy it. Raises CommandError, OSError when nothing could be copied."""
+        home, request = self._home, self._request
+        entry = home.entry(request.source, follow=not request.links, digest=False)
+        if entry.type == "dir":
+            if not request.recursive:
+                raise IsADirectory(f"{paths.show(request.source)}: a directory (use -r)")
+            if home.is_inside(self._target, self._source):
+                raise InvalidPath(f"{paths.show(request.source)}: can't be copied into itself")
+            self._copy_tree(entry)
+        else:
+            with self._naming_target():
+                self._uploads.check(Put(request.target, overwrite=request.overwrite))
+            try:
+                self._copy_one(entry, self._source, self._target)
+            except ENDINGS as error:
+                raise self._at(self._target, error) from None
+            self._commit(b"")
+            if self._problems:
+                raise error_of(self._problems[0])
+        return Copied(self._files, self._directories, self._size, self._problems)
+
+    def _copy_tree(self, root: Entry) -> None:
+        directories = [(self._target, root)]
+        self._make_dir(self._target, root)
+        self._commit(b"")
+        if self._problems:
+            raise error_of(self._problems[0])
+        listing = self._home.list(self._request.source, recursive=True, follow=False, digest=False)
+        for directory, item in listing:
+            if item is None:
+                continue
+            path = b"/".join(part for part in (directory, item.path) if part)
+            if isinstance(item, Problem):
+                self._note(Problem(path, item.code, item.message))
+                continue
+            if self._copy_item(path, item) and item.type == "dir":
+                directories.append(((*self._target, *path.split(b"/")), item))
+            if self._uploads.full:
+                self._commit(path)
+            if self._over is not None:
+                break
+            self._tick()
+        self._commit(b"")
+        for target, entry in reversed(directories):
+            self._uploads.add_change(0, self._dressing(target, entry))
+        self._commit(b"")
+        if self._over is not None:
+            raise self._over
+
+    def _copy_item(self, path: bytes, item: Entry) -> bool:
+        """Copy one thing of a tree; False when it failed, which is noted."""
+        below = tuple(path.split(b"/"))
+        target = (*self._target, *below)
+        try:
+            if item.type == "dir":
+                self._make_dir(target, item)
+            else:
+                self._copy_one(item, (*self._source, *below), target)
+        except Cancelled:
+            raise
+        except OSError as error:
+            self._failed(path, from_oserror(error, ""), item.size)
+        except CommandError as error:
+            self._failed(path, error, item.size if item.type == "file" else 0)
+        else:
+            self._job_end.stored()
+            return True
+        return False
+
+    def _failed(self, path: bytes, error: CommandError, size: int) -> None:
+        """Something failed: that is noted, or the end of all of it."""
+        # a file that can't be read says nothing about those that follow
+        at_target = not isinstance(error, DiskFailed)
+        if self._over is None and self._job_end.is_reached(error, size, at_target=at_target):
+            target = (*self._target, *path.split(b"/")) if path else self._target
+            self._over = self._at(target, error, f": {STAYS}")
+        else:
+            self._note(Problem(path, error.code, str(error)))
+
+    @contextmanager
+    def _naming_target(self) -> Iterator[None]:
+        """Put the target before what is there, and isn't to be replaced."""
+        try:
+            yield
+        except (IsADirectory, AlreadyExists) as error:
+            raise type(error)(f"{paths.show(self._request.target)}: {error}") from None
+
+    def _at(self, target: tuple[bytes, ...], error: CommandError, rest: str = "") -> CommandError:
+        """The same error with its path, and whose disk it is."""
+        where = "" if isinstance(error, QuotaExceeded) else " (the server's disk)"
+        text = f"{paths.show(paths.join(*target))}: {error}{where}{rest}"
+        return type(error)(text, needed=error.needed, free=error.free)
+
+    def _dressing(self, target: Parts, entry: Entry) -> SetAttributes:
+        """What gives a directory its mode and time, once it is filled."""
+        setgid = None
+        if self._moving:
+            self._give_group(target)
+            setgid = bool(entry.mode & S_ISGID)
+        path, mode = paths.join(*target), entry.mode & MODE_BITS
+        return SetAttributes(path, mode, entry.mtime_ns, setgid=setgid)
+
+    def _give_group(self, target: Parts) -> None:
+        """A directory that was moved keeps its group, as with rename(2), where it may."""
+        home = self._home
+        try:
+            group = home.stat((*self._source, *target[len(self._target) :]), follow=False).st_gid
+            fd = home.tree.open_dir(home.place_of(target))
+        except OSError:
+            return  # the change that follows says what is wrong
+        try:
+            _give_group(fd, group)
+        finally:
+            os.close(fd)
+
+    def _make_dir(self, target: Parts, source: Entry) -> None:
+        """Make a directory with the mode of its source: in a directory of a group that the server
+        is not in it can't be changed afterwards."""
+        self._directories += 1
+        mode = source.mode & MODE_BITS | 0o700
+        self._uploads.add_change(0, MakeDir(paths.join(*target), mode, parents=True, fill=True))
+
+    def _copy_one(self, entry: Entry, source: Parts, target: Parts) -> None:
+        uploads = self._uploads
+        overwrite = self._request.overwrite
+        if entry.type == "link":
+            assert entry.target is not None
+            link = MakeLink(paths.join(*target), entry.target, entry.mtime_ns, overwrite)
+            uploads.add_change(0, link)
+            self._files += 1
+            return
+        if entry.type != "file":
+            raise NotRegular("not a regular file, directory or link")
+        try:
+            size = self._copy_file(source, target)
+        except SourceChanged:  # once more: it may be quiet by now
+            size = self._copy_file(source, target)
+        self._files += 1
+        self._size += size
+
+    def _copy_file(self, source: Parts, target: Parts) -> int:
+        """Copy a file, as large as it is when it is opened; returns its size."""
+        opened = self._home.tree.open_file(source)
+        with OpenFile(*opened, paths.join(*source), self._observer) as file:
+            put = Put(
+                paths.join(*target),
+                file.size,
+                file.info.st_mode & MODE_BITS,
+                file.info.st_mtime_ns,
+                self._request.overwrite,
+            )
+            with self._receiving(put, target) as receiving:
+                if self._moving:
+                    _give_group(receiving.staging.fd, file.info.st_gid)
+                file.has_grown(self._fill(receiving, file))
+        return file.size
+
+    @contextmanager
+    def _receiving(self, put: Put, target: Parts) -> Iterator[Receiving]:
+        """Receive a file; what keeps it from being staged is about the target, not the source."""
+        with ExitStack() as stack:
+            try:
+                receiving = stack.enter_context(self._uploads.receiving(0, put))
+            except OSError as error:
+                reason = from_oserror(error, "")
+                if not isinstance(reason, ENDINGS):  # of these the path is told with the rest
+                    reason = from_oserror(error, paths.show(paths.join(*target)))
+                raise reason from None
+            yield receiving
+
+    def _fill(self, receiving: Receiving, file: OpenFile) -> bytes:
+        """Copy the bytes; they are read only where no digest is kept that could go along;
+        returns that of the bytes."""
+        digest = file.kept_digest()
+        if digest is not None and receiving.copy(file.fd, file.size, digest, self._copied):
+            return digest
+        with ReadAhead(file.fd, file.size) as pieces:
+            for piece in pieces:
+                receiving.staging.sink.write(piece)
+                self._copied(len(piece))
+        if pieces.size != file.size:
+            raise SourceChanged("changed while it was copied")
+        digest = pieces.digest()
+        receiving.finish(Sent(file.size, digest))
+        return digest
+
+    def _copied(self, count: int) -> None:
+        self._observer.progressed(count)
+        self._tick()
+
+    def _commit(self, path: bytes) -> None:
+        for _, outcome in self._uploads.commit():
+            if isinstance(outcome, Failed):
+                self._failed(path, error_of(Problem(path, outcome.code, outcome.message)), 0)
+
+    def _note(self, problem: Problem) -> None:
+        if len(self._problems) < _MAX_PROBLEMS:
+            self._problems.append(problem)
+
+
+def _give_group(fd: int, group: int) -> None:
+    """Have something open belong to a group, where the server may."""
+    if os.fstat(fd).st_gid != group:
+        with suppress(PermissionError):
+            os.fchown(fd, -1, group)
+
+
+def error_of(problem: Problem) -> CommandError:
+    """The error that a problem tells of."""
+    error = Failed(problem.code, problem.message).to_error()
+    return error if isinstance(error, CommandError) else CommandError(str(error))

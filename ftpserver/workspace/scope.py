@@ -1,0 +1,34 @@
+"""What copying and moving work with: one account's home, uploads and room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from ftpserver.storage.atomic_tree import AtomicTree
+from ftpserver.storage.batch import Uploads
+from ftpserver.storage.home import Home
+from ftpserver.storage.quota import Books
+from ftpserver.workspace.observer import Observer
+
+
+@dataclass(frozen=True)
+class Scope:
+    """For the time of one verb."""
+
+    home: Home
+    uploads: Uploads
+    books: Books
+    account_id: int
+    observer: Observer
+
+    def freeing(self) -> AbstractContextManager[Callable[[int, int], None]]:
+        """See `Books.freeing`."""
+        return self.books.freeing(self.account_id)
+
+    def tree(self, path: bytes, mode: int, *, elsewhere: bool = False) -> AtomicTree:
+        """Begin a hidden tree that is going to be ``path``; see `AtomicTree`."""
+        return AtomicTree(
+            self.home, self.books, self.account_id, path, mode=mode, elsewhere=elsewhere
+        )

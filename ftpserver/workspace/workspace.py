@@ -1,0 +1,488 @@
+"""Workspace: what a logged-in user may do with files, without a socket.
+
+Lives here: every verb that concerns an account's files, its permissions checked first.
+Lives elsewhere: the frames that requests and bytes come in (serving/exchange.py), how files and
+room are kept (storage/), who may log in (accounts/authenticator.py).
+
+It is what handlers of requests, and gateways for other protocols, stand on.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
+
+from msgspec.structs import replace
+
+from ftpserver.accounts.accounts import Account
+from ftpserver.storage.atomic_tree import AtomicTree
+from ftpserver.storage.batch import Outcome, Uploads
+from ftpserver.storage.home import Home
+from ftpserver.storage.kept import KeptStaging
+from ftpserver.storage.listing import Item
+from ftpserver.storage.permissions import Action
+from ftpserver.storage.quota import Books
+from ftpserver.storage.upload import Receiving
+from ftpserver.storage.upload_locks import Owners
+from ftpserver.workspace import needs
+from ftpserver.workspace.copying import Copying
+from ftpserver.workspace.moving import MovingByCopy, remove_in_place
+from ftpserver.workspace.observer import Observer, Unobserved, ticker_on
+from ftpserver.workspace.reading import OpenFile
+from ftpserver.workspace.scope import Scope
+from ftpserver.workspace.writer import Writer
+from ftpwire import paths
+from ftpwire.errors import (
+    CommandError,
+    DiskFull,
+    Forbidden,
+    Internal,
+    NotFound,
+    SourceChanged,
+)
+from ftpwire.messages import (
+    BeginTree,
+    Copied,
+    Copy,
+    DropKept,
+    EndTree,
+    Entry,
+    Get,
+    Hash,
+    Hashed,
+    KeptDropped,
+    KeptUpload,
+    List,
+    ListKept,
+    MakeDir,
+    MakeLink,
+    Message,
+    Move,
+    Put,
+    PutPiece,
+    Remove,
+    Removed,
+    Room,
+    Sent,
+    SetAttributes,
+    Space,
+    Stat,
+)
+from ftpwire.pieces import Piece
+
+logger = logging.getLogger("ftpd.workspace")
+
+
+class Workspace:
+    """The files of one account, for one thread at a time.
+
+    Every verb takes a request of `ftpwire.messages` and checks the account's permissions, as they
+    are at that moment. What is refused raises CommandError or OSError, and has changed nothing
+    unless the verb says so.
+
+    **What is durable when.** `move`, `copy`, `remove` of a tree, `end_tree` and `drop_kept` are
+    durable when they return. Uploads (`stage`, `receive`), `change` and `remove` of a file join a
+    batch: nothing of them is visible, or durable, before `commit` returns their outcomes. The verbs
+    that don't join it see what is committed only: call `commit` before them.
+
+    Args:
+        account: Whose files. Another thread may put a changed account there at any time.
+        books: Where room is kept.
+        durable: Sync before anything is called done.
+        owners: Which session writes to which kept upload, of all sessions of the process.
+        observer: Told how far long work is; may cancel it.
+        cut: Ends whoever uses the workspace, when the account has come again over another
+            connection and needs an upload that this one writes to.
+
+    Attributes:
+        tree: The atomic tree that is under way.
+        batch: What waits for `commit`; None before there was anything.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        books: Books,
+        *,
+        durable: bool = True,
+        owners: Owners | None = None,
+        observer: Observer | None = None,
+        cut: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.account = account
+        self.tree: AtomicTree | None = None
+        self._books = books
+        self._durable = durable
+        self._owners = Owners() if owners is None else owners
+        self._observer = Unobserved() if observer is None else observer
+        self._cut = cut
+        self._writers: set[Writer] = set()
+        """Those that are open."""
+        self._home: Home | None = None
+        self.batch: Uploads | None = None
+
+    # its parts ---------------------------------------------------------------------------
+
+    @property
+    def home(self) -> Home:
+        """The account's home, opened at first use. Raises Internal when that fails."""
+        if self._home is None:
+            try:
+                self._home = Home(
+                    self.account.home, durable=self._durable, incarnation=self._books.incarnation
+                )
+            except OSError as error:
+                name = self.account.name
+                logger.error("%s: the home of %s can't be opened: %s", self, name, error)
+                raise Internal("your home directory can't be opened on the server") from None
+            self._home.obey(self.account.rights)
+        return self._home
+
+    @property
+    def _uploads(self) -> Uploads:
+        """The batch of changes, made at first use. Raises Forbidden, DiskFull when none may be."""
+        return self._open_batch() if self.batch is None else self.batch
+
+    def _open_batch(self) -> Uploads:
+        self.home.check_writable()
+        self.batch = Uploads(
+            self.home,
+            self._books,
+            self.account.id,
+            durable=self._durable,
+            owners=self._owners,
+            cut=self._cut,
+        )
+        return self.batch
+
+    @property
+    def _scope(self) -> Scope:
+        return Scope(self.home, self._uploads, self._books, self.account.id, self._observer)
+
+    def require(self, request: Message) -> None:
+        """Raise Forbidden unless the account, as it is now, may ask for that."""
+        permissions = self.account.rights
+        if self._home is not None and self._home.permissions is not permissions:
+            self._home.obey(permissions)
+        if not permissions.unlimited:
+            needs.require(permissions, request)
+
+    # looking -----------------------------------------------------------------------------
+
+    def stat(self, request: Stat) -> Entry:
+        """What is told about one path.
+
+        Where nothing may be listed, a file that is there is not found either, and with the same
+        words: what puts something there says whether a name is taken.
+        """
+        self.require(request)
+        home, parts = self.home, paths.split(request.path)
+        listed = home.permits(Action.LIST, parts)
+        try:
+            entry = home.entry(request.path, follow=request.follow, digest=request.digest)
+            if listed or entry.type == "dir":
+                return entry
+        except FileNotFoundError:
+            if listed:
+                raise
+        try:
+            home.require(Action.LIST, parts)
+        except Forbidden as refused:
+            raise NotFound(str(refused)) from None
+        raise NotFound(f"{paths.show(request.path)}: no such file or directory")
+
+    def list(self, request: List) -> Iterator[Item]:
+        """List a directory, or the tree below it; see `Home.list`."""
+        self.require(request)
+        return self.home.list(
+            request.path,
+            recursive=request.recursive,
+            follow=request.follow,
+            digest=request.digest,
+        )
+
+    def hash(self, request: Hash) -> Hashed:
+        """A file's digest: the kept one while it is true, else computed and kept.
+
+        Of a file that grows meanwhile it is the digest of what was there when it was opened. One
+        that changes in another way is read once more.
+
+        Raises:
+            SourceChanged: It changed again.
+        """
+        self.require(request)
+        try:
+            return self._hash(request.path)
+        except SourceChanged:
+            return self._hash(request.path)
+
+    def _hash(self, path: bytes) -> Hashed:
+        with self._open(path) as file:
+            return file.hash()
+
+    def open(self, request: Get) -> OpenFile:
+        """Open a file to be read. The caller closes it, as a context manager."""
+        self.require(request)
+        return self._open(request.path)
+
+    def _open(self, path: bytes) -> OpenFile:
+        fd, info = self.home.tree.open_file(paths.split(path))
+        return OpenFile(fd, info, path, self._observer)
+
+    def space(self, request: Space) -> Room:
+        """Total, used, held and free bytes and files, and what the disk has and keeps."""
+        self.require(request)
+        room = self._books.room(self.account.id)
+        kept = self.home.kept_times(request.times) if request.times else None
+        return replace(room, disk_free=self.home.disk_free(), kept_times=kept)
+
+    # uploads -----------------------------------------------------------------------------
+
+    def expect(self, request: Put) -> None:
+        """Refuse an upload before its bytes are received, where that can be known by then.
+
+        Raises:
+            Forbidden, DiskFull, Internal: Nothing can be stored there, or in the home at all.
+        """
+        self.require(request)
+        if self.batch is None:
+            self._open_batch()
+
+    def check(self, request: Put) -> None:
+        """Refuse early what a commit would refuse late: for uploads that ask first."""
+        self.expect(request)
+        self._uploads.check(request)
+
+    def stage(
+        self, request: Put, data: bytes | bytearray, sent: Sent, *, request_id: int = 0
+    ) -> None:
+        """Stage an upload that came in whole, of at most `SMALL` bytes; `commit` places it.
+
+        Args:
+            sent: What the sender says of it.
+            request_id: To know its outcome by.
+
+        Raises:
+            VerificationFailed: It isn't what was sent.
+        """
+        self.require(request)
+        self._uploads.stage_small(request_id, request, data, sent)
+
+    def receive(self, request: Put, *, request_id: int = 0) -> AbstractContextManager[Receiving]:
+        """Receive an upload bit by bit: a context in which its bytes are written.
+
+        Left without an error, the next `commit` places it. Left by a cut or a cancel, what is
+        worth it is kept for a resume; else nothing of it stays.
+        """
+        self.require(request)
+        return self._uploads.receiving(request_id, request)
+
+    def write(self, request: Put, *, keep_content: bool = False, resume: bool = False) -> Writer:
+        """Open a file to be written at any offset; it appears whole, by `Writer.publish`.
+
+        Nothing of it waits for `commit`. An upload that comes from its first byte to its last
+        costs less by `receive`.
+
+        Args:
+            keep_content: Begin with the bytes that are there, if there is a file.
+            resume: Begin with what an earlier `Writer.keep` has left, if there is something.
+        """
+        self.expect(request)
+        uploads = self._uploads
+        uploads.check(request)
+        with ExitStack() as stack:
+            content = None
+            if keep_content:
+                with suppress(FileNotFoundError):
+                    content = stack.enter_context(self.open(Get(request.path))).fd
+            writer = Writer(
+                uploads, request, content=content, resume=resume, on_end=self._writers.discard
+            )
+        self._writers.add(writer)
+        return writer
+
+    def receive_piece(self, request: PutPiece) -> Piece:
+        """Begin a piece of what another session of the account uploads."""
+        self.require(request)
+        return self._uploads.open_piece(request)
+
+    def kept(self, request: ListKept) -> Iterator[KeptUpload]:
+        """The account's interrupted uploads."""
+        self.require(request)
+        return self._kept.uploads()
+
+    def drop_kept(self, request: DropKept) -> KeptDropped:
+        """Drop interrupted uploads of the account; their room is free then."""
+        self.require(request)
+        return self._kept.drop(request.upload, request.size, request.mtime_ns)
+
+    @property
+    def _kept(self) -> KeptStaging:
+        return KeptStaging(self.home, self._books, self.account.id)
+
+    # changing ----------------------------------------------------------------------------
+
+    def change(self, request: MakeDir | MakeLink | SetAttributes, *, request_id: int = 0) -> None:
+        """Have the next `commit` make a directory or a link, or set attributes."""
+        self.require(request)
+        self._uploads.add_change(request_id, request)
+
+    def remove_later(self, request: Remove, *, request_id: int = 0) -> bool:
+        """Have the next `commit` remove a file or a link; False where `remove` has to do it.
+
+        Removing many of them so costs no sync, and no statement, each.
+        """
+        self.require(request)
+        if request.recursive or not self._is_no_directory(request.path):
+            return False
+        with suppress(DiskFull):  # the books can't be written to: removing is what mends it
+            self._uploads.add_change(request_id, request)
+            return True
+        return False
+
+    def remove(self, request: Remove) -> Removed:
+        """Remove a file, a directory or a tree at once; what became free is the account's again.
+
+        Raises:
+            Cancelled, CommandError: The text says how much of a tree was removed, where its file
+                system can't move it away at once.
+        """
+        self.require(request)
+        try:
+            with self._books.freeing(self.account.id) as settle:
+                tally = self.home.remove(
+                    request.path,
+                    recursive=request.recursive,
+                    tick=ticker_on(self._observer),
+                    settle=settle,
+                )
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            tally = remove_in_place(self._scope, request.path)
+        return Removed(tally.files, tally.directories, tally.size + tally.staged)
+
+    def _is_no_directory(self, path: bytes) -> bool:
+        """Whether a file or link is there now; what the batch is going to put there doesn't
+        count."""
+        parts = paths.split(path)
+        if not parts:
+            return False
+        try:
+            directory, name = self.home.tree.parent(parts)
+            try:
+                info = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            finally:
+                os.close(directory)
+        except FileNotFoundError:
+            return False
+        return not stat.S_ISDIR(info.st_mode)
+
+    def move(self, request: Move) -> None:
+        """Rename; a file that is replaced gives its room back. To another file system it copies,
+        and removes the source."""
+        self.require(request)
+        replaces = request.overwrite == "always"
+        try:
+            with self._books.freeing(self.account.id) as settle:
+                self.home.move(request.source, request.target, replace=replaces, settle=settle)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            MovingByCopy(self._scope, request, in_tree=self.tree is not None).run()
+
+    def copy(self, request: Copy) -> Copied:
+        """Copy a file or a tree inside the home, through staging like any upload."""
+        self.require(request)
+        return Copying(self._scope, request).run()
+
+    def begin_tree(self, request: BeginTree) -> None:
+        """From here on, what is put at or below the path goes to a hidden tree."""
+        self.require(request)
+        if self.tree is not None:
+            raise CommandError("a tree is under way already")
+        self.tree = AtomicTree(
+            self.home, self._books, self.account.id, request.path, mode=request.mode
+        )
+
+    def end_tree(self, request: EndTree) -> None:
+        """Put the tree in its place at once, or drop it."""
+        self.require(request)
+        tree, self.tree = self.tree, None
+        if tree is None:
+            raise CommandError("no tree is under way")
+        tick = ticker_on(self._observer)
+        if not request.commit:
+            tree.abort(tick)
+            return
+        try:
+            tree.commit(tick)
+        except (OSError, CommandError):
+            tree.abort(tick)
+            raise
+
+    # the batch ---------------------------------------------------------------------------
+
+    def commit(self, *, late: bool = False) -> Sequence[Outcome]:
+        """Make all that has joined the batch durable and visible, in order.
+
+        Args:
+            late: The client is gone, and may be back over another connection already.
+
+        Returns:
+            What became of each: its ``request_id``, and its reply or `Failed`.
+        """
+        return () if self.batch is None else self.batch.commit(late=late)
+
+    def abandon(self) -> None:
+        """Drop what has joined the batch and wasn't committed."""
+        if self.batch is not None:
+            self.batch.abandon()
+
+    # its end -----------------------------------------------------------------------------
+
+    def give_back_room(self) -> None:
+        """Nothing is under way for a while: give back room that was taken in advance."""
+        if self.batch is not None:
+            self.batch.rest()
+
+    def rest(self) -> None:
+        """Close what is open; it is opened again when it is needed. Drops an uncommitted batch.
+
+        While a `Writer` is open, nothing is closed.
+        """
+        if self._writers:
+            return
+        batch, self.batch = self.batch, None
+        home, self._home = self._home, None
+        try:
+            if batch is not None:
+                batch.abandon()
+        finally:
+            if home is not None:
+                home.close()
+
+    def close(self) -> None:
+        """End it: what wasn't committed is dropped, an atomic tree as well."""
+        tree, self.tree = self.tree, None
+        try:
+            for writer in tuple(self._writers):
+                writer.drop()
+            self.abandon()
+            if tree is not None:
+                tree.abort(lambda: None)
+        finally:
+            self.rest()
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __str__(self) -> str:
+        return self.account.name
