@@ -46,7 +46,7 @@ FLOORS = {
         ("transfer",),
         ("sync",),
         ("errors", "arguments", "turns"),
-        ("files", "guard"),
+        ("files", "guard", "verbs"),
         ("base",),
         ("client",),
         ("aio", "fsspec"),
@@ -96,7 +96,6 @@ STILL_CIRCLES = frozenset(
         frozenset({f"ftpserver.daemon.{name}" for name in ("control", "discovery", "server")}),
         frozenset({"ftpserver.audit.notify", "ftpserver.audit.writer"}),
         frozenset({"ftpserver.serving.account_watch", "ftpserver.serving.service"}),
-        frozenset({"ftpclient.aio.connection", "ftpclient.aio.lane"}),
         frozenset({"ftpclient.transfer.job", "ftpclient.transfer.pool"}),
     }
 )
