@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ftpserver.cli.config import usable_settings
 from ftpserver.cli.options import (
     EXIT_DAMAGE,
     EXIT_FAILED,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from ftpserver.accounts.accounts import Account, Accounts
     from ftpserver.admin.scrub import Examined, Examiner
     from ftpserver.admin.verify import Finding
-    from ftpserver.settings.table import Settings
 
 _NICE = 10
 
@@ -66,7 +66,7 @@ def check(root: Path, read: bool, strict: bool, user: str | None, as_json: bool)
     if without_homes:
         verifier = BackupVerifier(root.absolute())
     else:
-        settings = _settings(root)
+        settings = usable_settings(root)
         verifier = Verifier(root.absolute(), read=read, strict=strict, user=user, settings=settings)
     counts = dict.fromkeys(Weight, 0)
     copy = [BackupVerifier(root.absolute())] if copied and not without_homes else []
@@ -202,16 +202,6 @@ def _opened(root: Path, *, changing: bool) -> Iterator[tuple[Accounts, Engine]]:
         yield Accounts(engine, root.absolute()), engine
     finally:
         engine.dispose()
-
-
-def _settings(root: Path) -> Settings | None:
-    """Those that a server of the root is started with, as far as its own file says."""
-    from ftpserver.settings.loading import ConfigError, load
-
-    try:
-        return load({}, root=root).settings
-    except ConfigError:
-        return None  # config check says what is wrong
 
 
 def _chosen(accounts: Accounts, name: str | None) -> list[Account]:

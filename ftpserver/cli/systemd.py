@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from ftpserver.cli.config import loaded_from
+from ftpserver.cli.config import read_settings
 from ftpserver.cli.options import fail
 from ftpserver.settings.table import DATABASE, DEFAULT_ROOT, state_of
 from ftpwire.paths import printable
@@ -61,7 +61,7 @@ def service(
     """
     from ftpserver.daemon.systemd import installed, socket_unit, unit
 
-    settings = loaded_from(root, config, {}).settings
+    settings = read_settings(root, config)
     named = (config, settings.certificate, settings.key)
     installation = installed(
         settings.root,

@@ -184,12 +184,10 @@ def _make(
 
 def _warn(engine: Engine, root: Path) -> None:
     from ftpserver.accounts.registration import overpromised
-    from ftpserver.settings.loading import ConfigError, load
+    from ftpserver.cli.config import usable_settings
 
-    try:
-        default_quota = load({}, root=root).settings.default_quota
-    except ConfigError:
-        default_quota = None  # the server wouldn't start with these: nothing promises anything
+    settings = usable_settings(root)  # None: no server would start with them and promise anything
+    default_quota = None if settings is None else settings.default_quota
     for one in overpromised(engine, root, default_quota):
         click.echo(f"ftpd: warning: {printable(str(one))}", err=True)
 
