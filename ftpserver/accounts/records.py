@@ -21,7 +21,8 @@ from argon2 import extract_parameters
 from argon2.exceptions import InvalidHashError
 from msgspec import Meta
 
-from ftpserver.accounts.accounts import Account, Accounts, Changes, Network, NewAccount, check_name
+from ftpserver.accounts.account import Account, Changes, Network, NewAccount, check_name
+from ftpserver.accounts.accounts import Accounts
 from ftpserver.accounts.passwords import hash_password, random_password
 from ftpserver.storage.permissions import Permissions
 from ftpwire import paths

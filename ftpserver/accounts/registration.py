@@ -19,7 +19,8 @@ from typing import Protocol
 
 from sqlalchemy import Engine, func, select
 
-from ftpserver.accounts.accounts import Account, Accounts, check_name, home_of
+from ftpserver.accounts.account import Account, check_name
+from ftpserver.accounts.accounts import Accounts, home_of
 from ftpserver.accounts.invitations import CLOSED, Invitation, Invitations, take_use
 from ftpserver.accounts.passwords import check_new_password
 from ftpserver.clock import RUN

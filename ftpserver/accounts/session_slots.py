@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from ftpserver.accounts.accounts import Account
+from ftpserver.accounts.account import Account
 from ftpserver.database import reading, session
 from ftpserver.storage.ledger import LEASE_SECONDS, SECONDS_NOW, Ledger
 from ftpwire.errors import NotFound, TooMany

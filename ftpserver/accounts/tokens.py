@@ -25,7 +25,8 @@ from sqlalchemy import (
     update,
 )
 
-from ftpserver.accounts.accounts import Account, Accounts, Refused
+from ftpserver.accounts.account import Account, Refused
+from ftpserver.accounts.accounts import Accounts
 from ftpserver.clock import RUN
 from ftpserver.database import account as account_table
 from ftpserver.database import durable, reading, token

@@ -28,7 +28,7 @@ from ftpserver.audit.record import FAILED, OK, Record, line_of, timestamp
 from ftpserver.audit.trail import Recorder
 
 if TYPE_CHECKING:
-    from ftpserver.accounts.accounts import Account
+    from ftpserver.accounts.account import Account
 
 logger = logging.getLogger("ftpd.audit")
 

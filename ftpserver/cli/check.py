@@ -34,7 +34,8 @@ from ftpwire.units import human
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from ftpserver.accounts.accounts import Account, Accounts
+    from ftpserver.accounts.account import Account
+    from ftpserver.accounts.accounts import Accounts
     from ftpserver.admin.scrub import Examined, Examiner
     from ftpserver.admin.verify import Finding
 

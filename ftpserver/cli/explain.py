@@ -22,7 +22,7 @@ from ftpwire.units import human
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from ftpserver.accounts.accounts import Account
+    from ftpserver.accounts.account import Account
     from ftpserver.admin.explain import Asking, Running, Verdict
 
 EXIT_REFUSED = 6

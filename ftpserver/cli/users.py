@@ -33,7 +33,8 @@ from ftpwire.units import human, iso, parse_moment
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from ftpserver.accounts.accounts import Account, Accounts, Changes, Network
+    from ftpserver.accounts.account import Account, Changes, Network
+    from ftpserver.accounts.accounts import Accounts
     from ftpserver.storage.ownership import Ownership
     from ftpserver.storage.permissions import Permissions
 
@@ -159,7 +160,7 @@ def _system_user(text: str) -> str | None:
 def _peer_user(text: str) -> str | None:
     name = _system_user(text)
     if name is not None:
-        from ftpserver.accounts.accounts import can_be_peer
+        from ftpserver.accounts.system_users import can_be_peer
 
         if not can_be_peer(name):
             told = f"{name} is whoever the system can't tell: it will have to give a password"
@@ -320,7 +321,7 @@ def add_user(
     **settings: object,
 ) -> None:
     """Add the account NAME and its home."""
-    from ftpserver.accounts.accounts import check_name
+    from ftpserver.accounts.account import check_name
 
     check_name(name)
     accounts, engine = open_accounts(root, begin=True)

@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from ftpserver import ballast, modes
-from ftpserver.accounts.accounts import Account
+from ftpserver.accounts.account import Account
 from ftpserver.accounts.session_counts import SessionCounts
 from ftpserver.admin.backup import begin_anew, is_backup
 from ftpserver.audit.notify import start_events

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ftpserver.accounts.accounts import Account
+from ftpserver.accounts.account import Account
 from ftpserver.accounts.authenticator import Admission
 from ftpserver.audit.record import EVENTS, MAX_REASON, OK, REQUESTS, Record, line_of, timestamp
 from ftpserver.audit.trail import guess_of, has_done_something, share_of

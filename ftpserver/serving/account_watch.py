@@ -29,7 +29,7 @@ from ftpserver.net.addresses import host_of, is_in
 from ftpwire.errors import NotFound
 
 if TYPE_CHECKING:
-    from ftpserver.accounts.accounts import Account
+    from ftpserver.accounts.account import Account
     from ftpserver.serving.service import Service
     from ftpserver.serving.session import Session
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import argon2
 import pytest
 
-from ftpserver.accounts import accounts as module
-from ftpserver.accounts import passwords
-from ftpserver.accounts.accounts import BadAccount, NewAccount, check_name, first_account_name
+from ftpserver.accounts import passwords, system_users
+from ftpserver.accounts.account import NewAccount, check_name
 from ftpserver.accounts.passwords import MAX_PASSWORD, hash_password, random_password
-from ftpwire.errors import LoginRefused, NameTaken, NotFound
+from ftpserver.accounts.system_users import first_account_name
+from ftpwire.errors import BadAccount, LoginRefused, NameTaken, NotFound
 
 GOOD_NAMES = ["a", "0", "alice", "a.b-c_d", "0day", "a" * 32, "a..", "x-"]
 BAD_NAMES = [
@@ -186,7 +186,7 @@ def test_random_passwords():
     [("alice", "alice"), ("Alice", "alice"), ("ünal", "admin"), ("", "admin"), ("a b", "admin")],
 )
 def test_the_first_account_is_called_like_the_user(monkeypatch, system, name):
-    monkeypatch.setattr(module.getpass, "getuser", lambda: system)
+    monkeypatch.setattr(system_users.getpass, "getuser", lambda: system)
     assert first_account_name() == name
 
 
@@ -195,7 +195,7 @@ def test_a_user_without_a_name_is_admin(monkeypatch, error):
     def fail():
         raise error
 
-    monkeypatch.setattr(module.getpass, "getuser", fail)
+    monkeypatch.setattr(system_users.getpass, "getuser", fail)
     assert first_account_name() == "admin"
 
 

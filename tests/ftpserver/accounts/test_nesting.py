@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from ftpserver.accounts.accounts import Account
+from ftpserver.accounts.account import Account
 from ftpserver.accounts.records import import_lines
 from ftpserver.database import account
 from ftpserver.storage.home import Home
