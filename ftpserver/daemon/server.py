@@ -25,8 +25,9 @@ from ftpserver import ballast, modes
 from ftpserver.accounts.account import Account
 from ftpserver.accounts.session_counts import SessionCounts
 from ftpserver.admin.backup import begin_anew, is_backup
+from ftpserver.audit.administration import given_by
 from ftpserver.audit.notify import start_events
-from ftpserver.audit.writer import Audit, given_by
+from ftpserver.audit.writer import Audit
 from ftpserver.clock import RUN
 from ftpserver.daemon.control import start_control
 from ftpserver.daemon.discovery import Discovery, start_discovery

@@ -26,7 +26,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ftpserver.accounts.turns import wait_for
-from ftpserver.audit.writer import Audit, Chunk, FailureAllowances
+from ftpserver.audit.allowances import FailureAllowances
+from ftpserver.audit.files import Chunk
+from ftpserver.audit.writer import Audit
 from ftpserver.database import open_to_serve
 from ftpserver.errors import StateError
 from ftpserver.net.descriptors import raise_descriptor_limit
