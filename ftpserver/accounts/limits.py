@@ -10,22 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TypedDict, TypeVar
+from typing import TypeVar, Unpack
 
 from sqlalchemy import Engine
 
 from ftpserver.accounts.admission import Admission
 from ftpserver.accounts.bans import Ban, Bans
 from ftpserver.accounts.passwords import HASHES_AT_ONCE
-from ftpserver.accounts.session_counts import SessionCounting
-from ftpserver.accounts.session_limits import SessionLimits
-from ftpserver.accounts.transfer_counts import TransferCounting
+from ftpserver.accounts.session_limits import Counting, SessionLimits
 from ftpserver.accounts.turns import Changes, Changing, Queue, Queueing
 from ftpserver.net.addresses import source_of
 from ftpserver.settings.table import Settings
 from ftpserver.storage.ledger import Ledger
 from ftpwire.errors import Banned, Busy, LoginRefused, NotFound
-from ftpwire.pacing import Pace
 
 BANNED_DELAY = 1.0
 """Seconds before somebody who is banned is told so: asking again and again costs us little."""
@@ -36,14 +33,11 @@ MAX_WAITING = 100
 _Result = TypeVar("_Result")
 
 
-class LimitsOptions(TypedDict, total=False):
+class LimitsOptions(Counting, total=False):
     """What a process that is one of several says of itself; see Limits."""
 
-    counts: SessionCounting
-    transfers: TransferCounting
     queue: Queueing
     changes: Changing
-    make_pace: Callable[[int, int], Pace]
 
 
 class Limits(Admission, SessionLimits):
@@ -54,12 +48,8 @@ class Limits(Admission, SessionLimits):
         changes: Passwords that are being changed.
 
     Args:
-        ledger: Whose processes the sessions are of.
-        counts, transfers: Where sessions and running transfers are counted; by default for this
-            process alone.
-        queue: The same of passwords that wait to be checked.
-        changes: The same of passwords that are being changed.
-        make_pace: Makes the pace of an account, of its id and rate.
+        queue, changes: By default, those of this process alone.
+        counting: See `SessionLimits`.
     """
 
     def __init__(
@@ -68,22 +58,12 @@ class Limits(Admission, SessionLimits):
         settings: Settings,
         ledger: Ledger,
         *,
-        counts: SessionCounting | None = None,
-        transfers: TransferCounting | None = None,
         queue: Queueing | None = None,
         changes: Changing | None = None,
-        make_pace: Callable[[int, int], Pace] = lambda account_id, rate: Pace(rate),
+        **counting: Unpack[Counting],
     ) -> None:
         Admission.__init__(self, settings, Bans(engine, settings.ban_after, settings.ban_time))
-        SessionLimits.__init__(
-            self,
-            engine,
-            settings,
-            ledger,
-            counts=counts,
-            transfers=transfers,
-            make_pace=make_pace,
-        )
+        SessionLimits.__init__(self, engine, settings, ledger, **counting)
         self.queue: Queueing = queue or Queue(HASHES_AT_ONCE, MAX_WAITING)
         self.changes: Changing = changes or Changes()
         self.on_banned: Callable[[Ban], None] = lambda ban: None

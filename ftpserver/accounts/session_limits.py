@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import TypedDict
 from weakref import WeakValueDictionary
 
 from sqlalchemy import Engine
@@ -30,8 +31,22 @@ _AND = "/"
 """Parts the two halves of a session's place: its token, and its row if it has one."""
 
 
+class Counting(TypedDict, total=False):
+    """How a process that is one of several counts; see `SessionLimits`."""
+
+    counts: SessionCounting
+    transfers: TransferCounting
+    make_pace: Callable[[int, int], Pace]
+
+
 class SessionLimits:
     """The limits of sessions, and what is counted for them.
+
+    Args:
+        ledger: Whose processes the sessions are of.
+        counts, transfers: Where sessions and running transfers are counted; by default for this
+            process alone.
+        make_pace: Makes the pace of an account, of its id and rate.
 
     Attributes:
         settings: May be replaced while the server runs.
