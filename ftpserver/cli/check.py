@@ -21,12 +21,11 @@ from ftpserver.cli.config import usable_settings
 from ftpserver.cli.options import (
     EXIT_DAMAGE,
     EXIT_FAILED,
-    act_as_owner,
     counted_as,
     json_option,
+    open_root,
     path_record,
     root_option,
-    started,
 )
 from ftpwire import paths
 from ftpwire.units import human
@@ -194,11 +193,8 @@ def recount(user: str | None, root: Path, as_json: bool) -> None:
 @contextmanager
 def _opened(root: Path, *, changing: bool) -> Iterator[tuple[Accounts, Engine]]:
     from ftpserver.accounts.accounts import Accounts
-    from ftpserver.database import open_state, open_to_look
 
-    if changing:
-        act_as_owner(root)
-    engine = (open_state if changing else open_to_look)(started(root))
+    engine = open_root(root, changing=changing)
     try:
         yield Accounts(engine, root.absolute()), engine
     finally:

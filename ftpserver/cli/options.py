@@ -8,13 +8,16 @@ import pwd
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from ftpserver.settings.table import DATABASE, DEFAULT_ROOT, never_started, state_of
 from ftpwire.paths import plain_text, printable
 from ftpwire.units import parse_size, parse_typed_size
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 EXIT_FAILED = 1
 EXIT_DAMAGE = 8
@@ -56,6 +59,24 @@ def started(root: Path) -> Path:
     if (why := never_started(absolute)) is not None:
         fail(why)
     return state_of(absolute)
+
+
+def open_root(
+    root: Path, *, begin: bool = False, changing: bool = True, trying: bool = False
+) -> Engine:
+    """The database of a root.
+
+    Args:
+        begin: Make it where there is none yet.
+        changing: Without, it is opened also where nothing can be written.
+        trying: Changes are tried out then, and rolled back.
+    """
+    from ftpserver.database import open_state, open_to_look
+
+    if not changing:
+        return open_to_look(started(root), trying=trying)
+    act_as_owner(root)
+    return open_state(state_of(root.absolute()) if begin else started(root))
 
 
 def act_as_owner(root: Path) -> None:

@@ -16,14 +16,12 @@ import click
 
 from ftpserver.cli.audit import tell
 from ftpserver.cli.options import (
-    act_as_owner,
     counted_as,
     json_option,
     limit,
+    open_root,
     root_option,
-    started,
 )
-from ftpserver.settings.table import state_of
 from ftpwire.errors import NotFound
 from ftpwire.paths import printable
 from ftpwire.units import human, iso, parse_duration
@@ -51,7 +49,7 @@ def list_tokens(user: str, root: Path, as_json: bool) -> None:
     from ftpserver.accounts.accounts import Accounts
     from ftpserver.accounts.tokens import Tokens
 
-    engine = _open(root, changing=False)
+    engine = open_root(root, changing=False)
     accounts = Accounts(engine, root.absolute())
     for one in Tokens(engine, accounts).of(accounts.get(user)):
         click.echo(json.dumps(_token_record(one)) if as_json else _token_line(one))
@@ -72,7 +70,7 @@ def revoke_token(token_id: str | None, user: str | None, root: Path, as_json: bo
 
     if (token_id is None) == (user is None):
         raise click.UsageError("say which token, or --all USER")
-    engine = _open(root)
+    engine = open_root(root)
     accounts = Accounts(engine, root.absolute())
     tokens = Tokens(engine, accounts)
     if user is not None:
@@ -154,7 +152,9 @@ def invite(
     if listing and revoke is not None:
         raise click.UsageError("--list and --revoke are two commands")
     making = not listing and revoke is None
-    engine = _open(root, begin=making, changing=not listing)
+    if making and not root.is_dir():
+        raise NotFound(f"{root}: no such directory")
+    engine = open_root(root, begin=making, changing=not listing)
     invitations = Invitations(engine)
     if listing:
         for one in invitations.all():
@@ -215,17 +215,6 @@ def _print_revoked(revoked: str, as_json: bool, count: int = 1) -> None:
 
 
 # both --------------------------------------------------------------------------------------
-
-
-def _open(root: Path, *, begin: bool = False, changing: bool = True) -> Engine:
-    from ftpserver.database import open_state, open_to_look
-
-    if not changing:
-        return open_to_look(started(root))
-    if begin and not root.is_dir():
-        raise NotFound(f"{root}: no such directory")
-    act_as_owner(root)
-    return open_state(state_of(root.absolute()) if begin else started(root))
 
 
 def _until(expires: int | None) -> str:
