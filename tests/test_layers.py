@@ -27,7 +27,8 @@ FLOORS = {
     "ftpserver": (
         ("errors", "logs", "clock"),
         ("settings",),
-        ("ballast", "snapshot", "modes"),
+        ("ballast", "snapshot", "modes", "schema", "root_lock"),
+        ("migration",),
         ("database",),
         ("net",),
         ("storage",),

@@ -2,7 +2,7 @@
 
 Lives here: adding, finding, changing and removing accounts, checking a password.
 Lives elsewhere: an account as a value (account.py), the directory of a new one (new_home.py),
-tokens (tokens.py), quotas while files move (storage/ledger.py), the tables (database.py).
+tokens (tokens.py), quotas while files move (storage/ledger.py), the tables (schema.py).
 
 What ends an account's sessions (another password, disabling) raises its ``epoch``; a session
 that was opened in an earlier one is over.
@@ -33,8 +33,9 @@ from ftpserver.accounts.nesting import Homes
 from ftpserver.accounts.new_home import check_home, make_home, remove_empty
 from ftpserver.accounts.passwords import DUMMY_HASH, hash_password, verify_password
 from ftpserver.accounts.system_users import uid_of
-from ftpserver.database import account, durable, reading, token
+from ftpserver.database import durable, reading
 from ftpserver.net.addresses import LOCAL
+from ftpserver.schema import account, token
 from ftpserver.storage.permissions import Permissions
 from ftpwire.errors import BadAccount, NameTaken, NotFound
 from ftpwire.paths import Parts

@@ -24,9 +24,10 @@ from ftpserver.accounts.accounts import Accounts, home_of
 from ftpserver.accounts.invitations import CLOSED, Invitation, Invitations, take_use
 from ftpserver.accounts.passwords import check_new_password
 from ftpserver.clock import RUN
-from ftpserver.database import account, reading
-from ftpserver.database import invitation as invitation_table
+from ftpserver.database import reading
 from ftpserver.net.addresses import place_of
+from ftpserver.schema import account
+from ftpserver.schema import invitation as invitation_table
 from ftpwire.errors import BadAccount, Busy, NameTaken, RegistrationClosed
 from ftpwire.units import human
 

@@ -24,7 +24,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from ftpserver.accounts.account import Account
-from ftpserver.database import reading, session
+from ftpserver.database import reading
+from ftpserver.schema import session
 from ftpserver.storage.ledger import LEASE_SECONDS, SECONDS_NOW, Ledger
 from ftpwire.errors import NotFound, TooMany
 

@@ -32,8 +32,9 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from ftpserver import modes
 from ftpserver.accounts.accounts import Accounts, home_of
 from ftpserver.admin.scrub import Examined, Examiner, Verdict
-from ftpserver.database import SCHEMA_VERSION, RootLock, account, lease, metadata, schema
 from ftpserver.errors import RootBusy, StateError
+from ftpserver.root_lock import RootLock
+from ftpserver.schema import SCHEMA_VERSION, account, lease, metadata, schema
 from ftpserver.settings.table import DATABASE, Settings, never_started, state_of
 from ftpserver.snapshot import open_snapshot
 from ftpserver.storage import uncounted

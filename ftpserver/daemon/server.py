@@ -32,11 +32,13 @@ from ftpserver.clock import RUN
 from ftpserver.daemon.control import start_control
 from ftpserver.daemon.discovery import Discovery, start_discovery
 from ftpserver.daemon.systemd import check_handed
-from ftpserver.database import RootLock, open_to_serve, upgrade
+from ftpserver.database import open_to_serve
 from ftpserver.errors import StateError
+from ftpserver.migration import upgrade
 from ftpserver.net import tls
 from ftpserver.net.addresses import host_of
 from ftpserver.net.descriptors import raise_descriptor_limit
+from ftpserver.root_lock import RootLock
 from ftpserver.serving.listeners import Listener, TcpListener, UnixListener
 from ftpserver.serving.proxied import Proxied
 from ftpserver.serving.service import Service

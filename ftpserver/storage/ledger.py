@@ -2,7 +2,7 @@
 
 Lives here: every statement that changes ``used``, ``files`` and what is held, and the leases.
 Lives elsewhere: what sessions may ask of it (quota.py), what the bytes are (batch.py, home.py),
-the tables (database.py).
+the tables (schema.py).
 
 Whoever changes what is stored holds a lease while doing so, also when it frees room. A lease
 that outlived its server therefore marks its account as dirty: the disk is the truth, and the
@@ -48,8 +48,9 @@ from sqlalchemy import (
 )
 
 from ftpserver.clock import RUN
-from ftpserver.database import SecondsNow, account, durable, lease, reading
+from ftpserver.database import durable, reading
 from ftpserver.errors import StateError
+from ftpserver.schema import SecondsNow, account, lease
 from ftpserver.storage import uncounted
 from ftpserver.storage.quota import (
     BYTES_FOR_A_FILE,

@@ -15,23 +15,14 @@ import pytest
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from ftpserver import database as module
+from ftpserver import database, migration
 from ftpserver.accounts.accounts import Accounts
 from ftpserver.accounts.tokens import Tokens
-from ftpserver.database import (
-    SCHEMA_VERSION,
-    Outdated,
-    RootLock,
-    account,
-    durable,
-    open_state,
-    open_to_look,
-    open_to_serve,
-    reading,
-    schema,
-    token,
-)
+from ftpserver.database import durable, open_state, open_to_look, open_to_serve, reading
 from ftpserver.errors import RootBusy, StateError
+from ftpserver.migration import Outdated
+from ftpserver.root_lock import RootLock
+from ftpserver.schema import SCHEMA_VERSION, account, schema, token
 from ftpserver.storage.quota import most_files
 
 
@@ -96,7 +87,7 @@ def test_a_first_start_that_was_killed_leaves_none_by_halves(root, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "rename_new", killed)
+        patch.setattr(database, "rename_new", killed)
         with pytest.raises(KeyboardInterrupt):
             open_state(root / ".ftpd")
     assert os.listdir(root / ".ftpd") == []
@@ -158,7 +149,7 @@ def test_damage_that_shows_later_is_one_clear_error(root):
 
 
 def test_a_file_that_stays_locked_is_one_clear_error(root, monkeypatch):
-    monkeypatch.setattr(module, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
     engine = open_state(root / ".ftpd")
     try:
         with closing(sqlite3.connect(root / ".ftpd" / "state.db", isolation_level=None)) as other:
@@ -215,7 +206,7 @@ def test_one_server_has_a_root(root):
 def test_a_dead_server_has_no_root(root):
     """However it ended: the lock ends with its process."""
     code = (
-        "import os, sys; from pathlib import Path; from ftpserver.database import RootLock;"
+        "import os, sys; from pathlib import Path; from ftpserver.root_lock import RootLock;"
         "lock = RootLock(Path(sys.argv[1])); print('locked', flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(
@@ -250,7 +241,7 @@ def test_a_lock_that_can_not_be_made(root):
 
 
 def test_every_table_has_a_version():
-    assert module.SCHEMA_VERSION >= 1
+    assert SCHEMA_VERSION >= 1
 
 
 # migration -----------------------------------------------------------------------------------
@@ -362,7 +353,7 @@ def test_a_migration_that_fails_changes_nothing(tmp_path, monkeypatch):
     path = tmp_path / "state.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(VERSION_1)
-    monkeypatch.setattr(module, "CreateColumn", None)  # in the middle of it
+    monkeypatch.setattr(migration, "CreateColumn", None)  # in the middle of it
     with pytest.raises(TypeError):
         open_to_serve(tmp_path)
     monkeypatch.undo()
@@ -382,7 +373,7 @@ def test_a_migration_without_room_for_the_copy_is_one_line(tmp_path):
 
 def test_a_locked_file_is_one_clear_error(root, monkeypatch):
     open_state(root / ".ftpd").dispose()
-    monkeypatch.setattr(module, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
     with closing(sqlite3.connect(root / ".ftpd" / "state.db", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StateError, match=r"state\.db: database is locked"):
@@ -441,7 +432,7 @@ def test_only_a_start_brings_what_an_earlier_version_left_up_to_date(root):
     before = columns_of(root, "account"), columns_of(root, "lease")
     engine = open_state(root / ".ftpd")  # as any command does
     assert (columns_of(root, "account"), columns_of(root, "lease")) == before
-    module.upgrade(root / ".ftpd", most_files)
+    migration.upgrade(root / ".ftpd", most_files)
     with engine.begin() as connection:  # an older server, which had it open
         row = connection.execute(select(account)).one()
         assert (row.name, row.used, row.held, row.files, row.held_files) == ("alice", 0, 30, 0, 2)
@@ -454,7 +445,7 @@ def test_only_a_start_brings_what_an_earlier_version_left_up_to_date(root):
     Accounts(engine, root).remove("alice")
     assert columns_of(root, "lease") == []
     engine.dispose()
-    module.upgrade(root / ".ftpd", most_files)
+    migration.upgrade(root / ".ftpd", most_files)
     assert [row[1] for row in columns_of(root, "account")] == ["bob"]
 
 
@@ -467,7 +458,7 @@ def test_an_upgrade_leaves_room_for_as_many_files_again(root, quota, files, most
     with closing(sqlite3.connect(root / ".ftpd" / "state.db")) as state:
         state.execute("UPDATE account SET quota = ?, files = ?", (quota, files))
         state.commit()
-    module.upgrade(root / ".ftpd", most_files)
+    migration.upgrade(root / ".ftpd", most_files)
     engine = open_state(root / ".ftpd")
     alice = Accounts(engine, root).get("alice")
     engine.dispose()
@@ -481,5 +472,5 @@ def test_an_upgrade_that_fails_changes_nothing(root):
     with closing(sqlite3.connect(root / ".ftpd" / "state.db")) as state:
         state.execute("CREATE TABLE account_new (in_the_way)")
     with pytest.raises(StateError, match="can't be upgraded"):
-        module.upgrade(root / ".ftpd", most_files)
+        migration.upgrade(root / ".ftpd", most_files)
     assert columns_of(root, "account") == before

@@ -24,10 +24,10 @@ from ftpserver.accounts.session_slots import NO_LIMIT, Most, Sessions
 from ftpserver.accounts.startups import Strangers
 from ftpserver.accounts.tokens import Tokens
 from ftpserver.accounts.turns import Queue
-from ftpserver.database import session
 from ftpserver.processes import worker
 from ftpserver.processes.messages import TurnGiven, TurnOver
 from ftpserver.processes.rpc import Carried
+from ftpserver.schema import session
 from ftpserver.settings.table import Settings, Startups
 from ftpserver.storage import ledger
 from ftpserver.storage.ledger import Ledger

@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from ftpserver.accounts.account import Account
 from ftpserver.accounts.records import import_lines
-from ftpserver.database import account
+from ftpserver.schema import account
 from ftpserver.storage.home import Home
 from ftpserver.storage.permissions import Action, Permissions
 from ftpserver.storage.recount import recount

@@ -22,8 +22,8 @@ from hypothesis.stateful import (
 from sqlalchemy import BigInteger, bindparam, event, insert, select, update
 
 from ftpserver.admin import verify
-from ftpserver.database import account, lease
 from ftpserver.errors import StateError
+from ftpserver.schema import account, lease
 from ftpserver.storage import ledger as module
 from ftpserver.storage.ledger import LEASE_SECONDS, STEP, STEP_FILES, LeaseLost, Ledger
 from ftpserver.storage.quota import most_files

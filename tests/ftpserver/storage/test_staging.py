@@ -15,7 +15,8 @@ from sqlalchemy import update
 
 from ftpserver.accounts.accounts import Accounts
 from ftpserver.admin.verify import check
-from ftpserver.database import lease, open_state
+from ftpserver.database import open_state
+from ftpserver.schema import lease
 from ftpserver.storage import commit as committing
 from ftpserver.storage import ledger as ledger_module
 from ftpserver.storage import resumable as module
