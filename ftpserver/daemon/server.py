@@ -45,10 +45,11 @@ from ftpserver.serving.service import Service
 from ftpserver.serving.stats import Serving
 from ftpserver.settings.table import TABLE, Settings, cautions
 from ftpserver.storage.home import Home
-from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
+from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.ownership import identify
 from ftpserver.storage.quota import most_files
 from ftpserver.storage.recount import clean, put_back_all, recount
+from ftpserver.storage.runs import LEASE_SECONDS
 from ftpserver.storage.upload_locks import Owners
 from ftpwire.errors import DiskFull, Forbidden
 from ftpwire.paths import printable

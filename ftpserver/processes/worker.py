@@ -79,7 +79,8 @@ from ftpserver.processes.rpc import Carried, Peer, PeerGone
 from ftpserver.processes.shared_rate import SharedPaces
 from ftpserver.serving.listeners import Handed
 from ftpserver.serving.service import Service
-from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
+from ftpserver.storage.ledger import Ledger
+from ftpserver.storage.runs import LEASE_SECONDS
 from ftpwire.errors import DiskFull, Forbidden, NotFound
 
 if TYPE_CHECKING:

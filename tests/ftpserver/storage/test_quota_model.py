@@ -184,7 +184,7 @@ class QuotaMachine(RuleBasedStateMachine):
         from sqlalchemy import select
 
         from ftpserver.schema import lease
-        from ftpserver.storage.ledger import KEPT
+        from ftpserver.storage.runs import KEPT
 
         account = self.server.accounts.get(self.name)
         with self.server.engine.connect() as connection:
