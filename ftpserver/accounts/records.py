@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 import msgspec
 from argon2 import extract_parameters
@@ -222,8 +222,3 @@ def _moment(value: str | int | None) -> int | None:
     if value is not None and not 0 <= value < 2**63:
         raise BadAccount("expires: beyond all dates")
     return value
-
-
-def dumps(record: dict[str, Any]) -> str:
-    """One line of JSON."""
-    return json.dumps(record)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 from click.core import ParameterSource
 
-from ftpserver.cli.options import limit
+from ftpserver.cli.options import limit, typed
 from ftpwire import paths
 from ftpwire.units import parse_moment
 
@@ -85,13 +85,9 @@ def _count(text: str) -> int | None:
     return int(text)
 
 
+@typed
 def _moment(text: str) -> int | None:
-    if text.lower() == "never":
-        return None
-    try:
-        return parse_moment(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+    return None if text.lower() == "never" else parse_moment(text)
 
 
 def _system_user(text: str) -> str | None:

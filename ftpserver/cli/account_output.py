@@ -5,6 +5,7 @@ Lives elsewhere: what is in a record (accounts/records.py), the commands (users.
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def print_record(account: Account, **more: object) -> None:
-    from ftpserver.accounts.records import dumps, shown
+    from ftpserver.accounts.records import shown
 
-    click.echo(dumps(shown(account) | more))
+    click.echo(json.dumps(shown(account) | more))
 
 
 def print_done(account: Account, as_json: bool, done: str, generated: str | None = None) -> None:

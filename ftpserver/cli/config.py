@@ -20,7 +20,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from ftpserver.cli.options import EXIT_DAMAGE, fail, json_option
+from ftpserver.cli.options import EXIT_DAMAGE, fail, json_option, typed
 from ftpserver.errors import StateError
 from ftpserver.settings.file import FILE_NAME, SettingsFile, did_you_mean
 from ftpserver.settings.kinds import Kind, Setting
@@ -66,10 +66,7 @@ class _Type(click.ParamType):  # type: ignore[type-arg]  # not generic before cl
                 ctx.obj.problems.append(f"{param.envvar}: {error}")
         if source is ParameterSource.ENVIRONMENT:
             return in_variable
-        try:
-            return self._parse(value) if isinstance(value, str) else value
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
+        return typed(self._parse)(value) if isinstance(value, str) else value
 
 
 class _Flag(_Type, click.types.BoolParamType):

@@ -17,6 +17,7 @@ import click
 from ftpserver.cli.audit import tell
 from ftpserver.cli.options import (
     counted_as,
+    echo,
     json_option,
     limit,
     open_root,
@@ -52,7 +53,7 @@ def list_tokens(user: str, root: Path, as_json: bool) -> None:
     engine = open_root(root, changing=False)
     accounts = Accounts(engine, root.absolute())
     for one in Tokens(engine, accounts).of(accounts.get(user)):
-        click.echo(json.dumps(_token_record(one)) if as_json else _token_line(one))
+        echo(_token_record(one), _token_line(one), as_json)
 
 
 @token.command("revoke", short_help="Make a token good for nothing.")
@@ -76,7 +77,7 @@ def revoke_token(token_id: str | None, user: str | None, root: Path, as_json: bo
     if user is not None:
         count = tokens.revoke_all(accounts.get(user))
         told = f"revoked {counted_as(count, 'token')} of {user}"
-        click.echo(json.dumps({"user": user, "revoked": count}) if as_json else told)
+        echo({"user": user, "revoked": count}, told, as_json)
     elif token_id is not None:
         _print_revoked(token_id, as_json, tokens.revoke(None, token_id))
 
@@ -158,7 +159,7 @@ def invite(
     invitations = Invitations(engine)
     if listing:
         for one in invitations.all():
-            click.echo(json.dumps(_record(one)) if as_json else _line(one))
+            echo(_record(one), _line(one), as_json)
     elif revoke is not None:
         invitations.revoke(revoke)
         _print_revoked(revoke, as_json)
@@ -209,9 +210,8 @@ def _line(one: Invitation) -> str:
 
 
 def _print_revoked(revoked: str, as_json: bool, count: int = 1) -> None:
-    told = {"id": revoked, "revoked": count}
     others = "" if count == 1 else f", and {counted_as(count - 1, 'token')} made with it"
-    click.echo(json.dumps(told) if as_json else f"revoked {printable(revoked)}{others}")
+    echo({"id": revoked, "revoked": count}, f"revoked {printable(revoked)}{others}", as_json)
 
 
 # both --------------------------------------------------------------------------------------

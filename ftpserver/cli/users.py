@@ -8,6 +8,7 @@ itself.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterable
@@ -25,7 +26,7 @@ from ftpserver.cli.account_output import (
     print_table,
 )
 from ftpserver.cli.help import ACCOUNT_HINTS, PASSWORD_HINTS, HintingCommand
-from ftpserver.cli.options import fail, json_option, open_root, root_option
+from ftpserver.cli.options import echo, fail, json_option, open_root, root_option
 from ftpserver.settings.table import state_of
 from ftpwire import paths
 from ftpwire.units import human, iso
@@ -331,12 +332,12 @@ def export_users(root: Path, no_passwords: bool) -> None:
 
     With the hashes of the passwords: keep it as safe as these.
     """
-    from ftpserver.accounts.records import dumps, exported
+    from ftpserver.accounts.records import exported
 
     accounts, _ = open_accounts(root, changing=False)
     for account in accounts:
         hashed = None if no_passwords else accounts.password_hash(account.name)
-        click.echo(dumps(exported(account, hashed, accounts.root)))
+        click.echo(json.dumps(exported(account, hashed, accounts.root)))
 
 
 @user.command("import", short_help="Add the accounts of an export.")
@@ -349,13 +350,11 @@ def import_users(file: Any, root: Path, update: bool, as_json: bool) -> None:
 
     Accounts without a password hash can't log in until `ftpd user passwd` gives them one.
     """
-    from ftpserver.accounts.records import dumps, import_lines
+    from ftpserver.accounts.records import import_lines
 
     accounts, engine = open_accounts(root, begin=True)
     done = import_lines(accounts, file, update=update)
     _count_homes(accounts, engine, (name for name in done.added if accounts.get(name).own_home))
     changed = f", {len(done.updated)} updated" if update else ""
-    if as_json:
-        click.echo(dumps({"added": done.added, "updated": done.updated}))
-    else:
-        click.echo(f"{len(done.added)} added{changed}")
+    record = {"added": done.added, "updated": done.updated}
+    echo(record, f"{len(done.added)} added{changed}", as_json)

@@ -59,6 +59,7 @@ logger = logging.getLogger("ftpd.ledger")
 
 _AT_ONCE = 500
 """Leases that are named in one statement."""
+
 # What each batch asks for, built once: that is most of what a statement costs.
 
 _DELETE_ONE = (
