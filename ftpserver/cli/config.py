@@ -49,7 +49,7 @@ class ConfigError(click.ClickException):
 # options -------------------------------------------------------------------------------------
 
 
-class _Type(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
+class _Type(click.ParamType):  # type: ignore[type-arg]  # not generic in click 8.1
     """Reads texts as a setting's kind does; what is no text any more is a value already."""
 
     name = "setting"
