@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from ssl import SSLContext
 
-from ftpserver.accounts.accounts import Account, Accounts
+from ftpserver.accounts.account import Account
+from ftpserver.accounts.accounts import Accounts
 from ftpserver.accounts.tokens import Tokens
 from ftpserver.database import open_state
 from ftpserver.net.descriptors import raise_descriptor_limit

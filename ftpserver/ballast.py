@@ -1,7 +1,7 @@
 """Ballast: room on the state's disk that is kept back for the day when the disk is full.
 
 Lives here: a file of some size and some empty ones, given up when a write fails for want of room,
-and made again when there is enough. Lives elsewhere: the writes (database.py, audit/writer.py), and
+and made again when there is enough. Lives elsewhere: the writes (database.py, audit/files.py), and
 when it is looked after (daemon/server.py).
 
 Without it a full disk can't be cleaned up through the server: a log-in, a removal and their records

@@ -2,7 +2,7 @@
 
 Lives here: seconds since 1970 that go on evenly from the start on, and noticing a jump of the
 system's clock. Lives elsewhere: durations within one process (time.monotonic), the clock of the
-database, by which nodes compare their leases (database.py).
+database, by which nodes compare their leases (schema.py).
 
 What lasts for some time (a ban, an upload that waits for a resume) is compared with `Clock.now`:
 it lasts as long as it should. What ends on a date (a token, an account) is made and compared with

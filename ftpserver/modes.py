@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftpserver.errors import StateError
-from ftpserver.settings.loading import FILE_NAME
+from ftpserver.settings.file import FILE_NAME
 from ftpserver.settings.table import DATABASE, Settings
 
 _WRITE = stat.S_IWGRP | stat.S_IWOTH

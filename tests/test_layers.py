@@ -27,7 +27,8 @@ FLOORS = {
     "ftpserver": (
         ("errors", "logs", "clock"),
         ("settings",),
-        ("ballast", "snapshot", "modes"),
+        ("ballast", "snapshot", "modes", "schema", "root_lock"),
+        ("migration",),
         ("database",),
         ("net",),
         ("storage",),
@@ -94,7 +95,6 @@ STILL_CIRCLES = frozenset(
     {
         frozenset({"ftpserver.isolation.handler", "ftpserver.isolation.supervisor"}),
         frozenset({f"ftpserver.daemon.{name}" for name in ("control", "discovery", "server")}),
-        frozenset({"ftpserver.audit.notify", "ftpserver.audit.writer"}),
         frozenset({"ftpserver.serving.account_watch", "ftpserver.serving.service"}),
         frozenset({"ftpclient.transfer.job", "ftpclient.transfer.pool"}),
     }

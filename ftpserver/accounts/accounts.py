@@ -1,8 +1,8 @@
-"""Users: their rows, their passwords, and where their homes are.
+"""The accounts of a root: their rows, their passwords, and where their homes are.
 
 Lives here: adding, finding, changing and removing accounts, checking a password.
-Lives elsewhere: tokens (tokens.py), quotas while files move (storage/ledger.py), what an account
-may do (storage/permissions.py), the tables (database.py).
+Lives elsewhere: an account as a value (account.py), the directory of a new one (new_home.py),
+tokens (tokens.py), quotas while files move (storage/ledger.py), the tables (schema.py).
 
 What ends an account's sessions (another password, disabling) raises its ``epoch``; a session
 that was opened in an earlier one is over.
@@ -10,179 +10,38 @@ that was opened in an earlier one is over.
 
 from __future__ import annotations
 
-import getpass
 import os
-import pwd
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from ipaddress import ip_network
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from ftpserver.accounts.account import (
+    NAME,
+    REFUSED,
+    Account,
+    Changes,
+    NewAccount,
+    Refused,
+    check_name,
+)
 from ftpserver.accounts.nesting import Homes
+from ftpserver.accounts.new_home import check_home, make_home, remove_empty
 from ftpserver.accounts.passwords import DUMMY_HASH, hash_password, verify_password
-from ftpserver.clock import RUN
-from ftpserver.database import account, durable, reading, token
-from ftpserver.net.addresses import LOCAL, is_in
-from ftpserver.settings.table import state_of
+from ftpserver.accounts.system_users import uid_of
+from ftpserver.database import durable, reading
+from ftpserver.net.addresses import LOCAL
+from ftpserver.schema import account, token
 from ftpserver.storage.permissions import Permissions
-from ftpserver.storage.quota import most_files
-from ftpwire import paths
-from ftpwire.errors import BadAccount, LoginRefused, NameTaken, NotFound
+from ftpwire.errors import BadAccount, NameTaken, NotFound
 from ftpwire.paths import Parts
-from ftpwire.units import iso
 
-Network = IPv4Network | IPv6Network
-
-
-REFUSED = "wrong user name or password"
 _LOOK_FOR_NESTS = 60.0
 """Seconds after which it is looked again whether homes lie in others."""
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
-
-
-@dataclass(frozen=True)
-class Account:
-    """One user.
-
-    Attributes:
-        id: Never given out twice.
-        home: The directory that is the user's ``/``.
-        own_home: Whether that is another one than ROOT/NAME.
-        quota: Bytes; None when unlimited.
-        used: Bytes of stored files.
-        held: Bytes reserved by uploads under way.
-        created: Seconds since 1970.
-        max_files: Most files, directories and links; None where nobody has set it.
-        files: How many there are.
-        permissions: What it may do where.
-        networks: Where log-ins may come from; empty for everywhere.
-        expires: Seconds since 1970; None for never.
-        disabled: Log-ins are refused.
-        max_sessions: None for no limit of its own.
-        peer_user: The system user that needs no password over a Unix socket; None: nobody.
-        system_user: Whom its sessions are to the system, where each has a process; None: whom the
-            server is.
-        limit_rate: Bytes a second that all its sessions together may move.
-        epoch: Sessions and tokens of an earlier one are over.
-        inner: Where homes of other accounts lie in this one.
-    """
-
-    id: int
-    name: str
-    home: Path
-    own_home: bool
-    quota: int | None
-    used: int
-    held: int
-    created: int
-    max_files: int | None
-    files: int
-    permissions: Permissions
-    networks: tuple[Network, ...]
-    expires: int | None
-    disabled: bool
-    max_sessions: int | None
-    limit_rate: int | None
-    peer_user: str | None
-    system_user: str | None
-    epoch: int
-    inner: tuple[Parts, ...] = ()
-
-    @cached_property
-    def rights(self) -> Permissions:
-        """The permissions that hold: nothing is permitted in homes of others."""
-        return self.permissions.without(self.inner) if self.inner else self.permissions
-
-    @property
-    def free(self) -> int | None:
-        """Bytes that a new upload may take; None when unlimited."""
-        return None if self.quota is None else max(0, self.quota - self.used - self.held)
-
-    @property
-    def most_files(self) -> int | None:
-        """How many files, directories and links it may have; None for any number."""
-        return most_files(self.quota, self.max_files)
-
-    @property
-    def expired(self) -> bool:
-        """Whether its time is over."""
-        return self.expires is not None and self.expires <= RUN.latest()
-
-    @property
-    def ended(self) -> str | None:
-        """Why nobody may log in, from anywhere; None for an account that is in use."""
-        if self.disabled:
-            return "the account is disabled"
-        if self.expired:
-            return f"the account expired on {iso(self.expires or 0)}"
-        return None
-
-    def check_open(self, host: str, refusal: str = REFUSED) -> None:
-        """See whether someone who has proved to be its user may log in from an address.
-
-        Args:
-            refusal: The text for a wrong address: that of a wrong secret.
-
-        Raises:
-            Refused: Not now, which is told; or not from there, which only the log says: the
-                networks are there so that a stolen password is worth nothing elsewhere.
-        """
-        if self.ended is not None:
-            raise Refused(self.ended, self.ended)
-        if reason := self.closed_to(host):
-            raise Refused(refusal, reason)
-
-    def closed_to(self, host: str) -> str | None:
-        """Why nobody may log in from an address; None: who knows the password may."""
-        if self.ended is not None:
-            return self.ended
-        if self.networks and not is_in(host, self.networks):
-            return f"the account is closed to {host}"
-        return None
-
-
-class Refused(LoginRefused):
-    """A log-in that is refused. The client is told less than the log.
-
-    Attributes:
-        reason: The true one, for the administrator.
-    """
-
-    def __init__(self, message: str, reason: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-class Changes(TypedDict, total=False):
-    """What can be set of an account; what isn't named stays."""
-
-    quota: int | None
-    max_files: int | None
-    permissions: Permissions
-    networks: Sequence[Network]
-    expires: int | None
-    disabled: bool
-    max_sessions: int | None
-    peer_user: str | None
-    system_user: str | None
-    limit_rate: int | None
-
-
-@dataclass(frozen=True)
-class NewAccount:
-    """An account to be made. ``home``: another directory than ROOT/NAME."""
-
-    name: str
-    password_hash: str
-    home: Path | None = None
-    given: Changes = field(default_factory=Changes)
 
 
 class Accounts:
@@ -230,7 +89,7 @@ class Accounts:
                 if within is not None:
                     within(connection)
                 connection.execute(insert(account).values(values))
-                self._make_directory(name, home)  # now that nobody else can get the name
+                self._make_home(name, home)  # now that nobody else can get the name
         except IntegrityError:
             raise NameTaken(f"{name}: there is an account of that name") from None
         return self.get(name)
@@ -257,7 +116,7 @@ class Accounts:
                 there = directory.exists()
                 self._check_home(one.name, one.home, homes)
                 homes.add(one.name, directory)
-                self._make_directory(one.name, one.home)
+                self._make_home(one.name, one.home)
                 if not there:
                     made.append(directory)
             with durable(self._engine).begin() as connection:
@@ -273,7 +132,7 @@ class Accounts:
                         mine = update(account).where(account.c.name == name)
                         connection.execute(mine.values(_columns(changes)))
         except BaseException as error:
-            _remove_empty(made)
+            remove_empty(made)
             if isinstance(error, IntegrityError):
                 raise NameTaken("an account of that name was added meanwhile") from None
             raise
@@ -283,35 +142,13 @@ class Accounts:
             raise NameTaken(f"{name}: there is an account of that name")
         if home is None and self._is_home(self.root / name):
             raise BadAccount(f"{self.root / name}: is the home of another account")
-        directory = self.root / name if home is None else home.absolute()
-        real, state = directory.resolve(), state_of(self.root).resolve()
-        if real.is_relative_to(state) or state.is_relative_to(real):
-            raise BadAccount(f"{_shown(directory)}: the server's own state is there: take another")
-        if (outer := homes.outer(directory)) is not None:
-            raise BadAccount(
-                f"{_shown(directory)}: lies in the home of {outer}, who could remove it: take "
-                "another, or give both the same"
-            )
-        if (inner := homes.inner(directory)) is not None:
-            raise BadAccount(
-                f"{_shown(directory)}: the home of {inner} lies in it, and {name} could remove it: "
-                "take another"
-            )
+        check_home(self._directory(name, home), name, self.root, homes)
 
-    def _make_directory(self, name: str, home: Path | None) -> None:
-        directory = self.root / name if home is None else home.absolute()
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if home is not None:
-                _try_staging(directory)
-            if home is None and _has_contents(directory):
-                raise BadAccount(
-                    f"{_shown(directory)}: exists and has contents: "
-                    f"give --home {_shown(directory)} to hand them to {name}"
-                )
-        except OSError as error:
-            why = (error.strerror or "").lower()
-            raise BadAccount(f"{_shown(directory)}: can't be a home: {why}") from error
+    def _make_home(self, name: str, home: Path | None) -> None:
+        make_home(self._directory(name, home), name, given=home is not None)
+
+    def _directory(self, name: str, home: Path | None) -> Path:
+        return self.root / name if home is None else home.absolute()
 
     def sharing(self, home: Path) -> list[str]:
         """Names of the accounts that have a part of their homes in a directory, or around it."""
@@ -348,7 +185,7 @@ class Accounts:
             return connection.execute(taken).first() is not None
 
     def _find(self, name: str) -> Row[tuple[object, ...]] | None:
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             return None  # nobody is called so, and some of it is no text that a database takes
         with self._reading.connect() as connection:
             return connection.execute(select(account).where(account.c.name == name)).first()
@@ -475,7 +312,7 @@ class Accounts:
         if row is None:
             raise Refused(REFUSED, "no such account")
         found = self.from_row(row)
-        if uid is None or found.peer_user is None or uid != _uid_of(found.peer_user):
+        if uid is None or found.peer_user is None or uid != uid_of(found.peer_user):
             raise Refused(REFUSED, f"not the account of the system user {uid}")
         found.check_open(LOCAL)
         return found
@@ -540,40 +377,6 @@ def home_of(root: Path, name: str, stored: bytes | None) -> Path:
     return root / (name if stored is None else os.fsdecode(stored))
 
 
-def _try_staging(directory: Path) -> None:
-    """Raise OSError when sessions couldn't make what they need in a home."""
-    staging = directory / os.fsdecode(paths.STAGING)
-    try:
-        staging.mkdir(mode=0o700)
-    except FileExistsError:
-        return
-    staging.rmdir()
-
-
-def _shown(directory: Path) -> str:
-    return paths.show(os.fsencode(directory))
-
-
-def _has_contents(directory: Path) -> bool:
-    """Whether there is more than a session leaves that stored nothing."""
-    from ftpserver.storage.home_staging import NOT_STAGED
-
-    found = os.listdir(os.fsencode(directory))
-    if found == [paths.STAGING]:
-        found = os.listdir(os.fsencode(directory) + b"/" + paths.STAGING)
-        return bool(set(found) - NOT_STAGED)
-    return bool(found)
-
-
-def _remove_empty(directories: Iterable[Path]) -> None:
-    """Take back homes that were made just now for accounts that weren't."""
-    for directory in directories:
-        try:
-            directory.rmdir()
-        except OSError:
-            pass  # somebody has put something into it: it stays
-
-
 def _columns(changes: Changes) -> dict[str, object]:
     """Changes as the table has them."""
     values: dict[str, object] = dict(changes)
@@ -587,38 +390,3 @@ def _columns(changes: Changes) -> dict[str, object]:
 def _must_exist(found: object, name: str) -> None:
     if not found:
         raise NotFound(f"{name}: no such account")
-
-
-_NOBODY = 65534
-"""The overflow uid: whoever the kernel can't tell, as users of another namespace (proc(5))."""
-
-
-def _uid_of(system_user: str) -> int | None:
-    try:
-        uid = pwd.getpwnam(system_user).pw_uid
-    except KeyError:
-        return None
-    return None if uid == _NOBODY else uid
-
-
-def can_be_peer(system_user: str) -> bool:
-    """Whether the kernel can ever tell that it is this user who connects to a Unix socket."""
-    return _uid_of(system_user) is not None
-
-
-def check_name(name: str) -> str:
-    """Return ``name`` if an account can have it; else raise BadAccount."""
-    if not _NAME.fullmatch(name):
-        raise BadAccount(
-            f"{name!r}: a user name is 1 to 32 of a-z 0-9 . _ - and starts with a letter or digit"
-        )
-    return name
-
-
-def first_account_name() -> str:
-    """A name for the account of whoever runs the server first."""
-    try:
-        name = getpass.getuser().lower()
-    except (OSError, KeyError):
-        name = ""
-    return name if _NAME.fullmatch(name) else "admin"

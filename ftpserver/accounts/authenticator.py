@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from ftpserver.accounts.accounts import Account, Accounts, Refused
+from ftpserver.accounts.account import Account, Refused
+from ftpserver.accounts.accounts import Accounts
 from ftpserver.accounts.limits import Limits
 from ftpserver.accounts.passwords import check_new_password
 from ftpserver.accounts.registration import Registration

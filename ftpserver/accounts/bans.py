@@ -19,8 +19,9 @@ from sqlalchemy import Connection, Engine, Row, case, delete, func, insert, sele
 from sqlalchemy.exc import IntegrityError
 
 from ftpserver.clock import RUN
-from ftpserver.database import failure, reading
+from ftpserver.database import reading
 from ftpserver.net.addresses import is_local, source_of
+from ftpserver.schema import failure
 from ftpwire.errors import Banned, NotFound
 
 MAX_ROWS = 10_000

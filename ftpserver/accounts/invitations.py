@@ -1,7 +1,7 @@
 """Invitations: codes with which somebody may make an account of their own.
 
 Lives here: making, listing, revoking and using them up.
-Lives elsewhere: what happens when somebody registers (registration.py), the table (database.py).
+Lives elsewhere: what happens when somebody registers (registration.py), the table (schema.py).
 
 A code has 144 random bits, and only its SHA-256 is stored. A use is taken by one statement in the
 transaction that adds the account: so each is taken once, and none is lost when that fails.
@@ -18,7 +18,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, delete, insert, or_, select, update
 
 from ftpserver.clock import RUN
-from ftpserver.database import durable, invitation, reading
+from ftpserver.database import durable, reading
+from ftpserver.schema import invitation
 from ftpwire.errors import NotFound, RegistrationClosed
 
 MAX_USES = 1_000_000

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 import msgspec
 from argon2 import extract_parameters
 from argon2.exceptions import InvalidHashError
 from msgspec import Meta
 
-from ftpserver.accounts.accounts import Account, Accounts, Changes, Network, NewAccount, check_name
+from ftpserver.accounts.account import Account, Changes, Network, NewAccount, check_name
+from ftpserver.accounts.accounts import Accounts
 from ftpserver.accounts.passwords import hash_password, random_password
 from ftpserver.storage.permissions import Permissions
 from ftpwire import paths
@@ -221,8 +222,3 @@ def _moment(value: str | int | None) -> int | None:
     if value is not None and not 0 <= value < 2**63:
         raise BadAccount("expires: beyond all dates")
     return value
-
-
-def dumps(record: dict[str, Any]) -> str:
-    """One line of JSON."""
-    return json.dumps(record)

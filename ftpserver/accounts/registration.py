@@ -19,13 +19,15 @@ from typing import Protocol
 
 from sqlalchemy import Engine, func, select
 
-from ftpserver.accounts.accounts import Account, Accounts, check_name, home_of
+from ftpserver.accounts.account import Account, check_name
+from ftpserver.accounts.accounts import Accounts, home_of
 from ftpserver.accounts.invitations import CLOSED, Invitation, Invitations, take_use
 from ftpserver.accounts.passwords import check_new_password
 from ftpserver.clock import RUN
-from ftpserver.database import account, reading
-from ftpserver.database import invitation as invitation_table
+from ftpserver.database import reading
 from ftpserver.net.addresses import place_of
+from ftpserver.schema import account
+from ftpserver.schema import invitation as invitation_table
 from ftpwire.errors import BadAccount, Busy, NameTaken, RegistrationClosed
 from ftpwire.units import human
 

@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from ftpserver.accounts.accounts import Account
+from ftpserver.accounts.account import Account
 from ftpserver.settings.table import state_of
 from ftpserver.storage.home import Home
 from ftpserver.storage.home_staging import NOT_STAGED, Tally

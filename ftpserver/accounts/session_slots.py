@@ -23,9 +23,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from ftpserver.accounts.accounts import Account
-from ftpserver.database import reading, session
-from ftpserver.storage.ledger import LEASE_SECONDS, SECONDS_NOW, Ledger
+from ftpserver.accounts.account import Account
+from ftpserver.database import reading
+from ftpserver.schema import session
+from ftpserver.storage.ledger import Ledger
+from ftpserver.storage.runs import LEASE_SECONDS, SECONDS_NOW
 from ftpwire.errors import NotFound, TooMany
 
 

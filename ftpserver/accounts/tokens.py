@@ -25,11 +25,13 @@ from sqlalchemy import (
     update,
 )
 
-from ftpserver.accounts.accounts import Account, Accounts, Refused
+from ftpserver.accounts.account import Account, Refused
+from ftpserver.accounts.accounts import Accounts
 from ftpserver.clock import RUN
-from ftpserver.database import account as account_table
-from ftpserver.database import durable, reading, token
+from ftpserver.database import durable, reading
 from ftpserver.net.addresses import LOCAL
+from ftpserver.schema import account as account_table
+from ftpserver.schema import token
 from ftpwire.errors import BadAccount, Forbidden, NotFound, TooMany
 from ftpwire.messages import MAX_TOKEN_NAME, TokenInfo
 from ftpwire.paths import printable

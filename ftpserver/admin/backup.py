@@ -28,10 +28,10 @@ from sqlalchemy.exc import DatabaseError
 
 from ftpserver.accounts.accounts import home_of
 from ftpserver.admin.verify import Finding, Weight, check_state, open_to_read
-from ftpserver.database import account
 from ftpserver.errors import StateError
 from ftpserver.net import tls
-from ftpserver.settings.loading import FILE_NAME as SETTINGS
+from ftpserver.schema import account
+from ftpserver.settings.file import FILE_NAME as SETTINGS
 from ftpserver.settings.table import DATABASE, never_started, state_of
 from ftpwire import __version__, digests
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from ftpserver.accounts.accounts import Account
+from ftpserver.accounts.account import Account
 from ftpserver.accounts.limits import Limits
 from ftpserver.accounts.startups import TurnedAway
 from ftpserver.net.addresses import LOCAL

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ftpserver.audit.writer import FILE_NAME
+from ftpserver.audit.files import FILE_NAME
 from ftpserver.net.stoppable import Stoppable
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Reading the audit log: all of its files in order of time, and what is added to them.
 
-Lives here: files, lines, filters. Lives elsewhere: writing them (writer.py), output (cli/log.py).
+Lives here: files, lines, filters. Lives elsewhere: writing them (files.py), output (cli/log.py).
 
 The common file and those of accounts are merged, each of them read block by block: what has been
 read is never held as a whole. Rotation may come at any moment. What was opened stays readable
@@ -24,9 +24,9 @@ from typing import Any
 
 import msgspec
 
+from ftpserver.audit.files import FILE_NAME, rotated
 from ftpserver.audit.record import OK, Record
 from ftpserver.audit.trail import SHARES
-from ftpserver.audit.writer import FILE_NAME, rotated
 from ftpserver.errors import StateError
 from ftpwire import paths
 from ftpwire.errors import FtpError

@@ -33,7 +33,7 @@ from ftpwire.errors import BY_CODE, CommandError, Forbidden, LoginRefused, NotLo
 from ftpwire.messages import Failed, Message, Sent, Stored
 
 if TYPE_CHECKING:
-    from ftpserver.accounts.accounts import Account
+    from ftpserver.accounts.account import Account
 
 logger = logging.getLogger("ftpd.audit")
 

@@ -107,7 +107,7 @@ def _finish(outcome: str, error: Exception | None = None) -> None:
 
 
 def _record(context: click.Context, event: str, outcome: str, error: Exception | None) -> None:
-    from ftpserver.audit.writer import administered
+    from ftpserver.audit.administration import administered
 
     given = {
         name: value

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftpserver.cli.config import loaded_from
+from ftpserver.cli.config import read_settings
 from ftpserver.cli.options import counted_as, json_option, root_option
 from ftpwire.paths import show
 
@@ -31,7 +31,7 @@ def backup(place: Path, root: Path, as_json: bool) -> None:
     """
     from ftpserver.admin.backup import back_up
 
-    settings = loaded_from(root, None, {}).settings
+    settings = read_settings(root)
     made = back_up(root.absolute(), place, _outside(settings))
     if as_json:
         record = {

@@ -6,7 +6,6 @@ Lives here: options, what is printed, exit statuses. Lives elsewhere: the verifi
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -17,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ftpserver.cli.config import usable_settings
 from ftpserver.cli.options import (
     EXIT_DAMAGE,
     EXIT_FAILED,
-    act_as_owner,
     counted_as,
+    echo,
     json_option,
+    open_root,
     path_record,
     root_option,
-    started,
 )
 from ftpwire import paths
 from ftpwire.units import human
@@ -33,10 +33,10 @@ from ftpwire.units import human
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from ftpserver.accounts.accounts import Account, Accounts
+    from ftpserver.accounts.account import Account
+    from ftpserver.accounts.accounts import Accounts
     from ftpserver.admin.scrub import Examined, Examiner
     from ftpserver.admin.verify import Finding
-    from ftpserver.settings.table import Settings
 
 _NICE = 10
 
@@ -66,13 +66,13 @@ def check(root: Path, read: bool, strict: bool, user: str | None, as_json: bool)
     if without_homes:
         verifier = BackupVerifier(root.absolute())
     else:
-        settings = _settings(root)
+        settings = usable_settings(root)
         verifier = Verifier(root.absolute(), read=read, strict=strict, user=user, settings=settings)
     counts = dict.fromkeys(Weight, 0)
     copy = [BackupVerifier(root.absolute())] if copied and not without_homes else []
     for finding in chain.from_iterable(one.findings() for one in (*copy, verifier)):
         counts[finding.weight] += 1
-        _echo(_finding_record(finding) if as_json else str(finding), as_json)
+        echo(_finding_record(finding), str(finding), as_json)
     if without_homes:
         told = "the files of users were not looked at: this is a backup, and holds none"
         click.echo(f"ftpd: {told}", err=True)
@@ -93,7 +93,7 @@ def check(root: Path, read: bool, strict: bool, user: str | None, as_json: bool)
     found = ", ".join(f"{count} {weight.value}" for weight, count in counts.items() if count)
     what = f"{counted_as(verifier.accounts, 'account')}, {counted_as(verifier.files, 'file')}"
     read_too = f" ({human(verifier.size)} read)" if read else ""
-    _echo(summary if as_json else f"checked {what}{read_too}: {found or well}", as_json)
+    echo(summary, f"checked {what}{read_too}: {found or well}", as_json)
     if counts[Weight.DAMAGE]:
         sys.exit(EXIT_DAMAGE)
     if counts[Weight.UNCHECKED]:
@@ -126,7 +126,7 @@ def scrub(user: str | None, root: Path, no_write: bool, as_json: bool) -> None:
                 size += examined.size
                 if examined.verdict.is_damage or examined.verdict is Verdict.CLOSED:
                     record = _examined_record(account, examined)
-                    _echo(record if as_json else _told(record, examined.path), as_json)
+                    echo(record, _told(record, examined.path), as_json)
     rotted = sum(count for verdict, count in counts.items() if verdict.is_damage)
     without = counts[Verdict.UNKNOWN] + counts[Verdict.GARBLED] - given
     summary = {
@@ -145,7 +145,7 @@ def scrub(user: str | None, root: Path, no_write: bool, as_json: bool) -> None:
     parts += [f"{counts[Verdict.CHANGED]} changed meanwhile"] if counts[Verdict.CHANGED] else []
     parts += [f"{counts[Verdict.CLOSED]} not readable"] if counts[Verdict.CLOSED] else []
     told = f"scrubbed {counted_as(sum(counts.values()), 'file')}, {human(size)}: {', '.join(parts)}"
-    _echo(summary if as_json else told, as_json)
+    echo(summary, told, as_json)
     if rotted:
         sys.exit(EXIT_DAMAGE)
     if counts[Verdict.CLOSED]:
@@ -185,7 +185,7 @@ def recount(user: str | None, root: Path, as_json: bool) -> None:
             before = f" (was {account.used})" if account.used != counted.size else ""
             files = counted_as(counted.files, "file")
             text = f"{account.name}: {counted.size} bytes{before} in {files}"
-            _echo(record if as_json else text, as_json)
+            echo(record, text, as_json)
     if left_alone:
         sys.exit(EXIT_FAILED)
 
@@ -193,25 +193,12 @@ def recount(user: str | None, root: Path, as_json: bool) -> None:
 @contextmanager
 def _opened(root: Path, *, changing: bool) -> Iterator[tuple[Accounts, Engine]]:
     from ftpserver.accounts.accounts import Accounts
-    from ftpserver.database import open_state, open_to_look
 
-    if changing:
-        act_as_owner(root)
-    engine = (open_state if changing else open_to_look)(started(root))
+    engine = open_root(root, changing=changing)
     try:
         yield Accounts(engine, root.absolute()), engine
     finally:
         engine.dispose()
-
-
-def _settings(root: Path) -> Settings | None:
-    """Those that a server of the root is started with, as far as its own file says."""
-    from ftpserver.settings.loading import ConfigError, load
-
-    try:
-        return load({}, root=root).settings
-    except ConfigError:
-        return None  # config check says what is wrong
 
 
 def _chosen(accounts: Accounts, name: str | None) -> list[Account]:
@@ -234,10 +221,6 @@ def _examine(examiner: Examiner, account: Account) -> Iterator[Examined]:
 
 
 # printing ----------------------------------------------------------------------------------
-
-
-def _echo(what: dict[str, Any] | str, as_json: bool) -> None:
-    click.echo(json.dumps(what) if as_json else what)
 
 
 def _finding_record(finding: Finding) -> dict[str, Any]:

@@ -1,101 +1,212 @@
 """Settings on the command line, and `ftpd config`.
 
-Lives here: the options that the table of settings makes, `config check` and `config show`.
-Lives elsewhere: the table (settings/table.py), where values come from (settings/loading.py).
+Lives here: each setting as an option, the values that these have, `config check`, `config show`.
+Lives elsewhere: the table of settings (settings/table.py), reading the file (settings/file.py).
+
+click decides between flags, variables, the file (its ``default_map``) and defaults. It would end at
+the first wrong value, and knows no lines: what is wrong with variables and the file is collected.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from ftpserver.cli.options import EXIT_DAMAGE, fail, json_option
-from ftpserver.settings.kinds import NONE, Setting
-from ftpserver.settings.table import DEFAULT_ROOT, TABLE, Settings
+from ftpserver.cli.options import EXIT_DAMAGE, fail, json_option, typed
+from ftpserver.errors import StateError
+from ftpserver.settings.file import FILE_NAME, SettingsFile, did_you_mean
+from ftpserver.settings.kinds import Kind, Setting
+from ftpserver.settings.table import DEFAULT_ROOT, EVERY, ROOT, TABLE, Settings, cautions, state_of
 from ftpwire.paths import printable
 
-if TYPE_CHECKING:
-    from ftpserver.settings.loading import Loaded
-
 EXIT_CONFIGURATION = 2
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+_OTHER_VARIABLES = frozenset({"FTPD_CONFIG", "FTPD_PASSWORD"})
+_Command = Callable[..., Any]
 
 
-def _reader(setting: Setting) -> Callable[[Any], Any]:
-    """What makes of an option's text a value; NONE where there is to be none."""
+class ConfigError(click.ClickException):
+    """The settings can't be used. ``problems``: a line each, for people."""
 
-    def read(text: str) -> Any:
-        try:
-            parsed = setting.kind.parse(text)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
-        return NONE if parsed is None else parsed
+    exit_code = EXIT_CONFIGURATION
 
-    return read
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+    def show(self, file: object = None) -> None:
+        """Tell all of them."""
+        _warn(self.problems)
 
 
-def settings_options(function: _Function) -> _Function:
-    """Every setting as an option, with --root and --config; no value where none is given."""
+# options -------------------------------------------------------------------------------------
+
+
+class _Type(click.ParamType):  # type: ignore[type-arg]  # not generic in click 8.1
+    """Reads texts as a setting's kind does; what is no text any more is a value already."""
+
+    name = "setting"
+
+    def __init__(self, kind: Kind) -> None:
+        self._parse = kind.parse
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        source, in_variable = ctx.get_parameter_source(param.name), param.default
+        if text := os.environ.get(param.envvar):  # click 8.2 takes any text for a flag as true
+            try:  # it has to be right where an option stands above it, too
+                in_variable = self._parse(text)
+            except ValueError as error:
+                ctx.obj.problems.append(f"{param.envvar}: {error}")
+        if source is ParameterSource.ENVIRONMENT:
+            return in_variable
+        return typed(self._parse)(value) if isinstance(value, str) else value
+
+
+class _Flag(_Type, click.types.BoolParamType):
+    """The same for flags, which have to have a type of click's."""
+
+
+class _Root(click.Path):
+    """A directory. That of the file or the table is a path already, and isn't looked at."""
+
+    def convert(self, value: Any, *where: Any) -> Any:
+        return value if isinstance(value, Path) else super().convert(value, *where)
+
+
+def _option(name: str, setting: Setting) -> Callable[[_Command], _Command]:
+    default, kind, words = getattr(Settings, name), setting.kind, f"--{setting.name}"
+    told = "" if default is None else f"  [default: {kind.tell(default)}]"
+    if kind.flag:
+        off = setting.name.removeprefix("no-")
+        words += f"/--{off if off != setting.name else f'no-{off}'}"
+        told = ""
+    return click.option(
+        words,
+        name,
+        type=(_Flag if kind.flag else _Type)(kind),
+        envvar=setting.variable,
+        default=default,
+        metavar=kind.metavar or None,
+        help=setting.help + told,
+    )
+
+
+def _take_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
+    ctx.obj = SettingsFile()
+    ctx.default_map = ctx.obj.values
+    if path is not None:
+        ctx.obj.read(path)
+    return path
+
+
+def _take_root(ctx: click.Context, _: click.Parameter, given: Path) -> Path:
+    """Called before what wasn't given is looked up in the file."""
+    root, file = given.absolute(), ctx.obj
+    if file.path is None:
+        file.read(state_of(root) / FILE_NAME, or_none=True)
+        if file.values.pop(ROOT, None) is not None:
+            file.problems.append(f"{file.place(ROOT)}: the root can't be set in its own file")
+    return root
+
+
+def settings_options(function: _Command, config_variable: str | None = "FTPD_CONFIG") -> _Command:
+    """Every setting as an option, with --root and --config: `settings_in` their context."""
     for name, setting in reversed(TABLE.items()):
         function = _option(name, setting)(function)
     function = click.option(
         "--config",
         type=click.Path(path_type=Path),
-        envvar="FTPD_CONFIG",
+        envvar=config_variable,
+        is_eager=True,
+        callback=_take_config,
         help="Settings. Default: ROOT/.ftpd/ftpd.toml, if it is there.",
     )(function)
     return click.option(
         "--root",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=_Root(file_okay=False, path_type=Path),
         envvar="FTPD_ROOT",
+        default=DEFAULT_ROOT,
+        callback=_take_root,
         help="Directory of the homes; the server's own state is in its .ftpd."
         f"  [default: {DEFAULT_ROOT}]",
     )(function)
 
 
-def _option(name: str, setting: Setting) -> Callable[[_Function], _Function]:
-    default = getattr(Settings, name)
-    if setting.kind.flag:
-        off = setting.name.removeprefix("no-")
-        words = f"--{setting.name}/--{off if off != setting.name else f'no-{off}'}"
-        return click.option(words, name, default=None, help=setting.help)
-    told = "" if default is None else f"  [default: {setting.kind.tell(default)}]"
-    return click.option(
-        f"--{setting.name}",
-        name,
-        type=_reader(setting),
-        metavar=setting.kind.metavar,
-        help=setting.help + told,
-    )
+# values --------------------------------------------------------------------------------------
 
 
-def loaded_from(root: Path | None, config: Path | None, flags: dict[str, Any]) -> Loaded:
-    """The settings of a command line; what is wrong with them ends the command."""
-    from ftpserver.settings.loading import ConfigError, load
+def settings_in(ctx: click.Context) -> Settings:
+    """The settings of a command. What is wrong with them ends it: raises ConfigError."""
+    values = {name: ctx.params[name] for name in EVERY}
+    problems: list[str] = ctx.obj.problems
+    if (values["certificate"] is None) != (values["key"] is None):
+        lacking = "key" if values["key"] is None else "certificate"
+        problems.append(f"certificate and key belong together: the {lacking} is not given")
+    if values["workers"] > 1 and values["isolation"] == "process":
+        problems.append("workers is for sessions in threads: isolation = process needs none")
+    if values["no_tcp"] and values["unix"] is None and "LISTEN_FDS" not in os.environ:
+        problems.append("no-tcp: give unix a PATH, or nobody can connect (--unix PATH)")
+    if problems:
+        raise ConfigError(problems)
+    return Settings(**values)
 
+
+@click.command()
+@functools.partial(settings_options, config_variable=None)
+def _no_options() -> None:
+    """What commands read that need settings, and have no options for them."""
+
+
+def read_settings(root: Path | None, config: Path | None = None) -> Settings:
+    """The settings of a root. What is wrong with them ends a command: raises ConfigError."""
+    given = {"root": root, "config": config}
+    words = [f"--{name}={path}" for name, path in given.items() if path is not None]
+    return settings_in(_no_options.make_context("ftpd", words))
+
+
+def usable_settings(root: Path) -> Settings | None:
+    """The same; None where something is wrong with them: `config check` says what."""
     try:
-        return load(flags, root=root, config=config)
-    except ConfigError as error:
-        *first, last = error.problems
-        for problem in first:
-            click.echo(f"ftpd: {printable(problem)}", err=True)
-        fail(last, EXIT_CONFIGURATION)
+        return read_settings(root)
+    except ConfigError:
+        return None
 
 
-def loaded_again(root: Path | None, config: Path | None, flags: dict[str, Any]) -> Settings:
-    """The settings as they are by now. Raises StateError."""
-    from ftpserver.errors import StateError
-    from ftpserver.settings.loading import ConfigError, load
-
+def read_again(command: click.Command, words: Iterable[str]) -> Settings:
+    """The settings of a command line, as they are by now. Raises StateError."""
     try:
-        return load(flags, root=root, config=config).settings
-    except ConfigError as error:
-        raise StateError(str(error)) from None
+        return settings_in(command.make_context("ftpd", list(words)))
+    except click.ClickException as error:
+        raise StateError(error.format_message()) from None
+
+
+def warnings_about(settings: Settings) -> list[str]:
+    """What is valid, but risky, or most likely a mistake."""
+    known = {setting.variable for setting in EVERY.values()} | _OTHER_VARIABLES
+    strays = sorted({name for name in os.environ if name.startswith("FTPD_")} - known)
+    told = [f"{name}: means nothing{did_you_mean(name, known)}" for name in strays]
+    return told + cautions(settings)
+
+
+def _origin(ctx: click.Context, name: str, setting: Setting) -> tuple[str, str]:
+    match ctx.get_parameter_source(name):
+        case ParameterSource.COMMANDLINE:
+            return "flag", "" if name == ROOT else f"--{setting.name}"
+        case ParameterSource.ENVIRONMENT:
+            return "variable", setting.variable
+        case ParameterSource.DEFAULT_MAP:
+            return "file", ctx.obj.place(setting.name)
+    return "default", ""
+
+
+# the commands --------------------------------------------------------------------------------
 
 
 @click.group("config")
@@ -105,56 +216,58 @@ def config_group() -> None:
 
 @config_group.command(short_help="Check the settings, as ftpd start would take them.")
 @settings_options
-def check(root: Path | None, config: Path | None, **flags: Any) -> None:
+@click.pass_context
+def check(ctx: click.Context, /, **_: Any) -> None:
     """Check the settings, as `ftpd start` with the same options would take them.
 
     Exit status 2 when something is wrong, 8 when others can read or write what they shouldn't, with
     a line for each.
     """
     from ftpserver import modes
-    from ftpserver.errors import StateError
-    from ftpserver.net.tls import make_context, warnings_about
+    from ftpserver.net import tls
 
-    loaded = loaded_from(root, config, flags)
-    for warning in loaded.warnings:
-        click.echo(f"ftpd: {printable(warning)}", err=True)
-    if loaded.settings.certificate is not None and loaded.settings.key is not None:
+    settings = settings_in(ctx)
+    _warn(warnings_about(settings))
+    if settings.certificate is not None and settings.key is not None:
         try:
-            make_context(loaded.settings.certificate, loaded.settings.key)
+            tls.make_context(settings.certificate, settings.key)
         except StateError as error:
             fail(str(error), EXIT_CONFIGURATION)
-        for warning in warnings_about(loaded.settings.certificate):
-            click.echo(f"ftpd: {printable(warning)}", err=True)
-    loose = list(modes.find(loaded.settings))
-    for one in loose:
-        click.echo(f"ftpd: {printable(str(one))}", err=True)
-    if loose and not loaded.settings.allow_loose_modes:
+        _warn(tls.warnings_about(settings.certificate))
+    loose = list(modes.find(settings))
+    _warn(map(str, loose))
+    if loose and not settings.allow_loose_modes:
         sys.exit(EXIT_DAMAGE)
-    told = str(loaded.file) if loaded.file is not None else "no file is read"
-    click.echo(f"{told}: all is well")
+    click.echo(f"{ctx.obj.path or 'no file is read'}: all is well")
+
+
+def _warn(texts: Iterable[str]) -> None:
+    for text in texts:
+        click.echo(f"ftpd: {printable(text)}", err=True)
 
 
 @config_group.command()
 @settings_options
 @json_option
-def show(root: Path | None, config: Path | None, as_json: bool, **flags: Any) -> None:
+@click.pass_context
+def show(ctx: click.Context, /, as_json: bool, **_: Any) -> None:
     """Show every setting, and where its value comes from.
 
     What is printed can be used as an ftpd.toml.
     """
-    loaded = loaded_from(root, config, flags)
-    names = {"root": "root"} | {name: setting.name for name, setting in TABLE.items()}
-    lines = []
-    for name, shown in names.items():
-        value, origin = loaded.shown(name), loaded.origins[name]
+    settings, lines = settings_in(ctx), []
+    for name, setting in EVERY.items():
+        value, (source, where) = getattr(settings, name), _origin(ctx, name, setting)
+        value = None if value is None else setting.kind.show(value)
         if as_json:
-            record = {"name": shown, "value": value, "from": origin.kind, "where": origin.where}
+            record = {"name": setting.name, "value": value, "from": source, "where": where}
             click.echo(json.dumps(record))
             continue
-        lines.append((f"# {shown} =" if value is None else f"{shown} = {_toml(value)}", origin))
+        written = f"# {setting.name} =" if value is None else f"{setting.name} = {_toml(value)}"
+        lines.append((written, where or source))
     width = max((len(text) for text, _ in lines), default=0)
     for text, origin in lines:
-        click.echo(f"{text:{width}}  # {printable(str(origin))}")
+        click.echo(f"{text:{width}}  # {printable(origin)}")
     sys.stdout.flush()
 
 

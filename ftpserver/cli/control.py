@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ftpserver.cli.audit import asked
-from ftpserver.cli.options import counted_as, json_option, path_record, root_option
+from ftpserver.cli.options import (
+    counted_as,
+    echo,
+    json_option,
+    path_record,
+    root_option,
+    typed,
+)
 from ftpserver.settings.kinds import seconds
 from ftpserver.settings.table import state_of
 from ftpwire import paths
@@ -271,10 +278,7 @@ def kick(who: str, root: Path, is_user: bool, as_json: bool) -> None:
     by_id = who.isascii() and who.isdigit() and not is_user
     question = Kick(session=int(who)) if by_id else Kick(user=_text(who))
     ended: list[int] = _ask(root, question).sessions
-    if as_json:
-        click.echo(json.dumps({"ended": ended}))
-    else:
-        click.echo(f"ended {counted_as(len(ended), 'session')}")
+    echo({"ended": ended}, f"ended {counted_as(len(ended), 'session')}", as_json)
 
 
 @click.command(short_help="List addresses that are refused.")
@@ -287,7 +291,7 @@ def bans(root: Path, as_json: bool) -> None:
 
     found: list[BanInfo] = _ask(root, AskBans()).bans
     for one in found:
-        click.echo(json.dumps(_ban_record(one)) if as_json else _told_ban(one))
+        echo(_ban_record(one), _told_ban(one), as_json)
 
 
 def _told_ban(one: BanInfo) -> str:
@@ -344,18 +348,11 @@ def reload(root: Path) -> None:
         click.echo(paths.printable(line))
 
 
-def _seconds(text: str) -> float:
-    try:
-        return float(seconds().parse(text))
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 @click.command(short_help="Accept nobody any more, and stop when the last session has ended.")
 @root_option
 @click.option(
     "--timeout",
-    type=_seconds,
+    type=typed(seconds().parse),
     metavar="DURATION",
     help="Stop after this time in any case, as 90s or 10m. Default: no limit.",
 )
@@ -375,7 +372,7 @@ def drain(root: Path, timeout: float | None) -> None:
 @root_option
 @click.option(
     "--grace",
-    type=_seconds,
+    type=typed(seconds().parse),
     metavar="DURATION",
     help="Time for running transfers, as 90s or 10m. Default: what the server was started with.",
 )

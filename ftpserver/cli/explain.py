@@ -22,7 +22,7 @@ from ftpwire.units import human
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from ftpserver.accounts.accounts import Account
+    from ftpserver.accounts.account import Account
     from ftpserver.admin.explain import Asking, Running, Verdict
 
 EXIT_REFUSED = 6
@@ -128,7 +128,7 @@ class _Question:
 
 def _login(question: _Question) -> Verdict:
     from ftpserver.admin.explain import log_in
-    from ftpserver.cli.config import loaded_from
+    from ftpserver.cli.config import read_settings
     from ftpserver.net.addresses import LOCAL, host_of
 
     given = question.more()
@@ -137,7 +137,7 @@ def _login(question: _Question) -> Verdict:
         host = LOCAL if given is None else host_of((given,))
     except ValueError:
         raise click.UsageError(f"{given!r} is no IP address") from None
-    settings = loaded_from(question.root, None, {}).settings
+    settings = read_settings(question.root)
     running = _running(settings.state, host, question.account.name)
     return log_in(question.engine, settings, question.account, host, running)
 

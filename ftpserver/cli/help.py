@@ -73,6 +73,10 @@ START_HINTS = {
 }
 
 
+WORDS = "ftpd.words"
+"""In a context's ``meta``: the arguments of its `HintingCommand`."""
+
+
 class HintingCommand(click.Command):
     """A command that knows what other tools call its options.
 
@@ -85,6 +89,7 @@ class HintingCommand(click.Command):
         self._hints = hints
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[WORDS] = tuple(args)
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ftpserver.cli.audit import AUDITED
-from ftpserver.cli.options import json_option, root_option, started
+from ftpserver.cli.options import json_option, root_option, started, typed
 from ftpwire import paths
 from ftpwire.errors import InvalidPath
 from ftpwire.units import human, parse_duration, parse_moment
@@ -29,16 +29,13 @@ if TYPE_CHECKING:
 _FOLLOWED_LINES = 10
 
 
+@typed
 def _moment(text: str) -> float:
     """Seconds since 1970 for a date, or for how long ago."""
     try:
         return time.time() - parse_duration(text)
     except ValueError:
-        pass
-    try:
         return parse_moment(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
 
 
 def _address(text: str) -> str:

@@ -14,10 +14,20 @@ from typing import Any
 
 import click
 
-from ftpserver.cli import backup, certificate, check, control, explain, log, systemd, tokens, users
+from ftpserver.cli import (
+    backup,
+    certificate,
+    check,
+    config,
+    control,
+    explain,
+    log,
+    systemd,
+    tokens,
+    users,
+)
 from ftpserver.cli.audit import audit_commands
-from ftpserver.cli.config import config_group, loaded_again, loaded_from, settings_options
-from ftpserver.cli.help import START_HINTS, Commands, HintingCommand
+from ftpserver.cli.help import START_HINTS, WORDS, Commands, HintingCommand
 from ftpserver.cli.options import fail, root_option
 from ftpserver.errors import StateError
 from ftpwire import __version__, standard
@@ -31,9 +41,10 @@ def cli() -> None:
 
 
 @cli.command(cls=HintingCommand, hints=START_HINTS)
-@settings_options
+@config.settings_options
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
-def start(root: Path | None, config: Path | None, verbose: bool, **flags: Any) -> None:
+@click.pass_context
+def start(ctx: click.Context, /, verbose: bool, **_: Any) -> None:
     """Start the server, and serve until Ctrl-C or SIGTERM.
 
     What no option says is taken from FTPD_* variables (FTPD_PORT for --port), then from an
@@ -41,9 +52,10 @@ def start(root: Path | None, config: Path | None, verbose: bool, **flags: Any) -
     """
     from ftpserver.cli.start import serve
 
-    loaded = loaded_from(root, config, flags)
-    again = functools.partial(loaded_again, root, config, flags)
-    sys.exit(serve(loaded.settings, verbose=verbose, again=again, warnings=loaded.warnings))
+    settings = config.settings_in(ctx)
+    warnings = config.warnings_about(settings)
+    again = functools.partial(config.read_again, ctx.command, ctx.meta[WORDS])
+    sys.exit(serve(settings, verbose=verbose, again=again, warnings=warnings))
 
 
 @cli.command(short_help="Print the fingerprint of the server's key.")
@@ -52,25 +64,16 @@ def fingerprint(root: Path) -> None:
     """Print the fingerprint of the server's key, to compare with what a client shows."""
     from ftpserver.net import tls
 
-    settings = loaded_from(root, None, {}).settings
-    certificate, _ = tls.files_of(settings)
+    certificate, _ = tls.files_of(config.read_settings(root))
     click.echo(tls.fingerprint_of(certificate))
 
 
-for _command in (users.user, check.check, check.scrub, check.recount):
+for _command in (
+    *(users.user, check.check, check.scrub, check.recount, explain.why, log.log, systemd.service),
+    *(backup.backup, config.config_group, certificate.certificate_group),
+    *(tokens.token, tokens.invite, *control.COMMANDS),
+):
     cli.add_command(_command)
-cli.add_command(explain.why)
-cli.add_command(log.log)
-cli.add_command(systemd.service)
-cli.add_command(backup.backup)
-cli.add_command(config_group)
-cli.add_command(certificate.certificate_group)
-cli.add_command(tokens.token)
-cli.add_command(tokens.invite)
-for _command in control.COMMANDS:
-    cli.add_command(_command)
-
-
 audit_commands(cli)
 
 

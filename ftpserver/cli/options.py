@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import pwd
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -16,25 +17,31 @@ from ftpserver.settings.table import DATABASE, DEFAULT_ROOT, never_started, stat
 from ftpwire.paths import plain_text, printable
 from ftpwire.units import parse_size, parse_typed_size
 
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
 EXIT_FAILED = 1
 EXIT_DAMAGE = 8
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_Value = TypeVar("_Value")
 
 
-def size(text: str) -> int:
-    """Bytes, as people write them: 10MiB, 1.5G, 4096."""
-    try:
-        return parse_size(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+def typed(parse: Callable[[str], _Value]) -> Callable[[str], _Value]:
+    """What reads an option's text for click, as ``parse`` does, which raises ValueError."""
+
+    def read(text: str) -> _Value:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return read
 
 
-def limit(text: str) -> int:
-    """The same for a limit, where a small number without a unit is a mistake."""
-    try:
-        return parse_typed_size(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+size = typed(parse_size)
+"""Bytes, as people write them: 10MiB, 1.5G, 4096."""
+limit = typed(parse_typed_size)
+"""The same for a limit, where a small number without a unit is a mistake."""
 
 
 def root_option(function: _Function) -> _Function:
@@ -56,6 +63,24 @@ def started(root: Path) -> Path:
     if (why := never_started(absolute)) is not None:
         fail(why)
     return state_of(absolute)
+
+
+def open_root(
+    root: Path, *, begin: bool = False, changing: bool = True, trying: bool = False
+) -> Engine:
+    """The database of a root.
+
+    Args:
+        begin: Make it where there is none yet.
+        changing: Without, it is opened also where nothing can be written.
+        trying: Changes are tried out then, and rolled back.
+    """
+    from ftpserver.database import open_state, open_to_look
+
+    if not changing:
+        return open_to_look(started(root), trying=trying)
+    act_as_owner(root)
+    return open_state(state_of(root.absolute()) if begin else started(root))
 
 
 def act_as_owner(root: Path) -> None:
@@ -110,6 +135,11 @@ def path_record(name: str, path: bytes) -> dict[str, str]:
     if text.encode() != path:
         record[f"{name}_b64"] = base64.b64encode(path).decode("ascii")
     return record
+
+
+def echo(record: Mapping[str, Any], text: str, as_json: bool) -> None:
+    """Print a line: the record as JSON, or what it says to people."""
+    click.echo(json.dumps(record) if as_json else text)
 
 
 def fail(message: str, status: int = EXIT_FAILED) -> NoReturn:

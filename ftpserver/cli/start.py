@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ftpserver.accounts.accounts import Accounts, first_account_name
+from ftpserver.accounts.accounts import Accounts
 from ftpserver.accounts.passwords import random_password
+from ftpserver.accounts.system_users import first_account_name
 from ftpserver.daemon.server import FtpServer
 from ftpserver.daemon.systemd import inherited_socket, notify
 from ftpserver.errors import StateError

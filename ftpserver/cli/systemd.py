@@ -10,8 +10,9 @@ from pathlib import Path
 
 import click
 
-from ftpserver.cli.config import loaded_from
+from ftpserver.cli.config import read_settings
 from ftpserver.cli.options import fail
+from ftpserver.errors import StateError
 from ftpserver.settings.table import DATABASE, DEFAULT_ROOT, state_of
 from ftpwire.paths import printable
 
@@ -33,7 +34,11 @@ _UNITS = Path("/etc/systemd/system")
 )
 @click.option("--user", metavar="USER", help="System user to run as. Default: whose ROOT is.")
 @click.option("--socket", is_flag=True, help="The socket unit, for socket activation, instead.")
-@click.option("--check", is_flag=True, help="Compare an installed unit with the settings instead.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Compare an installed unit and its drop-ins with the settings.",
+)
 @click.option(
     "--installed",
     "unit_file",
@@ -61,7 +66,7 @@ def service(
     """
     from ftpserver.daemon.systemd import installed, socket_unit, unit
 
-    settings = loaded_from(root, config, {}).settings
+    settings = read_settings(root, config)
     named = (config, settings.certificate, settings.key)
     installation = installed(
         settings.root,
@@ -87,18 +92,17 @@ def service(
 
 
 def _compare(path: Path, wanted: str) -> None:
-    from ftpserver.daemon.systemd import differences
+    from ftpserver.daemon.installed_unit import differences, drop_ins
 
     try:
-        there = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not text"
-        fail(f"{path}: can't be read: {reason.lower()}")
-    found = differences(there, wanted)
+        found = differences(path, wanted)
+        change = ", or change its drop-ins" if drop_ins(path) else ""
+    except StateError as error:
+        fail(str(error))
     for line in found:
         click.echo(printable(line))
     if found:
-        fail(f"{path}: not as the settings make it: print it again")
+        fail(f"{path}: not as the settings make it: print it again{change}")
     click.echo(f"{path}: as the settings make it")
 
 

@@ -16,14 +16,13 @@ import click
 
 from ftpserver.cli.audit import tell
 from ftpserver.cli.options import (
-    act_as_owner,
     counted_as,
+    echo,
     json_option,
     limit,
+    open_root,
     root_option,
-    started,
 )
-from ftpserver.settings.table import state_of
 from ftpwire.errors import NotFound
 from ftpwire.paths import printable
 from ftpwire.units import human, iso, parse_duration
@@ -51,10 +50,10 @@ def list_tokens(user: str, root: Path, as_json: bool) -> None:
     from ftpserver.accounts.accounts import Accounts
     from ftpserver.accounts.tokens import Tokens
 
-    engine = _open(root, changing=False)
+    engine = open_root(root, changing=False)
     accounts = Accounts(engine, root.absolute())
     for one in Tokens(engine, accounts).of(accounts.get(user)):
-        click.echo(json.dumps(_token_record(one)) if as_json else _token_line(one))
+        echo(_token_record(one), _token_line(one), as_json)
 
 
 @token.command("revoke", short_help="Make a token good for nothing.")
@@ -72,13 +71,13 @@ def revoke_token(token_id: str | None, user: str | None, root: Path, as_json: bo
 
     if (token_id is None) == (user is None):
         raise click.UsageError("say which token, or --all USER")
-    engine = _open(root)
+    engine = open_root(root)
     accounts = Accounts(engine, root.absolute())
     tokens = Tokens(engine, accounts)
     if user is not None:
         count = tokens.revoke_all(accounts.get(user))
         told = f"revoked {counted_as(count, 'token')} of {user}"
-        click.echo(json.dumps({"user": user, "revoked": count}) if as_json else told)
+        echo({"user": user, "revoked": count}, told, as_json)
     elif token_id is not None:
         _print_revoked(token_id, as_json, tokens.revoke(None, token_id))
 
@@ -154,11 +153,13 @@ def invite(
     if listing and revoke is not None:
         raise click.UsageError("--list and --revoke are two commands")
     making = not listing and revoke is None
-    engine = _open(root, begin=making, changing=not listing)
+    if making and not root.is_dir():
+        raise NotFound(f"{root}: no such directory")
+    engine = open_root(root, begin=making, changing=not listing)
     invitations = Invitations(engine)
     if listing:
         for one in invitations.all():
-            click.echo(json.dumps(_record(one)) if as_json else _line(one))
+            echo(_record(one), _line(one), as_json)
     elif revoke is not None:
         invitations.revoke(revoke)
         _print_revoked(revoke, as_json)
@@ -184,12 +185,10 @@ def _make(
 
 def _warn(engine: Engine, root: Path) -> None:
     from ftpserver.accounts.registration import overpromised
-    from ftpserver.settings.loading import ConfigError, load
+    from ftpserver.cli.config import usable_settings
 
-    try:
-        default_quota = load({}, root=root).settings.default_quota
-    except ConfigError:
-        default_quota = None  # the server wouldn't start with these: nothing promises anything
+    settings = usable_settings(root)  # None: no server would start with them and promise anything
+    default_quota = None if settings is None else settings.default_quota
     for one in overpromised(engine, root, default_quota):
         click.echo(f"ftpd: warning: {printable(str(one))}", err=True)
 
@@ -211,23 +210,11 @@ def _line(one: Invitation) -> str:
 
 
 def _print_revoked(revoked: str, as_json: bool, count: int = 1) -> None:
-    told = {"id": revoked, "revoked": count}
     others = "" if count == 1 else f", and {counted_as(count - 1, 'token')} made with it"
-    click.echo(json.dumps(told) if as_json else f"revoked {printable(revoked)}{others}")
+    echo({"id": revoked, "revoked": count}, f"revoked {printable(revoked)}{others}", as_json)
 
 
 # both --------------------------------------------------------------------------------------
-
-
-def _open(root: Path, *, begin: bool = False, changing: bool = True) -> Engine:
-    from ftpserver.database import open_state, open_to_look
-
-    if not changing:
-        return open_to_look(started(root))
-    if begin and not root.is_dir():
-        raise NotFound(f"{root}: no such directory")
-    act_as_owner(root)
-    return open_state(state_of(root.absolute()) if begin else started(root))
 
 
 def _until(expires: int | None) -> str:

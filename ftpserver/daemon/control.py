@@ -574,7 +574,7 @@ def _connected(state: Path) -> Iterator[socket.socket]:
         try:
             sock = stack.enter_context(_socket_of(state))
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
-            from ftpserver.database import RootLock  # takes longer to load than all of the rest
+            from ftpserver.root_lock import RootLock
 
             process = RootLock.holder(state)
             if process is not None:

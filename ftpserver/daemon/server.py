@@ -22,30 +22,34 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from ftpserver import ballast, modes
-from ftpserver.accounts.accounts import Account
+from ftpserver.accounts.account import Account
 from ftpserver.accounts.session_counts import SessionCounts
 from ftpserver.admin.backup import begin_anew, is_backup
+from ftpserver.audit.administration import given_by
 from ftpserver.audit.notify import start_events
-from ftpserver.audit.writer import Audit, given_by
+from ftpserver.audit.writer import Audit
 from ftpserver.clock import RUN
 from ftpserver.daemon.control import start_control
 from ftpserver.daemon.discovery import Discovery, start_discovery
 from ftpserver.daemon.systemd import check_handed
-from ftpserver.database import RootLock, open_to_serve, upgrade
+from ftpserver.database import open_to_serve
 from ftpserver.errors import StateError
+from ftpserver.migration import upgrade
 from ftpserver.net import tls
 from ftpserver.net.addresses import host_of
 from ftpserver.net.descriptors import raise_descriptor_limit
+from ftpserver.root_lock import RootLock
 from ftpserver.serving.listeners import Listener, TcpListener, UnixListener
 from ftpserver.serving.proxied import Proxied
 from ftpserver.serving.service import Service
 from ftpserver.serving.stats import Serving
 from ftpserver.settings.table import TABLE, Settings, cautions
 from ftpserver.storage.home import Home
-from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
+from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.ownership import identify
 from ftpserver.storage.quota import most_files
 from ftpserver.storage.recount import clean, put_back_all, recount
+from ftpserver.storage.runs import LEASE_SECONDS
 from ftpserver.storage.upload_locks import Owners
 from ftpwire.errors import DiskFull, Forbidden
 from ftpwire.paths import printable

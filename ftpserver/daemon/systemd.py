@@ -1,7 +1,8 @@
 """Running under systemd: its unit, telling it how things stand, sockets that it hands over.
 
 Lives here: the text of the units, sd_notify, socket activation. Lives elsewhere: starting and
-stopping (cli/start.py), the listening socket otherwise (server.py).
+stopping (cli/start.py), the listening socket otherwise (server.py), comparing a unit that is
+installed (installed_unit.py).
 """
 
 from __future__ import annotations
@@ -234,33 +235,6 @@ def _listened_on(installation: Installation) -> str:
     if host is None:
         return str(port)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def differences(there: str, wanted: str) -> list[str]:
-    """What a unit has that these settings make otherwise, a line each. More than is wanted, and
-    what it says of other things, is the administrator's own."""
-    found, expected = _lines_of(there), _lines_of(wanted)
-    told = []
-    for key, values in expected.items():
-        if found.get(key, []) != values:
-            had = ", ".join(found.get(key, [])) or "nothing"
-            told.append(f"{key}: the unit has {had}, and the settings make {', '.join(values)}")
-    return told
-
-
-def _lines_of(text: str) -> dict[str, list[str]]:
-    """The values of each setting of a unit, in their order. An empty one takes back the earlier."""
-    found: dict[str, list[str]] = {}
-    for line in text.replace("\\\n", " ").splitlines():
-        key, equals, value = line.strip().partition("=")
-        if not equals or key.startswith(("#", ";")):
-            continue
-        values = found.setdefault(key.strip(), [])
-        if value.strip():
-            values.append(value.strip())
-        else:
-            values.clear()
-    return found
 
 
 def check_handed(given: socket.socket, settings: Settings) -> list[str]:

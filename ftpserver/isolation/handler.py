@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ftpserver.accounts.accounts import Account
+from ftpserver.accounts.account import Account
 from ftpserver.accounts.authenticator import Admission
+from ftpserver.audit.allowances import Allowance
 from ftpserver.audit.record import EVENTS, MAX_REASON, OK, REQUESTS, Record, line_of, timestamp
 from ftpserver.audit.trail import guess_of, has_done_something, share_of
-from ftpserver.audit.writer import Allowance
 from ftpserver.isolation import homes
 from ftpserver.isolation import messages as q
 from ftpserver.net.addresses import peer_uid

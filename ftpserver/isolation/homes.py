@@ -18,7 +18,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftpserver.accounts.accounts import Account
+from ftpserver.accounts.account import Account
 from ftpserver.isolation import sandbox
 from ftpserver.isolation.sandbox import Identity
 from ftpserver.storage.walk import walk

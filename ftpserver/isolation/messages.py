@@ -15,7 +15,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from ftpserver.accounts.accounts import Account
+from ftpserver.accounts.account import Account
 from ftpserver.accounts.penalties import Offence
 from ftpserver.processes.brokering import Borrow, Brokered, BrokeredAnswer, Cut, GiveBack, Recall
 from ftpserver.storage.permissions import Permissions

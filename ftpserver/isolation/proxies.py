@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ftpserver.accounts.accounts import Account
+from ftpserver.accounts.account import Account
 from ftpserver.accounts.authenticator import Admission, Entrance, NoPlace
 from ftpserver.accounts.tokens import Issued
 from ftpserver.audit.trail import Recorder

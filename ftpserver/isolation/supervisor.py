@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from ftpserver.accounts.accounts import Account
+from ftpserver.accounts.account import Account
 from ftpserver.accounts.authenticator import Admission
 from ftpserver.accounts.penalties import Offence
 from ftpserver.clock import RUN

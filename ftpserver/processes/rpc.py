@@ -30,7 +30,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from ftpserver.accounts.accounts import Refused
+from ftpserver.accounts.account import Refused
 from ftpserver.errors import StateError
 from ftpserver.net.fd_passing import beside, close_all, room_for, taken_from
 from ftpwire import errors

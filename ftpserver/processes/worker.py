@@ -26,7 +26,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ftpserver.accounts.turns import wait_for
-from ftpserver.audit.writer import Audit, Chunk, FailureAllowances
+from ftpserver.audit.allowances import FailureAllowances
+from ftpserver.audit.files import Chunk
+from ftpserver.audit.writer import Audit
 from ftpserver.database import open_to_serve
 from ftpserver.errors import StateError
 from ftpserver.net.descriptors import raise_descriptor_limit
@@ -77,7 +79,8 @@ from ftpserver.processes.rpc import Carried, Peer, PeerGone
 from ftpserver.processes.shared_rate import SharedPaces
 from ftpserver.serving.listeners import Handed
 from ftpserver.serving.service import Service
-from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
+from ftpserver.storage.ledger import Ledger
+from ftpserver.storage.runs import LEASE_SECONDS
 from ftpwire.errors import DiskFull, Forbidden, NotFound
 
 if TYPE_CHECKING:

@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Column, Select, or_, select
 
 from ftpserver.clock import RUN
-from ftpserver.database import account as table
-from ftpserver.database import reading, token
+from ftpserver.database import reading
 from ftpserver.net.addresses import host_of, is_in
+from ftpserver.schema import account as table
+from ftpserver.schema import token
 from ftpwire.errors import NotFound
 
 if TYPE_CHECKING:
-    from ftpserver.accounts.accounts import Account
+    from ftpserver.accounts.account import Account
     from ftpserver.serving.service import Service
     from ftpserver.serving.session import Session
 

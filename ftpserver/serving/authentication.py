@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ftpserver.accounts.accounts import Account, Refused
+from ftpserver.accounts.account import Account, Refused
 from ftpwire import paths
 from ftpwire.channel import TimedOut
 from ftpwire.errors import Banned, Busy, CommandError, LoginRefused, NotLoggedIn

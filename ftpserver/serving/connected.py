@@ -19,7 +19,7 @@ from ftpwire.messages import Message
 if TYPE_CHECKING:
     import socket
 
-    from ftpserver.accounts.accounts import Account
+    from ftpserver.accounts.account import Account
 
 
 class Traffic(Protocol):

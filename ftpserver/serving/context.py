@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import socket
 
-    from ftpserver.accounts.accounts import Account
+    from ftpserver.accounts.account import Account
     from ftpserver.accounts.authenticator import Entrance
     from ftpserver.accounts.penalties import Offence
     from ftpserver.audit.trail import Recorder

@@ -15,7 +15,7 @@ from ftpserver.serving.endings import Idle
 from ftpwire.errors import ConnectionLost, TooMany
 
 if TYPE_CHECKING:
-    from ftpserver.accounts.accounts import Account
+    from ftpserver.accounts.account import Account
     from ftpserver.serving.context import Sharing
 
 SHORT = 0.5

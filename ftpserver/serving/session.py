@@ -50,7 +50,7 @@ from ftpwire.messages import Failed, Message
 from ftpwire.tls import TlsError
 
 if TYPE_CHECKING:
-    from ftpserver.accounts.accounts import Account
+    from ftpserver.accounts.account import Account
     from ftpserver.audit.trail import Trail
     from ftpserver.serving.context import Sharing
 

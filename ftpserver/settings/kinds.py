@@ -1,7 +1,7 @@
 """What a setting is: how its value is written, on a command line, in a variable, in a file.
 
 Lives here: kinds of values. Lives elsewhere: the settings themselves (table.py), where their
-values come from (loading.py).
+values come from (cli/config.py).
 """
 
 from __future__ import annotations

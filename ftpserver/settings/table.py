@@ -1,8 +1,7 @@
 """Settings of a running server, and where its state lies.
 
 Lives here: the one table of all settings, with their defaults, units and help.
-Lives elsewhere: how values are written (kinds.py), where they come from (loading.py), the
-command line (cli/config.py).
+Lives elsewhere: how values are written (kinds.py), where they come from (cli/config.py).
 """
 
 from __future__ import annotations
@@ -32,6 +31,7 @@ from ftpserver.settings.kinds import (
 )
 
 DEFAULT_PORT = 1234
+ROOT = "root"
 DEFAULT_ROOT = Path("home")
 STATE_DIRECTORY = ".ftpd"
 DATABASE = "state.db"
@@ -105,6 +105,12 @@ def _name(value: object) -> str:
 
 
 _NAME = Kind(_name, "TEXT")
+
+
+def _root(value: object) -> Path:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{value!r} is not a path")
+    return Path(value)
 
 
 def _mode(value: object) -> int:
@@ -315,9 +321,11 @@ def cautions(settings: Settings) -> list[str]:
 
 
 TABLE: dict[str, Setting] = {
-    one.name: described(one) for one in dataclasses.fields(Settings) if one.name != "root"
+    one.name: described(one) for one in dataclasses.fields(Settings) if one.name != ROOT
 }
 """What is known of every setting but the root, by the name of its field."""
+EVERY = {ROOT: Setting(ROOT, Kind(_root, "DIRECTORY", str, path=True), "")} | TABLE
+"""The same, with the root."""
 
 
 def state_of(root: Path) -> Path:

@@ -14,11 +14,12 @@ from collections.abc import Callable
 
 from ftpserver.storage.commit import lstat, target_of
 from ftpserver.storage.file_systems import Beside, Nature, can_be_moved, leave_beside
-from ftpserver.storage.home import MODE_BITS, Home
+from ftpserver.storage.home import Home
 from ftpserver.storage.home_staging import Tally
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.put_back import forget_note, write_note
 from ftpserver.storage.quota import Books
+from ftpserver.storage.staging import MODE_BITS
 from ftpserver.storage.walk import open_closed
 from ftpwire import beneath, paths
 from ftpwire.errors import AlreadyExists, InvalidPath

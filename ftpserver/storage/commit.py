@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 from ftpserver.storage.digest_xattr import digest_by_name, fresh_digest, keep_digest
 from ftpserver.storage.file_systems import acl_limits
-from ftpserver.storage.home import MODE_BITS, Home
+from ftpserver.storage.home import Home
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.places import Place, Places
 from ftpserver.storage.resumable import ResumableStaging
+from ftpserver.storage.staging import MODE_BITS
 from ftpserver.storage.walk import counted_size
 from ftpwire import beneath, paths
 from ftpwire.digests import StoredDigest

@@ -26,9 +26,6 @@ from ftpwire import beneath, paths
 from ftpwire.errors import AlreadyExists, InvalidPath, IsADirectory, from_oserror
 from ftpwire.paths import Parts
 
-MODE_BITS = 0o777
-"""Of a mode, what is set. Directories keep the setgid and sticky bits that they have."""
-
 
 class Home(ReadableHome, StagingHome):
     """The directory tree of one user, as one session sees it. For one thread.

@@ -28,7 +28,8 @@ from pathlib import Path
 from sqlalchemy import Engine, delete, insert, select
 from sqlalchemy.exc import OperationalError
 
-from ftpserver.database import durable, reading, server
+from ftpserver.database import durable, reading
+from ftpserver.schema import server
 from ftpserver.storage.home_staging import OWNER_NAME
 from ftpserver.storage.open_home import give_to_owner, open_staging
 from ftpwire import paths

@@ -19,13 +19,14 @@ from collections.abc import Callable
 
 from ftpserver.storage import file_systems
 from ftpserver.storage.digest_xattr import keep_digest
-from ftpserver.storage.home import MODE_BITS
 from ftpserver.storage.places import Place
 from ftpwire.digests import StoredDigest
 from ftpwire.errors import SourceChanged, VerificationFailed
 from ftpwire.messages import Put, Sent
 from ftpwire.streams import WriteBehind
 
+MODE_BITS = 0o777
+"""Of a mode, what is set. Directories keep the setgid and sticky bits that they have."""
 PIECE = 16 * 1024 * 1024
 """Bytes between checkpoints: at most so many are sent again."""
 _COPY_SIZE = 1024 * 1024

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from stat import S_ISGID
 
-from ftpserver.storage.home import MODE_BITS
+from ftpserver.storage.staging import MODE_BITS
 from ftpserver.storage.upload import Receiving
 from ftpserver.workspace.observer import ticker
 from ftpserver.workspace.reading import OpenFile

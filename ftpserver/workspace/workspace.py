@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 
 from msgspec.structs import replace
 
-from ftpserver.accounts.accounts import Account
+from ftpserver.accounts.account import Account
 from ftpserver.storage.atomic_tree import AtomicTree
 from ftpserver.storage.batch import Outcome, Uploads
 from ftpserver.storage.home import Home

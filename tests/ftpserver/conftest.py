@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from ftpserver.accounts import accounts as accounts_module
+from ftpserver.accounts import account as account_module
 from ftpserver.accounts import invitations, tokens
 from ftpserver.accounts.accounts import Accounts
 from ftpserver.cli import main
@@ -65,7 +65,7 @@ def clock(monkeypatch) -> Callable[[float], None]:
 
     def set_to(seconds: float) -> None:
         moment[0] = seconds
-        for module in (accounts_module, invitations, tokens):
+        for module in (account_module, invitations, tokens):
             monkeypatch.setattr(module, "RUN", even)
 
     return set_to

@@ -16,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from ftpserver import database
-from ftpserver.database import SCHEMA_VERSION, RootLock, open_to_look, open_to_serve
+from ftpserver import migration
+from ftpserver.database import open_to_look, open_to_serve
+from ftpserver.root_lock import RootLock
+from ftpserver.schema import SCHEMA_VERSION
 from ftpserver.storage.quota import most_files
 
 TABLES = Path(__file__).with_name("schema-3.sql").read_text()
@@ -186,7 +188,7 @@ def test_why_can_be_asked_about_room_of_an_earlier_version(ftpd, state):
 
 def upgrade(state: Path) -> None:
     open_to_serve(state).engine.dispose()
-    database.upgrade(state, most_files)
+    migration.upgrade(state, most_files)
 
 
 def upgrade_killed_before(state: Path, number: int) -> bool:

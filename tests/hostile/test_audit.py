@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from ftpserver.audit import writer
+from ftpserver.audit import allowances, files
+from ftpserver.audit.files import FILE_NAME
 from ftpserver.audit.record import REFUSED
-from ftpserver.audit.writer import FILE_NAME, Audit
+from ftpserver.audit.writer import Audit
 from ftpwire.messages import Failed, Login, LoginToken, MakeDir, Register, SetAttributes
 from tests.peer import eventually
 
@@ -37,8 +38,8 @@ def told(state, name: str = FILE_NAME) -> list[dict]:
 @pytest.mark.parametrize("way", [*WAYS, WORKERS, ISOLATED])
 @pytest.mark.parametrize("cheap", CHEAP)
 def test_cheap_requests_hide_no_guess(start_server, dial, monkeypatch, way, cheap):
-    monkeypatch.setattr(writer, "_REFUSALS_BURST", 2)
-    monkeypatch.setattr(writer, "_REFUSALS_RATE", 0.0)
+    monkeypatch.setattr(allowances, "_REFUSALS_BURST", 2)
+    monkeypatch.setattr(allowances, "_REFUSALS_RATE", 0.0)
     server = start_server(**way)
     server.limits._bans.delay = lambda host: 0.0
     for _ in range(6):
@@ -103,12 +104,12 @@ def test_thirty_thousand_successes_do_not_turn_the_log_over(start_server, dial, 
     eventually(own.exists)
     common = told(state)
     assert any(one["event"] == "start" for one in common)
-    assert sum(one["event"] == "attributes" for one in common) <= writer._SHARE + 1000
+    assert sum(one["event"] == "attributes" for one in common) <= files._SHARE + 1000
 
 
 def test_a_banned_address_hides_no_guess(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "_REFUSALS_BURST", 2)
-    monkeypatch.setattr(writer, "_REFUSALS_RATE", 0.0)
+    monkeypatch.setattr(allowances, "_REFUSALS_BURST", 2)
+    monkeypatch.setattr(allowances, "_REFUSALS_RATE", 0.0)
     from ftpserver.audit.trail import guess_of
 
     log = Audit(tmp_path, size=2**20)
@@ -123,7 +124,7 @@ def test_a_banned_address_hides_no_guess(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("way", [*WAYS, WORKERS, ISOLATED])
 def test_the_successes_of_one_user_do_not_turn_the_log_over(start_server, dial, monkeypatch, way):
-    monkeypatch.setattr(writer, "_SHARE", 20)
+    monkeypatch.setattr(files, "_SHARE", 20)
     server = start_server(audit_size=20_000, audit_keep=1, audit_own_size=5_000, **way)
     state = server.settings.state
     server.accounts.add("bob", "correct-horse")
@@ -151,7 +152,7 @@ def test_the_successes_of_one_user_do_not_turn_the_log_over(start_server, dial, 
 
 
 def test_refusals_and_log_ins_have_room_apart_from_files(start_server, dial, monkeypatch):
-    monkeypatch.setattr(writer, "_SHARE", 5)
+    monkeypatch.setattr(files, "_SHARE", 5)
     server = start_server()
     peer = dial(server)
     for number in range(20):
@@ -179,8 +180,8 @@ def size_of(state, event: str) -> int:
 def test_failures_with_long_paths_take_no_more_room(
     start_server, dial, monkeypatch, way, logged_in
 ):
-    monkeypatch.setattr(writer, "_REFUSALS_BURST", 20)
-    monkeypatch.setattr(writer, "_REFUSALS_RATE", 0.0)
+    monkeypatch.setattr(allowances, "_REFUSALS_BURST", 20)
+    monkeypatch.setattr(allowances, "_REFUSALS_RATE", 0.0)
     server = start_server(**way)
     with dial(server, logged_in=logged_in) as peer:
         if not logged_in:
@@ -194,7 +195,7 @@ def test_failures_with_long_paths_take_no_more_room(
 
 @pytest.mark.parametrize("way", [*WAYS, WORKERS, ISOLATED])
 def test_successes_with_long_paths_take_no_more_room(start_server, dial, monkeypatch, way):
-    monkeypatch.setattr(writer, "_SHARE", 20)
+    monkeypatch.setattr(files, "_SHARE", 20)
     server = start_server(**way)
     state = server.settings.state
     with dial(server) as peer:

@@ -10,7 +10,8 @@ import pytest
 from ftpserver.accounts import registration as module
 from ftpserver.accounts.invitations import Invitations
 from ftpserver.accounts.registration import Probes
-from ftpserver.settings.loading import load
+from ftpserver.cli import main
+from ftpserver.cli.config import read_again, warnings_about
 from ftpwire.errors import Busy, NameTaken
 from ftpwire.messages import Failed, LoggedIn, Register
 
@@ -84,11 +85,11 @@ def test_tries_come_back_and_accounts_cost_none():
 @pytest.mark.parametrize(
     ("given", "warned"),
     [
-        pytest.param({"open_registration": True}, True, id="open"),
-        pytest.param({"open_registration": True, "default_quota": 2**30}, False, id="with-quota"),
-        pytest.param({}, False, id="closed"),
+        pytest.param(["--open-registration"], True, id="open"),
+        pytest.param(["--open-registration", "--default-quota=1GiB"], False, id="with-quota"),
+        pytest.param([], False, id="closed"),
     ],
 )
 def test_open_registration_without_a_quota_is_warned_of(tmp_path, given, warned):
-    found = load(given, root=tmp_path, config=None, environment={})
-    assert ["default-quota" in one for one in found.warnings] == [True] * warned
+    settings = read_again(main.start, [f"--root={tmp_path}", *given])
+    assert ["default-quota" in one for one in warnings_about(settings)] == [True] * warned

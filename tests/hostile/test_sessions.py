@@ -72,7 +72,7 @@ def test_the_cap_writes_nothing_and_gives_way_to_a_limit(start_server, dial, few
 def _rows(server) -> int:
     from sqlalchemy import func, select
 
-    from ftpserver.database import session
+    from ftpserver.schema import session
 
     with server.engine.connect() as connection:
         return connection.execute(select(func.count()).select_from(session)).scalar_one()

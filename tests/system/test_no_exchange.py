@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ftpserver.accounts.accounts import Account, Accounts
+from ftpserver.accounts.account import Account
+from ftpserver.accounts.accounts import Accounts
 from ftpserver.admin import verify
 from ftpserver.database import open_state
 from ftpserver.storage import atomic_tree

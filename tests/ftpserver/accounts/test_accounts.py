@@ -9,11 +9,10 @@ from pathlib import Path
 import argon2
 import pytest
 
-from ftpserver.accounts import accounts as module
 from ftpserver.accounts import passwords
-from ftpserver.accounts.accounts import BadAccount, NewAccount, check_name, first_account_name
+from ftpserver.accounts.account import NewAccount, check_name
 from ftpserver.accounts.passwords import MAX_PASSWORD, hash_password, random_password
-from ftpwire.errors import LoginRefused, NameTaken, NotFound
+from ftpwire.errors import BadAccount, LoginRefused, NameTaken, NotFound
 
 GOOD_NAMES = ["a", "0", "alice", "a.b-c_d", "0day", "a" * 32, "a..", "x-"]
 BAD_NAMES = [
@@ -179,24 +178,6 @@ def test_random_passwords():
     made = {random_password() for _ in range(100)}
     assert len(made) == 100
     assert all(len(one) == 23 and one.isascii() and one == one.lower() for one in made)
-
-
-@pytest.mark.parametrize(
-    ("system", "name"),
-    [("alice", "alice"), ("Alice", "alice"), ("ünal", "admin"), ("", "admin"), ("a b", "admin")],
-)
-def test_the_first_account_is_called_like_the_user(monkeypatch, system, name):
-    monkeypatch.setattr(module.getpass, "getuser", lambda: system)
-    assert first_account_name() == name
-
-
-@pytest.mark.parametrize("error", [KeyError("uid"), OSError("no user")])
-def test_a_user_without_a_name_is_admin(monkeypatch, error):
-    def fail():
-        raise error
-
-    monkeypatch.setattr(module.getpass, "getuser", fail)
-    assert first_account_name() == "admin"
 
 
 # homes and rows ----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from sqlalchemy import event, func, select
 from ftpserver.accounts import bans as module
 from ftpserver.accounts.bans import ADDRESS_FACTOR, Bans
 from ftpserver.clock import Clock as RunClock
-from ftpserver.database import failure
+from ftpserver.schema import failure
 from ftpwire.errors import Banned, NotFound
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"

@@ -24,12 +24,12 @@ from ftpserver.accounts.session_slots import NO_LIMIT, Most, Sessions
 from ftpserver.accounts.startups import Strangers
 from ftpserver.accounts.tokens import Tokens
 from ftpserver.accounts.turns import Queue
-from ftpserver.database import session
 from ftpserver.processes import worker
 from ftpserver.processes.messages import TurnGiven, TurnOver
 from ftpserver.processes.rpc import Carried
+from ftpserver.schema import session
 from ftpserver.settings.table import Settings, Startups
-from ftpserver.storage import ledger
+from ftpserver.storage import ledger, runs
 from ftpserver.storage.ledger import Ledger
 from ftpwire.errors import Banned, Busy, LoginRefused, NotFound, TooMany
 from ftpwire.frames import HEADER, Kind
@@ -447,7 +447,7 @@ def test_sessions_of_the_dead_take_no_place(engine, alice, monkeypatch):
 def set_database_clock(monkeypatch, seconds: int) -> None:
     """The time by which nodes compare what each of them has in the database."""
     now = literal(seconds)
-    for one in (session_slots, ledger):
+    for one in (session_slots, ledger, runs):
         monkeypatch.setattr(one, "SECONDS_NOW", now)
 
 

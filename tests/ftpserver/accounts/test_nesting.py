@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from ftpserver.accounts.accounts import Account
+from ftpserver.accounts.account import Account
 from ftpserver.accounts.records import import_lines
-from ftpserver.database import account
+from ftpserver.schema import account
 from ftpserver.storage.home import Home
 from ftpserver.storage.permissions import Action, Permissions
 from ftpserver.storage.recount import recount

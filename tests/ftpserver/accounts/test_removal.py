@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from ftpserver.accounts.removal import check_removable, measure, remove_home
-from ftpserver.database import account
+from ftpserver.schema import account
 from ftpwire.errors import BadAccount
 
 

@@ -12,7 +12,7 @@ from ftpserver.accounts import tokens as module
 from ftpserver.accounts.passwords import hash_password
 from ftpserver.accounts.tokens import MAX_TOKENS, Tokens
 from ftpserver.clock import Clock
-from ftpserver.database import token
+from ftpserver.schema import token
 from ftpwire import messages
 from ftpwire.errors import BadAccount, Forbidden, LoginRefused, NotFound, TooMany
 from ftpwire.frames import Kind

@@ -14,9 +14,10 @@ from sqlalchemy import select
 from ftpserver.accounts.accounts import Accounts
 from ftpserver.admin import backup as module
 from ftpserver.admin.backup import BackupVerifier, back_up, is_backup
-from ftpserver.database import account, lease, open_state
+from ftpserver.database import open_state
 from ftpserver.errors import StateError
 from ftpserver.net.tls import ensure_key, fingerprint_of
+from ftpserver.schema import account, lease
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from ftpserver.accounts.bans import Bans
 from ftpserver.accounts.penalties import Offence
 from ftpserver.clock import RUN
 from ftpserver.daemon import control
-from ftpserver.database import session
+from ftpserver.schema import session
 from ftpserver.settings.table import Startups
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.permissions import Permissions

@@ -14,9 +14,11 @@ from types import SimpleNamespace
 import pytest
 
 from ftpserver.accounts.invitations import Invitations
-from ftpserver.audit import writer as module
+from ftpserver.audit import administration, allowances, files, writer
+from ftpserver.audit.administration import administered
+from ftpserver.audit.files import FILE_NAME, open_to_append
 from ftpserver.audit.record import Record, line_of, shown, timestamp
-from ftpserver.audit.writer import FILE_NAME, Audit, administered, open_to_append
+from ftpserver.audit.writer import Audit
 from ftpserver.serving.exchange import Exchange
 from ftpserver.storage import in_place
 from ftpserver.storage.home import Home
@@ -169,7 +171,7 @@ def test_a_removal_that_ends_midway_tells_what_has_gone(
     server, dial, files, events, monkeypatch, how
 ):
     """Where the tree can't be moved away at once; whatever else has failed before."""
-    monkeypatch.setattr(module, "_REFUSALS_BURST", 0)
+    monkeypatch.setattr(allowances, "_REFUSALS_BURST", 0)
     monkeypatch.setattr(in_place, "_STEP", 2)
     a_tree(files)
 
@@ -208,8 +210,8 @@ def test_a_tree_that_was_replaced_at_once_has_its_path(server, dial, events):
 
 def test_a_ban_is_recorded_once(start_server, dial, monkeypatch):
     """And nothing else of strangers uses up its room."""
-    monkeypatch.setattr(module, "_REFUSALS_BURST", 1)
-    monkeypatch.setattr(module, "_REFUSALS_RATE", 0.0)
+    monkeypatch.setattr(allowances, "_REFUSALS_BURST", 1)
+    monkeypatch.setattr(allowances, "_REFUSALS_RATE", 0.0)
     server = start_server(ban_after=2, ban_time=3600.0)
     server.limits._bans.delay = lambda host: 0.0
     server.limits.delay = lambda host, error: 0.0
@@ -435,7 +437,7 @@ def test_the_file_is_private(audit, tmp_path):
 
 
 def test_files_are_rotated_by_size(audit, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_GATHER_SECONDS", 0)
+    monkeypatch.setattr(writer, "_GATHER_SECONDS", 0)
     write(audit(size=300, keep=2), tmp_path, 10)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == [FILE_NAME, f"{FILE_NAME}.1", f"{FILE_NAME}.2"]
@@ -449,7 +451,7 @@ def test_files_are_rotated_by_size(audit, tmp_path, monkeypatch):
 
 
 def test_fewer_are_kept_than_before(audit, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_GATHER_SECONDS", 0)
+    monkeypatch.setattr(writer, "_GATHER_SECONDS", 0)
     for number in range(1, 6):
         (tmp_path / f"{FILE_NAME}.{number}").write_text("{}\n")
     write(audit(size=300, keep=1), tmp_path, 5)
@@ -458,13 +460,13 @@ def test_fewer_are_kept_than_before(audit, tmp_path, monkeypatch):
 
 
 def test_no_earlier_file_is_kept_if_none_is_wanted(audit, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_GATHER_SECONDS", 0)
+    monkeypatch.setattr(writer, "_GATHER_SECONDS", 0)
     write(audit(size=300, keep=0), tmp_path, 5)
     assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
 
 
 def test_a_file_that_was_moved_away_is_made_again(audit, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_GATHER_SECONDS", 0)
+    monkeypatch.setattr(writer, "_GATHER_SECONDS", 0)
     log = audit()
     write(log, tmp_path, 1)
     (tmp_path / FILE_NAME).rename(tmp_path / "taken")
@@ -489,16 +491,16 @@ def test_a_link_in_its_place_is_not_followed(tmp_path):
 def test_a_full_disk_stops_nothing(server, dial, events, monkeypatch, caplog):
     full = threading.Event()
     full.set()
-    whole = module.write_whole
+    whole = files.write_whole
 
     def write_whole(fd, data):
         if full.is_set():
             raise OSError(errno.ENOSPC, "no space")
         whole(fd, data)
 
-    monkeypatch.setattr(module, "_GATHER_SECONDS", 0)
-    monkeypatch.setattr(module, "_DROPPED_SECONDS", 0.05)
-    monkeypatch.setattr(module, "write_whole", write_whole)
+    monkeypatch.setattr(writer, "_GATHER_SECONDS", 0)
+    monkeypatch.setattr(writer, "_DROPPED_SECONDS", 0.05)
+    monkeypatch.setattr(files, "write_whole", write_whole)
     peer = dial(server)
     for number in range(5):
         assert put(peer, b"/%d" % number) == Stored(4)
@@ -515,8 +517,8 @@ def test_a_full_disk_stops_nothing(server, dial, events, monkeypatch, caplog):
 
 
 def test_what_comes_too_fast_is_counted(audit, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MAX_QUEUED", 1000)
-    monkeypatch.setattr(module, "_GATHER_SECONDS", 3600)  # nothing is written before the end
+    monkeypatch.setattr(writer, "MAX_QUEUED", 1000)
+    monkeypatch.setattr(writer, "_GATHER_SECONDS", 3600)  # nothing is written before the end
     log = audit()
     for number in range(100):
         log.record("note", reason=str(number))
@@ -528,21 +530,21 @@ def test_what_comes_too_fast_is_counted(audit, tmp_path, monkeypatch):
 
 
 def test_who_only_fails_can_not_fill_the_files(audit, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_REFUSALS_RATE", 0.0)
+    monkeypatch.setattr(allowances, "_REFUSALS_RATE", 0.0)
     log = audit()
     for _ in range(2000):
         log.record("login", outcome="refused", address="10.0.0.1")
     log.record("put", path=b"/file")
     log.close()
     found = records(tmp_path)
-    assert sum(record["event"] == "login" for record in found) == module._REFUSALS_BURST
+    assert sum(record["event"] == "login" for record in found) == allowances._REFUSALS_BURST
     assert of(found, "put")["path"] == "/file", "what succeeds is told"
-    assert of(found, "dropped")["count"] == 2000 - module._REFUSALS_BURST
+    assert of(found, "dropped")["count"] == 2000 - allowances._REFUSALS_BURST
 
 
 def test_a_user_who_fails_does_not_silence_others(server, dial, events, monkeypatch):
-    monkeypatch.setattr(module, "_REFUSALS_RATE", 0.0)
-    monkeypatch.setattr(module, "_REFUSALS_BURST", 3)
+    monkeypatch.setattr(allowances, "_REFUSALS_RATE", 0.0)
+    monkeypatch.setattr(allowances, "_REFUSALS_BURST", 3)
     server.accounts.add("bob", "secret")
     alice, bob = dial(server), dial(server, logged_in=False)
     bob.log_in("bob")
@@ -586,9 +588,9 @@ def test_who_gave_a_command(tmp_path, monkeypatch, sudo_user, login_uid, told):
     def known(uid: int) -> SimpleNamespace:
         return SimpleNamespace(pw_name=names[uid])
 
-    monkeypatch.setattr(module.pwd, "getpwuid", known)
-    monkeypatch.setattr(module.os, "getuid", lambda: 12345)
-    monkeypatch.setattr(module, "_LOGIN_UID", tmp_path / "loginuid")
+    monkeypatch.setattr(administration.pwd, "getpwuid", known)
+    monkeypatch.setattr(administration.os, "getuid", lambda: 12345)
+    monkeypatch.setattr(administration, "_LOGIN_UID", tmp_path / "loginuid")
     if login_uid is not None:
         (tmp_path / "loginuid").write_text(login_uid)
     monkeypatch.delenv("SUDO_USER", raising=False)

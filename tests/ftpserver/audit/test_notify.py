@@ -13,9 +13,10 @@ import pytest
 
 from ftpserver.audit import notify
 from ftpserver.audit import reader as audit_reader
+from ftpserver.audit.administration import administered
+from ftpserver.audit.files import FILE_NAME
 from ftpserver.audit.notify import SOCKET, Follower
 from ftpserver.audit.reader import AuditReader, Filter
-from ftpserver.audit.writer import FILE_NAME, administered
 from tests.peer import eventually
 
 MANY = 1000  # more than any system keeps for who does not read

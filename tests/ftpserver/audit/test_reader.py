@@ -9,10 +9,12 @@ import tracemalloc
 import pytest
 
 from ftpserver.audit import reader as module
-from ftpserver.audit import writer as audit_module
+from ftpserver.audit import writer
+from ftpserver.audit.administration import administered
+from ftpserver.audit.files import FILE_NAME, own_name, rotated
 from ftpserver.audit.reader import AuditReader, Filter
 from ftpserver.audit.record import Record, line_of
-from ftpserver.audit.writer import FILE_NAME, Audit, administered, own_name, rotated
+from ftpserver.audit.writer import Audit
 from ftpserver.errors import StateError
 from ftpwire import paths
 from tests.peer import eventually
@@ -315,7 +317,7 @@ def test_who_follows_too_slowly_is_told_that_files_are_gone(path, tmp_path, kept
 
 def test_two_writers_and_rotations_lose_nothing(tmp_path, monkeypatch):
     """The server and administrators' commands write to the same files, and one of them rotates."""
-    monkeypatch.setattr(audit_module, "_GATHER_SECONDS", 0.001)
+    monkeypatch.setattr(writer, "_GATHER_SECONDS", 0.001)
     log = Audit(tmp_path, size=5000, keep=1000)
 
     def administer(name: str) -> None:

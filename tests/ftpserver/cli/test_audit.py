@@ -10,8 +10,8 @@ import click
 import pytest
 
 from ftpserver.accounts.penalties import Offence
+from ftpserver.audit.files import FILE_NAME
 from ftpserver.audit.record import Record
-from ftpserver.audit.writer import FILE_NAME
 from ftpserver.cli import main, users
 from ftpserver.cli.audit import AUDITED
 from ftpserver.cli.log import told

@@ -16,8 +16,8 @@ from sqlalchemy import select, update
 from ftpserver.clock import Clock
 from ftpserver.daemon import server as server_module
 from ftpserver.daemon.server import FtpServer
-from ftpserver.database import account
 from ftpserver.errors import RootBusy, StateError
+from ftpserver.schema import account
 from ftpserver.serving import listeners as module
 from ftpserver.serving.session import Session
 from ftpserver.settings.table import Settings, Startups

@@ -21,7 +21,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from ftpserver.audit import writer
+from ftpserver.audit import allowances
 from ftpserver.isolation import sandbox, supervisor
 from ftpserver.isolation.supervisor import IsolatedSession
 from ftpserver.storage.home import Home
@@ -648,7 +648,7 @@ def test_records_are_of_whom_they_come_from_and_of_now(hostile, start_server):
 @pytest.mark.system
 def test_what_a_failed_removal_took_away_is_told(hostile, monkeypatch):
     """However much has failed before; the control: that did nothing."""
-    monkeypatch.setattr(writer, "_REFUSALS_BURST", 0)
+    monkeypatch.setattr(allowances, "_REFUSALS_BURST", 0)
     attack = hostile()
     line = {
         "time": "2001-01-01T00:00:00.000Z",

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 import msgspec
 import pytest
 
-from ftpserver.accounts.accounts import Refused
+from ftpserver.accounts.account import Refused
 from ftpserver.errors import StateError
 from ftpserver.processes.rpc import Carried, Nothing, Peer, PeerGone
 from ftpwire.errors import Banned, Internal, LeaseLost, QuotaExceeded

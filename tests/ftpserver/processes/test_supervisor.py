@@ -28,8 +28,8 @@ import pytest
 from ftpserver.accounts.registration import Probes
 from ftpserver.accounts.session_counts import SessionCounts
 from ftpserver.accounts.turns import Queue
-from ftpserver.audit import writer
-from ftpserver.audit.writer import FailureAllowances
+from ftpserver.audit import allowances
+from ftpserver.audit.allowances import FailureAllowances
 from ftpserver.errors import StateError
 from ftpserver.processes import child_process, supervisor
 from ftpserver.processes.forkserver import Ended, Spawned
@@ -1036,8 +1036,8 @@ def test_tries_with_an_invitation_are_counted_together(hire, server):
 
 
 def test_failures_have_one_allowance_in_the_log(hire, monkeypatch):
-    monkeypatch.setattr(writer, "_REFUSALS_BURST", 3)
-    monkeypatch.setattr(writer, "_REFUSALS_RATE", 0.0)
+    monkeypatch.setattr(allowances, "_REFUSALS_BURST", 3)
+    monkeypatch.setattr(allowances, "_REFUSALS_RATE", 0.0)
     _, workers = hire(2)
     for account_id, guess in ((None, None), (None, "password"), (7, None)):
         said = [

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ftpserver.cli import main, start
-from ftpserver.settings.loading import ConfigError, Origin, load
+from ftpserver.cli.config import ConfigError, read_again, read_settings
+from ftpserver.errors import StateError
 from ftpserver.settings.table import DEFAULT_PORT, TABLE, Settings, Startups, cautions, state_of
 
 
@@ -142,22 +143,30 @@ def file(tmp_path):
     return write
 
 
-def loaded(tmp_path, environment=None, **flags):
-    return load(flags, root=tmp_path / "root", environment=environment or {})
+@pytest.fixture
+def shown(ftpd, tmp_path):
+    """By the name of each setting, its value, and where that is from."""
+
+    def show(*words: str) -> dict[str, tuple[object, str, str]]:
+        status, out, _ = ftpd("config", "show", "--json", "--root", str(tmp_path / "root"), *words)
+        assert status == 0
+        records = map(json.loads, out.splitlines())
+        return {one["name"]: (one["value"], one["from"], one["where"]) for one in records}
+
+    return show
 
 
-def test_flags_above_variables_above_the_file_above_defaults(tmp_path, file):
+def test_flags_above_variables_above_the_file_above_defaults(tmp_path, file, shown, monkeypatch):
     path = file("port = 1\nstall = 1\ngrace = 1\n")
-    environment = {"FTPD_PORT": "2", "FTPD_STALL": "2", "FTPD_ROOT": "elsewhere"}
-    found = loaded(tmp_path, environment, port=3)
-    settings = found.settings
-    assert (settings.port, settings.stall, settings.grace, settings.ban_after) == (3, 2, 1, 10)
-    assert found.file == path
-    assert {name: found.origins[name] for name in ("port", "stall", "grace", "ban_after")} == {
-        "port": Origin("flag", "--port"),
-        "stall": Origin("variable", "FTPD_STALL"),
-        "grace": Origin("file", f"{path}:3"),
-        "ban_after": Origin("default"),
+    for name, value in {"PORT": "2", "STALL": "2", "ROOT": "elsewhere", "BAN_AFTER": ""}.items():
+        monkeypatch.setenv(f"FTPD_{name}", value)
+    found = shown("--port", "3")
+    assert {name: found[name] for name in ("root", "port", "stall", "grace", "ban-after")} == {
+        "root": (str(tmp_path / "root"), "flag", ""),
+        "port": (3, "flag", "--port"),
+        "stall": (2, "variable", "FTPD_STALL"),
+        "grace": (1, "file", f"{path}:3"),
+        "ban-after": (10, "default", ""),
     }
 
 
@@ -191,7 +200,7 @@ log-format = "json"
 
 def test_settings_can_be_in_the_file(tmp_path, file):
     path = file(EVERYTHING)
-    assert loaded(tmp_path).settings == Settings(
+    assert read_settings(tmp_path / "root") == Settings(
         root=tmp_path / "root",
         host="::1",
         port=5,
@@ -220,14 +229,11 @@ def test_settings_can_be_in_the_file(tmp_path, file):
 
 
 @pytest.mark.parametrize("name", sorted(TABLE))
-def test_every_default_can_be_written(tmp_path, file, name):
-    shown = TABLE[name].kind.show(getattr(Settings, name))
-    if shown is None:
-        shown = "none"
-    file(f"{TABLE[name].name} = {json.dumps(shown)}\n")
-    found = loaded(tmp_path)
-    assert getattr(found.settings, name) == getattr(Settings, name)
-    assert found.origins[name].kind == "file"
+def test_every_default_can_be_written(tmp_path, file, shown, name):
+    written = TABLE[name].kind.show(getattr(Settings, name))
+    file(f"{TABLE[name].name} = {json.dumps('none' if written is None else written)}\n")
+    assert getattr(read_settings(tmp_path / "root"), name) == getattr(Settings, name)
+    assert shown()[TABLE[name].name][1] == "file"
 
 
 def test_every_setting_is_an_option_with_help(ftpd):
@@ -292,18 +298,67 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path, file, ftpd, text, line, t
         assert f"{path}:{line}: " in wrong[0] or not line
 
 
-def test_everything_that_is_wrong_is_told_at_once(tmp_path, file):
+def test_everything_that_is_wrong_is_told_at_once(tmp_path, file, monkeypatch):
     file("prot = 1\nstall = 0\n")
+    monkeypatch.setenv("FTPD_GRACE", "never")
+    monkeypatch.setenv("FTPD_BAN_AFTER", "1")
     with pytest.raises(ConfigError) as caught:
-        loaded(tmp_path, {"FTPD_GRACE": "never", "FTPD_BAN_AFTER": "1"})
+        read_settings(tmp_path / "root")
     assert len(caught.value.problems) == 3
     assert "FTPD_GRACE" in caught.value.problems[2]
 
 
-def test_a_variable_that_is_wrong(ftpd, tmp_path, monkeypatch):
+@pytest.mark.parametrize("above", [(), ("--port", "5")], ids=["alone", "below-an-option"])
+def test_a_variable_that_is_wrong(ftpd, tmp_path, monkeypatch, above):
     monkeypatch.setenv("FTPD_PORT", "http")
-    status, _, err = ftpd("config", "check", "--root", str(tmp_path))
-    assert status == 2 and "FTPD_PORT" in err
+    status, _, err = ftpd("config", "check", "--root", str(tmp_path), *above)
+    assert (status, err) == (2, "ftpd: FTPD_PORT: 'http' is not a whole number\n")
+
+
+@pytest.mark.parametrize(("text", "plain"), [("YES", True), ("off", False), ("y", None)])
+def test_a_variable_for_a_flag(tmp_path, monkeypatch, text, plain):
+    """These words, and not all that click takes."""
+    monkeypatch.setenv("FTPD_PLAINTEXT", text)
+    if plain is None:
+        with pytest.raises(ConfigError, match="FTPD_PLAINTEXT: 'y' is neither true nor false"):
+            read_settings(tmp_path)
+    else:
+        assert read_settings(tmp_path).plaintext is plain
+
+
+def test_only_what_has_the_option_takes_the_variable_of_another_file(tmp_path, file, monkeypatch):
+    """What is asked for a root (its fingerprint, its backup) is in that root's own file."""
+    file("port = 5\n")
+    other = tmp_path / "other.toml"
+    other.write_text("port = 6\n")
+    monkeypatch.setenv("FTPD_CONFIG", str(other))
+    assert read_settings(tmp_path / "root").port == 5
+    assert read_settings(tmp_path / "root", other).port == 6
+
+
+def test_settings_are_read_again_as_the_server_was_started(tmp_path, file, monkeypatch):
+    """Options stay above the file, which may have changed. What is wrong ends no running server."""
+    words = ("--root", "root", "--port", "7", "--no-plaintext")
+    monkeypatch.chdir(tmp_path)
+    file("port = 5\ngrace = 1\nplaintext = true\n")
+    before = read_again(main.start, words)
+    assert (before.port, before.grace, before.plaintext) == (7, 1, False)
+    file("port = 5\ngrace = 2\n")
+    assert read_again(main.start, words) == dataclasses.replace(before, grace=2)
+    path = file("grace = x\n")
+    with pytest.raises(StateError, match=f"{path}:1: invalid value"):
+        read_again(main.start, words)
+    path.unlink()
+    path.parent.rmdir()
+    path.parent.parent.rmdir()
+    path.parent.parent.write_text("")
+    with pytest.raises(StateError, match="is a file"):
+        read_again(main.start, words)
+
+
+def test_none_is_a_name_where_a_name_has_to_be(settings_of, tmp_path):
+    found = settings_of("--root", str(tmp_path), "--session-user", "none", "--host", "none")
+    assert (found.session_user, found.host) == ("none", None)
 
 
 def test_a_variable_that_means_nothing_is_a_warning(ftpd, tmp_path, monkeypatch):
@@ -356,10 +411,10 @@ def test_show_tells_where_each_value_is_from(ftpd, tmp_path, file, monkeypatch):
 def test_what_is_shown_means_the_same(ftpd, tmp_path, file):
     path = file(EVERYTHING)
     shown = ftpd("config", "show", "--root", str(tmp_path / "root"))[1]
-    before = loaded(tmp_path).settings
+    before = read_settings(tmp_path / "root")
     other = tmp_path / "other.toml"
     other.write_text(shown)
-    assert load({}, config=other, environment={}).settings == before
+    assert read_settings(None, other) == before
     assert path.exists()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Engine, select
 
-from ftpserver.database import account
+from ftpserver.schema import account
 
 
 def held_files(engine: Engine, name: str = "alice") -> int:

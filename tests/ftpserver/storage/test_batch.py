@@ -14,10 +14,11 @@ from sqlalchemy.exc import OperationalError
 
 from ftpserver.storage import batch as module
 from ftpserver.storage import upload_locks
+from ftpserver.storage.account_room import STEP
 from ftpserver.storage.batch import SHARES_STEP, SMALL, Uploads
 from ftpserver.storage.commit import SYNC_EACH
 from ftpserver.storage.home import Home
-from ftpserver.storage.ledger import STEP, Ledger
+from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.resumable import PIECE, RESUME_FROM
 from ftpserver.storage.upload_locks import Owners
 from ftpserver.storage.walk import Usage

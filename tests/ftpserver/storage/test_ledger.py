@@ -22,15 +22,18 @@ from hypothesis.stateful import (
 from sqlalchemy import BigInteger, bindparam, event, insert, select, update
 
 from ftpserver.admin import verify
-from ftpserver.database import account, lease
 from ftpserver.errors import StateError
-from ftpserver.storage import ledger as module
-from ftpserver.storage.ledger import LEASE_SECONDS, STEP, STEP_FILES, LeaseLost, Ledger
-from ftpserver.storage.quota import most_files
+from ftpserver.schema import account, lease
+from ftpserver.storage import account_room, runs
+from ftpserver.storage import ledger as ledger_module
+from ftpserver.storage.account_room import STEP, STEP_FILES
+from ftpserver.storage.ledger import LeaseLost, Ledger
+from ftpserver.storage.quota import Lease, most_files
+from ftpserver.storage.runs import LEASE_SECONDS
 from ftpwire.errors import DiskFull, NotFound, QuotaExceeded
 
-SPARE = module._STEPS_SPARE * STEP
-SPARE_FILES = module._STEPS_SPARE * STEP_FILES
+SPARE = account_room._STEPS_SPARE * STEP
+SPARE_FILES = account_room._STEPS_SPARE * STEP_FILES
 
 
 @pytest.fixture
@@ -40,9 +43,10 @@ def clock(monkeypatch):
     class Clock:
         now = 1_000_000
 
-    monkeypatch.setattr(module, "_now", lambda: Clock.now)
     by_database = bindparam("by_database", callable_=lambda: Clock.now, type_=BigInteger())
-    monkeypatch.setattr(module, "SECONDS_NOW", by_database)
+    for module in (ledger_module, runs):
+        monkeypatch.setattr(module, "now", lambda: Clock.now)
+        monkeypatch.setattr(module, "SECONDS_NOW", by_database)
     return Clock
 
 
@@ -548,7 +552,7 @@ def test_who_ends_a_lease_at_the_same_time_gives_nothing_back(engine, open_accou
     def other(connection, statement, *_):
         if not done and str(statement).startswith("SELECT lease.id, lease.account_id"):
             done.append(statement)
-            module._end(connection, alice, lease.c.incarnation == dead.incarnation)
+            account_room.end(connection, alice, lease.c.incarnation == dead.incarnation)
 
     event.listen(engine, "after_execute", other)
     assert ledger.reap() == [alice] and done
@@ -829,7 +833,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert (caught.value.needed, caught.value.free) == (size, max(0, self.free))
         else:
             assert caught.value.needed is None
-        return module.Lease("never was", self.account, size)
+        return Lease("never was", self.account, size)
 
     @rule(target=leases, size=SIZES, files=FILES)
     def reserve_step(self, size, files):
@@ -837,7 +841,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if not self.fits(*expected):
             with pytest.raises(QuotaExceeded):
                 self.ledger.reserve_step(self.account, size, files)
-            return module.Lease("never was", self.account, size)
+            return Lease("never was", self.account, size)
         held = self.taken(self.ledger.reserve_step(self.account, size, files))
         assert (held.size, held.files) == expected
         return held

@@ -183,8 +183,8 @@ class QuotaMachine(RuleBasedStateMachine):
     def under_way(self) -> bool:
         from sqlalchemy import select
 
-        from ftpserver.database import lease
-        from ftpserver.storage.ledger import KEPT
+        from ftpserver.schema import lease
+        from ftpserver.storage.runs import KEPT
 
         account = self.server.accounts.get(self.name)
         with self.server.engine.connect() as connection:
@@ -239,7 +239,7 @@ class QuotaMachine(RuleBasedStateMachine):
         """What is kept goes, as after --staging-days."""
         from sqlalchemy import update
 
-        from ftpserver.database import lease
+        from ftpserver.schema import lease
 
         with self.server.engine.begin() as connection:
             connection.execute(update(lease).values(expires=0))

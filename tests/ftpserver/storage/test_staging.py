@@ -15,15 +15,17 @@ from sqlalchemy import update
 
 from ftpserver.accounts.accounts import Accounts
 from ftpserver.admin.verify import check
-from ftpserver.database import lease, open_state
+from ftpserver.database import open_state
+from ftpserver.schema import lease
 from ftpserver.storage import commit as committing
 from ftpserver.storage import ledger as ledger_module
 from ftpserver.storage import resumable as module
+from ftpserver.storage import runs
 from ftpserver.storage import upload_locks as owning
 from ftpserver.storage.batch import Uploads
 from ftpserver.storage.home import Home
 from ftpserver.storage.kept import KeptStaging
-from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
+from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.recount import recount
 from ftpserver.storage.resumable import (
     Checkpoint,
@@ -32,6 +34,7 @@ from ftpserver.storage.resumable import (
     kept_name,
     kept_names,
 )
+from ftpserver.storage.runs import LEASE_SECONDS
 from ftpserver.storage.upload_locks import Owners
 from ftpwire import digests
 from ftpwire.errors import Busy, Cancelled, ConnectionLost, NotFound, QuotaExceeded
@@ -318,7 +321,8 @@ def test_it_lapses_at_its_own_time_and_not_before(
 ):
     """Heartbeats neither prolong nor shorten the time that it waits for a resume."""
     now = 1_000_000
-    monkeypatch.setattr(ledger_module, "_now", lambda: now)
+    monkeypatch.setattr(runs, "now", lambda: now)
+    monkeypatch.setattr(ledger_module, "now", lambda: now)
     ledger = Ledger(engine, keep_seconds=10 * LEASE_SECONDS)
     data = content(SIZE)
     uploads = Uploads(open_home(), ledger, alice, durable=False, owners=owners)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpserver.accounts.accounts import Account
+from ftpserver.accounts.account import Account
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.permissions import Permissions

@@ -1,0 +1,238 @@
+"""Options about accounts: what can be set of one, and where a new password comes from.
+
+Lives elsewhere: the commands that have them (users.py), what passwords are good enough
+(accounts/passwords.py), rights (storage/permissions.py).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import click
+from click.core import ParameterSource
+
+from ftpserver.cli.options import limit, typed
+from ftpwire import paths
+from ftpwire.units import parse_moment
+
+if TYPE_CHECKING:
+    from ftpserver.accounts.account import Changes, Network
+    from ftpserver.storage.permissions import Permissions
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_NO_LIMIT = frozenset({"none", "unlimited"})
+_SETTINGS = (
+    *("quota", "max_files", "permissions", "networks"),
+    *("expires", "max_sessions", "limit_rate", "peer_user", "system_user"),
+)
+
+
+def new_password(name: str, *, from_stdin: bool, weak: bool, generate: bool) -> str:
+    """A new password: made, read or asked for. Raises BadAccount for one that is too short."""
+    from ftpserver.accounts.passwords import check_new_password, random_password
+
+    if generate:
+        if from_stdin or weak:
+            raise click.UsageError("--generate makes the password: nothing else goes with it")
+        return random_password()
+    password = read_password(from_stdin, name)
+    if not weak:
+        check_new_password(password)
+    return password
+
+
+def read_password(from_stdin: bool, name: str) -> str:
+    """The password from where it was said to be, or asked for twice."""
+    if from_stdin:
+        return read_line().rstrip("\r\n")
+    if "FTPD_PASSWORD" in os.environ:
+        return os.environ["FTPD_PASSWORD"]
+    if not sys.stdin.isatty():
+        raise click.UsageError("no terminal to ask for the password: use --password-stdin")
+    return str(click.prompt(f"Password for {name}", hide_input=True, confirmation_prompt=True))
+
+
+def read_line() -> str:
+    """Exactly one line of standard input, unbuffered: what follows is somebody else's."""
+    line = bytearray()
+    while byte := os.read(0, 1):
+        line += byte
+        if byte == b"\n":
+            break
+    return line.decode("utf-8", "surrogateescape")
+
+
+def _size(text: str) -> int | None:
+    return None if text.lower() in _NO_LIMIT else limit(text)
+
+
+def _rate(text: str) -> int | None:
+    rate = _size(text)
+    if rate == 0:
+        raise click.BadParameter("0 would let nothing through: disable the account instead")
+    return rate
+
+
+def _count(text: str) -> int | None:
+    if text.lower() in _NO_LIMIT:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise click.BadParameter(f"{text!r} is no number (or: none)")
+    return int(text)
+
+
+@typed
+def _moment(text: str) -> int | None:
+    return None if text.lower() == "never" else parse_moment(text)
+
+
+def _system_user(text: str) -> str | None:
+    if text.lower() in _NO_LIMIT:
+        return None
+    import pwd
+
+    try:
+        pwd.getpwnam(text)
+    except (KeyError, ValueError):
+        raise click.BadParameter(f"{paths.printable(text)!r} is no user of this system") from None
+    return text
+
+
+def _peer_user(text: str) -> str | None:
+    name = _system_user(text)
+    if name is not None:
+        from ftpserver.accounts.system_users import can_be_peer
+
+        if not can_be_peer(name):
+            told = f"{name} is whoever the system can't tell: it will have to give a password"
+            click.echo(f"ftpd: {told}", err=True)
+    return name
+
+
+def _unprivileged_user(text: str) -> str | None:
+    name = _system_user(text)
+    if name is None:
+        return None
+    import pwd
+
+    if pwd.getpwnam(name).pw_uid == 0:
+        raise click.BadParameter(f"{name!r} may do everything: take another one")
+    return name
+
+
+def _networks(
+    context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+) -> tuple[Network, ...]:
+    if len(given) == 1 and given[0].lower() == "any":
+        return ()
+    try:
+        return tuple(ip_network(text, strict=False) for text in given)
+    except ValueError as error:
+        raise click.BadParameter(paths.printable(str(error))) from None
+
+
+def _permissions(
+    context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+) -> Permissions:
+    from ftpserver.storage.permissions import Permissions
+    from ftpwire.errors import BadAccount
+
+    try:
+        return Permissions.of(given)
+    except BadAccount as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def limits_options(function: _Function) -> _Function:
+    """What can be set of an account, the same for every command that does."""
+    for option in reversed(
+        (
+            click.option("--quota", type=_size, metavar="SIZE", help="Total space: 10MiB, none."),
+            click.option(
+                "--max-files",
+                type=_count,
+                metavar="N",
+                help="Most files, directories and links: a number, none. With a quota, none is "
+                "one for each 4 KiB of it, at least 1000.",
+            ),
+            click.option(
+                "--permit",
+                "permissions",
+                metavar="[PREFIX=]RIGHTS",
+                multiple=True,
+                callback=_permissions,
+                help="all, read-only, upload-only, no-delete or none; for everything, or at and "
+                "below PREFIX. Repeatable; all rules that there were are replaced.",
+            ),
+            click.option(
+                "--network",
+                "networks",
+                metavar="CIDR",
+                multiple=True,
+                callback=_networks,
+                help="Where log-ins may come from: 10.0.0.0/8, any. Repeatable.",
+            ),
+            click.option(
+                "--expires",
+                type=_moment,
+                metavar="DATE",
+                help="When its time is over (UTC): 2030-12-31, 30d, never.",
+            ),
+            click.option(
+                "--max-sessions",
+                type=_count,
+                metavar="N",
+                help="Sessions at the same time: a number, none.",
+            ),
+            click.option(
+                "--limit-rate",
+                type=_rate,
+                metavar="SIZE",
+                help="Bytes a second that all its sessions may move together: 1MiB, none.",
+            ),
+            click.option(
+                "--peer-user",
+                type=_peer_user,
+                metavar="USER",
+                help="The system user that needs no password over a Unix socket: a name, none.",
+            ),
+            click.option(
+                "--system-user",
+                type=_unprivileged_user,
+                metavar="USER",
+                help="The system user that its sessions run as under --isolation process: a "
+                "name, none.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def given(context: click.Context) -> Changes:
+    """What of an account was named on the command line."""
+    return cast(
+        "Changes",
+        {
+            name: context.params[name]
+            for name in _SETTINGS
+            if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+        },
+    )
+
+
+def password_options(function: _Function) -> _Function:
+    """How a new password is given, the same for every command that sets one."""
+    for option in (
+        click.option("--generate", is_flag=True, help="Make a random password, and print it."),
+        click.option("--weak", is_flag=True, help="Take a password of fewer than 8 characters."),
+        click.option(
+            "--password-stdin", is_flag=True, help="Read the password from the first line of stdin."
+        ),
+    ):
+        function = option(function)
+    return function

@@ -1,0 +1,114 @@
+"""Accounts as `ftpd user` prints them: records, lines, a table, all that is known of one.
+
+Lives elsewhere: what is in a record (accounts/records.py), the commands (users.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from ftpwire import paths
+from ftpwire.units import human, iso
+
+if TYPE_CHECKING:
+    from ftpserver.accounts.account import Account
+    from ftpserver.accounts.accounts import Accounts
+
+
+def print_record(account: Account, **more: object) -> None:
+    from ftpserver.accounts.records import shown
+
+    click.echo(json.dumps(shown(account) | more))
+
+
+def print_done(account: Account, as_json: bool, done: str, generated: str | None = None) -> None:
+    """Say what was done; print a password that was made, which is known nowhere else."""
+    if as_json:
+        print_record(account, **({} if generated is None else {"password": generated}))
+        return
+    click.echo(done)
+    if generated is not None:
+        click.echo(f"password  {generated}")
+
+
+def _space(account: Account) -> str:
+    total = "unlimited" if account.quota is None else human(account.quota)
+    return f"{human(account.used)} of {total}"
+
+
+def _state(account: Account) -> str:
+    if account.disabled:
+        return "disabled"
+    return "expired" if account.expired else "open"
+
+
+def _notes(account: Account) -> str:
+    """What is not as usual of an account."""
+    notes = [] if account.permissions.unlimited else [str(account.permissions)]
+    if _state(account) != "open":
+        notes.append(_state(account))
+    return ", ".join(notes)
+
+
+def account_line(account: Account) -> str:
+    home = paths.show(os.fsencode(account.home))
+    return "  ".join(
+        part for part in (account.name, _space(account), home, _notes(account)) if part
+    )
+
+
+def print_table(accounts: Accounts) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for head in ("NAME", "USED", "TOTAL", "EXPIRES", "STATE", "PERMISSIONS", "HOME"):
+        right = head in ("USED", "TOTAL")
+        table.add_column(head, justify="right" if right else "left", overflow="fold")
+    for account in accounts:
+        table.add_row(
+            *map(
+                Text,
+                (
+                    account.name,
+                    human(account.used),
+                    "unlimited" if account.quota is None else human(account.quota),
+                    "never" if account.expires is None else iso(account.expires)[:10],
+                    _state(account),
+                    str(account.permissions),
+                    paths.show(os.fsencode(account.home)),
+                ),
+            )
+        )
+    Console().print(table)
+
+
+def account_details(account: Account, tokens: int, sessions: int | None) -> list[tuple[str, str]]:
+    now = "" if sessions is None else f"{sessions} now, "
+    free = "" if account.free is None else f", {human(account.free)} free"
+    held = f", {human(account.held)} held by uploads" if account.held else ""
+    most = "unlimited" if account.most_files is None else str(account.most_files)
+    limit = account.max_sessions
+    most_sessions = "unlimited" if limit is None else f"at most {limit}"
+    rate = "unlimited" if account.limit_rate is None else f"{human(account.limit_rate)}/s"
+    return [
+        ("name", account.name),
+        ("state", _state(account)),
+        ("home", paths.show(os.fsencode(account.home))),
+        ("space", f"{_space(account)}{held}{free}"),
+        ("files", f"{account.files} of {most}"),
+        ("permissions", str(account.permissions)),
+        ("networks", ", ".join(map(str, account.networks)) or "any"),
+        ("expires", "never" if account.expires is None else iso(account.expires)),
+        ("sessions", f"{now}{most_sessions}"),
+        ("peer user", account.peer_user or "none"),
+        ("system user", account.system_user or "none"),
+        ("rate", rate),
+        ("tokens", str(tokens)),
+        ("created", iso(account.created)),
+    ]

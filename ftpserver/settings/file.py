@@ -1,0 +1,113 @@
+"""The settings file, ftpd.toml: what it sets, and in which line.
+
+Lives here: reading the file, and everything that can be wrong with it.
+Lives elsewhere: the settings (table.py), how values are written (kinds.py), options, variables, and
+which source wins (cli/config.py).
+
+click takes the values as a `default_map`, and can't check them: it knows no lines, stops at the
+first error, and passes over keys that mean nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ftpserver.settings.kinds import NONE
+from ftpserver.settings.table import EVERY
+
+FILE_NAME = "ftpd.toml"
+_FIELDS = {setting.name: field for field, setting in EVERY.items()}
+_AT_LINE = re.compile(r"\s*\(at (?:line (\d+), column \d+|end of document)\)")
+_KEY_LINE = re.compile(r"""\s*\[*\s*(?:"([^"]*)"|'([^']*)'|([A-Za-z0-9_-]+))\s*(?:=|\.|\])""")
+
+
+class SettingsFile:
+    """An ftpd.toml: keys as the options are called, at its top.
+
+    Attributes:
+        path: None where none was read.
+        values: What it sets, parsed, by the name of the field; NONE where there is to be no value.
+        problems: What is wrong, a line each, for people.
+    """
+
+    def __init__(self) -> None:
+        self.path: Path | None = None
+        self.values: dict[str, Any] = {}
+        self.problems: list[str] = []
+        self._lines: dict[str, int] = {}
+
+    def place(self, key: str) -> str:
+        """The file and the line of a key."""
+        line = self._lines.get(key, self._lines.get(key.replace("-", "_")))
+        return f"{self.path}:{line}" if line else str(self.path)
+
+    def read(self, path: Path, *, or_none: bool = False) -> None:
+        """Take its values; what is wrong is added to the problems.
+
+        Args:
+            or_none: It need not be there.
+        """
+        try:
+            self.path = path.absolute()
+            text = path.read_bytes().decode()
+            content = tomllib.loads(text)
+        except OSError as error:
+            missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
+            if or_none and missing and not path.is_symlink():
+                self.path = None
+                return
+            self.problems.append(f"{path}: can't be read: {(error.strerror or '').lower()}")
+        except UnicodeDecodeError as error:
+            line = error.object[: error.start].count(b"\n") + 1
+            self.problems.append(f"{path}:{line}: not UTF-8")
+        except tomllib.TOMLDecodeError as error:
+            told = str(error)
+            match = _AT_LINE.search(told)
+            line = int(match[1]) if match and match[1] else text.count("\n") + 1
+            self.problems.append(f"{path}:{line}: {_AT_LINE.sub('', told).lower()}")
+        else:
+            self._lines = _lines_of(text)
+            for key, value in content.items():
+                try:
+                    self._take(key, value, self.path.parent)
+                except ValueError as error:
+                    self.problems.append(f"{self.place(key)}: {error}")
+
+    def _take(self, key: str, value: object, directory: Path) -> None:
+        field = _FIELDS.get(key.replace("_", "-"))
+        if field is None:
+            what = "table" if isinstance(value, dict) else "key"
+            raise ValueError(f"unknown {what} {key}{did_you_mean(key.replace('_', '-'), _FIELDS)}")
+        if field in self.values:
+            raise ValueError(f"{key}: set twice")
+        kind = EVERY[field].kind
+        try:
+            parsed = kind.parse(value)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
+        if kind.path and parsed is not None:
+            parsed = directory / parsed
+        self.values[field] = NONE if parsed is None else parsed
+
+
+def _lines_of(text: str) -> dict[str, int]:
+    """The line that each key is first set in; tomllib doesn't tell."""
+    lines: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if match := _KEY_LINE.match(line):
+            lines.setdefault(match[1] or match[2] or match[3], number)
+    return lines
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """What to add to the message about an unknown word; empty where nothing is near it."""
+    near = difflib.get_close_matches(word, sorted(known), 3)
+    if not near:
+        return ""
+    swapped = [one for one in near if sorted(one) == sorted(word)]  # prot is port, not root
+    return f": did you mean {(swapped or near)[0]}?"

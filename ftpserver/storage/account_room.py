@@ -1,0 +1,159 @@
+"""Room in an account: taking it and giving it back, in a transaction that somebody else begins.
+
+Lives here: the statements that change what is held, and why there is no room.
+Lives elsewhere: leases, and settling what they stood for (ledger.py).
+
+Room is taken in one conditional UPDATE, never by looking first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Row,
+    ScalarSelect,
+    bindparam,
+    case,
+    delete,
+    func,
+    or_,
+    select,
+    update,
+)
+
+from ftpserver.schema import account, lease
+from ftpserver.storage.quota import BYTES_FOR_A_FILE, FEWEST_FILES, most_files
+from ftpwire.errors import Busy, NotFound, QuotaExceeded
+
+STEP = 16 * 1024 * 1024
+"""Bytes reserved at a time for batches of small files."""
+STEP_FILES = 1000
+"""Files, directories and links reserved along with them."""
+_STEPS_SPARE = 8
+"""Steps are taken only while this many would still be free."""
+_TRIES = 10
+"""Times that room is looked for, where others give some back between two looks."""
+
+
+def at_least_zero(count: ColumnElement[int]) -> ColumnElement[int]:
+    """A count that the table takes, whatever an earlier version has left in it."""
+    return case((count < 0, 0), else_=count)
+
+
+_OF_QUOTA = account.c.quota // BYTES_FOR_A_FILE
+_MOST_FILES = func.coalesce(
+    account.c.max_files,
+    case((_OF_QUOTA > FEWEST_FILES, _OF_QUOTA), (_OF_QUOTA.is_not(None), FEWEST_FILES)),
+)
+"""As `most_files`."""
+
+# What each batch asks for, built once: that is most of what a statement costs.
+
+_HOLD = (
+    update(account)
+    .where(
+        account.c.id == bindparam("of_account"),
+        or_(
+            account.c.quota.is_(None),
+            account.c.used + account.c.held + bindparam("needed") <= account.c.quota,
+            bindparam("more", type_=BigInteger) == 0,  # who is over the quota may still remove
+        ),
+        or_(
+            _MOST_FILES.is_(None),
+            account.c.files + account.c.held_files + bindparam("needed_files") <= _MOST_FILES,
+            bindparam("more_files", type_=BigInteger) == 0,
+        ),
+    )
+    .values(
+        held=account.c.held + bindparam("more", type_=BigInteger),
+        held_files=account.c.held_files + bindparam("more_files", type_=BigInteger),
+    )
+)
+
+
+def hold(connection: Connection, account_id: int, size: int, files: int) -> None:
+    """Hold so much. Raises QuotaExceeded, NotFound."""
+    for _ in range(_TRIES):
+        if _try_hold(connection, account_id, size, files):
+            return
+        _refuse(connection, account_id, size, files)
+    raise Busy("the account's room changes all the time: try again in a moment")
+
+
+def _refuse(connection: Connection, account_id: int, size: int, files: int) -> None:
+    """Raise why there is no room, unless some came free since it was looked for."""
+    row = connection.execute(select(account).where(account.c.id == account_id)).first()
+    if row is None:
+        raise NotFound("the account was removed")
+    free = None if row.quota is None else max(0, row.quota - row.used - row.held)
+    if free is not None and size > free:
+        raise QuotaExceeded(
+            f"the quota is {row.quota} bytes: {size} needed, {free} free",
+            needed=size,
+            free=free,
+        )
+    most = most_files(row.quota, row.max_files)
+    left = None if most is None else max(0, most - row.files - row.held_files)
+    if left is not None and files > left:
+        raise QuotaExceeded(
+            f"the limit is {most} files and directories: {files} needed, {left} free"
+        )
+
+
+def hold_plenty(connection: Connection, account_id: int, size: int, files: int) -> tuple[int, int]:
+    """Hold steps where they leave plenty of room, else what is needed; what is held now."""
+    if size < STEP and files < STEP_FILES:
+        if _try_hold(connection, account_id, STEP, STEP_FILES, _STEPS_SPARE):
+            return STEP, STEP_FILES
+    hold(connection, account_id, size, files)
+    return size, files
+
+
+def _try_hold(
+    connection: Connection, account_id: int, size: int, files: int, times: int = 1
+) -> bool:
+    """Hold so much if ``times`` as much is free."""
+    values = {
+        "of_account": account_id,
+        "more": size,
+        "more_files": files,
+        "needed": size * times,
+        "needed_files": files * times,
+    }
+    return bool(connection.execute(_HOLD, values).rowcount)
+
+
+def _delete(connection: Connection, *whose: ColumnElement[bool]) -> Sequence[Row[Any, Any]]:
+    """Delete leases; what they held, of each that was there.
+
+    What is given back is what the statement itself has deleted: whoever ends a lease at the same
+    time finds nothing any more, and gives nothing back.
+    """
+    statement = delete(lease).where(*whose).returning(lease.c.size, lease.c.files)
+    return connection.execute(statement).all()
+
+
+def end(connection: Connection, account_id: int, *whose: ColumnElement[bool]) -> None:
+    """Delete leases of one account, and give back what they held."""
+    ended = _delete(connection, *whose)
+    if not ended:
+        return
+    connection.execute(
+        update(account)
+        .where(account.c.id == account_id)
+        .values(
+            held=at_least_zero(account.c.held - sum(one.size for one in ended)),
+            held_files=at_least_zero(account.c.held_files - sum(one.files for one in ended)),
+        )
+    )
+
+
+def sum_of_leases(what: ColumnElement[int]) -> ScalarSelect[int]:
+    """What all leases of an account hold together."""
+    total = select(func.coalesce(func.sum(what), 0)).where(lease.c.account_id == account.c.id)
+    return total.correlate(account).scalar_subquery()
