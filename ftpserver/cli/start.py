@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ftpserver.accounts.accounts import Accounts, first_account_name
 from ftpserver.accounts.passwords import random_password
+from ftpserver.daemon.assembly import whole_server
 from ftpserver.daemon.server import FtpServer
 from ftpserver.daemon.systemd import inherited_socket, notify
 from ftpserver.errors import StateError
@@ -50,7 +51,7 @@ def serve(
     return_memory()
     signals = _Signals()
     try:
-        server = FtpServer(settings, inherited_socket())
+        server = whole_server(settings, inherited_socket())
     except StateError as error:
         return _failed(str(error))
     except OSError as error:

@@ -25,7 +25,7 @@ LAST_SECONDS = 2.0
 
 @dataclass(eq=False)
 class WorkerHandle:
-    """One of them. What changes is guarded by the crew's lock.
+    """One of them. What changes is guarded by the supervisor's lock.
 
     Attributes:
         process: Its number; None before it is known.

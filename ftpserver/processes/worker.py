@@ -11,16 +11,14 @@ meant for all processes of a group.
 
 from __future__ import annotations
 
-import logging
 import os
 import pickle
-import select
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,7 +26,6 @@ import msgspec
 from ftpserver.accounts.turns import wait_for
 from ftpserver.audit.writer import Audit, Chunk, FailureAllowances
 from ftpserver.database import open_to_serve
-from ftpserver.errors import StateError
 from ftpserver.net.descriptors import raise_descriptor_limit
 from ftpserver.processes.brokering import Colleagues
 from ftpserver.processes.forkserver import Born
@@ -75,16 +72,15 @@ from ftpserver.processes.messages import (
 )
 from ftpserver.processes.rpc import Carried, Peer, PeerGone
 from ftpserver.processes.shared_rate import SharedPaces
+from ftpserver.serving.heartbeat import Heartbeat
 from ftpserver.serving.listeners import Handed
 from ftpserver.serving.service import Service
-from ftpserver.storage.ledger import LEASE_SECONDS, Ledger
-from ftpwire.errors import DiskFull, Forbidden, NotFound
+from ftpserver.storage.ledger import Ledger
+from ftpwire.errors import NotFound
 
 if TYPE_CHECKING:
     from ftpserver.accounts.penalties import Offence
-    from ftpserver.serving.session import Session
-
-logger = logging.getLogger("ftpd.worker")
+    from ftpserver.settings.table import Settings
 
 _QUESTIONS_AT_ONCE = 64
 """Most of them are answered at once; who has lent a piece waits for it, and who takes over."""
@@ -98,22 +94,21 @@ def main(born: Born) -> None:
     Worker(born).run()
 
 
-class Worker(Service):
-    """The service of a worker's sessions.
+class Worker:
+    """A worker. It has a service, whose sessions are those of the connections that it was handed.
 
     ``_numbers`` has the numbers of the connections that are open; a thread touches only its own.
     """
 
     def __init__(self, born: Born) -> None:
-        super().__init__(born.settings)
         birth = msgspec.msgpack.decode(born.note, type=Birth)
         ours, page = born.descriptors
-        self.tls_context = born.tls_context
         self._asked_to_end = threading.Event()
         self._retiring = False
         self._leaving = False
         self._numbers: dict[socket.socket, int] = {}
         self._pool = ThreadPoolExecutor(_QUESTIONS_AT_ONCE, "question")
+        self._stack = ExitStack()
         self.server = Peer(
             socket.socket(fileno=ours),
             hears=ServerSays,
@@ -125,23 +120,34 @@ class Worker(Service):
             on_end=self._server_gone,
             name="server",
         )
-        self._open(birth, SharedPaces(page))
         self._colleagues = Colleagues(born.number, self.server)
-        self.owners = self._colleagues.owners
-        self._handed = Handed(self)
+        self.service = self._open(born.settings, birth, SharedPaces(page))
+        self.service.tls_context = born.tls_context
+        self.service.limits.tell_bans(lambda place, until: self._tell(FoundBanned(place, until)))
+        self.service.park_idle()
+        self._handed = Handed(self.service)
 
-    def _open(self, birth: Birth, paces: SharedPaces) -> None:
-        settings = self.settings
+    def _open(self, settings: Settings, birth: Birth, paces: SharedPaces) -> Service:
         engine, _ = open_to_serve(settings.state)
-        self._closing += [paces.close, engine.dispose]
+        self._stack.callback(engine.dispose)
+        self._stack.callback(paces.close)
         keep = settings.staging_seconds
         ledger = Ledger(
             engine, birth.node, birth.incarnation, keep, birth.run, state=settings.state
         )
-        self._open_books(
-            settings.root,
+        audit = Audit(
+            settings.state,
+            size=settings.audit_size,
+            files=_Lines(self.server),
+            failures=_Failures(self.server),
+        )
+        service = Service(
+            settings,
             engine,
             ledger,
+            audit,
+            owners=self._colleagues.owners,
+            counting=_Connections(self),
             throttle=_Throttle(self.server),
             probes=_Probes(self),
             counts=_Counts(self),
@@ -150,50 +156,30 @@ class Worker(Service):
             changes=_Changes(self),
             make_pace=paces.pace,
         )
-        self.limits.tell_bans(lambda place, until: self._tell(FoundBanned(place, until)))
-        self.audit = Audit(
-            settings.state,
-            size=settings.audit_size,
-            files=_Lines(self.server),
-            failures=_Failures(self.server),
-        )
-        self._park_idle()
+        self._stack.callback(service.close)
+        return service
 
     # its life ----------------------------------------------------------------------------
 
     def run(self) -> None:
         """Serve until it is time to end."""
-        threads = [
-            threading.Thread(target=self._keep_alive, name="heartbeat"),
-            *self._serving_threads(),
-        ]
-        for thread in threads:
-            thread.start()
+        service = self.service
+        heartbeat = Heartbeat(service.ledger, service.limits.sessions, stop_fd=service.stop_fd)
+        heartbeat.start()
+        service.start()
         self.server.start()
         self.server.tell(Ready())
         self._asked_to_end.wait()
-        self.stopping = True
-        self._end_sessions()
-        self._stop_threads()
-        for thread in threads:
-            thread.join()
-        self.audit.close()
-        self._tell(Bye(self.figures()))
+        service.stopping = True
+        service.end_sessions()
+        service.stop()
+        heartbeat.stop()
+        service.audit.close()
+        self._tell(Bye(service.figures()))
         self._leaving = True
         self.server.close()
         self._pool.shutdown(wait=False)
-        self.server_close()
-
-    def _keep_alive(self) -> None:
-        """Keep the leases of this process alive, and its sessions' rows."""
-        while not select.select([self.stop_fd], [], [], LEASE_SECONDS / 5)[0]:
-            try:
-                self.ledger.heartbeat()
-                self.limits.sessions.heartbeat()
-            except (DiskFull, Forbidden, StateError) as error:
-                logger.error("leases can't be kept alive: %s; it is tried again", error)
-            except Exception:
-                logger.exception("leases can't be kept alive; it is tried again")
+        self._stack.close()
 
     def _server_gone(self) -> None:
         """Nobody has this process any more: its sessions end as in a crash, and are repaired so."""
@@ -213,23 +199,25 @@ class Worker(Service):
             case Serve():
                 self._serve(said, socket.socket(fileno=descriptors.pop()))
             case Stop(grace):
-                self.grace = grace
+                self.service.grace = grace
                 self._asked_to_end.set()
             case Drop(number):
                 self._drop(number)
             case GiveWay(token):
-                self.give_way(token)
+                self.service.give_way(token)
             case Drain():
-                self.draining = True
+                self.service.draining = True
             case Retire():
                 self._retiring = True
                 self._end_when_done()
             case Follow(settings):
-                self.follow(pickle.loads(settings))  # of the server, which has all rights
+                self.service.apply_settings(
+                    pickle.loads(settings)
+                )  # of the server, which has all rights
             case AskFigures():
-                return FiguresNow(self.figures())
+                return FiguresNow(self.service.figures())
             case AskSessions():
-                return SessionsNow(self.session_infos())
+                return SessionsNow(self.service.session_infos())
             case Kick(session, user):
                 return Kicked(self._kicked(session, user))
             case _:
@@ -239,7 +227,7 @@ class Worker(Service):
     def _serve(self, said: Serve, request: socket.socket) -> None:
         self._numbers[request] = said.number
         if said.spared and said.address is not None:
-            self.limits.spare(said.address[0])
+            self.service.limits.spare(said.address[0])
         address = "" if said.address is None else said.address
         try:
             self._handed.process_request(request, address)
@@ -257,35 +245,39 @@ class Worker(Service):
 
     def _kicked(self, session: int | None, user: str | None) -> list[int]:
         try:
-            return self.kick(session, user)
+            return self.service.kick(session, user)
         except NotFound:
             return []  # another worker has it
 
-    # what its sessions do ----------------------------------------------------------------
-
-    def next_session_id(self, request: socket.socket) -> int:
-        """The number that the server has given the connection."""
-        return self._numbers[request]
-
-    def logged_in(self, session: Session) -> None:
-        """The connection doesn't count as a stranger's any more."""
-        self._tell(LoggedIn(self._numbers[session.request], session.host))
-
-    def penalize(self, session: Session, offence: Offence) -> None:
-        """The server counts it, because it accepts."""
-        self._tell(Penalized(session.host, offence))
-
-    def forget_connection(self, request: socket.socket) -> None:
-        """A connection was closed."""
-        number = self._numbers.pop(request, None)
-        super().forget_connection(request)
-        if number is not None:
-            self._tell(Closed(number))
-        self._end_when_done()
-
     def _end_when_done(self) -> None:
-        if self._retiring and not self.connections:
+        if self._retiring and not self.service.connections:
             self._asked_to_end.set()
+
+
+class _Connections:
+    """The server has accepted them, and counts them."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def number(self, request: socket.socket) -> int:
+        """The number that the server has given the connection."""
+        return self._worker._numbers[request]
+
+    def logged_in(self, request: socket.socket, host: str) -> None:
+        """The connection doesn't count as a stranger's any more."""
+        self._worker._tell(LoggedIn(self._worker._numbers[request], host))
+
+    def penalize(self, host: str, offence: Offence) -> None:
+        """The server counts it, because it accepts."""
+        self._worker._tell(Penalized(host, offence))
+
+    def closed(self, request: socket.socket) -> None:
+        """The server has to know."""
+        number = self._worker._numbers.pop(request, None)
+        if number is not None:
+            self._worker._tell(Closed(number))
+        self._worker._end_when_done()
 
 
 class _Throttle:
