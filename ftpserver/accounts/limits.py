@@ -104,7 +104,9 @@ class Limits:
         self._transfers: TransferCounting = transfers or TransferCounts(
             lambda: self.settings.max_user_transfers
         )
-        self.queue: Queueing = queue or Queue(HASHES_AT_ONCE, MAX_WAITING)
+        if queue is None:  # an empty one is false
+            queue = Queue(HASHES_AT_ONCE, MAX_WAITING)
+        self.queue: Queueing = queue
         self.changes: Changing = changes or Changes()
         self.settings = settings
         self.on_banned: Callable[[Ban], None] = lambda ban: None
