@@ -192,7 +192,7 @@ def _stopping(
 
 
 def _status(server: FtpServer, discovery: Discovery | None) -> Answer:
-    figures, path = server.serving.figures(), server.settings.unix
+    stats, path = server.serving.stats(), server.settings.unix
     service = server.service
     return Status(
         software=SOFTWARE,
@@ -202,11 +202,11 @@ def _status(server: FtpServer, discovery: Discovery | None) -> Answer:
         unix=None if path is None else paths.printable(str(path.absolute())),
         fingerprint=server.fingerprint,
         since=RUN.by_system(server.started),
-        sessions=figures.sessions,
-        strangers=figures.strangers,
-        transfers=figures.transfers,
-        bytes_in=figures.bytes_in,
-        bytes_out=figures.bytes_out,
+        sessions=stats.sessions,
+        strangers=stats.strangers,
+        transfers=stats.transfers,
+        bytes_in=stats.bytes_in,
+        bytes_out=stats.bytes_out,
         accounts=len(server.accounts),
         discovery=_discovery_info(discovery),
         workers=[] if server.supervisor is None else server.supervisor.workers,

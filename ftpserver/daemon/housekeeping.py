@@ -44,20 +44,16 @@ class Housekeeping:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._told_anothers: set[int] = set()
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._run, name="housekeeping")
         self._look_read, self._look_write = os.pipe()
 
     def start(self) -> None:
         """Begin, in a thread of its own."""
-        thread = threading.Thread(target=self._run, name="housekeeping")
-        thread.start()
-        self._thread = thread
+        self._thread.start()
 
     def stop(self) -> None:
-        """Wait until the thread has ended; the service stops. Can be called twice."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.join()
+        """Wait until the thread has ended, because the service stops. Can be called twice."""
+        self._thread.join()
 
     def close(self) -> None:
         """Give everything back, after `stop`."""

@@ -316,7 +316,7 @@ class Look(_Said, frozen=True):
 
 
 class Seen(_Said, frozen=True):
-    """What a session does. As `figures.SessionInfo`."""
+    """What a session does. As `stats.SessionInfo`."""
 
     request: _Name | None
     path: Annotated[bytes, Meta(max_length=8192)] | None

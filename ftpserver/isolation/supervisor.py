@@ -26,7 +26,7 @@ from ftpserver.isolation.account_groups import AccountGroups
 from ftpserver.isolation.isolated_session import LAST_WORDS, IsolatedSession
 from ftpserver.processes.forkserver import Ended, Nursery, Spawned
 from ftpserver.processes.rpc import PeerGone
-from ftpserver.serving.stats import Figures, SessionInfo
+from ftpserver.serving.stats import SessionInfo, Stats
 from ftpserver.settings.table import Settings
 
 if TYPE_CHECKING:
@@ -205,11 +205,11 @@ class IsolationSupervisor:
             if isinstance(carried.message, q.Seen):
                 session.saw(carried.message)
 
-    def figures(self) -> Figures:
+    def stats(self) -> Stats:
         """How much goes on."""
         self._look(speed=False)
         infos = [one.info() for one in self.sessions()]
-        return Figures(
+        return Stats(
             len(infos),
             sum(one.user is None for one in infos),
             sum(one.request in ("get", "put") for one in infos),

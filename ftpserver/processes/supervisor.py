@@ -1,9 +1,10 @@
 """Workers: the processes that serve a server's connections, where it has more than one.
 
-Lives here: starting them and replacing those that die, handing connections out, asking all of them.
-Lives elsewhere: what is known of one (child_process.py), a worker itself (worker.py), what is said
-(messages.py), what workers ask (handler.py), forking (forkserver.py), uploads that several of them
-work on (brokering.py).
+Lives here: starting them and replacing those that die, handing connections out, changing what holds
+for all.
+Lives elsewhere: what is known of one (child_process.py), asking them (asking.py), a worker itself
+(worker.py), what is said (messages.py), what workers ask (handler.py), forking (forkserver.py),
+uploads that several of them work on (brokering.py).
 
 The server accepts, and hands each connection to the worker that has the fewest. So the load is
 even however few connections there are, and limits for connections are those of one process.
@@ -20,28 +21,27 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import replace as with_changes
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ftpserver.errors import StateError
 from ftpserver.net.addresses import host_of
+from ftpserver.processes.asking import ask_all
 from ftpserver.processes.brokering import Broker
 from ftpserver.processes.child_process import WorkerHandle
 from ftpserver.processes.forkserver import Ended, Nursery, Spawned
 from ftpserver.processes.handler import Answers, Unanswered
 from ftpserver.processes.messages import (
     MAX_SIZE,
-    AskFigures,
     AskSessions,
+    AskStats,
     Birth,
     Bye,
     Closed,
     Drain,
     Drop,
-    FiguresNow,
     Follow,
     GiveWay,
     Kick,
@@ -51,13 +51,14 @@ from ftpserver.processes.messages import (
     Retire,
     Serve,
     SessionsNow,
+    StatsNow,
     Stop,
     WorkerAnswers,
     WorkerSays,
 )
-from ftpserver.processes.rpc import Carried, Peer, PeerGone
+from ftpserver.processes.rpc import Peer, PeerGone
 from ftpserver.processes.shared_rate import make_page
-from ftpserver.serving.stats import Figures, SessionInfo
+from ftpserver.serving.stats import SessionInfo, Stats
 from ftpwire.errors import DiskFull, Forbidden, FtpError, NotFound
 
 if TYPE_CHECKING:
@@ -70,9 +71,6 @@ CHILD = "ftpserver.processes.worker"
 """The module whose ``main`` is a worker."""
 _START_SECONDS = 60.0
 """That a worker gets until it can serve."""
-_ANSWER_SECONDS = 8.0
-"""That a worker gets to answer; then the answer is given without it. Less than who asks the server
-waits for (daemon/control.py)."""
 _DEAF_SECONDS = 30.0
 """After which a worker that takes nothing of what it is told is given up."""
 _END_SECONDS = 10.0
@@ -81,7 +79,6 @@ _SHORT_LIFE = 5.0
 """A worker that lived no longer than so many seconds is replaced after a while."""
 _FIRST_PAUSE = 0.4
 _LONGEST_PAUSE = 10.0
-_Answer = TypeVar("_Answer", bound=msgspec.Struct)
 
 
 class WorkerSupervisor:
@@ -105,7 +102,7 @@ class WorkerSupervisor:
         self._changed = threading.Condition()
         self._workers: dict[int, WorkerHandle] = {}
         self._numbers = itertools.count(1)
-        self._ended = Figures()
+        self._ended = Stats()
         """Of workers that are no more."""
         self._lost: queue.SimpleQueue[WorkerHandle | None] = queue.SimpleQueue()
         self._over = threading.Event()
@@ -185,38 +182,30 @@ class WorkerSupervisor:
 
     # asking all of them ------------------------------------------------------------------
 
-    def figures(self) -> Figures:
+    def stats(self) -> Stats:
         """How much goes on in all of them."""
         with self._changed:  # at one moment: who ends in between is in one of them, and once
             total, workers = self._ended, list(self._workers.values())
-        for worker, answer in self._ask_all(AskFigures(), FiguresNow, workers):
+        for worker, answer in ask_all(workers, AskStats(), StatsNow):
             if answer is not None:
-                worker.figures = answer.figures
-            total += worker.figures
+                worker.stats = answer.stats
+            total += worker.stats
         return total
 
     def session_infos(self) -> list[SessionInfo]:
         """Who is connected, by number."""
-        answers = self._ask_all(AskSessions(), SessionsNow, self._all())
+        answers = ask_all(self._all(), AskSessions(), SessionsNow)
         found = [one for _, answer in answers if answer is not None for one in answer.sessions]
         return sorted(found, key=lambda one: one.id)
 
     def kick(self, session: int | None, user: str | None) -> list[int]:
         """End a session, or all of a user's. Returns their numbers. Raises NotFound."""
-        answers = self._ask_all(Kick(session, user), Kicked, self._all())
+        answers = ask_all(self._all(), Kick(session, user), Kicked)
         ended = [one for _, answer in answers if answer is not None for one in answer.sessions]
         if not ended:
             named = user if session is None else session
             raise NotFound(f"{named}: no such session (see ftpd sessions)")
         return sorted(ended)
-
-    def _ask_all(
-        self, question: msgspec.Struct, kind: type[_Answer], workers: Sequence[WorkerHandle]
-    ) -> list[tuple[WorkerHandle, _Answer | None]]:
-        """What each answers; None where it doesn't in time."""
-        futures = [(one, one.peer.ask_later(question)) for one in workers if one.ready]
-        until = time.monotonic() + _ANSWER_SECONDS
-        return [(one, _result(one, future, kind, until)) for one, future in futures]
 
     def _all(self) -> list[WorkerHandle]:
         with self._changed:
@@ -417,7 +406,7 @@ class WorkerSupervisor:
             if worker.begun:
                 self._lost.put(worker)
             self._ledger.others.discard(worker.incarnation)
-            self._ended += _of_the_past(worker.figures)
+            self._ended += _of_the_past(worker.stats)
             connections, worker.connections = list(worker.connections.values()), {}
             self._changed.notify_all()
         for request in connections:
@@ -495,8 +484,8 @@ class WorkerSupervisor:
                 with self._changed:
                     worker.ready = worker.lasting = True
                     self._changed.notify_all()
-            case Bye(figures):
-                worker.figures = figures
+            case Bye(stats):
+                worker.stats = stats
                 worker.said_bye = True
             case _:
                 return self._answer(worker, said)
@@ -517,19 +506,6 @@ def _pause(short_lives: int) -> float:
     return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(16, short_lives - 2))
 
 
-def _of_the_past(figures: Figures) -> Figures:
+def _of_the_past(stats: Stats) -> Stats:
     """What stays counted of a worker that is no more."""
-    return Figures(bytes_in=figures.bytes_in, bytes_out=figures.bytes_out)
-
-
-def _result(
-    worker: WorkerHandle, future: Future[Carried], kind: type[_Answer], until: float
-) -> _Answer | None:
-    try:
-        answer = future.result(max(0.0, until - time.monotonic())).message
-    except PeerGone:
-        return None  # it is being looked after
-    except (FtpError, OSError, StateError) as error:
-        logger.warning("%s doesn't answer: %s", worker, str(error) or "it takes too long")
-        return None
-    return answer if isinstance(answer, kind) else None
+    return Stats(bytes_in=stats.bytes_in, bytes_out=stats.bytes_out)

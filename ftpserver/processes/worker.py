@@ -31,8 +31,8 @@ from ftpserver.processes.brokering import Colleagues
 from ftpserver.processes.forkserver import Born
 from ftpserver.processes.messages import (
     MAX_SIZE,
-    AskFigures,
     AskSessions,
+    AskStats,
     AskTurn,
     BeginningTransfer,
     Birth,
@@ -43,7 +43,6 @@ from ftpserver.processes.messages import (
     Drop,
     Entered,
     Entering,
-    FiguresNow,
     Follow,
     FoundBanned,
     GiveWay,
@@ -64,6 +63,7 @@ from ftpserver.processes.messages import (
     ServerAnswers,
     ServerSays,
     SessionsNow,
+    StatsNow,
     Stop,
     TellFailure,
     TransferEnded,
@@ -175,7 +175,7 @@ class Worker:
         service.stop()
         heartbeat.stop()
         service.audit.close()
-        self._tell(Bye(service.figures()))
+        self._tell(Bye(service.stats()))
         self._leaving = True
         self.server.close()
         self._pool.shutdown(wait=False)
@@ -214,8 +214,8 @@ class Worker:
                 self.service.apply_settings(
                     pickle.loads(settings)
                 )  # of the server, which has all rights
-            case AskFigures():
-                return FiguresNow(self.service.figures())
+            case AskStats():
+                return StatsNow(self.service.stats())
             case AskSessions():
                 return SessionsNow(self.service.session_infos())
             case Kick(session, user):

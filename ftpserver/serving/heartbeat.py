@@ -38,19 +38,15 @@ class Heartbeat:
     def __init__(self, *holders: Holder, stop_fd: int) -> None:
         self._holders = holders
         self._stop_fd = stop_fd
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._run, name="heartbeat")
 
     def start(self) -> None:
         """Begin, in a thread of its own."""
-        thread = threading.Thread(target=self._run, name="heartbeat")
-        thread.start()
-        self._thread = thread
+        self._thread.start()
 
     def stop(self) -> None:
-        """Wait until the thread has ended; the process stops. Can be called twice."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.join()
+        """Wait until the thread has ended, because the process stops. Can be called twice."""
+        self._thread.join()
 
     def _run(self) -> None:
         while not select.select([self._stop_fd], [], [], EVERY)[0]:

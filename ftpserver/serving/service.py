@@ -33,7 +33,7 @@ from ftpserver.serving.account_watch import AccountWatcher
 from ftpserver.serving.connected import Connected, describe
 from ftpserver.serving.keep_alive import KeepAlive
 from ftpserver.serving.parking import Parking
-from ftpserver.serving.stats import Figures, SessionInfo
+from ftpserver.serving.stats import SessionInfo, Stats
 from ftpserver.settings.table import Settings
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.ownership import Ownership, identity
@@ -260,12 +260,12 @@ class Service:
                 self._bytes_out + sum(one.bytes_out for one in channels),
             )
 
-    def figures(self) -> Figures:
+    def stats(self) -> Stats:
         """How much goes on in this process."""
         sessions = list(self.sessions)
         transfers = sum(isinstance(one.doing, (messages.Get, messages.Put)) for one in sessions)
         strangers = sum(one.account is None for one in sessions)
-        return Figures(len(sessions), strangers, transfers, *self.moved())
+        return Stats(len(sessions), strangers, transfers, *self.moved())
 
     def session_infos(self) -> list[SessionInfo]:
         """Who is connected to this process, by number."""

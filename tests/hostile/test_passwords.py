@@ -216,20 +216,20 @@ def test_workers_hash_no_more_than_one_process_does(crowded, dial):
 
 @pytest.mark.system
 def test_a_worker_killed_in_its_turn_gives_it_back(crowded, dial):
-    crew = crowded.crew
+    queue = crowded.tallies.queue
     peers = [dial(crowded, logged_in=False) for _ in range(2)]
     for peer in peers:
         peer.hello()
     turn = turn_of(crowded)
     peers[0].request(Login("bob", "correct-horse"))
-    eventually(lambda: len(crew._queue) == 2)
-    (waiting,) = crew._queue._waiting.values()
-    process = crew._workers[waiting.worker].process
+    eventually(lambda: len(queue) == 2)
+    (waiting,) = queue._waiting.values()
+    process = crowded.supervisor._workers[waiting.worker].process
     os.kill(process, signal.SIGSTOP)
     try:
-        crew._queue.leave(turn.token)  # it is the worker's turn, which does nothing with it
+        queue.leave(turn.token)  # it is the worker's turn, which does nothing with it
         peers[1].request(Login("bob", "correct-horse"))
-        eventually(lambda: len(crew._queue) == 2)
+        eventually(lambda: len(queue) == 2)
         assert waiting.began.done() and peers[1].is_silent()
     finally:
         os.kill(process, signal.SIGKILL)

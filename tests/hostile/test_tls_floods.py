@@ -75,7 +75,7 @@ def logged_in(site: Site) -> list[SessionInfo]:
 
 def received(site: Site) -> int:
     """Bytes that came so far, of all sessions."""
-    return site.server.serving.figures().bytes_in
+    return site.server.serving.stats().bytes_in
 
 
 def pour(client: HandMade, *, requested: bool) -> int:

@@ -255,8 +255,8 @@ def test_what_sessions_do_is_told(server, dial):
     told, stranger = server.serving.session_infos()
     assert (told.user, told.request, told.path) == ("alice", "put", b"/file")
     assert stranger.user is None
-    figures = server.serving.figures()
-    assert (figures.sessions, figures.strangers, figures.transfers) == (2, 1, 1)
+    stats = server.serving.stats()
+    assert (stats.sessions, stats.strangers, stats.transfers) == (2, 1, 1)
     peer.close()
     eventually(lambda: len(server.supervisor.sessions()) == 1)
     eventually(lambda: server.service.moved()[0] > len(data))  # what has ended stays counted

@@ -245,7 +245,7 @@ def test_what_the_documentation_says_cant_be_prevented(start, name):
 
 def test_a_session_has_what_it_should(start):
     server = start()
-    (pid,) = server.service.sessions()
+    (pid,) = server.sessions()
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
     assert status["NoNewPrivs"] == "1"

@@ -31,18 +31,17 @@ from ftpserver.accounts.turns import Queue
 from ftpserver.audit import writer
 from ftpserver.audit.writer import FailureAllowances
 from ftpserver.errors import StateError
-from ftpserver.processes import child_process, supervisor
+from ftpserver.processes import asking, child_process, supervisor
 from ftpserver.processes.forkserver import Ended, Spawned
 from ftpserver.processes.messages import (
-    AskFigures,
     AskSessions,
+    AskStats,
     AskTurn,
     Birth,
     Bye,
     ChangingPassword,
     Closed,
     Drain,
-    FiguresNow,
     Follow,
     FoundBanned,
     Kick,
@@ -60,6 +59,7 @@ from ftpserver.processes.messages import (
     ServerAnswers,
     ServerSays,
     SessionsNow,
+    StatsNow,
     Stop,
     TellFailure,
     TurnGiven,
@@ -67,7 +67,7 @@ from ftpserver.processes.messages import (
 )
 from ftpserver.processes.rpc import Peer, PeerGone
 from ftpserver.processes.supervisor import WorkerSupervisor
-from ftpserver.serving.stats import Figures, SessionInfo
+from ftpserver.serving.stats import SessionInfo, Stats
 from ftpserver.settings.table import Settings
 from ftpwire.errors import Busy, NotFound
 from tests.peer import eventually
@@ -634,16 +634,16 @@ def session(number: int) -> SessionInfo:
 def test_all_are_asked_together(hire):
     crew, (first, second) = hire(2)
     first.answers = {
-        AskFigures: FiguresNow(Figures(2, 1, 1, 10, 20)),
+        AskStats: StatsNow(Stats(2, 1, 1, 10, 20)),
         AskSessions: SessionsNow([session(3), session(5)]),
         Kick: Kicked([5, 3]),
     }
     second.answers = {
-        AskFigures: FiguresNow(Figures(1, 0, 1, 100, 200)),
+        AskStats: StatsNow(Stats(1, 0, 1, 100, 200)),
         AskSessions: SessionsNow([session(4)]),
         Kick: Kicked([4]),
     }
-    assert crew.figures() == Figures(3, 1, 2, 110, 220)
+    assert crew.stats() == Stats(3, 1, 2, 110, 220)
     assert [one.id for one in crew.session_infos()] == [3, 4, 5]
     assert crew.kick(None, "alice") == [3, 4, 5]
     first.answers[Kick] = second.answers[Kick] = Kicked([])
@@ -655,22 +655,22 @@ class NeverDone(Future):
     """An answer that doesn't come; waiting for it takes no time."""
 
     def result(self, timeout: float | None = None) -> Any:
-        assert timeout is not None and timeout <= supervisor._ANSWER_SECONDS
+        assert timeout is not None and timeout <= asking.ANSWER_SECONDS
         raise TimeoutError
 
 
 def test_the_answer_comes_without_who_says_nothing_in_time(hire, monkeypatch, caplog):
     crew, (first, mute) = hire(2)
     first.answers = {
-        AskFigures: FiguresNow(Figures(2, 0, 0, 10, 20)),
+        AskStats: StatsNow(Stats(2, 0, 0, 10, 20)),
         AskSessions: SessionsNow([session(3)]),
         Kick: Kicked([3]),
     }
-    mute.answers = {AskFigures: FiguresNow(Figures(1, 0, 0, 5, 5))}
-    assert crew.figures() == Figures(3, 0, 0, 15, 25)
+    mute.answers = {AskStats: StatsNow(Stats(1, 0, 0, 5, 5))}
+    assert crew.stats() == Stats(3, 0, 0, 15, 25)
     peer = crew._workers[mute.number].peer
     monkeypatch.setattr(peer, "ask_later", lambda question: NeverDone())
-    assert crew.figures() == Figures(3, 0, 0, 15, 25), "what was last known of it"
+    assert crew.stats() == Stats(3, 0, 0, 15, 25), "what was last known of it"
     assert [one.id for one in crew.session_infos()] == [3]
     assert crew.kick(None, "alice") == [3]
     assert caplog.text.count("worker 2 doesn't answer: it takes too long") == 3
@@ -678,19 +678,19 @@ def test_the_answer_comes_without_who_says_nothing_in_time(hire, monkeypatch, ca
 
 def test_a_worker_that_fails_to_answer_leaves_the_others_answers(hire, caplog):
     crew, (first, broken) = hire(2)
-    first.answers = {AskFigures: FiguresNow(Figures(2, 0, 0, 10, 20))}
-    broken.answers = {AskFigures: OSError(5, "Input/output error")}
-    assert crew.figures() == Figures(2, 0, 0, 10, 20)
+    first.answers = {AskStats: StatsNow(Stats(2, 0, 0, 10, 20))}
+    broken.answers = {AskStats: OSError(5, "Input/output error")}
+    assert crew.stats() == Stats(2, 0, 0, 10, 20)
     assert "worker 2 doesn't answer" in caplog.text
 
 
 def test_a_worker_that_is_starting_is_not_waited_for(hire, nursery):
     crew, (first, second) = hire(2)
-    second.answers = {AskFigures: FiguresNow(Figures(1, 0, 0, 5, 5))}
+    second.answers = {AskStats: StatsNow(Stats(1, 0, 0, 5, 5))}
     nursery.silent = True
     first.die()
     nursery.made.next()
-    assert crew.figures() == Figures(1, 0, 0, 5, 5)
+    assert crew.stats() == Stats(1, 0, 0, 5, 5)
 
 
 # what stays counted ------------------------------------------------------------------------
@@ -699,19 +699,19 @@ def test_a_worker_that_is_starting_is_not_waited_for(hire, nursery):
 @pytest.mark.parametrize("how", ["bye", "death"])
 def test_bytes_of_workers_that_have_ended_stay_counted(hire, nursery, how):
     crew, (first,) = hire(1)
-    first.answers = {AskFigures: FiguresNow(Figures(3, 1, 1, 10, 20))}
-    assert crew.figures() == Figures(3, 1, 1, 10, 20)
+    first.answers = {AskStats: StatsNow(Stats(3, 1, 1, 10, 20))}
+    assert crew.stats() == Stats(3, 1, 1, 10, 20)
     if how == "bye":
-        first.peer.tell(Bye(Figures(0, 0, 0, 11, 22)))
+        first.peer.tell(Bye(Stats(0, 0, 0, 11, 22)))
     first.die()
     if how == "bye":
         eventually(lambda: not left(crew))
-        assert crew.figures() == Figures(0, 0, 0, 11, 22)
+        assert crew.stats() == Stats(0, 0, 0, 11, 22)
         return
     second = nursery.made.next()  # what the dead one had moved since it was asked is lost
-    second.answers = {AskFigures: FiguresNow(Figures(1, 0, 0, 1, 2))}
+    second.answers = {AskStats: StatsNow(Stats(1, 0, 0, 1, 2))}
     eventually(lambda: crew.workers is not None and crew._workers[second.number].ready)
-    assert crew.figures() == Figures(1, 0, 0, 11, 22)
+    assert crew.stats() == Stats(1, 0, 0, 11, 22)
 
 
 class Hooked:
@@ -736,16 +736,16 @@ class Hooked:
 
 def test_bytes_are_counted_of_a_worker_that_ends_just_now(hire):
     crew, (worker,) = hire(1)
-    worker.answers = {AskFigures: FiguresNow(Figures(1, 0, 0, 10, 20))}
-    crew.figures()
+    worker.answers = {AskStats: StatsNow(Stats(1, 0, 0, 10, 20))}
+    crew.stats()
 
     def ends() -> None:
-        worker.peer.tell(Bye(Figures(0, 0, 0, 10, 20)))
+        worker.peer.tell(Bye(Stats(0, 0, 0, 10, 20)))
         worker.die()
         eventually(lambda: not left(crew))
 
     crew._changed = Hooked(crew._changed, ends)
-    assert crew.figures() == Figures(0, 0, 0, 10, 20)
+    assert crew.stats() == Stats(0, 0, 0, 10, 20)
 
 
 # ends --------------------------------------------------------------------------------------
@@ -768,7 +768,7 @@ def test_a_death_is_told_of_and_put_right(hire, nursery, server, connections, ca
 
 def test_who_says_goodbye_has_not_died(hire, nursery, server, caplog):
     crew, (worker,) = hire(1)
-    worker.peer.tell(Bye(Figures()))
+    worker.peer.tell(Bye(Stats()))
     worker.die()
     eventually(lambda: server.done.count(("bury", "runw1")) == 2)
     crew.close()
@@ -797,7 +797,7 @@ def test_stopping_tells_all_and_tells_them_again_of_another_time(hire, caplog):
     grace[0] = 0.5
     assert [one.hear() for one in born] == [Stop(0.5), Stop(0.5)]
     for one in born:
-        one.peer.tell(Bye(Figures()))
+        one.peer.tell(Bye(Stats()))
         one.die()
     stopping.join(PATIENCE)
     assert not stopping.is_alive()

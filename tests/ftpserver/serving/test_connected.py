@@ -83,8 +83,8 @@ def test_it_is_told_of_counted_and_kicked(server, session):
     (told,) = server.service.session_infos()
     assert (told.id, told.user, told.peer) == (7, "alice", "192.0.2.1:5")
     assert (told.request, told.path, told.bytes_in, told.bytes_out) == ("get", b"/file", 10, 20)
-    figures = server.service.figures()
-    assert (figures.sessions, figures.strangers, figures.transfers) == (1, 0, 1)
+    stats = server.service.stats()
+    assert (stats.sessions, stats.strangers, stats.transfers) == (1, 0, 1)
     server.service.give_way("its transfer")
     assert server.service.kick(None, "alice") == [7]
     assert session.told[0] == "its transfer" and "administrator" in session.told[1]
