@@ -89,14 +89,14 @@ class IsolatedSession:
 
     def __init__(
         self,
-        host: Host,
+        server: Host,
         groups: AccountGroups,
         number: int,
         request: socket.socket,
         address: Any,
         on_end: Callable[[IsolatedSession], None],
     ) -> None:
-        self._host, self._service = host, host.service
+        self._server, self._service = server, server.service
         self._groups = groups
         self._on_end = on_end
         self.id = number
@@ -250,7 +250,7 @@ class IsolatedSession:
             logger.warning("%s: ended in the middle of its work", self)
         if self._answers.holds:
             self._service.ledger.bury(self.incarnation)
-            self._host.look_soon()
+            self._server.look_soon()
 
     def heartbeat(self) -> None:
         """Keep its leases alive."""

@@ -60,7 +60,7 @@ class Supervisor(Serving, Protocol):
         """End all sessions: what runs gets the grace time, which may change meanwhile."""
 
     def close(self) -> None:
-        """End what is left, and give everything back. Can be called twice."""
+        """End what is left, and give everything back.."""
 
 
 class Host(Protocol):
