@@ -362,7 +362,7 @@ class IsolatedSession:
 
     def apply_settings(self, settings: Settings) -> None:
         """Other settings hold from now on."""
-        self._tell(q.Heed(settings.stall, settings.idle_timeout, settings.limit_rate))
+        self._tell(q.ApplySettings(settings.stall, settings.idle_timeout, settings.limit_rate))
 
     def enforce(self, now: float) -> None:
         """End the process if it should have ended."""

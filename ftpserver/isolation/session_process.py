@@ -32,6 +32,7 @@ from ftpserver.isolation import sandbox
 from ftpserver.isolation.messages import (
     Admitted,
     AnsweredByServer,
+    ApplySettings,
     AskedByServer,
     Birth,
     Dismiss,
@@ -39,7 +40,6 @@ from ftpserver.isolation.messages import (
     Follow,
     GiveWay,
     Hasten,
-    Heed,
     Known,
     Look,
     Over,
@@ -277,7 +277,7 @@ class SessionProcess:
         match asked:
             case Look(speed):
                 return _seen(session, speed)
-            case Heed(stall, idle_timeout, limit_rate):
+            case ApplySettings(stall, idle_timeout, limit_rate):
                 self.settings = replace(
                     self.settings, stall=stall, idle_timeout=idle_timeout, limit_rate=limit_rate
                 )

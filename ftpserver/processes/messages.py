@@ -47,7 +47,7 @@ class Serve(msgspec.Struct, frozen=True, tag="serve"):
     spared: bool
 
 
-class Follow(msgspec.Struct, frozen=True, tag="follow"):
+class ApplySettings(msgspec.Struct, frozen=True, tag="apply-settings"):
     """Other settings hold from now on. Answer: `Nothing`.
 
     Attributes:
@@ -104,7 +104,7 @@ class Kick(msgspec.Struct, frozen=True, tag="kick"):
 
 ServerSays = (
     Serve
-    | Follow
+    | ApplySettings
     | Drain
     | Drop
     | GiveWay

@@ -35,6 +35,7 @@ from ftpserver.processes.forkserver import Ended, Nursery, Spawned
 from ftpserver.processes.handler import Answers, Unanswered
 from ftpserver.processes.messages import (
     MAX_SIZE,
+    ApplySettings,
     AskSessions,
     AskStats,
     Birth,
@@ -42,7 +43,6 @@ from ftpserver.processes.messages import (
     Closed,
     Drain,
     Drop,
-    Follow,
     GiveWay,
     Kick,
     Kicked,
@@ -234,7 +234,7 @@ class WorkerSupervisor:
         self._nursery.configure(settings)
         before = self._all()
         try:
-            self._have_apply(before, settings)
+            self._ask_to_apply(before, settings)
             if new_key:
                 self._start(self._count)
         except StateError:
@@ -246,11 +246,11 @@ class WorkerSupervisor:
                     worker.retired = True
             self._tell_all(Retire(), before)
 
-    def _have_apply(self, workers: Sequence[WorkerHandle], settings: Settings) -> None:
+    def _ask_to_apply(self, workers: Sequence[WorkerHandle], settings: Settings) -> None:
         """Have workers take settings over. Raises StateError."""
         for worker in workers:
             try:
-                worker.peer.ask(Follow(pickle.dumps(settings)), timeout=_START_SECONDS)
+                worker.peer.ask(ApplySettings(pickle.dumps(settings)), timeout=_START_SECONDS)
             except PeerGone:
                 continue  # who comes in its place has them already
             except (OSError, FtpError, StateError) as error:
@@ -265,7 +265,7 @@ class WorkerSupervisor:
         except StateError as error:
             logger.error("workers that are started later can't have the old settings: %s", error)
         for worker in workers:
-            worker.peer.ask_later(Follow(pickle.dumps(settings)))
+            worker.peer.ask_later(ApplySettings(pickle.dumps(settings)))
 
     def heartbeat(self) -> None:
         """Workers keep alive themselves what they hold."""

@@ -25,8 +25,8 @@ from ftpserver.accounts.startups import Strangers
 from ftpserver.accounts.tokens import Tokens
 from ftpserver.accounts.turns import Queue
 from ftpserver.database import session
-from ftpserver.processes import worker
 from ftpserver.processes.messages import TurnGiven, TurnOver
+from ftpserver.processes.proxies import RemoteQueue
 from ftpserver.processes.rpc import Carried
 from ftpserver.settings.table import Settings, Startups
 from ftpserver.storage import ledger
@@ -976,8 +976,7 @@ def test_a_worker_that_is_stopped_in_its_turn_holds_up_no_other_for_long():
 @pytest.mark.parametrize("late", [False, True])
 def test_a_turn_that_comes_too_late_for_a_worker_is_given_back(late):
     asked, told = Future(), []
-    server = SimpleNamespace(ask_later=lambda question: asked)
-    its = worker._Queue(SimpleNamespace(server=server, _tell=told.append))
+    its = RemoteQueue(SimpleNamespace(ask_later=lambda question: asked, tell=told.append))
     given = Carried(TurnGiven("x"), [])
     if late:
         with pytest.raises(Busy), its.turn(HERE, spared=False, seconds=0.01):

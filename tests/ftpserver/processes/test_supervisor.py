@@ -34,6 +34,7 @@ from ftpserver.errors import StateError
 from ftpserver.processes import asking, child_process, supervisor
 from ftpserver.processes.forkserver import Ended, Spawned
 from ftpserver.processes.messages import (
+    ApplySettings,
     AskSessions,
     AskStats,
     AskTurn,
@@ -42,7 +43,6 @@ from ftpserver.processes.messages import (
     ChangingPassword,
     Closed,
     Drain,
-    Follow,
     FoundBanned,
     Kick,
     Kicked,
@@ -107,7 +107,7 @@ class FakeWorker:
     def _handle(self, said: Any, descriptors: list[int]) -> Any:
         if isinstance(said, Serve):
             self.given.append((said, socket.socket(fileno=descriptors.pop())))
-        if isinstance(said, Follow):
+        if isinstance(said, ApplySettings):
             self.followed.append(pickle.loads(said.settings))
         answer = self.answers.get(type(said))
         if isinstance(answer, Exception):
@@ -886,7 +886,7 @@ def test_a_certificate_that_the_nursery_refuses_reaches_nobody(hire, nursery, se
 def test_when_one_does_not_follow_the_others_go_back(hire, nursery, server, error, says):
     """A reload that fails leaves everything as it was."""
     crew, (first, second) = hire(2)
-    second.answers = {Follow: error}
+    second.answers = {ApplySettings: error}
     before = replace(server.settings, workers=2)
     after = replace(before, grace=3.0)
     with pytest.raises(StateError, match=f"worker 2 doesn't follow: .*{says}"):
