@@ -36,10 +36,8 @@ from ftpserver.processes.messages import (
 
 if TYPE_CHECKING:
     from ftpserver.accounts.tallies import Tallies
+    from ftpserver.processes.brokering import Broker
     from ftpserver.serving.service import Service
-
-Unanswered = object()
-"""Returned for what is not answered here."""
 
 
 class Answers:
@@ -48,11 +46,13 @@ class Answers:
     Args:
         service: Whose limits, audit log and invitations hold.
         tallies: What is counted for the sessions of all processes.
+        broker: Passes on what workers ask each other.
     """
 
-    def __init__(self, service: Service, tallies: Tallies) -> None:
+    def __init__(self, service: Service, tallies: Tallies, broker: Broker) -> None:
         self._service = service
         self._tallies = tallies
+        self._broker = broker
 
     def answer(self, worker: int, said: Any, give_way: Callable[[str], None]) -> Any:
         """Answer a worker, or take what it reports.
@@ -98,7 +98,7 @@ class Answers:
             case TellFailure(account_id, guess, size):
                 return MayTell(service.audit.failures.take(account_id, guess, size))
             case _:
-                return Unanswered
+                return self._broker.handle(worker, said)
         return None
 
 

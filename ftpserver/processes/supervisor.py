@@ -32,7 +32,7 @@ from ftpserver.processes.asking import ask_all
 from ftpserver.processes.brokering import Broker
 from ftpserver.processes.child_process import WorkerHandle
 from ftpserver.processes.forkserver import Ended, Nursery, Spawned
-from ftpserver.processes.handler import Answers, Unanswered
+from ftpserver.processes.handler import Answers
 from ftpserver.processes.messages import (
     MAX_SIZE,
     ApplySettings,
@@ -112,7 +112,7 @@ class WorkerSupervisor:
         self._nursery = Nursery(CHILD, self._service.settings, self._reported)
         self._page = make_page()
         self._tallies = host.tallies
-        self._answers = Answers(self._service, host.tallies)
+        self._answers = Answers(self._service, host.tallies, self._broker)
         self._thread = threading.Thread(target=self._look_after, name="workers")
         self._thread.start()
         try:
@@ -488,15 +488,10 @@ class WorkerSupervisor:
                 worker.stats = stats
                 worker.said_bye = True
             case _:
-                return self._answer(worker, said)
+                return self._answers.answer(
+                    worker.number, said, lambda token: self._tell_all(GiveWay(token), [worker])
+                )
         return None
-
-    def _answer(self, worker: WorkerHandle, said: Any) -> Any:
-        """Answer what a worker asks for its sessions."""
-        answer = self._answers.answer(
-            worker.number, said, lambda token: self._tell_all(GiveWay(token), [worker])
-        )
-        return self._broker.handle(worker.number, said) if answer is Unanswered else answer
 
 
 def _pause(short_lives: int) -> float:
