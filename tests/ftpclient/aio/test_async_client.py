@@ -126,7 +126,7 @@ async def one_session(server) -> None:
     A first visit makes two, one after another: the first finds nobody to vouch for the server's
     key, and the server may still be about to notice that it has ended.
     """
-    await asyncio.to_thread(eventually, lambda: len(server.sessions) == 1)
+    await asyncio.to_thread(eventually, lambda: len(server.service.sessions) == 1)
 
 
 async def cancelled(task: asyncio.Task) -> None:
@@ -518,7 +518,7 @@ def test_a_connection_that_is_there_only_after_the_loop_stopped(server, dialled)
         if thread.name == "connect":
             thread.join(SECONDS)
     loop.close()
-    eventually(lambda: not server.sessions)
+    eventually(lambda: not server.service.sessions)
 
 
 # streams -----------------------------------------------------------------------------------

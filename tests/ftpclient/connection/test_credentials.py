@@ -37,7 +37,7 @@ def log_in(connect, remarks):
 
 def save_token(server, secret: str | None = None, **fields) -> str:
     """Save a token for alice at a server; its id."""
-    made = server.tokens.issue(server.accounts.get("alice"), "test")
+    made = server.service.tokens.issue(server.accounts.get("alice"), "test")
     host, port = server.server_address[:2]
     values = {"id": made.id, "secret": secret or made.secret, "plaintext": True}
     SavedTokens().save(ServerAddress(host, port, "alice"), SavedToken(**values | fields))
@@ -367,7 +367,7 @@ def test_a_slow_typist_gets_a_new_connection(server, connect, monkeypatch):
     monkeypatch.setattr("ftpclient.connection.dialer._QUICK_ANSWER", 0.0)
 
     def ask():
-        for session in list(server.sessions):
+        for session in list(server.service.sessions):
             session.cut()
         return "secret"
 

@@ -178,7 +178,7 @@ def test_ctrl_c_in_many_lines_is_never_too_much(app, capfd, monkeypatch):
 
 
 def test_a_server_that_left_meanwhile_is_no_concern_of_the_next_line(app, server, capfd):
-    (session,) = server.sessions
+    (session,) = server.service.sessions
     assert run_line(app, "cd /") == 0
     gone = app.client.connection
     # the session's end, as the client hears of it

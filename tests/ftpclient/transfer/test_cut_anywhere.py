@@ -77,8 +77,8 @@ def left(directory) -> set[str]:
 
 def given_back(server) -> None:
     """Wait until nothing is held, and no session is left."""
-    eventually(lambda: not server.sessions)
-    room = server.ledger.room(server.accounts.get("alice").id)
+    eventually(lambda: not server.service.sessions)
+    room = server.service.ledger.room(server.accounts.get("alice").id)
     assert room.held == 0
 
 
