@@ -168,8 +168,8 @@ def test_a_restored_copy_destroys_no_upload(
     before = names(elsewhere / ".ftpd-staging")
     back_up(live.settings.root, tmp_path / "copy")
     copy = start_server(root=tmp_path / "copy")
-    copy.recount_dirty()
-    copy.clean_all()
+    copy.housekeeping.recount_dirty()
+    copy.housekeeping.clean_all()
     assert names(elsewhere / ".ftpd-staging") == before
     assert f"of {live.settings.root}" in caplog.text
 
