@@ -215,6 +215,7 @@ def start_server(tmp_path, root_of_alice, quick_passwords):
 
     They are stopped at the end, or by ``start_server.finish(server)``.
     """
+    from ftpserver.daemon.assembly import whole_server
     from ftpserver.daemon.server import FtpServer
     from ftpserver.settings.table import Settings
 
@@ -233,7 +234,7 @@ def start_server(tmp_path, root_of_alice, quick_passwords):
         if not settings.state.exists():
             shutil.copytree(root_of_alice, settings.root, dirs_exist_ok=True)
         with ExitStack() as stack:
-            server = stack.enter_context(FtpServer(settings))
+            server = stack.enter_context(whole_server(settings))
             if not len(server.accounts):
                 server.accounts.add("alice", "secret")
             if quota is not None:
@@ -253,7 +254,7 @@ def _left(server) -> None:
     """Give the clients, which were closed, a moment to be gone: a server that stops looks for that
     every 20 ms, which is most of what a test takes."""
     for _ in range(20):
-        if not server.connections:
+        if not server.service.connections:
             return
         time.sleep(0.001)
 

@@ -47,7 +47,7 @@ FLOORS = {
         ("transfer",),
         ("sync",),
         ("errors", "arguments", "turns"),
-        ("files", "guard"),
+        ("files", "guard", "verbs"),
         ("base",),
         ("client",),
         ("aio", "fsspec"),
@@ -83,20 +83,12 @@ STILL_UP = frozenset(
         "ftpclient.transfer.preflight -> ftpclient.client",
         "ftpclient.transfer.report -> ftpclient.sync.plan",
         "ftpclient.transfer.retry -> ftpclient.client",
-        "ftpserver.audit.notify -> ftpserver.daemon.server",
-        "ftpserver.isolation.supervisor -> ftpserver.daemon.server",
-        "ftpserver.processes.supervisor -> ftpserver.daemon.server",
-        "ftpserver.serving.listeners -> ftpserver.daemon.server",
     }
 )
 """Imports that still run up, or between neighbours."""
 
 STILL_CIRCLES = frozenset(
     {
-        frozenset({"ftpserver.isolation.handler", "ftpserver.isolation.supervisor"}),
-        frozenset({f"ftpserver.daemon.{name}" for name in ("control", "discovery", "server")}),
-        frozenset({"ftpserver.serving.account_watch", "ftpserver.serving.service"}),
-        frozenset({"ftpclient.aio.connection", "ftpclient.aio.lane"}),
         frozenset({"ftpclient.transfer.job", "ftpclient.transfer.pool"}),
     }
 )

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ftpclient.connection.connection import Call, Connection
+from ftpclient.connection.driver import Driver
+from ftpclient.connection.protocol import Call
 from ftpwire import digests, paths
 from ftpwire.errors import (
     BadMessage,
@@ -22,7 +23,7 @@ from ftpwire.errors import (
     VerificationFailed,
     from_oserror,
 )
-from ftpwire.messages import Ready, Reply, Sending, Sent
+from ftpwire.messages import Ready, Sending, Sent, Stored
 from ftpwire.paths import RemotePath
 
 if TYPE_CHECKING:
@@ -45,9 +46,7 @@ def mismatch(source: RemotePath, *, encrypted: bool) -> VerificationFailed:
     )
 
 
-def check_digest(
-    source: RemotePath, told: bytes | None, digest: bytes, connection: Connection
-) -> None:
+def check_digest(source: RemotePath, told: bytes | None, digest: bytes, connection: Driver) -> None:
     """Compare the digest of a whole file that arrived with the one that the server tells.
 
     Raises:
@@ -75,8 +74,7 @@ class GetCall(Call):
         self.received = 0
         self._small = bytearray()
 
-    def on_reply(self, reply: Reply) -> bool:
-        assert isinstance(reply, Sending)
+    def on_reply(self, reply: Sending) -> bool:
         if self.info is not None:
             raise BadMessage("the server began a file twice")
         if reply.offset not in (0, self.asked_offset) or reply.offset > reply.size:
@@ -121,7 +119,7 @@ class StreamCall(GetCall):
     def take(self, data: memoryview) -> None:
         """Bytes of the file; the view is good until this returns."""
 
-    def result(self, source: RemotePath, connection: Connection) -> tuple[int, bytes]:
+    def result(self, source: RemotePath, connection: Driver) -> tuple[int, bytes]:
         """Size and digest, once it is done.
 
         Raises:
@@ -160,7 +158,7 @@ class PutCall(Call):
         self.superseded = False
         """Another call has taken over the file: this one's end is nobody's business."""
 
-    def on_reply(self, reply: Reply) -> bool:
+    def on_reply(self, reply: Ready | Stored) -> bool:
         if isinstance(reply, Ready):
             if self.ready is not None or not self.asks:
                 raise BadMessage("the server is ready for what nobody asked")

@@ -64,7 +64,9 @@ class Limits(Admission, SessionLimits):
     ) -> None:
         Admission.__init__(self, settings, Bans(engine, settings.ban_after, settings.ban_time))
         SessionLimits.__init__(self, engine, settings, ledger, **counting)
-        self.queue: Queueing = queue or Queue(HASHES_AT_ONCE, MAX_WAITING)
+        if queue is None:  # an empty one is false
+            queue = Queue(HASHES_AT_ONCE, MAX_WAITING)
+        self.queue: Queueing = queue
         self.changes: Changing = changes or Changes()
         self.on_banned: Callable[[Ban], None] = lambda ban: None
         """Called with each ban that failures of this process bring about."""

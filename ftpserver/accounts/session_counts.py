@@ -3,7 +3,7 @@
 Lives here: the cap that holds by default, and the counts, in the memory of the server's process.
 Lives elsewhere: limits that somebody has set (session_slots.py), when a session counts (limits.py),
 running transfers (transfer_counts.py), asking the server's process from a worker
-(processes/worker.py).
+(processes/proxies.py).
 """
 
 from __future__ import annotations

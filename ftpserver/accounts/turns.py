@@ -2,7 +2,7 @@
 
 Lives here: the queue of one server, and the accounts whose password is being changed.
 Lives elsewhere: hashing (passwords.py), when a turn is needed (limits.py), asking the server's
-process for one from a worker (processes/worker.py).
+process for one from a worker (processes/proxies.py).
 
 Both are in the memory of the server's process, for all of its workers. What a worker holds is
 given back when it ends, however it does.

@@ -1,7 +1,7 @@
 """Word of events: datagrams that tell local programs that the audit log has grown.
 
 Lives here: the datagram socket in the state directory, who is told, and waiting to be told.
-Lives elsewhere: the log itself (trail.py), reading it (reader.py), `ftpd log` (cli/log.py).
+Lives elsewhere: the log itself (writer.py), reading it (reader.py), `ftpd log` (cli/log.py).
 
 A datagram says that there is something to read, and up to where; what happened is in the file. So
 nothing depends on a datagram: who is slow, and whose socket is full, sees a gap in the numbers, or
@@ -19,15 +19,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from socketserver import DatagramRequestHandler, UnixDatagramServer
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 
-from ftpserver.audit.files import FILE_NAME
-from ftpserver.net.stoppable import Stoppable
-
-if TYPE_CHECKING:
-    from ftpserver.daemon.server import FtpServer
+from ftpserver.net.private_socket import PrivateSocket, address_of
 
 logger = logging.getLogger("ftpd.events")
 
@@ -71,38 +67,37 @@ _decode: Callable[[bytes], Subscribe | Wrote] = msgspec.json.Decoder(Subscribe |
 _encode: Callable[[Subscribe | Wrote | Grown], bytes] = msgspec.json.Encoder().encode
 
 
-class Events(Stoppable, UnixDatagramServer):
+class Log(Protocol):
+    """The audit log, as far as this module knows it."""
+
+    enabled: bool
+    on_written: Callable[[], None]
+
+
+class Events(PrivateSocket, UnixDatagramServer):
     """Tells subscribers that the audit log has grown.
 
     ``_lock`` guards the subscribers and the sequence; nothing is sent while it is held.
+
+    Args:
+        path: Of the log; the socket lies beside it.
 
     Raises:
         OSError: The socket can't be made.
     """
 
     max_packet_size = _MAX_DATAGRAM
+    name = SOCKET
 
-    def __init__(self, state: Path) -> None:
-        self._log = state / FILE_NAME
+    def __init__(self, path: Path) -> None:
+        self._log = path
         self._lock = threading.Lock()
         self._subscribers: dict[Any, float] = {}
         """By the address of each, when its subscription ends; the oldest one first."""
         self._sequence = 0
-        self._directory = os.open(state, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            self._unlink()  # what a crash left: nobody else serves this root
-            super().__init__(_address(self._directory, state), _Handler)
-        except BaseException:
-            os.close(self._directory)
-            raise
+        super().__init__(path.parent, _Handler)
         self._thread = threading.Thread(target=self.serve_forever, name="events")
         self._thread.start()
-
-    def server_bind(self) -> None:
-        """Bind, so that at no moment anybody else can send to it."""
-        os.fchmod(self.fileno(), 0o600)  # Linux gives this mode to what it makes
-        super().server_bind()
-        os.chmod(SOCKET, 0o600, dir_fd=self._directory)
 
     def subscribe(self, address: Any) -> None:
         """Tell that address for a while."""
@@ -160,12 +155,6 @@ class Events(Stoppable, UnixDatagramServer):
         self.server_close()
         os.close(self._directory)
 
-    def _unlink(self) -> None:
-        try:
-            os.unlink(SOCKET, dir_fd=self._directory)
-        except FileNotFoundError:
-            pass  # there is none
-
 
 class _Handler(DatagramRequestHandler):
     """A subscription, or word from another process."""
@@ -187,16 +176,20 @@ class _Handler(DatagramRequestHandler):
         """Nothing is left to send: answers never wait, as this would."""
 
 
-def start_events(server: FtpServer) -> Events | None:
-    """Tell of the server's audit log. Where that is impossible, followers look by themselves."""
-    if not server.audit.enabled:
+def start_events(path: Path, log: Log) -> Events | None:
+    """Tell of what is added to the audit log. Where that is impossible, followers look themselves.
+
+    Args:
+        path: Of the log.
+    """
+    if not log.enabled:
         return None
     try:
-        started = Events(server.settings.state)
+        started = Events(path)
     except OSError as error:
         logger.warning("nobody is woken by what is added to the audit log: %s", error)
         return None
-    server.audit.on_written = started.tell
+    log.on_written = started.tell
     return started
 
 
@@ -213,15 +206,9 @@ def _ask(sock: socket.socket, state: Path, asked: Subscribe | Wrote) -> None:
     """Send a datagram to the server. Raises OSError when there is none, or it is too busy."""
     directory = os.open(state, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        sock.sendto(_encode(asked), socket.MSG_DONTWAIT, _address(directory, state))
+        sock.sendto(_encode(asked), socket.MSG_DONTWAIT, address_of(directory, state, SOCKET))
     finally:
         os.close(directory)
-
-
-def _address(directory: int, state: Path) -> str:
-    """A path of the socket that fits into the 108 bytes that there are for one, for any root."""
-    by_descriptor = f"/proc/self/fd/{directory}"
-    return f"{by_descriptor if os.path.exists(by_descriptor) else state}/{SOCKET}"
 
 
 class Follower:

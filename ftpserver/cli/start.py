@@ -19,6 +19,7 @@ from pathlib import Path
 from ftpserver.accounts.accounts import Accounts
 from ftpserver.accounts.passwords import random_password
 from ftpserver.accounts.system_users import first_account_name
+from ftpserver.daemon.assembly import whole_server
 from ftpserver.daemon.server import FtpServer
 from ftpserver.daemon.systemd import inherited_socket, notify
 from ftpserver.errors import StateError
@@ -51,7 +52,7 @@ def serve(
     return_memory()
     signals = _Signals()
     try:
-        server = FtpServer(settings, inherited_socket())
+        server = whole_server(settings, inherited_socket())
     except StateError as error:
         return _failed(str(error))
     except OSError as error:

@@ -166,7 +166,8 @@ class Discovery(Stoppable, UDPServer):
         if self._local_only and not ip_address(host).is_loopback:
             self.dropped += 1
             return False
-        if self._server.draining or self._server.stopping:
+        service = self._server.service
+        if service.draining or service.stopping:
             return False
         if not self._allowances.take(host):
             self.limited += 1

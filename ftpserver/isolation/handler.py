@@ -2,7 +2,7 @@
 
 Lives here: log-in, tokens, books, records and the log, each for the account that this process has
 logged in as, and no other.
-Lives elsewhere: the questions (messages.py), the processes themselves (supervisor.py), the
+Lives elsewhere: the questions (messages.py), the processes themselves (isolated_session.py), the
 accounts, tokens, limits and books that are asked (accounts/authenticator.py, storage/ledger.py).
 
 A process names leases by their ids alone; how large they are is known here. What it says about the
@@ -15,7 +15,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -41,7 +41,8 @@ from ftpwire.errors import (
 from ftpwire.paths import printable
 
 if TYPE_CHECKING:
-    from ftpserver.isolation.supervisor import IsolatedSession
+    import socket
+
     from ftpserver.serving.service import Service
 
 logger = logging.getLogger("ftpd.isolation")
@@ -62,6 +63,47 @@ _ATTEMPTS = frozenset({"login", "register"})
 """Events with the name that was given, whoever that was."""
 
 
+class Asking(Protocol):
+    """The session whose process asks, as far as answers need it.
+
+    Attributes:
+        account, token_id, token_revoked, renewing: See `IsolatedSession`; changed by answers.
+    """
+
+    account: Account | None
+    token_id: str | None
+    token_revoked: bool
+    renewing: bool
+
+    @property
+    def id(self) -> int:
+        """Its number."""
+
+    @property
+    def request(self) -> socket.socket:
+        """Its connection."""
+
+    @property
+    def host(self) -> str:
+        """The client's address."""
+
+    @property
+    def shown_host(self) -> str:
+        """The address as it is recorded."""
+
+    def begin_transfer(self, account: Account) -> str:
+        """Count a transfer. Raises TooMany."""
+
+    def tell_idle(self, idle: bool) -> None:
+        """Its transfer has moved no bytes for a while, or does so again."""
+
+    def end_transfer(self) -> None:
+        """Its transfer is over."""
+
+    def give_up(self, why: str) -> None:
+        """It does what no honest session does: end it."""
+
+
 class Answers:
     """Answers one session's process. For the thread that reads what it asks.
 
@@ -74,7 +116,7 @@ class Answers:
     def __init__(
         self,
         service: Service,
-        session: IsolatedSession,
+        session: Asking,
         ledger: Ledger,
         on_admitted: Callable[[Admission], int],
     ) -> None:

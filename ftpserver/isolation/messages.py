@@ -316,7 +316,7 @@ class Look(_Said, frozen=True):
 
 
 class Seen(_Said, frozen=True):
-    """What a session does. As `figures.SessionInfo`."""
+    """What a session does. As `stats.SessionInfo`."""
 
     request: _Name | None
     path: Annotated[bytes, Meta(max_length=8192)] | None
@@ -353,7 +353,7 @@ class Follow(_Said, frozen=True):
     account: Known
 
 
-class Heed(_Said, frozen=True):
+class ApplySettings(_Said, frozen=True):
     """Settings that were changed, as they are now. Told."""
 
     stall: float
@@ -404,7 +404,17 @@ AnsweredByServer = (
     | BrokeredAnswer
 )
 AskedByServer = (
-    Look | End | Hasten | Dismiss | GiveWay | Follow | Heed | Borrow | GiveBack | Recall | Cut
+    Look
+    | End
+    | Hasten
+    | Dismiss
+    | GiveWay
+    | Follow
+    | ApplySettings
+    | Borrow
+    | GiveBack
+    | Recall
+    | Cut
 )
 AnsweredBySession = Seen | BrokeredAnswer
 

@@ -32,6 +32,7 @@ from ftpserver.isolation import sandbox
 from ftpserver.isolation.messages import (
     Admitted,
     AnsweredByServer,
+    ApplySettings,
     AskedByServer,
     Birth,
     Dismiss,
@@ -39,7 +40,6 @@ from ftpserver.isolation.messages import (
     Follow,
     GiveWay,
     Hasten,
-    Heed,
     Known,
     Look,
     Over,
@@ -59,6 +59,7 @@ from ftpserver.processes.brokering import Colleagues
 from ftpserver.processes.forkserver import Born
 from ftpserver.processes.rpc import Carried, Nothing, Peer, PeerGone, decoder
 from ftpserver.processes.shared_rate import SharedPaces
+from ftpserver.serving.connected import Connected, describe
 from ftpserver.serving.keep_alive import KeepAlive
 from ftpserver.serving.session import Session
 from ftpserver.settings.table import Settings
@@ -133,7 +134,7 @@ def _become_stranger(birth: Birth, empty: int) -> bool:
 
 
 class SessionProcess:
-    """What its one session has for its server (sharing.Sharing).
+    """What its one session has for its server (context.Sharing).
 
     Args:
         calls: The descriptor to ask the server by.
@@ -155,7 +156,7 @@ class SessionProcess:
         self.settings = settings
         self.tls_context = tls_context
         self.stop_fd = stop
-        self.sessions: set[Session] = set()
+        self.sessions: set[Connected] = set()
         self._birth = birth
         self._can_change_root = can_change_root
         self._pool: ThreadPoolExecutor | None = None
@@ -276,7 +277,7 @@ class SessionProcess:
         match asked:
             case Look(speed):
                 return _seen(session, speed)
-            case Heed(stall, idle_timeout, limit_rate):
+            case ApplySettings(stall, idle_timeout, limit_rate):
                 self.settings = replace(
                     self.settings, stall=stall, idle_timeout=idle_timeout, limit_rate=limit_rate
                 )
@@ -287,7 +288,7 @@ class SessionProcess:
                 return self._colleagues.handle(asked)
         return None
 
-    def _have(self, session: Session, asked: End | Hasten | Dismiss | GiveWay | Follow) -> None:
+    def _have(self, session: Connected, asked: End | Hasten | Dismiss | GiveWay | Follow) -> None:
         match asked:
             case End(why):
                 session.end(why)
@@ -308,7 +309,7 @@ class _Aside:
         self.submit = process.submit
 
 
-def _seen(session: Session | None, measure: bool) -> Seen:
+def _seen(session: Connected | None, measure: bool) -> Seen:
     if session is None:
         return Seen(None, None, None, 0.0, 0, 0, 0.0)
     speed = 0.0
@@ -317,10 +318,11 @@ def _seen(session: Session | None, measure: bool) -> Seen:
         time.sleep(_MEASURED)
         speed = (_moved(session) - before) / (time.monotonic() - began)
     doing = session.doing
+    told = describe(doing)
     return Seen(
-        request=None if doing is None else str(type(doing).__struct_config__.tag),
-        path=getattr(doing, "path", None) or getattr(doing, "source", None),
-        target=getattr(doing, "target", None),
+        request=told.request,
+        path=told.path,
+        target=told.target,
         quiet=max(0.0, time.monotonic() - session.quiet_since) if doing is None else 0.0,
         bytes_in=session.channel.bytes_in,
         bytes_out=session.channel.bytes_out,
@@ -328,5 +330,5 @@ def _seen(session: Session | None, measure: bool) -> Seen:
     )
 
 
-def _moved(session: Session) -> int:
+def _moved(session: Connected) -> int:
     return session.channel.bytes_in + session.channel.bytes_out

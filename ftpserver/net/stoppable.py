@@ -1,7 +1,7 @@
 """Loops of socketserver that end as soon as they are told to.
 
 Lives here: waiting for a socket or for the end, whichever comes first.
-Lives elsewhere: what is done with what comes in (serving/listeners.py, daemon/control.py,
+Lives elsewhere: what is done with what comes in (serving/listeners.py, daemon/control_server.py,
 audit/notify.py, daemon/discovery.py).
 
 socketserver's own loop looks every so often whether it is to end: it wakes up for nothing while it

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 
 from ftpserver.processes.rpc import Peer
-from ftpserver.serving.stats import Figures
+from ftpserver.serving.stats import Stats
 
 logger = logging.getLogger("ftpd.workers")
 
@@ -25,11 +25,11 @@ LAST_SECONDS = 2.0
 
 @dataclass(eq=False)
 class WorkerHandle:
-    """One of them. What changes is guarded by the crew's lock.
+    """One of them. What changes is guarded by the supervisor's lock.
 
     Attributes:
         process: Its number; None before it is known.
-        figures: The last ones known.
+        stats: The last ones known.
         handed: How many connections it has got so far.
         begun: There is a process for it, or was.
         ready: It can serve.
@@ -44,7 +44,7 @@ class WorkerHandle:
     connections: dict[int, socket.socket] = field(default_factory=dict)
     born: float = field(default_factory=time.monotonic)
     process: int | None = None
-    figures: Figures = Figures()
+    stats: Stats = Stats()
     handed: int = 0
     begun: bool = False
     ready: bool = False

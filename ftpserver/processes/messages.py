@@ -12,7 +12,7 @@ import msgspec
 
 from ftpserver.accounts.penalties import Offence
 from ftpserver.processes.brokering import Brokered, BrokeredAnswer
-from ftpserver.serving.stats import Figures, SessionInfo
+from ftpserver.serving.stats import SessionInfo, Stats
 
 MAX_SIZE = 32 * 1024 * 1024
 """Bytes of one message: a batch of lines for the audit log has a thousand paths, at most."""
@@ -47,7 +47,7 @@ class Serve(msgspec.Struct, frozen=True, tag="serve"):
     spared: bool
 
 
-class Follow(msgspec.Struct, frozen=True, tag="follow"):
+class ApplySettings(msgspec.Struct, frozen=True, tag="apply-settings"):
     """Other settings hold from now on. Answer: `Nothing`.
 
     Attributes:
@@ -87,8 +87,8 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
     grace: float
 
 
-class AskFigures(msgspec.Struct, frozen=True, tag="ask-figures"):
-    """How much goes on. Answer: `FiguresNow`."""
+class AskStats(msgspec.Struct, frozen=True, tag="ask-stats"):
+    """How much goes on. Answer: `StatsNow`."""
 
 
 class AskSessions(msgspec.Struct, frozen=True, tag="ask-sessions"):
@@ -104,13 +104,13 @@ class Kick(msgspec.Struct, frozen=True, tag="kick"):
 
 ServerSays = (
     Serve
-    | Follow
+    | ApplySettings
     | Drain
     | Drop
     | GiveWay
     | Retire
     | Stop
-    | AskFigures
+    | AskStats
     | AskSessions
     | Kick
     | Brokered
@@ -120,10 +120,10 @@ ServerSays = (
 # the worker answers --------------------------------------------------------------------------
 
 
-class FiguresNow(msgspec.Struct, frozen=True, tag="figures"):
+class StatsNow(msgspec.Struct, frozen=True, tag="stats"):
     """How much goes on."""
 
-    figures: Figures
+    stats: Stats
 
 
 class SessionsNow(msgspec.Struct, frozen=True, tag="sessions"):
@@ -138,7 +138,7 @@ class Kicked(msgspec.Struct, frozen=True, tag="kicked"):
     sessions: list[int]
 
 
-WorkerAnswers = FiguresNow | SessionsNow | Kicked | BrokeredAnswer
+WorkerAnswers = StatsNow | SessionsNow | Kicked | BrokeredAnswer
 
 
 # the worker says -----------------------------------------------------------------------------
@@ -308,10 +308,10 @@ class Bye(msgspec.Struct, frozen=True, tag="bye"):
     """All its sessions have ended, and so does it. Told.
 
     Attributes:
-        figures: The last ones.
+        stats: The last ones.
     """
 
-    figures: Figures
+    stats: Stats
 
 
 WorkerSays = (

@@ -1,8 +1,10 @@
 """Workers: the processes that serve a server's connections, where it has more than one.
 
-Lives here: starting them and replacing those that die, handing connections out, asking all of them.
-Lives elsewhere: what is known of one (child_process.py), a worker itself (worker.py), what is said
-(messages.py), forking (forkserver.py), uploads that several of them work on (brokering.py).
+Lives here: starting them and replacing those that die, handing connections out, changing what holds
+for all.
+Lives elsewhere: what is known of one (child_process.py), asking them (asking.py), a worker itself
+(worker.py), what is said (messages.py), what workers ask (handler.py), forking (forkserver.py),
+uploads that several of them work on (brokering.py).
 
 The server accepts, and hands each connection to the worker that has the fewest. So the load is
 even however few connections there are, and limits for connections are those of one process.
@@ -19,79 +21,56 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import replace as with_changes
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ftpserver.accounts.limits import MAX_WAITING
-from ftpserver.accounts.passwords import HASHES_AT_ONCE
-from ftpserver.accounts.transfer_counts import TransferCounts
-from ftpserver.accounts.turns import Changes, Queue, Turn
 from ftpserver.errors import StateError
 from ftpserver.net.addresses import host_of
+from ftpserver.processes.asking import ask_all
 from ftpserver.processes.brokering import Broker
 from ftpserver.processes.child_process import WorkerHandle
 from ftpserver.processes.forkserver import Ended, Nursery, Spawned
+from ftpserver.processes.handler import Answers
 from ftpserver.processes.messages import (
     MAX_SIZE,
-    AskFigures,
+    ApplySettings,
     AskSessions,
-    AskTurn,
-    BeginningTransfer,
+    AskStats,
     Birth,
     Bye,
-    ChangingPassword,
     Closed,
     Drain,
     Drop,
-    Entered,
-    Entering,
-    FiguresNow,
-    Follow,
-    FoundBanned,
     GiveWay,
     Kick,
     Kicked,
-    Leaving,
-    Lines,
     LoggedIn,
-    MayTell,
-    PasswordChanged,
-    Penalized,
-    Probed,
-    Probing,
     Ready,
-    Registering,
     Retire,
     Serve,
     SessionsNow,
+    StatsNow,
     Stop,
-    TellFailure,
-    TransferEnded,
-    TransferIdle,
-    TurnGiven,
-    TurnOver,
     WorkerAnswers,
     WorkerSays,
 )
-from ftpserver.processes.rpc import Carried, Peer, PeerGone
+from ftpserver.processes.rpc import Peer, PeerGone
 from ftpserver.processes.shared_rate import make_page
-from ftpserver.serving.stats import Figures, SessionInfo
+from ftpserver.serving.stats import SessionInfo, Stats
 from ftpwire.errors import DiskFull, Forbidden, FtpError, NotFound
 
 if TYPE_CHECKING:
-    from ftpserver.daemon.server import FtpServer
+    from ftpserver.serving.host import Host
     from ftpserver.settings.table import Settings
 
 logger = logging.getLogger("ftpd.workers")
 
+CHILD = "ftpserver.processes.worker"
+"""The module whose ``main`` is a worker."""
 _START_SECONDS = 60.0
 """That a worker gets until it can serve."""
-_ANSWER_SECONDS = 8.0
-"""That a worker gets to answer; then the answer is given without it. Less than who asks the server
-waits for (daemon/control.py)."""
 _DEAF_SECONDS = 30.0
 """After which a worker that takes nothing of what it is told is given up."""
 _END_SECONDS = 10.0
@@ -100,10 +79,9 @@ _SHORT_LIFE = 5.0
 """A worker that lived no longer than so many seconds is replaced after a while."""
 _FIRST_PAUSE = 0.4
 _LONGEST_PAUSE = 10.0
-_Answer = TypeVar("_Answer", bound=msgspec.Struct)
 
 
-class Crew:
+class WorkerSupervisor:
     """The workers of a server. Safe to use from many threads.
 
     ``_changed`` guards ``_workers``, ``_ended`` and what each worker has; nobody is asked while it
@@ -116,25 +94,25 @@ class Crew:
         StateError: They can't be started.
     """
 
-    def __init__(self, server: FtpServer, count: int) -> None:
-        self._server = server
+    def __init__(self, host: Host, count: int) -> None:
+        self._host = host
+        self._service = host.service
+        self._ledger = host.service.ledger
         self._count = count
         self._changed = threading.Condition()
         self._workers: dict[int, WorkerHandle] = {}
         self._numbers = itertools.count(1)
-        self._ended = Figures()
+        self._ended = Stats()
         """Of workers that are no more."""
         self._lost: queue.SimpleQueue[WorkerHandle | None] = queue.SimpleQueue()
         self._over = threading.Event()
         self._accepting = True
         self._short_lives = 0
         self._broker = Broker()
-        self._nursery = Nursery("ftpserver.processes.worker", server.settings, self._reported)
+        self._nursery = Nursery(CHILD, self._service.settings, self._reported)
         self._page = make_page()
-        self._transfers = TransferCounts(lambda: server.settings.max_user_transfers)
-        self._counts = server.session_counts
-        self._queue = Queue(HASHES_AT_ONCE, MAX_WAITING)
-        self._changes = Changes()
+        self._tallies = host.tallies
+        self._answers = Answers(self._service, host.tallies, self._broker)
         self._thread = threading.Thread(target=self._look_after, name="workers")
         self._thread.start()
         try:
@@ -144,7 +122,7 @@ class Crew:
             raise
 
     @property
-    def processes(self) -> list[int]:
+    def workers(self) -> list[int]:
         """The numbers of the processes that serve."""
         with self._changed:
             ready = [one.process for one in self._workers.values() if one.ready]
@@ -156,8 +134,8 @@ class Crew:
         """Hand a connection to the worker that has the fewest."""
         host = host_of(client_address, request)
         address = (host, client_address[1]) if isinstance(client_address, tuple) else None
-        spared = self._server.limits.is_spared(host)
-        number = self._server.next_session_id(request)
+        spared = self._service.limits.is_spared(host)
+        number = self._service.next_session_id(request)
         said = Serve(number, address, spared)
         try:
             while (worker := self._choose(number, request)) is not None:
@@ -168,7 +146,7 @@ class Crew:
                     with self._changed:
                         if worker.connections.pop(number, None) is None:
                             return  # it was counted among those that the worker took along
-            self._server.forget_connection(request)
+            self._service.forget_connection(request)
             logger.error("a connection was turned away: there is no worker to serve it")
         finally:
             request.close()  # the worker has its own
@@ -199,43 +177,35 @@ class Crew:
             worker = min(found, key=lambda one: (len(one.connections), one.handed))
             worker.handed += 1
             worker.connections[number] = request
-            self._server.connections.add(request)
+            self._service.connections.add(request)
             return worker
 
     # asking all of them ------------------------------------------------------------------
 
-    def figures(self) -> Figures:
+    def stats(self) -> Stats:
         """How much goes on in all of them."""
         with self._changed:  # at one moment: who ends in between is in one of them, and once
             total, workers = self._ended, list(self._workers.values())
-        for worker, answer in self._ask_all(AskFigures(), FiguresNow, workers):
+        for worker, answer in ask_all(workers, AskStats(), StatsNow):
             if answer is not None:
-                worker.figures = answer.figures
-            total += worker.figures
+                worker.stats = answer.stats
+            total += worker.stats
         return total
 
     def session_infos(self) -> list[SessionInfo]:
         """Who is connected, by number."""
-        answers = self._ask_all(AskSessions(), SessionsNow, self._all())
+        answers = ask_all(self._all(), AskSessions(), SessionsNow)
         found = [one for _, answer in answers if answer is not None for one in answer.sessions]
         return sorted(found, key=lambda one: one.id)
 
     def kick(self, session: int | None, user: str | None) -> list[int]:
         """End a session, or all of a user's. Returns their numbers. Raises NotFound."""
-        answers = self._ask_all(Kick(session, user), Kicked, self._all())
+        answers = ask_all(self._all(), Kick(session, user), Kicked)
         ended = [one for _, answer in answers if answer is not None for one in answer.sessions]
         if not ended:
             named = user if session is None else session
             raise NotFound(f"{named}: no such session (see ftpd sessions)")
         return sorted(ended)
-
-    def _ask_all(
-        self, question: msgspec.Struct, kind: type[_Answer], workers: Sequence[WorkerHandle]
-    ) -> list[tuple[WorkerHandle, _Answer | None]]:
-        """What each answers; None where it doesn't in time."""
-        futures = [(one, one.peer.ask_later(question)) for one in workers if one.ready]
-        until = time.monotonic() + _ANSWER_SECONDS
-        return [(one, _result(one, future, kind, until)) for one, future in futures]
 
     def _all(self) -> list[WorkerHandle]:
         with self._changed:
@@ -250,7 +220,7 @@ class Crew:
 
     # changes -----------------------------------------------------------------------------
 
-    def follow(self, settings: Settings, *, new_key: bool) -> None:
+    def apply_settings(self, settings: Settings, *, new_key: bool) -> None:
         """Have other settings hold from now on.
 
         Args:
@@ -264,7 +234,7 @@ class Crew:
         self._nursery.configure(settings)
         before = self._all()
         try:
-            self._have_follow(before, settings)
+            self._ask_to_apply(before, settings)
             if new_key:
                 self._start(self._count)
         except StateError:
@@ -276,11 +246,11 @@ class Crew:
                     worker.retired = True
             self._tell_all(Retire(), before)
 
-    def _have_follow(self, workers: Sequence[WorkerHandle], settings: Settings) -> None:
+    def _ask_to_apply(self, workers: Sequence[WorkerHandle], settings: Settings) -> None:
         """Have workers take settings over. Raises StateError."""
         for worker in workers:
             try:
-                worker.peer.ask(Follow(pickle.dumps(settings)), timeout=_START_SECONDS)
+                worker.peer.ask(ApplySettings(pickle.dumps(settings)), timeout=_START_SECONDS)
             except PeerGone:
                 continue  # who comes in its place has them already
             except (OSError, FtpError, StateError) as error:
@@ -289,13 +259,19 @@ class Crew:
 
     def _take_back(self, workers: Sequence[WorkerHandle]) -> None:
         """Have the server's own settings hold again, which it keeps, for all that live and come."""
-        settings = with_changes(self._server.settings, workers=self._count)
+        settings = with_changes(self._service.settings, workers=self._count)
         try:
             self._nursery.configure(settings)
         except StateError as error:
             logger.error("workers that are started later can't have the old settings: %s", error)
         for worker in workers:
-            worker.peer.ask_later(Follow(pickle.dumps(settings)))
+            worker.peer.ask_later(ApplySettings(pickle.dumps(settings)))
+
+    def heartbeat(self) -> None:
+        """Workers keep alive themselves what they hold."""
+
+    def enforce(self) -> None:
+        """Workers end their sessions themselves."""
 
     def accept_no_more(self) -> None:
         """No more connections come: have who accepts them wait for no worker."""
@@ -401,9 +377,9 @@ class Crew:
             on_end=lambda: self._ended_now(worker),
             name=f"worker {number}",
         )
-        incarnation = f"{self._server.ledger.run}w{number}"
+        incarnation = f"{self._ledger.run}w{number}"
         worker = WorkerHandle(number, incarnation, peer, lasting=lasting)
-        self._server.ledger.others.add(incarnation)
+        self._ledger.others.add(incarnation)
         self._broker.join(number, peer)
         with self._changed:
             self._workers[number] = worker
@@ -413,7 +389,7 @@ class Crew:
         """Have its process forked, and listen to it. Raises StateError."""
         if self._over.is_set():  # whoever ends all of them from now on sees this one
             raise StateError("the server is stopping")
-        ledger = self._server.ledger
+        ledger = self._ledger
         birth = Birth(ledger.node, ledger.run, worker.incarnation)
         descriptors = [theirs.fileno(), self._page]
         self._nursery.spawn(worker.number, descriptors, msgspec.msgpack.encode(birth))
@@ -429,12 +405,12 @@ class Crew:
                 return
             if worker.begun:
                 self._lost.put(worker)
-            self._server.ledger.others.discard(worker.incarnation)
-            self._ended += _of_the_past(worker.figures)
+            self._ledger.others.discard(worker.incarnation)
+            self._ended += _of_the_past(worker.stats)
             connections, worker.connections = list(worker.connections.values()), {}
             self._changed.notify_all()
         for request in connections:
-            self._server.forget_connection(request)
+            self._service.forget_connection(request)
         self._broker.leave(worker.number)
 
     def _ended_now(self, worker: WorkerHandle) -> None:
@@ -443,9 +419,7 @@ class Crew:
         wanted = worker.said_bye or worker.given_up or self._over.is_set()
         if worker.begun and not wanted:
             logger.error("%s has died, and with it %d connections", worker, had)
-        # at once, and not when it was seen to: others wait for these
-        self._queue.bury(worker.number)
-        self._changes.bury(worker.number)
+        self._tallies.free_turns(worker.number)  # at once, and not when it was seen to
         self._remove(worker)
 
     def _reported(self, report: Spawned | Ended) -> None:
@@ -463,7 +437,7 @@ class Crew:
             worker.peer.close()
             worker.see_ended()
             try:
-                self._bury(worker)
+                self._reap(worker)
             except (DiskFull, Forbidden, StateError) as error:
                 logger.error("what %s has left is put right later: %s", worker, error)
             except Exception:
@@ -471,19 +445,19 @@ class Crew:
             if worker.is_missed:
                 self._replace(worker)
 
-    def _bury(self, worker: WorkerHandle) -> None:
-        self._counts.bury(worker.number)
-        self._transfers.bury(worker.number)
-        self._server.ledger.bury(worker.incarnation)
-        self._server.limits.sessions.bury(worker.incarnation)
+    def _reap(self, worker: WorkerHandle) -> None:
+        """End what a worker held that has ended."""
+        self._tallies.forget_sessions(worker.number)
+        self._ledger.bury(worker.incarnation)
+        self._service.limits.sessions.bury(worker.incarnation)
         if not worker.said_bye:
-            self._server.look_soon()
+            self._host.look_soon()
 
     def _replace(self, worker: WorkerHandle) -> None:
         """Start another one; after a while, where they die again and again."""
         lived = time.monotonic() - worker.born
         self._short_lives = self._short_lives + 1 if lived < _SHORT_LIFE else 0
-        while not (self._over.wait(_pause(self._short_lives)) or self._server.draining):
+        while not (self._over.wait(_pause(self._short_lives)) or self._service.draining):
             try:
                 self._spawn(lasting=True)
                 return
@@ -494,78 +468,30 @@ class Crew:
     # what they say -----------------------------------------------------------------------
 
     def _hear(self, worker: WorkerHandle, said: Any) -> Any:
-        server = self._server
         match said:
             case Closed(number):
                 with self._changed:
                     request = worker.connections.pop(number, None)
                 if request is not None:
-                    server.forget_connection(request)
+                    self._service.forget_connection(request)
             case LoggedIn(number, host):
-                server.limits.spare(host)
+                self._service.limits.spare(host)
                 with self._changed:
                     request = worker.connections.get(number)
                 if request is not None:
-                    server.limits.strangers.leave(request)
-            case Penalized(host, offence):
-                server.limits.penalize(host, offence)
-            case Lines(lines, count, share):
-                server.audit.append(lines, count, share)
-            case FoundBanned(place, until):
-                server.limits.heard_of_ban(place, until)
-            case Entering(account_id, name, capped):
-                return Entered(
-                    self._counts.enter(account_id, name, capped=capped, worker=worker.number)
-                )
-            case Leaving(token):
-                self._counts.leave(token)
-            case BeginningTransfer(account_id, name):
-                return Entered(
-                    self._transfers.begin(
-                        account_id,
-                        name,
-                        lambda token: self._tell_all(GiveWay(token), [worker]),
-                        worker=worker.number,
-                    )
-                )
-            case TransferIdle(token, idle):
-                self._transfers.tell_idle(token, idle)
-            case TransferEnded(token):
-                self._transfers.leave(token)
-            case Registering(host):
-                server.registration.throttle.take(host)
-            case Probing(invitation_id):
-                server.registration.probes.take(invitation_id)
-            case Probed(invitation_id):
-                server.registration.probes.give_back(invitation_id)
-            case AskTurn(host):
-                spared = server.limits.is_spared(host)
-                return _given(self._queue.enter(host, spared=spared, worker=worker.number))
-            case TurnOver(token):
-                self._queue.leave(token)
-            case ChangingPassword(account_id, name):
-                self._changes.begin(account_id, name, worker.number)
-            case PasswordChanged(account_id):
-                self._changes.end(account_id)
-            case TellFailure(account_id, guess, size):
-                return MayTell(server.audit.failures.take(account_id, guess, size))
+                    self._service.limits.strangers.leave(request)
             case Ready():
                 with self._changed:
                     worker.ready = worker.lasting = True
                     self._changed.notify_all()
-            case Bye(figures):
-                worker.figures = figures
+            case Bye(stats):
+                worker.stats = stats
                 worker.said_bye = True
             case _:
-                return self._broker.handle(worker.number, said)
+                return self._answers.answer(
+                    worker.number, said, lambda token: self._tell_all(GiveWay(token), [worker])
+                )
         return None
-
-
-def _given(turn: Turn) -> Future[TurnGiven]:
-    """The answer to who asked for a turn, when it is there."""
-    answer: Future[TurnGiven] = Future()
-    turn.began.add_done_callback(lambda _: answer.set_result(TurnGiven(turn.token)))
-    return answer
 
 
 def _pause(short_lives: int) -> float:
@@ -575,19 +501,6 @@ def _pause(short_lives: int) -> float:
     return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(16, short_lives - 2))
 
 
-def _of_the_past(figures: Figures) -> Figures:
+def _of_the_past(stats: Stats) -> Stats:
     """What stays counted of a worker that is no more."""
-    return Figures(bytes_in=figures.bytes_in, bytes_out=figures.bytes_out)
-
-
-def _result(
-    worker: WorkerHandle, future: Future[Carried], kind: type[_Answer], until: float
-) -> _Answer | None:
-    try:
-        answer = future.result(max(0.0, until - time.monotonic())).message
-    except PeerGone:
-        return None  # it is being looked after
-    except (FtpError, OSError, StateError) as error:
-        logger.warning("%s doesn't answer: %s", worker, str(error) or "it takes too long")
-        return None
-    return answer if isinstance(answer, kind) else None
+    return Stats(bytes_in=stats.bytes_in, bytes_out=stats.bytes_out)

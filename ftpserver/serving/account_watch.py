@@ -1,9 +1,9 @@
 """The watch over running sessions: what others change of an account reaches them within a second.
 
 Lives here: a thread that compares the accounts and tokens of running sessions with the database,
-ends sessions and sees to it that they do end, measures their speed, and ends a drain.
-Lives elsewhere: how a session ends (session.py), changing accounts (accounts/accounts.py), who asks
-for a session's end (daemon/control.py).
+ends sessions and sees to it that they do end, and measures their speed.
+Lives elsewhere: what of a session is looked at (connected.py), how one ends (session.py), changing
+accounts (accounts/accounts.py), who asks for a session's end (daemon/control.py).
 
 The changes are looked for in the database, wherever they were made: in this process, by `ftpd
 user` in another one, or on another node. It costs two small queries a round, and none without
@@ -16,11 +16,11 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, Select, or_, select
+from sqlalchemy import Column, Engine, Select, or_, select
 
 from ftpserver.clock import RUN
 from ftpserver.database import reading
@@ -31,8 +31,8 @@ from ftpwire.errors import NotFound
 
 if TYPE_CHECKING:
     from ftpserver.accounts.account import Account
-    from ftpserver.serving.service import Service
-    from ftpserver.serving.session import Session
+    from ftpserver.accounts.accounts import Accounts
+    from ftpserver.serving.connected import Connected
 
 logger = logging.getLogger("ftpd.watch")
 
@@ -87,17 +87,35 @@ def pause_after(cost: float) -> float:
     return max(_EVERY, cost / _SHARE)
 
 
-class Watch:
-    """Looks after the sessions of one server. One thread runs it; `end` is for all threads."""
+class AccountWatcher:
+    """Looks after the sessions of one process. One thread runs it; `end` is for all threads.
 
-    def __init__(self, server: Service) -> None:
-        self._server = server
-        self._reading = reading(server.engine)
+    Args:
+        engine: The database.
+        sessions: Those that there are; others may change the set at any time.
+        is_draining: Asked whether idle sessions are to be closed.
+
+    Attributes:
+        on_look: Called in each round with its time, on ``time.monotonic()``.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        accounts: Accounts,
+        sessions: Collection[Connected],
+        is_draining: Callable[[], bool],
+    ) -> None:
+        self._all_accounts = accounts
+        self._sessions = sessions
+        self._is_draining = is_draining
+        self.on_look: Callable[[float], None] = lambda now: None
+        self._reading = reading(engine)
         self._over = threading.Event()
         self._accounts: dict[int, tuple[tuple[Any, ...], Account]] = {}
         """The accounts of the running sessions, each with what was seen of it."""
-        self._meters: dict[Session, _Meter] = {}
-        self._ending: dict[Session, float] = {}
+        self._meters: dict[Connected, _Meter] = {}
+        self._ending: dict[Connected, float] = {}
         """Sessions that were told to end, and when they are cut. Guarded by ``_lock``."""
         self._lock = threading.Lock()
         self._failed = False
@@ -120,12 +138,12 @@ class Watch:
         """Have `run` return."""
         self._over.set()
 
-    def speed(self, session: Session) -> float:
+    def speed(self, session: Connected) -> float:
         """Bytes a second, both ways, over the last moments."""
         meter = self._meters.get(session)
         return 0.0 if meter is None else meter.speed
 
-    def end(self, session: Session, why: str) -> None:
+    def end(self, session: Connected, why: str) -> None:
         """End a session with a word of why; it is cut when it doesn't end soon."""
         with self._lock:
             self._ending.setdefault(session, time.monotonic() + _PATIENCE)
@@ -133,19 +151,19 @@ class Watch:
 
     def look(self) -> None:
         """One round."""
-        sessions = [one for one in list(self._server.sessions) if one.channel.ended is None]
+        sessions = [one for one in list(self._sessions) if one.channel.ended is None]
         now = time.monotonic()
-        self._press(now)
-        self._server.press()
+        self._enforce(now)
         self._measure(sessions, now)
-        if self._server.draining:
-            self._drain(sessions, now)
+        if self._is_draining():
+            self._dismiss_idle(sessions, now)
+        self.on_look(now)
         self._compare(sessions)
 
-    def _press(self, now: float) -> None:
-        """See to it that sessions end that were told to."""
+    def _enforce(self, now: float) -> None:
+        """End the sessions that were told to end and have not."""
         with self._lock:
-            running = self._server.sessions
+            running = self._sessions
             self._ending = {one: when for one, when in self._ending.items() if one in running}
             ending = list(self._ending.items())
         for session, when in ending:  # when: to cut it
@@ -157,7 +175,7 @@ class Watch:
             elif not session.leaving:
                 session.hasten()
 
-    def _measure(self, sessions: list[Session], now: float) -> None:
+    def _measure(self, sessions: list[Connected], now: float) -> None:
         meters = {}
         for session in sessions:
             count = session.channel.bytes_in + session.channel.bytes_out
@@ -169,21 +187,17 @@ class Watch:
             meters[session] = meter
         self._meters = meters
 
-    # a drain -----------------------------------------------------------------------------
-
-    def _drain(self, sessions: list[Session], now: float) -> None:
-        """Stop the server once nobody works any more."""
+    def _dismiss_idle(self, sessions: list[Connected], now: float) -> None:
+        """During a drain: close the sessions that have asked for nothing for a while."""
         for session in sessions:
             if session.doing is None and now - session.quiet_since >= _IDLE:
                 with self._lock:
                     self._ending[session] = now + _PATIENCE
                 session.dismiss()
-        if self._server.is_drained(now):
-            self._server.ask_to_stop()
 
     # accounts and tokens -----------------------------------------------------------------
 
-    def _compare(self, sessions: list[Session]) -> None:
+    def _compare(self, sessions: list[Connected]) -> None:
         """Have sessions follow their accounts, or end.
 
         What a session has is noted before the database is asked, so that the answer is at least
@@ -210,7 +224,7 @@ class Watch:
             else:
                 self._have_follow(session, account)
 
-    def _have_follow(self, session: Session, account: Account) -> None:
+    def _have_follow(self, session: Connected, account: Account) -> None:
         fresh = self._accounts[account.id][1]
         if fresh is not account:
             try:
@@ -218,7 +232,7 @@ class Watch:
             except NotFound:
                 pass  # removed since: the next round ends it
 
-    def _why_over(self, session: Session, account: Account) -> str | None:
+    def _why_over(self, session: Connected, account: Account) -> str | None:
         """Why a session can't go on with its account; None when it can."""
         found = self._accounts.get(account.id)
         if found is None:
@@ -247,7 +261,7 @@ class Watch:
             known = self._accounts.get(row[0])
             if known is None or known[0] != row:
                 try:
-                    known = row, self._server.accounts.by_id(row[0])
+                    known = row, self._all_accounts.by_id(row[0])
                 except NotFound:
                     continue  # removed since
             found[row[0]] = known

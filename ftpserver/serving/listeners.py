@@ -1,10 +1,10 @@
 """Listeners: socketserver's servers, each for one kind of socket; a thread for each connection.
 
 Lives here: a connection's thread, what accepting needs whatever the socket is (its hardening, who
-is turned away), the TCP and the Unix listener.
-Lives elsewhere: what all sessions share (service.py), what a session does (session.py), sessions
-that have nothing to do (parking.py), connections that other processes serve
-(processes/supervisor.py).
+is turned away), the TCP and the Unix listener, which address the settings mean.
+Lives elsewhere: what a listener needs of its server (host.py), what all sessions share
+(service.py), what a session does (session.py), sessions that have nothing to do (parking.py),
+connections that other processes serve (processes/supervisor.py, isolation/supervisor.py).
 
 A listener knows nothing of accounts or files. Its sessions are given the service as their server.
 """
@@ -29,8 +29,9 @@ from ftpserver.serving.session import Session
 from ftpwire import beneath
 
 if TYPE_CHECKING:
-    from ftpserver.daemon.server import FtpServer
+    from ftpserver.serving.host import Host
     from ftpserver.serving.service import Service
+    from ftpserver.settings.table import Settings
 
 logger = logging.getLogger("ftpd")
 
@@ -94,14 +95,14 @@ class Handed(Connections, BaseServer):
 
 
 class Listener(Stoppable, Connections, TCPServer):
-    """Accepts connections for a server, and serves them, or has its workers do it."""
+    """Accepts connections for a server, and serves them, or has its supervisor do it."""
 
     allow_reuse_address = True
     request_queue_size = 1024
-    service: FtpServer
 
-    def __init__(self, service: FtpServer, address: Any) -> None:
-        self.service = service
+    def __init__(self, host: Host, address: Any) -> None:
+        self._host = host
+        self.service = host.service
         super().__init__(address, Session, bind_and_activate=False)
 
     def get_request(self) -> tuple[socket.socket, Any]:
@@ -116,16 +117,15 @@ class Listener(Stoppable, Connections, TCPServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether the connection is taken; one too many is closed before it costs a thread."""
-        return self.service.admit(request, client_address)
+        return self._host.admit(request, client_address)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Have a connection served; that of a proxy once it has said whose it is."""
-        service = self.service
-        if not service.limits.is_proxy(host_of(client_address)):
+        if not self.service.limits.is_proxy(host_of(client_address)):
             self._serve(request, client_address)
             return
-        service.connections.add(request)
-        service.proxied.take(
+        self.service.connections.add(request)
+        self._host.proxied.take(
             request,
             client_address,
             lambda address: self._serve_proxied(request, client_address, address),
@@ -134,22 +134,18 @@ class Listener(Stoppable, Connections, TCPServer):
 
     def _serve_proxied(self, request: Any, proxy: Any, client_address: Any) -> None:
         """Serve a connection whose proxy has told the client's address: that is what counts."""
-        service = self.service
         if client_address != proxy:
-            service.limits.strangers.leave(request)
-            if not service.admit(request, client_address):
+            self.service.limits.strangers.leave(request)
+            if not self._host.admit(request, client_address):
                 self.shutdown_request(request)
                 return
         self._serve(request, client_address)
 
     def _serve(self, request: Any, client_address: Any) -> None:
         """Have a connection served, here or by another process."""
-        service = self.service
-        if service.crew is not None:
-            service.crew.serve(request, client_address)
-        elif service.isolation is not None:
-            service.connections.add(request)
-            service.isolation.open(request, client_address)
+        supervisor = self._host.supervisor
+        if supervisor is not None:
+            supervisor.serve(request, client_address)
         else:
             super().process_request(request, client_address)
 
@@ -167,7 +163,7 @@ class TcpListener(Listener):
 
     def __init__(
         self,
-        service: FtpServer,
+        host: Host,
         family: int,
         address: tuple[str, int],
         *,
@@ -175,7 +171,7 @@ class TcpListener(Listener):
         given: socket.socket | None = None,
     ) -> None:
         self.address_family = family
-        super().__init__(service, address)
+        super().__init__(host, address)
         if given is not None:
             self.socket.close()
             self.socket = given
@@ -204,12 +200,12 @@ class UnixListener(Listener, UnixStreamServer):
     server_address: str
     allow_reuse_address = False
 
-    def __init__(self, service: FtpServer, path: Path, mode: int) -> None:
+    def __init__(self, host: Host, path: Path, mode: int) -> None:
         self.path = path.absolute()
         self._identity: tuple[int, int] | None = None
         if len(os.fsencode(self.path)) + 4 > _LONGEST_PATH:
             raise StateError(f"--unix {path}: longer than {_LONGEST_PATH - 4} bytes")
-        super().__init__(service, str(self.path) + ".new")
+        super().__init__(host, str(self.path) + ".new")
         try:
             self._make_way()
             with suppress(OSError):  # Linux gives the name these bits, less the umask
@@ -274,3 +270,31 @@ def _set_mode(path: str, mode: int) -> tuple[int, int]:
         return _identity(info)
     finally:
         os.close(fd)
+
+
+def tcp_listener(host: Host, settings: Settings, given: socket.socket | None) -> TcpListener:
+    """Listen on the settings' address, or on a socket that somebody else has opened.
+
+    Raises:
+        StateError: There is no such address.
+        OSError: It can't be bound.
+    """
+    if given is not None:
+        return TcpListener(host, given.family, given.getsockname()[:2], given=given)
+    family, address = _address(settings)
+    return TcpListener(host, family, address, dual=settings.host is None)
+
+
+def _address(settings: Settings) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    """Family and address to bind: all interfaces of both families when no host is given."""
+    if settings.host is None:
+        if socket.has_dualstack_ipv6():
+            return socket.AF_INET6, ("::", settings.port)
+        return socket.AF_INET, ("0.0.0.0", settings.port)
+    host = settings.host.removeprefix("[").removesuffix("]")
+    try:
+        found = socket.getaddrinfo(host, settings.port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise StateError(f"--host {settings.host}: {error.strerror}") from None
+    family, _, _, _, address = found[0]
+    return family, (str(address[0]), int(address[1]))

@@ -3,7 +3,8 @@
 Lives here: the books and limits as sessions see them, the sessions and connections there are,
 ending them, telling of them.
 Lives elsewhere: what only the one server of a root does: its lock, listening, repairing, reloading
-(daemon/server.py); what a session does (session.py); sessions without a thread (parking.py).
+(daemon/server.py); what a worker asks its server (processes/proxies.py); what a session does
+(session.py); sessions without a thread (parking.py).
 """
 
 from __future__ import annotations
@@ -15,23 +16,24 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Protocol, Unpack
 
 from sqlalchemy import Engine
 
 from ftpserver.accounts.accounts import Accounts
-from ftpserver.accounts.authenticator import Entrance, LocalEntrance
+from ftpserver.accounts.authenticator import LocalEntrance
 from ftpserver.accounts.limits import Limits, LimitsOptions
 from ftpserver.accounts.registration import Probing, Registration, Throttling
 from ftpserver.accounts.tokens import Tokens
 from ftpserver.audit.record import REFUSED, timestamp
 from ftpserver.audit.writer import Audit
 from ftpserver.clock import RUN
-from ftpserver.serving.account_watch import Watch
+from ftpserver.serving.account_watch import AccountWatcher
+from ftpserver.serving.connected import Connected, describe
 from ftpserver.serving.keep_alive import KeepAlive
 from ftpserver.serving.parking import Parking
-from ftpserver.serving.stats import Figures, SessionInfo
+from ftpserver.serving.stats import SessionInfo, Stats
 from ftpserver.settings.table import Settings
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.ownership import Ownership, identity
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
 
     from ftpserver.accounts.bans import Ban
     from ftpserver.accounts.penalties import Offence
-    from ftpserver.serving.session import Session
 
 logger = logging.getLogger("ftpd")
 
@@ -53,59 +54,92 @@ _LAST_SECONDS = 5.0
 """That sessions get to end after they were cut off."""
 
 
-class Service:
-    """What the sessions of one process share.
+class ConnectionCounting(Protocol):
+    """Where the connections of all processes are numbered, and count for limits."""
 
-    For them it is what `sharing.Sharing` says. What was opened is closed by `server_close`, the
-    last first.
+    def number(self, request: socket.socket) -> int:
+        """The number of a connection's session, that none of this run had yet."""
+
+    def logged_in(self, request: socket.socket, host: str) -> None:
+        """The client of a connection has said who it is."""
+
+    def penalize(self, host: str, offence: Offence) -> None:
+        """A connection has ended without a log-in, in a way that costs its address something."""
+
+    def closed(self, request: socket.socket) -> None:
+        """A connection was closed, and doesn't count any more."""
+
+
+class LocalConnections:
+    """The connections that this process has accepted itself.
+
+    Args:
+        limits: What they count for.
     """
 
-    engine: Engine
-    accounts: Accounts
-    tokens: Tokens
-    registration: Registration
-    ledger: Ledger
-    limits: Limits
-    entrance: Entrance
-    owners: Owners
-    audit: Audit
-    watch: Watch
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._numbers = itertools.count(1)
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.sessions: set[Session] = set()
-        self.connections: set[socket.socket] = set()
-        """Those that were accepted and not closed yet, before and after their sessions."""
-        self.tls_context: ssl.SSLContext | None = None
-        self.parking: Parking | None = None
-        self.keep_alive = KeepAlive(self.sessions, lambda: self.settings.stall)
-        self.stopping = False
-        self.draining = False
-        self.grace = settings.grace
-        self._session_ids = itertools.count(1)
-        self._counting = threading.Lock()
-        self._bytes_in = self._bytes_out = 0
-        """Of sessions that have ended. Guarded by ``_counting``."""
-        self._stop_read, self._stop_write = os.pipe()
-        self._closing: list[Callable[[], None]] = [self._close_stop_pipe]
+    def number(self, request: socket.socket) -> int:
+        """The next number."""
+        return next(self._numbers)
 
-    def _open_books(
+    def logged_in(self, request: socket.socket, host: str) -> None:
+        """It doesn't count as a stranger's any more."""
+        self._limits.strangers.leave(request)
+
+    def penalize(self, host: str, offence: Offence) -> None:
+        """It costs the address something."""
+        self._limits.penalize(host, offence)
+
+    def closed(self, request: socket.socket) -> None:
+        """It doesn't count as a stranger's any more."""
+        self._limits.strangers.leave(request)
+
+
+class Service:
+    """What the sessions of one process share: for them it is what `context.Sharing` says.
+
+    Whoever has sessions has one: the server (daemon/server.py), or each of its workers.
+
+    Args:
+        engine: The database; whoever has opened it disposes of it.
+        ledger: The books of this process.
+        audit: The log; whoever has opened it closes it.
+        owners: Who writes to which upload that can be resumed.
+        counting: Where connections count; by default in this process alone.
+        throttle, probes: See `Registration`.
+        limits: See `Limits`.
+    """
+
+    def __init__(
         self,
-        root: Path,
+        settings: Settings,
         engine: Engine,
         ledger: Ledger,
+        audit: Audit,
         *,
+        owners: Owners,
+        counting: ConnectionCounting | None = None,
         throttle: Throttling | None = None,
         probes: Probing | None = None,
         **limits: Unpack[LimitsOptions],
     ) -> None:
-        """Have everything that is asked of the database.
-
-        Args:
-            throttle, probes: See Registration. ``limits``: see Limits.
-        """
-        settings = self.settings
+        root = settings.root
+        self.settings = settings
         self.engine = engine
+        self.ledger = ledger
+        self.audit = audit
+        self.owners = owners
+        self.sessions: set[Connected] = set()
+        self.connections: set[socket.socket] = set()
+        """Those that were accepted and not closed yet, before and after their sessions."""
+        self.tls_context: ssl.SSLContext | None = None
+        self.parking: Parking | None = None
+        self.stopping = False
+        self.draining = False
+        self.grace = settings.grace
         self.accounts = Accounts(engine, root)
         self.tokens = Tokens(engine, self.accounts)
         self.registration = Registration(
@@ -117,36 +151,47 @@ class Service:
             throttle=throttle,
             probes=probes,
         )
-        self.ledger = ledger
         self.limits = Limits(engine, settings, ledger, **limits)
         self.limits.on_banned = self._record_ban
         self.ownership = Ownership(identity(engine), root)
         self.entrance = LocalEntrance(
             self.accounts, self.tokens, self.registration, self.limits, self.ownership
         )
-        self.watch = Watch(self)
+        self.keep_alive = KeepAlive(self.sessions, lambda: self.settings.stall)
+        self.watcher = AccountWatcher(engine, self.accounts, self.sessions, lambda: self.draining)
+        self._counting: ConnectionCounting = counting or LocalConnections(self.limits)
+        self._moving = threading.Lock()
+        self._bytes_in = self._bytes_out = 0
+        """Of sessions that have ended. Guarded by ``_moving``."""
+        self._threads: list[threading.Thread] = []
+        self._stop_read, self._stop_write = os.pipe()
+        self._stack = ExitStack()
+        self._stack.callback(self._close_stop_pipe)
 
-    def _park_idle(self) -> None:
-        """Let idle sessions wait without a thread, if the settings say so."""
+    def park_idle(self) -> None:
+        """Let idle sessions wait without a thread, if the settings say so. Before `start`."""
         if self.settings.threads:
             self.parking = Parking(self.settings.threads, self.stop_fd)
-            self._closing.append(self.parking.close)
+            self._stack.callback(self.parking.close)
 
-    def _serving_threads(self) -> list[threading.Thread]:
-        """Threads that serving takes, besides those of the sessions; not started yet. They end
-        when the service stops, and by ``_stop_threads``."""
+    def start(self) -> None:
+        """Begin to look after sessions, in threads of this service's own."""
         threads = [
-            threading.Thread(target=self.watch.run, name="watch"),
+            threading.Thread(target=self.watcher.run, name="watch"),
             self.keep_alive.thread(),
         ]
         if self.parking is not None:
             threads.append(threading.Thread(target=self.parking.run, name="parking"))
-        return threads
+        for thread in threads:
+            thread.start()
+            self._threads.append(thread)
 
-    def _stop_threads(self) -> None:
-        """No session is left: what looks after them ends."""
-        self.watch.stop()
+    def stop(self) -> None:
+        """After `end_sessions`: end the threads that looked after them."""
+        self.watcher.stop()
         self.keep_alive.stop()
+        while self._threads:
+            self._threads.pop().join()
 
     # sessions ----------------------------------------------------------------------------
 
@@ -157,15 +202,15 @@ class Service:
 
     def next_session_id(self, request: socket.socket) -> int:
         """The number of a connection's session, that none of this run had yet."""
-        return next(self._session_ids)
+        return self._counting.number(request)
 
-    def logged_in(self, session: Session) -> None:
+    def logged_in(self, session: Connected) -> None:
         """A session's client has said who it is."""
-        self.limits.strangers.leave(session.request)
+        self._counting.logged_in(session.request, session.host)
 
-    def penalize(self, session: Session, offence: Offence) -> None:
+    def penalize(self, session: Connected, offence: Offence) -> None:
         """A session has ended without a log-in, in a way that costs its address something."""
-        self.limits.penalize(session.host, offence)
+        self._counting.penalize(session.host, offence)
 
     def _record_ban(self, ban: Ban) -> None:
         self.audit.record(
@@ -178,34 +223,24 @@ class Service:
             details={"until": timestamp(ban.until)},
         )
 
-    def forget(self, session: Session) -> None:
+    def forget(self, session: Connected) -> None:
         """A session has ended; its bytes stay counted."""
-        with self._counting:
+        with self._moving:
             self._bytes_in += session.channel.bytes_in
             self._bytes_out += session.channel.bytes_out
             self.sessions.discard(session)
 
     def forget_connection(self, request: socket.socket) -> None:
         """A connection was closed."""
-        self.limits.strangers.leave(request)
         self.connections.discard(request)
-
-    def is_drained(self, now: float) -> bool:
-        """Whether a drain is over: nobody is connected."""
-        return not self.connections
-
-    def ask_to_stop(self, grace: float | None = None) -> None:
-        """A drain is over. Who runs the service may stop it then; here, nobody has to."""
-
-    def press(self) -> None:
-        """Called a few times a second: see to it that ends what should. Here nothing is to do."""
+        self._counting.closed(request)
 
     def give_way(self, transfer: str) -> None:
         """End a transfer of this process: another one needs its place."""
         for session in list(self.sessions):
             session.give_way(transfer)
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Other settings hold from now on."""
         if settings.grace != self.settings.grace:
             self.grace = settings.grace
@@ -218,41 +253,40 @@ class Service:
 
     def moved(self) -> tuple[int, int]:
         """Bytes received and sent since the start, of all sessions."""
-        with self._counting:
+        with self._moving:
             channels = [one.channel for one in list(self.sessions)]
             return (
                 self._bytes_in + sum(one.bytes_in for one in channels),
                 self._bytes_out + sum(one.bytes_out for one in channels),
             )
 
-    def figures(self) -> Figures:
+    def stats(self) -> Stats:
         """How much goes on in this process."""
         sessions = list(self.sessions)
         transfers = sum(isinstance(one.doing, (messages.Get, messages.Put)) for one in sessions)
         strangers = sum(one.account is None for one in sessions)
-        return Figures(len(sessions), strangers, transfers, *self.moved())
+        return Stats(len(sessions), strangers, transfers, *self.moved())
 
     def session_infos(self) -> list[SessionInfo]:
         """Who is connected to this process, by number."""
         now = time.monotonic()
         return [self._info(one, now) for one in sorted(self.sessions, key=lambda one: one.id)]
 
-    def _info(self, session: Session, now: float) -> SessionInfo:
+    def _info(self, session: Connected, now: float) -> SessionInfo:
         account, doing = session.account, session.doing
-        path = getattr(doing, "path", None) or getattr(doing, "source", None)
-        target = getattr(doing, "target", None)
+        told = describe(doing)
         return SessionInfo(
             id=session.id,
             user=None if account is None else account.name,
             peer=session.peer,
             since=RUN.by_system(session.since),
-            request=None if doing is None else str(type(doing).__struct_config__.tag),
-            path=path,
-            target=target,
+            request=told.request,
+            path=told.path,
+            target=told.target,
             quiet=max(0.0, now - session.quiet_since) if doing is None else 0.0,
             bytes_in=session.channel.bytes_in,
             bytes_out=session.channel.bytes_out,
-            speed=self.watch.speed(session),
+            speed=self.watcher.speed(session),
         )
 
     def kick(self, session: int | None, user: str | None) -> list[int]:
@@ -266,12 +300,12 @@ class Service:
             named = user if session is None else session
             raise NotFound(f"{named}: no such session (see ftpd sessions)")
         for one in chosen:
-            self.watch.end(one, _KICKED)
+            self.watcher.end(one, _KICKED)
         return sorted(one.id for one in chosen)
 
     # the end -----------------------------------------------------------------------------
 
-    def _end_sessions(self) -> None:
+    def end_sessions(self) -> None:
         """Have all sessions end: what runs gets the grace time, then it is cut off."""
         os.close(self._stop_write)  # every session that waits wakes up
         self._stop_write = -1
@@ -286,10 +320,9 @@ class Service:
         while self.connections and time.monotonic() - began < seconds():
             time.sleep(0.02)
 
-    def server_close(self) -> None:
-        """Give everything back. The service can't be used afterwards."""
-        while self._closing:
-            self._closing.pop()()
+    def close(self) -> None:
+        """Give everything back. The service can't be used afterwards; can be called twice."""
+        self._stack.close()
 
     def _close_stop_pipe(self) -> None:
         os.close(self._stop_read)

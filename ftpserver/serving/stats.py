@@ -1,4 +1,4 @@
-"""Figures: what is told of sessions, wherever they are served.
+"""Stats: what is told of sessions, wherever they are served.
 
 Lives here: the structs, and what whoever has sessions can be asked.
 Lives elsewhere: sessions of one process (service.py), asking from outside (daemon/control.py),
@@ -41,7 +41,7 @@ class SessionInfo(msgspec.Struct, frozen=True):
     speed: float
 
 
-class Figures(msgspec.Struct, frozen=True):
+class Stats(msgspec.Struct, frozen=True):
     """How much goes on.
 
     Attributes:
@@ -58,15 +58,15 @@ class Figures(msgspec.Struct, frozen=True):
     bytes_in: int = 0
     bytes_out: int = 0
 
-    def __add__(self, other: Figures) -> Figures:
+    def __add__(self, other: Stats) -> Stats:
         mine, theirs = msgspec.structs.astuple(self), msgspec.structs.astuple(other)
-        return Figures(*(a + b for a, b in zip(mine, theirs, strict=True)))
+        return Stats(*(a + b for a, b in zip(mine, theirs, strict=True)))
 
 
 class Serving(Protocol):
     """Sessions, wherever they are served: what the control socket asks about them."""
 
-    def figures(self) -> Figures:
+    def stats(self) -> Stats:
         """How much goes on."""
 
     def session_infos(self) -> list[SessionInfo]:

@@ -100,7 +100,7 @@ def server(
         StateError: The root can't be used.
         TypeError: There is no such setting.
     """
-    from ftpserver.daemon.server import FtpServer
+    from ftpserver.daemon.assembly import whole_server
     from ftpserver.settings.table import Settings
 
     with tempfile.TemporaryDirectory(prefix="ftpd-test-", ignore_cleanup_errors=True) as temporary:
@@ -109,7 +109,7 @@ def server(
         values.update(settings)
         for name in _PATHS & values.keys():
             values[name] = Path(values[name])
-        with FtpServer(Settings(root=where, **values)) as running:
+        with whole_server(Settings(root=where, **values)) as running:
             if not any(account.name == user for account in running.accounts):
                 _add(running, user, password, {} if quota is None else {"quota": quota})
             with running.running():

@@ -83,17 +83,23 @@ class OpenFile:
         except SourceChanged as error:
             raise SourceChanged(f"{paths.show(self.path)}: {error}") from None
 
-    def check(self, digest: bytes) -> None:
-        """Compare what was read with what is kept.
+    def confirmed(self, digest: bytes | None, kept: bytes | None) -> bytes | None:
+        """The digest to tell: what was read has to have the kept one.
+
+        Args:
+            digest: Of what was read; None: it was not hashed.
 
         Raises:
             StoredFileDamaged: The disk has lost bytes.
         """
-        if self.kept_digest() not in (None, digest):
+        if digest is None:
+            return kept
+        if kept not in (None, digest):
             raise StoredFileDamaged(
                 f"{paths.show(self.path)}: damaged on the server's disk: "
                 "its bytes no longer have the digest they were stored with"
             )
+        return digest
 
     def start(self, offset: int, prefix: bytes | None) -> tuple[int, digests.new | None]:
         """Where to go on for somebody who has the bytes before ``offset``, and what hashed these.

@@ -136,8 +136,7 @@ class Workspace:
                     self.account.home, durable=self._durable, incarnation=self._books.incarnation
                 )
             except OSError as error:
-                name = self.account.name
-                logger.error("%s: the home of %s can't be opened: %s", self, name, error)
+                logger.error("%s: the home can't be opened: %s", self, error)
                 raise Internal("your home directory can't be opened on the server") from None
             self._home.obey(self.account.rights)
         return self._home

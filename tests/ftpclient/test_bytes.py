@@ -51,7 +51,7 @@ def test_what_was_written_is_read(server, either, files, size):
     assert either.read("/a", 0, 0) == b""
     assert either.read("/a", 0, 10**30) == data
     assert either.read("/a", 10**30) == b""
-    assert held_files(server.engine) == 0
+    assert held_files(server.service.engine) == 0
 
 
 @pytest.mark.parametrize("size", [SMALL, MEDIUM, LARGE])

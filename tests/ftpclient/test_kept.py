@@ -54,7 +54,7 @@ def names_in_staging(server) -> set[str]:
 
 
 def held(server) -> int:
-    return server.ledger.room(server.accounts.get("alice").id).held
+    return server.service.ledger.room(server.accounts.get("alice").id).held
 
 
 @pytest.fixture(params=["Client", "AsyncClient"])

@@ -109,7 +109,7 @@ def test_it_tells_the_same_of_asyncio(server, connect, files, logged):
     ]
     client = connect(server, kind=Blocking)
     client.whoami()
-    for session in list(server.sessions):
+    for session in list(server.service.sessions):
         session.channel.cut()
     with pytest.raises(ConnectionLost):
         client.whoami()

@@ -69,7 +69,7 @@ def test_what_is_migrated_serves(start_server, dial, tmp_path):
         connection.executescript(VERSION_1)
     server = start_server()
     server.accounts.set_password("alice", "secret")
-    server.recount_dirty()
+    server.housekeeping.recount_dirty()
     alice = server.accounts.get("alice")
     assert (alice.used, alice.files) == (30, 2)
     dial(server).close()

@@ -41,7 +41,7 @@ def test_cheap_requests_hide_no_guess(start_server, dial, monkeypatch, way, chea
     monkeypatch.setattr(allowances, "_REFUSALS_BURST", 2)
     monkeypatch.setattr(allowances, "_REFUSALS_RATE", 0.0)
     server = start_server(**way)
-    server.limits._bans.delay = lambda host: 0.0
+    server.service.limits._bans.delay = lambda host: 0.0
     for _ in range(6):
         with dial(server, logged_in=False) as peer:
             peer.hello()

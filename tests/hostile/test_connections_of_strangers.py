@@ -68,7 +68,7 @@ def test_addresses_that_have_logged_in_keep_a_share(serve):
     site.user(NEIGHBOUR)
     for last in range(10, 14):
         site.touch(f"127.0.0.{last}")
-    eventually(lambda: len(site.server.limits.strangers) == 4)
+    eventually(lambda: len(site.server.service.limits.strangers) == 4)
     assert site.is_served(site.user(NEIGHBOUR))
 
 
@@ -84,7 +84,7 @@ def misbehave(site: Site, source: str) -> None:
 @by_address
 def test_an_address_that_goes_on_is_refused_until_it_is_lifted(serve):
     site = serve(**UNTRUSTED)
-    limits = site.server.limits
+    limits = site.server.service.limits
     for _ in range(2):
         misbehave(site, ATTACKER)
     eventually(limits.bans)
@@ -101,15 +101,15 @@ def test_the_same_from_a_trusted_network_costs_nothing(serve):
     for _ in range(3):
         misbehave(site, ATTACKER)
     with site.user(ATTACKER) as user:
-        eventually(lambda: len(site.server.connections) == 1)
-        assert not len(site.server.limits.penalties)
+        eventually(lambda: len(site.server.service.connections) == 1)
+        assert not len(site.server.service.limits.penalties)
         assert site.is_served(user)
 
 
 def cost_of(site: Site) -> list[Offence]:
     """What the connections so far have cost. Connections are accepted in their order."""
     with site.user(NEIGHBOUR):
-        eventually(lambda: len(site.server.connections) == 1)
+        eventually(lambda: len(site.server.service.connections) == 1)
         return list(site.told)
 
 
@@ -120,7 +120,7 @@ def costly(serve):
     def started(**options) -> Site:
         site = serve(**{**UNTRUSTED, **options})
         site.told = []
-        site.server.limits.penalties.add = lambda host, offence: site.told.append(offence)
+        site.server.service.limits.penalties.add = lambda host, offence: site.told.append(offence)
         return site
 
     return started

@@ -50,11 +50,11 @@ def test_failures_of_one_user_ban_no_other(start_server, tmp_path, monkeypatch):
         guesser.ask(Login("alice", "wrong"))
     with connected(path) as guesser:
         assert guesser.ask(Login("alice", "secret")).code == "banned"
-    assert {ban.address for ban in server.limits.bans()} == {"local:1001"}
+    assert {ban.address for ban in server.service.limits.bans()} == {"local:1001"}
     users[0] = 1002
     with connected(path) as another:
         assert another.ask(Login("alice", "secret")) == LoggedIn("alice")
-    server.limits.unban("local:1001")
+    server.service.limits.unban("local:1001")
     users[0] = 1001
     with connected(path) as forgiven:
         assert forgiven.ask(Login("alice", "secret")) == LoggedIn("alice")

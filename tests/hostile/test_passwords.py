@@ -17,7 +17,7 @@ from ftpserver.accounts import authenticator as module
 from ftpserver.accounts import passwords
 from ftpserver.accounts.accounts import Accounts
 from ftpserver.accounts.passwords import MAX_PASSWORD
-from ftpserver.accounts.turns import Queue, Turn
+from ftpserver.accounts.turns import Turn
 from ftpwire.errors import BadAccount, Busy
 from ftpwire.messages import ChangePassword, Done, Failed, LoggedIn, Login, Register
 from tests.peer import PATIENCE, eventually
@@ -64,7 +64,7 @@ def test_an_unusable_new_password_costs_no_hash(start_server, dial, hashes, way,
 @pytest.mark.parametrize("new", UNUSABLE)
 def test_registering_with_an_unusable_password_waits_for_nothing(start_server, dial, new):
     server = start_server(open_registration=True)
-    server.limits.turn = _no_turn  # of the queue in which all log-ins wait
+    server.service.limits.turn = _no_turn  # of the queue in which all log-ins wait
     with dial(server, logged_in=False) as peer:
         peer.hello()
         reply = peer.ask(Register("bob", new))
@@ -99,7 +99,7 @@ def test_an_account_changes_its_password_once_at_a_time(start_server, dial, monk
         for other in others:
             reply = other.ask(ChangePassword("secret", "correct-horse"))
             assert isinstance(reply, Failed) and reply.code == Busy.code
-        assert len(server.limits.queue) == 1  # nobody else waits, or is kept waiting
+        assert len(server.service.limits.queue) == 1  # nobody else waits, or is kept waiting
     finally:
         go_on.set()
     assert isinstance(first.answer().message, Done)
@@ -115,7 +115,7 @@ def test_the_new_password_is_hashed_in_a_turn_of_its_own(start_server, dial, mon
     real = Accounts.set_password
 
     def counted(self, name, password):
-        waiting.append(len(server.limits.queue))
+        waiting.append(len(server.service.limits.queue))
         return real(self, name, password)
 
     monkeypatch.setattr(Accounts, "set_password", counted)
@@ -125,7 +125,7 @@ def test_the_new_password_is_hashed_in_a_turn_of_its_own(start_server, dial, mon
 
 def test_a_change_that_fails_can_be_tried_again(start_server):
     server = start_server()
-    entrance = server.entrance
+    entrance = server.service.entrance
     account = server.accounts.get("alice")
     assert isinstance(entrance, module.LocalEntrance)
     for _ in range(2):
@@ -177,14 +177,14 @@ def test_changing_passwords_without_end_keeps_nobody_out(start_server, dial, mon
 def crowded(start_server) -> Iterator[Any]:
     """A server with workers whose only turn at hashing is taken, until ``give_back`` is called."""
     server = start_server(workers=2)
-    server.crew._queue = Queue(1, 100)
+    server.tallies.queue.at_once = 1
     server.accounts.add("bob", "correct-horse")
     yield server
 
 
 def turn_of(server: Any) -> Turn:
     """Have the turn at hashing, once somebody else has given it back."""
-    turn = server.crew._queue.enter("192.0.2.1", spared=False)
+    turn = server.tallies.queue.enter("192.0.2.1", spared=False)
     turn.began.result(PATIENCE)
     return turn
 
@@ -192,7 +192,7 @@ def turn_of(server: Any) -> Turn:
 @pytest.mark.system
 def test_workers_hash_no_more_than_one_process_does(crowded, dial):
     """And change an account's password once at a time."""
-    queue = crowded.crew._queue
+    queue = crowded.tallies.queue
     mine = [dial(crowded) for _ in range(2)]  # each in a worker of its own
     turn = turn_of(crowded)
     asked = ChangePassword("secret", "correct-horse")
@@ -216,20 +216,20 @@ def test_workers_hash_no_more_than_one_process_does(crowded, dial):
 
 @pytest.mark.system
 def test_a_worker_killed_in_its_turn_gives_it_back(crowded, dial):
-    crew = crowded.crew
+    queue = crowded.tallies.queue
     peers = [dial(crowded, logged_in=False) for _ in range(2)]
     for peer in peers:
         peer.hello()
     turn = turn_of(crowded)
     peers[0].request(Login("bob", "correct-horse"))
-    eventually(lambda: len(crew._queue) == 2)
-    (waiting,) = crew._queue._waiting.values()
-    process = crew._workers[waiting.worker].process
+    eventually(lambda: len(queue) == 2)
+    (waiting,) = queue._waiting.values()
+    process = crowded.supervisor._workers[waiting.worker].process
     os.kill(process, signal.SIGSTOP)
     try:
-        crew._queue.leave(turn.token)  # it is the worker's turn, which does nothing with it
+        queue.leave(turn.token)  # it is the worker's turn, which does nothing with it
         peers[1].request(Login("bob", "correct-horse"))
-        eventually(lambda: len(crew._queue) == 2)
+        eventually(lambda: len(queue) == 2)
         assert waiting.began.done() and peers[1].is_silent()
     finally:
         os.kill(process, signal.SIGKILL)

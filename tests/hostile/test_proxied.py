@@ -79,7 +79,7 @@ def test_penalties_and_bans_are_those_of_the_address_behind(serve, way):
     guesser = through(site, CLIENT)
     guesser.hello()
     assert guesser.ask(Login("alice", "wrong")).code == "login-refused"
-    eventually(lambda: [ban.subject for ban in site.server.limits.bans()])
+    eventually(lambda: [ban.subject for ban in site.server.service.limits.bans()])
     again = through(site, CLIENT)
     again.hello()
     assert again.ask(Login("alice", "secret")).code == "banned"
@@ -89,7 +89,7 @@ def test_penalties_and_bans_are_those_of_the_address_behind(serve, way):
         with through(site, "203.0.113.5") as peer:
             peer.send(b"\x16" if site.context is None else b"\0" * 100)
             ended(peer)
-    subjects = [ban.subject for ban in site.server.limits.bans()]
+    subjects = [ban.subject for ban in site.server.service.limits.bans()]
     assert not any(PROXY in subject for subject in subjects)
     assert site.is_served(other)
 
@@ -111,7 +111,7 @@ def test_nobody_else_may_give_himself_an_address(serve, way):
         sock = site.touch(source)
         sock.sendall(header(CLIENT))
         assert b"proxy-from" in _all_of(sock)
-    refused = eventually(lambda: list(site.server.limits.bans()))
+    refused = eventually(lambda: list(site.server.service.limits.bans()))
     assert [ban.subject for ban in refused] == [STRANGER]
     through(site, CLIENT).log_in()  # the control
 
@@ -149,8 +149,8 @@ def test_a_proxy_without_a_good_header_is_refused(serve, sent):
     sock = site.touch(PROXY)
     sock.sendall(sent)
     assert _is_closed(sock)
-    assert not site.server.limits.bans()
-    eventually(lambda: not site.server.connections)
+    assert not site.server.service.limits.bans()
+    eventually(lambda: not site.server.service.connections)
 
 
 def _is_closed(sock: socket.socket) -> bool:
@@ -167,7 +167,7 @@ def test_a_header_has_to_come_in_time(serve, monkeypatch, sent):
     sock = site.touch(PROXY)
     sock.sendall(sent)
     assert _is_closed(sock)
-    eventually(lambda: not site.server.connections)
+    eventually(lambda: not site.server.service.connections)
 
 
 def test_a_header_may_come_byte_by_byte_and_with_what_follows(serve):
@@ -209,22 +209,22 @@ def test_health_checks_cost_nothing(serve):
             sock = site.touch(PROXY)
             sock.sendall(sent)
             sock.close()
-    eventually(lambda: not site.server.connections)
-    assert not site.server.limits.bans()
+    eventually(lambda: not site.server.service.connections)
+    assert not site.server.service.limits.bans()
     through(site, CLIENT).log_in()
 
 
 def test_a_server_that_stops_waits_for_no_header(serve, start_server):
     site = serve(login_grace=LONG, **BEHIND)
     sock = site.touch(PROXY)
-    eventually(lambda: site.server.connections)
+    eventually(lambda: site.server.service.connections)
     start_server.finish(site.server)
     assert _is_closed(sock)
 
 
 def test_who_is_a_proxy_follows_the_settings(serve):
     site = serve(**BEHIND)
-    site.server.follow(replace(site.server.settings, proxy_from=()))
+    site.server.service.apply_settings(replace(site.server.settings, proxy_from=()))
     sock = site.touch(PROXY)
     sock.sendall(header(CLIENT))
     assert b"proxy-from" in _all_of(sock)
@@ -242,10 +242,10 @@ def test_a_proxy_that_was_banned_goes_on_bringing_others(serve):
     site = serve(ban_after=1, **BEHIND)
     for number in range(ADDRESS_FACTOR):
         with pytest.raises(LoginRefused):
-            site.server.limits.by_password(PROXY, f"user{number}", refused)
-    assert PROXY in [ban.subject for ban in site.server.limits.bans()]
+            site.server.service.limits.by_password(PROXY, f"user{number}", refused)
+    assert PROXY in [ban.subject for ban in site.server.service.limits.bans()]
     waiting = site.touch(PROXY)  # has said nothing yet
-    eventually(lambda: site.server.limits.strangers.count(PROXY))
+    eventually(lambda: site.server.service.limits.strangers.count(PROXY))
     through(site, CLIENT).log_in()
     again = through(site, None)
     again.hello()

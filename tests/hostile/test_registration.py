@@ -24,8 +24,8 @@ MOST = module._OF_ONE_INVITATION[0]
 @pytest.mark.parametrize("way", [*WAYS, WORKERS, ISOLATED])
 def test_an_unused_invitation_does_not_tell_all_names(start_server, dial, way):
     server = start_server(**way)
-    _, code = Invitations(server.engine).make(None, 3, None)
-    _, other = Invitations(server.engine).make(None, 1, None)
+    _, code = Invitations(server.service.engine).make(None, 3, None)
+    _, other = Invitations(server.service.engine).make(None, 1, None)
     codes = []
 
     def tries(count: int) -> None:
@@ -52,7 +52,7 @@ def test_an_unused_invitation_does_not_tell_all_names(start_server, dial, way):
 )
 def test_two_hundred_names_are_tried_with_each_of_three_invitations(start_server, dial, way):
     server = start_server(trusted_networks=(ip_network("127.0.0.0/8"),), **way)
-    codes = [Invitations(server.engine).make(None, 3, None)[1] for _ in range(3)]
+    codes = [Invitations(server.service.engine).make(None, 3, None)[1] for _ in range(3)]
     told: Counter[str] = Counter()
     for number in range(0, 200, 10):
         for code in codes:

@@ -57,7 +57,7 @@ def test_a_hundred_sessions_three_times_over(start_server, dial, way):
         while mine:
             mine.pop().close()
         alice = server.accounts.get("alice").id
-        eventually(lambda alice=alice: server.session_counts.count(alice) == 0)
+        eventually(lambda alice=alice: server.tallies.sessions.count(alice) == 0)
 
 
 @pytest.mark.parametrize("way", [WAYS[0], WAYS[2]])
@@ -74,7 +74,7 @@ def _rows(server) -> int:
 
     from ftpserver.schema import session
 
-    with server.engine.connect() as connection:
+    with server.service.engine.connect() as connection:
         return connection.execute(select(func.count()).select_from(session)).scalar_one()
 
 

@@ -59,7 +59,7 @@ def hand_made(tmp_path):
 
 def is_alone(site: Site) -> bool:
     """Whether nobody but one user is connected any more."""
-    return len(site.server.connections) == 1
+    return len(site.server.service.connections) == 1
 
 
 def user_of(site: Site) -> Peer:
@@ -75,7 +75,7 @@ def logged_in(site: Site) -> list[SessionInfo]:
 
 def received(site: Site) -> int:
     """Bytes that came so far, of all sessions."""
-    return site.server.serving.figures().bytes_in
+    return site.server.serving.stats().bytes_in
 
 
 def pour(client: HandMade, *, requested: bool) -> int:
@@ -180,7 +180,7 @@ def test_a_part_of_a_record_has_a_deadline(serve, hand_made, options, sent):
     client.socket.sendall(client.data(HELLO + LOGIN))
     eventually(lambda: logged_in(site))
     client.socket.sendall(client.data(frame(Kind.REQUEST, 2, WhoAmI()))[:sent])
-    eventually(lambda: not site.server.connections)
+    eventually(lambda: not site.server.service.connections)
 
 
 @tls_ways
@@ -193,7 +193,7 @@ def test_a_whole_record_without_data_has_none(serve, hand_made, options):
     eventually(lambda: len(logged_in(site)) == 2)
     client.socket.sendall(client.key_update(requested=False))
     other.socket.sendall(other.data(frame(Kind.REQUEST, 2, WhoAmI()))[:7])
-    eventually(lambda: len(site.server.connections) == 1)  # after a deadline of both
+    eventually(lambda: len(site.server.service.connections) == 1)  # after a deadline of both
     before = received(site)
     asked = frame(Kind.REQUEST, 2, WhoAmI())
     client.socket.sendall(client.data(asked))
@@ -232,7 +232,7 @@ class Wire:
 
 @pytest.fixture
 def pipe(serve) -> TlsPipe:
-    context = serve(**TLS).server.tls_context
+    context = serve(**TLS).server.service.tls_context
     assert isinstance(context, ssl.SSLContext)
     return TlsPipe(context, server_side=True)
 

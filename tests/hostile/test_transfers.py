@@ -92,7 +92,7 @@ def test_a_small_upload_counts_once_it_waits_for_its_client(crowded, monkeypatch
     mine = [site.user() for _ in range(FEW)]
     for peer in mine:
         peer.request(Put(b"/x", 10))
-    eventually(lambda: all(one._transfer for one in site.server.sessions))
+    eventually(lambda: all(one._transfer for one in site.server.service.sessions))
     late = site.user()
     number = late.request(Put(b"/y", 1))
     late.frame(Kind.DATA, number, b"x")
@@ -111,7 +111,7 @@ def test_the_cap_follows_the_settings(crowded):
     site = crowded()
     mine = [site.user() for _ in range(FEW)]
     assert all(isinstance(begin(peer), Sending) for peer in mine)
-    site.server.follow(replace(site.server.settings, max_user_transfers=FEW + 1))
+    site.server.service.apply_settings(replace(site.server.settings, max_user_transfers=FEW + 1))
     assert isinstance(begin(site.user()), Sending)
 
 
@@ -191,7 +191,7 @@ def test_a_download_that_nobody_takes_holds_its_file_and_little_else(
     site = crowded()
     peer = site.user()
     assert site.is_served(peer)
-    (mine,) = site.server.sessions
+    (mine,) = site.server.service.sessions
     eventually(lambda: mine.parked or way == "thread-each")
     threads = threading.active_count()
     home = site.server.settings.root / "alice"
@@ -263,12 +263,12 @@ def test_an_upload_that_was_ended_writes_nothing_more(crowded):
     peer = site.user()
     number = peer.request(Put(b"/x", UP))
     peer.frame(Kind.DATA, number, b"begun")
-    (mine,) = site.server.sessions
+    (mine,) = site.server.service.sessions
     eventually(lambda: mine.exchange.on_long_wait)
-    site.server.kick(mine.id, None)
+    site.server.service.kick(mine.id, None)
     ended(peer)
     peer.close()
-    eventually(lambda: not site.server.sessions)
+    eventually(lambda: not site.server.service.sessions)
     assert mine.exchange.on_long_wait is None
 
 
@@ -281,7 +281,7 @@ def test_a_download_that_stalls_goes_on_in_other_processes(crowded, way):
 
     def has_home_open() -> bool:
         server = site.server
-        pids = server.crew.processes if server.crew else [one.pid for one in _isolated(server)]
+        pids = server.supervisor.workers or [one.pid for one in _isolated(server)]
         return any(
             os.readlink(f"/proc/{pid}/fd/{fd}").endswith(".ftpd-staging/lock")
             for pid in pids
@@ -301,7 +301,7 @@ def test_a_download_that_stalls_goes_on_in_other_processes(crowded, way):
 
 
 def _isolated(server):
-    return server.isolation.sessions()
+    return server.supervisor.sessions()
 
 
 def working_threads() -> list[str]:
@@ -320,16 +320,16 @@ def test_a_transfer_is_given_back_where_the_place_of_its_session_is_not(
     peer = dial(server)
     assert isinstance(begin(peer), Sending)
     alice = server.accounts.get("alice").id
-    assert server.limits._transfers.count(alice) == 1  # the control
+    assert server.service.limits._transfers.count(alice) == 1  # the control
     tried = threading.Event()
 
     def fails(place: object) -> None:
         tried.set()
         raise OSError("the disk has failed")
 
-    monkeypatch.setattr(server.limits, "leave", fails)
-    (session,) = server.sessions
+    monkeypatch.setattr(server.service.limits, "leave", fails)
+    (session,) = server.service.sessions
     eventually(lambda: session.pid)
     os.kill(session.pid, signal.SIGKILL)  # otherwise it says so itself
     assert tried.wait(30)
-    eventually(lambda: server.limits._transfers.count(alice) == 0)
+    eventually(lambda: server.service.limits._transfers.count(alice) == 0)

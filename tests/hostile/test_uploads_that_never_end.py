@@ -116,7 +116,7 @@ def test_an_upload_without_bytes_ends_with_the_idle_timeout(serve, size):
     site = serve(idle_timeout=LONG)
     peer = site.user()
     number = peer.request(Put(b"/x", size))
-    (session,) = site.server.sessions
+    (session,) = site.server.service.sessions
     eventually(lambda: session._transfer._bytes_came)
     session._transfer._bytes_came = -math.inf  # so long ago
     peer.frame(Kind.DATA, number)
@@ -146,7 +146,7 @@ def test_pieces_are_bytes_of_the_upload_that_they_belong_to(serve):
     number = owner.request(Put(b"/x", size, ask=True, pieces=True, mtime_ns=1))
     ready = owner.answer().message
     assert isinstance(ready, Ready) and ready.key
-    (session,) = [one for one in site.server.sessions if isinstance(one.doing, Put)]
+    (session,) = [one for one in site.server.service.sessions if isinstance(one.doing, Put)]
 
     def bring(offset: int) -> None:
         piece = helper.request(PutPiece(ready.key, offset, MIB))

@@ -41,12 +41,9 @@ def get(exchange: Exchange, workspace: Workspace, request: Get) -> Message:
         digest, sent = _send_rest(exchange, file, offset, hasher)
         if sent != left:
             raise file.changed()
-        grew = file.has_grown(digest or file.kept_digest())
-        if digest is None:
-            digest = file.kept_digest()
-        else:
-            file.check(digest)
-        return Sent(file.size, digest, grew)
+        kept = file.kept_digest()
+        grew = file.has_grown(digest or kept)
+        return Sent(file.size, file.confirmed(digest, kept), grew)
 
 
 def _send_piece(exchange: Exchange, file: OpenFile, offset: int, count: int) -> Sent:

@@ -74,7 +74,7 @@ def use(tmp_path):
             async with asyncio.timeout(SECONDS), AsyncClient(where, **values | options) as client:
                 await work(client)
                 assert await client.whoami() == "alice"
-                await asyncio.to_thread(eventually, lambda: len(server.sessions) == 1)
+                await asyncio.to_thread(eventually, lambda: len(server.service.sessions) == 1)
 
         asyncio.run(main())
         assert not [one for one in threading.enumerate() if one.name == "transfer"]
@@ -112,7 +112,7 @@ class Moved(Listener):
         self.threads: set[threading.Thread] = set()
 
     def advanced(self, count: int) -> None:
-        self.sessions = max(self.sessions, len(self._server.sessions))
+        self.sessions = max(self.sessions, len(self._server.service.sessions))
         self.threads.add(threading.current_thread())
         self.event.set()
 
@@ -212,7 +212,7 @@ def test_cancelling_leaves_nothing_under_way(server, use, source, home, options)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            await asyncio.to_thread(eventually, lambda: len(server.sessions) == 1)
+            await asyncio.to_thread(eventually, lambda: len(server.service.sessions) == 1)
         assert "atomic" not in options or await client.find("/tree") is None
         assert (await client.put([source], "/tree", recursive=True, **up)).failed == 0
         assert client._connection is connection
@@ -232,7 +232,7 @@ def test_lost_connections_are_regained(server, use, source, home, monkeypatch, o
             client.put([source], "/tree", recursive=True, listener=moved, **up)
         )
         await moved.event.wait()
-        for session in list(server.sessions):
+        for session in list(server.service.sessions):
             session.channel.cut()
         summary = await task
         assert (summary.done, summary.failed) == (203, 0)

@@ -85,8 +85,8 @@ def test_the_old_password_is_asked_for_where_a_token_logged_in(app, server, answ
     renewed = SavedTokens().get(app.address)
     assert renewed.secret != made.token and renewed.id != made.id
     with pytest.raises(LoginRefused):
-        server.tokens.log_in("alice", made.token)
-    account, _ = server.tokens.log_in("alice", renewed.secret)
+        server.service.tokens.log_in("alice", made.token)
+    account, _ = server.service.tokens.log_in("alice", renewed.secret)
     assert account.name == "alice"
 
 

@@ -274,4 +274,4 @@ def test_every_connection_is_given_back(server, hosts):
             client.connect()
         except FtpError as error:
             assert error.exit_code == (3 if accept_new else 9)
-    eventually(lambda: not server.sessions)
+    eventually(lambda: not server.service.sessions)

@@ -237,7 +237,7 @@ def test_what_is_written_is_there_once_it_is_closed(server, client, files, mode,
         file.write(b"more")
     assert client.hash("/a").size == size
     assert nothing_staged(files)
-    assert held_files(server.engine) == 0
+    assert held_files(server.service.engine) == 0
 
 
 @pytest.mark.parametrize("size", [10, LARGE])
@@ -418,10 +418,10 @@ def test_a_large_file_needs_a_session_of_its_own(start_server, connect):
 
 
 def test_the_connection_of_a_large_file_is_lost(server, client, files):
-    others = set(server.sessions)
+    others = set(server.service.sessions)
     file = client.open("/a", "wb")
     file.write(bytes(LARGE))
-    for session in set(server.sessions) - others:
+    for session in set(server.service.sessions) - others:
         session.channel.cut()
     with pytest.raises(Exception, match="can't be read again"):
         file.write(bytes(LARGE))

@@ -178,7 +178,7 @@ def test_ctrl_c_in_many_lines_is_never_too_much(app, capfd, monkeypatch):
 
 
 def test_a_server_that_left_meanwhile_is_no_concern_of_the_next_line(app, server, capfd):
-    (session,) = server.sessions
+    (session,) = server.service.sessions
     assert run_line(app, "cd /") == 0
     gone = app.client.connection
     # the session's end, as the client hears of it
@@ -472,5 +472,5 @@ def test_prompt(app, address, cwd, prompt):
     ],
 )
 def test_a_line_with_the_password_is_told(app, password, line, holds):
-    app.client._credentials.accepted = Credential("alice", password)
+    app.client._dialer.credentials.accepted = Credential("alice", password)
     assert app.client.holds_password(line) is holds

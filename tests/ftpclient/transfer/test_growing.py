@@ -209,10 +209,10 @@ def test_put_of_a_file_that_changes_again(
     assert str(source) in str(told.result.error)
     assert not (home / "log").exists()
     account = server.accounts.get("alice").id
-    assert server.ledger.room(account).held == 0, "nothing goes on with what came of it"
+    assert server.service.ledger.room(account).held == 0, "nothing goes on with what came of it"
     assert put(client, source, Told()).exit_code == 0
     assert (home / "log").read_bytes() == source.read_bytes()
-    assert server.ledger.room(account).held == 0
+    assert server.service.ledger.room(account).held == 0
 
 
 def test_put_of_a_small_file_that_becomes_shorter_once(client, home, tmp_path, after_a_look):

@@ -126,7 +126,7 @@ def through(server, **options):
             yield proxy, client
         finally:
             client.close()
-    eventually(lambda: not server.sessions)
+    eventually(lambda: not server.service.sessions)
 
 
 def put(client, source, told=None, **options):
@@ -138,7 +138,7 @@ def get(client, target, told=None, **options):
 
 
 def room(server):
-    return server.ledger.room(server.accounts.get("alice").id)
+    return server.service.ledger.room(server.accounts.get("alice").id)
 
 
 def staged(server) -> set[str]:
@@ -196,7 +196,7 @@ def test_both_ways(start_server, connect, source, tmp_path, opened, plaintext):
     assert told.advances == 2 * SIZE
     assert told.threads == {threading.get_ident()}  # one line of progress
     client.close()
-    eventually(lambda: not server.sessions)
+    eventually(lambda: not server.service.sessions)
     assert staged(server) == set() and partials(tmp_path) == set()
     assert (room(server).used, room(server).held) == (SIZE, 0)
 
@@ -603,7 +603,7 @@ def test_two_puts_to_one_name(server, home, connect, source, tmp_path):
     assert (home / "file").read_bytes() in (DATA, DATA[::-1])
     for client in clients:
         client.close()
-    eventually(lambda: not server.sessions)
+    eventually(lambda: not server.service.sessions)
     assert staged(server) == set()
     assert (room(server).used, room(server).held) == (SIZE, 0)
 

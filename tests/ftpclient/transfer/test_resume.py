@@ -89,13 +89,13 @@ def through(server, **options):
 
 def settled(server) -> None:
     """Wait until the server has noticed that its clients are gone."""
-    eventually(lambda: not server.sessions)
+    eventually(lambda: not server.service.sessions)
 
 
 def room(server):
     """What the ledger says once no session is left."""
     settled(server)
-    return server.ledger.room(server.accounts.get("alice").id)
+    return server.service.ledger.room(server.accounts.get("alice").id)
 
 
 def staged(server) -> set[str]:

@@ -24,8 +24,8 @@ from ftpserver.accounts.session_slots import NO_LIMIT, Most, Sessions
 from ftpserver.accounts.startups import Strangers
 from ftpserver.accounts.tokens import Tokens
 from ftpserver.accounts.turns import Queue
-from ftpserver.processes import worker
 from ftpserver.processes.messages import TurnGiven, TurnOver
+from ftpserver.processes.proxies import RemoteQueue
 from ftpserver.processes.rpc import Carried
 from ftpserver.schema import session
 from ftpserver.settings.table import Settings, Startups
@@ -625,18 +625,18 @@ def test_after_too_many_failures_the_right_password_is_refused_too(start_server,
         assert peer.rest() == [], "that was the last try"
     with dial(server, logged_in=False) as peer:
         assert try_to_log_in(peer, "bob", "secret") == LoggedIn("bob")
-    (ban,) = server.limits.bans()
-    server.limits.unban(ban.subject)
+    (ban,) = server.service.limits.bans()
+    server.service.limits.unban(ban.subject)
     assert dial(server).ask(WhoAmI()) == LoggedIn("alice")
 
 
 def test_a_good_token_and_a_running_session_go_on_during_a_ban(start_server, dial, no_delay):
     server = start_server(ban_after=1)
     running = dial(server)
-    issued = server.tokens.issue(server.accounts.get("alice"), "laptop")
+    issued = server.service.tokens.issue(server.accounts.get("alice"), "laptop")
     for name in ("alice", "bob", "carol"):
         fail(server, dial, 1, name)
-    assert len(server.limits.bans()) == 4
+    assert len(server.service.limits.bans()) == 4
     assert running.ask(WhoAmI()) == LoggedIn("alice")
     with dial(server, logged_in=False) as peer:
         peer.hello()
@@ -648,9 +648,9 @@ def test_a_good_token_and_a_running_session_go_on_during_a_ban(start_server, dia
 
 def test_who_comes_when_too_many_wait_is_answered_late(server, dial, monkeypatch):
     monkeypatch.setattr(module, "BUSY_DELAY", 0.2)
-    server.limits.queue = Queue(1, 0)
-    server.limits._spared = startups.Spared()
-    with waiting(server.limits.queue, HERE), dial(server, logged_in=False) as peer:
+    server.service.limits.queue = Queue(1, 0)
+    server.service.limits._spared = startups.Spared()
+    with waiting(server.service.limits.queue, HERE), dial(server, logged_in=False) as peer:
         peer.hello()
         began = time.monotonic()
         assert peer.ask(Login("alice", "secret")).code == "busy"
@@ -665,7 +665,7 @@ def test_guessing_the_password_inside_a_session_counts(start_server, dial, no_de
     for _ in range(2):
         assert peer.ask(ChangePassword("wrong", "new-password")).code == "login-refused"
     assert peer.ask(ChangePassword("secret", "new-password")).code == "banned"
-    server.limits.unban("127.0.0.1")
+    server.service.limits.unban("127.0.0.1")
     assert peer.ask(ChangePassword("secret", "new-password")) == Done()
 
 
@@ -686,9 +686,10 @@ def test_a_delay_ends_when_the_server_stops_or_the_client_leaves(start_server, d
     for peer in peers:
         peer.hello()
         peer.request(Login("alice", "wrong"))
-    eventually(lambda: server.limits._bans.delay("127.0.0.1") and not len(server.limits.queue))
+    limits = server.service.limits
+    eventually(lambda: limits._bans.delay("127.0.0.1") and not len(limits.queue))
     peers[0].reset()
-    eventually(lambda: len(server.sessions) == 1)
+    eventually(lambda: len(server.service.sessions) == 1)
     began = time.monotonic()
     start_server.finish(server)
     assert time.monotonic() - began < 20
@@ -708,7 +709,7 @@ def test_a_delay_ends_when_the_server_stops_or_the_client_leaves(start_server, d
 @pytest.mark.parametrize("by", ["password", "token"])
 def test_only_the_log_says_that_the_address_is_wrong(server, dial, caplog, changes, reason, by):
     """A stolen password is worth nothing elsewhere, and does not even find that out."""
-    issued = server.tokens.issue(server.accounts.get("alice"), "laptop")
+    issued = server.service.tokens.issue(server.accounts.get("alice"), "laptop")
     server.accounts.change("alice", **changes)
     with dial(server, logged_in=False) as peer:
         peer.hello()
@@ -739,7 +740,7 @@ def test_one_session_too_many(start_server, dial):
         )
         assert peer.rest() == []
     peers[0].reset()
-    eventually(lambda: counted(server.engine) == 1)
+    eventually(lambda: counted(server.service.engine) == 1)
     assert dial(server).ask(WhoAmI()) == LoggedIn("alice")
     assert peers[1].ask(WhoAmI()) == LoggedIn("alice")
 
@@ -747,49 +748,49 @@ def test_one_session_too_many(start_server, dial):
 def test_a_limit_that_is_set_meanwhile_counts_who_is_there(server, dial):
     peers = [dial(server) for _ in range(2)]
     changed = server.accounts.change("alice", max_sessions=2)
-    for one in list(server.sessions):
+    for one in list(server.service.sessions):
         one.follow(changed)
     with dial(server, logged_in=False) as peer:
         peer.hello()
         assert peer.ask(Login("alice", "secret")).code == "too-many"
     for peer in peers:
         peer.close()
-    eventually(lambda: counted(server.engine) == 0)
+    eventually(lambda: counted(server.service.engine) == 0)
 
 
 def test_places_of_the_last_run_are_free_again(start_server, dial):
     server = start_server(max_sessions=1)
     alice = server.accounts.get("alice")
-    Sessions(server.engine, Ledger(server.engine, "local", "killed")).enter(
+    Sessions(server.service.engine, Ledger(server.service.engine, "local", "killed")).enter(
         alice, HERE, Most(in_all=1)
     )
     start_server.finish(server)
     server = start_server(max_sessions=1)
-    eventually(lambda: counted(server.engine) == 0)
+    eventually(lambda: counted(server.service.engine) == 0)
     dial(server)
 
 
 def test_connections_are_dropped_before_they_cost_a_thread(start_server, dial, caplog):
     server = start_server(max_startups=Startups(3, 100, 3))
     strangers = [dial(server, logged_in=False) for _ in range(3)]
-    eventually(lambda: len(server.sessions) == 3)
+    eventually(lambda: len(server.service.sessions) == 3)
     dropped = dial(server, logged_in=False)
     assert dropped.rest() == []
-    assert len(server.sessions) == 3
+    assert len(server.service.sessions) == 3
     assert "1 connections were turned away, one from 127.0.0.1" in caplog.text
     strangers[0].log_in()
     again = dial(server, logged_in=False)
     again.log_in()  # those who have logged in count no more
     strangers[1].close()
-    eventually(lambda: len(server.limits.strangers) == 1)
+    eventually(lambda: len(server.service.limits.strangers) == 1)
 
 
 def test_the_client_comes_again_by_itself(start_server, dial, connect, tmp_path):
     """A close before HELLO means a busy server."""
     server = start_server(max_startups=Startups(1, 100, 1), plaintext=False)
     stranger = dial(server, logged_in=False)
-    eventually(lambda: len(server.limits.strangers) == 1)
-    take, refused = server.limits.strangers.take, []
+    eventually(lambda: len(server.service.limits.strangers) == 1)
+    take, refused = server.service.limits.strangers.take, []
 
     def taken(*given, **more) -> bool:
         if take(*given, **more):
@@ -797,10 +798,10 @@ def test_the_client_comes_again_by_itself(start_server, dial, connect, tmp_path)
         refused.append(1)
         if len(refused) == 2:
             stranger.close()
-            eventually(lambda: not len(server.limits.strangers))
+            eventually(lambda: not len(server.service.limits.strangers))
         return False
 
-    server.limits.strangers.take = taken
+    server.service.limits.strangers.take = taken
     # a key that is not known takes two connections a try, and the first is a stranger for a while
     known_hosts = KnownHosts(tmp_path / "known_hosts")
     known_hosts.add("{}:{}".format(*server.server_address[:2]), server.fingerprint)
@@ -898,7 +899,7 @@ def test_a_file_that_is_taken_too_slowly_is_not_sent_for_ever(start_server, dial
         while time.monotonic() < began + 30:
             peer.receive(100)
             pause.wait(0.02)
-            if not server.sessions:
+            if not server.service.sessions:
                 raise EOFError
     assert "did not answer in time" in caplog.text
 
@@ -928,7 +929,7 @@ def test_the_rate_of_an_account_is_for_all_of_its_sessions(start_server, dial):
 
 def test_a_rate_that_is_set_meanwhile_holds(server, dial):
     dial(server)
-    (one,) = server.sessions
+    (one,) = server.service.sessions
     assert one.channel.pace is None
     one.follow(server.accounts.change("alice", limit_rate=1000))
     assert one.channel.pace.rate == 1000
@@ -975,8 +976,7 @@ def test_a_worker_that_is_stopped_in_its_turn_holds_up_no_other_for_long():
 @pytest.mark.parametrize("late", [False, True])
 def test_a_turn_that_comes_too_late_for_a_worker_is_given_back(late):
     asked, told = Future(), []
-    server = SimpleNamespace(ask_later=lambda question: asked)
-    its = worker._Queue(SimpleNamespace(server=server, _tell=told.append))
+    its = RemoteQueue(SimpleNamespace(ask_later=lambda question: asked, tell=told.append))
     given = Carried(TurnGiven("x"), [])
     if late:
         with pytest.raises(Busy), its.turn(HERE, spared=False, seconds=0.01):

@@ -89,7 +89,7 @@ def test_the_inner_home_is_closed_to_the_outer_account(start_server, dial, place
     server.accounts.add("inner", "secret")
     (place / "in" / "file").write_text("the inner one's")
     (place / "beside").write_text("the outer one's")
-    nest(server.engine, "inner", place / "in")
+    nest(server.service.engine, "inner", place / "in")
     server.accounts._nests_until = -1.0
 
     outer = dial(server, logged_in=False)

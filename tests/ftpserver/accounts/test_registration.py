@@ -377,7 +377,7 @@ def test_open_over_the_wire(start_server, stranger, caplog):
 
 
 def test_an_invitation_over_the_wire(server, stranger):
-    _, code = Invitations(server.engine).make(None, 1, None)
+    _, code = Invitations(server.service.engine).make(None, 1, None)
     peer = stranger(server)
     assert peer.ask(Register("alice", "correct-horse", code)).code == "name-taken"
     assert peer.ask(Register("carol", "correct-horse", code)) == LoggedIn("carol")

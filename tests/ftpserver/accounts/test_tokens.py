@@ -167,7 +167,7 @@ def by_token(server, dial, secret: str):
 
 
 def a_session_by_token_is_bound_to_it(server, dial) -> None:
-    tokens, alice = server.tokens, server.accounts.get("alice")
+    tokens, alice = server.service.tokens, server.accounts.get("alice")
     made = tokens.issue(alice, "one hour", 3600)
     peer = by_token(server, dial, made.secret)
     child = peer.ask(IssueToken("for ever", 2**40))
@@ -303,7 +303,7 @@ def test_a_log_in_by_token_hashes_no_password(tokens, alice, monkeypatch):
 
 
 def test_hello_and_token_may_come_at_once(server, dial):
-    made = server.tokens.issue(server.accounts.get("alice"), "laptop")
+    made = server.service.tokens.issue(server.accounts.get("alice"), "laptop")
     peer = dial(server, logged_in=False)
     peer.send(
         frame(Kind.REQUEST, 0, messages.encode_hello(Hello())),
@@ -335,7 +335,7 @@ def test_the_longest_token_fits_before_log_in(server, dial):
 
 def test_no_token_is_logged(server, dial, caplog):
     caplog.set_level(logging.DEBUG)
-    made = server.tokens.issue(server.accounts.get("alice"), "laptop")
+    made = server.service.tokens.issue(server.accounts.get("alice"), "laptop")
     for secret in (made.secret, "ftpt_wrong-hunter2"):
         peer = dial(server, logged_in=False)
         peer.hello()

@@ -115,7 +115,7 @@ def test_a_server_starts_on_it_and_counts_first(start_server, place, tmp_path):
     (home / "file").write_bytes(b"x" * 300)
     again = start_server(plaintext=False, root=place)
     assert again.fingerprint == shown
-    again.recount_dirty()
+    again.housekeeping.recount_dirty()
     assert again.accounts.get("alice").used == 300
     assert not is_backup(place), "it is a root like any other now"
 

@@ -14,7 +14,7 @@ from ftpserver.accounts import session_counts
 from ftpserver.accounts.bans import Bans
 from ftpserver.accounts.penalties import Offence
 from ftpserver.clock import RUN
-from ftpserver.daemon import control
+from ftpserver.daemon import control, control_server
 from ftpserver.schema import session
 from ftpserver.settings.table import Startups
 from ftpserver.storage.ledger import Ledger
@@ -255,7 +255,7 @@ ADDRESS = "192.0.2.1"
 
 
 def test_penalties(why, start_server):
-    limits = start_server().limits
+    limits = start_server().service.limits
     limits.penalize(ADDRESS, Offence.TOO_LATE)
     assert why("login", ADDRESS)[0]  # the control: it isn't refused yet
     limits.penalize(ADDRESS, Offence.TOO_LATE)
@@ -274,7 +274,7 @@ def test_penalties(why, start_server):
 def test_the_share_of_an_address(why, start_server):
     """Its oldest connection makes room after a moment; until then there is none."""
     now = 0.0
-    limits = start_server(max_startups=Startups(4, 100, 8)).limits
+    limits = start_server(max_startups=Startups(4, 100, 8)).service.limits
     limits.strangers._clock = lambda: now
     for number in range(2):
         assert why("login", ADDRESS)[1]["note"] is None
@@ -310,7 +310,7 @@ def test_the_cap_of_sessions(why, start_server, dial, monkeypatch, options):
 def test_a_ban_is_told_by_the_clock_of_the_server(why, start_server):
     """The system's clock was set back by a year since the server began."""
     server = start_server(ban_after=1, ban_time=600)
-    bans = server.limits._bans
+    bans = server.service.limits._bans
     bans._clock = lambda: RUN.now() + 365 * 24 * 3600
     bans.failed("192.0.2.9", "alice")
     allowed, record = why("login", "192.0.2.9")
@@ -321,7 +321,7 @@ def test_a_ban_is_told_by_the_clock_of_the_server(why, start_server):
 def test_a_server_that_does_not_know_the_question(why, start_server, monkeypatch):
     """Of an older version."""
     start_server()
-    monkeypatch.delitem(control._ANSWERS, control.AskEntry)
+    monkeypatch.delitem(control_server._ANSWERS, control.AskEntry)
     allowed, record = why("login", ADDRESS)
     assert allowed and record["note"].startswith("the server could not be asked about connections")
 

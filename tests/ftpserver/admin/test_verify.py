@@ -15,7 +15,7 @@ from ftpserver.admin import scrub, verify
 from ftpserver.admin.scrub import Examiner, Verdict
 from ftpserver.admin.verify import CannotCheck, Verifier, Weight
 from ftpserver.cli import main
-from ftpserver.daemon.server import FtpServer
+from ftpserver.daemon.housekeeping import Housekeeping
 from ftpserver.storage.digest_xattr import keep_digest
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import Ledger
@@ -283,7 +283,7 @@ def test_a_server_at_work_is_not_in_disorder(server, files, dial):
 
 
 def test_damage_beside_a_server(start_server, monkeypatch):
-    monkeypatch.setattr(FtpServer, "clean_all", lambda self: None)  # the start's own repair
+    monkeypatch.setattr(Housekeeping, "clean_all", lambda self: None)  # the start's own repair
     server = start_server()
     files = server.settings.root / "alice"
     (files / STAGING).mkdir()

@@ -77,7 +77,7 @@ def events(server, start_server):
     def read(*peers) -> list[dict]:
         for peer in peers:
             peer.close()
-        eventually(lambda: not server.sessions)
+        eventually(lambda: not server.service.sessions)
         start_server.finish(server)
         found = records(server.settings.state)
         assert of(found, "start")["details"] == {"address": server.address}
@@ -213,8 +213,8 @@ def test_a_ban_is_recorded_once(start_server, dial, monkeypatch):
     monkeypatch.setattr(allowances, "_REFUSALS_BURST", 1)
     monkeypatch.setattr(allowances, "_REFUSALS_RATE", 0.0)
     server = start_server(ban_after=2, ban_time=3600.0)
-    server.limits._bans.delay = lambda host: 0.0
-    server.limits.delay = lambda host, error: 0.0
+    server.service.limits._bans.delay = lambda host: 0.0
+    server.service.limits.delay = lambda host, error: 0.0
     with dial(server, logged_in=False) as peer:
         peer.hello()
         for _ in range(3):
@@ -254,7 +254,7 @@ def test_bans_reach_the_log_from_wherever(start_server, dial, options):
 )
 def test_a_registration_names_its_invitation(start_server, dial, options):
     server = start_server(open_registration=True, **options)
-    invited, code = Invitations(server.engine).make(None, 1, None)
+    invited, code = Invitations(server.service.engine).make(None, 1, None)
     for name, given in (("bob", code), ("carol", None)):
         with dial(server, logged_in=False) as peer:
             peer.hello()
@@ -348,7 +348,7 @@ def test_a_transfer_that_is_cut_is_told(server, dial, events):
     """Whoever takes all of a file but its end has taken it all the same."""
     peer = dial(server)
     peer.send(frame(Kind.REQUEST, 1, Put(b"/half", 100)), frame(Kind.DATA, 1, b"x" * 50))
-    eventually(lambda: any(session.doing for session in server.sessions))
+    eventually(lambda: any(session.doing for session in server.service.sessions))
     record = of(events(peer), "put")
     assert (record["outcome"], record["path"]) == ("cut", "/half")
 
@@ -504,10 +504,10 @@ def test_a_full_disk_stops_nothing(server, dial, events, monkeypatch, caplog):
     peer = dial(server)
     for number in range(5):
         assert put(peer, b"/%d" % number) == Stored(4)
-        eventually(lambda: server.audit._dropped)
+        eventually(lambda: server.service.audit._dropped)
     full.clear()
     assert put(peer, b"/after") == Stored(4)
-    server.audit.close()
+    server.service.audit.close()
     told = [record.levelno for record in caplog.records if record.name == "ftpd.audit"]
     assert told == [logging.ERROR, logging.WARNING], "once that it is full, once that it isn't"
     found = records(server.settings.state)
@@ -611,7 +611,7 @@ def test_administration_that_can_not_be_recorded_is_told(tmp_path, caplog):
 
 def test_a_session_that_is_ended_says_why(server, dial, events):
     peer = dial(server)
-    (session,) = server.sessions
+    (session,) = server.service.sessions
     eventually(lambda: session.doing is None)
     session.end("kicked by the administrator")
     peer.rest()

@@ -100,7 +100,7 @@ def test_each_write_is_told(server, subscriber, log, dial):
     first = told(sock)
     assert first["inode"] == os.stat(log).st_ino
     assert b'"login"' in log.read_bytes()[: first["offset"]]
-    server.audit.record("test")
+    server.service.audit.record("test")
     second = told(sock)
     assert second["sequence"] == first["sequence"] + 1
     assert b'"test"' in log.read_bytes()[first["offset"] : second["offset"]]
@@ -118,7 +118,7 @@ def test_nobody_is_waited_for(server, subscriber, log):
     """A subscriber that doesn't read misses some, which the numbers show; the others don't."""
     wait_for_start(log)
     slow, quick = subscriber(), subscriber()
-    tell = server.audit.on_written
+    tell = server.service.audit.on_written
     found = []
     for _ in range(MANY):
         tell()
@@ -139,26 +139,26 @@ def test_who_is_gone_is_forgotten(server, subscriber, log):
     wait_for_start(log)
     gone, there = subscriber(), subscriber()
     gone.close()
-    server.audit.on_written()
+    server.service.audit.on_written()
     told(there)
-    assert server.audit.on_written.__self__._subscribers.keys() == {there.getsockname()}
+    assert server.service.audit.on_written.__self__._subscribers.keys() == {there.getsockname()}
 
 
 def test_a_subscription_lapses(server, subscriber, log, monkeypatch):
     wait_for_start(log)
     monkeypatch.setattr(notify, "LAPSE", -1.0)
     sock = subscriber()
-    server.audit.on_written()
+    server.service.audit.on_written()
     sock.setblocking(False)
     with pytest.raises(BlockingIOError):
         sock.recv(1024)
-    assert not server.audit.on_written.__self__._subscribers
+    assert not server.service.audit.on_written.__self__._subscribers
 
 
 def test_there_is_a_bound(server, subscriber, log, monkeypatch):
     monkeypatch.setattr(notify, "_MOST", 2)
     first, second, third = subscriber(), subscriber(), subscriber()
-    found = set(server.audit.on_written.__self__._subscribers)
+    found = set(server.service.audit.on_written.__self__._subscribers)
     assert found == {second.getsockname(), third.getsockname()}
     assert first.getsockname() not in found
 
@@ -214,7 +214,7 @@ def test_a_follower_sleeps_until_it_is_told(server, state, follow, dial):
     eventually(lambda: "login" in found)
     administered(state, "user-set")
     eventually(lambda: "user-set" in found)
-    server.audit.record("end")
+    server.service.audit.record("end")
     follow.thread.join(30)
     assert found[0] == "start" and found[-1] == "end"
 
@@ -237,6 +237,6 @@ def test_a_server_that_comes_later_is_found(start_server, follow, server, state,
     start_server.finish(server)
     again = start_server()
     eventually(lambda: found.count("start") == 2)
-    again.audit.record("end")
+    again.service.audit.record("end")
     follow.thread.join(30)
     assert found[-1] == "end"

@@ -284,7 +284,7 @@ def of(records, event: str) -> dict:
 def test_commands_to_the_server_name_who_gave_them(ftpd, records, start_server, monkeypatch):
     monkeypatch.setenv("SUDO_USER", "carol")
     server = start_server()
-    server.limits.penalize("192.0.2.1", Offence.CRASH)
+    server.service.limits.penalize("192.0.2.1", Offence.CRASH)
     assert ftpd("reload")[0] == 0
     assert ftpd("unban", "192.0.2.1")[0] == 0
     assert ftpd("kick", "--user", "nobody")[0] == 5

@@ -15,7 +15,7 @@ import pytest
 from ftpserver.accounts.penalties import Offence
 from ftpserver.cli import control as cli_control
 from ftpserver.clock import RUN
-from ftpserver.daemon import control
+from ftpserver.daemon import control, control_server
 from ftpserver.daemon.control import (
     AskBans,
     AskSessions,
@@ -113,7 +113,7 @@ def test_where_no_socket_can_be_made_the_server_serves(start_server, monkeypatch
     def fail(*_):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(control.Control, "server_bind", fail)
+    monkeypatch.setattr(control_server.ControlSocket, "server_bind", fail)
     server = start_server()
     assert dial(server).ask(WhoAmI()) == LoggedIn("alice")
     assert "no control socket" in caplog.text
@@ -154,7 +154,7 @@ def test_what_is_no_question(server, state, dial, line):
     answer = raw(state, line)
     if answer:  # of the endless one, what isn't read may undo the answer
         assert json.loads(answer)["code"] == BadMessage.code
-    assert not server.stopping
+    assert not server.service.stopping
     assert ask(state, AskStatus()).state == "running"
 
 
@@ -190,7 +190,7 @@ def test_a_failure_of_our_own_is_told_in_two_words(state, monkeypatch, caplog):
     def fail(*_):
         raise RuntimeError("a secret")
 
-    monkeypatch.setitem(control._ANSWERS, AskStatus, fail)
+    monkeypatch.setattr(control_server, "_status", fail)
     with pytest.raises(Internal) as raised:
         ask(state, AskStatus())
     assert "secret" not in str(raised.value)
@@ -199,7 +199,7 @@ def test_a_failure_of_our_own_is_told_in_two_words(state, monkeypatch, caplog):
 
 def test_status(server, state, dial):
     dial(server), dial(server, logged_in=False)
-    eventually(lambda: len(server.sessions) == 2)
+    eventually(lambda: len(server.service.sessions) == 2)
     found = ask(state, AskStatus())
     assert (found.process, found.address, found.fingerprint) == (os.getpid(), server.address, None)
     assert (found.sessions, found.strangers, found.transfers, found.accounts) == (2, 1, 0, 1)
@@ -213,7 +213,7 @@ def test_bytes_stay_counted_when_their_session_has_ended(server, state, dial):
     before = ask(state, AskStatus())
     assert before.bytes_in > 0
     peer.close()
-    eventually(lambda: not server.sessions)
+    eventually(lambda: not server.service.sessions)
     after = ask(state, AskStatus())
     assert after.bytes_in == before.bytes_in
     assert after.bytes_out >= before.bytes_out > 0  # a client may be quicker than the count
@@ -224,7 +224,7 @@ def test_sessions_tell_who_does_what(server, state, dial, files):
     idle, busy, stranger = dial(server), dial(server, buffers=4096), dial(server, logged_in=False)
     busy.request(Get(b"/large"))
     assert isinstance(busy.answer().message, Sending)
-    eventually(lambda: len(server.sessions) == 3 and server.moved()[1] > 2**16)
+    eventually(lambda: len(server.service.sessions) == 3 and server.service.moved()[1] > 2**16)
     first, second, third = ask(state, AskSessions()).sessions
     assert first.id < second.id < third.id
     assert (first.user, first.request, first.path) == ("alice", None, None)
@@ -243,7 +243,7 @@ def test_sessions_tell_who_does_what(server, state, dial, files):
 def test_the_password_of_a_log_in_is_told_to_nobody(server, state, dial, monkeypatch):
     peer = dial(server, logged_in=False)
     peer.hello()
-    (session,) = server.sessions
+    (session,) = server.service.sessions
     session.doing = Login("alice", "the password")
     assert b"the password" not in raw(state, b'{"is":"sessions"}\n')
     session.doing = None
@@ -305,8 +305,8 @@ def test_kicking_who_is_not_there(server, state, dial, question):
 def test_bans_are_listed_and_lifted(start_server, dial, monkeypatch):
     server = start_server(ban_after=1)
     state = server.settings.state
-    server.limits._bans.failed("192.0.2.1", "alice")
-    server.limits._bans.failed("192.0.2.2", "bob")
+    server.service.limits._bans.failed("192.0.2.1", "alice")
+    server.service.limits._bans.failed("192.0.2.2", "bob")
     found = ask(state, AskBans()).bans
     assert {(one.subject, one.address, one.account) for one in found} == {
         ("192.0.2.1 alice", "192.0.2.1", "alice"),
@@ -323,7 +323,7 @@ def test_bans_are_listed_and_lifted(start_server, dial, monkeypatch):
 
 def test_penalties_are_shown_and_lifted_like_bans(ftpd, start_server):
     server = start_server()
-    server.limits.penalize("192.0.2.1", Offence.CRASH)
+    server.service.limits.penalize("192.0.2.1", Offence.CRASH)
     status, out, _ = ftpd("bans")
     assert status == 0
     assert re.fullmatch(
@@ -331,8 +331,8 @@ def test_penalties_are_shown_and_lifted_like_bans(ftpd, start_server):
     )
     assert json.loads(ftpd("bans", "--json")[1])["reason"] == "connections without a log-in"
     assert ftpd("unban", "--all")[1] == "lifted 1 ban\n"
-    assert not server.limits.bans()
-    server.limits.penalize("192.0.2.1", Offence.CRASH)
+    assert not server.service.limits.bans()
+    server.service.limits.penalize("192.0.2.1", Offence.CRASH)
     assert ftpd("unban", "192.0.2.1")[1] == "lifted 1 ban\n"
     assert ftpd("bans")[1] == ""
 
@@ -382,7 +382,7 @@ def test_a_key_that_does_not_fit_changes_nothing(start_server, dial, tls_client_
 
 def test_stopping_is_asked_for_and_answered_first(server, state):
     asked = []
-    server.on_stop_asked = lambda: asked.append(server.grace)
+    server.on_stop_asked = lambda: asked.append(server.service.grace)
     assert ask(state, Stop()).process == os.getpid()
     eventually(lambda: asked == [10.0])
     ask(state, Stop(grace=0.5))
@@ -405,7 +405,7 @@ def test_a_connection_that_says_nothing_does_not_hold_up_the_stop(start_server):
         sock.connect(str(server.settings.state / control.SOCKET))
         began = time.monotonic()
         start_server.finish(server)
-        assert time.monotonic() - began < control._PATIENCE
+        assert time.monotonic() - began < control.PATIENCE
 
 
 def test_waiting_for_the_end_where_processes_can_not_be_watched(start_server, monkeypatch):

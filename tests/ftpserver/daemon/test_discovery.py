@@ -10,8 +10,9 @@ from dataclasses import replace
 import pytest
 
 from ftpserver.daemon import discovery as module
+from ftpserver.daemon.background import OptionalBackground
 from ftpserver.daemon.control import AskStatus, DiscoveryInfo, ask
-from ftpserver.daemon.discovery import Allowances, name_of
+from ftpserver.daemon.discovery import Allowances, Discovery, name_of
 from ftpserver.settings.table import TABLE, Settings
 from ftpwire import SOFTWARE, discovery
 from tests.peer import eventually
@@ -52,6 +53,12 @@ def ask_all(asker):
     return asked
 
 
+def discovery_of(server) -> Discovery | None:
+    """What answers for a running server."""
+    running = [one.running for one in server.backgrounds if isinstance(one, OptionalBackground)]
+    return next((one for one in running if isinstance(one, Discovery)), None)
+
+
 def silent(asker) -> bool:
     """Whether nothing more has come."""
     asker.setblocking(False)
@@ -63,13 +70,13 @@ def silent(asker) -> bool:
 
 
 def test_nobody_is_answered_unless_it_is_asked_for(server):
-    assert server.discovery is None
+    assert discovery_of(server) is None
     assert ask(server.settings.state, AskStatus()).discovery is None
 
 
 def test_an_answer(start, ask_all):
     server = start(plaintext=False, name="the office")
-    ((told, sender),) = ask_all(server.discovery.port)
+    ((told, sender),) = ask_all(discovery_of(server).port)
     assert (told.name, told.port, told.software) == (
         "the office",
         server.server_address[1],
@@ -81,28 +88,28 @@ def test_an_answer(start, ask_all):
 
 def test_without_tls_there_is_no_fingerprint(start, ask_all):
     server = start()
-    assert ask_all(server.discovery.port)[0][0].fingerprint is None
+    assert ask_all(discovery_of(server).port)[0][0].fingerprint is None
 
 
 def test_every_server_of_a_machine_answers(start, ask_all, tmp_path):
     first = start(name="first")
-    port = first.discovery.port
+    port = discovery_of(first).port
     start(name="second", root=tmp_path / "other", discovery_port=port)
     assert {told.name for told, _ in ask_all(port, 2)} == {"first", "second"}
 
 
 def test_the_answer_comes_from_where_clients_connect_to(start, ask_all):
     server = start(host="127.0.0.2")
-    assert [sender for _, sender in ask_all(server.discovery.port)] == ["127.0.0.2"]
+    assert [sender for _, sender in ask_all(discovery_of(server).port)] == ["127.0.0.2"]
 
 
 def test_a_server_for_all_addresses_answers_here_too(start, ask_all):
     server = start(host=None)
-    assert ask_all(server.discovery.port)[0][0].port == server.server_address[1]
+    assert ask_all(discovery_of(server).port)[0][0].port == server.server_address[1]
 
 
 def test_a_server_for_this_machine_alone_answers_nobody_else(start):
-    found = start().discovery
+    found = discovery_of(start())
     asked = discovery.question(os.urandom(discovery.NONCE_SIZE))
     assert found.verify_request((asked, None), ("127.0.0.1", 5))
     assert not found.verify_request((asked, None), ("192.0.2.9", 5))
@@ -124,18 +131,18 @@ JUNK = [
 def test_junk_is_dropped_and_counted(start, asker, ask_all):
     server = start()
     for datagram in JUNK:
-        asker.sendto(datagram, (HERE, server.discovery.port))
-    assert len(ask_all(server.discovery.port)) == 1  # junk had no answer, and did no harm
+        asker.sendto(datagram, (HERE, discovery_of(server).port))
+    assert len(ask_all(discovery_of(server).port)) == 1  # junk had no answer, and did no harm
     assert silent(asker)
     assert ask(server.settings.state, AskStatus()).discovery == DiscoveryInfo(
-        server.discovery.port, answered=1, limited=0, dropped=len(JUNK)
+        discovery_of(server).port, answered=1, limited=0, dropped=len(JUNK)
     )
 
 
 def test_who_asks_too_often_has_no_answer(start, ask_all, asker, monkeypatch):
     monkeypatch.setattr(module, "_ADDRESS_RATE", 0.0)
     monkeypatch.setattr(module, "_ADDRESS_BURST", 2.0)
-    found = start().discovery
+    found = discovery_of(start())
     ask_all(found.port)
     ask_all(found.port)
     for _ in range(3):
@@ -165,7 +172,7 @@ def test_all_together_have_a_share_and_a_bounded_table():
 
 def test_a_server_that_drains_is_not_found(start, ask_all, asker, tmp_path):
     server = start()
-    port = server.discovery.port
+    port = discovery_of(server).port
     start(name="another", root=tmp_path / "other", discovery_port=port)
     server.drain()
     ((told, _),) = ask_all(port)
@@ -178,13 +185,13 @@ def test_a_port_that_is_taken_is_no_reason_not_to_serve(start_server, ask_all, c
         other.bind((HERE, 0))
         port = other.getsockname()[1]
         server = start_server(discoverable=True, discovery_port=port)
-    assert server.discovery is None
+    assert discovery_of(server) is None
     assert f"not discoverable: UDP port {port}" in caplog.text
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
 def test_a_server_without_ipv4_says_that_nobody_finds_it(start_server, caplog):
-    assert start_server(discoverable=True, discovery_port=0, host="::1").discovery is None
+    assert discovery_of(start_server(discoverable=True, discovery_port=0, host="::1")) is None
     assert "not discoverable" in caplog.text
 
 
@@ -209,4 +216,4 @@ def test_a_reload_changes_the_name(start, ask_all):
     server = start(name="before")
     server.load_settings = lambda: replace(server.settings, name="after")
     assert server.reload() == ["name: after"]
-    assert ask_all(server.discovery.port)[0][0].name == "after"
+    assert ask_all(discovery_of(server).port)[0][0].name == "after"

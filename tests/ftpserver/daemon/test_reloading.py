@@ -94,9 +94,9 @@ def test_what_is_live_is_taken_over_and_the_rest_is_told(server):
         assert getattr(server.settings, name) == (value if live else getattr(before, name))
         (line,) = [line for line in told if line.startswith(f"{TABLE[name].name}: ")]
         assert line.endswith("takes a restart") is not live
-    assert server.grace == 1.5
-    assert server.registration.open and server.registration.default_quota == 13
-    assert server.limits.settings is server.settings
+    assert server.service.grace == 1.5
+    assert server.service.registration.open and server.service.registration.default_quota == 13
+    assert server.service.limits.settings is server.settings
 
 
 def test_it_is_told_as_people_write_it(server):
@@ -141,13 +141,17 @@ def test_settings_that_can_not_be_used_change_nothing(server):
 
 def test_a_certificate_that_can_not_be_used_changes_nothing(start_server, tmp_path):
     server = start_server(plaintext=False)
-    before, context, key = server.settings, server.tls_context, server.fingerprint
+    before, context, key = server.settings, server.service.tls_context, server.fingerprint
     certificate, _ = certify(tmp_path, "one")
     _, other = certify(tmp_path, "other")
     server.load_settings = lambda: replace(before, certificate=certificate, key=other, stall=1.0)
     with pytest.raises(StateError, match="is not the key of"):
         server.reload()
-    assert (server.settings, server.tls_context, server.fingerprint) == (before, context, key)
+    assert (server.settings, server.service.tls_context, server.fingerprint) == (
+        before,
+        context,
+        key,
+    )
 
 
 def test_a_certificate_of_ones_own(start_server, tmp_path, connect):

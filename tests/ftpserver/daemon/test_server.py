@@ -14,10 +14,12 @@ import pytest
 from sqlalchemy import select, update
 
 from ftpserver.clock import Clock
+from ftpserver.daemon import housekeeping
 from ftpserver.daemon import server as server_module
 from ftpserver.daemon.server import FtpServer
 from ftpserver.errors import RootBusy, StateError
 from ftpserver.schema import account
+from ftpserver.serving import heartbeat as heartbeat_module
 from ftpserver.serving import listeners as module
 from ftpserver.serving.session import Session
 from ftpserver.settings.table import Settings, Startups
@@ -108,12 +110,12 @@ def test_many_connect_at_once(start_server, dial):
     try:
         for _ in range(200):
             sockets.append(socket.create_connection(server.server_address, timeout=30))
-        eventually(lambda: len(server.sessions) == 200)
+        eventually(lambda: len(server.service.sessions) == 200)
         assert is_served(dial(server))
     finally:
         for one in sockets:
             one.close()
-    eventually(lambda: len(server.sessions) == 1)
+    eventually(lambda: len(server.service.sessions) == 1)
 
 
 # stopping ----------------------------------------------------------------------------------
@@ -129,7 +131,7 @@ def test_stopping_twice(server, dial):
 
 def test_stopping_what_never_served(tmp_path):
     with FtpServer(plain(tmp_path / "root")) as server:
-        assert server.stop_fd >= 0
+        assert server.service.stop_fd >= 0
     server.stop()
 
 
@@ -151,7 +153,7 @@ def test_stopping_waits_for_connections_that_have_only_been_accepted(
     stopped = threading.Event()
     stopping = threading.Thread(target=lambda: (server.stop(), stopped.set()))
     stopping.start()
-    eventually(lambda: server.stopping)
+    eventually(lambda: server.service.stopping)
     assert not stopped.wait(0.1)
     go_on.set()
     assert stopped.wait(30)
@@ -170,7 +172,7 @@ def test_everybody_who_waits_wakes_up(server, dial):
     server.stop()
     for thread in closing:
         thread.join()
-    assert not server.sessions
+    assert not server.service.sessions
 
 
 # starting ----------------------------------------------------------------------------------
@@ -294,11 +296,11 @@ def test_what_a_crash_left_is_counted_and_cleaned(start_server, tmp_path):
     last = crashed(start_server)
     home = last.settings.root / "alice"
     staging = home / ".ftpd-staging"
-    dead = Ledger(last.engine, incarnation="0123456789abcdef")
+    dead = Ledger(last.service.engine, incarnation="0123456789abcdef")
     alice = last.accounts.get("alice").id
     dead.reserve(alice, 4000)
     dead.reserve(alice, 500, b"u-1234567890abcdef-12345678")
-    last.engine.dispose()
+    last.service.engine.dispose()
     (home / "dir").mkdir()
     (home / "dir" / "file").write_bytes(b"x" * 1234)
     staging.mkdir(exist_ok=True)
@@ -312,15 +314,15 @@ def test_what_a_crash_left_is_counted_and_cleaned(start_server, tmp_path):
     eventually(lambda: set(os.listdir(staging)) - {"lock"} == kept)
     eventually(lambda: server.accounts.get("alice").used == 1234)
     assert server.accounts.get("alice").held == 500
-    assert server.ledger.owned_staging(alice) == {b"u-1234567890abcdef-12345678"}
+    assert server.service.ledger.owned_staging(alice) == {b"u-1234567890abcdef-12345678"}
 
 
 def test_one_home_that_can_not_be_counted_hinders_no_other(start_server, caplog):
     last = crashed(start_server)
     last.accounts.add("bob", "secret")
-    with last.engine.begin() as connection:
+    with last.service.engine.begin() as connection:
         connection.execute(update(account).values(dirty=True, used=77))
-    last.engine.dispose()
+    last.service.engine.dispose()
     (last.settings.root / "alice").rename(last.settings.root / "elsewhere")
     (last.settings.root / "alice").write_text("no directory")
     (last.settings.root / "bob" / "file").write_bytes(b"x" * 55)
@@ -330,7 +332,7 @@ def test_one_home_that_can_not_be_counted_hinders_no_other(start_server, caplog)
 
 
 def test_housekeeping_goes_on_whatever_fails(start_server, monkeypatch):
-    monkeypatch.setattr(server_module, "LEASE_SECONDS", 0.05)
+    monkeypatch.setattr(heartbeat_module, "EVERY", 0.01)
     beats = []
     enough = threading.Event()
 
@@ -350,7 +352,7 @@ def test_housekeeping_goes_on_whatever_fails(start_server, monkeypatch):
 
 
 def is_dirty(server, name: str) -> bool:
-    with server.engine.connect() as connection:
+    with server.service.engine.connect() as connection:
         query = select(account.c.dirty).where(account.c.name == name)
         return bool(connection.execute(query).scalar())
 
@@ -359,19 +361,23 @@ def test_a_home_that_is_locked_holds_up_neither_leases_nor_other_homes(
     start_server, monkeypatch, caplog
 ):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(server_module, "LEASE_SECONDS", 0.25)
-    monkeypatch.setattr(server_module, "_SHORT_PATIENCE", 0.05)
+    monkeypatch.setattr(heartbeat_module, "EVERY", 0.05)
+    monkeypatch.setattr(housekeeping, "EVERY", 0.05)
+    monkeypatch.setattr(housekeeping, "_SHORT_PATIENCE", 0.05)
     server = start_server()
     server.accounts.add("bob", "correct horse", password_hash="x")
     home = Home(server.accounts.get("alice").home)
     beats = threading.Semaphore(0)
-    heartbeat = server.ledger.heartbeat
+    ledger = server.service.ledger
+    heartbeat = ledger.heartbeat
     with home.alone():
-        with server.engine.begin() as connection:
+        with server.service.engine.begin() as connection:
             connection.execute(update(account).values(dirty=True))
         eventually(lambda: not is_dirty(server, "bob"))
         eventually(lambda: caplog.text.count("alice: recounting") >= 2)  # and now for long
-        monkeypatch.setattr(server.ledger, "heartbeat", lambda: (heartbeat(), beats.release()))
+        monkeypatch.setattr(
+            server.service.ledger, "heartbeat", lambda: (heartbeat(), beats.release())
+        )
         for _ in range(3):
             assert beats.acquire(timeout=20)
         assert is_dirty(server, "alice")
@@ -381,16 +387,16 @@ def test_a_home_that_is_locked_holds_up_neither_leases_nor_other_homes(
 
 def test_a_clock_that_is_set_is_noticed(start_server, monkeypatch, caplog):
     wall = [1_800_000_000.0]
-    monkeypatch.setattr(server_module, "RUN", Clock(lambda: wall[0], lambda: 0.0))
+    monkeypatch.setattr(housekeeping, "RUN", Clock(lambda: wall[0], lambda: 0.0))
     server = start_server()
-    server.beat()
+    server.heartbeat.beat()
     assert "clock" not in caplog.text
     wall[0] -= 365 * 24 * 3600
-    server.beat()
-    server.beat()
+    server.heartbeat.beat()
+    server.heartbeat.beat()
     assert caplog.text.count("the system's clock was set back by 31536000 seconds") == 1
     wall[0] += 700
-    server.beat()
+    server.heartbeat.beat()
     assert "was set forward by 700 seconds" in caplog.text
 
 
@@ -401,9 +407,9 @@ def test_one_beat_that_fails_stops_no_other(start_server, monkeypatch, caplog):
     def fail():
         raise StateError("state.db: database is locked")
 
-    monkeypatch.setattr(server.ledger, "heartbeat", fail)
-    monkeypatch.setattr(server.limits.sessions, "heartbeat", lambda: beaten.append(1))
-    server.beat()
+    monkeypatch.setattr(server.service.ledger, "heartbeat", fail)
+    monkeypatch.setattr(server.service.limits.sessions, "heartbeat", lambda: beaten.append(1))
+    server.heartbeat.beat()
     assert beaten and "database is locked; it is tried again" in caplog.text
 
 

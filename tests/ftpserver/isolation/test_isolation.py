@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ftpserver.audit import allowances
 from ftpserver.isolation import sandbox, supervisor
-from ftpserver.isolation.supervisor import IsolatedSession
+from ftpserver.isolation.isolated_session import IsolatedSession
 from ftpserver.storage.home import Home
 from ftpserver.storage.recount import recount
 from ftpwire import digests
@@ -74,7 +74,7 @@ def put(peer: Peer, path: bytes, data: bytes) -> object:
 
 def only(server) -> IsolatedSession:
     """The one session that is logged in, once its process is known."""
-    (session,) = [one for one in server.isolation.sessions() if one.account is not None]
+    (session,) = [one for one in server.supervisor.sessions() if one.account is not None]
     eventually(lambda: session.pid)
     return session
 
@@ -99,7 +99,7 @@ def system_user(server, name: str, user: str | None = OTHER) -> None:
 @is_root
 def test_a_stranger_is_nobody_in_an_empty_directory(server, dial):
     dial(server, logged_in=False).hello()
-    (session,) = server.isolation.sessions()
+    (session,) = server.supervisor.sessions()
     eventually(lambda: session.pid)
     nobody = pwd.getpwnam("nobody").pw_uid
     status = status_of(session.pid)
@@ -156,8 +156,8 @@ def test_why_no_process_can_be_confined_is_told(server, dial, tmp_path, monkeypa
     (tmp_path / "file").touch()
     nowhere = os.open(tmp_path / "file", os.O_RDONLY)
     with monkeypatch.context() as patch:
-        patch.setattr(server.isolation, "stranger", None)
-        patch.setattr(server.isolation, "empty", nowhere)
+        patch.setattr(server.supervisor, "stranger", None)
+        patch.setattr(server.supervisor, "empty", nowhere)
         assert dial(server, logged_in=False).rest() == []
     os.close(nowhere)
     eventually(lambda: "can't be confined, and ends: [Errno 20]" in caplog.text)
@@ -176,7 +176,7 @@ def test_the_account_that_a_home_is_handed_over_to_has_what_was_there(start, dia
     os.symlink("/etc/passwd", home / "link")
     system_user(server, "alice")
     uid = pwd.getpwnam(OTHER).pw_uid
-    eventually(lambda: not server.isolation.sessions())
+    eventually(lambda: not server.supervisor.sessions())
     peer = dial(server)
     assert put(peer, b"/before", b"as somebody") == Stored(11)
     assert home.stat().st_uid == (home / "before").stat().st_uid == uid
@@ -191,7 +191,7 @@ def test_roots_own_work_in_a_home_leaves_it_usable_for_its_user(server, dial):
     system_user(server, "alice")
     home = server.settings.root / "alice"
     os.chown(home, pwd.getpwnam(OTHER).pw_uid, pwd.getpwnam(OTHER).pw_gid)
-    recount(server.ledger, server.accounts.get("alice").id, Home(home))
+    recount(server.service.ledger, server.accounts.get("alice").id, Home(home))
     assert put(dial(server), b"/file", b"x") == Stored(1)
 
 
@@ -201,20 +201,20 @@ def test_roots_own_work_in_a_home_leaves_it_usable_for_its_user(server, dial):
 @pytest.mark.system
 def test_a_crash_touches_no_other_session_and_its_leases_end_at_once(server, dial, caplog):
     victim, other = dial(server), dial(server)
-    sessions = server.isolation.sessions()
+    sessions = server.supervisor.sessions()
     number = victim.request(Put(b"/half", 2**20))
     victim.frame(Kind.DATA, number, bytes(1000))
     assert put(other, b"/whole", b"x") == Stored(1)
     account = server.accounts.get("alice").id
-    eventually(lambda: server.ledger.room(account).held)
+    eventually(lambda: server.service.ledger.room(account).held)
     eventually(lambda: sessions[0].pid)
     os.kill(sessions[0].pid, signal.SIGSEGV)
     victim.rest()
-    eventually(lambda: sessions[0] not in server.isolation.sessions())
+    eventually(lambda: sessions[0] not in server.supervisor.sessions())
     assert put(other, b"/more", b"y") == Stored(1)
     other.close()
-    eventually(lambda: server.ledger.room(account).held == 0)
-    eventually(lambda: server.ledger.room(account).used == 2)
+    eventually(lambda: server.service.ledger.room(account).held == 0)
+    eventually(lambda: server.service.ledger.room(account).used == 2)
     eventually(lambda: "SIGSEGV" in caplog.text)
     eventually(lambda: is_gone(sessions[0].pid))
     staging = server.settings.root / "alice" / ".ftpd-staging"
@@ -224,7 +224,7 @@ def test_a_crash_touches_no_other_session_and_its_leases_end_at_once(server, dia
 @pytest.mark.system
 def test_kicking_ends_a_session_and_its_process(server, dial):
     peer, other = dial(server), dial(server)
-    first, second = server.isolation.sessions()
+    first, second = server.supervisor.sessions()
     eventually(lambda: first.pid)
     assert server.serving.kick(first.id, None) == [first.id]
     (last,) = peer.rest()
@@ -238,10 +238,10 @@ def test_kicking_ends_a_session_and_its_process(server, dial):
 def test_a_stranger_can_be_kicked(server, dial):
     peer = dial(server, logged_in=False)
     peer.hello()
-    (session,) = server.isolation.sessions()
+    (session,) = server.supervisor.sessions()
     server.serving.kick(session.id, None)
     assert peer.rest() == []
-    eventually(lambda: not server.isolation.sessions())
+    eventually(lambda: not server.supervisor.sessions())
 
 
 @pytest.mark.system
@@ -255,11 +255,11 @@ def test_what_sessions_do_is_told(server, dial):
     told, stranger = server.serving.session_infos()
     assert (told.user, told.request, told.path) == ("alice", "put", b"/file")
     assert stranger.user is None
-    figures = server.serving.figures()
-    assert (figures.sessions, figures.strangers, figures.transfers) == (2, 1, 1)
+    stats = server.serving.stats()
+    assert (stats.sessions, stats.strangers, stats.transfers) == (2, 1, 1)
     peer.close()
-    eventually(lambda: len(server.isolation.sessions()) == 1)
-    eventually(lambda: server.moved()[0] > len(data))  # what has ended stays counted
+    eventually(lambda: len(server.supervisor.sessions()) == 1)
+    eventually(lambda: server.service.moved()[0] > len(data))  # what has ended stays counted
 
 
 @pytest.mark.system
@@ -339,8 +339,8 @@ def test_quotas_hold_among_sessions_in_processes_of_their_own(start, dial):
 
     with ThreadPoolExecutor(3) as pool:
         stored = sum(pool.map(fill, range(3)))
-    eventually(lambda: not server.isolation.sessions())
-    room = server.ledger.room(account)
+    eventually(lambda: not server.supervisor.sessions())
+    room = server.service.ledger.room(account)
     assert (room.used, room.held) == (stored * 10_000, 0)
     assert room.used == 200_000
 
@@ -382,7 +382,7 @@ def test_all_verbs_work_and_nothing_is_imported_too_late(
     eventually(lambda: "to have a traceback made" in caplog.text)
     assert "Traceback" in caplog.text  # made in the session's process
     client.close()
-    eventually(lambda: not server.isolation.sessions())
+    eventually(lambda: not server.supervisor.sessions())
     assert "too late" not in caplog.text
 
 
@@ -516,9 +516,7 @@ def test_a_directory_that_something_can_be_made_in_would_lead_out(
     """The positive control."""
     (tmp_path / "empty").mkdir(mode=0o500)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    monkeypatch.setattr(
-        supervisor, "_open_empty", lambda service: os.open(tmp_path / "empty", flags)
-    )
+    monkeypatch.setattr(supervisor, "_open_empty", lambda state: os.open(tmp_path / "empty", flags))
     answer = as_stranger(hostile().server, dial, attacks.OUT_OF_THE_EMPTY_DIRECTORY)
     assert int(answer) > 0
 
@@ -576,8 +574,8 @@ def test_questions_about_others_are_refused(hostile, dial):
     attack = hostile()
     server = attack.server
     bob = server.accounts.get("bob")
-    lease = server.ledger.reserve(bob.id, 1000)
-    token = server.tokens.issue(bob, "of bob")
+    lease = server.service.ledger.reserve(bob.id, 1000)
+    token = server.service.tokens.issue(bob, "of bob")
     try:
         for program in (
             f"ask(messages.Extend({lease.id!r}, 1, 1), messages.Leased)",
@@ -591,11 +589,11 @@ def test_questions_about_others_are_refused(hostile, dial):
         ):
             answer = attack(program + "\nresult = 'done'")
             assert "Lost" in answer or "NotFound" in answer or "Error" in answer, (program, answer)
-        room = server.ledger.room(bob.id)
+        room = server.service.ledger.room(bob.id)
         assert (room.used, room.held) == (0, 1000)
-        assert [one.id for one in server.tokens.of(bob)] == [token.id]
+        assert [one.id for one in server.service.tokens.of(bob)] == [token.id]
     finally:
-        server.ledger.release(lease)
+        server.service.ledger.release(lease)
 
 
 @pytest.mark.system
@@ -706,7 +704,9 @@ def test_who_hangs_on_to_the_home_holds_up_nobody_else(hostile, monkeypatch):
     home = Home(server.settings.root / "alice")
     with home.shared(), pytest.raises(TimeoutError):
         recount(
-            server.ledger, server.accounts.get("alice").id, Home(server.settings.root / "alice")
+            server.service.ledger,
+            server.accounts.get("alice").id,
+            Home(server.settings.root / "alice"),
         )
     home.close()
 

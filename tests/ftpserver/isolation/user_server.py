@@ -41,8 +41,8 @@ def main(root: Path) -> None:
                 uid=os.geteuid(),
             )
             for _ in sys.stdin:
-                assert server.isolation is not None
-                sessions = server.isolation.sessions()
+                assert server.supervisor is not None
+                sessions = server.supervisor.sessions()
                 tell(sessions=[one.pid for one in sessions if one.account is not None])
 
 

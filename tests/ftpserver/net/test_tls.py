@@ -186,7 +186,7 @@ def test_broken_handshakes_are_dropped(start_server, dial, context, sent):
             pass
     except ConnectionError:
         pass
-    eventually(lambda: not server.sessions)
+    eventually(lambda: not server.service.sessions)
     assert is_served(dial(server, context=context))
 
 
@@ -205,7 +205,7 @@ def test_a_cut_is_no_end(server, dial, context):
     peer.frame(Kind.DATA, number, b"x" * 1000)
     raw = peer.socket.detach()
     os.close(raw)
-    eventually(lambda: not server.sessions)
+    eventually(lambda: not server.service.sessions)
     assert not (server.settings.root / "alice" / "file").exists()
 
 

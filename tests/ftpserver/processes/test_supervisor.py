@@ -26,24 +26,23 @@ import msgspec
 import pytest
 
 from ftpserver.accounts.registration import Probes
-from ftpserver.accounts.session_counts import SessionCounts
+from ftpserver.accounts.tallies import Tallies
 from ftpserver.accounts.turns import Queue
 from ftpserver.audit import allowances
 from ftpserver.audit.allowances import FailureAllowances
 from ftpserver.errors import StateError
-from ftpserver.processes import child_process, supervisor
+from ftpserver.processes import asking, child_process, supervisor
 from ftpserver.processes.forkserver import Ended, Spawned
 from ftpserver.processes.messages import (
-    AskFigures,
+    ApplySettings,
     AskSessions,
+    AskStats,
     AskTurn,
     Birth,
     Bye,
     ChangingPassword,
     Closed,
     Drain,
-    FiguresNow,
-    Follow,
     FoundBanned,
     Kick,
     Kicked,
@@ -60,14 +59,15 @@ from ftpserver.processes.messages import (
     ServerAnswers,
     ServerSays,
     SessionsNow,
+    StatsNow,
     Stop,
     TellFailure,
     TurnGiven,
     TurnOver,
 )
 from ftpserver.processes.rpc import Peer, PeerGone
-from ftpserver.processes.supervisor import Crew
-from ftpserver.serving.stats import Figures, SessionInfo
+from ftpserver.processes.supervisor import WorkerSupervisor
+from ftpserver.serving.stats import SessionInfo, Stats
 from ftpserver.settings.table import Settings
 from ftpwire.errors import Busy, NotFound
 from tests.peer import eventually
@@ -107,7 +107,7 @@ class FakeWorker:
     def _handle(self, said: Any, descriptors: list[int]) -> Any:
         if isinstance(said, Serve):
             self.given.append((said, socket.socket(fileno=descriptors.pop())))
-        if isinstance(said, Follow):
+        if isinstance(said, ApplySettings):
             self.followed.append(pickle.loads(said.settings))
         answer = self.answers.get(type(said))
         if isinstance(answer, Exception):
@@ -185,7 +185,8 @@ class FakeServer:
         self.ledger = self.limits = self.audit = self.registration = self
         self.sessions = self.strangers = self.throttle = self
         self.probes, self.failures = Probes(), FailureAllowances()
-        self.session_counts = SessionCounts()
+        self.service = self
+        self.tallies = Tallies.empty(lambda: settings.max_user_transfers)
 
     def next_session_id(self, request: socket.socket) -> int:
         return next(self._numbers)
@@ -242,12 +243,12 @@ def nursery(monkeypatch) -> Iterator[type[FakeNursery]]:
 
 
 @pytest.fixture
-def hire(server, nursery) -> Iterator[Callable[[int], tuple[Crew, list[FakeWorker]]]]:
+def hire(server, nursery) -> Iterator[Callable[[int], tuple[WorkerSupervisor, list[FakeWorker]]]]:
     """Makes a crew of so many; gives it and its workers."""
     with ExitStack() as stack:
 
-        def make(count: int) -> tuple[Crew, list[FakeWorker]]:
-            crew = Crew(server, count)
+        def make(count: int) -> tuple[WorkerSupervisor, list[FakeWorker]]:
+            crew = WorkerSupervisor(server, count)
             stack.callback(crew.close)
             return crew, [nursery.made.next() for _ in range(count)]
 
@@ -260,7 +261,9 @@ def connections() -> Iterator[ExitStack]:
         yield stack
 
 
-def connect(crew: Crew, stack: ExitStack, address: tuple[str, int] = ADDRESS) -> socket.socket:
+def connect(
+    crew: WorkerSupervisor, stack: ExitStack, address: tuple[str, int] = ADDRESS
+) -> socket.socket:
     """Have the crew serve a connection; returns the client's end."""
     client, accepted = socket.socketpair()
     stack.callback(client.close)
@@ -278,7 +281,7 @@ def is_closed(client: socket.socket) -> bool:
     return bool(select.select([client], [], [], 0)[0]) and was_closed(client)
 
 
-def left(crew: Crew) -> int:
+def left(crew: WorkerSupervisor) -> int:
     """How many workers it has."""
     return len(crew._all())
 
@@ -350,7 +353,7 @@ def test_the_end_does_not_wait_for_a_pause(hire, nursery, monkeypatch, how):
 
 def test_nobody_is_replaced_in_a_drain(hire, nursery, server):
     crew, (first, _) = hire(2)
-    server.draining = True
+    server.service.draining = True
     crew.drain()
     first.die()
     eventually(lambda: ("bury", first.birth.incarnation) in server.done)
@@ -378,7 +381,7 @@ def test_without_a_process_for_each_there_is_no_crew(server, nursery, good):
 
     nursery.spawn = fails_later
     with pytest.raises(StateError, match="no process can be started"):
-        Crew(server, 2)
+        WorkerSupervisor(server, 2)
     assert all(one.ended.wait(PATIENCE) for one in nursery.made.born)
     assert len(nursery.made.born) == good
     assert server.others == set()
@@ -388,9 +391,9 @@ def test_a_worker_that_never_gets_ready_is_given_up(server, nursery, monkeypatch
     monkeypatch.setattr(supervisor, "_START_SECONDS", 0.05)
     nursery.silent = True
     with pytest.raises(StateError, match="can't be started"):
-        Crew(server, 2)
+        WorkerSupervisor(server, 2)
     assert all(one.ended.wait(PATIENCE) for one in nursery.made.born)
-    assert server.others == set() and not server.connections
+    assert server.others == set() and not server.service.connections
     assert len(nursery.made.born) == 2, "none is replaced"
     assert "has died" not in caplog.text
 
@@ -405,7 +408,7 @@ def test_a_worker_that_dies_before_it_is_ready_ends_the_start_at_once(server, nu
 
     nursery.spawn = born_dead
     with pytest.raises(StateError, match="the log tells why"):  # and not after a minute
-        Crew(server, 1)
+        WorkerSupervisor(server, 1)
     assert "worker 1 has died" in caplog.text
     assert len(nursery.made.born) == 1, "nobody takes its place"
 
@@ -476,7 +479,7 @@ def test_a_connection_goes_to_who_has_the_fewest(hire, connections):
     assert [len(one.given) for one in (first, second)] == [2, 2]
     for said, _ in second.given:
         second.peer.tell(Closed(said.number))
-    eventually(lambda: len(crew._server.connections) == 2)
+    eventually(lambda: len(crew._host.connections) == 2)
     clients += [connect(crew, connections) for _ in range(2)]
     second.hear(), second.hear()
     assert [len(one.given) for one in (first, second)] == [2, 4]
@@ -492,7 +495,7 @@ def test_among_those_with_as_many_it_is_who_has_got_fewer_so_far(hire, connectio
         connect(crew, connections)
         said = worker.hear()
         worker.peer.tell(Closed(said.number))
-        eventually(lambda: not crew._server.connections)
+        eventually(lambda: not crew._host.connections)
 
 
 def test_what_is_known_of_the_client_goes_along(hire, connections):
@@ -519,14 +522,14 @@ def test_nobody_who_retires_gets_a_connection(hire, nursery, settings, connectio
     crew, (first,) = hire(1)
     connect(crew, connections)
     first.hear()
-    crew.follow(settings, new_key=True)
+    crew.apply_settings(settings, new_key=True)
     assert first.hear() == Retire()
     second = nursery.made.next()
     for _ in range(3):
         connect(crew, connections)
         assert isinstance(second.hear(), Serve)
     first.die()  # it had a connection still; and nobody comes for it
-    eventually(lambda: ("bury", first.birth.incarnation) in crew._server.done)
+    eventually(lambda: ("bury", first.birth.incarnation) in crew._host.done)
     assert nursery.made.born == [first, second]
 
 
@@ -561,7 +564,7 @@ def test_whoever_waits_for_a_worker_is_sent_away_when_no_more_is_accepted(
     waiting.join(PATIENCE)
     assert not waiting.is_alive()
     assert was_closed(client)
-    assert not server.connections
+    assert not server.service.connections
     assert "a connection was turned away" in caplog.text
 
 
@@ -579,18 +582,18 @@ def test_a_worker_that_dies_while_it_is_handed_a_connection_takes_it_along(
 
     monkeypatch.setattr(handle.peer, "tell", too_late)
     assert was_closed(connect(crew, connections))
-    assert not server.connections and not second.given
+    assert not server.service.connections and not second.given
 
 
 def test_stopping_a_server_first_frees_who_accepts(start_server, monkeypatch, dial):
-    """(With Crew.serve waiting for a worker as long as there is none.)"""
+    """(With WorkerSupervisor.serve waiting for a worker as long as there is none.)"""
     released = []
     entered = threading.Event()
 
     class StuckCrew:
-        processes: list[int] = []
+        workers: list[int] = []
 
-        def __init__(self, server: Any, count: int) -> None:
+        def __init__(self, host: Any, count: int) -> None:
             self._free = threading.Event()
 
         def serve(self, request: socket.socket, address: Any) -> None:
@@ -601,13 +604,19 @@ def test_stopping_a_server_first_frees_who_accepts(start_server, monkeypatch, di
         def accept_no_more(self) -> None:
             self._free.set()
 
+        def heartbeat(self) -> None:
+            pass
+
+        def enforce(self) -> None:
+            pass
+
         def stop(self, grace: Callable[[], float]) -> None:
             self._free.set()
 
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr(supervisor, "Crew", StuckCrew)
+    monkeypatch.setattr(supervisor, "WorkerSupervisor", StuckCrew)
     server = start_server(workers=2)
     dial(server, logged_in=False)
     assert entered.wait(PATIENCE)
@@ -625,16 +634,16 @@ def session(number: int) -> SessionInfo:
 def test_all_are_asked_together(hire):
     crew, (first, second) = hire(2)
     first.answers = {
-        AskFigures: FiguresNow(Figures(2, 1, 1, 10, 20)),
+        AskStats: StatsNow(Stats(2, 1, 1, 10, 20)),
         AskSessions: SessionsNow([session(3), session(5)]),
         Kick: Kicked([5, 3]),
     }
     second.answers = {
-        AskFigures: FiguresNow(Figures(1, 0, 1, 100, 200)),
+        AskStats: StatsNow(Stats(1, 0, 1, 100, 200)),
         AskSessions: SessionsNow([session(4)]),
         Kick: Kicked([4]),
     }
-    assert crew.figures() == Figures(3, 1, 2, 110, 220)
+    assert crew.stats() == Stats(3, 1, 2, 110, 220)
     assert [one.id for one in crew.session_infos()] == [3, 4, 5]
     assert crew.kick(None, "alice") == [3, 4, 5]
     first.answers[Kick] = second.answers[Kick] = Kicked([])
@@ -646,22 +655,22 @@ class NeverDone(Future):
     """An answer that doesn't come; waiting for it takes no time."""
 
     def result(self, timeout: float | None = None) -> Any:
-        assert timeout is not None and timeout <= supervisor._ANSWER_SECONDS
+        assert timeout is not None and timeout <= asking.ANSWER_SECONDS
         raise TimeoutError
 
 
 def test_the_answer_comes_without_who_says_nothing_in_time(hire, monkeypatch, caplog):
     crew, (first, mute) = hire(2)
     first.answers = {
-        AskFigures: FiguresNow(Figures(2, 0, 0, 10, 20)),
+        AskStats: StatsNow(Stats(2, 0, 0, 10, 20)),
         AskSessions: SessionsNow([session(3)]),
         Kick: Kicked([3]),
     }
-    mute.answers = {AskFigures: FiguresNow(Figures(1, 0, 0, 5, 5))}
-    assert crew.figures() == Figures(3, 0, 0, 15, 25)
+    mute.answers = {AskStats: StatsNow(Stats(1, 0, 0, 5, 5))}
+    assert crew.stats() == Stats(3, 0, 0, 15, 25)
     peer = crew._workers[mute.number].peer
     monkeypatch.setattr(peer, "ask_later", lambda question: NeverDone())
-    assert crew.figures() == Figures(3, 0, 0, 15, 25), "what was last known of it"
+    assert crew.stats() == Stats(3, 0, 0, 15, 25), "what was last known of it"
     assert [one.id for one in crew.session_infos()] == [3]
     assert crew.kick(None, "alice") == [3]
     assert caplog.text.count("worker 2 doesn't answer: it takes too long") == 3
@@ -669,19 +678,19 @@ def test_the_answer_comes_without_who_says_nothing_in_time(hire, monkeypatch, ca
 
 def test_a_worker_that_fails_to_answer_leaves_the_others_answers(hire, caplog):
     crew, (first, broken) = hire(2)
-    first.answers = {AskFigures: FiguresNow(Figures(2, 0, 0, 10, 20))}
-    broken.answers = {AskFigures: OSError(5, "Input/output error")}
-    assert crew.figures() == Figures(2, 0, 0, 10, 20)
+    first.answers = {AskStats: StatsNow(Stats(2, 0, 0, 10, 20))}
+    broken.answers = {AskStats: OSError(5, "Input/output error")}
+    assert crew.stats() == Stats(2, 0, 0, 10, 20)
     assert "worker 2 doesn't answer" in caplog.text
 
 
 def test_a_worker_that_is_starting_is_not_waited_for(hire, nursery):
     crew, (first, second) = hire(2)
-    second.answers = {AskFigures: FiguresNow(Figures(1, 0, 0, 5, 5))}
+    second.answers = {AskStats: StatsNow(Stats(1, 0, 0, 5, 5))}
     nursery.silent = True
     first.die()
     nursery.made.next()
-    assert crew.figures() == Figures(1, 0, 0, 5, 5)
+    assert crew.stats() == Stats(1, 0, 0, 5, 5)
 
 
 # what stays counted ------------------------------------------------------------------------
@@ -690,19 +699,19 @@ def test_a_worker_that_is_starting_is_not_waited_for(hire, nursery):
 @pytest.mark.parametrize("how", ["bye", "death"])
 def test_bytes_of_workers_that_have_ended_stay_counted(hire, nursery, how):
     crew, (first,) = hire(1)
-    first.answers = {AskFigures: FiguresNow(Figures(3, 1, 1, 10, 20))}
-    assert crew.figures() == Figures(3, 1, 1, 10, 20)
+    first.answers = {AskStats: StatsNow(Stats(3, 1, 1, 10, 20))}
+    assert crew.stats() == Stats(3, 1, 1, 10, 20)
     if how == "bye":
-        first.peer.tell(Bye(Figures(0, 0, 0, 11, 22)))
+        first.peer.tell(Bye(Stats(0, 0, 0, 11, 22)))
     first.die()
     if how == "bye":
         eventually(lambda: not left(crew))
-        assert crew.figures() == Figures(0, 0, 0, 11, 22)
+        assert crew.stats() == Stats(0, 0, 0, 11, 22)
         return
     second = nursery.made.next()  # what the dead one had moved since it was asked is lost
-    second.answers = {AskFigures: FiguresNow(Figures(1, 0, 0, 1, 2))}
-    eventually(lambda: crew.processes is not None and crew._workers[second.number].ready)
-    assert crew.figures() == Figures(1, 0, 0, 11, 22)
+    second.answers = {AskStats: StatsNow(Stats(1, 0, 0, 1, 2))}
+    eventually(lambda: crew.workers is not None and crew._workers[second.number].ready)
+    assert crew.stats() == Stats(1, 0, 0, 11, 22)
 
 
 class Hooked:
@@ -727,16 +736,16 @@ class Hooked:
 
 def test_bytes_are_counted_of_a_worker_that_ends_just_now(hire):
     crew, (worker,) = hire(1)
-    worker.answers = {AskFigures: FiguresNow(Figures(1, 0, 0, 10, 20))}
-    crew.figures()
+    worker.answers = {AskStats: StatsNow(Stats(1, 0, 0, 10, 20))}
+    crew.stats()
 
     def ends() -> None:
-        worker.peer.tell(Bye(Figures(0, 0, 0, 10, 20)))
+        worker.peer.tell(Bye(Stats(0, 0, 0, 10, 20)))
         worker.die()
         eventually(lambda: not left(crew))
 
     crew._changed = Hooked(crew._changed, ends)
-    assert crew.figures() == Figures(0, 0, 0, 10, 20)
+    assert crew.stats() == Stats(0, 0, 0, 10, 20)
 
 
 # ends --------------------------------------------------------------------------------------
@@ -747,11 +756,11 @@ def test_a_death_is_told_of_and_put_right(hire, nursery, server, connections, ca
     for _ in range(2):
         connect(crew, connections)
         worker.hear()
-    assert len(server.connections) == 2
+    assert len(server.service.connections) == 2
     worker.die()
     nursery.made.next()
     assert "worker 1 has died, and with it 2 connections" in caplog.text
-    assert not server.connections
+    assert not server.service.connections
     assert server.done.count(("bury", "runw1")) == 2  # in the ledger, and among sessions
     assert ("look soon",) in server.done
     assert "runw1" not in server.others
@@ -759,7 +768,7 @@ def test_a_death_is_told_of_and_put_right(hire, nursery, server, connections, ca
 
 def test_who_says_goodbye_has_not_died(hire, nursery, server, caplog):
     crew, (worker,) = hire(1)
-    worker.peer.tell(Bye(Figures()))
+    worker.peer.tell(Bye(Stats()))
     worker.die()
     eventually(lambda: server.done.count(("bury", "runw1")) == 2)
     crew.close()
@@ -788,7 +797,7 @@ def test_stopping_tells_all_and_tells_them_again_of_another_time(hire, caplog):
     grace[0] = 0.5
     assert [one.hear() for one in born] == [Stop(0.5), Stop(0.5)]
     for one in born:
-        one.peer.tell(Bye(Figures()))
+        one.peer.tell(Bye(Stats()))
         one.die()
     stopping.join(PATIENCE)
     assert not stopping.is_alive()
@@ -820,7 +829,7 @@ def test_the_process_of_one_that_is_given_up_is_killed(hire, nursery, monkeypatc
     crew, _ = hire(1)
     nursery.made.report(Spawned(1, process.pid))
     assert str(crew._workers[1]) == f"worker 1 (process {process.pid})"
-    assert crew.processes == [process.pid]
+    assert crew.workers == [process.pid]
     crew.stop(lambda: 0.0)
     assert process.wait(PATIENCE) == -signal.SIGKILL
 
@@ -841,7 +850,7 @@ def test_nobody_is_started_once_it_is_over(hire, nursery, server, settings):
     crew.close()
     assert worker.ended.wait(PATIENCE)
     with pytest.raises(StateError, match="stopping"):
-        crew.follow(settings, new_key=True)
+        crew.apply_settings(settings, new_key=True)
     assert len(nursery.made.born) == 1 and server.others == set()
 
 
@@ -851,7 +860,7 @@ def test_nobody_is_started_once_it_is_over(hire, nursery, server, settings):
 def test_all_follow_other_settings_with_as_many_workers_as_before(hire, nursery, settings):
     crew, born = hire(2)
     other = replace(settings, grace=3.0, workers=7)
-    crew.follow(other, new_key=False)
+    crew.apply_settings(other, new_key=False)
     expected = replace(other, workers=2)
     assert [one.followed for one in born] == [[expected], [expected]]
     assert nursery.made.settings[-1] == expected
@@ -862,7 +871,7 @@ def test_a_certificate_that_the_nursery_refuses_reaches_nobody(hire, nursery, se
     crew, (worker,) = hire(1)
     nursery.made.refuses = StateError("cert.pem: it can't be read")
     with pytest.raises(StateError, match=r"cert\.pem"):
-        crew.follow(replace(settings, grace=3.0), new_key=True)
+        crew.apply_settings(replace(settings, grace=3.0), new_key=True)
     assert worker.followed == [] and nursery.made.born == [worker]
 
 
@@ -877,11 +886,11 @@ def test_a_certificate_that_the_nursery_refuses_reaches_nobody(hire, nursery, se
 def test_when_one_does_not_follow_the_others_go_back(hire, nursery, server, error, says):
     """A reload that fails leaves everything as it was."""
     crew, (first, second) = hire(2)
-    second.answers = {Follow: error}
+    second.answers = {ApplySettings: error}
     before = replace(server.settings, workers=2)
     after = replace(before, grace=3.0)
     with pytest.raises(StateError, match=f"worker 2 doesn't follow: .*{says}"):
-        crew.follow(after, new_key=True)
+        crew.apply_settings(after, new_key=True)
     eventually(lambda: len(first.followed) == len(second.followed) == 2)
     assert first.followed == second.followed == [after, before]
     assert nursery.made.settings == [server.settings, after, before]
@@ -901,7 +910,7 @@ def test_one_that_dies_meanwhile_holds_up_no_reload(hire, settings, monkeypatch,
         raise PeerGone("the other process has ended")
 
     monkeypatch.setattr(peer, "ask", dying)
-    crew.follow(replace(settings, grace=3.0), new_key=False)
+    crew.apply_settings(replace(settings, grace=3.0), new_key=False)
     assert second.followed[-1].grace == 3.0
 
 
@@ -918,7 +927,7 @@ def test_when_those_with_another_key_cant_start_the_old_ones_go_on(
     monkeypatch.setattr(nursery, "spawn", silent)
     nursery.silent = True
     with pytest.raises(StateError, match="can't be started"):
-        crew.follow(replace(settings, grace=3.0), new_key=True)
+        crew.apply_settings(replace(settings, grace=3.0), new_key=True)
     late = nursery.made.next()
     assert late.ended.wait(PATIENCE)
     connect(crew, connections)
@@ -939,7 +948,7 @@ def test_what_workers_say_reaches_the_server(hire, server, connections):
     crew, (worker,) = hire(1)
     connect(crew, connections)
     number = worker.hear().number
-    (request,) = server.connections
+    (request,) = server.service.connections
     worker.peer.tell(LoggedIn(number, "192.0.2.1"))
     worker.peer.tell(Lines(b"{}\n{}\n", 2, "files-alice"))
     worker.peer.tell(FoundBanned("192.0.2.9", 77))
@@ -964,26 +973,32 @@ def test_word_of_a_connection_that_is_closed_already_does_no_harm(hire, server, 
         worker.peer.tell(Closed(number))
     worker.peer.tell(LoggedIn(number, "192.0.2.1"))
     eventually(lambda: ("spare", "192.0.2.1") in server.done)
-    assert not server.connections
+    assert not server.service.connections
     assert not [one for one in server.done if one[0] == "no stranger"]
 
 
 # what they share ---------------------------------------------------------------------------
 
 
-def test_turns_are_those_of_one_queue(hire):
+@pytest.fixture
+def turns(server) -> Queue:
+    """Has the server check one password at once, while four wait."""
+    server.tallies = replace(server.tallies, queue=Queue(1, 4))
+    return server.tallies.queue
+
+
+def test_turns_are_those_of_one_queue(turns, hire):
     """As many at once as in one process; and a worker that dies gives back what it had."""
-    crew, (first, second) = hire(2)
-    crew._queue = Queue(1, 4)
+    _, (first, second) = hire(2)
     held = first.peer.ask(AskTurn("192.0.2.1"), TurnGiven)
     waits = []
     for count, one in enumerate((first, second), 2):
         waits.append(one.peer.ask_later(AskTurn("192.0.2.1")))
-        eventually(lambda count=count: len(crew._queue) == count)
+        eventually(lambda count=count: len(turns) == count)
     with pytest.raises(Busy):  # an address has half of those that wait
         second.peer.ask(AskTurn("192.0.2.1"), timeout=PATIENCE)
     third = second.peer.ask_later(AskTurn("192.0.2.77"))
-    eventually(lambda: len(crew._queue) == 4)
+    eventually(lambda: len(turns) == 4)
     assert not any(one.done() for one in (*waits, third))
     first.peer.tell(TurnOver(held.token))
     assert isinstance(waits[0].result(PATIENCE).message, TurnGiven)
@@ -993,23 +1008,22 @@ def test_turns_are_those_of_one_queue(hire):
     assert not third.done()
     second.peer.tell(TurnOver(given.token))
     assert isinstance(third.result(PATIENCE).message, TurnGiven)
-    assert len(crew._queue) == 1
+    assert len(turns) == 1
 
 
-def test_a_worker_that_dies_waits_for_no_turn_any_more(hire):
-    crew, (first, second) = hire(2)
-    crew._queue = Queue(1, 4)
+def test_a_worker_that_dies_waits_for_no_turn_any_more(turns, hire):
+    _, (first, second) = hire(2)
     held = second.peer.ask(AskTurn("192.0.2.1"), TurnGiven)
     first.peer.ask_later(AskTurn("192.0.2.1"))
-    eventually(lambda: len(crew._queue) == 2)
+    eventually(lambda: len(turns) == 2)
     first.die()
-    eventually(lambda: len(crew._queue) == 1)
+    eventually(lambda: len(turns) == 1)
     second.peer.tell(TurnOver(held.token))
-    eventually(lambda: len(crew._queue) == 0)
+    eventually(lambda: len(turns) == 0)
 
 
-def test_a_password_is_changed_in_one_worker_at_a_time(hire, nursery):
-    crew, (first, second) = hire(2)
+def test_a_password_is_changed_in_one_worker_at_a_time(hire, server):
+    _, (first, second) = hire(2)
     asked = ChangingPassword(7, "alice")
     first.peer.ask(asked)
     for one in (first, second):
@@ -1019,7 +1033,7 @@ def test_a_password_is_changed_in_one_worker_at_a_time(hire, nursery):
     first.peer.tell(PasswordChanged(7))
     first.peer.ask(asked)
     first.die()
-    eventually(lambda: 7 not in crew._changes._changing)
+    eventually(lambda: 7 not in server.tallies.changes._changing)
     second.peer.ask(asked)
 
 

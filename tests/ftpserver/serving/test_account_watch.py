@@ -76,7 +76,7 @@ def last_word(peer: Peer) -> Failed:
 
 def a_round(server) -> None:
     """Have the watch look at everything once more, from its beginning to its end."""
-    server.watch.look()
+    server.service.watcher.look()
 
 
 def test_looking_takes_a_small_share_of_the_time(server, monkeypatch):
@@ -95,7 +95,9 @@ def test_looking_takes_a_small_share_of_the_time(server, monkeypatch):
         "thread_time",
         lambda: next(spent) if threading.current_thread() is here else 0.0,
     )
-    looking = account_watch.Watch(server)
+    looking = account_watch.AccountWatcher(
+        server.service.engine, server.accounts, set(), lambda: False
+    )
     looking._over = Over()
     looking.look = lambda: None
     looking.run()
@@ -162,7 +164,7 @@ def test_a_network_that_the_session_is_in(server, dial, elsewhere):
 
 def test_what_may_be_done_follows_without_a_new_session(server, dial, elsewhere):
     peer = dial(server)
-    (session,) = server.sessions
+    (session,) = server.service.sessions
     elsewhere.change("alice", permissions=Permissions.parse("read-only"), limit_rate=2**30)
     eventually(lambda: session.account.limit_rate == 2**30)
     assert str(session.account.permissions) == "read-only"
@@ -172,7 +174,7 @@ def test_what_may_be_done_follows_without_a_new_session(server, dial, elsewhere)
 def test_sessions_of_one_account_share_it(server, dial):
     """So that thousands of sessions don't keep thousands of copies, and a change is one."""
     dial(server), dial(server)
-    eventually(lambda: len({id(one.account) for one in server.sessions}) == 1)
+    eventually(lambda: len({id(one.account) for one in server.service.sessions}) == 1)
 
 
 def test_who_changes_the_own_password_goes_on_and_the_others_end(server, dial):
@@ -186,7 +188,7 @@ def test_who_changes_the_own_password_goes_on_and_the_others_end(server, dial):
 def test_a_session_in_the_middle_of_changing_its_password_is_left_alone(server, dial, elsewhere):
     """The database has the new epoch already, the session doesn't know it yet."""
     peer = dial(server)
-    (session,) = server.sessions
+    (session,) = server.service.sessions
     session.authentication.renewing = True
     elsewhere.set_password("alice", "other")
     a_round(server)
@@ -239,7 +241,7 @@ def test_more_accounts_than_one_statement_takes(server, dial, elsewhere, monkeyp
 
 def test_a_database_that_is_away_for_a_while_ends_nothing(server, dial, monkeypatch, caplog):
     peer = dial(server)
-    rows, failures = account_watch.Watch._rows, []
+    rows, failures = account_watch.AccountWatcher._rows, []
 
     def fail(self, *arguments):
         if len(failures) < 5:
@@ -247,7 +249,7 @@ def test_a_database_that_is_away_for_a_while_ends_nothing(server, dial, monkeypa
             raise OSError("the database is away")
         return rows(self, *arguments)
 
-    monkeypatch.setattr(account_watch.Watch, "_rows", fail)
+    monkeypatch.setattr(account_watch.AccountWatcher, "_rows", fail)
     eventually(lambda: len(failures) == 5)
     server.accounts.change("alice", disabled=True)
     assert "disabled" in last_word(peer).message
@@ -258,8 +260,8 @@ def test_a_database_that_is_away_for_a_while_ends_nothing(server, dial, monkeypa
 
 
 def end_all(server) -> None:
-    for session in list(server.sessions):
-        server.watch.end(session, "the reason why")
+    for session in list(server.service.sessions):
+        server.service.watcher.end(session, "the reason why")
 
 
 def test_what_came_in_whole_is_stored_and_answered_first(server, dial, files):
@@ -270,7 +272,7 @@ def test_what_came_in_whole_is_stored_and_answered_first(server, dial, files):
         frame(Kind.END, 1, Sent(3, digests.digest(b"abc"))),
         frame(Kind.REQUEST, 2, Put(b"/b", size=3)),  # of which nothing follows
     )
-    (session,) = server.sessions
+    (session,) = server.service.sessions
     eventually(lambda: session.exchange.request_id == 2)
     end_all(server)
     *answers, last = peer.rest()
@@ -306,7 +308,7 @@ def test_a_client_that_reads_nothing_is_cut(server, dial, files, caplog):
     caplog.set_level("INFO")
     (files / "large").write_bytes(bytes(64 * 2**20))
     peer = dial(server, buffers=4096)
-    (session,) = server.sessions
+    (session,) = server.service.sessions
     peer.request(Get(b"/large"))
     seen = []
 
@@ -316,13 +318,13 @@ def test_a_client_that_reads_nothing_is_cut(server, dial, files, caplog):
 
     eventually(is_stuck)
     end_all(server)
-    eventually(lambda: not server.sessions)
+    eventually(lambda: not server.service.sessions)
     assert "cut off" in caplog.text
 
 
 def test_a_stranger_is_told_nothing(server, dial):
     peer = dial(server, logged_in=False)
-    eventually(lambda: server.sessions)
+    eventually(lambda: server.service.sessions)
     end_all(server)
     assert peer.rest() == []
 
@@ -338,7 +340,7 @@ def test_a_parked_session_is_told_too(start_server, dial):
     """One that has no thread while its client asks for nothing."""
     server = start_server(threads=1)
     peer = dial(server)
-    (session,) = server.sessions
+    (session,) = server.service.sessions
     eventually(lambda: session.parked)
     end_all(server)
     assert last_word(peer).message == "the reason why"
@@ -348,17 +350,17 @@ def test_speed_is_measured(server, dial, files, monkeypatch):
     monkeypatch.setattr(account_watch, "_MEASURED", 0.02)
     (files / "large").write_bytes(bytes(2**20))
     peer = dial(server)
-    (session,) = server.sessions
-    eventually(lambda: server.watch.speed(session) == 0)  # the log-in's bytes are over
+    (session,) = server.service.sessions
+    eventually(lambda: server.service.watcher.speed(session) == 0)  # the log-in's bytes are over
 
     def fetch() -> float:
         peer.request(Get(b"/large"))
         while peer.read().kind != Kind.END:
             pass
-        return server.watch.speed(session)
+        return server.service.watcher.speed(session)
 
     assert eventually(fetch) > 1000
-    eventually(lambda: server.watch.speed(session) == 0)
+    eventually(lambda: server.service.watcher.speed(session) == 0)
 
 
 # a drain -----------------------------------------------------------------------------------

@@ -76,20 +76,20 @@ def put(peer: Peer, path: bytes, size: int, *, until: int | None = None) -> obje
 
 def is_right(server) -> bool:
     """Whether nothing is held, and the verifier finds nothing, as an administrator would see it."""
-    room = server.ledger.room(server.accounts.get("alice").id)
+    room = server.service.ledger.room(server.accounts.get("alice").id)
     return room.held == 0 and verify.check(server.settings.root, strict=True) == []
 
 
 def rests(server) -> bool:
     """The same, once the sessions have ended, the housekeeper has been there, and what is kept was
     given up."""
-    eventually(lambda: not server.sessions)
-    server.beat()
+    eventually(lambda: not server.service.sessions)
+    server.heartbeat.beat()
     with Peer.connect(server.server_address[:2]) as peer:
         peer.log_in()
         peer.ask(DropKept())
-    eventually(lambda: not server.sessions)
-    server.beat()
+    eventually(lambda: not server.service.sessions)
+    server.heartbeat.beat()
     return bool(eventually(lambda: is_right(server)))
 
 
@@ -122,7 +122,7 @@ def test_the_books_can_t_be_written(server, dial, monkeypatch, error):
             refuse(patch, step, error, 2)
             with dial(server) as peer:
                 assert isinstance(peer.ask(Remove(b"/large")), (Failed, Removed))
-            eventually(lambda: not server.sessions)
+            eventually(lambda: not server.service.sessions)
         assert rests(server), step
     with dial(server) as peer:
         assert put(peer, b"/small", 5) == Stored(5)
@@ -144,8 +144,10 @@ def test_the_disk_fails(start_server, dial, monkeypatch):
                 put(peer, b"/file", size)
                 put(peer, b"/cut", size, until=size - 1)
                 peer.close()
-                eventually(lambda: not server.sessions)
-        with server.engine.begin() as connection:  # what the disk kept is removed with a count
+                eventually(lambda: not server.service.sessions)
+        with (
+            server.service.engine.begin() as connection
+        ):  # what the disk kept is removed with a count
             connection.exec_driver_sql("UPDATE account SET dirty = 1")
         server.look_soon()
         assert rests(server), name
@@ -169,16 +171,16 @@ def test_a_home_that_is_locked(server, dial):
     peer, cut = dial(server), dial(server)
     assert put(peer, b"/file", 3) == Stored(3)
     put(cut, b"/cut", 300_000, until=1000)
-    eventually(lambda: server.ledger.room(alice).held)
+    eventually(lambda: server.service.ledger.room(alice).held)
     with locked(server):
-        Ledger(server.engine, incarnation="dead").reserve(alice, 1000)
+        Ledger(server.service.engine, incarnation="dead").reserve(alice, 1000)
         number = peer.request(Put(b"/file", 4))
         peer.frame(Kind.DATA, number, b"1234")
         peer.frame(Kind.END, number, Sent(4, digests.digest(b"1234")))
         cut.close()
         server.look_soon()
-        eventually(lambda: server.ledger.in_doubt() == {alice})
-        server.beat()
+        eventually(lambda: server.service.ledger.in_doubt() == {alice})
+        server.heartbeat.beat()
     assert peer.answer().message == Stored(4)
     peer.close()
     assert rests(server)
@@ -193,12 +195,12 @@ def test_a_clock_that_jumps(server, dial, monkeypatch, jump):
         for name, size in SIZES.items()
     }
     alice = server.accounts.get("alice").id
-    eventually(lambda: len(server.ledger.resumable(alice)) == 1)
+    eventually(lambda: len(server.service.ledger.resumable(alice)) == 1)
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + jump)
     for one in (ledger_module, runs, session_slots):
         monkeypatch.setattr(one, "SECONDS_NOW", literal(int(now() + jump)))
-    server.ledger.reap()
+    server.service.ledger.reap()
     assert verify.check(server.settings.root) == []
     for name, size in SIZES.items():
         peers[name].frame(Kind.DATA, numbers[name], b"\0")

@@ -79,7 +79,7 @@ def books(request):
             assert account.used == counted.size - made.by_hand
             if "files" not in request.fixturenames:  # whose tests put things there themselves
                 assert account.files == counted.files
-            assert (account.held, held_files(server.engine)) == (0, 0)
+            assert (account.held, held_files(server.service.engine)) == (0, 0)
             assert os.listdir(home.staging_fd) == ["lock"]
         finally:
             home.close()
@@ -460,7 +460,7 @@ def test_who_is_over_the_quota_can_remove_and_move(start_server, dial):
     (home / "file").write_bytes(b"x" * 5000)
     (home / "other").write_bytes(b"x" * 10)
     alice = server.accounts.get("alice")
-    server.ledger.recounted(alice.id, 5010, 2)
+    server.service.ledger.recounted(alice.id, 5010, 2)
     peer = dial(server)
     assert room_of(peer) == Room(5010, 0, 1000, 0, 1000, 2)
     assert peer.ask(Move(b"/other", b"/moved")) == Done()

@@ -84,7 +84,7 @@ def test_nothing_is_answered_after_that_deadline(start_server, dial):
     server = start_server(login_grace=LONG)
     peer = dial(server, logged_in=False)
     peer.hello()
-    (session,) = server.sessions
+    (session,) = server.service.sessions
     session.exchange.login_deadline = 0.0  # long ago; it waits for a request now
     peer.send(REQUESTS)
     assert peer.rest() == []
@@ -96,7 +96,7 @@ def test_who_takes_no_answers_still_has_to_log_in_in_time(start_server, dial):
     server.listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     peer = dial(server, logged_in=False, buffers=4096)
     peer.hello()
-    assert server.sessions
+    assert server.service.sessions
     peer.socket.setblocking(False)
 
     def ended() -> bool:
@@ -104,7 +104,7 @@ def test_who_takes_no_answers_still_has_to_log_in_in_time(start_server, dial):
             peer.send(REQUESTS)
         except (BlockingIOError, ConnectionError):
             pass
-        return not server.sessions
+        return not server.service.sessions
 
     eventually(ended, "the end of a connection that takes no answers")
 
@@ -112,7 +112,7 @@ def test_who_takes_no_answers_still_has_to_log_in_in_time(start_server, dial):
 def test_after_log_in_that_deadline_is_over(start_server, dial):
     server = start_server(login_grace=0.5, stall=LONG)
     peer = dial(server)
-    (session,) = server.sessions
+    (session,) = server.service.sessions
     session.exchange.login_deadline = 0.0  # long ago
     assert peer.ask(WhoAmI()) == LoggedIn("alice")
 
@@ -121,7 +121,7 @@ def test_a_refused_log_in_does_not_move_the_deadline(start_server, dial):
     server = start_server(stall=LONG)
     peer = dial(server, logged_in=False)
     peer.hello()
-    (session,) = server.sessions
+    (session,) = server.service.sessions
     deadline = session.exchange.login_deadline
     assert isinstance(peer.ask(Login("alice", "wrong")), Failed)
     assert session.exchange.login_deadline == deadline
@@ -132,7 +132,7 @@ PROBES = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 @pytest.mark.parametrize("side", ["client", "server"])
 def test_tcp_looks_for_dead_peers(server, client, side):
-    (session,) = server.sessions
+    (session,) = server.service.sessions
     sock = session.request if side == "server" else client.connection.channel.socket
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
     for name, seconds in PROBES.items():

@@ -52,7 +52,7 @@ def session_threads() -> int:
 
 
 def parked(server, count: int = 1) -> None:
-    eventually(lambda: len(server.parking) == count, f"{count} parked sessions")
+    eventually(lambda: len(server.service.parking) == count, f"{count} parked sessions")
 
 
 def test_an_idle_session_has_no_thread_and_goes_on(server, dial):
@@ -64,14 +64,14 @@ def test_an_idle_session_has_no_thread_and_goes_on(server, dial):
             assert peer.ask(WhoAmI()) == LoggedIn("alice")
         assert peers[round_].ask(MakeDir(b"/d%d" % round_)) == Done()
         parked(server, 5)
-    assert len(server.sessions) == 5
+    assert len(server.service.sessions) == 5
 
 
 def test_a_parked_session_has_nothing_open(server, dial):
     peer = dial(server)
     assert peer.ask(MakeDir(b"/d")) == Done()
     parked(server)
-    (session,) = server.sessions
+    (session,) = server.service.sessions
     assert session.exchange.workspace._home is None
     assert session.exchange.workspace.batch is None
     assert len(session.exchange.stream.reader._buffer) == 0
@@ -83,7 +83,7 @@ def test_one_that_leaves_is_forgotten(server, dial):
         peer = dial(server)
         parked(server)
         getattr(peer, leave)()
-        eventually(lambda: not server.sessions and not server.connections)
+        eventually(lambda: not server.service.sessions and not server.service.connections)
         parked(server, 0)
 
 
@@ -102,11 +102,11 @@ def test_a_stop_is_told_to_parked_sessions(start_server, dial):
 def test_one_that_is_sent_away_is_told_why(server, dial):
     peer = dial(server)
     parked(server)
-    (session,) = server.sessions
-    server.watch.end(session, "kicked by the administrator")
+    (session,) = server.service.sessions
+    server.service.watcher.end(session, "kicked by the administrator")
     (frame,) = peer.rest()
     assert "kicked by the administrator" in frame.message.message
-    eventually(lambda: not server.sessions)
+    eventually(lambda: not server.service.sessions)
 
 
 def test_an_account_that_is_disabled_ends_its_parked_sessions(server, dial):
@@ -114,7 +114,7 @@ def test_an_account_that_is_disabled_ends_its_parked_sessions(server, dial):
     parked(server)
     server.accounts.change("alice", disabled=True)
     assert peer.rest()
-    eventually(lambda: not server.sessions)
+    eventually(lambda: not server.service.sessions)
 
 
 def test_the_idle_time_ends_parked_sessions(start_server, dial):
@@ -152,7 +152,7 @@ def test_all_are_told_of_a_stop_at_the_same_time(start_server, dial, monkeypatch
 def test_one_that_cannot_be_watched_is_told_and_ended(server, dial, monkeypatch, caplog):
     peer, other = dial(server), dial(server)
     parked(server, 2)
-    real, refused = server.parking._selector.register, []
+    real, refused = server.service.parking._selector.register, []
 
     def register(*arguments):
         if not refused:
@@ -160,11 +160,11 @@ def test_one_that_cannot_be_watched_is_told_and_ended(server, dial, monkeypatch,
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(*arguments)
 
-    monkeypatch.setattr(server.parking._selector, "register", register)
+    monkeypatch.setattr(server.service.parking._selector, "register", register)
     assert peer.ask(WhoAmI()) == LoggedIn("alice")
     (frame,) = peer.rest()
     assert "too many sessions" in frame.message.message
-    eventually(lambda: len(server.sessions) == len(server.connections) == 1)
+    eventually(lambda: len(server.service.sessions) == len(server.service.connections) == 1)
     assert "can't be parked" in caplog.text
     assert other.ask(WhoAmI()) == LoggedIn("alice")
 
@@ -187,15 +187,15 @@ def test_what_is_to_rest_is_told_once(start_server, dial, monkeypatch):
     server = start_server(threads=1)
     peers = [dial(server) for _ in range(3)]
     parked(server, 3)
-    eventually(lambda: all(session.at_rest for session in server.sessions))
+    eventually(lambda: all(session.at_rest for session in server.service.sessions))
     monkeypatch.setattr(module, "_REST_SECONDS", 3600.0)
     for peer in peers:
         assert isinstance(peer.ask(Stat(b"/")), Found)
     parked(server, 3)
-    monkeypatch.setattr(server.parking._pool, "submit", (told := []).append)
+    monkeypatch.setattr(server.service.parking._pool, "submit", (told := []).append)
     monkeypatch.setattr(module, "_REST_SECONDS", 0.0)
     for _ in range(5):
-        server.parking._put_to_rest(time.monotonic())
+        server.service.parking._put_to_rest(time.monotonic())
     assert len(told) == 3
 
 
@@ -217,7 +217,7 @@ def test_homes_stay_open_within_the_descriptors_there_are(server, dial):
     dial(server)
     parked(server)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    assert server.parking._most_open == min(4000, limit // 8)
+    assert server.service.parking._most_open == min(4000, limit // 8)
 
 
 def test_what_is_under_way_is_not_parked(server, dial):
@@ -348,20 +348,20 @@ def test_between_two_requests_a_home_stays_open(start_server, dial, monkeypatch)
         parked(server, number + 1)
 
     def resting() -> list[bool]:
-        return [session.at_rest for session in sorted(server.sessions, key=lambda one: one.id)]
+        return [one.at_rest for one in sorted(server.service.sessions, key=lambda one: one.id)]
 
     eventually(lambda: resting() == [True] * 2 + [False] * 3)
     assert isinstance(peers[0].ask(Stat(b"/")), Found)
     parked(server, 5)
     eventually(lambda: resting() == [False, True, True, False, False])
-    homes = {session: session.exchange.workspace._home for session in server.sessions}
+    homes = {session: session.exchange.workspace._home for session in server.service.sessions}
     assert isinstance(peers[0].ask(Stat(b"/")), Found)
     parked(server, 5)
-    first = min(server.sessions, key=lambda one: one.id)
+    first = min(server.service.sessions, key=lambda one: one.id)
     assert first.exchange.workspace._home is homes[first] is not None
     monkeypatch.setattr(module, "_REST_SECONDS", 0.0)
     eventually(lambda: resting() == [True] * 5)
-    assert all(session.exchange.workspace._home is None for session in server.sessions)
+    assert all(session.exchange.workspace._home is None for session in server.service.sessions)
     for peer in peers:
         assert isinstance(peer.ask(Stat(b"/")), Found)
 
@@ -370,13 +370,13 @@ def test_the_clock_stands_still_while_nobody_works(server, dial, monkeypatch):
     peer = dial(server)
     for _ in range(3):
         parked(server)
-        eventually(lambda: server.parking._clock_rests, "a clock that rests")
+        eventually(lambda: server.service.parking._clock_rests, "a clock that rests")
         assert peer.ask(WhoAmI()) == LoggedIn("alice")
 
 
 def test_threads_for_all_where_that_is_asked_for(start_server, dial):
     server = start_server(threads=0)
-    assert server.parking is None
+    assert server.service.parking is None
     peer = dial(server)
     assert peer.ask(WhoAmI()) == LoggedIn("alice")
     eventually(lambda: session_threads() == 1)

@@ -489,7 +489,7 @@ def test_a_drop_box_hides_what_is_there(restricted, stocked):
 def test_permissions_hold_from_the_next_request_on(server, stocked, dial):
     peer = dial(server)
     assert put(peer, b"/in/new") == Stored(3)
-    (session,) = server.sessions
+    (session,) = server.service.sessions
     session.exchange.workspace.account = replace(
         session.account, permissions=Permissions.parse("read-only")
     )

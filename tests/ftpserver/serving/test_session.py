@@ -442,9 +442,9 @@ def test_a_connection_may_end_anywhere(server, dial, end, rounds):
         peer = dial(server, logged_in=False)
         peer.send(data[:at])
         getattr(peer, end)()
-    eventually(lambda: len(server.sessions) == 1, "only the probe's session")
+    eventually(lambda: len(server.service.sessions) == 1, "only the probe's session")
     assert not staged(server)
-    room = server.ledger.room(server.accounts.get("alice").id)
+    room = server.service.ledger.room(server.accounts.get("alice").id)
     assert room.held == 0
 
 
@@ -611,7 +611,7 @@ def test_what_came_whole_is_stored_though_the_client_is_gone(server, dial, files
     peer.send(*put(1, b"/whole", b"x" * 100), *list(put(2, b"/cut", b"y" * 100))[:-1])
     peer.close()
     eventually(lambda: (files / "whole").exists())
-    eventually(lambda: len(server.sessions) == 1)
+    eventually(lambda: len(server.service.sessions) == 1)
     assert not (files / "cut").exists()
 
 
@@ -896,7 +896,7 @@ def test_who_does_not_log_in_is_dropped(start_server, dial, sent):
     peer = dial(server, logged_in=False)
     peer.send(sent)
     assert ends(peer)
-    eventually(lambda: not server.sessions)
+    eventually(lambda: not server.service.sessions)
 
 
 def drip(peer: Peer, pieces, pause: float = 0.01) -> int:
@@ -949,7 +949,7 @@ def test_flooding_buys_no_time_before_log_in(start_server, dial):
         thread.start()
     try:
         assert ends(peer)
-        eventually(lambda: not server.sessions)
+        eventually(lambda: not server.service.sessions)
     finally:
         stop.set()
         for thread in threads:
@@ -981,7 +981,7 @@ def test_who_stops_in_the_middle_is_dropped(start_server, dial, sent):
     peer = dial(server)
     peer.send(sent)
     assert ends(peer)
-    eventually(lambda: not server.sessions)
+    eventually(lambda: not server.service.sessions)
     assert not staged(server)
 
 
@@ -998,7 +998,7 @@ def test_who_takes_nothing_is_dropped(start_server, dial):
     (server.settings.root / "alice").mkdir(exist_ok=True)
     sparse(server.settings.root / "alice" / "file", 64 * MIB)
     peer.request(Get(b"/file"))
-    eventually(lambda: not server.sessions)
+    eventually(lambda: not server.service.sessions)
 
 
 def test_an_idle_session_is_left_alone(start_server, dial):
@@ -1048,7 +1048,7 @@ def test_a_running_upload_may_finish(start_server, dial):
     eventually(lambda: staged(server))
     stopping = threading.Thread(target=server.stop)
     stopping.start()
-    eventually(lambda: server.stopping)
+    eventually(lambda: server.service.stopping)
     peer.send(*pieces[50:])
     assert peer.read().message == Stored(SMALL + 100)
     assert isinstance(peer.read().message, GoingDown)
@@ -1060,7 +1060,7 @@ def test_strangers_are_dropped_at_once(start_server, dial):
     server = start_server(login_grace=1000, grace=1000)
     silent, greeted = (dial(server, logged_in=False) for _ in range(2))
     greeted.hello()
-    eventually(lambda: len(server.sessions) == 2)
+    eventually(lambda: len(server.service.sessions) == 2)
     server.stop()
     assert silent.rest() == []
     assert [one.kind for one in greeted.rest()] in ([], [Kind.NOTICE])
@@ -1070,8 +1070,8 @@ def test_who_does_not_finish_is_cut_after_the_grace(start_server, dial):
     server = start_server(grace=0.1)
     peer = dial(server)
     peer.send(*list(put(1, b"/file", b"x" * 100, piece=10))[:3])
-    eventually(lambda: len(server.sessions) == 1)
+    eventually(lambda: len(server.service.sessions) == 1)
     server.stop()
     peer.rest()
-    assert not server.sessions
+    assert not server.service.sessions
     assert not (server.settings.root / "alice" / "file").exists()

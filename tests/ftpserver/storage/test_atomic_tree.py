@@ -33,11 +33,11 @@ def books(server, files):
 
     def check() -> None:
         account = server.accounts.get("alice")
-        room = server.ledger.room(account.id)
+        room = server.service.ledger.room(account.id)
         home = Home(account.home)
         try:
             assert Usage(room.used, room.used_files) == home.count()
-            assert (room.held, held_files(server.engine)) == (0, 0)
+            assert (room.held, held_files(server.service.engine)) == (0, 0)
         finally:
             home.close()
         assert set(os.listdir(files / ".ftpd-staging")) <= {"lock"}
@@ -96,7 +96,7 @@ def test_nothing_is_left_of_a_tree_whose_client_has_vanished(server, dial, books
     peer = dial(server)
     begin_large(peer)
     peer.reset()
-    eventually(lambda: not server.sessions, "the end of the session")
+    eventually(lambda: not server.service.sessions, "the end of the session")
     books()
     assert not (files / "site").exists()
 
@@ -121,7 +121,7 @@ def test_a_client_that_vanishes_while_the_rest_is_removed(
 
     monkeypatch.setattr(Home, "discard_tree", watched)
     peer.request(EndTree(commit))
-    eventually(lambda: not server.sessions, "the end of the session")
+    eventually(lambda: not server.service.sessions, "the end of the session")
     assert len(list(site.iterdir())) == (1 if commit else MANY)
     books()
 
@@ -145,7 +145,7 @@ def test_what_fails_after_the_swap_is_no_failure_of_it(
     assert isinstance(peer.ask(Stat(b"/site/new")), Found)
     assert peer.ask(BeginTree(b"/site")) == Done()  # and the next tree can begin
     assert peer.ask(EndTree(commit=False)) == Done()
-    room = server.ledger.room(server.accounts.get("alice").id)
+    room = server.service.ledger.room(server.accounts.get("alice").id)
     assert room.held == 0
 
 

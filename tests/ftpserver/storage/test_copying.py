@@ -24,7 +24,7 @@ def books(server, files):
     """Checks that the ledger says what is stored, that nothing is held and nothing staged."""
 
     def check() -> None:
-        room = server.ledger.room(server.accounts.get("alice").id)
+        room = server.service.ledger.room(server.accounts.get("alice").id)
         assert room.held == 0
         assert set(os.listdir(files / ".ftpd-staging")) <= {"lock"}
 

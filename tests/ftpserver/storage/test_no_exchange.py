@@ -260,13 +260,13 @@ def test_the_start_puts_it_back_before_anybody_comes_in(
     start_server,
     monkeypatch,
 ):
-    from ftpserver.daemon.server import FtpServer
+    from ftpserver.daemon.housekeeping import Housekeeping
 
     kill_between(alice, root)
-    monkeypatch.setattr(FtpServer, "_housekeeping", lambda self: None)
+    monkeypatch.setattr(Housekeeping, "_run", lambda self: None)
     server = start_server(root=root)
     assert names(site) == ["old", "sub"]
-    server.recount_dirty()
+    server.housekeeping.recount_dirty()
 
 
 def test_a_second_rename_that_fails_gives_the_tree_back(

@@ -32,14 +32,14 @@ def books(server, files):
 
     def check() -> None:
         account = server.accounts.get("alice")
-        room = server.ledger.room(account.id)
+        room = server.service.ledger.room(account.id)
         home = Home(account.home)
         try:
             counted = home.count()
         finally:
             home.close()
         assert Usage(room.used, room.used_files) == counted
-        assert (room.held, held_files(server.engine)) == (0, 0)
+        assert (room.held, held_files(server.service.engine)) == (0, 0)
         assert [path for path in files.rglob(".ftpd-staging") if path.parent != files] == []
         assert set(os.listdir(files / ".ftpd-staging")) <= {"lock", "owner"}
 
@@ -54,7 +54,7 @@ def recounted(server):
         from ftpserver.storage.recount import recount as count_again
 
         account = server.accounts.get("alice")
-        count_again(server.ledger, account.id, Home(account.home))
+        count_again(server.service.ledger, account.id, Home(account.home))
 
     return recount
 

@@ -192,7 +192,7 @@ def test_a_home_that_is_taken_is_the_others(live, start_server, dial, elsewhere,
     dial(live, logged_in=False).log_in("bob")
     back_up(live.settings.root, tmp_path / "copy")
     copy = start_server(root=tmp_path / "copy")
-    copy.ownership.take(elsewhere)
+    copy.service.ownership.take(elsewhere)
     dial(copy, logged_in=False).log_in("bob")
     peer = dial(live, logged_in=False)
     peer.hello()

@@ -81,7 +81,7 @@ def cancel(peer: Peer, number: int) -> None:
 
 
 def room(server):
-    return server.ledger.room(server.accounts.get("alice").id)
+    return server.service.ledger.room(server.accounts.get("alice").id)
 
 
 def staged(server) -> list[str]:
@@ -221,7 +221,7 @@ def test_when_the_owner_goes_so_do_the_pieces(server, owner, helper, dial, leave
         cancel(owner, number)
     else:
         owner.reset()
-        eventually(lambda: len(server.sessions) == 1)
+        eventually(lambda: len(server.service.sessions) == 1)
     helper.frame(Kind.DATA, piece, DATA[7 * MIB : 8 * MIB])
     helper.frame(Kind.END, piece, Sent(3 * MIB))
     assert helper.answer().message.code == "lease-lost"

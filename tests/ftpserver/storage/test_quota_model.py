@@ -86,7 +86,7 @@ class QuotaMachine(RuleBasedStateMachine):
         return len(names)
 
     def has_names(self, path: bytes) -> bool:
-        held = held_files(self.server.engine, self.name)
+        held = held_files(self.server.service.engine, self.name)
         return len(self.there) + held + self.new_names(path) <= MAX_FILES
 
     def add(self, path: bytes, size: int | None) -> None:
@@ -178,7 +178,7 @@ class QuotaMachine(RuleBasedStateMachine):
 
     def kept(self) -> int:
         account = self.server.accounts.get(self.name)
-        return self.server.ledger.room(account.id).held
+        return self.server.service.ledger.room(account.id).held
 
     def under_way(self) -> bool:
         from sqlalchemy import select
@@ -187,7 +187,7 @@ class QuotaMachine(RuleBasedStateMachine):
         from ftpserver.storage.runs import KEPT
 
         account = self.server.accounts.get(self.name)
-        with self.server.engine.connect() as connection:
+        with self.server.service.engine.connect() as connection:
             found = connection.execute(
                 select(lease.c.id).where(lease.c.account_id == account.id, lease.c.state != KEPT)
             )
@@ -241,9 +241,9 @@ class QuotaMachine(RuleBasedStateMachine):
 
         from ftpserver.schema import lease
 
-        with self.server.engine.begin() as connection:
+        with self.server.service.engine.begin() as connection:
             connection.execute(update(lease).values(expires=0))
-        self.server.recount_dirty()
+        self.server.housekeeping.recount_dirty()
         self.open.clear()
 
     # what always holds -------------------------------------------------------------------
@@ -261,7 +261,7 @@ class QuotaMachine(RuleBasedStateMachine):
         assert (account.used, account.files) == (counted.size, counted.files)
         assert (counted.size, counted.files) == (self.used, len(self.there))
         assert account.held == sum(self.open.values())
-        held = held_files(self.server.engine, self.name)
+        held = held_files(self.server.service.engine, self.name)
         assert (held > 0) <= bool(self.open)
         assert account.files + held <= MAX_FILES
         assert account.used + account.held <= QUOTA

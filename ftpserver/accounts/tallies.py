@@ -1,0 +1,59 @@
+"""What one process counts for the sessions of all.
+
+Lives here: the counters together, so that the limits of the server's own process and the supervisor
+of its workers have the same ones.
+Lives elsewhere: each of them (session_counts.py, transfer_counts.py, turns.py), when something
+counts (limits.py), asking for it from a worker (processes/proxies.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ftpserver.accounts.limits import MAX_WAITING
+from ftpserver.accounts.passwords import HASHES_AT_ONCE
+from ftpserver.accounts.session_counts import SessionCounts
+from ftpserver.accounts.transfer_counts import TransferCounts
+from ftpserver.accounts.turns import Changes, Queue
+
+
+@dataclass(frozen=True)
+class Tallies:
+    """The counters of one server. Each is safe to use from many threads.
+
+    Attributes:
+        sessions: The sessions of each account.
+        transfers: The running transfers of each account.
+        queue: Passwords that wait to be checked.
+        changes: Passwords that are being changed.
+    """
+
+    sessions: SessionCounts
+    transfers: TransferCounts
+    queue: Queue
+    changes: Changes
+
+    @classmethod
+    def empty(cls, most_transfers: Callable[[], int]) -> Tallies:
+        """Those of a server that starts.
+
+        Args:
+            most_transfers: Asked for the cap on the transfers of an account.
+        """
+        return cls(
+            SessionCounts(),
+            TransferCounts(most_transfers),
+            Queue(HASHES_AT_ONCE, MAX_WAITING),
+            Changes(),
+        )
+
+    def free_turns(self, worker: int) -> None:
+        """Give back the turns of a worker that has ended: others wait for these."""
+        self.queue.bury(worker)
+        self.changes.bury(worker)
+
+    def forget_sessions(self, worker: int) -> None:
+        """Count the sessions and transfers no more of a worker whose process has ended."""
+        self.sessions.bury(worker)
+        self.transfers.bury(worker)

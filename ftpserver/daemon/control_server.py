@@ -1,0 +1,280 @@
+"""The control socket's end in the server: it answers `ftpd status` and its relatives.
+
+Lives here: the socket, its threads, and where each answer comes from.
+Lives elsewhere: what can be asked and answered, and asking it (control.py); what is done
+(server.py, serving/account_watch.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from socketserver import StreamRequestHandler, ThreadingMixIn, UnixStreamServer
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ftpserver.clock import RUN
+from ftpserver.daemon import registry
+from ftpserver.daemon.control import (
+    PATIENCE,
+    SOCKET,
+    Answer,
+    AskBans,
+    AskEntry,
+    AskSessions,
+    AskStatus,
+    BanInfo,
+    Bans,
+    Did,
+    DiscoveryInfo,
+    Drain,
+    Ended,
+    Entry,
+    Failure,
+    Kick,
+    Question,
+    Reload,
+    Sessions,
+    Status,
+    Stop,
+    Stopping,
+    Unban,
+    decode_question,
+    encode,
+)
+from ftpserver.errors import StateError
+from ftpserver.net.private_socket import PrivateSocket
+from ftpwire import SOFTWARE, paths
+from ftpwire.errors import CommandError, FtpError, Internal, NotFound, TooMany
+
+if TYPE_CHECKING:
+    from ftpserver.accounts.bans import Ban
+    from ftpserver.daemon.discovery import Discovery
+    from ftpserver.daemon.server import FtpServer
+
+logger = logging.getLogger("ftpd.control")
+
+_MAX_QUESTION = 64 * 1024
+_BREATHER = 0.25
+"""Seconds of rest after an accept that failed: waiting doesn't spin."""
+
+
+class ControlSocket(PrivateSocket, ThreadingMixIn, UnixStreamServer):
+    """Answers questions about a running server, in threads of its own.
+
+    Args:
+        discovery: Asked for what answers datagrams; None where nothing does.
+
+    Raises:
+        OSError: The socket can't be made.
+    """
+
+    daemon_threads = False  # stop() waits for them
+    name = SOCKET
+
+    def __init__(self, server: FtpServer, discovery: Callable[[], Discovery | None]) -> None:
+        self.server = server
+        self.discovery = discovery
+        self._connections: set[socket.socket] = set()
+        self._over = threading.Event()
+        super().__init__(server.settings.state, _Handler)
+        self._thread = threading.Thread(target=self.serve_forever, name="control")
+        self._thread.start()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept; when descriptors ran out, wait a moment instead of spinning."""
+        try:
+            return super().get_request()
+        except OSError:
+            self._over.wait(_BREATHER)
+            raise  # serve_forever goes on
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread, which `stop` ends and waits for."""
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """The connection's thread is at its end, or could not be started."""
+        super().shutdown_request(request)
+        self._connections.discard(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A question that couldn't be answered: logged, the rest goes on."""
+        logger.exception("a control command could not be answered")
+
+    def stop(self) -> None:
+        """Answer what was asked, and remove the socket."""
+        self._over.set()
+        registry.remove(self.server.settings.root.absolute())
+        self.shutdown()
+        self._unlink()
+        for connection in list(self._connections):
+            try:
+                connection.shutdown(socket.SHUT_RD)  # who hasn't asked yet won't any more
+            except OSError:
+                pass  # it has ended by itself
+        self.server_close()  # waits for the threads
+        self._thread.join()
+        os.close(self._directory)
+
+
+def start_control(
+    server: FtpServer, discovery: Callable[[], Discovery | None]
+) -> ControlSocket | None:
+    """Open the control socket. Where that is impossible, the server serves without."""
+    try:
+        control = ControlSocket(server, discovery)
+    except OSError as error:
+        logger.warning(
+            "no control socket, so that ftpd status and its like can't reach this server: %s", error
+        )
+        return None
+    registry.add(server.settings.root.absolute())
+    return control
+
+
+class _Handler(StreamRequestHandler):
+    """One question, one answer."""
+
+    server: ControlSocket
+    timeout = PATIENCE
+
+    def handle(self) -> None:
+        try:
+            line = self.rfile.readline(_MAX_QUESTION)
+            if not line:
+                return  # a look at whether anybody is there
+            answer, then = self._answer(line)
+            self.wfile.write(encode(answer) + b"\n")
+        except OSError as error:
+            logger.info("a control command was given up: %s", error)
+            return
+        if then is not None:
+            then()
+
+    def _answer(self, line: bytes) -> tuple[Answer, Callable[[], None] | None]:
+        """The answer, and what is to be done once it is sent."""
+        server, discovery = self.server.server, self.server.discovery()
+        try:
+            question = decode_question(line)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return Failure("bad-message", f"{SOFTWARE} doesn't know this command: {error}"), None
+        try:
+            match question:
+                case Stop():
+                    return _stopping(question, lambda: server.ask_to_stop(question.grace))
+                case Drain():
+                    return _stopping(question, lambda: server.drain(question.seconds))
+                case AskStatus():
+                    return _status(server, discovery), None
+                case _:
+                    return _ANSWERS[type(question)](server, question), None
+        except FtpError as error:
+            return Failure(error.code, paths.printable(str(error))), None
+        except StateError as error:
+            return Failure(CommandError.code, paths.printable(str(error))), None
+        except Exception:
+            logger.exception("%s failed", type(question).__name__)
+            return Failure(Internal.code, "internal error: the server's log tells more"), None
+
+
+def _stopping(
+    question: Question, act: Callable[[], None]
+) -> tuple[Answer, Callable[[], None] | None]:
+    """The answer goes out first: after it there may be nobody left to give it."""
+    logger.info("asked to %s", type(question).__name__.lower())
+    return Stopping(os.getpid()), act
+
+
+def _status(server: FtpServer, discovery: Discovery | None) -> Answer:
+    stats, path = server.serving.stats(), server.settings.unix
+    service = server.service
+    return Status(
+        software=SOFTWARE,
+        process=os.getpid(),
+        state="stopping" if service.stopping else "draining" if service.draining else "running",
+        address=paths.printable(server.address),  # a path may be no text
+        unix=None if path is None else paths.printable(str(path.absolute())),
+        fingerprint=server.fingerprint,
+        since=RUN.by_system(server.started),
+        sessions=stats.sessions,
+        strangers=stats.strangers,
+        transfers=stats.transfers,
+        bytes_in=stats.bytes_in,
+        bytes_out=stats.bytes_out,
+        accounts=len(server.accounts),
+        discovery=_discovery_info(discovery),
+        workers=[] if server.supervisor is None else server.supervisor.workers,
+        trouble=[paths.printable(one) for one in server.trouble],
+        warnings=[paths.printable(one) for one in server.warnings],
+    )
+
+
+def _discovery_info(found: Discovery | None) -> DiscoveryInfo | None:
+    if found is None:
+        return None
+    return DiscoveryInfo(found.port, found.answered, found.limited, found.dropped)
+
+
+def _sessions(server: FtpServer, question: AskSessions) -> Answer:
+    return Sessions(server.serving.session_infos())
+
+
+def _kick(server: FtpServer, question: Kick) -> Answer:
+    return Ended(server.serving.kick(question.session, question.user))
+
+
+def _bans(server: FtpServer, question: AskBans) -> Answer:
+    return Bans([_ban_info(one) for one in server.service.limits.bans()])
+
+
+def _unban(server: FtpServer, question: Unban) -> Answer:
+    if question.subject is not None:
+        lifted = list(server.service.limits.unban(question.subject))
+    else:
+        lifted = []
+        for ban in server.service.limits.bans():
+            try:
+                lifted += server.service.limits.unban(ban.subject)
+            except NotFound:
+                continue  # with an earlier one, which was of the whole address
+    return Bans([_ban_info(one) for one in lifted])
+
+
+def _ban_info(ban: Ban) -> BanInfo:
+    until = round(RUN.by_system(ban.until))
+    return BanInfo(ban.subject, ban.address, ban.account, ban.failures, until, ban.reason)
+
+
+def _entry(server: FtpServer, question: AskEntry) -> Answer:
+    limits, too_many = server.service.limits, None
+    try:
+        limits.check_cap(server.accounts.get(question.account))
+    except TooMany as error:
+        too_many = str(error)
+    ban = limits.ban_of(question.host, question.account)
+    return Entry(
+        limits.turned_away(question.host),
+        too_many,
+        limits.crowd(question.host),
+        None if ban is None else str(ban),
+    )
+
+
+def _reload(server: FtpServer, question: Reload) -> Answer:
+    return Did(server.reload())
+
+
+_ANSWERS: dict[type[Question], Callable[[FtpServer, Any], Answer]] = {
+    AskSessions: _sessions,
+    Kick: _kick,
+    AskBans: _bans,
+    Unban: _unban,
+    Reload: _reload,
+    AskEntry: _entry,
+}

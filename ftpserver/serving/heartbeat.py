@@ -1,0 +1,63 @@
+"""The heartbeat: what a process holds stays alive, however long anything else takes meanwhile.
+
+Lives here: the thread. Lives elsewhere: what each beat does: leases (storage/ledger.py), rows of
+sessions (accounts/session_slots.py), what isolated sessions hold (isolation/supervisor.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import threading
+from typing import Protocol
+
+from ftpserver.errors import StateError
+from ftpserver.storage.runs import LEASE_SECONDS
+from ftpwire.errors import DiskFull, Forbidden
+
+logger = logging.getLogger("ftpd")
+
+EVERY = LEASE_SECONDS / 5
+"""Seconds from one beat to the next: a lease outlives several that fail."""
+
+
+class Holder(Protocol):
+    """What holds something that has to be kept alive."""
+
+    def heartbeat(self) -> None:
+        """Keep it alive for a while longer."""
+
+
+class Heartbeat:
+    """Calls its holders now and then, until the process stops. One that fails stops no other.
+
+    Args:
+        stop_fd: Readable once the process stops.
+    """
+
+    def __init__(self, *holders: Holder, stop_fd: int) -> None:
+        self._holders = holders
+        self._stop_fd = stop_fd
+        self._thread = threading.Thread(target=self._run, name="heartbeat")
+
+    def start(self) -> None:
+        """Begin, in a thread of its own."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Wait until the thread has ended, because the process stops. Can be called twice."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not select.select([self._stop_fd], [], [], EVERY)[0]:
+            self.beat()
+
+    def beat(self) -> None:
+        """Keep everything alive for a while longer."""
+        for one in self._holders:
+            try:
+                one.heartbeat()
+            except (DiskFull, Forbidden, StateError) as error:
+                logger.error("leases can't be kept alive: %s; it is tried again", error)
+            except Exception:
+                logger.exception("leases can't be kept alive; it is tried again")

@@ -1,0 +1,122 @@
+"""What is looked after like a session of this protocol: whatever fits `Connected`."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ftpserver.serving import account_watch
+from ftpserver.serving.connected import Doing, describe
+from ftpwire.errors import SessionEnded
+from ftpwire.messages import Copy, Get, List, WhoAmI
+from tests.peer import eventually
+
+if TYPE_CHECKING:
+    from ftpserver.accounts.account import Account
+    from ftpserver.serving.connected import Connected
+
+
+class Bytes:
+    """Of a session whose protocol nobody here knows."""
+
+    bytes_in, bytes_out = 10, 20
+    ended: SessionEnded | None = None
+
+
+class OfAnotherProtocol:
+    """A session that is no `Session`."""
+
+    id, since, host, peer = 7, 1_800_000_000.0, "192.0.2.1", "192.0.2.1:5"
+    client_address = ("192.0.2.1", 5)
+    token_id: str | None = None
+    token_revoked = renewing = leaving = False
+    doing: object = None
+    quiet_since = 0.0
+
+    def __init__(self, request: socket.socket, account: Account) -> None:
+        self.request = request
+        self.account: Account | None = account
+        self.channel = Bytes()
+        self.told: list[Any] = []
+
+    def end(self, why: str) -> None:
+        self.channel.ended = SessionEnded(why)
+        self.told.append(why)
+
+    def hasten(self) -> None:
+        self.told.append("hasten")
+
+    def dismiss(self) -> None:
+        self.told.append("dismiss")
+
+    def cut(self) -> None:
+        self.told.append("cut")
+
+    def give_way(self, transfer: str) -> None:
+        self.told.append(transfer)
+
+    def follow(self, account: Account) -> None:
+        self.account = account
+        self.told.append(account)
+
+    def say_alive(self) -> None:
+        pass
+
+
+@pytest.fixture
+def session(server):
+    """One that the server looks after."""
+    here, there = socket.socketpair()
+    with here, there:
+        session = OfAnotherProtocol(here, server.accounts.get("alice"))
+        as_others_see_it: Connected = session
+        server.service.sessions.add(as_others_see_it)
+        yield session
+        server.service.forget(session)
+
+
+def test_it_is_told_of_counted_and_kicked(server, session):
+    session.doing = Get(b"/file")
+    (told,) = server.service.session_infos()
+    assert (told.id, told.user, told.peer) == (7, "alice", "192.0.2.1:5")
+    assert (told.request, told.path, told.bytes_in, told.bytes_out) == ("get", b"/file", 10, 20)
+    stats = server.service.stats()
+    assert (stats.sessions, stats.strangers, stats.transfers) == (1, 0, 1)
+    server.service.give_way("its transfer")
+    assert server.service.kick(None, "alice") == [7]
+    assert session.told[0] == "its transfer" and "administrator" in session.told[1]
+    eventually(lambda: "hasten" in session.told)
+    server.service.forget(session)
+    assert server.service.moved() == (10, 20), "what it moved stays counted"
+
+
+def test_it_follows_its_account_and_ends_with_it(server, session, monkeypatch):
+    monkeypatch.setattr(account_watch, "_EVERY", 0.02)
+    server.accounts.change("alice", quota=1000)
+    eventually(lambda: session.told and session.told[0].quota == 1000)
+    server.accounts.change("alice", disabled=True)
+    eventually(lambda: "the account is disabled" in session.told)
+
+
+def test_an_idle_one_does_not_hold_up_a_drain(server, session):
+    session.quiet_since = time.monotonic() - account_watch._IDLE
+    server.drain()
+    server.service.watcher.look()
+    assert "dismiss" in session.told
+
+
+@pytest.mark.parametrize(
+    ("doing", "told"),
+    [
+        pytest.param(None, Doing(), id="waits"),
+        pytest.param(True, Doing(), id="not-known"),
+        pytest.param(WhoAmI(), Doing("whoami"), id="of-no-file"),
+        pytest.param(List(b"/dir"), Doing("list", b"/dir"), id="of-a-path"),
+        pytest.param(Copy(b"/a", b"/b"), Doing("copy", b"/a", b"/b"), id="of-two"),
+    ],
+)
+def test_what_is_told_of_a_request(doing, told):
+    assert describe(doing) == told
