@@ -1,7 +1,8 @@
 """What callers may write for paths and for what happens to a target that is there.
 
-Lives here: the types, and making one kind of them. Lives elsewhere: what a remote path means
-(client.py, ftpwire/paths.py), local paths that were named (transfer/named.py).
+Lives here: the types, making one kind of them, the rules of cp about a target.
+Lives elsewhere: how a path is cut into names (ftpwire/paths.py), local paths that were named
+(transfer/named.py).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from pathlib import PurePosixPath
 from typing import Literal, TypeVar
 
 from ftpwire import messages, paths
+from ftpwire.errors import InvalidPath
+from ftpwire.paths import RemotePath
 
 AnyPath = str | bytes | PurePosixPath
 """A remote path."""
@@ -65,3 +68,23 @@ def replacing(word: Replace | bool) -> Replace:
     if word not in ("always", "never"):
         raise ValueError(f"overwrite is 'always' or 'never' here, not {word!r}")
     return word
+
+
+def absolute(cwd: RemotePath, path: AnyPath) -> RemotePath:
+    """The absolute remote path for what was given. Raises InvalidPath."""
+    typed = as_typed(path)
+    if not typed:  # a variable that was not set, most likely: never the current directory
+        raise InvalidPath("an empty path")
+    return paths.resolve(cwd, typed)
+
+
+def place_for(source: bytes, target: RemotePath, *, into: bool) -> RemotePath:
+    """Where something named like ``source`` goes when ``target`` was given, as cp has it.
+
+    Args:
+        into: ``target`` is known to be a directory.
+    """
+    name = paths.name_of(source)
+    if into and name not in (b"", b".", b".."):
+        return paths.child(target, name)
+    return target

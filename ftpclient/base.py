@@ -1,31 +1,34 @@
 """BaseClient: the connection that a client has, and its account.
 
-Lives here: connecting when it is needed and again after a loss, logging in, passwords and tokens.
-Lives elsewhere: the verbs about files (client.py), what holds around every verb (guard.py), one
-connection (connection/connection.py), which password or token is used (connection/credentials.py).
+Lives here: connecting when it is needed and again after a loss, passwords and tokens.
+Lives elsewhere: the verbs about files (client.py), what holds around every verb (guard.py), opening
+a connection and logging in (connection/dialer.py), which password or token is used
+(connection/credentials.py).
 """
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ftpclient.arguments import AnyPath, as_typed
+from ftpclient.arguments import AnyPath, absolute
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.credentials import Credential, Credentials, Password, Remark
+from ftpclient.connection.dialer import Dialer, Remarks
+from ftpclient.connection.driver import Trusted
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.connection.known_hosts import KnownHosts
+from ftpclient.connection.opening import Opened
 from ftpclient.connection.servers import choose, key_of_environment
 from ftpclient.connection.trust import Ask, AskTakeover, Trust, check_fingerprint
 from ftpclient.guard import Guard, local, verb
 from ftpwire import messages, paths
-from ftpwire.errors import InvalidPath, LoginRefused, NotFound, RegistrationClosed
+from ftpwire.errors import LoginRefused, NotFound
 from ftpwire.messages import TokenInfo, TokenIssued
 from ftpwire.pacing import Pace
 from ftpwire.paths import RemotePath
@@ -33,11 +36,75 @@ from ftpwire.paths import RemotePath
 _LONG_PASSWORD = 6
 """Characters that make it unlikely to be part of a word by chance."""
 
-_QUICK_ANSWER = 10.0
-"""Seconds that a server waits for a log-in at least."""
 
-_MOST_REMARKS = 20
-_LONGEST_REMARK = 500
+def make_dialer(
+    server: str | ServerAddress | None,
+    guard: Guard,
+    tell: Remark | None,
+    *,
+    password: Password = None,
+    password_tries: int = 1,
+    plaintext: bool = False,
+    accept_new: bool = False,
+    known_hosts: KnownHosts | str | os.PathLike[str] | None = None,
+    fingerprint: str | None = None,
+    ca: str | os.PathLike[str] | None = None,
+    ask: Ask | None = None,
+    ask_takeover: AskTakeover | None = None,
+    saved_token: bool = True,
+    verify: bool = True,
+) -> Dialer:
+    """What makes the connections of a client.
+
+    Args:
+        guard: Around what asks the user.
+        tell: Takes remarks.
+        server, …: As of `Client`.
+    """
+    if not isinstance(server, ServerAddress):
+        chosen = choose(server)
+        server = chosen.address
+        plaintext = plaintext or chosen.plaintext
+
+    if callable(password):
+        password = guard.asking(password, refuser(server))
+    if ask is not None:
+        ask = guard.asking(ask, lambda: False)
+    if ask_takeover is not None:
+        ask_takeover = guard.asking(ask_takeover, lambda: False)
+    if known_hosts is not None and not isinstance(known_hosts, KnownHosts):
+        known_hosts = KnownHosts(Path(known_hosts))
+    remark = Remarks(tell).add
+    credentials = Credentials(
+        server,
+        password,
+        plaintext=plaintext,
+        saved=saved_token,
+        remark=remark,
+        tries=password_tries,
+    )
+    named = fingerprint or key_of_environment(server)
+    trust = Trust(
+        known_hosts or KnownHosts(),
+        accept_new=accept_new,
+        key=None if named is None else check_fingerprint(named),
+        pin_key=fingerprint is not None,
+        ca=None if ca is None else Path(ca),
+        ask=ask,
+        ask_takeover=ask_takeover,
+        remark=remark,
+    )
+    return Dialer(server, credentials, trust, plaintext=plaintext, verify=verify, remark=remark)
+
+
+def refuser(address: ServerAddress) -> Callable[[], str]:
+    """What is called in a child process in the place of what asks for a password."""
+
+    def refuse_to_ask() -> str:
+        text = f"no password for {address}: in a forked process nobody is asked for one"
+        raise LoginRefused(text)
+
+    return refuse_to_ask
 
 
 class BaseClient:
@@ -68,64 +135,47 @@ class BaseClient:
     ) -> None:
         if known_hosts is not None and not isinstance(known_hosts, KnownHosts):
             known_hosts = KnownHosts(Path(known_hosts))
-        self._arguments: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "password": password,
             "password_tries": password_tries,
             "accept_new": accept_new,
             "known_hosts": known_hosts,
             "fingerprint": fingerprint,
             "ca": ca,
-            "retry_for": retry_for,
-            "retries": retries,
             "saved_token": saved_token,
             "verify": verify,
         }
         self._guard = Guard()
-        if callable(password):
-            password = self._guard.asking(password, self._refuse_to_ask)
-        if ask is not None:
-            ask = self._guard.asking(ask, lambda: False)
-        if ask_takeover is not None:
-            ask_takeover = self._guard.asking(ask_takeover, lambda: False)
-        self.retry_for = retry_for
-        self.retries = retries
-        self._verify = verify
-        self._pace: Pace | None = None
-        if not isinstance(server, ServerAddress):
-            chosen = choose(server)
-            server = chosen.address
-            plaintext = plaintext or chosen.plaintext
-        self.address = server
-        self.cwd: RemotePath = paths.ROOT
-        self.user = server.login
         self._remark = remark
-        self._remarks: set[str] = set()
-        self._credentials = Credentials(
+        self._dialer = make_dialer(
             server,
-            password,
+            self._guard,
+            None if remark is None else self._tell,
             plaintext=plaintext,
-            saved=saved_token,
-            remark=self._remark_once,
-            tries=password_tries,
-        )
-        self._plaintext = self._arguments["plaintext"] = plaintext
-        named = fingerprint or key_of_environment(server)
-        self._trust = Trust(
-            known_hosts or KnownHosts(),
-            accept_new=accept_new,
-            key=None if named is None else check_fingerprint(named),
-            pin_key=fingerprint is not None,
-            ca=None if ca is None else Path(ca),
             ask=ask,
             ask_takeover=ask_takeover,
-            remark=self._remark_once,
+            **arguments,
         )
+        self._arguments = {
+            **arguments,
+            "plaintext": self._dialer.plaintext,
+            "retry_for": retry_for,
+            "retries": retries,
+        }
+        self.retry_for = retry_for
+        self.retries = retries
+        self._pace: Pace | None = None
+        self.address = self._dialer.address
+        self.cwd: RemotePath = paths.ROOT
+        self.user = self.address.login
         self._interrupt = interrupt
         self._connection: Connection | None = None
 
-    # the connection ----------------------------------------------------------------------
+    def _tell(self, text: str) -> None:
+        if self._remark is not None:
+            self._guard.tell(self._remark, text)
 
-    _connection_class: type[Connection] = Connection
+    # the connection ----------------------------------------------------------------------
 
     @verb
     def connect(self, *, timeout: float | None = None) -> None:
@@ -140,52 +190,26 @@ class BaseClient:
         self._connection.channel.pace = self._pace
 
     def _first_connection(self) -> Connection:
-        """The one that ``connection`` is then."""
+        """The one that ``connection`` is from then on."""
         return self.new_connection()
 
     def new_connection(self) -> Connection:
         """A further connection, logged in, for a transfer that uses several."""
-        credential = self._credentials.first()
-        connection = self._open(credential)
-        refusal: LoginRefused | None = None
-        try:
-            while True:
-                if credential is not None:
-                    try:
-                        self.user = connection.log_in(credential)
-                    except LoginRefused as error:
-                        refusal = error
-                    else:
-                        self._credentials.accepted = credential  # for a reconnect
-                        return connection
-                asked = time.monotonic()
-                credential = self._credentials.after(credential, refusal)
-                connection = self._still_good(connection, asked)
-        except BaseException:
-            connection.close()
-            raise
+        made = self._dialer.dial(self._interrupt, self._like)
+        self.user = made.user
+        return made
 
-    def _still_good(self, connection: Connection, asked: float) -> Connection:
-        """The connection, or a new one when the user took so long that the server gave it up."""
-        if time.monotonic() - asked < _QUICK_ANSWER:
-            return connection
-        connection.close()
-        return self._open(None)
+    @property
+    def _like(self) -> Trusted | None:
+        """What further connections take over."""
+        return None if self._connection is None else self._connection.trusted
 
     @verb
     def connection_apart(self, interrupt: Interrupt) -> Connection:
         """A further connection, logged in, which that interrupt stops."""
-        connection = self._apart(interrupt).new_connection()
-        connection.channel.pace = self._pace
-        return connection
-
-    def _apart(self, interrupt: Interrupt) -> Self:
-        """A copy for another thread, which that interrupt stops. It has the same connection."""
-        copied = object.__new__(type(self))
-        copied.__dict__.update(self.__dict__)
-        copied._guard = Guard()
-        copied._interrupt = interrupt
-        return copied
+        made = self._dialer.dial(interrupt, self._like)
+        made.channel.pace = self._pace
+        return made
 
     def __reduce__(self) -> tuple[Any, ...]:
         # the user by name: another process may be another user's
@@ -193,42 +217,10 @@ class BaseClient:
         state = (self.cwd, self.limit_rate)
         return _unpickled, (type(self), address, self._arguments, *state)
 
-    def _open(self, credential: Credential | None) -> Connection:
-        """A connection that is not logged in yet."""
-        connection = self._connection_class(
-            self.address,
-            plaintext=self._plaintext,
-            trust=self._trust,
-            interrupt=self._interrupt,
-            like=self._connection,
-            credential=credential,
-            on_remark=self._remark_once,
-        )
-        connection.verify = self._verify
-        return connection
-
-    def _remark_once(self, text: str) -> None:
-        text = text[:_LONGEST_REMARK]
-        if self._remark is None or text in self._remarks or len(self._remarks) >= _MOST_REMARKS:
-            return  # a server that never stops talking fills neither memory nor screen
-        self._remarks.add(text)
-        self._guard.tell(self._remark, text)
-
-    def _refuse_to_ask(self) -> str:
-        """What is called in a child process in the place of what asks for a password."""
-        raise LoginRefused(
-            f"no password for {self.address}: in a forked process nobody is asked for one"
-        )
-
     @verb
     def log_in(self, credential: Credential, *, timeout: float | None = None) -> None:
         """Connect with this credential, and no other. Raises LoginRefused."""
-        connection = self._open(credential)
-        try:
-            self._use(connection, connection.log_in(credential), credential)
-        except BaseException:
-            connection.close()
-            raise
+        self._use(self._dialer.log_in(credential, self._interrupt, self._like))
 
     @verb
     def register(
@@ -246,31 +238,17 @@ class BaseClient:
         Raises:
             RegistrationClosed, NameTaken, BadAccount
         """
-        connection = self._open(None)
-        try:
-            if callable(password):
-                asked = time.monotonic()
-                password = self._guard.asking(password, self._refuse_to_ask)()
-                connection = self._still_good(connection, asked)
-            credential = Credential(self.user, password)
-            login = credential.request()
-            assert isinstance(login, messages.Login)
-            if invitation is not None and len(invitation) > messages.MAX_TOKEN:
-                raise RegistrationClosed("that is no invitation")
-            reply = connection.ask(messages.Register(login.user, login.password, invitation))
-            assert isinstance(reply, messages.LoggedIn)
-            self._use(connection, connection.opened_for(reply), credential)
-        except BaseException:
-            connection.close()
-            raise
+        if callable(password):
+            password = self._guard.asking(password, refuser(self.address))
+        args = (self.user, password, invitation, self._interrupt, self._like)
+        self._use(self._dialer.register(*args))
 
-    def _use(self, connection: Connection, user: str, credential: Credential) -> None:
+    def _use(self, opened: Opened) -> None:
         """From here on this is the connection."""
         self._leave()
-        self.user = user
-        self._credentials.accepted = credential
-        self._connection = connection
-        connection.channel.pace = self._pace
+        self.user = opened.user
+        self._connection = opened
+        opened.channel.pace = self._pace
 
     @property
     def limit_rate(self) -> int | None:
@@ -341,7 +319,7 @@ class BaseClient:
 
         A short one may be part of any word: then only whole words count.
         """
-        accepted = self._credentials.accepted
+        accepted = self._dialer.credentials.accepted
         secret = "" if accepted is None else accepted.secret
         if not secret:
             return False
@@ -367,17 +345,14 @@ class BaseClient:
         return self._resolve(path)
 
     def _resolve(self, path: AnyPath) -> RemotePath:
-        typed = as_typed(path)
-        if not typed:  # a variable that was not set, most likely: never the current directory
-            raise InvalidPath("an empty path")
-        return paths.resolve(self.cwd, typed)
+        return absolute(self.cwd, path)
 
     # the account's keys ------------------------------------------------------------------
 
     @property
     def password(self) -> str | None:
         """The password that was accepted, if it was one."""
-        accepted = self._credentials.accepted
+        accepted = self._dialer.credentials.accepted
         return None if accepted is None or accepted.is_token else accepted.secret
 
     @verb
@@ -391,7 +366,7 @@ class BaseClient:
         for one in (old, new):
             Credential(self.user, one).request()  # what can't be sent is told before
         self.connection.ask(messages.ChangePassword(old, new))
-        self._credentials.accepted = Credential(self.user, new)
+        self._dialer.credentials.accepted = Credential(self.user, new)
 
     @verb
     def issue_token(

@@ -25,6 +25,7 @@ from ftpclient.arguments import (
     named,
     one_or_several,
     overwriting,
+    place_for,
     replacing,
 )
 from ftpclient.base import BaseClient
@@ -440,11 +441,7 @@ class Client(BaseClient):
         Args:
             into: ``target`` is known to be a directory.
         """
-        path = self.resolve(target)
-        name = paths.name_of(source)
-        if into and name not in (b"", b".", b".."):
-            return paths.child(path, name)
-        return path
+        return place_for(source, self.resolve(target), into=into)
 
     @verb
     def is_directory(self, target: AnyPath, *, timeout: float | None = None) -> bool:

@@ -14,6 +14,7 @@ import os
 import select
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -67,7 +68,37 @@ class Ready(NamedTuple):
     writable: bool
 
 
-class Channel:
+class Incoming(ABC):
+    """Bytes that come without waiting, and where they go."""
+
+    @abstractmethod
+    def receive_into(self, view: memoryview) -> int:
+        """Receive what is there, up to ``len(view)`` bytes; 0 when nothing is."""
+
+    def fill(self, reader: FrameReader, limit: int | None = None) -> bool:
+        """Receive into a reader's buffer what is there; False when nothing is."""
+        count = self.receive_into(reader.writable()[:limit])
+        reader.received(count)
+        return bool(count)
+
+    def move_payload(self, reader: FrameReader, sink: Sink) -> bool:
+        """Move what is there of the current DATA payload into ``sink``, past the reader's buffer.
+
+        Returns True when the payload is complete, False when more has to be waited for.
+        """
+        while reader.remaining:
+            if reader.buffered:
+                sink.write(reader.take(reader.remaining))
+                continue
+            count = self.receive_into(sink.buffer()[: reader.remaining])
+            if not count:
+                return False
+            reader.bypassed(count)
+            sink.filled(count)
+        return True
+
+
+class Channel(Incoming):
     """A stream over one connected socket. Owned by one thread at a time.
 
     Args:
@@ -217,28 +248,6 @@ class Channel:
         self.bytes_in += count
         return count
 
-    def fill(self, reader: FrameReader, limit: int | None = None) -> bool:
-        """Receive into a reader's buffer what is there; False when nothing is."""
-        count = self.receive_into(reader.writable()[:limit])
-        reader.received(count)
-        return bool(count)
-
-    def move_payload(self, reader: FrameReader, sink: Sink) -> bool:
-        """Move what is there of the current DATA payload into ``sink``, past the reader's buffer.
-
-        Returns True when the payload is complete, False when more has to be waited for.
-        """
-        while reader.remaining:
-            if reader.buffered:
-                sink.write(reader.take(reader.remaining))
-                continue
-            count = self.receive_into(sink.buffer()[: reader.remaining])
-            if not count:
-                return False
-            reader.bypassed(count)
-            sink.filled(count)
-        return True
-
     def _feed(self, pipe: TlsPipe) -> bool:
         """Move what the network brought into TLS; False when it brought nothing."""
         try:
@@ -282,11 +291,16 @@ class Channel:
         self._limit_unsent(_NO_LOW_WATER)
         return tls.PIECE
 
-    def queue(self, *pieces: bytes | memoryview) -> None:
-        """Append to the output. Nothing is sent before ``flush`` or ``output_full``."""
+    def queue(self, *pieces: bytes | memoryview) -> bool:
+        """Append to the output, of which nothing is sent before a flush.
+
+        Returns:
+            ``output_full``.
+        """
         out = self._out
         for piece in pieces:
             out += piece
+        return len(out) >= _FLUSH_AT
 
     @property
     def output_full(self) -> bool:

@@ -96,7 +96,6 @@ STILL_CIRCLES = frozenset(
         frozenset({"ftpserver.isolation.handler", "ftpserver.isolation.supervisor"}),
         frozenset({f"ftpserver.daemon.{name}" for name in ("control", "discovery", "server")}),
         frozenset({"ftpserver.serving.account_watch", "ftpserver.serving.service"}),
-        frozenset({"ftpclient.aio.connection", "ftpclient.aio.lane"}),
         frozenset({"ftpclient.transfer.job", "ftpclient.transfer.pool"}),
     }
 )

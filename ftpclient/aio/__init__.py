@@ -1,10 +1,10 @@
 """The client for asyncio: the same verbs, as coroutines, on one connection for all tasks.
 
-Lives here: AsyncClient (client.py), the connection as the loop drives it
-(connection/connection.py), and what a transfer's thread sees of it (lane.py).
+Lives here: AsyncClient (client.py), the connection as the loop drives it (connection.py), threads
+for transfers (threads.py), and what these see of the connection (thread_connection.py).
 Lives elsewhere: the rules of transfers (ftpclient/transfer/upload.py, transfer/download.py,
-sync/job.py), which both clients share; how a connection is opened and trusted
-(ftpclient/connection/connection.py, connection/known_hosts.py).
+sync/job.py), the protocol (ftpclient/connection/protocol.py), how a connection is opened and
+trusted (ftpclient/connection/opening.py, trust.py), all of which both clients share.
 """
 
 from __future__ import annotations

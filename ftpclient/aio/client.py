@@ -8,48 +8,48 @@ what it is written with), the connection (connection/connection.py).
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import os
 import sys
-import threading
-from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
-    AsyncIterator,
     Callable,
     Iterable,
-    Iterator,
     Sequence,
 )
 from contextlib import aclosing
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from ftpclient.aio import edge
 from ftpclient.aio.connection import LoopConnection
-from ftpclient.aio.lane import Lane
+from ftpclient.aio.streams import StreamPut, alive
+from ftpclient.aio.thread_connection import ThreadConnection
+from ftpclient.aio.threads import ThreadClient, in_thread, open_in_thread
 from ftpclient.arguments import (
     AnyPath,
     LocalPath,
     Overwrite,
     Replace,
+    absolute,
     as_typed,
     overwriting,
+    place_for,
     replacing,
 )
-from ftpclient.client import Client, from_the_top, link_request, tell_problems
+from ftpclient.base import make_dialer, refuser
+from ftpclient.client import from_the_top, link_request, tell_problems
 from ftpclient.connection import forks
 from ftpclient.connection.addresses import ServerAddress
-from ftpclient.connection.connection import Connection
 from ftpclient.connection.credentials import Credential, Password, Remark
+from ftpclient.connection.driver import Trusted
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.connection.known_hosts import KnownHosts
+from ftpclient.connection.opening import Opened
 from ftpclient.connection.trust import Ask, AskTakeover
-from ftpclient.guard import CallbackFailed
-from ftpclient.transfer.calls import PutCall
-from ftpclient.transfer.job import KEEP_ALIVE_SECONDS, EmptySource, Options
-from ftpclient.transfer.report import INPUT_LOST, Forwarding, Listener, Result, Summary
+from ftpclient.guard import CallbackFailed, Guard
+from ftpclient.transfer.job import EmptySource, Options
+from ftpclient.transfer.report import INPUT_LOST, Listener, Result, Summary
 from ftpclient.transfer.upload import Upload
 from ftpwire import digests, messages, paths
 from ftpwire.errors import (
@@ -136,8 +136,14 @@ class AsyncClient:
         self.retry_for = retry_for
         self.retries = retries
         self._pace: Pace | None = None
-        self._opener = _Opener(
+        self._cwd = paths.ROOT
+        self._remark = remark
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._guard = Guard()
+        self._dialer = make_dialer(
             server,
+            self._guard,
+            None if remark is None else self._tell,
             password=password,
             password_tries=password_tries,
             plaintext=plaintext,
@@ -149,9 +155,11 @@ class AsyncClient:
             ask_takeover=ask_takeover,
             saved_token=saved_token,
             verify=verify,
-            remark=remark,
         )
+        self._user = self.address.login
         self._connection: LoopConnection | None = None
+        self._like: LoopConnection | None = None
+        """The latest connection: the next one resumes its TLS session."""
         self._begin()
         forks.follow(self)
 
@@ -160,7 +168,7 @@ class AsyncClient:
         self._edge = edge.Edge()
         self._opening = asyncio.Lock()
         self._turns = asyncio.Semaphore(_AT_ONCE)
-        self._sides: set[_Side] = set()
+        self._threads: set[ThreadClient] = set()
         """What runs in threads now."""
 
     def _after_fork(self) -> None:
@@ -173,12 +181,12 @@ class AsyncClient:
     @property
     def address(self) -> ServerAddress:
         """The server."""
-        return self._opener.address
+        return self._dialer.address
 
     @property
     def user(self) -> str:
         """Who is logged in, or is to be."""
-        return self._opener.user
+        return self._user
 
     @property
     def connected(self) -> bool:
@@ -216,9 +224,32 @@ class AsyncClient:
             if connection is not None and not connection.broken:
                 if connection.loop is not loop:
                     raise RuntimeError("this AsyncClient belongs to another event loop")
-                return connection
-            self._connection = await self._opener.open_for(loop)
-            return self._connection
+                if connection.left_listing:
+                    await connection.settle()
+                if not connection.broken:
+                    return connection
+            return await self._open(loop, self._dialer.dial)
+
+    async def _open(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        dial: Callable[[Interrupt, Trusted | None], Opened],
+    ) -> LoopConnection:
+        """Connect; from then on that is the connection."""
+        self._loop = loop
+        like = None if self._like is None else self._like.trusted
+        made = await open_in_thread(loop, lambda interrupt: dial(interrupt, like))
+        self._user = made.user
+        self._connection = self._like = LoopConnection(made, loop)
+        return self._connection
+
+    def _tell(self, text: str) -> None:
+        """Whatever thread it is in: the loop's tells it."""
+        assert self._loop is not None and self._remark is not None
+        try:
+            self._loop.call_soon_threadsafe(self._remark, text)
+        except RuntimeError:
+            pass  # the loop was closed: nobody is there to be told
 
     @edge.verb
     async def register(
@@ -237,14 +268,16 @@ class AsyncClient:
             RegistrationClosed, NameTaken, BadAccount
         """
 
-        def registered(opener: _Opener) -> Connection:
-            opener._connection = None  # one that there is stays the loop's
-            opener.register(password, invitation)
-            return opener.connection
+        if callable(password):
+            password = self._guard.asking(password, refuser(self.address))
+        asked = password
+
+        def register(interrupt: Interrupt, like: Trusted | None) -> Opened:
+            return self._dialer.register(self.user, asked, invitation, interrupt, None)
 
         async with self._opening:
             await self.close()
-            self._connection = await self._opener.open_for(asyncio.get_running_loop(), registered)
+            await self._open(asyncio.get_running_loop(), register)
 
     def _drop(self, reason: str) -> None:
         if self._connection is not None:
@@ -255,9 +288,9 @@ class AsyncClient:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-        for side in self._sides:
-            side.is_closed = True
-            side.stop()
+        for one in self._threads:
+            one.is_closed = True
+            one.stop()
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -279,55 +312,58 @@ class AsyncClient:
     @property
     def password(self) -> str | None:
         """The password that was accepted, if it was one."""
-        return self._opener.password
+        accepted = self._dialer.credentials.accepted
+        return None if accepted is None or accepted.is_token else accepted.secret
 
     @edge.verb
     async def change_password(self, old: str, new: str, *, timeout: float | None = None) -> None:
         """Set another password; see `Client.change_password`. Raises LoginRefused, BadAccount."""
-        await self._on_lane(lambda side: side.change_password(old, new))
-        self._opener.accept_password(new)
+        await self._in_thread(lambda client: client.change_password(old, new))
+        self._dialer.credentials.accepted = Credential(self.user, new)
 
     @edge.verb
     async def issue_token(
         self, name: str = "", seconds: int | None = None, *, timeout: float | None = None
     ) -> TokenIssued:
         """A token to log in with instead of the password; see `Client.issue_token`."""
-        return await self._on_lane(lambda side: side.issue_token(name, seconds))
+        return await self._in_thread(lambda client: client.issue_token(name, seconds))
 
     @edge.verb
     async def tokens(self, *, timeout: float | None = None) -> Sequence[TokenInfo]:
         """The account's tokens, oldest first."""
-        return await self._on_lane(lambda side: side.tokens())
+        return await self._in_thread(lambda client: client.tokens())
 
     @edge.verb
     async def revoke_token(
         self, token_id: str | None = None, *, timeout: float | None = None
     ) -> None:
         """Make a token good for nothing; by default the one that logged in. Raises NotFound."""
-        await self._on_lane(lambda side: side.revoke_token(token_id))
+        await self._in_thread(lambda client: client.revoke_token(token_id))
 
     # paths -------------------------------------------------------------------------------
 
     @property
     def cwd(self) -> RemotePath:
         """Where relative remote paths start."""
-        return self._opener.cwd
+        return self._cwd
 
+    @edge.local
     def resolve(self, path: AnyPath) -> RemotePath:
         """The absolute remote path for what was given. Raises InvalidPath."""
-        return self._opener.resolve(path)
+        return self._resolve(path)
 
     def _resolve(self, path: AnyPath) -> RemotePath:
-        return self._opener._resolve(path)
+        return absolute(self._cwd, path)
 
+    @edge.local
     def place_for(self, source: bytes, target: AnyPath, *, into: bool) -> RemotePath:
         """Where something named like ``source`` goes; see `Client.place_for`."""
-        return self._opener.place_for(source, target, into=into)
+        return place_for(source, self._resolve(target), into=into)
 
     @edge.verb
     async def is_directory(self, target: AnyPath, *, timeout: float | None = None) -> bool:
         """Whether things go into ``target``; see `Client.is_directory`. Raises NotADirectory."""
-        return await self._on_lane(lambda side: side.is_directory(target))
+        return await self._in_thread(lambda client: client.is_directory(target))
 
     @edge.verb
     async def make_target(
@@ -340,8 +376,8 @@ class AsyncClient:
     ) -> bool:
         """Whether ``target`` is a directory to put things into, made if it ends with a slash; see
         `Client.make_target`. Raises NotADirectory."""
-        return await self._on_lane(
-            lambda side: side.make_target(target, several=several, into=into)
+        return await self._in_thread(
+            lambda client: client.make_target(target, several=several, into=into)
         )
 
     @edge.verb
@@ -350,13 +386,13 @@ class AsyncClient:
         target = self._resolve(path)
         if (await self.stat(target, follow=True)).type != "dir":
             raise NotADirectory(f"{paths.show(target)}: not a directory")
-        self._opener.cwd = target
+        self._cwd = target
         return target
 
     @edge.verb
     async def glob(self, pattern: AnyPath, *, timeout: float | None = None) -> list[RemotePath]:
         """The remote paths that a pattern matches, sorted; see `Client.glob`. Raises NotFound."""
-        return await self._on_lane(lambda side: side.glob(pattern))
+        return await self._in_thread(lambda client: client.glob(pattern))
 
     # looking -----------------------------------------------------------------------------
 
@@ -377,14 +413,14 @@ class AsyncClient:
     @edge.verb
     async def kept(self, *, timeout: float | None = None) -> list[KeptUpload]:
         """The account's interrupted uploads that the server keeps; see `Client.kept`."""
-        return await self._on_lane(lambda side: side.kept())
+        return await self._in_thread(lambda client: client.kept())
 
     @edge.verb
     async def drop_kept(
         self, path: AnyPath | None = None, *, timeout: float | None = None
     ) -> KeptDropped:
         """Drop the kept uploads to a path, or all of them; see `Client.drop_kept`."""
-        return await self._on_lane(lambda side: side.drop_kept(path))
+        return await self._in_thread(lambda client: client.drop_kept(path))
 
     @edge.verb
     async def stat(
@@ -440,9 +476,10 @@ class AsyncClient:
         close the iterator (``aclose``), or end the task.
         """
         request = messages.List(self._resolve(path), recursive, follow, digest)
-        async for directory, entries in self._walk(request, on_problem):
-            for entry in from_the_top(directory, entries):
-                yield entry
+        async with aclosing(self._walk(request, on_problem)) as parts:
+            async for directory, entries in parts:
+                for entry in from_the_top(directory, entries):
+                    yield entry
 
     @edge.stream
     async def walk(
@@ -456,16 +493,18 @@ class AsyncClient:
     ) -> AsyncGenerator[tuple[bytes, list[Entry]], None]:
         """The tree below a directory, a part of one directory at a time; see `Client.walk`."""
         request = messages.List(self._resolve(path), True, follow, digest)
-        async for part in self._walk(request, on_problem):
-            yield part
+        async with aclosing(self._walk(request, on_problem)) as parts:
+            async for part in parts:
+                yield part
 
     async def _walk(
         self, request: messages.List, on_problem: Callable[[Problem], None] | None
     ) -> AsyncGenerator[tuple[bytes, list[Entry]], None]:
         connection = await self._connected()
-        async for page in connection.pages(request):
-            tell_problems(page, on_problem)
-            yield page.directory, page.entries
+        async with aclosing(connection.pages(request)) as pages:
+            async for page in pages:
+                tell_problems(page, on_problem)
+                yield page.directory, page.entries
 
     @edge.verb
     async def hash(self, path: AnyPath, *, timeout: float | None = None) -> Hashed:
@@ -583,7 +622,7 @@ class AsyncClient:
         When the task is cancelled, what was stored stays, and the same again goes on with it.
         """
         return await self._transfer(
-            lambda side: side.put(
+            lambda client: client.put(
                 sources,
                 target,
                 into=into,
@@ -596,7 +635,7 @@ class AsyncClient:
                 fail_fast=fail_fast,
                 links=links,
                 no_empty=no_empty,
-                listener=side.listener,
+                listener=client.listener,
             ),
             listener,
             own=atomic,
@@ -621,7 +660,7 @@ class AsyncClient:
     ) -> Summary:
         """Download files, links and trees; sources may be patterns; see `Client.get`."""
         return await self._transfer(
-            lambda side: side.get(
+            lambda client: client.get(
                 sources,
                 target,
                 into=into,
@@ -632,7 +671,7 @@ class AsyncClient:
                 parallel=parallel,
                 fail_fast=fail_fast,
                 links=links,
-                listener=side.listener,
+                listener=client.listener,
             ),
             listener,
         )
@@ -653,7 +692,7 @@ class AsyncClient:
     ) -> Result:
         """Upload one file as exactly ``target``, or raise why not; see `Client.put_file`."""
         return await self._transfer(
-            lambda side: side.put_file(
+            lambda client: client.put_file(
                 source,
                 target,
                 overwrite=overwrite,
@@ -661,7 +700,7 @@ class AsyncClient:
                 parallel=parallel,
                 links=links,
                 no_empty=no_empty,
-                listener=side.listener,
+                listener=client.listener,
             ),
             listener,
         )
@@ -681,14 +720,14 @@ class AsyncClient:
     ) -> Result:
         """Download one file as exactly ``target``, or raise why not; see `Client.get_file`."""
         return await self._transfer(
-            lambda side: side.get_file(
+            lambda client: client.get_file(
                 source,
                 target,
                 overwrite=overwrite,
                 resume=resume,
                 parallel=parallel,
                 links=links,
-                listener=side.listener,
+                listener=client.listener,
             ),
             listener,
         )
@@ -710,8 +749,8 @@ class AsyncClient:
             confirm: Asked before anything is deleted, in another thread, where it may wait.
         """
         return await self._transfer(
-            lambda side: side.sync(
-                source, target, options, listener=side.listener, confirm=confirm
+            lambda client: client.sync(
+                source, target, options, listener=client.listener, confirm=confirm
             ),
             listener,
         )
@@ -726,7 +765,7 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> bytes:
         """The bytes of a file, or some of them; see `Client.read`."""
-        return await self._transfer(lambda side: side.read(path, offset, length))
+        return await self._transfer(lambda client: client.read(path, offset, length))
 
     @edge.verb
     async def write(
@@ -744,7 +783,7 @@ class AsyncClient:
         The bytes must stay as they are until it returns.
         """
         return await self._transfer(
-            lambda side: side.write(path, data, overwrite=overwrite, mode=mode, parents=parents)
+            lambda client: client.write(path, data, overwrite=overwrite, mode=mode, parents=parents)
         )
 
     @edge.verb
@@ -772,8 +811,9 @@ class AsyncClient:
         if entry is not None and entry.type == "dir" or typed.endswith(b"/"):
             raise IsADirectory(f"{paths.show(typed)}: a directory: name the file")
         connection = await self._connected()
-        upload = Upload(connection, Options(overwrite=how), listener or Listener())
-        call = _StreamPut(upload, self._resolve(typed))
+        beside = connection.for_thread(None)  # nothing is asked there: what is sent goes here
+        upload = Upload(beside, Options(overwrite=how), listener or Listener())
+        call = StreamPut(upload, self._resolve(typed))
         request = messages.Put(self._resolve(typed), None, overwrite=how, ask=True)
         upstream = connection.open_upload(call, request)
         call.on_end = upstream.wake
@@ -782,8 +822,8 @@ class AsyncClient:
             if call.ready is not None:
                 upload.started(b"-", None)
                 hasher = digests.new()
-                alive = _alive(source, lambda: upstream.send(b""), self._most)
-                async with aclosing(alive) as pieces:
+                pieces_of = alive(source, lambda: upstream.send(b""), self._most)
+                async with aclosing(pieces_of) as pieces:
                     async for piece in pieces:
                         hasher.update(piece)
                         call.size += len(piece)
@@ -805,6 +845,7 @@ class AsyncClient:
             raise
         finally:
             upstream.cancel()  # closes it unless it has ended; a refused one, too
+            beside.close()
         if isinstance(call.error, ConnectionLost):
             raise type(call.error)(f"{call.error}: {INPUT_LOST}")
         return upload.close()
@@ -822,9 +863,10 @@ class AsyncClient:
                 no digest.
         """
         connection = await self._connected()
-        async for data in connection.stream(self._resolve(source)):
-            yield data
-            await self._spend(len(data))
+        async with aclosing(connection.stream(self._resolve(source))) as pieces:
+            async for data in pieces:
+                yield data
+                await self._spend(len(data))
 
     def _most(self) -> int:
         """The most bytes to send at once."""
@@ -840,345 +882,56 @@ class AsyncClient:
     # transfers' threads ------------------------------------------------------------------
 
     async def _transfer(
-        self, work: Callable[[_Side], T], listener: Listener | None = None, *, own: bool = False
+        self,
+        work: Callable[[ThreadClient], T],
+        listener: Listener | None = None,
+        *,
+        own: bool = False,
     ) -> T:
-        """As ``_on_lane``, for what takes long: not too many at the same time.
+        """As ``_in_thread``, for what takes long: not too many at the same time.
 
         Args:
             own: It needs a connection that nobody else asks anything on.
         """
         async with self._turns:
-            return await self._on_lane(work, listener, own or self._pace is not None)
+            return await self._in_thread(work, listener, own or self._pace is not None)
 
-    async def _on_lane(
-        self, work: Callable[[_Side], T], listener: Listener | None = None, own: bool = False
+    async def _in_thread(
+        self,
+        work: Callable[[ThreadClient], T],
+        listener: Listener | None = None,
+        own: bool = False,
     ) -> T:
-        """Run a verb of `Client` in a thread, on a lane of this client's connection."""
+        """Run a verb of `Client` in a thread, over this client's connection."""
         loop = asyncio.get_running_loop()
         await self._connected()
-        side = _Side(self, loop, own)
+        client = ThreadClient(
+            self._dialer,
+            loop,
+            self._for_thread,
+            own=own,
+            pace=self._pace,
+            cwd=self._cwd,
+            retry_for=self.retry_for,
+            retries=self.retries,
+        )
         if listener is not None:
-            side.listener = _OnLoop(loop, listener, side.fail)
-        self._sides.add(side)
+            client.listen(listener)
+        self._threads.add(client)
         try:
-            done = await _in_thread(lambda: side.run(work), side.stop)
-            if side.failure is not None:
-                raise CallbackFailed(side.failure)
+            done = await in_thread(lambda: client.run(work), client.stop)
+            if client.failure is not None:
+                raise CallbackFailed(client.failure)
             return done
         except Interrupted:
-            if side.failure is not None:
-                raise CallbackFailed(side.failure) from None
-            if side.is_closed:
+            if client.failure is not None:
+                raise CallbackFailed(client.failure) from None
+            if client.is_closed:
                 raise SessionEnded("the client was closed") from None
             raise
         finally:
-            self._sides.discard(side)
-            side.stopper.close()
+            self._threads.discard(client)
+            client.stopper.close()
 
-    async def _lane(self, interrupt: Interrupt) -> Lane:
-        return (await self._connected()).lane(interrupt)
-
-
-class _Opener(Client):
-    """Opens connections, in a thread: what that takes may block."""
-
-    _connection_class: type[Connection] = LoopConnection
-    _loop: asyncio.AbstractEventLoop | None = None
-
-    def _remark_once(self, text: str) -> None:
-        """Whatever thread it is in: the loop's tells it."""
-        assert self._loop is not None
-        try:
-            self._loop.call_soon_threadsafe(super()._remark_once, text)
-        except RuntimeError:
-            pass  # the loop was closed: nobody is there to be told
-
-    def accept_password(self, password: str) -> None:
-        """The account has this password from now on."""
-        self._credentials.accepted = Credential(self.user, password)
-
-    def open_another(self, interrupt: Interrupt, like: Connection) -> Connection:
-        """A further connection, logged in, for a transfer's thread to drive.
-
-        Args:
-            like: A connection whose certificate is trusted.
-        """
-        copied = self._apart(interrupt)
-        copied._connection = like
-        copied._connection_class = Connection
-        return copied.new_connection()
-
-    async def open_for(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        make: Callable[[_Opener], Connection] = Client.new_connection,
-    ) -> LoopConnection:
-        """A connection that is logged in, and the loop's.
-
-        When the task is cancelled, the thread ends as soon as it can, but nobody waits for that:
-        looking up a name, or asking somebody for a password, may take long.
-
-        Args:
-            make: Makes it, in the thread.
-        """
-        interrupt = Interrupt()
-        self._loop = loop
-        copied = self._apart(interrupt)  # a thread that nobody waits for may still use its own
-        done: asyncio.Future[LoopConnection] = loop.create_future()
-        # Either the thread hands over its result or the task gives it up. The loop may end right
-        # after the task does: what is handed over later would never be closed.
-        turn = threading.Lock()
-        is_handed_over = is_given_up = False
-
-        def finish(opened: LoopConnection | None, error: BaseException | None) -> None:
-            interrupt.close()
-            if done.cancelled():
-                if opened is not None:
-                    opened.close()
-            elif opened is not None:
-                done.set_result(opened)
-            elif error is not None:
-                done.set_exception(error)
-
-        def hand_over(opened: LoopConnection | None, error: BaseException | None) -> bool:
-            nonlocal is_handed_over
-            with turn:
-                if not is_given_up:
-                    try:
-                        loop.call_soon_threadsafe(finish, opened, error)
-                        is_handed_over = True
-                    except RuntimeError:
-                        pass  # the loop was closed
-                return is_handed_over
-
-        def run() -> None:
-            opened, error = None, None
-            try:
-                made = make(copied)
-                assert isinstance(made, LoopConnection)
-                opened = made
-            except BaseException as caught:  # whatever it is: the task waits for it
-                error = caught
-            if not hand_over(opened, error):
-                interrupt.close()
-                if opened is not None:
-                    opened.close()
-
-        threading.Thread(target=run, name="connect", daemon=True).start()
-        try:
-            opened = await done
-        except asyncio.CancelledError:
-            if done.cancelled():
-                with turn:
-                    is_given_up = not is_handed_over
-                    if is_given_up:
-                        interrupt.set()
-            else:
-                done.result().close()  # it was there at the same time
-            raise
-        opened.attach(loop)
-        self.user = copied.user
-        self._connection = opened  # the next one resumes its TLS session
-        return opened
-
-
-class _Side(Client):
-    """`Client` as a transfer's thread sees it.
-
-    Its connection is a lane of the loop's, or its own; further ones are always its own.
-    """
-
-    def __init__(
-        self,
-        owner: AsyncClient,
-        loop: asyncio.AbstractEventLoop,
-        own: bool,
-    ) -> None:
-        self.stopper = Interrupt()
-        super().__init__(
-            owner.address,
-            interrupt=self.stopper,
-            retry_for=owner.retry_for,
-            retries=owner.retries,
-        )
-        self.cwd = owner.cwd
-        self.listener: Listener | None = None
-        self.failure: Exception | None = None
-        """What the user's listener has raised."""
-        self._pace = owner._pace if own else None
-        self.is_closed = False
-        """The client was closed while this ran."""
-        self._own = own
-        self._owner = owner
-        self._loop = loop
-        self._wanted: concurrent.futures.Future[Lane] | None = None
-
-    def run(self, work: Callable[[_Side], T]) -> T:
-        """In the thread: do the work, and leave nothing of it under way."""
-        try:
-            return work(self)
-        finally:
-            self.close()
-
-    def new_connection(self) -> Connection:
-        assert self._connection is not None
-        return self._owner._opener.open_another(self.stopper, self._connection)
-
-    def _first_connection(self) -> Connection:
-        lane = self._lane()
-        if not self._own:
-            return lane
-        try:
-            # of the loop's connection only the trust is shared: its TLS session is the loop's alone
-            return self._owner._opener.open_another(self.stopper, lane)
-        finally:
-            lane.close()
-
-    def _lane(self) -> Lane:
-        wanted = asyncio.run_coroutine_threadsafe(self._owner._lane(self.stopper), self._loop)
-        self._wanted = wanted
-        self.stopper.check()
-        try:
-            return wanted.result()
-        except concurrent.futures.CancelledError:
-            raise Interrupted("interrupted") from None
-        finally:
-            self._wanted = None
-
-    def fail(self, error: Exception) -> None:
-        """From the loop: the user's listener has raised something, which ends the work."""
-        self.failure = error
-        self.stop()
-
-    def stop(self) -> None:
-        """From the loop: end the work soon."""
-        self.stopper.set()
-        if self._wanted is not None:
-            self._wanted.cancel()
-        connection = self._connection
-        if isinstance(connection, Lane):
-            connection.channel.wake()
-
-
-class _OnLoop(Forwarding):
-    """Has a transfer's news told in the loop's thread, in their order."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        listener: Listener,
-        fail: Callable[[Exception], None],
-    ) -> None:
-        super().__init__(listener)
-        self._loop = loop
-        self._fail = fail
-        self._news: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
-        self._is_due = False
-
-    def tell(self, what: Callable[..., None], *args: Any) -> None:
-        self._news.append((what, args))
-        if not self._is_due:
-            self._is_due = True
-            self._loop.call_soon_threadsafe(self._tell_all)
-
-    def _tell_all(self) -> None:
-        self._is_due = False
-        try:
-            while self._news:
-                what, args = self._news.popleft()
-                what(*args)
-        except Exception as error:
-            self._news = deque(maxlen=0)  # it hears nothing more
-            self._fail(error)
-
-
-class _StreamPut(PutCall):
-    """An upload whose bytes a task brings."""
-
-    def __init__(self, upload: Upload, target: RemotePath) -> None:
-        super().__init__(upload, b"-", target)
-        self.asks = True
-        self.readiness = asyncio.Event()
-        self.end = asyncio.Event()
-        self.on_end: Callable[[], None] = lambda: None
-
-    def on_reply(self, reply: Reply) -> bool:
-        final = super().on_reply(reply)
-        self.readiness.set()
-        return final
-
-    def on_done(self) -> None:
-        super().on_done()
-        self.readiness.set()
-        self.end.set()
-        self.on_end()
-
-
-async def _alive(
-    source: AsyncIterable[bytes], keep: Callable[[], Any], most: Callable[[], int]
-) -> AsyncGenerator[bytes, None]:
-    """What a source gives, never more than ``most`` at once.
-
-    ``keep`` is awaited now and then while it gives nothing.
-    """
-    iterator = aiter(source)
-    while True:
-        step = asyncio.ensure_future(_next(iterator))
-        try:
-            while not (await asyncio.wait({step}, timeout=KEEP_ALIVE_SECONDS))[0]:
-                await keep()
-        except BaseException:
-            step.cancel()
-            await asyncio.wait({step})
-            raise
-        piece = step.result()
-        if piece is None:
-            return
-        for part in _cut(piece, most):
-            yield part
-
-
-def _cut(piece: bytes, most: Callable[[], int]) -> Iterator[bytes]:
-    """The same bytes, never more than ``most`` at once."""
-    at = 0
-    while at < len(piece):
-        size = most()
-        yield piece if size >= len(piece) else piece[at : at + size]
-        at += size
-
-
-async def _next(iterator: AsyncIterator[bytes]) -> bytes | None:
-    try:
-        return await anext(iterator)
-    except StopAsyncIteration:
-        return None
-
-
-async def _in_thread(work: Callable[[], T], stop: Callable[[], object]) -> T:
-    """Run in a thread of its own. When the task is cancelled, the work is stopped and awaited."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def run() -> None:
-        try:
-            result = work()
-        except BaseException as error:  # whatever it is: the task waits for it
-            loop.call_soon_threadsafe(done.set_exception, error)
-        else:
-            loop.call_soon_threadsafe(done.set_result, result)
-
-    thread = threading.Thread(target=run, name="transfer", daemon=True)
-    thread.start()
-    try:
-        return await asyncio.shield(done)
-    except asyncio.CancelledError:
-        stop()
-        while not done.done():
-            try:
-                await asyncio.wait({done})
-            except asyncio.CancelledError:
-                continue  # it is stopping already
-        done.exception()  # nobody asks for what came of it
-        raise
-    finally:
-        thread.join()  # it has handed in what it has
+    async def _for_thread(self, interrupt: Interrupt) -> ThreadConnection:
+        return (await self._connected()).for_thread(interrupt)

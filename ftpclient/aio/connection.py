@@ -2,41 +2,43 @@
 
 Lives here: when to read and to write, whose turn it is, requests as coroutines.
 Lives elsewhere: sockets, TLS and buffers (ftpwire/channel.py), which answer belongs to which
-request, and what may come (ftpclient/connection/connection.py), transfers' threads (lane.py), the
-verbs (client.py).
+request, and what may come (ftpclient/connection/protocol.py), transfers' threads
+(thread_connection.py), the verbs (client.py).
 
 It is opened in a thread, by the code that opens every connection: looking up names, checking
 certificates, asking for passwords and reading files block. Then it is the loop's.
 
-Everybody has a queue of bursts, and they take turns, because no other frame may stand inside an
-upload. Reading never waits for writing. It stops while somebody doesn't take what came.
+Everybody has a queue of units to write, and they take turns, because no other frame may stand
+inside an upload. Reading never waits for writing. It stops while somebody doesn't take what came.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, NoReturn
 
-from ftpclient.aio.lane import Burst, Forward, Lane, LaneChannel, Sender
-from ftpclient.connection import connection as rules
+from ftpclient.aio.thread_connection import Forward, ThreadChannel, ThreadConnection
+from ftpclient.aio.write_units import Sender, WriteUnit
 from ftpclient.connection import log
-from ftpclient.connection.connection import Call, Connection
+from ftpclient.connection.driver import Driver, Trusted
 from ftpclient.connection.interrupt import Interrupt
+from ftpclient.connection.opening import Opened, session_of
+from ftpclient.connection.protocol import Call, outcome_unknown, seconds_to_end
 from ftpclient.transfer.calls import StreamCall
 from ftpclient.transfer.listing import checked_page
 from ftpwire import frames, messages
-from ftpwire.errors import ConnectionLost, FtpError, SessionEnded, TooMany
-from ftpwire.frames import Header, Kind
+from ftpwire.channel import Channel
+from ftpwire.errors import ConnectionLost, FtpError, SessionEnded
+from ftpwire.frames import Kind
 from ftpwire.messages import Get, List, Page, Reply, Request
 from ftpwire.paths import RemotePath
 
 _AT_ONCE_SECONDS = 0.005
 """How long reading may keep the loop."""
-_POURS_AT_ONCE = 200
+_UNITS_AT_ONCE = 200
 _PAGES_AHEAD = 16
 _BYTES_AHEAD = 2 * 1024 * 1024
 _LOOK_SECONDS = 5.0
@@ -75,6 +77,8 @@ class _Stream(Call):
 
     def hand_out(self, item: object, size: int) -> None:
         """Something for the task; reading stops while too much waits."""
+        if self.is_dropped:
+            return
         self._waiting.append((item, size))
         self._size += size
         self._news.set()
@@ -105,6 +109,8 @@ class _Stream(Call):
 
 
 class _Pages(_Stream):
+    only_tells = True
+
     def __init__(self, connection: LoopConnection) -> None:
         super().__init__()
         self.begin_waiting(connection, _PAGES_AHEAD)
@@ -124,71 +130,65 @@ class _Bytes(StreamCall, _Stream):
         self.hand_out(bytes(data), len(data))
 
 
-class LoopConnection(Connection):
-    """A connection that, once it is open, is driven by an event loop. As Connection otherwise.
+class LoopConnection(Driver):
+    """A connection that an event loop drives. Only the loop's thread may use it.
 
-    ``attach`` gives it to the loop. From then on only the loop's thread may use it, by what is
-    defined here.
+    Args:
+        opened: A connection that is logged in. It is this one's from here on.
     """
 
-    _loop: asyncio.AbstractEventLoop | None = None
-    _ids: itertools.count[int]
-    _timer: asyncio.TimerHandle
-    ended_with: FtpError | None = None
-    """Why it is broken, unless it was closed here."""
-    _fd = -1
-    """What the loop watches; -1 when it doesn't."""
+    channel: Channel
 
-    def _open(self, plaintext: bool) -> None:
+    def __init__(self, opened: Opened, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(opened.address, opened.channel, opened.protocol, context=opened.context)
+        self.verify = opened.verify
+        self.round_trip = opened.round_trip
+        # the task that asked gets the error: others have their requests on this connection
+        self.protocol.full_is_lost = False
+        self.loop = loop
         self._senders: deque[Sender] = deque()
         """Those who have something to send, in the order of their turns."""
         self._holder: Sender | None = None
         """Whose upload is open: nobody else may send."""
         self._piece: memoryview | None = None
         """What is left of a payload that is being sent."""
-        self._piece_of: tuple[Sender, Burst] | None = None
-        self._lanes: set[LaneChannel] = set()
-        self._to_wake: set[LaneChannel] = set()
+        self._piece_of: tuple[Sender, WriteUnit] | None = None
+        self._threads: set[ThreadChannel] = set()
+        self._to_wake: set[ThreadChannel] = set()
         self._slow: set[object] = set()
         """Those who have not taken what is there for them."""
-        self._dropped: dict[int, float] = {}
-        """Requests that were cancelled, and since when only their ends are waited for."""
-        self._heard = 0.0
         self._writing = False
-        self._pour_is_due = False
-        super()._open(plaintext)
-
-    # the loop ----------------------------------------------------------------------------
-
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """From here on the loop drives it."""
-        self._loop = loop
-        self._interrupt = None
-        self._ids = itertools.count(self._last_id + 1)
+        self._flush_is_due = False
         self._heard = time.monotonic()
+        self._overdue: asyncio.TimerHandle | None = None
+        """Ends the connection unless what was cancelled ends before."""
+        self._owed: tuple[Call, int, float] | None = None
+        """What that timer was set for."""
+        self.left_listing = False
+        """A listing was left before its end; see ``settle``."""
+        self._settled = asyncio.Event()
         self._fd = self.channel.socket.fileno()
+        """What the loop watches; -1 when it doesn't."""
         loop.add_reader(self._fd, self._on_readable)
         loop.call_soon(self._on_readable)  # TLS may hold what no selector sees
         self._timer = loop.call_later(self._look_seconds, self._look)
 
     @property
-    def loop(self) -> asyncio.AbstractEventLoop | None:
-        """Whose it is."""
-        return self._loop
+    def trusted(self) -> Trusted:
+        """For the next connection to the same server."""
+        return Trusted(self.context, session_of(self.channel))
+
+    # the loop ----------------------------------------------------------------------------
 
     def _detach(self) -> None:
-        if self._fd < 0 or self._loop is None:
+        if self._fd < 0:
             return
         self._timer.cancel()
-        self._loop.remove_reader(self._fd)
+        self.loop.remove_reader(self._fd)
         if self._writing:
-            self._loop.remove_writer(self._fd)
+            self.loop.remove_writer(self._fd)
         self._fd = -1
-
-    def _next_id(self) -> int:
-        if self._loop is None:
-            return super()._next_id()
-        return next(self._ids) % 0xFFFFFFFF + 1
+        self._mind_owed()
 
     @property
     def _look_seconds(self) -> float:
@@ -196,22 +196,45 @@ class LoopConnection(Connection):
 
     def _look(self) -> None:
         """Now and then: is the server still there?"""
-        assert self._loop is not None
-        self._timer = self._loop.call_later(self._look_seconds, self._look)
+        self._timer = self.loop.call_later(self._look_seconds, self._look)
         now = time.monotonic()
-        if not self._calls or self._slow:
+        if not self.protocol.calls or self._slow:
             self._heard = now
         elif now - self._heard > self.longest_silence:
             self._give_it_up("the server did not answer in time")
-            return
-        first = next(iter(self._calls), 0)
-        since = self._dropped.get(first)  # others wait for their turn
-        if since is None:
-            return
-        if since == 0.0:
-            self._dropped[first] = now
-        elif now - since > rules._CANCEL_SECONDS:
-            self._give_it_up("it does not stop what was cancelled")
+
+    def _mind_owed(self) -> None:
+        """See to it that what was cancelled ends soon, once it is its turn."""
+        protocol = self.protocol
+        call = None if self._fd < 0 else protocol.owes_end
+        owed = None if call is None else (call, protocol.signs, self._seconds_to_end())
+        if owed == self._owed:
+            return  # a timer runs, if one has to
+        if self._overdue is not None:
+            self._overdue.cancel()
+        self._owed = owed
+        self._overdue = None if owed is None else self.loop.call_later(owed[2], self._is_overdue)
+
+    def _seconds_to_end(self) -> float:
+        """How long the server may take for the end of what was cancelled."""
+        calls = self.protocol.calls.values()
+        return seconds_to_end(calls if all(call.is_dropped for call in calls) else [Call()])
+
+    def _is_overdue(self) -> None:
+        self._give_it_up("it does not stop what was cancelled")
+
+    async def settle(self) -> None:
+        """Where nothing is under way but listings that nobody takes any more: until they end.
+
+        Afterwards either they have or the connection is ``broken``: a server that goes on listing
+        isn't waited for, and nobody else loses anything by that.
+        """
+        self.left_listing = False
+        calls = self.protocol.calls.values()
+        asking = any(unit.call is not None for one in self._senders for unit in one.units)
+        if calls and not asking and all(one.is_dropped and one.only_tells for one in calls):
+            self._settled.clear()
+            await self._settled.wait()
 
     def _give_it_up(self, reason: str) -> None:
         self.end(ConnectionLost(f"{self.address.endpoint}: {reason}"))
@@ -221,24 +244,26 @@ class LoopConnection(Connection):
     def _on_readable(self) -> None:
         if self.broken or self._slow:
             return
-        assert self._loop is not None
         self._heard = time.monotonic()
         self._until = self._heard + _AT_ONCE_SECONDS
         try:
-            more = self._take_input()
+            more = self.take_input()
         except FtpError:
             return  # whoever waits for something has been told
         finally:
-            self._wake_lanes()
+            self._wake_threads()
+        if self.protocol.dropped or self._owed is not None:
+            self._mind_owed()
+        if not self.protocol.calls:
+            self._settled.set()
         if more and not self._slow:
-            self._loop.call_soon(self._on_readable)
-        self._pour_soon()
+            self.loop.call_soon(self._on_readable)
+        self._flush_soon()
 
     def stop_reading(self, reader: object) -> None:
         """Somebody has not taken what is there: nothing more is read before ``read_on``."""
         if not self._slow and self._fd >= 0:
-            assert self._loop is not None
-            self._loop.remove_reader(self._fd)
+            self.loop.remove_reader(self._fd)
         self._slow.add(reader)
         self._until = 0.0
 
@@ -248,35 +273,18 @@ class LoopConnection(Connection):
             return
         self._slow.discard(reader)
         if not self._slow and self._fd >= 0:
-            assert self._loop is not None
-            self._loop.add_reader(self._fd, self._on_readable)
-            self._loop.call_soon(self._on_readable)
+            self.loop.add_reader(self._fd, self._on_readable)
+            self.loop.call_soon(self._on_readable)
 
-    def wake_later(self, channel: LaneChannel) -> None:
-        """A lane has news; it is woken once for all of them."""
+    def wake_later(self, channel: ThreadChannel) -> None:
+        """A thread has news; it is woken once for all of them."""
         self._to_wake.add(channel)
 
-    def _wake_lanes(self) -> None:
+    def _wake_threads(self) -> None:
         for channel in self._to_wake:
             channel.hand_over()
             channel.wake()
         self._to_wake.clear()
-
-    def _have_no_room(self, error: TooMany) -> None:
-        """The task that asked gets the error: others have their requests on this connection."""
-
-    def _dispatch(self, header: Header, payload: memoryview) -> None:
-        call = self._calls.get(header.request_id)
-        if header.request_id in self._dropped and header.kind == Kind.NOTICE:
-            self._dropped[header.request_id] = time.monotonic()  # it works, and will see
-        if not isinstance(call, Forward):
-            super()._dispatch(header, payload)
-        elif call.ends_with(header.kind, payload):
-            del self._calls[header.request_id]
-            self._unanswered -= call.cost
-            call.done = True
-        if self._dropped and header.request_id not in self._calls:
-            self._dropped.pop(header.request_id, None)
 
     # writing -----------------------------------------------------------------------------
 
@@ -285,50 +293,50 @@ class LoopConnection(Connection):
         if not sender.queued:
             sender.queued = True
             self._senders.append(sender)
-        self._pour_soon()
+        self._flush_soon()
 
-    def _pour_soon(self) -> None:
+    def _flush_soon(self) -> None:
         """Send what can be sent, once all that is due now has run."""
-        if self._pour_is_due or not (self._senders or self._piece or self.channel.has_output):
+        if self._flush_is_due or not (self._senders or self._piece or self.channel.has_output):
             return
-        assert self._loop is not None
-        self._pour_is_due = True
-        self._loop.call_soon(self._pour)
+        self._flush_is_due = True
+        self.loop.call_soon(self._flush)
 
-    def _pour(self) -> None:
-        self._pour_is_due = False
+    def _flush(self) -> None:
+        self._flush_is_due = False
         if self.broken:
             return
         try:
             count = 0
-            while count < _POURS_AT_ONCE and self._pour_one():
+            while count < _UNITS_AT_ONCE and self._send_one():
                 count += 1
             flushed = self.channel.try_flush() and self._piece is None
         except ConnectionLost as error:
             self._last_words(error)
             return
         finally:
-            self._wake_lanes()
+            self._wake_threads()
+        if self.protocol.dropped:
+            self._mind_owed()
         self._watch_writing(not flushed)
-        if count == _POURS_AT_ONCE:
-            self._pour_soon()
+        if count == _UNITS_AT_ONCE:
+            self._flush_soon()
 
     def _watch_writing(self, on: bool) -> None:
         if on == self._writing:
             return
-        assert self._loop is not None
         self._writing = on
         if on:
-            self._loop.add_writer(self._fd, self._on_writable)
+            self.loop.add_writer(self._fd, self._on_writable)
         else:
-            self._loop.remove_writer(self._fd)
+            self.loop.remove_writer(self._fd)
 
     def _on_writable(self) -> None:
         self._heard = time.monotonic()
-        self._pour()
+        self._flush()
 
-    def _pour_one(self) -> bool:
-        """Send the next burst, or some of it; False when that has to wait for something."""
+    def _send_one(self) -> bool:
+        """Send the next unit, or some of it; False when that has to wait for something."""
         channel = self.channel
         if self._piece is not None:
             sent = channel.try_send(self._piece)
@@ -346,28 +354,28 @@ class LoopConnection(Connection):
             if not self._senders:
                 return False
             sender = self._senders[0]
-        if not sender.bursts:
+        if not sender.units:
             sender.queued = False
             if sender in self._senders:
                 self._senders.remove(sender)
             return sender is not self._holder  # whose upload is open: nobody else may send
-        burst = sender.bursts[0]
-        if burst.call is not None:
-            if not self._has_room(burst.call.cost):
+        unit = sender.units[0]
+        if unit.call is not None:
+            if not self.protocol.has_room(unit.call.cost):
                 return self._bring_forward()  # an answer has to come first
-            if not self._calls:
+            if not self.protocol.calls:
                 self._heard = time.monotonic()
-            self._enter(burst.call)
-        sender.bursts.popleft()
-        channel.queue(memoryview(burst.data))
-        if burst.opens:
+            self.protocol.enter(unit.call)
+        sender.units.popleft()
+        channel.queue(memoryview(unit.data))
+        if unit.opens:
             self._holder = sender
-        if burst.closes:
+        if unit.closes:
             self._holder = None
-        if burst.piece:
-            self._piece, self._piece_of = burst.piece, (sender, burst)
+        if unit.piece:
+            self._piece, self._piece_of = unit.piece, (sender, unit)
         else:
-            self._finish(sender, burst)
+            self._finish(sender, unit)
         if self._holder is None:
             self._senders.rotate(-1)
         return True
@@ -375,22 +383,22 @@ class LoopConnection(Connection):
     def _bring_forward(self) -> bool:
         """Give the turn to who doesn't begin a request, but cancels one."""
         for sender in self._senders:
-            if sender.bursts and sender.bursts[0].call is None:
+            if sender.units and sender.units[0].call is None:
                 self._senders.remove(sender)
                 self._senders.appendleft(sender)
                 return True
         return False
 
-    def _finish(self, sender: Sender, burst: Burst) -> None:
-        if burst.cancels is not None and burst.cancels in self._calls:
-            self._dropped.setdefault(burst.cancels, 0.0)
-        if sender.on_poured is not None:
-            sender.on_poured(burst)
+    def _finish(self, sender: Sender, unit: WriteUnit) -> None:
+        if unit.cancels is not None:
+            self.protocol.cancelled(unit.cancels)
+        if sender.on_sent is not None:
+            sender.on_sent(unit)
 
     # ending ------------------------------------------------------------------------------
 
     def _after_fork(self) -> None:
-        """As `Connection._after_fork`. What the loop watches is shared with the parent's loop."""
+        """As ever. What the loop watches is shared with the parent's loop."""
         self._fd = -1
         super()._after_fork()
 
@@ -398,9 +406,9 @@ class LoopConnection(Connection):
         """It can't be written to any more: what the server has said may tell why."""
         self._until = time.monotonic() + 1.0
         try:
-            while self._take_input():
+            while self.take_input():
                 pass
-            self._lost(error)
+            self.lost(error)
         except FtpError:
             pass  # whoever waits for something has been told
 
@@ -409,36 +417,33 @@ class LoopConnection(Connection):
         if self.broken:
             return
         try:
-            self._end_with(error)
+            self.end_with(error)
         except FtpError:
             pass  # those who have to know have been told
 
-    def _end_with(self, error: FtpError) -> NoReturn:
+    def end_with(self, error: FtpError) -> NoReturn:
         self._detach()
-        self.ended_with = error
-        super()._end_with(error)
+        super().end_with(error)
 
     def _fail_all(self, error: FtpError) -> None:
         super()._fail_all(error)
-        if self._loop is not None:
-            for channel in self._lanes:
-                channel.ended = channel.ended or error
-                channel.hand_over()
-                channel.wake()
-            for sender in list(self._senders):
-                for burst in sender.bursts:
-                    if burst.call is not None and not burst.call.done:
-                        burst.call.error, burst.call.done = error, True
-                        burst.call.on_done()
-                sender.bursts.clear()
+        self._settled.set()
+        for channel in self._threads:
+            channel.hand_over()  # the last words, before the end
+            channel.ended = channel.ended or error
+            channel.wake()
+        for sender in list(self._senders):
+            for unit in sender.units:
+                if unit.call is not None and not unit.call.done:
+                    unit.call.end_by(error)
+                    unit.call.on_done()
+            sender.units.clear()
 
     def close(self) -> None:
-        if self._loop is None:
-            super().close()
-        elif not self.broken:
+        """Close the connection; what is unanswered fails. Can be called twice."""
+        if not self.broken:
             log.debug("%s: closed", self.address.endpoint)
             self._detach()
-            self.broken = True
             self.channel.close()
             # no transfer is to go on by itself with another connection
             self._fail_all(SessionEnded("the client was closed"))
@@ -450,8 +455,7 @@ class LoopConnection(Connection):
 
         When the task is cancelled, so is the request, and the connection stays usable.
         """
-        assert self._loop is not None
-        call = Pending(self._loop)
+        call = Pending(self.loop)
         self._submit(call, request)
         try:
             return await call.future
@@ -459,9 +463,9 @@ class LoopConnection(Connection):
             self._cancel(call)
             raise
         except ConnectionLost as error:
-            raise rules.outcome_unknown(request, error) from None
+            raise outcome_unknown(request, error) from None
 
-    async def pages(self, request: List) -> AsyncIterator[Page]:
+    async def pages(self, request: List) -> AsyncGenerator[Page, None]:
         """The pages of a listing, as they come. Raises the listing's error."""
         call = _Pages(self)
         self._submit(call, request)
@@ -473,7 +477,7 @@ class LoopConnection(Connection):
         if call.error is not None:
             raise call.error
 
-    async def stream(self, source: RemotePath) -> AsyncIterator[bytes]:
+    async def stream(self, source: RemotePath) -> AsyncGenerator[bytes, None]:
         """A file's bytes, as they come. Raises VerificationFailed at the end."""
         call = _Bytes(self)
         self._submit(call, Get(source))
@@ -488,62 +492,56 @@ class LoopConnection(Connection):
         if self.broken:
             raise ConnectionLost(f"{self.address.endpoint}: the connection is closed")
         payload = messages.encode(request)
-        self._prepare(call, request, len(payload))
-        burst = Burst(call, opens=sender is not None)
-        burst.data += frames.frame(Kind.REQUEST, call.request_id, payload)
+        self.protocol.prepare(call, request, len(payload), enter=False)
+        data = frames.frame(Kind.REQUEST, call.request_id, payload)
+        unit = WriteUnit(data, call=call, opens=sender is not None)
+        self._send(unit, sender)
+
+    def _send(self, unit: WriteUnit, sender: Sender | None = None) -> None:
         sender = sender or Sender()
-        sender.bursts.append(burst)
+        sender.units.append(unit)
         self.post(sender)
 
     def _give_up(self, call: _Stream) -> None:
         """Nobody takes what comes for a stream any more."""
-        call.hand_out = _pass_over  # type: ignore[method-assign]
+        call.is_dropped = True
         call.let_it_read()
+        self.left_listing |= call.only_tells and not call.done
         self._cancel(call)
 
     def _cancel(self, call: Call) -> None:
-        if call.done or self.broken:
-            return
-        for sender in self._senders:
-            for burst in sender.bursts:
-                if burst.call is call:  # it was not even sent
-                    sender.bursts.remove(burst)
-                    return
-        burst = Burst()
-        burst.data += frames.frame(Kind.CANCEL, call.request_id)
-        burst.cancels = call.request_id
-        sender = Sender()
-        sender.bursts.append(burst)
-        self.post(sender)
+        call.is_dropped = True
+        if call.done or self.broken or any(one.withdraw(call) for one in self._senders):
+            return  # it has ended, or was not even sent
+        self._send(WriteUnit(self.protocol.cancel(call), cancels=call.request_id))
 
     # transfers ---------------------------------------------------------------------------
 
-    def lane(self, interrupt: Interrupt) -> Lane:
+    def for_thread(self, interrupt: Interrupt | None) -> ThreadConnection:
         """A connection for a transfer's thread, over this one. ``abandon`` ends it."""
-        assert self._loop is not None
-        lane = Lane(self, self._loop, interrupt)
+        made = ThreadConnection(
+            self,
+            self.loop,
+            self.address,
+            self.protocol.beside(),
+            context=self.context,
+            interrupt=interrupt,
+        )
+        made.verify = self.verify
+        made.round_trip = self.round_trip
         if self.broken:
-            lane.channel.ended = ConnectionLost(f"{self.address.endpoint}: connection lost")
-        self._lanes.add(lane.channel)
-        return lane
+            made.channel.ended = ConnectionLost(f"{self.address.endpoint}: connection lost")
+        self._threads.add(made.channel)
+        return made
 
-    def abandon(self, channel: LaneChannel) -> None:
-        """A lane is of no more use; what it had asked for was cancelled."""
-        self._lanes.discard(channel)
-        for call in self._calls.values():
+    def abandon(self, channel: ThreadChannel) -> None:
+        """A thread's connection is of no more use; what it had asked for was cancelled."""
+        self._threads.discard(channel)
+        calls = self.protocol.calls
+        for call in calls.values():
             if isinstance(call, Forward) and call.channel is channel:
                 call.abandon()
-        kept: list[Burst] = []
-        skipping = False
-        for burst in channel.sender.bursts:
-            if burst.call is not None:  # it was not even sent
-                skipping = burst.opens and not burst.closes
-            elif skipping:
-                skipping = not burst.closes
-            elif burst.closes or burst.cancels is None or burst.cancels in self._calls:
-                kept.append(burst)
-        channel.sender.bursts.clear()
-        channel.sender.bursts.extend(kept)
+        channel.sender.withdraw_requests(calls.__contains__)
         self.read_on(channel)
 
     # an upload of a task -----------------------------------------------------------------
@@ -561,13 +559,13 @@ class Upstream:
     def __init__(self, connection: LoopConnection, call: Call) -> None:
         self._connection = connection
         self._call = call
-        self.sender = Sender(self._on_poured)
-        self._poured = asyncio.Event()
+        self.sender = Sender(self._on_sent)
+        self._sent = asyncio.Event()
         self._closed = False
 
-    def _on_poured(self, burst: Burst) -> None:
-        if not self.sender.bursts:
-            self._poured.set()
+    def _on_sent(self, unit: WriteUnit) -> None:
+        if not self.sender.units:
+            self._sent.set()
 
     async def send(self, data: bytes) -> None:
         """Send bytes, and wait until they were taken. An empty one keeps the upload alive."""
@@ -575,39 +573,31 @@ class Upstream:
         size = self._connection.data_size
         for at in range(0, len(view) or 1, size):
             piece = view[at : at + size]
-            burst = Burst()
-            burst.data += frames.pack_header(len(piece), Kind.DATA, self._call.request_id)
-            burst.piece = piece if piece else None
+            unit = WriteUnit(frames.pack_header(len(piece), Kind.DATA, self._call.request_id))
+            unit.piece = piece if piece else None
             if self._connection.broken or self._call.done:
                 return  # what became of it is the call's to tell
-            self._poured.clear()
-            self.sender.bursts.append(burst)
+            self._sent.clear()
+            self.sender.units.append(unit)
             self._connection.post(self.sender)
-            await self._poured.wait()
+            await self._sent.wait()
 
     def wake(self) -> None:
         """The call has ended: nobody need wait any more."""
-        self._poured.set()
+        self._sent.set()
 
     def end(self, sent: messages.Sent) -> None:
         """All of it was sent."""
-        self._close(frames.frame(Kind.END, self._call.request_id, messages.encode(sent)))
+        self._close(WriteUnit(self._connection.protocol.end_of(self._call, sent), closes=True))
 
     def cancel(self) -> None:
         """Give it up; or close what was refused."""
-        self._close(frames.frame(Kind.CANCEL, self._call.request_id), self._call.request_id)
+        data = self._connection.protocol.cancel(self._call)
+        self._close(WriteUnit(data, closes=True, cancels=self._call.request_id))
 
-    def _close(self, frame: bytes, cancels: int | None = None) -> None:
+    def _close(self, unit: WriteUnit) -> None:
         if self._closed or self._connection.broken:
             return
         self._closed = True
-        burst = Burst()
-        burst.data += frame
-        burst.closes = True
-        burst.cancels = cancels
-        self.sender.bursts.append(burst)
+        self.sender.units.append(unit)
         self._connection.post(self.sender)
-
-
-def _pass_over(item: object, size: int) -> None:
-    """For what still comes when nobody waits for it."""

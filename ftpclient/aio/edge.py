@@ -117,3 +117,17 @@ def stream(
                     yield item
 
     return edged
+
+
+def local(function: Callable[Concatenate[_C, _P], _T]) -> Callable[Concatenate[_C, _P], _T]:
+    """What doesn't use the connection."""
+    explain = explainer(function)
+
+    @wraps(function)
+    def edged(self: _C, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return function(self, *args, **kwargs)
+        except inside.FtpError as error:
+            raise_plainly(errors.public(error, explain(self, *args, **kwargs)(self, error)))
+
+    return edged

@@ -1,8 +1,8 @@
 """What proves who the user is: passwords, saved tokens, netrc; and which of them comes first.
 
 Lives here: the order, the file of tokens, reading netrc.
-Lives elsewhere: sending them (connection.py), asking at a terminal (cli/app.py), the commands that
-save and revoke tokens (cli/commands/accounts.py).
+Lives elsewhere: sending them (opening.py, dialer.py), asking at a terminal (cli/app.py), the
+commands that save and revoke tokens (cli/commands/accounts.py).
 
 A password that was given, or FTP_PASSWORD, is the only one tried. Else the saved token, netrc,
 and whoever can be asked, in this order: a refused token is no reason to give up.
@@ -44,8 +44,8 @@ class Credential:
     is_token: bool = False
     is_peer: bool = False
 
-    def request(self) -> messages.Login | messages.LoginToken | messages.LoginPeer:
-        """What to send. Raises LoginRefused when no server could accept it."""
+    def check(self) -> None:
+        """Raises LoginRefused when no server could accept it."""
         what = "token" if self.is_token else "password"
         try:
             self.user.encode()
@@ -55,6 +55,10 @@ class Credential:
         most = messages.MAX_TOKEN if self.is_token else messages.MAX_PASSWORD
         if len(self.user) > messages.MAX_USER or size > most:
             raise LoginRefused(f"wrong user name or {what}")
+
+    def request(self) -> messages.Login | messages.LoginToken | messages.LoginPeer:
+        """What to send. Raises LoginRefused when no server could accept it."""
+        self.check()
         if self.is_peer:
             return messages.LoginPeer(self.user)
         if self.is_token:

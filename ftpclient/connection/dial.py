@@ -1,7 +1,7 @@
 """Connecting to a host name: its addresses are tried almost at the same time (RFC 8305).
 
 Lives here: looking a name up, which address is tried when, which one is remembered.
-Lives elsewhere: Unix sockets, TLS and everything after the connection (connection.py).
+Lives elsewhere: Unix sockets, TLS and all that follows (opening.py).
 
 A second address is tried when the first has not answered after 250 ms, or at once when it has
 failed. The one that answers first is used; the others are closed. It is remembered for as long

@@ -1,6 +1,6 @@
 """Ctrl-C, and the end of the time, taken at a point where the connection is in step.
 
-Lives here: the flag and the descriptor that wakes a waiting connection up.
+Lives here: the flag and the descriptor that wakes a waiting connection up; pauses that it ends.
 Lives elsewhere: what is cancelled then (connection.py).
 
 A KeyboardInterrupt inside a send would leave half a frame behind. So the signal's handler only
@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import math
 import os
+import select
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from random import random
 from types import FrameType
 
 from ftpclient.connection import forks
@@ -147,3 +149,24 @@ class Interrupt:
             yield
         finally:
             self._at_once = before
+
+
+def pause(seconds: float, interrupt: Interrupt | None) -> None:
+    """Wait about so long before a new try, so that many clients don't come at once.
+
+    Raises:
+        Interrupted: The user doesn't want to wait.
+    """
+    wait_for(jittered(seconds), interrupt)
+
+
+def jittered(seconds: float) -> float:
+    """About so many seconds, others for each client."""
+    return seconds * (0.5 + random())
+
+
+def wait_for(seconds: float, interrupt: Interrupt | None) -> None:
+    """Let time pass. Raises Interrupted as soon as the user doesn't want to wait."""
+    select.select([] if interrupt is None else [interrupt], [], [], seconds)
+    if interrupt is not None:
+        interrupt.check()

@@ -1,7 +1,7 @@
 """Known hosts: which key each server has, pinned at first use.
 
 Lives here: the file of pins. Lives elsewhere: what a pin decides (trust.py), the handshake
-(connection.py), fingerprints (ftpwire/tls.py).
+(opening.py), fingerprints (ftpwire/tls.py).
 
 A line ``HOST:PORT SHA256:…`` pins a key: the SHA-256 of its SubjectPublicKeyInfo. A line ``@ca
 HOST:PORT`` says that a certificate authority vouched for the server; clients that don't know such

@@ -1,7 +1,7 @@
 """Trust: which key, or whose word for it, makes a server the one that is meant.
 
 Lives here: the order in which a named key, a pin, a certificate authority and the user decide.
-Lives elsewhere: the file of pins (known_hosts.py), handshakes (connection.py), fingerprints
+Lives elsewhere: the file of pins (known_hosts.py), handshakes (opening.py), fingerprints
 (ftpwire/tls.py).
 
 The order: a key that was named (``--accept-key``, FTP_SERVER_KEY) is compared, and nothing else

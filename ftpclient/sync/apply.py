@@ -13,7 +13,8 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from ftpclient.connection.connection import Call, Connection
+from ftpclient.connection.connection import Connection
+from ftpclient.connection.protocol import Call
 from ftpclient.sync.plan import Route, Step
 from ftpclient.transfer.download import Download
 from ftpclient.transfer.job import Options, Transfer

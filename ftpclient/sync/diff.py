@@ -22,7 +22,8 @@ from typing import Literal, TypeVar, cast
 
 import msgspec
 
-from ftpclient.connection.connection import Call, Connection
+from ftpclient.connection.connection import Connection
+from ftpclient.connection.protocol import Call
 from ftpclient.sync.filters import IGNORE_FILE, MAX_IGNORE_FILE, Filter, file_rules
 from ftpclient.sync.kept_times import KeptTimes
 from ftpclient.sync.plan import Options, Plan, Route, Step

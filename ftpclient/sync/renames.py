@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from ftpclient.connection.connection import Call, Connection
+from ftpclient.connection.connection import Connection
+from ftpclient.connection.protocol import Call
 from ftpclient.sync.diff import Comparison
 from ftpclient.sync.plan import Route, Step
 from ftpclient.transfer.spool import Spool

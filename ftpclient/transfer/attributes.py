@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ftpclient.connection.connection import Call, Connection
+from ftpclient.connection.connection import Connection
+from ftpclient.connection.protocol import Call
 from ftpwire.errors import Cancelled, CommandError
 from ftpwire.messages import SetAttributes
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ftpclient.connection.connection import Call, Connection
+from ftpclient.connection.driver import Driver
+from ftpclient.connection.protocol import Call
 from ftpwire import digests, paths
 from ftpwire.errors import (
     BadMessage,
@@ -45,9 +46,7 @@ def mismatch(source: RemotePath, *, encrypted: bool) -> VerificationFailed:
     )
 
 
-def check_digest(
-    source: RemotePath, told: bytes | None, digest: bytes, connection: Connection
-) -> None:
+def check_digest(source: RemotePath, told: bytes | None, digest: bytes, connection: Driver) -> None:
     """Compare the digest of a whole file that arrived with the one that the server tells.
 
     Raises:
@@ -121,7 +120,7 @@ class StreamCall(GetCall):
     def take(self, data: memoryview) -> None:
         """Bytes of the file; the view is good until this returns."""
 
-    def result(self, source: RemotePath, connection: Connection) -> tuple[int, bytes]:
+    def result(self, source: RemotePath, connection: Driver) -> tuple[int, bytes]:
         """Size and digest, once it is done.
 
         Raises:

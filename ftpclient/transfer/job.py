@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from ftpclient.connection.connection import Call, Connection
+from ftpclient.connection.connection import Connection
+from ftpclient.connection.protocol import Call
 from ftpclient.transfer.listing import checked_page
 from ftpclient.transfer.report import Listener, Result, Summary
 from ftpclient.transfer.spool import Spool

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 
-from ftpclient.connection.connection import Call, Connection
+from ftpclient.connection.connection import Connection
+from ftpclient.connection.protocol import Call
 from ftpclient.transfer.local_tree import checked_parts
 from ftpclient.transfer.spool import Spool, SpoolFull, Table
 from ftpwire import paths

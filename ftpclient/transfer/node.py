@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 
 from ftpclient.connection.connection import Connection
+from ftpclient.connection.driver import Driver
 from ftpclient.transfer.calls import StreamCall
 from ftpclient.transfer.job import KEEP_ALIVE_SECONDS
 from ftpclient.transfer.named import Named
@@ -154,7 +155,7 @@ class _NodeCall(StreamCall):
         self._left = False
         self._advanced(len(data))
 
-    def result(self, source: RemotePath, connection: Connection) -> tuple[int, bytes]:
+    def result(self, source: RemotePath, connection: Driver) -> tuple[int, bytes]:
         self.digest = self._node.hasher
         return super().result(source, connection)
 

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-from ftpclient.connection.connection import Call, Connection
+from ftpclient.connection.connection import Connection
+from ftpclient.connection.protocol import Call
 from ftpclient.transfer.calls import PutCall, mismatch
 from ftpclient.transfer.job import KEEP_ALIVE_SECONDS, RESUME_FROM, Transfer
 from ftpclient.transfer.local_tree import PartialFile

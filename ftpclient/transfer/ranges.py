@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ftpclient.connection.connection import Call, Connection
+from ftpclient.connection.connection import Connection
+from ftpclient.connection.protocol import Call
 from ftpclient.transfer.calls import check_digest, mismatch
 from ftpwire import digests
 from ftpwire.errors import BadMessage, Cancelled

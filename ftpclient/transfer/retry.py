@@ -14,7 +14,9 @@ from typing import TypeVar
 
 from ftpclient.client import Client
 from ftpclient.connection import log
-from ftpclient.connection.connection import Connection, NoRoom, jittered, wait_for
+from ftpclient.connection.connection import Connection
+from ftpclient.connection.interrupt import jittered, wait_for
+from ftpclient.connection.protocol import NoRoom
 from ftpclient.transfer.job import RESUME_FROM, Enough, JobOver, Stopped, Transfer
 from ftpclient.transfer.pool import Crew
 from ftpclient.transfer.report import INPUT_LOST, Listener, Summary

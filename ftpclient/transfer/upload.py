@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ftpclient.connection.connection import Call, Connection
+from ftpclient.connection.connection import Connection
+from ftpclient.connection.protocol import Call
 from ftpclient.transfer import job
 from ftpclient.transfer.calls import PutCall
 from ftpclient.transfer.job import (

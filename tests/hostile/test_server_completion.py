@@ -13,7 +13,7 @@ from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
 from ftpclient.cli.app import App
-from ftpclient.connection import connection as connection_module
+from ftpclient.connection import protocol
 from ftpclient.shell import completion
 from ftpclient.shell.completion import ShellCompleter
 from ftpclient.shell.lexer import split
@@ -27,7 +27,7 @@ from tests.peer import Frame, Peer
 @pytest.fixture
 def shell(fake, connect, monkeypatch):
     """Makes the shell of somebody who is connected to a lying server."""
-    monkeypatch.setattr(connection_module, "_CANCEL_SECONDS", 0.05)
+    monkeypatch.setattr(protocol, "_CANCEL_SECONDS", 0.05)
     apps = []
 
     def make(server: LyingServer) -> App:

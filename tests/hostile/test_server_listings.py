@@ -22,7 +22,8 @@ from ftpclient import errors
 from ftpclient.cli.app import App
 from ftpclient.cli.commands import browsing
 from ftpclient.client import Client
-from ftpclient.connection import connection as connection_module
+from ftpclient.connection import driver, protocol
+from ftpclient.connection.connection import Connection
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.shell.shell import run_line
 from ftpclient.sync import diff
@@ -82,7 +83,7 @@ def room(monkeypatch, tmp_path):
     monkeypatch.setattr(spool, "_RUN", 500)
     monkeypatch.setattr(spool, "_LOOK_EACH_ROWS", 500)
     monkeypatch.setattr(spool.Table.__init__, "__kwdefaults__", {"in_memory": 200})
-    monkeypatch.setattr(connection_module, "_CANCEL_SECONDS", 0.05)
+    monkeypatch.setattr(protocol, "_CANCEL_SECONDS", 0.05)
     return room
 
 
@@ -141,14 +142,14 @@ def test_writing_that_fails_for_want_of_room(monkeypatch):
 def test_ctrl_c_waits_for_no_listing(fake, connect, tmp_path, monkeypatch, verb):
     """A server that goes on listing isn't waited for as one that ends an upload is."""
     waited = []
-    cancel = connection_module.Connection._cancel_calls
+    cancel = Connection._cancel_calls
 
     def note(self, calls, seconds: float) -> None:
         if calls:
             waited.append(seconds)
         cancel(self, calls, 0.05)
 
-    monkeypatch.setattr(connection_module.Connection, "_cancel_calls", note)
+    monkeypatch.setattr(Connection, "_cancel_calls", note)
     interrupt, served = Interrupt(), []
 
     class Served(list):
@@ -170,8 +171,8 @@ def test_ctrl_c_waits_for_no_listing(fake, connect, tmp_path, monkeypatch, verb)
 
 def test_an_upload_is_waited_for_as_before():
     """The control: its end tells the server to keep what it got."""
-    upload = connection_module.Call()
-    assert connection_module._seconds_to_end([upload]) == connection_module._CANCEL_SECONDS
+    upload = protocol.Call()
+    assert protocol.seconds_to_end([upload]) == protocol._CANCEL_SECONDS
 
 
 # memory ----------------------------------------------------------------------------------------
@@ -260,7 +261,7 @@ def most_memory(fake, connect, tmp_path):
 @pytest.fixture
 def in_small_parts(monkeypatch):
     """Few pages are taken from the connection at a time: what is on its way is no listing."""
-    monkeypatch.setattr(connection_module, "_FRAMES_AT_ONCE", 4)
+    monkeypatch.setattr(driver, "_FRAMES_AT_ONCE", 4)
     monkeypatch.setattr(listing, "_AHEAD", 4)
 
 
@@ -317,7 +318,7 @@ WHOLE = {
 def endless(fake, monkeypatch):
     """A server that lists directories and kept uploads without end."""
     monkeypatch.setattr(spool, "_MOST_HELD", 100_000)
-    monkeypatch.setattr(connection_module, "_CANCEL_SECONDS", 0.05)
+    monkeypatch.setattr(protocol, "_CANCEL_SECONDS", 0.05)
     listing = endless_server([])
 
     def ask(peer: Peer, asked: Frame) -> bool:

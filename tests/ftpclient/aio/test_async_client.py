@@ -18,11 +18,12 @@ import pytest
 
 from ftpclient import AsyncClient
 from ftpclient.aio import connection as loop_module
-from ftpclient.client import Client
-from ftpclient.connection import connection as connection_module
+from ftpclient.aio.threads import open_in_thread
+from ftpclient.connection import driver, protocol
 from ftpclient.connection.addresses import ServerAddress
-from ftpclient.connection.connection import Connection
+from ftpclient.connection.interrupt import Interrupt
 from ftpclient.connection.known_hosts import KnownHosts
+from ftpclient.connection.opening import Opened
 from ftpclient.transfer import retry
 from ftpclient.transfer.local_tree import LocalTree, PartialFile
 from ftpclient.transfer.report import Listener, Result
@@ -420,11 +421,11 @@ def test_what_was_not_even_sent_is_not_cancelled_there(server, use):
 def test_a_server_that_does_not_let_go(fake, use, monkeypatch):
     """It has been asked to stop, and what others wait for comes after that: it is given up."""
     monkeypatch.setattr(loop_module, "_LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(connection_module, "_CANCEL_SECONDS", 0.05)
+    monkeypatch.setattr(protocol, "_CANCEL_SECONDS", 0.05)
 
     async def work(client):
         task = asyncio.create_task(client.hash("x"))
-        while not client._connection._calls:
+        while not client._connection.protocol.calls:
             await asyncio.sleep(0)
         other = asyncio.create_task(client.whoami())
         await cancelled(task)
@@ -435,9 +436,38 @@ def test_a_server_that_does_not_let_go(fake, use, monkeypatch):
     use(fake(lambda peer: (peer.greet(), peer.rest())), work)
 
 
+def test_a_listing_without_end_is_not_waited_for(fake, use, monkeypatch):
+    """As with `Client`: the next verb has a new connection, and nobody loses anything by that."""
+    monkeypatch.setattr(protocol, "_CANCEL_LISTING_SECONDS", 0.05)
+
+    async def work(client):
+        connection = client._connection
+        async with aclosing(client.list_dir("/", on_problem=lambda problem: None)) as entries:
+            await anext(entries)
+        await client.find("/x")
+        assert connection.broken and client._connection is not connection
+
+    use(fake(Server(ask=hostile.endless)), work, retries=0)
+
+
+def test_a_listing_that_is_left_keeps_the_connection(server, use, monkeypatch):
+    monkeypatch.setattr(protocol, "_CANCEL_LISTING_SECONDS", 60.0)
+    for number in range(500):
+        (home(server) / f"{number:0200}").touch()
+
+    async def work(client):
+        connection = client._connection
+        async with aclosing(client.list_dir("/")) as entries:
+            await anext(entries)
+        assert await client.whoami() == "alice"
+        assert client._connection is connection
+
+    use(server, work)
+
+
 def test_a_server_that_says_nothing(fake, use, tmp_path, monkeypatch):
     monkeypatch.setattr(loop_module, "_LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(connection_module, "STALL_SECONDS", 0.1)
+    monkeypatch.setattr(driver, "STALL_SECONDS", 0.1)
 
     async def work(client):
         asked = asyncio.gather(
@@ -467,15 +497,16 @@ def test_a_connection_that_is_there_only_after_the_loop_stopped(server, dialled)
     """It is closed, with all that belongs to it (see `nothing_left_behind`)."""
     begun, stopped = threading.Event(), threading.Event()
 
-    def late(opener: Client) -> Connection:
-        begun.set()
-        assert stopped.wait(SECONDS)
-        return opener.new_connection()
-
     async def main():
         address, values = dialled(server)
-        opener = AsyncClient(address, **values)._opener
-        task = asyncio.create_task(opener.open_for(asyncio.get_running_loop(), late))
+        dialer = AsyncClient(address, **values)._dialer
+
+        def late(interrupt: Interrupt) -> Opened:
+            begun.set()
+            assert stopped.wait(SECONDS)
+            return dialer.dial(interrupt, None)
+
+        task = asyncio.create_task(open_in_thread(asyncio.get_running_loop(), late))
         while not begun.is_set():
             await asyncio.sleep(0.001)
         await cancelled(task)
@@ -562,9 +593,9 @@ async def some(*pieces: bytes) -> AsyncIterator[bytes]:
 
 
 def test_streams_up(any_server, use, monkeypatch):
-    from ftpclient.aio import client as client_module
+    from ftpclient.aio import streams as streams_module
 
-    monkeypatch.setattr(client_module, "KEEP_ALIVE_SECONDS", 0.01)
+    monkeypatch.setattr(streams_module, "KEEP_ALIVE_SECONDS", 0.01)
     there = home(any_server)
     (there / "dir").mkdir()
     (there / "old").write_bytes(b"old")
@@ -699,7 +730,7 @@ def test_closing_ends_what_is_under_way(fake, dialled, tmp_path):
             asyncio.create_task(client.whoami()),
             asyncio.create_task(client.get(["x"], tmp_path / "x")),
         ]
-        while len(client._connection._calls) < 2:
+        while len(client._connection.protocol.calls) < 2:
             await asyncio.sleep(0.001)
         await client.close()
         await client.close()
@@ -759,9 +790,10 @@ def attempt(fake, connect):
         except FtpError as error:
             return error
         finally:
+            ended = connection.protocol.ended
             client.close()
-        if connection.ended_with is not None:  # between two requests: the second one had another
-            return connection.ended_with
+        if ended is not None:  # between two requests: the second one had another
+            return ended
         return getattr(summary, "first_error", None) or (
             FtpError("some of it failed") if getattr(summary, "failed", 0) else None
         )

@@ -155,7 +155,7 @@ def names_of_partials(local, there) -> list[str]:
 def test_a_transfer_whose_reader_leaves(app, there, tree, left, capfd, line):
     """What is under way is finished: files are there whole, and nothing is said to have failed."""
     left()
-    app.client.connection._max_requests = AT_ONCE
+    app.client.connection.protocol.max_requests = AT_ONCE
     assert run_line(app, line) == 141
     assert main.ended(app, 141) == 141
     assert capfd.readouterr().err == ""
@@ -221,7 +221,7 @@ def test_of_an_own_listener(client, files, tmp_path):
     for number in range(FILES):
         (tmp_path / "tree" / f"{number}").write_bytes(b"x")
     listener = Two()
-    client.connection._max_requests = AT_ONCE
+    client.connection.protocol.max_requests = AT_ONCE
     with pytest.raises(Enough):
         client.put([tmp_path / "tree"], "/new", recursive=True, listener=listener)
     assert 2 <= listener.done == len(os.listdir(files / "new")) < FILES

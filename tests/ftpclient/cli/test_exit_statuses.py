@@ -14,7 +14,7 @@ from functools import partial
 
 import pytest
 
-from ftpclient.connection import connection
+from ftpclient.connection import opening
 from ftpclient.transfer import retry
 from ftpwire.errors import QuotaExceeded
 from ftpwire.messages import Failed
@@ -97,7 +97,7 @@ def test_a_dead_server(user):
 
 
 def test_a_server_that_closes_at_once(fake, at_a_fake, monkeypatch):
-    monkeypatch.setattr(connection, "pause", lambda seconds, interrupt: None)
+    monkeypatch.setattr(opening, "pause", lambda seconds, interrupt: None)
     text = told(at_a_fake(fake(lambda peer: None)).run("ls", status=4))
     assert text.endswith(" times: perhaps it has too many connections now")
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
 import time
 
 import pytest
 
-from ftpclient.connection import connection as module
+from ftpclient.connection import driver, opening, protocol
 from ftpclient.connection.addresses import ServerAddress
-from ftpclient.connection.connection import Call, Connection
 from ftpclient.connection.interrupt import Interrupt
+from ftpclient.connection.opening import Opened
+from ftpclient.connection.protocol import Call
 from ftpwire import digests, messages
 from ftpwire.errors import Busy, ConnectFailed, ConnectionLost, Interrupted, LoginRefused, NotFound
 from ftpwire.frames import Kind
@@ -36,14 +38,14 @@ from tests.peer import FakeServer, Peer, eventually, frame
 @pytest.fixture
 def opened():
     """Opens bare connections; they are closed before their server stops."""
-    made: list[Connection] = []
+    made: list[Opened] = []
 
-    def connect(server, **options) -> Connection:
+    def connect(server, **options) -> Opened:
         if isinstance(server, FakeServer):
             address = server.address
         else:
             address = ServerAddress("127.0.0.1", server.server_address[1], "alice")
-        made.append(Connection(address, plaintext=True, **options))
+        made.append(opening.connect(address, plaintext=True, **options))
         made[-1].log_in("secret")
         return made[-1]
 
@@ -120,7 +122,7 @@ def test_no_more_bytes_than_the_server_wants(fake, opened):
 
 def test_a_full_pipe_both_ways_is_no_deadlock(start_server, opened, monkeypatch):
     """Both sides have far more to send than the buffers between them hold."""
-    connect = module._connect
+    connect = opening._connect
 
     def with_small_buffers(address, interrupt) -> socket.socket:
         sock = connect(address, interrupt)
@@ -128,7 +130,7 @@ def test_a_full_pipe_both_ways_is_no_deadlock(start_server, opened, monkeypatch)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         return sock
 
-    monkeypatch.setattr(module, "_connect", with_small_buffers)
+    monkeypatch.setattr(opening, "_connect", with_small_buffers)
     server = start_server()
     for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
         server.listening.setsockopt(socket.SOL_SOCKET, option, 4096)
@@ -175,7 +177,7 @@ def test_replies_that_come_while_a_file_is_sent(fake, opened):
 
 def test_ids_begin_again(server, opened):
     connection = opened(server)
-    connection._last_id = 2**32 - 3
+    connection.protocol.ids = itertools.count(2**32 - 3)
     calls = [Call() for _ in range(5)]
     for call in calls:
         connection.submit(call, Space())
@@ -207,12 +209,12 @@ def test_answers_may_be_waited_for_in_any_order(server, opened):
 
 
 def test_a_silent_server_is_given_up(fake, opened, monkeypatch):
-    monkeypatch.setattr(module, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(driver, "STALL_SECONDS", 0.3)
 
     def script(peer: Peer) -> None:
         peer.greet()
         asked = peer.read()
-        until = time.monotonic() + 1.5 * module.STALL_SECONDS
+        until = time.monotonic() + 1.5 * driver.STALL_SECONDS
         while time.monotonic() < until:  # as long as it says something, it is there
             threading.Event().wait(0.005)
             peer.frame(Kind.NOTICE, asked.request_id, Progress(1))
@@ -272,7 +274,7 @@ def test_nobody_listens(opened):
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
     with pytest.raises(ConnectFailed) as caught:
-        Connection(ServerAddress("127.0.0.1", port), plaintext=True)
+        opening.connect(ServerAddress("127.0.0.1", port), plaintext=True)
     assert f"127.0.0.1:{port}" in str(caught.value) and "refused" in str(caught.value)
     assert caught.value.exit_code == 4
 
@@ -283,12 +285,12 @@ def test_a_name_that_nobody_knows(monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(ConnectFailed, match="^nowhere.invalid: name or service") as caught:
-        Connection(ServerAddress("nowhere.invalid"), plaintext=True)
+        opening.connect(ServerAddress("nowhere.invalid"), plaintext=True)
     assert caught.value.exit_code == 4
 
 
 def test_a_server_that_says_nothing(fake, monkeypatch):
-    monkeypatch.setattr(module, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(opening, "CONNECT_SECONDS", 0.2)
 
     def script(peer: Peer) -> None:
         while peer.socket.recv(65536):
@@ -296,7 +298,7 @@ def test_a_server_that_says_nothing(fake, monkeypatch):
 
     for plaintext in (True, False):
         with pytest.raises(ConnectFailed, match="no answer"):
-            Connection(fake(script).address, plaintext=plaintext)
+            opening.connect(fake(script).address, plaintext=plaintext)
 
 
 @pytest.mark.parametrize(
@@ -305,7 +307,7 @@ def test_a_server_that_says_nothing(fake, monkeypatch):
 )
 def test_log_ins_that_are_refused(server, user, password):
     address = ServerAddress("127.0.0.1", server.server_address[1], user)
-    connection = Connection(address, plaintext=True)
+    connection = opening.connect(address, plaintext=True)
     try:
         with pytest.raises(LoginRefused) as caught:
             connection.log_in(password)
@@ -358,7 +360,7 @@ def test_an_interrupt_comes_before_anything_is_sent(fake, opened, interrupt):
 
 
 def test_a_server_that_does_not_hear_a_cancel(fake, opened, interrupt, monkeypatch):
-    monkeypatch.setattr(module, "_CANCEL_SECONDS", 0.1)
+    monkeypatch.setattr(protocol, "_CANCEL_SECONDS", 0.1)
     connection = opened(fake(lambda peer: (peer.greet(), peer.rest())), interrupt=interrupt)
     done: list[Call] = []
     connection.submit(Noted(done), WhoAmI())
@@ -403,7 +405,7 @@ def test_an_interrupt_within_a_frame_leaves_it_whole(fake, opened, interrupt):
 @pytest.mark.parametrize("refusals", [2, 99])
 def test_a_log_in_that_has_to_wait_is_tried_again_for_a_while(fake, opened, monkeypatch, refusals):
     pauses: list[float] = []
-    monkeypatch.setattr(module, "pause", lambda seconds, interrupt: pauses.append(seconds))
+    monkeypatch.setattr(opening, "pause", lambda seconds, interrupt: pauses.append(seconds))
 
     def script(peer: Peer) -> None:
         peer.read()
@@ -420,6 +422,6 @@ def test_a_log_in_that_has_to_wait_is_tried_again_for_a_while(fake, opened, monk
     else:
         with pytest.raises(Busy, match="too many log in"):
             opened(server)
-        assert len(pauses) == module._FIRST_TRIES - 1
+        assert len(pauses) == opening._FIRST_TRIES - 1
     assert server.connections == 1
     assert pauses == sorted(pauses)

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from ftpclient.client import Client
+from ftpclient.connection import opening
 from ftpclient.connection.addresses import ServerAddress
-from ftpclient.connection.connection import Connection
 from ftpclient.connection.credentials import Credential, SavedToken, SavedTokens
 from ftpwire import messages
 from ftpwire.errors import CommandError, LoginRefused, RegistrationClosed
@@ -244,16 +244,16 @@ def test_a_token_goes_out_with_hello(tls_server, log_in, monkeypatch):
     save_token(tls_server, plaintext=False)
     log_in(tls_server, password="secret").close()  # pins the key
     flushed = []
-    real = Connection._say_hello
+    real = opening._Opening._say_hello
 
-    def counted(self):
-        flush = self.channel.flush
+    def counted(self, channel, early):
+        flush = channel.flush
         monkeypatch.setattr(
-            self.channel, "flush", lambda d: (flushed.append(len(self.channel._out)), flush(d))
+            channel, "flush", lambda d: (flushed.append(len(channel._out)), flush(d))
         )
-        real(self)
+        return real(self, channel, early)
 
-    monkeypatch.setattr(Connection, "_say_hello", counted)
+    monkeypatch.setattr(opening._Opening, "_say_hello", counted)
     client = log_in(tls_server)
     assert client.user == "alice"
     token = len(messages.encode(LoginToken("alice", "x" * 48)))
@@ -277,8 +277,9 @@ def test_without_tls_the_token_waits_for_hello(fake):
 
     server = fake(script)
     token = Credential("alice", "ftpt_x", is_token=True)
-    connection = Connection(server.address, plaintext=True, credential=token)
-    assert connection.log_in(token) == "alice"
+    connection = opening.connect(server.address, plaintext=True, credential=token)
+    connection.log_in(token)
+    assert connection.user == "alice"
     connection.close()
     assert seen == [LoginToken("alice", "ftpt_x")]
 
@@ -363,7 +364,7 @@ def test_the_name_that_a_server_tells_is_harmless(fake, connect):
 
 def test_a_slow_typist_gets_a_new_connection(server, connect, monkeypatch):
     """The server gives up who doesn't log in; the user may be looking for the password."""
-    monkeypatch.setattr("ftpclient.base._QUICK_ANSWER", 0.0)
+    monkeypatch.setattr("ftpclient.connection.dialer._QUICK_ANSWER", 0.0)
 
     def ask():
         for session in list(server.sessions):

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from ftpclient.connection.connection import Call
 from ftpclient.connection.interrupt import Interrupt
+from ftpclient.connection.protocol import Call
 from ftpclient.transfer.job import RESUME_FROM, SMALL
 from ftpclient.transfer.report import Listener
 from ftpwire.errors import ConnectionLost, Interrupted

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ftpclient.connection import connection as connection_module
+from ftpclient.connection import opening, protocol
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.sync.job import Options as SyncOptions
 from ftpclient.transfer import job
@@ -676,7 +676,7 @@ def test_what_is_no_server(fake, connect, sent, error):
 
 
 def test_a_server_that_hangs_up_is_tried_again(fake, connect, monkeypatch):
-    monkeypatch.setattr(connection_module, "pause", lambda seconds, interrupt: None)
+    monkeypatch.setattr(opening, "pause", lambda seconds, interrupt: None)
     turned = []
 
     def script(peer: Peer) -> None:
@@ -691,7 +691,7 @@ def test_a_server_that_hangs_up_is_tried_again(fake, connect, monkeypatch):
     with pytest.raises(ConnectFailed) as caught:
         connect(server)
     assert caught.value.exit_code == 4
-    assert server.connections == connection_module._FIRST_TRIES
+    assert server.connections == opening._FIRST_TRIES
 
 
 @pytest.mark.parametrize(
@@ -781,7 +781,7 @@ def test_pages_without_end_are_handed_out_as_they_come(fake, connect):
 
 
 def test_pages_without_end_can_be_interrupted(fake, connect, target, monkeypatch):
-    monkeypatch.setattr(connection_module, "_CANCEL_SECONDS", 0.1)
+    monkeypatch.setattr(protocol, "_CANCEL_SECONDS", 0.1)
     interrupt = Interrupt()
     try:
         client = connect(fake(Server(ask=endless)), retries=0, interrupt=interrupt)

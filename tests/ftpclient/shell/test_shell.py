@@ -472,5 +472,5 @@ def test_prompt(app, address, cwd, prompt):
     ],
 )
 def test_a_line_with_the_password_is_told(app, password, line, holds):
-    app.client._credentials.accepted = Credential("alice", password)
+    app.client._dialer.credentials.accepted = Credential("alice", password)
     assert app.client.holds_password(line) is holds

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from ftpclient import Client
-from ftpclient.connection import connection as connection_module
+from ftpclient.connection import protocol
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.connection.known_hosts import KnownHosts
 from ftpwire.errors import ConnectFailed, ConnectionLost, FtpError, Interrupted, NotFound
@@ -165,7 +165,7 @@ def test_ctrl_c_when_the_server_says_nothing_more(
     server, home, tmp_path, through, verb, monkeypatch
 ):
     """Nothing can be sent, nothing comes. It ends all the same."""
-    monkeypatch.setattr(connection_module, "_CANCEL_SECONDS", 0.2)
+    monkeypatch.setattr(protocol, "_CANCEL_SECONDS", 0.2)
     (tmp_path / "source").write_bytes(bytes(24 * MIB))
     (home / "file").write_bytes(bytes(24 * MIB))
     interrupt = Interrupt()

@@ -1,14 +1,14 @@
 """What one transfer's thread sees of a connection that an event loop drives.
 
 Lives here: the two queues between that thread and the loop, and a Connection on top of them.
-Lives elsewhere: the loop's side (connection/connection.py), what is transferred
-(ftpclient/transfer/upload.py and its like, which don't know the difference).
+Lives elsewhere: the loop's side (connection.py), what is transferred (ftpclient/transfer/upload.py
+and its like, which don't know the difference).
 
 A transfer reads directories and files, hashes, writes and renames: all of that would hold up a
-loop, so it has a thread. What it sends goes to the loop as whole bursts of frames; what comes for
+loop, so it has a thread. What it sends goes to the loop as whole units of frames; what comes for
 it is handed over undecoded. So the same code as in the other client judges each answer.
 
-Of the counters that both threads use, each is written by one of them only: ``fed`` and ``poured``
+Of the counters that both threads use, each is written by one of them only: ``fed`` and ``sent``
 by the loop, ``taken`` and ``posted`` by the transfer. The queues are deques, whose single
 operations are atomic. A side that waits is woken after them.
 """
@@ -16,22 +16,24 @@ operations are atomic. A side that waits is woken after them.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn, Protocol
 
-from ftpclient.connection.connection import Call, Connection
+from ftpclient.aio.write_units import Sender, WriteUnit
+from ftpclient.connection.addresses import ServerAddress
+from ftpclient.connection.connection import Connection
 from ftpclient.connection.interrupt import Interrupt
+from ftpclient.connection.protocol import Call, ClientProtocol
 from ftpwire import frames, messages
-from ftpwire.channel import Channel, Ready, TimedOut
+from ftpwire.channel import Incoming, Ready, TimedOut
 from ftpwire.errors import Cancelled, ConnectionLost, FtpError
-from ftpwire.frames import FrameReader, Kind
+from ftpwire.frames import Kind
 from ftpwire.messages import Put, PutPiece, Request, Sent
-
-if TYPE_CHECKING:
-    from ftpclient.aio.connection import LoopConnection
+from ftpwire.pacing import Pace
 
 _POST_AT = 64 * 1024
 _POSTED_AHEAD = 1024 * 1024
@@ -45,53 +47,38 @@ _STRAIGHT = 64 * 1024
 _POOL = 8
 
 
-class Burst:
-    """Frames that go out without others between them.
+class Carrier(Protocol):
+    """The loop's side: a connection that carries those of threads."""
 
-    Attributes:
-        call: The request that it begins with, if it does.
-        data: Whole frames, or, with ``piece``, frames and one header.
-        piece: The payload of that header. It must stay as it is until it was sent.
-        opens, closes: An upload begins here, and ends here. In between no other's frame may stand.
-        cancels: It is the CANCEL of this request.
-    """
+    def post(self, sender: Sender) -> None:
+        """Somebody has something to send."""
 
-    __slots__ = ("call", "cancels", "closes", "data", "opens", "piece")
+    def wake_later(self, channel: ThreadChannel) -> None:
+        """A thread has news; it is woken once for all of them."""
 
-    def __init__(self, call: Call | None = None, *, opens: bool = False) -> None:
-        self.call = call
-        self.data = bytearray()
-        self.piece: memoryview | None = None
-        self.opens = opens
-        self.closes = False
-        self.cancels: int | None = None
+    def stop_reading(self, reader: object) -> None:
+        """Somebody has not taken what is there: nothing more is read before ``read_on``."""
 
-    @property
-    def size(self) -> int:
-        return len(self.data) + (0 if self.piece is None else len(self.piece))
+    def read_on(self, reader: object) -> None:
+        """They have."""
 
+    def end(self, error: FtpError) -> None:
+        """Everybody who waits for something gets the error."""
 
-class Sender:
-    """Somebody whose bursts are sent in order, by turns with others'. The loop's own.
-
-    Args:
-        on_poured: Told of each burst that was handed to the socket's buffer.
-    """
-
-    def __init__(self, on_poured: Callable[[Burst], None] | None = None) -> None:
-        self.bursts: deque[Burst] = deque()
-        self.on_poured = on_poured
-        self.queued = False
-        """Whether it is among those whose turn comes."""
+    def abandon(self, channel: ThreadChannel) -> None:
+        """A thread's connection is of no more use; what it had asked for was cancelled."""
 
 
 class Forward(Call):
-    """A lane's request as the loop sees it: what comes for it is handed over as it is."""
+    """A thread's request as the loop sees it: what comes for it is handed over as it is."""
 
-    def __init__(self, lane: Lane, request: Request, streams: bool) -> None:
+    def __init__(self, channel: ThreadChannel, request: Request, call: Call) -> None:
         super().__init__()
-        self.channel = lane.channel
-        self.streams = streams
+        self.channel = channel
+        self.request_id = call.request_id
+        self.cost = call.cost
+        self.streams = call.streams
+        self.only_tells = call.only_tells
         self._may_get_ready = isinstance(request, Put)
         self.abandoned = False
         """Nobody waits for it any more; what still comes is passed over."""
@@ -106,11 +93,16 @@ class Forward(Call):
         if not self.abandoned:
             self.channel.feed(data)
 
-    def ends_with(self, kind: int, payload: memoryview) -> bool:
-        """Hand a control frame over; True when nothing more comes for this request."""
+    def on_notice(self, notice: messages.Notice) -> None:
+        self._hand_over(Kind.NOTICE, messages.encode(notice))
+
+    def _hand_over(self, kind: int, payload: bytes | memoryview) -> None:
         if not self.abandoned:
             self.channel.feed(frames.pack_header(len(payload), kind, self.request_id))
             self.channel.feed(payload)
+
+    def on_control(self, kind: int, payload: memoryview) -> bool:
+        self._hand_over(kind, payload)
         if kind != Kind.REPLY:
             return kind in (Kind.END, Kind.ERROR)
         if self._may_get_ready:
@@ -119,7 +111,7 @@ class Forward(Call):
 
     def abandon(self) -> None:
         """Nobody waits for it any more."""
-        self.abandoned = True
+        self.abandoned = self.is_dropped = True
         self.sink = _Nowhere() if self.sink is not None else None
 
 
@@ -139,32 +131,31 @@ class _Nowhere:
         pass
 
 
-class LaneChannel(Channel):
-    """A channel whose other end is the loop: bursts go there, and bytes come from there."""
+class ThreadChannel(Incoming):
+    """A channel whose other end is the loop: units go there, and bytes come from there.
+
+    Args:
+        look: Called before and after every wait of the transfer's; may raise.
+    """
 
     def __init__(
-        self,
-        connection: LoopConnection,
-        loop: asyncio.AbstractEventLoop,
-        look: Callable[[], None],
+        self, carrier: Carrier, loop: asyncio.AbstractEventLoop, look: Callable[[], None]
     ) -> None:
-        # Channel's own beginning is about a socket; this one has none
-        self.tls = None
-        self.pace = None
-        self.ended = None
-        self.bytes_in = self.bytes_out = 0
-        self._connection = connection
+        self.pace: Pace | None = None
+        """Nothing: what keeps a limit has a connection of its own."""
+        self.ended: FtpError | None = None
+        self._carrier = carrier
         self._loop = loop
         self._look = look
         self._woken = threading.Event()
-        self.sender = Sender(self._poured)
-        self._local: list[Burst] = []
-        self._current: Burst | None = None
+        self.sender = Sender(self._on_sent)
+        self._local: list[WriteUnit] = []
+        self._current: WriteUnit | None = None
         self._local_size = 0
         self._post_is_due = False
-        self.posted = self.poured = 0
+        self.posted = self.sent = 0
         self.ahead = _POSTED_AHEAD
-        """How many bytes may be posted and not poured before the transfer waits."""
+        """How many bytes may be posted and not sent before the transfer waits."""
         self.chunks: deque[tuple[memoryview, bytearray | None]] = deque()
         self._pool: deque[bytearray] = deque(maxlen=_POOL)
         self._filling: bytearray | None = None
@@ -181,13 +172,13 @@ class LaneChannel(Channel):
 
     def begin(self, call: Call, *, opens: bool) -> None:
         """What is queued next is a request."""
-        self._current = Burst(call, opens=opens)
+        self._current = WriteUnit(call=call, opens=opens)
         self._local.append(self._current)
 
     def conclude(self, *, cancels: int | None = None, closes: bool) -> None:
         """What is queued next ends an upload, or cancels a request."""
         if self._current is None or (cancels is not None and not closes):
-            self._current = Burst()
+            self._current = WriteUnit()
             self._local.append(self._current)
         self._current.closes = closes
         self._current.cancels = cancels
@@ -196,25 +187,24 @@ class LaneChannel(Channel):
         """What is queued next belongs to something else."""
         self._current = None
 
-    def queue(self, *pieces: bytes | memoryview) -> None:
+    def queue(self, *pieces: bytes | memoryview) -> bool:
+        """Append to the output. Returns whether so much waits that it should be flushed."""
         if self._current is None:
-            self._current = Burst()
+            self._current = WriteUnit()
             self._local.append(self._current)
         data = self._current.data
         for piece in pieces:
             data += piece
             self._local_size += len(piece)
-
-    def post_piece(self, piece: memoryview) -> None:
-        """Send bytes without copying them; they must stay until all is poured."""
-        assert self._current is not None
-        self._current.piece = piece
-        self._local_size += len(piece)
-        self.try_flush()
-
-    @property
-    def output_full(self) -> bool:
         return self._local_size >= _POST_AT
+
+    def try_send(self, view: memoryview) -> int:
+        """Send bytes without copying them: they must stay until all is sent."""
+        assert self._current is not None
+        self._current.piece = view
+        self._local_size += len(view)
+        self.try_flush()
+        return len(view)
 
     @property
     def has_output(self) -> bool:
@@ -224,13 +214,13 @@ class LaneChannel(Channel):
         if self._local:
             self.posted += self._local_size
             self._local_size = 0
-            self.sender.bursts.extend(self._local)
+            self.sender.units.extend(self._local)
             self._local = []
             self._current = None
             if not self._post_is_due:
                 self._post_is_due = True
                 self.tell_loop(self._post)
-        return self.posted - self.poured <= self.ahead
+        return self.posted - self.sent <= self.ahead
 
     def tell_loop(self, function: Callable[..., object], *args: object) -> None:
         """Have the loop call something soon."""
@@ -247,7 +237,7 @@ class LaneChannel(Channel):
             if self.full and self.fed - self.taken < _DRAINED:
                 self._let_it_read()
             readable = read and (self.has_input or self.ended is not None)
-            writable = write and self.posted - self.poured <= self.ahead
+            writable = write and self.posted - self.sent <= self.ahead
             if readable or writable:
                 return Ready(readable, writable)
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -256,7 +246,7 @@ class LaneChannel(Channel):
 
     def _let_it_read(self) -> None:
         self.full = False
-        self.tell_loop(self._connection.read_on, self)
+        self.tell_loop(self._carrier.read_on, self)
 
     @property
     def has_input(self) -> bool:
@@ -264,6 +254,7 @@ class LaneChannel(Channel):
         return self._rest is not None or bool(self.chunks)
 
     def receive_into(self, view: memoryview) -> int:
+        ended = self.ended  # before it looks what is there: the last words come before the end
         got = 0
         while got < len(view):
             if self._rest is None:
@@ -278,8 +269,9 @@ class LaneChannel(Channel):
                 self._rest = None
                 if self._rest_of is not None:
                     self._pool.append(self._rest_of)
+        if not got and isinstance(ended, ConnectionLost):
+            raise ended  # whether that matters depends on what is unanswered
         self.taken += got
-        self.bytes_in += got
         if self.full and self.fed - self.taken < _DRAINED:
             self._let_it_read()
         return got
@@ -307,11 +299,11 @@ class LaneChannel(Channel):
 
     def _post(self) -> None:
         self._post_is_due = False
-        self._connection.post(self.sender)
+        self._carrier.post(self.sender)
 
-    def _poured(self, burst: Burst) -> None:
-        self.poured += burst.size
-        self._connection.wake_later(self)
+    def _on_sent(self, unit: WriteUnit) -> None:
+        self.sent += unit.size
+        self._carrier.wake_later(self)
 
     def feed(self, data: bytes | memoryview) -> None:
         """Hand bytes over to the transfer."""
@@ -322,10 +314,10 @@ class LaneChannel(Channel):
 
     def _count(self, count: int) -> None:
         self.fed += count
-        self._connection.wake_later(self)
+        self._carrier.wake_later(self)
         if self.fed - self.taken >= _FULL:
             self.full = True
-            self._connection.stop_reading(self)
+            self._carrier.stop_reading(self)
 
     def buffer(self) -> memoryview:
         """Space for bytes that come straight from the network (a Sink)."""
@@ -367,54 +359,37 @@ class LaneChannel(Channel):
             self._filling = None
 
 
-class Lane(Connection):
+class ThreadConnection(Connection):
     """A connection for one transfer's thread, over one that a loop drives for many.
 
     When it is cancelled or closed, requests of its own are cancelled, and others are not touched.
     """
 
-    channel: LaneChannel
+    channel: ThreadChannel
 
     def __init__(
         self,
-        connection: LoopConnection,
+        carrier: Carrier,
         loop: asyncio.AbstractEventLoop,
-        interrupt: Interrupt,
+        address: ServerAddress,
+        protocol: ClientProtocol,
+        *,
+        context: ssl.SSLContext | None,
+        interrupt: Interrupt | None,
     ) -> None:
-        self._connection = connection
-        self._loop = loop
+        channel = ThreadChannel(carrier, loop, self.check)
+        super().__init__(address, channel, protocol, context=context, interrupt=interrupt)
+        self._carrier = carrier
         self._open_upload: Call | None = None
-        super().__init__(connection.address, interrupt=interrupt)
-
-    def _open(self, plaintext: bool) -> None:
-        connection = self._connection
-        self.channel = LaneChannel(connection, self._loop, self._check)
-        self.reader = FrameReader(frames.MAX_CONTROL, frames.MAX_DATA)
-        self.server = connection.server
-        self.verify = connection.verify
-        self._context = connection._context
-        self.round_trip = connection.round_trip
-        self.data_size = connection.data_size
-        self._max_requests = connection._max_requests
-        self._max_unanswered = connection._max_unanswered
 
     # sending -----------------------------------------------------------------------------
 
-    def _next_id(self) -> int:
-        return self._connection._next_id()
-
-    def _prepare(self, call: Call, request: Request, cost: int) -> None:
-        super()._prepare(call, request, cost)
-        forward = Forward(self, request, call.streams)
-        forward.request_id = call.request_id
-        forward.cost = cost
+    def _queue_request(self, call: Call, request: Request, payload: bytes) -> None:
         opens = isinstance(request, (Put, PutPiece))
-        self.channel.begin(forward, opens=opens)
+        self.channel.begin(Forward(self.channel, request, call), opens=opens)
         self._open_upload = call if opens else None
-
-    def submit(self, call: Call, request: Request, cost: int = 0) -> None:
-        super().submit(call, request, cost)
-        if self._open_upload is not call:
+        super()._queue_request(call, request, payload)
+        if not opens:
             self.channel.seal()
 
     def send_end(self, call: Call, sent: Sent) -> None:
@@ -432,61 +407,54 @@ class Lane(Connection):
         self.channel.seal()
 
     def _send_piece(self, piece: memoryview) -> None:
-        self.channel.post_piece(piece)
+        self.channel.try_send(piece)
         self.channel.ahead = 0
         try:
             while not self.channel.try_flush():
                 self._wait(write=True)
-            self._take_input()
-            self._check()
+            self.take_input()
+            self.check()
         finally:
             self.channel.ahead = _POSTED_AHEAD
 
     # waiting and receiving ---------------------------------------------------------------
 
-    def _wait(self, *, write: bool = False, deadline: float | None = None) -> None:
-        # how long the server may be silent is the loop's affair: it hears what is for others
-        try:
-            ready = self.channel.wait(read=True, write=write, deadline=deadline)
-        except ConnectionLost as error:
-            self._lost(error)
-        self.moved_at = time.monotonic()
-        if ready.readable:
-            self._take_input()
+    @property
+    def longest_silence(self) -> float:
+        """How long the server may be silent is the loop's affair: it hears what is for others."""
+        return threading.TIMEOUT_MAX / 2
 
-    def _take_frame(self) -> bool:
+    def take_input(self) -> bool:
         ended = self.channel.ended
         if ended is not None and not self.channel.has_input:
-            if isinstance(ended, ConnectionLost):
-                raise ended  # whether that matters depends on what is unanswered
-            self._end_with(ended)
-        return super()._take_frame()
+            if not isinstance(ended, ConnectionLost):
+                self.end_with(ended)
+        return super().take_input()
 
-    def _lost(self, error: ConnectionLost) -> NoReturn:
-        self._end_with(error)
+    def lost(self, error: ConnectionLost) -> NoReturn:
+        self.end_with(error)
 
-    def _end_with(self, error: FtpError) -> NoReturn:
+    def end_with(self, error: FtpError) -> NoReturn:
         if not self.broken and self.channel.ended is None:
-            self.channel.tell_loop(self._connection.end, error)
-        super()._end_with(error)
+            self.channel.tell_loop(self._carrier.end, error)
+        super().end_with(error)
 
     # ending ------------------------------------------------------------------------------
 
     def cancel_all(self, seconds: float | None = None) -> None:
-        """Give up every call. The loop waits for their ends; this lane is of no more use."""
+        """Give up every call. The loop waits for their ends; this is of no more use."""
         self._rearm()
         self.give_up()
 
     def give_up(self) -> None:
         if self.broken:
             return
-        self.broken = True
         # the newest first: the end of an upload that is open must come before anything
-        for call in reversed(self._calls.values()):
+        for call in reversed(self.protocol.calls.values()):
             self.send_cancel(call)
         self.channel.try_flush()
-        self.channel.tell_loop(self._connection.abandon, self.channel)
-        self._fail_all(Cancelled("the transfer was given up"))
+        self.channel.tell_loop(self._carrier.abandon, self.channel)
+        self.protocol.end(Cancelled("the transfer was given up"))
 
     def close(self) -> None:
         self.give_up()

@@ -1,0 +1,241 @@
+"""The threads of an AsyncClient: what would hold up its loop is done there.
+
+Lives here: connecting, the verbs of `Client` for one transfer, news of it in the loop.
+Lives elsewhere: when there is a thread (client.py), its way to the loop's connection
+(thread_connection.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from ftpclient.aio.thread_connection import ThreadConnection
+from ftpclient.client import Client
+from ftpclient.connection.connection import Connection
+from ftpclient.connection.dialer import Dialer
+from ftpclient.connection.interrupt import Interrupt
+from ftpclient.connection.opening import Opened
+from ftpclient.transfer.report import Forwarding, Listener
+from ftpwire.errors import Interrupted
+from ftpwire.pacing import Pace
+from ftpwire.paths import RemotePath
+
+T = TypeVar("T")
+
+
+async def open_in_thread(
+    loop: asyncio.AbstractEventLoop, dial: Callable[[Interrupt], Opened]
+) -> Opened:
+    """A connection that is opened in a thread: what that takes may block.
+
+    When the task is cancelled, the thread ends as soon as it can, but nobody waits for that:
+    looking up a name, or asking somebody for a password, may take long.
+
+    Args:
+        dial: Opens it, in the thread.
+    """
+    interrupt = Interrupt()
+    done: asyncio.Future[Opened] = loop.create_future()
+    # Either the thread hands over its result or the task gives it up. The loop may end right
+    # after the task does: what is handed over later would never be closed.
+    turn = threading.Lock()
+    is_handed_over = is_given_up = False
+
+    def finish(opened: Opened | None, error: BaseException | None) -> None:
+        interrupt.close()
+        if done.cancelled():
+            if opened is not None:
+                opened.close()
+        elif opened is not None:
+            done.set_result(opened)
+        elif error is not None:
+            done.set_exception(error)
+
+    def hand_over(opened: Opened | None, error: BaseException | None) -> bool:
+        nonlocal is_handed_over
+        with turn:
+            if not is_given_up:
+                try:
+                    loop.call_soon_threadsafe(finish, opened, error)
+                    is_handed_over = True
+                except RuntimeError:
+                    pass  # the loop was closed
+            return is_handed_over
+
+    def run() -> None:
+        opened, error = None, None
+        try:
+            opened = dial(interrupt)
+        except BaseException as caught:  # whatever it is: the task waits for it
+            error = caught
+        if not hand_over(opened, error):
+            interrupt.close()
+            if opened is not None:
+                opened.close()
+
+    threading.Thread(target=run, name="connect", daemon=True).start()
+    try:
+        return await done
+    except asyncio.CancelledError:
+        if done.cancelled():
+            with turn:
+                is_given_up = not is_handed_over
+                if is_given_up:
+                    interrupt.set()
+        else:
+            done.result().close()  # it was there at the same time
+        raise
+
+
+class ThreadClient(Client):
+    """`Client` as a transfer's thread sees it.
+
+    Its connection is one over the loop's, or its own; further ones are always its own.
+
+    Args:
+        dialer: Makes those.
+        carried: A connection over the loop's, for this thread.
+        own: It needs a connection that nobody else asks anything on.
+    """
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        loop: asyncio.AbstractEventLoop,
+        carried: Callable[[Interrupt], Coroutine[Any, Any, ThreadConnection]],
+        *,
+        own: bool,
+        pace: Pace | None,
+        cwd: RemotePath,
+        retry_for: float,
+        retries: int | None,
+    ) -> None:
+        self.stopper = Interrupt()
+        super().__init__(
+            dialer.address, interrupt=self.stopper, retry_for=retry_for, retries=retries
+        )
+        self._dialer = dialer
+        self.cwd = cwd
+        self.listener: Listener | None = None
+        self.failure: Exception | None = None
+        """What the user's listener has raised."""
+        self.is_closed = False
+        """The client was closed while this ran."""
+        self._pace = pace if own else None
+        self._own = own
+        self._loop = loop
+        self._carried = carried
+        self._wanted: concurrent.futures.Future[ThreadConnection] | None = None
+
+    def run(self, work: Callable[[ThreadClient], T]) -> T:
+        """In the thread: do the work, and leave nothing of it under way."""
+        try:
+            return work(self)
+        finally:
+            self.close()
+
+    def _first_connection(self) -> Connection:
+        carried = self._wait_for_carried()
+        if not self._own:
+            return carried
+        try:
+            # of the loop's connection only the trust is shared: its TLS session is the loop's alone
+            return self._dialer.dial(self.stopper, carried.trusted)
+        finally:
+            carried.close()
+
+    def _wait_for_carried(self) -> ThreadConnection:
+        wanted = asyncio.run_coroutine_threadsafe(self._carried(self.stopper), self._loop)
+        self._wanted = wanted
+        self.stopper.check()
+        try:
+            return wanted.result()
+        except concurrent.futures.CancelledError:
+            raise Interrupted("interrupted") from None
+        finally:
+            self._wanted = None
+
+    def listen(self, listener: Listener) -> None:
+        """From the loop: tell this one how it goes on, there."""
+        self.listener = _OnLoop(self._loop, listener, self._fail)
+
+    def _fail(self, error: Exception) -> None:
+        """From the loop: the user's listener has raised something, which ends the work."""
+        self.failure = error
+        self.stop()
+
+    def stop(self) -> None:
+        """From the loop: end the work soon."""
+        self.stopper.set()
+        if self._wanted is not None:
+            self._wanted.cancel()
+        connection = self._connection
+        if isinstance(connection, ThreadConnection):
+            connection.channel.wake()
+
+
+class _OnLoop(Forwarding):
+    """Has a transfer's news told in the loop's thread, in their order."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listener: Listener,
+        fail: Callable[[Exception], None],
+    ) -> None:
+        super().__init__(listener)
+        self._loop = loop
+        self._fail = fail
+        self._news: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._is_due = False
+
+    def tell(self, what: Callable[..., None], *args: Any) -> None:
+        self._news.append((what, args))
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon_threadsafe(self._tell_all)
+
+    def _tell_all(self) -> None:
+        self._is_due = False
+        try:
+            while self._news:
+                what, args = self._news.popleft()
+                what(*args)
+        except Exception as error:
+            self._news = deque(maxlen=0)  # it hears nothing more
+            self._fail(error)
+
+
+async def in_thread(work: Callable[[], T], stop: Callable[[], object]) -> T:
+    """Run in a thread of its own. When the task is cancelled, the work is stopped and awaited."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:  # whatever it is: the task waits for it
+            loop.call_soon_threadsafe(done.set_exception, error)
+        else:
+            loop.call_soon_threadsafe(done.set_result, result)
+
+    thread = threading.Thread(target=run, name="transfer", daemon=True)
+    thread.start()
+    try:
+        return await asyncio.shield(done)
+    except asyncio.CancelledError:
+        stop()
+        while not done.done():
+            try:
+                await asyncio.wait({done})
+            except asyncio.CancelledError:
+                continue  # it is stopping already
+        done.exception()  # nobody asks for what came of it
+        raise
+    finally:
+        thread.join()  # it has handed in what it has

@@ -1,0 +1,158 @@
+"""Connections that are logged in, each time one is needed.
+
+Lives here: which credential is tried, asking for a password, registering, what the server remarks.
+Lives elsewhere: opening one (opening.py), the order of credentials (credentials.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ftpclient.connection.addresses import ServerAddress
+from ftpclient.connection.credentials import Credential, Credentials, Remark
+from ftpclient.connection.driver import Trusted
+from ftpclient.connection.interrupt import Interrupt
+from ftpclient.connection.opening import Opened, connect
+from ftpclient.connection.trust import Trust
+from ftpwire.errors import LoginRefused
+
+_QUICK_ANSWER = 10.0
+"""Seconds that a server waits for a log-in at least."""
+_MOST_REMARKS = 20
+_LONGEST_REMARK = 500
+
+
+class Remarks:
+    """Remarks that are told once each. A server that never stops talking fills neither memory nor
+    screen.
+
+    Args:
+        tell: Takes one; None for nobody.
+    """
+
+    def __init__(self, tell: Remark | None) -> None:
+        self._tell = tell
+        self._told: set[str] = set()
+
+    def add(self, text: str) -> None:
+        """Tell it, unless it was told."""
+        text = text[:_LONGEST_REMARK]
+        if self._tell is None or text in self._told or len(self._told) >= _MOST_REMARKS:
+            return
+        self._told.add(text)
+        self._tell(text)
+
+
+class Dialer:
+    """Connects to one server, as one user. Several threads may use it, each its own ``interrupt``.
+
+    Args:
+        plaintext: Speak without TLS.
+        verify: Refuse a whole file that the server sends without a digest.
+        remark: Told what the server says for the user to know.
+    """
+
+    def __init__(
+        self,
+        address: ServerAddress,
+        credentials: Credentials,
+        trust: Trust,
+        *,
+        plaintext: bool,
+        verify: bool,
+        remark: Remark,
+    ) -> None:
+        self.address = address
+        self.credentials = credentials
+        self._trust = trust
+        self.plaintext = plaintext
+        self._verify = verify
+        self._remark = remark
+
+    def open(
+        self, interrupt: Interrupt | None, like: Trusted | None, credential: Credential | None
+    ) -> Opened:
+        """A connection that is not logged in yet; see `connect`."""
+        opened = connect(
+            self.address,
+            plaintext=self.plaintext,
+            trust=self._trust,
+            interrupt=interrupt,
+            like=like,
+            credential=credential,
+            on_remark=self._remark,
+        )
+        opened.verify = self._verify
+        return opened
+
+    def dial(self, interrupt: Interrupt | None, like: Trusted | None) -> Opened:
+        """A connection that is logged in. Somebody may be asked for a password."""
+        credential = self.credentials.first()
+        opened = self.open(interrupt, like, credential)
+        refusal: LoginRefused | None = None
+        try:
+            while True:
+                if credential is not None:
+                    try:
+                        opened.log_in(credential)
+                    except LoginRefused as error:
+                        refusal = error
+                    else:
+                        self.credentials.accepted = credential  # for a reconnect
+                        return opened
+                asked = time.monotonic()
+                credential = self.credentials.after(credential, refusal)
+                opened = self._still_good(opened, asked, interrupt, like)
+        except BaseException:
+            opened.close()
+            raise
+
+    def log_in(
+        self, credential: Credential, interrupt: Interrupt | None, like: Trusted | None
+    ) -> Opened:
+        """A connection that is logged in with this credential. Raises LoginRefused."""
+        opened = self.open(interrupt, like, credential)
+        try:
+            opened.log_in(credential)
+        except BaseException:
+            opened.close()
+            raise
+        self.credentials.accepted = credential
+        return opened
+
+    def register(
+        self,
+        user: str,
+        password: str | Callable[[], str],
+        invitation: str | None,
+        interrupt: Interrupt | None,
+        like: Trusted | None,
+    ) -> Opened:
+        """A connection that is logged in to an account that it has made.
+
+        Args:
+            password: Or something that asks for it, called once the server is trusted.
+        """
+        opened = self.open(interrupt, like, None)
+        try:
+            if callable(password):
+                asked = time.monotonic()
+                password = password()
+                opened = self._still_good(opened, asked, interrupt, like)
+            credential = Credential(user, password)
+            opened.register(credential, invitation)
+        except BaseException:
+            opened.close()
+            raise
+        self.credentials.accepted = credential
+        return opened
+
+    def _still_good(
+        self, opened: Opened, asked: float, interrupt: Interrupt | None, like: Trusted | None
+    ) -> Opened:
+        """The connection, or a new one when the user took so long that the server gave it up."""
+        if time.monotonic() - asked < _QUICK_ANSWER:
+            return opened
+        opened.close()
+        return self.open(interrupt, like, None)

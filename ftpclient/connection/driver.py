@@ -1,0 +1,194 @@
+"""What one thread and an event loop do alike with a connection.
+
+Lives here: taking what comes on a channel into the protocol, and the end of both.
+Lives elsewhere: waiting and sending (connection.py, aio/connection.py), which answer belongs to
+which request (protocol.py), opening (opening.py).
+"""
+
+from __future__ import annotations
+
+import math
+import ssl
+import time
+from typing import NamedTuple, NoReturn, Protocol
+
+from ftpclient.connection import forks, log
+from ftpclient.connection.addresses import ServerAddress
+from ftpclient.connection.interrupt import Interrupt
+from ftpclient.connection.protocol import ClientProtocol
+from ftpwire.channel import Ready, Sink
+from ftpwire.errors import ConnectionLost, FtpError
+from ftpwire.frames import FrameReader
+from ftpwire.messages import Hello
+from ftpwire.pacing import Pace
+
+STALL_SECONDS = 300.0
+"""How long a server that doesn't promise `messages.ALIVE` may be silent while it owes an answer: a
+slow disk syncs slowly. One that does says itself for how long."""
+_FRAMES_AT_ONCE = 64
+"""Frames handed out before whoever waits has a look: a fast server fills no memory."""
+
+
+class Stream(Protocol):
+    """Where frames go to and come from: a `Channel`, or what stands for one."""
+
+    pace: Pace | None
+    ended: FtpError | None
+
+    @property
+    def has_output(self) -> bool: ...
+    def wait(
+        self, *, read: bool = False, write: bool = False, deadline: float | None = None
+    ) -> Ready: ...
+    def fill(self, reader: FrameReader, limit: int | None = None) -> bool: ...
+    def move_payload(self, reader: FrameReader, sink: Sink) -> bool: ...
+    def queue(self, *pieces: bytes | memoryview) -> bool: ...
+    def try_flush(self) -> bool: ...
+    def try_send(self, view: memoryview) -> int: ...
+    def rearm(self) -> None: ...
+    def close(self) -> None: ...
+    def cut(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Trusted(NamedTuple):
+    """What a further connection to the same server takes over from one: it decided whom to trust.
+
+    Attributes:
+        context: None without TLS.
+        session: A TLS session to resume, which saves both sides the costly part of the handshake.
+    """
+
+    context: ssl.SSLContext | None
+    session: ssl.SSLSession | None
+
+
+class Driver:
+    """A connection: a channel, and the protocol that is spoken on it.
+
+    Args:
+        context: What vouches for the server; None without TLS.
+        interrupt: Ends waiting and working when the user wants to stop.
+
+    Attributes:
+        verify: Whether a whole file that the server sends without a digest is refused.
+        moved_at: When the connection was last waited for with success, on ``time.monotonic()``:
+            bytes came, or could be sent.
+        round_trip: Seconds that the server took for its HELLO.
+    """
+
+    def __init__(
+        self,
+        address: ServerAddress,
+        channel: Stream,
+        protocol: ClientProtocol,
+        *,
+        context: ssl.SSLContext | None = None,
+        interrupt: Interrupt | None = None,
+    ) -> None:
+        self.address = address
+        self.channel = channel
+        self.protocol = protocol
+        self.context = context
+        self.verify = True
+        self.moved_at = time.monotonic()
+        self.round_trip = 0.0
+        self._interrupt = interrupt
+        self._until = math.inf
+        """When to stop taking what comes, on ``time.monotonic()``."""
+        forks.follow(self)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether TLS is spoken: then nothing can be damaged on the way unnoticed."""
+        return self.context is not None
+
+    @property
+    def trusted(self) -> Trusted:
+        """For a further connection to the same server."""
+        return Trusted(self.context, None)
+
+    @property
+    def server(self) -> Hello:
+        """What the server has said of itself."""
+        return self.protocol.server
+
+    @property
+    def data_size(self) -> int:
+        """Bytes of a DATA frame that the server takes."""
+        return self.protocol.data_size
+
+    @property
+    def broken(self) -> bool:
+        """Whether it is of no more use: lost, given up or closed."""
+        return self.protocol.ended is not None
+
+    @property
+    def unanswered(self) -> int:
+        """Requests whose replies are still to come."""
+        return len(self.protocol.calls)
+
+    @property
+    def longest_silence(self) -> float:
+        """Seconds that the server may be silent while it owes an answer."""
+        silence = self.protocol.silence
+        return STALL_SECONDS if silence is None else silence
+
+    def take_input(self) -> bool:
+        """Hand out what has come, but not all of an endless stream; False when nothing had."""
+        protocol, channel, interrupt = self.protocol, self.channel, self._interrupt
+        took = 0
+        try:
+            while time.monotonic() < self._until:
+                if not protocol.take():
+                    sink = protocol.sink
+                    if sink is not None:
+                        moved = channel.move_payload(protocol.reader, sink)
+                    else:
+                        moved = channel.fill(protocol.reader, protocol.limit)
+                    if not moved:
+                        break
+                if interrupt is not None:
+                    interrupt.check()  # a fast server may never let this loop end
+                took += 1
+                if took >= _FRAMES_AT_ONCE:
+                    break
+        except FtpError as error:
+            if protocol.error is not None:
+                self.end_with(protocol.error)
+            if not isinstance(error, ConnectionLost):
+                raise
+            # an end that follows the last answer is no failure: whoever asks next hears of it
+            if protocol.calls or not took:
+                self.lost(error)
+        return bool(took)
+
+    def lost(self, error: ConnectionLost) -> NoReturn:
+        """The connection is gone: every call fails, and so does who waits."""
+        self.end_with(self.protocol.lost(error))
+
+    def end_with(self, error: FtpError) -> NoReturn:
+        """Nothing more can come: every call fails with the error, and so does who waits."""
+        if not self.broken:
+            log.info("%s: lost: %s", self.address.endpoint, error)
+        self.channel.abort()
+        self._fail_all(error)
+        raise error from None
+
+    def _fail_all(self, error: FtpError) -> None:
+        """Whoever waits for something gets the error."""
+        self.protocol.end(error)
+
+    def cut(self) -> None:
+        """End the connection from another thread: whoever waits for it gets ConnectionLost."""
+        self.channel.cut()
+
+    def _after_fork(self) -> None:
+        """In a child process: close this copy of the socket; the connection is the parent's.
+
+        The calls end, but are not told: what hangs on them is the parent's as well.
+        """
+        error = ConnectionLost(f"{self.address.endpoint}: the connection is the parent process's")
+        self.protocol.forget(error)
+        self.channel.ended = error
+        self.channel.abort()
