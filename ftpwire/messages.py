@@ -12,7 +12,7 @@ still decode.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -50,8 +50,24 @@ FileType = Literal["file", "dir", "link", "other"]
 Overwrite = Literal["always", "never", "older"]
 
 
+R = TypeVar("R")
+E = TypeVar("E")
+
+
 class Message(msgspec.Struct, frozen=True, tag_field="op", omit_defaults=True):
     """Base of everything that travels in a control frame."""
+
+
+class RequestBase(Message, frozen=True):
+    """What a client may ask for. All of them together are `Request`."""
+
+
+class RequestFor(RequestBase, Generic[R], frozen=True):
+    """A request that one REPLY answers, an ``R``."""
+
+
+class StreamFor(RequestBase, Generic[R, E], frozen=True):
+    """A request that any number of REPLY frames answer, each an ``R``, and an END with an ``E``."""
 
 
 # What is told about a file ---------------------------------------------------------------
@@ -126,7 +142,7 @@ class Hello(Message, frozen=True, tag="hello", omit_defaults=False):
     stall_ms: Size = 0
 
 
-class Login(Message, frozen=True, tag="login"):
+class Login(RequestFor["LoggedIn"], frozen=True, tag="login"):
     """Log in with a password.
 
     Replies: `LoggedIn`; or `Failed` with ``login-refused``, the same whether the name or the
@@ -140,7 +156,7 @@ class Login(Message, frozen=True, tag="login"):
         return f"Login(user={self.user!r}, password=…)"
 
 
-class LoginToken(Message, frozen=True, tag="login-token"):
+class LoginToken(RequestFor["LoggedIn"], frozen=True, tag="login-token"):
     """Log in with a token that `IssueToken` gave.
 
     Replies: `LoggedIn`; or `Failed` with ``login-refused``, the same whether the name or the
@@ -154,7 +170,7 @@ class LoginToken(Message, frozen=True, tag="login-token"):
         return f"LoginToken(user={self.user!r}, token=…)"
 
 
-class LoginPeer(Message, frozen=True, tag="login-peer"):
+class LoginPeer(RequestFor["LoggedIn"], frozen=True, tag="login-peer"):
     """Log in as an account that the system user at this end of a Unix socket may use.
 
     Replies: `LoggedIn`; or `Failed` with ``login-refused``, also on every other connection.
@@ -169,7 +185,7 @@ class LoggedIn(Message, frozen=True, tag="logged-in"):
     user: str
 
 
-class Register(Message, frozen=True, tag="register"):
+class Register(RequestFor["LoggedIn"], frozen=True, tag="register"):
     """Make an account, and log in as it.
 
     Attributes:
@@ -190,7 +206,7 @@ class Register(Message, frozen=True, tag="register"):
 # The account's own keys --------------------------------------------------------------------
 
 
-class ChangePassword(Message, frozen=True, tag="change-password"):
+class ChangePassword(RequestFor["Done"], frozen=True, tag="change-password"):
     """Set a new password; the account's other sessions and all its tokens end.
 
     Replies: `Done`; or `Failed` with ``login-refused`` when the old one is wrong,
@@ -204,7 +220,7 @@ class ChangePassword(Message, frozen=True, tag="change-password"):
         return "ChangePassword(…)"
 
 
-class IssueToken(Message, frozen=True, tag="issue-token"):
+class IssueToken(RequestFor["TokenIssued"], frozen=True, tag="issue-token"):
     """Ask for a token to log in with, for scripts.
 
     Attributes:
@@ -254,7 +270,7 @@ class TokenInfo(msgspec.Struct, frozen=True, array_like=True):
     parent: str | None = None
 
 
-class ListTokens(Message, frozen=True, tag="list-tokens"):
+class ListTokens(RequestFor["Tokens"], frozen=True, tag="list-tokens"):
     """Ask for the account's tokens. Replies: `Tokens`."""
 
 
@@ -264,7 +280,7 @@ class Tokens(Message, frozen=True, tag="tokens"):
     tokens: list[TokenInfo] = []
 
 
-class RevokeToken(Message, frozen=True, tag="revoke-token"):
+class RevokeToken(RequestFor["Done"], frozen=True, tag="revoke-token"):
     """Make a token good for nothing, and all that were made with it; sessions that logged in with
     one of these end, except one whose own token was named.
 
@@ -280,7 +296,7 @@ class RevokeToken(Message, frozen=True, tag="revoke-token"):
 # Asking about files ------------------------------------------------------------------------
 
 
-class Stat(Message, frozen=True, tag="stat"):
+class Stat(RequestFor["Found"], frozen=True, tag="stat"):
     """Ask about one path.
 
     Attributes:
@@ -301,7 +317,7 @@ class Found(Message, frozen=True, tag="found"):
     entry: Entry
 
 
-class List(Message, frozen=True, tag="list"):
+class List(StreamFor["Page", "Listed"], frozen=True, tag="list"):
     """List a directory, or with ``recursive`` the tree below it.
 
     Directories come one after another: all pages of one, then those of the first directory in
@@ -341,7 +357,7 @@ class Listed(Message, frozen=True, tag="listed"):
     """End of a listing."""
 
 
-class Hash(Message, frozen=True, tag="hash"):
+class Hash(RequestFor["Hashed"], frozen=True, tag="hash"):
     """Ask for a file's BLAKE3: the kept one if it is still true, else computed (with `Progress`).
 
     Replies: `Hashed`; or `Failed` with ``not-found``, ``is-a-directory``, ``not-regular``.
@@ -361,7 +377,7 @@ MAX_TIMES = 1000
 """Most times that one `Space` can ask about."""
 
 
-class Space(Message, frozen=True, tag="space"):
+class Space(RequestFor["Room"], frozen=True, tag="space"):
     """Ask for the account's room. Replies: `Room`.
 
     Attributes:
@@ -400,7 +416,7 @@ class Room(Message, frozen=True, tag="room"):
     kept_uploads: int = 0
 
 
-class ListKept(Message, frozen=True, tag="list-kept"):
+class ListKept(StreamFor["KeptUploads", "Listed"], frozen=True, tag="list-kept"):
     """Ask for the account's uploads that were interrupted and wait for a resume.
 
     Replies: `KeptUploads` as often as needed, then END with `Listed`.
@@ -431,7 +447,7 @@ class KeptUploads(Message, frozen=True, tag="kept-uploads"):
     uploads: list[KeptUpload] = []
 
 
-class DropKept(Message, frozen=True, tag="drop-kept"):
+class DropKept(RequestFor["KeptDropped"], frozen=True, tag="drop-kept"):
     """Drop uploads that were interrupted: their room is free then.
 
     Attributes:
@@ -463,14 +479,14 @@ class KeptDropped(Message, frozen=True, tag="kept-dropped"):
     busy: int = 0
 
 
-class WhoAmI(Message, frozen=True, tag="whoami"):
+class WhoAmI(RequestFor["LoggedIn"], frozen=True, tag="whoami"):
     """Ask who this session is logged in as. Replies: `LoggedIn`."""
 
 
 # Moving bytes ------------------------------------------------------------------------------
 
 
-class Get(Message, frozen=True, tag="get"):
+class Get(StreamFor["Sending", "Sent"], frozen=True, tag="get"):
     """Ask for the bytes of one file; links are followed inside the home.
 
     Attributes:
@@ -516,7 +532,7 @@ class Sent(Message, frozen=True, tag="sent"):
     grew: bool = False
 
 
-class Put(Message, frozen=True, tag="put"):
+class Put(RequestFor["Ready | Stored"], frozen=True, tag="put"):
     """Store one file: DATA frames follow, then END with `Sent`; the digest is compared.
 
     The file appears under its name whole, after it is verified and durable, or not at all.
@@ -566,7 +582,7 @@ class Ready(Message, frozen=True, tag="ready"):
     key: Key | None = None
 
 
-class PutPiece(Message, frozen=True, tag="put-piece"):
+class PutPiece(RequestFor["Taken"], frozen=True, tag="put-piece"):
     """Bring a part of a file that another session of the account has an open `Put` for: DATA
     frames follow, then END with `Sent`.
 
@@ -597,7 +613,7 @@ class Stored(Message, frozen=True, tag="stored"):
 # Changing the tree -------------------------------------------------------------------------
 
 
-class MakeDir(Message, frozen=True, tag="make-dir"):
+class MakeDir(RequestFor["Done"], frozen=True, tag="make-dir"):
     """Create a directory.
 
     Attributes:
@@ -613,7 +629,7 @@ class MakeDir(Message, frozen=True, tag="make-dir"):
     fill: bool = False
 
 
-class MakeLink(Message, frozen=True, tag="make-link"):
+class MakeLink(RequestFor["Done"], frozen=True, tag="make-link"):
     """Store a symbolic link as it is; it is resolved inside the home only.
 
     Replies: `Done`; or `Failed` with ``exists``, ``is-a-directory``, ``not-newer``.
@@ -625,7 +641,7 @@ class MakeLink(Message, frozen=True, tag="make-link"):
     overwrite: Overwrite = "always"
 
 
-class SetAttributes(Message, frozen=True, tag="set-attributes"):
+class SetAttributes(RequestFor["Done"], frozen=True, tag="set-attributes"):
     """Set permission bits or the mtime (of directories: after their contents are there).
 
     Attributes:
@@ -646,7 +662,7 @@ class SetAttributes(Message, frozen=True, tag="set-attributes"):
     setgid: bool | None = None
 
 
-class BeginTree(Message, frozen=True, tag="begin-tree"):
+class BeginTree(RequestFor["Done"], frozen=True, tag="begin-tree"):
     """Have everything that this session puts at or below ``path`` go to a hidden tree, until
     `EndTree`. One at a time; a session that ends drops it. Other requests see what is there.
 
@@ -661,7 +677,7 @@ class BeginTree(Message, frozen=True, tag="begin-tree"):
     mode: Mode = 0o700
 
 
-class EndTree(Message, frozen=True, tag="end-tree"):
+class EndTree(RequestFor["Done"], frozen=True, tag="end-tree"):
     """Put the hidden tree in the place of what is at its path, at once; or drop it.
 
     Replies: `Done`, when it is durable and what it replaced is removed; or `Failed`: then
@@ -671,7 +687,7 @@ class EndTree(Message, frozen=True, tag="end-tree"):
     commit: bool = True
 
 
-class Remove(Message, frozen=True, tag="remove"):
+class Remove(RequestFor["Removed"], frozen=True, tag="remove"):
     """Remove a file, a link or an empty directory; with ``recursive`` a whole tree.
 
     Replies: `Removed`; or `Failed` with ``not-found``, ``not-empty``.
@@ -689,7 +705,7 @@ class Removed(Message, frozen=True, tag="removed"):
     size_bytes: int
 
 
-class Move(Message, frozen=True, tag="move"):
+class Move(RequestFor["Done"], frozen=True, tag="move"):
     """Rename a file, a link or a directory.
 
     Attributes:
@@ -703,7 +719,7 @@ class Move(Message, frozen=True, tag="move"):
     overwrite: Literal["always", "never"] = "always"
 
 
-class Copy(Message, frozen=True, tag="copy"):
+class Copy(RequestFor["Copied"], frozen=True, tag="copy"):
     """Copy a file, or with ``recursive`` a tree, on the server; it counts in the quota.
 
     Links are copied as links, except ``source`` itself, which is followed.
@@ -839,7 +855,7 @@ Ending = Sent | Listed
 Notice = Progress | Remark | GoingDown
 
 _NOTHING: tuple[type[Message], ...] = ()
-ANSWERS: dict[type[Message], tuple[tuple[type[Message], ...], tuple[type[Message], ...]]] = {
+ANSWERS: dict[type[RequestBase], tuple[tuple[type[Message], ...], tuple[type[Message], ...]]] = {
     Login: ((LoggedIn,), _NOTHING),
     LoginToken: ((LoggedIn,), _NOTHING),
     LoginPeer: ((LoggedIn,), _NOTHING),
@@ -867,7 +883,8 @@ ANSWERS: dict[type[Message], tuple[tuple[type[Message], ...], tuple[type[Message
     Move: ((Done,), _NOTHING),
     Copy: ((Copied,), _NOTHING),
 }
-"""What may come back for each request: in REPLY frames, and in the END that closes a stream."""
+"""What may come back for each request: in REPLY frames, and in the END that closes a stream. As
+`RequestFor` and `StreamFor` say it to type checkers."""
 
 encode = msgspec.msgpack.Encoder().encode
 encode_into = msgspec.msgpack.Encoder().encode_into

@@ -53,12 +53,11 @@ def rows(text: str) -> list[list[str]]:
 
 ARRAYS = {"entry": messages.Entry, "problem": messages.Problem, "token": messages.TokenInfo}
 ARRAYS["kept-upload"] = messages.KeptUpload
+BASES = (messages.Message, messages.RequestBase, messages.RequestFor, messages.StreamFor)
 TAGGED = {
     struct.__struct_config__.tag: struct
     for struct in vars(messages).values()
-    if isinstance(struct, type)
-    and issubclass(struct, messages.Message)
-    and struct is not messages.Message
+    if isinstance(struct, type) and issubclass(struct, messages.Message) and struct not in BASES
 }
 TYPES = {
     "integer": int,

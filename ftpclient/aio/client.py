@@ -67,9 +67,9 @@ from ftpwire.messages import (
     KeptDropped,
     KeptUpload,
     Problem,
+    R,
     Removed,
-    Reply,
-    Request,
+    RequestFor,
     Room,
     Sent,
     TokenInfo,
@@ -304,7 +304,7 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def _ask(self, request: Request) -> Reply:
+    async def _ask(self, request: RequestFor[R]) -> R:
         return await (await self._connected()).request(request)
 
     # the account -------------------------------------------------------------------------
@@ -400,14 +400,12 @@ class AsyncClient:
     async def whoami(self, *, timeout: float | None = None) -> str:
         """The account's name, as the server knows it."""
         reply = await self._ask(messages.WhoAmI())
-        assert isinstance(reply, messages.LoggedIn)
         return reply.user
 
     @edge.verb
     async def space(self, *, timeout: float | None = None) -> Room:
         """Total, used, held and free bytes."""
         reply = await self._ask(messages.Space())
-        assert isinstance(reply, Room)
         return reply
 
     @edge.verb
@@ -433,7 +431,6 @@ class AsyncClient:
     ) -> Entry:
         """What is at a path. Raises NotFound."""
         reply = await self._ask(messages.Stat(self._resolve(path), follow, digest))
-        assert isinstance(reply, messages.Found)
         return reply.entry
 
     @edge.verb
@@ -510,7 +507,6 @@ class AsyncClient:
     async def hash(self, path: AnyPath, *, timeout: float | None = None) -> Hashed:
         """A file's BLAKE3 digest and size."""
         reply = await self._ask(messages.Hash(self._resolve(path)))
-        assert isinstance(reply, Hashed)
         return reply
 
     # changing ----------------------------------------------------------------------------
@@ -561,7 +557,6 @@ class AsyncClient:
     ) -> Removed:
         """Remove a file, a link, an empty directory, or a whole tree."""
         reply = await self._ask(messages.Remove(self._resolve(path), recursive))
-        assert isinstance(reply, Removed)
         return reply
 
     @edge.verb
@@ -593,7 +588,6 @@ class AsyncClient:
         reply = await self._ask(
             messages.Copy(self._resolve(source), self._resolve(target), recursive, how, links)
         )
-        assert isinstance(reply, Copied)
         return reply
 
     # moving bytes ------------------------------------------------------------------------

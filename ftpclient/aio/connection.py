@@ -26,14 +26,14 @@ from ftpclient.connection import log
 from ftpclient.connection.driver import Driver, Trusted
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.connection.opening import Opened, session_of
-from ftpclient.connection.protocol import Call, outcome_unknown, seconds_to_end
+from ftpclient.connection.protocol import Asked, Call, outcome_unknown, seconds_to_end
 from ftpclient.transfer.calls import StreamCall
 from ftpclient.transfer.listing import checked_page
 from ftpwire import frames, messages
 from ftpwire.channel import Channel
 from ftpwire.errors import ConnectionLost, FtpError, SessionEnded
 from ftpwire.frames import Kind
-from ftpwire.messages import Get, List, Page, Reply, Request
+from ftpwire.messages import Get, List, Page, R, RequestBase, RequestFor
 from ftpwire.paths import RemotePath
 
 _AT_ONCE_SECONDS = 0.005
@@ -45,12 +45,12 @@ _LOOK_SECONDS = 5.0
 """How often it is looked whether the server is silent."""
 
 
-class Pending(Call):
+class Pending(Asked[R]):
     """A request with one answer, which a task waits for."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
-        self.future: asyncio.Future[Reply] = loop.create_future()
+        self.future: asyncio.Future[R] = loop.create_future()
 
     def on_done(self) -> None:
         if self.future.done():
@@ -58,7 +58,6 @@ class Pending(Call):
         if self.error is not None:
             self.future.set_exception(self.error)
         else:
-            assert self.reply is not None
             self.future.set_result(self.reply)
 
 
@@ -115,9 +114,8 @@ class _Pages(_Stream):
         super().__init__()
         self.begin_waiting(connection, _PAGES_AHEAD)
 
-    def on_reply(self, reply: Reply) -> bool:
-        if isinstance(reply, Page):
-            self.hand_out(checked_page(reply), 1)
+    def on_reply(self, reply: Page) -> bool:
+        self.hand_out(checked_page(reply), 1)
         return False
 
 
@@ -450,12 +448,12 @@ class LoopConnection(Driver):
 
     # requests of tasks -------------------------------------------------------------------
 
-    async def request(self, request: Request) -> Reply:
+    async def request(self, request: RequestFor[R]) -> R:
         """Ask, and wait for the one reply. Raises the typed error when it failed.
 
         When the task is cancelled, so is the request, and the connection stays usable.
         """
-        call = Pending(self.loop)
+        call: Pending[R] = Pending(self.loop)
         self._submit(call, request)
         try:
             return await call.future
@@ -488,7 +486,7 @@ class LoopConnection(Driver):
             self._give_up(call)
         call.result(source, self)
 
-    def _submit(self, call: Call, request: Request, sender: Sender | None = None) -> None:
+    def _submit(self, call: Call, request: RequestBase, sender: Sender | None = None) -> None:
         if self.broken:
             raise ConnectionLost(f"{self.address.endpoint}: the connection is closed")
         payload = messages.encode(request)

@@ -13,7 +13,7 @@ from typing import Any
 from ftpclient.transfer.calls import PutCall
 from ftpclient.transfer.job import KEEP_ALIVE_SECONDS
 from ftpclient.transfer.upload import Upload
-from ftpwire.messages import Reply
+from ftpwire.messages import Ready, Stored
 from ftpwire.paths import RemotePath
 
 
@@ -27,7 +27,7 @@ class StreamPut(PutCall):
         self.end = asyncio.Event()
         self.on_end: Callable[[], None] = lambda: None
 
-    def on_reply(self, reply: Reply) -> bool:
+    def on_reply(self, reply: Ready | Stored) -> bool:
         final = super().on_reply(reply)
         self.readiness.set()
         return final

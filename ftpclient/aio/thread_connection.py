@@ -32,7 +32,7 @@ from ftpwire import frames, messages
 from ftpwire.channel import Incoming, Ready, TimedOut
 from ftpwire.errors import Cancelled, ConnectionLost, FtpError
 from ftpwire.frames import Kind
-from ftpwire.messages import Put, PutPiece, Request, Sent
+from ftpwire.messages import Put, PutPiece, RequestBase, Sent
 from ftpwire.pacing import Pace
 
 _POST_AT = 64 * 1024
@@ -72,7 +72,7 @@ class Carrier(Protocol):
 class Forward(Call):
     """A thread's request as the loop sees it: what comes for it is handed over as it is."""
 
-    def __init__(self, channel: ThreadChannel, request: Request, call: Call) -> None:
+    def __init__(self, channel: ThreadChannel, request: RequestBase, call: Call) -> None:
         super().__init__()
         self.channel = channel
         self.request_id = call.request_id
@@ -384,7 +384,7 @@ class ThreadConnection(Connection):
 
     # sending -----------------------------------------------------------------------------
 
-    def _queue_request(self, call: Call, request: Request, payload: bytes) -> None:
+    def _queue_request(self, call: Call, request: RequestBase, payload: bytes) -> None:
         opens = isinstance(request, (Put, PutPiece))
         self.channel.begin(Forward(self.channel, request, call), opens=opens)
         self._open_upload = call if opens else None

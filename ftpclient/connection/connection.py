@@ -14,16 +14,23 @@ from __future__ import annotations
 import math
 import ssl
 import time
+from typing import Any
 
 from ftpclient.connection import log
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.driver import Driver, Stream
 from ftpclient.connection.interrupt import Interrupt, TimeOver, pause
-from ftpclient.connection.protocol import Call, ClientProtocol, outcome_unknown, seconds_to_end
+from ftpclient.connection.protocol import (
+    Asked,
+    Call,
+    ClientProtocol,
+    outcome_unknown,
+    seconds_to_end,
+)
 from ftpwire import frames, messages
 from ftpwire.errors import Cancelled, ConnectionLost, FtpError, Interrupted, SessionEnded
 from ftpwire.frames import Kind
-from ftpwire.messages import Reply, Request, Sent
+from ftpwire.messages import R, RequestBase, RequestFor, Sent
 
 _REQUEST, _DATA, _END = (int(kind) for kind in (Kind.REQUEST, Kind.DATA, Kind.END))
 _COPIED = 32 * 1024
@@ -43,32 +50,33 @@ class Connection(Driver):
         interrupt: Interrupt | None = None,
     ) -> None:
         super().__init__(address, channel, protocol, context=context, interrupt=interrupt)
-        self._ahead: list[tuple[Request, Call]] = []
+        self._ahead: list[tuple[RequestBase, Asked[Any]]] = []
         self._to_cancel: list[Call] = []
 
     # asking ------------------------------------------------------------------------------
 
-    def ask(self, request: Request) -> Reply:
+    def ask(self, request: RequestFor[R]) -> R:
         """Ask and wait for the one reply. Raises the typed error when it failed."""
+        call: Asked[R]
         for index, (asked, call) in enumerate(self._ahead):
             if asked == request:
                 del self._ahead[index]
                 return self.result(call)
-        call = Call()
+        call = Asked()
         try:
             self.submit(call, request)
             return self.result(call)
         except (ConnectionLost, TimeOver) as error:
             raise outcome_unknown(request, error) from None
 
-    def ask_ahead(self, *requests: Request) -> None:
+    def ask_ahead(self, *requests: RequestFor[Any]) -> None:
         """Ask what `ask` is going to be asked for, so that one round trip is enough for all.
 
         Each answer is taken once. Only for questions, and only while nothing is changed that
         would change an answer; ``forget_ahead`` ends that.
         """
         for request in requests:
-            call = Call()
+            call = Asked[Any]()
             self.submit(call, request)
             self._ahead.append((request, call))
 
@@ -76,16 +84,15 @@ class Connection(Driver):
         """Answers that nobody has taken are not good any more."""
         self._ahead.clear()
 
-    def result(self, call: Call) -> Reply:
-        """Wait for a call; its last reply. Raises its error."""
+    def result(self, call: Asked[R]) -> R:
+        """Wait for a call; its reply. Raises its error."""
         while not call.done:
             self.pump()
         if call.error is not None:
             raise call.error
-        assert call.reply is not None
         return call.reply
 
-    def submit(self, call: Call, request: Request, cost: int = 0) -> None:
+    def submit(self, call: Call, request: RequestBase, cost: int = 0) -> None:
         """Send a request without waiting for its reply.
 
         Waits only when too many are unanswered.
@@ -103,7 +110,7 @@ class Connection(Driver):
         protocol.prepare(call, request, cost)
         self._queue_request(call, request, payload)
 
-    def _queue_request(self, call: Call, request: Request, payload: bytes) -> None:
+    def _queue_request(self, call: Call, request: RequestBase, payload: bytes) -> None:
         header = frames.pack_header(len(payload), _REQUEST, call.request_id)
         if self.channel.queue(header, payload):
             self.flush()

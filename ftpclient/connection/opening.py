@@ -23,7 +23,7 @@ from ftpclient.connection.credentials import Credential
 from ftpclient.connection.driver import Trusted
 from ftpclient.connection.interrupt import Interrupt, pause
 from ftpclient.connection.known_hosts import KnownHosts
-from ftpclient.connection.protocol import Call, ClientProtocol
+from ftpclient.connection.protocol import Asked, ClientProtocol
 from ftpclient.connection.trust import Trust, pinned_context
 from ftpwire import frames, messages
 from ftpwire.channel import Channel, TimedOut, keep_probing
@@ -39,7 +39,7 @@ from ftpwire.errors import (
     UnknownKind,
 )
 from ftpwire.frames import Kind
-from ftpwire.messages import LoggedIn, Reply
+from ftpwire.messages import LoggedIn
 from ftpwire.tls import TlsPipe, fingerprint
 
 CONNECT_SECONDS = 15.0
@@ -66,7 +66,7 @@ class Opened(Connection):
         *,
         context: ssl.SSLContext | None,
         interrupt: Interrupt | None,
-        early: tuple[Credential, Call] | None = None,
+        early: tuple[Credential, Asked[LoggedIn]] | None = None,
     ) -> None:
         super().__init__(address, channel, protocol, context=context, interrupt=interrupt)
         self._early = early
@@ -95,13 +95,10 @@ class Opened(Connection):
 
     def _log_in(self, credential: Credential) -> None:
         early, self._early = self._early, None
-        reply: Reply
         if early is not None and early[0] == credential:
-            reply = self.result(early[1])
+            self._use(self.result(early[1]))
         else:
-            reply = self.ask(credential.request())
-        assert isinstance(reply, LoggedIn)
-        self._use(reply)
+            self._use(self.ask(credential.request()))
 
     def register(self, credential: Credential, invitation: str | None) -> None:
         """Make an account with this name and password, and log in as it.
@@ -113,9 +110,7 @@ class Opened(Connection):
         if invitation is not None and len(invitation) > messages.MAX_TOKEN:
             raise RegistrationClosed("that is no invitation")
         request = messages.Register(credential.user, credential.secret, invitation)
-        reply = self.ask(request)
-        assert isinstance(reply, LoggedIn)
-        self._use(reply)
+        self._use(self.ask(request))
 
     def _use(self, reply: LoggedIn) -> None:
         self.user = self.protocol.logged_in(reply)
@@ -305,7 +300,7 @@ class _Opening:
         asked = time.monotonic()
         deadline = asked + CONNECT_SECONDS
         channel.queue(protocol.hello())
-        call = None if early is None else Call()
+        call = None if early is None else Asked[LoggedIn]()
         if early is not None and call is not None:
             request = early.request()
             payload = messages.encode(request)

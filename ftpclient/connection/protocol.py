@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from typing import NoReturn
+from typing import Any, Generic, NoReturn
 
 from ftpclient.connection.interrupt import TimeOver
 from ftpwire import frames, messages
@@ -28,7 +28,7 @@ from ftpwire.errors import (
     TooMany,
 )
 from ftpwire.frames import HEADER_SIZE, FrameReader, Header, Kind
-from ftpwire.messages import Ending, Hello, Notice, Reply, Request, Sent
+from ftpwire.messages import Ending, Hello, Notice, R, RequestBase, Sent
 from ftpwire.paths import printable
 
 DATA_SIZE = 512 * 1024
@@ -75,7 +75,7 @@ class Call:
         self.answers: tuple[type[messages.Message], ...] = ()
         self.endings: tuple[type[messages.Message], ...] = ()
         """What may come for it."""
-        self.reply: Reply | None = None
+        self.reply: Any = None
         self.ending: Ending | None = None
         self.error: FtpError | None = None
         self.done = False
@@ -106,8 +106,8 @@ class Call:
             raise BadMessage(f"the server sent a frame of kind {kind}")
         return True
 
-    def on_reply(self, reply: Reply) -> bool:
-        """Take a REPLY; True when nothing more comes."""
+    def on_reply(self, reply: Any) -> bool:
+        """Take a REPLY, which is one of ``answers``; True when nothing more comes."""
         return not self.streams
 
     def on_frame(self, size: int) -> None:
@@ -130,6 +130,12 @@ class Call:
         """Nothing comes for it any more, because of this."""
         self.error = error
         self.done = True
+
+
+class Asked(Call, Generic[R]):
+    """A request with one answer, an ``R``, which ``reply`` is once it is done without an error."""
+
+    reply: R
 
 
 class ClientProtocol:
@@ -211,7 +217,7 @@ class ClientProtocol:
             len(self.calls) < self.max_requests and self._unanswered + cost <= self.max_unanswered
         )
 
-    def prepare(self, call: Call, request: Request, cost: int, *, enter: bool = True) -> None:
+    def prepare(self, call: Call, request: RequestBase, cost: int, *, enter: bool = True) -> None:
         """Give a call its id, and say what may come for it.
 
         Args:
@@ -425,7 +431,7 @@ def _pass_over(text: str) -> None:
 
 
 def outcome_unknown(
-    request: Request, error: ConnectionLost | TimeOver
+    request: RequestBase, error: ConnectionLost | TimeOver
 ) -> ConnectionLost | TimeOver:
     """The error of a request whose answer did not come: the connection was lost, or the time over.
 

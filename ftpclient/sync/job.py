@@ -35,7 +35,7 @@ from ftpwire.errors import (
     from_oserror,
 )
 from ftpwire.job_end import ENDINGS, STAYS
-from ftpwire.messages import Entry, Found, Room, Space, Stat
+from ftpwire.messages import Entry, Space, Stat
 from ftpwire.units import human
 
 __all__ = ["Confirm", "Options", "Plan", "Route", "Step", "Sync", "SyncSummary"]
@@ -211,7 +211,6 @@ class Sync(Transfer):
             if self._route.upload:
                 return None
             raise
-        assert isinstance(reply, Found)
         if reply.entry.type != "dir":
             raise NotADirectory(f"{paths.show(path)}: not a directory (for files: put, get)")
         return reply.entry
@@ -273,7 +272,6 @@ class Sync(Transfer):
             undone += f" (--delete-before deletes {human(plan.freed)} first)"
         if self._route.upload:
             reply = self.connection.ask(Space())
-            assert isinstance(reply, Room)
             preflight.check(reply, growth, undone)
             return
         local = self._route.local

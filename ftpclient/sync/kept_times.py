@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 from ftpclient.connection.connection import Connection
 from ftpwire import beneath, paths
-from ftpwire.messages import MAX_TIMES, Entry, Room, Space
+from ftpwire.messages import MAX_TIMES, Entry, Space
 
 _FINEST_NS = 100
 """Nanoseconds of the finest grain above one: what is no multiple of it was not rounded."""
@@ -69,7 +69,6 @@ class KeptTimes:
 
     def _remote(self, times: list[int]) -> list[int]:
         room = self._connection.ask(Space(times))
-        assert isinstance(room, Room)
         kept = room.kept_times
         # an older server doesn't know: then the time counts as one that can be set
         return kept if kept is not None and len(kept) == len(times) else times

@@ -23,7 +23,7 @@ from ftpwire.errors import (
     VerificationFailed,
     from_oserror,
 )
-from ftpwire.messages import Ready, Reply, Sending, Sent
+from ftpwire.messages import Ready, Sending, Sent, Stored
 from ftpwire.paths import RemotePath
 
 if TYPE_CHECKING:
@@ -74,8 +74,7 @@ class GetCall(Call):
         self.received = 0
         self._small = bytearray()
 
-    def on_reply(self, reply: Reply) -> bool:
-        assert isinstance(reply, Sending)
+    def on_reply(self, reply: Sending) -> bool:
         if self.info is not None:
             raise BadMessage("the server began a file twice")
         if reply.offset not in (0, self.asked_offset) or reply.offset > reply.size:
@@ -159,7 +158,7 @@ class PutCall(Call):
         self.superseded = False
         """Another call has taken over the file: this one's end is nobody's business."""
 
-    def on_reply(self, reply: Reply) -> bool:
+    def on_reply(self, reply: Ready | Stored) -> bool:
         if isinstance(reply, Ready):
             if self.ready is not None or not self.asks:
                 raise BadMessage("the server is ready for what nobody asked")

@@ -36,7 +36,7 @@ from ftpwire.errors import (
     QuotaExceeded,
 )
 from ftpwire.job_end import NO_ROOM, STAYS, JobEnd
-from ftpwire.messages import PIECES, List, Overwrite, Page, Reply
+from ftpwire.messages import PIECES, List, Overwrite, Page
 from ftpwire.streams import ReadAhead
 
 if TYPE_CHECKING:
@@ -531,9 +531,8 @@ class _ListCall(Call):
         super().__init__()
         self._take = take
 
-    def on_reply(self, reply: Reply) -> bool:
-        if isinstance(reply, Page):
-            self._take(checked_page(reply))
+    def on_reply(self, reply: Page) -> bool:
+        self._take(checked_page(reply))
         return False
 
     def let_go(self) -> None:

@@ -18,7 +18,6 @@ from ftpwire.messages import (
     KeptUpload,
     KeptUploads,
     ListKept,
-    Reply,
 )
 from ftpwire.paths import RemotePath
 
@@ -33,8 +32,7 @@ class _KeptCall(Call):
         super().__init__()
         self.waiting: list[KeptUpload] = []
 
-    def on_reply(self, reply: Reply) -> bool:
-        assert isinstance(reply, KeptUploads)
+    def on_reply(self, reply: KeptUploads) -> bool:
         self.waiting += reply.uploads
         return False
 
@@ -57,9 +55,7 @@ def kept_uploads(connection: Connection) -> Iterator[KeptUpload]:
 def drop(connection: Connection, path: RemotePath | None) -> KeptDropped:
     """Drop those for a path, or all. Raises NotFound, Busy; ProtocolError as above."""
     _need(connection)
-    reply = connection.ask(DropKept(path))
-    assert isinstance(reply, KeptDropped)
-    return reply
+    return connection.ask(DropKept(path))
 
 
 def _need(connection: Connection) -> None:

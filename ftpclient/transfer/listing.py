@@ -17,7 +17,7 @@ from ftpclient.transfer.local_tree import checked_parts
 from ftpclient.transfer.spool import Spool, SpoolFull, Table
 from ftpwire import paths
 from ftpwire.errors import BadMessage
-from ftpwire.messages import Entry, List, Page, Problem, Reply
+from ftpwire.messages import Entry, List, Page, Problem
 
 _AHEAD = 64
 """Pages kept in memory before the rest goes to disk."""
@@ -60,8 +60,8 @@ class Listing(Call):
         self._full: SpoolFull | None = None
         connection.submit(self, request)
 
-    def on_reply(self, reply: Reply) -> bool:
-        if isinstance(reply, Page) and not self._closed:
+    def on_reply(self, reply: Page) -> bool:
+        if not self._closed:
             checked_page(reply)
             if self._spilled is None and len(self._waiting) >= _AHEAD:
                 self._spilled = Spool(Page)

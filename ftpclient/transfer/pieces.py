@@ -34,7 +34,7 @@ from ftpwire.errors import (
     ProtocolError,
     SourceChanged,
 )
-from ftpwire.messages import Get, Hash, Hashed, PutPiece, Reply, Sending, Sent, WhoAmI
+from ftpwire.messages import Get, Hash, Hashed, PutPiece, Sending, Sent, WhoAmI
 from ftpwire.paths import RemotePath
 from ftpwire.pieces import PIECE, Assembly, Piece
 from ftpwire.streams import BUFFER_SIZE
@@ -81,8 +81,8 @@ class _Probe(Call):
         super().__init__()
         self.info: Sending | None = None
 
-    def on_reply(self, reply: Reply) -> bool:
-        if self.info is not None or not isinstance(reply, Sending):
+    def on_reply(self, reply: Sending) -> bool:
+        if self.info is not None:
             raise BadMessage("the server began a file twice")
         self.info = reply
         return False
@@ -111,8 +111,7 @@ class _PieceCall(Call):
         self._scratch: memoryview | None = None
         self.sink = self
 
-    def on_reply(self, reply: Reply) -> bool:
-        assert isinstance(reply, Sending)
+    def on_reply(self, reply: Sending) -> bool:
         if self._begun:
             raise BadMessage("the server began a piece twice")
         self._begun = True

@@ -14,7 +14,7 @@ from ftpclient.connection.protocol import Call
 from ftpclient.transfer.calls import check_digest, mismatch
 from ftpwire import digests
 from ftpwire.errors import BadMessage, Cancelled
-from ftpwire.messages import PIECES, Get, Reply, Sending, Sent
+from ftpwire.messages import PIECES, Get, Sending, Sent
 from ftpwire.paths import RemotePath
 
 TO_THE_END = 2**63 - 1
@@ -52,8 +52,7 @@ class _RangeCall(Call):
         self._expected = 0
         self._received = 0
 
-    def on_reply(self, reply: Reply) -> bool:
-        assert isinstance(reply, Sending)
+    def on_reply(self, reply: Sending) -> bool:
         if self.info is not None:
             raise BadMessage("the server began a file twice")
         if reply.offset != min(self._offset, reply.size):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ftpclient.connection.connection import Connection
-from ftpclient.connection.protocol import Call
+from ftpclient.connection.protocol import Asked, Call
 from ftpclient.transfer import job
 from ftpclient.transfer.calls import PutCall
 from ftpclient.transfer.job import (
@@ -51,7 +51,7 @@ from ftpwire.messages import (
     KEPT,
     DropKept,
     Entry,
-    Found,
+    KeptDropped,
     List,
     MakeDir,
     MakeLink,
@@ -208,7 +208,6 @@ class Upload(Transfer):
             reply = self.connection.ask(Stat(path, digest=True))
         except (NotFound, NotADirectory):
             return None
-        assert isinstance(reply, Found)
         return reply.entry
 
     def _fail(
@@ -513,7 +512,8 @@ class Upload(Transfer):
         with it, and it would hold its room for days."""
         if KEPT not in self.connection.server.features:
             return
-        call = Call()  # its answer may get lost: then it is kept, as if this were an older server
+        # its answer may get lost: then it is kept, as if this were an older server
+        call = Asked[KeptDropped]()
         self.connection.submit(call, DropKept(target, info.st_size, info.st_mtime_ns))
         try:
             self.connection.result(call)

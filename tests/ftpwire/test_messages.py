@@ -96,7 +96,16 @@ DECODERS = {
     "failed": (messages.decode_failed, (Failed,)),
     "hello": (lambda payload: messages.decode_hello(b"FTPW" + bytes(payload)), (Hello,)),
 }
-EVERY = Message.__subclasses__()
+BASES = (messages.RequestBase, messages.RequestFor, messages.StreamFor)
+
+
+def kinds_of(base: type) -> list[type]:
+    """All kinds of message, without what only types them."""
+    found = [kind for one in base.__subclasses__() for kind in (one, *kinds_of(one))]
+    return [kind for kind in found if kind not in BASES]
+
+
+EVERY = kinds_of(Message)
 decoders = pytest.mark.parametrize(
     "decode", [pytest.param(decode, id=name) for name, (decode, _) in DECODERS.items()]
 )
@@ -133,6 +142,17 @@ def test_every_message_is_in_a_family():
     in_a_family = [kind for _, kinds in DECODERS.values() for kind in kinds]
     assert set(EVERY) == set(in_a_family)
     assert sorted(set(in_a_family), key=tag) == sorted(EVERY, key=tag)
+
+
+def test_type_checkers_are_told_the_answers_that_are_checked():
+    """``ask(request: RequestFor[R]) -> R`` holds only if this does."""
+    for kind in typing.get_args(Request):
+        [base] = kind.__orig_bases__
+        args = [eval(arg.__forward_arg__, vars(messages)) for arg in typing.get_args(base)]
+        kinds = tuple(typing.get_args(arg) or (arg,) for arg in args)
+        answers, endings = messages.ANSWERS[kind]
+        assert kinds == ((answers, endings) if endings else (answers,)), kind
+        assert typing.get_origin(base) is (messages.StreamFor if endings else messages.RequestFor)
 
 
 def test_tags_are_unique():
