@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ftpclient import verbs
 from ftpclient.arguments import AnyPath, absolute
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.connection import Connection
@@ -27,9 +28,10 @@ from ftpclient.connection.opening import Opened
 from ftpclient.connection.servers import choose, key_of_environment
 from ftpclient.connection.trust import Ask, AskTakeover, Trust, check_fingerprint
 from ftpclient.guard import Guard, local, verb
-from ftpwire import messages, paths
-from ftpwire.errors import LoginRefused, NotFound
-from ftpwire.messages import TokenInfo, TokenIssued
+from ftpclient.verbs import run
+from ftpwire import paths
+from ftpwire.errors import LoginRefused
+from ftpwire.messages import R, RequestFor, TokenInfo, TokenIssued
 from ftpwire.pacing import Pace
 from ftpwire.paths import RemotePath
 
@@ -274,6 +276,10 @@ class BaseClient:
         assert self._connection is not None
         return self._connection
 
+    async def _ask(self, request: RequestFor[R]) -> R:
+        """For verbs that are written once for both clients: never waits as asyncio has it."""
+        return self.connection.ask(request)
+
     @property
     def interrupt(self) -> Interrupt | None:
         """What stops this client; None before its first verb, if none was given."""
@@ -365,7 +371,7 @@ class BaseClient:
         """
         for one in (old, new):
             Credential(self.user, one).request()  # what can't be sent is told before
-        self.connection.ask(messages.ChangePassword(old, new))
+        run(verbs.change_password(self._ask, old, new))
         self._dialer.credentials.accepted = Credential(self.user, new)
 
     @verb
@@ -378,14 +384,12 @@ class BaseClient:
             name: For people, to tell tokens apart.
             seconds: How long it is good for; None for as long as the server gives.
         """
-        reply = self.connection.ask(messages.IssueToken(name[: messages.MAX_TOKEN_NAME], seconds))
-        return reply
+        return run(verbs.issue_token(self._ask, name, seconds))
 
     @verb
     def tokens(self, *, timeout: float | None = None) -> Sequence[TokenInfo]:
         """The account's tokens, oldest first."""
-        reply = self.connection.ask(messages.ListTokens())
-        return reply.tokens
+        return run(verbs.tokens(self._ask))
 
     @verb
     def revoke_token(self, token_id: str | None = None, *, timeout: float | None = None) -> None:
@@ -393,9 +397,7 @@ class BaseClient:
 
         Raises NotFound.
         """
-        if token_id is not None and len(token_id) > messages.MAX_TOKEN_NAME:
-            raise NotFound(f"{token_id[:20]}…: no such token")
-        self.connection.ask(messages.RevokeToken(token_id))
+        run(verbs.revoke_token(self._ask, token_id))
 
 
 def _unpickled(

@@ -1,8 +1,8 @@
 """Client: the Python API that every command is written with.
 
-Lives here: the verbs, and the rules about what a path means (as in cp).
-Lives elsewhere: connecting and the account (base.py), moving bytes (transfer/job.py), the
-connection (connection/connection.py), printing (cli/render.py).
+Lives here: the methods, patterns, transfers with the rules of cp.
+Lives elsewhere: verbs that only ask the server (verbs.py), connecting and the account (base.py),
+moving bytes (transfer/job.py), the connection (connection/connection.py), printing (cli/render.py).
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Literal, overload
 
-from msgspec import structs
-
+from ftpclient import verbs
 from ftpclient.arguments import (
     AnyPath,
     LocalPath,
@@ -33,6 +32,7 @@ from ftpclient.guard import local, stream, verb
 from ftpclient.transfer.report import Listener, One, Result, Summary
 from ftpclient.transfer.resume_notes import Unfinished
 from ftpclient.transfer.sources import NoTargetDirectory, Sources, check_name, each_once
+from ftpclient.verbs import from_the_top, run, tell_problems
 from ftpwire import messages, paths
 from ftpwire.errors import (
     AlreadyExists,
@@ -51,7 +51,6 @@ from ftpwire.messages import (
     Hashed,
     KeptDropped,
     KeptUpload,
-    Page,
     Problem,
     Removed,
     Room,
@@ -130,11 +129,8 @@ class Client(BaseClient):
     @verb
     def change_dir(self, path: AnyPath, *, timeout: float | None = None) -> RemotePath:
         """Make a remote directory the one that relative paths start at."""
-        target = self.resolve(path)
-        if self.stat(target, follow=True).type != "dir":
-            raise NotADirectory(f"{paths.show(target)}: not a directory")
-        self.cwd = target
-        return target
+        self.cwd = run(verbs.directory(self._ask, self._resolve(path)))
+        return self.cwd
 
     @verb
     def glob(self, pattern: AnyPath, *, timeout: float | None = None) -> list[RemotePath]:
@@ -148,7 +144,7 @@ class Client(BaseClient):
         """
         from ftpclient.transfer.spool import held
 
-        path = self.resolve(pattern)
+        path = self._resolve(pattern)
         if not _MAGIC.search(path):
             return [path]
         if self.find(path, follow=False) is not None:
@@ -184,14 +180,12 @@ class Client(BaseClient):
     @verb
     def whoami(self, *, timeout: float | None = None) -> str:
         """The account's name, as the server knows it."""
-        reply = self.connection.ask(messages.WhoAmI())
-        return reply.user
+        return run(verbs.whoami(self._ask))
 
     @verb
     def space(self, *, timeout: float | None = None) -> Room:
         """Total, used, held and free bytes."""
-        reply = self.connection.ask(messages.Space())
-        return reply
+        return run(verbs.space(self._ask))
 
     @verb
     def kept(self, *, timeout: float | None = None) -> list[KeptUpload]:
@@ -222,7 +216,7 @@ class Client(BaseClient):
         """
         from ftpclient.transfer.kept import drop
 
-        return drop(self.connection, None if path is None else self.resolve(path))
+        return drop(self.connection, None if path is None else self._resolve(path))
 
     @verb
     def stat(
@@ -234,8 +228,7 @@ class Client(BaseClient):
         timeout: float | None = None,
     ) -> Entry:
         """What is at a path. Raises NotFound."""
-        reply = self.connection.ask(messages.Stat(self.resolve(path), follow, digest))
-        return reply.entry
+        return run(verbs.stat(self._ask, self._resolve(path), follow=follow, digest=digest))
 
     def _find_visible(self, path: RemotePath) -> Entry | None:
         """What a path leads to; None also where a drop box tells nothing."""
@@ -249,21 +242,17 @@ class Client(BaseClient):
         self, path: AnyPath, *, follow: bool = False, timeout: float | None = None
     ) -> Entry | None:
         """What is at a path; None when nothing is."""
-        try:
-            return self.stat(path, follow=follow)
-        except (NotFound, NotADirectory):
-            return None
+        return run(verbs.find(self._ask, self._resolve(path), follow=follow))
 
     @verb
     def exists(self, path: AnyPath, *, follow: bool = True, timeout: float | None = None) -> bool:
         """Whether something is at a path; a link that leads nowhere counts without ``follow``."""
-        return self.find(path, follow=follow) is not None
+        return run(verbs.exists(self._ask, self._resolve(path), follow=follow))
 
     @verb
     def is_dir(self, path: AnyPath, *, timeout: float | None = None) -> bool:
         """Whether a directory is at a path, or a link that leads to one."""
-        entry = self.find(path, follow=True)
-        return entry is not None and entry.type == "dir"
+        return run(verbs.is_dir(self._ask, self._resolve(path)))
 
     @stream
     def list_dir(
@@ -284,7 +273,7 @@ class Client(BaseClient):
         Args:
             on_problem: Hears of what could not be read; without it the first one is raised.
         """
-        walk = self._walk(messages.List(self.resolve(path), recursive, follow, digest), on_problem)
+        walk = self._walk(messages.List(self._resolve(path), recursive, follow, digest), on_problem)
         for directory, entries in walk:
             yield from from_the_top(directory, entries)
 
@@ -303,7 +292,7 @@ class Client(BaseClient):
         Yields the directory, relative to ``path``, and entries by their names in it. All of a
         directory comes before those in it, and these one after another. As ``list_dir``.
         """
-        yield from self._walk(messages.List(self.resolve(path), True, follow, digest), on_problem)
+        yield from self._walk(messages.List(self._resolve(path), True, follow, digest), on_problem)
 
     def _walk(
         self, request: messages.List, on_problem: Callable[[Problem], None] | None
@@ -319,8 +308,7 @@ class Client(BaseClient):
     @verb
     def hash(self, path: AnyPath, *, timeout: float | None = None) -> Hashed:
         """A file's BLAKE3 digest and size."""
-        reply = self.connection.ask(messages.Hash(self.resolve(path)))
-        return reply
+        return run(verbs.hashed(self._ask, self._resolve(path)))
 
     # changing ----------------------------------------------------------------------------
 
@@ -334,7 +322,7 @@ class Client(BaseClient):
         timeout: float | None = None,
     ) -> None:
         """Make a directory; with ``parents`` also those above, and it may exist."""
-        self.connection.ask(messages.MakeDir(self.resolve(path), mode, parents))
+        run(verbs.make_dir(self._ask, self._resolve(path), parents=parents, mode=mode))
 
     @verb
     def make_link(
@@ -353,7 +341,7 @@ class Client(BaseClient):
             AlreadyExists: Something is there, and may not be replaced.
             InvalidPath: No link can have such a target.
         """
-        self.connection.ask(link_request(self.resolve(path), target, overwrite))
+        run(verbs.make_link(self._ask, self._resolve(path), target, overwrite))
 
     @verb
     def set_attributes(
@@ -375,17 +363,14 @@ class Client(BaseClient):
         Raises:
             NotADirectory: Something else was to have setgid.
         """
-        self.connection.ask(
-            messages.SetAttributes(self.resolve(path), mode, mtime_ns, True, setgid)
-        )
+        run(verbs.set_attributes(self._ask, self._resolve(path), mode, mtime_ns, setgid))
 
     @verb
     def remove(
         self, path: AnyPath, *, recursive: bool = False, timeout: float | None = None
     ) -> Removed:
         """Remove a file, a link, an empty directory, or a whole tree."""
-        reply = self.connection.ask(messages.Remove(self.resolve(path), recursive))
-        return reply
+        return run(verbs.remove(self._ask, self._resolve(path), recursive=recursive))
 
     @verb
     def move(
@@ -397,9 +382,8 @@ class Client(BaseClient):
         timeout: float | None = None,
     ) -> None:
         """Rename to exactly ``target``."""
-        self.connection.ask(
-            messages.Move(self.resolve(source), self.resolve(target), replacing(overwrite))
-        )
+        ends = self._resolve(source), self._resolve(target)
+        run(verbs.move(self._ask, *ends, overwrite))
 
     @verb
     def copy(
@@ -417,16 +401,8 @@ class Client(BaseClient):
         Args:
             links: Copy ``source`` itself where it is a link.
         """
-        reply = self.connection.ask(
-            messages.Copy(
-                self.resolve(source),
-                self.resolve(target),
-                recursive,
-                replacing(overwrite),
-                links,
-            )
-        )
-        return reply
+        ends = self._resolve(source), self._resolve(target)
+        return run(verbs.copy(self._ask, *ends, overwrite, recursive=recursive, links=links))
 
     @local
     def place_for(self, source: bytes, target: AnyPath, *, into: bool) -> RemotePath:
@@ -435,18 +411,12 @@ class Client(BaseClient):
         Args:
             into: ``target`` is known to be a directory.
         """
-        return place_for(source, self.resolve(target), into=into)
+        return place_for(source, self._resolve(target), into=into)
 
     @verb
     def is_directory(self, target: AnyPath, *, timeout: float | None = None) -> bool:
         """Whether things go into ``target``: a directory, or a path that ends with a slash."""
-        typed = as_typed(target)
-        entry = self.find(self.resolve(typed), follow=True)
-        if entry is not None:
-            if entry.type != "dir" and typed.endswith(b"/"):
-                raise NotADirectory(f"{paths.show(typed)}: not a directory")
-            return entry.type == "dir"
-        return typed.endswith(b"/")
+        return run(verbs.is_directory(self._ask, as_typed(target), self._resolve(target)))
 
     @verb
     def make_target(
@@ -465,23 +435,8 @@ class Client(BaseClient):
         Raises:
             NotADirectory: It has to be one, for several sources or with ``into``, and isn't.
         """
-        typed = as_typed(target)
-        if into is None:
-            into = self.is_directory(typed)
-        elif into:
-            self._check_target(typed)
-            return True
-        if into and typed.endswith(b"/"):
-            self.make_dir(typed, parents=True)
-        if several and not into:
-            raise NotADirectory(f"{paths.show(typed)}: not a directory (end it with / to make one)")
-        return into
-
-    def _check_target(self, typed: bytes) -> None:
-        """Raises NoTargetDirectory: there is no directory to put things into."""
-        entry = self.find(typed, follow=True)
-        if entry is None or entry.type != "dir":
-            raise NoTargetDirectory(f"{paths.show(typed)}: no directory on the server")
+        typed, path = as_typed(target), self._resolve(target)
+        return run(verbs.make_target(self._ask, typed, path, several=several, into=into))
 
     # moving bytes ------------------------------------------------------------------------
 
@@ -583,7 +538,7 @@ class Client(BaseClient):
         tree = len(local) == 1 and recursive and os.path.isdir(local[0])
         if tree and exists is None and not atomic:
             absolute = os.path.abspath(local[0])
-            note = Unfinished("put", str(self.address), absolute, self.resolve(target))
+            note = Unfinished("put", str(self.address), absolute, self._resolve(target))
             into = note.target(into=into)
         if exists is False:
             check_name(os.fsencode(target), all(map(os.path.isdir, local)))
@@ -643,7 +598,7 @@ class Client(BaseClient):
     ) -> tuple[list[tuple[bytes, RemotePath]], list[tuple[bytes, RemotePath, AlreadyExists]]]:
         """Where each source goes; apart from them, those that would replace what others make."""
         placed, refused = [], []
-        here = self.resolve(target)
+        here = self._resolve(target)
         names = Sources[bytes](lambda above, name: os.path.lexists(os.path.join(above, name)))
         several = len(local) > 1 and options.overwrite != "never"
         for source in each_once(local, listener.remark):
@@ -664,7 +619,7 @@ class Client(BaseClient):
         """Of a tree that is put: ask at once for all that is going to be asked before it."""
         if len(local) != 1 or not options.recursive:
             return
-        path = self.resolve(target)
+        path = self._resolve(target)
         inside = self.place_for(local[0], target, into=True)
         self.connection.ask_ahead(
             messages.Stat(path, follow=True),  # is it a directory?
@@ -738,7 +693,7 @@ class Client(BaseClient):
             raise IsADirectory(f"{paths.show(as_typed(target))}: a directory: name the file")
         options = Options(overwrite=overwriting(overwrite), resume=False, no_empty=no_empty)
         upload = Upload(self.connection, options, listener)
-        path = self.resolve(target)
+        path = self._resolve(target)
         run = retry.Run(self, upload, lambda: upload.add_stream(fd, path), None)
         run.give_up_if(lambda: upload.took_input)
         return run.persist()
@@ -799,7 +754,7 @@ class Client(BaseClient):
         for source in sources:
             try:
                 if literal:
-                    matches = [self.resolve(source)]
+                    matches = [self._resolve(source)]
                 else:
                     matches = retry.asked(self, listener, partial(self.glob, source))
                 found += matches
@@ -809,7 +764,7 @@ class Client(BaseClient):
                 if literal or not _MAGIC.search(_TAMED.sub(b"", typed)):
                     exact.update(matches)
             except NotFound as error:
-                download.end(self.resolve(source), local, 0, error=error)
+                download.end(self._resolve(source), local, 0, error=error)
         if download.connection is not self.connection:  # lost meanwhile, and made again
             download.go_on_with(self.connection)
         exists = into
@@ -893,8 +848,7 @@ class Client(BaseClient):
     def _to_get(self, path: RemotePath, *, follow: bool) -> Entry:
         """What is at a path that is to be fetched. Raises Forbidden where a rule forbids that."""
         try:
-            reply = self.connection.ask(_to_fetch(path, follow))
-            return reply.entry
+            return self.connection.ask(_to_fetch(path, follow)).entry
         except NotFound:
             self.hash(path)  # of a drop box, stat says nothing; what reads is told the rule
             raise
@@ -931,7 +885,7 @@ class Client(BaseClient):
         local, there = ends if remote[1] else ends[::-1]
         if not local:
             raise InvalidPath("an empty path")
-        route = Route(remote[1], local, self.resolve(there[1:]))
+        route = Route(remote[1], local, self._resolve(there[1:]))
         told = self._guard.listener(listener)
         confirmed = None if confirm is None else self._guard.calling(confirm)
         sync = Sync(self.connection, route, options or Options(), told, confirmed)
@@ -965,7 +919,7 @@ class Client(BaseClient):
         if offset or length is not None:
             length = ranges.TO_THE_END if length is None else length
             return bytes(self.fetch_range(path, offset, length).data)
-        whole = self.resolve(path)
+        whole = self._resolve(path)
         self.connect()  # for the first time, maybe: that is tried once
         return bytes(
             retry.asked(self, Listener(), lambda: ranges.fetch_whole(self.connection, whole))
@@ -976,7 +930,7 @@ class Client(BaseClient):
         """Some bytes of a file, and what it is; see `read`."""
         from ftpclient.transfer import ranges, retry
 
-        part = self.resolve(path)
+        part = self._resolve(path)
         offset, length = min(offset, ranges.TO_THE_END), min(length, ranges.TO_THE_END)
         self.connect()  # for the first time, maybe: that is tried once
         return retry.asked(
@@ -1016,7 +970,7 @@ class Client(BaseClient):
         if mode is not None and not 0 <= mode <= 0o777:
             raise ValueError(f"mode is 0 to 0o777, not {mode:#o}")
         check_names_a_file(named(path))
-        target = self.resolve(path)
+        target = self._resolve(path)
         view = memoryview(data).cast("B")
         outcome = memory_upload.Outcome()
         self.connect()  # for the first time, maybe: that is tried once
@@ -1088,7 +1042,7 @@ class Client(BaseClient):
     def _open_to_read(self, path: AnyPath, *, timeout: float | None) -> Reader:
         from ftpclient.files import opening
 
-        return opening.open_to_read(self, self.resolve(path), named(path))
+        return opening.open_to_read(self, self._resolve(path), named(path))
 
     @verb
     def _open_to_write(
@@ -1104,7 +1058,7 @@ class Client(BaseClient):
 
         return opening.open_to_write(
             self,
-            self.resolve(path),
+            self._resolve(path),
             named(path),
             mode,
             parents=parents,
@@ -1125,7 +1079,7 @@ class Client(BaseClient):
         """
         from ftpclient.transfer import node, retry
 
-        path, into = self.resolve(source), node.Node(b"-", fd)
+        path, into = self._resolve(source), node.Node(b"-", fd)
         self.connect()  # for the first time, maybe: that is tried once
         return retry.asked(self, Listener(), lambda: node.fetch(self.connection, path, into))
 
@@ -1187,28 +1141,3 @@ def _make_local_target(local: bytes, *, several: bool, into: bool | None) -> boo
     if several and not into:
         raise NotADirectory(f"{paths.show(local)}: not a directory (end it with / to make one)")
     return into
-
-
-def link_request(path: RemotePath, target: AnyPath, overwrite: Replace | bool) -> messages.MakeLink:
-    """What asks for a link. Raises InvalidPath when no link can have such a target."""
-    text = as_typed(target)
-    if not 0 < len(text) <= paths.MAX_PATH:
-        raise InvalidPath(f"a link's target has 1 to {paths.MAX_PATH} bytes")
-    return messages.MakeLink(path, text, overwrite=replacing(overwrite))
-
-
-def tell_problems(page: Page, on_problem: Callable[[Problem], None] | None) -> None:
-    """What a page could not list; raises the first of it when nobody listens."""
-    for problem in page.problems:
-        where = b"/".join(part for part in (page.directory, problem.path) if part)
-        if on_problem is None:
-            text = f"{paths.show(where)}: {problem.message}"
-            raise messages.Failed(problem.code, text).to_error()
-        on_problem(Problem(where, problem.code, problem.message))
-
-
-def from_the_top(directory: bytes, entries: Iterable[Entry]) -> Iterable[Entry]:
-    """A directory's entries, with their paths from the directory that is listed on."""
-    if not directory:
-        return entries
-    return (structs.replace(entry, path=directory + b"/" + entry.path) for entry in entries)

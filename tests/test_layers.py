@@ -47,7 +47,7 @@ FLOORS = {
         ("transfer",),
         ("sync",),
         ("errors", "arguments", "turns"),
-        ("files", "guard"),
+        ("files", "guard", "verbs"),
         ("base",),
         ("client",),
         ("aio", "fsspec"),

@@ -21,6 +21,7 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from ftpclient import verbs
 from ftpclient.aio import edge
 from ftpclient.aio.connection import LoopConnection
 from ftpclient.aio.streams import StreamPut, alive
@@ -35,10 +36,8 @@ from ftpclient.arguments import (
     as_typed,
     overwriting,
     place_for,
-    replacing,
 )
 from ftpclient.base import make_dialer, refuser
-from ftpclient.client import from_the_top, link_request, tell_problems
 from ftpclient.connection import forks
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.credentials import Credential, Password, Remark
@@ -51,13 +50,12 @@ from ftpclient.guard import CallbackFailed, Guard
 from ftpclient.transfer.job import EmptySource, Options
 from ftpclient.transfer.report import INPUT_LOST, Listener, Result, Summary
 from ftpclient.transfer.upload import Upload
+from ftpclient.verbs import from_the_top, tell_problems
 from ftpwire import digests, messages, paths
 from ftpwire.errors import (
     ConnectionLost,
     Interrupted,
     IsADirectory,
-    NotADirectory,
-    NotFound,
     SessionEnded,
 )
 from ftpwire.messages import (
@@ -228,6 +226,8 @@ class AsyncClient:
                     await connection.settle()
                 if not connection.broken:
                     return connection
+                if self._connection is not connection:
+                    raise SessionEnded("the client was closed")
             return await self._open(loop, self._dialer.dial)
 
     async def _open(
@@ -318,7 +318,9 @@ class AsyncClient:
     @edge.verb
     async def change_password(self, old: str, new: str, *, timeout: float | None = None) -> None:
         """Set another password; see `Client.change_password`. Raises LoginRefused, BadAccount."""
-        await self._in_thread(lambda client: client.change_password(old, new))
+        for one in (old, new):
+            Credential(self.user, one).check()  # what can't be sent is told before
+        await verbs.change_password(self._ask, old, new)
         self._dialer.credentials.accepted = Credential(self.user, new)
 
     @edge.verb
@@ -326,19 +328,19 @@ class AsyncClient:
         self, name: str = "", seconds: int | None = None, *, timeout: float | None = None
     ) -> TokenIssued:
         """A token to log in with instead of the password; see `Client.issue_token`."""
-        return await self._in_thread(lambda client: client.issue_token(name, seconds))
+        return await verbs.issue_token(self._ask, name, seconds)
 
     @edge.verb
     async def tokens(self, *, timeout: float | None = None) -> Sequence[TokenInfo]:
         """The account's tokens, oldest first."""
-        return await self._in_thread(lambda client: client.tokens())
+        return await verbs.tokens(self._ask)
 
     @edge.verb
     async def revoke_token(
         self, token_id: str | None = None, *, timeout: float | None = None
     ) -> None:
         """Make a token good for nothing; by default the one that logged in. Raises NotFound."""
-        await self._in_thread(lambda client: client.revoke_token(token_id))
+        await verbs.revoke_token(self._ask, token_id)
 
     # paths -------------------------------------------------------------------------------
 
@@ -363,7 +365,7 @@ class AsyncClient:
     @edge.verb
     async def is_directory(self, target: AnyPath, *, timeout: float | None = None) -> bool:
         """Whether things go into ``target``; see `Client.is_directory`. Raises NotADirectory."""
-        return await self._in_thread(lambda client: client.is_directory(target))
+        return await verbs.is_directory(self._ask, as_typed(target), self._resolve(target))
 
     @edge.verb
     async def make_target(
@@ -376,18 +378,14 @@ class AsyncClient:
     ) -> bool:
         """Whether ``target`` is a directory to put things into, made if it ends with a slash; see
         `Client.make_target`. Raises NotADirectory."""
-        return await self._in_thread(
-            lambda client: client.make_target(target, several=several, into=into)
-        )
+        typed, path = as_typed(target), self._resolve(target)
+        return await verbs.make_target(self._ask, typed, path, several=several, into=into)
 
     @edge.verb
     async def change_dir(self, path: AnyPath, *, timeout: float | None = None) -> RemotePath:
         """Make a remote directory the one that relative paths start at."""
-        target = self._resolve(path)
-        if (await self.stat(target, follow=True)).type != "dir":
-            raise NotADirectory(f"{paths.show(target)}: not a directory")
-        self._cwd = target
-        return target
+        self._cwd = await verbs.directory(self._ask, self._resolve(path))
+        return self._cwd
 
     @edge.verb
     async def glob(self, pattern: AnyPath, *, timeout: float | None = None) -> list[RemotePath]:
@@ -399,14 +397,12 @@ class AsyncClient:
     @edge.verb
     async def whoami(self, *, timeout: float | None = None) -> str:
         """The account's name, as the server knows it."""
-        reply = await self._ask(messages.WhoAmI())
-        return reply.user
+        return await verbs.whoami(self._ask)
 
     @edge.verb
     async def space(self, *, timeout: float | None = None) -> Room:
         """Total, used, held and free bytes."""
-        reply = await self._ask(messages.Space())
-        return reply
+        return await verbs.space(self._ask)
 
     @edge.verb
     async def kept(self, *, timeout: float | None = None) -> list[KeptUpload]:
@@ -430,31 +426,26 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> Entry:
         """What is at a path. Raises NotFound."""
-        reply = await self._ask(messages.Stat(self._resolve(path), follow, digest))
-        return reply.entry
+        return await verbs.stat(self._ask, self._resolve(path), follow=follow, digest=digest)
 
     @edge.verb
     async def find(
         self, path: AnyPath, *, follow: bool = False, timeout: float | None = None
     ) -> Entry | None:
         """What is at a path; None when nothing is."""
-        try:
-            return await self.stat(path, follow=follow)
-        except (NotFound, NotADirectory):
-            return None
+        return await verbs.find(self._ask, self._resolve(path), follow=follow)
 
     @edge.verb
     async def exists(
         self, path: AnyPath, *, follow: bool = True, timeout: float | None = None
     ) -> bool:
         """Whether something is at a path; see `Client.exists`."""
-        return await self.find(path, follow=follow) is not None
+        return await verbs.exists(self._ask, self._resolve(path), follow=follow)
 
     @edge.verb
     async def is_dir(self, path: AnyPath, *, timeout: float | None = None) -> bool:
         """Whether a directory is at a path, or a link that leads to one."""
-        entry = await self.find(path, follow=True)
-        return entry is not None and entry.type == "dir"
+        return await verbs.is_dir(self._ask, self._resolve(path))
 
     @edge.stream
     async def list_dir(
@@ -506,8 +497,7 @@ class AsyncClient:
     @edge.verb
     async def hash(self, path: AnyPath, *, timeout: float | None = None) -> Hashed:
         """A file's BLAKE3 digest and size."""
-        reply = await self._ask(messages.Hash(self._resolve(path)))
-        return reply
+        return await verbs.hashed(self._ask, self._resolve(path))
 
     # changing ----------------------------------------------------------------------------
 
@@ -521,7 +511,7 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> None:
         """Make a directory; with ``parents`` also those above, and it may exist."""
-        await self._ask(messages.MakeDir(self._resolve(path), mode, parents))
+        await verbs.make_dir(self._ask, self._resolve(path), parents=parents, mode=mode)
 
     @edge.verb
     async def make_link(
@@ -533,7 +523,7 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> None:
         """Make a symbolic link; see `Client.make_link`. Raises AlreadyExists, InvalidPath."""
-        await self._ask(link_request(self._resolve(path), target, overwrite))
+        await verbs.make_link(self._ask, self._resolve(path), target, overwrite)
 
     @edge.verb
     async def set_attributes(
@@ -549,15 +539,14 @@ class AsyncClient:
 
         See `Client.set_attributes`.
         """
-        await self._ask(messages.SetAttributes(self._resolve(path), mode, mtime_ns, True, setgid))
+        await verbs.set_attributes(self._ask, self._resolve(path), mode, mtime_ns, setgid)
 
     @edge.verb
     async def remove(
         self, path: AnyPath, *, recursive: bool = False, timeout: float | None = None
     ) -> Removed:
         """Remove a file, a link, an empty directory, or a whole tree."""
-        reply = await self._ask(messages.Remove(self._resolve(path), recursive))
-        return reply
+        return await verbs.remove(self._ask, self._resolve(path), recursive=recursive)
 
     @edge.verb
     async def move(
@@ -569,8 +558,7 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> None:
         """Rename to exactly ``target``."""
-        how = replacing(overwrite)
-        await self._ask(messages.Move(self._resolve(source), self._resolve(target), how))
+        await verbs.move(self._ask, self._resolve(source), self._resolve(target), overwrite)
 
     @edge.verb
     async def copy(
@@ -584,11 +572,8 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> Copied:
         """Copy on the server to exactly ``target``; see `Client.copy`."""
-        how = replacing(overwrite)
-        reply = await self._ask(
-            messages.Copy(self._resolve(source), self._resolve(target), recursive, how, links)
-        )
-        return reply
+        ends = self._resolve(source), self._resolve(target)
+        return await verbs.copy(self._ask, *ends, overwrite, recursive=recursive, links=links)
 
     # moving bytes ------------------------------------------------------------------------
 

@@ -219,6 +219,10 @@ class LoopConnection(Driver):
         return seconds_to_end(calls if all(call.is_dropped for call in calls) else [Call()])
 
     def _is_overdue(self) -> None:
+        if self._slow:  # it may be there, and is not read
+            self._owed = None
+            self._mind_owed()
+            return
         self._give_it_up("it does not stop what was cancelled")
 
     async def settle(self) -> None:

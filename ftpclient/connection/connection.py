@@ -49,9 +49,9 @@ class Connection(Driver):
         context: ssl.SSLContext | None = None,
         interrupt: Interrupt | None = None,
     ) -> None:
-        super().__init__(address, channel, protocol, context=context, interrupt=interrupt)
         self._ahead: list[tuple[RequestBase, Asked[Any]]] = []
         self._to_cancel: list[Call] = []
+        super().__init__(address, channel, protocol, context=context, interrupt=interrupt)
 
     # asking ------------------------------------------------------------------------------
 

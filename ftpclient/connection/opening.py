@@ -319,7 +319,6 @@ class _Opening:
             text = f"{endpoint}: {error}: is it an ftpd, and this its port?"
             raise type(error)(text) from None
         _keep_ticket(endpoint, channel, self._context)
-        self._channel = None  # from here on it is the connection's
         opened = Opened(
             self._address,
             channel,
@@ -328,6 +327,7 @@ class _Opening:
             interrupt=self._interrupt,
             early=None if early is None or call is None else (early, call),
         )
+        self._channel = None  # from here on it is the connection's
         opened.round_trip = opened.moved_at - asked
         log.info("%s: connected (%s)", endpoint, _security(channel))
         return opened

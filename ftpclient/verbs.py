@@ -1,0 +1,210 @@
+"""The verbs that ask the server something: each is written once, for both clients.
+
+Lives here: which requests a verb makes, what becomes of the answers, the entries of a page.
+Lives elsewhere: what is around a verb (guard.py, aio/edge.py), verbs that move the bytes of files
+(client.py, transfer/), what a path means (arguments.py).
+
+A verb is a coroutine, and waits only for answers. An event loop awaits it. A `Client` has a
+connection that waits by itself, so `run` takes the coroutine to its end in one step. What each of
+them does and raises is told where it is public, by the method of its name in `Client`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from msgspec import structs
+
+from ftpclient.arguments import AnyPath, Replace, as_typed, replacing
+from ftpclient.transfer.sources import NoTargetDirectory
+from ftpwire import messages, paths
+from ftpwire.errors import InvalidPath, NotADirectory, NotFound
+from ftpwire.messages import (
+    Copied,
+    Entry,
+    Hashed,
+    Page,
+    Problem,
+    R,
+    Removed,
+    RequestFor,
+    Room,
+    TokenInfo,
+    TokenIssued,
+)
+from ftpwire.paths import RemotePath
+
+T = TypeVar("T")
+
+
+class Ask(Protocol):
+    """Asks the server, and gives its answer. Raises the typed error when it failed."""
+
+    async def __call__(self, request: RequestFor[R], /) -> R: ...
+
+
+def run(verb: Coroutine[Any, Any, T]) -> T:
+    """What a verb returns, whose ``ask`` never waits for an event loop."""
+    try:
+        verb.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    verb.close()
+    raise RuntimeError("a verb of a blocking client has waited for an event loop")
+
+
+# looking -------------------------------------------------------------------------------------
+
+
+async def whoami(ask: Ask) -> str:
+    return (await ask(messages.WhoAmI())).user
+
+
+async def space(ask: Ask) -> Room:
+    return await ask(messages.Space())
+
+
+async def stat(ask: Ask, path: RemotePath, *, follow: bool, digest: bool = False) -> Entry:
+    return (await ask(messages.Stat(path, follow, digest))).entry
+
+
+async def find(ask: Ask, path: RemotePath, *, follow: bool) -> Entry | None:
+    try:
+        return await stat(ask, path, follow=follow)
+    except (NotFound, NotADirectory):
+        return None
+
+
+async def exists(ask: Ask, path: RemotePath, *, follow: bool) -> bool:
+    return await find(ask, path, follow=follow) is not None
+
+
+async def is_dir(ask: Ask, path: RemotePath) -> bool:
+    entry = await find(ask, path, follow=True)
+    return entry is not None and entry.type == "dir"
+
+
+async def directory(ask: Ask, path: RemotePath) -> RemotePath:
+    """The path, which has to be a directory's."""
+    if (await stat(ask, path, follow=True)).type != "dir":
+        raise NotADirectory(f"{paths.show(path)}: not a directory")
+    return path
+
+
+async def hashed(ask: Ask, path: RemotePath) -> Hashed:
+    return await ask(messages.Hash(path))
+
+
+# changing ------------------------------------------------------------------------------------
+
+
+async def make_dir(ask: Ask, path: RemotePath, *, parents: bool, mode: int = 0o755) -> None:
+    await ask(messages.MakeDir(path, mode, parents))
+
+
+async def make_link(ask: Ask, path: RemotePath, target: AnyPath, overwrite: Replace | bool) -> None:
+    text = as_typed(target)
+    if not 0 < len(text) <= paths.MAX_PATH:
+        raise InvalidPath(f"a link's target has 1 to {paths.MAX_PATH} bytes")
+    await ask(messages.MakeLink(path, text, overwrite=replacing(overwrite)))
+
+
+async def set_attributes(
+    ask: Ask, path: RemotePath, mode: int | None, mtime_ns: int | None, setgid: bool | None
+) -> None:
+    await ask(messages.SetAttributes(path, mode, mtime_ns, True, setgid))
+
+
+async def remove(ask: Ask, path: RemotePath, *, recursive: bool) -> Removed:
+    return await ask(messages.Remove(path, recursive))
+
+
+async def move(ask: Ask, source: RemotePath, target: RemotePath, overwrite: Replace | bool) -> None:
+    await ask(messages.Move(source, target, replacing(overwrite)))
+
+
+async def copy(
+    ask: Ask,
+    source: RemotePath,
+    target: RemotePath,
+    overwrite: Replace | bool,
+    *,
+    recursive: bool,
+    links: bool,
+) -> Copied:
+    how = replacing(overwrite)
+    return await ask(messages.Copy(source, target, recursive, how, links))
+
+
+# targets, by the rules of cp -----------------------------------------------------------------
+
+
+async def is_directory(ask: Ask, typed: bytes, path: RemotePath) -> bool:
+    """Whether things go into a target, which was typed so and is at ``path``."""
+    entry = await find(ask, path, follow=True)
+    ends = typed.endswith(b"/")
+    if entry is None:
+        return ends
+    if entry.type != "dir" and ends:
+        raise NotADirectory(f"{paths.show(typed)}: not a directory")
+    return entry.type == "dir"
+
+
+async def make_target(
+    ask: Ask, typed: bytes, path: RemotePath, *, several: bool, into: bool | None
+) -> bool:
+    """As ``is_directory``. See `Client.make_target`."""
+    if into:
+        if not await is_dir(ask, path):
+            raise NoTargetDirectory(f"{paths.show(typed)}: no directory on the server")
+        return True
+    if into is None:
+        into = await is_directory(ask, typed, path)
+    if into and typed.endswith(b"/"):
+        await make_dir(ask, path, parents=True)
+    if several and not into:
+        raise NotADirectory(f"{paths.show(typed)}: not a directory (end it with / to make one)")
+    return into
+
+
+# the account's keys --------------------------------------------------------------------------
+
+
+async def change_password(ask: Ask, old: str, new: str) -> None:
+    await ask(messages.ChangePassword(old, new))
+
+
+async def issue_token(ask: Ask, name: str, seconds: int | None) -> TokenIssued:
+    return await ask(messages.IssueToken(name[: messages.MAX_TOKEN_NAME], seconds))
+
+
+async def tokens(ask: Ask) -> Sequence[TokenInfo]:
+    return (await ask(messages.ListTokens())).tokens
+
+
+async def revoke_token(ask: Ask, token_id: str | None) -> None:
+    if token_id is not None and len(token_id) > messages.MAX_TOKEN_NAME:
+        raise NotFound(f"{token_id[:20]}…: no such token")
+    await ask(messages.RevokeToken(token_id))
+
+
+# listings ------------------------------------------------------------------------------------
+
+
+def tell_problems(page: Page, on_problem: Callable[[Problem], None] | None) -> None:
+    """What a page could not list; raises the first of it when nobody listens."""
+    for problem in page.problems:
+        where = b"/".join(part for part in (page.directory, problem.path) if part)
+        if on_problem is None:
+            text = f"{paths.show(where)}: {problem.message}"
+            raise messages.Failed(problem.code, text).to_error()
+        on_problem(Problem(where, problem.code, problem.message))
+
+
+def from_the_top(directory: bytes, entries: Iterable[Entry]) -> Iterable[Entry]:
+    """A directory's entries, with their paths from the directory that is listed on."""
+    if not directory:
+        return entries
+    return (structs.replace(entry, path=directory + b"/" + entry.path) for entry in entries)
