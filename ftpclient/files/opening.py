@@ -6,16 +6,19 @@ use (client.py).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal, Protocol
 
 from ftpclient.arguments import Replace
 from ftpclient.connection.connection import Connection
-from ftpclient.connection.interrupt import Interrupt
+from ftpclient.connection.interrupt import Interrupt, wait_for
 from ftpclient.errors import public
 from ftpclient.files.reader import RawReader, Reader
 from ftpclient.files.writer import StreamUpload, Writer
 from ftpclient.transfer.calls import check_digest
 from ftpclient.transfer.ranges import Piece
+from ftpclient.transfer.report import Listener
+from ftpclient.transfer.retry import Patience
 from ftpwire import paths
 from ftpwire.errors import (
     AlreadyExists,
@@ -36,6 +39,9 @@ MODE = 0o644
 
 class Verbs(Protocol):
     """What this needs of a `Client`."""
+
+    retry_for: float
+    retries: int | None
 
     @property
     def connection(self) -> Connection: ...
@@ -177,15 +183,20 @@ class _Target:
         )
 
     def stream(self) -> StreamUpload:
-        interrupt = Interrupt()
+        client, interrupt = self._client, Interrupt()
+        patience = Patience(
+            client.retry_for, client.retries, Listener(), partial(wait_for, interrupt=interrupt)
+        )
         try:
-            connection = self._client.connection_apart(interrupt)
+            connection = client.connection_apart(interrupt)
         except BaseException:
             interrupt.close()
             raise
         return StreamUpload(
             connection,
             interrupt,
+            partial(client.connection_apart, interrupt),
+            patience,
             self._path,
             overwrite=self._overwrite,
             mode=self._mode,

@@ -18,15 +18,18 @@ import socket
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.interrupt import Interrupt
+from ftpclient.connection.protocol import NoRoom
 from ftpclient.errors import public
 from ftpclient.transfer.job import Options
 from ftpclient.transfer.memory_upload import Outcome
 from ftpclient.transfer.report import INPUT_LOST
+from ftpclient.transfer.retry import Patience
 from ftpclient.transfer.upload import Upload
 from ftpwire.errors import ConnectionLost, FtpError, Interrupted
 from ftpwire.messages import Overwrite
@@ -232,6 +235,8 @@ class StreamUpload:
     Args:
         connection: Nobody else's. It is closed at the end.
         interrupt: That connection's.
+        connect: Makes another one.
+        patience: For an account that has too many transfers running.
         mode: Permission bits of the file.
     """
 
@@ -239,6 +244,8 @@ class StreamUpload:
         self,
         connection: Connection,
         interrupt: Interrupt,
+        connect: Callable[[], Connection],
+        patience: Patience,
         target: RemotePath,
         *,
         overwrite: Overwrite,
@@ -246,6 +253,8 @@ class StreamUpload:
         parents: bool,
     ) -> None:
         self._interrupt = interrupt
+        self._connect = connect
+        self._patience = patience
         self._error: BaseException | None = None
         self._pid = os.getpid()
         self._is_closed = False
@@ -300,26 +309,40 @@ class StreamUpload:
 
     def _run(self) -> None:
         upload = self._upload
-        connection = upload.connection
         try:
-            upload.add_stream(
-                self._far.fileno(), self._target, mode=self._mode, parents=self._parents
-            )
-            upload.finish()
+            self._send()
             self._outcome.check()
         except ConnectionLost as error:
-            self._error = type(error)(f"{error}: {INPUT_LOST}")
+            lost = f"{error}: {INPUT_LOST}" if upload.took_input else str(error)
+            self._error = type(error)(lost)
         except Interrupted as error:
             self._error = error
-            connection.cancel_all()
+            upload.connection.cancel_all()
         except BaseException as error:  # whatever it is: the owner waits for it
             self._error = error
         finally:
             try:
                 upload.close()
-                connection.close()
+                upload.connection.close()
             except FtpError as error:
                 self._error = self._error or error
             finally:
                 self._far.shutdown(socket.SHUT_RDWR)
                 self._far.close()
+
+    def _send(self) -> None:
+        """Send it all. An account with too many transfers running is waited for, as elsewhere."""
+        upload = self._upload
+        while True:
+            try:
+                upload.add_stream(
+                    self._far.fileno(), self._target, mode=self._mode, parents=self._parents
+                )
+                upload.finish()
+                return
+            except NoRoom as error:
+                if upload.took_input:
+                    raise
+                self._patience.lost(error)
+                self._patience.pause()
+                upload.go_on_with(self._connect())

@@ -8,6 +8,7 @@ import os
 import pytest
 
 from ftpclient.errors import ConnectionLost
+from ftpclient.transfer import retry
 from ftpclient.transfer.report import Listener
 from ftpwire.messages import Get, Sending
 from tests.peer import eventually
@@ -126,3 +127,26 @@ def test_a_file_in_pieces_goes_whole_where_one_may_run(server, connect, files, t
         (files / "old").write_bytes(bytes(size))
         client.get(["/old"], tmp_path / "got", parallel=2)
         assert (tmp_path / "got").stat().st_size == size
+
+
+def test_a_file_object_waits_before_it_sends(server, connect, occupied, files, monkeypatch):
+    pause = retry.Patience.pause
+
+    def paused(patience: retry.Patience) -> None:
+        occupied.close()
+        pause(patience)
+
+    monkeypatch.setattr(retry.Patience, "pause", paused)
+    client = connect(server, retry_for=60)
+    with client.open("/new", "wb") as file:
+        file.write(bytes(5 * MIB))
+    assert (files / "new").stat().st_size == 5 * MIB
+
+
+def test_a_file_object_that_may_not_wait(server, connect, occupied, files):
+    """Nothing was read of what is written: that it can't be read again would be no reason."""
+    client = connect(server, retry_for=0)
+    with pytest.raises(ConnectionLost, match="1 are allowed$"):
+        with client.open("/new", "wb") as file:
+            file.write(bytes(5 * MIB))
+    assert not (files / "new").exists()
