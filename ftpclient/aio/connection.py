@@ -164,6 +164,7 @@ class LoopConnection(Driver):
         """What that timer was set for."""
         self.left_listing = False
         """A listing was left before its end; see ``settle``."""
+        self._settling = False
         self._settled = asyncio.Event()
         self._fd = self.channel.socket.fileno()
         """What the loop watches; -1 when it doesn't."""
@@ -235,6 +236,7 @@ class LoopConnection(Driver):
         calls = self.protocol.calls.values()
         asking = any(unit.call is not None for one in self._senders for unit in one.units)
         if calls and not asking and all(one.is_dropped and one.only_tells for one in calls):
+            self._settling = True
             self._settled.clear()
             await self._settled.wait()
 
@@ -256,7 +258,8 @@ class LoopConnection(Driver):
             self._wake_threads()
         if self.protocol.dropped or self._owed is not None:
             self._mind_owed()
-        if not self.protocol.calls:
+        if self._settling and not any(one.is_dropped for one in self.protocol.calls.values()):
+            self._settling = False
             self._settled.set()
         if more and not self._slow:
             self.loop.call_soon(self._on_readable)
