@@ -17,7 +17,7 @@ from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.connection.protocol import ClientProtocol
 from ftpwire.channel import Ready, Sink
-from ftpwire.errors import ConnectionLost, FtpError
+from ftpwire.errors import ConnectionLost, FtpError, ProtocolError
 from ftpwire.frames import FrameReader
 from ftpwire.messages import Hello
 from ftpwire.pacing import Pace
@@ -156,6 +156,8 @@ class Driver:
         except FtpError as error:
             if protocol.error is not None:
                 self.end_with(protocol.error)
+            if isinstance(error, ProtocolError):  # of a sink
+                self.end_with(error)
             if not isinstance(error, ConnectionLost):
                 raise
             # an end that follows the last answer is no failure: whoever asks next hears of it

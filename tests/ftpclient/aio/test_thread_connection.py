@@ -145,6 +145,25 @@ def test_nonsense_for_one_thread_ends_the_connection_of_all(connection, carrier,
     assert [type(error) for error in carrier.ended] == [BadMessage]
 
 
+def test_bytes_that_a_sink_can_t_take_end_the_connection(connection):
+    class Wrong(Call):
+        streams = True
+
+        def on_frame(self, size: int) -> None:
+            self.sink = self
+
+        def write(self, data: memoryview) -> None:
+            raise BadMessage("more than was announced")
+
+    call = Wrong()
+    connection.submit(call, Get(b"/x"))
+    connection.channel.feed(frame(Kind.DATA, 1, b"abc"))
+    connection.channel.hand_over()
+    with pytest.raises(BadMessage, match="announced"):
+        connection.take_input()
+    assert connection.broken and isinstance(call.error, BadMessage)
+
+
 # what the loop sees of it --------------------------------------------------------------------
 
 
