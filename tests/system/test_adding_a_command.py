@@ -39,6 +39,7 @@ def example() -> str:
 def changes(text: str) -> dict[str, list[list[str]]]:
     """Of each file, its parts: lines with a sign before them."""
     found: dict[str, list[list[str]]] = {}
+    parts: list[list[str]] = []
     for line in text.splitlines()[1:]:
         if line.startswith("@@"):
             parts.append([])

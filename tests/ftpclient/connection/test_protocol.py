@@ -233,7 +233,7 @@ def test_ids_begin_again_and_are_not_shared_with_those_beside():
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, 300), st.booleans()), max_size=40),
+    st.lists(st.tuples(st.integers(1, 300), st.booleans()), max_size=20),
     st.integers(1, 5),
     st.integers(1, 500),
 )
@@ -298,7 +298,7 @@ def asked(draw) -> Asked:
         answers = [(Kind.REPLY, page) for page in pages]
         answers += failure or [(Kind.END, Listed())]
         return Asked(List(b"/"), Noted(streams=True), answers, pages, error=error)
-    pieces = draw(st.lists(st.binary(max_size=3000), max_size=4))
+    pieces = draw(st.lists(st.binary(max_size=1500), max_size=3))
     data = b"".join(pieces)
     sending = Sending(len(data), 0o644, 0)
     answers = [(Kind.REPLY, sending), *((Kind.DATA, piece) for piece in pieces)]
@@ -307,7 +307,7 @@ def asked(draw) -> Asked:
     return Asked(Get(b"/x"), call, answers, [sending], data, error)
 
 
-@given(st.lists(asked(), max_size=6), st.data())
+@given(st.lists(asked(), max_size=4), st.data())
 def test_every_call_gets_what_is_its_own(all_asked, data):
     protocol = greeted()
     remarks: list[str] = []
