@@ -79,7 +79,6 @@ PACKAGES = {
 
 STILL_UP = frozenset(
     {
-        "ftpclient.cli.commands.session -> ftpclient.shell.shell",
         "ftpclient.transfer.preflight -> ftpclient.client",
         "ftpclient.transfer.report -> ftpclient.sync.plan",
         "ftpclient.transfer.retry -> ftpclient.client",
