@@ -80,7 +80,6 @@ PACKAGES = {
 STILL_UP = frozenset(
     {
         "ftpclient.transfer.preflight -> ftpclient.client",
-        "ftpclient.transfer.report -> ftpclient.sync.plan",
         "ftpclient.transfer.retry -> ftpclient.client",
         "ftpserver.audit.notify -> ftpserver.daemon.server",
         "ftpserver.isolation.supervisor -> ftpserver.daemon.server",
