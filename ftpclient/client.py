@@ -310,7 +310,7 @@ class Client(BaseClient):
     def _walk(
         self, request: messages.List, on_problem: Callable[[Problem], None] | None
     ) -> Generator[tuple[bytes, list[Entry]], None, None]:
-        from ftpclient.transfer.job import list_pages
+        from ftpclient.transfer.listing import list_pages
 
         if on_problem is not None:
             on_problem = self._guard.calling(on_problem)
@@ -637,9 +637,9 @@ class Client(BaseClient):
 
         run = retry.Run(self, upload, replace_all if atomic else add_all, note, resumes=not atomic)
         if recursive and not atomic:
-            run.share_with(parallel, lambda connection: upload.helper(connection))
+            run.share_with(parallel, lambda connection: upload.worker(connection))
         elif not recursive:
-            run.split_with(parallel, lambda connection: upload.helper(connection))
+            run.split_with(parallel, lambda connection: upload.worker(connection))
         return run.persist()
 
     def _place(
@@ -861,9 +861,9 @@ class Client(BaseClient):
 
         run = retry.Run(self, download, add_all, note)
         if recursive and len(found) == 1:
-            run.share_with(parallel, lambda connection: download.helper(connection))
+            run.share_with(parallel, lambda connection: download.worker(connection))
         elif not recursive:
-            run.split_with(parallel, lambda connection: download.helper(connection))
+            run.split_with(parallel, lambda connection: download.worker(connection))
         return run.persist()
 
     @verb

@@ -95,7 +95,6 @@ STILL_CIRCLES = frozenset(
         frozenset({f"ftpserver.daemon.{name}" for name in ("control", "discovery", "server")}),
         frozenset({"ftpserver.serving.account_watch", "ftpserver.serving.service"}),
         frozenset({"ftpclient.aio.connection", "ftpclient.aio.lane"}),
-        frozenset({"ftpclient.transfer.job", "ftpclient.transfer.pool"}),
     }
 )
 """Files of one folder that still import each other in a circle."""

@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -24,12 +24,13 @@ from ftpclient.transfer.job import (
     Enough,
     Options,
     Transfer,
-    list_pages,
     same_time_and_size,
 )
+from ftpclient.transfer.listing import list_pages
 from ftpclient.transfer.local_tree import LocalTree, PartialFile, checked_parts, withheld
 from ftpclient.transfer.named import Named, Targets, place_of
 from ftpclient.transfer.node import Node, fetch
+from ftpclient.transfer.pool import ConnectionPool
 from ftpclient.transfer.report import Listener, Summary
 from ftpclient.transfer.spool import Spool, Table
 from ftpwire import digests, paths
@@ -54,10 +55,6 @@ from ftpwire.errors import (
 from ftpwire.messages import Entry, Failed, Get, List, Page, Problem, Sending, Sent, Stat
 from ftpwire.paths import RemotePath
 from ftpwire.streams import WriteBehind, write_all
-
-if TYPE_CHECKING:
-    from ftpclient.transfer.pool import Crew
-
 
 _UNDONE = "nothing was fetched"
 
@@ -329,9 +326,9 @@ class Download(Transfer):
         connection: Connection,
         options: Options,
         listener: Listener,
-        chief: Download | None = None,
+        parent: Download | None = None,
     ) -> None:
-        super().__init__(connection, options, listener, chief)
+        super().__init__(connection, options, listener, parent)
         self._own_trees: dict[bytes, LocalTree] = {}
         """Of a worker: handles are not shared between threads."""
         self._changed: list[tuple[RemotePath, _Download]] = []
@@ -342,10 +339,10 @@ class Download(Transfer):
         self._told_withheld = False
         self._nodes: dict[tuple[RemotePath, bytes], Node] = {}
         """What files went into that can't be taken back: after a lost connection they go on."""
-        folding = Folding() if chief is None else chief.same_names.folding
+        folding = Folding() if parent is None else parent.same_names.folding
         self.same_names: SameNames = SameNames(folding, self._has)
 
-    def helper(self, connection: Connection) -> Download:
+    def worker(self, connection: Connection) -> Download:
         """A transfer that works for this one, on a connection of its own."""
         return Download(connection, self.options, self.listener, self)
 
@@ -386,15 +383,15 @@ class Download(Transfer):
     def _get_for(
         self, top: bytes, source: RemotePath, entry: Entry, shown: bytes, parts: tuple[bytes, ...]
     ) -> None:
-        """Get one file that the chief has met."""
-        assert isinstance(self._chief, Download)
-        if self._chief.listener.enough:
+        """Get one file that the parent has met."""
+        assert isinstance(self._parent, Download)
+        if self._parent.listener.enough:
             return
-        self._chief.go_on()
+        self._parent.go_on()
         tree = self._own_trees.get(top)
         try:
             if tree is None:
-                follow = self._chief._follow_target
+                follow = self._parent._follow_target
                 tree = self._own_trees[top] = LocalTree(top, follow=follow)
             self._add_one(source, entry, shown, tree, parts, None)
         except (OSError, CommandError) as error:
@@ -549,7 +546,7 @@ class Download(Transfer):
             files, size = self._list(source, listing, digest=os.path.isdir(target))
             self.announce(files, size)
             preflight.check_get(target, size, lambda: self._here(target, listing), _UNDONE)
-            self.expect(size)
+            self.workers.expect(size)
             try:
                 os.mkdir(target, 0o700)
             except FileExistsError:
@@ -566,10 +563,10 @@ class Download(Transfer):
                         self._get_all(source, target, root, listing, late)
                     except Enough:
                         self.settle()  # what is under way needs the tree
-                        self._join()
+                        self.workers.finish()
                         raise
                     self.settle()
-                    self._join()
+                    self.workers.finish()
                     for one in late:
                         self.connection.check()
                         self._finish(one.parts, one.entry, refused=one.refused)
@@ -620,7 +617,7 @@ class Download(Transfer):
         isn't below it; what it will be is kept with the one it is in until then.
 
         Args:
-            late: Gets the directories that are to be left when the crew has got all files.
+            late: Gets the directories that are to be left when others have got all files.
         """
         stack = [_Directory((), root, None)]
         try:
@@ -653,7 +650,7 @@ class Download(Transfer):
         self._walked_one(directory, late)
 
     def _walked_one(self, directory: _Directory, late: Spool[_Walked]) -> None:
-        if self._crew is None:
+        if self.workers.pool is None:
             self._left(directory)
         else:
             late.add(_Walked(directory.parts, directory.entry, directory.refused))
@@ -668,14 +665,15 @@ class Download(Transfer):
         below = b"/".join(parts)
         path = paths.child(source, below)
         shown = target.rstrip(b"/") + b"/" + below
+        workers = self.workers
         try:
             if len(path) > paths.MAX_PATH and entry.type != "dir":  # no request can name it
                 raise InvalidPath(f"{paths.show(path[:40])}…: longer than {paths.MAX_PATH} bytes")
             if entry.type == "dir":
                 here.below[parts[-1]] = _Awaited(entry, False)
                 self._make_dir(here, parts, entry, path, shown)
-            elif self._crew is not None and self.hands(entry.size) is None:
-                self._crew.give(lambda worker: worker._get_for(target, path, entry, shown, parts))
+            elif workers.pool and not workers.for_pieces(entry.size, self.connection):
+                workers.pool.give(lambda worker: worker._get_for(target, path, entry, shown, parts))
             else:
                 self._add_one(path, entry, shown, self._tree, parts, here)
         except (OSError, CommandError) as error:
@@ -734,9 +732,9 @@ class Download(Transfer):
         if named:
             tree.check_replaceable(parts)
         replace = self.may_replace(source, shown, tree, parts, named=named)
-        crew = self.hands(entry.size)
-        if crew is not None:
-            self._get_in_pieces(crew, source, shown, tree, parts, replace)
+        pool = self.workers.for_pieces(entry.size, self.connection)
+        if pool is not None:
+            self._get_in_pieces(pool, source, shown, tree, parts, replace)
             return
         call = _Download(self, source, shown, tree, parts, directory, replace)
         request = call.request(entry)
@@ -749,7 +747,7 @@ class Download(Transfer):
 
     def _get_in_pieces(
         self,
-        crew: Crew[Any],
+        pool: ConnectionPool[Any],
         source: RemotePath,
         shown: bytes,
         tree: LocalTree,
@@ -760,7 +758,7 @@ class Download(Transfer):
 
         def fetch_once(*, resume: bool) -> None:
             partial = PartialFile(tree, parts, replace=replace, resume=resume)
-            fetch = Fetch(self, crew, source, shown, partial)
+            fetch = Fetch(self, pool, source, shown, partial)
             try:
                 digest = fetch.run()
             except AlreadyExists as error:

@@ -1,14 +1,14 @@
-"""A remote tree's pages, read ahead of whoever works on them.
+"""A remote tree's pages: checked, and read ahead of whoever works on them, or as they come.
 
-Lives here: taking pages whenever they come, onto disk if they are many.
-Lives elsewhere: listing for those who only print (client.py), what a sync makes of it
-(sync/diff.py).
+Lives here: taking pages whenever they come, onto disk if they are many; handing them on as they
+come.
+Lives elsewhere: what a listing is made for (client.py, the transfers, sync/diff.py).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 from ftpclient.connection.connection import Call, Connection
@@ -145,3 +145,43 @@ class Listing(Call):
         if self._spilled is not None:
             self._spilled.close()
             self._spilled = None
+
+
+class _ListCall(Call):
+    """A listing on its way: pages are handed to ``take``."""
+
+    streams = True
+    only_tells = True
+
+    def __init__(self, take: Callable[[Page], None]) -> None:
+        super().__init__()
+        self._take = take
+
+    def on_reply(self, reply: Reply) -> bool:
+        if isinstance(reply, Page):
+            self._take(checked_page(reply))
+        return False
+
+    def let_go(self) -> None:
+        """Nobody wants the pages that still come."""
+        self._take = lambda page: None
+
+
+def list_pages(connection: Connection, request: List) -> Iterator[Page]:
+    """The pages of a listing, as they come. Raises the listing's error."""
+    waiting: list[Page] = []
+    call = _ListCall(waiting.append)
+    connection.submit(call, request)
+    try:
+        while True:
+            while waiting:
+                yield waiting.pop(0)
+            if call.done:
+                break
+            connection.pump()
+    finally:
+        if not call.done:
+            call.let_go()
+            connection.cancel_later(call)
+    if call.error is not None:
+        raise call.error

@@ -1,11 +1,11 @@
 """One large file over several connections, in pieces, both ways.
 
 Lives here: cutting a file into pieces, who brings which, what becomes of the file when one fails.
-Lives elsewhere: files that travel whole (upload.py, download.py), the crew that brings the
+Lives elsewhere: files that travel whole (upload.py, download.py), the connections that bring the
 pieces (pool.py), how many connections that are (retry.py), putting pieces together
 (ftpwire/pieces.py).
 
-The chief of a transfer gives pieces away in their order, and only so far beyond what is there
+The parent of a transfer gives pieces away in their order, and only so far beyond what is there
 without a gap: of an interrupted file that part counts, and what lies beyond it comes again.
 """
 
@@ -23,7 +23,7 @@ from ftpclient.connection.connection import Call, Connection
 from ftpclient.transfer.calls import PutCall, mismatch
 from ftpclient.transfer.job import KEEP_ALIVE_SECONDS, RESUME_FROM, Transfer
 from ftpclient.transfer.local_tree import PartialFile
-from ftpclient.transfer.pool import Crew
+from ftpclient.transfer.pool import ConnectionPool
 from ftpwire import digests, paths
 from ftpwire.errors import (
     BadMessage,
@@ -202,7 +202,7 @@ class _Fetching:
         try:
             piece = self.assembly.open(start, size)
         except LeaseLost:
-            return  # the chief has given it up
+            return  # the parent has given it up
         call = _PieceCall(self, piece)
         connection.submit(call, Get(self.source, start, None, size))
 
@@ -218,7 +218,7 @@ class Fetch:
     def __init__(
         self,
         transfer: Transfer,
-        crew: Crew[Any],
+        pool: ConnectionPool[Any],
         source: RemotePath,
         shown: bytes,
         partial: PartialFile,
@@ -227,7 +227,7 @@ class Fetch:
         self._shown = shown
         self.grew = False
         self._transfer = transfer
-        self._crew = crew
+        self._pool = pool
         self._source = source
         self._partial = partial
 
@@ -340,19 +340,19 @@ class Fetch:
         Args:
             asked: What the own connection is asked meanwhile.
         """
-        assembly, crew, connection = fetching.assembly, self._crew, self._transfer.connection
+        assembly, pool, connection = fetching.assembly, self._pool, self._transfer.connection
         starts, told, said = _starts(assembly.offset, assembly.size), 0, time.monotonic()
         start = next(starts, None)
         while (frontier := assembly.frontier) < assembly.size:
-            crew.check()
+            pool.check()
             connection.poll()
             if time.monotonic() - said > KEEP_ALIVE_SECONDS and (asked is None or asked.done):
                 said = time.monotonic()
                 connection.ask(WhoAmI())  # or a server that wants nobody idle would end it
             if fetching.error is not None:
                 self._raise(fetching.error)
-            if start is not None and start - frontier < _WINDOW * PIECE * crew.size:
-                crew.give(functools.partial(fetching.fetch, start=start))
+            if start is not None and start - frontier < _WINDOW * PIECE * pool.size:
+                pool.give(functools.partial(fetching.fetch, start=start))
                 start = next(starts, None)
                 continue
             assembly.wait()
@@ -362,7 +362,7 @@ class Fetch:
         self._transfer.advanced(assembly.received - told)
 
     def _raise(self, error: OSError | FtpError) -> NoReturn:
-        self._crew.check()  # why a worker has stopped, rather than what became of its piece
+        self._pool.check()  # why a worker has stopped, rather than what became of its piece
         shown = paths.show(self._source)
         if isinstance(error, CommandError) and shown not in str(error):
             raise type(error)(f"{shown}: {error}")
@@ -400,10 +400,10 @@ class Send:
     """
 
     def __init__(
-        self, transfer: Transfer, crew: Crew[Any], call: PutCall, key: bytes, fd: int
+        self, transfer: Transfer, pool: ConnectionPool[Any], call: PutCall, key: bytes, fd: int
     ) -> None:
         self._transfer = transfer
-        self._crew = crew
+        self._pool = pool
         self._call = call
         self._key = key
         self._fd = fd
@@ -438,7 +438,7 @@ class Send:
         start = next(starts, None)
         buffer = memoryview(bytearray(BUFFER_SIZE))
         while True:
-            self._crew.check()
+            self._pool.check()
             connection.poll()
             if call.done:
                 connection.send_cancel(call)
@@ -452,11 +452,11 @@ class Send:
             self._transfer.advanced(sent - told)
             told = sent
             if error is not None:
-                self._crew.check()  # why a worker has stopped, rather than what became of a piece
+                self._pool.check()  # why a worker has stopped, rather than what became of a piece
                 raise error
             if first is None:
                 return True
-            if start is not None and start - first < _WINDOW_UP * PIECE * self._crew.size:
+            if start is not None and start - first < _WINDOW_UP * PIECE * self._pool.size:
                 self._hash(hasher, start, buffer)
                 self._give(start)
                 start = next(starts, None)
@@ -478,7 +478,7 @@ class Send:
     def _give(self, start: int) -> None:
         with self._moved:
             self._under_way.add(start)
-        self._crew.give(functools.partial(self._put, start=start))
+        self._pool.give(functools.partial(self._put, start=start))
 
     # what workers call -------------------------------------------------------------------
 

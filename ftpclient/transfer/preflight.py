@@ -13,7 +13,8 @@ import stat
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from ftpclient.transfer.job import Options, list_pages
+from ftpclient.transfer.job import Options
+from ftpclient.transfer.listing import list_pages
 from ftpclient.transfer.local_tree import partial_name
 from ftpwire import paths
 from ftpwire.errors import CommandError, DiskFull, QuotaExceeded

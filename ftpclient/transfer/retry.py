@@ -16,7 +16,7 @@ from ftpclient.client import Client
 from ftpclient.connection import log
 from ftpclient.connection.connection import Connection, NoRoom, jittered, wait_for
 from ftpclient.transfer.job import RESUME_FROM, Enough, JobOver, Stopped, Transfer
-from ftpclient.transfer.pool import Crew
+from ftpclient.transfer.pool import ConnectionPool
 from ftpclient.transfer.report import INPUT_LOST, Listener, Summary
 from ftpclient.transfer.resume_notes import Unfinished
 from ftpwire.errors import (
@@ -136,33 +136,33 @@ class Run:
         self._note = note
         self._count = 1
         self._least = 0
-        self._helper: Callable[[Connection], Transfer] | None = None
+        self._worker: Callable[[Connection], Transfer] | None = None
         self._splits = False
         self._resumes = resumes
         self._spent: Callable[[], bool] = lambda: False
         self._furthest = 0
         """The most bytes that were done when a connection was lost."""
 
-    def share_with(self, parallel: int | None, helper: Callable[[Connection], Transfer]) -> None:
+    def share_with(self, parallel: int | None, worker: Callable[[Connection], Transfer]) -> None:
         """Use several connections for the files.
 
         Args:
             parallel: How many; None chooses: several where a round trip takes long, for then
                 one can't fill the line.
-            helper: Makes the transfer that works on a further connection.
+            worker: Makes the transfer that works on a further connection.
         """
         if parallel is None:
             far = self._client.connection.round_trip >= _FAR_SECONDS
             parallel = _FAR_CONNECTIONS if far else 1
             self._least = _FAR_LEAST
         self._count = parallel
-        self._helper = helper
+        self._worker = worker
 
-    def split_with(self, parallel: int | None, helper: Callable[[Connection], Transfer]) -> None:
+    def split_with(self, parallel: int | None, worker: Callable[[Connection], Transfer]) -> None:
         """Use several connections for the pieces of each large file. As ``share_with``."""
         from ftpclient.transfer.pieces import LEAST
 
-        self.share_with(parallel, helper)
+        self.share_with(parallel, worker)
         self._least = LEAST if parallel is not None else _FAR_PIECES_LEAST
         self._splits = True
 
@@ -183,13 +183,13 @@ class Run:
             began = time.monotonic()
             try:
                 if self._count > 1 and self._splits:
-                    self._transfer.split(self._enlist, self._least)
+                    self._transfer.workers.split(self._start_pool, self._least)
                 elif self._count > 1:
-                    self._transfer.share(self._enlist, self._least)
+                    self._transfer.workers.share(self._start_pool, self._least)
                 self._add_all()
                 summary = self._transfer.finish()
             except ConnectionLost as error:
-                self._transfer.disband()
+                self._transfer.stop_workers()
                 if isinstance(error, NoRoom):  # it goes on with what it gets
                     self._count = max(1, self._count // 2)
                 self._furthest = max(self._furthest, self._transfer.moved)
@@ -244,10 +244,10 @@ class Run:
         same = "goes on" if goes_on else "starts anew"
         return type(error)(f"{error}: stopped at {done}: the same command {same}")
 
-    def _enlist(self) -> Crew[Transfer] | None:
-        assert self._helper is not None
+    def _start_pool(self) -> ConnectionPool[Transfer] | None:
+        assert self._worker is not None
         made = self._more_connections()
-        return Crew([self._helper(one) for one in made]) if made else None
+        return ConnectionPool([self._worker(one) for one in made]) if made else None
 
     def _more_connections(self) -> list[Connection]:
         """Make them at the same time: each takes several round trips.

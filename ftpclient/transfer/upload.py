@@ -11,7 +11,7 @@ import secrets
 import stat
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ftpclient.connection.connection import Call, Connection
 from ftpclient.transfer import job
@@ -24,10 +24,11 @@ from ftpclient.transfer.job import (
     Options,
     Transfer,
     Unrepeatable,
-    list_pages,
     same_time_and_size,
 )
+from ftpclient.transfer.listing import list_pages
 from ftpclient.transfer.named import Named, look
+from ftpclient.transfer.pool import ConnectionPool
 from ftpclient.transfer.remote_index import RemoteIndex
 from ftpclient.transfer.report import Listener, Summary
 from ftpclient.transfer.stream_upload import MODE, Stream, send_stream
@@ -62,9 +63,6 @@ from ftpwire.messages import (
 )
 from ftpwire.paths import RemotePath
 from ftpwire.streams import ReadAhead
-
-if TYPE_CHECKING:
-    from ftpclient.transfer.pool import Crew
 
 _OPEN_SOURCE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -114,41 +112,41 @@ class Upload(Transfer):
         connection: Connection,
         options: Options,
         listener: Listener,
-        chief: Upload | None = None,
+        parent: Upload | None = None,
     ) -> None:
-        super().__init__(connection, options, listener, chief)
+        super().__init__(connection, options, listener, parent)
         self._index: RemoteIndex | None = None
         self._late: list[tuple[bytes, RemotePath, SetAttributes]] = []
-        """Attributes of directories, which come when a crew has filled them."""
+        """Attributes of directories, which come when others have filled them."""
         self._spent: set[tuple[bytes, RemotePath]] = set()
         """Sources that can't be read a second time, with their targets."""
 
-    def helper(self, connection: Connection) -> Upload:
+    def worker(self, connection: Connection) -> Upload:
         """A transfer that works for this one, on a connection of its own."""
         return Upload(connection, self.options, self.listener, self)
 
     def finish(self) -> Summary:
-        self._join()
+        self.workers.finish()
         late, self._late = self._late, []
         for source, target, request in late:
             self._submit_change(source, target, request)
         return super().finish()
 
-    def disband(self) -> None:
-        super().disband()
+    def stop_workers(self) -> None:
+        super().stop_workers()
         self._late.clear()
-        if self._index is not None and self._chief is None:
+        if self._index is not None and self._parent is None:
             self._index.close()
             self._index = None
 
     def _send_for(
-        self, chief: Upload, source: bytes, target: RemotePath, named: os.stat_result | None
+        self, parent: Upload, source: bytes, target: RemotePath, named: os.stat_result | None
     ) -> None:
-        """Send one file that the chief has met."""
-        if chief.listener.enough:
+        """Send one file that the parent has met."""
+        if parent.listener.enough:
             return
-        chief.go_on()
-        self._index = chief._index
+        parent.go_on()
+        self._index = parent._index
         self._among_others = True
         try:
             self._put(source, target, named)
@@ -241,12 +239,13 @@ class Upload(Transfer):
             raise InvalidPath(f"{paths.show(target[:40])}…: longer than {paths.MAX_PATH} bytes")
         kind = stat.S_IFMT(info.st_mode)
         if kind == stat.S_IFREG:
-            self.expect(info.st_size)
+            workers = self.workers
+            workers.expect(info.st_size)
             known = info if named else None
-            if self._crew is None or self.hands(info.st_size) is not None:
+            if workers.pool is None or workers.for_pieces(info.st_size, self.connection):
                 self._put(source, target, known)
             else:
-                self._crew.give(lambda worker: worker._send_for(self, source, target, known))
+                workers.pool.give(lambda worker: worker._send_for(self, source, target, known))
         elif kind == stat.S_IFDIR:
             self._add_directory(source, target, info, above)
         elif kind == stat.S_IFLNK:
@@ -287,7 +286,7 @@ class Upload(Transfer):
         while inside:
             self._add_entry(inside.pop(), target, (*above, identity))
         attributes = SetAttributes(target, mode, info.st_mtime_ns)
-        if self._crew is None:
+        if self.workers.pool is None:
             self._submit_change(source, target, attributes)
         else:
             self._late.append((source, target, attributes))
@@ -417,8 +416,8 @@ class Upload(Transfer):
         call = PutCall(self, source, target)
         call.size = info.st_size
         call.asks = ask
-        crew = self.hands(info.st_size) if ask else None
-        in_pieces = crew is not None
+        pool = self.workers.for_pieces(info.st_size, self.connection) if ask else None
+        in_pieces = pool is not None
         request = self._request(target, info, ask=ask, resume=resume, pieces=in_pieces)
         self.connection.submit(call, request)
         if ask and not call.is_ready():
@@ -435,8 +434,8 @@ class Upload(Transfer):
                 return
             self.advanced(offset)
             self.reached(target, offset)
-            if crew is not None and call.ready is not None and call.ready.key is not None:
-                sent = self._send_in_pieces(crew, call, call.ready.key, fd, offset, hasher)
+            if pool is not None and call.ready is not None and call.ready.key is not None:
+                sent = self._send_in_pieces(pool, call, call.ready.key, fd, offset, hasher)
             else:
                 sent = self._send_from(call, fd, offset, hasher)
             if not sent:
@@ -485,12 +484,18 @@ class Upload(Transfer):
         return True
 
     def _send_in_pieces(
-        self, crew: Crew[Any], call: PutCall, key: bytes, fd: int, offset: int, hasher: digests.new
+        self,
+        pool: ConnectionPool[Any],
+        call: PutCall,
+        key: bytes,
+        fd: int,
+        offset: int,
+        hasher: digests.new,
     ) -> bool:
         """The same over several connections."""
         from ftpclient.transfer.pieces import Send
 
-        with Send(self, crew, call, key, fd) as send:
+        with Send(self, pool, call, key, fd) as send:
             return send.run(offset, hasher)
 
     def _agrees(self, call: PutCall, fd: int, hasher: digests.new) -> bool:

@@ -15,7 +15,7 @@ import pytest
 from ftpclient.client import Client
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.interrupt import Interrupt
-from ftpclient.transfer import job, pieces, retry
+from ftpclient.transfer import pieces, pool, retry
 from ftpclient.transfer.local_tree import LocalTree, PartialFile, partial_name
 from ftpclient.transfer.report import Listener
 from ftpserver.serving import opening
@@ -223,7 +223,7 @@ def test_several_files_use_the_same_connections(server, connect, source, tmp_pat
 
 
 def test_a_large_file_in_a_tree(server, home, connect, tmp_path, opened, monkeypatch):
-    monkeypatch.setattr(job, "LARGE_IN_TREE", SIZE)
+    monkeypatch.setattr(pool, "LARGE_IN_TREE", SIZE)
     tree = tmp_path / "tree"
     for number in range(30):
         directory = tree / f"d{number % 3}"
