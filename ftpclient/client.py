@@ -599,8 +599,11 @@ class Client(BaseClient):
         placed, refused = self._place(local, target, into, options, listener)
         if recursive or len(placed) > 1:  # of a single file the server itself says so at once
             try:
-                check = partial(preflight.check_put, self, placed, options, atomic=atomic)
-                retry.asked(self, listener, check)
+                retry.asked(
+                    self,
+                    listener,
+                    lambda: preflight.check_put(self.connection, placed, options, atomic=atomic),
+                )
             except (QuotaExceeded, DiskFull):
                 if note is not None:
                     note.complete()  # nothing was begun

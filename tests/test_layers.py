@@ -79,8 +79,6 @@ PACKAGES = {
 
 STILL_UP = frozenset(
     {
-        "ftpclient.transfer.preflight -> ftpclient.client",
-        "ftpclient.transfer.retry -> ftpclient.client",
         "ftpserver.audit.notify -> ftpserver.daemon.server",
         "ftpserver.isolation.supervisor -> ftpserver.daemon.server",
         "ftpserver.processes.supervisor -> ftpserver.daemon.server",

@@ -26,7 +26,7 @@ from ftpclient.transfer.job import (
     Transfer,
     same_time_and_size,
 )
-from ftpclient.transfer.listing import list_pages
+from ftpclient.transfer.listing import find, list_pages
 from ftpclient.transfer.local_tree import LocalTree, PartialFile, checked_parts, withheld
 from ftpclient.transfer.named import Named, Targets, place_of
 from ftpclient.transfer.node import Node, fetch
@@ -45,14 +45,12 @@ from ftpwire.errors import (
     FtpError,
     InvalidPath,
     IsADirectory,
-    NotADirectory,
-    NotFound,
     NotNewer,
     NotRegular,
     SourceChanged,
     from_oserror,
 )
-from ftpwire.messages import Entry, Failed, Get, List, Page, Problem, Sending, Sent, Stat
+from ftpwire.messages import Entry, Failed, Get, List, Page, Problem, Sending, Sent
 from ftpwire.paths import RemotePath
 from ftpwire.streams import WriteBehind, write_all
 
@@ -477,11 +475,7 @@ class Download(Transfer):
 
     def _has(self, path: RemotePath) -> bool:
         """Whether something is at a remote path."""
-        try:
-            self.connection.ask(Stat(path))
-        except (NotFound, NotADirectory):
-            return False
-        return True
+        return find(self.connection, path) is not None
 
     def may_replace(
         self,

@@ -1,7 +1,7 @@
-"""A remote tree's pages: checked, and read ahead of whoever works on them, or as they come.
+"""What the server has at a path: one entry, or the pages of a tree.
 
-Lives here: taking pages whenever they come, onto disk if they are many; handing them on as they
-come.
+Lives here: asking; checking pages; taking them whenever they come, onto disk if they are many, or
+handing them on as they come.
 Lives elsewhere: what a listing is made for (client.py, the transfers, sync/diff.py).
 """
 
@@ -15,8 +15,9 @@ from ftpclient.connection.connection import Call, Connection
 from ftpclient.transfer.local_tree import checked_parts
 from ftpclient.transfer.spool import Spool, SpoolFull, Table
 from ftpwire import paths
-from ftpwire.errors import BadMessage
-from ftpwire.messages import Entry, List, Page, Problem, Reply
+from ftpwire.errors import BadMessage, NotADirectory, NotFound
+from ftpwire.messages import Entry, Found, List, Page, Problem, Reply, Stat
+from ftpwire.paths import RemotePath
 
 _AHEAD = 64
 """Pages kept in memory before the rest goes to disk."""
@@ -185,3 +186,15 @@ def list_pages(connection: Connection, request: List) -> Iterator[Page]:
             connection.cancel_later(call)
     if call.error is not None:
         raise call.error
+
+
+def find(
+    connection: Connection, path: RemotePath, *, follow: bool = False, digest: bool = False
+) -> Entry | None:
+    """What is at a remote path; None when nothing is."""
+    try:
+        reply = connection.ask(Stat(path, follow, digest))
+    except (NotFound, NotADirectory):
+        return None
+    assert isinstance(reply, Found)
+    return reply.entry

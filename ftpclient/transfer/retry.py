@@ -12,13 +12,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from ftpclient.client import Client
 from ftpclient.connection import log
 from ftpclient.connection.connection import Connection, NoRoom, jittered, wait_for
 from ftpclient.transfer.job import RESUME_FROM, Enough, JobOver, Stopped, Transfer
 from ftpclient.transfer.pool import ConnectionPool
 from ftpclient.transfer.report import INPUT_LOST, Listener, Summary
 from ftpclient.transfer.resume_notes import Unfinished
+from ftpclient.transfer.transfer_client import TransferClient
 from ftpwire.errors import (
     Busy,
     CommandError,
@@ -123,7 +123,7 @@ class Run:
 
     def __init__(
         self,
-        client: Client,
+        client: TransferClient,
         transfer: Transfer,
         add_all: Callable[[], None],
         note: Unfinished | None,
@@ -278,7 +278,7 @@ class Run:
         return made
 
 
-def asked(client: Client, listener: Listener, ask: Callable[[], _Answer]) -> _Answer:
+def asked(client: TransferClient, listener: Listener, ask: Callable[[], _Answer]) -> _Answer:
     """What ``ask`` returns, which only asks the server; after a lost connection it is called again.
 
     For what is asked before a transfer begins, on a client that has had its first contact.
@@ -294,7 +294,7 @@ def asked(client: Client, listener: Listener, ask: Callable[[], _Answer]) -> _An
             _regain(client, patience, error, lambda connection: None)
 
 
-def first_contact(client: Client, listener: Listener) -> None:
+def first_contact(client: TransferClient, listener: Listener) -> None:
     """Connect as after a loss: a server that can't be reached yet is waited for.
 
     Raises:
@@ -307,13 +307,13 @@ def first_contact(client: Client, listener: Listener) -> None:
         _regain(client, patience, error, lambda connection: None)
 
 
-def _patience(client: Client, listener: Listener) -> Patience:
+def _patience(client: TransferClient, listener: Listener) -> Patience:
     wait = partial(wait_for, interrupt=client.interrupt)
     return Patience(client.retry_for, client.retries, listener, wait)
 
 
 def _regain(
-    client: Client,
+    client: TransferClient,
     patience: Patience,
     error: ConnectionLost | Busy | TooMany,
     go_on: Callable[[Connection], None],
@@ -345,7 +345,7 @@ def _regain(
             listener.regained()
 
 
-def _as_lost(client: Client, error: ConnectionLost | Busy | TooMany) -> ConnectionLost:
+def _as_lost(client: TransferClient, error: ConnectionLost | Busy | TooMany) -> ConnectionLost:
     """A server that has no place now is as far away as one that is down."""
     if isinstance(error, ConnectionLost):
         return error

@@ -26,7 +26,7 @@ from ftpclient.transfer.job import (
     Unrepeatable,
     same_time_and_size,
 )
-from ftpclient.transfer.listing import list_pages
+from ftpclient.transfer.listing import find, list_pages
 from ftpclient.transfer.named import Named, look
 from ftpclient.transfer.pool import ConnectionPool
 from ftpclient.transfer.remote_index import RemoteIndex
@@ -41,7 +41,6 @@ from ftpwire.errors import (
     Forbidden,
     InvalidPath,
     IsADirectory,
-    NotADirectory,
     NotFound,
     NotRegular,
     SourceChanged,
@@ -50,8 +49,6 @@ from ftpwire.errors import (
 from ftpwire.messages import (
     KEPT,
     DropKept,
-    Entry,
-    Found,
     List,
     MakeDir,
     MakeLink,
@@ -59,7 +56,6 @@ from ftpwire.messages import (
     Request,
     Sent,
     SetAttributes,
-    Stat,
 )
 from ftpwire.paths import RemotePath
 from ftpwire.streams import ReadAhead
@@ -189,7 +185,7 @@ class Upload(Transfer):
 
     def _look_up(self, target: RemotePath) -> None:
         """Find out what an earlier try may have stored there already."""
-        entry = self._find(target)
+        entry = find(self.connection, target, digest=True)
         if entry is None or entry.type != "dir":
             return
         if self._index is None:
@@ -199,14 +195,6 @@ class Upload(Transfer):
                 self._index.add(target, page)
         except Forbidden:
             pass  # a drop box tells nothing: all of it is sent
-
-    def _find(self, path: RemotePath) -> Entry | None:
-        try:
-            reply = self.connection.ask(Stat(path, digest=True))
-        except (NotFound, NotADirectory):
-            return None
-        assert isinstance(reply, Found)
-        return reply.entry
 
     def _fail(
         self,
@@ -368,7 +356,8 @@ class Upload(Transfer):
         if self._index is not None:
             entry = self._index.get(target)
         else:
-            entry = self._find(target) if info.st_size > RESUME_FROM else None
+            large = info.st_size > RESUME_FROM
+            entry = find(self.connection, target, digest=True) if large else None
         if (
             entry is None
             or entry.digest is None
