@@ -1,6 +1,6 @@
 """The target of a sync: doing the steps of a plan, on the server or here.
 
-Lives here: one class for each of the two, with the same verbs.
+Lives here: one class for each of the two, with the same verbs; whether a plan fits there.
 Lives elsewhere: which steps, and in which order (job.py), moving bytes (transfer/upload.py,
 transfer/download.py), confinement (transfer/local_tree.py).
 
@@ -12,9 +12,12 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from ftpclient.connection.connection import Call, Connection
-from ftpclient.sync.plan import Route, Step
+from ftpclient.sync.directories import parts_of
+from ftpclient.sync.plan import Plan, Route, Step
+from ftpclient.transfer import preflight
 from ftpclient.transfer.download import Download
 from ftpclient.transfer.job import Options, Transfer
 from ftpclient.transfer.local_tree import LocalTree
@@ -22,20 +25,51 @@ from ftpclient.transfer.report import Listener
 from ftpclient.transfer.upload import Upload
 from ftpwire import paths
 from ftpwire.errors import CommandError, FtpError, NotFound, from_oserror
-from ftpwire.messages import MakeDir, Move, Remove, Request, SetAttributes
+from ftpwire.messages import MakeDir, Move, Remove, Request, Room, SetAttributes, Space
 
 Done = Callable[[Step, FtpError | None], None]
 """Hears of a step's end. Of transfers the listener does."""
 
 
-class Target(ABC):
-    """Where the steps are done.
+_Transfer = TypeVar("_Transfer", bound=Transfer)
+
+
+class Replica(ABC, Generic[_Transfer]):
+    """Where the steps are done: what becomes the same as the source.
+
+    Args:
+        done: Hears of the end of each step that is no transfer.
 
     Attributes:
         transfer: What moves the bytes.
     """
 
-    transfer: Transfer
+    _transfer_class: type[_Transfer]
+
+    def __init__(
+        self,
+        connection: Connection,
+        route: Route,
+        options: Options,
+        listener: Listener,
+        done: Done,
+    ) -> None:
+        self.transfer = self._transfer_class(connection, options, listener)
+        self._connection = connection
+        self._route = route
+        self._done = done
+
+    @abstractmethod
+    def check_room(self, plan: Plan, growth: int, undone: str) -> None:
+        """Have a plan that can't fit refused before its first byte.
+
+        Args:
+            growth: Bytes that it adds.
+            undone: What the refusal says besides.
+
+        Raises:
+            QuotaExceeded, DiskFull
+        """
 
     @abstractmethod
     def make_root(self) -> None:
@@ -69,21 +103,15 @@ class Target(ABC):
         """Give descriptors back."""
 
 
-class RemoteTarget(Target):
-    """The server."""
+class RemoteReplica(Replica[Upload]):
+    """A directory on the server."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        route: Route,
-        options: Options,
-        listener: Listener,
-        done: Done,
-    ) -> None:
-        self.transfer = self._upload = Upload(connection, options, listener)
-        self._connection = connection
-        self._route = route
-        self._done = done
+    _transfer_class = Upload
+
+    def check_room(self, plan: Plan, growth: int, undone: str) -> None:
+        reply = self._connection.ask(Space())
+        assert isinstance(reply, Room)
+        preflight.check(reply, growth, undone)
 
     def make_root(self) -> None:
         try:
@@ -110,7 +138,7 @@ class RemoteTarget(Target):
             self._connection.submit(dressing, SetAttributes(path, step.mode, step.mtime_ns))
 
     def send(self, step: Step) -> None:
-        self._upload.add(self._route.local_path(step.path), self._route.remote_path(step.path))
+        self.transfer.add(self._route.local_path(step.path), self._route.remote_path(step.path))
 
     def set_attributes(self, step: Step) -> None:
         path = self._route.remote_path(step.path)
@@ -138,22 +166,20 @@ class _StepCall(Call):
         self._tell(self._step, error)
 
 
-class LocalTarget(Target):
+class LocalReplica(Replica[Download]):
     """A directory here. No link below it is followed."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        route: Route,
-        options: Options,
-        listener: Listener,
-        done: Done,
-    ) -> None:
-        self.transfer = self._download = Download(connection, options, listener)
-        self._connection = connection
-        self._route = route
-        self._done = done
-        self._opened: LocalTree | None = None
+    _transfer_class = Download
+    _opened: LocalTree | None = None
+
+    def check_room(self, plan: Plan, growth: int, undone: str) -> None:
+        local = self._route.local
+
+        def parts() -> int:
+            """Bytes that an earlier try has brought."""
+            return sum(preflight.part_of(local, parts_of(step.path)) for step in plan.transfers)
+
+        preflight.check_get(local, growth, parts, undone)
 
     @property
     def _tree(self) -> LocalTree:
@@ -190,12 +216,12 @@ class LocalTarget(Target):
 
     def send(self, step: Step) -> None:
         self._connection.check()
-        self._download.add_below(
+        self.transfer.add_below(
             self._route.remote_path(step.path),
             step.entry,
             self._route.local_path(step.path),
             self._tree,
-            _parts(step),
+            parts_of(step.path),
         )
 
     def set_attributes(self, step: Step) -> None:
@@ -213,7 +239,7 @@ class LocalTarget(Target):
         self._connection.check()
         error: CommandError | None = None
         try:
-            action(_parts(step))
+            action(parts_of(step.path))
         except OSError as failure:
             shown = self._route.local_path(step.path)
             error = self._tree.failure(failure, shown) if self._opened is not None else None
@@ -223,6 +249,12 @@ class LocalTarget(Target):
         self._done(step, error)
 
 
-def _parts(step: Step) -> tuple[bytes, ...]:
-    """Names that came from here, or were checked when the plan was made."""
-    return tuple(step.path.split(b"/")) if step.path else ()
+AnyReplica = RemoteReplica | LocalReplica
+
+
+def replica_for(
+    connection: Connection, route: Route, options: Options, listener: Listener, done: Done
+) -> AnyReplica:
+    """That of a sync's direction."""
+    kind = RemoteReplica if route.upload else LocalReplica
+    return kind(connection, route, options, listener, done)
