@@ -21,7 +21,7 @@ from ftpclient.sync.planning import compare
 from ftpclient.sync.policy import Policy
 from ftpclient.transfer.job import JobOver, Transfer, words_for_all
 from ftpclient.transfer.job import Options as TransferOptions
-from ftpclient.transfer.local_tree import withheld
+from ftpclient.transfer.local_modes import withheld
 from ftpclient.transfer.report import Listener, Result, Status, Summary
 from ftpwire import paths
 from ftpwire.errors import (

@@ -22,7 +22,7 @@ from typing import Any, NoReturn, Self
 from ftpclient.connection.connection import Call, Connection
 from ftpclient.transfer.calls import PutCall, mismatch
 from ftpclient.transfer.job import KEEP_ALIVE_SECONDS, RESUME_FROM, Transfer
-from ftpclient.transfer.local_tree import PartialFile
+from ftpclient.transfer.partial_file import PartialFile
 from ftpclient.transfer.pool import ConnectionPool
 from ftpwire import digests, paths
 from ftpwire.errors import (

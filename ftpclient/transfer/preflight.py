@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ftpclient.connection.connection import Connection
 from ftpclient.transfer.job import Options
 from ftpclient.transfer.listing import find, list_pages
-from ftpclient.transfer.local_tree import partial_name
+from ftpclient.transfer.placing import partial_name
 from ftpwire import paths
 from ftpwire.errors import CommandError, DiskFull, QuotaExceeded
 from ftpwire.messages import Entry, List, Overwrite, Room, Space

@@ -24,7 +24,8 @@ from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.known_hosts import KnownHosts
 from ftpclient.transfer import retry
-from ftpclient.transfer.local_tree import LocalTree, PartialFile
+from ftpclient.transfer.local_tree import LocalTree
+from ftpclient.transfer.partial_file import PartialFile
 from ftpclient.transfer.report import Listener, Result
 from ftpwire.errors import (
     ConnectFailed,

@@ -18,7 +18,7 @@ from ftpclient.aio import AsyncClient
 from ftpclient.connection.known_hosts import KnownHosts
 from ftpclient.errors import TABLE
 from ftpclient.sync.plan import Options
-from ftpclient.transfer import download
+from ftpclient.transfer import file_call
 from ftpclient.transfer.job import Transfer
 from ftpclient.transfer.local_tree import LocalTree
 from ftpserver.storage import batch, staging
@@ -89,8 +89,8 @@ def disk_here(monkeypatch):
     """Has the disk here fail after so many files."""
 
     def fail(number: int, good: int) -> None:
-        real = download.write_all
-        monkeypatch.setattr(download, "write_all", failing(number, good, real))
+        real = file_call.write_all
+        monkeypatch.setattr(file_call, "write_all", failing(number, good, real))
 
     return fail
 

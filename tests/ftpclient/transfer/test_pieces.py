@@ -16,7 +16,9 @@ from ftpclient.client import Client
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.transfer import pieces, pool, retry
-from ftpclient.transfer.local_tree import LocalTree, PartialFile, partial_name
+from ftpclient.transfer.local_tree import LocalTree
+from ftpclient.transfer.partial_file import PartialFile
+from ftpclient.transfer.placing import partial_name
 from ftpclient.transfer.report import Listener
 from ftpserver.serving import opening
 from ftpserver.storage.upload import Receiving
