@@ -29,14 +29,8 @@ from ftpwire.paths import RemotePath
 class Download(FileDownload):
     """Files and trees from the server to here. ``add`` what to get, then ``finish``."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        options: Options,
-        listener: Listener,
-        parent: FileDownload | None = None,
-    ) -> None:
-        super().__init__(connection, options, listener, parent)
+    def __init__(self, connection: Connection, options: Options, listener: Listener) -> None:
+        super().__init__(connection, options, listener)
         self._nodes: dict[tuple[RemotePath, bytes], Node] = {}
         """What files went into that can't be taken back: after a lost connection they go on."""
 

@@ -2,7 +2,7 @@
 
 Lives here: where the bytes go that come, resuming, what stays of a file that didn't come whole.
 Lives elsewhere: which files are asked for (file_download.py), partial files (partial_file.py), the
-frames (calls.py), files in pieces (pieces.py) and into descriptors (node.py).
+frames (calls.py), files in pieces (fetch_pieces.py) and into descriptors (node.py).
 """
 
 from __future__ import annotations

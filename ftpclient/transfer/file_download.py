@@ -1,8 +1,8 @@
 """Downloads of files to their places here, one after another.
 
 Lives here: what may be replaced, what is here already, whole or in pieces, asking once more.
-Lives elsewhere: what becomes of the bytes (file_call.py, pieces.py), trees (tree_download.py), what
-was asked for by its name (download.py).
+Lives elsewhere: what becomes of the bytes (file_call.py, fetch_pieces.py), trees
+(tree_download.py), what was asked for by its name (download.py).
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ class FileDownload(Transfer):
         return True
 
     def _get_in_pieces(self, pool: ConnectionPool[Any], place: Place, replace: bool) -> None:
-        from ftpclient.transfer.pieces import Fetch
+        from ftpclient.transfer.fetch_pieces import Fetch
 
         source, shown, tree, parts = place
 

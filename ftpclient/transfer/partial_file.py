@@ -2,7 +2,7 @@
 
 Lives here: whose it is, what an earlier try has left of it.
 Lives elsewhere: its names (placing.py), the directories (local_tree.py), what comes into it
-(file_call.py, pieces.py).
+(file_call.py, fetch_pieces.py).
 """
 
 from __future__ import annotations
