@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import functools
 import os
-import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ftpclient.connection.connection import Call
 from ftpclient.transfer.calls import mismatch
-from ftpclient.transfer.job import KEEP_ALIVE_SECONDS, RESUME_FROM, Transfer
+from ftpclient.transfer.job import RESUME_FROM, Transfer
 from ftpclient.transfer.partial_file import PartialFile
 from ftpclient.transfer.pieces import end_of, starts_after
 from ftpclient.transfer.pool import ConnectionPool
+from ftpclient.transfer.waiting import KeepAlive
 from ftpwire import digests, paths
 from ftpwire.errors import (
     BadMessage,
@@ -312,14 +312,14 @@ class Fetch:
             asked: What the own connection is asked meanwhile.
         """
         assembly, pool, connection = fetching.assembly, self._pool, self._transfer.connection
-        starts, told, said = starts_after(assembly.offset, assembly.size), 0, time.monotonic()
+        keep_alive = KeepAlive(lambda: connection.ask(WhoAmI()))
+        starts, told = starts_after(assembly.offset, assembly.size), 0
         start = next(starts, None)
         while (frontier := assembly.frontier) < assembly.size:
             pool.check()
             connection.poll()
-            if time.monotonic() - said > KEEP_ALIVE_SECONDS and (asked is None or asked.done):
-                said = time.monotonic()
-                connection.ask(WhoAmI())  # or a server that wants nobody idle would end it
+            if asked is None or asked.done:
+                keep_alive.tick()
             if fetching.error is not None:
                 self._raise(fetching.error)
             if start is not None and start - frontier < _WINDOW * PIECE * pool.size:

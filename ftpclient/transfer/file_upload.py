@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,6 @@ from ftpclient.connection.connection import Call, Connection
 from ftpclient.transfer import job
 from ftpclient.transfer.calls import PutCall
 from ftpclient.transfer.job import (
-    KEEP_ALIVE_SECONDS,
     RESUME_FROM,
     SMALL,
     EmptySource,
@@ -30,6 +28,7 @@ from ftpclient.transfer.pool import ConnectionPool
 from ftpclient.transfer.remote_index import RemoteIndex
 from ftpclient.transfer.report import Listener
 from ftpclient.transfer.stream_upload import MODE, Stream, send_stream
+from ftpclient.transfer.waiting import KeepAlive
 from ftpwire import beneath, digests, growing, paths
 from ftpwire.errors import (
     BadMessage,
@@ -260,14 +259,11 @@ class FileUpload(Transfer):
 
     def _keeping_alive(self, call: PutCall) -> Callable[[int], None]:
         """Something to call while the source is read and nothing is there to send."""
-        said = time.monotonic()
+        keep_alive = KeepAlive(lambda: self.connection.keep_alive(call))
 
         def tick(_: int) -> None:
-            nonlocal said
             self.connection.check()
-            if time.monotonic() - said > KEEP_ALIVE_SECONDS:
-                said = time.monotonic()
-                self.connection.keep_alive(call)
+            keep_alive.tick()
 
         return tick
 
@@ -301,7 +297,8 @@ class FileUpload(Transfer):
         offset = call.ready.offset
         if offset > call.size:
             return False
-        self.hash_into(hasher, fd, offset, lambda: self.connection.keep_alive(call))
+        keep_alive = KeepAlive(lambda: self.connection.keep_alive(call))
+        self.hash_into(hasher, fd, offset, keep_alive.tick)
         return hasher.digest() == call.ready.digest
 
     def _supersede(self, call: PutCall) -> None:

@@ -423,12 +423,10 @@ class Transfer:
         self, hasher: digests.new, fd: int, size: int, alive: Callable[[], None] | None = None
     ) -> None:
         """Hash a local file's first bytes; ``alive`` is called now and then meanwhile."""
-        said = time.monotonic()
         with ReadAhead(fd, size, hasher=hasher) as pieces:
             for _ in pieces:
                 self.connection.check()
-                if alive is not None and time.monotonic() - said > KEEP_ALIVE_SECONDS:
-                    said = time.monotonic()
+                if alive is not None:
                     alive()
 
 

@@ -13,14 +13,14 @@ from __future__ import annotations
 import functools
 import os
 import threading
-import time
 from typing import Any
 
 from ftpclient.connection.connection import Call, Connection
 from ftpclient.transfer.calls import PutCall
-from ftpclient.transfer.job import KEEP_ALIVE_SECONDS, Transfer
+from ftpclient.transfer.job import Transfer
 from ftpclient.transfer.pieces import end_of, starts_after
 from ftpclient.transfer.pool import ConnectionPool
+from ftpclient.transfer.waiting import KeepAlive
 from ftpwire import digests
 from ftpwire.errors import FtpError, SourceChanged
 from ftpwire.messages import PutPiece, Sent
@@ -95,7 +95,8 @@ class Send:
     def _deal(self, offset: int, hasher: digests.new) -> bool:
         """Give the pieces away, and wait until the server has all of them."""
         call, connection = self._call, self._transfer.connection
-        starts, told, said = starts_after(offset, call.size), 0, time.monotonic()
+        keep_alive = KeepAlive(lambda: connection.keep_alive(call))
+        starts, told = starts_after(offset, call.size), 0
         start = next(starts, None)
         buffer = memoryview(bytearray(BUFFER_SIZE))
         while True:
@@ -104,9 +105,7 @@ class Send:
             if call.done:
                 connection.send_cancel(call)
                 return False
-            if time.monotonic() - said > KEEP_ALIVE_SECONDS:
-                said = time.monotonic()
-                connection.keep_alive(call)
+            keep_alive.tick()
             with self._moved:
                 first = min(self._under_way, default=start)
                 sent, error = self._sent, self._error

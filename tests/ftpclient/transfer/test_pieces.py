@@ -15,7 +15,7 @@ import pytest
 from ftpclient.client import Client
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.interrupt import Interrupt
-from ftpclient.transfer import fetch_pieces, pieces, pool, retry, send_pieces
+from ftpclient.transfer import fetch_pieces, pieces, pool, retry, send_pieces, waiting
 from ftpclient.transfer.local_tree import LocalTree
 from ftpclient.transfer.partial_file import PartialFile
 from ftpclient.transfer.placing import partial_name
@@ -494,7 +494,7 @@ def test_ctrl_c(server, home, source, tmp_path, way):
 @pytest.mark.parametrize("kept", [True, False], ids=["kept-digest", "no-digest"])
 def test_the_first_connection_is_not_idle(server, home, connect, tmp_path, monkeypatch, kept):
     """A server may end sessions that ask for nothing."""
-    monkeypatch.setattr(fetch_pieces, "KEEP_ALIVE_SECONDS", 0.0)
+    monkeypatch.setattr(waiting, "KEEP_ALIVE_SECONDS", 0.0)
     client, asked = connect(server), []
     real = client.connection.ask
     monkeypatch.setattr(client.connection, "ask", lambda one: asked.append(one) or real(one))
