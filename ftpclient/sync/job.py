@@ -22,7 +22,7 @@ from ftpclient.sync.policy import Policy
 from ftpclient.transfer.job import JobOver, Transfer, words_for_all
 from ftpclient.transfer.job import Options as TransferOptions
 from ftpclient.transfer.local_modes import withheld
-from ftpclient.transfer.report import Listener, Result, Status, Summary
+from ftpclient.transfer.report import Forwarding, Listener, Result, Status, Summary
 from ftpwire import paths
 from ftpwire.errors import (
     ConnectionLost,
@@ -375,33 +375,18 @@ class _Failures:
         return b"" in self._not_made
 
 
-class _Relay(Listener):
+class _Relay(Forwarding):
     """Hears of the transfers of a sync, and says whose they are."""
 
     def __init__(self, sync: Sync) -> None:
+        super().__init__(sync.listener)
         self._sync = sync
 
-    def started(self, name: bytes, size: int | None) -> None:
-        self._sync.listener.started(name, size)
+    def totals(self, files: int, size: int) -> None:
+        """The plan's were told already."""
 
     def advanced(self, count: int) -> None:
         self._sync.advanced(count)
 
-    @property
-    def enough(self) -> bool:  # type: ignore[override]
-        return self._sync.listener.enough
-
     def finished(self, result: Result) -> None:
         self._sync.transferred(result)
-
-    def remark(self, text: str) -> None:
-        self._sync.listener.remark(text)
-
-    def lost(self, error: FtpError) -> None:
-        self._sync.listener.lost(error)
-
-    def waiting(self, lost: float, left: float) -> None:
-        self._sync.listener.waiting(lost, left)
-
-    def regained(self) -> None:
-        self._sync.listener.regained()
