@@ -103,12 +103,7 @@ class Bars(Printer):
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *details: object) -> None:
         self._app.flush()
         self._flush()
         self._progress.stop()
