@@ -39,7 +39,8 @@ from ftpclient.sync.plan import Options, Plan, Route, Step
 from ftpclient.sync.remote_reader import RemoteReader
 from ftpclient.sync.troubles import Troubles
 from ftpclient.transfer.local_modes import grantable
-from ftpclient.transfer.local_tree import LocalTree, checked_parts
+from ftpclient.transfer.local_tree import LocalTree
+from ftpclient.transfer.placing import checked_parts
 from ftpclient.transfer.report import Result
 from ftpclient.transfer.spool import Table
 from ftpwire import paths

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 from ftpclient.connection.connection import Call, Connection
-from ftpclient.transfer.local_tree import checked_parts
+from ftpclient.transfer.placing import checked_parts
 from ftpclient.transfer.spool import Spool, SpoolFull, Table
 from ftpwire import paths
 from ftpwire.errors import BadMessage, NotADirectory, NotFound

@@ -23,32 +23,15 @@ from ftpclient.transfer.local_modes import bits_for, chmod, grantable
 from ftpclient.transfer.placing import partial_name, place, unlink
 from ftpwire import beneath, paths
 from ftpwire.errors import (
-    BadMessage,
     Cancelled,
     CommandError,
     DiskGone,
-    InvalidPath,
     NotADirectory,
     from_oserror,
 )
 from ftpwire.paths import Parts
 
 _OPEN_DIRECTORIES = 32
-
-
-def checked_parts(path: bytes) -> Parts:
-    """The components of a relative path that a server gave.
-
-    Raises:
-        BadMessage: It has ``..``, is absolute, or can't be below anything.
-    """
-    parts = tuple(path.split(b"/"))
-    try:
-        for part in parts:
-            paths.check_name(part)
-    except InvalidPath as error:
-        raise BadMessage(f"the server sent an unusable name: {error}") from None
-    return parts
 
 
 class LocalTree:

@@ -1,7 +1,7 @@
 """The names of what arrives below a destination: a hidden one first, then its own.
 
-Lives here: both, and the step from one to the other.
-Lives elsewhere: files (partial_file.py), links (local_tree.py).
+Lives here: checking what a server gave; both names, and the step from one to the other.
+Lives elsewhere: files (partial_file.py), links and directories (local_tree.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,23 @@ import os
 from collections.abc import Sequence
 
 from ftpwire import beneath, paths
-from ftpwire.errors import AlreadyExists, IsADirectory
+from ftpwire.errors import AlreadyExists, BadMessage, InvalidPath, IsADirectory
+from ftpwire.paths import Parts
+
+
+def checked_parts(path: bytes) -> Parts:
+    """The components of a relative path that a server gave.
+
+    Raises:
+        BadMessage: It has ``..``, is absolute, or can't be below anything.
+    """
+    parts = tuple(path.split(b"/"))
+    try:
+        for part in parts:
+            paths.check_name(part)
+    except InvalidPath as error:
+        raise BadMessage(f"the server sent an unusable name: {error}") from None
+    return parts
 
 
 def partial_name(parts: Sequence[bytes]) -> bytes:

@@ -17,7 +17,8 @@ from ftpclient.transfer.file_call import Place
 from ftpclient.transfer.file_download import FileDownload
 from ftpclient.transfer.job import Enough
 from ftpclient.transfer.listing import list_pages
-from ftpclient.transfer.local_tree import LocalTree, checked_parts
+from ftpclient.transfer.local_tree import LocalTree
+from ftpclient.transfer.placing import checked_parts
 from ftpclient.transfer.spool import Spool, Table
 from ftpwire import paths
 from ftpwire.errors import AlreadyExists, BadMessage, Cancelled, CommandError, InvalidPath
