@@ -43,10 +43,13 @@ class Place(NamedTuple):
 
 
 class Contents(Protocol):
-    """Hears of files on their way: for a directory, which is finished after all that is in it."""
+    """What is in a directory, which is finished after all of it.
 
-    def begun(self) -> None:
-        """One more is on its way."""
+    Attributes:
+        open: How many things of it are on their way.
+    """
+
+    open: int
 
     def ended(self) -> None:
         """One that was on its way is there, or failed."""

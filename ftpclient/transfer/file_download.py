@@ -183,7 +183,7 @@ class FileDownload(Transfer):
         call = FileCall(self, place, replace, self._file_ended, contents)
         request = call.request(entry)
         if contents is not None:
-            contents.begun()
+            contents.open += 1
         try:
             self.connection.submit(call, request)
         finally:

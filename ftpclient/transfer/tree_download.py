@@ -47,10 +47,7 @@ class _Directory:
         """Directories in it whose own pages are still to come."""
         self.open = 1  # itself, until it was walked; and one for each thing inside
         if above is not None:
-            above.begun()
-
-    def begun(self) -> None:
-        self.open += 1
+            above.open += 1
 
     def ended(self) -> None:
         """Something of it is finished; with the last of it, so is the directory."""
