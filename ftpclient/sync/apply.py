@@ -19,7 +19,7 @@ from ftpclient.sync.directories import parts_of
 from ftpclient.sync.plan import Plan, Route, Step
 from ftpclient.transfer import preflight
 from ftpclient.transfer.download import Download
-from ftpclient.transfer.file_call import Place
+from ftpclient.transfer.file_call import Item
 from ftpclient.transfer.job import Options, Transfer
 from ftpclient.transfer.local_tree import LocalTree
 from ftpclient.transfer.report import Listener
@@ -218,8 +218,8 @@ class LocalReplica(Replica[Download]):
     def send(self, step: Step) -> None:
         self._connection.check()
         source, shown = self._route.remote_path(step.path), self._route.local_path(step.path)
-        place = Place(source, shown, self._tree, parts_of(step.path))
-        self.transfer.add_below(place, step.entry)
+        item = Item(source, shown, self._tree, parts_of(step.path))
+        self.transfer.add_below(item, step.entry)
 
     def set_attributes(self, step: Step) -> None:
         def set_them(parts: tuple[bytes, ...]) -> None:

@@ -38,10 +38,7 @@ class Troubles:
 
     def local(self, path: bytes, error: OSError | CommandError) -> CommandError:
         """Something here can't be read; returns why."""
-        if isinstance(error, OSError):
-            error = from_oserror(error, paths.show(self._route.local_path(path)))
-        self.report(path, error)
-        return error
+        return self._unreadable(path, error, self._route.local_path(path))
 
     def remote(self, path: bytes, problem: Problem) -> CommandError:
         """Something on the server can't be read; returns why."""
@@ -54,8 +51,11 @@ class Troubles:
 
     def in_source(self, path: bytes, error: OSError | CommandError) -> CommandError:
         """A file of the source that is read before all others can't be; returns why."""
+        return self._unreadable(path, error, self._route.source(path))
+
+    def _unreadable(self, path: bytes, error: OSError | CommandError, shown: bytes) -> CommandError:
         if isinstance(error, OSError):
-            error = from_oserror(error, paths.show(self._route.source(path)))
+            error = from_oserror(error, paths.show(shown))
         self.report(path, error)
         return error
 

@@ -12,7 +12,7 @@ from contextlib import closing
 
 from ftpclient.connection.connection import Connection
 from ftpclient.transfer import preflight
-from ftpclient.transfer.file_call import Place
+from ftpclient.transfer.file_call import Item
 from ftpclient.transfer.file_download import FileDownload
 from ftpclient.transfer.job import Options
 from ftpclient.transfer.local_tree import LocalTree
@@ -95,7 +95,7 @@ class Download(FileDownload):
                 preflight.check_get(
                     here, entry.size, lambda: preflight.here_of(here, (name,)), UNDONE
                 )
-            self.add_one(Place(source, target, tree, (name,)), entry, named=True)
+            self.add_one(Item(source, target, tree, (name,)), entry, named=True)
             self.settle()
 
     def _add_into(self, source: RemotePath, entry: Entry, target: bytes, named: Named) -> None:

@@ -23,11 +23,11 @@ from ftpwire.paths import Parts, RemotePath
 from ftpwire.streams import WriteBehind, write_all
 
 
-class Place(NamedTuple):
-    """Where something of the server's goes here.
+class Item(NamedTuple):
+    """One thing of a download.
 
     Attributes:
-        source: Its path there.
+        source: Its path on the server.
         shown: Its path here, as people know it.
         tree, parts: Where that is.
     """
@@ -71,7 +71,7 @@ class FileCall(GetCall):
     def __init__(
         self,
         transfer: Transfer,
-        place: Place,
+        item: Item,
         replace: bool,
         ended: Callable[[FileCall, bytes | None], None],
         contents: Contents | None = None,
@@ -79,7 +79,7 @@ class FileCall(GetCall):
         again: bool = False,
     ) -> None:
         super().__init__()
-        self.place = place
+        self.item = item
         self.replace = replace
         self.contents = contents
         self.again = again
@@ -93,9 +93,9 @@ class FileCall(GetCall):
 
     def request(self, entry: Entry) -> Get:
         """What to ask for: of a large file, only what an earlier try has not brought."""
-        place = self.place
+        item = self.item
         if entry.size > RESUME_FROM and self._transfer.options.resume:
-            if PartialFile.has_part(place.tree, place.parts):
+            if PartialFile.has_part(item.tree, item.parts):
                 self._open(resume=True)
             if self._partial is not None and 0 < self._partial.offset <= entry.size:
                 self._offset = self.asked_offset = self._partial.offset
@@ -104,8 +104,8 @@ class FileCall(GetCall):
                 except BaseException:
                     self.not_sent()
                     raise
-                return Get(place.source, self._offset, self._hasher.digest())
-        return Get(place.source)
+                return Get(item.source, self._offset, self._hasher.digest())
+        return Get(item.source)
 
     def not_sent(self) -> None:
         """If it never came to be asked for: what an earlier try has left stays as it was."""
@@ -116,7 +116,7 @@ class FileCall(GetCall):
     def begin(self, info: Sending) -> None:
         if info.size <= SMALL and not info.offset:
             return
-        self._transfer.started(self.place.source, info.size)
+        self._transfer.started(self.item.source, info.size)
         if self._partial is None:
             self._open()
         assert self._partial is not None
@@ -128,12 +128,12 @@ class FileCall(GetCall):
         self.sink = _CountingSink(self._writer, self._transfer, self.fail)
 
     def _open(self, *, resume: bool = False) -> None:
-        tree, parts = self.place.tree, self.place.parts
+        tree, parts = self.item.tree, self.item.parts
         self._partial = PartialFile(tree, parts, replace=self.replace, resume=resume)
 
     def fail(self, error: OSError | CommandError) -> None:
         if isinstance(error, OSError):
-            error = self.place.tree.failure(error, self.place.shown)
+            error = self.item.tree.failure(error, self.item.shown)
         if self.failure is None:
             self.failure = error
             if self.request_id and not self.done:
@@ -146,7 +146,7 @@ class FileCall(GetCall):
             if self.error is None and self.failure is None:
                 digest = self._complete()
         except AlreadyExists as error:
-            self.fail(self.place.taken(error, self._transfer.options.overwrite))
+            self.fail(self.item.taken(error, self._transfer.options.overwrite))
         except (OSError, CommandError) as error:
             self.fail(error)
         finally:
@@ -173,7 +173,7 @@ class FileCall(GetCall):
 
     def _verify(self, size: int, digest: bytes) -> None:
         assert self.info is not None and isinstance(self.ending, Sent)
-        source, connection = self.place.source, self._transfer.connection
+        source, connection = self.item.source, self._transfer.connection
         if size != self.info.size:
             raise mismatch(source, encrypted=connection.encrypted)
         check_digest(source, self.ending.digest, digest, connection)
@@ -191,7 +191,7 @@ class FileCall(GetCall):
         elif interrupted:
             kept = self._partial.offset >= RESUME_FROM
         if interrupted and self.info is not None:
-            self._transfer.reached(self.place.shown, self.info.offset + self.received)
+            self._transfer.reached(self.item.shown, self.info.offset + self.received)
         if kept:
             self._partial.leave()
         else:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ftpclient.connection.connection import Connection
 from ftpclient.transfer import job
-from ftpclient.transfer.file_call import Contents, FileCall, Place
+from ftpclient.transfer.file_call import Contents, FileCall, Item
 from ftpclient.transfer.folding import Folding, SameNames
 from ftpclient.transfer.job import Options, Transfer, same_time_and_size
 from ftpclient.transfer.listing import find
@@ -52,7 +52,7 @@ class FileDownload(Transfer):
         super().__init__(connection, options, listener, parent)
         self._own_trees: dict[bytes, LocalTree] = {}
         """Of a worker: handles are not shared between threads."""
-        self._changed: list[tuple[Place, bool, Contents | None]] = []
+        self._changed: list[tuple[Item, bool, Contents | None]] = []
         """Files that changed while the server read them, and are to be asked for once more."""
         self._told_withheld = False
         folding = Folding() if parent is None else parent.same_names.folding
@@ -97,16 +97,16 @@ class FileDownload(Transfer):
         try:
             if tree is None:
                 tree = self._own_trees[top] = LocalTree(top, follow=follow)
-            self.add_one(Place(source, shown, tree, parts), entry)
+            self.add_one(Item(source, shown, tree, parts), entry)
         except (OSError, CommandError) as error:
             self.fail(source, shown, error, tree)
 
-    def add_below(self, place: Place, entry: Entry) -> None:
+    def add_below(self, item: Item, entry: Entry) -> None:
         """Get a remote file or link to a place below a tree, which is closed after ``finish``."""
         try:
-            self.add_one(place, entry)
+            self.add_one(item, entry)
         except (OSError, CommandError) as error:
-            self.fail(place.source, place.shown, error, place.tree)
+            self.fail(item.source, item.shown, error, item.tree)
 
     def fail(
         self,
@@ -140,7 +140,7 @@ class FileDownload(Transfer):
         """Whether something is at a remote path."""
         return find(self.connection, path) is not None
 
-    def may_replace(self, place: Place, *, named: bool = False) -> bool:
+    def may_replace(self, item: Item, *, named: bool = False) -> bool:
         """Whether something that is at a place when the file comes may be replaced.
 
         Raises:
@@ -148,10 +148,10 @@ class FileDownload(Transfer):
         """
         if self.options.overwrite == "never":
             return False
-        return named or self.same_names.may_replace(*place)
+        return named or self.same_names.may_replace(*item)
 
     def add_one(
-        self, place: Place, entry: Entry, contents: Contents | None = None, *, named: bool = False
+        self, item: Item, entry: Entry, contents: Contents | None = None, *, named: bool = False
     ) -> None:
         """Get a file or link.
 
@@ -164,23 +164,23 @@ class FileDownload(Transfer):
         """
         self._ask_again()
         if entry.type == "other":
-            source = paths.show(place.source)
+            source = paths.show(item.source)
             raise NotRegular(f"{source}: not a regular file, directory or link")
         if self.options.overwrite != "always":
-            self._check_older(place, entry)
+            self._check_older(item, entry)
         if entry.type == "link":
-            self._make_link(place, entry, named)
+            self._make_link(item, entry, named)
             return
-        if self.options.resume and self._is_here(place, entry):
+        if self.options.resume and self._is_here(item, entry):
             return
         if named:
-            place.tree.check_replaceable(place.parts)
-        replace = self.may_replace(place, named=named)
+            item.tree.check_replaceable(item.parts)
+        replace = self.may_replace(item, named=named)
         pool = self.workers.for_pieces(entry.size, self.connection)
         if pool is not None:
-            self._get_in_pieces(pool, place, replace)
+            self._get_in_pieces(pool, item, replace)
             return
-        call = FileCall(self, place, replace, self._file_ended, contents)
+        call = FileCall(self, item, replace, self._file_ended, contents)
         request = call.request(entry)
         if contents is not None:
             contents.open += 1
@@ -189,48 +189,48 @@ class FileDownload(Transfer):
         finally:
             call.not_sent()
 
-    def _check_older(self, place: Place, entry: Entry) -> None:
+    def _check_older(self, item: Item, entry: Entry) -> None:
         """Raises AlreadyExists, NotNewer when what is here is to be kept."""
-        there = place.tree.stat(place.parts)
+        there = item.tree.stat(item.parts)
         if there is None:
             return
         if self.options.overwrite == "never":
-            raise AlreadyExists(f"{paths.show(place.shown)}: exists")
+            raise AlreadyExists(f"{paths.show(item.shown)}: exists")
         if there.st_mtime_ns >= entry.mtime_ns:
-            raise NotNewer(f"{paths.show(place.shown)}: is as new")
+            raise NotNewer(f"{paths.show(item.shown)}: is as new")
 
-    def _make_link(self, place: Place, entry: Entry, named: bool) -> None:
+    def _make_link(self, item: Item, entry: Entry, named: bool) -> None:
         if entry.target is None or b"\0" in entry.target:
             raise BadMessage("the server sent an unusable link")
-        replace = self.may_replace(place, named=named)
+        replace = self.may_replace(item, named=named)
         try:
-            place.tree.make_link(place.parts, entry.target, entry.mtime_ns, replace=replace)
+            item.tree.make_link(item.parts, entry.target, entry.mtime_ns, replace=replace)
         except AlreadyExists as error:
-            raise place.taken(error, self.options.overwrite) from None
-        self.end(place.source, place.shown, 0)
+            raise item.taken(error, self.options.overwrite) from None
+        self.end(item.source, item.shown, 0)
 
-    def _is_here(self, place: Place, entry: Entry) -> bool:
+    def _is_here(self, item: Item, entry: Entry) -> bool:
         """Whether the same bytes are here already, from an earlier try."""
         if entry.digest is None:
             return False
-        there = place.tree.stat(place.parts)
+        there = item.tree.stat(item.parts)
         if (
             there is None
             or there.st_mode & 0o7777 != entry.mode & 0o777
             or not same_time_and_size(there, entry.size, entry.mtime_ns)
         ):
             return False
-        with place.tree.reading(place.parts) as fd:
+        with item.tree.reading(item.parts) as fd:
             if self.hash_local(fd, entry.size) != entry.digest:
                 return False
         self.advanced(entry.size)
-        self.end(place.source, place.shown, entry.size, digest=entry.digest, unchanged=True)
+        self.end(item.source, item.shown, entry.size, digest=entry.digest, unchanged=True)
         return True
 
-    def _get_in_pieces(self, pool: ConnectionPool[Any], place: Place, replace: bool) -> None:
+    def _get_in_pieces(self, pool: ConnectionPool[Any], item: Item, replace: bool) -> None:
         from ftpclient.transfer.fetch_pieces import Fetch
 
-        source, shown, tree, parts = place
+        source, shown, tree, parts = item
 
         def fetch_once(*, resume: bool) -> None:
             partial = PartialFile(tree, parts, replace=replace, resume=resume)
@@ -238,7 +238,7 @@ class FileDownload(Transfer):
             try:
                 digest = fetch.run()
             except AlreadyExists as error:
-                raise place.taken(error, self.options.overwrite) from None
+                raise item.taken(error, self.options.overwrite) from None
             except ConnectionLost as error:
                 self.end(source, shown, fetch.size, error=error)
                 raise
@@ -254,9 +254,9 @@ class FileDownload(Transfer):
     def _file_ended(self, call: FileCall, digest: bytes | None) -> None:
         """A file has come in, or failed. One that changed while the server read it is asked for
         once more, when the next file is: not from here, where answers are being handed out."""
-        place, failure = call.place, call.failure
+        item, failure = call.item, call.failure
         if isinstance(call.error, SourceChanged) and not (call.again or failure):
-            self._changed.append((place, call.replace, call.contents))
+            self._changed.append((item, call.replace, call.contents))
             return
         size = 0 if call.info is None else call.info.size
         error = call.error
@@ -264,8 +264,8 @@ class FileDownload(Transfer):
             error = failure or error
         remark = job.grew(size) if isinstance(call.ending, Sent) and call.ending.grew else None
         self.end(
-            place.source,
-            place.shown,
+            item.source,
+            item.shown,
             size,
             digest=digest,
             error=error,
@@ -277,10 +277,10 @@ class FileDownload(Transfer):
 
     def _ask_again(self) -> None:
         while self._changed:
-            place, replace, contents = self._changed.pop()
-            self.tries_again(place.source)
-            call = FileCall(self, place, replace, self._file_ended, contents, again=True)
+            item, replace, contents = self._changed.pop()
+            self.tries_again(item.source)
+            call = FileCall(self, item, replace, self._file_ended, contents, again=True)
             try:
-                self.connection.submit(call, Get(place.source))
+                self.connection.submit(call, Get(item.source))
             finally:
                 call.not_sent()

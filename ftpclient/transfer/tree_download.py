@@ -13,7 +13,7 @@ from contextlib import closing
 import msgspec
 
 from ftpclient.transfer import preflight
-from ftpclient.transfer.file_call import Place
+from ftpclient.transfer.file_call import Item
 from ftpclient.transfer.file_download import FileDownload
 from ftpclient.transfer.job import Enough
 from ftpclient.transfer.listing import list_pages
@@ -235,7 +235,7 @@ class TreeDownload:
                 raise InvalidPath(f"{paths.show(path[:40])}…: longer than {paths.MAX_PATH} bytes")
             if entry.type == "dir":
                 here.below[parts[-1]] = _Awaited(entry, False)
-                self._make_dir(here, Place(path, shown, self._tree, parts), entry)
+                self._make_dir(here, Item(path, shown, self._tree, parts), entry)
             elif workers.pool and not workers.for_pieces(entry.size, download.connection):
                 workers.pool.give(
                     lambda worker: worker.get_for(
@@ -243,19 +243,19 @@ class TreeDownload:
                     )
                 )
             else:
-                download.add_one(Place(path, shown, self._tree, parts), entry, here)
+                download.add_one(Item(path, shown, self._tree, parts), entry, here)
         except (OSError, CommandError) as error:
             download.fail(path, shown, error, self._tree)
 
-    def _make_dir(self, here: _Directory, place: Place, entry: Entry) -> None:
-        made = self._tree.make_dir(place.parts, entry.mode)
+    def _make_dir(self, here: _Directory, item: Item, entry: Entry) -> None:
+        made = self._tree.make_dir(item.parts, entry.mode)
         if made or self._download.options.overwrite == "never":
             return
         try:
-            self._download.may_replace(place)
+            self._download.may_replace(item)
         except AlreadyExists:
             # nothing inside may go to the other one
-            here.below[place.parts[-1]] = _Awaited(entry, True)
+            here.below[item.parts[-1]] = _Awaited(entry, True)
             raise
 
     def finish(self, parts: Parts, entry: Entry, *, refused: bool) -> None:
