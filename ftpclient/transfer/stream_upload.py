@@ -1,7 +1,8 @@
 """Uploads of what has no size: a pipe, a FIFO, a device, a file in /proc.
 
 Lives here: sending it to its end.
-Lives elsewhere: which sources are such (upload.py, named.py), files (upload.py).
+Lives elsewhere: which sources are such (upload.py, named.py), files (file_upload.py), keeping the
+upload alive while nothing comes (waiting.py).
 """
 
 from __future__ import annotations
