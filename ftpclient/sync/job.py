@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ftpclient.connection.connection import Connection
-from ftpclient.sync.apply import AnyReplica, replica_for
+from ftpclient.sync.apply import Replica
 from ftpclient.sync.deletions import check_limits, kept_back, may_delete_before
 from ftpclient.sync.filters import Filter, option_rules
 from ftpclient.sync.plan import Options, Plan, Route, Step
@@ -135,7 +136,7 @@ class Sync(Transfer):
                 self._check_limits(plan)
                 return
             self._check_limits(plan)
-            with closing(self._replica(plan)) as replica:
+            with closing(self._replica(policy.replica_class(), plan)) as replica:
                 self._check_room(plan, replica)
                 self._ask(plan)
                 self.size = None
@@ -173,7 +174,7 @@ class Sync(Transfer):
     def _check_limits(self, plan: Plan) -> None:
         check_limits(plan, self._sync_options, self._route.shown_source())
 
-    def _check_room(self, plan: Plan, replica: AnyReplica) -> None:
+    def _check_room(self, plan: Plan, replica: Replica[Any]) -> None:
         """Have a job that can't fit refused before its first byte."""
         growth = plan.growth
         if self._sync_options.delete_before:
@@ -194,9 +195,9 @@ class Sync(Transfer):
 
     # doing it ------------------------------------------------------------------------------
 
-    def _replica(self, plan: Plan) -> AnyReplica:
+    def _replica(self, kind: type[Replica[Any]], plan: Plan) -> Replica[Any]:
         options = TransferOptions(resume=self._sync_options.resume)
-        made = replica_for(self.connection, self._route, options, _Relay(self), self._done)
+        made = kind(self.connection, self._route, options, _Relay(self), self._done)
         for transfer in (self, made.transfer):
             transfer.rest = STAYS
             if may_delete_before(plan, self._sync_options):
@@ -204,7 +205,7 @@ class Sync(Transfer):
         made.transfer.headway = self.headway
         return made
 
-    def _do(self, plan: Plan, replica: AnyReplica) -> None:
+    def _do(self, plan: Plan, replica: Replica[Any]) -> None:
         self._failures.begin()
         first = self._sync_options.delete_before
         for step in self._possible(plan.openings, replica):
@@ -243,18 +244,18 @@ class Sync(Transfer):
         if kept:
             self._tell_kept(kept)
 
-    def _make_root(self, replica: AnyReplica) -> None:
+    def _make_root(self, replica: Replica[Any]) -> None:
         try:
             replica.make_root()
         except ENDINGS as error:
             root = self._route.target(b"")
             raise words_for_all(root, error, "", local=self.writes_here) from None
 
-    def _delete(self, plan: Plan, replica: AnyReplica) -> None:
+    def _delete(self, plan: Plan, replica: Replica[Any]) -> None:
         for step in self._possible(plan.deletions, replica):
             replica.remove(step)
 
-    def _possible(self, steps: Iterable[Step], replica: AnyReplica) -> Iterator[Step]:
+    def _possible(self, steps: Iterable[Step], replica: Replica[Any]) -> Iterator[Step]:
         """The steps that can succeed.
 
         Raises:
@@ -272,7 +273,7 @@ class Sync(Transfer):
             self.go_on()
             yield step
 
-    def _settle(self, replica: AnyReplica) -> None:
+    def _settle(self, replica: Replica[Any]) -> None:
         """Wait until all of it is done. Raises JobOver when nothing more can succeed."""
         try:
             replica.settle()
@@ -280,7 +281,7 @@ class Sync(Transfer):
             pass  # of the replica's transfer: what it was is taken over below
         self._check_over(replica)
 
-    def _check_over(self, replica: AnyReplica) -> None:
+    def _check_over(self, replica: Replica[Any]) -> None:
         self._over = self._over or replica.transfer.over
         self.check_over()
 

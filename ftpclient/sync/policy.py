@@ -11,11 +11,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import closing
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from msgspec import structs
 
 from ftpclient.connection.connection import Connection
+from ftpclient.sync.apply import Replica
 from ftpclient.sync.deletions import Deletions
 from ftpclient.sync.directories import (
     IN_THE_WAY,
@@ -87,6 +88,10 @@ class Policy(ABC):
         self.first_odd_time: bytes | None = None
         self.first_withheld: bytes | None = None
         self._route = route
+
+    @abstractmethod
+    def replica_class(self) -> type[Replica[Any]]:
+        """What does the steps. It is imported when there is a plan, for one direction alone."""
 
     @abstractmethod
     def _ask_for_times(self, connection: Connection) -> Ask:
@@ -315,6 +320,11 @@ class ToServer(Policy):
 
     target_disk = "server's disk"
 
+    def replica_class(self) -> type[Replica[Any]]:
+        from ftpclient.sync.remote_replica import RemoteReplica
+
+        return RemoteReplica
+
     def _ask_for_times(self, connection: Connection) -> Ask:
         return ask_server(connection)
 
@@ -403,6 +413,11 @@ class FromServer(Policy):
     """What is there is the source."""
 
     target_disk = "disk here"
+
+    def replica_class(self) -> type[Replica[Any]]:
+        from ftpclient.sync.local_replica import LocalReplica
+
+        return LocalReplica
 
     def _ask_for_times(self, connection: Connection) -> Ask:
         return ask_disk

@@ -171,7 +171,7 @@ def test_sync_into_a_root_that_can_not_be_made(client, files, tmp_path, monkeypa
     def refuse(*arguments, **options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("ftpclient.sync.apply.os.makedirs", refuse)
+    monkeypatch.setattr("ftpclient.sync.local_replica.os.makedirs", refuse)
     with pytest.raises(DiskFull) as caught:
         client.sync(":/there", str(tmp_path / "here"))
     assert str(caught.value) == f"{tmp_path}/here: the disk is full (the disk here)"
