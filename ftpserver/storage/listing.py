@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from ftpserver.storage.digest_xattr import digest_by_name
 from ftpserver.storage.permissions import Action, Permissions
 from ftpwire import beneath, paths
-from ftpwire.beneath import OPEN_DIRECTORY, Descent, Tree, identity_of
+from ftpwire.beneath import OPEN_DIRECTORY, Descent, Tree, identity_of, told_time
 from ftpwire.errors import (
     CommandError,
     InvalidPath,
@@ -195,8 +195,3 @@ def make_entry(
     mode = info.st_mode
     kind = beneath.entry_type(mode)
     return Entry(path, kind, info.st_size, mode & 0o7777, told_time(info), target, digest)
-
-
-def told_time(info: os.stat_result) -> int:
-    """A file's mtime, or the nearest that a message can carry: some file systems go further."""
-    return min(max(info.st_mtime_ns, -(2**63)), 2**63 - 1)
