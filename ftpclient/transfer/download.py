@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 from ftpclient.connection.connection import Connection
 from ftpclient.transfer import preflight
@@ -17,13 +18,15 @@ from ftpclient.transfer.file_download import FileDownload
 from ftpclient.transfer.job import Options
 from ftpclient.transfer.local_tree import LocalTree
 from ftpclient.transfer.named import Named, Targets, place_of
-from ftpclient.transfer.node import Node, fetch
 from ftpclient.transfer.report import Listener, Summary
 from ftpclient.transfer.tree_download import UNDONE, TreeDownload
 from ftpwire import paths
 from ftpwire.errors import CommandError, ConnectionLost, IsADirectory, SourceChanged
 from ftpwire.messages import Entry
 from ftpwire.paths import RemotePath
+
+if TYPE_CHECKING:
+    from ftpclient.transfer.node import Node
 
 
 class Download(FileDownload):
@@ -100,6 +103,8 @@ class Download(FileDownload):
 
     def _add_into(self, source: RemotePath, entry: Entry, target: bytes, named: Named) -> None:
         """Write a file into a FIFO, a device or a descriptor."""
+        from ftpclient.transfer.node import Node, fetch
+
         node = self._nodes.get((source, target))
         if node is None:
             node = self._nodes[source, target] = Node(target, named.descriptor)
