@@ -297,7 +297,7 @@ class Client(BaseClient):
     def _walk(
         self, request: messages.List, on_problem: Callable[[Problem], None] | None
     ) -> Generator[tuple[bytes, list[Entry]], None, None]:
-        from ftpclient.transfer.job import list_pages
+        from ftpclient.transfer.listing import list_pages
 
         if on_problem is not None:
             on_problem = self._guard.calling(on_problem)
@@ -545,8 +545,11 @@ class Client(BaseClient):
         placed, refused = self._place(local, target, into, options, listener)
         if recursive or len(placed) > 1:  # of a single file the server itself says so at once
             try:
-                check = partial(preflight.check_put, self, placed, options, atomic=atomic)
-                retry.asked(self, listener, check)
+                retry.asked(
+                    self,
+                    listener,
+                    lambda: preflight.check_put(self.connection, placed, options, atomic=atomic),
+                )
             except (QuotaExceeded, DiskFull):
                 if note is not None:
                     note.complete()  # nothing was begun
@@ -583,9 +586,9 @@ class Client(BaseClient):
 
         run = retry.Run(self, upload, replace_all if atomic else add_all, note, resumes=not atomic)
         if recursive and not atomic:
-            run.share_with(parallel, lambda connection: upload.helper(connection))
+            run.share_with(parallel, lambda connection: upload.worker(connection))
         elif not recursive:
-            run.split_with(parallel, lambda connection: upload.helper(connection))
+            run.split_with(parallel, lambda connection: upload.worker(connection))
         return run.persist()
 
     def _place(
@@ -807,9 +810,9 @@ class Client(BaseClient):
 
         run = retry.Run(self, download, add_all, note)
         if recursive and len(found) == 1:
-            run.share_with(parallel, lambda connection: download.helper(connection))
+            run.share_with(parallel, lambda connection: download.worker(connection))
         elif not recursive:
-            run.split_with(parallel, lambda connection: download.helper(connection))
+            run.split_with(parallel, lambda connection: download.worker(connection))
         return run.persist()
 
     @verb

@@ -19,8 +19,12 @@ import stat
 import struct
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from ftpwire.errors import NotRegular
+
+if TYPE_CHECKING:
+    from ftpwire.messages import FileType
 
 O_PATH = getattr(os, "O_PATH", os.O_RDONLY)
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -540,7 +544,7 @@ def _kept_time(fd: int, mtime_ns: int) -> int:
     return os.fstat(fd).st_mtime_ns
 
 
-def entry_type(mode: int) -> str:
+def entry_type(mode: int) -> FileType:
     """``file``, ``dir``, ``link`` or ``other`` for a st_mode."""
     kind = stat.S_IFMT(mode)
     if kind == stat.S_IFREG:
@@ -548,6 +552,11 @@ def entry_type(mode: int) -> str:
     if kind == stat.S_IFDIR:
         return "dir"
     return "link" if kind == stat.S_IFLNK else "other"
+
+
+def told_time(info: os.stat_result) -> int:
+    """A file's mtime, or the nearest that a message can carry: some file systems go beyond 2262."""
+    return min(max(info.st_mtime_ns, -(2**63)), 2**63 - 1)
 
 
 # what is open with O_PATH ------------------------------------------------------------------

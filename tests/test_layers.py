@@ -1,7 +1,7 @@
 """Imports run downward: a table of floors, and every import in the packages held against it.
 
-Lives here: the table, and what still runs up, in lists that may only shrink. Imports under
-TYPE_CHECKING and inside functions count as well: a type that runs up is a circle for a reader.
+Lives here: the table. Imports under TYPE_CHECKING and inside functions count as well: a type that
+runs up is a circle for a reader.
 """
 
 from __future__ import annotations
@@ -76,23 +76,6 @@ PACKAGES = {
     "benchmarks": frozenset({"benchmarks", "ftpserver", "ftpclient", "ftpwire"}),
 }
 """What each package may import of the project."""
-
-STILL_UP = frozenset(
-    {
-        "ftpclient.cli.commands.session -> ftpclient.shell.shell",
-        "ftpclient.transfer.preflight -> ftpclient.client",
-        "ftpclient.transfer.report -> ftpclient.sync.plan",
-        "ftpclient.transfer.retry -> ftpclient.client",
-    }
-)
-"""Imports that still run up, or between neighbours."""
-
-STILL_CIRCLES = frozenset(
-    {
-        frozenset({"ftpclient.transfer.job", "ftpclient.transfer.pool"}),
-    }
-)
-"""Files of one folder that still import each other in a circle."""
 
 
 def modules() -> dict[str, Path]:
@@ -206,8 +189,7 @@ def test_imports_run_downward():
         for imported in all_imported
         if runs_up(importing, imported)
     }
-    assert not up - STILL_UP, "new imports that run up"
-    assert not STILL_UP - up, "these don't run up any more: take them off the list"
+    assert not up
 
 
 def test_files_of_one_folder_import_each_other_in_no_circle():
@@ -215,8 +197,7 @@ def test_files_of_one_folder_import_each_other_in_no_circle():
     for importing, imported in all_arrows().items():
         folders.setdefault((importing.split(".")[0], room_of(importing)), {})[importing] = imported
     found = set().union(*(circles(folder) for folder in folders.values()))
-    assert not found - STILL_CIRCLES, "new circles"
-    assert not STILL_CIRCLES - found, "these are none any more: take them off the list"
+    assert not found
 
 
 # the test's own eyes -------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from benchmarks.processes import Server, Unavailable, clean_environment
 
 USER = "bench"
 PASSWORD = "only for the benchmarks"
-MODULES = {"ftp": "ftpclient.cli.main", "ftpd": "ftpserver.cli.main"}
+MODULES = {"ftp": "ftpclient.__main__", "ftpd": "ftpserver.cli.main"}
 PATIENCE = 600.0
 
 

@@ -56,6 +56,11 @@ class ShellState:
     leaving: bool = False
 
 
+def no_shell(app: App) -> int:
+    """What an App runs that was given no shell."""
+    raise UsageError("there is no shell in this program")
+
+
 @dataclass
 class App:
     """One run of `ftp`, or one shell.
@@ -66,6 +71,7 @@ class App:
         quiet: No progress, no summary.
         given_password: What --password-stdin has brought.
         interactive: Inside the shell: local patterns are expanded, paths are relative to cd.
+        run_shell: What `ftp connect` runs; returns the exit status.
     """
 
     server: str | None = None
@@ -82,6 +88,7 @@ class App:
     interactive: bool = False
     interrupt: Interrupt = field(default_factory=Interrupt)
     shell: ShellState = field(default_factory=ShellState)
+    run_shell: Callable[[App], int] = no_shell
     given_password: str | None = field(default=None, repr=False)
     _complaints: Complaints = field(
         default_factory=lambda: Complaints(lambda text: print(f"ftp: {text}", file=sys.stderr))

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import click
 
-from ftpclient.cli.app import App, UsageError
+from ftpclient.cli.app import App, UsageError, no_shell
 from ftpclient.cli.group import CommandGroup, no_option, saved_servers, unlike_others
 from ftpwire import __version__, standard
 from ftpwire.errors import CommandError, DiskFull, FtpError, Interrupted, from_oserror
@@ -222,8 +222,12 @@ def ended(app: App, status: int) -> int:
     return status or 1
 
 
-def main() -> None:
-    """Entry point."""
+def main(run_shell: Callable[[App], int] = no_shell) -> None:
+    """Run `ftp` with the arguments of this process, to its end.
+
+    Args:
+        run_shell: What `ftp connect` runs; returns the exit status.
+    """
     standard.open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -235,7 +239,7 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # on_ctrl_c puts this back: when the work is done, Ctrl-C ends it without a traceback
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    app = App()
+    app = App(run_shell=run_shell)
     with app.interrupt.on_ctrl_c():
         status = run(app, sys.argv[1:])
     app.close()

@@ -39,7 +39,9 @@ retry_for_option = click.option(
 retries_option = click.option("--retries", type=click.IntRange(0), hidden=True)
 
 
-def patient_client(app: App, retry_for: float | None, retries: int | None) -> Client:
+def patient_client(
+    app: App, retry_for: float | None, retries: int | None, limit_rate: int | None
+) -> Client:
     """The client, connected, with these options.
 
     A first contact fails at once, unless --retry-for was given: who waits for a server says so.
@@ -52,4 +54,5 @@ def patient_client(app: App, retry_for: float | None, retries: int | None) -> Cl
 
         first_contact(client, Printer(app))
     client.connect()
+    client.limit_rate = limit_rate
     return client

@@ -14,14 +14,13 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ftpclient.transfer.report import Result, Summary
+from ftpclient.transfer.report import Result, Summary, SyncStep
 from ftpwire import digests, paths
 from ftpwire.messages import Entry, Hashed, Room
 from ftpwire.units import human
 
 if TYPE_CHECKING:
     from ftpclient.sync.job import SyncSummary
-    from ftpclient.sync.plan import Step
 
 
 def shortened(text: str, width: int) -> str:
@@ -209,7 +208,7 @@ def _error_record(result: Result) -> dict[str, Any]:
     return {"error": result.error.code, "message": paths.printable(str(result.error))}
 
 
-def _step_record(result: Result, step: Step) -> dict[str, Any]:
+def _step_record(result: Result, step: SyncStep) -> dict[str, Any]:
     record: dict[str, Any] = {"action": step.action}
     if step.action in ("put", "get", "rename"):
         record |= path_record("source", result.source)
@@ -227,7 +226,7 @@ def _step_record(result: Result, step: Step) -> dict[str, Any]:
     return record | {"status": result.status}
 
 
-def step_line(step: Step) -> str:
+def step_line(step: SyncStep) -> str:
     """One step of a sync. The path is relative to the two trees."""
     name = paths.show(step.path or b".") + ("/" if step.type == "dir" else "")
     if step.action == "rename":

@@ -1,7 +1,7 @@
 """What a sync leaves out: gitignore patterns from options and from .ftpignore files.
 
 Lives here: the rules, and which of them decides about a name. Lives elsewhere: reading the files
-and walking the trees (diff.py).
+(local_reader.py, remote_reader.py) and walking the trees (diff.py).
 
 As in git, the last pattern of a source that matches decides; the options come before the files,
 and a file in a directory before those above it; what is in a directory that is left out is left
@@ -240,6 +240,13 @@ def option_rules(patterns: Iterable[tuple[bool, str]]) -> Rules:
             raise ValueError(f"{paths.show(pattern)!r} is not a pattern")
         lines.append(line)
     return Rules(lines)
+
+
+def bounded(data: bytes) -> bytes:
+    """What was read of an .ftpignore file. Raises CommandError when that is not all of it."""
+    if len(data) > MAX_IGNORE_FILE:
+        raise CommandError(f"a {paths.show(IGNORE_FILE)} file is too large for a list of patterns")
+    return data
 
 
 def file_rules(data: bytes) -> Rules:

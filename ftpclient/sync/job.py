@@ -1,41 +1,36 @@
 """A one-way mirror of a tree, from here to the server or from there to here.
 
-Lives here: safety limits, the order of the steps, the totals.
-Lives elsewhere: comparing (diff.py), renamed files (renames.py), plans (plan.py), doing the
-steps (apply.py), what a lost connection means (client.py): all of it begins again then, and
-finds what was done.
+Lives here: the order of the steps, failures, the totals.
+Lives elsewhere: making a plan (planning.py, plan.py), safety limits (deletions.py), doing the steps
+(apply.py), what a lost connection means (transfer/retry.py): all of it begins again then, and finds
+what was done.
 """
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ftpclient.connection.connection import Connection
-from ftpclient.sync.apply import LocalTarget, RemoteTarget, Target
-from ftpclient.sync.diff import Comparison, told_time
+from ftpclient.sync.apply import Replica
+from ftpclient.sync.deletions import check_limits, kept_back, may_delete_before
 from ftpclient.sync.filters import Filter, option_rules
 from ftpclient.sync.plan import Options, Plan, Route, Step
-from ftpclient.sync.renames import Renames
-from ftpclient.transfer import preflight
+from ftpclient.sync.planning import compare
+from ftpclient.sync.policy import Policy
 from ftpclient.transfer.job import JobOver, Transfer, words_for_all
 from ftpclient.transfer.job import Options as TransferOptions
-from ftpclient.transfer.local_tree import LocalTree, withheld
-from ftpclient.transfer.report import Listener, Result, Status, Summary
+from ftpclient.transfer.local_modes import withheld
+from ftpclient.transfer.report import Forwarding, Listener, Result, Status, Summary
 from ftpwire import paths
 from ftpwire.errors import (
     ConnectionLost,
     FtpError,
-    Interrupted,
-    NotADirectory,
-    NotFound,
     SafetyLimit,
-    from_oserror,
 )
 from ftpwire.job_end import ENDINGS, STAYS
-from ftpwire.messages import Entry, Space, Stat
 from ftpwire.units import human
 
 __all__ = ["Confirm", "Options", "Plan", "Route", "Step", "Sync", "SyncSummary"]
@@ -128,107 +123,47 @@ class Sync(Transfer):
             NotFound, NotADirectory: A root is missing, or is no directory.
             ConnectionLost, Interrupted
         """
-        try:
-            plan = self._make_plan()
-        except OSError as error:
-            raise from_oserror(error, paths.show(self._route.local)) from None
-        try:
+        route, options = self._route, self._sync_options
+        policy = compare(self.connection, route, options, self._rules, self._tell_trouble)
+        with closing(policy.plan) as plan:
+            self._tell_odd_times(policy)
+            self._tell_withheld(policy)
             # what was sent before the connection was lost is found unchanged
             self.totals.unchanged = max(0, plan.unchanged - self.totals.sent)
-            if self._sync_options.dry_run:
+            if options.dry_run:
                 for step in self._each(plan.steps()):
                     self._tell(replace(self._result(step, None), status="planned"))
                 self._check_limits(plan)
                 return
             self._check_limits(plan)
-            self._check_room(plan)
-            self._ask(plan)
-            self.size = None
-            self.announce(plan.files, plan.size)
-            self._carry_out(plan)
-        finally:
-            plan.close()
+            with closing(self._replica(policy.replica_class(), plan)) as replica:
+                self._check_room(plan, replica)
+                self._ask(plan)
+                self.size = None
+                self.announce(plan.files, plan.size)
+                self._do(plan, replica)
 
-    # from the trees to a plan --------------------------------------------------------------
+    # what the comparison has met -----------------------------------------------------------
 
-    def _make_plan(self) -> Plan:
-        remote = self._remote_root()
-        tree = self._local_root()
-        try:
-            local = None if tree is None else _root_entry(tree)
-            source, target = (local, remote) if self._route.upload else (remote, local)
-            assert source is not None
-            return self._compare(tree, source, target)
-        finally:
-            if tree is not None:
-                tree.close()
-
-    def _compare(self, tree: LocalTree | None, source: Entry, target: Entry | None) -> Plan:
-        comparison = Comparison(
-            self.connection,
-            self._route,
-            tree,
-            self._sync_options,
-            self._rules,
-            self._tell_trouble,
-        )
-        try:
-            comparison.run(source, target)
-            if comparison.missing:
-                Renames(self.connection, self._route, comparison).find()
-        except BaseException as error:
-            comparison.plan.close()
-            if not isinstance(error, (ConnectionLost, Interrupted)):  # whose own cleaning up comes
-                self.connection.cancel_all()
-            raise
-        self._tell_odd_times(comparison)
-        self._tell_withheld(comparison)
-        return comparison.plan
-
-    def _tell_odd_times(self, comparison: Comparison) -> None:
-        count, first = comparison.odd_times, comparison.first_odd_time
+    def _tell_odd_times(self, policy: Policy) -> None:
+        count, first = policy.odd_times, policy.first_odd_time
         if first is None or self._told_odd_times:
             return
         self._told_odd_times = True
-        disk = "server's disk" if self._route.upload else "disk here"
         path = paths.show(self._route.target(first))
         others = "" if count == 1 else f" and of {count - 1} more"
         self.listener.remark(
-            f"the {disk} can't keep the time of {path}{others}: it has the nearest, and counts as "
-            "the same"
+            f"the {policy.target_disk} can't keep the time of {path}{others}: it has the nearest, "
+            "and counts as the same"
         )
 
-    def _tell_withheld(self, comparison: Comparison) -> None:
-        if comparison.first_withheld is not None and not self._told_withheld:
+    def _tell_withheld(self, policy: Policy) -> None:
+        if policy.first_withheld is not None and not self._told_withheld:
             self._told_withheld = True
-            self.listener.remark(withheld(self._route.target(comparison.first_withheld)))
-
-    def _remote_root(self) -> Entry | None:
-        path = self._route.remote
-        try:
-            reply = self.connection.ask(Stat(path, follow=True))
-        except NotFound:
-            if self._route.upload:
-                return None
-            raise
-        if reply.entry.type != "dir":
-            raise NotADirectory(f"{paths.show(path)}: not a directory (for files: put, get)")
-        return reply.entry
-
-    def _local_root(self) -> LocalTree | None:
-        path = self._route.local
-        try:
-            return LocalTree(path)
-        except FileNotFoundError:
-            if not self._route.upload and not os.path.lexists(path):
-                return None
-            raise
-        except NotADirectoryError:
-            shown = paths.show(path)
-            raise NotADirectory(f"{shown}: not a directory (for files: put, get)") from None
+            self.listener.remark(withheld(self._route.target(policy.first_withheld)))
 
     def _tell_trouble(self, result: Result) -> None:
-        """What the comparison has met. Told once, also when it is made again."""
+        """Told once, also when the trees are compared again."""
         if result.target not in self._troubles:
             if len(self._troubles) < _MOST_TOLD:
                 self._troubles.add(result.target)
@@ -237,30 +172,9 @@ class Sync(Transfer):
     # safety --------------------------------------------------------------------------------
 
     def _check_limits(self, plan: Plan) -> None:
-        options = self._sync_options
-        if not plan.doomed:
-            return
-        what = "1 thing" if plan.doomed == 1 else f"{plan.doomed} things"
-        if options.max_delete is not None and plan.doomed > options.max_delete:
-            raise SafetyLimit(
-                f"{what} would be deleted, and --max-delete is {options.max_delete}: "
-                "nothing was changed"
-            )
-        if options.force:
-            return
-        source = self._route.shown_source()
-        if plan.source_is_empty:
-            raise SafetyLimit(
-                f"{source} is empty, and {what} would be deleted: "
-                "nothing was changed (--force does it)"
-            )
-        if plan.unreadable:
-            raise SafetyLimit(
-                f"not all of {source} could be read, and {what} would be deleted: "
-                "nothing was changed (--force does it)"
-            )
+        check_limits(plan, self._sync_options, self._route.shown_source())
 
-    def _check_room(self, plan: Plan) -> None:
+    def _check_room(self, plan: Plan, replica: Replica[Any]) -> None:
         """Have a job that can't fit refused before its first byte."""
         growth = plan.growth
         if self._sync_options.delete_before:
@@ -268,25 +182,9 @@ class Sync(Transfer):
         if growth <= 0:
             return
         undone = "nothing was changed"
-        if self._may_delete_before(plan):
+        if may_delete_before(plan, self._sync_options):
             undone += f" (--delete-before deletes {human(plan.freed)} first)"
-        if self._route.upload:
-            reply = self.connection.ask(Space())
-            preflight.check(reply, growth, undone)
-            return
-        local = self._route.local
-
-        def parts() -> int:
-            return sum(
-                preflight.part_of(local, tuple(step.path.split(b"/"))) for step in plan.transfers
-            )
-
-        preflight.check_get(local, growth, parts, undone)
-
-    def _may_delete_before(self, plan: Plan) -> bool:
-        """Whether it would make room to delete first, and that wasn't asked for."""
-        options = self._sync_options
-        return options.delete and not options.delete_before and plan.freed > 0
+        replica.check_room(plan, growth, undone)
 
     def _ask(self, plan: Plan) -> None:
         if self._confirm is None or plan.doomed <= self._confirmed:
@@ -297,71 +195,67 @@ class Sync(Transfer):
 
     # doing it ------------------------------------------------------------------------------
 
-    def _carry_out(self, plan: Plan) -> None:
-        kind = RemoteTarget if self._route.upload else LocalTarget
+    def _replica(self, kind: type[Replica[Any]], plan: Plan) -> Replica[Any]:
         options = TransferOptions(resume=self._sync_options.resume)
-        target: Target = kind(self.connection, self._route, options, _Relay(self), self._done)
-        for transfer in (self, target.transfer):
+        made = kind(self.connection, self._route, options, _Relay(self), self._done)
+        for transfer in (self, made.transfer):
             transfer.rest = STAYS
-            if self._may_delete_before(plan):
+            if may_delete_before(plan, self._sync_options):
                 transfer.more_room = "--delete-before deletes first"
-        target.transfer.headway = self.headway
-        try:
-            self._do(plan, target)
-        finally:
-            target.close()
+        made.transfer.headway = self.headway
+        return made
 
-    def _do(self, plan: Plan, target: Target) -> None:
+    def _do(self, plan: Plan, replica: Replica[Any]) -> None:
         self._failures.begin()
         first = self._sync_options.delete_before
-        for step in self._possible(plan.openings, target):
-            target.set_attributes(step)
-        for step in self._possible(plan.obstacles, target):
-            target.remove(step)
+        for step in self._possible(plan.openings, replica):
+            replica.set_attributes(step)
+        for step in self._possible(plan.obstacles, replica):
+            replica.remove(step)
         if first and not plan.renamed:
-            self._delete(plan, target)
-        for step in self._possible(plan.directories, target):
+            self._delete(plan, replica)
+        for step in self._possible(plan.directories, replica):
             if not step.path:
-                self._make_root(target)
-            target.make_dir(step)
-        for step in self._possible(plan.renames, target):
-            target.rename(step)
+                self._make_root(replica)
+            replica.make_dir(step)
+        for step in self._possible(plan.renames, replica):
+            replica.rename(step)
         if plan.renamed:
-            self._settle(target)
+            self._settle(replica)
             if first:  # what was renamed may have been in a directory that goes
-                self._delete(plan, target)
+                self._delete(plan, replica)
         renames, self._failed_renames = self._failed_renames, []
         for step in renames:  # what was to be moved is not what it was
-            target.send(step)
-        for step in self._possible(plan.transfers, target):
-            target.send(step)
-        for step in self._possible(plan.attributes, target):
-            target.set_attributes(step)
-        self._settle(target)
+            replica.send(step)
+        for step in self._possible(plan.transfers, replica):
+            replica.send(step)
+        for step in self._possible(plan.attributes, replica):
+            replica.set_attributes(step)
+        self._settle(replica)
         kept = 0
         if not first:
             if self._failures.count and not self._sync_options.force:
                 kept = sum(step.count for step in plan.deletions)
             else:
-                self._delete(plan, target)
-        for step in self._possible(plan.endings, target):
-            target.set_attributes(step)
-        self._settle(target)
+                self._delete(plan, replica)
+        for step in self._possible(plan.endings, replica):
+            replica.set_attributes(step)
+        self._settle(replica)
         if kept:
             self._tell_kept(kept)
 
-    def _make_root(self, target: Target) -> None:
+    def _make_root(self, replica: Replica[Any]) -> None:
         try:
-            target.make_root()
+            replica.make_root()
         except ENDINGS as error:
             root = self._route.target(b"")
             raise words_for_all(root, error, "", local=self.writes_here) from None
 
-    def _delete(self, plan: Plan, target: Target) -> None:
-        for step in self._possible(plan.deletions, target):
-            target.remove(step)
+    def _delete(self, plan: Plan, replica: Replica[Any]) -> None:
+        for step in self._possible(plan.deletions, replica):
+            replica.remove(step)
 
-    def _possible(self, steps: Iterable[Step], target: Target) -> Iterator[Step]:
+    def _possible(self, steps: Iterable[Step], replica: Replica[Any]) -> Iterator[Step]:
         """The steps that can succeed.
 
         Raises:
@@ -369,7 +263,7 @@ class Sync(Transfer):
             Enough: The listener wants no more.
         """
         for step in self._each(steps):
-            self._check_over(target)
+            self._check_over(replica)
             if not self._failures.explain(step):
                 yield step
 
@@ -379,23 +273,20 @@ class Sync(Transfer):
             self.go_on()
             yield step
 
-    def _settle(self, target: Target) -> None:
+    def _settle(self, replica: Replica[Any]) -> None:
         """Wait until all of it is done. Raises JobOver when nothing more can succeed."""
         try:
-            target.settle()
+            replica.settle()
         except JobOver:
-            pass  # of the target's transfer: what it was is taken over below
-        self._check_over(target)
+            pass  # of the replica's transfer: what it was is taken over below
+        self._check_over(replica)
 
-    def _check_over(self, target: Target) -> None:
-        self._over = self._over or target.transfer.over
+    def _check_over(self, replica: Replica[Any]) -> None:
+        self._over = self._over or replica.transfer.over
         self.check_over()
 
     def _tell_kept(self, count: int) -> None:
-        error = SafetyLimit(
-            f"{count} {'thing was' if count == 1 else 'things were'} not deleted, "
-            "because not everything could be transferred (--force does it)"
-        )
+        error = kept_back(count)
         self._tell(self._result(Step("delete", b"", "dir", count=count), error))
         self.totals.exit_code = error.exit_code
 
@@ -485,38 +376,18 @@ class _Failures:
         return b"" in self._not_made
 
 
-class _Relay(Listener):
+class _Relay(Forwarding):
     """Hears of the transfers of a sync, and says whose they are."""
 
     def __init__(self, sync: Sync) -> None:
+        super().__init__(sync.listener)
         self._sync = sync
 
-    def started(self, name: bytes, size: int | None) -> None:
-        self._sync.listener.started(name, size)
+    def totals(self, files: int, size: int) -> None:
+        """The plan's were told already."""
 
     def advanced(self, count: int) -> None:
         self._sync.advanced(count)
 
-    @property
-    def enough(self) -> bool:  # type: ignore[override]
-        return self._sync.listener.enough
-
     def finished(self, result: Result) -> None:
         self._sync.transferred(result)
-
-    def remark(self, text: str) -> None:
-        self._sync.listener.remark(text)
-
-    def lost(self, error: FtpError) -> None:
-        self._sync.listener.lost(error)
-
-    def waiting(self, lost: float, left: float) -> None:
-        self._sync.listener.waiting(lost, left)
-
-    def regained(self) -> None:
-        self._sync.listener.regained()
-
-
-def _root_entry(tree: LocalTree) -> Entry:
-    info = os.fstat(tree.directory(()))
-    return Entry(b"", "dir", info.st_size, stat.S_IMODE(info.st_mode), told_time(info))

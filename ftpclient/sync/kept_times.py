@@ -4,14 +4,14 @@ Some file systems keep times to two seconds only, and each has an earliest and a
 has another time in the target for ever: to send it again would never end. So the target's disk is
 asked what becomes of the source's time, and what has just that time counts as the same.
 
-Lives here: asking, in batches. Lives elsewhere: what differs (diff.py), trying it out
+Lives here: asking, in batches. Lives elsewhere: whose disk that is (policy.py), trying it out
 (ftpwire/beneath.py).
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ftpclient.connection.connection import Connection
 from ftpwire import beneath, paths
@@ -24,18 +24,19 @@ _MOST = 10_000
 
 Pair = tuple[Entry, Entry]
 """Source and target."""
+Ask = Callable[[list[int], int], list[int]]
+"""What becomes of times on a disk. It is given a handle of the local directory that they are in."""
 
 
 class KeptTimes:
     """What the target's disk makes of times.
 
     Args:
-        upload: The target is on the server; else here.
+        ask: Asks the target's disk.
     """
 
-    def __init__(self, connection: Connection, upload: bool) -> None:
-        self._connection = connection
-        self._upload = upload
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
         self._kept: dict[int, int] = {}
 
     def missing(self, pairs: Iterable[Pair]) -> set[int]:
@@ -57,8 +58,7 @@ class KeptTimes:
             self._kept.clear()
         for start in range(0, len(times), MAX_TIMES):
             some = times[start : start + MAX_TIMES]
-            kept = self._remote(some) if self._upload else _local(some, directory)
-            self._kept.update(zip(some, kept, strict=True))
+            self._kept.update(zip(some, self._ask(some, directory), strict=True))
 
     def are_same(self, source: Entry, target: Entry) -> bool:
         """Whether the target has the source's time, or what its disk makes of that."""
@@ -67,14 +67,21 @@ class KeptTimes:
         kept = self._kept.get(source.mtime_ns)
         return kept == target.mtime_ns and _may_be_rounded(source, target)
 
-    def _remote(self, times: list[int]) -> list[int]:
-        room = self._connection.ask(Space(times))
+
+def ask_server(connection: Connection) -> Ask:
+    """What asks a server for those of its disk."""
+
+    def ask(times: list[int], directory: int) -> list[int]:
+        room = connection.ask(Space(times))
         kept = room.kept_times
         # an older server doesn't know: then the time counts as one that can be set
         return kept if kept is not None and len(kept) == len(times) else times
 
+    return ask
 
-def _local(times: list[int], directory: int) -> list[int]:
+
+def ask_disk(times: list[int], directory: int) -> list[int]:
+    """Those that the disk here keeps in a directory."""
     name = paths.PARTIAL_PREFIX + secrets.token_hex(8).encode() + paths.PARTIAL_SUFFIX
     try:
         return beneath.kept_times(directory, name, times)

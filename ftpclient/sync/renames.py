@@ -1,7 +1,7 @@
 """Files that a sync would send, and that the server has under another name.
 
 Lives here: finding them by digest. Lives elsewhere: what would be sent and deleted
-(diff.py), moving them (apply.py).
+(policy.py, deletions.py), moving them (apply.py).
 
 A file that is going to be deleted there, and one that is new here, may be the same: of those
 with the same size, the kept digests are asked for, all at once, and compared with the local ones.
@@ -13,8 +13,8 @@ from msgspec import structs
 
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.protocol import Call
-from ftpclient.sync.diff import Comparison
 from ftpclient.sync.plan import Route, Step
+from ftpclient.sync.policy import Policy
 from ftpclient.transfer.spool import Spool
 from ftpwire import paths
 from ftpwire.messages import Entry, Found, Stat
@@ -23,12 +23,12 @@ from ftpwire.messages import Entry, Found, Stat
 class Renames:
     """One search, in the plan of an upload that deletes."""
 
-    def __init__(self, connection: Connection, route: Route, comparison: Comparison) -> None:
+    def __init__(self, connection: Connection, route: Route, policy: Policy) -> None:
         self._connection = connection
         self._route = route
-        self._comparison = comparison
-        self._plan = comparison.plan
-        self._missing = comparison.missing
+        self._plan = policy.plan
+        self._local = policy.local
+        self._missing = policy.deletions.missing
         self._known: dict[bytes, list[Entry]] = {}
         """What may be moved, by digest. The paths are those of the plan."""
         self._moved: dict[bytes, int] = {}
@@ -68,7 +68,7 @@ class Renames:
 
     def _match(self, step: Step) -> Entry | None:
         """What has the same bytes as a local file, and preferably its name."""
-        digest = self._comparison.local_digest(step.path)
+        digest = self._local.digest(step.path)
         found = self._known.get(digest, []) if digest is not None else []
         if not found:
             return None

@@ -2,8 +2,8 @@
 
 Lives here: the frames of a `Get`, checked; bytes that can't be taken back, verified at the end; the
 answers to a `Put`.
-Lives elsewhere: what becomes of the bytes (download.py, node.py, sync/diff.py, aio/), where they
-come from (upload.py).
+Lives elsewhere: what becomes of the bytes (file_call.py, node.py, sync/remote_reader.py, aio/),
+where they come from (file_upload.py).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What all transfers have in common: options, totals, listings, going on after a loss.
+"""What all transfers have in common: options, totals, going on after a loss.
 
 Lives here: the base of uploads and downloads. Lives elsewhere: uploads (upload.py), downloads
-(download.py), what users ask for (client.py), frames and replies (connection/connection.py),
-showing it (cli/progress.py).
+(download.py), several connections (pool.py), what users ask for (client.py), frames and replies
+(connection/connection.py), showing it (cli/progress.py).
 
 Requests are sent ahead of their replies, so that a small file costs no round trip. Memory is
 flat: a tree is walked while it is sent; a remote one is listed first, onto disk if it is long.
@@ -13,15 +13,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import msgspec
 
 from ftpclient.connection.connection import Connection
-from ftpclient.connection.protocol import Call
-from ftpclient.transfer.listing import checked_page
+from ftpclient.transfer.pool import Workers
 from ftpclient.transfer.report import Listener, Result, Summary
 from ftpclient.transfer.spool import Spool
 from ftpwire import digests, paths
@@ -36,19 +35,13 @@ from ftpwire.errors import (
     QuotaExceeded,
 )
 from ftpwire.job_end import NO_ROOM, STAYS, JobEnd
-from ftpwire.messages import PIECES, List, Overwrite, Page
+from ftpwire.messages import Overwrite
 from ftpwire.streams import ReadAhead
-
-if TYPE_CHECKING:
-    from ftpclient.transfer.pool import Crew
 
 SMALL = 256 * 1024
 """Files up to this many bytes are read and sent whole."""
 RESUME_FROM = 4 * 1024 * 1024
 """Larger files ask first what is there; below, a round trip costs more than it can save."""
-LARGE_IN_TREE = 256 * 1024 * 1024
-"""Files of so many bytes are cut among those who transfer a tree: whole, one of them would keep
-one connection busy when all others are done."""
 KEEP_ALIVE_SECONDS = 10.0
 
 
@@ -163,7 +156,7 @@ class Transfer:
     was done is found unchanged then, and not told twice.
 
     Args:
-        chief: The transfer that this one works for, on a connection of its own: results are told
+        parent: The transfer that this one works for, on a connection of its own: results are told
             to that. ``_lock`` is held while they are.
     """
 
@@ -172,20 +165,16 @@ class Transfer:
         connection: Connection,
         options: Options,
         listener: Listener,
-        chief: Transfer | None = None,
+        parent: Transfer | None = None,
     ) -> None:
         self.connection = connection
-        self._chief = chief
-        self._crew: Crew[Any] | None = None
-        self._enlist: Callable[[], Crew[Any] | None] | None = None
-        self._least = self._expected = 0
-        self._hands: Crew[Any] | None = None
-        self._hire: Callable[[], Crew[Any] | None] | None = None
-        self._lock: threading.Lock = threading.Lock() if chief is None else chief._lock
+        self._parent = parent
+        self.workers = Workers()
+        self._lock: threading.Lock = threading.Lock() if parent is None else parent._lock
         self.options = options
         self.listener = listener
         self.summary = Summary()
-        self.headway: Headway = Headway() if chief is None else chief.headway
+        self.headway: Headway = Headway() if parent is None else parent.headway
         self.moved = 0
         """Bytes that are done since the transfer was begun, or was gone on with."""
         self.size: int | None = None
@@ -208,7 +197,7 @@ class Transfer:
 
     def finish(self) -> Summary:
         """Wait for all that is under way; the totals."""
-        self._join()
+        self.workers.finish()
         self.settle()
         return self.close()
 
@@ -218,18 +207,9 @@ class Transfer:
             self.check_over()
             self.connection.pump()
 
-    def _join(self) -> None:
-        """Wait for those who work for this transfer."""
-        if self._crew is not None:
-            self._crew.finish()
-            self._crew = None
-        if self._hands is not None:
-            self._hands.finish()
-            self._hands = None
-
     def close(self) -> Summary:
         """The totals, with what was lost for good."""
-        self.disband()
+        self.stop_workers()
         if self._held is not None:
             self._held.close()
             self._held = None
@@ -241,59 +221,9 @@ class Transfer:
             self.summary.exit_code = self._over.exit_code
         return self.summary
 
-    def share(self, enlist: Callable[[], Crew[Any] | None], least: int) -> None:
-        """Have others, made by this one's ``helper``, transfer the files of trees.
-
-        Args:
-            enlist: Called for them once that is worth their connections; None: there are none.
-            least: It is from so many bytes on.
-        """
-        self._enlist = enlist
-        self._least = least
-        self._expected = 0
-
-    def expect(self, size: int) -> None:
-        """So many bytes more are to be transferred."""
-        if self._enlist is None:
-            return
-        self._expected += size
-        if self._expected >= self._least:
-            enlist, self._enlist = self._enlist, None
-            self._crew = enlist()
-
-    def split(self, hire: Callable[[], Crew[Any] | None], least: int) -> None:
-        """Have others, made by this one's ``helper``, transfer the pieces of large files.
-
-        Args:
-            hire: Called for them when the first such file comes; None: there are none.
-            least: Bytes of such a file.
-        """
-        self._hire = hire
-        self._least = least
-
-    def hands(self, size: int) -> Crew[Any] | None:
-        """Who brings the pieces of a file of so many bytes; None: it goes whole."""
-        if PIECES not in self.connection.server.features:
-            return None
-        if self._crew is not None:
-            return self._crew if size >= LARGE_IN_TREE else None
-        if self._hire is None or size < self._least:
-            return None
-        if self._hands is None:
-            self._hands = self._hire()
-            if self._hands is None:
-                self._hire = None  # nobody comes: this isn't asked for each file
-        return self._hands
-
-    def disband(self) -> None:
+    def stop_workers(self) -> None:
         """Stop those who work for this transfer, if there are any."""
-        self._enlist = self._hire = None
-        if self._crew is not None:
-            self._crew.stop()
-            self._crew = None
-        if self._hands is not None:
-            self._hands.stop()
-            self._hands = None
+        self.workers.stop()
 
     def give_back(self) -> None:
         """Of one who works for another: nothing more is to do."""
@@ -362,8 +292,8 @@ class Transfer:
             unchanged: It was there already, with the same bytes.
             remark: See `Result`.
         """
-        if self._chief is not None:
-            self._chief.end(
+        if self._parent is not None:
+            self._parent.end(
                 source,
                 target,
                 size,
@@ -458,9 +388,9 @@ class Transfer:
 
     def advanced(self, count: int) -> None:
         """So many bytes more are done."""
-        chief = self._chief or self
+        parent = self._parent or self
         with self._lock:
-            chief.moved += count
+            parent.moved += count
             self.listener.advanced(count)
 
     def tries_again(self, source: bytes) -> None:
@@ -493,12 +423,10 @@ class Transfer:
         self, hasher: digests.new, fd: int, size: int, alive: Callable[[], None] | None = None
     ) -> None:
         """Hash a local file's first bytes; ``alive`` is called now and then meanwhile."""
-        said = time.monotonic()
         with ReadAhead(fd, size, hasher=hasher) as pieces:
             for _ in pieces:
                 self.connection.check()
-                if alive is not None and time.monotonic() - said > KEEP_ALIVE_SECONDS:
-                    said = time.monotonic()
+                if alive is not None:
                     alive()
 
 
@@ -519,42 +447,3 @@ def words_for_all(target: bytes, error: CommandError, rest: str, *, local: bool)
 def same_time_and_size(info: os.stat_result, size: int, mtime_ns: int) -> bool:
     """Whether a local file may be the remote one: worth comparing their digests."""
     return info.st_size == size and info.st_mtime_ns == mtime_ns
-
-
-class _ListCall(Call):
-    """A listing on its way: pages are handed to ``take``."""
-
-    streams = True
-    only_tells = True
-
-    def __init__(self, take: Callable[[Page], None]) -> None:
-        super().__init__()
-        self._take = take
-
-    def on_reply(self, reply: Page) -> bool:
-        self._take(checked_page(reply))
-        return False
-
-    def let_go(self) -> None:
-        """Nobody wants the pages that still come."""
-        self._take = lambda page: None
-
-
-def list_pages(connection: Connection, request: List) -> Iterator[Page]:
-    """The pages of a listing, as they come. Raises the listing's error."""
-    waiting: list[Page] = []
-    call = _ListCall(waiting.append)
-    connection.submit(call, request)
-    try:
-        while True:
-            while waiting:
-                yield waiting.pop(0)
-            if call.done:
-                break
-            connection.pump()
-    finally:
-        if not call.done:
-            call.let_go()
-            connection.cancel_later(call)
-    if call.error is not None:
-        raise call.error

@@ -1,6 +1,6 @@
 """Kept uploads: what a server keeps of interrupted uploads, until they are gone on with.
 
-Lives here: asking for them. Lives elsewhere: going on with one (upload.py), showing them
+Lives here: asking for them. Lives elsewhere: going on with one (file_upload.py), showing them
 (cli/commands/kept.py).
 """
 

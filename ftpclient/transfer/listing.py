@@ -1,23 +1,24 @@
-"""A remote tree's pages, read ahead of whoever works on them.
+"""What the server has at a path: one entry, or the pages of a tree.
 
-Lives here: taking pages whenever they come, onto disk if they are many.
-Lives elsewhere: listing for those who only print (client.py), what a sync makes of it
-(sync/diff.py).
+Lives here: asking; checking pages; taking them whenever they come, onto disk if they are many, or
+handing them on as they come.
+Lives elsewhere: what a listing is made for (client.py, the transfers, sync/diff.py).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.protocol import Call
-from ftpclient.transfer.local_tree import checked_parts
+from ftpclient.transfer.placing import checked_parts
 from ftpclient.transfer.spool import Spool, SpoolFull, Table
 from ftpwire import paths
-from ftpwire.errors import BadMessage
-from ftpwire.messages import Entry, List, Page, Problem
+from ftpwire.errors import BadMessage, NotADirectory, NotFound
+from ftpwire.messages import Entry, List, Page, Problem, Stat
+from ftpwire.paths import RemotePath
 
 _AHEAD = 64
 """Pages kept in memory before the rest goes to disk."""
@@ -146,3 +147,53 @@ class Listing(Call):
         if self._spilled is not None:
             self._spilled.close()
             self._spilled = None
+
+
+class _ListCall(Call):
+    """A listing on its way: pages are handed to ``take``."""
+
+    streams = True
+    only_tells = True
+
+    def __init__(self, take: Callable[[Page], None]) -> None:
+        super().__init__()
+        self._take = take
+
+    def on_reply(self, reply: Page) -> bool:
+        self._take(checked_page(reply))
+        return False
+
+    def let_go(self) -> None:
+        """Nobody wants the pages that still come."""
+        self._take = lambda page: None
+
+
+def list_pages(connection: Connection, request: List) -> Iterator[Page]:
+    """The pages of a listing, as they come. Raises the listing's error."""
+    waiting: list[Page] = []
+    call = _ListCall(waiting.append)
+    connection.submit(call, request)
+    try:
+        while True:
+            while waiting:
+                yield waiting.pop(0)
+            if call.done:
+                break
+            connection.pump()
+    finally:
+        if not call.done:
+            call.let_go()
+            connection.cancel_later(call)
+    if call.error is not None:
+        raise call.error
+
+
+def find(
+    connection: Connection, path: RemotePath, *, follow: bool = False, digest: bool = False
+) -> Entry | None:
+    """What is at a remote path; None when nothing is."""
+    try:
+        reply = connection.ask(Stat(path, follow, digest))
+    except (NotFound, NotADirectory):
+        return None
+    return reply.entry

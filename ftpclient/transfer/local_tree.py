@@ -1,7 +1,8 @@
 """The local side of a download: writing below a destination, and nowhere else.
 
-Lives here: making directories, and files that appear whole, under names a server gave.
-Lives elsewhere: confinement itself (ftpwire/beneath.py), what to download (job.py).
+Lives here: directories and links, under names a server gave; removing.
+Lives elsewhere: files that appear whole (partial_file.py), modes (local_modes.py), confinement
+itself (ftpwire/beneath.py), what to download (download.py).
 
 No server is trusted: every component was checked as a name, and no link below the destination
 is followed, least of all one that the same transfer made.
@@ -10,66 +11,27 @@ is followed, least of all one that the same transfer made.
 from __future__ import annotations
 
 import errno
-import fcntl
-import hashlib
 import os
 import secrets
 import stat
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ftpclient.transfer.local_modes import bits_for, chmod, grantable
+from ftpclient.transfer.placing import partial_name, place, unlink
 from ftpwire import beneath, paths
 from ftpwire.errors import (
-    AlreadyExists,
-    BadMessage,
     Cancelled,
     CommandError,
     DiskGone,
-    InvalidPath,
-    IsADirectory,
     NotADirectory,
     from_oserror,
 )
 from ftpwire.paths import Parts
-from ftpwire.pieces import PIECE
 
 _OPEN_DIRECTORIES = 32
-_CONTINUE = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-
-
-def checked_parts(path: bytes) -> Parts:
-    """The components of a relative path that a server gave.
-
-    Raises:
-        BadMessage: It has ``..``, is absolute, or can't be below anything.
-    """
-    parts = tuple(path.split(b"/"))
-    try:
-        for part in parts:
-            paths.check_name(part)
-    except InvalidPath as error:
-        raise BadMessage(f"the server sent an unusable name: {error}") from None
-    return parts
-
-
-def grantable(mode: int, had: int) -> int:
-    """The permission bits that a server may give a directory that was here already.
-
-    Args:
-        had: The mode that it has. Where group or others couldn't write they still can't.
-    """
-    return mode & 0o777 & ~(0o022 & ~had)
-
-
-def withheld(first: bytes) -> str:
-    """What a user is told, once, where a directory didn't get a mode of the server's."""
-    return (
-        f"{paths.show(first)}: was here before, so group and others don't get the right to write "
-        "that they have on the server (chmod gives it); the same holds for other directories"
-    )
 
 
 class LocalTree:
@@ -140,9 +102,9 @@ class LocalTree:
             if not stat.S_ISDIR(info.st_mode):
                 raise NotADirectory("something else is there already") from None
             if info.st_mode & 0o700 != 0o700:
-                _chmod(above, parts[-1], stat.S_IMODE(info.st_mode) | 0o700, exactly=True)
+                chmod(above, parts[-1], stat.S_IMODE(info.st_mode) | 0o700, exactly=True)
             return False
-        _chmod(above, parts[-1], (mode & 0o777) | 0o700)
+        chmod(above, parts[-1], (mode & 0o777) | 0o700)
         return True
 
     def open_for_owner(self, parts: Parts) -> None:
@@ -152,7 +114,7 @@ class LocalTree:
 
     def begin_root(self, mode: int) -> None:
         """Give the root, which was made for this, its bits for group and others."""
-        bits = _bits_for(os.fstat(self._fd), mode | 0o700)
+        bits = bits_for(os.fstat(self._fd), mode | 0o700)
         if bits is not None:
             os.chmod(self._fd, bits)
 
@@ -172,7 +134,7 @@ class LocalTree:
             return False
         info = os.fstat(fd)
         granted = grantable(mode, info.st_mode) if parts else mode & 0o777
-        bits = _bits_for(info, granted)
+        bits = bits_for(info, granted)
         if bits is not None:
             os.chmod(fd, bits)
         return granted != mode & 0o777
@@ -215,7 +177,7 @@ class LocalTree:
             times = (time.time_ns(), mtime_ns)
             os.utime(name, ns=times, dir_fd=above, follow_symlinks=False)
         if mode is not None:
-            _chmod(above, name, mode & 0o777)
+            chmod(above, name, mode & 0o777)
 
     def remove(self, parts: Parts) -> None:
         """Remove a file, a link or a directory with all its contents; no link is followed."""
@@ -244,193 +206,12 @@ class LocalTree:
         above, name = self.directory(parts[:-1]), parts[-1]
         partial = partial_name(parts)
         try:
-            _unlink(above, partial)
+            unlink(above, partial)
         except OSError:  # another user's, or a directory
             partial = partial_name((secrets.token_bytes(16),))
         os.symlink(target, partial, dir_fd=above)
         os.utime(partial, ns=(mtime_ns, mtime_ns), dir_fd=above, follow_symlinks=False)
-        _place(above, partial, name, replace=replace)
-
-
-class PartialFile:
-    """A file on its way in, hidden under a partial name until it is verified.
-
-    Who writes to it holds a flock on it; a second transfer to the same name takes another
-    partial name, so that their bytes never mix.
-
-    Args:
-        replace: Whether a file that exists is replaced.
-        resume: Keep what an earlier try has left; ``offset`` tells how much that is.
-    """
-
-    def __init__(
-        self, tree: LocalTree, parts: Parts, *, replace: bool = True, resume: bool = False
-    ) -> None:
-        # its own handle: the tree's may be closed while this is under way
-        self._above = os.dup(tree.directory(parts[:-1]))
-        self._name = parts[-1]
-        self._partial = partial_name(parts)
-        self._replace = replace
-        self._found_again = True
-        self.fd = -1
-        try:
-            self.fd = self._open(_CONTINUE if resume else _CONTINUE | os.O_TRUNC)
-        except BaseException:
-            os.close(self._above)
-            raise
-        self.offset = _contiguous(self.fd)
-
-    def _open(self, flags: int) -> int:
-        # truncated only once it is locked: somebody may be writing to it
-        fd = self._found(flags & ~os.O_TRUNC)
-        if fd < 0:
-            self._partial = partial_name((secrets.token_bytes(16),))
-            self._found_again = False
-            fd = os.open(self._partial, _CREATE, 0o600, dir_fd=self._above)
-        try:
-            if flags & os.O_TRUNC:
-                os.ftruncate(fd, 0)
-            os.chmod(fd, 0o600)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
-
-    def _found(self, flags: int) -> int:
-        """The file of the partial name, locked, which may be new; -1 when it isn't to be used.
-
-        Where others may write to the directory they may have made it: as a file whose owner they
-        stay, as another name of a file of ours, as a link, or as one that nobody can open. None of
-        these is written to.
-        """
-        try:
-            fd = os.open(self._partial, flags, dir_fd=self._above)
-        except FileNotFoundError:
-            fd = self._made()
-            if fd < 0:
-                return -1
-        except OSError:
-            if os.access(self._partial, os.F_OK, dir_fd=self._above, follow_symlinks=False):
-                return -1
-            raise
-        try:
-            if self._is_ours(os.fstat(fd)) and _try_lock(fd, self._above, self._partial):
-                return fd
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)
-        return -1
-
-    def _made(self) -> int:
-        """A new file of the partial name; -1 when somebody else has just made one."""
-        try:
-            return os.open(self._partial, _CREATE, 0o600, dir_fd=self._above)
-        except FileExistsError:
-            return -1
-
-    def _is_ours(self, info: os.stat_result) -> bool:
-        """Whether a partial file was made by this user, and has no other name."""
-        if not stat.S_ISREG(info.st_mode) or info.st_nlink != 1:
-            return False
-        return info.st_uid == os.geteuid() or info.st_uid == _owner_here(self._above)
-
-    @staticmethod
-    def has_part(tree: LocalTree, parts: Parts) -> bool:
-        """Whether an earlier try has left something."""
-        return tree.stat((*parts[:-1], partial_name(parts))) is not None
-
-    def start_at(self, offset: int) -> None:
-        """Keep the first ``offset`` bytes, and write after them."""
-        os.ftruncate(self.fd, offset)
-        os.lseek(self.fd, offset, os.SEEK_SET)
-
-    def place(self, mode: int, mtime_ns: int) -> None:
-        """Give it its name, times and mode. Raises OSError; it is gone then."""
-        try:
-            os.utime(self.fd, ns=(time.time_ns(), mtime_ns))
-            os.chmod(self.fd, mode & 0o777)
-            _place(self._above, self._partial, self._name, replace=self._replace)
-        except BaseException:
-            self.drop()
-            raise
-        self._close()
-
-    def leave(self) -> None:
-        """Leave it there, for a later try to go on with: unless that could not find it."""
-        if self._found_again:
-            self._close()
-        else:
-            self.drop()
-
-    def drop(self) -> None:
-        """Remove it. Can be called after ``place`` or ``leave``."""
-        if self.fd >= 0:
-            _unlink(self._above, self._partial)
-            self._close()
-
-    def _close(self) -> None:
-        os.close(self.fd)
-        os.close(self._above)
-        self.fd = -1
-
-
-def _contiguous(fd: int) -> int:
-    """How many bytes at a partial file's start may be good: those before its first hole.
-
-    A download in pieces that was killed leaves gaps. The server compares what is before them, so a
-    file system that knows no holes only makes it start over.
-    """
-    size = os.fstat(fd).st_size
-    try:
-        hole = os.lseek(fd, 0, os.SEEK_HOLE) if size else 0
-    except (AttributeError, OSError):
-        return size
-    # the last block before a hole may be filled in part only
-    return size if hole >= size else max(0, hole - 1) // PIECE * PIECE
-
-
-def _owner_here(above: int) -> int:
-    """Whose this user's new files in a directory are: some mounts give all files one owner."""
-    name = partial_name((secrets.token_bytes(16),))
-    fd = os.open(name, _CREATE, 0o600, dir_fd=above)
-    try:
-        return os.fstat(fd).st_uid
-    finally:
-        os.close(fd)
-        _unlink(above, name)
-
-
-def _try_lock(fd: int, above: int, name: bytes) -> bool:
-    """Lock a file; False when somebody has it, or has just given the name to another."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        now = os.stat(name, dir_fd=above, follow_symlinks=False)
-    except (BlockingIOError, FileNotFoundError):
-        return False
-    mine = os.fstat(fd)
-    return (mine.st_dev, mine.st_ino) == (now.st_dev, now.st_ino)
-
-
-def partial_name(parts: Sequence[bytes]) -> bytes:
-    """The hidden name under which a file arrives: short, since its own may be 255 bytes long."""
-    short = hashlib.sha256(parts[-1]).hexdigest()[:16].encode()
-    return paths.PARTIAL_PREFIX + short + paths.PARTIAL_SUFFIX
-
-
-def _place(above: int, partial: bytes, name: bytes, *, replace: bool) -> None:
-    try:
-        if replace:
-            os.rename(partial, name, src_dir_fd=above, dst_dir_fd=above)
-        else:
-            beneath.rename_new(above, partial, above, name)
-    except OSError as error:
-        _unlink(above, partial)
-        if error.errno == errno.EISDIR:
-            raise IsADirectory("a directory is there") from None
-        if error.errno == errno.EEXIST:
-            raise AlreadyExists("it exists") from None
-        raise
+        place(above, partial, name, replace=replace)
 
 
 def _is_anothers(above: os.stat_result, there: os.stat_result) -> bool:
@@ -460,51 +241,6 @@ def _mount_of(fd: int) -> bytes:
         return b""
 
 
-def _unlink(directory: int, name: bytes) -> None:
-    try:
-        os.unlink(name, dir_fd=directory)
-    except FileNotFoundError:
-        pass
-
-
-def _bits_for(info: os.stat_result, mode: int) -> int | None:
-    """What to set so that something has permission bits; None: leave it.
-
-    Directories keep setgid and sticky, by which others share them. Where the kernel would clear
-    setgid, because this user isn't in the group, the mode stays.
-    """
-    bits = mode & 0o777
-    if stat.S_ISDIR(info.st_mode):
-        bits |= beneath.kept_bits(info)
-        if bits == stat.S_IMODE(info.st_mode):
-            return None
-        if bits & stat.S_ISGID and not beneath.in_group(info.st_gid):
-            return None
-    return bits
-
-
-def _chmod(above: int, name: bytes, mode: int, *, exactly: bool = False) -> None:
-    """Change a mode without following a link, also of what can't be opened for reading.
-
-    Args:
-        exactly: To just this, also where the kernel clears setgid.
-    """
-    fd = os.open(name, beneath.OPEN_ANY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=above)
-    try:
-        info = os.fstat(fd)
-        if stat.S_ISLNK(info.st_mode):
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        bits = mode if exactly else _bits_for(info, mode)
-        if bits is None:
-            return
-        if beneath.O_PATH == os.O_RDONLY:
-            os.chmod(fd, bits)
-        else:  # fchmod(2) refuses a handle that can't read
-            os.chmod(f"/proc/self/fd/{fd}", bits)
-    finally:
-        os.close(fd)
-
-
 class _Emptied:
     """A directory that is being removed: its files are gone already."""
 
@@ -515,7 +251,7 @@ class _Emptied:
         try:
             self.fd = os.open(name, flags, dir_fd=above)
         except PermissionError:
-            _chmod(above, name, 0o700)
+            chmod(above, name, 0o700)
             self.fd = os.open(name, flags, dir_fd=above)
         try:
             if os.fstat(self.fd).st_mode & 0o700 != 0o700:

@@ -1,7 +1,7 @@
 """Uploads of bytes that are in memory.
 
 Lives here: sending them, going on after a lost connection.
-Lives elsewhere: files (upload.py), streams (stream_upload.py).
+Lives elsewhere: files (file_upload.py), streams (stream_upload.py).
 """
 
 from __future__ import annotations

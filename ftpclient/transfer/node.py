@@ -13,21 +13,18 @@ import errno
 import os
 import select
 import stat
-import time
 from collections.abc import Callable
 
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.driver import Driver
 from ftpclient.transfer.calls import StreamCall
-from ftpclient.transfer.job import KEEP_ALIVE_SECONDS
 from ftpclient.transfer.named import Named
+from ftpclient.transfer.waiting import Waiting
 from ftpwire import digests, paths
 from ftpwire.errors import CommandError, SourceChanged, VerificationFailed
 from ftpwire.messages import Get, Sending, WhoAmI
 from ftpwire.paths import RemotePath
 
-SAY_AFTER_SECONDS = 5.0
-"""Whoever waits that long for the other end of a FIFO is told so."""
 _LOOK_SECONDS = 0.1
 _OPEN = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -60,9 +57,11 @@ class Node:
         """
         if self._fd >= 0:
             return
-        waiting = _Waiting(connection, remark, f"{paths.show(self.shown)}: waiting for a reader")
+        text = f"{paths.show(self.shown)}: waiting for a reader"
+        waiting = Waiting(lambda: connection.ask(WhoAmI()), remark, text)
         while (fd := self._try_to_open(named)) is None:
-            waiting.wait()
+            connection.pause(_LOOK_SECONDS)
+            waiting.look()
         if not named.is_same(os.fstat(fd)):
             os.close(fd)
             raise SourceChanged(f"{paths.show(self.shown)}: was replaced meanwhile")
@@ -189,25 +188,3 @@ def fetch(
             connection.wait_for(call)
         raise call.failure
     return call.result(source, connection)
-
-
-class _Waiting:
-    """Waiting for the other end of a FIFO: said once, and the session is kept meanwhile."""
-
-    def __init__(self, connection: Connection, remark: Callable[[str], None], text: str) -> None:
-        self._connection = connection
-        self._remark = remark
-        self._text = text
-        self._began = self._asked = time.monotonic()
-        self._said = False
-
-    def wait(self) -> None:
-        """Wait a moment. Raises Interrupted, ConnectionLost."""
-        self._connection.pause(_LOOK_SECONDS)
-        now = time.monotonic()
-        if not self._said and now - self._began >= SAY_AFTER_SECONDS:
-            self._said = True
-            self._remark(f"{self._text} (Ctrl-C stops)")
-        if now - self._asked >= KEEP_ALIVE_SECONDS:
-            self._asked = now
-            self._connection.ask(WhoAmI())  # or a server that wants nobody idle would end it

@@ -1,8 +1,9 @@
 """Several connections working on one transfer.
 
-Lives here: the crew of threads, each with a connection of its own, and the queue of files.
+Lives here: the threads, each with a connection of its own, and the queue of files; when they are
+started.
 Lives elsewhere: what is done with a file (upload.py, download.py), who makes connections
-(client.py).
+(retry.py).
 
 The thread that walks the tree gives files away and keeps directories to itself: their times and
 modes come when all files are done. Results of all go through the first transfer, one at a time.
@@ -13,19 +14,37 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from ftpclient.transfer.job import Transfer
+from ftpclient.connection.connection import Connection
+from ftpwire.messages import PIECES
 
+LARGE_IN_TREE = 256 * 1024 * 1024
+"""Files of so many bytes are cut among those who transfer a tree: whole, one of them would keep
+one connection busy when all others are done."""
 _WAITING = 256
 """Files that are given away and not begun: more would only use memory."""
 _LOOK_SECONDS = 0.2
 
-_Worker = TypeVar("_Worker", bound=Transfer)
+
+class Worker(Protocol):
+    """A transfer that works for another one, on a connection of its own."""
+
+    @property
+    def connection(self) -> Connection: ...
+
+    def settle(self) -> None:
+        """Wait for all that is under way."""
+
+    def give_back(self) -> None:
+        """Nothing more is to do."""
 
 
-class Crew(Generic[_Worker]):
-    """Threads that transfer files, each by a `Transfer` on its own connection.
+_Worker = TypeVar("_Worker", bound=Worker)
+
+
+class ConnectionPool(Generic[_Worker]):
+    """Threads that transfer files, each by a `Worker` on its own connection.
 
     ``_error`` is set once, by the first that fails; the others then stop.
     """
@@ -114,3 +133,79 @@ class Crew(Generic[_Worker]):
                 if worker.connection.unanswered:
                     worker.connection.pump()
         return None
+
+
+Start = Callable[[], ConnectionPool[Any] | None]
+"""Makes a pool; None where no further connection is to be had."""
+
+
+class Workers:
+    """Those who work for a transfer. They are started once that is worth their connections.
+
+    Attributes:
+        pool: Who transfers the files of trees; None: nobody does, or not yet.
+    """
+
+    def __init__(self) -> None:
+        self.pool: ConnectionPool[Any] | None = None
+        self._start_pool: Start | None = None
+        self._for_pieces: ConnectionPool[Any] | None = None
+        self._start_for_pieces: Start | None = None
+        self._least = self._expected = 0
+
+    def share(self, start: Start, least: int) -> None:
+        """Have others transfer the files of trees, from so many bytes on."""
+        self._start_pool = start
+        self._least = least
+        self._expected = 0
+
+    def split(self, start: Start, least: int) -> None:
+        """Have others transfer the pieces of files of so many bytes, when the first one comes."""
+        self._start_for_pieces = start
+        self._least = least
+
+    def expect(self, size: int) -> None:
+        """So many bytes more are to be transferred."""
+        if self._start_pool is None:
+            return
+        self._expected += size
+        if self._expected >= self._least:
+            start, self._start_pool = self._start_pool, None
+            self.pool = start()
+
+    def for_pieces(self, size: int, connection: Connection) -> ConnectionPool[Any] | None:
+        """Who transfers the pieces of a file of so many bytes; None: it goes whole.
+
+        Args:
+            connection: To the server that must know pieces.
+        """
+        if PIECES not in connection.server.features:
+            return None
+        if self.pool is not None:
+            return self.pool if size >= LARGE_IN_TREE else None
+        if self._start_for_pieces is None or size < self._least:
+            return None
+        if self._for_pieces is None:
+            self._for_pieces = self._start_for_pieces()
+            if self._for_pieces is None:
+                self._start_for_pieces = None  # nobody comes: this isn't asked for each file
+        return self._for_pieces
+
+    def finish(self) -> None:
+        """Wait for them. Raises what made one of them fail."""
+        if self.pool is not None:
+            self.pool.finish()
+            self.pool = None
+        if self._for_pieces is not None:
+            self._for_pieces.finish()
+            self._for_pieces = None
+
+    def stop(self) -> None:
+        """Stop them, if there are any; none are started any more."""
+        self._start_pool = self._start_for_pieces = None
+        if self.pool is not None:
+            self.pool.stop()
+            self.pool = None
+        if self._for_pieces is not None:
+            self._for_pieces.stop()
+            self._for_pieces = None

@@ -11,18 +11,16 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
 
-from ftpclient.transfer.job import Options, list_pages
-from ftpclient.transfer.local_tree import partial_name
+from ftpclient.connection.connection import Connection
+from ftpclient.transfer.job import Options
+from ftpclient.transfer.listing import find, list_pages
+from ftpclient.transfer.placing import partial_name
 from ftpwire import paths
 from ftpwire.errors import CommandError, DiskFull, QuotaExceeded
-from ftpwire.messages import Entry, List, Overwrite, Room
+from ftpwire.messages import Entry, List, Overwrite, Room, Space
 from ftpwire.paths import Parts, RemotePath
 from ftpwire.units import human
-
-if TYPE_CHECKING:
-    from ftpclient.client import Client
 
 Placed = tuple[bytes, RemotePath]
 """A local source, and the remote path that it is going to have."""
@@ -73,7 +71,9 @@ def measure(sources: Iterable[bytes], options: Options) -> tuple[int, int]:
     return files, size
 
 
-def check_put(client: Client, placed: Sequence[Placed], options: Options, *, atomic: bool) -> None:
+def check_put(
+    connection: Connection, placed: Sequence[Placed], options: Options, *, atomic: bool
+) -> None:
     """Refuse an upload that can't fit.
 
     Args:
@@ -82,7 +82,7 @@ def check_put(client: Client, placed: Sequence[Placed], options: Options, *, ato
     Raises:
         QuotaExceeded, DiskFull
     """
-    room = client.space()
+    room = connection.ask(Space())
     _, size = measure([source for source, _ in placed], options)
     try:
         check(room, size, "nothing was sent")
@@ -92,13 +92,13 @@ def check_put(client: Client, placed: Sequence[Placed], options: Options, *, ato
     else:
         return
     # it would not fit if all of it were new: only now is it worth asking what is there
-    there = sum(_there(client, source, target, options) for source, target in placed)
+    there = sum(_there(connection, source, target, options) for source, target in placed)
     check(room, size - there, "nothing was sent")
 
 
-def _there(client: Client, source: bytes, target: RemotePath, options: Options) -> int:
+def _there(connection: Connection, source: bytes, target: RemotePath, options: Options) -> int:
     """How many bytes of an upload need no room, because of what is there."""
-    entry = client.find(target, follow=True)
+    entry = find(connection, target, follow=True)
     if entry is None:
         return 0
     if entry.type != "dir":
@@ -107,7 +107,7 @@ def _there(client: Client, source: bytes, target: RemotePath, options: Options) 
         return 0
     spared = 0
     try:
-        for page in list_pages(client.connection, List(target, recursive=True)):
+        for page in list_pages(connection, List(target, recursive=True)):
             directory = paths.child(RemotePath(source), page.directory or b".")
             for one in page.entries:
                 below = paths.child(directory, one.path)

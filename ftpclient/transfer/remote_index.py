@@ -1,7 +1,7 @@
 """What the server has of a tree: looked up by path, in flat memory.
 
-Lives here: a temporary table on disk. Lives elsewhere: listing (job.py), deciding what
-need not be sent again (upload.py).
+Lives here: a temporary table on disk. Lives elsewhere: listing (listing.py), deciding what
+need not be sent again (file_upload.py).
 """
 
 from __future__ import annotations

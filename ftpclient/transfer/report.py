@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 from ftpwire.errors import FtpError
-
-if TYPE_CHECKING:
-    from ftpclient.sync.plan import Step
 
 INPUT_LOST = "0 files were stored: what was read from the input can't be read again"
 """Why a lost connection is not made again for what comes from a pipe or an iterator."""
@@ -22,6 +19,34 @@ FAILURES_KEPT = 100
 """Results of failed files that a summary keeps."""
 
 Status = Literal["done", "skipped", "failed", "planned"]
+
+
+class SyncStep(Protocol):
+    """What a sync was doing when something ended: as much of a step as those who show it need.
+
+    Its attributes are those of `ftpclient.sync.plan.Step`.
+    """
+
+    @property
+    def action(self) -> str: ...
+
+    @property
+    def path(self) -> bytes: ...
+
+    @property
+    def type(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def why(self) -> str: ...
+
+    @property
+    def source(self) -> bytes: ...
+
+    @property
+    def count(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +72,7 @@ class Result:
     digest: bytes | None = None
     error: FtpError | None = None
     unchanged: bool = False
-    step: Step | None = None
+    step: SyncStep | None = None
     remark: str | None = None
 
 

@@ -12,15 +12,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from ftpclient.client import Client
 from ftpclient.connection import log
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.interrupt import jittered, wait_for
 from ftpclient.connection.protocol import NoRoom
 from ftpclient.transfer.job import RESUME_FROM, Enough, JobOver, Stopped, Transfer
-from ftpclient.transfer.pool import Crew
+from ftpclient.transfer.pool import ConnectionPool
 from ftpclient.transfer.report import INPUT_LOST, Listener, Summary
 from ftpclient.transfer.resume_notes import Unfinished
+from ftpclient.transfer.transfer_client import TransferClient
 from ftpwire.errors import (
     Busy,
     CommandError,
@@ -125,7 +125,7 @@ class Run:
 
     def __init__(
         self,
-        client: Client,
+        client: TransferClient,
         transfer: Transfer,
         add_all: Callable[[], None],
         note: Unfinished | None,
@@ -138,33 +138,33 @@ class Run:
         self._note = note
         self._count = 1
         self._least = 0
-        self._helper: Callable[[Connection], Transfer] | None = None
+        self._worker: Callable[[Connection], Transfer] | None = None
         self._splits = False
         self._resumes = resumes
         self._spent: Callable[[], bool] = lambda: False
         self._furthest = 0
         """The most bytes that were done when a connection was lost."""
 
-    def share_with(self, parallel: int | None, helper: Callable[[Connection], Transfer]) -> None:
+    def share_with(self, parallel: int | None, worker: Callable[[Connection], Transfer]) -> None:
         """Use several connections for the files.
 
         Args:
             parallel: How many; None chooses: several where a round trip takes long, for then
                 one can't fill the line.
-            helper: Makes the transfer that works on a further connection.
+            worker: Makes the transfer that works on a further connection.
         """
         if parallel is None:
             far = self._client.connection.round_trip >= _FAR_SECONDS
             parallel = _FAR_CONNECTIONS if far else 1
             self._least = _FAR_LEAST
         self._count = parallel
-        self._helper = helper
+        self._worker = worker
 
-    def split_with(self, parallel: int | None, helper: Callable[[Connection], Transfer]) -> None:
+    def split_with(self, parallel: int | None, worker: Callable[[Connection], Transfer]) -> None:
         """Use several connections for the pieces of each large file. As ``share_with``."""
         from ftpclient.transfer.pieces import LEAST
 
-        self.share_with(parallel, helper)
+        self.share_with(parallel, worker)
         self._least = LEAST if parallel is not None else _FAR_PIECES_LEAST
         self._splits = True
 
@@ -185,13 +185,13 @@ class Run:
             began = time.monotonic()
             try:
                 if self._count > 1 and self._splits:
-                    self._transfer.split(self._enlist, self._least)
+                    self._transfer.workers.split(self._start_pool, self._least)
                 elif self._count > 1:
-                    self._transfer.share(self._enlist, self._least)
+                    self._transfer.workers.share(self._start_pool, self._least)
                 self._add_all()
                 summary = self._transfer.finish()
             except ConnectionLost as error:
-                self._transfer.disband()
+                self._transfer.stop_workers()
                 if isinstance(error, NoRoom):  # it goes on with what it gets
                     self._count = max(1, self._count // 2)
                 self._furthest = max(self._furthest, self._transfer.moved)
@@ -246,10 +246,10 @@ class Run:
         same = "goes on" if goes_on else "starts anew"
         return type(error)(f"{error}: stopped at {done}: the same command {same}")
 
-    def _enlist(self) -> Crew[Transfer] | None:
-        assert self._helper is not None
+    def _start_pool(self) -> ConnectionPool[Transfer] | None:
+        assert self._worker is not None
         made = self._more_connections()
-        return Crew([self._helper(one) for one in made]) if made else None
+        return ConnectionPool([self._worker(one) for one in made]) if made else None
 
     def _more_connections(self) -> list[Connection]:
         """Make them at the same time: each takes several round trips.
@@ -280,7 +280,7 @@ class Run:
         return made
 
 
-def asked(client: Client, listener: Listener, ask: Callable[[], _Answer]) -> _Answer:
+def asked(client: TransferClient, listener: Listener, ask: Callable[[], _Answer]) -> _Answer:
     """What ``ask`` returns, which only asks the server; after a lost connection it is called again.
 
     For what is asked before a transfer begins, on a client that has had its first contact.
@@ -296,7 +296,7 @@ def asked(client: Client, listener: Listener, ask: Callable[[], _Answer]) -> _An
             _regain(client, patience, error, lambda connection: None)
 
 
-def first_contact(client: Client, listener: Listener) -> None:
+def first_contact(client: TransferClient, listener: Listener) -> None:
     """Connect as after a loss: a server that can't be reached yet is waited for.
 
     Raises:
@@ -309,13 +309,13 @@ def first_contact(client: Client, listener: Listener) -> None:
         _regain(client, patience, error, lambda connection: None)
 
 
-def _patience(client: Client, listener: Listener) -> Patience:
+def _patience(client: TransferClient, listener: Listener) -> Patience:
     wait = partial(wait_for, interrupt=client.interrupt)
     return Patience(client.retry_for, client.retries, listener, wait)
 
 
 def _regain(
-    client: Client,
+    client: TransferClient,
     patience: Patience,
     error: ConnectionLost | Busy | TooMany,
     go_on: Callable[[Connection], None],
@@ -347,7 +347,7 @@ def _regain(
             listener.regained()
 
 
-def _as_lost(client: Client, error: ConnectionLost | Busy | TooMany) -> ConnectionLost:
+def _as_lost(client: TransferClient, error: ConnectionLost | Busy | TooMany) -> ConnectionLost:
     """A server that has no place now is as far away as one that is down."""
     if isinstance(error, ConnectionLost):
         return error

@@ -1,26 +1,25 @@
 """Uploads of what has no size: a pipe, a FIFO, a device, a file in /proc.
 
-Lives here: sending it to its end, keeping the upload alive while it is silent.
-Lives elsewhere: which sources are such (upload.py, named.py), files (upload.py).
+Lives here: sending it to its end.
+Lives elsewhere: which sources are such (upload.py, named.py), files (file_upload.py), keeping the
+upload alive while nothing comes (waiting.py).
 """
 
 from __future__ import annotations
 
 import os
 import stat
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from ftpclient.transfer.calls import PutCall
-from ftpclient.transfer.job import KEEP_ALIVE_SECONDS, EmptySource, Transfer
+from ftpclient.transfer.job import EmptySource, Transfer
+from ftpclient.transfer.waiting import Waiting
 from ftpwire import digests, paths
 from ftpwire.messages import Put, Sent
 from ftpwire.paths import RemotePath
 from ftpwire.streams import ReadAhead
-
-SAY_AFTER_SECONDS = 5.0
-"""Whoever waits that long for something to come out of a FIFO is told so."""
 
 MODE = 0o644
 """Of what comes from no file."""
@@ -85,8 +84,13 @@ def send_stream(
     transfer.started(source, None)
     hasher = digests.new(stream.first)
     try:
-        waiting = _Waiting(transfer, call, stream)
-        with ReadAhead(stream.fd, None, hasher=hasher, while_waiting=waiting.look) as rest:
+        waiting = _waiting(transfer, call, stream)
+
+        def look() -> None:
+            transfer.connection.check()
+            waiting.look()
+
+        with ReadAhead(stream.fd, None, hasher=hasher, while_waiting=look) as rest:
             for piece in stream.pieces(rest):
                 waiting.is_over = True
                 if stream.info is None:
@@ -104,33 +108,14 @@ def send_stream(
     transfer.connection.send_end(call, Sent(call.size, call.digest))
 
 
-class _Waiting:
-    """While a stream is silent: keeps its upload alive, and says what is waited for.
-
-    Attributes:
-        is_over: Nothing is to be said (any more).
-    """
-
-    def __init__(self, transfer: Transfer, call: PutCall, stream: Stream) -> None:
-        self._transfer = transfer
-        self._call = call
-        self._source = stream.source
-        is_fifo = stat.S_ISFIFO(os.fstat(stream.fd).st_mode)
-        self.is_over = stream.source == b"-" or not is_fifo
-        self._began = self._kept = time.monotonic()
-
-    def look(self) -> None:
-        """Called several times a second. Raises Interrupted, ConnectionLost."""
-        connection, now = self._transfer.connection, time.monotonic()
-        connection.check()
-        if not self.is_over and now - self._began >= SAY_AFTER_SECONDS:
-            self.is_over = True
-            self._transfer.listener.remark(
-                f"{paths.show(self._source)}: waiting for a writer (Ctrl-C stops)"
-            )
-        if now - self._kept > KEEP_ALIVE_SECONDS:
-            self._kept = now
-            connection.keep_alive(self._call)
+def _waiting(transfer: Transfer, call: PutCall, stream: Stream) -> Waiting:
+    """While a stream is silent: its upload is kept alive. The user is told of a FIFO."""
+    text = f"{paths.show(stream.source)}: waiting for a writer"
+    keep_alive = partial(transfer.connection.keep_alive, call)
+    waiting = Waiting(keep_alive, transfer.listener.remark, text)
+    is_fifo = stat.S_ISFIFO(os.fstat(stream.fd).st_mode)
+    waiting.is_over = stream.source == b"-" or not is_fifo
+    return waiting
 
 
 def _shown(source: bytes) -> str:

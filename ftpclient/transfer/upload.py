@@ -1,73 +1,37 @@
 """Uploads: files and trees from here to the server.
 
-Lives here: reading, pipelining, resuming. Lives elsewhere: what all transfers share
-(job.py), what the server has already (remote_index.py).
+Lives here: what was asked for by its name, and walking trees.
+Lives elsewhere: files (file_upload.py), what all transfers share (job.py), what the server has
+already (remote_index.py).
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import stat
-import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from ftpclient.connection.connection import Connection
-from ftpclient.connection.protocol import Asked, Call
-from ftpclient.transfer import job
-from ftpclient.transfer.calls import PutCall
-from ftpclient.transfer.job import (
-    KEEP_ALIVE_SECONDS,
-    RESUME_FROM,
-    SMALL,
-    EmptySource,
-    Options,
-    Transfer,
-    Unrepeatable,
-    list_pages,
-    same_time_and_size,
-)
+from ftpclient.connection.protocol import Call
+from ftpclient.transfer.file_upload import OPEN_SOURCE, FileUpload
+from ftpclient.transfer.job import Options, Unrepeatable
+from ftpclient.transfer.listing import find, list_pages
 from ftpclient.transfer.named import Named, look
 from ftpclient.transfer.remote_index import RemoteIndex
 from ftpclient.transfer.report import Listener, Summary
-from ftpclient.transfer.stream_upload import MODE, Stream, send_stream
-from ftpwire import beneath, digests, growing, paths
+from ftpwire import paths
 from ftpwire.errors import (
-    BadMessage,
-    Busy,
     CommandError,
     ConnectionLost,
     Forbidden,
     InvalidPath,
     IsADirectory,
-    NotADirectory,
-    NotFound,
     NotRegular,
     SourceChanged,
-    from_oserror,
 )
-from ftpwire.messages import (
-    KEPT,
-    DropKept,
-    Entry,
-    KeptDropped,
-    List,
-    MakeDir,
-    MakeLink,
-    Put,
-    Request,
-    Sent,
-    SetAttributes,
-    Stat,
-)
+from ftpwire.messages import List, MakeDir, MakeLink, Request, SetAttributes
 from ftpwire.paths import RemotePath
-from ftpwire.streams import ReadAhead
 
-if TYPE_CHECKING:
-    from ftpclient.transfer.pool import Crew
-
-_OPEN_SOURCE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_ONCE = "what was read of it can't be read again, and nothing was stored"
 
 
 def _check_has_end(source: bytes, fd: int, info: os.stat_result) -> None:
@@ -87,9 +51,6 @@ def _is_directory(entry: os.DirEntry[bytes], *, follow: bool) -> bool:
         return False  # who looks at it next hears what is wrong with it
 
 
-_ONCE = "what was read of it can't be read again, and nothing was stored"
-
-
 class _Change(Call):
     """A directory, a link or attributes on their way to the server. Heard of if it fails."""
 
@@ -107,57 +68,31 @@ class _Change(Call):
             self._transfer.end(self._source, self._target, 0, error=self.error)
 
 
-class Upload(Transfer):
+class Upload(FileUpload):
     """Files and trees from here to the server. ``add`` what to send, then ``finish``."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        options: Options,
-        listener: Listener,
-        chief: Upload | None = None,
-    ) -> None:
-        super().__init__(connection, options, listener, chief)
-        self._index: RemoteIndex | None = None
+    def __init__(self, connection: Connection, options: Options, listener: Listener) -> None:
+        super().__init__(connection, options, listener)
         self._late: list[tuple[bytes, RemotePath, SetAttributes]] = []
-        """Attributes of directories, which come when a crew has filled them."""
-        self._spent: set[tuple[bytes, RemotePath]] = set()
-        """Sources that can't be read a second time, with their targets."""
+        """Attributes of directories, which come when others have filled them."""
 
-    def helper(self, connection: Connection) -> Upload:
+    def worker(self, connection: Connection) -> FileUpload:
         """A transfer that works for this one, on a connection of its own."""
-        return Upload(connection, self.options, self.listener, self)
+        return FileUpload(connection, self.options, self.listener, self)
 
     def finish(self) -> Summary:
-        self._join()
+        self.workers.finish()
         late, self._late = self._late, []
         for source, target, request in late:
             self._submit_change(source, target, request)
         return super().finish()
 
-    def disband(self) -> None:
-        super().disband()
+    def stop_workers(self) -> None:
+        super().stop_workers()
         self._late.clear()
-        if self._index is not None and self._chief is None:
-            self._index.close()
-            self._index = None
-
-    def _send_for(
-        self, chief: Upload, source: bytes, target: RemotePath, named: os.stat_result | None
-    ) -> None:
-        """Send one file that the chief has met."""
-        if chief.listener.enough:
-            return
-        chief.go_on()
-        self._index = chief._index
-        self._among_others = True
-        try:
-            self._put(source, target, named)
-        except (OSError, CommandError) as error:
-            self._fail(source, target, error)
-
-    _among_others = False
-    """Whether somebody else makes the directories that files go into, maybe later."""
+        if self.index is not None:
+            self.index.close()
+            self.index = None
 
     def add(self, source: bytes, target: RemotePath) -> None:
         """Send a local file, link or directory to exactly ``target``."""
@@ -167,7 +102,7 @@ class Upload(Transfer):
                 self._look_up(target)
             self._add(source, target, info, ())
         except (OSError, CommandError) as error:
-            self._fail(source, target, error)
+            self.fail(source, target, error)
 
     def add_named(self, source: bytes, target: RemotePath) -> None:
         """Send what the user named to exactly ``target``.
@@ -188,42 +123,20 @@ class Upload(Transfer):
                 self._look_up(target)
             self._add(source, target, named.info, (), named=True)
         except (OSError, CommandError) as error:
-            self._fail(source, target, error, named=True)
+            self.fail(source, target, error, named=True)
 
     def _look_up(self, target: RemotePath) -> None:
         """Find out what an earlier try may have stored there already."""
-        entry = self._find(target)
+        entry = find(self.connection, target, digest=True)
         if entry is None or entry.type != "dir":
             return
-        if self._index is None:
-            self._index = RemoteIndex()
+        if self.index is None:
+            self.index = RemoteIndex()
         try:
             for page in list_pages(self.connection, List(target, recursive=True, digest=True)):
-                self._index.add(target, page)
+                self.index.add(target, page)
         except Forbidden:
             pass  # a drop box tells nothing: all of it is sent
-
-    def _find(self, path: RemotePath) -> Entry | None:
-        try:
-            reply = self.connection.ask(Stat(path, digest=True))
-        except (NotFound, NotADirectory):
-            return None
-        return reply.entry
-
-    def _fail(
-        self,
-        source: bytes,
-        target: RemotePath,
-        error: OSError | CommandError,
-        *,
-        named: bool = False,
-    ) -> None:
-        """Args: named: it was asked for by its name, so that leaving it out is a failure."""
-        local = isinstance(error, OSError)
-        if isinstance(error, OSError):
-            error = from_oserror(error, paths.show(source))
-        skipped = isinstance(error, NotRegular) and not named
-        self.end(source, target, 0, error=error, skipped=skipped, local=local)
 
     def _add(
         self,
@@ -241,12 +154,13 @@ class Upload(Transfer):
             raise InvalidPath(f"{paths.show(target[:40])}…: longer than {paths.MAX_PATH} bytes")
         kind = stat.S_IFMT(info.st_mode)
         if kind == stat.S_IFREG:
-            self.expect(info.st_size)
+            workers = self.workers
+            workers.expect(info.st_size)
             known = info if named else None
-            if self._crew is None or self.hands(info.st_size) is not None:
-                self._put(source, target, known)
+            if workers.pool is None or workers.for_pieces(info.st_size, self.connection):
+                self.put(source, target, known)
             else:
-                self._crew.give(lambda worker: worker._send_for(self, source, target, known))
+                workers.pool.give(lambda worker: worker.send_for(self, source, target, known))
         elif kind == stat.S_IFDIR:
             self._add_directory(source, target, info, above)
         elif kind == stat.S_IFLNK:
@@ -287,7 +201,7 @@ class Upload(Transfer):
         while inside:
             self._add_entry(inside.pop(), target, (*above, identity))
         attributes = SetAttributes(target, mode, info.st_mtime_ns)
-        if self._crew is None:
+        if self.workers.pool is None:
             self._submit_change(source, target, attributes)
         else:
             self._late.append((source, target, attributes))
@@ -300,237 +214,22 @@ class Upload(Transfer):
             info = entry.stat(follow_symlinks=self.options.copy_links)
             self._add(entry.path, below, info, above)
         except (OSError, CommandError) as error:
-            self._fail(entry.path, below, error)
+            self.fail(entry.path, below, error)
 
     def _submit_change(
         self, source: bytes, target: bytes, request: Request, *, count: bool = False
     ) -> None:
         self.connection.submit(_Change(self, source, target, count), request)
 
-    def _put(self, source: bytes, target: RemotePath, named: os.stat_result | None) -> None:
-        """Send a file.
-
-        Args:
-            named: What was found at its name, if its links were looked at: nothing else is sent.
-        """
-        try:
-            self._put_once(source, target, named)
-        except SourceChanged:  # once more: it may be quiet by now, or another file has its name
-            self.tries_again(source)
-            self._put_once(source, target, named)
-
-    def _put_once(self, source: bytes, target: RemotePath, named: os.stat_result | None) -> None:
-        """Raises SourceChanged when it was written to meanwhile, other than at its end."""
-        fd = os.open(source, _OPEN_SOURCE)
-        try:
-            info = beneath.regular(fd)
-            if named is not None and not os.path.samestat(named, info):
-                raise SourceChanged(f"{paths.show(source)}: was replaced meanwhile")
-            first = b"" if info.st_size else os.read(fd, SMALL)
-            if first and not (info := os.fstat(fd)).st_size:  # its size says nothing, as in /proc
-                self.add_stream(fd, target, source=source, first=first, info=info)
-                return
-            if first:  # it was begun just now
-                os.lseek(fd, 0, os.SEEK_SET)
-            if info.st_size <= SMALL:
-                self._put_small(source, target, fd, info)
-            elif not self._is_there(source, target, fd, info):
-                self._put_large(source, target, fd, info, resume=self.options.resume)
-        finally:
-            os.close(fd)
-
-    def _put_small(self, source: bytes, target: RemotePath, fd: int, info: os.stat_result) -> None:
-        data = os.read(fd, info.st_size + 1) if info.st_size else b""
-        size, grew = info.st_size, len(data) > info.st_size
-        if not size and self.options.no_empty:
-            raise EmptySource(f"{paths.show(source)}: is empty: not stored")
-        if grew:
-            data = data[:size]
-        digest = digests.digest(data)
-        if len(data) < size or (grew and not growing.begins_with(fd, size, digest)):
-            raise SourceChanged(f"{paths.show(source)}: changed while it was read")
-        self.advanced(size)
-        if self._index is not None and self._index.has(target, info, digest):
-            self.end(source, target, size, digest=digest, unchanged=True)
-            return
-        call = PutCall(self, source, target)
-        call.size = size
-        call.digest = digest
-        call.remark = job.grew(size) if grew else None
-        self.connection.submit(call, self._request(target, info), size)
-        if size:
-            self.connection.send_data(call, data)
-        self.connection.send_end(call, Sent(size, digest))
-
-    def _is_there(self, source: bytes, target: RemotePath, fd: int, info: os.stat_result) -> bool:
-        """Whether the server has the same bytes at the target already, from an earlier try."""
-        if not self.options.resume:
-            return False
-        if self._index is not None:
-            entry = self._index.get(target)
-        else:
-            entry = self._find(target) if info.st_size > RESUME_FROM else None
-        if (
-            entry is None
-            or entry.digest is None
-            or entry.mode != info.st_mode & 0o777
-            or not same_time_and_size(info, entry.size, entry.mtime_ns)
-            or self.hash_local(fd, info.st_size) != entry.digest
-        ):
-            return False
-        self.advanced(info.st_size)
-        self.end(source, target, info.st_size, digest=entry.digest, unchanged=True)
-        return True
-
-    def _request(
-        self,
-        target: RemotePath,
-        info: os.stat_result,
-        *,
-        ask: bool = False,
-        resume: bool = True,
-        pieces: bool = False,
-    ) -> Put:
-        return Put(
-            target,
-            info.st_size,
-            info.st_mode & 0o777,
-            info.st_mtime_ns,
-            self.options.overwrite,
-            ask,
-            secrets.token_bytes(16) if ask else None,
-            resume,
-            self._among_others,
-            pieces,
-        )
-
-    def _put_large(
-        self,
-        source: bytes,
-        target: RemotePath,
-        fd: int,
-        info: os.stat_result,
-        *,
-        resume: bool,
-    ) -> None:
-        ask = info.st_size > RESUME_FROM
-        call = PutCall(self, source, target)
-        call.size = info.st_size
-        call.asks = ask
-        crew = self.hands(info.st_size) if ask else None
-        in_pieces = crew is not None
-        request = self._request(target, info, ask=ask, resume=resume, pieces=in_pieces)
-        self.connection.submit(call, request)
-        if ask and not call.is_ready():
-            return
-        self.started(source, info.st_size)
-        hasher = digests.new()
-        offset = call.ready.offset if call.ready is not None else 0
-        if offset and not resume:
-            raise BadMessage("the server goes on with what it was to forget")
-        try:
-            if offset and not self._agrees(call, fd, hasher):
-                self._supersede(call)
-                self._put_large(source, target, fd, info, resume=False)
-                return
-            self.advanced(offset)
-            self.reached(target, offset)
-            if crew is not None and call.ready is not None and call.ready.key is not None:
-                sent = self._send_in_pieces(crew, call, call.ready.key, fd, offset, hasher)
-            else:
-                sent = self._send_from(call, fd, offset, hasher)
-            if not sent:
-                return
-            digest = hasher.digest()
-            if growing.has_grown(fd, info, digest, self._keeping_alive(call)):
-                call.remark = job.grew(info.st_size)
-        except SourceChanged as error:
-            if call.superseded:
-                raise  # of the try that took over
-            self._supersede(call)
-            self._drop_kept(target, info)
-            raise SourceChanged(f"{paths.show(source)}: {error}") from None
-        except (OSError, CommandError) as error:
-            call.give_up(source, error)
-            return
-        except ConnectionLost as error:
-            if not call.done:  # another connection was lost: what came is kept for the next try
-                self.end(source, target, info.st_size, error=error)
-                self._supersede(call)
-            raise
-        call.digest = digest
-        self.connection.send_end(call, Sent(info.st_size, call.digest))
-
-    def _keeping_alive(self, call: PutCall) -> Callable[[int], None]:
-        """Something to call while the source is read and nothing is there to send."""
-        said = time.monotonic()
-
-        def tick(_: int) -> None:
-            nonlocal said
-            self.connection.check()
-            if time.monotonic() - said > KEEP_ALIVE_SECONDS:
-                said = time.monotonic()
-                self.connection.keep_alive(call)
-
-        return tick
-
-    def _send_from(self, call: PutCall, fd: int, offset: int, hasher: digests.new) -> bool:
-        """Send a file from an offset on; False when the server has refused it meanwhile."""
-        left = call.size - offset
-        with ReadAhead(fd, left, offset=offset, hasher=hasher) as pieces:
-            if not call.send(pieces):
-                return False
-        if pieces.size != left:
-            raise SourceChanged("became shorter while it was sent")
-        return True
-
-    def _send_in_pieces(
-        self, crew: Crew[Any], call: PutCall, key: bytes, fd: int, offset: int, hasher: digests.new
-    ) -> bool:
-        """The same over several connections."""
-        from ftpclient.transfer.pieces import Send
-
-        with Send(self, crew, call, key, fd) as send:
-            return send.run(offset, hasher)
-
-    def _agrees(self, call: PutCall, fd: int, hasher: digests.new) -> bool:
-        """Whether what the server has is what the source begins with; it is hashed on the way."""
-        assert call.ready is not None
-        offset = call.ready.offset
-        if offset > call.size:
-            return False
-        self.hash_into(hasher, fd, offset, lambda: self.connection.keep_alive(call))
-        return hasher.digest() == call.ready.digest
-
-    def _supersede(self, call: PutCall) -> None:
-        call.superseded = True
-        self.connection.send_cancel(call)
-        self.connection.wait_for(call)
-
-    def _drop_kept(self, target: RemotePath, info: os.stat_result) -> None:
-        """Have the server forget what it keeps of a source that isn't so any more: nothing goes on
-        with it, and it would hold its room for days."""
-        if KEPT not in self.connection.server.features:
-            return
-        # its answer may get lost: then it is kept, as if this were an older server
-        call = Asked[KeptDropped]()
-        self.connection.submit(call, DropKept(target, info.st_size, info.st_mtime_ns))
-        try:
-            self.connection.result(call)
-        except (NotFound, Busy):
-            pass  # too little had come to be kept, or another session has taken it over
-
-    # streams -----------------------------------------------------------------------------
-
     def _add_node(self, named: Named, target: RemotePath) -> None:
         """Send what comes out of a FIFO, a device or a descriptor until its end."""
         self.go_on()
         source, fd = named.path, named.descriptor
-        if (source, target) in self._spent:
+        if (source, target) in self.spent:
             raise Unrepeatable(f"{paths.show(source)}: {_ONCE}")
         opened = -1
         if fd is None:
-            fd = opened = os.open(source, _OPEN_SOURCE)
+            fd = opened = os.open(source, OPEN_SOURCE)
         try:
             if opened >= 0:
                 os.set_blocking(opened, True)
@@ -540,33 +239,12 @@ class Upload(Transfer):
             self.add_stream(fd, target, source=source)
             self.connection.wait_for_all()
         except ConnectionLost as error:
-            if (source, target) not in self._spent:
+            if (source, target) not in self.spent:
                 raise
             lost = Unrepeatable(f"{paths.show(source)}: {error}: {_ONCE}")
-            self._fail(source, target, lost, named=True)
+            self.fail(source, target, lost, named=True)
             if self._lost:
                 raise  # others can be sent again
         finally:
             if opened >= 0:
                 os.close(opened)
-
-    @property
-    def took_input(self) -> bool:
-        """Whether a stream was read from, which can't be read again."""
-        return bool(self._spent)
-
-    def add_stream(
-        self,
-        fd: int,
-        target: RemotePath,
-        *,
-        source: bytes = b"-",
-        first: bytes = b"",
-        info: os.stat_result | None = None,
-        mode: int = MODE,
-        parents: bool = False,
-    ) -> None:
-        """Send what can be read from a descriptor until its end; see `send_stream`."""
-        stream = Stream(source, fd, first, info, mode)
-        parents = parents or self._among_others
-        send_stream(self, stream, target, self._spent, parents=parents)

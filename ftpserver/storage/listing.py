@@ -11,12 +11,11 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import cast
 
 from ftpserver.storage.digest_xattr import digest_by_name
 from ftpserver.storage.permissions import Action, Permissions
 from ftpwire import beneath, paths
-from ftpwire.beneath import OPEN_DIRECTORY, Descent, Tree, identity_of
+from ftpwire.beneath import OPEN_DIRECTORY, Descent, Tree, identity_of, told_time
 from ftpwire.errors import (
     CommandError,
     InvalidPath,
@@ -24,7 +23,7 @@ from ftpwire.errors import (
     SourceChanged,
     from_oserror,
 )
-from ftpwire.messages import Entry, FileType, Problem
+from ftpwire.messages import Entry, Problem
 from ftpwire.paths import Parts
 
 _MAX_WALK_DEPTH = 512
@@ -194,10 +193,5 @@ def make_entry(
 ) -> Entry:
     """What is told about a file in state ``info``."""
     mode = info.st_mode
-    kind = cast(FileType, beneath.entry_type(mode))
+    kind = beneath.entry_type(mode)
     return Entry(path, kind, info.st_size, mode & 0o7777, told_time(info), target, digest)
-
-
-def told_time(info: os.stat_result) -> int:
-    """A file's mtime, or the nearest that a message can carry: some file systems go further."""
-    return min(max(info.st_mtime_ns, -(2**63)), 2**63 - 1)

@@ -108,3 +108,9 @@ def test_importing_does_no_work():
         "assert ftpclient.NotFound is NotFound\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_package_runs_as_the_program():
+    command = [sys.executable, "-m", "ftpclient", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, f"ftp, version {ftpclient.__version__}\n")

@@ -26,7 +26,7 @@ from ftpclient.connection import driver, protocol
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.shell.shell import run_line
-from ftpclient.sync import diff
+from ftpclient.sync import deletions
 from ftpclient.sync.job import Options as SyncOptions
 from ftpclient.transfer import listing, spool
 from ftpwire.errors import FtpError, Interrupted
@@ -273,7 +273,7 @@ def little(in_small_parts, monkeypatch):
     monkeypatch.setattr(spool, "_RUN", 200)
     monkeypatch.setattr(spool, "_CHUNK", 20)
     monkeypatch.setattr(browsing, "_IN_COLUMNS", 100)
-    monkeypatch.setattr(diff, "_MOST_MISSING", 100)
+    monkeypatch.setattr(deletions, "_MOST_MISSING", 100)
 
 
 @pytest.mark.parametrize("lister", LISTERS)

@@ -12,7 +12,9 @@ import pytest
 
 from ftpclient.transfer import local_tree
 from ftpclient.transfer.job import RESUME_FROM
-from ftpclient.transfer.local_tree import LocalTree, PartialFile, partial_name
+from ftpclient.transfer.local_tree import LocalTree
+from ftpclient.transfer.partial_file import PartialFile
+from ftpclient.transfer.placing import partial_name
 from ftpwire import digests
 from ftpwire.frames import Kind
 from ftpwire.messages import Get, Page, Sending, Sent

@@ -26,7 +26,7 @@ from typing import Any
 from tests.system.modes import DEFAULT, Mode
 from tests.system.warm import Warm
 
-MODULES = {"ftp": "ftpclient.cli.main", "ftpd": "ftpserver.cli.main"}
+MODULES = {"ftp": "ftpclient.__main__", "ftpd": "ftpserver.cli.main"}
 PATIENCE = 120.0
 """Seconds after which something that should happen is given up. No test takes so long, not even
 on a machine with many times more to do than it has processors."""

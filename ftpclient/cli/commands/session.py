@@ -24,14 +24,12 @@ from ftpwire.errors import NotFound
 @click.argument("port", required=False, metavar="")
 def connect_command(app: App, server: str | None, port: str | None) -> None:
     """Connect, and give commands in a shell."""
-    from ftpclient.shell.shell import run_shell
-
     if port is not None:
         check_no_password(server or "")  # it would be shown
         raise UsageError(f"one server, and nothing else: did you mean {server}:{port}?")
     if server is not None:
         app.use(server)
-    raise_for(run_shell(app))
+    raise_for(app.run_shell(app))
 
 
 @remote_command("forget")

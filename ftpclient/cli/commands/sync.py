@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,9 +16,8 @@ from ftpclient.cli.patience import patient_client, retries_option, retry_for_opt
 from ftpclient.cli.printer import Printer
 from ftpclient.cli.progress import listening
 from ftpclient.connection.addresses import check_no_password, without_scheme
-from ftpclient.transfer.report import Listener, Result
+from ftpclient.transfer.report import Forwarding
 from ftpwire import paths
-from ftpwire.errors import FtpError
 from ftpwire.units import human
 
 if TYPE_CHECKING:
@@ -158,14 +157,13 @@ def sync_command(
     if app.interactive:
         source, target = _expanded(source), _expanded(target)
     ask = app.can_ask and not yes
-    client = patient_client(app, retry_for, retries)
-    client.limit_rate = limit_rate
-    with _Watching(app) as listener:
+    client = patient_client(app, retry_for, retries, limit_rate)
+    with ExitStack() as stack:
         summary = client.sync(
             source,
             target,
             options,
-            listener=listener,
+            listener=_Watching(app, stack),
             confirm=(lambda plan: _confirm(app, plan)) if ask else None,
         )
     if app.as_json:
@@ -259,48 +257,21 @@ def _named(step: Step) -> str:
     return f"{name}/  ({step.count} in all)" if step.type == "dir" else name
 
 
-class _Watching(Listener):
-    """Prints while the trees are compared and deletions are asked about; then there are bars."""
+class _Watching(Forwarding):
+    """Prints while the trees are compared and deletions are asked about; then there are bars.
 
-    def __init__(self, app: App) -> None:
+    Args:
+        stack: Takes the bars away at the end.
+    """
+
+    def __init__(self, app: App, stack: ExitStack) -> None:
+        super().__init__(Printer(app))
         self._app = app
-        self._stack = ExitStack()
-        self._listener: Listener = Printer(app)
+        self._stack = stack
         self._watching = False
-
-    def __enter__(self) -> _Watching:
-        return self
-
-    def __exit__(self, *details: Any) -> None:
-        self._stack.close()
 
     def totals(self, files: int, size: int) -> None:
         if not self._watching:
             self._watching = True
             self._listener = self._stack.enter_context(listening(self._app))
-            self._listener.totals(files, size)
-
-    @property
-    def enough(self) -> bool:  # type: ignore[override]
-        return self._listener.enough
-
-    def started(self, name: bytes, size: int | None) -> None:
-        self._listener.started(name, size)
-
-    def advanced(self, count: int) -> None:
-        self._listener.advanced(count)
-
-    def finished(self, result: Result) -> None:
-        self._listener.finished(result)
-
-    def remark(self, text: str) -> None:
-        self._listener.remark(text)
-
-    def lost(self, error: FtpError) -> None:
-        self._listener.lost(error)
-
-    def waiting(self, lost: float, left: float) -> None:
-        self._listener.waiting(lost, left)
-
-    def regained(self) -> None:
-        self._listener.regained()
+            super().totals(files, size)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import sys
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,8 +23,51 @@ from ftpwire import paths, standard
 from ftpwire.errors import CommandError, NotFound
 from ftpwire.messages import Overwrite
 
+if TYPE_CHECKING:
+    from ftpclient.client import Client
 
-def _transfer_options(function: Callable[..., Any]) -> Callable[..., Any]:
+
+@dataclass(frozen=True)
+class _Choices:
+    """What put and get can both be told."""
+
+    recursive: bool
+    no_clobber: bool
+    update: bool
+    copy_links: bool
+    links: bool
+    resume: bool
+    retry_for: float | None
+    retries: int | None
+    fail_fast: bool
+    parallel: int | None
+    limit_rate: int | None
+    preserve: bool
+
+    def check(self) -> None:
+        """Refuse those that exclude each other. Raises UsageError."""
+        if self.no_clobber and self.update:
+            raise UsageError("--no-clobber and --update exclude each other")
+        if self.links and self.copy_links:
+            raise UsageError("--links and --copy-links exclude each other")
+
+    @property
+    def overwrite(self) -> Overwrite:
+        return "never" if self.no_clobber else "older" if self.update else "always"
+
+    def client(self, app: App) -> Client:
+        """The client, connected."""
+        return patient_client(app, self.retry_for, self.retries, self.limit_rate)
+
+
+def _transfer_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of `_Choices`, which the command gets as ``choices``."""
+
+    @functools.wraps(command)
+    def function(app: App, **arguments: Any) -> None:
+        chosen = {one.name: arguments.pop(one.name) for one in fields(_Choices)}
+        command(app, choices=_Choices(**chosen), **arguments)
+
     for option in reversed(
         (
             click.option(
@@ -96,17 +141,6 @@ _MEANT = {
 """What options of other tools are here."""
 
 
-def _overwrite(no_clobber: bool, update: bool) -> Overwrite:
-    if no_clobber and update:
-        raise UsageError("--no-clobber and --update exclude each other")
-    return "never" if no_clobber else "older" if update else "always"
-
-
-def _check_links(links: bool, copy_links: bool) -> None:
-    if links and copy_links:
-        raise UsageError("--links and --copy-links exclude each other")
-
-
 def _finish(app: App, summary: Summary, *, atomic: bool = False) -> None:
     if atomic and summary.failed:
         app.complain(CommandError("not all of it could be sent: nothing was replaced"))
@@ -138,18 +172,7 @@ def put_command(
     arguments: tuple[str, ...],
     directory: str | None,
     exactly: bool,
-    recursive: bool,
-    no_clobber: bool,
-    update: bool,
-    copy_links: bool,
-    links: bool,
-    resume: bool,
-    retry_for: float | None,
-    retries: int | None,
-    fail_fast: bool,
-    parallel: int | None,
-    limit_rate: int | None,
-    preserve: bool,
+    choices: _Choices,
     atomic: bool,
     no_empty: bool,
 ) -> None:
@@ -160,8 +183,7 @@ def put_command(
     named = operands.split(arguments, directory, exactly, default=".")
     sources, target = named.sources, named.target
     check_no_server(target)
-    overwrite = _overwrite(no_clobber, update)
-    _check_links(links, copy_links)
+    choices.check()
     if sources == ["-"]:
         if len(arguments) == 1:  # with -t as well: it says where, and not under which name
             raise UsageError("put - needs the name of the file to write")
@@ -169,11 +191,10 @@ def put_command(
             raise UsageError("put - can't be used here: standard input has the commands")
         if standard.was_closed(0):
             raise CommandError("standard input is closed: nothing was stored")
-        client = patient_client(app, retry_for, retries)
-        client.limit_rate = limit_rate
+        client = choices.client(app)
         with listening(app, typed=sys.stdin.isatty()) as listener:
             summary = client.put_stream(
-                0, target, overwrite=overwrite, no_empty=no_empty, listener=listener
+                0, target, overwrite=choices.overwrite, no_empty=no_empty, listener=listener
             )
         _finish(app, summary)
         return
@@ -183,22 +204,21 @@ def put_command(
         # before a connection is made; of several, each has its turn
         raise NotFound(f"{paths.show(sources[0])}: no such file or directory here")
     operands.check_put(app, named)
-    if atomic and (not recursive or len(sources) != 1 or not os.path.isdir(sources[0])):
+    if atomic and (not choices.recursive or len(sources) != 1 or not os.path.isdir(sources[0])):
         raise UsageError("--atomic takes -r and one directory")
-    client = patient_client(app, retry_for, retries)
-    client.limit_rate = limit_rate
+    client = choices.client(app)
     with listening(app) as listener:
         summary = client.put(
             sources,
             target,
             into=named.into,
-            recursive=recursive,
-            copy_links=copy_links,
-            overwrite=overwrite,
-            resume=resume,
-            parallel=parallel,
-            fail_fast=fail_fast,
-            links=links,
+            recursive=choices.recursive,
+            copy_links=choices.copy_links,
+            overwrite=choices.overwrite,
+            resume=choices.resume,
+            parallel=choices.parallel,
+            fail_fast=choices.fail_fast,
+            links=choices.links,
             no_empty=no_empty,
             atomic=atomic,
             listener=listener,
@@ -221,18 +241,7 @@ def get_command(
     arguments: tuple[str, ...],
     directory: str | None,
     exactly: bool,
-    recursive: bool,
-    no_clobber: bool,
-    update: bool,
-    copy_links: bool,
-    links: bool,
-    resume: bool,
-    retry_for: float | None,
-    retries: int | None,
-    fail_fast: bool,
-    parallel: int | None,
-    limit_rate: int | None,
-    preserve: bool,
+    choices: _Choices,
 ) -> None:
     """Download files and directories. TARGET - is standard output.
 
@@ -242,30 +251,28 @@ def get_command(
     sources, target = named.sources, named.target
     for source in sources:
         check_no_server(source)
-    overwrite = _overwrite(no_clobber, update)
-    _check_links(links, copy_links)
+    choices.check()
     if not named.into and (target == "-" or is_descriptor(os.fsencode(target), 1)):
         _get_to_stdout(app, sources)
         return
     if app.interactive:
         target = os.path.expanduser(target)
-    client = patient_client(app, retry_for, retries)
-    client.limit_rate = limit_rate
+    client = choices.client(app)
     with (
         listening(app, typed=_is_screen(target)) as listener,
-        operands.checked_get(app, client, named, listener, follow=not links),
+        operands.checked_get(app, client, named, listener, follow=not choices.links),
     ):
         summary = client.get(
             [app.pattern(source) for source in sources],
             target,
             into=named.into,
-            recursive=recursive,
-            copy_links=copy_links,
-            overwrite=overwrite,
-            resume=resume,
-            parallel=parallel,
-            fail_fast=fail_fast,
-            links=links,
+            recursive=choices.recursive,
+            copy_links=choices.copy_links,
+            overwrite=choices.overwrite,
+            resume=choices.resume,
+            parallel=choices.parallel,
+            fail_fast=choices.fail_fast,
+            links=choices.links,
             listener=listener,
         )
     _finish(app, summary)

@@ -6,9 +6,9 @@ import os
 from typing import TYPE_CHECKING
 
 from ftpserver.storage.batch import SMALL
-from ftpserver.storage.listing import told_time
 from ftpserver.workspace.reading import OpenFile
 from ftpwire import digests
+from ftpwire.beneath import told_time
 from ftpwire.errors import SourceChanged, VerificationFailed
 from ftpwire.messages import Get, Message, Put, PutPiece, Ready, Sending, Sent, Taken
 from ftpwire.streams import ReadAhead, grown

@@ -25,8 +25,10 @@ from ftpclient.connection.interrupt import Interrupt
 from ftpclient.connection.known_hosts import KnownHosts
 from ftpclient.connection.opening import Opened
 from ftpclient.transfer import retry
-from ftpclient.transfer.local_tree import LocalTree, PartialFile
+from ftpclient.transfer.local_tree import LocalTree
+from ftpclient.transfer.partial_file import PartialFile
 from ftpclient.transfer.report import Listener, Result
+from ftpwire import beneath
 from ftpwire.errors import (
     ConnectFailed,
     ConnectionLost,
@@ -266,9 +268,7 @@ def test_the_loop_has_none_of_the_disk(server, use, tmp_path, monkeypatch):
     monkeypatch.setattr(PartialFile, "__init__", noting(PartialFile.__init__))
     monkeypatch.setattr(PartialFile, "place", noting(PartialFile.place))
     monkeypatch.setattr(LocalTree, "__init__", noting(LocalTree.__init__))
-    from ftpclient.transfer import upload
-
-    monkeypatch.setattr(upload.beneath, "regular", noting(upload.beneath.regular))
+    monkeypatch.setattr(beneath, "regular", noting(beneath.regular))
     (tmp_path / "large").write_bytes(DATA)
     (tmp_path / "small").write_bytes(b"x")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from ftpclient.__main__ import run_shell
 from ftpclient.cli import main
 from ftpclient.cli.app import App
 from ftpserver.daemon.server import FtpServer
@@ -71,7 +72,7 @@ class CommandLine:
             patch.setenv("XDG_CONFIG_HOME", str(self.home / "config"))
             for name, value in self._variables().items():
                 patch.setenv(name, value)
-            app = App()
+            app = App(run_shell=run_shell)
             stack.callback(app.interrupt.close)
             stack.callback(app.close)
             ended = main.run(app, words)

@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from ftpclient.__main__ import run_shell
 from ftpclient.cli import main
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.group import check_no_server
@@ -19,7 +20,7 @@ from ftpwire import standard
 def run(capfd, tmp_path, monkeypatch):
     """Runs a command line that no server is needed for; its status, output and complaints."""
     monkeypatch.chdir(tmp_path)
-    app = App()
+    app = App(run_shell=run_shell)
 
     def run(*words: str) -> tuple[int, str, str]:
         status = main.run(app, list(words))
@@ -207,3 +208,10 @@ def test_standard_streams_that_are_there_stay(monkeypatch):
     before = [os.fstat(fd) for fd in range(3)]
     standard.open_standard_streams()
     assert [os.fstat(fd) for fd in range(3)] == before
+
+
+def test_a_program_without_a_shell_says_so(capfd):
+    app = App()
+    assert main.run(app, ["connect"]) == UsageError.exit_code
+    assert "there is no shell in this program" in capfd.readouterr().err
+    app.interrupt.close()

@@ -21,7 +21,7 @@ from ftpclient.cli.app import App
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.sync.job import Options, SyncSummary
 from ftpclient.transfer.listing import Listing
-from ftpclient.transfer.local_tree import partial_name
+from ftpclient.transfer.placing import partial_name
 from ftpclient.transfer.report import Listener, Result
 from ftpserver.storage.digest_xattr import digest_by_name
 from ftpwire import digests, paths

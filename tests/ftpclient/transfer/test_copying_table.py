@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpclient.transfer import node, stream_upload
+from ftpclient.transfer import waiting
 from ftpwire import standard
 from tests.conftest import as_plain_user
 from tests.ftpclient.transfer.named_support import Reading, make_null, strangers, usable, writing
@@ -464,7 +464,7 @@ def _(w: World) -> None:
 
 @row("fifo-without-writer")
 def _(w: World) -> None:
-    w.monkeypatch.setattr(stream_upload, "SAY_AFTER_SECONDS", 0.0)
+    w.monkeypatch.setattr(waiting, "SAY_AFTER_SECONDS", 0.0)
     os.mkfifo(w.here / "fifo")
     assert "waiting for a writer" in interrupted(w, "put fifo /f")
 
@@ -554,7 +554,7 @@ def _(w: World) -> None:
 
 @row("to-fifo-without-reader")
 def _(w: World) -> None:
-    w.monkeypatch.setattr(node, "SAY_AFTER_SECONDS", 0.0)
+    w.monkeypatch.setattr(waiting, "SAY_AFTER_SECONDS", 0.0)
     w.stored("f")
     os.mkfifo(w.here / "fifo")
     assert "waiting for a reader" in interrupted(w, "get /f fifo")

@@ -18,7 +18,7 @@ from ftpclient.aio import AsyncClient
 from ftpclient.connection.known_hosts import KnownHosts
 from ftpclient.errors import TABLE
 from ftpclient.sync.plan import Options
-from ftpclient.transfer import download
+from ftpclient.transfer import file_call
 from ftpclient.transfer.job import Transfer
 from ftpclient.transfer.local_tree import LocalTree
 from ftpserver.storage import batch, staging
@@ -89,8 +89,8 @@ def disk_here(monkeypatch):
     """Has the disk here fail after so many files."""
 
     def fail(number: int, good: int) -> None:
-        real = download.write_all
-        monkeypatch.setattr(download, "write_all", failing(number, good, real))
+        real = file_call.write_all
+        monkeypatch.setattr(file_call, "write_all", failing(number, good, real))
 
     return fail
 
@@ -171,7 +171,7 @@ def test_sync_into_a_root_that_can_not_be_made(client, files, tmp_path, monkeypa
     def refuse(*arguments, **options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("ftpclient.sync.apply.os.makedirs", refuse)
+    monkeypatch.setattr("ftpclient.sync.local_replica.os.makedirs", refuse)
     with pytest.raises(DiskFull) as caught:
         client.sync(":/there", str(tmp_path / "here"))
     assert str(caught.value) == f"{tmp_path}/here: the disk is full (the disk here)"

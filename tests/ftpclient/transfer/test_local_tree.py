@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ftpclient.transfer.local_tree import LocalTree, PartialFile, checked_parts, partial_name
+from ftpclient.transfer.local_tree import LocalTree
+from ftpclient.transfer.partial_file import PartialFile
+from ftpclient.transfer.placing import checked_parts, partial_name
 from ftpwire import beneath
 from ftpwire.errors import AlreadyExists, BadMessage, Cancelled, IsADirectory, NotADirectory
 from ftpwire.streams import write_all

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from ftpclient.connection.interrupt import Interrupt
-from ftpclient.transfer import stream_upload
+from ftpclient.transfer import waiting
 from ftpclient.transfer.job import RESUME_FROM
 from ftpclient.transfer.report import Listener
 from ftpwire import standard
@@ -369,7 +369,7 @@ def test_put_of_a_terminal_is_what_is_typed(client, files):
 
 
 def test_a_fifo_without_a_writer_is_waited_for_and_said_once(client, files, tmp_path, monkeypatch):
-    monkeypatch.setattr(stream_upload, "SAY_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(waiting, "SAY_AFTER_SECONDS", 0.0)
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
 
@@ -388,7 +388,7 @@ def test_a_fifo_without_a_writer_is_waited_for_and_said_once(client, files, tmp_
 
 
 def test_ctrl_c_ends_the_wait_for_a_writer(server, connect, files, tmp_path, monkeypatch):
-    monkeypatch.setattr(stream_upload, "SAY_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(waiting, "SAY_AFTER_SECONDS", 0.0)
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     interrupt = Interrupt()

@@ -15,7 +15,7 @@ from ftpclient.client import Client
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.interrupt import Interrupt
-from ftpclient.transfer import node, retry
+from ftpclient.transfer import node, retry, waiting
 from ftpclient.transfer.report import Listener
 from ftpwire import standard
 from ftpwire.errors import ConnectionLost, Interrupted, NotADirectory
@@ -130,7 +130,7 @@ def test_only_a_file_goes_into_a_fifo(client, files, tmp_path, kind):
 
 
 def test_a_fifo_without_a_reader_is_waited_for_and_said_once(client, remote, tmp_path, monkeypatch):
-    monkeypatch.setattr(node, "SAY_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(waiting, "SAY_AFTER_SECONDS", 0.0)
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
 
@@ -148,7 +148,7 @@ def test_a_fifo_without_a_reader_is_waited_for_and_said_once(client, remote, tmp
 
 
 def test_ctrl_c_ends_the_wait_for_a_reader(server, connect, remote, tmp_path, monkeypatch):
-    monkeypatch.setattr(node, "SAY_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(waiting, "SAY_AFTER_SECONDS", 0.0)
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     interrupt = Interrupt()
@@ -198,7 +198,7 @@ def test_a_session_is_kept_while_a_reader_is_waited_for(
     server, connect, remote, tmp_path, monkeypatch
 ):
     """By asking something now and then: or a server would end it as idle."""
-    monkeypatch.setattr(node, "KEEP_ALIVE_SECONDS", 0.0)
+    monkeypatch.setattr(waiting, "KEEP_ALIVE_SECONDS", 0.0)
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     asked, real_ask = threading.Semaphore(0), Connection.ask

@@ -15,8 +15,10 @@ import pytest
 from ftpclient.client import Client
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.interrupt import Interrupt
-from ftpclient.transfer import job, pieces, retry
-from ftpclient.transfer.local_tree import LocalTree, PartialFile, partial_name
+from ftpclient.transfer import fetch_pieces, pieces, pool, retry, send_pieces, waiting
+from ftpclient.transfer.local_tree import LocalTree
+from ftpclient.transfer.partial_file import PartialFile
+from ftpclient.transfer.placing import partial_name
 from ftpclient.transfer.report import Listener
 from ftpserver.serving import opening
 from ftpserver.storage.upload import Receiving
@@ -49,8 +51,8 @@ def short_waits(monkeypatch):
 @pytest.fixture(autouse=True)
 def small_window(monkeypatch):
     """Of the same size both ways, so that small files are large."""
-    monkeypatch.setattr(pieces, "_WINDOW", 2)
-    monkeypatch.setattr(pieces, "_WINDOW_UP", 2)
+    monkeypatch.setattr(fetch_pieces, "_WINDOW", 2)
+    monkeypatch.setattr(send_pieces, "_WINDOW", 2)
 
 
 @pytest.fixture
@@ -223,7 +225,7 @@ def test_several_files_use_the_same_connections(server, connect, source, tmp_pat
 
 
 def test_a_large_file_in_a_tree(server, home, connect, tmp_path, opened, monkeypatch):
-    monkeypatch.setattr(job, "LARGE_IN_TREE", SIZE)
+    monkeypatch.setattr(pool, "LARGE_IN_TREE", SIZE)
     tree = tmp_path / "tree"
     for number in range(30):
         directory = tree / f"d{number % 3}"
@@ -492,7 +494,7 @@ def test_ctrl_c(server, home, source, tmp_path, way):
 @pytest.mark.parametrize("kept", [True, False], ids=["kept-digest", "no-digest"])
 def test_the_first_connection_is_not_idle(server, home, connect, tmp_path, monkeypatch, kept):
     """A server may end sessions that ask for nothing."""
-    monkeypatch.setattr(pieces, "KEEP_ALIVE_SECONDS", 0.0)
+    monkeypatch.setattr(waiting, "KEEP_ALIVE_SECONDS", 0.0)
     client, asked = connect(server), []
     real = client.connection.ask
     monkeypatch.setattr(client.connection, "ask", lambda one: asked.append(one) or real(one))

@@ -15,7 +15,9 @@ from ftpclient.client import Client
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.transfer import download, retry
 from ftpclient.transfer.job import RESUME_FROM, Stopped
-from ftpclient.transfer.local_tree import LocalTree, PartialFile, partial_name
+from ftpclient.transfer.local_tree import LocalTree
+from ftpclient.transfer.partial_file import PartialFile
+from ftpclient.transfer.placing import partial_name
 from ftpclient.transfer.report import Listener
 from ftpclient.transfer.resume_notes import Unfinished
 from ftpwire.errors import ConnectionLost, Interrupted, LoginRefused, QuotaExceeded

@@ -8,8 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from ftpserver.cli.main import cli as ftpd
-from ftpserver.storage.listing import told_time
-from ftpwire import digests
+from ftpwire import beneath, digests
 from ftpwire.messages import Copied
 
 LATE = 2**63 + 10**9
@@ -67,7 +66,7 @@ def test_times_that_no_message_can_carry_are_told_as_the_nearest():
         (-(2**63), -(2**63)),
         (-(2**64), -(2**63)),
     ):
-        assert told_time(SimpleNamespace(st_mtime_ns=time)) == told
+        assert beneath.told_time(SimpleNamespace(st_mtime_ns=time)) == told
 
 
 @pytest.mark.parametrize("recursive", [False, True])

@@ -1,0 +1,167 @@
+"""What a sync deletes from the target, and how much of that it may.
+
+Lives here: what goes with a directory, closed directories, files that may be renamed instead, the
+limits.
+Lives elsewhere: which things are extra or in the way (policy.py), finding renamed files
+(renames.py), deleting (apply.py).
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from ftpclient.sync.directories import Awaited, Deletion, Directory, deletion_step, join
+from ftpclient.sync.filters import Filter
+from ftpclient.sync.local_reader import LocalReader, check_depth
+from ftpclient.sync.plan import Options, Plan, Route, Step
+from ftpclient.sync.remote_reader import RemoteReader
+from ftpclient.sync.troubles import Troubles
+from ftpclient.transfer.spool import Table
+from ftpwire import paths
+from ftpwire.errors import AlreadyExists, CommandError, SafetyLimit
+from ftpwire.messages import Entry
+
+_MOST_MISSING = 100_000
+"""Files that may have been renamed. Of more, the rest is sent and deleted."""
+
+
+class Deletions:
+    """The deletions of a plan.
+
+    Attributes:
+        missing: Files of a server that would be deleted, by size. They may have been renamed.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        route: Route,
+        local: LocalReader,
+        remote: RemoteReader,
+        troubles: Troubles,
+    ) -> None:
+        self.missing: dict[int, list[bytes]] = {}
+        self._missing_count = 0
+        self._plan = plan
+        self._route = route
+        self._local = local
+        self._remote = remote
+        self._troubles = troubles
+
+    def add_remote(self, path: bytes, there: Entry) -> None:
+        """A file or link on the server."""
+        self._plan.remove(deletion_step(path, there))
+        self._note_missing(path, there)
+
+    def _note_missing(self, path: bytes, there: Entry) -> None:
+        if there.type == "file" and there.size and self._missing_count < _MOST_MISSING:
+            self._missing_count += 1
+            self.missing.setdefault(there.size, []).append(path)
+
+    def take_remote(self, here: Directory, deletion: Deletion, theirs: Table[Entry]) -> None:
+        """What is in a remote directory that goes."""
+        for name, there in self._remote.polling(theirs.items()):
+            if here.leaves_out(name, there):
+                deletion.protected = True
+            elif there.type == "dir":
+                here.below[name] = Awaited(
+                    "deletion", movable=deletion.movable, keep_steps=here.filter.active
+                )
+            else:
+                path = join(here.path, name)
+                deletion.add(deletion_step(path, there))
+                if deletion.movable:
+                    self._note_missing(path, there)
+
+    def take_local(self, deletion: Deletion, rules: Filter) -> None:
+        """What is in a local directory that goes, and in those in it."""
+        try:
+            check_depth(deletion.path)
+            with self._local.open(deletion.path) as fd:
+                below = list(self._local.entries(fd, deletion.path, Filter()))
+        except (OSError, CommandError) as error:
+            self._troubles.local(deletion.path, error)
+            deletion.protected = True
+            return
+        for local in below:
+            path = join(deletion.path, local.path)
+            if rules.active and rules.excludes(local.path, is_directory=local.type == "dir"):
+                deletion.protected = True
+            elif local.type == "dir":
+                with closing(Deletion(path, None, keep_steps=rules.active)) as inner:
+                    self.take_local(inner, rules.below(local.path))
+                    deletion.take(inner)
+            else:
+                deletion.add(deletion_step(path, local))
+
+    def add_extra(self, deletion: Deletion) -> bool:
+        """A directory that the source hasn't, complete; returns whether all of it goes."""
+        for step in deletion.steps() if deletion.protected else (deletion.step(),):
+            if not self._troubles.is_too_long(step.path, b""):
+                self._plan.remove(step)
+        return not deletion.protected
+
+    def make_way(self, deletion: Deletion) -> bool:
+        """A directory in whose place something else comes, complete; False when not all of it may
+        be deleted."""
+        if deletion.protected:
+            shown = paths.show(self._route.target(deletion.path))
+            text = f"{shown}: a directory is in the way, and not all of it may be deleted"
+            self._troubles.report(deletion.path, AlreadyExists(text))
+            return False
+        self._plan.remove(deletion.step(), obstacle=True)
+        return True
+
+    def open_closed(self, here: Directory, mode: int) -> None:
+        """Have a directory of the target, in which something changes, opened for its owner.
+
+        Args:
+            mode: What it will have afterwards.
+        """
+        assert here.target is not None
+        if here.changed and here.target.mode & 0o700 != 0o700:
+            mode = (mode & 0o777) | 0o700
+            self._plan.openings.add(Step("attributes", here.path, "dir", mode=mode))
+
+
+def check_limits(plan: Plan, options: Options, source: str) -> None:
+    """Refuse a plan that deletes more than it may.
+
+    Args:
+        source: How the source's root is shown.
+
+    Raises:
+        SafetyLimit
+    """
+    if not plan.doomed:
+        return
+    what = "1 thing" if plan.doomed == 1 else f"{plan.doomed} things"
+    if options.max_delete is not None and plan.doomed > options.max_delete:
+        raise SafetyLimit(
+            f"{what} would be deleted, and --max-delete is {options.max_delete}: "
+            "nothing was changed"
+        )
+    if options.force:
+        return
+    if plan.source_is_empty:
+        raise SafetyLimit(
+            f"{source} is empty, and {what} would be deleted: nothing was changed (--force does it)"
+        )
+    if plan.unreadable:
+        raise SafetyLimit(
+            f"not all of {source} could be read, and {what} would be deleted: "
+            "nothing was changed (--force does it)"
+        )
+
+
+def kept_back(count: int) -> SafetyLimit:
+    """Why so many things stay that would have been deleted after the transfers."""
+    return SafetyLimit(
+        f"{count} {'thing was' if count == 1 else 'things were'} not deleted, "
+        "because not everything could be transferred (--force does it)"
+    )
+
+
+def may_delete_before(plan: Plan, options: Options) -> bool:
+    """Whether it would make room to delete first, and that wasn't asked for."""
+    return options.delete and not options.delete_before and plan.freed > 0

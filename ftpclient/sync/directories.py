@@ -1,0 +1,175 @@
+"""What is known of directories that a sync compares, until all that is in them was seen.
+
+Lives here: a remote directory whose pages are still to come, one that is being compared, one that
+is to be deleted with all that is in it; relative paths.
+Lives elsewhere: comparing (diff.py), what is done about it (policy.py, deletions.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+from ftpclient.sync.filters import Filter
+from ftpclient.sync.plan import Step
+from ftpclient.transfer.spool import Spool, Table
+from ftpwire.messages import Entry
+
+EXTRA = "not in the source"
+IN_THE_WAY = "in the way"
+_STEPS_IN_MEMORY = 256 * 1024
+"""Bytes of deletions of one directory that may have to go one by one."""
+
+Kind = Literal["both", "new", "deletion"]
+"""Of a remote directory. ``both``: also here; ``new``: only there, to be downloaded; ``deletion``:
+only there, to be deleted."""
+
+
+def join(directory: bytes, name: bytes) -> bytes:
+    """The path of something in a directory. Paths are relative to the roots of the trees."""
+    if directory and name:
+        return directory + b"/" + name
+    return directory or name
+
+
+def parts_of(path: bytes) -> tuple[bytes, ...]:
+    """The names that a path is made of; none for the root."""
+    return tuple(path.split(b"/")) if path else ()
+
+
+def is_within(path: bytes, directory: bytes) -> bool:
+    """Whether a path is below a directory, and not the directory itself."""
+    return path.startswith(directory + b"/") if directory else bool(path)
+
+
+def bytes_of(entry: Entry) -> int:
+    """How many bytes something takes: only files count."""
+    return entry.size if entry.type == "file" else 0
+
+
+def deletion_step(path: bytes, entry: Entry, why: str = EXTRA) -> Step:
+    """The deletion of a file or link."""
+    return Step("delete", path, entry.type, bytes_of(entry), why=why)
+
+
+class Deletion:
+    """A directory of the target that is to be deleted, with all that is in it.
+
+    Args:
+        replacement: What comes in its place.
+        keep_steps: Something in it may be protected; then the rest has to go one by one.
+
+    Attributes:
+        protected: Something in it stays, and so must the directory.
+        movable: Files in it may be renamed into place before it goes.
+    """
+
+    def __init__(self, path: bytes, replacement: Entry | None, *, keep_steps: bool) -> None:
+        self.path = path
+        self.replacement = replacement
+        self.protected = False
+        self.movable = replacement is None
+        self.keeps_steps = keep_steps
+        self._steps: Spool[Step] | None = None
+        self._count = 1
+        self._size = 0
+
+    def add(self, step: Step) -> None:
+        """Something in it."""
+        self._count += step.count
+        self._size += step.size
+        if self.keeps_steps:
+            self._keep(step)
+
+    def _keep(self, step: Step) -> None:
+        if self._steps is None:
+            self._steps = Spool(Step, in_memory=_STEPS_IN_MEMORY)
+        self._steps.add(step)
+
+    def take(self, inner: Deletion) -> None:
+        """A directory in it, complete."""
+        if inner.protected:
+            self.protected = True
+            for step in inner.steps():
+                self._keep(step)
+        else:
+            self.add(inner.step())
+
+    def steps(self) -> Iterator[Step]:
+        """Those of what may go of it, one by one."""
+        return iter(() if self._steps is None else self._steps)
+
+    def close(self) -> None:
+        """Forget the steps."""
+        if self._steps is not None:
+            self._steps.close()
+            self._steps = None
+
+    def step(self) -> Step:
+        """The deletion of all of it at once."""
+        why = EXTRA if self.replacement is None else IN_THE_WAY
+        return Step("delete", self.path, "dir", self._size, why=why, count=self._count)
+
+
+class Awaited(msgspec.Struct, frozen=True):
+    """A remote directory whose pages are still to come.
+
+    Attributes:
+        kind, source, target: As those of `Directory`.
+        replacement, movable, keep_steps: As those of `Deletion`.
+    """
+
+    kind: Kind
+    source: Entry | None = None
+    target: Entry | None = None
+    replacement: Entry | None = None
+    movable: bool = True
+    keep_steps: bool = False
+
+    def at(self, path: bytes) -> Directory:
+        """The directory, which has this path."""
+        found = Directory(path, self.kind, self.source, self.target)
+        if self.kind == "deletion":
+            found.deletion = Deletion(path, self.replacement, keep_steps=self.keep_steps)
+            found.deletion.movable = self.movable
+        return found
+
+
+@dataclass(slots=True)
+class Directory:
+    """A remote directory that is being compared.
+
+    Attributes:
+        source, target: The directory in each of the two trees.
+        deletion: Of one that is to be deleted.
+        below: Those in it whose pages are still to come.
+        changed: Something is going to be made or removed in it, which changes its mtime.
+        later: Local directories in it that have no counterpart, with what replaces them.
+        pairs: Files in it whose digests must be compared: the one here, the one there.
+        times: Files in it that only differ in time: source and target.
+    """
+
+    path: bytes
+    kind: Kind
+    source: Entry | None = None
+    target: Entry | None = None
+    deletion: Deletion | None = None
+    filter: Filter = field(default_factory=Filter)
+    below: Table[Awaited] = field(default_factory=lambda: Table(Awaited))
+    changed: bool = False
+    later: list[tuple[Entry, Entry | None]] = field(default_factory=list)
+    pairs: list[tuple[Entry, Entry]] = field(default_factory=list)
+    times: list[tuple[Entry, Entry]] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Forget what is kept on disk."""
+        self.below.close()
+        if self.deletion is not None:
+            self.deletion.close()
+
+    def leaves_out(self, name: bytes, entry: Entry) -> bool:
+        """Whether the patterns leave out something in it."""
+        return self.filter.active and self.filter.excludes(name, is_directory=entry.type == "dir")

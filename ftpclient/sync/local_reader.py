@@ -1,0 +1,136 @@
+"""The local tree of a sync, as it is compared.
+
+Lives here: opening and reading directories, .ftpignore files, digests.
+Lives elsewhere: confinement (transfer/local_tree.py), what is found there (diff.py, policy.py,
+deletions.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ftpclient.sync.directories import join, parts_of
+from ftpclient.sync.filters import IGNORE_FILE, MAX_IGNORE_FILE, Filter, bounded
+from ftpclient.transfer.local_tree import LocalTree
+from ftpwire import beneath, paths
+from ftpwire.errors import CommandError, InvalidPath
+from ftpwire.messages import Entry
+from ftpwire.streams import ReadAhead
+
+_PARTIAL_SECONDS = 24 * 3600.0
+"""How long what an interrupted download has left is spared, for it to be gone on with."""
+_OPEN_RULES = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class LocalReader:
+    """Reads the local tree.
+
+    Args:
+        tree: Its root; None where a download is going to make it: then nothing is read.
+        poll: Called now and then, to take what the server has sent. Raises Interrupted.
+        trouble: Hears of what can't be read.
+    """
+
+    def __init__(
+        self,
+        tree: LocalTree | None,
+        poll: Callable[[], None],
+        trouble: Callable[[bytes, OSError], None],
+    ) -> None:
+        self._tree = tree
+        self._poll = poll
+        self._trouble = trouble
+
+    @contextmanager
+    def open(self, path: bytes) -> Iterator[int]:
+        """A handle of a directory. Raises OSError."""
+        assert self._tree is not None
+        fd = self._tree.open_dir(parts_of(path))
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def entries(self, fd: int, path: bytes, rules: Filter) -> Iterator[Entry]:
+        """What is in a directory that has no counterpart, and isn't left out."""
+        self._poll()
+        with os.scandir(fd) as found:
+            for item in found:
+                name = os.fsencode(item.name)
+                try:
+                    local = local_entry(fd, name, item.stat(follow_symlinks=False))
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    self._trouble(join(path, name), error)
+                    continue
+                if rules.active and rules.excludes(name, is_directory=local.type == "dir"):
+                    continue
+                yield local
+
+    def digest(self, path: bytes) -> bytes | None:
+        """A file's digest; None when it can't be read, or is no file."""
+        assert self._tree is not None
+        try:
+            with self._tree.reading(parts_of(path)) as fd:
+                with ReadAhead(fd, os.fstat(fd).st_size) as pieces:
+                    for _ in pieces:
+                        self._poll()
+                    return pieces.digest()
+        except (OSError, CommandError):
+            return None  # whoever transfers it will say
+
+
+def local_entry(fd: int, name: bytes, info: os.stat_result) -> Entry:
+    """Something in the local directory ``fd``, as the server would tell of it. Raises OSError."""
+    kind = beneath.entry_type(info.st_mode)
+    target = os.readlink(name, dir_fd=fd) if kind == "link" else None
+    mode = stat.S_IMODE(info.st_mode)
+    return Entry(name, kind, info.st_size, mode, beneath.told_time(info), target)
+
+
+def local_root(tree: LocalTree) -> Entry:
+    """The root of a local tree."""
+    return local_entry(tree.directory(()), b"", os.fstat(tree.directory(())))
+
+
+def local_rules(fd: int) -> bytes:
+    """The .ftpignore file of a local directory; nothing where there is none.
+
+    Raises:
+        OSError, CommandError: It can't be read, or is too large.
+    """
+    try:
+        file = os.open(IGNORE_FILE, _OPEN_RULES, dir_fd=fd)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return b""  # as in git: links are not followed
+        raise
+    with os.fdopen(file, "rb") as opened:
+        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+            return b""
+        return bounded(opened.read(MAX_IGNORE_FILE + 1))
+
+
+def is_partial(local: Entry) -> bool:
+    """Whether it is what an interrupted download has left."""
+    name = local.path
+    return name.startswith(paths.PARTIAL_PREFIX) and name.endswith(paths.PARTIAL_SUFFIX)
+
+
+def is_recent(local: Entry) -> bool:
+    """Whether an interrupted download that left it may be gone on with."""
+    return time.time_ns() - local.mtime_ns < _PARTIAL_SECONDS * 1e9
+
+
+def check_depth(path: bytes) -> None:
+    """Raises InvalidPath for a directory that is deeper than a server takes."""
+    if path.count(b"/") >= paths.MAX_DEPTH:
+        raise InvalidPath(f"{paths.show(path[:40])}…: more than {paths.MAX_DEPTH} directories deep")

@@ -1,0 +1,101 @@
+"""From the two roots of a sync to its plan.
+
+Lives here: looking at the roots, one of which may be missing.
+Lives elsewhere: comparing what is below them (diff.py), what is done about it (policy.py), renamed
+files (renames.py), carrying the plan out (job.py).
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, closing
+
+from ftpclient.connection.connection import Connection
+from ftpclient.sync.diff import Comparison
+from ftpclient.sync.filters import Filter
+from ftpclient.sync.local_reader import local_root
+from ftpclient.sync.plan import Options, Route
+from ftpclient.sync.policy import Policy, Tell, policy_for
+from ftpclient.sync.renames import Renames
+from ftpclient.transfer.local_tree import LocalTree
+from ftpwire import paths
+from ftpwire.errors import ConnectionLost, Interrupted, NotADirectory, NotFound, from_oserror
+from ftpwire.messages import Entry, Stat
+
+
+def compare(
+    connection: Connection, route: Route, options: Options, rules: Filter, tell: Tell
+) -> Policy:
+    """Compare the trees, and make a plan.
+
+    Args:
+        rules: What is left out by the options.
+        tell: Hears of what can't be mirrored or is passed over.
+
+    Returns:
+        What has filled the plan, which is to be closed.
+
+    Raises:
+        CommandError: A root is missing, is no directory or can't be read.
+        ConnectionLost, Interrupted
+    """
+    remote = _remote_root(connection, route)
+    try:
+        with ExitStack() as stack:
+            tree = _local_root(route)
+            local = None
+            if tree is not None:
+                stack.enter_context(closing(tree))
+                local = local_root(tree)
+            source, target = (local, remote) if route.upload else (remote, local)
+            assert source is not None
+            policy = policy_for(connection, route, tree, options, tell)
+            _fill(policy, connection, route, rules, source, target)
+            return policy
+    except OSError as error:
+        raise from_oserror(error, paths.show(route.local)) from None
+
+
+def _fill(
+    policy: Policy,
+    connection: Connection,
+    route: Route,
+    rules: Filter,
+    source: Entry,
+    target: Entry | None,
+) -> None:
+    try:
+        Comparison(policy, rules).run(source, target)
+        if policy.deletions.missing:
+            Renames(connection, route, policy).find()
+    except BaseException as error:
+        policy.plan.close()
+        if not isinstance(error, (ConnectionLost, Interrupted)):  # whose own cleaning up comes
+            connection.cancel_all()
+        raise
+
+
+def _remote_root(connection: Connection, route: Route) -> Entry | None:
+    path = route.remote
+    try:
+        reply = connection.ask(Stat(path, follow=True))
+    except NotFound:
+        if route.upload:
+            return None
+        raise
+    if reply.entry.type != "dir":
+        raise NotADirectory(f"{paths.show(path)}: not a directory (for files: put, get)")
+    return reply.entry
+
+
+def _local_root(route: Route) -> LocalTree | None:
+    path = route.local
+    try:
+        return LocalTree(path)
+    except FileNotFoundError:
+        if not route.upload and not os.path.lexists(path):
+            return None
+        raise
+    except NotADirectoryError:
+        shown = paths.show(path)
+        raise NotADirectory(f"{shown}: not a directory (for files: put, get)") from None

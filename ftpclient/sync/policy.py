@@ -1,0 +1,485 @@
+"""What a sync does about what differs: towards the server, or from there.
+
+Lives here: the direction, and what the options make of it: which tree is the source, and what is
+transferred, replaced, left or told.
+Lives elsewhere: finding what differs (diff.py), what is deleted with a directory (deletions.py),
+the steps that come of it (plan.py).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any, ClassVar
+
+from msgspec import structs
+
+from ftpclient.connection.connection import Connection
+from ftpclient.sync.apply import Replica
+from ftpclient.sync.deletions import Deletions
+from ftpclient.sync.directories import (
+    IN_THE_WAY,
+    Awaited,
+    Deletion,
+    Directory,
+    bytes_of,
+    deletion_step,
+    join,
+)
+from ftpclient.sync.filters import IGNORE_FILE, Filter, file_rules
+from ftpclient.sync.kept_times import Ask, KeptTimes, ask_disk, ask_server
+from ftpclient.sync.local_reader import (
+    LocalReader,
+    check_depth,
+    is_partial,
+    is_recent,
+    local_rules,
+)
+from ftpclient.sync.plan import Options, Plan, Route, Step
+from ftpclient.sync.remote_reader import RemoteReader
+from ftpclient.sync.troubles import Troubles
+from ftpclient.transfer.local_modes import grantable
+from ftpclient.transfer.local_tree import LocalTree
+from ftpclient.transfer.placing import checked_parts
+from ftpclient.transfer.report import Result
+from ftpclient.transfer.spool import Table
+from ftpwire import paths
+from ftpwire.errors import AlreadyExists, BadMessage, CommandError, InvalidPath, NotNewer
+from ftpwire.messages import Entry, Problem
+
+_NOUNS = {"file": "a file", "dir": "a directory", "link": "a link", "other": "something special"}
+
+Tell = Callable[[Result], None]
+
+
+class Policy(ABC):
+    """What is done about each thing that the comparison finds. It fills a plan.
+
+    Args:
+        tree: The local root; None where a download is going to make it.
+        tell: Hears of what can't be mirrored or is passed over.
+
+    Attributes:
+        target_disk: Whose the target is, for people.
+        odd_times: What has another time in the target, because its disk can't keep that of the
+            source: how many, and the first.
+        first_withheld: Of a download: the first directory that doesn't get the source's mode.
+    """
+
+    target_disk: ClassVar[str]
+
+    def __init__(
+        self,
+        connection: Connection,
+        route: Route,
+        tree: LocalTree | None,
+        options: Options,
+        tell: Tell,
+    ) -> None:
+        self.plan = Plan()
+        self.options = options
+        self.remote = RemoteReader(connection, route)
+        self.local = LocalReader(tree, self.remote.poll, self.local_trouble)
+        self.troubles = Troubles(route, tell)
+        self.deletions = Deletions(self.plan, route, self.local, self.remote, self.troubles)
+        self.times = KeptTimes(self._ask_for_times(connection))
+        self.odd_times = 0
+        self.first_odd_time: bytes | None = None
+        self.first_withheld: bytes | None = None
+        self._route = route
+
+    @abstractmethod
+    def replica_class(self) -> type[Replica[Any]]:
+        """What does the steps. It is imported when there is a plan, for one direction alone."""
+
+    @abstractmethod
+    def _ask_for_times(self, connection: Connection) -> Ask:
+        """What asks the target's disk which times it keeps."""
+
+    @abstractmethod
+    def pair(self, local: Entry, there: Entry) -> tuple[Entry, Entry]:
+        """Source and target, of what both trees have."""
+
+    @abstractmethod
+    def read_rules(self, here: Directory, fd: int, theirs: Table[Entry]) -> bytes:
+        """The .ftpignore file that the source has in a directory. Raises OSError, CommandError."""
+
+    # what could not be read ----------------------------------------------------------------
+
+    def local_trouble(self, path: bytes, error: OSError | CommandError) -> None:
+        """Something here can't be read."""
+        self.troubles.local(path, error)
+
+    def remote_trouble(self, path: bytes, problem: Problem) -> None:
+        """Something on the server can't be read."""
+        self.troubles.remote(path, problem)
+
+    def rules_trouble(self, directory: bytes, error: OSError | CommandError) -> None:
+        """It isn't known what is left out of a directory."""
+        self.plan.cannot_read(self.troubles.in_source(join(directory, IGNORE_FILE), error))
+
+    # the roots -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def make_root(self, source: Entry, rules: Filter) -> Directory | None:
+        """The target's root has to be made.
+
+        Returns:
+            What is compared with the remote listing then; None where nothing is there to be listed.
+        """
+
+    # what both trees have ------------------------------------------------------------------
+
+    def note_local(self, *, there_too: bool) -> None:
+        """Something is here that isn't left out."""
+        if there_too:
+            self.plan.source_is_empty = False
+
+    def meet(self, here: Directory, local: Entry, there: Entry) -> None:
+        """Something has the same name in both trees."""
+        source, target = self.pair(local, there)
+        path = join(here.path, local.path)
+        if source.type == "other":
+            self.troubles.pass_over(path)
+        elif source.type != target.type:
+            self._change_type(here, path, source, target)
+        elif source.type == "dir":
+            here.below[local.path] = Awaited("both", source, target)
+        elif source.type == "link" and source.target == target.target:
+            self.plan.unchanged += 1
+        elif self.options.update and target.mtime_ns > source.mtime_ns:
+            shown = paths.show(self._route.target(path))
+            self.troubles.report(path, NotNewer(f"{shown}: is newer"), skipped=True)
+        elif source.type == "link":
+            self._transfer(here, path, source, "target", target)
+        elif source.size != target.size:
+            self._transfer(here, path, source, "size", target)
+        elif self.options.checksum and source.size:
+            here.pairs.append((local, there))
+        elif source.mtime_ns != target.mtime_ns:
+            here.times.append((source, target))
+        else:
+            self._same_bytes(path, source, target)
+
+    def compared(self, here: Directory, local: Entry, there: Entry, *, same: bool) -> None:
+        """The digests of files of the same size are known."""
+        source, target = self.pair(local, there)
+        path = join(here.path, source.path)
+        if same:
+            self._same_bytes(path, source, target)
+        else:
+            self._transfer(here, path, source, "digest", target)
+
+    def compare_times(self, here: Directory, source: Entry, target: Entry) -> None:
+        """Files that are the same but for their times; which of these can be kept is known."""
+        path = join(here.path, source.path)
+        if self.options.checksum or self.times.are_same(source, target):
+            self._same_bytes(path, source, target)
+        else:
+            self._transfer(here, path, source, "time", target)
+
+    def _same_bytes(self, path: bytes, source: Entry, target: Entry) -> None:
+        why = self._attributes_differ(path, source, target)
+        if not why:
+            self.plan.unchanged += 1
+            return
+        mode = source.mode & 0o777 if "mode" in why else None
+        mtime_ns = source.mtime_ns if "time" in why else None
+        self.plan.attributes.add(Step("attributes", path, "file", 0, mode, mtime_ns, why=why))
+
+    def _attributes_differ(self, path: bytes, source: Entry, target: Entry) -> str:
+        """What has to be set: for people, and empty for nothing."""
+        found = []
+        if source.mode & 0o777 != target.mode & 0o777:
+            found.append("mode")
+        if not self.times.are_same(source, target):
+            found.append("time")
+        elif source.mtime_ns != target.mtime_ns:
+            self.first_odd_time = path if self.first_odd_time is None else self.first_odd_time
+            self.odd_times += 1
+        return ", ".join(found)
+
+    def _change_type(self, here: Directory, path: bytes, source: Entry, target: Entry) -> None:
+        if not self.options.delete:
+            shown = paths.show(self._route.target(path))
+            text = f"{shown}: {_NOUNS[target.type]} is there, the source has {_NOUNS[source.type]}"
+            self.troubles.report(path, AlreadyExists(f"{text} (--delete replaces it)"))
+        elif target.type == "dir":
+            self._replace_directory(here, source, target)
+        elif source.type == "dir":
+            here.changed = True
+            self.plan.remove(deletion_step(path, target, IN_THE_WAY), obstacle=True)
+            self._new_directory(here, source)
+        else:
+            self._transfer(here, path, source, "type", target)
+
+    @abstractmethod
+    def _replace_directory(self, here: Directory, source: Entry, target: Entry) -> None:
+        """The source has something else in the place of a directory of the target."""
+
+    @abstractmethod
+    def _new_directory(self, here: Directory, source: Entry) -> None:
+        """The source has a directory for which there is room in the target."""
+
+    # what only one of them has -------------------------------------------------------------
+
+    @abstractmethod
+    def only_here(self, here: Directory, local: Entry, replacement: Entry | None = None) -> None:
+        """Something is not on the server, or something else is there."""
+
+    def only_there(self, here: Directory, name: bytes, there: Entry) -> None:
+        """Something is not here."""
+        if not here.leaves_out(name, there):
+            self._only_there(here, name, there)
+
+    @abstractmethod
+    def _only_there(self, here: Directory, name: bytes, there: Entry) -> None: ...
+
+    def ends(self, above: Directory, deletion: Deletion) -> None:
+        """All that is in a directory that goes is known."""
+        if above.deletion is not None:
+            above.deletion.take(deletion)
+        elif deletion.replacement is None:
+            above.changed |= self.deletions.add_extra(deletion)
+        elif self.deletions.make_way(deletion):
+            self._transfer(above, deletion.path, deletion.replacement, "type")
+
+    def went_away(self, above: Directory, path: bytes, gone: Awaited, rules: Filter) -> None:
+        """A remote directory was not there any more when it was to be listed."""
+        if gone.kind == "new":
+            assert gone.source is not None
+            self._end_directory(path, gone.source, "")
+        elif gone.replacement is not None:
+            self._transfer(above, path, gone.replacement, "type")
+
+    # the steps -----------------------------------------------------------------------------
+
+    def _make_directory(self, path: bytes, source: Entry) -> None:
+        """A directory that the target hasn't."""
+        self.plan.directories.add(Step("mkdir", path, "dir", mode=source.mode & 0o777, why="new"))
+
+    def left(self, here: Directory) -> None:
+        """All that is in a directory of the source was seen."""
+        assert here.source is not None
+        if here.kind == "new":
+            self._end_directory(here.path, here.source, "")
+            return
+        assert here.target is not None
+        source = self._granted(here.path, here.source, here.target)
+        why = self._attributes_differ(here.path, source, here.target)
+        if why or here.changed:
+            self._end_directory(here.path, source, why)
+        if not self._is_home(here.path):
+            self.deletions.open_closed(here, source.mode)
+
+    def _granted(self, path: bytes, source: Entry, target: Entry) -> Entry:
+        """The source, with the mode that a directory of the target may get of it."""
+        return source
+
+    def _end_directory(self, path: bytes, source: Entry, why: str) -> None:
+        """What a directory has once its contents are there."""
+        if self._is_home(path):
+            return  # it belongs to the account: it is not one of the things in it
+        mode, mtime_ns = source.mode & 0o777, source.mtime_ns
+        step = Step("attributes", path, "dir", mode=mode, mtime_ns=mtime_ns, why=why)
+        self.plan.endings.add(step)
+
+    def _is_home(self, path: bytes) -> bool:
+        return not path and self._route.remote == paths.ROOT
+
+    def _transfer(
+        self,
+        here: Directory,
+        path: bytes,
+        source: Entry,
+        why: str,
+        target: Entry | None = None,
+    ) -> None:
+        here.changed = True
+        self._add_transfer(path, source, why, target)
+
+    def _add_transfer(
+        self, path: bytes, source: Entry, why: str, target: Entry | None = None
+    ) -> None:
+        step = Step(
+            self._route.verb,
+            path,
+            source.type,
+            bytes_of(source),
+            source.mode & 0o777,
+            source.mtime_ns,
+            source.target,
+            why,
+        )
+        self.plan.transfer(step, 0 if target is None else bytes_of(target))
+
+
+class ToServer(Policy):
+    """What is here is the source."""
+
+    target_disk = "server's disk"
+
+    def replica_class(self) -> type[Replica[Any]]:
+        from ftpclient.sync.remote_replica import RemoteReplica
+
+        return RemoteReplica
+
+    def _ask_for_times(self, connection: Connection) -> Ask:
+        return ask_server(connection)
+
+    def pair(self, local: Entry, there: Entry) -> tuple[Entry, Entry]:
+        return local, there
+
+    def read_rules(self, here: Directory, fd: int, theirs: Table[Entry]) -> bytes:
+        return local_rules(fd)
+
+    def local_trouble(self, path: bytes, error: OSError | CommandError) -> None:
+        self.plan.cannot_read(self.troubles.local(path, error))
+
+    def make_root(self, source: Entry, rules: Filter) -> Directory | None:
+        self._new_tree(b"", source, rules)
+        return None
+
+    def note_local(self, *, there_too: bool) -> None:
+        self.plan.source_is_empty = False
+
+    def _replace_directory(self, here: Directory, source: Entry, target: Entry) -> None:
+        here.below[source.path] = Awaited(
+            "deletion", replacement=source, movable=False, keep_steps=here.filter.active
+        )
+
+    def _new_directory(self, here: Directory, source: Entry) -> None:
+        here.later.append((source, None))
+
+    def only_here(self, here: Directory, local: Entry, replacement: Entry | None = None) -> None:
+        if not is_partial(local):
+            here.changed |= self._new(join(here.path, local.path), local, here.filter)
+
+    def _only_there(self, here: Directory, name: bytes, there: Entry) -> None:
+        if self.troubles.is_too_long(here.path, name) or not self.options.delete:
+            return
+        if there.type == "dir":
+            here.below[name] = Awaited("deletion", keep_steps=here.filter.active)
+        else:
+            here.changed = True
+            self.deletions.add_remote(join(here.path, name), there)
+
+    def went_away(self, above: Directory, path: bytes, gone: Awaited, rules: Filter) -> None:
+        if gone.kind == "both":
+            assert gone.source is not None
+            self._new_tree(path, gone.source, rules)
+        else:
+            super().went_away(above, path, gone, rules)
+
+    def _new(self, path: bytes, local: Entry, rules: Filter) -> bool:
+        """Plan the upload of something new; False when it can't be stored."""
+        if self.troubles.is_too_long(path, b""):
+            return False
+        if local.path == paths.STAGING:
+            shown = paths.show(self._route.local_path(path))
+            error = InvalidPath(f"{shown}: this name is reserved for the server")
+            self.troubles.report(path, error, skipped=True)
+            return False
+        if local.type == "other":
+            self.troubles.pass_over(path)
+            return False
+        if local.type == "dir":
+            self._new_tree(path, local, rules.below(local.path))
+        else:
+            self._add_transfer(path, local, "new")
+        return True
+
+    def _new_tree(self, path: bytes, source: Entry, rules: Filter) -> None:
+        """Plan the upload of a directory with all that is in it."""
+        self._make_directory(path, source)
+        try:
+            check_depth(path)
+            with self.local.open(path) as fd:
+                data = local_rules(fd)
+                rules = rules.with_rules(file_rules(data)) if data else rules
+                entries = self.local.entries(fd, path, rules)
+                below = [local for local in entries if not is_partial(local)]
+        except (OSError, CommandError) as error:
+            self.local_trouble(path, error)
+            below = []
+        for local in below:
+            self.plan.source_is_empty = False
+            self._new(join(path, local.path), local, rules)
+        self._end_directory(path, source, "")
+
+
+class FromServer(Policy):
+    """What is there is the source."""
+
+    target_disk = "disk here"
+
+    def replica_class(self) -> type[Replica[Any]]:
+        from ftpclient.sync.local_replica import LocalReplica
+
+        return LocalReplica
+
+    def _ask_for_times(self, connection: Connection) -> Ask:
+        return ask_disk
+
+    def pair(self, local: Entry, there: Entry) -> tuple[Entry, Entry]:
+        return there, local
+
+    def read_rules(self, here: Directory, fd: int, theirs: Table[Entry]) -> bytes:
+        return self.remote.rules(here.path, theirs)
+
+    def remote_trouble(self, path: bytes, problem: Problem) -> None:
+        self.plan.cannot_read(self.troubles.remote(path, problem))
+
+    def make_root(self, source: Entry, rules: Filter) -> Directory | None:
+        self._make_directory(b"", source)
+        return Directory(b"", "new", source)
+
+    def _granted(self, path: bytes, source: Entry, target: Entry) -> Entry:
+        """The root's own mode stays; others don't get more rights than `grantable` says."""
+        mode = grantable(source.mode, target.mode) if path else target.mode & 0o777
+        if path and mode != source.mode & 0o777:
+            self.first_withheld = self.first_withheld or path
+        return structs.replace(source, mode=mode)
+
+    def _replace_directory(self, here: Directory, source: Entry, target: Entry) -> None:
+        here.later.append((target, source))
+
+    def _new_directory(self, here: Directory, source: Entry) -> None:
+        here.changed = True
+        here.below[source.path] = Awaited("new", source)
+        self._make_directory(join(here.path, source.path), source)
+
+    def only_here(self, here: Directory, local: Entry, replacement: Entry | None = None) -> None:
+        if not self.options.delete or (is_partial(local) and is_recent(local)):
+            return
+        here.changed = True
+        path = join(here.path, local.path)
+        if local.type != "dir":
+            self.plan.remove(deletion_step(path, local))
+            return
+        with closing(Deletion(path, replacement, keep_steps=here.filter.active)) as deletion:
+            self.deletions.take_local(deletion, here.filter.below(local.path))
+            self.ends(here, deletion)
+
+    def _only_there(self, here: Directory, name: bytes, there: Entry) -> None:
+        self.plan.source_is_empty = False
+        if self.troubles.is_too_long(here.path, name):
+            return
+        if len(checked_parts(there.path)) != 1:
+            raise BadMessage("the server sent a path where a name belongs")
+        path = join(here.path, name)
+        if there.type == "other":
+            self.troubles.pass_over(path)
+        elif there.type == "dir":
+            self._new_directory(here, there)
+        else:
+            self._transfer(here, path, there, "new")
+
+
+def policy_for(
+    connection: Connection, route: Route, tree: LocalTree | None, options: Options, tell: Tell
+) -> Policy:
+    """That of a sync's direction."""
+    kind = ToServer if route.upload else FromServer
+    return kind(connection, route, tree, options, tell)

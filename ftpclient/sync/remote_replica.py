@@ -1,0 +1,82 @@
+"""The target of a sync towards the server.
+
+Lives here: the requests that do the steps of a plan.
+Lives elsewhere: which steps, and in which order (job.py), moving bytes (transfer/upload.py).
+
+Nothing waits for its answer until ``settle``: a step costs no round trip.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ftpclient.connection.protocol import Call
+from ftpclient.sync.apply import Done, Replica
+from ftpclient.sync.plan import Plan, Step
+from ftpclient.transfer import preflight
+from ftpclient.transfer.upload import Upload
+from ftpwire import paths
+from ftpwire.errors import NotFound, from_oserror
+from ftpwire.messages import MakeDir, Move, Remove, Request, SetAttributes, Space
+
+
+class RemoteReplica(Replica[Upload]):
+    """A directory on the server."""
+
+    _transfer_class = Upload
+
+    def check_room(self, plan: Plan, growth: int, undone: str) -> None:
+        reply = self._connection.ask(Space())
+        preflight.check(reply, growth, undone)
+
+    def make_root(self) -> None:
+        try:
+            mode = os.stat(self._route.local).st_mode & 0o777
+        except OSError as error:
+            raise from_oserror(error, paths.show(self._route.local)) from None
+        self._connection.ask(MakeDir(self._route.remote, mode | 0o700, parents=True))
+
+    def make_dir(self, step: Step) -> None:
+        assert step.mode is not None
+        path = self._route.remote_path(step.path)
+        self._ask(step, MakeDir(path, step.mode | 0o700, parents=True, fill=True))
+
+    def remove(self, step: Step) -> None:
+        path = self._route.remote_path(step.path)
+        self._ask(step, Remove(path, recursive=step.type == "dir"))
+
+    def rename(self, step: Step) -> None:
+        path = self._route.remote_path(step.path)
+        move = _StepCall(step, self._done)
+        self._connection.submit(move, Move(self._route.remote_path(step.source), path, "never"))
+        if step.mode is not None or step.mtime_ns is not None:
+            dressing = _StepCall(Step("attributes", step.path), self._done, after=move)
+            self._connection.submit(dressing, SetAttributes(path, step.mode, step.mtime_ns))
+
+    def send(self, step: Step) -> None:
+        self.transfer.add(self._route.local_path(step.path), self._route.remote_path(step.path))
+
+    def set_attributes(self, step: Step) -> None:
+        path = self._route.remote_path(step.path)
+        self._ask(step, SetAttributes(path, step.mode, step.mtime_ns))
+
+    def _ask(self, step: Step, request: Request) -> None:
+        self._connection.submit(_StepCall(step, self._done), request)
+
+
+class _StepCall(Call):
+    """A step on its way. Nobody hears of it when the one that it depended on has failed."""
+
+    def __init__(self, step: Step, done: Done, *, after: Call | None = None) -> None:
+        super().__init__()
+        self._step = step
+        self._tell = done
+        self._after = after
+
+    def on_done(self) -> None:
+        if self._after is not None and self._after.error is not None:
+            return
+        error = self.error
+        if self._step.action == "delete" and isinstance(error, NotFound):
+            error = None  # somebody else was quicker
+        self._tell(self._step, error)

@@ -1,0 +1,77 @@
+"""What a sync can't mirror, or passes over, told while it compares.
+
+Lives here: the words. Lives elsewhere: what a trouble means for the plan (policy.py), telling each
+of them once (job.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ftpclient.sync.directories import join
+from ftpclient.sync.plan import Route, Step
+from ftpclient.transfer.report import Result, Status
+from ftpwire import paths
+from ftpwire.errors import CommandError, InvalidPath, NotRegular, from_oserror
+from ftpwire.messages import Failed, Problem
+
+
+class Troubles:
+    """Tells of them.
+
+    Args:
+        tell: Hears of each.
+    """
+
+    def __init__(self, route: Route, tell: Callable[[Result], None]) -> None:
+        self._route = route
+        self._tell = tell
+        self._longest = paths.MAX_PATH - len(paths.child(route.remote, b""))
+        """Bytes of the longest relative path that a request can name."""
+
+    def report(self, path: bytes, error: CommandError, *, skipped: bool = False) -> None:
+        """Something failed, or is passed over."""
+        source, target = self._route.source(path), self._route.target(path)
+        step = Step(self._route.verb, path)
+        status: Status = "skipped" if skipped else "failed"
+        self._tell(Result(source, target, 0, status, error=error, step=step))
+
+    def local(self, path: bytes, error: OSError | CommandError) -> CommandError:
+        """Something here can't be read; returns why."""
+        return self._unreadable(path, error, self._route.local_path(path))
+
+    def remote(self, path: bytes, problem: Problem) -> CommandError:
+        """Something on the server can't be read; returns why."""
+        text = f"{paths.show(self._route.remote_path(path))}: {problem.message}"
+        error = Failed(problem.code, text).to_error()
+        if not isinstance(error, CommandError):
+            error = CommandError(text)
+        self.report(path, error)
+        return error
+
+    def in_source(self, path: bytes, error: OSError | CommandError) -> CommandError:
+        """A file of the source that is read before all others can't be; returns why."""
+        return self._unreadable(path, error, self._route.source(path))
+
+    def _unreadable(self, path: bytes, error: OSError | CommandError, shown: bytes) -> CommandError:
+        if isinstance(error, OSError):
+            error = from_oserror(error, paths.show(shown))
+        self.report(path, error)
+        return error
+
+    def is_too_long(self, directory: bytes, name: bytes) -> bool:
+        """Whether no request can name it; that is a failure of its own, and the rest goes on."""
+        if len(directory) + 1 + len(name) <= self._longest:
+            return False
+        path = join(directory, name)
+        if len(path) <= self._longest:
+            return False
+        shown = paths.show(self._route.source(path)[:40])
+        self.report(path, InvalidPath(f"{shown}…: longer than {paths.MAX_PATH} bytes"))
+        return True
+
+    def pass_over(self, path: bytes) -> None:
+        """It is nothing that can be mirrored."""
+        shown = paths.show(self._route.source(path))
+        error = NotRegular(f"{shown}: not a regular file, directory or link")
+        self.report(path, error, skipped=True)

@@ -1,0 +1,339 @@
+"""Getting one large file over several connections, in pieces.
+
+Lives here: who brings which piece, what becomes of the file when one fails.
+Lives elsewhere: where pieces begin (pieces.py), files that travel whole (file_call.py), the
+connections (pool.py), putting pieces together (ftpwire/pieces.py).
+
+The parent of a transfer gives pieces away in their order, and only so far beyond what is there
+without a gap: of an interrupted file that part counts, and what lies beyond it comes again.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from ftpclient.connection.protocol import Call
+from ftpclient.transfer.calls import mismatch
+from ftpclient.transfer.job import RESUME_FROM, Transfer
+from ftpclient.transfer.partial_file import PartialFile
+from ftpclient.transfer.pieces import end_of, starts_after
+from ftpclient.transfer.pool import ConnectionPool
+from ftpclient.transfer.waiting import KeepAlive
+from ftpwire import digests, paths
+from ftpwire.errors import (
+    BadMessage,
+    CommandError,
+    FtpError,
+    LeaseLost,
+    ProtocolError,
+    SourceChanged,
+)
+from ftpwire.messages import Get, Hash, Hashed, Sending, Sent, WhoAmI
+from ftpwire.paths import RemotePath
+from ftpwire.pieces import PIECE, Assembly, Piece
+
+_ASKED_AT_ONCE = 3
+"""Pieces that one connection asks for before the first of them has come."""
+_WINDOW = 4
+"""Pieces for each connection that may be under way beyond the first gap. More would keep unequal
+connections busier, and be lost when one of them is."""
+
+
+class _Probe(Call):
+    """What the server has, asked for before any piece: a `Get` of no bytes."""
+
+    streams = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.info: Sending | None = None
+
+    def on_reply(self, reply: Sending) -> bool:
+        if self.info is not None:
+            raise BadMessage("the server began a file twice")
+        self.info = reply
+        return False
+
+    def on_frame(self, size: int) -> None:
+        if size:
+            raise BadMessage("the server sent bytes that nobody asked for")
+
+    def on_ending(self) -> None:
+        if self.info is None:
+            raise BadMessage("the server ended a file that it had not begun")
+
+
+class _PieceCall(Call):
+    """One piece on its way from the server."""
+
+    streams = True
+
+    def __init__(self, fetching: _Fetching, piece: Piece) -> None:
+        super().__init__()
+        self._fetching = fetching
+        self._piece = piece
+        self._left = piece.end - piece.start
+        self._begun = False
+        self._failed = False
+        self._scratch: memoryview | None = None
+        self.sink = self
+
+    def on_reply(self, reply: Sending) -> bool:
+        if self._begun:
+            raise BadMessage("the server began a piece twice")
+        self._begun = True
+        if not self._fetching.is_same(reply):
+            self._fail(SourceChanged("it changed on the server meanwhile"))
+        elif reply.offset != self._piece.start:
+            raise BadMessage("the server began in the wrong place")
+        return False
+
+    def on_frame(self, size: int) -> None:
+        self._left -= size
+        if not self._begun or self._left < 0:
+            raise BadMessage("the server sent more bytes than were asked for")
+
+    def on_ending(self) -> None:
+        if not self._begun or (self._left and not self._failed):
+            raise BadMessage("the server ended a piece before it was complete")
+
+    def on_done(self) -> None:
+        self.sink = None  # nobody refers to its buffers any more
+        if self.error is None and not self._failed:
+            try:
+                self._piece.finish()
+            except (OSError, CommandError) as error:
+                self._fail(error)
+        if self.error is not None:
+            self._fetching.fail(self.error)
+
+    # its sink: the piece, until something fails
+
+    def buffer(self) -> memoryview:
+        if not self._failed:
+            return self._piece.buffer()
+        if self._scratch is None:
+            self._scratch = memoryview(bytearray(64 * 1024))
+        return self._scratch
+
+    def filled(self, count: int) -> None:
+        self._do(lambda: self._piece.filled(count))
+
+    def write(self, data: memoryview) -> None:
+        self._do(lambda: self._piece.write(data))
+
+    def _do(self, work: Callable[[], None]) -> None:
+        if self._failed:
+            return
+        try:
+            work()
+        except (OSError, CommandError) as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError | CommandError) -> None:
+        self._failed = True
+        self._fetching.fail(error)
+
+
+class _Fetching:
+    """One file that workers bring. The first ``error`` ends it; others follow from that."""
+
+    def __init__(self, source: RemotePath, info: Sending, assembly: Assembly) -> None:
+        self.source = source
+        self.info = info
+        self.assembly = assembly
+        self.error: OSError | FtpError | None = None
+        self.grew = False
+        """Some pieces came from a longer file: whether it begins with them is asked at the end."""
+
+    def is_same(self, info: Sending) -> bool:
+        """Whether a piece is of the same file as the others, as far as that can be seen."""
+        if info.size > self.info.size:
+            self.grew = True
+            return True
+        return (info.size, info.mtime_ns) == (self.info.size, self.info.mtime_ns)
+
+    def fail(self, error: OSError | FtpError) -> None:
+        """A piece can't come; the rest is not needed any more."""
+        if self.error is None:
+            self.error = error
+
+    def fetch(self, worker: Transfer, start: int) -> None:
+        """Ask for a piece, on a worker's connection."""
+        connection = worker.connection
+        while connection.unanswered >= _ASKED_AT_ONCE:
+            connection.pump()
+        if self.error is not None:
+            return
+        size = end_of(start, self.info.size) - start
+        try:
+            piece = self.assembly.open(start, size)
+        except LeaseLost:
+            return  # the parent has given it up
+        call = _PieceCall(self, piece)
+        connection.submit(call, Get(self.source, start, None, size))
+
+
+class Fetch:
+    """Getting one file in pieces into a partial file, from its beginning to its name.
+
+    Attributes:
+        size: Of the file, once the server has told it.
+        grew: It became longer meanwhile, and still begins with what came.
+    """
+
+    def __init__(
+        self,
+        transfer: Transfer,
+        pool: ConnectionPool[Any],
+        source: RemotePath,
+        shown: bytes,
+        partial: PartialFile,
+    ) -> None:
+        self.size = 0
+        self._shown = shown
+        self.grew = False
+        self._transfer = transfer
+        self._pool = pool
+        self._source = source
+        self._partial = partial
+
+    def run(self) -> bytes:
+        """Get it, verify it, give it its name; returns its digest. Whatever happens, nothing
+        stays behind, except what an interrupted download can go on with.
+
+        Raises:
+            CommandError, OSError: The file failed, or is refused.
+            ConnectionLost, Interrupted: It was interrupted.
+        """
+        partial = self._partial
+        try:
+            info, digest = self._bring(*self._begin())
+            partial.place(info.mode, info.mtime_ns)
+            return digest
+        except BaseException as error:
+            failed = isinstance(error, (OSError, CommandError, ProtocolError))
+            if failed or partial.fd < 0 or os.fstat(partial.fd).st_size < RESUME_FROM:
+                partial.drop()
+            else:
+                partial.leave()
+            raise
+
+    def _begin(self) -> tuple[Sending, bytes | None, digests.new]:
+        """Ask what the server has, and whether it begins with what is here.
+
+        Returns:
+            What is going to be sent, the digest that is kept of it, and what has hashed the part
+            that is here.
+        """
+        offset, hasher = self._partial.offset, digests.new()
+        if offset < RESUME_FROM:
+            offset = 0
+        if offset:
+            self._transfer.hash_into(hasher, self._partial.fd, offset)
+        info, kept = self._probe(offset, hasher.digest() if offset else None)
+        self.size = info.size
+        self._partial.start_at(info.offset)
+        return info, kept, hasher if info.offset == offset else digests.new()
+
+    def _probe(self, offset: int, prefix: bytes | None) -> tuple[Sending, bytes | None]:
+        """Ask what the server has: from ``offset`` on if the file begins with ``prefix``, else
+        from its beginning; and the digest that is kept of it."""
+        connection, probe = self._transfer.connection, _Probe()
+        connection.submit(probe, Get(self._source, offset, prefix, length=0))
+        connection.wait_for(probe)
+        if probe.error is not None:
+            raise probe.error
+        info = probe.info
+        assert info is not None and isinstance(probe.ending, Sent)
+        if info.offset not in (0, offset) or info.offset > info.size:
+            raise BadMessage("the server began in the wrong place")
+        return info, probe.ending.digest
+
+    def _bring(
+        self, info: Sending, kept: bytes | None, hasher: digests.new
+    ) -> tuple[Sending, bytes]:
+        transfer = self._transfer
+        computed = Call()
+        if kept is None:  # the server reads all of it while the pieces come
+            transfer.connection.submit(computed, Hash(self._source))
+            transfer.connection.flush()
+        transfer.started(self._source, info.size)
+        transfer.advanced(info.offset)
+        fd = self._partial.fd
+        with Assembly(fd, info.size, offset=info.offset, hasher=hasher) as assembly:
+            fetching = _Fetching(self._source, info, assembly)
+            try:
+                self._deal(fetching, None if kept is not None else computed)
+                digest = assembly.finish(lambda _: transfer.connection.check())
+            except BaseException as error:
+                if kept is None and not (computed.done or transfer.connection.broken):
+                    transfer.connection.send_cancel(computed)
+                if not isinstance(error, (OSError, CommandError, ProtocolError)):
+                    assembly.close()
+                    self._partial.start_at(assembly.frontier)
+                    transfer.reached(self._shown, assembly.frontier)
+                raise
+        self._verify(fetching, digest, kept, computed)
+        return info, digest
+
+    def _verify(
+        self, fetching: _Fetching, digest: bytes, kept: bytes | None, computed: Call
+    ) -> None:
+        """Compare the digest of all pieces with the one that is kept, or that was computed; of a
+        file that grew meanwhile, have the server read its first bytes once more."""
+        connection, size = self._transfer.connection, fetching.info.size
+        if kept is None:
+            if fetching.grew and not computed.done:
+                connection.send_cancel(computed)  # of a longer file: it is of no use
+            connection.wait_for(computed)
+            if computed.error is not None and not fetching.grew:
+                raise computed.error
+            if isinstance(hashed := computed.reply, Hashed):
+                fetching.grew |= hashed.size > size
+                kept = hashed.digest if hashed.size == size else None
+        if fetching.grew and kept != digest:
+            info, _ = self._probe(size, digest)
+            if not size < info.size or info.offset != size:
+                raise SourceChanged(f"{paths.show(self._source)}: changed on the server meanwhile")
+            kept = digest
+        self.grew = fetching.grew
+        if kept != digest:
+            raise mismatch(self._source, encrypted=connection.encrypted)
+
+    def _deal(self, fetching: _Fetching, asked: Call | None) -> None:
+        """Give the pieces away, and wait until all have come.
+
+        Args:
+            asked: What the own connection is asked meanwhile.
+        """
+        assembly, pool, connection = fetching.assembly, self._pool, self._transfer.connection
+        keep_alive = KeepAlive(lambda: connection.ask(WhoAmI()))
+        starts, told = starts_after(assembly.offset, assembly.size), 0
+        start = next(starts, None)
+        while (frontier := assembly.frontier) < assembly.size:
+            pool.check()
+            connection.poll()
+            if asked is None or asked.done:
+                keep_alive.tick()
+            if fetching.error is not None:
+                self._raise(fetching.error)
+            if start is not None and start - frontier < _WINDOW * PIECE * pool.size:
+                pool.give(functools.partial(fetching.fetch, start=start))
+                start = next(starts, None)
+                continue
+            assembly.wait()
+            received = assembly.received
+            self._transfer.advanced(received - told)
+            told = received
+        self._transfer.advanced(assembly.received - told)
+
+    def _raise(self, error: OSError | FtpError) -> NoReturn:
+        self._pool.check()  # why a worker has stopped, rather than what became of its piece
+        shown = paths.show(self._source)
+        if isinstance(error, CommandError) and shown not in str(error):
+            raise type(error)(f"{shown}: {error}")
+        raise error

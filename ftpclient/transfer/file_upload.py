@@ -1,0 +1,342 @@
+"""Uploads of files to their places on the server, one after another.
+
+Lives here: reading, what the server has already, whole or in pieces, asking once more.
+Lives elsewhere: trees and what was named (upload.py), streams (stream_upload.py), pieces
+(send_pieces.py), what the server has of a tree (remote_index.py).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from ftpclient.connection.connection import Connection
+from ftpclient.connection.protocol import Asked
+from ftpclient.transfer import job
+from ftpclient.transfer.calls import PutCall
+from ftpclient.transfer.job import (
+    RESUME_FROM,
+    SMALL,
+    EmptySource,
+    Options,
+    Transfer,
+    same_time_and_size,
+)
+from ftpclient.transfer.listing import find
+from ftpclient.transfer.pool import ConnectionPool
+from ftpclient.transfer.remote_index import RemoteIndex
+from ftpclient.transfer.report import Listener
+from ftpclient.transfer.stream_upload import MODE, Stream, send_stream
+from ftpclient.transfer.waiting import KeepAlive
+from ftpwire import beneath, digests, growing, paths
+from ftpwire.errors import (
+    BadMessage,
+    Busy,
+    CommandError,
+    ConnectionLost,
+    NotFound,
+    NotRegular,
+    SourceChanged,
+    from_oserror,
+)
+from ftpwire.messages import KEPT, DropKept, KeptDropped, Put, Sent
+from ftpwire.paths import RemotePath
+from ftpwire.streams import ReadAhead
+
+OPEN_SOURCE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+class FileUpload(Transfer):
+    """Files and streams from here to the server.
+
+    Attributes:
+        index: What the server has of a tree already, if that was looked up.
+        spent: Sources that can't be read a second time, with their targets.
+    """
+
+    _among_others = False
+    """Whether somebody else makes the directories that files go into, maybe later."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        options: Options,
+        listener: Listener,
+        parent: FileUpload | None = None,
+    ) -> None:
+        super().__init__(connection, options, listener, parent)
+        self.index: RemoteIndex | None = None
+        self.spent: set[tuple[bytes, RemotePath]] = set()
+
+    def send_for(
+        self, parent: FileUpload, source: bytes, target: RemotePath, named: os.stat_result | None
+    ) -> None:
+        """Send one file that the parent has met."""
+        if parent.listener.enough:
+            return
+        parent.go_on()
+        self.index = parent.index
+        self._among_others = True
+        try:
+            self.put(source, target, named)
+        except (OSError, CommandError) as error:
+            self.fail(source, target, error)
+
+    def fail(
+        self,
+        source: bytes,
+        target: RemotePath,
+        error: OSError | CommandError,
+        *,
+        named: bool = False,
+    ) -> None:
+        """Something can't be sent.
+
+        Args:
+            named: It was asked for by its name, so that leaving it out is a failure.
+        """
+        local = isinstance(error, OSError)
+        if isinstance(error, OSError):
+            error = from_oserror(error, paths.show(source))
+        skipped = isinstance(error, NotRegular) and not named
+        self.end(source, target, 0, error=error, skipped=skipped, local=local)
+
+    def put(self, source: bytes, target: RemotePath, named: os.stat_result | None) -> None:
+        """Send a file.
+
+        Args:
+            named: What was found at its name, if its links were looked at: nothing else is sent.
+        """
+        try:
+            self._put_once(source, target, named)
+        except SourceChanged:  # once more: it may be quiet by now, or another file has its name
+            self.tries_again(source)
+            self._put_once(source, target, named)
+
+    def _put_once(self, source: bytes, target: RemotePath, named: os.stat_result | None) -> None:
+        """Raises SourceChanged when it was written to meanwhile, other than at its end."""
+        fd = os.open(source, OPEN_SOURCE)
+        try:
+            info = beneath.regular(fd)
+            if named is not None and not os.path.samestat(named, info):
+                raise SourceChanged(f"{paths.show(source)}: was replaced meanwhile")
+            first = b"" if info.st_size else os.read(fd, SMALL)
+            if first and not (info := os.fstat(fd)).st_size:  # its size says nothing, as in /proc
+                self.add_stream(fd, target, source=source, first=first, info=info)
+                return
+            if first:  # it was begun just now
+                os.lseek(fd, 0, os.SEEK_SET)
+            if info.st_size <= SMALL:
+                self._put_small(source, target, fd, info)
+            elif not self._is_there(source, target, fd, info):
+                self._put_large(source, target, fd, info, resume=self.options.resume)
+        finally:
+            os.close(fd)
+
+    def _put_small(self, source: bytes, target: RemotePath, fd: int, info: os.stat_result) -> None:
+        data = os.read(fd, info.st_size + 1) if info.st_size else b""
+        size, grew = info.st_size, len(data) > info.st_size
+        if not size and self.options.no_empty:
+            raise EmptySource(f"{paths.show(source)}: is empty: not stored")
+        if grew:
+            data = data[:size]
+        digest = digests.digest(data)
+        if len(data) < size or (grew and not growing.begins_with(fd, size, digest)):
+            raise SourceChanged(f"{paths.show(source)}: changed while it was read")
+        self.advanced(size)
+        if self.index is not None and self.index.has(target, info, digest):
+            self.end(source, target, size, digest=digest, unchanged=True)
+            return
+        call = PutCall(self, source, target)
+        call.size = size
+        call.digest = digest
+        call.remark = job.grew(size) if grew else None
+        self.connection.submit(call, self._request(target, info), size)
+        if size:
+            self.connection.send_data(call, data)
+        self.connection.send_end(call, Sent(size, digest))
+
+    def _is_there(self, source: bytes, target: RemotePath, fd: int, info: os.stat_result) -> bool:
+        """Whether the server has the same bytes at the target already, from an earlier try."""
+        if not self.options.resume:
+            return False
+        if self.index is not None:
+            entry = self.index.get(target)
+        else:
+            large = info.st_size > RESUME_FROM
+            entry = find(self.connection, target, digest=True) if large else None
+        if (
+            entry is None
+            or entry.digest is None
+            or entry.mode != info.st_mode & 0o777
+            or not same_time_and_size(info, entry.size, entry.mtime_ns)
+            or self.hash_local(fd, info.st_size) != entry.digest
+        ):
+            return False
+        self.advanced(info.st_size)
+        self.end(source, target, info.st_size, digest=entry.digest, unchanged=True)
+        return True
+
+    def _request(
+        self,
+        target: RemotePath,
+        info: os.stat_result,
+        *,
+        ask: bool = False,
+        resume: bool = True,
+        pieces: bool = False,
+    ) -> Put:
+        return Put(
+            target,
+            info.st_size,
+            info.st_mode & 0o777,
+            info.st_mtime_ns,
+            self.options.overwrite,
+            ask,
+            secrets.token_bytes(16) if ask else None,
+            resume,
+            self._among_others,
+            pieces,
+        )
+
+    def _put_large(
+        self,
+        source: bytes,
+        target: RemotePath,
+        fd: int,
+        info: os.stat_result,
+        *,
+        resume: bool,
+    ) -> None:
+        ask = info.st_size > RESUME_FROM
+        call = PutCall(self, source, target)
+        call.size = info.st_size
+        call.asks = ask
+        pool = self.workers.for_pieces(info.st_size, self.connection) if ask else None
+        in_pieces = pool is not None
+        request = self._request(target, info, ask=ask, resume=resume, pieces=in_pieces)
+        self.connection.submit(call, request)
+        if ask and not call.is_ready():
+            return
+        self.started(source, info.st_size)
+        hasher = digests.new()
+        offset = call.ready.offset if call.ready is not None else 0
+        if offset and not resume:
+            raise BadMessage("the server goes on with what it was to forget")
+        try:
+            if offset and not self._agrees(call, fd, hasher):
+                self._supersede(call)
+                self._put_large(source, target, fd, info, resume=False)
+                return
+            self.advanced(offset)
+            self.reached(target, offset)
+            if pool is not None and call.ready is not None and call.ready.key is not None:
+                sent = self._send_in_pieces(pool, call, call.ready.key, fd, offset, hasher)
+            else:
+                sent = self._send_from(call, fd, offset, hasher)
+            if not sent:
+                return
+            digest = hasher.digest()
+            if growing.has_grown(fd, info, digest, self._keeping_alive(call)):
+                call.remark = job.grew(info.st_size)
+        except SourceChanged as error:
+            if call.superseded:
+                raise  # of the try that took over
+            self._supersede(call)
+            self._drop_kept(target, info)
+            raise SourceChanged(f"{paths.show(source)}: {error}") from None
+        except (OSError, CommandError) as error:
+            call.give_up(source, error)
+            return
+        except ConnectionLost as error:
+            if not call.done:  # another connection was lost: what came is kept for the next try
+                self.end(source, target, info.st_size, error=error)
+                self._supersede(call)
+            raise
+        call.digest = digest
+        self.connection.send_end(call, Sent(info.st_size, call.digest))
+
+    def _keeping_alive(self, call: PutCall) -> Callable[[int], None]:
+        """Something to call while the source is read and nothing is there to send."""
+        keep_alive = KeepAlive(lambda: self.connection.keep_alive(call))
+
+        def tick(_: int) -> None:
+            self.connection.check()
+            keep_alive.tick()
+
+        return tick
+
+    def _send_from(self, call: PutCall, fd: int, offset: int, hasher: digests.new) -> bool:
+        """Send a file from an offset on; False when the server has refused it meanwhile."""
+        left = call.size - offset
+        with ReadAhead(fd, left, offset=offset, hasher=hasher) as pieces:
+            if not call.send(pieces):
+                return False
+        if pieces.size != left:
+            raise SourceChanged("became shorter while it was sent")
+        return True
+
+    def _send_in_pieces(
+        self,
+        pool: ConnectionPool[Any],
+        call: PutCall,
+        key: bytes,
+        fd: int,
+        offset: int,
+        hasher: digests.new,
+    ) -> bool:
+        """The same over several connections."""
+        from ftpclient.transfer.send_pieces import Send
+
+        return Send(self, pool, call, key, fd).run(offset, hasher)
+
+    def _agrees(self, call: PutCall, fd: int, hasher: digests.new) -> bool:
+        """Whether what the server has is what the source begins with; it is hashed on the way."""
+        assert call.ready is not None
+        offset = call.ready.offset
+        if offset > call.size:
+            return False
+        keep_alive = KeepAlive(lambda: self.connection.keep_alive(call))
+        self.hash_into(hasher, fd, offset, keep_alive.tick)
+        return hasher.digest() == call.ready.digest
+
+    def _supersede(self, call: PutCall) -> None:
+        call.superseded = True
+        self.connection.send_cancel(call)
+        self.connection.wait_for(call)
+
+    def _drop_kept(self, target: RemotePath, info: os.stat_result) -> None:
+        """Have the server forget what it keeps of a source that isn't so any more: nothing goes on
+        with it, and it would hold its room for days."""
+        if KEPT not in self.connection.server.features:
+            return
+        # its answer may get lost: then it is kept, as if this were an older server
+        call = Asked[KeptDropped]()
+        self.connection.submit(call, DropKept(target, info.st_size, info.st_mtime_ns))
+        try:
+            self.connection.result(call)
+        except (NotFound, Busy):
+            pass  # too little had come to be kept, or another session has taken it over
+
+    @property
+    def took_input(self) -> bool:
+        """Whether a stream was read from, which can't be read again."""
+        return bool(self.spent)
+
+    def add_stream(
+        self,
+        fd: int,
+        target: RemotePath,
+        *,
+        source: bytes = b"-",
+        first: bytes = b"",
+        info: os.stat_result | None = None,
+        mode: int = MODE,
+        parents: bool = False,
+    ) -> None:
+        """Send what can be read from a descriptor until its end; see `send_stream`."""
+        stream = Stream(source, fd, first, info, mode)
+        parents = parents or self._among_others
+        send_stream(self, stream, target, self.spent, parents=parents)

@@ -1,0 +1,194 @@
+"""Sending one large file over several connections, in pieces.
+
+Lives here: who sends which piece, what becomes of the file when one fails.
+Lives elsewhere: where pieces begin (pieces.py), files that travel whole (file_upload.py), the
+connections (pool.py).
+
+The parent of a transfer gives pieces away in their order, and only so far beyond what the server
+has without a gap.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from typing import Any
+
+from ftpclient.connection.connection import Connection
+from ftpclient.connection.protocol import Call
+from ftpclient.transfer.calls import PutCall
+from ftpclient.transfer.job import Transfer
+from ftpclient.transfer.pieces import end_of, starts_after
+from ftpclient.transfer.pool import ConnectionPool
+from ftpclient.transfer.waiting import KeepAlive
+from ftpwire import digests
+from ftpwire.errors import FtpError, SourceChanged
+from ftpwire.messages import PutPiece, Sent
+from ftpwire.pieces import PIECE
+from ftpwire.streams import BUFFER_SIZE
+
+_SENT_AHEAD = 8
+"""Pieces that one connection sends before it hears of the first of them."""
+_WINDOW = 8
+"""Pieces for each connection that may be under way beyond the first gap: much of that still lies in
+buffers here."""
+_LOOK_SECONDS = 0.2
+
+
+class _PutPieceCall(Call):
+    """One piece on its way to the server."""
+
+    def __init__(self, send: Send, start: int) -> None:
+        super().__init__()
+        self._send = send
+        self._start = start
+
+    def on_done(self) -> None:
+        if self.error is not None:
+            self._send.fail(self.error)
+        else:
+            self._send.taken(self._start)
+
+
+class Send:
+    """Sending what is missing of one file in pieces.
+
+    ``_moved`` guards what the workers change; it is never held across a socket or file call.
+
+    Args:
+        call: The upload that the pieces belong to, on the transfer's own connection.
+        key: That opens it to them.
+        fd: The source.
+    """
+
+    def __init__(
+        self, transfer: Transfer, pool: ConnectionPool[Any], call: PutCall, key: bytes, fd: int
+    ) -> None:
+        self._transfer = transfer
+        self._pool = pool
+        self._call = call
+        self._key = key
+        self._fd = fd
+        self._moved = threading.Condition()
+        self._under_way: set[int] = set()
+        self._sent = 0
+        self._error: OSError | FtpError | None = None
+        self._closed = False
+
+    def run(self, offset: int, hasher: digests.new) -> bool:
+        """Send the bytes from ``offset`` on, and have them hashed; False when the server has
+        refused the upload meanwhile.
+
+        Afterwards no worker begins to read the source any more, and those who do have a handle of
+        their own.
+
+        Raises:
+            CommandError, OSError: A piece was refused, or the source failed.
+            ConnectionLost, Interrupted
+        """
+        try:
+            return self._deal(offset, hasher)
+        finally:
+            with self._moved:
+                self._closed = True
+
+    def _deal(self, offset: int, hasher: digests.new) -> bool:
+        """Give the pieces away, and wait until the server has all of them."""
+        call, connection = self._call, self._transfer.connection
+        keep_alive = KeepAlive(lambda: connection.keep_alive(call))
+        starts, told = starts_after(offset, call.size), 0
+        start = next(starts, None)
+        buffer = memoryview(bytearray(BUFFER_SIZE))
+        while True:
+            self._pool.check()
+            connection.poll()
+            if call.done:
+                connection.send_cancel(call)
+                return False
+            keep_alive.tick()
+            with self._moved:
+                first = min(self._under_way, default=start)
+                sent, error = self._sent, self._error
+            self._transfer.advanced(sent - told)
+            told = sent
+            if error is not None:
+                self._pool.check()  # why a worker has stopped, rather than what became of a piece
+                raise error
+            if first is None:
+                return True
+            if start is not None and start - first < _WINDOW * PIECE * self._pool.size:
+                self._hash(hasher, start, buffer)
+                self._give(start)
+                start = next(starts, None)
+                continue
+            with self._moved:
+                if self._error is None and first in self._under_way:
+                    self._moved.wait(_LOOK_SECONDS)
+
+    def _hash(self, hasher: digests.new, start: int, buffer: memoryview) -> None:
+        """The whole file's digest comes from one reading in order; workers find it in memory."""
+        end = end_of(start, self._call.size)
+        while start < end:
+            count = os.preadv(self._fd, [buffer[: end - start]], start)
+            if not count:
+                raise SourceChanged("became shorter while it was sent")
+            hasher.update(buffer[:count])
+            start += count
+
+    def _give(self, start: int) -> None:
+        with self._moved:
+            self._under_way.add(start)
+        self._pool.give(functools.partial(self._put, start=start))
+
+    # what workers call -------------------------------------------------------------------
+
+    def taken(self, start: int) -> None:
+        """The server has a piece."""
+        with self._moved:
+            self._under_way.discard(start)
+            self._moved.notify()
+
+    def fail(self, error: OSError | FtpError) -> None:
+        """A piece was refused, or can't be sent. What fails later follows from the first."""
+        with self._moved:
+            self._error = self._error or error
+            self._moved.notify()
+
+    def _put(self, worker: Transfer, start: int) -> None:
+        """Send a piece, on a worker's connection."""
+        connection = worker.connection
+        while connection.unanswered >= _SENT_AHEAD:
+            connection.pump()
+        with self._moved:
+            if self._closed or self._error is not None:
+                return
+            fd = os.dup(self._fd)
+        try:
+            self._send_piece(connection, fd, start, end_of(start, self._call.size))
+        finally:
+            os.close(fd)
+
+    def _send_piece(self, connection: Connection, fd: int, start: int, end: int) -> None:
+        call = _PutPieceCall(self, start)
+        connection.submit(call, PutPiece(self._key, start, end - start))
+        buffer = memoryview(bytearray(min(BUFFER_SIZE, end - start)))
+        at = start
+        while at < end:
+            try:
+                count = os.preadv(fd, [buffer[: end - at]], at)
+                if not count:
+                    raise SourceChanged("became shorter while it was sent")
+            except (OSError, SourceChanged) as error:
+                self.fail(error)
+                connection.send_cancel(call)
+                return
+            connection.send_data(call, buffer[:count])
+            at += count
+            with self._moved:
+                self._sent += count
+                failed = self._error is not None
+            if call.done or failed:
+                connection.send_cancel(call)
+                return
+        connection.send_end(call, Sent(end - start))

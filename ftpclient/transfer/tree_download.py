@@ -1,0 +1,274 @@
+"""A tree of a download: directories, whose modes and times come last.
+
+Lives here: the order of the listing, when a directory is finished.
+Lives elsewhere: getting a file (file_download.py), making directories (local_tree.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import closing
+
+import msgspec
+
+from ftpclient.transfer import preflight
+from ftpclient.transfer.file_call import Item
+from ftpclient.transfer.file_download import FileDownload
+from ftpclient.transfer.job import Enough
+from ftpclient.transfer.listing import list_pages
+from ftpclient.transfer.local_tree import LocalTree
+from ftpclient.transfer.placing import checked_parts
+from ftpclient.transfer.spool import Spool, Table
+from ftpwire import paths
+from ftpwire.errors import AlreadyExists, BadMessage, Cancelled, CommandError, InvalidPath
+from ftpwire.messages import Entry, Failed, List, Page, Problem
+from ftpwire.paths import Parts, RemotePath
+
+UNDONE = "nothing was fetched"
+"""What a refusal before the first byte says besides."""
+
+
+class _Directory:
+    """A local directory whose contents are under way: its mode and times come last."""
+
+    __slots__ = ("above", "below", "entry", "open", "parts", "refused", "tree")
+
+    def __init__(
+        self, tree: TreeDownload, parts: Parts, entry: Entry, above: _Directory | None
+    ) -> None:
+        self.refused: bool = above is not None and above.refused
+        """Another directory has its place: nothing of it is fetched."""
+        self.tree = tree
+        self.parts = parts
+        self.entry = entry
+        self.above = above
+        self.below = Table(_Awaited)
+        """Directories in it whose own pages are still to come."""
+        self.open = 1  # itself, until it was walked; and one for each thing inside
+        if above is not None:
+            above.open += 1
+
+    def ended(self) -> None:
+        """Something of it is finished; with the last of it, so is the directory."""
+        self.open -= 1
+        if self.open:
+            return
+        self.tree.finish(self.parts, self.entry, refused=self.refused)
+        if self.above is not None:
+            self.above.ended()
+
+
+class _Awaited(msgspec.Struct, frozen=True):
+    """A directory that was made, and whose own pages are still to come."""
+
+    entry: Entry
+    refused: bool
+
+    def within(self, above: _Directory, name: bytes) -> _Directory:
+        """The directory, when they come."""
+        found = _Directory(above.tree, (*above.parts, name), self.entry, above)
+        found.refused = self.refused
+        return found
+
+
+class _Walked(msgspec.Struct, frozen=True):
+    """A directory that is left when all files are there."""
+
+    parts: Parts
+    entry: Entry
+    refused: bool
+
+
+class TreeDownload:
+    """One tree, from its listing to the last of its directories.
+
+    Args:
+        download: Gets the files.
+        root: What is at ``source``.
+        target: The local directory that it becomes.
+        follow: Whether that may be a link to the directory that is meant.
+    """
+
+    def __init__(
+        self,
+        download: FileDownload,
+        source: RemotePath,
+        root: Entry,
+        target: bytes,
+        *,
+        follow: bool,
+    ) -> None:
+        self._download = download
+        self._source = source
+        self._root = root
+        self._target = target
+        self._follow = follow
+        self._tree: LocalTree
+        self._made_root = False
+        """Whether the target was made for this: else its mode is the user's."""
+
+    def run(self) -> None:
+        """Get it. Raises OSError, CommandError when it can't be begun."""
+        download = self._download
+        # what is here already can be compared with the digests that are kept there
+        digest = os.path.isdir(self._target)
+        with closing(Spool(Page)) as listing:
+            files, size = self._list(listing, digest=digest)
+            download.announce(files, size)
+            preflight.check_get(self._target, size, lambda: self._here(listing), UNDONE)
+            download.workers.expect(size)
+            try:
+                os.mkdir(self._target, 0o700)
+            except FileExistsError:
+                pass
+            else:
+                self._made_root = True
+            with closing(LocalTree(self._target, follow=self._follow)) as self._tree:
+                if self._made_root:
+                    self._tree.begin_root(self._root.mode)
+                self._get(listing)
+
+    def _get(self, listing: Spool[Page]) -> None:
+        download = self._download
+        with closing(Spool(_Walked)) as late:
+            try:
+                self._get_all(listing, late)
+            except Enough:
+                download.settle()  # what is under way needs the tree
+                download.workers.finish()
+                raise
+            download.settle()
+            download.workers.finish()
+            for one in late:
+                download.connection.check()
+                self.finish(one.parts, one.entry, refused=one.refused)
+
+    def _list(self, listing: Spool[Page], *, digest: bool) -> tuple[int, int]:
+        files = size = 0
+        follow = self._download.options.copy_links
+        request = List(self._source, recursive=True, follow=follow, digest=digest)
+        for page in list_pages(self._download.connection, request):
+            for problem in page.problems:
+                self._note(page.directory, problem)
+            for entry in page.entries:
+                if entry.type == "file":
+                    files += 1
+                    size += entry.size
+            listing.add(page)
+        return files, size
+
+    def _note(self, directory: bytes, problem: Problem) -> None:
+        above = paths.child(self._source, directory) if directory else self._source
+        path = paths.child(above, problem.path)
+        error = Failed(problem.code, f"{paths.show(path)}: {problem.message}").to_error()
+        self._download.end(path, b"", 0, error=error)
+
+    def _here(self, listing: Spool[Page]) -> int:
+        """Bytes of the tree that are here already, or make room when they are replaced."""
+        here = 0
+        for page in listing:
+            self._download.connection.check()
+            above = checked_parts(page.directory) if page.directory else ()
+            for entry in page.entries:
+                if entry.type == "file":
+                    here += preflight.here_of(self._target, (*above, *checked_parts(entry.path)))
+        return here
+
+    def _get_all(self, listing: Spool[Page], late: Spool[_Walked]) -> None:
+        """Get all in the order of the listing. A directory is left when another comes that isn't
+        below it; what it will be is kept with the one it is in until then.
+
+        Args:
+            late: Gets the directories that are to be left when others have got all files.
+        """
+        stack = [_Directory(self, (), self._root, None)]
+        try:
+            for page in listing:
+                self._download.connection.check()
+                parts = checked_parts(page.directory) if page.directory else ()
+                while stack[-1].parts != parts[: len(stack[-1].parts)]:
+                    self._walked(stack.pop(), late)
+                here = stack[-1]
+                if here.parts != parts:
+                    awaited = here.below.pop(parts[-1]) if here.parts == parts[:-1] else None
+                    if awaited is None:
+                        raise BadMessage("the server listed a directory that it had not named")
+                    here = awaited.within(here, parts[-1])
+                    stack.append(here)
+                for entry in page.entries:
+                    self._get_entry(here, entry)
+            while stack:
+                self._walked(stack.pop(), late)
+        finally:
+            for directory in stack:
+                directory.below.close()
+
+    def _walked(self, directory: _Directory, late: Spool[_Walked]) -> None:
+        """All pages of a directory, and of those in it, were met."""
+        with closing(directory.below) as below:
+            for name, awaited in below.items():  # it went away while the tree was listed
+                self._download.connection.check()
+                self._walked_one(awaited.within(directory, name), late)
+        self._walked_one(directory, late)
+
+    def _walked_one(self, directory: _Directory, late: Spool[_Walked]) -> None:
+        if self._download.workers.pool is None:
+            directory.ended()
+        else:
+            late.add(_Walked(directory.parts, directory.entry, directory.refused))
+
+    def _get_entry(self, here: _Directory, entry: Entry) -> None:
+        download = self._download
+        download.go_on()
+        parts = (*here.parts, *checked_parts(entry.path))
+        if here.refused:
+            if entry.type == "dir":
+                here.below[parts[-1]] = _Awaited(entry, True)
+            return
+        below = b"/".join(parts)
+        path = paths.child(self._source, below)
+        shown = self._target.rstrip(b"/") + b"/" + below
+        workers = download.workers
+        try:
+            if len(path) > paths.MAX_PATH and entry.type != "dir":  # no request can name it
+                raise InvalidPath(f"{paths.show(path[:40])}…: longer than {paths.MAX_PATH} bytes")
+            if entry.type == "dir":
+                here.below[parts[-1]] = _Awaited(entry, False)
+                self._make_dir(here, Item(path, shown, self._tree, parts), entry)
+            elif workers.pool and not workers.for_pieces(entry.size, download.connection):
+                workers.pool.give(
+                    lambda worker: worker.get_for(
+                        download, self._target, path, entry, shown, parts, follow=self._follow
+                    )
+                )
+            else:
+                download.add_one(Item(path, shown, self._tree, parts), entry, here)
+        except (OSError, CommandError) as error:
+            download.fail(path, shown, error, self._tree)
+
+    def _make_dir(self, here: _Directory, item: Item, entry: Entry) -> None:
+        made = self._tree.make_dir(item.parts, entry.mode)
+        if made or self._download.options.overwrite == "never":
+            return
+        try:
+            self._download.may_replace(item)
+        except AlreadyExists:
+            # nothing inside may go to the other one
+            here.below[item.parts[-1]] = _Awaited(entry, True)
+            raise
+
+    def finish(self, parts: Parts, entry: Entry, *, refused: bool) -> None:
+        """Give a directory its mode and times, when all of its contents are there."""
+        try:
+            if not refused:
+                mode = entry.mode if parts or self._made_root else None
+                if self._tree.finish_dir(parts, mode, entry.mtime_ns):
+                    self._download.tell_withheld(b"/".join(parts))
+        except Cancelled:
+            pass  # given up as a whole: it stays as it is for now
+        except OSError as error:
+            shown = b"/".join(parts)
+            if error.errno != errno.ENAMETOOLONG:  # of which the listing has told already
+                failure = self._tree.failure(error, shown)
+                self._download.end(shown, shown, 0, error=failure, local=True)
