@@ -28,6 +28,7 @@ from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.connection.protocol import Call, ClientProtocol
+from ftpclient.transfer.calls import Discard
 from ftpwire import frames, messages
 from ftpwire.channel import Incoming, Ready, TimedOut
 from ftpwire.errors import Cancelled, ConnectionLost, FtpError
@@ -112,23 +113,7 @@ class Forward(Call):
     def abandon(self) -> None:
         """Nobody waits for it any more."""
         self.abandoned = self.is_dropped = True
-        self.sink = _Nowhere() if self.sink is not None else None
-
-
-class _Nowhere:
-    """A sink for the rest of a frame that nobody wants."""
-
-    def __init__(self) -> None:
-        self._scratch = memoryview(bytearray(64 * 1024))
-
-    def buffer(self) -> memoryview:
-        return self._scratch
-
-    def filled(self, count: int) -> None:
-        pass
-
-    def write(self, data: memoryview) -> None:
-        pass
+        self.sink = Discard() if self.sink is not None else None
 
 
 class ThreadChannel(Incoming):

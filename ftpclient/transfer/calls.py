@@ -211,3 +211,19 @@ class PutCall(Call):
             local=local,
             remark=self.remark,
         )
+
+
+class Discard:
+    """A sink for bytes that nobody wants any more."""
+
+    def __init__(self) -> None:
+        self._scratch = memoryview(bytearray(64 * 1024))
+
+    def buffer(self) -> memoryview:
+        return self._scratch
+
+    def filled(self, count: int) -> None:
+        pass
+
+    def write(self, data: memoryview) -> None:
+        pass

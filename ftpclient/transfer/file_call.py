@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from ftpclient.transfer.calls import GetCall, check_digest, mismatch
+from ftpclient.transfer.calls import Discard, GetCall, check_digest, mismatch
 from ftpclient.transfer.folding import in_the_way
 from ftpclient.transfer.job import RESUME_FROM, SMALL, Transfer
 from ftpclient.transfer.local_tree import LocalTree
@@ -138,7 +138,7 @@ class FileCall(GetCall):
             self.failure = error
             if self.request_id and not self.done:
                 self._transfer.connection.send_cancel(self)  # the rest need not come
-        self.sink = _Nowhere()
+        self.sink = Discard()
 
     def on_done(self) -> None:
         digest = None
@@ -223,7 +223,7 @@ class _CountingSink:
 
     def _give_up(self, error: OSError) -> None:
         self._failed(error)
-        self._sink = _Nowhere()
+        self._sink = Discard()
 
     def filled(self, count: int) -> None:
         self._sink.filled(count)
@@ -235,19 +235,3 @@ class _CountingSink:
         except OSError as error:
             self._give_up(error)
         self._transfer.advanced(len(data))
-
-
-class _Nowhere:
-    """A sink for bytes that nobody wants any more."""
-
-    def __init__(self) -> None:
-        self._scratch = memoryview(bytearray(64 * 1024))
-
-    def buffer(self) -> memoryview:
-        return self._scratch
-
-    def filled(self, count: int) -> None:
-        pass
-
-    def write(self, data: memoryview) -> None:
-        pass
