@@ -17,7 +17,7 @@ import pytest
 from ftpclient.connection import opening, protocol
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.sync.job import Options as SyncOptions
-from ftpclient.transfer import job
+from ftpclient.transfer import listing
 from ftpclient.transfer.job import SMALL
 from ftpwire import digests, frames, messages
 from ftpwire.errors import (
@@ -801,9 +801,9 @@ def test_pages_wait_for_nobody_in_memory(fake, connect, monkeypatch):
     """A server that is faster than whoever reads must not fill the memory."""
     client = connect(fake(Server(ask=endless)), retries=0)
     come = []
-    take = job._ListCall.on_reply
+    take = listing._ListCall.on_reply
     monkeypatch.setattr(
-        job._ListCall, "on_reply", lambda call, page: come.append(1) or take(call, page)
+        listing._ListCall, "on_reply", lambda call, page: come.append(1) or take(call, page)
     )
     entries = client.list_dir("/", on_problem=lambda problem: None)
     for _ in itertools.islice(entries, 2000):
