@@ -2,7 +2,7 @@
 
 Lives here: what happens to an upload between its first byte and its acknowledgement, in order.
 Lives elsewhere: the frames the bytes come in (serving/session.py), the file they go to
-(staging.py), the names it gets (commit.py), room (ledger.py).
+(staging.py), the names it gets (commit.py), room (batch_room.py, ledger.py).
 
 The order, in which a crash at any point is repaired by the next start: reserve room → write
 and hash in staging → compare digests → mode, mtime and digest attribute → sync the files →
@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from ftpserver.errors import StateError
+from ftpserver.storage.batch_room import BatchRoom
 from ftpserver.storage.commit import SYNC_EACH, Commit, Staged, lstat, may_replace, target_of
 from ftpserver.storage.home import Home
 from ftpserver.storage.permissions import Action
@@ -96,18 +97,10 @@ class _Batch:
     size: int = 0
     files: int = 0
     leases: list[Lease] = field(default_factory=list)
-    """What its files hold; those of large ones are their own."""
-    step: Lease | None = None
-    """The one of them that small files share."""
-    unused: int = 0
-    """Of the step, what no staged file has taken yet, in bytes."""
-    unused_files: int = 0
-    """Of the step, what nothing in the batch has taken yet, in files, directories and links."""
+    """What it holds, once it is finished; before, `BatchRoom` has that."""
     places: list[Place] = field(default_factory=list)
     """Where its files are staged."""
     makes_links: bool = False
-    directories: set[Parts] = field(default_factory=set)
-    """Those that it is going to make."""
 
 
 class Uploads:
@@ -138,6 +131,7 @@ class Uploads:
         self._durable = durable
         self._batch = _Batch()
         self._places = Places(home)
+        self._room = BatchRoom(home, ledger, account_id, self._places, self._finish_batch)
         self._receiving = 0
         self.remarks: set[str] = set()
         """What the user should know about the last commits."""
@@ -193,7 +187,7 @@ class Uploads:
         target = self._home.place_of(target_of(request.path))
         digest = digests.digest(data)
         verify(request, len(data), digest, sent)
-        self._take_room(len(data), target, request.parents)
+        self._room.take(len(data), target, request.parents)
         name = self._home.new_name()
         place = self._places.of(target[:-1])
         fd = place.open(name, _STAGE)
@@ -203,7 +197,7 @@ class Uploads:
         except BaseException:
             os.close(fd)
             self._unlink(name, place)
-            self._batch.unused += len(data)
+            self._room.give_back(None, len(data))
             raise
         self._add_staged(
             request_id,
@@ -251,12 +245,12 @@ class Uploads:
                     try:
                         staging.drop()
                     finally:
-                        self._give_back(receiving.lease, request.size or 0)
+                        self._room.give_back(receiving.lease, request.size or 0)
             finally:
                 self._leave_places()
             raise
         if receiving.lease is not None:
-            self._batch.leases.append(receiving.lease)
+            self._room.leases.append(receiving.lease)
         self._add_staged(
             request_id,
             request.path,
@@ -282,17 +276,17 @@ class Uploads:
             return self._begin_resumable(request, target, place)
         lease = None
         if size is not None and size <= SHARES_STEP:
-            self._take_room(size, target, request.parents)
+            self._room.take(size, target, request.parents)
         else:
-            files = self._new_names(target, request.parents, exactly=True)
-            lease = self._reserve(size or 0, files)
+            files = self._room.new_names(target, request.parents, exactly=True)
+            lease = self._room.reserve(size or 0, files)
             self._check_disk(lease, place)
         place = self._places.of(target[:-1])  # taking room may have ended the batch
         try:
             staging = Staging.create(self._home.new_name(), request, place)
             return Receiving(staging, request, lease, self._ledger)
         except OSError:
-            self._give_back(lease, size or 0)
+            self._room.give_back(lease, size or 0)
             raise
 
     def _begin_resumable(self, request: Put, target: Parts, place: Place) -> Receiving:
@@ -305,7 +299,7 @@ class Uploads:
                 lease = self._ledger.take_over(self._account_id, name)
                 if lease is None:
                     staging.start_over()
-                    files = self._new_names(target, request.parents, exactly=True)
+                    files = self._room.new_names(target, request.parents, exactly=True)
                     lease = self._reserve_for(request.size or 0, files, target, name)
                     self._check_disk(lease, place)
                 elif not request.resume:
@@ -351,9 +345,9 @@ class Uploads:
     def add_change(self, request_id: int, change: Change) -> None:
         """Have a change made, in its turn, by the commit."""
         if isinstance(change, Remove):
-            self._take_room(0, None)  # what frees room holds a lease too
+            self._room.take(0, None)  # what frees room holds a lease too
         elif not isinstance(change, SetAttributes):
-            self._take_names(change)
+            self._room.take_names(change)
             self._batch.makes_links |= isinstance(change, MakeLink)
         self._batch.pending.append(_Pending(request_id, change.path, change=change))
 
@@ -371,102 +365,12 @@ class Uploads:
             staged.close()
         batch.pending.append(_Pending(request_id, path, staged=staged))
 
-    def _take_names(self, change: MakeDir | MakeLink) -> None:
-        try:
-            target = self._home.place_of(paths.split(change.path))
-        except CommandError:
-            return  # the commit refuses it
-        if isinstance(change, MakeDir):
-            self._take_room(0, target, change.parents)
-            self._batch.directories.add(target)
-        else:
-            self._take_room(len(change.target), target)
-
-    def _new_names(self, target: Parts, parents: bool, *, exactly: bool = False) -> int:
-        """How many names a change adds: its own, and with ``parents`` the missing ones above.
-
-        Args:
-            exactly: Don't count its own where something is there already. Otherwise that is
-                not looked for, and what was taken too much comes back with the batch's lease.
-        """
-        count = 1
-        if exactly and self._exists(target):
-            count = 0
-        above = target[:-1]
-        while parents and above and above not in self._batch.directories:
-            if above in self._places.seen or self._exists(above):
-                break
-            count += 1
-            above = above[:-1]
-        return count
-
-    def _exists(self, parts: Parts) -> bool:
-        try:
-            self._home.stat(parts, follow=False)
-        except OSError:
-            return False
-        return True
-
-    def _take_room(self, size: int, target: Parts | None, parents: bool = False) -> None:
-        """Take room for something small from the batch's step, or make that larger.
-
-        Args:
-            target: The name that it adds; None for none.
-            parents: Its missing parent directories are made.
-        """
-        batch = self._batch
-        files = 0 if target is None else self._new_names(target, parents)
-        if batch.step is not None and batch.unused >= size and batch.unused_files >= files:
-            batch.unused -= size
-            batch.unused_files -= files
-            return
-        try:
-            self._extend_step(size, files)
-        except QuotaExceeded:
-            self._finish_batch()  # gives back what it holds and doesn't need
-            if target is not None:
-                files = self._new_names(target, parents, exactly=True)
-            self._extend_step(size, files)
-
-    def _extend_step(self, size: int, files: int) -> None:
-        batch = self._batch
-        step = batch.step
-        if step is None:
-            step = batch.step = self._ledger.reserve_step(self._account_id, size, files)
-            batch.leases.append(step)
-            batch.unused = step.size - size
-            batch.unused_files = step.files - files
-        else:
-            before, files_before = step.size, step.files
-            self._ledger.extend(
-                step, max(0, size - batch.unused), max(0, files - batch.unused_files)
-            )
-            batch.unused += step.size - before - size
-            batch.unused_files += step.files - files_before - files
-
-    def _reserve(self, size: int, files: int) -> Lease:
-        """Room for one large file, exactly."""
-        try:
-            return self._ledger.reserve(self._account_id, size, files=files)
-        except QuotaExceeded:
-            if not self._batch.leases:
-                raise
-        self._finish_batch()
-        return self._ledger.reserve(self._account_id, size, files=files)
-
     def _keep(self, lease: Lease) -> None:
         """Keep the room of an upload that was interrupted."""
         try:
             self._ledger.keep(lease)
         except NOT_NOW as error:  # nobody has it now, so the next heartbeat keeps it
             logger.warning("a reservation is kept later: %s", error)
-
-    def _give_back(self, lease: Lease | None, size: int) -> None:
-        """Of an upload that failed: its own lease, or its part of the step."""
-        if lease is None:
-            self._batch.unused += size
-        else:
-            self._ledger.release(lease)
 
     def _unlink(self, name: bytes, place: Place | None = None) -> None:
         fd = self._home.staging_fd if place is None else place.fd
@@ -582,7 +486,7 @@ class Uploads:
 
     def abandon(self) -> None:
         """Drop what was staged and not committed. For a session, or a request, that failed."""
-        batch, self._batch = self._batch, _Batch()
+        batch = self._take_batch()
         self._done = []
         try:
             self._drop_batch(batch)
@@ -593,6 +497,12 @@ class Uploads:
         """Close what is open of other directories, unless something is staged there."""
         if not self._receiving and not self._batch.pending:
             self._places.close()
+
+    def _take_batch(self) -> _Batch:
+        """What has joined it, with what it holds; the next one begins."""
+        batch, self._batch = self._batch, _Batch()
+        batch.leases = self._room.hand_over()
+        return batch
 
     def _drop_batch(self, batch: _Batch) -> None:
         with ExitStack() as stack:  # all of it, whatever fails of it
@@ -617,7 +527,7 @@ class Uploads:
             self._leave_places()
 
     def _finish_the_batch(self, *, late: bool) -> None:
-        batch, self._batch = self._batch, _Batch()
+        batch = self._take_batch()
         if not batch.pending:
             self._drop_batch(batch)
             return
