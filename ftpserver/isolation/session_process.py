@@ -166,7 +166,7 @@ class SessionProcess:
             hears=AskedByServer,
             answers=AnsweredByServer,
             handle=self._handle,
-            pool=_Aside(self),  # type: ignore[arg-type]  # all that is used of one
+            pool=self,
             max_descriptors=2,
             on_end=self._left_alone,
             name="server",
@@ -300,13 +300,6 @@ class SessionProcess:
                 session.give_way(token)
             case Follow(account):
                 session.follow(self._account_of(account))
-
-
-class _Aside:
-    """Where a peer has its questions answered (as an Executor, of which it needs this much)."""
-
-    def __init__(self, process: SessionProcess) -> None:
-        self.submit = process.submit
 
 
 def _seen(session: Connected | None, measure: bool) -> Seen:

@@ -24,9 +24,9 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, InvalidStateError
+from concurrent.futures import Future, InvalidStateError
 from enum import IntEnum
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -51,6 +51,13 @@ class _Kind(IntEnum):
     TELL = 2
     ANSWER = 3
     FAILURE = 4
+
+
+class Submitting(Protocol):
+    """Has work done in another thread, as an `Executor`."""
+
+    def submit(self, work: Callable[..., None], /, *arguments: Any) -> object:
+        """Do it soon. Raises RuntimeError when nothing more is done."""
 
 
 class PeerGone(Internal):
@@ -127,7 +134,7 @@ class Peer:
         hears: Any,
         answers: Any,
         handle: Handler,
-        pool: Executor | None = None,
+        pool: Submitting | None = None,
         patience: float | None = None,
         max_size: int = MAX_SIZE,
         max_descriptors: int = 0,
