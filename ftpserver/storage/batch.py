@@ -477,6 +477,10 @@ class Uploads:
 
     # files that are written in any order -------------------------------------------------
 
+    def is_in_tree(self, path: bytes) -> bool:
+        """Whether what is put there now goes to a tree that is on its way."""
+        return paths.STAGING in self._home.place_of(target_of(path))
+
     def keep_written(self, receiving: Receiving, request: Put, size: int, digest: bytes) -> bool:
         """Keep what was written, and not placed, for `resume_written`; False when it can't be.
 

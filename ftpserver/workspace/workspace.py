@@ -409,11 +409,18 @@ class Workspace:
         )
 
     def end_tree(self, request: EndTree) -> None:
-        """Put the tree in its place at once, or drop it."""
+        """Put the tree in its place at once, or drop it.
+
+        What a `Writer` has not published in it is gone: its place is.
+        """
         self.require(request)
         tree, self.tree = self.tree, None
         if tree is None:
             raise CommandError("no tree is under way")
+        for writer in tuple(self._writers):
+            if writer.is_in_tree:
+                with suppress(OSError):  # the tree ends all the same
+                    writer.drop()
         tick = ticker_on(self._observer)
         if not request.commit:
             tree.abort(tick)

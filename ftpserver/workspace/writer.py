@@ -65,6 +65,7 @@ class Writer:
         """The file as it was published last; -1: what was written since is in staging."""
         self._context: AbstractContextManager[Receiving] | None = None
         self._receiving: Receiving | None = None
+        self._goes_to_tree = False
         self._size = 0
         self._hashed = 0
         self._hasher: digests.new | None = digests.new()
@@ -88,10 +89,16 @@ class Writer:
         assert self._receiving is not None
         return self._receiving
 
+    @property
+    def is_in_tree(self) -> bool:
+        """Whether what was written and not published goes to a tree that is on its way."""
+        return self._receiving is not None and self._goes_to_tree
+
     def _stage(self) -> None:
         """Begin a new file in staging."""
         self._context = self._uploads.receiving(_ID, self._request)
         self._receiving = self._context.__enter__()
+        self._goes_to_tree = self._uploads.is_in_tree(self._request.path)
         self._size = 0
         self._begin_with(0)
 

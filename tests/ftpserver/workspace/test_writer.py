@@ -28,7 +28,9 @@ from ftpwire.errors import (
     QuotaExceeded,
 )
 from ftpwire.messages import (
+    BeginTree,
     DropKept,
+    EndTree,
     Get,
     ListKept,
     MakeDir,
@@ -332,6 +334,26 @@ def test_nothing_is_kept_where_there_is_no_room_for_it(site: Site, monkeypatch):
 
         monkeypatch.setattr(Ledger, "reserve", full)
         assert writer.keep() is False
+    assert site.agrees()
+
+
+@pytest.mark.parametrize("commits", [True, False])
+@pytest.mark.parametrize("parents", [True, False])
+def test_the_end_of_a_tree_ends_what_was_not_published_in_it(site: Site, commits, parents):
+    with site.open() as workspace:
+        beside = workspace.write(Put(b"/beside"))
+        workspace.begin_tree(BeginTree(b"/t"))
+        for path in (b"/t/published", b"/t/not"):
+            writer = workspace.write(Put(path, parents=parents))
+            writer.write(0, b"data")
+            if path == b"/t/published":
+                writer.publish()
+        workspace.end_tree(EndTree(commits))
+        with pytest.raises(CommandError):
+            writer.publish()
+        assert is_there(workspace, b"/t/published") is commits
+        assert not is_there(workspace, b"/t/not")
+        assert beside.close() == Stored(0)
     assert site.agrees()
 
 
