@@ -357,6 +357,16 @@ def test_the_end_of_a_tree_ends_what_was_not_published_in_it(site: Site, commits
     assert site.agrees()
 
 
+def test_nothing_is_kept_of_a_tree_on_its_way(site: Site):
+    with site.open() as workspace:
+        workspace.begin_tree(BeginTree(b"/t"))
+        writer = workspace.write(Put(b"/t/f"))
+        writer.write(0, b"data")
+        assert writer.keep() is False
+        assert list(workspace.kept(ListKept())) == []
+    assert site.agrees()
+
+
 def _staged(site: Site) -> list[str]:
     return sorted(set(os.listdir(site.files / ".ftpd-staging")) - {"lock", "owner"})
 
