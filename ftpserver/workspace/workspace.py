@@ -475,14 +475,13 @@ class Workspace:
     def close(self) -> None:
         """End it: what wasn't committed is dropped, an atomic tree as well."""
         tree, self.tree = self.tree, None
-        try:
-            for writer in tuple(self._writers):
-                writer.drop()
-            self.abandon()
+        with ExitStack() as stack:  # all of it, whatever fails of it; the last first
+            stack.callback(self.rest)
             if tree is not None:
-                tree.abort(lambda: None)
-        finally:
-            self.rest()
+                stack.callback(tree.abort, lambda: None)
+            stack.callback(self.abandon)
+            for writer in tuple(self._writers):
+                stack.callback(writer.drop)
 
     def __enter__(self) -> Workspace:
         return self

@@ -290,12 +290,14 @@ class Writer:
 
     def drop(self) -> None:
         """End it. What was published stays; what was not is gone. Can be called twice."""
-        self._forget_published()
-        if self._context is not None:
-            self._leave_staging(Cancelled("dropped"))
-        if self._error is None:
-            self._error = CommandError("the file is closed")
-        self._on_end(self)
+        try:
+            self._forget_published()
+            if self._context is not None:
+                self._leave_staging(Cancelled("dropped"))
+        finally:
+            if self._error is None:
+                self._error = CommandError("the file is closed")
+            self._on_end(self)
 
     def __enter__(self) -> Writer:
         return self

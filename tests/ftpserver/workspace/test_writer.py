@@ -337,6 +337,22 @@ def test_nothing_is_kept_where_there_is_no_room_for_it(site: Site, monkeypatch):
     assert site.agrees()
 
 
+def test_all_is_closed_also_where_staging_fails(site: Site):
+    before = len(os.listdir("/proc/self/fd"))
+    workspace = site.open()
+    for path in (b"/a", b"/b"):
+        workspace.write(Put(path)).write(0, b"data")
+    workspace.begin_tree(BeginTree(b"/t"))
+    for name in _staged(site):
+        if (file := site.files / ".ftpd-staging" / name).is_file():
+            file.unlink()  # as somebody has done who cleans up by hand
+    with pytest.raises(FileNotFoundError):
+        workspace.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+    workspace.close()
+    assert site.agrees()
+
+
 @pytest.mark.parametrize("commits", [True, False])
 @pytest.mark.parametrize("parents", [True, False])
 def test_the_end_of_a_tree_ends_what_was_not_published_in_it(site: Site, commits, parents):
