@@ -299,7 +299,12 @@ class Workspace:
                 with suppress(FileNotFoundError):
                     content = stack.enter_context(self.open(Get(request.path))).fd
             writer = Writer(
-                uploads, request, content=content, resume=resume, on_end=self._writers.discard
+                uploads,
+                request,
+                content=content,
+                resume=resume,
+                require=self.require,
+                on_end=self._writers.discard,
             )
         self._writers.add(writer)
         return writer

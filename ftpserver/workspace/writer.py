@@ -23,7 +23,7 @@ from ftpserver.storage.staging import copy_range
 from ftpserver.storage.upload import Receiving
 from ftpwire import digests
 from ftpwire.errors import Cancelled, CommandError, FtpError
-from ftpwire.messages import Failed, Put, SetAttributes, Stored
+from ftpwire.messages import Failed, Message, Put, SetAttributes, Stored
 from ftpwire.streams import ReadAhead
 
 _ID = -1
@@ -42,6 +42,8 @@ class Writer:
             not looked at.
         content: An open file whose bytes it begins with; None: it begins empty.
         resume: Begin with what an earlier `keep` has left instead, if that is there.
+        require: Given what is done to the path; raises Forbidden unless the account, as it is
+            then, may do that.
         on_end: Called when it has ended.
 
     Raises:
@@ -55,10 +57,12 @@ class Writer:
         *,
         content: int | None = None,
         resume: bool = False,
+        require: Callable[[Message], None] = lambda request: None,
         on_end: Callable[[Writer], None] = lambda writer: None,
     ) -> None:
         self._uploads = uploads
         self._request = replace(request, size=None, ask=False, pieces=False)
+        self._require = require
         self._on_end = on_end
         self._error: Exception | None = None
         self._published = -1
@@ -190,7 +194,9 @@ class Writer:
             if self._receiving is not None:
                 self._staged.staging.become(self._request)
                 return
-            self._uploads.add_change(_ID, SetAttributes(request.path, mode, mtime_ns))
+            change = SetAttributes(request.path, mode, mtime_ns)
+            self._require(change)
+            self._uploads.add_change(_ID, change)
             _raise_failed(self._uploads.commit_now(_ID))
 
     def _writable(self) -> int:
@@ -243,6 +249,7 @@ class Writer:
         with self._step():
             if self._receiving is None and self._stored is not None:
                 return self._stored  # nothing was written since
+            self._require(self._request)
             staged = self._staged
             os.ftruncate(staged.staging.fd, self._size)
             staged.seal(self._size, self._digest())

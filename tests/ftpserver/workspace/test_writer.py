@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from ftpserver.admin import verify
 from ftpserver.database import open_state
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import Ledger
+from ftpserver.storage.permissions import Permissions
 from ftpserver.storage.recount import recount
 from ftpserver.workspace.workspace import Workspace
 from ftpserver.workspace.writer import Writer
@@ -334,6 +336,21 @@ def test_nothing_is_kept_where_there_is_no_room_for_it(site: Site, monkeypatch):
 
         monkeypatch.setattr(Ledger, "reserve", full)
         assert writer.keep() is False
+    assert site.agrees()
+
+
+def test_it_obeys_the_account_as_it_is(site: Site):
+    with site.open() as workspace:
+        first, second = workspace.write(Put(b"/f", mode=0o640)), workspace.write(Put(b"/g"))
+        for writer in (first, second):
+            writer.write(0, b"data")
+        first.publish()
+        workspace.account = replace(workspace.account, permissions=Permissions.parse("read-only"))
+        for refused in (lambda: first.set_attributes(mode=0o600), second.publish):
+            with pytest.raises(Forbidden):
+                refused()
+        assert workspace.stat(Stat(b"/f")).mode & 0o777 == 0o640
+        assert not is_there(workspace, b"/g")
     assert site.agrees()
 
 
