@@ -559,6 +559,10 @@ class Uploads:
         self._ledger.drop_kept(self._account_id, name)
         return True
 
+    def finish(self) -> None:
+        """Make all that was taken in durable and visible; its outcomes wait for `commit`."""
+        self._finish_batch()
+
     def commit_now(self, request_id: int) -> Message:
         """Commit, and return the outcome of one request; the others wait for `commit`."""
         self._finish_batch()

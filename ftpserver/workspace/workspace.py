@@ -147,8 +147,12 @@ class Workspace:
         return self._open_batch() if self.batch is None else self.batch
 
     def _open_batch(self) -> Uploads:
+        self.batch = self._new_uploads()
+        return self.batch
+
+    def _new_uploads(self) -> Uploads:
         self.home.check_writable()
-        self.batch = Uploads(
+        return Uploads(
             self.home,
             self._books,
             self.account.id,
@@ -156,7 +160,6 @@ class Workspace:
             owners=self._owners,
             cut=self._cut,
         )
-        return self.batch
 
     @property
     def _scope(self) -> Scope:
@@ -291,8 +294,9 @@ class Workspace:
             resume: Begin with what an earlier `Writer.keep` has left, if there is something.
         """
         self.expect(request)
-        uploads = self._uploads
-        uploads.check(request)
+        self._uploads.check(request)
+        uploads = self._new_uploads()  # its own: what it holds open of directories grows old
+        uploads.remarks = self._uploads.remarks
         with ExitStack() as stack:
             content = None
             if keep_content:
@@ -304,6 +308,7 @@ class Workspace:
                 content=content,
                 resume=resume,
                 require=self.require,
+                before_commit=self._finish_batch,
                 on_end=self._writers.discard,
             )
         self._writers.add(writer)
@@ -453,6 +458,10 @@ class Workspace:
         """Drop what has joined the batch and wasn't committed."""
         if self.batch is not None:
             self.batch.abandon()
+
+    def _finish_batch(self) -> None:
+        if self.batch is not None:
+            self.batch.finish()
 
     # its end -----------------------------------------------------------------------------
 

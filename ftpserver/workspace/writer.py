@@ -37,13 +37,14 @@ class Writer:
     can say what the file would be made of. `drop` always works; so does leaving the context.
 
     Args:
-        uploads: Of the workspace.
+        uploads: Its own.
         request: The file's path, mode, time, and whether it may replace another one. Its size is
             not looked at.
         content: An open file whose bytes it begins with; None: it begins empty.
         resume: Begin with what an earlier `keep` has left instead, if that is there.
         require: Given what is done to the path; raises Forbidden unless the account, as it is
             then, may do that.
+        before_commit: Called before it is published: commits what others have asked for earlier.
         on_end: Called when it has ended.
 
     Raises:
@@ -58,11 +59,13 @@ class Writer:
         content: int | None = None,
         resume: bool = False,
         require: Callable[[Message], None] = lambda request: None,
+        before_commit: Callable[[], None] = lambda: None,
         on_end: Callable[[Writer], None] = lambda writer: None,
     ) -> None:
         self._uploads = uploads
         self._request = replace(request, size=None, ask=False, pieces=False)
         self._require = require
+        self._before_commit = before_commit
         self._on_end = on_end
         self._error: Exception | None = None
         self._published = -1
@@ -196,6 +199,7 @@ class Writer:
                 return
             change = SetAttributes(request.path, mode, mtime_ns)
             self._require(change)
+            self._before_commit()
             self._uploads.add_change(_ID, change)
             _raise_failed(self._uploads.commit_now(_ID))
 
@@ -250,6 +254,7 @@ class Writer:
             if self._receiving is None and self._stored is not None:
                 return self._stored  # nothing was written since
             self._require(self._request)
+            self._before_commit()
             staged = self._staged
             os.ftruncate(staged.staging.fd, self._size)
             staged.seal(self._size, self._digest())

@@ -339,6 +339,32 @@ def test_nothing_is_kept_where_there_is_no_room_for_it(site: Site, monkeypatch):
     assert site.agrees()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory to another group")
+def test_others_find_directories_as_they_are_meanwhile(site: Site):
+    directory = site.files / "d"
+
+    def share() -> None:
+        os.chown(directory, -1, 12345)
+        directory.chmod(0o2770)
+
+    with site.open() as workspace:
+        workspace.change(MakeDir(b"/d"))
+        workspace.commit()
+        with workspace.write(Put(b"/long")) as writer:
+            put(workspace, b"/d/before", b"data")
+            share()
+            put(workspace, b"/d/after", b"data")
+            assert (directory / "after").stat().st_gid == 12345
+            assert sorted(os.listdir(directory)) == ["after", "before"]
+            workspace.remove(Remove(b"/d", recursive=True))
+            directory.mkdir()
+            share()
+            put(workspace, b"/d/again", b"data")
+            workspace.remove(Remove(b"/d", recursive=True))
+            writer.close()
+    assert site.agrees()
+
+
 def test_it_obeys_the_account_as_it_is(site: Site):
     with site.open() as workspace:
         first, second = workspace.write(Put(b"/f", mode=0o640)), workspace.write(Put(b"/g"))
