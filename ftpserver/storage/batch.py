@@ -381,15 +381,20 @@ class Uploads:
 
     # files that are written in any order -------------------------------------------------
 
+    def is_in_tree(self, path: bytes) -> bool:
+        """Whether what is put there now goes to a tree that is on its way."""
+        return paths.STAGING in self._home.place_of(target_of(path))
+
     def keep_written(self, receiving: Receiving, request: Put, size: int, digest: bytes) -> bool:
-        """Keep what was written, and not placed, for `resume_written`; False when it can't be.
+        """Keep what was written, and not placed, for `resume_written`; False when it can't be, as
+        in a tree on its way, which ends with its session.
 
         It has its name in staging before its room has: a crash in between removes it.
         """
         staging, home = receiving.staging, self._home
-        if staging.place.above is not None or home.read_only:
+        target = home.place_of(target_of(request.path))
+        if staging.place.above is not None or home.read_only or paths.STAGING in target:
             return False
-        target = self._home.place_of(target_of(request.path))
         name = kept_name(self._account_id, target, None, None)
         with home.shared():
             if not self._forget_kept(name):
@@ -457,6 +462,10 @@ class Uploads:
             return False
         self._ledger.drop_kept(self._account_id, name)
         return True
+
+    def finish(self) -> None:
+        """Make all that was taken in durable and visible; its outcomes wait for `commit`."""
+        self._finish_batch()
 
     def commit_now(self, request_id: int) -> Message:
         """Commit, and return the outcome of one request; the others wait for `commit`."""

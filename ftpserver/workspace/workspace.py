@@ -147,8 +147,12 @@ class Workspace:
         return self._open_batch() if self.batch is None else self.batch
 
     def _open_batch(self) -> Uploads:
+        self.batch = self._new_uploads()
+        return self.batch
+
+    def _new_uploads(self) -> Uploads:
         self.home.check_writable()
-        self.batch = Uploads(
+        return Uploads(
             self.home,
             self._books,
             self.account.id,
@@ -156,7 +160,6 @@ class Workspace:
             owners=self._owners,
             cut=self._cut,
         )
-        return self.batch
 
     @property
     def _scope(self) -> Scope:
@@ -291,15 +294,22 @@ class Workspace:
             resume: Begin with what an earlier `Writer.keep` has left, if there is something.
         """
         self.expect(request)
-        uploads = self._uploads
-        uploads.check(request)
+        self._uploads.check(request)
+        uploads = self._new_uploads()  # its own: what it holds open of directories grows old
+        uploads.remarks = self._uploads.remarks
         with ExitStack() as stack:
             content = None
             if keep_content:
                 with suppress(FileNotFoundError):
                     content = stack.enter_context(self.open(Get(request.path))).fd
             writer = Writer(
-                uploads, request, content=content, resume=resume, on_end=self._writers.discard
+                uploads,
+                request,
+                content=content,
+                resume=resume,
+                require=self.require,
+                before_commit=self._finish_batch,
+                on_end=self._writers.discard,
             )
         self._writers.add(writer)
         return writer
@@ -409,11 +419,18 @@ class Workspace:
         )
 
     def end_tree(self, request: EndTree) -> None:
-        """Put the tree in its place at once, or drop it."""
+        """Put the tree in its place at once, or drop it.
+
+        What a `Writer` has not published in it is gone: its place is.
+        """
         self.require(request)
         tree, self.tree = self.tree, None
         if tree is None:
             raise CommandError("no tree is under way")
+        for writer in tuple(self._writers):
+            if writer.is_in_tree:
+                with suppress(OSError):  # the tree ends all the same
+                    writer.drop()
         tick = ticker_on(self._observer)
         if not request.commit:
             tree.abort(tick)
@@ -442,6 +459,10 @@ class Workspace:
         if self.batch is not None:
             self.batch.abandon()
 
+    def _finish_batch(self) -> None:
+        if self.batch is not None:
+            self.batch.finish()
+
     # its end -----------------------------------------------------------------------------
 
     def give_back_room(self) -> None:
@@ -468,14 +489,13 @@ class Workspace:
     def close(self) -> None:
         """End it: what wasn't committed is dropped, an atomic tree as well."""
         tree, self.tree = self.tree, None
-        try:
-            for writer in tuple(self._writers):
-                writer.drop()
-            self.abandon()
+        with ExitStack() as stack:  # all of it, whatever fails of it; the last first
+            stack.callback(self.rest)
             if tree is not None:
-                tree.abort(lambda: None)
-        finally:
-            self.rest()
+                stack.callback(tree.abort, lambda: None)
+            stack.callback(self.abandon)
+            for writer in tuple(self._writers):
+                stack.callback(writer.drop)
 
     def __enter__(self) -> Workspace:
         return self

@@ -23,7 +23,7 @@ from ftpserver.storage.staging import copy_range
 from ftpserver.storage.upload import Receiving
 from ftpwire import digests
 from ftpwire.errors import Cancelled, CommandError, FtpError
-from ftpwire.messages import Failed, Put, SetAttributes, Stored
+from ftpwire.messages import Failed, Message, Put, SetAttributes, Stored
 from ftpwire.streams import ReadAhead
 
 _ID = -1
@@ -37,11 +37,14 @@ class Writer:
     can say what the file would be made of. `drop` always works; so does leaving the context.
 
     Args:
-        uploads: Of the workspace.
+        uploads: Its own.
         request: The file's path, mode, time, and whether it may replace another one. Its size is
             not looked at.
         content: An open file whose bytes it begins with; None: it begins empty.
         resume: Begin with what an earlier `keep` has left instead, if that is there.
+        require: Given what is done to the path; raises Forbidden unless the account, as it is
+            then, may do that.
+        before_commit: Called before it is published: commits what others have asked for earlier.
         on_end: Called when it has ended.
 
     Raises:
@@ -55,16 +58,21 @@ class Writer:
         *,
         content: int | None = None,
         resume: bool = False,
+        require: Callable[[Message], None] = lambda request: None,
+        before_commit: Callable[[], None] = lambda: None,
         on_end: Callable[[Writer], None] = lambda writer: None,
     ) -> None:
         self._uploads = uploads
         self._request = replace(request, size=None, ask=False, pieces=False)
+        self._require = require
+        self._before_commit = before_commit
         self._on_end = on_end
         self._error: Exception | None = None
         self._published = -1
         """The file as it was published last; -1: what was written since is in staging."""
         self._context: AbstractContextManager[Receiving] | None = None
         self._receiving: Receiving | None = None
+        self._goes_to_tree = False
         self._size = 0
         self._hashed = 0
         self._hasher: digests.new | None = digests.new()
@@ -88,10 +96,16 @@ class Writer:
         assert self._receiving is not None
         return self._receiving
 
+    @property
+    def is_in_tree(self) -> bool:
+        """Whether what was written and not published goes to a tree that is on its way."""
+        return self._receiving is not None and self._goes_to_tree
+
     def _stage(self) -> None:
         """Begin a new file in staging."""
         self._context = self._uploads.receiving(_ID, self._request)
         self._receiving = self._context.__enter__()
+        self._goes_to_tree = self._uploads.is_in_tree(self._request.path)
         self._size = 0
         self._begin_with(0)
 
@@ -183,7 +197,10 @@ class Writer:
             if self._receiving is not None:
                 self._staged.staging.become(self._request)
                 return
-            self._uploads.add_change(_ID, SetAttributes(request.path, mode, mtime_ns))
+            change = SetAttributes(request.path, mode, mtime_ns)
+            self._require(change)
+            self._before_commit()
+            self._uploads.add_change(_ID, change)
             _raise_failed(self._uploads.commit_now(_ID))
 
     def _writable(self) -> int:
@@ -236,6 +253,8 @@ class Writer:
         with self._step():
             if self._receiving is None and self._stored is not None:
                 return self._stored  # nothing was written since
+            self._require(self._request)
+            self._before_commit()
             staged = self._staged
             os.ftruncate(staged.staging.fd, self._size)
             staged.seal(self._size, self._digest())
@@ -283,12 +302,14 @@ class Writer:
 
     def drop(self) -> None:
         """End it. What was published stays; what was not is gone. Can be called twice."""
-        self._forget_published()
-        if self._context is not None:
-            self._leave_staging(Cancelled("dropped"))
-        if self._error is None:
-            self._error = CommandError("the file is closed")
-        self._on_end(self)
+        try:
+            self._forget_published()
+            if self._context is not None:
+                self._leave_staging(Cancelled("dropped"))
+        finally:
+            if self._error is None:
+                self._error = CommandError("the file is closed")
+            self._on_end(self)
 
     def __enter__(self) -> Writer:
         return self

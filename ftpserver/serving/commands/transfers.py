@@ -117,11 +117,11 @@ def _stream(
 
 def put(exchange: Exchange, workspace: Workspace, request: Put) -> None:
     """Receive a file into staging. The batch's commit gives it its name, and answers."""
+    workspace.expect(request)  # before it counts, and others give way to it
     if request.ask:
         exchange.commit()
         workspace.check(request)
     elif request.size is not None and request.size <= SMALL:
-        workspace.expect(request)
         data, sent = exchange.receive_small(request.size)
         workspace.stage(request, data, sent, request_id=exchange.request_id)
         return

@@ -236,6 +236,20 @@ def test_a_whole_account_can_be_read_only(restricted, stocked):
     assert answer.message == "read-only account: /x can't be changed (rule: /=read-only)"
 
 
+def test_what_is_refused_counts_as_no_transfer(restricted, stocked, server, monkeypatch):
+    """Another one would have to give way to it."""
+    begun = []
+    begin = server.service.limits.begin_transfer
+    monkeypatch.setattr(
+        server.service.limits,
+        "begin_transfer",
+        lambda *who: (begun.append(who), begin(*who))[1],
+    )
+    peer = restricted("read-only")
+    assert refused(put(peer, b"/x", bytes(2 * 2**20)))
+    assert not begun
+
+
 def test_only_one_part_can_be_open(restricted, stocked):
     peer = restricted("none /own/deep=all")
     assert listed(peer, b"/") is None

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from ftpserver.admin import verify
 from ftpserver.database import open_state
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import Ledger
+from ftpserver.storage.permissions import Permissions
 from ftpserver.storage.recount import recount
 from ftpserver.workspace.workspace import Workspace
 from ftpserver.workspace.writer import Writer
@@ -28,7 +30,9 @@ from ftpwire.errors import (
     QuotaExceeded,
 )
 from ftpwire.messages import (
+    BeginTree,
     DropKept,
+    EndTree,
     Get,
     ListKept,
     MakeDir,
@@ -332,6 +336,93 @@ def test_nothing_is_kept_where_there_is_no_room_for_it(site: Site, monkeypatch):
 
         monkeypatch.setattr(Ledger, "reserve", full)
         assert writer.keep() is False
+    assert site.agrees()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory to another group")
+def test_others_find_directories_as_they_are_meanwhile(site: Site):
+    directory = site.files / "d"
+
+    def share() -> None:
+        os.chown(directory, -1, 12345)
+        directory.chmod(0o2770)
+
+    with site.open() as workspace:
+        workspace.change(MakeDir(b"/d"))
+        workspace.commit()
+        with workspace.write(Put(b"/long")) as writer:
+            put(workspace, b"/d/before", b"data")
+            share()
+            put(workspace, b"/d/after", b"data")
+            assert (directory / "after").stat().st_gid == 12345
+            assert sorted(os.listdir(directory)) == ["after", "before"]
+            workspace.remove(Remove(b"/d", recursive=True))
+            directory.mkdir()
+            share()
+            put(workspace, b"/d/again", b"data")
+            workspace.remove(Remove(b"/d", recursive=True))
+            writer.close()
+    assert site.agrees()
+
+
+def test_it_obeys_the_account_as_it_is(site: Site):
+    with site.open() as workspace:
+        first, second = workspace.write(Put(b"/f", mode=0o640)), workspace.write(Put(b"/g"))
+        for writer in (first, second):
+            writer.write(0, b"data")
+        first.publish()
+        workspace.account = replace(workspace.account, permissions=Permissions.parse("read-only"))
+        for refused in (lambda: first.set_attributes(mode=0o600), second.publish):
+            with pytest.raises(Forbidden):
+                refused()
+        assert workspace.stat(Stat(b"/f")).mode & 0o777 == 0o640
+        assert not is_there(workspace, b"/g")
+    assert site.agrees()
+
+
+def test_all_is_closed_also_where_staging_fails(site: Site):
+    before = len(os.listdir("/proc/self/fd"))
+    workspace = site.open()
+    for path in (b"/a", b"/b"):
+        workspace.write(Put(path)).write(0, b"data")
+    workspace.begin_tree(BeginTree(b"/t"))
+    for name in _staged(site):
+        if (file := site.files / ".ftpd-staging" / name).is_file():
+            file.unlink()  # as somebody has done who cleans up by hand
+    with pytest.raises(FileNotFoundError):
+        workspace.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+    workspace.close()
+    assert site.agrees()
+
+
+@pytest.mark.parametrize("commits", [True, False])
+@pytest.mark.parametrize("parents", [True, False])
+def test_the_end_of_a_tree_ends_what_was_not_published_in_it(site: Site, commits, parents):
+    with site.open() as workspace:
+        beside = workspace.write(Put(b"/beside"))
+        workspace.begin_tree(BeginTree(b"/t"))
+        for path in (b"/t/published", b"/t/not"):
+            writer = workspace.write(Put(path, parents=parents))
+            writer.write(0, b"data")
+            if path == b"/t/published":
+                writer.publish()
+        workspace.end_tree(EndTree(commits))
+        with pytest.raises(CommandError):
+            writer.publish()
+        assert is_there(workspace, b"/t/published") is commits
+        assert not is_there(workspace, b"/t/not")
+        assert beside.close() == Stored(0)
+    assert site.agrees()
+
+
+def test_nothing_is_kept_of_a_tree_on_its_way(site: Site):
+    with site.open() as workspace:
+        workspace.begin_tree(BeginTree(b"/t"))
+        writer = workspace.write(Put(b"/t/f"))
+        writer.write(0, b"data")
+        assert writer.keep() is False
+        assert list(workspace.kept(ListKept())) == []
     assert site.agrees()
 
 
