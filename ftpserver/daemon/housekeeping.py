@@ -57,12 +57,16 @@ class Housekeeping:
 
     def close(self) -> None:
         """Give everything back, after `stop`."""
-        os.close(self._look_read)
-        os.close(self._look_write)
+        read, self._look_read = self._look_read, -1
+        write, self._look_write = self._look_write, -1
+        os.close(read)
+        os.close(write)
 
     def look_soon(self) -> None:
-        """Have the homes counted that are in doubt, without waiting for the usual time."""
-        os.write(self._look_write, b"\0")
+        """Have the homes counted that are in doubt, without waiting for the usual time; after
+        `close`, the next start does."""
+        if self._look_write >= 0:
+            os.write(self._look_write, b"\0")
 
     def _run(self) -> None:
         """Repair what a crash left; then what goes wrong while the server runs."""

@@ -105,8 +105,12 @@ class Authentication:
         """The client has proved who it is, and there is room: open the session."""
         self._place = admitted.place
         self.token_id = admitted.token_id
-        self._set_pace(admitted.account)
-        self._on_log_in(admitted.account)  # the last: others may change the account from here on
+        try:
+            self._set_pace(admitted.account)
+            self._on_log_in(admitted.account)  # last: others may change the account from here on
+        except BaseException:
+            self._give_back()
+            raise
         self._trail.logged_in(admitted.token_id or admitted.invitation)
         logger.info("%s: logged in", self)
 

@@ -22,20 +22,19 @@ from ftpserver.errors import StateError
 from ftpserver.storage.batch_room import BatchRoom
 from ftpserver.storage.commit import SYNC_EACH, Commit, Staged, lstat, may_replace, target_of
 from ftpserver.storage.home import Home
+from ftpserver.storage.kept_writing import KeptWriting
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.places import Place, Places
 from ftpserver.storage.quota import NOT_NOW, Books, Lease, Settled
 from ftpserver.storage.resumable import (
     RESUME_FROM,
-    Checkpoint,
     ResumableStaging,
     checkpoint_name,
-    kept_name,
     kept_names,
     remove_kept,
     target_prefixes,
 )
-from ftpserver.storage.staging import Staging, copy_range, dress, verify
+from ftpserver.storage.staging import Staging, dress, verify
 from ftpserver.storage.upload import Receiving
 from ftpserver.storage.upload_locks import Owners
 from ftpwire import beneath, digests, paths
@@ -64,7 +63,7 @@ from ftpwire.messages import (
 )
 from ftpwire.paths import Parts
 from ftpwire.pieces import Piece
-from ftpwire.streams import ReadAhead, write_all
+from ftpwire.streams import write_all
 
 logger = logging.getLogger("ftpd.uploads")
 
@@ -131,6 +130,7 @@ class Uploads:
         self._durable = durable
         self._batch = _Batch()
         self._places = Places(home)
+        self.kept_writing = KeptWriting(home, ledger, account_id, durable=durable)
         self._room = BatchRoom(home, ledger, account_id, self._places, self._finish_batch)
         self._receiving = 0
         self.remarks: set[str] = set()
@@ -259,7 +259,7 @@ class Uploads:
                 target,
                 staging.total,
                 request.mtime_ns,
-                request.overwrite,
+                receiving.overwrite,
                 staging.place,
                 staging.fd,
                 staging if isinstance(staging, ResumableStaging) else None,
@@ -385,83 +385,13 @@ class Uploads:
         """Whether what is put there now goes to a tree that is on its way."""
         return paths.STAGING in self._home.place_of(target_of(path))
 
-    def keep_written(self, receiving: Receiving, request: Put, size: int, digest: bytes) -> bool:
-        """Keep what was written, and not placed, for `resume_written`; False when it can't be, as
-        in a tree on its way, which ends with its session.
-
-        It has its name in staging before its room has: a crash in between removes it.
-        """
-        staging, home = receiving.staging, self._home
-        target = home.place_of(target_of(request.path))
-        if staging.place.above is not None or home.read_only or paths.STAGING in target:
-            return False
-        name = kept_name(self._account_id, target, None, None)
-        with home.shared():
-            if not self._forget_kept(name):
-                return False
-            if self._durable:
-                os.fdatasync(staging.fd)
-            checkpoint = Checkpoint(home.staging_fd, checkpoint_name(name), paths.join(*target))
-            try:
-                checkpoint.write([(size, digest)])
-            finally:
-                checkpoint.close()
-            os.rename(staging.name, name, src_dir_fd=home.staging_fd, dst_dir_fd=home.staging_fd)
-            staging.name = name  # from here on it goes with what else is dropped
-            assert receiving.lease is not None
-            self._ledger.release(receiving.lease)
-            try:
-                receiving.lease = self._ledger.reserve(self._account_id, size, name)
-            except QuotaExceeded:
-                self._unlink(checkpoint_name(name))
-                return False
-            staging.is_kept = True
-        return True
-
-    def resume_written(self, request: Put, into: Receiving) -> int:
-        """Have what was kept of a file that was written in any order; returns its bytes, 0: none.
-
-        Raises:
-            QuotaExceeded, OSError: It is kept further.
-        """
-        home = self._home
-        target = home.place_of(target_of(request.path))
-        name = kept_name(self._account_id, target, None, None)
-        with home.shared():
-            try:
-                fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=home.staging_fd)
-            except FileNotFoundError:
-                return 0
-            try:
-                size = self._whole_up_to(fd, name)
-                into.grow(size)
-                copy_range(fd, into.staging.fd, size)
-            finally:
-                os.close(fd)
-            self._forget_kept(name)
-        return size
-
-    def _whole_up_to(self, fd: int, name: bytes) -> int:
-        """How many bytes of a kept file have the digest that was written down with them."""
-        checkpoint = Checkpoint(self._home.staging_fd, checkpoint_name(name))
+    def identity(self, path: bytes) -> tuple[int, int] | None:
+        """The device and inode of what is at a path now; None where nothing is."""
         try:
-            records = checkpoint.read(os.fstat(fd).st_size)
-        finally:
-            checkpoint.close()
-        for size, digest in records:
-            with ReadAhead(fd, size) as source:
-                for _ in source:
-                    pass
-                if source.digest() == digest:
-                    return size
-        return 0
-
-    def _forget_kept(self, name: bytes) -> bool:
-        """Drop what is kept under a name; False while a session has it."""
-        if not remove_kept(self._home.staging_fd, name):
-            return False
-        self._ledger.drop_kept(self._account_id, name)
-        return True
+            info = self._home.stat(self._home.place_of(target_of(path)), follow=False)
+        except FileNotFoundError:
+            return None
+        return info.st_dev, info.st_ino
 
     def finish(self) -> None:
         """Make all that was taken in durable and visible; its outcomes wait for `commit`."""

@@ -120,7 +120,7 @@ class ResumableStaging(Staging):
                 os.close(fd)
                 raise
             try:
-                if _is_at(fd, home.staging_fd, name):
+                if is_at(fd, home.staging_fd, name):
                     return cls(home, request, name, fd, place, on_close)
             except BaseException:
                 os.close(fd)
@@ -411,7 +411,7 @@ def look_at(directory: int, name: bytes) -> Kept:
     return Kept(target, min(size, info.st_size), touched)
 
 
-def _is_at(fd: int, directory: int, name: bytes) -> bool:
+def is_at(fd: int, directory: int, name: bytes) -> bool:
     """Whether the open file is the one at a name."""
     try:
         there = os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -430,7 +430,7 @@ def remove_kept(directory: int, name: bytes) -> bool:
     try:
         if not try_lock(fd):
             return False
-        if not _is_at(fd, directory, name):
+        if not is_at(fd, directory, name):
             return False
         os.unlink(name, dir_fd=directory)
         try:

@@ -107,6 +107,11 @@ class Staging:
         self.close()
         os.unlink(self.name, dir_fd=self.place.fd)
 
+    def take_over(self, fd: int, size: int) -> None:
+        """Go on with another open file, which has this one's name."""
+        os.close(self.fd)
+        self.fd, self.offset = fd, size
+
     def become(self, request: Put) -> None:
         """Have the mode and the time of another request, once it is sealed."""
         self._request = request

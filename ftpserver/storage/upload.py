@@ -28,6 +28,7 @@ class Receiving:
 
     Attributes:
         staging: Where the bytes go: ``staging.sink``.
+        overwrite: What it may replace.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Receiving:
     ) -> None:
         self.staging = staging
         self.lease = lease
+        self.overwrite = request.overwrite
         self.verified = False
         self._owners = owners
         self._key: bytes | None = None
@@ -114,6 +116,18 @@ class Receiving:
         if size > self.staging.offset:
             self.expect(size - self.staging.offset)
             self.staging.offset = size
+
+    def take_over(self, lease: Lease, fd: int, size: int) -> None:
+        """Go on with what an earlier session has written, and with its room.
+
+        Args:
+            fd: What was written, under the name of this one's own staging file by now.
+        """
+        held, self.lease = self.lease, lease
+        self._reserved = lease.size
+        self.staging.take_over(fd, size)
+        if held is not None:
+            self._ledger.release(held)
 
     def seal(self, size: int, digest: bytes) -> None:
         """All of it was written, in any order. Raises OSError."""

@@ -18,11 +18,12 @@ from contextlib import AbstractContextManager, contextmanager
 
 from msgspec.structs import replace
 
+from ftpserver.errors import StateError
 from ftpserver.storage.batch import Uploads
 from ftpserver.storage.staging import copy_range
 from ftpserver.storage.upload import Receiving
-from ftpwire import digests
-from ftpwire.errors import Cancelled, CommandError, FtpError
+from ftpwire import digests, paths
+from ftpwire.errors import Cancelled, CommandError, FtpError, NotFound
 from ftpwire.messages import Failed, Message, Put, SetAttributes, Stored
 from ftpwire.streams import ReadAhead
 
@@ -69,7 +70,7 @@ class Writer:
         self._on_end = on_end
         self._error: Exception | None = None
         self._published = -1
-        """The file as it was published last; -1: what was written since is in staging."""
+        """The file as it was published last, open so that no other one gets its inode's number."""
         self._context: AbstractContextManager[Receiving] | None = None
         self._receiving: Receiving | None = None
         self._goes_to_tree = False
@@ -78,9 +79,11 @@ class Writer:
         self._hasher: digests.new | None = digests.new()
         """Of the first ``_hashed`` bytes, while they come one after another; else None."""
         self._stored: Stored | None = None
+        self._identity: tuple[int, int] | None = None
+        """Of the file as it was published last."""
         self._stage()
         try:
-            kept = uploads.resume_written(self._request, self._staged) if resume else 0
+            kept = uploads.kept_writing.resume(self._request, self._staged) if resume else 0
             if kept:
                 self._begin_with(kept)
             elif content is not None:
@@ -100,6 +103,13 @@ class Writer:
     def is_in_tree(self) -> bool:
         """Whether what was written and not published goes to a tree that is on its way."""
         return self._receiving is not None and self._goes_to_tree
+
+    @property
+    def _is_there(self) -> bool:
+        """Whether what was published last is still what is there."""
+        return self._identity is not None and (
+            self._uploads.identity(self._request.path) == self._identity
+        )
 
     def _stage(self) -> None:
         """Begin a new file in staging."""
@@ -199,6 +209,8 @@ class Writer:
                 return
             change = SetAttributes(request.path, mode, mtime_ns)
             self._require(change)
+            if not self._is_there:
+                raise NotFound(f"{paths.show(request.path)}: another file is there by now, or none")
             self._before_commit()
             self._uploads.add_change(_ID, change)
             _raise_failed(self._uploads.commit_now(_ID))
@@ -208,7 +220,6 @@ class Writer:
         if self._receiving is None:
             self._stage()
             self._copy(self._published)
-            self._forget_published()
         return self._staged.staging.fd
 
     def _forget_published(self) -> None:
@@ -258,7 +269,10 @@ class Writer:
             staged = self._staged
             os.ftruncate(staged.staging.fd, self._size)
             staged.seal(self._size, self._digest())
+            if self._is_there:  # it may replace its own earlier state in any case
+                staged.overwrite = "always"
             published = os.dup(staged.staging.fd)
+            info = os.fstat(published)
             try:
                 self._leave_staging(None)
                 outcome = self._uploads.commit_now(_ID)
@@ -267,9 +281,9 @@ class Writer:
                 os.close(published)
                 raise
             assert isinstance(outcome, Stored)
+            self._forget_published()
             self._published, self._stored = published, outcome
-            if self._request.overwrite != "always":  # from now on it is its own that it replaces
-                self._request = replace(self._request, overwrite="always")
+            self._identity = info.st_dev, info.st_ino
             return outcome
 
     def close(self) -> Stored:
@@ -294,8 +308,10 @@ class Writer:
             if self._receiving is not None and self._error is None and self._size:
                 staged = self._staged
                 os.ftruncate(staged.staging.fd, self._size)
-                kept = self._uploads.keep_written(staged, self._request, self._size, self._digest())
-        except (OSError, CommandError):
+                kept = self._uploads.kept_writing.keep(
+                    staged, self._request, self._size, self._digest()
+                )
+        except (OSError, CommandError, StateError):
             kept = False  # a full disk, for one: better nothing than something doubtful
         self.drop()
         return kept

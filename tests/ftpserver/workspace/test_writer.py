@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -24,9 +25,11 @@ from ftpserver.workspace.writer import Writer
 from ftpwire import beneath, digests
 from ftpwire.errors import (
     AlreadyExists,
+    Busy,
     CommandError,
     Forbidden,
     IsADirectory,
+    NotFound,
     QuotaExceeded,
 )
 from ftpwire.messages import (
@@ -220,6 +223,29 @@ def test_what_may_not_be_replaced(site: Site, overwrite):
     assert site.agrees()
 
 
+@pytest.mark.parametrize("overwrite", ["never", "older"])
+def test_another_file_that_came_meanwhile_is_not_its_own(site: Site, overwrite):
+    """What it has published may be replaced again, and nothing else."""
+    with site.open() as workspace:
+        writer = workspace.write(Put(b"/f", overwrite=overwrite, mtime_ns=1))
+        writer.write(0, b"mine")
+        writer.publish()
+        writer.write(0, b"MINE")
+        workspace.remove_later(Remove(b"/f"))
+        workspace.commit()
+        put(workspace, b"/f", OLD)
+        with pytest.raises(CommandError):
+            writer.publish()
+        assert content(workspace) == OLD
+        other = workspace.write(Put(b"/g"))
+        other.publish()
+        workspace.move(Move(b"/f", b"/g"))
+        with pytest.raises(NotFound):
+            other.set_attributes(mode=0o600)
+        assert workspace.stat(Stat(b"/g")).mode & 0o777 == 0o644
+    assert site.agrees()
+
+
 def test_what_can_not_be_written_to(site: Site):
     with site.open() as workspace:
         workspace.change(MakeDir(b"/d"))
@@ -308,6 +334,51 @@ def test_what_was_kept_can_be_dropped_and_kept_anew(site: Site):
         assert kept.size == len(b"the second")
         assert workspace.drop_kept(DropKept(b"/f")).count == 1
         assert workspace.write(Put(b"/f"), resume=True).size == 0
+    assert site.agrees()
+
+
+def test_going_on_needs_the_room_once(site: Site):
+    """What was kept holds it already."""
+    with site.open() as workspace:
+        writer = workspace.write(Put(b"/f"))
+        writer.truncate(40 * MIB)
+        assert writer.keep()
+    with site.open() as workspace:
+        writer = workspace.write(Put(b"/f"), resume=True)
+        assert writer.size == 40 * MIB
+        writer.write(40 * MIB, b"the rest")
+        writer.close()
+    assert site.agrees()
+
+
+def test_two_can_not_go_on_with_the_same(site: Site):
+    with site.open() as one, site.open() as other:
+        writer = one.write(Put(b"/f"))
+        writer.write(0, b"kept")
+        assert writer.keep()
+        (name,) = [name for name in _staged(site) if not name.endswith(".ck")]
+        with open(site.files / ".ftpd-staging" / name, "rb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)  # as the other session, in the middle of it
+            with pytest.raises(Busy):
+                other.write(Put(b"/f"), resume=True)
+        assert other.write(Put(b"/f"), resume=True).size == 4
+        assert one.write(Put(b"/f"), resume=True).size == 0
+    assert site.agrees()
+
+
+def test_nothing_is_left_where_keeping_fails(site: Site, monkeypatch):
+    with site.open() as workspace:
+        writer = workspace.write(Put(b"/f"))
+        writer.write(0, b"data")
+        rename = os.rename
+
+        def failing(source, target, **options):
+            if target.startswith(b"u-"):
+                raise OSError(5, os.strerror(5))
+            rename(source, target, **options)
+
+        monkeypatch.setattr(os, "rename", failing)
+        assert writer.keep() is False
     assert site.agrees()
 
 

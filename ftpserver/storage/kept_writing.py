@@ -1,0 +1,153 @@
+"""What was written of a file in any order, and not published, kept for the same account to go on.
+
+Lives here: keeping it, and finding it again. Lives elsewhere: such files (workspace/writer.py),
+uploads that come from their first byte to their last (resumable.py), which are kept likewise.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ftpserver.storage.commit import target_of
+from ftpserver.storage.home import Home
+from ftpserver.storage.quota import Books, Lease
+from ftpserver.storage.resumable import (
+    Checkpoint,
+    checkpoint_name,
+    is_at,
+    kept_name,
+    remove_kept,
+)
+from ftpserver.storage.upload import Receiving
+from ftpserver.storage.upload_locks import try_lock
+from ftpwire import paths
+from ftpwire.errors import Busy, QuotaExceeded
+from ftpwire.messages import Put
+from ftpwire.streams import ReadAhead
+
+_OPEN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class KeptWriting:
+    """Of one account, in one home."""
+
+    def __init__(self, home: Home, ledger: Books, account_id: int, *, durable: bool) -> None:
+        self._home = home
+        self._ledger = ledger
+        self._account_id = account_id
+        self._durable = durable
+
+    def keep(self, receiving: Receiving, request: Put, size: int, digest: bytes) -> bool:
+        """Keep what was written; False when it can't be, as in a tree on its way, which ends with
+        its session.
+
+        It has its name in staging before its room has: a crash in between removes it.
+        """
+        staging, home = receiving.staging, self._home
+        target = home.place_of(target_of(request.path))
+        if staging.place.above is not None or home.read_only or paths.STAGING in target:
+            return False
+        name = kept_name(self._account_id, target, None, None)
+        with home.shared():
+            if not self._forget(name):
+                return False
+            if self._durable:
+                os.fdatasync(staging.fd)
+            try:
+                self._mark(name, paths.join(*target), size, digest)
+                os.rename(
+                    staging.name, name, src_dir_fd=home.staging_fd, dst_dir_fd=home.staging_fd
+                )
+                staging.name = name  # from here on it goes with what else is dropped
+                if receiving.lease is not None:
+                    self._ledger.release(receiving.lease)
+                receiving.lease = self._ledger.reserve(self._account_id, size, name)
+            except QuotaExceeded:
+                self._unlink(checkpoint_name(name))
+                return False
+            except BaseException:
+                self._unlink(checkpoint_name(name))
+                raise
+            staging.is_kept = True
+        return True
+
+    def _mark(self, name: bytes, path: bytes, size: int, digest: bytes) -> None:
+        checkpoint = Checkpoint(self._home.staging_fd, checkpoint_name(name), path)
+        try:
+            checkpoint.write([(size, digest)])
+        finally:
+            checkpoint.close()
+
+    def resume(self, request: Put, into: Receiving) -> int:
+        """Have what was kept, with its room; returns its bytes, 0 when nothing is.
+
+        Raises:
+            Busy: Another session goes on with it just now.
+            OSError: It is kept further.
+        """
+        home = self._home
+        target = home.place_of(target_of(request.path))
+        name = kept_name(self._account_id, target, None, None)
+        with home.shared():  # a clean-up takes what no lease owns, holding it alone
+            try:
+                fd = os.open(name, _OPEN, dir_fd=home.staging_fd)
+            except FileNotFoundError:
+                return 0
+            try:
+                if not try_lock(fd) or not is_at(fd, home.staging_fd, name):
+                    raise Busy("another session goes on with what was kept")
+                lease = self._ledger.take_over(self._account_id, name)
+            except BaseException:
+                os.close(fd)
+                raise
+        return self._take(fd, name, lease, into)
+
+    def _take(self, fd: int, name: bytes, lease: Lease | None, into: Receiving) -> int:
+        """Give it the name of the one that goes on with it; takes the descriptor over."""
+        staging = self._home.staging_fd
+        try:
+            size = 0 if lease is None else self._whole_up_to(fd, name)
+            if size:
+                os.ftruncate(fd, size)
+                os.rename(name, into.staging.name, src_dir_fd=staging, dst_dir_fd=staging)
+            else:
+                self._unlink(name)
+            self._unlink(checkpoint_name(name))
+        except BaseException:
+            os.close(fd)
+            raise
+        if lease is not None and size:
+            into.take_over(lease, fd, size)
+        else:
+            os.close(fd)
+            if lease is not None:
+                self._ledger.release(lease)
+        return size
+
+    def _whole_up_to(self, fd: int, name: bytes) -> int:
+        """How many bytes have the digest that was written down with them."""
+        checkpoint = Checkpoint(self._home.staging_fd, checkpoint_name(name))
+        try:
+            records = checkpoint.read(os.fstat(fd).st_size)
+        finally:
+            checkpoint.close()
+        for size, digest in records:
+            with ReadAhead(fd, size) as source:
+                for _ in source:
+                    pass
+                if source.digest() == digest:
+                    return size
+        return 0
+
+    def _forget(self, name: bytes) -> bool:
+        """Drop what is kept under a name; False while a session has it."""
+        if not remove_kept(self._home.staging_fd, name):
+            return False
+        self._ledger.drop_kept(self._account_id, name)
+        return True
+
+    def _unlink(self, name: bytes) -> None:
+        try:
+            os.unlink(name, dir_fd=self._home.staging_fd)
+        except FileNotFoundError:
+            pass
