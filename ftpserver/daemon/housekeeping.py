@@ -164,7 +164,8 @@ class Housekeeping:
         """Remove what nobody owns from the staging of all homes, whatever it is left from."""
         for account in self._own_accounts():
             try:
-                clean(self._service.ledger, account.id, account.home)
+                if clean(self._service.ledger, account.id, account.home):
+                    self._recount(account)
             except OSError as error:
                 logger.error("%s: staging can't be cleaned: %s", account.name, error)
 

@@ -160,14 +160,18 @@ class StagingHome(OpenHome):
         """The names in staging."""
         return {os.fsencode(name) for name in os.listdir(self.staging_fd)} - NOT_STAGED
 
-    def clean_staging(self, in_use: Callable[[bytes], bool], staging: int | None = None) -> None:
+    def clean_staging(self, in_use: Callable[[bytes], bool], staging: int | None = None) -> bool:
         """Remove from staging what nobody uses. Call it while holding ``alone``.
+
+        Returns:
+            Whether a tree was removed, which may have counted as used.
 
         Args:
             in_use: Whether a name in staging belongs to somebody.
             staging: The directory to clean; None: the home's own.
         """
         fd = self.staging_fd if staging is None else staging
+        trees = False
         for entry in os.listdir(fd):
             staged = os.fsencode(entry)
             if (staging is None and staged in NOT_STAGED) or in_use(staged):
@@ -175,8 +179,10 @@ class StagingHome(OpenHome):
             info = os.stat(staged, dir_fd=fd, follow_symlinks=False)
             if stat.S_ISDIR(info.st_mode):
                 self.discard_tree(staged, Tally(), lambda: None, fd)
+                trees = True
             else:
                 os.unlink(staged, dir_fd=fd)
+        return trees
 
     def clean_beside(self, directory: int, in_use: Callable[[bytes], bool]) -> None:
         """The same of the reserved name in another directory of the home, and remove that name.

@@ -42,7 +42,7 @@ def recount(
     """
     try:
         with home.alone(patience):
-            in_use = _clean_staging(ledger, account_id, home)
+            in_use, _ = _clean_staging(ledger, account_id, home)
             counted = home.count(lambda directory: home.clean_beside(directory, in_use), closed)
             ledger.recounted(account_id, counted.size, counted.files)
             return counted
@@ -50,8 +50,12 @@ def recount(
         home.close()
 
 
-def clean(ledger: Ledger, account_id: int, directory: Path) -> None:
+def clean(ledger: Ledger, account_id: int, directory: Path) -> bool:
     """Remove from a home's staging what nobody owns. Cheap when there is nothing in it.
+
+    Returns:
+        Whether the home has to be counted: a tree was there, as of a removal that has failed in the
+        middle of it, and nobody knows how much of it was settled.
 
     Raises:
         OSError: The home can't be opened.
@@ -59,13 +63,13 @@ def clean(ledger: Ledger, account_id: int, directory: Path) -> None:
     try:
         names = os.listdir(os.fsencode(directory) + b"/" + paths.STAGING)
     except FileNotFoundError:
-        return  # never used
+        return False  # never used
     if set(names) <= NOT_STAGED:
-        return
+        return False
     home = Home(directory)
     try:
         with home.alone(_PATIENCE):
-            _clean_staging(ledger, account_id, home)
+            return _clean_staging(ledger, account_id, home)[1]
     finally:
         home.close()
 
@@ -90,8 +94,10 @@ def put_back_all(directory: Path) -> None:
         home.close()
 
 
-def _clean_staging(ledger: Ledger, account_id: int, home: Home) -> Callable[[bytes], bool]:
-    """Returns what says whether a name in staging belongs to somebody."""
+def _clean_staging(
+    ledger: Ledger, account_id: int, home: Home
+) -> tuple[Callable[[bytes], bool], bool]:
+    """Returns what says whether a name in staging belongs to somebody; and whether a tree went."""
     spared = put_back(home)
     # looked at first: what comes into it later has a lease that is not looked for any more
     there = home.staged()
@@ -103,5 +109,5 @@ def _clean_staging(ledger: Ledger, account_id: int, home: Home) -> Callable[[byt
     def in_use(name: bytes) -> bool:
         return name in spared or staging_of(name) in owned or name.partition(b"-")[0] in live
 
-    home.clean_staging(lambda name: in_use(name) or name not in there)
-    return in_use
+    trees = home.clean_staging(lambda name: in_use(name) or name not in there)
+    return in_use, trees

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from ftpserver.storage.home import Home
+from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.open_home import OpenHome
 from ftpserver.storage.permissions import Permissions
-from ftpserver.storage.recount import recount
+from ftpserver.storage.recount import clean, recount
 from ftpserver.workspace.needs import NEEDS
 from ftpserver.workspace.observer import Unobserved
 from ftpserver.workspace.workspace import Workspace
@@ -309,3 +310,32 @@ def test_a_count_between_the_steps_of_a_change_finds_it_once(site: Site, monkeyp
                 workspace.end_tree(EndTree(commit=True))
         assert counted or what in ("moved-over", "empty"), "these are settled in one hold"
     assert site.agrees()
+
+
+def test_a_removal_that_failed_in_the_middle_is_made_up_for_by_the_next_start(
+    site: Site, engine, monkeypatch
+):
+    """Nobody knows how much of it was settled: what is left of it is removed, and all is counted."""
+    with site.open() as workspace:
+        workspace.change(MakeDir(b"/d"))
+        for number in range(5):
+            put(workspace, b"/d/%d" % number)
+        workspace.commit()
+        unlink, left = os.unlink, [3]
+
+        def failing(path, **options):
+            if not left[0]:
+                raise OSError(5, os.strerror(5))
+            left[0] -= 1
+            unlink(path, **options)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "unlink", failing)
+            with pytest.raises(OSError, match="Input/output"):
+                workspace.remove(Remove(b"/d", recursive=True))
+    started = Ledger(engine)
+    started.reap()
+    assert clean(started, site.account.id, site.files), "it is to be counted"
+    recount(started, site.account.id, Home(site.files))
+    assert site.agrees()
+    assert not clean(started, site.account.id, site.files)
