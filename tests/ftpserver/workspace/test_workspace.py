@@ -315,7 +315,7 @@ def test_a_count_between_the_steps_of_a_change_finds_it_once(site: Site, monkeyp
 def test_a_removal_that_failed_in_the_middle_is_made_up_for_by_the_next_start(
     site: Site, engine, monkeypatch
 ):
-    """Nobody knows how much of it was settled: what is left of it is removed, and all is counted."""
+    """Nobody knows how much of it was settled: the rest is removed, and all is counted."""
     with site.open() as workspace:
         workspace.change(MakeDir(b"/d"))
         for number in range(5):
