@@ -213,6 +213,12 @@ class BaseClient:
         made.channel.pace = self._pace
         return made
 
+    def connection_beside(self, interrupt: Interrupt, like: Trusted) -> Connection:
+        """As ``connection_apart``, for any thread: it doesn't wait until no verb is under way."""
+        made = self._dialer.dial(interrupt, like)
+        made.channel.pace = self._pace
+        return made
+
     def __reduce__(self) -> tuple[Any, ...]:
         # the user by name: another process may be another user's
         address = replace(self.address, user=self.address.login)

@@ -234,7 +234,7 @@ class LoopConnection(Driver):
         """
         self.left_listing = False
         calls = self.protocol.calls.values()
-        asking = any(unit.call is not None for one in self._senders for unit in one.units)
+        asking = any(unit.call is not None for one in self._senders for unit in one.units_now)
         if calls and not asking and all(one.is_dropped and one.only_tells for one in calls):
             self._settling = True
             self._settled.clear()
@@ -438,7 +438,7 @@ class LoopConnection(Driver):
             channel.ended = channel.ended or error
             channel.wake()
         for sender in list(self._senders):
-            for unit in sender.units:
+            for unit in sender.units_now:
                 if unit.call is not None and not unit.call.done:
                     unit.call.end_by(error)
                     unit.call.on_done()

@@ -87,7 +87,7 @@ async def open_in_thread(
                 is_given_up = not is_handed_over
                 if is_given_up:
                     interrupt.set()
-        else:
+        elif done.exception() is None:
             done.result().close()  # it was there at the same time
         raise
 

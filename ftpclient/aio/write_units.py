@@ -62,9 +62,14 @@ class Sender:
         self.queued = False
         """Whether it is among those whose turn comes."""
 
+    @property
+    def units_now(self) -> list[WriteUnit]:
+        """A copy, to go through: a thread may append meanwhile."""
+        return list(self.units)
+
     def withdraw(self, call: Call) -> bool:
         """Take back a request that was not sent; False when it was."""
-        for unit in self.units:
+        for unit in self.units_now:
             if unit.call is call:
                 self.units.remove(unit)
                 return True

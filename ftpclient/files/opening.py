@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from ftpclient.arguments import Replace
 from ftpclient.connection.connection import Connection
+from ftpclient.connection.driver import Trusted
 from ftpclient.connection.interrupt import Interrupt, wait_for
 from ftpclient.errors import public
 from ftpclient.files.reader import RawReader, Reader
@@ -63,6 +64,8 @@ class Verbs(Protocol):
     ) -> int: ...
 
     def connection_apart(self, interrupt: Interrupt) -> Connection: ...
+
+    def connection_beside(self, interrupt: Interrupt, like: Trusted) -> Connection: ...
 
 
 def open_to_read(client: Verbs, path: RemotePath, name: str | bytes) -> Reader:
@@ -195,7 +198,7 @@ class _Target:
         return StreamUpload(
             connection,
             interrupt,
-            partial(client.connection_apart, interrupt),
+            partial(client.connection_beside, interrupt, Trusted(connection.context, None)),
             patience,
             self._path,
             overwrite=self._overwrite,

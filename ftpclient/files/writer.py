@@ -235,7 +235,7 @@ class StreamUpload:
     Args:
         connection: Nobody else's. It is closed at the end.
         interrupt: That connection's.
-        connect: Makes another one.
+        connect: Makes another one, in the upload's thread.
         patience: For an account that has too many transfers running.
         mode: Permission bits of the file.
     """

@@ -79,7 +79,13 @@ ORDINARY = {
     "Self",
     "Sequence",
 }
-INNER = {"connection_apart: Connection", "new_connection: Connection", "fetch_range: Piece"}
+INNER = {
+    "connection_apart: Connection",
+    "connection_beside: Connection",
+    "connection_beside: Trusted",
+    "new_connection: Connection",
+    "fetch_range: Piece",
+}
 """What only the commands of ftp need."""
 
 

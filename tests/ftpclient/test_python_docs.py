@@ -18,6 +18,7 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
 ONLY_CLIENT = {
     "connection",
     "connection_apart",
+    "connection_beside",
     "fetch_range",
     "holds_password",
     "interrupt",

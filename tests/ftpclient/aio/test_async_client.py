@@ -493,6 +493,29 @@ def test_connecting_is_cancelled(fake, dialled):
     asyncio.run(main())
 
 
+def test_connecting_is_cancelled_when_it_has_just_failed():
+    """Whoever cancels a task is told that it was, not why there is no connection."""
+
+    async def main():
+        loop, begun = asyncio.get_running_loop(), threading.Event()
+
+        def fail(interrupt: Interrupt) -> Opened:
+            assert begun.wait(SECONDS)
+            raise ConnectFailed("nobody is there")
+
+        task = asyncio.create_task(open_in_thread(loop, fail))
+        await asyncio.sleep(0)
+        begun.set()
+        for thread in threading.enumerate():
+            if thread.name == "connect":
+                thread.join(SECONDS)  # it has handed over why, which the loop has not seen yet
+        loop.call_soon(task.cancel)
+        await asyncio.wait({task})
+        assert task.cancelled()
+
+    asyncio.run(main())
+
+
 def test_a_connection_that_is_there_only_after_the_loop_stopped(server, dialled):
     """It is closed, with all that belongs to it (see `nothing_left_behind`)."""
     begun, stopped = threading.Event(), threading.Event()

@@ -247,3 +247,21 @@ def test_what_was_not_sent_is_taken_back(given, kept):
     sender.units.extend(given)
     sender.withdraw_requests({1}.__contains__)
     assert b"".join(bytes(one.data) for one in sender.units) == kept
+
+
+def test_a_thread_may_append_while_the_loop_withdraws_a_request():
+    """Their order is the operating system's affair: here it appends between two looks."""
+    sender = Sender()
+
+    class Unit(WriteUnit):
+        @property
+        def call(self):
+            sender.units.append(WriteUnit(b"d"))
+            return None
+
+        @call.setter
+        def call(self, call):
+            pass
+
+    sender.units.extend([Unit(), WriteUnit()])
+    assert not sender.withdraw(Call())

@@ -150,3 +150,22 @@ def test_a_file_object_that_may_not_wait(server, connect, occupied, files):
         with client.open("/new", "wb") as file:
             file.write(bytes(5 * MIB))
     assert not (files / "new").exists()
+
+
+@pytest.mark.timeout(60)
+def test_a_file_object_waits_while_a_listing_is_open(server, connect, occupied, files, monkeypatch):
+    """The listing's thread has the turn, and waits for the file: its upload needs no turn."""
+    pause = retry.Patience.pause
+
+    def paused(patience: retry.Patience) -> None:
+        occupied.close()
+        pause(patience)
+
+    monkeypatch.setattr(retry.Patience, "pause", paused)
+    client = connect(server, retry_for=60)
+    entries = client.list_dir("/")
+    assert next(entries).path == b"other"
+    with client.open("/new", "wb") as file:
+        file.write(bytes(5 * MIB))
+    entries.close()
+    assert (files / "new").stat().st_size == 5 * MIB
