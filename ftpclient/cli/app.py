@@ -58,7 +58,7 @@ class ShellState:
 
 def no_shell(app: App) -> int:
     """What an App runs that was given no shell."""
-    raise UsageError("there is no shell in this program")
+    raise UsageError("there is no shell in this program: start it as ftp or python -m ftpclient")
 
 
 @dataclass
