@@ -55,8 +55,13 @@ def test_cheap_requests_hide_no_guess(start_server, dial, monkeypatch, way, chea
         return [one for one in found if one.get("details") == {"with": "password"}]
 
     assert [one["reason"] for one in eventually(guesses)] == ["wrong password"]
-    # the control: of the cheap ones no more than two are there
-    assert sum(one["outcome"] == REFUSED for one in told(server.settings.state)) == 3
+
+    def refused() -> int:
+        return sum(one["outcome"] == REFUSED for one in told(server.settings.state))
+
+    # the control: of the cheap ones two are there, of whichever worker, and no more
+    eventually(lambda: refused() >= 3)
+    assert refused() == 3
 
 
 @pytest.mark.long
