@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from ftpserver.errors import StateError
 from ftpserver.storage.batch_room import BatchRoom
 from ftpserver.storage.commit import SYNC_EACH, Commit, Staged, lstat, may_replace, target_of
+from ftpserver.storage.file_systems import unlink_if_there
 from ftpserver.storage.home import Home
 from ftpserver.storage.kept_writing import KeptWriting
 from ftpserver.storage.permissions import Action
@@ -373,11 +374,8 @@ class Uploads:
             logger.warning("a reservation is kept later: %s", error)
 
     def _unlink(self, name: bytes, place: Place | None = None) -> None:
-        fd = self._home.staging_fd if place is None else place.fd
-        try:
-            os.unlink(name, dir_fd=fd)
-        except FileNotFoundError:
-            pass  # it was placed already
+        """Remove something from staging, unless it was placed already."""
+        unlink_if_there(self._home.staging_fd if place is None else place.fd, name)
 
     # files that are written in any order -------------------------------------------------
 

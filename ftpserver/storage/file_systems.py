@@ -319,3 +319,11 @@ def refuse_mounts(directory: int, name: bytes, path: bytes) -> None:
         return
     where = f", at {paths.show(inside)} below it" if inside else ""
     raise InvalidPath(f"{paths.show(path)}: a file system is mounted there{where}")
+
+
+def unlink_if_there(directory: int, name: bytes) -> None:
+    """Remove a file or link from an open directory, unless it has gone already. Raises OSError."""
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        pass

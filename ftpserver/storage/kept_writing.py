@@ -9,21 +9,22 @@ from __future__ import annotations
 import os
 
 from ftpserver.storage.commit import target_of
+from ftpserver.storage.file_systems import unlink_if_there
 from ftpserver.storage.home import Home
 from ftpserver.storage.quota import Books, Lease
 from ftpserver.storage.resumable import (
     Checkpoint,
     checkpoint_name,
+    hash_range,
     is_at,
     kept_name,
     remove_kept,
 )
 from ftpserver.storage.upload import Receiving
 from ftpserver.storage.upload_locks import try_lock
-from ftpwire import paths
+from ftpwire import digests, paths
 from ftpwire.errors import Busy, QuotaExceeded
 from ftpwire.messages import Put
-from ftpwire.streams import ReadAhead
 
 _OPEN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -132,11 +133,10 @@ class KeptWriting:
         finally:
             checkpoint.close()
         for size, digest in records:
-            with ReadAhead(fd, size) as source:
-                for _ in source:
-                    pass
-                if source.digest() == digest:
-                    return size
+            hasher = digests.new()
+            hash_range(fd, 0, size, hasher)
+            if hasher.digest() == digest:
+                return size
         return 0
 
     def _forget(self, name: bytes) -> bool:
@@ -147,7 +147,4 @@ class KeptWriting:
         return True
 
     def _unlink(self, name: bytes) -> None:
-        try:
-            os.unlink(name, dir_fd=self._home.staging_fd)
-        except FileNotFoundError:
-            pass
+        unlink_if_there(self._home.staging_fd, name)

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ftpserver.storage.file_systems import unlink_if_there
 from ftpserver.storage.home import Home
 from ftpserver.storage.places import Place
 from ftpserver.storage.staging import PIECE, Staging
@@ -146,7 +147,7 @@ class ResumableStaging(Staging):
         records = self._checkpoint.read(os.fstat(self.fd).st_size)
         trial = digests.new()
         for count, (offset, digest) in enumerate(records):
-            _hash_range(self.fd, good, offset, trial, progress)
+            hash_range(self.fd, good, offset, trial, progress)
             if trial.digest() != digest:
                 records = records[:count]
                 break
@@ -362,10 +363,7 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Remove the file."""
-        try:
-            os.unlink(self._name, dir_fd=self._directory)
-        except FileNotFoundError:
-            pass
+        unlink_if_there(self._directory, self._name)
 
     def close(self) -> None:
         """Give the descriptor back. Can be called twice."""
@@ -433,18 +431,24 @@ def remove_kept(directory: int, name: bytes) -> bool:
         if not is_at(fd, directory, name):
             return False
         os.unlink(name, dir_fd=directory)
-        try:
-            os.unlink(checkpoint_name(name), dir_fd=directory)
-        except FileNotFoundError:
-            pass
+        unlink_if_there(directory, checkpoint_name(name))
         return True
     finally:
         os.close(fd)
 
 
-def _hash_range(
-    fd: int, start: int, end: int, hasher: digests.new, progress: Callable[[int], None]
+def hash_range(
+    fd: int,
+    start: int,
+    end: int,
+    hasher: digests.new,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> None:
+    """Hash bytes of an open file, to its end at most.
+
+    Args:
+        progress: Told the offset that was reached, now and then.
+    """
     buffer = bytearray(BUFFER_SIZE)
     view = memoryview(buffer)
     while start < end:

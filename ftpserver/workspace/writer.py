@@ -20,12 +20,12 @@ from msgspec.structs import replace
 
 from ftpserver.errors import StateError
 from ftpserver.storage.batch import Uploads
+from ftpserver.storage.resumable import hash_range
 from ftpserver.storage.staging import copy_range
 from ftpserver.storage.upload import Receiving
 from ftpwire import digests, paths
 from ftpwire.errors import Cancelled, CommandError, FtpError, NotFound
 from ftpwire.messages import Failed, Message, Put, SetAttributes, Stored
-from ftpwire.streams import ReadAhead
 
 _ID = -1
 """Of a publication among the outcomes of a batch: requests have none below 0."""
@@ -242,16 +242,11 @@ class Writer:
 
     def _digest(self) -> bytes:
         """Of all bytes, of which those are read that were not hashed on the way."""
-        fd, hashed = self._staged.staging.fd, self._hashed
-        hasher = self._hasher
-        if hasher is None:
-            hasher, hashed = digests.new(), 0
-        if hashed < self._size:
-            with ReadAhead(fd, self._size - hashed, offset=hashed, hasher=hasher) as source:
-                for _ in source:
-                    pass
-                return source.digest()
-        return hasher.digest()
+        if self._hasher is None:
+            self._hashed, self._hasher = 0, digests.new()
+        hash_range(self._staged.staging.fd, self._hashed, self._size, self._hasher)
+        self._hashed = self._size
+        return self._hasher.digest()
 
     # its end -----------------------------------------------------------------------------
 
