@@ -31,6 +31,7 @@ FLOORS = {
         ("migration",),
         ("database",),
         ("net",),
+        ("interfaces",),
         ("storage",),
         ("accounts",),
         ("workspace",),

@@ -72,15 +72,16 @@ class Startups(NamedTuple):
         return cls(begin, rate, full)
 
 
-Networks = tuple[IPv4Network | IPv6Network, ...]
+class Networks(tuple[IPv4Network | IPv6Network, ...]):
+    """Networks of addresses."""
 
 
 def _networks(value: object) -> Networks:
     texts = value.split(",") if isinstance(value, str) else value
     if texts == [NONE]:
-        return ()
+        return Networks()
     try:
-        return tuple(ip_network(str(one).strip(), strict=False) for one in texts)  # type: ignore
+        return Networks(ip_network(str(one).strip(), strict=False) for one in texts)  # type: ignore
     except (TypeError, ValueError) as error:
         raise ValueError(f"{value!r} are not networks, as 192.0.2.0/24,2001:db8::/48") from error
 
@@ -90,7 +91,7 @@ def _tell_networks(networks: Networks) -> str:
 
 
 _NETWORKS = Kind(_networks, "CIDR,…", _tell_networks, _tell_networks)
-_LOOPBACK: Networks = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
+_LOOPBACK = Networks((IPv4Network("127.0.0.0/8"), IPv6Network("::1/128")))
 _STARTUPS = Kind(lambda value: Startups.parse(str(value)), "BEGIN:RATE:FULL", str)
 _COUNT = optional(whole(1))
 
@@ -227,7 +228,7 @@ class Settings:
         live=True,
     )
     proxy_from: Networks = setting(
-        (),
+        Networks(),
         _NETWORKS,
         "Networks of proxies whose connections begin with a header of PROXY protocol version 2, "
         "which has the client's address; none for none.",
