@@ -13,7 +13,8 @@ from ftpserver.processes.forkserver import Born
 
 
 def prepare() -> None:
-    """Have the first fork fail, where a test wants that."""
+    """Have the first fork fail, or a thousand signals come before anybody sees to them, where a
+    test wants that."""
     fork = os.fork
 
     def fails_once() -> int:
@@ -22,6 +23,9 @@ def prepare() -> None:
 
     if "FTPD_TEST_NO_FORK" in os.environ:
         os.fork = fails_once
+    if "FTPD_TEST_STORM" in os.environ:
+        for _ in range(1000):
+            os.kill(os.getpid(), signal.SIGCHLD)
 
 
 def main(born: Born) -> None:

@@ -242,7 +242,8 @@ def test_what_is_asked_while_a_child_is_forked_is_not_lost(born, pipe, settings,
     assert {made.ended().number for _ in range(5)} == set(range(5))
 
 
-def test_a_storm_of_signals_loses_no_child(born, capfd):
+def test_a_storm_of_signals_loses_no_child(born, monkeypatch, capfd):
+    monkeypatch.setenv("FTPD_TEST_STORM", "1")
     made = born()
     assert made.nursery._process is not None
     nursery, over = made.nursery._process.pid, threading.Event()
