@@ -257,7 +257,7 @@ def running(state: Path) -> Control:
 
     Each method raises ConnectFailed when no server runs there.
     """
-    return stand_in(Control, _Lines(lambda: _connected(state)))
+    return stand_in(Control, Lines(lambda: _connected(state)))
 
 
 def ask_until_end(state: Path, end: Callable[[Control], Stopping]) -> Iterator[None]:
@@ -272,7 +272,7 @@ def ask_until_end(state: Path, end: Callable[[Control], Stopping]) -> Iterator[N
     with _connected(state) as sock:
         process = _peer_process(sock)
         try:
-            end(stand_in(Control, _Lines(lambda: nullcontext(sock))))
+            end(stand_in(Control, Lines(lambda: nullcontext(sock))))
             yield
             if process is None:
                 _wait_for_silence(state)
@@ -283,7 +283,7 @@ def ask_until_end(state: Path, end: Callable[[Control], Stopping]) -> Iterator[N
                 os.close(process)
 
 
-class _Lines:
+class Lines:
     """The way to a server (`interfaces.Asking`): a line of JSON there, and one back.
 
     Args:

@@ -139,14 +139,15 @@ class _Handler(StreamRequestHandler):
             if not line:
                 return  # a look at whether anybody is there
             commands = Commands(self.server.server, self.server.discovery())
-            self.wfile.write(msgspec.json.encode(_answer(commands, line)) + b"\n")
+            self.wfile.write(msgspec.json.encode(answer(commands, line)) + b"\n")
         except OSError as error:
             logger.info("a control command was given up: %s", error)
             return
         commands.finish()
 
 
-def _answer(commands: Control, line: bytes) -> Any:
+def answer(commands: Control, line: bytes) -> Any:
+    """What is answered to a line, whatever that is: a `Failure` if nothing else."""
     dispatcher = Dispatcher({Control: commands}, msgspec.json.Decoder)
     try:
         question = dispatcher.decode(line)

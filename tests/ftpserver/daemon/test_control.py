@@ -173,7 +173,7 @@ def test_answers_of_another_version(answer, error, told):
         there.sendall(answer)
         there.shutdown(socket.SHUT_WR)
         with pytest.raises(error, match=told):
-            stand_in(Control, control._Lines(lambda: nullcontext(here))).status()
+            stand_in(Control, control.Lines(lambda: nullcontext(here))).status()
 
 
 def test_a_failure_of_our_own_is_told_in_two_words(state, monkeypatch, caplog):

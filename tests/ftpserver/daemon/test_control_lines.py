@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from ftpserver.accounts.startups import TurnedAway
+from ftpserver.daemon import control_server
 from ftpserver.daemon.control import (
     BanInfo,
     Bans,
@@ -23,12 +24,11 @@ from ftpserver.daemon.control import (
     DiscoveryInfo,
     Ended,
     Entry,
+    Lines,
     Sessions,
     Status,
     Stopping,
-    _Lines,
 )
-from ftpserver.daemon.control_server import _answer
 from ftpserver.errors import StateError
 from ftpserver.interfaces import requests_of, stand_in
 from ftpserver.serving.stats import SessionInfo
@@ -162,7 +162,7 @@ def asks(ask: Ask, answer: bytes) -> tuple[bytes, Any]:
         there.sendall(answer + b"\n")
         there.shutdown(socket.SHUT_WR)
         try:
-            found = ask(stand_in(Control, _Lines(lambda: nullcontext(here))))
+            found = ask(stand_in(Control, Lines(lambda: nullcontext(here))))
         except NotFound as error:
             found = error
         return there.recv(65536), found
@@ -178,14 +178,14 @@ def test_questions_are_those_of_earlier_versions(line, name, ask, arguments):
     assert sent == line + b"\n"
     assert isinstance(raised, NotFound) and str(raised) == "nobody"
     server = Server(Did([]))
-    assert _answer(server, line + b"\n") == Did([])
+    assert control_server.answer(server, line + b"\n") == Did([])
     assert server.asked == [(name, *arguments)]
 
 
 @pytest.mark.parametrize(("line", "ask", "answer", "newer"), ANSWERS)
 def test_answers_are_those_of_earlier_versions(line, ask, answer, newer):
     assert asks(ask, line)[1] == answer
-    written = msgspec.json.encode(_answer(Server(answer), b'{"is":"status"}'))
+    written = msgspec.json.encode(control_server.answer(Server(answer), b'{"is":"status"}'))
     assert written.replace(newer, b"") == line
     assert newer in written
 
@@ -193,9 +193,9 @@ def test_answers_are_those_of_earlier_versions(line, ask, answer, newer):
 def test_fields_that_are_missing_have_defaults_and_others_are_passed_over():
     server = Server(Did([]))
     for name in (b"kick", b"unban", b"drain", b"stop"):
-        assert _answer(server, b'{"is":"%s"}' % name) == Did([])
+        assert control_server.answer(server, b'{"is":"%s"}' % name) == Did([])
     assert server.asked == [("kick", None, None), ("unban", None), ("drain", None), ("stop", None)]
-    assert _answer(server, b'{"is":"status","new":1}') == Did([])
+    assert control_server.answer(server, b'{"is":"status","new":1}') == Did([])
 
 
 @pytest.mark.parametrize(
@@ -206,4 +206,4 @@ def test_fields_that_are_missing_have_defaults_and_others_are_passed_over():
     ],
 )
 def test_errors_are_lines_of_earlier_versions(error, line):
-    assert msgspec.json.encode(_answer(Server(error), b'{"is":"reload"}')) == line
+    assert msgspec.json.encode(control_server.answer(Server(error), b'{"is":"reload"}')) == line
