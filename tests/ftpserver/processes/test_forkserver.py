@@ -280,6 +280,27 @@ def test_who_waits_for_a_child_hears_that_the_nursery_was_killed(born, pipe):
     assert told(made, pipe)["number"] == 7  # and its descriptors are no longer held by anybody
 
 
+def test_a_nursery_that_is_killed_while_it_forks_leaves_nobody_waiting(born, pipe):
+    made = born()
+    read, write = pipe
+    forked = [made.nursery.spawn(number, [read], b"wait") for number in range(30)]
+    forked[0].result(PATIENCE)
+    made.signal(signal.SIGKILL)
+    results = [one.exception(PATIENCE) or one.result() for one in forked]
+    pids = []
+    for one in results:
+        assert isinstance(one, Carried | PeerGone)
+        if isinstance(one, Carried):
+            one.close()
+            pids.append(one.message)
+    assert len(set(pids)) == len(pids) >= 1
+    pids.append(made.spawn(30, b"wait", read))
+    os.close(write)
+    for pid in pids:
+        wait_for_end(pid)
+    assert made.ended().number == 30
+
+
 def test_a_nursery_that_hangs_is_killed(born, monkeypatch, caplog):
     made = born()
     process = made.nursery._process
