@@ -199,6 +199,20 @@ def test_fields_that_are_missing_have_defaults_and_others_are_passed_over():
 
 
 @pytest.mark.parametrize(
+    ("line", "done"),
+    [(b'{"is":"stop","grace":0.5}', ("ask_to_stop", 0.5)), (b'{"is":"drain"}', ("drain", None))],
+    ids=["stop", "drain"],
+)
+def test_what_ends_the_server_is_answered_first(line, done):
+    server = Server(None)
+    commands = control_server.Commands(server, None)
+    assert isinstance(control_server.answer(commands, line), Stopping)
+    assert server.asked == []
+    commands.finish()
+    assert server.asked == [done]
+
+
+@pytest.mark.parametrize(
     ("error", "line"),
     [
         (NotFound("nobody"), FAILURE),
