@@ -194,6 +194,10 @@ class Asking(Protocol):
     def ask(self, request: Request, message: msgspec.Struct, descriptors: list[int]) -> Any:
         """Wait for the answer, and return it. Raises what was raised where it was answered."""
 
+
+class AskingLater(Asking, Protocol):
+    """One for interfaces whose methods aren't all waited for."""
+
     def ask_later(
         self, request: Request, message: msgspec.Struct, descriptors: list[int]
     ) -> Future[Any]:
@@ -265,7 +269,7 @@ def later(
     return ask
 
 
-def _asked_by(method: Any) -> tuple[Request, Asking]:
+def _asked_by(method: Any) -> tuple[Request, AskingLater]:
     return method.__func__._ftpd_request, method.__self__._way
 
 
@@ -278,9 +282,15 @@ class Dispatcher:
     Args:
         targets: What is called, by the interface that it is called by: no method that isn't marked
             there can be called, whatever else the object has.
+        decoder: For messages, by msgspec: of msgpack or of JSON.
     """
 
-    def __init__(self, targets: Mapping[type, object]) -> None:
+    def __init__(
+        self,
+        targets: Mapping[type, object],
+        decoder: Callable[..., Any] = msgspec.msgpack.Decoder,
+    ) -> None:
+        self._decoder = decoder
         self._targets: dict[type[msgspec.Struct], tuple[Request, object]] = {}
         for interface, target in targets.items():
             for request in requests_of(interface).values():
@@ -288,8 +298,8 @@ class Dispatcher:
         self.kinds = _union_of(tuple(targets))
 
     def decode(self, payload: bytes) -> msgspec.Struct:
-        """A message out of msgpack. Raises msgspec.MsgspecError: it is none of the known ones."""
-        message: msgspec.Struct = _decoder_of(self.kinds)(payload)
+        """A message out of bytes. Raises msgspec.MsgspecError: it is none of the known ones."""
+        message: msgspec.Struct = _decoder_of(self.kinds, self._decoder)(payload)
         return message
 
     def request_of(self, message: msgspec.Struct) -> Request:
@@ -314,8 +324,9 @@ def _union_of(interfaces: tuple[Any, ...]) -> Any:
 
 
 @functools.cache
-def _decoder_of(kinds: Any) -> Callable[[bytes], Any]:
-    return msgspec.msgpack.Decoder(kinds, dec_hook=from_wire).decode
+def _decoder_of(kinds: Any, decoder: Callable[..., Any]) -> Callable[[bytes], Any]:
+    decode: Callable[[bytes], Any] = decoder(kinds, dec_hook=from_wire).decode
+    return decode
 
 
 # values that msgspec doesn't know ---------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import compress
 from pathlib import Path
@@ -33,7 +33,7 @@ from ftpwire.units import human
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ftpserver.daemon.control import BanInfo, DiscoveryInfo, Drain, Question, Status, Stop
+    from ftpserver.daemon.control import BanInfo, Control, DiscoveryInfo, Status, Stopping
     from ftpserver.serving.stats import SessionInfo
 
 _REFRESH = 1.0
@@ -41,10 +41,10 @@ _REFRESH = 1.0
 _DAY = 24 * 3600
 
 
-def _ask(root: Path, question: Question) -> Any:
+def _running(root: Path) -> Control:
     from ftpserver.daemon import control
 
-    return control.ask(state_of(root.absolute()), question)
+    return control.running(state_of(root.absolute()))
 
 
 # looking -----------------------------------------------------------------------------------
@@ -55,9 +55,7 @@ def _ask(root: Path, question: Question) -> Any:
 @json_option
 def status(root: Path, as_json: bool) -> None:
     """Show how the running server is."""
-    from ftpserver.daemon.control import AskStatus
-
-    found: Status = _ask(root, AskStatus())
+    found = _running(root).status()
     if as_json:
         click.echo(json.dumps(_status_record(found)))
         return
@@ -146,10 +144,7 @@ def sessions(root: Path, watch: bool, as_json: bool) -> None:
 
 
 def _look(root: Path) -> list[SessionInfo]:
-    from ftpserver.daemon.control import AskSessions
-
-    found: list[SessionInfo] = _ask(root, AskSessions()).sessions
-    return found
+    return _running(root).sessions().sessions
 
 
 def _print_sessions(found: Sequence[SessionInfo], as_json: bool) -> None:
@@ -273,11 +268,9 @@ def kick(who: str, root: Path, is_user: bool, as_json: bool) -> None:
     Its client is told so, and doesn't connect again by itself. To keep USER out, disable the
     account.
     """
-    from ftpserver.daemon.control import Kick
-
+    server = _running(root)
     by_id = who.isascii() and who.isdigit() and not is_user
-    question = Kick(session=int(who)) if by_id else Kick(user=_text(who))
-    ended: list[int] = _ask(root, question).sessions
+    ended = (server.kick(session=int(who)) if by_id else server.kick(user=_text(who))).sessions
     echo({"ended": ended}, f"ended {counted_as(len(ended), 'session')}", as_json)
 
 
@@ -287,10 +280,7 @@ def kick(who: str, root: Path, is_user: bool, as_json: bool) -> None:
 def bans(root: Path, as_json: bool) -> None:
     """List addresses that are refused after failed log-ins, some for one account alone, and after
     too many connections without a log-in."""
-    from ftpserver.daemon.control import AskBans
-
-    found: list[BanInfo] = _ask(root, AskBans()).bans
-    for one in found:
+    for one in _running(root).bans().bans:
         echo(_ban_record(one), _told_ban(one), as_json)
 
 
@@ -321,12 +311,10 @@ def unban(
     address: str | None, account: str | None, everybody: bool, root: Path, as_json: bool
 ) -> None:
     """Lift the bans of ADDRESS, or the one of ADDRESS with ACCOUNT, and forget its failures."""
-    from ftpserver.daemon.control import Unban
-
     if (address is None) != everybody:
         raise click.UsageError("say which ADDRESS, or --all")
     subject = None if address is None else _text(" ".join(filter(None, (address, account))))
-    lifted: list[BanInfo] = _ask(root, Unban(subject)).bans
+    lifted = _running(root).unban(subject).bans
     if as_json:
         for one in lifted:
             click.echo(json.dumps(_ban_record(one)))
@@ -341,9 +329,7 @@ def reload(root: Path) -> None:
 
     Sessions go on. The same as by SIGHUP, but what goes wrong is told here.
     """
-    from ftpserver.daemon.control import Reload
-
-    lines = _ask(root, Reload()).lines
+    lines = _running(root).reload().lines
     for line in lines or ["nothing to reload"]:
         click.echo(paths.printable(line))
 
@@ -362,10 +348,8 @@ def drain(root: Path, timeout: float | None) -> None:
     Clients work on until they leave; those that ask for nothing for half a minute are told to
     go. Returns when the server has ended. Ctrl-C ends only the waiting.
     """
-    from ftpserver.daemon.control import Drain
-
     told = "draining: no new connections, waiting for the sessions to end"
-    _end(root, Drain(timeout), told)
+    _end(root, lambda server: server.drain(timeout), told)
 
 
 @click.command()
@@ -378,15 +362,13 @@ def drain(root: Path, timeout: float | None) -> None:
 )
 def stop(root: Path, grace: float | None) -> None:
     """Stop the server, in order. Returns when it has ended."""
-    from ftpserver.daemon.control import Stop
-
-    _end(root, Stop(grace))
+    _end(root, lambda server: server.stop(grace))
 
 
-def _end(root: Path, question: Stop | Drain, told: str | None = None) -> None:
+def _end(root: Path, end: Callable[[Control], Stopping], told: str | None = None) -> None:
     from ftpserver.daemon import control
 
-    for _ in control.ask_until_end(state_of(root.absolute()), question):
+    for _ in control.ask_until_end(state_of(root.absolute()), end):
         asked()  # now, and not when the server has ended, which may take hours
         if told is not None:
             click.echo(told, err=True)

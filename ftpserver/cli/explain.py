@@ -145,16 +145,15 @@ def _login(question: _Question) -> Verdict:
 def _running(state: Path, host: str, name: str) -> Running:
     """What the server that runs there knows alone."""
     from ftpserver.admin.explain import Running
-    from ftpserver.daemon.control import AskEntry, Entry, ask
+    from ftpserver.daemon.control import running
     from ftpwire.errors import ConnectFailed, FtpError
 
     try:
-        found = ask(state, AskEntry(host, name))
+        found = running(state).entry(host, name)
     except ConnectFailed:
         return Running(note="no server runs: only what is stored decides")
     except FtpError as error:
         return Running(note=f"the server could not be asked about connections: {error}")
-    assert isinstance(found, Entry)
     return Running(found.turned_away, found.too_many, found.note, found.banned, is_there=True)
 
 

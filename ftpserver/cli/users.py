@@ -172,11 +172,10 @@ def _sessions_of(name: str, root: Path) -> int | None:
     from ftpwire.errors import ConnectionLost, Forbidden
 
     try:
-        answer = control.ask(state_of(root.absolute()), control.AskSessions())
+        found = control.running(state_of(root.absolute())).sessions().sessions
     except (ConnectionLost, Forbidden):
         return None  # none runs there, or it is somebody else's
-    assert isinstance(answer, control.Sessions)
-    return sum(one.user == name for one in answer.sessions)
+    return sum(one.user == name for one in found)
 
 
 @user.command("set", cls=HintingCommand, hints=_SET_HINTS)

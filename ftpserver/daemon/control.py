@@ -1,13 +1,14 @@
 """The control socket: how `ftpd status` and its relatives talk with the running server.
 
-Lives here: what can be asked and answered, and asking it.
+Lives here: the interface, what is answered, and asking.
 Lives elsewhere: the server's end of the socket (control_server.py), what is printed
 (cli/control.py).
 
 A Unix socket in the server's state directory, which only the owner of the server can open. Each
-connection carries one question and one answer, each a line of JSON with a struct behind it: both
-ends are always of one installation and on one machine, so that nothing of the file protocol's
-pipelining, limits and versions is needed, and a line can be read and written by hand.
+connection carries one question and one answer, each a line of JSON: both ends are on one machine,
+so that nothing of the file protocol's pipelining and limits is needed, and a line can be read and
+written by hand. The server may be of an earlier version than `ftpd stop`, or of a later one: what
+is there keeps its name and its place, and what is added has a default.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Protocol
 
 import msgspec
 from msgspec import Meta
 
 from ftpserver.accounts.startups import TurnedAway
 from ftpserver.daemon import registry
+from ftpserver.interfaces import TAG, Request, asked, stand_in
 from ftpserver.net.private_socket import address_of
 from ftpserver.serving.stats import SessionInfo
 from ftpserver.settings.table import state_of
@@ -50,79 +52,8 @@ _LOOK = 0.05
 Seconds = Annotated[float, Meta(ge=0)]
 
 
-class _Tagged(msgspec.Struct, frozen=True, tag_field="is"):
-    """Base of everything that is asked and answered."""
-
-
-# questions ---------------------------------------------------------------------------------
-
-
-class AskStatus(_Tagged, frozen=True, tag="status"):
-    """How the server is. Answer: `Status`."""
-
-
-class AskSessions(_Tagged, frozen=True, tag="sessions"):
-    """Who is connected. Answer: `Sessions`."""
-
-
-class Kick(_Tagged, frozen=True, tag="kick"):
-    """End a session, or all of a user's. Answer: `Ended`; or `Failure` with ``not-found``."""
-
-    session: int | None = None
-    user: str | None = None
-
-
-class AskBans(_Tagged, frozen=True, tag="bans"):
-    """Who is banned. Answer: `Bans`."""
-
-
-class Unban(_Tagged, frozen=True, tag="unban"):
-    """Lift bans. Answer: `Bans`, those that were lifted; or `Failure` with ``not-found``.
-
-    Attributes:
-        subject: An address, or ``ADDRESS ACCOUNT``; None for all there are.
-    """
-
-    subject: str | None = None
-
-
-class Reload(_Tagged, frozen=True, tag="reload"):
-    """Take over what was changed on the disk. Answer: `Did`."""
-
-
-class Drain(_Tagged, frozen=True, tag="drain"):
-    """Accept nobody any more, let the sessions finish, then stop. Answer: `Stopping`.
-
-    Attributes:
-        seconds: After which the server stops in any case; None for no limit.
-    """
-
-    seconds: Seconds | None = None
-
-
-class Stop(_Tagged, frozen=True, tag="stop"):
-    """Stop, as by SIGTERM. Answer: `Stopping`.
-
-    Attributes:
-        grace: Seconds that running transfers get; None for what the server was started with.
-    """
-
-    grace: Seconds | None = None
-
-
-class AskEntry(_Tagged, frozen=True, tag="entry"):
-    """Whether somebody could come in just now. Answer: `Entry`.
-
-    Attributes:
-        host: The address to come from, or `addresses.LOCAL`.
-        account: Its name.
-    """
-
-    host: str
-    account: str
-
-
-Question = AskStatus | AskSessions | Kick | AskBans | Unban | Reload | Drain | Stop | AskEntry
+class _Tagged(msgspec.Struct, frozen=True, tag_field=TAG):
+    """Base of every answer."""
 
 
 # answers -----------------------------------------------------------------------------------
@@ -257,39 +188,91 @@ class Failure(_Tagged, frozen=True, tag="failure"):
     message: str
 
 
-Answer = Status | Sessions | Ended | Bans | Did | Stopping | Entry | Failure
+# what can be asked -------------------------------------------------------------------------
 
-decode_question: Callable[[bytes], Question] = msgspec.json.Decoder(Question).decode
-_decode_answer: Callable[[bytes], Answer] = msgspec.json.Decoder(Answer).decode
-encode: Callable[[Question | Answer], bytes] = msgspec.json.Encoder().encode
+
+class Control(Protocol):
+    """What `ftpd` asks a running server. Each method can raise FtpError; a server of an earlier
+    version, which doesn't know the method, answers with BadMessage."""
+
+    @asked
+    def status(self) -> Status:
+        """How the server is."""
+
+    @asked
+    def sessions(self) -> Sessions:
+        """Who is connected."""
+
+    @asked
+    def kick(self, session: int | None = None, user: str | None = None) -> Ended:
+        """End a session, or all of a user's. Raises NotFound."""
+
+    @asked
+    def bans(self) -> Bans:
+        """Who is banned."""
+
+    @asked
+    def unban(self, subject: str | None = None) -> Bans:
+        """Lift bans, and return them. Raises NotFound.
+
+        Args:
+            subject: An address, or ``ADDRESS ACCOUNT``; None for all there are.
+        """
+
+    @asked
+    def reload(self) -> Did:
+        """Take over what was changed on the disk."""
+
+    @asked
+    def drain(self, seconds: Seconds | None = None) -> Stopping:
+        """Accept nobody any more, let the sessions finish, then stop.
+
+        Args:
+            seconds: After which the server stops in any case; None for no limit.
+        """
+
+    @asked
+    def stop(self, grace: Seconds | None = None) -> Stopping:
+        """Stop, as by SIGTERM.
+
+        Args:
+            grace: Seconds that running transfers get; None for what the server was started with.
+        """
+
+    @asked
+    def entry(self, host: str, account: str) -> Entry:
+        """Whether somebody could come in just now.
+
+        Args:
+            host: The address to come from, or `addresses.LOCAL`.
+            account: Its name.
+        """
 
 
 # asking ------------------------------------------------------------------------------------
 
 
-def ask(state: Path, question: Question) -> Answer:
-    """Ask the server that runs on a state directory.
+def running(state: Path) -> Control:
+    """The server that runs on a state directory, to be asked.
 
-    Raises:
-        ConnectFailed: No server runs there.
-        FtpError: The server refused.
+    Each method raises ConnectFailed when no server runs there.
     """
-    with _connected(state) as sock:
-        if isinstance(question, Reload):
-            sock.settimeout(_RELOAD_PATIENCE)
-        return _ask(sock, question)
+    return stand_in(Control, Lines(lambda: _connected(state)))
 
 
-def ask_until_end(state: Path, question: Stop | Drain) -> Iterator[None]:
-    """Ask the server to end; the first step returns once it was asked, the last when it has ended.
+def ask_until_end(state: Path, end: Callable[[Control], Stopping]) -> Iterator[None]:
+    """Have the server end; the first step returns once it was asked, the last when it has ended.
+
+    Args:
+        end: Asks for it, by `Control.stop` or `Control.drain`.
 
     Raises:
-        ConnectFailed, FtpError: As `ask`.
+        ConnectFailed, FtpError: As any question.
     """
     with _connected(state) as sock:
         process = _peer_process(sock)
         try:
-            _ask(sock, question)
+            end(stand_in(Control, Lines(lambda: nullcontext(sock))))
             yield
             if process is None:
                 _wait_for_silence(state)
@@ -300,9 +283,34 @@ def ask_until_end(state: Path, question: Stop | Drain) -> Iterator[None]:
                 os.close(process)
 
 
-def _ask(sock: socket.socket, question: Question) -> Answer:
+class Lines:
+    """The way to a server (`interfaces.Asking`): a line of JSON there, and one back.
+
+    Args:
+        connect: A connection for one question.
+    """
+
+    def __init__(self, connect: Callable[[], AbstractContextManager[socket.socket]]) -> None:
+        self._connect = connect
+
+    def ask(self, request: Request, message: msgspec.Struct, descriptors: list[int]) -> Any:
+        """See `Control` and `running` for what it raises."""
+        with self._connect() as sock:
+            if request.name == Control.reload.__name__:
+                sock.settimeout(_RELOAD_PATIENCE)
+            line = _exchange(sock, msgspec.json.encode(message) + b"\n")
+        try:
+            answer = msgspec.json.decode(line, type=request.result | Failure)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadMessage(f"the server is of another version: {error}") from None
+        if isinstance(answer, Failure):
+            raise errors.BY_CODE.get(answer.code, CommandError)(answer.message)
+        return answer
+
+
+def _exchange(sock: socket.socket, question: bytes) -> bytes:
     try:
-        sock.sendall(encode(question) + b"\n")
+        sock.sendall(question)
         with sock.makefile("rb") as file:
             line = file.readline()
     except TimeoutError:
@@ -311,13 +319,7 @@ def _ask(sock: socket.socket, question: Question) -> Answer:
         raise ConnectionLost(f"the server doesn't answer: {error.strerror}") from None
     if not line:
         raise ConnectionLost("the server ended without an answer")
-    try:
-        answer = _decode_answer(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadMessage(f"the server is of another version: {error}") from None
-    if isinstance(answer, Failure):
-        raise errors.BY_CODE.get(answer.code, CommandError)(answer.message)
-    return answer
+    return line
 
 
 @contextmanager
@@ -392,7 +394,7 @@ def _wait_for_silence(state: Path) -> None:
     """Until nobody answers at the socket any more."""
     while True:
         try:
-            ask(state, AskStatus())
+            running(state).status()
         except ConnectionLost:
             return
         time.sleep(_LOOK)

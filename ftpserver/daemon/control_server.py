@@ -22,31 +22,20 @@ from ftpserver.daemon import registry
 from ftpserver.daemon.control import (
     PATIENCE,
     SOCKET,
-    Answer,
-    AskBans,
-    AskEntry,
-    AskSessions,
-    AskStatus,
     BanInfo,
     Bans,
+    Control,
     Did,
     DiscoveryInfo,
-    Drain,
     Ended,
     Entry,
     Failure,
-    Kick,
-    Question,
-    Reload,
     Sessions,
     Status,
-    Stop,
     Stopping,
-    Unban,
-    decode_question,
-    encode,
 )
 from ftpserver.errors import StateError
+from ftpserver.interfaces import Dispatcher
 from ftpserver.net.private_socket import PrivateSocket
 from ftpwire import SOFTWARE, paths
 from ftpwire.errors import CommandError, FtpError, Internal, NotFound, TooMany
@@ -149,70 +138,119 @@ class _Handler(StreamRequestHandler):
             line = self.rfile.readline(_MAX_QUESTION)
             if not line:
                 return  # a look at whether anybody is there
-            answer, then = self._answer(line)
-            self.wfile.write(encode(answer) + b"\n")
+            commands = Commands(self.server.server, self.server.discovery())
+            self.wfile.write(msgspec.json.encode(answer(commands, line)) + b"\n")
         except OSError as error:
             logger.info("a control command was given up: %s", error)
             return
-        if then is not None:
-            then()
+        commands.finish()
 
-    def _answer(self, line: bytes) -> tuple[Answer, Callable[[], None] | None]:
-        """The answer, and what is to be done once it is sent."""
-        server, discovery = self.server.server, self.server.discovery()
+
+def answer(commands: Control, line: bytes) -> Any:
+    """What is answered to a line, whatever that is: a `Failure` if nothing else."""
+    dispatcher = Dispatcher({Control: commands}, msgspec.json.Decoder)
+    try:
+        question = dispatcher.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return Failure("bad-message", f"{SOFTWARE} doesn't know this command: {error}")
+    try:
+        return dispatcher.call(question, [])
+    except FtpError as error:
+        return Failure(error.code, paths.printable(str(error)))
+    except StateError as error:
+        return Failure(CommandError.code, paths.printable(str(error)))
+    except Exception:
+        logger.exception("%s failed", type(question).__name__)
+        return Failure(Internal.code, "internal error: the server's log tells more")
+
+
+class Commands:
+    """A running server as it is asked once: `Control`."""
+
+    def __init__(self, server: FtpServer, discovery: Discovery | None) -> None:
+        self._server = server
+        self._discovery = discovery
+        self._at_last: Callable[[], None] | None = None
+
+    def finish(self) -> None:
+        """Do what had to wait until the answer was sent."""
+        if self._at_last is not None:
+            self._at_last()
+
+    def status(self) -> Status:
+        server = self._server
+        stats, path = server.serving.stats(), server.settings.unix
+        service = server.service
+        return Status(
+            software=SOFTWARE,
+            process=os.getpid(),
+            state="stopping" if service.stopping else "draining" if service.draining else "running",
+            address=paths.printable(server.address),  # a path may be no text
+            unix=None if path is None else paths.printable(str(path.absolute())),
+            fingerprint=server.fingerprint,
+            since=RUN.by_system(server.started),
+            sessions=stats.sessions,
+            strangers=stats.strangers,
+            transfers=stats.transfers,
+            bytes_in=stats.bytes_in,
+            bytes_out=stats.bytes_out,
+            accounts=len(server.accounts),
+            discovery=_discovery_info(self._discovery),
+            workers=[] if server.supervisor is None else server.supervisor.workers,
+            trouble=[paths.printable(one) for one in server.trouble],
+            warnings=[paths.printable(one) for one in server.warnings],
+        )
+
+    def sessions(self) -> Sessions:
+        return Sessions(self._server.serving.session_infos())
+
+    def kick(self, session: int | None = None, user: str | None = None) -> Ended:
+        return Ended(self._server.serving.kick(session, user))
+
+    def bans(self) -> Bans:
+        return Bans([_ban_info(one) for one in self._server.service.limits.bans()])
+
+    def unban(self, subject: str | None = None) -> Bans:
+        limits = self._server.service.limits
+        if subject is not None:
+            lifted = list(limits.unban(subject))
+        else:
+            lifted = []
+            for ban in limits.bans():
+                try:
+                    lifted += limits.unban(ban.subject)
+                except NotFound:
+                    continue  # with an earlier one, which was of the whole address
+        return Bans([_ban_info(one) for one in lifted])
+
+    def reload(self) -> Did:
+        return Did(self._server.reload())
+
+    def drain(self, seconds: float | None = None) -> Stopping:
+        return self._stopping("drain", lambda: self._server.drain(seconds))
+
+    def stop(self, grace: float | None = None) -> Stopping:
+        return self._stopping("stop", lambda: self._server.ask_to_stop(grace))
+
+    def _stopping(self, what: str, act: Callable[[], None]) -> Stopping:
+        """The answer goes out first: after it there may be nobody left to give it."""
+        logger.info("asked to %s", what)
+        self._at_last = act
+        return Stopping(os.getpid())
+
+    def entry(self, host: str, account: str) -> Entry:
+        limits, too_many = self._server.service.limits, None
         try:
-            question = decode_question(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return Failure("bad-message", f"{SOFTWARE} doesn't know this command: {error}"), None
-        try:
-            match question:
-                case Stop():
-                    return _stopping(question, lambda: server.ask_to_stop(question.grace))
-                case Drain():
-                    return _stopping(question, lambda: server.drain(question.seconds))
-                case AskStatus():
-                    return _status(server, discovery), None
-                case _:
-                    return _ANSWERS[type(question)](server, question), None
-        except FtpError as error:
-            return Failure(error.code, paths.printable(str(error))), None
-        except StateError as error:
-            return Failure(CommandError.code, paths.printable(str(error))), None
-        except Exception:
-            logger.exception("%s failed", type(question).__name__)
-            return Failure(Internal.code, "internal error: the server's log tells more"), None
-
-
-def _stopping(
-    question: Question, act: Callable[[], None]
-) -> tuple[Answer, Callable[[], None] | None]:
-    """The answer goes out first: after it there may be nobody left to give it."""
-    logger.info("asked to %s", type(question).__name__.lower())
-    return Stopping(os.getpid()), act
-
-
-def _status(server: FtpServer, discovery: Discovery | None) -> Answer:
-    stats, path = server.serving.stats(), server.settings.unix
-    service = server.service
-    return Status(
-        software=SOFTWARE,
-        process=os.getpid(),
-        state="stopping" if service.stopping else "draining" if service.draining else "running",
-        address=paths.printable(server.address),  # a path may be no text
-        unix=None if path is None else paths.printable(str(path.absolute())),
-        fingerprint=server.fingerprint,
-        since=RUN.by_system(server.started),
-        sessions=stats.sessions,
-        strangers=stats.strangers,
-        transfers=stats.transfers,
-        bytes_in=stats.bytes_in,
-        bytes_out=stats.bytes_out,
-        accounts=len(server.accounts),
-        discovery=_discovery_info(discovery),
-        workers=[] if server.supervisor is None else server.supervisor.workers,
-        trouble=[paths.printable(one) for one in server.trouble],
-        warnings=[paths.printable(one) for one in server.warnings],
-    )
+            limits.check_cap(self._server.accounts.get(account))
+        except TooMany as error:
+            too_many = str(error)
+        ban = limits.ban_of(host, account)
+        return Entry(
+            limits.turned_away(host),
+            too_many,
+            limits.crowd(host),
+            None if ban is None else str(ban),
+        )
 
 
 def _discovery_info(found: Discovery | None) -> DiscoveryInfo | None:
@@ -221,60 +259,6 @@ def _discovery_info(found: Discovery | None) -> DiscoveryInfo | None:
     return DiscoveryInfo(found.port, found.answered, found.limited, found.dropped)
 
 
-def _sessions(server: FtpServer, question: AskSessions) -> Answer:
-    return Sessions(server.serving.session_infos())
-
-
-def _kick(server: FtpServer, question: Kick) -> Answer:
-    return Ended(server.serving.kick(question.session, question.user))
-
-
-def _bans(server: FtpServer, question: AskBans) -> Answer:
-    return Bans([_ban_info(one) for one in server.service.limits.bans()])
-
-
-def _unban(server: FtpServer, question: Unban) -> Answer:
-    if question.subject is not None:
-        lifted = list(server.service.limits.unban(question.subject))
-    else:
-        lifted = []
-        for ban in server.service.limits.bans():
-            try:
-                lifted += server.service.limits.unban(ban.subject)
-            except NotFound:
-                continue  # with an earlier one, which was of the whole address
-    return Bans([_ban_info(one) for one in lifted])
-
-
 def _ban_info(ban: Ban) -> BanInfo:
     until = round(RUN.by_system(ban.until))
     return BanInfo(ban.subject, ban.address, ban.account, ban.failures, until, ban.reason)
-
-
-def _entry(server: FtpServer, question: AskEntry) -> Answer:
-    limits, too_many = server.service.limits, None
-    try:
-        limits.check_cap(server.accounts.get(question.account))
-    except TooMany as error:
-        too_many = str(error)
-    ban = limits.ban_of(question.host, question.account)
-    return Entry(
-        limits.turned_away(question.host),
-        too_many,
-        limits.crowd(question.host),
-        None if ban is None else str(ban),
-    )
-
-
-def _reload(server: FtpServer, question: Reload) -> Answer:
-    return Did(server.reload())
-
-
-_ANSWERS: dict[type[Question], Callable[[FtpServer, Any], Answer]] = {
-    AskSessions: _sessions,
-    Kick: _kick,
-    AskBans: _bans,
-    Unban: _unban,
-    Reload: _reload,
-    AskEntry: _entry,
-}

@@ -17,13 +17,14 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ftpserver import interfaces
 from ftpserver.accounts.account import Account
 from ftpserver.accounts.authenticator import Admission
 from ftpserver.accounts.penalties import Offence
@@ -32,7 +33,9 @@ from ftpserver.isolation import homes
 from ftpserver.isolation import messages as q
 from ftpserver.isolation.handler import Answers
 from ftpserver.net.addresses import host_of
+from ftpserver.net.fd_passing import close_all
 from ftpserver.processes.brokering import Brokered, Share, Unshare
+from ftpserver.processes.child import Fork
 from ftpserver.processes.rpc import Carried, Peer, PeerGone
 from ftpserver.serving.session import peer_name
 from ftpserver.serving.stats import SessionInfo
@@ -156,7 +159,7 @@ class IsolatedSession:
 
     def begin(
         self,
-        spawn: Callable[[int, Sequence[int], bytes], None],
+        spawn: Fork,
         empty: int,
         stranger: tuple[int, int] | None,
     ) -> None:
@@ -185,20 +188,23 @@ class IsolatedSession:
                 self._service.stop_fd,
                 empty,
             )
-            spawn(self.id, descriptors, msgspec.msgpack.encode(note))
+            forked = spawn(self.id, descriptors, msgspec.msgpack.encode(note))
+            forked.add_done_callback(self.born)
         finally:
             self._theirs.close()  # if it wasn't born, its end is noticed
 
-    def born(self, pid: int) -> None:
-        """The process is there."""
+    def born(self, done: Future[interfaces.Carried[int]]) -> None:
+        """The process is there; or can't be, and its socket ends."""
+        if (error := done.exception()) is not None:
+            logger.error("%s: its process is gone: it could not be started: %s", self, error)
+            return
+        pid, descriptors = done.result()
         with self._lock:
-            if self._over:
-                return
-            self.pid = pid
-            try:
-                self._pidfd = os.pidfd_open(pid)
-            except OSError:
-                pass  # it has ended already
+            if not self._over:
+                self.pid = pid
+                if descriptors:
+                    self._pidfd = descriptors.pop()
+        close_all(descriptors)
 
     def kill(self) -> None:
         """End the process at once, whatever it does."""

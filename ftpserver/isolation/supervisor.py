@@ -24,7 +24,7 @@ from ftpserver.isolation import homes, sandbox
 from ftpserver.isolation import messages as q
 from ftpserver.isolation.account_groups import AccountGroups
 from ftpserver.isolation.isolated_session import LAST_WORDS, IsolatedSession
-from ftpserver.processes.forkserver import Ended, Nursery, Spawned
+from ftpserver.processes.forkserver import Ended, Nursery
 from ftpserver.processes.rpc import PeerGone
 from ftpserver.serving.stats import SessionInfo, Stats
 from ftpserver.settings.table import Settings
@@ -119,13 +119,10 @@ class IsolationSupervisor:
             if session.request is request:
                 session.cut()
 
-    def _on_report(self, report: Spawned | Ended) -> None:
+    def _on_report(self, report: Ended) -> None:
         with self._lock:
             session = self._all.get(report.number)
-        if isinstance(report, Spawned):
-            if session is not None:
-                session.born(report.pid)
-        elif report.status:
+        if report.status:
             who = f"session {report.number}" if session is None else str(session)
             logger.error("%s: its process is gone: %s", who, report.cause)
 

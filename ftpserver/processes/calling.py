@@ -18,8 +18,10 @@ A message is a header and a payload of msgpack:
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
+import os
 import socket
 import struct
 import threading
@@ -155,7 +157,7 @@ class Peer:
         """
         future = self.ask_later(request, message, descriptors)
         while self._reader is None and not future.done():
-            self._read_one()
+            self.handle_one()
         return future.result()
 
     def ask_later(
@@ -199,7 +201,7 @@ class Peer:
         if self._reader is None:
             self._reader = threading.current_thread()
         while not self._over:
-            self._read_one()
+            self.handle_one()
 
     def fileno(self) -> int:
         """Of the socket."""
@@ -226,6 +228,12 @@ class Peer:
         self.give_up()
         if reader is not None and reader is not threading.current_thread():
             reader.join()
+        self._socket.close()
+
+    def abandon(self) -> None:
+        """Close the socket, and leave the pair as it is: for a process that was forked from the one
+        whose end this is, which goes on."""
+        self._over = True
         self._socket.close()
 
     def _end(self) -> None:
@@ -257,11 +265,15 @@ class Peer:
 
     # receiving ---------------------------------------------------------------------------
 
-    def _read_one(self) -> None:
-        """Receive one message and deal with it; the end, when something is wrong with it."""
+    def handle_one(self) -> None:
+        """Receive one message and deal with it; the end, when something is wrong with it.
+
+        For a process that has to stay without other threads: called when there is something to read
+        (`fileno`), as nobody else reads.
+        """
         try:
             received = self._receive()
-        except EOFError:
+        except (EOFError, ConnectionError):  # reset: it has left some of ours unread
             self._end()
             return
         except (OSError, ValueError) as error:
@@ -270,12 +282,12 @@ class Peer:
             self.give_up()
             self._end()
             return
-        number, kind, payload, descriptors = received
+        number, kind, payload, descriptors, lost = received
         try:
             if kind == _Kind.ASK or kind == _Kind.TELL:
                 self._hear(kind, number, payload, descriptors)
             else:
-                self._settle(kind, number, payload, descriptors)
+                self._settle(kind, number, payload, descriptors, lost)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             logger.warning("%s: given up: %s", self._name, error)
             self.give_up()
@@ -283,9 +295,10 @@ class Peer:
         finally:
             close_all(descriptors)
 
-    def _receive(self) -> tuple[int, int, bytes, list[int]]:
-        """One message. Raises EOFError at the end, ValueError, OSError."""
-        start, ancillary, _, _ = self._socket.recvmsg(_HEADER.size, self._room, _CLOSED_ON_EXEC)
+    def _receive(self) -> tuple[int, int, bytes, list[int], bool]:
+        """One message, and whether this process had no room for descriptors that came along with a
+        result. Raises EOFError at the end, ValueError, OSError."""
+        start, ancillary, flags, _ = self._socket.recvmsg(_HEADER.size, self._room, _CLOSED_ON_EXEC)
         descriptors = taken_from(ancillary)
         try:
             if not start:
@@ -294,9 +307,11 @@ class Peer:
             size, number, kind, count = _HEADER.unpack(header)
             if size > self._max_size:
                 raise ValueError(f"{size} bytes in one message")
-            if count != len(descriptors) or count > self._max_descriptors:
+            lost = bool(flags & socket.MSG_CTRUNC) and kind == _Kind.ANSWER
+            wrong = len(descriptors) > count if lost else len(descriptors) != count
+            if wrong or count > self._max_descriptors:
                 raise ValueError(f"{count} descriptors along with a message")
-            return number, kind, self._exactly(size), descriptors
+            return number, kind, self._exactly(size), descriptors, lost
         except BaseException:
             close_all(descriptors)
             raise
@@ -311,7 +326,9 @@ class Peer:
             view = view[count:]
         return bytes(data)
 
-    def _settle(self, kind: int, number: int, payload: bytes, descriptors: list[int]) -> None:
+    def _settle(
+        self, kind: int, number: int, payload: bytes, descriptors: list[int], lost: bool
+    ) -> None:
         """A result came: whoever asked gets it."""
         if kind not in (_Kind.ANSWER, _Kind.FAILURE):
             raise ValueError(f"a message of kind {kind}")
@@ -320,6 +337,9 @@ class Peer:
         if asked is None:
             raise ValueError("an answer to what was not asked")
         request, future = asked
+        if lost:
+            _fail(future, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+            return
         try:
             result = self._result(request, kind, payload, descriptors)
         except BaseException:

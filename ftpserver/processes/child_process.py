@@ -68,13 +68,11 @@ class WorkerHandle:
         """Whether another one takes its place now that it has ended."""
         return self.lasting and not self.retired and not self.said_bye
 
-    def hold(self, process: int) -> None:
-        """Its process is that one."""
+    def hold(self, process: int, descriptors: list[int]) -> None:
+        """Its process is that one; the descriptor that stands for it is taken off the list."""
         self.process = process
-        try:
-            self._pidfd = os.pidfd_open(process)  # stands for no other one later
-        except (OSError, AttributeError):
-            pass  # it has ended; or this system has no such thing
+        if descriptors:
+            self._pidfd = descriptors.pop()
 
     def see_ended(self) -> None:
         """Wait until its process has ended, and kill it if it doesn't soon. Not while locked."""

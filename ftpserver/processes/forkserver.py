@@ -1,9 +1,9 @@
 """The nursery: a process with one thread that all other processes of a server are forked from.
 
 Lives here: the nursery's process (``python -m ftpserver.processes.forkserver``), the server's hold
-on it, and what both say to each other.
-Lives elsewhere: what the children do (the module that the nursery is started with), deciding that
-there shall be one.
+on it, and what both can be asked.
+Lives elsewhere: how they ask each other (calling.py), what the children do (the module that the
+nursery is started with), deciding that there shall be one.
 
 A server has threads, and a fork of it would take along locks that nobody ever gives back, database
 connections, and every other session's socket. The nursery is a fresh interpreter that has imported
@@ -19,96 +19,90 @@ import gc
 import importlib
 import logging
 import os
-import pickle
 import select
 import signal
 import socket
 import ssl
-import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from concurrent.futures import Future
 from dataclasses import dataclass
 from socketserver import BaseServer, ForkingMixIn
-from typing import Any
+from types import ModuleType
+from typing import Any, Protocol
 
 from ftpserver.clock import RUN
 from ftpserver.errors import StateError
+from ftpserver.interfaces import Carried, Descriptors, asked, later, stand_in, told
 from ftpserver.logs import log_to_stderr
 from ftpserver.net import tls
-from ftpserver.net.fd_passing import beside, room_for, taken_from
+from ftpserver.net.fd_passing import close_all
+from ftpserver.processes.calling import MAX_DESCRIPTORS, Peer, PeerGone
 from ftpserver.processes.malloc import return_memory
 from ftpserver.settings.table import Settings
+from ftpwire.errors import FtpError
 
 logger = logging.getLogger("ftpd.nursery")
 
-_LENGTH = struct.Struct("!I")
-_MAX_DESCRIPTORS = 8
-"""That one child can be given."""
 _PATIENCE = 30.0
-"""Seconds for the nursery to load its modules or a certificate."""
+"""Seconds for the nursery to load its modules or a certificate, to take what it is told, and to
+end."""
 
 
-# what is said -------------------------------------------------------------------------------
-#
-# Pickled: both ends are this program, and no child keeps the socket.
+# what both can be asked ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Configure:
-    """Load the certificate that these settings name. Answer: `Configured`.
+class Forking(Protocol):
+    """What a server asks of its nursery."""
 
-    Attributes:
-        began: Of the server's clock: a nursery may start when the system's was set since.
-    """
+    @asked
+    def configure(self, settings: Settings, began: float) -> None:
+        """Load the certificate that these settings name; further children have them.
 
-    settings: Settings
-    began: float
+        Args:
+            began: Of the server's clock: a nursery may start when the system's was set since.
+
+        Raises:
+            StateError: The certificate can't be used: the settings before hold.
+        """
+
+    @asked
+    def fork(self, number: int, note: bytes, given: Descriptors) -> Carried[int]:
+        """Fork a child, which is told a number and a note, and has the descriptors.
+
+        Returns:
+            Its process id, with a descriptor that stands for the process (pidfd_open(2)), where
+            the system has such a thing.
+
+        Raises:
+            OSError: There can't be one more.
+        """
 
 
-@dataclass(frozen=True)
-class Spawn:
-    """Fork a child, with its descriptors. Answers: `Spawned`; and `Ended` once it is over."""
+class EndListener(Protocol):
+    """What a nursery tells its server."""
 
-    number: int
-    note: bytes
-
-
-@dataclass(frozen=True)
-class Configured:
-    """Children have these settings from now on; or not, and why."""
-
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class Spawned:
-    """A child has begun."""
-
-    number: int
-    pid: int
+    @told
+    def ended(self, number: int, status: int) -> None:
+        """A child has ended, whose ``fork`` was answered before; see `Ended`."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A child has ended, or could not be made.
+    """A child has ended.
 
     Attributes:
-        pid: None when there was none.
         status: Its exit status; a signal's number negative.
     """
 
     number: int
-    pid: int | None
     status: int
 
     @property
     def cause(self) -> str:
         """What it ended of, for people."""
-        if self.pid is None:
-            return f"it could not be started: {os.strerror(self.status)}"
         if self.status >= 0:
             return f"it ended with status {self.status}"
         try:
@@ -116,9 +110,6 @@ class Ended:
         except ValueError:  # one of those for real time
             name = f"signal {-self.status}"
         return f"it was ended by {name}"
-
-
-Report = Configured | Spawned | Ended
 
 
 @dataclass(frozen=True)
@@ -139,32 +130,6 @@ class Born:
     descriptors: list[int]
 
 
-def _send(sock: socket.socket, said: object, descriptors: Sequence[int] = ()) -> None:
-    payload = pickle.dumps(said)
-    data = memoryview(_LENGTH.pack(len(payload)) + payload)
-    sent = sock.sendmsg([data], beside(descriptors))
-    sock.sendall(data[sent:])
-
-
-def _receive(sock: socket.socket) -> tuple[Any, list[int]]:
-    """What is said next, and the descriptors that came along. Raises EOFError at the end."""
-    start, ancillary, _, _ = sock.recvmsg(_LENGTH.size, room_for(_MAX_DESCRIPTORS))
-    if not start:
-        raise EOFError
-    (length,) = _LENGTH.unpack(start + _exactly(sock, _LENGTH.size - len(start)))
-    return pickle.loads(_exactly(sock, length)), taken_from(ancillary)
-
-
-def _exactly(sock: socket.socket, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        piece = sock.recv(size - len(data))
-        if not piece:
-            raise EOFError
-        data += piece
-    return bytes(data)
-
-
 # the server's hold on it ----------------------------------------------------------------------
 
 
@@ -172,33 +137,25 @@ class Nursery:
     """Has children forked for a server. Safe to use from many threads.
 
     A nursery that has died is replaced when the next child is asked for; its children live on.
-    ``_lock`` guards the process and its socket.
+    ``_lock`` guards the process and the way to it.
 
     Args:
         module: Its ``main`` is called with `Born` in each child, which ends when it returns. If it
             has a ``prepare``, that is called once, in the nursery, before there are any.
-        on_report: Called with `Spawned` and `Ended`, in a thread of the nursery's own. It must not
-            ask the nursery for anything itself: the answer would come to the same thread.
+        on_report: Called in a thread of the nursery's own. It must not ask the nursery for anything
+            itself: the answer would come to the same thread.
 
     Raises:
         StateError: It can't be started, or the certificate can't be used.
     """
 
-    def __init__(
-        self,
-        module: str,
-        settings: Settings,
-        on_report: Callable[[Spawned | Ended], None],
-    ) -> None:
+    def __init__(self, module: str, settings: Settings, on_report: Callable[[Ended], None]) -> None:
         self._module = module
         self._settings = settings
         self._on_report = on_report
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._socket: socket.socket | None = None
-        self._reader: threading.Thread | None = None
-        self._answered = threading.Semaphore(0)
-        self._answer: Configured | None = None
+        self._peer: Peer | None = None
         self._stopping = False
         with self._lock:
             self._start()
@@ -206,27 +163,28 @@ class Nursery:
     def configure(self, settings: Settings) -> None:
         """Have further children use other settings. Raises StateError: they don't."""
         with self._lock:
-            self._ensure()
-            self._configure(settings)
+            self._configure(self._ensure(), settings)
             self._settings = settings
 
-    def spawn(self, number: int, descriptors: Sequence[int], note: bytes = b"") -> None:
+    def spawn(
+        self, number: int, descriptors: Sequence[int], note: bytes = b""
+    ) -> Future[Carried[int]]:
         """Have a child forked, which is given duplicates of the descriptors.
 
         Args:
             number: To know it by in reports.
             note: What else it should know.
 
+        Returns:
+            What `Forking.fork` returns, or the OSError that it raises; PeerGone when the nursery
+            has died meanwhile: then there may be a child.
+
         Raises:
             StateError: It can't be.
         """
         with self._lock:
-            self._ensure()
-            assert self._socket is not None
-            try:
-                _send(self._socket, Spawn(number, note), descriptors)
-            except OSError as error:
-                raise StateError(f"no process can be started: {error.strerror}") from error
+            forking = stand_in(Forking, self._ensure())
+            return later(forking.fork)(number, note, Descriptors(list(descriptors)))
 
     def stop(self) -> None:
         """End the nursery; its children are not waited for. Can be called twice."""
@@ -234,16 +192,25 @@ class Nursery:
             self._stopping = True
             self._end()
 
-    def _ensure(self) -> None:
+    def ended(self, number: int, status: int) -> None:
+        """`EndListener.ended`."""
+        self._on_report(Ended(number, status))
+
+    def _ensure(self) -> Peer:
         if self._stopping:
             raise StateError("the server is stopping")
-        if self._process is None or self._process.poll() is not None:
-            logger.warning("the nursery has ended; another one is started")
-            self._end()
-            self._start()
+        peer, process = self._peer, self._process
+        if peer is not None and not peer.gone and process is not None and process.poll() is None:
+            return peer
+        logger.warning("the nursery has ended; another one is started")
+        self._end()
+        return self._start()
 
-    def _start(self) -> None:
-        ours, theirs = socket.socketpair()
+    def _start(self) -> Peer:
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise StateError(f"no process can be started: {error.strerror}") from error
         with theirs:
             verbose = logging.getLogger().isEnabledFor(logging.DEBUG)
             command = [sys.executable, "-P", "-m", "ftpserver.processes.forkserver"]
@@ -258,63 +225,56 @@ class Nursery:
             except OSError as error:
                 ours.close()
                 raise StateError(f"no process can be started: {error.strerror}") from error
-        self._socket = ours
-        self._reader = threading.Thread(target=self._read, args=(ours,), name="nursery")
-        self._reader.start()
+        self._peer = peer = Peer(
+            ours,
+            targets={EndListener: self},
+            patience=_PATIENCE,
+            max_descriptors=1,
+            name="nursery",
+        )
         try:
-            self._configure(self._settings)
+            peer.start()
+            self._configure(peer, self._settings)
+        except RuntimeError as error:  # no more threads
+            self._end()
+            raise StateError(f"no process can be started: {error}") from error
         except BaseException:
             self._end()
             raise
+        return peer
 
-    def _configure(self, settings: Settings) -> None:
-        assert self._socket is not None
+    def _configure(self, peer: Peer, settings: Settings) -> None:
         try:
-            _send(self._socket, Configure(settings, RUN.began))
-        except OSError as error:
-            raise StateError(f"the nursery has ended: {error.strerror}") from error
-        if not self._answered.acquire(timeout=_PATIENCE):
-            raise StateError("the nursery doesn't answer")
-        answer, self._answer = self._answer, None
-        if answer is None:
-            raise StateError("the nursery has ended: the log tells why")
-        if answer.error is not None:
-            raise StateError(answer.error)
-
-    def _read(self, sock: socket.socket) -> None:
-        try:
-            while True:
-                report, _ = _receive(sock)
-                if isinstance(report, Configured):
-                    self._answer = report
-                    self._answered.release()
-                else:
-                    self._on_report(report)
-        except (EOFError, OSError):
-            self._answered.release()  # nobody waits in vain
+            later(stand_in(Forking, peer).configure)(settings, RUN.began).result(_PATIENCE)
+        except TimeoutError:
+            raise StateError("the nursery doesn't answer") from None
+        except PeerGone:
+            raise StateError("the nursery has ended: the log tells why") from None
+        except (FtpError, OSError, ValueError) as error:
+            raise StateError(f"the nursery can't take the settings over: {error}") from error
 
     def _end(self) -> None:
-        if self._socket is not None:
-            with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
-        if self._reader is not None and self._reader is not threading.current_thread():
-            self._reader.join()
+        if self._peer is not None:
+            self._peer.close()
         if self._process is not None:
-            self._process.wait()
-        if self._socket is not None:
-            self._socket.close()
-        self._process = self._socket = self._reader = None
-        self._answered = threading.Semaphore(0)
+            try:
+                self._process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                logger.warning("the nursery is killed: it doesn't end")
+                self._process.kill()
+                self._process.wait()
+        self._process = self._peer = None
 
 
 # the nursery's process --------------------------------------------------------------------------
 
 
 class _Forker(ForkingMixIn, BaseServer):
-    """Forks a child for each request that comes from the server.
+    """Forks a child for each request that comes from the server: it does what `Forking` says.
 
-    socketserver's own way of reaping waits for any child at all, and after 40 of them for ever:
-    here each is waited for by its number, when SIGCHLD says that one has ended.
+    It has one thread, which reads and answers, so that what is forked is never in the middle of
+    anything. socketserver's own way of reaping waits for any child at all, and after 40 of them for
+    ever: here each is waited for by its number, when SIGCHLD says that one has ended.
     """
 
     max_children = (
@@ -322,56 +282,51 @@ class _Forker(ForkingMixIn, BaseServer):
     )  # how many there may be is the server's to decide (accounts/limits.py)
     active_children: set[int]
 
-    def __init__(self, sock: socket.socket, main: Callable[[Born], None]) -> None:
+    def __init__(self, sock: socket.socket, children: ModuleType, *, verbose: bool) -> None:
         super().__init__("the server", _no_handler)
-        self.socket = sock
-        self.main = main
+        self.peer = Peer(
+            sock, targets={Forking: self}, max_descriptors=MAX_DESCRIPTORS, name="server"
+        )
+        self._server = stand_in(EndListener, self.peer)
+        self._children = children
+        self._verbose = verbose
         self.settings: Settings | None = None
         self.tls_context: ssl.SSLContext | None = None
         self._key_identity: bytes | None = None
         self.active_children = set()
         self._numbers: dict[int, int] = {}
-        self._over = False
         self._woken, self._wake = socket.socketpair()
         for end in (self._woken, self._wake):
             end.setblocking(False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(self._wake.fileno())
+        # one byte that wakes up is as good as many
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
 
     def fileno(self) -> int:
-        return self.socket.fileno()
+        return self.peer.fileno()
 
     def run(self) -> None:
         """Serve until the server is gone."""
-        while not self._over:
-            readable, _, _ = select.select([self.socket, self._woken], [], [])
-            if self._woken in readable:
+        while not self.peer.gone:
+            readable, _, _ = select.select([self.fileno(), self._woken.fileno()], [], [])
+            if self._woken.fileno() in readable:
                 self._woken.recv(4096)
                 self.collect_children()
-            if self.socket in readable:
-                self._handle_request_noblock()  # type: ignore[attr-defined]  # of BaseServer
+            if self.fileno() in readable:
+                self.peer.handle_one()
 
-    def get_request(self) -> tuple[Any, Any]:
-        """The next word of the server. Raises OSError when there is no child to be made."""
-        try:
-            said, descriptors = _receive(self.socket)
-        except (EOFError, ConnectionError):
-            self._over = True
-            raise OSError("the server is gone") from None
-        if isinstance(said, Configure):
-            self._report(self._configure(said.settings))
-            raise OSError("there is nothing to serve")
-        return descriptors, said
+    # what the server asks (Forking) --------------------------------------------------------
 
-    def _configure(self, settings: Settings) -> Configured:
-        try:
-            self._take_key(settings)
-        except StateError as error:
-            return Configured(str(error))
+    def configure(self, settings: Settings, began: float) -> None:
+        """Take settings over, and be ready to fork."""
+        if self.settings is None:
+            RUN.follow(began)
+            log_to_stderr(settings.log_format, verbose=self._verbose)
+            getattr(self._children, "prepare", _nothing)()
+        self._take_key(settings)
         self.settings = settings
         gc.collect()
         gc.freeze()  # children share what is there already
-        return Configured()
 
     def _take_key(self, settings: Settings) -> None:
         """Make the TLS context; the same key stays in the same one, and its tickets good."""
@@ -383,36 +338,30 @@ class _Forker(ForkingMixIn, BaseServer):
             self.tls_context = tls.make_context(*files)
             self._key_identity = identity
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Fork a child, and say so."""
+    def fork(self, number: int, note: bytes, given: Descriptors) -> Carried[int]:
+        """Fork a child. In the child this never returns."""
+        assert self.settings is not None
+        request: Any = given  # for socketserver it is a socket
         before = set(self.active_children)
-        try:
-            super().process_request(request, client_address)
-        except OSError as error:
-            self.close_request(request)
-            self._report(Ended(client_address.number, None, error.errno or 0))
-            return
+        self.process_request(request, Born(number, note, self.settings, self.tls_context, given))
         (pid,) = self.active_children - before
-        self._numbers[pid] = client_address.number
-        self._report(Spawned(client_address.number, pid))
+        self._numbers[pid] = number
+        return Carried(pid, _pidfds_of(pid))
+
+    # each child (ForkingMixIn) -------------------------------------------------------------
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Live as a child."""
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-        for ours in (self.socket, self._woken, self._wake):
+        self.peer.abandon()
+        for ours in (self._woken, self._wake):
             ours.close()
-        assert self.settings is not None
-        spawn = client_address
-        self.main(Born(spawn.number, spawn.note, self.settings, self.tls_context, request))
+        self._children.main(client_address)
 
     def close_request(self, request: Any) -> None:
-        for descriptor in request:
-            with suppress(OSError):  # a child may have closed its own
-                os.close(descriptor)
-
-    shutdown_request = close_request
+        close_all(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         logger.exception("process %d failed", client_address.number)
@@ -424,13 +373,19 @@ class _Forker(ForkingMixIn, BaseServer):
             if found:
                 self.active_children.discard(pid)
                 number = self._numbers.pop(pid)
-                self._report(Ended(number, pid, os.waitstatus_to_exitcode(status)))
+                try:
+                    self._server.ended(number, os.waitstatus_to_exitcode(status))
+                except PeerGone:
+                    return  # the server is gone
 
-    def _report(self, report: Report) -> None:
-        try:
-            _send(self.socket, report)
-        except OSError:
-            self._over = True  # the server is gone
+
+def _pidfds_of(pid: int) -> list[int]:
+    """A descriptor that stands for a child, which is not reaped yet; none where there is no such
+    thing."""
+    try:
+        return [os.pidfd_open(pid)]
+    except (OSError, AttributeError):
+        return []
 
 
 def _nothing() -> None:
@@ -449,16 +404,7 @@ def main(descriptor: str, module: str, level: str) -> None:
     sock = socket.socket(fileno=int(descriptor))
     sock.set_inheritable(False)
     return_memory()
-    try:
-        said, _ = _receive(sock)
-    except EOFError:
-        return  # the server has changed its mind
-    RUN.follow(said.began)
-    log_to_stderr(said.settings.log_format, verbose=level == "debug")
-    children = importlib.import_module(module)
-    getattr(children, "prepare", _nothing)()
-    forker = _Forker(sock, children.main)
-    forker._report(forker._configure(said.settings))
+    forker = _Forker(sock, importlib.import_module(module), verbose=level == "debug")
     try:
         forker.run()
     finally:  # whoever ends from now on isn't told of by a socket that is closed already
@@ -466,6 +412,6 @@ def main(descriptor: str, module: str, level: str) -> None:
 
 
 if __name__ == "__main__":
-    from ftpserver.processes import forkserver  # under its own name, which is in what is said
+    from ftpserver.processes import forkserver  # under its own name, by which children know it
 
     forkserver.main(*sys.argv[1:])

@@ -21,17 +21,20 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace as with_changes
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ftpserver.errors import StateError
+from ftpserver.interfaces import Carried
 from ftpserver.net.addresses import host_of
+from ftpserver.net.fd_passing import close_all
 from ftpserver.processes.asking import ask_all
 from ftpserver.processes.brokering import Broker
 from ftpserver.processes.child_process import WorkerHandle
-from ftpserver.processes.forkserver import Ended, Nursery, Spawned
+from ftpserver.processes.forkserver import Ended, Nursery
 from ftpserver.processes.handler import Answers
 from ftpserver.processes.messages import (
     MAX_SIZE,
@@ -392,7 +395,8 @@ class WorkerSupervisor:
         ledger = self._ledger
         birth = Birth(ledger.node, ledger.run, worker.incarnation)
         descriptors = [theirs.fileno(), self._page]
-        self._nursery.spawn(worker.number, descriptors, msgspec.msgpack.encode(birth))
+        forked = self._nursery.spawn(worker.number, descriptors, msgspec.msgpack.encode(birth))
+        forked.add_done_callback(lambda done: self._forked(worker, done))
         worker.begun = True
         try:
             worker.peer.start()
@@ -422,13 +426,20 @@ class WorkerSupervisor:
         self._tallies.free_turns(worker.number)  # at once, and not when it was seen to
         self._remove(worker)
 
-    def _reported(self, report: Spawned | Ended) -> None:
-        """The nursery tells of a process."""
+    def _forked(self, worker: WorkerHandle, done: Future[Carried[int]]) -> None:
+        """A worker has a process; or not."""
+        if (error := done.exception()) is not None:
+            logger.error("%s: it could not be started: %s", worker, error)
+            return  # the socket that it would have had ends
+        process, descriptors = done.result()
         with self._changed:
-            worker = self._workers.get(report.number)
-            if worker is not None and isinstance(report, Spawned):
-                worker.hold(report.pid)
-        if isinstance(report, Ended) and report.status:
+            if self._workers.get(worker.number) is worker:
+                worker.hold(process, descriptors)
+        close_all(descriptors)
+
+    def _reported(self, report: Ended) -> None:
+        """The nursery tells of a process."""
+        if report.status:
             logger.error("worker %d: %s", report.number, report.cause)
 
     def _look_after(self) -> None:

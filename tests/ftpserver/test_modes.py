@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ftpserver import modes
-from ftpserver.daemon.control_server import _status
+from ftpserver.daemon.control_server import Commands
 from ftpserver.errors import StateError
 from ftpserver.settings.table import Settings
 
@@ -128,7 +128,7 @@ def test_a_server_mends_and_tells(start_server, tmp_path, caplog):
     server = start_server()
     assert mode_of(root / ".ftpd") == 0o750
     assert len(server.warnings) == 1 and server.warnings[0] in caplog.text
-    assert _status(server, None).warnings == server.warnings
+    assert Commands(server, None).status().warnings == server.warnings
 
 
 def test_a_server_does_not_start_where_others_can_write(start_server, tmp_path, no_modes):

@@ -60,7 +60,7 @@ CONTEXT = client_context()
 
 
 def status(server: Server) -> control.Status:
-    return control.ask(server.root / ".ftpd", control.AskStatus())
+    return control.running(server.root / ".ftpd").status()
 
 
 def workers_of(server: Server) -> list[int]:
@@ -103,7 +103,7 @@ def worker_by_port(server: Server, port: int) -> int:
 
 
 def sessions(server: Server) -> list[SessionInfo]:
-    return control.ask(server.root / ".ftpd", control.AskSessions()).sessions
+    return control.running(server.root / ".ftpd").sessions().sessions
 
 
 @contextmanager

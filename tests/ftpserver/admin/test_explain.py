@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+from typing import Protocol
 
 import pytest
 from sqlalchemy import insert
@@ -15,6 +16,7 @@ from ftpserver.accounts.bans import Bans
 from ftpserver.accounts.penalties import Offence
 from ftpserver.clock import RUN
 from ftpserver.daemon import control, control_server
+from ftpserver.interfaces import asked
 from ftpserver.schema import session
 from ftpserver.settings.table import Startups
 from ftpserver.storage.ledger import Ledger
@@ -321,7 +323,12 @@ def test_a_ban_is_told_by_the_clock_of_the_server(why, start_server):
 def test_a_server_that_does_not_know_the_question(why, start_server, monkeypatch):
     """Of an older version."""
     start_server()
-    monkeypatch.delitem(control_server._ANSWERS, control.AskEntry)
+
+    class Older(Protocol):
+        @asked
+        def status(self) -> control.Status: ...
+
+    monkeypatch.setattr(control_server, "Control", Older)
     allowed, record = why("login", ADDRESS)
     assert allowed and record["note"].startswith("the server could not be asked about connections")
 

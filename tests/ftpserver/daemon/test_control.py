@@ -8,7 +8,7 @@ import re
 import socket
 import stat
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 
 import pytest
 
@@ -16,18 +16,8 @@ from ftpserver.accounts.penalties import Offence
 from ftpserver.cli import control as cli_control
 from ftpserver.clock import RUN
 from ftpserver.daemon import control, control_server
-from ftpserver.daemon.control import (
-    AskBans,
-    AskSessions,
-    AskStatus,
-    Drain,
-    Kick,
-    Reload,
-    Stop,
-    Unban,
-    ask,
-    ask_until_end,
-)
+from ftpserver.daemon.control import Control, ask_until_end, running
+from ftpserver.interfaces import stand_in
 from ftpserver.net import tls
 from ftpserver.serving import account_watch
 from ftpserver.serving.stats import SessionInfo
@@ -87,7 +77,7 @@ def test_it_goes_with_the_server(start_server):
     start_server.finish(server)
     assert not path.exists()
     with pytest.raises(ConnectFailed):
-        ask(server.settings.state, AskStatus())
+        running(server.settings.state).status()
 
 
 def test_what_a_crash_left_is_replaced(tmp_path, start_server):
@@ -96,9 +86,9 @@ def test_what_a_crash_left_is_replaced(tmp_path, start_server):
     with closing(socket.socket(socket.AF_UNIX)) as sock:
         sock.bind(str(state / control.SOCKET))
     with pytest.raises(ConnectFailed):
-        ask(state, AskStatus())
+        running(state).status()
     start_server()
-    assert ask(state, AskStatus()).state == "running"
+    assert running(state).status().state == "running"
 
 
 def test_a_root_whose_path_is_longer_than_a_sockets(tmp_path, start_server):
@@ -106,7 +96,7 @@ def test_a_root_whose_path_is_longer_than_a_sockets(tmp_path, start_server):
     root.mkdir(parents=True)
     server = start_server(root=root)
     assert len(str(server.settings.state)) > 200
-    assert ask(server.settings.state, AskStatus()).accounts == 1
+    assert running(server.settings.state).status().accounts == 1
 
 
 def test_where_no_socket_can_be_made_the_server_serves(start_server, monkeypatch, dial, caplog):
@@ -125,14 +115,14 @@ def test_without_a_server(tmp_path, made):
     if made != "nothing":
         (state if made == "state" else state.parent).mkdir(parents=True)
     with pytest.raises(ConnectFailed, match="no server runs there") as raised:
-        ask(state, AskStatus())
+        running(state).status()
     assert raised.value.exit_code == 4
 
 
 def test_somebody_else_s_server(state, plain_user):
     os.chmod(state / control.SOCKET, 0)
     with pytest.raises(Forbidden, match="only the owner"):
-        ask(state, AskStatus())
+        running(state).status()
 
 
 # questions and answers ---------------------------------------------------------------------
@@ -155,7 +145,7 @@ def test_what_is_no_question(server, state, dial, line):
     if answer:  # of the endless one, what isn't read may undo the answer
         assert json.loads(answer)["code"] == BadMessage.code
     assert not server.service.stopping
-    assert ask(state, AskStatus()).state == "running"
+    assert running(state).status().state == "running"
 
 
 def test_silence(state):
@@ -183,16 +173,16 @@ def test_answers_of_another_version(answer, error, told):
         there.sendall(answer)
         there.shutdown(socket.SHUT_WR)
         with pytest.raises(error, match=told):
-            control._ask(here, AskStatus())
+            stand_in(Control, control.Lines(lambda: nullcontext(here))).status()
 
 
 def test_a_failure_of_our_own_is_told_in_two_words(state, monkeypatch, caplog):
     def fail(*_):
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr(control_server, "_status", fail)
+    monkeypatch.setattr(control_server.Commands, "status", fail)
     with pytest.raises(Internal) as raised:
-        ask(state, AskStatus())
+        running(state).status()
     assert "secret" not in str(raised.value)
     assert "a secret" in caplog.text
 
@@ -200,7 +190,7 @@ def test_a_failure_of_our_own_is_told_in_two_words(state, monkeypatch, caplog):
 def test_status(server, state, dial):
     dial(server), dial(server, logged_in=False)
     eventually(lambda: len(server.service.sessions) == 2)
-    found = ask(state, AskStatus())
+    found = running(state).status()
     assert (found.process, found.address, found.fingerprint) == (os.getpid(), server.address, None)
     assert (found.sessions, found.strangers, found.transfers, found.accounts) == (2, 1, 0, 1)
     assert found.state == "running"
@@ -210,11 +200,11 @@ def test_status(server, state, dial):
 
 def test_bytes_stay_counted_when_their_session_has_ended(server, state, dial):
     peer = dial(server)
-    before = ask(state, AskStatus())
+    before = running(state).status()
     assert before.bytes_in > 0
     peer.close()
     eventually(lambda: not server.service.sessions)
-    after = ask(state, AskStatus())
+    after = running(state).status()
     assert after.bytes_in == before.bytes_in
     assert after.bytes_out >= before.bytes_out > 0  # a client may be quicker than the count
 
@@ -225,7 +215,7 @@ def test_sessions_tell_who_does_what(server, state, dial, files):
     busy.request(Get(b"/large"))
     assert isinstance(busy.answer().message, Sending)
     eventually(lambda: len(server.service.sessions) == 3 and server.service.moved()[1] > 2**16)
-    first, second, third = ask(state, AskSessions()).sessions
+    first, second, third = running(state).sessions().sessions
     assert first.id < second.id < third.id
     assert (first.user, first.request, first.path) == ("alice", None, None)
     assert (second.user, second.request, second.path) == ("alice", "get", b"/large")
@@ -235,7 +225,7 @@ def test_sessions_tell_who_does_what(server, state, dial, files):
     assert second.bytes_out > 2**16 > first.bytes_out
     assert second.quiet == 0 <= first.quiet
     assert abs(second.since - time.time()) < 60
-    assert ask(state, AskStatus()).transfers == 1
+    assert running(state).status().transfers == 1
     assert idle.ask(WhoAmI()) == LoggedIn("alice")
     assert stranger.is_silent()
 
@@ -258,15 +248,15 @@ def last_word(peer: Peer) -> str:
 def test_durations_are_right_when_the_clock_was_set(server, state, dial, monkeypatch, seconds):
     dial(server)
     monkeypatch.setattr(RUN, "_wall", lambda: time.time() + seconds)
-    (one,) = ask(state, AskSessions()).sessions
-    for since in (one.since, ask(state, AskStatus()).since):
+    (one,) = running(state).sessions().sessions
+    for since in (one.since, running(state).status().since):
         assert abs(since - (time.time() + seconds)) < 60
 
 
 def test_kicking_by_number(server, state, dial):
     first, second = dial(server), dial(server)
-    number = ask(state, AskSessions()).sessions[0].id
-    assert ask(state, Kick(session=number)).sessions == [number]
+    number = running(state).sessions().sessions[0].id
+    assert running(state).kick(session=number).sessions == [number]
     assert last_word(first) == "the session was ended by the administrator"
     assert second.ask(WhoAmI()) == LoggedIn("alice")
 
@@ -275,7 +265,7 @@ def test_kicking_by_name(server, state, dial):
     server.accounts.add("bob", "secret")
     first, second, other = dial(server), dial(server), dial(server, logged_in=False)
     other.log_in("bob")
-    assert len(ask(state, Kick(user="alice")).sessions) == 2
+    assert len(running(state).kick(user="alice").sessions) == 2
     for peer in (first, second):
         assert last_word(peer) == "the session was ended by the administrator"
     assert other.ask(WhoAmI()) == LoggedIn("bob")
@@ -293,11 +283,11 @@ def test_a_user_whose_name_is_a_number(root, start_server, dial, ftpd):
     assert last_word(peer) == "the session was ended by the administrator"
 
 
-@pytest.mark.parametrize("question", [Kick(session=10**6), Kick(user="nobody"), Kick()])
-def test_kicking_who_is_not_there(server, state, dial, question):
+@pytest.mark.parametrize("who", [{"session": 10**6}, {"user": "nobody"}, {}], ids=str)
+def test_kicking_who_is_not_there(server, state, dial, who):
     peer, stranger = dial(server), dial(server, logged_in=False)
     with pytest.raises(NotFound):
-        ask(state, question)
+        running(state).kick(**who)
     assert peer.ask(WhoAmI()) == LoggedIn("alice")
     stranger.hello()
 
@@ -307,18 +297,18 @@ def test_bans_are_listed_and_lifted(start_server, dial, monkeypatch):
     state = server.settings.state
     server.service.limits._bans.failed("192.0.2.1", "alice")
     server.service.limits._bans.failed("192.0.2.2", "bob")
-    found = ask(state, AskBans()).bans
+    found = running(state).bans().bans
     assert {(one.subject, one.address, one.account) for one in found} == {
         ("192.0.2.1 alice", "192.0.2.1", "alice"),
         ("192.0.2.2 bob", "192.0.2.2", "bob"),
     }
     assert all(one.failures == 1 and one.until > time.time() for one in found)
-    lifted = ask(state, Unban("192.0.2.1")).bans
+    lifted = running(state).unban("192.0.2.1").bans
     assert [one.subject for one in lifted] == ["192.0.2.1 alice"]
     with pytest.raises(NotFound):
-        ask(state, Unban("192.0.2.1"))
-    assert [one.subject for one in ask(state, Unban()).bans] == ["192.0.2.2 bob"]
-    assert ask(state, AskBans()).bans == ask(state, Unban()).bans == []
+        running(state).unban("192.0.2.1")
+    assert [one.subject for one in running(state).unban().bans] == ["192.0.2.2 bob"]
+    assert running(state).bans().bans == running(state).unban().bans == []
 
 
 def test_penalties_are_shown_and_lifted_like_bans(ftpd, start_server):
@@ -356,17 +346,17 @@ def new_key(state) -> None:
 def test_another_key_is_taken_over_and_sessions_go_on(start_server, dial, tls_client_context):
     server = start_server(plaintext=False)
     state = server.settings.state
-    running = dial(server, context=tls_client_context)
+    going_on = dial(server, context=tls_client_context)
     before, shown = presented(server, dial, tls_client_context), server.fingerprint
-    assert "the same key" in ask(state, Reload()).lines[0]
+    assert "the same key" in running(state).reload().lines[0]
     assert presented(server, dial, tls_client_context) == before
     new_key(state)
     assert server.fingerprint == shown
-    (line,) = ask(state, Reload()).lines
+    (line,) = running(state).reload().lines
     assert server.fingerprint != shown and server.fingerprint in line
-    assert ask(state, AskStatus()).fingerprint == server.fingerprint
+    assert running(state).status().fingerprint == server.fingerprint
     assert presented(server, dial, tls_client_context) != before
-    assert running.ask(WhoAmI()) == LoggedIn("alice")
+    assert going_on.ask(WhoAmI()) == LoggedIn("alice")
 
 
 def test_a_key_that_does_not_fit_changes_nothing(start_server, dial, tls_client_context):
@@ -375,7 +365,7 @@ def test_a_key_that_does_not_fit_changes_nothing(start_server, dial, tls_client_
     before, shown = presented(server, dial, tls_client_context), server.fingerprint
     (state / "tls" / "key.pem").write_text("no key at all")
     with pytest.raises(CommandError, match="key.pem"):
-        ask(state, Reload())
+        running(state).reload()
     assert server.fingerprint == shown
     assert presented(server, dial, tls_client_context) == before
 
@@ -383,20 +373,20 @@ def test_a_key_that_does_not_fit_changes_nothing(start_server, dial, tls_client_
 def test_stopping_is_asked_for_and_answered_first(server, state):
     asked = []
     server.on_stop_asked = lambda: asked.append(server.service.grace)
-    assert ask(state, Stop()).process == os.getpid()
+    assert running(state).stop().process == os.getpid()
     eventually(lambda: asked == [10.0])
-    ask(state, Stop(grace=0.5))
+    running(state).stop(grace=0.5)
     eventually(lambda: asked == [10.0, 0.5])
 
 
 def test_draining_is_told(server, state, dial):
     peer = dial(server)
-    ask(state, Drain())
-    eventually(lambda: ask(state, AskStatus()).state == "draining")
+    running(state).drain()
+    eventually(lambda: running(state).status().state == "draining")
     with pytest.raises(OSError):
         dial(server)
     assert peer.ask(WhoAmI()) == LoggedIn("alice")
-    ask(state, Drain(seconds=3600))  # again: with another end
+    running(state).drain(seconds=3600)  # again: with another end
 
 
 def test_a_connection_that_says_nothing_does_not_hold_up_the_stop(start_server):
@@ -411,7 +401,7 @@ def test_a_connection_that_says_nothing_does_not_hold_up_the_stop(start_server):
 def test_waiting_for_the_end_where_processes_can_not_be_watched(start_server, monkeypatch):
     monkeypatch.setattr(control, "_peer_process", lambda sock: None)
     server = start_server()
-    steps = ask_until_end(server.settings.state, Stop())
+    steps = ask_until_end(server.settings.state, lambda server: server.stop())
     next(steps)
     start_server.finish(server)
     assert list(steps) == []
@@ -483,12 +473,12 @@ def runtime(tmp_path, monkeypatch):
 def test_servers_that_run_elsewhere_are_named(start_server, tmp_path, runtime):
     server = start_server()
     with pytest.raises(ConnectFailed) as raised:
-        ask(tmp_path / "empty" / ".ftpd", AskStatus())
+        running(tmp_path / "empty" / ".ftpd").status()
     assert f"one runs on {server.settings.root} (name it with --root)" in str(raised.value)
     start_server.finish(server)
     assert list(runtime.glob("ftpd/*")) == []
     with pytest.raises(ConnectFailed) as raised:
-        ask(tmp_path / "empty" / ".ftpd", AskStatus())
+        running(tmp_path / "empty" / ".ftpd").status()
     assert str(raised.value).endswith("no server runs there")
 
 
@@ -498,11 +488,11 @@ def test_a_note_of_a_server_that_was_killed_is_not_believed(tmp_path, runtime):
     registry.add(tmp_path / "root")
     assert list(registry.noted()) == [tmp_path / "root"]
     with pytest.raises(ConnectFailed) as raised:
-        ask(tmp_path / "empty" / ".ftpd", AskStatus())
+        running(tmp_path / "empty" / ".ftpd").status()
     assert str(raised.value).endswith("no server runs there")
 
 
 def test_a_server_runs_where_no_note_can_be_left(start_server, runtime):
     (runtime / "ftpd").write_text("a file")
     server = start_server()
-    assert ask(server.settings.state, AskStatus()).state == "running"
+    assert running(server.settings.state).status().state == "running"

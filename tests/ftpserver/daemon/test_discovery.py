@@ -11,7 +11,7 @@ import pytest
 
 from ftpserver.daemon import discovery as module
 from ftpserver.daemon.background import OptionalBackground
-from ftpserver.daemon.control import AskStatus, DiscoveryInfo, ask
+from ftpserver.daemon.control import DiscoveryInfo, running
 from ftpserver.daemon.discovery import Allowances, Discovery, name_of
 from ftpserver.settings.table import TABLE, Settings
 from ftpwire import SOFTWARE, discovery
@@ -71,7 +71,7 @@ def silent(asker) -> bool:
 
 def test_nobody_is_answered_unless_it_is_asked_for(server):
     assert discovery_of(server) is None
-    assert ask(server.settings.state, AskStatus()).discovery is None
+    assert running(server.settings.state).status().discovery is None
 
 
 def test_an_answer(start, ask_all):
@@ -134,7 +134,7 @@ def test_junk_is_dropped_and_counted(start, asker, ask_all):
         asker.sendto(datagram, (HERE, discovery_of(server).port))
     assert len(ask_all(discovery_of(server).port)) == 1  # junk had no answer, and did no harm
     assert silent(asker)
-    assert ask(server.settings.state, AskStatus()).discovery == DiscoveryInfo(
+    assert running(server.settings.state).status().discovery == DiscoveryInfo(
         discovery_of(server).port, answered=1, limited=0, dropped=len(JUNK)
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -9,6 +10,22 @@ import threading
 
 from ftpserver.clock import RUN
 from ftpserver.processes.forkserver import Born
+
+
+def prepare() -> None:
+    """Have the first fork fail, or a thousand signals come before anybody sees to them, where a
+    test wants that."""
+    fork = os.fork
+
+    def fails_once() -> int:
+        os.fork = fork
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    if "FTPD_TEST_NO_FORK" in os.environ:
+        os.fork = fails_once
+    if "FTPD_TEST_STORM" in os.environ:
+        for _ in range(1000):
+            os.kill(os.getpid(), signal.SIGCHLD)
 
 
 def main(born: Born) -> None:

@@ -10,7 +10,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Protocol
 
 import msgspec
@@ -21,6 +21,7 @@ from ftpserver.errors import StateError
 from ftpserver.interfaces import Carried, Descriptors, asked, later, stand_in, told
 from ftpserver.processes.calling import Peer, PeerGone
 from ftpwire.errors import Banned, Internal, LeaseLost, QuotaExceeded
+from tests.few_descriptors import few_descriptors
 
 HEADER = struct.Struct("!IIBB")
 ASK, TELL, ANSWER = 1, 2, 3
@@ -211,6 +212,24 @@ def test_descriptors_go_along_both_ways(pairs):
     os.close(write)
 
 
+def test_a_result_whose_descriptors_find_no_room_is_an_error_for_who_asked(pairs):
+    """It is this process that can open no more: the other end has done nothing wrong."""
+    pair = pairs(first={"max_descriptors": 1})
+    pair.first.start()
+    lost, kept = later(pair.there.lend)([]), later(pair.there.lend)([])
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pair.sockets[1].fileno()]))
+    with few_descriptors(0), ExitStack() as all_there_are:
+        with suppress(OSError):
+            while True:
+                all_there_are.callback(os.close, os.dup(pair.sockets[1].fileno()))
+        pair.sockets[1].sendmsg([packed("lent", ANSWER, 1, count=1)], [rights])
+        with pytest.raises(OSError) as raised:
+            lost.result(30)
+    assert raised.value.errno == errno.EMFILE
+    pair.sockets[1].sendmsg([packed("lent", ANSWER, 2, count=1)], [rights])
+    kept.result(30).close()
+
+
 def test_descriptors_that_are_taken_out_stay_open(pairs):
     kept = []
     taking = Target(take=lambda given: kept.append(given.pop()))
@@ -323,6 +342,16 @@ def test_what_is_wrong_ends_the_pair(pairs, wire):
     assert ended.wait(30)
     with pytest.raises(PeerGone):
         pair.there.add(1, 1)
+
+
+def test_an_end_that_leaves_something_unread_is_no_error(pairs, caplog):
+    ended = threading.Event()
+    pair = pairs(first={"on_end": ended.set})
+    pair.there.note("unread")
+    pair.sockets[1].close()
+    pair.first.start()
+    assert ended.wait(30)
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("length", [0, 5, HEADER.size, HEADER.size + 3])

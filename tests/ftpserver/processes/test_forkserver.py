@@ -8,8 +8,10 @@ import queue
 import select
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +19,10 @@ import pytest
 
 from ftpserver.clock import RUN
 from ftpserver.errors import StateError
-from ftpserver.processes.forkserver import Ended, Nursery, Spawned
+from ftpserver.interfaces import Carried
+from ftpserver.processes import forkserver
+from ftpserver.processes.calling import PeerGone
+from ftpserver.processes.forkserver import Ended, Nursery
 from ftpserver.settings.table import Settings
 
 pytestmark = pytest.mark.system  # it starts processes
@@ -28,20 +33,23 @@ PATIENCE = 60.0
 class Born:
     """A nursery, and the reports that came from it."""
 
-    def __init__(self, settings: Settings, module: str = "nursery_child") -> None:
-        self.reports: queue.SimpleQueue[Spawned | Ended] = queue.SimpleQueue()
-        self.nursery = Nursery(module, settings, self.reports.put)
+    def __init__(self, settings: Settings) -> None:
+        self.reports: queue.SimpleQueue[Ended] = queue.SimpleQueue()
+        self.nursery = Nursery("nursery_child", settings, self.reports.put)
 
-    def spawn(self, number: int, note: bytes, *descriptors: int) -> Spawned:
-        self.nursery.spawn(number, descriptors, note)
-        report = self.reports.get(timeout=PATIENCE)
-        assert isinstance(report, Spawned) and report.number == number
-        return report
+    def spawn(self, number: int, note: bytes, *descriptors: int) -> int:
+        """Have a child, and return its process id."""
+        carried = self.nursery.spawn(number, descriptors, note).result(PATIENCE)
+        carried.close()
+        return carried.message
 
     def ended(self) -> Ended:
-        report = self.reports.get(timeout=PATIENCE)
-        assert isinstance(report, Ended)
-        return report
+        return self.reports.get(timeout=PATIENCE)
+
+    def signal(self, number: int) -> None:
+        """Send the nursery a signal."""
+        assert self.nursery._process is not None
+        self.nursery._process.send_signal(number)
 
 
 @pytest.fixture
@@ -138,20 +146,19 @@ def test_children_share_the_tls_context(born, pipe, settings):
 )
 def test_the_end_of_a_child_is_reported(born, note, status, cause):
     made = born()
-    pid = made.spawn(1, note).pid
+    made.spawn(1, note)
     ended = made.ended()
-    assert (ended.pid, ended.status) == (pid, status)
+    assert (ended.number, ended.status) == (1, status)
     assert cause in ended.cause
 
 
 def test_more_children_than_socketserver_would_allow_are_reaped(born, pipe):
     made = born()
     read, write = pipe
-    pids = {made.spawn(number, b"wait", read).pid for number in range(45)}
+    pids = {made.spawn(number, b"wait", read) for number in range(45)}
+    assert len(pids) == 45
     os.close(write)  # all of them end now
-    ended = [made.ended() for _ in range(45)]
-    assert {one.pid for one in ended} == pids
-    assert {one.number for one in ended} == set(range(45))
+    assert {made.ended().number for _ in range(45)} == set(range(45))
 
 
 def test_children_live_on_when_the_nursery_dies_and_it_is_replaced(born, pipe, caplog):
@@ -160,14 +167,13 @@ def test_children_live_on_when_the_nursery_dies_and_it_is_replaced(born, pipe, c
     with ours:
         child = made.spawn(1, b"wait", theirs.fileno())
         theirs.close()
-        assert made.nursery._process is not None
-        os.kill(made.nursery._process.pid, signal.SIGKILL)
+        made.signal(signal.SIGKILL)
         made.nursery._process.wait(PATIENCE)
-        os.kill(child.pid, 0)  # it is there
+        os.kill(child, 0)  # it is there
         assert told(made, pipe, 2)["number"] == 2
         assert "another one is started" in caplog.text
-        os.kill(child.pid, 0)
-    wait_for_end(child.pid)
+        os.kill(child, 0)
+    wait_for_end(child)
 
 
 def test_children_have_the_clock_of_the_server(born, pipe, monkeypatch):
@@ -204,3 +210,146 @@ def test_nothing_is_spawned_after_the_stop(born):
     made.nursery.stop()
     with pytest.raises(StateError, match="stopping"):
         made.nursery.spawn(1, [], b"exit 0")
+
+
+def test_a_child_that_cant_be_forked_is_an_error_of_that_child(born, pipe, monkeypatch):
+    monkeypatch.setenv("FTPD_TEST_NO_FORK", "1")
+    made = born()
+    with pytest.raises(BlockingIOError):
+        made.nursery.spawn(1, [pipe[1]], b"exit 0").result(PATIENCE)
+    assert told(made, pipe)["number"] == 7  # nobody has kept the descriptor
+
+
+# while it forks -------------------------------------------------------------------------------
+
+
+def test_what_is_asked_while_a_child_is_forked_is_not_lost(born, pipe, settings, tmp_path):
+    """No child takes anything of what comes after the message that it is forked for."""
+    made = born()
+    read, write = pipe
+    made.signal(signal.SIGSTOP)  # so that all of it lies there before the first fork
+    forked = [made.nursery.spawn(number, [read], b"wait") for number in range(5)]
+    with ThreadPoolExecutor(1) as pool:
+        other = replace(settings, root=tmp_path / "other")
+        configured = pool.submit(made.nursery.configure, other)
+        made.signal(signal.SIGCONT)
+        configured.result(PATIENCE)
+    carried = [one.result(PATIENCE) for one in forked]
+    for one in carried:
+        one.close()
+    assert len({one.message for one in carried}) == 5
+    os.close(write)
+    assert {made.ended().number for _ in range(5)} == set(range(5))
+
+
+def test_a_storm_of_signals_loses_no_child(born, monkeypatch, capfd):
+    monkeypatch.setenv("FTPD_TEST_STORM", "1")
+    made = born()
+    assert made.nursery._process is not None
+    nursery, over = made.nursery._process.pid, threading.Event()
+
+    def storm() -> None:
+        while not over.wait(0.0001):
+            os.kill(nursery, signal.SIGCHLD)
+
+    with ThreadPoolExecutor(1) as pool:
+        storming = pool.submit(storm)
+        try:
+            forked = [made.nursery.spawn(number, [], b"exit 3") for number in range(200)]
+            carried = [one.result(PATIENCE) for one in forked]
+        finally:
+            over.set()
+        storming.result(PATIENCE)
+    for one in carried:
+        one.close()
+    assert len({one.message for one in carried}) == 200
+    ended = [made.ended() for _ in range(200)]
+    assert {one.number for one in ended} == set(range(200))
+    assert {one.status for one in ended} == {3}
+    assert "wakeup fd" not in capfd.readouterr().err
+
+
+def test_who_waits_for_a_child_hears_that_the_nursery_was_killed(born, pipe):
+    made = born()
+    made.signal(signal.SIGSTOP)
+    forked = [made.nursery.spawn(number, [pipe[1]], b"wait") for number in range(3)]
+    made.signal(signal.SIGKILL)
+    for one in forked:
+        with pytest.raises(PeerGone):
+            one.result(PATIENCE)
+    assert told(made, pipe)["number"] == 7  # and its descriptors are no longer held by anybody
+
+
+def test_a_nursery_that_is_killed_while_it_forks_leaves_nobody_waiting(born, pipe):
+    made = born()
+    read, write = pipe
+    forked = [made.nursery.spawn(number, [read], b"wait") for number in range(30)]
+    forked[0].result(PATIENCE)
+    made.signal(signal.SIGKILL)
+    results = [one.exception(PATIENCE) or one.result() for one in forked]
+    pids = []
+    for one in results:
+        assert isinstance(one, Carried | PeerGone)
+        if isinstance(one, Carried):
+            one.close()
+            pids.append(one.message)
+    assert len(set(pids)) == len(pids) >= 1
+    pids.append(made.spawn(30, b"wait", read))
+    os.close(write)
+    for pid in pids:
+        wait_for_end(pid)
+    assert made.ended().number == 30
+
+
+def test_a_nursery_that_hangs_is_killed(born, monkeypatch, caplog):
+    made = born()
+    process = made.nursery._process
+    made.signal(signal.SIGSTOP)
+    monkeypatch.setattr(forkserver, "_PATIENCE", 0.05)
+    with pytest.raises(StateError, match="doesn't answer"):
+        made.nursery.configure(made.nursery._settings)
+    made.nursery.stop()
+    assert process.returncode == -signal.SIGKILL
+    assert "it doesn't end" in caplog.text
+
+
+# the descriptor that stands for a child ---------------------------------------------------------
+
+
+def test_the_descriptor_stands_for_the_child(born, pipe):
+    made = born()
+    with closing_all(made.nursery.spawn(1, [pipe[0]], b"wait").result(PATIENCE)) as carried:
+        (pidfd,) = carried.descriptors
+        assert process_of(pidfd) == carried.message
+        assert not select.select([pidfd], [], [], 0)[0]
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        assert made.ended() == Ended(1, -signal.SIGKILL)
+        assert select.select([pidfd], [], [], PATIENCE)[0]
+
+
+def test_the_descriptor_stands_also_for_a_child_that_has_ended_at_once(born):
+    """And never for another process that has got its number."""
+    made = born()
+    forked = [made.nursery.spawn(number, [], b"exit 0") for number in range(20)]
+    for _ in forked:
+        made.ended()
+    for one in forked:
+        with closing_all(one.result(PATIENCE)) as carried:
+            (pidfd,) = carried.descriptors
+            assert select.select([pidfd], [], [], PATIENCE)[0]
+            with pytest.raises(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+
+@contextmanager
+def closing_all(carried: Carried[int]) -> Iterator[Carried[int]]:
+    try:
+        yield carried
+    finally:
+        carried.close()
+
+
+def process_of(pidfd: int) -> int:
+    lines = Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines()
+    (number,) = [line.removeprefix("Pid:").strip() for line in lines if line.startswith("Pid:")]
+    return int(number)

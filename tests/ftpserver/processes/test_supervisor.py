@@ -11,6 +11,7 @@ import logging
 import os
 import pickle
 import queue
+import re
 import select
 import signal
 import socket
@@ -31,8 +32,9 @@ from ftpserver.accounts.turns import Queue
 from ftpserver.audit import allowances
 from ftpserver.audit.allowances import FailureAllowances
 from ftpserver.errors import StateError
+from ftpserver.interfaces import Carried
 from ftpserver.processes import asking, child_process, supervisor
-from ftpserver.processes.forkserver import Ended, Spawned
+from ftpserver.processes.forkserver import Ended
 from ftpserver.processes.messages import (
     ApplySettings,
     AskSessions,
@@ -92,6 +94,7 @@ class FakeWorker:
         self.given: list[tuple[Serve, socket.socket]] = []
         self.followed: list[Settings] = []
         self.answers: dict[type, Any] = {}
+        self.forked: Future[Carried[int]] = Future()
         self.ended = threading.Event()
         self.peer = Peer(
             socket.socket(fileno=descriptor),
@@ -151,7 +154,7 @@ class FakeNursery:
             raise self.refuses
         self.settings.append(settings)
 
-    def spawn(self, number: int, descriptors: list[int], note: bytes) -> None:
+    def spawn(self, number: int, descriptors: list[int], note: bytes) -> Future[Carried[int]]:
         if self.failures:
             self.failures -= 1
             raise StateError("no process can be started")
@@ -161,6 +164,7 @@ class FakeNursery:
             with suppress(PeerGone):  # the crew may be closing: one that replaces another is late
                 worker.peer.tell(Ready())
         self._new.put(worker)
+        return worker.forked
 
     def next(self) -> FakeWorker:
         """The next one that is born."""
@@ -375,9 +379,9 @@ def test_without_a_process_for_each_there_is_no_crew(server, nursery, good):
     """What was there of it is ended; the test's own check looks for threads and descriptors."""
     spawn = nursery.spawn
 
-    def fails_later(self: FakeNursery, *arguments: Any) -> None:
+    def fails_later(self: FakeNursery, *arguments: Any) -> Any:
         self.failures = int(len(self.born) == good)
-        spawn(self, *arguments)
+        return spawn(self, *arguments)
 
     nursery.spawn = fails_later
     with pytest.raises(StateError, match="no process can be started"):
@@ -402,9 +406,10 @@ def test_a_worker_that_dies_before_it_is_ready_ends_the_start_at_once(server, nu
     spawn = nursery.spawn
     nursery.silent = True
 
-    def born_dead(self: FakeNursery, *arguments: Any) -> None:
-        spawn(self, *arguments)
+    def born_dead(self: FakeNursery, *arguments: Any) -> Any:
+        forked = spawn(self, *arguments)
         self.next().die()
+        return forked
 
     nursery.spawn = born_dead
     with pytest.raises(StateError, match="the log tells why"):  # and not after a minute
@@ -462,10 +467,16 @@ def test_without_descriptors_or_threads_it_is_tried_again(hire, nursery, monkeyp
     assert "no worker can be started in its place" in caplog.text
 
 
-def test_a_fork_that_fails_is_told_of(hire, nursery, caplog):
+def test_a_fork_that_fails_is_told_of(hire, caplog):
+    _, (worker,) = hire(1)
+    worker.forked.set_exception(OSError(11, "Resource temporarily unavailable"))
+    assert re.search("worker 1: it could not be started: .*Resource temporarily", caplog.text)
+
+
+def test_how_a_process_has_ended_is_told(hire, nursery, caplog):
     hire(1)
-    nursery.made.report(Ended(1, None, 11))
-    assert "worker 1: it could not be started: Resource temporarily unavailable" in caplog.text
+    nursery.made.report(Ended(1, -signal.SIGSEGV))
+    assert "worker 1: it was ended by SIGSEGV" in caplog.text
 
 
 # handing out -------------------------------------------------------------------------------
@@ -822,12 +833,12 @@ def process() -> Iterator[subprocess.Popen[bytes]]:
         started.kill()
 
 
-def test_the_process_of_one_that_is_given_up_is_killed(hire, nursery, monkeypatch, process):
+def test_the_process_of_one_that_is_given_up_is_killed(hire, monkeypatch, process):
     """It may hang in any way, and it holds locks on homes."""
     monkeypatch.setattr(supervisor, "_END_SECONDS", 0.0)
     monkeypatch.setattr(child_process, "LAST_SECONDS", 0.0)
-    crew, _ = hire(1)
-    nursery.made.report(Spawned(1, process.pid))
+    crew, (worker,) = hire(1)
+    worker.forked.set_result(Carried(process.pid, [os.pidfd_open(process.pid)]))
     assert str(crew._workers[1]) == f"worker 1 (process {process.pid})"
     assert crew.workers == [process.pid]
     crew.stop(lambda: 0.0)
@@ -836,7 +847,7 @@ def test_the_process_of_one_that_is_given_up_is_killed(hire, nursery, monkeypatc
 
 def test_a_process_that_ends_by_itself_is_not_killed(hire, nursery, process, caplog):
     crew, (worker,) = hire(1)
-    nursery.made.report(Spawned(1, process.pid))
+    worker.forked.set_result(Carried(process.pid, [os.pidfd_open(process.pid)]))
     process.stdin.close()
     assert process.wait(PATIENCE) == 0
     worker.die()
@@ -920,9 +931,9 @@ def test_when_those_with_another_key_cant_start_the_old_ones_go_on(
     crew, (first,) = hire(1)
     spawn = nursery.spawn
 
-    def silent(self: FakeNursery, *arguments: Any) -> None:
+    def silent(self: FakeNursery, *arguments: Any) -> Any:
         monkeypatch.setattr(supervisor, "_START_SECONDS", 0.05)
-        spawn(self, *arguments)
+        return spawn(self, *arguments)
 
     monkeypatch.setattr(nursery, "spawn", silent)
     nursery.silent = True
