@@ -143,6 +143,7 @@ class SessionProcess:
     """
 
     parking: Parking | None = None
+    before_wait: Callable[[], None] | None = None
 
     def __init__(
         self,
