@@ -31,6 +31,7 @@ from ftpwire.errors import FtpError
 from ftpwire.frames import Kind
 from ftpwire.messages import (
     GoingDown,
+    Hello,
     LoggedIn,
     Login,
     Put,
@@ -38,6 +39,7 @@ from ftpwire.messages import (
     Sent,
     Stored,
     WhoAmI,
+    encode_hello,
 )
 from tests.ftpserver.isolation import attacks
 from tests.peer import Peer, eventually
@@ -158,7 +160,9 @@ def test_why_no_process_can_be_confined_is_told(server, dial, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(server.supervisor, "stranger", None)
         patch.setattr(server.supervisor, "empty", nowhere)
-        assert dial(server, logged_in=False).rest() == []
+        peer = dial(server, logged_in=False)
+        peer.frame(Kind.REQUEST, 0, encode_hello(Hello()))
+        assert peer.rest() == []
     os.close(nowhere)
     eventually(lambda: "can't be confined, and ends: [Errno 20]" in caplog.text)
 
