@@ -71,15 +71,17 @@ class Newcomer:
         request: socket.socket,
         client_address: Any,
         on_end: Callable[[Newcomer], None],
+        clock: Callable[[], float],
     ) -> None:
         self._service = service
         self._starts = starts
         self._on_end = on_end
+        self._clock = clock
         self.request = request
         self.client_address = client_address
         self.peer, self.host = peer_name(client_address), host_of(client_address, request)
         self.id, self.since = service.next_session_id(request), RUN.now()
-        self.quiet_since = time.monotonic()
+        self.quiet_since = clock()
         self.deadline = self.quiet_since + service.settings.login_grace
         self.channel = Moved()  # nothing is read here
         self._tls = service.tls_context is not None and request.family != socket.AF_UNIX
@@ -161,7 +163,7 @@ class Newcomer:
         except OSError:
             return self.abandon  # it has gone first
         self._passed_over = 0
-        self.deadline = time.monotonic() + LAST_WORDS
+        self.deadline = self._clock() + LAST_WORDS
         return self._pass_over(Cause.CAME)
 
     def _pass_over(self, cause: Cause) -> Callable[[], None] | None:
@@ -214,7 +216,7 @@ class Newcomer:
 
     def info(self) -> SessionInfo:
         """What is told of it."""
-        return self._service.info(self, time.monotonic())
+        return self._service.info(self, self._clock())
 
 
 class Newcomers:
@@ -225,6 +227,7 @@ class Newcomers:
     Args:
         start: Called by that thread with each one whose turn it is: it isn't waited for any more.
         close: Called with the connection of each one that gets no process.
+        clock: Seconds, of which only differences count.
     """
 
     def __init__(
@@ -232,12 +235,14 @@ class Newcomers:
         service: Service,
         start: Callable[[Newcomer], None],
         close: Callable[[socket.socket], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._service = service
         self._start = start
         self._close = close
-        self._awaiting = Awaiting("newcomers", self._start_some)
-        self._starts = Starts(max(_LEAST_STARTS, 2 * cores()))
+        self._clock = clock
+        self._awaiting = Awaiting("newcomers", self._start_some, clock)
+        self._starts = Starts(max(_LEAST_STARTS, 2 * cores()), clock)
         self._lock = threading.Lock()
         self._all: dict[Hashable, Newcomer] = {}
 
@@ -248,7 +253,9 @@ class Newcomers:
 
     def take(self, request: socket.socket, client_address: Any) -> None:
         """Wait for a connection's first record."""
-        one = Newcomer(self._service, self._starts, request, client_address, self._ended)
+        one = Newcomer(
+            self._service, self._starts, request, client_address, self._ended, self._clock
+        )
         with self._lock:
             self._all[request] = one
         self._service.sessions.add(one)
