@@ -114,7 +114,7 @@ class Newcomer:
             logger.info("%s: %s", self, error)
             self._offence = offence_of(error)
             self._is_excused = self._is_ready and cause is Cause.LATE  # it wasn't its fault
-            return self.abandon
+            return self._end
         return None
 
     def _wait_on(self, cause: Cause) -> None:
@@ -161,14 +161,14 @@ class Newcomer:
             self.request.send(last_word, socket.MSG_DONTWAIT)
             self.request.shutdown(socket.SHUT_WR)
         except OSError:
-            return self.abandon  # it has gone first
+            return self._end  # it has gone first
         self._passed_over = 0
         self.deadline = self._clock() + LAST_WORDS
         return self._pass_over(Cause.CAME)
 
     def _pass_over(self, cause: Cause) -> Callable[[], None] | None:
         if cause in (Cause.LATE, Cause.OVER, Cause.GONE):
-            return self.abandon
+            return self._end
         assert self._passed_over is not None
         try:
             while self._passed_over <= PASSED_OVER:
@@ -180,9 +180,14 @@ class Newcomer:
             return None
         except OSError:
             pass  # gone: it had its chance
-        return self.abandon
+        return self._end
 
     def abandon(self) -> None:
+        """Close the connection: a fault in this program, which costs its address nothing."""
+        self._is_excused = True
+        self._end()
+
+    def _end(self) -> None:
         """Close the connection, and count what that costs its address."""
         offence = self._offence or (Offence.NO_LOGIN if self._has_spoken else None)
         if offence is not None and not self._is_excused and not self._service.stopping:

@@ -392,5 +392,5 @@ def test_a_process_that_cant_be_started_ends_that_connection_alone(desk, monkeyp
         patch.setattr(desk.newcomers, "_start", fail)
         desk.connect().sendall(CLIENT_HELLO)
         eventually(lambda: len(desk.ended) == 1)
-    assert "no descriptors" in caplog.text
+    assert "no descriptors" in caplog.text and not desk.told
     desk.settle()
