@@ -339,7 +339,7 @@ def test_waiting_for_a_turn_until_it_is_late_costs_nothing(desk):
     assert not desk.told
 
 
-def test_the_process_of_another_place_answers_and_the_next_one_is_started(desk):
+def test_the_first_one_of_another_place_need_not_wait(desk):
     for _ in range(2):
         desk.connect("127.0.0.2").sendall(CLIENT_HELLO)
     desk.settle()
