@@ -1,7 +1,8 @@
 """Connections that have not logged in, and addresses that are spared their limits.
 
-Lives here: how many there are, which are dropped, what is said where none is taken.
-Lives elsewhere: when it is asked (limits.py).
+Lives here: how many there are, which are dropped, what is said where none is taken, and which of
+them get a process next.
+Lives elsewhere: when it is asked (limits.py, isolation/newcomers.py).
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import random
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, MutableMapping
+from typing import Any
 
 import msgspec
 
@@ -24,6 +26,8 @@ _MOMENT = 1.0
 _Places = dict[str, dict[Hashable, float]]
 """Connections by their places, each since when, the oldest first."""
 _NONE: dict[Hashable, float] = {}
+_START_SECONDS = 1.0
+"""That a process is counted as being started, if nobody hears of its first answer before."""
 _SPARED_SECONDS = 3600.0
 _MAX_SPARED = 4096
 
@@ -153,11 +157,7 @@ class Strangers:
 
     def _forget(self, connection: Hashable) -> None:
         places, place = self._where.pop(connection, (self._common, ""))
-        there = places.get(place)
-        if there is not None:
-            there.pop(connection, None)
-            if not there:
-                del places[place]
+        _drop_from(places, place, connection)
 
 
 def _by_size(there: dict[Hashable, float]) -> tuple[int, float]:
@@ -170,6 +170,136 @@ def _oldest(there: dict[Hashable, float], before: float) -> Hashable | None:
     for connection, since in there.items():
         return connection if since <= before else None
     return None
+
+
+class _Ring:
+    """Places that take turns, and what each of them has started."""
+
+    def __init__(self) -> None:
+        self.waiting: OrderedDict[str, dict[Hashable, bool]] = OrderedDict()
+        """The connections of each place, the oldest first, and whether it is trusted; the place
+        whose turn it is at the front."""
+        self.started: _Places = {}
+
+    def next(self, at_once: int, *, alone: bool) -> tuple[str, Hashable] | None:
+        """Which connection is to be started now, and of which place."""
+        running = sum(map(len, self.started.values()))
+        if running >= at_once:
+            return None
+        for place, there in self.waiting.items():
+            connection, trusted = next(iter(there.items()))
+            if place not in self.started:
+                return place, connection
+            if (alone or trusted) and running < at_once - 1:
+                return place, connection
+        return None
+
+
+class Starts:
+    """Connections that have said something, and which of them get a process next.
+
+    The start of one costs processor time until it has given its first answer: the fork, and most of
+    the TLS handshake. So places take turns, and each has at most one started at a time. Only a
+    place beside which there is no other has more; the last one of those that may be started at
+    once stays free even then, for the first connection of the next place.
+
+    A trusted place takes its turns as any other, so that it can't hold these up; but it may
+    have more than one started, since many users are behind it. Spared places take turns with each
+    other alone, and have as many starts besides.
+
+    ``_lock`` guards all of them.
+
+    Args:
+        at_once: As many are started at the same time: more would only share the same processors.
+        clock: Seconds, of which only differences count.
+    """
+
+    def __init__(self, at_once: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._at_once = max(2, at_once)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._common, self._own = _Ring(), _Ring()
+        self._where: dict[Hashable, tuple[_Ring, str]] = {}
+
+    def wait(self, connection: Hashable, host: str, *, spared: bool, trusted: bool = False) -> None:
+        """Count a connection among those that are to be started."""
+        place = place_of(host)
+        ring = self._own if spared else self._common
+        with self._lock:
+            ring.waiting.setdefault(place, {})[connection] = trusted
+            self._where[connection] = ring, place
+
+    def take(self) -> list[Hashable]:
+        """The connections that are to be started now. They count as such until `leave`."""
+        taken = []
+        with self._lock:
+            now = self._clock()
+            self._expire(now - _START_SECONDS)
+            for ring in (self._own, self._common):
+                while (found := ring.next(self._at_once, alone=self._is_alone())) is not None:
+                    place, connection = found
+                    _drop_from(ring.waiting, place, connection)
+                    if place in ring.waiting:
+                        ring.waiting.move_to_end(place)
+                    ring.started.setdefault(place, {})[connection] = now
+                    taken.append(connection)
+        return taken
+
+    def leave(self, connection: Hashable) -> bool:
+        """It waits no more, or has given its first answer, or has ended. Can be called twice.
+
+        Returns:
+            Whether it counted.
+        """
+        with self._lock:
+            return self._forget(connection)
+
+    def due(self) -> float | None:
+        """When the next start doesn't count any more, by the clock; None: nothing waits for it."""
+        with self._lock:
+            if not self._common.waiting and not self._own.waiting:
+                return None
+            began = [
+                since
+                for ring in (self._own, self._common)
+                for there in ring.started.values()
+                for since in there.values()
+            ]
+            return min(began) + _START_SECONDS if began else None
+
+    def _is_alone(self) -> bool:
+        """Whether all that waits or is started is of one place."""
+        return (
+            sum(len(ring.waiting.keys() | ring.started) for ring in (self._own, self._common)) < 2
+        )
+
+    def _expire(self, before: float) -> None:
+        for ring in (self._own, self._common):
+            late = [
+                connection
+                for there in ring.started.values()
+                for connection, since in there.items()
+                if since <= before
+            ]
+            for connection in late:
+                self._forget(connection)
+
+    def _forget(self, connection: Hashable) -> bool:
+        ring, place = self._where.pop(connection, (self._common, ""))
+        return _drop_from(ring.waiting, place, connection) or _drop_from(
+            ring.started, place, connection
+        )
+
+
+def _drop_from(places: MutableMapping[str, dict[Hashable, Any]], place: str, one: Hashable) -> bool:
+    """Whether it was there."""
+    there = places.get(place, {})
+    if one not in there:
+        return False
+    del there[one]
+    if not there:
+        del places[place]
+    return True
 
 
 class Spared:

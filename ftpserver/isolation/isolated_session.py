@@ -102,6 +102,8 @@ class IsolatedSession:
         self._server, self._service = server, server.service
         self._groups = groups
         self._on_end = on_end
+        self.on_answered: Callable[[], None] = lambda: None
+        """Called when its process has done with the client's first record."""
         self.id = number
         self.pid = 0
         self.since = RUN.now()
@@ -271,6 +273,9 @@ class IsolatedSession:
         if isinstance(asked, q.Penalized):
             self._offence = self._offence or asked.offence
             return None
+        if isinstance(asked, q.Answered):
+            self.on_answered()
+            return None
         if isinstance(asked, q.Over):
             self.channel = Moved(asked.bytes_in, asked.bytes_out, self.channel.ended)
             return None
@@ -292,6 +297,7 @@ class IsolatedSession:
         self.account, self.token_id = admission.account, admission.token_id
         self._place = admission.place
         self._service.limits.strangers.leave(self.request)
+        self.on_answered()
         return self._groups.join(admission.account.id, self.id, self._peer)
 
     def begin_transfer(self, account: Account) -> str:

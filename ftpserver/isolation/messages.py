@@ -226,6 +226,10 @@ class Penalized(_Said, frozen=True):
     offence: Offence
 
 
+class Answered(_Said, frozen=True):
+    """The first record of the client is answered: the process waits for more. Told."""
+
+
 class Over(_Said, frozen=True):
     """The session has ended, having moved so many bytes. Told."""
 
@@ -387,6 +391,7 @@ AskedBySession = (
     | TransferIdle
     | EndTransfer
     | Penalized
+    | Answered
     | Over
     | Brokered
 )

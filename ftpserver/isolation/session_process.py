@@ -28,9 +28,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from ftpserver.accounts.account import Account
+from ftpserver.clock import RUN
 from ftpserver.isolation import sandbox
 from ftpserver.isolation.messages import (
     Admitted,
+    Answered,
     AnsweredByServer,
     ApplySettings,
     AskedByServer,
@@ -153,8 +155,10 @@ class SessionProcess:
         stop: int,
         can_change_root: bool,
     ) -> None:
-        self.settings = settings
+        waited = max(0.0, RUN.now() - birth.since)  # of the time for the log-in
+        self.settings = replace(settings, login_grace=max(0.0, settings.login_grace - waited))
         self.tls_context = tls_context
+        self._has_answered = False
         self.stop_fd = stop
         self.sessions: set[Connected] = set()
         self._birth = birth
@@ -194,10 +198,7 @@ class SessionProcess:
             connection.shutdown(socket.SHUT_WR)  # the server holds the connection, too
         except OSError:
             pass  # the client was quicker
-        try:
-            self._peer.tell(Over(session.channel.bytes_in, session.channel.bytes_out))
-        except PeerGone:
-            pass  # nobody wants to know
+        self._tell(Over(session.channel.bytes_in, session.channel.bytes_out))
 
     # for the session ---------------------------------------------------------------------
 
@@ -208,6 +209,12 @@ class SessionProcess:
         poll.register(self.stop_fd, select.POLLIN)
         return bool(poll.poll(0))
 
+    def before_wait(self) -> None:
+        """The server is told of the first time: the client's first record is done with."""
+        if not self._has_answered:
+            self._has_answered = True
+            self._tell(Answered())
+
     def next_session_id(self, request: socket.socket) -> int:
         """The one that the server has chosen."""
         return self._birth.number
@@ -217,8 +224,11 @@ class SessionProcess:
 
     def penalize(self, session: Session, offence: Offence) -> None:
         """The server counts it."""
+        self._tell(Penalized(offence))
+
+    def _tell(self, message: msgspec.Struct) -> None:
         try:
-            self._peer.tell(Penalized(offence))
+            self._peer.tell(message)
         except PeerGone:
             pass  # nobody wants to know
 

@@ -1,9 +1,9 @@
 """The processes of isolated sessions, one for each connection of the server.
 
-Lives here: all of them: beginning one for each connection, looking after them, asking them.
-Lives elsewhere: the server's hold on one (isolated_session.py), what those of one account share
-(account_groups.py), forking (processes/forkserver.py), accepting connections
-(serving/listeners.py).
+Lives here: all of them: starting one for each connection, looking after them, asking them.
+Lives elsewhere: connections that have none yet (newcomers.py), the server's hold on one
+(isolated_session.py), what those of one account share (account_groups.py), forking
+(processes/forkserver.py), accepting connections (serving/listeners.py).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ftpserver.isolation import homes, sandbox
 from ftpserver.isolation import messages as q
 from ftpserver.isolation.account_groups import AccountGroups
 from ftpserver.isolation.isolated_session import LAST_WORDS, IsolatedSession
+from ftpserver.isolation.newcomers import Newcomer, Newcomers
 from ftpserver.processes.forkserver import Ended, Nursery
 from ftpserver.processes.rpc import PeerGone
 from ftpserver.serving.stats import SessionInfo, Stats
@@ -61,6 +62,7 @@ class IsolationSupervisor:
         self._lock = threading.Lock()
         self._all: dict[int, IsolatedSession] = {}
         self._groups = AccountGroups()
+        self._newcomers = Newcomers(service, self._start, self._close)
         self.empty = _open_empty(service.settings.state)
         try:
             self._nursery = Nursery(CHILD, service.settings, self._on_report)
@@ -94,13 +96,17 @@ class IsolationSupervisor:
     # sessions come and go ----------------------------------------------------------------
 
     def serve(self, request: socket.socket, client_address: Any) -> None:
-        """Serve a connection in a process of its own."""
-        service = self._service
-        service.connections.add(request)
-        number = service.next_session_id(request)
+        """Serve a connection in a process of its own, once its first record has come."""
+        self._service.connections.add(request)
+        self._newcomers.take(request, client_address)
+
+    def _start(self, newcomer: Newcomer) -> None:
+        service, request = self._service, newcomer.request
         session = IsolatedSession(
-            self._host, self._groups, number, request, client_address, self._forget
+            self._host, self._groups, newcomer.id, request, newcomer.client_address, self._forget
         )
+        session.since = newcomer.since
+        session.on_answered = lambda: self._newcomers.answered(request)
         with self._lock:
             self._all[session.id] = session
         service.sessions.add(session)
@@ -115,6 +121,8 @@ class IsolationSupervisor:
 
     def drop(self, request: socket.socket) -> None:
         """End a session that has not logged in."""
+        if self._newcomers.drop(request):
+            return
         for session in self.sessions():
             if session.request is request:
                 session.cut()
@@ -132,12 +140,16 @@ class IsolationSupervisor:
             self._all.pop(session.id, None)
         self._service.ledger.others.discard(session.incarnation)
         self._service.forget(session)
+        self._newcomers.answered(session.request)
+        self._close(session.request)
+
+    def _close(self, request: socket.socket) -> None:
         try:
-            session.request.shutdown(socket.SHUT_WR)
+            request.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # the client has gone first
-        session.request.close()
-        self._service.forget_connection(session.request)
+        request.close()
+        self._service.forget_connection(request)
 
     def sessions(self) -> list[IsolatedSession]:
         """Those that there are, by number."""
@@ -170,16 +182,18 @@ class IsolationSupervisor:
             session.apply_settings(settings)
 
     def accept_no_more(self) -> None:
-        """Nobody waits here for a process."""
+        """Those that wait for a process have come before."""
 
     def drain(self) -> None:
         """The account watcher does it: the sessions are among the service's."""
 
     def stop(self, grace: Callable[[], float]) -> None:
-        """The service does it, for the same reason."""
+        """The service does it, for the same reason; nobody gets a process any more."""
+        self._newcomers.close()
 
     def close(self) -> None:
         """End all processes, and the nursery."""
+        self._newcomers.close()
         for session in self.sessions():
             session.kill()
         self._nursery.stop()
@@ -205,7 +219,7 @@ class IsolationSupervisor:
     def stats(self) -> Stats:
         """How much goes on."""
         self._look(speed=False)
-        infos = [one.info() for one in self.sessions()]
+        infos = self._infos()
         return Stats(
             len(infos),
             sum(one.user is None for one in infos),
@@ -216,7 +230,12 @@ class IsolationSupervisor:
     def session_infos(self) -> list[SessionInfo]:
         """Who is connected, by number."""
         self._look(speed=True)
-        return [one.info() for one in self.sessions()]
+        return self._infos()
+
+    def _infos(self) -> list[SessionInfo]:
+        newcomers = {one.id: one.info() for one in self._newcomers.all()}
+        found = newcomers | {one.id: one.info() for one in self.sessions()}
+        return [found[number] for number in sorted(found)]
 
     def kick(self, session: int | None, user: str | None) -> list[int]:
         """End a session, or all of a user's. Raises NotFound."""

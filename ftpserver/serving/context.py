@@ -73,6 +73,10 @@ class Sharing(Protocol):
         """Where idle sessions wait; None: each keeps its thread."""
 
     @property
+    def before_wait(self) -> Callable[[], None] | None:
+        """Called by a session's thread each time that it is going to wait for its connection."""
+
+    @property
     def sessions(self) -> set[Connected]:
         """Those that there are."""
 

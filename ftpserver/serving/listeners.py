@@ -125,7 +125,7 @@ class Listener(Stoppable, Connections, TCPServer):
             self._serve(request, client_address)
             return
         self.service.connections.add(request)
-        self._host.proxied.take(
+        self._host.proxied.wait_for_header(
             request,
             client_address,
             lambda address: self._serve_proxied(request, client_address, address),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import socket
 import ssl
+import struct
 
 from ftpserver.net.proxy_protocol import SIGNATURE
 from ftpserver.serving.exchange import DATA_SIZE, Exchange
@@ -17,11 +18,18 @@ from ftpwire.channel import Channel
 from ftpwire.errors import BadMagic, BadMessage, ConnectionLost, VersionMismatch
 from ftpwire.frames import Kind
 from ftpwire.messages import Hello
-from ftpwire.tls import HANDSHAKE_RECORD, TlsPipe
+from ftpwire.tls import HANDSHAKE_RECORD, TlsError, TlsPipe
 
 FEATURES = [messages.PIECES, messages.ALIVE, messages.KEPT]
 MAX_REQUESTS = 4096
 MAX_UNANSWERED = 64 * 1024 * 1024
+
+_RECORD = struct.Struct(">BHH")
+"""Type, version, and length of a TLS record (RFC 8446, section 5.1)."""
+_MOST_IN_RECORD = 2**14 + 256
+MOST_AT_FIRST = _RECORD.size + _MOST_IN_RECORD
+"""Bytes of a first record at most, and more than a first frame has. They fit into the receive
+buffer of any socket, so that they can be waited for there."""
 
 
 def first_byte(connection: socket.socket, channel: Channel, deadline: float) -> int:
@@ -48,16 +56,45 @@ def start_tls(
     channel: Channel, first: int, context: ssl.SSLContext | None, deadline: float
 ) -> None:
     """Shake hands, unless the server is plain. Raises where the client thinks otherwise."""
-    if first == SIGNATURE[0]:
-        raise BadMessage("a PROXY header, from an address that isn't in proxy-from")
+    _check_first_byte(first, tls=context is not None)
     if context is None:
-        if first == HANDSHAKE_RECORD:
-            raise BadMagic("this server speaks without TLS: connect with --plaintext")
         return
-    if first != HANDSHAKE_RECORD:
-        raise BadMagic("this server speaks TLS only: connect without --plaintext")
     channel.tls = TlsPipe(context, server_side=True)
     channel.handshake(deadline, hold=True)
+
+
+def _check_first_byte(first: int, *, tls: bool) -> None:
+    if first == SIGNATURE[0]:
+        raise BadMessage("a PROXY header, from an address that isn't in proxy-from")
+    if tls and first != HANDSHAKE_RECORD:
+        raise BadMagic("this server speaks TLS only: connect without --plaintext")
+    if not tls and first == HANDSHAKE_RECORD:
+        raise BadMagic("this server speaks without TLS: connect with --plaintext")
+
+
+def is_first_whole(data: bytes, *, tls: bool) -> bool:
+    """Whether the first TLS record of a connection, or without TLS its first frame, is whole.
+
+    Args:
+        data: What has come so far.
+
+    Raises:
+        ProtocolError: It is none, or too large.
+        TlsError: The same, where it is a TLS record.
+    """
+    if not data:
+        return False
+    _check_first_byte(data[0], tls=tls)
+    if not tls:
+        reader = frames.FrameReader()
+        reader.feed(data)
+        return reader.next_header() is not None and reader.payload() is not None
+    if len(data) < _RECORD.size:
+        return False
+    size: int = _RECORD.unpack_from(data)[2]
+    if not 0 < size <= _MOST_IN_RECORD:
+        raise TlsError(f"TLS handshake failed: a first record of {size} bytes")
+    return len(data) >= _RECORD.size + size
 
 
 def say_hello(exchange: Exchange, stall: float) -> None:

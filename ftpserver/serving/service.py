@@ -200,6 +200,12 @@ class Service:
         """Readable as soon as the service stops."""
         return self._stop_read
 
+    @property
+    def before_wait(self) -> Callable[[], None] | None:
+        """Called by a session's thread each time that it is going to wait: others may have its
+        turn."""
+        return None if self.parking is None else self.parking.stand_aside
+
     def next_session_id(self, request: socket.socket) -> int:
         """The number of a connection's session, that none of this run had yet."""
         return self._counting.number(request)
@@ -270,9 +276,10 @@ class Service:
     def session_infos(self) -> list[SessionInfo]:
         """Who is connected to this process, by number."""
         now = time.monotonic()
-        return [self._info(one, now) for one in sorted(self.sessions, key=lambda one: one.id)]
+        return [self.info(one, now) for one in sorted(self.sessions, key=lambda one: one.id)]
 
-    def _info(self, session: Connected, now: float) -> SessionInfo:
+    def info(self, session: Connected, now: float) -> SessionInfo:
+        """What is told of a session of this process."""
         account, doing = session.account, session.doing
         told = describe(doing)
         return SessionInfo(

@@ -26,14 +26,20 @@ from ftpserver.net.addresses import host_of, peer_uid
 from ftpserver.serving import opening
 from ftpserver.serving.authentication import Authentication
 from ftpserver.serving.commands import COMMANDS, Command
-from ftpserver.serving.endings import Dismissed, GaveWay, Idle
+from ftpserver.serving.endings import (
+    LAST_WORDS,
+    PASSED_OVER,
+    Dismissed,
+    GaveWay,
+    Idle,
+    offence_of,
+)
 from ftpserver.serving.exchange import Exchange
 from ftpserver.serving.running_transfer import RunningTransfer
 from ftpserver.workspace.workspace import Workspace
 from ftpwire import frames, messages, paths
 from ftpwire.channel import Channel, TimedOut, keep_probing
 from ftpwire.errors import (
-    BadMagic,
     BadMessage,
     CommandError,
     ConnectionLost,
@@ -42,12 +48,10 @@ from ftpwire.errors import (
     NotLoggedIn,
     ProtocolError,
     SessionEnded,
-    VersionMismatch,
     from_oserror,
 )
 from ftpwire.frames import Kind
 from ftpwire.messages import Failed, Message
-from ftpwire.tls import TlsError
 
 if TYPE_CHECKING:
     from ftpserver.accounts.account import Account
@@ -58,16 +62,12 @@ logger = logging.getLogger("ftpd.session")
 
 MOST_BEFORE_LOGIN = 16
 """Frames after HELLO that a client may send until it is logged in."""
-_PASSED_OVER = 256 * 1024
-"""Bytes that are read from somebody who isn't logged in, so that a last word arrives."""
 _LINGER = 0.25
 """Seconds without a request after which a session gives up its thread, while few have one."""
 _TURN = 0.05
 """Seconds after which a session that was parked lets others have its thread, between requests."""
 _SETTINGS_SECONDS = 10.0
 """Seconds after which an idle session that isn't parked sees that its idle time is another one."""
-_LAST_WORDS = 2.0
-"""Seconds that a peer gets to read why it is being dropped."""
 
 
 class Session(StreamRequestHandler):
@@ -155,12 +155,11 @@ class Session(StreamRequestHandler):
         server, connection = self.server, self.request
         self.quiet_since = time.monotonic()
         self.id, self.since = server.next_session_id(connection), RUN.now()
-        parking = server.parking
         self.channel = Channel(
             connection,
             wake_fd=server.stop_fd,
             on_wake=self._server_stops,
-            before_wait=None if parking is None else parking.stand_aside,
+            before_wait=server.before_wait,
         )
         if connection.family != socket.AF_UNIX:
             keep_probing(connection)
@@ -244,15 +243,8 @@ class Session(StreamRequestHandler):
 
     def _note_offence(self, error: FtpError) -> None:
         """What the end of a stranger costs its address."""
-        if self._offence is not None or self.account is not None:
-            return
-        match error:
-            case TimedOut():
-                self._offence = Offence.TOO_LATE
-            case BadMagic() | VersionMismatch():
-                pass  # a wrong option or an old program: told, and no worse than leaving
-            case ProtocolError() | TlsError():
-                self._offence = Offence.PROTOCOL
+        if self.account is None:
+            self._offence = self._offence or offence_of(error)
 
     def _tell_offence(self) -> None:
         if self.account is not None or self.authentication.is_excused or self.server.stopping:
@@ -305,8 +297,8 @@ class Session(StreamRequestHandler):
 
     def _close_with(self, kind: Kind, message: Message) -> None:
         self.channel.queue(frames.frame(kind, 0, messages.encode(message)))
-        most = None if self.account is not None else _PASSED_OVER
-        self.channel.close_after_error(_LAST_WORDS, most)
+        most = None if self.account is not None else PASSED_OVER
+        self.channel.close_after_error(LAST_WORDS, most)
 
     def _server_stops(self) -> None:
         """While waiting: who is in the middle of a request may go on, a stranger may not."""

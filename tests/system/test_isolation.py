@@ -10,12 +10,16 @@ import os
 import pwd
 import shutil
 import signal
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.system.modes import MODES
-from tests.system.programs import Server, eventually, finish, program
+from tests.system.programs import PATIENCE, Server, eventually, finish, program
 from tests.system.test_start import bow_to_modes
 
 PROCESS = MODES["process"]
@@ -111,6 +115,76 @@ def test_nobody_is_left_when_the_server_is_killed(server, large):
     finish(upload, status=4)
     for pid in family:
         eventually(lambda pid=pid: is_gone(pid), f"the end of process {pid}")
+
+
+COUNTING = """
+import os, sys
+if "ftpserver.processes.forkserver" in sys.orig_argv:
+    fd = os.open({path!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.register_at_fork(after_in_child=lambda: os.write(fd, b"."))
+"""
+"""Each process that the nursery forks leaves a byte."""
+STRANGER = "127.0.0.2"
+
+
+def touch(server: Server) -> socket.socket:
+    """Connect as a stranger."""
+    host, _, port = server.address.rpartition(":")
+    return socket.create_connection((host, int(port)), PATIENCE, (STRANGER, 0))
+
+
+def come_and_go(server: Server, held: list[socket.socket]) -> None:
+    touch(server).close()
+
+
+def come_and_stay(server: Server, held: list[socket.socket]) -> None:
+    held.append(touch(server))
+
+
+def say_half(server: Server, held: list[socket.socket]) -> None:
+    come_and_stay(server, held)
+    held[-1].sendall(bytes.fromhex("16030102000100"))
+
+
+@pytest.mark.parametrize("knock", [come_and_go, come_and_stay, say_half])
+def test_strangers_who_connect_cost_no_process_and_hold_up_nobody(start_server, tmp_path, knock):
+    """The control: each log-in beside them costs one."""
+    (tmp_path / "counting").mkdir()
+    born = tmp_path / "born"
+    (tmp_path / "counting" / "sitecustomize.py").write_text(COUNTING.format(path=str(born)))
+    server = start_server(
+        *("--trusted-networks", "none"),
+        mode=PROCESS,
+        environment={"PYTHONPATH": str(tmp_path / "counting")},
+    )
+    alice = server.first_user()
+    alice.run("ls")
+    before, over, knocked = born.stat().st_size, threading.Event(), threading.Semaphore(0)
+
+    def go_on() -> None:
+        held: list[socket.socket] = []
+        try:
+            while not over.is_set():
+                with suppress(ConnectionError):  # one too many of them
+                    knock(server, held)
+                knocked.release()
+                while len(held) > 200:
+                    held.pop(0).close()
+        finally:
+            for sock in held:
+                sock.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        going_on = pool.submit(go_on)
+        try:
+            for _ in range(5):
+                for _ in range(100):
+                    assert knocked.acquire(timeout=PATIENCE) and not going_on.done()
+                alice.run("ls")
+        finally:
+            over.set()
+        going_on.result()
+    assert born.stat().st_size - before == 5
 
 
 def test_a_nursery_that_is_killed_is_replaced(server):

@@ -31,6 +31,7 @@ from ftpwire.errors import FtpError
 from ftpwire.frames import Kind
 from ftpwire.messages import (
     GoingDown,
+    Hello,
     LoggedIn,
     Login,
     Put,
@@ -38,9 +39,10 @@ from ftpwire.messages import (
     Sent,
     Stored,
     WhoAmI,
+    encode_hello,
 )
 from tests.ftpserver.isolation import attacks
-from tests.peer import Peer, eventually
+from tests.peer import Peer, eventually, frame
 
 is_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can have sessions be others")
 has_scopes = pytest.mark.skipif(
@@ -158,7 +160,9 @@ def test_why_no_process_can_be_confined_is_told(server, dial, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(server.supervisor, "stranger", None)
         patch.setattr(server.supervisor, "empty", nowhere)
-        assert dial(server, logged_in=False).rest() == []
+        peer = dial(server, logged_in=False)
+        peer.frame(Kind.REQUEST, 0, encode_hello(Hello()))
+        assert peer.rest() == []
     os.close(nowhere)
     eventually(lambda: "can't be confined, and ends: [Errno 20]" in caplog.text)
 
@@ -193,6 +197,49 @@ def test_roots_own_work_in_a_home_leaves_it_usable_for_its_user(server, dial):
     os.chown(home, pwd.getpwnam(OTHER).pw_uid, pwd.getpwnam(OTHER).pw_gid)
     recount(server.service.ledger, server.accounts.get("alice").id, Home(home))
     assert put(dial(server), b"/file", b"x") == Stored(1)
+
+
+# before it has one -------------------------------------------------------------------------------
+
+
+@pytest.mark.system
+def test_a_connection_is_told_of_and_kicked_before_it_has_a_process(server, dial):
+    peers = [dial(server, logged_in=False) for _ in range(2)]
+    peers[1].send(b"\0\0")
+    eventually(lambda: len(server.serving.session_infos()) == 2)
+    told = server.serving.session_infos()
+    assert [(one.id, one.user, one.bytes_in) for one in told] == [(1, None, 0), (2, None, 0)]
+    stats = server.serving.stats()
+    assert (stats.sessions, stats.strangers) == (2, 2)
+    assert not server.supervisor.sessions()
+    assert server.serving.kick(1, None) == [1]
+    assert peers[0].rest() == []
+    eventually(lambda: [one.id for one in server.serving.session_infos()] == [2])
+
+
+@pytest.mark.system
+def test_the_time_for_log_ins_does_not_begin_anew_with_the_process(start, dial):
+    """The control: another one that came at the same time, and has time left, is answered."""
+    server = start(login_grace=3600)
+    late, other = (dial(server, logged_in=False) for _ in range(2))
+    eventually(lambda: len(server.serving.session_infos()) == 2)
+    (newcomer,) = [one for one in server.service.sessions if one.id == 1]
+    newcomer.since -= 3600
+    hello = frame(Kind.REQUEST, 0, encode_hello(Hello()))
+    late.send(hello)
+    assert late.rest() == []
+    other.log_in()
+
+
+@pytest.mark.system
+def test_at_the_stop_nobody_waits_for_one_any_more(start, dial):
+    server = start(grace=3600, login_grace=3600)
+    peer = dial(server, logged_in=False)
+    peer.send(b"\0")
+    eventually(lambda: server.service.sessions)
+    server.stop()
+    assert peer.rest() == []
+    assert not server.service.connections
 
 
 # going on ----------------------------------------------------------------------------------------

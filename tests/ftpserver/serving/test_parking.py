@@ -135,7 +135,7 @@ def test_the_idle_time_holds_where_nobody_lingers(start_server, dial, monkeypatc
 
 def test_all_are_told_of_a_stop_at_the_same_time(start_server, dial, monkeypatch):
     """Also beside clients that take their time to leave."""
-    monkeypatch.setattr(session_module, "_LAST_WORDS", 3600.0)
+    monkeypatch.setattr(session_module, "LAST_WORDS", 3600.0)
     server = start_server()
     peers = [dial(server) for _ in range(4)]
     parked(server, 4)
