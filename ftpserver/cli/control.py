@@ -144,7 +144,15 @@ def sessions(root: Path, watch: bool, as_json: bool) -> None:
 
 
 def _look(root: Path) -> list[SessionInfo]:
-    return _running(root).sessions().sessions
+    answer = _running(root).sessions()
+    _tell_silent(answer.silent)
+    return answer.sessions
+
+
+def _tell_silent(silent: Sequence[str]) -> None:
+    """Say whose sessions are missing in an answer."""
+    for one in silent:
+        click.echo(f"{one} doesn't answer: its sessions are missing here", err=True)
 
 
 def _print_sessions(found: Sequence[SessionInfo], as_json: bool) -> None:
@@ -270,7 +278,9 @@ def kick(who: str, root: Path, is_user: bool, as_json: bool) -> None:
     """
     server = _running(root)
     by_id = who.isascii() and who.isdigit() and not is_user
-    ended = (server.kick(session=int(who)) if by_id else server.kick(user=_text(who))).sessions
+    answer = server.kick(session=int(who)) if by_id else server.kick(user=_text(who))
+    _tell_silent(answer.silent)
+    ended = answer.sessions
     echo({"ended": ended}, f"ended {counted_as(len(ended), 'session')}", as_json)
 
 
