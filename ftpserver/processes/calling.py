@@ -184,7 +184,7 @@ class Peer:
         return future
 
     def tell(self, request: Request, message: msgspec.Struct, descriptors: Sequence[int]) -> None:
-        """Say what needs no answer. An end that is gone hears nothing; `on_end` was told of that."""
+        """Say what needs no answer. An end that is gone hears nothing, which `on_end` tells of."""
         try:
             self._send(_Kind.TELL, 0, message, descriptors)
         except PeerGone:

@@ -4,10 +4,10 @@ Lives here: the connections of a server with workers, from accepting them to the
 Lives elsewhere: accepting (serving/listeners.py), the lives of workers (supervisor.py), serving
 (worker.py).
 
-A connection is offered to the worker that has the fewest, by its number alone. The worker claims it,
-and gets its descriptor as the answer: from then on, and not before, it is that worker's. So one that
-was stopped, or hangs, keeps no connection that it hasn't begun: what it leaves unclaimed is offered
-to others, and when it wakes up it is told so. It is offered no more until it has answered.
+A connection is offered to the worker that has the fewest, by its number alone. The worker claims
+it, and gets its descriptor as the answer: from then on, and not before, it is that worker's. So one
+that was stopped, or hangs, keeps no connection that it hasn't begun: what it leaves unclaimed is
+offered to others, and when it wakes up it is told so. It is offered no more until it has answered.
 """
 
 from __future__ import annotations

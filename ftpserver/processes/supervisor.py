@@ -323,6 +323,7 @@ class WorkerSupervisor:
             self._begin(worker)
         except BaseException:
             self._give_up([worker])
+            worker.see_ended()
             raise
         return worker
 
