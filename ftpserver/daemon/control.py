@@ -116,7 +116,7 @@ class Status(_Tagged, frozen=True, tag="status"):
     warnings: list[str] = []
 
 
-class Sessions(_Tagged, frozen=True, tag="sessions"):
+class Sessions(_Tagged, frozen=True, omit_defaults=True, tag="sessions"):
     """Who is connected, by number.
 
     Attributes:
@@ -127,7 +127,7 @@ class Sessions(_Tagged, frozen=True, tag="sessions"):
     silent: list[str] = []
 
 
-class Ended(_Tagged, frozen=True, tag="ended"):
+class Ended(_Tagged, frozen=True, omit_defaults=True, tag="ended"):
     """The sessions that were ended.
 
     Attributes:

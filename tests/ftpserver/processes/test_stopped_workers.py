@@ -8,7 +8,6 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -159,22 +158,20 @@ def test_what_is_asked_is_answered_without_a_stopped_worker(start, stack, monkey
     stopped = server.supervisor.workers[0]
     stop(stopped)
 
-    def ask(question: Any) -> Any:
-        return control.ask(server.settings.state, question)
-
+    ask = control.running(server.settings.state)
     name = f"worker 1 (process {stopped})"
-    told = ask(control.AskSessions())
+    told = ask.sessions()
     assert (len(told.sessions), told.silent) == (1, [name])
-    assert f"{name} doesn't answer" in ask(control.AskStatus()).warnings
+    assert f"{name} doesn't answer" in ask.status().warnings
     (living,) = told.sessions
     with pytest.raises(NotFound, match=f"no such session .*{stopped}.*doesn't answer"):
-        ask(control.Kick(session=living.id + 100))
-    ended = ask(control.Kick(user="alice"))
+        ask.kick(session=living.id + 100)
+    ended = ask.kick(user="alice")
     assert (ended.sessions, ended.silent) == ([living.id], [name])
     with pytest.raises(CommandError, match=f"{stopped}.* doesn't follow: it doesn't answer"):
-        ask(control.Reload())
+        ask.reload()
     go_on(stopped)
-    eventually(lambda: not ask(control.AskSessions()).silent)
+    eventually(lambda: not ask.sessions().silent)
 
 
 def test_a_server_with_a_stopped_worker_stops(start, start_server, monkeypatch):

@@ -432,6 +432,33 @@ def test_a_worker_that_dies_before_it_is_ready_ends_the_start_at_once(server, nu
     assert len(nursery.made.born) == 1, "nobody takes its place"
 
 
+@pytest.mark.parametrize("is_known", [True, False], ids=["hangs", "is-not-even-forked"])
+def test_a_replacement_that_never_gets_ready_is_replaced(
+    hire, nursery, server, monkeypatch, caplog, process, is_known
+):
+    crew, (first,) = hire(1)
+    nursery.silent = True
+    first.die()
+    hanging = nursery.made.next()
+    if is_known:
+        hanging.forked.set_result(Carried(process.pid, [os.pidfd_open(process.pid)]))
+    crew.enforce()
+    assert not hanging.ended.is_set(), "it still has time"
+    monkeypatch.setattr(supervisor, "_START_SECONDS", 0.0)
+    nursery.silent = False
+    crew.enforce()
+    third = nursery.made.next()
+    assert hanging.ended.wait(PATIENCE)
+    eventually(lambda: crew._workers[third.number].ready)
+    if is_known:
+        assert process.wait(PATIENCE) == -signal.SIGKILL
+        nursery.made.report(Ended(2, -signal.SIGKILL))
+    assert [one.getMessage() for one in caplog.records if "worker 2" in one.getMessage()] == [
+        f"worker 2{f' (process {process.pid})' * is_known} is killed: it isn't ready after 0 s"
+    ]
+    assert server.others == {third.birth.incarnation}
+
+
 def test_a_nursery_that_fails_for_a_while_leaves_as_many_workers_as_before(
     hire, nursery, server, monkeypatch, caplog
 ):
