@@ -215,7 +215,8 @@ class WorkerSupervisor:
         self._handing.look()
         began = time.monotonic() - _START_SECONDS
         for worker in self._all():
-            if worker.lasting and not worker.ready and worker.began < began:
+            starting = worker.lasting and not (worker.ready or worker.given_up)
+            if starting and worker.began < began:
                 self._kill_unready(worker)
 
     def drain(self) -> None:
