@@ -183,6 +183,10 @@ class WorkerSupervisor:
         settings = with_changes(settings, workers=self._count)
         self._nursery.configure(settings)
         before = self._all()
+        for worker in [one for one in before if not one.ready]:
+            later(worker.far.apply_settings)(
+                settings
+            )  # it hears that before it is offered anything
         try:
             answers = ask_all(before, lambda far: later(far.apply_settings)(settings))
             for worker, why in answers.missing.items():

@@ -880,6 +880,16 @@ def test_all_follow_other_settings_with_as_many_workers_as_before(hire, nursery,
     assert len(nursery.made.born) == 2
 
 
+def test_one_that_is_starting_follows_and_is_not_waited_for(hire, nursery, settings):
+    crew, (first,) = hire(1)
+    nursery.silent = True
+    first.die()
+    starting = nursery.made.next()
+    starting.answers["apply_settings"] = Future()
+    crew.apply_settings(replace(settings, grace=3.0), new_key=False)
+    eventually(lambda: [one.grace for one in starting.followed] == [3.0])
+
+
 def test_a_certificate_that_the_nursery_refuses_reaches_nobody(hire, nursery, settings):
     crew, (worker,) = hire(1)
     nursery.made.refuses = StateError("cert.pem: it can't be read")
