@@ -10,7 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from ftpserver.cli.control import _summary, sessions
 from ftpserver.daemon import control
 from ftpserver.daemon.server import FtpServer
 from ftpserver.processes import asking, supervisor, worker_handle
@@ -163,6 +165,10 @@ def test_what_is_asked_is_answered_without_a_stopped_worker(start, stack, monkey
     told = ask.sessions()
     assert (len(told.sessions), told.silent) == (1, [name])
     assert f"{name} doesn't answer" in ask.status().warnings
+    shown = CliRunner().invoke(sessions, ["--root", str(server.settings.root)])
+    assert shown.stderr == f"{name} doesn't answer: its sessions are missing here\n"
+    assert len(shown.stdout.splitlines()) == 1
+    assert f", {name} doesn't answer, " in _summary(told)
     (living,) = told.sessions
     with pytest.raises(NotFound, match=f"no such session .*{stopped}.*doesn't answer"):
         ask.kick(session=living.id + 100)
