@@ -301,6 +301,7 @@ class WorkerSupervisor:
                     workers.remove(worker)
                     worker.retired = True
                     self._kill_unready(worker)
+                    worker.peer.close()  # none of it is left when this returns
             raise StateError(_CANT_START)
         except BaseException:
             self._give_up(workers)
