@@ -52,6 +52,7 @@ _Result = TypeVar("_Result")
 _Interface = TypeVar("_Interface")
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 _WAITS = "_ftpd_waits_for_answer"
+_APART = "_ftpd_named_with_interface"
 
 
 class Carried(NamedTuple, Generic[_Result]):
@@ -76,9 +77,17 @@ def asked(method: _Method) -> _Method:
 
 
 def told(method: _Method) -> _Method:
-    """Mark a method of an interface: its caller doesn't wait, and hears of no error."""
+    """Mark a method of an interface: its caller doesn't wait, and hears of no error, nor that the
+    other end is gone."""
     setattr(method, _WAITS, False)
     return method
+
+
+def apart(interface: type[_Interface]) -> type[_Interface]:
+    """Mark an interface whose methods are named as those of others are: in messages its own name
+    stands before theirs."""
+    setattr(interface, _APART, True)
+    return interface
 
 
 # the schema ----------------------------------------------------------------------------------
@@ -140,15 +149,16 @@ class Request:
 def requests_of(interface: Any) -> Mapping[str, Request]:
     """The requests that an interface's marked methods are, by their names."""
     found = {}
+    before = f"{interface.__name__}." if _APART in vars(interface) else ""
     for name, method in inspect.getmembers(interface, callable):
         if hasattr(method, _WAITS):
-            found[name] = _request(name, method)
+            found[name] = _request(name, before + name, method)
     if not found:
         raise TypeError(f"{interface.__name__} has no marked methods")
     return found
 
 
-def _request(name: str, method: Callable[..., Any]) -> Request:
+def _request(name: str, tag: str, method: Callable[..., Any]) -> Request:
     hints = typing.get_type_hints(method, include_extras=True)
     result, in_future, brings = hints["return"], False, False
     if typing.get_origin(result) is Future:
@@ -172,7 +182,7 @@ def _request(name: str, method: Callable[..., Any]) -> Request:
         "".join(part.title() for part in name.split("_")),
         fields,
         tag_field=TAG,
-        tag=name,
+        tag=tag,
         frozen=True,
         namespace={"__repr__": _show},
     )
@@ -317,9 +327,10 @@ def _union_of(interfaces: tuple[Any, ...]) -> Any:
     structs: dict[str, Any] = {}
     for interface in interfaces:
         for name, request in requests_of(interface).items():
-            if name in structs:
+            tag = str(request.struct.__struct_config__.tag)
+            if tag in structs:
                 raise TypeError(f"{interface.__name__}.{name}: another interface has this method")
-            structs[name] = request.struct
+            structs[tag] = request.struct
     return functools.reduce(lambda some, one: some | one, structs.values())
 
 

@@ -25,6 +25,7 @@ from ftpserver.accounts.invitations import CLOSED, Invitation, Invitations, take
 from ftpserver.accounts.passwords import check_new_password
 from ftpserver.clock import RUN
 from ftpserver.database import reading
+from ftpserver.interfaces import apart, asked, told
 from ftpserver.net.addresses import place_of
 from ftpserver.schema import account
 from ftpserver.schema import invitation as invitation_table
@@ -139,19 +140,24 @@ class Registration:
             logger.warning("%s", one)
 
 
+@apart
 class Throttling(Protocol):
     """Who says how often somebody may try to register."""
 
+    @asked
     def take(self, host: str) -> None:
         """Count a try from there. Raises Busy when there were too many."""
 
 
+@apart
 class Probing(Protocol):
     """Who counts the tries with each good invitation."""
 
+    @asked
     def take(self, invitation_id: str) -> None:
         """Count one. Raises Busy when too many failed."""
 
+    @told
     def give_back(self, invitation_id: str) -> None:
         """One made an account."""
 

@@ -2,8 +2,7 @@
 
 Lives here: the cap that holds by default, and the counts, in the memory of the server's process.
 Lives elsewhere: limits that somebody has set (session_slots.py), when a session counts (limits.py),
-running transfers (transfer_counts.py), asking the server's process from a worker
-(processes/proxies.py).
+running transfers (transfer_counts.py).
 """
 
 from __future__ import annotations
@@ -12,15 +11,18 @@ import secrets
 import threading
 from typing import Protocol
 
+from ftpserver.interfaces import apart, asked, told
 from ftpwire.errors import TooMany
 
 MOST = 100
 """Sessions of an account for which no limit is set: one account can't use up all descriptors."""
 
 
+@apart
 class SessionCounting(Protocol):
     """Where the sessions of all accounts are counted."""
 
+    @asked
     def enter(self, account_id: int, name: str, *, capped: bool) -> str:
         """Count one more session; returns a token to give back. Raises TooMany.
 
@@ -29,6 +31,7 @@ class SessionCounting(Protocol):
             capped: Refuse it when there are `MOST`.
         """
 
+    @told
     def leave(self, token: str) -> None:
         """Count one less. Can be called twice."""
 

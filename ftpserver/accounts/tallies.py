@@ -3,7 +3,7 @@
 Lives here: the counters together, so that the limits of the server's own process and the supervisor
 of its workers have the same ones.
 Lives elsewhere: each of them (session_counts.py, transfer_counts.py, turns.py), when something
-counts (limits.py), asking for it from a worker (processes/proxies.py).
+counts (limits.py), asking for it from a worker (processes/worker_interfaces.py).
 """
 
 from __future__ import annotations

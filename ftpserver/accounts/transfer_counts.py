@@ -2,7 +2,7 @@
 
 Lives here: the counts, in the memory of the server's process, and which transfer makes room.
 Lives elsewhere: when a transfer counts (serving/session.py), the cap (settings/table.py), asking
-the server's process from a worker or an isolated session (processes/proxies.py,
+the server's process from a worker or an isolated session (processes/worker_interfaces.py,
 isolation/proxies.py).
 """
 

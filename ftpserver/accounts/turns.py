@@ -2,7 +2,7 @@
 
 Lives here: the queue of one server, and the accounts whose password is being changed.
 Lives elsewhere: hashing (passwords.py), when a turn is needed (limits.py), asking the server's
-process for one from a worker (processes/proxies.py).
+process for one from a worker (processes/worker_interfaces.py).
 
 Both are in the memory of the server's process, for all of its workers. What a worker holds is
 given back when it ends, however it does.
@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from ftpserver.interfaces import apart, asked, told
 from ftpserver.net.addresses import place_of
 from ftpwire.errors import Busy
 
@@ -45,15 +46,30 @@ class Queueing(Protocol):
         """
 
 
+@apart
 class Changing(Protocol):
     """Where it is known which passwords are being changed."""
 
-    def one(self, account_id: int, name: str) -> AbstractContextManager[None]:
+    @contextmanager
+    def one(self, account_id: int, name: str) -> Iterator[None]:
         """Change an account's password meanwhile. Raises Busy: another session does.
 
         Args:
             name: Of the account, for the message.
         """
+        self.begin(account_id, name)
+        try:
+            yield
+        finally:
+            self.end(account_id)
+
+    @asked
+    def begin(self, account_id: int, name: str) -> None:
+        """An account's password is being changed from now on. Raises Busy: it is already."""
+
+    @told
+    def end(self, account_id: int) -> None:
+        """It is not any more."""
 
 
 def wait_for(began: Future[_Result], seconds: float | None) -> _Result:
@@ -178,7 +194,7 @@ def _begin(turns: list[Turn]) -> None:
         turn.began.set_result(None)
 
 
-class Changes:
+class Changes(Changing):
     """The accounts whose password is being changed. ``_lock`` guards ``_changing``.
 
     Each change takes two turns at hashing, and many at once would make the log-ins of others wait.
@@ -189,17 +205,8 @@ class Changes:
         self._changing: dict[int, int | None] = {}
         """The accounts, and the worker that each is changed in."""
 
-    @contextmanager
-    def one(self, account_id: int, name: str) -> Iterator[None]:
-        """Change an account's password meanwhile; see `Changing`."""
-        self.begin(account_id, name)
-        try:
-            yield
-        finally:
-            self.end(account_id)
-
     def begin(self, account_id: int, name: str, worker: int | None = None) -> None:
-        """An account's password is being changed from now on. Raises Busy: it is already."""
+        """The same, by a worker."""
         with self._lock:
             if account_id in self._changing:
                 raise Busy(f"{name}: another session is changing the password just now")

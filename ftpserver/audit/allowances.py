@@ -10,6 +10,7 @@ import time
 from typing import Protocol
 
 from ftpserver.audit.files import lines_in
+from ftpserver.interfaces import apart, asked
 
 _REFUSALS_BURST = 500
 _REFUSALS_RATE = 5.0
@@ -17,9 +18,11 @@ _REFUSALS_RATE = 5.0
 _MAX_ALLOWANCES = 1024
 
 
+@apart
 class FailureRoom(Protocol):
     """Who says how many failures are recorded."""
 
+    @asked
     def take(self, account_id: int | None, guess: str | None, size: int) -> bool:
         """Whether another one of that account, or of a stranger, may be. Counts it if so.
 

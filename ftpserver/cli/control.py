@@ -33,7 +33,15 @@ from ftpwire.units import human
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ftpserver.daemon.control import BanInfo, Control, DiscoveryInfo, Status, Stopping
+    from ftpserver.daemon.control import (
+        BanInfo,
+        Control,
+        DiscoveryInfo,
+        Ended,
+        Sessions,
+        Status,
+        Stopping,
+    )
     from ftpserver.serving.stats import SessionInfo
 
 _REFRESH = 1.0
@@ -143,11 +151,19 @@ def sessions(root: Path, watch: bool, as_json: bool) -> None:
         pass  # that is how it ends
 
 
-def _look(root: Path) -> list[SessionInfo]:
-    return _running(root).sessions().sessions
+def _look(root: Path) -> Sessions:
+    return _running(root).sessions()
 
 
-def _print_sessions(found: Sequence[SessionInfo], as_json: bool) -> None:
+def _tell_silent(answer: Sessions | Ended) -> None:
+    """Say whose sessions are missing in an answer."""
+    for one in answer.silent:
+        click.echo(f"{one} doesn't answer: its sessions are missing here", err=True)
+
+
+def _print_sessions(answer: Sessions, as_json: bool) -> None:
+    found = answer.sessions
+    _tell_silent(answer)
     if as_json:
         for one in found:
             click.echo(json.dumps(_session_record(one)))
@@ -167,21 +183,24 @@ def _watch(root: Path) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    found = _look(root)  # without a server, nothing is drawn
+    answer = _look(root)  # without a server, nothing is drawn
     console = Console(highlight=False)
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            busiest = sorted(found, key=lambda one: (-one.speed, one.quiet, one.id))
-            live.update(_table(busiest, console.width, title=_summary(found)), refresh=True)
+            busiest = sorted(answer.sessions, key=lambda one: (-one.speed, one.quiet, one.id))
+            live.update(_table(busiest, console.width, title=_summary(answer)), refresh=True)
             time.sleep(_REFRESH)
-            found = _look(root)
+            answer = _look(root)
 
 
-def _summary(found: Sequence[SessionInfo]) -> str:
+def _summary(answer: Sessions) -> str:
+    found = answer.sessions
     busy = sum(one.request is not None for one in found)
     speed = human(int(sum(one.speed for one in found)))
     now = datetime.now().strftime("%H:%M:%S")
-    return f"{counted_as(len(found), 'session')}, {busy} busy, {speed}/s, {now} (Ctrl-C ends this)"
+    silent = "".join(f", {one} doesn't answer" for one in answer.silent)
+    told = f"{counted_as(len(found), 'session')}, {busy} busy, {speed}/s{silent}, {now}"
+    return f"{told} (Ctrl-C ends this)"
 
 
 _HEADS = ("ID", "USER", "FROM", "SINCE", "DOING", "IN", "OUT", "SPEED")
@@ -270,7 +289,9 @@ def kick(who: str, root: Path, is_user: bool, as_json: bool) -> None:
     """
     server = _running(root)
     by_id = who.isascii() and who.isdigit() and not is_user
-    ended = (server.kick(session=int(who)) if by_id else server.kick(user=_text(who))).sessions
+    answer = server.kick(session=int(who)) if by_id else server.kick(user=_text(who))
+    _tell_silent(answer)
+    ended = answer.sessions
     echo({"ended": ended}, f"ended {counted_as(len(ended), 'session')}", as_json)
 
 

@@ -93,8 +93,8 @@ class Status(_Tagged, frozen=True, tag="status"):
         workers: The processes that serve; none where the server itself does.
         unix: The path of its Unix socket, safe to print; None when it has none.
         trouble: What keeps it from serving everything, a line each.
-        warnings: What others may do that they shouldn't, and what its settings leave open to
-            strangers, a line each.
+        warnings: What others may do that they shouldn't, what its settings leave open to strangers,
+            and processes that don't answer, a line each.
     """
 
     software: str
@@ -116,16 +116,26 @@ class Status(_Tagged, frozen=True, tag="status"):
     warnings: list[str] = []
 
 
-class Sessions(_Tagged, frozen=True, tag="sessions"):
-    """Who is connected, by number."""
+class Sessions(_Tagged, frozen=True, omit_defaults=True, tag="sessions"):
+    """Who is connected, by number.
+
+    Attributes:
+        silent: The processes that don't answer, whose sessions are missing.
+    """
 
     sessions: list[SessionInfo]
+    silent: list[str] = []
 
 
-class Ended(_Tagged, frozen=True, tag="ended"):
-    """The sessions that were ended."""
+class Ended(_Tagged, frozen=True, omit_defaults=True, tag="ended"):
+    """The sessions that were ended.
+
+    Attributes:
+        silent: The processes that don't answer, whose sessions may be missing.
+    """
 
     sessions: list[int]
+    silent: list[str] = []
 
 
 class BanInfo(msgspec.Struct, frozen=True):

@@ -202,10 +202,10 @@ class Commands:
         )
 
     def sessions(self) -> Sessions:
-        return Sessions(self._server.serving.session_infos())
+        return Sessions(self._server.serving.session_infos(), self._server.silent)
 
     def kick(self, session: int | None = None, user: str | None = None) -> Ended:
-        return Ended(self._server.serving.kick(session, user))
+        return Ended(self._server.serving.kick(session, user), self._server.silent)
 
     def bans(self) -> Bans:
         return Bans([_ban_info(one) for one in self._server.service.limits.bans()])

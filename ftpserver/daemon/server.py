@@ -217,9 +217,15 @@ class FtpServer:
 
     @property
     def warnings(self) -> list[str]:
-        """What others may do that they shouldn't, and what the settings leave open to strangers, a
-        line each."""
-        return [*self._handed_warnings, *self._mode_warnings, *cautions(self.settings)]
+        """What others may do that they shouldn't, what the settings leave open to strangers, and
+        processes that don't answer, a line each."""
+        silent = [f"{one} doesn't answer" for one in self.silent]
+        return [*self._handed_warnings, *self._mode_warnings, *cautions(self.settings), *silent]
+
+    @property
+    def silent(self) -> list[str]:
+        """Processes with sessions that don't answer just now, for people."""
+        return [] if self.supervisor is None else self.supervisor.silent
 
     @property
     def settings(self) -> Settings:

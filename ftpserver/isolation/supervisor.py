@@ -93,6 +93,11 @@ class IsolationSupervisor:
         """None of these processes stays: each ends with its session."""
         return []
 
+    @property
+    def silent(self) -> list[str]:
+        """What is known of those that don't answer is told all the same."""
+        return []
+
     # sessions come and go ----------------------------------------------------------------
 
     def serve(self, request: socket.socket, client_address: Any) -> None:

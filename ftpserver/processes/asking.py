@@ -1,49 +1,48 @@
 """Asking several workers at once, for as long as somebody waits for the answer.
 
-Lives here: the questions' way, and who is left out. Lives elsewhere: what is asked (supervisor.py),
-the way of one question (rpc.py).
+Lives here: the deadline, and who is left out. Lives elsewhere: what is asked (supervisor.py), one
+worker's answer (worker_handle.py).
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import TypeVar
-
-import msgspec
+from typing import Generic, NamedTuple, TypeVar
 
 from ftpserver.errors import StateError
-from ftpserver.processes.child_process import WorkerHandle
-from ftpserver.processes.rpc import Carried, PeerGone
+from ftpserver.processes.calling import PeerGone
+from ftpserver.processes.worker_handle import ANSWER_SECONDS, WorkerHandle
+from ftpserver.processes.worker_interfaces import WorkerForServer
 from ftpwire.errors import FtpError
 
 logger = logging.getLogger("ftpd.workers")
 
-ANSWER_SECONDS = 8.0
-"""That a worker gets to answer; then the answer is given without it. Less than who asks the server
-waits for (daemon/control.py)."""
-_Answer = TypeVar("_Answer", bound=msgspec.Struct)
+_Answer = TypeVar("_Answer")
+
+
+class Answers(NamedTuple, Generic[_Answer]):
+    """What they answered, and why others didn't. Workers that have ended are in neither."""
+
+    given: dict[WorkerHandle, _Answer]
+    missing: dict[WorkerHandle, str]
 
 
 def ask_all(
-    workers: Sequence[WorkerHandle], question: msgspec.Struct, kind: type[_Answer]
-) -> list[tuple[WorkerHandle, _Answer | None]]:
-    """What each of those that can serve answers; None where it doesn't in time."""
-    futures = [(one, one.peer.ask_later(question)) for one in workers if one.ready]
+    workers: Sequence[WorkerHandle], ask: Callable[[WorkerForServer], Future[_Answer]]
+) -> Answers[_Answer]:
+    """Ask each of those that can serve."""
+    futures = [(one, one.ask(ask)) for one in workers if one.ready]
     until = time.monotonic() + ANSWER_SECONDS
-    return [(one, _result(one, future, kind, until)) for one, future in futures]
-
-
-def _result(
-    worker: WorkerHandle, future: Future[Carried], kind: type[_Answer], until: float
-) -> _Answer | None:
-    try:
-        answer = future.result(max(0.0, until - time.monotonic())).message
-    except PeerGone:
-        return None  # it is being looked after
-    except (FtpError, OSError, StateError) as error:
-        logger.warning("%s doesn't answer: %s", worker, str(error) or "it takes too long")
-        return None
-    return answer if isinstance(answer, kind) else None
+    answers: Answers[_Answer] = Answers({}, {})
+    for worker, future in futures:
+        try:
+            answers.given[worker] = future.result(max(0.0, until - time.monotonic()))
+        except PeerGone:
+            pass  # it is being looked after
+        except (FtpError, OSError, StateError) as error:
+            answers.missing[worker] = str(error) or "it doesn't answer"
+            logger.warning("%s: %s", worker, answers.missing[worker])
+    return answers

@@ -184,8 +184,11 @@ class Peer:
         return future
 
     def tell(self, request: Request, message: msgspec.Struct, descriptors: Sequence[int]) -> None:
-        """Say what needs no answer. Raises PeerGone."""
-        self._send(_Kind.TELL, 0, message, descriptors)
+        """Say what needs no answer. An end that is gone hears nothing, which `on_end` tells of."""
+        try:
+            self._send(_Kind.TELL, 0, message, descriptors)
+        except PeerGone:
+            pass
 
     # its life ----------------------------------------------------------------------------
 

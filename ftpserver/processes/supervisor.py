@@ -1,10 +1,10 @@
 """Workers: the processes that serve a server's connections, where it has more than one.
 
-Lives here: starting them and replacing those that die, handing connections out, changing what holds
-for all.
-Lives elsewhere: what is known of one (child_process.py), asking them (asking.py), a worker itself
-(worker.py), what is said (messages.py), what workers ask (handler.py), forking (forkserver.py),
-uploads that several of them work on (brokering.py).
+Lives here: starting them and replacing those that die, asking all of them, changing what holds for
+all.
+Lives elsewhere: which connection goes to whom (handing.py), what is known of one
+(worker_handle.py), a worker itself (worker.py), what is asked (worker_interfaces.py), forking
+(forkserver.py).
 
 The server accepts, and hands each connection to the worker that has the fewest. So the load is
 even however few connections there are, and limits for connections are those of one process.
@@ -15,56 +15,42 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import pickle
 import queue
-import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace as with_changes
+from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ftpserver.accounts.registration import Probing, Throttling
+from ftpserver.accounts.session_counts import SessionCounting
+from ftpserver.accounts.turns import Changing
+from ftpserver.audit.allowances import FailureRoom
 from ftpserver.errors import StateError
-from ftpserver.interfaces import Carried
-from ftpserver.net.addresses import host_of
-from ftpserver.net.fd_passing import close_all
+from ftpserver.interfaces import later
 from ftpserver.processes.asking import ask_all
-from ftpserver.processes.brokering import Broker
-from ftpserver.processes.child_process import WorkerHandle
 from ftpserver.processes.forkserver import Ended, Nursery
-from ftpserver.processes.handler import Answers
-from ftpserver.processes.messages import (
-    MAX_SIZE,
-    ApplySettings,
-    AskSessions,
-    AskStats,
-    Birth,
-    Bye,
-    Closed,
-    Drain,
-    Drop,
-    GiveWay,
-    Kick,
-    Kicked,
-    LoggedIn,
-    Ready,
-    Retire,
-    Serve,
-    SessionsNow,
-    StatsNow,
-    Stop,
-    WorkerAnswers,
-    WorkerSays,
-)
-from ftpserver.processes.rpc import Peer, PeerGone
+from ftpserver.processes.handing import Handing
 from ftpserver.processes.shared_rate import make_page
+from ftpserver.processes.worker_handle import WorkerHandle
+from ftpserver.processes.worker_interfaces import (
+    AuditLines,
+    Birth,
+    ServerForWorker,
+    ServerQueue,
+    ServerTransfers,
+)
 from ftpserver.serving.stats import SessionInfo, Stats
-from ftpwire.errors import DiskFull, Forbidden, FtpError, NotFound
+from ftpwire.errors import DiskFull, Forbidden, NotFound
 
 if TYPE_CHECKING:
+    import socket
+
     from ftpserver.serving.host import Host
     from ftpserver.settings.table import Settings
 
@@ -72,12 +58,14 @@ logger = logging.getLogger("ftpd.workers")
 
 CHILD = "ftpserver.processes.worker"
 """The module whose ``main`` is a worker."""
-_START_SECONDS = 60.0
-"""That a worker gets until it can serve."""
-_DEAF_SECONDS = 30.0
-"""After which a worker that takes nothing of what it is told is given up."""
+_START_SECONDS = 50.0
+"""That a worker gets until it can serve. Two of them are less than who asks for a reload waits
+(daemon/control.py)."""
+_CANT_START = "the workers can't be started: the log tells why"
 _END_SECONDS = 10.0
 """That workers get to end beyond the grace time, before they are given up."""
+_LAST_SECONDS = 2.0
+"""That the process of a worker gets to end once it says nothing more; then it is killed."""
 _SHORT_LIFE = 5.0
 """A worker that lived no longer than so many seconds is replaced after a while."""
 _FIRST_PAUSE = 0.4
@@ -87,8 +75,8 @@ _LONGEST_PAUSE = 10.0
 class WorkerSupervisor:
     """The workers of a server. Safe to use from many threads.
 
-    ``_changed`` guards ``_workers``, ``_ended`` and what each worker has; nobody is asked while it
-    is held.
+    ``_changed`` guards ``_workers``, ``_ended`` and what becomes of each worker; nobody is asked
+    while it is held.
 
     Args:
         count: How many there are.
@@ -109,13 +97,13 @@ class WorkerSupervisor:
         """Of workers that are no more."""
         self._lost: queue.SimpleQueue[WorkerHandle | None] = queue.SimpleQueue()
         self._over = threading.Event()
-        self._accepting = True
         self._short_lives = 0
-        self._broker = Broker()
+        self._killed: set[int] = set()
+        """The numbers of workers whose end is no news."""
+        self._handing = Handing(self._service)
         self._nursery = Nursery(CHILD, self._service.settings, self._reported)
         self._page = make_page()
         self._tallies = host.tallies
-        self._answers = Answers(self._service, host.tallies, self._broker)
         self._thread = threading.Thread(target=self._look_after, name="workers")
         self._thread.start()
         try:
@@ -127,61 +115,27 @@ class WorkerSupervisor:
     @property
     def workers(self) -> list[int]:
         """The numbers of the processes that serve."""
-        with self._changed:
-            ready = [one.process for one in self._workers.values() if one.ready]
-        return sorted(process for process in ready if process is not None)
+        return sorted(one.pid for one in self._all() if one.ready and one.pid)
 
-    # handing out -------------------------------------------------------------------------
+    @property
+    def silent(self) -> list[str]:
+        """The workers that don't answer just now, for people."""
+        now = time.monotonic()
+        return [str(one) for one in self._all() if one.ready and one.is_silent(now)]
+
+    # connections -------------------------------------------------------------------------
 
     def serve(self, request: socket.socket, client_address: Any) -> None:
         """Hand a connection to the worker that has the fewest."""
-        host = host_of(client_address, request)
-        address = (host, client_address[1]) if isinstance(client_address, tuple) else None
-        spared = self._service.limits.is_spared(host)
-        number = self._service.next_session_id(request)
-        said = Serve(number, address, spared)
-        try:
-            while (worker := self._choose(number, request)) is not None:
-                try:
-                    worker.peer.tell(said, [request.fileno()])
-                    return
-                except PeerGone:
-                    with self._changed:
-                        if worker.connections.pop(number, None) is None:
-                            return  # it was counted among those that the worker took along
-            self._service.forget_connection(request)
-            logger.error("a connection was turned away: there is no worker to serve it")
-        finally:
-            request.close()  # the worker has its own
+        self._handing.serve(request, client_address)
 
     def drop(self, request: socket.socket) -> None:
         """Have a connection end that has not logged in."""
-        with self._changed:
-            found = [
-                (worker, number)
-                for worker in self._workers.values()
-                for number, one in worker.connections.items()
-                if one is request
-            ]
-        for worker, number in found:
-            self._tell_all(Drop(number), [worker])
+        self._handing.drop(request)
 
-    def _choose(self, number: int, request: socket.socket) -> WorkerHandle | None:
-        """The worker for a connection, which it has from now on. None: there is none."""
-
-        def free() -> list[WorkerHandle]:
-            return [one for one in self._workers.values() if one.is_free]
-
-        with self._changed:
-            self._changed.wait_for(lambda: free() or not self._accepting, _START_SECONDS)
-            found = free()
-            if not found or self._over.is_set():
-                return None
-            worker = min(found, key=lambda one: (len(one.connections), one.handed))
-            worker.handed += 1
-            worker.connections[number] = request
-            self._service.connections.add(request)
-            return worker
+    def accept_no_more(self) -> None:
+        """No more connections come: those that no worker is free for are turned away."""
+        self._handing.accept_no_more()
 
     # asking all of them ------------------------------------------------------------------
 
@@ -189,37 +143,30 @@ class WorkerSupervisor:
         """How much goes on in all of them."""
         with self._changed:  # at one moment: who ends in between is in one of them, and once
             total, workers = self._ended, list(self._workers.values())
-        for worker, answer in ask_all(workers, AskStats(), StatsNow):
-            if answer is not None:
-                worker.stats = answer.stats
+        for worker, stats in ask_all(workers, lambda far: later(far.stats)()).given.items():
+            worker.stats = stats
+        for worker in workers:
             total += worker.stats
         return total
 
     def session_infos(self) -> list[SessionInfo]:
         """Who is connected, by number."""
-        answers = ask_all(self._all(), AskSessions(), SessionsNow)
-        found = [one for _, answer in answers if answer is not None for one in answer.sessions]
-        return sorted(found, key=lambda one: one.id)
+        given = ask_all(self._all(), lambda far: later(far.session_infos)()).given
+        return sorted(itertools.chain(*given.values()), key=lambda one: one.id)
 
     def kick(self, session: int | None, user: str | None) -> list[int]:
         """End a session, or all of a user's. Returns their numbers. Raises NotFound."""
-        answers = ask_all(self._all(), Kick(session, user), Kicked)
-        ended = [one for _, answer in answers if answer is not None for one in answer.sessions]
+        answers = ask_all(self._all(), lambda far: later(far.kick)(session, user))
+        ended = sorted(itertools.chain(*answers.given.values()))
         if not ended:
             named = user if session is None else session
-            raise NotFound(f"{named}: no such session (see ftpd sessions)")
-        return sorted(ended)
+            missing = [f"; {worker}: {why}" for worker, why in answers.missing.items()]
+            raise NotFound(f"{named}: no such session (see ftpd sessions){''.join(missing)}")
+        return ended
 
     def _all(self) -> list[WorkerHandle]:
         with self._changed:
             return list(self._workers.values())
-
-    def _tell_all(self, message: msgspec.Struct, workers: Sequence[WorkerHandle]) -> None:
-        for worker in workers:
-            try:
-                worker.peer.tell(message)
-            except PeerGone:
-                pass  # it is being looked after
 
     # changes -----------------------------------------------------------------------------
 
@@ -236,29 +183,23 @@ class WorkerSupervisor:
         settings = with_changes(settings, workers=self._count)
         self._nursery.configure(settings)
         before = self._all()
+        for worker in [one for one in before if not one.ready]:
+            later(worker.far.apply_settings)(
+                settings
+            )  # it hears that before it is offered anything
         try:
-            self._ask_to_apply(before, settings)
+            answers = ask_all(before, lambda far: later(far.apply_settings)(settings))
+            for worker, why in answers.missing.items():
+                raise StateError(f"{worker} doesn't follow: {why}")
             if new_key:
-                self._start(self._count)
+                self._start(self._count, tries=2)
         except StateError:
             self._take_back(before)
             raise
         if new_key:
-            with self._changed:
-                for worker in before:
-                    worker.retired = True
-            self._tell_all(Retire(), before)
-
-    def _ask_to_apply(self, workers: Sequence[WorkerHandle], settings: Settings) -> None:
-        """Have workers take settings over. Raises StateError."""
-        for worker in workers:
-            try:
-                worker.peer.ask(ApplySettings(pickle.dumps(settings)), timeout=_START_SECONDS)
-            except PeerGone:
-                continue  # who comes in its place has them already
-            except (OSError, FtpError, StateError) as error:
-                why = str(error) or "it doesn't answer"
-                raise StateError(f"{worker} doesn't follow: {why}") from error
+            for worker in before:
+                worker.retired = True
+                worker.far.retire()
 
     def _take_back(self, workers: Sequence[WorkerHandle]) -> None:
         """Have the server's own settings hold again, which it keeps, for all that live and come."""
@@ -268,23 +209,24 @@ class WorkerSupervisor:
         except StateError as error:
             logger.error("workers that are started later can't have the old settings: %s", error)
         for worker in workers:
-            worker.peer.ask_later(ApplySettings(pickle.dumps(settings)))
+            later(worker.far.apply_settings)(settings)
 
     def heartbeat(self) -> None:
         """Workers keep alive themselves what they hold."""
 
     def enforce(self) -> None:
-        """Workers end their sessions themselves."""
-
-    def accept_no_more(self) -> None:
-        """No more connections come: have who accepts them wait for no worker."""
-        with self._changed:
-            self._accepting = False
-            self._changed.notify_all()
+        """Look after connections that nobody claims, and workers that never get ready."""
+        self._handing.look()
+        began = time.monotonic() - _START_SECONDS
+        for worker in self._all():
+            starting = worker.lasting and not (worker.ready or worker.given_up)
+            if starting and worker.began < began:
+                self._kill_unready(worker)
 
     def drain(self) -> None:
         """No more connections come: idle sessions are sent away."""
-        self._tell_all(Drain(), self._all())
+        for worker in self._all():
+            worker.far.drain()
 
     def stop(self, grace: Callable[[], float]) -> None:
         """End all of them: what runs gets the grace time, which may change meanwhile."""
@@ -296,7 +238,8 @@ class WorkerSupervisor:
             seconds = grace()
             if seconds != told:
                 told = seconds
-                self._tell_all(Stop(seconds), workers)
+                for worker in workers:
+                    worker.far.stop(seconds)
             if time.monotonic() - began > seconds + _END_SECONDS:
                 break
             with self._changed:
@@ -308,15 +251,26 @@ class WorkerSupervisor:
 
     def _give_up(self, workers: Sequence[WorkerHandle]) -> None:
         """End workers, whatever they do, and let go of them; nobody takes their place."""
-        with self._changed:
-            for worker in workers:
-                worker.retired = worker.given_up = True
+        for worker in workers:
+            worker.retired = True
+            self._kill(worker)
         for worker in workers:
             worker.peer.close()
+
+    def _kill(self, worker: WorkerHandle) -> None:
+        """End a worker; that is no news for the log."""
+        worker.given_up = True
+        self._killed.add(worker.number)
+        worker.kill()
+
+    def _kill_unready(self, worker: WorkerHandle) -> None:
+        logger.error("%s is killed: it isn't ready after %g s", worker, _START_SECONDS)
+        self._kill(worker)
 
     def close(self) -> None:
         """End what is left of them, and give everything back. Can be called twice."""
         self._over.set()
+        self.accept_no_more()
         self._give_up(self._all())
         self._lost.put(None)  # whoever isn't among all of them any more is in front of this
         self._thread.join()
@@ -327,126 +281,92 @@ class WorkerSupervisor:
 
     # their lives -------------------------------------------------------------------------
 
-    def _start(self, count: int) -> None:
-        """Start so many, and wait until they can serve. Raises StateError: none of them is left."""
+    def _start(self, count: int, *, tries: int = 1) -> None:
+        """Start so many, and wait until they can serve; from then on they are replaced.
+
+        Args:
+            tries: That each gets which never becomes ready. One that dies gets none.
+
+        Raises:
+            StateError: None of them is left.
+        """
         workers: list[WorkerHandle] = []
         try:
-            for _ in range(count):
-                workers.append(self._spawn(lasting=False))
-            self._wait_for(workers)
+            for _ in range(tries):
+                while len(workers) < count:
+                    workers.append(self._spawn(lasting=False))
+                if self._wait_for(workers):
+                    return
+                for worker in [one for one in workers if not one.ready]:
+                    workers.remove(worker)
+                    worker.retired = True
+                    self._kill_unready(worker)
+                    worker.peer.close()  # none of it is left when this returns
+            raise StateError(_CANT_START)
         except BaseException:
             self._give_up(workers)
             raise
 
-    def _wait_for(self, workers: Sequence[WorkerHandle]) -> None:
-        """Until they can serve; from then on they are replaced. Raises StateError."""
+    def _wait_for(self, workers: Sequence[WorkerHandle]) -> bool:
+        """Whether all are ready in time. Raises StateError: one has died."""
         with self._changed:
             self._changed.wait_for(
                 lambda: all(one.ready or one.peer.gone for one in workers), _START_SECONDS
             )
-            if not all(one.ready for one in workers):
-                raise StateError("the workers can't be started: the log tells why")
+            if any(one.peer.gone for one in workers):
+                raise StateError(_CANT_START)
+            return all(one.ready for one in workers)
 
     def _spawn(self, *, lasting: bool) -> WorkerHandle:
         """Have another one forked. Raises StateError."""
-        try:
-            ours, theirs = socket.socketpair()
-        except OSError as error:
-            raise StateError(f"no worker can be started: {error.strerror}") from error
-        with theirs:
-            worker = self._enlist(ours, lasting)
-            try:
-                self._begin(worker, theirs)
-            except BaseException:
-                worker.begun = False
-                self._remove(worker)
-                worker.peer.close()
-                worker.see_ended()
-                raise
-        return worker
-
-    def _enlist(self, ours: socket.socket, lasting: bool) -> WorkerHandle:
-        """Have one more among them, with no process yet."""
         number = next(self._numbers)
-        worker: WorkerHandle
-        peer = Peer(
-            ours,
-            hears=WorkerSays,
-            answers=WorkerAnswers,
-            handle=lambda said, _: self._hear(worker, said),
-            patience=_DEAF_SECONDS,
-            max_size=MAX_SIZE,
-            max_descriptors=1,
-            on_end=lambda: self._ended_now(worker),
-            name=f"worker {number}",
+        worker = WorkerHandle(
+            number, self._ledger, self._targets_for, self._ended_now, lasting=lasting
         )
-        incarnation = f"{self._ledger.run}w{number}"
-        worker = WorkerHandle(number, incarnation, peer, lasting=lasting)
-        self._ledger.others.add(incarnation)
-        self._broker.join(number, peer)
         with self._changed:
             self._workers[number] = worker
+        try:
+            self._begin(worker)
+        except BaseException:
+            self._give_up([worker])
+            worker.see_ended()
+            raise
         return worker
 
-    def _begin(self, worker: WorkerHandle, theirs: socket.socket) -> None:
+    def _begin(self, worker: WorkerHandle) -> None:
         """Have its process forked, and listen to it. Raises StateError."""
         if self._over.is_set():  # whoever ends all of them from now on sees this one
             raise StateError("the server is stopping")
         ledger = self._ledger
         birth = Birth(ledger.node, ledger.run, worker.incarnation)
-        descriptors = [theirs.fileno(), self._page]
-        forked = self._nursery.spawn(worker.number, descriptors, msgspec.msgpack.encode(birth))
-        forked.add_done_callback(lambda done: self._forked(worker, done))
-        worker.begun = True
+        worker.begin(self._nursery.spawn, [self._page], msgspec.msgpack.encode(birth))
         try:
             worker.peer.start()
         except RuntimeError as error:  # no more threads
             raise StateError(f"no worker can be started: {error}") from error
 
-    def _remove(self, worker: WorkerHandle) -> None:
-        with self._changed:
-            if self._workers.pop(worker.number, None) is None:
-                return
-            if worker.begun:
-                self._lost.put(worker)
-            self._ledger.others.discard(worker.incarnation)
-            self._ended += _of_the_past(worker.stats)
-            connections, worker.connections = list(worker.connections.values()), {}
-            self._changed.notify_all()
-        for request in connections:
-            self._service.forget_connection(request)
-        self._broker.leave(worker.number)
-
     def _ended_now(self, worker: WorkerHandle) -> None:
         """A worker is gone. In the thread that reads what it says."""
-        had = len(worker.connections)
-        wanted = worker.said_bye or worker.given_up or self._over.is_set()
-        if worker.begun and not wanted:
-            logger.error("%s has died, and with it %d connections", worker, had)
         self._tallies.free_turns(worker.number)  # at once, and not when it was seen to
-        self._remove(worker)
-
-    def _forked(self, worker: WorkerHandle, done: Future[Carried[int]]) -> None:
-        """A worker has a process; or not."""
-        if (error := done.exception()) is not None:
-            logger.error("%s: it could not be started: %s", worker, error)
-            return  # the socket that it would have had ends
-        process, descriptors = done.result()
+        worker.forget()
         with self._changed:
-            if self._workers.get(worker.number) is worker:
-                worker.hold(process, descriptors)
-        close_all(descriptors)
+            del self._workers[worker.number]
+            self._ended += Stats(bytes_in=worker.stats.bytes_in, bytes_out=worker.stats.bytes_out)
+            self._lost.put(worker)
+            self._changed.notify_all()
+        had = self._handing.leave(worker)
+        if not (worker.said_bye or worker.given_up or self._over.is_set()):
+            logger.error("%s has died, and with it %d connections", worker, had)
 
     def _reported(self, report: Ended) -> None:
         """The nursery tells of a process."""
-        if report.status:
+        if report.status and report.number not in self._killed:
             logger.error("worker %d: %s", report.number, report.cause)
 
     def _look_after(self) -> None:
         """Put right what those that ended have left, and replace them."""
         while (worker := self._lost.get()) is not None:
-            worker.peer.close()
-            worker.see_ended()
+            worker.see_ended(_LAST_SECONDS)
             try:
                 self._reap(worker)
             except (DiskFull, Forbidden, StateError) as error:
@@ -459,14 +379,14 @@ class WorkerSupervisor:
     def _reap(self, worker: WorkerHandle) -> None:
         """End what a worker held that has ended."""
         self._tallies.forget_sessions(worker.number)
-        self._ledger.bury(worker.incarnation)
+        worker.end_leases()
         self._service.limits.sessions.bury(worker.incarnation)
         if not worker.said_bye:
             self._host.look_soon()
 
     def _replace(self, worker: WorkerHandle) -> None:
         """Start another one; after a while, where they die again and again."""
-        lived = time.monotonic() - worker.born
+        lived = time.monotonic() - worker.began
         self._short_lives = self._short_lives + 1 if lived < _SHORT_LIFE else 0
         while not (self._over.wait(_pause(self._short_lives)) or self._service.draining):
             try:
@@ -478,31 +398,61 @@ class WorkerSupervisor:
 
     # what they say -----------------------------------------------------------------------
 
-    def _hear(self, worker: WorkerHandle, said: Any) -> Any:
-        match said:
-            case Closed(number):
-                with self._changed:
-                    request = worker.connections.pop(number, None)
-                if request is not None:
-                    self._service.forget_connection(request)
-            case LoggedIn(number, host):
-                self._service.limits.spare(host)
-                with self._changed:
-                    request = worker.connections.get(number)
-                if request is not None:
-                    self._service.limits.strangers.leave(request)
-            case Ready():
-                with self._changed:
-                    worker.ready = worker.lasting = True
-                    self._changed.notify_all()
-            case Bye(stats):
-                worker.stats = stats
-                worker.said_bye = True
-            case _:
-                return self._answers.answer(
-                    worker.number, said, lambda token: self._tell_all(GiveWay(token), [worker])
-                )
-        return None
+    def _targets_for(self, worker: WorkerHandle) -> Mapping[type, object]:
+        """What a worker may call: what is counted for all processes, with its number."""
+        service, tallies, handing = self._service, self._tallies, self._handing
+        limits, registration, number = service.limits, service.registration, worker.number
+        return {
+            ServerForWorker: SimpleNamespace(
+                ready=partial(self._ready, worker),
+                claim=partial(handing.claim, worker),
+                logged_in=partial(handing.logged_in, worker),
+                closed=partial(handing.closed, worker),
+                penalize=limits.penalize,
+                heard_of_ban=limits.heard_of_ban,
+                bye=partial(self._said_bye, worker),
+            ),
+            SessionCounting: SimpleNamespace(
+                enter=partial(tallies.sessions.enter, worker=number), leave=tallies.sessions.leave
+            ),
+            ServerTransfers: SimpleNamespace(
+                begin_here=partial(
+                    tallies.transfers.begin,
+                    give_way=lambda token: worker.far.give_way(token),
+                    worker=number,
+                ),
+                tell_idle=tallies.transfers.tell_idle,
+                leave=tallies.transfers.leave,
+            ),
+            ServerQueue: SimpleNamespace(
+                enter=partial(self._turn, worker=number), leave=tallies.queue.leave
+            ),
+            Changing: SimpleNamespace(
+                begin=partial(tallies.changes.begin, worker=number), end=tallies.changes.end
+            ),
+            Throttling: registration.throttle,
+            Probing: registration.probes,
+            FailureRoom: service.audit.failures,
+            AuditLines: service.audit,
+        }
+
+    def _ready(self, worker: WorkerHandle) -> None:
+        with self._changed:
+            worker.ready = worker.lasting = True
+            self._changed.notify_all()
+        self._handing.join(worker)
+
+    def _said_bye(self, worker: WorkerHandle, stats: Stats) -> None:
+        worker.stats = stats
+        worker.said_bye = True
+
+    def _turn(self, host: str, worker: int) -> Future[str]:
+        """A turn in the queue, when it is there."""
+        spared = self._service.limits.is_spared(host)
+        turn = self._tallies.queue.enter(host, spared=spared, worker=worker)
+        given: Future[str] = Future()
+        turn.began.add_done_callback(lambda _: given.set_result(turn.token))
+        return given
 
 
 def _pause(short_lives: int) -> float:
@@ -510,8 +460,3 @@ def _pause(short_lives: int) -> float:
     if short_lives < 2:
         return 0.0
     return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(16, short_lives - 2))
-
-
-def _of_the_past(stats: Stats) -> Stats:
-    """What stays counted of a worker that is no more."""
-    return Stats(bytes_in=stats.bytes_in, bytes_out=stats.bytes_out)

@@ -1,8 +1,8 @@
 """A worker: a process that serves connections which the server above it has accepted.
 
 Lives here: a worker's life, and what the server has it do.
-Lives elsewhere: what sessions share in any process (serving/service.py), asking the server for them
-(proxies.py), the server's side (supervisor.py), forking (forkserver.py).
+Lives elsewhere: what sessions share in any process (serving/service.py), what both ask each other
+(worker_interfaces.py), the server's side (supervisor.py), forking (forkserver.py).
 
 Sessions, their threads, parking and the database are the same as where a server serves by itself.
 A worker ends when it is told to, or as soon as the server is gone: never by a signal that was
@@ -11,68 +11,53 @@ meant for all processes of a group.
 
 from __future__ import annotations
 
+import logging
 import os
-import pickle
 import signal
 import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from ftpserver.accounts.registration import Probing, Throttling
+from ftpserver.accounts.session_counts import SessionCounting
+from ftpserver.accounts.turns import Changing
+from ftpserver.audit.allowances import FailureAllowances, FailureRoom
 from ftpserver.audit.writer import Audit
 from ftpserver.database import open_to_serve
+from ftpserver.interfaces import Carried, later, stand_in
 from ftpserver.net.descriptors import raise_descriptor_limit
-from ftpserver.processes.brokering import Colleagues
+from ftpserver.processes.calling import Peer, PeerGone
 from ftpserver.processes.forkserver import Born
-from ftpserver.processes.messages import (
-    MAX_SIZE,
-    ApplySettings,
-    AskSessions,
-    AskStats,
-    Birth,
-    Bye,
-    Drain,
-    Drop,
-    FoundBanned,
-    GiveWay,
-    Kick,
-    Kicked,
-    Ready,
-    Retire,
-    Serve,
-    ServerAnswers,
-    ServerSays,
-    SessionsNow,
-    StatsNow,
-    Stop,
-)
-from ftpserver.processes.proxies import (
-    RemoteChanges,
-    RemoteConnections,
-    RemoteCounts,
-    RemoteFailures,
-    RemoteLines,
-    RemoteProbes,
-    RemoteQueue,
-    RemoteThrottle,
-    RemoteTransfers,
-)
-from ftpserver.processes.rpc import Peer, PeerGone
 from ftpserver.processes.shared_rate import SharedPaces
+from ftpserver.processes.worker_interfaces import (
+    MAX_SIZE,
+    AuditLines,
+    Birth,
+    Client,
+    ServerForWorker,
+    ServerQueue,
+    ServerTransfers,
+    WorkerForServer,
+)
 from ftpserver.serving.heartbeat import Heartbeat
 from ftpserver.serving.listeners import Handed
 from ftpserver.serving.service import Service
 from ftpserver.storage.ledger import Ledger
-from ftpwire.errors import NotFound
+from ftpserver.storage.upload_locks import Owners
+from ftpwire.errors import FtpError, NotFound
 
 if TYPE_CHECKING:
+    from ftpserver.accounts.penalties import Offence
+    from ftpserver.audit.files import Chunk
+    from ftpserver.serving.stats import SessionInfo, Stats
     from ftpserver.settings.table import Settings
 
-_QUESTIONS_AT_ONCE = 64
-"""Most of them are answered at once; who has lent a piece waits for it, and who takes over."""
+logger = logging.getLogger("ftpd.workers")
 
 
 def main(born: Born) -> None:
@@ -83,8 +68,11 @@ def main(born: Born) -> None:
     Worker(born).run()
 
 
-class Worker:
-    """A worker. Its service has the sessions of the connections that it was handed."""
+class Worker(WorkerForServer):
+    """A worker. Its service has the sessions of the connections that it has claimed.
+
+    The thread that reads what the server says calls the methods of `WorkerForServer`: none waits.
+    """
 
     def __init__(self, born: Born) -> None:
         birth = msgspec.msgpack.decode(born.note, type=Birth)
@@ -92,24 +80,22 @@ class Worker:
         self._asked_to_end = threading.Event()
         self._retiring = False
         self._leaving = False
-        self._pool = ThreadPoolExecutor(_QUESTIONS_AT_ONCE, "question")
+        self._claiming = 0
+        """Claims that the server has not answered. Only for the thread that reads."""
         self._stack = ExitStack()
-        self.server = Peer(
+        self._peer = Peer(
             socket.socket(fileno=ours),
-            hears=ServerSays,
-            answers=ServerAnswers,
-            handle=self._hear,
-            pool=self._pool,
+            targets={WorkerForServer: self},
             max_size=MAX_SIZE,
             max_descriptors=1,
             on_end=self._server_gone,
             name="server",
         )
-        self._colleagues = Colleagues(born.number, self.server)
-        self._connections = RemoteConnections(self.server, self._end_when_done)
+        self._server = stand_in(ServerForWorker, self._peer)
+        self._connections = _Connections(self._server, self._end_when_done)
         self.service = self._open(born.settings, birth, SharedPaces(page))
         self.service.tls_context = born.tls_context
-        self.service.limits.tell_bans(lambda place, until: self._tell(FoundBanned(place, until)))
+        self.service.limits.tell_bans(self._server.heard_of_ban)
         self.service.park_idle()
         self._handed = Handed(self.service)
 
@@ -121,25 +107,26 @@ class Worker:
         ledger = Ledger(
             engine, birth.node, birth.incarnation, keep, birth.run, state=settings.state
         )
+        server = self._peer
         audit = Audit(
             settings.state,
             size=settings.audit_size,
-            files=RemoteLines(self.server),
-            failures=RemoteFailures(self.server),
+            files=_Lines(stand_in(AuditLines, server)),
+            failures=_Failures(stand_in(FailureRoom, server)),
         )
         service = Service(
             settings,
             engine,
             ledger,
             audit,
-            owners=self._colleagues.owners,
+            owners=Owners(),
             counting=self._connections,
-            throttle=RemoteThrottle(self.server),
-            probes=RemoteProbes(self.server),
-            counts=RemoteCounts(self.server),
-            transfers=RemoteTransfers(self.server),
-            queue=RemoteQueue(self.server),
-            changes=RemoteChanges(self.server),
+            throttle=stand_in(Throttling, server),
+            probes=stand_in(Probing, server),
+            counts=stand_in(SessionCounting, server),
+            transfers=stand_in(ServerTransfers, server),
+            queue=stand_in(ServerQueue, server),
+            changes=stand_in(Changing, server),
             make_pace=paces.pace,
         )
         self._stack.callback(service.close)
@@ -153,18 +140,17 @@ class Worker:
         heartbeat = Heartbeat(service.ledger, service.limits.sessions, stop_fd=service.stop_fd)
         heartbeat.start()
         service.start()
-        self.server.start()
-        self.server.tell(Ready())
+        self._peer.start()
+        self._server.ready()
         self._asked_to_end.wait()
         service.stopping = True
         service.end_sessions()
         service.stop()
         heartbeat.stop()
         service.audit.close()
-        self._tell(Bye(service.stats()))
+        self._server.bye(service.stats())
         self._leaving = True
-        self.server.close()
-        self._pool.shutdown(wait=False)
+        self._peer.close()
         self._stack.close()
 
     def _server_gone(self) -> None:
@@ -172,56 +158,44 @@ class Worker:
         if not self._leaving:
             os._exit(1)
 
-    def _tell(self, message: msgspec.Struct) -> None:
+    def _end_when_done(self) -> None:
+        if self._retiring and not (self._claiming or self.service.connections):
+            self._asked_to_end.set()
+
+    # connections -------------------------------------------------------------------------
+
+    def offer(self, number: int) -> None:
+        if self._asked_to_end.is_set():
+            return  # another one gets it
+        self._claiming += 1
+        claimed = later(self._server.claim)(number)
+        claimed.add_done_callback(lambda done: self._claimed(number, done))
+
+    def _claimed(self, number: int, done: Future[Carried[Client]]) -> None:
         try:
-            self.server.tell(message)
-        except PeerGone:
-            pass  # and this process is at its end
+            self._serve(number, *done.result())
+        except (NotFound, PeerGone):
+            pass  # another one has it
+        except (FtpError, OSError) as error:  # no more descriptors: it was closed on its way
+            logger.error("a connection could not be taken: %s", error)
+            self._server.closed(number)
+        finally:
+            self._claiming -= 1
+            self._end_when_done()
 
-    # what the server says ----------------------------------------------------------------
-
-    def _hear(self, said: Any, descriptors: list[int]) -> Any:
-        match said:
-            case Serve():
-                self._serve(said, socket.socket(fileno=descriptors.pop()))
-            case Stop(grace):
-                self.service.grace = grace
-                self._asked_to_end.set()
-            case Drop(number):
-                self._drop(number)
-            case GiveWay(token):
-                self.service.give_way(token)
-            case Drain():
-                self.service.draining = True
-            case Retire():
-                self._retiring = True
-                self._end_when_done()
-            case ApplySettings(settings):
-                self.service.apply_settings(
-                    pickle.loads(settings)
-                )  # of the server, which has all rights
-            case AskStats():
-                return StatsNow(self.service.stats())
-            case AskSessions():
-                return SessionsNow(self.service.session_infos())
-            case Kick(session, user):
-                return Kicked(self._kicked(session, user))
-            case _:
-                return self._colleagues.handle(said)
-        return None
-
-    def _serve(self, said: Serve, request: socket.socket) -> None:
-        self._connections.numbers[request] = said.number
-        if said.spared and said.address is not None:
-            self.service.limits.spare(said.address[0])
-        address = "" if said.address is None else said.address
+    def _serve(self, number: int, client: Client, descriptors: list[int]) -> None:
+        request = socket.socket(fileno=descriptors.pop())
+        self._connections.numbers[request] = number
+        if client.spared and client.address is not None:
+            self.service.limits.spare(client.address[0])
+        address = "" if client.address is None else client.address
         try:
             self._handed.process_request(request, address)
         except Exception:  # no more threads
             self._handed.handle_error(request, address)
             self._handed.shutdown_request(request)
 
-    def _drop(self, number: int) -> None:
+    def drop(self, number: int) -> None:
         for request, one in list(self._connections.numbers.items()):
             if one == number:
                 try:
@@ -229,12 +203,105 @@ class Worker:
                 except OSError:
                     pass  # it has just ended
 
-    def _kicked(self, session: int | None, user: str | None) -> list[int]:
+    # what else the server asks -----------------------------------------------------------
+
+    def apply_settings(self, settings: Settings) -> None:
+        self.service.apply_settings(settings)
+
+    def drain(self) -> None:
+        self.service.draining = True
+
+    def give_way(self, token: str) -> None:
+        self.service.give_way(token)
+
+    def retire(self) -> None:
+        self._retiring = True
+        self._end_when_done()
+
+    def stop(self, grace: float) -> None:
+        self.service.grace = grace
+        self._asked_to_end.set()
+
+    def stats(self) -> Stats:
+        return self.service.stats()
+
+    def session_infos(self) -> list[SessionInfo]:
+        return self.service.session_infos()
+
+    def kick(self, session: int | None, user: str | None) -> list[int]:
         try:
             return self.service.kick(session, user)
         except NotFound:
             return []  # another worker has it
 
-    def _end_when_done(self) -> None:
-        if self._retiring and not self.service.connections:
-            self._asked_to_end.set()
+
+class _Connections:
+    """The server has accepted them, and counts them.
+
+    Args:
+        on_closed: Called when one was closed.
+
+    Attributes:
+        numbers: Those that the server has given the connections that are open. A thread touches
+            only its own.
+    """
+
+    def __init__(self, server: ServerForWorker, on_closed: Callable[[], None]) -> None:
+        self._server = server
+        self._on_closed = on_closed
+        self.numbers: dict[socket.socket, int] = {}
+
+    def number(self, request: socket.socket) -> int:
+        """The number that the server has given the connection."""
+        return self.numbers[request]
+
+    def logged_in(self, request: socket.socket, host: str) -> None:
+        """The connection doesn't count as a stranger's any more."""
+        self._server.logged_in(self.numbers[request], host)
+
+    def penalize(self, host: str, offence: Offence) -> None:
+        """The server counts it, because it accepts."""
+        self._server.penalize(host, offence)
+
+    def closed(self, request: socket.socket) -> None:
+        """The server has to know."""
+        number = self.numbers.pop(request, None)
+        if number is not None:
+            self._server.closed(number)
+        self._on_closed()
+
+
+class _Failures:
+    """How many failures are recorded is the server's to say.
+
+    It isn't asked more often than a server with one worker would say yes: a flood costs it little.
+    """
+
+    def __init__(self, server: FailureRoom) -> None:
+        self._server = server
+        self._mine = FailureAllowances()
+
+    def take(self, account_id: int | None, guess: str | None, size: int) -> bool:
+        """Whether another one may be recorded."""
+        try:
+            return self._mine.take(account_id, guess, size) and self._server.take(
+                account_id, guess, size
+            )
+        except PeerGone:
+            return False  # and this process is at its end
+
+
+class _Lines:
+    """The audit log's files are the server's: what is written goes there."""
+
+    def __init__(self, server: AuditLines) -> None:
+        self._server = server
+
+    def append(self, chunks: Sequence[Chunk]) -> int:
+        """Have lines written."""
+        for chunk in chunks:
+            self._server.append(*chunk)
+        return 0
+
+    def close(self) -> None:
+        """Nothing is open here."""

@@ -28,6 +28,10 @@ class Supervisor(Serving, Protocol):
     def workers(self) -> list[int]:
         """The numbers of the processes that stay; none where each session has one of its own."""
 
+    @property
+    def silent(self) -> list[str]:
+        """Those of them that don't answer just now, for people: what is told lacks theirs."""
+
     def serve(self, request: socket.socket, client_address: Any) -> None:
         """Have a connection served, which was accepted and admitted."""
 
@@ -51,7 +55,7 @@ class Supervisor(Serving, Protocol):
         """Called a few times a second: end the processes that should have ended."""
 
     def accept_no_more(self) -> None:
-        """No more connections come: have who accepts them wait for nobody."""
+        """No more connections come: those that nobody serves yet are turned away."""
 
     def drain(self) -> None:
         """No more connections come: idle sessions are closed."""

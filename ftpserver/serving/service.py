@@ -3,7 +3,7 @@
 Lives here: the books and limits as sessions see them, the sessions and connections there are,
 ending them, telling of them.
 Lives elsewhere: what only the one server of a root does: its lock, listening, repairing, reloading
-(daemon/server.py); what a worker asks its server (processes/proxies.py); what a session does
+(daemon/server.py); what a worker asks its server (processes/worker.py); what a session does
 (session.py); sessions without a thread (parking.py).
 """
 

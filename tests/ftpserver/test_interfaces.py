@@ -18,6 +18,7 @@ from msgspec import Meta
 from ftpserver.interfaces import (
     Descriptors,
     Dispatcher,
+    apart,
     asked,
     from_wire,
     later,
@@ -168,6 +169,21 @@ def test_two_interfaces_with_one_name_are_refused():
 
     with pytest.raises(TypeError, match="another interface"):
         Dispatcher({Books: Local(), Other: Local()})
+
+
+def test_interfaces_with_the_same_names_are_kept_apart():
+    @apart
+    class Other(Protocol):
+        @asked
+        def reserve(self, size: int) -> str: ...
+
+    class Shelf:
+        def reserve(self, size):
+            return f"{size} books"
+
+    way = Wire({Books: Local(), Other: Shelf()})
+    assert stand_in(Other, way).reserve(5) == "5 books"
+    assert stand_in(Books, way).reserve(5) == Loan("a", 5)
 
 
 def test_a_class_without_marks_is_refused():

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,9 +25,8 @@ from ftpserver.accounts.session_slots import NO_LIMIT, Most, Sessions
 from ftpserver.accounts.startups import Strangers
 from ftpserver.accounts.tokens import Tokens
 from ftpserver.accounts.turns import Queue
-from ftpserver.processes.messages import TurnGiven, TurnOver
-from ftpserver.processes.proxies import RemoteQueue
-from ftpserver.processes.rpc import Carried
+from ftpserver.interfaces import stand_in
+from ftpserver.processes.worker_interfaces import ServerQueue
 from ftpserver.schema import session
 from ftpserver.settings.table import Settings, Startups
 from ftpserver.storage import ledger, runs
@@ -973,18 +973,21 @@ def test_a_worker_that_is_stopped_in_its_turn_holds_up_no_other_for_long():
     assert last.began.done()
 
 
+def told_to(told: list[str]) -> Callable[..., None]:
+    return lambda request, message, descriptors: told.append(message.token)
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_a_turn_that_comes_too_late_for_a_worker_is_given_back(late):
     asked, told = Future(), []
-    its = RemoteQueue(SimpleNamespace(ask_later=lambda question: asked, tell=told.append))
-    given = Carried(TurnGiven("x"), [])
+    its = stand_in(ServerQueue, SimpleNamespace(ask_later=lambda *_: asked, tell=told_to(told)))
     if late:
         with pytest.raises(Busy), its.turn(HERE, spared=False, seconds=0.01):
             pass
         assert not told
-        asked.set_result(given)
+        asked.set_result("x")
     else:
-        asked.set_result(given)
+        asked.set_result("x")
         with its.turn(HERE, spared=False, seconds=30.0):
             assert not told
-    assert told == [TurnOver("x")]
+    assert told == ["x"]

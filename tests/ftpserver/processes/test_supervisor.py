@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import pickle
 import queue
 import re
 import select
@@ -19,56 +18,33 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
 
-from ftpserver.accounts.registration import Probes
+from ftpserver.accounts.registration import Probes, Probing, Throttling
 from ftpserver.accounts.tallies import Tallies
-from ftpserver.accounts.turns import Queue
+from ftpserver.accounts.turns import Changing, Queue
 from ftpserver.audit import allowances
-from ftpserver.audit.allowances import FailureAllowances
+from ftpserver.audit.allowances import FailureAllowances, FailureRoom
 from ftpserver.errors import StateError
-from ftpserver.interfaces import Carried
-from ftpserver.processes import asking, child_process, supervisor
+from ftpserver.interfaces import Carried, later, stand_in
+from ftpserver.processes import asking, supervisor
+from ftpserver.processes.calling import Peer
 from ftpserver.processes.forkserver import Ended
-from ftpserver.processes.messages import (
-    ApplySettings,
-    AskSessions,
-    AskStats,
-    AskTurn,
-    Birth,
-    Bye,
-    ChangingPassword,
-    Closed,
-    Drain,
-    FoundBanned,
-    Kick,
-    Kicked,
-    Lines,
-    LoggedIn,
-    MayTell,
-    PasswordChanged,
-    Probed,
-    Probing,
-    Ready,
-    Registering,
-    Retire,
-    Serve,
-    ServerAnswers,
-    ServerSays,
-    SessionsNow,
-    StatsNow,
-    Stop,
-    TellFailure,
-    TurnGiven,
-    TurnOver,
-)
-from ftpserver.processes.rpc import Peer, PeerGone
 from ftpserver.processes.supervisor import WorkerSupervisor
+from ftpserver.processes.worker_interfaces import (
+    MAX_SIZE,
+    AuditLines,
+    Birth,
+    Client,
+    ServerForWorker,
+    ServerQueue,
+    WorkerForServer,
+)
 from ftpserver.serving.stats import SessionInfo, Stats
 from ftpserver.settings.table import Settings
 from ftpwire.errors import Busy, NotFound
@@ -78,55 +54,93 @@ PATIENCE = 60.0
 ADDRESS = ("192.0.2.1", 50_000)
 
 
-class FakeWorker:
+class FakeWorker(WorkerForServer):
     """A worker that does as its test says.
 
     Attributes:
-        told: What it was told, and not asked.
-        given: The descriptors of connections, and what was said with them.
-        answers: To each kind of question: a message or an error.
+        told: What it was told, and not asked, by name; ``serve`` when it has a connection.
+        given: Connections by number, and what is known of their clients.
+        answers: To each kind of question, by name: a result or an error.
+        deaf: It claims nothing that it is offered.
     """
 
     def __init__(self, number: int, descriptor: int, note: bytes) -> None:
         self.number = number
         self.birth = msgspec.msgpack.decode(note, type=Birth)
-        self.told: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.given: list[tuple[Serve, socket.socket]] = []
+        self.told: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        self.given: dict[int, tuple[Client, socket.socket]] = {}
         self.followed: list[Settings] = []
-        self.answers: dict[type, Any] = {}
+        self.answers: dict[str, Any] = {"stats": Stats(), "session_infos": [], "kick": []}
+        self.deaf = False
         self.forked: Future[Carried[int]] = Future()
         self.ended = threading.Event()
         self.peer = Peer(
             socket.socket(fileno=descriptor),
-            hears=ServerSays,
-            answers=ServerAnswers,
-            handle=self._handle,
+            targets={WorkerForServer: self},
             max_descriptors=1,
+            max_size=MAX_SIZE,
             on_end=self.ended.set,
             name=f"fake worker {number}",
         )
+        self.server = self.ask(ServerForWorker)
         self.peer.start()
 
-    def _handle(self, said: Any, descriptors: list[int]) -> Any:
-        if isinstance(said, Serve):
-            self.given.append((said, socket.socket(fileno=descriptors.pop())))
-        if isinstance(said, ApplySettings):
-            self.followed.append(pickle.loads(said.settings))
-        answer = self.answers.get(type(said))
+    def ask(self, interface: type[Any]) -> Any:
+        """To ask the server by that."""
+        return stand_in(interface, self.peer)
+
+    def offer(self, number: int) -> None:
+        if not self.deaf:
+            claimed = later(self.server.claim)(number)
+            claimed.add_done_callback(lambda done: self._claimed(number, done))
+
+    def _claimed(self, number: int, done: Future[Carried[Client]]) -> None:
+        if done.exception() is not None:
+            self.told.put(("refused", number))
+            return
+        client, (descriptor,) = done.result()
+        self.given[number] = client, socket.socket(fileno=descriptor)
+        self.told.put(("serve", number))
+
+    def apply_settings(self, settings: Settings) -> None:
+        self.followed.append(settings)
+        self._answer("apply_settings")
+
+    def stats(self) -> Stats:
+        return self._answer("stats")
+
+    def session_infos(self) -> list[SessionInfo]:
+        return self._answer("session_infos")
+
+    def kick(self, session: int | None, user: str | None) -> list[int]:
+        return self._answer("kick")
+
+    def _answer(self, name: str) -> Any:
+        answer = self.answers.get(name)
         if isinstance(answer, Exception):
             raise answer
-        if isinstance(said, (Serve, Drain, Retire, Stop)):
-            self.told.put(said)
         return answer
 
-    def hear(self) -> Any:
+    def drain(self) -> None:
+        self.told.put(("drain",))
+
+    def retire(self) -> None:
+        self.told.put(("retire",))
+
+    def drop(self, number: int) -> None:
+        self.told.put(("drop", number))
+
+    def stop(self, grace: float) -> None:
+        self.told.put(("stop", grace))
+
+    def hear(self) -> tuple[Any, ...]:
         """What it is told next."""
         return self.told.get(timeout=PATIENCE)
 
     def die(self) -> None:
         """Be no more, without a word."""
         self.peer.close()
-        for _, connection in self.given:
+        for _, connection in self.given.values():
             connection.close()
 
 
@@ -161,8 +175,7 @@ class FakeNursery:
         worker = FakeWorker(number, os.dup(descriptors[0]), note)
         self.born.append(worker)
         if not self.silent:
-            with suppress(PeerGone):  # the crew may be closing: one that replaces another is late
-                worker.peer.tell(Ready())
+            worker.server.ready()
         self._new.put(worker)
         return worker.forked
 
@@ -188,6 +201,7 @@ class FakeServer:
         self._numbers = itertools.count(1)
         self.ledger = self.limits = self.audit = self.registration = self
         self.sessions = self.strangers = self.throttle = self
+        self.penalize = None
         self.probes, self.failures = Probes(), FailureAllowances()
         self.service = self
         self.tallies = Tallies.empty(lambda: settings.max_user_transfers)
@@ -418,6 +432,33 @@ def test_a_worker_that_dies_before_it_is_ready_ends_the_start_at_once(server, nu
     assert len(nursery.made.born) == 1, "nobody takes its place"
 
 
+@pytest.mark.parametrize("is_known", [True, False], ids=["hangs", "is-not-even-forked"])
+def test_a_replacement_that_never_gets_ready_is_replaced(
+    hire, nursery, server, monkeypatch, caplog, process, is_known
+):
+    crew, (first,) = hire(1)
+    nursery.silent = True
+    first.die()
+    hanging = nursery.made.next()
+    if is_known:
+        hanging.forked.set_result(Carried(process.pid, [os.pidfd_open(process.pid)]))
+    crew.enforce()
+    assert not hanging.ended.is_set(), "it still has time"
+    monkeypatch.setattr(supervisor, "_START_SECONDS", 0.0)
+    nursery.silent = False
+    crew.enforce()
+    third = nursery.made.next()
+    assert hanging.ended.wait(PATIENCE)
+    eventually(lambda: crew._workers[third.number].ready)
+    if is_known:
+        assert process.wait(PATIENCE) == -signal.SIGKILL
+        nursery.made.report(Ended(2, -signal.SIGKILL))
+    assert [one.getMessage() for one in caplog.records if "worker 2" in one.getMessage()] == [
+        f"worker 2{f' (process {process.pid})' * is_known} is killed: it isn't ready after 0 s"
+    ]
+    assert server.others == {third.birth.incarnation}
+
+
 def test_a_nursery_that_fails_for_a_while_leaves_as_many_workers_as_before(
     hire, nursery, server, monkeypatch, caplog
 ):
@@ -470,7 +511,7 @@ def test_without_descriptors_or_threads_it_is_tried_again(hire, nursery, monkeyp
 def test_a_fork_that_fails_is_told_of(hire, caplog):
     _, (worker,) = hire(1)
     worker.forked.set_exception(OSError(11, "Resource temporarily unavailable"))
-    assert re.search("worker 1: it could not be started: .*Resource temporarily", caplog.text)
+    assert re.search("worker 1: can't be started: .*Resource temporarily", caplog.text)
 
 
 def test_how_a_process_has_ended_is_told(hire, nursery, caplog):
@@ -488,15 +529,14 @@ def test_a_connection_goes_to_who_has_the_fewest(hire, connections):
     for worker in (first, second):
         worker.hear(), worker.hear()
     assert [len(one.given) for one in (first, second)] == [2, 2]
-    for said, _ in second.given:
-        second.peer.tell(Closed(said.number))
+    for number in second.given:
+        second.server.closed(number)
     eventually(lambda: len(crew._host.connections) == 2)
     clients += [connect(crew, connections) for _ in range(2)]
     second.hear(), second.hear()
     assert [len(one.given) for one in (first, second)] == [2, 4]
-    numbers = [said.number for one in (first, second) for said, _ in one.given]
-    assert sorted(numbers) == [1, 2, 3, 4, 5, 6]
-    second.given[-1][1].sendall(b"served")
+    assert sorted([*first.given, *second.given]) == [1, 2, 3, 4, 5, 6]
+    second.given[max(second.given)][1].sendall(b"served")
     assert clients[-1].recv(6) == b"served"  # it is that connection, and open
 
 
@@ -504,8 +544,8 @@ def test_among_those_with_as_many_it_is_who_has_got_fewer_so_far(hire, connectio
     crew, (first, second) = hire(2)
     for worker in (first, second, first, second):
         connect(crew, connections)
-        said = worker.hear()
-        worker.peer.tell(Closed(said.number))
+        _, number = worker.hear()
+        worker.server.closed(number)
         eventually(lambda: not crew._host.connections)
 
 
@@ -514,19 +554,22 @@ def test_what_is_known_of_the_client_goes_along(hire, connections):
     connect(crew, connections)
     connect(crew, connections, ("192.0.2.77", 5))
     connect(crew, connections, "")  # by a Unix socket
-    assert worker.hear() == Serve(1, ADDRESS, False)
-    assert worker.hear() == Serve(2, ("192.0.2.77", 5), True)
-    assert worker.hear() == Serve(3, None, False)
+    assert [worker.hear() for _ in range(3)] == [("serve", number) for number in (1, 2, 3)]
+    assert [client for client, _ in worker.given.values()] == [
+        Client(ADDRESS, False),
+        Client(("192.0.2.77", 5), True),
+        Client(None, False),
+    ]
 
 
 def test_nobody_dead_gets_a_connection(hire, nursery, connections, monkeypatch):
     monkeypatch.setattr(supervisor, "_pause", lambda short_lives: 3600.0)
     crew, (first, second) = hire(2)
     first.die()
-    # whether its end was noticed already, or not; one may be lost while it is being noticed
-    clients = [connect(crew, connections) for _ in range(3)]
-    eventually(lambda: len(second.given) + sum(map(is_closed, clients)) == 3)
-    assert len(second.given) >= 2 and not first.given
+    for _ in range(3):  # whether its end was noticed already, or not
+        connect(crew, connections)
+    eventually(lambda: len(second.given) == 3)
+    assert not first.given
 
 
 def test_nobody_who_retires_gets_a_connection(hire, nursery, settings, connections):
@@ -534,11 +577,11 @@ def test_nobody_who_retires_gets_a_connection(hire, nursery, settings, connectio
     connect(crew, connections)
     first.hear()
     crew.apply_settings(settings, new_key=True)
-    assert first.hear() == Retire()
+    assert first.hear() == ("retire",)
     second = nursery.made.next()
     for _ in range(3):
         connect(crew, connections)
-        assert isinstance(second.hear(), Serve)
+        assert second.hear()[0] == "serve"
     first.die()  # it had a connection still; and nobody comes for it
     eventually(lambda: ("bury", first.birth.incarnation) in crew._host.done)
     assert nursery.made.born == [first, second]
@@ -549,90 +592,36 @@ def test_a_connection_waits_for_the_next_worker(hire, nursery, connections):
     nursery.silent = True
     first.die()
     second = nursery.made.next()
-    client, accepted = socket.socketpair()
-    connections.callback(client.close)
-    waiting = threading.Thread(target=crew.serve, args=(accepted, ADDRESS))
-    waiting.start()
-    second.peer.tell(Ready())
-    assert isinstance(second.hear(), Serve)
-    waiting.join(PATIENCE)
+    connect(crew, connections)
+    second.server.ready()
+    assert second.hear()[0] == "serve"
 
 
+@pytest.mark.parametrize("first_told", [True, False])
 def test_whoever_waits_for_a_worker_is_sent_away_when_no_more_is_accepted(
-    hire, nursery, connections, server, caplog
+    hire, nursery, connections, server, caplog, first_told
 ):
-    """Stopping waits for the thread that accepts: it must not wait a minute for a worker."""
     crew, (first,) = hire(1)
     nursery.silent = True
     first.die()
     nursery.made.next()
-    client, accepted = socket.socketpair()
-    connections.callback(client.close)
-    client.settimeout(PATIENCE)
-    waiting = threading.Thread(target=crew.serve, args=(accepted, ADDRESS))
-    waiting.start()
+    if first_told:
+        crew.accept_no_more()
+    client = connect(crew, connections)
     crew.accept_no_more()
-    waiting.join(PATIENCE)
-    assert not waiting.is_alive()
     assert was_closed(client)
     assert not server.service.connections
     assert "a connection was turned away" in caplog.text
 
 
-def test_a_worker_that_dies_while_it_is_handed_a_connection_takes_it_along(
-    hire, connections, server, monkeypatch
-):
-    """It is counted away with the worker; nobody else is given what isn't counted any more."""
+def test_what_a_worker_that_dies_has_not_claimed_goes_to_another(hire, connections, server):
     crew, (first, second) = hire(2)
-    handle = crew._workers[first.number]
-
-    def too_late(*arguments: Any) -> None:
-        first.die()
-        eventually(lambda: first.number not in crew._workers)
-        raise PeerGone("the other process has ended")
-
-    monkeypatch.setattr(handle.peer, "tell", too_late)
-    assert was_closed(connect(crew, connections))
-    assert not server.service.connections and not second.given
-
-
-def test_stopping_a_server_first_frees_who_accepts(start_server, monkeypatch, dial):
-    """(With WorkerSupervisor.serve waiting for a worker as long as there is none.)"""
-    released = []
-    entered = threading.Event()
-
-    class StuckCrew:
-        workers: list[int] = []
-
-        def __init__(self, host: Any, count: int) -> None:
-            self._free = threading.Event()
-
-        def serve(self, request: socket.socket, address: Any) -> None:
-            entered.set()
-            released.append(self._free.wait(PATIENCE / 2))
-            request.close()
-
-        def accept_no_more(self) -> None:
-            self._free.set()
-
-        def heartbeat(self) -> None:
-            pass
-
-        def enforce(self) -> None:
-            pass
-
-        def stop(self, grace: Callable[[], float]) -> None:
-            self._free.set()
-
-        def close(self) -> None:
-            pass
-
-    monkeypatch.setattr(supervisor, "WorkerSupervisor", StuckCrew)
-    server = start_server(workers=2)
-    dial(server, logged_in=False)
-    assert entered.wait(PATIENCE)
-    start_server.finish(server)
-    assert released == [True]
+    first.deaf = True
+    connect(crew, connections)
+    assert list(crew._workers[first.number].connections) == [1]
+    first.die()
+    assert second.hear() == ("serve", 1)
+    assert len(server.service.connections) == 1
 
 
 # asking ------------------------------------------------------------------------------------
@@ -645,19 +634,19 @@ def session(number: int) -> SessionInfo:
 def test_all_are_asked_together(hire):
     crew, (first, second) = hire(2)
     first.answers = {
-        AskStats: StatsNow(Stats(2, 1, 1, 10, 20)),
-        AskSessions: SessionsNow([session(3), session(5)]),
-        Kick: Kicked([5, 3]),
+        "stats": Stats(2, 1, 1, 10, 20),
+        "session_infos": [session(3), session(5)],
+        "kick": [5, 3],
     }
     second.answers = {
-        AskStats: StatsNow(Stats(1, 0, 1, 100, 200)),
-        AskSessions: SessionsNow([session(4)]),
-        Kick: Kicked([4]),
+        "stats": Stats(1, 0, 1, 100, 200),
+        "session_infos": [session(4)],
+        "kick": [4],
     }
     assert crew.stats() == Stats(3, 1, 2, 110, 220)
     assert [one.id for one in crew.session_infos()] == [3, 4, 5]
     assert crew.kick(None, "alice") == [3, 4, 5]
-    first.answers[Kick] = second.answers[Kick] = Kicked([])
+    first.answers["kick"] = second.answers["kick"] = []
     with pytest.raises(NotFound, match="7: no such session"):
         crew.kick(7, None)
 
@@ -672,32 +661,46 @@ class NeverDone(Future):
 
 def test_the_answer_comes_without_who_says_nothing_in_time(hire, monkeypatch, caplog):
     crew, (first, mute) = hire(2)
-    first.answers = {
-        AskStats: StatsNow(Stats(2, 0, 0, 10, 20)),
-        AskSessions: SessionsNow([session(3)]),
-        Kick: Kicked([3]),
-    }
-    mute.answers = {AskStats: StatsNow(Stats(1, 0, 0, 5, 5))}
+    first.answers = {"stats": Stats(2, 0, 0, 10, 20), "session_infos": [session(3)], "kick": [3]}
+    mute.answers["stats"] = Stats(1, 0, 0, 5, 5)
     assert crew.stats() == Stats(3, 0, 0, 15, 25)
-    peer = crew._workers[mute.number].peer
-    monkeypatch.setattr(peer, "ask_later", lambda question: NeverDone())
+    monkeypatch.setattr(crew._workers[mute.number], "ask", lambda ask: NeverDone())
     assert crew.stats() == Stats(3, 0, 0, 15, 25), "what was last known of it"
     assert [one.id for one in crew.session_infos()] == [3]
     assert crew.kick(None, "alice") == [3]
-    assert caplog.text.count("worker 2 doesn't answer: it takes too long") == 3
+    first.answers["kick"] = []
+    with pytest.raises(NotFound, match="3: no such session .*; worker 2: it doesn't answer"):
+        crew.kick(3, None)
+    with pytest.raises(StateError, match="worker 2 doesn't follow: it doesn't answer"):
+        crew.apply_settings(crew._service.settings, new_key=False)
+    assert caplog.text.count("worker 2: it doesn't answer") == 5
+
+
+def test_one_that_owes_an_answer_is_told_of_and_not_asked_again_and_again(hire, monkeypatch):
+    monkeypatch.setattr(asking, "ANSWER_SECONDS", 0.0)
+    crew, (mute,) = hire(1)
+    mute.answers["stats"] = answer = Future()
+    assert crew.stats() == Stats() and not crew.silent
+    (asked,) = crew._workers[1].owes
+    crew._workers[1].owes[asked] -= 3600
+    assert crew.silent == ["worker 1"]
+    crew.stats()
+    assert list(crew._workers[1].owes) == [asked]
+    answer.set_result(Stats(1, 0, 0, 0, 0))
+    eventually(lambda: not crew.silent)
 
 
 def test_a_worker_that_fails_to_answer_leaves_the_others_answers(hire, caplog):
     crew, (first, broken) = hire(2)
-    first.answers = {AskStats: StatsNow(Stats(2, 0, 0, 10, 20))}
-    broken.answers = {AskStats: OSError(5, "Input/output error")}
+    first.answers = {"stats": Stats(2, 0, 0, 10, 20)}
+    broken.answers = {"stats": OSError(5, "Input/output error")}
     assert crew.stats() == Stats(2, 0, 0, 10, 20)
-    assert "worker 2 doesn't answer" in caplog.text
+    assert "worker 2: [Errno 5] Input/output error" in caplog.text
 
 
 def test_a_worker_that_is_starting_is_not_waited_for(hire, nursery):
     crew, (first, second) = hire(2)
-    second.answers = {AskStats: StatsNow(Stats(1, 0, 0, 5, 5))}
+    second.answers = {"stats": Stats(1, 0, 0, 5, 5)}
     nursery.silent = True
     first.die()
     nursery.made.next()
@@ -710,17 +713,17 @@ def test_a_worker_that_is_starting_is_not_waited_for(hire, nursery):
 @pytest.mark.parametrize("how", ["bye", "death"])
 def test_bytes_of_workers_that_have_ended_stay_counted(hire, nursery, how):
     crew, (first,) = hire(1)
-    first.answers = {AskStats: StatsNow(Stats(3, 1, 1, 10, 20))}
+    first.answers = {"stats": Stats(3, 1, 1, 10, 20)}
     assert crew.stats() == Stats(3, 1, 1, 10, 20)
     if how == "bye":
-        first.peer.tell(Bye(Stats(0, 0, 0, 11, 22)))
+        first.server.bye(Stats(0, 0, 0, 11, 22))
     first.die()
     if how == "bye":
         eventually(lambda: not left(crew))
         assert crew.stats() == Stats(0, 0, 0, 11, 22)
         return
     second = nursery.made.next()  # what the dead one had moved since it was asked is lost
-    second.answers = {AskStats: StatsNow(Stats(1, 0, 0, 1, 2))}
+    second.answers = {"stats": Stats(1, 0, 0, 1, 2)}
     eventually(lambda: crew.workers is not None and crew._workers[second.number].ready)
     assert crew.stats() == Stats(1, 0, 0, 11, 22)
 
@@ -747,11 +750,11 @@ class Hooked:
 
 def test_bytes_are_counted_of_a_worker_that_ends_just_now(hire):
     crew, (worker,) = hire(1)
-    worker.answers = {AskStats: StatsNow(Stats(1, 0, 0, 10, 20))}
+    worker.answers = {"stats": Stats(1, 0, 0, 10, 20)}
     crew.stats()
 
     def ends() -> None:
-        worker.peer.tell(Bye(Stats(0, 0, 0, 10, 20)))
+        worker.server.bye(Stats(0, 0, 0, 10, 20))
         worker.die()
         eventually(lambda: not left(crew))
 
@@ -779,7 +782,7 @@ def test_a_death_is_told_of_and_put_right(hire, nursery, server, connections, ca
 
 def test_who_says_goodbye_has_not_died(hire, nursery, server, caplog):
     crew, (worker,) = hire(1)
-    worker.peer.tell(Bye(Stats()))
+    worker.server.bye(Stats())
     worker.die()
     eventually(lambda: server.done.count(("bury", "runw1")) == 2)
     crew.close()
@@ -804,11 +807,11 @@ def test_stopping_tells_all_and_tells_them_again_of_another_time(hire, caplog):
     grace = [30.0]
     stopping = threading.Thread(target=crew.stop, args=(lambda: grace[0],))
     stopping.start()
-    assert [one.hear() for one in born] == [Stop(30), Stop(30)]
+    assert [one.hear() for one in born] == [("stop", 30)] * 2
     grace[0] = 0.5
-    assert [one.hear() for one in born] == [Stop(0.5), Stop(0.5)]
+    assert [one.hear() for one in born] == [("stop", 0.5)] * 2
     for one in born:
-        one.peer.tell(Bye(Stats()))
+        one.server.bye(Stats())
         one.die()
     stopping.join(PATIENCE)
     assert not stopping.is_alive()
@@ -836,7 +839,6 @@ def process() -> Iterator[subprocess.Popen[bytes]]:
 def test_the_process_of_one_that_is_given_up_is_killed(hire, monkeypatch, process):
     """It may hang in any way, and it holds locks on homes."""
     monkeypatch.setattr(supervisor, "_END_SECONDS", 0.0)
-    monkeypatch.setattr(child_process, "LAST_SECONDS", 0.0)
     crew, (worker,) = hire(1)
     worker.forked.set_result(Carried(process.pid, [os.pidfd_open(process.pid)]))
     assert str(crew._workers[1]) == f"worker 1 (process {process.pid})"
@@ -878,6 +880,16 @@ def test_all_follow_other_settings_with_as_many_workers_as_before(hire, nursery,
     assert len(nursery.made.born) == 2
 
 
+def test_one_that_is_starting_follows_and_is_not_waited_for(hire, nursery, settings):
+    crew, (first,) = hire(1)
+    nursery.silent = True
+    first.die()
+    starting = nursery.made.next()
+    starting.answers["apply_settings"] = Future()
+    crew.apply_settings(replace(settings, grace=3.0), new_key=False)
+    eventually(lambda: [one.grace for one in starting.followed] == [3.0])
+
+
 def test_a_certificate_that_the_nursery_refuses_reaches_nobody(hire, nursery, settings):
     crew, (worker,) = hire(1)
     nursery.made.refuses = StateError("cert.pem: it can't be read")
@@ -897,7 +909,7 @@ def test_a_certificate_that_the_nursery_refuses_reaches_nobody(hire, nursery, se
 def test_when_one_does_not_follow_the_others_go_back(hire, nursery, server, error, says):
     """A reload that fails leaves everything as it was."""
     crew, (first, second) = hire(2)
-    second.answers = {ApplySettings: error}
+    second.answers = {"apply_settings": error}
     before = replace(server.settings, workers=2)
     after = replace(before, grace=3.0)
     with pytest.raises(StateError, match=f"worker 2 doesn't follow: .*{says}"):
@@ -908,19 +920,9 @@ def test_when_one_does_not_follow_the_others_go_back(hire, nursery, server, erro
     assert nursery.made.born == [first, second]
 
 
-@pytest.mark.parametrize("noticed", [True, False])
-def test_one_that_dies_meanwhile_holds_up_no_reload(hire, settings, monkeypatch, noticed):
-    """Whether its end is known by then, or only that nothing can be sent."""
+def test_one_that_dies_meanwhile_holds_up_no_reload(hire, settings):
     crew, (first, second) = hire(2)
-    peer = crew._workers[first.number].peer
-
-    def dying(*arguments: Any, **options: Any) -> Any:
-        if noticed:
-            first.die()
-            eventually(lambda: peer.gone)
-        raise PeerGone("the other process has ended")
-
-    monkeypatch.setattr(peer, "ask", dying)
+    first.apply_settings = lambda settings: first.peer.give_up()
     crew.apply_settings(replace(settings, grace=3.0), new_key=False)
     assert second.followed[-1].grace == 3.0
 
@@ -939,17 +941,18 @@ def test_when_those_with_another_key_cant_start_the_old_ones_go_on(
     nursery.silent = True
     with pytest.raises(StateError, match="can't be started"):
         crew.apply_settings(replace(settings, grace=3.0), new_key=True)
-    late = nursery.made.next()
-    assert late.ended.wait(PATIENCE)
+    late = [nursery.made.next() for _ in range(2)]  # a second one had another try
+    assert all(one.ended.wait(PATIENCE) for one in late)
+    assert caplog.text.count("is killed: it isn't ready after") == 2
     connect(crew, connections)
-    assert isinstance(first.hear(), Serve)
+    assert first.hear()[0] == "serve"
     assert left(crew) == 1 and server.others == {"runw1"}
     eventually(lambda: [one.grace for one in first.followed] == [3.0, server.settings.grace])
     assert nursery.made.settings[-1] == replace(server.settings, workers=1)
     first.die()  # what was given up before is looked after before: it has no successor
     nursery.spawn, nursery.silent = spawn, False
     third = nursery.made.next()
-    assert nursery.made.born == [first, late, third]
+    assert nursery.made.born == [first, *late, third]
 
 
 # what workers say --------------------------------------------------------------------------
@@ -958,12 +961,12 @@ def test_when_those_with_another_key_cant_start_the_old_ones_go_on(
 def test_what_workers_say_reaches_the_server(hire, server, connections):
     crew, (worker,) = hire(1)
     connect(crew, connections)
-    number = worker.hear().number
+    _, number = worker.hear()
     (request,) = server.service.connections
-    worker.peer.tell(LoggedIn(number, "192.0.2.1"))
-    worker.peer.tell(Lines(b"{}\n{}\n", 2, "files-alice"))
-    worker.peer.tell(FoundBanned("192.0.2.9", 77))
-    worker.peer.ask(Registering("192.0.2.8"))
+    worker.server.logged_in(number, "192.0.2.1")
+    worker.ask(AuditLines).append(b"{}\n{}\n", 2, "files-alice")
+    worker.server.heard_of_ban("192.0.2.9", 77)
+    worker.ask(Throttling).take("192.0.2.8")
     assert server.done == [
         ("spare", "192.0.2.1"),
         ("no stranger", request),
@@ -973,16 +976,16 @@ def test_what_workers_say_reaches_the_server(hire, server, connections):
     ]
     server.busy = True
     with pytest.raises(Busy, match="too many"):
-        worker.peer.ask(Registering("192.0.2.8"))
+        worker.ask(Throttling).take("192.0.2.8")
 
 
 def test_word_of_a_connection_that_is_closed_already_does_no_harm(hire, server, connections):
     crew, (worker,) = hire(1)
     connect(crew, connections)
-    number = worker.hear().number
+    _, number = worker.hear()
     for _ in range(2):
-        worker.peer.tell(Closed(number))
-    worker.peer.tell(LoggedIn(number, "192.0.2.1"))
+        worker.server.closed(number)
+    worker.server.logged_in(number, "192.0.2.1")
     eventually(lambda: ("spare", "192.0.2.1") in server.done)
     assert not server.service.connections
     assert not [one for one in server.done if one[0] == "no stranger"]
@@ -1000,73 +1003,73 @@ def turns(server) -> Queue:
 
 def test_turns_are_those_of_one_queue(turns, hire):
     """As many at once as in one process; and a worker that dies gives back what it had."""
-    _, (first, second) = hire(2)
-    held = first.peer.ask(AskTurn("192.0.2.1"), TurnGiven)
+    _, workers = hire(2)
+    first, second = (one.ask(ServerQueue) for one in workers)
+    held = first.enter("192.0.2.1").result(PATIENCE)
     waits = []
     for count, one in enumerate((first, second), 2):
-        waits.append(one.peer.ask_later(AskTurn("192.0.2.1")))
+        waits.append(one.enter("192.0.2.1"))
         eventually(lambda count=count: len(turns) == count)
     with pytest.raises(Busy):  # an address has half of those that wait
-        second.peer.ask(AskTurn("192.0.2.1"), timeout=PATIENCE)
-    third = second.peer.ask_later(AskTurn("192.0.2.77"))
+        second.enter("192.0.2.1").result(PATIENCE)
+    third = second.enter("192.0.2.77")
     eventually(lambda: len(turns) == 4)
     assert not any(one.done() for one in (*waits, third))
-    first.peer.tell(TurnOver(held.token))
-    assert isinstance(waits[0].result(PATIENCE).message, TurnGiven)
+    first.leave(held)
+    assert waits[0].result(PATIENCE)
     assert not waits[1].done()
-    first.die()  # in its turn
-    given = waits[1].result(PATIENCE).message
+    workers[0].die()  # in its turn
+    given = waits[1].result(PATIENCE)
     assert not third.done()
-    second.peer.tell(TurnOver(given.token))
-    assert isinstance(third.result(PATIENCE).message, TurnGiven)
+    second.leave(given)
+    assert third.result(PATIENCE)
     assert len(turns) == 1
 
 
 def test_a_worker_that_dies_waits_for_no_turn_any_more(turns, hire):
-    _, (first, second) = hire(2)
-    held = second.peer.ask(AskTurn("192.0.2.1"), TurnGiven)
-    first.peer.ask_later(AskTurn("192.0.2.1"))
+    _, workers = hire(2)
+    first, second = (one.ask(ServerQueue) for one in workers)
+    held = second.enter("192.0.2.1").result(PATIENCE)
+    first.enter("192.0.2.1")
     eventually(lambda: len(turns) == 2)
-    first.die()
+    workers[0].die()
     eventually(lambda: len(turns) == 1)
-    second.peer.tell(TurnOver(held.token))
+    second.leave(held)
     eventually(lambda: len(turns) == 0)
 
 
 def test_a_password_is_changed_in_one_worker_at_a_time(hire, server):
-    _, (first, second) = hire(2)
-    asked = ChangingPassword(7, "alice")
-    first.peer.ask(asked)
-    for one in (first, second):
-        with pytest.raises(Busy, match="alice"):
-            one.peer.ask(asked)
-    second.peer.ask(ChangingPassword(8, "bob"))  # the control: that is another account
-    first.peer.tell(PasswordChanged(7))
-    first.peer.ask(asked)
-    first.die()
+    _, workers = hire(2)
+    first, second = (one.ask(Changing) for one in workers)
+    with first.one(7, "alice"):
+        for one in (first, second):
+            with pytest.raises(Busy, match="alice"):
+                one.begin(7, "alice")
+        second.begin(8, "bob")  # the control: that is another account
+    first.begin(7, "alice")
+    workers[0].die()
     eventually(lambda: 7 not in server.tallies.changes._changing)
-    second.peer.ask(asked)
+    second.begin(7, "alice")
 
 
 def test_tries_with_an_invitation_are_counted_together(hire, server):
     _, workers = hire(2)
+    first, second = both = [one.ask(Probing) for one in workers]
     for number in range(30):
-        workers[number % 2].peer.ask(Probing("a"))
-    for one in workers:
+        both[number % 2].take("a")
+    for one in both:
         with pytest.raises(Busy, match="this invitation"):
-            one.peer.ask(Probing("a"))
-    workers[0].peer.tell(Probed("a"))
-    workers[0].peer.ask(Probing("a"))
-    workers[1].peer.ask(Probing("b"))  # the control
+            one.take("a")
+    first.give_back("a")
+    first.take("a")
+    second.take("b")  # the control
 
 
 def test_failures_have_one_allowance_in_the_log(hire, monkeypatch):
     monkeypatch.setattr(allowances, "_REFUSALS_BURST", 3)
     monkeypatch.setattr(allowances, "_REFUSALS_RATE", 0.0)
     _, workers = hire(2)
+    both = [one.ask(FailureRoom) for one in workers]
     for account_id, guess in ((None, None), (None, "password"), (7, None)):
-        said = [
-            workers[number % 2].peer.ask(TellFailure(account_id, guess, 300), MayTell).granted
-            for number in range(5)
-        ]
+        said = [both[number % 2].take(account_id, guess, 300) for number in range(5)]
         assert said == [True] * 3 + [False] * 2

@@ -1,0 +1,229 @@
+"""Handing out: which worker serves which connection.
+
+Lives here: the connections of a server with workers, from accepting them to their end.
+Lives elsewhere: accepting (serving/listeners.py), the lives of workers (supervisor.py), serving
+(worker.py).
+
+A connection is offered to the worker that has the fewest, by its number alone. The worker claims
+it, and gets its descriptor as the answer: from then on, and not before, it is that worker's. So one
+that was stopped, or hangs, keeps no connection that it hasn't begun: what it leaves unclaimed is
+offered to others, and when it wakes up it is told so. It is offered no more until it has answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ftpserver.interfaces import Carried
+from ftpserver.net.addresses import host_of
+from ftpserver.processes.worker_interfaces import Client
+from ftpwire.errors import NotFound
+
+if TYPE_CHECKING:
+    from ftpserver.processes.worker_handle import WorkerHandle
+    from ftpserver.serving.service import Service
+
+logger = logging.getLogger("ftpd.workers")
+
+_WAIT_SECONDS = 60.0
+"""That a connection waits for a worker."""
+_MOST_OWED = 64
+"""Answers that a worker may owe, and get another connection: what it is sent must find room in its
+socket, or who sends it would wait."""
+
+
+@dataclass(eq=False)
+class _Connection:
+    """One that no worker has claimed.
+
+    Attributes:
+        since: When it came.
+        worker: It was offered to; None while no worker is free.
+    """
+
+    number: int
+    request: socket.socket
+    client: Client
+    since: float
+    worker: WorkerHandle | None = None
+
+
+class Handing:
+    """Hands connections out. Safe to use from many threads; ``_lock`` guards all of it, and what
+    each worker has. Nobody is told anything while it is held.
+
+    Args:
+        clock: Seconds, of which only differences count.
+    """
+
+    def __init__(self, service: Service, clock: Callable[[], float] = time.monotonic) -> None:
+        self._service = service
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._workers: list[WorkerHandle] = []
+        self._unclaimed: dict[int, _Connection] = {}
+        """By number; those that nobody was offered are in ``_waiting`` as well."""
+        self._waiting: dict[int, _Connection] = {}
+        self._accepting = True
+
+    # connections come --------------------------------------------------------------------
+
+    def serve(self, request: socket.socket, client_address: Any) -> None:
+        """Have a connection served by the worker that has the fewest."""
+        host = host_of(client_address, request)
+        address = (host, client_address[1]) if isinstance(client_address, tuple) else None
+        client = Client(address, self._service.limits.is_spared(host))
+        number = self._service.next_session_id(request)
+        one = _Connection(number, request, client, self._clock())
+        self._service.connections.add(request)
+        with self._lock:
+            self._unclaimed[number] = self._waiting[number] = one
+        self._advance()
+        if not self._accepting:
+            self._turn_away()
+
+    def _advance(self) -> None:
+        """Offer those that wait to workers that are free."""
+        with self._lock:
+            now, offered = self._clock(), []
+            while self._waiting and (worker := self._choose(now)) is not None:
+                one = self._waiting.pop(next(iter(self._waiting)))
+                one.worker = worker
+                worker.handed += 1
+                worker.connections[one.number] = one.request
+                worker.owes[one.number] = now
+                offered.append((worker, one.number))
+        for worker, number in offered:
+            worker.far.offer(number)
+
+    def _choose(self, now: float) -> WorkerHandle | None:
+        free = [
+            one
+            for one in self._workers
+            if not (one.retired or one.peer.gone or one.is_silent(now))
+            and len(one.owes) < _MOST_OWED
+        ]
+        return min(free, key=lambda one: (len(one.connections), one.handed), default=None)
+
+    def look(self) -> None:
+        """Now and then: take back what a worker doesn't claim, while another one is free; turn away
+        what has waited for too long."""
+        with self._lock:
+            now = self._clock()
+            silent = [one for one in self._workers if one.is_silent(now)]
+            late = [one for one in self._unclaimed.values() if one.worker in silent]
+            if late and self._choose(now) is not None:
+                for worker, count in Counter(one.worker for one in late).items():
+                    logger.warning("%s doesn't answer: others get %d connections", worker, count)
+                self._take_back(late)
+        self._advance()
+        self._turn_away(now - _WAIT_SECONDS)
+
+    def _take_back(self, some: Iterable[_Connection]) -> None:
+        """With the lock held."""
+        for one in list(some):
+            assert one.worker is not None
+            one.worker.connections.pop(one.number, None)
+            one.worker = None
+            self._waiting[one.number] = one
+
+    def accept_no_more(self) -> None:
+        """No more connections come: what waits for a worker is turned away."""
+        self._accepting = False
+        self._turn_away()
+
+    def _turn_away(self, before: float = float("inf")) -> None:
+        """Turn away those that came before then, and that no worker was free to serve."""
+        with self._lock:
+            some = [one for one in self._waiting.values() if one.since < before]
+            for one in some:
+                del self._waiting[one.number], self._unclaimed[one.number]
+        for one in some:
+            logger.error("a connection was turned away: there is no worker to serve it")
+            self._end(one)
+
+    def _end(self, one: _Connection) -> None:
+        one.request.close()
+        self._service.forget_connection(one.request)
+
+    def drop(self, request: socket.socket) -> None:
+        """Have a connection end that has not logged in."""
+        with self._lock:
+            found = next((one for one in self._unclaimed.values() if one.request is request), None)
+            if found is not None:
+                del self._unclaimed[found.number]
+                self._waiting.pop(found.number, None)
+                if found.worker is not None:
+                    found.worker.connections.pop(found.number, None)
+            having = [
+                (worker, number)
+                for worker in self._workers
+                for number, one in worker.connections.items()
+                if one is request
+            ]
+        if found is not None:
+            self._end(found)
+        for worker, number in having:
+            worker.far.drop(number)
+
+    # workers come and go -----------------------------------------------------------------
+
+    def join(self, worker: WorkerHandle) -> None:
+        """A worker gets connections from now on."""
+        with self._lock:
+            self._workers.append(worker)
+        self._advance()
+
+    def leave(self, worker: WorkerHandle) -> int:
+        """A worker has ended: what it hasn't claimed goes to others. Returns how many connections
+        have ended with it."""
+        with self._lock:
+            if worker in self._workers:
+                self._workers.remove(worker)
+            self._take_back(one for one in self._unclaimed.values() if one.worker is worker)
+            lost, worker.connections = list(worker.connections.values()), {}
+        for request in lost:
+            self._service.forget_connection(request)
+        self._advance()
+        if not self._accepting:
+            self._turn_away()
+        return len(lost)
+
+    # what workers say --------------------------------------------------------------------
+
+    def claim(self, worker: WorkerHandle, number: int) -> Carried[Client]:
+        """A worker takes a connection. Raises NotFound: it is not its any more."""
+        with self._lock:
+            worker.owes.pop(number, None)
+            one = self._unclaimed.get(number)
+            mine = one is not None and one.worker is worker
+            if mine:
+                del self._unclaimed[number]
+        if self._waiting:
+            self._advance()
+        if one is None or not mine:
+            raise NotFound(f"connection {number} is another's")
+        return Carried(one.client, [one.request.detach()])
+
+    def closed(self, worker: WorkerHandle, number: int) -> None:
+        """A worker has closed a connection."""
+        with self._lock:
+            request = worker.connections.pop(number, None)
+        if request is not None:
+            self._service.forget_connection(request)
+
+    def logged_in(self, worker: WorkerHandle, number: int, host: str) -> None:
+        """The client of a worker's connection has logged in."""
+        limits = self._service.limits
+        limits.spare(host)
+        with self._lock:
+            request = worker.connections.get(number)
+        if request is not None:
+            limits.strangers.leave(request)

@@ -1,0 +1,84 @@
+"""What a worker does with offers, without a process. Real ones are in test_stopped_workers.py."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ftpserver.interfaces import Carried, stand_in
+from ftpserver.processes.calling import PeerGone
+from ftpserver.processes.worker import Worker
+from ftpserver.processes.worker_interfaces import Client, ServerForWorker
+from ftpwire.errors import NotFound
+
+
+class Claiming(Worker):
+    """A worker whose claims its test answers; ``served`` are the connections that it begins."""
+
+    def __init__(self) -> None:
+        self.claims: list[Future[Any]] = []
+        self.closed: list[int] = []
+        self.served: list[int] = []
+        self._asked_to_end = threading.Event()
+        self._retiring, self._claiming = False, 0
+        self.service: Any = SimpleNamespace(connections=set())
+        self._server = stand_in(ServerForWorker, self)
+
+    def ask_later(self, request: Any, message: Any, descriptors: list[int]) -> Future[Any]:
+        self.claims.append(Future())
+        return self.claims[-1]
+
+    def tell(self, request: Any, message: Any, descriptors: list[int]) -> None:
+        assert request.name == "closed"
+        self.closed.append(message.number)
+
+    def _serve(self, number: int, client: Client, descriptors: list[int]) -> None:
+        self.served.append(number)
+        self.service.connections.add(number)
+        socket.close(descriptors.pop())
+
+    @property
+    def ends(self) -> bool:
+        return self._asked_to_end.is_set()
+
+
+def a_connection() -> Carried[Client]:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    return Carried(Client(None, False), [ours.detach()])
+
+
+def test_one_that_retires_serves_what_it_was_offered_before():
+    worker = Claiming()
+    worker.offer(7)
+    worker.retire()
+    assert not worker.ends
+    worker.claims[0].set_result(a_connection())
+    assert worker.served == [7] and not worker.ends
+    worker.service.connections.clear()
+    worker._end_when_done()
+    assert worker.ends
+    worker.offer(8)
+    assert len(worker.claims) == 1, "another one gets it"
+
+
+@pytest.mark.parametrize("error", [NotFound("it is another's"), PeerGone("it has ended")])
+def test_one_that_retires_ends_when_others_have_what_it_was_offered(error):
+    worker = Claiming()
+    worker.offer(7)
+    worker.retire()
+    worker.claims[0].set_exception(error)
+    assert worker.ends and not worker.served and not worker.closed
+
+
+def test_what_finds_no_room_in_the_process_is_closed(caplog):
+    worker = Claiming()
+    worker.offer(7)
+    worker.claims[0].set_exception(OSError(24, "Too many open files"))
+    assert worker.closed == [7]
+    assert "a connection could not be taken: [Errno 24] Too many open files" in caplog.text
