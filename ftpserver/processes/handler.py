@@ -2,7 +2,7 @@
 
 Lives here: turns, counts and allowances that workers ask for, and what they report for all.
 Lives elsewhere: the messages (messages.py), the counters (accounts/tallies.py), the workers
-themselves (supervisor.py), their side (worker.py), uploads that several work on (brokering.py).
+themselves (supervisor.py), their side (worker.py).
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from ftpserver.processes.messages import (
 
 if TYPE_CHECKING:
     from ftpserver.accounts.tallies import Tallies
-    from ftpserver.processes.brokering import Broker
     from ftpserver.serving.service import Service
 
 
@@ -46,13 +45,11 @@ class Answers:
     Args:
         service: Whose limits, audit log and invitations hold.
         tallies: What is counted for the sessions of all processes.
-        broker: Passes on what workers ask each other.
     """
 
-    def __init__(self, service: Service, tallies: Tallies, broker: Broker) -> None:
+    def __init__(self, service: Service, tallies: Tallies) -> None:
         self._service = service
         self._tallies = tallies
-        self._broker = broker
 
     def answer(self, worker: int, said: Any, give_way: Callable[[str], None]) -> Any:
         """Answer a worker, or take what it reports.
@@ -98,7 +95,7 @@ class Answers:
             case TellFailure(account_id, guess, size):
                 return MayTell(service.audit.failures.take(account_id, guess, size))
             case _:
-                return self._broker.handle(worker, said)
+                raise TypeError(f"{type(said).__name__} is not answered here")
         return None
 
 

@@ -1,7 +1,7 @@
 """What a server and its workers say to each other.
 
 Lives here: the messages. Lives elsewhere: how they travel (rpc.py), the server's side
-(supervisor.py), the worker's side (worker.py), what workers ask each other (brokering.py).
+(supervisor.py), the worker's side (worker.py).
 
 A worker is no less trusted than the server: it has the accounts file and the key as well.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 import msgspec
 
 from ftpserver.accounts.penalties import Offence
-from ftpserver.processes.brokering import Brokered, BrokeredAnswer
 from ftpserver.serving.stats import SessionInfo, Stats
 
 MAX_SIZE = 32 * 1024 * 1024
@@ -103,17 +102,7 @@ class Kick(msgspec.Struct, frozen=True, tag="kick"):
 
 
 ServerSays = (
-    Serve
-    | ApplySettings
-    | Drain
-    | Drop
-    | GiveWay
-    | Retire
-    | Stop
-    | AskStats
-    | AskSessions
-    | Kick
-    | Brokered
+    Serve | ApplySettings | Drain | Drop | GiveWay | Retire | Stop | AskStats | AskSessions | Kick
 )
 
 
@@ -138,7 +127,7 @@ class Kicked(msgspec.Struct, frozen=True, tag="kicked"):
     sessions: list[int]
 
 
-WorkerAnswers = StatsNow | SessionsNow | Kicked | BrokeredAnswer
+WorkerAnswers = StatsNow | SessionsNow | Kicked
 
 
 # the worker says -----------------------------------------------------------------------------
@@ -323,7 +312,6 @@ WorkerSays = (
     | Lines
     | Registering
     | Bye
-    | Brokered
     | Entering
     | Leaving
     | BeginningTransfer
@@ -338,4 +326,4 @@ WorkerSays = (
     | TellFailure
 )
 
-ServerAnswers = Entered | TurnGiven | MayTell | BrokeredAnswer
+ServerAnswers = Entered | TurnGiven | MayTell

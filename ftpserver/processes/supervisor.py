@@ -3,8 +3,7 @@
 Lives here: starting them and replacing those that die, handing connections out, changing what holds
 for all.
 Lives elsewhere: what is known of one (child_process.py), asking them (asking.py), a worker itself
-(worker.py), what is said (messages.py), what workers ask (handler.py), forking (forkserver.py),
-uploads that several of them work on (brokering.py).
+(worker.py), what is said (messages.py), what workers ask (handler.py), forking (forkserver.py).
 
 The server accepts, and hands each connection to the worker that has the fewest. So the load is
 even however few connections there are, and limits for connections are those of one process.
@@ -32,7 +31,6 @@ from ftpserver.interfaces import Carried
 from ftpserver.net.addresses import host_of
 from ftpserver.net.fd_passing import close_all
 from ftpserver.processes.asking import ask_all
-from ftpserver.processes.brokering import Broker
 from ftpserver.processes.child_process import WorkerHandle
 from ftpserver.processes.forkserver import Ended, Nursery
 from ftpserver.processes.handler import Answers
@@ -111,11 +109,10 @@ class WorkerSupervisor:
         self._over = threading.Event()
         self._accepting = True
         self._short_lives = 0
-        self._broker = Broker()
         self._nursery = Nursery(CHILD, self._service.settings, self._reported)
         self._page = make_page()
         self._tallies = host.tallies
-        self._answers = Answers(self._service, host.tallies, self._broker)
+        self._answers = Answers(self._service, host.tallies)
         self._thread = threading.Thread(target=self._look_after, name="workers")
         self._thread.start()
         try:
@@ -383,7 +380,6 @@ class WorkerSupervisor:
         incarnation = f"{self._ledger.run}w{number}"
         worker = WorkerHandle(number, incarnation, peer, lasting=lasting)
         self._ledger.others.add(incarnation)
-        self._broker.join(number, peer)
         with self._changed:
             self._workers[number] = worker
         return worker
@@ -415,7 +411,6 @@ class WorkerSupervisor:
             self._changed.notify_all()
         for request in connections:
             self._service.forget_connection(request)
-        self._broker.leave(worker.number)
 
     def _ended_now(self, worker: WorkerHandle) -> None:
         """A worker is gone. In the thread that reads what it says."""

@@ -16,7 +16,6 @@ import pickle
 import signal
 import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,6 @@ import msgspec
 from ftpserver.audit.writer import Audit
 from ftpserver.database import open_to_serve
 from ftpserver.net.descriptors import raise_descriptor_limit
-from ftpserver.processes.brokering import Colleagues
 from ftpserver.processes.forkserver import Born
 from ftpserver.processes.messages import (
     MAX_SIZE,
@@ -71,9 +69,6 @@ from ftpwire.errors import NotFound
 if TYPE_CHECKING:
     from ftpserver.settings.table import Settings
 
-_QUESTIONS_AT_ONCE = 64
-"""Most of them are answered at once; who has lent a piece waits for it, and who takes over."""
-
 
 def main(born: Born) -> None:
     """Be a worker until it is time to end."""
@@ -92,20 +87,17 @@ class Worker:
         self._asked_to_end = threading.Event()
         self._retiring = False
         self._leaving = False
-        self._pool = ThreadPoolExecutor(_QUESTIONS_AT_ONCE, "question")
         self._stack = ExitStack()
         self.server = Peer(
             socket.socket(fileno=ours),
             hears=ServerSays,
             answers=ServerAnswers,
             handle=self._hear,
-            pool=self._pool,
             max_size=MAX_SIZE,
             max_descriptors=1,
             on_end=self._server_gone,
             name="server",
         )
-        self._colleagues = Colleagues(born.number, self.server)
         self._connections = RemoteConnections(self.server, self._end_when_done)
         self.service = self._open(born.settings, birth, SharedPaces(page))
         self.service.tls_context = born.tls_context
@@ -132,7 +124,6 @@ class Worker:
             engine,
             ledger,
             audit,
-            owners=self._colleagues.owners,
             counting=self._connections,
             throttle=RemoteThrottle(self.server),
             probes=RemoteProbes(self.server),
@@ -164,7 +155,6 @@ class Worker:
         self._tell(Bye(service.stats()))
         self._leaving = True
         self.server.close()
-        self._pool.shutdown(wait=False)
         self._stack.close()
 
     def _server_gone(self) -> None:
@@ -206,8 +196,6 @@ class Worker:
                 return SessionsNow(self.service.session_infos())
             case Kick(session, user):
                 return Kicked(self._kicked(session, user))
-            case _:
-                return self._colleagues.handle(said)
         return None
 
     def _serve(self, said: Serve, request: socket.socket) -> None:
