@@ -713,3 +713,23 @@ def test_what_an_earlier_version_has_kept_is_resumed(session, open_home, ledger,
     assert send(uploads, data, put(data)) == SIZE - 1
     assert commit(uploads) == Stored(SIZE)
     assert staged(root) == set()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_who_is_not_root_goes_on_with_a_file_that_nobody_may_write(tmp_path):
+    """It was finished, and has its mode, when its process died."""
+    os.chown(tmp_path, 65534, 65534)
+    directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.setuid(65534)
+            os.close(os.open(b"u-one", os.O_CREAT | os.O_WRONLY, 0o400, dir_fd=directory))
+            os.write(module.open_kept(directory, b"u-one"), b"more")
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(directory)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert (tmp_path / "u-one").read_bytes() == b"more"
