@@ -267,7 +267,7 @@ class Exchange:
             except TimedOut:
                 self._transfer.begin_waiting(in_frame=write)
                 self._hold_little()
-        while self._look is not None:
+        while self._look is not None and not write:
             soon = time.monotonic() + _LOOK_SECONDS
             if deadline is not None and deadline <= soon:
                 break

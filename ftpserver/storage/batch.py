@@ -40,6 +40,7 @@ from ftpserver.storage.staging import Staging, dress, verify
 from ftpserver.storage.upload import Receiving
 from ftpwire import beneath, digests, paths
 from ftpwire.errors import (
+    Busy,
     Cancelled,
     CommandError,
     ConnectionLost,
@@ -237,7 +238,7 @@ class Uploads:
             if not receiving.verified:
                 raise VerificationFailed("the upload was not finished")
         except BaseException as error:
-            interrupted = isinstance(error, (Cancelled, ConnectionLost))
+            interrupted = isinstance(error, (Cancelled, ConnectionLost)) or type(error) is Busy
             try:
                 if interrupted and receiving.lease is not None and staging.keep():
                     self._keep(receiving.lease)

@@ -171,6 +171,12 @@ class ResumableStaging(Staging):
         try:
             with staging._turn:
                 yield staging
+        except BaseException:
+            if staging.fd >= 0:  # not even the lease is known
+                if not os.fstat(fd).st_size:
+                    unlink_if_there(home.staging_fd, name)
+                staging.close()
+            raise
         finally:
             staging._step_is_over()
 
@@ -313,6 +319,7 @@ class ResumableStaging(Staging):
     def _end_pieces(self, table: PieceTable) -> None:
         with self.step():
             table.end(self._home.staging_fd, self.name)
+            os.ftruncate(self.fd, table.look().frontier())  # from here on its size tells how far
 
     @property
     def total(self) -> int:
@@ -362,8 +369,9 @@ class ResumableStaging(Staging):
                 if self.total < RESUME_FROM:
                     return False
                 self.mark(self.total, digest)
-        except TakenOver:
-            pass
+        except Busy as error:  # it is another session's, or stays as it was at the last checkpoint
+            if self._collector is not None and not isinstance(error, TakenOver):
+                return False  # who brings a piece may still be writing
         except (OSError, CommandError):
             return False  # the disk is full or failing: better nothing than something doubtful
         self.close()

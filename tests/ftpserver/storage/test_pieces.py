@@ -227,6 +227,8 @@ def test_when_the_owner_goes_so_do_the_pieces(server, owner, helper, dial, leave
     helper.frame(Kind.END, piece, Sent(3 * MIB))
     assert helper.answer().message.code == "lease-lost"
     assert room(server).held == SIZE
+    kept = server.settings.root / "alice/.ftpd-staging" / staged(server)[0]
+    assert kept.stat().st_size <= 7 * MIB, "nothing behind the gap stays"
     again = dial(server)
     number, ready = begin(again)
     assert 6 * MIB <= ready.offset <= 7 * MIB

@@ -592,7 +592,8 @@ def test_what_a_session_has_is_not_dropped(session, open_home, ledger, alice):
         kept.drop(b"/file")
 
 
-def test_what_can_not_be_begun_leaves_nothing_locked(session, ledger, alice, root, monkeypatch):
+@pytest.mark.parametrize("where", [(Checkpoint, "renew"), (Ledger, "take_over")])
+def test_what_can_not_be_begun_leaves_nothing_locked(session, ledger, alice, root, where):
     def refuse(*_: object) -> None:
         raise OSError(24, "Too many open files")
 
@@ -600,14 +601,33 @@ def test_what_can_not_be_begun_leaves_nothing_locked(session, ledger, alice, roo
     for until in (None, SIZE - 1):
         if until:
             send(session(), data, put(data), until=until)
-        with monkeypatch.context() as patch:
-            patch.setattr(Checkpoint, "renew", refuse)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(*where, refuse)
             with pytest.raises(OSError, match="Too many"):
                 send(session(), data, put(data))
         assert bool(staged(root)) == bool(until), "what was kept is kept"
     uploads = session()
     assert send(uploads, data, put(data)) == SIZE - 1
     assert commit(uploads) == Stored(SIZE) and ledger.room(alice).held == 0
+
+
+def test_a_lock_that_is_not_given_back_costs_no_upload(session, home, alice, root, monkeypatch):
+    """Whoever has it was stopped in the middle: what was written is kept as it is."""
+    monkeypatch.setattr(module, "PIECE", MIB)
+    data, name = content(SIZE), kept_name(alice, (b"file",), SIZE, 1)
+    with pytest.raises(Busy), session().receiving(1, put(data)) as receiving:
+        receiving.resume(quiet)
+        receiving.staging.sink.write(memoryview(data)[: 9 * MIB // 2])
+        receiving.staging.sink.rest()
+        fd = os.open(name, os.O_RDWR, dir_fd=home.staging_fd)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        monkeypatch.setattr(owning, "PATIENCE", 0.0)
+        receiving.staging.sink.write(memoryview(data)[9 * MIB // 2 :])
+        receiving.staging.sink.finish()
+    os.close(fd)
+    uploads = session()
+    assert 4 * MIB <= send(uploads, data, put(data)) <= 9 * MIB // 2
+    assert commit(uploads) == Stored(SIZE) and staged(root) == set()
 
 
 def test_a_refused_commit_leaves_nothing(session, root, ledger, alice):
