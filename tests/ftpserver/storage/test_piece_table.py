@@ -198,6 +198,29 @@ def test_gaps_are_limited(upload, helper, monkeypatch):
         helper.begin(7, 1)
 
 
+def test_two_can_not_begin_at_the_same_time(upload, helper, monkeypatch):
+    other, real = upload.helper(), PieceTable.put_slot
+
+    def begin_within(self, *slot: object) -> None:
+        monkeypatch.setattr(PieceTable, "put_slot", real)
+        monkeypatch.setattr(upload_locks, "PATIENCE", 0.0)
+        with pytest.raises(Busy):
+            other.begin(0, 10)
+        real(self, *slot)
+
+    monkeypatch.setattr(PieceTable, "put_slot", begin_within)
+    helper.begin(0, 10)
+    other.close()
+
+
+def test_a_piece_that_is_complete_leaves_its_slot_alone(upload, helper):
+    piece = helper.begin(0, 10)
+    piece.write(memoryview(NOISE[:10]))
+    other = helper.begin(10, 10)  # which has the slot now
+    piece.write(memoryview(b""))
+    assert upload.table.look().slots == {0: module.Slot(other.start, other.end, other.at)}
+
+
 def test_another_key_and_no_table(upload):
     with pytest.raises(LeaseLost):
         Contributor.open(upload.directory, NAME, bytes(16))
