@@ -585,10 +585,11 @@ class Uploads:
     ) -> None:
         pending.outcome = _failed(error, pending.path)
         pending.staged = None
+        lease = resumable.lease
         resumable.close()
-        if resumable.lease is not None:
-            batch.leases.remove(resumable.lease)
-            self._keep(resumable.lease)  # unless it is another session's by now
+        if lease is not None:
+            batch.leases.remove(lease)
+            self._keep(lease)  # unless it is another session's by now
 
     def _locked(self, batch: _Batch) -> AbstractContextManager[None]:
         """Hold the home's lock for a batch: alone where it may replace something, and two names

@@ -394,6 +394,7 @@ class ResumableStaging(Staging):
             self.close()
 
     def close(self) -> None:
+        self.lease = None  # its end is looked for once nobody has it any more
         if self._collector is not None:
             self._collector.stop()
         super().close()  # before the checkpoint: who writes behind may be about to leave one
