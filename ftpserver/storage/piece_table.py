@@ -54,7 +54,7 @@ _HEAD = struct.Struct(">8s16sQ")
 """Magic, key, size of the file."""
 _MAGIC = b"FTPDpc1\n"
 _ENDED_AT = 64
-_BASE_AT, _HASHED_AT = 72, 88
+_BASE_AT, _HASHED_AT, _FAILURE_AT = 72, 88, 104
 _NUMBER = struct.Struct(">QI")
 """A number and its checksum."""
 _SLOTS_AT = 128
@@ -228,13 +228,13 @@ class PieceTable:
         """Have a slot be nobody's."""
         self.write(_slot_at(number), bytes(_SLOT.size))
 
-    def _head(self) -> tuple[bool, int]:
-        """Whether it was ended, and how many bytes are hashed."""
+    def _head(self) -> tuple[bool, int, int]:
+        """Whether it was ended, errno of what it failed by or 0, and how many bytes are hashed."""
         for _ in range(_TRIES):
             data = os.pread(self.fd, _SLOTS_AT, 0)
             hashed = _number_in(data, _HASHED_AT)
             if hashed is not None:
-                return data[_ENDED_AT] != 0, hashed
+                return data[_ENDED_AT] != 0, _number_in(data, _FAILURE_AT) or 0, hashed
         raise _damaged()
 
     def look(self, *, all_slots: bool = False) -> Look:
@@ -260,8 +260,10 @@ class PieceTable:
         return is_range_locked(self.fd, _OWNING)
 
     def must_go_on(self) -> int:
-        """How many bytes are hashed. Raises LeaseLost: it was ended."""
-        ended, hashed = self._head()
+        """How many bytes are hashed. Raises LeaseLost: it was ended; OSError: by that."""
+        ended, failure, hashed = self._head()
+        if ended and failure:
+            raise OSError(failure, os.strerror(failure))
         if ended:
             raise LeaseLost(_ENDED)
         return hashed
@@ -299,8 +301,14 @@ class PieceTable:
         with range_locked(self.fd, _WRITING):
             unlink_if_there(directory, table_name(name))
 
-    def stop(self) -> None:
-        """Have those who write stop before their next buffer; some may be writing one."""
+    def stop(self, failure: int = 0) -> None:
+        """Have those who write stop before their next buffer; some may be writing one.
+
+        Args:
+            failure: errno of what made it fail, which they are told.
+        """
+        if failure:
+            self.write(_FAILURE_AT, _number(failure))
         self.write(_ENDED_AT, b"\1")
 
 
@@ -529,9 +537,10 @@ class Collector:
             self._stop_others()
         self._table.close()
 
-    def _stop_others(self) -> None:
+    def _stop_others(self, error: Exception | None = None) -> None:
+        failure = error.errno if isinstance(error, OSError) else None
         try:
-            self._table.stop()
+            self._table.stop(failure or 0)
         except OSError:
             pass  # who goes on writes to what is dropped
 
@@ -543,7 +552,7 @@ class Collector:
         except Exception as error:  # whatever it is: who waits for the digest hears of it
             self._error = error
             self._ending = True
-            self._stop_others()
+            self._stop_others(error)
 
     def wait_for_more(self, at: int) -> int:
         """See `ftpwire.pieces.Followed`."""

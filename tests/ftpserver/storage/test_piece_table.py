@@ -259,7 +259,7 @@ def test_a_full_disk_fails_the_piece_and_the_whole(upload, helper, monkeypatch):
             with pytest.raises(OSError, match="full"):
                 piece.write(memoryview(b"x"))
         eventually(lambda: upload.table._head()[0], "the others stop")
-        with pytest.raises(LeaseLost):
+        with pytest.raises(OSError, match="No space"):
             helper.begin(200, 10)
         with pytest.raises(OSError, match="No space"):
             collector.finish()
