@@ -25,7 +25,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 metadata = MetaData()
 
@@ -88,6 +88,7 @@ lease = Table(
     Column("staging", LargeBinary, nullable=True),  # name of the staging file that it owns
     Column("expires", BigInteger, nullable=False),  # seconds since 1970
     Column("files", BigInteger, nullable=False, server_default="0"),  # of them reserved
+    Column("pieces", LargeBinary, nullable=True),  # key by which others bring pieces; see state
     Index("lease_by_account", "account_id"),
 )
 

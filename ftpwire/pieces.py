@@ -3,8 +3,7 @@
 Lives here: which bytes are there, writing them where they belong, the hash that follows behind.
 Acts only on a descriptor that it is handed.
 Lives elsewhere: a file that comes as one stream (streams.py), who cuts files into pieces
-(ftpclient/transfer/pieces.py), what a server keeps of an interrupted one
-(ftpserver/storage/staging.py).
+(ftpclient/transfer/pieces.py), one that several processes write (ftpserver/storage/piece_table.py).
 
 BLAKE3 can't be merged from parts here, so one thread reads what has come without a gap, a little
 behind those who write it: out of the page cache, and done soon after the last byte.
@@ -14,7 +13,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -29,9 +28,10 @@ STEP = 16 * 1024 * 1024
 MOST_UNDER_WAY = 1024
 """Pieces that were begun and are not complete without a gap before them."""
 
-_AHEAD = 64 * 1024 * 1024
+AHEAD = 64 * 1024 * 1024
 """Bytes that may be written and not hashed: a slow disk slows the network down."""
-_LOOK_SECONDS = 0.2
+LOOK_SECONDS = 0.2
+"""Between two looks at how far hashing is."""
 
 
 class Writer(Protocol):
@@ -41,12 +41,74 @@ class Writer(Protocol):
         """Write what comes next in a piece, and move its ``at`` on."""
 
 
+class Followed(Protocol):
+    """What is hashed behind those who write it."""
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nobody wants the digest any more."""
+
+    def wait_for_more(self, at: int) -> int:
+        """How far to hash; not beyond ``at`` when no more comes."""
+
+    def note_hashed(self, at: int) -> None:
+        """So many bytes are hashed."""
+
+
+def hash_behind(
+    fd: int,
+    at: int,
+    hasher: digests.new,
+    followed: Followed,
+    on_step: Callable[[int, bytes], None] | None,
+) -> None:
+    """Hash a file from ``at`` on while it is written, until no more comes.
+
+    Raises:
+        OSError, SourceChanged: It can't be read. So does what ``on_step`` raises.
+    """
+    marked = at
+    buffer = memoryview(bytearray())
+    while (end := followed.wait_for_more(at)) > at:
+        if len(buffer) < BUFFER_SIZE:  # there is none before something comes
+            buffer = memoryview(bytearray(min(BUFFER_SIZE, end - at)))
+        while at < end and not followed.given_up:
+            count = os.preadv(fd, [buffer[: end - at]], at)
+            if not count:
+                raise SourceChanged("it became shorter while it was written")
+            hasher.update(buffer[:count])
+            at += count
+            followed.note_hashed(at)
+            if on_step is not None and at - marked >= STEP:
+                on_step(at, hasher.digest())
+                marked = at
+
+
+def must_be_missing(
+    start: int, end: int, base: int, size: int, others: Iterable[tuple[int, int]]
+) -> None:
+    """Raise CommandError unless a piece may begin: within the file, and where no other one is.
+
+    Args:
+        base: Bytes that are there without a gap.
+        others: Where those begin and end that were begun behind it.
+    """
+    if end <= start or start < base or end > size:
+        raise CommandError("no such piece is missing")
+    if any(start < other_end and other < end for other, other_end in others):
+        raise CommandError("another piece has some of these bytes")
+
+
+def too_many() -> TooMany:
+    """What is said of a piece beyond `MOST_UNDER_WAY`."""
+    return TooMany(f"more than {MOST_UNDER_WAY} pieces with gaps between them")
+
+
 class Assembly:
     """The bytes of one file from ``offset`` on, in pieces.
 
-    ``open`` begins a piece; whoever has it fills it. ``lend`` begins one that another process
-    writes. ``finish`` closes it, and tells the digest of what is there without a gap. As a context
-    manager it stops its thread in any case.
+    ``open`` begins a piece; whoever has it fills it. ``finish`` closes it, and tells the digest of
+    what is there without a gap. As a context manager it stops its thread in any case.
 
     ``_lock`` guards all that changes; it is never held across a file call. After ``close`` nobody
     writes any more: who has closed it may give the descriptor to others.
@@ -81,15 +143,13 @@ class Assembly:
         """For all others: a piece is complete, more is hashed, it failed, it was closed."""
         self._pieces: dict[int, Piece] = {}
         """What was begun, by where it begins; without those that are complete up to ``_base``."""
-        self._lent: dict[Piece, Callable[[], None]] = {}
-        """Those that other processes write, and how to have them stop."""
         self._base = offset
         self._hashed = offset
         self._told = offset
         self._received = 0
         self._writing = 0
         self._closed = False
-        self._given_up = False
+        self.given_up = False
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._follow, name="hash-behind", daemon=True)
         self._thread.start()
@@ -104,65 +164,14 @@ class Assembly:
             CommandError: It lies beyond the file, or where another one is.
         """
         with self._lock:
-            return self._begin(start, start + size)
-
-    def _begin(self, start: int, end: int) -> Piece:
-        if self._closed:
-            raise LeaseLost("its upload has ended")
-        if end <= start or start < self._base or end > self.size:
-            raise CommandError("no such piece is missing")
-        if any(start < other.end and other.start < end for other in self._pieces.values()):
-            raise CommandError("another piece has some of these bytes")
-        if len(self._pieces) >= MOST_UNDER_WAY:
-            raise TooMany(f"more than {MOST_UNDER_WAY} pieces with gaps between them")
-        piece = self._pieces[start] = Piece(self, start, end)
-        return piece
-
-    def lend(self, start: int, size: int, recall: Callable[[Piece], None]) -> tuple[Piece, int]:
-        """Begin a piece that another process writes, and which is `given_back`.
-
-        Args:
-            recall: Called when it is closed meanwhile: has the other process stop, and the piece
-                given back; returns then.
-
-        Returns:
-            The piece, and a descriptor for the other process to write with. It shares the lock
-            that is held on the file.
-
-        Raises:
-            LeaseLost, CommandError: As `open`.
-        """
-        with self._lock:
-            piece = self._begin(start, start + size)
-            fd = os.dup(self._fd)  # with the lock: it isn't anybody else's yet
-            self._lent[piece] = lambda: recall(piece)
-            return piece, fd
-
-    def given_back(self, piece: Piece, count: int, error: Exception | None = None) -> None:
-        """Another process has written so many bytes of a piece, and writes no more. Waits while
-        hashing is far behind. Can be called again: it is ignored.
-
-        Args:
-            error: What stopped it from writing.
-
-        Raises:
-            LeaseLost: It was closed before all of the piece came.
-            OSError: Writing, or what follows behind, failed.
-        """
-        if error is not None:
-            self._fail(error)
-        with self._lock:
-            if self._lent.pop(piece, None) is None:
-                return
-            self._note_written(piece, min(count, piece.end - piece.at))
-            self._moved.notify_all()
-            self._more.notify()
-            while self._frontier() - self._hashed > _AHEAD and not self._over():
-                self._moved.wait()
-            if self._error is not None:
-                raise self._error
-            if self._closed and piece.at < piece.end:
+            if self._closed:
                 raise LeaseLost("its upload has ended")
+            others = ((piece.start, piece.end) for piece in self._pieces.values())
+            must_be_missing(start, start + size, self._base, self.size, others)
+            if len(self._pieces) >= MOST_UNDER_WAY:
+                raise too_many()
+            piece = self._pieces[start] = Piece(self, start, start + size)
+            return piece
 
     def write(self, piece: Piece, data: memoryview) -> None:
         """Write what comes next in a piece.
@@ -176,7 +185,7 @@ class Assembly:
         if count > piece.end - piece.at:
             raise VerificationFailed("more bytes came than the piece has")
         with self._lock:
-            while self._frontier() - self._hashed > _AHEAD and not self._over():
+            while self._frontier() - self._hashed > AHEAD and not self._over():
                 self._moved.wait()
             if self._error is not None:
                 raise self._error
@@ -221,17 +230,11 @@ class Assembly:
         with self._lock:
             return self._received
 
-    @property
-    def is_lent(self) -> bool:
-        """Whether another process is writing a piece, of which nothing is known before its end."""
-        with self._lock:
-            return bool(self._lent)
-
     def wait(self) -> None:
         """Wait a moment for something to change. Raises what made it fail."""
         with self._lock:
             if not self._over() and self._frontier() < self.size:
-                self._moved.wait(_LOOK_SECONDS)
+                self._moved.wait(LOOK_SECONDS)
             if self._error is not None:
                 raise self._error
 
@@ -250,11 +253,7 @@ class Assembly:
             self._closed = True
             self._more.notify()
             self._moved.notify_all()
-            recalls = list(self._lent.values())
-        for recall in recalls:
-            recall()
-        with self._lock:
-            while self._writing or self._lent:
+            while self._writing:
                 self._moved.wait()
 
     def finish(self, progress: Callable[[int], None] | None = None) -> bytes:
@@ -268,7 +267,7 @@ class Assembly:
         """
         self.close()
         while self._thread.is_alive():
-            self._thread.join(_LOOK_SECONDS)
+            self._thread.join(LOOK_SECONDS)
             if progress is not None:
                 progress(self._hashed)
         if self._error is not None:
@@ -284,41 +283,28 @@ class Assembly:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._given_up = True
+        self.given_up = True
         self.close()
         self._thread.join()
 
     # the hash that follows ---------------------------------------------------------------
 
     def _follow(self) -> None:
-        marked = at = self._hashed
-        buffer = memoryview(bytearray())
         try:
-            while (end := self._wait_for_more(at)) > at:
-                if len(buffer) < BUFFER_SIZE:  # there is none before something comes
-                    buffer = memoryview(bytearray(min(BUFFER_SIZE, end - at)))
-                while at < end and not self._given_up:
-                    count = os.preadv(self._fd, [buffer[: end - at]], at)
-                    if not count:
-                        raise SourceChanged("it became shorter while it was written")
-                    self._hasher.update(buffer[:count])
-                    at += count
-                    self._note_hashed(at)
-                    if self._on_step is not None and at - marked >= STEP:
-                        self._on_step(at, self._hasher.digest())
-                        marked = at
+            hash_behind(self._fd, self._hashed, self._hasher, self, self._on_step)
         except Exception as error:  # whatever it is: those who write and wait hear of it
             self._fail(error)
 
-    def _wait_for_more(self, at: int) -> int:
-        """How far to hash; not beyond ``at`` when no more comes."""
+    def wait_for_more(self, at: int) -> int:
+        """See `Followed`."""
         with self._lock:
-            while self._frontier() <= at and (self._writing or self._lent or not self._over()):
+            while self._frontier() <= at and (self._writing or not self._over()):
                 self._more.wait()
-            failed = self._given_up or self._error is not None
+            failed = self.given_up or self._error is not None
             return at if failed else self._frontier()
 
-    def _note_hashed(self, at: int) -> None:
+    def note_hashed(self, at: int) -> None:
+        """See `Followed`."""
         with self._lock:
             self._hashed = at
             if at - self._told >= PIECE:

@@ -170,7 +170,10 @@ class WriteBehind:
     def _put(self, buffer: bytearray, count: int) -> None:
         with memoryview(buffer) as view, view[:count] as data:
             self._hasher.update(data)
-            write_all(self._fd, data)
+            self._write(data)
+
+    def _write(self, data: memoryview) -> None:
+        write_all(self._fd, data)
 
 
 class ReadAhead:

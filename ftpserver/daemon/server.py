@@ -47,7 +47,6 @@ from ftpserver.settings.table import TABLE, Settings, cautions
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.ownership import identify
 from ftpserver.storage.quota import most_files
-from ftpserver.storage.upload_locks import Owners
 from ftpwire.paths import printable
 
 logger = logging.getLogger("ftpd")
@@ -143,7 +142,6 @@ class FtpServer:
             engine,
             ledger,
             audit,
-            owners=Owners(),
             counts=tallies.sessions,
             transfers=tallies.transfers,
             queue=tallies.queue,

@@ -1,8 +1,7 @@
 """The sessions of each account, which share what no other account's may see.
 
-Lives here: who belongs to which account, and what they share: the page that their pace is kept by,
-and the questions that they ask each other.
-Lives elsewhere: the page (processes/shared_rate.py), the questions (processes/brokering.py).
+Lives here: who belongs to which account, and what they share: the page that their pace is kept by.
+Lives elsewhere: the page (processes/shared_rate.py).
 """
 
 from __future__ import annotations
@@ -11,8 +10,6 @@ import os
 import threading
 from dataclasses import dataclass, field
 
-from ftpserver.processes.brokering import Broker
-from ftpserver.processes.rpc import Peer
 from ftpserver.processes.shared_rate import make_page
 
 
@@ -21,7 +18,6 @@ class _Group:
     """One account's sessions, by their numbers."""
 
     page: int
-    broker: Broker = field(default_factory=Broker)
     members: set[int] = field(default_factory=set)
 
 
@@ -32,14 +28,13 @@ class AccountGroups:
         self._lock = threading.Lock()
         self._groups: dict[int, _Group] = {}
 
-    def join(self, account_id: int, session: int, peer: Peer) -> int:
+    def join(self, account_id: int, session: int) -> int:
         """A session has logged in; returns the descriptor of its account's page."""
         with self._lock:
             group = self._groups.get(account_id)
             if group is None:
                 group = self._groups[account_id] = _Group(make_page())
             group.members.add(session)
-            group.broker.join(session, peer)
             return group.page
 
     def leave(self, account_id: int, session: int) -> None:
@@ -48,14 +43,7 @@ class AccountGroups:
             group = self._groups.get(account_id)
             if group is None or session not in group.members:
                 return  # it could not join
-        group.broker.leave(session)  # tells others: not with the lock held
-        with self._lock:
             group.members.discard(session)
             if not group.members:
                 del self._groups[account_id]
                 os.close(group.page)
-
-    def broker_of(self, account_id: int) -> Broker:
-        """What the sessions of an account ask each other by."""
-        with self._lock:
-            return self._groups[account_id].broker

@@ -246,13 +246,17 @@ class Answers:
     def _books(self, asked: Any) -> Any:
         ledger, account_id = self._ledger, self._account.id
         match asked:
-            case q.Reserve(size, files, staging):
-                return self._note(ledger.reserve(account_id, size, staging, files=files))
+            case q.Reserve(size, files, staging, pieces):
+                return self._note(
+                    ledger.reserve(account_id, size, staging, files=files, pieces=pieces)
+                )
             case q.ReserveStep(size, files):
                 return self._note(ledger.reserve_step(account_id, size, files))
-            case q.TakeOver(staging):
-                taken = ledger.take_over(account_id, staging)
+            case q.TakeOver(staging, pieces):
+                taken = ledger.take_over(account_id, staging, pieces)
                 return None if taken is None else self._note(taken)
+            case q.FindPieces(key):
+                return q.Found(ledger.find_pieces(account_id, key))
             case q.Extend(lease, size, files):
                 held = self._held(lease)
                 ledger.extend(held, size, files)
@@ -261,7 +265,7 @@ class Answers:
                 ledger.keep(self._held(lease))
                 self.leases.pop(lease, None)
             case q.DropKept(staging):
-                ledger.drop_kept(account_id, staging)
+                return q.Dropped(ledger.drop_kept(account_id, staging))
             case q.ListKept():
                 return q.Kept(ledger.resumable(account_id))
             case q.BeginCommit(leases):

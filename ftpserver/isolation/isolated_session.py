@@ -6,7 +6,7 @@ Lives elsewhere: all of them together (supervisor.py), answers to what they ask 
 side (session_process.py), forking (processes/forkserver.py).
 
 A process that has ended is noticed by its socket, which closes with it; what the nursery reports is
-only the cause. Whatever it held then ends at once: its place, its leases, its pieces.
+only the cause. Whatever it held then ends at once: its place, its leases.
 """
 
 from __future__ import annotations
@@ -34,14 +34,13 @@ from ftpserver.isolation import messages as q
 from ftpserver.isolation.handler import Answers
 from ftpserver.net.addresses import host_of
 from ftpserver.net.fd_passing import close_all
-from ftpserver.processes.brokering import Brokered, Share, Unshare
 from ftpserver.processes.child import Fork
 from ftpserver.processes.rpc import Carried, Peer, PeerGone
 from ftpserver.serving.session import peer_name
 from ftpserver.serving.stats import SessionInfo
 from ftpserver.settings.table import Settings
 from ftpserver.storage.ledger import Ledger
-from ftpwire.errors import Busy, SessionEnded
+from ftpwire.errors import SessionEnded
 
 if TYPE_CHECKING:
     from ftpserver.isolation.account_groups import AccountGroups
@@ -57,8 +56,6 @@ LAST_WORDS = 5.0
 """Seconds from the moment a connection is cut until its process is killed."""
 _SLACK = 5.0
 """Seconds beyond the time for log-ins, after which a stranger's process is killed."""
-_MOST_SHARED = 64
-"""Uploads of one session that others bring pieces of; an honest one has one."""
 
 
 @dataclass
@@ -120,7 +117,6 @@ class IsolatedSession:
         self._place: str | None = None
         self._transfer: str | None = None
         """Its running transfer. For the thread that reads what it asks."""
-        self._shared: set[bytes] = set()
         self._began = time.monotonic()
         self._cut_at: float | None = None
         self._pidfd = -1
@@ -150,7 +146,6 @@ class IsolatedSession:
             answers=q.AnsweredBySession,
             handle=self._handle,
             patience=_PATIENCE,
-            max_descriptors=1,
             name=f"session {number}",
         )
 
@@ -268,8 +263,6 @@ class IsolatedSession:
     # what it asks ------------------------------------------------------------------------
 
     def _handle(self, asked: Any, descriptors: list[int]) -> Any:
-        if isinstance(asked, Brokered):
-            return self._broker(asked)
         if isinstance(asked, q.Penalized):
             self._offence = self._offence or asked.offence
             return None
@@ -281,24 +274,12 @@ class IsolatedSession:
             return None
         return self._answers.answer(asked)
 
-    def _broker(self, asked: Any) -> Any:
-        account = self.account
-        if account is None or getattr(asked, "account_id", account.id) != account.id:
-            raise PermissionError(1, "not this session's")
-        if isinstance(asked, Share):
-            if len(self._shared) >= _MOST_SHARED:
-                raise Busy("too many uploads come in pieces")
-            self._shared.add(asked.key)
-        elif isinstance(asked, Unshare):
-            self._shared.discard(asked.key)
-        return self._groups.broker_of(account.id).handle(self.id, asked)
-
     def _admitted(self, admission: Admission) -> int:
         self.account, self.token_id = admission.account, admission.token_id
         self._place = admission.place
         self._service.limits.strangers.leave(self.request)
         self.on_answered()
-        return self._groups.join(admission.account.id, self.id, self._peer)
+        return self._groups.join(admission.account.id, self.id)
 
     def begin_transfer(self, account: Account) -> str:
         """Count a transfer: a session has one at most. Raises TooMany."""

@@ -2,7 +2,7 @@
 
 Lives here: the messages, and what of an account travels.
 Lives elsewhere: how they travel (processes/rpc.py), what is answered (handler.py,
-session_process.py), what sessions ask each other through the server (processes/brokering.py).
+session_process.py).
 
 What a session asks never names an account: the server knows whose session it is.
 """
@@ -17,7 +17,6 @@ from msgspec import Meta
 
 from ftpserver.accounts.account import Account
 from ftpserver.accounts.penalties import Offence
-from ftpserver.processes.brokering import Borrow, Brokered, BrokeredAnswer, Cut, GiveBack, Recall
 from ftpserver.storage.permissions import Permissions
 from ftpserver.storage.quota import Resumable
 from ftpwire.messages import Room, TokenInfo
@@ -27,6 +26,7 @@ _Change = Annotated[int, Meta(ge=-(2**62), le=2**62)]
 _Name = Annotated[str, Meta(max_length=1024)]
 _Secret = Annotated[str, Meta(max_length=8192)]
 _Staging = Annotated[bytes, Meta(max_length=255)]
+_Key = Annotated[bytes, Meta(max_length=64)]
 _LeaseId = Annotated[str, Meta(max_length=32)]
 _Leases = Annotated[list[_LeaseId], Meta(max_length=4096)]
 
@@ -135,6 +135,7 @@ class Reserve(_Said, frozen=True):
     size: _Size
     files: _Size
     staging: _Staging | None = None
+    pieces: _Key | None = None
 
 
 class ReserveStep(_Said, frozen=True):
@@ -148,6 +149,13 @@ class TakeOver(_Said, frozen=True):
     """As `Books.take_over`. Answer: `Leased`, or `Nothing`."""
 
     staging: _Staging
+    pieces: _Key | None = None
+
+
+class FindPieces(_Said, frozen=True):
+    """As `Books.find_pieces`. Answer: `Found`."""
+
+    key: _Key
 
 
 class Keep(_Said, frozen=True):
@@ -157,7 +165,7 @@ class Keep(_Said, frozen=True):
 
 
 class DropKept(_Said, frozen=True):
-    """As `Books.drop_kept`. Answer: `Nothing`."""
+    """As `Books.drop_kept`. Answer: `Dropped`."""
 
     staging: _Staging
 
@@ -296,6 +304,14 @@ class Kept(_Said, frozen=True):
     uploads: list[Resumable]
 
 
+class Found(_Said, frozen=True):
+    staging: bytes | None
+
+
+class Dropped(_Said, frozen=True):
+    may_go: bool
+
+
 class SettledUp(_Said, frozen=True):
     kept: list[bytes]
     used: int
@@ -378,6 +394,7 @@ AskedBySession = (
     | Reserve
     | ReserveStep
     | TakeOver
+    | FindPieces
     | Keep
     | DropKept
     | ListKept
@@ -393,7 +410,6 @@ AskedBySession = (
     | Penalized
     | Answered
     | Over
-    | Brokered
 )
 AnsweredByServer = (
     Admitted
@@ -406,22 +422,11 @@ AnsweredByServer = (
     | SettledUp
     | RoomLeft
     | TransferBegun
-    | BrokeredAnswer
+    | Found
+    | Dropped
 )
-AskedByServer = (
-    Look
-    | End
-    | Hasten
-    | Dismiss
-    | GiveWay
-    | Follow
-    | ApplySettings
-    | Borrow
-    | GiveBack
-    | Recall
-    | Cut
-)
-AnsweredBySession = Seen | BrokeredAnswer
+AskedByServer = Look | End | Hasten | Dismiss | GiveWay | Follow | ApplySettings
+AnsweredBySession = Seen
 
 
 def known(account: Account, home: Path) -> Known:

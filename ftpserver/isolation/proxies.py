@@ -31,9 +31,12 @@ from ftpserver.isolation.messages import (
     ChangePassword,
     Delay,
     DropKept,
+    Dropped,
     EndTransfer,
     Enrol,
     Extend,
+    FindPieces,
+    Found,
     IssueToken,
     Keep,
     Kept,
@@ -135,9 +138,15 @@ class RemoteBooks(Books):
         self.incarnation = incarnation
 
     def reserve(
-        self, account_id: int, size: int, staging: bytes | None = None, *, files: int = 1
+        self,
+        account_id: int,
+        size: int,
+        staging: bytes | None = None,
+        *,
+        files: int = 1,
+        pieces: bytes | None = None,
     ) -> Lease:
-        return self._lease(account_id, Reserve(size, files, staging))
+        return self._lease(account_id, Reserve(size, files, staging, pieces))
 
     def reserve_step(self, account_id: int, size: int, files: int = 1) -> Lease:
         return self._lease(account_id, ReserveStep(size, files))
@@ -146,8 +155,10 @@ class RemoteBooks(Books):
         given = self._peer.ask(question, Leased)
         return Lease(given.id, account_id, given.size, given.files)
 
-    def take_over(self, account_id: int, staging: bytes) -> Lease | None:
-        given = self._peer.ask(TakeOver(staging), msgspec.Struct)
+    def take_over(
+        self, account_id: int, staging: bytes, pieces: bytes | None = None
+    ) -> Lease | None:
+        given = self._peer.ask(TakeOver(staging, pieces), msgspec.Struct)
         if not isinstance(given, Leased):
             return None
         return Lease(given.id, account_id, given.size, given.files)
@@ -155,8 +166,11 @@ class RemoteBooks(Books):
     def keep(self, held: Lease) -> None:
         self._peer.ask(Keep(held.id))
 
-    def drop_kept(self, account_id: int, staging: bytes) -> None:
-        self._peer.ask(DropKept(staging))
+    def find_pieces(self, account_id: int, key: bytes) -> bytes | None:
+        return self._peer.ask(FindPieces(key), Found).staging
+
+    def drop_kept(self, account_id: int, staging: bytes) -> bool:
+        return self._peer.ask(DropKept(staging), Dropped).may_go
 
     def resumable(self, account_id: int) -> list[Resumable]:
         return self._peer.ask(ListKept(), Kept).uploads

@@ -19,8 +19,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, thread
+from concurrent.futures import Future, thread
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -57,7 +56,6 @@ from ftpserver.isolation.proxies import (
     RemotePresence,
 )
 from ftpserver.isolation.sandbox import Identity
-from ftpserver.processes.brokering import Colleagues
 from ftpserver.processes.forkserver import Born
 from ftpserver.processes.rpc import Carried, Nothing, Peer, PeerGone, decoder
 from ftpserver.processes.shared_rate import SharedPaces
@@ -65,7 +63,6 @@ from ftpserver.serving.connected import Connected, describe
 from ftpserver.serving.keep_alive import KeepAlive
 from ftpserver.serving.session import Session
 from ftpserver.settings.table import Settings
-from ftpserver.storage.upload_locks import Owners
 
 if TYPE_CHECKING:
     from ftpserver.accounts.penalties import Offence
@@ -79,8 +76,6 @@ for _kinds in (AskedByServer, AnsweredByServer | Nothing):
 _decode_birth = msgspec.msgpack.Decoder(Birth).decode
 _MEASURED = 0.2
 """Seconds over which speed is measured, when somebody wants to know it."""
-_AT_ONCE = 4
-"""Questions of colleagues that are answered at the same time."""
 
 
 def prepare() -> None:
@@ -163,20 +158,18 @@ class SessionProcess:
         self.sessions: set[Connected] = set()
         self._birth = birth
         self._can_change_root = can_change_root
-        self._pool: ThreadPoolExecutor | None = None
+        self._has_entered = False
+        """It is confined, and may have other threads."""
         self._ended = threading.Event()
         self._peer = Peer(
             socket.socket(fileno=calls),
             hears=AskedByServer,
             answers=AnsweredByServer,
             handle=self._handle,
-            pool=self,
             max_descriptors=2,
             on_end=self._left_alone,
             name="server",
         )
-        self._colleagues = Colleagues(birth.number, self._peer)
-        self.owners: Owners = self._colleagues.owners
         self.entrance = RemoteEntrance(self._peer, self._enter)
         self.ledger = RemoteBooks(self._peer, birth.incarnation)
         self.audit = RemoteAudit(self._peer, enabled=bool(settings.audit_size))
@@ -258,7 +251,7 @@ class SessionProcess:
             _cant_be_confined(error)
         os.close(carried.descriptors.pop(0))
         self.limits.paces = SharedPaces(os.dup(page))
-        self._pool = ThreadPoolExecutor(_AT_ONCE, "colleagues")
+        self._has_entered = True
         self._peer.start()
         KeepAlive(self.sessions, lambda: self.settings.stall).thread().start()
         return account
@@ -275,18 +268,11 @@ class SessionProcess:
 
     # asked by the server -----------------------------------------------------------------
 
-    def submit(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Answer a question: aside, unless there is just one thread yet."""
-        if self._pool is None:
-            work(*arguments)
-        else:
-            self._pool.submit(work, *arguments)
-
     def _handle(self, asked: Any, descriptors: list[int]) -> Any:
         session = next(iter(self.sessions), None)
         match asked:
             case Look(speed):
-                return _seen(session, speed)
+                return self._seen(session, speed)
             case ApplySettings(stall, idle_timeout, limit_rate):
                 self.settings = replace(
                     self.settings, stall=stall, idle_timeout=idle_timeout, limit_rate=limit_rate
@@ -294,9 +280,23 @@ class SessionProcess:
             case End() | Hasten() | Dismiss() | GiveWay() | Follow():
                 if session is not None:
                     self._have(session, asked)
-            case _:
-                return self._colleagues.handle(asked)
         return None
+
+    def _seen(self, session: Connected | None, measure: bool) -> Seen | Future[Seen]:
+        """What goes on. Who measures doesn't hold up what is said meanwhile."""
+        if not measure or session is None or session.doing is None or not self._has_entered:
+            return _seen(session, 0.0)
+        before, began = _moved(session), time.monotonic()
+        seen: Future[Seen] = Future()
+
+        def measured() -> None:
+            speed = (_moved(session) - before) / (time.monotonic() - began)
+            seen.set_result(_seen(session, speed))
+
+        timer = threading.Timer(_MEASURED, measured)
+        timer.daemon = True
+        timer.start()
+        return seen
 
     def _have(self, session: Connected, asked: End | Hasten | Dismiss | GiveWay | Follow) -> None:
         match asked:
@@ -312,14 +312,9 @@ class SessionProcess:
                 session.follow(self._account_of(account))
 
 
-def _seen(session: Connected | None, measure: bool) -> Seen:
+def _seen(session: Connected | None, speed: float) -> Seen:
     if session is None:
         return Seen(None, None, None, 0.0, 0, 0, 0.0)
-    speed = 0.0
-    if measure and session.doing is not None:
-        before, began = _moved(session), time.monotonic()
-        time.sleep(_MEASURED)
-        speed = (_moved(session) - before) / (time.monotonic() - began)
     doing = session.doing
     told = describe(doing)
     return Seen(

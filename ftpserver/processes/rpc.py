@@ -26,7 +26,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -51,13 +51,6 @@ class _Kind(IntEnum):
     TELL = 2
     ANSWER = 3
     FAILURE = 4
-
-
-class Submitting(Protocol):
-    """Has work done in another thread, as an `Executor`."""
-
-    def submit(self, work: Callable[..., None], /, *arguments: Any) -> object:
-        """Do it soon. Raises RuntimeError when nothing more is done."""
 
 
 class PeerGone(Internal):
@@ -120,7 +113,6 @@ class Peer:
         answers: The same of its answers; `Nothing` is always among them.
         handle: Answers. It is called by the thread that reads, in order; a question that takes
             long holds up those after it.
-        pool: Where questions are answered instead, many at the same time.
         patience: Seconds after which an end that takes nothing is given up; None for never.
         max_size: Bytes of a payload.
         max_descriptors: That may come along with one message.
@@ -134,7 +126,6 @@ class Peer:
         hears: Any,
         answers: Any,
         handle: Handler,
-        pool: Submitting | None = None,
         patience: float | None = None,
         max_size: int = MAX_SIZE,
         max_descriptors: int = 0,
@@ -149,7 +140,6 @@ class Peer:
         self._decode_heard = decoder(hears).decode
         self._decode_answer = decoder(answers | Nothing).decode
         self._handle = handle
-        self._pool = pool
         self._max_size = max_size
         self._room = room_for(max_descriptors)
         self._max_descriptors = max_descriptors
@@ -391,22 +381,7 @@ class Peer:
             except Exception:
                 logger.exception("%s: %s failed", self._name, type(message).__name__)
             return
-        if self._pool is None:
-            self._answer(number, message, descriptors)
-            return
-        mine = list(descriptors)
-        descriptors.clear()
-        try:
-            self._pool.submit(self._answer_aside, number, message, mine)
-        except RuntimeError:  # the pool was shut down: this process is at its end
-            close_all(mine)
-            self._send_failure(number, PeerGone("the other process is at its end"))
-
-    def _answer_aside(self, number: int, message: Any, descriptors: list[int]) -> None:
-        try:
-            self._answer(number, message, descriptors)
-        finally:
-            close_all(descriptors)
+        self._answer(number, message, descriptors)
 
     def _answer(self, number: int, message: Any, descriptors: list[int]) -> None:
         try:

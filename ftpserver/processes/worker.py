@@ -48,7 +48,6 @@ from ftpserver.serving.heartbeat import Heartbeat
 from ftpserver.serving.listeners import Handed
 from ftpserver.serving.service import Service
 from ftpserver.storage.ledger import Ledger
-from ftpserver.storage.upload_locks import Owners
 from ftpwire.errors import FtpError, NotFound
 
 if TYPE_CHECKING:
@@ -119,7 +118,6 @@ class Worker(WorkerForServer):
             engine,
             ledger,
             audit,
-            owners=Owners(),
             counting=self._connections,
             throttle=stand_in(Throttling, server),
             probes=stand_in(Probing, server),

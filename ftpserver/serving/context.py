@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ftpserver.serving.parking import Parking
     from ftpserver.settings.table import Settings
     from ftpserver.storage.quota import Books
-    from ftpserver.storage.upload_locks import Owners
     from ftpwire.pacing import Pace
 
 
@@ -91,10 +90,6 @@ class Sharing(Protocol):
     @property
     def ledger(self) -> Books:
         """Room."""
-
-    @property
-    def owners(self) -> Owners:
-        """Who writes to which upload that can be resumed."""
 
     @property
     def audit(self) -> Recorder:

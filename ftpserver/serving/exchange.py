@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 DATA_SIZE = 512 * 1024
 """Bytes of a DATA frame that this server sends."""
 _CANCEL_EVERY = 4 * 1024 * 1024
+_LOOK_SECONDS = 3.0
+"""Seconds between two looks whether the upload is still the session's whose client is silent."""
 _PROGRESS_SECONDS = 1.0
 """Seconds between notices about long work."""
 _COPIED = 32 * 1024
@@ -71,6 +73,7 @@ class Exchange:
     sent: Sent
     workspace: Workspace | None = None
     on_long_wait: Callable[[], None] | None = None
+    _look: Callable[[], None] | None = None
     is_reading = False
     _since_look = 0
     _nearly_full = False
@@ -264,6 +267,15 @@ class Exchange:
             except TimedOut:
                 self._transfer.begin_waiting(in_frame=write)
                 self._hold_little()
+        while self._look is not None and not write:
+            soon = time.monotonic() + _LOOK_SECONDS
+            if deadline is not None and deadline <= soon:
+                break
+            try:
+                return self.channel.wait(read=read, write=write, deadline=soon)
+            except TimedOut:
+                with self.guard.away():
+                    self._look()
         return self.channel.wait(read=read, write=write, deadline=deadline)
 
     def _hold_little(self) -> None:
@@ -300,15 +312,17 @@ class Exchange:
         sink: FileSink,
         expect: Callable[[int], None],
         came: Callable[[], bool] | None = None,
+        look: Callable[[], None] | None = None,
     ) -> Sent:
         """Receive all DATA of the current upload, straight into the sink's buffers.
 
         Args:
             expect: Called with the bytes of each frame before they come; raises to refuse.
             came: Whether bytes came another way since it was called last.
+            look: Called now and then while the client is waited for; raises to end it.
         """
         sink, transfer = DiskSink(sink, self.guard), self._transfer
-        self.on_long_wait = sink.rest
+        self.on_long_wait, self._look = sink.rest, look
         transfer.await_bytes()
         try:
             with self.guard:
@@ -318,7 +332,7 @@ class Exchange:
                         expect(header.size)
                     self.stream.into(sink)
         finally:
-            self.on_long_wait = None  # the file may be closed when the session waits again
+            self.on_long_wait = self._look = None  # the file may be closed when it waits again
         return self.sent
 
     def _next_data(self, exactly: bool = False, deadline: float | None = None) -> Header | None:

@@ -37,7 +37,6 @@ from ftpserver.serving.stats import SessionInfo, Stats
 from ftpserver.settings.table import Settings
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.ownership import Ownership, identity
-from ftpserver.storage.upload_locks import Owners
 from ftpwire import messages
 from ftpwire.errors import NotFound
 
@@ -107,7 +106,6 @@ class Service:
         engine: The database; whoever has opened it disposes of it.
         ledger: The books of this process.
         audit: The log; whoever has opened it closes it.
-        owners: Who writes to which upload that can be resumed.
         counting: Where connections count; by default in this process alone.
         throttle, probes: See `Registration`.
         limits: See `Limits`.
@@ -120,7 +118,6 @@ class Service:
         ledger: Ledger,
         audit: Audit,
         *,
-        owners: Owners,
         counting: ConnectionCounting | None = None,
         throttle: Throttling | None = None,
         probes: Probing | None = None,
@@ -131,7 +128,6 @@ class Service:
         self.engine = engine
         self.ledger = ledger
         self.audit = audit
-        self.owners = owners
         self.sessions: set[Connected] = set()
         self.connections: set[socket.socket] = set()
         """Those that were accepted and not closed yet, before and after their sessions."""

@@ -189,7 +189,6 @@ class Session(StreamRequestHandler):
                 account,
                 server.ledger,
                 durable=server.settings.durable,
-                owners=server.owners,
                 observer=self.exchange,
                 cut=self.cut,
             )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -25,26 +26,27 @@ from ftpserver.storage.file_systems import unlink_if_there
 from ftpserver.storage.home import Home
 from ftpserver.storage.kept_writing import KeptWriting
 from ftpserver.storage.permissions import Action
+from ftpserver.storage.piece_table import KEY_SIZE, Contributor
 from ftpserver.storage.places import Place, Places
 from ftpserver.storage.quota import NOT_NOW, Books, Lease, Settled
 from ftpserver.storage.resumable import (
     RESUME_FROM,
     ResumableStaging,
-    checkpoint_name,
+    drop_kept,
     kept_names,
-    remove_kept,
     target_prefixes,
 )
 from ftpserver.storage.staging import Staging, dress, verify
 from ftpserver.storage.upload import Receiving
-from ftpserver.storage.upload_locks import Owners
 from ftpwire import beneath, digests, paths
 from ftpwire.errors import (
+    Busy,
     Cancelled,
     CommandError,
     ConnectionLost,
     DiskFull,
     Internal,
+    LeaseLost,
     QuotaExceeded,
     VerificationFailed,
     from_oserror,
@@ -109,8 +111,7 @@ class Uploads:
     What is staged or asked for here is done, and answered, by ``commit``, in order.
 
     Args:
-        owners: Who writes to which kept staging file, of all sessions.
-        cut: Ends this session, when its client has come again and needs its staging.
+        cut: Ends this session, when its client has come again and has taken its upload over.
     """
 
     def __init__(
@@ -120,10 +121,8 @@ class Uploads:
         account_id: int,
         *,
         durable: bool,
-        owners: Owners | None = None,
         cut: Callable[[], None] = lambda: None,
     ) -> None:
-        self._owners = owners or Owners()
         self._cut = cut
         self._home = home
         self._ledger = ledger
@@ -134,6 +133,8 @@ class Uploads:
         self.kept_writing = KeptWriting(home, ledger, account_id, durable=durable)
         self._room = BatchRoom(home, ledger, account_id, self._places, self._finish_batch)
         self._receiving = 0
+        self._contributor: Contributor | None = None
+        """Open for the next piece of the same upload."""
         self.remarks: set[str] = set()
         """What the user should know about the last commits."""
         self._done: list[Outcome] = []
@@ -234,11 +235,10 @@ class Uploads:
                 yield receiving
             finally:
                 self._receiving -= 1
-                receiving.take_no_pieces()
             if not receiving.verified:
                 raise VerificationFailed("the upload was not finished")
         except BaseException as error:
-            interrupted = isinstance(error, (Cancelled, ConnectionLost))
+            interrupted = isinstance(error, (Cancelled, ConnectionLost)) or type(error) is Busy
             try:
                 if interrupted and receiving.lease is not None and staging.keep():
                     self._keep(receiving.lease)
@@ -293,22 +293,39 @@ class Uploads:
     def _begin_resumable(self, request: Put, target: Parts, place: Place) -> Receiving:
         with self._home.shared():  # a clean-up takes what no lease owns, holding it alone
             name = self._kept_name(request, target)
-            staging = ResumableStaging.open(
-                self._home, request, name, self._owners, self._cut, place
-            )
-            try:
-                lease = self._ledger.take_over(self._account_id, name)
+            with ResumableStaging.open(self._home, request, name, self._cut, place) as staging:
+                staging.key = secrets.token_bytes(KEY_SIZE) if request.pieces else None
+                lease = self._ledger.take_over(self._account_id, name, staging.key)
                 if lease is None:
-                    staging.start_over()
-                    files = self._room.new_names(target, request.parents, exactly=True)
-                    lease = self._reserve_for(request.size or 0, files, target, name)
-                    self._check_disk(lease, place)
-                elif not request.resume:
-                    staging.start_over()
-            except BaseException:
-                staging.drop()
-                raise
-        return Receiving(staging, request, lease, self._ledger, self._owners)
+                    lease = self._begin_anew(staging, request, target)
+                else:
+                    self._go_on_with(staging, request, lease)
+        staging.lease = lease
+        return Receiving(staging, request, lease, self._ledger)
+
+    def _begin_anew(self, staging: ResumableStaging, request: Put, target: Parts) -> Lease:
+        """Have room for an upload of which nothing is kept. Raises QuotaExceeded, DiskFull."""
+        try:
+            staging.own()
+            staging.start_over()
+            files = self._room.new_names(target, request.parents, exactly=True)
+            lease = self._reserve_for(request.size or 0, files, target, staging)
+            self._check_disk(lease, staging.place)
+            return lease
+        except BaseException:
+            staging.drop()
+            raise
+
+    def _go_on_with(self, staging: ResumableStaging, request: Put, lease: Lease) -> None:
+        """Make the files this session's, as the lease is by now."""
+        try:
+            staging.own()
+            if not request.resume:
+                staging.start_over()
+        except BaseException:
+            staging.close()
+            self._keep(lease)
+            raise
 
     def _kept_name(self, request: Put, target: Parts) -> bytes:
         """The staging name of an upload that can be kept."""
@@ -325,15 +342,40 @@ class Uploads:
         Raises:
             CommandError: That is not under way, or needs no such piece.
         """
-        return self._owners.open_piece(self._account_id, request.key, request.offset, request.size)
-
-    def _reserve_for(self, size: int, files: int, target: Parts, name: bytes) -> Lease:
-        """Room for an upload that can be kept; what is kept of others to its target gives way."""
+        open_one = self._contributor
+        if open_one is None or open_one.key != request.key:
+            self._forget_pieces()
+            name = self._ledger.find_pieces(self._account_id, request.key)
+            if name is None:
+                raise LeaseLost("no upload is open that this piece belongs to")
+            open_one = Contributor.open(self._home.staging_fd, name, request.key)
+            self._contributor = open_one
         try:
-            return self._ledger.reserve(self._account_id, size, name, files=files)
+            return open_one.begin(request.offset, request.size)
+        except LeaseLost:
+            self._forget_pieces()
+            raise
+
+    def _forget_pieces(self) -> None:
+        contributor, self._contributor = self._contributor, None
+        if contributor is not None:
+            contributor.close()
+
+    def _reserve_for(
+        self, size: int, files: int, target: Parts, staging: ResumableStaging
+    ) -> Lease:
+        """Room for an upload that can be kept; what is kept of others to its target gives way."""
+
+        def reserve() -> Lease:
+            return self._ledger.reserve(
+                self._account_id, size, staging.name, files=files, pieces=staging.key
+            )
+
+        try:
+            return reserve()
         except QuotaExceeded:
             self._drop_superseded(self._ledger.kept_staging(self._account_id), {target})
-            return self._ledger.reserve(self._account_id, size, name, files=files)
+            return reserve()
 
     def _check_disk(self, lease: Lease, place: Place) -> None:
         """Give the room back when the quota has it and the disk hasn't. Raises DiskFull."""
@@ -419,10 +461,14 @@ class Uploads:
     def rest(self) -> None:
         """Nothing is under way for a while: give back the room that was taken for nothing."""
         if not self.pending:
-            self.abandon()
+            self._abandon()
 
     def abandon(self) -> None:
         """Drop what was staged and not committed. For a session, or a request, that failed."""
+        self._forget_pieces()
+        self._abandon()
+
+    def _abandon(self) -> None:
         batch = self._take_batch()
         self._done = []
         try:
@@ -451,9 +497,10 @@ class Uploads:
 
     def _drop_staged(self, staged: Staged) -> None:
         try:
-            self._unlink(staged.name, staged.place)
-            if staged.resumable is not None:
-                self._unlink(checkpoint_name(staged.name))
+            if staged.resumable is None:
+                self._unlink(staged.name, staged.place)
+            elif staged.resumable.fd >= 0:
+                staged.resumable.drop()
         finally:
             staged.close()
 
@@ -480,11 +527,10 @@ class Uploads:
         self._done.extend(outcomes)
 
     def _commit_batch(self, batch: _Batch, *, late: bool) -> list[Outcome]:
-        staged = [p.staged for p in batch.pending if p.staged is not None]
         if self._durable:
-            self._sync_files(staged, batch.places)
-        if batch.leases:
-            self._ledger.begin_commit(batch.leases)
+            self._sync_files(_staged_of(batch), batch.places)
+        self._begin_commit(batch)
+        staged = _staged_of(batch)
         commit = Commit(self._home, self._places, keep_times=late)
         failure = None
         with self._locked(batch):  # until it is settled, or a recount would count it twice
@@ -505,11 +551,45 @@ class Uploads:
                 failure = _failed(_told(error))
             finally:
                 for one in staged:
-                    self._finish_staged(one)
+                    one.close()  # its bytes have their name now, or were refused it
         self.remarks |= commit.remarks
         if failure is not None:
             return [(p.request_id, p.outcome or failure) for p in batch.pending]
         return outcomes
+
+    def _begin_commit(self, batch: _Batch) -> None:
+        """Say that renames follow, and take what can be resumed out of the reach of other sessions,
+        both in one step of each. Those that were taken over before fail alone."""
+        with ExitStack() as steps:
+            withdrawn: list[tuple[Staged, ResumableStaging]] = []
+            for pending in batch.pending:
+                staged = pending.staged
+                if staged is None or staged.resumable is None:
+                    continue
+                try:
+                    steps.enter_context(staged.resumable.step())
+                    withdrawn.append((staged, staged.resumable))
+                except (CommandError, OSError) as error:
+                    self._fail_alone(batch, pending, staged.resumable, error)
+            if batch.leases:
+                self._ledger.begin_commit(batch.leases)
+            for staged, resumable in withdrawn:
+                staged.name = resumable.withdraw()
+
+    def _fail_alone(
+        self,
+        batch: _Batch,
+        pending: _Pending,
+        resumable: ResumableStaging,
+        error: CommandError | OSError,
+    ) -> None:
+        pending.outcome = _failed(error, pending.path)
+        pending.staged = None
+        lease = resumable.lease
+        resumable.close()
+        if lease is not None:
+            batch.leases.remove(lease)
+            self._keep(lease)  # unless it is another session's by now
 
     def _locked(self, batch: _Batch) -> AbstractContextManager[None]:
         """Hold the home's lock for a batch: alone where it may replace something, and two names
@@ -522,12 +602,6 @@ class Uploads:
             return self._home.shared()
         return self._home.alone()
 
-    def _finish_staged(self, staged: Staged) -> None:
-        """Its bytes have their name now (or were refused it): nothing of its staging stays."""
-        if staged.resumable is not None:
-            self._unlink(checkpoint_name(staged.name))
-        staged.close()
-
     def _drop_superseded(self, kept: list[bytes], targets: set[Parts]) -> None:
         """Drop what is kept of other uploads to these targets."""
         if not kept:
@@ -536,8 +610,8 @@ class Uploads:
             prefix for target in targets for prefix in target_prefixes(self._account_id, target)
         }
         for name in kept:
-            if name[: len(name) - 8] in stored and remove_kept(self._home.staging_fd, name):
-                self._ledger.drop_kept(self._account_id, name)
+            if name[: len(name) - 8] in stored:
+                drop_kept(self._home, self._ledger, self._account_id, name)
 
     def _sync_files(self, staged: list[Staged], places: list[Place]) -> None:
         """Sync the staged files, few one by one, many together.
@@ -577,8 +651,6 @@ class Uploads:
             return pending.outcome
         try:
             if pending.staged is not None:
-                if pending.staged.resumable is not None:
-                    pending.staged.name = pending.staged.resumable.withdraw()
                 commit.place(pending.staged)
                 return Stored(pending.staged.size)
             match pending.change:
@@ -595,6 +667,10 @@ class Uploads:
             if pending.staged is not None:
                 self._drop_staged(pending.staged)
             return _failed(error, pending.path)
+
+
+def _staged_of(batch: _Batch) -> list[Staged]:
+    return [pending.staged for pending in batch.pending if pending.staged is not None]
 
 
 def _told(error: Exception) -> CommandError | OSError:

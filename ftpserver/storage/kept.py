@@ -13,7 +13,7 @@ from ftpserver.clock import RUN
 from ftpserver.storage.home import Home
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.quota import Books, Resumable
-from ftpserver.storage.resumable import Kept, kept_names, look_at, remove_kept, target_prefixes
+from ftpserver.storage.resumable import Kept, drop_kept, kept_names, look_at, target_prefixes
 from ftpwire import paths
 from ftpwire.errors import Busy, NotFound
 from ftpwire.messages import KeptDropped, KeptUpload
@@ -92,8 +92,4 @@ class KeptStaging:
 
     def _drop(self, staging: bytes) -> bool:
         with self.home.shared():  # a clean-up takes what no lease owns, holding it alone
-            if not remove_kept(self.home.staging_fd, staging):
-                return False
-            # whoever begins the same upload just now has taken the lease over: then it stays
-            self.ledger.drop_kept(self.account_id, staging)
-            return True
+            return drop_kept(self.home, self.ledger, self.account_id, staging)

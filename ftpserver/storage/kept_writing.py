@@ -15,18 +15,17 @@ from ftpserver.storage.quota import Books, Lease
 from ftpserver.storage.resumable import (
     Checkpoint,
     checkpoint_name,
+    drop_kept,
     hash_range,
     is_at,
     kept_name,
-    remove_kept,
+    open_kept,
 )
 from ftpserver.storage.upload import Receiving
 from ftpserver.storage.upload_locks import try_lock
 from ftpwire import digests, paths
 from ftpwire.errors import Busy, QuotaExceeded
 from ftpwire.messages import Put
-
-_OPEN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class KeptWriting:
@@ -50,7 +49,7 @@ class KeptWriting:
             return False
         name = kept_name(self._account_id, target, None, None)
         with home.shared():
-            if not self._forget(name):
+            if not drop_kept(home, self._ledger, self._account_id, name):
                 return False
             if self._durable:
                 os.fdatasync(staging.fd)
@@ -91,7 +90,7 @@ class KeptWriting:
         name = kept_name(self._account_id, target, None, None)
         with home.shared():  # a clean-up takes what no lease owns, holding it alone
             try:
-                fd = os.open(name, _OPEN, dir_fd=home.staging_fd)
+                fd = open_kept(home.staging_fd, name)
             except FileNotFoundError:
                 return 0
             try:
@@ -138,13 +137,6 @@ class KeptWriting:
             if hasher.digest() == digest:
                 return size
         return 0
-
-    def _forget(self, name: bytes) -> bool:
-        """Drop what is kept under a name; False while a session has it."""
-        if not remove_kept(self._home.staging_fd, name):
-            return False
-        self._ledger.drop_kept(self._account_id, name)
-        return True
 
     def _unlink(self, name: bytes) -> None:
         unlink_if_there(self._home.staging_fd, name)

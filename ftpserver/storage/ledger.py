@@ -118,12 +118,19 @@ class Ledger(Runs, Books):
         """Leases that somebody has, by their ids; additions are guarded by ``_owning``."""
 
     def reserve(
-        self, account_id: int, size: int, staging: bytes | None = None, *, files: int = 1
+        self,
+        account_id: int,
+        size: int,
+        staging: bytes | None = None,
+        *,
+        files: int = 1,
+        pieces: bytes | None = None,
     ) -> Lease:
         """Hold exactly ``size`` bytes and ``files``. Durable, so that a crash is noticed later.
 
         Args:
             staging: Name of the staging file that the lease owns, for uploads that can be kept.
+            pieces: The key by which the account's other sessions bring pieces of it.
 
         Raises:
             QuotaExceeded: There is less room; nothing is held.
@@ -131,7 +138,7 @@ class Ledger(Runs, Books):
         self.settle_waiting()
         with self._durable.begin() as connection:
             hold(connection, account_id, size, files)
-            return self._insert(connection, account_id, size, files, staging)
+            return self._insert(connection, account_id, size, files, staging, pieces)
 
     def check_room(self, account_id: int, size: int, files: int = 1) -> None:
         """Raise QuotaExceeded if `reserve` would; nothing is held."""
@@ -139,7 +146,9 @@ class Ledger(Runs, Books):
             hold(connection, account_id, size, files)
             connection.rollback()
 
-    def take_over(self, account_id: int, staging: bytes) -> Lease | None:
+    def take_over(
+        self, account_id: int, staging: bytes, pieces: bytes | None = None
+    ) -> Lease | None:
         """The lease that owns a staging file, now this session's; None when there is none.
 
         The caller holds the file. Whoever had the lease before can't commit under it any more.
@@ -165,9 +174,19 @@ class Ledger(Runs, Books):
                     incarnation=self.incarnation,
                     state="open",
                     expires=SECONDS_NOW + LEASE_SECONDS,
+                    pieces=pieces,
                 )
             )
             return taken
+
+    def find_pieces(self, account_id: int, key: bytes) -> bytes | None:
+        """The staging file of an upload under way that takes pieces by a key; None without one."""
+        found = select(lease.c.staging).where(
+            lease.c.account_id == account_id, lease.c.pieces == key, lease.c.state == "open"
+        )
+        with self._reading.connect() as connection:
+            staging: bytes | None = connection.execute(found).scalar()
+            return staging
 
     def keep(self, held: Lease) -> None:
         """Keep the room of an upload that was interrupted, for whoever resumes it."""
@@ -178,16 +197,13 @@ class Ledger(Runs, Books):
                 .values(state=KEPT, expires=now() + self.keep_seconds)
             )
 
-    def drop_kept(self, account_id: int, staging: bytes) -> None:
-        """Give back the room of a kept upload whose staging file was removed."""
+    def drop_kept(self, account_id: int, staging: bytes) -> bool:
+        """Give back the room of a kept upload, before its staging file is removed. False: a session
+        is at it, and it must stay."""
+        its = lease.c.account_id == account_id, lease.c.staging == staging
         with self._engine.begin() as connection:
-            end(
-                connection,
-                account_id,
-                lease.c.account_id == account_id,
-                lease.c.staging == staging,
-                lease.c.state == KEPT,
-            )
+            end(connection, account_id, *its, lease.c.state == KEPT)
+            return connection.execute(select(lease.c.id).where(*its)).first() is None
 
     def owned_staging(self, account_id: int | None = None) -> set[bytes]:
         """The staging files that leases of an account own; without one, those of any."""
@@ -407,6 +423,7 @@ class Ledger(Runs, Books):
         size: int,
         files: int,
         staging: bytes | None = None,
+        pieces: bytes | None = None,
     ) -> Lease:
         made = self._own(account_id, size, files)
         connection.execute(
@@ -419,6 +436,7 @@ class Ledger(Runs, Books):
                 size=size,
                 files=files,
                 staging=staging,
+                pieces=pieces,
                 expires=SECONDS_NOW + LEASE_SECONDS,
             )
         )

@@ -99,31 +99,48 @@ class Books(ABC):
 
     @abstractmethod
     def reserve(
-        self, account_id: int, size: int, staging: bytes | None = None, *, files: int = 1
+        self,
+        account_id: int,
+        size: int,
+        staging: bytes | None = None,
+        *,
+        files: int = 1,
+        pieces: bytes | None = None,
     ) -> Lease:
         """Hold exactly ``size`` bytes and ``files``. Durable, so that a crash is noticed later.
 
         Args:
             staging: Name of the staging file that the lease owns, for uploads that can be kept.
+            pieces: The key by which the account's other sessions bring pieces of it.
 
         Raises:
             QuotaExceeded: There is less room; nothing is held.
         """
 
     @abstractmethod
-    def take_over(self, account_id: int, staging: bytes) -> Lease | None:
+    def take_over(
+        self, account_id: int, staging: bytes, pieces: bytes | None = None
+    ) -> Lease | None:
         """The lease that owns a staging file, now this session's; None when there is none.
 
         The caller holds the file. Whoever had the lease before can't commit under it any more.
+
+        Args:
+            pieces: As in `reserve`.
         """
+
+    @abstractmethod
+    def find_pieces(self, account_id: int, key: bytes) -> bytes | None:
+        """The staging file of an upload under way that takes pieces by a key; None without one."""
 
     @abstractmethod
     def keep(self, held: Lease) -> None:
         """Keep the room of an upload that was interrupted, for whoever resumes it."""
 
     @abstractmethod
-    def drop_kept(self, account_id: int, staging: bytes) -> None:
-        """Give back the room of a kept upload whose staging file was removed."""
+    def drop_kept(self, account_id: int, staging: bytes) -> bool:
+        """Give back the room of a kept upload, before its staging file is removed. False: a session
+        is at it, and it must stay."""
 
     @abstractmethod
     def resumable(self, account_id: int) -> list[Resumable]:

@@ -1,35 +1,64 @@
-"""Staging that a later session goes on with: its lock, its checkpoint, its pieces.
+"""Staging that a later session goes on with: whose it is, its checkpoint, its pieces.
 
-Lives here: names that are found again, checkpoints, taking pieces. Lives elsewhere: staging of one
-session (staging.py), which session may write (upload_locks.py).
+Lives here: names that are found again, checkpoints, taking an upload over, dropping a kept one.
+Lives elsewhere: staging of one session (staging.py), pieces (piece_table.py), the locks
+(upload_locks.py), the lease that says the same as the files (ledger.py).
+
+An upload is the session's whose open checkpoint is the file at that name. Who takes it over puts a
+new checkpoint there, and makes the lease its own, while it holds the lock of the staging file. The
+session that had it finds out in its next step: each step takes that lock, looks whether the upload
+is still its own, and touches nothing otherwise.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import struct
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ftpserver.storage.file_systems import unlink_if_there
 from ftpserver.storage.home import Home
+from ftpserver.storage.piece_table import (
+    Collector,
+    PieceTable,
+    end_table,
+    staging_of_table,
+    table_name,
+)
 from ftpserver.storage.places import Place
+from ftpserver.storage.quota import Books, Lease
 from ftpserver.storage.staging import PIECE, Staging
-from ftpserver.storage.upload_locks import Owners, try_lock
+from ftpserver.storage.upload_locks import (
+    TakenOver,
+    is_range_locked,
+    lock,
+    try_lock,
+    try_range,
+    unlock,
+)
 from ftpwire import beneath, digests, paths
-from ftpwire.errors import CommandError
-from ftpwire.messages import Put
+from ftpwire.errors import Busy, CommandError
+from ftpwire.messages import Put, Sent
 from ftpwire.paths import Parts
-from ftpwire.pieces import Assembly
 from ftpwire.streams import BUFFER_SIZE, WriteBehind
+
+logger = logging.getLogger("ftpd.uploads")
 
 RESUME_FROM = 4 * 1024 * 1024
 """Smaller uploads start over: that costs less than asking what is there."""
 KEPT_PREFIX = b"u-"
 _CHECKPOINT_SUFFIX = b".ck"
+_OWNING = 0
+"""The byte of a checkpoint that is locked by the session that has the upload."""
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-_OPEN_OR_CREATE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+_OPEN_TO_WRITE = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+_CREATE = _OPEN_TO_WRITE | os.O_CREAT | os.O_EXCL
+_OPEN_CHECKPOINT = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_APPEND
 
 
 def kept_name(account_id: int, target: Parts, size: int | None, mtime_ns: int | None) -> bytes:
@@ -67,15 +96,22 @@ def checkpoint_name(name: bytes) -> bytes:
 
 
 def staging_of(name: bytes) -> bytes:
-    """The staging file that a name in staging belongs to: itself, or whose checkpoint it is."""
-    return name.removesuffix(_CHECKPOINT_SUFFIX)
+    """The staging file that a name in staging belongs to: itself, or whose checkpoint or table of
+    pieces it is."""
+    return staging_of_table(name).removesuffix(_CHECKPOINT_SUFFIX)
 
 
 class ResumableStaging(Staging):
-    """A large upload, which a later session can go on with.
+    """A large upload, which a later session can go on with, or take over.
+
+    ``_turn`` guards ``_depth``: a session's threads take their steps one after another.
+
+    Attributes:
+        lease: Its room.
+        key: What pieces of it are known by; None: it takes none.
 
     Raises (by ``open``):
-        Busy: Another session writes to it and doesn't let go.
+        Busy: Another session's step takes too long.
     """
 
     def __init__(
@@ -85,51 +121,134 @@ class ResumableStaging(Staging):
         name: bytes,
         fd: int,
         place: Place,
-        on_close: Callable[[], None],
+        cut: Callable[[], None],
     ) -> None:
         super().__init__(request, name, fd, place)
+        self.lease: Lease | None = None
+        self.key: bytes | None = None
         self._home = home
-        self._on_close = on_close
-        target = paths.join(*paths.split(request.path))
-        self._checkpoint = Checkpoint(home.staging_fd, checkpoint_name(name), target)
+        self._cut = cut
+        self._turn = threading.RLock()
+        self._depth = 0
+        self._checkpoint: Checkpoint | None = None
+        """None before the upload is this session's."""
+        self._withdrawn = False
         self._started = False
         self._hasher = digests.new()
-        self._assembly: Assembly | None = None
+        self._collector: Collector | None = None
 
     @classmethod
+    @contextmanager
     def open(
         cls,
         home: Home,
         request: Put,
         name: bytes,
-        owners: Owners,
-        cut: Callable[[], None],
+        cut: Callable[[], None] = lambda: None,
         place: Place | None = None,
-    ) -> ResumableStaging:
-        """Take the staging file of an upload, from another session if need be.
+    ) -> Iterator[ResumableStaging]:
+        """Open or make the staging file of an upload, and hold its lock. Within the context the
+        caller makes the lease its own, then the files (``own``).
 
         Args:
-            cut: Makes the caller's session let go, when yet another one comes.
+            cut: Ends the caller's session, once it has lost the upload to another one.
             place: Where it is made, in the home's own staging all the same.
         """
         place = place or Place(home.staging_fd)
         while True:
             fd = _open_or_create(home, name, place)
             try:
-                on_close = owners.claim(fd, cut)
+                lock(fd)
+                found = is_at(fd, home.staging_fd, name)
             except BaseException:
                 os.close(fd)
                 raise
+            if found:
+                break
+            os.close(fd)  # its last owner has removed it meanwhile, or it is a stored file by now
+        staging = cls(home, request, name, fd, place, cut)
+        staging._depth = 1
+        try:
+            with staging._turn:
+                yield staging
+        except BaseException:
+            if staging.fd >= 0:  # not even the lease is known
+                if not os.fstat(fd).st_size:
+                    unlink_if_there(home.staging_fd, name)
+                staging.close()
+            raise
+        finally:
+            staging._step_is_over()
+
+    def own(self) -> None:
+        """Make it this session's. Who had it before finds out in its next step.
+
+        What a session has written that is still there counts, and not only its checkpoints.
+        """
+        staging, size = self._home.staging_fd, os.fstat(self.fd).st_size
+        without_gap = end_table(staging, self.name)
+        target = paths.join(*paths.split(self._request.path))
+        with Checkpoint(staging, checkpoint_name(self.name)) as before:
+            records = before.read(size)
+            if not before.is_owned():
+                size = records[-1][0] if records else 0
+            elif without_gap is not None:
+                size = without_gap
+        records = [one for one in records if one[0] <= size]
+        os.ftruncate(self.fd, size)
+        self._checkpoint = Checkpoint.renew(
+            staging, checkpoint_name(self.name), self._home.new_name(), target, records
+        )
+
+    # steps -------------------------------------------------------------------------------
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Something that is done with the files while no other session does anything with them.
+
+        Raises:
+            TakenOver: The upload is another session's. This one is cut.
+            Busy: Another session's step takes too long.
+        """
+        with self._turn:
+            if not self._depth:
+                lock(self.fd)
+            self._depth += 1
             try:
-                if is_at(fd, home.staging_fd, name):
-                    return cls(home, request, name, fd, place, on_close)
-            except BaseException:
-                os.close(fd)
-                on_close()
-                raise
-            # its last owner has removed it meanwhile, or it is a stored file by now
-            os.close(fd)
-            on_close()
+                if self._is_lost():
+                    self._cut()
+                    raise self._taken_over()
+                yield
+            finally:
+                self._step_is_over()
+
+    def _step_is_over(self) -> None:
+        self._depth -= 1
+        if not self._depth and self.fd >= 0:
+            unlock(self.fd)
+
+    def _is_lost(self) -> bool:
+        """Whether another session has taken it over."""
+        return (
+            not self._withdrawn and self._checkpoint is not None and not self._checkpoint.is_there()
+        )
+
+    @staticmethod
+    def _taken_over() -> TakenOver:
+        return TakenOver("another session goes on with this upload")
+
+    def look(self) -> None:
+        """Find out, without a step, whether it was taken over. Raises TakenOver."""
+        if self._is_lost():
+            self._cut()
+            raise self._taken_over()
+
+    @property
+    def _marks(self) -> Checkpoint:
+        assert self._checkpoint is not None
+        return self._checkpoint
+
+    # receiving ---------------------------------------------------------------------------
 
     def resume(self, progress: Callable[[int], None]) -> bytes | None:
         """Find out how much is there and good; ``offset`` tells it afterwards.
@@ -144,7 +263,7 @@ class ResumableStaging(Staging):
             The digest of the bytes before ``offset``; None when there are none.
         """
         good, hasher = 0, digests.new()
-        records = self._checkpoint.read(os.fstat(self.fd).st_size)
+        records = self._marks.read(os.fstat(self.fd).st_size)
         trial = digests.new()
         for count, (offset, digest) in enumerate(records):
             hash_range(self.fd, good, offset, trial, progress)
@@ -152,131 +271,186 @@ class ResumableStaging(Staging):
                 records = records[:count]
                 break
             good, hasher = offset, trial.copy()
+        else:
+            size = os.fstat(self.fd).st_size
+            if size > good and size >= RESUME_FROM:  # the session that had it was still there
+                hash_range(self.fd, good, size, trial, progress)
+                if self._home.durable:
+                    os.fdatasync(self.fd)
+                good, hasher = size, trial
+                records.append((good, hasher.digest()))
         self.start_at(good, hasher, records)
         return hasher.digest() if good else None
 
     def start_at(self, offset: int, hasher: digests.new, records: list[tuple[int, bytes]]) -> None:
         """Have the sink go on after the first ``offset`` bytes, and forget the others."""
+        with self.step():
+            os.ftruncate(self.fd, offset)
+            self._marks.write(records)
         self._started = True
-        os.ftruncate(self.fd, offset)
         os.lseek(self.fd, offset, os.SEEK_SET)
-        self._checkpoint.write(records)
         self.offset = offset
         self._hasher = hasher
-        self.sink = _CheckpointedWriter(
-            self.fd, offset, hasher, self._checkpoint, self._home.durable
-        )
+        self.sink = _CheckpointedWriter(self, offset, hasher)
 
     def start_over(self) -> None:
         """Forget what is there."""
         self.start_at(0, digests.new(), [])
 
-    def take_pieces(self, size: int) -> Assembly:
+    def take_pieces(self, size: int) -> Collector:
         """Have the rest come in pieces, from several sessions, instead of through the sink."""
-        self._assembly = Assembly(
-            self.fd, size, offset=self.offset, hasher=self._hasher, on_step=self._mark
+        staging, key = self._home.staging_fd, self.key
+        assert key is not None
+        with self.step():
+            table = PieceTable.create(
+                staging, self.name, self._home.new_name(), key, size, self.offset
+            )
+        self._collector = Collector(
+            table,
+            self.fd,
+            self.offset,
+            self._hasher,
+            self.mark,
+            lambda: self._end_pieces(table),
+            self._cut,
         )
-        return self._assembly
+        return self._collector
+
+    def _end_pieces(self, table: PieceTable) -> None:
+        with self.step():
+            table.end(self._home.staging_fd, self.name)
+            os.ftruncate(self.fd, table.look().frontier())  # from here on its size tells how far
 
     @property
     def total(self) -> int:
-        if self._assembly is not None:
-            return self._assembly.frontier
+        if self._collector is not None:
+            return self._collector.frontier
         return super().total
 
+    def finish(self, sent: Sent, progress: Callable[[int], None] | None = None) -> None:
+        self._hashed(progress)  # which may take long
+        with self.step():
+            super().finish(sent, progress)
+
     def _hashed(self, progress: Callable[[int], None] | None = None) -> bytes:
-        if self._assembly is not None:
-            return self._assembly.finish(progress)
+        if self._collector is not None:
+            return self._collector.finish(progress)
         return super()._hashed(progress)
 
-    def _mark(self, offset: int, digest: bytes) -> None:
+    def mark(self, offset: int, digest: bytes) -> None:
         """So many bytes came without a gap: leave a checkpoint."""
         if self._home.durable:
             os.fdatasync(self.fd)
-        self._checkpoint.append(offset, digest)
+        with self.step():
+            self._marks.append(offset, digest)
+
+    # its end -----------------------------------------------------------------------------
 
     def withdraw(self) -> bytes:
-        """Give it a name that no other session looks for, before it gets the one it is for.
-
-        Under its own name a session that comes for the same upload would find it while it, or
-        what it replaces, is a stored file; this one's hold on it ends with the commit.
-        """
-        name = self._home.new_name()
-        self._checkpoint.remove()
-        staging = self._home.staging_fd
-        os.rename(self.name, name, src_dir_fd=staging, dst_dir_fd=staging)
-        self.name = name
+        """Give it a name that no other session looks for, before it gets the one it is for: from
+        here on nobody can take it over."""
+        with self.step():
+            name = self._home.new_name()
+            staging = self._home.staging_fd
+            self._marks.remove()
+            self._withdrawn = True
+            os.rename(self.name, name, src_dir_fd=staging, dst_dir_fd=staging)
+            self.name = name
         return name
 
     def keep(self) -> bool:
+        """Leave it for a later session to resume; True also where one has taken it over."""
         try:
             if not self._started:  # interrupted while it was looked at: it is as it was
-                if not self._checkpoint.read(os.fstat(self.fd).st_size):
+                if not self._marks.read(os.fstat(self.fd).st_size):
                     return False
-            elif self.total < RESUME_FROM:
-                return False
             else:
                 digest = self._hashed()
-                if self._home.durable:
-                    os.fdatasync(self.fd)
-                self._checkpoint.append(self.total, digest)
+                if self.total < RESUME_FROM:
+                    return False
+                self.mark(self.total, digest)
+        except Busy as error:  # it is another session's, or stays as it was at the last checkpoint
+            if self._collector is not None and not isinstance(error, TakenOver):
+                return False  # who brings a piece may still be writing
         except (OSError, CommandError):
             return False  # the disk is full or failing: better nothing than something doubtful
         self.close()
         return True
 
     def drop(self) -> None:
+        """Remove it, unless another session has taken it over."""
+        staging = self._home.staging_fd
         try:
-            os.unlink(self.name, dir_fd=self._home.staging_fd)
-            self._checkpoint.remove()
+            with self.step():
+                unlink_if_there(staging, self.name)  # unless it was placed already
+                if not self._withdrawn:
+                    unlink_if_there(staging, table_name(self.name))
+                    unlink_if_there(staging, checkpoint_name(self.name))
+        except TakenOver:
+            pass
+        except Busy as error:
+            logger.warning("what came of an upload is removed later: %s", error)
         finally:
             self.close()
 
     def close(self) -> None:
-        if self._assembly is not None:
-            self._assembly.__exit__(None, None, None)
+        self.lease = None  # its end is looked for once nobody has it any more
+        if self._collector is not None:
+            self._collector.stop()
         super().close()  # before the checkpoint: who writes behind may be about to leave one
-        self._checkpoint.close()
-        self._on_close()
+        if self._checkpoint is not None:
+            self._checkpoint.close()
 
 
 def _open_or_create(home: Home, name: bytes, place: Place) -> int:
     """Open a staging file that another session may make at the same time."""
-    if place.beside is None:
-        return os.open(name, _OPEN_OR_CREATE, 0o600, dir_fd=home.staging_fd)
     while True:
         try:
-            return os.open(name, _OPEN_OR_CREATE & ~os.O_CREAT, dir_fd=home.staging_fd)
+            return open_kept(home.staging_fd, name)
         except FileNotFoundError:
             pass
+        if place.beside is None:
+            try:
+                return os.open(name, _CREATE, 0o600, dir_fd=home.staging_fd)
+            except FileExistsError:
+                continue  # another session was quicker
         born = home.new_name()
-        os.close(place.open(born, _OPEN_OR_CREATE | os.O_EXCL))
+        os.close(place.open(born, _CREATE))
         try:
             beneath.rename_new(home.staging_fd, born, home.staging_fd, name)
         except FileExistsError:
-            os.unlink(born, dir_fd=home.staging_fd)  # another session was quicker
+            os.unlink(born, dir_fd=home.staging_fd)
+
+
+def open_kept(directory: int, name: bytes) -> int:
+    """Open a staging file to go on with it. Raises FileNotFoundError, OSError."""
+    try:
+        return os.open(name, _OPEN_TO_WRITE, dir_fd=directory)
+    except PermissionError:
+        # it was finished, and has its mode, which may be one that nobody may write with
+        os.chmod(name, 0o600, dir_fd=directory)
+        return os.open(name, _OPEN_TO_WRITE, dir_fd=directory)
 
 
 class _CheckpointedWriter(WriteBehind):
     """Writes behind, and leaves a checkpoint after each piece that is safe on the disk."""
 
-    def __init__(
-        self, fd: int, offset: int, hasher: digests.new, checkpoint: Checkpoint, durable: bool
-    ) -> None:
-        super().__init__(fd, hasher=hasher)
+    def __init__(self, staging: ResumableStaging, offset: int, hasher: digests.new) -> None:
+        super().__init__(staging.fd, hasher=hasher)
+        self._staging = staging
         self._written = offset
         self._marked = offset
-        self._checkpoint = checkpoint
-        self._durable = durable
 
     def _put(self, buffer: bytearray, count: int) -> None:
         super()._put(buffer, count)
         self._written += count
         if self._written - self._marked >= PIECE:
-            if self._durable:
-                os.fdatasync(self._fd)
-            self._checkpoint.append(self._written, self._hasher.digest())
+            self._staging.mark(self._written, self._hasher.digest())
             self._marked = self._written
+
+    def _write(self, data: memoryview) -> None:
+        with self._staging.step():
+            super()._write(data)
 
 
 class Checkpoint:
@@ -299,7 +473,41 @@ class Checkpoint:
         self._directory = directory
         self._name = name
         self._target = target
-        self._fd = os.open(name, _OPEN_OR_CREATE | os.O_APPEND, 0o600, dir_fd=directory)
+        self._fd = os.open(name, _OPEN_CHECKPOINT, 0o600, dir_fd=directory)
+
+    @classmethod
+    def renew(
+        cls,
+        directory: int,
+        name: bytes,
+        new_name: bytes,
+        target: bytes,
+        records: list[tuple[int, bytes]],
+    ) -> Checkpoint:
+        """Put a new file in the place of the one at a name, and own it.
+
+        Args:
+            new_name: What it is called before.
+        """
+        made = cls(directory, new_name, target)
+        try:
+            try_range(made._fd, _OWNING)
+            made.write(records)
+            os.rename(new_name, name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            made.remove()
+            made.close()
+            raise
+        made._name = name
+        return made
+
+    def is_there(self) -> bool:
+        """Whether the open file is still the one at its name."""
+        return is_at(self._fd, self._directory, self._name)
+
+    def is_owned(self) -> bool:
+        """Whether the session that has made it is still there, and has it open."""
+        return is_range_locked(self._fd, _OWNING)
 
     def read(self, size: int) -> list[tuple[int, bytes]]:
         """The records, as far as they are whole, rising, and within ``size`` bytes."""
@@ -365,6 +573,12 @@ class Checkpoint:
         """Remove the file."""
         unlink_if_there(self._directory, self._name)
 
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Give the descriptor back. Can be called twice."""
         if self._fd >= 0:
@@ -419,19 +633,25 @@ def is_at(fd: int, directory: int, name: bytes) -> bool:
     return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
 
 
-def remove_kept(directory: int, name: bytes) -> bool:
-    """Remove a kept staging file that no session has; False when one does."""
+def drop_kept(home: Home, ledger: Books, account_id: int, name: bytes) -> bool:
+    """Drop what is kept under a name, with its room; False while a session has it.
+
+    The lease says whether one does. The lock is held from that answer to the removal, so that no
+    session begins in between.
+    """
+    directory = home.staging_fd
     try:
-        fd = os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
+        fd = open_kept(directory, name)
     except FileNotFoundError:
+        ledger.drop_kept(account_id, name)
         return True
     try:
-        if not try_lock(fd):
+        if not try_lock(fd) or not is_at(fd, directory, name):
             return False
-        if not is_at(fd, directory, name):
+        if not ledger.drop_kept(account_id, name):
             return False
-        os.unlink(name, dir_fd=directory)
-        unlink_if_there(directory, checkpoint_name(name))
+        for one in (name, checkpoint_name(name), table_name(name)):
+            unlink_if_there(directory, one)
         return True
     finally:
         os.close(fd)

@@ -1,14 +1,14 @@
 """Staging: one upload's bytes on their way in, and what is kept of them for a resume.
 
 Lives here: the hidden file that an upload is written to, and its checkpoint.
-Lives elsewhere: who may write to it (upload_locks.py), batches and leases (batch.py), giving it its
-name (commit.py).
+Lives elsewhere: whose it is (resumable.py), batches and leases (batch.py), giving it its name
+(commit.py).
 
 A large upload has a name that a later session finds again, and a checkpoint beside it: after
 each synced piece, how far it goes and the digest of all bytes up to there. A file's size is no
 resume point (delayed allocation lies after a power cut); a checkpoint that the bytes agree with
-is. One session owns it at a time: it holds a flock on the file. Others write to it only where
-that one takes pieces (``take_pieces``), and no longer than it does.
+is. One session owns it at a time. Others write to it only where that one takes pieces
+(``take_pieces``), and no longer than it does.
 """
 
 from __future__ import annotations

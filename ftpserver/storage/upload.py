@@ -7,20 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ftpserver.storage.piece_table import Collector
 from ftpserver.storage.quota import Books, Lease
-from ftpserver.storage.resumable import (
-    ResumableStaging,
-)
+from ftpserver.storage.resumable import ResumableStaging
 from ftpserver.storage.staging import Staging
-from ftpserver.storage.upload_locks import Owners
-from ftpwire.errors import (
-    VerificationFailed,
-)
-from ftpwire.messages import (
-    Put,
-    Sent,
-)
-from ftpwire.pieces import Assembly
+from ftpwire.errors import VerificationFailed
+from ftpwire.messages import Put, Sent
 
 
 class Receiving:
@@ -37,15 +29,12 @@ class Receiving:
         request: Put,
         lease: Lease | None,
         ledger: Books,
-        owners: Owners | None = None,
     ) -> None:
         self.staging = staging
         self.lease = lease
         self.overwrite = request.overwrite
         self.verified = False
-        self._owners = owners
-        self._key: bytes | None = None
-        self._assembly: Assembly | None = None
+        self._collector: Collector | None = None
         self._came = 0
         self._request = request
         self._reserved = request.size or 0
@@ -62,24 +51,22 @@ class Receiving:
         """Have the bytes come in pieces from the account's other sessions, if it was asked for
         and can be; returns the key that they need."""
         staging = self.staging
-        if not self._request.pieces or not isinstance(staging, ResumableStaging):
+        if not isinstance(staging, ResumableStaging) or staging.key is None:
             return None
-        assert self.lease is not None and self._owners is not None
-        self._assembly = staging.take_pieces(self._reserved)
-        self._key = self._owners.share(self.lease.account_id, self._assembly)
-        return self._key
+        self._collector = staging.take_pieces(self._reserved)
+        return staging.key
 
     def came(self) -> bool:
-        """Whether bytes came in pieces since this was called last, or may be coming just now."""
-        if self._assembly is None:
+        """Whether bytes came in pieces since this was called last."""
+        if self._collector is None:
             return False
-        before, self._came = self._came, self._assembly.received
-        return self._came != before or self._assembly.is_lent
+        before, self._came = self._came, self._collector.received
+        return self._came != before
 
-    def take_no_pieces(self) -> None:
-        """The key is good for nothing any more."""
-        if self._key is not None and self._owners is not None:
-            self._owners.unshare(self._key)
+    def look(self) -> None:
+        """Find out whether another session has taken it over meanwhile. Raises TakenOver."""
+        if isinstance(self.staging, ResumableStaging):
+            self.staging.look()
 
     def expect(self, more: int) -> None:
         """Say that ``more`` bytes come next.
@@ -88,7 +75,7 @@ class Receiving:
             VerificationFailed: More than was announced, or they were to come in pieces.
             QuotaExceeded: Its size is not known, and there is no more room.
         """
-        if more and self._key is not None:
+        if more and self._collector is not None:
             raise VerificationFailed("bytes came beside those that come in pieces")
         total = self.staging.total + more
         if total <= self._reserved:

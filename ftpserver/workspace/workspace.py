@@ -27,7 +27,6 @@ from ftpserver.storage.listing import Item
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.quota import Books
 from ftpserver.storage.upload import Receiving
-from ftpserver.storage.upload_locks import Owners
 from ftpserver.workspace import needs
 from ftpserver.workspace.copying import Copying
 from ftpserver.workspace.moving import MovingByCopy, remove_in_place
@@ -93,7 +92,6 @@ class Workspace:
         account: Whose files. Another thread may put a changed account there at any time.
         books: Where room is kept.
         durable: Sync before anything is called done.
-        owners: Which session writes to which kept upload, of all sessions of the process.
         observer: Told how far long work is; may cancel it.
         cut: Ends whoever uses the workspace, when the account has come again over another
             connection and needs an upload that this one writes to.
@@ -109,7 +107,6 @@ class Workspace:
         books: Books,
         *,
         durable: bool = True,
-        owners: Owners | None = None,
         observer: Observer | None = None,
         cut: Callable[[], None] = lambda: None,
     ) -> None:
@@ -117,7 +114,6 @@ class Workspace:
         self.tree: AtomicTree | None = None
         self._books = books
         self._durable = durable
-        self._owners = Owners() if owners is None else owners
         self._observer = Unobserved() if observer is None else observer
         self._cut = cut
         self._writers: set[Writer] = set()
@@ -153,12 +149,7 @@ class Workspace:
     def _new_uploads(self) -> Uploads:
         self.home.check_writable()
         return Uploads(
-            self.home,
-            self._books,
-            self.account.id,
-            durable=self._durable,
-            owners=self._owners,
-            cut=self._cut,
+            self.home, self._books, self.account.id, durable=self._durable, cut=self._cut
         )
 
     @property

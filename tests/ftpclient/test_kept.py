@@ -328,7 +328,9 @@ def test_files_of_an_older_server_have_no_path(client, server, dial, monkeypatch
     """They can be dropped all the same, and gone on with."""
     with monkeypatch.context() as patch:
         real = Checkpoint.__init__
-        patch.setattr(Checkpoint, "__init__", lambda self, fd, name, target: real(self, fd, name))
+        patch.setattr(
+            Checkpoint, "__init__", lambda self, fd, name, target=b"": real(self, fd, name)
+        )
         with dial(server) as peer:
             interrupt(peer, b"/a")
             interrupt(peer, b"/b")

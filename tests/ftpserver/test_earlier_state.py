@@ -7,6 +7,7 @@ elsewhere: single steps of opening and upgrading (test_database.py).
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import sqlite3
@@ -20,7 +21,13 @@ from ftpserver import migration
 from ftpserver.database import open_to_look, open_to_serve
 from ftpserver.root_lock import RootLock
 from ftpserver.schema import SCHEMA_VERSION
+from ftpserver.storage.batch import Uploads
+from ftpserver.storage.home import Home
+from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.quota import most_files
+from ftpserver.storage.resumable import kept_names
+from ftpwire import digests
+from ftpwire.messages import Put, PutPiece, Sent, Stored
 
 TABLES = Path(__file__).with_name("schema-3.sql").read_text()
 
@@ -258,3 +265,48 @@ def test_an_upgrade_that_is_killed(tmp_path):
         assert content_of(state / "state.db") == after
         assert content_of(state / "state.db.schema-3") == before
     assert earlier > 3 and rounds > earlier + 5, (earlier, rounds)
+
+
+def test_what_an_older_server_keeps_is_gone_on_with_after_the_upgrade(
+    ftpd, state, older_server, root
+):
+    """Only the start adds the column. The checkpoint is as that version has written it."""
+    data = random.Random(1).randbytes(5 * 1024 * 1024)
+    request = Put(b"/big", len(data), mtime_ns=7, ask=True, pieces=True)
+    _, name = kept_names(1, (b"big",), request.size, request.mtime_ns)
+    staging, there = root / "alice" / ".ftpd-staging", len(data) - 1000
+    staging.mkdir()
+    (staging / os.fsdecode(name)).write_bytes(data[:there] + bytes(100))
+    record = there.to_bytes(8, "big") + digests.digest(data[:there])
+    checkpoint = record + digests.digest(record)[:8]
+    (staging / os.fsdecode(name + b".ck")).write_bytes(checkpoint)
+    with closing(sqlite3.connect(state / "state.db")) as connection:
+        row = ("k", 1, "local", "older", "kept", len(data), name, 9790000000, 1)
+        connection.execute("INSERT INTO lease VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        connection.execute(
+            "UPDATE account SET quota = NULL, held = held + ? WHERE id = 1", row[5:6]
+        )
+        connection.commit()
+    assert given(ftpd, "user list", root)[0] == 0 and "pieces" not in lease_columns(state)
+    older_server.serves()
+    engine, _ = open_to_serve(state)
+    assert "pieces" in lease_columns(state)
+    with closing(Home(root / "alice", durable=False)) as home:
+        uploads = Uploads(home, Ledger(engine), 1, durable=False)
+        with uploads.receiving(1, request) as receiving:
+            assert receiving.resume(lambda done: None) == (there, digests.digest(data[:there]))
+            key = receiving.take_pieces()
+            assert key is not None
+            with uploads.open_piece(PutPiece(key, there, 1000)) as piece:
+                piece.write(memoryview(data)[there:])
+            receiving.finish(Sent(len(data), digests.digest(data)))
+        assert uploads.commit() == [(1, Stored(len(data)))]
+        uploads.abandon()
+    engine.dispose()
+    assert (root / "alice" / "big").read_bytes() == data
+    assert set(os.listdir(staging)) == {"lock"}
+
+
+def lease_columns(state: Path) -> list[str]:
+    with closing(sqlite3.connect(state / "state.db")) as connection:
+        return [row[1] for row in connection.execute("PRAGMA table_info(lease)")]

@@ -262,7 +262,7 @@ def test_a_mark_that_fails_ends_it(fd):
 
 
 def test_writers_wait_for_a_slow_hash(fd, monkeypatch):
-    monkeypatch.setattr(pieces, "_AHEAD", 2 * STEP)
+    monkeypatch.setattr(pieces, "AHEAD", 2 * STEP)
     go_on, waiting = threading.Event(), threading.Event()
 
     def slow(*_):
@@ -313,74 +313,3 @@ def test_progress_is_told_and_may_stop_it(fd):
         with pytest.raises(KeyboardInterrupt):
             assembly.finish(stop)
     assert told == [STEP]
-
-
-# pieces that other processes write ---------------------------------------------------------
-
-
-def no_recall(piece) -> None:
-    raise AssertionError("it was given back")
-
-
-def test_a_lent_piece_is_hashed_once_it_is_given_back(fd):
-    with Assembly(fd, 3000) as assembly:
-        put(assembly, 0, NOISE[:1000])
-        piece, theirs = assembly.lend(1000, 1000, no_recall)
-        os.pwrite(theirs, NOISE[1000:2000], 1000)
-        os.close(theirs)
-        put(assembly, 2000, NOISE[2000:3000])
-        assert assembly.frontier == 1000
-        assembly.given_back(piece, 1000)
-        assembly.given_back(piece, 500)  # once is enough
-        assert assembly.frontier == assembly.received == 3000
-        assert assembly.finish() == digest(NOISE[:3000])
-
-
-def test_what_was_written_of_a_lent_piece_counts(fd):
-    with Assembly(fd, 3000) as assembly:
-        piece, theirs = assembly.lend(0, 1000, no_recall)
-        os.pwrite(theirs, NOISE[:300], 0)
-        os.close(theirs)
-        assembly.given_back(piece, 300)
-        with pytest.raises(CommandError):
-            assembly.open(300, 700)
-        assert assembly.finish() == digest(NOISE[:300])
-
-
-def test_closing_waits_for_what_is_lent(fd):
-    """Nothing is written any more once it is closed, whoever does it."""
-    recalled = []
-
-    def recall(piece) -> None:
-        recalled.append(piece)
-        os.pwrite(theirs, NOISE[:200], 0)  # what was just being written
-        os.close(theirs)
-        with pytest.raises(LeaseLost):
-            assembly.given_back(piece, 200)
-
-    with Assembly(fd, 3000) as assembly:
-        piece, theirs = assembly.lend(0, 1000, recall)
-        assert assembly.finish() == digest(NOISE[:200])
-        assert recalled == [piece]
-        with pytest.raises(LeaseLost):
-            assembly.lend(1000, 10, recall)
-
-
-def test_a_borrower_that_can_not_write_fails_the_whole(fd):
-    with Assembly(fd, 3000) as assembly:
-        piece, theirs = assembly.lend(0, 1000, no_recall)
-        os.close(theirs)
-        with pytest.raises(OSError, match="full"):
-            assembly.given_back(piece, 0, OSError(28, "the disk is full"))
-        with pytest.raises(OSError, match="full"):
-            assembly.finish()
-
-
-def test_lent_pieces_overlap_nothing(fd):
-    with Assembly(fd, 3000) as assembly:
-        piece, theirs = assembly.lend(0, 1000, no_recall)
-        os.close(theirs)
-        for begin in (assembly.open, lambda *where: assembly.lend(*where, no_recall)):
-            with pytest.raises(CommandError):
-                begin(500, 100)
-        assembly.given_back(piece, 0)

@@ -131,7 +131,9 @@ def put(exchange: Exchange, workspace: Workspace, request: Put) -> None:
             there = receiving.resume(exchange.tell_progress(request.size))
             exchange.send(Ready(*there, receiving.take_pieces()))
             exchange.flush()
-        sent = exchange.receive_large(receiving.staging.sink, receiving.expect, receiving.came)
+        sent = exchange.receive_large(
+            receiving.staging.sink, receiving.expect, receiving.came, receiving.look
+        )
         receiving.finish(sent, exchange.tell_progress(request.size))
 
 

@@ -26,13 +26,12 @@ from pathlib import Path
 
 from ftpserver.isolation import messages as q
 from ftpserver.isolation import sandbox, session_process
-from ftpserver.processes.brokering import Borrow, Cut, Share
 from ftpserver.processes.forkserver import Born
 from ftpserver.serving.commands import COMMANDS, Command
 from ftpwire import messages
 
 logger = logging.getLogger("ftpd.test")
-_TOOLS = (builtins, ctypes, os, resource, signal, socket, stat, sys, q, Borrow, Cut, Share)
+_TOOLS = (builtins, ctypes, os, resource, signal, socket, stat, sys, q)
 LOG_IN = COMMANDS[messages.Login]
 LIBC = ctypes.CDLL(None, use_errno=True)
 

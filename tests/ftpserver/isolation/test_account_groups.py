@@ -3,47 +3,22 @@
 from __future__ import annotations
 
 import os
-import socket
-from contextlib import ExitStack, contextmanager
-
-import pytest
 
 from ftpserver.isolation.account_groups import AccountGroups
-from ftpserver.processes.brokering import BrokeredAnswer
-from ftpserver.processes.rpc import Peer
-
-
-@pytest.fixture
-def peer():
-    """Makes ends of pairs of sockets, which nobody reads."""
-    with ExitStack() as stack:
-
-        @contextmanager
-        def made():
-            ours, theirs = socket.socketpair()
-            with theirs:
-                peer = Peer(ours, hears=BrokeredAnswer, answers=BrokeredAnswer, handle=print)
-                try:
-                    yield peer
-                finally:
-                    peer.close()
-
-        yield lambda: stack.enter_context(made())
 
 
 def is_open(fd: int) -> bool:
     return os.path.exists(f"/proc/self/fd/{fd}")
 
 
-def test_a_page_is_that_of_one_account_until_its_last_session_has_ended(peer):
+def test_a_page_is_that_of_one_account_until_its_last_session_has_ended():
     groups = AccountGroups()
     first, second, other = (
-        groups.join(1, 10, peer()),
-        groups.join(1, 11, peer()),
-        groups.join(2, 20, peer()),
+        groups.join(1, 10),
+        groups.join(1, 11),
+        groups.join(2, 20),
     )
     assert first == second != other
-    assert groups.broker_of(1) is not groups.broker_of(2)
     groups.leave(1, 10)
     assert is_open(first)
     groups.leave(1, 11)
@@ -52,10 +27,10 @@ def test_a_page_is_that_of_one_account_until_its_last_session_has_ended(peer):
     assert not is_open(other)
 
 
-def test_one_that_could_not_join_takes_nothing_from_the_others(peer):
+def test_one_that_could_not_join_takes_nothing_from_the_others():
     groups = AccountGroups()
     groups.leave(1, 9)
-    page = groups.join(1, 10, peer())
+    page = groups.join(1, 10)
     groups.leave(1, 9)
     assert is_open(page)
     groups.leave(1, 10)

@@ -13,20 +13,17 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from ftpserver.storage import batch as module
-from ftpserver.storage import upload_locks
 from ftpserver.storage.account_room import STEP
 from ftpserver.storage.batch import SHARES_STEP, SMALL, Uploads
 from ftpserver.storage.commit import SYNC_EACH
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.resumable import PIECE, RESUME_FROM
-from ftpserver.storage.upload_locks import Owners
 from ftpserver.storage.walk import Usage
 from ftpwire import beneath, digests, paths, streams
 from ftpwire.digests import StoredDigest
 from ftpwire.errors import (
     AlreadyExists,
-    Busy,
     Cancelled,
     CommandError,
     ConnectionLost,
@@ -61,16 +58,13 @@ class Alice:
         self.id = accounts.add("alice", "secret", quota=quota).id
         self.ledger = ledger
         self._engine = ledger._engine
-        self.owners = Owners()
         self.files: Path = root / "alice"
         self._open_home = open_home
         self._home = open_home()
 
     def session(self, *, durable: bool = True, **options) -> Session:
         home = self._open_home(durable=durable, incarnation=self.ledger.incarnation)
-        uploads = Uploads(
-            home, self.ledger, self.id, durable=durable, owners=self.owners, **options
-        )
+        uploads = Uploads(home, self.ledger, self.id, durable=durable, **options)
         return Session(uploads)
 
     @property
@@ -1080,39 +1074,6 @@ def test_little_is_not_worth_keeping(alice):
 def test_what_failed_otherwise_is_not_kept(alice):
     interrupt(alice.session(), os.urandom(9 * MIB), 8 * MIB, VerificationFailed)
     assert alice.agrees()
-
-
-def test_a_newer_session_takes_an_upload_over(alice):
-    """Its client has lost the connection, and comes again before the server has noticed."""
-    data = os.urandom(9 * MIB)
-    taken = threading.Event()
-    old = alice.session(cut=taken.set)
-    began = threading.Event()
-    request = Put(b"/file", len(data), ask=True, mtime_ns=5)
-
-    def hold() -> None:
-        with suppress(ConnectionLost), old.uploads.receiving(1, request) as receiving:
-            receiving.resume(lambda done: None)
-            receiving.staging.sink.write(memoryview(data)[: 6 * MIB])
-            began.set()
-            assert taken.wait(30)
-            raise ConnectionLost("cut")
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    assert began.wait(30)
-    assert resumed(alice.session(), data) == 6 * MIB
-    thread.join()
-    assert (alice.files / "file").read_bytes() == data
-
-
-def test_an_upload_that_is_not_let_go(alice, monkeypatch):
-    monkeypatch.setattr(upload_locks, "_TAKE_OVER_SECONDS", 0.01)
-    request = Put(b"/file", 9 * MIB, ask=True, mtime_ns=5)
-    with pytest.raises(ConnectionLost), alice.session().uploads.receiving(1, request):
-        with pytest.raises(Busy), alice.session().uploads.receiving(1, request):
-            pytest.fail("two write to one file")
-        raise ConnectionLost("cut")
 
 
 # files, directories and links are counted ---------------------------------------------------

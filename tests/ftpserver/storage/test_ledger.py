@@ -983,3 +983,20 @@ def test_what_waits_in_a_session_that_ends_is_settled_by_the_server(
     ledger.take_over_waiting(session)
     ledger.settle_waiting()
     assert ledger.reap() == [account.id], "the home is counted"
+
+
+def test_a_key_for_pieces_is_good_for_its_account_while_it_is_under_way(ledger, open_account):
+    alice, bob = open_account(1000), open_account(1000)
+
+    def found(account: int) -> list[bytes | None]:
+        return [ledger.find_pieces(account, key) for key in (b"one", b"two")]
+
+    first = ledger.reserve(alice, 10, b"u-1", pieces=b"one")
+    assert (found(alice), found(bob)) == ([b"u-1", None], [None, None])
+    second = ledger.take_over(alice, b"u-1", b"two")
+    assert found(alice) == [None, b"u-1"]
+    ledger.keep(first)  # which it can't any more
+    assert found(alice) == [None, b"u-1"]
+    ledger.keep(second)
+    assert found(alice) == [None, None]
+    assert ledger.take_over(alice, b"u-1") is not None and found(alice) == [None, None]

@@ -9,6 +9,7 @@ import signal
 
 import pytest
 
+from ftpserver.serving import exchange
 from ftpserver.storage import resumable
 from ftpwire import digests, pieces
 from ftpwire.frames import Kind
@@ -226,6 +227,8 @@ def test_when_the_owner_goes_so_do_the_pieces(server, owner, helper, dial, leave
     helper.frame(Kind.END, piece, Sent(3 * MIB))
     assert helper.answer().message.code == "lease-lost"
     assert room(server).held == SIZE
+    kept = server.settings.root / "alice/.ftpd-staging" / staged(server)[0]
+    assert kept.stat().st_size <= 7 * MIB, "nothing behind the gap stays"
     again = dial(server)
     number, ready = begin(again)
     assert 6 * MIB <= ready.offset <= 7 * MIB
@@ -244,17 +247,55 @@ def test_all_of_it_was_there(server, files, owner, helper, dial):
     assert (files / "file").read_bytes() == DATA and staged(server) == []
 
 
-def test_a_later_owner_takes_it_over(server, files, owner, helper, dial):
-    _, first = begin(owner)
-    assert bring(helper, first.key, 0, DATA[: 6 * MIB]) == Taken()
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="threads"),
+        pytest.param({"workers": 2}, marks=pytest.mark.system, id="workers"),
+        pytest.param({"isolation": "process"}, marks=pytest.mark.system, id="process"),
+    ],
+)
+def test_sessions_take_an_upload_over_from_each_other(start_server, dial, options):
+    """Whoever had it says nothing meanwhile, and is cut; in whatever processes they are."""
+    server = start_server(durable=False, **options)
+    helpers, before, key = [dial(server) for _ in range(3)], None, bytes(16)
+    for start, until in ((0, 5), (5, 9), (9, 12), (12, 20)):
+        owner = dial(server)
+        number, ready = begin(owner)
+        assert ready.offset == start * MIB and ready.key != key
+        assert bring(helpers[0], key, start * MIB, b"x" * MIB).code == "lease-lost"
+        if before is not None:
+            assert before.rest() == []
+        for at in range(start, until):
+            helper = helpers[at % 3]
+            assert bring(helper, ready.key, at * MIB, DATA[at * MIB : (at + 1) * MIB]) == Taken()
+        before, key = owner, ready.key
+    assert end(owner, number) == Stored(SIZE)
+    assert (server.settings.root / "alice" / "file").read_bytes() == DATA
+    assert staged(server) == []
+    assert (room(server).used, room(server).held) == (SIZE, 0)
+
+
+def test_a_client_that_is_silent_holds_up_nobody(start_server, dial, monkeypatch):
+    """An upload that doesn't come in pieces: what was written of it is there for the next one."""
+    monkeypatch.setattr(exchange, "_LOOK_SECONDS", 0.05)
+    server = start_server(durable=False, stall=600)
+    owner = dial(server)
+    upload = Put(b"/file", SIZE, mtime_ns=10**18, ask=True)
+    number, _ = begin(owner, upload)
+    for at in range(0, 8 * MIB, MIB):
+        owner.frame(Kind.DATA, number, DATA[at : at + MIB])
+    name = server.settings.root / "alice" / ".ftpd-staging"
+    eventually(lambda: max(one.stat().st_size for one in name.iterdir()) >= 6 * MIB)
     later = dial(server)
-    number, ready = begin(later)
-    assert ready.offset == 6 * MIB and ready.key != first.key
-    assert bring(helper, first.key, 6 * MIB, b"x" * MIB).code == "lease-lost"
+    number, ready = begin(later, upload)
+    assert 6 * MIB <= ready.offset <= 8 * MIB
+    eventually(lambda: len(server.service.sessions) == 1, "it is cut, although it sends nothing")
     assert owner.rest() == []
-    assert bring(helper, ready.key, 6 * MIB, DATA[6 * MIB :]) == Taken()
+    for at in range(ready.offset, SIZE, MIB):
+        later.frame(Kind.DATA, number, DATA[at : at + MIB])
     assert end(later, number) == Stored(SIZE)
-    assert (files / "file").read_bytes() == DATA
+    assert (server.settings.root / "alice" / "file").read_bytes() == DATA
 
 
 def test_checkpoints_are_left_on_the_way(server, owner, helper, dial, monkeypatch):

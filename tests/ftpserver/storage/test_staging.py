@@ -5,8 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import random
-import threading
-from contextlib import contextmanager
 
 import pytest
 from hypothesis import given, settings
@@ -29,15 +27,21 @@ from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.recount import recount
 from ftpserver.storage.resumable import (
     Checkpoint,
-    ResumableStaging,
     checkpoint_name,
     kept_name,
     kept_names,
 )
 from ftpserver.storage.runs import LEASE_SECONDS
-from ftpserver.storage.upload_locks import Owners
+from ftpserver.storage.upload_locks import TakenOver
 from ftpwire import digests
-from ftpwire.errors import Busy, Cancelled, ConnectionLost, NotFound, QuotaExceeded
+from ftpwire.errors import (
+    Busy,
+    Cancelled,
+    ConnectionLost,
+    NotFound,
+    QuotaExceeded,
+    VerificationFailed,
+)
 from ftpwire.messages import Failed, Put, Sent, Stored
 
 MIB = 1024 * 1024
@@ -51,7 +55,7 @@ def content(size: int, seed: int = 1) -> bytes:
 
 def put(data: bytes, path: bytes = b"/file", mtime_ns: int = 1, **options) -> Put:
     """The request for an upload that asks first."""
-    return Put(path, len(data), 0o644, mtime_ns, ask=True, **options)
+    return Put(path, len(data), options.pop("mode", 0o644), mtime_ns, ask=True, **options)
 
 
 def quiet(_: int) -> None:
@@ -66,16 +70,11 @@ def alice(accounts):
 
 
 @pytest.fixture
-def owners() -> Owners:
-    return Owners()
-
-
-@pytest.fixture
-def session(open_home, ledger, alice, owners):
+def session(open_home, ledger, alice):
     """Makes the uploads of one more session of alice's."""
 
     def make(cut=lambda: None) -> Uploads:
-        return Uploads(open_home(), ledger, alice, durable=False, owners=owners, cut=cut)
+        return Uploads(open_home(), ledger, alice, durable=False, cut=cut)
 
     return make
 
@@ -316,16 +315,14 @@ def test_a_commit_drops_what_is_kept_of_its_target(session, root, ledger, alice,
     assert (room.used, room.held) == (size, 0)
 
 
-def test_it_lapses_at_its_own_time_and_not_before(
-    engine, open_home, alice, owners, root, monkeypatch
-):
+def test_it_lapses_at_its_own_time_and_not_before(engine, open_home, alice, root, monkeypatch):
     """Heartbeats neither prolong nor shorten the time that it waits for a resume."""
     now = 1_000_000
     monkeypatch.setattr(runs, "now", lambda: now)
     monkeypatch.setattr(ledger_module, "now", lambda: now)
     ledger = Ledger(engine, keep_seconds=10 * LEASE_SECONDS)
     data = content(SIZE)
-    uploads = Uploads(open_home(), ledger, alice, durable=False, owners=owners)
+    uploads = Uploads(open_home(), ledger, alice, durable=False)
     send(uploads, data, put(data), until=SIZE - 1)
     ledger.heartbeat()
     now += 9 * LEASE_SECONDS
@@ -388,80 +385,157 @@ def test_a_count_after_the_renames_waits_for_the_settlement(session, root, ledge
 # two sessions ------------------------------------------------------------------------------
 
 
-@contextmanager
-def running(target, *arguments):
-    """Something in a thread of its own, which ends with the context."""
-    failures = []
+def end_with(error: Exception | None):
+    """What the older session does when it goes on; its bytes are all there by then."""
 
-    def run() -> None:
-        try:
-            target(*arguments)
-        except BaseException as error:
-            failures.append(error)
+    def end(receiving, data: bytes) -> None:
+        if error is not None:
+            raise error
+        receiving.finish(Sent(len(data), digests.digest(data)))
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join(timeout=30)
-        assert not thread.is_alive()
-        assert not failures, failures
+    return end
 
 
-def test_the_newer_session_takes_over(session, root, ledger, alice):
-    """The older one is cut off, loses nothing that it wrote, and can't commit any more."""
-    data = content(SIZE)
-    began, cut = threading.Event(), threading.Event()
+def goes_on_writing(receiving, data: bytes) -> None:
+    for _ in range(3):
+        receiving.staging.sink.write(memoryview(bytes(MIB)))
+        receiving.staging.sink.rest()
 
-    def older() -> None:
-        uploads = session(cut.set)
-        with pytest.raises(ConnectionLost), uploads.receiving(1, put(data)) as receiving:
+
+ENDS = {
+    "looks": lambda receiving, data: receiving.look(),
+    "writes": goes_on_writing,
+    "starts-over": lambda receiving, data: receiving.staging.start_over(),
+    "resumes": lambda receiving, data: receiving.resume(quiet),
+    "leaves-a-checkpoint": lambda receiving, data: receiving.staging.mark(1, bytes(32)),
+    "takes-pieces": lambda receiving, data: receiving.take_pieces(),
+    "finishes": end_with(None),
+    "is-cut": end_with(ConnectionLost("cut")),
+    "is-cancelled": end_with(Cancelled("cancelled")),
+    "fails": end_with(VerificationFailed("wrong")),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_the_newer_session_takes_over(session, root, ledger, alice, end):
+    """All that was written is there. Whatever the older one does then, it touches nothing."""
+    data, cuts = content(SIZE), []
+    older, newer = session(lambda: cuts.append(end)), session()
+    with pytest.raises((TakenOver, ConnectionLost, Cancelled, VerificationFailed)):
+        with older.receiving(1, put(data, pieces=True)) as receiving:
             receiving.resume(quiet)
             receiving.staging.sink.write(memoryview(data)[: SIZE - 7])
-            began.set()
-            assert cut.wait(30)
-            raise ConnectionLost("cut off")
-        uploads.abandon()
-
-    with running(older):
-        assert began.wait(30)
-        uploads = session()
-        assert send(uploads, data, put(data)) == SIZE - 7
-        assert commit(uploads) == Stored(SIZE)
-    assert (root / "alice" / "file").read_bytes() == data
-    room = ledger.room(alice)
-    assert (room.used, room.held) == (SIZE, 0)
-
-
-def test_who_comes_while_the_older_one_commits_does_not_touch_the_stored_file(
-    session, root, ledger, alice, monkeypatch
-):
-    """It waits for the staging file, which is a stored file when it gets it."""
-    data = content(SIZE)
-    older, newer = session(), session()
-    send(older, data, put(data))  # not committed: it still holds the file
-    waiting, offsets = threading.Event(), []
-    claim = Owners._try
-
-    def seen(self, *arguments) -> bool:
-        got = claim(self, *arguments)
-        if not got:
-            waiting.set()
-        return got
-
-    monkeypatch.setattr(Owners, "_try", seen)
-    with running(lambda: offsets.append(send(newer, data, put(data), until=SIZE - 3))):
-        assert waiting.wait(30)
-        assert commit(older) == Stored(SIZE)
-    assert (root / "alice" / "file").read_bytes() == data
-    assert offsets == [0]
-    assert send(newer, data, put(data)) == SIZE - 3
+            receiving.staging.sink.rest()
+            receiving.look()
+            with newer.receiving(1, put(data)) as taking:
+                assert taking.resume(quiet) == (SIZE - 7, digests.digest(data[: SIZE - 7]))
+                before = names_and_bytes(root)
+                with pytest.raises((TakenOver, ConnectionLost, Cancelled, VerificationFailed)):
+                    ENDS[end](receiving, data)
+                    receiving.staging.sink.finish()
+                assert names_and_bytes(root) == before
+                taking.staging.sink.write(memoryview(data)[SIZE - 7 :])
+                taking.finish(Sent(SIZE, digests.digest(data)))
+                before = names_and_bytes(root)
+            ENDS[end](receiving, data)
+    older.abandon()
+    assert names_and_bytes(root) == before
+    assert cuts
     assert commit(newer) == Stored(SIZE)
     assert (root / "alice" / "file").read_bytes() == data
     room = ledger.room(alice)
     assert (room.used, room.held) == (SIZE, 0)
     assert staged(root) == set()
+
+
+def names_and_bytes(root) -> dict[str, tuple[int, bytes]]:
+    """All in staging: inode and digest."""
+    paths = [path for path in (root / "alice" / ".ftpd-staging").iterdir() if path.name != "lock"]
+    return {one.name: (one.stat().st_ino, digests.digest(one.read_bytes())) for one in paths}
+
+
+def test_what_came_in_whole_is_taken_over_as_well(session, root, ledger, alice):
+    """The older one waits for its commit, with another file: that is stored."""
+    data, small = content(SIZE), b"small"
+    older, newer = session(), session()
+    send(older, data, put(data, mode=0o444))
+    older.stage_small(2, Put(b"/small", 5), small, Sent(5, digests.digest(small)))
+    assert send(newer, data, put(data)) == SIZE
+    (_, lost), (_, stored) = older.commit()
+    assert isinstance(lost, Failed) and lost.code == "lease-lost" and stored == Stored(5)
+    assert commit(newer) == Stored(SIZE)
+    assert (root / "alice" / "file").read_bytes() == data
+    room = ledger.room(alice)
+    assert (room.used, room.held) == (SIZE + 5, 0)
+    assert staged(root) == set()
+
+
+def test_nobody_comes_between_the_lease_and_the_file_of_a_commit(
+    session, root, ledger, alice, monkeypatch
+):
+    data = content(SIZE)
+    older, newer = session(), session()
+    send(older, data, put(data))
+    begin_commit, tried = Ledger.begin_commit, []
+
+    def interfere(self, leases) -> None:
+        begin_commit(self, leases)
+        monkeypatch.setattr(owning, "PATIENCE", 0.0)
+        with pytest.raises(Busy):
+            tried.append(send(newer, data, put(data)))
+        tried.append(True)
+
+    monkeypatch.setattr(Ledger, "begin_commit", interfere)
+    assert commit(older) == Stored(SIZE) and tried == [True]
+    assert (root / "alice" / "file").read_bytes() == data
+    assert (ledger.room(alice).held, staged(root)) == (0, set())
+
+
+@pytest.mark.parametrize("first", ["resume", "drop"])
+def test_who_resumes_and_who_drops_at_the_same_time(
+    session, open_home, root, ledger, alice, monkeypatch, first
+):
+    """The one or the other, whoever comes in the middle of the other's."""
+    data = content(SIZE)
+    send(session(), data, put(data), until=SIZE - 1)
+    kept = KeptStaging(open_home(), ledger, alice)
+    monkeypatch.setattr(owning, "PATIENCE", 0.0)
+    come = []
+
+    def resumes() -> None:
+        with pytest.raises(Busy):
+            send(session(), data, put(data))
+
+    def drops() -> None:
+        assert kept.drop(None).busy == 1
+
+    take_over, drop = Ledger.take_over, Ledger.drop_kept
+
+    def in_between(*arguments):
+        found = (take_over if first == "resume" else drop)(*arguments)
+        monkeypatch.setattr(Ledger, "take_over", take_over)
+        monkeypatch.setattr(Ledger, "drop_kept", drop)
+        come.append((drops if first == "resume" else resumes)())
+        return found
+
+    if first == "resume":
+        monkeypatch.setattr(KeptStaging, "_leases", _frozen(kept._leases(kept=True)))
+        monkeypatch.setattr(Ledger, "take_over", in_between)
+        uploads = session()
+        assert send(uploads, data, put(data)) == SIZE - 1
+        drops()
+        assert commit(uploads) == Stored(SIZE)
+    else:
+        monkeypatch.setattr(Ledger, "drop_kept", in_between)
+        assert kept.drop(None).count == 1
+        assert (ledger.room(alice).held, staged(root)) == (0, set())
+        assert send(session(), data, put(data), until=SIZE - 1) == 0
+    assert come == [None]
+
+
+def _frozen(leases):
+    """Who looked at them a moment ago."""
+    return lambda self, *, kept: leases if kept else []
 
 
 def test_who_comes_between_the_exchange_and_its_end_finds_nothing(session, root, ledger, alice):
@@ -496,7 +570,7 @@ def test_another_process_that_holds_it_is_told(session, home, alice, monkeypatch
     data = content(SIZE)
     name = kept_name(alice, (b"file",), put(data).size, put(data).mtime_ns)
     fd = os.open(name, os.O_RDWR | os.O_CREAT, dir_fd=home.staging_fd)
-    monkeypatch.setattr(owning, "_TAKE_OVER_SECONDS", 0.01)
+    monkeypatch.setattr(owning, "PATIENCE", 0.01)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         with pytest.raises(Busy):
@@ -506,37 +580,54 @@ def test_another_process_that_holds_it_is_told(session, home, alice, monkeypatch
     assert send(session(), data, put(data), until=SIZE - 1) == 0
 
 
-def test_a_session_that_is_stuck_is_waited_for_no_longer_than_said(session, monkeypatch):
-    monkeypatch.setattr(owning, "_TAKE_OVER_SECONDS", 0.01)
+def test_what_a_session_has_is_not_dropped(session, open_home, ledger, alice):
     data = content(SIZE)
-    older = session()
-    send(older, data, put(data))
-    with pytest.raises(Busy):
-        send(session(), data, put(data))
-    assert commit(older) == Stored(SIZE)
-
-
-def test_a_file_that_is_being_written_to_is_not_removed(session, home, alice):
-    data = content(SIZE)
-    uploads = session()
+    uploads, kept = session(), KeptStaging(open_home(), ledger, alice)
     send(uploads, data, put(data))
-    name = kept_name(alice, (b"file",), put(data).size, put(data).mtime_ns)
-    assert not module.remove_kept(home.staging_fd, name)
+    with pytest.raises(Busy):
+        kept.drop(b"/file")
+    assert not module.drop_kept(kept.home, ledger, alice, kept_name(alice, (b"file",), SIZE, 1))
     assert commit(uploads) == Stored(SIZE)
-    assert module.remove_kept(home.staging_fd, name)
+    with pytest.raises(NotFound):
+        kept.drop(b"/file")
 
 
-def test_no_owner_is_remembered_of_a_file_that_could_not_be_opened(home, owners, monkeypatch):
+@pytest.mark.parametrize("where", [(Checkpoint, "renew"), (Ledger, "take_over")])
+def test_what_can_not_be_begun_leaves_nothing_locked(session, ledger, alice, root, where):
     def refuse(*_: object) -> None:
         raise OSError(24, "Too many open files")
 
-    request = put(content(SIZE))
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "Checkpoint", refuse)
-        with pytest.raises(OSError, match="Too many"):
-            ResumableStaging.open(home, request, b"u-one", owners, lambda: None)
-    assert not owners._by_file
-    ResumableStaging.open(home, request, b"u-one", owners, lambda: None).drop()
+    data = content(SIZE)
+    for until in (None, SIZE - 1):
+        if until:
+            send(session(), data, put(data), until=until)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(*where, refuse)
+            with pytest.raises(OSError, match="Too many"):
+                send(session(), data, put(data))
+        assert bool(staged(root)) == bool(until), "what was kept is kept"
+    uploads = session()
+    assert send(uploads, data, put(data)) == SIZE - 1
+    assert commit(uploads) == Stored(SIZE) and ledger.room(alice).held == 0
+
+
+def test_a_lock_that_is_not_given_back_costs_no_upload(session, home, alice, root, monkeypatch):
+    """Whoever has it was stopped in the middle: what was written is kept as it is."""
+    monkeypatch.setattr(module, "PIECE", MIB)
+    data, name = content(SIZE), kept_name(alice, (b"file",), SIZE, 1)
+    with pytest.raises(Busy), session().receiving(1, put(data)) as receiving:
+        receiving.resume(quiet)
+        receiving.staging.sink.write(memoryview(data)[: 9 * MIB // 2])
+        receiving.staging.sink.rest()
+        fd = os.open(name, os.O_RDWR, dir_fd=home.staging_fd)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        monkeypatch.setattr(owning, "PATIENCE", 0.0)
+        receiving.staging.sink.write(memoryview(data)[9 * MIB // 2 :])
+        receiving.staging.sink.finish()
+    os.close(fd)
+    uploads = session()
+    assert 4 * MIB <= send(uploads, data, put(data)) <= 9 * MIB // 2
+    assert commit(uploads) == Stored(SIZE) and staged(root) == set()
 
 
 def test_a_refused_commit_leaves_nothing(session, root, ledger, alice):
@@ -580,11 +671,11 @@ def bob(accounts, root, open_home, alice):
 
 
 def test_nobody_takes_over_what_another_account_uploads(
-    session, open_home, ledger, alice, bob, owners, root
+    session, open_home, ledger, alice, bob, root
 ):
     """Not even the same file, of the same size and time, to the same path."""
     data = content(SIZE)
-    his = Uploads(open_home(), ledger, bob, durable=False, owners=owners)
+    his = Uploads(open_home(), ledger, bob, durable=False)
     hers = session(cut=lambda: pytest.fail("she was cut off"))
     with hers.receiving(1, put(data)) as receiving:
         receiving.staging.sink.write(memoryview(data)[: SIZE - 1])
@@ -598,10 +689,10 @@ def test_nobody_takes_over_what_another_account_uploads(
 
 
 def test_what_another_account_keeps_is_no_others_to_resume_drop_or_clean(
-    session, open_home, ledger, alice, bob, owners, root
+    session, open_home, ledger, alice, bob, root
 ):
     data = content(SIZE)
-    his = Uploads(open_home(), ledger, bob, durable=False, owners=owners)
+    his = Uploads(open_home(), ledger, bob, durable=False)
     send(session(), data, put(data), until=SIZE - 1)
     with pytest.raises(NotFound):
         KeptStaging(open_home(), ledger, bob).drop(b"/file")
@@ -642,3 +733,23 @@ def test_what_an_earlier_version_has_kept_is_resumed(session, open_home, ledger,
     assert send(uploads, data, put(data)) == SIZE - 1
     assert commit(uploads) == Stored(SIZE)
     assert staged(root) == set()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_who_is_not_root_goes_on_with_a_file_that_nobody_may_write(tmp_path):
+    """It was finished, and has its mode, when its process died."""
+    os.chown(tmp_path, 65534, 65534)
+    directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.setuid(65534)
+            os.close(os.open(b"u-one", os.O_CREAT | os.O_WRONLY, 0o400, dir_fd=directory))
+            os.write(module.open_kept(directory, b"u-one"), b"more")
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(directory)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert (tmp_path / "u-one").read_bytes() == b"more"
