@@ -101,14 +101,18 @@ class Asking(Protocol):
 
 
 class Answers(ServerForSession):
-    """Answers one session's process. For the thread that reads what it asks."""
+    """Answers one session's process. For the thread that reads what it asks.
+
+    Attributes:
+        log_allowance: For lines that it has the server log, in whatever way.
+    """
 
     def __init__(self, service: Service, session: Asking) -> None:
         self._service = service
         self._session = session
         self._failures = self._told_failures = 0
         self._invitation: str | None = None
-        self._log_allowance = Allowance(_LOG_BURST, _LOG_RATE)
+        self.log_allowance = Allowance(_LOG_BURST, _LOG_RATE)
         self._transfer: str | None = None
 
     def account(self) -> Account:
@@ -234,7 +238,7 @@ class Answers(ServerForSession):
     # the server's log --------------------------------------------------------------------
 
     def log(self, level: int, name: str, text: str) -> None:
-        if not self._log_allowance.take():
+        if not self.log_allowance.take():
             return
         name = printable(name) if name.startswith("ftpd") else "ftpd.session"
         text = "\n".join(printable(line) for line in text.splitlines())

@@ -150,7 +150,13 @@ class IsolatedSession:
         self._answers = Answers(self._service, self)
         self.books = SessionBooks(self.ledger, self._answers.account)
         self._child = ChildProcess(
-            number, f"session {number}", self.incarnation, main, self.targets(), patience=_PATIENCE
+            number,
+            f"session {number}",
+            self.incarnation,
+            main,
+            self.targets(),
+            patience=_PATIENCE,
+            may_log=self._answers.log_allowance.take,
         )
         self._process = stand_in(SessionForServer, self._child.peer)
 
@@ -200,8 +206,10 @@ class IsolatedSession:
         self.kill()
 
     def _run(self) -> None:
-        self._child.peer.run()
-        self._clear_up()
+        try:
+            self._child.peer.run()
+        finally:
+            self._clear_up()
 
     def _clear_up(self) -> None:
         """The process is gone, or doesn't speak any more: nothing of it stays."""

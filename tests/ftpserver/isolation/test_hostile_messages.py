@@ -315,10 +315,27 @@ ATTACKS = {
         hear_answers,
     ),
     "flooded-log": Attack(
-        "for _ in range(2000): server.log(30, 'ftpd.session', 'flood\\n\\x1b[2J')\n"
+        "for _ in range(100): server.log(30, 'ftpd.session', 'flood\\n\\x1b[2J')\n"
         "books.room(own)\nresult = 0",
         "0",
-        lambda scene: scene.log().count("flood") > 250,
+        lambda scene: scene.log().count("flood") > 50,
+        setting(handler, "_LOG_BURST", 10_000),
+    ),
+    "log-flooded-by-failures": Attack(
+        """
+class MadeUp(Protocol):
+    @asked
+    def extended(self, held: Any, size: int) -> Any: ...
+held = books.reserve(own, 2**62)
+for _ in range(100):
+    try:
+        stand_in(MadeUp).extended(held, 2**62)
+    except Exception:
+        pass
+result = 0
+""",
+        "0",
+        lambda scene: scene.log().count("a question failed") > 50,
         setting(handler, "_LOG_BURST", 10_000),
     ),
 }
@@ -350,6 +367,7 @@ def strike(hostile, caplog, monkeypatch):
 
     monkeypatch.setattr(server.service.audit, "append", noted)
     monkeypatch.setattr(session_books, "_MOST_LEASES", 50)
+    monkeypatch.setattr(handler, "_LOG_BURST", 20)
     bob = server.accounts.get("bob")
     ledger: Ledger = server.service.ledger
     lease = ledger.reserve(bob.id, HELD, b"u-bobs", pieces=b"key")
