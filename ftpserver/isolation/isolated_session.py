@@ -39,7 +39,6 @@ from ftpserver.isolation.interfaces import (
 )
 from ftpserver.isolation.session_books import SessionBooks
 from ftpserver.net.addresses import host_of
-from ftpserver.processes.calling import PeerGone
 from ftpserver.processes.child import ChildProcess, Fork
 from ftpserver.serving.session import peer_name
 from ftpserver.serving.stats import SessionInfo
@@ -261,12 +260,8 @@ class IsolatedSession:
     # what it is told ---------------------------------------------------------------------
 
     def _tell(self, tell: Callable[[], None]) -> None:
-        if self.account is None:
-            return  # a stranger's process listens to nobody: it is cut
-        try:
+        if self.account is not None:  # a stranger's process listens to nobody: it is cut
             tell()
-        except PeerGone:
-            pass  # it has ended
 
     def end(self, why: str) -> None:
         """As `Session.end`."""

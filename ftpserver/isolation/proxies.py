@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ftpserver.accounts.account import Account
@@ -20,7 +19,6 @@ from ftpserver.accounts.tokens import Issued
 from ftpserver.audit.trail import Recorder
 from ftpserver.interfaces import Carried
 from ftpserver.isolation.interfaces import Admitted, ServerForSession
-from ftpserver.processes.calling import PeerGone
 from ftpwire.errors import Busy, LoginRefused, TooMany
 from ftpwire.messages import TokenInfo
 
@@ -99,9 +97,8 @@ class RemoteAudit(Recorder):
         self.enabled = enabled
 
     def append(self, lines: bytes, count: int, share: str | None = None) -> None:
-        with suppress(PeerGone):  # nobody is left to write it, and this process is at its end
-            for part in _parts(lines):
-                self._server.record(part)
+        for part in _parts(lines):
+            self._server.record(part)
 
     def may_tell_failure(
         self, account: Account | None, guess: str | None = None, size: int = 0
@@ -134,8 +131,7 @@ class RemoteLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)[:_MOST_TEXT]
-        with suppress(PeerGone):  # nobody is left to write it
-            self._server.log(min(50, record.levelno), record.name[:64], text)
+        self._server.log(min(50, record.levelno), record.name[:64], text)
 
 
 class RemotePresence:
@@ -161,13 +157,11 @@ class RemotePresence:
 
     def tell_idle(self, transfer: str, idle: bool) -> None:
         """The same."""
-        with suppress(PeerGone):  # this process is at its end
-            self._server.tell_idle(idle)
+        self._server.tell_idle(idle)
 
     def end_transfer(self, transfer: str) -> None:
         """The same."""
-        with suppress(PeerGone):  # this process is at its end
-            self._server.end_transfer()
+        self._server.end_transfer()
 
     def pace(self, account: Account) -> Pace | None:
         """The account's, of its sessions in all processes."""

@@ -19,7 +19,6 @@ import socket
 import ssl
 import threading
 import time
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -41,7 +40,7 @@ from ftpserver.isolation.interfaces import (
 )
 from ftpserver.isolation.proxies import RemoteAudit, RemoteEntrance, RemoteLog, RemotePresence
 from ftpserver.isolation.sandbox import Identity
-from ftpserver.processes.calling import Peer, PeerGone
+from ftpserver.processes.calling import Peer
 from ftpserver.processes.forkserver import Born
 from ftpserver.processes.shared_rate import SharedPaces
 from ftpserver.serving.connected import Connected, describe
@@ -171,8 +170,7 @@ class SessionProcess(SessionForServer):
             connection.shutdown(socket.SHUT_WR)  # the server holds the connection, too
         except OSError:
             pass  # the client was quicker
-        with suppress(PeerGone):  # nobody wants to know
-            self._server.over(session.channel.bytes_in, session.channel.bytes_out)
+        self._server.over(session.channel.bytes_in, session.channel.bytes_out)
 
     # for the session ---------------------------------------------------------------------
 
@@ -187,8 +185,7 @@ class SessionProcess(SessionForServer):
         """The server is told of the first time: the client's first record is done with."""
         if not self._has_answered:
             self._has_answered = True
-            with suppress(PeerGone):  # nobody wants to know
-                self._server.answered()
+            self._server.answered()
 
     def next_session_id(self, request: socket.socket) -> int:
         """The one that the server has chosen."""
@@ -199,8 +196,7 @@ class SessionProcess(SessionForServer):
 
     def penalize(self, session: Session, offence: Offence) -> None:
         """The server counts it."""
-        with suppress(PeerGone):  # nobody wants to know
-            self._server.penalize(offence)
+        self._server.penalize(offence)
 
     def forget(self, session: Session) -> None:
         """Nobody looks for it any more."""
