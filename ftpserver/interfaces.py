@@ -27,7 +27,7 @@ import inspect
 import os
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -338,6 +338,22 @@ def _union_of(interfaces: tuple[Any, ...]) -> Any:
 def _decoder_of(kinds: Any, decoder: Callable[..., Any]) -> Callable[[bytes], Any]:
     decode: Callable[[bytes], Any] = decoder(kinds, dec_hook=from_wire).decode
     return decode
+
+
+def make_ready(*, asked: Iterable[type] = (), answered: tuple[type, ...] = ()) -> None:
+    """Make now what is made once: for a process that imports nothing later, and for those that are
+    forked from this one.
+
+    Args:
+        asked: The interfaces of stand-ins.
+        answered: Those of a `Dispatcher`, in its order.
+    """
+    for interface in asked:
+        _stand_in_class(interface)
+        for request in requests_of(interface).values():
+            _ = request.decode_result
+    if answered:
+        _decoder_of(_union_of(answered), msgspec.msgpack.Decoder)
 
 
 # values that msgspec doesn't know ---------------------------------------------------------------

@@ -1,12 +1,9 @@
-"""What the server answers to the process of a session, which may have been taken over.
+"""What the server does for a session's process that asks it: for its own session only.
 
-Lives here: log-in, tokens, books, records and the log, each for the account that this process has
-logged in as, and no other.
-Lives elsewhere: the questions (messages.py), the processes themselves (isolated_session.py), the
-accounts, tokens, limits and books that are asked (accounts/authenticator.py, storage/ledger.py).
-
-A process names leases by their ids alone; how large they are is known here. What it says about the
-bytes that it stored can't be checked: see docs/decisions/0020-isolation.md.
+Lives here: log-in, keys, transfers, records and lines for the log, as one session may ask for them.
+Lives elsewhere: what can be asked (interfaces.py), the books (session_books.py), the processes
+themselves (isolated_session.py), the accounts, tokens and limits that are asked
+(accounts/authenticator.py).
 """
 
 from __future__ import annotations
@@ -14,30 +11,25 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from ftpserver.accounts.account import Account
 from ftpserver.accounts.authenticator import Admission
+from ftpserver.accounts.penalties import Offence
+from ftpserver.accounts.tokens import Issued
 from ftpserver.audit.allowances import Allowance
 from ftpserver.audit.record import EVENTS, MAX_REASON, OK, REQUESTS, Record, line_of, timestamp
 from ftpserver.audit.trail import guess_of, has_done_something, share_of
+from ftpserver.interfaces import Carried
 from ftpserver.isolation import homes
-from ftpserver.isolation import messages as q
+from ftpserver.isolation.interfaces import Admitted, Known, ServerForSession
 from ftpserver.net.addresses import peer_uid
-from ftpserver.processes.rpc import Carried
-from ftpserver.storage.ledger import Ledger
-from ftpserver.storage.quota import Lease
-from ftpwire.errors import (
-    BY_CODE,
-    Busy,
-    CommandError,
-    LeaseLost,
-    LoginRefused,
-    NotLoggedIn,
-)
+from ftpwire.errors import BY_CODE, Busy, CommandError, LoginRefused, NotLoggedIn
+from ftpwire.messages import TokenInfo
 from ftpwire.paths import printable
 
 if TYPE_CHECKING:
@@ -49,7 +41,6 @@ logger = logging.getLogger("ftpd.isolation")
 
 TRIES = 3
 """Refused log-ins, after which a process that goes on is not honest."""
-_MOST_LEASES = 10_000
 _LOG_BURST = 200
 _LOG_RATE = 2.0
 """Lines a second of the server's log, and lines at once, that a session may write; the others are
@@ -67,13 +58,17 @@ class Asking(Protocol):
     """The session whose process asks, as far as answers need it.
 
     Attributes:
-        account, token_id, token_revoked, renewing: See `IsolatedSession`; changed by answers.
+        account, token_id, token_revoked, renewing, offence: See `IsolatedSession`; changed by
+            answers.
+        on_answered: The same.
     """
 
     account: Account | None
     token_id: str | None
     token_revoked: bool
     renewing: bool
+    offence: Offence | None
+    on_answered: Callable[[], None]
 
     @property
     def id(self) -> int:
@@ -91,76 +86,37 @@ class Asking(Protocol):
     def shown_host(self) -> str:
         """The address as it is recorded."""
 
-    def begin_transfer(self, account: Account) -> str:
-        """Count a transfer. Raises TooMany."""
+    def admit(self, admission: Admission) -> int:
+        """Its client has logged in, and its process hears of it next. Returns the descriptor of the
+        page with the account's pace, which stays open."""
 
-    def tell_idle(self, idle: bool) -> None:
-        """Its transfer has moved no bytes for a while, or does so again."""
+    def moved(self, bytes_in: int, bytes_out: int) -> None:
+        """So many bytes, as its process says."""
 
-    def end_transfer(self) -> None:
-        """Its transfer is over."""
+    def give_way(self, transfer: str) -> None:
+        """As `Session.give_way`."""
 
     def give_up(self, why: str) -> None:
         """It does what no honest session does: end it."""
 
 
-class Answers:
+class Answers(ServerForSession):
     """Answers one session's process. For the thread that reads what it asks.
 
-    Args:
-        ledger: The books, with an incarnation that this session has for itself.
-        on_admitted: Called when the client has logged in, before the process hears of it; returns
-            the descriptor of the page with the account's pace, which is not closed.
+    Attributes:
+        log_allowance: For lines that it has the server log, in whatever way.
     """
 
-    def __init__(
-        self,
-        service: Service,
-        session: Asking,
-        ledger: Ledger,
-        on_admitted: Callable[[Admission], int],
-    ) -> None:
+    def __init__(self, service: Service, session: Asking) -> None:
         self._service = service
         self._session = session
-        self._ledger = ledger
-        self._on_admitted = on_admitted
         self._failures = self._told_failures = 0
         self._invitation: str | None = None
-        self._log_allowance = Allowance(_LOG_BURST, _LOG_RATE)
-        self.leases: dict[str, Lease] = {}
-        """What the session holds."""
+        self.log_allowance = Allowance(_LOG_BURST, _LOG_RATE)
+        self._transfer: str | None = None
 
-    def answer(self, asked: Any) -> Any:
-        """Answer a question, or hear what is told."""
-        match asked:
-            case q.Lines():
-                self._record(asked.lines)
-            case q.Logged():
-                if self._log_allowance.take():
-                    _log(asked)
-            case q.AskDelay():
-                return self._delay(asked.code)
-            case q.ByPassword() | q.ByToken() | q.ByPeer() | q.Enrol():
-                return self._log_in(asked)
-            case q.ChangePassword() | q.IssueToken() | q.ListTokens() | q.RevokeToken():
-                return self._keys(asked)
-            case q.BeginTransfer():
-                return q.TransferBegun(self._session.begin_transfer(self._account))
-            case q.TransferIdle(idle):
-                self._session.tell_idle(idle)
-            case q.EndTransfer():
-                self._session.end_transfer()
-            case _:
-                return self._books(asked)
-        return None
-
-    @property
-    def holds(self) -> bool:
-        """Whether the session has leases, or something of it isn't settled yet."""
-        return bool(self.leases) or self._ledger.is_waiting
-
-    @property
-    def _account(self) -> Account:
+    def account(self) -> Account:
+        """The session's. Raises NotLoggedIn."""
         account = self._session.account
         if account is None:
             raise NotLoggedIn("log in first")
@@ -168,24 +124,30 @@ class Answers:
 
     # log-in ------------------------------------------------------------------------------
 
-    def _log_in(self, asked: q.ByPassword | q.ByToken | q.ByPeer | q.Enrol) -> Carried:
+    def by_password(self, name: str, password: str) -> Carried[Admitted]:
+        entrance = self._service.entrance
+        return self._log_in(lambda host: entrance.by_password(host, name, password))
+
+    def by_token(self, name: str, secret: str) -> Carried[Admitted]:
+        entrance = self._service.entrance
+        return self._log_in(lambda host: entrance.by_token(host, name, secret))
+
+    def by_peer(self, name: str) -> Carried[Admitted]:
+        entrance, connection = self._service.entrance, self._session.request
+        return self._log_in(lambda host: entrance.by_peer(host, name, peer_uid(connection)))
+
+    def register(self, name: str, password: str, invitation: str | None) -> Carried[Admitted]:
+        entrance = self._service.entrance
+        return self._log_in(lambda host: entrance.register(host, name, password, invitation))
+
+    def _log_in(self, prove: Callable[[str], Admission]) -> Carried[Admitted]:
         if self._session.account is not None:
             raise CommandError("logged in already")
         if self._failures >= TRIES:
             self._session.give_up("it goes on trying to log in")
             raise LoginRefused("too many tries")
-        entrance, host = self._service.entrance, self._session.host
         try:
-            match asked:
-                case q.ByPassword(name, password):
-                    admission = entrance.by_password(host, name, password)
-                case q.ByToken(name, secret):
-                    admission = entrance.by_token(host, name, secret)
-                case q.ByPeer(name):
-                    uid = peer_uid(self._session.request)
-                    admission = entrance.by_peer(host, name, uid)
-                case q.Enrol(name, password, invitation):
-                    admission = entrance.register(host, name, password, invitation)
+            admission = prove(self._session.host)
         except LoginRefused:
             self._failures += 1
             raise
@@ -195,116 +157,97 @@ class Answers:
             self._service.limits.leave(admission.place)
             raise
 
-    def _admit(self, admission: Admission) -> Carried:
-        account = admission.account
-        place = homes.open_home(account)
+    def _admit(self, admission: Admission) -> Carried[Admitted]:
+        place = homes.open_home(admission.account)
         try:
-            page = os.dup(self._on_admitted(admission))
+            page = os.dup(self._session.admit(admission))
         except BaseException:
             os.close(place.fd)
             raise
-        identity = None
-        if place.identity is not None:
-            of = place.identity
-            identity = (of.uid, of.gid, list(of.groups))
-        told = q.known(account, place.seen_as)
         self._invitation = admission.invitation
-        answer = q.Admitted(told, admission.token_id, identity, admission.invitation)
-        return Carried(answer, [place.fd, page])
+        known = Known.of(admission.account, place.seen_as)
+        admitted = Admitted(known, admission.token_id, place.identity, admission.invitation)
+        return Carried(admitted, [place.fd, page])
 
-    def _delay(self, code: str) -> q.Delay:
+    def delay(self, code: str) -> float:
         kind = BY_CODE.get(code, LoginRefused)
         error = kind("") if issubclass(kind, (LoginRefused, Busy)) else LoginRefused("")
-        return q.Delay(self._service.entrance.delay(self._session.host, error))
+        return self._service.entrance.delay(self._session.host, error)
 
     # passwords and tokens ----------------------------------------------------------------
 
-    def _keys(self, asked: Any) -> Any:
-        session, entrance, account = self._session, self._service.entrance, self._account
-        match asked:
-            case q.IssueToken(name, seconds):
-                made = entrance.issue_token(account, name, seconds, session.token_id)
-                return q.TokenMade(made.id, made.secret, made.expires)
-            case q.ListTokens():
-                return q.TokensKnown(list(entrance.tokens_of(account, session.token_id)))
-        session.renewing = True  # what it changes itself doesn't end it
+    def change_password(self, old: str, new: str) -> Known:
+        session, account = self._session, self.account()
+        with self._renewing():
+            changed = self._service.entrance.change_password(session.host, account, old, new)
+            session.account, session.token_id = changed, None
+            session.token_revoked = False
+        return Known.of(changed, homes.seen_as(changed))
+
+    def issue_token(self, name: str, seconds: int | None) -> Issued:
+        parent = self._session.token_id
+        return self._service.entrance.issue_token(self.account(), name, seconds, parent)
+
+    def list_tokens(self) -> list[TokenInfo]:
+        return list(self._service.entrance.tokens_of(self.account(), self._session.token_id))
+
+    def revoke_token(self, token_id: str) -> None:
+        account = self.account()
+        with self._renewing():
+            self._service.entrance.revoke_token(account, token_id)
+            if token_id == self._session.token_id:
+                self._session.token_revoked = True
+
+    @contextmanager
+    def _renewing(self) -> Iterator[None]:
+        """What a session changes itself doesn't end it."""
+        self._session.renewing = True
         try:
-            if isinstance(asked, q.ChangePassword):
-                changed = entrance.change_password(session.host, account, asked.old, asked.new)
-                session.account, session.token_id = changed, None
-                session.token_revoked = False
-                return q.known(changed, homes.seen_as(changed))
-            entrance.revoke_token(account, asked.id)
-            if asked.id == session.token_id:
-                session.token_revoked = True
-            return None
+            yield
         finally:
-            session.renewing = False
+            self._session.renewing = False
 
-    # books -------------------------------------------------------------------------------
+    # transfers, and the end --------------------------------------------------------------
 
-    def _books(self, asked: Any) -> Any:
-        ledger, account_id = self._ledger, self._account.id
-        match asked:
-            case q.Reserve(size, files, staging, pieces):
-                return self._note(
-                    ledger.reserve(account_id, size, staging, files=files, pieces=pieces)
-                )
-            case q.ReserveStep(size, files):
-                return self._note(ledger.reserve_step(account_id, size, files))
-            case q.TakeOver(staging, pieces):
-                taken = ledger.take_over(account_id, staging, pieces)
-                return None if taken is None else self._note(taken)
-            case q.FindPieces(key):
-                return q.Found(ledger.find_pieces(account_id, key))
-            case q.Extend(lease, size, files):
-                held = self._held(lease)
-                ledger.extend(held, size, files)
-                return q.Leased(held.id, held.size, held.files)
-            case q.Keep(lease):
-                ledger.keep(self._held(lease))
-                self.leases.pop(lease, None)
-            case q.DropKept(staging):
-                return q.Dropped(ledger.drop_kept(account_id, staging))
-            case q.ListKept():
-                return q.Kept(ledger.resumable(account_id))
-            case q.BeginCommit(leases):
-                ledger.begin_commit([self._held(one) for one in leases])
-            case q.Settle():
-                return self._settle(asked)
-            case q.AskRoom():
-                return q.RoomLeft(ledger.room(account_id))
-            case _:
-                raise TypeError(f"{type(asked).__name__} is not answered here")
-        return None
+    def answered(self) -> None:
+        self._session.on_answered()
 
-    def _note(self, lease: Lease) -> q.Leased:
-        if len(self.leases) >= _MOST_LEASES:
-            self._ledger.release(lease)
-            raise Busy("too many reservations")
-        self.leases[lease.id] = lease
-        return q.Leased(lease.id, lease.size, lease.files)
+    def begin_transfer(self) -> str:
+        """A session has one at most."""
+        account, limits = self.account(), self._service.limits
+        self.end_transfer()
+        self._transfer = limits.begin_transfer(account, self._session.give_way)
+        return self._transfer
 
-    def _held(self, lease: str) -> Lease:
-        held = self.leases.get(lease)
-        if held is None:
-            raise LeaseLost("the reservation was lost")
-        return held
+    def tell_idle(self, idle: bool) -> None:
+        if self._transfer is not None:
+            self._service.limits.tell_idle(self._transfer, idle)
 
-    def _settle(self, asked: q.Settle) -> q.SettledUp:
-        # an id that isn't this session's stands for none: the settlement is made, and told lost
-        leases = [
-            self.leases.pop(one) if one in self.leases else Lease("", self._account.id, 0)
-            for one in asked.leases
-        ]
-        if not leases:
-            raise LeaseLost("nothing is settled without a reservation")
-        settled = self._ledger.settle(leases, asked.change, asked.files)
-        return q.SettledUp(settled.kept, settled.used, settled.quota)
+    def end_transfer(self) -> None:
+        """Can be called twice."""
+        transfer, self._transfer = self._transfer, None
+        if transfer is not None:
+            self._service.limits.end_transfer(transfer)
+
+    def penalize(self, offence: Offence) -> None:
+        self._session.offence = self._session.offence or offence
+
+    def over(self, bytes_in: int, bytes_out: int) -> None:
+        self._session.moved(bytes_in, bytes_out)
+
+    # the server's log --------------------------------------------------------------------
+
+    def log(self, level: int, name: str, text: str) -> None:
+        if not self.log_allowance.take():
+            return
+        name = printable(name) if name.startswith("ftpd") else "ftpd.session"
+        text = "\n".join(printable(line) for line in text.splitlines())
+        level = max(logging.DEBUG, min(level, logging.ERROR))
+        logging.getLogger(name).log(level, "%s", text)
 
     # records -----------------------------------------------------------------------------
 
-    def _record(self, lines: bytes) -> None:
+    def record(self, lines: bytes) -> None:
         """Keep what the session tells of itself: as itself, and as of now."""
         log = self._service.audit
         if not log.enabled:
@@ -373,10 +316,3 @@ def _is_detail(name: str, value: object) -> bool:
 def _is_near(stamp: str, now: float) -> bool:
     earliest = timestamp(now - _CLOCK_SECONDS)
     return earliest <= stamp <= timestamp(now + 1) and len(stamp) == len(earliest)
-
-
-def _log(asked: q.Logged) -> None:
-    name = asked.name if asked.name.startswith("ftpd") else "ftpd.session"
-    text = "\n".join(printable(line) for line in asked.text.splitlines())
-    level = max(logging.DEBUG, min(asked.level, logging.ERROR))
-    logging.getLogger(printable(name)).log(level, "%s", text)

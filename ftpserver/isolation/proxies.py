@@ -1,10 +1,10 @@
-"""What a session in a process of its own is given: books, entrance and records that ask the server.
+"""What a session in a process of its own is given: an entrance, records and limits that ask the
+server.
 
-Lives here: the interfaces' implementations that turn each call into a question.
-Lives elsewhere: the interfaces (storage/quota.py, accounts/authenticator.py, audit/trail.py), the
-answers (handler.py).
-
-Whose account it is goes without saying: the server knows, and doesn't ask.
+Lives here: the implementations that ask `ServerForSession`, which doesn't take a session's word for
+whose it is and where its client is.
+Lives elsewhere: the interfaces (accounts/authenticator.py, audit/trail.py, serving/context.py), the
+answers (handler.py). The books need nothing of the kind: see `quota.Books`.
 """
 
 from __future__ import annotations
@@ -13,56 +13,14 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from ftpserver.accounts.account import Account
 from ftpserver.accounts.authenticator import Admission, Entrance, NoPlace
 from ftpserver.accounts.tokens import Issued
 from ftpserver.audit.trail import Recorder
-from ftpserver.isolation.messages import (
-    Admitted,
-    AskDelay,
-    AskRoom,
-    BeginCommit,
-    BeginTransfer,
-    ByPassword,
-    ByPeer,
-    ByToken,
-    ChangePassword,
-    Delay,
-    DropKept,
-    Dropped,
-    EndTransfer,
-    Enrol,
-    Extend,
-    FindPieces,
-    Found,
-    IssueToken,
-    Keep,
-    Kept,
-    Known,
-    Leased,
-    Lines,
-    ListKept,
-    ListTokens,
-    Logged,
-    Reserve,
-    ReserveStep,
-    RevokeToken,
-    RoomLeft,
-    Settle,
-    SettledUp,
-    TakeOver,
-    TokenMade,
-    TokensKnown,
-    TransferBegun,
-    TransferIdle,
-    account_of,
-)
-from ftpserver.processes.rpc import Carried, Peer, PeerGone
-from ftpserver.storage.quota import Books, Lease, Resumable, Settled
+from ftpserver.interfaces import Carried
+from ftpserver.isolation.interfaces import Admitted, ServerForSession
 from ftpwire.errors import Busy, LoginRefused, TooMany
-from ftpwire.messages import Room, TokenInfo
+from ftpwire.messages import TokenInfo
 
 if TYPE_CHECKING:
     from ftpserver.processes.shared_rate import SharedPaces
@@ -81,25 +39,27 @@ class RemoteEntrance(Entrance):
             account's, for good, and returns the account as it is seen from there.
     """
 
-    def __init__(self, peer: Peer, enter: Callable[[Carried], Account]) -> None:
-        self._peer = peer
+    def __init__(
+        self, server: ServerForSession, enter: Callable[[Carried[Admitted]], Account]
+    ) -> None:
+        self._server = server
         self._enter = enter
 
     def by_password(self, host: str, name: str, password: str) -> Admission:
-        return self._admit(ByPassword(name, password))
+        return self._admit(lambda: self._server.by_password(name, password))
 
     def by_token(self, host: str, name: str, secret: str) -> Admission:
-        return self._admit(ByToken(name, secret))
+        return self._admit(lambda: self._server.by_token(name, secret))
 
     def by_peer(self, host: str, name: str, uid: int | None) -> Admission:
-        return self._admit(ByPeer(name))
+        return self._admit(lambda: self._server.by_peer(name))
 
     def register(self, host: str, name: str, password: str, invitation: str | None) -> Admission:
-        return self._admit(Enrol(name, password, invitation))
+        return self._admit(lambda: self._server.register(name, password, invitation))
 
-    def _admit(self, question: msgspec.Struct) -> Admission:
+    def _admit(self, ask: Callable[[], Carried[Admitted]]) -> Admission:
         try:
-            carried = self._peer.fetch(question, Admitted)
+            carried = ask()
         except TooMany as error:
             raise NoPlace(str(error)) from None
         except ValueError:  # too long to be sent: nobody has such a name or password
@@ -112,101 +72,33 @@ class RemoteEntrance(Entrance):
         return Admission(account, admitted.token_id, invitation=admitted.invitation)
 
     def delay(self, host: str, error: LoginRefused | Busy) -> float:
-        return self._peer.ask(AskDelay(error.code), Delay).seconds
+        return self._server.delay(error.code)
 
     def change_password(self, host: str, account: Account, old: str, new: str) -> Account:
-        return account_of(self._peer.ask(ChangePassword(old, new), Known))
+        return self._server.change_password(old, new).account()
 
     def issue_token(
         self, account: Account, name: str, seconds: int | None, parent: str | None
     ) -> Issued:  # the server knows the session's token, and takes nobody's word for it
-        made = self._peer.ask(IssueToken(name, seconds), TokenMade)
-        return Issued(made.id, made.secret, made.expires)
+        return self._server.issue_token(name, seconds)
 
     def tokens_of(self, account: Account, current: str | None) -> Sequence[TokenInfo]:
-        return self._peer.ask(ListTokens(), TokensKnown).tokens
+        return self._server.list_tokens()
 
     def revoke_token(self, account: Account, token_id: str) -> None:
-        self._peer.ask(RevokeToken(token_id))
-
-
-class RemoteBooks(Books):
-    """Asks the server for each entry."""
-
-    def __init__(self, peer: Peer, incarnation: str) -> None:
-        self._peer = peer
-        self.incarnation = incarnation
-
-    def reserve(
-        self,
-        account_id: int,
-        size: int,
-        staging: bytes | None = None,
-        *,
-        files: int = 1,
-        pieces: bytes | None = None,
-    ) -> Lease:
-        return self._lease(account_id, Reserve(size, files, staging, pieces))
-
-    def reserve_step(self, account_id: int, size: int, files: int = 1) -> Lease:
-        return self._lease(account_id, ReserveStep(size, files))
-
-    def _lease(self, account_id: int, question: Reserve | ReserveStep) -> Lease:
-        given = self._peer.ask(question, Leased)
-        return Lease(given.id, account_id, given.size, given.files)
-
-    def take_over(
-        self, account_id: int, staging: bytes, pieces: bytes | None = None
-    ) -> Lease | None:
-        given = self._peer.ask(TakeOver(staging, pieces), msgspec.Struct)
-        if not isinstance(given, Leased):
-            return None
-        return Lease(given.id, account_id, given.size, given.files)
-
-    def keep(self, held: Lease) -> None:
-        self._peer.ask(Keep(held.id))
-
-    def find_pieces(self, account_id: int, key: bytes) -> bytes | None:
-        return self._peer.ask(FindPieces(key), Found).staging
-
-    def drop_kept(self, account_id: int, staging: bytes) -> bool:
-        return self._peer.ask(DropKept(staging), Dropped).may_go
-
-    def resumable(self, account_id: int) -> list[Resumable]:
-        return self._peer.ask(ListKept(), Kept).uploads
-
-    def extend(self, held: Lease, size: int, files: int = 0) -> None:
-        given = self._peer.ask(Extend(held.id, size, files), Leased)
-        held.size, held.files = given.size, given.files
-
-    def begin_commit(self, leases: Sequence[Lease]) -> None:
-        self._peer.ask(BeginCommit([one.id for one in leases]))
-
-    def settle(self, leases: Sequence[Lease], change: int, files: int = 0) -> Settled:
-        question = Settle([one.id for one in leases], change, files)
-        found = self._peer.ask(question, SettledUp)
-        return Settled(found.kept, found.used, found.quota)
-
-    def room(self, account_id: int) -> Room:
-        return self._peer.ask(AskRoom(), RoomLeft).room
-
-    def settle_waiting(self) -> None:
-        """The server does it."""
+        self._server.revoke_token(token_id)
 
 
 class RemoteAudit(Recorder):
     """Tells the server what was done. The server looks at each line before it keeps it."""
 
-    def __init__(self, peer: Peer, *, enabled: bool) -> None:
-        self._peer = peer
+    def __init__(self, server: ServerForSession, *, enabled: bool) -> None:
+        self._server = server
         self.enabled = enabled
 
     def append(self, lines: bytes, count: int, share: str | None = None) -> None:
-        try:
-            for part in _parts(lines):
-                self._peer.tell(Lines(part))
-        except PeerGone:
-            pass  # nobody is left to write it, and this process is at its end
+        for part in _parts(lines):
+            self._server.record(part)
 
     def may_tell_failure(
         self, account: Account | None, guess: str | None = None, size: int = 0
@@ -233,24 +125,21 @@ def _parts(lines: bytes) -> list[bytes]:
 class RemoteLog(logging.Handler):
     """Has the server write what this process logs: it holds no log itself."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, server: ServerForSession) -> None:
         super().__init__()
-        self._peer = peer
+        self._server = server
 
     def emit(self, record: logging.LogRecord) -> None:
-        try:
-            text = self.format(record)[:_MOST_TEXT]
-            self._peer.tell(Logged(min(50, record.levelno), record.name[:64], text))
-        except PeerGone:
-            pass  # nobody is left to write it
+        text = self.format(record)[:_MOST_TEXT]
+        self._server.log(min(50, record.levelno), record.name[:64], text)
 
 
 class RemotePresence:
     """The server counts sessions and transfers; what sessions keep together lies in a page that
     they share."""
 
-    def __init__(self, peer: Peer) -> None:
-        self._peer = peer
+    def __init__(self, server: ServerForSession) -> None:
+        self._server = server
         self.paces: SharedPaces | None = None
 
     def enter(
@@ -264,21 +153,15 @@ class RemotePresence:
 
     def begin_transfer(self, account: Account, give_way: Callable[[str], None]) -> str:
         """Counted by the server, which tells this process when it is to give way."""
-        return self._peer.ask(BeginTransfer(), TransferBegun).token
+        return self._server.begin_transfer()
 
     def tell_idle(self, transfer: str, idle: bool) -> None:
         """The same."""
-        self._tell(TransferIdle(idle))
+        self._server.tell_idle(idle)
 
     def end_transfer(self, transfer: str) -> None:
         """The same."""
-        self._tell(EndTransfer())
-
-    def _tell(self, message: msgspec.Struct) -> None:
-        try:
-            self._peer.tell(message)
-        except PeerGone:
-            pass  # this process is at its end
+        self._server.end_transfer()
 
     def pace(self, account: Account) -> Pace | None:
         """The account's, of its sessions in all processes."""

@@ -19,50 +19,35 @@ import socket
 import ssl
 import threading
 import time
-from concurrent.futures import Future, thread
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
+from ftpserver import interfaces
 from ftpserver.accounts.account import Account
 from ftpserver.clock import RUN
+from ftpserver.interfaces import Carried, stand_in
 from ftpserver.isolation import sandbox
-from ftpserver.isolation.messages import (
+from ftpserver.isolation.interfaces import (
     Admitted,
-    Answered,
-    AnsweredByServer,
-    ApplySettings,
-    AskedByServer,
     Birth,
-    Dismiss,
-    End,
-    Follow,
-    GiveWay,
-    Hasten,
     Known,
-    Look,
-    Over,
-    Penalized,
     Seen,
-    account_of,
+    ServerForSession,
+    SessionForServer,
 )
-from ftpserver.isolation.proxies import (
-    RemoteAudit,
-    RemoteBooks,
-    RemoteEntrance,
-    RemoteLog,
-    RemotePresence,
-)
+from ftpserver.isolation.proxies import RemoteAudit, RemoteEntrance, RemoteLog, RemotePresence
 from ftpserver.isolation.sandbox import Identity
+from ftpserver.processes.calling import Peer
 from ftpserver.processes.forkserver import Born
-from ftpserver.processes.rpc import Carried, Nothing, Peer, PeerGone, decoder
 from ftpserver.processes.shared_rate import SharedPaces
 from ftpserver.serving.connected import Connected, describe
 from ftpserver.serving.keep_alive import KeepAlive
 from ftpserver.serving.session import Session
 from ftpserver.settings.table import Settings
+from ftpserver.storage.quota import Books
 
 if TYPE_CHECKING:
     from ftpserver.accounts.penalties import Offence
@@ -70,12 +55,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ftpd.isolation")
 
-_IMPORTED = (thread,)  # concurrent.futures imports it when it is needed: too late
-for _kinds in (AskedByServer, AnsweredByServer | Nothing):
-    decoder(_kinds)  # once for all sessions
+interfaces.make_ready(asked=(Books, ServerForSession), answered=(SessionForServer,))
 _decode_birth = msgspec.msgpack.Decoder(Birth).decode
-_MEASURED = 0.2
-"""Seconds over which speed is measured, when somebody wants to know it."""
 
 
 def prepare() -> None:
@@ -90,7 +71,7 @@ def prepare() -> None:
 def main(born: Born) -> None:
     """Be the process of one session, until it is over."""
     birth = _decode_birth(born.note)
-    request, calls, stop, empty = born.descriptors
+    calls, request, stop, empty = born.descriptors
     sandbox.close_all_but((request, calls, stop, empty))
     can_change_root, failure = False, None
     try:
@@ -130,8 +111,8 @@ def _become_stranger(birth: Birth, empty: int) -> bool:
     return can_change_root
 
 
-class SessionProcess:
-    """What its one session has for its server (context.Sharing).
+class SessionProcess(SessionForServer):
+    """What its one session has for its server (context.Sharing), and what the server asks of it.
 
     Args:
         calls: The descriptor to ask the server by.
@@ -158,29 +139,27 @@ class SessionProcess:
         self.sessions: set[Connected] = set()
         self._birth = birth
         self._can_change_root = can_change_root
-        self._has_entered = False
-        """It is confined, and may have other threads."""
         self._ended = threading.Event()
         self._peer = Peer(
             socket.socket(fileno=calls),
-            hears=AskedByServer,
-            answers=AnsweredByServer,
-            handle=self._handle,
+            targets={SessionForServer: self},
             max_descriptors=2,
             on_end=self._left_alone,
             name="server",
         )
-        self.entrance = RemoteEntrance(self._peer, self._enter)
-        self.ledger = RemoteBooks(self._peer, birth.incarnation)
-        self.audit = RemoteAudit(self._peer, enabled=bool(settings.audit_size))
-        self.limits = RemotePresence(self._peer)
+        self._server = server = stand_in(ServerForSession, self._peer)
+        self.entrance = RemoteEntrance(server, self._enter)
+        self.ledger = stand_in(Books, self._peer)
+        self.ledger.incarnation = birth.incarnation
+        self.audit = RemoteAudit(server, enabled=bool(settings.audit_size))
+        self.limits = RemotePresence(server)
         self._log_to_server()
 
     def _log_to_server(self) -> None:
         root = logging.getLogger()
         for handler in root.handlers[:]:
             root.removeHandler(handler)
-        root.addHandler(RemoteLog(self._peer))
+        root.addHandler(RemoteLog(self._server))
 
     def serve(self, connection: socket.socket, address: object) -> None:
         """Serve the connection; returns when the session is over."""
@@ -191,7 +170,7 @@ class SessionProcess:
             connection.shutdown(socket.SHUT_WR)  # the server holds the connection, too
         except OSError:
             pass  # the client was quicker
-        self._tell(Over(session.channel.bytes_in, session.channel.bytes_out))
+        self._server.over(session.channel.bytes_in, session.channel.bytes_out)
 
     # for the session ---------------------------------------------------------------------
 
@@ -206,7 +185,7 @@ class SessionProcess:
         """The server is told of the first time: the client's first record is done with."""
         if not self._has_answered:
             self._has_answered = True
-            self._tell(Answered())
+            self._server.answered()
 
     def next_session_id(self, request: socket.socket) -> int:
         """The one that the server has chosen."""
@@ -217,31 +196,24 @@ class SessionProcess:
 
     def penalize(self, session: Session, offence: Offence) -> None:
         """The server counts it."""
-        self._tell(Penalized(offence))
-
-    def _tell(self, message: msgspec.Struct) -> None:
-        try:
-            self._peer.tell(message)
-        except PeerGone:
-            pass  # nobody wants to know
+        self._server.penalize(offence)
 
     def forget(self, session: Session) -> None:
         """Nobody looks for it any more."""
         self.sessions.discard(session)
 
-    def _enter(self, carried: Carried) -> Account:
+    def _enter(self, carried: Carried[Admitted]) -> Account:
         """The client is let in: be its account's user, see its home, and nothing else.
 
         When that fails, the process ends: as a stranger it could serve nobody.
         """
-        admitted: Admitted = carried.message
+        admitted = carried.message
         account = self._account_of(admitted.account)
         home, page = carried.descriptors
         try:
             sandbox.must_be_alone()
             if admitted.identity is not None:
-                uid, gid, groups = admitted.identity
-                sandbox.become(Identity(uid, gid, tuple(groups)), home)
+                sandbox.become(admitted.identity, home)
                 sandbox.hide_from_others()
             elif self._can_change_root:
                 sandbox.enter(home)
@@ -251,14 +223,13 @@ class SessionProcess:
             _cant_be_confined(error)
         os.close(carried.descriptors.pop(0))
         self.limits.paces = SharedPaces(os.dup(page))
-        self._has_entered = True
         self._peer.start()
         KeepAlive(self.sessions, lambda: self.settings.stall).thread().start()
         return account
 
     def _account_of(self, told: Known) -> Account:
         """An account with the home as it is seen from here."""
-        account = account_of(told)
+        account = told.account()
         return replace(account, home=Path("/")) if self._can_change_root else account
 
     def _left_alone(self) -> None:
@@ -268,65 +239,41 @@ class SessionProcess:
 
     # asked by the server -----------------------------------------------------------------
 
-    def _handle(self, asked: Any, descriptors: list[int]) -> Any:
-        session = next(iter(self.sessions), None)
-        match asked:
-            case Look(speed):
-                return self._seen(session, speed)
-            case ApplySettings(stall, idle_timeout, limit_rate):
-                self.settings = replace(
-                    self.settings, stall=stall, idle_timeout=idle_timeout, limit_rate=limit_rate
-                )
-            case End() | Hasten() | Dismiss() | GiveWay() | Follow():
-                if session is not None:
-                    self._have(session, asked)
-        return None
+    def look(self) -> Seen:
+        for session in list(self.sessions):
+            doing = session.doing
+            told = describe(doing)
+            return Seen(
+                request=told.request,
+                path=told.path,
+                target=told.target,
+                quiet=max(0.0, time.monotonic() - session.quiet_since) if doing is None else 0.0,
+                bytes_in=session.channel.bytes_in,
+                bytes_out=session.channel.bytes_out,
+            )
+        return Seen(None, None, None, 0.0, 0, 0)
 
-    def _seen(self, session: Connected | None, measure: bool) -> Seen | Future[Seen]:
-        """What goes on. Who measures doesn't hold up what is said meanwhile."""
-        if not measure or session is None or session.doing is None or not self._has_entered:
-            return _seen(session, 0.0)
-        before, began = _moved(session), time.monotonic()
-        seen: Future[Seen] = Future()
+    def apply_settings(self, stall: float, idle_timeout: float, limit_rate: int | None) -> None:
+        self.settings = replace(
+            self.settings, stall=stall, idle_timeout=idle_timeout, limit_rate=limit_rate
+        )
 
-        def measured() -> None:
-            speed = (_moved(session) - before) / (time.monotonic() - began)
-            seen.set_result(_seen(session, speed))
+    def end(self, why: str) -> None:
+        for session in list(self.sessions):
+            session.end(why)
 
-        timer = threading.Timer(_MEASURED, measured)
-        timer.daemon = True
-        timer.start()
-        return seen
+    def hasten(self) -> None:
+        for session in list(self.sessions):
+            session.hasten()
 
-    def _have(self, session: Connected, asked: End | Hasten | Dismiss | GiveWay | Follow) -> None:
-        match asked:
-            case End(why):
-                session.end(why)
-            case Hasten():
-                session.hasten()
-            case Dismiss():
-                session.dismiss()
-            case GiveWay(token):
-                session.give_way(token)
-            case Follow(account):
-                session.follow(self._account_of(account))
+    def dismiss(self) -> None:
+        for session in list(self.sessions):
+            session.dismiss()
 
+    def give_way(self, transfer: str) -> None:
+        for session in list(self.sessions):
+            session.give_way(transfer)
 
-def _seen(session: Connected | None, speed: float) -> Seen:
-    if session is None:
-        return Seen(None, None, None, 0.0, 0, 0, 0.0)
-    doing = session.doing
-    told = describe(doing)
-    return Seen(
-        request=told.request,
-        path=told.path,
-        target=told.target,
-        quiet=max(0.0, time.monotonic() - session.quiet_since) if doing is None else 0.0,
-        bytes_in=session.channel.bytes_in,
-        bytes_out=session.channel.bytes_out,
-        speed=speed,
-    )
-
-
-def _moved(session: Connected) -> int:
-    return session.channel.bytes_in + session.channel.bytes_out
+    def follow(self, account: Known) -> None:
+        for session in list(self.sessions):
+            session.follow(self._account_of(account))

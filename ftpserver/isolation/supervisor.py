@@ -14,19 +14,18 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftpserver.accounts.account import Account
 from ftpserver.errors import StateError
 from ftpserver.isolation import homes, sandbox
-from ftpserver.isolation import messages as q
 from ftpserver.isolation.account_groups import AccountGroups
 from ftpserver.isolation.isolated_session import LAST_WORDS, IsolatedSession
 from ftpserver.isolation.newcomers import Newcomer, Newcomers
 from ftpserver.processes.forkserver import Ended, Nursery
-from ftpserver.processes.rpc import PeerGone
 from ftpserver.serving.stats import SessionInfo, Stats
 from ftpserver.settings.table import Settings
 
@@ -39,6 +38,8 @@ CHILD = "ftpserver.isolation.session_process"
 """The module whose ``main`` is a session's process."""
 _LOOK_SECONDS = 1.0
 """That all processes together get to say what goes on."""
+_MEASURED = 0.2
+"""Seconds over which speed is measured, when somebody wants to know it."""
 
 
 class IsolationSupervisor:
@@ -115,14 +116,10 @@ class IsolationSupervisor:
         with self._lock:
             self._all[session.id] = session
         service.sessions.add(session)
-        service.ledger.others.add(session.incarnation)
         try:
             session.begin(self._nursery.spawn, self.empty, self.stranger)
         except StateError as error:
             logger.error("%s: can't be served: %s", session, error)
-        except RuntimeError as error:  # no more threads
-            logger.error("%s: can't be served: %s", session, error)
-            self._forget(session)
 
     def drop(self, request: socket.socket) -> None:
         """End a session that has not logged in."""
@@ -143,7 +140,6 @@ class IsolationSupervisor:
         """A session's process has ended."""
         with self._lock:
             self._all.pop(session.id, None)
-        self._service.ledger.others.discard(session.incarnation)
         self._service.forget(session)
         self._newcomers.answered(session.request)
         self._close(session.request)
@@ -209,21 +205,13 @@ class IsolationSupervisor:
 
     # telling of them (stats.Serving) -----------------------------------------------------
 
-    def _look(self, *, speed: bool) -> None:
-        """Have all of them say what goes on; who doesn't in time is told of as before."""
-        asked = [(one, future) for one in self.sessions() if (future := one.look(speed=speed))]
-        deadline = time.monotonic() + _LOOK_SECONDS
-        for session, future in asked:
-            try:
-                carried = future.result(max(0.0, deadline - time.monotonic()))
-            except (TimeoutError, PeerGone):
-                continue
-            if isinstance(carried.message, q.Seen):
-                session.saw(carried.message)
+    def _look(self, sessions: Iterable[IsolatedSession]) -> None:
+        """Have them say what goes on; who doesn't in time is told of as before."""
+        wait([looked for one in sessions if (looked := one.look())], _LOOK_SECONDS)
 
     def stats(self) -> Stats:
         """How much goes on."""
-        self._look(speed=False)
+        self._look(self.sessions())
         infos = self._infos()
         return Stats(
             len(infos),
@@ -234,7 +222,11 @@ class IsolationSupervisor:
 
     def session_infos(self) -> list[SessionInfo]:
         """Who is connected, by number."""
-        self._look(speed=True)
+        self._look(self.sessions())
+        busy = [one for one in self.sessions() if one.is_busy]
+        if busy:  # how fast they are is known after another look
+            time.sleep(_MEASURED)
+            self._look(busy)
         return self._infos()
 
     def _infos(self) -> list[SessionInfo]:

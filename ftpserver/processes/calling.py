@@ -108,6 +108,8 @@ class Peer:
         max_size: Bytes of a payload.
         max_descriptors: That may come along with one message.
         on_end: Called once, by the thread that reads, when the other end is gone.
+        may_log: Whether another failure that nobody foresaw may be logged: a hostile end could have
+            one with each question.
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class Peer:
         max_size: int = MAX_SIZE,
         max_descriptors: int = 0,
         on_end: Callable[[], None] = lambda: None,
+        may_log: Callable[[], bool] = lambda: True,
         name: str = "calls",
     ) -> None:
         if patience is not None:
@@ -133,6 +136,7 @@ class Peer:
         self._room = room_for(max_descriptors)
         self._max_descriptors = max_descriptors
         self._on_end = on_end
+        self._may_log = may_log
         self._name = name
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -381,7 +385,8 @@ class Peer:
             try:
                 self._dispatcher.call(message, descriptors)
             except Exception:
-                logger.exception("%s: %s failed", self._name, type(message).__name__)
+                if self._may_log():
+                    logger.exception("%s: %s failed", self._name, type(message).__name__)
             return
         if self._pool is None:
             self._answer(number, message, descriptors)
@@ -424,7 +429,7 @@ class Peer:
             self._send(_Kind.ANSWER, number, carried.message, carried.descriptors)
         except PeerGone:
             pass  # nobody waits for it any more
-        except (ValueError, TypeError) as error:
+        except Exception as error:  # it can't be sent, as a number that is too large
             self._send_failure(number, error)
         finally:
             carried.close()
@@ -434,7 +439,8 @@ class Peer:
         if failure is None:
             expected = isinstance(error, StateError)  # which says it in one line
             text = "%s: a question failed: %s"
-            logger.error(text, self._name, error, exc_info=None if expected else error)
+            if self._may_log():
+                logger.error(text, self._name, error, exc_info=None if expected else error)
             failure = _Failure("internal error", code=Internal.code)
         try:
             self._send(_Kind.FAILURE, number, failure, ())

@@ -39,6 +39,7 @@ class ChildProcess:
         ledger: Its leases are there, under its incarnation.
         targets: What the process may call; see `Peer`.
         patience: Seconds after which a process that takes nothing of what it is told is given up.
+        may_log: See `Peer`.
         on_end: Called once, by the thread that reads, when the process says nothing more.
 
     Raises:
@@ -63,6 +64,7 @@ class ChildProcess:
         patience: float,
         max_size: int = MAX_SIZE,
         max_descriptors: int = 0,
+        may_log: Callable[[], bool] = lambda: True,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
         try:
@@ -80,6 +82,7 @@ class ChildProcess:
             patience=patience,
             max_size=max_size,
             max_descriptors=max_descriptors,
+            may_log=may_log,
             on_end=on_end,
             name=name,
         )

@@ -22,6 +22,7 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -233,18 +234,12 @@ class Ledger(Runs, Books):
             size, files = hold_plenty(connection, account_id, size, files)
             return self._insert(connection, account_id, size, files)
 
-    def extend(self, held: Lease, size: int, files: int = 0) -> None:
-        """Hold so many bytes and files more, or whole steps where there is plenty of room.
-
-        Raises:
-            QuotaExceeded: There is less room; the lease is as it was.
-            LeaseLost: The lease is gone.
-        """
+    def extended(self, held: Lease, size: int, files: int = 0) -> Lease:
+        """See `Books.extended`."""
         with self._engine.begin() as connection:
             size, files = hold_plenty(connection, held.account_id, size, files)
             self._change(connection, held, size=lease.c.size + size, files=lease.c.files + files)
-        held.size += size
-        held.files += files
+        return replace(held, size=held.size + size, files=held.files + files)
 
     def begin_commit(self, leases: Sequence[Lease]) -> None:
         """Say that renames follow.

@@ -1,8 +1,8 @@
 """The books as a session sees them: what it may ask about room, whoever keeps them.
 
 Lives here: the interface, what a lease and a settlement are, and what is the same for all books.
-Lives elsewhere: the books in the database (ledger.py), those that ask another process for each
-entry (isolation/proxies.py).
+Lives elsewhere: the books in the database (ledger.py), what a session in another process may do
+with them (isolation/session_books.py).
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
 
 from ftpserver.errors import StateError
+from ftpserver.interfaces import asked
 from ftpwire.errors import DiskFull, Internal, LeaseLost
 from ftpwire.messages import Room
 
@@ -42,14 +46,23 @@ def most_files(quota: int | None, max_files: int | None) -> int | None:
     return max(FEWEST_FILES, quota // BYTES_FOR_A_FILE)
 
 
+Amount = Annotated[int, Meta(ge=0, le=2**62)]
+Change = Annotated[int, Meta(ge=-(2**62), le=2**62)]
+StagingName = Annotated[bytes, Meta(max_length=255)]
+PiecesKey = Annotated[bytes, Meta(max_length=64)]
+
+
 @dataclass
 class Lease:
     """A reservation of an account's room: bytes, and files (with directories and links)."""
 
-    id: str
+    id: Annotated[str, Meta(max_length=32)]
     account_id: int
-    size: int
-    files: int = 0
+    size: Amount
+    files: Amount = 0
+
+
+Leases = Annotated[Sequence[Lease], Meta(max_length=4096)]
 
 
 @dataclass(frozen=True)
@@ -91,21 +104,24 @@ class Settled:
 class Books(ABC):
     """Reserve, settle, release, for any account.
 
+    What is marked can be asked by another process, with the bounds that are written here.
+
     Attributes:
         incarnation: What names in staging begin with that belong to this run.
     """
 
     incarnation: str
 
+    @asked
     @abstractmethod
     def reserve(
         self,
         account_id: int,
-        size: int,
-        staging: bytes | None = None,
+        size: Amount,
+        staging: StagingName | None = None,
         *,
-        files: int = 1,
-        pieces: bytes | None = None,
+        files: Amount = 1,
+        pieces: PiecesKey | None = None,
     ) -> Lease:
         """Hold exactly ``size`` bytes and ``files``. Durable, so that a crash is noticed later.
 
@@ -117,9 +133,10 @@ class Books(ABC):
             QuotaExceeded: There is less room; nothing is held.
         """
 
+    @asked
     @abstractmethod
     def take_over(
-        self, account_id: int, staging: bytes, pieces: bytes | None = None
+        self, account_id: int, staging: StagingName, pieces: PiecesKey | None = None
     ) -> Lease | None:
         """The lease that owns a staging file, now this session's; None when there is none.
 
@@ -129,19 +146,23 @@ class Books(ABC):
             pieces: As in `reserve`.
         """
 
+    @asked
     @abstractmethod
-    def find_pieces(self, account_id: int, key: bytes) -> bytes | None:
+    def find_pieces(self, account_id: int, key: PiecesKey) -> bytes | None:
         """The staging file of an upload under way that takes pieces by a key; None without one."""
 
+    @asked
     @abstractmethod
     def keep(self, held: Lease) -> None:
         """Keep the room of an upload that was interrupted, for whoever resumes it."""
 
+    @asked
     @abstractmethod
-    def drop_kept(self, account_id: int, staging: bytes) -> bool:
+    def drop_kept(self, account_id: int, staging: StagingName) -> bool:
         """Give back the room of a kept upload, before its staging file is removed. False: a session
         is at it, and it must stay."""
 
+    @asked
     @abstractmethod
     def resumable(self, account_id: int) -> list[Resumable]:
         """The uploads that own a staging file: those under way, and those that are kept."""
@@ -150,11 +171,11 @@ class Books(ABC):
         """The staging files that wait for a resume."""
         return [one.staging for one in self.resumable(account_id) if one.kept]
 
+    @asked
     @abstractmethod
-    def reserve_step(self, account_id: int, size: int, files: int = 1) -> Lease:
+    def reserve_step(self, account_id: int, size: Amount, files: Amount = 1) -> Lease:
         """Hold at least so many bytes and files, and whole steps where there is plenty of room."""
 
-    @abstractmethod
     def extend(self, held: Lease, size: int, files: int = 0) -> None:
         """Hold so many bytes and files more, or whole steps where there is plenty of room.
 
@@ -162,17 +183,26 @@ class Books(ABC):
             QuotaExceeded: There is less room; the lease is as it was.
             LeaseLost: The lease is gone.
         """
+        extended = self.extended(held, size, files)
+        held.size, held.files = extended.size, extended.files
 
+    @asked
     @abstractmethod
-    def begin_commit(self, leases: Sequence[Lease]) -> None:
+    def extended(self, held: Lease, size: Amount, files: Amount = 0) -> Lease:
+        """The same; returns the lease as it is then, and leaves the caller's as it was."""
+
+    @asked
+    @abstractmethod
+    def begin_commit(self, leases: Leases) -> None:
         """Say that renames follow.
 
         Raises:
             LeaseLost: One is gone or lapsed: nothing may be stored under them.
         """
 
+    @asked
     @abstractmethod
-    def settle(self, leases: Sequence[Lease], change: int, files: int = 0) -> Settled:
+    def settle(self, leases: Leases, change: Change, files: Change = 0) -> Settled:
         """End leases of one account: so many bytes and files more (or fewer) are stored now.
 
         Raises:
@@ -180,13 +210,13 @@ class Books(ABC):
             DiskFull, StateError: The books can't be written. It is tried again.
         """
 
+    @asked
     @abstractmethod
     def room(self, account_id: int) -> Room:
         """The account's room. Raises NotFound when the account is gone."""
 
-    @abstractmethod
-    def settle_waiting(self) -> None:
-        """Settle what has failed to be, unless it still does."""
+    def settle_waiting(self) -> None:  # noqa: B027
+        """Settle what has failed to be, unless it still does. Whoever has the database does it."""
 
     def release(self, held: Lease) -> None:
         """End the lease with nothing stored. Can be called for one that is gone."""

@@ -1,7 +1,8 @@
 """What somebody hostile tries who has taken over a session's process (hostile_child.py runs it).
 
 Lives here: the programs, and how one that failed says so.
-Lives elsewhere: the servers that they are tried on (test_isolation*.py).
+Lives elsewhere: the servers that they are tried on (test_isolation*.py), what it says to its server
+(test_hostile_messages.py).
 
 A program leaves something in ``result`` when it has succeeded.
 """
@@ -15,6 +16,8 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 
+OTHER = "daemon"
+"""A system user that there is everywhere, and nobody is logged in as."""
 _SEIZE = """
 failed = libc.ptrace(0x4206, {whom}, None, None)
 assert failed == 0, os.strerror(ctypes.get_errno())

@@ -6,7 +6,8 @@ by the repr of its ``result``. Before log-in a `Login` as ``attack`` runs its pa
 attack needs is imported here, before the process is confined.
 
 FTPD_TEST_WEAKENED leaves the confinement out: then attacks have to succeed, or the tests that see
-them fail would mean nothing. FTPD_TEST_GUARDED logs every import that comes too late.
+them fail would mean nothing. FTPD_TEST_GUARDED logs every import that comes too late, and
+every decoder that is made then.
 FTPD_TEST_NO_NAMESPACES has the system permit no user namespaces.
 """
 
@@ -20,19 +21,30 @@ import resource
 import signal
 import socket
 import stat
+import struct
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Protocol
 
-from ftpserver.isolation import messages as q
+import msgspec
+
+from ftpserver import interfaces
+from ftpserver.interfaces import Carried, Descriptors, asked, told
 from ftpserver.isolation import sandbox, session_process
+from ftpserver.isolation.interfaces import Known
 from ftpserver.processes.forkserver import Born
 from ftpserver.serving.commands import COMMANDS, Command
+from ftpserver.storage.quota import Lease
 from ftpwire import messages
 
 logger = logging.getLogger("ftpd.test")
-_TOOLS = (builtins, ctypes, os, resource, signal, socket, stat, sys, q)
+_TOOLS = (builtins, ctypes, os, resource, signal, socket, stat, struct, sys, msgspec)
+_NAMES = {
+    one.__name__: one for one in (asked, told, Protocol, Any, Descriptors, Carried, Known, Lease)
+}
 LOG_IN = COMMANDS[messages.Login]
+DECODER = msgspec.msgpack.Decoder
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -53,11 +65,16 @@ def attack_before_log_in(client, request):
 def run(client, program):
     """Run a program, and tell how that ended."""
     (session,) = client._server.sessions
+    peer = session.server._peer
     scope = {
         "session": session,
-        "ask": session.server._peer.ask,
-        "tell": session.server._peer.tell,
+        "own": session.account and session.account.id,
+        "server": session.server._server,
+        "books": session.server.ledger,
+        "stand_in": lambda interface: interfaces.stand_in(interface, peer),
+        "send": lambda data: peer._socket.sendall(data),
         "libc": LIBC,
+        **_NAMES,
         **{tool.__name__.rpartition(".")[2]: tool for tool in _TOOLS},
     }
     try:
@@ -76,6 +93,12 @@ class Guard:
         return None
 
 
+def LateDecoder(*arguments, **keywords):
+    """One that should have been made in the nursery."""
+    logger.error("made too late: a decoder")
+    return DECODER(*arguments, **keywords)
+
+
 def weaken() -> None:
     """Leave out all that confines."""
     sandbox.change_root = lambda directory: None
@@ -88,7 +111,7 @@ def weaken() -> None:
     sandbox.enter_user_namespace = lambda: False
 
     def account_of(self, told):  # it sees all, and has to find its home there
-        return replace(q.account_of(told), home=Path(os.environ["FTPD_TEST_WEAKENED"]))
+        return replace(told.account(), home=Path(os.environ["FTPD_TEST_WEAKENED"]))
 
     session_process.SessionProcess._account_of = account_of
 
@@ -110,6 +133,7 @@ def main(born: Born) -> None:
     if "FTPD_TEST_GUARDED" in os.environ:
         COMMANDS[messages.ListTokens] = Command(identify=_fail)
         sys.meta_path.insert(0, Guard())
+        msgspec.msgpack.Decoder = LateDecoder
     session_process.main(born)
 
 

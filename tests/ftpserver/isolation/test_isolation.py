@@ -12,7 +12,6 @@ import json
 import os
 import pwd
 import signal
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -38,33 +37,16 @@ from ftpwire.messages import (
     Register,
     Sent,
     Stored,
-    WhoAmI,
     encode_hello,
 )
 from tests.ftpserver.isolation import attacks
+from tests.ftpserver.isolation.attacks import OTHER
 from tests.peer import Peer, eventually, frame
 
 is_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can have sessions be others")
 has_scopes = pytest.mark.skipif(
     sandbox.landlock_abi() < 6, reason="this kernel's Landlock doesn't keep from signals"
 )
-OTHER = "daemon"
-"""A system user that there is everywhere, and nobody is logged in as."""
-
-
-@pytest.fixture
-def start(start_server) -> Callable:
-    """Starts servers with isolated sessions."""
-
-    def started(**options):
-        return start_server(isolation="process", **options)
-
-    return started
-
-
-@pytest.fixture
-def server(start):
-    return start()
 
 
 def put(peer: Peer, path: bytes, data: bytes) -> object:
@@ -436,48 +418,6 @@ def test_all_verbs_work_and_nothing_is_imported_too_late(
 # somebody hostile --------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def hostile(start, monkeypatch, dial):
-    """Starts a server whose sessions do what lies in their homes; gives a function that attacks.
-
-    It attacks as alice; bob is the other one, with a secret file.
-    """
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    monkeypatch.setattr(supervisor, "CHILD", "hostile_child")
-
-    def started(*, weakened: bool = False, user: str | None = OTHER):
-        if weakened:
-            home = str(start.root / "alice")
-            monkeypatch.setenv("FTPD_TEST_WEAKENED", home)
-        server = start()
-        if os.geteuid() == 0:
-            system_user(server, "alice", user)
-        server.accounts.add("bob", "secret")
-        (server.settings.root / "bob" / "secret").write_text("bob's own")
-
-        def attack(program: str) -> str:
-            path = server.settings.root / "alice" / "attack.py"
-            path.write_text(program)
-            path.chmod(0o644)
-            peer = dial(server)
-            # its log-in is written down a moment later, and some attacks are on that file
-            eventually((server.settings.state / "audit.jsonl").exists)
-            answer = peer.ask(WhoAmI())
-            peer.close()
-            assert isinstance(answer, LoggedIn), answer
-            return answer.user
-
-        attack.server = server
-        return attack
-
-    return started
-
-
-@pytest.fixture(autouse=True)
-def _root_of_servers(start, tmp_path):
-    start.root = tmp_path / "root"
-
-
 REACHES = {
     **attacks.ON_FILES,
     **attacks.ON_PROCESSES,
@@ -617,33 +557,6 @@ for fd in range(1024):
 
 
 @pytest.mark.system
-def test_questions_about_others_are_refused(hostile, dial):
-    attack = hostile()
-    server = attack.server
-    bob = server.accounts.get("bob")
-    lease = server.service.ledger.reserve(bob.id, 1000, b"u-bobs", pieces=b"key")
-    token = server.service.tokens.issue(bob, "of bob")
-    try:
-        for program in (
-            f"ask(messages.Extend({lease.id!r}, 1, 1), messages.Leased)",
-            f"ask(messages.Keep({lease.id!r}))",
-            f"ask(messages.BeginCommit([{lease.id!r}]))",
-            f"ask(messages.Settle([{lease.id!r}], 10, 1), messages.SettledUp)",
-            f"ask(messages.RevokeToken({token.id!r}))",
-            "if ask(messages.FindPieces(b'key'), messages.Found).staging is None:\n"
-            "    raise LookupError('Lost')",
-            "ask(messages.ByPassword('bob', 'secret'), messages.Admitted)",
-        ):
-            answer = attack(program + "\nresult = 'done'")
-            assert "Lost" in answer or "NotFound" in answer or "Error" in answer, (program, answer)
-        room = server.service.ledger.room(bob.id)
-        assert (room.used, room.held) == (0, 1000)
-        assert [one.id for one in server.service.tokens.of(bob)] == [token.id]
-    finally:
-        server.service.ledger.release(lease)
-
-
-@pytest.mark.system
 def test_records_are_of_whom_they_come_from_and_of_now(hostile, start_server):
     attack = hostile()
     line = {
@@ -678,7 +591,7 @@ def test_records_are_of_whom_they_come_from_and_of_now(hostile, start_server):
     too_deep = json.dumps(line | {"path": "/too-deep"})[:-1] + ',"details":{"x":' + "[" * 5000
     sent = by_admin + by_invitation + b"rubbish\n" + json.dumps(odd).encode() + b"\n"
     sent += too_deep.encode() + b"\n" + forged
-    attack(f"tell(messages.Lines({sent!r})); result = 0")
+    attack(f"server.record({sent!r}); result = 0")
     log = attack.server.settings.state / "audit.jsonl"
     eventually(lambda: log.exists() and "/forged" in log.read_text())
     (record,) = [json.loads(one) for one in log.read_text().splitlines() if "/forged" in one]
@@ -703,26 +616,10 @@ def test_what_a_failed_removal_took_away_is_told(hostile, monkeypatch):
     }
     sent = json.dumps(line | {"path": "/whole"}).encode() + b"\n"
     sent += json.dumps(line | {"path": "/part", "files": 7}).encode() + b"\n"
-    attack(f"tell(messages.Lines({sent!r})); result = 0")
+    attack(f"server.record({sent!r}); result = 0")
     log = attack.server.settings.state / "audit.jsonl"
     eventually(lambda: log.exists() and "/part" in log.read_text())
     assert "/whole" not in log.read_text()
-
-
-@pytest.mark.system
-def test_the_log_of_the_server_is_not_filled(hostile, caplog):
-    attack = hostile()
-    answer = attack(
-        """
-for number in range(2000):
-    tell(messages.Logged(30, "ftpd.session", "flood\\n\\x1b[2J"))
-result = 0
-"""
-    )
-    assert answer == "0"
-    lines = [record.getMessage() for record in caplog.records if "flood" in record.getMessage()]
-    assert 0 < len(lines) <= 250
-    assert not any("\x1b" in line for line in lines)
 
 
 @pytest.mark.system

@@ -112,6 +112,23 @@ def test_many_threads_ask_in_both_directions_at_once(pairs):
         assert list(pool.map(ask, range(400))) == list(range(1, 401))
 
 
+def test_a_result_that_can_not_be_sent_fails_its_question_alone(pairs):
+    there = pairs(second={"may_log": lambda: False}).start().there
+    later_one = later(there.add)(2**63, 2**63)
+    with pytest.raises(Internal):
+        later_one.result(10)
+    assert there.add(1, 2) == 3
+
+
+def test_what_a_hostile_end_has_failed_is_logged_as_often_as_it_may(pairs, caplog):
+    left = iter([True, False])
+    pair = pairs(theirs=raising(KeyError("x")), second={"may_log": lambda: next(left)}).start()
+    for _ in range(2):
+        with pytest.raises(Internal):
+            pair.there.add(1, 2)
+    assert caplog.text.count("a question failed") == 1
+
+
 def test_who_has_no_reading_thread_reads_while_it_asks(pairs):
     pair = pairs()
     pair.second.start()

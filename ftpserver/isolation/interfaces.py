@@ -1,0 +1,233 @@
+"""What a session's process and its server ask each other, beside `quota.Books`.
+
+Lives here: the two interfaces, and what of an account travels.
+Lives elsewhere: how messages travel (processes/calling.py), who answers: the server (handler.py,
+session_books.py), the process (session_process.py).
+
+A session says neither whose account it is nor where its client is: the server knows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Protocol
+
+import msgspec
+from msgspec import Meta
+
+from ftpserver.accounts.account import Account
+from ftpserver.accounts.penalties import Offence
+from ftpserver.accounts.tokens import Issued
+from ftpserver.interfaces import Carried, asked, told
+from ftpserver.isolation.sandbox import Identity
+from ftpserver.storage.permissions import Permissions
+from ftpserver.storage.quota import Amount
+from ftpwire.messages import TokenInfo
+
+Name = Annotated[str, Meta(max_length=1024)]
+Secret = Annotated[str, Meta(max_length=8192)]
+_Path = Annotated[bytes, Meta(max_length=8192)]
+_Lifetime = Annotated[int, Meta(ge=1, le=2**40)]
+_Seconds = Annotated[float, Meta(ge=0)]
+
+
+class Birth(msgspec.Struct, frozen=True):
+    """What a session's process begins with, beside its descriptors.
+
+    Attributes:
+        number: Of the session.
+        since: When it was opened, by the clock of the run (ftpserver/clock.py).
+        address: Of the client; empty for a Unix socket.
+        incarnation: What names in staging begin with.
+        stranger: User and group to be before log-in; None: as the server, which isn't root.
+    """
+
+    number: int
+    since: float
+    address: list[str | int]
+    incarnation: str
+    stranger: tuple[int, int] | None
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What a session has to know of its account.
+
+    Attributes:
+        home: As its process sees it.
+    """
+
+    id: int
+    name: str
+    home: bytes
+    permissions: str
+    limit_rate: int | None
+    epoch: int
+
+    @classmethod
+    def of(cls, account: Account, home: Path) -> Known:
+        """An account whose home is seen as that."""
+        rights, rate, epoch = str(account.rights), account.limit_rate, account.epoch
+        return cls(account.id, account.name, bytes(home), rights, rate, epoch)
+
+    def account(self) -> Account:
+        """The account as its session has it: what it doesn't need to know is left out."""
+        return Account(
+            id=self.id,
+            name=self.name,
+            home=Path(self.home.decode("utf-8", "surrogateescape")),
+            own_home=False,
+            quota=None,
+            used=0,
+            held=0,
+            created=0,
+            max_files=None,
+            files=0,
+            permissions=Permissions.parse(self.permissions),
+            networks=(),
+            expires=None,
+            disabled=False,
+            max_sessions=None,
+            limit_rate=self.limit_rate,
+            peer_user=None,
+            system_user=None,
+            epoch=self.epoch,
+        )
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """The client is let in. The descriptors of the home and of a page for paces come along.
+
+    Attributes:
+        token_id: Of the token that was shown.
+        identity: To become, with the home as the root; None: neither.
+        invitation: That the account was just made with.
+    """
+
+    account: Known
+    token_id: str | None
+    identity: Identity | None
+    invitation: str | None
+
+
+class ServerForSession(Protocol):
+    """What a session's process asks its server; see `Entrance`, `Presence` and `Recorder`."""
+
+    @asked
+    def by_password(self, name: Name, password: Secret) -> Carried[Admitted]:
+        """Log in. Raises LoginRefused, Banned, Busy, TooMany: there is no place."""
+
+    @asked
+    def by_token(self, name: Name, secret: Secret) -> Carried[Admitted]:
+        """The same, by a token."""
+
+    @asked
+    def by_peer(self, name: Name) -> Carried[Admitted]:
+        """The same, as the system user at the other end of a Unix socket."""
+
+    @asked
+    def register(self, name: Name, password: Secret, invitation: Name | None) -> Carried[Admitted]:
+        """The same, after making an account."""
+
+    @asked
+    def delay(self, code: Name) -> float:
+        """Seconds to wait before a log-in is refused with that error."""
+
+    @asked
+    def change_password(self, old: Secret, new: Secret) -> Known:
+        """Returns the account as it is then."""
+
+    @asked
+    def issue_token(self, name: Name, seconds: _Lifetime | None) -> Issued:
+        """See `Entrance.issue_token`."""
+
+    @asked
+    def list_tokens(self) -> list[TokenInfo]:
+        """The account's tokens, oldest first."""
+
+    @asked
+    def revoke_token(self, token_id: Name) -> None:
+        """See `Entrance.revoke_token`."""
+
+    @told
+    def answered(self) -> None:
+        """The first record of the client is answered: the process waits for more."""
+
+    @asked
+    def begin_transfer(self) -> str:
+        """A transfer begins, which `SessionForServer.give_way` knows by the result. Raises
+        TooMany."""
+
+    @told
+    def tell_idle(self, idle: bool) -> None:
+        """The transfer has moved no bytes for a while, or does so again."""
+
+    @told
+    def end_transfer(self) -> None:
+        """The transfer is over."""
+
+    @told
+    def record(self, lines: bytes) -> None:
+        """Whole lines for the audit log."""
+
+    @told
+    def log(
+        self,
+        level: Annotated[int, Meta(ge=0, le=50)],
+        name: Annotated[str, Meta(max_length=64)],
+        text: Annotated[str, Meta(max_length=20_000)],
+    ) -> None:
+        """A line for the server's own log."""
+
+    @told
+    def penalize(self, offence: Offence) -> None:
+        """The session ends without a log-in, in a way that costs its address something."""
+
+    @told
+    def over(self, bytes_in: Amount, bytes_out: Amount) -> None:
+        """The session has ended, having moved so many bytes."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a session does. As `stats.SessionInfo`."""
+
+    request: Name | None
+    path: _Path | None
+    target: _Path | None
+    quiet: _Seconds
+    bytes_in: Amount
+    bytes_out: Amount
+
+
+class SessionForServer(Protocol):
+    """What a server asks the process of a session whose client has logged in; see `Connected`."""
+
+    @asked
+    def look(self) -> Seen:
+        """What goes on?"""
+
+    @told
+    def end(self, why: str) -> None:
+        """As `Session.end`."""
+
+    @told
+    def hasten(self) -> None:
+        """As `Session.hasten`."""
+
+    @told
+    def dismiss(self) -> None:
+        """As `Session.dismiss`."""
+
+    @told
+    def give_way(self, transfer: str) -> None:
+        """As `Session.give_way`."""
+
+    @told
+    def follow(self, account: Known) -> None:
+        """The account was changed."""
+
+    @told
+    def apply_settings(self, stall: float, idle_timeout: float, limit_rate: int | None) -> None:
+        """Settings that were changed, as they are now."""

@@ -1,0 +1,126 @@
+"""The books as one session may use them whose process somebody hostile may have taken over.
+
+Lives here: whose account and whose leases are meant.
+Lives elsewhere: the books (storage/ledger.py), what else is asked (handler.py).
+
+A process names leases by their ids alone; how large they are is known here. What it says about the
+bytes that it stored can't be checked: see docs/decisions/0020-isolation.md.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+
+from ftpserver.accounts.account import Account
+from ftpserver.storage.ledger import Ledger
+from ftpserver.storage.quota import Books, Lease, Resumable, Settled
+from ftpwire.errors import Busy, LeaseLost
+from ftpwire.messages import Room
+
+_MOST_LEASES = 10_000
+
+
+class SessionBooks(Books):
+    """The books for one session. For the thread that reads what its process asks.
+
+    Args:
+        ledger: With an incarnation that this session has for itself.
+        account: Returns the session's account; raises NotLoggedIn.
+
+    Attributes:
+        leases: What the session holds, by their ids.
+    """
+
+    def __init__(self, ledger: Ledger, account: Callable[[], Account]) -> None:
+        self.incarnation = ledger.incarnation
+        self._ledger = ledger
+        self._account = account
+        self.leases: dict[str, Lease] = {}
+
+    @property
+    def holds(self) -> bool:
+        """Whether the session has leases, or something of it isn't settled yet."""
+        return bool(self.leases) or self._ledger.is_waiting
+
+    def reserve(
+        self,
+        account_id: int,
+        size: int,
+        staging: bytes | None = None,
+        *,
+        files: int = 1,
+        pieces: bytes | None = None,
+    ) -> Lease:
+        own = self._room_for_lease(account_id)
+        return self._note(self._ledger.reserve(own, size, staging, files=files, pieces=pieces))
+
+    def reserve_step(self, account_id: int, size: int, files: int = 1) -> Lease:
+        own = self._room_for_lease(account_id)
+        return self._note(self._ledger.reserve_step(own, size, files))
+
+    def take_over(
+        self, account_id: int, staging: bytes, pieces: bytes | None = None
+    ) -> Lease | None:
+        taken = self._ledger.take_over(self._room_for_lease(account_id), staging, pieces)
+        return None if taken is None else self._note(taken)
+
+    def find_pieces(self, account_id: int, key: bytes) -> bytes | None:
+        return self._ledger.find_pieces(self._own(account_id), key)
+
+    def keep(self, held: Lease) -> None:
+        self._ledger.keep(self._held(held))
+        del self.leases[held.id]
+
+    def drop_kept(self, account_id: int, staging: bytes) -> bool:
+        return self._ledger.drop_kept(self._own(account_id), staging)
+
+    def resumable(self, account_id: int) -> list[Resumable]:
+        return self._ledger.resumable(self._own(account_id))
+
+    def extended(self, held: Lease, size: int, files: int = 0) -> Lease:
+        known = self._held(held)
+        self._ledger.extend(known, size, files)
+        return known
+
+    def begin_commit(self, leases: Sequence[Lease]) -> None:
+        self._account()
+        self._ledger.begin_commit([self._held(one) for one in leases])
+
+    def settle(self, leases: Sequence[Lease], change: int, files: int = 0) -> Settled:
+        # an id that isn't this session's stands for none: the settlement is made, and told lost
+        own = self._account().id
+        known = [self.leases.pop(one.id, Lease("", own, 0)) for one in leases]
+        if not known:
+            raise LeaseLost("nothing is settled without a reservation")
+        return self._ledger.settle(known, change, files)
+
+    def room(self, account_id: int) -> Room:
+        return self._ledger.room(self._own(account_id))
+
+    # what is meant -----------------------------------------------------------------------
+
+    def _own(self, account_id: int) -> int:
+        """The session's account. Raises NotLoggedIn, PermissionError: another one is meant."""
+        own = self._account().id
+        if account_id != own:
+            raise PermissionError(errno.EPERM, "not this session's account")
+        return own
+
+    def _room_for_lease(self, account_id: int) -> int:
+        """The same, if it may have one more lease. Raises Busy, too."""
+        if len(self.leases) >= _MOST_LEASES:
+            raise Busy("too many reservations")
+        return self._own(account_id)
+
+    def _note(self, lease: Lease) -> Lease:
+        self.leases[lease.id] = lease
+        return lease
+
+    def _held(self, lease: Lease) -> Lease:
+        """The session's own lease of that id. Raises NotLoggedIn, LeaseLost."""
+        self._account()
+        held = self.leases.get(lease.id)
+        if held is None:
+            raise LeaseLost("the reservation was lost")
+        return held
