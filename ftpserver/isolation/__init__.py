@@ -5,5 +5,5 @@ Lives here: confining a process (sandbox.py), what it may ask the server and wha
 (proxies.py), the server's side: its hold on each of those processes (isolated_session.py), all of
 them (supervisor.py), what those of one account share (account_groups.py), its answers (handler.py).
 Lives elsewhere: what a session does, which doesn't know where it is (serving/session.py), forking
-(processes/forkserver.py), how processes ask each other (processes/calling.py).
+(processes/forkserver.py), how processes ask each other (processes/rpc.py).
 """

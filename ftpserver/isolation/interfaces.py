@@ -1,7 +1,7 @@
 """What a session's process and its server ask each other, beside `quota.Books`.
 
 Lives here: the two interfaces, and what of an account travels.
-Lives elsewhere: how messages travel (processes/calling.py), who answers: the server (handler.py,
+Lives elsewhere: how messages travel (processes/rpc.py), who answers: the server (handler.py,
 session_books.py), the process (session_process.py).
 
 A session says neither whose account it is nor where its client is: the server knows.

@@ -40,8 +40,8 @@ from ftpserver.isolation.interfaces import (
 )
 from ftpserver.isolation.proxies import RemoteAudit, RemoteEntrance, RemoteLog, RemotePresence
 from ftpserver.isolation.sandbox import Identity
-from ftpserver.processes.calling import Peer
 from ftpserver.processes.forkserver import Born
+from ftpserver.processes.rpc import Peer
 from ftpserver.processes.shared_rate import SharedPaces
 from ftpserver.serving.connected import Connected, describe
 from ftpserver.serving.keep_alive import KeepAlive

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from typing import Generic, NamedTuple, TypeVar
 
 from ftpserver.errors import StateError
-from ftpserver.processes.calling import PeerGone
+from ftpserver.processes.rpc import PeerGone
 from ftpserver.processes.worker_handle import ANSWER_SECONDS, WorkerHandle
 from ftpserver.processes.worker_interfaces import WorkerForServer
 from ftpwire.errors import FtpError

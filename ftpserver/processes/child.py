@@ -1,7 +1,7 @@
 """A process that was forked for a server: asking it, ending it, and what becomes of its leases.
 
 Lives here: one process as the server sees it, of whatever kind.
-Lives elsewhere: forking (forkserver.py), how both ask each other (calling.py), what a worker and a
+Lives elsewhere: forking (forkserver.py), how both ask each other (rpc.py), what a worker and a
 session's process are besides (supervisor.py, isolation/isolated_session.py).
 """
 
@@ -19,7 +19,7 @@ from concurrent.futures import Future
 
 from ftpserver.errors import StateError
 from ftpserver.interfaces import Carried
-from ftpserver.processes.calling import MAX_SIZE, Peer
+from ftpserver.processes.rpc import MAX_SIZE, Peer
 from ftpserver.storage.ledger import Ledger
 
 logger = logging.getLogger("ftpd.processes")

@@ -2,7 +2,7 @@
 
 Lives here: the nursery's process (``python -m ftpserver.processes.forkserver``), the server's hold
 on it, and what both can be asked.
-Lives elsewhere: how they ask each other (calling.py), what the children do (the module that the
+Lives elsewhere: how they ask each other (rpc.py), what the children do (the module that the
 nursery is started with), deciding that there shall be one.
 
 A server has threads, and a fork of it would take along locks that nobody ever gives back, database
@@ -39,8 +39,8 @@ from ftpserver.interfaces import Carried, Descriptors, asked, later, stand_in, t
 from ftpserver.logs import log_to_stderr
 from ftpserver.net import tls
 from ftpserver.net.fd_passing import close_all
-from ftpserver.processes.calling import MAX_DESCRIPTORS, Peer, PeerGone
 from ftpserver.processes.malloc import return_memory
+from ftpserver.processes.rpc import MAX_DESCRIPTORS, Peer, PeerGone
 from ftpserver.settings.table import Settings
 from ftpwire.errors import FtpError
 

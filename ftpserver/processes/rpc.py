@@ -1,14 +1,15 @@
-"""Calls: how two processes of one server ask each other things, over a pair of sockets.
+"""Peers: how two processes of one server ask each other things, over a pair of sockets.
 
-Lives here: questions, answers and what needs no answer; many at once, in both directions;
-descriptors that come along; errors that arrive as what they were raised as.
-Lives elsewhere: what can be asked, and what is answered (whoever makes a `Peer`), forking the
-processes (forkserver.py).
+Lives here: calls and their results, many at once, in both directions; descriptors that come along;
+errors that arrive as what they were raised as.
+Lives elsewhere: what can be asked, and what is answered (interfaces.py), forking the processes
+(forkserver.py).
 
 The process at the other end may have been taken over by somebody hostile. So nothing is pickled:
-messages are decoded into known types, which validates them. A length is checked before anything
-is allocated for it, descriptors come only where they are expected, and who doesn't take what it is
-sent is given up. Whatever is wrong ends this one pair of sockets, and nothing else.
+messages are decoded into the types of the interface, which validates them. A length is checked
+before anything is allocated for it, descriptors come only where they are expected, and an end that
+doesn't take what it is sent is given up. Whatever is wrong ends this one pair of sockets, and
+nothing else.
 
 A message is a header and a payload of msgpack:
 
@@ -17,21 +18,23 @@ A message is a header and a payload of msgpack:
 
 from __future__ import annotations
 
-import functools
+import errno
 import itertools
 import logging
+import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from enum import IntEnum
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from ftpserver.accounts.account import Refused
 from ftpserver.errors import StateError
+from ftpserver.interfaces import Carried, Dispatcher, Request, to_wire
 from ftpserver.net.fd_passing import beside, close_all, room_for, taken_from
 from ftpwire import errors
 from ftpwire.errors import CommandError, FtpError, Internal
@@ -53,23 +56,15 @@ class _Kind(IntEnum):
     FAILURE = 4
 
 
+class Submitting(Protocol):
+    """Has work done in another thread, as an `Executor`."""
+
+    def submit(self, work: Callable[..., None], /, *arguments: Any) -> object:
+        """Do it soon. Raises RuntimeError when nothing more is done."""
+
+
 class PeerGone(Internal):
     """The process at the other end has ended, or was given up."""
-
-
-class Nothing(msgspec.Struct, frozen=True, tag="nothing"):
-    """The answer to what needs no other."""
-
-
-class Carried(NamedTuple):
-    """A message with the descriptors that come along. They belong to whoever has this."""
-
-    message: Any
-    descriptors: list[int]
-
-    def close(self) -> None:
-        """Give the descriptors back."""
-        close_all(self.descriptors)
 
 
 class _Failure(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -84,20 +79,15 @@ class _Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     free: int | None = None
 
 
-@functools.cache
-def decoder(kinds: Any) -> msgspec.msgpack.Decoder[Any]:
-    """For messages of some type or union of types. Made once: for many types that takes a while."""
-    return msgspec.msgpack.Decoder(kinds)
+class _Open(NamedTuple):
+    """A call that waits for its result."""
+
+    request: Request
+    result: Future[Any]
 
 
-Handler = Callable[[Any, list[int]], Any]
-"""Given a message and its descriptors, of which it takes out those that it keeps. Returns the
-answer: a message, a `Carried` whose descriptors are closed once sent, None for `Nothing`, or a
-Future of one of these, to go on without a thread that waits. What it raises, the asker gets."""
-
-_encoder = msgspec.msgpack.Encoder()
+_encoder = msgspec.msgpack.Encoder(enc_hook=to_wire)
 _decode_failure = msgspec.msgpack.Decoder(_Failure).decode
-_Answer = TypeVar("_Answer")
 
 
 class Peer:
@@ -107,29 +97,32 @@ class Peer:
     then on a thread does, until the other end is gone. ``_lock`` guards ``_open`` and ``_over``,
     ``_sending`` what is sent; neither is held while something is handled.
 
+    It is the way on which stand-ins ask (`interfaces.stand_in`).
+
     Args:
         sock: A stream socket of a pair; it belongs to this from now on.
-        hears: The type, or union of types, that the other end may ask and tell.
-        answers: The same of its answers; `Nothing` is always among them.
-        handle: Answers. It is called by the thread that reads, in order; a question that takes
-            long holds up those after it.
+        targets: What the other end may call, by the interface that it calls it by. It is called by
+            the thread that reads, in order: what takes long holds up what comes after it.
+        pool: Where what is asked is answered instead, many at the same time.
         patience: Seconds after which an end that takes nothing is given up; None for never.
         max_size: Bytes of a payload.
         max_descriptors: That may come along with one message.
         on_end: Called once, by the thread that reads, when the other end is gone.
+        may_log: Whether another failure that nobody foresaw may be logged: a hostile end could have
+            one with each question.
     """
 
     def __init__(
         self,
         sock: socket.socket,
         *,
-        hears: Any,
-        answers: Any,
-        handle: Handler,
+        targets: Mapping[type, object],
+        pool: Submitting | None = None,
         patience: float | None = None,
         max_size: int = MAX_SIZE,
         max_descriptors: int = 0,
         on_end: Callable[[], None] = lambda: None,
+        may_log: Callable[[], bool] = lambda: True,
         name: str = "calls",
     ) -> None:
         if patience is not None:
@@ -137,79 +130,53 @@ class Peer:
             limit = _TIMEVAL.pack(whole, part)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         self._socket = sock
-        self._decode_heard = decoder(hears).decode
-        self._decode_answer = decoder(answers | Nothing).decode
-        self._handle = handle
+        self._dispatcher = Dispatcher(targets)
+        self._pool = pool
         self._max_size = max_size
         self._room = room_for(max_descriptors)
         self._max_descriptors = max_descriptors
         self._on_end = on_end
+        self._may_log = may_log
         self._name = name
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._starting = threading.Lock()
         """Held while the thread that reads is started: who closes waits for it."""
-        self._open: dict[int, Future[Carried]] = {}
+        self._open: dict[int, _Open] = {}
         self._over = False
         self._reader: threading.Thread | None = None
 
     # asking ------------------------------------------------------------------------------
 
-    def ask(
-        self,
-        question: msgspec.Struct,
-        kind: type[_Answer] = Nothing,  # type: ignore[assignment]  # mypy #3737
-        descriptors: Sequence[int] = (),
-        timeout: float | None = None,
-    ) -> _Answer:
-        """Ask, and wait for the answer, which has to be of that kind.
+    def ask(self, request: Request, message: msgspec.Struct, descriptors: Sequence[int]) -> Any:
+        """Ask, and wait for the result.
 
         Args:
             descriptors: Go along; they stay open here.
-            timeout: Seconds; only once started.
 
         Raises:
             PeerGone: The other end is gone.
-            TimeoutError: It has not answered in time.
-            Internal: It answered something else.
             FtpError, OSError, StateError: What the other end raised.
         """
-        carried = self.fetch(question, kind, descriptors, timeout)
-        carried.close()
-        answer: _Answer = carried.message
-        return answer
-
-    def fetch(
-        self,
-        question: msgspec.Struct,
-        kind: type[Any] = Nothing,
-        descriptors: Sequence[int] = (),
-        timeout: float | None = None,
-    ) -> Carried:
-        """As `ask`, of an answer with descriptors."""
-        future = self.ask_later(question, descriptors)
+        future = self.ask_later(request, message, descriptors)
         while self._reader is None and not future.done():
-            self._read_one()
-        carried = future.result(timeout)
-        if not isinstance(carried.message, kind):
-            carried.close()
-            raise Internal(f"{type(carried.message).__name__} is no answer to that")
-        return carried
+            self.handle_one()
+        return future.result()
 
     def ask_later(
-        self, question: msgspec.Struct, descriptors: Sequence[int] = ()
-    ) -> Future[Carried]:
-        """Ask; the answer comes into a Future, whose callbacks the thread that reads runs."""
-        future: Future[Carried] = Future()
+        self, request: Request, message: msgspec.Struct, descriptors: Sequence[int]
+    ) -> Future[Any]:
+        """Ask; the result comes into a Future, whose callbacks the thread that reads runs."""
+        future: Future[Any] = Future()
         with self._lock:
             if self._over:
                 future.set_exception(PeerGone("the other process has ended"))
                 return future
             number = next(self._numbers) & 0xFFFFFFFF
-            self._open[number] = future
+            self._open[number] = _Open(request, future)
         try:
-            self._send(_Kind.ASK, number, question, descriptors)
+            self._send(_Kind.ASK, number, message, descriptors)
         except PeerGone as error:
             with self._lock:
                 self._open.pop(number, None)
@@ -220,9 +187,12 @@ class Peer:
             raise
         return future
 
-    def tell(self, message: msgspec.Struct, descriptors: Sequence[int] = ()) -> None:
-        """Say something that needs no answer. Raises PeerGone."""
-        self._send(_Kind.TELL, 0, message, descriptors)
+    def tell(self, request: Request, message: msgspec.Struct, descriptors: Sequence[int]) -> None:
+        """Say what needs no answer. An end that is gone hears nothing, which `on_end` tells of."""
+        try:
+            self._send(_Kind.TELL, 0, message, descriptors)
+        except PeerGone:
+            pass
 
     # its life ----------------------------------------------------------------------------
 
@@ -238,7 +208,7 @@ class Peer:
         if self._reader is None:
             self._reader = threading.current_thread()
         while not self._over:
-            self._read_one()
+            self.handle_one()
 
     def fileno(self) -> int:
         """Of the socket."""
@@ -267,14 +237,20 @@ class Peer:
             reader.join()
         self._socket.close()
 
+    def abandon(self) -> None:
+        """Close the socket, and leave the pair as it is: for a process that was forked from the one
+        whose end this is, which goes on."""
+        self._over = True
+        self._socket.close()
+
     def _end(self) -> None:
         with self._lock:
             if self._over:
                 return
             self._over = True
             waiting, self._open = list(self._open.values()), {}
-        for future in waiting:
-            _fail(future, PeerGone("the other process has ended"))
+        for one in waiting:
+            _fail(one.result, PeerGone("the other process has ended"))
         self._on_end()
 
     # sending -----------------------------------------------------------------------------
@@ -296,11 +272,15 @@ class Peer:
 
     # receiving ---------------------------------------------------------------------------
 
-    def _read_one(self) -> None:
-        """Receive one message and deal with it; the end, when something is wrong with it."""
+    def handle_one(self) -> None:
+        """Receive one message and deal with it; the end, when something is wrong with it.
+
+        For a process that has to stay without other threads: called when there is something to read
+        (`fileno`), as nobody else reads.
+        """
         try:
             received = self._receive()
-        except EOFError:
+        except (EOFError, ConnectionError):  # reset: it has left some of ours unread
             self._end()
             return
         except (OSError, ValueError) as error:
@@ -309,12 +289,12 @@ class Peer:
             self.give_up()
             self._end()
             return
-        number, kind, payload, descriptors = received
+        number, kind, payload, descriptors, lost = received
         try:
             if kind == _Kind.ASK or kind == _Kind.TELL:
                 self._hear(kind, number, payload, descriptors)
             else:
-                self._settle(kind, number, payload, descriptors)
+                self._settle(kind, number, payload, descriptors, lost)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             logger.warning("%s: given up: %s", self._name, error)
             self.give_up()
@@ -322,9 +302,10 @@ class Peer:
         finally:
             close_all(descriptors)
 
-    def _receive(self) -> tuple[int, int, bytes, list[int]]:
-        """One message. Raises EOFError at the end, ValueError, OSError."""
-        start, ancillary, _, _ = self._socket.recvmsg(_HEADER.size, self._room, _CLOSED_ON_EXEC)
+    def _receive(self) -> tuple[int, int, bytes, list[int], bool]:
+        """One message, and whether this process had no room for descriptors that came along with a
+        result. Raises EOFError at the end, ValueError, OSError."""
+        start, ancillary, flags, _ = self._socket.recvmsg(_HEADER.size, self._room, _CLOSED_ON_EXEC)
         descriptors = taken_from(ancillary)
         try:
             if not start:
@@ -333,9 +314,11 @@ class Peer:
             size, number, kind, count = _HEADER.unpack(header)
             if size > self._max_size:
                 raise ValueError(f"{size} bytes in one message")
-            if count != len(descriptors) or count > self._max_descriptors:
+            lost = bool(flags & socket.MSG_CTRUNC) and kind == _Kind.ANSWER
+            wrong = len(descriptors) > count if lost else len(descriptors) != count
+            if wrong or count > self._max_descriptors:
                 raise ValueError(f"{count} descriptors along with a message")
-            return number, kind, self._exactly(size), descriptors
+            return number, kind, self._exactly(size), descriptors, lost
         except BaseException:
             close_all(descriptors)
             raise
@@ -350,42 +333,81 @@ class Peer:
             view = view[count:]
         return bytes(data)
 
-    def _settle(self, kind: int, number: int, payload: bytes, descriptors: list[int]) -> None:
-        """An answer came: whoever asked gets it."""
-        if kind == _Kind.ANSWER:
-            message = self._decode_answer(payload)
-        elif kind == _Kind.FAILURE:
-            message = _decode_failure(payload)
-        else:
+    def _settle(
+        self, kind: int, number: int, payload: bytes, descriptors: list[int], lost: bool
+    ) -> None:
+        """A result came: whoever asked gets it."""
+        if kind not in (_Kind.ANSWER, _Kind.FAILURE):
             raise ValueError(f"a message of kind {kind}")
         with self._lock:
-            future = self._open.pop(number, None)
-        if future is None:
+            asked = self._open.pop(number, None)
+        if asked is None:
             raise ValueError("an answer to what was not asked")
-        if kind == _Kind.FAILURE:
-            _fail(future, _raised(message))
+        request, future = asked
+        if lost:
+            _fail(future, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
             return
-        carried = Carried(message, list(descriptors))
-        descriptors.clear()
         try:
-            future.set_result(carried)
+            result = self._result(request, kind, payload, descriptors)
+        except BaseException:
+            _fail(future, PeerGone("the other process answers what is no answer"))
+            raise
+        if isinstance(result, Exception):
+            _fail(future, result)
+            return
+        try:
+            future.set_result(result)
         except InvalidStateError:  # cancelled: nobody waits
-            carried.close()
+            if request.brings:
+                result.close()
+
+    def _result(self, request: Request, kind: int, payload: bytes, descriptors: list[int]) -> Any:
+        """What was answered, or the error that was raised. Raises ValueError, MsgspecError."""
+        if kind == _Kind.FAILURE:
+            return _raised(_decode_failure(payload))
+        result = request.decode_result(payload)
+        if request.brings:
+            result = Carried(result, list(descriptors))
+            descriptors.clear()
+        elif descriptors:
+            raise ValueError(f"descriptors came along with the result of {request.name}")
+        return result
 
     def _hear(self, kind: int, number: int, payload: bytes, descriptors: list[int]) -> None:
         """The other end asks or tells something."""
-        message = self._decode_heard(payload)
+        message = self._dispatcher.decode(payload)
+        request = self._dispatcher.request_of(message)
+        if request.waits is not (kind == _Kind.ASK):
+            raise ValueError(f"{request.name}: asked and not told, or the other way round")
+        if descriptors and request.carries is None:
+            raise ValueError(f"descriptors came along with {request.name}")
         if kind == _Kind.TELL:
             try:
-                self._handle(message, descriptors)
+                self._dispatcher.call(message, descriptors)
             except Exception:
-                logger.exception("%s: %s failed", self._name, type(message).__name__)
+                if self._may_log():
+                    logger.exception("%s: %s failed", self._name, type(message).__name__)
             return
-        self._answer(number, message, descriptors)
-
-    def _answer(self, number: int, message: Any, descriptors: list[int]) -> None:
+        if self._pool is None:
+            self._answer(number, message, descriptors)
+            return
+        mine = list(descriptors)
+        descriptors.clear()
         try:
-            answer = self._handle(message, descriptors)
+            self._pool.submit(self._answer_aside, number, message, mine)
+        except RuntimeError:  # the pool was shut down: this process is at its end
+            close_all(mine)
+            self._send_failure(number, PeerGone("the other process is at its end"))
+
+    def _answer_aside(self, number: int, message: msgspec.Struct, descriptors: list[int]) -> None:
+        try:
+            self._answer(number, message, descriptors)
+        finally:
+            close_all(descriptors)
+
+    def _answer(self, number: int, message: msgspec.Struct, descriptors: list[int]) -> None:
+        try:
+            answer = self._dispatcher.call(message, descriptors)
         except Exception as error:
             self._send_failure(number, error)
             return
@@ -402,12 +424,12 @@ class Peer:
             self._send_answer(number, done.result())
 
     def _send_answer(self, number: int, answer: Any) -> None:
-        carried = answer if isinstance(answer, Carried) else Carried(answer or Nothing(), [])
+        carried = answer if isinstance(answer, Carried) else Carried(answer, [])
         try:
             self._send(_Kind.ANSWER, number, carried.message, carried.descriptors)
         except PeerGone:
             pass  # nobody waits for it any more
-        except (ValueError, TypeError) as error:
+        except Exception as error:  # it can't be sent, as a number that is too large
             self._send_failure(number, error)
         finally:
             carried.close()
@@ -417,7 +439,8 @@ class Peer:
         if failure is None:
             expected = isinstance(error, StateError)  # which says it in one line
             text = "%s: a question failed: %s"
-            logger.error(text, self._name, error, exc_info=None if expected else error)
+            if self._may_log():
+                logger.error(text, self._name, error, exc_info=None if expected else error)
             failure = _Failure("internal error", code=Internal.code)
         try:
             self._send(_Kind.FAILURE, number, failure, ())
@@ -457,7 +480,7 @@ def _raised(failure: _Failure) -> Exception:
     return kind(failure.text)
 
 
-def _fail(future: Future[Carried], error: Exception) -> None:
+def _fail(future: Future[Any], error: Exception) -> None:
     try:
         future.set_exception(error)
     except InvalidStateError:

@@ -31,8 +31,8 @@ from ftpserver.audit.writer import Audit
 from ftpserver.database import open_to_serve
 from ftpserver.interfaces import Carried, later, stand_in
 from ftpserver.net.descriptors import raise_descriptor_limit
-from ftpserver.processes.calling import Peer, PeerGone
 from ftpserver.processes.forkserver import Born
+from ftpserver.processes.rpc import Peer, PeerGone
 from ftpserver.processes.shared_rate import SharedPaces
 from ftpserver.processes.worker_interfaces import (
     MAX_SIZE,

@@ -24,7 +24,6 @@ from ftpserver.isolation.handler import Answers
 from ftpserver.isolation.interfaces import ServerForSession, SessionForServer
 from ftpserver.isolation.isolated_session import IsolatedSession
 from ftpserver.isolation.session_books import SessionBooks
-from ftpserver.processes import calling
 from ftpserver.processes.child import ChildProcess
 from ftpserver.schema import account
 from ftpserver.storage.ledger import Ledger
@@ -137,7 +136,7 @@ def be_bob(answers: Answers) -> Account:
     return answers._service.accounts.get("bob")
 
 
-def ignore_unasked(peer: calling.Peer, kind: int, number: int, *rest: Any) -> None:
+def ignore_unasked(peer: rpc.Peer, kind: int, number: int, *rest: Any) -> None:
     """As one that doesn't mind an answer to nothing."""
     if number in peer._open:
         peer.settle_before(kind, number, *rest)  # type: ignore[attr-defined]
@@ -179,8 +178,8 @@ def take_descriptors(patch: pytest.MonkeyPatch) -> None:
 
 
 def hear_answers(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(calling.Peer, "settle_before", calling.Peer._settle, raising=False)
-    patch.setattr(calling.Peer, "_settle", ignore_unasked)
+    patch.setattr(rpc.Peer, "settle_before", rpc.Peer._settle, raising=False)
+    patch.setattr(rpc.Peer, "_settle", ignore_unasked)
 
 
 # the attacks -------------------------------------------------------------------------------------
@@ -259,7 +258,7 @@ ATTACKS = {
         "asked and not told",
         lambda scene: scene.session is not None,
         lambda patch: patch.setattr(
-            calling.Peer,
+            rpc.Peer,
             "_hear",
             lambda peer, kind, number, payload, descriptors: (
                 peer._answer(number, peer._dispatcher.decode(payload), descriptors)
@@ -349,15 +348,15 @@ def strike(hostile, caplog, monkeypatch):
     server = attack.server
     server.taken = taken = []
     sizes: list[int] = []
-    exactly = calling.Peer._exactly
+    exactly = rpc.Peer._exactly
 
-    def measured(peer: calling.Peer, size: int) -> bytes:
+    def measured(peer: rpc.Peer, size: int) -> bytes:
         sizes.append(size)
         if size >= LARGE:
             raise ValueError("enough")
         return exactly(peer, size)
 
-    monkeypatch.setattr(calling.Peer, "_exactly", measured)
+    monkeypatch.setattr(rpc.Peer, "_exactly", measured)
     recorded: list[bytes] = []
     append = server.service.audit.append
 

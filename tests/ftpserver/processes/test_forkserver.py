@@ -21,8 +21,8 @@ from ftpserver.clock import RUN
 from ftpserver.errors import StateError
 from ftpserver.interfaces import Carried
 from ftpserver.processes import forkserver
-from ftpserver.processes.calling import PeerGone
 from ftpserver.processes.forkserver import Ended, Nursery
+from ftpserver.processes.rpc import PeerGone
 from ftpserver.settings.table import Settings
 
 pytestmark = pytest.mark.system  # it starts processes

@@ -10,47 +10,68 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from typing import Protocol
 
 import msgspec
 import pytest
 
 from ftpserver.accounts.account import Refused
 from ftpserver.errors import StateError
-from ftpserver.processes.rpc import Carried, Nothing, Peer, PeerGone
+from ftpserver.interfaces import Carried, Descriptors, asked, later, stand_in, told
+from ftpserver.processes.rpc import Peer, PeerGone
 from ftpwire.errors import Banned, Internal, LeaseLost, QuotaExceeded
+from tests.few_descriptors import few_descriptors
 
 HEADER = struct.Struct("!IIBB")
 ASK, TELL, ANSWER = 1, 2, 3
 
 
-class Add(msgspec.Struct, frozen=True, tag="add"):
-    a: int
-    b: int
+class Adder(Protocol):
+    @asked
+    def add(self, a: int, b: int) -> int: ...
+
+    @told
+    def note(self, text: str) -> None: ...
+
+    @asked
+    def add_later(self, a: int, b: int) -> Future[int]: ...
+
+    @asked
+    def say(self, text: str) -> None: ...
+
+    @asked
+    def lend(self, given: Descriptors) -> Carried[str]: ...
+
+    @asked
+    def take(self, given: Descriptors) -> None: ...
 
 
-class Sum(msgspec.Struct, frozen=True, tag="sum"):
-    value: int
+class Target:
+    """Adds; a test replaces what it is about."""
 
+    def __init__(self, **methods) -> None:
+        self.heard: list[str] = []
+        self.__dict__.update(methods)
 
-class Note(msgspec.Struct, frozen=True, tag="note"):
-    text: str
+    def add(self, a, b):
+        return a + b
 
-
-def answer(message, descriptors):
-    return Sum(message.a + message.b)
+    def note(self, text):
+        self.heard.append(text)
 
 
 class Pair:
     """Two ends; the first asks, as a rule."""
 
-    def __init__(self, **options) -> None:
+    def __init__(self, *, first=None, second=None, mine=None, theirs=None, **options) -> None:
         self.sockets = socket.socketpair()
-        first = {"handle": answer} | options.pop("first", {})
-        second = {"handle": answer} | options.pop("second", {})
-        kinds = {"hears": Add | Note, "answers": Sum | Note} | options
-        self.first = Peer(self.sockets[0], **(kinds | first))
-        self.second = Peer(self.sockets[1], **(kinds | second))
+        self.mine, self.theirs = mine or Target(), theirs or Target()
+        self.first = Peer(self.sockets[0], targets={Adder: self.mine}, **(options | (first or {})))
+        self.second = Peer(
+            self.sockets[1], targets={Adder: self.theirs}, **(options | (second or {}))
+        )
+        self.there, self.here = stand_in(Adder, self.first), stand_in(Adder, self.second)
 
     def start(self) -> Pair:
         self.first.start()
@@ -74,36 +95,47 @@ def pairs() -> Iterator[Callable[..., Pair]]:
         yield make
 
 
-def raises(error: Exception):
-    def handle(message, descriptors):
+def raising(error: Exception) -> Target:
+    def add(a, b):
         raise error
 
-    return {"handle": handle}
+    return Target(add=add)
 
 
 def test_many_threads_ask_in_both_directions_at_once(pairs):
     pair = pairs().start()
 
     def ask(number: int) -> int:
-        peer = pair.first if number % 2 else pair.second
-        return peer.ask(Add(number, 1), Sum).value
+        return (pair.there if number % 2 else pair.here).add(number, 1)
 
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(ask, range(400))) == list(range(1, 401))
 
 
+def test_a_result_that_can_not_be_sent_fails_its_question_alone(pairs):
+    there = pairs(second={"may_log": lambda: False}).start().there
+    later_one = later(there.add)(2**63, 2**63)
+    with pytest.raises(Internal):
+        later_one.result(10)
+    assert there.add(1, 2) == 3
+
+
+def test_what_a_hostile_end_has_failed_is_logged_as_often_as_it_may(pairs, caplog):
+    left = iter([True, False])
+    pair = pairs(theirs=raising(KeyError("x")), second={"may_log": lambda: next(left)}).start()
+    for _ in range(2):
+        with pytest.raises(Internal):
+            pair.there.add(1, 2)
+    assert caplog.text.count("a question failed") == 1
+
+
 def test_who_has_no_reading_thread_reads_while_it_asks(pairs):
-    heard = []
-
-    def handle(message, descriptors):
-        heard.append(message)
-
-    pair = pairs(first={"handle": handle})
+    pair = pairs()
     pair.second.start()
     before = threading.active_count()
-    pair.second.tell(Note("first"))
-    assert pair.first.ask(Add(2, 3), Sum) == Sum(5)
-    assert heard == [Note("first")]  # what came before the answer was dealt with, too
+    pair.here.note("first")
+    assert pair.there.add(2, b=3) == 5
+    assert pair.mine.heard == ["first"]  # what came before the answer was dealt with, too
     assert threading.active_count() == before
 
 
@@ -121,9 +153,9 @@ def test_who_has_no_reading_thread_reads_while_it_asks(pairs):
     ids=lambda error: type(error).__name__,
 )
 def test_errors_arrive_as_what_they_were_raised_as(pairs, error):
-    pair = pairs(second=raises(error)).start()
+    pair = pairs(theirs=raising(error)).start()
     with pytest.raises(type(error)) as caught:
-        pair.first.ask(Add(1, 2), Sum)
+        pair.there.add(1, 2)
     assert type(caught.value) is type(error)
     assert str(caught.value) == str(error)
     for name in ("needed", "free", "reason", "errno"):
@@ -131,58 +163,64 @@ def test_errors_arrive_as_what_they_were_raised_as(pairs, error):
 
 
 def test_an_error_that_nobody_foresaw_is_logged_and_tells_nothing(pairs, caplog):
-    pair = pairs(second=raises(KeyError("secret"))).start()
+    pair = pairs(theirs=raising(KeyError("secret"))).start()
     with pytest.raises(Internal, match="^internal error$"):
-        pair.first.ask(Add(1, 2), Sum)
+        pair.there.add(1, 2)
     assert "secret" in caplog.text
 
 
-def test_an_answer_of_another_kind_is_an_error(pairs):
-    pair = pairs(second={"handle": lambda message, descriptors: Note("sum")}).start()
-    with pytest.raises(Internal, match="Note is no answer"):
-        pair.first.ask(Add(1, 2), Sum)
-    assert pair.first.ask(Add(1, 2), Note) == Note("sum")  # the pair goes on
-
-
-def test_none_is_answered_by_nothing(pairs):
-    pair = pairs(second={"handle": lambda message, descriptors: None}).start()
-    assert pair.first.ask(Add(1, 2)) == Nothing()
+def test_an_answer_of_another_type_ends_the_pair(pairs):
+    pair = pairs(theirs=Target(add=lambda a, b: "sum")).start()
+    with pytest.raises(PeerGone, match="no answer"):
+        pair.there.add(1, 2)
+    with pytest.raises(PeerGone):
+        pair.there.add(1, 2)
 
 
 def test_an_answer_can_come_later_from_another_thread(pairs):
-    later: Future[Sum] = Future()
-    pair = pairs(
-        second={"handle": lambda m, _: later if m.a == 1 else Sum(m.a + m.b)},
-    ).start()
-    slow = pair.first.ask_later(Add(1, 2))
-    assert pair.first.ask(Add(3, 4), Sum) == Sum(7)  # it holds up nobody
+    answer: Future[int] = Future()
+    pair = pairs(theirs=Target(add_later=lambda a, b: answer)).start()
+    slow = pair.there.add_later(1, 2)
+    assert pair.there.add(3, 4) == 7  # it holds up nobody
     assert not slow.done()
-    later.set_result(Sum(3))
-    assert slow.result(30).message == Sum(3)
+    answer.set_result(3)
+    assert slow.result(30) == 3
 
 
 def test_a_later_answer_can_be_an_error(pairs):
-    later: Future[Sum] = Future()
-    pair = pairs(second={"handle": lambda message, descriptors: later}).start()
-    asked = pair.first.ask_later(Add(1, 2))
-    later.set_exception(LeaseLost("gone"))
+    answer: Future[int] = Future()
+    pair = pairs(theirs=Target(add_later=lambda a, b: answer)).start()
+    asked = pair.there.add_later(1, 2)
+    answer.set_exception(LeaseLost("gone"))
     with pytest.raises(LeaseLost, match="gone"):
         asked.result(30)
 
 
+def test_a_pool_answers_many_questions_at_once(pairs):
+    together = threading.Barrier(4)
+
+    def add(a, b):
+        together.wait(30)  # breaks unless all four are handled at the same time
+        return a
+
+    with ThreadPoolExecutor(4) as pool:
+        pair = pairs(second={"pool": pool}, theirs=Target(add=add)).start()
+        asked = [later(pair.there.add)(number, 0) for number in range(4)]
+        assert [one.result(30) for one in asked] == [0, 1, 2, 3]
+
+
 def test_descriptors_go_along_both_ways(pairs):
-    def handle(message, descriptors):
-        [given] = descriptors
-        os.write(given, b"seen")
+    def lend(given):
+        os.write(given[0], b"seen")
         read, write = os.pipe()
         os.write(write, b"made")
         os.close(write)
-        return Carried(Sum(0), [read])
+        return Carried("lent", [read])
 
-    pair = pairs(first={"max_descriptors": 1}, second={"handle": handle, "max_descriptors": 1})
-    pair.start()
+    pair = pairs(max_descriptors=1, theirs=Target(lend=lend)).start()
     read, write = os.pipe()
-    carried = pair.first.fetch(Add(0, 0), Sum, [write])
+    carried = pair.there.lend([write])
+    assert carried.message == "lent"
     assert os.read(read, 10) == b"seen"
     assert os.read(carried.descriptors[0], 10) == b"made"
     assert not os.get_inheritable(carried.descriptors[0])
@@ -191,16 +229,30 @@ def test_descriptors_go_along_both_ways(pairs):
     os.close(write)
 
 
+def test_a_result_whose_descriptors_find_no_room_is_an_error_for_who_asked(pairs):
+    """It is this process that can open no more: the other end has done nothing wrong."""
+    pair = pairs(first={"max_descriptors": 1})
+    pair.first.start()
+    lost, kept = later(pair.there.lend)([]), later(pair.there.lend)([])
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pair.sockets[1].fileno()]))
+    with few_descriptors(0), ExitStack() as all_there_are:
+        with suppress(OSError):
+            while True:
+                all_there_are.callback(os.close, os.dup(pair.sockets[1].fileno()))
+        pair.sockets[1].sendmsg([packed("lent", ANSWER, 1, count=1)], [rights])
+        with pytest.raises(OSError) as raised:
+            lost.result(30)
+    assert raised.value.errno == errno.EMFILE
+    pair.sockets[1].sendmsg([packed("lent", ANSWER, 2, count=1)], [rights])
+    kept.result(30).close()
+
+
 def test_descriptors_that_are_taken_out_stay_open(pairs):
     kept = []
-    pair = pairs(
-        second={
-            "handle": lambda message, descriptors: kept.append(descriptors.pop()),
-            "max_descriptors": 2,
-        }
-    ).start()
+    taking = Target(take=lambda given: kept.append(given.pop()))
+    pair = pairs(theirs=taking, max_descriptors=2).start()
     read, write = os.pipe()
-    pair.first.ask(Add(0, 0), descriptors=[read, write])
+    pair.there.take([read, write])
     os.close(write)
     os.write(kept[0], b"x")
     assert os.read(read, 1) == b"x"
@@ -215,13 +267,12 @@ def test_descriptors_that_are_taken_out_stay_open(pairs):
 def test_all_who_wait_hear_that_the_other_end_is_gone(pairs):
     held = threading.Event()
     ended = threading.Event()
-    pair = pairs(
-        first={"on_end": ended.set}, second={"handle": lambda message, descriptors: Future()}
-    ).start()
+    never = Target(add=lambda a, b: Future())
+    pair = pairs(first={"on_end": ended.set}, theirs=never).start()
 
     def ask(number: int) -> str:
         with pytest.raises(PeerGone):
-            pair.first.ask(Add(number, 0), Sum)
+            pair.there.add(number, 0)
         return "gone"
 
     with ThreadPoolExecutor(8) as pool:
@@ -231,48 +282,48 @@ def test_all_who_wait_hear_that_the_other_end_is_gone(pairs):
         assert [one.result(30) for one in asked] == ["gone"] * 8
     assert ended.wait(30)
     with pytest.raises(PeerGone):
-        pair.first.ask(Add(1, 1), Sum)
-    with pytest.raises(PeerGone):
-        pair.first.tell(Note("too late"))
+        pair.there.add(1, 1)
+    pair.there.note("too late")  # of which nobody has to know
 
 
 def test_who_reads_while_it_asks_hears_of_the_end(pairs):
     pair = pairs()
     pair.sockets[1].close()
     with pytest.raises(PeerGone):
-        pair.first.ask(Add(1, 1), Sum)
+        pair.there.add(1, 1)
     assert pair.first.gone
 
 
 def test_who_takes_nothing_is_given_up(pairs):
     pair = pairs(first={"patience": 0.05})
     pair.first.start()
-    with pytest.raises(PeerGone, match="doesn't listen"):
-        while True:  # until the kernel holds no more
-            pair.first.tell(Note("x" * 50_000))
+    while not pair.first.gone:  # until the kernel holds no more
+        pair.there.note("x" * 50_000)
     with pytest.raises(PeerGone):
-        pair.first.ask(Add(1, 1), Sum)
+        pair.there.add(1, 1)
 
 
 def test_what_is_too_large_is_not_sent_and_the_pair_goes_on(pairs):
     pair = pairs(max_size=1000).start()
     with pytest.raises(ValueError, match="too large"):
-        pair.first.tell(Note("x" * 1000))
+        pair.there.note("x" * 1000)
     with pytest.raises(ValueError, match="too large"):
-        pair.first.ask(Note("x" * 1000), Sum)
-    assert pair.first.ask(Add(1, 1), Sum) == Sum(2)
+        pair.there.say("x" * 1000)
+    assert pair.there.add(1, 1) == 2
 
 
 def test_an_answer_that_is_too_large_is_an_error_for_who_asked(pairs, caplog):
-    pair = pairs(
-        max_size=1000, second={"handle": lambda message, descriptors: Note("x" * 1000)}
-    ).start()
+    long = Target(lend=lambda given: Carried("x" * 1000, []))
+    pair = pairs(max_size=1000, theirs=long).start()
     with pytest.raises(Internal):
-        pair.first.ask(Add(1, 1), Note)
+        pair.there.lend([])
     assert "too large" in caplog.text
 
 
 # a hostile end ---------------------------------------------------------------------------------
+
+
+ADD = {"is": "add", "a": 1, "b": 1}
 
 
 def packed(message: object, kind: int = ASK, number: int = 1, count: int = 0) -> bytes:
@@ -285,12 +336,16 @@ def packed(message: object, kind: int = ASK, number: int = 1, count: int = 0) ->
     [
         pytest.param(HEADER.pack(2**32 - 1, 1, ASK, 0), id="length-beyond-limit"),
         pytest.param(HEADER.pack(3, 1, ASK, 0) + b"\xc1\xc1\xc1", id="no-msgpack"),
-        pytest.param(packed({"type": "rm"}), id="unknown-type"),
-        pytest.param(packed({"type": "add", "a": "x", "b": 1}), id="wrong-type"),
-        pytest.param(packed(Sum(1)), id="answer-as-question"),
-        pytest.param(packed(Sum(1), ANSWER, 77), id="answer-to-nothing"),
-        pytest.param(packed(Add(1, 1), kind=9), id="unknown-kind"),
-        pytest.param(packed(Add(1, 1), count=1), id="descriptor-that-is-not-there"),
+        pytest.param(packed({"is": "rm"}), id="unknown-method"),
+        pytest.param(packed({"is": "start"}), id="method-that-is-not-marked"),
+        pytest.param(packed(ADD | {"a": "x"}), id="wrong-type"),
+        pytest.param(packed({"is": "add", "a": 1}), id="missing-argument"),
+        pytest.param(packed(2), id="answer-as-question"),
+        pytest.param(packed(2, ANSWER, 77), id="answer-to-nothing"),
+        pytest.param(packed(ADD, kind=9), id="unknown-kind"),
+        pytest.param(packed(ADD, count=1), id="descriptor-that-is-not-there"),
+        pytest.param(packed(ADD, TELL), id="told-what-is-asked"),
+        pytest.param(packed({"is": "note", "text": ""}), id="asked-what-is-told"),
         pytest.param(packed([[[]]] * 1000), id="nested"),
     ],
 )
@@ -301,7 +356,17 @@ def test_what_is_wrong_ends_the_pair(pairs, wire):
     pair.sockets[1].sendall(wire)
     assert ended.wait(30)
     with pytest.raises(PeerGone):
-        pair.first.ask(Add(1, 1), Sum)
+        pair.there.add(1, 1)
+
+
+def test_an_end_that_leaves_something_unread_is_no_error(pairs, caplog):
+    ended = threading.Event()
+    pair = pairs(first={"on_end": ended.set})
+    pair.there.note("unread")
+    pair.sockets[1].close()
+    pair.first.start()
+    assert ended.wait(30)
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("length", [0, 5, HEADER.size, HEADER.size + 3])
@@ -309,7 +374,7 @@ def test_an_end_inside_a_message_is_the_end(pairs, length):
     ended = threading.Event()
     pair = pairs(first={"on_end": ended.set})
     pair.first.start()
-    pair.sockets[1].sendall(packed(Add(1, 1))[:length])
+    pair.sockets[1].sendall(packed(ADD)[:length])
     pair.sockets[1].shutdown(socket.SHUT_WR)
     assert ended.wait(30)
 
@@ -320,7 +385,7 @@ def test_descriptors_that_nobody_expects_are_closed(pairs):
     pair.first.start()
     read, write = os.pipe()
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [write] * 5))
-    pair.sockets[1].sendmsg([packed(Add(1, 1), count=5)], [rights])
+    pair.sockets[1].sendmsg([packed(ADD, count=5)], [rights])
     os.close(write)
     assert ended.wait(30)
     assert os.read(read, 1) == b""  # nobody holds the other end
@@ -328,12 +393,10 @@ def test_descriptors_that_nobody_expects_are_closed(pairs):
 
 
 def test_a_failing_tell_is_logged_and_the_pair_goes_on(pairs, caplog):
-    def handle(message, descriptors):
-        if isinstance(message, Note):
-            raise KeyError("oops")
-        return Sum(0)
+    def note(text):
+        raise KeyError("oops")
 
-    pair = pairs(second={"handle": handle}).start()
-    pair.first.tell(Note("x"))
-    assert pair.first.ask(Add(0, 0), Sum) == Sum(0)
+    pair = pairs(theirs=Target(note=note)).start()
+    pair.there.note("x")
+    assert pair.there.add(0, 0) == 0
     assert "oops" in caplog.text

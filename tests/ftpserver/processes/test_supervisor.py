@@ -33,8 +33,8 @@ from ftpserver.audit.allowances import FailureAllowances, FailureRoom
 from ftpserver.errors import StateError
 from ftpserver.interfaces import Carried, later, stand_in
 from ftpserver.processes import asking, supervisor
-from ftpserver.processes.calling import Peer
 from ftpserver.processes.forkserver import Ended
+from ftpserver.processes.rpc import Peer
 from ftpserver.processes.supervisor import WorkerSupervisor
 from ftpserver.processes.worker_interfaces import (
     MAX_SIZE,

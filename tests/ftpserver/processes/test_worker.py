@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ftpserver.interfaces import Carried, stand_in
-from ftpserver.processes.calling import PeerGone
+from ftpserver.processes.rpc import PeerGone
 from ftpserver.processes.worker import Worker
 from ftpserver.processes.worker_interfaces import Client, ServerForWorker
 from ftpwire.errors import NotFound
