@@ -24,6 +24,7 @@ from ftpserver.isolation.handler import Answers
 from ftpserver.isolation.interfaces import ServerForSession, SessionForServer
 from ftpserver.isolation.isolated_session import IsolatedSession
 from ftpserver.isolation.session_books import SessionBooks
+from ftpserver.processes import rpc
 from ftpserver.processes.child import ChildProcess
 from ftpserver.schema import account
 from ftpserver.storage.ledger import Ledger
