@@ -40,12 +40,24 @@ class Tally:
 
     Attributes:
         staged: Bytes below the reserved name in some directory: leases hold these.
+        since_ns: Files and links that were stored or changed from then on are ``fresh``, by the
+            file system's clock; None: that isn't looked at.
+        fresh: How many these are.
     """
 
     files: int = 0
     directories: int = 0
     size: int = 0
     staged: int = 0
+    since_ns: int | None = None
+    fresh: int = 0
+
+    def count(self, info: os.stat_result) -> None:
+        """Add a file or link in state ``info``."""
+        self.files += 1
+        self.size += counted_size(info)
+        if self.since_ns is not None and info.st_ctime_ns >= self.since_ns:
+            self.fresh += 1
 
 
 class StagingHome(OpenHome):
@@ -131,8 +143,7 @@ class StagingHome(OpenHome):
                             continue
                         info = entry.stat(follow_symlinks=False)
                         os.unlink(name, dir_fd=fd)
-                        counts.files += 1
-                        counts.size += counted_size(info)
+                        counts.count(info)
                         if counts.files % 256 == 0:
                             tick()
             finally:
