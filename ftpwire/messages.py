@@ -739,12 +739,24 @@ class Copy(RequestFor["Copied"], frozen=True, tag="copy"):
 
 
 class Copied(Message, frozen=True, tag="copied"):
-    """Answer to `Copy`. ``problems`` tells what could not be copied of a tree (the first 100)."""
+    """Answer to `Copy`. All but ``problems`` count what was done.
+
+    Attributes:
+        files: Files and links that were copied.
+        directories: Directories that were made, or were there and were filled.
+        size_bytes: Of the files that were copied.
+        problems: What could not be copied of a tree, and what was left because it exists: 100 of
+            these at most, the failures first.
+        more_problems: How many there were beyond those.
+        skipped: How many of all problems are ``exists`` with the overwrite ``never``.
+    """
 
     files: int
     directories: int
     size_bytes: int
     problems: list[Problem] = []
+    more_problems: int = 0
+    skipped: int = 0
 
 
 class Done(Message, frozen=True, tag="done"):
