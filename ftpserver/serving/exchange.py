@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ftpserver.serving.endings import Idle
 from ftpserver.serving.keep_alive import ChannelGuard, DiskSink, FileSink
 from ftpserver.serving.running_transfer import LONG, SHORT
 from ftpwire import frames, messages
@@ -42,6 +43,8 @@ _PROGRESS_SECONDS = 1.0
 """Seconds between notices about long work."""
 _COPIED = 32 * 1024
 """DATA frames below this many bytes are copied to the output, to go out with what follows."""
+_HASHED_A_SECOND = 1024 * 1024
+"""Bytes that the slowest client hashes, before it goes on with an upload behind them."""
 _LOOKED_AT = 64 * 1024
 """Bytes of input that are kept while it is looked whether a CANCEL is among them."""
 
@@ -313,6 +316,8 @@ class Exchange:
         expect: Callable[[int], None],
         came: Callable[[], bool] | None = None,
         look: Callable[[], None] | None = None,
+        *,
+        after: int = 0,
     ) -> Sent:
         """Receive all DATA of the current upload, straight into the sink's buffers.
 
@@ -320,20 +325,42 @@ class Exchange:
             expect: Called with the bytes of each frame before they come; raises to refuse.
             came: Whether bytes came another way since it was called last.
             look: Called now and then while the client is waited for; raises to end it.
+            after: So many bytes are there already: the client hashes its own before it sends
+                anything.
         """
         sink, transfer = DiskSink(sink, self.guard), self._transfer
         self.on_long_wait, self._look = sink.rest, look
         transfer.await_bytes()
         try:
             with self.guard:
-                while (header := self._next_data(exactly=True)) is not None:
+                header = self._first_data(after)
+                while header is not None:
                     transfer.frame_came(header.size, came)
                     with self.guard.away():
                         expect(header.size)
                     self.stream.into(sink)
+                    header = self._next_data(exactly=True)
         finally:
             self.on_long_wait = self._look = None  # the file may be closed when it waits again
         return self.sent
+
+    def _first_data(self, after: int) -> Header | None:
+        """As `_next_data`, once the client has hashed the bytes that are there already.
+
+        Raises:
+            Idle: That took longer than the idle time.
+        """
+        settings = self._server.settings
+        needed, idle = after / _HASHED_A_SECOND, settings.idle_timeout
+        if needed <= settings.stall:
+            return self._next_data(exactly=True)
+        now = time.monotonic()
+        if not idle or needed <= idle:
+            return self._next_data(exactly=True, deadline=now + needed)
+        try:
+            return self._next_data(exactly=True, deadline=now + max(idle, settings.stall))
+        except TimedOut:
+            raise Idle(f"no bytes came for {idle:g} seconds") from None
 
     def _next_data(self, exactly: bool = False, deadline: float | None = None) -> Header | None:
         """The header of the upload's next DATA frame; None after its END, kept in ``sent``."""
