@@ -26,6 +26,7 @@ from ftpserver.storage.kept import KeptStaging
 from ftpserver.storage.listing import Item
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.quota import Books
+from ftpserver.storage.staging import DROPPED_BITS, MODE_BITS
 from ftpserver.storage.upload import Receiving
 from ftpserver.workspace import needs
 from ftpserver.workspace.copying import Copying
@@ -418,6 +419,8 @@ class Workspace:
         self.tree = AtomicTree(
             self.home, self._books, self.account.id, request.path, mode=request.mode
         )
+        if request.mode & ~MODE_BITS:
+            self._observer.remark(DROPPED_BITS)
 
     def end_tree(self, request: EndTree) -> None:
         """Put the tree in its place at once, or drop it.
