@@ -347,6 +347,8 @@ class Session(StreamRequestHandler):
                     self._offence = Offence.TOO_MUCH
                     raise BadMessage(f"more than {MOST_BEFORE_LOGIN} requests before log-in")
             if header.kind == Kind.REQUEST:
+                if header.request_id == 0:  # its ERROR would be the connection's
+                    raise BadMessage("a request with the id 0, which is that of HELLO alone")
                 exchange.request_id = header.request_id
                 self._answer(messages.decode_request(payload))
             elif header.kind == Kind.CANCEL:

@@ -301,6 +301,9 @@ def test_no_password_is_logged(server, dial, caplog):
             id="unknown-request",
         ),
         pytest.param(frame(Kind.REQUEST, 1, LoggedIn("alice")), "bad-message", id="a-reply"),
+        pytest.param(frame(Kind.REQUEST, 0, WhoAmI()), "bad-message", id="id-0"),
+        pytest.param(frame(Kind.REQUEST, 0, Stat(b"/missing")), "bad-message", id="id-0-refused"),
+        pytest.param(frame(Kind.REQUEST, 0, Put(b"/x", 0)), "bad-message", id="id-0-upload"),
         pytest.param(
             frame(Kind.REQUEST, 1, msgspec.msgpack.encode({"op": "stat", "path": "text"})),
             "bad-message",
