@@ -152,7 +152,6 @@ def test_nobody_else_brings_pieces(server, owner, dial):
     [
         pytest.param(SIZE - 10, 11, "failed", id="beyond-the-end"),
         pytest.param(2**62, 1, "failed", id="far-beyond"),
-        pytest.param(0, 0, "failed", id="empty"),
         pytest.param(MIB, MIB, "failed", id="there-already"),
         pytest.param(5 * MIB, 2 * MIB, "failed", id="partly-there"),
     ],
