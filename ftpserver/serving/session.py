@@ -266,7 +266,8 @@ class Session(StreamRequestHandler):
         if isinstance(error, (Idle, GaveWay)):
             self._close_with(Kind.NOTICE, messages.GoingDown(str(error)))
         elif isinstance(error, Dismissed):
-            self._close_with(Kind.NOTICE, messages.GoingDown())
+            self.exchange.warn()
+            self._close()
         else:
             self._last_words(error)
 
@@ -296,6 +297,11 @@ class Session(StreamRequestHandler):
 
     def _close_with(self, kind: Kind, message: Message) -> None:
         self.channel.queue(frames.frame(kind, 0, messages.encode(message)))
+        self._close()
+
+    def _close(self) -> None:
+        """Close so that what was said arrives."""
+        self.exchange.has_warned = True  # nothing follows it
         most = None if self.account is not None else PASSED_OVER
         self.channel.close_after_error(LAST_WORDS, most)
 
@@ -303,6 +309,8 @@ class Session(StreamRequestHandler):
         """While waiting: who is in the middle of a request may go on, a stranger may not."""
         if self.account is None:
             raise ConnectionLost("the server is stopping")
+        if self.doing is not None:
+            self.exchange.warn()
 
     # reading requests --------------------------------------------------------------------
 
@@ -397,7 +405,8 @@ class Session(StreamRequestHandler):
     def _say_goodbye(self) -> None:
         """The server stops: what was asked before is answered, what comes now isn't."""
         self.exchange.commit()
-        self._close_with(Kind.NOTICE, messages.GoingDown())
+        self.exchange.warn()
+        self._close()
 
     # waiting without a thread ------------------------------------------------------------
 
@@ -521,8 +530,19 @@ class Session(StreamRequestHandler):
         """
         moved = self.channel.bytes_in + self.channel.bytes_out
         before, self._moved_before = self._moved_before, moved
-        if moved == before and self.doing is not None and self.account is not None:
+        if self.doing is None or self.account is None:
+            return
+        if self.server.stopping:
+            self.exchange.interject_warning()
+        if moved == before:
             self.exchange.interject(messages.Progress(0))
+
+    def warn(self) -> None:
+        """From another thread, again and again while the server stops: tell the client so, if its
+        request goes on without the channel. Doesn't wait; the session's own thread does the rest.
+        """
+        if self.doing is not None and self.account is not None:
+            self.exchange.interject_warning()
 
     def end(self, why: str) -> None:
         """End the session from another thread, and tell its client why.
