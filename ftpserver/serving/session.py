@@ -48,6 +48,7 @@ from ftpwire.errors import (
     NotLoggedIn,
     ProtocolError,
     SessionEnded,
+    UploadTakenOver,
     from_oserror,
 )
 from ftpwire.frames import Kind
@@ -190,7 +191,7 @@ class Session(StreamRequestHandler):
                 server.ledger,
                 durable=server.settings.durable,
                 observer=self.exchange,
-                cut=self.cut,
+                cut=self.is_taken_over,
             )
         )
 
@@ -508,6 +509,8 @@ class Session(StreamRequestHandler):
                 raise NotLoggedIn("log in first")
             return command.run(self.exchange, self.exchange.workspace, request)
         except CommandError as error:
+            if isinstance(self.channel.ended, UploadTakenOver):  # which is why
+                raise self.channel.ended from None
             return Failed.from_error(error)
         except OSError as error:  # the file system's: the socket's are ConnectionLost
             path: bytes = getattr(request, "path", b"") or getattr(request, "source", b"")
@@ -566,6 +569,13 @@ class Session(StreamRequestHandler):
         if self._transfer.is_called(transfer):
             error = GaveWay("another transfer of the account needs the place of one without bytes")
             self.channel.end(error, wake=True)
+
+    def is_taken_over(self) -> None:
+        """Another session goes on with the upload that this one has open: end it, and say so, or
+        its client would come again and take the upload back. From any thread."""
+        path: bytes = getattr(self.doing, "path", b"")
+        text = f"{paths.show(path)}: another session uploads the same file, and goes on with it"
+        self.channel.end(UploadTakenOver(text), wake=True)
 
     def cut(self) -> None:
         """End the connection at once, from another thread."""
