@@ -115,7 +115,8 @@ def test_what_others_stored_in_the_old_directory_does_not_go_in_silence(site: Si
     """It goes with the old directory, as with a removal; whoever replaces that is told."""
     listener = Listener()
     with site.open(observer=listener) as workspace, site.open() as other:
-        put(workspace, b"/site/old")
+        for name in (b"/moved/a", b"/moved/in/b", b"/site/old"):
+            put(workspace, name)
         old = site.files / "site" / "old"
         begun = old.stat().st_ctime_ns
         while (now := _now(site)) <= begun:  # the file system's clock ticks each few milliseconds
@@ -129,11 +130,12 @@ def test_what_others_stored_in_the_old_directory_does_not_go_in_silence(site: Si
         put(other, b"/site/deep/theirs")
         other.change(MakeDir(b"/site/empty"))
         other.commit()
+        other.move(Move(b"/moved", b"/site/deep/moved"))
         workspace.end_tree(EndTree())
         assert not is_there(other, b"/site/deep/theirs")
     assert listener.heard == [
         "/site: files that were stored or changed there since the new tree was begun, "
-        "and were removed with the old one: 1"
+        "and were removed with the old one: 3"
     ]
     assert site.agrees()
 
