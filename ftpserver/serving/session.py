@@ -191,7 +191,7 @@ class Session(StreamRequestHandler):
                 server.ledger,
                 durable=server.settings.durable,
                 observer=self.exchange,
-                cut=self.is_taken_over,
+                cut=self.lose_upload,
             )
         )
 
@@ -267,8 +267,7 @@ class Session(StreamRequestHandler):
         if isinstance(error, (Idle, GaveWay)):
             self._close_with(Kind.NOTICE, messages.GoingDown(str(error)))
         elif isinstance(error, Dismissed):
-            self.exchange.warn()
-            self._close()
+            self._close_warned()
         else:
             self._last_words(error)
 
@@ -299,6 +298,13 @@ class Session(StreamRequestHandler):
     def _close_with(self, kind: Kind, message: Message) -> None:
         self.channel.queue(frames.frame(kind, 0, messages.encode(message)))
         self._close()
+
+    def _close_warned(self) -> None:
+        """Close because the server stops; say so, unless that was said when it began to."""
+        if self.exchange.has_warned:
+            self._close()
+        else:
+            self._close_with(Kind.NOTICE, messages.GoingDown())
 
     def _close(self) -> None:
         """Close so that what was said arrives."""
@@ -406,8 +412,7 @@ class Session(StreamRequestHandler):
     def _say_goodbye(self) -> None:
         """The server stops: what was asked before is answered, what comes now isn't."""
         self.exchange.commit()
-        self.exchange.warn()
-        self._close()
+        self._close_warned()
 
     # waiting without a thread ------------------------------------------------------------
 
@@ -570,7 +575,7 @@ class Session(StreamRequestHandler):
             error = GaveWay("another transfer of the account needs the place of one without bytes")
             self.channel.end(error, wake=True)
 
-    def is_taken_over(self) -> None:
+    def lose_upload(self) -> None:
         """Another session goes on with the upload that this one has open: end it, and say so, or
         its client would come again and take the upload back. From any thread."""
         path: bytes = getattr(self.doing, "path", b"")

@@ -148,6 +148,8 @@ class AtomicTree:
     def refuse_to_take(self, path: bytes) -> None:
         """Raise what forbids to move or remove ``path``, because the tree is to appear in it."""
         parts, home = paths.split(path), self._home
+        if not parts:
+            return  # the home itself can't be moved or removed in any case
         try:
             if not stat.S_ISDIR(home.stat(parts, follow=False).st_mode):
                 return

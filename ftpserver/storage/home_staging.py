@@ -64,8 +64,8 @@ class Tally:
             self.fresh += 1
 
     def has_come(self, info: os.stat_result) -> bool:
-        """Whether a directory in state ``info`` was moved to where it is meanwhile: other than by
-        what is put into it, its time is left alone by that."""
+        """Whether a directory in state ``info`` was moved to where it is meanwhile. That leaves its
+        mtime alone, which what is put into it does not."""
         since = self.since_ns
         return since is not None and info.st_ctime_ns >= since > info.st_mtime_ns
 
