@@ -12,11 +12,11 @@ from ftpserver.storage.resumable import RESUME_FROM
 from ftpwire import digests
 from ftpwire.frames import Kind
 from ftpwire.messages import Done, Failed, MakeDir, Put, Ready, Sent, Stored
-from tests.hostile.conftest import each_way
+from tests.hostile.conftest import Site, each_way
 from tests.peer import Peer
 
 MIB = 1024 * 1024
-DATA = os.urandom(RESUME_FROM + 6 * MIB)
+DATA = os.urandom(RESUME_FROM + 2 * MIB)
 THERE = RESUME_FROM + MIB
 
 
@@ -40,9 +40,15 @@ def finish(peer: Peer, number: int, start: int) -> None:
 
 
 @each_way
-@pytest.mark.parametrize("pieces", [False, True], ids=["", "in-pieces"])
-def test_the_earlier_session_is_told_that_another_goes_on(serve, way, pieces):
-    site = serve()
+def test_the_earlier_session_is_told_that_another_goes_on(serve, way):
+    check_that_the_earlier_one_is_told(serve(), pieces=False)
+
+
+def test_so_is_one_whose_upload_comes_in_pieces(serve):
+    check_that_the_earlier_one_is_told(serve(), pieces=True)
+
+
+def check_that_the_earlier_one_is_told(site: Site, *, pieces: bool) -> None:
     first, second = site.user(), site.user()
     assert first.ask(MakeDir(b"/before")) == Done()
     number = first.request(Put(b"/large", len(DATA), mtime_ns=5, ask=True, pieces=pieces))
