@@ -577,10 +577,14 @@ class Session(StreamRequestHandler):
 
     def lose_upload(self) -> None:
         """Another session goes on with the upload that this one has open: end it, and say so, or
-        its client would come again and take the upload back. From any thread."""
+        its client would come again and take the upload back.
+
+        From any thread of the upload. Nothing wakes the session: it finds out at the client's next
+        bytes, or when it looks, and what is still on its way is read, or the word might be lost.
+        """
         path: bytes = getattr(self.doing, "path", b"")
         text = f"{paths.show(path)}: another session uploads the same file, and goes on with it"
-        self.channel.end(UploadTakenOver(text), wake=True)
+        self.channel.end(UploadTakenOver(text), wake=False)
 
     def cut(self) -> None:
         """End the connection at once, from another thread."""

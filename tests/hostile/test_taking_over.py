@@ -8,6 +8,7 @@ import pytest
 
 from ftpclient.errors import UploadTakenOver
 from ftpclient.transfer.report import Listener
+from ftpserver.serving import exchange
 from ftpserver.storage.resumable import RESUME_FROM
 from ftpwire import digests
 from ftpwire.frames import Kind
@@ -37,6 +38,12 @@ def finish(peer: Peer, number: int, start: int) -> None:
     send(peer, number, start, len(DATA))
     peer.frame(Kind.END, number, Sent(len(DATA), digests.digest(DATA)))
     assert peer.answer().message == Stored(len(DATA))
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch) -> None:
+    """Have a session find out soon that its upload isn't its own any more."""
+    monkeypatch.setattr(exchange, "_LOOK_SECONDS", 0.05)
 
 
 @each_way
