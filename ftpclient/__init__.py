@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         UnknownHost,
         UnknownKind,
         UntrustedCertificate,
+        UploadTakenOver,
         VerificationFailed,
         VersionMismatch,
     )
@@ -151,6 +152,7 @@ __all__ = [
     "UnknownHost",
     "UnknownKind",
     "UntrustedCertificate",
+    "UploadTakenOver",
     "VerificationFailed",
     "VersionMismatch",
     "Writer",

@@ -95,6 +95,10 @@ class SessionEnded(errors.SessionEnded, ConnectionLost):
     pass
 
 
+class UploadTakenOver(errors.UploadTakenOver, SessionEnded):
+    pass
+
+
 class TrustError(errors.TrustError, FtpError):
     pass
 

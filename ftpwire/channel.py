@@ -320,15 +320,17 @@ class Channel(Incoming):
             pace.spend(len(self._out))
         return self._send_out()
 
-    def interject(self, frame: bytes) -> None:
+    def interject(self, frame: bytes) -> bool:
         """Send a whole frame after what is queued, without waiting for anything.
 
-        Nothing is sent while the peer hasn't taken what was sent before. For another thread, when
-        the owner has left the channel to it.
+        Nothing is sent while the peer hasn't taken what was sent before: False then. Also for
+        another thread, when the owner has left the channel to it.
         """
-        if self._unsent is None:
-            self._out += frame
-            self._send_out()
+        if self._unsent is not None:
+            return False
+        self._out += frame
+        self._send_out()
+        return True
 
     def _send_out(self) -> bool:
         if self._unsent is not None and not self._push():

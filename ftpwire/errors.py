@@ -5,7 +5,7 @@ FtpError
 │   ├── FrameTooBig, UnknownKind, TruncatedFrame, BadMessage, BadMagic
 │   └── VersionMismatch
 ├── ConnectionLost          the connection ended, or never came about
-│   └── ConnectFailed, SessionEnded
+│   └── ConnectFailed, SessionEnded (and UploadTakenOver)
 ├── TrustError              the server's key is not the one expected
 │   └── UnknownHost, HostKeyChanged, UntrustedCertificate
 ├── Interrupted             the user asked to stop (Ctrl-C)
@@ -93,6 +93,13 @@ class SessionEnded(ConnectionLost):
     """The server ended this session on purpose: connecting again by itself would be no help."""
 
     code = "session-ended"
+
+
+class UploadTakenOver(SessionEnded):
+    """Another session goes on with the upload: two clients that retry by themselves would take it
+    from each other for ever."""
+
+    code = "taken-over"
 
 
 class TrustError(FtpError):

@@ -41,6 +41,7 @@ MAX_TOKEN_NAME = 64
 """Longest token, invitation code and name of a token, in characters."""
 
 Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+PieceSize = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 TimeNs = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Mode = Annotated[int, Meta(ge=0, le=0o7777)]
 Path = Annotated[bytes, Meta(min_length=1, max_length=4096)]
@@ -589,7 +590,7 @@ class PutPiece(RequestFor["Taken"], frozen=True, tag="put-piece"):
     Attributes:
         key: From that upload's `Ready`; good until it ends.
         offset: Where the piece begins in the file.
-        size: Bytes of the piece.
+        size: Bytes of the piece; one at least.
 
     Replies: `Taken`; or `Failed` with ``lease-lost`` when no such upload is open, ``failed`` when
     the piece isn't missing, ``too-many``, ``verification-failed``, ``disk-full``.
@@ -597,7 +598,7 @@ class PutPiece(RequestFor["Taken"], frozen=True, tag="put-piece"):
 
     key: Key
     offset: Size
-    size: Size
+    size: PieceSize
 
 
 class Taken(Message, frozen=True, tag="taken"):
@@ -739,12 +740,24 @@ class Copy(RequestFor["Copied"], frozen=True, tag="copy"):
 
 
 class Copied(Message, frozen=True, tag="copied"):
-    """Answer to `Copy`. ``problems`` tells what could not be copied of a tree (the first 100)."""
+    """Answer to `Copy`. All but ``problems`` count what was done.
+
+    Attributes:
+        files: Files and links that were copied.
+        directories: Directories that were made, or were there and were filled.
+        size_bytes: Of the files that were copied.
+        problems: What could not be copied of a tree, and what was left because it exists: 100 of
+            these at most, the failures first.
+        more_problems: How many there were beyond those.
+        skipped: How many of all problems are ``exists`` with the overwrite ``never``.
+    """
 
     files: int
     directories: int
     size_bytes: int
     problems: list[Problem] = []
+    more_problems: int = 0
+    skipped: int = 0
 
 
 class Done(Message, frozen=True, tag="done"):

@@ -80,6 +80,9 @@ class Comparison:
 
     def _take(self, here: Directory, theirs: Table[Entry], problems: Table[Problem]) -> None:
         for name, problem in self._remote.polling(problems.items()):
+            # its type isn't told: it is a directory that may not be listed, as a rule
+            if name and here.filter.active and here.filter.excludes(name, is_directory=True):
+                continue
             self._policy.remote_trouble(join(here.path, name), problem)
         if here.deletion is not None:
             here.deletion.protected |= bool(problems)

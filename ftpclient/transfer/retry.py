@@ -29,6 +29,7 @@ from ftpwire.errors import (
     Interrupted,
     SessionEnded,
     TooMany,
+    UploadTakenOver,
 )
 from ftpwire.units import human, human_of
 
@@ -239,6 +240,8 @@ class Run:
         moved, size = max(self._furthest, transfer.moved), transfer.size
         if not moved or not isinstance(error, (ConnectionLost, Interrupted)):
             return error
+        if isinstance(error, UploadTakenOver):
+            return error  # the same command would take it back
         done = human(moved) if size is None or size < moved else human_of(moved, size)
         goes_on = self._resumes and transfer.options.resume
         if size is not None and size <= RESUME_FROM and transfer.summary.done == 0:

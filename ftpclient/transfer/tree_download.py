@@ -160,7 +160,7 @@ class TreeDownload:
 
     def _note(self, directory: bytes, problem: Problem) -> None:
         above = paths.child(self._source, directory) if directory else self._source
-        path = paths.child(above, problem.path)
+        path = paths.child(above, problem.path) if problem.path else above
         error = Failed(problem.code, f"{paths.show(path)}: {problem.message}").to_error()
         self._download.end(path, b"", 0, error=error)
 

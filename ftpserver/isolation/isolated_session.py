@@ -272,6 +272,9 @@ class IsolatedSession:
             self._tell(lambda: self._process.end(why))
             self.leaving = True
 
+    def warn(self) -> None:
+        """Nothing: its process finds out by itself that the server stops."""
+
     def say_alive(self) -> None:
         """Its own process does."""
 

@@ -219,6 +219,9 @@ class Newcomer:
     def say_alive(self) -> None:
         """Nothing is asked."""
 
+    def warn(self) -> None:
+        """A stranger is told nothing."""
+
     def info(self) -> SessionInfo:
         """What is told of it."""
         return self._service.info(self, self._clock())

@@ -118,6 +118,9 @@ class Connected(Protocol):
     def say_alive(self) -> None:
         """Send a sign of life if an answer is owed and nothing was sent lately. Must not wait."""
 
+    def warn(self) -> None:
+        """The server stops: tell the client that hasn't heard so yet. Must not wait."""
+
 
 class Doing(NamedTuple):
     """What is told of a request: as the fields of `stats.SessionInfo`."""

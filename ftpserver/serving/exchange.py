@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ftpserver.serving.endings import Idle
 from ftpserver.serving.keep_alive import ChannelGuard, DiskSink, FileSink
 from ftpserver.serving.running_transfer import LONG, SHORT
 from ftpwire import frames, messages
@@ -42,6 +43,8 @@ _PROGRESS_SECONDS = 1.0
 """Seconds between notices about long work."""
 _COPIED = 32 * 1024
 """DATA frames below this many bytes are copied to the output, to go out with what follows."""
+_HASHED_A_SECOND = 1024 * 1024
+"""Bytes that the slowest client hashes, before it goes on with an upload behind them."""
 _LOOKED_AT = 64 * 1024
 """Bytes of input that are kept while it is looked whether a CANCEL is among them."""
 
@@ -65,6 +68,7 @@ class Exchange:
         on_long_wait: Called when the client of the transfer under way is waited for: it gives
             back what can be had again.
         is_reading: Whether the request under way only reads a file, which is open.
+        has_warned: The client was told that the server stops. Changed by whoever has the guard.
     """
 
     request_id = 0
@@ -75,6 +79,11 @@ class Exchange:
     on_long_wait: Callable[[], None] | None = None
     _look: Callable[[], None] | None = None
     is_reading = False
+    has_warned = False
+    _amid_data = False
+    """Whether a DATA frame is announced, and not all of it was handed over: nothing may follow."""
+    _warns = False
+    """Whether the client is to be told that the server stops, as soon as that frame has ended."""
     _since_look = 0
     _nearly_full = False
 
@@ -131,12 +140,14 @@ class Exchange:
                 self.flush()
             return
         steady = self.stream.steady()
+        self._amid_data = True
         while data:
             sent = channel.try_send(data)
             if sent:
                 data = data[sent:]
             else:
                 steady.wait(write=True)
+        self._amid_data = False
 
     def send_file(self, fd: int, offset: int, count: int) -> None:
         """Send bytes of a file as DATA frames, without copying them. Only without TLS.
@@ -157,6 +168,7 @@ class Exchange:
         channel = self.channel
         channel.queue(frames.pack_header(stop - offset, Kind.DATA, self.request_id))
         steady = self.stream.steady()
+        self._amid_data = True
         while offset < stop:
             try:
                 sent = channel.try_send_file(fd, offset, stop - offset)
@@ -167,6 +179,7 @@ class Exchange:
             offset += sent
             if not sent:
                 steady.wait(write=True)
+        self._amid_data = False
 
     def flush(self) -> None:
         """Send all output, waiting for the client as long as a stall may be."""
@@ -188,9 +201,13 @@ class Exchange:
         """
         if self.channel.ended is not None:
             raise self.channel.ended
+        if self._warns:
+            self.warn()
         self._since_look += count
         if self._since_look >= _CANCEL_EVERY:
             self._since_look = 0
+            if self._server.stopping:
+                self.warn()
             self.look_for_cancel()
 
     def look_for_cancel(self) -> None:
@@ -229,6 +246,18 @@ class Exchange:
         current, self.request_id = self.request_id, 0
         self.send(messages.Remark(text), Kind.NOTICE)
         self.request_id = current
+
+    def warn(self) -> None:
+        """Tell the client that the server stops, once, between two frames: what it has begun may go
+        on for the grace time, and be cut off then."""
+        self._warns = True
+        with self.guard:
+            if self.has_warned or self._amid_data:
+                return
+            self.has_warned, self._warns = True, False
+            notice = frames.frame(Kind.NOTICE, 0, messages.encode(messages.GoingDown()))
+            if not self.channel.interject(notice):
+                self.channel.queue(notice)  # with what it has not taken yet
 
     def has_removed(self, files: int, size: int) -> None:
         """The request fails, and so much was removed by it: the audit log tells that."""
@@ -313,6 +342,8 @@ class Exchange:
         expect: Callable[[int], None],
         came: Callable[[], bool] | None = None,
         look: Callable[[], None] | None = None,
+        *,
+        after: int = 0,
     ) -> Sent:
         """Receive all DATA of the current upload, straight into the sink's buffers.
 
@@ -320,20 +351,42 @@ class Exchange:
             expect: Called with the bytes of each frame before they come; raises to refuse.
             came: Whether bytes came another way since it was called last.
             look: Called now and then while the client is waited for; raises to end it.
+            after: So many bytes are there already: the client hashes its own before it sends
+                anything.
         """
         sink, transfer = DiskSink(sink, self.guard), self._transfer
         self.on_long_wait, self._look = sink.rest, look
         transfer.await_bytes()
         try:
             with self.guard:
-                while (header := self._next_data(exactly=True)) is not None:
+                header = self._first_data(after)
+                while header is not None:
                     transfer.frame_came(header.size, came)
                     with self.guard.away():
                         expect(header.size)
                     self.stream.into(sink)
+                    header = self._next_data(exactly=True)
         finally:
             self.on_long_wait = self._look = None  # the file may be closed when it waits again
         return self.sent
+
+    def _first_data(self, after: int) -> Header | None:
+        """As `_next_data`, once the client has hashed the bytes that are there already.
+
+        Raises:
+            Idle: That took longer than the idle time.
+        """
+        settings = self._server.settings
+        needed, idle = after / _HASHED_A_SECOND, settings.idle_timeout
+        if needed <= settings.stall:
+            return self._next_data(exactly=True)
+        now = time.monotonic()
+        if not idle or needed <= idle:
+            return self._next_data(exactly=True, deadline=now + needed)
+        try:
+            return self._next_data(exactly=True, deadline=now + max(idle, settings.stall))
+        except TimedOut:
+            raise Idle(f"no bytes came for {idle:g} seconds") from None
 
     def _next_data(self, exactly: bool = False, deadline: float | None = None) -> Header | None:
         """The header of the upload's next DATA frame; None after its END, kept in ``sent``."""
@@ -436,12 +489,21 @@ class Exchange:
     def interject(self, message: Message) -> None:
         """Send a notice of the current request between two frames, if the channel isn't used just
         now, and the client takes what is sent. Doesn't wait."""
+        self._interject(self.request_id, message)
+
+    def interject_warning(self) -> None:
+        """As `warn`, where the session's own thread is at something else: it waits for the disk."""
+        if not self.has_warned:
+            self._interject(0, messages.GoingDown(), warning=True)
+
+    def _interject(self, request_id: int, message: Message, *, warning: bool = False) -> None:
         if not self.guard.take():
             return
         try:
-            self.channel.interject(
-                frames.frame(Kind.NOTICE, self.request_id, messages.encode(message))
-            )
+            if warning and self.has_warned:
+                return
+            notice = frames.frame(Kind.NOTICE, request_id, messages.encode(message))
+            self.has_warned |= self.channel.interject(notice) and warning
         except ConnectionLost:
             pass  # the session's own thread finds that out
         finally:

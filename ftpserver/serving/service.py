@@ -312,15 +312,17 @@ class Service:
         """Have all sessions end: what runs gets the grace time, then it is cut off."""
         os.close(self._stop_write)  # every session that waits wakes up
         self._stop_write = -1
-        self._wait_for_sessions(lambda: self.grace)
+        self._wait_for_sessions(lambda: self.grace, warns=True)
         for session in list(self.sessions):
             logger.warning("%s: cut off: the grace time is over", session)
             session.cut()
         self._wait_for_sessions(lambda: _LAST_SECONDS)
 
-    def _wait_for_sessions(self, seconds: Callable[[], float]) -> None:
+    def _wait_for_sessions(self, seconds: Callable[[], float], *, warns: bool = False) -> None:
         began = time.monotonic()
         while self.connections and time.monotonic() - began < seconds():
+            for session in list(self.sessions) if warns else ():
+                session.warn()
             time.sleep(0.02)
 
     def close(self) -> None:

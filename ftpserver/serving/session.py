@@ -48,6 +48,7 @@ from ftpwire.errors import (
     NotLoggedIn,
     ProtocolError,
     SessionEnded,
+    UploadTakenOver,
     from_oserror,
 )
 from ftpwire.frames import Kind
@@ -190,7 +191,7 @@ class Session(StreamRequestHandler):
                 server.ledger,
                 durable=server.settings.durable,
                 observer=self.exchange,
-                cut=self.cut,
+                cut=self.lose_upload,
             )
         )
 
@@ -266,7 +267,7 @@ class Session(StreamRequestHandler):
         if isinstance(error, (Idle, GaveWay)):
             self._close_with(Kind.NOTICE, messages.GoingDown(str(error)))
         elif isinstance(error, Dismissed):
-            self._close_with(Kind.NOTICE, messages.GoingDown())
+            self._close_warned()
         else:
             self._last_words(error)
 
@@ -296,6 +297,18 @@ class Session(StreamRequestHandler):
 
     def _close_with(self, kind: Kind, message: Message) -> None:
         self.channel.queue(frames.frame(kind, 0, messages.encode(message)))
+        self._close()
+
+    def _close_warned(self) -> None:
+        """Close because the server stops; say so, unless that was said when it began to."""
+        if self.exchange.has_warned:
+            self._close()
+        else:
+            self._close_with(Kind.NOTICE, messages.GoingDown())
+
+    def _close(self) -> None:
+        """Close so that what was said arrives."""
+        self.exchange.has_warned = True  # nothing follows it
         most = None if self.account is not None else PASSED_OVER
         self.channel.close_after_error(LAST_WORDS, most)
 
@@ -303,6 +316,8 @@ class Session(StreamRequestHandler):
         """While waiting: who is in the middle of a request may go on, a stranger may not."""
         if self.account is None:
             raise ConnectionLost("the server is stopping")
+        if self.doing is not None:
+            self.exchange.warn()
 
     # reading requests --------------------------------------------------------------------
 
@@ -347,6 +362,8 @@ class Session(StreamRequestHandler):
                     self._offence = Offence.TOO_MUCH
                     raise BadMessage(f"more than {MOST_BEFORE_LOGIN} requests before log-in")
             if header.kind == Kind.REQUEST:
+                if header.request_id == 0:  # its ERROR would be the connection's
+                    raise BadMessage("a request with the id 0, which is that of HELLO alone")
                 exchange.request_id = header.request_id
                 self._answer(messages.decode_request(payload))
             elif header.kind == Kind.CANCEL:
@@ -395,7 +412,7 @@ class Session(StreamRequestHandler):
     def _say_goodbye(self) -> None:
         """The server stops: what was asked before is answered, what comes now isn't."""
         self.exchange.commit()
-        self._close_with(Kind.NOTICE, messages.GoingDown())
+        self._close_warned()
 
     # waiting without a thread ------------------------------------------------------------
 
@@ -497,6 +514,8 @@ class Session(StreamRequestHandler):
                 raise NotLoggedIn("log in first")
             return command.run(self.exchange, self.exchange.workspace, request)
         except CommandError as error:
+            if isinstance(self.channel.ended, UploadTakenOver):  # which is why
+                raise self.channel.ended from None
             return Failed.from_error(error)
         except OSError as error:  # the file system's: the socket's are ConnectionLost
             path: bytes = getattr(request, "path", b"") or getattr(request, "source", b"")
@@ -519,8 +538,19 @@ class Session(StreamRequestHandler):
         """
         moved = self.channel.bytes_in + self.channel.bytes_out
         before, self._moved_before = self._moved_before, moved
-        if moved == before and self.doing is not None and self.account is not None:
+        if self.doing is None or self.account is None:
+            return
+        if self.server.stopping:
+            self.exchange.interject_warning()
+        if moved == before:
             self.exchange.interject(messages.Progress(0))
+
+    def warn(self) -> None:
+        """From another thread, again and again while the server stops: tell the client so, if its
+        request goes on without the channel. Doesn't wait; the session's own thread does the rest.
+        """
+        if self.doing is not None and self.account is not None:
+            self.exchange.interject_warning()
 
     def end(self, why: str) -> None:
         """End the session from another thread, and tell its client why.
@@ -544,6 +574,17 @@ class Session(StreamRequestHandler):
         if self._transfer.is_called(transfer):
             error = GaveWay("another transfer of the account needs the place of one without bytes")
             self.channel.end(error, wake=True)
+
+    def lose_upload(self) -> None:
+        """Another session goes on with the upload that this one has open: end it, and say so, or
+        its client would come again and take the upload back.
+
+        From any thread of the upload. Nothing wakes the session: it finds out at the client's next
+        bytes, or when it looks, and what is still on its way is read, or the word might be lost.
+        """
+        path: bytes = getattr(self.doing, "path", b"")
+        text = f"{paths.show(path)}: another session uploads the same file, and goes on with it"
+        self.channel.end(UploadTakenOver(text), wake=False)
 
     def cut(self) -> None:
         """End the connection at once, from another thread."""

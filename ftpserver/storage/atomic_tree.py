@@ -22,7 +22,7 @@ from ftpserver.storage.quota import Books
 from ftpserver.storage.staging import MODE_BITS
 from ftpserver.storage.walk import open_closed
 from ftpwire import beneath, paths
-from ftpwire.errors import AlreadyExists, InvalidPath
+from ftpwire.errors import AlreadyExists, CommandError, InvalidPath
 from ftpwire.paths import Parts
 
 _SHOWN_STAGING = paths.show(paths.join(paths.STAGING))
@@ -45,7 +45,14 @@ class AtomicTree:
     Raises:
         NotFound and other OSError: The parent directory isn't there.
         InvalidPath: It couldn't be put in the place of what is there at once.
+
+    Attributes:
+        target: Where it is to appear.
+        fresh: Once it is there: how many files and links went with what it replaced, although they
+            had been stored or changed since the tree was begun.
     """
+
+    fresh = 0
 
     def __init__(
         self,
@@ -120,7 +127,53 @@ class AtomicTree:
                 beside.close()
         else:
             os.mkdir(self._name, mode, dir_fd=home.staging_fd)
+        info = os.stat(self._name, dir_fd=self._staging, follow_symlinks=False)
+        self._begun_ns = info.st_ctime_ns  # by the clock that stamps what is stored
         home.redirect(self.target, staged)
+
+    def refuse_to_move(self, source: bytes, target: bytes) -> None:
+        """Raise what forbids to move something, links resolved, until the tree has ended.
+
+        A move goes to what is there. At or below the tree's path that is removed at the end, and
+        what was moved would be with it.
+        """
+        self.refuse_to_take(source)
+        parts = paths.split(target)
+        if parts[: len(self.target)] == self.target or self._is_replaced(parts):
+            raise CommandError(
+                f"{paths.show(target)}: nothing can be moved there while a tree is on its way to "
+                f"{paths.show(paths.join(*self.target))}"
+            )
+
+    def refuse_to_take(self, path: bytes) -> None:
+        """Raise what forbids to move or remove ``path``, because the tree is to appear in it."""
+        parts, home = paths.split(path), self._home
+        if not parts:
+            return  # the home itself can't be moved or removed in any case
+        try:
+            if not stat.S_ISDIR(home.stat(parts, follow=False).st_mode):
+                return
+            taken = home.is_inside(self.target[:-1], parts)
+        except OSError:
+            return  # what is asked for fails in the same way
+        if taken:
+            raise CommandError(
+                f"{paths.show(path)}: a tree is on its way to "
+                f"{paths.show(paths.join(*self.target))}, which is in it"
+            )
+
+    def _is_replaced(self, parts: Parts) -> bool:
+        """Whether a path leads by links to what the tree replaces, or to something in that."""
+        home = self._home
+        try:
+            parent = home.stat(parts[:-1], follow=True)
+            mine = home.stat(self.target[:-1], follow=True)
+            if os.path.samestat(parent, mine) and parts[-1:] == self.target[-1:]:
+                return True
+            there = home.stat(self.target, follow=False)
+            return stat.S_ISDIR(there.st_mode) and home.is_inside(parts[:-1], self.target)
+        except OSError:
+            return False
 
     def commit(self, tick: Callable[[], None]) -> None:
         """Put the tree in the place of whatever is there, at once; then remove that.
@@ -144,13 +197,14 @@ class AtomicTree:
                 os.close(directory)
         # from here on it is done: what still goes wrong is put right by a recount
         home.redirect(None)
-        tally = Tally(directories=-1)  # its own, which counts now
+        tally = Tally(directories=-1, since_ns=self._begun_ns)  # its own, which counts now
         with home.settled(tally, self._settle):
             try:
                 if replaced:
                     self._discard(tally, tick)
             except OSError as error:
                 logger.error("what a tree replaced could not be removed: %s", error)
+            self.fresh = tally.fresh
             self._leave()
 
     def _sync(self) -> None:
@@ -247,8 +301,8 @@ class AtomicTree:
             elsewhere = [self._staging] if self._elsewhere else []
             self._home.discard_tree(self._name, tally, tick, *elsewhere)
         else:
-            tally.size += self._home.drop_staged(self._name, self._staging)
-            tally.files += 1
+            tally.count(info)
+            self._home.drop_staged(self._name, self._staging)
 
     def _leave(self) -> None:
         """Close the staging that isn't the home's, and remove its name. Can be called twice."""

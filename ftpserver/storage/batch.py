@@ -36,7 +36,7 @@ from ftpserver.storage.resumable import (
     kept_names,
     target_prefixes,
 )
-from ftpserver.storage.staging import Staging, dress, verify
+from ftpserver.storage.staging import DROPPED_BITS, MODE_BITS, Staging, dress, verify
 from ftpserver.storage.upload import Receiving
 from ftpwire import beneath, digests, paths
 from ftpwire.errors import (
@@ -203,7 +203,7 @@ class Uploads:
             raise
         self._add_staged(
             request_id,
-            request.path,
+            request,
             Staged(
                 name,
                 target,
@@ -254,7 +254,7 @@ class Uploads:
             self._room.leases.append(receiving.lease)
         self._add_staged(
             request_id,
-            request.path,
+            request,
             Staged(
                 staging.name,
                 target,
@@ -398,15 +398,17 @@ class Uploads:
         """Answer a request in its turn among those of the batch."""
         self._batch.pending.append(_Pending(request_id, outcome=outcome))
 
-    def _add_staged(self, request_id: int, path: bytes, staged: Staged) -> None:
+    def _add_staged(self, request_id: int, request: Put, staged: Staged) -> None:
         batch = self._batch
+        if request.mode & ~MODE_BITS:
+            self.remarks.add(DROPPED_BITS)
         batch.files += 1
         batch.size += staged.size
         if staged.place not in batch.places:
             batch.places.append(staged.place)
         if not staged.resumable and (not self._durable or batch.files > SYNC_EACH):
             staged.close()
-        batch.pending.append(_Pending(request_id, path, staged=staged))
+        batch.pending.append(_Pending(request_id, request.path, staged=staged))
 
     def _keep(self, lease: Lease) -> None:
         """Keep the room of an upload that was interrupted."""

@@ -20,7 +20,7 @@ from ftpserver.storage.home import Home
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.places import Place, Places
 from ftpserver.storage.resumable import ResumableStaging
-from ftpserver.storage.staging import MODE_BITS
+from ftpserver.storage.staging import DROPPED_BITS, MODE_BITS
 from ftpserver.storage.walk import counted_size
 from ftpwire import beneath, paths
 from ftpwire.digests import StoredDigest
@@ -278,9 +278,8 @@ class Commit:
             if request.parents:
                 return
             raise AlreadyExists("the home itself exists")
-        mode = request.mode & MODE_BITS
         try:
-            self._make_one(parts, mode)
+            self._make_one(parts, request.mode)
         except FileExistsError:
             if not request.parents:
                 raise
@@ -289,7 +288,7 @@ class Commit:
             if not request.parents:
                 raise
             self._make_parents(parts[:-1])
-            self._make_one(parts, mode)
+            self._make_one(parts, request.mode)
 
     def _make_parents(self, parts: Parts) -> None:
         try:
@@ -310,7 +309,7 @@ class Commit:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
             self._home.require(Action.CREATE, parts)
         # 0700: its contents come next. Group, setgid and ACL are what the kernel hands down here
-        os.mkdir(parts[-1], mode | 0o700, dir_fd=directory)
+        os.mkdir(parts[-1], mode & MODE_BITS | 0o700, dir_fd=directory)
         self.files += 1
         fd = os.open(parts[-1], beneath.OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
         try:
@@ -352,6 +351,8 @@ class Commit:
                 bits = bits & ~stat.S_ISGID | (stat.S_ISGID if setgid else 0)
         elif setgid:
             raise NotADirectory("only a directory can have setgid")
+        if mode is not None and mode & ~MODE_BITS & ~bits:
+            self.remarks.add(DROPPED_BITS)
         if bits == there or (mode is None and setgid is None):
             return None
         if bits & stat.S_ISGID and not beneath.in_group(info.st_gid):

@@ -40,12 +40,34 @@ class Tally:
 
     Attributes:
         staged: Bytes below the reserved name in some directory: leases hold these.
+        since_ns: Files and links that were stored or changed from then on are ``fresh``, by the
+            file system's clock; None: that isn't looked at.
+        fresh: How many these are.
     """
 
     files: int = 0
     directories: int = 0
     size: int = 0
     staged: int = 0
+    since_ns: int | None = None
+    fresh: int = 0
+
+    def count(self, info: os.stat_result, *, fresh: bool = False) -> None:
+        """Add a file or link in state ``info``.
+
+        Args:
+            fresh: It is that in any case, as all that is in a directory that came.
+        """
+        self.files += 1
+        self.size += counted_size(info)
+        if fresh or (self.since_ns is not None and info.st_ctime_ns >= self.since_ns):
+            self.fresh += 1
+
+    def has_come(self, info: os.stat_result) -> bool:
+        """Whether a directory in state ``info`` was moved to where it is meanwhile. That leaves its
+        mtime alone, which what is put into it does not."""
+        since = self.since_ns
+        return since is not None and info.st_ctime_ns >= since > info.st_mtime_ns
 
 
 class StagingHome(OpenHome):
@@ -109,9 +131,9 @@ class StagingHome(OpenHome):
         """
         top_fd = self.staging_fd if staging is None else staging
         apart = Tally()
-        todo = [(staged, tally)]
+        todo = [(staged, tally, False)]
         while todo:
-            top, counts = todo.pop()
+            top, counts, fresh = todo.pop()
             try:
                 fd = os.open(top, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=top_fd)
             except PermissionError:
@@ -123,16 +145,17 @@ class StagingHome(OpenHome):
                     for entry in entries:
                         name = os.fsencode(entry.name)
                         if entry.is_dir(follow_symlinks=False):
+                            looks = counts.since_ns is not None and not fresh
+                            came = looks and counts.has_come(entry.stat(follow_symlinks=False))
                             moved = self.new_name()
                             rename_closed(fd, name, top_fd, moved)
                             # what is staged under the reserved name is held by leases
                             hidden = name == paths.STAGING
-                            todo.append((moved, apart if hidden else counts))
+                            todo.append((moved, apart if hidden else counts, fresh or came))
                             continue
                         info = entry.stat(follow_symlinks=False)
                         os.unlink(name, dir_fd=fd)
-                        counts.files += 1
-                        counts.size += counted_size(info)
+                        counts.count(info, fresh=fresh)
                         if counts.files % 256 == 0:
                             tick()
             finally:

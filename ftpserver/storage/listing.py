@@ -18,6 +18,7 @@ from ftpwire import beneath, paths
 from ftpwire.beneath import OPEN_DIRECTORY, Descent, Tree, identity_of, told_time
 from ftpwire.errors import (
     CommandError,
+    Forbidden,
     InvalidPath,
     NotFound,
     SourceChanged,
@@ -36,8 +37,10 @@ Item = tuple[bytes, Entry | Problem | None]
 class Walk:
     """One listing: directories on the way down, of which the lowest are open.
 
-    What the permissions hide is left out, and not gone into. Of a directory that was moved while
-    the listing was in it, those below that were not listed yet are problems.
+    What the permissions hide is left out, and not gone into. A recursive listing tells of all that
+    it leaves out or doesn't go into, as a problem: what isn't known would look as if it were not
+    there. Of a directory that was moved while the listing was in it, those below that were not
+    listed yet are problems.
     """
 
     def __init__(
@@ -111,6 +114,8 @@ class Walk:
                 if name == paths.STAGING:
                     continue
                 if guarded and not permissions.shows((*level.parts, name)):
+                    if self._recursive:
+                        yield level.path, _problem(name, self._refusal((*level.parts, name)))
                     continue
                 try:
                     info = found.stat(follow_symlinks=False)
@@ -125,8 +130,6 @@ class Walk:
                     continue
                 yield level.path, entry
                 if self._recursive and entry.type == "dir":
-                    if guarded and not permissions.allows(Action.LIST, (*level.parts, name)):
-                        continue
                     level.below.append(name)
         yield level.path, None
 
@@ -149,12 +152,22 @@ class Walk:
             return make_entry(name, info, target=os.readlink(name, dir_fd=fd))
         return make_entry(name, info)
 
+    def _refusal(self, parts: Parts) -> CommandError:
+        """Why something is not listed."""
+        try:
+            self._permissions.require(Action.LIST, parts)
+        except Forbidden as error:
+            return error
+        raise AssertionError("it may be listed")
+
     def _open_below(self, stack: list[_Level], fd: int, name: bytes, path: bytes) -> int:
         if len(stack) > _MAX_WALK_DEPTH:
             raise InvalidPath(f"more than {_MAX_WALK_DEPTH} directories deep")
         if len(path) > paths.MAX_PATH:
             raise InvalidPath(f"longer than {paths.MAX_PATH} bytes")
         level = stack[-1]
+        if not self._permissions.allows(Action.LIST, (*level.parts, name)):
+            raise self._refusal((*level.parts, name))
         if self._follow:
             child = self._tree.open_dir((*level.parts, name))
         else:

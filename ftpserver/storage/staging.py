@@ -27,6 +27,8 @@ from ftpwire.streams import WriteBehind
 
 MODE_BITS = 0o777
 """Of a mode, what is set. Directories keep the setgid and sticky bits that they have."""
+DROPPED_BITS = "setuid, setgid and sticky are not stored: they were left out"
+"""What a client is told that asked for them."""
 PIECE = 16 * 1024 * 1024
 """Bytes between checkpoints: at most so many are sent again."""
 _COPY_SIZE = 1024 * 1024

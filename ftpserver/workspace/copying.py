@@ -6,9 +6,11 @@ committing (storage/batch.py), moving by a copy (moving.py).
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from stat import S_ISGID
 
 from ftpserver.storage.staging import MODE_BITS
@@ -35,6 +37,7 @@ from ftpwire.messages import (
     Copy,
     Entry,
     Failed,
+    FileType,
     MakeDir,
     MakeLink,
     Problem,
@@ -46,6 +49,20 @@ from ftpwire.paths import Parts
 from ftpwire.streams import ReadAhead
 
 _MAX_PROBLEMS = 100
+
+
+@dataclass(frozen=True)
+class _Item:
+    """Something that waits in the batch, to be known by its outcome.
+
+    Attributes:
+        path: In the source, relative; empty for that itself.
+        size: Bytes of a file; 0 of anything else.
+    """
+
+    path: bytes
+    type: FileType
+    size: int
 
 
 class Copying:
@@ -66,7 +83,15 @@ class Copying:
         self._files = 0
         self._directories = 0
         self._size = 0
-        self._problems: list[Problem] = []
+        self._failures: list[Problem] = []
+        self._skipped: list[Problem] = []
+        """The first of each: what failed, and what is there and was to be left."""
+        self._failure_count = self._skip_count = 0
+        self._waiting: dict[int, _Item] = {}
+        """What the batch has of it, by the ids of its outcomes."""
+        self._ids = itertools.count(1)
+        self._filled: dict[bytes, tuple[Parts, Entry]] = {}
+        """Directories that get their mode and time at the end, and what these are copied from."""
         self._job_end = JobEnd()
         self._over: CommandError | None = None
         """What nothing that follows could succeed after."""
@@ -86,20 +111,30 @@ class Copying:
             with self._naming_target():
                 self._uploads.check(Put(request.target, overwrite=request.overwrite))
             try:
-                self._copy_one(entry, self._source, self._target)
+                self._copy_one(b"", entry, self._source, self._target)
             except ENDINGS as error:
                 raise self._at(self._target, error) from None
-            self._commit(b"")
-            if self._problems:
-                raise error_of(self._problems[0])
-        return Copied(self._files, self._directories, self._size, self._problems)
+            self._commit()
+            self._raise_what_failed()
+        return self._result()
+
+    def _result(self) -> Copied:
+        """What to answer. What failed comes before what was left, if not all of it can be told."""
+        problems = (self._failures + self._skipped)[:_MAX_PROBLEMS]
+        more = self._failure_count + self._skip_count - len(problems)
+        return Copied(self._files, self._directories, self._size, problems, more, self._skip_count)
+
+    def _raise_what_failed(self) -> None:
+        """Raise what has failed, if it has: of what is copied first, or alone."""
+        if self._over is not None:
+            raise self._over
+        if problems := self._failures or self._skipped:
+            raise error_of(problems[0])
 
     def _copy_tree(self, root: Entry) -> None:
-        directories = [(self._target, root)]
-        self._make_dir(self._target, root)
-        self._commit(b"")
-        if self._problems:
-            raise error_of(self._problems[0])
+        self._make_dir(b"", self._target, root)
+        self._commit()
+        self._raise_what_failed()
         listing = self._home.list(self._request.source, recursive=True, follow=False, digest=False)
         for directory, item in listing:
             if item is None:
@@ -108,29 +143,28 @@ class Copying:
             if isinstance(item, Problem):
                 self._note(Problem(path, item.code, item.message))
                 continue
-            if self._copy_item(path, item) and item.type == "dir":
-                directories.append(((*self._target, *path.split(b"/")), item))
+            self._copy_item(path, item)
             if self._uploads.full:
-                self._commit(path)
+                self._commit()
             if self._over is not None:
                 break
             self._tick()
-        self._commit(b"")
-        for target, entry in reversed(directories):
-            self._uploads.add_change(0, self._dressing(target, entry))
-        self._commit(b"")
+        self._commit()
+        for path, (target, entry) in reversed(self._filled.items()):
+            self._uploads.add_change(self._id(_Item(path, "dir", 0)), self._dressing(target, entry))
+        self._commit(counts=False)
         if self._over is not None:
             raise self._over
 
-    def _copy_item(self, path: bytes, item: Entry) -> bool:
-        """Copy one thing of a tree; False when it failed, which is noted."""
+    def _copy_item(self, path: bytes, item: Entry) -> None:
+        """Copy one thing of a tree. When it fails, that is noted."""
         below = tuple(path.split(b"/"))
         target = (*self._target, *below)
         try:
             if item.type == "dir":
-                self._make_dir(target, item)
+                self._make_dir(path, target, item)
             else:
-                self._copy_one(item, (*self._source, *below), target)
+                self._copy_one(path, item, (*self._source, *below), target)
         except Cancelled:
             raise
         except OSError as error:
@@ -139,8 +173,6 @@ class Copying:
             self._failed(path, error, item.size if item.type == "file" else 0)
         else:
             self._job_end.stored()
-            return True
-        return False
 
     def _failed(self, path: bytes, error: CommandError, size: int) -> None:
         """Something failed: that is noted, or the end of all of it."""
@@ -163,7 +195,9 @@ class Copying:
     def _at(self, target: tuple[bytes, ...], error: CommandError, rest: str = "") -> CommandError:
         """The same error with its path, and whose disk it is."""
         where = "" if isinstance(error, QuotaExceeded) else " (the server's disk)"
-        text = f"{paths.show(paths.join(*target))}: {error}{where}{rest}"
+        shown = paths.show(paths.join(*target))
+        about = str(error) if shown in str(error) else f"{shown}: {error}"
+        text = f"{about}{where}{rest}"
         return type(error)(text, needed=error.needed, free=error.free)
 
     def _dressing(self, target: Parts, entry: Entry) -> SetAttributes:
@@ -188,33 +222,37 @@ class Copying:
         finally:
             os.close(fd)
 
-    def _make_dir(self, target: Parts, source: Entry) -> None:
+    def _make_dir(self, path: bytes, target: Parts, source: Entry) -> None:
         """Make a directory with the mode of its source: in a directory of a group that the server
         is not in it can't be changed afterwards."""
-        self._directories += 1
         mode = source.mode & MODE_BITS | 0o700
-        self._uploads.add_change(0, MakeDir(paths.join(*target), mode, parents=True, fill=True))
+        make = MakeDir(paths.join(*target), mode, parents=True, fill=True)
+        self._uploads.add_change(self._id(_Item(path, "dir", 0)), make)
+        self._filled[path] = target, source
 
-    def _copy_one(self, entry: Entry, source: Parts, target: Parts) -> None:
+    def _id(self, item: _Item) -> int:
+        """A new id for the outcome of something that joins the batch."""
+        number = next(self._ids)
+        self._waiting[number] = item
+        return number
+
+    def _copy_one(self, path: bytes, entry: Entry, source: Parts, target: Parts) -> None:
         uploads = self._uploads
         overwrite = self._request.overwrite
         if entry.type == "link":
             assert entry.target is not None
             link = MakeLink(paths.join(*target), entry.target, entry.mtime_ns, overwrite)
-            uploads.add_change(0, link)
-            self._files += 1
+            uploads.add_change(self._id(_Item(path, "link", 0)), link)
             return
         if entry.type != "file":
             raise NotRegular("not a regular file, directory or link")
         try:
-            size = self._copy_file(source, target)
+            self._copy_file(path, source, target)
         except SourceChanged:  # once more: it may be quiet by now
-            size = self._copy_file(source, target)
-        self._files += 1
-        self._size += size
+            self._copy_file(path, source, target)
 
-    def _copy_file(self, source: Parts, target: Parts) -> int:
-        """Copy a file, as large as it is when it is opened; returns its size."""
+    def _copy_file(self, path: bytes, source: Parts, target: Parts) -> None:
+        """Copy a file, as large as it is when it is opened."""
         opened = self._home.tree.open_file(source)
         with OpenFile(*opened, paths.join(*source), self._observer) as file:
             put = Put(
@@ -224,18 +262,18 @@ class Copying:
                 file.info.st_mtime_ns,
                 self._request.overwrite,
             )
-            with self._receiving(put, target) as receiving:
+            number = self._id(_Item(path, "file", file.size))
+            with self._receiving(number, put, target) as receiving:
                 if self._moving:
                     _give_group(receiving.staging.fd, file.info.st_gid)
                 file.has_grown(self._fill(receiving, file))
-        return file.size
 
     @contextmanager
-    def _receiving(self, put: Put, target: Parts) -> Iterator[Receiving]:
+    def _receiving(self, number: int, put: Put, target: Parts) -> Iterator[Receiving]:
         """Receive a file; what keeps it from being staged is about the target, not the source."""
         with ExitStack() as stack:
             try:
-                receiving = stack.enter_context(self._uploads.receiving(0, put))
+                receiving = stack.enter_context(self._uploads.receiving(number, put))
             except OSError as error:
                 reason = from_oserror(error, "")
                 if not isinstance(reason, ENDINGS):  # of these the path is told with the rest
@@ -263,14 +301,36 @@ class Copying:
         self._observer.progressed(count)
         self._tick()
 
-    def _commit(self, path: bytes) -> None:
-        for _, outcome in self._uploads.commit():
+    def _commit(self, *, counts: bool = True) -> None:
+        """Commit what waits in the batch.
+
+        Args:
+            counts: It is copied by that; else it was counted before.
+        """
+        outcomes = self._uploads.commit()
+        waiting, self._waiting = self._waiting, {}  # what isn't among these failed before
+        for number, outcome in outcomes:
+            item = waiting[number]
             if isinstance(outcome, Failed):
-                self._failed(path, error_of(Problem(path, outcome.code, outcome.message)), 0)
+                self._filled.pop(item.path, None)  # what is there instead keeps its mode and time
+                self._failed(item.path, _error_in(outcome), item.size)
+            elif not counts:
+                pass
+            elif item.type == "dir":
+                self._directories += 1
+            else:
+                self._files += 1
+                self._size += item.size
 
     def _note(self, problem: Problem) -> None:
-        if len(self._problems) < _MAX_PROBLEMS:
-            self._problems.append(problem)
+        if self._request.overwrite == "never" and problem.code == AlreadyExists.code:
+            found = self._skipped
+            self._skip_count += 1
+        else:
+            found = self._failures
+            self._failure_count += 1
+        if len(found) < _MAX_PROBLEMS:
+            found.append(problem)
 
 
 def _give_group(fd: int, group: int) -> None:
@@ -282,5 +342,9 @@ def _give_group(fd: int, group: int) -> None:
 
 def error_of(problem: Problem) -> CommandError:
     """The error that a problem tells of."""
-    error = Failed(problem.code, problem.message).to_error()
+    return _error_in(Failed(problem.code, problem.message))
+
+
+def _error_in(failed: Failed) -> CommandError:
+    error = failed.to_error()
     return error if isinstance(error, CommandError) else CommandError(str(error))

@@ -26,6 +26,7 @@ from ftpserver.storage.kept import KeptStaging
 from ftpserver.storage.listing import Item
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.quota import Books
+from ftpserver.storage.staging import DROPPED_BITS, MODE_BITS
 from ftpserver.storage.upload import Receiving
 from ftpserver.workspace import needs
 from ftpserver.workspace.copying import Copying
@@ -350,8 +351,11 @@ class Workspace:
         Raises:
             Cancelled, CommandError: The text says how much of a tree was removed, where its file
                 system can't move it away at once.
+            CommandError: An atomic tree is to appear in it.
         """
         self.require(request)
+        if self.tree is not None:
+            self.tree.refuse_to_take(request.path)
         try:
             with self._books.freeing(self.account.id) as settle:
                 tally = self.home.remove(
@@ -384,8 +388,15 @@ class Workspace:
 
     def move(self, request: Move) -> None:
         """Rename; a file that is replaced gives its room back. To another file system it copies,
-        and removes the source."""
+        and removes the source.
+
+        Raises:
+            CommandError: An atomic tree is on its way, and it would be lost with what that
+                replaces, or take away the directory that the tree is to appear in.
+        """
         self.require(request)
+        if self.tree is not None:
+            self.tree.refuse_to_move(request.source, request.target)
         replaces = request.overwrite == "always"
         try:
             with self._books.freeing(self.account.id) as settle:
@@ -408,6 +419,8 @@ class Workspace:
         self.tree = AtomicTree(
             self.home, self._books, self.account.id, request.path, mode=request.mode
         )
+        if request.mode & ~MODE_BITS:
+            self._observer.remark(DROPPED_BITS)
 
     def end_tree(self, request: EndTree) -> None:
         """Put the tree in its place at once, or drop it.
@@ -431,6 +444,12 @@ class Workspace:
         except (OSError, CommandError):
             tree.abort(tick)
             raise
+        if tree.fresh:
+            where = paths.show(paths.join(*tree.target))
+            self._observer.remark(
+                f"{where}: files that were stored or changed there since the new tree was begun, "
+                f"and were removed with the old one: {tree.fresh}"
+            )
 
     # the batch ---------------------------------------------------------------------------
 

@@ -56,6 +56,7 @@ EXIT_CODES = {
     "connection-lost": 4,
     "connect-failed": 4,
     "session-ended": 4,
+    "taken-over": 4,
     "lease-lost": 1,
     # 5: not found
     "not-found": 5,

@@ -285,7 +285,12 @@ def cp_command(
             if not text.startswith("/"):  # it names no path
                 text = f"{paths.show(paths.child(to, problem.path))}: {text}"
             app.complain(Failed(problem.code, text).to_error())
-        if failed:
+        more = copied.more_problems
+        if no_clobber:  # an older server tells neither count
+            more -= max(0, copied.skipped - (len(copied.problems) - len(failed)))
+        if more > 0:
+            app.complain(CommandError(f"{paths.show(source)}: {more} more could not be copied"))
+        if failed or more > 0:
             raise CommandError(f"{paths.show(source)}: not all of it could be copied")
 
     raise_for(_for_each_into(app, named, copy, no_clobber=no_clobber))

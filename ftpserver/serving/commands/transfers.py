@@ -127,12 +127,17 @@ def put(exchange: Exchange, workspace: Workspace, request: Put) -> None:
         return
     exchange.transferring(request.size)
     with workspace.receive(request, request_id=exchange.request_id) as receiving:
+        offset = 0
         if request.ask:
-            there = receiving.resume(exchange.tell_progress(request.size))
-            exchange.send(Ready(*there, receiving.take_pieces()))
+            offset, digest = receiving.resume(exchange.tell_progress(request.size))
+            exchange.send(Ready(offset, digest, receiving.take_pieces()))
             exchange.flush()
         sent = exchange.receive_large(
-            receiving.staging.sink, receiving.expect, receiving.came, receiving.look
+            receiving.staging.sink,
+            receiving.expect,
+            receiving.came,
+            receiving.look,
+            after=offset,
         )
         receiving.finish(sent, exchange.tell_progress(request.size))
 

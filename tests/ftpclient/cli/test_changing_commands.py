@@ -8,8 +8,10 @@ import time
 
 import pytest
 
+from ftpclient.client import Client
 from ftpclient.transfer import attributes, spool
 from ftpwire import messages
+from ftpwire.messages import Copied, Problem
 
 
 def mode(path) -> int:
@@ -400,3 +402,26 @@ def test_cp_says_what_of_a_tree_could_not_be_copied(run, tree):
     first, last = err.splitlines()
     assert first.startswith("ftp: /copy/e/pipe: not a regular file")
     assert last == "ftp: /d: not all of it could be copied"
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "expected"),
+    [
+        ("", Copied(0, 1, 0, [Problem(b"f", "forbidden", "no")], 7), ["/c/f: no", "7 more"]),
+        ("-n", Copied(0, 1, 0, [Problem(b"f", "exists", "is there")], 7, 8), []),
+        ("-n", Copied(0, 1, 0, [Problem(b"f", "forbidden", "no")], 9, 8), ["/c/f: no", "1 more"]),
+        ("-n", Copied(0, 1, 0, [Problem(b"f", "exists", "is there")]), []),
+    ],
+    ids=["more", "all-left", "some-left", "older-server"],
+)
+def test_cp_tells_of_more_problems_than_the_answer_has(run, monkeypatch, options, answer, expected):
+    """What -n left is no failure, whether the answer names it or only counts it."""
+    monkeypatch.setattr(Client, "copy", lambda self, *args, **named: answer)
+    status, _, err = run(f"cp -r {options} d /c")
+    assert status == (1 if expected else 0)
+    lines = err.splitlines()
+    if expected:
+        assert lines.pop() == "ftp: /d: not all of it could be copied"
+    assert len(lines) == len(expected)
+    for line, words in zip(lines, expected, strict=True):
+        assert words in line

@@ -97,6 +97,27 @@ def test_who_may_only_read_changes_no_mode_time_or_link(bob):
     assert bob.run("ls", "/").lines == ["file"]
 
 
+@pytest.mark.parametrize("rights", ["upload-only", "none"])
+def test_what_may_not_be_listed_is_told_by_whatever_reads_trees(bob, rights):
+    """Not all was seen: that is the status of a partial failure, and the rest is there."""
+    bob.run("mkdir", "/d", "/d/in")
+    bob.run("put", "-", "/d/in/file", given=b"x")
+    bob.run("put", "-", "/d/file", given=b"other")
+    permit(bob, f"/d/in={rights}")
+    for words in ("get -r /d got", "du /d", "find /d", "chmod -R go-w /d"):
+        told = bob.run(*words.split(), status=1)
+        closed = [line for line in told.err.splitlines() if "can't be listed" in line]
+        assert len(closed) == 1 and closed[0].startswith("ftp: /d/in: "), (words, told.err)
+    assert sorted(os.listdir(bob.home / "got")) == (
+        ["file", "in"] if rights == "upload-only" else ["file"]
+    )
+    assert bob.run("find", "/d", status=1).lines[:1] == ["/d"]
+    refused = bob.run("rm", "-r", "/d", status=6)
+    assert f"(rule: /d/in={rights})" in refused.err
+    assert (bob.on_server / "d" / "in" / "file").exists()
+    bob.run("ls", "/d")
+
+
 # why ---------------------------------------------------------------------------------------
 
 

@@ -32,6 +32,7 @@ from ftpwire.errors import (
     SessionEnded,
     TooMany,
     UnknownKind,
+    UploadTakenOver,
 )
 from ftpwire.frames import HEADER, Kind
 from ftpwire.messages import (
@@ -457,12 +458,13 @@ def test_whatever_comes_ends_in_a_typed_error(found, size):
 # ends ----------------------------------------------------------------------------------------
 
 
-def test_the_server_s_own_last_word_is_the_error():
+@pytest.mark.parametrize("kind", [SessionEnded, UploadTakenOver])
+def test_the_server_s_own_last_word_is_the_error(kind):
     protocol = greeted()
     call = ask(protocol, WhoAmI())
-    with pytest.raises(SessionEnded, match="^kicked$"):
-        feed(protocol, frame(Kind.ERROR, 0, Failed(SessionEnded.code, "kicked")))
-    assert isinstance(protocol.error, SessionEnded)
+    with pytest.raises(kind, match="^kicked$"):
+        feed(protocol, frame(Kind.ERROR, 0, Failed(kind.code, "kicked")))
+    assert isinstance(protocol.error, SessionEnded) and protocol.is_over
     assert protocol.lost(protocol.error) is protocol.error
     assert not call.done, "the driver closes first"
 

@@ -24,6 +24,7 @@ from ftpclient.transfer.listing import Listing
 from ftpclient.transfer.placing import partial_name
 from ftpclient.transfer.report import Listener, Result
 from ftpserver.storage.digest_xattr import digest_by_name
+from ftpserver.storage.permissions import Permissions
 from ftpwire import digests, paths
 from ftpwire.errors import (
     BadMessage,
@@ -906,6 +907,39 @@ def test_an_unreadable_source(plain_user, mirror):
     (mirror.target / "closed").chmod(0o700)
     assert trees.names(mirror.target / "closed") == {b"file", b"other"}
     (mirror.source / "closed").chmod(0o700)
+
+
+def done(mirror: Mirror) -> set[tuple[str, str]]:
+    """What was done but for modes and times."""
+    return {one for one in mirror.told.actions if one[0] != "attributes"}
+
+
+@pytest.mark.parametrize("rights", ["upload-only", "none"])
+def test_what_may_not_be_listed_is_not_taken_for_empty(server, mirror, connect, rights):
+    """Nothing in it is deleted, or sent again; and what else would be deleted from here stays."""
+    for root in (mirror.source, mirror.target):
+        write(root / "in" / "file", f"of {root.name}")
+        write(root / "in" / "deep" / "more", f"of {root.name}")
+    write(mirror.source / "new")
+    write(mirror.target / "extra")
+    server.accounts.change("alice", permissions=Permissions.parse(f"/there/in={rights}"))
+    mirror.client = connect(server)
+    if mirror.upload:
+        assert mirror.sync(delete=True).exit_code == 1
+        assert done(mirror) == {("delete", "extra"), ("put", "new")}
+    else:
+        with pytest.raises(SafetyLimit, match="not all of .* could be read"):
+            mirror.sync(delete=True)
+        assert mirror.told.actions == []
+    assert mirror.told.errors == [("failed", "forbidden", "in")]
+    assert (mirror.target / "in" / "file").read_text() == f"of {mirror.target.name}"
+    assert (mirror.target / "in" / "deep" / "more").exists()
+    if not mirror.upload:
+        assert mirror.sync(delete=True, force=True).exit_code == 1
+        assert done(mirror) == {("delete", "extra"), ("get", "new")}
+        assert (mirror.target / "in" / "deep" / "more").exists()
+    summary = mirror.sync(delete=True, patterns=((True, "in"),))
+    assert (summary.exit_code, mirror.told.errors) == (0, [])
 
 
 def test_an_unreadable_target(plain_user, mirror):

@@ -13,13 +13,16 @@ from ftpserver.serving import exchange as exchange_module
 from ftpserver.storage.batch import SMALL
 from ftpserver.storage.home import Home
 from ftpserver.storage.quota import most_files
+from ftpserver.storage.staging import DROPPED_BITS
 from ftpwire import digests, growing
 from ftpwire.digests import StoredDigest
 from ftpwire.frames import Kind
 from ftpwire.messages import (
+    BeginTree,
     Copied,
     Copy,
     Done,
+    EndTree,
     Failed,
     Get,
     Hash,
@@ -29,12 +32,14 @@ from ftpwire.messages import (
     MakeDir,
     Move,
     Put,
+    Ready,
     Remark,
     Remove,
     Removed,
     Room,
     Sending,
     Sent,
+    SetAttributes,
     Space,
     Stat,
     Stored,
@@ -317,10 +322,8 @@ def test_copying_into_what_is_there(peer, files):
     store(peer, b"/there/file", b"old content")
     store(peer, b"/there/dir/other", b"other")
     answer = peer.ask(Copy(b"/tree", b"/there", recursive=True, overwrite="never"))
-    assert [(problem.path, problem.code) for problem in answer.problems] in (
-        [(b"", "exists")],
-        [(b"file", "exists")],
-    )
+    assert [(problem.path, problem.code) for problem in answer.problems] == [(b"file", "exists")]
+    assert replace(answer, problems=[]) == Copied(1, 2, 4, skipped=1)
     assert (files / "there" / "file").read_bytes() == b"old content"
     assert (files / "there" / "dir" / "more").read_bytes() == b"more"
     answer = peer.ask(Copy(b"/tree", b"/there", recursive=True))
@@ -520,3 +523,43 @@ def test_the_user_is_warned_once_when_nine_tenths_are_used(start_server, dial):
     assert put(peer, b"/c", 1) == [Stored(1)]
     assert peer.ask(Remove(b"/b")) == Removed(1, 0, 10)
     assert put(peer, b"/d", 50) == [Remark("941 B of 1000 B are used"), Stored(50)]
+
+
+# modes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", [0o4000, 0o2000, 0o1000, 0o7000, 0])
+def test_no_special_bit_is_dropped_in_silence(peer, files, bits):
+    """A remark comes before the answer; that a directory keeps what it has is no loss."""
+    dropped = [DROPPED_BITS] if bits else []
+
+    def asked(message) -> list[str]:
+        """What the user is told before the answer to a request."""
+        number = peer.request(message)
+        if isinstance(message, Put):
+            if message.ask:
+                assert isinstance(peer.read().message, Ready)
+            data = bytes(message.size)
+            peer.frame(Kind.DATA, number, data)
+            peer.frame(Kind.END, number, Sent(len(data), digests.digest(data)))
+        remarks = []
+        while isinstance(told := peer.read().message, Remark):
+            remarks.append(told.message)
+        assert isinstance(told, (Stored, Done)), told
+        return remarks
+
+    assert asked(Put(b"/small", 3, bits | 0o644)) == dropped
+    assert asked(Put(b"/larger", SMALL + 1, bits | 0o644)) == dropped
+    assert asked(Put(b"/asked", 3, bits | 0o644, ask=True)) == dropped
+    assert asked(MakeDir(b"/dir", bits | 0o755)) == dropped
+    assert asked(SetAttributes(b"/small", bits | 0o640)) == dropped
+    assert asked(SetAttributes(b"/small", bits | 0o640)) == dropped  # nothing is to be changed
+    assert asked(SetAttributes(b"/dir", bits | 0o700, exact=True)) == dropped
+    assert asked(BeginTree(b"/tree", bits | 0o755)) == dropped
+    assert asked(EndTree()) == []
+    for name in ("small", "larger", "asked", "dir", "tree"):
+        assert (files / name).stat().st_mode & 0o7000 == 0
+    shared = files / "dir"
+    shared.chmod(0o3755)
+    assert asked(SetAttributes(b"/dir", bits & 0o3000 | 0o700)) == []
+    assert shared.stat().st_mode & 0o7777 == 0o3700

@@ -62,6 +62,9 @@ class OfAnotherProtocol:
         self.account = account
         self.told.append(account)
 
+    def warn(self) -> None:
+        """Its protocol has no such notice."""
+
     def say_alive(self) -> None:
         pass
 

@@ -74,15 +74,30 @@ def refused(answer) -> bool:
     return isinstance(answer, Failed) and answer.code == "forbidden" and "rule: " in answer.message
 
 
-def listed(peer, path: bytes, **fields):
-    """The paths of a listing; None when it is refused."""
+def pages(peer, path: bytes, **fields):
+    """The pages of a listing, and how it ended."""
     peer.request(List(path, **fields))
-    found = set()
+    found = []
     while (frame := peer.read()).kind == Kind.REPLY:
-        page = frame.message
-        assert not page.problems
+        found.append(frame.message)
+    return found, frame
+
+
+def listed(peer, path: bytes, closed: bytes | None = None, **fields):
+    """The paths of a listing; None when it is refused.
+
+    Args:
+        closed: What it tells of as ``forbidden``.
+    """
+    got, last = pages(peer, path, **fields)
+    found, problems = set(), []
+    for page in got:
         found |= {b"/".join((page.directory, one.path)).strip(b"/") for one in page.entries}
-    return found if frame.kind == Kind.END else None
+        problems += [
+            (b"/".join((page.directory, one.path)).strip(b"/"), one.code) for one in page.problems
+        ]
+    assert problems == ([] if closed is None else [(closed, "forbidden")])
+    return found if last.kind == Kind.END else None
 
 
 def got(peer, path: bytes):
@@ -222,7 +237,7 @@ def test_reading_and_listing(restricted, stocked, rights, may):
     peer = restricted(f"/in={rights}")
     assert listed(peer, b"/in") == ({b"file", b"dir"} if may else None)
     assert got(peer, b"/in/file") == b"there" if may else refused(got(peer, b"/in/file"))
-    below = listed(peer, b"/", recursive=True)
+    below = listed(peer, b"/", None if may else b"in", recursive=True)
     assert (b"in/file" in below) is may
     assert (b"in" in below) is (rights != "none")  # where things can be put is no secret
     assert b"own/deep/file" in below
@@ -305,7 +320,26 @@ def test_a_tree_does_not_come_over_a_protected_part(restricted, stocked, rights)
 def test_a_tree_with_a_hidden_part_is_not_copied(restricted, stocked):
     peer = restricted("/own/deep=none")
     assert refused(peer.ask(Copy(b"/own", b"/new", recursive=True)))
-    assert listed(peer, b"/own", recursive=True) == {b"dir", b"file"}
+    assert listed(peer, b"/own", b"deep", recursive=True) == {b"dir", b"file"}
+
+
+def test_a_recursive_listing_tells_what_it_leaves_out(restricted, stocked):
+    """A directory that isn't gone into has a page, as one that can't be read; what doesn't show is
+    a problem of the directory that it is in. A listing of one directory needs neither."""
+    peer = restricted("/in=upload-only /own/deep=none /own/file=none /missing=none")
+    got, _ = pages(peer, b"/", recursive=True)
+    closed = [page for page in got if page.directory == b"in"]
+    assert len(closed) == 1 and closed[0].complete and not closed[0].entries
+    assert [(one.path, one.code) for one in closed[0].problems] == [(b"", "forbidden")]
+    assert closed[0].problems[0].message.endswith("(rule: /in=upload-only)")
+    own = [page for page in got if page.directory == b"own"]
+    assert {(one.path, one.code) for page in own for one in page.problems} == {
+        (b"deep", "forbidden"),
+        (b"file", "forbidden"),
+    }
+    assert {one.path for page in own for one in page.entries} == {b"dir"}
+    assert sum(len(page.problems) for page in got) == 3
+    assert not any(page.problems for page in pages(peer, b"/own")[0])
 
 
 def test_an_atomic_tree_does_not_replace_a_protected_part(restricted, stocked):

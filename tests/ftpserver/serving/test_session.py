@@ -301,6 +301,9 @@ def test_no_password_is_logged(server, dial, caplog):
             id="unknown-request",
         ),
         pytest.param(frame(Kind.REQUEST, 1, LoggedIn("alice")), "bad-message", id="a-reply"),
+        pytest.param(frame(Kind.REQUEST, 0, WhoAmI()), "bad-message", id="id-0"),
+        pytest.param(frame(Kind.REQUEST, 0, Stat(b"/missing")), "bad-message", id="id-0-refused"),
+        pytest.param(frame(Kind.REQUEST, 0, Put(b"/x", 0)), "bad-message", id="id-0-upload"),
         pytest.param(
             frame(Kind.REQUEST, 1, msgspec.msgpack.encode({"op": "stat", "path": "text"})),
             "bad-message",
@@ -556,7 +559,7 @@ def test_a_refusal_comes_before_the_bytes(server, dial):
 
 def test_a_wrong_digest_is_told(server, dial, files):
     peer = dial(server)
-    for number, size in enumerate((10, SMALL + 10)):
+    for number, size in enumerate((10, SMALL + 10), 1):
         peer.frame(Kind.REQUEST, number, Put(b"/file", size))
         peer.frame(Kind.DATA, number, b"x" * size)
         peer.frame(Kind.END, number, Sent(size, bytes(32)))
@@ -578,9 +581,9 @@ def test_data_may_pause_and_be_empty(server, dial, files):
     assert (files / "file").stat().st_size == SMALL + 100
 
 
-def test_ids_may_be_anything(server, dial):
+def test_ids_may_be_anything_but_0(server, dial):
     peer = dial(server)
-    for number in (0, 2**32 - 1, 77, 77):
+    for number in (1, 2**32 - 1, 77, 77):
         peer.send(*put(number, b"/file"))
         assert peer.answer().request_id == number
 
@@ -1035,7 +1038,7 @@ def test_what_was_asked_before_is_answered(start_server, dial):
     peer.close()
     stopping.join()
     kinds = [one.kind for one in found]
-    assert kinds in ([Kind.REPLY, Kind.NOTICE], [Kind.NOTICE])
+    assert sorted(kinds) in ([Kind.REPLY, Kind.NOTICE], [Kind.NOTICE])
     stored = (server.settings.root / "alice" / "file").exists()
     assert stored == (Kind.REPLY in kinds)
 
@@ -1050,8 +1053,8 @@ def test_a_running_upload_may_finish(start_server, dial):
     stopping.start()
     eventually(lambda: server.service.stopping)
     peer.send(*pieces[50:])
-    assert peer.read().message == Stored(SMALL + 100)
-    assert isinstance(peer.read().message, GoingDown)
+    told = {peer.read().message, peer.read().message}  # whichever comes first
+    assert told == {Stored(SMALL + 100), GoingDown()}
     peer.close()
     stopping.join()
 

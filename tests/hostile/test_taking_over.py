@@ -1,0 +1,105 @@
+"""Two clients that upload the same file: one goes on, the other hears so and leaves it be."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from ftpclient.errors import UploadTakenOver
+from ftpclient.transfer.report import Listener
+from ftpserver.serving import exchange
+from ftpserver.storage.resumable import RESUME_FROM
+from ftpwire import digests
+from ftpwire.frames import Kind
+from ftpwire.messages import Done, Failed, MakeDir, Put, Ready, Sent, Stored
+from tests.hostile.conftest import Site, each_way
+from tests.peer import Peer
+
+MIB = 1024 * 1024
+DATA = os.urandom(RESUME_FROM + 2 * MIB)
+THERE = RESUME_FROM + MIB
+
+
+def begin(peer: Peer, path: bytes = b"/large") -> tuple[int, Ready]:
+    """Ask for the upload; returns the request's id, and the answer."""
+    number = peer.request(Put(path, len(DATA), mtime_ns=5, ask=True))
+    ready = peer.answer().message
+    assert isinstance(ready, Ready), ready
+    return number, ready
+
+
+def send(peer: Peer, number: int, start: int, stop: int) -> None:
+    for at in range(start, stop, MIB):
+        peer.frame(Kind.DATA, number, DATA[at : min(at + MIB, stop)])
+
+
+def finish(peer: Peer, number: int, start: int) -> None:
+    send(peer, number, start, len(DATA))
+    peer.frame(Kind.END, number, Sent(len(DATA), digests.digest(DATA)))
+    assert peer.answer().message == Stored(len(DATA))
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch) -> None:
+    """Have a session find out soon that its upload isn't its own any more."""
+    monkeypatch.setattr(exchange, "_LOOK_SECONDS", 0.05)
+
+
+@each_way
+def test_the_earlier_session_is_told_that_another_goes_on(serve, way):
+    check_that_the_earlier_one_is_told(serve(), pieces=False)
+
+
+def test_so_is_one_whose_upload_comes_in_pieces(serve):
+    check_that_the_earlier_one_is_told(serve(), pieces=True)
+
+
+def check_that_the_earlier_one_is_told(site: Site, *, pieces: bool) -> None:
+    first, second = site.user(), site.user()
+    assert first.ask(MakeDir(b"/before")) == Done()
+    number = first.request(Put(b"/large", len(DATA), mtime_ns=5, ask=True, pieces=pieces))
+    assert isinstance(first.answer().message, Ready)
+    if not pieces:
+        send(first, number, 0, THERE)
+    mine, ready = begin(second)
+    assert ready.offset <= THERE
+    with first:
+        *_, last = first.rest()
+    assert (last.kind, last.request_id) == (Kind.ERROR, 0)
+    text = "/large: another session uploads the same file, and goes on with it"
+    assert last.message == Failed("taken-over", text)
+    finish(second, mine, ready.offset)
+
+
+class Meanwhile(Listener):
+    """Has another client take the upload over, once some of it was sent."""
+
+    def __init__(self, other: Peer) -> None:
+        self._other = other
+        self._sent = 0
+        self.begun: tuple[int, Ready] | None = None
+
+    def advanced(self, count: int) -> None:
+        self._sent += count
+        if self.begun is None and self._sent > THERE:
+            self.begun = begin(self._other)
+
+
+@pytest.mark.parametrize("way", ["parked", "tls"])
+def test_ftp_does_not_take_it_back(serve, connect, tmp_path, way):
+    """It would be taken over in turn, and so on: it ends, and says why."""
+    source = tmp_path / "large"
+    source.write_bytes(DATA)
+    os.utime(source, ns=(5, 5))
+    site = serve()
+    client = connect(site.server, retries=5)
+    other = Meanwhile(site.user())
+    with pytest.raises(UploadTakenOver, match="another session uploads the same file") as raised:
+        client.put([source], "/large", listener=other)
+    assert raised.value.exit_code == 4
+    assert "the same command" not in str(raised.value), "that would take it back"
+    assert not client.connected
+    assert other.begun is not None
+    number, ready = other.begun
+    finish(other._other, number, ready.offset)
