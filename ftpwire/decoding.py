@@ -18,7 +18,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, get_args
 import msgspec
 from msgspec import inspect
 
-from ftpwire.errors import BadMessage, BadRequest, FtpError, UnknownRequest
+from ftpwire.errors import BadMessage, BadRequest, FtpError
 from ftpwire.paths import printable
 
 MAX_DEPTH = 32

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class FtpError(Exception):
@@ -141,7 +141,8 @@ class CommandError(FtpError):
     Attributes:
         needed: What the request needed, where room is what was missing.
         free: What was free then.
-        what: What these two count: ``bytes`` or ``files`` (with directories and links).
+        what: What these two count: ``bytes`` or ``files`` (with directories and links); None, of an
+            older server, for bytes.
         retry_after: Seconds after which the same request may succeed.
         path: What it is about, if the server has said so: a remote path.
         rule: The rule of the account's permissions that forbids it, as it is written.
@@ -172,11 +173,19 @@ class CommandError(FtpError):
         Args:
             kind: Another class; None: its own.
         """
-        return (kind or type(self))(text, **{name: getattr(self, name) for name in FACTS})
+        return (kind or type(self))(text, **facts_of(self))
 
 
+BYTES, FILES = "bytes", "files"
+"""What ``needed`` and ``free`` count; files are those, directories and links."""
 FACTS = ("needed", "free", "what", "retry_after", "path", "rule")
 """What a `CommandError` tells besides its text, and `ftpwire.messages.Failed` carries."""
+
+
+def facts_of(error: CommandError) -> dict[str, Any]:
+    """What it tells besides its text, as far as it does."""
+    told = {name: getattr(error, name) for name in FACTS}
+    return {name: fact for name, fact in told.items() if fact is not None}
 
 
 class BadRequest(CommandError):

@@ -26,6 +26,7 @@ from ftpwire.errors import (
     FtpError,
     UnknownRequest,
     VersionMismatch,
+    facts_of,
 )
 from ftpwire.paths import name_of
 
@@ -151,6 +152,8 @@ class Hello(Message, frozen=True, tag="hello", omit_defaults=False):
         stall_ms: How long this side waits for a peer that is silent when it should not be, in
             milliseconds (of a server); 0 when it isn't known.
         versions: All that this side speaks, at most 16; empty from one that says ``version`` alone.
+        max_sessions: Most sessions that an account may have at the same time, of all its clients,
+            unless `LoggedIn` says otherwise (of a server); 0 when it isn't known.
 
     Replies: the server's `Hello`; or `Failed` with ``version`` or ``bad-magic``.
     """
@@ -164,6 +167,7 @@ class Hello(Message, frozen=True, tag="hello", omit_defaults=False):
     max_unanswered: int = 0
     stall_ms: Size = 0
     versions: Annotated[list[int], Meta(max_length=16)] = []
+    max_sessions: Size = 0
 
 
 class Login(RequestFor["LoggedIn"], frozen=True, tag="login"):
@@ -207,8 +211,7 @@ class LoggedIn(Message, frozen=True, tag="logged-in"):
     """The session is open: the limits of `Hello` hold from here.
 
     Attributes:
-        max_sessions: Most that the account may have at the same time, of all its clients; 0 when
-            that isn't known.
+        max_sessions: Where the account has a limit of its own: as in `Hello`; 0: that holds.
     """
 
     user: str
@@ -834,9 +837,7 @@ class Failed(Message, frozen=True, tag="failed"):
             path: What it is about, unless it says that itself.
         """
         if isinstance(error, CommandError):
-            facts = {name: getattr(error, name) for name in FACTS}
-            if facts["path"] is None:
-                facts["path"] = path
+            facts = {"path": path} | facts_of(error)
             return cls(error.code, str(error), **facts)
         if isinstance(error, VersionMismatch):
             return cls(error.code, str(error), versions=list(error.versions))

@@ -44,6 +44,8 @@ from ftpwire.tls import TlsPipe, fingerprint
 
 CONNECT_SECONDS = 15.0
 _FIRST_TRIES = 5
+_LONGEST_ASKED = 5
+"""Seconds that a server which has too much to do may ask to wait, before each further log-in."""
 
 
 class Opened(Connection):
@@ -89,8 +91,9 @@ class Opened(Connection):
         for attempt in range(_FIRST_TRIES - 1):
             try:
                 return self._log_in(credential)
-            except Busy:  # many come at once, and not everybody's password is looked at yet
-                pause(0.2 * 2**attempt, self._interrupt)
+            except Busy as error:  # many come at once: not every password is looked at yet
+                asked = min(max(0, error.retry_after or 0), _LONGEST_ASKED)
+                pause(max(0.2 * 2**attempt, asked), self._interrupt)
         return self._log_in(credential)
 
     def _log_in(self, credential: Credential) -> None:

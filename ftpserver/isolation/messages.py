@@ -253,6 +253,7 @@ class Known(_Said, frozen=True):
     permissions: str
     limit_rate: int | None
     epoch: int
+    max_sessions: int | None
 
 
 class Admitted(_Said, frozen=True):
@@ -433,6 +434,7 @@ def known(account: Account, home: Path) -> Known:
         str(account.rights),
         account.limit_rate,
         account.epoch,
+        account.max_sessions,
     )
 
 
@@ -453,7 +455,7 @@ def account_of(told: Known) -> Account:
         networks=(),
         expires=None,
         disabled=False,
-        max_sessions=None,
+        max_sessions=told.max_sessions,
         limit_rate=told.limit_rate,
         peer_user=None,
         system_user=None,

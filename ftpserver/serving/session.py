@@ -216,7 +216,7 @@ class Session(StreamRequestHandler):
         first = opening.first_byte(self.request, self.channel, deadline)
         self._has_spoken = True
         opening.start_tls(self.channel, first, context, deadline)
-        opening.say_hello(self.exchange, self.server.settings.stall)
+        opening.say_hello(self.exchange, self.server.settings)
         self._serve()
 
     def _do(self, part: Callable[[], None]) -> None:

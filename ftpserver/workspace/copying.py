@@ -158,13 +158,17 @@ class Copying:
         try:
             yield
         except (IsADirectory, AlreadyExists) as error:
-            raise type(error)(f"{paths.show(self._request.target)}: {error}") from None
+            named = error.with_text(f"{paths.show(self._request.target)}: {error}")
+            named.path = self._request.target
+            raise named from None
 
     def _at(self, target: tuple[bytes, ...], error: CommandError, rest: str = "") -> CommandError:
         """The same error with its path, and whose disk it is."""
         where = "" if isinstance(error, QuotaExceeded) else " (the server's disk)"
-        text = f"{paths.show(paths.join(*target))}: {error}{where}{rest}"
-        return type(error)(text, needed=error.needed, free=error.free)
+        path = paths.join(*target)
+        told = error.with_text(f"{paths.show(path)}: {error}{where}{rest}")
+        told.path = path
+        return told
 
     def _dressing(self, target: Parts, entry: Entry) -> SetAttributes:
         """What gives a directory its mode and time, once it is filled."""
