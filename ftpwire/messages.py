@@ -43,7 +43,7 @@ ALIVE = "alive"
 than each ``stall_ms`` of its `Hello`, whatever its disk does."""
 KEPT = "kept"
 """Feature of a server: `ListKept` and `DropKept`, and `Room` with ``kept``."""
-REFUSING = "refusing"
+ALONE = "alone"
 """Feature of a server: a request that it doesn't know, or with a value that can't be, fails alone,
 by ``unknown-request`` or ``bad-request``. Before, it ended the connection."""
 

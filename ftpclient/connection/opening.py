@@ -18,6 +18,7 @@ from contextlib import nullcontext
 
 from ftpclient.connection import dial, forks, log, peer
 from ftpclient.connection.addresses import ServerAddress
+from ftpclient.connection.advice import advised
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.credentials import Credential
 from ftpclient.connection.driver import Trusted
@@ -30,11 +31,13 @@ from ftpwire.channel import Channel, TimedOut, keep_probing
 from ftpwire.errors import (
     BadMagic,
     BadMessage,
+    Banned,
     Busy,
     ConnectFailed,
     ConnectionLost,
     FrameTooBig,
     HostKeyChanged,
+    LoginRefused,
     RegistrationClosed,
     UnknownKind,
 )
@@ -98,10 +101,15 @@ class Opened(Connection):
 
     def _log_in(self, credential: Credential) -> None:
         early, self._early = self._early, None
-        if early is not None and early[0] == credential:
-            self._use(self.result(early[1]))
-        else:
-            self._use(self.ask(credential.request()))
+        try:
+            if early is not None and early[0] == credential:
+                self._use(self.result(early[1]))
+            else:
+                self._use(self.ask(credential.request()))
+        except LoginRefused as error:
+            if credential.is_token and not isinstance(error, Banned):
+                raise advised(error, ": log in again with ftp login") from None
+            raise
 
     def register(self, credential: Credential, invitation: str | None) -> None:
         """Make an account with this name and password, and log in as it.
@@ -319,7 +327,10 @@ class _Opening:
         except ConnectionLost as error:
             raise _TurnedAway(protocol.named(str(error))) from None
         except (BadMagic, BadMessage, FrameTooBig, UnknownKind) as error:
-            text = f"{endpoint}: {error}: is it an ftpd, and this its port?"
+            asks = "and this its port?"
+            if self._context is None and self._address.path is None and isinstance(error, BadMagic):
+                asks = "and does it speak without TLS (else leave --plaintext out)?"
+            text = f"{endpoint}: {error}: is it an ftpd, {asks}"
             raise type(error)(text) from None
         _keep_ticket(endpoint, channel, self._context)
         opened = Opened(

@@ -23,7 +23,7 @@ from ftpwire.frames import Kind
 from ftpwire.messages import Hello
 from ftpwire.tls import HANDSHAKE_RECORD, TlsError, TlsPipe
 
-FEATURES = [messages.PIECES, messages.ALIVE, messages.KEPT, messages.REFUSING]
+FEATURES = [messages.PIECES, messages.ALIVE, messages.KEPT, messages.ALONE]
 MAX_REQUESTS = 4096
 MAX_UNANSWERED = 64 * 1024 * 1024
 
@@ -70,9 +70,9 @@ def _check_first_byte(first: int, *, tls: bool) -> None:
     if first == SIGNATURE[0]:
         raise BadMessage("a PROXY header, from an address that isn't in proxy-from")
     if tls and first != HANDSHAKE_RECORD:
-        raise BadMagic("this server speaks TLS only: connect without --plaintext")
+        raise BadMagic("this server speaks TLS only")
     if not tls and first == HANDSHAKE_RECORD:
-        raise BadMagic("this server speaks without TLS: connect with --plaintext")
+        raise BadMagic("this server speaks without TLS")
 
 
 def is_first_whole(data: bytes, *, tls: bool) -> bool:

@@ -78,7 +78,9 @@ class Copying:
         entry = home.entry(request.source, follow=not request.links, digest=False)
         if entry.type == "dir":
             if not request.recursive:
-                raise IsADirectory(f"{paths.show(request.source)}: a directory (use -r)")
+                raise IsADirectory(
+                    f"{paths.show(request.source)}: a directory", path=request.source
+                )
             if home.is_inside(self._target, self._source):
                 raise InvalidPath(f"{paths.show(request.source)}: can't be copied into itself")
             self._copy_tree(entry)

@@ -83,7 +83,7 @@ def test_it_logs_in(start_server, plaintext):
 def test_the_server_says_all_of_its_hello(client):
     told = client.server
     assert told["version"] == 1
-    assert told["features"] == ["pieces", "alive", "kept"]
+    assert told["features"] == ["pieces", "alive", "kept", "alone"]
     assert told["max_control"] == 128 * 1024
     assert told["max_data"] == 4 * MIB
     assert told["max_requests"] > 1

@@ -213,6 +213,38 @@ def test_a_version_that_is_not_known_is_refused_by_name(server, dial):
     failed = dropped(peer)
     assert failed.code == "version"
     assert "77" in failed.message and str(messages.VERSION) in failed.message
+    assert failed.versions == [messages.VERSION]
+
+
+@pytest.mark.parametrize(
+    ("spoken", "chosen"),
+    [
+        pytest.param({"version": 1}, 1, id="an-older-client"),
+        pytest.param({}, 1, id="nothing-said"),
+        pytest.param({"version": 1, "versions": [1, 2, 3]}, 1, id="newer-ones-too"),
+        pytest.param({"version": 2, "versions": [3, 2, 1]}, 1, id="whatever-version-says"),
+        pytest.param({"version": 1, "versions": [2, 3]}, None, id="only-newer-ones"),
+        pytest.param({"version": 1, "versions": [-(2**63), 2**64 - 1]}, None, id="odd-numbers"),
+    ],
+)
+def test_the_highest_common_version_is_spoken(server, dial, spoken, chosen):
+    peer = dial(server, logged_in=False)
+    peer.frame(Kind.REQUEST, 0, messages.MAGIC + pack({"op": "hello"} | spoken))
+    if chosen is None:
+        failed = dropped(peer)
+        assert (failed.code, failed.versions) == ("version", [1])
+        return
+    ours = messages.decode_hello(peer.read().payload)
+    assert (ours.version, ours.versions) == (chosen, [1])
+
+
+def test_hello_tells_how_many_sessions_an_account_may_have(start_server, dial):
+    server = start_server(max_user_sessions=7, max_address_sessions=5)
+    peer = dial(server, logged_in=False)
+    assert peer.hello().max_sessions == 5
+    server.accounts.change("alice", max_sessions=3)
+    assert peer.ask(Login("alice", "secret")) == LoggedIn("alice", 3)
+    assert peer.ask(WhoAmI()) == LoggedIn("alice", 3)
 
 
 def test_what_a_hello_has_beyond_ours_is_ignored(server, dial):
