@@ -9,6 +9,7 @@ import pytest
 from ftpclient import Client
 from ftpclient.connection.connection import Connection
 from ftpclient.transfer import retry
+from ftpclient.transfer.report import Listener
 from ftpwire.errors import BadMessage, QuotaExceeded, TooMany
 
 
@@ -83,6 +84,21 @@ def test_a_server_that_wants_no_more_connections_gets_it_over_fewer(
     assert (summary.done, summary.failed) == (10, 0)
     assert len(made) == 3 - len(refused)
     assert all(one.broken for one in made)  # closed at the end
+
+
+def test_no_more_connections_are_tried_than_an_account_may_have(
+    client, opened, tree, start_server, tmp_path
+):
+    server = start_server(max_user_sessions=3, root=tmp_path / "small")
+    told = []
+    listener = Listener()
+    listener.remark = told.append
+    address = f"alice@127.0.0.1:{server.server_address[1]}"
+    with Client(address, password="secret", plaintext=True) as limited:
+        summary = limited.put([tree], "/t", recursive=True, parallel=5, listener=listener)
+    assert (summary.done, summary.failed) == (10, 0)
+    assert len(opened) == 3, "the first one is of them"
+    assert told == ["2 further connections: the account may have 3 sessions"]
 
 
 def test_one_that_fails_otherwise_closes_the_others(client, tree, monkeypatch):
