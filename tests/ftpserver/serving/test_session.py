@@ -442,6 +442,14 @@ def test_a_bad_request_fails_alone(server, dial, message, code, text):
     ]
 
 
+def test_what_earlier_clients_send_is_understood(server, dial):
+    """They named uploads, which had no effect."""
+    peer = dial(server)
+    named = {"op": "put", "path": b"/x", "size": 3, "upload_id": bytes(16)}
+    peer.send(upload(1, named))
+    assert peer.answer().message == Stored(3)
+
+
 def test_one_of_a_hundred_puts(server, dial, files):
     peer = dial(server)
     bad = upload(51, {"op": "put", "path": b"/51", "size": 3, "mode": 4096})
