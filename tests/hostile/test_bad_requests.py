@@ -59,7 +59,7 @@ def test_between_uploads_that_are_stored(serve, way):
     assert (forbidden.rule, forbidden.path) == ("/closed=none", b"/closed")
     assert (full.what, full.needed, full.free) == ("files", 1, 0)
     # and what breaks the framing, behind one more that came in whole
-    site.server.accounts.change("alice", max_files=50)
+    site.server.accounts.change("alice", max_files=50, max_sessions=None)
     peer = site.user()
     peer.send(put(10, b"/good-0"), frame(Kind.REQUEST, 11, b"\xc1"))
     stored, last = peer.rest()
