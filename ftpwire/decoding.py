@@ -44,6 +44,10 @@ class Family(Generic[M]):
         kinds: Their union, or the one that it is.
         what: What each of them is, for errors: a noun that ``a`` can stand before.
         unknown, bad: What is raised for a message of another name, and for one with a wrong value.
+
+    Attributes:
+        decode: One whole message. Raises BadMessage where it is no msgpack, no map with strings as
+            keys, or has no ``op``; else ``unknown`` or ``bad``.
     """
 
     def __init__(
@@ -54,25 +58,21 @@ class Family(Generic[M]):
         unknown: type[FtpError] = BadMessage,
         bad: type[FtpError] = BadMessage,
     ) -> None:
-        self._decode: Callable[[Payload], M] = msgspec.msgpack.Decoder(kinds).decode
         members = get_args(kinds) or (kinds,)
         self._kinds = {str(one.__struct_config__.tag): one for one in members}
         self._what = what
         self._unknown = unknown
         self._bad = bad
+        usual: Callable[[Payload], M] = msgspec.msgpack.Decoder(kinds).decode
 
-    def decode(self, payload: Payload) -> M:
-        """One whole message.
+        def decode(payload: Payload) -> M:  # no method: it is called for every frame
+            try:
+                return usual(payload)
+            except _WRONG:
+                pass
+            return self._look_closely(payload)
 
-        Raises:
-            BadMessage: It is no msgpack, no map with strings as keys, or has no ``op``.
-            FtpError: It has another ``op``, lacks something, or has a value that can't be.
-        """
-        try:
-            return self._decode(payload)
-        except _WRONG:
-            pass
-        return self._look_closely(payload)
+        self.decode = decode
 
     def _look_closely(self, payload: Payload) -> M:
         """The same, key by key: without those that are unknown here."""
@@ -163,8 +163,15 @@ def _values_of_deep(data: memoryview) -> dict[str, Payload | msgspec.Raw]:
     return found
 
 
+_CONTAINERS = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])
+"""The bytes that arrays and maps begin with."""
+
+
 def _is_deep(value: Payload | msgspec.Raw) -> bool:
-    return _measure(memoryview(value), 0)[1] > MAX_DEPTH
+    packed = bytes(value)
+    if len(packed) - len(packed.translate(None, _CONTAINERS)) <= MAX_DEPTH:
+        return False  # a level has one of these bytes at least, and most values have few
+    return _measure(memoryview(packed), 0)[1] > MAX_DEPTH
 
 
 def _measure(data: memoryview, at: int) -> tuple[int, int]:

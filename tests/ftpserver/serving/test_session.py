@@ -605,6 +605,8 @@ def conversation() -> list[bytes]:
         b"".join(put(5, b"/dir/unknown", b"y" * 900, size=None, piece=100)),
         b"".join(put(6, b"/nowhere/refused", b"z" * 500, piece=50)),
         frame(Kind.CANCEL, 6),
+        upload(12, {"op": "put", "path": b"/dir/bad", "size": -1}, size=400),
+        upload(13, {"op": "of-later"}, size=400),
         frame(Kind.REQUEST, 7, Stat(b"/dir/small")),
         frame(Kind.REQUEST, 8, Get(b"/dir/unknown")),
         frame(Kind.REQUEST, 9, Hash(b"/dir/small")),
@@ -630,6 +632,8 @@ def test_the_same_answers_however_it_is_cut(server, dial, piece):
         (4, "REPLY"),
         (5, "REPLY"),
         (6, "ERROR"),
+        (12, "ERROR"),
+        (13, "ERROR"),
         (7, "REPLY"),
         (8, "REPLY"),
         (8, "DATA"),
@@ -638,9 +642,9 @@ def test_the_same_answers_however_it_is_cut(server, dial, piece):
         (10, "REPLY"),
         (11, "REPLY"),
     ]
-    assert answers[9].payload == b"y" * 900
-    assert answers[11].message == Hashed(digests.digest(b"x" * 300), 300)
-    assert answers[12].message == Removed(3, 1, 1200)
+    assert answers[11].payload == b"y" * 900
+    assert answers[13].message == Hashed(digests.digest(b"x" * 300), 300)
+    assert answers[14].message == Removed(3, 1, 1200)
 
 
 ROUNDS = [pytest.param(25, id="short"), pytest.param(500, id="long", marks=pytest.mark.long)]
@@ -650,7 +654,7 @@ ROUNDS = [pytest.param(25, id="short"), pytest.param(500, id="long", marks=pytes
 @pytest.mark.parametrize("end", ["close", "reset"])
 def test_a_connection_may_end_anywhere(server, dial, end, rounds):
     """At each of so many places; nothing is left of it, and nobody else minds."""
-    data = b"".join(conversation()[:7])
+    data = b"".join(conversation()[:10])
     for at in random.Random(end).sample(range(len(data)), rounds):
         peer = dial(server, logged_in=False)
         peer.send(data[:at])
