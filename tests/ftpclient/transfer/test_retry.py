@@ -10,7 +10,8 @@ from ftpclient import Client
 from ftpclient.connection.connection import Connection
 from ftpclient.transfer import retry
 from ftpclient.transfer.report import Listener
-from ftpwire.errors import BadMessage, QuotaExceeded, TooMany
+from ftpserver.storage import atomic_tree
+from ftpwire.errors import BadMessage, InvalidPath, QuotaExceeded, TooMany
 
 
 @pytest.fixture
@@ -143,3 +144,16 @@ def test_answers_from_before_are_not_used_after(client, tree):
     client.make_dir("/new")
     assert client.stat("/new", follow=True).type == "dir"
     assert client.find("/new", follow=True) is not None
+
+
+@pytest.mark.parametrize("movable", [False, True])
+def test_a_tree_that_can_not_be_replaced_at_once_tells_the_option(
+    client, tree, monkeypatch, movable
+):
+    client.make_dir("/tree")
+    monkeypatch.setattr(atomic_tree, "can_be_moved", lambda *args: movable)
+    if movable:
+        assert client.put([tree], "/", recursive=True, atomic=True).done == 10
+        return
+    with pytest.raises(InvalidPath, match=r"replaced at once \(leave --atomic out\)$"):
+        client.put([tree], "/", recursive=True, atomic=True)
