@@ -71,6 +71,8 @@ _TURN = 0.05
 """Seconds after which a session that was parked lets others have its thread, between requests."""
 _SETTINGS_SECONDS = 10.0
 """Seconds after which an idle session that isn't parked sees that its idle time is another one."""
+_OF_NO_PATH = (Internal, NotLoggedIn, Cancelled)
+"""Failures that are not about the path of their request."""
 
 
 class Session(StreamRequestHandler):
@@ -560,10 +562,9 @@ class Session(StreamRequestHandler):
             if self.exchange.workspace is None or command.run is None:
                 raise NotLoggedIn("log in first")
             return command.run(self.exchange, self.exchange.workspace, request)
-        except (Internal, NotLoggedIn, Cancelled) as error:
-            return Failed.from_error(error)
         except CommandError as error:
-            return Failed.from_error(error, getattr(request, "path", None))
+            about = None if isinstance(error, _OF_NO_PATH) else getattr(request, "path", None)
+            return Failed.from_error(error, about)
         except OSError as error:  # the file system's: the socket's are ConnectionLost
             path: bytes = getattr(request, "path", b"") or getattr(request, "source", b"")
             failure = from_oserror(error, paths.show(path))
