@@ -28,6 +28,7 @@ from ftpclient.arguments import (
     replacing,
 )
 from ftpclient.base import BaseClient
+from ftpclient.connection.advice import advised
 from ftpclient.guard import local, stream, verb
 from ftpclient.transfer.report import Listener, One, Result, Summary
 from ftpclient.transfer.resume_notes import Unfinished
@@ -570,7 +571,12 @@ class Client(BaseClient):
                 mode = os.stat(source).st_mode & 0o777
             except OSError:
                 mode = 0o700  # the upload says what is wrong with it
-            upload.connection.ask(messages.BeginTree(path, mode))
+            try:
+                upload.connection.ask(messages.BeginTree(path, mode))
+            except InvalidPath as error:
+                if not str(error).endswith("at once"):
+                    raise  # no server could store it there
+                raise advised(error, " (leave --atomic out)") from None
             try:
                 add_all()
                 upload.connection.wait_for_all()

@@ -131,6 +131,14 @@ class CommandError(errors.CommandError, FtpError):
     pass
 
 
+class BadRequest(errors.BadRequest, CommandError):
+    pass
+
+
+class UnknownRequest(errors.UnknownRequest, BadRequest):
+    pass
+
+
 class Internal(errors.Internal, CommandError):
     pass
 

@@ -17,9 +17,10 @@ from typing import Any, Protocol, TypeVar
 from msgspec import structs
 
 from ftpclient.arguments import AnyPath, Replace, as_typed, replacing
+from ftpclient.connection.advice import advised
 from ftpclient.transfer.sources import NoTargetDirectory
 from ftpwire import messages, paths
-from ftpwire.errors import InvalidPath, NotADirectory, NotFound
+from ftpwire.errors import InvalidPath, IsADirectory, NotADirectory, NotFound, TooMany
 from ftpwire.messages import (
     Copied,
     Entry,
@@ -135,7 +136,12 @@ async def copy(
     links: bool,
 ) -> Copied:
     how = replacing(overwrite)
-    return await ask(messages.Copy(source, target, recursive, how, links))
+    try:
+        return await ask(messages.Copy(source, target, recursive, how, links))
+    except IsADirectory as error:
+        if recursive or error.path != source:
+            raise
+        raise advised(error, " (use -r)") from None
 
 
 # targets, by the rules of cp -----------------------------------------------------------------
@@ -177,7 +183,10 @@ async def change_password(ask: Ask, old: str, new: str) -> None:
 
 
 async def issue_token(ask: Ask, name: str, seconds: int | None) -> TokenIssued:
-    return await ask(messages.IssueToken(name[: messages.MAX_TOKEN_NAME], seconds))
+    try:
+        return await ask(messages.IssueToken(name[: messages.MAX_TOKEN_NAME], seconds))
+    except TooMany as error:
+        raise advised(error, " (ftp token list)") from None
 
 
 async def tokens(ask: Ask) -> Sequence[TokenInfo]:

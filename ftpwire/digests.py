@@ -32,8 +32,8 @@ def digest(data: bytes | bytearray | memoryview) -> bytes:
 class StoredDigest(NamedTuple):
     """A digest, and the size (bytes) and mtime (ns) of the file that it was computed from.
 
-    When these no longer match the file, the digest is stale. ``commit_id`` is the upload that
-    stored the file: a repeated commit after a lost answer is recognised by it.
+    When these no longer match the file, the digest is stale. ``commit_id`` has no meaning: what
+    earlier versions stored has some bytes there.
     """
 
     digest: bytes

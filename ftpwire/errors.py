@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class FtpError(Exception):
@@ -68,9 +68,17 @@ class BadMagic(ProtocolError):
 
 
 class VersionMismatch(ProtocolError):
-    """The two sides have no protocol version in common."""
+    """The two sides have no protocol version in common.
+
+    Attributes:
+        versions: Those that the server speaks; empty where it doesn't tell.
+    """
 
     code = "version"
+
+    def __init__(self, message: str, versions: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.versions = versions
 
 
 class ConnectionLost(FtpError):
@@ -138,14 +146,71 @@ class CommandError(FtpError):
     """One request failed; the session goes on.
 
     Attributes:
-        needed: Bytes that the request needed, where room is what was missing.
-        free: Bytes that were free then.
+        needed: What the request needed, where room is what was missing.
+        free: What was free then.
+        what: What these two count: ``bytes`` or ``files`` (with directories and links); None, of an
+            older server, for bytes.
+        retry_after: Seconds after which the same request may succeed.
+        path: What it is about, if the server has said so: a remote path.
+        rule: The rule of the account's permissions that forbids it, as it is written.
     """
 
-    def __init__(self, message: str, *, needed: int | None = None, free: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        needed: int | None = None,
+        free: int | None = None,
+        what: str | None = None,
+        retry_after: int | None = None,
+        path: bytes | None = None,
+        rule: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.needed = needed
         self.free = free
+        self.what = what
+        self.retry_after = retry_after
+        self.path = path
+        self.rule = rule
+
+    def with_text(self, text: str, kind: type[CommandError] | None = None) -> CommandError:
+        """The same error in other words.
+
+        Args:
+            kind: Another class; None: its own.
+        """
+        return (kind or type(self))(text, **facts_of(self))
+
+
+BYTES, FILES = "bytes", "files"
+"""What ``needed`` and ``free`` count; files are those, directories and links."""
+FACTS = ("needed", "free", "what", "retry_after", "path", "rule")
+"""What a `CommandError` tells besides its text, and `ftpwire.messages.Failed` carries."""
+
+
+def facts_of(error: CommandError) -> dict[str, Any]:
+    """What it tells besides its text, as far as it does."""
+    told = {name: getattr(error, name) for name in FACTS}
+    return {name: fact for name, fact in told.items() if fact is not None}
+
+
+class BadRequest(CommandError):
+    """The request has a value that it can't have, or lacks one.
+
+    Attributes:
+        request: The class of the message, in the server; None where its name is unknown.
+    """
+
+    code = "bad-request"
+    exit_code = 10
+    request: type | None = None
+
+
+class UnknownRequest(BadRequest):
+    """The server knows no request of that name."""
+
+    code = "unknown-request"
 
 
 class Internal(CommandError):

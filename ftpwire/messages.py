@@ -11,19 +11,30 @@ still decode.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from ftpwire import SOFTWARE, errors
-from ftpwire.errors import BadMagic, BadMessage, CommandError, FtpError
-from ftpwire.paths import name_of, printable
+from ftpwire.decoding import BadReply, Family, Payload
+from ftpwire.errors import (
+    FACTS,
+    BadMagic,
+    BadRequest,
+    CommandError,
+    FtpError,
+    UnknownRequest,
+    VersionMismatch,
+    facts_of,
+)
+from ftpwire.paths import name_of
 
 MAGIC = b"FTPW"
 """What the first frame's payload starts with, before its HELLO."""
 VERSION = 1
+VERSIONS = (VERSION,)
+"""The versions of the protocol that are spoken here."""
 
 PIECES = "pieces"
 """Feature of a server: `Get` with ``length``, and `Put` with ``pieces``."""
@@ -32,6 +43,9 @@ ALIVE = "alive"
 than each ``stall_ms`` of its `Hello`, whatever its disk does."""
 KEPT = "kept"
 """Feature of a server: `ListKept` and `DropKept`, and `Room` with ``kept``."""
+ALONE = "alone"
+"""Feature of a server: a request that it doesn't know, or with a value that can't be, fails alone,
+by ``unknown-request`` or ``bad-request``. Before, it ended the connection."""
 
 MAX_USER = 64
 MAX_PASSWORD = 1024
@@ -55,7 +69,13 @@ R = TypeVar("R")
 E = TypeVar("E")
 
 
-class Message(msgspec.Struct, frozen=True, tag_field="op", omit_defaults=True):
+class Message(
+    msgspec.Struct,
+    frozen=True,
+    tag_field="op",
+    omit_defaults=True,
+    forbid_unknown_fields=True,  # by the decoder alone: see decoding.py, which passes over them
+):
     """Base of everything that travels in a control frame."""
 
 
@@ -120,15 +140,21 @@ class Hello(Message, frozen=True, tag="hello", omit_defaults=False):
     """The first message of each side, after the bytes ``FTPW``.
 
     Attributes:
-        version: The protocol version spoken; the server refuses one it doesn't know.
+        version: Of a client: the version that it speaks with a server which doesn't know
+            ``versions``. Of a server: the one that is spoken from here on.
         software: Name and version, for people.
-        features: Optional abilities; unknown ones are ignored.
+        features: Optional abilities, which the other side may rely on; unknown ones are ignored.
         max_control: Largest control payload this side accepts after log-in, in bytes.
         max_data: Largest DATA payload this side accepts after log-in, in bytes.
-        max_requests: Most unanswered requests this side wants to see (of a server).
-        max_unanswered: Most unanswered request and DATA bytes of small uploads (of a server).
+        max_requests: Most unanswered requests this side wants to see (of a server). It is a wish:
+            nobody counts.
+        max_unanswered: Most unanswered request and DATA bytes of small uploads (of a server). The
+            same.
         stall_ms: How long this side waits for a peer that is silent when it should not be, in
             milliseconds (of a server); 0 when it isn't known.
+        versions: All that this side speaks, at most 16; empty from one that says ``version`` alone.
+        max_sessions: Most sessions that an account may have at the same time, of all its clients,
+            unless `LoggedIn` says otherwise (of a server); 0 when it isn't known.
 
     Replies: the server's `Hello`; or `Failed` with ``version`` or ``bad-magic``.
     """
@@ -141,6 +167,8 @@ class Hello(Message, frozen=True, tag="hello", omit_defaults=False):
     max_requests: int = 0
     max_unanswered: int = 0
     stall_ms: Size = 0
+    versions: Annotated[list[int], Meta(max_length=16)] = []
+    max_sessions: Size = 0
 
 
 class Login(RequestFor["LoggedIn"], frozen=True, tag="login"):
@@ -181,9 +209,14 @@ class LoginPeer(RequestFor["LoggedIn"], frozen=True, tag="login-peer"):
 
 
 class LoggedIn(Message, frozen=True, tag="logged-in"):
-    """The session is open: the limits of `Hello` hold from here."""
+    """The session is open: the limits of `Hello` hold from here.
+
+    Attributes:
+        max_sessions: Where the account has a limit of its own: as in `Hello`; 0: that holds.
+    """
 
     user: str
+    max_sessions: Size = 0
 
 
 class Register(RequestFor["LoggedIn"], frozen=True, tag="register"):
@@ -547,7 +580,6 @@ class Put(RequestFor["Ready | Stored"], frozen=True, tag="put"):
         ask: Wait for `Ready` before the DATA frames: for large files.
         resume: With ``ask``: go on with what is left of an earlier try.
         parents: Create missing parent directories.
-        upload_id: Chosen by the client, and kept with the file's digest.
         pieces: With ``ask`` and ``size``: have the bytes come by `PutPiece`, if the server can.
 
     Replies: with ``ask``, `Ready`; then `Stored`. Or `Failed` with ``quota``, ``exists``,
@@ -561,7 +593,6 @@ class Put(RequestFor["Ready | Stored"], frozen=True, tag="put"):
     mtime_ns: TimeNs | None = None
     overwrite: Overwrite = "always"
     ask: bool = False
-    upload_id: Annotated[bytes, Meta(min_length=16, max_length=16)] | None = None
     resume: bool = True
     parents: bool = False
     pieces: bool = False
@@ -792,27 +823,49 @@ class Failed(Message, frozen=True, tag="failed"):
     Attributes:
         code: One of the codes in ftpwire/errors.py; an unknown one is an ordinary failure.
         message: One line for people.
-        needed: Bytes that were needed, where room was missing.
-        free: Bytes that were free then.
+        needed: What was needed, where room was missing.
+        free: What was free then.
+        what: What these two count: ``bytes`` or ``files``; None of an older server: bytes.
+        retry_after: Seconds after which the same may succeed.
+        path: What it is about, where the server can tell: absolute.
+        rule: The rule of the account's permissions that forbids it.
+        versions: With ``version``: those that the server speaks.
     """
 
     code: str
     message: str
     needed: int | None = None
     free: int | None = None
+    what: str | None = None
+    retry_after: int | None = None
+    path: bytes | None = None
+    rule: str | None = None
+    versions: list[int] = []
 
     @classmethod
-    def from_error(cls, error: FtpError) -> Failed:
-        """What to send for ``error``."""
+    def from_error(cls, error: FtpError, path: bytes | None = None) -> Failed:
+        """What to send for ``error``.
+
+        Args:
+            path: What it is about, unless it says that itself.
+        """
         if isinstance(error, CommandError):
-            return cls(error.code, str(error), error.needed, error.free)
+            facts = {"path": path} | facts_of(error)
+            return cls(error.code, str(error), **facts)
+        if isinstance(error, VersionMismatch):
+            return cls(error.code, str(error), versions=list(error.versions))
         return cls(error.code, str(error))
 
     def to_error(self) -> FtpError:
         """The typed error for what a peer sent."""
         kind = errors.BY_CODE.get(self.code, CommandError)
         if issubclass(kind, CommandError):
-            return kind(self.message, needed=self.needed, free=self.free)
+            facts = {name: getattr(self, name) for name in FACTS}
+            if self.path is not None and not self.path.startswith(b"/"):
+                facts["path"] = None  # it may be compared with others, which are absolute
+            return kind(self.message, **facts)
+        if issubclass(kind, VersionMismatch):
+            return kind(self.message, tuple(self.versions))
         return kind(self.message)
 
 
@@ -902,73 +955,28 @@ ANSWERS: dict[type[RequestBase], tuple[tuple[type[Message], ...], tuple[type[Mes
 encode = msgspec.msgpack.Encoder().encode
 encode_into = msgspec.msgpack.Encoder().encode_into
 
-Payload = bytes | memoryview
+_hello: Family[Hello] = Family(Hello, "hello")
 
-_request: Callable[[Payload], Request] = msgspec.msgpack.Decoder(Request).decode
-_reply: Callable[[Payload], Reply] = msgspec.msgpack.Decoder(Reply).decode
-_ending: Callable[[Payload], Ending] = msgspec.msgpack.Decoder(Ending).decode
-_sent = msgspec.msgpack.Decoder(Sent).decode
-_notice: Callable[[Payload], Notice] = msgspec.msgpack.Decoder(Notice).decode
-_failed = msgspec.msgpack.Decoder(Failed).decode
-_hello = msgspec.msgpack.Decoder(Hello).decode
-
-_WRONG = (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError)
-_QUOTED = 200
-
-
-def _wrong(what: str, error: Exception) -> BadMessage:
-    """The decoder quotes what the peer sent, raw and whole: here it becomes printable and short."""
-    return BadMessage(f"not {what}: {printable(str(error)[:_QUOTED])}")
-
-
-def decode_request(payload: Payload) -> Request:
-    """Raises BadMessage, as all of these do, for anything but one whole message of its family."""
-    try:
-        return _request(payload)
-    except _WRONG as error:
-        raise _wrong("a request", error) from None
-
-
-def decode_reply(payload: Payload) -> Reply:
-    """The payload of a REPLY frame."""
-    try:
-        return _reply(payload)
-    except _WRONG as error:
-        raise _wrong("a reply", error) from None
-
-
-def decode_ending(payload: Payload) -> Ending:
-    """The payload of an END frame."""
-    try:
-        return _ending(payload)
-    except _WRONG as error:
-        raise _wrong("an ending", error) from None
-
-
-def decode_sent(payload: Payload) -> Sent:
-    """The payload of the END that closes an upload."""
-    try:
-        return _sent(payload)
-    except _WRONG as error:
-        raise _wrong("the end of a file", error) from None
+decode_request = Family[Request](Request, "request", unknown=UnknownRequest, bad=BadRequest).decode
+"""The payload of a REQUEST frame. Raises BadRequest; BadMessage, as all of these do, for what is no
+msgpack, no map, or has no ``op``."""
+decode_reply = Family[Reply](Reply, "reply", unknown=BadReply, bad=BadReply).decode
+"""The payload of a REPLY frame. Raises BadReply."""
+decode_ending = Family[Ending](Ending, "closing message", unknown=BadReply, bad=BadReply).decode
+"""The payload of an END frame. Raises BadReply."""
+decode_sent = Family[Sent](Sent, "closing message", unknown=BadRequest, bad=BadRequest).decode
+"""The payload of the END that closes an upload. Raises BadRequest."""
+decode_failed = Family[Failed](Failed, "failure", unknown=BadReply, bad=BadReply).decode
+"""The payload of an ERROR frame. Raises BadReply."""
+_decode_notice = Family[Notice](Notice, "notice", unknown=BadReply, bad=BadReply).decode
 
 
 def decode_notice(payload: Payload) -> Notice | None:
-    """The payload of a NOTICE frame; None for one of a kind that is not known here."""
+    """The payload of a NOTICE frame; None for one that is not understood here."""
     try:
-        return _notice(payload)
-    except msgspec.ValidationError:
+        return _decode_notice(payload)
+    except BadReply:
         return None
-    except _WRONG as error:
-        raise _wrong("a notice", error) from None
-
-
-def decode_failed(payload: Payload) -> Failed:
-    """The payload of an ERROR frame."""
-    try:
-        return _failed(payload)
-    except _WRONG as error:
-        raise _wrong("a failure", error) from None
 
 
 def encode_hello(hello: Hello) -> bytes:
@@ -985,7 +993,4 @@ def decode_hello(payload: Payload) -> Hello:
     """
     if bytes(payload[:4]) != MAGIC:
         raise BadMagic("the peer doesn't speak this protocol")
-    try:
-        return _hello(payload[4:])
-    except _WRONG as error:
-        raise _wrong("a hello", error) from None
+    return _hello.decode(payload[4:])

@@ -131,7 +131,8 @@ class Peer:
     def log_in(self, user: str = "alice", password: str = "secret") -> None:
         """Say HELLO and log in, as a client."""
         self.hello()
-        assert self.ask(Login(user, password)) == LoggedIn(user)
+        found = self.ask(Login(user, password))
+        assert isinstance(found, LoggedIn) and found.user == user, found
 
     def greet(self, **fields: Any) -> None:
         """Take a client's HELLO and log-in, as a server."""

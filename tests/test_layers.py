@@ -19,6 +19,7 @@ FLOORS = {
     "ftpwire": (
         ("units", "digests", "errors", "peers"),
         ("paths", "pacing", "frames"),
+        ("decoding",),
         ("messages", "discovery", "standard", "job_end"),
         ("tls", "beneath"),
         ("channel", "streams"),

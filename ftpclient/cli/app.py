@@ -286,9 +286,11 @@ class App:
         if isinstance(error, NotFound) and _WITH_COLON.match(text):
             text += " (paths on the server have no colon before them, except in sync)"
         if self.as_json:
-            record: dict[str, Any] = {"error": error.code, "message": text}
-            if isinstance(error, CommandError) and error.needed is not None:
-                record |= {"needed": error.needed, "free": error.free}
+            from ftpclient.cli.render import error_record, path_record
+
+            record = error_record(error) | {"message": text}
+            if isinstance(error, CommandError) and error.path is not None:
+                record |= path_record("path", error.path)
             print(json.dumps(record), file=sys.stderr)
         else:
             self._complaints.add(error, text)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftpclient.transfer.report import Result, Summary, SyncStep
 from ftpwire import digests, paths
+from ftpwire.errors import CommandError, FtpError, facts_of
 from ftpwire.messages import Entry, Hashed, Room
 from ftpwire.units import human
 
@@ -202,10 +203,23 @@ def result_record(result: Result) -> dict[str, Any]:
     return record | _error_record(result)
 
 
+def error_record(error: FtpError) -> dict[str, Any]:
+    """What failed, and what is known of it; not the path."""
+    record: dict[str, Any] = {"error": error.code, "message": paths.printable(str(error))}
+    if isinstance(error, CommandError):
+        record |= {name: fact for name, fact in facts_of(error).items() if name != "path"}
+        if error.needed is not None:
+            record["free"] = error.free
+    return {
+        name: paths.printable(value) if isinstance(value, str) else value
+        for name, value in record.items()
+    }
+
+
 def _error_record(result: Result) -> dict[str, Any]:
     if result.error is None:
         return {} if result.remark is None else {"remark": result.remark}
-    return {"error": result.error.code, "message": paths.printable(str(result.error))}
+    return error_record(result.error)
 
 
 def _step_record(result: Result, step: SyncStep) -> dict[str, Any]:

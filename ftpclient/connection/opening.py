@@ -18,6 +18,7 @@ from contextlib import nullcontext
 
 from ftpclient.connection import dial, forks, log, peer
 from ftpclient.connection.addresses import ServerAddress
+from ftpclient.connection.advice import advised
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.credentials import Credential
 from ftpclient.connection.driver import Trusted
@@ -30,11 +31,13 @@ from ftpwire.channel import Channel, TimedOut, keep_probing
 from ftpwire.errors import (
     BadMagic,
     BadMessage,
+    Banned,
     Busy,
     ConnectFailed,
     ConnectionLost,
     FrameTooBig,
     HostKeyChanged,
+    LoginRefused,
     RegistrationClosed,
     UnknownKind,
 )
@@ -44,6 +47,8 @@ from ftpwire.tls import TlsPipe, fingerprint
 
 CONNECT_SECONDS = 15.0
 _FIRST_TRIES = 5
+_LONGEST_ASKED = 5
+"""Seconds that a server which has too much to do may ask to wait, before each further log-in."""
 
 
 class Opened(Connection):
@@ -89,16 +94,22 @@ class Opened(Connection):
         for attempt in range(_FIRST_TRIES - 1):
             try:
                 return self._log_in(credential)
-            except Busy:  # many come at once, and not everybody's password is looked at yet
-                pause(0.2 * 2**attempt, self._interrupt)
+            except Busy as error:  # many come at once: not every password is looked at yet
+                asked = min(max(0, error.retry_after or 0), _LONGEST_ASKED)
+                pause(max(0.2 * 2**attempt, asked), self._interrupt)
         return self._log_in(credential)
 
     def _log_in(self, credential: Credential) -> None:
         early, self._early = self._early, None
-        if early is not None and early[0] == credential:
-            self._use(self.result(early[1]))
-        else:
-            self._use(self.ask(credential.request()))
+        try:
+            if early is not None and early[0] == credential:
+                self._use(self.result(early[1]))
+            else:
+                self._use(self.ask(credential.request()))
+        except LoginRefused as error:
+            if credential.is_token and not isinstance(error, Banned):
+                raise advised(error, ": log in again with ftp login") from None
+            raise
 
     def register(self, credential: Credential, invitation: str | None) -> None:
         """Make an account with this name and password, and log in as it.
@@ -316,7 +327,10 @@ class _Opening:
         except ConnectionLost as error:
             raise _TurnedAway(protocol.named(str(error))) from None
         except (BadMagic, BadMessage, FrameTooBig, UnknownKind) as error:
-            text = f"{endpoint}: {error}: is it an ftpd, and this its port?"
+            asks = "and this its port?"
+            if self._context is None and self._address.path is None and isinstance(error, BadMagic):
+                asks = "and does it speak without TLS (else leave --plaintext out)?"
+            text = f"{endpoint}: {error}: is it an ftpd, {asks}"
             raise type(error)(text) from None
         _keep_ticket(endpoint, channel, self._context)
         opened = Opened(

@@ -19,6 +19,7 @@ from typing import Any, Generic, NoReturn
 from ftpclient.connection.interrupt import TimeOver
 from ftpwire import frames, messages
 from ftpwire.channel import Sink
+from ftpwire.decoding import BadReply
 from ftpwire.errors import (
     BadMessage,
     ConnectionLost,
@@ -26,6 +27,7 @@ from ftpwire.errors import (
     ProtocolError,
     SessionEnded,
     TooMany,
+    VersionMismatch,
 )
 from ftpwire.frames import HEADER_SIZE, FrameReader, Header, Kind
 from ftpwire.messages import Ending, Hello, Notice, R, RequestBase, Sent
@@ -45,7 +47,20 @@ _REPLY, _ERROR, _DATA, _END, _NOTICE = (
 
 
 class NoRoom(ConnectionLost):
-    """The account has as many transfers running as it may have."""
+    """The account has as many transfers running as it may have.
+
+    Attributes:
+        retry_after: See `CommandError`.
+    """
+
+    retry_after: int | None = None
+
+    @classmethod
+    def of(cls, error: TooMany, text: str) -> NoRoom:
+        """What the server has said, in other words."""
+        made = cls(text)
+        made.retry_after = error.retry_after
+        return made
 
 
 _SAID = (SessionEnded, NoRoom)
@@ -87,23 +102,31 @@ class Call:
     def on_control(self, kind: int, payload: memoryview) -> bool:
         """Take a REPLY, END or ERROR frame; True when nothing more comes.
 
+        One that is not understood is the call's error, and the connection goes on, where it is the
+        last that comes for the call.
+
         Raises:
             BadMessage: It isn't what may come for the request.
         """
-        if kind == _REPLY:
-            self.reply = reply = messages.decode_reply(payload)
-            if not isinstance(reply, self.answers):
-                raise BadMessage(f"the server answered with {type(reply).__name__}")
-            return self.on_reply(reply)
-        if kind == _END:
-            self.ending = ending = messages.decode_ending(payload)
-            if not isinstance(ending, self.endings):
-                raise BadMessage(f"the server ended with {type(ending).__name__}")
-            self.on_ending()
-        elif kind == _ERROR:
-            self.error = messages.decode_failed(payload).to_error()
-        else:
-            raise BadMessage(f"the server sent a frame of kind {kind}")
+        try:
+            if kind == _REPLY:
+                self.reply = reply = messages.decode_reply(payload)
+                if not isinstance(reply, self.answers):
+                    raise BadMessage(f"the server answered with {type(reply).__name__}")
+                return self.on_reply(reply)
+            if kind == _END:
+                self.ending = ending = messages.decode_ending(payload)
+                if not isinstance(ending, self.endings):
+                    raise BadMessage(f"the server ended with {type(ending).__name__}")
+                self.on_ending()
+            elif kind == _ERROR:
+                self.error = messages.decode_failed(payload).to_error()
+            else:
+                raise BadMessage(f"the server sent a frame of kind {kind}")
+        except BadReply as error:
+            if kind == _REPLY and (self.streams or len(self.answers) > 1):
+                raise  # more comes: what becomes of that isn't known
+            self.error = error
         return True
 
     def on_reply(self, reply: Any) -> bool:
@@ -171,6 +194,8 @@ class ClientProtocol:
         self.max_requests = self.max_unanswered = 1
         self.data_size = DATA_SIZE
         """Bytes of a DATA frame that the server takes."""
+        self.max_sessions = 0
+        """Most sessions that the account may have; 0: not known."""
         self.silence: float | None = None
         """Seconds that the server may be silent while it owes an answer, if it has said so."""
         self.going_down: str | None = None
@@ -197,6 +222,7 @@ class ClientProtocol:
         other.server = self.server
         other.max_requests, other.max_unanswered = self.max_requests, self.max_unanswered
         other.data_size, other.silence = self.data_size, self.silence
+        other.max_sessions = self.max_sessions
         return other
 
     @property
@@ -208,7 +234,11 @@ class ClientProtocol:
 
     def hello(self) -> bytes:
         """The first frame."""
-        hello = Hello(max_control=frames.MAX_CONTROL, max_data=frames.MAX_DATA)
+        hello = Hello(
+            max_control=frames.MAX_CONTROL,
+            max_data=frames.MAX_DATA,
+            versions=list(messages.VERSIONS),
+        )
         return frames.frame(Kind.REQUEST, 0, messages.encode_hello(hello))
 
     def has_room(self, cost: int) -> bool:
@@ -340,7 +370,7 @@ class ClientProtocol:
         if not call.on_control(kind, payload):
             return
         if call.is_transfer and isinstance(call.error, TooMany) and self.full_is_lost:
-            self._end_by(NoRoom(self.named(str(call.error))))
+            self._end_by(NoRoom.of(call.error, self.named(str(call.error))))
         del self.calls[request_id]
         if self.dropped:
             self.dropped.pop(request_id, None)
@@ -351,7 +381,14 @@ class ClientProtocol:
     def _take_hello(self, kind: int, payload: memoryview) -> None:
         if kind == _ERROR:
             self._end_by(messages.decode_failed(payload).to_error())
-        self.server = server = messages.decode_hello(payload)
+        server = messages.decode_hello(payload)
+        if server.version not in messages.VERSIONS:
+            raise VersionMismatch(
+                f"the server goes on in version {server.version} of the protocol, which is not "
+                "spoken here",
+                (server.version,),
+            )
+        self.server = server
         self.is_greeted = True
         self.reader.allow(frames.MAX_CONTROL, frames.MAX_DATA)
         self.max_requests = max(1, server.max_requests or 1)
@@ -372,6 +409,7 @@ class ClientProtocol:
         server = self.server
         if messages.ALIVE in server.features and server.stall_ms:
             self.silence = max(_LEAST_SILENCE, server.stall_ms / 1000)
+        self.max_sessions = reply.max_sessions or server.max_sessions
         return printable(reply.user[: messages.MAX_USER])
 
     # ending ------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ Lives elsewhere: trees and what was named (upload.py), streams (stream_upload.py
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -195,7 +194,6 @@ class FileUpload(Transfer):
             info.st_mtime_ns,
             self.options.overwrite,
             ask,
-            secrets.token_bytes(16) if ask else None,
             resume,
             self._among_others,
             pieces,

@@ -441,7 +441,7 @@ def words_for_all(target: bytes, error: CommandError, rest: str, *, local: bool)
     where = "" if isinstance(error, QuotaExceeded) else f" ({disk})"
     kind = DiskGone if isinstance(error, DiskFailed) else type(error)
     told = ": ".join(part for part in (shown, f"{text}{where}", rest) if part)
-    return kind(told, needed=error.needed, free=error.free)
+    return error.with_text(told, kind)
 
 
 def same_time_and_size(info: os.stat_result, size: int, mtime_ns: int) -> bool:

@@ -6,7 +6,6 @@ Lives elsewhere: files (file_upload.py), streams (stream_upload.py).
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 
 from ftpclient.transfer.calls import PutCall
@@ -81,7 +80,6 @@ def _send(
         contents.mode,
         overwrite=upload.options.overwrite,
         ask=ask,
-        upload_id=secrets.token_bytes(16) if ask else None,
         resume=resume,
         parents=contents.parents,
     )

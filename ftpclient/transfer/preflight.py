@@ -17,7 +17,7 @@ from ftpclient.transfer.job import Options
 from ftpclient.transfer.listing import find, list_pages
 from ftpclient.transfer.placing import partial_name
 from ftpwire import paths
-from ftpwire.errors import CommandError, DiskFull, QuotaExceeded
+from ftpwire.errors import BYTES, CommandError, DiskFull, QuotaExceeded
 from ftpwire.messages import Entry, List, Overwrite, Room, Space
 from ftpwire.paths import Parts, RemotePath
 from ftpwire.units import human
@@ -40,7 +40,10 @@ def check(room: Room, needed: int, undone: str) -> None:
     held = room.held  # what an earlier try holds is its own when it is gone on with
     if room.free is not None and needed > room.free + held:
         raise QuotaExceeded(
-            _words(needed, room.free + held, "left", undone), needed=needed, free=room.free + held
+            _words(needed, room.free + held, "left", undone),
+            needed=needed,
+            free=room.free + held,
+            what=BYTES,
         )
     if room.disk_free is not None and needed > room.disk_free + held:
         raise DiskFull(_words(needed, room.disk_free + held, "left on the server's disk", undone))

@@ -44,6 +44,8 @@ _FAR_PIECES_LEAST = 64 * 1024 * 1024
 """Bytes from which a single file is worth the same."""
 _FIRST_WAIT = 0.25
 _LONGEST_WAIT = 30.0
+_LONGEST_ASKED = 600
+"""Seconds that a server may ask to wait at once."""
 _SHOWN_EVERY = 1.0
 """Seconds from one call of a listener that counts the wait to the next."""
 
@@ -78,6 +80,8 @@ class Patience:
         self._since: float | None = None
         """When the time without progress began."""
         self._tries = 0
+        self._at_least = 0.0
+        """Seconds that the server has asked to wait."""
 
     def came_further(self) -> None:
         """The transfer has come further than it was."""
@@ -89,8 +93,13 @@ class Patience:
         if self._since is not None:
             self._since += max(0.0, seconds)
 
-    def lost(self, error: FtpError) -> None:
-        """The connection is lost, or could not be made. Raises the error when that is the end."""
+    def lost(self, error: FtpError, retry_after: int | None = None) -> None:
+        """The connection is lost, or could not be made. Raises the error when that is the end.
+
+        Args:
+            retry_after: Seconds after which the server has said to come again.
+        """
+        self._at_least = min(max(0, retry_after or 0), _LONGEST_ASKED)
         now = self._clock()
         if self._since is None:
             self._since = now
@@ -105,6 +114,8 @@ class Patience:
         """Wait before the next try: longer each time, and others at other times."""
         assert self._since is not None
         seconds = jittered(min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(self._tries, 20)))
+        if seconds < self._at_least:  # not all who were told the same at the same time
+            seconds = self._at_least + jittered(_FIRST_WAIT)
         self._tries += 1
         now = self._clock()
         until = min(now + seconds, self._since + self._retry_for)
@@ -262,11 +273,18 @@ class Run:
         from concurrent.futures import ThreadPoolExecutor, wait
 
         made: list[Connection] = []
+        count, most = self._count, self._client.connection.protocol.max_sessions
+        if most and count >= most:  # this one has one of them
+            count = most - 1
+            text = f"the account may have {most} sessions"
+            self._transfer.listener.remark(f"{count} further connections: {text}")
+        if not count:
+            return made
         try:
-            with ThreadPoolExecutor(self._count, "connect") as pool:
+            with ThreadPoolExecutor(count, "connect") as pool:
                 tries = [
                     pool.submit(lambda: made.append(self._client.new_connection()))
-                    for _ in range(self._count)
+                    for _ in range(count)
                 ]
                 wait(tries)
             for error in [one.exception() for one in tries]:
@@ -332,7 +350,7 @@ def _regain(
     told = False
     try:
         while True:
-            patience.lost(_as_lost(client, error))
+            patience.lost(_as_lost(client, error), getattr(error, "retry_after", None))
             if not told:
                 log.info("%s: connecting again", client.address.endpoint)
                 listener.lost(error)

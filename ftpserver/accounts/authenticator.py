@@ -161,7 +161,7 @@ class LocalEntrance(Entrance):
         try:
             return Admission(account, token_id, self._limits.enter(account, host))
         except CommandError as error:
-            raise NoPlace(str(error)) from None
+            raise error.with_text(str(error), NoPlace) from None
 
     def delay(self, host: str, error: LoginRefused | Busy) -> float:
         return self._limits.delay(host, error)

@@ -103,9 +103,10 @@ class Bans:
         if ban.account is None:
             self._heard(place, ban.until)
         whom = "" if ban.account is None else f" to {name}"
+        left = ban.until - now
         raise Banned(
-            f"too many log-ins{whom} failed from {place}: "
-            f"refused for another {duration(ban.until - now)}"
+            f"too many log-ins{whom} failed from {place}: refused for another {duration(left)}",
+            retry_after=left,
         )
 
     def may_be_banned(self, host: str) -> bool:

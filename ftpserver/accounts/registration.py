@@ -8,6 +8,7 @@ Lives elsewhere: the request (serving/commands/registration.py), invitations and
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections import OrderedDict, defaultdict
@@ -186,7 +187,7 @@ class Throttle:
                 bucket.left -= 1
                 self._all.left -= 1
         if wait:
-            raise Busy(f"too many want to register just now: try again in {wait:.0f} s")
+            raise _busy("too many want to register just now", wait)
 
 
 class Probes:
@@ -210,12 +211,17 @@ class Probes:
             if not wait:
                 bucket.left -= 1
         if wait:
-            raise Busy(f"too many tries with this invitation failed: try again in {wait:.0f} s")
+            raise _busy("too many tries with this invitation failed", wait)
 
     def give_back(self, invitation_id: str) -> None:
         """One made an account."""
         with self._lock:
             self._buckets.give_back(invitation_id)
+
+
+def _busy(text: str, wait: float) -> Busy:
+    seconds = max(1, math.ceil(wait))
+    return Busy(f"{text}: try again in {seconds} s", retry_after=seconds)
 
 
 class _Buckets:

@@ -92,4 +92,5 @@ class SessionCounts(Counts):
 
 def _check(name: str, count: int) -> None:
     if count >= MOST:
-        raise TooMany(f"too many sessions: {name} has {count}, and {MOST} are allowed")
+        text = f"too many sessions: {name} has {count}, and {MOST} are allowed"
+        raise TooMany(text, retry_after=1)

@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 from sqlalchemy import Engine
 
 from ftpserver.accounts.account import Account
-from ftpserver.accounts.session_counts import SessionCounting, SessionCounts
+from ftpserver.accounts.session_counts import MOST, SessionCounting, SessionCounts
 from ftpserver.accounts.session_slots import NO_LIMIT, Most, Sessions
 from ftpserver.accounts.transfer_counts import TransferCounting, TransferCounts
 from ftpserver.net.addresses import place_of
@@ -37,6 +37,17 @@ class Counting(TypedDict, total=False):
     counts: SessionCounting
     transfers: TransferCounting
     make_pace: Callable[[int, int], Pace]
+
+
+def most_sessions(settings: Settings, own: int | None = None) -> int:
+    """How many sessions an account may have, which all come from one address.
+
+    Args:
+        own: The account's own limit; None: it has none.
+    """
+    of_account = (settings.max_user_sessions or MOST) if own is None else own
+    limits = (of_account, settings.max_sessions, settings.max_address_sessions)
+    return min(limit for limit in limits if limit is not None)
 
 
 class SessionLimits:

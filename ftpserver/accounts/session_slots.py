@@ -97,8 +97,9 @@ class Sessions:
             raise NotFound("the account was removed") from None
         for (limit, _, text), count in zip(held, there, strict=True):
             if count is not None and count >= limit:
-                raise TooMany(f"too many sessions: {text} {count}, and {limit} are allowed")
-        raise TooMany("too many sessions")
+                text = f"too many sessions: {text} {count}, and {limit} are allowed"
+                raise TooMany(text, retry_after=1)
+        raise TooMany("too many sessions", retry_after=1)
 
     def _count(self, whose: ColumnElement[bool]) -> ColumnElement[int]:
         alive = (

@@ -41,7 +41,7 @@ MAX_TOKENS = 64
 DEFAULT_SECONDS = 365 * 24 * 3600
 _PREFIX = "ftpt_"
 """Begins every token: a leaked one is recognised for what it is by those who search for leaks."""
-_REFUSED = "wrong user name or token: log in again with ftp login"
+_REFUSED = "wrong user name or token"
 NO_MORE = "the token that this session was opened with is good no more: log in anew"
 _USED_EVERY = 3600
 """Seconds: when a token was last used is noted no more often."""
@@ -123,7 +123,7 @@ class Tokens:
             row = select(*(literal(value, token.c[name].type) for name, value in values.items()))
             adding = insert(token).from_select(list(values), row.where(mine < MAX_TOKENS))
             if not connection.execute(adding).rowcount:
-                raise TooMany(f"there are {MAX_TOKENS} tokens: revoke one first (ftp token list)")
+                raise TooMany(f"there are {MAX_TOKENS} tokens: revoke one first")
         return made
 
     def log_in(self, name: str, secret: str, host: str = LOCAL) -> tuple[Account, str]:

@@ -65,7 +65,8 @@ class TransferCounts(Counts):
                 if token is None:
                     raise TooMany(
                         f"too many transfers: {name} has {len(there)} running, and {most} are "
-                        "allowed"
+                        "allowed",
+                        retry_after=1,
                     )
                 ends = token, self._give_way[token]
                 self._forget(token)

@@ -32,6 +32,10 @@ _WAITING_SHARE = 2
 """A stranger's address may have one in so many of those that wait."""
 
 
+def _too_many() -> Busy:
+    return Busy(TOO_MANY, retry_after=1)
+
+
 class Queueing(Protocol):
     """Where turns at hashing a password are given out."""
 
@@ -77,7 +81,7 @@ def wait_for(began: Future[_Result], seconds: float | None) -> _Result:
     try:
         return began.result(seconds)
     except TimeoutError:
-        raise Busy(TOO_MANY) from None
+        raise _too_many() from None
 
 
 @dataclass(eq=False)
@@ -145,7 +149,7 @@ class Queue:
         mine = most if spared else self.at_once + self._most // _WAITING_SHARE
         with self._lock:
             if self._by_place.total() >= most or self._by_place[turn.place] >= mine:
-                raise Busy(TOO_MANY)
+                raise _too_many()
             self._by_place[turn.place] += 1
             self._waiting[turn.token] = turn
             next_ones = self._advance()
@@ -209,7 +213,9 @@ class Changes(Changing):
         """The same, by a worker."""
         with self._lock:
             if account_id in self._changing:
-                raise Busy(f"{name}: another session is changing the password just now")
+                raise Busy(
+                    f"{name}: another session is changing the password just now", retry_after=1
+                )
             self._changing[account_id] = worker
 
     def end(self, account_id: int) -> None:

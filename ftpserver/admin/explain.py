@@ -38,6 +38,7 @@ from ftpserver.storage.resumable import RESUME_FROM
 from ftpserver.workspace import needs
 from ftpwire import messages, paths
 from ftpwire.errors import (
+    FILES,
     Banned,
     CommandError,
     DiskFull,
@@ -326,7 +327,8 @@ def _judged(
     except CommandError as error:
         by = _decider(error)
         if isinstance(error, QuotaExceeded):
-            needed, free = error.needed, error.free
+            counts_bytes = error.what != FILES
+            needed, free = (error.needed, error.free) if counts_bytes else (None, None)
         advice = _ADVICE.get(by)
         if advice is not None:
             advice = advice.format(user=account.name, address=host)
@@ -344,9 +346,9 @@ def _decider(error: CommandError) -> str:
         case TooMany():
             return "sessions"
         case QuotaExceeded():
-            return "files quota" if error.needed is None else "quota"
+            return "files quota" if error.what == FILES else "quota"
         case DiskFull():
             return "disk"
-        case Forbidden() if "(rule: " in str(error):
+        case Forbidden() if error.rule is not None:
             return "permissions"
     return "files"

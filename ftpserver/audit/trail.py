@@ -92,11 +92,23 @@ class Who(NamedTuple):
     session: str | None
 
 
+class Unusable(NamedTuple):
+    """In the place of a request that was not understood.
+
+    Attributes:
+        kind: What it was to be; None where its name is unknown.
+        path: What it was about, if that could be read.
+    """
+
+    kind: type | None
+    path: bytes | None
+
+
 class _Asked(NamedTuple):
     """A request that waits for its batch. ``digest``: of the bytes that came with it."""
 
     request_id: int
-    request: Message
+    request: Message | Unusable
     digest: bytes | None
     began: float
 
@@ -112,7 +124,7 @@ class Trail:
         self._audit = audit
         self._session = session
         self._waiting: list[_Asked] = []
-        self._request: Message | None = None
+        self._request: Message | Unusable | None = None
         self._request_id = 0
         self._began = 0.0
         self._note: str | None = None
@@ -121,7 +133,7 @@ class Trail:
         self._logged_in: float | None = None
         self._who: tuple[str | None, str] | None = None
 
-    def asked(self, request_id: int, request: Message) -> None:
+    def asked(self, request_id: int, request: Message | Unusable) -> None:
         """A request came."""
         self._request = request
         self._request_id = request_id
@@ -204,8 +216,10 @@ class Trail:
                 if type(reply) is Stored:
                     line = _plain_put(stamp, who, asked, reply, took)
                 elif reply is None or type(reply) is Failed:
+                    if not _is_told(asked.request, reply):
+                        continue
                     guess = guess_of(
-                        event, None if reply is None else reply.code, _WAYS.get(type(asked.request))
+                        event, None if reply is None else reply.code, _way_of(asked.request)
                     )
                     line = line_of(self._record(stamp, asked, reply, took, note))
                     if self._gone is not None:  # it has done something, too
@@ -245,8 +259,9 @@ class Trail:
         return self._who[1]
 
 
-def _is_told(request: Message, reply: Message) -> bool:
-    if type(request) in EVENTS:
+def _is_told(request: Message | Unusable, reply: Message | None) -> bool:
+    kind: type | None = request.kind if isinstance(request, Unusable) else type(request)
+    if kind in EVENTS:
         return True
     return isinstance(reply, Failed) and reply.code in _ALWAYS_TOLD
 
@@ -280,11 +295,15 @@ def who_is(session: Actor) -> Who:
     return Who(account.name if account else None, host.strip("[]"), str(session.id))
 
 
-def _name_of(request: Message) -> str:
+def _name_of(request: Message | Unusable) -> str:
+    if isinstance(request, Unusable):
+        return "" if request.kind is None else EVENTS.get(request.kind, "")
     return EVENTS.get(type(request)) or str(request.__struct_config__.tag)
 
 
-def _describe(record: Record, request: Message, reply: Message | None, note: str | None) -> None:
+def _describe(
+    record: Record, request: Message | Unusable, reply: Message | None, note: str | None
+) -> None:
     """Fill in what the request and its reply tell; None: the connection ended first.
 
     Args:
@@ -316,6 +335,8 @@ def _describe(record: Record, request: Message, reply: Message | None, note: str
             record.details = {"commit": request.commit}
         case messages.DropKept(upload=bytes(path)):
             record.path, record.path_b64 = shown(path)
+        case Unusable(path=bytes(path)):
+            record.path, record.path_b64 = shown(path)
         case messages.Message(path=path):  # type: ignore[misc]
             record.path, record.path_b64 = shown(path)
     match reply:
@@ -335,8 +356,8 @@ def _describe(record: Record, request: Message, reply: Message | None, note: str
             record.size, record.files = reply.size_bytes, reply.files + reply.directories
         case messages.KeptDropped():
             record.size, record.files = reply.size, reply.count
-        case messages.TokenIssued():
-            record.details = {"name": request.name, "id": reply.id}  # type: ignore[attr-defined]
+        case messages.TokenIssued() if isinstance(request, messages.IssueToken):
+            record.details = {"name": request.name, "id": reply.id}
 
 
 _WAYS: dict[type[Message], str] = {
@@ -344,6 +365,10 @@ _WAYS: dict[type[Message], str] = {
     messages.LoginToken: "token",
     messages.Register: "registration",
 }
+
+
+def _way_of(request: Message | Unusable) -> str | None:
+    return None if isinstance(request, Unusable) else _WAYS.get(type(request))
 
 
 def _way_in(request: Message, key_id: str | None) -> dict[str, Any]:

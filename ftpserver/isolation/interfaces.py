@@ -63,12 +63,20 @@ class Known(msgspec.Struct, frozen=True):
     permissions: str
     limit_rate: int | None
     epoch: int
+    max_sessions: int | None
 
     @classmethod
     def of(cls, account: Account, home: Path) -> Known:
         """An account whose home is seen as that."""
-        rights, rate, epoch = str(account.rights), account.limit_rate, account.epoch
-        return cls(account.id, account.name, bytes(home), rights, rate, epoch)
+        return cls(
+            account.id,
+            account.name,
+            bytes(home),
+            str(account.rights),
+            account.limit_rate,
+            account.epoch,
+            account.max_sessions,
+        )
 
     def account(self) -> Account:
         """The account as its session has it: what it doesn't need to know is left out."""
@@ -87,7 +95,7 @@ class Known(msgspec.Struct, frozen=True):
             networks=(),
             expires=None,
             disabled=False,
-            max_sessions=None,
+            max_sessions=self.max_sessions,
             limit_rate=self.limit_rate,
             peer_user=None,
             system_user=None,

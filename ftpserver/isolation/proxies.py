@@ -61,7 +61,7 @@ class RemoteEntrance(Entrance):
         try:
             carried = ask()
         except TooMany as error:
-            raise NoPlace(str(error)) from None
+            raise error.with_text(str(error), NoPlace) from None
         except ValueError:  # too long to be sent: nobody has such a name or password
             raise LoginRefused("wrong user name or password") from None
         try:

@@ -37,7 +37,7 @@ from ftpserver.errors import StateError
 from ftpserver.interfaces import Carried, Dispatcher, Request, to_wire
 from ftpserver.net.fd_passing import beside, close_all, room_for, taken_from
 from ftpwire import errors
-from ftpwire.errors import CommandError, FtpError, Internal
+from ftpwire.errors import FACTS, CommandError, FtpError, Internal, facts_of
 
 logger = logging.getLogger("ftpd.calls")
 
@@ -77,6 +77,10 @@ class _Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str | None = None
     needed: int | None = None
     free: int | None = None
+    what: str | None = None
+    retry_after: int | None = None
+    path: bytes | None = None
+    rule: str | None = None
 
 
 class _Open(NamedTuple):
@@ -456,7 +460,7 @@ def _failure_of(error: Exception) -> _Failure | None:
     if isinstance(error, Refused):
         return _Failure(str(error), code=error.code, reason=error.reason)
     if isinstance(error, CommandError):
-        return _Failure(str(error), code=error.code, needed=error.needed, free=error.free)
+        return _Failure(str(error), code=error.code, **facts_of(error))
     if isinstance(error, FtpError):
         return _Failure(str(error), code=error.code)
     if isinstance(error, OSError) and error.errno is not None:
@@ -476,7 +480,7 @@ def _raised(failure: _Failure) -> Exception:
         return Refused(failure.text, failure.reason)
     kind = errors.BY_CODE.get(failure.code or "", Internal)
     if issubclass(kind, CommandError):
-        return kind(failure.text, needed=failure.needed, free=failure.free)
+        return kind(failure.text, **{name: getattr(failure, name) for name in FACTS})
     return kind(failure.text)
 
 

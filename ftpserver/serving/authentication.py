@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ftpserver.accounts.account import Account, Refused
+from ftpserver.accounts.session_limits import most_sessions
 from ftpwire import paths
 from ftpwire.channel import TimedOut
 from ftpwire.errors import Banned, Busy, CommandError, LoginRefused, NotLoggedIn
+from ftpwire.messages import LoggedIn
 from ftpwire.pacing import Pace
 
 if TYPE_CHECKING:
@@ -101,7 +103,13 @@ class Authentication:
 
     # log-ins -----------------------------------------------------------------------------
 
-    def log_in(self, admitted: Admission) -> None:
+    def logged_in(self) -> LoggedIn:
+        """What is told of the account that is logged in."""
+        own = self.user.max_sessions
+        most = 0 if own is None else most_sessions(self._server.settings, own)
+        return LoggedIn(self.user.name, most)
+
+    def log_in(self, admitted: Admission) -> LoggedIn:
         """The client has proved who it is, and there is room: open the session."""
         self._place = admitted.place
         self.token_id = admitted.token_id
@@ -113,6 +121,7 @@ class Authentication:
             raise
         self._trail.logged_in(admitted.token_id or admitted.invitation)
         logger.info("%s: logged in", self)
+        return self.logged_in()
 
     def refuse(self, name: str, error: LoginRefused) -> None:
         """Count a refused log-in, and take some time; the last one allowed ends the connection."""

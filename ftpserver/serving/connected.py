@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ftpwire.errors import FtpError
+from ftpserver.audit.trail import Unusable
+from ftpwire.errors import BadRequest, FtpError
 from ftpwire.messages import Message
 
 if TYPE_CHECKING:
@@ -132,6 +133,8 @@ class Doing(NamedTuple):
 
 def describe(doing: object) -> Doing:
     """What is told of a request under way; nothing where there is none, or it isn't known."""
+    if isinstance(doing, Unusable):
+        return Doing(BadRequest.code, doing.path)
     if not isinstance(doing, Message):
         return Doing()
     path = getattr(doing, "path", None) or getattr(doing, "source", None)

@@ -21,7 +21,7 @@ from ftpserver.serving.keep_alive import ChannelGuard, DiskSink, FileSink
 from ftpserver.serving.running_transfer import LONG, SHORT
 from ftpwire import frames, messages
 from ftpwire.channel import Channel, Ready, TimedOut
-from ftpwire.errors import BadMessage, Cancelled, ConnectionLost, VerificationFailed
+from ftpwire.errors import BadMessage, BadRequest, Cancelled, ConnectionLost, VerificationFailed
 from ftpwire.frame_stream import FrameStream
 from ftpwire.frames import Header, Kind
 from ftpwire.messages import Failed, Message, Sent
@@ -425,7 +425,7 @@ class Exchange:
                         deadline = self.stall()
                     if self._next_data(deadline=deadline) is None:
                         return
-        except Cancelled:
+        except (Cancelled, BadRequest):  # whatever its END says
             return
 
     # answering ---------------------------------------------------------------------------

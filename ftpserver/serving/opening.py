@@ -10,9 +10,12 @@ import math
 import socket
 import ssl
 import struct
+from collections.abc import Sequence
 
+from ftpserver.accounts.session_limits import most_sessions
 from ftpserver.net.proxy_protocol import SIGNATURE
 from ftpserver.serving.exchange import DATA_SIZE, Exchange
+from ftpserver.settings.table import Settings
 from ftpwire import SOFTWARE, frames, messages
 from ftpwire.channel import Channel
 from ftpwire.errors import BadMagic, BadMessage, ConnectionLost, VersionMismatch
@@ -20,7 +23,7 @@ from ftpwire.frames import Kind
 from ftpwire.messages import Hello
 from ftpwire.tls import HANDSHAKE_RECORD, TlsError, TlsPipe
 
-FEATURES = [messages.PIECES, messages.ALIVE, messages.KEPT]
+FEATURES = [messages.PIECES, messages.ALIVE, messages.KEPT, messages.ALONE]
 MAX_REQUESTS = 4096
 MAX_UNANSWERED = 64 * 1024 * 1024
 
@@ -67,9 +70,9 @@ def _check_first_byte(first: int, *, tls: bool) -> None:
     if first == SIGNATURE[0]:
         raise BadMessage("a PROXY header, from an address that isn't in proxy-from")
     if tls and first != HANDSHAKE_RECORD:
-        raise BadMagic("this server speaks TLS only: connect without --plaintext")
+        raise BadMagic("this server speaks TLS only")
     if not tls and first == HANDSHAKE_RECORD:
-        raise BadMagic("this server speaks without TLS: connect with --plaintext")
+        raise BadMagic("this server speaks without TLS")
 
 
 def is_first_whole(data: bytes, *, tls: bool) -> bool:
@@ -97,34 +100,45 @@ def is_first_whole(data: bytes, *, tls: bool) -> bool:
     return len(data) >= _RECORD.size + size
 
 
-def say_hello(exchange: Exchange, stall: float) -> None:
-    """Read the client's HELLO, keep to its limits, and answer it.
-
-    Args:
-        stall: Seconds, which the client is told.
-    """
+def say_hello(exchange: Exchange, settings: Settings) -> None:
+    """Read the client's HELLO, keep to its limits, and answer it."""
     deadline = exchange.login_deadline
     header = exchange.stream.header(deadline)
     payload = exchange.stream.payload(header, deadline)
     if header.kind != Kind.REQUEST:
         raise BadMagic("the first frame is not a HELLO")
     theirs = messages.decode_hello(payload)
-    if theirs.version != messages.VERSION:
-        raise VersionMismatch(
-            f"the client speaks protocol version {theirs.version}, "
-            f"this server version {messages.VERSION}"
-        )
+    version = _common_version(theirs.versions or [theirs.version])
     exchange.file_size = max(1024, min(frames.MAX_DATA, theirs.max_data or DATA_SIZE))
     exchange.data_size = max(1024, min(DATA_SIZE, theirs.max_data or DATA_SIZE))
     exchange.page_size = max(1024, min(frames.MAX_CONTROL, theirs.max_control or 4096))
     ours = Hello(
+        version=version,
         software=SOFTWARE,
         features=FEATURES,
         max_control=frames.MAX_CONTROL,
         max_data=frames.MAX_DATA,
         max_requests=MAX_REQUESTS,
         max_unanswered=MAX_UNANSWERED,
-        stall_ms=math.ceil(stall * 1000),
+        stall_ms=math.ceil(settings.stall * 1000),
+        versions=list(messages.VERSIONS),
+        max_sessions=most_sessions(settings),
     )
     reply = messages.encode_hello(ours)
     exchange.channel.queue(frames.frame(Kind.REPLY, header.request_id, reply))
+
+
+def _common_version(theirs: list[int]) -> int:
+    """The highest version of the protocol that both sides speak. Raises VersionMismatch."""
+    common = set(theirs) & set(messages.VERSIONS)
+    if not common:
+        raise VersionMismatch(
+            f"the client speaks protocol version {_either(theirs)}, "
+            f"this server version {_either(messages.VERSIONS)}",
+            messages.VERSIONS,
+        )
+    return max(common)
+
+
+def _either(versions: Sequence[int]) -> str:
+    return " or ".join(str(one) for one in sorted(versions))

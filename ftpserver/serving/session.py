@@ -20,6 +20,7 @@ from socketserver import StreamRequestHandler
 from typing import TYPE_CHECKING
 
 from ftpserver.accounts.penalties import Offence
+from ftpserver.audit.trail import Unusable
 from ftpserver.clock import RUN
 from ftpserver.errors import StateError
 from ftpserver.net.addresses import host_of, peer_uid
@@ -41,6 +42,8 @@ from ftpwire import frames, messages, paths
 from ftpwire.channel import Channel, TimedOut, keep_probing
 from ftpwire.errors import (
     BadMessage,
+    BadRequest,
+    Cancelled,
     CommandError,
     ConnectionLost,
     FtpError,
@@ -51,7 +54,7 @@ from ftpwire.errors import (
     UploadTakenOver,
     from_oserror,
 )
-from ftpwire.frames import Kind
+from ftpwire.frames import Header, Kind
 from ftpwire.messages import Failed, Message
 
 if TYPE_CHECKING:
@@ -69,6 +72,8 @@ _TURN = 0.05
 """Seconds after which a session that was parked lets others have its thread, between requests."""
 _SETTINGS_SECONDS = 10.0
 """Seconds after which an idle session that isn't parked sees that its idle time is another one."""
+_OF_NO_PATH = (Internal, NotLoggedIn, Cancelled)
+"""Failures that are not about the path of their request."""
 
 
 class Session(StreamRequestHandler):
@@ -95,7 +100,7 @@ class Session(StreamRequestHandler):
 
     id = 0
     since = 0.0
-    doing: messages.Request | None = None
+    doing: messages.Request | Unusable | None = None
     quiet_since = 0.0
     peer = ""
     host = ""
@@ -116,6 +121,10 @@ class Session(StreamRequestHandler):
     """What its end costs its address, if nobody has logged in."""
     _asked = 0
     """Frames after HELLO, before log-in."""
+    _unknown: int | None = None
+    """The id of the last request, if its name is unknown: it may have been one with DATA."""
+    _has_misspoken = False
+    """Whether a request was not understood. The log tells of the first one."""
     _moved_before = -1
     """Bytes that had moved when it was last looked whether a sign of life is due."""
 
@@ -209,7 +218,7 @@ class Session(StreamRequestHandler):
         first = opening.first_byte(self.request, self.channel, deadline)
         self._has_spoken = True
         opening.start_tls(self.channel, first, context, deadline)
-        opening.say_hello(self.exchange, self.server.settings.stall)
+        opening.say_hello(self.exchange, self.server.settings)
         self._serve()
 
     def _do(self, part: Callable[[], None]) -> None:
@@ -221,7 +230,8 @@ class Session(StreamRequestHandler):
         except ProtocolError as error:
             logger.info("%s: dropped: %s", self, paths.printable(str(error)))
             self._note_offence(error)
-            self._last_words(error)
+            if self._store_whole():
+                self._last_words(error)
         except SessionEnded as error:
             logger.info("%s: ended: %s", self, error)
             self._trail.note(str(error))
@@ -256,20 +266,28 @@ class Session(StreamRequestHandler):
     def _end_in_order(self, error: SessionEnded) -> None:
         """What came in whole is stored and answered; then the client is told why it ends."""
         self.leaving = True
-        if self.account is None:
+        if self.account is None or not self._store_whole():
             return  # a stranger is told nothing
-        try:
-            self.exchange.commit()
-        except ConnectionLost:
-            return  # the client has left, or is too slow to hear more
-        except Exception:
-            logger.exception("%s: the last uploads could not be stored", self)
         if isinstance(error, (Idle, GaveWay)):
             self._close_with(Kind.NOTICE, messages.GoingDown(str(error)))
         elif isinstance(error, Dismissed):
             self._close_warned()
         else:
             self._last_words(error)
+
+    def _store_whole(self) -> bool:
+        """At the end: store what came in whole, and answer it.
+
+        Returns:
+            Whether there may be somebody to hear more.
+        """
+        try:
+            self.exchange.commit()
+        except ConnectionLost:
+            return False  # the client has left, or is too slow
+        except Exception:
+            logger.exception("%s: the last uploads could not be stored", self)
+        return True
 
     def _store_unanswered(self) -> None:
         try:
@@ -354,6 +372,9 @@ class Session(StreamRequestHandler):
                     self._await_input(deadline)
                 continue
             until = exchange.login_deadline if exchange.workspace is None else deadline
+            if self._unknown is not None and self._belongs_to_unknown(header):
+                deadline = None
+                continue
             payload = exchange.stream.payload(header, until)
             deadline = None
             if exchange.workspace is None:
@@ -365,7 +386,12 @@ class Session(StreamRequestHandler):
                 if header.request_id == 0:  # its ERROR would be the connection's
                     raise BadMessage("a request with the id 0, which is that of HELLO alone")
                 exchange.request_id = header.request_id
-                self._answer(messages.decode_request(payload))
+                try:
+                    request = messages.decode_request(payload)
+                except BadRequest as error:
+                    self._refuse(error)
+                else:
+                    self._answer(request)
             elif header.kind == Kind.CANCEL:
                 pass  # of a request that is answered already
             else:
@@ -492,12 +518,51 @@ class Session(StreamRequestHandler):
         else:
             self._trail.joined(exchange.sent.digest if command.takes_data else None)
         if exchange.receiving:
-            if workspace is None:  # to pass over what comes would keep the connection open
-                self._offence = Offence.TOO_MUCH
-                raise BadMessage("file bytes before log-in")
-            exchange.pass_over_data()
+            self._pass_over_data()
         if workspace is not None and workspace.batch is not None and workspace.batch.full:
             exchange.commit()
+
+    def _pass_over_data(self) -> None:
+        """Discard the DATA of a request that was refused, until its END or CANCEL."""
+        if self.account is None:  # it would keep the connection open
+            self._offence = Offence.TOO_MUCH
+            raise BadMessage("file bytes before log-in")
+        self.exchange.pass_over_data()
+
+    def _refuse(self, error: BadRequest) -> None:
+        """Answer a request that is not understood, in its turn. Its neighbours go on."""
+        exchange = self.exchange
+        level = logging.DEBUG if self._has_misspoken else logging.INFO
+        self._has_misspoken = True
+        logger.log(level, "%s: %s: %s", self, error.code, paths.printable(str(error)))
+        if self.account is None and self._offence is None:
+            self._offence = Offence.PROTOCOL
+        command = None if error.request is None else COMMANDS[error.request]
+        exchange.receiving = command is not None and command.takes_data
+        self._unknown = exchange.request_id if command is None else None
+        self.doing = request = Unusable(error.request, error.path)
+        self._trail.asked(exchange.request_id, request)
+        exchange.answer(Failed.from_error(error), Kind.ERROR)
+        if exchange.receiving:
+            self._pass_over_data()
+        workspace = exchange.workspace
+        if workspace is not None and workspace.batch is not None and workspace.batch.full:
+            exchange.commit()  # as after a request that joined it
+
+    def _belongs_to_unknown(self, header: Header) -> bool:
+        """Whether a frame follows a request of an unknown name; its bytes are discarded then."""
+        exchange, unknown = self.exchange, self._unknown
+        self._unknown = None
+        if header.request_id != unknown or header.kind not in (Kind.DATA, Kind.END):
+            return False
+        if self.account is None:
+            self._offence = Offence.TOO_MUCH
+            raise BadMessage("file bytes before log-in")
+        if header.kind == Kind.END:
+            exchange.stream.payload(header)
+        else:
+            exchange.pass_over_data()  # from the payload of this frame on
+        return True
 
     def _reply_to(self, command: Command, request: messages.Request) -> Message | None:
         """Run a handler. This is the one place where its errors become replies."""
@@ -517,9 +582,12 @@ class Session(StreamRequestHandler):
             if isinstance(self.channel.ended, UploadTakenOver):  # which is why
                 raise self.channel.ended from None
             return Failed.from_error(error)
+            about = None if isinstance(error, _OF_NO_PATH) else getattr(request, "path", None)
+            return Failed.from_error(error, about)
         except OSError as error:  # the file system's: the socket's are ConnectionLost
             path: bytes = getattr(request, "path", b"") or getattr(request, "source", b"")
-            return Failed.from_error(from_oserror(error, paths.show(path)))
+            failure = from_oserror(error, paths.show(path))
+            return Failed.from_error(failure, getattr(request, "path", None))
         except (ProtocolError, ConnectionLost):
             raise
         except StateError as error:  # which says it in one line

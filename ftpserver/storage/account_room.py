@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from ftpserver.schema import account, lease
 from ftpserver.storage.quota import BYTES_FOR_A_FILE, FEWEST_FILES, most_files
-from ftpwire.errors import Busy, NotFound, QuotaExceeded
+from ftpwire.errors import BYTES, FILES, Busy, NotFound, QuotaExceeded
 
 STEP = 16 * 1024 * 1024
 """Bytes reserved at a time for batches of small files."""
@@ -82,7 +82,7 @@ def hold(connection: Connection, account_id: int, size: int, files: int) -> None
         if _try_hold(connection, account_id, size, files):
             return
         _refuse(connection, account_id, size, files)
-    raise Busy("the account's room changes all the time: try again in a moment")
+    raise Busy("the account's room changes all the time: try again in a moment", retry_after=1)
 
 
 def _refuse(connection: Connection, account_id: int, size: int, files: int) -> None:
@@ -96,12 +96,16 @@ def _refuse(connection: Connection, account_id: int, size: int, files: int) -> N
             f"the quota is {row.quota} bytes: {size} needed, {free} free",
             needed=size,
             free=free,
+            what=BYTES,
         )
     most = most_files(row.quota, row.max_files)
     left = None if most is None else max(0, most - row.files - row.held_files)
     if left is not None and files > left:
         raise QuotaExceeded(
-            f"the limit is {most} files and directories: {files} needed, {left} free"
+            f"the limit is {most} files and directories: {files} needed, {left} free",
+            needed=files,
+            free=left,
+            what=FILES,
         )
 
 

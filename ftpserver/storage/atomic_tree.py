@@ -100,14 +100,14 @@ class AtomicTree:
         if nature.other:
             raise InvalidPath(
                 f"{shown} lies on another file system than {_SHOWN_STAGING}: a tree can't be put "
-                "there at once (leave --atomic out)"
+                "there at once"
             )
         if there is not None and not can_be_moved(
             directory, name, home.staging_fd, home.new_name()
         ):
             raise InvalidPath(
                 f"{shown} can't be moved to {_SHOWN_STAGING} by its file system: it can't be "
-                "replaced at once (leave --atomic out)"
+                "replaced at once"
             )
 
     def _make(self, directory: int, nature: Nature, mode: int) -> None:

@@ -687,7 +687,7 @@ def _told(error: Exception) -> CommandError | OSError:
 def _failed(error: CommandError | OSError, path: bytes = b"") -> Failed:
     what = paths.show(path) if path else ""
     if isinstance(error, OSError):
-        return Failed.from_error(from_oserror(error, what))
+        return Failed.from_error(from_oserror(error, what), path or None)
     if what and what not in str(error):
-        return Failed(error.code, f"{what}: {error}", error.needed, error.free)
-    return Failed.from_error(error)
+        error = error.with_text(f"{what}: {error}")
+    return Failed.from_error(error, path or None)

@@ -24,7 +24,7 @@ from ftpserver.storage import file_systems
 from ftpserver.storage.file_systems import Nature
 from ftpwire import beneath, paths
 from ftpwire.beneath import OPEN_DIRECTORY, Tree
-from ftpwire.errors import DiskFull, Forbidden
+from ftpwire.errors import BYTES, DiskFull, Forbidden
 
 LOCK_NAME = b"lock"
 """In staging: the home's lock."""
@@ -158,7 +158,7 @@ class OpenHome:
         free = self.disk_free(fd)
         if free is not None and size > free:
             text = f"the disk is full: {size} bytes needed, {free} free"
-            raise DiskFull(text, needed=size, free=free)
+            raise DiskFull(text, needed=size, free=free, what=BYTES)
 
     def check_writable(self) -> None:
         """Raise Forbidden or DiskFull where nothing can be changed, whatever the account may do."""

@@ -159,11 +159,11 @@ class Permissions:
         """
         rule = self.rule_for(parts)
         if action not in rule.rights.actions:
-            raise Forbidden(_refusal(rule, action, parts))
+            raise _refusal(rule, action, parts)
         if whole:
             for rule in self.rules_below(parts):
                 if action not in rule.rights.actions:
-                    raise Forbidden(_refusal(rule, action, parts))
+                    raise _refusal(rule, action, parts)
 
     def shows(self, parts: Parts) -> bool:
         """Whether a listing tells of a path: where things can be put is known, though not what
@@ -189,7 +189,9 @@ class Permissions:
         if other:
             deciding = other[0] if asked.rights is Rights.ALL else asked
             raise Forbidden(
-                f"{_shown(parts)}: a link leads to where other rights hold (rule: {deciding.text})"
+                f"{_shown(parts)}: a link leads to where other rights hold (rule: {deciding.text})",
+                path=paths.join(*parts),
+                rule=deciding.text,
             )
 
 
@@ -197,7 +199,7 @@ _EVERYTHING = Rule((), Rights.ALL)
 UNLIMITED = Permissions()
 
 
-def _refusal(rule: Rule, action: Action, parts: Parts) -> str:
+def _refusal(rule: Rule, action: Action, parts: Parts) -> Forbidden:
     """Why something can't be done: ``read-only account: /x can't be changed (rule: …)``."""
     rights = rule.rights
     verb = "changed" if rights is Rights.READ_ONLY and action in _CHANGES else _VERBS[action]
@@ -205,7 +207,8 @@ def _refusal(rule: Rule, action: Action, parts: Parts) -> str:
         verb += " as a whole"
     kind = "closed" if rights is Rights.NONE else rights.value
     where = f"below {_shown(rule.prefix)}" if rule.prefix else "account"
-    return f"{kind} {where}: {_shown(parts)} can't be {verb} (rule: {rule.text})"
+    text = f"{kind} {where}: {_shown(parts)} can't be {verb} (rule: {rule.text})"
+    return Forbidden(text, path=paths.join(*parts), rule=rule.text)
 
 
 def _shown(parts: Parts) -> str:

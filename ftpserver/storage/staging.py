@@ -191,5 +191,5 @@ def dress(
         mtime_ns = request.mtime_ns
     else:
         mtime_ns = os.fstat(fd).st_mtime_ns
-    keep_digest(fd, StoredDigest(digest, size, mtime_ns, request.upload_id or bytes(16)))
+    keep_digest(fd, StoredDigest(digest, size, mtime_ns))
     os.chmod(fd, request.mode & MODE_BITS & limits)

@@ -103,7 +103,9 @@ class Copying:
         entry = home.entry(request.source, follow=not request.links, digest=False)
         if entry.type == "dir":
             if not request.recursive:
-                raise IsADirectory(f"{paths.show(request.source)}: a directory (use -r)")
+                raise IsADirectory(
+                    f"{paths.show(request.source)}: a directory", path=request.source
+                )
             if home.is_inside(self._target, self._source):
                 raise InvalidPath(f"{paths.show(request.source)}: can't be copied into itself")
             self._copy_tree(entry)
@@ -190,15 +192,19 @@ class Copying:
         try:
             yield
         except (IsADirectory, AlreadyExists) as error:
-            raise type(error)(f"{paths.show(self._request.target)}: {error}") from None
+            named = error.with_text(f"{paths.show(self._request.target)}: {error}")
+            named.path = self._request.target
+            raise named from None
 
     def _at(self, target: tuple[bytes, ...], error: CommandError, rest: str = "") -> CommandError:
         """The same error with its path, and whose disk it is."""
         where = "" if isinstance(error, QuotaExceeded) else " (the server's disk)"
-        shown = paths.show(paths.join(*target))
+        path = paths.join(*target)
+        shown = paths.show(path)
         about = str(error) if shown in str(error) else f"{shown}: {error}"
-        text = f"{about}{where}{rest}"
-        return type(error)(text, needed=error.needed, free=error.free)
+        told = error.with_text(f"{about}{where}{rest}")
+        told.path = path
+        return told
 
     def _dressing(self, target: Parts, entry: Entry) -> SetAttributes:
         """What gives a directory its mode and time, once it is filled."""

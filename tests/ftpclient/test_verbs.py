@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from ftpclient import verbs
+from ftpclient.connection.advice import advised
 from ftpclient.transfer.sources import NoTargetDirectory
 from ftpwire.errors import (
     Forbidden,
@@ -16,6 +17,7 @@ from ftpwire.errors import (
     IsADirectory,
     NotADirectory,
     NotFound,
+    TooMany,
 )
 from ftpwire.messages import (
     Copied,
@@ -194,3 +196,39 @@ def test_a_verb_of_client_that_waits_for_a_loop_is_a_mistake():
     server = Server(LoggedIn("alice"))
     with pytest.raises(RuntimeError, match="event loop"):
         verbs.run(verbs.whoami(server.ask_from_a_loop))
+
+
+# what to type, behind what a server says ---------------------------------------------------
+
+
+def run(verb):
+    return asyncio.run(verb)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        pytest.param(IsADirectory("/a: a directory", path=b"/a"), " (use -r)", id="source"),
+        pytest.param(IsADirectory("/b: a directory", path=b"/b"), "", id="target"),
+        pytest.param(IsADirectory("/a: a directory (use -r)"), "", id="older-server"),
+        pytest.param(NotFound("/a: no", path=b"/a"), "", id="another-error"),
+    ],
+)
+def test_a_copy_of_a_directory_tells_the_option(error, told):
+    server = Server(error)
+    with pytest.raises(type(error)) as caught:
+        run(verbs.copy(server.ask, b"/a", b"/b", True, recursive=False, links=False))
+    assert str(caught.value) == f"{error}{told}"
+    assert caught.value.path == error.path
+
+
+def test_too_many_tokens_tell_where_they_are_listed():
+    server = Server(TooMany("there are 64 tokens: revoke one first"))
+    with pytest.raises(TooMany, match=r"first \(ftp token list\)$"):
+        run(verbs.issue_token(server.ask, "x", None))
+
+
+@pytest.mark.parametrize("text", ["no such thing", "no such thing (do this)"])
+def test_advice_is_given_once(text):
+    error = advised(NotFound(text, path=b"/x"), " (do this)")
+    assert (str(error), error.path) == ("no such thing (do this)", b"/x")

@@ -83,7 +83,7 @@ def test_it_logs_in(start_server, plaintext):
 def test_the_server_says_all_of_its_hello(client):
     told = client.server
     assert told["version"] == 1
-    assert told["features"] == ["pieces", "alive", "kept"]
+    assert told["features"] == ["pieces", "alive", "kept", "alone"]
     assert told["max_control"] == 128 * 1024
     assert told["max_data"] == 4 * MIB
     assert told["max_requests"] > 1
@@ -214,7 +214,13 @@ def test_it_replaces_a_tree_at_once(client, place):
 
 
 def test_what_breaks_the_protocol_ends_the_connection(client):
-    client.send("no-such-request")
+    client.send("put", path=b"/file", size=1)  # and another request before its END
     with pytest.raises(Ended) as caught:
         client.ask("whoami")
     assert caught.value.code == "bad-message"
+
+
+def test_a_request_that_is_not_understood_fails_alone(client):
+    assert code_of(client.ask, "no-such-request") == "unknown-request"
+    assert code_of(client.ask, "stat", path=b"") == "bad-request"
+    assert client.ask("whoami") == {"op": "logged-in", "user": "alice"}

@@ -84,6 +84,8 @@ EXIT_CODES = {
     "unknown-kind": 10,
     "truncated-frame": 10,
     "bad-message": 10,
+    "bad-request": 10,
+    "unknown-request": 10,
     "bad-magic": 10,
     "version": 10,
     # 11: stopped by a safety limit

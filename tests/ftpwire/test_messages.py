@@ -1,4 +1,4 @@
-"""Messages: all of them there and back, and everything else refused with BadMessage."""
+"""Messages: all of them there and back, and everything else refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from msgspec.msgpack import encode as pack
 
 from ftpwire import errors, messages
-from ftpwire.errors import BadMagic, BadMessage
+from ftpwire.decoding import BadReply
+from ftpwire.errors import BadMagic, BadMessage, BadRequest, UnknownRequest
 from ftpwire.messages import (
     Ending,
     Entry,
@@ -87,6 +88,8 @@ def structs(kind: type[msgspec.Struct]) -> st.SearchStrategy:
 
 # The families ------------------------------------------------------------------------------
 
+REFUSED = (BadMessage, BadRequest)
+"""What is raised for what is no message of a family."""
 DECODERS = {
     "request": (messages.decode_request, typing.get_args(Request)),
     "reply": (messages.decode_reply, typing.get_args(Reply)),
@@ -192,7 +195,7 @@ def test_other_families_are_refused(family, message):
     if isinstance(message, kinds):
         assert decode(messages.encode(message)) == message
     else:
-        with pytest.raises(BadMessage):
+        with pytest.raises(REFUSED):
             decode(messages.encode(message))
 
 
@@ -285,9 +288,6 @@ def test_the_forms_that_are_spoiled_below_are_good(form):
             ("put", "mtime-float", {"mtime_ns": 0.5}),
             ("put", "overwrite-unknown", {"overwrite": "sometimes"}),
             ("put", "overwrite-null", {"overwrite": None}),
-            ("put", "upload-id-short", {"upload_id": bytes(15)}),
-            ("put", "upload-id-long", {"upload_id": bytes(17)}),
-            ("put", "upload-id-text", {"upload_id": "x" * 16}),
             ("login", "user-too-long", {"user": "u" * 65}),
             ("login", "password-too-long", {"password": "p" * 1025}),
             ("login", "password-bytes", {"password": b"p"}),
@@ -302,14 +302,14 @@ def test_the_forms_that_are_spoiled_below_are_good(form):
     ],
 )
 def test_spoiled_fields(op, changes):
-    with pytest.raises(BadMessage):
+    with pytest.raises(REFUSED):
         messages.decode_request(pack(FORM[op] | changes))
 
 
 @pytest.mark.parametrize("op", FORM)
 def test_missing_fields(op):
     for field in FORM[op]:
-        with pytest.raises(BadMessage):
+        with pytest.raises(REFUSED):
             messages.decode_request(
                 pack({name: value for name, value in FORM[op].items() if name != field})
             )
@@ -349,7 +349,7 @@ def test_missing_fields(op):
     ],
 )
 def test_spoiled_answers(decode, form):
-    with pytest.raises(BadMessage):
+    with pytest.raises(REFUSED):
         decode(pack(form))
 
 
@@ -385,12 +385,12 @@ def test_malformed(decode, payload):
     if decode is messages.decode_notice:
         try:
             assert decode(payload) is None
-        except BadMessage:
+        except REFUSED:
             pass
         return
-    with pytest.raises(BadMessage) as caught:
+    with pytest.raises(REFUSED) as caught:
         decode(payload)
-    assert type(caught.value) is BadMessage
+    assert type(caught.value) in (BadMessage, BadReply, BadRequest, UnknownRequest)
     assert str(caught.value).isprintable()
 
 
@@ -416,7 +416,7 @@ DEEP = 100_000
 def test_deep_nesting(decode, payload):
     try:
         assert decode(payload) is None and decode is messages.decode_notice
-    except BadMessage:
+    except REFUSED:
         pass
 
 
@@ -431,7 +431,7 @@ def test_deep_nesting(decode, payload):
 def test_every_cut_is_refused(decode, message):
     whole = messages.encode(message)
     for end in range(len(whole)):
-        with pytest.raises(BadMessage):
+        with pytest.raises(REFUSED):
             decode(whole[:end])
 
 
@@ -439,24 +439,24 @@ def test_every_cut_is_refused(decode, message):
 @given(payload=st.binary(max_size=200))
 @example(payload=b"\x80")
 def test_noise(decode, payload):
-    """Nothing but BadMessage ever comes out."""
+    """Nothing else ever comes out."""
     try:
         assert decode(payload) in (None, Hello())  # an empty map: after the magic it says enough
-    except BadMessage as error:
+    except REFUSED as error:
         assert str(error).isprintable()
 
 
 @decoders
 @given(data=st.data())
 def test_damaged_messages(decode, data):
-    """Every byte of a good message may be another one: a message or BadMessage, nothing else."""
+    """Every byte of a good message may be another one: a message or a refusal, nothing else."""
     kinds = next(kinds for each, kinds in DECODERS.values() if each is decode)
     wire = bytearray(messages.encode(data.draw(structs(data.draw(st.sampled_from(kinds))))))
     for _ in range(data.draw(st.integers(1, 3))):
         wire[data.draw(st.integers(0, len(wire) - 1))] = data.draw(st.integers(0, 255))
     try:
         found = decode(bytes(wire))
-    except BadMessage as error:
+    except REFUSED as error:
         assert str(error).isprintable()
     else:
         assert found is None or isinstance(found, kinds)
@@ -474,7 +474,7 @@ def test_a_claimed_length_allocates_nothing(decode, start):
     tracemalloc.start()
     try:
         for claimed in (2**20, 2**28, 2**32 - 1):
-            with pytest.raises(BadMessage):
+            with pytest.raises(REFUSED):
                 decode(start + b"\xdd" + claimed.to_bytes(4, "big"))
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -500,7 +500,7 @@ def test_a_claimed_length_allocates_nothing(decode, start):
 )
 def test_the_text_quotes_the_peer_safely(form, value):
     """It goes into logs: printable, on one line, and of bounded length."""
-    with pytest.raises(BadMessage) as caught:
+    with pytest.raises(REFUSED) as caught:
         messages.decode_request(pack(form(value)))
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 1000
@@ -546,7 +546,7 @@ def test_other_protocols_lack_the_magic(form, payload):
     ],
 )
 def test_after_the_magic_a_hello(rest):
-    with pytest.raises(BadMessage):
+    with pytest.raises(REFUSED):
         messages.decode_hello(b"FTPW" + rest)
 
 
@@ -583,7 +583,7 @@ def test_repr_of_login_hides_the_password(show):
 )
 def test_the_error_about_a_bad_login_hides_the_password(changes):
     login = {"op": "login", "user": "somebody", "password": "hunter2"} | changes
-    with pytest.raises(BadMessage) as caught:
+    with pytest.raises(REFUSED) as caught:
         messages.decode_request(pack(login))
     assert "hunter2" not in str(caught.value)
     assert caught.value.__suppress_context__  # nor does a traceback go on to the decoder's own
@@ -602,10 +602,42 @@ def test_failures_come_back_as_the_errors_they_were(kind):
 
 
 def test_failures_keep_what_was_missing():
-    sent = Failed.from_error(errors.QuotaExceeded("full", needed=2**40, free=0))
+    sent = Failed.from_error(errors.QuotaExceeded("full", needed=2**40, free=0, what="files"))
     found = messages.decode_failed(messages.encode(sent)).to_error()
     assert isinstance(found, errors.QuotaExceeded)
-    assert (found.needed, found.free) == (2**40, 0)
+    assert (found.needed, found.free, found.what) == (2**40, 0, "files")
+
+
+def test_failures_keep_all_facts():
+    facts = dict.fromkeys(errors.FACTS, None) | {
+        "needed": 1,
+        "free": 2,
+        "what": "bytes",
+        "retry_after": 3,
+        "path": b"/p",
+        "rule": "/=none",
+    }
+    assert set(facts) == set(errors.FACTS)
+    sent = Failed.from_error(errors.Forbidden("no", **facts))
+    found = messages.decode_failed(messages.encode(sent)).to_error()
+    assert {name: getattr(found, name) for name in errors.FACTS} == facts
+    again = found.with_text("other words")
+    assert (type(again), str(again)) == (errors.Forbidden, "other words")
+    assert {name: getattr(again, name) for name in errors.FACTS} == facts
+
+
+def test_a_failure_says_what_it_is_about_unless_the_error_does():
+    assert Failed.from_error(errors.NotFound("x"), b"/p").path == b"/p"
+    assert Failed.from_error(errors.NotFound("x", path=b"/q"), b"/p").path == b"/q"
+
+
+def test_a_path_that_is_none_is_not_taken_from_a_server():
+    assert Failed("not-found", "x", path=b"../etc").to_error().path is None
+
+
+def test_a_refused_version_tells_those_that_are_spoken():
+    sent = Failed.from_error(errors.VersionMismatch("no", (1, 2)))
+    assert messages.decode_failed(messages.encode(sent)).to_error().versions == (1, 2)
 
 
 def test_an_unknown_code_is_an_ordinary_failure():

@@ -10,7 +10,8 @@ import pytest
 
 from ftpserver.accounts.penalties import Offence
 from ftpserver.settings.table import Startups
-from ftpwire.messages import Stat
+from ftpwire.frames import Kind
+from ftpwire.messages import LoggedIn, Login, Stat
 from tests.hostile.conftest import WAYS, Site, ended, ways
 from tests.peer import PATIENCE, eventually
 
@@ -149,6 +150,20 @@ def test_what_a_connection_costs(costly, way):
     else:
         site.told.append(Offence.PROTOCOL)
     assert cost_of(site) == [Offence.NO_LOGIN, Offence.PROTOCOL]
+
+
+@pytest.mark.parametrize("logs_in", [False, True], ids=["and-leaves", "and-logs-in"])
+def test_a_bad_request_costs_as_much_as_when_it_ended_the_connection(costly, logs_in):
+    """Unless somebody logs in after it: then it was a client that is wrong about something."""
+    site = costly()
+    with site.knock(ATTACKER) as peer:
+        peer.hello()
+        for _ in range(3):
+            peer.frame(Kind.REQUEST, 1, b"\x81\xa2op\xa5later")
+            assert peer.answer().message.code == "unknown-request"
+        if logs_in:
+            assert peer.ask(Login("alice", "secret")) == LoggedIn("alice")
+    assert cost_of(site) == ([] if logs_in else [Offence.PROTOCOL])
 
 
 @by_address

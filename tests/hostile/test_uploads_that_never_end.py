@@ -87,6 +87,17 @@ def test_empty_data_after_a_refusal_moves_no_deadline(serve):
     assert site.is_served(user)
 
 
+@pytest.mark.parametrize("op", [b"\xa3put", b"\xa5later"], ids=["bad", "unknown"])
+def test_nor_after_a_request_that_was_not_understood(serve, op):
+    site = serve(stall=0.3)
+    user, peer = site.user(), site.user()
+    peer.frame(Kind.REQUEST, 7, b"\x81\xa2op" + op)
+    with pouring(peer, frame(Kind.DATA, 7) * 1000):
+        said = ended(peer)
+    assert [one.code for one in said] in (["bad-request"], ["unknown-request"], [])
+    assert site.is_served(user)
+
+
 @pytest.mark.long
 def test_bytes_after_a_refusal_are_passed_over_as_long_as_they_come(serve):
     """The control: the rest of a large file may take longer than one deadline."""

@@ -194,7 +194,7 @@ def test_a_changed_key(start_server):
 def test_plaintext_where_tls_is_spoken(user):
     user.options = ("--plaintext",)
 
-    assert "without --plaintext" in told(user.run("ls", status=10))
+    assert "leave --plaintext out" in told(user.run("ls", status=10))
 
 
 # what surrounds a command ------------------------------------------------------------------

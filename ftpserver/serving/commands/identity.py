@@ -13,7 +13,6 @@ from ftpwire.messages import (
     Done,
     IssueToken,
     ListTokens,
-    LoggedIn,
     Login,
     LoginPeer,
     LoginToken,
@@ -68,8 +67,7 @@ def _let_in(client: Authentication, name: str, prove: Callable[[], Admission]) -
     except Busy as error:
         client.hold_back(error)
         raise
-    client.log_in(admitted)
-    return LoggedIn(admitted.account.name)
+    return client.log_in(admitted)
 
 
 def change_password(client: Authentication, request: ChangePassword) -> Message:
@@ -107,4 +105,4 @@ def revoke_token(client: Authentication, request: RevokeToken) -> Message:
 
 def who_am_i(client: Authentication, request: WhoAmI) -> Message:
     """Tell the account's name."""
-    return LoggedIn(client.user.name)
+    return client.logged_in()

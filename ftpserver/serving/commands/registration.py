@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ftpserver.accounts.authenticator import NoPlace
 from ftpwire.errors import CommandError
-from ftpwire.messages import LoggedIn, Message, Register
+from ftpwire.messages import Message, Register
 from ftpwire.paths import printable
 
 if TYPE_CHECKING:
@@ -32,5 +32,4 @@ def register(client: Authentication, request: Register) -> Message:
         logger.warning("%s: can't register %s: %s", client, name, printable(str(error)))
         raise
     logger.info("%s: registered %s", client, admitted.account.name)
-    client.log_in(admitted)
-    return LoggedIn(admitted.account.name)
+    return client.log_in(admitted)

@@ -14,7 +14,7 @@ from ftpclient.connection.protocol import Call, ClientProtocol
 from ftpwire import frames, messages
 from ftpwire.errors import BadMessage, ConnectionLost
 from ftpwire.frames import HEADER_SIZE, Kind
-from ftpwire.messages import Get, LoggedIn, Progress, Put, Sent, Stat, WhoAmI
+from ftpwire.messages import Done, Get, LoggedIn, Progress, Put, Sent, Stat, WhoAmI
 from tests.peer import frame
 
 
@@ -137,12 +137,26 @@ def test_an_end_of_another_kind(connection):
 
 def test_nonsense_for_one_thread_ends_the_connection_of_all(connection, carrier, loop):
     connection.submit(Call(), WhoAmI())
-    connection.channel.feed(frame(Kind.REPLY, 1, Sent(1)))
+    connection.channel.feed(frame(Kind.REPLY, 1, Done()))
     connection.channel.hand_over()
     with pytest.raises(BadMessage):
         connection.take_input()
     run(loop)
     assert [type(error) for error in carrier.ended] == [BadMessage]
+
+
+def test_an_answer_that_is_not_understood_fails_its_request_alone(connection, carrier, loop):
+    call, other = Call(), Call()
+    connection.submit(call, WhoAmI())
+    connection.submit(other, WhoAmI())
+    connection.channel.feed(frame(Kind.REPLY, 1, Sent(1)))
+    connection.channel.feed(frame(Kind.REPLY, 2, LoggedIn("alice")))
+    connection.channel.hand_over()
+    while connection.take_input():
+        pass
+    run(loop)
+    assert isinstance(call.error, BadMessage) and call.done
+    assert other.reply == LoggedIn("alice") and not connection.broken and not carrier.ended
 
 
 def test_bytes_that_a_sink_can_t_take_end_the_connection(connection):

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from ftpclient.cli.complaints import MANY, Complaints
+from ftpserver.storage.permissions import Permissions
 from ftpwire.errors import CommandError, Forbidden, NotFound
 
 
@@ -103,6 +104,24 @@ def test_transfers_with_many_failures(run, files, local, plain_user_files):
     assert err.count("\n") == 1 and "(the first of 30 such failures in a row)" in err
     out = run("get -r t --json")[1]
     assert sum(json.loads(line).get("status") == "failed" for line in out.splitlines()) == 30
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_what_the_server_tells_of_a_failure_is_in_the_record(server, request, files, as_json):
+    (files / "d").mkdir()
+    server.accounts.change("alice", permissions=Permissions.parse("/d=read-only"))
+    run = request.getfixturevalue("run")  # which logs in
+    status, _, err = run("mkdir d/new" + " --json" * as_json)
+    assert status == 6
+    if not as_json:
+        assert err.startswith("ftp: read-only below /d: /d/new can't be changed")
+        return
+    record = json.loads(err)
+    assert (record["error"], record["rule"], record["path"]) == (
+        "forbidden",
+        "/d=read-only",
+        "/d/new",
+    )
 
 
 @pytest.fixture

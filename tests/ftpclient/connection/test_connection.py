@@ -15,7 +15,15 @@ from ftpclient.connection.interrupt import Interrupt
 from ftpclient.connection.opening import Opened
 from ftpclient.connection.protocol import Call
 from ftpwire import digests, messages
-from ftpwire.errors import Busy, ConnectFailed, ConnectionLost, Interrupted, LoginRefused, NotFound
+from ftpwire.errors import (
+    BadMagic,
+    Busy,
+    ConnectFailed,
+    ConnectionLost,
+    Interrupted,
+    LoginRefused,
+    NotFound,
+)
 from ftpwire.frames import Kind
 from ftpwire.messages import (
     Failed,
@@ -425,3 +433,14 @@ def test_a_log_in_that_has_to_wait_is_tried_again_for_a_while(fake, opened, monk
         assert len(pauses) == opening._FIRST_TRIES - 1
     assert server.connections == 1
     assert pauses == sorted(pauses)
+
+
+@pytest.mark.parametrize("plaintext", [True, False])
+def test_a_server_that_speaks_otherwise_is_told_of_with_the_option(start_server, plaintext):
+    server = start_server(plaintext=not plaintext)
+    address = ServerAddress("127.0.0.1", server.server_address[1])
+    with pytest.raises((BadMagic, ConnectFailed)) as caught:
+        opening.connect(address, plaintext=plaintext)
+    option = "(else leave --plaintext out)?" if plaintext else "(else use --plaintext)?"
+    assert str(caught.value).endswith(option)
+    assert str(caught.value).count("--plaintext") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +34,7 @@ from ftpwire.errors import (
     TooMany,
     UnknownKind,
     UploadTakenOver,
+    VersionMismatch,
 )
 from ftpwire.frames import HEADER, Kind
 from ftpwire.messages import (
@@ -168,7 +170,7 @@ def test_what_hello_says_holds_from_then_on():
     protocol = ClientProtocol("server:2121")
     [first] = [protocol.hello()]
     assert messages.decode_hello(first[9:]) == Hello(
-        max_control=frames.MAX_CONTROL, max_data=frames.MAX_DATA
+        max_control=frames.MAX_CONTROL, max_data=frames.MAX_DATA, versions=[1]
     )
     assert not protocol.is_greeted and protocol.server.max_requests == 0
     feed(protocol, hello(max_requests=3, max_unanswered=500, max_data=4096, features=["kept"]))
@@ -356,6 +358,63 @@ def test_every_call_gets_what_is_its_own(all_asked, data):
 # a peer that breaks the rules ----------------------------------------------------------------
 
 
+LATER = msgspec.msgpack.encode({"op": "later"})
+BAD_FOUND = msgspec.msgpack.encode({"op": "found", "entry": 5})
+BAD_FAILED = msgspec.msgpack.encode({"op": "failed", "code": "x"})
+
+
+@pytest.mark.parametrize(
+    ("request_", "wire", "text"),
+    [
+        pytest.param(WhoAmI(), frame(Kind.REPLY, 1, Stat(b"/")), "stat", id="a-request"),
+        pytest.param(WhoAmI(), frame(Kind.REPLY, 1, LATER), "unknown reply: later", id="unknown"),
+        pytest.param(Stat(b"/"), frame(Kind.REPLY, 1, BAD_FOUND), "entry", id="bad-value"),
+        pytest.param(WhoAmI(), frame(Kind.ERROR, 1, BAD_FAILED), "message", id="bad-error"),
+        pytest.param(List(b"/"), frame(Kind.END, 1, LATER), "closing", id="end-of-a-stream"),
+    ],
+)
+def test_a_last_answer_that_is_not_understood_fails_alone(request_, wire, text):
+    protocol = greeted()
+    call, next_one = ask(protocol, request_), ask(protocol, WhoAmI())
+    call.streams = isinstance(request_, List)
+    feed(protocol, wire + frame(Kind.REPLY, 2, LoggedIn("alice")))
+    assert isinstance(call.error, BadMessage) and text in str(call.error)
+    assert (call.ends, next_one.ends) == (1, 1)
+    assert next_one.error is None and next_one.reply == LoggedIn("alice")
+    assert protocol.is_idle and protocol.error is None
+
+
+@pytest.mark.parametrize("request_", [List(b"/"), Put(b"/x", 5)], ids=["list", "put"])
+def test_one_that_more_may_follow_ends_the_connection(request_):
+    protocol = greeted()
+    call = ask(protocol, request_)
+    call.streams = isinstance(request_, List)
+    with pytest.raises(BadMessage, match="unknown reply: later") as caught:
+        feed(protocol, frame(Kind.REPLY, 1, LATER))
+    assert protocol.error is caught.value
+
+
+def test_a_server_goes_on_in_a_version_that_was_offered():
+    with pytest.raises(VersionMismatch, match="version 2") as caught:
+        feed(ClientProtocol("server:2121"), hello(version=2))
+    assert caught.value.versions == (2,)
+
+
+def test_a_refused_version_tells_those_of_the_server():
+    refusal = frame(Kind.ERROR, 0, Failed("version", "no", versions=[2, 3]))
+    with pytest.raises(VersionMismatch) as caught:
+        feed(ClientProtocol("server:2121"), refusal)
+    assert caught.value.versions == (2, 3)
+
+
+@pytest.mark.parametrize(("own", "most"), [(0, 9), (4, 4)], ids=["of-all", "its-own"])
+def test_how_many_sessions_an_account_may_have(own, most):
+    protocol = greeted(max_sessions=9)
+    assert protocol.max_sessions == 0
+    protocol.logged_in(LoggedIn("alice", own))
+    assert protocol.max_sessions == protocol.beside().max_sessions == most
+
+
 @pytest.mark.parametrize(
     ("wire", "error", "text"),
     [
@@ -367,7 +426,6 @@ def test_every_call_gets_what_is_its_own(all_asked, data):
         pytest.param(frame(Kind.END, 1, Listed()), BadMessage, "with Listed", id="wrong-end"),
         pytest.param(frame(Kind.DATA, 1, b"x"), BadMessage, "bytes", id="data-for-a-question"),
         pytest.param(frame(Kind.REPLY, 1, b"\xc1"), BadMessage, "not a reply", id="no-message"),
-        pytest.param(frame(Kind.REPLY, 1, Stat(b"/")), BadMessage, "reply", id="a-request"),
         pytest.param(frame(Kind.NOTICE, 1, b"\xc1"), BadMessage, "notice", id="no-notice"),
         pytest.param(frame(Kind.REQUEST, 1), BadMessage, "kind 1", id="request"),
         pytest.param(frame(Kind.CANCEL, 1), BadMessage, "kind 6", id="cancel"),

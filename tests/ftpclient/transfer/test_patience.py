@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import random
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 from ftpclient.client import Client
 from ftpclient.connection.interrupt import Interrupt
+from ftpclient.connection.protocol import NoRoom
 from ftpclient.transfer import retry
 from ftpclient.transfer.job import RESUME_FROM
 from ftpclient.transfer.report import Listener
@@ -104,6 +106,46 @@ def test_waits_grow_up_to_half_a_minute_and_differ():
     assert starts[0] < 2.0 and max(starts) <= 45.0
     assert max(starts) > 20.0
     assert len(set(starts)) == len(starts)
+
+
+@pytest.mark.parametrize(
+    ("asked", "least", "most"),
+    [
+        pytest.param(None, 0.0, 1.0, id="nothing"),
+        pytest.param(-5, 0.0, 1.0, id="nonsense"),
+        pytest.param(20, 20.0, 21.0, id="some-seconds"),
+        pytest.param(10**12, 600.0, 601.0, id="for-ever"),
+    ],
+)
+def test_a_server_that_says_when_to_come_again_is_believed(asked, least, most):
+    clock = Clock()
+    one = patience(clock)
+    one.lost(LOST, asked)
+    one.pause()
+    assert least < clock.now - 1000.0 <= most
+    one.lost(LOST)
+    one.pause()
+    assert clock.now - 1000.0 <= most + 2.0, "it was asked for once"
+
+
+def test_it_waits_no_longer_than_is_wanted_whatever_the_server_asks_for():
+    clock = Clock()
+    one = patience(clock, 5.0)
+    one.lost(LOST, 600)
+    one.pause()
+    assert clock.now == 1005.0
+
+
+@pytest.mark.parametrize("kind", [Busy, TooMany])
+def test_what_the_server_asks_for_reaches_the_wait(kind, monkeypatch):
+    """Also of an account that has too many transfers, which is as good as a lost connection."""
+    asked = []
+    monkeypatch.setattr(Patience, "pause", lambda self: asked.append(self._at_least))
+    client = SimpleNamespace(address=SimpleNamespace(endpoint="server"), connection=None)
+    errors = [kind("full", retry_after=7), NoRoom.of(TooMany("full", retry_after=8), "full")]
+    for error in errors:
+        retry._regain(client, patience(Clock()), error, lambda connection: None)
+    assert asked == [7, 8]
 
 
 def test_progress_begins_it_anew():

@@ -9,7 +9,9 @@ import pytest
 from ftpclient import Client
 from ftpclient.connection.connection import Connection
 from ftpclient.transfer import retry
-from ftpwire.errors import BadMessage, QuotaExceeded, TooMany
+from ftpclient.transfer.report import Listener
+from ftpserver.storage import atomic_tree
+from ftpwire.errors import BadMessage, InvalidPath, QuotaExceeded, TooMany
 
 
 @pytest.fixture
@@ -85,6 +87,21 @@ def test_a_server_that_wants_no_more_connections_gets_it_over_fewer(
     assert all(one.broken for one in made)  # closed at the end
 
 
+def test_no_more_connections_are_tried_than_an_account_may_have(
+    client, opened, tree, start_server, tmp_path
+):
+    server = start_server(max_user_sessions=3, root=tmp_path / "small")
+    told = []
+    listener = Listener()
+    listener.remark = told.append
+    address = f"alice@127.0.0.1:{server.server_address[1]}"
+    with Client(address, password="secret", plaintext=True) as limited:
+        summary = limited.put([tree], "/t", recursive=True, parallel=5, listener=listener)
+    assert (summary.done, summary.failed) == (10, 0)
+    assert len(opened) == 3, "the first one is of them"
+    assert told == ["2 further connections: the account may have 3 sessions"]
+
+
 def test_one_that_fails_otherwise_closes_the_others(client, tree, monkeypatch):
     real, made, number = Client.new_connection, [], count()
 
@@ -127,3 +144,16 @@ def test_answers_from_before_are_not_used_after(client, tree):
     client.make_dir("/new")
     assert client.stat("/new", follow=True).type == "dir"
     assert client.find("/new", follow=True) is not None
+
+
+@pytest.mark.parametrize("movable", [False, True])
+def test_a_tree_that_can_not_be_replaced_at_once_tells_the_option(
+    client, tree, monkeypatch, movable
+):
+    client.make_dir("/tree")
+    monkeypatch.setattr(atomic_tree, "can_be_moved", lambda *args: movable)
+    if movable:
+        assert client.put([tree], "/", recursive=True, atomic=True).done == 10
+        return
+    with pytest.raises(InvalidPath, match=r"replaced at once \(leave --atomic out\)$"):
+        client.put([tree], "/", recursive=True, atomic=True)

@@ -28,6 +28,12 @@ class Waits(Listener):
         self._on_lost()
 
 
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    """A test does not wait as long as the server asks for."""
+    monkeypatch.setattr(retry, "_LONGEST_ASKED", 0)
+
+
 @pytest.fixture
 def server(start_server):
     return start_server(max_user_transfers=1)

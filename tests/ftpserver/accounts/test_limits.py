@@ -736,7 +736,7 @@ def test_one_session_too_many(start_server, dial):
     with dial(server, logged_in=False) as peer:
         peer.hello()
         assert peer.ask(Login("alice", "secret")) == Failed(
-            "too-many", "too many sessions: alice has 2, and 2 are allowed"
+            "too-many", "too many sessions: alice has 2, and 2 are allowed", retry_after=1
         )
         assert peer.rest() == []
     peers[0].reset()

@@ -30,7 +30,7 @@ from ftpwire.messages import (
 )
 from tests.peer import frame
 
-REFUSAL = "wrong user name or token: log in again with ftp login"
+REFUSAL = "wrong user name or token"
 
 
 @pytest.fixture

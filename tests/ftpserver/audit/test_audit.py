@@ -11,6 +11,7 @@ import threading
 from ipaddress import ip_network
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from ftpserver.accounts.invitations import Invitations
@@ -103,6 +104,36 @@ def put(peer, path: bytes, data: bytes = b"data", **options) -> object:
 
 
 # what is recorded ----------------------------------------------------------------------------
+
+
+def test_what_was_not_understood_is_recorded_as_what_it_was_to_be(server, dial, events):
+    """In the order of a batch, and only what would be recorded if it failed otherwise."""
+    peer = dial(server)
+    for message in (
+        {"op": "put", "path": b"/bad", "mode": 4096},
+        {"op": "get", "offset": 5},
+        {"op": "stat", "path": 5},
+        {"op": "format-disk"},
+    ):
+        request = Put(b"/before", 0)
+        digest = digests.digest(b"")
+        peer.send(
+            frame(Kind.REQUEST, 1, request),
+            frame(Kind.END, 1, Sent(0, digest)),
+            frame(Kind.REQUEST, 2, msgspec.msgpack.encode(message)),
+            frame(Kind.CANCEL, 2),
+            frame(Kind.REQUEST, 3, Put(b"/after", 0)),
+            frame(Kind.END, 3, Sent(0, digest)),
+        )
+        assert [peer.answer().request_id for _ in range(3)] == [1, 2, 3]
+    found = [one for one in events(peer) if one["event"] not in ("login", "logout")]
+    bad = [one for one in found if one["outcome"] != "ok"]
+    assert [(one["event"], one.get("path"), one["code"]) for one in bad] == [
+        ("put", "/bad", "bad-request"),
+        ("get", None, "bad-request"),
+    ]
+    assert bad[0]["reason"] == "put: mode must be an integer from 0 to 4095"
+    assert [one["path"] for one in found if one["outcome"] == "ok"] == ["/before", "/after"] * 4
 
 
 def test_a_session_from_log_in_to_log_out(server, dial, events):

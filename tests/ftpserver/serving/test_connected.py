@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ftpserver.audit.trail import Unusable
 from ftpserver.serving import account_watch
 from ftpserver.serving.connected import Doing, describe
 from ftpwire.errors import SessionEnded
@@ -119,6 +120,7 @@ def test_an_idle_one_does_not_hold_up_a_drain(server, session):
         pytest.param(WhoAmI(), Doing("whoami"), id="of-no-file"),
         pytest.param(List(b"/dir"), Doing("list", b"/dir"), id="of-a-path"),
         pytest.param(Copy(b"/a", b"/b"), Doing("copy", b"/a", b"/b"), id="of-two"),
+        pytest.param(Unusable(Copy, b"/a"), Doing("bad-request", b"/a"), id="not-understood"),
     ],
 )
 def test_what_is_told_of_a_request(doing, told):

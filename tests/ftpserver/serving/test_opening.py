@@ -29,12 +29,14 @@ def test_hello_says_all_its_fields(server, dial):
         "op": "hello",
         "version": 1,
         "software": SOFTWARE,
-        "features": ["pieces", "alive", "kept"],
+        "features": ["pieces", "alive", "kept", "alone"],
         "max_control": frames.MAX_CONTROL,
         "max_data": frames.MAX_DATA,
         "max_requests": MAX_REQUESTS,
         "max_unanswered": MAX_UNANSWERED,
         "stall_ms": 60_000,
+        "versions": [1],
+        "max_sessions": 100,
     }
 
 

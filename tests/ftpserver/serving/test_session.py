@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import msgspec
 import pytest
+from msgspec.msgpack import encode as pack
 
 from ftpserver.serving import account_watch, exchange
 from ftpserver.serving.commands import COMMANDS
@@ -212,6 +213,38 @@ def test_a_version_that_is_not_known_is_refused_by_name(server, dial):
     failed = dropped(peer)
     assert failed.code == "version"
     assert "77" in failed.message and str(messages.VERSION) in failed.message
+    assert failed.versions == [messages.VERSION]
+
+
+@pytest.mark.parametrize(
+    ("spoken", "chosen"),
+    [
+        pytest.param({"version": 1}, 1, id="an-older-client"),
+        pytest.param({}, 1, id="nothing-said"),
+        pytest.param({"version": 1, "versions": [1, 2, 3]}, 1, id="newer-ones-too"),
+        pytest.param({"version": 2, "versions": [3, 2, 1]}, 1, id="whatever-version-says"),
+        pytest.param({"version": 1, "versions": [2, 3]}, None, id="only-newer-ones"),
+        pytest.param({"version": 1, "versions": [-(2**63), 2**64 - 1]}, None, id="odd-numbers"),
+    ],
+)
+def test_the_highest_common_version_is_spoken(server, dial, spoken, chosen):
+    peer = dial(server, logged_in=False)
+    peer.frame(Kind.REQUEST, 0, messages.MAGIC + pack({"op": "hello"} | spoken))
+    if chosen is None:
+        failed = dropped(peer)
+        assert (failed.code, failed.versions) == ("version", [1])
+        return
+    ours = messages.decode_hello(peer.read().payload)
+    assert (ours.version, ours.versions) == (chosen, [1])
+
+
+def test_hello_tells_how_many_sessions_an_account_may_have(start_server, dial):
+    server = start_server(max_user_sessions=7, max_address_sessions=5)
+    peer = dial(server, logged_in=False)
+    assert peer.hello().max_sessions == 5
+    server.accounts.change("alice", max_sessions=3)
+    assert peer.ask(Login("alice", "secret")) == LoggedIn("alice", 3)
+    assert peer.ask(WhoAmI()) == LoggedIn("alice", 3)
 
 
 def test_what_a_hello_has_beyond_ours_is_ignored(server, dial):
@@ -295,32 +328,10 @@ def test_no_password_is_logged(server, dial, caplog):
         pytest.param(frame(Kind.REQUEST, 1, b"\x81\xa2op"), "bad-message", id="cut-short"),
         pytest.param(frame(Kind.REQUEST, 1, b"\xdf\xff\xff\xff\xff"), "bad-message", id="huge-map"),
         pytest.param(frame(Kind.REQUEST, 1, b"\x91" * 5000), "bad-message", id="nested"),
-        pytest.param(
-            frame(Kind.REQUEST, 1, msgspec.msgpack.encode({"op": "format-disk"})),
-            "bad-message",
-            id="unknown-request",
-        ),
-        pytest.param(frame(Kind.REQUEST, 1, LoggedIn("alice")), "bad-message", id="a-reply"),
+        pytest.param(frame(Kind.REQUEST, 1, pack({"path": b"/"})), "bad-message", id="no-op"),
         pytest.param(frame(Kind.REQUEST, 0, WhoAmI()), "bad-message", id="id-0"),
         pytest.param(frame(Kind.REQUEST, 0, Stat(b"/missing")), "bad-message", id="id-0-refused"),
         pytest.param(frame(Kind.REQUEST, 0, Put(b"/x", 0)), "bad-message", id="id-0-upload"),
-        pytest.param(
-            frame(Kind.REQUEST, 1, msgspec.msgpack.encode({"op": "stat", "path": "text"})),
-            "bad-message",
-            id="text-path",
-        ),
-        pytest.param(
-            frame(Kind.REQUEST, 1, msgspec.msgpack.encode({"op": "stat", "path": b""})),
-            "bad-message",
-            id="no-path",
-        ),
-        pytest.param(
-            frame(
-                Kind.REQUEST, 1, msgspec.msgpack.encode({"op": "put", "path": b"/x", "size": -1})
-            ),
-            "bad-message",
-            id="negative-size",
-        ),
         pytest.param(
             frame(Kind.REQUEST, 1, messages.encode(WhoAmI()) + b"x"), "bad-message", id="trailing"
         ),
@@ -356,7 +367,6 @@ def test_what_breaks_the_protocol_is_told_and_ends_it(server, dial, sent, code, 
         pytest.param(frame(Kind.DATA, 2, b"x"), "bad-message", id="data-of-another"),
         pytest.param(frame(Kind.END, 2, Sent(1)), "bad-message", id="end-of-another"),
         pytest.param(frame(Kind.END, 1, b"\xc1"), "bad-message", id="malformed-end"),
-        pytest.param(frame(Kind.END, 1, Listed()), "bad-message", id="wrong-end"),
         pytest.param(frame(Kind.REPLY, 1, Done()), "bad-message", id="reply"),
         pytest.param(HEADER.pack(MAX_DATA + 1, Kind.DATA, 1), "frame-too-big", id="too-big"),
         pytest.param(HEADER.pack(0, 77, 1), "unknown-kind", id="unknown-kind"),
@@ -371,6 +381,209 @@ def test_what_breaks_the_protocol_inside_an_upload(server, dial, files, size, in
     assert dropped(peer).code == code
     eventually(lambda: os.listdir(files) == [".ftpd-staging"])
     eventually(lambda: os.listdir(files / ".ftpd-staging") == ["lock"])
+
+
+def test_what_came_in_whole_before_is_stored_and_answered(server, dial, files):
+    """As after a cut: 50 puts, then what breaks the protocol inside the next one."""
+    peer = dial(server)
+    whole = [b"".join(put(number, b"/%d" % number)) for number in range(1, 51)]
+    peer.send(*whole, frame(Kind.REQUEST, 51, Put(b"/51", 4)), frame(Kind.REQUEST, 52, b"\xc1"))
+    *answers, last = peer.rest()
+    assert (last.kind, last.request_id, last.message.code) == (Kind.ERROR, 0, "bad-message")
+    assert [(one.request_id, one.message) for one in answers] == [
+        (number, Stored(4)) for number in range(1, 51)
+    ]
+    assert set(os.listdir(files)) == {".ftpd-staging", *(str(number) for number in range(1, 51))}
+
+
+# one bad request fails alone ---------------------------------------------------------------
+
+BAD = [
+    pytest.param({"op": "format-disk"}, "unknown-request", "format-disk", id="unknown"),
+    pytest.param({"op": "logged-in", "user": "a"}, "unknown-request", "logged-in", id="a-reply"),
+    pytest.param({"op": "stat", "path": "text"}, "bad-request", "path must be bin", id="text-path"),
+    pytest.param({"op": "stat", "path": b""}, "bad-request", "path must be bin of 1", id="no-path"),
+    pytest.param({"op": "get"}, "bad-request", "path is missing", id="missing"),
+    pytest.param({"op": "put", "path": b"/x", "size": -1}, "bad-request", "size", id="negative"),
+    pytest.param({"op": "put", "path": b"/x", "mode": 4096}, "bad-request", "4095", id="mode"),
+    pytest.param(
+        {"op": "put-piece", "key": b"", "offset": 0, "size": 1}, "bad-request", "key", id="piece"
+    ),
+    pytest.param(
+        {"op": "move", "source": b"/a", "target": b"/b", "overwrite": "older"},
+        "bad-request",
+        "one of always, never",
+        id="unknown-value",
+    ),
+]
+
+
+def upload(request_id: int, message: dict[str, object], *, size: int = 3) -> bytes:
+    """A request by hand, with its DATA and END."""
+    return (
+        frame(Kind.REQUEST, request_id, pack(message))
+        + frame(Kind.DATA, request_id, b"x" * size)
+        + frame(Kind.END, request_id, Sent(size))
+    )
+
+
+@pytest.mark.parametrize(("message", "code", "text"), BAD)
+def test_a_bad_request_fails_alone(server, dial, message, code, text):
+    """Alone, and between others, with all that follows a request of that name."""
+    peer = dial(server)
+    takes_data = str(message["op"]).startswith("put")
+    bad = upload(2, message) if takes_data else frame(Kind.REQUEST, 2, pack(message))
+    peer.send(*put(1, b"/before"), bad, *put(3, b"/after"), frame(Kind.REQUEST, 4, WhoAmI()))
+    answers = [peer.answer() for _ in range(4)]
+    assert [one.request_id for one in answers] == [1, 2, 3, 4]
+    assert answers[1].kind == Kind.ERROR and answers[1].message.code == code
+    assert text in answers[1].message.message
+    assert [one.message for one in (answers[0], *answers[2:])] == [
+        Stored(4),
+        Stored(4),
+        LoggedIn("alice"),
+    ]
+
+
+def test_what_earlier_clients_send_is_understood(server, dial):
+    """They named uploads, which had no effect."""
+    peer = dial(server)
+    named = {"op": "put", "path": b"/x", "size": 3, "upload_id": bytes(16)}
+    peer.send(upload(1, named))
+    assert peer.answer().message == Stored(3)
+
+
+def test_one_of_a_hundred_puts(server, dial, files):
+    peer = dial(server)
+    bad = upload(51, {"op": "put", "path": b"/51", "size": 3, "mode": 4096})
+    peer.send(*(bad if n == 51 else b"".join(put(n, b"/%d" % n)) for n in range(1, 101)))
+    answers = [peer.answer() for _ in range(100)]
+    assert [one.request_id for one in answers] == list(range(1, 101))
+    failed = [one for one in answers if one.message != Stored(4)]
+    assert [(one.request_id, one.message.code, one.message.path) for one in failed] == [
+        (51, "bad-request", b"/51")
+    ]
+    assert len(set(os.listdir(files)) - {".ftpd-staging"}) == 99
+
+
+@pytest.mark.parametrize("op", ["put", "put-piece", "send-with-data-of-later"])
+@pytest.mark.parametrize("end", ["end", "cancel", "malformed-value"])
+def test_what_follows_a_bad_request_is_discarded(server, dial, op, end):
+    """Of an unknown request as of one that is known to have DATA."""
+    peer = dial(server)
+    peer.frame(Kind.REQUEST, 1, pack({"op": op, "mode": -1}))
+    assert peer.answer().request_id == 1
+    for data in (b"", b"x" * 1000, b"x" * MIB):
+        peer.frame(Kind.DATA, 1, data)
+    match end:
+        case "end":
+            peer.frame(Kind.END, 1, Sent(1000 + MIB))
+        case "cancel":
+            peer.frame(Kind.CANCEL, 1)
+        case _:
+            peer.frame(Kind.END, 1, pack({"op": "sent", "size": -1}))
+    peer.request(WhoAmI())
+    found = peer.answer()
+    assert found.message == LoggedIn("alice")
+
+
+@pytest.mark.parametrize("kind", [Kind.END, Kind.CANCEL])
+def test_an_unknown_request_may_have_an_end_only(server, dial, kind):
+    peer = dial(server)
+    peer.frame(Kind.REQUEST, 1, pack({"op": "later"}))
+    peer.frame(kind, 1, pack({"op": "later-ends"}) if kind == Kind.END else b"")
+    peer.frame(Kind.REQUEST, 2, WhoAmI())
+    assert [peer.answer().request_id for _ in range(2)] == [1, 2]
+
+
+@pytest.mark.parametrize("follows", [Kind.DATA, Kind.END])
+def test_data_of_an_unknown_request_comes_at_once_or_not_at_all(server, dial, follows):
+    """After another frame it has no place: nobody keeps ids of what was refused."""
+    peer = dial(server)
+    peer.frame(Kind.REQUEST, 1, pack({"op": "later"}))
+    peer.frame(Kind.REQUEST, 2, WhoAmI())
+    peer.frame(follows, 1, b"" if follows == Kind.DATA else Sent(0))
+    *answers, last = peer.rest()
+    assert [one.request_id for one in answers] == [1, 2]
+    assert (last.request_id, last.message.code) == (0, "bad-message")
+
+
+@pytest.mark.parametrize("op", ["put", "later"])
+def test_another_id_inside_what_is_discarded_ends_the_connection(server, dial, op):
+    peer = dial(server)
+    peer.frame(Kind.REQUEST, 1, pack({"op": op, "mode": -1}))
+    peer.frame(Kind.DATA, 1, b"x")
+    peer.frame(Kind.REQUEST, 2, WhoAmI())
+    assert dropped(peer).code == "bad-message"
+
+
+def test_a_cancel_for_a_bad_request_is_ignored(server, dial):
+    peer = dial(server)
+    for op in ("stat", "later"):
+        peer.frame(Kind.REQUEST, 1, pack({"op": op, "path": 5}))
+        peer.frame(Kind.CANCEL, 1)
+        assert peer.answer().message.code in ("bad-request", "unknown-request")
+    peer.frame(Kind.REQUEST, 2, WhoAmI())
+    assert peer.answer().message == LoggedIn("alice")
+
+
+@pytest.mark.parametrize("size", [10, SMALL + 10, RESUME_FROM + 10])
+@pytest.mark.parametrize("end", [{"op": "sent", "size": 1, "digest": b"short"}, {"op": "listed"}])
+def test_an_upload_whose_end_is_not_understood_fails_alone(server, dial, files, size, end):
+    peer = dial(server)
+    peer.frame(Kind.REQUEST, 1, Put(b"/file", size, ask=size > RESUME_FROM))
+    peer.frame(Kind.DATA, 1, b"x")
+    peer.frame(Kind.END, 1, pack(end))
+    found = peer.answer()
+    if size > RESUME_FROM:  # the first one was `ready`
+        found = peer.answer()
+    assert (found.kind, found.request_id) == (Kind.ERROR, 1)
+    assert found.message.code in ("bad-request", "unknown-request")
+    assert peer.ask(WhoAmI()) == LoggedIn("alice")
+    assert os.listdir(files) == [".ftpd-staging"]
+
+
+def test_many_bad_requests_do_not_pile_up(server, dial):
+    """Those behind an upload of a batch wait for it, but not all of them."""
+    peer = dial(server)
+    bad = frame(Kind.REQUEST, 2, pack({"op": "later"}))
+    peer.send(*put(1, b"/first"), bad * 3000)
+    assert peer.answer().message == Stored(4)
+    assert {peer.answer().message.code for _ in range(3000)} == {"unknown-request"}
+
+
+def test_deep_nesting_is_refused_in_words(server, dial):
+    peer = dial(server)
+    for levels in (33, 5000):
+        peer.send(frame(Kind.REQUEST, 1, b"\x82\xa2op\xa6whoami\xa1x" + b"\x91" * levels + b"\xc0"))
+        failed = peer.answer().message
+        assert (failed.code, failed.message) == (
+            "bad-request",
+            "whoami: x is nested more than 32 levels deep",
+        )
+
+
+# and before log-in -------------------------------------------------------------------------
+
+
+def test_a_stranger_s_bad_requests_fail_alone_too(server, dial):
+    peer = dial(server, logged_in=False)
+    peer.hello()
+    for message in ({"op": "later"}, {"op": "stat"}, {"op": "login", "user": 5, "password": ""}):
+        peer.frame(Kind.REQUEST, 1, pack(message))
+        assert peer.answer().message.code in ("unknown-request", "bad-request")
+    assert peer.ask(Login("alice", "secret")) == LoggedIn("alice")
+
+
+@pytest.mark.parametrize("op", ["put", "put-piece", "later"])
+def test_data_of_a_stranger_s_bad_request_is_not_passed_over(server, dial, op):
+    peer = dial(server, logged_in=False)
+    peer.hello()
+    peer.frame(Kind.REQUEST, 1, pack({"op": op, "mode": -1}))
+    peer.frame(Kind.DATA, 1, b"")
+    *answers, last = peer.rest()
+    assert [one.request_id for one in answers] == [1]
+    assert (last.request_id, last.message.code) == (0, "bad-message")
 
 
 def test_a_log_in_does_not_end_an_upload(server, dial):
@@ -395,6 +608,8 @@ def conversation() -> list[bytes]:
         b"".join(put(5, b"/dir/unknown", b"y" * 900, size=None, piece=100)),
         b"".join(put(6, b"/nowhere/refused", b"z" * 500, piece=50)),
         frame(Kind.CANCEL, 6),
+        upload(12, {"op": "put", "path": b"/dir/bad", "size": -1}, size=400),
+        upload(13, {"op": "of-later"}, size=400),
         frame(Kind.REQUEST, 7, Stat(b"/dir/small")),
         frame(Kind.REQUEST, 8, Get(b"/dir/unknown")),
         frame(Kind.REQUEST, 9, Hash(b"/dir/small")),
@@ -420,6 +635,8 @@ def test_the_same_answers_however_it_is_cut(server, dial, piece):
         (4, "REPLY"),
         (5, "REPLY"),
         (6, "ERROR"),
+        (12, "ERROR"),
+        (13, "ERROR"),
         (7, "REPLY"),
         (8, "REPLY"),
         (8, "DATA"),
@@ -428,9 +645,9 @@ def test_the_same_answers_however_it_is_cut(server, dial, piece):
         (10, "REPLY"),
         (11, "REPLY"),
     ]
-    assert answers[9].payload == b"y" * 900
-    assert answers[11].message == Hashed(digests.digest(b"x" * 300), 300)
-    assert answers[12].message == Removed(3, 1, 1200)
+    assert answers[11].payload == b"y" * 900
+    assert answers[13].message == Hashed(digests.digest(b"x" * 300), 300)
+    assert answers[14].message == Removed(3, 1, 1200)
 
 
 ROUNDS = [pytest.param(25, id="short"), pytest.param(500, id="long", marks=pytest.mark.long)]
@@ -440,7 +657,7 @@ ROUNDS = [pytest.param(25, id="short"), pytest.param(500, id="long", marks=pytes
 @pytest.mark.parametrize("end", ["close", "reset"])
 def test_a_connection_may_end_anywhere(server, dial, end, rounds):
     """At each of so many places; nothing is left of it, and nobody else minds."""
-    data = b"".join(conversation()[:7])
+    data = b"".join(conversation()[:10])
     for at in random.Random(end).sample(range(len(data)), rounds):
         peer = dial(server, logged_in=False)
         peer.send(data[:at])

@@ -148,7 +148,7 @@ SIZES = [0, 1, SMALL, SMALL + 1, SHARES_STEP, SHARES_STEP + 1, 6 * MIB]
 def test_a_file_appears_as_it_was_sent(alice, durable, size):
     session = alice.session(durable=durable)
     data = os.urandom(size)
-    session.put(b"/file", data, mode=0o4751, mtime_ns=1234567890123456789, upload_id=b"u" * 16)
+    session.put(b"/file", data, mode=0o4751, mtime_ns=1234567890123456789)
     assert not (alice.files / "file").exists(), "not before the commit"
     assert session.commit() == [Stored(size)]
     found = alice.files / "file"
@@ -158,7 +158,7 @@ def test_a_file_appears_as_it_was_sent(alice, durable, size):
     assert alice.space == (size, 0)
     with suppress(OSError):
         kept = StoredDigest.unpack(os.getxattr(found, digests.ATTRIBUTE))
-        assert kept == (digests.digest(data), size, 1234567890123456789, b"u" * 16)
+        assert kept == (digests.digest(data), size, 1234567890123456789, bytes(16))
 
 
 @pytest.mark.parametrize("size", [0, 1, SMALL + 1, 5 * MIB])

@@ -1,0 +1,121 @@
+"""What failures tell besides their text, as a client gets it."""
+
+from __future__ import annotations
+
+import pytest
+
+from ftpwire import digests, messages
+from ftpwire.frames import Kind
+from ftpwire.messages import (
+    Copy,
+    Get,
+    Hash,
+    List,
+    Login,
+    MakeDir,
+    Move,
+    Put,
+    Remove,
+    Sent,
+    SetAttributes,
+    Stat,
+)
+from tests.peer import frame
+
+PATH = b"/no/such"
+
+
+@pytest.fixture
+def peer(server, dial):
+    return dial(server)
+
+
+def put(peer, path: bytes, data: bytes = b"data", **options) -> object:
+    peer.send(
+        frame(Kind.REQUEST, 77, Put(path, len(data), **options)),
+        frame(Kind.DATA, 77, data),
+        frame(Kind.END, 77, Sent(len(data), digests.digest(data))),
+    )
+    return peer.answer().message
+
+
+def facts(failed: object) -> dict[str, object]:
+    """What is told besides code and message."""
+    assert isinstance(failed, messages.Failed), failed
+    told = {name: getattr(failed, name) for name in failed.__struct_fields__}
+    return {
+        name: fact for name, fact in told.items() if fact and name not in ("code", "message")
+    } | ({"free": failed.free} if failed.free is not None else {})
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Stat(PATH),
+        List(PATH),
+        Hash(PATH),
+        Get(PATH),
+        Remove(PATH),
+        Remove(PATH, recursive=True),
+        MakeDir(PATH),
+        SetAttributes(PATH, 0o600),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_a_failure_tells_its_path(peer, request_):
+    assert facts(peer.ask(request_)) == {"path": PATH}
+
+
+@pytest.mark.parametrize("ask", [False, True])
+def test_a_refused_upload_tells_its_path(peer, ask):
+    assert facts(put(peer, PATH, ask=ask)) == {"path": PATH}
+
+
+@pytest.mark.parametrize("request_", [Copy(PATH, b"/x"), Move(PATH, b"/x")])
+def test_of_two_paths_only_what_is_known_is_told(peer, request_):
+    assert facts(peer.ask(request_)) == {}
+
+
+def test_a_copy_onto_something_tells_the_target(peer):
+    put(peer, b"/a")
+    put(peer, b"/b")
+    failed = peer.ask(Copy(b"/a", b"/b", overwrite="never"))
+    assert (failed.code, facts(failed)) == ("exists", {"path": b"/b"})
+    peer.ask(MakeDir(b"/d"))
+    failed = peer.ask(Copy(b"/d", b"/e"))
+    assert (failed.code, failed.message) == ("is-a-directory", "/d: a directory")
+    assert facts(failed) == {"path": b"/d"}
+
+
+def test_what_a_rule_forbids_tells_the_rule(server, dial):
+    server.accounts.change("alice", permissions="/pub=read-only")
+    peer = dial(server)
+    failed = put(peer, b"/pub/x")
+    assert failed.code == "forbidden"
+    assert facts(failed) == {"path": b"/pub/x", "rule": "/pub=read-only"}
+    failed = peer.ask(Remove(b"/", recursive=True))
+    assert "rule" not in facts(failed) or facts(failed)["rule"] == "/pub=read-only"
+    failed = peer.ask(Move(b"/pub", b"/x"))
+    assert facts(failed)["rule"] == "/pub=read-only"
+
+
+def test_bytes_or_files_are_missing(server, dial):
+    server.accounts.change("alice", quota=100, max_files=1)
+    peer = dial(server)
+    told = {"needed": 200, "free": 100, "what": "bytes", "path": b"/big"}
+    assert facts(put(peer, b"/big", bytes(200))) == told
+    assert put(peer, b"/one", b"") == messages.Stored(0)
+    told = {"needed": 1, "free": 0, "what": "files", "path": b"/two"}
+    assert facts(put(peer, b"/two", b"")) == told
+
+
+def test_a_ban_tells_when_it_is_over(start_server, dial):
+    server = start_server(ban_after=2, ban_time=500, trusted_networks=())
+    peer = dial(server, logged_in=False)
+    peer.hello()
+    for _ in range(2):
+        assert peer.ask(Login("alice", "wrong")).code == "login-refused"
+    with dial(server, logged_in=False) as other:
+        other.hello()
+        failed = other.ask(Login("alice", "secret"))
+    assert failed.code == "banned" and 400 < failed.retry_after <= 500
