@@ -581,7 +581,6 @@ class Session(StreamRequestHandler):
         except CommandError as error:
             if isinstance(self.channel.ended, UploadTakenOver):  # which is why
                 raise self.channel.ended from None
-            return Failed.from_error(error)
             about = None if isinstance(error, _OF_NO_PATH) else getattr(request, "path", None)
             return Failed.from_error(error, about)
         except OSError as error:  # the file system's: the socket's are ConnectionLost
