@@ -22,6 +22,7 @@ from ftpserver.interfaces import Carried, Descriptors, asked, later, stand_in, t
 from ftpserver.processes.rpc import Peer, PeerGone
 from ftpwire.errors import Banned, Internal, LeaseLost, QuotaExceeded
 from tests.few_descriptors import few_descriptors
+from tests.peer import eventually
 
 HEADER = struct.Struct("!IIBB")
 ASK, TELL, ANSWER = 1, 2, 3
@@ -301,6 +302,37 @@ def test_who_takes_nothing_is_given_up(pairs):
         pair.there.note("x" * 50_000)
     with pytest.raises(PeerGone):
         pair.there.add(1, 1)
+
+
+def test_both_ends_send_each_other_more_than_there_is_room_for(pairs):
+    read, write = os.pipe()
+    mine = Target(lend=lambda given: Carried("x" * 1_000_000, []))
+    theirs = Target(lend=lambda given: Carried("y" * 1_000_000, [write]))
+    pair = pairs(first={"max_descriptors": 1, "patience": 5.0}, mine=mine, theirs=theirs)
+    there, here = later(pair.there.lend)([]), later(pair.here.lend)([])
+    pair.start()  # each has the other's question before it reads
+    carried = there.result(30)
+    assert (carried.message[0], here.result(30).message[0]) == ("y", "x")
+    carried.close()
+    assert os.read(read, 1) == b""  # what was sent later was closed then
+    os.close(read)
+
+
+def test_who_tells_an_end_that_is_to_be_patient_with_does_not_wait_for_it(pairs):
+    pair = pairs(first={"patience": 3.0})
+    for number in range(1000):
+        pair.there.note(f"{number}" + "." * 500)
+    pair.second.start()
+    eventually(lambda: len(pair.theirs.heard) == 1000)
+    assert [int(one.rstrip(".")) for one in pair.theirs.heard] == list(range(1000))
+
+
+def test_what_waits_for_an_end_is_bounded(pairs, caplog):
+    pair = pairs(first={"patience": 600.0, "max_size": 1000})
+    pair.first.start()
+    while not pair.first.gone:
+        pair.there.note("x" * 900)
+    assert caplog.text.count("given up: it takes nothing") == 1
 
 
 def test_what_is_too_large_is_not_sent_and_the_pair_goes_on(pairs):
