@@ -47,6 +47,8 @@ MAX_SIZE = 1024 * 1024
 MAX_DESCRIPTORS = 8
 _AT_ONCE = 4096
 """Bytes of a message that the system takes whole or not at all."""
+_MOMENT = 0.01
+"""Seconds that a thread which must not wait for room waits for another one that is sending."""
 _MOST_LATE = 2
 """So many times the largest message may wait for an end to take it."""
 _HEADER = struct.Struct("!IIBB")
@@ -290,7 +292,7 @@ class Peer:
 
     def _write_at_once(self, data: bytes, descriptors: Sequence[int]) -> bool:
         """Write a message if there is room for it. Raises PeerGone."""
-        if len(data) > _AT_ONCE or self._late or not self._sending.acquire(blocking=False):
+        if len(data) > _AT_ONCE or self._late or not self._sending.acquire(timeout=_MOMENT):
             return False
         try:
             sent = self._socket.sendmsg([data], beside(descriptors), socket.MSG_DONTWAIT)
