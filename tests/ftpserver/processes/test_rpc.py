@@ -266,7 +266,6 @@ def test_descriptors_that_are_taken_out_stay_open(pairs):
 
 
 def test_all_who_wait_hear_that_the_other_end_is_gone(pairs):
-    held = threading.Event()
     ended = threading.Event()
     never = Target(add=lambda a, b: Future())
     pair = pairs(first={"on_end": ended.set}, theirs=never).start()
@@ -278,7 +277,6 @@ def test_all_who_wait_hear_that_the_other_end_is_gone(pairs):
 
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(ask, number) for number in range(8)]
-        held.set()
         pair.second.give_up()
         assert [one.result(30) for one in asked] == ["gone"] * 8
     assert ended.wait(30)
@@ -295,13 +293,15 @@ def test_who_reads_while_it_asks_hears_of_the_end(pairs):
     assert pair.first.gone
 
 
-def test_who_takes_nothing_is_given_up(pairs):
+@pytest.mark.parametrize("told", [True, False], ids=["told", "asked"])
+def test_who_takes_nothing_is_given_up(pairs, caplog, told):
     pair = pairs(first={"patience": 0.05})
     pair.first.start()
-    while not pair.first.gone:  # until the kernel holds no more
-        pair.there.note("x" * 50_000)
+    send = pair.there.note if told else later(pair.there.say)
+    send("x" * 1_000_000)  # the kernel holds less
     with pytest.raises(PeerGone):
         pair.there.add(1, 1)
+    assert not caplog.text  # it was not for too much that waits
 
 
 def test_both_ends_send_each_other_more_than_there_is_room_for(pairs):
