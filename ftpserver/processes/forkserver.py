@@ -373,10 +373,7 @@ class _Forker(ForkingMixIn, BaseServer):
             if found:
                 self.active_children.discard(pid)
                 number = self._numbers.pop(pid)
-                try:
-                    self._server.ended(number, os.waitstatus_to_exitcode(status))
-                except PeerGone:
-                    return  # the server is gone
+                self._server.ended(number, os.waitstatus_to_exitcode(status))
 
 
 def _pidfds_of(pid: int) -> list[int]:

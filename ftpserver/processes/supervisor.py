@@ -184,9 +184,8 @@ class WorkerSupervisor:
         self._nursery.configure(settings)
         before = self._all()
         for worker in [one for one in before if not one.ready]:
-            later(worker.far.apply_settings)(
-                settings
-            )  # it hears that before it is offered anything
+            # it hears that before it is offered anything
+            later(worker.far.apply_settings)(settings)
         try:
             answers = ask_all(before, lambda far: later(far.apply_settings)(settings))
             for worker, why in answers.missing.items():
@@ -194,21 +193,21 @@ class WorkerSupervisor:
             if new_key:
                 self._start(self._count, tries=2)
         except StateError:
-            self._take_back(before)
+            self._take_back()
             raise
         if new_key:
             for worker in before:
                 worker.retired = True
                 worker.far.retire()
 
-    def _take_back(self, workers: Sequence[WorkerHandle]) -> None:
+    def _take_back(self) -> None:
         """Have the server's own settings hold again, which it keeps, for all that live and come."""
         settings = with_changes(self._service.settings, workers=self._count)
         try:
             self._nursery.configure(settings)
         except StateError as error:
             logger.error("workers that are started later can't have the old settings: %s", error)
-        for worker in workers:
+        for worker in self._all():  # also one that has begun meanwhile
             later(worker.far.apply_settings)(settings)
 
     def heartbeat(self) -> None:

@@ -79,8 +79,9 @@ class Worker(WorkerForServer):
         self._asked_to_end = threading.Event()
         self._retiring = False
         self._leaving = False
-        self._claiming = 0
-        """Claims that the server has not answered. Only for the thread that reads."""
+        self._claims: dict[int, bool] = {}
+        """Those that the server has not answered, and whether the connection is to be dropped. Only
+        the thread that reads changes it."""
         self._stack = ExitStack()
         self._peer = Peer(
             socket.socket(fileno=ours),
@@ -157,7 +158,7 @@ class Worker(WorkerForServer):
             os._exit(1)
 
     def _end_when_done(self) -> None:
-        if self._retiring and not (self._claiming or self.service.connections):
+        if self._retiring and not (self._claims or self.service.connections):
             self._asked_to_end.set()
 
     # connections -------------------------------------------------------------------------
@@ -165,20 +166,22 @@ class Worker(WorkerForServer):
     def offer(self, number: int) -> None:
         if self._asked_to_end.is_set():
             return  # another one gets it
-        self._claiming += 1
+        self._claims[number] = False
         claimed = later(self._server.claim)(number)
         claimed.add_done_callback(lambda done: self._claimed(number, done))
 
     def _claimed(self, number: int, done: Future[Carried[Client]]) -> None:
         try:
             self._serve(number, *done.result())
+            if self._claims[number]:
+                self.drop(number)
         except (NotFound, PeerGone):
             pass  # another one has it
         except (FtpError, OSError) as error:  # no more descriptors: it was closed on its way
             logger.error("a connection could not be taken: %s", error)
             self._server.closed(number)
         finally:
-            self._claiming -= 1
+            del self._claims[number]
             self._end_when_done()
 
     def _serve(self, number: int, client: Client, descriptors: list[int]) -> None:
@@ -194,6 +197,8 @@ class Worker(WorkerForServer):
             self._handed.shutdown_request(request)
 
     def drop(self, number: int) -> None:
+        if number in self._claims:  # it can be told before the answer to the claim comes
+            self._claims[number] = True
         for request, one in list(self._connections.numbers.items()):
             if one == number:
                 try:

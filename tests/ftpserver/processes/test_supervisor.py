@@ -920,6 +920,22 @@ def test_when_one_does_not_follow_the_others_go_back(hire, nursery, server, erro
     assert nursery.made.born == [first, second]
 
 
+def test_one_that_begins_during_a_reload_that_fails_goes_back_too(hire, nursery, server):
+    crew, (first, second) = hire(2)
+    begun = []
+
+    def apply_settings(settings: Settings) -> None:
+        if not begun:
+            first.die()
+            begun.append(nursery.made.next())
+            raise StateError("no such thing")
+
+    second.apply_settings = apply_settings
+    with pytest.raises(StateError, match="no such thing"):
+        crew.apply_settings(replace(server.settings, grace=3.0), new_key=False)
+    eventually(lambda: begun[0].followed == [replace(server.settings, workers=2)])
+
+
 def test_one_that_dies_meanwhile_holds_up_no_reload(hire, settings):
     crew, (first, second) = hire(2)
     first.apply_settings = lambda settings: first.peer.give_up()
