@@ -119,9 +119,9 @@ class Newcomer:
 
     def _wait_on(self, cause: Cause) -> None:
         """See whether the first record is whole. Raises FtpError where that isn't waited for."""
-        is_whole = self._is_ready or opening.is_first_whole(self._peeked(), tls=self._tls)
-        if cause is Cause.OVER:
+        if cause is Cause.OVER:  # before anything that would have it wait for a last word
             raise ConnectionLost("the server is stopping")
+        is_whole = self._is_ready or opening.is_first_whole(self._peeked(), tls=self._tls)
         if cause is Cause.GONE or (cause is Cause.CLOSED and (self._tls or not is_whole)):
             if not self._has_spoken:
                 raise ConnectionLost("closed before the first byte")

@@ -94,14 +94,23 @@ class Desk:
 
     def connect(self, source: str = "127.0.0.1") -> socket.socket:
         """The client's end of a new connection. Its other end is ``accepted``."""
+        sock = self.dial(source)
+        self.take()
+        return sock
+
+    def dial(self, source: str = "127.0.0.1") -> socket.socket:
+        """The same, of one that isn't taken yet."""
         sock = self._stack.enter_context(socket.socket())
         sock.settimeout(PATIENCE)
         sock.bind((source, 0))
         sock.connect(self._listener.getsockname())
-        self.accepted, address = self._listener.accept()
+        self.accepted, self._address = self._listener.accept()
         self._stack.enter_context(self.accepted)
-        self.newcomers.take(self.accepted, address)
         return sock
+
+    def take(self) -> None:
+        """Take the connection that was dialled last."""
+        self.newcomers.take(self.accepted, self._address)
 
     def settle(self) -> None:
         """Return when all that was sent before has been looked at."""
@@ -394,3 +403,14 @@ def test_a_process_that_cant_be_started_ends_that_connection_alone(desk, monkeyp
         eventually(lambda: len(desk.ended) == 1)
     assert "no descriptors" in caplog.text and not desk.told
     desk.settle()
+
+
+@pytest.mark.parametrize("sent", [b"", b"no TLS", CLIENT_HELLO], ids=["nothing", "bad", "whole"])
+def test_one_that_comes_after_the_stop_is_ended_whatever_it_has_sent(desk, sent):
+    """As one of a proxy does whose header comes late."""
+    desk.service.stopping = True
+    desk.newcomers.close()
+    sock = desk.dial()
+    sock.sendall(sent)
+    desk.take()
+    assert desk.ended == [desk.accepted]
