@@ -128,6 +128,9 @@ class Awaiting:
         if self._read < 0:
             self._read, self._write = os.pipe()
             os.set_blocking(self._write, False)
+        if self._poll is None:
+            self._poll = select.epoll() if _HAS_EPOLL else select.poll()
+            self._poll.register(self._read, select.POLLIN)
         thread = threading.Thread(target=self._run, name=self._name)
         thread.start()
         self._thread = thread
@@ -177,18 +180,15 @@ class Awaiting:
                 os.close(self._read)
                 os.close(self._write)
                 self._read = self._write = -1
+            poll, self._poll = self._poll, None
+            getattr(poll, "close", lambda: None)()
 
     # its thread --------------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._poll = poll = select.epoll() if _HAS_EPOLL else select.poll()
-        try:
-            poll.register(self._read, select.POLLIN)
-            due: float | None = None
-            while not self._look_around(self._events(due)):
-                due = self._after_looks()
-        finally:
-            getattr(poll, "close", lambda: None)()
+        due: float | None = None
+        while not self._look_around(self._events(due)):
+            due = self._after_looks()
 
     def _events(self, due: float | None) -> list[tuple[int, int]]:
         """What has happened; waited for until the next deadline."""

@@ -6,7 +6,9 @@ Unix socket has no TLS. The clock stands still until a test says otherwise.
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import queue
 import select
 import socket
@@ -391,6 +393,20 @@ def test_at_the_servers_stop_all_end_and_it_costs_them_nothing(desk):
     late = desk.connect()
     assert late.recv(1) == b""
     desk.newcomers.close()
+
+
+@pytest.mark.parametrize("what", ["epoll", "pipe"])
+def test_without_a_descriptor_for_the_thread_that_waits_the_next_one_is_served(
+    desk, monkeypatch, what
+):
+    def fail() -> None:
+        raise OSError(errno.EMFILE, "no descriptors")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*{"epoll": (select, "epoll"), "pipe": (os, "pipe")}[what], fail)
+        assert desk.connect().recv(1) == b""
+    assert len(desk.ended) == 1 and not desk.told
+    desk.settle()
 
 
 def test_a_process_that_cant_be_started_ends_that_connection_alone(desk, monkeypatch, caplog):
