@@ -85,13 +85,22 @@ class Newcomer:
         self.deadline = self.quiet_since + service.settings.login_grace
         self.channel = Moved()  # nothing is read here
         self._tls = service.tls_context is not None and request.family != socket.AF_UNIX
-        self._has_spoken = self._is_ready = self._is_excused = False
+        self._has_spoken = self._is_excused = False
+        self._ready_at: float | None = None
         self._offence: Offence | None = None
         self._passed_over: int | None = None
         """Bytes, of one that was refused and reads why."""
 
     def __str__(self) -> str:
         return self.peer
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether it has waited for its turn for half of the time for its log-in: that it is late
+        isn't its fault then."""
+        if self._ready_at is None:
+            return False
+        return self._clock() - self._ready_at >= (self.deadline - self.quiet_since) / 2
 
     # while it waits ----------------------------------------------------------------------
 
@@ -113,7 +122,7 @@ class Newcomer:
         except ConnectionLost as error:
             logger.info("%s: %s", self, error)
             self._offence = offence_of(error)
-            self._is_excused = self._is_ready and cause is Cause.LATE  # it wasn't its fault
+            self._is_excused = self.is_held_up and cause is Cause.LATE
             return self._end
         return None
 
@@ -121,7 +130,8 @@ class Newcomer:
         """See whether the first record is whole. Raises FtpError where that isn't waited for."""
         if cause is Cause.OVER:  # before anything that would have it wait for a last word
             raise ConnectionLost("the server is stopping")
-        is_whole = self._is_ready or opening.is_first_whole(self._peeked(), tls=self._tls)
+        is_ready = self._ready_at is not None
+        is_whole = is_ready or opening.is_first_whole(self._peeked(), tls=self._tls)
         if cause is Cause.GONE or (cause is Cause.CLOSED and (self._tls or not is_whole)):
             if not self._has_spoken:
                 raise ConnectionLost("closed before the first byte")
@@ -130,11 +140,11 @@ class Newcomer:
         if cause is Cause.LATE:
             raise TimedOut(
                 "no process could be started for it in time"
-                if self._is_ready
+                if is_ready
                 else "the peer did not answer in time"
             )
-        if is_whole and not self._is_ready:
-            self._is_ready = True
+        if is_whole and not is_ready:
+            self._ready_at = self._clock()
             limits = self._service.limits
             self._starts.wait(
                 self.request,

@@ -111,7 +111,7 @@ class IsolationSupervisor:
         session = IsolatedSession(
             self._host, self._groups, newcomer.id, request, newcomer.client_address, self._forget
         )
-        session.since = newcomer.since
+        session.since, session.is_held_up = newcomer.since, newcomer.is_held_up
         session.on_answered = lambda: self._newcomers.answered(request)
         with self._lock:
             self._all[session.id] = session

@@ -20,9 +20,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from ftpserver.accounts.penalties import Offence
 from ftpserver.audit import allowances
 from ftpserver.isolation import sandbox, supervisor
 from ftpserver.isolation.isolated_session import IsolatedSession
+from ftpserver.isolation.newcomers import Newcomer
 from ftpserver.storage.home import Home
 from ftpserver.storage.recount import recount
 from ftpwire import digests
@@ -211,6 +213,24 @@ def test_the_time_for_log_ins_does_not_begin_anew_with_the_process(start, dial):
     late.send(hello)
     assert late.rest() == []
     other.log_in()
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("held_up", [False, True])
+def test_who_is_late_because_the_server_was_is_not_penalized(start, dial, monkeypatch, held_up):
+    monkeypatch.setattr(Newcomer, "is_held_up", held_up)
+    server = start(login_grace=3600)
+    costs = []
+    monkeypatch.setattr(server.service.limits, "penalize", lambda host, what: costs.append(what))
+    peer = dial(server, logged_in=False)
+    eventually(lambda: server.service.sessions)
+    (newcomer,) = server.service.sessions
+    newcomer.since -= 3600
+    peer.send(frame(Kind.REQUEST, 0, encode_hello(Hello())))
+    assert peer.rest() == []
+    eventually(lambda: not server.service.sessions)
+    eventually(lambda: not server.service.connections)
+    assert costs == [Offence.TOO_LATE] * (not held_up)
 
 
 @pytest.mark.system

@@ -350,6 +350,20 @@ def test_waiting_for_a_turn_until_it_is_late_costs_nothing(desk):
     assert not desk.told
 
 
+@pytest.mark.parametrize(("own", "turn", "held"), [(0, 9, False), (0, 11, True), (12, 7, False)])
+def test_who_is_kept_waiting_for_a_turn_is_told_from_who_is_slow(desk, own, turn, held):
+    for _ in range(20):
+        desk.connect("127.0.0.2").sendall(CLIENT_HELLO)
+    desk.settle()
+    sock = desk.connect("127.0.0.2")
+    (newcomer,) = [one for one in desk.newcomers.all() if one.request is desk.accepted]
+    desk.pass_time(own)
+    sock.sendall(CLIENT_HELLO)
+    desk.settle()
+    desk.pass_time(turn)
+    assert newcomer.is_held_up is held and newcomer in desk.newcomers.all()
+
+
 def test_the_first_one_of_another_place_need_not_wait(desk):
     for _ in range(2):
         desk.connect("127.0.0.2").sendall(CLIENT_HELLO)
