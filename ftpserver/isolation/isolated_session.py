@@ -229,7 +229,9 @@ class IsolatedSession:
         account = self.account
         if account is not None:
             self._groups.leave(account.id, self.id)
-        elif self.offence is not None and not (self.is_held_up and self.offence is Offence.TOO_LATE):
+        elif self.offence is not None and not (
+            self.is_held_up and self.offence is Offence.TOO_LATE
+        ):
             self._service.limits.penalize(self.host, self.offence)
         self._service.limits.leave(self._place)
         self._service.ledger.take_over_waiting(self.ledger)

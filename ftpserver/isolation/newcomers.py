@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import logging
 import socket
-import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ftpserver.accounts.penalties import Offence
@@ -147,7 +146,7 @@ class Newcomer:
             self._ready_at = self._clock()
             limits = self._service.limits
             self._starts.wait(
-                self.request,
+                self,
                 self.host,
                 spared=limits.is_spared(self.host),
                 trusted=limits.is_trusted(self.host),
@@ -235,7 +234,8 @@ class Newcomer:
 
 
 class Newcomers:
-    """All connections without a process. Safe to use from many threads; ``_lock`` guards ``_all``.
+    """All connections without a process. Safe to use from many threads; they are among the
+    service's sessions.
 
     All processes are started by the one thread that waits.
 
@@ -258,21 +258,12 @@ class Newcomers:
         self._clock = clock
         self._awaiting = Awaiting("newcomers", self._start_some, clock)
         self._starts = Starts(max(_LEAST_STARTS, 2 * cores()), clock)
-        self._lock = threading.Lock()
-        self._all: dict[Hashable, Newcomer] = {}
-
-    def all(self) -> list[Newcomer]:
-        """Those that there are."""
-        with self._lock:
-            return list(self._all.values())
 
     def take(self, request: socket.socket, client_address: Any) -> None:
         """Wait for a connection's first record."""
         one = Newcomer(
             self._service, self._starts, request, client_address, self._ended, self._clock
         )
-        with self._lock:
-            self._all[request] = one
         self._service.sessions.add(one)
         try:
             self._awaiting.take(one)
@@ -280,18 +271,10 @@ class Newcomers:
             logger.error("%s: can't be served: %s", one, error)
             one.abandon()
 
-    def drop(self, request: socket.socket) -> bool:
-        """End a connection, to make room for another; False if it is none of these."""
-        with self._lock:
-            one = self._all.get(request)
-            if one is not None:
-                one.cut()
-        return one is not None
-
-    def answered(self, request: socket.socket) -> None:
+    def answered(self, one: Newcomer) -> None:
         """The process of a connection has given its first answer, or ended: the next place has its
         turn."""
-        if self._starts.leave(request):
+        if self._starts.leave(one):
             self._awaiting.wake()
 
     def close(self) -> None:
@@ -299,8 +282,8 @@ class Newcomers:
         self._awaiting.close()
 
     def _start_some(self) -> float | None:
-        for request in self._starts.take():
-            one = self._all[request]
+        for one in self._starts.take():
+            assert isinstance(one, Newcomer)
             self._awaiting.forget(one)
             try:
                 self._start(one)
@@ -308,15 +291,10 @@ class Newcomers:
                 logger.exception("%s: can't be served", one)
                 one.abandon()
             else:
-                self._forget(one)
+                self._service.forget(one)
         return self._starts.due()
 
     def _ended(self, one: Newcomer) -> None:
-        self._starts.leave(one.request)
-        self._forget(one)
-        self._close(one.request)
-
-    def _forget(self, one: Newcomer) -> None:
-        with self._lock:
-            self._all.pop(one.request, None)
+        self._starts.leave(one)
         self._service.forget(one)
+        self._close(one.request)

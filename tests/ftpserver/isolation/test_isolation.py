@@ -39,6 +39,7 @@ from ftpwire.messages import (
     Register,
     Sent,
     Stored,
+    WhoAmI,
     encode_hello,
 )
 from tests.ftpserver.isolation import attacks
@@ -199,6 +200,21 @@ def test_a_connection_is_told_of_and_kicked_before_it_has_a_process(server, dial
     assert server.serving.kick(1, None) == [1]
     assert peers[0].rest() == []
     eventually(lambda: [one.id for one in server.serving.session_infos()] == [2])
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("has_process", [False, True])
+def test_one_that_makes_room_is_ended_before_and_after_it_has_a_process(server, dial, has_process):
+    """And no other one."""
+    other, peer = dial(server), dial(server, logged_in=False)
+    if has_process:
+        peer.hello()
+    eventually(lambda: len(server.service.connections) == 2)
+    (stranger,) = [one for one in server.service.sessions if one.account is None]
+    server.supervisor.drop(stranger.request)
+    assert peer.rest() == []
+    eventually(lambda: len(server.service.connections) == 1)
+    assert other.ask(WhoAmI()) == LoggedIn("alice")
 
 
 @pytest.mark.system

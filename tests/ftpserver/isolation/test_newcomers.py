@@ -81,12 +81,12 @@ class Desk:
             forget=lambda one: self.service.sessions.discard(one),
         )
         self.newcomers = Newcomers(self.service, self._start, self._end, lambda: self.now)
-        self._probes: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
+        self._probes: queue.SimpleQueue[Newcomer] = queue.SimpleQueue()
         self._tls = tls
 
     def _start(self, newcomer: Newcomer) -> None:
         if newcomer.host == "127.0.0.9":
-            self._probes.put(newcomer.request)
+            self._probes.put(newcomer)
         else:
             self.started.append(newcomer)
 
@@ -118,8 +118,9 @@ class Desk:
         """Return when all that was sent before has been looked at."""
         sock = self.connect("127.0.0.9")
         sock.sendall(FIRST[self._tls])
-        with self._probes.get(timeout=PATIENCE) as probe:
-            self.newcomers.answered(probe)
+        probe = self._probes.get(timeout=PATIENCE)
+        self.newcomers.answered(probe)
+        probe.request.close()
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass, and return when that was noticed."""
@@ -165,7 +166,7 @@ def check_pieces(opened: Desk, cuts: list[int]) -> None:
         sock.sendall(first[start:end])
     opened.settle()
     (newcomer,) = opened.started[before:]
-    opened.newcomers.answered(newcomer.request)
+    opened.newcomers.answered(newcomer)
     assert newcomer.request.recv(1 << 16) == first
     newcomer.request.close()
     sock.close()
@@ -295,10 +296,10 @@ def test_who_does_not_finish_in_time_is_ended(desk, said, caplog):
     sock = desk.connect()
     sock.sendall(said)
     desk.pass_time(GRACE - 0.1)
-    assert not desk.ended and len(desk.newcomers.all()) == 1
+    assert not desk.ended and len(desk.service.sessions) == 1
     desk.pass_time(0.2)
     assert desk.told == [Offence.TOO_LATE]
-    assert (len(desk.ended), desk.newcomers.all(), desk.started) == (1, [], [])
+    assert (len(desk.ended), desk.started) == (1, [])
     assert "the peer did not answer in time" in caplog.text
     assert not desk.service.sessions
     with pytest.raises(ConnectionError) if said else ExitStack():
@@ -323,9 +324,9 @@ def test_who_hangs_up_costs_no_process(desk, said, cost, reset):
     sock.close()
     desk.settle()
     assert (desk.ended, desk.told) == ([gone], cost)
-    while desk.newcomers.all():
+    while desk.service.sessions:
         for one in desk.started:
-            desk.newcomers.answered(one.request)
+            desk.newcomers.answered(one)
         desk.settle()
     assert len(desk.started) == 20 and gone not in [one.request for one in desk.started]
 
@@ -356,12 +357,12 @@ def test_who_is_kept_waiting_for_a_turn_is_told_from_who_is_slow(desk, own, turn
         desk.connect("127.0.0.2").sendall(CLIENT_HELLO)
     desk.settle()
     sock = desk.connect("127.0.0.2")
-    (newcomer,) = [one for one in desk.newcomers.all() if one.request is desk.accepted]
+    (newcomer,) = [one for one in desk.service.sessions if one.request is desk.accepted]
     desk.pass_time(own)
     sock.sendall(CLIENT_HELLO)
     desk.settle()
     desk.pass_time(turn)
-    assert newcomer.is_held_up is held and newcomer in desk.newcomers.all()
+    assert newcomer.is_held_up is held and newcomer in desk.service.sessions
 
 
 def test_the_first_one_of_another_place_need_not_wait(desk):
@@ -376,15 +377,6 @@ def test_the_first_one_of_another_place_need_not_wait(desk):
 
 
 # the end -----------------------------------------------------------------------------------
-
-
-def test_one_that_makes_room_is_ended(desk):
-    sock = desk.connect()
-    assert desk.newcomers.drop(desk.accepted)
-    assert sock.recv(1) == b""
-    eventually(lambda: desk.ended == [desk.accepted])
-    assert not desk.newcomers.drop(desk.accepted)
-    assert not desk.told
 
 
 @pytest.mark.parametrize("how", ["end", "cut", "hasten", "dismiss"])
@@ -403,7 +395,7 @@ def test_at_the_servers_stop_all_end_and_it_costs_them_nothing(desk):
     assert all_of(socks[2])
     desk.service.stopping = True
     desk.newcomers.close()
-    assert len(desk.ended) == 3 and not desk.told and not desk.newcomers.all()
+    assert len(desk.ended) == 3 and not desk.told and not desk.service.sessions
     late = desk.connect()
     assert late.recv(1) == b""
     desk.newcomers.close()
