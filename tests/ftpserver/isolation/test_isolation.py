@@ -204,8 +204,9 @@ def test_a_connection_is_told_of_and_kicked_before_it_has_a_process(server, dial
 
 @pytest.mark.system
 @pytest.mark.parametrize("has_process", [False, True])
-def test_one_that_makes_room_is_ended_before_and_after_it_has_a_process(server, dial, has_process):
+def test_one_that_makes_room_is_ended_before_and_after_it_has_a_process(start, dial, has_process):
     """And no other one."""
+    server = start(login_grace=3600)
     other, peer = dial(server), dial(server, logged_in=False)
     if has_process:
         peer.hello()
