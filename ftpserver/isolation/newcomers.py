@@ -121,7 +121,8 @@ class Newcomer:
         except ConnectionLost as error:
             logger.info("%s: %s", self, error)
             self._offence = offence_of(error)
-            self._is_excused = self.is_held_up and cause is Cause.LATE
+            if cause is Cause.LATE and self.is_held_up:
+                self._is_excused = True
             return self._end
         return None
 
@@ -211,7 +212,10 @@ class Newcomer:
         self.cut()
 
     def cut(self) -> None:
-        """As `Session.cut`."""
+        """As `Session.cut`. To whoever waits only for a turn that costs nothing: of many users
+        behind an address some may have to make room, and no other one is to be refused for it."""
+        if self._ready_at is not None:
+            self._is_excused = True
         try:
             self.request.shutdown(socket.SHUT_RDWR)
         except OSError:

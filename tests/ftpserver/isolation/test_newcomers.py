@@ -388,6 +388,21 @@ def test_whoever_looks_after_sessions_can_end_it(desk, how):
     eventually(lambda: not desk.service.sessions)
 
 
+@pytest.mark.parametrize(
+    ("said", "cost"), [(CLIENT_HELLO, []), (CLIENT_HELLO[:100], [Offence.NO_LOGIN])]
+)
+def test_to_make_room_while_waiting_for_a_turn_costs_nothing(desk, said, cost):
+    for _ in range(20):
+        desk.connect("127.0.0.2").sendall(CLIENT_HELLO)
+    sock, dropped = desk.connect("127.0.0.2"), desk.accepted
+    sock.sendall(said)
+    desk.settle()
+    (newcomer,) = [one for one in desk.service.sessions if one.request is dropped]
+    newcomer.cut()
+    eventually(lambda: newcomer not in desk.service.sessions)
+    assert (desk.ended, desk.told) == ([dropped], cost)
+
+
 def test_at_the_servers_stop_all_end_and_it_costs_them_nothing(desk):
     socks = [desk.connect() for _ in range(3)]
     socks[1].sendall(CLIENT_HELLO[:50])
