@@ -12,8 +12,11 @@ so nothing waits for the other side. Who sends none is ended here, as a session 
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import socket
+import struct
+import termios
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -30,7 +33,7 @@ from ftpserver.serving.session import peer_name
 from ftpserver.settings.table import cores
 from ftpwire import frames, messages, paths
 from ftpwire.channel import TimedOut
-from ftpwire.errors import ConnectionLost, ProtocolError, SessionEnded
+from ftpwire.errors import BadMessage, ConnectionLost, ProtocolError, SessionEnded
 from ftpwire.frames import Kind
 from ftpwire.messages import Failed
 from ftpwire.tls import TlsError
@@ -44,7 +47,11 @@ logger = logging.getLogger("ftpd.session")
 
 _LEAST_STARTS = 4
 """Processes that may be started at the same time, on a machine with few cores."""
+_MOST_LOOKS = 64
+"""Pieces that a first record may come in, and what is passed over. The largest one has half as many
+on any link; who sends single bytes would keep the one thread busy, and have all others wait."""
 _PIECE = 16 * 1024
+_INT = struct.Struct("i")
 _RECORD_OVERFLOW = bytes((21, 3, 3, 0, 2, 2, 22))
 """A fatal TLS alert, of a record that is too large (RFC 8446, section 6)."""
 
@@ -87,11 +94,17 @@ class Newcomer:
         self._has_spoken = self._is_excused = False
         self._ready_at: float | None = None
         self._offence: Offence | None = None
+        self._looks = 0
         self._passed_over: int | None = None
         """Bytes, of one that was refused and reads why."""
 
     def __str__(self) -> str:
         return self.peer
+
+    @property
+    def is_deaf(self) -> bool:
+        """See `awaiting.Expecting`: what comes behind the first record is for the process."""
+        return self._ready_at is not None
 
     @property
     def is_held_up(self) -> bool:
@@ -105,6 +118,7 @@ class Newcomer:
 
     def look(self, cause: Cause) -> Callable[[], None] | None:
         """See `awaiting.Expecting`."""
+        self._looks += 1
         if self._passed_over is not None:
             return self._pass_over(cause)
         try:
@@ -131,7 +145,7 @@ class Newcomer:
         if cause is Cause.OVER:  # before anything that would have it wait for a last word
             raise ConnectionLost("the server is stopping")
         is_ready = self._ready_at is not None
-        is_whole = is_ready or opening.is_first_whole(self._peeked(), tls=self._tls)
+        is_whole = is_ready or self._is_first_whole()
         if cause is Cause.GONE or (cause is Cause.CLOSED and (self._tls or not is_whole)):
             if not self._has_spoken:
                 raise ConnectionLost("closed before the first byte")
@@ -143,6 +157,8 @@ class Newcomer:
                 if is_ready
                 else "the peer did not answer in time"
             )
+        if not is_whole and self._looks > _MOST_LOOKS:
+            raise BadMessage(f"a first record in more than {_MOST_LOOKS} pieces")
         if is_whole and not is_ready:
             self._ready_at = self._clock()
             limits = self._service.limits
@@ -153,17 +169,20 @@ class Newcomer:
                 trusted=limits.is_trusted(self.host),
             )
 
-    def _peeked(self) -> bytes:
-        """What there is of the first record, left where it is."""
+    def _is_first_whole(self) -> bool:
+        """See how much has come, and leave it where it is. Takes as long whatever that is: to copy
+        what came in thousands of pieces takes a while, and each piece would have it copied."""
+        request = self.request
         try:
-            flags = socket.MSG_PEEK | socket.MSG_DONTWAIT
-            data = self.request.recv(opening.MOST_AT_FIRST, flags)
+            head = request.recv(opening.FIRST_HEAD, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            (there,) = _INT.unpack(fcntl.ioctl(request, termios.FIONREAD, bytes(_INT.size)))
         except BlockingIOError:
-            return b""
+            return False
         except OSError as error:
             raise ConnectionLost(f"connection lost: {error.strerror}") from None
-        self._has_spoken = self._has_spoken or bool(data)
-        return data
+        self._has_spoken = self._has_spoken or bool(head)
+        size = opening.first_size(head, tls=self._tls)
+        return size is not None and there >= size
 
     def _refuse(self, last_word: bytes) -> Callable[[], None] | None:
         """Say why, and read on for a while: to close with unread input would throw that away."""
@@ -177,7 +196,7 @@ class Newcomer:
         return self._pass_over(Cause.CAME)
 
     def _pass_over(self, cause: Cause) -> Callable[[], None] | None:
-        if cause in (Cause.LATE, Cause.OVER, Cause.GONE):
+        if cause in (Cause.LATE, Cause.OVER, Cause.GONE) or self._looks > _MOST_LOOKS:
             return self._end
         assert self._passed_over is not None
         try:

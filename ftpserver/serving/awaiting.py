@@ -64,6 +64,10 @@ class Expecting(Protocol):
     def deadline(self) -> float:
         """By the clock of those who wait. It may change with each look."""
 
+    @property
+    def is_deaf(self) -> bool:
+        """Whether it isn't to be looked at again because something has come. Stays so."""
+
     def look(self, cause: Cause) -> Callable[[], None] | None:
         """What is to be done with the connection, which waits no more then; None: it goes on
         waiting, which it can't when it is late or all is over."""
@@ -236,6 +240,8 @@ class Awaiting:
         if done is not None:
             self.forget(one)
             self._do(one, done)
+        elif one.is_deaf and cause is Cause.CAME:
+            self._poll.modify(one.request, _WATCHED & ~select.POLLIN)
 
     def _looked(self, one: Expecting, cause: Cause) -> Callable[[], None] | None:
         try:

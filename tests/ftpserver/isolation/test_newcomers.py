@@ -110,6 +110,10 @@ class Desk:
         self._stack.enter_context(self.accepted)
         return sock
 
+    def enter(self, sock: socket.socket) -> socket.socket:
+        """Close it at the end."""
+        return self._stack.enter_context(sock)
+
     def take(self) -> None:
         """Take the connection that was dialled last."""
         self.newcomers.take(self.accepted, self._address)
@@ -181,7 +185,7 @@ def test_however_a_first_record_is_cut_one_process_is_started_when_it_is_whole(t
 
 @both
 def test_the_control_a_process_for_the_first_byte_is_noticed(desk, monkeypatch, tls):
-    monkeypatch.setattr(module.opening, "is_first_whole", lambda data, tls: bool(data))
+    monkeypatch.setattr(module.opening, "first_size", lambda head, tls: len(head) or None)
     with pytest.raises(AssertionError, match="started by 3 of"):
         check_pieces(desk, [3, 7])
 
@@ -225,6 +229,69 @@ def test_half_a_record_keeps_nobody_busy(desk, monkeypatch):
     assert looks() == 1
     monkeypatch.setattr(awaiting, "_WATCHED", select.POLLIN)
     assert looks() > 5
+
+
+def looks_at_bytes(desk: Desk, monkeypatch, first: bytes, more: bytes) -> int:
+    """How often a connection is looked at that sends something, and then single bytes."""
+    looked = []
+    original = Newcomer.look
+    monkeypatch.setattr(
+        Newcomer, "look", lambda self, cause: looked.append(self.peer) or original(self, cause)
+    )
+    for _ in range(5):  # who has a process is not looked at
+        desk.connect("127.0.0.2").sendall(CLIENT_HELLO)
+    sock = desk.connect("127.0.0.2")
+    host, port = sock.getsockname()
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.sendall(first)
+    desk.settle()
+    try:
+        for number in range(len(more)):
+            sock.sendall(more[number : number + 1])
+            desk.settle()
+    except ConnectionError:
+        pass  # it was ended
+    return looked.count(f"{host}:{port}")
+
+
+@pytest.mark.parametrize(
+    ("first", "cost"),
+    [(CLIENT_HELLO[:5], [Offence.PROTOCOL]), (b"no TLS", [Offence.NO_LOGIN])],
+    ids=["record", "refused"],
+)
+def test_single_bytes_keep_nobody_busy(desk, monkeypatch, first, cost):
+    monkeypatch.setattr(module, "_MOST_LOOKS", 20)
+    assert looks_at_bytes(desk, monkeypatch, first, CLIENT_HELLO[5:105]) <= 22
+    assert (len(desk.ended), desk.told) == (1, cost)
+
+
+def test_a_look_copies_no_more_than_the_head(desk):
+    """What has come in thousands of pieces would take milliseconds of the one thread to copy."""
+
+    class Noting(socket.socket):
+        asked: list[int] = []
+
+        def recv(self, size: int, flags: int = 0) -> bytes:
+            self.asked.append(size)
+            return super().recv(size, flags)
+
+    sock = desk.dial()
+    desk.accepted = desk.enter(Noting(fileno=desk.accepted.detach()))
+    desk.take()
+    for piece in CLIENT_HELLO[:300], CLIENT_HELLO[300:]:
+        assert not desk.started
+        sock.sendall(piece)
+        desk.settle()
+    assert len(desk.started) == 1
+    assert Noting.asked and max(Noting.asked) <= HEADER_SIZE
+
+
+def test_single_bytes_behind_the_first_record_are_not_looked_at(desk, monkeypatch):
+    """And its end still is."""
+    assert looks_at_bytes(desk, monkeypatch, CLIENT_HELLO, bytes(30)) == 1
+    assert not desk.ended
+    desk.newcomers.close()
+    assert len(desk.ended) > 0
 
 
 # what is none ------------------------------------------------------------------------------
