@@ -456,7 +456,9 @@ def test_whoever_looks_after_sessions_can_end_it(desk, how):
 
 
 @pytest.mark.parametrize(
-    ("said", "cost"), [(CLIENT_HELLO, []), (CLIENT_HELLO[:100], [Offence.NO_LOGIN])]
+    ("said", "cost"),
+    [(CLIENT_HELLO, []), (CLIENT_HELLO[:100], [Offence.NO_LOGIN])],
+    ids=["whole", "half"],
 )
 def test_to_make_room_while_waiting_for_a_turn_costs_nothing(desk, said, cost):
     for _ in range(20):
