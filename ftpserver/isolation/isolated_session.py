@@ -94,6 +94,7 @@ class IsolatedSession:
         renewing: It changes its own keys just now.
         leaving: It was told to end, and tells its client so.
         offence: What its client has done without logging in; None: nothing, as far as it is known.
+        is_held_up: It has waited long for its process: to be late isn't its client's fault.
         doing: What it did when it was last asked, for a drain; not None also when it isn't known.
     """
 
@@ -125,6 +126,7 @@ class IsolatedSession:
         self.leaving = False
         self.channel = Moved()
         self.offence: Offence | None = None
+        self.is_held_up = False
         self._place: str | None = None
         self._began = time.monotonic()
         self._cut_at: float | None = None
@@ -227,7 +229,9 @@ class IsolatedSession:
         account = self.account
         if account is not None:
             self._groups.leave(account.id, self.id)
-        elif self.offence is not None:
+        elif self.offence is not None and not (
+            self.is_held_up and self.offence is Offence.TOO_LATE
+        ):
             self._service.limits.penalize(self.host, self.offence)
         self._service.limits.leave(self._place)
         self._service.ledger.take_over_waiting(self.ledger)

@@ -107,12 +107,17 @@ class IsolationSupervisor:
         self._newcomers.take(request, client_address)
 
     def _start(self, newcomer: Newcomer) -> None:
-        service, request = self._service, newcomer.request
+        service = self._service
         session = IsolatedSession(
-            self._host, self._groups, newcomer.id, request, newcomer.client_address, self._forget
+            self._host,
+            self._groups,
+            newcomer.id,
+            newcomer.request,
+            newcomer.client_address,
+            self._forget,
         )
-        session.since = newcomer.since
-        session.on_answered = lambda: self._newcomers.answered(request)
+        session.since, session.is_held_up = newcomer.since, newcomer.is_held_up
+        session.on_answered = lambda: self._newcomers.answered(newcomer)
         with self._lock:
             self._all[session.id] = session
         service.sessions.add(session)
@@ -123,9 +128,7 @@ class IsolationSupervisor:
 
     def drop(self, request: socket.socket) -> None:
         """End a session that has not logged in."""
-        if self._newcomers.drop(request):
-            return
-        for session in self.sessions():
+        for session in list(self._service.sessions):
             if session.request is request:
                 session.cut()
 
@@ -141,7 +144,7 @@ class IsolationSupervisor:
         with self._lock:
             self._all.pop(session.id, None)
         self._service.forget(session)
-        self._newcomers.answered(session.request)
+        session.on_answered()
         self._close(session.request)
 
     def _close(self, request: socket.socket) -> None:
@@ -230,8 +233,9 @@ class IsolationSupervisor:
         return self._infos()
 
     def _infos(self) -> list[SessionInfo]:
-        newcomers = {one.id: one.info() for one in self._newcomers.all()}
-        found = newcomers | {one.id: one.info() for one in self.sessions()}
+        newcomers = [one for one in list(self._service.sessions) if isinstance(one, Newcomer)]
+        found = {one.id: one.info() for one in newcomers}
+        found |= {one.id: one.info() for one in self.sessions()}
         return [found[number] for number in sorted(found)]
 
     def kick(self, session: int | None, user: str | None) -> list[int]:
