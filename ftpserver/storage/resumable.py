@@ -183,22 +183,26 @@ class ResumableStaging(Staging):
     def own(self) -> None:
         """Make it this session's. Who had it before finds out in its next step.
 
-        What a session has written that is still there counts, and not only its checkpoints.
+        What a session has written that is still there counts, and not only its checkpoints. It
+        takes no pieces where the file system has no locks for them.
         """
         staging, size = self._home.staging_fd, os.fstat(self.fd).st_size
-        without_gap = end_table(staging, self.name)
         target = paths.join(*paths.split(self._request.path))
         with Checkpoint(staging, checkpoint_name(self.name)) as before:
             records = before.read(size)
-            if not before.is_owned():
+            if before.is_owned():
+                end_table(staging, self.name, self.fd, None)
+            else:
                 size = records[-1][0] if records else 0
-            elif without_gap is not None:
-                size = without_gap
+                end_table(staging, self.name, self.fd, size)
+                os.ftruncate(self.fd, size)
+        size = os.fstat(self.fd).st_size
         records = [one for one in records if one[0] <= size]
-        os.ftruncate(self.fd, size)
         self._checkpoint = Checkpoint.renew(
             staging, checkpoint_name(self.name), self._home.new_name(), target, records
         )
+        if not self._checkpoint.is_locked:
+            self.key = None
 
     # steps -------------------------------------------------------------------------------
 
@@ -318,8 +322,7 @@ class ResumableStaging(Staging):
 
     def _end_pieces(self, table: PieceTable) -> None:
         with self.step():
-            table.end(self._home.staging_fd, self.name)
-            os.ftruncate(self.fd, table.look().frontier())  # from here on its size tells how far
+            table.end(self._home.staging_fd, self.name, self.fd)
 
     @property
     def total(self) -> int:
@@ -461,6 +464,9 @@ class Checkpoint:
 
     Args:
         target: Path of the upload; empty to leave it out.
+
+    Attributes:
+        is_locked: Whether others see that its maker has it open.
     """
 
     _RECORD = struct.Struct(">Q32s")
@@ -473,6 +479,7 @@ class Checkpoint:
         self._directory = directory
         self._name = name
         self._target = target
+        self.is_locked = False
         self._fd = os.open(name, _OPEN_CHECKPOINT, 0o600, dir_fd=directory)
 
     @classmethod
@@ -491,7 +498,7 @@ class Checkpoint:
         """
         made = cls(directory, new_name, target)
         try:
-            try_range(made._fd, _OWNING)
+            made.is_locked = try_range(made._fd, _OWNING)
             made.write(records)
             os.rename(new_name, name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:

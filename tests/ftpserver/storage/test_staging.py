@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import random
@@ -468,6 +469,65 @@ def test_what_came_in_whole_is_taken_over_as_well(session, root, ledger, alice):
     room = ledger.room(alice)
     assert (room.used, room.held) == (SIZE + 5, 0)
     assert staged(root) == set()
+
+
+def test_a_taker_that_dies_half_way_costs_no_other_file_and_no_room(
+    session, root, ledger, alice, monkeypatch
+):
+    """The lease is the newer one's, the files are still the older one's."""
+    data, small = content(SIZE), b"small"
+    older, newer = session(), session()
+    send(older, data, put(data))
+    older.stage_small(2, Put(b"/small", 5), small, Sent(5, digests.digest(small)))
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "renew", refuse)
+        with pytest.raises(OSError, match="No space"):
+            send(newer, data, put(data))
+    (_, lost), (_, stored) = older.commit()
+    assert isinstance(lost, Failed) and lost.code == "lease-lost" and stored == Stored(5)
+    room = ledger.room(alice)
+    assert (room.used, room.held) == (5, SIZE)
+    assert kept_name(alice, (b"file",), SIZE, 1).decode() in staged(root), "it has its room"
+    send(newer, data, put(data))
+    assert commit(newer) == Stored(SIZE)
+    room = ledger.room(alice)
+    assert (room.used, room.held) == (SIZE + 5, 0)
+    assert staged(root) == set()
+
+
+@pytest.mark.parametrize("table", [b"", bytes(32768), b"damaged" * 500], ids=len)
+def test_a_table_that_a_power_cut_has_spoiled_costs_nothing(session, root, alice, table):
+    """It isn't synced: the checkpoint says what counts."""
+    data = content(SIZE)
+    send(session(), data, put(data), until=SIZE - 1)
+    name = kept_name(alice, (b"file",), SIZE, 1).decode()
+    (root / "alice" / ".ftpd-staging" / f"{name}.pc").write_bytes(table)
+    uploads = session()
+    assert send(uploads, data, put(data)) == SIZE - 1
+    assert commit(uploads) == Stored(SIZE) and staged(root) == set()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EINVAL, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_of_parts(session, root, monkeypatch, number):
+    """Uploads come in one stream there, and what has a checkpoint counts."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    data = content(SIZE)
+    with pytest.raises(ConnectionLost), session().receiving(1, put(data, pieces=True)) as receiving:
+        receiving.resume(quiet)
+        assert receiving.take_pieces() is None
+        receiving.staging.sink.write(memoryview(data)[: SIZE - 1])
+        raise ConnectionLost("cut")
+    uploads = session()
+    assert send(uploads, data, put(data)) == SIZE - 1
+    assert commit(uploads) == Stored(SIZE) and staged(root) == set()
 
 
 def test_nobody_comes_between_the_lease_and_the_file_of_a_commit(
