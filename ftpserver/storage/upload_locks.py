@@ -10,6 +10,7 @@ what a process held is free when it ends.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -25,6 +26,9 @@ _FIRST_PAUSE = 0.0002
 _LONGEST_PAUSE = 0.02
 _RANGE = struct.Struct("hhqqi4x")
 """struct flock: type, whence, start, length, process."""
+_NO_LOCKS = {errno.ENOLCK, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
+"""How a file system says that it has no locks of a file's parts: NFS without its lock service, with
+``local_lock=flock``, or FUSE."""
 
 
 class TakenOver(LeaseLost):
@@ -64,11 +68,16 @@ def _wait_for(take: Callable[[], bool]) -> None:
 
 
 def try_range(fd: int, at: int, *, shared: bool = False) -> bool:
-    """Lock one byte of an open file, unless somebody else has."""
+    """Lock one byte of an open file, unless somebody else has, or the file system has no such
+    locks."""
     kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
     try:
         fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _RANGE.pack(kind, os.SEEK_SET, at, 1, 0))
     except (BlockingIOError, PermissionError):  # which of them is the system's choice
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
         return False
     return True
 
@@ -87,4 +96,10 @@ def range_locked(fd: int, at: int, *, shared: bool = False) -> Iterator[None]:
 def is_range_locked(fd: int, at: int) -> bool:
     """Whether another open file has the lock of one byte."""
     asked = _RANGE.pack(fcntl.F_WRLCK, os.SEEK_SET, at, 1, 0)
-    return bool(_RANGE.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
+    try:
+        told = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return False
+    return bool(_RANGE.unpack(told)[0] != fcntl.F_UNLCK)
