@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import stat
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -134,6 +135,8 @@ class ResumableStaging(Staging):
         """None before the upload is this session's."""
         self._withdrawn = False
         self._started = False
+        self._mode = 0
+        """Of the finished file; 0 before."""
         self._hasher = digests.new()
         self._collector: Collector | None = None
 
@@ -334,6 +337,7 @@ class ResumableStaging(Staging):
         self._hashed(progress)  # which may take long
         with self.step():
             super().finish(sent, progress)
+            self._mode = os.fstat(self.fd).st_mode
 
     def _hashed(self, progress: Callable[[int], None] | None = None) -> bytes:
         if self._collector is not None:
@@ -359,6 +363,8 @@ class ResumableStaging(Staging):
             self._withdrawn = True
             os.rename(self.name, name, src_dir_fd=staging, dst_dir_fd=staging)
             self.name = name
+            if self._mode and os.fstat(self.fd).st_mode != self._mode:  # by who waits: `open_kept`
+                os.chmod(self.fd, stat.S_IMODE(self._mode))
         return name
 
     def keep(self) -> bool:

@@ -530,6 +530,17 @@ def test_a_file_system_without_locks_of_parts(session, root, monkeypatch, number
     assert commit(uploads) == Stored(SIZE) and staged(root) == set()
 
 
+def test_who_waits_for_it_changes_no_mode_of_what_is_stored(session, home, root, alice):
+    """Who isn't root makes a file writable to open it, before it has its lock."""
+    data = content(SIZE)
+    uploads = session()
+    send(uploads, data, put(data, mode=0o444))
+    name = kept_name(alice, (b"file",), SIZE, 1)
+    os.chmod(name, 0o600, dir_fd=home.staging_fd)  # as in open_kept
+    assert commit(uploads) == Stored(SIZE)
+    assert (root / "alice" / "file").stat().st_mode & 0o777 == 0o444
+
+
 def test_nobody_comes_between_the_lease_and_the_file_of_a_commit(
     session, root, ledger, alice, monkeypatch
 ):
