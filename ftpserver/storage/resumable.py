@@ -202,7 +202,12 @@ class ResumableStaging(Staging):
         size = os.fstat(self.fd).st_size
         records = [one for one in records if one[0] <= size]
         self._checkpoint = Checkpoint.renew(
-            staging, checkpoint_name(self.name), self._home.new_name(), target, records
+            staging,
+            checkpoint_name(self.name),
+            self._home.new_name(),
+            target,
+            records,
+            durable=self._home.durable,
         )
         if not self._checkpoint.is_locked:
             self.key = None
@@ -292,8 +297,13 @@ class ResumableStaging(Staging):
     def start_at(self, offset: int, hasher: digests.new, records: list[tuple[int, bytes]]) -> None:
         """Have the sink go on after the first ``offset`` bytes, and forget the others."""
         with self.step():
+            before = self._marks.read(os.fstat(self.fd).st_size)
             os.ftruncate(self.fd, offset)
-            self._marks.write(records)
+            if before != records[: len(before)]:
+                self._marks.write(records)
+            else:  # what is written stays: a power cut would lose more than what is new
+                for record in records[len(before) :]:
+                    self._marks.append(*record)
         self._started = True
         os.lseek(self.fd, offset, os.SEEK_SET)
         self.offset = offset
@@ -496,6 +506,8 @@ class Checkpoint:
         new_name: bytes,
         target: bytes,
         records: list[tuple[int, bytes]],
+        *,
+        durable: bool,
     ) -> Checkpoint:
         """Put a new file in the place of the one at a name, and own it.
 
@@ -506,6 +518,8 @@ class Checkpoint:
         try:
             made.is_locked = try_range(made._fd, _OWNING)
             made.write(records)
+            if records and durable:
+                os.fdatasync(made._fd)
             os.rename(new_name, name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
             made.remove()

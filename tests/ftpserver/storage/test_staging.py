@@ -247,6 +247,38 @@ def test_a_loss_while_it_is_looked_at_loses_nothing(session):
     assert send(session(), data, put(data), until=SIZE - 1) == SIZE - 1
 
 
+def test_at_no_moment_are_its_checkpoints_gone(open_home, ledger, alice, monkeypatch):
+    """A crash while it is gone on with, or a power cut soon after, costs no byte."""
+    data, synced = content(SIZE), set()
+    send(Uploads(open_home(), ledger, alice, durable=False), data, put(data), until=SIZE - 1)
+    home, name = open_home(durable=True), kept_name(alice, (b"file",), SIZE, 1)
+    write, sync, rename = os.write, os.fdatasync, os.rename
+
+    def is_there(fd: int, data: bytes) -> int:
+        assert module.look_at(home.staging_fd, name).size == SIZE - 1
+        return write(fd, data)
+
+    def note(fd: int) -> None:
+        synced.add(os.fstat(fd).st_ino)
+        sync(fd)
+
+    def is_synced(source: bytes, target: bytes, **where: int) -> None:
+        if target == checkpoint_name(name):
+            assert os.stat(source, dir_fd=home.staging_fd).st_ino in synced
+        rename(source, target, **where)
+
+    monkeypatch.setattr(os, "write", is_there)
+    monkeypatch.setattr(os, "fdatasync", note)
+    monkeypatch.setattr(os, "rename", is_synced)
+    uploads = Uploads(home, ledger, alice, durable=True)
+    with uploads.receiving(1, put(data)) as receiving:
+        assert receiving.resume(quiet) == (SIZE - 1, digests.digest(data[:-1]))
+        monkeypatch.undo()
+        receiving.staging.sink.write(memoryview(data)[-1:])
+        receiving.finish(Sent(SIZE, digests.digest(data)))
+    assert commit(uploads) == Stored(SIZE)
+
+
 def test_not_to_be_resumed_starts_over(session):
     data = content(SIZE)
     send(session(), data, put(data), until=SIZE - 1)
@@ -480,7 +512,7 @@ def test_a_taker_that_dies_half_way_costs_no_other_file_and_no_room(
     send(older, data, put(data))
     older.stage_small(2, Put(b"/small", 5), small, Sent(5, digests.digest(small)))
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
@@ -669,7 +701,7 @@ def test_what_a_session_has_is_not_dropped(session, open_home, ledger, alice):
 
 @pytest.mark.parametrize("where", [(Checkpoint, "renew"), (Ledger, "take_over")])
 def test_what_can_not_be_begun_leaves_nothing_locked(session, ledger, alice, root, where):
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(24, "Too many open files")
 
     data = content(SIZE)
