@@ -371,7 +371,7 @@ class Contributor:
         table = PieceTable.open(directory, name, key)
         try:
             try:
-                fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
+                fd = os.open(name, _OPEN, dir_fd=directory)
             except FileNotFoundError:
                 raise LeaseLost(_ENDED) from None
             contributor = cls(key, table, fd)

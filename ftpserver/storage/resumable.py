@@ -56,7 +56,7 @@ KEPT_PREFIX = b"u-"
 _CHECKPOINT_SUFFIX = b".ck"
 _OWNING = 0
 """The byte of a checkpoint that is locked by the session that has the upload."""
-_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO holds nobody up
 _OPEN_TO_WRITE = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _CREATE = _OPEN_TO_WRITE | os.O_CREAT | os.O_EXCL
 _OPEN_CHECKPOINT = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_APPEND
@@ -644,6 +644,8 @@ def look_at(directory: int, name: bytes) -> Kept:
     except FileNotFoundError:
         return Kept(None, 0, touched)
     try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):  # in a home that others share
+            return Kept(None, 0, touched)
         target, size = Checkpoint.look(fd)
     finally:
         os.close(fd)

@@ -229,6 +229,16 @@ def test_another_key_and_no_table(upload):
         upload.helper()
 
 
+def test_a_fifo_in_the_place_of_the_file_holds_nobody_up(upload):
+    os.unlink(NAME, dir_fd=upload.directory)
+    os.mkfifo(NAME, dir_fd=upload.directory)
+    helper = upload.helper()
+    piece = helper.begin(0, 10)
+    with pytest.raises(OSError, match="Illegal seek"):
+        piece.write(memoryview(NOISE[:10]))
+    helper.close()
+
+
 def test_a_record_that_is_just_being_written_is_not_believed(upload, helper, monkeypatch):
     """The control: with any checksum it would be."""
     helper.begin(0, 100)
