@@ -1,12 +1,12 @@
-"""The server's hold on the process of one isolated session, from birth to end.
+"""The server's hold on the process of one isolated session, from start to end.
 
-Lives here: having it born, knowing how it is, ending it, and what is done when it has ended, in
+Lives here: having it forked, knowing how it is, ending it, and what is done when it has ended, in
 whatever way. It stands for its session where the server looks at sessions (serving/connected.py).
 Lives elsewhere: all of them together (supervisor.py), the process (processes/child.py), what is
 done for it (handler.py, session_books.py), its side (session_process.py).
 
-A process that has ended is noticed by its socket, which closes with it; what the nursery reports is
-only the cause. Whatever it held then ends at once: its place, its leases.
+A process that has ended is noticed by its socket, which closes with it; what the fork server
+reports is only the cause. Whatever it held then ends at once: its place, its leases.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ftpserver.interfaces import later, stand_in
 from ftpserver.isolation import homes
 from ftpserver.isolation.handler import Answers
 from ftpserver.isolation.interfaces import (
-    Birth,
+    ChildNote,
     Known,
     Seen,
     ServerForSession,
@@ -176,10 +176,10 @@ class IsolatedSession:
         return self._child.pid
 
     def begin(self, fork: Fork, empty: int, stranger: tuple[int, int] | None) -> None:
-        """Have the process born.
+        """Have the process forked.
 
         Args:
-            fork: See `Nursery.spawn`.
+            fork: See `ForkServer.spawn`.
             empty: A descriptor of the directory that it sees before log-in.
             stranger: The user and group that it is then; None: as the server.
 
@@ -192,9 +192,9 @@ class IsolatedSession:
             self._clear_up()
             raise StateError(f"no process can be started: {error}") from error
         address = list(self.client_address) if isinstance(self.client_address, tuple) else []
-        birth = Birth(self.id, self.since, address, self.incarnation, stranger)
+        note = ChildNote(self.id, self.since, address, self.incarnation, stranger)
         descriptors = (self.request.fileno(), self._service.stop_fd, empty)
-        self._child.begin(fork, descriptors, msgspec.msgpack.encode(birth))
+        self._child.begin(fork, descriptors, msgspec.msgpack.encode(note))
 
     def kill(self) -> None:
         """End the process at once, whatever it does."""

@@ -25,7 +25,7 @@ from ftpserver.isolation import homes, sandbox
 from ftpserver.isolation.account_groups import AccountGroups
 from ftpserver.isolation.isolated_session import LAST_WORDS, IsolatedSession
 from ftpserver.isolation.newcomers import Newcomer, Newcomers
-from ftpserver.processes.forkserver import Ended, Nursery
+from ftpserver.processes.forkserver import Ended, ForkServer
 from ftpserver.serving.stats import SessionInfo, Stats
 from ftpserver.settings.table import Settings
 
@@ -46,7 +46,7 @@ class IsolationSupervisor:
     """All isolated sessions of a server. Safe to use from many threads; ``_lock`` guards ``_all``.
 
     Raises:
-        StateError: Processes can't be born, or there is no user for strangers.
+        StateError: Processes can't be started, or there is no user for strangers.
     """
 
     def __init__(self, host: Host) -> None:
@@ -66,7 +66,7 @@ class IsolationSupervisor:
         self._newcomers = Newcomers(service, self._start, self._close)
         self.empty = _open_empty(service.settings.state)
         try:
-            self._nursery = Nursery(CHILD, service.settings, self._on_report)
+            self._fork_server = ForkServer(CHILD, service.settings, self._on_report)
         except BaseException:
             os.close(self.empty)
             raise
@@ -122,7 +122,7 @@ class IsolationSupervisor:
             self._all[session.id] = session
         service.sessions.add(session)
         try:
-            session.begin(self._nursery.spawn, self.empty, self.stranger)
+            session.begin(self._fork_server.spawn, self.empty, self.stranger)
         except StateError as error:
             logger.error("%s: can't be served: %s", session, error)
 
@@ -181,7 +181,7 @@ class IsolationSupervisor:
 
     def apply_settings(self, settings: Settings, *, new_key: bool) -> None:
         """Other settings hold from now on. Raises StateError."""
-        self._nursery.configure(settings)
+        self._fork_server.configure(settings)
         for session in self.sessions():
             session.apply_settings(settings)
 
@@ -196,11 +196,11 @@ class IsolationSupervisor:
         self._newcomers.close()
 
     def close(self) -> None:
-        """End all processes, and the nursery."""
+        """End all processes, and the fork server."""
         self._newcomers.close()
         for session in self.sessions():
             session.kill()
-        self._nursery.stop()
+        self._fork_server.stop()
         deadline = time.monotonic() + LAST_WORDS
         while self.sessions() and time.monotonic() < deadline:
             time.sleep(0.01)

@@ -31,13 +31,13 @@ from ftpserver.audit.writer import Audit
 from ftpserver.database import open_to_serve
 from ftpserver.interfaces import Carried, later, stand_in
 from ftpserver.net.descriptors import raise_descriptor_limit
-from ftpserver.processes.forkserver import Born
+from ftpserver.processes.forkserver import ChildArguments
 from ftpserver.processes.rpc import Peer, PeerGone
 from ftpserver.processes.shared_rate import SharedPaces
 from ftpserver.processes.worker_interfaces import (
     MAX_SIZE,
     AuditLines,
-    Birth,
+    ChildNote,
     Client,
     ServerForWorker,
     ServerQueue,
@@ -59,12 +59,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ftpd.workers")
 
 
-def main(born: Born) -> None:
+def main(arguments: ChildArguments) -> None:
     """Be a worker until it is time to end."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the server alone ends it
     raise_descriptor_limit()
-    Worker(born).run()
+    Worker(arguments).run()
 
 
 class Worker(WorkerForServer):
@@ -73,9 +73,9 @@ class Worker(WorkerForServer):
     The thread that reads what the server says calls the methods of `WorkerForServer`: none waits.
     """
 
-    def __init__(self, born: Born) -> None:
-        birth = msgspec.msgpack.decode(born.note, type=Birth)
-        ours, page = born.descriptors
+    def __init__(self, arguments: ChildArguments) -> None:
+        note = msgspec.msgpack.decode(arguments.note, type=ChildNote)
+        ours, page = arguments.descriptors
         self._asked_to_end = threading.Event()
         self._retiring = False
         self._leaving = False
@@ -93,20 +93,18 @@ class Worker(WorkerForServer):
         )
         self._server = stand_in(ServerForWorker, self._peer)
         self._connections = _Connections(self._server, self._end_when_done)
-        self.service = self._open(born.settings, birth, SharedPaces(page))
-        self.service.tls_context = born.tls_context
+        self.service = self._open(arguments.settings, note, SharedPaces(page))
+        self.service.tls_context = arguments.tls_context
         self.service.limits.tell_bans(self._server.heard_of_ban)
         self.service.park_idle()
         self._handed = Handed(self.service)
 
-    def _open(self, settings: Settings, birth: Birth, paces: SharedPaces) -> Service:
+    def _open(self, settings: Settings, note: ChildNote, paces: SharedPaces) -> Service:
         engine, _ = open_to_serve(settings.state)
         self._stack.callback(engine.dispose)
         self._stack.callback(paces.close)
         keep = settings.staging_seconds
-        ledger = Ledger(
-            engine, birth.node, birth.incarnation, keep, birth.run, state=settings.state
-        )
+        ledger = Ledger(engine, note.node, note.incarnation, keep, note.run, state=settings.state)
         server = self._peer
         audit = Audit(
             settings.state,

@@ -1,7 +1,7 @@
 """Isolated sessions: each in a process of its own, that has only what it needs.
 
-The server runs in this process; its nursery and the sessions are real processes. What takes long
-is in the tier of real programs for that.
+The server runs in this process; its fork server and the sessions are real processes. What takes
+long is in the tier of real programs for that.
 """
 
 from __future__ import annotations
@@ -557,9 +557,9 @@ def test_a_directory_that_something_can_be_made_in_would_lead_out(
         pytest.param(
             "found = libc.ptrace(16, os.getppid(), 0, 0)\n"
             "assert found == 0, os.strerror(ctypes.get_errno())\nresult = 0",
-            id="ptrace-of-the-nursery",
+            id="ptrace-of-the-fork-server",
         ),
-        pytest.param("os.kill(os.getppid(), 0); result = 0", id="signal-to-the-nursery"),
+        pytest.param("os.kill(os.getppid(), 0); result = 0", id="signal-to-the-fork-server"),
     ],
 )
 def test_what_was_given_up_is_gone(hostile, program):
