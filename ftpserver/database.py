@@ -197,7 +197,8 @@ def _begin_new(path: Path) -> None:
             without accounts, and with a new server that lets nobody in.
     """
     for name in _COME_LATER:
-        if (left := path.with_name(name)).exists():
+        left = path.with_name(name)
+        if left.exists() and not path.exists():  # which another start may have made meanwhile
             raise StateError(
                 f"{path}: is missing, though {left.name} is there: restore a backup, or move "
                 f"{path.parent} away to begin without accounts"

@@ -32,7 +32,7 @@ _Lifetime = Annotated[int, Meta(ge=1, le=2**40)]
 _Seconds = Annotated[float, Meta(ge=0)]
 
 
-class Birth(msgspec.Struct, frozen=True):
+class ChildNote(msgspec.Struct, frozen=True):
     """What a session's process begins with, beside its descriptors.
 
     Attributes:

@@ -1,12 +1,12 @@
-"""The server's hold on the process of one isolated session, from birth to end.
+"""The server's hold on the process of one isolated session, from start to end.
 
-Lives here: having it born, knowing how it is, ending it, and what is done when it has ended, in
+Lives here: having it forked, knowing how it is, ending it, and what is done when it has ended, in
 whatever way. It stands for its session where the server looks at sessions (serving/connected.py).
 Lives elsewhere: all of them together (supervisor.py), the process (processes/child.py), what is
 done for it (handler.py, session_books.py), its side (session_process.py).
 
-A process that has ended is noticed by its socket, which closes with it; what the nursery reports is
-only the cause. Whatever it held then ends at once: its place, its leases.
+A process that has ended is noticed by its socket, which closes with it; what the fork server
+reports is only the cause. Whatever it held then ends at once: its place, its leases.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ftpserver.interfaces import later, stand_in
 from ftpserver.isolation import homes
 from ftpserver.isolation.handler import Answers
 from ftpserver.isolation.interfaces import (
-    Birth,
+    ChildNote,
     Known,
     Seen,
     ServerForSession,
@@ -94,6 +94,7 @@ class IsolatedSession:
         renewing: It changes its own keys just now.
         leaving: It was told to end, and tells its client so.
         offence: What its client has done without logging in; None: nothing, as far as it is known.
+        is_held_up: It has waited long for its process: to be late isn't its client's fault.
         doing: What it did when it was last asked, for a drain; not None also when it isn't known.
     """
 
@@ -125,6 +126,7 @@ class IsolatedSession:
         self.leaving = False
         self.channel = Moved()
         self.offence: Offence | None = None
+        self.is_held_up = False
         self._place: str | None = None
         self._began = time.monotonic()
         self._cut_at: float | None = None
@@ -174,10 +176,10 @@ class IsolatedSession:
         return self._child.pid
 
     def begin(self, fork: Fork, empty: int, stranger: tuple[int, int] | None) -> None:
-        """Have the process born.
+        """Have the process forked.
 
         Args:
-            fork: See `Nursery.spawn`.
+            fork: See `ForkServer.spawn`.
             empty: A descriptor of the directory that it sees before log-in.
             stranger: The user and group that it is then; None: as the server.
 
@@ -190,9 +192,9 @@ class IsolatedSession:
             self._clear_up()
             raise StateError(f"no process can be started: {error}") from error
         address = list(self.client_address) if isinstance(self.client_address, tuple) else []
-        birth = Birth(self.id, self.since, address, self.incarnation, stranger)
+        note = ChildNote(self.id, self.since, address, self.incarnation, stranger)
         descriptors = (self.request.fileno(), self._service.stop_fd, empty)
-        self._child.begin(fork, descriptors, msgspec.msgpack.encode(birth))
+        self._child.begin(fork, descriptors, msgspec.msgpack.encode(note))
 
     def kill(self) -> None:
         """End the process at once, whatever it does."""
@@ -227,7 +229,9 @@ class IsolatedSession:
         account = self.account
         if account is not None:
             self._groups.leave(account.id, self.id)
-        elif self.offence is not None:
+        elif self.offence is not None and not (
+            self.is_held_up and self.offence is Offence.TOO_LATE
+        ):
             self._service.limits.penalize(self.host, self.offence)
         self._service.limits.leave(self._place)
         self._service.ledger.take_over_waiting(self.ledger)

@@ -12,11 +12,13 @@ so nothing waits for the other side. Who sends none is ended here, as a session 
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import socket
-import threading
+import struct
+import termios
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ftpserver.accounts.penalties import Offence
@@ -31,7 +33,7 @@ from ftpserver.serving.session import peer_name
 from ftpserver.settings.table import cores
 from ftpwire import frames, messages, paths
 from ftpwire.channel import TimedOut
-from ftpwire.errors import ConnectionLost, ProtocolError, SessionEnded
+from ftpwire.errors import BadMessage, ConnectionLost, ProtocolError, SessionEnded
 from ftpwire.frames import Kind
 from ftpwire.messages import Failed
 from ftpwire.tls import TlsError
@@ -45,7 +47,11 @@ logger = logging.getLogger("ftpd.session")
 
 _LEAST_STARTS = 4
 """Processes that may be started at the same time, on a machine with few cores."""
+_MOST_LOOKS = 64
+"""Pieces that a first record may come in, and what is passed over. The largest one has half as many
+on any link; who sends single bytes would keep the one thread busy, and have all others wait."""
 _PIECE = 16 * 1024
+_INT = struct.Struct("i")
 _RECORD_OVERFLOW = bytes((21, 3, 3, 0, 2, 2, 22))
 """A fatal TLS alert, of a record that is too large (RFC 8446, section 6)."""
 
@@ -85,18 +91,34 @@ class Newcomer:
         self.deadline = self.quiet_since + service.settings.login_grace
         self.channel = Moved()  # nothing is read here
         self._tls = service.tls_context is not None and request.family != socket.AF_UNIX
-        self._has_spoken = self._is_ready = self._is_excused = False
+        self._has_spoken = self._is_excused = False
+        self._ready_at: float | None = None
         self._offence: Offence | None = None
+        self._looks = 0
         self._passed_over: int | None = None
         """Bytes, of one that was refused and reads why."""
 
     def __str__(self) -> str:
         return self.peer
 
+    @property
+    def is_deaf(self) -> bool:
+        """See `awaiting.Expecting`: what comes behind the first record is for the process."""
+        return self._ready_at is not None
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether it has waited for its turn for half of the time for its log-in: that it is late
+        isn't its fault then."""
+        if self._ready_at is None:
+            return False
+        return self._clock() - self._ready_at >= (self.deadline - self.quiet_since) / 2
+
     # while it waits ----------------------------------------------------------------------
 
     def look(self, cause: Cause) -> Callable[[], None] | None:
         """See `awaiting.Expecting`."""
+        self._looks += 1
         if self._passed_over is not None:
             return self._pass_over(cause)
         try:
@@ -113,15 +135,17 @@ class Newcomer:
         except ConnectionLost as error:
             logger.info("%s: %s", self, error)
             self._offence = offence_of(error)
-            self._is_excused = self._is_ready and cause is Cause.LATE  # it wasn't its fault
+            if cause is Cause.LATE and self.is_held_up:
+                self._is_excused = True
             return self._end
         return None
 
     def _wait_on(self, cause: Cause) -> None:
         """See whether the first record is whole. Raises FtpError where that isn't waited for."""
-        is_whole = self._is_ready or opening.is_first_whole(self._peeked(), tls=self._tls)
-        if cause is Cause.OVER:
+        if cause is Cause.OVER:  # before anything that would have it wait for a last word
             raise ConnectionLost("the server is stopping")
+        is_ready = self._ready_at is not None
+        is_whole = is_ready or self._is_first_whole()
         if cause is Cause.GONE or (cause is Cause.CLOSED and (self._tls or not is_whole)):
             if not self._has_spoken:
                 raise ConnectionLost("closed before the first byte")
@@ -130,30 +154,35 @@ class Newcomer:
         if cause is Cause.LATE:
             raise TimedOut(
                 "no process could be started for it in time"
-                if self._is_ready
+                if is_ready
                 else "the peer did not answer in time"
             )
-        if is_whole and not self._is_ready:
-            self._is_ready = True
+        if not is_whole and self._looks > _MOST_LOOKS:
+            raise BadMessage(f"a first record in more than {_MOST_LOOKS} pieces")
+        if is_whole and not is_ready:
+            self._ready_at = self._clock()
             limits = self._service.limits
             self._starts.wait(
-                self.request,
+                self,
                 self.host,
                 spared=limits.is_spared(self.host),
                 trusted=limits.is_trusted(self.host),
             )
 
-    def _peeked(self) -> bytes:
-        """What there is of the first record, left where it is."""
+    def _is_first_whole(self) -> bool:
+        """See how much has come, and leave it where it is. Takes as long whatever that is: to copy
+        what came in thousands of pieces takes a while, and each piece would have it copied."""
+        request = self.request
         try:
-            flags = socket.MSG_PEEK | socket.MSG_DONTWAIT
-            data = self.request.recv(opening.MOST_AT_FIRST, flags)
+            head = request.recv(opening.FIRST_HEAD, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            (there,) = _INT.unpack(fcntl.ioctl(request, termios.FIONREAD, bytes(_INT.size)))
         except BlockingIOError:
-            return b""
+            return False
         except OSError as error:
             raise ConnectionLost(f"connection lost: {error.strerror}") from None
-        self._has_spoken = self._has_spoken or bool(data)
-        return data
+        self._has_spoken = self._has_spoken or bool(head)
+        size = opening.first_size(head, tls=self._tls)
+        return size is not None and there >= size
 
     def _refuse(self, last_word: bytes) -> Callable[[], None] | None:
         """Say why, and read on for a while: to close with unread input would throw that away."""
@@ -167,7 +196,7 @@ class Newcomer:
         return self._pass_over(Cause.CAME)
 
     def _pass_over(self, cause: Cause) -> Callable[[], None] | None:
-        if cause in (Cause.LATE, Cause.OVER, Cause.GONE):
+        if cause in (Cause.LATE, Cause.OVER, Cause.GONE) or self._looks > _MOST_LOOKS:
             return self._end
         assert self._passed_over is not None
         try:
@@ -202,7 +231,10 @@ class Newcomer:
         self.cut()
 
     def cut(self) -> None:
-        """As `Session.cut`."""
+        """As `Session.cut`. To whoever waits only for a turn that costs nothing: of many users
+        behind an address some may have to make room, and no other one is to be refused for it."""
+        if self._ready_at is not None:
+            self._is_excused = True
         try:
             self.request.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -228,7 +260,8 @@ class Newcomer:
 
 
 class Newcomers:
-    """All connections without a process. Safe to use from many threads; ``_lock`` guards ``_all``.
+    """All connections without a process. Safe to use from many threads; they are among the
+    service's sessions.
 
     All processes are started by the one thread that waits.
 
@@ -251,21 +284,12 @@ class Newcomers:
         self._clock = clock
         self._awaiting = Awaiting("newcomers", self._start_some, clock)
         self._starts = Starts(max(_LEAST_STARTS, 2 * cores()), clock)
-        self._lock = threading.Lock()
-        self._all: dict[Hashable, Newcomer] = {}
-
-    def all(self) -> list[Newcomer]:
-        """Those that there are."""
-        with self._lock:
-            return list(self._all.values())
 
     def take(self, request: socket.socket, client_address: Any) -> None:
         """Wait for a connection's first record."""
         one = Newcomer(
             self._service, self._starts, request, client_address, self._ended, self._clock
         )
-        with self._lock:
-            self._all[request] = one
         self._service.sessions.add(one)
         try:
             self._awaiting.take(one)
@@ -273,18 +297,10 @@ class Newcomers:
             logger.error("%s: can't be served: %s", one, error)
             one.abandon()
 
-    def drop(self, request: socket.socket) -> bool:
-        """End a connection, to make room for another; False if it is none of these."""
-        with self._lock:
-            one = self._all.get(request)
-            if one is not None:
-                one.cut()
-        return one is not None
-
-    def answered(self, request: socket.socket) -> None:
+    def answered(self, one: Newcomer) -> None:
         """The process of a connection has given its first answer, or ended: the next place has its
         turn."""
-        if self._starts.leave(request):
+        if self._starts.leave(one):
             self._awaiting.wake()
 
     def close(self) -> None:
@@ -292,8 +308,8 @@ class Newcomers:
         self._awaiting.close()
 
     def _start_some(self) -> float | None:
-        for request in self._starts.take():
-            one = self._all[request]
+        for one in self._starts.take():
+            assert isinstance(one, Newcomer)
             self._awaiting.forget(one)
             try:
                 self._start(one)
@@ -301,15 +317,10 @@ class Newcomers:
                 logger.exception("%s: can't be served", one)
                 one.abandon()
             else:
-                self._forget(one)
+                self._service.forget(one)
         return self._starts.due()
 
     def _ended(self, one: Newcomer) -> None:
-        self._starts.leave(one.request)
-        self._forget(one)
-        self._close(one.request)
-
-    def _forget(self, one: Newcomer) -> None:
-        with self._lock:
-            self._all.pop(one.request, None)
+        self._starts.leave(one)
         self._service.forget(one)
+        self._close(one.request)

@@ -1,4 +1,4 @@
-"""The process of one session: born of the nursery, confined step by step, over with its session.
+"""The process of one session: forked, confined step by step, over with its session.
 
 Lives here: that process's life, and what the server asks it.
 Lives elsewhere: what the session does (serving/session.py), each step of the confinement
@@ -32,7 +32,7 @@ from ftpserver.interfaces import Carried, stand_in
 from ftpserver.isolation import sandbox
 from ftpserver.isolation.interfaces import (
     Admitted,
-    Birth,
+    ChildNote,
     Known,
     Seen,
     ServerForSession,
@@ -40,7 +40,7 @@ from ftpserver.isolation.interfaces import (
 )
 from ftpserver.isolation.proxies import RemoteAudit, RemoteEntrance, RemoteLog, RemotePresence
 from ftpserver.isolation.sandbox import Identity
-from ftpserver.processes.forkserver import Born
+from ftpserver.processes.forkserver import ChildArguments
 from ftpserver.processes.rpc import Peer
 from ftpserver.processes.shared_rate import SharedPaces
 from ftpserver.serving.connected import Connected, describe
@@ -56,11 +56,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ftpd.isolation")
 
 interfaces.make_ready(asked=(Books, ServerForSession), answered=(SessionForServer,))
-_decode_birth = msgspec.msgpack.Decoder(Birth).decode
+_decode_note = msgspec.msgpack.Decoder(ChildNote).decode
 
 
 def prepare() -> None:
-    """For the nursery, before it has any children: these have no network but their connection."""
+    """For the fork server, before it has any children: these have no network but their
+    connection."""
     if not sandbox.leave_network() and os.geteuid() != 0:
         logger.warning(
             "the system permits no user namespaces: before log-in, all files of ftpd's user are "
@@ -68,21 +69,21 @@ def prepare() -> None:
         )
 
 
-def main(born: Born) -> None:
+def main(arguments: ChildArguments) -> None:
     """Be the process of one session, until it is over."""
-    birth = _decode_birth(born.note)
-    calls, request, stop, empty = born.descriptors
+    note = _decode_note(arguments.note)
+    calls, request, stop, empty = arguments.descriptors
     sandbox.close_all_but((request, calls, stop, empty))
     can_change_root, failure = False, None
     try:
-        can_change_root = _become_stranger(birth, empty)
+        can_change_root = _become_stranger(note, empty)
     except (sandbox.CantConfine, OSError) as error:
         failure = error
     os.close(empty)
-    address: object = tuple(birth.address) or ""
+    address: object = tuple(note.address) or ""
     with socket.socket(fileno=request) as connection:
         process = SessionProcess(
-            born.settings, born.tls_context, birth, calls, stop, can_change_root
+            arguments.settings, arguments.tls_context, note, calls, stop, can_change_root
         )
         if failure is not None:
             _cant_be_confined(failure)
@@ -95,15 +96,15 @@ def _cant_be_confined(error: Exception) -> NoReturn:
     os._exit(1)
 
 
-def _become_stranger(birth: Birth, empty: int) -> bool:
+def _become_stranger(note: ChildNote, empty: int) -> bool:
     """Give up what can be given up before log-in; whether the root can be changed then."""
     sandbox.must_be_alone()
     sandbox.limit_resources()
     sandbox.forbid_new_privileges()
     sandbox.keep_to_itself()
-    if birth.stranger is not None:
+    if note.stranger is not None:
         sandbox.change_root(empty)
-        sandbox.become_stranger(Identity(*birth.stranger))
+        sandbox.become_stranger(Identity(*note.stranger))
         can_change_root = True
     elif can_change_root := sandbox.enter_user_namespace():
         sandbox.change_root(empty)
@@ -126,18 +127,18 @@ class SessionProcess(SessionForServer):
         self,
         settings: Settings,
         tls_context: ssl.SSLContext | None,
-        birth: Birth,
+        note: ChildNote,
         calls: int,
         stop: int,
         can_change_root: bool,
     ) -> None:
-        waited = max(0.0, RUN.now() - birth.since)  # of the time for the log-in
+        waited = max(0.0, RUN.now() - note.since)  # of the time for the log-in
         self.settings = replace(settings, login_grace=max(0.0, settings.login_grace - waited))
         self.tls_context = tls_context
         self._has_answered = False
         self.stop_fd = stop
         self.sessions: set[Connected] = set()
-        self._birth = birth
+        self._note = note
         self._can_change_root = can_change_root
         self._ended = threading.Event()
         self._peer = Peer(
@@ -150,7 +151,7 @@ class SessionProcess(SessionForServer):
         self._server = server = stand_in(ServerForSession, self._peer)
         self.entrance = RemoteEntrance(server, self._enter)
         self.ledger = stand_in(Books, self._peer)
-        self.ledger.incarnation = birth.incarnation
+        self.ledger.incarnation = note.incarnation
         self.audit = RemoteAudit(server, enabled=bool(settings.audit_size))
         self.limits = RemotePresence(server)
         self._log_to_server()
@@ -189,7 +190,7 @@ class SessionProcess(SessionForServer):
 
     def next_session_id(self, request: socket.socket) -> int:
         """The one that the server has chosen."""
-        return self._birth.number
+        return self._note.number
 
     def logged_in(self, session: Session) -> None:
         """The server knows."""

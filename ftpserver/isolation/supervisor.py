@@ -25,7 +25,7 @@ from ftpserver.isolation import homes, sandbox
 from ftpserver.isolation.account_groups import AccountGroups
 from ftpserver.isolation.isolated_session import LAST_WORDS, IsolatedSession
 from ftpserver.isolation.newcomers import Newcomer, Newcomers
-from ftpserver.processes.forkserver import Ended, Nursery
+from ftpserver.processes.forkserver import Ended, ForkServer
 from ftpserver.serving.stats import SessionInfo, Stats
 from ftpserver.settings.table import Settings
 
@@ -46,7 +46,7 @@ class IsolationSupervisor:
     """All isolated sessions of a server. Safe to use from many threads; ``_lock`` guards ``_all``.
 
     Raises:
-        StateError: Processes can't be born, or there is no user for strangers.
+        StateError: Processes can't be started, or there is no user for strangers.
     """
 
     def __init__(self, host: Host) -> None:
@@ -66,7 +66,7 @@ class IsolationSupervisor:
         self._newcomers = Newcomers(service, self._start, self._close)
         self.empty = _open_empty(service.settings.state)
         try:
-            self._nursery = Nursery(CHILD, service.settings, self._on_report)
+            self._fork_server = ForkServer(CHILD, service.settings, self._on_report)
         except BaseException:
             os.close(self.empty)
             raise
@@ -107,25 +107,28 @@ class IsolationSupervisor:
         self._newcomers.take(request, client_address)
 
     def _start(self, newcomer: Newcomer) -> None:
-        service, request = self._service, newcomer.request
+        service = self._service
         session = IsolatedSession(
-            self._host, self._groups, newcomer.id, request, newcomer.client_address, self._forget
+            self._host,
+            self._groups,
+            newcomer.id,
+            newcomer.request,
+            newcomer.client_address,
+            self._forget,
         )
-        session.since = newcomer.since
-        session.on_answered = lambda: self._newcomers.answered(request)
+        session.since, session.is_held_up = newcomer.since, newcomer.is_held_up
+        session.on_answered = lambda: self._newcomers.answered(newcomer)
         with self._lock:
             self._all[session.id] = session
         service.sessions.add(session)
         try:
-            session.begin(self._nursery.spawn, self.empty, self.stranger)
+            session.begin(self._fork_server.spawn, self.empty, self.stranger)
         except StateError as error:
             logger.error("%s: can't be served: %s", session, error)
 
     def drop(self, request: socket.socket) -> None:
         """End a session that has not logged in."""
-        if self._newcomers.drop(request):
-            return
-        for session in self.sessions():
+        for session in list(self._service.sessions):
             if session.request is request:
                 session.cut()
 
@@ -141,7 +144,7 @@ class IsolationSupervisor:
         with self._lock:
             self._all.pop(session.id, None)
         self._service.forget(session)
-        self._newcomers.answered(session.request)
+        session.on_answered()
         self._close(session.request)
 
     def _close(self, request: socket.socket) -> None:
@@ -178,7 +181,7 @@ class IsolationSupervisor:
 
     def apply_settings(self, settings: Settings, *, new_key: bool) -> None:
         """Other settings hold from now on. Raises StateError."""
-        self._nursery.configure(settings)
+        self._fork_server.configure(settings)
         for session in self.sessions():
             session.apply_settings(settings)
 
@@ -193,11 +196,11 @@ class IsolationSupervisor:
         self._newcomers.close()
 
     def close(self) -> None:
-        """End all processes, and the nursery."""
+        """End all processes, and the fork server."""
         self._newcomers.close()
         for session in self.sessions():
             session.kill()
-        self._nursery.stop()
+        self._fork_server.stop()
         deadline = time.monotonic() + LAST_WORDS
         while self.sessions() and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -230,8 +233,9 @@ class IsolationSupervisor:
         return self._infos()
 
     def _infos(self) -> list[SessionInfo]:
-        newcomers = {one.id: one.info() for one in self._newcomers.all()}
-        found = newcomers | {one.id: one.info() for one in self.sessions()}
+        newcomers = [one for one in list(self._service.sessions) if isinstance(one, Newcomer)]
+        found = {one.id: one.info() for one in newcomers}
+        found |= {one.id: one.info() for one in self.sessions()}
         return [found[number] for number in sorted(found)]
 
     def kick(self, session: int | None, user: str | None) -> list[int]:

@@ -1,15 +1,15 @@
-"""The nursery: a process with one thread that all other processes of a server are forked from.
+"""The fork server: a process with one thread that all other processes of a server are forked from.
 
-Lives here: the nursery's process (``python -m ftpserver.processes.forkserver``), the server's hold
-on it, and what both can be asked.
+Lives here: the fork server's process (``python -m ftpserver.processes.forkserver``), the server's
+hold on it, and what both can be asked.
 Lives elsewhere: how they ask each other (rpc.py), what the children do (the module that the
-nursery is started with), deciding that there shall be one.
+fork server is started with), deciding that there shall be one.
 
 A server has threads, and a fork of it would take along locks that nobody ever gives back, database
-connections, and every other session's socket. The nursery is a fresh interpreter that has imported
-the modules and loaded the TLS key, and nothing else. A child gets the descriptors that it is
-spawned with, and shares the TLS context, its ticket keys included. It ends by itself when the
-other end of one of its sockets is closed, as the nursery does: whatever becomes of the server,
+connections, and every other session's socket. The fork server is a fresh interpreter that has
+imported the modules and loaded the TLS key, and nothing else. A child gets the descriptors that it
+is spawned with, and shares the TLS context, its ticket keys included. It ends by itself when the
+other end of one of its sockets is closed, as the fork server does: whatever becomes of the server,
 nobody is left over.
 """
 
@@ -44,10 +44,10 @@ from ftpserver.processes.rpc import MAX_DESCRIPTORS, Peer, PeerGone
 from ftpserver.settings.table import Settings
 from ftpwire.errors import FtpError
 
-logger = logging.getLogger("ftpd.nursery")
+logger = logging.getLogger("ftpd.forkserver")
 
 _PATIENCE = 30.0
-"""Seconds for the nursery to load its modules or a certificate, to take what it is told, and to
+"""Seconds for the fork server to load its modules or a certificate, to take what it is told, and to
 end."""
 
 
@@ -55,14 +55,14 @@ end."""
 
 
 class Forking(Protocol):
-    """What a server asks of its nursery."""
+    """What a server asks of its fork server."""
 
     @asked
     def configure(self, settings: Settings, began: float) -> None:
         """Load the certificate that these settings name; further children have them.
 
         Args:
-            began: Of the server's clock: a nursery may start when the system's was set since.
+            began: Of the server's clock: a fork server may start when the system's was set since.
 
         Raises:
             StateError: The certificate can't be used: the settings before hold.
@@ -82,7 +82,7 @@ class Forking(Protocol):
 
 
 class EndListener(Protocol):
-    """What a nursery tells its server."""
+    """What a fork server tells its server."""
 
     @told
     def ended(self, number: int, status: int) -> None:
@@ -113,7 +113,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Born:
+class ChildArguments:
     """What a child begins with.
 
     Attributes:
@@ -133,17 +133,18 @@ class Born:
 # the server's hold on it ----------------------------------------------------------------------
 
 
-class Nursery:
+class ForkServer:
     """Has children forked for a server. Safe to use from many threads.
 
-    A nursery that has died is replaced when the next child is asked for; its children live on.
+    A fork server that has died is replaced when the next child is asked for; its children live on.
     ``_lock`` guards the process and the way to it.
 
     Args:
-        module: Its ``main`` is called with `Born` in each child, which ends when it returns. If it
-            has a ``prepare``, that is called once, in the nursery, before there are any.
-        on_report: Called in a thread of the nursery's own. It must not ask the nursery for anything
-            itself: the answer would come to the same thread.
+        module: Its ``main`` is called with `ChildArguments` in each child, which ends when it
+            returns. If it has a ``prepare``, that is called once, in the fork server, before there
+            are any.
+        on_report: Called in a thread of the fork server's own. It must not ask the fork server for
+            anything itself: the answer would come to the same thread.
 
     Raises:
         StateError: It can't be started, or the certificate can't be used.
@@ -176,8 +177,8 @@ class Nursery:
             note: What else it should know.
 
         Returns:
-            What `Forking.fork` returns, or the OSError that it raises; PeerGone when the nursery
-            has died meanwhile: then there may be a child.
+            What `Forking.fork` returns, or the OSError that it raises; PeerGone when the fork
+            server has died meanwhile: then there may be a child.
 
         Raises:
             StateError: It can't be.
@@ -187,7 +188,7 @@ class Nursery:
             return later(forking.fork)(number, note, Descriptors(list(descriptors)))
 
     def stop(self) -> None:
-        """End the nursery; its children are not waited for. Can be called twice."""
+        """End the fork server; its children are not waited for. Can be called twice."""
         with self._lock:
             self._stopping = True
             self._end()
@@ -202,7 +203,7 @@ class Nursery:
         peer, process = self._peer, self._process
         if peer is not None and not peer.gone and process is not None and process.poll() is None:
             return peer
-        logger.warning("the nursery has ended; another one is started")
+        logger.warning("the fork server has ended; another one is started")
         self._end()
         return self._start()
 
@@ -230,7 +231,7 @@ class Nursery:
             targets={EndListener: self},
             patience=_PATIENCE,
             max_descriptors=1,
-            name="nursery",
+            name="fork server",
         )
         try:
             peer.start()
@@ -247,11 +248,11 @@ class Nursery:
         try:
             later(stand_in(Forking, peer).configure)(settings, RUN.began).result(_PATIENCE)
         except TimeoutError:
-            raise StateError("the nursery doesn't answer") from None
+            raise StateError("the fork server doesn't answer") from None
         except PeerGone:
-            raise StateError("the nursery has ended: the log tells why") from None
+            raise StateError("the fork server has ended: the log tells why") from None
         except (FtpError, OSError, ValueError) as error:
-            raise StateError(f"the nursery can't take the settings over: {error}") from error
+            raise StateError(f"the fork server can't take the settings over: {error}") from error
 
     def _end(self) -> None:
         if self._peer is not None:
@@ -260,13 +261,13 @@ class Nursery:
             try:
                 self._process.wait(_PATIENCE)
             except subprocess.TimeoutExpired:
-                logger.warning("the nursery is killed: it doesn't end")
+                logger.warning("the fork server is killed: it doesn't end")
                 self._process.kill()
                 self._process.wait()
         self._process = self._peer = None
 
 
-# the nursery's process --------------------------------------------------------------------------
+# the fork server's process ------------------------------------------------------------------------
 
 
 class _Forker(ForkingMixIn, BaseServer):
@@ -343,7 +344,9 @@ class _Forker(ForkingMixIn, BaseServer):
         assert self.settings is not None
         request: Any = given  # for socketserver it is a socket
         before = set(self.active_children)
-        self.process_request(request, Born(number, note, self.settings, self.tls_context, given))
+        self.process_request(
+            request, ChildArguments(number, note, self.settings, self.tls_context, given)
+        )
         (pid,) = self.active_children - before
         self._numbers[pid] = number
         return Carried(pid, _pidfds_of(pid))
@@ -373,10 +376,7 @@ class _Forker(ForkingMixIn, BaseServer):
             if found:
                 self.active_children.discard(pid)
                 number = self._numbers.pop(pid)
-                try:
-                    self._server.ended(number, os.waitstatus_to_exitcode(status))
-                except PeerGone:
-                    return  # the server is gone
+                self._server.ended(number, os.waitstatus_to_exitcode(status))
 
 
 def _pidfds_of(pid: int) -> list[int]:
@@ -397,7 +397,7 @@ def _no_handler(request: Any, client_address: Any, server: BaseServer) -> Any:
 
 
 def main(descriptor: str, module: str, level: str) -> None:
-    """Be the nursery of the server at the other end of a socket."""
+    """Be the fork server of the server at the other end of a socket."""
     # what ends it, and its children, is the server's end: not a Ctrl-C that all of them hear
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -25,6 +25,7 @@ import os
 import socket
 import struct
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from enum import IntEnum
@@ -44,6 +45,12 @@ logger = logging.getLogger("ftpd.calls")
 MAX_SIZE = 1024 * 1024
 """Bytes of one message's payload, at most."""
 MAX_DESCRIPTORS = 8
+_AT_ONCE = 4096
+"""Bytes of a message that the system takes whole or not at all."""
+_MOMENT = 0.01
+"""Seconds that a thread which must not wait for room waits for another one that is sending."""
+_MOST_LATE = 2
+"""So many times the largest message may wait for an end to take it."""
 _HEADER = struct.Struct("!IIBB")
 _TIMEVAL = struct.Struct("@ll")
 _CLOSED_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
@@ -98,8 +105,9 @@ class Peer:
     """One end of the pair: asks the other end, and answers it. Safe to use from many threads.
 
     Until `start`, who asks also reads: the process may need to stay without other threads. From
-    then on a thread does, until the other end is gone. ``_lock`` guards ``_open`` and ``_over``,
-    ``_sending`` what is sent; neither is held while something is handled.
+    then on a thread does, until the other end is gone. That thread never waits for the other end to
+    take something, nor does who tells an end whose patience is limited. ``_lock`` guards ``_open``,
+    ``_over`` and ``_late``, ``_sending`` what is sent; neither is held while something is handled.
 
     It is the way on which stand-ins ask (`interfaces.stand_in`).
 
@@ -134,6 +142,7 @@ class Peer:
             limit = _TIMEVAL.pack(whole, part)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         self._socket = sock
+        self._is_limited = patience is not None
         self._dispatcher = Dispatcher(targets)
         self._pool = pool
         self._max_size = max_size
@@ -145,6 +154,8 @@ class Peer:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._sending = threading.Lock()
+        self._late: deque[tuple[bytes, list[int]]] = deque()
+        self._late_size = 0
         self._starting = threading.Lock()
         """Held while the thread that reads is started: who closes waits for it."""
         self._open: dict[int, _Open] = {}
@@ -153,7 +164,7 @@ class Peer:
 
     # asking ------------------------------------------------------------------------------
 
-    def ask(self, request: Request, message: msgspec.Struct, descriptors: Sequence[int]) -> Any:
+    def ask(self, request: Request, message: msgspec.Struct, descriptors: list[int]) -> Any:
         """Ask, and wait for the result.
 
         Args:
@@ -169,7 +180,7 @@ class Peer:
         return future.result()
 
     def ask_later(
-        self, request: Request, message: msgspec.Struct, descriptors: Sequence[int]
+        self, request: Request, message: msgspec.Struct, descriptors: list[int]
     ) -> Future[Any]:
         """Ask; the result comes into a Future, whose callbacks the thread that reads runs."""
         future: Future[Any] = Future()
@@ -191,7 +202,7 @@ class Peer:
             raise
         return future
 
-    def tell(self, request: Request, message: msgspec.Struct, descriptors: Sequence[int]) -> None:
+    def tell(self, request: Request, message: msgspec.Struct, descriptors: list[int]) -> None:
         """Say what needs no answer. An end that is gone hears nothing, which `on_end` tells of."""
         try:
             self._send(_Kind.TELL, 0, message, descriptors)
@@ -259,20 +270,82 @@ class Peer:
 
     # sending -----------------------------------------------------------------------------
 
-    def _send(self, kind: _Kind, number: int, message: Any, descriptors: Sequence[int]) -> None:
+    def _send(self, kind: _Kind, number: int, message: Any, descriptors: list[int]) -> None:
         payload = _encoder.encode(message)
         if len(payload) > self._max_size or len(descriptors) > MAX_DESCRIPTORS:
             raise ValueError(f"{type(message).__name__}: too large to be sent")
-        header = _HEADER.pack(len(payload), number, kind, len(descriptors))
-        data = memoryview(header + payload)
+        data = _HEADER.pack(len(payload), number, kind, len(descriptors)) + payload
+        reads = threading.current_thread() is self._reader
+        waits = not (reads or (kind == _Kind.TELL and self._is_limited))
+        if waits or (descriptors and kind != _Kind.ANSWER):  # which the caller closes afterwards
+            self._write(data, descriptors)
+        elif not self._write_at_once(data, descriptors):
+            self._write_later(data, [descriptors.pop(0) for _ in list(descriptors)])
+
+    def _write(self, data: bytes, descriptors: Sequence[int]) -> None:
+        """Write a message, and wait for the other end to take it. Raises PeerGone."""
+        left = memoryview(data)
         try:
             with self._sending:
-                sent = self._socket.sendmsg([data], beside(descriptors))
-                while sent < len(data):
-                    sent += self._socket.send(data[sent:])
+                left = left[self._socket.sendmsg([left], beside(descriptors)) :]
+                while left:
+                    left = left[self._socket.send(left) :]
         except OSError as error:  # BlockingIOError, too: it takes nothing
             self.give_up()
             raise PeerGone("the other process has ended, or doesn't listen") from error
+
+    def _write_at_once(self, data: bytes, descriptors: Sequence[int]) -> bool:
+        """Write a message if there is room for it. Raises PeerGone."""
+        if len(data) > _AT_ONCE or self._late or not self._sending.acquire(timeout=_MOMENT):
+            return False
+        try:
+            sent = self._socket.sendmsg([data], beside(descriptors), socket.MSG_DONTWAIT)
+            if sent < len(data):
+                self._socket.sendall(data[sent:])
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self.give_up()
+            raise PeerGone("the other process has ended") from error
+        finally:
+            self._sending.release()
+        return True
+
+    def _write_later(self, data: bytes, descriptors: list[int]) -> None:
+        """Have another thread write a message, which comes after those that it has already.
+
+        Both ends would wait for each other for ever if both readers waited for room.
+
+        Args:
+            descriptors: Are closed then.
+        """
+        with self._lock:
+            begins = not self._late
+            self._late.append((data, descriptors))
+            before, self._late_size = self._late_size, self._late_size + len(data)
+            most = _MOST_LATE * self._max_size
+        if before <= most < self._late_size:
+            logger.warning("%s: given up: it takes nothing", self._name)
+            self.give_up()
+        if begins:
+            try:
+                threading.Thread(target=self._write_late, name=self._name, daemon=True).start()
+            except RuntimeError:  # there can be no more
+                self._write_late()
+
+    def _write_late(self) -> None:
+        left = True
+        while left:
+            data, descriptors = self._late[0]
+            try:
+                self._write(data, descriptors)
+            except PeerGone:
+                pass  # nor will it take the others
+            close_all(descriptors)
+            with self._lock:
+                self._late.popleft()
+                self._late_size -= len(data)
+                left = bool(self._late)
 
     # receiving ---------------------------------------------------------------------------
 
@@ -447,7 +520,7 @@ class Peer:
                 logger.error(text, self._name, error, exc_info=None if expected else error)
             failure = _Failure("internal error", code=Internal.code)
         try:
-            self._send(_Kind.FAILURE, number, failure, ())
+            self._send(_Kind.FAILURE, number, failure, [])
         except PeerGone:
             pass  # the same
 

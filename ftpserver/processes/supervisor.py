@@ -34,13 +34,13 @@ from ftpserver.audit.allowances import FailureRoom
 from ftpserver.errors import StateError
 from ftpserver.interfaces import later
 from ftpserver.processes.asking import ask_all
-from ftpserver.processes.forkserver import Ended, Nursery
+from ftpserver.processes.forkserver import Ended, ForkServer
 from ftpserver.processes.handing import Handing
 from ftpserver.processes.shared_rate import make_page
 from ftpserver.processes.worker_handle import WorkerHandle
 from ftpserver.processes.worker_interfaces import (
     AuditLines,
-    Birth,
+    ChildNote,
     ServerForWorker,
     ServerQueue,
     ServerTransfers,
@@ -101,7 +101,7 @@ class WorkerSupervisor:
         self._killed: set[int] = set()
         """The numbers of workers whose end is no news."""
         self._handing = Handing(self._service)
-        self._nursery = Nursery(CHILD, self._service.settings, self._reported)
+        self._fork_server = ForkServer(CHILD, self._service.settings, self._reported)
         self._page = make_page()
         self._tallies = host.tallies
         self._thread = threading.Thread(target=self._look_after, name="workers")
@@ -181,12 +181,11 @@ class WorkerSupervisor:
             StateError: It can't be: the ones before go on, as they were.
         """
         settings = with_changes(settings, workers=self._count)
-        self._nursery.configure(settings)
+        self._fork_server.configure(settings)
         before = self._all()
         for worker in [one for one in before if not one.ready]:
-            later(worker.far.apply_settings)(
-                settings
-            )  # it hears that before it is offered anything
+            # it hears that before it is offered anything
+            later(worker.far.apply_settings)(settings)
         try:
             answers = ask_all(before, lambda far: later(far.apply_settings)(settings))
             for worker, why in answers.missing.items():
@@ -194,21 +193,21 @@ class WorkerSupervisor:
             if new_key:
                 self._start(self._count, tries=2)
         except StateError:
-            self._take_back(before)
+            self._take_back()
             raise
         if new_key:
             for worker in before:
                 worker.retired = True
                 worker.far.retire()
 
-    def _take_back(self, workers: Sequence[WorkerHandle]) -> None:
+    def _take_back(self) -> None:
         """Have the server's own settings hold again, which it keeps, for all that live and come."""
         settings = with_changes(self._service.settings, workers=self._count)
         try:
-            self._nursery.configure(settings)
+            self._fork_server.configure(settings)
         except StateError as error:
             logger.error("workers that are started later can't have the old settings: %s", error)
-        for worker in workers:
+        for worker in self._all():  # also one that has begun meanwhile
             later(worker.far.apply_settings)(settings)
 
     def heartbeat(self) -> None:
@@ -274,7 +273,7 @@ class WorkerSupervisor:
         self._give_up(self._all())
         self._lost.put(None)  # whoever isn't among all of them any more is in front of this
         self._thread.join()
-        self._nursery.stop()
+        self._fork_server.stop()
         page, self._page = self._page, -1
         if page >= 0:
             os.close(page)
@@ -338,8 +337,8 @@ class WorkerSupervisor:
         if self._over.is_set():  # whoever ends all of them from now on sees this one
             raise StateError("the server is stopping")
         ledger = self._ledger
-        birth = Birth(ledger.node, ledger.run, worker.incarnation)
-        worker.begin(self._nursery.spawn, [self._page], msgspec.msgpack.encode(birth))
+        note = ChildNote(ledger.node, ledger.run, worker.incarnation)
+        worker.begin(self._fork_server.spawn, [self._page], msgspec.msgpack.encode(note))
         try:
             worker.peer.start()
         except RuntimeError as error:  # no more threads
@@ -359,7 +358,7 @@ class WorkerSupervisor:
             logger.error("%s has died, and with it %d connections", worker, had)
 
     def _reported(self, report: Ended) -> None:
-        """The nursery tells of a process."""
+        """The fork server tells of a process."""
         if report.status and report.number not in self._killed:
             logger.error("worker %d: %s", report.number, report.cause)
 

@@ -31,13 +31,13 @@ from ftpserver.audit.writer import Audit
 from ftpserver.database import open_to_serve
 from ftpserver.interfaces import Carried, later, stand_in
 from ftpserver.net.descriptors import raise_descriptor_limit
-from ftpserver.processes.forkserver import Born
+from ftpserver.processes.forkserver import ChildArguments
 from ftpserver.processes.rpc import Peer, PeerGone
 from ftpserver.processes.shared_rate import SharedPaces
 from ftpserver.processes.worker_interfaces import (
     MAX_SIZE,
     AuditLines,
-    Birth,
+    ChildNote,
     Client,
     ServerForWorker,
     ServerQueue,
@@ -59,12 +59,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ftpd.workers")
 
 
-def main(born: Born) -> None:
+def main(arguments: ChildArguments) -> None:
     """Be a worker until it is time to end."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the server alone ends it
     raise_descriptor_limit()
-    Worker(born).run()
+    Worker(arguments).run()
 
 
 class Worker(WorkerForServer):
@@ -73,14 +73,15 @@ class Worker(WorkerForServer):
     The thread that reads what the server says calls the methods of `WorkerForServer`: none waits.
     """
 
-    def __init__(self, born: Born) -> None:
-        birth = msgspec.msgpack.decode(born.note, type=Birth)
-        ours, page = born.descriptors
+    def __init__(self, arguments: ChildArguments) -> None:
+        note = msgspec.msgpack.decode(arguments.note, type=ChildNote)
+        ours, page = arguments.descriptors
         self._asked_to_end = threading.Event()
         self._retiring = False
         self._leaving = False
-        self._claiming = 0
-        """Claims that the server has not answered. Only for the thread that reads."""
+        self._claims: dict[int, bool] = {}
+        """Those that the server has not answered, and whether the connection is to be dropped. Only
+        the thread that reads changes it."""
         self._stack = ExitStack()
         self._peer = Peer(
             socket.socket(fileno=ours),
@@ -92,20 +93,18 @@ class Worker(WorkerForServer):
         )
         self._server = stand_in(ServerForWorker, self._peer)
         self._connections = _Connections(self._server, self._end_when_done)
-        self.service = self._open(born.settings, birth, SharedPaces(page))
-        self.service.tls_context = born.tls_context
+        self.service = self._open(arguments.settings, note, SharedPaces(page))
+        self.service.tls_context = arguments.tls_context
         self.service.limits.tell_bans(self._server.heard_of_ban)
         self.service.park_idle()
         self._handed = Handed(self.service)
 
-    def _open(self, settings: Settings, birth: Birth, paces: SharedPaces) -> Service:
+    def _open(self, settings: Settings, note: ChildNote, paces: SharedPaces) -> Service:
         engine, _ = open_to_serve(settings.state)
         self._stack.callback(engine.dispose)
         self._stack.callback(paces.close)
         keep = settings.staging_seconds
-        ledger = Ledger(
-            engine, birth.node, birth.incarnation, keep, birth.run, state=settings.state
-        )
+        ledger = Ledger(engine, note.node, note.incarnation, keep, note.run, state=settings.state)
         server = self._peer
         audit = Audit(
             settings.state,
@@ -157,7 +156,7 @@ class Worker(WorkerForServer):
             os._exit(1)
 
     def _end_when_done(self) -> None:
-        if self._retiring and not (self._claiming or self.service.connections):
+        if self._retiring and not (self._claims or self.service.connections):
             self._asked_to_end.set()
 
     # connections -------------------------------------------------------------------------
@@ -165,20 +164,22 @@ class Worker(WorkerForServer):
     def offer(self, number: int) -> None:
         if self._asked_to_end.is_set():
             return  # another one gets it
-        self._claiming += 1
+        self._claims[number] = False
         claimed = later(self._server.claim)(number)
         claimed.add_done_callback(lambda done: self._claimed(number, done))
 
     def _claimed(self, number: int, done: Future[Carried[Client]]) -> None:
         try:
             self._serve(number, *done.result())
+            if self._claims[number]:
+                self.drop(number)
         except (NotFound, PeerGone):
             pass  # another one has it
         except (FtpError, OSError) as error:  # no more descriptors: it was closed on its way
             logger.error("a connection could not be taken: %s", error)
             self._server.closed(number)
         finally:
-            self._claiming -= 1
+            del self._claims[number]
             self._end_when_done()
 
     def _serve(self, number: int, client: Client, descriptors: list[int]) -> None:
@@ -194,6 +195,8 @@ class Worker(WorkerForServer):
             self._handed.shutdown_request(request)
 
     def drop(self, number: int) -> None:
+        if number in self._claims:  # it can be told before the answer to the claim comes
+            self._claims[number] = True
         for request, one in list(self._connections.numbers.items()):
             if one == number:
                 try:

@@ -27,7 +27,7 @@ MAX_SIZE = 32 * 1024 * 1024
 """Bytes of one message: a batch of lines for the audit log has a thousand paths, at most."""
 
 
-class Birth(msgspec.Struct, frozen=True):
+class ChildNote(msgspec.Struct, frozen=True):
     """What a worker is told when it is forked.
 
     Attributes:

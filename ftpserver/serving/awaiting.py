@@ -64,6 +64,10 @@ class Expecting(Protocol):
     def deadline(self) -> float:
         """By the clock of those who wait. It may change with each look."""
 
+    @property
+    def is_deaf(self) -> bool:
+        """Whether it isn't to be looked at again because something has come. Stays so."""
+
     def look(self, cause: Cause) -> Callable[[], None] | None:
         """What is to be done with the connection, which waits no more then; None: it goes on
         waiting, which it can't when it is late or all is over."""
@@ -128,6 +132,9 @@ class Awaiting:
         if self._read < 0:
             self._read, self._write = os.pipe()
             os.set_blocking(self._write, False)
+        if self._poll is None:
+            self._poll = select.epoll() if _HAS_EPOLL else select.poll()
+            self._poll.register(self._read, select.POLLIN)
         thread = threading.Thread(target=self._run, name=self._name)
         thread.start()
         self._thread = thread
@@ -177,18 +184,15 @@ class Awaiting:
                 os.close(self._read)
                 os.close(self._write)
                 self._read = self._write = -1
+            poll, self._poll = self._poll, None
+            getattr(poll, "close", lambda: None)()
 
     # its thread --------------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._poll = poll = select.epoll() if _HAS_EPOLL else select.poll()
-        try:
-            poll.register(self._read, select.POLLIN)
-            due: float | None = None
-            while not self._look_around(self._events(due)):
-                due = self._after_looks()
-        finally:
-            getattr(poll, "close", lambda: None)()
+        due: float | None = None
+        while not self._look_around(self._events(due)):
+            due = self._after_looks()
 
     def _events(self, due: float | None) -> list[tuple[int, int]]:
         """What has happened; waited for until the next deadline."""
@@ -236,6 +240,8 @@ class Awaiting:
         if done is not None:
             self.forget(one)
             self._do(one, done)
+        elif one.is_deaf and cause is Cause.CAME:
+            self._poll.modify(one.request, _WATCHED & ~select.POLLIN)
 
     def _looked(self, one: Expecting, cause: Cause) -> Callable[[], None] | None:
         try:

@@ -30,9 +30,9 @@ MAX_UNANSWERED = 64 * 1024 * 1024
 _RECORD = struct.Struct(">BHH")
 """Type, version, and length of a TLS record (RFC 8446, section 5.1)."""
 _MOST_IN_RECORD = 2**14 + 256
-MOST_AT_FIRST = _RECORD.size + _MOST_IN_RECORD
-"""Bytes of a first record at most, and more than a first frame has. They fit into the receive
-buffer of any socket, so that they can be waited for there."""
+FIRST_HEAD = frames.HEADER_SIZE
+"""Bytes that tell how long a first record or frame is. All of it fits into the receive buffer of
+any socket, so that it can be waited for there."""
 
 
 def first_byte(connection: socket.socket, channel: Channel, deadline: float) -> int:
@@ -75,29 +75,33 @@ def _check_first_byte(first: int, *, tls: bool) -> None:
         raise BadMagic("this server speaks without TLS")
 
 
-def is_first_whole(data: bytes, *, tls: bool) -> bool:
-    """Whether the first TLS record of a connection, or without TLS its first frame, is whole.
+def first_size(head: bytes, *, tls: bool) -> int | None:
+    """Bytes of the first TLS record of a connection, or without TLS of its first frame.
 
     Args:
-        data: What has come so far.
+        head: What has come of it, up to `FIRST_HEAD` bytes.
+
+    Returns:
+        None: That isn't enough to tell.
 
     Raises:
         ProtocolError: It is none, or too large.
         TlsError: The same, where it is a TLS record.
     """
-    if not data:
-        return False
-    _check_first_byte(data[0], tls=tls)
+    if not head:
+        return None
+    _check_first_byte(head[0], tls=tls)
     if not tls:
         reader = frames.FrameReader()
-        reader.feed(data)
-        return reader.next_header() is not None and reader.payload() is not None
-    if len(data) < _RECORD.size:
-        return False
-    size: int = _RECORD.unpack_from(data)[2]
+        reader.feed(head)
+        header = reader.next_header()
+        return None if header is None else frames.HEADER_SIZE + header.size
+    if len(head) < _RECORD.size:
+        return None
+    size: int = _RECORD.unpack_from(head)[2]
     if not 0 < size <= _MOST_IN_RECORD:
         raise TlsError(f"TLS handshake failed: a first record of {size} bytes")
-    return len(data) >= _RECORD.size + size
+    return _RECORD.size + size
 
 
 def say_hello(exchange: Exchange, settings: Settings) -> None:

@@ -44,6 +44,7 @@ class _Waiting:
     on_known: Callable[[Any], None]
     abandon: Callable[[], None]
     header: bytearray = field(default_factory=bytearray)
+    is_deaf: bool = False
 
     def look(self, cause: Cause) -> Callable[[], None] | None:
         """See `awaiting.Expecting`."""

@@ -563,20 +563,34 @@ class Uploads:
         """Say that renames follow, and take what can be resumed out of the reach of other sessions,
         both in one step of each. Those that were taken over before fail alone."""
         with ExitStack() as steps:
-            withdrawn: list[tuple[Staged, ResumableStaging]] = []
-            for pending in batch.pending:
-                staged = pending.staged
-                if staged is None or staged.resumable is None:
-                    continue
+            for pending, _, resumable in _resumable_of(batch):
                 try:
-                    steps.enter_context(staged.resumable.step())
-                    withdrawn.append((staged, staged.resumable))
+                    steps.enter_context(resumable.step())
                 except (CommandError, OSError) as error:
-                    self._fail_alone(batch, pending, staged.resumable, error)
-            if batch.leases:
-                self._ledger.begin_commit(batch.leases)
-            for staged, resumable in withdrawn:
+                    self._fail_alone(batch, pending, resumable, error)
+            try:
+                self._begin_leases(batch.leases)
+            except LeaseLost:
+                self._fail_those_without_lease(batch)
+                self._begin_leases(batch.leases)
+            for _, staged, resumable in _resumable_of(batch):
                 staged.name = resumable.withdraw()
+
+    def _begin_leases(self, leases: list[Lease]) -> None:
+        if leases:
+            self._ledger.begin_commit(leases)
+
+    def _fail_those_without_lease(self, batch: _Batch) -> None:
+        """Have those fail alone whose lease another session has, but not their files: it has died,
+        or a full disk has stopped it, in between. They stay for whoever has their room next."""
+        owned = {one.staging for one in self._ledger.resumable(self._account_id)}
+        for pending, staged, resumable in _resumable_of(batch):
+            if resumable.lease is None or staged.name not in owned:
+                continue
+            try:
+                self._begin_leases([resumable.lease])
+            except LeaseLost as error:
+                self._fail_alone(batch, pending, resumable, error)
 
     def _fail_alone(
         self,
@@ -669,6 +683,14 @@ class Uploads:
             if pending.staged is not None:
                 self._drop_staged(pending.staged)
             return _failed(error, pending.path)
+
+
+def _resumable_of(batch: _Batch) -> list[tuple[_Pending, Staged, ResumableStaging]]:
+    return [
+        (pending, pending.staged, pending.staged.resumable)
+        for pending in batch.pending
+        if pending.staged is not None and pending.staged.resumable is not None
+    ]
 
 
 def _staged_of(batch: _Batch) -> list[Staged]:

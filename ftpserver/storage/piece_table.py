@@ -82,22 +82,17 @@ def staging_of_table(name: bytes) -> bytes:
     return name.removesuffix(_SUFFIX)
 
 
-def end_table(directory: int, name: bytes) -> int | None:
-    """End the table of a staging file: nobody writes a piece any more then.
+def end_table(directory: int, name: bytes, staging: int, size: int | None) -> None:
+    """End the table of a staging file, if there is one. See `PieceTable.end`.
 
     For who holds the lock of the staging file. Raises Busy when a writer doesn't let go of it.
-
-    Returns:
-        How many bytes are there without a gap; None where there is no table.
     """
     try:
-        fd = os.open(table_name(name), _OPEN, dir_fd=directory)
+        table = PieceTable(os.open(table_name(name), _OPEN, dir_fd=directory))
     except FileNotFoundError:
-        return None
-    table = PieceTable(fd)
+        return
     try:
-        table.end(directory, name)
-        return table.look().frontier()
+        table.end(directory, name, staging, size)
     finally:
         table.close()
 
@@ -295,10 +290,18 @@ class PieceTable:
             self.put_slot(free, Slot(start, start + size, start))
             return free
 
-    def end(self, directory: int, name: bytes) -> None:
-        """End it, and remove it: nobody writes any more then. See `end_table`."""
+    def end(self, directory: int, name: bytes, staging: int, size: int | None = None) -> None:
+        """End it, and remove it: nobody writes any more then, and the staging file has no gap.
+
+        Args:
+            staging: The staging file.
+            size: How many of its bytes count; None: as many as are there without a gap. A table
+                that a power cut has left isn't asked: it was never synced.
+        """
         self.stop()
         with range_locked(self.fd, _WRITING):
+            # before it goes: who dies in between leaves no file whose gaps nobody knows of
+            os.ftruncate(staging, self.look().frontier() if size is None else size)
             unlink_if_there(directory, table_name(name))
 
     def stop(self, failure: int = 0) -> None:
@@ -368,7 +371,7 @@ class Contributor:
         table = PieceTable.open(directory, name, key)
         try:
             try:
-                fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
+                fd = os.open(name, _OPEN, dir_fd=directory)
             except FileNotFoundError:
                 raise LeaseLost(_ENDED) from None
             contributor = cls(key, table, fd)

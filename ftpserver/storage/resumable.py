@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import stat
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -55,7 +56,7 @@ KEPT_PREFIX = b"u-"
 _CHECKPOINT_SUFFIX = b".ck"
 _OWNING = 0
 """The byte of a checkpoint that is locked by the session that has the upload."""
-_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO holds nobody up
 _OPEN_TO_WRITE = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _CREATE = _OPEN_TO_WRITE | os.O_CREAT | os.O_EXCL
 _OPEN_CHECKPOINT = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_APPEND
@@ -134,6 +135,8 @@ class ResumableStaging(Staging):
         """None before the upload is this session's."""
         self._withdrawn = False
         self._started = False
+        self._mode = 0
+        """Of the finished file; 0 before."""
         self._hasher = digests.new()
         self._collector: Collector | None = None
 
@@ -183,22 +186,31 @@ class ResumableStaging(Staging):
     def own(self) -> None:
         """Make it this session's. Who had it before finds out in its next step.
 
-        What a session has written that is still there counts, and not only its checkpoints.
+        What a session has written that is still there counts, and not only its checkpoints. It
+        takes no pieces where the file system has no locks for them.
         """
         staging, size = self._home.staging_fd, os.fstat(self.fd).st_size
-        without_gap = end_table(staging, self.name)
         target = paths.join(*paths.split(self._request.path))
         with Checkpoint(staging, checkpoint_name(self.name)) as before:
             records = before.read(size)
-            if not before.is_owned():
+            if before.is_owned():
+                end_table(staging, self.name, self.fd, None)
+            else:
                 size = records[-1][0] if records else 0
-            elif without_gap is not None:
-                size = without_gap
+                end_table(staging, self.name, self.fd, size)
+                os.ftruncate(self.fd, size)
+        size = os.fstat(self.fd).st_size
         records = [one for one in records if one[0] <= size]
-        os.ftruncate(self.fd, size)
         self._checkpoint = Checkpoint.renew(
-            staging, checkpoint_name(self.name), self._home.new_name(), target, records
+            staging,
+            checkpoint_name(self.name),
+            self._home.new_name(),
+            target,
+            records,
+            durable=self._home.durable,
         )
+        if not self._checkpoint.is_locked:
+            self.key = None
 
     # steps -------------------------------------------------------------------------------
 
@@ -285,8 +297,13 @@ class ResumableStaging(Staging):
     def start_at(self, offset: int, hasher: digests.new, records: list[tuple[int, bytes]]) -> None:
         """Have the sink go on after the first ``offset`` bytes, and forget the others."""
         with self.step():
+            before = self._marks.read(os.fstat(self.fd).st_size)
             os.ftruncate(self.fd, offset)
-            self._marks.write(records)
+            if before != records[: len(before)]:
+                self._marks.write(records)
+            else:  # what is written stays: a power cut would lose more than what is new
+                for record in records[len(before) :]:
+                    self._marks.append(*record)
         self._started = True
         os.lseek(self.fd, offset, os.SEEK_SET)
         self.offset = offset
@@ -318,8 +335,7 @@ class ResumableStaging(Staging):
 
     def _end_pieces(self, table: PieceTable) -> None:
         with self.step():
-            table.end(self._home.staging_fd, self.name)
-            os.ftruncate(self.fd, table.look().frontier())  # from here on its size tells how far
+            table.end(self._home.staging_fd, self.name, self.fd)
 
     @property
     def total(self) -> int:
@@ -331,6 +347,7 @@ class ResumableStaging(Staging):
         self._hashed(progress)  # which may take long
         with self.step():
             super().finish(sent, progress)
+            self._mode = os.fstat(self.fd).st_mode
 
     def _hashed(self, progress: Callable[[int], None] | None = None) -> bytes:
         if self._collector is not None:
@@ -356,6 +373,8 @@ class ResumableStaging(Staging):
             self._withdrawn = True
             os.rename(self.name, name, src_dir_fd=staging, dst_dir_fd=staging)
             self.name = name
+            if self._mode and os.fstat(self.fd).st_mode != self._mode:  # by who waits: `open_kept`
+                os.chmod(self.fd, stat.S_IMODE(self._mode))
         return name
 
     def keep(self) -> bool:
@@ -461,6 +480,9 @@ class Checkpoint:
 
     Args:
         target: Path of the upload; empty to leave it out.
+
+    Attributes:
+        is_locked: Whether others see that its maker has it open.
     """
 
     _RECORD = struct.Struct(">Q32s")
@@ -473,6 +495,7 @@ class Checkpoint:
         self._directory = directory
         self._name = name
         self._target = target
+        self.is_locked = False
         self._fd = os.open(name, _OPEN_CHECKPOINT, 0o600, dir_fd=directory)
 
     @classmethod
@@ -483,6 +506,8 @@ class Checkpoint:
         new_name: bytes,
         target: bytes,
         records: list[tuple[int, bytes]],
+        *,
+        durable: bool,
     ) -> Checkpoint:
         """Put a new file in the place of the one at a name, and own it.
 
@@ -491,8 +516,10 @@ class Checkpoint:
         """
         made = cls(directory, new_name, target)
         try:
-            try_range(made._fd, _OWNING)
+            made.is_locked = try_range(made._fd, _OWNING)
             made.write(records)
+            if records and durable:
+                os.fdatasync(made._fd)
             os.rename(new_name, name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
             made.remove()
@@ -617,6 +644,8 @@ def look_at(directory: int, name: bytes) -> Kept:
     except FileNotFoundError:
         return Kept(None, 0, touched)
     try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):  # in a home that others share
+            return Kept(None, 0, touched)
         target, size = Checkpoint.look(fd)
     finally:
         os.close(fd)

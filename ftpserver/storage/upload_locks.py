@@ -10,6 +10,7 @@ what a process held is free when it ends.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -25,6 +26,9 @@ _FIRST_PAUSE = 0.0002
 _LONGEST_PAUSE = 0.02
 _RANGE = struct.Struct("hhqqi4x")
 """struct flock: type, whence, start, length, process."""
+_NO_LOCKS = {errno.ENOLCK, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
+"""How a file system says that it has no locks of a file's parts: NFS without its lock service, with
+``local_lock=flock``, or FUSE."""
 
 
 class TakenOver(LeaseLost):
@@ -64,13 +68,11 @@ def _wait_for(take: Callable[[], bool]) -> None:
 
 
 def try_range(fd: int, at: int, *, shared: bool = False) -> bool:
-    """Lock one byte of an open file, unless somebody else has."""
-    kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
+    """Lock one byte of an open file, unless somebody else has, or there are no such locks."""
     try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _RANGE.pack(kind, os.SEEK_SET, at, 1, 0))
+        return _ask(fd, "F_OFD_SETLK", fcntl.F_RDLCK if shared else fcntl.F_WRLCK, at) is not None
     except (BlockingIOError, PermissionError):  # which of them is the system's choice
         return False
-    return True
 
 
 @contextmanager
@@ -80,11 +82,23 @@ def range_locked(fd: int, at: int, *, shared: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        unlocked = _RANGE.pack(fcntl.F_UNLCK, os.SEEK_SET, at, 1, 0)
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, unlocked)
+        _ask(fd, "F_OFD_SETLK", fcntl.F_UNLCK, at)
 
 
 def is_range_locked(fd: int, at: int) -> bool:
     """Whether another open file has the lock of one byte."""
-    asked = _RANGE.pack(fcntl.F_WRLCK, os.SEEK_SET, at, 1, 0)
-    return bool(_RANGE.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
+    return _ask(fd, "F_OFD_GETLK", fcntl.F_WRLCK, at) not in (None, fcntl.F_UNLCK)
+
+
+def _ask(fd: int, operation: str, kind: int, at: int) -> int | None:
+    """The kind of lock that is told; None where there are none of a file's parts."""
+    number = getattr(fcntl, operation, None)  # macOS has none
+    if number is None:
+        return None
+    try:
+        told = fcntl.fcntl(fd, number, _RANGE.pack(kind, os.SEEK_SET, at, 1, 0))
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return None
+        raise
+    return int(_RANGE.unpack(told)[0])

@@ -409,6 +409,9 @@ def test_what_a_checkpoint_tells(tmp_path, target):
         with (tmp_path / "u-1.ck").open("ab") as file:
             file.write(b"torn by a crash".ljust(48))
         assert look_at(fd, b"u-1").size == 30
+        (tmp_path / "u-1.ck").unlink()
+        os.mkfifo(tmp_path / "u-1.ck")  # by somebody who has the same home
+        assert look_at(fd, b"u-1").size == 0
     finally:
         os.close(fd)
 

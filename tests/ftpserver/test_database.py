@@ -120,6 +120,22 @@ def test_first_starts_at_once_make_one_file(root):
     assert [name for name in os.listdir(root / ".ftpd") if name.endswith(".new")] == []
 
 
+def test_a_first_start_that_finds_another_ones_file_half_way_uses_it(root, monkeypatch):
+    begin_new = database._begin_new
+    held = []
+
+    def after_another(path):
+        monkeypatch.setattr(database, "_begin_new", begin_new)
+        held.append(open_state(path.parent).connect())  # so that state.db-wal is there
+        begin_new(path)
+
+    monkeypatch.setattr(database, "_begin_new", after_another)
+    open_state(root / ".ftpd").dispose()
+    assert (root / ".ftpd" / "state.db-wal").exists()
+    held[0].close()
+    held[0].engine.dispose()
+
+
 def test_damage_that_shows_later_is_one_clear_error(root):
     engine = open_state(root / ".ftpd")
     with engine.connect() as connection:

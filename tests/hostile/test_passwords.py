@@ -224,7 +224,7 @@ def test_a_worker_killed_in_its_turn_gives_it_back(crowded, dial):
     peers[0].request(Login("bob", "correct-horse"))
     eventually(lambda: len(queue) == 2)
     (waiting,) = queue._waiting.values()
-    process = crowded.supervisor._workers[waiting.worker].process
+    process = crowded.supervisor._workers[waiting.worker].pid
     os.kill(process, signal.SIGSTOP)
     try:
         queue.leave(turn.token)  # it is the worker's turn, which does nothing with it

@@ -150,7 +150,7 @@ def test_a_clock_that_is_set(start_server, tmp_path, monkeypatch, options):
         for process in descendants(server.process.pid):
             os.kill(process, signal.SIGKILL)
         eventually(lambda: bob.run("ls", status=None).status == 0, "others serve")
-        assert "the nursery has ended; another one is started" in server.log
+        assert "the fork server has ended; another one is started" in server.log
         carol.run("ls", status=3)
     token = replace(alice, password="")
     eventually(lambda: token.run("ls", status=None).status == 3, "the token is over")

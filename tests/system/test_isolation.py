@@ -41,8 +41,8 @@ def children_of(pid: int) -> list[int]:
         return []
 
 
-def nursery_of(server: Server) -> int:
-    """The process that those of sessions are born of."""
+def fork_server_of(server: Server) -> int:
+    """The process that those of sessions are forked from."""
     return next(
         pid
         for task in os.listdir(f"/proc/{server.process.pid}/task")
@@ -55,7 +55,7 @@ def nursery_of(server: Server) -> int:
 
 def sessions_of(server: Server) -> list[int]:
     """The processes of its sessions, the oldest first."""
-    return sorted(children_of(nursery_of(server)))
+    return sorted(children_of(fork_server_of(server)))
 
 
 def is_gone(pid: int) -> bool:
@@ -109,7 +109,7 @@ def test_nobody_is_left_when_the_server_is_killed(server, large):
     alice = server.first_user()
     upload = slow_put(alice, large)
     eventually(lambda: server.staged(alice.name))
-    family = [nursery_of(server), *sessions_of(server)]
+    family = [fork_server_of(server), *sessions_of(server)]
     assert len(family) == 2
     server.kill()
     finish(upload, status=4)
@@ -123,7 +123,7 @@ if "ftpserver.processes.forkserver" in sys.orig_argv:
     fd = os.open({path!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.register_at_fork(after_in_child=lambda: os.write(fd, b"."))
 """
-"""Each process that the nursery forks leaves a byte."""
+"""Each process that the fork server forks leaves a byte."""
 STRANGER = "127.0.0.2"
 
 
@@ -187,13 +187,13 @@ def test_strangers_who_connect_cost_no_process_and_hold_up_nobody(start_server, 
     assert born.stat().st_size - before == 5
 
 
-def test_a_nursery_that_is_killed_is_replaced(server):
+def test_a_fork_server_that_is_killed_is_replaced(server):
     alice = server.first_user()
     alice.run("ls")
-    before = nursery_of(server)
+    before = fork_server_of(server)
     os.kill(before, signal.SIGKILL)
     alice.run("ls")
-    assert nursery_of(server) != before
+    assert fork_server_of(server) != before
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can have sessions be others")

@@ -1,6 +1,6 @@
 """Servers with isolated sessions, and such whose sessions do what somebody hostile wants.
 
-The server runs in this process; its nursery and the sessions are real processes.
+The server runs in this process; its fork server and the sessions are real processes.
 """
 
 from __future__ import annotations

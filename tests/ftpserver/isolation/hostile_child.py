@@ -1,4 +1,5 @@
-"""Sessions' processes that somebody hostile has taken over, or that are watched; for the nursery.
+"""Sessions' processes that somebody hostile has taken over, or that are watched; for the fork
+server.
 
 ``ftpserver.isolation.supervisor.CHILD`` names this module in test_isolation.py. After log-in,
 `WhoAmI` runs the Python program that lies at ``/attack.py`` in the account's home, and is answered
@@ -33,7 +34,7 @@ from ftpserver import interfaces
 from ftpserver.interfaces import Carried, Descriptors, asked, told
 from ftpserver.isolation import sandbox, session_process
 from ftpserver.isolation.interfaces import Known
-from ftpserver.processes.forkserver import Born
+from ftpserver.processes.forkserver import ChildArguments
 from ftpserver.serving.commands import COMMANDS, Command
 from ftpserver.storage.quota import Lease
 from ftpwire import messages
@@ -94,7 +95,7 @@ class Guard:
 
 
 def LateDecoder(*arguments, **keywords):
-    """One that should have been made in the nursery."""
+    """One that should have been made in the fork server."""
     logger.error("made too late: a decoder")
     return DECODER(*arguments, **keywords)
 
@@ -117,14 +118,14 @@ def weaken() -> None:
 
 
 def prepare() -> None:
-    """For the nursery: leave the network, unless that is to be left out."""
+    """For the fork server: leave the network, unless that is to be left out."""
     if "FTPD_TEST_NO_NAMESPACES" in os.environ:
         sandbox._make_user_namespace = lambda more=0: False
     if "FTPD_TEST_WEAKENED" not in os.environ:
         session_process.prepare()
 
 
-def main(born: Born) -> None:
+def main(arguments: ChildArguments) -> None:
     """Be the process of one session, hostile or watched."""
     COMMANDS[messages.WhoAmI] = Command(identify=attack)
     COMMANDS[messages.Login] = replace(LOG_IN, identify=attack_before_log_in)
@@ -134,7 +135,7 @@ def main(born: Born) -> None:
         COMMANDS[messages.ListTokens] = Command(identify=_fail)
         sys.meta_path.insert(0, Guard())
         msgspec.msgpack.Decoder = LateDecoder
-    session_process.main(born)
+    session_process.main(arguments)
 
 
 def _fail(session, request):

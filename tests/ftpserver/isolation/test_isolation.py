@@ -1,7 +1,7 @@
 """Isolated sessions: each in a process of its own, that has only what it needs.
 
-The server runs in this process; its nursery and the sessions are real processes. What takes long
-is in the tier of real programs for that.
+The server runs in this process; its fork server and the sessions are real processes. What takes
+long is in the tier of real programs for that.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from ftpserver.accounts.penalties import Offence
 from ftpserver.audit import allowances
 from ftpserver.isolation import sandbox, supervisor
 from ftpserver.isolation.isolated_session import IsolatedSession
+from ftpserver.isolation.newcomers import Newcomer
 from ftpserver.storage.home import Home
 from ftpserver.storage.recount import recount
 from ftpwire import digests
@@ -37,6 +39,7 @@ from ftpwire.messages import (
     Register,
     Sent,
     Stored,
+    WhoAmI,
     encode_hello,
 )
 from tests.ftpserver.isolation import attacks
@@ -200,6 +203,22 @@ def test_a_connection_is_told_of_and_kicked_before_it_has_a_process(server, dial
 
 
 @pytest.mark.system
+@pytest.mark.parametrize("has_process", [False, True])
+def test_one_that_makes_room_is_ended_before_and_after_it_has_a_process(start, dial, has_process):
+    """And no other one."""
+    server = start(login_grace=3600)
+    other, peer = dial(server), dial(server, logged_in=False)
+    if has_process:
+        peer.hello()
+    eventually(lambda: len(server.service.connections) == 2)
+    (stranger,) = [one for one in server.service.sessions if one.account is None]
+    server.supervisor.drop(stranger.request)
+    assert peer.rest() == []
+    eventually(lambda: len(server.service.connections) == 1)
+    assert other.ask(WhoAmI()) == LoggedIn("alice")
+
+
+@pytest.mark.system
 def test_the_time_for_log_ins_does_not_begin_anew_with_the_process(start, dial):
     """The control: another one that came at the same time, and has time left, is answered."""
     server = start(login_grace=3600)
@@ -211,6 +230,24 @@ def test_the_time_for_log_ins_does_not_begin_anew_with_the_process(start, dial):
     late.send(hello)
     assert late.rest() == []
     other.log_in()
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("held_up", [False, True])
+def test_who_is_late_because_the_server_was_is_not_penalized(start, dial, monkeypatch, held_up):
+    monkeypatch.setattr(Newcomer, "is_held_up", held_up)
+    server = start(login_grace=3600)
+    costs = []
+    monkeypatch.setattr(server.service.limits, "penalize", lambda host, what: costs.append(what))
+    peer = dial(server, logged_in=False)
+    eventually(lambda: server.service.sessions)
+    (newcomer,) = server.service.sessions
+    newcomer.since -= 3600
+    peer.send(frame(Kind.REQUEST, 0, encode_hello(Hello())))
+    assert peer.rest() == []
+    eventually(lambda: not server.service.sessions)
+    eventually(lambda: not server.service.connections)
+    assert costs == [Offence.TOO_LATE] * (not held_up)
 
 
 @pytest.mark.system
@@ -520,9 +557,9 @@ def test_a_directory_that_something_can_be_made_in_would_lead_out(
         pytest.param(
             "found = libc.ptrace(16, os.getppid(), 0, 0)\n"
             "assert found == 0, os.strerror(ctypes.get_errno())\nresult = 0",
-            id="ptrace-of-the-nursery",
+            id="ptrace-of-the-fork-server",
         ),
-        pytest.param("os.kill(os.getppid(), 0); result = 0", id="signal-to-the-nursery"),
+        pytest.param("os.kill(os.getppid(), 0); result = 0", id="signal-to-the-fork-server"),
     ],
 )
 def test_what_was_given_up_is_gone(hostile, program):

@@ -6,7 +6,9 @@ Unix socket has no TLS. The clock stands still until a test says otherwise.
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import queue
 import select
 import socket
@@ -79,12 +81,12 @@ class Desk:
             forget=lambda one: self.service.sessions.discard(one),
         )
         self.newcomers = Newcomers(self.service, self._start, self._end, lambda: self.now)
-        self._probes: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
+        self._probes: queue.SimpleQueue[Newcomer] = queue.SimpleQueue()
         self._tls = tls
 
     def _start(self, newcomer: Newcomer) -> None:
         if newcomer.host == "127.0.0.9":
-            self._probes.put(newcomer.request)
+            self._probes.put(newcomer)
         else:
             self.started.append(newcomer)
 
@@ -94,21 +96,35 @@ class Desk:
 
     def connect(self, source: str = "127.0.0.1") -> socket.socket:
         """The client's end of a new connection. Its other end is ``accepted``."""
+        sock = self.dial(source)
+        self.take()
+        return sock
+
+    def dial(self, source: str = "127.0.0.1") -> socket.socket:
+        """The same, of one that isn't taken yet."""
         sock = self._stack.enter_context(socket.socket())
         sock.settimeout(PATIENCE)
         sock.bind((source, 0))
         sock.connect(self._listener.getsockname())
-        self.accepted, address = self._listener.accept()
+        self.accepted, self._address = self._listener.accept()
         self._stack.enter_context(self.accepted)
-        self.newcomers.take(self.accepted, address)
         return sock
+
+    def enter(self, sock: socket.socket) -> socket.socket:
+        """Close it at the end."""
+        return self._stack.enter_context(sock)
+
+    def take(self) -> None:
+        """Take the connection that was dialled last."""
+        self.newcomers.take(self.accepted, self._address)
 
     def settle(self) -> None:
         """Return when all that was sent before has been looked at."""
         sock = self.connect("127.0.0.9")
         sock.sendall(FIRST[self._tls])
-        with self._probes.get(timeout=PATIENCE) as probe:
-            self.newcomers.answered(probe)
+        probe = self._probes.get(timeout=PATIENCE)
+        self.newcomers.answered(probe)
+        probe.request.close()
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass, and return when that was noticed."""
@@ -154,7 +170,7 @@ def check_pieces(opened: Desk, cuts: list[int]) -> None:
         sock.sendall(first[start:end])
     opened.settle()
     (newcomer,) = opened.started[before:]
-    opened.newcomers.answered(newcomer.request)
+    opened.newcomers.answered(newcomer)
     assert newcomer.request.recv(1 << 16) == first
     newcomer.request.close()
     sock.close()
@@ -169,7 +185,7 @@ def test_however_a_first_record_is_cut_one_process_is_started_when_it_is_whole(t
 
 @both
 def test_the_control_a_process_for_the_first_byte_is_noticed(desk, monkeypatch, tls):
-    monkeypatch.setattr(module.opening, "is_first_whole", lambda data, tls: bool(data))
+    monkeypatch.setattr(module.opening, "first_size", lambda head, tls: len(head) or None)
     with pytest.raises(AssertionError, match="started by 3 of"):
         check_pieces(desk, [3, 7])
 
@@ -213,6 +229,69 @@ def test_half_a_record_keeps_nobody_busy(desk, monkeypatch):
     assert looks() == 1
     monkeypatch.setattr(awaiting, "_WATCHED", select.POLLIN)
     assert looks() > 5
+
+
+def looks_at_bytes(desk: Desk, monkeypatch, first: bytes, more: bytes) -> int:
+    """How often a connection is looked at that sends something, and then single bytes."""
+    looked = []
+    original = Newcomer.look
+    monkeypatch.setattr(
+        Newcomer, "look", lambda self, cause: looked.append(self.peer) or original(self, cause)
+    )
+    for _ in range(5):  # who has a process is not looked at
+        desk.connect("127.0.0.2").sendall(CLIENT_HELLO)
+    sock = desk.connect("127.0.0.2")
+    host, port = sock.getsockname()
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.sendall(first)
+    desk.settle()
+    try:
+        for number in range(len(more)):
+            sock.sendall(more[number : number + 1])
+            desk.settle()
+    except ConnectionError:
+        pass  # it was ended
+    return looked.count(f"{host}:{port}")
+
+
+@pytest.mark.parametrize(
+    ("first", "cost"),
+    [(CLIENT_HELLO[:5], [Offence.PROTOCOL]), (b"no TLS", [Offence.NO_LOGIN])],
+    ids=["record", "refused"],
+)
+def test_single_bytes_keep_nobody_busy(desk, monkeypatch, first, cost):
+    monkeypatch.setattr(module, "_MOST_LOOKS", 20)
+    assert looks_at_bytes(desk, monkeypatch, first, CLIENT_HELLO[5:105]) <= 22
+    assert (len(desk.ended), desk.told) == (1, cost)
+
+
+def test_a_look_copies_no_more_than_the_head(desk):
+    """What has come in thousands of pieces would take milliseconds of the one thread to copy."""
+
+    class Noting(socket.socket):
+        asked: list[int] = []
+
+        def recv(self, size: int, flags: int = 0) -> bytes:
+            self.asked.append(size)
+            return super().recv(size, flags)
+
+    sock = desk.dial()
+    desk.accepted = desk.enter(Noting(fileno=desk.accepted.detach()))
+    desk.take()
+    for piece in CLIENT_HELLO[:300], CLIENT_HELLO[300:]:
+        assert not desk.started
+        sock.sendall(piece)
+        desk.settle()
+    assert len(desk.started) == 1
+    assert Noting.asked and max(Noting.asked) <= HEADER_SIZE
+
+
+def test_single_bytes_behind_the_first_record_are_not_looked_at(desk, monkeypatch):
+    """And its end still is."""
+    assert looks_at_bytes(desk, monkeypatch, CLIENT_HELLO, bytes(30)) == 1
+    assert not desk.ended
+    desk.newcomers.close()
+    assert len(desk.ended) > 0
 
 
 # what is none ------------------------------------------------------------------------------
@@ -284,10 +363,10 @@ def test_who_does_not_finish_in_time_is_ended(desk, said, caplog):
     sock = desk.connect()
     sock.sendall(said)
     desk.pass_time(GRACE - 0.1)
-    assert not desk.ended and len(desk.newcomers.all()) == 1
+    assert not desk.ended and len(desk.service.sessions) == 1
     desk.pass_time(0.2)
     assert desk.told == [Offence.TOO_LATE]
-    assert (len(desk.ended), desk.newcomers.all(), desk.started) == (1, [], [])
+    assert (len(desk.ended), desk.started) == (1, [])
     assert "the peer did not answer in time" in caplog.text
     assert not desk.service.sessions
     with pytest.raises(ConnectionError) if said else ExitStack():
@@ -312,9 +391,9 @@ def test_who_hangs_up_costs_no_process(desk, said, cost, reset):
     sock.close()
     desk.settle()
     assert (desk.ended, desk.told) == ([gone], cost)
-    while desk.newcomers.all():
+    while desk.service.sessions:
         for one in desk.started:
-            desk.newcomers.answered(one.request)
+            desk.newcomers.answered(one)
         desk.settle()
     assert len(desk.started) == 20 and gone not in [one.request for one in desk.started]
 
@@ -339,6 +418,20 @@ def test_waiting_for_a_turn_until_it_is_late_costs_nothing(desk):
     assert not desk.told
 
 
+@pytest.mark.parametrize(("own", "turn", "held"), [(0, 9, False), (0, 11, True), (12, 7, False)])
+def test_who_is_kept_waiting_for_a_turn_is_told_from_who_is_slow(desk, own, turn, held):
+    for _ in range(20):
+        desk.connect("127.0.0.2").sendall(CLIENT_HELLO)
+    desk.settle()
+    sock = desk.connect("127.0.0.2")
+    (newcomer,) = [one for one in desk.service.sessions if one.request is desk.accepted]
+    desk.pass_time(own)
+    sock.sendall(CLIENT_HELLO)
+    desk.settle()
+    desk.pass_time(turn)
+    assert newcomer.is_held_up is held and newcomer in desk.service.sessions
+
+
 def test_the_first_one_of_another_place_need_not_wait(desk):
     for _ in range(2):
         desk.connect("127.0.0.2").sendall(CLIENT_HELLO)
@@ -353,15 +446,6 @@ def test_the_first_one_of_another_place_need_not_wait(desk):
 # the end -----------------------------------------------------------------------------------
 
 
-def test_one_that_makes_room_is_ended(desk):
-    sock = desk.connect()
-    assert desk.newcomers.drop(desk.accepted)
-    assert sock.recv(1) == b""
-    eventually(lambda: desk.ended == [desk.accepted])
-    assert not desk.newcomers.drop(desk.accepted)
-    assert not desk.told
-
-
 @pytest.mark.parametrize("how", ["end", "cut", "hasten", "dismiss"])
 def test_whoever_looks_after_sessions_can_end_it(desk, how):
     sock = desk.connect()
@@ -371,6 +455,23 @@ def test_whoever_looks_after_sessions_can_end_it(desk, how):
     eventually(lambda: not desk.service.sessions)
 
 
+@pytest.mark.parametrize(
+    ("said", "cost"),
+    [(CLIENT_HELLO, []), (CLIENT_HELLO[:100], [Offence.NO_LOGIN])],
+    ids=["whole", "half"],
+)
+def test_to_make_room_while_waiting_for_a_turn_costs_nothing(desk, said, cost):
+    for _ in range(20):
+        desk.connect("127.0.0.2").sendall(CLIENT_HELLO)
+    sock, dropped = desk.connect("127.0.0.2"), desk.accepted
+    sock.sendall(said)
+    desk.settle()
+    (newcomer,) = [one for one in desk.service.sessions if one.request is dropped]
+    newcomer.cut()
+    eventually(lambda: newcomer not in desk.service.sessions)
+    assert (desk.ended, desk.told) == ([dropped], cost)
+
+
 def test_at_the_servers_stop_all_end_and_it_costs_them_nothing(desk):
     socks = [desk.connect() for _ in range(3)]
     socks[1].sendall(CLIENT_HELLO[:50])
@@ -378,10 +479,24 @@ def test_at_the_servers_stop_all_end_and_it_costs_them_nothing(desk):
     assert all_of(socks[2])
     desk.service.stopping = True
     desk.newcomers.close()
-    assert len(desk.ended) == 3 and not desk.told and not desk.newcomers.all()
+    assert len(desk.ended) == 3 and not desk.told and not desk.service.sessions
     late = desk.connect()
     assert late.recv(1) == b""
     desk.newcomers.close()
+
+
+@pytest.mark.parametrize("what", ["epoll", "pipe"])
+def test_without_a_descriptor_for_the_thread_that_waits_the_next_one_is_served(
+    desk, monkeypatch, what
+):
+    def fail() -> None:
+        raise OSError(errno.EMFILE, "no descriptors")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*{"epoll": (select, "epoll"), "pipe": (os, "pipe")}[what], fail)
+        assert desk.connect().recv(1) == b""
+    assert len(desk.ended) == 1 and not desk.told
+    desk.settle()
 
 
 def test_a_process_that_cant_be_started_ends_that_connection_alone(desk, monkeypatch, caplog):
@@ -394,3 +509,14 @@ def test_a_process_that_cant_be_started_ends_that_connection_alone(desk, monkeyp
         eventually(lambda: len(desk.ended) == 1)
     assert "no descriptors" in caplog.text and not desk.told
     desk.settle()
+
+
+@pytest.mark.parametrize("sent", [b"", b"no TLS", CLIENT_HELLO], ids=["nothing", "bad", "whole"])
+def test_one_that_comes_after_the_stop_is_ended_whatever_it_has_sent(desk, sent):
+    """As one of a proxy does whose header comes late."""
+    desk.service.stopping = True
+    desk.newcomers.close()
+    sock = desk.dial()
+    sock.sendall(sent)
+    desk.take()
+    assert desk.ended == [desk.accepted]

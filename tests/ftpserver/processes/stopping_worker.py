@@ -9,16 +9,16 @@ import os
 import signal
 
 from ftpserver.processes import worker
-from ftpserver.processes.forkserver import Born
+from ftpserver.processes.forkserver import ChildArguments
 
 
-def main(born: Born) -> None:
+def main(arguments: ChildArguments) -> None:
     """Be a worker, as far as the test lets it."""
-    if _is_named("STOPPED_AT_START", born):
+    if _is_named("STOPPED_AT_START", arguments):
         os.kill(os.getpid(), signal.SIGSTOP)
-    if _is_named("HANGS_AT_START", born):
+    if _is_named("HANGS_AT_START", arguments):
         signal.pause()
-    if _is_named("STOPPED_AT_OFFER", born):
+    if _is_named("STOPPED_AT_OFFER", arguments):
         offer = worker.Worker.offer
         stops = [True]
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCONT])
@@ -31,8 +31,8 @@ def main(born: Born) -> None:
             offer(self, number)
 
         worker.Worker.offer = stop_first
-    worker.main(born)
+    worker.main(arguments)
 
 
-def _is_named(hook: str, born: Born) -> bool:
-    return str(born.number) in os.environ.get(hook, "").split(",")
+def _is_named(hook: str, arguments: ChildArguments) -> bool:
+    return str(arguments.number) in os.environ.get(hook, "").split(",")

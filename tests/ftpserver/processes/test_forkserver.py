@@ -1,4 +1,4 @@
-"""The nursery: children that are forked for a server, in a real process of its own."""
+"""The fork server: children that are forked for a server, in a real process of its own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ftpserver.clock import RUN
 from ftpserver.errors import StateError
 from ftpserver.interfaces import Carried
 from ftpserver.processes import forkserver
-from ftpserver.processes.forkserver import Ended, Nursery
+from ftpserver.processes.forkserver import Ended, ForkServer
 from ftpserver.processes.rpc import PeerGone
 from ftpserver.settings.table import Settings
 
@@ -30,16 +30,16 @@ pytestmark = pytest.mark.system  # it starts processes
 PATIENCE = 60.0
 
 
-class Born:
-    """A nursery, and the reports that came from it."""
+class Children:
+    """A fork server, and the reports that came from it."""
 
     def __init__(self, settings: Settings) -> None:
         self.reports: queue.SimpleQueue[Ended] = queue.SimpleQueue()
-        self.nursery = Nursery("nursery_child", settings, self.reports.put)
+        self.fork_server = ForkServer("forkserver_child", settings, self.reports.put)
 
     def spawn(self, number: int, note: bytes, *descriptors: int) -> int:
         """Have a child, and return its process id."""
-        carried = self.nursery.spawn(number, descriptors, note).result(PATIENCE)
+        carried = self.fork_server.spawn(number, descriptors, note).result(PATIENCE)
         carried.close()
         return carried.message
 
@@ -47,9 +47,9 @@ class Born:
         return self.reports.get(timeout=PATIENCE)
 
     def signal(self, number: int) -> None:
-        """Send the nursery a signal."""
-        assert self.nursery._process is not None
-        self.nursery._process.send_signal(number)
+        """Send the fork server a signal."""
+        assert self.fork_server._process is not None
+        self.fork_server._process.send_signal(number)
 
 
 @pytest.fixture
@@ -58,13 +58,13 @@ def settings(tmp_path) -> Settings:
 
 
 @pytest.fixture
-def born(settings, monkeypatch) -> Iterator[Callable[..., Born]]:
+def start(settings, monkeypatch) -> Iterator[Callable[..., Children]]:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     with ExitStack() as stack:
 
-        def make(**changes) -> Born:
-            made = Born(replace(settings, **changes))
-            stack.callback(made.nursery.stop)
+        def make(**changes) -> Children:
+            made = Children(replace(settings, **changes))
+            stack.callback(made.fork_server.stop)
             return made
 
         yield make
@@ -100,7 +100,7 @@ def wait_for_end(pid: int) -> None:
         os.close(fd)
 
 
-def told(made: Born, pipe: tuple[int, int], number: int = 7) -> dict[str, object]:
+def told(made: Children, pipe: tuple[int, int], number: int = 7) -> dict[str, object]:
     read, write = pipe
     made.spawn(number, b"tell", write)
     os.close(write)
@@ -109,8 +109,8 @@ def told(made: Born, pipe: tuple[int, int], number: int = 7) -> dict[str, object
     return found
 
 
-def test_a_child_has_what_it_is_given_and_nothing_else(born, pipe, settings):
-    found = told(born(), pipe)
+def test_a_child_has_what_it_is_given_and_nothing_else(start, pipe, settings):
+    found = told(start(), pipe)
     own = found.pop("open")
     assert found == {
         "number": 7,
@@ -129,9 +129,9 @@ def test_a_child_has_what_it_is_given_and_nothing_else(born, pipe, settings):
     assert not [one for one in own if one.startswith(("socket:", "anon_inode:"))]
 
 
-def test_children_share_the_tls_context(born, pipe, settings):
+def test_children_share_the_tls_context(start, pipe, settings):
     settings.state.mkdir(parents=True)
-    assert told(born(plaintext=False), pipe)["tls"] is True
+    assert told(start(plaintext=False), pipe)["tls"] is True
 
 
 @pytest.mark.parametrize(
@@ -144,16 +144,16 @@ def test_children_share_the_tls_context(born, pipe, settings):
         (b"fail", 1, "status 1"),
     ],
 )
-def test_the_end_of_a_child_is_reported(born, note, status, cause):
-    made = born()
+def test_the_end_of_a_child_is_reported(start, note, status, cause):
+    made = start()
     made.spawn(1, note)
     ended = made.ended()
     assert (ended.number, ended.status) == (1, status)
     assert cause in ended.cause
 
 
-def test_more_children_than_socketserver_would_allow_are_reaped(born, pipe):
-    made = born()
+def test_more_children_than_socketserver_would_allow_are_reaped(start, pipe):
+    made = start()
     read, write = pipe
     pids = {made.spawn(number, b"wait", read) for number in range(45)}
     assert len(pids) == 45
@@ -161,14 +161,14 @@ def test_more_children_than_socketserver_would_allow_are_reaped(born, pipe):
     assert {made.ended().number for _ in range(45)} == set(range(45))
 
 
-def test_children_live_on_when_the_nursery_dies_and_it_is_replaced(born, pipe, caplog):
-    made = born()
+def test_children_live_on_when_the_fork_server_dies_and_it_is_replaced(start, pipe, caplog):
+    made = start()
     ours, theirs = socket.socketpair()
     with ours:
         child = made.spawn(1, b"wait", theirs.fileno())
         theirs.close()
         made.signal(signal.SIGKILL)
-        made.nursery._process.wait(PATIENCE)
+        made.fork_server._process.wait(PATIENCE)
         os.kill(child, 0)  # it is there
         assert told(made, pipe, 2)["number"] == 2
         assert "another one is started" in caplog.text
@@ -176,62 +176,62 @@ def test_children_live_on_when_the_nursery_dies_and_it_is_replaced(born, pipe, c
     wait_for_end(child)
 
 
-def test_children_have_the_clock_of_the_server(born, pipe, monkeypatch):
-    """Also those of a nursery that is started when the system's clock was set meanwhile."""
+def test_children_have_the_clock_of_the_server(start, pipe, monkeypatch):
+    """Also those of a fork server that is started when the system's clock was set meanwhile."""
     monkeypatch.setattr(RUN, "_began", RUN.began - 700)
-    assert told(born(), pipe)["clock"] == RUN.began
+    assert told(start(), pipe)["clock"] == RUN.began
 
 
-def test_other_settings_hold_for_the_next_child(born, pipe, settings, tmp_path):
-    made = born()
-    made.nursery.configure(replace(settings, root=tmp_path / "other"))
+def test_other_settings_hold_for_the_next_child(start, pipe, settings, tmp_path):
+    made = start()
+    made.fork_server.configure(replace(settings, root=tmp_path / "other"))
     assert told(made, pipe)["root"] == str(tmp_path / "other")
 
 
 def test_a_certificate_that_cant_be_used_leaves_the_settings_as_they_were(
-    born, pipe, settings, tmp_path
+    start, pipe, settings, tmp_path
 ):
-    made = born()
+    made = start()
     bad = tmp_path / "bad.pem"
     bad.write_text("nothing")
     with pytest.raises(StateError):
-        made.nursery.configure(replace(settings, plaintext=False, certificate=bad, key=bad))
+        made.fork_server.configure(replace(settings, plaintext=False, certificate=bad, key=bad))
     assert told(made, pipe)["tls"] is False
 
 
-def test_a_nursery_whose_module_is_missing_says_so(settings):
+def test_a_fork_server_whose_module_is_missing_says_so(settings):
     with pytest.raises(StateError, match="has ended"):
-        Nursery("no_such_module_here", settings, lambda report: None)
+        ForkServer("no_such_module_here", settings, lambda report: None)
 
 
-def test_nothing_is_spawned_after_the_stop(born):
-    made = born()
-    made.nursery.stop()
-    made.nursery.stop()
+def test_nothing_is_spawned_after_the_stop(start):
+    made = start()
+    made.fork_server.stop()
+    made.fork_server.stop()
     with pytest.raises(StateError, match="stopping"):
-        made.nursery.spawn(1, [], b"exit 0")
+        made.fork_server.spawn(1, [], b"exit 0")
 
 
-def test_a_child_that_cant_be_forked_is_an_error_of_that_child(born, pipe, monkeypatch):
+def test_a_child_that_cant_be_forked_is_an_error_of_that_child(start, pipe, monkeypatch):
     monkeypatch.setenv("FTPD_TEST_NO_FORK", "1")
-    made = born()
+    made = start()
     with pytest.raises(BlockingIOError):
-        made.nursery.spawn(1, [pipe[1]], b"exit 0").result(PATIENCE)
+        made.fork_server.spawn(1, [pipe[1]], b"exit 0").result(PATIENCE)
     assert told(made, pipe)["number"] == 7  # nobody has kept the descriptor
 
 
 # while it forks -------------------------------------------------------------------------------
 
 
-def test_what_is_asked_while_a_child_is_forked_is_not_lost(born, pipe, settings, tmp_path):
+def test_what_is_asked_while_a_child_is_forked_is_not_lost(start, pipe, settings, tmp_path):
     """No child takes anything of what comes after the message that it is forked for."""
-    made = born()
+    made = start()
     read, write = pipe
     made.signal(signal.SIGSTOP)  # so that all of it lies there before the first fork
-    forked = [made.nursery.spawn(number, [read], b"wait") for number in range(5)]
+    forked = [made.fork_server.spawn(number, [read], b"wait") for number in range(5)]
     with ThreadPoolExecutor(1) as pool:
         other = replace(settings, root=tmp_path / "other")
-        configured = pool.submit(made.nursery.configure, other)
+        configured = pool.submit(made.fork_server.configure, other)
         made.signal(signal.SIGCONT)
         configured.result(PATIENCE)
     carried = [one.result(PATIENCE) for one in forked]
@@ -242,20 +242,20 @@ def test_what_is_asked_while_a_child_is_forked_is_not_lost(born, pipe, settings,
     assert {made.ended().number for _ in range(5)} == set(range(5))
 
 
-def test_a_storm_of_signals_loses_no_child(born, monkeypatch, capfd):
+def test_a_storm_of_signals_loses_no_child(start, monkeypatch, capfd):
     monkeypatch.setenv("FTPD_TEST_STORM", "1")
-    made = born()
-    assert made.nursery._process is not None
-    nursery, over = made.nursery._process.pid, threading.Event()
+    made = start()
+    assert made.fork_server._process is not None
+    fork_server, over = made.fork_server._process.pid, threading.Event()
 
     def storm() -> None:
         while not over.wait(0.0001):
-            os.kill(nursery, signal.SIGCHLD)
+            os.kill(fork_server, signal.SIGCHLD)
 
     with ThreadPoolExecutor(1) as pool:
         storming = pool.submit(storm)
         try:
-            forked = [made.nursery.spawn(number, [], b"exit 3") for number in range(200)]
+            forked = [made.fork_server.spawn(number, [], b"exit 3") for number in range(200)]
             carried = [one.result(PATIENCE) for one in forked]
         finally:
             over.set()
@@ -269,10 +269,10 @@ def test_a_storm_of_signals_loses_no_child(born, monkeypatch, capfd):
     assert "wakeup fd" not in capfd.readouterr().err
 
 
-def test_who_waits_for_a_child_hears_that_the_nursery_was_killed(born, pipe):
-    made = born()
+def test_who_waits_for_a_child_hears_that_the_fork_server_was_killed(start, pipe):
+    made = start()
     made.signal(signal.SIGSTOP)
-    forked = [made.nursery.spawn(number, [pipe[1]], b"wait") for number in range(3)]
+    forked = [made.fork_server.spawn(number, [pipe[1]], b"wait") for number in range(3)]
     made.signal(signal.SIGKILL)
     for one in forked:
         with pytest.raises(PeerGone):
@@ -280,10 +280,10 @@ def test_who_waits_for_a_child_hears_that_the_nursery_was_killed(born, pipe):
     assert told(made, pipe)["number"] == 7  # and its descriptors are no longer held by anybody
 
 
-def test_a_nursery_that_is_killed_while_it_forks_leaves_nobody_waiting(born, pipe):
-    made = born()
+def test_a_fork_server_that_is_killed_while_it_forks_leaves_nobody_waiting(start, pipe):
+    made = start()
     read, write = pipe
-    forked = [made.nursery.spawn(number, [read], b"wait") for number in range(30)]
+    forked = [made.fork_server.spawn(number, [read], b"wait") for number in range(30)]
     forked[0].result(PATIENCE)
     made.signal(signal.SIGKILL)
     results = [one.exception(PATIENCE) or one.result() for one in forked]
@@ -301,14 +301,14 @@ def test_a_nursery_that_is_killed_while_it_forks_leaves_nobody_waiting(born, pip
     assert made.ended().number == 30
 
 
-def test_a_nursery_that_hangs_is_killed(born, monkeypatch, caplog):
-    made = born()
-    process = made.nursery._process
+def test_a_fork_server_that_hangs_is_killed(start, monkeypatch, caplog):
+    made = start()
+    process = made.fork_server._process
     made.signal(signal.SIGSTOP)
     monkeypatch.setattr(forkserver, "_PATIENCE", 0.05)
     with pytest.raises(StateError, match="doesn't answer"):
-        made.nursery.configure(made.nursery._settings)
-    made.nursery.stop()
+        made.fork_server.configure(made.fork_server._settings)
+    made.fork_server.stop()
     assert process.returncode == -signal.SIGKILL
     assert "it doesn't end" in caplog.text
 
@@ -316,9 +316,9 @@ def test_a_nursery_that_hangs_is_killed(born, monkeypatch, caplog):
 # the descriptor that stands for a child ---------------------------------------------------------
 
 
-def test_the_descriptor_stands_for_the_child(born, pipe):
-    made = born()
-    with closing_all(made.nursery.spawn(1, [pipe[0]], b"wait").result(PATIENCE)) as carried:
+def test_the_descriptor_stands_for_the_child(start, pipe):
+    made = start()
+    with closing_all(made.fork_server.spawn(1, [pipe[0]], b"wait").result(PATIENCE)) as carried:
         (pidfd,) = carried.descriptors
         assert process_of(pidfd) == carried.message
         assert not select.select([pidfd], [], [], 0)[0]
@@ -327,10 +327,10 @@ def test_the_descriptor_stands_for_the_child(born, pipe):
         assert select.select([pidfd], [], [], PATIENCE)[0]
 
 
-def test_the_descriptor_stands_also_for_a_child_that_has_ended_at_once(born):
+def test_the_descriptor_stands_also_for_a_child_that_has_ended_at_once(start):
     """And never for another process that has got its number."""
-    made = born()
-    forked = [made.nursery.spawn(number, [], b"exit 0") for number in range(20)]
+    made = start()
+    forked = [made.fork_server.spawn(number, [], b"exit 0") for number in range(20)]
     for _ in forked:
         made.ended()
     for one in forked:

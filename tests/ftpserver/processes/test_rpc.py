@@ -22,6 +22,7 @@ from ftpserver.interfaces import Carried, Descriptors, asked, later, stand_in, t
 from ftpserver.processes.rpc import Peer, PeerGone
 from ftpwire.errors import Banned, Internal, LeaseLost, QuotaExceeded
 from tests.few_descriptors import few_descriptors
+from tests.peer import eventually
 
 HEADER = struct.Struct("!IIBB")
 ASK, TELL, ANSWER = 1, 2, 3
@@ -265,7 +266,6 @@ def test_descriptors_that_are_taken_out_stay_open(pairs):
 
 
 def test_all_who_wait_hear_that_the_other_end_is_gone(pairs):
-    held = threading.Event()
     ended = threading.Event()
     never = Target(add=lambda a, b: Future())
     pair = pairs(first={"on_end": ended.set}, theirs=never).start()
@@ -277,7 +277,6 @@ def test_all_who_wait_hear_that_the_other_end_is_gone(pairs):
 
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(ask, number) for number in range(8)]
-        held.set()
         pair.second.give_up()
         assert [one.result(30) for one in asked] == ["gone"] * 8
     assert ended.wait(30)
@@ -294,13 +293,46 @@ def test_who_reads_while_it_asks_hears_of_the_end(pairs):
     assert pair.first.gone
 
 
-def test_who_takes_nothing_is_given_up(pairs):
+@pytest.mark.parametrize("told", [True, False], ids=["told", "asked"])
+def test_who_takes_nothing_is_given_up(pairs, caplog, told):
     pair = pairs(first={"patience": 0.05})
     pair.first.start()
-    while not pair.first.gone:  # until the kernel holds no more
-        pair.there.note("x" * 50_000)
+    send = pair.there.note if told else later(pair.there.say)
+    send("x" * 1_000_000)  # the kernel holds less
     with pytest.raises(PeerGone):
         pair.there.add(1, 1)
+    assert not caplog.text  # it was not for too much that waits
+
+
+def test_both_ends_send_each_other_more_than_there_is_room_for(pairs):
+    read, write = os.pipe()
+    mine = Target(lend=lambda given: Carried("x" * 1_000_000, []))
+    theirs = Target(lend=lambda given: Carried("y" * 1_000_000, [write]))
+    pair = pairs(first={"max_descriptors": 1, "patience": 5.0}, mine=mine, theirs=theirs)
+    there, here = later(pair.there.lend)([]), later(pair.here.lend)([])
+    pair.start()  # each has the other's question before it reads
+    carried = there.result(30)
+    assert (carried.message[0], here.result(30).message[0]) == ("y", "x")
+    carried.close()
+    assert os.read(read, 1) == b""  # what was sent later was closed then
+    os.close(read)
+
+
+def test_who_tells_an_end_that_is_to_be_patient_with_does_not_wait_for_it(pairs):
+    pair = pairs(first={"patience": 3.0})
+    for number in range(1000):
+        pair.there.note(f"{number}" + "." * 500)
+    pair.second.start()
+    eventually(lambda: len(pair.theirs.heard) == 1000)
+    assert [int(one.rstrip(".")) for one in pair.theirs.heard] == list(range(1000))
+
+
+def test_what_waits_for_an_end_is_bounded(pairs, caplog):
+    pair = pairs(first={"patience": 600.0, "max_size": 1000})
+    pair.first.start()
+    while not pair.first.gone:
+        pair.there.note("x" * 900)
+    assert caplog.text.count("given up: it takes nothing") == 1
 
 
 def test_what_is_too_large_is_not_sent_and_the_pair_goes_on(pairs):

@@ -39,7 +39,7 @@ from ftpserver.processes.supervisor import WorkerSupervisor
 from ftpserver.processes.worker_interfaces import (
     MAX_SIZE,
     AuditLines,
-    Birth,
+    ChildNote,
     Client,
     ServerForWorker,
     ServerQueue,
@@ -66,7 +66,7 @@ class FakeWorker(WorkerForServer):
 
     def __init__(self, number: int, descriptor: int, note: bytes) -> None:
         self.number = number
-        self.birth = msgspec.msgpack.decode(note, type=Birth)
+        self.note = msgspec.msgpack.decode(note, type=ChildNote)
         self.told: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
         self.given: dict[int, tuple[Client, socket.socket]] = {}
         self.followed: list[Settings] = []
@@ -144,10 +144,10 @@ class FakeWorker(WorkerForServer):
             connection.close()
 
 
-class FakeNursery:
+class FakeForkServer:
     """Forks nobody. The newest one is ``made``."""
 
-    made: FakeNursery
+    made: FakeForkServer
     failures = 0
     """So many of the next children can't be had."""
     silent = False
@@ -158,7 +158,7 @@ class FakeNursery:
         self.settings = [settings]
         self.refuses: StateError | None = None
         self.report = on_report
-        self.born: list[FakeWorker] = []
+        self.children: list[FakeWorker] = []
         self._new: queue.SimpleQueue[FakeWorker] = queue.SimpleQueue()
         self.stopped = False
         type(self).made = self
@@ -173,14 +173,14 @@ class FakeNursery:
             self.failures -= 1
             raise StateError("no process can be started")
         worker = FakeWorker(number, os.dup(descriptors[0]), note)
-        self.born.append(worker)
+        self.children.append(worker)
         if not self.silent:
             worker.server.ready()
         self._new.put(worker)
         return worker.forked
 
     def next(self) -> FakeWorker:
-        """The next one that is born."""
+        """The next one that is forked."""
         return self._new.get(timeout=PATIENCE)
 
     def stop(self) -> None:
@@ -250,25 +250,27 @@ def server(settings) -> FakeServer:
 
 
 @pytest.fixture
-def nursery(monkeypatch) -> Iterator[type[FakeNursery]]:
-    kind = type("Nursery", (FakeNursery,), {})
-    monkeypatch.setattr(supervisor, "Nursery", kind)
+def fork_server(monkeypatch) -> Iterator[type[FakeForkServer]]:
+    kind = type("ForkServer", (FakeForkServer,), {})
+    monkeypatch.setattr(supervisor, "ForkServer", kind)
     yield kind
     if "made" in vars(kind):
-        for worker in kind.made.born:
+        for worker in kind.made.children:
             worker.die()
         assert kind.made.stopped
 
 
 @pytest.fixture
-def hire(server, nursery) -> Iterator[Callable[[int], tuple[WorkerSupervisor, list[FakeWorker]]]]:
+def hire(
+    server, fork_server
+) -> Iterator[Callable[[int], tuple[WorkerSupervisor, list[FakeWorker]]]]:
     """Makes a crew of so many; gives it and its workers."""
     with ExitStack() as stack:
 
         def make(count: int) -> tuple[WorkerSupervisor, list[FakeWorker]]:
             crew = WorkerSupervisor(server, count)
             stack.callback(crew.close)
-            return crew, [nursery.made.next() for _ in range(count)]
+            return crew, [fork_server.made.next() for _ in range(count)]
 
         yield make
 
@@ -332,30 +334,30 @@ class Pauses(threading.Event):
         return self.waits.get(timeout=PATIENCE)
 
 
-def test_who_dies_young_again_and_again_is_replaced_later_and_later(hire, nursery, monkeypatch):
+def test_who_dies_young_again_and_again_is_replaced_later_and_later(hire, fork_server, monkeypatch):
     monkeypatch.setattr(supervisor, "_SHORT_LIFE", float("inf"))
     crew, (worker,) = hire(1)
     crew._over = pauses = Pauses()
     waited = []
     for _ in range(8):
         worker.die()
-        worker = nursery.made.next()
+        worker = fork_server.made.next()
         waited.append(pauses.next())
     assert waited == pytest.approx([0, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10])
     monkeypatch.setattr(supervisor, "_SHORT_LIFE", -1)  # this one has lived long
     worker.die()
-    worker = nursery.made.next()
+    worker = fork_server.made.next()
     assert pauses.next() == 0
     monkeypatch.setattr(supervisor, "_SHORT_LIFE", float("inf"))
     for seconds in (0, 0.4):  # and it all begins again
         worker.die()
-        worker = nursery.made.next()
+        worker = fork_server.made.next()
         assert pauses.next() == pytest.approx(seconds)
-    assert len(nursery.made.born) == 12
+    assert len(fork_server.made.children) == 12
 
 
 @pytest.mark.parametrize("how", ["stop", "close"])
-def test_the_end_does_not_wait_for_a_pause(hire, nursery, monkeypatch, how):
+def test_the_end_does_not_wait_for_a_pause(hire, fork_server, monkeypatch, how):
     """(It would take an hour.)"""
     monkeypatch.setattr(supervisor, "_SHORT_LIFE", float("inf"))
     monkeypatch.setattr(supervisor, "_pause", lambda short_lives: 3600.0)
@@ -366,120 +368,122 @@ def test_the_end_does_not_wait_for_a_pause(hire, nursery, monkeypatch, how):
     if how == "stop":
         crew.stop(lambda: 0.0)
     crew.close()
-    assert len(nursery.made.born) == 1
+    assert len(fork_server.made.children) == 1
 
 
-def test_nobody_is_replaced_in_a_drain(hire, nursery, server):
+def test_nobody_is_replaced_in_a_drain(hire, fork_server, server):
     crew, (first, _) = hire(2)
     server.service.draining = True
     crew.drain()
     first.die()
-    eventually(lambda: ("bury", first.birth.incarnation) in server.done)
+    eventually(lambda: ("bury", first.note.incarnation) in server.done)
     crew.close()
-    assert len(nursery.made.born) == 2
+    assert len(fork_server.made.children) == 2
 
 
 # starting ----------------------------------------------------------------------------------
 
 
 def test_all_have_their_place_in_the_books(hire, server):
-    _, born = hire(2)
-    assert [one.birth.incarnation for one in born] == ["runw1", "runw2"]
+    _, children = hire(2)
+    assert [one.note.incarnation for one in children] == ["runw1", "runw2"]
     assert server.others == {"runw1", "runw2"}
 
 
 @pytest.mark.parametrize("good", [0, 1], ids=["the-first", "the-second"])
-def test_without_a_process_for_each_there_is_no_crew(server, nursery, good):
+def test_without_a_process_for_each_there_is_no_crew(server, fork_server, good):
     """What was there of it is ended; the test's own check looks for threads and descriptors."""
-    spawn = nursery.spawn
+    spawn = fork_server.spawn
 
-    def fails_later(self: FakeNursery, *arguments: Any) -> Any:
-        self.failures = int(len(self.born) == good)
+    def fails_later(self: FakeForkServer, *arguments: Any) -> Any:
+        self.failures = int(len(self.children) == good)
         return spawn(self, *arguments)
 
-    nursery.spawn = fails_later
+    fork_server.spawn = fails_later
     with pytest.raises(StateError, match="no process can be started"):
         WorkerSupervisor(server, 2)
-    assert all(one.ended.wait(PATIENCE) for one in nursery.made.born)
-    assert len(nursery.made.born) == good
+    assert all(one.ended.wait(PATIENCE) for one in fork_server.made.children)
+    assert len(fork_server.made.children) == good
     assert server.others == set()
 
 
-def test_a_worker_that_never_gets_ready_is_given_up(server, nursery, monkeypatch, caplog):
+def test_a_worker_that_never_gets_ready_is_given_up(server, fork_server, monkeypatch, caplog):
     monkeypatch.setattr(supervisor, "_START_SECONDS", 0.05)
-    nursery.silent = True
+    fork_server.silent = True
     with pytest.raises(StateError, match="can't be started"):
         WorkerSupervisor(server, 2)
-    assert all(one.ended.wait(PATIENCE) for one in nursery.made.born)
+    assert all(one.ended.wait(PATIENCE) for one in fork_server.made.children)
     assert server.others == set() and not server.service.connections
-    assert len(nursery.made.born) == 2, "none is replaced"
+    assert len(fork_server.made.children) == 2, "none is replaced"
     assert "has died" not in caplog.text
 
 
-def test_a_worker_that_dies_before_it_is_ready_ends_the_start_at_once(server, nursery, caplog):
-    spawn = nursery.spawn
-    nursery.silent = True
+def test_a_worker_that_dies_before_it_is_ready_ends_the_start_at_once(server, fork_server, caplog):
+    spawn = fork_server.spawn
+    fork_server.silent = True
 
-    def born_dead(self: FakeNursery, *arguments: Any) -> Any:
+    def dead_at_once(self: FakeForkServer, *arguments: Any) -> Any:
         forked = spawn(self, *arguments)
         self.next().die()
         return forked
 
-    nursery.spawn = born_dead
+    fork_server.spawn = dead_at_once
     with pytest.raises(StateError, match="the log tells why"):  # and not after a minute
         WorkerSupervisor(server, 1)
     assert "worker 1 has died" in caplog.text
-    assert len(nursery.made.born) == 1, "nobody takes its place"
+    assert len(fork_server.made.children) == 1, "nobody takes its place"
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["hangs", "is-not-even-forked"])
 def test_a_replacement_that_never_gets_ready_is_replaced(
-    hire, nursery, server, monkeypatch, caplog, process, is_known
+    hire, fork_server, server, monkeypatch, caplog, process, is_known
 ):
     crew, (first,) = hire(1)
-    nursery.silent = True
+    fork_server.silent = True
     first.die()
-    hanging = nursery.made.next()
+    hanging = fork_server.made.next()
     if is_known:
         hanging.forked.set_result(Carried(process.pid, [os.pidfd_open(process.pid)]))
     crew.enforce()
     assert not hanging.ended.is_set(), "it still has time"
     monkeypatch.setattr(supervisor, "_START_SECONDS", 0.0)
-    nursery.silent = False
+    fork_server.silent = False
     crew.enforce()
-    third = nursery.made.next()
+    third = fork_server.made.next()
     assert hanging.ended.wait(PATIENCE)
     eventually(lambda: crew._workers[third.number].ready)
     if is_known:
         assert process.wait(PATIENCE) == -signal.SIGKILL
-        nursery.made.report(Ended(2, -signal.SIGKILL))
+        fork_server.made.report(Ended(2, -signal.SIGKILL))
     assert [one.getMessage() for one in caplog.records if "worker 2" in one.getMessage()] == [
         f"worker 2{f' (process {process.pid})' * is_known} is killed: it isn't ready after 0 s"
     ]
-    assert server.others == {third.birth.incarnation}
+    assert server.others == {third.note.incarnation}
 
 
-def test_a_nursery_that_fails_for_a_while_leaves_as_many_workers_as_before(
-    hire, nursery, server, monkeypatch, caplog
+def test_a_fork_server_that_fails_for_a_while_leaves_as_many_workers_as_before(
+    hire, fork_server, server, monkeypatch, caplog
 ):
     monkeypatch.setattr(supervisor, "_SHORT_LIFE", float("inf"))
     crew, (worker,) = hire(1)
     crew._over = pauses = Pauses()
-    nursery.made.failures = 3
+    fork_server.made.failures = 3
     worker.die()
-    second = nursery.made.next()
+    second = fork_server.made.next()
     assert [pauses.next() for _ in range(4)] == pytest.approx([0, 0.4, 0.8, 1.6])
     assert caplog.text.count("no worker can be started in its place") == 3
-    assert caplog.text.count("has died") == 1, "who was never born doesn't die"
+    assert caplog.text.count("has died") == 1, "what never began doesn't die"
     second.die()  # what had come before it would have been looked after before
-    third = nursery.made.next()
-    assert nursery.made.born == [worker, second, third]
+    third = fork_server.made.next()
+    assert fork_server.made.children == [worker, second, third]
     assert left(crew) == 1
-    assert server.others == {third.birth.incarnation}
+    assert server.others == {third.note.incarnation}
 
 
 @pytest.mark.parametrize("what", ["descriptors", "threads"])
-def test_without_descriptors_or_threads_it_is_tried_again(hire, nursery, monkeypatch, caplog, what):
+def test_without_descriptors_or_threads_it_is_tried_again(
+    hire, fork_server, monkeypatch, caplog, what
+):
     """Thousands of connections may have taken them all when a worker dies."""
     crew, (worker,) = hire(1)
     failed = []
@@ -499,10 +503,10 @@ def test_without_descriptors_or_threads_it_is_tried_again(hire, nursery, monkeyp
     else:
         monkeypatch.setattr(socket, "socketpair", none_left)
     worker.die()
-    second = nursery.made.next()
+    second = fork_server.made.next()
     if what == "threads":
         assert second.ended.wait(PATIENCE), "nobody would listen to that one"
-        second = nursery.made.next()
+        second = fork_server.made.next()
     eventually(lambda: crew._workers[second.number].ready)
     assert failed == [what] and left(crew) == 1
     assert "no worker can be started in its place" in caplog.text
@@ -514,9 +518,9 @@ def test_a_fork_that_fails_is_told_of(hire, caplog):
     assert re.search("worker 1: can't be started: .*Resource temporarily", caplog.text)
 
 
-def test_how_a_process_has_ended_is_told(hire, nursery, caplog):
+def test_how_a_process_has_ended_is_told(hire, fork_server, caplog):
     hire(1)
-    nursery.made.report(Ended(1, -signal.SIGSEGV))
+    fork_server.made.report(Ended(1, -signal.SIGSEGV))
     assert "worker 1: it was ended by SIGSEGV" in caplog.text
 
 
@@ -562,7 +566,7 @@ def test_what_is_known_of_the_client_goes_along(hire, connections):
     ]
 
 
-def test_nobody_dead_gets_a_connection(hire, nursery, connections, monkeypatch):
+def test_nobody_dead_gets_a_connection(hire, fork_server, connections, monkeypatch):
     monkeypatch.setattr(supervisor, "_pause", lambda short_lives: 3600.0)
     crew, (first, second) = hire(2)
     first.die()
@@ -572,26 +576,26 @@ def test_nobody_dead_gets_a_connection(hire, nursery, connections, monkeypatch):
     assert not first.given
 
 
-def test_nobody_who_retires_gets_a_connection(hire, nursery, settings, connections):
+def test_nobody_who_retires_gets_a_connection(hire, fork_server, settings, connections):
     crew, (first,) = hire(1)
     connect(crew, connections)
     first.hear()
     crew.apply_settings(settings, new_key=True)
     assert first.hear() == ("retire",)
-    second = nursery.made.next()
+    second = fork_server.made.next()
     for _ in range(3):
         connect(crew, connections)
         assert second.hear()[0] == "serve"
     first.die()  # it had a connection still; and nobody comes for it
-    eventually(lambda: ("bury", first.birth.incarnation) in crew._host.done)
-    assert nursery.made.born == [first, second]
+    eventually(lambda: ("bury", first.note.incarnation) in crew._host.done)
+    assert fork_server.made.children == [first, second]
 
 
-def test_a_connection_waits_for_the_next_worker(hire, nursery, connections):
+def test_a_connection_waits_for_the_next_worker(hire, fork_server, connections):
     crew, (first,) = hire(1)
-    nursery.silent = True
+    fork_server.silent = True
     first.die()
-    second = nursery.made.next()
+    second = fork_server.made.next()
     connect(crew, connections)
     second.server.ready()
     assert second.hear()[0] == "serve"
@@ -599,12 +603,12 @@ def test_a_connection_waits_for_the_next_worker(hire, nursery, connections):
 
 @pytest.mark.parametrize("first_told", [True, False])
 def test_whoever_waits_for_a_worker_is_sent_away_when_no_more_is_accepted(
-    hire, nursery, connections, server, caplog, first_told
+    hire, fork_server, connections, server, caplog, first_told
 ):
     crew, (first,) = hire(1)
-    nursery.silent = True
+    fork_server.silent = True
     first.die()
-    nursery.made.next()
+    fork_server.made.next()
     if first_told:
         crew.accept_no_more()
     client = connect(crew, connections)
@@ -698,12 +702,12 @@ def test_a_worker_that_fails_to_answer_leaves_the_others_answers(hire, caplog):
     assert "worker 2: [Errno 5] Input/output error" in caplog.text
 
 
-def test_a_worker_that_is_starting_is_not_waited_for(hire, nursery):
+def test_a_worker_that_is_starting_is_not_waited_for(hire, fork_server):
     crew, (first, second) = hire(2)
     second.answers = {"stats": Stats(1, 0, 0, 5, 5)}
-    nursery.silent = True
+    fork_server.silent = True
     first.die()
-    nursery.made.next()
+    fork_server.made.next()
     assert crew.stats() == Stats(1, 0, 0, 5, 5)
 
 
@@ -711,7 +715,7 @@ def test_a_worker_that_is_starting_is_not_waited_for(hire, nursery):
 
 
 @pytest.mark.parametrize("how", ["bye", "death"])
-def test_bytes_of_workers_that_have_ended_stay_counted(hire, nursery, how):
+def test_bytes_of_workers_that_have_ended_stay_counted(hire, fork_server, how):
     crew, (first,) = hire(1)
     first.answers = {"stats": Stats(3, 1, 1, 10, 20)}
     assert crew.stats() == Stats(3, 1, 1, 10, 20)
@@ -722,7 +726,7 @@ def test_bytes_of_workers_that_have_ended_stay_counted(hire, nursery, how):
         eventually(lambda: not left(crew))
         assert crew.stats() == Stats(0, 0, 0, 11, 22)
         return
-    second = nursery.made.next()  # what the dead one had moved since it was asked is lost
+    second = fork_server.made.next()  # what the dead one had moved since it was asked is lost
     second.answers = {"stats": Stats(1, 0, 0, 1, 2)}
     eventually(lambda: crew.workers is not None and crew._workers[second.number].ready)
     assert crew.stats() == Stats(1, 0, 0, 11, 22)
@@ -765,14 +769,14 @@ def test_bytes_are_counted_of_a_worker_that_ends_just_now(hire):
 # ends --------------------------------------------------------------------------------------
 
 
-def test_a_death_is_told_of_and_put_right(hire, nursery, server, connections, caplog):
+def test_a_death_is_told_of_and_put_right(hire, fork_server, server, connections, caplog):
     crew, (worker,) = hire(1)
     for _ in range(2):
         connect(crew, connections)
         worker.hear()
     assert len(server.service.connections) == 2
     worker.die()
-    nursery.made.next()
+    fork_server.made.next()
     assert "worker 1 has died, and with it 2 connections" in caplog.text
     assert not server.service.connections
     assert server.done.count(("bury", "runw1")) == 2  # in the ledger, and among sessions
@@ -780,7 +784,7 @@ def test_a_death_is_told_of_and_put_right(hire, nursery, server, connections, ca
     assert "runw1" not in server.others
 
 
-def test_who_says_goodbye_has_not_died(hire, nursery, server, caplog):
+def test_who_says_goodbye_has_not_died(hire, fork_server, server, caplog):
     crew, (worker,) = hire(1)
     worker.server.bye(Stats())
     worker.die()
@@ -788,29 +792,31 @@ def test_who_says_goodbye_has_not_died(hire, nursery, server, caplog):
     crew.close()
     assert "has died" not in caplog.text
     assert ("look soon",) not in server.done
-    assert len(nursery.made.born) == 1
+    assert len(fork_server.made.children) == 1
 
 
-def test_what_cant_be_put_right_now_keeps_nobody_from_being_replaced(hire, nursery, server, caplog):
+def test_what_cant_be_put_right_now_keeps_nobody_from_being_replaced(
+    hire, fork_server, server, caplog
+):
     def fails(incarnation: str) -> None:
         raise OSError(28, "No space left on device")
 
     _, (worker,) = hire(1)
     server.bury = fails
     worker.die()
-    nursery.made.next()
+    fork_server.made.next()
     assert "could not be put right yet" in caplog.text
 
 
 def test_stopping_tells_all_and_tells_them_again_of_another_time(hire, caplog):
-    crew, born = hire(2)
+    crew, children = hire(2)
     grace = [30.0]
     stopping = threading.Thread(target=crew.stop, args=(lambda: grace[0],))
     stopping.start()
-    assert [one.hear() for one in born] == [("stop", 30)] * 2
+    assert [one.hear() for one in children] == [("stop", 30)] * 2
     grace[0] = 0.5
-    assert [one.hear() for one in born] == [("stop", 0.5)] * 2
-    for one in born:
+    assert [one.hear() for one in children] == [("stop", 0.5)] * 2
+    for one in children:
         one.server.bye(Stats())
         one.die()
     stopping.join(PATIENCE)
@@ -847,55 +853,55 @@ def test_the_process_of_one_that_is_given_up_is_killed(hire, monkeypatch, proces
     assert process.wait(PATIENCE) == -signal.SIGKILL
 
 
-def test_a_process_that_ends_by_itself_is_not_killed(hire, nursery, process, caplog):
+def test_a_process_that_ends_by_itself_is_not_killed(hire, fork_server, process, caplog):
     crew, (worker,) = hire(1)
     worker.forked.set_result(Carried(process.pid, [os.pidfd_open(process.pid)]))
     process.stdin.close()
     assert process.wait(PATIENCE) == 0
     worker.die()
-    nursery.made.next()
+    fork_server.made.next()
     assert "is killed" not in caplog.text
 
 
-def test_nobody_is_started_once_it_is_over(hire, nursery, server, settings):
+def test_nobody_is_started_once_it_is_over(hire, fork_server, server, settings):
     """A reload may come just before the stop."""
     crew, (worker,) = hire(1)
     crew.close()
     assert worker.ended.wait(PATIENCE)
     with pytest.raises(StateError, match="stopping"):
         crew.apply_settings(settings, new_key=True)
-    assert len(nursery.made.born) == 1 and server.others == set()
+    assert len(fork_server.made.children) == 1 and server.others == set()
 
 
 # other settings ----------------------------------------------------------------------------
 
 
-def test_all_follow_other_settings_with_as_many_workers_as_before(hire, nursery, settings):
-    crew, born = hire(2)
+def test_all_follow_other_settings_with_as_many_workers_as_before(hire, fork_server, settings):
+    crew, children = hire(2)
     other = replace(settings, grace=3.0, workers=7)
     crew.apply_settings(other, new_key=False)
     expected = replace(other, workers=2)
-    assert [one.followed for one in born] == [[expected], [expected]]
-    assert nursery.made.settings[-1] == expected
-    assert len(nursery.made.born) == 2
+    assert [one.followed for one in children] == [[expected], [expected]]
+    assert fork_server.made.settings[-1] == expected
+    assert len(fork_server.made.children) == 2
 
 
-def test_one_that_is_starting_follows_and_is_not_waited_for(hire, nursery, settings):
+def test_one_that_is_starting_follows_and_is_not_waited_for(hire, fork_server, settings):
     crew, (first,) = hire(1)
-    nursery.silent = True
+    fork_server.silent = True
     first.die()
-    starting = nursery.made.next()
+    starting = fork_server.made.next()
     starting.answers["apply_settings"] = Future()
     crew.apply_settings(replace(settings, grace=3.0), new_key=False)
     eventually(lambda: [one.grace for one in starting.followed] == [3.0])
 
 
-def test_a_certificate_that_the_nursery_refuses_reaches_nobody(hire, nursery, settings):
+def test_a_certificate_that_the_fork_server_refuses_reaches_nobody(hire, fork_server, settings):
     crew, (worker,) = hire(1)
-    nursery.made.refuses = StateError("cert.pem: it can't be read")
+    fork_server.made.refuses = StateError("cert.pem: it can't be read")
     with pytest.raises(StateError, match=r"cert\.pem"):
         crew.apply_settings(replace(settings, grace=3.0), new_key=True)
-    assert worker.followed == [] and nursery.made.born == [worker]
+    assert worker.followed == [] and fork_server.made.children == [worker]
 
 
 @pytest.mark.parametrize(
@@ -906,7 +912,7 @@ def test_a_certificate_that_the_nursery_refuses_reaches_nobody(hire, nursery, se
         (Busy("not now"), "not now"),
     ],
 )
-def test_when_one_does_not_follow_the_others_go_back(hire, nursery, server, error, says):
+def test_when_one_does_not_follow_the_others_go_back(hire, fork_server, server, error, says):
     """A reload that fails leaves everything as it was."""
     crew, (first, second) = hire(2)
     second.answers = {"apply_settings": error}
@@ -916,8 +922,24 @@ def test_when_one_does_not_follow_the_others_go_back(hire, nursery, server, erro
         crew.apply_settings(after, new_key=True)
     eventually(lambda: len(first.followed) == len(second.followed) == 2)
     assert first.followed == second.followed == [after, before]
-    assert nursery.made.settings == [server.settings, after, before]
-    assert nursery.made.born == [first, second]
+    assert fork_server.made.settings == [server.settings, after, before]
+    assert fork_server.made.children == [first, second]
+
+
+def test_one_that_begins_during_a_reload_that_fails_goes_back_too(hire, fork_server, server):
+    crew, (first, second) = hire(2)
+    begun = []
+
+    def apply_settings(settings: Settings) -> None:
+        if not begun:
+            first.die()
+            begun.append(fork_server.made.next())
+            raise StateError("no such thing")
+
+    second.apply_settings = apply_settings
+    with pytest.raises(StateError, match="no such thing"):
+        crew.apply_settings(replace(server.settings, grace=3.0), new_key=False)
+    eventually(lambda: begun[0].followed == [replace(server.settings, workers=2)])
 
 
 def test_one_that_dies_meanwhile_holds_up_no_reload(hire, settings):
@@ -928,31 +950,31 @@ def test_one_that_dies_meanwhile_holds_up_no_reload(hire, settings):
 
 
 def test_when_those_with_another_key_cant_start_the_old_ones_go_on(
-    hire, nursery, settings, server, connections, monkeypatch, caplog
+    hire, fork_server, settings, server, connections, monkeypatch, caplog
 ):
     crew, (first,) = hire(1)
-    spawn = nursery.spawn
+    spawn = fork_server.spawn
 
-    def silent(self: FakeNursery, *arguments: Any) -> Any:
+    def silent(self: FakeForkServer, *arguments: Any) -> Any:
         monkeypatch.setattr(supervisor, "_START_SECONDS", 0.05)
         return spawn(self, *arguments)
 
-    monkeypatch.setattr(nursery, "spawn", silent)
-    nursery.silent = True
+    monkeypatch.setattr(fork_server, "spawn", silent)
+    fork_server.silent = True
     with pytest.raises(StateError, match="can't be started"):
         crew.apply_settings(replace(settings, grace=3.0), new_key=True)
-    late = [nursery.made.next() for _ in range(2)]  # a second one had another try
+    late = [fork_server.made.next() for _ in range(2)]  # a second one had another try
     assert all(one.ended.wait(PATIENCE) for one in late)
     assert caplog.text.count("is killed: it isn't ready after") == 2
     connect(crew, connections)
     assert first.hear()[0] == "serve"
     assert left(crew) == 1 and server.others == {"runw1"}
     eventually(lambda: [one.grace for one in first.followed] == [3.0, server.settings.grace])
-    assert nursery.made.settings[-1] == replace(server.settings, workers=1)
+    assert fork_server.made.settings[-1] == replace(server.settings, workers=1)
     first.die()  # what was given up before is looked after before: it has no successor
-    nursery.spawn, nursery.silent = spawn, False
-    third = nursery.made.next()
-    assert nursery.made.born == [first, *late, third]
+    fork_server.spawn, fork_server.silent = spawn, False
+    third = fork_server.made.next()
+    assert fork_server.made.children == [first, *late, third]
 
 
 # what workers say --------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,9 @@ class Claiming(Worker):
         self.closed: list[int] = []
         self.served: list[int] = []
         self._asked_to_end = threading.Event()
-        self._retiring, self._claiming = False, 0
+        self._retiring = False
+        self._claims = {}
+        self._connections: Any = SimpleNamespace(numbers={})
         self.service: Any = SimpleNamespace(connections=set())
         self._server = stand_in(ServerForWorker, self)
 
@@ -40,11 +43,19 @@ class Claiming(Worker):
     def _serve(self, number: int, client: Client, descriptors: list[int]) -> None:
         self.served.append(number)
         self.service.connections.add(number)
-        socket.close(descriptors.pop())
+        self._connections.numbers[socket.socket(fileno=descriptors.pop())] = number
 
     @property
     def ends(self) -> bool:
         return self._asked_to_end.is_set()
+
+
+@pytest.fixture
+def worker() -> Iterator[Claiming]:
+    worker = Claiming()
+    yield worker
+    for request in worker._connections.numbers:
+        request.close()
 
 
 def a_connection() -> Carried[Client]:
@@ -53,8 +64,7 @@ def a_connection() -> Carried[Client]:
     return Carried(Client(None, False), [ours.detach()])
 
 
-def test_one_that_retires_serves_what_it_was_offered_before():
-    worker = Claiming()
+def test_one_that_retires_serves_what_it_was_offered_before(worker):
     worker.offer(7)
     worker.retire()
     assert not worker.ends
@@ -67,17 +77,26 @@ def test_one_that_retires_serves_what_it_was_offered_before():
     assert len(worker.claims) == 1, "another one gets it"
 
 
+def test_one_that_is_to_make_room_while_it_is_claimed_does(worker):
+    ours, theirs = socket.socketpair()
+    with ours:
+        worker.offer(7)
+        worker.drop(7)
+        worker.claims[0].set_result(Carried(Client(None, False), [theirs.detach()]))
+        assert worker.served == [7]
+        ours.settimeout(10)
+        assert ours.recv(1) == b""
+
+
 @pytest.mark.parametrize("error", [NotFound("it is another's"), PeerGone("it has ended")])
-def test_one_that_retires_ends_when_others_have_what_it_was_offered(error):
-    worker = Claiming()
+def test_one_that_retires_ends_when_others_have_what_it_was_offered(worker, error):
     worker.offer(7)
     worker.retire()
     worker.claims[0].set_exception(error)
     assert worker.ends and not worker.served and not worker.closed
 
 
-def test_what_finds_no_room_in_the_process_is_closed(caplog):
-    worker = Claiming()
+def test_what_finds_no_room_in_the_process_is_closed(worker, caplog):
     worker.offer(7)
     worker.claims[0].set_exception(OSError(24, "Too many open files"))
     assert worker.closed == [7]

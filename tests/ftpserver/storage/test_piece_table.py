@@ -52,7 +52,7 @@ class Upload:
         )
 
     def end(self) -> None:
-        self.table.end(self.directory, NAME)
+        self.table.end(self.directory, NAME, self.fd)
 
     def helper(self) -> Contributor:
         return Contributor.open(self.directory, NAME, KEY)
@@ -187,7 +187,7 @@ def test_only_what_is_there_without_a_gap_counts(upload, helper):
         assert collector.frontier == 300
         with pytest.raises(LeaseLost):
             piece.write(memoryview(NOISE[300:400]))
-    assert os.pread(upload.fd, 200, 300) == bytes(200)
+    assert os.fstat(upload.fd).st_size == 300
 
 
 def test_gaps_are_limited(upload, helper, monkeypatch):
@@ -227,6 +227,16 @@ def test_another_key_and_no_table(upload):
     upload.end()
     with pytest.raises(LeaseLost):
         upload.helper()
+
+
+def test_a_fifo_in_the_place_of_the_file_holds_nobody_up(upload):
+    os.unlink(NAME, dir_fd=upload.directory)
+    os.mkfifo(NAME, dir_fd=upload.directory)
+    helper = upload.helper()
+    piece = helper.begin(0, 10)
+    with pytest.raises(OSError, match="Illegal seek"):
+        piece.write(memoryview(NOISE[:10]))
+    helper.close()
 
 
 def test_a_record_that_is_just_being_written_is_not_believed(upload, helper, monkeypatch):
@@ -282,13 +292,33 @@ def test_who_is_taken_over_hears_of_it_at_once(upload, helper):
         bring(helper, 0, NOISE[:100])
         piece = helper.begin(100, 100)
         piece.write(memoryview(NOISE[100:150]))
-        assert end_table(upload.directory, NAME) == 150
+        end_table(upload.directory, NAME, upload.fd, None)
+        assert os.fstat(upload.fd).st_size == 150
         assert upload.lost.wait(30)
         with pytest.raises(LeaseLost):
             piece.write(memoryview(NOISE[150:200]))
         with pytest.raises(LeaseLost):
             collector.finish()
-    assert end_table(upload.directory, NAME) is None
+    end_table(upload.directory, NAME, upload.fd, 0)  # which is gone
+    assert os.fstat(upload.fd).st_size == 150
+
+
+@pytest.mark.parametrize("end", ["owner", "taker"])
+def test_no_gap_is_left_once_the_table_is_gone(upload, helper, monkeypatch, end):
+    """Whoever ends it may die at any moment: the file's size tells how much counts then."""
+    bring(helper, 0, NOISE[:100])
+    bring(helper, 500, NOISE[500:600])
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "unlink_if_there", die)
+    with pytest.raises(KeyboardInterrupt):
+        if end == "owner":
+            upload.end()
+        else:
+            end_table(upload.directory, NAME, upload.fd, None)
+    assert os.fstat(upload.fd).st_size == 100
 
 
 def test_without_its_owner_nothing_is_begun(upload, helper, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import random
@@ -246,6 +247,38 @@ def test_a_loss_while_it_is_looked_at_loses_nothing(session):
     assert send(session(), data, put(data), until=SIZE - 1) == SIZE - 1
 
 
+def test_at_no_moment_are_its_checkpoints_gone(open_home, ledger, alice, monkeypatch):
+    """A crash while it is gone on with, or a power cut soon after, costs no byte."""
+    data, synced = content(SIZE), set()
+    send(Uploads(open_home(), ledger, alice, durable=False), data, put(data), until=SIZE - 1)
+    home, name = open_home(durable=True), kept_name(alice, (b"file",), SIZE, 1)
+    write, sync, rename = os.write, os.fdatasync, os.rename
+
+    def is_there(fd: int, data: bytes) -> int:
+        assert module.look_at(home.staging_fd, name).size == SIZE - 1
+        return write(fd, data)
+
+    def note(fd: int) -> None:
+        synced.add(os.fstat(fd).st_ino)
+        sync(fd)
+
+    def is_synced(source: bytes, target: bytes, **where: int) -> None:
+        if target == checkpoint_name(name):
+            assert os.stat(source, dir_fd=home.staging_fd).st_ino in synced
+        rename(source, target, **where)
+
+    monkeypatch.setattr(os, "write", is_there)
+    monkeypatch.setattr(os, "fdatasync", note)
+    monkeypatch.setattr(os, "rename", is_synced)
+    uploads = Uploads(home, ledger, alice, durable=True)
+    with uploads.receiving(1, put(data)) as receiving:
+        assert receiving.resume(quiet) == (SIZE - 1, digests.digest(data[:-1]))
+        monkeypatch.undo()
+        receiving.staging.sink.write(memoryview(data)[-1:])
+        receiving.finish(Sent(SIZE, digests.digest(data)))
+    assert commit(uploads) == Stored(SIZE)
+
+
 def test_not_to_be_resumed_starts_over(session):
     data = content(SIZE)
     send(session(), data, put(data), until=SIZE - 1)
@@ -470,6 +503,80 @@ def test_what_came_in_whole_is_taken_over_as_well(session, root, ledger, alice):
     assert staged(root) == set()
 
 
+def test_a_taker_that_dies_half_way_costs_no_other_file_and_no_room(
+    session, root, ledger, alice, monkeypatch
+):
+    """The lease is the newer one's, the files are still the older one's."""
+    data, small = content(SIZE), b"small"
+    older, newer = session(), session()
+    send(older, data, put(data))
+    older.stage_small(2, Put(b"/small", 5), small, Sent(5, digests.digest(small)))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "renew", refuse)
+        with pytest.raises(OSError, match="No space"):
+            send(newer, data, put(data))
+    (_, lost), (_, stored) = older.commit()
+    assert isinstance(lost, Failed) and lost.code == "lease-lost" and stored == Stored(5)
+    room = ledger.room(alice)
+    assert (room.used, room.held) == (5, SIZE)
+    assert kept_name(alice, (b"file",), SIZE, 1).decode() in staged(root), "it has its room"
+    send(newer, data, put(data))
+    assert commit(newer) == Stored(SIZE)
+    room = ledger.room(alice)
+    assert (room.used, room.held) == (SIZE + 5, 0)
+    assert staged(root) == set()
+
+
+@pytest.mark.parametrize("table", [b"", bytes(32768), b"damaged" * 500], ids=len)
+def test_a_table_that_a_power_cut_has_spoiled_costs_nothing(session, root, alice, table):
+    """It isn't synced: the checkpoint says what counts."""
+    data = content(SIZE)
+    send(session(), data, put(data), until=SIZE - 1)
+    name = kept_name(alice, (b"file",), SIZE, 1).decode()
+    (root / "alice" / ".ftpd-staging" / f"{name}.pc").write_bytes(table)
+    uploads = session()
+    assert send(uploads, data, put(data)) == SIZE - 1
+    assert commit(uploads) == Stored(SIZE) and staged(root) == set()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EINVAL, errno.EOPNOTSUPP, 0])
+def test_a_file_system_without_locks_of_parts(session, root, monkeypatch, number):
+    """Uploads come in one stream there, and what has a checkpoint counts."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    if number:
+        monkeypatch.setattr(fcntl, "fcntl", refuse)
+    else:  # a system without them
+        monkeypatch.delattr(fcntl, "F_OFD_SETLK")
+        monkeypatch.delattr(fcntl, "F_OFD_GETLK")
+    data = content(SIZE)
+    with pytest.raises(ConnectionLost), session().receiving(1, put(data, pieces=True)) as receiving:
+        receiving.resume(quiet)
+        assert receiving.take_pieces() is None
+        receiving.staging.sink.write(memoryview(data)[: SIZE - 1])
+        raise ConnectionLost("cut")
+    uploads = session()
+    assert send(uploads, data, put(data)) == SIZE - 1
+    assert commit(uploads) == Stored(SIZE) and staged(root) == set()
+
+
+def test_who_waits_for_it_changes_no_mode_of_what_is_stored(session, home, root, alice):
+    """Who isn't root makes a file writable to open it, before it has its lock."""
+    data = content(SIZE)
+    uploads = session()
+    send(uploads, data, put(data, mode=0o444))
+    name = kept_name(alice, (b"file",), SIZE, 1)
+    os.chmod(name, 0o600, dir_fd=home.staging_fd)  # as in open_kept
+    assert commit(uploads) == Stored(SIZE)
+    assert (root / "alice" / "file").stat().st_mode & 0o777 == 0o444
+
+
 def test_nobody_comes_between_the_lease_and_the_file_of_a_commit(
     session, root, ledger, alice, monkeypatch
 ):
@@ -594,7 +701,7 @@ def test_what_a_session_has_is_not_dropped(session, open_home, ledger, alice):
 
 @pytest.mark.parametrize("where", [(Checkpoint, "renew"), (Ledger, "take_over")])
 def test_what_can_not_be_begun_leaves_nothing_locked(session, ledger, alice, root, where):
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(24, "Too many open files")
 
     data = content(SIZE)

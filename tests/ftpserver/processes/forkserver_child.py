@@ -9,7 +9,7 @@ import sys
 import threading
 
 from ftpserver.clock import RUN
-from ftpserver.processes.forkserver import Born
+from ftpserver.processes.forkserver import ChildArguments
 
 
 def prepare() -> None:
@@ -28,9 +28,9 @@ def prepare() -> None:
             os.kill(os.getpid(), signal.SIGCHLD)
 
 
-def main(born: Born) -> None:
+def main(arguments: ChildArguments) -> None:
     """Do what the note says."""
-    what, _, argument = born.note.partition(b" ")
+    what, _, argument = arguments.note.partition(b" ")
     match what:
         case b"exit":
             os._exit(int(argument))
@@ -39,20 +39,20 @@ def main(born: Born) -> None:
         case b"fail":
             raise KeyError("a child that fails")
         case b"tell":
-            os.write(born.descriptors[0], repr(about(born)).encode())
+            os.write(arguments.descriptors[0], repr(about(arguments)).encode())
         case b"wait":  # until the other end is closed
-            os.read(born.descriptors[0], 1)
+            os.read(arguments.descriptors[0], 1)
 
 
-def about(born: Born) -> dict[str, object]:
+def about(arguments: ChildArguments) -> dict[str, object]:
     """What a child finds."""
     directory = "/proc/self/fd"
     links = {name: f"{directory}/{name}" for name in os.listdir(directory)}
     return {
-        "number": born.number,
+        "number": arguments.number,
         "clock": RUN.began,
-        "root": str(born.settings.root),
-        "tls": born.tls_context is not None,
+        "root": str(arguments.settings.root),
+        "tls": arguments.tls_context is not None,
         "threads": threading.active_count(),
         "engine": "sqlalchemy.dialects.sqlite" in sys.modules and _has_engine(),
         "open": sorted(os.readlink(path) for path in links.values() if os.path.exists(path)),
