@@ -161,6 +161,7 @@ class SecondClient:
         self._unanswered: dict[int, int] = {}
         self._unanswered_bytes = 0
         self._uploading = 0
+        self._end: Ended | None = None
 
     def __enter__(self) -> SecondClient:
         return self
@@ -217,6 +218,8 @@ class SecondClient:
 
     def _take_in(self) -> bool:
         """Take in what has arrived, and tell whether there was any."""
+        if self._end is not None:
+            raise self._end
         try:
             chunk = self._sock.recv(256 * 1024)
         except _NOT_YET:
@@ -250,7 +253,7 @@ class SecondClient:
         if kind == NOTICE:
             self.notices.append((request_id, content))
         elif kind == ERROR and request_id == 0:
-            raise Ended(content)
+            self._end = Ended(content)  # raised once the answers before it are taken
         elif request_id not in self._answers:
             raise Broken(f"an answer to {request_id}, which was not asked")
         else:
@@ -433,7 +436,8 @@ class SecondClient:
         """Send a request with its DATA and END at once, and return its id."""
         request_id = next(self._ids)
         end = msgspec.msgpack.encode({"op": "sent", "size": len(data), "digest": digest})
-        frames = [(DATA, data[at : at + MAX_DATA]) for at in range(0, len(data), MAX_DATA)]
+        most = self.server["max_data"]
+        frames = [(DATA, data[at : at + most]) for at in range(0, len(data), most)]
         more = b"".join(
             _HEADER.pack(len(payload), kind, request_id) + payload
             for kind, payload in [*frames, (END, end)]
