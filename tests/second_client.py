@@ -161,6 +161,7 @@ class SecondClient:
         self._unanswered: dict[int, int] = {}
         self._unanswered_bytes = 0
         self._uploading = 0
+        self._logged_in = False
         self._end: Ended | None = None
 
     def __enter__(self) -> SecondClient:
@@ -210,7 +211,8 @@ class SecondClient:
         Raises:
             Lost: The server gave no sign of life for as long as it promised one.
         """
-        alive = "alive" in self.server.get("features", ())
+        # There are no signs of life before log-in, and a refusal may take its time.
+        alive = self._logged_in and "alive" in self.server.get("features", ())
         patience = (alive and self.server.get("stall_ms", 0) / 1000) or 300.0
         found = select.select([self._sock], [self._sock] if writing else [], [], patience)
         if not any(found):
@@ -258,6 +260,7 @@ class SecondClient:
             raise Broken(f"an answer to {request_id}, which was not asked")
         else:
             self._answers[request_id].append((kind, content))
+            self._logged_in |= kind == REPLY and content["op"] == "logged-in"
             if kind in (ERROR, END) or (kind == REPLY and content["op"] not in _PARTS):
                 self._unanswered_bytes -= self._unanswered.pop(request_id)
 
