@@ -20,7 +20,7 @@ import ssl
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, TypeVar
 
 import msgspec
@@ -60,7 +60,7 @@ class Failed(Exception):
 
 
 class Ended(Failed):
-    """The server refused and ended the connection. Nothing is tried again without being asked to."""
+    """The server ended the connection, and said why. Nothing is tried again without being asked."""
 
 
 class Lost(ConnectionError):
@@ -218,6 +218,11 @@ class SecondClient:
         if not any(found):
             raise Lost(f"no sign of life for {patience} s")
 
+    def pump(self) -> None:
+        """Take in what arrives next."""
+        if not self._take_in():
+            self._wait()
+
     def _take_in(self) -> bool:
         """Take in what has arrived, and tell whether there was any."""
         if self._end is not None:
@@ -274,8 +279,7 @@ class SecondClient:
         """
         waiting = self._answers[request_id]
         while not waiting:
-            if not self._take_in():
-                self._wait()
+            self.pump()
         kind, content = waiting.popleft()
         if request_id not in self._unanswered and not waiting:
             del self._answers[request_id]
@@ -301,8 +305,7 @@ class SecondClient:
             len(self._unanswered) >= self.server.get("max_requests", 1)
             or self._unanswered_bytes + size > self.server.get("max_unanswered", MIB)
         ):
-            if not self._take_in():
-                self._wait()
+            self.pump()
         if request_id is None:
             request_id = next(self._ids)
         self._answers[request_id] = deque()

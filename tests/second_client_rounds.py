@@ -252,9 +252,7 @@ def pieces(door: Door) -> None:
         assert put_in_pieces(owner, [one, other], b"/pieces", LARGE, MIB) == 0
         assert get_in_ranges([owner, one, other], b"/pieces", MIB) == LARGE
 
-        request_id, ready = owner.begin_put(
-            b"/gone on", size=len(LARGE), mtime_ns=6, pieces=True
-        )
+        request_id, ready = owner.begin_put(b"/gone on", size=len(LARGE), mtime_ns=6, pieces=True)
         piece = {"op": "put-piece", "key": ready["key"], "offset": 0, "size": 5 * MIB}
         sent = one.send_upload(piece, LARGE[: 5 * MIB], None)
         assert one.answer(sent) == {"op": "taken"}
@@ -364,6 +362,12 @@ def refusals(door: Door) -> None:
         client.ask("remove", path=b"/refused")
 
 
+def last_words(client: SecondClient, kind: int, payload: bytes) -> None:
+    """Send a frame that ends the connection, and notice that."""
+    client.write(kind, 9, payload)
+    client.ask("whoami")
+
+
 def ends(door: Door) -> None:
     """What is no request at all ends the connection; what was before is stored and answered."""
     for kind, payload, code in (
@@ -376,7 +380,7 @@ def ends(door: Door) -> None:
     ):
         with door.enter() as client:
             stored = client.send_small(b"/stored", b"data")
-            assert end_of(lambda: (client.write(kind, 9, payload), client.ask("whoami"))) == code
+            assert end_of(last_words, client, kind, payload) == code
             assert client.answer(stored)["size"] == 4
     with door.enter() as client:
         client.send("put", path=b"/open", size=1)  # and another request before its END
