@@ -364,7 +364,7 @@ class SecondClient:
 
     # listings ----------------------------------------------------------------------------
 
-    def list(self, path: bytes, **options: Any) -> tuple[dict[bytes, Any], dict[bytes, str]]:
+    def listing(self, path: bytes, **options: Any) -> tuple[dict[bytes, Any], dict[bytes, str]]:
         """The entries of a directory, and the codes of its problems, both by relative path."""
         entries: dict[bytes, Any] = {}
         problems: dict[bytes, str] = {}
@@ -392,24 +392,37 @@ class SecondClient:
 
     # downloads ---------------------------------------------------------------------------
 
-    def get(self, path: bytes, into: bytearray | None = None) -> bytearray:
+    def get(
+        self,
+        path: bytes,
+        into: bytearray | None = None,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> bytearray:
         """Download a file, or what is missing after the beginning that is there already.
 
         Where the connection is lost, what came stays in ``into``, and the same call on another
         connection goes on.
 
+        Args:
+            progress: Called with the number of bytes that are there, now and then.
+
         Raises:
-            Broken: The bytes are not those that the server meant to send.
+            Broken: The bytes are not those that the server meant to send, or it can't tell.
         """
         into = bytearray() if into is None else into
         prefix = digest_of(into) if into else None
         request_id = self.send("get", path=path, offset=len(into), prefix=prefix)
-        sent = self.receive(request_id, into)[1]
+        sent = self.receive(request_id, into, progress)[1]
         if (sent["size"], sent.get("digest")) != (len(into), digest_of(into)):
             raise Broken("the bytes are not those of the file")
         return into
 
-    def receive(self, request_id: int, into: bytearray) -> tuple[Message, Message]:
+    def receive(
+        self,
+        request_id: int,
+        into: bytearray,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> tuple[Message, Message]:
         """Take the bytes that answer a `get`; returns `sending` and `sent`."""
         before = len(into)
         sending = self.next(request_id)
@@ -419,6 +432,7 @@ class SecondClient:
         try:
             while isinstance(part := self.next(request_id), bytes):
                 into += part
+                progress(len(into))
         except Failed:
             del into[before:]  # void
             raise
@@ -458,9 +472,11 @@ class SecondClient:
         What the server has of an earlier try is gone on with, if the source still begins so.
         """
         if isinstance(source, bytes):
-            source, size = io.BytesIO(source), len(source)
+            size = len(source)
+            source = io.BytesIO(source)
         request_id, ready = self.begin_put(path, size=size, **fields)
-        offset, hasher, done = ready.get("offset", 0), blake3(), 0
+        offset: int = ready.get("offset", 0)
+        hasher, done = blake3(), 0
         while done < offset and (chunk := source.read(min(MIB, offset - done))):
             hasher.update(chunk)
             done += len(chunk)
@@ -509,7 +525,7 @@ def put_in_pieces(
 ) -> int:
     """Upload a file in pieces over other connections; return where the first piece began."""
     request_id, ready = owner.begin_put(path, size=len(data), pieces=True, **fields)
-    key, offset = ready.get("key"), ready.get("offset", 0)
+    key, offset = ready.get("key"), int(ready.get("offset", 0))
     if key is None or digest_of(data[:offset]) != ready.get("digest", digest_of(b"")):
         raise Broken(f"no upload in pieces: {ready}")
     under_way = []
