@@ -20,33 +20,14 @@ from ftpclient.cli.main import remote
 from ftpserver.cli.main import cli as ftpd
 from ftpwire import SOFTWARE, errors, frames, messages
 from ftpwire.frames import FrameReader, Kind
+from tests.protocol_document import PROTOCOL, rows, section
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     path.relative_to(ROOT)
     for path in (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
 ]
-PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
 README = (ROOT / "README.md").read_text()
-
-
-def section(title: str) -> str:
-    """What stands below a heading of docs/protocol.md, up to the next one."""
-    found = re.search(rf"^#+ {re.escape(title)}\n(.*?)(?=^#|\Z)", PROTOCOL, re.S | re.M)
-    assert found is not None, f"there is no section {title!r}"
-    return found[1]
-
-
-def rows(text: str) -> list[list[str]]:
-    """The cells of the tables in a text, without heads and rules."""
-    found = []
-    lines = text.splitlines()
-    for number, line in enumerate(lines):
-        following = lines[number + 1] if number + 1 < len(lines) else ""
-        if line.startswith("|") and not line.startswith("| ---"):
-            if not following.startswith("| ---"):
-                found.append([cell.strip() for cell in line.strip("|").split(" | ")])
-    return found
 
 
 # the protocol: messages --------------------------------------------------------------------
