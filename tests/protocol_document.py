@@ -25,3 +25,29 @@ def rows(text: str) -> list[list[str]]:
             if not following.startswith("| ---"):
                 found.append([cell.strip() for cell in line.strip("|").split(" | ")])
     return found
+
+
+def claims(title: str) -> list[str]:
+    """The sentences, and the rows of tables, of a section that have a number or a `code` in them;
+    each on one line.
+
+    What is set off as an example is none. Of a message's fields (their sections' titles are in
+    lower case) only the meaning is looked at: name, type and default are compared elsewhere.
+    """
+    text = section(title)
+    found = [" | ".join(row[3:] if title.islower() else row) for row in rows(text)]
+    found = [f"| {row}" for row in found]
+    paragraph: list[str] = []
+    for line in [*text.splitlines(), ""]:
+        is_item = re.match(r"- |\d+\. ", line)
+        if not line or line.startswith(("|", "    ")) or is_item:
+            found += re.split(r"(?<=\.)(?:\*\*)?\s+(?=[A-Z*`(])", " ".join(paragraph))
+            paragraph = []
+        if line and not line.startswith(("|", "    ")):
+            paragraph.append(line[is_item.end() :] if is_item else line.strip())
+    return [claim for claim in found if re.search(r"\d|`", claim)]
+
+
+def titles() -> list[str]:
+    """The headings of the document, in its order."""
+    return re.findall(r"^#+ (.+)$", PROTOCOL, re.M)

@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import socket
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ from ftpwire.messages import (
     WhoAmI,
 )
 from tests.peer import Peer, frame
-from tests.protocol_document import rows, section
+from tests.protocol_document import claims, rows, section
 
 MIB = 1024 * 1024
 SMALL, LARGE = b"some bytes", bytes(range(256)) * 4096
@@ -97,6 +98,33 @@ AFTER_LOG_IN = sorted(SAMPLES)
 
 def tag(kind: type) -> str:
     return kind.__struct_config__.tag
+
+
+TAGS = {tag(kind) for answers in messages.ANSWERS.values() for kinds in answers for kind in kinds}
+
+
+def named(text: str, among: Collection[str]) -> set[str]:
+    """What a text names of some messages."""
+    return set(re.findall(r"`([a-z-]+)`", text)) & set(among)
+
+
+@pytest.mark.parametrize("op", sorted(KIND_OF))
+def test_the_replies_that_a_request_s_section_names(op):
+    answers, ending = messages.ANSWERS[KIND_OF[op]]
+    [reply] = [claim for claim in claims(op) if re.search(r"\bRepl(y|ies): ", claim)]
+    assert named(re.split(r"\bRepl(?:y|ies): ", reply)[1], TAGS) == set(
+        map(tag, (*answers, *ending))
+    )
+
+
+@pytest.mark.parametrize("answer", sorted(TAGS - {"page", "listed", "sent"}))
+def test_the_requests_that_an_answer_s_section_names(answer):
+    found = re.search(r"(?i)\banswer to (.*?)(?:[.:]\s|$)", " ".join(section(answer).split()))
+    assert found is not None
+    asked = {
+        op for op, kind in KIND_OF.items() if answer in map(tag, sum(messages.ANSWERS[kind], ()))
+    }
+    assert named(found[1], KIND_OF) == asked
 
 
 @pytest.fixture
