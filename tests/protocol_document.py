@@ -48,6 +48,11 @@ def claims(title: str) -> list[str]:
     return [claim for claim in found if re.search(r"\d|`", claim)]
 
 
+def numbers(claim: str) -> str:
+    """The numbers in a sentence, in its order."""
+    return " ".join(re.findall(r"\d+(?:[.,]\d+)*", claim))
+
+
 def titles() -> list[str]:
     """The headings of the document, in its order."""
     return re.findall(r"^#+ (.+)$", PROTOCOL, re.M)

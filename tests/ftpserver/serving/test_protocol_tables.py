@@ -496,6 +496,56 @@ def test_unknown_keys_may_be_nested_32_levels_deep(server, dial, levels):
         assert peer.ask(WhoAmI()) == LoggedIn("alice")
 
 
+# paths, and an odd HELLO -------------------------------------------------------------------
+
+
+def code_of(peer: Peer, path: bytes) -> str | None:
+    """The error that a path gets; None: it is found."""
+    peer.send(bad({"op": "stat", "path": path}))
+    return getattr(peer.answer().message, "code", None)
+
+
+def test_paths_are_as_the_text_says(server, dial, files):
+    (files / "a").mkdir()
+    (files / "a" / "b").touch()
+    (files / "b").touch()
+    (files / "link").symlink_to("/a")
+    peer = dial(server)
+    for path in (b"//a/./b/", b"/a/../b", b"/link/../b", b"/missing/../b", b"/../b", b"/link/b"):
+        assert code_of(peer, path) is None, path
+    for path in (b"/" + b"n" * 255, b"/n" * 255, b"/" * 4095 + b"n"):
+        assert code_of(peer, path) == "not-found", path
+    staging = [b"/.ftpd-staging", b"/a/.ftpd-staging/b"]
+    for path in (b"/" + b"n" * 256, b"/n" * 256, b"b", b"./b", b"/b\0", *staging):
+        assert code_of(peer, path) == "invalid-path", path
+    for path in (b"", b"/" * 4097):
+        assert code_of(peer, path) == "bad-request", path
+
+
+def test_a_hello_with_another_id_is_answered_with_it(server, dial):
+    peer = dial(server, logged_in=False)
+    peer.frame(Kind.REQUEST, 7, messages.encode_hello(messages.Hello()))
+    answer = peer.read()
+    assert (answer.kind, answer.request_id) == (Kind.REPLY, 7)
+
+
+@pytest.mark.parametrize(("asked", "largest"), [(1, 1024), (1023, 1024), (0, 512 * 1024)])
+def test_small_numbers_in_hello_count_as_more(start_server, dial, asked, largest):
+    server = start_server()
+    home = server.settings.root / "alice"
+    home.mkdir(exist_ok=True)
+    (home / "large").write_bytes(bytes(4 * MIB if largest > MIB // 4 else 4096))
+    peer = dial(server, logged_in=False)
+    peer.hello(max_data=asked)
+    assert peer.ask(messages.Login("alice", "secret")) == LoggedIn("alice")
+    peer.request(Get(b"/large"))
+    peer.answer()
+    sizes = []
+    while (found := peer.answer()).kind == Kind.DATA:
+        sizes.append(len(found.payload))
+    assert max(sizes) == largest
+
+
 # deadlines ---------------------------------------------------------------------------------
 
 
