@@ -252,10 +252,13 @@ def test_what_a_row_says_of_progress(server, dial, stocked, watchful, op):
         ("get", Get(b"/large", 10, digests.digest(LARGE[:10])), "with `prefix`"),
         ("remove", Remove(b"/large"), "of a tree"),
         ("move", Move(b"/dir", b"/new"), "by copying"),
+        ("put", Put(b"/kept", 8 * MIB, mtime_ns=7, ask=True), "with `ask`"),
     ],
 )
 def test_progress_on_a_condition(server, dial, stocked, watchful, request, op, request_, condition):
     assert REQUESTS[op][4] == condition
+    if op == "put":
+        keep_an_upload(server, dial)
     if op == "move":
         request.getfixturevalue("far_apart")
     _, told = converse(dial(server), op, request_, cancelled=False)
@@ -371,6 +374,19 @@ def test_a_cancelled_copy_of_a_tree_leaves_whole_files(server, dial, files, monk
     again = peer.ask(request)
     assert isinstance(again, Copied) and (again.files, again.problems) == (10, [])
     assert all((path.stat().st_mtime, path.stat().st_mode & 0o777) == (1, 0o750) for path in made)
+
+
+def test_a_copy_that_ends_for_want_of_room_leaves_what_was_copied(start_server, dial, steps):
+    server = start_server(quota=4 * MIB + MIB // 2)
+    files = server.settings.root / "alice"
+    make_tree(files)
+    peer = dial(server)
+    answer = peer.ask(Copy(b"/from", b"/to", recursive=True))
+    assert answer.code == "quota"
+    left = files_in(files / "to")
+    assert 0 < len(left) <= 4 and all(path.read_bytes() == LARGE for path in left)
+    for path in (files / "to").iterdir():
+        assert (path.stat().st_mtime, path.stat().st_mode & 0o777) == (1, 0o750)
 
 
 def test_a_cancelled_removal_leaves_the_rest(server, dial, files, monkeypatch, far_apart, steps):
