@@ -187,6 +187,7 @@ class AtomicTree:
         with home.alone():
             directory, name = home.tree.parent(self.target)
             try:
+                old = lstat(directory, name)
                 replaced = self._swap(directory, name)
                 home.sync_dir(directory)
                 home.sync_dir(home.staging_fd)
@@ -197,14 +198,18 @@ class AtomicTree:
                 os.close(directory)
         # from here on it is done: what still goes wrong is put right by a recount
         home.redirect(None)
-        tally = Tally(directories=-1, since_ns=self._begun_ns)  # its own, which counts now
+        tally = Tally(directories=-1)  # its own, which counts now
+        if old is not None and stat.S_ISDIR(old.st_mode):
+            tally.since_ns = self._begun_ns
+        elif old is not None:  # a file's own time became another one with its name
+            self.fresh = int(old.st_ctime_ns >= self._begun_ns)
         with home.settled(tally, self._settle):
             try:
                 if replaced:
                     self._discard(tally, tick)
             except OSError as error:
                 logger.error("what a tree replaced could not be removed: %s", error)
-            self.fresh = tally.fresh
+            self.fresh += tally.fresh
             self._leave()
 
     def _sync(self) -> None:

@@ -193,8 +193,12 @@ class Copying:
             yield
         except (IsADirectory, AlreadyExists) as error:
             named = error.with_text(f"{paths.show(self._request.target)}: {error}")
-            named.path = self._request.target
-            raise named from None
+        except OSError as error:
+            named = from_oserror(error, paths.show(self._request.target))
+        else:
+            return
+        named.path = self._request.target
+        raise named
 
     def _at(self, target: tuple[bytes, ...], error: CommandError, rest: str = "") -> CommandError:
         """The same error with its path, and whose disk it is."""

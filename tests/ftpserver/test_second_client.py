@@ -338,15 +338,16 @@ def test_a_rule_that_forbids_is_named(server, client, files):
 
 @pytest.mark.parametrize("mode", ["ab", "r+b"], ids=["grows", "changes"])
 def test_a_file_that_is_written_to_while_it_is_sent(client, files, mode):
-    (files / "log").write_bytes(LARGE)
+    data = bytes(32 * MIB)  # more than the sockets hold: its end waits for this client
+    (files / "log").write_bytes(data)
     request_id = client.send("get", path=b"/log")
-    assert client.next(request_id)["size"] == len(LARGE)
+    assert client.next(request_id)["size"] == len(data)
     with open(files / "log", mode) as log:
         log.write(b"more")
     if mode == "ab":
         sent = client.answer(request_id)
-        assert (sent["size"], sent["grew"]) == (len(LARGE), True)
-        assert sent["digest"] == digest_of(LARGE)
+        assert (sent["size"], sent["grew"]) == (len(data), True)
+        assert sent["digest"] == digest_of(data)
     else:
         assert code_of(client.answer, request_id) == "source-changed"
 

@@ -10,7 +10,7 @@ import pytest
 from ftpserver.storage.commit import Commit
 from ftpserver.workspace.workspace import Workspace
 from ftpwire import digests
-from ftpwire.errors import AlreadyExists, DiskFull
+from ftpwire.errors import AlreadyExists, DiskFull, NotADirectory, NotFound
 from ftpwire.messages import Copied, Copy, MakeDir, MakeLink, Move, Put, Sent
 from tests.ftpserver.workspace.conftest import Site
 
@@ -102,3 +102,16 @@ def test_a_file_that_finds_no_place_at_the_last_moment_is_not_copied(
             workspace.copy(Copy(b"/from", b"/to", overwrite="never"))
         workspace.move(Move(b"/from", b"/d/f"))
     assert site.agrees()
+
+
+@pytest.mark.parametrize(
+    ("target", "error"), [(b"/no/x", NotFound), (b"/f/x", NotADirectory)], ids=["none", "file"]
+)
+def test_a_target_that_can_not_be_is_named(site: Site, target, error):
+    with site.open() as workspace:
+        put(workspace, b"/f")
+        workspace.commit()
+        with pytest.raises(error) as caught:
+            workspace.copy(Copy(b"/f", target))
+    assert str(caught.value).startswith(target.decode())
+    assert caught.value.path == target

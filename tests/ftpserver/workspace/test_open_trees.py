@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -118,10 +119,7 @@ def test_what_others_stored_in_the_old_directory_does_not_go_in_silence(site: Si
         for name in (b"/moved/a", b"/moved/in/b", b"/site/old"):
             put(workspace, name)
         old = site.files / "site" / "old"
-        begun = old.stat().st_ctime_ns
-        while (now := _now(site)) <= begun:  # the file system's clock ticks each few milliseconds
-            pass
-        assert now > begun
+        _wait_for_tick(site, old)
         workspace.begin_tree(BeginTree(b"/site"))
         put(workspace, b"/site/new")
         workspace.end_tree(EndTree())
@@ -138,6 +136,26 @@ def test_what_others_stored_in_the_old_directory_does_not_go_in_silence(site: Si
         "and were removed with the old one: 3"
     ]
     assert site.agrees()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_file_that_a_tree_replaces_is_told_of_if_it_came_since(site: Site, late):
+    listener = Listener()
+    with site.open(observer=listener) as workspace, site.open() as other:
+        put(other, b"/site")
+        _wait_for_tick(site, site.files / "site")
+        workspace.begin_tree(BeginTree(b"/site"))
+        if late:
+            put(other, b"/site")
+        workspace.end_tree(EndTree())
+    assert [told.endswith(": 1") for told in listener.heard] == ([True] if late else [])
+    assert site.agrees()
+
+
+def _wait_for_tick(site: Site, path: Path) -> None:
+    """Until what is made is younger: the file system's clock ticks each few milliseconds."""
+    while _now(site) <= path.stat().st_ctime_ns:
+        pass
 
 
 def _now(site: Site) -> int:
