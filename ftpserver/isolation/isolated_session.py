@@ -128,7 +128,6 @@ class IsolatedSession:
         self.offence: Offence | None = None
         self.is_held_up = False
         self._place: str | None = None
-        self._began = time.monotonic()
         self._cut_at: float | None = None
         self._over = False
         self._seen: Seen | None = None
@@ -326,7 +325,7 @@ class IsolatedSession:
         settings = self._service.settings
         if self._cut_at is not None and now >= self._cut_at + LAST_WORDS:
             self.give_up("its connection was cut")
-        elif self.account is None and now >= self._began + settings.login_grace + _SLACK:
+        elif self.account is None and now >= self._child.began + settings.login_grace + _SLACK:
             self.give_up("it didn't log in in time")
 
     # what goes on ------------------------------------------------------------------------
@@ -375,7 +374,7 @@ class IsolatedSession:
 
     def info(self) -> SessionInfo:
         """What is told of it, as it was last seen."""
-        seen = self._seen or Seen(None, None, None, time.monotonic() - self._began, 0, 0)
+        seen = self._seen or Seen(None, None, None, time.monotonic() - self._child.began, 0, 0)
         return SessionInfo(
             id=self.id,
             user=None if self.account is None else self.account.name,

@@ -29,7 +29,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -61,13 +61,6 @@ class _Kind(IntEnum):
     TELL = 2
     ANSWER = 3
     FAILURE = 4
-
-
-class Submitting(Protocol):
-    """Has work done in another thread, as an `Executor`."""
-
-    def submit(self, work: Callable[..., None], /, *arguments: Any) -> object:
-        """Do it soon. Raises RuntimeError when nothing more is done."""
 
 
 class PeerGone(Internal):
@@ -115,7 +108,6 @@ class Peer:
         sock: A stream socket of a pair; it belongs to this from now on.
         targets: What the other end may call, by the interface that it calls it by. It is called by
             the thread that reads, in order: what takes long holds up what comes after it.
-        pool: Where what is asked is answered instead, many at the same time.
         patience: Seconds after which an end that takes nothing is given up; None for never.
         max_size: Bytes of a payload.
         max_descriptors: That may come along with one message.
@@ -129,7 +121,6 @@ class Peer:
         sock: socket.socket,
         *,
         targets: Mapping[type, object],
-        pool: Submitting | None = None,
         patience: float | None = None,
         max_size: int = MAX_SIZE,
         max_descriptors: int = 0,
@@ -144,7 +135,6 @@ class Peer:
         self._socket = sock
         self._is_limited = patience is not None
         self._dispatcher = Dispatcher(targets)
-        self._pool = pool
         self._max_size = max_size
         self._room = room_for(max_descriptors)
         self._max_descriptors = max_descriptors
@@ -465,22 +455,7 @@ class Peer:
                 if self._may_log():
                     logger.exception("%s: %s failed", self._name, type(message).__name__)
             return
-        if self._pool is None:
-            self._answer(number, message, descriptors)
-            return
-        mine = list(descriptors)
-        descriptors.clear()
-        try:
-            self._pool.submit(self._answer_aside, number, message, mine)
-        except RuntimeError:  # the pool was shut down: this process is at its end
-            close_all(mine)
-            self._send_failure(number, PeerGone("the other process is at its end"))
-
-    def _answer_aside(self, number: int, message: msgspec.Struct, descriptors: list[int]) -> None:
-        try:
-            self._answer(number, message, descriptors)
-        finally:
-            close_all(descriptors)
+        self._answer(number, message, descriptors)
 
     def _answer(self, number: int, message: msgspec.Struct, descriptors: list[int]) -> None:
         try:

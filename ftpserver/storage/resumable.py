@@ -227,9 +227,7 @@ class ResumableStaging(Staging):
                 lock(self.fd)
             self._depth += 1
             try:
-                if self._is_lost():
-                    self._cut()
-                    raise self._taken_over()
+                self.look()
                 yield
             finally:
                 self._step_is_over()
@@ -239,21 +237,12 @@ class ResumableStaging(Staging):
         if not self._depth and self.fd >= 0:
             unlock(self.fd)
 
-    def _is_lost(self) -> bool:
-        """Whether another session has taken it over."""
-        return (
-            not self._withdrawn and self._checkpoint is not None and not self._checkpoint.is_there()
-        )
-
-    @staticmethod
-    def _taken_over() -> TakenOver:
-        return TakenOver("another session goes on with this upload")
-
     def look(self) -> None:
-        """Find out, without a step, whether it was taken over. Raises TakenOver."""
-        if self._is_lost():
-            self._cut()
-            raise self._taken_over()
+        """Find out whether another session has taken it over: this one is cut. Raises TakenOver."""
+        if self._withdrawn or self._checkpoint is None or self._checkpoint.is_there():
+            return
+        self._cut()
+        raise TakenOver("another session goes on with this upload")
 
     @property
     def _marks(self) -> Checkpoint:

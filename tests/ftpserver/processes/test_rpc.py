@@ -197,19 +197,6 @@ def test_a_later_answer_can_be_an_error(pairs):
         asked.result(30)
 
 
-def test_a_pool_answers_many_questions_at_once(pairs):
-    together = threading.Barrier(4)
-
-    def add(a, b):
-        together.wait(30)  # breaks unless all four are handled at the same time
-        return a
-
-    with ThreadPoolExecutor(4) as pool:
-        pair = pairs(second={"pool": pool}, theirs=Target(add=add)).start()
-        asked = [later(pair.there.add)(number, 0) for number in range(4)]
-        assert [one.result(30) for one in asked] == [0, 1, 2, 3]
-
-
 def test_descriptors_go_along_both_ways(pairs):
     def lend(given):
         os.write(given[0], b"seen")
