@@ -468,7 +468,7 @@ def test_to_make_room_while_waiting_for_a_turn_costs_nothing(desk, said, cost):
     desk.settle()
     (newcomer,) = [one for one in desk.service.sessions if one.request is dropped]
     newcomer.cut()
-    eventually(lambda: newcomer not in desk.service.sessions)
+    eventually(lambda: newcomer not in desk.service.sessions and desk.ended)
     assert (desk.ended, desk.told) == ([dropped], cost)
 
 
