@@ -829,10 +829,11 @@ class LedgerMachine(RuleBasedStateMachine):
             return held
         with pytest.raises(QuotaExceeded) as caught:
             self.ledger.reserve(self.account, size, files=files)
+        told = caught.value.what, caught.value.needed, caught.value.free
         if size > max(0, self.free):
-            assert (caught.value.needed, caught.value.free) == (size, max(0, self.free))
+            assert told == ("bytes", size, max(0, self.free))
         else:
-            assert caught.value.needed is None
+            assert told == ("files", files, max(0, self.free_files))
         return Lease("never was", self.account, size)
 
     @rule(target=leases, size=SIZES, files=FILES)
