@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = {
     "ftpwire": (
-        ("units", "digests", "errors", "peers"),
+        ("units", "digests", "errors", "peers", "likeness"),
         ("paths", "pacing", "frames"),
         ("decoding",),
         ("messages", "discovery", "standard", "job_end"),

@@ -20,6 +20,10 @@ ALIASES = {
     "mput": "put",
     "reget": "get",
     "reput": "put",
+    "chdir": "cd",
+    "copy": "cp",
+    "delete": "rm",
+    "rename": "mv",
 }
 
 

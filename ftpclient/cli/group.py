@@ -16,6 +16,7 @@ import click
 
 from ftpclient.cli.app import App, UsageError
 from ftpclient.connection.addresses import check_no_password, without_scheme
+from ftpwire import likeness
 from ftpwire.errors import FtpError
 from ftpwire.units import parse_size
 
@@ -82,10 +83,10 @@ _NOTHING = "nothing: "
 
 def no_option(error: click.NoSuchOption) -> str:
     """What to say of an option that nothing knows."""
-    params = [] if error.ctx is None else error.ctx.command.params
-    hidden = {name for one in params if getattr(one, "hidden", False) for name in one.opts}
-    close = " or ".join(name for name in error.possibilities or () if name not in hidden)
-    return f"no option {error.option_name}" + (f": did you mean {close}?" if close else "")
+    params = [] if error.ctx is None else error.ctx.command.get_params(error.ctx)
+    shown = [one for one in params if not getattr(one, "hidden", False)]
+    known = {name for one in shown for name in (*one.opts, *one.secondary_opts)}
+    return f"no option {error.option_name}{likeness.hint(error.option_name, known)}"
 
 
 def unlike_others(name: str, meant: str) -> str:
@@ -172,11 +173,9 @@ class CommandGroup(click.Group):
             return f"no command {name!r}, and none is needed: {_NEEDLESS[name]}"
         if not _in_shell(ctx) and (instead := _as_server(name)):
             return f"no command {name!r}: did you mean {instead}?"
-        import difflib
-
-        close = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
-        meant = _MEANT.get(name) or (close[0] if close else None)
-        return f"no command {name!r}" + (f": did you mean {meant}?" if meant else "")
+        if meant := _MEANT.get(name):
+            return f"no command {name!r}: did you mean {meant}?"
+        return f"no command {name!r}{likeness.hint(name, self.list_commands(ctx))}"
 
 
 def _as_server(word: str) -> str | None:

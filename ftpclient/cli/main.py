@@ -33,7 +33,7 @@ class _Ftp(CommandGroup):
             raise click.UsageError(text, ctx) from None
 
 
-@click.group(cls=_Ftp, context_settings={"help_option_names": ["--help"]})
+@click.group(cls=_Ftp, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "-s",
     "--server",
@@ -106,7 +106,6 @@ def run(app: App, arguments: list[str], prog_name: str = "ftp") -> int:
 
 
 _MEANT = {
-    "-h": "--help",
     "-V": "--version",
     **dict.fromkeys(("-P", "-p", "--port"), "-s HOST:PORT"),
     **dict.fromkeys(("-u", "-l", "--user"), "-s USER@HOST"),

@@ -22,9 +22,10 @@ from click.core import ParameterSource
 
 from ftpserver.cli.options import EXIT_DAMAGE, fail, json_option, typed
 from ftpserver.errors import StateError
-from ftpserver.settings.file import FILE_NAME, SettingsFile, did_you_mean
+from ftpserver.settings.file import FILE_NAME, SettingsFile
 from ftpserver.settings.kinds import Kind, Setting
 from ftpserver.settings.table import DEFAULT_ROOT, EVERY, ROOT, TABLE, Settings, cautions, state_of
+from ftpwire import likeness
 from ftpwire.paths import printable
 
 EXIT_CONFIGURATION = 2
@@ -191,7 +192,7 @@ def warnings_about(settings: Settings) -> list[str]:
     """What is valid, but risky, or most likely a mistake."""
     known = {setting.variable for setting in EVERY.values()} | _OTHER_VARIABLES
     strays = sorted({name for name in os.environ if name.startswith("FTPD_")} - known)
-    told = [f"{name}: means nothing{did_you_mean(name, known)}" for name in strays]
+    told = [f"{name}: means nothing{likeness.hint(name, known)}" for name in strays]
     return told + cautions(settings)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from ftpwire import likeness
+
 SECTIONS = {
     "Serving": ("start", "config", "service", "fingerprint", "certificate"),
     "Accounts": ("user", "token", "invite", "why"),
@@ -130,6 +132,21 @@ class Commands(click.Group):
         if args[0] not in self.commands and args[0] in _MEANT:
             raise click.UsageError(f"no command {args[0]}: did you mean {_MEANT[args[0]]}?", ctx)
         return super().resolve_command(ctx, args)
+
+
+def usage_text(error: click.UsageError) -> str:
+    """What is wrong with a command line, in one line, and where to read how it is written."""
+    text, ctx = error.format_message(), error.ctx
+    if ctx is None:
+        return text
+    if isinstance(error, click.NoSuchOption):
+        options = [one for one in ctx.command.get_params(ctx) if not getattr(one, "hidden", False)]
+        names = [name for one in options for name in (*one.opts, *one.secondary_opts)]
+        text = f"no option {error.option_name}{likeness.hint(error.option_name, names)}"
+    name = getattr(error, "command_name", None)  # of NoSuchCommand, which click has since 8.4
+    if isinstance(name, str) and isinstance(ctx.command, click.Group):
+        text = f"no command {name}{likeness.hint(name, ctx.command.list_commands(ctx))}"
+    return f"{text} (see {ctx.command_path} --help)"
 
 
 def _all(group: click.Group) -> list[click.Command]:

@@ -7,7 +7,6 @@ Lives here: options, what is printed. Lives elsewhere: reading (audit/reader.py)
 from __future__ import annotations
 
 import base64
-import difflib
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -19,7 +18,7 @@ import click
 
 from ftpserver.cli.audit import AUDITED
 from ftpserver.cli.options import json_option, root_option, started, typed
-from ftpwire import paths
+from ftpwire import likeness, paths
 from ftpwire.errors import InvalidPath
 from ftpwire.units import human, parse_duration, parse_moment
 
@@ -66,8 +65,7 @@ def _known(events: tuple[str, ...]) -> tuple[str, ...]:
     known = {*EVENTS.values(), *REQUESTS, *OTHERS, *AUDITED.values()}
     for event in events:
         if event not in known:
-            near = difflib.get_close_matches(event, known, n=1)
-            hint = f": did you mean {near[0]}?" if near else ""
+            hint = likeness.hint(event, known)
             raise click.BadParameter(f"{paths.show(event)} is no event{hint}")
     return events
 

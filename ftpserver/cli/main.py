@@ -27,11 +27,11 @@ from ftpserver.cli import (
     users,
 )
 from ftpserver.cli.audit import audit_commands
-from ftpserver.cli.help import START_HINTS, WORDS, Commands, HintingCommand
+from ftpserver.cli.help import START_HINTS, WORDS, Commands, HintingCommand, usage_text
 from ftpserver.cli.options import fail, root_option
 from ftpserver.errors import StateError
 from ftpwire import __version__, standard
-from ftpwire.errors import FtpError, from_oserror
+from ftpwire.errors import FtpError, Interrupted, from_oserror
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -99,7 +99,17 @@ def _status(code: Any) -> Any:
 
 def _run() -> None:
     try:
-        cli.main(prog_name="ftpd")
+        ended = cli.main(prog_name="ftpd", standalone_mode=False)
+        sys.exit(ended if isinstance(ended, int) else 0)
+    except click.UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # click has it since 8.2
+            error.show()
+            sys.exit(error.exit_code)
+        fail(usage_text(error), error.exit_code)
+    except click.ClickException as error:
+        fail(error.format_message(), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        fail("interrupted", Interrupted.exit_code)
     except standard.ReaderLeft:
         sys.exit(standard.READER_LEFT)
     except FtpError as error:

@@ -10,15 +10,14 @@ first error, and passes over keys that mean nothing.
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ftpserver.settings.kinds import NONE
 from ftpserver.settings.table import EVERY
+from ftpwire import likeness
 
 FILE_NAME = "ftpd.toml"
 _FIELDS = {setting.name: field for field, setting in EVERY.items()}
@@ -82,7 +81,7 @@ class SettingsFile:
         field = _FIELDS.get(key.replace("_", "-"))
         if field is None:
             what = "table" if isinstance(value, dict) else "key"
-            raise ValueError(f"unknown {what} {key}{did_you_mean(key.replace('_', '-'), _FIELDS)}")
+            raise ValueError(f"unknown {what} {key}{likeness.hint(key.replace('_', '-'), _FIELDS)}")
         if field in self.values:
             raise ValueError(f"{key}: set twice")
         kind = EVERY[field].kind
@@ -102,12 +101,3 @@ def _lines_of(text: str) -> dict[str, int]:
         if match := _KEY_LINE.match(line):
             lines.setdefault(match[1] or match[2] or match[3], number)
     return lines
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """What to add to the message about an unknown word; empty where nothing is near it."""
-    near = difflib.get_close_matches(word, sorted(known), 3)
-    if not near:
-        return ""
-    swapped = [one for one in near if sorted(one) == sorted(word)]  # prot is port, not root
-    return f": did you mean {(swapped or near)[0]}?"

@@ -118,7 +118,7 @@ def _path_of(entry: Entry) -> bytes:
     return entry.path
 
 
-@remote_command("touch", meant={"-a": "-m: times of reading are not kept", "-h": "ln -s again"})
+@remote_command("touch", meant={"-a": "-m: times of reading are not kept"})
 @click.argument("names", metavar="PATH...", nargs=-1, required=True)
 @click.option("-c", "--no-create", is_flag=True, help="Leave alone what isn't there.")
 @click.option("-d", "--date", metavar="TIME", help="As 2030-12-31, 2030-12-31T18:00Z or @SECONDS.")

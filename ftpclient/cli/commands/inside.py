@@ -45,7 +45,9 @@ def lpwd_command(app: App) -> None:
     app.print(paths.show(str(Path.cwd())))
 
 
-@click.command("lls", context_settings={"ignore_unknown_options": True})
+@click.command(
+    "lls", context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]}
+)
 @click.argument("arguments", metavar="[PATH]...", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def lls_command(app: App, arguments: tuple[str, ...]) -> None:

@@ -38,7 +38,6 @@ _MEANT = {
     "--stats": "nothing: the totals come at the end",
     "-P": "nothing: resuming is the default, and a terminal shows progress",
     "-e": "-s SERVER before the command",
-    "-h": "--help",
     "-W": "nothing: files that differ are sent whole",
     "--inplace": "nothing: a file appears whole, or not at all",
     "--size-only": "--checksum",

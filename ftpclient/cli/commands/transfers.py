@@ -120,7 +120,6 @@ _MEANT = {
     "-f": "nothing: files are replaced, and each is durable",
     "-l": "--limit-rate",
     "-i": "-n, or -s before the command",
-    "-h": "--help",
     "-o": "a TARGET: get SOURCE TARGET",
     "-O": "a TARGET that ends with a slash: get SOURCE DIR/",
     "--progress": "nothing: a terminal shows it by itself",

@@ -49,7 +49,6 @@ def run(capfd, tmp_path, monkeypatch):
         ),
         pytest.param(["-P", "22", "ls"], "no option -P: did you mean -s HOST:PORT?", id="port"),
         pytest.param(["-u", "al", "ls"], "no option -u: did you mean -s USER@HOST?", id="user"),
-        pytest.param(["-h"], "no option -h: did you mean --help?", id="h"),
         pytest.param(
             ["--password", "x", "ls"],
             "no option --password: did you mean --password-stdin, or FTP_PASSWORD?",
@@ -179,6 +178,40 @@ def test_help_without_the_shell(run):
     assert (status, err) == (0, "")
     assert "!COMMAND" not in out and "  Upload files and directories." in out
     assert run("help", "put")[1].startswith("Usage: ftp put ")
+
+
+@pytest.mark.parametrize("words", [(), ("put",), ("sync",), ("mv",), ("token",), ("connect",)])
+def test_h_is_help_where_it_means_nothing_else(run, words):
+    status, out, err = run(*words, "-h")
+    assert (status, err) == (0, "") and out == run(*words, "--help")[1]
+    assert "-h, --help" in out
+
+
+@pytest.mark.parametrize("command", ["ls", "du"])
+def test_h_is_for_people_where_it_is_in_other_tools(run, command):
+    assert "  --help" in run(command, "--help")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["rn", "x"], "no command 'rn'"),
+        (["rmdri", "x"], "no command 'rmdri'"),
+        (["forgot"], "no command 'forgot'"),
+        (["trash"], "no command 'trash'"),
+        (["echo"], "no command 'echo'"),
+        (["wait"], "no command 'wait'"),
+        (["link"], "no command 'link'"),
+        (["chmdo", "a"], "no command 'chmdo': did you mean chmod?"),
+        (["put", "--link-dest", "a", "b"], "no option --link-dest (see ftp put --help)"),
+        (["sync", "--delte", "a", ":b"], "no option --delte (see ftp sync --help)"),
+        (["sync", "--checksm", "a", ":b"], "no option --checksm: did you mean --checksum?"),
+    ],
+)
+def test_a_guess_is_a_misspelling_and_never_leads_to_what_removes(run, words, told):
+    status, out, err = run(*words)
+    assert (status, out) == (2, "")
+    assert told in err and ("mean" in told) == ("mean" in err)
 
 
 @pytest.mark.parametrize(

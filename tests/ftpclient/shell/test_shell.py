@@ -65,7 +65,7 @@ def test_lines_share_the_session(app, home, capfd):
     [
         pytest.param("ls nope", 5, "/nope: no such file or directory", id="not-found"),
         pytest.param("lsr", 2, "no command 'lsr': did you mean ls?", id="misspelt"),
-        pytest.param("delete x", 2, "no command 'delete': did you mean rm?", id="of-others"),
+        pytest.param("del x", 2, "no command 'del': did you mean rm?", id="of-others"),
         pytest.param("xyzzy", 2, "no command 'xyzzy'", id="unknown"),
         pytest.param("help lsr", 2, "no command 'lsr': did you mean ls?", id="unknown-help"),
         pytest.param(
