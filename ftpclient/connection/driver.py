@@ -104,6 +104,11 @@ class Driver:
         return self.context is not None
 
     @property
+    def fingerprint(self) -> str | None:
+        """Of the server's key (``SHA256:…``); None without TLS."""
+        return None
+
+    @property
     def trusted(self) -> Trusted:
         """For a further connection to the same server."""
         return Trusted(self.context, None)

@@ -78,6 +78,10 @@ class Opened(Connection):
         self.user = address.login
 
     @property
+    def fingerprint(self) -> str | None:
+        return None if self.channel.tls is None else _key_of(self.channel)
+
+    @property
     def trusted(self) -> Trusted:
         """For a further connection to the same server."""
         return Trusted(self.context, session_of(self.channel))
