@@ -23,8 +23,9 @@ from ftpwire.units import parse_size
 _MODULES = {
     "attributes": ("chmod", "touch"),
     "accounts": ("login", "logout", "passwd", "register", "servers", "token"),
-    "browsing": ("cat", "df", "du", "hash", "ls", "pwd", "stat", "whoami"),
+    "browsing": ("cat", "df", "hash", "ls", "pwd", "stat", "whoami"),
     "changing": ("cp", "ln", "mkdir", "mv", "rm", "rmdir"),
+    "usage": ("du",),
     "ends": ("head", "tail"),
     "finding": ("find", "tree"),
     "transfers": ("get", "put"),

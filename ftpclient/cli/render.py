@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -75,7 +76,7 @@ def entry_record(entry: Entry, path: bytes) -> dict[str, Any]:
         **path_record("name", paths.name_of(path) or b"/"),
         **path_record("path", path),
         "type": entry.type,
-        "size": entry.size,
+        "size": None if entry.type == "dir" else entry.size,
         "mode": f"{entry.mode:04o}",
         "mtime": iso_time(entry.mtime_ns),
         "digest": entry.digest.hex() if entry.digest is not None else None,
@@ -84,6 +85,8 @@ def entry_record(entry: Entry, path: bytes) -> dict[str, Any]:
         record |= path_record("target", entry.target)
     return record
 
+
+_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 _TYPE_BITS = {
     "file": stat.S_IFREG,
@@ -97,6 +100,8 @@ def long_line(entry: Entry, name: str, *, human_sizes: bool, digest: bool) -> st
     """One line of ``ls -l``."""
     mode = stat.filemode(_TYPE_BITS[entry.type] | entry.mode)
     size = human(entry.size) if human_sizes else str(entry.size)
+    if entry.type == "dir":
+        size = "-"  # what the file system takes for its names: nobody's bytes
     line = f"{mode} {size:>12} {short_time(entry.mtime_ns)} {name}"
     if entry.target is not None:
         line += f" -> {paths.show(entry.target)}"
@@ -106,15 +111,20 @@ def long_line(entry: Entry, name: str, *, human_sizes: bool, digest: bool) -> st
 
 
 def columns(names: Iterable[str], width: int) -> Iterator[str]:
-    """Names in columns, down and then across, as ls shows them on a terminal."""
+    """Names in columns, down and then across, as ls shows them on a terminal. They may be
+    coloured."""
     all_names = list(names)
     if not all_names:
         return
-    widest = max(len(name) for name in all_names) + 2
+    lengths = [len(_COLORS.sub("", name)) for name in all_names]
+    widest = max(lengths) + 2
     across = max(1, width // widest)
     rows = -(-len(all_names) // across)
+    padded = [
+        name + " " * (widest - length) for name, length in zip(all_names, lengths, strict=True)
+    ]
     for row in range(rows):
-        yield "".join(f"{name:{widest}}" for name in all_names[row::rows]).rstrip()
+        yield "".join(padded[row::rows]).rstrip()
 
 
 def stat_lines(entry: Entry, path: bytes) -> Iterator[str]:
@@ -123,7 +133,8 @@ def stat_lines(entry: Entry, path: bytes) -> Iterator[str]:
     if entry.target is not None:
         yield f"target: {paths.show(entry.target)}"
     yield f"  type: {entry.type}"
-    yield f"  size: {entry.size} ({human(entry.size)})"
+    if entry.type != "dir":
+        yield f"  size: {entry.size} ({human(entry.size)})"
     yield f"  mode: {entry.mode:04o}"
     yield f" mtime: {iso_time(entry.mtime_ns)}"
     if entry.digest is not None:

@@ -261,16 +261,24 @@ class Spool(Generic[_Item]):
 
 
 def sort(
-    entries: Iterable[Entry], key: Callable[[Entry], Any], *, reverse: bool = False
-) -> Iterator[Entry]:
-    """Sort entries in flat memory: beyond some thousands by merging runs from disk."""
-    run: list[Entry] = []
-    runs: list[Spool[list[Entry]]] = []
+    entries: Iterable[_Item],
+    key: Callable[[_Item], Any],
+    *,
+    reverse: bool = False,
+    kind: type[_Item] = Entry,  # type: ignore[assignment]
+) -> Iterator[_Item]:
+    """Sort entries in flat memory: beyond some thousands by merging runs from disk.
+
+    Args:
+        kind: What is sorted, if not entries; msgspec must be able to encode it.
+    """
+    run: list[_Item] = []
+    runs: list[Spool[list[_Item]]] = []
     try:
         for entry in entries:
             run.append(entry)
             if len(run) >= _RUN:
-                runs.append(_stored(sorted(run, key=key, reverse=reverse)))
+                runs.append(_stored(sorted(run, key=key, reverse=reverse), kind))
                 run = []
         run.sort(key=key, reverse=reverse)
         if runs:
@@ -283,9 +291,9 @@ def sort(
             one.close()
 
 
-def _stored(run: list[Entry]) -> Spool[list[Entry]]:
+def _stored(run: list[_Item], kind: type[_Item]) -> Spool[list[_Item]]:
     check_room()
-    spool = Spool(list[Entry], in_memory=1)  # one of many
+    spool = Spool[list[_Item]](list[kind], in_memory=1)  # type: ignore[valid-type]  # one of many
     for at in range(0, len(run), _CHUNK):
         spool.add(run[at : at + _CHUNK])
     return spool

@@ -6,19 +6,21 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import click
 
-from ftpclient.cli import render
+from ftpclient.cli import colors, render
 from ftpclient.cli.app import App
-from ftpclient.cli.group import raise_for, remote_command
+from ftpclient.cli.colors import Colors
+from ftpclient.cli.group import HintingCommand, raise_for, remote_command
+from ftpclient.connection.protocol import Asked
 from ftpclient.transfer import spool
 from ftpclient.transfer.report import Summary
-from ftpwire import paths, units
+from ftpwire import paths
 from ftpwire.errors import CommandError, NotFound
-from ftpwire.messages import Entry, Failed, Problem
+from ftpwire.messages import Entry, Failed, Problem, Stat
 from ftpwire.paths import RemotePath
 
 
@@ -105,8 +107,15 @@ def status_of(failures: list[int], total: int) -> int:
 _SORTS: dict[str, Callable[[Entry], Any]] = {
     "name": lambda entry: entry.path,
     "time": lambda entry: (-entry.mtime_ns, entry.path),
-    "size": lambda entry: (-entry.size, entry.path),
+    "size": lambda entry: (-entry.size if entry.type == "file" else 0, entry.path),
+    "ext": lambda entry: (_extension(entry.path), entry.path),
 }
+_UNSORTED = "none"
+
+
+def _extension(name: bytes) -> bytes:
+    """What stands behind the last dot, which is not the first letter."""
+    return name[1:].rpartition(b".")[2] if b"." in name[1:] else b""
 
 
 _IN_COLUMNS = 10_000
@@ -132,32 +141,40 @@ class _Listing:
         marks: bool,
         zero: bool,
         digest: bool,
+        colors: Colors | None,
     ) -> None:
         self._app = app
         self._long = long
         self._everything = everything
         self._human = human
-        self._key = _SORTS[order]
+        self._key = _SORTS.get(order)
         self._reverse = reverse
         self._recursive = recursive
         self._single = single
         self._marks = marks
         self._zero = zero
         self._digest = digest
+        self._colors = colors
+        self._dangling: set[bytes] = set()
+        self._has_shown = False
         self.failures = Summary()
 
     def show(self, path: RemotePath, *, heading: bool) -> None:
         """List one path; headings tell several directories apart."""
-        app = self._app
-        if heading and not app.as_json and not self._zero:
-            app.print(f"{paths.show(path)}:")
         with closing(spool.Spool(bytes, in_memory=_NAMES_IN_MEMORY)) as directories:
-            self._print(path, self._sorted(path, directories))
+            entries = self._sorted(path, directories)
+            first = next(entries, None)  # what can't be listed has no heading
+            if heading and not self._app.as_json and not self._zero:
+                self._head(path)
+            if first is not None:
+                self._print(path, self._looked_at(path, chain([first], entries)))
             for name in directories:
-                if not app.as_json and not self._zero:
-                    app.print("")
-                with going_on(app, self.failures):
+                with going_on(self._app, self.failures):
                     self.show(paths.child(path, name), heading=True)
+
+    def _head(self, path: RemotePath) -> None:
+        self._app.print(f"{chr(10) if self._has_shown else ''}{paths.show(path)}:")
+        self._has_shown = True
 
     def _sorted(self, path: RemotePath, directories: spool.Spool[bytes]) -> Iterator[Entry]:
         entries = self._app.client.list_dir(
@@ -166,10 +183,15 @@ class _Listing:
             on_problem=complain_about(self._app, path, self.failures),
         )
         shown = (entry for entry in entries if self._everything or not entry.path.startswith(b"."))
-        for entry in spool.sort(shown, self._key, reverse=self._reverse):
+        for entry in self._in_order(shown):
             if self._recursive and entry.type == "dir":
                 directories.add(entry.path)
             yield entry
+
+    def _in_order(self, entries: Iterator[Entry]) -> Iterator[Entry]:
+        if self._key is None:
+            return entries
+        return spool.sort(entries, self._key, reverse=self._reverse)
 
     def _print(self, directory: RemotePath, entries: Iterator[Entry]) -> None:
         app = self._app
@@ -199,13 +221,41 @@ class _Listing:
                 for line in render.columns(some, shutil.get_terminal_size().columns):
                     app.print(line)
 
+    def _looked_at(self, directory: RemotePath, entries: Iterator[Entry]) -> Iterator[Entry]:
+        """The same; where names are coloured, it is known of these links which lead nowhere."""
+        if self._colors is None or self._app.as_json or self._zero:
+            yield from entries
+            return
+        while some := list(islice(entries, _IN_COLUMNS)):
+            self._dangling = _dangling(self._app, directory, some)
+            yield from some
+
     def _name(self, directory: RemotePath, entry: Entry) -> str:
         name = paths.show(entry.path or paths.name_of(directory))
+        if self._colors is not None:
+            name = self._colors.paint(name, entry, dangling=entry.path in self._dangling)
+        return name + self._mark(entry)
+
+    def _mark(self, entry: Entry) -> str:
         if entry.type == "dir":
-            return name + "/"
-        if self._marks and not (self._long and entry.type == "link"):
-            name += "@" if entry.type == "link" else "*" if entry.mode & 0o111 else ""
-        return name
+            return "/"
+        if not self._marks or (self._long and entry.type == "link"):
+            return ""
+        return "@" if entry.type == "link" else "*" if entry.mode & 0o111 else ""
+
+
+def _dangling(app: App, directory: RemotePath, entries: list[Entry]) -> set[bytes]:
+    """The names of the links that lead nowhere."""
+    connection, asked = app.client.connection, []
+    for entry in entries:
+        if entry.type == "link":
+            call: Asked[Entry] = Asked()
+            path = paths.child(directory, entry.path) if entry.path else directory
+            connection.submit(call, Stat(path, follow=True))
+            asked.append((entry.path, call))
+    for _, call in asked:
+        connection.wait_for(call)
+    return {name for name, call in asked if isinstance(call.error, NotFound)}
 
 
 _MEANT_IN_LS = {
@@ -215,18 +265,36 @@ _MEANT_IN_LS = {
     "-n": "-l",
     "-o": "-l",
     "-s": "-l",
-    "--sort": "-t or -S",
-    "--color": "nothing: names are shown as they are",
 }
 
 
-@remote_command("ls", meant=_MEANT_IN_LS)
+class _LsCommand(HintingCommand):
+    """Takes ``--color`` for ``--color=always``: as in GNU ls, the next word is no value of it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        words = ["--color=always" if word in _COLOR else word for word in args[:end]]
+        return super().parse_args(ctx, words + args[end:])
+
+
+_COLOR = ("--color", "--colour")
+
+
+@remote_command("ls", _LsCommand, meant=_MEANT_IN_LS)
 @click.argument("patterns", metavar="[PATH]...", nargs=-1)
 @click.option("-l", "long", is_flag=True, help="Modes, sizes and times.")
 @click.option("-a", "-A", "--all", "everything", is_flag=True, help="Names with a dot, too.")
 @click.option("-h", "--human-readable", "human", is_flag=True, help="With -l: sizes for people.")
 @click.option("-t", "order", flag_value="time", help="Newest first.")
 @click.option("-S", "order", flag_value="size", help="Largest first.")
+@click.option(
+    "--sort",
+    "chosen",
+    type=click.Choice([*_SORTS, _UNSORTED]),
+    help="Sort by name, time, size or extension, or not at all.",
+)
+@click.option("-X", "order", flag_value="ext", hidden=True)
+@click.option("-U", "order", flag_value=_UNSORTED, help="Do not sort.")
 @click.option("-r", "--reverse", "reverse", is_flag=True, help="The other way round.")
 @click.option("-R", "--recursive", is_flag=True, help="Directories with their contents.")
 @click.option("-1", "single", is_flag=True, help="One name a line.")
@@ -235,9 +303,19 @@ _MEANT_IN_LS = {
 @click.option("-0", "zero", is_flag=True, help="Raw names, each ended by a NUL byte.")
 @click.option("-d", "--directory", "itself", is_flag=True, help="A directory itself.")
 @click.option("--digest", is_flag=True, help="Digests that are kept beside the files.")
+@click.option(
+    "--color",
+    "--colour",
+    "color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    help="Colour names as LS_COLORS says: always, never, or on a terminal (auto, the default).",
+)
 def ls_command(
     app: App,
     patterns: tuple[str, ...],
+    chosen: str | None,
+    color: colors.When,
     long: bool,
     everything: bool,
     human: bool,
@@ -257,13 +335,14 @@ def ls_command(
         long=long,
         everything=everything,
         human=human,
-        order=order or "name",
+        order=chosen or order or "name",
         reverse=reverse,
         recursive=recursive,
         single=single or not (across or sys.stdout.isatty()),
         marks=marks,
         zero=zero,
         digest=digest,
+        colors=None if app.as_json else colors.wanted(color),
     )
 
     def show(path: RemotePath) -> None:
@@ -324,57 +403,6 @@ def hash_command(app: App, patterns: tuple[str, ...]) -> None:
             app.print(f"{hashed.digest.hex()}  {paths.show(path)}")
 
     raise_for(for_each(app, patterns, show))
-
-
-@remote_command("du")
-@click.argument("patterns", metavar="[PATH]...", nargs=-1)
-@click.option("-s", "only_sum", is_flag=True, help="Only the sum of each path.")
-@click.option("-h", "human", is_flag=True, help="Sizes for people.")
-def du_command(app: App, patterns: tuple[str, ...], only_sum: bool, human: bool) -> None:
-    """Show the bytes below directories."""
-    failures = Summary()
-
-    def tell(path: RemotePath, size: int, files: int) -> None:
-        if app.as_json:
-            app.print_json({**render.path_record("path", path), "size": size, "files": files})
-        else:
-            app.print(f"{units.human(size) if human else size:>12}  {paths.show(path)}")
-
-    def show(path: RemotePath) -> None:
-        complain = complain_about(app, path, failures)
-        for directory, size, files in _sums(path, app.client.walk(path, on_problem=complain)):
-            if not only_sum or directory == path:
-                tell(directory, size, files)
-
-    raise_for(for_each(app, patterns or (".",), show) or failures.exit_code)
-
-
-def _sums(
-    root: RemotePath, blocks: Iterable[tuple[bytes, list[Entry]]]
-) -> Iterator[tuple[RemotePath, int, int]]:
-    """The sums of each directory as it is left: what is in it comes right after it."""
-    stack: list[list[Any]] = [[b"", 0, 0]]
-
-    def leave() -> tuple[RemotePath, int, int]:
-        path, size, files = stack.pop()
-        if stack:
-            stack[-1][1] += size
-            stack[-1][2] += files
-        return (paths.child(root, path) if path else root), size, files
-
-    for directory, entries in blocks:
-        while stack[-1][0] and directory != stack[-1][0]:
-            if directory.startswith(stack[-1][0] + b"/"):
-                break
-            yield leave()
-        if directory != stack[-1][0]:
-            stack.append([directory, 0, 0])
-        for entry in entries:
-            if entry.type == "file":
-                stack[-1][1] += entry.size
-                stack[-1][2] += 1
-    while stack:
-        yield leave()
 
 
 @remote_command("df")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import click
 
@@ -12,6 +13,7 @@ from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.commands.browsing import complain_about, for_each, going_on
 from ftpclient.cli.find_criteria import Criterion
 from ftpclient.cli.group import raise_for, remote_command
+from ftpclient.cli.removal import Removal
 from ftpclient.transfer import spool
 from ftpclient.transfer.report import Summary
 from ftpwire import paths, units
@@ -21,14 +23,12 @@ from ftpwire.paths import RemotePath
 _DAY, _MINUTE = 86_400, 60
 
 _MEANT_IN_FIND = {
-    "-delete": "find … -0 | xargs -0 ftp rm",
     "-exec": "find … -0 | xargs -0 …",
     "-execdir": "find … -0 | xargs -0 …",
     "-ok": "find … -0 | xargs -0 …",
     "-o": "one find for each",
     "-or": "one find for each",
     "-not": "find … | grep -v",
-    "-empty": "-size 0",
     "-regex": "find … | grep -E",
     "-printf": "--json",
     "-perm": "--json, which has the modes",
@@ -44,7 +44,10 @@ _MEANT_IN_FIND = {
 @click.option("-iname", metavar="PATTERN", help="The same, in capitals or not.")
 @click.option("-path", "whole", metavar="PATTERN", help="Whole paths like /www/*.txt.")
 @click.option("-type", "kind", metavar="f|d|l", help="Files, directories or links.")
-@click.option("-size", metavar="[+-]N", help="Files larger (+10M) or smaller (-10M).")
+@click.option("-empty", "empty", is_flag=True, help="Match empty files and directories.")
+@click.option(
+    "-size", metavar="[+-]N", help="Match files larger (+10M) or smaller (-10M); in bytes."
+)
 @click.option("-mtime", "days", metavar="[+-]N", help="Changed N days ago; -7: in the last 7.")
 @click.option("-mmin", "minutes", metavar="[+-]N", help="The same in minutes.")
 @click.option("-newer", metavar="PATH", help="Changed after that remote file was.")
@@ -52,7 +55,8 @@ _MEANT_IN_FIND = {
 @click.option("-mindepth", type=click.IntRange(0), metavar="N", help="At least so deep.")
 @click.option("-l", "-ls", "long", is_flag=True, help="Modes, sizes and times.")
 @click.option("-0", "-print0", "zero", is_flag=True, help="Raw paths, each ended by a NUL byte.")
-@click.option("-print", "printed", is_flag=True, hidden=True)
+@click.option("-print", "printed", is_flag=True, help="With -delete: print what was removed.")
+@click.option("-delete", "delete", is_flag=True, help="Remove what is found, never PATH=/ itself.")
 def find_command(
     app: App,
     patterns: tuple[str, ...],
@@ -68,9 +72,15 @@ def find_command(
     mindepth: int | None,
     long: bool,
     zero: bool,
+    empty: bool,
     printed: bool,
+    delete: bool,
 ) -> None:
-    """List all below PATH that meets every criterion."""
+    """Find files and directories. All tests must match.
+
+    With -delete, what is found is removed when all of it is known: what is in a directory first. A
+    directory in which something is left stays.
+    """
     wanted: list[Criterion] = []  # their patterns are patterns, in quotes or not
     try:
         if name is not None:
@@ -91,37 +101,95 @@ def find_command(
         raise UsageError(f"find: {error}") from None
     if newer is not None:
         wanted.append(find_criteria.newer_than(app.client.stat(newer, follow=True).mtime_ns))
-    finding = _Finding(app, wanted, long=long, zero=zero, depths=(mindepth or 0, maxdepth))
-    status = for_each(app, patterns or (".",), finding.look)
-    raise_for(status or finding.failures.exit_code)
+    shown = _Shown(app, long=long, zero=zero)
+    depths = (mindepth or 0, maxdepth)
+    if not delete:
+        finding = _Finding(app, wanted, shown.show, depths=depths, empty=empty)
+        status = for_each(app, patterns or (".",), finding.look)
+        raise_for(status or finding.failures.exit_code)
+        return
+    with closing(Removal(app)) as removal:
+        finding = _Finding(app, wanted, removal.add, depths=depths, empty=empty)
+        status = for_each(app, patterns or (".",), finding.look)
+        removal.run(shown.show if printed or long or zero or app.as_json or app.verbose else None)
+        raise_for(status or finding.failures.exit_code or removal.exit_code)
+
+
+class _Shown:
+    """How what was found is printed."""
+
+    def __init__(self, app: App, *, long: bool, zero: bool) -> None:
+        self._app = app
+        self._long = long
+        self._zero = zero
+
+    def show(self, path: RemotePath, entry: Entry) -> None:
+        app = self._app
+        if app.as_json:
+            app.print_json(render.entry_record(entry, path))
+        elif self._zero:
+            sys.stdout.buffer.write(path + b"\0")
+        elif self._long:
+            app.print(render.long_line(entry, paths.show(path), human_sizes=False, digest=False))
+        else:
+            app.print(paths.show(path))
 
 
 class _Finding:
-    """One `find`. What is found is printed as it comes: nothing is kept."""
+    """One `find`. What is found is told as it comes: nothing is kept.
+
+    Args:
+        found: Told each path that meets all criteria.
+        empty: Only files without a byte, and directories with nothing in them.
+    """
 
     def __init__(
         self,
         app: App,
         wanted: list[Criterion],
+        found: Callable[[RemotePath, Entry], None],
         *,
-        long: bool,
-        zero: bool,
         depths: tuple[int, int | None],
+        empty: bool,
     ) -> None:
         self._app = app
         self._wanted = wanted
-        self._long = long
-        self._zero = zero
+        self._found = found
+        self._empty = empty
         self._least, self._most = depths
         self.failures = Summary()
 
     def look(self, top: RemotePath) -> None:
         """Look at a path, and at all below it."""
         entry = self._app.client.stat(top)
+        if self._empty:
+            self._look_for_empty(top, entry)
+            return
         self._offer(top, entry, 0)
         if entry.type == "dir" and self._most != 0:
             for path, found, depth in self._below(top):
                 self._offer(path, found, depth)
+
+    def _look_for_empty(self, top: RemotePath, entry: Entry) -> None:
+        """The same, where a directory is offered only when it is known what is in it."""
+        if entry.type != "dir":
+            if not entry.size and entry.type == "file":
+                self._offer(top, entry, 0)
+            return
+        complain = complain_about(self._app, top, self.failures)
+        with closing(spool.Table(Entry)) as waiting:  # those whose turn is to come
+            waiting[b""] = entry
+            for directory, entries in self._app.client.walk(top, on_problem=complain):
+                mine = waiting.pop(directory)  # None: another part of it has come before
+                here = paths.child(top, directory) if directory else top
+                depth = directory.count(b"/") + 1 if directory else 0
+                if mine is not None and not entries:
+                    self._offer(here, mine, depth)
+                for one in entries:
+                    if one.type == "dir":
+                        waiting[directory + b"/" + one.path if directory else one.path] = one
+                    elif one.type == "file" and not one.size:
+                        self._offer(paths.child(here, one.path), one, depth + 1)
 
     def _below(self, top: RemotePath) -> Iterator[tuple[RemotePath, Entry, int]]:
         client = self._app.client
@@ -141,15 +209,7 @@ class _Finding:
             return
         if not all(meets(path, entry) for meets in self._wanted):
             return
-        app = self._app
-        if app.as_json:
-            app.print_json(render.entry_record(entry, path))
-        elif self._zero:
-            sys.stdout.buffer.write(path + b"\0")
-        elif self._long:
-            app.print(render.long_line(entry, paths.show(path), human_sizes=False, digest=False))
-        else:
-            app.print(paths.show(path))
+        self._found(path, entry)
 
 
 # tree ---------------------------------------------------------------------------------------

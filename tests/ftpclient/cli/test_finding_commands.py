@@ -246,7 +246,10 @@ def test_letters_of_ls(run, tree, letters):
 
 
 def test_marks_of_ls(run, tree):
-    assert run("ls -F d d/e")[1] == ["/d:", "big.txt", "e/", "link@", "/d/e:", "prog*", "small.txt"]
+    assert run("ls -F d d/e")[1] == [
+        *("/d:", "big.txt", "e/", "link@"),
+        *("", "/d/e:", "prog*", "small.txt"),
+    ]
     assert run("ls -lF d")[1][2].endswith(" link -> e")
 
 
@@ -254,12 +257,73 @@ def test_columns_in_a_pipe(run, tree):
     assert run("ls -C d")[1] == ["big.txt  e/       link"]
 
 
-def test_options_of_other_ls(run, tree):
-    assert run("ls --color=auto") == (
-        2,
-        [],
-        "ftp: no option --color, and none is needed: names are shown as they are (see ls --help)\n",
-    )
+@pytest.mark.parametrize("letters", ["", "-l ", "-1 ", "-C "])
+def test_names_have_the_colours_of_ls_colors(run, tree, monkeypatch, letters):
+    monkeypatch.setenv("LS_COLORS", "di=34:*.txt=35:*.tar.gz=36:or=41:ln=target:junk:*.b=\x1b[9m")
+    (tree / "d" / "gone").symlink_to("nowhere")
+    (tree / "d" / "e" / "a.tar.gz").touch()
+    (tree / "d" / "e" / "a.b").touch()
+    shown = "\n".join(run(f"ls {letters}--color d d/e")[1])
+    for painted in (
+        "\x1b[35mbig.txt\x1b[0m",
+        "\x1b[34me\x1b[0m/",
+        "\x1b[01;36mlink\x1b[0m",
+        "\x1b[41mgone\x1b[0m",
+        "\x1b[01;32mprog\x1b[0m",
+        "\x1b[36ma.tar.gz\x1b[0m",
+    ):
+        assert painted in shown
+    assert "9m" not in shown and "\x1b[0ma.b" not in shown
+
+
+@pytest.mark.parametrize(
+    "words", ["ls d", "ls --color=auto d", "ls --color=never d", "ls --json d"]
+)
+def test_a_pipe_has_no_colours(run, tree, words):
+    assert "\x1b" not in "".join(run(words)[1])
+
+
+def test_colours_line_up(run, tree, monkeypatch):
+    from ftpclient.cli import render
+
+    plain = list(render.columns(["a", "long/", "b"], 12))
+    painted = list(render.columns(["a", "\x1b[34mlong\x1b[0m/", "b"], 12))
+    assert [line.replace("\x1b[34m", "").replace("\x1b[0m", "") for line in painted] == plain
+
+
+@pytest.mark.parametrize(
+    ("order", "names"),
+    [
+        ("--sort=name", ["b.c", "e/", "none", "x.a"]),
+        ("--sort=size", ["x.a", "b.c", "e/", "none"]),
+        ("-S", ["x.a", "b.c", "e/", "none"]),
+        ("--sort=ext", ["e/", "none", "x.a", "b.c"]),
+        ("-X -r", ["b.c", "x.a", "none", "e/"]),
+        ("--sort=time", ["none", "b.c", "e/", "x.a"]),
+    ],
+)
+def test_orders_of_ls(run, files, order, names):
+    (files / "o" / "e").mkdir(parents=True)
+    for at, (name, size) in enumerate({"x.a": 9, "e": 0, "b.c": 2, "none": 0}.items()):
+        if name != "e":
+            (files / "o" / name).write_bytes(b"x" * size)
+        os.utime(files / "o" / name, ns=(0, at))
+    assert run(f"ls {order} o")[1] == names
+    assert sorted(run("ls -U o")[1]) == sorted(names)
+
+
+def test_what_can_not_be_listed_has_no_heading(run, tree):
+    status, out, err = run("ls nope d/e")
+    assert (status, out) == (1, ["/d/e:", "prog", "small.txt"])
+    assert "/nope: no such file" in err
+
+
+def test_directories_have_no_size(run, tree):
+    assert run("ls -l")[1][0].split()[1] == "-"
+    assert json.loads(run("ls --json d")[1][-1])["type"] == "link"
+    (record,) = (json.loads(line) for line in run("stat d --json")[1])
+    assert record["size"] is None
+    assert not any("size" in line for line in run("stat d")[1])
 
 
 def test_df_takes_h(run):
@@ -303,3 +367,83 @@ def test_lmkdir(run):
     assert status == 1
     assert err.startswith("ftp: a: ") and err.count("\n") == 1
     assert os.path.isdir("x")
+
+
+# what is empty, and removing what was found ---------------------------------------------------
+
+
+@pytest.fixture
+def partly_empty(files):
+    for directory in ("e/empty", "e/full", "e/a"):
+        (files / directory).mkdir(parents=True)
+    for name in ("e/full/none", "e/full/one", "e/a/none"):
+        (files / name).touch()
+    (files / "e" / "full" / "one").write_bytes(b"1")
+    (files / "e" / "link").symlink_to("nowhere")
+    return files / "e"
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("-empty", {"/e/empty", "/e/full/none", "/e/a/none"}),
+        ("-empty -type d", {"/e/empty"}),
+        ("-empty -maxdepth 1", {"/e/empty"}),
+        ("-empty -mindepth 2", {"/e/full/none", "/e/a/none"}),
+        ("-empty -name one", set()),
+    ],
+)
+def test_what_is_empty(run, partly_empty, words, found):
+    status, out, _ = run(f"find e {words}")
+    assert (status, set(out)) == (0, found)
+
+
+def test_an_empty_place_to_begin_at(run, partly_empty):
+    assert run("find e/empty e/full/none e/full/one -empty")[1] == ["/e/empty", "/e/full/none"]
+
+
+def test_what_is_found_is_removed_with_what_is_in_it(run, partly_empty):
+    assert run("find e/full e/a -delete") == (0, [], "")
+    assert sorted(one.name for one in partly_empty.iterdir()) == ["empty", "link"]
+
+
+def test_only_what_meets_the_criteria_is_removed(run, partly_empty):
+    status, out, _ = run("find e -name none -delete -print")
+    assert (status, out) == (0, ["/e/full/none", "/e/a/none"])
+    assert sorted(one.name for one in partly_empty.rglob("*")) == [
+        *("a", "empty", "full", "link", "one"),
+    ]
+
+
+def test_a_directory_in_which_something_is_left_stays(run, partly_empty):
+    status, out, err = run("find e -type d -delete --json")
+    gone = [json.loads(line)["path"] for line in out]
+    assert status == 1 and gone == ["/e/empty"]
+    assert all(f'"path": "/e{path}"' in err for path in ("/full", "/a", ""))
+    assert (partly_empty / "full" / "one").read_bytes() == b"1"
+
+
+def test_the_home_and_the_directory_that_one_is_in_stay(run, partly_empty, files):
+    assert run("cd e/a")[0] == 0
+    assert run("find . -delete") == (0, [], "")
+    assert run("find / -delete -print0")[0] == 0
+    assert set(run("find /")[1]) == {"/", "/e", "/e/a"}
+
+
+def test_a_link_is_removed_and_never_what_it_leads_to(run, partly_empty):
+    (partly_empty / "far").symlink_to("full")
+    assert run("find e/far e/link -delete")[0] == 0
+    assert (partly_empty / "full" / "one").exists() and not (partly_empty / "far").is_symlink()
+
+
+def test_thousands_are_removed_without_a_round_trip_for_each(app, run, files, monkeypatch):
+    from ftpclient.connection.connection import Connection
+
+    for number in range(1000):
+        (files / f"file{number}").touch()
+    waits = []
+    pump = Connection.pump
+    monkeypatch.setattr(Connection, "pump", lambda *what: (waits.append(1), pump(*what))[1])
+    assert run("find / -type f -delete") == (0, [], "")
+    assert not list(files.glob("file*"))
+    assert len(waits) < 500

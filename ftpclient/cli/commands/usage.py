@@ -1,0 +1,154 @@
+"""How much is below directories: du.
+
+Lives here: adding up as the server lists, and what is printed of it. Lives elsewhere: the space of
+the account (df in browsing.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import click
+import msgspec
+
+from ftpclient.cli import render
+from ftpclient.cli.app import App
+from ftpclient.cli.commands.browsing import complain_about, for_each
+from ftpclient.cli.group import raise_for, remote_command
+from ftpclient.transfer import spool
+from ftpclient.transfer.report import Summary
+from ftpwire import paths, units
+from ftpwire.messages import Entry
+from ftpwire.paths import RemotePath
+
+
+class Sum(msgspec.Struct):
+    """What was added up.
+
+    Attributes:
+        path: Relative to the place where it began.
+        size: Bytes of the files, not of directories.
+        depth: 0: that place.
+    """
+
+    path: bytes
+    size: int = 0
+    files: int = 0
+    depth: int = 0
+    is_file: bool = False
+
+
+_ORDERS: dict[str, Callable[[Sum], object]] = {
+    "name": lambda one: one.path,
+    "size": lambda one: (-one.size, one.path),
+    "files": lambda one: (-one.files, one.path),
+}
+
+
+@remote_command("du", meant={"-k": "-h, or bytes as they are", "-b": "nothing: sizes are bytes"})
+@click.argument("patterns", metavar="[PATH]...", nargs=-1)
+@click.option("-s", "--summarize", "only_sum", is_flag=True, help="Print only each PATH's sum.")
+@click.option("-a", "--all", "everything", is_flag=True, help="Print files, too.")
+@click.option(
+    *("-d", "--max-depth", "depth"),
+    type=click.IntRange(0),
+    metavar="N",
+    help="Print what is at most N levels below PATH.",
+)
+@click.option("-S", "--separate-dirs", "separate", is_flag=True, help="Don't add subdirectories.")
+@click.option("-c", "--total", is_flag=True, help="Print the sum of all.")
+@click.option("-h", "--human-readable", "human", is_flag=True, help="Print sizes like 1.5 MiB.")
+@click.option(
+    "--sort", "order", type=click.Choice([*_ORDERS]), help="Sort by name, size or number of files."
+)
+def du_command(
+    app: App,
+    patterns: tuple[str, ...],
+    only_sum: bool,
+    everything: bool,
+    depth: int | None,
+    separate: bool,
+    total: bool,
+    human: bool,
+    order: str | None,
+) -> None:
+    """Add up the sizes of files below directories.
+
+    A directory comes after what is in it.
+    """
+    failures = Summary()
+    whole = Sum(b"")
+    most = 0 if only_sum else depth
+
+    def tell(path: RemotePath, one: Sum) -> None:
+        if app.as_json:
+            record = render.path_record("path", path)
+            app.print_json({**record, "size": one.size, "files": one.files})
+        else:
+            app.print(_line(one, paths.show(path), human=human))
+
+    def show(path: RemotePath) -> None:
+        blocks = app.client.walk(path, on_problem=complain_about(app, path, failures))
+        sums = added_up(blocks, separate=separate, files=everything)
+        shown = (one for one in counted(sums) if most is None or one.depth <= most)
+        for one in shown if order is None else spool.sort(shown, _ORDERS[order], kind=Sum):
+            tell(paths.child(path, one.path) if one.path else path, one)
+
+    def counted(sums: Iterable[Sum]) -> Iterator[Sum]:
+        """The same; into the whole goes what is in no other sum."""
+        for one in sums:
+            if not one.is_file if separate else not one.depth:
+                whole.size += one.size
+                whole.files += one.files
+            yield one
+
+    status = for_each(app, patterns or (".",), show)
+    if total and app.as_json:
+        app.print_json({"total": True, "size": whole.size, "files": whole.files})
+    elif total:
+        app.print(_line(whole, "total", human=human))
+    raise_for(status or failures.exit_code)
+
+
+def added_up(
+    blocks: Iterable[tuple[bytes, list[Entry]]], *, separate: bool = False, files: bool = False
+) -> Iterator[Sum]:
+    """The sum of each directory as it is left: what is in it comes right after it.
+
+    Args:
+        blocks: As `Client.walk` gives them.
+        separate: A directory's sum is without those in it.
+        files: Give each file, too.
+    """
+    stack = [Sum(b"")]
+
+    def leave() -> Sum:
+        done = stack.pop()
+        if stack and not separate:
+            stack[-1].size += done.size
+            stack[-1].files += done.files
+        return done
+
+    for directory, entries in blocks:
+        while stack[-1].path and directory != stack[-1].path:
+            if directory.startswith(stack[-1].path + b"/"):
+                break
+            yield leave()
+        here = stack[-1]
+        if directory != here.path:
+            here = Sum(directory, depth=directory.count(b"/") + 1)
+            stack.append(here)
+        for entry in entries:
+            if entry.type != "file":
+                continue
+            here.size += entry.size
+            here.files += 1
+            if files and entry.path:
+                path = directory + b"/" + entry.path if directory else entry.path
+                yield Sum(path, entry.size, 1, here.depth + 1, is_file=True)
+    while stack:
+        yield leave()
+
+
+def _line(one: Sum, name: str, *, human: bool) -> str:
+    return f"{units.human(one.size) if human else one.size:>12}  {name}"
