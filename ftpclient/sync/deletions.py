@@ -11,11 +11,11 @@ from __future__ import annotations
 from contextlib import closing
 
 from ftpclient.sync.directories import Awaited, Deletion, Directory, deletion_step, join
-from ftpclient.sync.filters import Filter
 from ftpclient.sync.local_reader import LocalReader, check_depth
 from ftpclient.sync.plan import Options, Plan, Route, Step
 from ftpclient.sync.remote_reader import RemoteReader
 from ftpclient.sync.troubles import Troubles
+from ftpclient.transfer.selection import Filter
 from ftpclient.transfer.spool import Table
 from ftpwire import paths
 from ftpwire.errors import AlreadyExists, CommandError, SafetyLimit

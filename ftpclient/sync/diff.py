@@ -2,7 +2,7 @@
 
 Lives here: walking the local tree along with the remote one's listing, and what differs.
 Lives elsewhere: reading the trees (local_reader.py, remote_reader.py), what is left out
-(filters.py), what is done about a difference (policy.py, deletions.py).
+(transfer/selection.py), what is done about a difference (policy.py, deletions.py).
 
 No file costs a request. The server lists all of a directory before those in it, and these one
 after another: so only one directory's names, and what has to be changed, are kept at a time.
@@ -16,11 +16,12 @@ import sys
 from contextlib import closing
 
 from ftpclient.sync.directories import Directory, is_within, join
-from ftpclient.sync.filters import Filter, file_rules
 from ftpclient.sync.local_reader import local_entry
 from ftpclient.sync.policy import Policy
 from ftpclient.sync.remote_reader import POLL_EVERY
 from ftpclient.transfer.listing import Listing
+from ftpclient.transfer.patterns import file_rules
+from ftpclient.transfer.selection import Filter
 from ftpclient.transfer.spool import Table
 from ftpwire.errors import CommandError
 from ftpwire.messages import Entry, Problem

@@ -13,8 +13,8 @@ from typing import Literal
 
 import msgspec
 
-from ftpclient.sync.filters import Filter
 from ftpclient.sync.plan import Step
+from ftpclient.transfer.selection import Filter
 from ftpclient.transfer.spool import Spool, Table
 from ftpwire.messages import Entry
 

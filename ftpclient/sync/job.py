@@ -16,14 +16,15 @@ from typing import Any
 from ftpclient.connection.connection import Connection
 from ftpclient.sync.apply import Replica
 from ftpclient.sync.deletions import check_limits, kept_back, may_delete_before
-from ftpclient.sync.filters import Filter, option_rules
 from ftpclient.sync.plan import Options, Plan, Route, Step
 from ftpclient.sync.planning import compare
 from ftpclient.sync.policy import Policy
 from ftpclient.transfer.job import JobOver, Transfer, words_for_all
 from ftpclient.transfer.job import Options as TransferOptions
 from ftpclient.transfer.local_modes import withheld
+from ftpclient.transfer.patterns import option_rules
 from ftpclient.transfer.report import Forwarding, Listener, Result, Status, Summary
+from ftpclient.transfer.selection import Filter
 from ftpwire import paths
 from ftpwire.errors import (
     ConnectionLost,

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ftpclient.sync.directories import join, parts_of
-from ftpclient.sync.filters import IGNORE_FILE, MAX_IGNORE_FILE, Filter, bounded
 from ftpclient.transfer.local_tree import LocalTree
+from ftpclient.transfer.patterns import IGNORE_FILE, MAX_IGNORE_FILE, bounded
+from ftpclient.transfer.selection import Filter
 from ftpwire import beneath, paths
 from ftpwire.errors import CommandError, InvalidPath
 from ftpwire.messages import Entry

@@ -12,12 +12,12 @@ from contextlib import ExitStack, closing
 
 from ftpclient.connection.connection import Connection
 from ftpclient.sync.diff import Comparison
-from ftpclient.sync.filters import Filter
 from ftpclient.sync.local_reader import local_root
 from ftpclient.sync.plan import Options, Route
 from ftpclient.sync.policy import Policy, Tell, policy_for
 from ftpclient.sync.renames import Renames
 from ftpclient.transfer.local_tree import LocalTree
+from ftpclient.transfer.selection import Filter
 from ftpwire import paths
 from ftpwire.errors import ConnectionLost, Interrupted, NotADirectory, NotFound, from_oserror
 from ftpwire.messages import Entry, Stat

@@ -27,7 +27,6 @@ from ftpclient.sync.directories import (
     deletion_step,
     join,
 )
-from ftpclient.sync.filters import IGNORE_FILE, Filter, file_rules
 from ftpclient.sync.kept_times import Ask, KeptTimes, ask_disk, ask_server
 from ftpclient.sync.local_reader import (
     LocalReader,
@@ -41,8 +40,10 @@ from ftpclient.sync.remote_reader import RemoteReader
 from ftpclient.sync.troubles import Troubles
 from ftpclient.transfer.local_modes import grantable
 from ftpclient.transfer.local_tree import LocalTree
+from ftpclient.transfer.patterns import IGNORE_FILE, file_rules
 from ftpclient.transfer.placing import checked_parts
 from ftpclient.transfer.report import Result
+from ftpclient.transfer.selection import Filter
 from ftpclient.transfer.spool import Table
 from ftpwire import paths
 from ftpwire.errors import AlreadyExists, BadMessage, CommandError, InvalidPath, NotNewer

@@ -16,10 +16,10 @@ from typing import TypeVar
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.protocol import Call
 from ftpclient.sync.directories import join
-from ftpclient.sync.filters import IGNORE_FILE, MAX_IGNORE_FILE, bounded
 from ftpclient.sync.plan import Route
 from ftpclient.transfer.calls import GetCall, check_digest
 from ftpclient.transfer.listing import Listing
+from ftpclient.transfer.patterns import IGNORE_FILE, MAX_IGNORE_FILE, bounded
 from ftpclient.transfer.spool import Table
 from ftpwire import digests
 from ftpwire.messages import Entry, Get, Hash, Hashed, List, Sent

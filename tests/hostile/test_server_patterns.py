@@ -1,7 +1,7 @@
 """An .ftpignore that a server has, made to keep the client busy.
 
 Lives here: patterns that take long, too many of them, Ctrl-C meanwhile.
-Lives elsewhere: what patterns mean (tests/ftpclient/sync/test_filters.py).
+Lives elsewhere: what patterns mean (tests/ftpclient/transfer/test_patterns.py).
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import os
 
 import pytest
 
-from ftpclient.sync.filters import MAX_IGNORE_FILE, MAX_PATTERNS, Filter, Rules, file_rules
 from ftpclient.sync.job import Options as SyncOptions
+from ftpclient.transfer.patterns import MAX_IGNORE_FILE, MAX_PATTERNS, Rules, file_rules
+from ftpclient.transfer.selection import Filter
 from ftpwire.errors import CommandError, Interrupted
 from ftpwire.messages import Page
 from tests.lying_server import LyingServer, file_entry, send_file

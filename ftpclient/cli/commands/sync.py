@@ -11,7 +11,8 @@ import click
 
 from ftpclient.cli import render
 from ftpclient.cli.app import App, UsageError
-from ftpclient.cli.group import HintingCommand, local_paths, raise_for, remote_command, size
+from ftpclient.cli.filter_options import Patterns, SelectingCommand, filter_options
+from ftpclient.cli.group import local_paths, raise_for, remote_command, size
 from ftpclient.cli.patience import patient_client, retries_option, retry_for_option
 from ftpclient.cli.printer import Printer
 from ftpclient.cli.progress import listening
@@ -43,7 +44,6 @@ _MEANT = {
     "--size-only": "--checksum",
     "--delete-excluded": "--delete; what is left out is never deleted",
     "--dryrun": "--dry-run",
-    "--exclude-from": f"an {os.fsdecode(b'.ftpignore')} file in the source",
     "--filter": "--exclude and --include",
     "--only-newer": "--update",
     "--partial": "nothing: resuming is the default",
@@ -53,22 +53,7 @@ _MEANT = {
 """What options of other tools are here."""
 
 
-class _SyncCommand(HintingCommand):
-    """Keeps the order of --exclude and --include."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        rest = super().parse_args(ctx, list(args))  # first: it explains what is wrong
-        values, _, order = self.make_parser(ctx).parse_args(args=args)
-        lists = {name: list(values.get(name) or ()) for name in ("exclude", "include")}
-        ctx.meta[__name__] = tuple(
-            (option.name == "exclude", lists[option.name].pop(0))
-            for option in order
-            if option.name in lists
-        )
-        return rest
-
-
-@remote_command("sync", _SyncCommand, meant=_MEANT)
+@remote_command("sync", SelectingCommand, meant=_MEANT)
 @click.argument("source", metavar="SRC", shell_complete=local_paths)
 @click.argument("target", metavar="DST", shell_complete=local_paths)
 @click.option("--delete", is_flag=True, help="Remove from DST what SRC hasn't.")
@@ -86,12 +71,7 @@ class _SyncCommand(HintingCommand):
 @click.option("-n", "--dry-run", is_flag=True, help="Only show what would be done.")
 @click.option("--checksum", is_flag=True, help="Compare digests instead of times.")
 @click.option("-u", "--update", is_flag=True, help="Leave files alone that are newer in DST.")
-@click.option(
-    "--exclude", multiple=True, metavar="PATTERN", help="Leave out; gitignore rules, repeatable."
-)
-@click.option(
-    "--include", multiple=True, metavar="PATTERN", help="Don't leave out; the last match decides."
-)
+@filter_options
 @click.option(
     "--resume/--no-resume",
     default=True,
@@ -102,9 +82,7 @@ class _SyncCommand(HintingCommand):
 @click.option("--limit-rate", type=size, metavar="SIZE", help="Bytes a second, as 10MiB.")
 @click.option("-v", "--verbose", is_flag=True, hidden=True)
 @click.option("-a", "-r", "-R", "-t", "-p", "-l", "always_so", is_flag=True, hidden=True)
-@click.pass_context
 def sync_command(
-    ctx: click.Context,
     app: App,
     source: str,
     target: str,
@@ -116,8 +94,7 @@ def sync_command(
     dry_run: bool,
     checksum: bool,
     update: bool,
-    exclude: tuple[str, ...],
-    include: tuple[str, ...],
+    patterns: Patterns,
     resume: bool,
     retry_for: float | None,
     retries: int | None,
@@ -136,8 +113,6 @@ def sync_command(
         for given, name in ((max_delete is not None, "--max-delete"), (force, "--force")):
             if given:
                 raise UsageError(f"{name} has a meaning together with --delete only")
-    patterns: tuple[tuple[bool, str], ...] = ctx.meta[__name__]
-    _check_patterns(patterns)
     app.verbose |= verbose
 
     from ftpclient.sync.plan import Options
@@ -212,17 +187,6 @@ def _server_and_path(word: str) -> tuple[str, str]:
     if scheme is not None:
         return host, f"/{path}"
     return (host, path) if separator else ("", "")
-
-
-def _check_patterns(patterns: tuple[tuple[bool, str], ...]) -> None:
-    if not patterns:
-        return  # and what reads them need not be imported
-    from ftpclient.sync.filters import option_rules
-
-    try:
-        option_rules(patterns)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
 
 
 def _expanded(path: str) -> str:

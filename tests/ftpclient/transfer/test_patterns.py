@@ -1,4 +1,4 @@
-"""What a sync leaves out: the rules of gitignore, compared with git itself where there is one."""
+"""What patterns leave out: the rules of gitignore, compared with git itself where there is one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftpclient.sync.filters import Filter, Rules, file_rules, option_rules
+from ftpclient.transfer.patterns import Rules, file_rules, option_rules
+from ftpclient.transfer.selection import Filter
 
 
 def excluded(filter_: Filter, path: str) -> bool:

@@ -1,7 +1,7 @@
-"""What a sync leaves out: gitignore patterns from options and from .ftpignore files.
+"""gitignore patterns, from options and from .ftpignore files.
 
-Lives here: the rules, and which of them decides about a name. Lives elsewhere: reading the files
-(local_reader.py, remote_reader.py) and walking the trees (diff.py).
+Lives here: the rules, and which of them decides about a name. Lives elsewhere: what is left out of
+a tree (selection.py), reading the files (sync/local_reader.py, sync/remote_reader.py).
 
 As in git, the last pattern of a source that matches decides; the options come before the files,
 and a file in a directory before those above it; what is in a directory that is left out is left
@@ -249,66 +249,22 @@ def bounded(data: bytes) -> bytes:
     return data
 
 
+def _lines_of(data: bytes) -> list[str]:
+    return paths.to_text(data.removeprefix(b"\xef\xbb\xbf")).split("\n")
+
+
+def pattern_lines(data: bytes) -> list[str]:
+    """The patterns in a file of them, for `option_rules`; lines that are none are passed over."""
+    return [line for line in _lines_of(data) if _rule(line) is not None]
+
+
 def file_rules(data: bytes) -> Rules:
     """The rules of an .ftpignore file.
 
     Raises:
         CommandError: It has too many patterns.
     """
-    rules = Rules(paths.to_text(data.removeprefix(b"\xef\xbb\xbf")).split("\n"))
+    rules = Rules(_lines_of(data))
     if len(rules) > MAX_PATTERNS:
         raise CommandError(f"{paths.show(IGNORE_FILE)}: more than {MAX_PATTERNS} patterns")
     return rules
-
-
-class Filter:
-    """What is left out of one directory.
-
-    Attributes:
-        active: Whether anything could be.
-
-    Args:
-        check: Called while patterns are compared; it raises what ends the work.
-    """
-
-    def __init__(
-        self, rules: Rules | None = None, check: Callable[[], None] = lambda: None
-    ) -> None:
-        self._check = check
-        self._levels: tuple[tuple[Rules, str], ...] = ((rules, ""),) if rules else ()
-        self._options = len(self._levels)
-        self.active = bool(rules)
-
-    def with_rules(self, rules: Rules) -> Filter:
-        """The same directory, after its .ftpignore file was read."""
-        if not rules:
-            return self
-        levels = (*self._levels[: self._options], (rules, ""), *self._levels[self._options :])
-        return self._with(levels)
-
-    def below(self, name: bytes) -> Filter:
-        """That of a directory in this one, before its own .ftpignore file was read."""
-        if not self.active:
-            return self
-        text = _text(name) + "/"
-        return self._with(tuple((rules, prefix + text) for rules, prefix in self._levels))
-
-    def _with(self, levels: tuple[tuple[Rules, str], ...]) -> Filter:
-        new = Filter(check=self._check)
-        new._levels, new._options, new.active = levels, self._options, True
-        return new
-
-    def excludes(self, name: bytes, *, is_directory: bool) -> bool:
-        """Whether something in this directory is left out."""
-        text = _text(name)
-        for rules, prefix in self._levels:
-            decided = rules.decide(prefix + text, text, is_directory, self._check)
-            if decided is not None:
-                return decided
-        return False
-
-
-def _text(name: bytes) -> str:
-    """A name to be matched. A newline becomes NUL, which no name has: ``.`` and ``$`` of regular
-    expressions take it for nothing special."""
-    return paths.to_text(name).replace("\n", "\0")
