@@ -210,9 +210,13 @@ class Client(BaseClient):
     ) -> KeptDropped:
         """Drop the kept uploads to a path, or all of them: the room that they hold is free then.
 
+        Returns:
+            How many were dropped, and their bytes. Uploads that a session is at are not dropped:
+            ``under_way`` counts them, and ``busy`` those that one took up just then.
+
         Raises:
             NotFound: None is kept for the path.
-            Busy: A session is uploading it just now.
+            Busy: None was dropped, since a session is uploading it just now.
             ProtocolError: As `kept`.
         """
         from ftpclient.transfer.kept import drop

@@ -104,10 +104,19 @@ class SessionEnded(ConnectionLost):
 
 
 class UploadTakenOver(SessionEnded):
-    """Another session goes on with the upload: two clients that retry by themselves would take it
-    from each other for ever."""
+    """Another session goes on with the upload.
+
+    Two clients that connect again by themselves would take it from each other for ever.
+
+    Attributes:
+        path: Its target, if the server has said so.
+    """
 
     code = "taken-over"
+
+    def __init__(self, message: str, path: bytes | None = None) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class TrustError(FtpError):
@@ -440,9 +449,13 @@ _TEXT_BY_ERRNO = {
 }
 
 
-def from_oserror(error: OSError, what: str) -> CommandError:
-    """The typed error for a file-system error about ``what``, without local paths in its text."""
+def from_oserror(error: OSError, what: str, path: bytes | None = None) -> CommandError:
+    """The typed error for a file-system error about ``what``, without local paths in its text.
+
+    Args:
+        path: The remote path that ``what`` shows, if it is one.
+    """
     number = error.errno or 0
     kind = _BY_ERRNO.get(number, CommandError)
     text = _TEXT_BY_ERRNO.get(number) or (os.strerror(number).lower() if number else "it failed")
-    return kind(f"{what}: {text}" if what else text)
+    return kind(f"{what}: {text}" if what else text, path=path)

@@ -25,6 +25,7 @@ from ftpwire.errors import (
     CommandError,
     FtpError,
     UnknownRequest,
+    UploadTakenOver,
     VersionMismatch,
     facts_of,
 )
@@ -487,11 +488,12 @@ class DropKept(RequestFor["KeptDropped"], frozen=True, tag="drop-kept"):
     Attributes:
         upload: Their target; None for all of the account. Nothing is stored there yet, so no rule
             about paths holds.
-        size: With ``mtime_ns``: only what is kept of a source of this size and time.
+        size: With ``mtime_ns``: only what is kept of a source of this size and time. Both are
+            given or none, and with ``upload`` alone.
         mtime_ns: Nanoseconds since 1970.
 
-    Replies: `KeptDropped`; or `Failed` with ``not-found`` (none is kept for the path) or ``busy``
-    (a session is uploading it).
+    Replies: `KeptDropped`; or `Failed` with ``not-found`` (none is kept for the path), ``busy``
+    (a session is uploading it), or ``bad-request``.
     """
 
     upload: Path | None = None
@@ -506,11 +508,14 @@ class KeptDropped(Message, frozen=True, tag="kept-dropped"):
         count: Uploads that were dropped.
         size: Bytes of room that they held.
         busy: How many were not, because a session had taken them up.
+        under_way: How many uploads that were meant a session was at all the time: they were not
+            kept, and go on.
     """
 
     count: int
     size: int
     busy: int = 0
+    under_way: int = 0
 
 
 class WhoAmI(RequestFor["LoggedIn"], frozen=True, tag="whoami"):
@@ -827,7 +832,8 @@ class Failed(Message, frozen=True, tag="failed"):
         free: What was free then.
         what: What these two count: ``bytes`` or ``files``; None of an older server: bytes.
         retry_after: Seconds after which the same may succeed.
-        path: What it is about, where the server can tell: absolute.
+        path: What it is about, where the server can tell: absolute. Of two, the source, unless it
+            is about the target.
         rule: The rule of the account's permissions that forbids it.
         versions: With ``version``: those that the server speaks.
     """
@@ -854,16 +860,21 @@ class Failed(Message, frozen=True, tag="failed"):
             return cls(error.code, str(error), **facts)
         if isinstance(error, VersionMismatch):
             return cls(error.code, str(error), versions=list(error.versions))
+        if isinstance(error, UploadTakenOver):
+            return cls(error.code, str(error), path=error.path)
         return cls(error.code, str(error))
 
     def to_error(self) -> FtpError:
         """The typed error for what a peer sent."""
         kind = errors.BY_CODE.get(self.code, CommandError)
+        path = self.path
+        if path is not None and not path.startswith(b"/"):
+            path = None  # it may be compared with others, which are absolute
         if issubclass(kind, CommandError):
             facts = {name: getattr(self, name) for name in FACTS}
-            if self.path is not None and not self.path.startswith(b"/"):
-                facts["path"] = None  # it may be compared with others, which are absolute
-            return kind(self.message, **facts)
+            return kind(self.message, **facts | {"path": path})
+        if issubclass(kind, UploadTakenOver):
+            return kind(self.message, path)
         if issubclass(kind, VersionMismatch):
             return kind(self.message, tuple(self.versions))
         return kind(self.message)

@@ -19,7 +19,7 @@ from ftpclient.cli.complaints import Complaints
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.interrupt import Interrupt
 from ftpwire import standard
-from ftpwire.errors import CommandError, FtpError, NotFound
+from ftpwire.errors import CommandError, FtpError, NotFound, UploadTakenOver
 from ftpwire.paths import RemotePath, printable
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ class App:
             from ftpclient.cli.render import error_record, path_record
 
             record = error_record(error) | {"message": text}
-            if isinstance(error, CommandError) and error.path is not None:
+            if isinstance(error, (CommandError, UploadTakenOver)) and error.path is not None:
                 record |= path_record("path", error.path)
             print(json.dumps(record), file=sys.stderr)
         else:

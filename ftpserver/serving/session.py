@@ -581,12 +581,11 @@ class Session(StreamRequestHandler):
         except CommandError as error:
             if isinstance(self.channel.ended, UploadTakenOver):  # which is why
                 raise self.channel.ended from None
-            about = None if isinstance(error, _OF_NO_PATH) else getattr(request, "path", None)
+            about = None if isinstance(error, _OF_NO_PATH) else _subject(request)
             return Failed.from_error(error, about)
         except OSError as error:  # the file system's: the socket's are ConnectionLost
-            path: bytes = getattr(request, "path", b"") or getattr(request, "source", b"")
-            failure = from_oserror(error, paths.show(path))
-            return Failed.from_error(failure, getattr(request, "path", None))
+            path = _subject(request)
+            return Failed.from_error(from_oserror(error, paths.show(path or b""), path))
         except (ProtocolError, ConnectionLost):
             raise
         except StateError as error:  # which says it in one line
@@ -651,7 +650,7 @@ class Session(StreamRequestHandler):
         """
         path: bytes = getattr(self.doing, "path", b"")
         text = f"{paths.show(path)}: another session uploads the same file, and goes on with it"
-        self.channel.end(UploadTakenOver(text), wake=False)
+        self.channel.end(UploadTakenOver(text, path or None), wake=False)
 
     def cut(self) -> None:
         """End the connection at once, from another thread."""
@@ -663,6 +662,17 @@ class Session(StreamRequestHandler):
         From another thread.
         """
         self.authentication.follow(account)
+
+
+def _subject(request: messages.Request) -> bytes | None:
+    """The path that a failure is about, unless it says another one: of two, the source."""
+    match request:
+        case messages.Move() | messages.Copy():
+            return request.source
+        case messages.DropKept():
+            return request.upload
+    path: bytes | None = getattr(request, "path", None)
+    return path
 
 
 def peer_name(address: object) -> str:

@@ -90,24 +90,27 @@ class AtomicTree:
         """Raise what forbids to put a tree there at once, without moving what is there."""
         home = self._home
         there = lstat(directory, name)
+        target = paths.join(*self.target)
+        shown = paths.show(target)
         if there is not None:
             if self._elsewhere:
-                raise AlreadyExists(f"{paths.show(name)}: exists")
+                raise AlreadyExists(f"{shown}: exists", path=target)
             self._require_replace()
         if self._elsewhere:
             return
-        shown = paths.show(paths.join(*self.target))
         if nature.other:
             raise InvalidPath(
                 f"{shown} lies on another file system than {_SHOWN_STAGING}: a tree can't be put "
-                "there at once"
+                "there at once",
+                path=target,
             )
         if there is not None and not can_be_moved(
             directory, name, home.staging_fd, home.new_name()
         ):
             raise InvalidPath(
                 f"{shown} can't be moved to {_SHOWN_STAGING} by its file system: it can't be "
-                "replaced at once"
+                "replaced at once",
+                path=target,
             )
 
     def _make(self, directory: int, nature: Nature, mode: int) -> None:
@@ -142,7 +145,8 @@ class AtomicTree:
         if parts[: len(self.target)] == self.target or self._is_replaced(parts):
             raise CommandError(
                 f"{paths.show(target)}: nothing can be moved there while a tree is on its way to "
-                f"{paths.show(paths.join(*self.target))}"
+                f"{paths.show(paths.join(*self.target))}",
+                path=target,
             )
 
     def refuse_to_take(self, path: bytes) -> None:
@@ -159,7 +163,8 @@ class AtomicTree:
         if taken:
             raise CommandError(
                 f"{paths.show(path)}: a tree is on its way to "
-                f"{paths.show(paths.join(*self.target))}, which is in it"
+                f"{paths.show(paths.join(*self.target))}, which is in it",
+                path=path,
             )
 
     def _is_replaced(self, parts: Parts) -> bool:

@@ -318,7 +318,8 @@ def refuse_mounts(directory: int, name: bytes, path: bytes) -> None:
     if inside is None:
         return
     where = f", at {paths.show(inside)} below it" if inside else ""
-    raise InvalidPath(f"{paths.show(path)}: a file system is mounted there{where}")
+    text = f"{paths.show(path)}: a file system is mounted there{where}"
+    raise InvalidPath(text, path=path)
 
 
 def unlink_if_there(directory: int, name: bytes) -> None:

@@ -217,21 +217,27 @@ class Home(ReadableHome, StagingHome):
         self, info: os.stat_result, there: os.stat_result, path: Parts, replace: bool
     ) -> None:
         """Raise what forbids to move something in state ``info`` over what is there."""
-        target = paths.show(paths.join(*path))
+        target = paths.join(*path)
+        shown = paths.show(target)
         if not replace:
-            raise AlreadyExists(f"{target}: exists")
+            raise AlreadyExists(f"{shown}: exists", path=target)
         if stat.S_ISDIR(there.st_mode):
-            raise IsADirectory(f"{target}: a directory is there, and it is not replaced")
+            text = f"{shown}: a directory is there, and it is not replaced"
+            raise IsADirectory(text, path=target)
         if stat.S_ISDIR(info.st_mode):
-            raise AlreadyExists(f"{target}: a file is there, and a directory doesn't replace it")
+            text = f"{shown}: a file is there, and a directory doesn't replace it"
+            raise AlreadyExists(text, path=target)
         self.require(Action.REPLACE, path)
 
 
 def _movable(source: bytes, target: bytes) -> tuple[Parts, Parts]:
-    parts = paths.split(source), paths.split(target)
-    if not all(parts):
-        raise InvalidPath("/: the home itself can't be moved or replaced")
-    return parts
+    found = []
+    for path in (source, target):
+        parts = paths.split(path)
+        if not parts:
+            raise InvalidPath("/: the home itself can't be moved or replaced", path=path)
+        found.append(parts)
+    return found[0], found[1]
 
 
 @contextmanager
@@ -240,7 +246,7 @@ def _about(path: bytes) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise from_oserror(error, paths.show(path)) from None
+        raise from_oserror(error, paths.show(path), path) from None
 
 
 @contextmanager
@@ -251,4 +257,5 @@ def _not_into_itself(source: bytes) -> Iterator[None]:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        raise InvalidPath(f"{paths.show(source)}: can't be moved into itself") from None
+        text = f"{paths.show(source)}: can't be moved into itself"
+        raise InvalidPath(text, path=source) from None

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from ftpserver.clock import RUN
 from ftpserver.storage.home import Home
 from ftpserver.storage.permissions import Action
-from ftpserver.storage.quota import Books, Resumable
+from ftpserver.storage.quota import Books
 from ftpserver.storage.resumable import Kept, drop_kept, kept_names, look_at, target_prefixes
 from ftpwire import paths
-from ftpwire.errors import Busy, NotFound
+from ftpwire.errors import BadRequest, Busy, NotFound
 from ftpwire.messages import KeptDropped, KeptUpload
 
 
@@ -33,7 +33,9 @@ class KeptStaging:
         The target is left out where it isn't known, as of an earlier version, and where the
         account may not list what is there. On a read-only disk staging isn't opened.
         """
-        for one in self._leases(kept=True):
+        for one in self.ledger.resumable(self.account_id):
+            if not one.kept:
+                continue
             found = (
                 Kept(None, 0, 0)
                 if self.home.read_only
@@ -60,35 +62,35 @@ class KeptStaging:
             size: With ``mtime_ns``: only the one of a source of this size and time.
 
         Raises:
+            BadRequest: Only one of these two is given, or they are without a path.
             NotFound: None is kept for the path.
             Busy: A session writes to the one for the path.
             Forbidden: The home can't be changed: its disk is read-only.
         """
         prefixes: tuple[bytes, ...] = (b"",)
+        if (size is None) != (mtime_ns is None) or (path is None and size is not None):
+            raise BadRequest("drop-kept: size and mtime_ns go together, and with upload")
         if path is not None:
             parts = paths.split(path)
             prefixes = target_prefixes(self.account_id, parts)
             if size is not None and mtime_ns is not None:
                 prefixes = kept_names(self.account_id, parts, size, mtime_ns)
-        count = freed = busy = 0
-        for one in self._leases(kept=True):
+        count = freed = busy = under_way = 0
+        for one in self.ledger.resumable(self.account_id):
             if not one.staging.startswith(prefixes):
                 continue
-            if self._drop(one.staging):
+            if not one.kept:
+                under_way += 1
+            elif self._drop(one.staging):
                 count += 1
                 freed += one.size
             else:
                 busy += 1
         if path is not None and not count:
-            if not busy and not any(
-                one.staging.startswith(prefixes) for one in self._leases(kept=False)
-            ):
+            if not busy and not under_way:
                 raise NotFound(f"{paths.show(path)}: no upload is kept for it")
             raise Busy(f"{paths.show(path)}: a session is uploading it")
-        return KeptDropped(count, freed, busy)
-
-    def _leases(self, *, kept: bool) -> list[Resumable]:
-        return [one for one in self.ledger.resumable(self.account_id) if one.kept is kept]
+        return KeptDropped(count, freed, busy, under_way)
 
     def _drop(self, staging: bytes) -> bool:
         with self.home.shared():  # a clean-up takes what no lease owns, holding it alone

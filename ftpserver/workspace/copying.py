@@ -87,6 +87,8 @@ class Copying:
         self._skipped: list[Problem] = []
         """The first of each: what failed, and what is there and was to be left."""
         self._failure_count = self._skip_count = 0
+        self._first_failure: CommandError | None = None
+        self._first_skip: CommandError | None = None
         self._waiting: dict[int, _Item] = {}
         """What the batch has of it, by the ids of its outcomes."""
         self._ids = itertools.count(1)
@@ -107,7 +109,8 @@ class Copying:
                     f"{paths.show(request.source)}: a directory", path=request.source
                 )
             if home.is_inside(self._target, self._source):
-                raise InvalidPath(f"{paths.show(request.source)}: can't be copied into itself")
+                text = f"{paths.show(request.source)}: can't be copied into itself"
+                raise InvalidPath(text, path=request.source)
             self._copy_tree(entry)
         else:
             with self._naming_target():
@@ -130,8 +133,13 @@ class Copying:
         """Raise what has failed, if it has: of what is copied first, or alone."""
         if self._over is not None:
             raise self._over
-        if problems := self._failures or self._skipped:
-            raise error_of(problems[0])
+        if self.first_error is not None:
+            raise self.first_error
+
+    @property
+    def first_error(self) -> CommandError | None:
+        """What failed first, with its path; else what was left first."""
+        return self._first_failure or self._first_skip
 
     def _copy_tree(self, root: Entry) -> None:
         self._make_dir(b"", self._target, root)
@@ -143,7 +151,7 @@ class Copying:
                 continue
             path = b"/".join(part for part in (directory, item.path) if part)
             if isinstance(item, Problem):
-                self._note(Problem(path, item.code, item.message))
+                self._note(path, _error_in(Failed(item.code, item.message)))
                 continue
             self._copy_item(path, item)
             if self._uploads.full:
@@ -184,7 +192,7 @@ class Copying:
             target = (*self._target, *path.split(b"/")) if path else self._target
             self._over = self._at(target, error, f": {STAYS}")
         else:
-            self._note(Problem(path, error.code, str(error)))
+            self._note(path, error)
 
     @contextmanager
     def _naming_target(self) -> Iterator[None]:
@@ -282,12 +290,16 @@ class Copying:
     def _receiving(self, number: int, put: Put, target: Parts) -> Iterator[Receiving]:
         """Receive a file; what keeps it from being staged is about the target, not the source."""
         with ExitStack() as stack:
+            path = paths.join(*target)
             try:
                 receiving = stack.enter_context(self._uploads.receiving(number, put))
+            except CommandError as error:
+                error.path = error.path or path
+                raise
             except OSError as error:
-                reason = from_oserror(error, "")
+                reason = from_oserror(error, "", path)
                 if not isinstance(reason, ENDINGS):  # of these the path is told with the rest
-                    reason = from_oserror(error, paths.show(paths.join(*target)))
+                    reason = from_oserror(error, paths.show(path), path)
                 raise reason from None
             yield receiving
 
@@ -332,15 +344,20 @@ class Copying:
                 self._files += 1
                 self._size += item.size
 
-    def _note(self, problem: Problem) -> None:
-        if self._request.overwrite == "never" and problem.code == AlreadyExists.code:
+    def _note(self, path: bytes, error: CommandError) -> None:
+        """Note that something wasn't copied; unless the error has another path, it is about the
+        source."""
+        error.path = error.path or paths.join(*self._source, *filter(None, path.split(b"/")))
+        if self._request.overwrite == "never" and isinstance(error, AlreadyExists):
             found = self._skipped
             self._skip_count += 1
+            self._first_skip = self._first_skip or error
         else:
             found = self._failures
             self._failure_count += 1
+            self._first_failure = self._first_failure or error
         if len(found) < _MAX_PROBLEMS:
-            found.append(problem)
+            found.append(Problem(path, error.code, str(error)))
 
 
 def _give_group(fd: int, group: int) -> None:
@@ -348,11 +365,6 @@ def _give_group(fd: int, group: int) -> None:
     if os.fstat(fd).st_gid != group:
         with suppress(PermissionError):
             os.fchown(fd, -1, group)
-
-
-def error_of(problem: Problem) -> CommandError:
-    """The error that a problem tells of."""
-    return _error_in(Failed(problem.code, problem.message))
 
 
 def _error_in(failed: Failed) -> CommandError:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from ftpserver.storage.file_systems import refuse_mounts
 from ftpserver.storage.home_staging import Tally
 from ftpserver.storage.in_place import Guard, RemovalInPlace
-from ftpserver.workspace.copying import Copying, error_of
+from ftpserver.workspace.copying import Copying
 from ftpserver.workspace.observer import ticker, ticker_on
 from ftpserver.workspace.scope import Scope
 from ftpwire import paths
@@ -107,7 +107,8 @@ class MovingByCopy:
     def _move_tree(self, info: os.stat_result) -> None:
         scope, request = self._scope, self._request
         if scope.home.is_inside(self._target, self._source):
-            raise InvalidPath(f"{paths.show(request.source)}: can't be moved into itself")
+            text = f"{paths.show(request.source)}: can't be moved into itself"
+            raise InvalidPath(text, path=request.source)
         if self._in_tree:
             raise CommandError("a tree is under way already")
         tree = scope.tree(request.target, info.st_mode, elsewhere=True)
@@ -133,9 +134,10 @@ class MovingByCopy:
     def _copy(self) -> None:
         request = self._request
         copy = Copy(request.source, request.target, True, request.overwrite)
-        copied = Copying(self._scope, copy, moving=True).run()
-        if copied.problems:
-            raise error_of(copied.problems[0])
+        copying = Copying(self._scope, copy, moving=True)
+        copying.run()
+        if copying.first_error is not None:
+            raise copying.first_error
 
     @contextmanager
     def _saying_that_it_is_there(self) -> Iterator[None]:
@@ -143,7 +145,7 @@ class MovingByCopy:
             yield
         except CommandError as error:
             there = paths.show(self._request.target)
-            raise type(error)(f"{there} is there, whole; {error}") from None
+            raise error.with_text(f"{there} is there, whole; {error}") from None
         except OSError as error:
             there, source = paths.show(self._request.target), paths.show(self._request.source)
             raise from_oserror(error, f"{there} is there, whole; {source}") from None

@@ -41,8 +41,10 @@ from ftpwire.errors import (
     DiskFull,
     Forbidden,
     Internal,
+    InvalidPath,
     NotFound,
     SourceChanged,
+    from_oserror,
 )
 from ftpwire.messages import (
     BeginTree,
@@ -394,6 +396,7 @@ class Workspace:
             CommandError: An atomic tree is on its way, and it would be lost with what that
                 replaces, or take away the directory that the tree is to appear in.
         """
+        _check_paths(request.source, request.target)
         self.require(request)
         if self.tree is not None:
             self.tree.refuse_to_move(request.source, request.target)
@@ -408,6 +411,7 @@ class Workspace:
 
     def copy(self, request: Copy) -> Copied:
         """Copy a file or a tree inside the home, through staging like any upload."""
+        _check_paths(request.source, request.target)
         self.require(request)
         return Copying(self._scope, request).run()
 
@@ -441,8 +445,12 @@ class Workspace:
             return
         try:
             tree.commit(tick)
-        except (OSError, CommandError):
+        except (OSError, CommandError) as error:
             tree.abort(tick)
+            path = paths.join(*tree.target)
+            if isinstance(error, OSError):  # the request names no path
+                raise from_oserror(error, paths.show(path), path) from None
+            error.path = error.path or path
             raise
         if tree.fresh:
             where = paths.show(paths.join(*tree.target))
@@ -515,3 +523,13 @@ class Workspace:
 
     def __str__(self) -> str:
         return self.account.name
+
+
+def _check_paths(*both: bytes) -> None:
+    """Raise InvalidPath, with the path that is none."""
+    for path in both:
+        try:
+            paths.split(path)
+        except InvalidPath as error:
+            error.path = path
+            raise

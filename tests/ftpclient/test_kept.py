@@ -169,8 +169,39 @@ def test_what_a_session_writes_just_now_is_not_dropped(client, server, dial):
     begin(writer, b"/busy")
     with pytest.raises(Busy, match="/busy: a session is uploading it"):
         client.drop_kept("/busy")
-    assert client.drop_kept().count == 1
+    assert client.drop_kept() == messages.KeptDropped(1, TOTAL, under_way=1)
     assert held(server) == TOTAL and len(names_in_staging(server)) == 2
+
+
+@pytest.mark.parametrize("kind", [Client, Blocking])
+def test_of_two_to_a_path_only_the_one_that_is_kept_is_dropped(server, connect, dial, kind):
+    with dial(server) as peer:
+        interrupt(peer, b"/file", mtime_ns=5)
+        interrupt(peer, b"/other")
+    begin(dial(server), b"/file", mtime_ns=6)
+    client = connect(server, kind=kind)
+    assert client.drop_kept("/file") == messages.KeptDropped(1, TOTAL, under_way=1)
+    with pytest.raises(Busy) as raised:
+        client.drop_kept("/file")
+    assert raised.value.path == b"/file"
+    assert [one.path for one in client.kept()] == [b"/other"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"upload": b"/file", "size": TOTAL},
+        {"upload": b"/file", "mtime_ns": 5},
+        {"size": TOTAL, "mtime_ns": 5},
+    ],
+)
+def test_half_of_what_names_a_source_is_refused(server, dial, values):
+    with dial(server) as peer:
+        interrupt(peer, b"/file")
+        failed = peer.ask(messages.DropKept(**values))
+        assert failed.code == "bad-request" and "size and mtime_ns" in failed.message
+        assert failed.path == values.get("upload")
+        assert len(names_in_staging(server)) == 2
 
 
 def test_one_that_is_taken_up_between_looking_and_dropping(client, server, dial):
@@ -243,7 +274,7 @@ def test_in_other_ways_of_serving(start_server, dial, connect, tmp_path, options
             with pytest.raises(Busy):
                 client.drop_kept("/busy")
             assert client.drop_kept("/file").count == 1
-            assert client.drop_kept() == messages.KeptDropped(1, TOTAL)
+            assert client.drop_kept() == messages.KeptDropped(1, TOTAL, under_way=1)
             assert client.kept() == []
     eventually(lambda: held(server) == TOTAL)  # of the one whose connection was lost
 
@@ -449,7 +480,7 @@ def test_as_json(run, kept):
         assert (one["size"], one["total"]) == (SENT, TOTAL)
         assert 0 <= one["age_seconds"] < 60 and one["until"].endswith("Z")
     status, out, err = run("kept --json --all")
-    assert json.loads(out) == {"dropped": 2, "size": 2 * TOTAL, "busy": 0}
+    assert json.loads(out) == {"dropped": 2, "size": 2 * TOTAL, "busy": 0, "under_way": 0}
     assert (status, err) == (0, "")
 
 
@@ -512,6 +543,8 @@ def test_one_that_goes_on_is_said(app, run, kept, server, dial):
     begin(dial(server), b"/big.iso")
     status, _, err = run("kept --drop /big.iso")
     assert (status, err) == (Busy.exit_code, "ftp: /big.iso: a session is uploading it\n")
+    status, _, err = run("kept --all")
+    assert (status, err.splitlines()[1:]) == (0, ["1 upload is under way: not dropped"])
 
 
 def test_completion(app, kept):

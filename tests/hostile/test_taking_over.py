@@ -68,7 +68,7 @@ def check_that_the_earlier_one_is_told(site: Site, *, pieces: bool) -> None:
         *_, last = first.rest()
     assert (last.kind, last.request_id) == (Kind.ERROR, 0)
     text = "/large: another session uploads the same file, and goes on with it"
-    assert last.message == Failed("taken-over", text)
+    assert last.message == Failed("taken-over", text, path=b"/large")
     finish(second, mine, ready.offset)
 
 
@@ -97,7 +97,7 @@ def test_ftp_does_not_take_it_back(serve, connect, tmp_path, way):
     other = Meanwhile(site.user())
     with pytest.raises(UploadTakenOver, match="another session uploads the same file") as raised:
         client.put([source], "/large", listener=other)
-    assert raised.value.exit_code == 4
+    assert (raised.value.exit_code, raised.value.path) == (4, b"/large")
     assert "the same command" not in str(raised.value), "that would take it back"
     assert not client.connected
     assert other.begun is not None

@@ -115,11 +115,15 @@ def _dropped(app: App, done: list[KeptDropped]) -> None:
     count = sum(one.count for one in done)
     size = sum(one.size for one in done)
     busy = sum(one.busy for one in done)
+    under_way = sum(one.under_way for one in done)
     if app.as_json:
-        app.print_json({"dropped": count, "size": size, "busy": busy})
+        app.print_json({"dropped": count, "size": size, "busy": busy, "under_way": under_way})
     else:
         uploads = "1 upload" if count == 1 else f"{count} uploads"
         app.say(f"dropped {uploads}: {human(size)} are free again")
+        if under_way:
+            going = "1 upload is" if under_way == 1 else f"{under_way} uploads are"
+            app.say(f"{going} under way: not dropped")
     if busy:
         error = Busy("1 upload goes on" if busy == 1 else f"{busy} uploads go on")
         app.complain(error)

@@ -7,7 +7,9 @@ import pytest
 from ftpwire import digests, messages
 from ftpwire.frames import Kind
 from ftpwire.messages import (
+    BeginTree,
     Copy,
+    EndTree,
     Get,
     Hash,
     List,
@@ -71,9 +73,44 @@ def test_a_refused_upload_tells_its_path(peer, ask):
     assert facts(put(peer, PATH, ask=ask)) == {"path": PATH}
 
 
-@pytest.mark.parametrize("request_", [Copy(PATH, b"/x"), Move(PATH, b"/x")])
-def test_of_two_paths_only_what_is_known_is_told(peer, request_):
-    assert facts(peer.ask(request_)) == {}
+def test_of_two_paths_the_one_that_it_is_about_is_told(peer):
+    put(peer, b"/a")
+    put(peer, b"/b")
+    peer.ask(MakeDir(b"/d"))
+    peer.ask(MakeDir(b"/d/e"))
+    for request, code, path in (
+        (Copy(PATH, b"/x"), "not-found", PATH),
+        (Move(PATH, b"/x"), "not-found", PATH),
+        (Copy(b"/a", PATH), "not-found", PATH),
+        (Move(b"/a", PATH), "not-found", PATH),
+        (Copy(b"/a", b"/.ftpd-staging"), "invalid-path", b"/.ftpd-staging"),
+        (Move(b"/.ftpd-staging", b"/x"), "invalid-path", b"/.ftpd-staging"),
+        (Move(b"/a", b"/"), "invalid-path", b"/"),
+        (Move(b"/a", b"/b", overwrite="never"), "exists", b"/b"),
+        (Move(b"/a", b"/d"), "is-a-directory", b"/d"),
+        (Move(b"/d", b"/a"), "exists", b"/a"),
+        (Copy(b"/a", b"/d"), "is-a-directory", b"/d"),
+        (Copy(b"/d", b"/a", recursive=True), "not-a-directory", b"/a"),
+        (Copy(b"/d", b"/d/f", recursive=True), "invalid-path", b"/d"),
+        (Move(b"/d", b"/d/f"), "invalid-path", b"/d"),
+        (BeginTree(b"/d/e/tree"), "done", None),
+        (Move(b"/a", b"/d/e/tree/a"), "failed", b"/d/e/tree/a"),
+        (Move(b"/d", b"/x"), "failed", b"/d"),
+        (Remove(b"/d", recursive=True), "failed", b"/d"),
+        (EndTree(commit=False), "done", None),
+    ):
+        answer = peer.ask(request)
+        assert getattr(answer, "code", "done") == code, request
+        assert getattr(answer, "path", None) == path, request
+
+
+def test_a_failure_to_end_a_tree_tells_where_it_was_to_be(peer, files):
+    peer.ask(MakeDir(b"/d"))
+    peer.ask(BeginTree(b"/d/tree"))
+    (files / "d").rmdir()
+    failed = peer.ask(EndTree())
+    assert (failed.code, facts(failed)) == ("not-found", {"path": b"/d/tree"})
+    assert failed.message == "/d/tree: no such file or directory"
 
 
 def test_a_copy_onto_something_tells_the_target(peer):

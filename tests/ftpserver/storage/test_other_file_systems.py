@@ -14,7 +14,7 @@ from ftpserver.storage.walk import Usage
 from ftpserver.workspace import moving
 from ftpwire.errors import InvalidPath, ReadOnly, SourceChanged, VerificationFailed
 from ftpwire.frames import Kind
-from ftpwire.messages import BeginTree, Failed, Remove, Removed
+from ftpwire.messages import BeginTree, Failed, Move, Remove, Removed
 from tests.ftpserver.storage import mounts as mounting
 from tests.ftpserver.storage.books import held_files
 from tests.ftpserver.storage.mounts import mount  # noqa: F401
@@ -233,6 +233,21 @@ def test_a_tree_with_a_mount_in_it_is_not_removed(
             client.remove(path, recursive=True)
     assert (files / "tree" / "disk" / "precious").read_bytes() == b"precious"
     assert (files / "tree" / "file").exists()
+
+
+def test_what_is_at_the_target_of_a_move_is_named_whole(client, mnt, source, dial, server):
+    client.put([source], "/tree", recursive=True)
+    client.make_dir("/mnt/there")
+    client.put([source / "small"], "/f")
+    peer = dial(server)
+    for request, code in (
+        (Move(b"/tree", b"/mnt/there"), "is-a-directory"),
+        (Move(b"/f", b"/mnt/there"), "is-a-directory"),
+        (Move(b"/f", b"/mnt/no/such"), "not-found"),
+    ):
+        answer = peer.ask(request)
+        assert (answer.code, answer.path) == (code, request.target)
+        assert answer.message.startswith(request.target.decode() + ": ")
 
 
 def test_a_mount_is_not_moved(client, mnt):
