@@ -48,9 +48,11 @@ from ftpwire.errors import (
     ConnectionLost,
     FtpError,
     Internal,
+    InvalidPath,
     NotLoggedIn,
     ProtocolError,
     SessionEnded,
+    TooMany,
     UploadTakenOver,
     from_oserror,
 )
@@ -74,6 +76,8 @@ _SETTINGS_SECONDS = 10.0
 """Seconds after which an idle session that isn't parked sees that its idle time is another one."""
 _OF_NO_PATH = (Internal, NotLoggedIn, Cancelled)
 """Failures that are not about the path of their request."""
+_NAMED_OTHERWISE = (BadRequest, InvalidPath, TooMany)
+"""Failures whose text has no whole path: it may be as long as a path may be, or another thing."""
 
 
 class Session(StreamRequestHandler):
@@ -581,8 +585,9 @@ class Session(StreamRequestHandler):
         except CommandError as error:
             if isinstance(self.channel.ended, UploadTakenOver):  # which is why
                 raise self.channel.ended from None
-            about = None if isinstance(error, _OF_NO_PATH) else _subject(request)
-            return Failed.from_error(error, about)
+            if isinstance(error, _OF_NO_PATH):
+                return Failed.from_error(error)
+            return Failed.from_error(_named(error, _subject(request)))
         except OSError as error:  # the file system's: the socket's are ConnectionLost
             path = _subject(request)
             return Failed.from_error(from_oserror(error, paths.show(path or b""), path))
@@ -673,6 +678,17 @@ def _subject(request: messages.Request) -> bytes | None:
             return request.upload
     path: bytes | None = getattr(request, "path", None)
     return path
+
+
+def _named(error: CommandError, path: bytes | None) -> CommandError:
+    """The same error with the path that it is about, in its text as well."""
+    if path is None or error.path is not None:
+        return error
+    shown = paths.show(path)
+    if not isinstance(error, _NAMED_OTHERWISE) and shown not in str(error):
+        error = error.with_text(f"{shown}: {error}")
+    error.path = path
+    return error
 
 
 def peer_name(address: object) -> str:

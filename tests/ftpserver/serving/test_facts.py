@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from ftpwire import digests, messages
@@ -102,6 +104,27 @@ def test_of_two_paths_the_one_that_it_is_about_is_told(peer):
         answer = peer.ask(request)
         assert getattr(answer, "code", "done") == code, request
         assert getattr(answer, "path", None) == path, request
+
+
+@pytest.mark.parametrize("ask", [False, True])
+def test_the_message_names_the_path_whole(peer, files, ask):
+    """Not its last part, and not nothing: a client may have nothing else to show."""
+    put(peer, b"/d/f", parents=True)
+    os.mkfifo(files / "d" / "pipe")
+    for path, code, options in (
+        (b"/d/f", "exists", {"overwrite": "never"}),
+        (b"/d/f", "not-newer", {"overwrite": "older", "mtime_ns": 1}),
+        (b"/d", "is-a-directory", {}),
+        (b"/d/f/x", "not-a-directory", {}),
+        (PATH, "not-found", {}),
+    ):
+        failed = put(peer, path, ask=ask, **options)
+        assert (failed.code, failed.path) == (code, path)
+        assert failed.message.startswith(f"{path.decode()}: ")
+    for kind in (Get, Hash, lambda path: Copy(path, b"/x"), lambda path: SetAttributes(path, 0)):
+        failed = peer.ask(kind(b"/d/pipe"))
+        assert (failed.code, failed.path) == ("not-regular", b"/d/pipe")
+        assert failed.message.startswith("/d/pipe: ")
 
 
 def test_a_failure_to_end_a_tree_tells_where_it_was_to_be(peer, files):
