@@ -10,13 +10,13 @@ from __future__ import annotations
 import io
 import random
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from tests.peer import eventually
 from tests.second_client import (
     CANCEL,
     DATA,
@@ -171,6 +171,13 @@ def large_files(door: Door) -> None:
         assert client.ask("whoami")["user"] == door.user
 
 
+def wait_until_kept(client: SecondClient) -> None:
+    """Ask until the server keeps what was cut: each question waits for its answer."""
+    deadline = time.monotonic() + 60
+    while not client.kept():
+        assert time.monotonic() < deadline, "the server keeps nothing of what was cut"
+
+
 def lost_connections(door: Door) -> None:
     """An upload and a download go on where the connection was lost."""
     began, tries = [], iter(range(9))
@@ -180,7 +187,7 @@ def lost_connections(door: Door) -> None:
         if not next(tries):
             source = Cutting(LARGE, client, 2 * KEPT_FROM)
         else:  # who takes over at once gets what the server had read until then, maybe nothing
-            eventually(client.kept, "the server to keep what was cut")
+            wait_until_kept(client)
         began.append(client.put(b"/resumed", source, size=len(LARGE), mtime_ns=7))
 
     persistently(door.enter, upload, pauses=[0])
