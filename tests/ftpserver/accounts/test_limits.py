@@ -669,6 +669,13 @@ def test_guessing_the_password_inside_a_session_counts(start_server, dial, no_de
     assert peer.ask(ChangePassword("secret", "new-password")) == Done()
 
 
+def test_a_wrong_password_inside_a_session_does_not_end_it(server, dial, no_delay):
+    peer = dial(server)
+    for _ in range(4):  # the third refused log-in would end the connection
+        assert peer.ask(ChangePassword("wrong", "new-password")).code == "login-refused"
+    assert peer.ask(WhoAmI()) == LoggedIn("alice")
+
+
 def test_failures_are_answered_later_and_later(server, dial, monkeypatch):
     monkeypatch.setattr(bans, "_FIRST_DELAY", 0.1)
     fail(server, dial, 2)
