@@ -13,7 +13,7 @@ from ftpserver.storage.batch import Uploads
 from ftpwire import digests
 from ftpwire.frames import Kind
 from ftpwire.messages import Get, GoingDown, Put, Ready, Sending, Sent, Stored
-from tests.hostile.conftest import each_way
+from tests.hostile.conftest import PROCESSES, each_way
 from tests.peer import Peer, eventually
 
 LARGE = 24 * 1024 * 1024
@@ -68,7 +68,10 @@ def test_an_upload_is_warned_when_the_stop_begins_and_goes_on(serve, stopping, w
         assert heard(peer) == [], "it is said once"
 
 
-@pytest.mark.parametrize("way", ["parked", "tls"])
+@pytest.mark.parametrize(
+    "way",
+    ["parked", "tls", *(pytest.param(way, marks=pytest.mark.system) for way in PROCESSES)],
+)
 def test_a_download_is_warned_between_two_frames(serve, stopping, way):
     """All of it comes, in step."""
     site = serve()
