@@ -653,7 +653,7 @@ class Session(StreamRequestHandler):
         From any thread of the upload. Nothing wakes the session: it finds out at the client's next
         bytes, or when it looks, and what is still on its way is read, or the word might be lost.
         """
-        path: bytes = getattr(self.doing, "path", b"")
+        path: bytes = getattr(self.doing, "path", None) or b""
         text = f"{paths.show(path)}: another session uploads the same file, and goes on with it"
         self.channel.end(UploadTakenOver(text, path or None), wake=False)
 

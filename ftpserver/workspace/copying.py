@@ -351,11 +351,11 @@ class Copying:
         if self._request.overwrite == "never" and isinstance(error, AlreadyExists):
             found = self._skipped
             self._skip_count += 1
-            self._first_skip = self._first_skip or error
+            self._first_skip = self._first_skip or error.with_traceback(None)
         else:
             found = self._failures
             self._failure_count += 1
-            self._first_failure = self._first_failure or error
+            self._first_failure = self._first_failure or error.with_traceback(None)
         if len(found) < _MAX_PROBLEMS:
             found.append(Problem(path, error.code, str(error)))
 
