@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ftpserver.storage import listing
-from ftpwire import digests
+from ftpwire import digests, growing
 from ftpwire.frames import Kind
 from ftpwire.messages import (
     Copied,
@@ -261,6 +263,55 @@ def test_a_listing_goes_512_directories_deep(peer, files, monkeypatch):
     assert [page.directory for page in found] == [b"", b"1", b"1/2", b"1/2/3", b"1/2/3/4"]
     assert problems_of(found) == {(b"1/2/3/4", b""): "invalid-path"}
     assert problems_of(pages(peer, b"/1", recursive=True)) == {}, "counted from what is listed"
+
+
+def test_a_path_in_a_listing_has_at_most_4096_bytes(peer, files):
+    """It comes about by moving one deep directory into another."""
+    name = "n" * 255
+    for top in ("a", "b"):
+        deep = os.open(files, os.O_RDONLY)
+        for step in (top, *[name] * 8):
+            os.mkdir(step, dir_fd=deep)
+            below = os.open(step, os.O_RDONLY, dir_fd=deep)
+            os.close(deep)
+            deep = below
+        os.close(deep)
+    inner = b"/".join([b"/a", *[name.encode()] * 8])
+    assert peer.ask(Move(b"/b", inner + b"/" + b"m" * 240)) == Done()
+    found = pages(peer, b"/", recursive=True)
+    (problem,) = problems_of(found).items()
+    assert problem[1] == "invalid-path" and len(problem[0][0]) > 4096 and not problem[0][1]
+    assert max(len(page.directory) for page in found if not page.problems) <= 4096
+    assert isinstance(peer.ask(Remove(b"/a", recursive=True)), Removed)
+
+
+def test_what_the_disk_can_t_tell_is_a_problem_of_its_name(peer, files, monkeypatch):
+    (files / "good").touch()
+    (files / "bad").mkdir()
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "")
+
+    monkeypatch.setattr(listing.Walk, "_look", fail)
+    (page,) = pages(peer, b"/")
+    assert [one.path for one in page.entries] == [b"good"]
+    assert problems_of([page]) == {(b"", b"bad"): "disk-failed"}
+
+
+def test_a_hash_of_a_file_that_changes_again(peer, files, monkeypatch):
+    """Once it is read anew; then it is an error."""
+    path, has_grown, times = files / "file", growing.has_grown, iter(range(1, 9))
+    path.write_bytes(DATA)
+
+    def late(*arguments: Any) -> bool:
+        os.utime(path, ns=(0, next(times)))
+        return has_grown(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(growing, "has_grown", late)
+        assert peer.ask(Hash(b"/file")).code == "source-changed"
+    assert next(times) == 3
+    assert peer.ask(Hash(b"/file")).digest == digests.digest(DATA)
 
 
 def test_a_listing_of_what_is_no_directory(peer, files):

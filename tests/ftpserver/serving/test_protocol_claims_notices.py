@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from typing import Any
 
 import pytest
 
 from ftpserver.serving import endings, exchange, session
-from ftpwire import digests
+from ftpwire import digests, growing
 from ftpwire.frames import Kind
 from ftpwire.messages import (
-    BeginTree,
-    Copied,
-    Copy,
-    EndTree,
     Get,
     GoingDown,
     Progress,
     Put,
     Remark,
-    Remove,
-    Sending,
     Sent,
     SetAttributes,
     WhoAmI,
 )
-from tests.peer import Peer, eventually, frame
+from tests.peer import eventually, frame
 
 DATA = b"some bytes"
-
-
-@pytest.fixture
-def watchful(monkeypatch):
-    """Tell of progress as often as can be."""
-    monkeypatch.setattr(exchange, "_CANCEL_EVERY", 1)
-    monkeypatch.setattr(exchange, "_PROGRESS_SECONDS", 0.0)
 
 
 def whole_put(path: bytes) -> bytes:
@@ -97,46 +86,28 @@ def test_a_client_that_stays_after_the_last_word_is_cut(server, dial, monkeypatc
 # progress ----------------------------------------------------------------------------------
 
 
-def told(peer: Peer, number: int) -> tuple[list[Progress], object]:
-    """What a request tells of itself, and the end of its answer."""
-    found = []
-    while True:
-        one = peer.read()
-        if one.kind == Kind.NOTICE and isinstance(one.message, Progress):
-            assert one.request_id == number
-            found.append(one.message)
-        elif one.kind != Kind.DATA and not isinstance(one.message, Sending):
-            return found, one.message
-
-
-def test_no_bytes_are_told_of_what_goes_by_files(server, dial, files, watchful):
-    (files / "dir").mkdir()
-    for number in range(300):
-        (files / "dir" / f"{number}").touch()
-    peer = dial(server)
-    progress, copied = told(peer, peer.request(Copy(b"/dir", b"/new", recursive=True)))
-    assert isinstance(copied, Copied) and copied.files == 300
-    assert progress and {one.done for one in progress} == {0}
-    peer.ask(BeginTree(b"/dir"))
-    progress, _ = told(peer, peer.request(EndTree()))
-    assert {one.done for one in progress} == {0}
-    progress, _ = told(peer, peer.request(Remove(b"/new", recursive=True)))
-    assert {one.done for one in progress} == {0}
-
-
 @pytest.mark.parametrize("grows", [True, False])
-def test_a_download_of_a_file_that_grows_tells_of_progress(server, dial, files, watchful, grows):
-    size = 32 * 2**20  # more than the sockets hold: its end waits for this client
-    (files / "log").write_bytes(bytes(size))
+def test_a_download_of_a_file_that_grows_tells_of_progress(server, dial, files, monkeypatch, grows):
+    """As often as can be, while what was sent is read once more."""
+    monkeypatch.setattr(exchange, "_PROGRESS_SECONDS", 0.0)
+    path, has_grown = files / "log", growing.has_grown
+    path.write_bytes(bytes(2**20))
+
+    def late(*arguments: Any) -> bool:
+        if grows:
+            os.truncate(path, 2**20 + 1)
+        return has_grown(*arguments)
+
+    monkeypatch.setattr(growing, "has_grown", late)
     peer = dial(server)
     number = peer.request(Get(b"/log"))
-    assert peer.answer().message.size == size
-    if grows:
-        with open(files / "log", "ab") as log:
-            log.write(b"more")
-    progress, sent = told(peer, number)
-    assert (sent.size, sent.grew) == (size, grows)
-    assert bool(progress) == grows
+    found = [peer.read()]
+    while found[-1].kind != Kind.END:
+        found.append(peer.read())
+    assert found[-1].message.grew == grows
+    notices = [one for one in found if one.kind == Kind.NOTICE]
+    assert bool(notices) == grows
+    assert {(one.request_id, type(one.message)) for one in notices} <= {(number, Progress)}
 
 
 # remarks -----------------------------------------------------------------------------------
