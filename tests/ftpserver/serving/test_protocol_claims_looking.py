@@ -152,12 +152,16 @@ def test_a_link_out_of_the_home_leads_to_its_top(peer, files, canary):
         assert peer.ask(Get(path)).code in ("not-found", "not-a-directory")
 
 
-def test_forty_links_in_a_row(peer, files):
+def test_forty_links_in_a_row(server, dial, files):
+    """As the kernel follows them, and as the server does where there are rules."""
     (files / "0").touch()
     for number in range(41):
         (files / f"{number + 1}").symlink_to(f"{number}")
-    assert peer.ask(Stat(b"/40", follow=True)).entry.type == "file"
-    assert peer.ask(Stat(b"/41", follow=True)).code == "invalid-path"
+    for rules in ("all", "/elsewhere=read-only"):
+        server.accounts.change("alice", permissions=rules)
+        peer = dial(server)
+        assert peer.ask(Stat(b"/40", follow=True)).entry.type == "file"
+        assert peer.ask(Stat(b"/41", follow=True)).code == "invalid-path"
 
 
 # what else there is ------------------------------------------------------------------------

@@ -69,6 +69,7 @@ def test_the_example_of_a_frame():
 @pytest.mark.parametrize("more", [0, 1])
 def test_the_answer_to_hello_has_at_most_4_kib(fake, connect, more):
     """The client's limit, too, holds before anything was agreed."""
+    assert MAX_CONTROL_BEFORE_LOGIN == 4096
     empty = len(encode_hello(Hello(software="x" * 300)))
     software = "x" * (300 + MAX_CONTROL_BEFORE_LOGIN - empty + more)
 
