@@ -176,7 +176,7 @@ class Login(RequestFor["LoggedIn"], frozen=True, tag="login"):
     """Log in with a password.
 
     Replies: `LoggedIn`; or `Failed` with ``login-refused``, the same whether the name or the
-    password was wrong.
+    password was wrong; ``banned``, ``busy``, ``too-many``.
     """
 
     user: Annotated[str, Meta(max_length=MAX_USER)]
@@ -227,7 +227,7 @@ class Register(RequestFor["LoggedIn"], frozen=True, tag="register"):
         invitation: The code of an invitation; None where registration is open to everybody.
 
     Replies: `LoggedIn`; or `Failed` with ``registration-closed``, ``name-taken``,
-    ``bad-account``, ``busy``.
+    ``bad-account``, ``busy``; with ``too-many`` the account was made all the same.
     """
 
     user: Annotated[str, Meta(max_length=MAX_USER)]
@@ -242,10 +242,10 @@ class Register(RequestFor["LoggedIn"], frozen=True, tag="register"):
 
 
 class ChangePassword(RequestFor["Done"], frozen=True, tag="change-password"):
-    """Set a new password; the account's other sessions and all its tokens end.
+    """Set a new password, and revoke all tokens of the account; its other sessions end soon after.
 
-    Replies: `Done`; or `Failed` with ``login-refused`` when the old one is wrong,
-    ``bad-account`` when the new one can't be used.
+    Replies: `Done`; or `Failed` with ``login-refused`` when the old one is wrong, ``banned``,
+    ``busy``, or ``bad-account`` when the new one can't be used.
     """
 
     old: Annotated[str, Meta(max_length=MAX_PASSWORD)]
@@ -264,7 +264,8 @@ class IssueToken(RequestFor["TokenIssued"], frozen=True, tag="issue-token"):
             logged in with a token, it ends with that one at the latest, and is revoked with it.
 
     Replies: `TokenIssued`; or `Failed` with ``too-many`` when the account has too many,
-    ``forbidden`` when the token of this session was revoked or has expired.
+    ``forbidden`` when the token of this session was revoked or has expired, ``bad-account`` when
+    there is a NUL in the name.
     """
 
     name: Annotated[str, Meta(max_length=MAX_TOKEN_NAME)] = ""
@@ -316,8 +317,8 @@ class Tokens(Message, frozen=True, tag="tokens"):
 
 
 class RevokeToken(RequestFor["Done"], frozen=True, tag="revoke-token"):
-    """Make a token good for nothing, and all that were made with it; sessions that logged in with
-    one of these end, except one whose own token was named.
+    """Revoke a token, and all that were made with it. Sessions that logged in with one of these end
+    soon after, except the one that revokes its own.
 
     Attributes:
         id: Which one; None for the one that this session logged in with.
@@ -364,8 +365,8 @@ class List(StreamFor["Page", "Listed"], frozen=True, tag="list"):
             a `Problem`).
         digest: As in `Stat`.
 
-    Replies: any number of `Page`, then END with `Listed`; or `Failed`. Of a path that is no
-    directory: one entry with an empty path.
+    Replies: any number of `Page`, then END with `Listed`; or `Failed`, with ``forbidden`` when the
+    directory itself can't be read. Of a path that is no directory: one entry with an empty path.
     """
 
     path: Path
@@ -655,7 +656,7 @@ class MakeDir(RequestFor["Done"], frozen=True, tag="make-dir"):
 
     Attributes:
         parents: Create missing parents, and be content when it exists.
-        fill: Contents come next: one that exists is made writable for its owner.
+        fill: Its contents come next: one that exists gets the mode bits 0700 as well.
 
     Replies: `Done`; or `Failed` with ``exists``, ``not-found``, ``not-a-directory``.
     """
@@ -669,7 +670,8 @@ class MakeDir(RequestFor["Done"], frozen=True, tag="make-dir"):
 class MakeLink(RequestFor["Done"], frozen=True, tag="make-link"):
     """Store a symbolic link as it is; it is resolved inside the home only.
 
-    Replies: `Done`; or `Failed` with ``exists``, ``is-a-directory``, ``not-newer``.
+    Replies: `Done`; or `Failed` with ``exists``, ``is-a-directory``, ``not-newer``, ``not-found``,
+    ``not-a-directory``.
     """
 
     path: Path
@@ -689,7 +691,8 @@ class SetAttributes(RequestFor["Done"], frozen=True, tag="set-attributes"):
             and a directory of somebody else keeps its mode and time, with a `Remark`.
         setgid: Of a directory: set or clear that bit; None leaves it.
 
-    Replies: `Done`; or `Failed` with ``not-found``, ``forbidden``, ``not-a-directory``.
+    Replies: `Done`; or `Failed` with ``not-found``, ``not-a-directory``, ``not-regular``,
+    ``forbidden`` (also for a file of another user of the server's system).
     """
 
     path: Path
@@ -817,7 +820,8 @@ class Remark(Message, frozen=True, tag="remark"):
 
 
 class GoingDown(Message, frozen=True, tag="going-down"):
-    """NOTICE with id 0: the server is stopping; the connection closes after this."""
+    """NOTICE with id 0: the connection is about to end, because the server stops, the session or
+    its transfer was idle for too long, or another transfer needs its place."""
 
     message: str = "the server is shutting down"
 

@@ -254,6 +254,7 @@ def test_a_log_in_writes_once_an_hour(tokens, alice, engine, clock):
 
 
 def test_there_is_a_most_and_expired_ones_make_room(tokens, alice, accounts, engine, clock):
+    assert MAX_TOKENS == 64
     clock(1000)
     old = tokens.issue(alice, "old", seconds=10)
     for number in range(MAX_TOKENS - 1):

@@ -8,6 +8,7 @@ import socket
 from dataclasses import replace
 
 import pytest
+from msgspec import msgpack
 
 from ftpserver.daemon import discovery as module
 from ftpserver.daemon.background import OptionalBackground
@@ -108,6 +109,49 @@ def test_a_server_for_all_addresses_answers_here_too(start, ask_all):
     assert ask_all(discovery_of(server).port)[0][0].port == server.server_address[1]
 
 
+def by_hand(nonce: bytes = b"n" * 16, *, start: bytes = b"FTPd\1\1", size: int = 512) -> bytes:
+    """A question, from the text of docs/protocol.md alone."""
+    return (start + nonce).ljust(size, b"?")
+
+
+def test_a_question_and_an_answer_are_as_the_text_says(start, asker):
+    server = start(name="x" * 64, plaintext=False)
+    assert Settings(server.settings.root).discovery_port == 1234
+    port = discovery_of(server).port
+    others = [b"FTPd\2\1", b"FTPd\1\2", b"FTPd\1\3", b"FTPD\1\1"]
+    for datagram in (*(by_hand(start=one) for one in others), by_hand(size=511), by_hand(size=513)):
+        asker.sendto(datagram, (HERE, port))
+    asker.sendto(by_hand(), (HERE, port))
+    answer, sender = asker.recvfrom(2048)
+    assert silent(asker) and discovery_of(server).dropped == 6
+    assert answer[:22] == b"FTPd\1\2" + b"n" * 16 and len(answer) <= 512
+    told = msgpack.decode(answer[22:])
+    assert len(told.pop("run")) == 8
+    assert told == {
+        "name": "x" * 64,
+        "port": server.server_address[1],
+        "software": SOFTWARE,
+        "fingerprint": server.fingerprint,
+    }
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", None], ids=["one-address", "all"])
+def test_the_port_that_an_answer_comes_from(start, asker, host):
+    """The server's own where it listens at all addresses, any where it listens at one."""
+    port = discovery_of(start(host=host)).port
+    asker.sendto(by_hand(), (HERE, port))
+    sender = asker.recvfrom(2048)[1]
+    assert (sender[1] == port) == (host is None)
+
+
+@pytest.mark.skipif(os.uname().sysname != "Linux", reason="elsewhere it listens everywhere")
+def test_a_server_for_this_machine_alone_does_not_hear_its_own_address(start, asker, ask_all):
+    port = discovery_of(start()).port
+    asker.sendto(by_hand(), ("127.0.0.1", port))
+    assert len(ask_all(port)) == 1
+    assert silent(asker)
+
+
 def test_a_server_for_this_machine_alone_answers_nobody_else(start):
     found = discovery_of(start())
     asked = discovery.question(os.urandom(discovery.NONCE_SIZE))
@@ -153,6 +197,7 @@ def test_who_asks_too_often_has_no_answer(start, ask_all, asker, monkeypatch):
 
 
 def test_one_address_has_its_share():
+    assert (module._ADDRESS_RATE, module._ADDRESS_BURST) == (4.0, 20.0)
     now = 0.0
     allowances = Allowances(lambda: now)
     burst = int(module._ADDRESS_BURST)
@@ -163,6 +208,7 @@ def test_one_address_has_its_share():
 
 
 def test_all_together_have_a_share_and_a_bounded_table():
+    assert (module._RATE, module._BURST) == (50.0, 100.0)
     allowances = Allowances(lambda: 0.0)
     forged = (str(number) for number in itertools.count())
     taken = [allowances.take(next(forged)) for _ in range(3 * module._MAX_ADDRESSES)]

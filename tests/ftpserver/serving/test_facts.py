@@ -157,6 +157,9 @@ def test_what_a_rule_forbids_tells_the_rule(server, dial):
     assert "rule" not in facts(failed) or facts(failed)["rule"] == "/pub=read-only"
     failed = peer.ask(Move(b"/pub", b"/x"))
     assert facts(failed)["rule"] == "/pub=read-only"
+    server.accounts.change("alice", permissions="/a~%C3%A9%20%25=none")
+    failed = dial(server).ask(Stat("/a~é %/x".encode()))
+    assert facts(failed)["rule"] == "/a~%C3%A9%20%25=none"
 
 
 def test_bytes_or_files_are_missing(server, dial):

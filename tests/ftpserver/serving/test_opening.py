@@ -51,7 +51,10 @@ def test_a_client_says_all_fields_of_hello(fake, connect):
 
     connect(fake(script))
     fields = {field.name for field in structs.fields(Hello)}
-    assert set(msgpack.decode(told[0][4:])) == {"op"} | fields
+    hello = msgpack.decode(told[0][4:])
+    assert set(hello) == {"op"} | fields
+    assert hello["features"] == []
+    assert hello["max_control"] == 131_072
 
 
 def test_who_never_pauses_still_has_to_log_in_in_time(start_server, dial):
