@@ -394,6 +394,7 @@ class ResumableStaging(Staging):
                 if not self._withdrawn:
                     unlink_if_there(staging, table_name(self.name))
                     unlink_if_there(staging, checkpoint_name(self.name))
+                    self._withdrawn = True  # who still writes behind must not take it for lost
         except TakenOver:
             pass
         except Busy as error:

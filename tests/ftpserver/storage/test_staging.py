@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import random
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -485,6 +486,35 @@ def names_and_bytes(root) -> dict[str, tuple[int, bytes]]:
     """All in staging: inode and digest."""
     paths = [path for path in (root / "alice" / ".ftpd-staging").iterdir() if path.name != "lock"]
     return {one.name: (one.stat().st_ino, digests.digest(one.read_bytes())) for one in paths}
+
+
+def test_what_is_written_while_it_is_dropped_is_not_taken_for_lost(
+    session, root, ledger, alice, monkeypatch
+):
+    """Who was told that the upload is refused is not told that another session has it."""
+    data, cuts, late, dropped = content(SIZE), [], [], threading.Event()
+    write, unlink = module._CheckpointedWriter._write, module.unlink_if_there
+
+    def write_late(self, piece: memoryview) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            late.append(dropped.wait(60))
+        write(self, piece)
+
+    def unlink_and_tell(directory: int, name: bytes) -> None:
+        unlink(directory, name)
+        if name.endswith(b".ck"):
+            dropped.set()
+
+    monkeypatch.setattr(module._CheckpointedWriter, "_write", write_late)
+    monkeypatch.setattr(module, "unlink_if_there", unlink_and_tell)
+    uploads = session(lambda: cuts.append(1))
+    with pytest.raises(VerificationFailed):
+        with uploads.receiving(1, put(data)) as receiving:
+            receiving.resume(quiet)
+            receiving.staging.sink.write(memoryview(data)[: 2 * MIB])
+            raise VerificationFailed("more bytes came than were announced")
+    assert late and all(late) and not cuts
+    assert staged(root) == set() and ledger.room(alice).held == 0
 
 
 def test_what_came_in_whole_is_taken_over_as_well(session, root, ledger, alice):
