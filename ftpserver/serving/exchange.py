@@ -86,6 +86,8 @@ class Exchange:
     """Whether the client is to be told that the server stops, as soon as that frame has ended."""
     _since_look = 0
     _nearly_full = False
+    _reached = 0, messages.Progress(0)
+    """How far the request of that id has come, as it counts that."""
 
     def __init__(
         self,
@@ -104,6 +106,11 @@ class Exchange:
         self._server = server
         self._transfer = transfer
         self._trail = trail
+
+    def begin(self, request_id: int) -> None:
+        """A request has come: what follows is about it. Its id may be that of an earlier one."""
+        self.request_id = request_id
+        self._reached = request_id, messages.Progress(0)
 
     # sending -----------------------------------------------------------------------------
 
@@ -234,10 +241,12 @@ class Exchange:
 
         def tell(done: int) -> None:
             nonlocal told
+            progress = messages.Progress(done, total)
+            self._reached = self.request_id, progress
             now = time.monotonic()
             if now - told >= _PROGRESS_SECONDS:
                 told = now
-                self.notice(messages.Progress(done, total))
+                self.notice(progress)
 
         return tell
 
@@ -486,10 +495,11 @@ class Exchange:
 
     # signs of life, from another thread --------------------------------------------------
 
-    def interject(self, message: Message) -> None:
-        """Send a notice of the current request between two frames, if the channel isn't used just
+    def interject_sign_of_life(self) -> None:
+        """Tell how far the current request is, between two frames, if the channel isn't used just
         now, and the client takes what is sent. Doesn't wait."""
-        self._interject(self.request_id, message)
+        current, (request_id, reached) = self.request_id, self._reached
+        self._interject(current, reached if request_id == current else messages.Progress(0))
 
     def interject_warning(self) -> None:
         """As `warn`, where the session's own thread is at something else: it waits for the disk."""

@@ -389,7 +389,7 @@ class Session(StreamRequestHandler):
             if header.kind == Kind.REQUEST:
                 if header.request_id == 0:  # its ERROR would be the connection's
                     raise BadMessage("a request with the id 0, which is that of HELLO alone")
-                exchange.request_id = header.request_id
+                exchange.begin(header.request_id)
                 try:
                     request = messages.decode_request(payload)
                 except BadRequest as error:
@@ -614,7 +614,7 @@ class Session(StreamRequestHandler):
         if self.server.stopping:
             self.exchange.interject_warning()
         if moved == before:
-            self.exchange.interject(messages.Progress(0))
+            self.exchange.interject_sign_of_life()
 
     def warn(self) -> None:
         """From another thread, again and again while the server stops: tell the client so, if its
