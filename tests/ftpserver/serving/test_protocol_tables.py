@@ -283,7 +283,7 @@ def download(peer: Peer, request: Get) -> tuple[Any, bytes, Any]:
 
 def test_downloads_have_a_row_for_each_way():
     ways = {(row[0], row[1]) for row in DOWNLOADS}
-    assert len(ways) == len(DOWNLOADS) == 11
+    assert len(ways) == len(DOWNLOADS) == 14
 
 
 @pytest.mark.parametrize("row", DOWNLOADS, ids=lambda row: f"{row[0]}-{row[1]}")

@@ -191,6 +191,7 @@ def test_only_what_is_there_without_a_gap_counts(upload, helper):
 
 
 def test_gaps_are_limited(upload, helper, monkeypatch):
+    assert module.MOST_UNDER_WAY == 1024
     monkeypatch.setattr(module, "MOST_UNDER_WAY", 3)
     for start in (1, 3, 5):
         helper.begin(start, 1)

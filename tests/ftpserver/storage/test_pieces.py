@@ -6,17 +6,19 @@ import os
 import random
 import resource
 import signal
+import threading
 
 import pytest
 
 from ftpserver.serving import exchange
-from ftpserver.storage import resumable
+from ftpserver.storage import piece_table, resumable
 from ftpwire import digests, pieces
 from ftpwire.frames import Kind
 from ftpwire.messages import (
     Get,
     Hash,
     Hashed,
+    LoggedIn,
     Put,
     PutPiece,
     Ready,
@@ -24,6 +26,7 @@ from ftpwire.messages import (
     Sent,
     Stored,
     Taken,
+    WhoAmI,
 )
 from tests.peer import Peer, eventually
 
@@ -206,6 +209,71 @@ def test_cancelling_a_piece_keeps_the_session(server, owner, helper):
     cancel(helper, piece)
     assert bring(helper, ready.key, MIB, DATA[MIB : 2 * MIB]) == Taken()
     cancel(owner, number)
+
+
+def test_a_piece_that_was_begun_is_not_begun_again(server, owner, helper, dial):
+    """Whatever became of it: its place is missing only once the upload is begun again."""
+    number, ready = begin(owner)
+    assert bring(helper, ready.key, 0, DATA[: 5 * MIB]) == Taken()
+    for offset in (5 * MIB, 6 * MIB):
+        piece = helper.request(PutPiece(ready.key, offset, MIB))
+        helper.frame(Kind.DATA, piece, DATA[offset : offset + 1000])
+        if offset == 5 * MIB:
+            cancel(helper, piece)
+        else:  # it is under way
+            other = dial(server)
+            assert bring(other, ready.key, offset, DATA[offset:][:MIB]).code == "failed"
+            cancel(helper, piece)
+        assert bring(helper, ready.key, offset, DATA[offset:][:MIB]).code == "failed"
+    cancel(owner, number)
+    number, ready = begin(owner)
+    assert ready.offset == 5 * MIB + 1000, "what came without a gap before it"
+    assert bring(helper, ready.key, ready.offset, DATA[ready.offset :]) == Taken()
+    assert end(owner, number) == Stored(SIZE)
+
+
+def test_a_refused_piece_is_closed_like_an_upload(server, helper):
+    send(helper, bytes(16), 0, b"data")
+    assert helper.answer().message.code == "lease-lost"
+    assert helper.ask(WhoAmI()) == LoggedIn("alice")  # nothing was answered to its END
+    number = helper.request(PutPiece(bytes(16), 0, 4))
+    assert helper.answer().message.code == "lease-lost"
+    helper.frame(Kind.CANCEL, number)
+    assert helper.ask(WhoAmI()) == LoggedIn("alice")
+    helper.request(PutPiece(bytes(16), 0, 4))
+    assert helper.answer().message.code == "lease-lost"
+    helper.request(WhoAmI())
+    assert [one.message.code for one in helper.rest()] == ["bad-message"]
+
+
+def test_the_digest_of_a_piece_is_not_looked_at(server, owner, helper):
+    number, ready = begin(owner)
+    piece = helper.request(PutPiece(ready.key, 0, 4))
+    helper.frame(Kind.DATA, piece, b"data")
+    helper.frame(Kind.END, piece, Sent(4, digests.digest(b"other")))
+    assert helper.answer().message == Taken()
+    cancel(owner, number)
+
+
+def test_the_rest_is_hashed_with_progress(server, owner, helper, monkeypatch):
+    go_on, real = threading.Event(), piece_table.Collector.note_hashed
+
+    def note_late(self, at: int) -> None:
+        assert go_on.wait(60)
+        real(self, at)
+
+    monkeypatch.setattr(exchange, "_PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(piece_table, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(piece_table.Collector, "note_hashed", note_late)
+    data = DATA[: 5 * MIB]
+    number, ready = begin(owner, Put(b"/file", len(data), mtime_ns=7, ask=True, pieces=True))
+    assert bring(helper, ready.key, 0, data) == Taken()
+    owner.frame(Kind.END, number, Sent(len(data), digests.digest(data)))
+    found = owner.read()
+    go_on.set()
+    assert (found.kind, found.request_id) == (Kind.NOTICE, number)
+    assert found.message.total == len(data)
+    assert owner.answer().message == Stored(len(data))
 
 
 @pytest.mark.parametrize("leave", ["cancel", "reset"])
