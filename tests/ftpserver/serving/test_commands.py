@@ -543,7 +543,8 @@ def test_no_special_bit_is_dropped_in_silence(peer, files, bits):
             peer.frame(Kind.DATA, number, data)
             peer.frame(Kind.END, number, Sent(len(data), digests.digest(data)))
         remarks = []
-        while isinstance(told := peer.read().message, Remark):
+        while isinstance(told := (found := peer.read()).message, Remark):
+            assert (found.kind, found.request_id) == (Kind.NOTICE, 0)
             remarks.append(told.message)
         assert isinstance(told, (Stored, Done)), told
         return remarks

@@ -260,6 +260,7 @@ def test_a_cancel_is_looked_for_among_what_has_arrived_first(
     server, dial, files, monkeypatch, between, is_seen
 ):
     """So many requests come between another one and its CANCEL."""
+    assert (exchange._CANCEL_EVERY, exchange._LOOKED_AT) == (4 * MIB, 64 * 1024)
     monkeypatch.setattr(exchange, "_CANCEL_EVERY", 1)
     with (files / "sparse").open("wb") as file:
         file.truncate(32 * MIB)

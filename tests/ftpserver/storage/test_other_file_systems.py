@@ -142,6 +142,23 @@ def test_one_large_upload_in_pieces(client, mnt, source, books):
     books()
 
 
+def test_what_is_interrupted_on_a_mount_is_not_kept(server, dial, mnt, books):
+    """Nor does it come in pieces."""
+    from ftpwire.frames import Kind
+    from ftpwire.messages import Listed, ListKept, Put, Ready
+
+    peer = dial(server)
+    number = peer.request(Put(b"/mnt/f", 5 * MIB, mtime_ns=7, ask=True, pieces=True))
+    assert peer.answer().message == Ready(0, None, None)
+    for _ in range(4):
+        peer.frame(Kind.DATA, number, bytes(MIB))
+    peer.frame(Kind.CANCEL, number)
+    assert peer.answer().message.code == "cancelled"
+    peer.request(ListKept())
+    assert peer.answer().message == Listed()
+    books()
+
+
 def test_a_link_to_a_mount_is_followed(client, files, mnt, source, books):
     (files / "in").symlink_to("mnt")
     client.put([source / "small"], "/in/small")
