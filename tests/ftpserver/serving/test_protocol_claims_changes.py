@@ -1,4 +1,4 @@
-"""What docs/protocol.md says of directories, trees, moving and removing.
+"""What docs/protocol.md says of trees, moving and removing.
 
 Lives here: what no other test shows. checked_sentences.txt tells which test shows which sentence.
 """
@@ -68,49 +68,6 @@ def far_apart(monkeypatch):
         raise OSError(errno.EXDEV, "")
 
     monkeypatch.setattr(Home, "move", refuse)
-
-
-# directories and links ---------------------------------------------------------------------
-
-
-def test_a_directory_that_is_filled_lets_its_owner_in(server, dial, files):
-    """Until it gets the mode that it is to have."""
-    peer = dial(server)
-    for name in (b"/new", b"/there"):
-        assert peer.ask(MakeDir(name, 0o555)) == Done()
-        assert peer.ask(MakeDir(name, 0o500, parents=True)) == Done()
-        assert (files / os.fsdecode(name[1:])).stat().st_mode & 0o777 == 0o555, "its mode stays"
-        assert peer.ask(MakeDir(name, 0o500, parents=True, fill=True)) == Done()
-        assert (files / os.fsdecode(name[1:])).stat().st_mode & 0o777 == 0o755
-        assert put(peer, name + b"/file") == Stored(4)
-        assert peer.ask(SetAttributes(name, 0o500)) == Done()
-        assert (files / os.fsdecode(name[1:])).stat().st_mode & 0o777 == 0o500
-
-
-@pytest.mark.parametrize(
-    ("overwrite", "mtime_ns", "code"),
-    [
-        ("always", 1, None),
-        ("never", 10**18 + 1, "exists"),
-        ("older", 10**18 + 1, None),
-        ("older", 10**18, "not-newer"),
-        ("older", None, None),
-    ],
-)
-@pytest.mark.parametrize("there", ["file", "link"])
-def test_a_link_replaces_what_an_upload_would(
-    server, dial, files, overwrite, mtime_ns, code, there
-):
-    peer = dial(server)
-    if there == "link":
-        assert peer.ask(MakeLink(b"/name", b"old", 10**18)) == Done()
-    else:
-        assert put(peer, b"/name", mtime_ns=10**18) == Stored(4)
-    answer = peer.ask(MakeLink(b"/name", b"target", mtime_ns, overwrite))
-    if code is None:
-        assert answer == Done() and os.readlink(files / "name") == "target"
-    else:
-        assert answer.code == code
 
 
 # trees -------------------------------------------------------------------------------------

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from pathlib import Path
 
 import pytest
 
 from ftpserver.storage import batch
 from ftpserver.storage.batch import SMALL
+from ftpserver.workspace.workspace import Workspace
 from ftpwire import digests
 from ftpwire.frames import Kind
 from ftpwire.messages import (
@@ -89,13 +91,10 @@ def test_the_bytes_go_to_a_hidden_file(server, dial, files):
 
 @pytest.mark.parametrize("size", [4, SMALL + 4])
 @pytest.mark.parametrize("becomes_free", [True, False])
-def test_the_name_is_looked_at_once_the_bytes_have_arrived(
-    server, dial, files, size, becomes_free
-):
+def test_the_name_is_looked_at_once_the_bytes_have_arrived(server, dial, files, size, becomes_free):
     """Without `ask`: whatever was there at the beginning doesn't matter."""
-    for missing, taken, directory in ((b"/m", b"/t", b"/d"), (b"/m2", b"/t2", b"/d2")):
-        (files / os.fsdecode(taken[1:])).write_bytes(b"taken")
-        (files / os.fsdecode(directory[1:])).mkdir()
+    (files / "t").write_bytes(b"taken")
+    (files / "d").mkdir()
     peer, other, data = dial(server), dial(server), bytes(size)
     cases = {
         Put(b"/m/file", size): (MakeDir(b"/m"), "not-found"),
@@ -112,23 +111,9 @@ def test_the_name_is_looked_at_once_the_bytes_have_arrived(
         send(peer, number, data[-1:])
         answer = end(peer, number, data)
         assert answer == Stored(size) if becomes_free else answer.code == code
-
-
-def test_missing_directories_are_made_with_the_mode_0755(server, dial, files):
-    peer = dial(server)
-    assert upload(peer, b"/a/b/file").code == "not-found"
-    for name, options in ((b"/a/b/file", {}), (b"/c/d/file", {"ask": True})):
-        if options:
-            number, _ = begin(peer, Put(name, 4, parents=True, **options))
-            send(peer, number, b"data")
-            assert end(peer, number, b"data") == Stored(4)
-        else:
-            assert upload(peer, name, parents=True) == Stored(4)
-    modes = {(files / name).stat().st_mode & 0o7777 for name in ("a", "a/b", "c", "c/d")}
-    assert modes == {0o755}
-    assert peer.ask(MakeDir(b"/e/f/g", 0o700, parents=True)) == Done()
-    modes = [(files / name).stat().st_mode & 0o7777 for name in ("e", "e/f", "e/f/g")]
-    assert modes == [0o755, 0o755, 0o700]
+    number = peer.request(Put(b"/n/file", size, parents=True))
+    send(peer, number, data)
+    assert end(peer, number, data) == Stored(size)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +141,30 @@ def test_a_refusal_comes_while_bytes_still_come(start_server, dial, request_, da
     peer.request(WhoAmI())  # of another id, before END or CANCEL
     (last,) = peer.rest()
     assert (last.kind, last.request_id, last.message.code) == (Kind.ERROR, 0, "bad-message")
+
+
+def test_ftp_asks_for_files_above_4_mib(server, client, tmp_path, monkeypatch):
+    """And where it doesn't know the size."""
+    asked, real = {}, Workspace.expect
+
+    def expect(self, request: Put) -> None:
+        asked[request.path] = request.size, request.ask
+        real(self, request)
+
+    monkeypatch.setattr(Workspace, "expect", expect)
+    for size in (4 * MIB, 4 * MIB + 1):
+        with (tmp_path / f"{size}").open("wb") as file:
+            file.truncate(size)
+        client.put([tmp_path / f"{size}"], f"/{size}")
+    os.mkfifo(tmp_path / "fifo")
+    writing = threading.Thread(target=(tmp_path / "fifo").write_bytes, args=(b"data",))
+    writing.start()
+    client.put([tmp_path / "fifo"], "/pipe")
+    writing.join()
+    small, large = 4 * MIB, 4 * MIB + 1
+    assert asked[b"/%d" % small] == (small, False)
+    assert asked[b"/%d" % large] == (large, True)
+    assert asked[b"/pipe"] == (None, True)
 
 
 # resuming ----------------------------------------------------------------------------------
@@ -255,8 +264,9 @@ def test_the_offset_has_to_be_honoured(server, dial, files, sends):
 # batches -----------------------------------------------------------------------------------
 
 
-def test_a_batch_has_the_size_that_is_written():
+def test_a_batch_and_what_shares_room_have_the_sizes_that_are_written():
     assert (batch.BATCH_FILES, batch.BATCH_BYTES) == (1000, 64 * MIB)
+    assert batch.SHARES_STEP == 4 * MIB  # uploads up to this share steps of room
 
 
 def test_a_batch_ends_before_an_upload_that_asks(server, dial, files):
