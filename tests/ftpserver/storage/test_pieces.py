@@ -322,8 +322,9 @@ def test_all_of_it_was_there(server, files, owner, helper, dial):
         pytest.param({"isolation": "process"}, marks=pytest.mark.system, id="process"),
     ],
 )
-def test_sessions_take_an_upload_over_from_each_other(start_server, dial, options):
+def test_sessions_take_an_upload_over_from_each_other(start_server, dial, monkeypatch, options):
     """Whoever had it says nothing meanwhile, and is cut; in whatever processes they are."""
+    monkeypatch.setattr(exchange, "_LOOK_SECONDS", 0.05)
     server = start_server(durable=False, **options)
     helpers, before, key = [dial(server) for _ in range(3)], None, bytes(16)
     for start, until in ((0, 5), (5, 9), (9, 12), (12, 20)):
