@@ -801,7 +801,9 @@ class AsyncClient:
             if call.ready is not None:
                 upload.started(b"-", None)
                 hasher = digests.new()
-                pieces_of = alive(source, lambda: upstream.send(b""), self._most)
+                pieces_of = alive(
+                    source, lambda: upstream.send(b""), self._most, beside.protocol.silence
+                )
                 async with aclosing(pieces_of) as pieces:
                     async for piece in pieces:
                         hasher.update(piece)

@@ -11,8 +11,8 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from typing import Any
 
 from ftpclient.transfer.calls import PutCall
-from ftpclient.transfer.job import KEEP_ALIVE_SECONDS
 from ftpclient.transfer.upload import Upload
+from ftpclient.transfer.waiting import keep_alive_after
 from ftpwire.messages import Ready, Stored
 from ftpwire.paths import RemotePath
 
@@ -40,17 +40,20 @@ class StreamPut(PutCall):
 
 
 async def alive(
-    source: AsyncIterable[bytes], keep: Callable[[], Any], most: Callable[[], int]
+    source: AsyncIterable[bytes],
+    keep: Callable[[], Any],
+    most: Callable[[], int],
+    stall: float | None,
 ) -> AsyncGenerator[bytes, None]:
     """What a source gives, never more than ``most`` at once.
 
-    ``keep`` is awaited now and then while it gives nothing.
+    ``keep`` is awaited now and then while it gives nothing: see `keep_alive_after`.
     """
     iterator = aiter(source)
     while True:
         step = asyncio.ensure_future(_next(iterator))
         try:
-            while not (await asyncio.wait({step}, timeout=KEEP_ALIVE_SECONDS))[0]:
+            while not (await asyncio.wait({step}, timeout=keep_alive_after(stall)))[0]:
                 await keep()
         except BaseException:
             step.cancel()

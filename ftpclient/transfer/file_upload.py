@@ -256,9 +256,13 @@ class FileUpload(Transfer):
         call.digest = digest
         self.connection.send_end(call, Sent(info.st_size, call.digest))
 
+    def _keep_alive(self, call: PutCall) -> KeepAlive:
+        connection = self.connection
+        return KeepAlive(lambda: connection.keep_alive(call), connection.protocol.silence)
+
     def _keeping_alive(self, call: PutCall) -> Callable[[int], None]:
         """Something to call while the source is read and nothing is there to send."""
-        keep_alive = KeepAlive(lambda: self.connection.keep_alive(call))
+        keep_alive = self._keep_alive(call)
 
         def tick(_: int) -> None:
             self.connection.check()
@@ -296,8 +300,7 @@ class FileUpload(Transfer):
         offset = call.ready.offset
         if offset > call.size:
             return False
-        keep_alive = KeepAlive(lambda: self.connection.keep_alive(call))
-        self.hash_into(hasher, fd, offset, keep_alive.tick)
+        self.hash_into(hasher, fd, offset, self._keep_alive(call).tick)
         return hasher.digest() == call.ready.digest
 
     def _supersede(self, call: PutCall) -> None:

@@ -96,7 +96,7 @@ class Send:
     def _deal(self, offset: int, hasher: digests.new) -> bool:
         """Give the pieces away, and wait until the server has all of them."""
         call, connection = self._call, self._transfer.connection
-        keep_alive = KeepAlive(lambda: connection.keep_alive(call))
+        keep_alive = KeepAlive(lambda: connection.keep_alive(call), connection.protocol.silence)
         starts, told = starts_after(offset, call.size), 0
         start = next(starts, None)
         buffer = memoryview(bytearray(BUFFER_SIZE))

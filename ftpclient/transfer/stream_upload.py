@@ -111,8 +111,9 @@ def send_stream(
 def _waiting(transfer: Transfer, call: PutCall, stream: Stream) -> Waiting:
     """While a stream is silent: its upload is kept alive. The user is told of a FIFO."""
     text = f"{paths.show(stream.source)}: waiting for a writer"
-    keep_alive = partial(transfer.connection.keep_alive, call)
-    waiting = Waiting(keep_alive, transfer.listener.remark, text)
+    connection = transfer.connection
+    keep_alive = partial(connection.keep_alive, call)
+    waiting = Waiting(keep_alive, transfer.listener.remark, text, connection.protocol.silence)
     is_fifo = stat.S_ISFIFO(os.fstat(stream.fd).st_mode)
     waiting.is_over = stream.source == b"-" or not is_fifo
     return waiting

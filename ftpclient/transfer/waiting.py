@@ -15,20 +15,31 @@ SAY_AFTER_SECONDS = 5.0
 """Who waits that long for the other end of a FIFO is told so."""
 
 
+def keep_alive_after(stall: float | None) -> float:
+    """Seconds without a byte after which something is sent, so that the server goes on waiting.
+
+    Args:
+        stall: So long it waits inside an upload; None: not known, or not inside one.
+    """
+    return KEEP_ALIVE_SECONDS if stall is None else min(KEEP_ALIVE_SECONDS, stall / 2)
+
+
 class KeepAlive:
-    """Has something sent each `KEEP_ALIVE_SECONDS`, or the server would end the session.
+    """Has something sent now and then, or the server would end the session.
 
     Args:
         send: Sends it.
+        stall: As of `keep_alive_after`.
     """
 
-    def __init__(self, send: Callable[[], object]) -> None:
+    def __init__(self, send: Callable[[], object], stall: float | None = None) -> None:
         self._send = send
+        self._every = keep_alive_after(stall)
         self._sent = time.monotonic()
 
     def tick(self) -> None:
         """Called several times a second."""
-        if time.monotonic() - self._sent > KEEP_ALIVE_SECONDS:
+        if time.monotonic() - self._sent > self._every:
             self._sent = time.monotonic()
             self._send()
 
@@ -37,7 +48,7 @@ class Waiting:
     """Waiting for the other end of a FIFO: told once, and kept alive meanwhile.
 
     Args:
-        send: As of `KeepAlive`.
+        send, stall: As of `KeepAlive`.
         remark: Tells the user.
         text: What is waited for.
 
@@ -46,13 +57,17 @@ class Waiting:
     """
 
     def __init__(
-        self, send: Callable[[], object], remark: Callable[[str], None], text: str
+        self,
+        send: Callable[[], object],
+        remark: Callable[[str], None],
+        text: str,
+        stall: float | None = None,
     ) -> None:
         self.is_over = False
         self._remark = remark
         self._text = text
         self._began = time.monotonic()
-        self._keep_alive = KeepAlive(send)
+        self._keep_alive = KeepAlive(send, stall)
 
     def look(self) -> None:
         """Called several times a second."""

@@ -616,9 +616,9 @@ async def some(*pieces: bytes) -> AsyncIterator[bytes]:
 
 
 def test_streams_up(any_server, use, monkeypatch):
-    from ftpclient.aio import streams as streams_module
+    from ftpclient.transfer import waiting
 
-    monkeypatch.setattr(streams_module, "KEEP_ALIVE_SECONDS", 0.01)
+    monkeypatch.setattr(waiting, "KEEP_ALIVE_SECONDS", 0.01)
     there = home(any_server)
     (there / "dir").mkdir()
     (there / "old").write_bytes(b"old")
