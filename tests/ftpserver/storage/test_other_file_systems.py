@@ -152,6 +152,7 @@ def test_what_is_interrupted_on_a_mount_is_not_kept(server, dial, mnt, books):
     assert peer.answer().message == Ready(0, None, None)
     for _ in range(4):
         peer.frame(Kind.DATA, number, bytes(MIB))
+    assert (mnt / ".ftpd-staging").is_dir()  # where its bytes go
     peer.frame(Kind.CANCEL, number)
     assert peer.answer().message.code == "cancelled"
     peer.request(ListKept())
