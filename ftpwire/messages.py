@@ -464,7 +464,7 @@ class KeptUpload(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         path: Its target; None where the server doesn't know it, or doesn't tell.
-        size: Bytes that have come, as far as they count.
+        size: Bytes that are kept.
         total: Bytes that it is to have. So much room it holds.
         touched: Seconds since 1970, by the server's clock: when its last byte came.
         until: Seconds since 1970: when it is dropped.
@@ -508,8 +508,8 @@ class KeptDropped(Message, frozen=True, tag="kept-dropped"):
     Attributes:
         count: Uploads that were dropped.
         size: Bytes of room that they held.
-        busy: How many were not, because a session had taken them up.
-        under_way: How many uploads that were meant a session was at all the time: they were not
+        busy: How many were not dropped, because a session resumed them just then.
+        under_way: How many uploads that were meant a session had open all the time: they were not
             kept, and go on.
     """
 
