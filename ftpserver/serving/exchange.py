@@ -368,7 +368,7 @@ class Exchange:
         transfer.await_bytes()
         try:
             with self.guard:
-                header = self._first_data(after)
+                header = self._first_data(after, came)
                 while header is not None:
                     transfer.frame_came(header.size, came)
                     with self.guard.away():
@@ -379,17 +379,33 @@ class Exchange:
             self.on_long_wait = self._look = None  # the file may be closed when it waits again
         return self.sent
 
-    def _first_data(self, after: int) -> Header | None:
-        """As `_next_data`, once the client has hashed the bytes that are there already.
+    def _first_data(self, after: int, came: Callable[[], bool] | None) -> Header | None:
+        """As `_next_data`, once the client has hashed the bytes that are there already. Meanwhile
+        it makes room for other transfers, as one that sends nothing but empty frames does.
 
         Raises:
             Idle: That took longer than the idle time.
         """
-        settings = self._server.settings
-        needed, idle = after / _HASHED_A_SECOND, settings.idle_timeout
-        if needed <= settings.stall:
+        needed = after / _HASHED_A_SECOND
+        if needed <= self._server.settings.stall:
             return self._next_data(exactly=True)
-        now = time.monotonic()
+        look = self._look
+
+        def waited() -> None:
+            self._transfer.waits(came)
+            if look is not None:
+                look()
+
+        self._look = waited
+        try:
+            return self._hashed_data(needed)
+        finally:
+            self._look = look
+
+    def _hashed_data(self, needed: float) -> Header | None:
+        """As `_next_data`, which may take so many seconds, but no longer than the idle time."""
+        settings = self._server.settings
+        idle, now = settings.idle_timeout, time.monotonic()
         if not idle or needed <= idle:
             return self._next_data(exactly=True, deadline=now + needed)
         try:
@@ -421,8 +437,10 @@ class Exchange:
     def pass_over_data(self) -> None:
         """Discard what was sent of a refused upload, so that the stream stays in step.
 
-        Empty DATA frames move no deadline here: there is no upload that they could keep open.
+        Empty DATA frames move no deadline here: there is no upload that they could keep open. Nor
+        does it count as a running transfer, whose place others would wait for in vain.
         """
+        self._transfer.end()
         self.commit()
         self.flush()  # the client may wait for the refusal before it stops
         deadline = self.stall()

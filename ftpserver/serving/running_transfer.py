@@ -119,7 +119,17 @@ class RunningTransfer:
             self._bytes_came = now
         elif idle and now >= self._bytes_came + idle:
             raise Idle(f"no bytes came for {idle:g} seconds")
-        idles = now >= self._bytes_came + settings.stall / _IDLE_SHARE
+        self._look_whether_idle(now)
+
+    def waits(self, came: Callable[[], bool] | None) -> None:
+        """No frame of an upload came for a while. ``came``: as for `frame_came`."""
+        now = time.monotonic()
+        if came is not None and came():
+            self._bytes_came = now
+        self._look_whether_idle(now)
+
+    def _look_whether_idle(self, now: float) -> None:
+        idles = now >= self._bytes_came + self._server.settings.stall / _IDLE_SHARE
         if idles != self._makes_room:
             self._tell_idle(idles)
 

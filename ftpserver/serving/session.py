@@ -429,9 +429,15 @@ class Session(StreamRequestHandler):
         return True
 
     def _quiet(self) -> None:
-        """Nothing to read now: finish what waits, and give memory back."""
+        """Nothing to read now: finish what waits, and give memory back.
+
+        Raises:
+            SessionEnded: It is to end, as that has found out: an upload is another session's.
+        """
         exchange = self.exchange
         exchange.commit()
+        if self.channel.ended is not None:
+            raise self.channel.ended
         self._transfer.end()
         exchange.flush()
         exchange.stream.reader.shrink()
@@ -646,16 +652,15 @@ class Session(StreamRequestHandler):
             error = GaveWay("another transfer of the account needs the place of one without bytes")
             self.channel.end(error, wake=True)
 
-    def lose_upload(self) -> None:
+    def lose_upload(self, path: bytes) -> None:
         """Another session goes on with the upload that this one has open: end it, and say so, or
         its client would come again and take the upload back.
 
         From any thread of the upload. Nothing wakes the session: it finds out at the client's next
         bytes, or when it looks, and what is still on its way is read, or the word might be lost.
         """
-        path: bytes = getattr(self.doing, "path", None) or b""
         text = f"{paths.show(path)}: another session uploads the same file, and goes on with it"
-        self.channel.end(UploadTakenOver(text, path or None), wake=False)
+        self.channel.end(UploadTakenOver(text, path), wake=False)
 
     def cut(self) -> None:
         """End the connection at once, from another thread."""

@@ -112,6 +112,7 @@ class Uploads:
 
     Args:
         cut: Ends this session, when its client has come again and has taken its upload over.
+            Called with the path of that.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class Uploads:
         account_id: int,
         *,
         durable: bool,
-        cut: Callable[[], None] = lambda: None,
+        cut: Callable[[bytes], None] = lambda path: None,
     ) -> None:
         self._cut = cut
         self._home = home

@@ -21,6 +21,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from ftpserver.storage.file_systems import unlink_if_there
 from ftpserver.storage.home import Home
@@ -122,13 +123,13 @@ class ResumableStaging(Staging):
         name: bytes,
         fd: int,
         place: Place,
-        cut: Callable[[], None],
+        cut: Callable[[bytes], None],
     ) -> None:
         super().__init__(request, name, fd, place)
         self.lease: Lease | None = None
         self.key: bytes | None = None
         self._home = home
-        self._cut = cut
+        self._cut = partial(cut, request.path)
         self._turn = threading.RLock()
         self._depth = 0
         self._checkpoint: Checkpoint | None = None
@@ -147,14 +148,15 @@ class ResumableStaging(Staging):
         home: Home,
         request: Put,
         name: bytes,
-        cut: Callable[[], None] = lambda: None,
+        cut: Callable[[bytes], None] = lambda path: None,
         place: Place | None = None,
     ) -> Iterator[ResumableStaging]:
         """Open or make the staging file of an upload, and hold its lock. Within the context the
         caller makes the lease its own, then the files (``own``).
 
         Args:
-            cut: Ends the caller's session, once it has lost the upload to another one.
+            cut: Ends the caller's session, once it has lost the upload to another one. Called
+                with its path.
             place: Where it is made, in the home's own staging all the same.
         """
         place = place or Place(home.staging_fd)

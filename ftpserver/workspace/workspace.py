@@ -97,7 +97,7 @@ class Workspace:
         durable: Sync before anything is called done.
         observer: Told how far long work is; may cancel it.
         cut: Ends whoever uses the workspace, when the account has come again over another
-            connection and needs an upload that this one writes to.
+            connection and needs an upload that this one writes to. Called with that one's path.
 
     Attributes:
         tree: The atomic tree that is under way.
@@ -111,7 +111,7 @@ class Workspace:
         *,
         durable: bool = True,
         observer: Observer | None = None,
-        cut: Callable[[], None] = lambda: None,
+        cut: Callable[[bytes], None] = lambda path: None,
     ) -> None:
         self.account = account
         self.tree: AtomicTree | None = None

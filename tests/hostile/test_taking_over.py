@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 
 from ftpclient.errors import UploadTakenOver
 from ftpclient.transfer.report import Listener
 from ftpserver.serving import exchange
+from ftpserver.storage.batch import Uploads
 from ftpserver.storage.resumable import RESUME_FROM
 from ftpwire import digests
 from ftpwire.frames import Kind
 from ftpwire.messages import Done, Failed, MakeDir, Put, Ready, Sent, Stored
 from tests.hostile.conftest import Site, each_way
-from tests.peer import Peer
+from tests.peer import Peer, frame
 
 MIB = 1024 * 1024
 DATA = os.urandom(RESUME_FROM + 2 * MIB)
@@ -69,6 +71,41 @@ def check_that_the_earlier_one_is_told(site: Site, *, pieces: bool) -> None:
     assert (last.kind, last.request_id) == (Kind.ERROR, 0)
     text = "/large: another session uploads the same file, and goes on with it"
     assert last.message == Failed("taken-over", text, path=b"/large")
+    finish(second, mine, ready.offset)
+
+
+def test_so_is_one_that_is_about_to_be_stored(serve, monkeypatch):
+    """At once, and by the right name: nothing more might come that would let it find out."""
+    site = serve()
+    first, second = site.user(), site.user()
+    number, _ = begin(first)
+    send(first, number, 0, len(DATA))
+    began, goes_on, commit = threading.Event(), threading.Event(), Uploads.commit
+
+    def slow(self: Uploads, *, late: bool = False) -> object:
+        if self.pending and not began.is_set():
+            began.set()
+            goes_on.wait()
+        return commit(self, late=late)
+
+    monkeypatch.setattr(Uploads, "commit", slow)
+    first.send(
+        frame(Kind.END, number, Sent(len(DATA), digests.digest(DATA))),
+        frame(Kind.REQUEST, 50, Put(b"/other", 1)),
+        frame(Kind.DATA, 50, b"x"),
+        frame(Kind.END, 50, Sent(1)),
+    )
+    began.wait()
+    try:
+        mine, ready = begin(second)
+    finally:
+        goes_on.set()
+    with first:
+        lost, stored, last = first.rest()
+    assert (lost.request_id, lost.message.code) == (number, "lease-lost")
+    assert (stored.request_id, stored.message) == (50, Stored(1))
+    assert (last.kind, last.request_id, last.message.code) == (Kind.ERROR, 0, "taken-over")
+    assert last.message.message.startswith("/large: ")
     finish(second, mine, ready.offset)
 
 

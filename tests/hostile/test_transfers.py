@@ -105,6 +105,26 @@ def test_a_small_upload_counts_once_it_waits_for_its_client(crowded, monkeypatch
     assert site.is_served(late)
 
 
+@pytest.mark.parametrize("bad", [False, True], ids=["refused", "bad"])
+def test_what_is_discarded_holds_no_place(crowded, bad):
+    """However slowly it comes: it gives way to nobody, and all other transfers would be refused."""
+    site = crowded(quota=BIG)
+    for _ in range(FEW):
+        peer = site.user()
+        if bad:  # behind one that counted
+            number = peer.request(Put(b"/x", UP - MIB))
+            peer.frame(Kind.DATA, number, bytes(UP - MIB))
+            peer.frame(Kind.END, number, Sent(UP - MIB))
+            peer.frame(Kind.REQUEST, 99, b"\x81\xa2op\xa3put")
+            assert isinstance(peer.answer().message, Stored)
+        else:
+            number = peer.request(Put(b"/x", BIG + UP, ask=True))
+        refused = peer.answer()
+        assert refused.message.code in ("bad-request", "quota")
+        peer.frame(Kind.DATA, refused.request_id, b"x")
+    assert isinstance(open_upload(site.user())[1], Ready)
+
+
 def test_the_cap_follows_the_settings(crowded):
     from dataclasses import replace
 

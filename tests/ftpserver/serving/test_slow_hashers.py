@@ -6,12 +6,13 @@ import time
 
 import pytest
 
+from ftpserver.serving import exchange
 from ftpserver.storage.resumable import RESUME_FROM
 from ftpwire import digests
 from ftpwire.frame_stream import FrameStream
 from ftpwire.frames import Kind
 from ftpwire.messages import GoingDown, Put, Ready, Sent, Stored
-from tests.peer import Peer
+from tests.peer import Peer, eventually
 
 MIB = 1024 * 1024
 THERE = 6 * MIB
@@ -78,3 +79,23 @@ def test_an_idle_time_ends_it_with_a_word(start_server, dial):
     last = peer.rest()[-1]
     assert last.kind == Kind.NOTICE
     assert last.message == GoingDown("no bytes came for 0.2 seconds")
+
+
+def test_who_hashes_makes_room_for_another_transfer(start_server, dial, monkeypatch):
+    """It is waited for much longer than others are, and without a byte."""
+    monkeypatch.setattr(exchange, "SHORT", 0.01)
+    monkeypatch.setattr(exchange, "_LOOK_SECONDS", 0.01)
+    server = start_server(stall=0.5, max_user_transfers=1)
+    peer, other = dial(server), dial(server)
+    leave_some(peer)
+    begin(peer)
+
+    def gets_in() -> bool:
+        number = other.request(Put(b"/other", len(DATA), ask=True))
+        found = other.answer().message
+        if not isinstance(found, Ready):
+            other.frame(Kind.CANCEL, number)
+        return isinstance(found, Ready)
+
+    eventually(gets_in)
+    assert [type(one.message) for one in peer.rest()] == [GoingDown]
