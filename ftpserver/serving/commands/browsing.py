@@ -69,7 +69,10 @@ class _Pages:
     def add(self, directory: bytes, item: Entry | Problem) -> None:
         """Append; a page that is full is sent first."""
         size = _ENTRY_OVERHEAD + len(item.path)
-        size += len(item.target or b"") if isinstance(item, Entry) else len(item.message)
+        if isinstance(item, Entry):
+            size += len(item.target or b"")
+        else:
+            size += len(item.message.encode())
         if self._size and self._size + size + len(directory) > self._exchange.page_size:
             self.send(directory)
         if isinstance(item, Entry):

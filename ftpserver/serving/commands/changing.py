@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
+from ftpwire import messages
 from ftpwire.messages import (
     BeginTree,
     Copy,
@@ -21,6 +24,10 @@ from ftpwire.messages import (
 if TYPE_CHECKING:
     from ftpserver.serving.exchange import Exchange
     from ftpserver.workspace.workspace import Workspace
+
+
+_OVERHEAD = 16
+"""Most bytes by which the problems of a `Copied` make it longer, besides themselves."""
 
 
 def change(
@@ -62,5 +69,13 @@ def move(exchange: Exchange, workspace: Workspace, request: Move) -> Message:
 
 
 def copy(exchange: Exchange, workspace: Workspace, request: Copy) -> Message:
-    """Copy a file or a tree inside the home."""
-    return workspace.copy(request)
+    """Copy a file or a tree inside the home. Problems that the client's frames have no room for are
+    counted only."""
+    copied = workspace.copy(request)
+    room = exchange.page_size - len(messages.encode(replace(copied, problems=[])))
+    for told, problem in enumerate(copied.problems):
+        room -= len(messages.encode(problem))
+        if room < _OVERHEAD:
+            more = copied.more_problems + len(copied.problems) - told
+            return replace(copied, problems=copied.problems[:told], more_problems=more)
+    return copied

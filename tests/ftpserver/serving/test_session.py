@@ -16,6 +16,7 @@ from ftpserver.serving import account_watch, exchange
 from ftpserver.serving.commands import COMMANDS
 from ftpserver.storage.batch import SMALL
 from ftpserver.storage.home import Home
+from ftpserver.storage.permissions import Permissions
 from ftpserver.storage.resumable import RESUME_FROM
 from ftpwire import digests, messages
 from ftpwire.frames import HEADER, MAX_CONTROL, MAX_CONTROL_BEFORE_LOGIN, MAX_DATA, Kind
@@ -1000,6 +1001,34 @@ def test_pages_fit_the_frames_that_the_client_wants(server, dial, files, limit):
         found += [os.fsdecode(entry.path) for entry in answer.message.entries]
     assert answer.message == Listed()
     assert sorted(found) == sorted(names)
+
+
+def test_problems_count_with_all_their_bytes(start_server, dial):
+    """In a page, and in the answer to a copy."""
+    server = start_server()
+    rule = "/" + "é" * 20
+    server.accounts.change("alice", permissions=Permissions.parse(f"{rule}=read-only"))
+    files = server.settings.root / "alice"
+    deep = "/".join(["😀" * 60] * 3)
+    (files / deep).mkdir(parents=True)
+    for number in range(60):
+        (files / deep / f"{number}").symlink_to(rule)
+    peer = dial(server, logged_in=False)
+    peer.hello(max_control=8000)
+    peer.ask(Login("alice", "secret"))
+    peer.request(List(b"/" + os.fsencode(deep), follow=True))
+    count = 0
+    while (answer := peer.answer()).kind == Kind.REPLY:
+        assert len(answer.payload) <= 8000
+        count += len(answer.message.problems)
+    assert count == 60
+    source = b"/" + os.fsencode(deep.partition("/")[0])
+    assert peer.ask(Copy(source, b"/copy", True)).files == 60
+    peer.request(Copy(source, b"/copy", True, "never"))
+    answer = peer.answer()
+    assert len(answer.payload) <= 8000
+    copied = answer.message
+    assert copied.problems and len(copied.problems) + copied.more_problems == copied.skipped == 60
 
 
 def test_an_empty_directory(server, dial, files):
