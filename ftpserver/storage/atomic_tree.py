@@ -71,6 +71,8 @@ class AtomicTree:
         self._note: bytes | None = None
         self._mode: int | None = None
         """Of what is there, if that had to be changed to move it."""
+        self._replaces: os.stat_result | None = None
+        """What is there when it is begun."""
         self._name = home.new_name()
         self._staging = home.staging_fd
         directory, name = home.tree.parent(self.target)
@@ -89,7 +91,7 @@ class AtomicTree:
     def _check(self, directory: int, name: bytes, nature: Nature) -> None:
         """Raise what forbids to put a tree there at once, without moving what is there."""
         home = self._home
-        there = lstat(directory, name)
+        there = self._replaces = lstat(directory, name)
         target = paths.join(*self.target)
         shown = paths.show(target)
         if there is not None:
@@ -205,7 +207,9 @@ class AtomicTree:
         home.redirect(None)
         tally = Tally(directories=-1)  # its own, which counts now
         if old is not None and stat.S_ISDIR(old.st_mode):
-            tally.since_ns = self._begun_ns
+            before = self._replaces
+            is_same = before is not None and os.path.samestat(old, before)
+            tally.since_ns = self._begun_ns if is_same else 0  # else all of it has come
         elif old is not None:  # a file's own time became another one with its name
             self.fresh = int(old.st_ctime_ns >= self._begun_ns)
         with home.settled(tally, self._settle):

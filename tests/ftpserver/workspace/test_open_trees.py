@@ -166,3 +166,28 @@ def _now(site: Site) -> int:
         return os.stat(path).st_ctime_ns
     finally:
         path.unlink()
+
+
+@pytest.mark.parametrize("touched", [False, True])
+@pytest.mark.parametrize("old", [False, True])
+def test_a_directory_that_was_moved_there_meanwhile_does_not_go_in_silence(
+    site: Site, old, touched
+):
+    """All that is in it came since, whatever its times say."""
+    listener = Listener()
+    with site.open(observer=listener) as workspace, site.open() as other:
+        for name in (b"/moved/a", b"/moved/in/b"):
+            put(other, name)
+        if old:
+            put(other, b"/site/old")
+        _wait_for_tick(site, site.files / "moved")
+        workspace.begin_tree(BeginTree(b"/site"))
+        if old:
+            other.remove(Remove(b"/site", recursive=True))
+        other.move(Move(b"/moved", b"/site"))
+        if touched:
+            other.change(MakeDir(b"/site/more"))
+            other.commit()
+        workspace.end_tree(EndTree())
+    assert [told.endswith(": 2") for told in listener.heard] == [True]
+    assert site.agrees()
