@@ -85,7 +85,7 @@ def test_who_hashes_makes_room_for_another_transfer(start_server, dial, monkeypa
     """It is waited for much longer than others are, and without a byte."""
     monkeypatch.setattr(exchange, "SHORT", 0.01)
     monkeypatch.setattr(exchange, "_LOOK_SECONDS", 0.01)
-    server = start_server(stall=0.5, max_user_transfers=1)
+    server = start_server(stall=2.0, max_user_transfers=1)
     peer, other = dial(server), dial(server)
     leave_some(peer)
     begin(peer)
