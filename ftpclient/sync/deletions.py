@@ -42,6 +42,8 @@ class Deletions:
     ) -> None:
         self.missing: dict[int, list[bytes]] = {}
         self._missing_count = 0
+        self._stays: set[bytes] = set()
+        """Remote directories that the source hasn't, and of which nothing is deleted."""
         self._plan = plan
         self._route = route
         self._local = local
@@ -57,6 +59,27 @@ class Deletions:
         if there.type == "file" and there.size and self._missing_count < _MOST_MISSING:
             self._missing_count += 1
             self.missing.setdefault(there.size, []).append(path)
+
+    def note_what_stays(self, deletion: Deletion) -> None:
+        """All that is in a directory is known. If something in it stays, and it isn't known what of
+        the rest may go, all of it stays."""
+        if deletion.protected and not deletion.keeps_steps:
+            self._stays.add(deletion.path)
+
+    def forget_what_stays(self) -> None:
+        """All deletions are known: what isn't deleted is not missing, and won't be moved away."""
+        if not self._stays:
+            return
+        kept = {
+            size: [path for path in there if not self._is_in_what_stays(path)]
+            for size, there in self.missing.items()
+        }
+        self.missing = {size: there for size, there in kept.items() if there}
+
+    def _is_in_what_stays(self, path: bytes) -> bool:
+        while path and path not in self._stays:
+            path = path.rpartition(b"/")[0]
+        return bool(path)
 
     def take_remote(self, here: Directory, deletion: Deletion, theirs: Table[Entry]) -> None:
         """What is in a remote directory that goes."""

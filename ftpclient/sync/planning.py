@@ -66,6 +66,7 @@ def _fill(
 ) -> None:
     try:
         Comparison(policy, rules).run(source, target)
+        policy.deletions.forget_what_stays()
         if policy.deletions.missing:
             Renames(connection, route, policy).find()
     except BaseException as error:

@@ -239,6 +239,7 @@ class Policy(ABC):
 
     def ends(self, above: Directory, deletion: Deletion) -> None:
         """All that is in a directory that goes is known."""
+        self.deletions.note_what_stays(deletion)
         if above.deletion is not None:
             above.deletion.take(deletion)
         elif deletion.replacement is None:

@@ -643,6 +643,31 @@ def test_not_taken_for_renamed(up, options):
     assert (up.target / "new").exists()
 
 
+@pytest.mark.parametrize("excludes", [False, True])
+def test_what_stays_in_a_directory_that_is_not_all_known_is_no_rename(
+    server, up, connect, excludes
+):
+    """It isn't deleted, and so it doesn't count as one deletion less: another one would pass."""
+    write(up.target / "old" / "closed" / "file")
+    write(up.target / "old" / "deep" / "name", "the same bytes")
+    write(up.target / "extra")
+    write(up.source / "new", "the same bytes")
+    server.accounts.change("alice", permissions=Permissions.parse("/there/old/closed=none"))
+    up.client = connect(server)
+    up.client.hash("/there/old/deep/name")
+    patterns = ((True, "nothing"),) if excludes else ()  # what may go of it goes one by one then
+    count = "2 things" if excludes else "1 thing"
+    with pytest.raises(SafetyLimit, match=f"^{count} would be deleted"):
+        up.sync(delete=True, max_delete=0, patterns=patterns)
+    asked = []
+    up.sync(delete=True, patterns=patterns, confirm=lambda plan: asked.append(plan.doomed) or True)
+    assert not (up.target / "extra").exists()
+    assert (up.target / "old" / "closed" / "file").exists()
+    assert (up.target / "new").read_text() == "the same bytes"
+    assert (up.target / "old" / "deep" / "name").exists() is not excludes
+    assert asked
+
+
 def test_what_is_in_the_way_is_no_rename(up):
     write(up.source / "thing" / "file", "the same bytes")
     up.sync()
