@@ -8,13 +8,17 @@ Lives elsewhere: how a path is cut into names (ftpwire/paths.py), local paths th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import PurePosixPath
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ftpwire import messages, paths
 from ftpwire.errors import InvalidPath
 from ftpwire.paths import RemotePath
+
+if TYPE_CHECKING:
+    from ftpclient.transfer.selection import Selection
 
 AnyPath = str | bytes | PurePosixPath
 """A remote path."""
@@ -88,3 +92,36 @@ def place_for(source: bytes, target: RemotePath, *, into: bool) -> RemotePath:
     if into and name not in (b"", b".", b".."):
         return paths.child(target, name)
     return target
+
+
+@contextmanager
+def selected(
+    exclude: Iterable[str], files_from: Iterable[AnyPath] | None, *, ignore_files: bool = False
+) -> Iterator[Selection]:
+    """What of a tree is meant.
+
+    Args:
+        exclude: gitignore patterns, in order: the last that matches decides.
+        files_from: Paths below the source; None: all of it.
+        ignore_files: The .ftpignore files of the tree hold as well.
+
+    Raises:
+        ValueError: One is no pattern.
+        InvalidPath: A path leads out of the source.
+    """
+    from ftpclient.transfer.patterns import option_rules
+    from ftpclient.transfer.selection import Selection
+
+    if isinstance(exclude, str):
+        raise TypeError("exclude takes several patterns: a list of them, not one string")
+    patterns = tuple((True, pattern) for pattern in exclude)
+    option_rules(patterns)
+    if files_from is None:
+        yield Selection(patterns, ignore_files)
+        return
+    from ftpclient.transfer.path_list import PathList
+
+    if isinstance(files_from, (str, bytes)):
+        raise TypeError("files_from takes several paths: a list of them, not one")
+    with closing(PathList(map(as_typed, files_from))) as only:
+        yield Selection(patterns, ignore_files, only=only)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal, overload
 
@@ -26,6 +26,7 @@ from ftpclient.arguments import (
     overwriting,
     place_for,
     replacing,
+    selected,
 )
 from ftpclient.base import BaseClient
 from ftpclient.connection.advice import advised
@@ -461,6 +462,9 @@ class Client(BaseClient):
         fail_fast: bool = False,
         links: bool = False,
         no_empty: bool = False,
+        exclude: Iterable[str] = (),
+        ignore_files: bool = False,
+        files_from: Iterable[AnyPath] | None = None,
         listener: Listener | None = None,
         timeout: float | None = None,
     ) -> Summary:
@@ -485,26 +489,38 @@ class Client(BaseClient):
                 chooses.
             links: Store a link that is named itself.
             no_empty: A file or stream without a byte fails, and is not stored.
+            exclude: gitignore patterns of what is left out of trees; one that begins with ``!``
+                takes something back in, and the last that matches decides.
+            ignore_files: The patterns of .ftpignore files in a tree hold as well.
+            files_from: Paths below the one source, which is a directory: only these are sent, and
+                the directories above them made; directories with all that is in them. One that
+                doesn't exist is a failure.
 
         Raises:
             QuotaExceeded, DiskFull: It can't fit. Nothing was sent.
+            InvalidPath: One of ``files_from`` leads out of the source. Nothing was sent.
+            ValueError: One of ``exclude`` is no pattern.
             ConnectionLost, Interrupted, NotADirectory
         """
         from ftpclient.transfer.job import Options
 
-        options = Options(
-            recursive,
-            copy_links,
-            overwriting(overwrite),
-            resume and not atomic,
-            fail_fast,
-            links,
-            no_empty,
-        )
         local = [os.fsencode(source) for source in one_or_several(sources)]
+        if files_from is not None:
+            _check_one_tree(local)
         try:
-            told = self._guard.listener(listener)
-            return self._put(local, as_typed(target), into, options, told, atomic, parallel)
+            with selected(exclude, files_from, ignore_files=ignore_files) as selection:
+                options = Options(
+                    recursive or files_from is not None,
+                    copy_links,
+                    overwriting(overwrite),
+                    resume and not atomic,
+                    fail_fast,
+                    links,
+                    no_empty,
+                    selection,
+                )
+                told = self._guard.listener(listener)
+                return self._put(local, as_typed(target), into, options, told, atomic, parallel)
         finally:
             if self._connection is not None:
                 self._connection.forget_ahead()
@@ -521,10 +537,13 @@ class Client(BaseClient):
     ) -> Summary:
         from ftpclient.transfer import preflight, retry
         from ftpclient.transfer.job import JobOver
+        from ftpclient.transfer.path_list import choose_here
         from ftpclient.transfer.upload import Upload
 
         recursive = options.recursive
         size = None
+        if options.selection.only is not None:
+            choose_here(options.selection.only, local[0], follow=options.copy_links)
         if listener.wants_totals:
             files, size = preflight.measure(local, options)
             listener.totals(files, size)
@@ -725,6 +744,8 @@ class Client(BaseClient):
         parallel: int | None = None,
         fail_fast: bool = False,
         links: bool = False,
+        exclude: Iterable[str] = (),
+        files_from: Iterable[AnyPath] | None = None,
         listener: Listener | None = None,
         timeout: float | None = None,
     ) -> Summary:
@@ -740,9 +761,21 @@ class Client(BaseClient):
         """
         from ftpclient.transfer.job import Options
 
-        options = Options(recursive, copy_links, overwriting(overwrite), resume, fail_fast, links)
-        told = self._guard.listener(listener)
-        return self._get(one_or_several(sources), target, into, options, told, parallel)
+        named = one_or_several(sources)
+        if files_from is not None:
+            _check_one_tree(named)
+        with selected(exclude, files_from) as selection:
+            options = Options(
+                recursive or files_from is not None,
+                copy_links,
+                overwriting(overwrite),
+                resume,
+                fail_fast,
+                links,
+                selection=selection,
+            )
+            told = self._guard.listener(listener)
+            return self._get(named, target, into, options, told, parallel)
 
     def _get(
         self,
@@ -1104,6 +1137,12 @@ def _to_fetch(path: RemotePath, follow: bool) -> messages.Stat:
 def first_question(path: RemotePath, follow: bool) -> messages.Stat:
     """What `Client.get` asks first about a source, which may be a pattern."""
     return messages.Stat(path) if is_pattern(path) else _to_fetch(path, follow)
+
+
+def _check_one_tree(sources: Sequence[object]) -> None:
+    """Raises InvalidPath unless there is one source, which a list of paths is below."""
+    if len(sources) != 1:
+        raise InvalidPath("the paths of a list are below one SOURCE: give one")
 
 
 def size_of_path(path: bytes) -> int:

@@ -1,6 +1,6 @@
-"""Options that say what of a tree is meant: --exclude, --include, --exclude-from.
+"""Options that say what of a tree is meant: --exclude, --include, --exclude-from, --files-from.
 
-Lives here: the options in the order in which they were given, reading the file of patterns.
+Lives here: the options in the order in which they were given; --files-from; reading both files.
 Lives elsewhere: what a pattern matches (transfer/patterns.py), walking (transfer/selection.py).
 
 A command that takes them:
@@ -17,15 +17,15 @@ A command that takes them:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from ftpclient.cli.app import UsageError
+from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.group import HintingCommand, local_paths
-from ftpwire import paths
-from ftpwire.errors import from_oserror
+from ftpwire import paths, standard
+from ftpwire.errors import CommandError, InvalidPath, from_oserror
 
 if TYPE_CHECKING:
     from ftpclient.transfer.selection import Walk
@@ -87,6 +87,92 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         function = option(function)
     return function
+
+
+def files_from_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --files-from and -0 to a command, which gets the paths as ``files_from``; None: all."""
+
+    @functools.wraps(command)
+    def function(app: App, **arguments: Any) -> Any:
+        file, zero = arguments.pop("list_file"), arguments.pop("list_zero")
+        if zero and file is None:
+            raise UsageError("-0 has a meaning together with --files-from only")
+        if file == "-":
+            _check_input(app)
+        paths_of = None if file is None else _paths_of(file, b"\0" if zero else b"\n")
+        return command(app, files_from=paths_of, **arguments)
+
+    for option in (
+        click.option(
+            "-0",
+            "--null",
+            "list_zero",
+            is_flag=True,
+            help="With --files-from: a NUL byte ends each path, not a newline.",
+        ),
+        click.option(
+            "--files-from",
+            "list_file",
+            metavar="FILE",
+            shell_complete=local_paths,
+            help="Only the paths in FILE, one a line, below the one SOURCE; - is standard input.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def _check_input(app: App) -> None:
+    """Refuse to read a list from standard input where that is not the user's to give."""
+    if app.shell.batch:
+        raise UsageError("--files-from - can't be used here: standard input has the commands")
+    if standard.was_closed(0):
+        raise CommandError("standard input is closed: there is no list of paths")
+
+
+def _paths_of(file: str, end: bytes) -> Iterator[bytes]:
+    """The paths in a list of them. Empty lines are passed over; nothing is a comment.
+
+    Raises UsageError for one that leads out of the tree.
+    """
+    from ftpclient.transfer.path_list import path_below
+
+    number = 0
+    try:
+        with open(0 if file == "-" else file, "rb", closefd=file != "-") as opened:
+            for name in _ended_by(end, opened):
+                number += 1
+                if name:
+                    yield path_below(name)
+    except InvalidPath as error:
+        where = "standard input" if file == "-" else paths.show(file)
+        raise UsageError(f"{where}:{number}: {error}") from None
+    except OSError as error:
+        raise from_oserror(error, paths.show(file)) from None
+
+
+def _ended_by(end: bytes, file: IO[bytes]) -> Iterator[bytes]:
+    """What is in a file up to each of these bytes."""
+    if end == b"\n":
+        for line in file:
+            yield line.removesuffix(end)
+        return
+    rest = b""
+    while data := file.read(64 * 1024):
+        *names, rest = (rest + data).split(end)
+        if len(rest) > paths.MAX_PATH:
+            raise InvalidPath(f"{paths.show(rest[:40])}…: longer than {paths.MAX_PATH} bytes")
+        yield from names
+    yield rest
+
+
+def lines_of(patterns: Patterns) -> list[str]:
+    """The patterns as `Client.put` takes them: what is taken back in begins with ``!``."""
+    if not patterns:
+        return []
+    from ftpclient.transfer.patterns import as_line
+
+    return [as_line(excludes, pattern) for excludes, pattern in patterns]
 
 
 def walking(patterns: Patterns) -> Walk:

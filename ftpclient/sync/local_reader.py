@@ -7,7 +7,6 @@ deletions.py).
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import time
@@ -16,7 +15,6 @@ from contextlib import contextmanager
 
 from ftpclient.sync.directories import join, parts_of
 from ftpclient.transfer.local_tree import LocalTree
-from ftpclient.transfer.patterns import IGNORE_FILE, MAX_IGNORE_FILE, bounded
 from ftpclient.transfer.selection import Filter
 from ftpwire import beneath, paths
 from ftpwire.errors import CommandError, InvalidPath
@@ -25,7 +23,6 @@ from ftpwire.streams import ReadAhead
 
 _PARTIAL_SECONDS = 24 * 3600.0
 """How long what an interrupted download has left is spared, for it to be gone on with."""
-_OPEN_RULES = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class LocalReader:
@@ -98,26 +95,6 @@ def local_entry(fd: int, name: bytes, info: os.stat_result) -> Entry:
 def local_root(tree: LocalTree) -> Entry:
     """The root of a local tree."""
     return local_entry(tree.directory(()), b"", os.fstat(tree.directory(())))
-
-
-def local_rules(fd: int) -> bytes:
-    """The .ftpignore file of a local directory; nothing where there is none.
-
-    Raises:
-        OSError, CommandError: It can't be read, or is too large.
-    """
-    try:
-        file = os.open(IGNORE_FILE, _OPEN_RULES, dir_fd=fd)
-    except FileNotFoundError:
-        return b""
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            return b""  # as in git: links are not followed
-        raise
-    with os.fdopen(file, "rb") as opened:
-        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-            return b""
-        return bounded(opened.read(MAX_IGNORE_FILE + 1))
 
 
 def is_partial(local: Entry) -> bool:

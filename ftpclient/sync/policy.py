@@ -33,7 +33,6 @@ from ftpclient.sync.local_reader import (
     check_depth,
     is_partial,
     is_recent,
-    local_rules,
 )
 from ftpclient.sync.plan import Options, Plan, Route, Step
 from ftpclient.sync.remote_reader import RemoteReader
@@ -43,7 +42,7 @@ from ftpclient.transfer.local_tree import LocalTree
 from ftpclient.transfer.patterns import IGNORE_FILE, file_rules
 from ftpclient.transfer.placing import checked_parts
 from ftpclient.transfer.report import Result
-from ftpclient.transfer.selection import Filter
+from ftpclient.transfer.selection import Filter, local_rules
 from ftpclient.transfer.spool import Table
 from ftpwire import paths
 from ftpwire.errors import AlreadyExists, BadMessage, CommandError, InvalidPath, NotNewer

@@ -21,7 +21,7 @@ from ftpclient.transfer.named import Named, Targets, place_of
 from ftpclient.transfer.report import Listener, Summary
 from ftpclient.transfer.tree_download import UNDONE, TreeDownload
 from ftpwire import paths
-from ftpwire.errors import CommandError, ConnectionLost, IsADirectory, SourceChanged
+from ftpwire.errors import CommandError, ConnectionLost, IsADirectory, NotADirectory, SourceChanged
 from ftpwire.messages import Entry
 from ftpwire.paths import RemotePath
 
@@ -72,6 +72,8 @@ class Download(FileDownload):
                     raise IsADirectory(f"{paths.show(source)}: a directory (use -r)")
                 TreeDownload(self, source, entry, target, follow=follow).run()
                 return
+            if self.options.selection.only is not None:
+                raise NotADirectory(f"{paths.show(source)}: not a directory, which a list is about")
             named = None if there is None else there.at(target, entry.type)
             if named is not None and named.is_node:
                 self._add_into(source, entry, target, named)

@@ -22,6 +22,7 @@ import msgspec
 from ftpclient.connection.connection import Connection
 from ftpclient.transfer.pool import Workers
 from ftpclient.transfer.report import Listener, Result, Summary
+from ftpclient.transfer.selection import EVERYTHING, Selection
 from ftpclient.transfer.spool import Spool
 from ftpwire import digests, paths
 from ftpwire.errors import (
@@ -58,6 +59,7 @@ class Options:
         fail_fast: Stop at the first failure, instead of going on with the rest.
         links: Transfer a link that was named itself, instead of what it leads to.
         no_empty: Refuse a file or stream without a byte.
+        selection: What of a tree is transferred; what is named itself always is.
 
     Raises:
         ValueError: ``links`` and ``copy_links`` exclude each other.
@@ -70,6 +72,7 @@ class Options:
     fail_fast: bool = False
     links: bool = False
     no_empty: bool = False
+    selection: Selection = EVERYTHING
 
     def __post_init__(self) -> None:
         if self.links and self.copy_links:

@@ -225,6 +225,14 @@ def _without_trailing_blanks(text: str) -> str:
     return stripped
 
 
+def as_line(excludes: bool, pattern: str) -> str:
+    """The line of a .gitignore file for the pattern of an --exclude or --include option."""
+    line = "\\" + pattern if pattern.startswith("#") else pattern
+    if excludes:
+        return line
+    return line[1:] if line.startswith("!") else "!" + line
+
+
 def option_rules(patterns: Iterable[tuple[bool, str]]) -> Rules:
     """The rules of ``--exclude`` (True) and ``--include`` (False) options, in their order.
 
@@ -233,9 +241,7 @@ def option_rules(patterns: Iterable[tuple[bool, str]]) -> Rules:
     """
     lines = []
     for excludes, pattern in patterns:
-        line = "\\" + pattern if pattern.startswith("#") else pattern
-        if not excludes:
-            line = line[1:] if line.startswith("!") else "!" + line
+        line = as_line(excludes, pattern)
         if _rule(line) is None:
             raise ValueError(f"{paths.show(pattern)!r} is not a pattern")
         lines.append(line)

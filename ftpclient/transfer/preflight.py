@@ -16,6 +16,7 @@ from ftpclient.connection.connection import Connection
 from ftpclient.transfer.job import Options
 from ftpclient.transfer.listing import find, list_pages
 from ftpclient.transfer.placing import partial_name
+from ftpclient.transfer.selection import Walk, with_ignore_file
 from ftpwire import paths
 from ftpwire.errors import BYTES, CommandError, DiskFull, QuotaExceeded
 from ftpwire.messages import Entry, List, Overwrite, Room, Space
@@ -52,24 +53,31 @@ def check(room: Room, needed: int, undone: str) -> None:
 def measure(sources: Iterable[bytes], options: Options) -> tuple[int, int]:
     """Count the files and bytes that an upload of ``sources`` will send, at most."""
     files = size = 0
+    selection = options.selection
     for source in sources:
-        todo = [source]
+        todo = [(source, selection.filter())]
         while todo:
-            path = todo.pop()
+            path, rules = todo.pop()
             try:
                 info = os.stat(path, follow_symlinks=not options.links)
                 if stat.S_ISDIR(info.st_mode) and options.recursive and len(todo) < 10_000:
+                    if selection.ignore_files:
+                        rules = with_ignore_file(rules, path)
                     with os.scandir(path) as entries:
                         for entry in entries:
+                            if rules.active and rules.leaves_out_local(
+                                entry.name, entry.stat(follow_symlinks=options.copy_links)
+                            ):
+                                continue
                             if entry.is_dir(follow_symlinks=False):
-                                todo.append(entry.path)
+                                todo.append((entry.path, rules.below(entry.name)))
                             elif entry.is_file(follow_symlinks=options.copy_links):
                                 files += 1
                                 size += entry.stat(follow_symlinks=options.copy_links).st_size
                 elif stat.S_ISREG(info.st_mode):
                     files += 1
                     size += info.st_size
-            except OSError:
+            except (OSError, CommandError):
                 continue  # the transfer itself will tell
     return files, size
 
@@ -109,10 +117,11 @@ def _there(connection: Connection, source: bytes, target: RemotePath, options: O
     if not options.recursive:
         return 0
     spared = 0
+    walk = Walk(options.selection.filter(connection.check))
     try:
         for page in list_pages(connection, List(target, recursive=True)):
             directory = paths.child(RemotePath(source), page.directory or b".")
-            for one in page.entries:
+            for one in walk.selected(page.directory, page.entries):
                 below = paths.child(directory, one.path)
                 spared += _spared(below, one, options, follow=options.copy_links)
     except CommandError:

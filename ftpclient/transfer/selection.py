@@ -1,7 +1,7 @@
 """What of a tree is meant: put -r, get -r and sync, and commands that look through trees.
 
-Lives here: the patterns that hold in a directory and in those below it; walking along with a
-listing.
+Lives here: the patterns that hold in a directory and in those below it, its .ftpignore file when
+it is here; walking along with a listing.
 Lives elsewhere: what a pattern matches (patterns.py), lists of paths (path_list.py), reading the
 trees (upload.py, tree_download.py, sync/).
 
@@ -11,14 +11,22 @@ Memory is that of the way down from the root: nothing is kept of what was seen.
 from __future__ import annotations
 
 import copy
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from ftpclient.transfer.path_list import PathList
-from ftpclient.transfer.patterns import Rules
-from ftpwire import paths
+from ftpclient.transfer.patterns import (
+    IGNORE_FILE,
+    MAX_IGNORE_FILE,
+    Rules,
+    bounded,
+    file_rules,
+    option_rules,
+)
+from ftpwire import beneath, paths
 from ftpwire.messages import Entry
 
 
@@ -42,6 +50,30 @@ class Limits:
             or (self.oldest_ns is not None and mtime_ns < self.oldest_ns)
             or (self.newest_ns is not None and mtime_ns > self.newest_ns)
         )
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of a tree is meant.
+
+    Attributes:
+        patterns: What is left out (True) or not (False), in order; the last that matches decides.
+        ignore_files: The .ftpignore files of the tree hold as well.
+        limits: What files have to be like.
+        only: Nothing else is meant. It has to be asked which of these are there.
+    """
+
+    patterns: tuple[tuple[bool, str], ...] = ()
+    ignore_files: bool = False
+    limits: Limits | None = None
+    only: PathList | None = None
+
+    def filter(self, check: Callable[[], None] = lambda: None) -> Filter:
+        """What is left out of the root; ``check`` raises what ends the work."""
+        return Filter(option_rules(self.patterns), check, self.limits, self.only)
+
+
+EVERYTHING = Selection()
 
 
 class Filter:
@@ -129,6 +161,42 @@ class Filter:
             if self.limits.leave_out(info.st_size, info.st_mtime_ns):
                 return True
         return self.excludes(name, is_directory=stat.S_ISDIR(info.st_mode))
+
+
+_OPEN_RULES = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def local_rules(fd: int) -> bytes:
+    """The .ftpignore file of a local directory; nothing where there is none.
+
+    Raises:
+        OSError, CommandError: It can't be read, or is too large.
+    """
+    try:
+        file = os.open(IGNORE_FILE, _OPEN_RULES, dir_fd=fd)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return b""  # as in git: links are not followed
+        raise
+    with os.fdopen(file, "rb") as opened:
+        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+            return b""
+        return bounded(opened.read(MAX_IGNORE_FILE + 1))
+
+
+def with_ignore_file(rules: Filter, directory: bytes) -> Filter:
+    """The filter of a local directory, given that of its place, once its .ftpignore file was read.
+
+    Raises:
+        OSError, CommandError: See `local_rules`.
+    """
+    fd = os.open(directory, beneath.OPEN_DIRECTORY)
+    try:
+        return rules.with_rules(file_rules(local_rules(fd)))
+    finally:
+        os.close(fd)
 
 
 def _text(name: bytes) -> str:

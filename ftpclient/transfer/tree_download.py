@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from contextlib import closing
 
 import msgspec
+from msgspec import structs
 
 from ftpclient.transfer import preflight
 from ftpclient.transfer.file_call import Item
@@ -18,7 +20,9 @@ from ftpclient.transfer.file_download import FileDownload
 from ftpclient.transfer.job import Enough
 from ftpclient.transfer.listing import list_pages
 from ftpclient.transfer.local_tree import LocalTree
+from ftpclient.transfer.path_list import looking_there
 from ftpclient.transfer.placing import checked_parts
+from ftpclient.transfer.selection import Walk
 from ftpclient.transfer.spool import Spool, Table
 from ftpwire import paths
 from ftpwire.errors import AlreadyExists, BadMessage, Cancelled, CommandError, InvalidPath
@@ -80,6 +84,10 @@ class _Walked(msgspec.Struct, frozen=True):
     refused: bool
 
 
+def _join(directory: bytes, name: bytes) -> bytes:
+    return directory + b"/" + name if directory and name else directory or name
+
+
 class TreeDownload:
     """One tree, from its listing to the last of its directories.
 
@@ -113,6 +121,7 @@ class TreeDownload:
         download = self._download
         # what is here already can be compared with the digests that are kept there
         digest = os.path.isdir(self._target)
+        self._choose()
         with closing(Spool(Page)) as listing:
             files, size = self._list(listing, digest=digest)
             download.announce(files, size)
@@ -146,9 +155,19 @@ class TreeDownload:
 
     def _list(self, listing: Spool[Page], *, digest: bool) -> tuple[int, int]:
         files = size = 0
-        follow = self._download.options.copy_links
-        request = List(self._source, recursive=True, follow=follow, digest=digest)
-        for page in list_pages(self._download.connection, request):
+        walk = Walk(self._download.options.selection.filter(self._download.connection.check))
+        for page in self._pages(walk, digest=digest):
+            here = walk.enter(page.directory)
+            if here is None:
+                continue
+            if here.active:
+                entries = [entry for entry in page.entries if not here.leaves_out(entry)]
+                problems = [  # of a directory, as a rule: its type isn't told
+                    one
+                    for one in page.problems
+                    if not (one.path and here.excludes(one.path, is_directory=True))
+                ]
+                page = structs.replace(page, entries=entries, problems=problems)
             for problem in page.problems:
                 self._note(page.directory, problem)
             for entry in page.entries:
@@ -157,6 +176,51 @@ class TreeDownload:
                     size += entry.size
             listing.add(page)
         return files, size
+
+    def _pages(self, walk: Walk, *, digest: bool) -> Iterator[Page]:
+        """All of the tree, in the server's order. If only some paths are meant: what is on the way
+        to them, and what is in those of them that are directories."""
+        only = self._download.options.selection.only
+        if only is None:
+            yield from self._pages_of(b"", recursive=True, digest=digest)
+            return
+        todo = [b""]
+        while todo:
+            path = todo.pop()
+            if path and not only.is_above(path):
+                yield from self._pages_of(path, recursive=True, digest=digest)
+                continue
+            below = []
+            for page in self._pages_of(path, recursive=False, digest=digest):
+                found = walk.selected(path, page.entries)
+                below += [_join(path, entry.path) for entry in found if entry.type == "dir"]
+                yield page
+            todo += reversed(below)
+
+    def _pages_of(self, path: bytes, *, recursive: bool, digest: bool) -> Iterator[Page]:
+        """A directory of the tree, or all of the tree that it is."""
+        follow = self._download.options.copy_links
+        place = paths.child(self._source, path) if path else self._source
+        request = List(place, recursive=recursive, follow=follow, digest=digest)
+        try:
+            for page in list_pages(self._download.connection, request):
+                yield structs.replace(page, directory=_join(path, page.directory)) if path else page
+        except CommandError as error:
+            if not path:
+                raise
+            self._download.end(place, b"", 0, error=error)
+
+    def _choose(self) -> None:
+        """If only some paths are meant: ask which of them are there."""
+        download = self._download
+        only = download.options.selection.only
+        if only is None:
+            return
+        follow = download.options.copy_links
+        look = looking_there(download.connection, self._source, follow=follow)
+        for name, error in only.choose(look):
+            shown = paths.child(self._target, name)
+            download.end(paths.child(self._source, name), shown, 0, error=error)
 
     def _note(self, directory: bytes, problem: Problem) -> None:
         above = paths.child(self._source, directory) if directory else self._source

@@ -16,8 +16,10 @@ from ftpclient.transfer.file_upload import OPEN_SOURCE, FileUpload
 from ftpclient.transfer.job import Options, Unrepeatable
 from ftpclient.transfer.listing import find, list_pages
 from ftpclient.transfer.named import Named, look
+from ftpclient.transfer.path_list import looking_here
 from ftpclient.transfer.remote_index import RemoteIndex
 from ftpclient.transfer.report import Listener, Summary
+from ftpclient.transfer.selection import Filter, with_ignore_file
 from ftpwire import paths
 from ftpwire.errors import (
     CommandError,
@@ -25,6 +27,7 @@ from ftpwire.errors import (
     Forbidden,
     InvalidPath,
     IsADirectory,
+    NotADirectory,
     NotRegular,
     SourceChanged,
 )
@@ -100,7 +103,7 @@ class Upload(FileUpload):
             info = os.stat(source, follow_symlinks=self.options.copy_links)
             if stat.S_ISDIR(info.st_mode) and self.options.recursive and self.options.resume:
                 self._look_up(target)
-            self._add(source, target, info, ())
+            self._add(source, target, info, (), self._filter())
         except (OSError, CommandError) as error:
             self.fail(source, target, error)
 
@@ -121,9 +124,25 @@ class Upload(FileUpload):
                 return
             if stat.S_ISDIR(named.info.st_mode) and options.recursive and options.resume:
                 self._look_up(target)
-            self._add(source, target, named.info, (), named=True)
+            self._choose(source, target, named.info)
+            self._add(source, target, named.info, (), self._filter(), named=True)
         except (OSError, CommandError) as error:
             self.fail(source, target, error, named=True)
+
+    def _filter(self) -> Filter:
+        """What is left out of a tree, at its root."""
+        return self.options.selection.filter(lambda: self.connection.check())
+
+    def _choose(self, source: bytes, target: RemotePath, info: os.stat_result) -> None:
+        """If only some paths of a tree are meant: see which of them are there."""
+        only = self.options.selection.only
+        if only is None:
+            return
+        if not stat.S_ISDIR(info.st_mode):
+            raise NotADirectory(f"{paths.show(source)}: not a directory, which a list is about")
+        for name, error in only.choose(looking_here(source, follow=self.options.copy_links)):
+            self.connection.check()
+            self.end(paths.child(source, name), paths.child(target, name), 0, error=error)
 
     def _look_up(self, target: RemotePath) -> None:
         """Find out what an earlier try may have stored there already."""
@@ -144,6 +163,7 @@ class Upload(FileUpload):
         target: RemotePath,
         info: os.stat_result,
         above: tuple[tuple[int, int], ...],
+        rules: Filter,
         *,
         named: bool = False,
     ) -> None:
@@ -162,7 +182,7 @@ class Upload(FileUpload):
             else:
                 workers.pool.give(lambda worker: worker.send_for(self, source, target, known))
         elif kind == stat.S_IFDIR:
-            self._add_directory(source, target, info, above)
+            self._add_directory(source, target, info, above, rules)
         elif kind == stat.S_IFLNK:
             self._submit_change(
                 source,
@@ -179,7 +199,9 @@ class Upload(FileUpload):
         target: RemotePath,
         info: os.stat_result,
         above: tuple[tuple[int, int], ...],
+        rules: Filter,
     ) -> None:
+        """Send a directory, of which ``rules`` leave out something."""
         if not self.options.recursive:
             raise IsADirectory(f"{paths.show(source)}: a directory (use -r)")
         identity = (info.st_dev, info.st_ino)
@@ -187,6 +209,8 @@ class Upload(FileUpload):
             raise InvalidPath(f"{paths.show(source)}: more than {paths.MAX_DEPTH} directories deep")
         if identity in above:
             raise CommandError(f"{paths.show(source)}: the link leads into its own parents")
+        if self.options.selection.ignore_files:
+            rules = with_ignore_file(rules, source)
         mode = stat.S_IMODE(info.st_mode) & 0o777
         # what is inside comes next, so it must be possible to write; its own mode comes last
         self._submit_change(source, target, MakeDir(target, mode | 0o700, parents=True, fill=True))
@@ -197,9 +221,9 @@ class Upload(FileUpload):
                 if _is_directory(entry, follow=follow):
                     inside.append(entry)
                 else:
-                    self._add_entry(entry, target, (*above, identity))
+                    self._add_entry(entry, target, (*above, identity), rules)
         while inside:
-            self._add_entry(inside.pop(), target, (*above, identity))
+            self._add_entry(inside.pop(), target, (*above, identity), rules)
         attributes = SetAttributes(target, mode, info.st_mtime_ns)
         if self.workers.pool is None:
             self._submit_change(source, target, attributes)
@@ -207,12 +231,22 @@ class Upload(FileUpload):
             self._late.append((source, target, attributes))
 
     def _add_entry(
-        self, entry: os.DirEntry[bytes], target: RemotePath, above: tuple[tuple[int, int], ...]
+        self,
+        entry: os.DirEntry[bytes],
+        target: RemotePath,
+        above: tuple[tuple[int, int], ...],
+        rules: Filter,
     ) -> None:
         below = paths.child(target, entry.name)
         try:
-            info = entry.stat(follow_symlinks=self.options.copy_links)
-            self._add(entry.path, below, info, above)
+            try:
+                info = entry.stat(follow_symlinks=self.options.copy_links)
+            except OSError:
+                if rules.active and rules.excludes(entry.name, is_directory=False):
+                    return  # a link that leads nowhere
+                raise
+            if not rules.leaves_out_local(entry.name, info):
+                self._add(entry.path, below, info, above, rules.below(entry.name))
         except (OSError, CommandError) as error:
             self.fail(entry.path, below, error)
 

@@ -6,7 +6,7 @@ import functools
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,13 @@ import click
 
 from ftpclient.cli import operands, render
 from ftpclient.cli.app import App, UsageError
+from ftpclient.cli.filter_options import (
+    Patterns,
+    SelectingCommand,
+    files_from_options,
+    filter_options,
+    lines_of,
+)
 from ftpclient.cli.group import check_no_server, local_paths, raise_for, remote_command, size
 from ftpclient.cli.patience import patient_client, retries_option, retry_for_option
 from ftpclient.cli.progress import listening
@@ -43,6 +50,8 @@ class _Choices:
     parallel: int | None
     limit_rate: int | None
     preserve: bool
+    patterns: Patterns
+    files_from: Iterator[bytes] | None
 
     def check(self) -> None:
         """Refuse those that exclude each other. Raises UsageError."""
@@ -50,6 +59,13 @@ class _Choices:
             raise UsageError("--no-clobber and --update exclude each other")
         if self.links and self.copy_links:
             raise UsageError("--links and --copy-links exclude each other")
+        if self.patterns and not self.recursive and self.files_from is None:
+            raise UsageError("--exclude and --include are about trees: they go with -r")
+
+    def check_one_tree(self, sources: list[str]) -> None:
+        """Refuse several sources below which a list of paths would be. Raises UsageError."""
+        if self.files_from is not None and len(sources) != 1:
+            raise UsageError("--files-from takes one SOURCE: the directory that its paths are in")
 
     @property
     def overwrite(self) -> Overwrite:
@@ -106,6 +122,8 @@ def _transfer_options(command: Callable[..., None]) -> Callable[..., None]:
             click.option(
                 "--limit-rate", type=size, metavar="SIZE", help="Bytes a second, as 10MiB."
             ),
+            filter_options,
+            files_from_options,
             click.option("-p", "preserve", is_flag=True, help="Times and modes are always kept."),
         )
     ):
@@ -131,8 +149,6 @@ _MEANT = {
     "--ignore-existing": "--no-clobber",
     "--delete": "sync --delete",
     "--dry-run": "sync --dry-run",
-    "--exclude": "sync --exclude",
-    "--include": "sync --include",
     "--checksum": "nothing: what is there is always compared by digest",
     "--times": "nothing: times are always kept",
     "--perms": "nothing: modes are always kept",
@@ -150,7 +166,7 @@ def _finish(app: App, summary: Summary, *, atomic: bool = False) -> None:
     raise_for(summary.exit_code)
 
 
-@remote_command("put", meant=_MEANT)
+@remote_command("put", SelectingCommand, meant=_MEANT)
 @click.argument(
     "arguments",
     metavar="SOURCE... [TARGET]",
@@ -166,6 +182,11 @@ def _finish(app: App, summary: Summary, *, atomic: bool = False) -> None:
     help="With -r: the directory appears all at once, replacing what is there, or not at all.",
 )
 @click.option("--no-empty", is_flag=True, help="Refuse an input without a byte.")
+@click.option(
+    "--ignore-files",
+    is_flag=True,
+    help="With -r: leave out what .ftpignore files in the tree say, as sync does.",
+)
 def put_command(
     app: App,
     arguments: tuple[str, ...],
@@ -174,6 +195,7 @@ def put_command(
     choices: _Choices,
     atomic: bool,
     no_empty: bool,
+    ignore_files: bool,
 ) -> None:
     """Upload files and directories. SOURCE - is standard input.
 
@@ -184,6 +206,8 @@ def put_command(
     check_no_server(target)
     choices.check()
     if sources == ["-"]:
+        if choices.files_from is not None:
+            raise UsageError("--files-from takes a directory as SOURCE, not standard input")
         if len(arguments) == 1:  # with -t as well: it says where, and not under which name
             raise UsageError("put - needs the name of the file to write")
         if app.shell.batch:
@@ -202,6 +226,11 @@ def put_command(
     if len(sources) == 1 and not app.as_json and not os.path.lexists(sources[0]):
         # before a connection is made; of several, each has its turn
         raise NotFound(f"{paths.show(sources[0])}: no such file or directory here")
+    if ignore_files and not choices.recursive and choices.files_from is None:
+        raise UsageError("--ignore-files is about trees: it goes with -r")
+    choices.check_one_tree(sources)
+    if choices.files_from is not None and not os.path.isdir(sources[0]):
+        raise UsageError(f"--files-from takes a directory as SOURCE: {paths.show(sources[0])}")
     operands.check_put(app, named)
     if atomic and (not choices.recursive or len(sources) != 1 or not os.path.isdir(sources[0])):
         raise UsageError("--atomic takes -r and one directory")
@@ -220,12 +249,15 @@ def put_command(
             links=choices.links,
             no_empty=no_empty,
             atomic=atomic,
+            exclude=lines_of(choices.patterns),
+            ignore_files=ignore_files,
+            files_from=choices.files_from,
             listener=listener,
         )
     _finish(app, summary, atomic=atomic)
 
 
-@remote_command("get", meant=_MEANT)
+@remote_command("get", SelectingCommand, meant=_MEANT)
 @click.argument(
     "arguments",
     metavar="SOURCE... [TARGET]",
@@ -251,7 +283,10 @@ def get_command(
     for source in sources:
         check_no_server(source)
     choices.check()
+    choices.check_one_tree(sources)
     if not named.into and (target == "-" or is_descriptor(os.fsencode(target), 1)):
+        if choices.files_from is not None:
+            raise UsageError("--files-from takes a directory as TARGET, not standard output")
         _get_to_stdout(app, sources)
         return
     if app.interactive:
@@ -272,6 +307,8 @@ def get_command(
             parallel=choices.parallel,
             fail_fast=choices.fail_fast,
             links=choices.links,
+            exclude=lines_of(choices.patterns),
+            files_from=choices.files_from,
             listener=listener,
         )
     _finish(app, summary)
