@@ -934,8 +934,12 @@ class Client(BaseClient):
         route = Route(remote[1], local, self._resolve(there[1:]))
         told = self._guard.listener(listener)
         confirmed = None if confirm is None else self._guard.calling(confirm)
-        sync = Sync(self.connection, route, options or Options(), told, confirmed)
-        retry.Run(self, sync, sync.run, None).persist()
+        options = options or Options()
+        with selected((), options.files_from) as selection:
+            sync = Sync(self.connection, route, options, told, confirmed, selection.only)
+            run = retry.Run(self, sync, sync.run, None)
+            run.share_with(options.parallel, sync.worker)
+            run.persist()
         return sync.totals
 
     @verb

@@ -1,4 +1,4 @@
-"""How long a transfer's connection is made again after it was lost: the options of put, get, sync.
+"""The connections of put, get and sync: how many, and how long a lost one is made again.
 
 Lives here: the options, and a client that has them. Lives elsewhere: waiting and trying again
 (transfer/retry.py).
@@ -21,8 +21,8 @@ RETRY_FOR = 15 * 60.0
 """Seconds without progress, unless something else was asked for."""
 
 
-def _seconds(text: str) -> float:
-    """The type of --retry-for: a duration, or 0."""
+def seconds(text: str) -> float:
+    """The type of options that take a duration, or 0."""
     try:
         return float(parse_duration(text)) if text.strip() != "0" else 0.0
     except ValueError as error:
@@ -31,10 +31,18 @@ def _seconds(text: str) -> float:
 
 retry_for_option = click.option(
     "--retry-for",
-    type=_seconds,
+    type=seconds,
     metavar="TIME",
     help="Time without progress after which a lost connection is given up, as 90s or 2h; 0: at "
     "once. When given, the first connection is tried for so long as well. Default: 15m.",
+)
+parallel_option = click.option(
+    "-P",
+    "--parallel",
+    type=click.IntRange(1, 32),
+    metavar="N",
+    help="Connections for a tree, or for a large file. Default: 1, and 4 where a round trip takes "
+    "long.",
 )
 retries_option = click.option("--retries", type=click.IntRange(0), hidden=True)
 

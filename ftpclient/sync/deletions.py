@@ -84,7 +84,7 @@ class Deletions:
     def take_remote(self, here: Directory, deletion: Deletion, theirs: Table[Entry]) -> None:
         """What is in a remote directory that goes."""
         for name, there in self._remote.polling(theirs.items()):
-            if here.leaves_out(name, there):
+            if here.leaves_out(there):
                 deletion.protected = True
             elif there.type == "dir":
                 here.below[name] = Awaited(
@@ -108,7 +108,7 @@ class Deletions:
             return
         for local in below:
             path = join(deletion.path, local.path)
-            if rules.active and rules.excludes(local.path, is_directory=local.type == "dir"):
+            if rules.leaves_out(local):
                 deletion.protected = True
             elif local.type == "dir":
                 with closing(Deletion(path, None, keep_steps=rules.active)) as inner:

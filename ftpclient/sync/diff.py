@@ -170,14 +170,15 @@ class Comparison:
                 name = item.name.encode(encoding, errors)
                 there = theirs.pop(name)
                 try:
-                    info = item.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue  # removed since the directory was read
+                    info = self._local.stat(item)
                 except OSError as error:
-                    policy.local_trouble(join(here.path, name), error)
+                    if rules is None or not rules.excludes(name, is_directory=False):
+                        policy.local_trouble(join(here.path, name), error)
+                    continue
+                if info is None:
                     continue
                 mode = info.st_mode
-                if rules is not None and rules.excludes(name, is_directory=stat.S_ISDIR(mode)):
+                if rules is not None and policy.leaves_out(rules, name, info, there):
                     continue
                 if (
                     there is not None

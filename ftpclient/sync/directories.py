@@ -170,6 +170,6 @@ class Directory:
         if self.deletion is not None:
             self.deletion.close()
 
-    def leaves_out(self, name: bytes, entry: Entry) -> bool:
-        """Whether the patterns leave out something in it."""
-        return self.filter.active and self.filter.excludes(name, is_directory=entry.type == "dir")
+    def leaves_out(self, entry: Entry) -> bool:
+        """Whether something in it is left out."""
+        return self.filter.leaves_out(entry)

@@ -22,6 +22,7 @@ from ftpclient.sync.policy import Policy
 from ftpclient.transfer.job import JobOver, Transfer, words_for_all
 from ftpclient.transfer.job import Options as TransferOptions
 from ftpclient.transfer.local_modes import withheld
+from ftpclient.transfer.path_list import PathList
 from ftpclient.transfer.patterns import option_rules
 from ftpclient.transfer.report import Forwarding, Listener, Result, Status, Summary
 from ftpclient.transfer.selection import Filter
@@ -90,6 +91,7 @@ class Sync(Transfer):
 
     Args:
         confirm: Asked before anything is deleted; None to delete without asking.
+        only: Those paths of the source that are meant, if not all are.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Sync(Transfer):
         options: Options,
         listener: Listener,
         confirm: Confirm | None = None,
+        only: PathList | None = None,
     ) -> None:
         super().__init__(connection, TransferOptions(), listener)
         self.totals = SyncSummary(dry_run=options.dry_run)
@@ -108,7 +111,14 @@ class Sync(Transfer):
         self._sync_options = options
         self._confirm = confirm
         self._confirmed = 0
-        self._rules = Filter(option_rules(options.patterns), lambda: self.connection.check())
+        self._only = only
+        self._rules = Filter(
+            option_rules(options.patterns),
+            lambda: self.connection.check(),
+            options.limits(),
+            only,
+        )
+        self._worker: Callable[[Connection], Transfer] | None = None
         self._troubles: set[bytes] = set()
         self._told_odd_times = False
         self._told_withheld = False
@@ -125,7 +135,9 @@ class Sync(Transfer):
             ConnectionLost, Interrupted
         """
         route, options = self._route, self._sync_options
-        policy = compare(self.connection, route, options, self._rules, self._tell_trouble)
+        policy = compare(
+            self.connection, route, options, self._rules, self._tell_trouble, self._only
+        )
         with closing(policy.plan) as plan:
             self._tell_odd_times(policy)
             self._tell_withheld(policy)
@@ -197,14 +209,24 @@ class Sync(Transfer):
     # doing it ------------------------------------------------------------------------------
 
     def _replica(self, kind: type[Replica[Any]], plan: Plan) -> Replica[Any]:
-        options = TransferOptions(resume=self._sync_options.resume)
+        options = TransferOptions(
+            resume=self._sync_options.resume,
+            copy_links=self._sync_options.copy_links and self._route.upload,
+        )
         made = kind(self.connection, self._route, options, _Relay(self), self._done)
         for transfer in (self, made.transfer):
             transfer.rest = STAYS
             if may_delete_before(plan, self._sync_options):
                 transfer.more_room = "--delete-before deletes first"
         made.transfer.headway = self.headway
+        made.transfer.workers = self.workers
+        self._worker = made.transfer.worker
         return made
+
+    def worker(self, connection: Connection) -> Transfer:
+        """A transfer that works for this one, on a connection of its own."""
+        assert self._worker is not None
+        return self._worker(connection)
 
     def _do(self, plan: Plan, replica: Replica[Any]) -> None:
         self._failures.begin()
@@ -228,8 +250,12 @@ class Sync(Transfer):
         renames, self._failed_renames = self._failed_renames, []
         for step in renames:  # what was to be moved is not what it was
             replica.send(step)
+        if self.workers.may_share:
+            self._settle(replica)  # then nothing is told but by those who send
         for step in self._possible(plan.transfers, replica):
             replica.send(step)
+        if self.workers.pool is not None:
+            self._settle(replica)
         for step in self._possible(plan.attributes, replica):
             replica.set_attributes(step)
         self._settle(replica)
@@ -277,6 +303,7 @@ class Sync(Transfer):
     def _settle(self, replica: Replica[Any]) -> None:
         """Wait until all of it is done. Raises JobOver when nothing more can succeed."""
         try:
+            self.workers.finish()
             replica.settle()
         except JobOver:
             pass  # of the replica's transfer: what it was is taken over below

@@ -7,6 +7,7 @@ deletions.py).
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -32,6 +33,7 @@ class LocalReader:
         tree: Its root; None where a download is going to make it: then nothing is read.
         poll: Called now and then, to take what the server has sent. Raises Interrupted.
         trouble: Hears of what can't be read.
+        follow: The root's path, if links below it are followed.
     """
 
     def __init__(
@@ -39,7 +41,9 @@ class LocalReader:
         tree: LocalTree | None,
         poll: Callable[[], None],
         trouble: Callable[[bytes, OSError], None],
+        follow: bytes | None = None,
     ) -> None:
+        self._followed = follow
         self._tree = tree
         self._poll = poll
         self._trouble = trouble
@@ -48,7 +52,10 @@ class LocalReader:
     def open(self, path: bytes) -> Iterator[int]:
         """A handle of a directory. Raises OSError."""
         assert self._tree is not None
-        fd = self._tree.open_dir(parts_of(path))
+        if self._followed is None:
+            fd = self._tree.open_dir(parts_of(path))
+        else:
+            fd = _open_followed(self._followed, path)
         try:
             yield fd
         finally:
@@ -61,27 +68,70 @@ class LocalReader:
             for item in found:
                 name = os.fsencode(item.name)
                 try:
-                    local = local_entry(fd, name, item.stat(follow_symlinks=False))
-                except FileNotFoundError:
-                    continue
+                    info = self.stat(item)
+                    if info is None:
+                        continue
+                    local = local_entry(fd, name, info)
                 except OSError as error:
-                    self._trouble(join(path, name), error)
+                    if not (rules.active and rules.excludes(name, is_directory=False)):
+                        self._trouble(join(path, name), error)
                     continue
-                if rules.active and rules.excludes(name, is_directory=local.type == "dir"):
-                    continue
-                yield local
+                if not rules.leaves_out(local):
+                    yield local
+
+    def stat(self, item: os.DirEntry[str]) -> os.stat_result | None:
+        """What is found in a directory; None if it was removed since that was read.
+
+        Raises:
+            OSError: It can't be looked at; or it is a link that is to be followed, to nothing.
+        """
+        try:
+            return item.stat(follow_symlinks=self._followed is not None)
+        except FileNotFoundError:
+            if self._followed is not None and item.is_symlink():
+                raise
+            return None
 
     def digest(self, path: bytes) -> bytes | None:
         """A file's digest; None when it can't be read, or is no file."""
-        assert self._tree is not None
         try:
-            with self._tree.reading(parts_of(path)) as fd:
+            with self._reading(path) as fd:
                 with ReadAhead(fd, os.fstat(fd).st_size) as pieces:
                     for _ in pieces:
                         self._poll()
                     return pieces.digest()
         except (OSError, CommandError):
             return None  # whoever transfers it will say
+
+    @contextmanager
+    def _reading(self, path: bytes) -> Iterator[int]:
+        assert self._tree is not None
+        if self._followed is None:
+            with self._tree.reading(parts_of(path)) as fd:
+                yield fd
+            return
+        fd = os.open(paths.child(self._followed, path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            beneath.regular(fd)
+            yield fd
+        finally:
+            os.close(fd)
+
+
+def _open_followed(root: bytes, path: bytes) -> int:
+    """Open a directory below a root, through links. Raises OSError; ELOOP where they lead to one
+    that it is in."""
+    fd = os.open(paths.child(root, path) if path else root, beneath.OPEN_DIRECTORY)
+    try:
+        here, parts = os.fstat(fd), parts_of(path)
+        for count in range(len(parts)):
+            above = os.stat(paths.child(root, b"/".join(parts[:count])))
+            if os.path.samestat(above, here):
+                raise OSError(errno.ELOOP, "the link leads into its own parents")
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def local_entry(fd: int, name: bytes, info: os.stat_result) -> Entry:

@@ -72,8 +72,15 @@ class LocalReplica(Replica[Download]):
     def send(self, step: Step) -> None:
         self._connection.check()
         source, shown = self._route.remote_path(step.path), self._route.local_path(step.path)
-        item = Item(source, shown, self._tree, parts_of(step.path))
-        self.transfer.add_below(item, step.entry)
+        transfer, entry, parts = self.transfer, step.entry, parts_of(step.path)
+        workers, top = transfer.workers, self._route.local
+        workers.expect(step.size)
+        if workers.pool is None or workers.for_pieces(step.size, self._connection):
+            transfer.add_below(Item(source, shown, self._tree, parts), entry)
+            return
+        workers.pool.give(
+            lambda worker: worker.get_for(transfer, top, source, entry, shown, parts, follow=True)
+        )
 
     def set_attributes(self, step: Step) -> None:
         def set_them(parts: tuple[bytes, ...]) -> None:

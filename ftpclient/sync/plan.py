@@ -6,18 +6,21 @@ Lives elsewhere: comparing two trees (diff.py), carrying the plan out (job.py, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 
+from ftpclient.transfer.selection import Limits
 from ftpclient.transfer.spool import Spool
 from ftpwire import paths
 from ftpwire.errors import CommandError
 from ftpwire.messages import Entry, FileType
 from ftpwire.paths import RemotePath
 
+AnyBytes = str | bytes
 Action = Literal["put", "get", "mkdir", "delete", "attributes", "rename"]
 
 
@@ -69,6 +72,14 @@ class Options:
         update: Leave files alone that are newer in the target.
         patterns: What is left out (True) or not (False), in order; the last that matches decides.
         resume: Use what an earlier try has left of a large file.
+        copy_links: Follow the links of the source, instead of mirroring them.
+        parallel: Connections for the files; None chooses.
+        files_from: Paths below the source: nothing else is mirrored or deleted, and of directories
+            all that is in them. One that the source hasn't is a failure. Iterated over once.
+        min_age, max_age: Seconds since the last change of a file, at least and at most.
+        max_size: The most bytes of a file. What is left out by a limit is not deleted either.
+        existing: Make nothing new: only what is in the target is brought in line.
+        ignore_existing: Leave files and links alone that are in the target.
     """
 
     delete: bool = False
@@ -80,6 +91,25 @@ class Options:
     patterns: tuple[tuple[bool, str], ...] = ()
     resume: bool = True
     delete_before: bool = False
+    copy_links: bool = False
+    parallel: int | None = None
+    files_from: Iterable[AnyBytes] | None = None
+    min_age: float | None = None
+    max_age: float | None = None
+    max_size: int | None = None
+    existing: bool = False
+    ignore_existing: bool = False
+
+    def limits(self) -> Limits | None:
+        """What files have to be like, from now on."""
+        if self.min_age is self.max_age is self.max_size is None:
+            return None
+        now = time.time_ns()
+        return Limits(
+            self.max_size,
+            None if self.max_age is None else now - int(self.max_age * 10**9),
+            None if self.min_age is None else now - int(self.min_age * 10**9),
+        )
 
 
 @dataclass(frozen=True)

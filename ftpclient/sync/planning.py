@@ -17,6 +17,7 @@ from ftpclient.sync.plan import Options, Route
 from ftpclient.sync.policy import Policy, Tell, policy_for
 from ftpclient.sync.renames import Renames
 from ftpclient.transfer.local_tree import LocalTree
+from ftpclient.transfer.path_list import Look, PathList, looking_here, looking_there
 from ftpclient.transfer.selection import Filter
 from ftpwire import paths
 from ftpwire.errors import ConnectionLost, Interrupted, NotADirectory, NotFound, from_oserror
@@ -24,13 +25,19 @@ from ftpwire.messages import Entry, Stat
 
 
 def compare(
-    connection: Connection, route: Route, options: Options, rules: Filter, tell: Tell
+    connection: Connection,
+    route: Route,
+    options: Options,
+    rules: Filter,
+    tell: Tell,
+    only: PathList | None = None,
 ) -> Policy:
     """Compare the trees, and make a plan.
 
     Args:
         rules: What is left out by the options.
         tell: Hears of what can't be mirrored or is passed over.
+        only: Those paths of the source that are meant, if not all are.
 
     Returns:
         What has filled the plan, which is to be closed.
@@ -50,10 +57,20 @@ def compare(
             source, target = (local, remote) if route.upload else (remote, local)
             assert source is not None
             policy = policy_for(connection, route, tree, options, tell)
+            if only is not None:
+                for path, error in only.choose(_looking(connection, route, options)):
+                    policy.troubles.report(path, error)
             _fill(policy, connection, route, rules, source, target)
             return policy
     except OSError as error:
         raise from_oserror(error, paths.show(route.local)) from None
+
+
+def _looking(connection: Connection, route: Route, options: Options) -> Look:
+    """Looks for paths in the source."""
+    if route.upload:
+        return looking_here(route.local, follow=options.copy_links)
+    return looking_there(connection, route.remote, follow=options.copy_links)
 
 
 def _fill(

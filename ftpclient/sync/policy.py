@@ -8,6 +8,7 @@ the steps that come of it (plan.py).
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import closing
@@ -79,8 +80,10 @@ class Policy(ABC):
     ) -> None:
         self.plan = Plan()
         self.options = options
-        self.remote = RemoteReader(connection, route)
-        self.local = LocalReader(tree, self.remote.poll, self.local_trouble)
+        follow = options.copy_links
+        self.remote = RemoteReader(connection, route, follow=follow and not route.upload)
+        followed = route.local if follow and route.upload else None
+        self.local = LocalReader(tree, self.remote.poll, self.local_trouble, followed)
         self.troubles = Troubles(route, tell)
         self.deletions = Deletions(self.plan, route, self.local, self.remote, self.troubles)
         self.times = KeptTimes(self._ask_for_times(connection))
@@ -131,6 +134,13 @@ class Policy(ABC):
 
     # what both trees have ------------------------------------------------------------------
 
+    @abstractmethod
+    def leaves_out(
+        self, rules: Filter, name: bytes, info: os.stat_result, there: Entry | None
+    ) -> bool:
+        """Whether something that is here is left out. Of what both trees have, the source's
+        decides."""
+
     def note_local(self, *, there_too: bool) -> None:
         """Something is here that isn't left out."""
         if there_too:
@@ -143,9 +153,14 @@ class Policy(ABC):
         if source.type == "other":
             self.troubles.pass_over(path)
         elif source.type != target.type:
-            self._change_type(here, path, source, target)
+            if self._keeps():
+                self._pass_by(path)
+            else:
+                self._change_type(here, path, source, target)
         elif source.type == "dir":
             here.below[local.path] = Awaited("both", source, target)
+        elif self.options.ignore_existing:
+            self._pass_by(path)
         elif source.type == "link" and source.target == target.target:
             self.plan.unchanged += 1
         elif self.options.update and target.mtime_ns > source.mtime_ns:
@@ -161,6 +176,14 @@ class Policy(ABC):
             here.times.append((source, target))
         else:
             self._same_bytes(path, source, target)
+
+    def _keeps(self) -> bool:
+        """Whether nothing is replaced by something of another type."""
+        return self.options.existing or self.options.ignore_existing
+
+    def _pass_by(self, path: bytes) -> None:
+        shown = paths.show(self._route.target(path))
+        self.troubles.report(path, AlreadyExists(f"{shown}: exists"), skipped=True)
 
     def compared(self, here: Directory, local: Entry, there: Entry, *, same: bool) -> None:
         """The digests of files of the same size are known."""
@@ -205,6 +228,10 @@ class Policy(ABC):
             shown = paths.show(self._route.target(path))
             text = f"{shown}: {_NOUNS[target.type]} is there, the source has {_NOUNS[source.type]}"
             self.troubles.report(path, AlreadyExists(f"{text} (--delete replaces it)"))
+        elif here.filter.leaves_out(structs.replace(target, path=source.path)):
+            shown = paths.show(self._route.target(path))
+            text = f"{shown}: {_NOUNS[target.type]} is in the way, and is left out"
+            self.troubles.report(path, AlreadyExists(text))
         elif target.type == "dir":
             self._replace_directory(here, source, target)
         elif source.type == "dir":
@@ -230,7 +257,7 @@ class Policy(ABC):
 
     def only_there(self, here: Directory, name: bytes, there: Entry) -> None:
         """Something is not here."""
-        if not here.leaves_out(name, there):
+        if not here.leaves_out(there):
             self._only_there(here, name, there)
 
     @abstractmethod
@@ -339,8 +366,14 @@ class ToServer(Policy):
         self.plan.cannot_read(self.troubles.local(path, error))
 
     def make_root(self, source: Entry, rules: Filter) -> Directory | None:
-        self._new_tree(b"", source, rules)
+        if not self.options.existing:
+            self._new_tree(b"", source, rules)
         return None
+
+    def leaves_out(
+        self, rules: Filter, name: bytes, info: os.stat_result, there: Entry | None
+    ) -> bool:
+        return rules.leaves_out_local(name, info)
 
     def note_local(self, *, there_too: bool) -> None:
         self.plan.source_is_empty = False
@@ -354,7 +387,7 @@ class ToServer(Policy):
         here.later.append((source, None))
 
     def only_here(self, here: Directory, local: Entry, replacement: Entry | None = None) -> None:
-        if not is_partial(local):
+        if not is_partial(local) and not self.options.existing:
             here.changed |= self._new(join(here.path, local.path), local, here.filter)
 
     def _only_there(self, here: Directory, name: bytes, there: Entry) -> None:
@@ -369,7 +402,8 @@ class ToServer(Policy):
     def went_away(self, above: Directory, path: bytes, gone: Awaited, rules: Filter) -> None:
         if gone.kind == "both":
             assert gone.source is not None
-            self._new_tree(path, gone.source, rules)
+            if not self.options.existing:
+                self._new_tree(path, gone.source, rules)
         else:
             super().went_away(above, path, gone, rules)
 
@@ -433,8 +467,17 @@ class FromServer(Policy):
         self.plan.cannot_read(self.troubles.remote(path, problem))
 
     def make_root(self, source: Entry, rules: Filter) -> Directory | None:
+        if self.options.existing:
+            return None
         self._make_directory(b"", source)
         return Directory(b"", "new", source)
+
+    def leaves_out(
+        self, rules: Filter, name: bytes, info: os.stat_result, there: Entry | None
+    ) -> bool:
+        if there is not None:
+            return rules.leaves_out(there)
+        return rules.leaves_out_local(name, info)
 
     def _granted(self, path: bytes, source: Entry, target: Entry) -> Entry:
         """The root's own mode stays; others don't get more rights than `grantable` says."""
@@ -465,7 +508,7 @@ class FromServer(Policy):
 
     def _only_there(self, here: Directory, name: bytes, there: Entry) -> None:
         self.plan.source_is_empty = False
-        if self.troubles.is_too_long(here.path, name):
+        if self.options.existing or self.troubles.is_too_long(here.path, name):
             return
         if len(checked_parts(there.path)) != 1:
             raise BadMessage("the server sent a path where a name belongs")

@@ -31,9 +31,10 @@ _Item = TypeVar("_Item")
 
 
 class RemoteReader:
-    """Reads the remote tree."""
+    """Reads the remote tree; ``follow``: through its links."""
 
-    def __init__(self, connection: Connection, route: Route) -> None:
+    def __init__(self, connection: Connection, route: Route, *, follow: bool = False) -> None:
+        self._follow = follow
         self.connection = connection
         self._route = route
         self._listing: Listing | None = None
@@ -45,7 +46,7 @@ class RemoteReader:
         Args:
             digest: With the digests of files, which the server computes on the way.
         """
-        request = List(self._route.remote, recursive=True, digest=digest)
+        request = List(self._route.remote, recursive=True, follow=self._follow, digest=digest)
         self._listing = Listing(self.connection, request)
         with closing(self._listing):
             if digest:

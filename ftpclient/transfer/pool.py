@@ -159,6 +159,11 @@ class Workers:
         self._least = least
         self._expected = 0
 
+    @property
+    def may_share(self) -> bool:
+        """Whether others transfer the files of trees, or are going to."""
+        return self.pool is not None or self._start_pool is not None
+
     def split(self, start: Start, least: int) -> None:
         """Have others transfer the pieces of files of so many bytes, when the first one comes."""
         self._start_for_pieces = start

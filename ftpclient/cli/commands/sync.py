@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,20 @@ import click
 
 from ftpclient.cli import render
 from ftpclient.cli.app import App, UsageError
-from ftpclient.cli.filter_options import Patterns, SelectingCommand, filter_options
+from ftpclient.cli.filter_options import (
+    Patterns,
+    SelectingCommand,
+    files_from_options,
+    filter_options,
+)
 from ftpclient.cli.group import local_paths, raise_for, remote_command, size
-from ftpclient.cli.patience import patient_client, retries_option, retry_for_option
+from ftpclient.cli.patience import (
+    parallel_option,
+    patient_client,
+    retries_option,
+    retry_for_option,
+    seconds,
+)
 from ftpclient.cli.printer import Printer
 from ftpclient.cli.progress import listening
 from ftpclient.connection.addresses import check_no_password, without_scheme
@@ -37,7 +49,6 @@ _MEANT = {
     "--progress": "nothing: a terminal shows it by itself",
     "--info": "nothing: a terminal shows progress by itself",
     "--stats": "nothing: the totals come at the end",
-    "-P": "nothing: resuming is the default, and a terminal shows progress",
     "-e": "-s SERVER before the command",
     "-W": "nothing: files that differ are sent whole",
     "--inplace": "nothing: a file appears whole, or not at all",
@@ -71,7 +82,19 @@ _MEANT = {
 @click.option("-n", "--dry-run", is_flag=True, help="Only show what would be done.")
 @click.option("--checksum", is_flag=True, help="Compare digests instead of times.")
 @click.option("-u", "--update", is_flag=True, help="Leave files alone that are newer in DST.")
+@click.option("--existing", is_flag=True, help="Make nothing new; only bring in line what DST has.")
+@click.option("--ignore-existing", is_flag=True, help="Leave files alone that DST has.")
+@click.option("-L", "--copy-links", is_flag=True, help="Follow the links of SRC.")
 @filter_options
+@files_from_options
+@click.option(
+    "--min-age",
+    type=seconds,
+    metavar="TIME",
+    help="Only files that changed so long ago or longer, as 90s or 2d.",
+)
+@click.option("--max-age", type=seconds, metavar="TIME", help="Only files that changed since then.")
+@click.option("--max-size", type=size, metavar="SIZE", help="No larger files, as 10MiB.")
 @click.option(
     "--resume/--no-resume",
     default=True,
@@ -79,6 +102,7 @@ _MEANT = {
 )
 @retry_for_option
 @retries_option
+@parallel_option
 @click.option("--limit-rate", type=size, metavar="SIZE", help="Bytes a second, as 10MiB.")
 @click.option("-v", "--verbose", is_flag=True, hidden=True)
 @click.option("-a", "-r", "-R", "-t", "-p", "-l", "always_so", is_flag=True, hidden=True)
@@ -94,10 +118,18 @@ def sync_command(
     dry_run: bool,
     checksum: bool,
     update: bool,
+    existing: bool,
+    ignore_existing: bool,
+    copy_links: bool,
     patterns: Patterns,
+    files_from: Iterator[bytes] | None,
+    min_age: float | None,
+    max_age: float | None,
+    max_size: int | None,
     resume: bool,
     retry_for: float | None,
     retries: int | None,
+    parallel: int | None,
     limit_rate: int | None,
     verbose: bool,
     always_so: bool,
@@ -127,6 +159,14 @@ def sync_command(
         update=update,
         patterns=patterns,
         resume=resume,
+        copy_links=copy_links,
+        parallel=parallel,
+        files_from=files_from,
+        min_age=min_age,
+        max_age=max_age,
+        max_size=max_size,
+        existing=existing,
+        ignore_existing=ignore_existing,
     )
     if app.interactive:
         source, target = _expanded(source), _expanded(target)

@@ -22,7 +22,7 @@ from ftpclient.cli.filter_options import (
     lines_of,
 )
 from ftpclient.cli.group import check_no_server, local_paths, raise_for, remote_command, size
-from ftpclient.cli.patience import patient_client, retries_option, retry_for_option
+from ftpclient.cli.patience import parallel_option, patient_client, retries_option, retry_for_option
 from ftpclient.cli.progress import listening
 from ftpclient.transfer.named import is_descriptor
 from ftpclient.transfer.report import Summary
@@ -111,14 +111,7 @@ def _transfer_options(command: Callable[..., None]) -> Callable[..., None]:
             retry_for_option,
             retries_option,
             click.option("--fail-fast", is_flag=True, help="Stop at the first failure."),
-            click.option(
-                "-P",
-                "--parallel",
-                type=click.IntRange(1, 32),
-                metavar="N",
-                help="Connections for a tree, or for a large file. Default: 1, and 4 where a round "
-                "trip takes long.",
-            ),
+            parallel_option,
             click.option(
                 "--limit-rate", type=size, metavar="SIZE", help="Bytes a second, as 10MiB."
             ),

@@ -86,7 +86,6 @@ def run(capfd, tmp_path, monkeypatch):
         pytest.param(["put", "--no-clob", "x"], "did you mean --no-clobber", id="near"),
         pytest.param(["rm", "-i", "x"], "rm asks nothing", id="rm-i"),
         pytest.param(["mv", "-i", "x", "y"], "did you mean -n?", id="mv-i"),
-        pytest.param(["sync", "-P", "a", ":b"], "resuming is the default", id="sync-P"),
         pytest.param(["sync", "-e", "ssh", "a", ":b"], "did you mean -s SERVER", id="sync-e"),
         pytest.param(["sync", "a", "b"], "did you mean sync a :b?", id="sync-no-colon"),
         pytest.param(["sync", ":a", ":b"], "did you mean cp -r a b?", id="sync-two-colons"),
