@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ftpclient.sync.job import Options
@@ -204,6 +204,16 @@ _CHOSEN = st.builds(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(here=_TREES, there=_TREES, chosen=_CHOSEN)
+@example(  # of what both have, the source's file decides
+    here={"a": File(1, True), "b": File(LARGE, True)},
+    there={"a": File(LARGE, True), "b": File(1, True)},
+    chosen=Chosen(max_size=2),
+)
+@example(  # it is in the way of what is listed below it, and isn't listed itself
+    here={"a": {"b": File(1, True)}},
+    there={"a": File(2, True)},
+    chosen=Chosen(listed=frozenset({"a/b"})),
+)
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_what_is_left_out_is_never_deleted(client, files, tmp_path, direction, here, there, chosen):
     """Any trees, any filters, with --delete --force: the target is what the rules say."""
