@@ -465,6 +465,7 @@ class Client(BaseClient):
         exclude: Iterable[str] = (),
         ignore_files: bool = False,
         files_from: Iterable[AnyPath] | None = None,
+        remove_source: bool = False,
         listener: Listener | None = None,
         timeout: float | None = None,
     ) -> Summary:
@@ -495,16 +496,21 @@ class Client(BaseClient):
             files_from: Paths below the one source, which is a directory: only these are sent, and
                 the directories above them made; directories with all that is in them. One that
                 doesn't exist is a failure.
+            remove_source: Remove each file here once the server has it for good, if it still is
+                what was sent, and directories that became empty. Of a link that is named, the link
+                goes. Not together with ``atomic`` or ``copy_links``.
 
         Raises:
             QuotaExceeded, DiskFull: It can't fit. Nothing was sent.
             InvalidPath: One of ``files_from`` leads out of the source. Nothing was sent.
-            ValueError: One of ``exclude`` is no pattern.
+            ValueError: One of ``exclude`` is no pattern; or options exclude each other.
             ConnectionLost, Interrupted, NotADirectory
         """
         from ftpclient.transfer.job import Options
 
         local = [os.fsencode(source) for source in one_or_several(sources)]
+        if atomic and remove_source:
+            raise ValueError("remove_source and atomic exclude each other")
         if files_from is not None:
             _check_one_tree(local)
         try:
@@ -518,6 +524,7 @@ class Client(BaseClient):
                     links,
                     no_empty,
                     selection,
+                    remove_source,
                 )
                 told = self._guard.listener(listener)
                 return self._put(local, as_typed(target), into, options, told, atomic, parallel)
@@ -746,6 +753,7 @@ class Client(BaseClient):
         links: bool = False,
         exclude: Iterable[str] = (),
         files_from: Iterable[AnyPath] | None = None,
+        remove_source: bool = False,
         listener: Listener | None = None,
         timeout: float | None = None,
     ) -> Summary:
@@ -758,6 +766,8 @@ class Client(BaseClient):
         Args:
             copy_links: Follow all links: in trees, and at the target another user's.
             links: Make a link where a link is named.
+            remove_source: Have the server remove each file once it is on the disk here, if it
+                still is what came. What went into a FIFO, a device or a descriptor stays.
         """
         from ftpclient.transfer.job import Options
 
@@ -773,6 +783,7 @@ class Client(BaseClient):
                 fail_fast,
                 links,
                 selection=selection,
+                remove_source=remove_source,
             )
             told = self._guard.listener(listener)
             return self._get(named, target, into, options, told, parallel)
@@ -811,6 +822,7 @@ class Client(BaseClient):
                     exact.update(matches)
             except NotFound as error:
                 download.end(self._resolve(source), local, 0, error=error)
+        download.stays = frozenset(contents | _up_from(self.cwd))
         if download.connection is not self.connection:  # lost meanwhile, and made again
             download.go_on_with(self.connection)
         exists = into
@@ -1147,6 +1159,15 @@ def _check_one_tree(sources: Sequence[object]) -> None:
     """Raises InvalidPath unless there is one source, which a list of paths is below."""
     if len(sources) != 1:
         raise InvalidPath("the paths of a list are below one SOURCE: give one")
+
+
+def _up_from(path: RemotePath) -> set[RemotePath]:
+    """A directory, and those that it is in."""
+    found = {path}
+    while path != paths.ROOT:
+        path = paths.parent_of(path)
+        found.add(path)
+    return found
 
 
 def size_of_path(path: bytes) -> int:

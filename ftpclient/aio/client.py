@@ -596,6 +596,7 @@ class AsyncClient:
         exclude: Iterable[str] = (),
         ignore_files: bool = False,
         files_from: Iterable[AnyPath] | None = None,
+        remove_source: bool = False,
         listener: Listener | None = None,
         timeout: float | None = None,
     ) -> Summary:
@@ -620,6 +621,7 @@ class AsyncClient:
                 exclude=exclude,
                 ignore_files=ignore_files,
                 files_from=files_from,
+                remove_source=remove_source,
                 listener=client.listener,
             ),
             listener,
@@ -642,6 +644,7 @@ class AsyncClient:
         links: bool = False,
         exclude: Iterable[str] = (),
         files_from: Iterable[AnyPath] | None = None,
+        remove_source: bool = False,
         listener: Listener | None = None,
         timeout: float | None = None,
     ) -> Summary:
@@ -660,6 +663,7 @@ class AsyncClient:
                 links=links,
                 exclude=exclude,
                 files_from=files_from,
+                remove_source=remove_source,
                 listener=client.listener,
             ),
             listener,

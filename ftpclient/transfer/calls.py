@@ -8,7 +8,7 @@ where they come from (file_upload.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from ftpclient.connection.driver import Driver
@@ -155,6 +155,8 @@ class PutCall(Call):
         """Whether a `Ready` is waited for."""
         self.remark: str | None = None
         """See `Result`."""
+        self.then: Callable[[], None] | None = None
+        """Called after its end was told, if it is stored."""
         self.superseded = False
         """Another call has taken over the file: this one's end is nobody's business."""
 
@@ -211,6 +213,8 @@ class PutCall(Call):
             local=local,
             remark=self.remark,
         )
+        if error is None and self.then is not None:
+            self.then()
 
 
 class Discard:

@@ -36,6 +36,8 @@ class Download(FileDownload):
         super().__init__(connection, options, listener)
         self._nodes: dict[tuple[RemotePath, bytes], Node] = {}
         """What files went into that can't be taken back: after a lost connection they go on."""
+        self.stays: frozenset[bytes] = frozenset()
+        """Directories on the server that are not removed, though they became empty."""
 
     def worker(self, connection: Connection) -> FileDownload:
         """A transfer that works for this one, on a connection of its own."""
@@ -64,13 +66,14 @@ class Download(FileDownload):
         """
         self.go_on()
         named: Named | None = None
+        self.goes = self.options.remove_source
         try:
             if self.options.overwrite != "never":
                 self.same_names.check_named(source, target)
             if entry.type == "dir":
                 if not self.options.recursive:
                     raise IsADirectory(f"{paths.show(source)}: a directory (use -r)")
-                TreeDownload(self, source, entry, target, follow=follow).run()
+                TreeDownload(self, source, entry, target, follow=follow, stays=self.stays).run()
                 return
             if self.options.selection.only is not None:
                 raise NotADirectory(f"{paths.show(source)}: not a directory, which a list is about")
@@ -93,7 +96,7 @@ class Download(FileDownload):
         if named is not None and through:
             here, name = place_of(named)
         here = here or b"."
-        with closing(LocalTree(here)) as tree:
+        with closing(LocalTree(here, durable=self.options.remove_source)) as tree:
             if named is not None and through and not named.is_same(tree.stat((name,))):
                 raise SourceChanged(f"{paths.show(target)}: what it links to was moved meanwhile")
             if entry.type == "file":

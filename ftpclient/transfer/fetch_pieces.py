@@ -183,6 +183,7 @@ class Fetch:
     Attributes:
         size: Of the file, once the server has told it.
         grew: It became longer meanwhile, and still begins with what came.
+        mtime_ns: When it was changed, once it is here.
     """
 
     def __init__(
@@ -193,7 +194,7 @@ class Fetch:
         shown: bytes,
         partial: PartialFile,
     ) -> None:
-        self.size = 0
+        self.size = self.mtime_ns = 0
         self._shown = shown
         self.grew = False
         self._transfer = transfer
@@ -212,6 +213,7 @@ class Fetch:
         partial = self._partial
         try:
             info, digest = self._bring(*self._begin())
+            self.mtime_ns = info.mtime_ns
             partial.place(info.mode, info.mtime_ns)
             return digest
         except BaseException as error:

@@ -65,6 +65,7 @@ class FileCall(GetCall):
     Attributes:
         contents: What it is one of, if that matters.
         again: It is asked for once more, because it changed meanwhile.
+        goes: It is removed from the server once it is here.
         failure: What failed here.
     """
 
@@ -77,8 +78,10 @@ class FileCall(GetCall):
         contents: Contents | None = None,
         *,
         again: bool = False,
+        goes: bool = False,
     ) -> None:
         super().__init__()
+        self.goes = goes
         self.item = item
         self.replace = replace
         self.contents = contents

@@ -19,6 +19,7 @@ from ftpclient.transfer.local_modes import withheld
 from ftpclient.transfer.local_tree import LocalTree
 from ftpclient.transfer.partial_file import PartialFile
 from ftpclient.transfer.pool import ConnectionPool
+from ftpclient.transfer.removal import Fetched, remove_fetched
 from ftpclient.transfer.report import Listener
 from ftpwire import paths
 from ftpwire.errors import (
@@ -28,6 +29,7 @@ from ftpwire.errors import (
     CommandError,
     ConnectionLost,
     DiskFull,
+    FtpError,
     NotNewer,
     NotRegular,
     SourceChanged,
@@ -36,9 +38,16 @@ from ftpwire.errors import (
 from ftpwire.messages import Entry, Get, Sent
 from ftpwire.paths import Parts, RemotePath
 
+_REMOVED_AT_ONCE = 64
+"""Files that are here, when the server is asked to remove them."""
+
 
 class FileDownload(Transfer):
-    """Files and links from the server to here."""
+    """Files and links from the server to here.
+
+    Attributes:
+        goes: Whether the next file is removed from the server when it is here.
+    """
 
     writes_here = True
 
@@ -52,7 +61,10 @@ class FileDownload(Transfer):
         super().__init__(connection, options, listener, parent)
         self._own_trees: dict[bytes, LocalTree] = {}
         """Of a worker: handles are not shared between threads."""
-        self._changed: list[tuple[Item, bool, Contents | None]] = []
+        self.goes = False
+        self._fetched: list[Fetched] = []
+        """What is here, and is to be removed from the server."""
+        self._changed: list[tuple[Item, bool, Contents | None, bool]] = []
         """Files that changed while the server read them, and are to be asked for once more."""
         self._told_withheld = False
         folding = Folding() if parent is None else parent.same_names.folding
@@ -60,13 +72,29 @@ class FileDownload(Transfer):
 
     def settle(self) -> None:
         super().settle()
-        while self._changed:
+        while self._changed or self._fetched:
             self._ask_again()
+            self._remove_fetched()
             super().settle()
+
+    def _remove_fetched(self) -> None:
+        fetched, self._fetched = self._fetched, []
+        if fetched:
+            remove_fetched(self.connection, fetched, self.not_removed)
+
+    def not_removed(self, source: RemotePath, error: FtpError) -> None:
+        """Something that is here could not be removed from the server."""
+        self.end(source, b"", 0, error=error)
+
+    def _note_fetched(self, fetched: Fetched) -> None:
+        """Something is here for good. It is not removed from here, where answers may be being
+        handed out, but when the next file is asked for."""
+        self._fetched.append(fetched)
 
     def go_on_with(self, connection: Connection) -> None:
         super().go_on_with(connection)
         self._changed.clear()  # all of it is added again
+        self._fetched.clear()
 
     def give_back(self) -> None:
         for tree in self._own_trees.values():
@@ -83,12 +111,14 @@ class FileDownload(Transfer):
         parts: Parts,
         *,
         follow: bool,
+        goes: bool = False,
     ) -> None:
         """Get one file of a tree that the parent has met.
 
         Args:
             top: Where the tree goes here.
             follow: Whether that may be a link.
+            goes: Whether it is removed from the server then.
         """
         if parent.listener.enough:
             return
@@ -96,7 +126,9 @@ class FileDownload(Transfer):
         tree = self._own_trees.get(top)
         try:
             if tree is None:
-                tree = self._own_trees[top] = LocalTree(top, follow=follow)
+                durable = self.options.remove_source
+                tree = self._own_trees[top] = LocalTree(top, follow=follow, durable=durable)
+            self.goes = goes
             self.add_one(Item(source, shown, tree, parts), entry)
         except (OSError, CommandError) as error:
             self.fail(source, shown, error, tree)
@@ -163,6 +195,8 @@ class FileDownload(Transfer):
             OSError, CommandError: It was not begun.
         """
         self._ask_again()
+        if len(self._fetched) >= _REMOVED_AT_ONCE:
+            self._remove_fetched()
         if entry.type == "other":
             source = paths.show(item.source)
             raise NotRegular(f"{source}: not a regular file, directory or link")
@@ -180,7 +214,7 @@ class FileDownload(Transfer):
         if pool is not None:
             self._get_in_pieces(pool, item, replace)
             return
-        call = FileCall(self, item, replace, self._file_ended, contents)
+        call = FileCall(self, item, replace, self._file_ended, contents, goes=self.goes)
         request = call.request(entry)
         if contents is not None:
             contents.open += 1
@@ -208,6 +242,8 @@ class FileDownload(Transfer):
         except AlreadyExists as error:
             raise item.taken(error, self.options.overwrite) from None
         self.end(item.source, item.shown, 0)
+        if self.goes:
+            self._note_fetched(Fetched(item.source, "link", 0, entry.mtime_ns, target=entry.target))
 
     def _is_here(self, item: Item, entry: Entry) -> bool:
         """Whether the same bytes are here already, from an earlier try."""
@@ -224,7 +260,13 @@ class FileDownload(Transfer):
             if self.hash_local(fd, entry.size) != entry.digest:
                 return False
         self.advanced(entry.size)
+        if self.goes:
+            item.tree.keep(item.parts)
         self.end(item.source, item.shown, entry.size, digest=entry.digest, unchanged=True)
+        if self.goes:
+            self._note_fetched(
+                Fetched(item.source, "file", entry.size, entry.mtime_ns, entry.digest)
+            )
         return True
 
     def _get_in_pieces(self, pool: ConnectionPool[Any], item: Item, replace: bool) -> None:
@@ -244,6 +286,8 @@ class FileDownload(Transfer):
                 raise
             remark = job.grew(fetch.size) if fetch.grew else None
             self.end(source, shown, fetch.size, digest=digest, remark=remark)
+            if self.goes:
+                self._note_fetched(Fetched(source, "file", fetch.size, fetch.mtime_ns, digest))
 
         try:
             fetch_once(resume=self.options.resume)
@@ -256,7 +300,7 @@ class FileDownload(Transfer):
         once more, when the next file is: not from here, where answers are being handed out."""
         item, failure = call.item, call.failure
         if isinstance(call.error, SourceChanged) and not (call.again or failure):
-            self._changed.append((item, call.replace, call.contents))
+            self._changed.append((item, call.replace, call.contents, call.goes))
             return
         size = 0 if call.info is None else call.info.size
         error = call.error
@@ -272,14 +316,16 @@ class FileDownload(Transfer):
             local=error is failure,
             remark=remark,
         )
+        if error is None and call.goes and call.info is not None:
+            self._note_fetched(Fetched(item.source, "file", size, call.info.mtime_ns, digest))
         if call.contents is not None:
             call.contents.ended()
 
     def _ask_again(self) -> None:
         while self._changed:
-            item, replace, contents = self._changed.pop()
+            item, replace, contents, goes = self._changed.pop()
             self.tries_again(item.source)
-            call = FileCall(self, item, replace, self._file_ended, contents, again=True)
+            call = FileCall(self, item, replace, self._file_ended, contents, again=True, goes=goes)
             try:
                 self.connection.submit(call, Get(item.source))
             finally:

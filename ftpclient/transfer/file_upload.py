@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ftpclient.connection.connection import Connection
@@ -26,6 +27,7 @@ from ftpclient.transfer.job import (
 from ftpclient.transfer.listing import find
 from ftpclient.transfer.pool import ConnectionPool
 from ftpclient.transfer.remote_index import RemoteIndex
+from ftpclient.transfer.removal import remove_sent
 from ftpclient.transfer.report import Listener
 from ftpclient.transfer.stream_upload import MODE, Stream, send_stream
 from ftpclient.transfer.waiting import KeepAlive
@@ -53,6 +55,7 @@ class FileUpload(Transfer):
     Attributes:
         index: What the server has of a tree already, if that was looked up.
         spent: Sources that can't be read a second time, with their targets.
+        goes: Whether the next file is removed from here when it is stored.
     """
 
     _among_others = False
@@ -67,17 +70,25 @@ class FileUpload(Transfer):
     ) -> None:
         super().__init__(connection, options, listener, parent)
         self.index: RemoteIndex | None = None
+        self.goes = False
         self.spent: set[tuple[bytes, RemotePath]] = set()
 
     def send_for(
-        self, parent: FileUpload, source: bytes, target: RemotePath, named: os.stat_result | None
+        self,
+        parent: FileUpload,
+        source: bytes,
+        target: RemotePath,
+        named: os.stat_result | None,
+        *,
+        goes: bool = False,
     ) -> None:
-        """Send one file that the parent has met."""
+        """Send one file that the parent has met; if it ``goes``, it is removed then."""
         if parent.listener.enough:
             return
         parent.go_on()
         self.index = parent.index
         self._among_others = True
+        self.goes = goes
         try:
             self.put(source, target, named)
         except (OSError, CommandError) as error:
@@ -147,11 +158,13 @@ class FileUpload(Transfer):
         self.advanced(size)
         if self.index is not None and self.index.has(target, info, digest):
             self.end(source, target, size, digest=digest, unchanged=True)
+            self._remove_sent(source, target, info)
             return
         call = PutCall(self, source, target)
         call.size = size
         call.digest = digest
         call.remark = job.grew(size) if grew else None
+        call.then = self._removing(source, target, info)
         self.connection.submit(call, self._request(target, info), size)
         if size:
             self.connection.send_data(call, data)
@@ -176,7 +189,25 @@ class FileUpload(Transfer):
             return False
         self.advanced(info.st_size)
         self.end(source, target, info.st_size, digest=entry.digest, unchanged=True)
+        self._remove_sent(source, target, info)
         return True
+
+    def _removing(
+        self, source: bytes, target: RemotePath, info: os.stat_result
+    ) -> Callable[[], None] | None:
+        """What removes a file once it is stored, if it goes."""
+        return partial(self._remove_now, source, target, info) if self.goes else None
+
+    def _remove_sent(self, source: bytes, target: RemotePath, info: os.stat_result) -> None:
+        """Remove a file that is stored, if it goes."""
+        if self.goes:
+            self._remove_now(source, target, info)
+
+    def _remove_now(self, source: bytes, target: RemotePath, info: os.stat_result) -> None:
+        try:
+            remove_sent(source, info)
+        except (OSError, SourceChanged) as error:
+            self.fail(source, target, error)
 
     def _request(
         self,
@@ -212,6 +243,7 @@ class FileUpload(Transfer):
         call = PutCall(self, source, target)
         call.size = info.st_size
         call.asks = ask
+        call.then = self._removing(source, target, info)
         pool = self.workers.for_pieces(info.st_size, self.connection) if ask else None
         in_pieces = pool is not None
         request = self._request(target, info, ask=ask, resume=resume, pieces=in_pieces)

@@ -60,9 +60,12 @@ class Options:
         links: Transfer a link that was named itself, instead of what it leads to.
         no_empty: Refuse a file or stream without a byte.
         selection: What of a tree is transferred; what is named itself always is.
+        remove_source: Remove what has arrived for good from where it came, and directories that
+            became empty.
 
     Raises:
-        ValueError: ``links`` and ``copy_links`` exclude each other.
+        ValueError: ``links`` and ``copy_links`` exclude each other; so do ``remove_source`` and
+            ``copy_links``, for what links lead to is not removed.
     """
 
     recursive: bool = False
@@ -73,10 +76,13 @@ class Options:
     links: bool = False
     no_empty: bool = False
     selection: Selection = EVERYTHING
+    remove_source: bool = False
 
     def __post_init__(self) -> None:
         if self.links and self.copy_links:
             raise ValueError("links and copy_links exclude each other")
+        if self.remove_source and self.copy_links:
+            raise ValueError("remove_source and copy_links exclude each other")
 
 
 class Stopped(FtpError):

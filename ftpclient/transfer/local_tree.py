@@ -41,9 +41,11 @@ class LocalTree:
         directory: Exists; how it is reached is the user's own affair, links included.
         follow: Whether it may itself be a link. Not where a server chose its name: an earlier
             source may have made the link.
+        durable: What gets a name in it is on the disk then, whatever happens to the machine.
     """
 
-    def __init__(self, directory: bytes, *, follow: bool = True) -> None:
+    def __init__(self, directory: bytes, *, follow: bool = True, durable: bool = False) -> None:
+        self.durable = durable
         flags = beneath.OPEN_DIRECTORY | (0 if follow else os.O_NOFOLLOW)
         self._fd = os.open(directory if follow else directory.rstrip(b"/"), flags)
         self._tree = beneath.Tree(self._fd, follow=False)
@@ -96,7 +98,11 @@ class LocalTree:
             return False
         above = self.directory(parts[:-1])
         try:
-            os.mkdir(parts[-1], 0o700, dir_fd=above)
+            try:
+                os.mkdir(parts[-1], 0o700, dir_fd=above)
+            finally:
+                if self.durable:  # one that is there may be an earlier try's
+                    os.fsync(above)
         except FileExistsError:
             info = os.stat(parts[-1], dir_fd=above, follow_symlinks=False)
             if not stat.S_ISDIR(info.st_mode):
@@ -190,6 +196,12 @@ class LocalTree:
         else:
             os.unlink(name, dir_fd=above)
 
+    def keep(self, parts: Parts) -> None:
+        """Have a file that is here already on the disk. Raises OSError."""
+        with self.reading(parts) as fd:
+            os.fsync(fd)
+        os.fsync(self.directory(parts[:-1]))
+
     @contextmanager
     def reading(self, parts: Parts) -> Iterator[int]:
         """A regular file below, open for reading."""
@@ -212,6 +224,8 @@ class LocalTree:
         os.symlink(target, partial, dir_fd=above)
         os.utime(partial, ns=(mtime_ns, mtime_ns), dir_fd=above, follow_symlinks=False)
         place(above, partial, name, replace=replace)
+        if self.durable:
+            os.fsync(above)
 
 
 def _is_anothers(above: os.stat_result, there: os.stat_result) -> bool:

@@ -38,6 +38,7 @@ class PartialFile:
     ) -> None:
         # its own handle: the tree's may be closed while this is under way
         self._above = os.dup(tree.directory(parts[:-1]))
+        self._durable = tree.durable
         self._name = parts[-1]
         self._partial = partial_name(parts)
         self._replace = replace
@@ -120,7 +121,11 @@ class PartialFile:
         try:
             os.utime(self.fd, ns=(time.time_ns(), mtime_ns))
             os.chmod(self.fd, mode & 0o777)
+            if self._durable:
+                os.fsync(self.fd)
             place(self._above, self._partial, self._name, replace=self._replace)
+            if self._durable:
+                os.fsync(self._above)
         except BaseException:
             self.drop()
             raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing
 
 import msgspec
@@ -18,13 +18,14 @@ from ftpclient.transfer import preflight
 from ftpclient.transfer.file_call import Item
 from ftpclient.transfer.file_download import FileDownload
 from ftpclient.transfer.job import Enough
-from ftpclient.transfer.listing import list_pages
+from ftpclient.transfer.listing import find, list_pages
 from ftpclient.transfer.local_tree import LocalTree
 from ftpclient.transfer.path_list import looking_there
 from ftpclient.transfer.placing import checked_parts
+from ftpclient.transfer.removal import Fetched, remove_empty_there, remove_fetched
 from ftpclient.transfer.selection import Walk
 from ftpclient.transfer.spool import Spool, Table
-from ftpwire import paths
+from ftpwire import beneath, paths
 from ftpwire.errors import AlreadyExists, BadMessage, Cancelled, CommandError, InvalidPath
 from ftpwire.messages import Entry, Failed, List, Page, Problem
 from ftpwire.paths import Parts, RemotePath
@@ -84,6 +85,15 @@ class _Walked(msgspec.Struct, frozen=True):
     refused: bool
 
 
+def _sync_directory(path: bytes) -> None:
+    """Have the names in a directory on the disk. Raises OSError."""
+    fd = os.open(path, beneath.OPEN_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def _join(directory: bytes, name: bytes) -> bytes:
     return directory + b"/" + name if directory and name else directory or name
 
@@ -96,6 +106,7 @@ class TreeDownload:
         root: What is at ``source``.
         target: The local directory that it becomes.
         follow: Whether that may be a link to the directory that is meant.
+        stays: Directories on the server that are not removed, though they became empty.
     """
 
     def __init__(
@@ -106,7 +117,11 @@ class TreeDownload:
         target: bytes,
         *,
         follow: bool,
+        stays: Collection[bytes] = (),
     ) -> None:
+        self._stays = stays
+        self._emptied: Spool[bytes] | None = None
+        """Directories on the server that may have become empty, each after those in it."""
         self._download = download
         self._source = source
         self._root = root
@@ -121,6 +136,9 @@ class TreeDownload:
         download = self._download
         # what is here already can be compared with the digests that are kept there
         digest = os.path.isdir(self._target)
+        durable = download.options.remove_source
+        link = self._named_link() if durable else None
+        failed = download.summary.failed
         self._choose()
         with closing(Spool(Page)) as listing:
             files, size = self._list(listing, digest=digest)
@@ -133,10 +151,43 @@ class TreeDownload:
                 pass
             else:
                 self._made_root = True
-            with closing(LocalTree(self._target, follow=self._follow)) as self._tree:
+            if durable:
+                _sync_directory(os.path.dirname(os.path.abspath(self._target)))
+            tree = LocalTree(self._target, follow=self._follow, durable=durable)
+            with closing(tree) as self._tree:
                 if self._made_root:
                     self._tree.begin_root(self._root.mode)
                 self._get(listing)
+        self._remove_directories()
+        if link is not None and download.summary.failed == failed:
+            remove_fetched(download.connection, [link], download.not_removed)
+            download.settle()
+
+    def _named_link(self) -> Fetched | None:
+        """If the source is a link: what has to be there for it to be removed. What it leads to
+        stays."""
+        entry = find(self._download.connection, self._source)
+        if entry is None or entry.type != "link":
+            return None
+        self._download.goes = False
+        return Fetched(self._source, "link", 0, entry.mtime_ns, target=entry.target)
+
+    def _remove_directories(self) -> None:
+        if self._emptied is None:
+            return
+        download = self._download
+        with closing(self._emptied) as emptied:
+            for path in emptied:
+                remove_empty_there(download.connection, RemotePath(path), download.not_removed)
+            download.settle()
+
+    def _note_emptied(self, parts: Parts) -> None:
+        path = paths.child(self._source, b"/".join(parts)) if parts else self._source
+        if path == paths.ROOT or path in self._stays:
+            return
+        if self._emptied is None:
+            self._emptied = Spool(bytes)
+        self._emptied.add(path)
 
     def _get(self, listing: Spool[Page]) -> None:
         download = self._download
@@ -293,7 +344,7 @@ class TreeDownload:
         below = b"/".join(parts)
         path = paths.child(self._source, below)
         shown = self._target.rstrip(b"/") + b"/" + below
-        workers = download.workers
+        workers, goes = download.workers, download.goes
         try:
             if len(path) > paths.MAX_PATH and entry.type != "dir":  # no request can name it
                 raise InvalidPath(f"{paths.show(path[:40])}…: longer than {paths.MAX_PATH} bytes")
@@ -303,7 +354,14 @@ class TreeDownload:
             elif workers.pool and not workers.for_pieces(entry.size, download.connection):
                 workers.pool.give(
                     lambda worker: worker.get_for(
-                        download, self._target, path, entry, shown, parts, follow=self._follow
+                        download,
+                        self._target,
+                        path,
+                        entry,
+                        shown,
+                        parts,
+                        follow=self._follow,
+                        goes=goes,
                     )
                 )
             else:
@@ -329,6 +387,8 @@ class TreeDownload:
                 mode = entry.mode if parts or self._made_root else None
                 if self._tree.finish_dir(parts, mode, entry.mtime_ns):
                     self._download.tell_withheld(b"/".join(parts))
+                if self._download.goes:
+                    self._note_emptied(parts)
         except Cancelled:
             pass  # given up as a whole: it stays as it is for now
         except OSError as error:

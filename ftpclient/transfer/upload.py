@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.protocol import Call
@@ -18,8 +21,10 @@ from ftpclient.transfer.listing import find, list_pages
 from ftpclient.transfer.named import Named, look
 from ftpclient.transfer.path_list import looking_here
 from ftpclient.transfer.remote_index import RemoteIndex
+from ftpclient.transfer.removal import remove_empty
 from ftpclient.transfer.report import Listener, Summary
 from ftpclient.transfer.selection import Filter, with_ignore_file
+from ftpclient.transfer.spool import Spool
 from ftpwire import paths
 from ftpwire.errors import (
     CommandError,
@@ -57,8 +62,16 @@ def _is_directory(entry: os.DirEntry[bytes], *, follow: bool) -> bool:
 class _Change(Call):
     """A directory, a link or attributes on their way to the server. Heard of if it fails."""
 
-    def __init__(self, transfer: Upload, source: bytes, target: bytes, count: bool) -> None:
+    def __init__(
+        self,
+        transfer: Upload,
+        source: bytes,
+        target: bytes,
+        count: bool,
+        then: Callable[[], None] | None,
+    ) -> None:
         super().__init__()
+        self._then = then
         self._transfer = transfer
         self._source = source
         self._target = target
@@ -69,6 +82,8 @@ class _Change(Call):
             return  # nothing is told of a directory, unless it fails: nothing of it is lost
         if self.error is not None or self._count:
             self._transfer.end(self._source, self._target, 0, error=self.error)
+        if self.error is None and self._then is not None:
+            self._then()
 
 
 class Upload(FileUpload):
@@ -76,8 +91,12 @@ class Upload(FileUpload):
 
     def __init__(self, connection: Connection, options: Options, listener: Listener) -> None:
         super().__init__(connection, options, listener)
-        self._late: list[tuple[bytes, RemotePath, SetAttributes]] = []
+        self._late: list[tuple[bytes, RemotePath, SetAttributes, bool]] = []
         """Attributes of directories, which come when others have filled them."""
+        self._emptied: Spool[bytes] | None = None
+        """Directories here that may have become empty, each after those in it."""
+        self._links: list[tuple[bytes, RemotePath, os.stat_result]] = []
+        """Links to directories that were named: they go if all that is behind them was stored."""
 
     def worker(self, connection: Connection) -> FileUpload:
         """A transfer that works for this one, on a connection of its own."""
@@ -86,13 +105,48 @@ class Upload(FileUpload):
     def finish(self) -> Summary:
         self.workers.finish()
         late, self._late = self._late, []
-        for source, target, request in late:
-            self._submit_change(source, target, request)
+        for source, target, request, goes in late:
+            self._submit_directory(source, target, request, goes=goes)
+        self.settle()
+        self._remove_directories()
         return super().finish()
+
+    def _remove_directories(self) -> None:
+        """Remove the sources that became empty."""
+        links, self._links = self._links, []
+        if not self.summary.failed:
+            for source, target, info in links:
+                self._remove_now(source, target, info)
+        if self._emptied is None:
+            return
+        with closing(self._emptied) as emptied:
+            self._emptied = None
+            for source in emptied:
+                self.connection.check()
+                try:
+                    remove_empty(source)
+                except OSError as error:
+                    self.fail(source, RemotePath(b""), error)
+
+    def _submit_directory(
+        self, source: bytes, target: RemotePath, request: Request, *, goes: bool
+    ) -> None:
+        """The last request about a directory whose contents were sent."""
+        then = partial(self._note_emptied, source) if goes else None
+        self._submit_change(source, target, request, then=then)
+
+    def _note_emptied(self, source: bytes) -> None:
+        if self._emptied is None:
+            self._emptied = Spool(bytes)
+        self._emptied.add(source)
 
     def stop_workers(self) -> None:
         super().stop_workers()
         self._late.clear()
+        self._links.clear()
+        if self._emptied is not None:
+            self._emptied.close()
+            self._emptied = None
         if self.index is not None:
             self.index.close()
             self.index = None
@@ -125,9 +179,17 @@ class Upload(FileUpload):
             if stat.S_ISDIR(named.info.st_mode) and options.recursive and options.resume:
                 self._look_up(target)
             self._choose(source, target, named.info)
+            self._set_goes(source, target, named)
             self._add(source, target, named.info, (), self._filter(), named=True)
         except (OSError, CommandError) as error:
             self.fail(source, target, error, named=True)
+
+    def _set_goes(self, source: bytes, target: RemotePath, named: Named) -> None:
+        """Find out what of something that was named goes once it is stored."""
+        self.goes = self.options.remove_source
+        if self.goes and named.is_link and stat.S_ISDIR(named.info.st_mode):
+            self.goes = False
+            self._links.append((source.rstrip(b"/"), target, named.info))
 
     def _filter(self) -> Filter:
         """What is left out of a tree, at its root."""
@@ -180,7 +242,10 @@ class Upload(FileUpload):
             if workers.pool is None or workers.for_pieces(info.st_size, self.connection):
                 self.put(source, target, known)
             else:
-                workers.pool.give(lambda worker: worker.send_for(self, source, target, known))
+                goes = self.goes
+                workers.pool.give(
+                    lambda worker: worker.send_for(self, source, target, known, goes=goes)
+                )
         elif kind == stat.S_IFDIR:
             self._add_directory(source, target, info, above, rules)
         elif kind == stat.S_IFLNK:
@@ -189,6 +254,7 @@ class Upload(FileUpload):
                 target,
                 MakeLink(target, os.readlink(source), info.st_mtime_ns, self.options.overwrite),
                 count=True,
+                then=self._removing(source, target, info),
             )
         else:
             raise NotRegular(f"{paths.show(source)}: not a regular file, directory or link")
@@ -226,9 +292,9 @@ class Upload(FileUpload):
             self._add_entry(inside.pop(), target, (*above, identity), rules)
         attributes = SetAttributes(target, mode, info.st_mtime_ns)
         if self.workers.pool is None:
-            self._submit_change(source, target, attributes)
+            self._submit_directory(source, target, attributes, goes=self.goes)
         else:
-            self._late.append((source, target, attributes))
+            self._late.append((source, target, attributes, self.goes))
 
     def _add_entry(
         self,
@@ -251,9 +317,15 @@ class Upload(FileUpload):
             self.fail(entry.path, below, error)
 
     def _submit_change(
-        self, source: bytes, target: bytes, request: Request, *, count: bool = False
+        self,
+        source: bytes,
+        target: bytes,
+        request: Request,
+        *,
+        count: bool = False,
+        then: Callable[[], None] | None = None,
     ) -> None:
-        self.connection.submit(_Change(self, source, target, count), request)
+        self.connection.submit(_Change(self, source, target, count, then), request)
 
     def _add_node(self, named: Named, target: RemotePath) -> None:
         """Send what comes out of a FIFO, a device or a descriptor until its end."""

@@ -52,6 +52,7 @@ class _Choices:
     preserve: bool
     patterns: Patterns
     files_from: Iterator[bytes] | None
+    remove_source: bool
 
     def check(self) -> None:
         """Refuse those that exclude each other. Raises UsageError."""
@@ -59,6 +60,10 @@ class _Choices:
             raise UsageError("--no-clobber and --update exclude each other")
         if self.links and self.copy_links:
             raise UsageError("--links and --copy-links exclude each other")
+        if self.remove_source and self.copy_links:
+            raise UsageError(
+                "--remove-source and --copy-links exclude each other: what links lead to stays"
+            )
         if self.patterns and not self.recursive and self.files_from is None:
             raise UsageError("--exclude and --include are about trees: they go with -r")
 
@@ -114,6 +119,14 @@ def _transfer_options(command: Callable[..., None]) -> Callable[..., None]:
             parallel_option,
             click.option(
                 "--limit-rate", type=size, metavar="SIZE", help="Bytes a second, as 10MiB."
+            ),
+            click.option(
+                "--remove-source",
+                "--remove-source-files",
+                "remove_source",
+                is_flag=True,
+                help="Remove each file from where it came once it has arrived for good, and "
+                "directories that became empty.",
             ),
             filter_options,
             files_from_options,
@@ -201,6 +214,8 @@ def put_command(
     if sources == ["-"]:
         if choices.files_from is not None:
             raise UsageError("--files-from takes a directory as SOURCE, not standard input")
+        if choices.remove_source:
+            raise UsageError("--remove-source can't remove standard input")
         if len(arguments) == 1:  # with -t as well: it says where, and not under which name
             raise UsageError("put - needs the name of the file to write")
         if app.shell.batch:
@@ -225,6 +240,8 @@ def put_command(
     if choices.files_from is not None and not os.path.isdir(sources[0]):
         raise UsageError(f"--files-from takes a directory as SOURCE: {paths.show(sources[0])}")
     operands.check_put(app, named)
+    if atomic and choices.remove_source:
+        raise UsageError("--remove-source and --atomic exclude each other")
     if atomic and (not choices.recursive or len(sources) != 1 or not os.path.isdir(sources[0])):
         raise UsageError("--atomic takes -r and one directory")
     client = choices.client(app)
@@ -245,6 +262,7 @@ def put_command(
             exclude=lines_of(choices.patterns),
             ignore_files=ignore_files,
             files_from=choices.files_from,
+            remove_source=choices.remove_source,
             listener=listener,
         )
     _finish(app, summary, atomic=atomic)
@@ -280,6 +298,8 @@ def get_command(
     if not named.into and (target == "-" or is_descriptor(os.fsencode(target), 1)):
         if choices.files_from is not None:
             raise UsageError("--files-from takes a directory as TARGET, not standard output")
+        if choices.remove_source:
+            raise UsageError("--remove-source needs a file here: standard output keeps nothing")
         _get_to_stdout(app, sources)
         return
     if app.interactive:
@@ -302,6 +322,7 @@ def get_command(
             links=choices.links,
             exclude=lines_of(choices.patterns),
             files_from=choices.files_from,
+            remove_source=choices.remove_source,
             listener=listener,
         )
     _finish(app, summary)

@@ -1,0 +1,149 @@
+"""Sources that go once they have arrived: --remove-source.
+
+Lives here: what has to be so before one goes; directories that became empty; asking the server.
+Lives elsewhere: when something has arrived (file_upload.py, file_download.py).
+
+A file goes after the other side has it for good, and only if it still is what was transferred: so a
+process that ends at any time has lost nothing. What a link leads to stays; the link itself goes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+
+import msgspec
+
+from ftpclient.connection.connection import Connection
+from ftpclient.connection.protocol import Asked, Call
+from ftpwire import beneath, paths
+from ftpwire.errors import (
+    ConnectionLost,
+    FtpError,
+    NotEmpty,
+    NotFound,
+    SourceChanged,
+)
+from ftpwire.messages import Entry, FileType, Found, Remove, Stat
+from ftpwire.paths import RemotePath
+
+_STAYS = "changed meanwhile: it was transferred, and stays"
+_NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.EBUSY, errno.EINVAL)
+
+
+def remove_sent(source: bytes, info: os.stat_result) -> None:
+    """Remove a local file or link that was sent. One that is gone already is no matter.
+
+    Args:
+        info: What was sent. Where a link leads to that, the link goes.
+
+    Raises:
+        OSError: It can't be removed.
+        SourceChanged: It is something else by now.
+    """
+    directory, name = os.path.split(source)
+    above = os.open(directory or b".", beneath.OPEN_DIRECTORY)
+    try:
+        there = os.stat(name, dir_fd=above, follow_symlinks=False)
+        if stat.S_ISLNK(there.st_mode) and not stat.S_ISLNK(info.st_mode):
+            there = os.stat(name, dir_fd=above)
+        if not _is_same(there, info):
+            raise SourceChanged(f"{paths.show(source)}: {_STAYS}")
+        os.unlink(name, dir_fd=above)
+    except FileNotFoundError:
+        pass
+    finally:
+        os.close(above)
+
+
+def _is_same(there: os.stat_result, sent: os.stat_result) -> bool:
+    if not os.path.samestat(there, sent):
+        return False
+    if stat.S_ISDIR(sent.st_mode):
+        return True  # its contents have gone, or stay
+    return (there.st_size, there.st_mtime_ns) == (sent.st_size, sent.st_mtime_ns)
+
+
+def remove_empty(directory: bytes) -> None:
+    """Remove a local directory, unless something is in it. Raises OSError."""
+    try:
+        os.rmdir(directory)
+    except OSError as error:
+        if error.errno not in _NOT_EMPTY:
+            raise
+
+
+class Fetched(msgspec.Struct, frozen=True):
+    """A remote file or link that is here for good.
+
+    Attributes:
+        path: Where it was on the server.
+        digest: Of a file.
+        target: Of a link.
+    """
+
+    path: RemotePath
+    type: FileType
+    size: int
+    mtime_ns: int
+    digest: bytes | None = None
+    target: bytes | None = None
+
+    def is_still(self, entry: Entry) -> bool:
+        """Whether this is what is there."""
+        if entry.type != self.type or entry.mtime_ns != self.mtime_ns:
+            return False
+        if entry.type == "link":
+            return entry.target == self.target
+        return entry.size == self.size and entry.digest in (None, self.digest)
+
+
+Failed = Callable[[RemotePath, FtpError], None]
+"""Hears what could not be removed from the server, and why."""
+
+
+def remove_fetched(connection: Connection, fetched: list[Fetched], failed: Failed) -> None:
+    """Have the server remove what was fetched, if it still is what was: all at once.
+
+    Raises:
+        ConnectionLost: Some of it may be there still.
+    """
+    looks = []
+    for one in fetched:
+        look = Asked[Found]()
+        # links to a file that was meant are looked through; what goes is the link
+        connection.submit(look, Stat(one.path, follow=one.type == "file", digest=True))
+        looks.append(look)
+    for one, look in zip(fetched, looks, strict=True):
+        connection.wait_for(look)
+        if isinstance(look.error, ConnectionLost):
+            raise look.error
+        if isinstance(look.error, NotFound):
+            continue
+        if look.error is not None:
+            failed(one.path, look.error)
+        elif one.is_still(look.reply.entry):
+            connection.submit(_Removal(one.path, failed), Remove(one.path))
+        else:
+            failed(one.path, SourceChanged(f"{paths.show(one.path)}: {_STAYS}"))
+
+
+def remove_empty_there(connection: Connection, directory: RemotePath, failed: Failed) -> None:
+    """Have the server remove a directory, unless something is in it."""
+    connection.submit(_Removal(directory, failed), Remove(directory))
+
+
+class _Removal(Call):
+    """One removal on its way. Whoever was quicker, and what came into a directory, is no matter."""
+
+    def __init__(self, path: RemotePath, failed: Failed) -> None:
+        super().__init__()
+        self._path = path
+        self._failed = failed
+
+    def on_done(self) -> None:
+        quiet = (NotFound, NotEmpty, ConnectionLost)
+        if self.error is not None and not isinstance(self.error, quiet):
+            self._failed(self._path, self.error)
