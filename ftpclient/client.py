@@ -431,18 +431,20 @@ class Client(BaseClient):
         *,
         several: bool,
         into: bool | None = None,
+        make: bool = True,
         timeout: float | None = None,
     ) -> bool:
         """Whether ``target`` is a directory to put things into; made if it ends with a slash.
 
         Args:
             into: True: it has to be one that exists; False: it is a name, whatever is there.
+            make: False: nothing is made.
 
         Raises:
             NotADirectory: It has to be one, for several sources or with ``into``, and isn't.
         """
         typed, path = as_typed(target), self._resolve(target)
-        return run(verbs.make_target(self._ask, typed, path, several=several, into=into))
+        return run(verbs.make_target(self._ask, typed, path, several=several, into=into, make=make))
 
     # moving bytes ------------------------------------------------------------------------
 
@@ -466,6 +468,7 @@ class Client(BaseClient):
         ignore_files: bool = False,
         files_from: Iterable[AnyPath] | None = None,
         remove_source: bool = False,
+        dry_run: bool = False,
         listener: Listener | None = None,
         timeout: float | None = None,
     ) -> Summary:
@@ -499,6 +502,8 @@ class Client(BaseClient):
             remove_source: Remove each file here once the server has it for good, if it still is
                 what was sent, and directories that became empty. Of a link that is named, the link
                 goes. Not together with ``atomic`` or ``copy_links``.
+            dry_run: Change nothing: the listener is told of what would be done, by results that
+                are ``planned``, or ``skipped`` or ``failed``.
 
         Raises:
             QuotaExceeded, DiskFull: It can't fit. Nothing was sent.
@@ -527,7 +532,8 @@ class Client(BaseClient):
                     remove_source,
                 )
                 told = self._guard.listener(listener)
-                return self._put(local, as_typed(target), into, options, told, atomic, parallel)
+                typed = as_typed(target)
+                return self._put(local, typed, into, options, told, atomic, parallel, dry_run)
         finally:
             if self._connection is not None:
                 self._connection.forget_ahead()
@@ -535,12 +541,13 @@ class Client(BaseClient):
     def _put(
         self,
         local: list[bytes],
-        target: AnyPath,
+        target: bytes,
         exists: bool | None,
         options: Options,
         listener: Listener,
         atomic: bool,
         parallel: int | None,
+        dry_run: bool,
     ) -> Summary:
         from ftpclient.transfer import preflight, retry
         from ftpclient.transfer.job import JobOver
@@ -560,7 +567,8 @@ class Client(BaseClient):
 
         def prepare() -> bool:
             self._ask_ahead(local, target, options)
-            return self.make_target(target, several=len(local) > 1, into=exists)
+            several = len(local) > 1
+            return self.make_target(target, several=several, into=exists, make=not dry_run)
 
         into = retry.asked(self, listener, prepare)
         if atomic and exists is None:  # what is there is to be replaced, not added to
@@ -570,11 +578,11 @@ class Client(BaseClient):
         if tree and exists is None and not atomic:
             absolute = os.path.abspath(local[0])
             note = Unfinished("put", str(self.address), absolute, self._resolve(target))
-            into = note.target(into=into)
+            into = into and not note.exists() if dry_run else note.target(into=into)
         if exists is False:
             check_name(os.fsencode(target), all(map(os.path.isdir, local)))
         placed, refused = self._place(local, target, into, options, listener)
-        if recursive or len(placed) > 1:  # of a single file the server itself says so at once
+        if recursive or len(placed) > 1 or dry_run:  # one file: the server says so
             try:
                 retry.asked(
                     self,
@@ -582,10 +590,17 @@ class Client(BaseClient):
                     lambda: preflight.check_put(self.connection, placed, options, atomic=atomic),
                 )
             except (QuotaExceeded, DiskFull):
-                if note is not None:
+                if note is not None and not dry_run:
                     note.complete()  # nothing was begun
                 raise
-        upload = Upload(self.connection, options, listener)
+        if dry_run:
+            from ftpclient.transfer.rehearsal import UploadRehearsal
+
+            rehearsal = UploadRehearsal(self.connection, options, listener)
+            rehearsal.made = self._resolve(target) if into and target.endswith(b"/") else None
+            upload: Upload = rehearsal
+        else:
+            upload = Upload(self.connection, options, listener)
         upload.size = size
 
         def add_all() -> None:
@@ -620,12 +635,15 @@ class Client(BaseClient):
             if complete:
                 upload.tell_held()
 
-        run = retry.Run(self, upload, replace_all if atomic else add_all, note, resumes=not atomic)
+        if dry_run:
+            return retry.Run(self, upload, add_all, None).persist()
+        job = replace_all if atomic else add_all
+        running = retry.Run(self, upload, job, note, resumes=not atomic)
         if recursive and not atomic:
-            run.share_with(parallel, lambda connection: upload.worker(connection))
+            running.share_with(parallel, lambda connection: upload.worker(connection))
         elif not recursive:
-            run.split_with(parallel, lambda connection: upload.worker(connection))
-        return run.persist()
+            running.split_with(parallel, lambda connection: upload.worker(connection))
+        return running.persist()
 
     def _place(
         self,
@@ -754,6 +772,7 @@ class Client(BaseClient):
         exclude: Iterable[str] = (),
         files_from: Iterable[AnyPath] | None = None,
         remove_source: bool = False,
+        dry_run: bool = False,
         listener: Listener | None = None,
         timeout: float | None = None,
     ) -> Summary:
@@ -768,6 +787,7 @@ class Client(BaseClient):
             links: Make a link where a link is named.
             remove_source: Have the server remove each file once it is on the disk here, if it
                 still is what came. What went into a FIFO, a device or a descriptor stays.
+            dry_run: Change nothing, as with ``put``.
         """
         from ftpclient.transfer.job import Options
 
@@ -786,7 +806,7 @@ class Client(BaseClient):
                 remove_source=remove_source,
             )
             told = self._guard.listener(listener)
-            return self._get(named, target, into, options, told, parallel)
+            return self._get(named, target, into, options, told, parallel, dry_run=dry_run)
 
     def _get(
         self,
@@ -798,6 +818,7 @@ class Client(BaseClient):
         parallel: int | None,
         *,
         literal: bool = False,
+        dry_run: bool = False,
     ) -> Summary:
         from ftpclient.transfer import named, retry
         from ftpclient.transfer.download import Download
@@ -807,7 +828,12 @@ class Client(BaseClient):
         found: list[RemotePath] = []
         contents: set[RemotePath] = set()  # typed as DIR/. : what is inside, without its name
         exact: set[RemotePath] = set()  # typed in full: no pattern chose their names
-        download = Download(self.connection, options, listener)
+        if dry_run:
+            from ftpclient.transfer.rehearsal import DownloadRehearsal
+
+            download: Download = DownloadRehearsal(self.connection, options, listener)
+        else:
+            download = Download(self.connection, options, listener)
         for source in sources:
             try:
                 if literal:
@@ -826,14 +852,14 @@ class Client(BaseClient):
         if download.connection is not self.connection:  # lost meanwhile, and made again
             download.go_on_with(self.connection)
         exists = into
-        into = _make_local_target(local, several=len(found) > 1, into=into)
+        into = _make_local_target(local, several=len(found) > 1, into=into, make=not dry_run)
         several = len(found) > 1 and options.overwrite != "never"
         found = each_once(found, listener.remark)
         note = None
         if len(found) == 1 and recursive and exists is None:
             absolute = os.path.abspath(local)
             note = Unfinished("get", str(self.address), found[0], absolute)
-            into = note.target(into=into)
+            into = into and not note.exists() if dry_run else note.target(into=into)
 
         def holds(directory: RemotePath, name: bytes) -> bool:
             return self.find(paths.child(directory, name)) is not None
@@ -863,8 +889,10 @@ class Client(BaseClient):
                     download.size = entry.size
                 download.add(path, entry, place, follow=not name, there=there)
 
-        run = retry.Run(self, download, add_all, note)
-        if recursive and len(found) == 1:
+        run = retry.Run(self, download, add_all, None if dry_run else note)
+        if dry_run:
+            pass
+        elif recursive and len(found) == 1:
             run.share_with(parallel, lambda connection: download.worker(connection))
         elif not recursive:
             run.split_with(parallel, lambda connection: download.worker(connection))
@@ -1203,8 +1231,10 @@ def matching(pattern: RemotePath, known: Collection[RemotePath]) -> list[RemoteP
     return sorted({path for path in known if fits(path)})
 
 
-def _make_local_target(local: bytes, *, several: bool, into: bool | None) -> bool:
-    """As `Client.make_target`, on this side."""
+def _make_local_target(
+    local: bytes, *, several: bool, into: bool | None, make: bool = True
+) -> bool:
+    """As `Client.make_target`, on this side; without ``make`` nothing is made."""
     exists = os.path.isdir(local)
     if into and not exists:
         raise NoTargetDirectory(f"{paths.show(local)}: no directory here")
@@ -1213,7 +1243,8 @@ def _make_local_target(local: bytes, *, several: bool, into: bool | None) -> boo
         if local.endswith(b"/") and not into:
             if os.path.lexists(local.rstrip(b"/")):
                 raise NotADirectory(f"{paths.show(local)}: not a directory")
-            os.makedirs(local)
+            if make:
+                os.makedirs(local)
             into = True
     if several and not into:
         raise NotADirectory(f"{paths.show(local)}: not a directory (end it with / to make one)")

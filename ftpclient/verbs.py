@@ -159,16 +159,26 @@ async def is_directory(ask: Ask, typed: bytes, path: RemotePath) -> bool:
 
 
 async def make_target(
-    ask: Ask, typed: bytes, path: RemotePath, *, several: bool, into: bool | None
+    ask: Ask,
+    typed: bytes,
+    path: RemotePath,
+    *,
+    several: bool,
+    into: bool | None,
+    make: bool = True,
 ) -> bool:
-    """As ``is_directory``. See `Client.make_target`."""
+    """As ``is_directory``. See `Client.make_target`.
+
+    Args:
+        make: False: nothing is made.
+    """
     if into:
         if not await is_dir(ask, path):
             raise NoTargetDirectory(f"{paths.show(typed)}: no directory on the server")
         return True
     if into is None:
         into = await is_directory(ask, typed, path)
-    if into and typed.endswith(b"/"):
+    if into and make and typed.endswith(b"/"):
         await make_dir(ask, path, parents=True)
     if several and not into:
         raise NotADirectory(f"{paths.show(typed)}: not a directory (end it with / to make one)")

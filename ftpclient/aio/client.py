@@ -374,12 +374,15 @@ class AsyncClient:
         *,
         several: bool,
         into: bool | None = None,
+        make: bool = True,
         timeout: float | None = None,
     ) -> bool:
         """Whether ``target`` is a directory to put things into, made if it ends with a slash; see
         `Client.make_target`. Raises NotADirectory."""
         typed, path = as_typed(target), self._resolve(target)
-        return await verbs.make_target(self._ask, typed, path, several=several, into=into)
+        return await verbs.make_target(
+            self._ask, typed, path, several=several, into=into, make=make
+        )
 
     @edge.verb
     async def change_dir(self, path: AnyPath, *, timeout: float | None = None) -> RemotePath:
@@ -597,6 +600,7 @@ class AsyncClient:
         ignore_files: bool = False,
         files_from: Iterable[AnyPath] | None = None,
         remove_source: bool = False,
+        dry_run: bool = False,
         listener: Listener | None = None,
         timeout: float | None = None,
     ) -> Summary:
@@ -622,6 +626,7 @@ class AsyncClient:
                 ignore_files=ignore_files,
                 files_from=files_from,
                 remove_source=remove_source,
+                dry_run=dry_run,
                 listener=client.listener,
             ),
             listener,
@@ -645,6 +650,7 @@ class AsyncClient:
         exclude: Iterable[str] = (),
         files_from: Iterable[AnyPath] | None = None,
         remove_source: bool = False,
+        dry_run: bool = False,
         listener: Listener | None = None,
         timeout: float | None = None,
     ) -> Summary:
@@ -664,6 +670,7 @@ class AsyncClient:
                 exclude=exclude,
                 files_from=files_from,
                 remove_source=remove_source,
+                dry_run=dry_run,
                 listener=client.listener,
             ),
             listener,

@@ -59,7 +59,8 @@ class Printer(Listener):
     def _succeeded(self, result: Result) -> None:
         if result.step is not None:
             if self._app.verbose or result.status == "planned":
-                self._app.print(render.step_line(result.step))
+                same = result.status == "planned" and result.unchanged
+                self._app.print(render.step_line(result.step, "same" if same else ""))
         elif self._app.verbose:
             self._app.print(f"{paths.show(result.source)} -> {paths.show(result.target)}")
 

@@ -235,33 +235,40 @@ def _error_record(result: Result) -> dict[str, Any]:
 
 def _step_record(result: Result, step: SyncStep) -> dict[str, Any]:
     record: dict[str, Any] = {"action": step.action}
-    if step.action in ("put", "get", "rename"):
+    if step.action in ("put", "get", "rename", "copy", "move"):
         record |= path_record("source", result.source)
         record |= path_record("destination", result.target)
         record["size"] = result.size
     else:
         record |= path_record("path", result.target)
         record["type"] = step.type
-    if step.action == "delete":
+    if step.action in ("delete", "remove"):
         record |= {"count": step.count, "size": step.size}
     if step.why:
         record["why"] = step.why
     if result.digest is not None:
         record["digest"] = result.digest.hex()
-    return record | {"status": result.status}
+    same = result.status == "planned" and result.unchanged
+    return record | {"status": "same" if same else result.status}
 
 
-def step_line(step: SyncStep) -> str:
-    """One step of a sync. The path is relative to the two trees."""
+def step_line(step: SyncStep, action: str = "", why: str = "") -> str:
+    """One step of a sync, or of a dry run. The path is relative to the two trees, or as it was
+    named.
+
+    Args:
+        action, why: What is shown instead of the step's own.
+    """
     name = paths.show(step.path or b".") + ("/" if step.type == "dir" else "")
-    if step.action == "rename":
+    if step.source:
         name = f"{paths.show(step.source)} -> {name}"
-    notes = [step.why] if step.why and step.action not in ("mkdir", "delete", "rename") else []
-    if step.action == "delete" and step.count > 1:
+    why = why or ("" if step.action in ("mkdir", "delete", "rename") else step.why)
+    notes = [paths.printable(why)] if why else []
+    if step.count > 1:
         notes.append(f"{step.count} in all")
     if step.size and step.action != "rename":
         notes.append(human(step.size))
-    return f"{step.action:<10} {name}" + (f"  ({', '.join(notes)})" if notes else "")
+    return f"{action or step.action:<10} {name}" + (f"  ({', '.join(notes)})" if notes else "")
 
 
 def summary_record(summary: Summary) -> dict[str, Any]:

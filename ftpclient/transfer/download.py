@@ -73,7 +73,7 @@ class Download(FileDownload):
             if entry.type == "dir":
                 if not self.options.recursive:
                     raise IsADirectory(f"{paths.show(source)}: a directory (use -r)")
-                TreeDownload(self, source, entry, target, follow=follow, stays=self.stays).run()
+                self._get_tree(source, entry, target, follow=follow)
                 return
             if self.options.selection.only is not None:
                 raise NotADirectory(f"{paths.show(source)}: not a directory, which a list is about")
@@ -86,6 +86,9 @@ class Download(FileDownload):
             if isinstance(error, BrokenPipeError) and named and named.descriptor is not None:
                 raise  # our own output: the end of all of it, as of what is printed
             self.fail(source, target, error, named=True)
+
+    def _get_tree(self, source: RemotePath, entry: Entry, target: bytes, *, follow: bool) -> None:
+        TreeDownload(self, source, entry, target, follow=follow, stays=self.stays).run()
 
     def _add_named(
         self, source: RemotePath, entry: Entry, target: bytes, named: Named | None

@@ -319,7 +319,7 @@ class Upload(FileUpload):
     def _submit_change(
         self,
         source: bytes,
-        target: bytes,
+        target: RemotePath,
         request: Request,
         *,
         count: bool = False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,7 @@ from ftpclient.cli import operands
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.commands.browsing import status_of
 from ftpclient.cli.group import raise_for, remote_command
+from ftpclient.cli.rehearsal import dry_run_option
 from ftpclient.transfer.sources import Sources, check_name, each_once
 from ftpwire import paths
 from ftpwire.errors import (
@@ -24,6 +26,9 @@ from ftpwire.errors import (
 )
 from ftpwire.messages import Failed, Stat
 from ftpwire.paths import RemotePath
+
+if TYPE_CHECKING:
+    from ftpclient.cli.planning import Plan
 
 
 @remote_command("mkdir")
@@ -68,7 +73,10 @@ def _for_each_exactly(
 @click.argument("patterns", metavar="PATH...", nargs=-1, required=True)
 @click.option("-r", "-R", "--recursive", is_flag=True, help="Directories with their contents.")
 @click.option("-f", "--force", is_flag=True, help="Pass over what doesn't exist.")
-def rm_command(app: App, patterns: tuple[str, ...], recursive: bool, force: bool) -> None:
+@dry_run_option
+def rm_command(
+    app: App, patterns: tuple[str, ...], recursive: bool, force: bool, dry_run: bool
+) -> None:
     """Remove files and empty directories, or whole trees with -r.
 
     If one of several doesn't exist, nothing is removed, except with -f.
@@ -80,8 +88,13 @@ def rm_command(app: App, patterns: tuple[str, ...], recursive: bool, force: bool
         there, total = len(found) - len(gone), len(found) + len(missing)
         _refuse_missing(app, [*missing, *gone], there, total)
 
+    plan = _plan(app) if dry_run else None
+
     def remove(path: RemotePath) -> None:
         try:
+            if plan is not None:
+                plan.remove(path, recursive=recursive)
+                return
             removed = app.client.remove(path, recursive=recursive)
         except NotFound:
             if not force:
@@ -91,7 +104,17 @@ def rm_command(app: App, patterns: tuple[str, ...], recursive: bool, force: bool
             count = removed.files + removed.directories
             app.print(f"removed {paths.show(path)} ({count} in all)")
 
-    raise_for(_for_each_found(app, found, [], remove))
+    status = _for_each_found(app, found, [], remove)
+    if plan is not None:
+        plan.finish()
+    raise_for(status)
+
+
+def _plan(app: App) -> Plan:
+    """Tells what a command would do."""
+    from ftpclient.cli.planning import Plan
+
+    return Plan(app)
 
 
 def _named(
@@ -218,6 +241,7 @@ def rmdir_command(app: App, patterns: tuple[str, ...]) -> None:
 @operands.target_options
 @click.option("-n", "--no-clobber", is_flag=True, help="Never replace a file.")
 @click.option("-f", "--force", is_flag=True, hidden=True)
+@dry_run_option
 def mv_command(
     app: App,
     arguments: tuple[str, ...],
@@ -225,11 +249,16 @@ def mv_command(
     exactly: bool,
     no_clobber: bool,
     force: bool,
+    dry_run: bool,
 ) -> None:
     """Rename, or move into a directory."""
     named = operands.split(arguments, directory, exactly)
+    plan = _plan(app) if dry_run else None
 
     def move(source: RemotePath, to: RemotePath) -> None:
+        if plan is not None:
+            plan.move(source, to, no_clobber=no_clobber)
+            return
         try:
             app.client.move(source, to, overwrite=not no_clobber)
         except AlreadyExists:
@@ -238,7 +267,8 @@ def mv_command(
             app.say(f"ftp: skipped: {paths.show(to)}: exists")
 
     check = partial(_check_unprotected, app, "mv")
-    raise_for(_for_each_into(app, named, move, no_clobber=no_clobber, check=check))
+    status = _for_each_into(app, named, move, no_clobber=no_clobber, check=check, plan=plan)
+    raise_for(status)
 
 
 @remote_command("cp", meant={"-i": "-n", "-u": "sync --update"})
@@ -256,6 +286,7 @@ def mv_command(
 @click.option("-n", "--no-clobber", is_flag=True, help="Never replace a file.")
 @click.option("--links", is_flag=True, help="Copy a link that is named, not where it leads.")
 @click.option("-f", "-p", "--force", is_flag=True, hidden=True)
+@dry_run_option
 def cp_command(
     app: App,
     arguments: tuple[str, ...],
@@ -265,11 +296,16 @@ def cp_command(
     no_clobber: bool,
     links: bool,
     force: bool,
+    dry_run: bool,
 ) -> None:
     """Copy on the server."""
     named = operands.split(arguments, directory, exactly)
+    plan = _plan(app) if dry_run else None
 
     def copy(source: RemotePath, to: RemotePath) -> None:
+        if plan is not None:
+            plan.copy(source, to, no_clobber=no_clobber, recursive=recursive, links=links)
+            return
         try:
             copied = app.client.copy(
                 source, to, recursive=recursive, overwrite=not no_clobber, links=links
@@ -293,7 +329,7 @@ def cp_command(
         if failed or more > 0:
             raise CommandError(f"{paths.show(source)}: not all of it could be copied")
 
-    raise_for(_for_each_into(app, named, copy, no_clobber=no_clobber))
+    raise_for(_for_each_into(app, named, copy, no_clobber=no_clobber, plan=plan))
 
 
 @remote_command("ln", meant={"-r": "-s, and a TARGET relative to NAME's directory"})
@@ -355,11 +391,13 @@ def _for_each_into(
     *,
     no_clobber: bool,
     check: Callable[[str, RemotePath], None] = lambda typed, path: None,
+    plan: Plan | None = None,
 ) -> int:
     """Move or copy each source to its place.
 
     Args:
         check: Refuses a source, given as it was typed and as the path that it means.
+        plan: Tells what would be done, instead of its being done.
     """
     client = app.client
     found: list[RemotePath] = []
@@ -367,7 +405,11 @@ def _for_each_into(
         for path in client.glob(app.pattern(typed)):
             check(typed, path)
             found.append(path)
-    into = client.make_target(named.target, several=len(found) > 1, into=named.into)
+    into = client.make_target(
+        named.target, several=len(found) > 1, into=named.into, make=plan is None
+    )
+    if plan is not None and into and named.target.endswith("/"):
+        plan.made = client.resolve(named.target)
     several = len(found) > 1 and not no_clobber
     found = each_once(found, app.remark)
     names = Sources[RemotePath](lambda above, name: bool(client.find(paths.child(above, name))))
@@ -388,4 +430,6 @@ def _for_each_into(
                 continue  # it has made nothing
         names.add(source, name)
         app.flush()
+    if plan is not None:
+        plan.finish()
     return status

@@ -7,12 +7,13 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ftpclient.cli import operands, render
+from ftpclient.cli import operands, rehearsal, render
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.filter_options import (
     Patterns,
@@ -24,8 +25,9 @@ from ftpclient.cli.filter_options import (
 from ftpclient.cli.group import check_no_server, local_paths, raise_for, remote_command, size
 from ftpclient.cli.patience import parallel_option, patient_client, retries_option, retry_for_option
 from ftpclient.cli.progress import listening
+from ftpclient.cli.rehearsal import dry_run_option
 from ftpclient.transfer.named import is_descriptor
-from ftpclient.transfer.report import Summary
+from ftpclient.transfer.report import Listener, Summary
 from ftpwire import paths, standard
 from ftpwire.errors import CommandError, NotFound
 from ftpwire.messages import Overwrite
@@ -53,6 +55,7 @@ class _Choices:
     patterns: Patterns
     files_from: Iterator[bytes] | None
     remove_source: bool
+    dry_run: bool
 
     def check(self) -> None:
         """Refuse those that exclude each other. Raises UsageError."""
@@ -75,6 +78,25 @@ class _Choices:
     @property
     def overwrite(self) -> Overwrite:
         return "never" if self.no_clobber else "older" if self.update else "always"
+
+    def tell(self, app: App) -> None:
+        """Tell of what -n means here."""
+        if self.no_clobber and self.recursive and not self.dry_run:
+            rehearsal.tell_of_n(app)
+
+    def listening(self, app: App, *, typed: bool = False) -> AbstractContextManager[Listener]:
+        """What shows the transfer."""
+        if self.dry_run:
+            return nullcontext(rehearsal.PlanPrinter(app))
+        return listening(app, typed=typed)
+
+    def finish(self, app: App, summary: Summary, *, atomic: bool = False) -> None:
+        """Print the totals, and end the command with its status."""
+        if self.dry_run:
+            rehearsal.finish(app, summary)
+            raise_for(summary.exit_code)
+        else:
+            _finish(app, summary, atomic=atomic)
 
     def client(self, app: App) -> Client:
         """The client, connected."""
@@ -120,6 +142,7 @@ def _transfer_options(command: Callable[..., None]) -> Callable[..., None]:
             click.option(
                 "--limit-rate", type=size, metavar="SIZE", help="Bytes a second, as 10MiB."
             ),
+            dry_run_option,
             click.option(
                 "--remove-source",
                 "--remove-source-files",
@@ -154,7 +177,6 @@ _MEANT = {
     "--bwlimit": "--limit-rate",
     "--ignore-existing": "--no-clobber",
     "--delete": "sync --delete",
-    "--dry-run": "sync --dry-run",
     "--checksum": "nothing: what is there is always compared by digest",
     "--times": "nothing: times are always kept",
     "--perms": "nothing: modes are always kept",
@@ -216,6 +238,8 @@ def put_command(
             raise UsageError("--files-from takes a directory as SOURCE, not standard input")
         if choices.remove_source:
             raise UsageError("--remove-source can't remove standard input")
+        if choices.dry_run:
+            raise UsageError("--dry-run can't tell what standard input is going to bring")
         if len(arguments) == 1:  # with -t as well: it says where, and not under which name
             raise UsageError("put - needs the name of the file to write")
         if app.shell.batch:
@@ -244,8 +268,9 @@ def put_command(
         raise UsageError("--remove-source and --atomic exclude each other")
     if atomic and (not choices.recursive or len(sources) != 1 or not os.path.isdir(sources[0])):
         raise UsageError("--atomic takes -r and one directory")
+    choices.tell(app)
     client = choices.client(app)
-    with listening(app) as listener:
+    with choices.listening(app) as listener:
         summary = client.put(
             sources,
             target,
@@ -263,9 +288,10 @@ def put_command(
             ignore_files=ignore_files,
             files_from=choices.files_from,
             remove_source=choices.remove_source,
+            dry_run=choices.dry_run,
             listener=listener,
         )
-    _finish(app, summary, atomic=atomic)
+    choices.finish(app, summary, atomic=atomic)
 
 
 @remote_command("get", SelectingCommand, meant=_MEANT)
@@ -298,15 +324,18 @@ def get_command(
     if not named.into and (target == "-" or is_descriptor(os.fsencode(target), 1)):
         if choices.files_from is not None:
             raise UsageError("--files-from takes a directory as TARGET, not standard output")
+        if choices.dry_run:
+            raise UsageError("--dry-run has nothing to tell of standard output")
         if choices.remove_source:
             raise UsageError("--remove-source needs a file here: standard output keeps nothing")
         _get_to_stdout(app, sources)
         return
     if app.interactive:
         target = os.path.expanduser(target)
+    choices.tell(app)
     client = choices.client(app)
     with (
-        listening(app, typed=_is_screen(target)) as listener,
+        choices.listening(app, typed=_is_screen(target)) as listener,
         operands.checked_get(app, client, named, listener, follow=not choices.links),
     ):
         summary = client.get(
@@ -323,9 +352,10 @@ def get_command(
             exclude=lines_of(choices.patterns),
             files_from=choices.files_from,
             remove_source=choices.remove_source,
+            dry_run=choices.dry_run,
             listener=listener,
         )
-    _finish(app, summary)
+    choices.finish(app, summary)
 
 
 def _is_screen(target: str) -> bool:

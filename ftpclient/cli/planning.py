@@ -1,0 +1,162 @@
+"""cp, mv and rm --dry-run: what the server would do, without having it done.
+
+Lives here: finding out what is there, whether it may be done and has room; telling it.
+Lives elsewhere: the commands (commands/changing.py), put and get (transfer/rehearsal.py).
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from ftpclient.cli.app import App
+from ftpclient.cli.rehearsal import PlanPrinter, finish
+from ftpclient.transfer import preflight
+from ftpclient.transfer.listing import list_pages
+from ftpclient.transfer.rehearsal import NEW, REPLACES, PlannedStep, check_permitted
+from ftpclient.transfer.report import Result, Summary
+from ftpwire import paths
+from ftpwire.errors import (
+    AlreadyExists,
+    CommandError,
+    Forbidden,
+    IsADirectory,
+    NotADirectory,
+    NotEmpty,
+    NotFound,
+)
+from ftpwire.messages import Entry, List, Remove
+from ftpwire.paths import RemotePath
+
+
+@dataclass
+class _Tree:
+    """What a path has: itself, and with a directory all that is in it."""
+
+    count: int = 1
+    size: int = 0
+
+
+class Plan:
+    """What one command would do. ``finish`` prints the totals.
+
+    Attributes:
+        made: A directory that would be made before.
+    """
+
+    made: RemotePath | None = None
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._printer = PlanPrinter(app)
+        self._summary = Summary()
+
+    def remove(self, path: RemotePath, *, recursive: bool) -> None:
+        """Tell what removing a path would do. Raises CommandError where it would fail."""
+        entry = self._app.client.stat(path)
+        self._check_removable(path)
+        tree = self._look(path, entry)
+        if entry.type == "dir" and not recursive and tree.count > 1:
+            raise NotEmpty(f"{paths.show(path)}: not empty (-r removes what is in it)")
+        self._tell(PlannedStep("remove", path, entry.type, tree.size, count=tree.count), path)
+
+    def move(self, source: RemotePath, to: RemotePath, *, no_clobber: bool) -> None:
+        """Tell what moving would do. Raises CommandError where it would fail."""
+        entry = self._app.client.stat(source)
+        self._check_removable(source)
+        if to == source or to.startswith(source + b"/"):
+            raise CommandError(f"{paths.show(source)}: can't be moved into itself")
+        there = self._target(to)
+        if there is not None and entry.type == "dir":
+            raise AlreadyExists(f"{paths.show(to)}: exists")
+        self._replace("move", source, to, entry, there, no_clobber)
+
+    def copy(
+        self,
+        source: RemotePath,
+        to: RemotePath,
+        *,
+        no_clobber: bool,
+        recursive: bool,
+        links: bool,
+    ) -> None:
+        """Tell what copying would do. Raises CommandError where it would fail."""
+        entry = self._app.client.stat(source, follow=not links)
+        if entry.type == "dir" and not recursive:
+            raise IsADirectory(f"{paths.show(source)}: a directory (use -r)")
+        there = self._target(to)
+        if entry.type == "dir" and there is not None and there.type != "dir":
+            raise NotADirectory(f"{paths.show(to)}: not a directory")
+        size = self._look(source, entry).size
+        if there is not None and there.type == "file" and entry.type != "dir":
+            size -= there.size
+        if size > 0 and not no_clobber:
+            preflight.check(self._app.client.space(), size, "nothing would be copied")
+        self._replace("copy", source, to, entry, there, no_clobber)
+
+    def finish(self) -> None:
+        """Print the totals."""
+        finish(self._app, self._summary)
+
+    def _replace(
+        self,
+        action: str,
+        source: RemotePath,
+        to: RemotePath,
+        entry: Entry,
+        there: Entry | None,
+        no_clobber: bool,
+    ) -> None:
+        merges = entry.type == "dir" and there is not None
+        if there is not None and there.type == "dir" and not merges:
+            raise IsADirectory(f"{paths.show(to)}: a directory is there")
+        if there is not None and no_clobber and not merges:
+            error = AlreadyExists(f"{paths.show(to)}: exists")
+            step = PlannedStep(action, to, entry.type, source=source)
+            self._add(Result(source, to, 0, "skipped", error=error, step=step))
+            return
+        tree = self._look(source, entry)
+        why = NEW if there is None else "adds to it" if merges else REPLACES
+        step = PlannedStep(action, to, entry.type, tree.size, why, source, tree.count)
+        self._tell(step, source)
+
+    def _target(self, to: RemotePath) -> Entry | None:
+        """What is at a target. Raises CommandError where nothing can come to it."""
+        client = self._app.client
+        there = client.find(to)
+        check_permitted(client.connection, to, there)
+        above = paths.parent_of(to)
+        if there is None and above != self.made and not client.is_dir(above):
+            raise NotFound(f"{paths.show(above)}: no directory on the server")
+        return there
+
+    def _check_removable(self, path: RemotePath) -> None:
+        """Ask whether a path may be removed, by one below it that isn't there. Raises Forbidden."""
+        name = secrets.token_hex(16).encode()
+        try:
+            self._app.client.connection.ask(Remove(paths.child(path, name)))
+        except Forbidden as error:
+            raise Forbidden(str(error).replace(f"/{name.decode()}", "")) from None
+        except CommandError:
+            pass
+
+    def _look(self, path: RemotePath, entry: Entry) -> _Tree:
+        """Count what is at a path, and below it."""
+        if entry.type != "dir":
+            return _Tree(1, entry.size if entry.type == "file" else 0)
+        tree = _Tree()
+        for page in list_pages(self._app.client.connection, List(path, recursive=True)):
+            tree.count += len(page.entries)
+            tree.size += sum(one.size for one in page.entries if one.type == "file")
+        return tree
+
+    def _tell(self, step: PlannedStep, source: RemotePath) -> None:
+        self._add(Result(source, RemotePath(step.path), step.size, "planned", step=step))
+
+    def _add(self, result: Result) -> None:
+        if result.status == "planned":
+            self._summary.done += 1
+            self._summary.size += result.size
+        else:
+            self._summary.add(result)
+        self._printer.finished(result)

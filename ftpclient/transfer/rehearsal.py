@@ -1,0 +1,375 @@
+"""put and get --dry-run: what would be done, without doing it.
+
+Lives here: what becomes of each file, compared with what is at its target.
+Lives elsewhere: which files there are (upload.py, tree_download.py: the walks are the same), how it
+is shown (cli/).
+
+Nothing is changed at either end. What is found may be another thing by the time it is done.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ftpclient.connection.connection import Connection
+from ftpclient.transfer import preflight
+from ftpclient.transfer.download import Download
+from ftpclient.transfer.file_upload import OPEN_SOURCE
+from ftpclient.transfer.job import EmptySource, Options, Transfer, same_time_and_size
+from ftpclient.transfer.listing import find, list_pages
+from ftpclient.transfer.placing import checked_parts
+from ftpclient.transfer.report import Listener, Result
+from ftpclient.transfer.spool import Spool, Table
+from ftpclient.transfer.tree_download import UNDONE, TreeDownload
+from ftpclient.transfer.upload import Upload
+from ftpwire import beneath, digests, paths
+from ftpwire.errors import (
+    AlreadyExists,
+    CommandError,
+    Forbidden,
+    IsADirectory,
+    NotADirectory,
+    NotFound,
+    NotNewer,
+    NotRegular,
+)
+from ftpwire.messages import Entry, List, MakeDir, MakeLink, Page, Request, SetAttributes
+from ftpwire.paths import RemotePath
+from ftpwire.streams import ReadAhead
+
+if TYPE_CHECKING:
+    from ftpclient.transfer.named import Named
+
+NEW, REPLACES = "new", "replaces"
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """What would be done: a step as those of a sync's dry run.
+
+    Attributes:
+        path: As it was named, or found below what was.
+        source: Of what gets another path on the server: the path before.
+    """
+
+    action: str
+    path: bytes
+    type: str = "file"
+    size: int = 0
+    why: str = ""
+    source: bytes = b""
+    count: int = 1
+
+
+class Rehearsal(Transfer):
+    """A transfer that transfers nothing. Results are ``planned``, with a step.
+
+    Attributes:
+        verb: The action of its steps.
+    """
+
+    verb = "put"
+
+    def planned(
+        self,
+        source: bytes,
+        target: bytes,
+        why: str,
+        *,
+        type: str = "file",
+        size: int = 0,
+        action: str = "",
+        same: bool = False,
+    ) -> None:
+        """Something would be done, or is the ``same`` already."""
+        step = PlannedStep(action or self.verb, source, type, size, why)
+        self._tell(Result(source, target, size, "planned", unchanged=same, step=step))
+
+    def _tell(self, result: Result) -> None:
+        if result.step is None:
+            step = PlannedStep(self.verb, result.source or result.target, size=result.size)
+            result = replace(result, step=step)
+        key = hash((result.source, result.target))
+        if self._again and key in self._told:
+            return  # before a connection was lost
+        self._told.add(key)
+        if result.status != "planned":
+            self.summary.add(result)
+        elif result.step is not None and result.step.action == self.verb:
+            self.summary.add(replace(result, status="done"))
+        self.listener.finished(result)
+
+    def replaces(self, target: bytes, kind: str, source_ns: int, target_ns: int) -> None:
+        """Raises what keeps a file or link from its target, where something of a kind is."""
+        shown = paths.show(target)
+        if kind == "dir":
+            raise IsADirectory(f"{shown}: a directory is there")
+        if self.options.overwrite == "never":
+            raise AlreadyExists(f"{shown}: exists")
+        if self.options.overwrite == "older" and target_ns >= source_ns:
+            raise NotNewer(f"{shown}: is as new")
+
+
+def check_permitted(connection: Connection, target: RemotePath, there: Entry | None) -> None:
+    """Find out whether a file may come to a path on the server. Nothing is changed.
+
+    Raises:
+        Forbidden
+    """
+    if there is not None and there.type != "file":
+        target = paths.child(target, secrets.token_hex(16).encode())
+    try:
+        connection.ask(SetAttributes(target))  # neither mode nor time: it only asks
+    except Forbidden:
+        raise
+    except CommandError:
+        pass  # nothing is there, as a rule
+
+
+def _digest_of(fd: int, size: int, check: Callable[[], None]) -> bytes:
+    hasher = digests.new()
+    with ReadAhead(fd, size, hasher=hasher) as pieces:
+        for _ in pieces:
+            check()
+    return hasher.digest()
+
+
+class UploadRehearsal(Rehearsal, Upload):
+    """What a put would do."""
+
+    def __init__(self, connection: Connection, options: Options, listener: Listener) -> None:
+        # what is there is looked up in any case; what is the same is sent all the same, or not
+        super().__init__(connection, replace(options, resume=True, remove_source=False), listener)
+        self.made: RemotePath | None = None
+        """A directory that would be made before."""
+        self._compares = options.resume
+        self._top: RemotePath | None = None
+        """The directory of which all is known that is in it."""
+        self._there = Table(Entry)
+
+    def stop_workers(self) -> None:
+        super().stop_workers()
+        self._there.close()
+
+    def _look_up(self, target: RemotePath) -> None:
+        self._there.close()
+        self._top = target
+        try:
+            for page in list_pages(self.connection, List(target, recursive=True, digest=True)):
+                above = paths.child(target, page.directory) if page.directory else target
+                for entry in page.entries:
+                    self._there[paths.child(above, entry.path)] = entry
+        except Forbidden:
+            self._top = None  # a drop box tells nothing but of what is named
+        except CommandError:
+            pass  # nothing is there
+
+    def _is_known(self, target: RemotePath) -> bool:
+        """Whether it is in the tree that was looked up."""
+        return self._top is not None and target.startswith(self._top.rstrip(b"/") + b"/")
+
+    def _at(self, target: RemotePath) -> Entry | None:
+        """What is at a path on the server."""
+        if self._is_known(target):
+            return self._there.get(target)
+        return find(self.connection, target, digest=True)
+
+    def _check_named(self, target: RemotePath, there: Entry | None) -> None:
+        """Of a file or link that was named itself: find out whether it may come to its target."""
+        if self._is_known(target):
+            return  # that was found out for the tree
+        check_permitted(self.connection, target, there)
+        directory = paths.parent_of(target)
+        if there is None and directory != self.made:
+            above = find(self.connection, directory, follow=True)
+            if above is None or above.type != "dir":
+                error = NotFound if above is None else NotADirectory
+                raise error(f"{paths.show(directory)}: no directory on the server")
+
+    def _choose(self, source: bytes, target: RemotePath, info: os.stat_result) -> None:
+        if stat.S_ISDIR(info.st_mode):
+            check_permitted(self.connection, target, find(self.connection, target))
+        super()._choose(source, target, info)
+
+    def put(self, source: bytes, target: RemotePath, named: os.stat_result | None) -> None:
+        fd = os.open(source, OPEN_SOURCE)
+        try:
+            info = beneath.regular(fd)
+            if self.options.no_empty and not info.st_size:
+                raise EmptySource(f"{paths.show(source)}: is empty: not stored")
+            there = self._at(target)
+            if there is not None and self._is_same(fd, info, there):
+                self.planned(source, target, "", size=info.st_size, same=True)
+                return
+            self._check_named(target, there)
+            if there is None:
+                self.planned(source, target, NEW, size=info.st_size)
+                return
+            self.replaces(target, there.type, info.st_mtime_ns, there.mtime_ns)
+            self.planned(source, target, REPLACES, size=info.st_size)
+        finally:
+            os.close(fd)
+
+    def _is_same(self, fd: int, info: os.stat_result, there: Entry) -> bool:
+        """Whether a put would change nothing."""
+        return (
+            self._compares
+            and there.digest is not None
+            and there.mode == info.st_mode & 0o777
+            and same_time_and_size(info, there.size, there.mtime_ns)
+            and _digest_of(fd, info.st_size, self.connection.check) == there.digest
+        )
+
+    def _submit_change(
+        self,
+        source: bytes,
+        target: RemotePath,
+        request: Request,
+        *,
+        count: bool = False,
+        then: Callable[[], None] | None = None,
+    ) -> None:
+        if isinstance(request, MakeDir):
+            there = self._at(target)
+            if there is not None and there.type == "link":
+                there = find(self.connection, target, follow=True)
+            if there is None:
+                self.planned(source, target, NEW, type="dir", action="mkdir")
+            elif there.type != "dir":
+                raise NotADirectory(f"{paths.show(target)}: something else is there already")
+        elif isinstance(request, MakeLink):
+            there, mtime_ns = self._at(target), request.mtime_ns or 0
+            self._check_named(target, there)
+            if there is not None:
+                self.replaces(target, there.type, mtime_ns, there.mtime_ns)
+            self.planned(source, target, NEW if there is None else REPLACES, type="link")
+
+    def _add_node(self, named: Named, target: RemotePath) -> None:
+        there = self._at(target)
+        self._check_named(target, there)
+        if there is not None:
+            self.replaces(target, there.type, 0, there.mtime_ns)
+        self.planned(named.path, target, NEW if there is None else REPLACES)
+
+
+class DownloadRehearsal(Rehearsal, Download):
+    """What a get would do."""
+
+    verb = "get"
+
+    def __init__(self, connection: Connection, options: Options, listener: Listener) -> None:
+        super().__init__(connection, replace(options, remove_source=False), listener)
+
+    def _get_tree(self, source: RemotePath, entry: Entry, target: bytes, *, follow: bool) -> None:
+        _TreeRehearsal(self, source, entry, target, follow=follow).run()
+
+    def _add_named(
+        self, source: RemotePath, entry: Entry, target: bytes, named: Named | None
+    ) -> None:
+        _check_writable(os.path.dirname(target.rstrip(b"/")) or b".")
+        if entry.type == "file":
+            preflight.check_get(target, entry.size, lambda: _size_of(target), UNDONE)
+        self.compare(source, entry, target, None if named is None else named.info)
+
+    def _add_into(self, source: RemotePath, entry: Entry, target: bytes, named: Named) -> None:
+        self.planned(source, target, "", size=entry.size)
+
+    def compare(
+        self, source: RemotePath, entry: Entry, target: bytes, there: os.stat_result | None
+    ) -> None:
+        """Tell what would become of a file or link."""
+        if entry.type == "other":
+            raise NotRegular(f"{paths.show(source)}: not a regular file, directory or link")
+        size = entry.size if entry.type == "file" else 0
+        if there is None:
+            self.planned(source, target, NEW, type=entry.type, size=size)
+            return
+        kind = beneath.entry_type(there.st_mode)
+        self.replaces(target, kind, entry.mtime_ns, there.st_mtime_ns)
+        same = self._is_same(entry, target, there)
+        why = "" if same else REPLACES
+        self.planned(source, target, why, type=entry.type, size=size, same=same)
+
+    def _is_same(self, entry: Entry, target: bytes, there: os.stat_result) -> bool:
+        """Whether a get would find that it need not come."""
+        if (
+            not self.options.resume
+            or entry.type != "file"
+            or entry.digest is None
+            or not stat.S_ISREG(there.st_mode)
+            or stat.S_IMODE(there.st_mode) != entry.mode & 0o777
+            or not same_time_and_size(there, entry.size, entry.mtime_ns)
+        ):
+            return False
+        fd = os.open(target, OPEN_SOURCE)
+        try:
+            return _digest_of(fd, entry.size, self.connection.check) == entry.digest
+        finally:
+            os.close(fd)
+
+
+class _TreeRehearsal(TreeDownload):
+    """A tree that isn't fetched."""
+
+    _download: DownloadRehearsal
+
+    def run(self) -> None:
+        download, target = self._download, self._target
+        self._choose()
+        with closing(Spool(Page)) as listing:
+            files, size = self._list(listing, digest=os.path.isdir(target))
+            download.announce(files, size)
+            preflight.check_get(target, size, lambda: self._here(listing), UNDONE)
+            _check_writable(target)
+            if not os.path.isdir(target):
+                self._make(self._source, target)
+            for page in listing:
+                above = checked_parts(page.directory) if page.directory else ()
+                for entry in page.entries:
+                    download.go_on()
+                    download.connection.check()
+                    self._look(b"/".join((*above, *checked_parts(entry.path))), entry)
+
+    def _make(self, source: RemotePath, target: bytes) -> None:
+        if os.path.lexists(target):
+            raise NotADirectory(f"{paths.show(target)}: something else is there already")
+        self._download.planned(source, target, NEW, type="dir", action="mkdir")
+
+    def _look(self, path: bytes, entry: Entry) -> None:
+        source, target = paths.child(self._source, path), paths.child(self._target, path)
+        there = _look_at(target)
+        try:
+            if entry.type != "dir":
+                self._download.compare(source, entry, target, there)
+            elif there is None or not stat.S_ISDIR(there.st_mode):
+                self._make(source, target)
+        except (OSError, CommandError) as error:
+            self._download.fail(source, target, error)
+
+
+def _look_at(path: bytes) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _size_of(path: bytes) -> int:
+    there = _look_at(path)
+    return 0 if there is None or not stat.S_ISREG(there.st_mode) else there.st_size
+
+
+def _check_writable(path: bytes) -> None:
+    """Raises Forbidden where nothing may be made in a local directory, or in the nearest one above
+    it that exists."""
+    place = os.path.abspath(path)
+    while not os.path.isdir(place):
+        place = os.path.dirname(place)
+    if not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
+        raise Forbidden(f"{paths.show(place)}: permission denied")
