@@ -416,6 +416,9 @@ def _family(base: type[FtpError]) -> dict[str, type[FtpError]]:
 
 BY_CODE: dict[str, type[FtpError]] = _family(FtpError)
 
+FOUND_HERE = (Interrupted, TrustError)
+"""What no peer can say: it is for the side to find out that raises it."""
+
 _BY_ERRNO: dict[int, type[CommandError]] = {
     errno.ENOENT: NotFound,
     errno.ENOTDIR: NotADirectory,

@@ -23,6 +23,7 @@ from ftpwire.errors import (
     BadMagic,
     BadRequest,
     CommandError,
+    ConnectionLost,
     FtpError,
     UnknownRequest,
     UploadTakenOver,
@@ -868,9 +869,18 @@ class Failed(Message, frozen=True, tag="failed"):
             return cls(error.code, str(error), path=error.path)
         return cls(error.code, str(error))
 
-    def to_error(self) -> FtpError:
-        """The typed error for what a peer sent."""
+    def to_error(self, *, ends: bool = False) -> FtpError:
+        """The typed error for what a peer sent.
+
+        What only this side can find out, as that its user wants to stop, is an ordinary failure.
+
+        Args:
+            ends: It ends the connection. Else it is of one request, or of one path, and no end of
+                the connection either, whatever its code is.
+        """
         kind = errors.BY_CODE.get(self.code, CommandError)
+        if issubclass(kind, errors.FOUND_HERE) or (issubclass(kind, ConnectionLost) and not ends):
+            kind = CommandError
         path = self.path
         if path is not None and not path.startswith(b"/"):
             path = None  # it may be compared with others, which are absolute

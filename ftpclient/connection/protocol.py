@@ -12,6 +12,7 @@ is to be sent is returned as bytes. Answers come in the order of the requests.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any, Generic, NoReturn
@@ -22,6 +23,8 @@ from ftpwire.channel import Sink
 from ftpwire.decoding import BadReply
 from ftpwire.errors import (
     BadMessage,
+    Cancelled,
+    CommandError,
     ConnectionLost,
     FtpError,
     ProtocolError,
@@ -36,6 +39,9 @@ from ftpwire.paths import printable
 DATA_SIZE = 512 * 1024
 """Bytes of a DATA frame that this client sends."""
 _LEAST_SILENCE = 0.2
+_LONGEST_SILENCE = 3600.0
+"""A server that is at work says so far more often, whatever it announces: see docs/protocol.md."""
+_LEAST_SIGN = 0.1
 _CANCEL_SECONDS = 5.0
 _CANCEL_LISTING_SECONDS = 0.5
 """For a listing a new connection loses nothing; a server that goes on with it isn't waited for."""
@@ -94,6 +100,8 @@ class Call:
         self.ending: Ending | None = None
         self.error: FtpError | None = None
         self.done = False
+        self.is_cancelled = False
+        """This side has given it up."""
         self.is_dropped = False
         """Nobody wants to know what becomes of it."""
         self.is_transfer = False
@@ -120,7 +128,7 @@ class Call:
                     raise BadMessage(f"the server ended with {type(ending).__name__}")
                 self.on_ending()
             elif kind == _ERROR:
-                self.error = messages.decode_failed(payload).to_error()
+                self.error = self._error_of(messages.decode_failed(payload))
             else:
                 raise BadMessage(f"the server sent a frame of kind {kind}")
         except BadReply as error:
@@ -128,6 +136,12 @@ class Call:
                 raise  # more comes: what becomes of that isn't known
             self.error = error
         return True
+
+    def _error_of(self, failed: messages.Failed) -> FtpError:
+        error = failed.to_error()
+        if isinstance(error, Cancelled) and not self.is_cancelled:  # nobody would be told of it
+            return error.with_text(str(error), CommandError)
+        return error
 
     def on_reply(self, reply: Any) -> bool:
         """Take a REPLY, which is one of ``answers``; True when nothing more comes."""
@@ -226,6 +240,12 @@ class ClientProtocol:
         return other
 
     @property
+    def sign_seconds(self) -> float:
+        """Seconds without a byte after which an upload has to give a sign of life: half of what
+        the server waits for one; infinite where it doesn't say."""
+        return max(_LEAST_SIGN, self.server.stall_ms / 2000) if self.server.stall_ms else math.inf
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing is unanswered, and no frame came in part."""
         return not self.calls and self._header is None
@@ -273,6 +293,7 @@ class ClientProtocol:
 
     def cancel(self, call: Call) -> bytes:
         """What gives a call up; its ERROR (or its reply, if it was quicker) still comes."""
+        call.is_cancelled = True
         return frames.frame(Kind.CANCEL, call.request_id)
 
     def cancelled(self, request_id: int) -> None:
@@ -365,7 +386,7 @@ class ClientProtocol:
             return
         if call is None:
             if kind == _ERROR and request_id == 0:
-                self._end_by(messages.decode_failed(payload).to_error())
+                self._end_by(messages.decode_failed(payload).to_error(ends=True))
             raise BadMessage("the server answered what nobody asked")
         if not call.on_control(kind, payload):
             return
@@ -380,7 +401,7 @@ class ClientProtocol:
 
     def _take_hello(self, kind: int, payload: memoryview) -> None:
         if kind == _ERROR:
-            self._end_by(messages.decode_failed(payload).to_error())
+            self._end_by(messages.decode_failed(payload).to_error(ends=True))
         server = messages.decode_hello(payload)
         if server.version not in messages.VERSIONS:
             raise VersionMismatch(
@@ -408,7 +429,8 @@ class ClientProtocol:
         """The log-in was answered: from here on signs of life come. Returns the account's name."""
         server = self.server
         if messages.ALIVE in server.features and server.stall_ms:
-            self.silence = max(_LEAST_SILENCE, server.stall_ms / 1000)
+            seconds = server.stall_ms / 1000
+            self.silence = min(max(_LEAST_SILENCE, seconds), _LONGEST_SILENCE)
         self.max_sessions = reply.max_sessions or server.max_sessions
         return printable(reply.user[: messages.MAX_USER])
 

@@ -595,10 +595,22 @@ def test_the_error_about_a_bad_login_hides_the_password(changes):
 @pytest.mark.parametrize("kind", errors.BY_CODE.values(), ids=errors.BY_CODE)
 def test_failures_come_back_as_the_errors_they_were(kind):
     sent = Failed.from_error(kind("the text"))
-    found = messages.decode_failed(messages.encode(sent)).to_error()
+    failed = messages.decode_failed(messages.encode(sent))
+    found = failed.to_error(ends=True)
+    if issubclass(kind, errors.FOUND_HERE):
+        kind = errors.CommandError
     assert type(found) is kind
     assert str(found) == "the text"
     assert (found.code, found.exit_code) == (kind.code, kind.exit_code)
+    if issubclass(kind, errors.ConnectionLost):  # no answer to a request is the connection's end
+        kind = errors.CommandError
+    assert type(failed.to_error()) is kind
+
+
+@pytest.mark.parametrize("kind", errors.FOUND_HERE)
+def test_nobody_is_told_by_a_peer_what_only_this_side_can_find_out(kind):
+    found = Failed(kind.code, "the text").to_error(ends=True)
+    assert (type(found), str(found)) == (errors.CommandError, "the text")
 
 
 def test_failures_keep_what_was_missing():

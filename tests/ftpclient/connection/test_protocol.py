@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, field
 
 import msgspec
@@ -26,6 +27,7 @@ from ftpwire.errors import (
     BadMessage,
     Busy,
     Cancelled,
+    CommandError,
     ConnectionLost,
     FrameTooBig,
     FtpError,
@@ -199,6 +201,16 @@ def test_signs_of_life_are_promised_from_the_log_in_on():
     other = greeted(stall_ms=1500)
     other.logged_in(LoggedIn("alice"))
     assert other.silence is None
+    endless = greeted(features=["alive"], stall_ms=2**63 - 1)
+    endless.logged_in(LoggedIn("alice"))
+    assert endless.silence == 3600, "nor longer than a wait may be"
+
+
+@pytest.mark.parametrize(
+    ("stall_ms", "seconds"), [(0, math.inf), (1, 0.1), (5000, 2.5), (60_000, 30.0)]
+)
+def test_how_often_an_upload_gives_a_sign_of_life(stall_ms, seconds):
+    assert greeted(stall_ms=stall_ms).sign_seconds == seconds
 
 
 @pytest.mark.parametrize(
@@ -351,7 +363,10 @@ def test_every_call_gets_what_is_its_own(all_asked, data):
         assert call.notices == progress.get(call.request_id, [])
         into = call.large.data if call.large is not None else b""
         assert bytes(call.data) + bytes(into) == one.data
-        assert type(call.error) is (one.error or type(None))
+        error = one.error
+        if error is Cancelled and not call.is_cancelled:
+            error = CommandError
+        assert type(call.error) is (error or type(None))
         assert (call.ending is not None) == (call.streams and one.error is None)
 
 
@@ -525,6 +540,28 @@ def test_the_server_s_own_last_word_is_the_error(kind):
     assert isinstance(protocol.error, SessionEnded) and protocol.is_over
     assert protocol.lost(protocol.error) is protocol.error
     assert not call.done, "the driver closes first"
+
+
+@pytest.mark.parametrize("kind", [SessionEnded, UploadTakenOver, ConnectionLost])
+def test_the_error_of_one_request_is_no_end_of_the_connection(kind):
+    """Whoever waits for a lost connection would wait for the end of one that lives."""
+    protocol = greeted()
+    call = ask(protocol, Put(b"/x", 1))
+    feed(protocol, frame(Kind.ERROR, 1, Failed(kind.code, "says the server")))
+    assert type(call.error) is CommandError and str(call.error) == "says the server"
+    assert protocol.error is None
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_what_nobody_has_cancelled_has_failed(cancelled):
+    """A cancelled request isn't told of; this one is."""
+    protocol = greeted()
+    call = ask(protocol, Put(b"/x", 1))
+    if cancelled:
+        protocol.cancel(call)
+    feed(protocol, frame(Kind.ERROR, 1, Failed(Cancelled.code, "so be it", path=b"/x")))
+    assert type(call.error) is (Cancelled if cancelled else CommandError)
+    assert (str(call.error), call.error.path) == ("so be it", b"/x")
 
 
 def test_a_server_that_stops_says_why_the_connection_is_lost():
