@@ -1,0 +1,134 @@
+"""Uploads that send nothing for a while: how often they give a sign of life.
+
+Lives here: each kind of upload with a server that waits for a shorter time than most.
+Lives elsewhere: what a server does with them (tests/ftpserver/serving), the clock
+(test_waiting.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+
+import pytest
+
+from ftpclient import AsyncClient, Client
+from ftpclient.aio import streams
+from ftpclient.transfer import waiting
+from ftpclient.transfer.job import RESUME_FROM
+from ftpwire import digests
+from ftpwire.frames import Kind
+from ftpwire.messages import PIECES, Put, PutPiece, Ready, Stored, Taken
+from tests.ftpclient.aio.async_support import Blocking
+from tests.lying_server import MIB, LyingServer
+from tests.peer import Frame, Peer
+
+SIZE = RESUME_FROM + 4 * MIB
+OFFSET = RESUME_FROM + MIB
+DATA = os.urandom(SIZE)
+STALL_MS = 200
+KEY = bytes(16)
+
+
+class Receives:
+    """A server that takes one upload, of which it has the beginning, and counts its signs of life.
+
+    Attributes:
+        signs: Empty DATA frames.
+        signed: The first of them has come.
+    """
+
+    def __init__(self, *, pieces: bool, known: int) -> None:
+        self.signs = 0
+        self.signed = threading.Event()
+        features = [PIECES] if pieces else []
+        self.server = LyingServer(
+            root=lambda path: None,
+            ask=self._ask,
+            greet=lambda peer: peer.greet(features=features, stall_ms=STALL_MS),
+        )
+        self._known = known
+
+    def _ask(self, peer: Peer, asked: Frame) -> bool:
+        if not isinstance(asked.message, Put | PutPiece):
+            return False
+        if isinstance(asked.message, Put):
+            key = KEY if asked.message.pieces else None
+            peer.reply(asked, Ready(self._known, digests.digest(DATA[: self._known]), key))
+        while (found := peer.read()).kind != Kind.END:
+            assert found.kind == Kind.DATA
+            if not found.payload:
+                self.signs += 1
+                self.signed.set()
+        peer.reply(asked, Stored(SIZE) if isinstance(asked.message, Put) else Taken())
+        return True
+
+
+@pytest.fixture(autouse=True)
+def seldom(monkeypatch):
+    """Nothing but what the server has said makes an upload give signs of life."""
+    for module in (waiting, streams):
+        monkeypatch.setattr(module, "KEEP_ALIVE_SECONDS", 10.0**6)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A second passes from each look at the clock to the next."""
+    looks = []
+
+    class Time:
+        @staticmethod
+        def monotonic() -> float:
+            looks.append(1)
+            return float(len(looks))
+
+    monkeypatch.setattr(waiting, "time", Time)
+    return looks
+
+
+@pytest.mark.parametrize("kind", [Client, Blocking])
+@pytest.mark.parametrize("pieces", [False, True], ids=["whole", "pieces"])
+def test_while_it_hashes_what_is_there_and_while_others_send(
+    fake, connect, clock, tmp_path, kind, pieces
+):
+    (tmp_path / "source").write_bytes(DATA)
+    received = Receives(pieces=pieces, known=OFFSET)
+    client = connect(fake(received.server), kind=kind, retry_for=0)
+    summary = client.put([tmp_path / "source"], "/x", parallel=2 if pieces else 1)
+    assert summary.done == 1
+    assert received.signs > 3
+
+
+def test_while_a_pipe_is_silent(fake, connect, monkeypatch):
+    received = Receives(pieces=False, known=0)
+    client = connect(fake(received.server), retry_for=0)
+    ours, theirs = os.pipe()
+    looks = []
+    look = waiting.Waiting.look
+
+    def looked(self) -> None:
+        look(self)
+        looks.append(1)
+        if received.signed.is_set() or len(looks) == 20:
+            os.close(theirs)
+
+    monkeypatch.setattr(waiting.Waiting, "look", looked)
+    assert client.put_stream(ours, "/x").done == 1
+    os.close(ours)
+    assert received.signs
+
+
+def test_while_an_asynchronous_source_is_silent(fake, connect):
+    received = Receives(pieces=False, known=0)
+
+    async def silent():
+        yield b"a"
+        async with asyncio.timeout(5):
+            await asyncio.to_thread(received.signed.wait, 5)
+        yield b"b"
+
+    client = connect(fake(received.server), kind=Blocking, retry_for=0)
+    assert isinstance(client.client, AsyncClient)
+    assert client.run(client.client.put_stream(silent(), "/x")).done == 1
+    assert received.signs
