@@ -206,13 +206,19 @@ class LoopConnection(Driver):
         """See to it that what was cancelled ends soon, once it is its turn."""
         protocol = self.protocol
         call = None if self._fd < 0 else protocol.owes_end
-        owed = None if call is None else (call, protocol.signs, self._seconds_to_end())
+        signs = 0 if self._lists_only() else protocol.signs
+        owed = None if call is None else (call, signs, self._seconds_to_end())
         if owed == self._owed:
             return  # a timer runs, if one has to
         if self._overdue is not None:
             self._overdue.cancel()
         self._owed = owed
         self._overdue = None if owed is None else self.loop.call_later(owed[2], self._is_overdue)
+
+    def _lists_only(self) -> bool:
+        """Whether nothing is under way but listings that nobody takes any more. A server that says
+        for ever how it gets on with one isn't waited for."""
+        return all(one.is_dropped and one.only_tells for one in self.protocol.calls.values())
 
     def _seconds_to_end(self) -> float:
         """How long the server may take for the end of what was cancelled."""
@@ -235,7 +241,7 @@ class LoopConnection(Driver):
         self.left_listing = False
         calls = self.protocol.calls.values()
         asking = any(unit.call is not None for one in self._senders for unit in one.units_now)
-        if calls and not asking and all(one.is_dropped and one.only_tells for one in calls):
+        if calls and not asking and self._lists_only():
             self._settling = True
             self._settled.clear()
             await self._settled.wait()

@@ -39,6 +39,9 @@ def checked_page(page: Page) -> Page:
             raise BadMessage(f"the server sent an unusable name: {paths.show(name)}")
         if entry.type == "link" and (entry.target is None or b"\0" in entry.target):
             raise BadMessage(f"the server sent an unusable link: {paths.show(name)}")
+    for problem in page.problems:
+        if problem.path and not paths.is_name(problem.path):
+            raise BadMessage(f"the server sent an unusable name: {paths.show(problem.path)}")
     return page
 
 

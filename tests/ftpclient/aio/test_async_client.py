@@ -40,7 +40,7 @@ from ftpwire.errors import (
     QuotaExceeded,
 )
 from ftpwire.frames import Kind
-from ftpwire.messages import Failed, LoggedIn, Sending
+from ftpwire.messages import Failed, List, LoggedIn, Page, Progress, Sending
 from tests.ftpclient.aio.async_support import Blocking
 from tests.ftpclient.connection import test_hostile_server as hostile
 from tests.ftpclient.connection.test_hostile_server import Server, file_entry, target  # noqa: F401
@@ -448,6 +448,31 @@ def test_a_listing_without_end_is_not_waited_for(fake, use, monkeypatch):
         assert connection.broken and client._connection is not connection
 
     use(fake(Server(ask=hostile.endless)), work, retries=0)
+
+
+def test_nor_is_one_of_which_the_server_only_says_that_it_goes_on(fake, use, monkeypatch):
+    monkeypatch.setattr(protocol, "_CANCEL_LISTING_SECONDS", 0.05)
+    left = threading.Event()
+
+    def ask(peer: Peer, asked: Frame) -> bool:
+        if not isinstance(asked.message, List):
+            return False
+        peer.reply(asked, Page(b"", [file_entry(b"x")]))
+        while not left.is_set():
+            peer.frame(Kind.NOTICE, asked.request_id, Progress(1))
+            left.wait(0.01)
+        return True
+
+    async def work(client):
+        async with aclosing(client.list_dir("/")) as entries:
+            await anext(entries)
+        try:
+            async with asyncio.timeout(10):
+                await client.find("/x")
+        finally:
+            left.set()
+
+    use(fake(Server(ask=ask)), work, retries=0)
 
 
 def test_a_listing_that_is_left_keeps_the_connection(server, use, monkeypatch):

@@ -183,6 +183,21 @@ def test_links_that_a_transfer_made_are_not_followed(attempt, target, canary, en
     attempt(Server(pages=pages), download(verb, target))
 
 
+@pytest.mark.parametrize("name", [b"..", b"../../etc/passwd", b"/etc", b"a\0b"])
+@pytest.mark.parametrize("verb", ["get", "sync", "list"])
+def test_what_failed_elsewhere_is_not_told(attempt, target, name, verb):
+    """Whoever looks at a path that can't be listed would look where the server likes."""
+    told = []
+    pages = [Page(b"", [], [Problem(name, "forbidden", "no")], True)]
+    action = (
+        (lambda client: list(client.list_dir("/tree", on_problem=told.append)))
+        if verb == "list"
+        else download(verb, target)
+    )
+    assert isinstance(attempt(Server(pages=pages), action), ProtocolError)
+    assert not told
+
+
 def test_links_that_were_there_are_not_followed_either(attempt, target, canary):
     (target / "tree").mkdir()
     (target / "tree" / "name").symlink_to(canary)
