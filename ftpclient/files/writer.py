@@ -343,6 +343,6 @@ class StreamUpload:
             except NoRoom as error:
                 if upload.took_input:
                     raise
-                self._patience.lost(error)
+                self._patience.lost(error, error.retry_after)
                 self._patience.pause()
                 upload.go_on_with(self._connect())

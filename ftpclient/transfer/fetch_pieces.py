@@ -337,5 +337,5 @@ class Fetch:
         self._pool.check()  # why a worker has stopped, rather than what became of its piece
         shown = paths.show(self._source)
         if isinstance(error, CommandError) and shown not in str(error):
-            raise type(error)(f"{shown}: {error}")
+            raise error.with_text(f"{shown}: {error}")
         raise error

@@ -276,7 +276,7 @@ class Run:
         count, most = self._count, self._client.connection.protocol.max_sessions
         if most and count >= most:  # this one has one of them
             count = most - 1
-            text = f"the account may have {most} sessions"
+            text = f"the account may have {most} session{'s' if most > 1 else ''}"
             self._transfer.listener.remark(f"{count} further connections: {text}")
         if not count:
             return made

@@ -23,11 +23,24 @@ from ftpclient.transfer.report import Listener
 from ftpserver.serving import opening
 from ftpserver.storage.upload import Receiving
 from ftpwire import digests
-from ftpwire.errors import BadMessage, ConnectionLost, Interrupted, TooMany
+from ftpwire.errors import BadMessage, ConnectionLost, Forbidden, Interrupted, TooMany
 from ftpwire.frames import Kind
-from ftpwire.messages import Entry, Found, Get, Hash, Hashed, Sending, Sent, Stat, WhoAmI
+from ftpwire.messages import (
+    PIECES,
+    Entry,
+    Failed,
+    Found,
+    Get,
+    Hash,
+    Hashed,
+    Sending,
+    Sent,
+    Stat,
+    WhoAmI,
+)
 from ftpwire.pieces import PIECE
-from tests.peer import Peer, eventually
+from tests.lying_server import LyingServer, file_entry
+from tests.peer import Frame, Peer, eventually
 from tests.system import trees
 from tests.system.proxy import Proxy
 
@@ -749,3 +762,27 @@ def test_a_server_that_sends_something_else(fake, connect, tmp_path, answer, cod
     get(connect(fake(lambda peer: serve(peer, answer))), tmp_path / "got", told)
     assert told.result.error.code == code
     assert not (tmp_path / "got").exists() and partials(tmp_path) == set()
+
+
+def test_a_piece_that_is_refused_tells_why(fake, connect, tmp_path):
+    """All of it: the rule that forbids it is among the facts of an answer."""
+
+    def ask(peer: Peer, asked: Frame) -> bool:
+        if not isinstance(asked.message, Get):
+            return False
+        if asked.message.length == 0:
+            peer.reply(asked, Sending(SIZE, 0o644, 5))
+            peer.frame(Kind.END, asked.request_id, Sent(0, bytes(32)))
+        else:
+            peer.reply(asked, Failed("forbidden", "no", path=b"/x", rule="/x=none"))
+        return True
+
+    server = LyingServer(
+        root=lambda path: file_entry(path, size=SIZE),
+        ask=ask,
+        greet=lambda peer: peer.greet(features=[PIECES]),
+    )
+    client = connect(fake(server), retry_for=0)
+    error = client.get(["/x"], tmp_path / "got", parallel=2).first_error
+    assert isinstance(error, Forbidden) and str(error) == "/x: no"
+    assert (error.path, error.rule) == (b"/x", "/x=none")

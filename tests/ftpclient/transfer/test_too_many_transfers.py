@@ -10,6 +10,7 @@ import pytest
 from ftpclient.errors import ConnectionLost
 from ftpclient.transfer import retry
 from ftpclient.transfer.report import Listener
+from ftpclient.transfer.retry import Patience
 from ftpwire.messages import Get, Sending
 from tests.peer import eventually
 
@@ -85,6 +86,22 @@ def test_a_stream_waits_before_it_is_read_from(server, connect, occupied, files)
         os.close(ours)
     assert (summary.done, summary.failed) == (1, 0)
     assert (files / "new").read_bytes() == b"x" * 1000
+
+
+def test_a_writer_waits_as_long_as_it_is_asked_to(server, connect, occupied, files, monkeypatch):
+    asked, lost = [], Patience.lost
+
+    def is_lost(patience, error, retry_after=None) -> None:
+        asked.append(retry_after)
+        occupied.close()
+        lost(patience, error, retry_after)
+
+    monkeypatch.setattr(Patience, "lost", is_lost)
+    monkeypatch.setattr(Patience, "pause", lambda patience: None)
+    client = connect(server, retry_for=60)
+    with client.open("/new", "wb") as file:
+        file.write(bytes(9 * MIB))
+    assert set(asked) == {1}
 
 
 def test_without_patience_it_is_an_error(server, connect, occupied, tmp_path):
