@@ -248,11 +248,12 @@ class Run:
     def _stopped(self, error: BaseException) -> BaseException:
         """The error, with how far the transfer came, and what the same command would do."""
         transfer = self._transfer
+        if isinstance(error, UploadTakenOver):  # the same command would take it back
+            more = transfer.options.recursive
+            return type(error)(f"{error}; the rest was not transferred") if more else error
         moved, size = max(self._furthest, transfer.moved), transfer.size
         if not moved or not isinstance(error, (ConnectionLost, Interrupted)):
             return error
-        if isinstance(error, UploadTakenOver):
-            return error  # the same command would take it back
         done = human(moved) if size is None or size < moved else human_of(moved, size)
         goes_on = self._resumes and transfer.options.resume
         if size is not None and size <= RESUME_FROM and transfer.summary.done == 0:

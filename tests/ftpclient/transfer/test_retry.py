@@ -11,7 +11,11 @@ from ftpclient.connection.connection import Connection
 from ftpclient.transfer import retry
 from ftpclient.transfer.report import Listener
 from ftpserver.storage import atomic_tree
-from ftpwire.errors import BadMessage, InvalidPath, QuotaExceeded, TooMany
+from ftpwire.errors import BadMessage, InvalidPath, QuotaExceeded, TooMany, UploadTakenOver
+from ftpwire.frames import Kind
+from ftpwire.messages import Failed, Put
+from tests.lying_server import LyingServer
+from tests.peer import Frame, Peer
 
 
 @pytest.fixture
@@ -157,3 +161,23 @@ def test_a_tree_that_can_not_be_replaced_at_once_tells_the_option(
         return
     with pytest.raises(InvalidPath, match=r"replaced at once \(leave --atomic out\)$"):
         client.put([tree], "/", recursive=True, atomic=True)
+
+
+@pytest.mark.parametrize("recursive", [True, False], ids=["tree", "file"])
+def test_whoever_leaves_an_upload_to_another_says_that_the_rest_stays(
+    fake, connect, tree, recursive
+):
+    def ask(peer: Peer, asked: Frame) -> bool:
+        if not isinstance(asked.message, Put):
+            return False
+        peer.frame(Kind.ERROR, 0, Failed("taken-over", "another session uploads it"))
+        peer.rest()
+        return True
+
+    server = fake(LyingServer(ask=ask))
+    source = tree if recursive else tree / "d0" / "f0"
+    with pytest.raises(UploadTakenOver) as caught:
+        connect(server).put([source], "/x", recursive=recursive)
+    rest = "; the rest was not transferred" if recursive else ""
+    assert str(caught.value) == f"another session uploads it{rest}"
+    assert server.connections == 1, "it doesn't take it back"

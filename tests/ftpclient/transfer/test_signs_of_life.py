@@ -15,11 +15,13 @@ import pytest
 
 from ftpclient import AsyncClient, Client
 from ftpclient.aio import streams
+from ftpclient.connection.interrupt import Interrupt
 from ftpclient.transfer import waiting
 from ftpclient.transfer.job import RESUME_FROM
 from ftpwire import digests
+from ftpwire.errors import Interrupted
 from ftpwire.frames import Kind
-from ftpwire.messages import PIECES, Put, PutPiece, Ready, Stored, Taken
+from ftpwire.messages import PIECES, Failed, Put, PutPiece, Ready, Stored, Taken
 from tests.ftpclient.aio.async_support import Blocking
 from tests.lying_server import MIB, LyingServer
 from tests.peer import Frame, Peer
@@ -56,11 +58,14 @@ class Receives:
         if isinstance(asked.message, Put):
             key = KEY if asked.message.pieces else None
             peer.reply(asked, Ready(self._known, digests.digest(DATA[: self._known]), key))
-        while (found := peer.read()).kind != Kind.END:
+        while (found := peer.read()).kind not in (Kind.END, Kind.CANCEL):
             assert found.kind == Kind.DATA
             if not found.payload:
                 self.signs += 1
                 self.signed.set()
+        if found.kind == Kind.CANCEL:
+            peer.reply(asked, Failed("cancelled", "cancelled"))
+            return True
         peer.reply(asked, Stored(SIZE) if isinstance(asked.message, Put) else Taken())
         return True
 
@@ -98,6 +103,27 @@ def test_while_it_hashes_what_is_there_and_while_others_send(
     summary = client.put([tmp_path / "source"], "/x", parallel=2 if pieces else 1)
     assert summary.done == 1
     assert received.signs > 3
+
+
+@pytest.mark.parametrize("pieces", [False, True], ids=["whole", "pieces"])
+def test_ctrl_c_is_heard_meanwhile(fake, connect, monkeypatch, tmp_path, pieces):
+    """At once: not when all of it is hashed, or sent."""
+    (tmp_path / "source").write_bytes(DATA)
+    received = Receives(pieces=pieces, known=OFFSET)
+    interrupt, ticks = Interrupt(), []
+    client = connect(fake(received.server), interrupt=interrupt, retry_for=0)
+
+    def tick(self) -> None:
+        ticks.append(1)
+        if len(ticks) == 3:
+            interrupt.set()
+
+    monkeypatch.setattr(waiting.KeepAlive, "tick", tick)
+    with pytest.raises(Interrupted):
+        client.put([tmp_path / "source"], "/x", parallel=2 if pieces else 1)
+    assert len(ticks) == 3
+    client.close()
+    interrupt.close()
 
 
 def test_while_a_pipe_is_silent(fake, connect, monkeypatch):
