@@ -637,8 +637,14 @@ class Client(BaseClient):
 
         if dry_run:
             return retry.Run(self, upload, add_all, None).persist()
-        job = replace_all if atomic else add_all
-        running = retry.Run(self, upload, job, note, resumes=not atomic)
+        running = retry.Run(
+            self,
+            upload,
+            replace_all if atomic else add_all,
+            note,
+            resumes=not atomic,
+            many=recursive or len(local) > 1,
+        )
         if recursive and not atomic:
             running.share_with(parallel, lambda connection: upload.worker(connection))
         elif not recursive:
@@ -977,7 +983,7 @@ class Client(BaseClient):
         options = options or Options()
         with selected((), options.files_from) as selection:
             sync = Sync(self.connection, route, options, told, confirmed, selection.only)
-            run = retry.Run(self, sync, sync.run, None)
+            run = retry.Run(self, sync, sync.run, None, many=True)
             run.share_with(options.parallel, sync.worker)
             run.persist()
         return sync.totals

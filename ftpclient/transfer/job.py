@@ -44,6 +44,8 @@ SMALL = 256 * 1024
 RESUME_FROM = 4 * 1024 * 1024
 """Larger files ask first what is there; below, a round trip costs more than it can save."""
 KEEP_ALIVE_SECONDS = 10.0
+NOT_REST = "the rest was not transferred"
+"""What is said where a transfer stops before its end, for whatever reason."""
 
 
 @dataclass(frozen=True)
@@ -248,9 +250,9 @@ class Transfer:
         could succeed; Enough when the listener wants no more."""
         self.check_over()
         if self.listener.enough:
-            raise Enough("stopped; the rest was not transferred")
+            raise Enough(f"stopped; {NOT_REST}")
         if self.options.fail_fast and self.summary.failed:
-            raise Stopped("stopped at the first failure; the rest was not transferred")
+            raise Stopped(f"stopped at the first failure; {NOT_REST}")
 
     def check_over(self) -> None:
         """Raises JobOver when nothing that follows could succeed."""

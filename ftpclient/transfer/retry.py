@@ -16,7 +16,7 @@ from ftpclient.connection import log
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.interrupt import jittered, wait_for
 from ftpclient.connection.protocol import NoRoom
-from ftpclient.transfer.job import RESUME_FROM, Enough, JobOver, Stopped, Transfer
+from ftpclient.transfer.job import NOT_REST, RESUME_FROM, Enough, JobOver, Stopped, Transfer
 from ftpclient.transfer.pool import ConnectionPool
 from ftpclient.transfer.report import INPUT_LOST, Listener, Summary
 from ftpclient.transfer.resume_notes import Unfinished
@@ -133,6 +133,7 @@ class Run:
         add_all: Adds everything to the transfer; called again after each loss.
         note: Says, until the end, that the same command would go on with this.
         resumes: Whether the same command goes on with what is there, if the options permit it.
+        many: Whether it transfers more than one file.
     """
 
     def __init__(
@@ -143,11 +144,13 @@ class Run:
         note: Unfinished | None,
         *,
         resumes: bool = True,
+        many: bool = False,
     ) -> None:
         self._client = client
         self._transfer = transfer
         self._add_all = add_all
         self._note = note
+        self._many = many
         self._count = 1
         self._least = 0
         self._worker: Callable[[Connection], Transfer] | None = None
@@ -249,8 +252,7 @@ class Run:
         """The error, with how far the transfer came, and what the same command would do."""
         transfer = self._transfer
         if isinstance(error, UploadTakenOver):  # the same command would take it back
-            more = transfer.options.recursive
-            return type(error)(f"{error}; the rest was not transferred") if more else error
+            return type(error)(f"{error}; {NOT_REST}") if self._many else error
         moved, size = max(self._furthest, transfer.moved), transfer.size
         if not moved or not isinstance(error, (ConnectionLost, Interrupted)):
             return error

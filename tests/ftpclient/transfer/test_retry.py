@@ -163,10 +163,8 @@ def test_a_tree_that_can_not_be_replaced_at_once_tells_the_option(
         client.put([tree], "/", recursive=True, atomic=True)
 
 
-@pytest.mark.parametrize("recursive", [True, False], ids=["tree", "file"])
-def test_whoever_leaves_an_upload_to_another_says_that_the_rest_stays(
-    fake, connect, tree, recursive
-):
+@pytest.mark.parametrize("what", ["tree", "files", "sync", "file"])
+def test_whoever_leaves_an_upload_to_another_says_that_the_rest_stays(fake, connect, tree, what):
     def ask(peer: Peer, asked: Frame) -> bool:
         if not isinstance(asked.message, Put):
             return False
@@ -175,9 +173,15 @@ def test_whoever_leaves_an_upload_to_another_says_that_the_rest_stays(
         return True
 
     server = fake(LyingServer(ask=ask))
-    source = tree if recursive else tree / "d0" / "f0"
+    client = connect(server)
+    actions = {
+        "tree": lambda: client.put([tree], "/x", recursive=True),
+        "files": lambda: client.put(sorted((tree / "d0").iterdir()), "/x"),
+        "sync": lambda: client.sync(str(tree), ":/x"),
+        "file": lambda: client.put([tree / "d0" / "f0"], "/x"),
+    }
     with pytest.raises(UploadTakenOver) as caught:
-        connect(server).put([source], "/x", recursive=recursive)
-    rest = "; the rest was not transferred" if recursive else ""
+        actions[what]()
+    rest = "" if what == "file" else "; the rest was not transferred"
     assert str(caught.value) == f"another session uploads it{rest}"
     assert server.connections == 1, "it doesn't take it back"
