@@ -822,9 +822,8 @@ class AsyncClient:
             if call.ready is not None:
                 upload.started(b"-", None)
                 hasher = digests.new()
-                pieces_of = alive(
-                    source, lambda: upstream.send(b""), self._most, beside.protocol.silence
-                )
+                stall = beside.protocol.silence
+                pieces_of = alive(source, lambda: upstream.send(b""), self._most, stall, call.end)
                 async with aclosing(pieces_of) as pieces:
                     async for piece in pieces:
                         hasher.update(piece)

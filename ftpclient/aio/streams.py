@@ -44,26 +44,50 @@ async def alive(
     keep: Callable[[], Any],
     most: Callable[[], int],
     stall: float | None,
+    over: asyncio.Event,
 ) -> AsyncGenerator[bytes, None]:
     """What a source gives, never more than ``most`` at once.
 
-    ``keep`` is awaited now and then while it gives nothing: see `keep_alive_after`.
+    ``keep`` is awaited now and then while it gives nothing: see `keep_alive_after`. It ends when
+    ``over`` is set, too: a silent source isn't waited for then.
     """
     iterator = aiter(source)
-    while True:
-        step = asyncio.ensure_future(_next(iterator))
-        try:
-            while not (await asyncio.wait({step}, timeout=keep_alive_after(stall)))[0]:
+    seconds = keep_alive_after(stall)
+    ended = asyncio.ensure_future(over.wait())
+    try:
+        while (piece := await _awaited(iterator, ended, keep, seconds)) is not None:
+            for part in _cut(piece, most):
+                yield part
+    finally:
+        ended.cancel()
+
+
+async def _awaited(
+    iterator: AsyncIterator[bytes],
+    ended: asyncio.Future[Any],
+    keep: Callable[[], Any],
+    seconds: float,
+) -> bytes | None:
+    """What comes next; None when nothing does, or when it has ``ended`` before."""
+    step = asyncio.ensure_future(_next(iterator))
+    first = asyncio.FIRST_COMPLETED
+    try:
+        while not (step.done() or ended.done()):
+            done, _ = await asyncio.wait({step, ended}, timeout=seconds, return_when=first)
+            if not done:
                 await keep()
-        except BaseException:
-            step.cancel()
-            await asyncio.wait({step})
-            raise
-        piece = step.result()
-        if piece is None:
-            return
-        for part in _cut(piece, most):
-            yield part
+        if step.done():
+            return step.result()
+    except BaseException:
+        await _give_up(step)
+        raise
+    await _give_up(step)
+    return None
+
+
+async def _give_up(step: asyncio.Future[Any]) -> None:
+    step.cancel()
+    await asyncio.wait({step})
 
 
 def _cut(piece: bytes, most: Callable[[], int]) -> Iterator[bytes]:

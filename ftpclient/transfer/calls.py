@@ -148,6 +148,7 @@ class PutCall(Call):
         self._target = target
         self.size = 0
         self.digest: bytes | None = None
+        """Of the whole file, once that is known: before its END is sent."""
         self.ready: Ready | None = None
         self.failure: FtpError | None = None
         """Why this side gave it up."""
@@ -166,6 +167,10 @@ class PutCall(Call):
                 raise BadMessage("the server is ready for what nobody asked")
             self.ready = reply
             return False
+        if self.digest is None:
+            raise BadMessage("the server has stored a file before it was sent")
+        if reply.size != self.size:
+            raise BadMessage(f"the server has stored {reply.size} bytes of {self.size}")
         return True
 
     def is_ready(self) -> bool:

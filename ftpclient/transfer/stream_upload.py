@@ -58,6 +58,10 @@ class Stream:
         yield from rest
 
 
+class _Refused(Exception):
+    """The server has refused the upload, or ended it, while its source was silent."""
+
+
 def send_stream(
     transfer: Transfer,
     stream: Stream,
@@ -87,7 +91,9 @@ def send_stream(
         waiting = _waiting(transfer, call, stream)
 
         def look() -> None:
-            transfer.connection.check()
+            transfer.connection.poll()
+            if call.done:
+                raise _Refused
             waiting.look()
 
         with ReadAhead(stream.fd, None, hasher=hasher, while_waiting=look) as rest:
@@ -97,6 +103,9 @@ def send_stream(
                     spent.add((source, target))
                 if not call.send((piece,)):
                     return
+    except _Refused:
+        transfer.connection.send_cancel(call)
+        return
     except OSError as error:
         call.give_up(source, error)
         return

@@ -528,6 +528,46 @@ def test_uploads_to_a_liar(attempt, tmp_path, size, answers):
     assert isinstance(error, ProtocolError)
 
 
+@pytest.mark.parametrize(
+    ("size", "answers"),
+    [
+        pytest.param(10, [Stored(9)], id="small"),
+        pytest.param(2 * MIB, [Stored(2 * MIB + 1)], id="larger"),
+        pytest.param(6 * MIB, [Ready(), Stored(6 * MIB)], id="before-its-end"),
+        pytest.param(None, [Ready(), Stored(10)], id="before-the-end-of-a-stream"),
+    ],
+)
+def test_what_was_not_sent_is_not_stored(attempt, tmp_path, size, answers):
+    """Else a server that has mistaken itself would lose the file, and nobody would know."""
+
+    def ask(peer: Peer, asked: Frame) -> bool:
+        if not isinstance(asked.message, Put):
+            return False
+        early = len(answers) > 1
+        for answer in answers if early else []:
+            peer.reply(asked, answer)
+        while (found := peer.read()).kind not in (Kind.END, Kind.CANCEL):
+            assert found.kind == Kind.DATA
+        if not early:
+            peer.reply(asked, answers[0])
+        return True
+
+    def put(client):
+        if size is not None:
+            (tmp_path / "source").write_bytes(bytes(size))
+            return client.put([tmp_path / "source"], "/target")
+        ours, theirs = os.pipe()
+        try:
+            return client.put_stream(ours, "/target")
+        finally:
+            os.close(ours)
+            os.close(theirs)
+
+    server = Server(ask=ask, root=lambda path: None)
+    error = attempt(server, put)
+    assert isinstance(error, ProtocolError) and "has stored" in str(error)
+
+
 # other answers -----------------------------------------------------------------------------
 
 VERBS = {

@@ -19,7 +19,7 @@ from ftpclient.connection.interrupt import Interrupt
 from ftpclient.transfer import waiting
 from ftpclient.transfer.job import RESUME_FROM
 from ftpwire import digests
-from ftpwire.errors import Interrupted
+from ftpwire.errors import Interrupted, SessionEnded
 from ftpwire.frames import Kind
 from ftpwire.messages import PIECES, Failed, Put, PutPiece, Ready, Stored, Taken
 from tests.ftpclient.aio.async_support import Blocking
@@ -55,18 +55,23 @@ class Receives:
     def _ask(self, peer: Peer, asked: Frame) -> bool:
         if not isinstance(asked.message, Put | PutPiece):
             return False
+        size = self._known
         if isinstance(asked.message, Put):
             key = KEY if asked.message.pieces else None
             peer.reply(asked, Ready(self._known, digests.digest(DATA[: self._known]), key))
         while (found := peer.read()).kind not in (Kind.END, Kind.CANCEL):
             assert found.kind == Kind.DATA
+            size += len(found.payload)
             if not found.payload:
                 self.signs += 1
                 self.signed.set()
         if found.kind == Kind.CANCEL:
             peer.reply(asked, Failed("cancelled", "cancelled"))
             return True
-        peer.reply(asked, Stored(SIZE) if isinstance(asked.message, Put) else Taken())
+        if isinstance(asked.message, PutPiece):
+            peer.reply(asked, Taken())
+        else:
+            peer.reply(asked, Stored(SIZE if asked.message.pieces else size))
         return True
 
 
@@ -158,3 +163,61 @@ def test_while_an_asynchronous_source_is_silent(fake, connect):
     assert isinstance(client.client, AsyncClient)
     assert client.run(client.client.put_stream(silent(), "/x")).done == 1
     assert received.signs
+
+
+# while a source is silent ----------------------------------------------------------------------
+
+
+def refused(peer: Peer, asked: Frame) -> None:
+    peer.reply(asked, Failed("quota", "full"))
+
+
+def kicked(peer: Peer, asked: Frame) -> None:
+    peer.frame(Kind.ERROR, 0, Failed("session-ended", "kicked"))
+
+
+@pytest.mark.parametrize("kind", [Client, Blocking])
+@pytest.mark.parametrize("end", [refused, kicked])
+def test_a_silent_source_is_not_waited_for_when_the_upload_is_over(fake, connect, kind, end):
+    def ask(peer: Peer, asked: Frame) -> bool:
+        if not isinstance(asked.message, Put):
+            return False
+        peer.reply(asked, Ready())
+        end(peer, asked)
+        peer.rest()
+        return True
+
+    left = threading.Event()
+    client = connect(fake(LyingServer(root=lambda path: None, ask=ask)), kind=kind)
+    ours, theirs = os.pipe()
+    end_of_pipe, waited = os.fdopen(theirs, "wb"), threading.Event()
+
+    def is_late() -> None:
+        waited.set()
+        end_of_pipe.close()
+
+    async def silent():
+        try:
+            async with asyncio.timeout(5):
+                await asyncio.Event().wait()
+        finally:
+            left.set()
+        yield b"too late"
+
+    late = threading.Timer(5, is_late)
+    late.start()
+    try:
+        if kind is Client:
+            summary = client.put_stream(ours, "/x")
+        else:
+            summary = client.run(client.client.put_stream(silent(), "/x"))
+        assert end is refused and summary.exit_code == 7
+    except SessionEnded as error:
+        assert end is kicked and "kicked" in str(error)
+    finally:
+        late.cancel()
+        late.join()
+        os.close(ours)
+        end_of_pipe.close()
+    assert left.is_set() == (kind is Blocking)
+    assert not waited.is_set()
