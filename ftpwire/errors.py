@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class FtpError(Exception):
@@ -28,6 +28,12 @@ class FtpError(Exception):
 
     code: ClassVar[str] = "failed"
     exit_code: ClassVar[int] = 1
+
+    def with_text(self, text: str) -> Self:
+        """The same error in other words, with all else that it tells."""
+        made = type(self)(text)
+        made.__dict__.update(self.__dict__)
+        return made
 
 
 class ProtocolError(FtpError):

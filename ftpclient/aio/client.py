@@ -848,7 +848,7 @@ class AsyncClient:
             upstream.cancel()  # closes it unless it has ended; a refused one, too
             beside.close()
         if isinstance(call.error, ConnectionLost):
-            raise type(call.error)(f"{call.error}: {INPUT_LOST}")
+            raise call.error.with_text(f"{call.error}: {INPUT_LOST}")
         return upload.close()
 
     @edge.stream

@@ -501,7 +501,7 @@ def outcome_unknown(
     made_once = isinstance(request, messages.MakeDir) and request.parents
     if made_once or isinstance(request, _REPEATABLE) or str(error).endswith(_MAYBE):
         return error
-    return type(error)(f"{error}{_MAYBE}")
+    return error.with_text(f"{error}{_MAYBE}")
 
 
 _MAYBE = "; it may have been done"

@@ -314,7 +314,7 @@ class StreamUpload:
             self._outcome.check()
         except ConnectionLost as error:
             lost = f"{error}: {INPUT_LOST}" if upload.took_input else str(error)
-            self._error = type(error)(lost)
+            self._error = error.with_text(lost)
         except Interrupted as error:
             self._error = error
             upload.connection.cancel_all()

@@ -212,7 +212,7 @@ class Run:
                 self._furthest = max(self._furthest, self._transfer.moved)
                 if self._spent():
                     self._transfer.close()
-                    raise type(error)(f"{error}: {INPUT_LOST}") from None
+                    raise error.with_text(f"{error}: {INPUT_LOST}") from None
                 if headway.count != seen:
                     patience.came_further()
                     seen = headway.count
@@ -252,7 +252,7 @@ class Run:
         """The error, with how far the transfer came, and what the same command would do."""
         transfer = self._transfer
         if isinstance(error, UploadTakenOver):  # the same command would take it back
-            return type(error)(f"{error}; {NOT_REST}") if self._many else error
+            return error.with_text(f"{error}; {NOT_REST}") if self._many else error
         moved, size = max(self._furthest, transfer.moved), transfer.size
         if not moved or not isinstance(error, (ConnectionLost, Interrupted)):
             return error
@@ -261,7 +261,7 @@ class Run:
         if size is not None and size <= RESUME_FROM and transfer.summary.done == 0:
             goes_on = False  # too small to be kept in part
         same = "goes on" if goes_on else "starts anew"
-        return type(error)(f"{error}: stopped at {done}: the same command {same}")
+        return error.with_text(f"{error}: stopped at {done}: the same command {same}")
 
     def _start_pool(self) -> ConnectionPool[Transfer] | None:
         assert self._worker is not None

@@ -168,7 +168,7 @@ def test_whoever_leaves_an_upload_to_another_says_that_the_rest_stays(fake, conn
     def ask(peer: Peer, asked: Frame) -> bool:
         if not isinstance(asked.message, Put):
             return False
-        peer.frame(Kind.ERROR, 0, Failed("taken-over", "another session uploads it"))
+        peer.frame(Kind.ERROR, 0, Failed("taken-over", "another session uploads it", path=b"/x/f0"))
         peer.rest()
         return True
 
@@ -184,4 +184,5 @@ def test_whoever_leaves_an_upload_to_another_says_that_the_rest_stays(fake, conn
         actions[what]()
     rest = "" if what == "file" else "; the rest was not transferred"
     assert str(caught.value) == f"another session uploads it{rest}"
+    assert caught.value.path == b"/x/f0"
     assert server.connections == 1, "it doesn't take it back"
