@@ -12,7 +12,6 @@ is to be sent is returned as bytes. Answers come in the order of the requests.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any, Generic, NoReturn
@@ -41,7 +40,6 @@ DATA_SIZE = 512 * 1024
 _LEAST_SILENCE = 0.2
 _LONGEST_SILENCE = 3600.0
 """A server that is at work says so far more often, whatever it announces: see docs/protocol.md."""
-_LEAST_SIGN = 0.1
 _CANCEL_SECONDS = 5.0
 _CANCEL_LISTING_SECONDS = 0.5
 """For a listing a new connection loses nothing; a server that goes on with it isn't waited for."""
@@ -238,12 +236,6 @@ class ClientProtocol:
         other.data_size, other.silence = self.data_size, self.silence
         other.max_sessions = self.max_sessions
         return other
-
-    @property
-    def sign_seconds(self) -> float:
-        """Seconds without a byte after which an upload has to give a sign of life: half of what
-        the server waits for one; infinite where it doesn't say."""
-        return max(_LEAST_SIGN, self.server.stall_ms / 2000) if self.server.stall_ms else math.inf
 
     @property
     def is_idle(self) -> bool:

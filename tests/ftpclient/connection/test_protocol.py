@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass, field
 
 import msgspec
@@ -204,13 +203,6 @@ def test_signs_of_life_are_promised_from_the_log_in_on():
     endless = greeted(features=["alive"], stall_ms=2**63 - 1)
     endless.logged_in(LoggedIn("alice"))
     assert endless.silence == 3600, "nor longer than a wait may be"
-
-
-@pytest.mark.parametrize(
-    ("stall_ms", "seconds"), [(0, math.inf), (1, 0.1), (5000, 2.5), (60_000, 30.0)]
-)
-def test_how_often_an_upload_gives_a_sign_of_life(stall_ms, seconds):
-    assert greeted(stall_ms=stall_ms).sign_seconds == seconds
 
 
 @pytest.mark.parametrize(

@@ -13,15 +13,14 @@ import threading
 
 import pytest
 
-from ftpclient import AsyncClient, Client
-from ftpclient.aio import streams
+from ftpclient import Client
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.transfer import waiting
 from ftpclient.transfer.job import RESUME_FROM
 from ftpwire import digests
 from ftpwire.errors import Interrupted, SessionEnded
 from ftpwire.frames import Kind
-from ftpwire.messages import PIECES, Failed, Put, PutPiece, Ready, Stored, Taken
+from ftpwire.messages import ALIVE, PIECES, Failed, Put, PutPiece, Ready, Stored, Taken
 from tests.ftpclient.aio.async_support import Blocking
 from tests.lying_server import MIB, LyingServer
 from tests.peer import Frame, Peer
@@ -29,7 +28,7 @@ from tests.peer import Frame, Peer
 SIZE = RESUME_FROM + 4 * MIB
 OFFSET = RESUME_FROM + MIB
 DATA = os.urandom(SIZE)
-STALL_MS = 200
+STALL_MS = 2000
 KEY = bytes(16)
 
 
@@ -44,7 +43,7 @@ class Receives:
     def __init__(self, *, pieces: bool, known: int) -> None:
         self.signs = 0
         self.signed = threading.Event()
-        features = [PIECES] if pieces else []
+        features = [ALIVE, PIECES] if pieces else [ALIVE]
         self.server = LyingServer(
             root=lambda path: None,
             ask=self._ask,
@@ -78,8 +77,7 @@ class Receives:
 @pytest.fixture(autouse=True)
 def seldom(monkeypatch):
     """Nothing but what the server has said makes an upload give signs of life."""
-    for module in (waiting, streams):
-        monkeypatch.setattr(module, "KEEP_ALIVE_SECONDS", 10.0**6)
+    monkeypatch.setattr(waiting, "KEEP_ALIVE_SECONDS", 10.0**6)
 
 
 @pytest.fixture
@@ -129,40 +127,6 @@ def test_ctrl_c_is_heard_meanwhile(fake, connect, monkeypatch, tmp_path, pieces)
     assert len(ticks) == 3
     client.close()
     interrupt.close()
-
-
-def test_while_a_pipe_is_silent(fake, connect, monkeypatch):
-    received = Receives(pieces=False, known=0)
-    client = connect(fake(received.server), retry_for=0)
-    ours, theirs = os.pipe()
-    looks = []
-    look = waiting.Waiting.look
-
-    def looked(self) -> None:
-        look(self)
-        looks.append(1)
-        if received.signed.is_set() or len(looks) == 20:
-            os.close(theirs)
-
-    monkeypatch.setattr(waiting.Waiting, "look", looked)
-    assert client.put_stream(ours, "/x").done == 1
-    os.close(ours)
-    assert received.signs
-
-
-def test_while_an_asynchronous_source_is_silent(fake, connect):
-    received = Receives(pieces=False, known=0)
-
-    async def silent():
-        yield b"a"
-        async with asyncio.timeout(5):
-            await asyncio.to_thread(received.signed.wait, 5)
-        yield b"b"
-
-    client = connect(fake(received.server), kind=Blocking, retry_for=0)
-    assert isinstance(client.client, AsyncClient)
-    assert client.run(client.client.put_stream(silent(), "/x")).done == 1
-    assert received.signs
 
 
 # while a source is silent ----------------------------------------------------------------------
