@@ -7,14 +7,14 @@ Lives here: putting the two together. Lives elsewhere: the command line (cli/mai
 from __future__ import annotations
 
 from ftpclient.cli import main as command_line
-from ftpclient.cli.app import App
+from ftpclient.cli.app import App, Script
 
 
-def run_shell(app: App) -> int:
-    """Run the shell. It is imported for whoever wants one, and not for each command."""
+def run_shell(app: App, script: Script | None) -> int:
+    """Run the shell, or a script. It is imported when one is wanted, and not for each command."""
     from ftpclient.shell import shell
 
-    return shell.run_shell(app)
+    return shell.run_shell(app, script)
 
 
 def main() -> None:

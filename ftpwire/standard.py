@@ -14,6 +14,8 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -169,6 +171,43 @@ def flush() -> OSError | None:
     except ReaderLeft:
         pass  # `reader_left` tells
     return failure()
+
+
+@contextmanager
+def output_into(fd: int) -> Iterator[None]:
+    """While the context is open, standard output is this descriptor: for child processes, too.
+
+    What was printed before goes where it did. Takes the descriptor over: it is closed when the
+    context is left, and so a pipe's reader sees the end.
+
+    Raises:
+        ReaderLeft: Of what was printed before.
+    """
+    before = sys.stdout
+    try:
+        before.flush()
+        saved = os.dup(1)
+        os.dup2(fd, 1)
+    finally:
+        os.close(fd)
+    stream = io.TextIOWrapper(
+        io.BufferedWriter(Output(1, tells=True)),
+        encoding=before.encoding,
+        errors=before.errors,
+        newline="\n",
+        write_through=getattr(before, "write_through", False),
+    )
+    sys.stdout = stream
+    try:
+        yield
+    finally:
+        sys.stdout = before
+        try:
+            with suppress(ReaderLeft):
+                stream.close()
+        finally:
+            os.dup2(saved, 1)
+            os.close(saved)
 
 
 def do_without() -> None:

@@ -38,25 +38,65 @@ class UsageError(FtpError):
     exit_code = 2
 
 
+@dataclass(frozen=True)
+class Where:
+    """The place of a line that is run.
+
+    Attributes:
+        file: The name of its file; empty where it has none worth telling.
+        line: Its number there, from 1 on.
+    """
+
+    file: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Script:
+    """Lines for a shell that don't come from its terminal.
+
+    Attributes:
+        lines: These, or those of a file where there are none.
+        path: Of that file; ``-`` is standard input.
+        name: What complaints call it; empty for no name.
+        keep_going: Run the lines after one that failed, too.
+        check: Only look for mistakes.
+    """
+
+    lines: tuple[str, ...] = ()
+    path: str = ""
+    name: str = ""
+    keep_going: bool = False
+    check: bool = False
+
+
 @dataclass
 class ShellState:
     """What the lines given to one shell share.
 
     Attributes:
-        batch: The lines come from standard input, which is no terminal.
+        batch: The lines were written beforehand: nobody types them.
+        on_stdin: And they come from standard input: no command may read there.
+        where: The line that is run, in a batch.
+        depth: How many files are being run by `source`, one in another.
         patterns: Of the current line: the patterns that its words are, where their quotes make
             a difference.
         previous: The remote directory before the last cd.
         leaving: No more lines.
+        status: The exit status that `exit` was given.
     """
 
     batch: bool = False
+    on_stdin: bool = False
+    where: Where | None = None
+    depth: int = 0
     patterns: dict[str, str] = field(default_factory=dict)
     previous: RemotePath | None = None
     leaving: bool = False
+    status: int = 0
 
 
-def no_shell(app: App) -> int:
+def no_shell(app: App, script: Script | None = None) -> int:
     """What an App runs that was given no shell."""
     raise UsageError("there is no shell in this program: start it as ftp or python -m ftpclient")
 
@@ -71,7 +111,7 @@ class App:
         quiet: No progress, no summary.
         given_password: What --password-stdin has brought.
         interactive: Inside the shell: local patterns are expanded, paths are relative to cd.
-        run_shell: What `ftp connect` runs; returns the exit status.
+        run_shell: Runs a shell at the terminal, or a script; returns the exit status.
     """
 
     server: str | None = None
@@ -88,13 +128,22 @@ class App:
     interactive: bool = False
     interrupt: Interrupt = field(default_factory=Interrupt)
     shell: ShellState = field(default_factory=ShellState)
-    run_shell: Callable[[App], int] = no_shell
+    run_shell: Callable[[App, Script | None], int] = no_shell
     given_password: str | None = field(default=None, repr=False)
-    _complaints: Complaints = field(
-        default_factory=lambda: Complaints(lambda text: print(f"ftp: {text}", file=sys.stderr))
-    )
+    _complaints: Complaints = field(init=False)
     _chosen: Server | None = None
     _client: Client | None = None
+
+    def __post_init__(self) -> None:
+        self._complaints = Complaints(
+            lambda text: print(f"{self._beginning}: {text}", file=sys.stderr)
+        )
+
+    @property
+    def _beginning(self) -> str:
+        """How a complaint begins: with the line that is run, where a file has it."""
+        where = self.shell.where
+        return f"{printable(where.file)}:{where.line}" if where and where.file else "ftp"
 
     @property
     def chosen(self) -> Server:
@@ -291,6 +340,8 @@ class App:
             record = error_record(error) | {"message": text}
             if isinstance(error, (CommandError, UploadTakenOver)) and error.path is not None:
                 record |= path_record("path", error.path)
+            if self.shell.where is not None:
+                record["line"] = self.shell.where.line
             print(json.dumps(record), file=sys.stderr)
         else:
             self._complaints.add(error, text)

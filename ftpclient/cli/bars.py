@@ -6,6 +6,7 @@ Lives here: the bars, drawn with rich. Lives elsewhere: when there are any (prog
 from __future__ import annotations
 
 import math
+import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -88,6 +89,7 @@ class Bars(Printer):
             *time_left,
             console=console,
             transient=True,
+            redirect_stdout=sys.stdout.isatty(),  # else it is drawn nowhere near them
         )
         self._total: TaskID = self._progress.add_task("", total=None, visible=False)
         self._files: dict[bytes, TaskID] = {}

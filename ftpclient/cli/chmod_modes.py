@@ -86,7 +86,7 @@ class ModeChange:
             if match is None:
                 raise ValueError(f"{text!r} is not a mode: write 644, u+x or go-w")
             who, rest = match.groups()
-            spared = 0 if who else _umask()
+            spared = 0 if who else umask()
             for sign, rights in _ACTION.findall(rest):
                 everybody = "ugo" if not who or "a" in who else who
                 if "t" in rights or ("s" in rights and "g" not in who):
@@ -123,7 +123,7 @@ class ModeChange:
 _NO_SPECIAL = "the server keeps no setuid or sticky bit (g+s is for directories)"
 
 
-def _umask() -> int:
+def umask() -> int:
     """It can't be read without being set."""
     umask = os.umask(0o077)
     os.umask(umask)

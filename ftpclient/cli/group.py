@@ -32,16 +32,21 @@ _MODULES = {
     "sync": ("sync",),
     "viewing": ("edit", "less"),
     "status": ("status",),
-    "session": ("connect", "forget"),
+    "session": ("batch", "connect", "forget"),
     "discover": ("discover",),
     "kept": ("kept",),
-    "inside": ("cd", "exit", "lcd", "lls", "lmkdir", "lpwd"),
+    "inside": ("cd", "exit", "lcd", "lls", "lmkdir", "lpwd", "source"),
     "helping": ("help",),
 }
 MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
-SCRIPT_ONLY = frozenset({"connect", "discover", "forget", "login", "logout", "register"})
+SCRIPT_ONLY = frozenset({"batch", "connect", "discover", "forget", "login", "logout", "register"})
 """Commands that make no sense inside the shell."""
 SHELL_ONLY = frozenset(_MODULES["inside"])
+WITHOUT_OUTPUT = {
+    **dict.fromkeys(("edit", "less"), "it needs the terminal"),
+    **dict.fromkeys(("cd", "exit", "lcd"), "it has no output"),
+}
+"""Commands of the shell whose output can't go anywhere, and why."""
 _MEANT = {
     "close": "exit",
     "cls": "ls",

@@ -15,8 +15,8 @@ from contextlib import suppress
 
 import click
 
-from ftpclient.cli.app import App, UsageError, no_shell
-from ftpclient.cli.group import CommandGroup, no_option, saved_servers, unlike_others
+from ftpclient.cli.app import App, Script, UsageError, no_shell
+from ftpclient.cli.group import CommandGroup, no_option, raise_for, saved_servers, unlike_others
 from ftpwire import __version__, standard
 from ftpwire.errors import CommandError, DiskFull, FtpError, Interrupted, from_oserror
 
@@ -33,7 +33,12 @@ class _Ftp(CommandGroup):
             raise click.UsageError(text, ctx) from None
 
 
-@click.group(cls=_Ftp, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Ftp,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+    no_args_is_help=True,
+)
 @click.option(
     "-s",
     "--server",
@@ -41,6 +46,14 @@ class _Ftp(CommandGroup):
     help="[USER@]HOST[:PORT], ftpd:// before it or not, or a saved name; else FTP_SERVER.",
     shell_complete=saved_servers,
 )
+@click.option(
+    "-c",
+    "lines",
+    metavar="LINE",
+    multiple=True,
+    help="Run LINE as in the shell, instead of a COMMAND. Can be given several times.",
+)
+@click.option("-b", "-f", "batch_file", hidden=True)
 @click.option("--accept-new", is_flag=True, help="Trust a server that was never seen before.")
 @click.option(
     "--accept-key",
@@ -60,6 +73,8 @@ class _Ftp(CommandGroup):
 def remote(
     ctx: click.Context,
     server: str | None,
+    lines: tuple[str, ...],
+    batch_file: str | None,
     accept_new: bool,
     accept_key: str | None,
     ca: str | None,
@@ -90,8 +105,17 @@ def remote(
     app.verbose = verbose
     app.debug = debug
     app.password_stdin = password_stdin
+    given = (
+        Script(lines) if lines else Script(path=batch_file, name=batch_file) if batch_file else None
+    )
+    if given is not None and (ctx.invoked_subcommand or lines and batch_file):
+        raise click.UsageError("-c, -b and a command exclude each other", ctx)
+    if given is None and ctx.invoked_subcommand is None:
+        ctx.fail("Missing command.")
     if password_stdin:
         app.read_stdin_password()
+    if given is not None:
+        raise_for(app.run_shell(app, given))
 
 
 def run(app: App, arguments: list[str], prog_name: str = "ftp") -> int:
@@ -114,10 +138,7 @@ _MEANT = {
     "-k": "--accept-new",
     "--insecure": "--accept-new",
     "--no-tls": "--plaintext",
-    "-e": "-s SERVER COMMAND",
-    "-c": "-s SERVER COMMAND",
-    "-b": "ftp connect < FILE",
-    "-f": "ftp connect < FILE",
+    "-e": "-c LINE",
     "-i": "nothing: scripts are never asked",
     "-n": "nothing: --password-stdin or FTP_PASSWORD log in",
 }
@@ -209,23 +230,27 @@ def _usage(app: App, error: click.UsageError) -> int:
     return UsageError.exit_code
 
 
-def ended(app: App, status: int) -> int:
-    """The exit status of a run that ends with ``status``, when its output has been written too."""
+def ended(app: App, status: int, output: str = standard.OUTPUT) -> int:
+    """The exit status of a run that ends with ``status``, when its output has been written too.
+
+    Args:
+        output: What errors call the place that it was written to.
+    """
     error = standard.flush()
     if error is None:
         return status
     if standard.reader_left():
         return standard.READER_LEFT
-    app.complain(from_oserror(error, standard.OUTPUT))
+    app.complain(from_oserror(error, output))
     app.flush()  # nothing comes after it that would
     return status or 1
 
 
-def main(run_shell: Callable[[App], int] = no_shell) -> None:
+def main(run_shell: Callable[[App, Script | None], int] = no_shell) -> None:
     """Run `ftp` with the arguments of this process, to its end.
 
     Args:
-        run_shell: What `ftp connect` runs; returns the exit status.
+        run_shell: Runs a shell at the terminal, or a script; returns the exit status.
     """
     standard.open_standard_streams()
     for stream in (sys.stdout, sys.stderr):

@@ -22,7 +22,17 @@ def run_program(words: Sequence[str], *, with_stdin: bool) -> int:
     """
     stdin = None if with_stdin else subprocess.DEVNULL
     with _keys_are_its_own():
-        status = subprocess.run(words, stdin=stdin, check=False).returncode
+        return _reported(subprocess.run(words, stdin=stdin, check=False).returncode)
+
+
+def wait_for_program(program: subprocess.Popen[bytes]) -> int:
+    """Wait for a program that runs already; its exit status, as of `run_program`."""
+    with _keys_are_its_own():
+        return _reported(program.wait())
+
+
+def _reported(status: int) -> int:
+    """A status as a shell tells it."""
     return 128 - status if status < 0 else status
 
 

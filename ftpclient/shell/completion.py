@@ -23,7 +23,7 @@ from prompt_toolkit.document import Document
 from ftpclient.cli.aliases import ALIASES
 from ftpclient.cli.app import App
 from ftpclient.cli.main import remote
-from ftpclient.shell.lexer import Quote, Typed, Word, quote, split_typed
+from ftpclient.shell.lexer import Place, Quote, Typed, Word, quote, split_typed
 from ftpwire import paths
 from ftpwire.errors import FtpError, Interrupted
 from ftpwire.paths import RemotePath
@@ -42,6 +42,7 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "lcd": ("local directory",),
     "lls": ("local",),
     "lmkdir": ("local",),
+    "source": ("local", "nothing"),
     "chmod": ("nothing", "remote"),
     "help": ("command",),
     "kept": ("kept",),
@@ -157,16 +158,15 @@ class ShellCompleter(Completer):
         return list(_completions(typed, names, typed.start - len(text)))
 
     def _fitting(self, text: str) -> tuple[Typed, list[Name]]:
-        command_line = text.lstrip().removeprefix("-").lstrip()
-        if command_line.startswith("!"):
-            # of a local command, only its arguments: what there is to run is not ours to know
-            after = text.index("!") + 1
-            typed = split_typed(" " * after + text[after:])
-            return typed, self._names(typed, "local") if typed.words else []
         typed = split_typed(text)
+        if typed.place is Place.LOCAL:
+            # of a local command, only its arguments: what there is to run is not ours to know
+            return typed, self._names(typed, "local") if typed.words else []
+        if typed.place is Place.FILE:
+            return typed, self._names(typed, "local")
         if not typed.words:
             return typed, _matching(typed, _commands(self._app))
-        command = _command(self._app, typed.words[0].text.removeprefix("-"))
+        command = _command(self._app, typed.words[0].text)
         if command is None:
             return typed, []
         given = _arguments(command, typed.words[1:])

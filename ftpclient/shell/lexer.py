@@ -1,27 +1,32 @@
-"""One line of the shell as words, quoted as in a POSIX shell.
+"""One line of the shell as tokens, quoted as in a POSIX shell.
 
-Lives here: splitting, quoting back, and what the last word looks like while it is typed.
-Lives elsewhere: what the words mean (cli/commands/), what could follow (completion.py).
+Lives here: splitting, quoting back, where a line goes on, and what the last word looks like while
+it is typed. Lives elsewhere: how tokens make a line (grammar.py), what the words mean
+(cli/commands/), what could follow (completion.py).
 
 ``\\`` escapes one character, ``'…'`` and ``"…"`` hold words together, ``$'…'`` writes what can't be
 typed (``\\n``, ``\\xff``). Nothing is expanded but patterns, and those only where no quote holds
-them: that is why a word has two forms.
+them: that is why a word has two forms. What follows ``|``, or a ``!`` at the beginning, is for the
+local shell: of it only the quotes matter here, which say where it ends.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
 from ftpclient.cli.app import UsageError
 
-_BLANKS = " \t\r\n"
+_BLANKS = " \t\r"
 _MAGIC = "*?["
+_OPERATORS = ";&|<>()`"
 _ESCAPED_IN_DOUBLE = '"\\$`'
 _NAMED = {"n": 10, "r": 13, "t": 9, "a": 7, "b": 8, "e": 27, "E": 27, "f": 12, "v": 11}
 _NAMES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\", "'": "\\'"}
 _HEX = frozenset("0123456789abcdefABCDEF")
 _OCTAL = frozenset("01234567")
+_SUBSTITUTIONS = (("$(", ")"), ("${", "}"))
 
 
 class Quote(StrEnum):
@@ -31,6 +36,20 @@ class Quote(StrEnum):
     SINGLE = "'"
     DOUBLE = '"'
     CODED = "$'"
+
+
+class Operator(StrEnum):
+    """What is no part of a word where it isn't quoted."""
+
+    FORGIVE = "-"
+    THEN = ";"
+    AND = "&&"
+    OR = "||"
+    PIPE = "|"
+    INTO = ">"
+    APPEND = ">>"
+    LATER = "&"
+    NEWLINE = "\n"
 
 
 @dataclass(frozen=True)
@@ -48,15 +67,43 @@ class Word:
 
 
 @dataclass(frozen=True)
+class Local:
+    """A command line for the local shell, as it was written."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Token:
+    """A part of a line.
+
+    Attributes:
+        at: Where in the line it begins.
+    """
+
+    what: Word | Operator | Local
+    at: int
+
+
+class Place(StrEnum):
+    """What a word is part of."""
+
+    COMMAND = "command"
+    FILE = "the file of > or >>"
+    LOCAL = "a command line for the local shell"
+
+
+@dataclass(frozen=True)
 class Typed:
     """A line up to the cursor, for completion.
 
     Attributes:
-        words: Those that are finished.
+        words: Those of the current command that are finished.
         directory: What the current word says up to its last slash, slash included.
         name: What it says after that.
         start: Where in the line the name begins, behind a quote that opens there.
         quote: Which quotes were open there.
+        place: What the current word is part of.
     """
 
     words: list[Word]
@@ -64,105 +111,337 @@ class Typed:
     name: str
     start: int
     quote: Quote
+    place: Place = Place.COMMAND
 
 
-def split(line: str) -> list[Word]:
-    """The words of a line.
+class Mistake(UsageError):
+    """A line that can't be understood.
+
+    Attributes:
+        reason: What is wrong with it.
+        line: In which of its lines that is, from 1 on: there are several where a quote is open.
+        column: And where in that line, from 1 on.
+    """
+
+    def __init__(self, reason: str, text: str, at: int) -> None:
+        self.reason = reason
+        self.line = text.count("\n", 0, at) + 1
+        self.column = at - (text.rfind("\n", 0, at) + 1) + 1
+        line = f"line {self.line}, " if self.line > 1 else ""
+        super().__init__(f"{reason} ({line}column {self.column})")
+
+
+def tokens(line: str) -> list[Token]:
+    """The tokens of a line.
 
     Raises:
-        UsageError: A quote is open at its end, or it has a NUL character.
+        Mistake: A quote is open at its end, or it has something that means nothing here.
     """
-    scanner = _Scanner(line)
-    scanner.scan()
-    if scanner.quote is not Quote.NONE:
-        raise UsageError(f"a quote is open: {scanner.quote}")
-    if scanner.dangling:
-        raise UsageError("nothing follows the last backslash")
-    scanner.end_word()
-    if any("\0" in word.text for word in scanner.words):
-        raise UsageError("a NUL character can't be part of a command")
-    return scanner.words
+    scanner = _Scanner()
+    scanner.feed(line)
+    return scanner.finish()
+
+
+def whole_lines(parts: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Put lines together where one goes on in the next; each with its number, from 1 on.
+
+    A line goes on after a quote that is open, or a backslash at its end.
+
+    Args:
+        parts: The lines as they are in a file, without their ends.
+    """
+    scanner, first, begun = _Scanner(), 1, False
+    for number, part in enumerate(parts, 1):
+        if not begun:
+            scanner, first, begun = _Scanner(), number, True
+            scanner.feed(part)
+        else:
+            scanner.feed("\n" + part)
+        if not scanner.goes_on:
+            begun = False
+            yield first, scanner.line
+    if begun:
+        yield first, scanner.line
+
+
+def goes_on(text: str) -> bool:
+    """Whether the last line of a text goes on in another."""
+    *_, (_, last) = whole_lines(text.split("\n"))
+    scanner = _Scanner()
+    scanner.feed(last)
+    return scanner.goes_on
 
 
 def split_typed(text: str) -> Typed:
     """What was typed so far, finished or not."""
-    scanner = _Scanner(text)
-    scanner.scan()
+    scanner = _Scanner()
+    scanner.feed(text)
     word = "".join(scanner.text)
     cut = word.rfind("/") + 1
-    return Typed(scanner.words, word[:cut], word[cut:], scanner.start, scanner.start_quote)
+    return Typed(
+        scanner.words, word[:cut], word[cut:], scanner.start, scanner.start_quote, scanner.place
+    )
 
 
 class _Scanner:
-    """Walks over a line once. What it knows of the current word is public while it does."""
+    """Walks over a line once. What it knows of the current word is public while it does.
 
-    def __init__(self, line: str) -> None:
+    Attributes:
+        line: What it was given.
+        words: Those of the current command.
+        place: Where the current word is.
+    """
+
+    def __init__(self) -> None:
+        self.line = ""
         self.words: list[Word] = []
+        self.place = Place.COMMAND
         self.quote = Quote.NONE
-        self.dangling = False
         self.text: list[str] = []
         self.start = 0
         self.start_quote = Quote.NONE
-        self._line = line
+        self._tokens: list[Token] = []
+        self._mistake: tuple[str, int] | None = None
         self._at = 0
         self._pattern: list[str] = []
         self._in_word = False
+        self._word_at = 0
+        self._quoted = False  # some of the current word is
         self._fresh = True  # nothing of the current name was said yet
+        self._begun = False  # the line, with more than blanks and a minus
+        self._comment = False
+        self._dangling = False
+        self._quote_at = 0
+        self._local_at = -1
+        self._nesting = 0  # of parentheses in a local command
+        self._whole_rest = False  # is the local command's: it began with !
 
-    def scan(self) -> None:
-        """Read to the end of the line; the last word stays open."""
-        while self._at < len(self._line):
-            character = self._line[self._at]
+    @property
+    def goes_on(self) -> bool:
+        """Whether the line isn't finished. What is wrong already is not worth waiting for."""
+        if self._mistake is not None or self._whole_rest:
+            return False
+        return self.quote is not Quote.NONE or self._dangling
+
+    def feed(self, more: str) -> None:
+        """Read on; the last word stays open."""
+        self.line += more
+        if self._dangling:
+            self._dangling = False
+            self._at -= 1  # what the backslash stands before is there now
+        while self._at < len(self.line):
+            character = self.line[self._at]
             self._at += 1
-            if self.quote is Quote.NONE:
+            if self._comment:
+                if character == "\n":
+                    self._newline()
+            elif self.quote is Quote.NONE:
                 self._plain(character)
             elif character == self.quote[-1]:
-                self._open(Quote.NONE)
+                self._close()
             elif character == "\\" and self.quote is not Quote.SINGLE:
                 self._backslash()
+            elif self._whole_rest and character == "\n":
+                self._newline()
             else:
                 self._say(character, quoted=True)
         if not self._in_word:
-            self.start, self.start_quote = len(self._line), Quote.NONE
+            self.start, self.start_quote = len(self.line), Quote.NONE
 
-    def end_word(self) -> None:
-        """Close the current word, if there is one."""
-        if self._in_word:
-            self.words.append(Word("".join(self.text), "".join(self._pattern)))
-        self.text, self._pattern = [], []
-        self._in_word, self._fresh = False, True
+    def finish(self) -> list[Token]:
+        """All tokens. Raises Mistake."""
+        if not self._whole_rest and self._mistake is None:
+            if self.quote is not Quote.NONE:
+                self._wrong(f"a quote is open: {self.quote}", self._quote_at)
+            elif self._dangling:
+                self._wrong("nothing follows the last backslash", len(self.line) - 1)
+        self._end_word()
+        self._end_local(len(self.line))
+        if self._mistake is not None:
+            reason, at = self._mistake
+            raise Mistake(reason, self.line, at)
+        return self._tokens
+
+    def _wrong(self, reason: str, at: int) -> None:
+        if self._mistake is None:
+            self._mistake = reason, at
+
+    def _meaningless(self, what: str, at: int) -> None:
+        self._wrong(f"'{what}' has no meaning here: quote it, or use !", at)
+
+    # outside of quotes ---------------------------------------------------------------------
 
     def _plain(self, character: str) -> None:
-        if character in _BLANKS:
-            self.end_word()
-            return
+        at = self._at - 1
+        following = self.line[self._at : self._at + 1]
+        if character == "\n":
+            self._newline()
+        elif character in _BLANKS:
+            self._end_word()
+        elif character == "\\" and following in ("", "\n"):
+            self._at += len(following)  # the line goes on as if neither were there
+            self._dangling = not following
+        elif character == "#" and not self._in_word and not self._whole_rest:
+            self._end_local(at)
+            self._comment = True
+        elif not self._begun and not self._in_word and self._opening(character, following):
+            pass
+        elif self.place is Place.LOCAL:
+            self._locally(character, following, at)
+        elif character in _OPERATORS:
+            self._operator(character, following, at)
+        elif character == "$" and following == "(":
+            self._meaningless("$(", at)
+        elif character == "!" and not self._in_word and not self.words:
+            self._wrong("'!' takes the whole rest of a line, and so stands at its beginning", at)
+        else:
+            self._of_word(character, following)
+
+    def _opening(self, character: str, following: str) -> bool:
+        """What has a meaning at the very beginning only."""
+        if character == "-" and not self._tokens and following != "-":
+            self._emit(Operator.FORGIVE, self._at - 1)
+            return True
+        self._begun = True
+        if character != "!":
+            return False
+        self.place, self._whole_rest, self._local_at = Place.LOCAL, True, self._at
+        return True
+
+    def _of_word(self, character: str, following: str) -> None:
         if not self._in_word:
-            self._in_word = True
+            self._in_word, self._word_at = True, self._at - 1
             self.start, self.start_quote = self._at - 1, Quote.NONE
         if character == "\\":
             self._backslash()
         elif character in "'\"":
             self._open(Quote(character))
-        elif character == "$" and self._line[self._at : self._at + 1] == "'":
+        elif character == "$" and following == "'":
             self._at += 1
             self._open(Quote.CODED)
         else:
             self._say(character, quoted=False)
 
+    def _operator(self, character: str, following: str, at: int) -> None:
+        pair = character + following
+        if pair in ("&>", ">&", ">|") or character in "<()`":
+            self._meaningless(pair if pair in ("&>", ">&", ">|") else character, at)
+            self._end_word()
+        elif character == ">" and self._in_word and self._is_number():
+            self._meaningless("".join(self.text) + ">", self._word_at)
+            self._end_word()
+        elif character == ">":
+            self._emit(Operator.APPEND if pair == ">>" else Operator.INTO, at)
+            self.place = Place.FILE
+        else:
+            self._emit_between(pair, at)
+
+    def _is_number(self) -> bool:
+        """Whether the current word is a descriptor's number, for the shells that know these."""
+        return not self._quoted and "".join(self.text).isdecimal()
+
+    def _emit_between(self, pair: str, at: int) -> None:
+        """An operator between two commands: what comes next is another's."""
+        known = pair in ("&&", "||")
+        operator = Operator(pair if known else pair[0])
+        self._emit(operator, at)
+        self.words, self.place = [], Place.COMMAND
+        if operator is Operator.PIPE:
+            self.place, self._local_at, self._nesting = Place.LOCAL, self._at, 0
+
+    def _emit(self, operator: Operator, at: int) -> None:
+        self._end_word()
+        self._tokens.append(Token(operator, at))
+        self._at = at + len(operator)
+
+    def _newline(self) -> None:
+        self._end_word()
+        self._end_local(self._at - 1)
+        self._tokens.append(Token(Operator.NEWLINE, self._at - 1))
+        self.words, self.place, self.quote = [], Place.COMMAND, Quote.NONE
+        self._begun = self._comment = self._whole_rest = False
+
+    # for the local shell -------------------------------------------------------------------
+
+    def _locally(self, character: str, following: str, at: int) -> None:
+        """Its words matter to completion only; where it ends does in any case."""
+        ends = character in ";&" or character + following == "||"
+        if ends and not self._whole_rest:
+            if character == "&" and self.line[at - 1 : at] == ">":
+                self._wrong("'>&' has no meaning here: quote the local command: sh -c '…'", at - 1)
+            if self._nesting > 0:
+                what = character + following if character + following in ("&&", "||") else character
+                self._wrong(f"'{what}' ends the local command: quote it: sh -c '…'", at)
+            self._end_word()
+            self._end_local(at)
+            self._emit_between(character + following, at)
+        elif character in _OPERATORS:
+            self._end_word()
+            self._nesting += (character == "(") - (character == ")")
+            if character in ";&|(`":
+                self.words = []
+        else:
+            self._of_word(character, following)
+
+    def _end_local(self, at: int) -> None:
+        if self._local_at >= 0:
+            text = self.line[self._local_at : at].strip()
+            self._tokens.append(Token(Local(text), self._local_at))
+            if "\0" in text:
+                self._wrong("a NUL character can't be part of a command", self._local_at)
+            self._local_at = -1
+            self.words, self.place = [], Place.COMMAND
+
+    def _check_nested(self) -> None:
+        """Refuse a quote that ends here, but not in the local shell, which quotes anew inside."""
+        inside = self.line[self._quote_at : self._at]
+        halves = inside.replace("\\`", "").count("`") % 2
+        if halves or any(inside.count(a) > inside.count(b) for a, b in _SUBSTITUTIONS):
+            self._wrong(
+                "quotes inside of $(…) inside of quotes: quote the local command: sh -c '…'",
+                self._quote_at,
+            )
+
+    # words ---------------------------------------------------------------------------------
+
+    def _end_word(self) -> None:
+        """Close the current word, if there is one."""
+        if self._in_word:
+            word = Word("".join(self.text), "".join(self._pattern))
+            if self.place is not Place.LOCAL:
+                self._tokens.append(Token(word, self._word_at))
+                if "\0" in word.text:
+                    self._wrong("a NUL character can't be part of a command", self._word_at)
+            self.words.append(word)
+        self.text, self._pattern = [], []
+        self._in_word, self._fresh, self._quoted = False, True, False
+
     def _open(self, quote: Quote) -> None:
-        """Go on in other quotes; a name that has not begun yet begins behind them."""
-        self.quote = quote
+        """Go on in quotes; a name that has not begun yet begins behind them."""
+        self.quote, self._quote_at, self._quoted = quote, self._at - len(quote), True
+        self._begin_name(quote)
+
+    def _close(self) -> None:
+        if self.quote is Quote.DOUBLE and self._local_at >= 0 and not self._whole_rest:
+            self._check_nested()
+        self.quote = Quote.NONE
+        self._begin_name(Quote.NONE)
+
+    def _begin_name(self, quote: Quote) -> None:
         if self._fresh:
             self.start, self.start_quote = self._at, quote
 
     def _backslash(self) -> None:
-        if self._at == len(self._line):
-            self.dangling = True
+        if self._at == len(self.line):
+            self._dangling = True
             return
-        character = self._line[self._at]
+        character = self.line[self._at]
         self._at += 1
+        self._quoted = True
         if self.quote is Quote.CODED:
             self._say(self._decode(character), quoted=True)
+        elif self.quote is Quote.DOUBLE and character == "\n":
+            pass  # the line goes on as if neither were there
         elif self.quote is Quote.DOUBLE and character not in _ESCAPED_IN_DOUBLE:
             self._say("\\", quoted=True)
             self._say(character, quoted=True)
@@ -184,9 +463,9 @@ class _Scanner:
 
     def _digits(self, allowed: frozenset[str], most: int) -> str:
         begin = self._at
-        while self._at < min(len(self._line), begin + most) and self._line[self._at] in allowed:
+        while self._at < min(len(self.line), begin + most) and self.line[self._at] in allowed:
             self._at += 1
-        return self._line[begin : self._at]
+        return self.line[begin : self._at]
 
     def _say(self, text: str, *, quoted: bool) -> None:
         if quoted and text == "~" and not self.text:
@@ -205,7 +484,7 @@ def _byte(digits: str, base: int) -> str:
 
 
 def quote(text: str, style: Quote = Quote.NONE, *, close: bool = True, first: bool = False) -> str:
-    """Write ``text`` so that ``split`` reads it back, after ``style`` was opened already.
+    """Write ``text`` so that it is read back, after ``style`` was opened already.
 
     Args:
         close: Close the quotes at the end; else more can be typed inside them.
@@ -225,9 +504,11 @@ def quote(text: str, style: Quote = Quote.NONE, *, close: bool = True, first: bo
 
 
 def _escaped(text: str, first: bool) -> str:
-    special = _BLANKS + _MAGIC + "'\"\\"
+    special = _BLANKS + _MAGIC + _OPERATORS + "'\"\\"
     result = "".join(
-        "\\" + c if c in special or (c == "$" and text[at + 1 : at + 2] == "'") else c
+        "\\" + c
+        if c in special or (c == "$" and text[at + 1 : at + 2] == "'") or (c == "#" and not at)
+        else c
         for at, c in enumerate(text)
     )
     return "\\" + result if first and text.startswith("~") else result

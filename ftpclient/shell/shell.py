@@ -1,148 +1,49 @@
-"""The shell: one command a line, from a terminal or from standard input.
+"""The shell: lines from a terminal, or a script.
 
-Lives here: the loop, the prompt, and what a line is before it is a command.
-Lives elsewhere: the commands (cli/commands/), their other names (cli/aliases.py), words (lexer.py),
-completion and history (modules of their names).
-
-A line is run as if it were the arguments of `ftp`, so scripts and the shell can't differ. What
-goes wrong is one line on stderr, and never the end of the shell.
+Lives here: which of the two, the terminal's loop and its prompt.
+Lives elsewhere: running a line (running.py), scripts (scripts.py), completion and history (modules
+of their names).
 """
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ftpclient.cli import main, render
-from ftpclient.cli.aliases import meant
-from ftpclient.cli.app import App, ShellState, UsageError
-from ftpclient.cli.subprocesses import run_program
-from ftpclient.cli.traces import print_trace
+from ftpclient.cli import render
+from ftpclient.cli.app import App, Script, ShellState
 from ftpclient.connection.addresses import DEFAULT_PORT
-from ftpclient.shell.lexer import split
+from ftpclient.shell import scripts
+from ftpclient.shell.lexer import goes_on, whole_lines
+from ftpclient.shell.running import run_line
 from ftpwire import paths, standard
-from ftpwire.errors import CommandError, FtpError, Interrupted
+from ftpwire.errors import CommandError
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
     from prompt_toolkit.output import Output
 
     from ftpclient.client import Client
     from ftpclient.shell.completion import ShellCompleter
 
-_OF_ONE_LINE = ("as_json", "quiet", "verbose", "accept_new")
 
+def run_shell(app: App, script: Script | None = None) -> int:
+    """Run a script, or lines until the user leaves. In a shell already: a file's lines here.
 
-def run_shell(app: App) -> int:
-    """Connect, and run lines until the user leaves or, in a batch, until one fails.
-
-    Returns the exit status. Raises what connecting raises.
+    Returns the exit status. Raises what connecting raises, and reading the script.
     """
+    if script is not None:
+        return (
+            scripts.source(app, script.path) if app.interactive else scripts.run_script(app, script)
+        )
+    if not sys.stdin.isatty():
+        return scripts.run_script(app, Script(path="-"))
     client = app.client
     app.interactive = True
-    app.shell = ShellState(batch=not sys.stdin.isatty())
-    if app.shell.batch:
-        return run_batch(app, _standard_input(app))
+    app.shell = ShellState()
     _greet(app, client)
     return _talk(app, client)
-
-
-# one line -----------------------------------------------------------------------------------
-
-
-def run_line(app: App, line: str) -> int:
-    """Run one line; its exit status. Whatever goes wrong is told here."""
-    line = line.lstrip()
-    if not line or line.startswith("#"):
-        return 0
-    if app.known_client is not None:
-        app.known_client.look_up()
-    if not app.shell.batch:
-        app.interrupt.clear()  # pressed when nothing was running any more
-    try:
-        with _flags_of_its_own(app):
-            if line.startswith("!"):
-                return main.guarded(app, lambda: _run_local(app, line[1:].strip()))
-            return main.guarded(app, lambda: _run_words(app, line))
-    except Exception as error:  # with --debug, errors come through to show where they are from
-        print_trace(error)
-        return error.exit_code if isinstance(error, FtpError) else 1
-
-
-@contextmanager
-def _flags_of_its_own(app: App) -> Iterator[None]:
-    """Options given to one line don't stick to the next."""
-    before = {name: getattr(app, name) for name in _OF_ONE_LINE}
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(app, name, value)
-
-
-def _run_words(app: App, line: str) -> int:
-    words = split(line)
-    if not words:
-        return 0
-    name, *arguments = (word.text for word in words)
-    if name.startswith("-"):
-        raise UsageError("options come after the command, as in ls --json")
-    # where the same word is there with quotes and without, the careful meaning holds for both
-    app.shell.patterns = {word.text: word.pattern for word in words if word.pattern != word.text}
-    name, arguments = meant(name, arguments, app.expand)
-    return main.run(app, [name, *arguments], prog_name="")
-
-
-def _run_local(app: App, command: str) -> int:
-    shell = os.environ.get("SHELL") or "/bin/sh"
-    sys.stdout.flush()
-    words = [shell, "-c", command] if command else [shell]
-    status = run_program(words, with_stdin=not app.shell.batch)
-    if status and app.shell.batch:
-        app.complain(CommandError(f"!{command}: exit status {status}"))
-    return status
-
-
-# a batch ------------------------------------------------------------------------------------
-
-
-def run_batch(app: App, lines: Iterable[str]) -> int:
-    """Run lines until one fails; its exit status. A leading - ignores a line's failure."""
-    for line in lines:
-        line = line.strip("\r\n").lstrip()
-        ignore = line.startswith("-") and not line.startswith("--")
-        status = run_line(app, line[1:] if ignore else line)
-        if standard.reader_left():
-            return standard.READER_LEFT
-        if status == Interrupted.exit_code or (status and not ignore):
-            return status
-        if app.shell.leaving:
-            break
-    return 0
-
-
-def _standard_input(app: App) -> Iterator[str]:
-    """The lines of standard input, each as soon as it is there.
-
-    The password's line may have been taken already, unbuffered. No command reads there.
-    """
-    with open(0, "rb", closefd=False) as stream:
-        while True:
-            try:
-                with app.interrupt.at_once():  # no connection is in use while this waits
-                    app.interrupt.check()
-                    line = stream.readline()
-            except KeyboardInterrupt:
-                raise Interrupted("interrupted") from None
-            if not line:
-                return
-            yield line.decode("utf-8", "surrogateescape")
-
-
-# a terminal ---------------------------------------------------------------------------------
 
 
 def _greet(app: App, client: Client) -> None:
@@ -165,7 +66,7 @@ def _talk(app: App, client: Client) -> int:
             continue
         except EOFError:
             break
-        for line in text.split("\n"):  # several, when they were pasted
+        for _, line in whole_lines(text.split("\n")):  # several, when they were pasted
             run_line(app, line)
             completer.remote_names.forget()
             if app.shell.leaving:
@@ -173,7 +74,7 @@ def _talk(app: App, client: Client) -> int:
         if standard.reader_left():
             return standard.READER_LEFT
         _begin_line(session.output)
-    return 0
+    return app.shell.status
 
 
 def _begin_line(output: Output) -> None:
@@ -215,4 +116,25 @@ def _session(completer: ShellCompleter, client: Client) -> PromptSession[str]:
         enable_suspend=True,
         reserve_space_for_menu=0,
         output=create_output(always_prefer_tty=True),
+        key_bindings=_keys(),
+        prompt_continuation="… ",
     )
+
+
+def _keys() -> KeyBindings:
+    from prompt_toolkit.application import get_app
+    from prompt_toolkit.enums import DEFAULT_BUFFER
+    from prompt_toolkit.filters import Condition, has_focus
+    from prompt_toolkit.key_binding import KeyBindings
+
+    keys = KeyBindings()
+    unfinished = Condition(lambda: goes_on(get_app().current_buffer.text))
+
+    @keys.add("enter", filter=has_focus(DEFAULT_BUFFER) & unfinished)
+    def go_on(event: KeyPressEvent) -> None:
+        """Begin another line, wherever the cursor is, instead of running what isn't whole."""
+        buffer = event.current_buffer
+        buffer.cursor_position = len(buffer.text)
+        buffer.newline(copy_margin=False)
+
+    return keys

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ftpclient.cli.app import App
-from ftpclient.shell.shell import run_line
+from ftpclient.shell.running import run_line
 from ftpclient.transfer import retry
 from tests.ftpclient.shell.shell_support import shell_of
 

@@ -16,8 +16,8 @@ from ftpclient.cli.app import App
 from ftpclient.connection import protocol
 from ftpclient.shell import completion
 from ftpclient.shell.completion import ShellCompleter
-from ftpclient.shell.lexer import split
-from ftpclient.shell.shell import run_line
+from ftpclient.shell.lexer import tokens
+from ftpclient.shell.running import run_line
 from ftpwire import paths
 from ftpwire.messages import KEPT, KeptUpload, KeptUploads, List, ListKept, Page, Problem
 from tests.lying_server import LyingServer, dir_entry, file_entry
@@ -131,7 +131,7 @@ def test_odd_names(shell, name, make):
     for shown, written in found:
         assert shown.isprintable(), shown
         assert written.isprintable(), written
-    words = [split("ls " + written) for _, written in found]
+    words = [[token.what for token in tokens("ls " + written)] for _, written in found]
     assert [len(line) for line in words] == [2, 2]
     assert paths.to_text(name) in [line[1].text.rstrip("/").removeprefix("./") for line in words]
 

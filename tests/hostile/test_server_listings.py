@@ -25,7 +25,7 @@ from ftpclient.client import Client
 from ftpclient.connection import driver, protocol
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.interrupt import Interrupt
-from ftpclient.shell.shell import run_line
+from ftpclient.shell.running import run_line
 from ftpclient.sync import deletions
 from ftpclient.sync.job import Options as SyncOptions
 from ftpclient.transfer import listing, spool

@@ -12,7 +12,7 @@ import pytest
 
 from ftpclient.cli import main
 from ftpclient.cli.app import App
-from ftpclient.shell import shell
+from ftpclient.shell import running
 from ftpserver import logs
 from ftpwire.errors import FtpError
 from ftpwire.messages import Failed, Stat
@@ -63,7 +63,7 @@ def test_a_trace_with_a_servers_words(refused, capsys, kind):
 def test_a_trace_in_the_shell(refused, monkeypatch, capsys):
     monkeypatch.setattr(main, "guarded", lambda app, action: unforeseen(refused))
     with App(debug=True).interrupt.on_ctrl_c():
-        assert shell.run_line(App(debug=True), "!true") == 1
+        assert running.run_line(App(debug=True), "!true") == 1
     assert is_harmless(capsys.readouterr().err)
 
 

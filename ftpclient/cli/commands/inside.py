@@ -1,4 +1,4 @@
-"""Commands that only the shell has: cd, lcd, lpwd, lls, lmkdir, exit."""
+"""Commands that only the shell has: cd, lcd, lpwd, lls, lmkdir, source, exit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ftpclient.cli.app import App, UsageError
+from ftpclient.cli.app import App, Script, UsageError
 from ftpclient.cli.group import raise_for, remote_command
 from ftpclient.cli.subprocesses import run_program
 from ftpwire import paths
@@ -75,7 +75,17 @@ def lmkdir_command(app: App, names: tuple[str, ...], parents: bool) -> None:
     raise_for(status)
 
 
+@remote_command("source")
+@click.argument("file", metavar="FILE")
+def source_command(app: App, file: str) -> None:
+    """Run the lines of a local file here and now, until one fails."""
+    raise_for(app.run_shell(app, Script(path=file)))
+
+
 @remote_command("exit")
-def exit_command(app: App) -> None:
-    """Leave. Also quit, bye, or Ctrl-D."""
+@click.argument("status", metavar="[STATUS]", type=click.IntRange(0, 255), default=0)
+def exit_command(app: App, status: int) -> None:
+    """Leave, with an exit status (0). Also quit, bye, or Ctrl-D."""
     app.shell.leaving = True
+    app.shell.status = status
+    raise_for(status)

@@ -242,7 +242,7 @@ def put_command(
             raise UsageError("--dry-run can't tell what standard input is going to bring")
         if len(arguments) == 1:  # with -t as well: it says where, and not under which name
             raise UsageError("put - needs the name of the file to write")
-        if app.shell.batch:
+        if app.shell.on_stdin:
             raise UsageError("put - can't be used here: standard input has the commands")
         if standard.was_closed(0):
             raise CommandError("standard input is closed: nothing was stored")

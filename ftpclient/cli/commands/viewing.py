@@ -172,7 +172,7 @@ def _is_as_before(copy: Path, original: bytes) -> bool:
 
 
 def _need_terminal(app: App, command: str, instead: str) -> None:
-    if app.as_json or app.shell.batch or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if app.as_json or app.shell.on_stdin or not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError(f"{command} needs a terminal: {instead}")
 
 

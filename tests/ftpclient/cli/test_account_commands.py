@@ -14,7 +14,7 @@ from ftpclient.cli.render import room_lines, room_record, room_words
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.credentials import SavedToken, SavedTokens
 from ftpclient.connection.servers import SavedServers, Server
-from ftpclient.shell.shell import run_line
+from ftpclient.shell.running import run_line
 from ftpwire.errors import LoginRefused
 from ftpwire.messages import Room
 from tests.ftpclient.shell.shell_support import shell_of

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from ftpclient.cli import main
-from ftpclient.shell.shell import run_batch, run_line
+from ftpclient.shell.running import run_line
+from ftpclient.shell.scripts import run_batch
 from ftpclient.transfer.job import Enough
 from ftpclient.transfer.report import Listener
 from ftpwire import standard

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from ftpclient.cli.aliases import ALIASES
-from ftpclient.shell.shell import run_line
+from ftpclient.shell.running import run_line
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from ftpclient.cli.commands import viewing
-from ftpclient.shell.shell import run_line
+from ftpclient.shell.running import run_line
 
 
 @pytest.fixture

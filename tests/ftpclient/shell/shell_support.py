@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ftpclient.__main__ import run_shell
 from ftpclient.cli.app import App, ShellState
 
 
@@ -16,7 +17,8 @@ def shell_of(server, *, batch: bool = False) -> Iterator[App]:
         server=f"alice@{host}:{port}",
         plaintext=server.settings.plaintext,
         interactive=True,
-        shell=ShellState(batch=batch),
+        shell=ShellState(batch=batch, on_stdin=batch),
+        run_shell=run_shell,
         given_password="secret",
     )
     try:

@@ -67,7 +67,7 @@ def completed(completer, text: str) -> str:
         pytest.param("conn", "conn", id="not-of-the-shell"),
         pytest.param("help lp", "help lpwd ", id="help"),
         pytest.param("? lp", "? lpwd ", id="other-name-of-help"),
-        pytest.param("-lp", "-lp", id="no-command"),
+        pytest.param("-lp", "-lpwd ", id="failure-ignored-of-a-command"),
         pytest.param("ls --dig", "ls --digest ", id="option"),
         pytest.param("put --no", "put --no-", id="common-beginning"),
         pytest.param("exit a", "exit a", id="takes-nothing"),

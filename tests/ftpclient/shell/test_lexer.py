@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftpclient.cli.app import UsageError
-from ftpclient.shell.lexer import Quote, Word, quote, split, split_typed
+from ftpclient.shell.lexer import Quote, Word, goes_on, quote, split_typed, tokens, whole_lines
+
+
+def split(line: str) -> list[Word]:
+    """The words of a line behind a command."""
+    command, *words = [token.what for token in tokens("x " + line)]
+    assert command == Word("x", "x")
+    return words
 
 
 @pytest.mark.parametrize(
@@ -21,7 +28,9 @@ from ftpclient.shell.lexer import Quote, Word, quote, split, split_typed
         pytest.param("a'b c'\"d e\"f", ["ab cd ef"], id="quotes-inside-a-word"),
         pytest.param("rm ''", ["rm", ""], id="empty"),
         pytest.param("'it'\\''s'", ["it's"], id="apostrophe"),
-        pytest.param("ls #a# $HOME $", ["ls", "#a#", "$HOME", "$"], id="nothing-is-expanded"),
+        pytest.param(
+            "ls a# \\#b $HOME $ #c", ["ls", "a#", "#b", "$HOME", "$"], id="nothing-is-expanded"
+        ),
         pytest.param(r"$'a\n\t\e\\\'\"\?\q'", ["a\n\t\x1b\\'\"?\\q"], id="coded-names"),
         pytest.param(r"$'\xff\xe9z\x4' $'\101\7\1019'", ["\udcff\udce9z\x04", "A\aA9"], id="bytes"),
         pytest.param(r"$'\u20ac\U0001f600\ud800\UFFFFFFFF'", ["€😀\ufffd\ufffd"], id="characters"),
@@ -52,22 +61,24 @@ def test_quoted_patterns_match_themselves_only(line, pattern):
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        pytest.param("ls 'a", "a quote is open: '", id="single"),
-        pytest.param('ls "a\\"', 'a quote is open: "', id="double"),
-        pytest.param("ls $'a", "a quote is open: $'", id="coded"),
-        pytest.param("ls a\\", "nothing follows the last backslash", id="backslash"),
-        pytest.param("ls a\0", "a NUL character can't be part of a command", id="nul"),
-        pytest.param(r"ls $'\0'", "a NUL character can't be part of a command", id="coded-nul"),
+        pytest.param("ls 'a", "a quote is open: ' (column 4)", id="single"),
+        pytest.param('ls "a\\"', 'a quote is open: " (column 4)', id="double"),
+        pytest.param("ls b$'a", "a quote is open: $' (column 5)", id="coded"),
+        pytest.param("ls a\\", "nothing follows the last backslash (column 5)", id="backslash"),
+        pytest.param("ls a\0", "a NUL character can't be part of a command (column 4)", id="nul"),
+        pytest.param(
+            r"ls $'\0'", "a NUL character can't be part of a command (column 4)", id="coded-nul"
+        ),
     ],
 )
 def test_what_is_no_line(line, complaint):
     with pytest.raises(UsageError) as caught:
-        split(line)
+        tokens(line)
     assert str(caught.value) == complaint
 
 
 names = st.binary(min_size=1, max_size=12).map(lambda name: name.replace(b"\0", b"?")) | st.text(
-    st.sampled_from("ab'\"\\$ *?[~\n\t\x1b€é#!-"), min_size=1, max_size=8
+    st.sampled_from("ab'\"\\$ *?[~\n\t\x1b€é#!-;&|<>()`2"), min_size=1, max_size=8
 ).map(str.encode)
 
 
@@ -117,6 +128,50 @@ def test_split_typed(text, words, directory, name, start, style):
     assert [word.text for word in typed.words] == words
     assert (typed.directory, typed.name, typed.start) == (directory, name, start)
     assert typed.quote is style
+
+
+@pytest.mark.parametrize(
+    ("text", "more"),
+    [
+        pytest.param("ls 'a", True, id="single"),
+        pytest.param('ls "a', True, id="double"),
+        pytest.param("ls $'a\\'", True, id="coded"),
+        pytest.param("ls \\", True, id="backslash"),
+        pytest.param("ls | grep 'a", True, id="local"),
+        pytest.param("ls a", False, id="finished"),
+        pytest.param("ls \\\\", False, id="escaped-backslash"),
+        pytest.param("ls # it's", False, id="comment"),
+        pytest.param("# it's \\", False, id="comment-line"),
+        pytest.param("!echo it's", False, id="whole-rest"),
+        pytest.param("ls < 'a", False, id="wrong-already"),
+        pytest.param("ls\nls 'a", True, id="only-the-last"),
+        pytest.param("ls 'a\nb'", False, id="closed-in-the-second"),
+        pytest.param("!echo it's\nls", False, id="after-a-local-one"),
+    ],
+)
+def test_where_a_line_goes_on(text, more):
+    assert goes_on(text) is more
+
+
+def test_lines_are_put_together_with_their_numbers():
+    parts = ["ls", "put 'a", "b' \\", "c", "# it's", "!echo it's", "", "cat 'x"]
+    assert list(whole_lines(parts)) == [
+        (1, "ls"),
+        (2, "put 'a\nb' \\\nc"),
+        (5, "# it's"),
+        (6, "!echo it's"),
+        (7, ""),
+        (8, "cat 'x"),
+    ]
+    assert [word.text for word in split(" 'a\nb' \\\nc \"d\\\ne\"")] == ["a\nb", "c", "de"]
+
+
+@given(st.text(st.sampled_from("ab'\"\\ \n$#!;|"), max_size=20))
+def test_putting_lines_together_loses_nothing(text):
+    found = list(whole_lines(text.split("\n")))
+    assert "\n".join(line for _, line in found) == text
+    for number, line in found:
+        assert text.split("\n")[number - 1] == line.split("\n")[0]
 
 
 def test_a_word_is_its_text_and_its_pattern():

@@ -16,7 +16,9 @@ from ftpclient.cli.group import MODULE_OF, SCRIPT_ONLY, SHELL_ONLY
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.credentials import Credential
 from ftpclient.shell import shell
-from ftpclient.shell.shell import prompt_text, run_batch, run_line
+from ftpclient.shell.running import run_line
+from ftpclient.shell.scripts import run_batch
+from ftpclient.shell.shell import prompt_text
 from ftpwire.errors import Interrupted
 from tests.ftpclient.shell.shell_support import shell_of
 
@@ -71,10 +73,13 @@ def test_lines_share_the_session(app, home, capfd):
         pytest.param(
             "connect x", 2, "'connect' is no command of the shell: leave it first", id="script-only"
         ),
-        pytest.param("ls 'a", 2, "a quote is open: '", id="open-quote"),
-        pytest.param("ls a\\", 2, "nothing follows the last backslash", id="backslash"),
+        pytest.param("ls 'a", 2, "a quote is open: ' (column 4)", id="open-quote"),
+        pytest.param("ls a\\", 2, "nothing follows the last backslash (column 5)", id="backslash"),
         pytest.param(
-            "--json ls", 2, "options come after the command, as in ls --json", id="option-first"
+            "--json ls",
+            2,
+            "options come after the command, as in ls --json (column 1)",
+            id="option-first",
         ),
         pytest.param("ls --bogus", 2, "no option --bogus (see ls --help)", id="no-such-option"),
         pytest.param(

@@ -1,0 +1,205 @@
+"""Running a line: its commands, their output into files and local commands.
+
+Lives here: what happens before a command runs, and where its output goes.
+Lives elsewhere: the grammar (grammar.py), local files (redirect.py), many lines (scripts.py), the
+commands (cli/commands/) and their other names (cli/aliases.py).
+
+A command is run as if it were the arguments of `ftp`, so scripts and the shell can't differ. What
+goes wrong is one line on stderr, and never the end of the shell. Nothing of a line runs before all
+of it was understood.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import click
+
+from ftpclient.cli import main
+from ftpclient.cli.aliases import ALIASES, meant
+from ftpclient.cli.app import App, UsageError, Where
+from ftpclient.cli.group import WITHOUT_OUTPUT
+from ftpclient.cli.subprocesses import run_program, wait_for_program
+from ftpclient.cli.traces import print_trace
+from ftpclient.shell import grammar
+from ftpclient.shell.grammar import Line, Pipe, Redirect
+from ftpclient.shell.lexer import Mistake, Word
+from ftpwire import paths, standard
+from ftpwire.errors import CommandError, FtpError, Interrupted
+
+_OF_ONE_COMMAND = ("as_json", "quiet", "verbose", "accept_new")
+
+
+def run_line(app: App, text: str) -> int:
+    """Run one line; the status of the last command that ran. Whatever goes wrong is told here."""
+    try:
+        status = _run_line(app, text)
+    except Exception as error:  # with --debug, errors come through to show where they are from
+        print_trace(error)
+        status = error.exit_code if isinstance(error, FtpError) else 1
+    if not grammar.is_forgiven(text) or app.shell.leaving:
+        return status
+    return status if status in (Interrupted.exit_code, standard.READER_LEFT) else 0
+
+
+def _run_line(app: App, text: str) -> int:
+    line = understood(app, text)
+    if isinstance(line, int):
+        return line
+    if line.local is None and not line.items:
+        return 0
+    if app.known_client is not None:
+        app.known_client.look_up()
+    if not app.shell.batch:
+        app.interrupt.clear()  # pressed when nothing was running any more
+    if (local := line.local) is not None:
+        return main.guarded(app, lambda: _run_local(app, local))
+    return grammar.run(line.items, lambda pipe: _run(app, pipe), lambda s: _ends(app, s))
+
+
+def understood(app: App, text: str) -> Line | int:
+    """What a line says, with commands that there are; or the status, when its mistake was told."""
+    found: list[Line] = []
+    before = app.shell.where
+    try:
+        status = main.guarded(app, lambda: found.append(_parse(app, text)))
+    finally:
+        app.shell.where = before
+    return found[0] if found else status
+
+
+def _parse(app: App, text: str) -> Line:
+    """What a line says. When that can't be told, ``app.shell.where`` is where it can't."""
+    first = app.shell.where
+    try:
+        line = grammar.parse(text)
+    except Mistake as mistake:
+        if first is None:
+            raise
+        app.shell.where = _below(first, mistake.line)
+        raise UsageError(f"{mistake.reason} (column {mistake.column})") from None
+    for pipe in line.pipes:
+        app.shell.where = _below(first, pipe.line)
+        _check(app, pipe)
+    return line
+
+
+def _check(app: App, pipe: Pipe) -> None:
+    """Refuse a command that there isn't, and output where there is none. Raises UsageError."""
+    name = ALIASES.get(pipe.name, pipe.name)
+    main.remote.resolve_command(click.Context(main.remote, info_name="", obj=app), [name])
+    if name in WITHOUT_OUTPUT and (pipe.local is not None or pipe.redirect is not None):
+        operator = "|" if pipe.redirect is None else ">>" if pipe.redirect.append else ">"
+        raise UsageError(f"{name} can't stand before '{operator}': {WITHOUT_OUTPUT[name]}")
+
+
+def _ends(app: App, status: int) -> bool:
+    """Whether the rest of a line is not to run."""
+    return app.shell.leaving or standard.reader_left() or status == Interrupted.exit_code
+
+
+# one command --------------------------------------------------------------------------------
+
+
+def _run(app: App, pipe: Pipe) -> int:
+    before = app.shell.where
+    app.shell.where = _below(before, pipe.line)
+    try:
+        with _flags_of_its_own(app):
+            return _run_here(app, pipe)
+    finally:
+        app.shell.where = before
+
+
+def _run_here(app: App, pipe: Pipe) -> int:
+    if (local := pipe.local) is not None:
+        return main.guarded(app, lambda: _run_into_local(app, pipe.words, local))
+    if (redirect := pipe.redirect) is not None:
+        return main.guarded(app, lambda: _run_into_file(app, pipe.words, redirect))
+    return _run_words(app, pipe.words)
+
+
+def _below(first: Where | None, line: int) -> Where | None:
+    """The place of a line of several, of which the first one's is known."""
+    return None if first is None else Where(first.file, first.line + line - 1)
+
+
+@contextmanager
+def _flags_of_its_own(app: App) -> Iterator[None]:
+    """Options given to one command don't stick to the next."""
+    before = {name: getattr(app, name) for name in _OF_ONE_COMMAND}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(app, name, value)
+
+
+def _run_words(app: App, words: tuple[Word, ...]) -> int:
+    name, *arguments = (word.text for word in words)
+    # where the same word is there with quotes and without, the careful meaning holds for both
+    app.shell.patterns = {word.text: word.pattern for word in words if word.pattern != word.text}
+    return main.guarded(app, lambda: _run_meant(app, name, arguments))
+
+
+def _run_meant(app: App, name: str, arguments: list[str]) -> int:
+    name, arguments = meant(name, arguments, app.expand)
+    return main.run(app, [name, *arguments], prog_name="")
+
+
+def _run_into_file(app: App, words: tuple[Word, ...], redirect: Redirect) -> int:
+    """Run a command with its output into a file, which is as before if the command fails."""
+    from ftpclient.shell.redirect import opened
+
+    path = os.fsencode(os.path.expanduser(redirect.file))
+    with ExitStack() as stack:
+        with app.interrupt.at_once():  # a FIFO waits for its reader
+            output = stack.enter_context(opened(path, append=redirect.append))
+        with standard.output_into(os.dup(output.fd)):
+            status = main.ended(app, _run_words(app, words), paths.show(path))
+        if status == 0:
+            output.keep()
+        elif output.whole:
+            app.say(f"ftp: {paths.show(path)}: not written, because {words[0].text} failed")
+    return status
+
+
+def _run_into_local(app: App, words: tuple[Word, ...], command: str) -> int:
+    """Run a command with its output into a local one; that one's status, or the command's own.
+
+    When the local command leaves early the command ends, too, and that is no failure.
+    """
+    read, write = os.pipe()
+    try:
+        program = subprocess.Popen([_local_shell(), "-c", command], stdin=read)
+    except BaseException:
+        os.close(write)
+        raise
+    finally:
+        os.close(read)
+    try:
+        with standard.output_into(write):
+            status = main.ended(app, _run_words(app, words))
+    finally:
+        local = wait_for_program(program)  # it has seen the end of its input
+    if local and app.shell.batch:
+        app.complain(CommandError(f"| {command}: exit status {local}"))
+    return local or (0 if status == standard.READER_LEFT else status)
+
+
+def _run_local(app: App, command: str) -> int:
+    sys.stdout.flush()
+    shell = _local_shell()
+    words = [shell, "-c", command] if command else [shell]
+    status = run_program(words, with_stdin=not app.shell.on_stdin)
+    if status and app.shell.batch:
+        app.complain(CommandError(f"!{command}: exit status {status}"))
+    return status
+
+
+def _local_shell() -> str:
+    return os.environ.get("SHELL") or "/bin/sh"

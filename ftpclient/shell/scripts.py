@@ -1,0 +1,115 @@
+"""Lines that were written beforehand: standard input, files, -c, source.
+
+Lives here: where they come from, their numbers, when they stop. Lives elsewhere: running one of
+them (running.py), the terminal (shell.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from ftpclient.cli.app import App, Script, ShellState, UsageError, Where
+from ftpclient.shell.lexer import whole_lines
+from ftpclient.shell.running import run_line, understood
+from ftpwire import standard
+from ftpwire.errors import Interrupted
+
+_DEEPEST = 8
+"""Files that run one another by `source`."""
+
+
+def run_script(app: App, script: Script) -> int:
+    """Run a script in a shell of its own; its exit status. Raises OSError, FtpError."""
+    app.interactive = True
+    app.shell = ShellState(batch=True, on_stdin=script.path == "-")
+    if script.lines:
+        return run_batch(app, [part for line in script.lines for part in line.split("\n")])
+    with _opened(app, script.path) as stream:
+        parts = _parts(app, stream)
+        if script.check:
+            return _check(app, parts, script.name)
+        app.client.connect()
+        return run_batch(app, parts, script.name, keep_going=script.keep_going)
+
+
+def source(app: App, path: str) -> int:
+    """Run the lines of a file in this shell; the status of the one that failed, or 0.
+
+    Raises:
+        UsageError: Too many files run one another.
+        OSError: It can't be read.
+    """
+    if app.shell.depth >= _DEEPEST:
+        raise UsageError(f"source: more than {_DEEPEST} files that run one another")
+    before = app.shell.batch, app.shell.where
+    app.shell.batch = True
+    app.shell.depth += 1
+    try:
+        with _opened(app, os.path.expanduser(path)) as stream:
+            return run_batch(app, _parts(app, stream), path)
+    finally:
+        app.shell.depth -= 1
+        app.shell.batch, app.shell.where = before
+
+
+def run_batch(app: App, parts: Iterable[str], name: str = "", *, keep_going: bool = False) -> int:
+    """Run lines until one fails; its exit status.
+
+    Args:
+        parts: The lines, of which one may go on in the next.
+        name: Of their file, for complaints; without one they have no numbers.
+        keep_going: Run all of them, unless Ctrl-C ends that; the status is 1 when one failed.
+    """
+    failed = False
+    for number, line in whole_lines(part.rstrip("\r\n") for part in parts):
+        app.shell.where = Where(name, number)
+        status = run_line(app, line)
+        if standard.reader_left():
+            return standard.READER_LEFT
+        if app.shell.leaving:
+            return app.shell.status or int(failed)
+        if status == Interrupted.exit_code or (status and not keep_going):
+            return status
+        failed |= status != 0
+    return int(failed)
+
+
+def _check(app: App, parts: Iterable[str], name: str) -> int:
+    """Tell all mistakes of a script, and run nothing of it; 2 when there is one."""
+    status = 0
+    for number, line in whole_lines(part.rstrip("\r\n") for part in parts):
+        app.shell.where = Where(name, number)
+        found = understood(app, line)
+        if isinstance(found, int):
+            status = found
+    return status
+
+
+@contextmanager
+def _opened(app: App, path: str) -> Iterator[BinaryIO]:
+    """A script's file; ``-`` is standard input. Raises OSError."""
+    with app.interrupt.at_once():  # it may be a FIFO
+        stream = open(0, "rb", closefd=False) if path == "-" else open(path, "rb")
+    with stream:
+        yield stream
+
+
+def _parts(app: App, stream: BinaryIO) -> Iterator[str]:
+    """The lines of a file, each as soon as it is there.
+
+    Of standard input the password's line may have been taken already, unbuffered. No command
+    reads there.
+    """
+    while True:
+        try:
+            with app.interrupt.at_once():  # no connection is in use while this waits
+                app.interrupt.check()
+                line = stream.readline()
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted") from None
+        if not line:
+            return
+        yield line.decode("utf-8", "surrogateescape")
