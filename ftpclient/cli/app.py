@@ -171,7 +171,13 @@ class App:
         """Make the client of this run, without connecting it."""
         from ftpclient.client import Client
 
-        self._client = Client(
+        kind: type[Client] = Client
+        if self.interactive:
+            from ftpclient.cli.shell_client import ShellClient
+
+            kind = ShellClient
+
+        self._client = kind(
             self.address,
             password=self._password,
             password_tries=3,

@@ -1,6 +1,10 @@
 """The lines that were given to the shell, kept between runs.
 
 Lives here: the file, private and bounded. A history that can't be kept is no reason to fail.
+Lives elsewhere: where a line goes on in the next (lexer.py).
+
+The file has a line for each. One that goes on in the next ends with a carriage return, which no
+line has that was typed: to earlier versions they are two lines.
 """
 
 from __future__ import annotations
@@ -12,6 +16,9 @@ from pathlib import Path
 from prompt_toolkit.history import History
 
 from ftpclient.connection import files
+from ftpclient.shell.lexer import whole_lines
+
+_GOES_ON = "\r\n"
 
 KEPT = 1000
 """Lines that are kept at least; the file is cut back to them when it has twice as many."""
@@ -35,10 +42,11 @@ class LineHistory(History):
     def load_history_strings(self) -> Iterable[str]:
         """The lines kept, newest first."""
         try:
-            lines = self.path.read_text("utf-8", "surrogateescape").split("\n")[:-1]
+            text = self.path.read_bytes().decode("utf-8", "surrogateescape")
+            lines = [_read(line) for line in text.replace(_GOES_ON, "\r").split("\n")[:-1]]
             if len(lines) >= 2 * KEPT:
                 lines = lines[-KEPT:]
-                files.write_private(self.path, "".join(f"{line}\n" for line in lines))
+                files.write_private(self.path, "".join(map(_written, lines)))
         except (OSError, ValueError):
             return []
         return lines[::-1]
@@ -50,7 +58,7 @@ class LineHistory(History):
 
     def store_string(self, string: str) -> None:
         """Append to the file: other shells may do so at the same time."""
-        data = "".join(f"{line}\n" for line in string.split("\n"))
+        data = "".join(_written(line) for _, line in whole_lines(string.split("\n")))
         try:
             files.make_parent(self.path)
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
@@ -59,3 +67,11 @@ class LineHistory(History):
             return
         with os.fdopen(fd, "wb") as file:
             file.write(data.encode("utf-8", "surrogateescape"))
+
+
+def _read(line: str) -> str:
+    return line.replace("\r", "\n")
+
+
+def _written(line: str) -> str:
+    return line.replace("\r", "").replace("\n", _GOES_ON) + "\n"

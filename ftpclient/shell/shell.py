@@ -39,9 +39,9 @@ def run_shell(app: App, script: Script | None = None) -> int:
         )
     if not sys.stdin.isatty():
         return scripts.run_script(app, Script(path="-"))
-    client = app.client
     app.interactive = True
     app.shell = ShellState()
+    client = app.client
     _greet(app, client)
     return _talk(app, client)
 

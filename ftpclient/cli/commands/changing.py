@@ -359,6 +359,10 @@ def ln_command(
 
     def link(target: str) -> None:
         text = paths.from_text(target)
+        if app.interactive:
+            from ftpclient.cli.shell_client import from_home
+
+            text = from_home(text)
         place = client.resolve(name)
         if into:
             if paths.name_of(text) in (b"", b".", b".."):

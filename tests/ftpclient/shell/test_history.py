@@ -41,6 +41,15 @@ def test_several_lines_pasted_at_once(path):
     assert loaded(path) == ["cd a", "ls"]
 
 
+def test_a_line_that_goes_on_is_one(path):
+    history = LineHistory(path)
+    for lines in ("put 'a\nb' \\\nc", "ls", "cd 'x\ny'\npwd"):  # the last two were pasted
+        history.append_string(lines)
+    assert loaded(path) == ["put 'a\nb' \\\nc", "ls", "cd 'x\ny'", "pwd"]
+    # what earlier versions make of it
+    assert path.read_text().split("\n") == ["put 'a", "b' \\", "c", "ls", "cd 'x", "y'", "pwd", ""]
+
+
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_the_file_is_private(path, umask):
     before = os.umask(umask)
@@ -72,9 +81,12 @@ def test_lines_that_are_not_kept(path, line):
 def test_the_file_is_cut_back(path):
     path.parent.mkdir()
     path.write_text("".join(f"ls {number}\n" for number in range(2 * KEPT)))
-    kept = [f"ls {number}" for number in range(KEPT, 2 * KEPT)]
+    with path.open("a") as file:
+        file.write("ls 'a\r\nb'\n")
+    kept = [*(f"ls {number}" for number in range(KEPT + 1, 2 * KEPT)), "ls 'a\nb'"]
     assert loaded(path) == kept
-    assert path.read_text().splitlines() == kept
+    assert loaded(path) == kept
+    assert len(path.read_text().splitlines()) == KEPT + 1
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 

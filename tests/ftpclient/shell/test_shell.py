@@ -247,6 +247,34 @@ def test_the_users_own_directory(app, tmp_path, home):
     assert (tmp_path / "user" / "back").read_text() == "mine"
 
 
+def test_a_tilde_is_the_remote_home_in_remote_places(app, local, home, capfd):
+    (local / "file").write_text("mine")
+    for line in (
+        "mkdir -p docs/a ~/b",
+        "cd docs",
+        "put file ~/b",
+        "put file ~/b/put",
+        "cp ~/b/put ~",
+        "cp ~/b/p* ~/b/copy",
+        "mv ~/b/copy ~/docs/a",
+        "ln -s ~/b/put ~/link",
+        "get ~/link here",
+        "sync . :~/c",
+        "cd ~/docs/a",
+        "cd ~",
+    ):
+        assert run_line(app, line) == 0, line
+    assert app.client.cwd == b"/"
+    found = {path.relative_to(home).as_posix() for path in home.rglob("*") if not path.is_dir()}
+    assert {"b/file", "b/put", "put", "docs/a/copy", "link", "c/file", "c/here"} <= found
+    assert os.readlink(home / "link") == "/b/put"
+    assert (local / "here").read_text() == "mine"
+    assert run_line(app, "ls ~/nope") == run_line(app, "ls '~/b'") == run_line(app, "ls ~b") == 5
+    assert capfd.readouterr().err.splitlines()[-3:] == [
+        f"ftp: /{name}: no such file or directory" for name in ("nope", "~/b", "~b")
+    ]
+
+
 def test_a_quoted_tilde_is_a_name(app, local, home):
     (local / "~odd").write_text("odd")
     assert run_line(app, "put '~odd'") == 0
