@@ -111,8 +111,8 @@ class Reference:
         return re.sub(rf"{QUOTED}|[\s\S]", lambda piece: unquoted(piece[0]), match[0])
 
     def local(self) -> str:
-        begin, depth = self.at, 0
-        while self.at < len(self.line) and not self.comment():
+        begin, depth, inside = self.at, 0, False
+        while self.at < len(self.line) and (inside or not self.sees("#")):
             if self.line[self.at] in ";&" or self.sees("||"):
                 if depth > 0 or self.line[self.at - 1 : self.at + 1] == ">&":
                     raise Wrong
@@ -123,15 +123,12 @@ class Reference:
             if piece[0][0] == '"':
                 check_closed(piece[0])
             depth += (piece[0] == "(") - (piece[0] == ")")
+            inside = piece[0] not in tuple(" \t\r|<>()`")
             self.at = piece.end()
         text = self.line[begin : self.at].strip()
         if not text:
             raise Wrong
         return text
-
-    def comment(self) -> bool:
-        """Whether one begins here, in a local command."""
-        return self.line[self.at] == "#" and self.line[self.at - 1] in " \t\r;&|<>()`"
 
     def done(self) -> bool:
         self.blanks()
@@ -214,6 +211,7 @@ pieces = st.sampled_from(
 @example("cat f | (a; b)")
 @example("ls > 'a'2>b")
 @example("ls | x>#c; y")
+@example("ls | \\;#c")
 @example("- !ls 'a")
 def test_random_lines(text):
     meant = expected(text)
