@@ -104,6 +104,84 @@ def test_a_session(server, alice, terminal):
     assert terminal.end() == ([], 0)
 
 
+def test_a_list_of_commands_removes_what_it_says(server, alice, terminal):
+    """A semicolon was a file name: this removed /x with all in it. At a terminal, with -c, in a
+    batch and as a file, the same."""
+    line = "rm /old.txt ; cd /x ; rm -rf tmp"
+    (alice.home / "lines.ftp").write_text(line + "\n")
+    ways = (
+        lambda: terminal.run(line),
+        lambda: alice.run("-c", line),
+        lambda: alice.run("connect", given=line.encode()),
+        lambda: alice.run("batch", "lines.ftp"),
+        lambda: terminal.run("source lines.ftp"),
+    )
+    for way in ways:
+        alice.run("-c", "mkdir -p /x/tmp/deep; put lines.ftp /old.txt; cp /old.txt /x/keep.txt")
+        alice.run("cp", "/old.txt", "/x/tmp/deep/file")
+        way()
+        assert alice.run("find", "/", "-type", "f").lines == ["/x/keep.txt"]
+        assert alice.run("find", "/", "-type", "d").lines == ["/", "/x"]
+    assert terminal.prompt.endswith(":/x>")
+
+
+def test_a_line_that_goes_on(alice, terminal):
+    terminal.keys("!echo ready; rm 'x\r")
+    assert "ready" in "".join(terminal.wait_for_prompt())  # of a local command it is its own
+    terminal.keys("mkdir 'two\r")
+    terminal.expect("…")
+    terminal.keys("lines' \\\r")
+    terminal.expect("…")
+    terminal.enter(" other")
+    assert terminal.wait_for_prompt() == []
+    assert terminal.run("ls -1") == ["other/", "two\\nlines/"]
+    terminal.keys("mkdir 'given up\r")
+    terminal.expect("…")
+    terminal.keys(CTRL_C)
+    terminal.child.expect_exact(END)
+    terminal.wait_for_prompt()
+    terminal.keys("\x1b[200~mkdir 'pa\rsted'\rpwd\x1b[201~", "\r")
+    terminal.child.expect_exact(END)
+    assert terminal.wait_for_prompt() == ["/"]
+    assert terminal.run("ls -1") == ["other/", "pa\\nsted/", "two\\nlines/"]
+    terminal.enter("exit 3")
+    assert terminal.end() == ([], 3)
+    with Terminal(alice) as again:
+        again.wait_for_prompt()
+        again.keys(UP * 4)
+        again.expect("…")  # it is one
+        again.keys("2\r")
+        again.child.expect_exact(END)
+        again.wait_for_prompt()
+        assert "pa\\nsted2/" in again.run("ls -1")
+
+
+def test_output_into_local_programs(alice, terminal):
+    """Bars and summaries are the terminal's, and never in the pipe."""
+    (alice.home / "one.txt").write_text("one")
+    (alice.home / "two.txt").write_text("two")
+    lines = terminal.run("put -v one.txt two.txt / | cat -n > log")
+    assert [line for line in lines if "->" in line] == []
+    assert "2 files, 6 B in " in lines[-1]
+    numbered = [line.split("\t")[1] for line in (alice.home / "log").read_text().splitlines()]
+    assert numbered == ["one.txt -> /one.txt", "two.txt -> /two.txt"]
+    assert terminal.run("ls | cat") == ["one.txt", "two.txt"]
+    assert terminal.run("ls > names; ls | diff - names && whoami") == ["alice"]
+
+
+def test_ctrl_c_ends_both_ends_of_a_pipe(alice, terminal):
+    (alice.home / "said").write_text("fed\n")
+    # a shell that gets the signal between two programs may go on with the second
+    (alice.home / "waiting").write_text("#!/bin/sh\ncat > /dev/null\nexec tail -f said\n")
+    (alice.home / "waiting").chmod(0o755)
+    for _ in range(2):
+        terminal.enter("pwd | ./waiting; mkdir never")
+        terminal.expect("fed")
+        terminal.keys(CTRL_C)
+        terminal.wait_for_prompt()
+        assert terminal.run("ls; whoami") == ["alice"]
+
+
 def test_a_prompt_begins_on_its_own_line(server, alice, terminal):
     alice.run("put", "-", "unended", given=b"no newline")
     terminal.enter("cat unended")

@@ -11,6 +11,7 @@ from prompt_toolkit.document import Document
 
 from ftpclient.shell import completion
 from ftpclient.shell.completion import ShellCompleter
+from ftpclient.shell.grammar import parse
 from ftpwire.errors import FtpError
 
 
@@ -127,6 +128,40 @@ def test_hidden_options_are_not_offered(completer):
 )
 def test_remote_paths(completer, remote, typed, line):
     assert completed(completer, typed) == line
+
+
+def test_every_place_of_a_line(completer, remote, here):
+    """The command, remote and local names are those of the part that is being typed."""
+    for typed, line in (
+        ("pwd; mk", "pwd; mkdir "),
+        ("pwd&&mk", "pwd&&mkdir "),
+        ("pwd || cat docs/rep", "pwd || cat docs/report.txt "),
+        ("put music.txt; cat doc", "put music.txt; cat docs/"),
+        ("ls > mus", "ls > music.txt "),
+        ("ls doc >> my", r"ls doc >> my\ photos/"),
+        ("ls > 'mu", "ls > 'music.txt' "),
+        ("cat docs/rep | mu", "cat docs/rep | mu"),
+        ("cat docs/rep | grep x mu", "cat docs/rep | grep x music.txt "),
+        ("cat docs/rep | sort | grep x mu", "cat docs/rep | sort | grep x music.txt "),
+        ("cat docs/rep | sort; mk", "cat docs/rep | sort; mkdir "),
+        ("ls # mk", "ls # mk"),
+        ("!true; cat mu", "!true; cat music.txt "),
+        ("pwd\nls doc", "pwd\nls docs/"),
+        ("cat 'docs/x\ny' doc", "cat 'docs/x\ny' docs/"),
+        ("source mu", "source music.txt "),
+        ("cat ~/doc", "cat ~/docs/"),
+    ):
+        assert completed(completer, typed) == line
+
+
+def test_names_that_mean_something_to_the_shell(completer, files):
+    names = ("a;b", "#c", "d&e", "f|g", "h(i)", "j<k", "l`m", "!n")
+    for name in names:
+        (files / name).touch()
+    for name in names:
+        written = completed(completer, f"ls {name[0]}" if name[0] != "#" else r"ls \#")
+        (pipe,) = parse(written).pipes
+        assert pipe.words[1].text == name
 
 
 def test_remote_paths_start_at_the_remote_directory(app, completer, remote):

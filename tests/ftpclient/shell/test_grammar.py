@@ -153,10 +153,25 @@ def check_closed(text: str) -> None:
         raise Wrong
 
 
+CODES = re.compile(r"\\(?:x([0-9a-f]{0,2})|([0-7]{1,3})|([\s\S]))")
+
+
+def coded(match: re.Match[str]) -> str:
+    """What stands for something else in $'…'."""
+    digits = match[1] if match[1] is not None else match[2]
+    if digits is None:
+        known = dict(zip("nrtabefv", "\n\r\t\a\b\x1b\f\v", strict=True))
+        return known.get(match[3], match[3] if match[3] in "\\'\"?" else match[0])
+    number = int(digits or "0", 16 if match[2] is None else 8)
+    if not number:
+        raise Wrong  # a NUL character
+    return chr(number) if number < 0x80 else chr(0xDC00 + number)
+
+
 def unquoted(piece: str) -> str:
     """What a piece of a word says."""
     if piece.startswith("$'") and len(piece) > 2:
-        return re.sub(r"\\([\\'n])", lambda m: "\n" if m[1] == "n" else m[1], piece[2:-1])
+        return re.sub(CODES, coded, piece[2:-1])
     if piece.startswith("'") and len(piece) > 1:
         return piece[1:-1]
     if piece.startswith('"') and len(piece) > 1:
