@@ -55,7 +55,7 @@ def opened(path: bytes, *, append: bool) -> Iterator[Output]:
         OSError, CommandError: It can't be written, or may not be.
     """
     named = _named(path)
-    if named is not None and (named.is_node or append) or append:
+    if append or (named is not None and named.is_node):
         fd = _direct(path, named)
         try:
             yield Output(fd)

@@ -35,6 +35,9 @@ def _overview(ctx: click.Context, group: CommandGroup, *, interactive: bool) -> 
     if not interactive:
         formatter.write_dl(rows)
         return formatter.getvalue() + "ftp help COMMAND, or ftp COMMAND --help, tells more."
+    rows.append(("A; B && C || D", "Run one after another, as each one's status says."))
+    rows.append(("COMMAND | LOCAL", "Send the output to a local command."))
+    rows.append(("COMMAND > FILE", "Write the output to a local file; >> appends to it."))
     rows.append(("!COMMAND", "Run a local command; ! alone starts your shell."))
     formatter.write_dl(rows)
     formatter.write_text(

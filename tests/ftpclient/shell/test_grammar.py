@@ -20,6 +20,8 @@ ${ are closed. "&" means nothing yet.
 from __future__ import annotations
 
 import re
+import textwrap
+from pathlib import Path
 
 import pytest
 from hypothesis import event, example, given
@@ -360,6 +362,18 @@ def test_mistakes(text, complaint):
     with pytest.raises(Mistake) as caught:
         parse(text)
     assert str(caught.value) == complaint
+
+
+def test_the_document_has_the_grammar():
+    text = (Path(__file__).parents[3] / "docs" / "shell.md").read_text()
+    written = text.partition("<!-- grammar -->\n```text\n")[2].partition("```")[0]
+    assert grammar.__doc__ is not None
+    assert textwrap.indent(written, "    ") in grammar.__doc__
+    blocks = re.findall(r"\n```text\n(.*?)```", text, re.DOTALL)
+    lines = [line for block in blocks if block != written for line in block.splitlines()]
+    assert len(lines) > 4
+    for line in lines:
+        assert found(line) is not None
 
 
 # what runs ----------------------------------------------------------------------------------
