@@ -75,6 +75,7 @@ MANY = 3000
 """Files: their names don't fit a pipe."""
 
 FTP = {
+    "batch": ["batch lines", "batch --keep-going lines"],
     "cat": ["cat /many/large"],
     "chmod": ["chmod -v 600 /many/large"],
     "df": ["df", "df --json"],
@@ -120,6 +121,7 @@ def stocked(user, shared_server):
     for number in range(MANY):
         (many / f"a file with a long name, so that the pipe is full soon {number}").touch()
     (many / "large").write_bytes(b"line\n" * 100_000)
+    (user.home / "lines").write_text("find /\nls -R / ; pwd\n")
     user.run("put", "-r", "many", "/")
     user.run("mkdir", "/empty")
     user.run("login")
