@@ -21,6 +21,8 @@ from ftpclient.cli.app import UsageError
 _BLANKS = " \t\r"
 _MAGIC = "*?["
 _OPERATORS = ";&|<>()`"
+_HOLDS_TOGETHER = frozenset("'\"\\")
+"""Without any of these no line goes on in the next."""
 _ESCAPED_IN_DOUBLE = '"\\$`'
 _NAMED = {"n": 10, "r": 13, "t": 9, "a": 7, "b": 8, "e": 27, "E": 27, "f": 12, "v": 11}
 _NAMES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\", "'": "\\'"}
@@ -150,26 +152,33 @@ def whole_lines(parts: Iterable[str]) -> Iterator[tuple[int, str]]:
     Args:
         parts: The lines as they are in a file, without their ends.
     """
-    scanner, first, begun = _Scanner(), 1, False
+    scanner: _Scanner | None = None
+    first, held = 1, ""
     for number, part in enumerate(parts, 1):
-        if not begun:
-            scanner, first, begun = _Scanner(), number, True
-            scanner.feed(part)
+        if scanner is None and _HOLDS_TOGETHER.isdisjoint(part):
+            yield number, part
+            continue
+        if scanner is None:
+            scanner, first, held = _Scanner(), number, part
         else:
-            scanner.feed("\n" + part)
+            held += "\n" + part
+        if scanner.quote is not Quote.NONE and scanner.quote[-1] not in part:
+            continue  # nothing ends the quote, which may be all the rest of a long file
+        scanner.feed(held)
+        held = ""
         if not scanner.goes_on:
-            begun = False
             yield first, scanner.line
-    if begun:
-        yield first, scanner.line
+            scanner = None
+    if scanner is not None:
+        yield first, scanner.line + held
 
 
 def goes_on(text: str) -> bool:
-    """Whether the last line of a text goes on in another."""
+    """Whether the last line of a text goes on in another, and nothing is wrong with it yet."""
     *_, (_, last) = whole_lines(text.split("\n"))
     scanner = _Scanner()
     scanner.feed(last)
-    return scanner.goes_on
+    return scanner.goes_on and not scanner.is_wrong
 
 
 def split_typed(text: str) -> Typed:
@@ -218,10 +227,16 @@ class _Scanner:
 
     @property
     def goes_on(self) -> bool:
-        """Whether the line isn't finished. What is wrong already is not worth waiting for."""
-        if self._mistake is not None or self._whole_rest:
+        """Whether the line isn't finished. Where it ends doesn't depend on mistakes: else what it
+        quotes might be taken for commands."""
+        if self._whole_rest:
             return False
         return self.quote is not Quote.NONE or self._dangling
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether there is a mistake, however it goes on."""
+        return self._mistake is not None
 
     def feed(self, more: str) -> None:
         """Read on; the last word stays open."""

@@ -163,6 +163,7 @@ def test_lines_are_put_together_with_their_numbers():
         (7, ""),
         (8, "cat 'x"),
     ]
+    assert list(whole_lines(["ls < 'a", "rm x", "' \\"])) == [(1, "ls < 'a\nrm x\n' \\")]
     assert [word.text for word in split(" 'a\nb' \\\nc \"d\\\ne\"")] == ["a\nb", "c", "de"]
 
 
