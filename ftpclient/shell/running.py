@@ -186,8 +186,7 @@ def _run_into_local(app: App, words: tuple[Word, ...], command: str) -> int:
             status = main.ended(app, _run_words(app, words))
     finally:
         local = wait_for_program(program)  # it has seen the end of its input
-    if local and app.shell.batch:
-        app.complain(CommandError(f"| {command}: exit status {local}"))
+    _tell_status(app, f"| {command}", local)
     return local or (0 if status == standard.READER_LEFT else status)
 
 
@@ -196,9 +195,15 @@ def _run_local(app: App, command: str) -> int:
     shell = _local_shell()
     words = [shell, "-c", command] if command else [shell]
     status = run_program(words, with_stdin=not app.shell.on_stdin)
-    if status and app.shell.batch:
-        app.complain(CommandError(f"!{command}: exit status {status}"))
+    _tell_status(app, f"!{command}", status)
     return status
+
+
+def _tell_status(app: App, command: str, status: int) -> None:
+    """Why a batch stops, of a local command that may not have told why it failed. One that was
+    ended because nobody reads on has nothing to tell."""
+    if app.shell.batch and status not in (0, standard.READER_LEFT):
+        app.complain(CommandError(f"{command}: exit status {status}"))
 
 
 def _local_shell() -> str:
