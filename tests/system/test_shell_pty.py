@@ -174,12 +174,13 @@ def test_ctrl_c_ends_both_ends_of_a_pipe(alice, terminal):
     # a shell that gets the signal between two programs may go on with the second
     (alice.home / "waiting").write_text("#!/bin/sh\ncat > /dev/null\nexec tail -f said\n")
     (alice.home / "waiting").chmod(0o755)
-    for _ in range(2):
-        terminal.enter("pwd | ./waiting; mkdir never")
+    alice.run("put", "-", "large", given=bytes(10**6))  # more than a pipe holds
+    for line in ("pwd | ./waiting; mkdir never", "cat large | exec tail -f said; mkdir never"):
+        terminal.enter(line)
         terminal.expect("fed")
         terminal.keys(CTRL_C)
         terminal.wait_for_prompt()
-        assert terminal.run("ls; whoami") == ["alice"]
+        assert terminal.run("ls; whoami") == ["large", "alice"]
 
 
 def test_a_prompt_begins_on_its_own_line(server, alice, terminal):
