@@ -12,10 +12,12 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from ftpclient.transfer import waiting
+from ftpclient.cli import rehearsal
+from ftpclient.transfer import removal, waiting
 from ftpwire import standard
 from tests.conftest import as_plain_user
 from tests.ftpclient.transfer.named_support import Reading, make_null, strangers, usable, writing
@@ -739,3 +741,135 @@ def _(w: World) -> None:
     w.does("put f /")
     w.does("get /f g")
     assert "user.colour" not in os.listxattr(w.there / "f") + os.listxattr(w.here / "g")
+
+
+# parts of a tree, moving, looking first -------------------------------------------------------
+
+
+def grow(w: World) -> None:
+    for name in ("d/a.o", "d/a.c", "d/e/b.o", "d/e/b.c"):
+        w.file(name)
+
+
+@row("exclude")
+def _(w: World) -> None:
+    grow(w)
+    (w.here / "list").write_text("*.o\n!b.o\n")
+    w.does("put -rT -x *.o --include b.o d /one")
+    w.does("put -rT --exclude-from list d /two")
+    for name in ("one", "two"):
+        assert listing(w.there / name) == ["a.c", "e", "e/b.c", "e/b.o"]
+    w.does("get -rT -x e /one back")
+    assert listing(w.here / "back") == ["a.c"]
+
+
+def listing(root: Path) -> list[str]:
+    return sorted(
+        str(path.relative_to(root)) for path in root.rglob("*") if ".ftpd-staging" not in path.parts
+    )
+
+
+@row("ignore-files")
+def _(w: World) -> None:
+    grow(w)
+    (w.here / "d" / ".ftpignore").write_text("*.o\n")
+    w.does("put -rT d /all")
+    assert {".ftpignore", "a.o", "e/b.o"} <= set(listing(w.there / "all"))
+    w.does("put -rT --ignore-files d /some")
+    assert listing(w.there / "some") == [".ftpignore", "a.c", "e", "e/b.c"]
+
+
+@row("files-from")
+def _(w: World) -> None:
+    grow(w)
+    w.file("d/#x")
+    (w.here / "list").write_text("a.c\n#x\ne\n")
+    w.does("put --files-from list d /new")
+    assert listing(w.there / "new") == ["#x", "a.c", "e", "e/b.c", "e/b.o"]
+    w.does("put --files-from list d /new")
+    assert listing(w.there / "new" / "d") == ["#x", "a.c", "e", "e/b.c", "e/b.o"]
+    (w.here / "list").write_bytes(b"e/b.c\0#x")
+    w.does("get -0 --files-from list /new back")
+    assert listing(w.here / "back") == ["#x", "e", "e/b.c"]
+
+
+@row("files-from-missing")
+def _(w: World) -> None:
+    grow(w)
+    (w.here / "list").write_text("nope\na.c\n")
+    assert "d/nope" in w.does("put --files-from list d /new", 1)
+    assert listing(w.there / "new") == ["a.c"]
+
+
+@row("files-from-outside")
+def _(w: World) -> None:
+    grow(w)
+    for path in ("/etc/passwd", "e/../../x"):
+        (w.here / "list").write_text(f"a.c\n{path}\n")
+        assert "list:2: " in w.does("put --files-from list d /new", 2)
+    assert listing(w.there) == []
+
+
+@row("remove-source")
+def _(w: World) -> None:
+    grow(w)
+    w.does("put -r --remove-source d /new")
+    assert not (w.here / "d").exists()
+    assert len(listing(w.there / "new")) == 5
+    w.does("get -r --remove-source-files /new back")
+    assert not (w.there / "new").exists()
+    assert len(listing(w.here / "back")) == 5
+
+
+@row("remove-source-changed")
+def _(w: World) -> None:
+    source = w.file("a")
+    remove = removal.remove_sent
+
+    def rewritten_before(path: bytes, info: os.stat_result) -> None:
+        source.write_bytes(b"newer")
+        remove(path, info)
+
+    w.monkeypatch.setattr("ftpclient.transfer.file_upload.remove_sent", rewritten_before)
+    assert "changed meanwhile" in w.does("put --remove-source a /a", 1)
+    assert (source.read_bytes(), (w.there / "a").read_bytes()) == (b"newer", b"data")
+
+
+@row("remove-source-link")
+def _(w: World) -> None:
+    w.file("real")
+    os.symlink("real", w.here / "link")
+    w.does("put --remove-source link /a")
+    assert listing(w.here) == ["real"]
+    assert "exclude each other" in w.does("put -r -L --remove-source real /b", 2)
+
+
+@row("remove-source-stream")
+def _(w: World) -> None:
+    os.mkfifo(w.here / "fifo")
+    with writing(w.here / "fifo", b"bytes"):
+        w.does("put --remove-source fifo /a")
+    assert stat.S_ISFIFO((w.here / "fifo").stat().st_mode)
+    w.does("put --remove-source - /b", 2)
+    w.does("get --remove-source /a -", 2)
+    assert listing(w.there) == ["a"]
+
+
+@row("dry-run")
+def _(w: World) -> None:
+    w.file("a")
+    w.stored("b")
+    for line in ("put a /b", "get /b a", "cp /b /c", "mv /b /c", "rm /b", "put -r . /new"):
+        w.does(f"{line} --dry-run")
+    w.does("put nope /b --dry-run", 5)
+    assert (listing(w.here), listing(w.there)) == (["a"], ["b"])
+
+
+@row("n-is-no-clobber")
+def _(w: World) -> None:
+    w.file("d/a", b"new")
+    w.stored("d/a", b"old")
+    terminal = SimpleNamespace(stderr=SimpleNamespace(isatty=lambda: True))
+    w.monkeypatch.setattr(rehearsal, "sys", terminal)
+    assert "--dry-run shows" in w.does("put -rn d /")
+    assert (w.there / "d" / "a").read_bytes() == b"old"
