@@ -253,7 +253,10 @@ class Sync(Transfer):
         if self.workers.may_share:
             self._settle(replica)  # then nothing is told but by those who send
         for step in self._possible(plan.transfers, replica):
-            replica.send(step)
+            try:
+                replica.send(step)
+            except JobOver:
+                pass  # found by another connection; told below, or before the next step
         if self.workers.pool is not None:
             self._settle(replica)
         for step in self._possible(plan.attributes, replica):

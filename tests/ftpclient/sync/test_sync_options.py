@@ -7,8 +7,10 @@ Lives elsewhere: what patterns match and lists of paths (../transfer), the comma
 from __future__ import annotations
 
 import os
+import threading
 import time
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ftpclient.sync.job import Options
+from ftpclient.sync.remote_replica import RemoteReplica
+from ftpclient.transfer.job import Transfer
 from ftpclient.transfer.pool import ConnectionPool
 from ftpclient.transfer.report import Listener, Result
 
@@ -335,3 +339,35 @@ def test_several_connections(ends, monkeypatch):
     assert (summary.sent, summary.deleted, summary.exit_code) == (40, 2, 0)
     summary, told = sync(parallel=3, delete=True)
     assert told.results == []
+
+
+def test_the_end_of_the_job_over_several_connections(start_server, connect, tmp_path, monkeypatch):
+    """No room for anything more: one of those who send finds it, while files are given to them."""
+    monkeypatch.setattr(RemoteReplica, "check_room", lambda *args: None)
+    give, number, over = ConnectionPool.give, count(), threading.Event()
+    ended_by = Transfer.ended_by
+
+    def tell_over(transfer, *args, **named):
+        error = ended_by(transfer, *args, **named)
+        if error is not None:
+            over.set()
+        return error
+
+    def give_late(pool, job):
+        give(pool, job)
+        if next(number) == 20:
+            assert over.wait(60)
+            give(pool, job)  # which some connection finds to be one too many
+            for thread in pool._threads:
+                thread.join(60)
+            give(pool, job)
+
+    monkeypatch.setattr(Transfer, "ended_by", tell_over)
+    monkeypatch.setattr(ConnectionPool, "give", give_late)
+    client = connect(start_server(durable=False, quota=5000))
+    source = tmp_path / "here"
+    plant(source, {f"f{n}": File(1000, True) for n in range(30)}, b"s")
+    told = Told()
+    summary = client.sync(source, ":/there", Options(parallel=2), listener=told)
+    assert summary.exit_code == 7
+    assert [(status, code) for status, code, _ in told.errors] == [("failed", "quota")]
