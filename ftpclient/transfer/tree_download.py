@@ -120,7 +120,7 @@ class TreeDownload:
         stays: Collection[bytes] = (),
     ) -> None:
         self._stays = stays
-        self._emptied: Spool[bytes] | None = None
+        self._emptied: Spool[bytes]
         """Directories on the server that may have become empty, each after those in it."""
         self._download = download
         self._source = source
@@ -140,7 +140,7 @@ class TreeDownload:
         link = self._named_link() if durable else None
         failed = download.summary.failed
         self._choose()
-        with closing(Spool(Page)) as listing:
+        with closing(Spool(bytes)) as self._emptied, closing(Spool(Page)) as listing:
             files, size = self._list(listing, digest=digest)
             download.announce(files, size)
             preflight.check_get(self._target, size, lambda: self._here(listing), UNDONE)
@@ -158,7 +158,10 @@ class TreeDownload:
                 if self._made_root:
                     self._tree.begin_root(self._root.mode)
                 self._get(listing)
-        self._remove_directories()
+            for path in self._emptied:
+                directory = RemotePath(path)
+                remove_empty_there(download.connection, directory, download.not_removed)
+            download.settle()
         if link is not None and download.summary.failed == failed:
             remove_fetched(download.connection, [link], download.not_removed)
             download.settle()
@@ -172,22 +175,10 @@ class TreeDownload:
         self._download.goes = False
         return Fetched(self._source, "link", 0, entry.mtime_ns, target=entry.target)
 
-    def _remove_directories(self) -> None:
-        if self._emptied is None:
-            return
-        download = self._download
-        with closing(self._emptied) as emptied:
-            for path in emptied:
-                remove_empty_there(download.connection, RemotePath(path), download.not_removed)
-            download.settle()
-
     def _note_emptied(self, parts: Parts) -> None:
         path = paths.child(self._source, b"/".join(parts)) if parts else self._source
-        if path == paths.ROOT or path in self._stays:
-            return
-        if self._emptied is None:
-            self._emptied = Spool(bytes)
-        self._emptied.add(path)
+        if path != paths.ROOT and path not in self._stays:
+            self._emptied.add(path)
 
     def _get(self, listing: Spool[Page]) -> None:
         download = self._download

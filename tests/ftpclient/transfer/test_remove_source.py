@@ -13,8 +13,10 @@ import pytest
 from ftpclient.transfer import file_upload, partial_file, removal
 from ftpclient.transfer.file_download import FileDownload
 from ftpclient.transfer.report import Listener, Result
+from ftpclient.transfer.spool import Spool
+from ftpclient.transfer.tree_download import TreeDownload
 from ftpserver.storage.permissions import Permissions
-from ftpwire.errors import Forbidden, SourceChanged
+from ftpwire.errors import ConnectionLost, Forbidden, SourceChanged
 
 
 def grow(root: Path, *names: str, size: int = 1) -> Path:
@@ -296,3 +298,28 @@ def test_what_was_sent_is_known_by_its_inode_size_and_time(tmp_path):
     removal.remove_sent(os.fsencode(path), path.stat())
     removal.remove_sent(os.fsencode(path), info)  # gone already
     assert not path.exists()
+
+
+def test_what_is_noted_is_closed_when_the_connection_is_gone(client, files, tmp_path, monkeypatch):
+    """The directories that may have become empty are kept in a temporary file."""
+    grow(files, "d/e/f", "d/g/h")
+    closed, close = [], Spool.close
+    made, begin = [], Spool.__init__
+
+    def noted(spool, *args, **named):
+        made.append(spool)
+        begin(spool, *args, **named)
+
+    monkeypatch.setattr(Spool, "__init__", noted)
+    monkeypatch.setattr(Spool, "close", lambda spool: (closed.append(id(spool)), close(spool)))
+    note = TreeDownload._note_emptied
+
+    def cut(tree, parts):
+        note(tree, parts)
+        tree._download.connection.cut()
+
+    monkeypatch.setattr(TreeDownload, "_note_emptied", cut)
+    client.retry_for = 0
+    with pytest.raises(ConnectionLost):
+        client.get("/d", tmp_path / "to", recursive=True, remove_source=True)
+    assert {id(spool) for spool in made} <= set(closed)
