@@ -14,6 +14,7 @@ import pytest
 
 from ftpclient import AsyncClient
 from ftpclient.connection.known_hosts import KnownHosts
+from ftpclient.sync.job import Options
 from ftpclient.transfer import retry
 from ftpclient.transfer.report import Listener, Result
 from ftpwire.errors import SessionEnded, TooMany
@@ -350,3 +351,28 @@ def test_a_client_that_was_closed_is_not_opened_again(server, use, source):
         await client.connect()
 
     use(server, work)
+
+
+@both_servers
+def test_a_part_of_a_tree_is_moved(server, use, home, tmp_path):
+    """The options of `Client.put` and `Client.get` that choose, look and remove."""
+    source = tmp_path / "source"
+    for name in ("a", "b.o", "d/c", "d/e"):
+        (source / name).parent.mkdir(exist_ok=True, parents=True)
+        (source / name).write_bytes(b"x")
+
+    async def work(client):
+        moved = Moved(server)
+        chosen = {"recursive": True, "exclude": ["*.o"], "listener": moved}
+        await client.put(source, "/tree", dry_run=True, **chosen)
+        assert {result.status for result in moved.results} == {"planned"}
+        assert not (home / "tree").exists()
+        await client.put(source, "/tree", remove_source=True, parallel=2, **chosen)
+        await client.get("/tree", tmp_path / "got", files_from=["d/c"], remove_source=True)
+        await client.sync(":/tree", tmp_path / "mirror", Options(files_from=["a"], parallel=2))
+
+    use(server, work)
+    assert trees.names(source) == {b"b.o"}
+    assert trees.names(home / "tree") == {b"a", b"d", b"d/e"}
+    assert trees.names(tmp_path / "got") == {b"d", b"d/c"}
+    assert trees.names(tmp_path / "mirror") == {b"a"}
