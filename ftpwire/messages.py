@@ -45,6 +45,8 @@ ALIVE = "alive"
 than each ``stall_ms`` of its `Hello`, whatever its disk does."""
 KEPT = "kept"
 """Feature of a server: `ListKept` and `DropKept`, and `Room` with ``kept``."""
+IF_SAME = "if-same"
+"""Feature of a server: `Remove` with ``size`` and ``mtime_ns``."""
 ALONE = "alone"
 """Feature of a server: a request that it doesn't know, or with a value that can't be, fails alone,
 by ``unknown-request`` or ``bad-request``. Before, it ended the connection."""
@@ -731,11 +733,21 @@ class EndTree(RequestFor["Done"], frozen=True, tag="end-tree"):
 class Remove(RequestFor["Removed"], frozen=True, tag="remove"):
     """Remove a file, a link or an empty directory; with ``recursive`` a whole tree.
 
-    Replies: `Removed`; or `Failed` with ``not-found``, ``not-empty``.
+    Attributes:
+        size, mtime_ns: Remove it only if it is a file or link that has this size and mtime.
+
+    Replies: `Removed`; or `Failed` with ``not-found``, ``not-empty``, ``source-changed``.
     """
 
     path: Path
     recursive: bool = False
+    size: Size | None = None
+    mtime_ns: TimeNs | None = None
+
+    @property
+    def only_if_same(self) -> bool:
+        """Whether it has to be as it is said."""
+        return self.size is not None or self.mtime_ns is not None
 
 
 class Removed(Message, frozen=True, tag="removed"):

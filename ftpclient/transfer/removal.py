@@ -20,13 +20,14 @@ from ftpclient.connection.connection import Connection
 from ftpclient.connection.protocol import Asked, Call
 from ftpwire import beneath, paths
 from ftpwire.errors import (
+    CommandError,
     ConnectionLost,
     FtpError,
     NotEmpty,
     NotFound,
     SourceChanged,
 )
-from ftpwire.messages import Entry, FileType, Found, Remove, Stat
+from ftpwire.messages import IF_SAME, Entry, FileType, Found, Remove, Stat
 from ftpwire.paths import RemotePath
 
 _STAYS = "changed meanwhile: it was transferred, and stays"
@@ -110,24 +111,31 @@ def remove_fetched(connection: Connection, fetched: list[Fetched], failed: Faile
     Raises:
         ConnectionLost: Some of it may be there still.
     """
-    looks = []
-    for one in fetched:
-        look = Asked[Found]()
-        # links to a file that was meant are looked through; what goes is the link
-        connection.submit(look, Stat(one.path, follow=one.type == "file", digest=True))
-        looks.append(look)
+    looks = [_look(connection, one.path) for one in fetched]
     for one, look in zip(fetched, looks, strict=True):
-        connection.wait_for(look)
-        if isinstance(look.error, ConnectionLost):
-            raise look.error
-        if isinstance(look.error, NotFound):
+        try:
+            named = there = connection.result(look)
+            if named.entry.type == "link" and one.type == "file":
+                # it was named, and leads to the file that was meant: what goes is the link
+                there = connection.result(_look(connection, one.path, follow=True))
+            if not one.is_still(there.entry):
+                raise SourceChanged(f"{paths.show(one.path)}: {_STAYS}")
+        except NotFound:
             continue
-        if look.error is not None:
-            failed(one.path, look.error)
-        elif one.is_still(look.reply.entry):
-            connection.submit(_Removal(one.path, failed), Remove(one.path))
-        else:
-            failed(one.path, SourceChanged(f"{paths.show(one.path)}: {_STAYS}"))
+        except CommandError as error:
+            failed(one.path, error)
+            continue
+        request = Remove(one.path)
+        if IF_SAME in connection.server.features:  # else it may be replaced before it is removed
+            request = Remove(one.path, False, named.entry.size, named.entry.mtime_ns)
+        connection.submit(_Removal(one.path, failed), request)
+
+
+def _look(connection: Connection, path: RemotePath, *, follow: bool = False) -> Asked[Found]:
+    """Ask what is at a path."""
+    look = Asked[Found]()
+    connection.submit(look, Stat(path, follow=follow, digest=True))
+    return look
 
 
 def remove_empty_there(connection: Connection, directory: RemotePath, failed: Failed) -> None:
@@ -145,5 +153,8 @@ class _Removal(Call):
 
     def on_done(self) -> None:
         quiet = (NotFound, NotEmpty, ConnectionLost)
-        if self.error is not None and not isinstance(self.error, quiet):
-            self._failed(self._path, self.error)
+        error = self.error
+        if isinstance(error, SourceChanged):
+            error = SourceChanged(f"{paths.show(self._path)}: {_STAYS}")
+        if error is not None and not isinstance(error, quiet):
+            self._failed(self._path, error)

@@ -23,7 +23,7 @@ from ftpwire.frames import Kind
 from ftpwire.messages import Hello
 from ftpwire.tls import HANDSHAKE_RECORD, TlsError, TlsPipe
 
-FEATURES = [messages.PIECES, messages.ALIVE, messages.KEPT, messages.ALONE]
+FEATURES = [messages.PIECES, messages.ALIVE, messages.KEPT, messages.ALONE, messages.IF_SAME]
 MAX_REQUESTS = 4096
 MAX_UNANSWERED = 64 * 1024 * 1024
 

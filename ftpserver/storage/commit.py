@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from ftpserver.storage.digest_xattr import digest_by_name, fresh_digest, keep_digest
 from ftpserver.storage.file_systems import acl_limits
 from ftpserver.storage.home import Home
+from ftpserver.storage.home_staging import same_as
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.places import Place, Places
 from ftpserver.storage.resumable import ResumableStaging
@@ -430,7 +431,8 @@ class Commit:
     def remove(self, request: Remove) -> Removed:
         """Remove a file or link. Raises IsADirectory."""
         parts = target_of(request.path)
-        size = self._home.discard(self._directory(parts[:-1]), parts[-1])
+        directory = self._directory(parts[:-1])
+        size = self._home.discard(directory, parts[-1], same_as(request))
         self.change -= size
         self.files -= 1
         self._touched.add(parts[:-1])

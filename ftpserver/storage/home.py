@@ -19,7 +19,7 @@ from contextlib import contextmanager
 
 from ftpserver.storage import file_systems
 from ftpserver.storage.home_reading import ReadableHome
-from ftpserver.storage.home_staging import Settle, StagingHome, Tally, rename_closed
+from ftpserver.storage.home_staging import Check, Settle, StagingHome, Tally, rename_closed
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.walk import STORED_SUFFIX, counted_size
 from ftpwire import beneath, paths
@@ -40,11 +40,13 @@ class Home(ReadableHome, StagingHome):
         recursive: bool,
         tick: Callable[[], None],
         settle: Settle = lambda freed, files: None,
+        check: Check | None = None,
     ) -> Tally:
         """Remove a file, a link, an empty directory or a tree; returns what became free.
 
         Args:
             tick: Called now and then on the way.
+            check: Raises what keeps something in this state from being removed.
 
         Raises:
             OSError: EXDEV: its file system can't move it to staging, and nothing was removed; it
@@ -58,6 +60,8 @@ class Home(ReadableHome, StagingHome):
         directory, name = self.tree.parent(parts)
         try:
             info = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if check is not None:
+                check(info)
             if stat.S_ISDIR(info.st_mode):
                 if recursive:
                     file_systems.refuse_mounts(directory, name, path)
@@ -72,7 +76,7 @@ class Home(ReadableHome, StagingHome):
                     self.discard_tree(staged, tally, tick)
                 return tally
             with self.settled(tally, settle):
-                tally.size += self.discard(directory, name)
+                tally.size += self.discard(directory, name, check)
                 tally.files += 1
                 self.sync_dir(directory)
             return tally

@@ -20,7 +20,8 @@ from ftpserver.storage.open_home import LOCK_NAME, OpenHome
 from ftpserver.storage.walk import Usage, counted_size, open_closed, stored
 from ftpwire import beneath, paths
 from ftpwire.beneath import OPEN_DIRECTORY
-from ftpwire.errors import IsADirectory
+from ftpwire.errors import CommandError, IsADirectory, SourceChanged
+from ftpwire.messages import Remove
 from ftpwire.paths import Parts
 
 OWNER_NAME = b"owner"
@@ -28,10 +29,27 @@ OWNER_NAME = b"owner"
 NOT_STAGED = frozenset({LOCK_NAME, OWNER_NAME})
 """What lies in staging and is on its way to nowhere."""
 
+Check = Callable[[os.stat_result], None]
 Settle = Callable[[int, int], object]
 """Told the bytes and the files (with directories and links) that became free, before the home's
 lock is let go of: a recount, which holds it alone, finds the ledger and the disk either both
 before a change or both after it."""
+
+
+def same_as(request: Remove) -> Check | None:
+    """Raises unless something is what a request says; None where it doesn't say that."""
+    if not request.only_if_same:
+        return None
+
+    def check(info: os.stat_result) -> None:
+        if stat.S_ISDIR(info.st_mode):
+            raise IsADirectory("a directory is there")
+        if (request.size is not None and request.size != info.st_size) or (
+            request.mtime_ns is not None and request.mtime_ns != beneath.told_time(info)
+        ):
+            raise SourceChanged("it is another file by now")
+
+    return check
 
 
 @dataclass
@@ -82,29 +100,42 @@ class StagingHome(OpenHome):
             finally:
                 settle(tally.size, tally.files + tally.directories)
 
-    def discard(self, directory: int, name: bytes) -> int:
+    def discard(self, directory: int, name: bytes, check: Check | None = None) -> int:
         """Remove a file or link; returns the bytes that became free.
 
         It is moved away first, then measured: what was measured is what is removed.
+
+        Args:
+            check: Raises what keeps something in this state from being removed.
         """
+        if check is not None:  # as a rule, what may not go needn't be moved
+            check(os.stat(name, dir_fd=directory, follow_symlinks=False))
         try:
-            return self._discard_through(self.staging_fd, directory, name)
+            return self._discard_through(self.staging_fd, directory, name, check)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
         beside = file_systems.Beside(directory)
         try:
-            return beside.make(lambda fd: self._discard_through(fd, directory, name))
+            return beside.make(lambda fd: self._discard_through(fd, directory, name, check))
         finally:
             beside.close()
 
-    def _discard_through(self, staging: int, directory: int, name: bytes) -> int:
+    def _discard_through(
+        self, staging: int, directory: int, name: bytes, check: Check | None
+    ) -> int:
         staged = self.new_name()
         os.rename(name, staged, src_dir_fd=directory, dst_dir_fd=staging)
         info = os.stat(staged, dir_fd=staging, follow_symlinks=False)
         if stat.S_ISDIR(info.st_mode):  # somebody put a directory there just now: give it back
             beneath.rename_new(staging, staged, directory, name)
             raise IsADirectory("a directory is there")
+        try:
+            if check is not None:
+                check(info)
+        except CommandError:  # it was replaced just now
+            beneath.rename_new(staging, staged, directory, name)
+            raise
         return self.drop_staged(staged, staging)
 
     def drop_staged(self, staged: bytes, staging: int | None = None) -> int:

@@ -22,6 +22,7 @@ from ftpserver.accounts.account import Account
 from ftpserver.storage.atomic_tree import AtomicTree
 from ftpserver.storage.batch import Outcome, Uploads
 from ftpserver.storage.home import Home
+from ftpserver.storage.home_staging import same_as
 from ftpserver.storage.kept import KeptStaging
 from ftpserver.storage.listing import Item
 from ftpserver.storage.permissions import Action
@@ -365,9 +366,10 @@ class Workspace:
                     recursive=request.recursive,
                     tick=ticker_on(self._observer),
                     settle=settle,
+                    check=same_as(request),
                 )
         except OSError as error:
-            if error.errno != errno.EXDEV:
+            if error.errno != errno.EXDEV or request.only_if_same:
                 raise
             tally = remove_in_place(self._scope, request.path)
         return Removed(tally.files, tally.directories, tally.size + tally.staged)

@@ -15,8 +15,11 @@ from ftpclient.transfer.file_download import FileDownload
 from ftpclient.transfer.report import Listener, Result
 from ftpclient.transfer.spool import Spool
 from ftpclient.transfer.tree_download import TreeDownload
+from ftpserver.serving import opening
 from ftpserver.storage.permissions import Permissions
+from ftpserver.workspace.workspace import Workspace
 from ftpwire.errors import ConnectionLost, Forbidden, SourceChanged
+from ftpwire.messages import IF_SAME
 
 
 def grow(root: Path, *names: str, size: int = 1) -> Path:
@@ -323,3 +326,30 @@ def test_what_is_noted_is_closed_when_the_connection_is_gone(client, files, tmp_
     with pytest.raises(ConnectionLost):
         client.get("/d", tmp_path / "to", recursive=True, remove_source=True)
     assert {id(spool) for spool in made} <= set(closed)
+
+
+@pytest.mark.parametrize("able", [True, False], ids=["if-same", "older-server"])
+def test_the_server_is_told_what_it_may_remove(start_server, connect, tmp_path, monkeypatch, able):
+    """An older one doesn't know that, and is asked just before."""
+    if not able:
+        rest = [one for one in opening.FEATURES if one != IF_SAME]
+        monkeypatch.setattr(opening, "FEATURES", rest)
+    server = start_server(durable=False)
+    client = connect(server)
+    client.write("/a", b"12")
+    client.make_link("/link", "a")
+    entry = client.stat("/a")
+    asked = []
+    remove = Workspace.remove_later
+
+    def noted(workspace, request, **named):
+        asked.append(request)
+        return remove(workspace, request, **named)
+
+    monkeypatch.setattr(Workspace, "remove_later", noted)
+    client.get("/link", tmp_path / "to", remove_source=True)
+    client.get("/a", tmp_path / "to", remove_source=True)
+    link, file = asked
+    assert (file.size, file.mtime_ns) == ((2, entry.mtime_ns) if able else (None, None))
+    assert link.only_if_same == able
+    assert not client.exists("/a")

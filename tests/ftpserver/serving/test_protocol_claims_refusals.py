@@ -48,6 +48,8 @@ ERRORS: Mapping[str, Mapping[str, Any]] = {
         "not-found": [Remove(b"/none"), Remove(NONE), Remove(b"/none", recursive=True)],
         "not-a-directory": Remove(FILE),
         "not-empty": Remove(b"/dir"),
+        "is-a-directory": [Remove(b"/dir", mtime_ns=1), Remove(b"/dir", True, 4096)],
+        "source-changed": [Remove(b"/file", size=5), Remove(b"/file", mtime_ns=10**18 + 1)],
         "invalid-path": [Remove(b"/"), Remove(b"/", recursive=True)],
         "failed": [(IN_A_TREE, Remove(b"/dir", recursive=True))],
         "cancelled": "test_a_cancelled_removal_leaves_the_rest",

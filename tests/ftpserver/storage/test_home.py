@@ -14,7 +14,7 @@ import pytest
 
 from ftpserver.storage.digest_xattr import digest_by_name, fresh_digest, keep_digest
 from ftpserver.storage.home import Home
-from ftpserver.storage.home_staging import Tally
+from ftpserver.storage.home_staging import Check, Tally
 from ftpserver.storage.walk import Usage
 from ftpwire import beneath, digests, paths
 from ftpwire.digests import StoredDigest
@@ -471,10 +471,10 @@ def test_a_directory_that_takes_a_file_s_place_is_given_back(home, alice, monkey
     write(alice / "name")
     discard = home.discard
 
-    def too_late(directory: int, name: bytes) -> int:
+    def too_late(directory: int, name: bytes, check: Check | None) -> int:
         (alice / "name").unlink()
         write(alice / "name" / "inside")
-        return discard(directory, name)
+        return discard(directory, name, check)
 
     monkeypatch.setattr(home, "discard", too_late)
     with pytest.raises(IsADirectory):
