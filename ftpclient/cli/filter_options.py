@@ -74,7 +74,7 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
             _INCLUDE,
             multiple=True,
             metavar="PATTERN",
-            help="Don't leave out; the last match decides.",
+            help="Don't leave out what matches; the last pattern that matches decides.",
         ),
         click.option(
             "-x",
@@ -82,7 +82,7 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
             _EXCLUDE,
             multiple=True,
             metavar="PATTERN",
-            help="Leave out; gitignore rules, repeatable.",
+            help="Leave out what matches, by gitignore's rules; repeatable.",
         ),
     ):
         function = option(function)

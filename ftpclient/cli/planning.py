@@ -155,7 +155,8 @@ class Plan:
 
     def _add(self, result: Result) -> None:
         if result.status == "planned":
-            self._summary.done += 1
+            assert result.step is not None
+            self._summary.done += result.step.count
             self._summary.size += result.size
         else:
             self._summary.add(result)

@@ -160,7 +160,7 @@ class Comparison:
         """Look at what is here, taking from ``theirs`` what is there as well."""
         policy = self._policy
         rules = here.filter if here.filter.active else None
-        by_time = not self._checksum
+        by_time, look = not self._checksum, self._local.stat
         encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
         unchanged = 0
         with os.scandir(fd) as found:
@@ -170,7 +170,7 @@ class Comparison:
                 name = item.name.encode(encoding, errors)
                 there = theirs.pop(name)
                 try:
-                    info = self._local.stat(item)
+                    info = look(item)
                 except OSError as error:
                     if rules is None or not rules.excludes(name, is_directory=False):
                         policy.local_trouble(join(here.path, name), error)

@@ -93,7 +93,12 @@ _MEANT = {
     metavar="TIME",
     help="Only files that changed so long ago or longer, as 90s or 2d.",
 )
-@click.option("--max-age", type=seconds, metavar="TIME", help="Only files that changed since then.")
+@click.option(
+    "--max-age",
+    type=seconds,
+    metavar="TIME",
+    help="Only files that changed no longer ago than that.",
+)
 @click.option("--max-size", type=size, metavar="SIZE", help="No larger files, as 10MiB.")
 @click.option(
     "--resume/--no-resume",

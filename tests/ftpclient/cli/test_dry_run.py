@@ -159,6 +159,7 @@ def test_changing_commands(user, look):
     for name in ("a", "b", "d/f", "d/e/g"):
         write(user.home / "x")
         user.run("put", "x", f"/{name}")
+    assert "dry run, nothing was done: 4 files, 4 B" in look("rm", "-r", "d").complaint
     assert look("rm", "-r", "a", "d").lines == [
         "remove     /a  (2 B)",
         "remove     /d/  (4 in all, 4 B)",
