@@ -35,6 +35,8 @@ def path_below(name: bytes) -> bytes:
     shown = paths.show(name)
     if b"\0" in name:
         raise InvalidPath(f"{shown}: no path has a NUL byte")
+    if len(name) > paths.MAX_PATH:
+        raise InvalidPath(f"{paths.show(name[:40])}…: longer than {paths.MAX_PATH} bytes")
     if name.startswith(b"/"):
         raise InvalidPath(f"{shown}: an absolute path: those of the list begin at SOURCE")
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]
