@@ -16,11 +16,12 @@ from typing import Annotated, Generic, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from ftpwire import SOFTWARE, errors
+from ftpwire import SOFTWARE, errors, holes
 from ftpwire.decoding import BadReply, Family, Payload
 from ftpwire.errors import (
     FACTS,
     BadMagic,
+    BadMessage,
     BadRequest,
     CommandError,
     ConnectionLost,
@@ -50,6 +51,8 @@ IF_SAME = "if-same"
 ALONE = "alone"
 """Feature of a server: a request that it doesn't know, or with a value that can't be, fails alone,
 by ``unknown-request`` or ``bad-request``. Before, it ended the connection."""
+HOLES = "holes"
+"""Feature of a server: a `Hole` may stand in an upload, and `Get` has ``holes``."""
 
 MAX_USER = 64
 MAX_PASSWORD = 1024
@@ -60,6 +63,7 @@ MAX_TOKEN_NAME = 64
 
 Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 PieceSize = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+HoleSize = Annotated[int, Meta(ge=1, le=holes.MOST)]
 TimeNs = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Mode = Annotated[int, Meta(ge=0, le=0o7777)]
 Path = Annotated[bytes, Meta(min_length=1, max_length=4096)]
@@ -538,6 +542,7 @@ class Get(StreamFor["Sending", "Sent"], frozen=True, tag="get"):
             have another one, all of it is sent.
         length: Bytes to send at most; None for all that follow. For a client that brings a file
             in pieces: these are not hashed here, and END has the kept digest or none.
+        holes: A `Hole` may stand in the place of DATA frames.
 
     Replies: `Sending`, DATA frames, then END with `Sent`; or `Failed` (also in the middle)
     with ``not-found``, ``is-a-directory``, ``not-regular``, ``source-changed``,
@@ -548,6 +553,7 @@ class Get(StreamFor["Sending", "Sent"], frozen=True, tag="get"):
     offset: Size = 0
     prefix: Digest | None = None
     length: Size | None = None
+    holes: bool = False
 
 
 class Sending(Message, frozen=True, tag="sending"):
@@ -839,6 +845,13 @@ class GoingDown(Message, frozen=True, tag="going-down"):
     message: str = "the server is shutting down"
 
 
+class Hole(Message, frozen=True, tag="hole"):
+    """NOTICE in the place of DATA frames, in either direction: ``size`` zeros of the file that take
+    no place on the sender's disk."""
+
+    size: HoleSize
+
+
 class Failed(Message, frozen=True, tag="failed"):
     """Payload of an ERROR frame.
 
@@ -955,7 +968,7 @@ Reply = (
     | Done
 )
 Ending = Sent | Listed
-Notice = Progress | Remark | GoingDown
+Notice = Progress | Remark | GoingDown | Hole
 
 _NOTHING: tuple[type[Message], ...] = ()
 ANSWERS: dict[type[RequestBase], tuple[tuple[type[Message], ...], tuple[type[Message], ...]]] = {
@@ -1005,13 +1018,24 @@ decode_sent = Family[Sent](Sent, "closing message", unknown=BadRequest, bad=BadR
 """The payload of the END that closes an upload. Raises BadRequest."""
 decode_failed = Family[Failed](Failed, "failure", unknown=BadReply, bad=BadReply).decode
 """The payload of an ERROR frame. Raises BadReply."""
+decode_hole = Family[Hole](Hole, "notice", unknown=BadRequest, bad=BadRequest).decode
+"""The payload of a NOTICE inside an upload. Raises BadRequest."""
+_decode_told_hole = Family[Hole](Hole, "notice", unknown=BadReply, bad=BadMessage).decode
 _decode_notice = Family[Notice](Notice, "notice", unknown=BadReply, bad=BadReply).decode
 
 
 def decode_notice(payload: Payload) -> Notice | None:
-    """The payload of a NOTICE frame; None for one that is not understood here."""
+    """The payload of a NOTICE frame; None for one that is not understood here.
+
+    Raises:
+        BadMessage: It is a `Hole` that can't be.
+    """
     try:
         return _decode_notice(payload)
+    except BadReply:
+        pass
+    try:
+        return _decode_told_hole(payload)
     except BadReply:
         return None
 

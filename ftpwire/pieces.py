@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Protocol, Self
 
-from ftpwire import digests
+from ftpwire import digests, holes
 from ftpwire.errors import CommandError, LeaseLost, SourceChanged, TooMany, VerificationFailed
+from ftpwire.holes import Hole
 from ftpwire.streams import BUFFER_SIZE, grown
 
 PIECE = 2 * 1024 * 1024
@@ -37,7 +38,7 @@ LOOK_SECONDS = 0.2
 class Writer(Protocol):
     """Who puts a piece's bytes where they belong."""
 
-    def write(self, piece: Piece, data: memoryview) -> None:
+    def write(self, piece: Piece, data: memoryview | Hole) -> None:
         """Write what comes next in a piece, and move its ``at`` on."""
 
 
@@ -53,6 +54,9 @@ class Followed(Protocol):
 
     def note_hashed(self, at: int) -> None:
         """So many bytes are hashed."""
+
+    def has_holes(self) -> bool:
+        """Whether holes came: the file may be shorter than what came, by one at its end."""
 
 
 def hash_behind(
@@ -74,9 +78,13 @@ def hash_behind(
             buffer = memoryview(bytearray(min(BUFFER_SIZE, end - at)))
         while at < end and not followed.given_up:
             count = os.preadv(fd, [buffer[: end - at]], at)
-            if not count:
+            if count:
+                hasher.update(buffer[:count])
+            elif not followed.has_holes():
                 raise SourceChanged("it became shorter while it was written")
-            hasher.update(buffer[:count])
+            else:
+                count = min(end - at, STEP)
+                holes.hash_zeros(hasher, count)
             at += count
             followed.note_hashed(at)
             if on_step is not None and at - marked >= STEP:
@@ -148,6 +156,7 @@ class Assembly:
         self._told = offset
         self._received = 0
         self._writing = 0
+        self._has_holes = False
         self._closed = False
         self.given_up = False
         self._error: Exception | None = None
@@ -173,7 +182,7 @@ class Assembly:
             piece = self._pieces[start] = Piece(self, start, start + size)
             return piece
 
-    def write(self, piece: Piece, data: memoryview) -> None:
+    def write(self, piece: Piece, data: memoryview | Hole) -> None:
         """Write what comes next in a piece.
 
         Raises:
@@ -191,11 +200,16 @@ class Assembly:
                 raise self._error
             if self._closed:
                 raise LeaseLost("its upload has ended")
+            self._has_holes |= isinstance(data, Hole)
             self._writing += 1
         written = 0
         try:
-            while written < count:
-                written += os.pwrite(self._fd, data[written:], piece.at + written)
+            if isinstance(data, Hole):
+                holes.leave(self._fd, piece.at, piece.at + count)
+                written = count
+            else:
+                while written < count:
+                    written += os.pwrite(self._fd, data[written:], piece.at + written)
         except OSError as error:
             self._fail(error)
             raise
@@ -257,7 +271,8 @@ class Assembly:
                 self._moved.wait()
 
     def finish(self, progress: Callable[[int], None] | None = None) -> bytes:
-        """Close it, and hash what is there without a gap: up to ``frontier``.
+        """Close it, and hash what is there without a gap: up to ``frontier``. The file has so many
+        bytes then.
 
         Args:
             progress: Told the bytes hashed so far, now and then; may raise.
@@ -266,6 +281,8 @@ class Assembly:
             OSError: Writing, reading, or ``on_step`` failed.
         """
         self.close()
+        if self._has_holes:
+            holes.lengthen(self._fd, self.frontier)
         while self._thread.is_alive():
             self._thread.join(LOOK_SECONDS)
             if progress is not None:
@@ -311,6 +328,11 @@ class Assembly:
                 self._told = at
                 self._moved.notify_all()
 
+    def has_holes(self) -> bool:
+        """See `Followed`."""
+        with self._lock:
+            return self._has_holes
+
     def _fail(self, error: Exception) -> None:
         with self._lock:
             self._error = self._error or error
@@ -344,6 +366,11 @@ class Piece:
         self._used += count
         if self._used == len(self._buffer):
             self._flush()
+
+    def hole(self, count: int) -> None:
+        """So many zeros come next. Raises as ``write``."""
+        self._flush()
+        self._writer.write(self, Hole(count))
 
     def rest(self) -> None:
         """Nothing comes for a while: write what is there, and hold no buffer. Raises as

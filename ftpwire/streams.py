@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
-from ftpwire import digests
+from ftpwire import digests, holes
+from ftpwire.holes import Hole
 
 BUFFER_SIZE = 512 * 1024
 BUFFER_COUNT = 4
@@ -31,8 +32,8 @@ THREAD_FROM = 1024 * 1024
 
 _WAIT_SECONDS = 0.2
 
-_Filled = tuple[bytearray, int]
-_Read = tuple[bytearray, int, digests.new | None]
+_Filled = tuple[bytearray, int | Hole]
+_Read = tuple[bytearray, int | Hole, digests.new | None]
 
 
 def grown(moved: int) -> int:
@@ -45,6 +46,8 @@ class WriteBehind:
 
     Fill ``buffer()``, say ``filled(count)``, and at the end ``finish()``. Memory is at most
     ``BUFFER_COUNT * BUFFER_SIZE``. As a context manager it stops the thread in any case.
+
+    A hole waits in the place of a buffer, so that no more of them wait than buffers.
 
     Args:
         fd: Where to write, from its current position on.
@@ -91,6 +94,25 @@ class WriteBehind:
         self.size += count
         if self._used == len(self._current):
             self._hand_over()
+
+    def hole(self, count: int) -> None:
+        """So many zeros come next: they are hashed, and not written where nothing is.
+
+        Raises:
+            OSError: Writing failed.
+        """
+        if self._current is not None and self._used:
+            self._hand_over()
+        self.buffer()
+        assert self._current is not None
+        buffer, self._current = self._current, None
+        self.size += count
+        if self._thread is None and len(buffer) == BUFFER_SIZE:
+            self._start()
+        if self._thread is None:
+            self._write_here(buffer, Hole(count))
+        else:
+            self._full.put((buffer, Hole(count)))
 
     def write(self, data: memoryview) -> None:
         """Copy bytes in, for those that came in somebody else's buffer."""
@@ -142,11 +164,14 @@ class WriteBehind:
             self._current = None
             return
         if self._thread is None:
-            thread = threading.Thread(target=self._run, name="write-behind", daemon=True)
-            thread.start()
-            self._thread = thread
+            self._start()
         self._full.put((self._current, self._used))
         self._current = None
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="write-behind", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def _stop(self) -> None:
         if self._thread is not None:
@@ -159,21 +184,34 @@ class WriteBehind:
             self._write_here(*item)
             self._free.put(item[0])
 
-    def _write_here(self, buffer: bytearray, count: int) -> None:
+    def _write_here(self, buffer: bytearray, filled: int | Hole) -> None:
         """Write in this thread, unless that has failed before."""
         if self._error is None:
             try:
-                self._put(buffer, count)
+                self._put(buffer, filled)
             except Exception as error:  # whatever it is: the owner may wait for this buffer
                 self._error = error
 
-    def _put(self, buffer: bytearray, count: int) -> None:
-        with memoryview(buffer) as view, view[:count] as data:
+    def _put(self, buffer: bytearray, filled: int | Hole) -> None:
+        if isinstance(filled, Hole):
+            self._write(filled)
+            holes.hash_zeros(self._hasher, filled.size)
+            return
+        with memoryview(buffer) as view, view[:filled] as data:
             self._hasher.update(data)
             self._write(data)
 
-    def _write(self, data: memoryview) -> None:
-        write_all(self._fd, data)
+    def _write(self, data: memoryview | Hole) -> None:
+        if isinstance(data, Hole):
+            self._leave(data.size)
+        else:
+            write_all(self._fd, data)
+
+    def _leave(self, count: int) -> None:
+        start = os.lseek(self._fd, 0, os.SEEK_CUR)
+        holes.leave(self._fd, start, start + count)
+        holes.lengthen(self._fd, start + count)
+        os.lseek(self._fd, start + count, os.SEEK_SET)
 
 
 class ReadAhead:
@@ -184,9 +222,10 @@ class ReadAhead:
     compares ``size`` with what it announced. As a context manager it stops the thread.
 
     Args:
-        fd: Read with ``pread``: its position doesn't matter and isn't moved.
+        fd: Read with ``pread``: its position doesn't matter, and is moved only for ``sparse``.
         size: Bytes to read; None reads to the end by ``read`` (a pipe).
         hashes: Whether to hash at all; without, there is no ``digest()``.
+        sparse: Look for holes (see `holes.may_have`). Each is a `Hole` among the views.
         while_waiting: Called several times a second while a pipe is silent; may raise.
     """
 
@@ -198,9 +237,11 @@ class ReadAhead:
         offset: int = 0,
         hasher: digests.new | None = None,
         hashes: bool = True,
+        sparse: bool = False,
         while_waiting: Callable[[], None] | None = None,
     ) -> None:
         self.size = 0
+        self._extents = holes.Extents(fd) if sparse else None
         self._while_waiting = while_waiting
         self._fd = fd
         self._wanted = size
@@ -214,7 +255,7 @@ class ReadAhead:
         self._thread: threading.Thread | None = None
         self._left = False
 
-    def __iter__(self) -> Iterator[memoryview]:
+    def __iter__(self) -> Iterator[memoryview | Hole]:
         while self._wanted is None or self.size < self._wanted:
             before = self.size
             if self._wanted is not None:
@@ -238,7 +279,7 @@ class ReadAhead:
         self._hasher = self._hasher_then
         self._rests = True
 
-    def _read_ahead(self) -> Iterator[memoryview]:
+    def _read_ahead(self) -> Iterator[memoryview | Hole]:
         for _ in range(BUFFER_COUNT):
             self._free.put(bytearray(BUFFER_SIZE))
         thread = threading.Thread(
@@ -249,9 +290,13 @@ class ReadAhead:
         while (item := self._next()) is not None:
             if isinstance(item, Exception):
                 raise item
-            buffer, count, self._hasher_then = item
-            self.size += count
-            yield memoryview(buffer)[:count]
+            buffer, read, self._hasher_then = item
+            if isinstance(read, Hole):
+                self.size += read.size
+                yield read
+            else:
+                self.size += read
+                yield memoryview(buffer)[:read]
             if self._rests:
                 return
             self._free.put(buffer)
@@ -289,7 +334,7 @@ class ReadAhead:
         self._thread.join()
         self._thread = None
 
-    def _read_here(self) -> Iterator[memoryview]:
+    def _read_here(self) -> Iterator[memoryview | Hole]:
         """The first bytes, or all if they are few; less when the file ends before."""
         assert self._wanted is not None
         before = self.size
@@ -299,13 +344,18 @@ class ReadAhead:
             size = min(grown((self.size - before) // 2), self._wanted - self.size)
             if size > len(buffer):
                 buffer = bytearray(size)
-            count = self._fill(buffer, self.size)
-            if not count:
+            read = self._fill(buffer, self.size)
+            if isinstance(read, Hole):
+                self._hash_hole(read)
+                self.size += read.size
+                yield read
+                continue
+            if not read:
                 return
-            view = memoryview(buffer)[:count]
+            view = memoryview(buffer)[:read]
             if self._hasher is not None:
                 self._hasher.update(view)
-            self.size += count
+            self.size += read
             yield view
 
     def _run(self, done: int) -> None:
@@ -313,28 +363,43 @@ class ReadAhead:
         then: digests.new | None = None
         try:
             while (buffer := self._free.get()) is not None:
-                count = self._fill(buffer, done)
-                if not count:
+                read = self._fill(buffer, done)
+                if isinstance(read, Hole):
+                    self._hash_hole(read)
+                    done += read.size
+                elif not read:
                     break
+                else:
+                    if hasher is not None:
+                        with memoryview(buffer) as view, view[:read] as data:
+                            hasher.update(data)
+                    done += read
                 if hasher is not None:
-                    with memoryview(buffer) as view, view[:count] as data:
-                        hasher.update(data)
                     then = hasher.copy() if kept else None
-                done += count
-                self._full.put((buffer, count, then))
+                self._full.put((buffer, read, then))
         except Exception as error:  # whatever it is: the owner waits for an answer
             self._full.put(error)
         self._full.put(None)
 
-    def _fill(self, buffer: bytearray, done: int) -> int:
+    def _hash_hole(self, hole: Hole) -> None:
+        if self._hasher is not None:
+            holes.hash_zeros(self._hasher, hole.size)
+
+    def _fill(self, buffer: bytearray, done: int) -> int | Hole:
         """Read the next piece into ``buffer``; 0 at the end."""
         if self._wanted is None:
             return os.readv(self._fd, [buffer]) if self._has_more() else 0
         left = self._wanted - done
         if not left:
             return 0
+        at = self._offset + done
+        if self._extents is not None:
+            run = self._extents.at(at)
+            left = min(left, run.stop - at)
+            if run.is_hole:
+                return Hole(min(left, holes.MOST))
         with memoryview(buffer) as view:
-            return os.preadv(self._fd, [view[: min(left, len(view))]], self._offset + done)
+            return os.preadv(self._fd, [view[: min(left, len(view))]], at)
 
     def _has_more(self) -> bool:
         """Wait for a pipe or terminal; False when its owner has left meanwhile.

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     "ftpwire": (
         ("units", "digests", "errors", "peers", "likeness"),
-        ("paths", "pacing", "frames"),
+        ("paths", "pacing", "frames", "holes"),
         ("decoding",),
         ("messages", "discovery", "standard", "job_end"),
         ("tls", "beneath"),

@@ -32,7 +32,9 @@ from ftpwire.errors import Cancelled, ConnectionLost, FtpError, Interrupted, Ses
 from ftpwire.frames import Kind
 from ftpwire.messages import R, RequestBase, RequestFor, Sent
 
-_REQUEST, _DATA, _END = (int(kind) for kind in (Kind.REQUEST, Kind.DATA, Kind.END))
+_REQUEST, _DATA, _END, _NOTICE = (
+    int(kind) for kind in (Kind.REQUEST, Kind.DATA, Kind.END, Kind.NOTICE)
+)
 _COPIED = 32 * 1024
 """Smaller pieces of a file are copied behind what is queued already."""
 
@@ -149,6 +151,13 @@ class Connection(Driver):
         """Say that the DATA of a call goes on, though nothing is there to send just now."""
         self.channel.queue(frames.pack_header(0, _DATA, call.request_id))
         self.flush()
+
+    def send_hole(self, call: Call, size: int) -> None:
+        """Send zeros of a file as a hole, in the place of DATA. Raises Interrupted."""
+        payload = messages.encode(messages.Hole(size))
+        self.channel.queue(frames.pack_header(len(payload), _NOTICE, call.request_id), payload)
+        self.flush()  # the server has something to do, and hears something
+        self.take_input()
 
     def send_end(self, call: Call, sent: Sent) -> None:
         """Close the DATA of a call."""

@@ -156,7 +156,13 @@ class Call:
         """The END has come. Raises BadMessage when that can't be."""
 
     def on_notice(self, notice: messages.Notice) -> None:
-        """Take word of progress."""
+        """Take word of progress, or what else is told of it."""
+        if isinstance(notice, messages.Hole):
+            self.on_hole(notice.size)
+
+    def on_hole(self, size: int) -> None:
+        """Zeros in the place of DATA. Raises BadMessage when none may come."""
+        raise BadMessage("the server sent a hole that nobody asked for")
 
     def on_done(self) -> None:
         """The call has ended: ``error``, ``ending`` or ``reply`` tell how."""
@@ -373,8 +379,8 @@ class ClientProtocol:
             return
         call = self.calls.get(request_id)
         if kind == _NOTICE:
-            self._take_notice(call, payload)
-            self.signs += request_id in self.dropped
+            notice = self._take_notice(call, payload)
+            self.signs += request_id in self.dropped and not isinstance(notice, messages.Hole)
             return
         if call is None:
             if kind == _ERROR and request_id == 0:
@@ -408,7 +414,7 @@ class ClientProtocol:
         self.max_unanswered = max(1, server.max_unanswered or 1)
         self.data_size = max(1024, min(DATA_SIZE, server.max_data or DATA_SIZE))
 
-    def _take_notice(self, call: Call | None, payload: memoryview) -> None:
+    def _take_notice(self, call: Call | None, payload: memoryview) -> Notice | None:
         notice: Notice | None = messages.decode_notice(payload)
         if isinstance(notice, messages.GoingDown):
             self.going_down = notice.message
@@ -416,6 +422,9 @@ class ClientProtocol:
             self.on_remark(notice.message)
         elif call is not None and notice is not None:
             call.on_notice(notice)
+        elif isinstance(notice, messages.Hole):
+            raise BadMessage("the server answered what nobody asked")
+        return notice
 
     def logged_in(self, reply: messages.LoggedIn) -> str:
         """The log-in was answered: from here on signs of life come. Returns the account's name."""

@@ -9,10 +9,10 @@ where they come from (file_upload.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 from ftpclient.connection.driver import Driver
 from ftpclient.connection.protocol import Call
+from ftpclient.transfer.job import SMALL, Transfer
 from ftpwire import digests, paths
 from ftpwire.errors import (
     BadMessage,
@@ -23,11 +23,9 @@ from ftpwire.errors import (
     VerificationFailed,
     from_oserror,
 )
-from ftpwire.messages import Ready, Sending, Sent, Stored
+from ftpwire.holes import Hole
+from ftpwire.messages import HOLES, Ready, Sending, Sent, Stored
 from ftpwire.paths import RemotePath
-
-if TYPE_CHECKING:
-    from ftpclient.transfer.job import Transfer
 
 
 def mismatch(source: RemotePath, *, encrypted: bool) -> VerificationFailed:
@@ -44,6 +42,15 @@ def mismatch(source: RemotePath, *, encrypted: bool) -> VerificationFailed:
         f"{paths.show(source)}: what arrived is not what was stored: damaged on the way, or on the "
         "server's disk (`ftpd scrub` there tells)"
     )
+
+
+def asks_for_holes(connection: Driver, size: int | None = None) -> bool:
+    """Whether to ask for the holes of a remote file.
+
+    Args:
+        size: Its bytes, if they are known.
+    """
+    return (size is None or size > SMALL) and HOLES in connection.server.features
 
 
 def check_digest(source: RemotePath, told: bytes | None, digest: bytes, connection: Driver) -> None:
@@ -183,11 +190,14 @@ class PutCall(Call):
             return False
         return True
 
-    def send(self, pieces: Iterable[memoryview]) -> bool:
+    def send(self, pieces: Iterable[memoryview | Hole]) -> bool:
         """Send the file's bytes; False when the server has refused them meanwhile."""
         transfer = self._transfer
         for piece in pieces:
-            transfer.connection.send_data(self, piece)
+            if isinstance(piece, Hole):
+                transfer.connection.send_hole(self, piece.size)
+            else:
+                transfer.connection.send_data(self, piece)
             transfer.advanced(len(piece))
             if self.done:
                 transfer.connection.send_cancel(self)
@@ -232,6 +242,9 @@ class Discard:
         return self._scratch
 
     def filled(self, count: int) -> None:
+        pass
+
+    def hole(self, count: int) -> None:
         pass
 
     def write(self, data: memoryview) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ftpclient.connection.protocol import Call
-from ftpclient.transfer.calls import mismatch
+from ftpclient.transfer.calls import asks_for_holes, mismatch
 from ftpclient.transfer.job import RESUME_FROM, Transfer
 from ftpclient.transfer.partial_file import PartialFile
 from ftpclient.transfer.pieces import end_of, starts_after
@@ -96,6 +96,10 @@ class _PieceCall(Call):
         if not self._begun or self._left < 0:
             raise BadMessage("the server sent more bytes than were asked for")
 
+    def on_hole(self, size: int) -> None:
+        self.on_frame(size)
+        self._do(lambda: self._piece.hole(size))
+
     def on_ending(self) -> None:
         if not self._begun or (self._left and not self._failed):
             raise BadMessage("the server ended a piece before it was complete")
@@ -174,7 +178,8 @@ class _Fetching:
         except LeaseLost:
             return  # the parent has given it up
         call = _PieceCall(self, piece)
-        connection.submit(call, Get(self.source, start, None, size))
+        asks = asks_for_holes(connection, self.info.size)
+        connection.submit(call, Get(self.source, start, None, size, asks))
 
 
 class Fetch:
@@ -239,6 +244,7 @@ class Fetch:
         info, kept = self._probe(offset, hasher.digest() if offset else None)
         self.size = info.size
         self._partial.start_at(info.offset)
+        self._partial.mark_gaps()
         return info, kept, hasher if info.offset == offset else digests.new()
 
     def _probe(self, offset: int, prefix: bytes | None) -> tuple[Sending, bytes | None]:
@@ -277,6 +283,7 @@ class Fetch:
                 if not isinstance(error, (OSError, CommandError, ProtocolError)):
                     assembly.close()
                     self._partial.start_at(assembly.frontier)
+                    self._partial.mark_gapless()
                     transfer.reached(self._shown, assembly.frontier)
                 raise
         self._verify(fetching, digest, kept, computed)

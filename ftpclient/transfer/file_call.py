@@ -10,14 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from ftpclient.transfer.calls import Discard, GetCall, check_digest, mismatch
+from ftpclient.transfer.calls import Discard, GetCall, asks_for_holes, check_digest, mismatch
 from ftpclient.transfer.folding import in_the_way
 from ftpclient.transfer.job import RESUME_FROM, SMALL, Transfer
 from ftpclient.transfer.local_tree import LocalTree
 from ftpclient.transfer.partial_file import PartialFile
 from ftpwire import digests
-from ftpwire.channel import Sink
-from ftpwire.errors import AlreadyExists, Cancelled, CommandError, ConnectionLost, FtpError
+from ftpwire.errors import (
+    AlreadyExists,
+    BadMessage,
+    Cancelled,
+    CommandError,
+    ConnectionLost,
+    FtpError,
+)
 from ftpwire.messages import Entry, Get, Overwrite, Sending, Sent
 from ftpwire.paths import Parts, RemotePath
 from ftpwire.streams import WriteBehind, write_all
@@ -107,8 +113,12 @@ class FileCall(GetCall):
                 except BaseException:
                     self.not_sent()
                     raise
-                return Get(item.source, self._offset, self._hasher.digest())
-        return Get(item.source)
+                prefix = self._hasher.digest()
+                return Get(item.source, self._offset, prefix, holes=self._asks_for_holes(entry))
+        return Get(item.source, holes=self._asks_for_holes(entry))
+
+    def _asks_for_holes(self, entry: Entry) -> bool:
+        return asks_for_holes(self._transfer.connection, entry.size)
 
     def not_sent(self) -> None:
         """If it never came to be asked for: what an earlier try has left stays as it was."""
@@ -129,6 +139,21 @@ class FileCall(GetCall):
         self._transfer.advanced(self._offset)
         self._writer = WriteBehind(self._partial.fd, hasher=self._hasher)
         self.sink = _CountingSink(self._writer, self._transfer, self.fail)
+
+    def on_hole(self, size: int) -> None:
+        self.on_frame(size)
+        if self.failure is not None:
+            return
+        if not isinstance(self.sink, _CountingSink):
+            raise BadMessage("the server sent a hole that nobody asked for")
+        assert self._partial is not None
+        if not self._partial.is_gapless:
+            try:
+                self._partial.mark_gapless()
+            except OSError as error:
+                self.fail(error)
+                return
+        self.sink.hole(size)
 
     def _open(self, *, resume: bool = False) -> None:
         tree, parts = self.item.tree, self.item.parts
@@ -212,8 +237,10 @@ class FileCall(GetCall):
 class _CountingSink:
     """A sink that tells of its progress, and leads to nowhere once the disk fails."""
 
-    def __init__(self, sink: Sink, transfer: Transfer, failed: Callable[[OSError], None]) -> None:
-        self._sink = sink
+    def __init__(
+        self, sink: WriteBehind, transfer: Transfer, failed: Callable[[OSError], None]
+    ) -> None:
+        self._sink: WriteBehind | Discard = sink
         self._transfer = transfer
         self._failed = failed
 
@@ -238,3 +265,11 @@ class _CountingSink:
         except OSError as error:
             self._give_up(error)
         self._transfer.advanced(len(data))
+
+    def hole(self, count: int) -> None:
+        """So many zeros come next."""
+        try:
+            self._sink.hole(count)
+        except OSError as error:
+            self._give_up(error)
+        self._transfer.advanced(count)

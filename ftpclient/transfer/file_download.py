@@ -11,6 +11,7 @@ from typing import Any
 
 from ftpclient.connection.connection import Connection
 from ftpclient.transfer import job
+from ftpclient.transfer.calls import asks_for_holes
 from ftpclient.transfer.file_call import Contents, FileCall, Item
 from ftpclient.transfer.folding import Folding, SameNames
 from ftpclient.transfer.job import Options, Transfer, same_time_and_size
@@ -327,6 +328,7 @@ class FileDownload(Transfer):
             self.tries_again(item.source)
             call = FileCall(self, item, replace, self._file_ended, contents, again=True, goes=goes)
             try:
-                self.connection.submit(call, Get(item.source))
+                asks = asks_for_holes(self.connection)
+                self.connection.submit(call, Get(item.source, holes=asks))
             finally:
                 call.not_sent()

@@ -31,7 +31,7 @@ from ftpclient.transfer.removal import remove_sent
 from ftpclient.transfer.report import Listener
 from ftpclient.transfer.stream_upload import MODE, Stream, send_stream
 from ftpclient.transfer.waiting import KeepAlive
-from ftpwire import beneath, digests, growing, paths
+from ftpwire import beneath, digests, growing, holes, paths
 from ftpwire.errors import (
     BadMessage,
     Busy,
@@ -42,7 +42,7 @@ from ftpwire.errors import (
     SourceChanged,
     from_oserror,
 )
-from ftpwire.messages import KEPT, DropKept, KeptDropped, Put, Sent
+from ftpwire.messages import HOLES, KEPT, DropKept, KeptDropped, Put, Sent
 from ftpwire.paths import RemotePath
 from ftpwire.streams import ReadAhead
 
@@ -252,6 +252,7 @@ class FileUpload(Transfer):
             return
         self.started(source, info.st_size)
         hasher = digests.new()
+        sparse = HOLES in self.connection.server.features and holes.may_have(info)
         offset = call.ready.offset if call.ready is not None else 0
         if offset and not resume:
             raise BadMessage("the server goes on with what it was to forget")
@@ -263,9 +264,11 @@ class FileUpload(Transfer):
             self.advanced(offset)
             self.reached(target, offset)
             if pool is not None and call.ready is not None and call.ready.key is not None:
-                sent = self._send_in_pieces(pool, call, call.ready.key, fd, offset, hasher)
+                sent = self._send_in_pieces(
+                    pool, call, call.ready.key, fd, offset, hasher, sparse=sparse
+                )
             else:
-                sent = self._send_from(call, fd, offset, hasher)
+                sent = self._send_from(call, fd, offset, hasher, sparse=sparse)
             if not sent:
                 return
             digest = hasher.digest()
@@ -302,10 +305,16 @@ class FileUpload(Transfer):
 
         return tick
 
-    def _send_from(self, call: PutCall, fd: int, offset: int, hasher: digests.new) -> bool:
-        """Send a file from an offset on; False when the server has refused it meanwhile."""
+    def _send_from(
+        self, call: PutCall, fd: int, offset: int, hasher: digests.new, *, sparse: bool
+    ) -> bool:
+        """Send a file from an offset on; False when the server has refused it meanwhile.
+
+        Args:
+            sparse: Send its holes as such.
+        """
         left = call.size - offset
-        with ReadAhead(fd, left, offset=offset, hasher=hasher) as pieces:
+        with ReadAhead(fd, left, offset=offset, hasher=hasher, sparse=sparse) as pieces:
             if not call.send(pieces):
                 return False
         if pieces.size != left:
@@ -320,11 +329,13 @@ class FileUpload(Transfer):
         fd: int,
         offset: int,
         hasher: digests.new,
+        *,
+        sparse: bool,
     ) -> bool:
         """The same over several connections."""
         from ftpclient.transfer.send_pieces import Send
 
-        return Send(self, pool, call, key, fd).run(offset, hasher)
+        return Send(self, pool, call, key, fd, sparse=sparse).run(offset, hasher)
 
     def _agrees(self, call: PutCall, fd: int, hasher: digests.new) -> bool:
         """Whether what the server has is what the source begins with; it is hashed on the way."""

@@ -24,7 +24,7 @@ from ftpclient.transfer.pool import Workers
 from ftpclient.transfer.report import Listener, Result, Summary
 from ftpclient.transfer.selection import EVERYTHING, Selection
 from ftpclient.transfer.spool import Spool
-from ftpwire import digests, paths
+from ftpwire import digests, holes, paths
 from ftpwire.errors import (
     AlreadyExists,
     CommandError,
@@ -434,7 +434,7 @@ class Transfer:
         self, hasher: digests.new, fd: int, size: int, alive: Callable[[], None] | None = None
     ) -> None:
         """Hash a local file's first bytes; ``alive`` is called now and then meanwhile."""
-        with ReadAhead(fd, size, hasher=hasher) as pieces:
+        with ReadAhead(fd, size, hasher=hasher, sparse=holes.are_in(fd, size)) as pieces:
             for _ in pieces:
                 self.connection.check()
                 if alive is not None:

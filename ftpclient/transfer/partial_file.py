@@ -21,6 +21,11 @@ from ftpwire.pieces import PIECE
 _CONTINUE = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
+_MODE = 0o600
+_GAPLESS = 0o700
+"""The mode of one that was written from its start on, and has holes: it is kept in all file systems
+that have them."""
+
 
 class PartialFile:
     """A file on its way in, hidden under a partial name until it is verified.
@@ -31,6 +36,10 @@ class PartialFile:
     Args:
         replace: Whether a file that exists is replaced.
         resume: Keep what an earlier try has left; ``offset`` tells how much that is.
+
+    Attributes:
+        is_gapless: It says of itself that it was written from its start on: its holes are the
+            file's.
     """
 
     def __init__(
@@ -43,13 +52,15 @@ class PartialFile:
         self._partial = partial_name(parts)
         self._replace = replace
         self._found_again = True
+        self.is_gapless = False
         self.fd = -1
         try:
             self.fd = self._open(_CONTINUE if resume else _CONTINUE | os.O_TRUNC)
         except BaseException:
             os.close(self._above)
             raise
-        self.offset = _contiguous(self.fd)
+        size = os.fstat(self.fd).st_size
+        self.offset = size if self.is_gapless else _contiguous(self.fd, size)
 
     def _open(self, flags: int) -> int:
         # truncated only once it is locked: somebody may be writing to it
@@ -61,7 +72,9 @@ class PartialFile:
         try:
             if flags & os.O_TRUNC:
                 os.ftruncate(fd, 0)
-            os.chmod(fd, 0o600)
+            elif stat.S_IMODE(os.fstat(fd).st_mode) == _GAPLESS:
+                self.is_gapless = True
+            os.chmod(fd, _GAPLESS if self.is_gapless else _MODE)
         except BaseException:
             os.close(fd)
             raise
@@ -116,6 +129,17 @@ class PartialFile:
         os.ftruncate(self.fd, offset)
         os.lseek(self.fd, offset, os.SEEK_SET)
 
+    def mark_gapless(self) -> None:
+        """Its holes belong to it: whoever goes on with it need not stop at the first."""
+        os.chmod(self.fd, _GAPLESS)
+        self.is_gapless = True
+
+    def mark_gaps(self) -> None:
+        """It is going to be written in any order."""
+        if self.is_gapless:
+            os.chmod(self.fd, _MODE)
+            self.is_gapless = False
+
     def place(self, mode: int, mtime_ns: int) -> None:
         """Give it its name, times and mode. Raises OSError; it is gone then."""
         try:
@@ -150,13 +174,12 @@ class PartialFile:
         self.fd = -1
 
 
-def _contiguous(fd: int) -> int:
+def _contiguous(fd: int, size: int) -> int:
     """How many bytes at a partial file's start may be good: those before its first hole.
 
     A download in pieces that was killed leaves gaps. The server compares what is before them, so a
     file system that knows no holes only makes it start over.
     """
-    size = os.fstat(fd).st_size
     try:
         hole = os.lseek(fd, 0, os.SEEK_HOLE) if size else 0
     except (AttributeError, OSError):

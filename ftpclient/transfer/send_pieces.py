@@ -22,8 +22,9 @@ from ftpclient.transfer.job import Transfer
 from ftpclient.transfer.pieces import end_of, starts_after
 from ftpclient.transfer.pool import ConnectionPool
 from ftpclient.transfer.waiting import KeepAlive
-from ftpwire import digests
+from ftpwire import digests, holes
 from ftpwire.errors import FtpError, SourceChanged
+from ftpwire.holes import Run
 from ftpwire.messages import PutPiece, Sent
 from ftpwire.pieces import PIECE
 from ftpwire.streams import BUFFER_SIZE
@@ -60,16 +61,25 @@ class Send:
         call: The upload that the pieces belong to, on the transfer's own connection.
         key: That opens it to them.
         fd: The source.
+        sparse: Send its holes as such.
     """
 
     def __init__(
-        self, transfer: Transfer, pool: ConnectionPool[Any], call: PutCall, key: bytes, fd: int
+        self,
+        transfer: Transfer,
+        pool: ConnectionPool[Any],
+        call: PutCall,
+        key: bytes,
+        fd: int,
+        *,
+        sparse: bool,
     ) -> None:
         self._transfer = transfer
         self._pool = pool
         self._call = call
         self._key = key
         self._fd = fd
+        self._sparse = sparse
         self._moved = threading.Condition()
         self._under_way: set[int] = set()
         self._sent = 0
@@ -129,12 +139,16 @@ class Send:
     def _hash(self, hasher: digests.new, start: int, buffer: memoryview) -> None:
         """The whole file's digest comes from one reading in order; workers find it in memory."""
         end = end_of(start, self._call.size)
-        while start < end:
-            count = os.preadv(self._fd, [buffer[: end - start]], start)
-            if not count:
-                raise SourceChanged("became shorter while it was sent")
-            hasher.update(buffer[:count])
-            start += count
+        for at, stop, is_hole in holes.runs(self._fd, start, end, sparse=self._sparse):
+            if is_hole:
+                holes.hash_zeros(hasher, stop - at)
+                continue
+            while at < stop:
+                count = os.preadv(self._fd, [buffer[: stop - at]], at)
+                if not count:
+                    raise SourceChanged("became shorter while it was sent")
+                hasher.update(buffer[:count])
+                at += count
 
     def _give(self, start: int) -> None:
         with self._moved:
@@ -173,17 +187,23 @@ class Send:
         call = _PutPieceCall(self, start)
         connection.submit(call, PutPiece(self._key, start, end - start))
         buffer = memoryview(bytearray(min(BUFFER_SIZE, end - start)))
+        extents = holes.Extents(fd) if self._sparse else None
         at = start
         while at < end:
+            run = Run(at, end, False) if extents is None else extents.at(at)
+            stop = min(run.stop, end)
             try:
-                count = os.preadv(fd, [buffer[: end - at]], at)
+                count = stop - at if run.is_hole else os.preadv(fd, [buffer[: stop - at]], at)
                 if not count:
                     raise SourceChanged("became shorter while it was sent")
             except (OSError, SourceChanged) as error:
                 self.fail(error)
                 connection.send_cancel(call)
                 return
-            connection.send_data(call, buffer[:count])
+            if run.is_hole:
+                connection.send_hole(call, count)
+            else:
+                connection.send_data(call, buffer[:count])
             at += count
             with self._moved:
                 self._sent += count

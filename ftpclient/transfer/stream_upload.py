@@ -17,6 +17,7 @@ from ftpclient.transfer.calls import PutCall
 from ftpclient.transfer.job import EmptySource, Transfer
 from ftpclient.transfer.waiting import Waiting
 from ftpwire import digests, paths
+from ftpwire.holes import Hole
 from ftpwire.messages import Put, Sent
 from ftpwire.paths import RemotePath
 from ftpwire.streams import ReadAhead
@@ -51,7 +52,7 @@ class Stream:
         overwrite = transfer.options.overwrite
         return Put(target, None, mode, mtime_ns, overwrite, ask=True, parents=parents)
 
-    def pieces(self, rest: ReadAhead) -> Iterator[memoryview]:
+    def pieces(self, rest: ReadAhead) -> Iterator[memoryview | Hole]:
         """All of its bytes."""
         if self.first:
             yield memoryview(self.first)

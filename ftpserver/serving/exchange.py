@@ -24,7 +24,7 @@ from ftpwire.channel import Channel, Ready, TimedOut
 from ftpwire.errors import BadMessage, BadRequest, Cancelled, ConnectionLost, VerificationFailed
 from ftpwire.frame_stream import FrameStream
 from ftpwire.frames import Header, Kind
-from ftpwire.messages import Failed, Message, Sent
+from ftpwire.messages import Failed, Hole, Message, Sent
 from ftpwire.units import human
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ _COPIED = 32 * 1024
 """DATA frames below this many bytes are copied to the output, to go out with what follows."""
 _HASHED_A_SECOND = 1024 * 1024
 """Bytes that the slowest client hashes, before it goes on with an upload behind them."""
+_ZEROS_A_SECOND = 64 * 1024 * 1024
+"""The same of the zeros of holes, which it need not read."""
 _LOOKED_AT = 64 * 1024
 """Bytes of input that are kept while it is looked whether a CANCEL is among them."""
 
@@ -85,6 +87,8 @@ class Exchange:
     _warns = False
     """Whether the client is to be told that the server stops, as soon as that frame has ended."""
     _since_look = 0
+    _hashes_until = 0.0
+    """Until when, on ``time.monotonic()``, the client may be hashing holes that it was sent."""
     _nearly_full = False
     _reached = 0, messages.Progress(0)
     """How far the request of that id has come, as it counts that."""
@@ -99,9 +103,7 @@ class Exchange:
     ) -> None:
         self.channel = channel
         self.guard = ChannelGuard()
-        self.stream = FrameStream(
-            channel, lambda: server.settings.stall, self.stall, self._await_peer
-        )
+        self.stream = FrameStream(channel, self._patience, self.stall, self._await_peer)
         self.login_deadline = login_deadline
         self._server = server
         self._transfer = transfer
@@ -187,6 +189,18 @@ class Exchange:
             if not sent:
                 steady.wait(write=True)
         self._amid_data = False
+
+    def send_hole(self, size: int) -> None:
+        """Send a hole in the place of DATA.
+
+        Raises:
+            Cancelled: The client doesn't want more of it.
+        """
+        self.send(messages.Hole(size), Kind.NOTICE)
+        self._hashes_until = max(self._hashes_until, time.monotonic()) + size / _ZEROS_A_SECOND
+        if size >= _CANCEL_EVERY:  # the client has something to do, and hears something
+            self.flush()
+        self.progressed(size)
 
     def flush(self) -> None:
         """Send all output, waiting for the client as long as a stall may be."""
@@ -326,7 +340,14 @@ class Exchange:
 
     def stall(self) -> float:
         """Until when a client has to go on that is in the middle of something."""
-        return min(time.monotonic() + self._server.settings.stall, self.login_deadline)
+        return min(time.monotonic() + self._patience(), self.login_deadline)
+
+    def _patience(self) -> float:
+        """How many seconds it may take: more while it has holes to hash."""
+        stall = self._server.settings.stall
+        if self._hashes_until:
+            stall += max(0.0, self._hashes_until - time.monotonic())
+        return stall
 
     def receive_small(self, size: int) -> tuple[bytearray, Sent]:
         """Receive all DATA of the current upload into memory: at most ``size`` bytes.
@@ -342,7 +363,10 @@ class Exchange:
                 transfer.frame_came(header.size)
                 if len(data) + header.size > size:
                     raise VerificationFailed(f"more bytes came than the {size} announced")
-                self.stream.append_to(data)
+                if isinstance(header, Hole):
+                    data += bytes(header.size)
+                else:
+                    self.stream.append_to(data)
         return data, self.sent
 
     def receive_large(
@@ -373,13 +397,17 @@ class Exchange:
                     transfer.frame_came(header.size, came)
                     with self.guard.away():
                         expect(header.size)
-                    self.stream.into(sink)
+                    if isinstance(header, Hole):
+                        sink.hole(header.size)
+                        self.progressed(header.size)  # many may wait, and a CANCEL behind them
+                    else:
+                        self.stream.into(sink)
                     header = self._next_data(exactly=True)
         finally:
             self.on_long_wait = self._look = None  # the file may be closed when it waits again
         return self.sent
 
-    def _first_data(self, after: int, came: Callable[[], bool] | None) -> Header | None:
+    def _first_data(self, after: int, came: Callable[[], bool] | None) -> Header | Hole | None:
         """As `_next_data`, once the client has hashed the bytes that are there already. Meanwhile
         it makes room for other transfers, as one that sends nothing but empty frames does.
 
@@ -402,7 +430,7 @@ class Exchange:
         finally:
             self._look = look
 
-    def _hashed_data(self, needed: float) -> Header | None:
+    def _hashed_data(self, needed: float) -> Header | Hole | None:
         """As `_next_data`, which may take so many seconds, but no longer than the idle time."""
         settings = self._server.settings
         idle, now = settings.idle_timeout, time.monotonic()
@@ -413,8 +441,11 @@ class Exchange:
         except TimedOut:
             raise Idle(f"no bytes came for {idle:g} seconds") from None
 
-    def _next_data(self, exactly: bool = False, deadline: float | None = None) -> Header | None:
-        """The header of the upload's next DATA frame; None after its END, kept in ``sent``."""
+    def _next_data(
+        self, exactly: bool = False, deadline: float | None = None
+    ) -> Header | Hole | None:
+        """The header of the upload's next DATA frame, or the hole in its place; None after its END,
+        kept in ``sent``."""
         header = self.stream.header(deadline, exactly=exactly)
         while header.kind == Kind.CANCEL and header.request_id != self.request_id:
             if deadline is None:
@@ -426,6 +457,8 @@ class Exchange:
         if header.kind == Kind.DATA:
             return header
         payload = self.stream.payload(header)
+        if header.kind == Kind.NOTICE:
+            return messages.decode_hole(payload)
         if header.kind not in (Kind.END, Kind.CANCEL):
             raise BadMessage(f"a frame of kind {header.kind} inside an upload")
         self.receiving = False
@@ -437,23 +470,23 @@ class Exchange:
     def pass_over_data(self) -> None:
         """Discard what was sent of a refused upload, so that the stream stays in step.
 
-        Empty DATA frames move no deadline here: there is no upload that they could keep open. Nor
-        does it count as a running transfer, whose place others would wait for in vain.
+        Empty DATA frames and holes move no deadline here: there is no upload that they could keep
+        open. Nor does it count as a running transfer, whose place others would wait for in vain.
         """
         self._transfer.end()
         self.commit()
         self.flush()  # the client may wait for the refusal before it stops
         deadline = self.stall()
-        try:
-            with self.guard:
-                while True:
-                    if self.stream.reader.remaining:
-                        self.stream.discard()
-                        deadline = self.stall()
-                    if self._next_data(deadline=deadline) is None:
-                        return
-        except (Cancelled, BadRequest):  # whatever its END says
-            return
+        self.receiving = True  # also of a request that isn't known here
+        with self.guard:
+            while self.receiving:
+                if self.stream.reader.remaining:
+                    self.stream.discard()
+                    deadline = self.stall()
+                try:
+                    self._next_data(deadline=deadline)
+                except (Cancelled, BadRequest):  # whatever its END says, or a hole
+                    pass
 
     # answering ---------------------------------------------------------------------------
 

@@ -136,6 +136,9 @@ class _Away:
 class FileSink(Sink, Protocol):
     """A sink that leads to a file."""
 
+    def hole(self, count: int) -> None:
+        """So many zeros come next."""
+
     def rest(self) -> None:
         """Nothing comes for a while: hold little."""
 
@@ -158,6 +161,11 @@ class DiskSink:
     def write(self, data: memoryview) -> None:
         with self._guard.away():
             self._sink.write(data)
+
+    def hole(self, count: int) -> None:
+        """So many zeros come next."""
+        with self._guard.away():
+            self._sink.hole(count)
 
     def rest(self) -> None:
         """Nothing comes for a while: hold little."""

@@ -23,7 +23,10 @@ from ftpwire.frames import Kind
 from ftpwire.messages import Hello
 from ftpwire.tls import HANDSHAKE_RECORD, TlsError, TlsPipe
 
-FEATURES = [messages.PIECES, messages.ALIVE, messages.KEPT, messages.ALONE, messages.IF_SAME]
+FEATURES = [
+    *(messages.PIECES, messages.ALIVE, messages.KEPT, messages.ALONE),
+    *(messages.IF_SAME, messages.HOLES),
+]
 MAX_REQUESTS = 4096
 MAX_UNANSWERED = 64 * 1024 * 1024
 

@@ -32,8 +32,9 @@ from dataclasses import dataclass
 
 from ftpserver.storage.file_systems import unlink_if_there
 from ftpserver.storage.upload_locks import TakenOver, is_range_locked, range_locked, try_range
-from ftpwire import digests
+from ftpwire import digests, holes
 from ftpwire.errors import LeaseLost, VerificationFailed
+from ftpwire.holes import Hole
 from ftpwire.pieces import (
     AHEAD,
     LOOK_SECONDS,
@@ -54,6 +55,7 @@ _HEAD = struct.Struct(">8s16sQ")
 """Magic, key, size of the file."""
 _MAGIC = b"FTPDpc1\n"
 _ENDED_AT = 64
+_HOLES_AT = 65
 _BASE_AT, _HASHED_AT, _FAILURE_AT = 72, 88, 104
 _NUMBER = struct.Struct(">QI")
 """A number and its checksum."""
@@ -218,6 +220,14 @@ class PieceTable:
         """Write a slot."""
         body = _SLOT.pack(slot.start, slot.end, slot.at, slot.errno, 0)[:-4]
         self.write(_slot_at(number), body + zlib.crc32(body).to_bytes(4, "big"))
+
+    def note_holes(self) -> None:
+        """Say that there are holes. So the staging file may be shorter than what is there."""
+        self.write(_HOLES_AT, b"\1")
+
+    def has_holes(self) -> bool:
+        """Whether that was said."""
+        return os.pread(self.fd, 1, _HOLES_AT) == b"\1"
 
     def free_slot(self, number: int) -> None:
         """Have a slot be nobody's."""
@@ -407,7 +417,7 @@ class _SlotWriter:
     fd: int
     number: int
 
-    def write(self, piece: Piece, data: memoryview) -> None:
+    def write(self, piece: Piece, data: memoryview | Hole) -> None:
         """Write what comes next in a piece. Waits while hashing is far behind.
 
         Raises:
@@ -425,8 +435,13 @@ class _SlotWriter:
             self.table.must_go_on()
             written, failure = 0, 0
             try:
-                while written < count:
-                    written += os.pwrite(self.fd, data[written:], piece.at + written)
+                if isinstance(data, Hole):
+                    self.table.note_holes()
+                    holes.leave(self.fd, piece.at, piece.at + count)
+                    written = count
+                else:
+                    while written < count:
+                        written += os.pwrite(self.fd, data[written:], piece.at + written)
             except OSError as error:
                 failure = error.errno or errno.EIO
                 raise
@@ -591,6 +606,10 @@ class Collector:
         self._hashed = at
         if at - self._told >= PIECE:
             self._tell(at)
+
+    def has_holes(self) -> bool:
+        """See `ftpwire.pieces.Followed`."""
+        return self._table.has_holes()
 
     def _tell(self, at: int) -> None:
         self._told = at

@@ -45,6 +45,7 @@ from ftpserver.storage.upload_locks import (
 )
 from ftpwire import beneath, digests, paths
 from ftpwire.errors import Busy, CommandError
+from ftpwire.holes import Hole
 from ftpwire.messages import Put, Sent
 from ftpwire.paths import Parts
 from ftpwire.streams import BUFFER_SIZE, WriteBehind
@@ -452,14 +453,14 @@ class _CheckpointedWriter(WriteBehind):
         self._written = offset
         self._marked = offset
 
-    def _put(self, buffer: bytearray, count: int) -> None:
-        super()._put(buffer, count)
-        self._written += count
+    def _put(self, buffer: bytearray, filled: int | Hole) -> None:
+        super()._put(buffer, filled)
+        self._written += len(filled) if isinstance(filled, Hole) else filled
         if self._written - self._marked >= PIECE:
             self._staging.mark(self._written, self._hasher.digest())
             self._marked = self._written
 
-    def _write(self, data: memoryview) -> None:
+    def _write(self, data: memoryview | Hole) -> None:
         with self._staging.step():
             super()._write(data)
 

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from ftpserver.storage import file_systems
 from ftpserver.storage.digest_xattr import keep_digest
 from ftpserver.storage.places import Place
+from ftpwire import holes
 from ftpwire.digests import StoredDigest
 from ftpwire.errors import SourceChanged, VerificationFailed
 from ftpwire.messages import Put, Sent
@@ -133,19 +134,33 @@ class Staging:
 
 
 def _copy_in_kernel(source: int, target: int, size: int, tick: Callable[[int], None]) -> bool:
-    done = 0
-    while done < size:
-        try:
-            count = os.copy_file_range(source, target, min(size - done, PIECE), done, done)
-        except OSError as error:
-            if not done and error.errno in _CANT_COPY:
-                return False
-            raise
-        if not count:
-            raise SourceChanged("changed while it was copied")
-        done += count
-        tick(count)
+    moved = False
+    for done, stop, is_hole in holes.runs(source, 0, size, sparse=holes.are_in(source, size)):
+        if is_hole:
+            _leave_hole(source, target, done, stop)
+            tick(stop - done)
+            continue
+        while done < stop:
+            try:
+                count = os.copy_file_range(source, target, min(stop - done, PIECE), done, done)
+            except OSError as error:
+                if not moved and error.errno in _CANT_COPY:
+                    os.lseek(target, 0, os.SEEK_SET)  # who reads it instead writes from there on
+                    return False
+                raise
+            if not count:
+                raise SourceChanged("changed while it was copied")
+            moved = True
+            done += count
+            tick(count)
     return True
+
+
+def _leave_hole(source: int, target: int, start: int, stop: int) -> None:
+    if os.fstat(source).st_size < stop:
+        raise SourceChanged("changed while it was copied")
+    holes.leave(target, start, stop)
+    holes.lengthen(target, stop)
 
 
 def copy_range(source: int, target: int, size: int) -> None:
@@ -156,15 +171,18 @@ def copy_range(source: int, target: int, size: int) -> None:
     """
     if _copy_in_kernel(source, target, size, lambda count: None):
         return
-    done = 0
-    while done < size:
-        data = os.pread(source, min(size - done, _COPY_SIZE), done)
-        if not data:
-            raise SourceChanged("changed while it was copied")
-        written = 0
-        while written < len(data):
-            written += os.pwrite(target, data[written:], done + written)
-        done += len(data)
+    for done, stop, is_hole in holes.runs(source, 0, size, sparse=holes.are_in(source, size)):
+        if is_hole:
+            _leave_hole(source, target, done, stop)
+            continue
+        while done < stop:
+            data = os.pread(source, min(stop - done, _COPY_SIZE), done)
+            if not data:
+                raise SourceChanged("changed while it was copied")
+            written = 0
+            while written < len(data):
+                written += os.pwrite(target, data[written:], done + written)
+            done += len(data)
 
 
 def verify(request: Put, size: int, digest: bytes, sent: Sent) -> None:

@@ -31,6 +31,7 @@ from ftpwire.errors import (
     SourceChanged,
     from_oserror,
 )
+from ftpwire.holes import Hole
 from ftpwire.job_end import ENDINGS, STAYS, JobEnd
 from ftpwire.messages import (
     Copied,
@@ -309,9 +310,13 @@ class Copying:
         digest = file.kept_digest()
         if digest is not None and receiving.copy(file.fd, file.size, digest, self._copied):
             return digest
-        with ReadAhead(file.fd, file.size) as pieces:
+        sink = receiving.staging.sink
+        with ReadAhead(file.fd, file.size, sparse=file.may_have_holes) as pieces:
             for piece in pieces:
-                receiving.staging.sink.write(piece)
+                if isinstance(piece, Hole):
+                    sink.hole(piece.size)
+                else:
+                    sink.write(piece)
                 self._copied(len(piece))
         if pieces.size != file.size:
             raise SourceChanged("changed while it was copied")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from ftpserver.storage.digest_xattr import fresh_digest, keep_digest
 from ftpserver.workspace.observer import Observer
-from ftpwire import digests, growing, paths
+from ftpwire import digests, growing, holes, paths
 from ftpwire.digests import StoredDigest
 from ftpwire.errors import SourceChanged, StoredFileDamaged
 from ftpwire.messages import Hashed
@@ -47,6 +47,11 @@ class OpenFile:
 
     def __exit__(self, *exception: object) -> None:
         os.close(self.fd)
+
+    @property
+    def may_have_holes(self) -> bool:
+        """Whether it is worth looking for them."""
+        return holes.may_have(self.info)
 
     def kept_digest(self) -> bytes | None:
         """The digest that is kept beside it, while it still claims to be that of the file."""
@@ -116,7 +121,7 @@ class OpenFile:
         if not offset or prefix is None:
             return offset, None if offset else digests.new()
         hasher = digests.new()
-        self._read_all(ReadAhead(self.fd, offset, hasher=hasher))
+        self._read_all(ReadAhead(self.fd, offset, hasher=hasher, sparse=self.may_have_holes))
         return (offset, hasher) if hasher.digest() == prefix else (0, digests.new())
 
     def hash(self) -> Hashed:
@@ -127,7 +132,7 @@ class OpenFile:
         """
         stored = self.kept_digest()
         if stored is None:
-            source = ReadAhead(self.fd, self.size)
+            source = ReadAhead(self.fd, self.size, sparse=self.may_have_holes)
             self._read_all(source)
             stored = source.digest()
             if not self.has_grown(stored):

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from ftpserver.storage.batch import SMALL
 from ftpserver.workspace.reading import OpenFile
-from ftpwire import digests
+from ftpwire import digests, holes
 from ftpwire.beneath import told_time
 from ftpwire.errors import SourceChanged, VerificationFailed
+from ftpwire.holes import Hole
 from ftpwire.messages import Get, Message, Put, PutPiece, Ready, Sending, Sent, Taken
 from ftpwire.streams import ReadAhead, grown
 
@@ -36,9 +37,10 @@ def get(exchange: Exchange, workspace: Workspace, request: Get) -> Message:
         count = left if request.length is None else min(request.length, left)
         exchange.transferring(count, sends=True)
         exchange.send(Sending(file.size, file.info.st_mode & 0o7777, told_time(file.info), offset))
+        sparse = request.holes and file.may_have_holes
         if request.length is not None:
-            return _send_piece(exchange, file, offset, count)
-        digest, sent = _send_rest(exchange, file, offset, hasher)
+            return _send_piece(exchange, file, offset, count, sparse=sparse)
+        digest, sent = _send_rest(exchange, file, offset, hasher, sparse=sparse)
         if sent != left:
             raise file.changed()
         kept = file.kept_digest()
@@ -46,7 +48,9 @@ def get(exchange: Exchange, workspace: Workspace, request: Get) -> Message:
         return Sent(file.size, file.confirmed(digest, kept), grew)
 
 
-def _send_piece(exchange: Exchange, file: OpenFile, offset: int, count: int) -> Sent:
+def _send_piece(
+    exchange: Exchange, file: OpenFile, offset: int, count: int, *, sparse: bool
+) -> Sent:
     """Send some bytes as they are: others send the rest at the same time, and the client hashes
     all of it.
 
@@ -54,13 +58,21 @@ def _send_piece(exchange: Exchange, file: OpenFile, offset: int, count: int) -> 
         SourceChanged: The file is not as it was. Of one that only grew, the client asks at the end
             whether it still begins with the pieces.
     """
-    if exchange.is_encrypted:
-        _send_through_memory(exchange, file.fd, offset, count)
-    else:
-        exchange.send_file(file.fd, offset, count)
+    _send_as_it_is(exchange, file.fd, offset, count, sparse=sparse)
     if not file.is_larger() and not file.is_as_before():
         raise file.changed()
     return Sent(file.size, file.kept_digest())
+
+
+def _send_as_it_is(exchange: Exchange, fd: int, offset: int, count: int, *, sparse: bool) -> None:
+    """Send bytes that aren't hashed."""
+    for start, stop, is_hole in holes.runs(fd, offset, offset + count, sparse=sparse):
+        if is_hole:
+            exchange.send_hole(stop - start)
+        elif exchange.is_encrypted:
+            _send_through_memory(exchange, fd, start, stop - start)
+        else:
+            exchange.send_file(fd, start, stop - start)
 
 
 def _send_through_memory(exchange: Exchange, fd: int, offset: int, count: int) -> None:
@@ -78,7 +90,12 @@ def _send_through_memory(exchange: Exchange, fd: int, offset: int, count: int) -
 
 
 def _send_rest(
-    exchange: Exchange, file: OpenFile, offset: int, hasher: digests.new | None
+    exchange: Exchange,
+    file: OpenFile,
+    offset: int,
+    hasher: digests.new | None,
+    *,
+    sparse: bool,
 ) -> tuple[bytes | None, int]:
     """Send a file from an offset to its end, in the way that costs least.
 
@@ -93,21 +110,31 @@ def _send_rest(
         return digest, len(data)
     if file.kept_digest() is not None:
         if not exchange.is_encrypted:
-            exchange.send_file(file.fd, offset, file.size - offset)
+            _send_as_it_is(exchange, file.fd, offset, file.size - offset, sparse=sparse)
             return None, file.size - offset
         hasher = None
-    return _stream(exchange, file, offset, hasher)
+    return _stream(exchange, file, offset, hasher, sparse=sparse)
 
 
 def _stream(
-    exchange: Exchange, file: OpenFile, offset: int, hasher: digests.new | None
+    exchange: Exchange,
+    file: OpenFile,
+    offset: int,
+    hasher: digests.new | None,
+    *,
+    sparse: bool,
 ) -> tuple[bytes | None, int]:
     hashes = hasher is not None
     left = file.size - offset
-    with ReadAhead(file.fd, left, offset=offset, hasher=hasher, hashes=hashes) as source:
+    with ReadAhead(
+        file.fd, left, offset=offset, hasher=hasher, hashes=hashes, sparse=sparse
+    ) as source:
         exchange.on_long_wait = source.rest
         try:
             for piece in source:
+                if isinstance(piece, Hole):
+                    exchange.send_hole(piece.size)
+                    continue
                 for start in range(0, len(piece), exchange.data_size):
                     exchange.send_data(piece[start : start + exchange.data_size])
         finally:

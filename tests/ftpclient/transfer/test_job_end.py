@@ -244,8 +244,7 @@ def test_cp_ends(client, files, server_disk, monkeypatch, number, kind, status, 
 
 def test_the_rest_of_a_large_file_does_not_come(client, files, tmp_path):
     size = 96 * 1024 * 1024
-    with (files / "large").open("wb") as file:
-        file.truncate(size)
+    (files / "large").write_bytes(bytes(size))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     moved = 0
 
