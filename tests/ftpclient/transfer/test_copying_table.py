@@ -19,6 +19,7 @@ import pytest
 from ftpclient.cli import rehearsal
 from ftpclient.transfer import removal, waiting
 from ftpwire import standard
+from tests import sparse
 from tests.conftest import as_plain_user
 from tests.ftpclient.transfer.named_support import Reading, make_null, strangers, usable, writing
 
@@ -729,6 +730,18 @@ def _(w: World) -> None:
     w.does("put -r d /e")
     assert (w.there / "e" / "f").stat().st_nlink == 1
     assert is_file(w.there / "e" / "f") and is_file(w.there / "e" / "g")
+
+
+@row("holes")
+def _(w: World) -> None:
+    sparse.need_holes(w.here)
+    data = sparse.make(w.here / "f", [(False, 4096), (True, 2**20), (False, 4096)])
+    w.does("put f /")
+    w.does("cp /f /copy")
+    w.does("get /f g")
+    for path in (w.there / "f", w.there / "copy", w.here / "g"):
+        assert path.read_bytes() == data and sparse.taken(path) < 2**18
+        assert sparse.holes_of(path) == [(4096, 4096 + 2**20)]
 
 
 @row("extended-attributes")

@@ -576,7 +576,7 @@ DEADLINES = {
     "inside a DATA frame": [DEFAULTS.stall],
     "after a refused upload": [DEFAULTS.stall],
     "inside an upload: empty DATA": [],
-    "a client that takes nothing": [DEFAULTS.stall],
+    "a client that takes nothing": [DEFAULTS.stall, 1, exchange._ZEROS_A_SECOND / 2**20],
     "between requests": [],
     "from an ERROR": [endings.LAST_WORDS],
     "running requests": [DEFAULTS.grace],
