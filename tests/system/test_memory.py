@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import sparse
 from tests.system import trees
 from tests.system.programs import behind, clean_environment
 
@@ -111,10 +112,15 @@ def most_memory_of(user, *arguments):
     return int(told.read_text()) * KIB
 
 
-def sparse(path, size):
-    with open(path, "wb") as file:
-        file.truncate(size)
+def solid(path, size):
+    with open(sparse.make_solid(path, size), "r+b") as file:
         file.write(b"not only zeros")
+    return path
+
+
+def hollow(path, size):
+    sparse.make(path, [(False, 100)])
+    os.truncate(path, size)
     return path
 
 
@@ -122,18 +128,19 @@ LONG = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 
 @pytest.mark.parametrize(
-    ("size", "plaintext"),
+    ("size", "plaintext", "make"),
     [
-        pytest.param(128 * MIB, False, id="128-MiB-tls"),
-        pytest.param(128 * MIB, True, id="128-MiB-plain"),
-        pytest.param(4 * GIB, False, id="4-GiB-tls", marks=LONG),
-        pytest.param(4 * GIB, True, id="4-GiB-plain", marks=LONG),
+        pytest.param(128 * MIB, False, solid, id="128-MiB-tls"),
+        pytest.param(128 * MIB, True, solid, id="128-MiB-plain"),
+        pytest.param(2 * GIB, True, hollow, id="2-GiB-of-hole"),
+        pytest.param(4 * GIB, False, solid, id="4-GiB-tls", marks=LONG),
+        pytest.param(4 * GIB, True, solid, id="4-GiB-plain", marks=LONG),
     ],
 )
-def test_flat_in_the_size_of_a_file(start_server, roomy, size, plaintext):
+def test_flat_in_the_size_of_a_file(start_server, roomy, size, plaintext, make):
     server = start_server(plaintext=plaintext)
     alice = server.first_user()
-    small, large = sparse(roomy / "small", 8 * MIB), sparse(roomy / "large", size)
+    small, large = make(roomy / "small", 8 * MIB), make(roomy / "large", size)
     few, many = Measured(server, alice), Measured(server, alice)
     few.run("put", small, "/small")
     few.run("get", "/small", roomy / "small-back")

@@ -92,7 +92,7 @@ def test_beyond_four_gib(server, alice, roomy):
     path = roomy / "source"
     with open(path, "wb") as file:
         file.write(os.urandom(MIB))
-        file.truncate(4096 * MIB)
+        os.posix_fallocate(file.fileno(), 0, 4096 * MIB)
         file.seek(4096 * MIB)
         file.write(os.urandom(20 * MIB))
     size = path.stat().st_size

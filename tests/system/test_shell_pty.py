@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import sparse
 from tests.system import trees
 from tests.system.programs import eventually, finish
 from tests.system.shell_support import (
@@ -42,11 +43,8 @@ def refused(server) -> str:
 
 @pytest.fixture
 def big(roomy):
-    """A file that takes a while: holes cost nothing here, and all their bytes on the way."""
-    path = roomy / "big.bin"
-    with open(path, "wb") as file:
-        file.truncate(8 * GIB)
-    return path
+    """A file that takes a while: it costs no time to make, and all its bytes on the way."""
+    return sparse.make_solid(roomy / "big.bin", 2 * GIB)
 
 
 def history_of(user) -> list[str]:
@@ -282,8 +280,7 @@ def test_ctrl_c_stops_a_put_and_keeps_the_session(server, alice, terminal, big):
 
 
 def test_ctrl_c_stops_a_get_and_keeps_the_session(server, alice, terminal, roomy):
-    with open(roomy / "source", "wb") as file:
-        file.truncate(GIB // 16)
+    sparse.make_solid(roomy / "source", GIB // 16)
     (roomy / "big").write_text("as it was")
     alice.run("put", roomy / "source", "big")
     terminal.run(f"lcd {roomy}")
@@ -327,8 +324,7 @@ def test_typed_data_that_is_interrupted_takes_no_more_lines(server, alice, termi
 def test_bars_fit_the_terminal_and_go_away(alice, terminal, roomy):
     """A line that is too long breaks, and what is drawn over it then is one line too high."""
     for name in ("short", "a-name-that-is-longer-than-there-is-any-room-for-beside-its-bar.bin"):
-        with open(roomy / name, "wb") as file:
-            file.truncate(GIB // 4)
+        sparse.make_solid(roomy / name, GIB // 4)
     terminal.enter(f"put -r {roomy} .")
     drawn = plain(terminal.expect("2 files, 512.0 MiB in "))
     lines = [line.rstrip() for line in re.split(r"[\r\n]+", drawn) if line.strip()]
