@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from ftpwire import holes
 from ftpwire.errors import SourceChanged
 from ftpwire.streams import ReadAhead
 
@@ -48,7 +49,7 @@ def begins_with(
     """Whether a file is larger than ``size``, and its first bytes have this digest."""
     if os.fstat(fd).st_size <= size:
         return False
-    with ReadAhead(fd, size) as pieces:
+    with ReadAhead(fd, size, sparse=holes.are_in(fd, size)) as pieces:
         for piece in pieces:
             tick(len(piece))
         return pieces.size == size and pieces.digest() == digest

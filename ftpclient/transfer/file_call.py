@@ -148,11 +148,7 @@ class FileCall(GetCall):
             raise BadMessage("the server sent a hole that nobody asked for")
         assert self._partial is not None
         if not self._partial.is_gapless:
-            try:
-                self._partial.mark_gapless()
-            except OSError as error:
-                self.fail(error)
-                return
+            self._partial.mark_gapless()
         self.sink.hole(size)
 
     def _open(self, *, resume: bool = False) -> None:

@@ -12,6 +12,7 @@ import os
 import secrets
 import stat
 import time
+from contextlib import suppress
 
 from ftpclient.transfer.local_tree import LocalTree
 from ftpclient.transfer.placing import partial_name, place, unlink
@@ -131,7 +132,8 @@ class PartialFile:
 
     def mark_gapless(self) -> None:
         """Its holes belong to it: whoever goes on with it need not stop at the first."""
-        os.chmod(self.fd, _GAPLESS)
+        with suppress(OSError):  # of a mount without modes: then he does
+            os.chmod(self.fd, _GAPLESS)
         self.is_gapless = True
 
     def mark_gaps(self) -> None:

@@ -47,6 +47,8 @@ _HASHED_A_SECOND = 1024 * 1024
 """Bytes that the slowest client hashes, before it goes on with an upload behind them."""
 _ZEROS_A_SECOND = 64 * 1024 * 1024
 """The same of the zeros of holes, which it need not read."""
+_HASHES_SECONDS = 3600.0
+"""At most so long a client is waited for that hashes holes."""
 _LOOKED_AT = 64 * 1024
 """Bytes of input that are kept while it is looked whether a CANCEL is among them."""
 
@@ -197,7 +199,9 @@ class Exchange:
             Cancelled: The client doesn't want more of it.
         """
         self.send(messages.Hole(size), Kind.NOTICE)
-        self._hashes_until = max(self._hashes_until, time.monotonic()) + size / _ZEROS_A_SECOND
+        now = time.monotonic()
+        until = max(self._hashes_until, now) + size / _ZEROS_A_SECOND
+        self._hashes_until = min(until, now + _HASHES_SECONDS)
         if size >= _CANCEL_EVERY:  # the client has something to do, and hears something
             self.flush()
         self.progressed(size)

@@ -43,7 +43,7 @@ from ftpserver.storage.upload_locks import (
     try_range,
     unlock,
 )
-from ftpwire import beneath, digests, paths
+from ftpwire import beneath, digests, holes, paths
 from ftpwire.errors import Busy, CommandError
 from ftpwire.holes import Hole
 from ftpwire.messages import Put, Sent
@@ -691,12 +691,16 @@ def hash_range(
     Args:
         progress: Told the offset that was reached, now and then.
     """
-    buffer = bytearray(BUFFER_SIZE)
-    view = memoryview(buffer)
-    while start < end:
-        count = os.preadv(fd, [view[: min(len(view), end - start)]], start)
-        if not count:
-            return
-        hasher.update(view[:count])
-        start += count
-        progress(start)
+    view = memoryview(bytearray(BUFFER_SIZE))
+    for at, stop, is_hole in holes.runs(fd, start, end, sparse=holes.are_in(fd, end)):
+        if is_hole:
+            holes.hash_zeros(hasher, stop - at)
+            at = stop
+            progress(at)
+        while at < stop:
+            count = os.preadv(fd, [view[: stop - at]], at)
+            if not count:
+                return
+            hasher.update(view[:count])
+            at += count
+            progress(at)

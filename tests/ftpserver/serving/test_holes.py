@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftpserver.storage.batch import SMALL
+from ftpserver.storage.resumable import Checkpoint
 from ftpwire import digests, frames, holes
 from ftpwire.frames import Kind
 from ftpwire.messages import (
@@ -184,6 +185,25 @@ def test_a_resume_begins_anywhere_in_a_hole(server, files, dial):
     assert peer.answer().message.code == "cancelled"
     assert put(peer, b"/file", layout, mtime_ns=5, ask=True) == Stored(len(data))
     assert (files / "file").read_bytes() == data
+
+
+def test_holes_leave_checkpoints(server, files, dial):
+    """As bytes do: after each 16 MiB, with the digest of all that came."""
+    peer = dial(server)
+    request_id = peer.request(Put(b"/file", 40 * MIB, ask=True))
+    assert isinstance(peer.answer().message, Ready)
+    peer.frame(Kind.DATA, request_id, b"data" * KIB)
+    peer.frame(Kind.NOTICE, request_id, Hole(20 * MIB))
+    peer.frame(Kind.NOTICE, request_id, Hole(16 * MIB))
+    staging = os.open(files / ".ftpd-staging", os.O_RDONLY)
+    try:
+        (name,) = (name for name in os.listdir(staging) if name.endswith(".ck"))
+        with Checkpoint(staging, os.fsencode(name)) as checkpoint:
+            records = eventually(lambda: len(found := checkpoint.read(40 * MIB)) == 2 and found)
+    finally:
+        os.close(staging)
+    ends = [20 * MIB + 4 * KIB, 36 * MIB + 4 * KIB]
+    assert records == [(end, digests.digest((b"data" * KIB).ljust(end, b"\0"))) for end in ends]
 
 
 def test_pieces_may_be_holes(server, files, dial):

@@ -576,7 +576,12 @@ DEADLINES = {
     "inside a DATA frame": [DEFAULTS.stall],
     "after a refused upload": [DEFAULTS.stall],
     "inside an upload: empty DATA": [],
-    "a client that takes nothing": [DEFAULTS.stall, 1, exchange._ZEROS_A_SECOND / 2**20],
+    "a client that takes nothing": [
+        DEFAULTS.stall,
+        1,
+        exchange._ZEROS_A_SECOND / 2**20,
+        exchange._HASHES_SECONDS,
+    ],
     "between requests": [],
     "from an ERROR": [endings.LAST_WORDS],
     "running requests": [DEFAULTS.grace],
