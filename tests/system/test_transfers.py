@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import sparse
 from tests.system import trees
 from tests.system.programs import PATIENCE, eventually, finish
 from tests.system.proxy import Proxy
@@ -115,11 +116,11 @@ def varied(tmp_path, served_as):
     for name in ("empty", "empty/nested/deep", "closed", "private"):
         (tree / name).mkdir(parents=True, exist_ok=True)
     write(tree / "closed" / "file", b"in a directory that can't be written")
-    with open(tree / "sparse", "wb") as sparse:
+    with open(tree / "sparse", "wb") as file:
         for position in (0, 3 * MIB, 9 * MIB + 5):
-            sparse.seek(position)
-            sparse.write(b"island")
-        sparse.truncate(12 * MIB)
+            file.seek(position)
+            file.write(b"island")
+        file.truncate(12 * MIB)
     for name, target in {
         "to-file": "modes/644",
         "to-directory": "empty",
@@ -142,6 +143,8 @@ def varied(tmp_path, served_as):
 
 def test_everything_travels_both_ways(user, varied, tmp_path):
     there_and_back(user, varied, tmp_path)
+    for tree in (user.on_server / "tree", tmp_path / "back"):
+        assert sparse.taken(tree / "sparse") <= sparse.taken(varied / "sparse") + 64 * KIB
     # again, over itself: nothing changes
     user.run("put", "-r", f"{varied}/.", "/tree")
     trees.same(varied, user.on_server / "tree")
@@ -164,8 +167,8 @@ def test_everything_travels_whatever_the_umask(user, varied, tmp_path):
 
 
 def large_file(path, size):
-    """Random at its ends and here and there, and the rest a hole: quick to make, no two alike."""
-    with open(path, "wb") as file:
+    """Random at its ends and here and there, the rest zeros: quick to make, no two alike."""
+    with open(sparse.make_solid(path, size), "r+b") as file:
         for position in {0, size // 3, size // 2 + 1, size - 64 * KIB}:
             file.seek(position)
             file.write(os.urandom(64 * KIB))

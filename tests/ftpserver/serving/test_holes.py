@@ -13,9 +13,10 @@ import time
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ftpserver.storage import batch, resumable
 from ftpserver.storage.batch import SMALL
 from ftpserver.storage.resumable import Checkpoint
 from ftpwire import digests, frames, holes
@@ -28,6 +29,7 @@ from ftpwire.messages import (
     Put,
     PutPiece,
     Ready,
+    Remove,
     Sending,
     Sent,
     Stored,
@@ -127,6 +129,61 @@ def test_any_layout_any_part(server, files, dial, small_holes):
         path.unlink()
 
     check()
+
+
+def test_any_layout_any_cut(server, files, dial, small_holes, monkeypatch):
+    """However often it is cut: the next try goes on after what came, in a hole or not."""
+    for module in (batch, resumable):
+        monkeypatch.setattr(module, "RESUME_FROM", BLOCK)
+    own = dial(server)
+
+    @given(
+        layout=sparse.layouts(largest=20 * BLOCK),
+        cuts=st.lists(st.floats(0, 1), max_size=3),
+        ends=st.sampled_from(["lost", "cancelled", "taken-over"]),
+    )
+    @settings(max_examples=settings().max_examples // 2)
+    def check(layout, cuts, ends):
+        name, data = b"/cut-%d" % next(numbers), sparse.contents(layout)
+        request = Put(name, len(data), mtime_ns=5, ask=True)
+        reached, others = 0, []
+        for cut in [*(int(one * len(data)) for one in sorted(cuts)), len(data)]:
+            peer = dial(server)
+            others.append(peer)
+            request_id = peer.request(request)
+            ready = peer.answer().message
+            assert isinstance(ready, Ready), ready
+            assert ready.digest == (digests.digest(data[: ready.offset]) if ready.offset else None)
+            # what one that was cut off has sent may be on its way still
+            assert ends != "cancelled" or ready.offset == (reached if reached >= BLOCK else 0)
+            send(peer, request_id, up_to(layout, cut), ready.offset, data)
+            reached = max(cut, ready.offset)
+            if cut == len(data):
+                peer.frame(Kind.END, request_id, Sent(len(data), digests.digest(data)))
+                assert peer.answer().message == Stored(len(data))
+                break
+            if ends == "cancelled":
+                peer.frame(Kind.CANCEL, request_id)
+                assert peer.answer().message.code == "cancelled"
+            elif ends == "lost":
+                peer.close()
+        for peer in others:
+            peer.close()
+        assert (files / os.fsdecode(name[1:])).read_bytes() == data
+        assert own.ask(Remove(name)).files == 1
+
+    check()
+
+
+def up_to(layout: sparse.Layout, cut: int) -> sparse.Layout:
+    """The beginning of a layout."""
+    found, at = [], 0
+    for hole, size in layout:
+        found.append((hole, min(size, cut - at)))
+        at += size
+        if at >= cut:
+            break
+    return found
 
 
 LARGE = [(False, MIB), (True, 2 * MIB), (False, MIB), (True, 3 * MIB), (False, BLOCK)]
