@@ -34,6 +34,7 @@ from ftpwire.messages import (
     Stat,
     WhoAmI,
 )
+from tests import sparse
 from tests.peer import Peer, frame
 
 MIB = 1024 * 1024
@@ -262,13 +263,12 @@ def test_a_cancel_is_looked_for_among_what_has_arrived_first(
     """So many requests come between another one and its CANCEL."""
     assert (exchange._CANCEL_EVERY, exchange._LOOKED_AT) == (4 * MIB, 64 * 1024)
     monkeypatch.setattr(exchange, "_CANCEL_EVERY", 1)
-    with (files / "sparse").open("wb") as file:
-        file.truncate(32 * MIB)
+    sparse.make_solid(files / "zeros", 32 * MIB)
     peer = dial(server)
     long = frame(Kind.REQUEST, 7, Stat(b"/." * 2000))
     assert (between * len(long) > MIB) != is_seen
     sent = [
-        *(frame(Kind.REQUEST, 1, WhoAmI()), frame(Kind.REQUEST, 2, Hash(b"/sparse"))),
+        *(frame(Kind.REQUEST, 1, WhoAmI()), frame(Kind.REQUEST, 2, Hash(b"/zeros"))),
         *[long] * between,
         frame(Kind.CANCEL, 2),
     ]
