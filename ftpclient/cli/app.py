@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from ftpclient.connection.servers import Server
 
 
-_WITH_COLON = re.compile(r"/(?:[^:]*/)?(?:[^/:]*@[^/:]*)?:/")
-"""What a path becomes that was typed as for sync or scp."""
+_WITH_COLON = re.compile(r"/(?:[^:]*/)?:/")
+"""What a path becomes that was typed as for sync."""
+_WITH_HOST = re.compile(r"/([^/:@\s]+):[/:]")
+"""What a path becomes that was typed with a host that is no saved server."""
 
 
 class UsageError(FtpError):
@@ -109,12 +111,14 @@ class App:
         server: What was given with -s; None for the default.
         as_json: One JSON object a line.
         quiet: No progress, no summary.
+        first_directory: Where the shell begins; empty for the home.
         given_password: What --password-stdin has brought.
         interactive: Inside the shell: local patterns are expanded, paths are relative to cd.
         run_shell: Runs a shell at the terminal, or a script; returns the exit status.
     """
 
     server: str | None = None
+    first_directory: str = ""
     accept_new: bool = False
     accept_key: str | None = None
     ca: str | None = None
@@ -200,7 +204,7 @@ class App:
         return self._client
 
     def use(self, server: str) -> None:
-        """Take another server than -s says."""
+        """Take this server, as it could be given with -s."""
         self.server = server
         self._chosen = None
 
@@ -340,6 +344,8 @@ class App:
         text = printable(str(error))
         if isinstance(error, NotFound) and _WITH_COLON.match(text):
             text += " (paths on the server have no colon before them, except in sync)"
+        elif isinstance(error, NotFound) and (found := _WITH_HOST.match(text)):
+            text += f" (a server is named as USER@{found[1]}:PATH or ftpd://{found[1]}/PATH)"
         if self.as_json:
             from ftpclient.cli.render import error_record, path_record
 

@@ -7,15 +7,14 @@ arguments and printing; it takes the client from the App that click hands it.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
 import click
 
-from ftpclient.cli.app import App, UsageError
-from ftpclient.connection.addresses import check_no_password, without_scheme
+from ftpclient.cli.app import App
+from ftpclient.connection.addresses import check_no_password
 from ftpwire import likeness
 from ftpwire.errors import FtpError
 from ftpwire.units import parse_size
@@ -168,7 +167,9 @@ class CommandGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
-            raise click.UsageError(self._no_command(ctx, name), ctx)
+            if _in_shell(ctx) or not _is_server(name):
+                raise click.UsageError(self._no_command(ctx, name), ctx)
+            args = ["connect", *args]
         return super().resolve_command(ctx, args)
 
     def _no_command(self, ctx: click.Context, name: str) -> str:
@@ -186,6 +187,16 @@ class CommandGroup(click.Group):
         return f"no command {name!r}{likeness.hint(name, self.list_commands(ctx))}"
 
 
+def _is_server(word: str) -> bool:
+    """Whether a word that is no command says where to connect to."""
+    from ftpclient.cli import places
+
+    try:
+        return places.read_server(word) is not None
+    except FtpError:
+        return False
+
+
 def _as_server(word: str) -> str | None:
     """What somebody means who names the server first, as with ssh, scp or a browser."""
     place = word.partition("://")[2] or word
@@ -196,12 +207,40 @@ def _as_server(word: str) -> str | None:
     if not ("@" in server or "." in server or ":" in server or server == "localhost"):
         return None
     if colon:
-        return f"ftp -s {server} get /{path.lstrip('/')} (or ls, put, …)"
+        return f"ftp get ftpd://{server}/{path.lstrip('/')} (or ls, put, …)"
     return f"ftp connect {server}"
 
 
 def _in_shell(ctx: click.Context) -> bool:
     return isinstance(ctx.obj, App) and ctx.obj.interactive
+
+
+class RemoteArgument(click.Argument):
+    """Paths on the server. They may name it (see places.py): the command gets them without."""
+
+
+class RemoteOption(click.Option):
+    """The same for a path that an option takes."""
+
+
+def _without_server(app: App, command: click.Command, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments, with paths for words that name a server. It is used from now on."""
+    names = [
+        param.name
+        for param in command.params
+        if isinstance(param, (RemoteArgument, RemoteOption)) and arguments[param.name or ""]
+    ]
+    given = {name: arguments[name] for name in names if name is not None}
+    words = [word for one in given.values() for word in ((one,) if isinstance(one, str) else one)]
+    if not any(":" in word for word in words):
+        return arguments
+    from ftpclient.cli import places
+
+    paths = iter(places.taken(app, words))
+    return arguments | {
+        name: next(paths) if isinstance(one, str) else tuple(next(paths) for _ in one)
+        for name, one in given.items()
+    }
 
 
 def remote_command(
@@ -223,7 +262,7 @@ def remote_command(
             app.accept_new |= arguments.pop("accept_new_here")
             app.quiet |= arguments.pop("quiet_here")
             app.verbose |= arguments.pop("verbose_here", False)
-            return function(app, **arguments)
+            return function(app, **_without_server(app, command, arguments))
 
         functools.update_wrapper(run, function)
         command = click.command(name, cls=cls)(run)
@@ -247,31 +286,6 @@ def size(text: str) -> int:
         return parse_size(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
-
-
-_WITH_SERVER = re.compile(r"([^/@\s]+@[^/\s]+):(?!\d+$)(.*)", re.DOTALL)
-
-
-def check_no_server(word: str) -> None:
-    """Refuse ``USER@HOST:PATH`` for a remote path, as in scp: it would be an odd file's name.
-
-    So is a URL. Raises UsageError; ``./`` before it says that it is a name.
-    """
-    scheme, place = without_scheme(word)
-    if scheme is not None or _WITH_SERVER.fullmatch(word):
-        check_no_password(word)
-    if scheme is not None:
-        server, slash, path = place.partition("/")
-        raise UsageError(
-            f"the server is named before the command: ftp -s {server} …, and {slash or '.'}{path} "
-            f"for the path (a file of that very name: ./{word})"
-        )
-    if found := _WITH_SERVER.fullmatch(word):
-        server, path = found.groups()
-        raise UsageError(
-            f"the server is named before the command: ftp -s {server} …, and {path or '.'} for the"
-            f" path (a file of that very name: ./{word})"
-        )
 
 
 def local_paths(ctx: click.Context, param: click.Parameter, begun: str) -> list[Any]:

@@ -10,12 +10,13 @@ import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ftpclient.cli import places
 from ftpclient.cli.app import App, UsageError
 from ftpwire import paths
 from ftpwire.errors import CommandError
@@ -33,11 +34,29 @@ class Operands:
     Attributes:
         into: True: the target is a directory that has to exist (-t); False: it is a name (-T);
             None: as in cp, the target says so itself.
+        placed: They name the server, so none of them can be mistaken for the other.
     """
 
     sources: list[str]
     target: str
     into: bool | None = None
+    placed: bool = False
+
+    def target_taken(self, app: App) -> Operands:
+        """With the target as a path on the server, which it may name. See `places.taken`."""
+        (target,) = places.taken(app, [self.target])
+        return replace(self, target=target, placed=target != self.target)
+
+    def sources_taken(self, app: App) -> Operands:
+        """The same with the sources."""
+        sources = places.taken(app, self.sources)
+        return replace(self, sources=sources, placed=sources != self.sources)
+
+    def all_taken(self, app: App) -> Operands:
+        """The same with all of them."""
+        hint = "get and put move files between a server and here; to copy there, write it in both"
+        *sources, target = places.taken(app, [*self.sources, self.target], hint)
+        return replace(self, sources=sources, target=target)
 
 
 def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -158,7 +177,7 @@ def _has_file_beside(client: Client, source: str, other: str, *, follow: bool) -
 def _pair(operands: Operands) -> tuple[str, str] | None:
     """Source and target of a command with exactly these two, if both lie in one directory as they
     are written, under different names."""
-    if operands.into is not None or len(operands.sources) != 1:
+    if operands.placed or operands.into is not None or len(operands.sources) != 1:
         return None
     source, target = operands.sources[0], operands.target
     above, name = os.path.split(source.rstrip("/"))

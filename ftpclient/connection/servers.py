@@ -87,6 +87,10 @@ class SavedServers:
         for name, saved in sorted(contents.servers.items()):
             yield name, saved.server(), name == contents.default
 
+    def names(self) -> frozenset[str]:
+        """The names, and the addresses of servers without one."""
+        return frozenset(self._file.read().servers)
+
     def make_default(self, name: str) -> None:
         """Have a saved server be the default. Raises NotFound."""
         with self._file.changing() as contents:

@@ -42,6 +42,8 @@ def run_shell(app: App, script: Script | None = None) -> int:
     app.interactive = True
     app.shell = ShellState()
     client = app.client
+    if app.first_directory:
+        client.change_dir(app.first_directory)
     _greet(app, client)
     return _talk(app, client)
 

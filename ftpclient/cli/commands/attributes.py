@@ -15,7 +15,7 @@ from ftpclient.cli import render
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.chmod_modes import ModeChange
 from ftpclient.cli.commands.browsing import complain_about, for_each, matches_or_name
-from ftpclient.cli.group import raise_for, remote_command
+from ftpclient.cli.group import RemoteArgument, RemoteOption, raise_for, remote_command
 from ftpclient.transfer import spool
 from ftpclient.transfer.attributes import set_each
 from ftpclient.transfer.report import Summary
@@ -31,7 +31,7 @@ _TAKEN_AWAY = {f"-{letter}": f"a-{letter}" for letter in "wxX"}
     "chmod", meant={**_TAKEN_AWAY, "-r": "-R for a whole tree, or a-r", "--recursive": "-R"}
 )
 @click.argument("mode")
-@click.argument("patterns", metavar="PATH...", nargs=-1, required=True)
+@click.argument("patterns", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
 @click.option("-R", "recursive", is_flag=True, help="Directories with their contents.")
 def chmod_command(app: App, mode: str, patterns: tuple[str, ...], recursive: bool) -> None:
     """Set modes: octal as 644, or symbolic as u+x, go-w, a+rX. Links are followed, except by -R."""
@@ -119,11 +119,13 @@ def _path_of(entry: Entry) -> bytes:
 
 
 @remote_command("touch", meant={"-a": "-m: times of reading are not kept"})
-@click.argument("names", metavar="PATH...", nargs=-1, required=True)
+@click.argument("names", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
 @click.option("-c", "--no-create", is_flag=True, help="Leave alone what isn't there.")
 @click.option("-d", "--date", metavar="TIME", help="As 2030-12-31, 2030-12-31T18:00Z or @SECONDS.")
 @click.option("-t", "stamp", metavar="[[CC]YY]MMDDhhmm[.ss]", help="The time in touch's own way.")
-@click.option("-r", "--reference", metavar="PATH", help="The time of another remote path.")
+@click.option(
+    "-r", "--reference", cls=RemoteOption, metavar="PATH", help="The time of another remote path."
+)
 @click.option("-m", "only_mtime", is_flag=True, hidden=True)
 def touch_command(
     app: App,

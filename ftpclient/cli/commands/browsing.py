@@ -14,7 +14,7 @@ import click
 from ftpclient.cli import colors, render
 from ftpclient.cli.app import App
 from ftpclient.cli.colors import Colors
-from ftpclient.cli.group import HintingCommand, raise_for, remote_command
+from ftpclient.cli.group import HintingCommand, RemoteArgument, raise_for, remote_command
 from ftpclient.connection.protocol import Asked
 from ftpclient.transfer import spool
 from ftpclient.transfer.report import Summary
@@ -281,7 +281,7 @@ _COLOR = ("--color", "--colour")
 
 
 @remote_command("ls", _LsCommand, meant=_MEANT_IN_LS)
-@click.argument("patterns", metavar="[PATH]...", nargs=-1)
+@click.argument("patterns", cls=RemoteArgument, metavar="[PATH]...", nargs=-1)
 @click.option("-l", "long", is_flag=True, help="Modes, sizes and times.")
 @click.option("-a", "-A", "--all", "everything", is_flag=True, help="Names with a dot, too.")
 @click.option("-h", "--human-readable", "human", is_flag=True, help="With -l: sizes for people.")
@@ -366,7 +366,7 @@ def _show_one(app: App, path: RemotePath, *, long: bool, human: bool, digest: bo
 
 
 @remote_command("stat")
-@click.argument("patterns", metavar="PATH...", nargs=-1, required=True)
+@click.argument("patterns", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
 @click.option("-L", "follow", is_flag=True, help="What a link points to.")
 def stat_command(app: App, patterns: tuple[str, ...], follow: bool) -> None:
     """Show all about a path."""
@@ -383,7 +383,7 @@ def stat_command(app: App, patterns: tuple[str, ...], follow: bool) -> None:
 
 
 @remote_command("cat")
-@click.argument("patterns", metavar="PATH...", nargs=-1, required=True)
+@click.argument("patterns", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
 def cat_command(app: App, patterns: tuple[str, ...]) -> None:
     """Write files to standard output."""
     sys.stdout.flush()
@@ -391,7 +391,7 @@ def cat_command(app: App, patterns: tuple[str, ...]) -> None:
 
 
 @remote_command("hash")
-@click.argument("patterns", metavar="PATH...", nargs=-1, required=True)
+@click.argument("patterns", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
 def hash_command(app: App, patterns: tuple[str, ...]) -> None:
     """Show the BLAKE3 digests of files."""
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftpclient.cli import operands
+from ftpclient.cli import operands, places
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.commands.browsing import status_of
-from ftpclient.cli.group import raise_for, remote_command
+from ftpclient.cli.group import RemoteArgument, raise_for, remote_command
 from ftpclient.cli.rehearsal import dry_run_option
 from ftpclient.transfer.sources import Sources, check_name, each_once
 from ftpwire import paths
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @remote_command("mkdir")
-@click.argument("names", metavar="PATH...", nargs=-1, required=True)
+@click.argument("names", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
 @click.option("-p", "parents", is_flag=True, help="Parents too; content when it exists.")
 @click.option("-m", "mode", default="755", metavar="OCTAL", help="Mode. Default: 755.")
 def mkdir_command(app: App, names: tuple[str, ...], parents: bool, mode: str) -> None:
@@ -70,7 +70,7 @@ def _for_each_exactly(
 
 
 @remote_command("rm", meant={"-i": "ls first: rm asks nothing", "-d": "rmdir"})
-@click.argument("patterns", metavar="PATH...", nargs=-1, required=True)
+@click.argument("patterns", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
 @click.option("-r", "-R", "--recursive", is_flag=True, help="Directories with their contents.")
 @click.option("-f", "--force", is_flag=True, help="Pass over what doesn't exist.")
 @dry_run_option
@@ -221,7 +221,7 @@ def _for_each_found(
 
 
 @remote_command("rmdir")
-@click.argument("patterns", metavar="DIR...", nargs=-1, required=True)
+@click.argument("patterns", cls=RemoteArgument, metavar="DIR...", nargs=-1, required=True)
 def rmdir_command(app: App, patterns: tuple[str, ...]) -> None:
     """Remove empty directories."""
     found, _, missing = _named(app, "rmdir", patterns)
@@ -252,7 +252,7 @@ def mv_command(
     dry_run: bool,
 ) -> None:
     """Rename, or move into a directory."""
-    named = operands.split(arguments, directory, exactly)
+    named = operands.split(arguments, directory, exactly).all_taken(app)
     plan = _plan(app) if dry_run else None
 
     def move(source: RemotePath, to: RemotePath) -> None:
@@ -299,7 +299,7 @@ def cp_command(
     dry_run: bool,
 ) -> None:
     """Copy on the server."""
-    named = operands.split(arguments, directory, exactly)
+    named = operands.split(arguments, directory, exactly).all_taken(app)
     plan = _plan(app) if dry_run else None
 
     def copy(source: RemotePath, to: RemotePath) -> None:
@@ -350,6 +350,7 @@ def ln_command(
     if not symbolic:
         raise UsageError("there are no hard links here: ln -s makes a symbolic link, cp a copy")
     *targets, name = arguments if len(arguments) > 1 else (*arguments, ".")
+    (name,) = places.taken(app, [name])
     client = app.client
     into = not exactly and client.is_directory(name)
     if len(targets) > 1 and not into:

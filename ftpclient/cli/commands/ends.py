@@ -18,7 +18,7 @@ import click
 
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.commands.browsing import for_each
-from ftpclient.cli.group import HintingCommand, raise_for, remote_command, size
+from ftpclient.cli.group import HintingCommand, RemoteArgument, raise_for, remote_command, size
 from ftpclient.cli.patience import patient_client
 from ftpclient.cli.printer import Printer
 from ftpclient.connection.interrupt import wait_for
@@ -68,7 +68,7 @@ def _count_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @remote_command("head", _CountCommand)
-@click.argument("patterns", metavar="PATH...", nargs=-1, required=True)
+@click.argument("patterns", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
 @_count_options
 def head_command(app: App, patterns: tuple[str, ...], lines: int | None, count: int | None) -> None:
     """Print the first lines of files. Above each of several, its name (not with -q)."""
@@ -84,7 +84,7 @@ def head_command(app: App, patterns: tuple[str, ...], lines: int | None, count: 
 
 
 @remote_command("tail", _CountCommand, meant={"-F": "-f (it follows what is replaced, too)"})
-@click.argument("patterns", metavar="PATH...", nargs=-1, required=True)
+@click.argument("patterns", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
 @_count_options
 @click.option("-f", "--follow", is_flag=True, help="Print what is added, until Ctrl-C.")
 def tail_command(

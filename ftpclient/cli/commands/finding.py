@@ -12,7 +12,7 @@ from ftpclient.cli import find_criteria, render
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.commands.browsing import complain_about, for_each, going_on
 from ftpclient.cli.find_criteria import Criterion
-from ftpclient.cli.group import raise_for, remote_command
+from ftpclient.cli.group import RemoteArgument, RemoteOption, raise_for, remote_command
 from ftpclient.cli.removal import Removal
 from ftpclient.transfer import spool
 from ftpclient.transfer.report import Summary
@@ -39,7 +39,7 @@ _MEANT_IN_FIND = {
 
 
 @remote_command("find", meant=_MEANT_IN_FIND)
-@click.argument("patterns", metavar="[PATH]...", nargs=-1)
+@click.argument("patterns", cls=RemoteArgument, metavar="[PATH]...", nargs=-1)
 @click.option("-name", metavar="PATTERN", help="Names like *.txt; quote it.")
 @click.option("-iname", metavar="PATTERN", help="The same, in capitals or not.")
 @click.option("-path", "whole", metavar="PATTERN", help="Whole paths like /www/*.txt.")
@@ -50,7 +50,9 @@ _MEANT_IN_FIND = {
 )
 @click.option("-mtime", "days", metavar="[+-]N", help="Changed N days ago; -7: in the last 7.")
 @click.option("-mmin", "minutes", metavar="[+-]N", help="The same in minutes.")
-@click.option("-newer", metavar="PATH", help="Changed after that remote file was.")
+@click.option(
+    "-newer", cls=RemoteOption, metavar="PATH", help="Changed after that remote file was."
+)
 @click.option("-maxdepth", type=click.IntRange(0), metavar="N", help="No deeper; PATH itself is 0.")
 @click.option("-mindepth", type=click.IntRange(0), metavar="N", help="At least so deep.")
 @click.option("-l", "-ls", "long", is_flag=True, help="Modes, sizes and times.")
@@ -219,7 +221,7 @@ _PLAIN = ("|-- ", "`-- ", "|   ", "    ")
 
 
 @remote_command("tree", meant={"-I": "find, and grep -v", "-f": "find", "--du": "du"})
-@click.argument("patterns", metavar="[PATH]...", nargs=-1)
+@click.argument("patterns", cls=RemoteArgument, metavar="[PATH]...", nargs=-1)
 @click.option("-L", "levels", type=click.IntRange(1), metavar="N", help="No deeper than N.")
 @click.option("-a", "everything", is_flag=True, help="Names that start with a dot, too.")
 @click.option("-d", "only_directories", is_flag=True, help="Directories only.")

@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 
 from ftpclient.cli.app import App, Script, UsageError
-from ftpclient.cli.group import raise_for, remote_command
+from ftpclient.cli.group import RemoteArgument, raise_for, remote_command
 from ftpclient.cli.subprocesses import run_program
 from ftpwire import paths
 from ftpwire.errors import CommandError, from_oserror
 
 
 @remote_command("cd")
-@click.argument("directory", default="/", metavar="[DIR]")
+@click.argument("directory", cls=RemoteArgument, default="/", metavar="[DIR]")
 def cd_command(app: App, directory: str) -> None:
     """Change the remote directory. Without DIR: to /; with -: back to the one before."""
     client = app.client

@@ -10,7 +10,7 @@ import click
 
 from ftpclient.cli import render
 from ftpclient.cli.app import App, UsageError
-from ftpclient.cli.group import check_no_server, raise_for, remote_command
+from ftpclient.cli.group import RemoteArgument, raise_for, remote_command
 from ftpclient.client import is_pattern, matching
 from ftpwire import paths
 from ftpwire.errors import Busy, CommandError, NotFound
@@ -22,7 +22,7 @@ _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
 @remote_command("kept")
-@click.argument("words", metavar="[PATH]...", nargs=-1)
+@click.argument("words", cls=RemoteArgument, metavar="[PATH]...", nargs=-1)
 @click.option("--drop", is_flag=True, help="Drop the uploads to each PATH, and free their room.")
 @click.option("--all", "everything", is_flag=True, help="Drop all of them.")
 def kept_command(app: App, words: tuple[str, ...], drop: bool, everything: bool) -> None:
@@ -30,8 +30,6 @@ def kept_command(app: App, words: tuple[str, ...], drop: bool, everything: bool)
 
     Each holds room of your quota until the same put goes on with it, or its time is over.
     """
-    for word in words:
-        check_no_server(word)
     if everything and words:
         raise UsageError("--all means every upload: name no PATH with it")
     if drop and not (everything or words):

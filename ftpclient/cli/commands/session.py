@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
+
 import click
 
+from ftpclient.cli import places
 from ftpclient.cli.app import App, Script, UsageError
 from ftpclient.cli.group import local_paths, raise_for, remote_command, saved_servers
 from ftpclient.cli.reachable import servers_in_reach
-from ftpclient.connection.addresses import check_no_password
 from ftpwire.errors import NotFound
 
 
@@ -19,16 +22,20 @@ from ftpwire.errors import NotFound
     },
 )
 @click.argument(
-    "server", metavar="[[USER@]HOST[:PORT]]", required=False, shell_complete=servers_in_reach
+    "server", metavar="[SERVER[:PATH]]", required=False, shell_complete=servers_in_reach
 )
-@click.argument("port", required=False, metavar="")
-def connect_command(app: App, server: str | None, port: str | None) -> None:
-    """Connect, and give commands in a shell."""
-    if port is not None:
-        check_no_password(server or "")  # it would be shown
-        raise UsageError(f"one server, and nothing else: did you mean {server}:{port}?")
+@click.argument("more", nargs=-1, metavar="")
+def connect_command(app: App, server: str | None, more: tuple[str, ...]) -> None:
+    """Connect, and give commands in a shell, which begins in PATH.
+
+    SERVER is [USER@]HOST[:PORT] or a saved name; with a port, a PATH needs ftpd://HOST:PORT/PATH.
+    """
     if server is not None:
-        app.use(server)
+        place = places.of_connect(server)
+        if more:
+            raise UsageError(f"one server, and nothing else: {_instead(place, more)}")
+        app.use(place.server)
+        app.first_directory = place.path
     raise_for(app.run_shell(app, None))
 
 
@@ -42,6 +49,16 @@ def batch_command(app: App, file: str, keep_going: bool, check: bool) -> None:
     A minus before a line ignores its failure.
     """
     raise_for(app.run_shell(app, Script(path=file, name=file, keep_going=keep_going, check=check)))
+
+
+def _instead(place: places.Place, more: Sequence[str]) -> str:
+    """What to write who gives connect a server and more."""
+    words = shlex.join(more)
+    if more[0].isdigit():
+        return f"did you mean {place.server}:{more[0]}?"
+    if place.path:
+        return f"did you mean ftp get {place.word} {words}?"
+    return f"did you mean ftp -s {place.server} {words}?"
 
 
 @remote_command("forget")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftpclient.cli import render
+from ftpclient.cli import places, render
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.filter_options import (
     Patterns,
@@ -141,9 +141,11 @@ def sync_command(
 ) -> None:
     """Make DST have what SRC has.
 
-    One of them is on the server, and begins with a colon: sync ./site :/www. Files are the same
-    when size and time are. An .ftpignore file in SRC says what to leave out.
+    One of them is on the server, and begins with a colon: sync ./site :/www. Or it names the
+    server: sync ./site alice@files:www. Files are the same when size and time are. An .ftpignore
+    file in SRC says what to leave out.
     """
+    source, target = _with_colon(app, source, target)
     _check_roots(source, target)
     delete |= delete_before
     if not delete:
@@ -190,6 +192,23 @@ def sync_command(
     else:
         app.summarize(render.sync_line(summary))
     raise_for(summary.exit_code)
+
+
+def _with_colon(app: App, source: str, target: str) -> tuple[str, str]:
+    """A root that names its server as one that begins with a colon. The server is used from now on.
+
+    Raises UsageError.
+    """
+    named = [path for path in (source, target) if places.read(path) is not None]
+    if len(named) == 2 or named and any(path.startswith(":") for path in (source, target)):
+        raise UsageError(
+            f"{source} and {target} are both on a server: sync has one of them here, and cp -r "
+            "copies on a server"
+        )
+    if not named:
+        return source, target
+    (path,) = places.taken(app, named)
+    return (f":{path}", target) if named == [source] else (source, f":{path}")
 
 
 def _check_roots(source: str, target: str) -> None:

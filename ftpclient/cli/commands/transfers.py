@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ftpclient.cli import operands, rehearsal, render
+from ftpclient.cli import operands, places, rehearsal, render
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.filter_options import (
     Patterns,
@@ -22,7 +22,7 @@ from ftpclient.cli.filter_options import (
     filter_options,
     lines_of,
 )
-from ftpclient.cli.group import check_no_server, local_paths, raise_for, remote_command, size
+from ftpclient.cli.group import local_paths, raise_for, remote_command, size
 from ftpclient.cli.patience import parallel_option, patient_client, retries_option, retry_for_option
 from ftpclient.cli.progress import listening
 from ftpclient.cli.rehearsal import dry_run_option
@@ -229,9 +229,13 @@ def put_command(
 
     A link that is named is followed; a FIFO or device that is named is read to its end.
     """
-    named = operands.split(arguments, directory, exactly, default=".")
+    named = operands.split(arguments, directory, exactly, default=".").target_taken(app)
     sources, target = named.sources, named.target
-    check_no_server(target)
+    if target.endswith(":") and "/" not in target and not named.placed:
+        raise UsageError(
+            f"{target} names no server that is saved: write USER@{target} or ftpd://{target[:-1]}/ "
+            f"(a file of that very name: ./{target})"
+        )
     choices.check()
     if sources == ["-"]:
         if choices.files_from is not None:
@@ -257,6 +261,7 @@ def put_command(
         sources = [match for source in sources for match in app.expand(source)]
     if len(sources) == 1 and not app.as_json and not os.path.lexists(sources[0]):
         # before a connection is made; of several, each has its turn
+        places.check_local(sources[0], "get fetches it, and cp copies it there")
         raise NotFound(f"{paths.show(sources[0])}: no such file or directory here")
     if ignore_files and not choices.recursive and choices.files_from is None:
         raise UsageError("--ignore-files is about trees: it goes with -r")
@@ -315,10 +320,10 @@ def get_command(
 
     A link that is named is followed; bytes go into a FIFO or device that is named as TARGET.
     """
-    named = operands.split(arguments, directory, exactly, default=".")
+    named = operands.split(arguments, directory, exactly, default=".").sources_taken(app)
     sources, target = named.sources, named.target
-    for source in sources:
-        check_no_server(source)
+    if not os.path.lexists(target):
+        places.check_local(target, "get's last word is a place here, as . for this directory")
     choices.check()
     choices.check_one_tree(sources)
     if not named.into and (target == "-" or is_descriptor(os.fsencode(target), 1)):

@@ -14,7 +14,7 @@ import msgspec
 from ftpclient.cli import render
 from ftpclient.cli.app import App
 from ftpclient.cli.commands.browsing import complain_about, for_each
-from ftpclient.cli.group import raise_for, remote_command
+from ftpclient.cli.group import RemoteArgument, raise_for, remote_command
 from ftpclient.transfer import spool
 from ftpclient.transfer.report import Summary
 from ftpwire import paths, units
@@ -46,7 +46,7 @@ _ORDERS: dict[str, Callable[[Sum], object]] = {
 
 
 @remote_command("du", meant={"-k": "-h, or bytes as they are", "-b": "nothing: sizes are bytes"})
-@click.argument("patterns", metavar="[PATH]...", nargs=-1)
+@click.argument("patterns", cls=RemoteArgument, metavar="[PATH]...", nargs=-1)
 @click.option("-s", "--summarize", "only_sum", is_flag=True, help="Print only each PATH's sum.")
 @click.option("-a", "--all", "everything", is_flag=True, help="Print files, too.")
 @click.option(

@@ -16,7 +16,7 @@ import click
 
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.commands.browsing import for_each, matches_or_name
-from ftpclient.cli.group import raise_for, remote_command
+from ftpclient.cli.group import RemoteArgument, raise_for, remote_command
 from ftpclient.cli.progress import listening
 from ftpclient.cli.subprocesses import run_program
 from ftpwire import digests, paths
@@ -29,7 +29,7 @@ _AT_ONCE_SECONDS = 2.0
 
 
 @remote_command("less")
-@click.argument("patterns", metavar="PATH...", nargs=-1, required=True)
+@click.argument("patterns", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
 def less_command(app: App, patterns: tuple[str, ...]) -> None:
     """Read files page by page, in $PAGER (less, more). Needs a terminal."""
     _need_terminal(app, "less", "cat writes it to standard output")
@@ -44,7 +44,7 @@ def less_command(app: App, patterns: tuple[str, ...]) -> None:
 
 
 @remote_command("edit")
-@click.argument("name", metavar="PATH")
+@click.argument("name", cls=RemoteArgument, metavar="PATH")
 def edit_command(app: App, name: str) -> None:
     """Change a file in $VISUAL or $EDITOR (vi), and store it again.
 

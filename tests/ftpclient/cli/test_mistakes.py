@@ -10,7 +10,6 @@ import pytest
 from ftpclient.__main__ import run_shell
 from ftpclient.cli import main
 from ftpclient.cli.app import App, UsageError
-from ftpclient.cli.group import check_no_server
 from ftpclient.connection.addresses import BadAddress
 from ftpclient.connection.servers import choose
 from ftpwire import standard
@@ -37,14 +36,11 @@ def run(capfd, tmp_path, monkeypatch):
     [
         pytest.param(["host.net"], "did you mean ftp connect host.net?", id="host"),
         pytest.param(["localhost"], "did you mean ftp connect localhost?", id="localhost"),
-        pytest.param(["al@host:12"], "did you mean ftp connect al@host:12?", id="user-and-port"),
         pytest.param(["ftp://host.net"], "did you mean ftp connect host.net?", id="url"),
-        pytest.param(
-            ["al@host:/d/f", "x"], "did you mean ftp -s al@host get /d/f (or ls, put, …)?", id="scp"
-        ),
+        pytest.param(["al@host:/d/f", "x"], "did you mean ftp get al@host:/d/f x?", id="scp"),
         pytest.param(
             ["sftp://host.net/d"],
-            "did you mean ftp -s host.net get /d (or ls, put, …)?",
+            "did you mean ftp get ftpd://host.net/d (or ls, put, …)?",
             id="url-with-path",
         ),
         pytest.param(["-P", "22", "ls"], "no option -P: did you mean -s HOST:PORT?", id="port"),
@@ -90,31 +86,11 @@ def run(capfd, tmp_path, monkeypatch):
         pytest.param(["sync", "a", "b"], "did you mean sync a :b?", id="sync-no-colon"),
         pytest.param(["sync", ":a", ":b"], "did you mean cp -r a b?", id="sync-two-colons"),
         pytest.param(
-            ["put", "f", "al@host:/d"],
-            "named before the command: ftp -s al@host …, and /d for the path",
-            id="scp-target",
-        ),
-        pytest.param(
-            ["put", "f", "ftpd://al@host:99/d"],
-            "named before the command: ftp -s al@host:99 …, and /d for the path",
-            id="url-target",
-        ),
-        pytest.param(
-            ["sync", "a", "ftpd://al@host/d"],
-            "did you mean ftp -s al@host sync a :/d?",
-            id="url-of-sync",
-        ),
-        pytest.param(
             ["-s", "ftp://al@host", "ls"],
             "'ftp://al@host' is not a server: the scheme is ftpd://, as ftpd://al@host",
             id="url-with-another-scheme",
         ),
         pytest.param(["-s", "al@::1", "ls"], "write brackets: al@[::1]", id="brackets"),
-        pytest.param(
-            ["get", "al@host:d/f"],
-            "(a file of that very name: ./al@host:d/f)",
-            id="scp-source",
-        ),
     ],
 )
 def test_one_line_says_what_to_do(run, words, told):
@@ -211,18 +187,6 @@ def test_a_guess_is_a_misspelling_and_never_leads_to_what_removes(run, words, to
     status, out, err = run(*words)
     assert (status, out) == (2, "")
     assert told in err and ("mean" in told) == ("mean" in err)
-
-
-@pytest.mark.parametrize(
-    "word", ["al@host:", "./al@host:/d", "al@host", "/mail/al@host:2,S", "a:b"]
-)
-def test_what_is_taken_for_a_server(word):
-
-    if word == "al@host:":
-        with pytest.raises(UsageError, match=r"and \. for the path"):
-            check_no_server(word)
-    else:
-        check_no_server(word)
 
 
 def test_an_empty_server_is_never_the_default(monkeypatch):

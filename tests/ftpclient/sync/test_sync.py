@@ -1313,8 +1313,8 @@ def test_a_slow_local_disk_does_not_stop_the_listing(client, files, tmp_path, mo
         pytest.param(["/www", "LOCAL"], "did you mean sync :/www LOCAL?", id="from-the-server"),
         pytest.param([":/a", ":/b"], "did you mean cp -r /a /b?", id="both-remote"),
         pytest.param(
-            ["./site", "al@host.net:/www"],
-            "did you mean ftp -s al@host.net sync ./site :/www?",
+            ["./site", "host.net:/www"],
+            "did you mean ftp -s host.net sync ./site :/www?",
             id="as-in-rsync",
         ),
         pytest.param(["./site", ":"], "nothing follows the colon", id="only-a-colon"),
