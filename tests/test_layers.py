@@ -20,7 +20,7 @@ FLOORS = {
         ("units", "digests", "errors", "peers", "likeness"),
         ("paths", "pacing", "frames", "holes"),
         ("decoding",),
-        ("messages", "discovery", "standard", "job_end"),
+        ("messages", "discovery", "standard", "job_end", "completion"),
         ("tls", "beneath"),
         ("channel", "streams"),
         ("frame_stream", "growing", "pieces"),

@@ -35,10 +35,12 @@ _MODULES = {
     "discover": ("discover",),
     "kept": ("kept",),
     "inside": ("cd", "exit", "lcd", "lls", "lmkdir", "lpwd", "source"),
-    "helping": ("help",),
+    "helping": ("completion", "help"),
 }
 MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
-SCRIPT_ONLY = frozenset({"batch", "connect", "discover", "forget", "login", "logout", "register"})
+SCRIPT_ONLY = frozenset(
+    {"batch", "completion", "connect", "discover", "forget", "login", "logout", "register"}
+)
 """Commands that make no sense inside the shell."""
 SHELL_ONLY = frozenset(_MODULES["inside"])
 WITHOUT_OUTPUT = {
@@ -162,6 +164,14 @@ class CommandGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        from ftpclient.cli.offers import server_names
+
+        return [
+            *super().shell_complete(ctx, incomplete),
+            *(server_names(incomplete) if incomplete and not _in_shell(ctx) else ()),
+        ]
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -218,9 +228,19 @@ def _in_shell(ctx: click.Context) -> bool:
 class RemoteArgument(click.Argument):
     """Paths on the server. They may name it (see places.py): the command gets them without."""
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        from ftpclient.cli.offers import remote_paths
+
+        return remote_paths(ctx, self, incomplete)
+
 
 class RemoteOption(click.Option):
     """The same for a path that an option takes."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        from ftpclient.cli.offers import remote_paths
+
+        return remote_paths(ctx, self, incomplete)
 
 
 def _without_server(app: App, command: click.Command, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -295,17 +315,17 @@ def local_paths(ctx: click.Context, param: click.Parameter, begun: str) -> list[
     return [CompletionItem(begun, type="file")]
 
 
-def saved_servers(ctx: click.Context, param: click.Parameter, begun: str) -> list[Any]:
-    """For the completion of bash, zsh and fish: the servers that login saved."""
-    from click.shell_completion import CompletionItem
+def offers(kind: str) -> Callable[[click.Context, click.Parameter, str], list[Any]]:
+    """For the completion of bash, zsh and fish: a function of offers.py, imported when needed."""
 
-    from ftpclient.connection.servers import SavedServers
+    def offer(ctx: click.Context, param: click.Parameter, begun: str) -> list[Any]:
+        function = getattr(import_module("ftpclient.cli.offers"), kind)
+        return list(function(ctx, param, begun))
 
-    try:
-        names = [name for name, _, _ in SavedServers().all()]
-    except (FtpError, OSError):
-        return []  # nobody to tell: the command itself will
-    return [CompletionItem(name) for name in names if name.startswith(begun)]
+    return offer
+
+
+saved_servers = offers("saved_servers")
 
 
 def raise_for(exit_code: int) -> None:

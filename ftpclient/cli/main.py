@@ -257,9 +257,9 @@ def main(run_shell: Callable[[App, Script | None], int] = no_shell) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if "_FTP_COMPLETE" in os.environ:
-        from ftpclient.cli import bash
+        from ftpwire import completion
 
-        bash.register()
+        completion.register()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # on_ctrl_c puts this back: when the work is done, Ctrl-C ends it without a traceback
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -74,7 +74,7 @@ def read(word: str) -> Place | None:
     found = _WITH_NAME.fullmatch(word)
     if found is None or not is_saved(found[1]):
         return None
-    return Place(word, found[1], _from_home(found[2]), found[2])
+    return Place(word, found[1], from_home(found[2]), found[2])
 
 
 def read_server(word: str) -> Place | None:
@@ -107,7 +107,7 @@ def of_connect(word: str) -> Place:
         if not path.startswith(("/", "~")) or path.startswith("//"):
             raise
         ServerAddress.parse(host)
-        return Place(word, host, _from_home(path), path)
+        return Place(word, host, from_home(path), path)
     return Place(word, word)
 
 
@@ -170,10 +170,11 @@ def _with_user(word: str, server: str, path: str) -> Place:
             f"{word}: a port is written as {SCHEME}://{server}:{port[1]}{port[2] or '/PATH'} "
             f"(a file of that name: {server}:./{path})"
         )
-    return Place(word, server, _from_home(path), path)
+    return Place(word, server, from_home(path), path)
 
 
-def _from_home(path: str) -> str:
+def from_home(path: str) -> str:
+    """A path as a word with a server has it: from the root, which is the home."""
     if path == "~" or path.startswith("~/"):
         path = path[1:]
     return path if path.startswith("/") else "/" + path
@@ -215,4 +216,4 @@ def _keep_pattern(app: App, place: Place) -> None:
     for character in place.word[: len(place.word) - len(place.written)]:
         quoted = character in _MAGIC and pattern.startswith(f"[{character}]", at)
         at += 3 if quoted else 1
-    app.shell.patterns[place.path] = _from_home(pattern[at:])
+    app.shell.patterns[place.path] = from_home(pattern[at:])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ftpserver.cli.account_names import account_names
 from ftpserver.cli.config import usable_settings
 from ftpserver.cli.options import (
     EXIT_DAMAGE,
@@ -101,7 +102,7 @@ def check(root: Path, read: bool, strict: bool, user: str | None, as_json: bool)
 
 
 @click.command(short_help="Read every file, and report what has rotted on the disk.")
-@click.argument("user", required=False)
+@click.argument("user", shell_complete=account_names, required=False)
 @root_option
 @click.option("--no-write", is_flag=True, help="Give no digest to files that have none.")
 @json_option
@@ -153,7 +154,7 @@ def scrub(user: str | None, root: Path, no_write: bool, as_json: bool) -> None:
 
 
 @click.command(short_help="Count the used space again, from the disk.")
-@click.argument("user", required=False)
+@click.argument("user", shell_complete=account_names, required=False)
 @root_option
 @json_option
 def recount(user: str | None, root: Path, as_json: bool) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ftpserver.cli.account_names import account_names
 from ftpserver.cli.audit import asked
 from ftpserver.cli.options import (
     counted_as,
@@ -277,7 +278,7 @@ def _session_record(one: SessionInfo) -> dict[str, Any]:
 
 
 @click.command(short_help="End a session, or all of a user.")
-@click.argument("who", metavar="ID|USER")
+@click.argument("who", shell_complete=account_names, metavar="ID|USER")
 @root_option
 @click.option("--user", "is_user", is_flag=True, help="It is a user's name, also if a number.")
 @json_option
@@ -324,7 +325,7 @@ def _ban_record(one: BanInfo) -> dict[str, Any]:
 
 @click.command(short_help="Lift bans.")
 @click.argument("address", required=False)
-@click.argument("account", required=False)
+@click.argument("account", shell_complete=account_names, required=False)
 @click.option("--all", "everybody", is_flag=True, help="Lift all bans.")
 @root_option
 @json_option

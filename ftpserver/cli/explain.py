@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ftpserver.cli.account_names import account_names
 from ftpserver.cli.options import json_option, root_option, size
 from ftpwire import paths
 from ftpwire.units import human
@@ -29,7 +30,7 @@ EXIT_REFUSED = 6
 
 
 @click.command(short_help="Say whether a user may do something, and what decides it.")
-@click.argument("user")
+@click.argument("user", shell_complete=account_names)
 @click.argument("action", type=click.Choice(["login", "put", "get", "ls", "mkdir", "rm", "mv"]))
 @click.argument("details", nargs=-1)
 @click.option("-r", "--recursive", is_flag=True, help="With rm: a directory with its contents.")

@@ -20,6 +20,7 @@ SECTIONS = {
         *("status", "sessions", "kick", "bans", "unban", "reload", "drain", "stop"),
     ),
     "Records, copies, repair": ("log", "backup", "check", "scrub", "recount"),
+    "Your shell": ("completion",),
 }
 """Every command, by what it is about."""
 

@@ -30,7 +30,7 @@ from ftpserver.cli.audit import audit_commands
 from ftpserver.cli.help import START_HINTS, WORDS, Commands, HintingCommand, usage_text
 from ftpserver.cli.options import fail, root_option
 from ftpserver.errors import StateError
-from ftpwire import __version__, standard
+from ftpwire import __version__, completion, standard
 from ftpwire.errors import FtpError, Interrupted, from_oserror
 
 
@@ -68,6 +68,13 @@ def fingerprint(root: Path) -> None:
     click.echo(tls.fingerprint_of(certificate))
 
 
+@cli.command("completion")
+@click.argument("shell", type=click.Choice(completion.SHELLS))
+def completion_script(shell: str) -> None:
+    """Print a script for the Tab key of bash, zsh or fish."""
+    click.echo(completion.script(cli, "ftpd", shell), nl=False)
+
+
 for _command in (
     *(users.user, check.check, check.scrub, check.recount, explain.why, log.log, systemd.service),
     *(backup.backup, config.config_group, certificate.certificate_group),
@@ -80,6 +87,8 @@ audit_commands(cli)
 def main() -> None:
     """Entry point: errors become one line and an exit status."""
     standard.open_standard_streams()
+    if "_FTPD_COMPLETE" in os.environ:
+        completion.register()
     try:
         _run()
     except SystemExit as ended:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ftpserver.cli.account_names import account_names
 from ftpserver.cli.audit import tell
 from ftpserver.cli.options import (
     counted_as,
@@ -42,7 +43,7 @@ def token() -> None:
 
 
 @token.command("list")
-@click.argument("user")
+@click.argument("user", shell_complete=account_names)
 @root_option
 @json_option
 def list_tokens(user: str, root: Path, as_json: bool) -> None:

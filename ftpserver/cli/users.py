@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ftpserver.cli.account_names import account_names
 from ftpserver.cli.account_options import given, limits_options, new_password, password_options
 from ftpserver.cli.account_output import (
     account_details,
@@ -148,7 +149,7 @@ def list_users(root: Path, as_json: bool) -> None:
 
 
 @user.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=account_names)
 @root_option
 @json_option
 def show_user(name: str, root: Path, as_json: bool) -> None:
@@ -179,7 +180,7 @@ def _sessions_of(name: str, root: Path) -> int | None:
 
 
 @user.command("set", cls=HintingCommand, hints=_SET_HINTS)
-@click.argument("name")
+@click.argument("name", shell_complete=account_names)
 @root_option
 @limits_options
 @click.option(
@@ -222,7 +223,7 @@ def _take_home(accounts: Accounts, engine: Engine, account: Account) -> None:
 
 
 @user.command("passwd", cls=HintingCommand, hints=PASSWORD_HINTS)
-@click.argument("name")
+@click.argument("name", shell_complete=account_names)
 @root_option
 @password_options
 @json_option
@@ -239,7 +240,7 @@ def change_password(
 
 
 @user.command("disable")
-@click.argument("name")
+@click.argument("name", shell_complete=account_names)
 @root_option
 @json_option
 def disable_user(name: str, root: Path, as_json: bool) -> None:
@@ -249,7 +250,7 @@ def disable_user(name: str, root: Path, as_json: bool) -> None:
 
 
 @user.command("enable")
-@click.argument("name")
+@click.argument("name", shell_complete=account_names)
 @root_option
 @json_option
 def enable_user(name: str, root: Path, as_json: bool) -> None:
@@ -261,7 +262,7 @@ def enable_user(name: str, root: Path, as_json: bool) -> None:
 
 
 @user.command("rename", short_help="Call an account another way; its home stays.")
-@click.argument("name")
+@click.argument("name", shell_complete=account_names)
 @click.argument("new")
 @root_option
 @json_option
@@ -272,7 +273,7 @@ def rename_user(name: str, new: str, root: Path, as_json: bool) -> None:
 
 
 @user.command("remove", short_help="Remove an account; its files stay, unless --delete-home.")
-@click.argument("name")
+@click.argument("name", shell_complete=account_names)
 @root_option
 @click.option("--delete-home", is_flag=True, help="Remove its files too.")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask whether the files are to go.")

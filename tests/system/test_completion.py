@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pexpect
 import pytest
 
+from tests.peer import PATIENCE
 from tests.system.programs import Programs, clean_environment, program
 
+TRIES = 12
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
@@ -32,7 +35,7 @@ def complete(programs: Programs, tmp_path):
 def in_bash(line: str, name: str) -> str:
     words = line.split(" ")
     return f"""
-eval "$(_{name.upper()}_COMPLETE=bash_source {name})"
+eval "$({name} completion bash)"
 COMP_WORDS=({" ".join(words)}) COMP_CWORD={len(words) - 1}
 compopt() {{ echo compopt "$@"; }}
 _{name}_completion {name}
@@ -85,7 +88,7 @@ def test_bash_cuts_words_within_an_address(complete, tmp_path, begun, pieces, of
     assert complete(
         "bash",
         f"""
-eval "$(_FTP_COMPLETE=bash_source ftp)"
+eval "$(ftp completion bash)"
 COMP_WORDBREAKS=' @:'
 COMP_WORDS=({" ".join(words)}) COMP_CWORD={len(words) - 1}
 COMP_LINE={line!r} COMP_POINT={len(line)}
@@ -102,7 +105,7 @@ printf '%s\n' "${{COMPREPLY[@]}}"
 def test_other_shells_take_the_lines_of_the_readme(complete, shell):
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
-    line = next(line for line in README.splitlines() if f"{shell}_source" in line)
+    line = next(line for line in README.splitlines() if f"ftp completion {shell}" in line)
     load = "autoload -U compinit; compinit -u; " if shell == "zsh" else ""
     assert complete(shell, load + line.partition("#")[0]) == []
 
@@ -115,5 +118,64 @@ def test_what_zsh_and_fish_are_told(programs, tmp_path):
         )
         ended = programs.run(program("ftp"), env=environment)
         assert "whoami" in ended.text
-        source = clean_environment(tmp_path, _FTP_COMPLETE=f"{shell}_source")
-        assert "_FTP_COMPLETE" in programs.run(program("ftp"), env=source).text
+        source = programs.run(
+            [*program("ftp"), "completion", shell], env=clean_environment(tmp_path)
+        )
+        assert "_FTP_COMPLETE" in source.text
+
+
+# keys ----------------------------------------------------------------------------------------
+
+PROMPTS = {
+    "bash": (["--norc", "--noprofile"], "PS1='> '"),
+    "zsh": (["-f"], "PS1='> '; autoload -U compinit; compinit -u"),
+    "fish": (["--no-config"], "function fish_prompt; echo -n '> '; end"),
+}
+
+
+@pytest.fixture
+def typing(server, tmp_path):
+    """Somebody at a shell with the line of the README, who has logged in, and a directory there."""
+    if Path(program("ftp")[0]).name != "ftp":
+        pytest.skip("ftp is not installed as a program here")
+    alice = server.first_user()
+    alice.run("login", "--name", "files")
+    alice.run("mkdir", "-p", "/docs/minutes of may")
+    shutil.copytree(alice.home / "config", tmp_path / "config", dirs_exist_ok=True)
+    path = f"{Path(program('ftp')[0]).parent}:{clean_environment(tmp_path)['PATH']}"
+    environment = clean_environment(tmp_path, PATH=path, TERM="xterm", LC_ALL="C.UTF-8")
+    children = []
+
+    def start(shell: str) -> pexpect.spawn:
+        if shutil.which(shell) is None:
+            pytest.skip(f"{shell} is not installed")
+        options, prompt = PROMPTS[shell]
+        child = pexpect.spawn(shell, options, env=environment, cwd=str(tmp_path), encoding="utf-8")
+        child.setwinsize(24, 200)
+        children.append(child)
+        line = next(line for line in README.splitlines() if f"ftp completion {shell}" in line)
+        child.sendline(prompt)
+        child.sendline(line.partition("#")[0])
+        child.sendline("echo rea''dy")
+        child.expect("ready", timeout=PATIENCE)
+        return child
+
+    yield start
+    for child in children:
+        child.close(force=True)
+
+
+@pytest.mark.parametrize("shell", PROMPTS)
+def test_names_on_the_server_are_completed_as_they_are_typed(typing, shell):
+    child = typing(shell)
+    for begun, whole in (
+        ("ftp ls /doc", "/docs/"),
+        ("ftp get files:docs/min", r"files:docs/minutes\\ of\\ may/"),
+        ("ftp cat fil", "files:"),
+    ):
+        for _ in range(TRIES):  # a busy machine takes more than the half second that Tab has
+            child.send("\x15" + begun + "\t")
+            if child.expect([whole, pexpect.TIMEOUT], timeout=5) == 0:
+                break
+        else:
+            pytest.fail(f"{begun} is not completed to {whole}")

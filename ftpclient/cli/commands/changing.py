@@ -12,7 +12,7 @@ import click
 from ftpclient.cli import operands, places
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.commands.browsing import status_of
-from ftpclient.cli.group import RemoteArgument, raise_for, remote_command
+from ftpclient.cli.group import RemoteArgument, offers, raise_for, remote_command
 from ftpclient.cli.rehearsal import dry_run_option
 from ftpclient.transfer.sources import Sources, check_name, each_once
 from ftpwire import paths
@@ -237,7 +237,13 @@ def rmdir_command(app: App, patterns: tuple[str, ...]) -> None:
 
 
 @remote_command("mv", meant={"-i": "-n", "-u": "cp, or sync --update"})
-@click.argument("arguments", metavar="SOURCE... TARGET", nargs=-1, required=True)
+@click.argument(
+    "arguments",
+    metavar="SOURCE... TARGET",
+    nargs=-1,
+    required=True,
+    shell_complete=offers("remote_paths"),
+)
 @operands.target_options
 @click.option("-n", "--no-clobber", is_flag=True, help="Never replace a file.")
 @click.option("-f", "--force", is_flag=True, hidden=True)
@@ -272,7 +278,13 @@ def mv_command(
 
 
 @remote_command("cp", meant={"-i": "-n", "-u": "sync --update"})
-@click.argument("arguments", metavar="SOURCE... TARGET", nargs=-1, required=True)
+@click.argument(
+    "arguments",
+    metavar="SOURCE... TARGET",
+    nargs=-1,
+    required=True,
+    shell_complete=offers("remote_paths"),
+)
 @operands.target_options
 @click.option(
     "-r",
@@ -333,7 +345,13 @@ def cp_command(
 
 
 @remote_command("ln", meant={"-r": "-s, and a TARGET relative to NAME's directory"})
-@click.argument("arguments", metavar="TARGET... NAME", nargs=-1, required=True)
+@click.argument(
+    "arguments",
+    metavar="TARGET... NAME",
+    nargs=-1,
+    required=True,
+    shell_complete=offers("remote_paths"),
+)
 @click.option("-s", "--symbolic", is_flag=True, help="Make symbolic links: the only ones here.")
 @click.option("-f", "--force", is_flag=True, help="Replace a file or link that is there.")
 @click.option(

@@ -1,12 +1,15 @@
-"""Explaining the commands: help."""
+"""Explaining the commands, and completing them: help, completion."""
 
 from __future__ import annotations
+
+import sys
 
 import click
 
 from ftpclient.cli.aliases import ALIASES
 from ftpclient.cli.app import App
 from ftpclient.cli.group import CommandGroup, remote_command
+from ftpwire import completion
 
 
 @remote_command("help")
@@ -23,6 +26,14 @@ def help_command(ctx: click.Context, app: App, command: str | None) -> None:
     assert found is not None
     with click.Context(found, info_name=name, parent=parent) as inner:
         app.print(found.get_help(inner))
+
+
+@remote_command("completion")
+@click.argument("shell", type=click.Choice(completion.SHELLS))
+@click.pass_context
+def completion_command(ctx: click.Context, app: App, shell: str) -> None:
+    """Print a script for the Tab key of bash, zsh or fish."""
+    sys.stdout.write(completion.script(ctx.find_root().command, "ftp", shell))
 
 
 def _overview(ctx: click.Context, group: CommandGroup, *, interactive: bool) -> str:

@@ -18,7 +18,7 @@ from ftpclient.cli.filter_options import (
     files_from_options,
     filter_options,
 )
-from ftpclient.cli.group import local_paths, raise_for, remote_command, size
+from ftpclient.cli.group import offers, raise_for, remote_command, size
 from ftpclient.cli.patience import (
     parallel_option,
     patient_client,
@@ -65,8 +65,8 @@ _MEANT = {
 
 
 @remote_command("sync", SelectingCommand, meant=_MEANT)
-@click.argument("source", metavar="SRC", shell_complete=local_paths)
-@click.argument("target", metavar="DST", shell_complete=local_paths)
+@click.argument("source", metavar="SRC", shell_complete=offers("roots_of_sync"))
+@click.argument("target", metavar="DST", shell_complete=offers("roots_of_sync"))
 @click.option("--delete", is_flag=True, help="Remove from DST what SRC hasn't.")
 @click.option(
     "--delete-before", is_flag=True, help="Remove it before the transfers, to make room for them."

@@ -22,7 +22,7 @@ from ftpclient.cli.filter_options import (
     filter_options,
     lines_of,
 )
-from ftpclient.cli.group import local_paths, raise_for, remote_command, size
+from ftpclient.cli.group import offers, raise_for, remote_command, size
 from ftpclient.cli.patience import parallel_option, patient_client, retries_option, retry_for_option
 from ftpclient.cli.progress import listening
 from ftpclient.cli.rehearsal import dry_run_option
@@ -200,7 +200,7 @@ def _finish(app: App, summary: Summary, *, atomic: bool = False) -> None:
     metavar="SOURCE... [TARGET]",
     nargs=-1,
     required=True,
-    shell_complete=local_paths,
+    shell_complete=offers("local_or_remote"),
 )
 @operands.target_options
 @_transfer_options
@@ -305,7 +305,7 @@ def put_command(
     metavar="SOURCE... [TARGET]",
     nargs=-1,
     required=True,
-    shell_complete=local_paths,
+    shell_complete=offers("sources_of_get"),
 )
 @operands.target_options
 @_transfer_options
