@@ -31,7 +31,9 @@ def run_script(app: App, script: Script) -> int:
         parts = _parts(app, stream)
         if script.check:
             return _check(app, parts, script.name)
-        app.client.connect()
+        client = app.client
+        if app.first_directory:
+            client.change_dir(app.first_directory)
         return run_batch(app, parts, script.name, keep_going=script.keep_going)
 
 
