@@ -11,11 +11,12 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ftpclient.cli.complaints import Complaints
+from ftpclient.cli.settings import Settings
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.interrupt import Interrupt
 from ftpwire import standard
@@ -72,6 +73,10 @@ class Script:
     check: bool = False
 
 
+def _any_command(line: str) -> None:
+    """What checks aliases where there is no shell."""
+
+
 @dataclass
 class ShellState:
     """What the lines given to one shell share.
@@ -86,6 +91,11 @@ class ShellState:
         previous: The remote directory before the last cd.
         leaving: No more lines.
         status: The exit status that `exit` was given.
+        settings: What `set` has changed.
+        aliases: Other names, and the commands that they stand for, as they were written.
+        in_rc: The lines are those of the rc file.
+        history: The lines that were given at this terminal, oldest first.
+        check_command: Refuses what is not one command. Raises UsageError.
     """
 
     batch: bool = False
@@ -96,6 +106,11 @@ class ShellState:
     previous: RemotePath | None = None
     leaving: bool = False
     status: int = 0
+    settings: Settings = field(default_factory=Settings)
+    aliases: dict[str, str] = field(default_factory=dict)
+    in_rc: bool = False
+    history: Callable[[], Iterable[str]] = tuple
+    check_command: Callable[[str], None] = _any_command
 
 
 def no_shell(app: App, script: Script | None = None) -> int:
@@ -112,6 +127,7 @@ class App:
         as_json: One JSON object a line.
         quiet: No progress, no summary.
         first_directory: Where the shell begins; empty for the home.
+        rc: A file whose lines the shell runs first.
         given_password: What --password-stdin has brought.
         interactive: Inside the shell: local patterns are expanded, paths are relative to cd.
         run_shell: Runs a shell at the terminal, or a script; returns the exit status.
@@ -119,6 +135,7 @@ class App:
 
     server: str | None = None
     first_directory: str = ""
+    rc: str = ""
     accept_new: bool = False
     accept_key: str | None = None
     ca: str | None = None
@@ -137,6 +154,8 @@ class App:
     _complaints: Complaints = field(init=False)
     _chosen: Server | None = None
     _client: Client | None = None
+    _is_closed: bool = False
+    _left: dict[str, tuple[Client, Server]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._complaints = Complaints(
@@ -167,6 +186,8 @@ class App:
     @property
     def client(self) -> Client:
         """The client, connected at first use."""
+        if self._is_closed:
+            raise UsageError("not connected: open goes on here, open SERVER at another one")
         client = self._client or self.new_client()
         client.connect()
         return client
@@ -201,12 +222,63 @@ class App:
     @property
     def known_client(self) -> Client | None:
         """The client, if one was made already; it may not be connected."""
-        return self._client
+        return None if self._is_closed else self._client
 
     def use(self, server: str) -> None:
         """Take this server, as it could be given with -s."""
         self.server = server
         self._chosen = None
+
+    def switch(self, server: str) -> None:
+        """Go on at another server, connected. If that fails, everything is as before.
+
+        One that was left is as it was left: its directory, and whoever was logged in. What was
+        given for one server isn't sent to another, nor does it excuse it from TLS.
+        """
+        from ftpclient.connection.servers import SavedServers
+
+        address, left = self.address, self._client
+        before = self.server, self.chosen, self._is_closed
+        given = self.plaintext, self.accept_key, self.given_password
+        wanted = SavedServers().find(server).address
+        if wanted.endpoint != address.endpoint:
+            self.plaintext, self.accept_key = False, None
+        if str(wanted) != str(address):
+            self.given_password = None
+        self.use(server)
+        self._is_closed = False
+        try:
+            if str(wanted) == str(address):
+                self._chosen = before[1]
+            elif (known := self._left.get(str(wanted))) is not None:
+                self._client, self._chosen = known
+            else:
+                self._client = None
+            (self._client or self.new_client()).connect()
+        except BaseException:
+            self.server, self._chosen, self._is_closed = before
+            self.plaintext, self.accept_key, self.given_password = given
+            self._client = left
+            raise
+        self.shell.previous = None
+        if left is not None and left is not self._client:
+            left.close()
+            self._left[str(address)] = left, before[1]
+
+    def leave_server(self) -> None:
+        """Close the connection, until another one is wanted."""
+        self.close()
+        self._is_closed = True
+
+    def reopen(self) -> None:
+        """Connect again after `leave_server`. Raises what connecting raises."""
+        self._is_closed = False
+        try:
+            client = self.client
+        except BaseException:
+            self._is_closed = True
+            raise
+        assert client is self._client
 
     def close(self) -> None:
         """Close the connection."""

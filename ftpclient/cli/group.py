@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from ftpclient.cli.app import App
+from ftpclient.cli.app import App, UsageError
 from ftpclient.connection.addresses import check_no_password
 from ftpwire import likeness
 from ftpwire.errors import FtpError
@@ -34,6 +34,8 @@ _MODULES = {
     "session": ("batch", "connect", "forget"),
     "discover": ("discover",),
     "kept": ("kept",),
+    "comfort": ("alias", "clear", "echo", "history", "set", "unalias"),
+    "switching": ("bookmark", "close", "open"),
     "inside": ("cd", "exit", "lcd", "lls", "lmkdir", "lpwd", "source"),
     "helping": ("completion", "help"),
 }
@@ -42,14 +44,21 @@ SCRIPT_ONLY = frozenset(
     {"batch", "completion", "connect", "discover", "forget", "login", "logout", "register"}
 )
 """Commands that make no sense inside the shell."""
-SHELL_ONLY = frozenset(_MODULES["inside"])
+SHELL_ONLY = frozenset(
+    name for module in ("inside", "comfort", "switching") for name in _MODULES[module]
+)
+NOT_IN_RC = {
+    **dict.fromkeys(("get", "put", "sync"), "it moves files"),
+    **dict.fromkeys(("exit", "open", "close"), "it ends the connection"),
+}
+"""Commands that an rc file can't have, and why: it runs whenever somebody connects."""
 WITHOUT_OUTPUT = {
     **dict.fromkeys(("edit", "less"), "it needs the terminal"),
-    **dict.fromkeys(("cd", "exit", "lcd"), "it has no output"),
+    **dict.fromkeys(("cd", "exit", "lcd", "unalias"), "it has no output"),
+    **dict.fromkeys(("bookmark", "close", "open"), "it has no output"),
 }
 """Commands of the shell whose output can't go anywhere, and why."""
 _MEANT = {
-    "close": "exit",
     "cls": "ls",
     "copy": "cp",
     "del": "rm",
@@ -65,7 +74,6 @@ _MEANT = {
     "mput": "put",
     "mrm": "rm",
     "nlist": "ls -1",
-    "open": "connect",
     "quota": "df",
     "rd": "rmdir",
     "reget": "get (it goes on with what is there by itself)",
@@ -278,6 +286,8 @@ def remote_command(
     def decorate(function: Callable[..., Any]) -> click.Command:
         def run(**arguments: Any) -> Any:
             app: App = click.get_current_context().obj
+            if app.shell.in_rc and name in NOT_IN_RC:
+                raise UsageError(f"an rc file can't have {name}: {NOT_IN_RC[name]}")
             app.as_json |= arguments.pop("as_json_here")
             app.accept_new |= arguments.pop("accept_new_here")
             app.quiet |= arguments.pop("quiet_here")

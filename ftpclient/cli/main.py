@@ -54,6 +54,7 @@ class _Ftp(CommandGroup):
     help="Run LINE as in the shell, instead of a COMMAND. Can be given several times.",
 )
 @click.option("-b", "-f", "batch_file", hidden=True)
+@click.option("--rc", metavar="FILE", default="", help="Run the lines of FILE first, in a shell.")
 @click.option("--accept-new", is_flag=True, help="Trust a server that was never seen before.")
 @click.option(
     "--accept-key",
@@ -75,6 +76,7 @@ def remote(
     server: str | None,
     lines: tuple[str, ...],
     batch_file: str | None,
+    rc: str,
     accept_new: bool,
     accept_key: str | None,
     ca: str | None,
@@ -104,6 +106,7 @@ def remote(
     app.quiet = quiet
     app.verbose = verbose
     app.debug = debug
+    app.rc = rc
     app.password_stdin = password_stdin
     given = (
         Script(lines) if lines else Script(path=batch_file, name=batch_file) if batch_file else None
@@ -125,7 +128,13 @@ def run(app: App, arguments: list[str], prog_name: str = "ftp") -> int:
     """
     return guarded(
         app,
-        lambda: remote.main(arguments, prog_name=prog_name, obj=app, standalone_mode=False),
+        lambda: remote.main(
+            arguments,
+            prog_name=prog_name,
+            obj=app,
+            standalone_mode=False,
+            default_map=app.shell.settings.defaults if app.interactive else None,
+        ),
     )
 
 

@@ -43,12 +43,14 @@ class Place:
         server: As -s takes it.
         path: From the root, which is the home. Empty: the word is a server alone.
         written: The path as it was written.
+        start: The directory of a bookmark; for a server alone.
     """
 
     word: str
     server: str
     path: str = ""
     written: str = ""
+    start: str = ""
 
     def find(self) -> Server:
         """The server. Raises BadAddress."""
@@ -79,11 +81,12 @@ def read(word: str) -> Place | None:
 
 def read_server(word: str) -> Place | None:
     """The same for a word that may be a server alone: ``USER@HOST``, a saved name, a URL."""
-    if is_saved(word):
-        return Place(word, word)
+    saved = SavedServers()
+    if word in saved.names():
+        return Place(word, word, start=saved.start_of(word))
     check_no_password(word)
     scheme, rest = without_scheme(word)
-    if scheme == SCHEME and "/" not in rest.removesuffix("/"):
+    if scheme == SCHEME and "/" not in rest:
         return Place(word, word)
     if "@" in word.partition(":")[0]:
         try:
@@ -203,7 +206,10 @@ def _use(app: App, place: Place, server: Server) -> None:
         return
     current = printable(str(app.address))
     if app.interactive:
-        raise UsageError(f"{place.word} is on another server than this shell's, {current}")
+        raise UsageError(
+            f"{place.word} is on another server than this shell's, {current}: open {place.server} "
+            "goes there"
+        )
     raise UsageError(f"-s names {current}, and {place.word} is on another server: leave one out")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -21,7 +21,7 @@ from ftpclient.connection.addresses import (
     check_no_password,
     without_scheme,
 )
-from ftpwire.errors import NotFound
+from ftpwire.errors import AlreadyExists, NotFound
 from ftpwire.paths import printable
 
 ENVIRONMENT = "FTP_SERVER"
@@ -46,6 +46,8 @@ class Server:
 class _Saved(msgspec.Struct, omit_defaults=True):
     address: str
     plaintext: bool = False
+    path: str = ""
+    """The directory to begin in; empty for the home."""
 
     def server(self) -> Server:
         return Server(ServerAddress.parse(self.address), self.plaintext)
@@ -90,6 +92,26 @@ class SavedServers:
     def names(self) -> frozenset[str]:
         """The names, and the addresses of servers without one."""
         return frozenset(self._file.read().servers)
+
+    def start_of(self, name: str) -> str:
+        """The directory that a saved server begins in; empty for the home."""
+        saved = self._file.read().servers.get(name)
+        return "" if saved is None else saved.path
+
+    def bookmark(self, server: Server, name: str, user: str, path: str) -> None:
+        """Keep a server and a directory under a name. The default stays as it is.
+
+        Raises:
+            AlreadyExists: The name stands for another server.
+        """
+        address = str(replace(server.address, user=user))
+        with self._file.changing() as contents:
+            there = contents.servers.get(name)
+            if there is not None and there.address != address:
+                raise AlreadyExists(
+                    f"{name}: stands for {there.address} (servers --remove {name} forgets it)"
+                )
+            contents.servers[name] = _Saved(address, server.plaintext, path)
 
     def make_default(self, name: str) -> None:
         """Have a saved server be the default. Raises NotFound."""

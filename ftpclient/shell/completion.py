@@ -24,6 +24,7 @@ from ftpclient.cli.aliases import ALIASES
 from ftpclient.cli.app import App
 from ftpclient.cli.main import remote
 from ftpclient.shell.lexer import Place, Quote, Typed, Word, quote, split_typed
+from ftpclient.shell.running import expanded
 from ftpwire import paths
 from ftpwire.errors import FtpError, Interrupted
 from ftpwire.paths import RemotePath
@@ -166,10 +167,11 @@ class ShellCompleter(Completer):
             return typed, self._names(typed, "local")
         if not typed.words:
             return typed, _matching(typed, _commands(self._app))
-        command = _command(self._app, typed.words[0].text)
+        words = expanded(self._app, tuple(typed.words))
+        command = _command(self._app, words[0].text)
         if command is None:
             return typed, []
-        given = _arguments(command, typed.words[1:])
+        given = _arguments(command, words[1:])
         if given is None:
             return typed, []
         if _is_option(typed):
@@ -252,7 +254,7 @@ def _context(app: App) -> click.Context:
 
 
 def _commands(app: App) -> Iterator[Name]:
-    for name in (*remote.list_commands(_context(app)), *ALIASES):
+    for name in {*remote.list_commands(_context(app)), *ALIASES, *app.shell.aliases}:
         yield Name(name)
 
 

@@ -3,13 +3,15 @@
 Lives here: the file, private and bounded. A history that can't be kept is no reason to fail.
 Lives elsewhere: where a line goes on in the next (lexer.py).
 
-The file has a line for each. One that goes on in the next ends with a carriage return, which no
-line has that was typed: to earlier versions they are two lines.
+The file has a line for each: the server that it was given to, a tab, and the line. Lines of earlier
+versions have no server. One that goes on in the next ends with a carriage return, which no line has
+that was typed: to earlier versions they are two lines.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from ftpclient.connection import files
 from ftpclient.shell.lexer import whole_lines
 
 _GOES_ON = "\r\n"
+_WITH_SERVER = re.compile(r"(\S+@\S+)\t(.*)", re.DOTALL)
 
 KEPT = 1000
 """Lines that are kept at least; the file is cut back to them when it has twice as many."""
@@ -30,12 +33,19 @@ class LineHistory(History):
     Args:
         path: The file; None for the user's own.
         is_secret: Tells lines that must not be kept.
+        server: The one that lines are given to now; empty for none.
     """
 
     def __init__(
-        self, path: Path | None = None, *, is_secret: Callable[[str], bool] = lambda line: False
+        self,
+        path: Path | None = None,
+        *,
+        is_secret: Callable[[str], bool] = lambda line: False,
+        server: Callable[[], str] = str,
     ) -> None:
         super().__init__()
+        self._server = server
+        self._servers: dict[str, set[str]] = {}
         self.path = path or files.directory() / "history"
         self._is_secret = is_secret
 
@@ -46,19 +56,32 @@ class LineHistory(History):
             lines = [_read(line) for line in text.replace(_GOES_ON, "\r").split("\n")[:-1]]
             if len(lines) >= 2 * KEPT:
                 lines = lines[-KEPT:]
-                files.write_private(self.path, "".join(map(_written, lines)))
+                kept = "".join(_written(line, server) for server, line in lines)
+                files.write_private(self.path, kept)
         except (OSError, ValueError):
             return []
-        return lines[::-1]
+        for server, line in lines:
+            self._servers.setdefault(line, set()).add(server)
+        return [line for _, line in lines[::-1]]
+
+    def last_of_server(self, begins: str) -> str | None:
+        """The last line that begins so, and goes on, of those given to the server of now."""
+        server = self._server()
+        for line in reversed(self.get_strings()):
+            if line.startswith(begins) and line != begins and server in self._servers.get(line, ()):
+                return line
+        return None
 
     def append_string(self, string: str) -> None:
         """Remember a line. One with a secret is forgotten, and so is one after a blank."""
         if string.strip() and not string.startswith(" ") and not self._is_secret(string):
+            self._servers.setdefault(string, set()).add(self._server())
             super().append_string(string)
 
     def store_string(self, string: str) -> None:
         """Append to the file: other shells may do so at the same time."""
-        data = "".join(_written(line) for _, line in whole_lines(string.split("\n")))
+        server = self._server()
+        data = "".join(_written(line, server) for _, line in whole_lines(string.split("\n")))
         try:
             files.make_parent(self.path)
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
@@ -69,9 +92,13 @@ class LineHistory(History):
             file.write(data.encode("utf-8", "surrogateescape"))
 
 
-def _read(line: str) -> str:
-    return line.replace("\r", "\n")
+def _read(line: str) -> tuple[str, str]:
+    """The server and the line that a line of the file tells."""
+    line = line.replace("\r", "\n")
+    found = _WITH_SERVER.fullmatch(line)
+    return ("", line) if found is None else (found[1], found[2])
 
 
-def _written(line: str) -> str:
-    return line.replace("\r", "").replace("\n", _GOES_ON) + "\n"
+def _written(line: str, server: str) -> str:
+    line = line.replace("\r", "").replace("\n", _GOES_ON)
+    return f"{server}\t{line}\n" if server else f"{line}\n"

@@ -90,11 +90,39 @@ def _parse(app: App, text: str) -> Line:
 
 def _check(app: App, pipe: Pipe) -> None:
     """Refuse a command that there isn't, and output where there is none. Raises UsageError."""
-    name = ALIASES.get(pipe.name, pipe.name)
+    name = expanded(app, pipe.words)[0].text
+    name = ALIASES.get(name, name)
     main.remote.resolve_command(click.Context(main.remote, info_name="", obj=app), [name])
     if name in WITHOUT_OUTPUT and (pipe.local is not None or pipe.redirect is not None):
         operator = "|" if pipe.redirect is None else ">>" if pipe.redirect.append else ">"
         raise UsageError(f"{name} can't stand before '{operator}': {WITHOUT_OUTPUT[name]}")
+
+
+def check_command(line: str) -> None:
+    """Refuse what is not one command, and so can't be an alias. Raises UsageError."""
+    if _words_of(line) is None:
+        raise UsageError("an alias stands for one command and its arguments, as in ll='ls -l'")
+
+
+def _words_of(line: str) -> tuple[Word, ...] | None:
+    """The words of a line that is one command. Raises Mistake."""
+    parsed = grammar.parse(line)
+    if parsed.local is not None or len(parsed.items) != 1 or grammar.is_forgiven(line):
+        return None
+    (item,) = parsed.items
+    if item.rest or item.first.local is not None or item.first.redirect is not None:
+        return None
+    return item.first.words
+
+
+def expanded(app: App, words: tuple[Word, ...]) -> tuple[Word, ...]:
+    """The words of a command, with what an alias stands for in its place."""
+    alias = app.shell.aliases.get(words[0].text)
+    if alias is None:
+        return words
+    meant = _words_of(alias)
+    assert meant is not None, "it was checked when it was defined"
+    return (*meant, *words[1:])
 
 
 def _ends(app: App, status: int) -> bool:
@@ -140,6 +168,7 @@ def _flags_of_its_own(app: App) -> Iterator[None]:
 
 
 def _run_words(app: App, words: tuple[Word, ...]) -> int:
+    words = expanded(app, words)
     name, *arguments = (word.text for word in words)
     # where the same word is there with quotes and without, the careful meaning holds for both
     app.shell.patterns = {word.text: word.pattern for word in words if word.pattern != word.text}

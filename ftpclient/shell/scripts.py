@@ -7,13 +7,16 @@ them (running.py), the terminal (shell.py).
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import BinaryIO
 
 from ftpclient.cli.app import App, Script, ShellState, UsageError, Where
+from ftpclient.connection import files
 from ftpclient.shell.lexer import whole_lines
-from ftpclient.shell.running import run_line, understood
+from ftpclient.shell.running import check_command, run_line, understood
 from ftpwire import standard
 from ftpwire.errors import Interrupted
 
@@ -24,7 +27,9 @@ _DEEPEST = 8
 def run_script(app: App, script: Script) -> int:
     """Run a script in a shell of its own; its exit status. Raises OSError, FtpError."""
     app.interactive = True
-    app.shell = ShellState(batch=True, on_stdin=script.path == "-")
+    app.shell = ShellState(batch=True, on_stdin=script.path == "-", check_command=check_command)
+    if app.rc and not script.check:
+        run_rc(app, Path(app.rc))
     if script.lines:
         return run_batch(app, [part for line in script.lines for part in line.split("\n")])
     with _opened(app, script.path) as stream:
@@ -55,6 +60,39 @@ def source(app: App, path: str) -> int:
     finally:
         app.shell.depth -= 1
         app.shell.batch, app.shell.where = before
+
+
+def run_rc(app: App, path: Path | None = None) -> None:
+    """Run the lines of an rc file, all of them: what fails there ends nothing else.
+
+    Args:
+        path: None for the user's own, which need not be there.
+
+    Raises:
+        OSError: A file that was named can't be read.
+    """
+    own = files.directory() / "rc"
+    with ExitStack() as stack:
+        try:
+            stream = stack.enter_context(_opened(app, str(path or own)))
+        except OSError:
+            if path is not None:
+                raise
+            return
+        if path is None and not _is_ours(os.fstat(stream.fileno())):
+            app.remark(f"{own}: others can write to it, so it is not used: chmod go-w")
+            return
+        before = app.shell.batch
+        app.shell.batch = app.shell.in_rc = True
+        try:
+            run_batch(app, _parts(app, stream), str(path or "rc"), keep_going=True)
+        finally:
+            app.shell.batch, app.shell.in_rc, app.shell.where = before, False, None
+
+
+def _is_ours(info: os.stat_result) -> bool:
+    """Whether nobody else can have written to a file."""
+    return info.st_uid in (os.geteuid(), 0) and not info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def run_batch(app: App, parts: Iterable[str], name: str = "", *, keep_going: bool = False) -> int:

@@ -1,31 +1,38 @@
 """The shell: lines from a terminal, or a script.
 
-Lives here: which of the two, the terminal's loop and its prompt.
-Lives elsewhere: running a line (running.py), scripts (scripts.py), completion and history (modules
-of their names).
+Lives here: which of the two, and the terminal's loop.
+Lives elsewhere: running a line (running.py), scripts and the rc file (scripts.py), the prompt,
+completion, history and suggestions (modules of their names).
 """
 
 from __future__ import annotations
 
 import sys
+import time
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftpclient.cli import render
 from ftpclient.cli.app import App, Script, ShellState
-from ftpclient.connection.addresses import DEFAULT_PORT
-from ftpclient.shell import scripts
+from ftpclient.shell import prompt, scripts
 from ftpclient.shell.lexer import goes_on, whole_lines
-from ftpclient.shell.running import run_line
-from ftpwire import paths, standard
+from ftpclient.shell.running import check_command, run_line
+from ftpwire import standard
 from ftpwire.errors import CommandError
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
+    from prompt_toolkit.formatted_text import FormattedText
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
     from prompt_toolkit.output import Output
 
     from ftpclient.client import Client
     from ftpclient.shell.completion import ShellCompleter
+
+
+_LONG = 10.0
+"""Seconds after which the end of a line is worth a bell."""
 
 
 def run_shell(app: App, script: Script | None = None) -> int:
@@ -40,12 +47,13 @@ def run_shell(app: App, script: Script | None = None) -> int:
     if not sys.stdin.isatty():
         return scripts.run_script(app, Script(path="-"))
     app.interactive = True
-    app.shell = ShellState()
+    app.shell = ShellState(check_command=check_command)
     client = app.client
     if app.first_directory:
         client.change_dir(app.first_directory)
     _greet(app, client)
-    return _talk(app, client)
+    scripts.run_rc(app, Path(app.rc) if app.rc else None)
+    return _talk(app)
 
 
 def _greet(app: App, client: Client) -> None:
@@ -56,20 +64,25 @@ def _greet(app: App, client: Client) -> None:
     app.say(f"Connected to {client.address.endpoint}{room}. Type help for more.")
 
 
-def _talk(app: App, client: Client) -> int:
+def _talk(app: App) -> int:
     from ftpclient.shell.completion import ShellCompleter
 
     completer = ShellCompleter(app)
-    session = _session(completer, client)
+    session = _session(app, completer)
+    app.shell.history = session.history.get_strings
+    status = 0
     while not app.shell.leaving:
         try:
-            text = session.prompt([("bold", prompt_text(client))])
+            text = session.prompt(partial(_prompt, app, status, session.output))
         except KeyboardInterrupt:
             continue
         except EOFError:
             break
         for _, line in whole_lines(text.split("\n")):  # several, when they were pasted
-            run_line(app, line)
+            began = time.monotonic()
+            status = run_line(app, line)
+            if app.shell.settings.is_on("bell") and time.monotonic() - began > _LONG:
+                session.output.bell()
             completer.remote_names.forget()
             if app.shell.leaving:
                 break
@@ -77,6 +90,13 @@ def _talk(app: App, client: Client) -> int:
             return standard.READER_LEFT
         _begin_line(session.output)
     return app.shell.status
+
+
+def _prompt(app: App, status: int, output: Output) -> FormattedText:
+    """The prompt, for the terminal's width of now."""
+    from prompt_toolkit.formatted_text import FormattedText
+
+    return FormattedText(prompt.parts(app, status, output.get_size().columns))
 
 
 def _begin_line(output: Output) -> None:
@@ -93,25 +113,25 @@ def _begin_line(output: Output) -> None:
         output.flush()
 
 
-def prompt_text(client: Client) -> str:
-    """``alice@host:/docs> ``, with the port where it is not the usual one."""
-    address = client.address
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    if address.path is not None:
-        host = "local"
-    port = "" if address.port in (DEFAULT_PORT, 0) else f":{address.port}"
-    return f"{client.user}@{paths.show(host)}{port}:{paths.show(client.cwd)}> "
-
-
-def _session(completer: ShellCompleter, client: Client) -> PromptSession[str]:
+def _session(app: App, completer: ShellCompleter) -> PromptSession[str]:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.output import create_output
     from prompt_toolkit.shortcuts import CompleteStyle
 
     from ftpclient.shell.history import LineHistory
+    from ftpclient.shell.suggestions import FromThisServer
 
+    def is_secret(line: str) -> bool:
+        return app.known_client is not None and app.known_client.holds_password(line)
+
+    def server() -> str:
+        return "" if app.known_client is None else str(app.known_client.address)
+
+    history = LineHistory(is_secret=is_secret, server=server)
     return PromptSession(
-        history=LineHistory(is_secret=client.holds_password),
+        history=history,
+        auto_suggest=FromThisServer(app, history),
+        enable_open_in_editor=True,
         completer=completer,
         complete_while_typing=False,
         complete_style=CompleteStyle.READLINE_LIKE,
@@ -130,6 +150,19 @@ def _keys() -> KeyBindings:
     from prompt_toolkit.key_binding import KeyBindings
 
     keys = KeyBindings()
+
+    @Condition
+    def suggested() -> bool:
+        buffer = get_app().current_buffer
+        return buffer.suggestion is not None and buffer.document.is_cursor_at_the_end
+
+    @keys.add("end", filter=has_focus(DEFAULT_BUFFER) & suggested)
+    def take(event: KeyPressEvent) -> None:
+        """Take what is suggested, as the right arrow does."""
+        suggestion = event.current_buffer.suggestion
+        if suggestion is not None:
+            event.current_buffer.insert_text(suggestion.text)
+
     unfinished = Condition(lambda: goes_on(get_app().current_buffer.text))
 
     @keys.add("enter", filter=has_focus(DEFAULT_BUFFER) & unfinished)

@@ -49,7 +49,8 @@ def big(roomy):
 
 def history_of(user) -> list[str]:
     path = user.home / "config" / "ftp-client" / "history"
-    return path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [line.partition("\t")[2] or line for line in lines]  # without the server
 
 
 # programs of one's own -----------------------------------------------------------------------
@@ -395,3 +396,73 @@ def test_ctrl_c_in_a_batch_ends_it(server, alice, big):
     # how far it came is told as well, once the server has acknowledged something
     assert finish(process, status=130).complaint.startswith("ftp: interrupted")
     assert not {"big", "later"} & set(os.listdir(server.home()))
+
+
+# comfort -------------------------------------------------------------------------------------
+
+
+def test_what_a_line_may_be_going_to_be(alice, server):
+    """Grey behind the cursor, and taken by End; only what this server was given."""
+    bob = server.add_user("bob")
+    with Terminal(alice) as terminal:
+        terminal.wait_for_prompt()
+        terminal.run("echo something long")
+        terminal.keys("echo so")
+        terminal.expect("mething long")
+        terminal.keys("\x1b[F")
+        terminal.enter("")
+        assert terminal.wait_for_prompt() == ["something long"]
+        terminal.run("set suggestions off")
+        terminal.run("echo so")
+    assert history_of(alice)[-1] == "echo so"
+    shared = {"XDG_CONFIG_HOME": alice.settings["XDG_CONFIG_HOME"]}
+    with Terminal(bob, **shared) as terminal:
+        terminal.wait_for_prompt()
+        terminal.enter("echo so\x1b[F")
+        assert terminal.wait_for_prompt() == ["so"]
+
+
+def test_the_prompt_shows_a_status_in_red_and_cuts_a_long_directory(terminal):
+    long = "/" + "/".join(f"directory-{number}" for number in range(8))
+    terminal.run(f"mkdir -p {long}")
+    terminal.run(f"cd {long}")
+    assert "/directory-0/…/directory-7>" in terminal.prompt
+    terminal.enter("cat nope")
+    assert "no such file" in terminal.expect("31m[5] ")  # in red
+    terminal.run("set prompt full")
+    assert terminal.prompt.endswith(f":{long}>")
+
+
+def test_the_rc_file_comes_before_the_first_prompt(alice):
+    rc = alice.home / "config" / "ftp-client" / "rc"
+    rc.parent.mkdir(parents=True, exist_ok=True)
+    rc.write_text("alias hello='echo hello'\nput x\n")
+    with Terminal(alice) as terminal:
+        greeting = terminal.wait_for_prompt()
+        assert "rc:2: an rc file can't have put: it moves files" in greeting
+        assert terminal.run("hello you") == ["hello you"]
+        assert terminal.run("alias") == ["alias hello='echo hello'"]
+
+
+def test_another_server_with_three_tries_for_its_password(alice, server):
+    bob = server.add_user("bob")
+    with Terminal(alice, FTP_PASSWORD="") as terminal:
+        terminal.expect("password: ")
+        terminal.keys(alice.password, "\r")
+        terminal.wait_for_prompt()
+        terminal.enter(f"open ftpd://bob@{server.reached}")
+        for tries in ("2 tries are left", "1 try is left"):
+            terminal.expect("password: ")
+            terminal.keys("wrong\r")
+            terminal.expect(tries)
+        terminal.expect("password: ")
+        terminal.keys("wrong\r")
+        assert any("wrong user name or password" in line for line in terminal.wait_for_prompt())
+        assert terminal.prompt.startswith("alice@")
+        terminal.enter(f"open ftpd://bob@{server.reached}")
+        terminal.expect("password: ")
+        terminal.keys(bob.password, "\r")
+        terminal.wait_for_prompt()
+        assert terminal.prompt.startswith("bob@")
+        terminal.run(f"open ftpd://alice@{server.reached}")  # who was logged in there
+        assert terminal.prompt.startswith("alice@")

@@ -231,14 +231,17 @@ def servers_command(app: App, chosen: str | None, remove: str | None) -> None:
     if chosen is not None or remove is not None:
         return
     for name, server, is_default in saved.all():
+        path = saved.start_of(name)
         if app.as_json:
             address = str(server.address)
             record = {"name": name, "server": address, "plaintext": server.plaintext}
-            app.print_json(record | {"default": is_default})
+            app.print_json(record | {"default": is_default, "path": path or None})
         else:
             plain = "  plaintext" if server.plaintext else ""
             default = "  (default)" if is_default else ""
-            app.print(f"{printable(name)}  {printable(str(server.address))}{plain}{default}")
+            begin = f":{path}" if path else ""
+            where = printable(f"{server.address}{begin}")
+            app.print(f"{printable(name)}  {where}{plain}{default}")
 
 
 @remote_command("passwd")

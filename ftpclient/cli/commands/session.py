@@ -35,7 +35,7 @@ def connect_command(app: App, server: str | None, more: tuple[str, ...]) -> None
         if more:
             raise UsageError(f"one server, and nothing else: {_instead(place, more)}")
         app.use(place.server)
-        app.first_directory = place.path
+        app.first_directory = place.path or place.start
     raise_for(app.run_shell(app, None))
 
 

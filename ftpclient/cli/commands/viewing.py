@@ -33,7 +33,7 @@ _AT_ONCE_SECONDS = 2.0
 def less_command(app: App, patterns: tuple[str, ...]) -> None:
     """Read files page by page, in $PAGER (less, more). Needs a terminal."""
     _need_terminal(app, "less", "cat writes it to standard output")
-    pager = _program(("PAGER",), ("less", "more"))
+    pager = app.shell.settings["pager"] or _program(("PAGER",), ("less", "more"))
 
     def show(path: RemotePath) -> None:
         with _private_directory() as directory:

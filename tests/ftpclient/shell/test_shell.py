@@ -15,10 +15,10 @@ from ftpclient.cli.app import App
 from ftpclient.cli.group import MODULE_OF, SCRIPT_ONLY, SHELL_ONLY
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.credentials import Credential
+from ftpclient.shell import prompt as prompts
 from ftpclient.shell import shell
 from ftpclient.shell.running import run_line
 from ftpclient.shell.scripts import run_batch
-from ftpclient.shell.shell import prompt_text
 from ftpwire.errors import Interrupted
 from tests.ftpclient.shell.shell_support import shell_of
 
@@ -491,7 +491,7 @@ def test_each_line_is_run_when_it_is_there(server, local, standard_input, home):
 def test_prompt(app, address, cwd, prompt):
     client = app.client
     client.address, client.cwd = address, cwd
-    assert prompt_text(client) == prompt
+    assert prompts.text(client) == prompt
 
 
 @pytest.mark.parametrize(

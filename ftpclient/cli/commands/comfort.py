@@ -1,0 +1,109 @@
+"""Commands for those who type in the shell: alias, unalias, set, history, clear, echo."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+
+import click
+
+from ftpclient.cli.app import App, UsageError
+from ftpclient.cli.group import remote_command
+from ftpwire.errors import NotFound
+from ftpwire.paths import printable
+
+_NAME = re.compile(r"[A-Za-z0-9?][A-Za-z0-9_.-]*")
+
+
+@remote_command("alias")
+@click.argument("definitions", metavar="[NAME[='COMMAND']]...", nargs=-1)
+def alias_command(app: App, definitions: tuple[str, ...]) -> None:
+    """Define other names of commands, or show them.
+
+    As the first word of a command, NAME stands for COMMAND and its arguments; what follows NAME
+    comes after them. An alias inside COMMAND is not looked up, so that ls can be ls -l.
+    """
+    aliases = app.shell.aliases
+    for definition in definitions:
+        name, equals, line = definition.partition("=")
+        if not equals:
+            if name not in aliases:
+                raise NotFound(f"alias: there is none of the name {printable(name)}")
+            app.print(_shown(name, aliases[name]))
+            continue
+        if not _NAME.fullmatch(name):
+            raise UsageError(f"alias: {printable(name)!r} can't be a name")
+        app.shell.check_command(line)
+        aliases[name] = line
+    if not definitions:
+        for name, line in sorted(aliases.items()):
+            app.print(_shown(name, line))
+
+
+def _shown(name: str, line: str) -> str:
+    return f"alias {name}={printable(shlex.quote(line))}"
+
+
+@remote_command("unalias")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+def unalias_command(app: App, names: tuple[str, ...]) -> None:
+    """Remove aliases."""
+    for name in names:
+        if app.shell.aliases.pop(name, None) is None:
+            raise NotFound(f"unalias: there is none of the name {printable(name)}")
+
+
+@remote_command("set")
+@click.argument("name", required=False)
+@click.argument("value", required=False)
+def set_command(app: App, name: str | None, value: str | None) -> None:
+    """Show the settings of this shell, or change one.
+
+    \b
+    parallel     connections of put, get and sync: auto, or a number
+    limit-rate   bytes per second of each command: none, or e.g. 10MiB
+    color        names in listings: auto, always or never
+    pager        the program that less runs; empty: $PAGER
+    bell         ring when a command ends that took more than 10 seconds
+    suggestions  show what a line may be going to be, from the history
+    prompt       short: cut a long directory in the middle; full: don't
+    """
+    settings = app.shell.settings
+    try:
+        if name is None:
+            for one, current in settings:
+                app.print(f"{one:<12} {printable(current)}".rstrip())
+        elif value is None:
+            app.print(printable(settings[name]))
+        else:
+            settings.set(name, value)
+    except ValueError as error:
+        raise UsageError(f"set: {error}") from None
+
+
+@remote_command("history")
+@click.argument("count", metavar="[N]", type=click.IntRange(0), required=False)
+def history_command(app: App, count: int | None) -> None:
+    """Show the lines that were given to the shell, or the last N of them."""
+    lines = list(app.shell.history())
+    first = 0 if count is None else max(0, len(lines) - count)
+    for number, line in enumerate(lines[first:], first + 1):
+        app.print(f"{number:>5}  {printable(line)}")
+
+
+@remote_command("clear")
+def clear_command(app: App) -> None:
+    """Clear the screen."""
+    if sys.stdout.isatty():
+        sys.stdout.write("\x1b[H\x1b[2J\x1b[3J")
+
+
+@click.command(
+    "echo", context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]}
+)
+@click.argument("words", metavar="[WORD]...", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def echo_command(app: App, words: tuple[str, ...]) -> None:
+    """Print words."""
+    app.print(" ".join(words))

@@ -1,0 +1,61 @@
+"""From one server to another, in the shell: open, close, bookmark."""
+
+from __future__ import annotations
+
+import click
+
+from ftpclient.cli import places
+from ftpclient.cli.app import App, UsageError
+from ftpclient.cli.group import remote_command
+from ftpclient.cli.reachable import servers_in_reach
+from ftpclient.connection.servers import SavedServers, check_name
+from ftpwire import paths
+from ftpwire.errors import CommandError
+
+
+@remote_command("open")
+@click.argument(
+    "server", metavar="[SERVER[:PATH]]", required=False, shell_complete=servers_in_reach
+)
+def open_command(app: App, server: str | None) -> None:
+    """Go on at another server. If it can't be reached, this one stays.
+
+    SERVER is [USER@]HOST[:PORT] or a saved name. Each server keeps its directory until you come
+    back to it. Without SERVER: the one that close has left.
+    """
+    if server is None:
+        if app.known_client is not None:
+            raise UsageError("open: the connection is open already; name another SERVER")
+        app.reopen()
+        return
+    place = places.of_connect(server)
+    app.switch(place.server)
+    client = app.client
+    if place.path or place.start:
+        client.change_dir(place.path or place.start)
+        return
+    try:
+        client.change_dir(client.cwd)  # as it was left
+    except CommandError:
+        app.remark(f"{paths.show(client.cwd)} is gone: you are in /")
+        client.change_dir("/")
+
+
+@remote_command("close")
+def close_command(app: App) -> None:
+    """Close the connection, and stay in the shell. open goes on."""
+    app.leave_server()
+
+
+@remote_command("bookmark")
+@click.argument("name")
+def bookmark_command(app: App, name: str) -> None:
+    """Save this server and directory as NAME: `open NAME` and `ftp connect NAME` lead here."""
+    check_name(name)
+    client = app.client
+    try:
+        client.cwd.decode()
+    except UnicodeDecodeError:
+        raise CommandError(f"{paths.show(client.cwd)}: not UTF-8, which can't be saved") from None
+    SavedServers().bookmark(app.chosen, name, client.user, paths.to_text(client.cwd))
+    app.say(f"saved as {name}: {client.address}:{paths.show(client.cwd)}")

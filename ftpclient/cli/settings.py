@@ -1,0 +1,95 @@
+"""What `set` changes, for one shell: which settings there are, their values, what follows.
+
+Lives here: the table. Lives elsewhere: the command (commands/comfort.py), what the shell's prompt
+does with its own (shell/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ftpwire import likeness
+from ftpwire.units import parse_size
+
+_NONE = "none"
+_AUTO = "auto"
+_LATER = {"jobs": "there are no jobs yet: they come later"}
+"""Settings that are known by name, and why they can't be set."""
+
+
+def _one_of(*values: str) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        if value not in values:
+            raise ValueError(f"it is one of {', '.join(values)}")
+        return value
+
+    return check
+
+
+def _connections(value: str) -> str:
+    if value != _AUTO and not (value.isascii() and value.isdigit() and 1 <= int(value) <= 32):
+        raise ValueError("it is auto, or a number from 1 to 32")
+    return value
+
+
+def _rate(value: str) -> str:
+    if value != _NONE:
+        parse_size(value)
+    return value
+
+
+_TABLE: dict[str, tuple[str, Callable[[str], str]]] = {
+    "bell": ("off", _one_of("on", "off")),
+    "color": (_AUTO, _one_of(_AUTO, "always", "never")),
+    "limit-rate": (_NONE, _rate),
+    "pager": ("", str),
+    "parallel": (_AUTO, _connections),
+    "prompt": ("short", _one_of("short", "full")),
+    "suggestions": ("on", _one_of("on", "off")),
+}
+"""Each setting's default, and what checks a value. Raises ValueError."""
+_TRANSFERS = ("get", "put", "sync")
+
+
+class Settings:
+    """The settings of one shell."""
+
+    def __init__(self) -> None:
+        self._values = {name: default for name, (default, _) in _TABLE.items()}
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._values.items())
+
+    def __getitem__(self, name: str) -> str:
+        """The value of a setting. Raises ValueError when there is none of that name."""
+        if name in _LATER:
+            raise ValueError(f"{name}: {_LATER[name]}")
+        if name not in self._values:
+            known = ", ".join(self._values)
+            raise ValueError(
+                f"no setting {name}{likeness.hint(name, self._values)}; there are {known}"
+            )
+        return self._values[name]
+
+    def set(self, name: str, value: str) -> None:
+        """Change a setting. Raises ValueError."""
+        self[name]  # there is one
+        try:
+            self._values[name] = _TABLE[name][1](value)
+        except ValueError as error:
+            raise ValueError(f"{name} can't be {value!r}: {error}") from None
+
+    def is_on(self, name: str) -> bool:
+        """Whether a setting that is on or off is on."""
+        return self[name] == "on"
+
+    @property
+    def defaults(self) -> dict[str, dict[str, Any]]:
+        """Defaults of the commands' options, for click."""
+        transfers = {
+            option: self[name]
+            for name, option in (("parallel", "parallel"), ("limit-rate", "limit_rate"))
+            if self[name] not in (_AUTO, _NONE)
+        }
+        return {"ls": {"color": self["color"]}} | dict.fromkeys(_TRANSFERS, transfers)
