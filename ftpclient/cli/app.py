@@ -186,14 +186,14 @@ class App:
     @property
     def client(self) -> Client:
         """The client, connected at first use."""
-        if self._is_closed:
-            raise UsageError("not connected: open goes on here, open SERVER at another one")
+        self._check_open()
         client = self._client or self.new_client()
         client.connect()
         return client
 
     def new_client(self, *, saved_token: bool = True) -> Client:
         """Make the client of this run, without connecting it."""
+        self._check_open()
         from ftpclient.client import Client
 
         kind: type[Client] = Client
@@ -219,6 +219,10 @@ class App:
         )
         return self._client
 
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise UsageError("not connected: open goes on here, open SERVER at another one")
+
     @property
     def known_client(self) -> Client | None:
         """The client, if one was made already; it may not be connected."""
@@ -241,10 +245,11 @@ class App:
         before = self.server, self.chosen, self._is_closed
         given = self.plaintext, self.accept_key, self.given_password
         wanted = SavedServers().find(server).address
-        if wanted.endpoint != address.endpoint:
-            self.plaintext, self.accept_key = False, None
-        if str(wanted) != str(address):
-            self.given_password = None
+        if left is not None or self.server is not None:  # else nothing was given for another one
+            if wanted.endpoint != address.endpoint:
+                self.plaintext, self.accept_key = False, None
+            if str(wanted) != str(address):
+                self.given_password = None
         self.use(server)
         self._is_closed = False
         try:
@@ -279,6 +284,13 @@ class App:
             self._is_closed = True
             raise
         assert client is self._client
+
+    def holds_password(self, text: str) -> bool:
+        """Whether a password that was used in this run is part of a text."""
+        clients = [client for client, _ in self._left.values()]
+        if self._client is not None:
+            clients.append(self._client)
+        return any(client.holds_password(text) for client in clients)
 
     def close(self) -> None:
         """Close the connection."""

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,12 +21,13 @@ from click.shell_completion import CompletionItem
 
 from ftpclient.cli import places
 from ftpclient.client import Client
-from ftpclient.connection.credentials import Credential, SavedTokens
+from ftpclient.connection import files
+from ftpclient.connection.credentials import Credential, SavedToken, SavedTokens
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.connection.servers import SavedServers, Server, choose
 from ftpwire import paths
 from ftpwire.completion import PART
-from ftpwire.errors import FtpError
+from ftpwire.errors import FtpError, LoginRefused
 
 Offers = list[CompletionItem[str]]
 
@@ -150,19 +153,24 @@ def _listed(
     """Names in a remote directory, and which are directories. Raises FtpError, OSError."""
     saved = SavedTokens().get(server.address)
     plaintext = server.plaintext or bool(_given(ctx, "plaintext"))
-    if saved is None or (plaintext and not saved.plaintext and server.address.path is None):
+    if saved is None or not _is_good(saved):
+        return
+    if plaintext and not saved.plaintext and server.address.path is None:
         return
     client = Client(
         server.address,
         plaintext=plaintext,
-        fingerprint=_given(ctx, "accept_key"),
         ca=_given(ctx, "ca"),
         interrupt=interrupt,
         saved_token=False,
         retry_for=0,
     )
     try:
-        client.log_in(Credential(server.address.login, saved.secret, is_token=True))
+        try:
+            client.log_in(Credential(server.address.login, saved.secret, is_token=True))
+        except LoginRefused:
+            _note_refused(saved)
+            raise
         path = places.from_home(directory)
         for count, entry in enumerate(client.list_dir(path, follow=True)):
             text = paths.to_text(entry.path)
@@ -172,6 +180,27 @@ def _listed(
                 yield text, entry.type == "dir"
     finally:
         client.close()
+
+
+def _is_good(saved: SavedToken) -> bool:
+    """Whether a token may still be accepted: one that was refused is not tried again.
+
+    Failed log-ins count for bans, and the Tab key is pressed often.
+    """
+    if saved.expires is not None and saved.expires <= time.time():
+        return False
+    try:
+        return saved.id not in _refused().read_text().splitlines()
+    except OSError:
+        return True
+
+
+def _note_refused(saved: SavedToken) -> None:
+    files.write_private(_refused(), f"{saved.id}\n")
+
+
+def _refused() -> Path:
+    return files.directory() / "refused-token"
 
 
 def in_time(ask: Callable[[Interrupt], Offers], seconds: float) -> Offers:

@@ -121,13 +121,10 @@ def _session(app: App, completer: ShellCompleter) -> PromptSession[str]:
     from ftpclient.shell.history import LineHistory
     from ftpclient.shell.suggestions import FromThisServer
 
-    def is_secret(line: str) -> bool:
-        return app.known_client is not None and app.known_client.holds_password(line)
-
     def server() -> str:
         return "" if app.known_client is None else str(app.known_client.address)
 
-    history = LineHistory(is_secret=is_secret, server=server)
+    history = LineHistory(is_secret=app.holds_password, server=server)
     return PromptSession(
         history=history,
         auto_suggest=FromThisServer(app, history),

@@ -117,6 +117,25 @@ def test_without_a_token_no_server_is_asked(tab, monkeypatch):
             listening.accept()
 
 
+def test_a_token_that_was_refused_is_not_tried_again(saved, tab, client, server, monkeypatch):
+    """Each failure counts for a ban."""
+    tries = []
+    log_in = offers.Client.log_in
+    monkeypatch.setattr(
+        offers.Client, "log_in", lambda self, one: tries.append(one) or log_in(self, one)
+    )
+    assert tab("ftp ls /do") == ["part,/docs/"]
+    client.revoke_token(SavedTokens().get(client.address).id)
+    assert tab("ftp ls /do") == tab("ftp ls /do") == []
+    assert len(tries) == 2
+    made = client.issue_token("another")
+    SavedTokens().save(client.address, SavedToken(made.id, made.token, None, plaintext=True))
+    assert tab("ftp ls /do") == ["part,/docs/"]
+    SavedTokens().save(client.address, SavedToken(made.id, made.token, 1, plaintext=True))
+    assert tab("ftp ls /do") == []
+    assert len(tries) == 3
+
+
 def test_a_server_that_says_nothing_holds_up_nobody(tab, monkeypatch):
     monkeypatch.setattr(offers, "SECONDS", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as listening:

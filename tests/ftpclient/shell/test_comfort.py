@@ -10,6 +10,7 @@ import pytest
 from prompt_toolkit.utils import get_cwidth
 
 from ftpclient.cli import main
+from ftpclient.cli.app import App
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.servers import SavedServers, Server
 from ftpclient.shell import prompt, scripts
@@ -241,19 +242,39 @@ def test_a_directory_that_is_gone(app, run, files, other):
     assert run("open other:nope")[0] == 5
 
 
-def test_close_and_open(app, run, files):
+def test_close_and_open(app, run, files, local):
     (files / "docs").mkdir()
     run("cd docs")
     assert run("open")[0] == 2
     assert run("close") == (0, "", "")
-    status, _, err = run("ls")
-    assert (status, err) == (
-        2,
-        "ftp: not connected: open goes on here, open SERVER at another one\n",
-    )
+    (local / "x").touch()
+    told = "ftp: not connected: open goes on here, open SERVER at another one\n"
+    for line in ("ls", "put x", "get x", "sync . :b", "whoami", "bookmark x"):
+        assert run(line) == (2, "", told)
     assert prompt.parts(app, 0, 80) == [("bold", "(not connected)> ")]
     assert run("echo x") == (0, "x\n", "")
     assert run("open; pwd") == (0, "/docs\n", "")
+
+
+def test_passwords_of_all_servers_are_kept_out_of_the_history(app, run, other):
+    assert app.holds_password("x secret")
+    run("open other")
+    assert app.client.user == "bob" and app.holds_password("x secret")
+    assert not app.holds_password("x")
+
+
+def test_what_was_given_without_a_server_is_for_the_first_that_is_opened(app, other, monkeypatch):
+    where = "ftpd://bob@{}:{}".format(*other.server_address[:2])
+    fresh = App(run_shell=app.run_shell)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(App, "read_secret_line", lambda self: "secret")
+            words = ["--plaintext", "--password-stdin", "-c", f"open {where}; whoami"]
+            assert main.run(fresh, words) == 0
+        assert fresh.client.user == "bob"
+    finally:
+        fresh.close()
+        fresh.interrupt.close()
 
 
 def test_a_batch_goes_from_one_to_another(app, run, other):
