@@ -90,6 +90,9 @@ def remote(
 ) -> None:
     """Move files to and from an ftpd server.
 
+    A path can name its server: USER@HOST:PATH, NAME:PATH for a saved one, or
+    ftpd://[USER@]HOST[:PORT]/PATH. `ftp SERVER` starts a shell there, as `ftp connect SERVER` does.
+
     Passwords: FTP_PASSWORD, --password-stdin, the token that login saved, netrc, or asked for on a
     terminal.
     """

@@ -23,6 +23,7 @@ from prompt_toolkit.document import Document
 from ftpclient.cli.aliases import ALIASES
 from ftpclient.cli.app import App
 from ftpclient.cli.main import remote
+from ftpclient.connection.servers import SavedServers
 from ftpclient.shell.lexer import Place, Quote, Typed, Word, quote, split_typed
 from ftpclient.shell.running import expanded
 from ftpwire import paths
@@ -48,6 +49,10 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "help": ("command",),
     "kept": ("kept",),
     "exit": ("nothing",),
+    "open": ("server", "nothing"),
+    "set": ("setting", "nothing"),
+    "unalias": ("alias",),
+    **dict.fromkeys(("alias", "bookmark", "echo", "history"), ("nothing",)),
     "put": ("local", "remote local"),
     "get": ("remote", "local remote"),
     "sync": ("local",),
@@ -57,6 +62,9 @@ _KINDS: dict[str, tuple[str, ...]] = {
 With two kinds, the second is offered where nothing of the first matches. Arguments of commands
 that are not here are remote paths.
 """
+
+
+_WITHOUT_SLASH = frozenset({"alias", "command", "server", "setting"})
 
 
 @dataclass(frozen=True)
@@ -191,8 +199,11 @@ class ShellCompleter(Completer):
             "local": lambda: _local_names(typed.directory),
             "command": lambda: _commands(self._app),
             "kept": lambda: self.remote_names.kept_below(typed.directory),
+            "server": lambda: map(Name, SavedServers().names()),
+            "setting": lambda: (Name(name) for name, _ in self._app.shell.settings),
+            "alias": lambda: map(Name, self._app.shell.aliases),
         }
-        if kind not in listing:
+        if kind not in listing or (typed.directory and kind in _WITHOUT_SLASH):
             return []
         return _matching(typed, listing[kind]())
 

@@ -77,6 +77,25 @@ def test_what_an_alias_stands_for_is_completed(app, run, files):
     assert [one.text for one in names] == ["show"]
 
 
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("open fi", ["files"]),
+        ("open files /", []),
+        ("set para", ["parallel"]),
+        ("unalias l", ["ll"]),
+        ("bookmark ", []),
+        ("echo d", []),
+        ("set /par", []),
+    ],
+)
+def test_what_is_offered(app, run, files, typed, offered):
+    (files / "docs").mkdir()
+    SavedServers().save(Server(ServerAddress("host")), "files")
+    run("alias ll=ls")
+    assert [one.text for one in ShellCompleter(app)._fitting(typed)[1]] == offered
+
+
 # settings -----------------------------------------------------------------------------------
 
 
