@@ -35,6 +35,8 @@ SECONDS = 0.5
 """That the Tab key may take: a server that hasn't answered by then has nothing to offer."""
 _MOST = 10_000
 """Names of a directory."""
+_MOST_REFUSED = 20
+"""Tokens that are remembered as refused, by their ids."""
 
 
 def remote_paths(ctx: click.Context, param: click.Parameter, begun: str) -> Offers:
@@ -168,8 +170,9 @@ def _listed(
     try:
         try:
             client.log_in(Credential(server.address.login, saved.secret, is_token=True))
-        except LoginRefused:
-            _note_refused(saved)
+        except LoginRefused as error:
+            if error.code == LoginRefused.code:  # others are about the account, not the token
+                _note_refused(saved)
             raise
         path = places.from_home(directory)
         for count, entry in enumerate(client.list_dir(path, follow=True)):
@@ -190,17 +193,22 @@ def _is_good(saved: SavedToken) -> bool:
     if saved.expires is not None and saved.expires <= time.time():
         return False
     try:
-        return saved.id not in _refused().read_text().splitlines()
+        return saved.id not in _refused().read_text("utf-8", "replace").splitlines()
     except OSError:
         return True
 
 
 def _note_refused(saved: SavedToken) -> None:
-    files.write_private(_refused(), f"{saved.id}\n")
+    try:
+        before = _refused().read_text("utf-8", "replace").splitlines()
+    except OSError:
+        before = []
+    kept = [*before[1 - _MOST_REFUSED :], saved.id]
+    files.write_private(_refused(), "".join(f"{one}\n" for one in kept))
 
 
 def _refused() -> Path:
-    return files.directory() / "refused-token"
+    return files.directory() / "refused-tokens"
 
 
 def in_time(ask: Callable[[Interrupt], Offers], seconds: float) -> Offers:
