@@ -68,10 +68,11 @@ if TYPE_CHECKING:
     )
     from ftpclient.files.reader import Reader
     from ftpclient.files.writer import Writer
+    from ftpclient.sync.check import CheckOptions, CheckSummary
     from ftpclient.sync.job import Options as SyncOptions
     from ftpclient.sync.job import SyncSummary
     from ftpclient.transfer.job import Enough
-    from ftpclient.transfer.report import Listener, Result, Summary
+    from ftpclient.transfer.report import Finding, Listener, Result, Summary
     from ftpwire import __version__
     from ftpwire.messages import (
         Copied,
@@ -97,6 +98,8 @@ __all__ = [
     "Banned",
     "Busy",
     "Cancelled",
+    "CheckOptions",
+    "CheckSummary",
     "Client",
     "CommandError",
     "ConnectFailed",
@@ -107,6 +110,7 @@ __all__ = [
     "DiskGone",
     "Enough",
     "Entry",
+    "Finding",
     "Forbidden",
     "FrameTooBig",
     "FtpError",
@@ -166,10 +170,13 @@ __all__ = [
 _ELSEWHERE = {
     "AsyncClient": "ftpclient.aio",
     "BadAddress": "ftpclient.connection.addresses",
+    "CheckOptions": "ftpclient.sync.check",
+    "CheckSummary": "ftpclient.sync.check",
     "Client": "ftpclient.client",
     "Copied": "ftpwire.messages",
     "Enough": "ftpclient.transfer.job",
     "Entry": "ftpwire.messages",
+    "Finding": "ftpclient.transfer.report",
     "Hashed": "ftpwire.messages",
     "KeptDropped": "ftpwire.messages",
     "KeptUpload": "ftpwire.messages",

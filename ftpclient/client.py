@@ -65,8 +65,10 @@ if TYPE_CHECKING:
     from ftpclient.files.opening import WriteMode
     from ftpclient.files.reader import Reader
     from ftpclient.files.writer import Writer
+    from ftpclient.sync.check import CheckOptions, CheckSummary
     from ftpclient.sync.job import Confirm, SyncSummary
     from ftpclient.sync.job import Options as SyncOptions
+    from ftpclient.sync.plan import Route
     from ftpclient.transfer.job import Options
     from ftpclient.transfer.ranges import Piece
 
@@ -967,17 +969,10 @@ class Client(BaseClient):
             QuotaExceeded, DiskFull: It can't fit. Nothing was changed.
             ConnectionLost, Interrupted, NotFound, NotADirectory
         """
-        from ftpclient.sync.job import Options, Route, Sync
+        from ftpclient.sync.job import Options, Sync
         from ftpclient.transfer import retry
 
-        ends = [os.fsencode(path) for path in (source, target)]
-        remote = [path.startswith(b":") for path in ends]
-        if remote[0] == remote[1]:
-            raise InvalidPath("one path, and not the other, has to begin with a colon")
-        local, there = ends if remote[1] else ends[::-1]
-        if not local:
-            raise InvalidPath("an empty path")
-        route = Route(remote[1], local, self._resolve(there[1:]))
+        route = self._route(source, target)
         told = self._guard.listener(listener)
         confirmed = None if confirm is None else self._guard.calling(confirm)
         options = options or Options()
@@ -987,6 +982,52 @@ class Client(BaseClient):
             run.share_with(options.parallel, sync.worker)
             run.persist()
         return sync.totals
+
+    @verb
+    def check(
+        self,
+        source: LocalPath,
+        target: LocalPath,
+        options: CheckOptions | None = None,
+        *,
+        listener: Listener | None = None,
+        timeout: float | None = None,
+    ) -> CheckSummary:
+        """Compare ``source`` and ``target``: two directories with all that is in them, or two
+        files. Exactly one of them begins with a colon, and is on the server. Nothing is changed.
+
+        What both have is the same when type, size, digest and mode are, whatever its time is. Of a
+        directory and a file, the file is compared with what has its name in the directory.
+
+        Args:
+            listener: Its ``found`` hears of each difference.
+
+        Raises:
+            NotFound: One of the two is missing.
+            CommandError: One of the two can't be read.
+            ConnectionLost, Interrupted
+        """
+        from ftpclient.sync.check import Check, CheckOptions
+        from ftpclient.transfer import retry
+
+        route = self._route(source, target)
+        told = self._guard.listener(listener)
+        check = Check(self.connection, route, options or CheckOptions(), told)
+        retry.Run(self, check, check.run, None).persist()
+        return check.totals
+
+    def _route(self, source: LocalPath, target: LocalPath) -> Route:
+        """The two ends of a sync. Raises InvalidPath."""
+        from ftpclient.sync.plan import Route
+
+        ends = [os.fsencode(path) for path in (source, target)]
+        remote = [path.startswith(b":") for path in ends]
+        if remote[0] == remote[1]:
+            raise InvalidPath("one path, and not the other, has to begin with a colon")
+        local, there = ends if remote[1] else ends[::-1]
+        if not local:
+            raise InvalidPath("an empty path")
+        return Route(remote[1], local, self._resolve(there[1:]))
 
     @verb
     def read(

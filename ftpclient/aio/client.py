@@ -79,6 +79,7 @@ from ftpwire.paths import RemotePath
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+    from ftpclient.sync.check import CheckOptions, CheckSummary
     from ftpclient.sync.job import Confirm, SyncSummary
     from ftpclient.sync.job import Options as SyncOptions
 
@@ -752,6 +753,22 @@ class AsyncClient:
             lambda client: client.sync(
                 source, target, options, listener=client.listener, confirm=confirm
             ),
+            listener,
+        )
+
+    @edge.verb
+    async def check(
+        self,
+        source: LocalPath,
+        target: LocalPath,
+        options: CheckOptions | None = None,
+        *,
+        listener: Listener | None = None,
+        timeout: float | None = None,
+    ) -> CheckSummary:
+        """Compare ``source`` and ``target``, and change nothing; see `Client.check`."""
+        return await self._transfer(
+            lambda client: client.check(source, target, options, listener=client.listener),
             listener,
         )
 

@@ -25,6 +25,7 @@ _MODULES = {
     "browsing": ("cat", "df", "hash", "ls", "pwd", "stat", "whoami"),
     "changing": ("cp", "ln", "mkdir", "mv", "rm", "rmdir"),
     "usage": ("du",),
+    "checking": ("check",),
     "ends": ("head", "tail"),
     "finding": ("find", "tree"),
     "transfers": ("get", "put"),
@@ -60,9 +61,11 @@ WITHOUT_OUTPUT = {
 """Commands of the shell whose output can't go anywhere, and why."""
 _MEANT = {
     "cls": "ls",
+    "cmp": "check",
     "copy": "cp",
     "del": "rm",
     "delete": "rm",
+    "diff": "check",
     "dir": "ls",
     "disconnect": "exit",
     "md": "mkdir",

@@ -15,13 +15,14 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ftpclient.transfer.report import Result, Summary, SyncStep
+from ftpclient.transfer.report import Finding, Result, Summary, SyncStep
 from ftpwire import digests, paths
 from ftpwire.errors import CommandError, FtpError, facts_of
 from ftpwire.messages import Entry, Hashed, Room
 from ftpwire.units import human
 
 if TYPE_CHECKING:
+    from ftpclient.sync.check import CheckSummary
     from ftpclient.sync.job import SyncSummary
 
 
@@ -300,6 +301,52 @@ def sync_record(summary: SyncSummary) -> dict[str, Any]:
         "bytes": summary.size,
         "seconds": round(summary.seconds, 6),
     }
+
+
+_SIGNS = {"same": "=", "differs": "*", "only-here": "+", "only-there": "-", "unreadable": "!"}
+
+
+def finding_line(finding: Finding) -> str:
+    """What a check has found."""
+    name = paths.show(finding.path or b".") + ("/" if finding.type == "dir" else "")
+    why = paths.printable(finding.message) or finding.why
+    return f"{_SIGNS[finding.state]} {name}" + (f"  ({why})" if why else "")
+
+
+def finding_record(finding: Finding) -> dict[str, Any]:
+    """The same, for JSON."""
+    record: dict[str, Any] = {**path_record("path", finding.path or b".")}
+    record |= {"state": finding.state, "why": finding.why or None}
+    if finding.error:
+        return record | {"error": finding.error, "message": paths.printable(finding.message)}
+    return record | {"type": finding.type}
+
+
+def check_record(summary: CheckSummary) -> dict[str, Any]:
+    """The totals of a check, for JSON."""
+    return {
+        "summary": True,
+        "same": summary.same,
+        "differ": summary.differ,
+        "only_here": summary.only_here,
+        "only_there": summary.only_there,
+        "unreadable": summary.unreadable,
+        "seconds": round(summary.seconds, 6),
+        "status": summary.exit_code,
+    }
+
+
+def check_line(summary: CheckSummary) -> str:
+    """The totals of a check."""
+    counts = (
+        (summary.differ, "differ" if summary.differ != 1 else "differs"),
+        (summary.only_here, "only here"),
+        (summary.only_there, "only on the server"),
+        (summary.unreadable, "unreadable"),
+    )
+    parts = [f"{count} {what}" for count, what in counts if count]
+    text = f"{', '.join([*parts, f'{summary.same} the same'])}, in {summary.seconds:.1f} s"
+    return text if parts else f"no differences: {text}"
 
 
 def sync_line(summary: SyncSummary) -> str:

@@ -56,6 +56,7 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "put": ("local", "remote local"),
     "get": ("remote", "local remote"),
     "sync": ("local",),
+    "check": ("local",),
 }
 """What the arguments are, first to last; the last one also stands for all that follow.
 

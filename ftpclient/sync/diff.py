@@ -26,6 +26,9 @@ from ftpclient.transfer.spool import Table
 from ftpwire.errors import CommandError
 from ftpwire.messages import Entry, Problem
 
+_PAIRS = 1000
+"""Files of one directory whose digests are compared together."""
+
 
 class Comparison:
     """Has a policy fill its plan."""
@@ -36,6 +39,7 @@ class Comparison:
         self._local = policy.local
         self._remote = policy.remote
         self._checksum = policy.options.checksum
+        self._quick = policy.quick
         self._rules = rules
         self._stack: list[Directory] = []
 
@@ -54,6 +58,12 @@ class Comparison:
         finally:
             for directory in self._stack:  # of a comparison that was not ended
                 directory.close()
+
+    def run_for_two(self, local: Entry, there: Entry) -> None:
+        """Compare one thing here with one on the server; not two directories."""
+        here = Directory(b"", "both")
+        self._policy.meet(here, local, there)
+        self._compare_files(here)
 
     # the remote tree, in its order ---------------------------------------------------------
 
@@ -125,9 +135,11 @@ class Comparison:
         later, here.later = here.later, []
         for entry, replacement in later:
             self._policy.only_here(here, entry, replacement)
-        pairs, here.pairs = here.pairs, []
-        if pairs:
-            self._compare_digests(here, pairs)
+        self._compare_files(here)
+
+    def _compare_files(self, here: Directory) -> None:
+        """Compare the files of a directory that may be the same."""
+        self._compare_digests(here)
         times, here.times = here.times, []
         for source, target in times:
             self._policy.compare_times(here, source, target)
@@ -160,7 +172,7 @@ class Comparison:
         """Look at what is here, taking from ``theirs`` what is there as well."""
         policy = self._policy
         rules = here.filter if here.filter.active else None
-        by_time, look = not self._checksum, self._local.stat
+        by_time, look = self._quick, self._local.stat
         encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
         unchanged = 0
         with os.scandir(fd) as found:
@@ -198,6 +210,8 @@ class Comparison:
                 local = local_entry(fd, name, info)
                 if there is not None:
                     policy.meet(here, local, there)
+                    if len(here.pairs) >= _PAIRS:
+                        self._compare_digests(here)
                 elif local.type == "dir":
                     here.later.append((local, None))  # when this one is closed again
                 else:
@@ -206,14 +220,18 @@ class Comparison:
         if unchanged:
             self._plan.source_is_empty = False
 
-    def _compare_digests(self, here: Directory, pairs: list[tuple[Entry, Entry]]) -> None:
+    def _compare_digests(self, here: Directory) -> None:
         """Compare files of the same size. What digest is not kept on the server is asked for."""
+        pairs, here.pairs = here.pairs, []
         asked = self._remote.ask_digests(here.path, (there for _, there in pairs))
         for local, there in pairs:
-            digest = self._remote.digest_of(there, asked)
-            path = join(here.path, local.path)
-            same = digest is not None and self._local.digest(path) == digest
-            self._policy.compared(here, local, there, same=same)
+            try:
+                digest = self._remote.digest_of(there, asked)
+                same = self._local.hash(join(here.path, local.path)) == digest
+            except (OSError, CommandError) as error:
+                self._policy.not_compared(here, local, there, error)
+            else:
+                self._policy.compared(here, local, there, same=same)
 
     def _ask_times(self, here: Directory, fd: int) -> None:
         """Find out which times the target's disk can keep, for all in a directory at once."""

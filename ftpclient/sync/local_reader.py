@@ -95,18 +95,22 @@ class LocalReader:
     def digest(self, path: bytes) -> bytes | None:
         """A file's digest; None when it can't be read, or is no file."""
         try:
-            with self._reading(path) as fd:
-                with ReadAhead(fd, os.fstat(fd).st_size) as pieces:
-                    for _ in pieces:
-                        self._poll()
-                    return pieces.digest()
+            return self.hash(path)
         except (OSError, CommandError):
             return None  # whoever transfers it will say
 
+    def hash(self, path: bytes) -> bytes:
+        """A file's digest. Raises OSError, CommandError."""
+        with self._reading(path) as fd:
+            with ReadAhead(fd, os.fstat(fd).st_size) as pieces:
+                for _ in pieces:
+                    self._poll()
+                return pieces.digest()
+
     @contextmanager
     def _reading(self, path: bytes) -> Iterator[int]:
-        assert self._tree is not None
         if self._followed is None:
+            assert self._tree is not None
             with self._tree.reading(parts_of(path)) as fd:
                 yield fd
             return

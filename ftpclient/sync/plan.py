@@ -69,6 +69,7 @@ class Options:
         force: Delete also when the source is empty, or a part of it can't be read.
         dry_run: Change nothing at all.
         checksum: Compare the digests of files, not their mtimes.
+        size_only: Files of the same size are the same; where their mtimes differ, these are set.
         update: Leave files alone that are newer in the target.
         patterns: What is left out (True) or not (False), in order; the last that matches decides.
         resume: Use what an earlier try has left of a large file.
@@ -80,6 +81,9 @@ class Options:
         max_size: The most bytes of a file. What is left out by a limit is not deleted either.
         existing: Make nothing new: only what is in the target is brought in line.
         ignore_existing: Leave files and links alone that are in the target.
+
+    Raises:
+        ValueError: ``checksum`` and ``size_only`` exclude each other.
     """
 
     delete: bool = False
@@ -99,6 +103,16 @@ class Options:
     max_size: int | None = None
     existing: bool = False
     ignore_existing: bool = False
+    size_only: bool = False
+
+    def __post_init__(self) -> None:
+        if self.checksum and self.size_only:
+            raise ValueError("checksum and size_only exclude each other")
+
+    @property
+    def by_time(self) -> bool:
+        """Whether files of the same size are told apart by their mtimes."""
+        return not (self.checksum or self.size_only)
 
     def limits(self) -> Limits | None:
         """What files have to be like, from now on."""

@@ -14,7 +14,7 @@ from ftpclient.connection.connection import Connection
 from ftpclient.sync.diff import Comparison
 from ftpclient.sync.local_reader import local_root
 from ftpclient.sync.plan import Options, Route
-from ftpclient.sync.policy import Policy, Tell, policy_for
+from ftpclient.sync.policy import MakePolicy, Policy, Tell, policy_for
 from ftpclient.sync.renames import Renames
 from ftpclient.transfer.local_tree import LocalTree
 from ftpclient.transfer.path_list import Look, PathList, looking_here, looking_there
@@ -31,6 +31,7 @@ def compare(
     rules: Filter,
     tell: Tell,
     only: PathList | None = None,
+    make: MakePolicy = policy_for,
 ) -> Policy:
     """Compare the trees, and make a plan.
 
@@ -38,6 +39,7 @@ def compare(
         rules: What is left out by the options.
         tell: Hears of what can't be mirrored or is passed over.
         only: Those paths of the source that are meant, if not all are.
+        make: Makes what decides about each difference.
 
     Returns:
         What has filled the plan, which is to be closed.
@@ -56,7 +58,7 @@ def compare(
                 local = local_root(tree)
             source, target = (local, remote) if route.upload else (remote, local)
             assert source is not None
-            policy = policy_for(connection, route, tree, options, tell)
+            policy = make(connection, route, tree, options, tell)
             if only is not None:
                 for path, error in only.choose(_looking(connection, route, options)):
                     policy.troubles.report(path, error)

@@ -52,6 +52,7 @@ from ftpwire.messages import Entry, Problem
 _NOUNS = {"file": "a file", "dir": "a directory", "link": "a link", "other": "something special"}
 
 Tell = Callable[[Result], None]
+MakePolicy = Callable[[Connection, Route, LocalTree | None, Options, Tell], "Policy"]
 
 
 class Policy(ABC):
@@ -108,6 +109,11 @@ class Policy(ABC):
     def read_rules(self, here: Directory, fd: int, theirs: Table[Entry]) -> bytes:
         """The .ftpignore file that the source has in a directory. Raises OSError, CommandError."""
 
+    @property
+    def quick(self) -> bool:
+        """Whether files of the same size, time and mode need no other look."""
+        return not self.options.checksum
+
     # what could not be read ----------------------------------------------------------------
 
     def local_trouble(self, path: bytes, error: OSError | CommandError) -> None:
@@ -162,7 +168,7 @@ class Policy(ABC):
         elif self.options.ignore_existing:
             self._pass_by(path)
         elif source.type == "link" and source.target == target.target:
-            self.plan.unchanged += 1
+            self._unchanged(path, source)
         elif self.options.update and target.mtime_ns > source.mtime_ns:
             shown = paths.show(self._route.target(path))
             self.troubles.report(path, NotNewer(f"{shown}: is newer"), skipped=True)
@@ -197,15 +203,25 @@ class Policy(ABC):
     def compare_times(self, here: Directory, source: Entry, target: Entry) -> None:
         """Files that are the same but for their times; which of these can be kept is known."""
         path = join(here.path, source.path)
-        if self.options.checksum or self.times.are_same(source, target):
+        if not self.options.by_time or self.times.are_same(source, target):
             self._same_bytes(path, source, target)
         else:
             self._transfer(here, path, source, "time", target)
 
+    def not_compared(
+        self, here: Directory, local: Entry, there: Entry, error: OSError | CommandError
+    ) -> None:
+        """The digest of one of two files of the same size can't be had."""
+        self.compared(here, local, there, same=False)  # whoever transfers it will say
+
+    def _unchanged(self, path: bytes, source: Entry) -> None:
+        """A file or link needs nothing."""
+        self.plan.unchanged += 1
+
     def _same_bytes(self, path: bytes, source: Entry, target: Entry) -> None:
         why = self._attributes_differ(path, source, target)
         if not why:
-            self.plan.unchanged += 1
+            self._unchanged(path, source)
             return
         mode = source.mode & 0o777 if "mode" in why else None
         mtime_ns = source.mtime_ns if "time" in why else None

@@ -106,13 +106,16 @@ class RemoteReader:
                 self.connection.submit(call, Hash(path))
         return asked
 
-    def digest_of(self, entry: Entry, asked: dict[bytes, Call]) -> bytes | None:
-        """A file's digest, as it was told or is answered; None when it can't be had."""
+    def digest_of(self, entry: Entry, asked: dict[bytes, Call]) -> bytes:
+        """A file's digest, as it was told or is answered. Raises CommandError."""
         if entry.digest is not None:
             return entry.digest
         call = asked[entry.path]
         self.connection.wait_for(call)
-        return call.reply.digest if isinstance(call.reply, Hashed) else None
+        if call.error is not None:
+            raise call.error
+        assert isinstance(call.reply, Hashed)
+        return call.reply.digest
 
 
 class _Fetch(GetCall):

@@ -10,7 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+import msgspec
+
 from ftpwire.errors import FtpError
+from ftpwire.messages import FileType
 
 INPUT_LOST = "0 files were stored: what was read from the input can't be read again"
 """Why a lost connection is not made again for what comes from a pipe or an iterator."""
@@ -74,6 +77,30 @@ class Result:
     unchanged: bool = False
     step: SyncStep | None = None
     remark: str | None = None
+
+
+State = Literal["same", "differs", "only-here", "only-there", "unreadable"]
+
+
+class Finding(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """What a check has found out about one path.
+
+    Attributes:
+        path: Relative to the two directories; of two files, the name of the first.
+        state: ``only-there``: only on the server.
+        type: ``file``, ``dir``, ``link`` or ``other``; of what is unreadable it may be unknown, and
+            ``file`` then.
+        why: With ``differs``: ``digest``, ``size``, ``type``, ``mode``, or ``target`` of links.
+        error: With ``unreadable``: the error's code.
+        message: And in words, with the whole path.
+    """
+
+    path: bytes
+    state: State
+    type: FileType = "file"
+    why: str = ""
+    error: str = ""
+    message: str = ""
 
 
 @dataclass
@@ -145,6 +172,9 @@ class Listener:
     def finished(self, result: Result) -> None:
         """A file has ended."""
 
+    def found(self, finding: Finding) -> None:
+        """A check has found something; they come in the order of their paths."""
+
     def remark(self, text: str) -> None:
         """Something that the user may want to know: a lost connection, a retry."""
 
@@ -190,6 +220,9 @@ class Forwarding(Listener):
 
     def finished(self, result: Result) -> None:
         self.tell(self._listener.finished, result)
+
+    def found(self, finding: Finding) -> None:
+        self.tell(self._listener.found, finding)
 
     def remark(self, text: str) -> None:
         self.tell(self._listener.remark, text)

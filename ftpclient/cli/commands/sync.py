@@ -52,7 +52,6 @@ _MEANT = {
     "-e": "-s SERVER before the command",
     "-W": "nothing: files that differ are sent whole",
     "--inplace": "nothing: a file appears whole, or not at all",
-    "--size-only": "--checksum",
     "--delete-excluded": "--delete; what is left out is never deleted",
     "--dryrun": "--dry-run",
     "--filter": "--exclude and --include",
@@ -81,6 +80,9 @@ _MEANT = {
 @click.option("-y", "--yes", is_flag=True, help="Delete without asking.")
 @click.option("-n", "--dry-run", is_flag=True, help="Only show what would be done.")
 @click.option("--checksum", is_flag=True, help="Compare digests instead of times.")
+@click.option(
+    "--size-only", is_flag=True, help="Only send files whose sizes differ; of others set the time."
+)
 @click.option("-u", "--update", is_flag=True, help="Leave files alone that are newer in DST.")
 @click.option("--existing", is_flag=True, help="Make nothing new; only bring in line what DST has.")
 @click.option("--ignore-existing", is_flag=True, help="Leave files alone that DST has.")
@@ -122,6 +124,7 @@ def sync_command(
     yes: bool,
     dry_run: bool,
     checksum: bool,
+    size_only: bool,
     update: bool,
     existing: bool,
     ignore_existing: bool,
@@ -145,13 +148,14 @@ def sync_command(
     server: sync ./site alice@files:www. Files are the same when size and time are. An .ftpignore
     file in SRC says what to leave out.
     """
-    source, target = _with_colon(app, source, target)
-    _check_roots(source, target)
+    source, target = checked_roots(app, source, target, "sync")
     delete |= delete_before
     if not delete:
         for given, name in ((max_delete is not None, "--max-delete"), (force, "--force")):
             if given:
                 raise UsageError(f"{name} has a meaning together with --delete only")
+    if checksum and size_only:
+        raise UsageError("--checksum and --size-only exclude each other")
     app.verbose |= verbose
 
     from ftpclient.sync.plan import Options
@@ -163,6 +167,7 @@ def sync_command(
         force=force,
         dry_run=dry_run,
         checksum=checksum,
+        size_only=size_only,
         update=update,
         patterns=patterns,
         resume=resume,
@@ -176,7 +181,7 @@ def sync_command(
         ignore_existing=ignore_existing,
     )
     if app.interactive:
-        source, target = _expanded(source), _expanded(target)
+        source, target = expanded(source), expanded(target)
     ask = app.can_ask and not yes
     client = patient_client(app, retry_for, retries, limit_rate)
     with ExitStack() as stack:
@@ -194,16 +199,28 @@ def sync_command(
     raise_for(summary.exit_code)
 
 
-def _with_colon(app: App, source: str, target: str) -> tuple[str, str]:
+def checked_roots(app: App, source: str, target: str, verb: str) -> tuple[str, str]:
+    """The two roots of a command of this name, one of which begins with a colon.
+
+    A server that one of them names is used from now on.
+
+    Raises UsageError.
+    """
+    source, target = _with_colon(app, source, target, verb)
+    _check_roots(source, target, verb)
+    return source, target
+
+
+def _with_colon(app: App, source: str, target: str, verb: str) -> tuple[str, str]:
     """A root that names its server as one that begins with a colon. The server is used from now on.
 
     Raises UsageError.
     """
     named = [path for path in (source, target) if places.read(path) is not None]
     if len(named) == 2 or named and any(path.startswith(":") for path in (source, target)):
+        copies = ", and cp -r copies on a server" if verb == "sync" else ""
         raise UsageError(
-            f"{source} and {target} are both on a server: sync has one of them here, and cp -r "
-            "copies on a server"
+            f"{source} and {target} are both on a server: {verb} has one of them here{copies}"
         )
     if not named:
         return source, target
@@ -211,8 +228,8 @@ def _with_colon(app: App, source: str, target: str) -> tuple[str, str]:
     return (f":{path}", target) if named == [source] else (source, f":{path}")
 
 
-def _check_roots(source: str, target: str) -> None:
-    """Exactly one of them is remote. Otherwise, name what was meant."""
+def _check_roots(source: str, target: str, verb: str) -> None:
+    """Exactly one of them is remote. Otherwise, name what was meant by a command of this name."""
     remote = [path for path in (source, target) if path.startswith(":")]
     if len(remote) == 1:
         if remote[0] == ":":
@@ -221,9 +238,10 @@ def _check_roots(source: str, target: str) -> None:
             raise UsageError("an empty path")
         return
     if remote:
+        meant_here = f"did you mean cp -r {source[1:]} {target[1:]}?" if verb == "sync" else None
         raise UsageError(
             "both paths begin with a colon, so both are on the server: "
-            f"did you mean cp -r {source[1:]} {target[1:]}?"
+            + (meant_here or f"one of those of {verb} is here")
         )
     for path in (source, target):
         check_no_password(path)  # it would be shown
@@ -232,7 +250,7 @@ def _check_roots(source: str, target: str) -> None:
             meant = [f":{rest}" if one == path else one for one in (source, target)]
             raise UsageError(
                 "the path on the server begins with a colon, and the server is named before the "
-                f"command: did you mean ftp -s {host} sync {' '.join(meant)}?"
+                f"command: did you mean ftp -s {host} {verb} {' '.join(meant)}?"
             )
     if not os.path.lexists(source) and os.path.isdir(target):
         meant = [f":{source}", target]
@@ -240,7 +258,7 @@ def _check_roots(source: str, target: str) -> None:
         meant = [source, f":{target}"]
     raise UsageError(
         "neither path begins with a colon, so neither is on the server: "
-        f"did you mean sync {' '.join(meant)}?"
+        f"did you mean {verb} {' '.join(meant)}?"
     )
 
 
@@ -253,7 +271,8 @@ def _server_and_path(word: str) -> tuple[str, str]:
     return (host, path) if separator else ("", "")
 
 
-def _expanded(path: str) -> str:
+def expanded(path: str) -> str:
+    """A local path, with what ``~`` stands for."""
     return path if path.startswith(":") else os.path.expanduser(path)
 
 

@@ -1,0 +1,92 @@
+"""Comparing without changing anything: check.
+
+Lives here: the options, what is printed. Lives elsewhere: the comparison (sync/check.py), which of
+the two is on the server (commands/sync.py).
+"""
+
+from __future__ import annotations
+
+import click
+
+from ftpclient.cli import render
+from ftpclient.cli.app import App
+from ftpclient.cli.commands.sync import checked_roots, expanded
+from ftpclient.cli.filter_options import Patterns, SelectingCommand, filter_options
+from ftpclient.cli.group import offers, raise_for, remote_command
+from ftpclient.cli.patience import patient_client, retries_option, retry_for_option
+from ftpclient.cli.printer import Printer
+from ftpclient.transfer.report import Finding
+from ftpwire import standard
+
+_MEANT = {
+    "-c": "nothing: digests are compared",
+    "-r": "nothing: check takes whole trees",
+    "-R": "nothing: check takes whole trees",
+    "-a": "-v, which names what is the same",
+    "--checksum": "nothing: digests are compared",
+    "--download": "nothing: digests are compared; get verifies what it reads",
+    "--fast-list": "nothing: a tree is listed at once",
+}
+
+
+@remote_command("check", SelectingCommand, meant=_MEANT)
+@click.argument("source", metavar="SRC", shell_complete=offers("roots_of_sync"))
+@click.argument("target", metavar="DST", shell_complete=offers("roots_of_sync"))
+@click.option("--size-only", is_flag=True, help="Compare sizes, not digests.")
+@click.option("--one-way", is_flag=True, help="Ignore what only DST has.")
+@filter_options
+@click.option("--ignore-files", is_flag=True, help="Leave out what .ftpignore files in SRC say.")
+@retry_for_option
+@retries_option
+@click.option("-v", "--verbose", is_flag=True, help="Print what is the same, too.")
+def check_command(
+    app: App,
+    source: str,
+    target: str,
+    size_only: bool,
+    one_way: bool,
+    patterns: Patterns,
+    ignore_files: bool,
+    retry_for: float | None,
+    retries: int | None,
+    verbose: bool,
+) -> None:
+    """Compare SRC and DST, one of which is on the server and begins with a colon, or names it.
+
+    Prints a line for each difference: * differs, + only here, - only on the server, ! can't be
+    read; with -v also = is the same. Times are not compared. Nothing is changed. The exit status is
+    0 when both are equal, else 1.
+    """
+    source, target = checked_roots(app, source, target, "check")
+
+    from ftpclient.sync.check import CheckOptions
+
+    options = CheckOptions(
+        size_only=size_only,
+        one_way=one_way,
+        patterns=patterns,
+        ignore_files=ignore_files,
+        same=verbose or app.verbose,
+    )
+    if app.interactive:
+        source, target = expanded(source), expanded(target)
+    client = patient_client(app, retry_for, retries, None)
+    summary = client.check(source, target, options, listener=_Findings(app))
+    if app.as_json:
+        app.print_json(render.check_record(summary))
+    else:
+        app.summarize(render.check_line(summary))
+    raise_for(summary.exit_code)
+
+
+class _Findings(Printer):
+    """Prints findings as they come."""
+
+    def found(self, finding: Finding) -> None:
+        try:
+            if self._app.as_json:
+                self._app.print_json(render.finding_record(finding))
+            else:
+                self._app.print(render.finding_line(finding))
+        except standard.ReaderLeft:  # as with results: the check stops itself
+            self.enough = True
