@@ -239,7 +239,23 @@ class Walk:
         return here
 
     def selected(self, directory: bytes, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """Those of a directory's entries that are not left out."""
+        """Those of a directory's entries that are not left out. The root itself never is."""
         here = self.enter(directory)
         if here is not None:
-            yield from (entry for entry in entries if not here.leaves_out(entry))
+            yield from (entry for entry in entries if not (entry.path and here.leaves_out(entry)))
+
+    def through(
+        self, blocks: Iterable[tuple[bytes, list[Entry]]]
+    ) -> Iterator[tuple[bytes, list[Entry]]]:
+        """What is selected of directories that come as from `Client.walk`."""
+        for directory, entries in blocks:
+            if self.enter(directory) is not None:
+                yield directory, list(self.selected(directory, entries))
+
+    def leaves_out(self, path: bytes) -> bool:
+        """Whether something of which no more is known is left out; it is taken for a directory."""
+        above, _, name = path.rpartition(b"/")
+        here = self.enter(above)
+        if here is None:
+            return True
+        return bool(name) and here.active and here.excludes(name, is_directory=True)

@@ -75,7 +75,7 @@ class Measured:
         self._server, self._user = server, user
         self.most = {"server": 0}
 
-    def run(self, verb, *arguments):
+    def run(self, verb, *arguments, status=0):
         """Run one `ftp` command."""
         ended = threading.Event()
 
@@ -90,13 +90,13 @@ class Measured:
         watching = threading.Thread(target=watch)
         watching.start()
         try:
-            self.most[verb] = most_memory_of(self._user, verb, *arguments)
+            self.most[verb] = most_memory_of(self._user, verb, *arguments, status=status)
         finally:
             ended.set()
             watching.join()
 
 
-def most_memory_of(user, *arguments):
+def most_memory_of(user, *arguments, status=0):
     """Run one `ftp` command; the most bytes that its process ever had."""
     told = user.home / "most-memory"
     # the file to write to takes the place of the program's name, which nothing asks for
@@ -104,6 +104,7 @@ def most_memory_of(user, *arguments):
     words = [os.fspath(argument) for argument in arguments]
     user.programs.run(
         [sys.executable, "-c", code, *user.options, *words],
+        status=status,
         cwd=user.home,
         env=clean_environment(
             user.home, FTP_PASSWORD=user.password, FTP_SERVER=f"{user.name}@{user.server}"
@@ -241,3 +242,20 @@ def test_flat_in_the_size_of_a_directory_that_is_compared(start_server, roomy, f
         measured.run("sync", "-q", "--dry-run", f":/{count}", roomy / "here")
     # a name takes 64 bytes more or less, by when memory is given back; 477 when all are kept there
     flat(few, many, more - fewer, {"sync": 250, "server": 150})
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_flat_in_the_number_of_differences(start_server, roomy):
+    """All files differ, and each of them is printed: a check sorts them on disk."""
+    server = start_server()
+    alice = server.first_user()
+    few, many = Measured(server, alice), Measured(server, alice)
+    for measured, count in ((few, 20_000), (many, 100_000)):
+        make_directory(behind(server.home()) / f"{count}", count)
+        here = make_directory(roomy / f"{count}", count)
+        for name in os.listdir(here):
+            (here / name).chmod(0o600)
+        measured.run("check", here, f":/{count}", status=1)
+        trees.remove(here)
+    flat(few, many, 80_000, {"check": 250, "server": 150})

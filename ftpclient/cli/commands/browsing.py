@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import chain, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,11 +23,22 @@ from ftpwire.errors import CommandError, NotFound
 from ftpwire.messages import Entry, Failed, Problem, Stat
 from ftpwire.paths import RemotePath
 
+if TYPE_CHECKING:
+    from ftpclient.transfer.selection import Walk
 
-def complain_about(app: App, directory: RemotePath, failures: Summary) -> Callable[[Problem], None]:
-    """What to do about entries that the server could not read: say so, and go on."""
+
+def complain_about(
+    app: App, directory: RemotePath, failures: Summary, walk: Walk | None = None
+) -> Callable[[Problem], None]:
+    """What to do about entries that the server could not read: say so, and go on.
+
+    Args:
+        walk: Says what is left out, and so is no matter.
+    """
 
     def complain(problem: Problem) -> None:
+        if walk is not None and walk.leaves_out(problem.path):
+            return
         path = paths.show(paths.child(directory, problem.path))
         error = Failed(problem.code, f"{path}: {problem.message}").to_error()
         app.complain(error)

@@ -11,6 +11,7 @@ import click
 from ftpclient.cli import find_criteria, render
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.commands.browsing import complain_about, for_each, going_on
+from ftpclient.cli.filter_options import Patterns, SelectingCommand, filter_options, walking
 from ftpclient.cli.find_criteria import Criterion
 from ftpclient.cli.group import RemoteArgument, RemoteOption, raise_for, remote_command
 from ftpclient.cli.removal import Removal
@@ -38,8 +39,8 @@ _MEANT_IN_FIND = {
 }
 
 
-@remote_command("find", meant=_MEANT_IN_FIND)
-@click.argument("patterns", cls=RemoteArgument, metavar="[PATH]...", nargs=-1)
+@remote_command("find", SelectingCommand, meant=_MEANT_IN_FIND)
+@click.argument("tops", cls=RemoteArgument, metavar="[PATH]...", nargs=-1)
 @click.option("-name", metavar="PATTERN", help="Names like *.txt; quote it.")
 @click.option("-iname", metavar="PATTERN", help="The same, in capitals or not.")
 @click.option("-path", "whole", metavar="PATTERN", help="Whole paths like /www/*.txt.")
@@ -59,9 +60,11 @@ _MEANT_IN_FIND = {
 @click.option("-0", "-print0", "zero", is_flag=True, help="Raw paths, each ended by a NUL byte.")
 @click.option("-print", "printed", is_flag=True, help="With -delete: print what was removed.")
 @click.option("-delete", "delete", is_flag=True, help="Remove what is found, never PATH=/ itself.")
+@click.option("-xdev", "-mount", "always_so", is_flag=True, hidden=True)
+@filter_options
 def find_command(
     app: App,
-    patterns: tuple[str, ...],
+    tops: tuple[str, ...],
     name: str | None,
     iname: str | None,
     whole: str | None,
@@ -77,6 +80,8 @@ def find_command(
     empty: bool,
     printed: bool,
     delete: bool,
+    always_so: bool,
+    patterns: Patterns,
 ) -> None:
     """Find files and directories. All tests must match.
 
@@ -106,13 +111,13 @@ def find_command(
     shown = _Shown(app, long=long, zero=zero)
     depths = (mindepth or 0, maxdepth)
     if not delete:
-        finding = _Finding(app, wanted, shown.show, depths=depths, empty=empty)
-        status = for_each(app, patterns or (".",), finding.look)
+        finding = _Finding(app, wanted, shown.show, depths=depths, empty=empty, left_out=patterns)
+        status = for_each(app, tops or (".",), finding.look)
         raise_for(status or finding.failures.exit_code)
         return
     with closing(Removal(app)) as removal:
-        finding = _Finding(app, wanted, removal.add, depths=depths, empty=empty)
-        status = for_each(app, patterns or (".",), finding.look)
+        finding = _Finding(app, wanted, removal.add, depths=depths, empty=empty, left_out=patterns)
+        status = for_each(app, tops or (".",), finding.look)
         removal.run(shown.show if printed or long or zero or app.as_json or app.verbose else None)
         raise_for(status or finding.failures.exit_code or removal.exit_code)
 
@@ -143,6 +148,7 @@ class _Finding:
     Args:
         found: Told each path that meets all criteria.
         empty: Only files without a byte, and directories with nothing in them.
+        left_out: Is not looked at, nor is what is in it.
     """
 
     def __init__(
@@ -153,7 +159,9 @@ class _Finding:
         *,
         depths: tuple[int, int | None],
         empty: bool,
+        left_out: Patterns,
     ) -> None:
+        self._left_out = left_out
         self._app = app
         self._wanted = wanted
         self._found = found
@@ -178,7 +186,8 @@ class _Finding:
             if not entry.size and entry.type == "file":
                 self._offer(top, entry, 0)
             return
-        complain = complain_about(self._app, top, self.failures)
+        walk = walking(self._left_out)
+        complain = complain_about(self._app, top, self.failures, walk)
         with closing(spool.Table(Entry)) as waiting:  # those whose turn is to come
             waiting[b""] = entry
             for directory, entries in self._app.client.walk(top, on_problem=complain):
@@ -187,7 +196,7 @@ class _Finding:
                 depth = directory.count(b"/") + 1 if directory else 0
                 if mine is not None and not entries:
                     self._offer(here, mine, depth)
-                for one in entries:
+                for one in walk.selected(directory, entries):
                     if one.type == "dir":
                         waiting[directory + b"/" + one.path if directory else one.path] = one
                     elif one.type == "file" and not one.size:
@@ -195,12 +204,13 @@ class _Finding:
 
     def _below(self, top: RemotePath) -> Iterator[tuple[RemotePath, Entry, int]]:
         client = self._app.client
-        complain = complain_about(self._app, top, self.failures)
+        walk = walking(self._left_out)
+        complain = complain_about(self._app, top, self.failures, walk)
         if self._most == 1:  # no need to walk on
-            for entry in client.list_dir(top, on_problem=complain):
+            for entry in walk.selected(b"", client.list_dir(top, on_problem=complain)):
                 yield paths.child(top, entry.path), entry, 1
             return
-        for directory, entries in client.walk(top, on_problem=complain):
+        for directory, entries in walk.through(client.walk(top, on_problem=complain)):
             above = paths.child(top, directory) if directory else top
             depth = directory.count(b"/") + 2 if directory else 1
             for entry in entries:

@@ -14,6 +14,7 @@ import msgspec
 from ftpclient.cli import render
 from ftpclient.cli.app import App
 from ftpclient.cli.commands.browsing import complain_about, for_each
+from ftpclient.cli.filter_options import Patterns, SelectingCommand, filter_options, walking
 from ftpclient.cli.group import RemoteArgument, raise_for, remote_command
 from ftpclient.transfer import spool
 from ftpclient.transfer.report import Summary
@@ -45,8 +46,12 @@ _ORDERS: dict[str, Callable[[Sum], object]] = {
 }
 
 
-@remote_command("du", meant={"-k": "-h, or bytes as they are", "-b": "nothing: sizes are bytes"})
-@click.argument("patterns", cls=RemoteArgument, metavar="[PATH]...", nargs=-1)
+@remote_command(
+    "du",
+    SelectingCommand,
+    meant={"-k": "-h, or bytes as they are", "-b": "nothing: sizes are bytes"},
+)
+@click.argument("tops", cls=RemoteArgument, metavar="[PATH]...", nargs=-1)
 @click.option("-s", "--summarize", "only_sum", is_flag=True, help="Print only each PATH's sum.")
 @click.option("-a", "--all", "everything", is_flag=True, help="Print files, too.")
 @click.option(
@@ -61,9 +66,10 @@ _ORDERS: dict[str, Callable[[Sum], object]] = {
 @click.option(
     "--sort", "order", type=click.Choice([*_ORDERS]), help="Sort by name, size or number of files."
 )
+@filter_options
 def du_command(
     app: App,
-    patterns: tuple[str, ...],
+    tops: tuple[str, ...],
     only_sum: bool,
     everything: bool,
     depth: int | None,
@@ -71,10 +77,11 @@ def du_command(
     total: bool,
     human: bool,
     order: str | None,
+    patterns: Patterns,
 ) -> None:
     """Add up the sizes of files below directories.
 
-    A directory comes after what is in it.
+    A directory comes after what is in it. What is left out is in no sum.
     """
     failures = Summary()
     whole = Sum(b"")
@@ -88,7 +95,9 @@ def du_command(
             app.print(_line(one, paths.show(path), human=human))
 
     def show(path: RemotePath) -> None:
-        blocks = app.client.walk(path, on_problem=complain_about(app, path, failures))
+        walk = walking(patterns)
+        complain = complain_about(app, path, failures, walk)
+        blocks = walk.through(app.client.walk(path, on_problem=complain))
         sums = added_up(blocks, separate=separate, files=everything)
         shown = (one for one in counted(sums) if most is None or one.depth <= most)
         for one in shown if order is None else spool.sort(shown, _ORDERS[order], kind=Sum):
@@ -102,7 +111,7 @@ def du_command(
                 whole.files += one.files
             yield one
 
-    status = for_each(app, patterns or (".",), show)
+    status = for_each(app, tops or (".",), show)
     if total and app.as_json:
         app.print_json({"total": True, "size": whole.size, "files": whole.files})
     elif total:

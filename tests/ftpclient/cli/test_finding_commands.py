@@ -77,6 +77,17 @@ EVERYTHING = {
         pytest.param("find d/e/*", {"/d/e/small.txt", "/d/e/prog"}, id="patterns"),
         pytest.param("find d/link", {"/d/link"}, id="links-are-not-followed"),
         pytest.param("find -name nothing", set(), id="nothing"),
+        pytest.param("find -x e", {"/", "/.hidden", "/d", "/d/big.txt", "/d/link"}, id="exclude"),
+        pytest.param("find -x '*' -xdev", {"/"}, id="exclude-all"),
+        pytest.param(
+            "find d -maxdepth 1 --exclude 'e/'", {"/d", "/d/big.txt", "/d/link"}, id="-x-1"
+        ),
+        pytest.param(
+            "find d -x '*' --include e --include '*.txt'",
+            {"/d", "/d/e", "/d/e/small.txt", "/d/big.txt"},
+            id="include",
+        ),
+        pytest.param("find d -x big.txt -empty", {"/d/e/prog"}, id="exclude-empty"),
     ],
 )
 def test_find(run, tree, line, found):
@@ -89,6 +100,17 @@ def test_find(run, tree, line, found):
 def test_find_from_elsewhere(run, tree):
     run("cd d")
     assert run("find e -name s*")[1] == ["/d/e/small.txt"]
+
+
+def test_of_what_is_left_out_no_failure_is_told(plain_user, run, tree):
+    (tree / "d" / "e").chmod(0)
+    try:
+        assert run("find d -x e") == (0, ["/d", "/d/big.txt", "/d/link"], "")
+        assert run("find d -x e -empty") == (0, [], "")
+        assert run("du -x e")[0] == 0
+        assert run("find d")[0] == 1
+    finally:
+        (tree / "d" / "e").chmod(0o755)
 
 
 def test_find_in_other_forms(run, app, tree, capfd):

@@ -40,6 +40,10 @@ def lines(told):
         ("-a -d 1 --sort=size", [("31", "/t"), ("16", "/t/z"), ("15", "/t/a")]),
         ("-s -c", [("31", "/t"), ("31", "total")]),
         ("-S -s -c", [("16", "/t"), ("31", "total")]),
+        ("-x a --sort=name", [("16", "/t")]),
+        ("-x b/ -x z --sort=name", [("9", "/t"), ("9", "/t/a"), ("8", "/t/a/c")]),
+        ("-a -x * --include /z --sort=name", [("16", "/t"), ("16", "/t/z")]),
+        ("-s -x one", [("30", "/t")]),
     ],
 )
 def test_what_is_added_up(user, tree, words, expected):
