@@ -27,7 +27,7 @@ from ftpwire.errors import CommandError
 from ftpwire.messages import Entry, Problem
 
 _PAIRS = 1000
-"""Files of one directory whose digests are compared together."""
+"""Files of one directory whose digests, or times, are compared together."""
 
 
 class Comparison:
@@ -127,7 +127,7 @@ class Comparison:
                 if not self._read_rules(here, fd, theirs):
                     return
                 self._scan(here, fd, theirs, problems)
-                self._ask_times(here, fd)
+                self._ask_all_times(here, fd)
         except OSError as error:
             self._policy.local_trouble(here.path, error)
             return  # what only the server seems to have may be here, where it can't be seen
@@ -140,6 +140,9 @@ class Comparison:
     def _compare_files(self, here: Directory) -> None:
         """Compare the files of a directory that may be the same."""
         self._compare_digests(here)
+        self._compare_times(here)
+
+    def _compare_times(self, here: Directory) -> None:
         times, here.times = here.times, []
         for source, target in times:
             self._policy.compare_times(here, source, target)
@@ -212,6 +215,9 @@ class Comparison:
                     policy.meet(here, local, there)
                     if len(here.pairs) >= _PAIRS:
                         self._compare_digests(here)
+                    if len(here.times) >= _PAIRS:
+                        self._ask_times(here.times, fd)
+                        self._compare_times(here)
                 elif local.type == "dir":
                     here.later.append((local, None))  # when this one is closed again
                 else:
@@ -233,7 +239,7 @@ class Comparison:
             else:
                 self._policy.compared(here, local, there, same=same)
 
-    def _ask_times(self, here: Directory, fd: int) -> None:
+    def _ask_all_times(self, here: Directory, fd: int) -> None:
         """Find out which times the target's disk can keep, for all in a directory at once."""
         directories = [(here.source, here.target)]
         directories += [(one.source, one.target) for _, one in here.below.items()]
@@ -243,6 +249,9 @@ class Comparison:
             for source, target in directories
             if source is not None and target is not None
         ]
+        self._ask_times(pairs, fd)
+
+    def _ask_times(self, pairs: list[tuple[Entry, Entry]], fd: int) -> None:
         if self._policy.times.missing(pairs):
             self._remote.settle()  # the answer comes after it
             self._policy.times.ask(pairs, fd)

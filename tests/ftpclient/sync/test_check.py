@@ -310,14 +310,20 @@ def test_ignore_files_hold_when_asked_for(ends):
     assert ends.check(ignore_files=True)[1].lines == []
 
 
-def test_more_files_than_are_compared_together(ends, monkeypatch):
+def test_more_files_than_are_compared_together(client, ends, monkeypatch):
     monkeypatch.setattr(diff, "_PAIRS", 3)
-    for root in (ends.here, ends.there):
-        plant(root, {b"%d" % number: File(b"x") for number in range(8)})
+    plant(ends.here, {b"%d" % number: File(b"x") for number in range(8)})
+    plant(ends.there, {b"%d" % number: File(b"x", time=NEW) for number in range(8)})
     (ends.here / "7").write_bytes(b"y")
     summary, told = ends.check()
     assert told.lines == [(b"7", "differs", "digest")]
     assert summary.same == 7
+    assert ends.check(size_only=True)[0].same == 8
+    names = (ends.here, ":/there") if ends.up else (":/there", ends.here)
+    assert client.sync(*names, Options(dry_run=True)).sent == 8
+    assert client.sync(*names, Options(dry_run=True, checksum=True)).sent == 1
+    client.sync(*names, Options(size_only=True))
+    assert client.sync(*names, Options(dry_run=True)).unchanged == 8
 
 
 def test_a_damaged_file_on_the_server(ends, monkeypatch):
