@@ -14,6 +14,7 @@ from ftpclient.cli.commands.browsing import complain_about, for_each, going_on
 from ftpclient.cli.filter_options import Patterns, SelectingCommand, filter_options, walking
 from ftpclient.cli.find_criteria import Criterion
 from ftpclient.cli.group import RemoteArgument, RemoteOption, raise_for, remote_command
+from ftpclient.cli.naming import as_typed, below
 from ftpclient.cli.removal import Removal
 from ftpclient.transfer import spool
 from ftpclient.transfer.report import Summary
@@ -86,8 +87,9 @@ def find_command(
     """Find files and directories. All tests must match.
 
     With -delete, what is found is removed when all of it is known: what is in a directory first. A
-    directory in which something is left stays.
+    directory in which something is left stays. In the shell, paths begin as PATH was typed.
     """
+    shown = _Shown(app, long=long, zero=zero, at_the_end=delete)
     wanted: list[Criterion] = []  # their patterns are patterns, in quotes or not
     try:
         if name is not None:
@@ -95,7 +97,7 @@ def find_command(
         if iname is not None:
             wanted.append(find_criteria.name_like(iname, any_case=True))
         if whole is not None:
-            wanted.append(find_criteria.path_like(whole))
+            wanted.append(shown.path_like(whole))
         if kind is not None:
             wanted.append(find_criteria.of_type(kind))
         if size is not None:
@@ -108,38 +110,68 @@ def find_command(
         raise UsageError(f"find: {error}") from None
     if newer is not None:
         wanted.append(find_criteria.newer_than(app.client.stat(newer, follow=True).mtime_ns))
-    shown = _Shown(app, long=long, zero=zero)
     depths = (mindepth or 0, maxdepth)
     if not delete:
         finding = _Finding(app, wanted, shown.show, depths=depths, empty=empty, left_out=patterns)
-        status = for_each(app, tops or (".",), finding.look)
+        status = for_each(app, tops or (".",), finding.look, shown.tops_of)
         raise_for(status or finding.failures.exit_code)
         return
     with closing(Removal(app)) as removal:
         finding = _Finding(app, wanted, removal.add, depths=depths, empty=empty, left_out=patterns)
-        status = for_each(app, tops or (".",), finding.look)
+        status = for_each(app, tops or (".",), finding.look, shown.tops_of)
         removal.run(shown.show if printed or long or zero or app.as_json or app.verbose else None)
         raise_for(status or finding.failures.exit_code or removal.exit_code)
 
 
 class _Shown:
-    """How what was found is printed."""
+    """How what was found is printed: in the shell by names as they were typed.
 
-    def __init__(self, app: App, *, long: bool, zero: bool) -> None:
+    Args:
+        at_the_end: It is printed when all of it is known, instead of as it comes.
+    """
+
+    def __init__(self, app: App, *, long: bool, zero: bool, at_the_end: bool) -> None:
         self._app = app
+        self._at_the_end = at_the_end
+        self._tops: dict[RemotePath, bytes] = {}
+        """The names of the places to begin at: those that the last word has meant, or of all."""
         self._long = long
         self._zero = zero
+
+    def tops_of(self, app: App, word: str) -> list[RemotePath]:
+        """The paths that a word means."""
+        found = app.client.glob(app.pattern(word))
+        if app.interactive:  # elsewhere the paths are absolute, as scripts expect
+            names = {path: as_typed(app, word, path) for path in found}
+            self._tops = self._tops | names if self._at_the_end else names
+        return found
+
+    def name(self, path: RemotePath) -> bytes:
+        """The name of something that was found."""
+        top = path
+        while top not in self._tops:
+            if top == paths.ROOT:
+                return path
+            top = paths.parent_of(top)
+        return below(self._tops[top], path[len(top) :].lstrip(b"/"))
+
+    def path_like(self, pattern: str) -> Criterion:
+        """The absolute path is like the pattern, or the one that is printed."""
+        like = find_criteria.path_like(pattern)
+        return lambda path, entry: like(path, entry) or like(self.name(RemotePath(path)), entry)
 
     def show(self, path: RemotePath, entry: Entry) -> None:
         app = self._app
         if app.as_json:
             app.print_json(render.entry_record(entry, path))
-        elif self._zero:
-            sys.stdout.buffer.write(path + b"\0")
+            return
+        name = self.name(path)
+        if self._zero:
+            sys.stdout.buffer.write(name + b"\0")
         elif self._long:
-            app.print(render.long_line(entry, paths.show(path), human_sizes=False, digest=False))
+            app.print(render.long_line(entry, paths.show(name), human_sizes=False, digest=False))
         else:
-            app.print(paths.show(path))
+            app.print(paths.show(name))
 
 
 class _Finding:

@@ -94,21 +94,40 @@ def test_find(run, tree, line, found):
     status, out, err = run(line)
     assert (status, err) == (0, "")
     assert len(out) == len(set(out))
-    assert set(out) == found
+    assert {os.path.normpath(os.path.join("/", path)) for path in out} == found
 
 
-def test_find_from_elsewhere(run, tree):
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        pytest.param("find", [".", "./big.txt", "./e", "./link"], id="nothing"),
+        pytest.param("find .", [".", "./big.txt", "./e", "./link"], id="dot"),
+        pytest.param("find ./", ["./", "./big.txt", "./e", "./link"], id="dot-slash"),
+        pytest.param("find e -name 's*' -mindepth 0", ["e/small.txt"], id="name"),
+        pytest.param("find ../d/e -maxdepth 0", ["../d/e"], id="up"),
+        pytest.param("find /d/e -maxdepth 0", ["/d/e"], id="absolute"),
+        pytest.param("find e/s* ./e/s* ../d/e/s*", ["./e/small.txt", "e/small.txt", "e/small.txt"]),
+        pytest.param("find / -path './*'", [], id="path-of-another"),
+        pytest.param("find . -path './b*'", ["./big.txt"], id="path"),
+        pytest.param("find . -path '/d/b*'", ["./big.txt"], id="path-absolute"),
+        pytest.param("find / e -name small.txt", ["/d/e/small.txt", "e/small.txt"], id="two"),
+        pytest.param("find /d/e . -name small.txt -delete -print", ["/d/e/small.txt"], id="delete"),
+    ],
+)
+def test_find_names_what_it_finds_as_it_was_told_where(run, tree, line, found):
+    """As find(1) does."""
     run("cd d")
-    assert run("find e -name s*")[1] == ["/d/e/small.txt"]
+    status, out, err = run(line if "-" in line else f"{line} -maxdepth 1")
+    assert (status, sorted(out), err) == (0, found, "")
 
 
 def test_of_what_is_left_out_no_failure_is_told(plain_user, run, tree):
     (tree / "d" / "e").chmod(0)
     try:
-        assert run("find d -x e") == (0, ["/d", "/d/big.txt", "/d/link"], "")
-        assert run("find d -x e -empty") == (0, [], "")
+        assert run("find /d -x e") == (0, ["/d", "/d/big.txt", "/d/link"], "")
+        assert run("find /d -x e -empty") == (0, [], "")
         assert run("du -x e")[0] == 0
-        assert run("find d")[0] == 1
+        assert run("find /d")[0] == 1
     finally:
         (tree / "d" / "e").chmod(0o755)
 
@@ -119,7 +138,7 @@ def test_find_in_other_forms(run, app, tree, capfd):
     assert status == 0
     assert {json.loads(line)["path"] for line in out} == {"/d/e/small.txt", "/d/e/prog"}
     (tree / "d" / "new\nline\x1b").touch()
-    assert run("find -name new*")[1] == ["/d/new\\nline\\x1b"]
+    assert run("find / -name new*")[1] == ["/d/new\\nline\\x1b"]
 
 
 def test_find_writes_raw_names(app, tree, monkeypatch):
@@ -173,7 +192,7 @@ def test_find_goes_on_behind_what_it_may_not_read(plain_user, run, tree):
     (tree / "d" / "f").mkdir()
     (tree / "d" / "f" / "last").touch()
     try:
-        status, out, err = run("find")
+        status, out, err = run("find /")
         assert status == 1
         assert "/d/big.txt" in out and "/d/e" in out and "/d/e/prog" not in out
         assert err == "ftp: /d/e: permission denied\n"
@@ -416,12 +435,12 @@ def partly_empty(files):
     ],
 )
 def test_what_is_empty(run, partly_empty, words, found):
-    status, out, _ = run(f"find e {words}")
+    status, out, _ = run(f"find /e {words}")
     assert (status, set(out)) == (0, found)
 
 
 def test_an_empty_place_to_begin_at(run, partly_empty):
-    assert run("find e/empty e/full/none e/full/one -empty")[1] == ["/e/empty", "/e/full/none"]
+    assert run("find /e/empty /e/full/none /e/full/one -empty")[1] == ["/e/empty", "/e/full/none"]
 
 
 def test_what_is_found_is_removed_with_what_is_in_it(run, partly_empty):
@@ -430,7 +449,7 @@ def test_what_is_found_is_removed_with_what_is_in_it(run, partly_empty):
 
 
 def test_only_what_meets_the_criteria_is_removed(run, partly_empty):
-    status, out, _ = run("find e -name none -delete -print")
+    status, out, _ = run("find /e -name none -delete -print")
     assert (status, out) == (0, ["/e/full/none", "/e/a/none"])
     assert sorted(one.name for one in partly_empty.rglob("*")) == [
         *("a", "empty", "full", "link", "one"),

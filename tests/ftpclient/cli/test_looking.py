@@ -102,3 +102,10 @@ def test_listing_options(user):
     assert user.run("ls", "-d", "/l").lines == ["/l"]
     first = user.run("ls", "-l", "/l").lines[0]
     assert first.startswith("-rw-r--r--") and first.endswith(" a") and " 3 " in first
+
+
+def test_find_prints_absolute_paths_outside_of_the_shell(user):
+    """Scripts rely on it."""
+    (user.on_server / "d").mkdir()
+    for words in ((), (".",), ("d", "."), ("./d",)):
+        assert {line[0] for line in user.run("find", *words).lines} == {"/"}
