@@ -23,8 +23,9 @@ from prompt_toolkit.document import Document
 from ftpclient.cli.aliases import ALIASES
 from ftpclient.cli.app import App
 from ftpclient.cli.main import remote
+from ftpclient.cli.quoting import Quote, quote
 from ftpclient.connection.servers import SavedServers
-from ftpclient.shell.lexer import Place, Quote, Typed, Word, quote, split_typed
+from ftpclient.shell.lexer import Place, Typed, Word, split_typed
 from ftpclient.shell.running import expanded
 from ftpwire import paths
 from ftpwire.errors import FtpError, Interrupted

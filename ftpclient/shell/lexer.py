@@ -1,8 +1,8 @@
 """One line of the shell as tokens, quoted as in a POSIX shell.
 
-Lives here: splitting, quoting back, where a line goes on, and what the last word looks like while
-it is typed. Lives elsewhere: how tokens make a line (grammar.py), what the words mean
-(cli/commands/), what could follow (completion.py).
+Lives here: splitting, where a line goes on, and what the last word looks like while it is typed.
+Lives elsewhere: quoting back (cli/quoting.py), how tokens make a line (grammar.py), what the words
+mean (cli/commands/), what could follow (completion.py).
 
 ``\\`` escapes one character, ``'…'`` and ``"…"`` hold words together, ``$'…'`` writes what can't be
 typed (``\\n``, ``\\xff``). Nothing is expanded but patterns, and those only where no quote holds
@@ -17,27 +17,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ftpclient.cli.app import UsageError
+from ftpclient.cli.quoting import BLANKS, ESCAPED_IN_DOUBLE, MAGIC, OPERATORS, Quote
 
-_BLANKS = " \t\r"
-_MAGIC = "*?["
-_OPERATORS = ";&|<>()`"
 _HOLDS_TOGETHER = frozenset("'\"\\")
 """Without any of these no line goes on in the next."""
-_ESCAPED_IN_DOUBLE = '"\\$`'
 _NAMED = {"n": 10, "r": 13, "t": 9, "a": 7, "b": 8, "e": 27, "E": 27, "f": 12, "v": 11}
-_NAMES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\", "'": "\\'"}
 _HEX = frozenset("0123456789abcdefABCDEF")
 _OCTAL = frozenset("01234567")
 _SUBSTITUTIONS = (("$(", ")"), ("${", "}"))
-
-
-class Quote(StrEnum):
-    """Which quotes are open."""
-
-    NONE = ""
-    SINGLE = "'"
-    DOUBLE = '"'
-    CODED = "$'"
 
 
 class Operator(StrEnum):
@@ -291,7 +278,7 @@ class _Scanner:
         following = self.line[self._at : self._at + 1]
         if character == "\n":
             self._newline()
-        elif character in _BLANKS:
+        elif character in BLANKS:
             self._end_word()
         elif character == "\\" and following in ("", "\n"):
             self._at += len(following)  # the line goes on as if neither were there
@@ -303,7 +290,7 @@ class _Scanner:
             pass
         elif self.place is Place.LOCAL:
             self._locally(character, following, at)
-        elif character in _OPERATORS:
+        elif character in OPERATORS:
             self._operator(character, following, at)
         elif character == "$" and following == "(":
             self._meaningless("$(", at)
@@ -390,7 +377,7 @@ class _Scanner:
             self._end_word()
             self._end_local(at)
             self._emit_between(character + following, at)
-        elif character in _OPERATORS:
+        elif character in OPERATORS:
             self._end_word()
             self._nesting += (character == "(") - (character == ")")
             if character in ";&|(`":
@@ -457,7 +444,7 @@ class _Scanner:
             self._say(self._decode(character), quoted=True)
         elif self.quote is Quote.DOUBLE and character == "\n":
             pass  # the line goes on as if neither were there
-        elif self.quote is Quote.DOUBLE and character not in _ESCAPED_IN_DOUBLE:
+        elif self.quote is Quote.DOUBLE and character not in ESCAPED_IN_DOUBLE:
             self._say("\\", quoted=True)
             self._say(character, quoted=True)
         else:
@@ -486,7 +473,7 @@ class _Scanner:
         if quoted and text == "~" and not self.text:
             text = "./~"  # a quoted tilde is a name, not somebody's home
         self.text.append(text)
-        self._pattern += (f"[{c}]" if quoted and c in _MAGIC else c for c in text)
+        self._pattern += (f"[{c}]" if quoted and c in MAGIC else c for c in text)
         self._fresh = text == "/"
         if self._fresh:
             self.start, self.start_quote = self._at, self.quote
@@ -496,53 +483,3 @@ def _byte(digits: str, base: int) -> str:
     """A byte as Python's text form of a file name has it."""
     number = int(digits, base) & 0xFF
     return chr(number) if number < 0x80 else chr(0xDC00 + number)
-
-
-def quote(text: str, style: Quote = Quote.NONE, *, close: bool = True, first: bool = False) -> str:
-    """Write ``text`` so that it is read back, after ``style`` was opened already.
-
-    Args:
-        close: Close the quotes at the end; else more can be typed inside them.
-        first: It begins a word, where a tilde means something.
-    """
-    if not text.isprintable():
-        return _coded(text, style, close)
-    if style is Quote.NONE:
-        return _escaped(text, first)
-    if style is Quote.SINGLE:
-        inside = text.replace("'", "'\\''")
-    elif style is Quote.DOUBLE:
-        inside = "".join("\\" + c if c in _ESCAPED_IN_DOUBLE else c for c in text)
-    else:
-        inside = "".join(_code(c) for c in text)
-    return inside + (style[-1] if close else "")
-
-
-def _escaped(text: str, first: bool) -> str:
-    special = _BLANKS + _MAGIC + _OPERATORS + "'\"\\"
-    result = "".join(
-        "\\" + c
-        if c in special or (c == "$" and text[at + 1 : at + 2] == "'") or (c == "#" and not at)
-        else c
-        for at, c in enumerate(text)
-    )
-    return "\\" + result if first and text.startswith("~") else result
-
-
-def _coded(text: str, style: Quote, close: bool) -> str:
-    """As ``$'…'``; other quotes that are open are closed first, and stay so."""
-    inside = "".join(_code(c) for c in text)
-    if style is Quote.CODED:
-        return inside + ("'" if close else "")
-    return f"{style}$'{inside}'"
-
-
-def _code(character: str) -> str:
-    if character in _NAMES:
-        return _NAMES[character]
-    if character.isprintable():
-        return character
-    number = ord(character)
-    if 0xDC80 <= number <= 0xDCFF:
-        return f"\\{number - 0xDC00:03o}"
-    return f"\\{number:03o}" if number < 0x80 else f"\\U{number:08x}"

@@ -29,9 +29,10 @@ from hypothesis import strategies as st
 
 from ftpclient.cli import main
 from ftpclient.cli.app import App
+from ftpclient.cli.quoting import quote
 from ftpclient.shell import grammar
 from ftpclient.shell.grammar import AndOr, Line, Pipe, Redirect, parse
-from ftpclient.shell.lexer import Mistake, Operator, Word, quote
+from ftpclient.shell.lexer import Mistake, Operator, Word
 from ftpclient.shell.running import run_line
 
 QUOTED = r"""\\[\s\S]|'[^']*'|"(?:\\[\s\S]|[^"\\])*"|\$'(?:\\[\s\S]|[^'\\])*'"""

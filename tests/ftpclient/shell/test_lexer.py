@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftpclient.cli.app import UsageError
-from ftpclient.shell.lexer import Quote, Word, goes_on, quote, split_typed, tokens, whole_lines
+from ftpclient.cli.quoting import Quote, quote
+from ftpclient.shell.lexer import Word, goes_on, split_typed, tokens, whole_lines
 
 
 def split(line: str) -> list[Word]:
