@@ -6,6 +6,8 @@ Lives here: names for people, relative where the word was. Lives elsewhere: what
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from ftpclient.cli.app import App
 from ftpwire import paths
 from ftpwire.paths import RemotePath
@@ -14,15 +16,17 @@ from ftpwire.paths import RemotePath
 def as_typed(app: App, word: str, path: RemotePath) -> bytes:
     """A path that a word means or matches, named as a POSIX shell would pass it on.
 
-    What a relative pattern matches above the current directory has its absolute path.
+    What a pattern with ``..`` behind a name matches has its absolute path.
     """
     typed = paths.from_text(word)
     if app.client.resolve(word) == path:
         return typed
-    cwd = app.client.cwd.rstrip(b"/") + b"/"
-    if typed.startswith(b"/") or not path.startswith(cwd):
+    parts = typed.split(b"/")
+    names = [part for part in parts if part not in (b"", b".", b"..")]
+    lead = [*takewhile(lambda part: part in (b".", b".."), parts)]
+    if typed.startswith(b"/") or b".." in parts[len(lead) :] or not names:
         return path
-    return (b"./" if typed.startswith(b"./") else b"") + path[len(cwd) :]
+    return b"/".join([*lead, *paths.split(path)[-len(names) :]])
 
 
 def below(top: bytes, path: bytes) -> bytes:

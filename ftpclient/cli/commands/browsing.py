@@ -10,11 +10,14 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import structs
 
 from ftpclient.cli import colors, render
 from ftpclient.cli.app import App
 from ftpclient.cli.colors import Colors
 from ftpclient.cli.group import HintingCommand, RemoteArgument, raise_for, remote_command
+from ftpclient.cli.naming import as_typed
+from ftpclient.cli.quoting import quote
 from ftpclient.connection.protocol import Asked
 from ftpclient.transfer import spool
 from ftpclient.transfer.report import Summary
@@ -96,16 +99,26 @@ def for_each(
             app.complain(error)
             failures.append(error.exit_code)
             continue
-        for path in found:
-            total += 1
-            try:
-                action(path)
-            except CommandError as error:
-                app.complain(error)
-                failures.append(error.exit_code)
-            else:
-                app.flush()
+        total += len(found)
+        _each(app, found, action, failures)
     return status_of(failures, total)
+
+
+def _each(
+    app: App,
+    found: Iterable[RemotePath],
+    action: Callable[[RemotePath], None],
+    failures: list[int],
+) -> None:
+    """Do something for all of these paths; the statuses of those that failed go to ``failures``."""
+    for path in found:
+        try:
+            action(path)
+        except CommandError as error:
+            app.complain(error)
+            failures.append(error.exit_code)
+        else:
+            app.flush()
 
 
 def status_of(failures: list[int], total: int) -> int:
@@ -153,8 +166,12 @@ class _Listing:
         zero: bool,
         digest: bool,
         colors: Colors | None,
+        quoted: bool,
+        itself: bool,
     ) -> None:
         self._app = app
+        self._marks_directories = marks or not itself
+        self._written = _quoted if quoted else paths.show
         self._long = long
         self._everything = everything
         self._human = human
@@ -167,21 +184,42 @@ class _Listing:
         self._digest = digest
         self._colors = colors
         self._dangling: set[bytes] = set()
+        self._itself: bytes | None = None
+        """What is listed, if it is no directory, by the name that it is called."""
         self._has_shown = False
         self.failures = Summary()
 
-    def show(self, path: RemotePath, *, heading: bool) -> None:
-        """List one path; headings tell several directories apart."""
+    def show(self, path: RemotePath, *, heading: bool, name: bytes | None = None) -> None:
+        """List one path; headings tell several directories apart.
+
+        Args:
+            name: What it is called if it is no directory; None for the last part of its path.
+        """
         with closing(spool.Spool(bytes, in_memory=_NAMES_IN_MEMORY)) as directories:
             entries = self._sorted(path, directories)
+            self._itself = name
             first = next(entries, None)  # what can't be listed has no heading
             if heading and not self._app.as_json and not self._zero:
                 self._head(path)
             if first is not None:
-                self._print(path, self._looked_at(path, chain([first], entries)))
+                looked_at = self._looked_at(
+                    lambda name: paths.child(path, name) if name else path, chain([first], entries)
+                )
+                self._print(path, looked_at)
             for name in directories:
                 with going_on(self._app, self.failures):
                     self.show(paths.child(path, name), heading=True)
+
+    def show_files(self, files: list[tuple[RemotePath, Entry]]) -> None:
+        """Show things that are no directories, which are called as the entries say."""
+        path_of = {entry.path: path for path, entry in files}
+        entries = self._in_order(entry for _, entry in files)
+        if self._app.as_json:
+            for entry in entries:
+                self._app.print_json(render.entry_record(entry, path_of[entry.path]))
+            return
+        self._print(paths.ROOT, self._looked_at(path_of.__getitem__, entries))
+        self._has_shown |= bool(files)
 
     def _head(self, path: RemotePath) -> None:
         self._app.print(f"{chr(10) if self._has_shown else ''}{paths.show(path)}:")
@@ -212,7 +250,7 @@ class _Listing:
                 app.print_json(render.entry_record(entry, path))
         elif self._zero:
             for entry in entries:
-                sys.stdout.buffer.write((entry.path or paths.name_of(directory)) + b"\0")
+                sys.stdout.buffer.write(self._raw_name(directory, entry) + b"\0")
         elif self._long or self._digest:
             for entry in entries:
                 app.print(
@@ -232,37 +270,49 @@ class _Listing:
                 for line in render.columns(some, shutil.get_terminal_size().columns):
                     app.print(line)
 
-    def _looked_at(self, directory: RemotePath, entries: Iterator[Entry]) -> Iterator[Entry]:
+    def _looked_at(
+        self, path_of: Callable[[bytes], RemotePath], entries: Iterator[Entry]
+    ) -> Iterator[Entry]:
         """The same; where names are coloured, it is known of these links which lead nowhere."""
         if self._colors is None or self._app.as_json or self._zero:
             yield from entries
             return
         while some := list(islice(entries, _IN_COLUMNS)):
-            self._dangling = _dangling(self._app, directory, some)
+            self._dangling = _dangling(self._app, path_of, some)
             yield from some
 
     def _name(self, directory: RemotePath, entry: Entry) -> str:
-        name = paths.show(entry.path or paths.name_of(directory))
+        name = self._written(self._raw_name(directory, entry))
         if self._colors is not None:
             name = self._colors.paint(name, entry, dangling=entry.path in self._dangling)
         return name + self._mark(entry)
 
+    def _raw_name(self, directory: RemotePath, entry: Entry) -> bytes:
+        return entry.path or self._itself or paths.name_of(directory)
+
     def _mark(self, entry: Entry) -> str:
         if entry.type == "dir":
-            return "/"
+            return "/" if self._marks_directories else ""
         if not self._marks or (self._long and entry.type == "link"):
             return ""
         return "@" if entry.type == "link" else "*" if entry.mode & 0o111 else ""
 
 
-def _dangling(app: App, directory: RemotePath, entries: list[Entry]) -> set[bytes]:
+def _quoted(name: bytes) -> str:
+    """A name as it can be pasted into a line of the shell."""
+    text = paths.to_text(name)
+    if text.startswith("-"):
+        text = f"./{text}"  # it would be an option
+    return quote(text, first=True)
+
+
+def _dangling(app: App, path_of: Callable[[bytes], RemotePath], entries: list[Entry]) -> set[bytes]:
     """The names of the links that lead nowhere."""
     connection, asked = app.client.connection, []
     for entry in entries:
         if entry.type == "link":
             call: Asked[Entry] = Asked()
-            path = paths.child(directory, entry.path) if entry.path else directory
-            connection.submit(call, Stat(path, follow=True))
+            connection.submit(call, Stat(path_of(entry.path), follow=True))
             asked.append((entry.path, call))
     for _, call in asked:
         connection.wait_for(call)
@@ -312,6 +362,11 @@ _COLOR = ("--color", "--colour")
 @click.option("-F", "--classify", "marks", is_flag=True, help="Mark links with @, programs with *.")
 @click.option("-C", "across", is_flag=True, help="In columns, also in a pipe.")
 @click.option("-0", "zero", is_flag=True, help="Raw names, each ended by a NUL byte.")
+@click.option(
+    *("-Q", "-b", "--quote-name", "--escape", "quoted"),
+    is_flag=True,
+    help="Quote names, so that they can be pasted into the shell.",
+)
 @click.option("-d", "--directory", "itself", is_flag=True, help="A directory itself.")
 @click.option("--digest", is_flag=True, help="Digests that are kept beside the files.")
 @click.option(
@@ -339,8 +394,9 @@ def ls_command(
     zero: bool,
     itself: bool,
     digest: bool,
+    quoted: bool,
 ) -> None:
-    """List directories."""
+    """List directories. Of several operands, those that are no directories come first."""
     listing = _Listing(
         app,
         long=long,
@@ -354,26 +410,44 @@ def ls_command(
         zero=zero,
         digest=digest,
         colors=None if app.as_json else colors.wanted(color),
+        quoted=quoted,
+        itself=itself,
     )
+    names: dict[RemotePath, bytes] = {}
+    files: list[tuple[RemotePath, Entry]] = []
+    directories: list[RemotePath] = []
+
+    def matches(app: App, word: str) -> list[RemotePath]:
+        found = _matches(app, word)
+        names.update((path, as_typed(app, word, path)) for path in found)
+        return found
+
+    def look(path: RemotePath) -> None:
+        entry = app.client.stat(path, digest=digest or app.as_json)
+        is_directory = entry.type == "dir"
+        if entry.type == "link" and not itself:
+            is_directory = app.client.is_dir(path)
+        if is_directory and not itself:
+            directories.append(path)
+        else:
+            files.append((path, structs.replace(entry, path=names[path])))
+
+    operands: list[RemotePath] = []
+    status = for_each(app, patterns or (".",), operands.append, matches)
+    failures = [status] if status else []
+    several = len(operands) + len(failures) > 1
 
     def show(path: RemotePath) -> None:
-        if itself:
-            _show_one(app, path, long=long, human=human, digest=digest)
-        else:
-            listing.show(path, heading=recursive or len(patterns) > 1)
+        listing.show(path, heading=recursive or several, name=names[path])
 
-    status = for_each(app, patterns or (".",), show)
-    raise_for(status or listing.failures.exit_code)
-
-
-def _show_one(app: App, path: RemotePath, *, long: bool, human: bool, digest: bool) -> None:
-    entry = app.client.stat(path, digest=digest or app.as_json)
-    if app.as_json:
-        app.print_json(render.entry_record(entry, path))
-    elif long or digest:
-        app.print(render.long_line(entry, paths.show(path), human_sizes=human, digest=digest))
+    if several or itself:
+        _each(app, operands, look, failures)
+        listing.show_files(files)
+        _each(app, directories, show, failures)
     else:
-        app.print(paths.show(path))
+        _each(app, operands, show, failures)
+    total = len(operands) + bool(status)
+    raise_for(status_of(failures, total) or listing.failures.exit_code)
 
 
 @remote_command("stat")

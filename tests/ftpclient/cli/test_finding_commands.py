@@ -106,7 +106,11 @@ def test_find(run, tree, line, found):
         pytest.param("find e -name 's*' -mindepth 0", ["e/small.txt"], id="name"),
         pytest.param("find ../d/e -maxdepth 0", ["../d/e"], id="up"),
         pytest.param("find /d/e -maxdepth 0", ["/d/e"], id="absolute"),
-        pytest.param("find e/s* ./e/s* ../d/e/s*", ["./e/small.txt", "e/small.txt", "e/small.txt"]),
+        pytest.param(
+            "find e/s* ./e/s* ../d/e/s* -maxdepth 0",
+            ["../d/e/small.txt", "./e/small.txt", "e/small.txt"],
+            id="patterns",
+        ),
         pytest.param("find / -path './*'", [], id="path-of-another"),
         pytest.param("find . -path './b*'", ["./big.txt"], id="path"),
         pytest.param("find . -path '/d/b*'", ["./big.txt"], id="path-absolute"),
@@ -351,6 +355,75 @@ def test_orders_of_ls(run, files, order, names):
         os.utime(files / "o" / name, ns=(0, at))
     assert run(f"ls {order} o")[1] == names
     assert sorted(run("ls -U o")[1]) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("line", "out"),
+    [
+        pytest.param("ls e big.txt", ["big.txt", "", "/d/e:", "prog", "small.txt"], id="file-last"),
+        pytest.param("ls big.txt e/prog", ["big.txt", "e/prog"], id="files"),
+        pytest.param("ls -r big.txt e/prog", ["e/prog", "big.txt"], id="reversed"),
+        pytest.param("ls -S e/prog ./big.txt", ["./big.txt", "e/prog"], id="by-size"),
+        pytest.param("ls e/*", ["e/prog", "e/small.txt"], id="pattern"),
+        pytest.param("ls /d/e/*", ["/d/e/prog", "/d/e/small.txt"], id="absolute"),
+        pytest.param("ls e/s*", ["e/small.txt"], id="one-match"),
+        pytest.param("ls ../.h*", ["../.hidden"], id="above"),
+        pytest.param("ls e/prog", ["e/prog"], id="one"),
+        pytest.param("ls e/p*g ../d/e/s*", ["../d/e/small.txt", "e/prog"], id="roundabout"),
+        pytest.param("ls -d e big.txt", ["big.txt", "e"], id="itself"),
+        pytest.param("ls -dF e", ["e/"], id="itself-marked"),
+        pytest.param(
+            "ls link big.txt", ["big.txt", "", "/d/link:", "prog", "small.txt"], id="link"
+        ),
+        pytest.param(
+            "ls e link",
+            ["/d/e:", "prog", "small.txt", "", "/d/link:", "prog", "small.txt"],
+            id="two",
+        ),
+    ],
+)
+def test_ls_of_several(run, tree, line, out):
+    """As ls(1): files first, without a heading, by the names that were typed."""
+    run("cd d")
+    assert run(line) == (0, out, "")
+
+
+def test_several_of_which_some_can_not_be_listed(run, tree):
+    status, out, err = run("ls nope d/big.txt d/e")
+    assert (status, out) == (1, ["d/big.txt", "", "/d/e:", "prog", "small.txt"])
+    assert "nope" in err
+    assert run("ls nope nope2")[0] == 5
+    assert run("ls nope*")[0] == 5
+    records = [json.loads(line) for line in run("ls --json d/big.txt d/e")[1]]
+    assert [one["path"] for one in records] == ["/d/big.txt", "/d/e/prog", "/d/e/small.txt"]
+
+
+@pytest.mark.parametrize("letter", ["-Q", "-b", "-lQ"])
+def test_quoted_names_are_read_back(run, tree, letter):
+    """What is printed is pasted."""
+    names = [
+        "a b",
+        "~",
+        "-x",
+        "#c",
+        "new\nline",
+        "it's",
+        "$'x",
+        "*?[",
+        "a;b&c",
+        os.fsdecode(b"\xff"),
+    ]
+    (tree / "q").mkdir()
+    for name in names:
+        (tree / "q" / name).touch()
+    (tree / "q" / "d d").mkdir()
+    run("cd q")
+    _, out, _ = run(f"ls {letter}")
+    words = [line[line.index(":") + 4 :] if letter == "-lQ" else line for line in out]
+    assert len(words) == len(names) + 1
+    for word in words:
+        assert run(f"rm -r {word}") == (0, [], ""), word
+    assert os.listdir(tree / "q") == []
 
 
 def test_what_can_not_be_listed_has_no_heading(run, tree):
