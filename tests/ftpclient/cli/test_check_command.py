@@ -122,3 +122,10 @@ def test_sync_by_sizes_alone(user, both):
     assert (both[1] / "index.html").read_text() == "<html>"
     done = user.run("sync", "--size-only", "--checksum", "site", ":www", status=2)
     assert "exclude each other" in done.complaint
+
+
+def test_a_server_that_is_named_by_its_path(user, both):
+    here = f"ftpd://{user.name}@{user.server}/www"
+    assert user.run("check", "site", here, status=1).lines == LINES
+    complaint = user.run("check", here, ":/www", status=2).complaint
+    assert "are both on a server: check has one of them here" in complaint
