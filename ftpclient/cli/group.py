@@ -59,46 +59,6 @@ WITHOUT_OUTPUT = {
     **dict.fromkeys(("bookmark", "close", "open"), "it has no output"),
 }
 """Commands of the shell whose output can't go anywhere, and why."""
-_MEANT = {
-    "cls": "ls",
-    "cmp": "check",
-    "copy": "cp",
-    "del": "rm",
-    "delete": "rm",
-    "diff": "check",
-    "dir": "ls",
-    "disconnect": "exit",
-    "md": "mkdir",
-    "mget": "get",
-    "mirror": "sync",
-    "mmv": "mv",
-    "more": "less",
-    "move": "mv",
-    "mput": "put",
-    "mrm": "rm",
-    "nlist": "ls -1",
-    "quota": "df",
-    "rd": "rmdir",
-    "reget": "get (it goes on with what is there by itself)",
-    "rename": "mv",
-    "reput": "put (it goes on with what is there by itself)",
-    "rsync": "sync",
-    "scp": "put or get",
-    "shell": "connect",
-    "space": "df",
-    "symlink": "ln -s",
-    "type": "cat",
-    "user": "login",
-    "version": "--version",
-}
-"""What other tools call our commands."""
-_NEEDLESS = dict.fromkeys(("ascii", "binary"), "files always travel as they are") | {
-    "passive": "there is one connection only",
-    "prompt": "only sync --delete asks",
-}
-"""Commands of other tools that aren't needed here, and why."""
-
-_NOTHING = "nothing: "
 
 
 def no_option(error: click.NoSuchOption) -> str:
@@ -109,21 +69,15 @@ def no_option(error: click.NoSuchOption) -> str:
     return f"no option {error.option_name}{likeness.hint(error.option_name, known)}"
 
 
-def unlike_others(name: str, meant: str) -> str:
-    """What to say of an option that other tools have; ``meant`` as in `HintingCommand`."""
-    if meant.startswith(_NOTHING):
-        return f"no option {name}, and none is needed: {meant.removeprefix(_NOTHING)}"
-    return f"no option {name}: did you mean {meant}?"
-
-
 class HintingCommand(click.Command):
-    """A command that knows what other tools call its options.
+    """A command that knows what other tools call its options."""
 
-    Attributes:
-        meant: For each of them what is meant here: ``--delete``, or ``nothing: that is so anyway``.
-    """
+    @property
+    def meant(self) -> Mapping[str, str]:
+        """For each of them what is meant here, as foreign.py says it."""
+        from ftpclient.cli import foreign
 
-    meant: Mapping[str, str] = {}
+        return foreign.OPTIONS.get(self.name or "", {})
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -141,7 +95,9 @@ class HintingCommand(click.Command):
         name = self._of_others(error.option_name, args)
         if name is None:
             return self._of_ftp(error) or no_option(error)
-        return unlike_others(name, self.meant[name])
+        from ftpclient.cli import foreign
+
+        return foreign.hint("option", name, self.meant[name])
 
     def _of_ftp(self, error: click.NoSuchOption) -> str | None:
         """What to say of an option of ``ftp`` itself; in the shell it is too late for one."""
@@ -189,22 +145,22 @@ class CommandGroup(click.Group):
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
             if _in_shell(ctx) or not _is_server(name):
-                raise click.UsageError(self._no_command(ctx, name), ctx)
+                raise click.UsageError(self._no_command(ctx, name, args[1:]), ctx)
             args = ["connect", *args]
         return super().resolve_command(ctx, args)
 
-    def _no_command(self, ctx: click.Context, name: str) -> str:
+    def _no_command(self, ctx: click.Context, name: str, arguments: list[str]) -> str:
         check_no_password(name)  # it would be shown
         if name in SHELL_ONLY:
             return f"{name!r} is for the shell, which ftp connect starts"
         if name in SCRIPT_ONLY:
             return f"{name!r} is no command of the shell: leave it first"
-        if name in _NEEDLESS:
-            return f"no command {name!r}, and none is needed: {_NEEDLESS[name]}"
         if not _in_shell(ctx) and (instead := _as_server(name)):
             return f"no command {name!r}: did you mean {instead}?"
-        if meant := _MEANT.get(name):
-            return f"no command {name!r}: did you mean {meant}?"
+        from ftpclient.cli import foreign
+
+        if meant := foreign.COMMANDS.get(name):
+            return _unlike_others(ctx, name, arguments, meant)
         return f"no command {name!r}{likeness.hint(name, self.list_commands(ctx))}"
 
 
@@ -216,6 +172,18 @@ def _is_server(word: str) -> bool:
         return places.read_server(word) is not None
     except FtpError:
         return False
+
+
+def _unlike_others(ctx: click.Context, name: str, arguments: list[str], meant: str) -> str:
+    """What to say of a command of other tools."""
+    from ftpclient.cli import foreign, translations
+
+    here = translations.translate(name, arguments, MODULE_OF, in_shell=_in_shell(ctx))
+    if here is not None:
+        return f"no command {name!r}: {translations.line(name, *arguments)} is {here} here"
+    if _in_shell(ctx) and meant.partition(" ")[0] in SCRIPT_ONLY:
+        meant = f"ftp {meant}"
+    return foreign.hint("command", repr(name), meant)
 
 
 def _as_server(word: str) -> str | None:
@@ -277,14 +245,8 @@ def _without_server(app: App, command: click.Command, arguments: dict[str, Any])
 def remote_command(
     name: str,
     cls: type[HintingCommand] = HintingCommand,
-    *,
-    meant: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Any]], click.Command]:
-    """A click command on the App, with the options that people also write after it.
-
-    Args:
-        meant: See `HintingCommand`.
-    """
+    """A click command on the App, with the options that people also write after it."""
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         def run(**arguments: Any) -> Any:
@@ -299,7 +261,6 @@ def remote_command(
 
         functools.update_wrapper(run, function)
         command = click.command(name, cls=cls)(run)
-        command.meant = meant or {}
         command.params += [
             click.Option(["--json", "as_json_here"], is_flag=True, help="JSON, an object a line."),
             click.Option(["--accept-new", "accept_new_here"], is_flag=True, hidden=True),

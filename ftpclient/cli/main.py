@@ -16,7 +16,7 @@ from contextlib import suppress
 import click
 
 from ftpclient.cli.app import App, Script, UsageError, no_shell
-from ftpclient.cli.group import CommandGroup, no_option, raise_for, saved_servers, unlike_others
+from ftpclient.cli.group import CommandGroup, no_option, raise_for, saved_servers
 from ftpwire import __version__, standard
 from ftpwire.errors import CommandError, DiskFull, FtpError, Interrupted, from_oserror
 
@@ -28,8 +28,11 @@ class _Ftp(CommandGroup):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            meant = _MEANT.get(error.option_name)
-            text = unlike_others(error.option_name, meant) if meant else no_option(error)
+            from ftpclient.cli import foreign
+
+            name = error.option_name
+            meant = foreign.BEFORE_A_COMMAND.get(name)
+            text = foreign.hint("option", name, meant) if meant else no_option(error)
             raise click.UsageError(text, ctx) from None
 
 
@@ -139,22 +142,6 @@ def run(app: App, arguments: list[str], prog_name: str = "ftp") -> int:
             default_map=app.shell.settings.defaults if app.interactive else None,
         ),
     )
-
-
-_MEANT = {
-    "-V": "--version",
-    **dict.fromkeys(("-P", "-p", "--port"), "-s HOST:PORT"),
-    **dict.fromkeys(("-u", "-l", "--user"), "-s USER@HOST"),
-    **dict.fromkeys(("-H", "--host"), "-s HOST"),
-    "--password": "--password-stdin, or FTP_PASSWORD",
-    "-k": "--accept-new",
-    "--insecure": "--accept-new",
-    "--no-tls": "--plaintext",
-    "-e": "-c LINE",
-    "-i": "nothing: scripts are never asked",
-    "-n": "nothing: --password-stdin or FTP_PASSWORD log in",
-}
-"""What options of other clients are here, before the command."""
 
 
 def guarded(app: App, action: Callable[[], object]) -> int:

@@ -6,7 +6,7 @@ Lives here: the options, and a client that has them. Lives elsewhere: waiting an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,6 +29,17 @@ def seconds(text: str) -> float:
         raise click.BadParameter(str(error)) from None
 
 
+class _Connections(click.IntRange):
+    """How many connections; -P of other tools takes no value, and shows progress."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, str) and not value.lstrip("-").isdigit():
+            self.fail(
+                f"{value!r} is no number of connections (a terminal shows progress by itself)"
+            )
+        return super().convert(value, param, ctx)
+
+
 retry_for_option = click.option(
     "--retry-for",
     type=seconds,
@@ -39,7 +50,7 @@ retry_for_option = click.option(
 parallel_option = click.option(
     "-P",
     "--parallel",
-    type=click.IntRange(1, 32),
+    type=_Connections(1, 32),
     metavar="N",
     help="Connections for a tree, or for a large file. Default: 1, and 4 where a round trip takes "
     "long.",

@@ -90,9 +90,10 @@ def _parse(app: App, text: str) -> Line:
 
 def _check(app: App, pipe: Pipe) -> None:
     """Refuse a command that there isn't, and output where there is none. Raises UsageError."""
-    name = expanded(app, pipe.words)[0].text
+    name, *arguments = (word.text for word in expanded(app, pipe.words))
     name = ALIASES.get(name, name)
-    main.remote.resolve_command(click.Context(main.remote, info_name="", obj=app), [name])
+    context = click.Context(main.remote, info_name="", obj=app)
+    main.remote.resolve_command(context, [name, *arguments])
     if name in WITHOUT_OUTPUT and (pipe.local is not None or pipe.redirect is not None):
         operator = "|" if pipe.redirect is None else ">>" if pipe.redirect.append else ">"
         raise UsageError(f"{name} can't stand before '{operator}': {WITHOUT_OUTPUT[name]}")

@@ -40,7 +40,10 @@ if TYPE_CHECKING:
     from ftpserver.storage.ownership import Ownership
 
 _SET_HINTS = ACCOUNT_HINTS | {
-    "--home": "a home stays where it is: export the account, remove it, and import it with another",
+    **dict.fromkeys(
+        ("--home", "--dir", "--directory"),
+        "a home stays where it is: export the account, remove it, and import it with another",
+    ),
     "--password": "did you mean ftpd user passwd NAME?",
     "--name": "did you mean ftpd user rename NAME NEW?",
 }

@@ -24,12 +24,8 @@ from ftpwire.errors import CommandError, NotADirectory, NotFound
 from ftpwire.messages import Entry, SetAttributes
 from ftpwire.paths import RemotePath
 
-_TAKEN_AWAY = {f"-{letter}": f"a-{letter}" for letter in "wxX"}
 
-
-@remote_command(
-    "chmod", meant={**_TAKEN_AWAY, "-r": "-R for a whole tree, or a-r", "--recursive": "-R"}
-)
+@remote_command("chmod")
 @click.argument("mode")
 @click.argument("patterns", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
 @click.option("-R", "recursive", is_flag=True, help="Directories with their contents.")
@@ -118,7 +114,7 @@ def _path_of(entry: Entry) -> bytes:
     return entry.path
 
 
-@remote_command("touch", meant={"-a": "-m: times of reading are not kept"})
+@remote_command("touch")
 @click.argument("names", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
 @click.option("-c", "--no-create", is_flag=True, help="Leave alone what isn't there.")
 @click.option("-d", "--date", metavar="TIME", help="As 2030-12-31, 2030-12-31T18:00Z or @SECONDS.")

@@ -319,16 +319,6 @@ def _dangling(app: App, path_of: Callable[[bytes], RemotePath], entries: list[En
     return {name for name, call in asked if isinstance(call.error, NotFound)}
 
 
-_MEANT_IN_LS = {
-    "-G": "nothing: there are no groups",
-    "-g": "-l",
-    "-i": "stat",
-    "-n": "-l",
-    "-o": "-l",
-    "-s": "-l",
-}
-
-
 class _LsCommand(HintingCommand):
     """Takes ``--color`` for ``--color=always``: as in GNU ls, the next word is no value of it."""
 
@@ -341,7 +331,7 @@ class _LsCommand(HintingCommand):
 _COLOR = ("--color", "--colour")
 
 
-@remote_command("ls", _LsCommand, meant=_MEANT_IN_LS)
+@remote_command("ls", _LsCommand)
 @click.argument("patterns", cls=RemoteArgument, metavar="[PATH]...", nargs=-1)
 @click.option("-l", "long", is_flag=True, help="Modes, sizes and times.")
 @click.option("-a", "-A", "--all", "everything", is_flag=True, help="Names with a dot, too.")

@@ -69,7 +69,7 @@ def _for_each_exactly(
     return status
 
 
-@remote_command("rm", meant={"-i": "ls first: rm asks nothing", "-d": "rmdir"})
+@remote_command("rm")
 @click.argument("patterns", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
 @click.option("-r", "-R", "--recursive", is_flag=True, help="Directories with their contents.")
 @click.option("-f", "--force", is_flag=True, help="Pass over what doesn't exist.")
@@ -236,7 +236,7 @@ def rmdir_command(app: App, patterns: tuple[str, ...]) -> None:
     raise_for(_for_each_found(app, found, missing, remove))
 
 
-@remote_command("mv", meant={"-i": "-n", "-u": "cp, or sync --update"})
+@remote_command("mv")
 @click.argument(
     "arguments",
     metavar="SOURCE... TARGET",
@@ -277,7 +277,7 @@ def mv_command(
     raise_for(status)
 
 
-@remote_command("cp", meant={"-i": "-n", "-u": "sync --update"})
+@remote_command("cp")
 @click.argument(
     "arguments",
     metavar="SOURCE... TARGET",
@@ -344,7 +344,7 @@ def cp_command(
     raise_for(_for_each_into(app, named, copy, no_clobber=no_clobber, plan=plan))
 
 
-@remote_command("ln", meant={"-r": "-s, and a TARGET relative to NAME's directory"})
+@remote_command("ln")
 @click.argument(
     "arguments",
     metavar="TARGET... NAME",

@@ -18,18 +18,8 @@ from ftpclient.cli.printer import Printer
 from ftpclient.transfer.report import Finding
 from ftpwire import standard
 
-_MEANT = {
-    "-c": "nothing: digests are compared",
-    "-r": "nothing: check takes whole trees",
-    "-R": "nothing: check takes whole trees",
-    "-a": "-v, which names what is the same",
-    "--checksum": "nothing: digests are compared",
-    "--download": "nothing: digests are compared; get verifies what it reads",
-    "--fast-list": "nothing: a tree is listed at once",
-}
 
-
-@remote_command("check", SelectingCommand, meant=_MEANT)
+@remote_command("check", SelectingCommand)
 @click.argument("source", metavar="SRC", shell_complete=offers("roots_of_sync"))
 @click.argument("target", metavar="DST", shell_complete=offers("roots_of_sync"))
 @click.option("--size-only", is_flag=True, help="Compare sizes, not digests.")

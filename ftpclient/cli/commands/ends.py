@@ -83,7 +83,7 @@ def head_command(app: App, patterns: tuple[str, ...], lines: int | None, count: 
     raise_for(for_each(app, patterns, show))
 
 
-@remote_command("tail", _CountCommand, meant={"-F": "-f (it follows what is replaced, too)"})
+@remote_command("tail", _CountCommand)
 @click.argument("patterns", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
 @_count_options
 @click.option("-f", "--follow", is_flag=True, help="Print what is added, until Ctrl-C.")

@@ -24,23 +24,8 @@ from ftpwire.paths import RemotePath
 
 _DAY, _MINUTE = 86_400, 60
 
-_MEANT_IN_FIND = {
-    "-exec": "find … -0 | xargs -0 …",
-    "-execdir": "find … -0 | xargs -0 …",
-    "-ok": "find … -0 | xargs -0 …",
-    "-o": "one find for each",
-    "-or": "one find for each",
-    "-not": "find … | grep -v",
-    "-regex": "find … | grep -E",
-    "-printf": "--json",
-    "-perm": "--json, which has the modes",
-    "-user": "nothing: all of it is yours",
-    "-L": "nothing: links are not followed",
-    "-follow": "nothing: links are not followed",
-}
 
-
-@remote_command("find", SelectingCommand, meant=_MEANT_IN_FIND)
+@remote_command("find", SelectingCommand)
 @click.argument("tops", cls=RemoteArgument, metavar="[PATH]...", nargs=-1)
 @click.option("-name", metavar="PATTERN", help="Names like *.txt; quote it.")
 @click.option("-iname", metavar="PATTERN", help="The same, in capitals or not.")
@@ -262,7 +247,7 @@ _DRAWN = ("├── ", "└── ", "│   ", "    ")
 _PLAIN = ("|-- ", "`-- ", "|   ", "    ")
 
 
-@remote_command("tree", meant={"-I": "find, and grep -v", "-f": "find", "--du": "du"})
+@remote_command("tree")
 @click.argument("patterns", cls=RemoteArgument, metavar="[PATH]...", nargs=-1)
 @click.option("-L", "levels", type=click.IntRange(1), metavar="N", help="No deeper than N.")
 @click.option("-a", "everything", is_flag=True, help="Names that start with a dot, too.")

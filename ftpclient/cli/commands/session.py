@@ -14,13 +14,7 @@ from ftpclient.cli.reachable import servers_in_reach
 from ftpwire.errors import NotFound
 
 
-@remote_command(
-    "connect",
-    meant={
-        **dict.fromkeys(("-p", "-P", "--port"), "HOST:PORT"),
-        **dict.fromkeys(("-u", "-l", "--user"), "USER@HOST"),
-    },
-)
+@remote_command("connect")
 @click.argument(
     "server", metavar="[SERVER[:PATH]]", required=False, shell_complete=servers_in_reach
 )

@@ -37,33 +37,9 @@ if TYPE_CHECKING:
     from ftpclient.sync.plan import Plan, Step
 
 _SHOWN_DELETIONS = 20
-_MEANT = {
-    "-c": "--checksum (resuming, as with put -c, is the default)",
-    "-z": "nothing: bytes travel as they are, without compression",
-    "-i": "-v before the command, or --dry-run",
-    "--archive": "nothing: times, modes and links are always kept",
-    "--compress": "nothing: bytes travel as they are, without compression",
-    "--delete-after": "--delete (deletions come after the transfers)",
-    "--delete-during": "--delete",
-    "--bwlimit": "--limit-rate",
-    "--progress": "nothing: a terminal shows it by itself",
-    "--info": "nothing: a terminal shows progress by itself",
-    "--stats": "nothing: the totals come at the end",
-    "-e": "-s SERVER before the command",
-    "-W": "nothing: files that differ are sent whole",
-    "--inplace": "nothing: a file appears whole, or not at all",
-    "--delete-excluded": "--delete; what is left out is never deleted",
-    "--dryrun": "--dry-run",
-    "--filter": "--exclude and --include",
-    "--only-newer": "--update",
-    "--partial": "nothing: resuming is the default",
-    "--recursive": "nothing: sync takes whole trees",
-    "--times": "nothing: times are always kept",
-}
-"""What options of other tools are here."""
 
 
-@remote_command("sync", SelectingCommand, meant=_MEANT)
+@remote_command("sync", SelectingCommand)
 @click.argument("source", metavar="SRC", shell_complete=offers("roots_of_sync"))
 @click.argument("target", metavar="DST", shell_complete=offers("roots_of_sync"))
 @click.option("--delete", is_flag=True, help="Remove from DST what SRC hasn't.")

@@ -160,30 +160,6 @@ def _transfer_options(command: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-_MEANT = {
-    "-z": "nothing: bytes travel as they are, without compression",
-    "--compress": "nothing: bytes travel as they are, without compression",
-    "-C": "nothing: bytes travel as they are, without compression",
-    "-f": "nothing: files are replaced, and each is durable",
-    "-l": "--limit-rate",
-    "-i": "-n, or -s before the command",
-    "-o": "a TARGET: get SOURCE TARGET",
-    "-O": "a TARGET that ends with a slash: get SOURCE DIR/",
-    "--progress": "nothing: a terminal shows it by itself",
-    "--info": "nothing: a terminal shows progress by itself",
-    "--partial": "nothing: resuming is the default",
-    "--continue": "nothing: resuming is the default",
-    "--append": "nothing: resuming is the default",
-    "--bwlimit": "--limit-rate",
-    "--ignore-existing": "--no-clobber",
-    "--delete": "sync --delete",
-    "--checksum": "nothing: what is there is always compared by digest",
-    "--times": "nothing: times are always kept",
-    "--perms": "nothing: modes are always kept",
-}
-"""What options of other tools are here."""
-
-
 def _finish(app: App, summary: Summary, *, atomic: bool = False) -> None:
     if atomic and summary.failed:
         app.complain(CommandError("not all of it could be sent: nothing was replaced"))
@@ -194,7 +170,7 @@ def _finish(app: App, summary: Summary, *, atomic: bool = False) -> None:
     raise_for(summary.exit_code)
 
 
-@remote_command("put", SelectingCommand, meant=_MEANT)
+@remote_command("put", SelectingCommand)
 @click.argument(
     "arguments",
     metavar="SOURCE... [TARGET]",
@@ -299,7 +275,7 @@ def put_command(
     choices.finish(app, summary, atomic=atomic)
 
 
-@remote_command("get", SelectingCommand, meant=_MEANT)
+@remote_command("get", SelectingCommand)
 @click.argument(
     "arguments",
     metavar="SOURCE... [TARGET]",

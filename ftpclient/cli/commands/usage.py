@@ -46,11 +46,7 @@ _ORDERS: dict[str, Callable[[Sum], object]] = {
 }
 
 
-@remote_command(
-    "du",
-    SelectingCommand,
-    meant={"-k": "-h, or bytes as they are", "-b": "nothing: sizes are bytes"},
-)
+@remote_command("du", SelectingCommand)
 @click.argument("tops", cls=RemoteArgument, metavar="[PATH]...", nargs=-1)
 @click.option("-s", "--summarize", "only_sum", is_flag=True, help="Print only each PATH's sum.")
 @click.option("-a", "--all", "everything", is_flag=True, help="Print files, too.")

@@ -165,7 +165,7 @@ def test_a_failure_in_a_tree_does_not_stop_the_rest(run, tree, monkeypatch):
         pytest.param(
             "chmod -r 600 d",
             2,
-            "no option -r: did you mean -R for a whole tree, or a-r? (see chmod --help)",
+            "no option -r: did you mean a-r, or -R (for a whole tree)? (see chmod --help)",
             id="small-r",
         ),
         pytest.param(

@@ -172,7 +172,8 @@ def test_find_writes_raw_names(app, tree, monkeypatch):
         pytest.param(
             "find / -exec rm {}",
             2,
-            "no option -exec: did you mean find … -0 | xargs -0 …? (see find --help)",
+            "no option -exec: did you mean find PATH -print0 | xargs -0 ftp COMMAND?"
+            " (see find --help)",
             id="exec",
         ),
         pytest.param(

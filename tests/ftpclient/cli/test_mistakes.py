@@ -82,7 +82,9 @@ def run(capfd, tmp_path, monkeypatch):
         pytest.param(["put", "--no-clob", "x"], "did you mean --no-clobber", id="near"),
         pytest.param(["rm", "-i", "x"], "rm asks nothing", id="rm-i"),
         pytest.param(["mv", "-i", "x", "y"], "did you mean -n?", id="mv-i"),
-        pytest.param(["sync", "-e", "ssh", "a", ":b"], "did you mean -s SERVER", id="sync-e"),
+        pytest.param(
+            ["sync", "-e", "ssh", "a", ":b"], "the server is named in the path", id="sync-e"
+        ),
         pytest.param(["sync", "a", "b"], "did you mean sync a :b?", id="sync-no-colon"),
         pytest.param(["sync", ":a", ":b"], "did you mean cp -r a b?", id="sync-two-colons"),
         pytest.param(
@@ -177,7 +179,10 @@ def test_h_is_for_people_where_it_is_in_other_tools(run, command):
         (["wait"], "no command 'wait'"),
         (["link"], "no command 'link'"),
         (["chmdo", "a"], "no command 'chmdo': did you mean chmod?"),
-        (["put", "--link-dest", "a", "b"], "no option --link-dest (see ftp put --help)"),
+        (
+            ["put", "--link-dest", "a", "b"],
+            "no option --link-dest: there are no hard links (see ftp put --help)",
+        ),
         (["sync", "--delte", "a", ":b"], "no option --delte (see ftp sync --help)"),
         (["sync", "--checksm", "a", ":b"], "no option --checksm: did you mean --checksum?"),
     ],

@@ -57,6 +57,7 @@ def test_help_shows_the_sections(ftpd):
         ("user disabel x", "no command disabel: did you mean disable?"),
         ("why", "Missing argument 'USER'. (see ftpd why --help)"),
         ("drain --timeout soon", "'soon' is not a duration"),
+        ("user set alice --dir /x", "a home stays where it is: export the account"),
         ("stop --grace nan", "'nan' is not a duration"),
         ("stop --grace -1", "out of range"),
     ],
