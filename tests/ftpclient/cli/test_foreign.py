@@ -57,7 +57,8 @@ def parse(line: str, within: str = "") -> None:
     if words[0] == "--version" or words[0] == "--debug":
         return
     of, words = (command(within), words) if within else (command(words[0]), words[1:])
-    of.make_context(of.name, words).close()
+    above = click.Context(remote, **remote.context_settings)  # click keeps what help is called
+    of.make_context(of.name, words, parent=above).close()
 
 
 def proposals(meant: str) -> list[str]:
