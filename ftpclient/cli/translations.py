@@ -14,8 +14,8 @@ import re
 import shlex
 from collections.abc import Callable, Container, Mapping, Sequence
 
+from ftpclient.cli.quoting import quote
 from ftpclient.connection.addresses import check_no_password
-from ftpwire import paths
 
 _NEEDLESS = frozenset({"glob", "queue"})
 """Words before a command that mean nothing here."""
@@ -50,8 +50,7 @@ def translate(
 
 def line(*parts: str) -> str:
     """A command line of these words, as it can be typed."""
-    shown = (part if part.isprintable() else paths.show(part) for part in parts)
-    return " ".join(map(shlex.quote, shown))
+    return " ".join(shlex.quote(part) if part.isprintable() else quote(part) for part in parts)
 
 
 def _files(words: Sequence[str], before: str) -> str:

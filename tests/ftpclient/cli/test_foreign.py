@@ -19,7 +19,7 @@ from ftpclient.cli.aliases import ALIASES
 from ftpclient.cli.app import App, ShellState
 from ftpclient.cli.group import MODULE_OF, SCRIPT_ONLY, HintingCommand
 from ftpclient.cli.main import remote
-from ftpclient.cli.translations import translate
+from ftpclient.cli.translations import line, translate
 from ftpclient.shell.running import understood
 from ftpwire import likeness
 
@@ -309,6 +309,10 @@ def test_outside_the_shell_a_line_begins_with_ftp(say):
     assert "is ftp -s al@host sync src :dst here" in say("rsync -a src al@host:dst")
     assert "is ftp -s host:22 get a . here" in say("scp -P 22 host:a .")
     assert "did you mean sync?" in say("rsync -a f host:")  # a file: sync takes directories
+
+
+def test_names_can_be_pasted():
+    assert line("put", "a b", "it's", "a\nb", "x") == "put 'a b' 'it'\"'\"'s' $'a\\nb' x"
 
 
 def test_a_password_in_a_line_is_not_repeated(say):
