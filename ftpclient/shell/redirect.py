@@ -32,17 +32,49 @@ class Output:
         whole: Its bytes appear at once, if ``keep`` is called; else they are there already.
     """
 
-    def __init__(self, fd: int, partial: PartialFile | None = None, mode: int = 0) -> None:
+    def __init__(self, fd: int) -> None:
         self.fd = fd
-        self.whole = partial is not None
-        self._partial = partial
-        self._mode = mode
+        self.whole = False
 
     def keep(self) -> None:
         """Let the file appear, in the place of the old one. Raises OSError, CommandError."""
-        if self._partial is not None:
-            os.fsync(self.fd)
-            self._partial.place(self._mode, time.time_ns())
+
+
+class _Whole(Output):
+    """A file that appears at once.
+
+    Args:
+        path: As it was named, for complaints.
+        tree: Of its directory.
+        named: What is there before; None where nothing is.
+    """
+
+    def __init__(self, path: bytes, tree: LocalTree, name: bytes, named: Named | None) -> None:
+        try:
+            self._partial = PartialFile(tree, (name,))
+        except OSError as error:  # it has the name of the partial file
+            raise OSError(error.errno, error.strerror, path) from None
+        super().__init__(self._partial.fd)
+        self.whole = True
+        self._path, self._tree, self._name = path, tree, name
+        self._before = named.info if named is not None else None
+        self._mode = stat.S_IMODE(named.info.st_mode) if named else 0o666 & ~umask()
+
+    def keep(self) -> None:
+        """Let it appear, unless the old one has become another meanwhile: ``get x > x`` must not
+        lose what it has fetched."""
+        if _state(self._tree.stat((self._name,))) != _state(self._before):
+            raise _replaced(self._path)
+        os.fsync(self.fd)
+        self._partial.place(self._mode, time.time_ns())
+
+    def drop(self) -> None:
+        """Leave nothing of it, unless it was kept."""
+        self._partial.drop()
+
+
+def _state(info: os.stat_result | None) -> tuple[int, ...] | None:
+    return info and (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
 
 
 @contextmanager
@@ -67,17 +99,13 @@ def opened(path: bytes, *, append: bool) -> Iterator[Output]:
         if named is not None and not named.is_same(tree.stat((name,))):
             raise _replaced(path)
         tree.check_replaceable((name,))
-        if named is None:
-            mode = 0o666 & ~umask()
-        else:
-            mode = stat.S_IMODE(named.info.st_mode)
-            if not os.access(path, os.W_OK, effective_ids=True):
-                raise OSError(errno.EACCES, os.strerror(errno.EACCES), path)
-        partial = PartialFile(tree, (name,))
+        if named is not None and not os.access(path, os.W_OK, effective_ids=True):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), path)
+        output = _Whole(path, tree, name, named)
         try:
-            yield Output(partial.fd, partial, mode)
+            yield output
         finally:
-            partial.drop()
+            output.drop()
 
 
 def _named(path: bytes) -> Named | None:

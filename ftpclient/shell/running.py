@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import click
 
@@ -31,6 +31,8 @@ from ftpclient.shell.lexer import Mistake, Word
 from ftpwire import paths, standard
 from ftpwire.errors import CommandError, FtpError, Interrupted
 
+_READERS = ("put", "source", "sync")
+"""Commands that read local files that are named."""
 _OF_ONE_COMMAND = ("as_json", "quiet", "verbose", "accept_new")
 
 
@@ -186,6 +188,7 @@ def _run_into_file(app: App, words: tuple[Word, ...], redirect: Redirect) -> int
     from ftpclient.shell.redirect import opened
 
     path = os.fsencode(os.path.expanduser(redirect.file))
+    _check_not_read(words, path)
     with ExitStack() as stack:
         with app.interrupt.at_once():  # a FIFO waits for its reader
             output = stack.enter_context(opened(path, append=redirect.append))
@@ -196,6 +199,21 @@ def _run_into_file(app: App, words: tuple[Word, ...], redirect: Redirect) -> int
         elif output.whole:
             app.say(f"ftp: {paths.show(path)}: not written, because {words[0].text} failed")
     return status
+
+
+def _check_not_read(words: tuple[Word, ...], path: bytes) -> None:
+    """Refuse ``put x > x``: the output would take the place of what is read. Raises UsageError."""
+    name = ALIASES.get(words[0].text, words[0].text)
+    if name not in _READERS:
+        return
+    for word in words[1:]:
+        option, equals, value = word.text.partition("=")
+        read = value if equals and option.startswith("--") else word.text
+        with suppress(OSError):  # not there, most likely
+            if os.path.samefile(os.path.expanduser(read), path):
+                raise UsageError(
+                    f"{paths.show(path)}: {name} reads it, so its output can't go there"
+                )
 
 
 def _run_into_local(app: App, words: tuple[Word, ...], command: str) -> int:

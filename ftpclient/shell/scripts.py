@@ -6,6 +6,7 @@ them (running.py), the terminal (shell.py).
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -143,6 +144,7 @@ def _parts(app: App, stream: BinaryIO) -> Iterator[str]:
     Of standard input the password's line may have been taken already, unbuffered. No command
     reads there.
     """
+    first = True
     while True:
         try:
             with app.interrupt.at_once():  # no connection is in use while this waits
@@ -152,4 +154,7 @@ def _parts(app: App, stream: BinaryIO) -> Iterator[str]:
             raise Interrupted("interrupted") from None
         if not line:
             return
-        yield line.decode("utf-8", "surrogateescape")
+        yield (line.removeprefix(codecs.BOM_UTF8) if first else line).decode(
+            "utf-8", "surrogateescape"
+        )
+        first = False

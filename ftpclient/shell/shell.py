@@ -19,7 +19,7 @@ from ftpclient.shell import prompt, scripts
 from ftpclient.shell.lexer import goes_on, whole_lines
 from ftpclient.shell.running import check_command, run_line
 from ftpwire import standard
-from ftpwire.errors import CommandError
+from ftpwire.errors import CommandError, Interrupted
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
@@ -84,7 +84,7 @@ def _talk(app: App) -> int:
             if app.shell.settings.is_on("bell") and time.monotonic() - began > _LONG:
                 session.output.bell()
             completer.remote_names.forget()
-            if app.shell.leaving:
+            if app.shell.leaving or status == Interrupted.exit_code:
                 break
         if standard.reader_left():
             return standard.READER_LEFT

@@ -156,7 +156,7 @@ def test_check_tells_all_mistakes_and_runs_nothing(at):
 
 
 def test_files_from_windows(at):
-    (at.home / "lines.ftp").write_bytes(b"cd \\\r\n docs\r\nls | sort\r\npwd > x\r\n")
+    (at.home / "lines.ftp").write_bytes(b"\xef\xbb\xbfcd \\\r\n docs\r\nls | sort\r\npwd > x\r\n")
     assert at.run("batch", "lines.ftp").text == "few\ntmp/\n"
     assert "x" in os.listdir(at.home)
 

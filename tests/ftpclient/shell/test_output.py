@@ -139,6 +139,9 @@ def test_a_fifo_is_written_to(run, numbers, local, operator):
         pytest.param("rm few > new/", "new: no such file or directory", id="slash"),
         pytest.param("rm few > readonly", "readonly: permission denied", id="read-only"),
         pytest.param("rm few >> sub", "sub: is a directory", id="append-to-directory"),
+        pytest.param(
+            "rm few > /proc/nope", "/proc/nope: no such file or directory", id="no-files-there"
+        ),
     ],
 )
 def test_a_file_that_can_t_be_written_lets_nothing_run(
@@ -202,6 +205,35 @@ def test_a_file_that_is_replaced_while_it_is_opened(local, monkeypatch):
     ):
         pass
     assert (local / "fifo").read_text() == "another"
+
+
+def test_a_file_that_becomes_another_while_the_command_runs(run, numbers, local):
+    """What the command itself has put there isn't lost to its output."""
+    why = "was replaced meanwhile"
+    assert run("get few > few") == (1, "", f"ftp: few: {why}\n")
+    assert (local / "few").read_text() == "3\n1\n2\n"
+    (local / "x").write_text("old")
+    assert run("get -T few x > x") == (1, "", f"ftp: x: {why}\n")
+    assert (local / "x").read_text() == "3\n1\n2\n"
+    (local / "link").symlink_to("x")
+    (local / "script").write_text("pwd > x\n")
+    assert run("source script > link") == (1, "", f"ftp: link: {why}\n")
+    assert (local / "x").read_text() == "/\n"
+    assert sorted(os.listdir(local)) == ["few", "link", "script", "x"]
+
+
+@pytest.mark.parametrize("operator", [">", ">>"])
+@pytest.mark.parametrize("words", ["put mine", "mput ./mine", "put -r . --files-from=mine"])
+def test_a_file_that_the_command_reads(run, numbers, local, words, operator):
+    (local / "mine").write_text("mine")
+    name = "./mine" if operator == ">" else "mine"
+    assert run(f"{words} {operator} {name}") == (
+        2,
+        "",
+        f"ftp: {name}: put reads it, so its output can't go there\n",
+    )
+    assert (local / "mine").read_text() == "mine"
+    assert not (numbers / "mine").exists()
 
 
 # into local commands ------------------------------------------------------------------------

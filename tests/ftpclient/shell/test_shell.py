@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from prompt_toolkit.output import DummyOutput
 
 from ftpclient.cli import main
 from ftpclient.cli.app import App
@@ -472,6 +473,30 @@ def test_each_line_is_run_when_it_is_there(server, local, standard_input, home):
         assert shell.run_shell(app) == 0
         typist.join()
     assert seen == ["one"]
+
+
+class _Typing:
+    """Gives what was typed, then Ctrl-D."""
+
+    def __init__(self, *texts: str) -> None:
+        self._texts = list(texts)
+        self.output = DummyOutput()
+
+    def prompt(self, message: object) -> str:
+        if not self._texts:
+            raise EOFError
+        return self._texts.pop(0)
+
+
+def test_ctrl_c_ends_all_lines_that_were_pasted(app, home, capfd, monkeypatch):
+    space = app.client.space
+    monkeypatch.setattr(app.client, "space", lambda: app.interrupt.set() or space())
+    typing = _Typing("mkdir a\nls nope\ndf\nmkdir b", "mkdir c")
+    monkeypatch.setattr(shell, "_session", lambda completer, client: typing)
+    assert shell._talk(app, app.client) == 0
+    assert (home / "a").exists()
+    assert not (home / "b").exists()
+    assert (home / "c").exists()
 
 
 # the prompt ----------------------------------------------------------------------------------
