@@ -18,6 +18,7 @@ from ftpclient.transfer.file_download import FileDownload
 from ftpclient.transfer.job import Options
 from ftpclient.transfer.local_tree import LocalTree
 from ftpclient.transfer.named import Named, Targets, place_of
+from ftpclient.transfer.removal import Apart
 from ftpclient.transfer.report import Listener, Summary
 from ftpclient.transfer.tree_download import UNDONE, TreeDownload
 from ftpwire import paths
@@ -34,6 +35,7 @@ class Download(FileDownload):
 
     def __init__(self, connection: Connection, options: Options, listener: Listener) -> None:
         super().__init__(connection, options, listener)
+        self._apart = Apart()
         self._nodes: dict[tuple[RemotePath, bytes], Node] = {}
         """What files went into that can't be taken back: after a lost connection they go on."""
         self.stays: frozenset[bytes] = frozenset()
@@ -99,6 +101,8 @@ class Download(FileDownload):
         if named is not None and through:
             here, name = place_of(named)
         here = here or b"."
+        if self.goes:
+            self._apart.check(self.connection, here, paths.parent_of(source))
         with closing(LocalTree(here, durable=self.options.remove_source)) as tree:
             if named is not None and through and not named.is_same(tree.stat((name,))):
                 raise SourceChanged(f"{paths.show(target)}: what it links to was moved meanwhile")

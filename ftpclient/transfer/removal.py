@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 from collections.abc import Callable
 
@@ -18,11 +19,15 @@ import msgspec
 
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.protocol import Asked, Call
+from ftpclient.transfer.listing import find
+from ftpclient.transfer.placing import unlink
 from ftpwire import beneath, paths
 from ftpwire.errors import (
     CommandError,
     ConnectionLost,
+    Forbidden,
     FtpError,
+    InvalidPath,
     NotEmpty,
     NotFound,
     SourceChanged,
@@ -30,6 +35,7 @@ from ftpwire.errors import (
 from ftpwire.messages import IF_SAME, Entry, FileType, Found, Remove, Stat
 from ftpwire.paths import RemotePath
 
+_PROBE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _STAYS = "changed meanwhile: it was transferred, and stays"
 _NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.EBUSY, errno.EINVAL)
 
@@ -65,6 +71,57 @@ def _is_same(there: os.stat_result, sent: os.stat_result) -> bool:
     if stat.S_ISDIR(sent.st_mode):
         return True  # its contents have gone, or stay
     return (there.st_size, there.st_mtime_ns) == (sent.st_size, sent.st_mtime_ns)
+
+
+class Apart:
+    """Refuses to move from a directory into itself: the server may be on this machine, or what it
+    serves mounted here. What has arrived would be what is removed."""
+
+    def __init__(self) -> None:
+        self._known: set[tuple[bytes, RemotePath]] = set()
+
+    def check(self, connection: Connection, here: bytes, there: RemotePath) -> None:
+        """Look once whether a local directory, if it is there, is one on the server.
+
+        Raises:
+            OSError, CommandError: Above all `InvalidPath`: it is.
+        """
+        if (here, there) not in self._known:
+            _check_apart(connection, here, there)
+            self._known.add((here, there))
+
+
+def _check_apart(connection: Connection, here: bytes, there: RemotePath) -> None:
+    name = paths.PARTIAL_PREFIX + secrets.token_hex(8).encode() + paths.PARTIAL_SUFFIX
+    try:
+        above = os.open(here or b".", beneath.OPEN_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        is_same = _appears(connection, above, name, paths.child(there, name))
+    finally:
+        os.close(above)
+    if is_same:
+        raise InvalidPath(
+            f"{paths.show(here or b'.')} here is {paths.show(there)} on the server: "
+            "nothing can be moved from one to the other"
+        )
+
+
+def _appears(connection: Connection, above: int, name: bytes, there: RemotePath) -> bool:
+    """Whether the server has what is made in a directory here."""
+    try:
+        os.close(os.open(name, _PROBE, 0o600, dir_fd=above))
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return False  # then nothing can be removed from it, nor come into it
+        raise
+    try:
+        return find(connection, there) is not None
+    except Forbidden:
+        return False  # it is never told what is there
+    finally:
+        unlink(above, name)
 
 
 def remove_empty(directory: bytes) -> None:

@@ -22,7 +22,7 @@ from ftpclient.transfer.listing import find, list_pages
 from ftpclient.transfer.local_tree import LocalTree
 from ftpclient.transfer.path_list import looking_there
 from ftpclient.transfer.placing import checked_parts
-from ftpclient.transfer.removal import Fetched, remove_empty_there, remove_fetched
+from ftpclient.transfer.removal import Apart, Fetched, remove_empty_there, remove_fetched
 from ftpclient.transfer.selection import Walk
 from ftpclient.transfer.spool import Spool, Table
 from ftpwire import beneath, paths
@@ -138,6 +138,8 @@ class TreeDownload:
         digest = os.path.isdir(self._target)
         durable = download.options.remove_source
         link = self._named_link() if durable else None
+        if durable and link is None:
+            Apart().check(download.connection, self._target, self._source)
         failed = download.summary.failed
         self._choose()
         with closing(Spool(bytes)) as self._emptied, closing(Spool(Page)) as listing:

@@ -21,7 +21,7 @@ from ftpclient.transfer.listing import find, list_pages
 from ftpclient.transfer.named import Named, look
 from ftpclient.transfer.path_list import looking_here
 from ftpclient.transfer.remote_index import RemoteIndex
-from ftpclient.transfer.removal import remove_empty
+from ftpclient.transfer.removal import Apart, remove_empty
 from ftpclient.transfer.report import Listener, Summary
 from ftpclient.transfer.selection import Filter, with_ignore_file
 from ftpclient.transfer.spool import Spool
@@ -93,6 +93,7 @@ class Upload(FileUpload):
         super().__init__(connection, options, listener)
         self._late: list[tuple[bytes, RemotePath, SetAttributes, bool]] = []
         """Attributes of directories, which come when others have filled them."""
+        self._apart = Apart()
         self._emptied: Spool[bytes] | None = None
         """Directories here that may have become empty, each after those in it."""
         self._links: list[tuple[bytes, RemotePath, os.stat_result]] = []
@@ -176,20 +177,31 @@ class Upload(FileUpload):
             if named.is_node:
                 self._add_node(named, target)
                 return
+            self._set_goes(source, target, named)
             if stat.S_ISDIR(named.info.st_mode) and options.recursive and options.resume:
                 self._look_up(target)
             self._choose(source, target, named.info)
-            self._set_goes(source, target, named)
             self._add(source, target, named.info, (), self._filter(), named=True)
         except (OSError, CommandError) as error:
             self.fail(source, target, error, named=True)
 
     def _set_goes(self, source: bytes, target: RemotePath, named: Named) -> None:
-        """Find out what of something that was named goes once it is stored."""
+        """Find out what of something that was named goes once it is stored.
+
+        Raises:
+            OSError, CommandError: It can't be moved.
+        """
         self.goes = self.options.remove_source
-        if self.goes and named.is_link and stat.S_ISDIR(named.info.st_mode):
+        if not self.goes:
+            return
+        is_directory = stat.S_ISDIR(named.info.st_mode)
+        if named.is_link and is_directory:
             self.goes = False
             self._links.append((source.rstrip(b"/"), target, named.info))
+        elif is_directory:
+            self._apart.check(self.connection, source, target)
+        else:
+            self._apart.check(self.connection, os.path.dirname(source), paths.parent_of(target))
 
     def _filter(self) -> Filter:
         """What is left out of a tree, at its root."""

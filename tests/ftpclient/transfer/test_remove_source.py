@@ -353,3 +353,28 @@ def test_the_server_is_told_what_it_may_remove(start_server, connect, tmp_path, 
     assert (file.size, file.mtime_ns) == ((2, entry.mtime_ns) if able else (None, None))
     assert link.only_if_same == able
     assert not client.exists("/a")
+
+
+@pytest.mark.parametrize("make", [False, True], ids=["again", "named-by-a-link"])
+def test_a_directory_that_is_the_servers_own(client, files, tmp_path, make):
+    """Served by this machine, or mounted here: what arrives is what would be removed."""
+    grow(files, "a", "d/b", "large", size=5 * 2**20)
+    here = files
+    if make:
+        here = tmp_path / "mounted"
+        here.symlink_to(files)
+    client.put([files / "large"], "/", resume=True)  # so the server has its digest
+    before = names(files)
+    for name, target in (("a", "/a"), ("large", "/large"), ("d", "/d")):
+        told = Told()
+        client.put(
+            here / name, target, remove_source=True, recursive=True, into=False, listener=told
+        )
+        client.get(
+            target, here / name, remove_source=True, recursive=True, into=False, listener=told
+        )
+        assert [result.error.code for result in told.results] == ["invalid-path"] * 2, name
+    assert names(files) == before
+    summary = client.get(["/a", "/d/b"], here, remove_source=True)  # only one stays where it is
+    assert (summary.done, summary.failed) == (1, 1)
+    assert names(files) == ["a", "b", "d", "large"]
