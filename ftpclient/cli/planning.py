@@ -20,6 +20,7 @@ from ftpwire.errors import (
     AlreadyExists,
     CommandError,
     Forbidden,
+    InvalidPath,
     IsADirectory,
     NotADirectory,
     NotEmpty,
@@ -64,10 +65,14 @@ class Plan:
         """Tell what moving would do. Raises CommandError where it would fail."""
         entry = self._app.client.stat(source)
         self._check_removable(source)
-        if to == source or to.startswith(source + b"/"):
-            raise CommandError(f"{paths.show(source)}: can't be moved into itself")
+        if _is_below(to, source):
+            raise InvalidPath(f"{paths.show(source)}: can't be moved into itself")
         there = self._target(to)
-        if there is not None and entry.type == "dir":
+        if to == source and not no_clobber:  # it has that name
+            step = PlannedStep("move", to, entry.type, source=source)
+            self._add(Result(source, to, 0, "planned", unchanged=True, step=step))
+            return
+        if there is not None and entry.type == "dir" and not no_clobber:
             raise AlreadyExists(f"{paths.show(to)}: exists")
         self._replace("move", source, to, entry, there, no_clobber)
 
@@ -84,6 +89,8 @@ class Plan:
         entry = self._app.client.stat(source, follow=not links)
         if entry.type == "dir" and not recursive:
             raise IsADirectory(f"{paths.show(source)}: a directory (use -r)")
+        if entry.type == "dir" and (to == source or _is_below(to, source)):
+            raise InvalidPath(f"{paths.show(source)}: can't be copied into itself")
         there = self._target(to)
         if entry.type == "dir" and there is not None and there.type != "dir":
             raise NotADirectory(f"{paths.show(to)}: not a directory")
@@ -107,8 +114,8 @@ class Plan:
         there: Entry | None,
         no_clobber: bool,
     ) -> None:
-        merges = entry.type == "dir" and there is not None
-        if there is not None and there.type == "dir" and not merges:
+        merges = action == "copy" and entry.type == "dir" and there is not None
+        if there is not None and there.type == "dir" and not merges and not no_clobber:
             raise IsADirectory(f"{paths.show(to)}: a directory is there")
         if there is not None and no_clobber and not merges:
             error = AlreadyExists(f"{paths.show(to)}: exists")
@@ -161,3 +168,8 @@ class Plan:
         else:
             self._summary.add(result)
         self._printer.finished(result)
+
+
+def _is_below(path: RemotePath, top: RemotePath) -> bool:
+    """Whether a path is in the tree of another one, and isn't its root."""
+    return path != top and path.startswith(top.rstrip(b"/") + b"/")

@@ -21,6 +21,7 @@ from ftpclient.connection.connection import Connection
 from ftpclient.transfer import preflight
 from ftpclient.transfer.download import Download
 from ftpclient.transfer.file_upload import OPEN_SOURCE
+from ftpclient.transfer.folding import Folding, SameNames
 from ftpclient.transfer.job import EmptySource, Options, Transfer, same_time_and_size
 from ftpclient.transfer.listing import find, list_pages
 from ftpclient.transfer.placing import checked_parts
@@ -265,6 +266,7 @@ class DownloadRehearsal(Rehearsal, Download):
 
     def __init__(self, connection: Connection, options: Options, listener: Listener) -> None:
         super().__init__(connection, replace(options, remove_source=False), listener)
+        self.same_names = SameNames(Folding(tries=False), self._has)
 
     def _get_tree(self, source: RemotePath, entry: Entry, target: bytes, *, follow: bool) -> None:
         _TreeRehearsal(self, source, entry, target, follow=follow).run()
