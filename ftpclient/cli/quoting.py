@@ -11,6 +11,7 @@ BLANKS = " \t\r"
 MAGIC = "*?["
 OPERATORS = ";&|<>()`"
 ESCAPED_IN_DOUBLE = '"\\$`'
+_PLAIN_LOCALLY = "%+,-./:@_"
 _NAMES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\", "'": "\\'"}
 
 
@@ -23,15 +24,25 @@ class Quote(StrEnum):
     CODED = "$'"
 
 
-def quote(text: str, style: Quote = Quote.NONE, *, close: bool = True, first: bool = False) -> str:
+def quote(
+    text: str,
+    style: Quote = Quote.NONE,
+    *,
+    close: bool = True,
+    first: bool = False,
+    local: bool = False,
+) -> str:
     """Write ``text`` so that it is read back, after ``style`` was opened already.
 
     Args:
         close: Close the quotes at the end; else more can be typed inside them.
         first: It begins a word, where a tilde means something.
+        local: The local shell reads it, which expands more than is expanded here.
     """
     if not text.isprintable():
         return _coded(text, style, close)
+    if style is Quote.NONE and local:
+        return "".join(c if c.isalnum() or c in _PLAIN_LOCALLY else "\\" + c for c in text)
     if style is Quote.NONE:
         return _escaped(text, first)
     if style is Quote.SINGLE:

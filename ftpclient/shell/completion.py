@@ -218,7 +218,8 @@ def _completions(typed: Typed, names: Sequence[Name], start: int) -> Iterator[Co
             text = text if typed.name.startswith("-") else "./" + text
         tail = "/" if name.more else ""
         first = typed.directory in ("", "./")  # a quoted tilde reads as ./~
-        written = quote(text + tail, typed.quote, close=not name.more, first=first)
+        local = typed.place is Place.LOCAL
+        written = quote(text + tail, typed.quote, close=not name.more, first=first, local=local)
         if len(names) == 1 and not name.more:
             written += " "
         yield Completion(written, start_position=start, display=paths.show(name.text) + tail)

@@ -39,6 +39,7 @@ def here(local):
     (local / "my photos").mkdir()
     (local / "my photos" / "cat.jpg").touch()
     (local / "music.txt").touch()
+    (local / "v$HOME {a,b}=!é.txt").touch()
     return local
 
 
@@ -143,6 +144,10 @@ def test_every_place_of_a_line(completer, remote, here):
         ("cat docs/rep | mu", "cat docs/rep | mu"),
         ("cat docs/rep | grep x mu", "cat docs/rep | grep x music.txt "),
         ("cat docs/rep | sort | grep x mu", "cat docs/rep | sort | grep x music.txt "),
+        ("pwd | cat v", "pwd | cat v\\$HOME\\ \\{a,b\\}\\=\\!é.txt "),
+        ('pwd | cat "v', 'pwd | cat "v\\$HOME {a,b}=!é.txt" '),
+        ("!cat v", "!cat v\\$HOME\\ \\{a,b\\}\\=\\!é.txt "),
+        ("lls v", "lls v$HOME\\ {a,b}=!é.txt "),
         ("cat docs/rep | sort; mk", "cat docs/rep | sort; mkdir "),
         ("ls # mk", "ls # mk"),
         ("!true; cat mu", "!true; cat music.txt "),
