@@ -65,9 +65,9 @@ class Plan:
         """Tell what moving would do. Raises CommandError where it would fail."""
         entry = self._app.client.stat(source)
         self._check_removable(source)
-        if _is_below(to, source):
-            raise InvalidPath(f"{paths.show(source)}: can't be moved into itself")
         there = self._target(to)
+        if _is_below(to, source) and not (there and no_clobber):
+            raise InvalidPath(f"{paths.show(source)}: can't be moved into itself")
         if to == source and not no_clobber:  # it has that name
             step = PlannedStep("move", to, entry.type, source=source)
             self._add(Result(source, to, 0, "planned", unchanged=True, step=step))

@@ -207,6 +207,8 @@ def test_changing_commands(user, look):
         (["mv", "/www/same", "/www/d", "/www"], 0),
         (["mv", "-n", "/www/same", "/www/d", "/www"], 0),
         (["mv", "-nT", "/www/d", "/www/same"], 0),
+        (["mv", "-nT", "/www", "/www/d"], 0),
+        (["mv", "-nT", "/www", "/www/new"], 1),
         (["mv", "-nT", "/www/same", "/www/d"], 0),
         (["mv", "-T", "/www/same", "/www/d"], 1),
         (["get", "-r", "/www/d", "/www/same", "site"], 0),
