@@ -598,7 +598,7 @@ class Client(BaseClient):
         if dry_run:
             from ftpclient.transfer.rehearsal import UploadRehearsal
 
-            rehearsal = UploadRehearsal(self.connection, options, listener)
+            rehearsal = UploadRehearsal(self.connection, options, listener, whole=atomic)
             rehearsal.made = self._resolve(target) if into and target.endswith(b"/") else None
             upload: Upload = rehearsal
         else:

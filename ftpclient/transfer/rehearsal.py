@@ -25,7 +25,7 @@ from ftpclient.transfer.folding import Folding, SameNames
 from ftpclient.transfer.job import EmptySource, Options, Transfer, same_time_and_size
 from ftpclient.transfer.listing import find, list_pages
 from ftpclient.transfer.placing import checked_parts
-from ftpclient.transfer.report import Listener, Result
+from ftpclient.transfer.report import Listener, Result, Summary
 from ftpclient.transfer.spool import Spool, Table
 from ftpclient.transfer.tree_download import UNDONE, TreeDownload
 from ftpclient.transfer.upload import Upload
@@ -103,8 +103,12 @@ class Rehearsal(Transfer):
         if result.status != "planned":
             self.summary.add(result)
         elif result.step is not None and result.step.action == self.verb:
-            self.summary.add(replace(result, status="done"))
+            self._counted().add(replace(result, status="done"))
         self.listener.finished(result)
+
+    def _counted(self) -> Summary:
+        """Where what would be done is counted."""
+        return self.summary
 
     def replaces(self, target: bytes, kind: str, source_ns: int, target_ns: int) -> None:
         """Raises what keeps a file or link from its target, where something of a kind is."""
@@ -142,13 +146,20 @@ def _digest_of(fd: int, size: int, check: Callable[[], None]) -> bytes:
 
 
 class UploadRehearsal(Rehearsal, Upload):
-    """What a put would do."""
+    """What a put would do.
 
-    def __init__(self, connection: Connection, options: Options, listener: Listener) -> None:
+    Args:
+        whole: A directory is to take the place of what is there, if all of it comes.
+    """
+
+    def __init__(
+        self, connection: Connection, options: Options, listener: Listener, *, whole: bool = False
+    ) -> None:
         # what is there is looked up in any case; what is the same is sent all the same, or not
         super().__init__(connection, replace(options, resume=True, remove_source=False), listener)
         self.made: RemotePath | None = None
         """A directory that would be made before."""
+        self._whole = Summary() if whole else None
         self._compares = options.resume
         self._top: RemotePath | None = None
         """The directory of which all is known that is in it."""
@@ -158,11 +169,26 @@ class UploadRehearsal(Rehearsal, Upload):
         super().stop_workers()
         self._there.close()
 
+    def _counted(self) -> Summary:
+        return self.summary if self._whole is None else self._whole
+
+    def close(self) -> Summary:
+        if self._whole is not None and not self.summary.failed:
+            self.summary.done += self._whole.done
+            self.summary.size += self._whole.size
+            self._whole = None
+        return super().close()
+
     def _look_up(self, target: RemotePath) -> None:
         self._there.close()
         self._top = target
+        count = size = 0
         try:
             for page in list_pages(self.connection, List(target, recursive=True, digest=True)):
+                if self._whole is not None:  # all of it goes, and nothing of it is in the way
+                    count += len(page.entries)
+                    size += sum(entry.size for entry in page.entries if entry.type == "file")
+                    continue
                 above = paths.child(target, page.directory) if page.directory else target
                 for entry in page.entries:
                     self._there[paths.child(above, entry.path)] = entry
@@ -170,6 +196,9 @@ class UploadRehearsal(Rehearsal, Upload):
             self._top = None  # a drop box tells nothing but of what is named
         except CommandError:
             pass  # nothing is there
+        if count:
+            step = PlannedStep("remove", target, "dir", size, count=count + 1)
+            self._tell(Result(b"", target, size, "planned", step=step))
 
     def _is_known(self, target: RemotePath) -> bool:
         """Whether it is in the tree that was looked up."""

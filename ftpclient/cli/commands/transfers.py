@@ -92,11 +92,13 @@ class _Choices:
 
     def finish(self, app: App, summary: Summary, *, atomic: bool = False) -> None:
         """Print the totals, and end the command with its status."""
+        if atomic and summary.failed:
+            app.complain(CommandError("not all of it could be sent: nothing was replaced"))
         if self.dry_run:
             rehearsal.finish(app, summary)
             raise_for(summary.exit_code)
         else:
-            _finish(app, summary, atomic=atomic)
+            _finish(app, summary)
 
     def client(self, app: App) -> Client:
         """The client, connected."""
@@ -160,9 +162,7 @@ def _transfer_options(command: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-def _finish(app: App, summary: Summary, *, atomic: bool = False) -> None:
-    if atomic and summary.failed:
-        app.complain(CommandError("not all of it could be sent: nothing was replaced"))
+def _finish(app: App, summary: Summary) -> None:
     if app.as_json:
         app.print_json(render.summary_record(summary))
     elif sys.stderr.isatty():

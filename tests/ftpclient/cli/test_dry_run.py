@@ -132,6 +132,26 @@ def plan_of_files(plan):
     return [one for one in plan if one["action"] != "mkdir"]
 
 
+def test_an_atomic_put_takes_the_place_of_what_is_there(user, look, site):
+    user.run("put", "site/new", "/www/extra")
+    words = ["put", "-rT", "--atomic", "-n", "-x", "link", "site", "/www"]
+    assert sorted(look(*words).lines) == [
+        "mkdir      site/d/",
+        "mkdir      site/e/",
+        "put        site/changed  (new, 3 B)",
+        "put        site/d/old  (new, 2 B)",
+        "put        site/e/f  (new, 3 B)",
+        "put        site/new  (new)",
+        "put        site/same  (new, 2 B)",
+        "remove     /www/  (7 in all, 6 B)",
+    ]
+    why = "not all of it could be sent: nothing was replaced"
+    user.home.joinpath("list").write_text("same\nnope\n")
+    words = [*words, "--files-from", "list"]
+    assert why in look(*words, status=5).err
+    assert why in user.run(*words, status=5).err
+
+
 def test_json_is_that_of_a_sync(user, look, site):
     records = [json.loads(line) for line in look("--json", "put", "-rT", "site", "/www").lines]
     *steps, summary = records
