@@ -492,8 +492,8 @@ def test_ctrl_c_ends_all_lines_that_were_pasted(app, home, capfd, monkeypatch):
     space = app.client.space
     monkeypatch.setattr(app.client, "space", lambda: app.interrupt.set() or space())
     typing = _Typing("mkdir a\nls nope\ndf\nmkdir b", "mkdir c")
-    monkeypatch.setattr(shell, "_session", lambda completer, client: typing)
-    assert shell._talk(app, app.client) == 0
+    monkeypatch.setattr(shell, "_session", lambda app, completer: typing)
+    assert shell._talk(app) == 0
     assert (home / "a").exists()
     assert not (home / "b").exists()
     assert (home / "c").exists()
