@@ -188,7 +188,7 @@ def _run_into_file(app: App, words: tuple[Word, ...], redirect: Redirect) -> int
     from ftpclient.shell.redirect import opened
 
     path = os.fsencode(os.path.expanduser(redirect.file))
-    _check_not_read(words, path)
+    _check_not_read(expanded(app, words), path)
     with ExitStack() as stack:
         with app.interrupt.at_once():  # a FIFO waits for its reader
             output = stack.enter_context(opened(path, append=redirect.append))

@@ -32,7 +32,7 @@ def run_script(app: App, script: Script) -> int:
     if app.rc and not script.check:
         run_rc(app, Path(app.rc))
     if script.lines:
-        return run_batch(app, [part for line in script.lines for part in line.split("\n")])
+        return _run_lines(app, script.lines)
     with _opened(app, script.path) as stream:
         parts = _parts(app, stream)
         if script.check:
@@ -41,6 +41,18 @@ def run_script(app: App, script: Script) -> int:
         if app.first_directory:
             client.change_dir(app.first_directory)
         return run_batch(app, parts, script.name, keep_going=script.keep_going)
+
+
+def _run_lines(app: App, lines: Iterable[str]) -> int:
+    """Run the lines of -c until one fails; its exit status. None of them goes on in the next."""
+    before = status = 0
+    for line in lines:
+        parts = line.split("\n")
+        status = run_batch(app, parts, before=before)
+        if status or app.shell.leaving:
+            break
+        before += len(parts)
+    return status
 
 
 def source(app: App, path: str) -> int:
@@ -96,17 +108,25 @@ def _is_ours(info: os.stat_result) -> bool:
     return info.st_uid in (os.geteuid(), 0) and not info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
-def run_batch(app: App, parts: Iterable[str], name: str = "", *, keep_going: bool = False) -> int:
+def run_batch(
+    app: App,
+    parts: Iterable[str],
+    name: str = "",
+    *,
+    before: int = 0,
+    keep_going: bool = False,
+) -> int:
     """Run lines until one fails; its exit status.
 
     Args:
         parts: The lines, of which one may go on in the next.
         name: Of their file, for complaints; without one they have no numbers.
+        before: How many lines came before them.
         keep_going: Run all of them, unless Ctrl-C ends that; the status is 1 when one failed.
     """
     failed = False
     for number, line in whole_lines(part.rstrip("\r\n") for part in parts):
-        app.shell.where = Where(name, number)
+        app.shell.where = Where(name, before + number)
         status = run_line(app, line)
         if standard.reader_left():
             return standard.READER_LEFT

@@ -41,6 +41,8 @@ STATUSES = [
     (["exit", "pwd"], 0, ""),
     (["ls nope || exit 3"], 3, ""),
     (["login"], 2, ""),
+    (["pwd", "ls 'a", "b'; pwd"], 2, "/\n"),
+    (["pwd \\", "; pwd"], 2, ""),
 ]
 
 

@@ -223,9 +223,12 @@ def test_a_file_that_becomes_another_while_the_command_runs(run, numbers, local)
 
 
 @pytest.mark.parametrize("operator", [">", ">>"])
-@pytest.mark.parametrize("words", ["put mine", "mput ./mine", "put -r . --files-from=mine"])
+@pytest.mark.parametrize(
+    "words", ["put mine", "mput ./mine", "send mine", "put -r . --files-from=mine"]
+)
 def test_a_file_that_the_command_reads(run, numbers, local, words, operator):
     (local / "mine").write_text("mine")
+    run("alias send='put -q'")
     name = "./mine" if operator == ">" else "mine"
     assert run(f"{words} {operator} {name}") == (
         2,

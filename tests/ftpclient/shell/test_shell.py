@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.output import DummyOutput
 
 from ftpclient.cli import main
@@ -481,6 +482,7 @@ class _Typing:
     def __init__(self, *texts: str) -> None:
         self._texts = list(texts)
         self.output = DummyOutput()
+        self.history = InMemoryHistory()
 
     def prompt(self, message: object) -> str:
         if not self._texts:
