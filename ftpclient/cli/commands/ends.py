@@ -12,6 +12,7 @@ import re
 import select
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import click
@@ -24,7 +25,7 @@ from ftpclient.cli.printer import Printer
 from ftpclient.connection.interrupt import wait_for
 from ftpclient.transfer import retry
 from ftpwire import paths, standard
-from ftpwire.errors import NotFound, NotRegular
+from ftpwire.errors import IsADirectory, NotFound, NotRegular
 from ftpwire.messages import Entry
 from ftpwire.paths import RemotePath
 
@@ -229,6 +230,10 @@ class _Followed:
 
     def look(self, app: App, printing: _Printing) -> None:
         """Print what was added since."""
+        with suppress(NotFound, NotRegular, IsADirectory):  # since it was looked at: told next time
+            self._look(app, printing)
+
+    def _look(self, app: App, printing: _Printing) -> None:
         entry = self._there(app)
         if entry is None or (entry.size, entry.mtime_ns) == self._seen:
             return
@@ -257,9 +262,10 @@ class _Followed:
     def _there(self, app: App) -> Entry | None:
         try:
             entry = retry.asked(app.client, Printer(app), lambda: _check_file(app, self._path))
-        except NotFound:
+        except (NotFound, NotRegular) as error:
             if not self._missing:
-                app.remark(f"{paths.show(self._path)} was removed: waiting for it")
+                what = "was removed" if isinstance(error, NotFound) else "is no file any more"
+                app.remark(f"{paths.show(self._path)} {what}: waiting for it")
             self._missing = True
             return None
         if self._missing:

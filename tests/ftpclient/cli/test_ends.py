@@ -163,6 +163,28 @@ def test_a_file_that_is_cut_replaced_or_removed(user, meanwhile):
     assert told.err.count("was removed: waiting for it") == 1
 
 
+def test_a_file_that_leaves_while_it_is_read(user, meanwhile, monkeypatch):
+    """It may have been there a moment before. A directory in its place is waited out, too."""
+    path, other = stored(user, b"one\n"), stored(user, b"1\n", "other")
+    check = ends._check_file
+
+    def leave(app, remote):
+        entry = check(app, remote)
+        if entry.size == 8:
+            path.unlink()
+        return entry
+
+    monkeypatch.setattr(ends, "_check_file", leave)
+    meanwhile(lambda: (appended(path, b"two\n"), appended(other, b"2\n")))
+    meanwhile(path.mkdir)
+    meanwhile(path.rmdir)
+    meanwhile(lambda: path.write_bytes(b"back\n"))
+    told = user.run("tail", "-q", "-f", "/text", "/other", status=130)
+    assert told.out == b"one\n1\n2\nback\n"
+    told = user.run("tail", "-f", "/text", status=130)
+    assert told.out == b"back\n"
+
+
 def test_several_files_are_followed(user, meanwhile):
     one, two = stored(user, b"1\n", "one"), stored(user, b"2\n", "two")
     meanwhile(lambda: (appended(one, b"1b\n"), appended(two, b"2b\n")))
