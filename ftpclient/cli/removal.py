@@ -15,8 +15,8 @@ from ftpclient.cli.app import App
 from ftpclient.connection.protocol import Asked
 from ftpclient.transfer import spool
 from ftpwire import paths
-from ftpwire.errors import CommandError, NotFound
-from ftpwire.messages import Entry, Remove, Removed
+from ftpwire.errors import CommandError, NotFound, SourceChanged
+from ftpwire.messages import IF_SAME, Entry, Remove, Removed
 from ftpwire.paths import RemotePath
 
 
@@ -40,7 +40,8 @@ class Removal:
             self._doomed.add(msgspec.structs.replace(entry, path=path))
 
     def run(self, removed: Callable[[RemotePath, Entry], None] | None) -> None:
-        """Remove it: what is in a directory before the directory.
+        """Remove it: what is in a directory before the directory. What has changed since it was
+        found stays.
 
         Args:
             removed: Told what has gone.
@@ -53,7 +54,11 @@ class Removal:
         # a path that begins with another one is greater than that
         for entry in spool.sort(self._doomed, lambda one: one.path, reverse=True):
             call: Asked[Removed] = Asked()
-            connection.submit(call, Remove(entry.path))
+            request = Remove(entry.path)
+            if entry.type in ("file", "link") and IF_SAME in connection.server.features:
+                # what came there since it was found may be nothing that is meant
+                request = Remove(entry.path, False, entry.size, entry.mtime_ns)
+            connection.submit(call, request)
             waiting.append((entry, call))
             while waiting and waiting[0][1].done:
                 self._end(*waiting.popleft(), removed)
@@ -72,6 +77,8 @@ class Removal:
         removed: Callable[[RemotePath, Entry], None] | None,
     ) -> None:
         error = call.error
+        if isinstance(error, SourceChanged):
+            error = SourceChanged(f"{paths.show(entry.path)}: changed since it was found: it stays")
         if error is None:
             if removed is not None:
                 removed(RemotePath(entry.path), entry)

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from ftpclient.cli.aliases import ALIASES
+from ftpclient.cli.removal import Removal
 from ftpclient.shell.running import run_line
 
 
@@ -549,6 +550,26 @@ def test_a_link_is_removed_and_never_what_it_leads_to(run, partly_empty):
     (partly_empty / "far").symlink_to("full")
     assert run("find e/far e/link -delete")[0] == 0
     assert (partly_empty / "full" / "one").exists() and not (partly_empty / "far").is_symlink()
+
+
+def test_what_has_changed_since_it_was_found_stays(run, partly_empty, monkeypatch):
+    go_on = Removal.run
+
+    def changed_first(removal, removed):
+        (partly_empty / "full" / "one").write_bytes(b"1, and more")
+        (partly_empty / "link").unlink()
+        (partly_empty / "link").symlink_to("elsewhere")
+        go_on(removal, removed)
+
+    monkeypatch.setattr(Removal, "run", changed_first)
+    status, out, err = run("find e -size +0 -delete -print; find e/link -delete")
+    assert (status, out) == (1, [])
+    assert err == (
+        "ftp: /e/full/one: changed since it was found: it stays\n"
+        "ftp: /e/link: changed since it was found: it stays\n"
+    )
+    assert (partly_empty / "full" / "one").read_bytes() == b"1, and more"
+    assert (partly_empty / "link").is_symlink()
 
 
 def test_thousands_are_removed_without_a_round_trip_for_each(app, run, files, monkeypatch):
