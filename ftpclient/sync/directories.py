@@ -51,8 +51,8 @@ def bytes_of(entry: Entry) -> int:
 
 
 def deletion_step(path: bytes, entry: Entry, why: str = EXTRA) -> Step:
-    """The deletion of a file or link."""
-    return Step("delete", path, entry.type, bytes_of(entry), why=why)
+    """The deletion of a file or link, as it was found."""
+    return Step("delete", path, entry.type, bytes_of(entry), mtime_ns=entry.mtime_ns, why=why)
 
 
 class Deletion:

@@ -18,7 +18,7 @@ from ftpclient.transfer.download import Download
 from ftpclient.transfer.file_call import Item
 from ftpclient.transfer.local_tree import LocalTree
 from ftpwire import paths
-from ftpwire.errors import CommandError, from_oserror
+from ftpwire.errors import CommandError, SourceChanged, from_oserror
 
 
 class LocalReplica(Replica[Download]):
@@ -60,6 +60,9 @@ class LocalReplica(Replica[Download]):
     def remove(self, step: Step) -> None:
         def remove(parts: tuple[bytes, ...]) -> None:
             try:
+                there = self._tree.stat(parts)
+                if step.mtime_ns is not None and there and there.st_mtime_ns != step.mtime_ns:
+                    raise SourceChanged("changed since it was found: it stays")
                 self._tree.remove(parts)
             except FileNotFoundError:
                 pass  # somebody else was quicker

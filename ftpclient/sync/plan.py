@@ -32,6 +32,7 @@ class Step(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
         type: Of what is there then; with ``delete``, of what is there now.
         size: Bytes that are sent, or deleted.
         mode, mtime_ns: What to set; with ``attributes`` and ``rename`` None for what is right.
+            With ``delete``, what a file or link has: one that has another stays.
         target: Where a link points.
         why: For people. Empty for what only serves another step: it isn't shown.
         source: With ``rename``, the path before.

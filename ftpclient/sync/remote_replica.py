@@ -16,8 +16,8 @@ from ftpclient.sync.plan import Plan, Step
 from ftpclient.transfer import preflight
 from ftpclient.transfer.upload import Upload
 from ftpwire import paths
-from ftpwire.errors import NotFound, from_oserror
-from ftpwire.messages import MakeDir, Move, Remove, Request, SetAttributes, Space
+from ftpwire.errors import NotFound, SourceChanged, from_oserror
+from ftpwire.messages import IF_SAME, MakeDir, Move, Remove, Request, SetAttributes, Space
 
 
 class RemoteReplica(Replica[Upload]):
@@ -43,7 +43,11 @@ class RemoteReplica(Replica[Upload]):
 
     def remove(self, step: Step) -> None:
         path = self._route.remote_path(step.path)
-        self._ask(step, Remove(path, recursive=step.type == "dir"))
+        request = Remove(path, recursive=step.type == "dir")
+        if step.type in ("file", "link") and IF_SAME in self._connection.server.features:
+            size = step.size if step.type == "file" else None
+            request = Remove(path, False, size, step.mtime_ns)
+        self._ask(step, request)
 
     def rename(self, step: Step) -> None:
         path = self._route.remote_path(step.path)
@@ -79,4 +83,6 @@ class _StepCall(Call):
         error = self.error
         if self._step.action == "delete" and isinstance(error, NotFound):
             error = None  # somebody else was quicker
+        elif self._step.action == "delete" and isinstance(error, SourceChanged):
+            error = SourceChanged("changed since it was found: it stays")
         self._tell(self._step, error)

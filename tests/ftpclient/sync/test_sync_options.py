@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ftpclient.sync.job import Options
+from ftpclient.sync.local_replica import LocalReplica
 from ftpclient.sync.remote_replica import RemoteReplica
 from ftpclient.transfer.job import Transfer
 from ftpclient.transfer.pool import ConnectionPool
@@ -321,6 +322,30 @@ def test_a_link_that_leads_nowhere_or_round_and_round(ends):
     assert read(target)["extra"] == File(1, True)
     summary, told = sync(copy_links=True, patterns=((True, "dangling"), (True, "up")))
     assert (told.errors, summary.exit_code) == ([], 0)
+
+
+def test_what_has_changed_since_it_was_found_is_not_deleted(ends, monkeypatch):
+    source, target, sync = ends
+    plant(source, {"kept": File(1, True)}, b"s")
+    plant(target, {"gone": File(1, True), "new": File(1, True)}, b"t")
+    (target / "link").symlink_to("gone")
+    for replica in (RemoteReplica, LocalReplica):
+
+        def change(self, step, remove=replica.remove):
+            if step.path == b"new":
+                (target / "new").write_bytes(b"another")
+            if step.path == b"link":
+                (target / "link").unlink()
+                (target / "link").symlink_to("kept")
+            remove(self, step)
+
+        monkeypatch.setattr(replica, "remove", change)
+    summary, told = sync(delete=True)
+    assert (summary.deleted, summary.exit_code) == (1, 1)
+    assert told.errors == [("failed", "source-changed", name) for name in ("link", "new")]
+    assert (target / "new").read_bytes() == b"another"
+    assert os.readlink(target / "link") == "kept"
+    assert not (target / "gone").exists()
 
 
 def test_several_connections(ends, monkeypatch):
