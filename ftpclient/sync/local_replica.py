@@ -17,7 +17,7 @@ from ftpclient.transfer import preflight
 from ftpclient.transfer.download import Download
 from ftpclient.transfer.file_call import Item
 from ftpclient.transfer.local_tree import LocalTree
-from ftpwire import paths
+from ftpwire import beneath, paths
 from ftpwire.errors import CommandError, SourceChanged, from_oserror
 
 
@@ -61,7 +61,7 @@ class LocalReplica(Replica[Download]):
         def remove(parts: tuple[bytes, ...]) -> None:
             try:
                 there = self._tree.stat(parts)
-                if step.mtime_ns is not None and there and there.st_mtime_ns != step.mtime_ns:
+                if there and step.mtime_ns not in (None, beneath.told_time(there)):
                     raise SourceChanged("changed since it was found: it stays")
                 self._tree.remove(parts)
             except FileNotFoundError:
