@@ -164,7 +164,7 @@ class Client(BaseClient):
                 found = [paths.child(base, part) for base in found]
         result = [one for one in found if self.find(one, follow=False) is not None]
         if not result:
-            raise NotFound(f"{paths.show(path)}: nothing matches")
+            raise NotFound(f"{paths.show(path)}: nothing matches", path=path)
         return sorted(result)
 
     def _matches(self, directory: RemotePath, pattern: bytes) -> Iterator[RemotePath]:

@@ -20,7 +20,7 @@ from ftpclient.cli.settings import Settings
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.interrupt import Interrupt
 from ftpwire import standard
-from ftpwire.errors import CommandError, FtpError, NotFound, UploadTakenOver
+from ftpwire.errors import FtpError, NotFound
 from ftpwire.paths import RemotePath, printable
 
 if TYPE_CHECKING:
@@ -396,6 +396,20 @@ class App:
         except OSError as error:
             standard.fail(error)
 
+    def tell_done(self, text: str, action: str, **more: Any) -> None:
+        """Tell that something was done: as an object with --json, else as a remark.
+
+        Args:
+            text: The remark; empty for none.
+            more: What the object has, see `records.done_record`.
+        """
+        if self.as_json:
+            from ftpclient.cli.records import done_record
+
+            self.print_json(done_record(action, **more))
+        elif text:
+            self.say(text)
+
     def summarize(self, text: str) -> None:
         """A remark after all results. Raises ReaderLeft, so that nothing is said then."""
         sys.stdout.flush()
@@ -415,11 +429,15 @@ class App:
         elif not self.quiet:
             print(f"ftp: {printable(text)}", file=sys.stderr)
 
-    def complain(self, error: FtpError) -> None:
+    def complain(self, error: FtpError, exit_code: int | None = None) -> None:
         """One line on stderr about what failed; with --debug after where it comes from.
 
         Many of one cause in a row are one line: so they are held back until something else is
         printed, or the command ends. See `flush`.
+
+        Args:
+            exit_code: The status that the command ends with because of it, where that isn't the
+                error's own.
         """
         if self.debug and error.__traceback__ is not None:
             from ftpclient.cli.traces import print_trace
@@ -431,13 +449,10 @@ class App:
         elif isinstance(error, NotFound) and (found := _WITH_HOST.match(text)):
             text += f" (a server is named as USER@{found[1]}:PATH or ftpd://{found[1]}/PATH)"
         if self.as_json:
-            from ftpclient.cli.render import error_record, path_record
+            from ftpclient.cli.records import error_record
 
-            record = error_record(error) | {"message": text}
-            if isinstance(error, (CommandError, UploadTakenOver)) and error.path is not None:
-                record |= path_record("path", error.path)
-            if self.shell.where is not None:
-                record["line"] = self.shell.where.line
+            line = None if self.shell.where is None else self.shell.where.line
+            record = error_record(error, message=text, exit_code=exit_code, line=line)
             print(json.dumps(record), file=sys.stderr)
         else:
             self._complaints.add(error, text)

@@ -160,7 +160,7 @@ def _guarded(app: App, action: Callable[[], object]) -> int:
     except click.UsageError as error:
         return _usage(app, error)
     except click.ClickException as error:
-        app.complain(CommandError(error.format_message()))
+        app.complain(CommandError(error.format_message()), error.exit_code)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt, Interrupted) as stop:
         _settle(app)
@@ -185,8 +185,9 @@ def _guarded(app: App, action: Callable[[], object]) -> int:
         what = error.filename
         what = os.fsdecode(what) if isinstance(what, (str, bytes)) else ""
         failure = from_oserror(error, what)
-        app.complain(failure)
-        return failure.exit_code if isinstance(failure, DiskFull) else 1
+        status = failure.exit_code if isinstance(failure, DiskFull) else 1
+        app.complain(failure, status)
+        return status
     except Exception as error:
         _trace(app)
         app.complain(
@@ -240,7 +241,7 @@ def ended(app: App, status: int, output: str = standard.OUTPUT) -> int:
         return status
     if standard.reader_left():
         return standard.READER_LEFT
-    app.complain(from_oserror(error, output))
+    app.complain(from_oserror(error, output), status or 1)
     app.flush()  # nothing comes after it that would
     return status or 1
 

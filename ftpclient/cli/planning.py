@@ -101,8 +101,9 @@ class Plan:
             preflight.check(self._app.client.space(), size, "nothing would be copied")
         self._replace("copy", source, to, entry, there, no_clobber)
 
-    def finish(self) -> None:
-        """Print the totals."""
+    def finish(self, status: int) -> None:
+        """Print the totals of a command that ends with a status."""
+        self._summary.exit_code = status
         finish(self._app, self._summary)
 
     def _replace(

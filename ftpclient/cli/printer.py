@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ftpclient.cli import render
+from ftpclient.cli import records, render
 from ftpclient.transfer.report import Listener, Result
 from ftpwire import paths, standard
 from ftpwire.errors import Cancelled, ConnectionLost
@@ -24,10 +24,16 @@ _LAST_LINE = 60.0
 
 
 class Printer(Listener):
-    """Prints results: JSON, or names with -v; what failed goes to stderr in any case."""
+    """Prints results: JSON, or names with -v; what failed goes to stderr in any case.
 
-    def __init__(self, app: App) -> None:
+    Args:
+        action: What a transfer does, for JSON: ``put`` or ``get``. The steps of a sync and of a dry
+            run have actions of their own.
+    """
+
+    def __init__(self, app: App, action: str = "") -> None:
         self._app = app
+        self._action = action
         self._next_line = _FIRST_LINE
 
     def started(self, name: bytes, size: int | None) -> None:
@@ -41,7 +47,7 @@ class Printer(Listener):
 
     def _finished(self, result: Result) -> None:
         if self._app.as_json:
-            self._app.print_json(render.result_record(result))
+            self._app.print_json(records.result_record(result, self._action))
             return
         if result.remark is not None:
             self.remark(f"{paths.show(result.source)}: {result.remark}")

@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def listening(app: App, *, typed: bool = False) -> Iterator[Listener]:
+def listening(app: App, action: str = "", *, typed: bool = False) -> Iterator[Listener]:
     """The listener that suits where the output goes.
 
     Args:
+        action: See `Printer`.
         typed: The terminal is busy: what is sent is being typed there.
     """
     if app.quiet or app.as_json or typed or not sys.stderr.isatty():
-        yield Printer(app)
+        yield Printer(app, action)
         return
     from ftpclient.cli.bars import Bars
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftpclient.cli import render
+from ftpclient.cli import records, render
 from ftpclient.cli.printer import Printer
 from ftpclient.transfer.report import Result, Summary
 
@@ -39,7 +39,7 @@ class PlanPrinter(Printer):
 def finish(app: App, summary: Summary) -> None:
     """Print the totals."""
     if app.as_json:
-        app.print_json(render.summary_record(summary) | {"dry_run": True})
+        app.print_json(records.summary_record(summary, dry_run=True))
     else:
         app.summarize(f"dry run, nothing was done: {render.summary_line(summary)}")
 

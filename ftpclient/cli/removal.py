@@ -12,6 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from ftpclient.cli.app import App
+from ftpclient.cli.changes import Changes
 from ftpclient.connection.protocol import Asked
 from ftpclient.transfer import spool
 from ftpwire import paths
@@ -30,6 +31,7 @@ class Removal:
     def __init__(self, app: App) -> None:
         self.exit_code = 0
         self._app = app
+        self._changes = Changes(app, "remove")
         self._doomed: spool.Spool[Entry] = spool.Spool(Entry)
 
     def add(self, path: RemotePath, entry: Entry) -> None:
@@ -66,6 +68,10 @@ class Removal:
             connection.wait_for(call)
             self._end(entry, call, removed)
 
+    def finish(self, status: int) -> None:
+        """Print the totals, and end the command with a status."""
+        self._changes.finish(status)
+
     def close(self) -> None:
         """Remove the temporary file."""
         self._doomed.close()
@@ -80,11 +86,13 @@ class Removal:
         if isinstance(error, SourceChanged):
             error = SourceChanged(f"{paths.show(entry.path)}: changed since it was found: it stays")
         if error is None:
+            size = 0 if entry.type == "dir" else entry.size
+            self._changes.done(entry.path, deleted=1, size=size, more={"type": entry.type})
             if removed is not None:
                 removed(RemotePath(entry.path), entry)
         elif isinstance(error, CommandError):
             if not isinstance(error, NotFound):  # somebody else was quicker
-                self._app.complain(error)
+                self._changes.failed(entry.path, error)
                 self.exit_code = 1
         else:
             raise error

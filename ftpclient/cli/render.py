@@ -1,24 +1,23 @@
-"""Results as text and as JSON records.
+"""Results as text for people.
 
-Lives here: functions that return text. Lives elsewhere: printing (app.py), bars (progress.py).
+Lives here: functions that return text. Lives elsewhere: JSON (records.py), printing (app.py), bars
+(progress.py).
 
 Names come from the other side: they are shown with control characters made visible.
 """
 
 from __future__ import annotations
 
-import base64
 import math
 import re
 import stat
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ftpclient.transfer.report import Finding, Result, Summary, SyncStep
+from ftpclient.transfer.report import Finding, Summary, SyncStep
 from ftpwire import digests, paths
-from ftpwire.errors import CommandError, FtpError, facts_of
-from ftpwire.messages import Entry, Hashed, Room
+from ftpwire.messages import Entry, Room
 from ftpwire.units import human
 
 if TYPE_CHECKING:
@@ -58,33 +57,6 @@ def short_time(mtime_ns: int) -> str:
         return f"{datetime.fromtimestamp(mtime_ns // 10**9):%Y-%m-%d %H:%M}"
     except (OverflowError, ValueError, OSError):
         return f"{'?':16}"
-
-
-def path_record(key: str, path: bytes) -> dict[str, str]:
-    """A path for JSON: text, and the bytes as well where they are no UTF-8."""
-    try:
-        return {key: path.decode("utf-8")}
-    except UnicodeDecodeError:
-        return {
-            key: paths.plain_text(path),
-            f"{key}_b64": base64.b64encode(path).decode("ascii"),
-        }
-
-
-def entry_record(entry: Entry, path: bytes) -> dict[str, Any]:
-    """One file, directory or link, for JSON. ``path`` is the absolute one."""
-    record: dict[str, Any] = {
-        **path_record("name", paths.name_of(path) or b"/"),
-        **path_record("path", path),
-        "type": entry.type,
-        "size": None if entry.type == "dir" else entry.size,
-        "mode": f"{entry.mode:04o}",
-        "mtime": iso_time(entry.mtime_ns),
-        "digest": entry.digest.hex() if entry.digest is not None else None,
-    }
-    if entry.target is not None:
-        record |= path_record("target", entry.target)
-    return record
 
 
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
@@ -142,15 +114,6 @@ def stat_lines(entry: Entry, path: bytes) -> Iterator[str]:
         yield f"{digests.ALGORITHM}: {entry.digest.hex()}"
 
 
-def room_record(room: Room) -> dict[str, Any]:
-    """An account's space, for JSON."""
-    record = {"total": room.total, "used": room.used, "held": room.held, "free": room.free}
-    record |= {"kept": room.kept, "kept_uploads": room.kept_uploads, "disk_free": room.disk_free}
-    if room.used_files is not None:
-        record |= {"total_files": room.total_files, "used_files": room.used_files}
-    return record
-
-
 def room_lines(room: Room) -> Iterator[str]:
     """An account's space."""
     total = "unlimited" if room.total is None else human(room.total)
@@ -189,70 +152,6 @@ def _files(room: Room) -> str:
     return f"{room.used_files or 0} of {room.total_files}"
 
 
-def hash_record(hashed: Hashed, path: bytes) -> dict[str, Any]:
-    """A digest, for JSON."""
-    return {
-        **path_record("path", path),
-        "algorithm": digests.ALGORITHM,
-        "digest": hashed.digest.hex(),
-        "size": hashed.size,
-    }
-
-
-def result_record(result: Result) -> dict[str, Any]:
-    """One file of a transfer, or one step of a sync, for JSON."""
-    if result.step is not None:
-        return _step_record(result, result.step) | _error_record(result)
-    record: dict[str, Any] = {
-        **path_record("source", result.source),
-        **path_record("destination", result.target),
-        "size": result.size,
-        "digest": result.digest.hex() if result.digest is not None else None,
-        "status": result.status,
-    }
-    if result.unchanged:
-        record["unchanged"] = True
-    return record | _error_record(result)
-
-
-def error_record(error: FtpError) -> dict[str, Any]:
-    """What failed, and what is known of it; not the path."""
-    record: dict[str, Any] = {"error": error.code, "message": paths.printable(str(error))}
-    if isinstance(error, CommandError):
-        record |= {name: fact for name, fact in facts_of(error).items() if name != "path"}
-        if error.needed is not None:
-            record["free"] = error.free
-    return {
-        name: paths.printable(value) if isinstance(value, str) else value
-        for name, value in record.items()
-    }
-
-
-def _error_record(result: Result) -> dict[str, Any]:
-    if result.error is None:
-        return {} if result.remark is None else {"remark": result.remark}
-    return error_record(result.error)
-
-
-def _step_record(result: Result, step: SyncStep) -> dict[str, Any]:
-    record: dict[str, Any] = {"action": step.action}
-    if step.action in ("put", "get", "rename", "copy", "move"):
-        record |= path_record("source", result.source)
-        record |= path_record("destination", result.target)
-        record["size"] = result.size
-    else:
-        record |= path_record("path", result.target)
-        record["type"] = step.type
-    if step.action in ("delete", "remove"):
-        record |= {"count": step.count, "size": step.size}
-    if step.why:
-        record["why"] = step.why
-    if result.digest is not None:
-        record["digest"] = result.digest.hex()
-    same = result.status == "planned" and result.unchanged
-    return record | {"status": "same" if same else result.status}
-
-
 def step_line(step: SyncStep, action: str = "", why: str = "") -> str:
     """One step of a sync, or of a dry run. The path is relative to the two trees, or as it was
     named.
@@ -272,37 +171,6 @@ def step_line(step: SyncStep, action: str = "", why: str = "") -> str:
     return f"{action or step.action:<10} {name}" + (f"  ({', '.join(notes)})" if notes else "")
 
 
-def summary_record(summary: Summary) -> dict[str, Any]:
-    """The totals of a transfer, for JSON."""
-    return {
-        "summary": True,
-        "done": summary.done,
-        "unchanged": summary.unchanged,
-        "skipped": summary.skipped,
-        "failed": summary.failed,
-        "size": summary.size,
-        "seconds": round(summary.seconds, 6),
-    }
-
-
-def sync_record(summary: SyncSummary) -> dict[str, Any]:
-    """The totals of a sync, for JSON."""
-    return {
-        "summary": True,
-        "dry_run": summary.dry_run,
-        "sent": summary.sent,
-        "unchanged": summary.unchanged,
-        "deleted": summary.deleted,
-        "renamed": summary.renamed,
-        "directories": summary.directories,
-        "attributes": summary.attributes,
-        "skipped": summary.skipped,
-        "failed": summary.failed,
-        "bytes": summary.size,
-        "seconds": round(summary.seconds, 6),
-    }
-
-
 _SIGNS = {"same": "=", "differs": "*", "only-here": "+", "only-there": "-", "unreadable": "!"}
 
 
@@ -311,29 +179,6 @@ def finding_line(finding: Finding) -> str:
     name = paths.show(finding.path or b".") + ("/" if finding.type == "dir" else "")
     why = paths.printable(finding.message) or finding.why
     return f"{_SIGNS[finding.state]} {name}" + (f"  ({why})" if why else "")
-
-
-def finding_record(finding: Finding) -> dict[str, Any]:
-    """The same, for JSON."""
-    record: dict[str, Any] = {**path_record("path", finding.path or b".")}
-    record |= {"state": finding.state, "why": finding.why or None}
-    if finding.error:
-        return record | {"error": finding.error, "message": paths.printable(finding.message)}
-    return record | {"type": finding.type}
-
-
-def check_record(summary: CheckSummary) -> dict[str, Any]:
-    """The totals of a check, for JSON."""
-    return {
-        "summary": True,
-        "same": summary.same,
-        "differ": summary.differ,
-        "only_here": summary.only_here,
-        "only_there": summary.only_there,
-        "unreadable": summary.unreadable,
-        "seconds": round(summary.seconds, 6),
-        "status": summary.exit_code,
-    }
 
 
 def check_line(summary: CheckSummary) -> str:

@@ -480,7 +480,8 @@ def test_as_json(run, kept):
         assert (one["size"], one["total"]) == (SENT, TOTAL)
         assert 0 <= one["age_seconds"] < 60 and one["until"].endswith("Z")
     status, out, err = run("kept --json --all")
-    assert json.loads(out) == {"dropped": 2, "size": 2 * TOTAL, "busy": 0, "under_way": 0}
+    told = {"dropped": 2, "size": 2 * TOTAL, "busy": 0, "under_way": 0}
+    assert json.loads(out) == {"action": "kept-drop", "status": "done", "error": None} | told
     assert (status, err) == (0, "")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from ftpclient.cli import records
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.group import remote_command
 from ftpclient.cli.reachable import servers_in_reach
@@ -73,7 +74,7 @@ def login_command(
     client = app.new_client(saved_token=False)
     client.connect()
     saved = _save(app, client, _Saving(name, token_name, expires, make_default))
-    _tell(app, client, saved, f"logged in as {client.user}")
+    _tell(app, client, saved, "login", f"logged in as {client.user}")
 
 
 @remote_command("register")
@@ -101,7 +102,7 @@ def register_command(
     client.register(lambda: _new_password(app, app.known_password), invite)
     saving = _Saving(name, token_name, expires, make_default)
     saved = None if no_save else _save(app, client, saving)
-    _tell(app, client, saved, f"registered {client.user}")
+    _tell(app, client, saved, "register", f"registered {client.user}")
 
 
 def _new_password(app: App, given: str | None) -> str:
@@ -171,14 +172,18 @@ def _keep_token(
     return saved
 
 
-def _tell(app: App, client: Client, saved: SavedToken | None, done: str) -> None:
+def _tell(app: App, client: Client, saved: SavedToken | None, action: str, done: str) -> None:
     named = os.environ.get(ENVIRONMENT)
     if saved is not None and named and choose(named).address != client.address:
         app.remark(f"{ENVIRONMENT} is set to another server, and comes before the default")
     if app.as_json:
-        record: dict[str, Any] = {"user": client.user, "server": client.address.endpoint}
-        if saved is not None:
-            record |= {"token": saved.id, "expires": _moment(saved.expires)}
+        record = records.done_record(
+            action,
+            user=client.user,
+            server=client.address.endpoint,
+            token=None if saved is None else saved.id,
+            expires=None if saved is None else _moment(saved.expires),
+        )
         app.print_json(record)
     elif saved is None:
         app.say(f"{done} at {client.address.endpoint}")
@@ -200,7 +205,7 @@ def logout_command(app: App, server: str | None, local: bool) -> None:
     if not local:
         _revoke_saved(app, saved)
     tokens.forget(app.address)
-    app.say(f"logged out of {app.address}")
+    app.tell_done(f"logged out of {app.address}", "logout", server=str(app.address), token=saved.id)
 
 
 def _revoke_saved(app: App, saved: SavedToken) -> None:
@@ -226,8 +231,10 @@ def servers_command(app: App, chosen: str | None, remove: str | None) -> None:
     saved = SavedServers()
     if chosen is not None:
         saved.make_default(chosen)
+        app.tell_done("", "server-default", name=chosen)
     if remove is not None:
         saved.remove(remove)
+        app.tell_done("", "server-remove", name=remove)
     if chosen is not None or remove is not None:
         return
     for name, server, is_default in saved.all():
@@ -263,7 +270,8 @@ def passwd_command(app: App) -> None:
     if saved is not None:  # it has ended with the old password
         left = None if saved.expires is None else max(60, saved.expires - int(time.time()))
         _keep_token(app, client, None, left)
-    app.say(f"the password of {client.user} was changed")
+    told = f"the password of {client.user} was changed"
+    app.tell_done(told, "passwd", user=client.user, server=client.address.endpoint)
 
 
 @click.group("token")
@@ -293,7 +301,7 @@ def _revoke_command(app: App, token_id: str) -> None:
     saved = tokens.get(client.address)
     if saved is not None and saved.id == token_id:
         tokens.forget(client.address)
-    app.say(f"revoked {printable(token_id)}")
+    app.tell_done(f"revoked {printable(token_id)}", "token-revoke", id=token_id)
 
 
 token_command.add_command(_list_command)

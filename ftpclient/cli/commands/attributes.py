@@ -11,11 +11,12 @@ from datetime import datetime
 
 import click
 
-from ftpclient.cli import render
+from ftpclient.cli import records
 from ftpclient.cli.app import App, UsageError
+from ftpclient.cli.changes import Changes
 from ftpclient.cli.chmod_modes import ModeChange
 from ftpclient.cli.commands.browsing import complain_about, for_each, matches_or_name
-from ftpclient.cli.group import RemoteArgument, RemoteOption, raise_for, remote_command
+from ftpclient.cli.group import RemoteArgument, RemoteOption, remote_command
 from ftpclient.transfer import spool
 from ftpclient.transfer.attributes import set_each
 from ftpclient.transfer.report import Summary
@@ -36,8 +37,9 @@ def chmod_command(app: App, mode: str, patterns: tuple[str, ...], recursive: boo
     except ValueError as error:
         raise UsageError(str(error)) from None
     changing = _ChangingModes(app, change)
-    status = for_each(app, patterns, changing.tree if recursive else changing.one)
-    raise_for(status or changing.failures.exit_code)
+    change_one = changing.tree if recursive else changing.one
+    status = for_each(app, patterns, change_one, changes=changing.changes)
+    changing.changes.finish(status or changing.failures.exit_code)
 
 
 class _ChangingModes:
@@ -47,6 +49,7 @@ class _ChangingModes:
         self._app = app
         self._change = change
         self.failures = Summary()
+        self.changes = Changes(app, "chmod")
 
     def one(self, path: RemotePath) -> None:
         """Set one mode. The old one is asked for only where it matters."""
@@ -90,16 +93,15 @@ class _ChangingModes:
     def _told(self, request: SetAttributes, error: CommandError | None) -> None:
         path = RemotePath(request.path)
         if error is not None:
-            self._app.complain(error)
+            self.changes.failed(path, error)
             self.failures.exit_code = 1
         elif request.mode is not None:
             self._app.flush()
             self._tell(path, request.mode)
 
     def _tell(self, path: RemotePath, mode: int) -> None:
-        if self._app.as_json:
-            self._app.print_json({**render.path_record("path", path), "mode": f"{mode:04o}"})
-        elif self._app.verbose:
+        self.changes.done(path, more={"mode": f"{mode:04o}"})
+        if self._app.verbose and not self._app.as_json:
             self._app.print(f"{mode:04o} {paths.show(path)}")
 
 
@@ -146,14 +148,16 @@ def touch_command(
     if reference is not None:
         given = app.client.stat(reference, follow=True).mtime_ns
 
+    changes = Changes(app, "touch")
     directories = {app.client.resolve(name) for name in names if name.endswith("/")}
 
     def touch(path: RemotePath) -> None:
         mtime_ns = time.time_ns() if given is None else given
         try:
             app.client.set_attributes(path, mtime_ns=mtime_ns)
-        except NotFound:
+        except NotFound as error:
             if no_create:
+                changes.skipped(path, None, error)
                 return
             if path in directories:
                 raise
@@ -161,9 +165,10 @@ def touch_command(
             if given is not None or not made:
                 app.client.set_attributes(path, mtime_ns=mtime_ns)
         if app.as_json:
-            app.print_json(render.entry_record(app.client.stat(path, follow=True), path))
+            entry = app.client.stat(path, follow=True)
+            changes.done(path, more=records.entry_record(entry, path))
 
-    raise_for(for_each(app, names, touch, matches_or_name))
+    changes.finish(for_each(app, names, touch, matches_or_name, changes))
 
 
 def _make_empty(app: App, path: RemotePath) -> bool:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from msgspec import structs
 
-from ftpclient.cli import colors, render
+from ftpclient.cli import colors, records, render
 from ftpclient.cli.app import App
+from ftpclient.cli.changes import Changes
 from ftpclient.cli.colors import Colors
 from ftpclient.cli.group import HintingCommand, RemoteArgument, raise_for, remote_command
 from ftpclient.cli.naming import as_typed
@@ -80,6 +81,7 @@ def for_each(
     patterns: Iterable[str],
     action: Callable[[RemotePath], None],
     find: Callable[[App, str], list[RemotePath]] = _matches,
+    changes: Changes | None = None,
 ) -> int:
     """Do something for all that the patterns match; returns the exit status.
 
@@ -87,6 +89,7 @@ def for_each(
 
     Args:
         find: The paths that a word means.
+        changes: Told what fails, where the action changes something.
     """
     failures: list[int] = []
     total = 0
@@ -96,11 +99,14 @@ def for_each(
             found = find(app, pattern)
         except CommandError as error:
             total += 1
-            app.complain(error)
+            if changes is not None:
+                changes.missing(error)
+            else:
+                app.complain(error)
             failures.append(error.exit_code)
             continue
         total += len(found)
-        _each(app, found, action, failures)
+        _each(app, found, action, failures, changes)
     return status_of(failures, total)
 
 
@@ -109,13 +115,17 @@ def _each(
     found: Iterable[RemotePath],
     action: Callable[[RemotePath], None],
     failures: list[int],
+    changes: Changes | None = None,
 ) -> None:
     """Do something for all of these paths; the statuses of those that failed go to ``failures``."""
     for path in found:
         try:
             action(path)
         except CommandError as error:
-            app.complain(error)
+            if changes is not None:
+                changes.failed(path, error)
+            else:
+                app.complain(error)
             failures.append(error.exit_code)
         else:
             app.flush()
@@ -216,7 +226,7 @@ class _Listing:
         entries = self._in_order(entry for _, entry in files)
         if self._app.as_json:
             for entry in entries:
-                self._app.print_json(render.entry_record(entry, path_of[entry.path]))
+                self._app.print_json(records.entry_record(entry, path_of[entry.path]))
             return
         self._print(paths.ROOT, self._looked_at(path_of.__getitem__, entries))
         self._has_shown |= bool(files)
@@ -247,7 +257,7 @@ class _Listing:
         if app.as_json:
             for entry in entries:
                 path = paths.child(directory, entry.path) if entry.path else directory
-                app.print_json(render.entry_record(entry, path))
+                app.print_json(records.entry_record(entry, path))
         elif self._zero:
             for entry in entries:
                 sys.stdout.buffer.write(self._raw_name(directory, entry) + b"\0")
@@ -449,7 +459,7 @@ def stat_command(app: App, patterns: tuple[str, ...], follow: bool) -> None:
     def show(path: RemotePath) -> None:
         entry = app.client.stat(path, follow=follow, digest=True)
         if app.as_json:
-            app.print_json(render.entry_record(entry, path))
+            app.print_json(records.entry_record(entry, path))
         else:
             for line in render.stat_lines(entry, path):
                 app.print(line)
@@ -473,7 +483,7 @@ def hash_command(app: App, patterns: tuple[str, ...]) -> None:
     def show(path: RemotePath) -> None:
         hashed = app.client.hash(path)
         if app.as_json:
-            app.print_json(render.hash_record(hashed, path))
+            app.print_json(records.hash_record(hashed, path))
         else:
             app.print(f"{hashed.digest.hex()}  {paths.show(path)}")
 
@@ -486,7 +496,7 @@ def df_command(app: App, human: bool) -> None:
     """Show your space: total, used and free."""
     room = app.client.space()
     if app.as_json:
-        app.print_json(render.room_record(room))
+        app.print_json(records.room_record(room))
     else:
         for line in render.room_lines(room):
             app.print(line)
@@ -497,7 +507,7 @@ def pwd_command(app: App) -> None:
     """Show the remote directory."""
     cwd = app.client.cwd
     if app.as_json:
-        app.print_json(render.path_record("path", cwd))
+        app.print_json(records.path_record("path", cwd))
     else:
         app.print(paths.show(cwd))
 

@@ -11,6 +11,7 @@ import click
 
 from ftpclient.cli import operands, places
 from ftpclient.cli.app import App, UsageError
+from ftpclient.cli.changes import Changes
 from ftpclient.cli.commands.browsing import status_of
 from ftpclient.cli.group import RemoteArgument, offers, raise_for, remote_command
 from ftpclient.cli.rehearsal import dry_run_option
@@ -43,26 +44,29 @@ def mkdir_command(app: App, names: tuple[str, ...], parents: bool, mode: str) ->
         raise UsageError(f"{mode!r} is not an octal mode") from None
     if bits & ~(0o777 | stat.S_ISGID):
         raise UsageError(f"{mode}: the server keeps no setuid or sticky bit")
+    changes = Changes(app, "mkdir")
 
     def make(path: RemotePath) -> None:
         app.client.make_dir(path, parents=parents, mode=bits & 0o777)
         if bits & stat.S_ISGID:
             app.client.set_attributes(path, setgid=True)
+        changes.done(path)
 
-    raise_for(_for_each_exactly(app, names, make))
+    changes.finish(_for_each_exactly(app, names, make, changes))
 
 
 def _for_each_exactly(
-    app: App, names: tuple[str, ...], action: Callable[[RemotePath], None]
+    app: App, names: tuple[str, ...], action: Callable[[RemotePath], None], changes: Changes
 ) -> int:
     """As `for_each`, with names that are no patterns."""
     status = 0
     client = app.client
     for name in names:
+        path = client.resolve(name)
         try:
-            action(client.resolve(name))
+            action(path)
         except CommandError as error:
-            app.complain(error)
+            changes.failed(path, error)
             status = error.exit_code if len(names) == 1 else 1
         else:
             app.flush()
@@ -82,6 +86,7 @@ def rm_command(
     If one of several doesn't exist, nothing is removed, except with -f.
     """
     found, unseen, missing = _named(app, "rm", patterns)
+    changes = Changes(app, "remove")
     if not force:
         # of a single one, removing it tells
         gone = _missing(app, unseen) if len(found) + len(missing) > 1 else []
@@ -96,18 +101,21 @@ def rm_command(
                 plan.remove(path, recursive=recursive)
                 return
             removed = app.client.remove(path, recursive=recursive)
-        except NotFound:
+        except NotFound as error:
             if not force:
                 raise
+            changes.skipped(path, None, error)
             return
-        if app.verbose:
-            count = removed.files + removed.directories
+        count = removed.files + removed.directories
+        changes.done(path, deleted=count, size=removed.size_bytes, more={"count": count})
+        if app.verbose and not app.as_json:
             app.print(f"removed {paths.show(path)} ({count} in all)")
 
-    status = _for_each_found(app, found, [], remove)
+    status = _for_each_found(app, found, [], remove, changes)
     if plan is not None:
-        plan.finish()
-    raise_for(status)
+        plan.finish(status)
+        raise_for(status)
+    changes.finish(status)
 
 
 def _plan(app: App) -> Plan:
@@ -205,6 +213,7 @@ def _for_each_found(
     found: Sequence[RemotePath],
     missing: Sequence[CommandError],
     action: Callable[[RemotePath], None],
+    changes: Changes,
 ) -> int:
     """As `for_each`, with paths that were found before, and errors for those that were not."""
     failures: list[CommandError] = []
@@ -213,9 +222,9 @@ def _for_each_found(
             action(path)
         except CommandError as error:
             failures.append(error)
-            app.complain(error)
+            changes.failed(path, error)
     for one in missing:
-        app.complain(one)
+        changes.missing(one)
     codes = [one.exit_code for one in (*failures, *missing)]
     return status_of(codes, len(found) + len(missing))
 
@@ -225,15 +234,17 @@ def _for_each_found(
 def rmdir_command(app: App, patterns: tuple[str, ...]) -> None:
     """Remove empty directories."""
     found, _, missing = _named(app, "rmdir", patterns)
+    changes = Changes(app, "rmdir")
 
     def remove(path: RemotePath) -> None:
         if app.client.stat(path).type != "dir":
             raise NotADirectory(f"{paths.show(path)}: not a directory (rm removes files)")
         app.client.remove(path)
-        if app.verbose:
+        changes.done(path, deleted=1)
+        if app.verbose and not app.as_json:
             app.print(f"removed {paths.show(path)}")
 
-    raise_for(_for_each_found(app, found, missing, remove))
+    changes.finish(_for_each_found(app, found, missing, remove, changes))
 
 
 @remote_command("mv")
@@ -260,6 +271,7 @@ def mv_command(
     """Rename, or move into a directory."""
     named = operands.split(arguments, directory, exactly).all_taken(app)
     plan = _plan(app) if dry_run else None
+    changes = Changes(app, "move")
 
     def move(source: RemotePath, to: RemotePath) -> None:
         if plan is not None:
@@ -267,14 +279,16 @@ def mv_command(
             return
         try:
             app.client.move(source, to, overwrite=not no_clobber)
-        except AlreadyExists:
+        except AlreadyExists as error:
             if not no_clobber:
                 raise
             app.say(f"ftp: skipped: {paths.show(to)}: exists")
+            changes.skipped(source, to, error)
+        else:
+            changes.done(source, to)
 
     check = partial(_check_unprotected, app, "mv")
-    status = _for_each_into(app, named, move, no_clobber=no_clobber, check=check, plan=plan)
-    raise_for(status)
+    _for_each_into(app, named, move, changes, no_clobber=no_clobber, check=check, plan=plan)
 
 
 @remote_command("cp")
@@ -313,6 +327,7 @@ def cp_command(
     """Copy on the server."""
     named = operands.split(arguments, directory, exactly).all_taken(app)
     plan = _plan(app) if dry_run else None
+    changes = Changes(app, "copy")
 
     def copy(source: RemotePath, to: RemotePath) -> None:
         if plan is not None:
@@ -322,10 +337,11 @@ def cp_command(
             copied = app.client.copy(
                 source, to, recursive=recursive, overwrite=not no_clobber, links=links
             )
-        except AlreadyExists:
+        except AlreadyExists as error:
             if not no_clobber:
                 raise
             app.say(f"ftp: skipped: {paths.show(to)}: exists")
+            changes.skipped(source, to, error)
             return
         failed = [p for p in copied.problems if not (no_clobber and p.code == "exists")]
         for problem in failed:
@@ -340,8 +356,10 @@ def cp_command(
             app.complain(CommandError(f"{paths.show(source)}: {more} more could not be copied"))
         if failed or more > 0:
             raise CommandError(f"{paths.show(source)}: not all of it could be copied")
+        count = copied.files + copied.directories
+        changes.done(source, to, size=copied.size_bytes, more={"count": count})
 
-    raise_for(_for_each_into(app, named, copy, no_clobber=no_clobber, plan=plan))
+    _for_each_into(app, named, copy, changes, no_clobber=no_clobber, plan=plan)
 
 
 @remote_command("ln")
@@ -375,18 +393,12 @@ def ln_command(
         raise NotADirectory(f"{paths.show(name)}: not a directory")
 
     names = Sources[bytes](lambda above, name: False)
+    changes = Changes(app, "link")
 
-    def link(target: str) -> None:
-        text = paths.from_text(target)
-        if app.interactive:
-            from ftpclient.cli.shell_client import from_home
-
-            text = from_home(text)
-        place = client.resolve(name)
+    def link(text: bytes, place: RemotePath) -> None:
         if into:
             if paths.name_of(text) in (b"", b".", b".."):
                 raise InvalidPath(f"{paths.show(text)}: give the link a name")
-            place = paths.child(place, paths.name_of(text))
             if force:
                 names.check(text, paths.name_of(text), place)
         try:
@@ -394,31 +406,48 @@ def ln_command(
         except AlreadyExists:
             raise AlreadyExists(f"{paths.show(place)}: exists (-f replaces it)") from None
         names.add(text, paths.name_of(text))
-        if app.verbose:
+        changes.done(place, text)
+        if app.verbose and not app.as_json:
             app.print(f"{paths.show(place)} -> {paths.show(text)}")
 
     status = 0
     for target in targets:
+        text = _link_text(app, target)
+        place = client.resolve(name)
+        if into and paths.name_of(text):
+            place = paths.child(place, paths.name_of(text))
         try:
-            link(target)
+            link(text, place)
         except CommandError as error:
-            app.complain(error)
+            changes.failed(place, error, text)
             status = error.exit_code if len(targets) == 1 else 1
-    raise_for(status)
+    changes.finish(status)
+
+
+def _link_text(app: App, target: str) -> bytes:
+    """What a link is made to lead to."""
+    text = paths.from_text(target)
+    if not app.interactive:
+        return text
+    from ftpclient.cli.shell_client import from_home
+
+    return from_home(text)
 
 
 def _for_each_into(
     app: App,
     named: operands.Operands,
     action: Callable[[RemotePath, RemotePath], None],
+    changes: Changes,
     *,
     no_clobber: bool,
     check: Callable[[str, RemotePath], None] = lambda typed, path: None,
     plan: Plan | None = None,
-) -> int:
-    """Move or copy each source to its place.
+) -> None:
+    """Move or copy each source to its place, and end the command.
 
     Args:
+        changes: Of the command, for what fails.
         check: Refuses a source, given as it was typed and as the path that it means.
         plan: Tells what would be done, instead of its being done.
     """
@@ -447,12 +476,13 @@ def _for_each_into(
                 names.check(source, name, to)
             action(source, to)
         except CommandError as error:
-            app.complain(error)
+            changes.failed(source, error, to)
             status = error.exit_code if len(found) == 1 else 1
             if isinstance(error, (NotFound, AlreadyExists, IsADirectory)):
                 continue  # it has made nothing
         names.add(source, name)
         app.flush()
     if plan is not None:
-        plan.finish()
-    return status
+        plan.finish(status)
+        raise_for(status)
+    changes.finish(status)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from ftpclient.cli import render
+from ftpclient.cli import records, render
 from ftpclient.cli.app import App
 from ftpclient.cli.commands.sync import checked_roots, expanded
 from ftpclient.cli.filter_options import Patterns, SelectingCommand, filter_options
@@ -63,7 +63,7 @@ def check_command(
     client = patient_client(app, retry_for, retries, None)
     summary = client.check(source, target, options, listener=_Findings(app))
     if app.as_json:
-        app.print_json(render.check_record(summary))
+        app.print_json(records.check_record(summary))
     else:
         app.summarize(render.check_line(summary))
     raise_for(summary.exit_code)
@@ -75,7 +75,7 @@ class _Findings(Printer):
     def found(self, finding: Finding) -> None:
         try:
             if self._app.as_json:
-                self._app.print_json(render.finding_record(finding))
+                self._app.print_json(records.finding_record(finding))
             else:
                 self._app.print(render.finding_line(finding))
         except standard.ReaderLeft:  # as with results: the check stops itself

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import click
 
-from ftpclient.cli import find_criteria, render
+from ftpclient.cli import find_criteria, records, render
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.commands.browsing import complain_about, for_each, going_on
 from ftpclient.cli.filter_options import Patterns, SelectingCommand, filter_options, walking
@@ -104,8 +104,9 @@ def find_command(
     with closing(Removal(app)) as removal:
         finding = _Finding(app, wanted, removal.add, depths=depths, empty=empty, left_out=patterns)
         status = for_each(app, tops or (".",), finding.look, shown.tops_of)
-        removal.run(shown.show if printed or long or zero or app.as_json or app.verbose else None)
-        raise_for(status or finding.failures.exit_code or removal.exit_code)
+        shows = (printed or long or zero or app.verbose) and not app.as_json
+        removal.run(shown.show if shows else None)
+        removal.finish(status or finding.failures.exit_code or removal.exit_code)
 
 
 class _Shown:
@@ -148,7 +149,7 @@ class _Shown:
     def show(self, path: RemotePath, entry: Entry) -> None:
         app = self._app
         if app.as_json:
-            app.print_json(render.entry_record(entry, path))
+            app.print_json(records.entry_record(entry, path))
             return
         name = self.name(path)
         if self._zero:
@@ -341,7 +342,7 @@ class _Drawing:
 
     def _show(self, entry: Entry, path: RemotePath, name: str, branch: str, depth: int) -> None:
         if self._app.as_json:
-            self._app.print_json(render.entry_record(entry, path) | {"depth": depth})
+            self._app.print_json(records.entry_record(entry, path) | {"depth": depth})
             return
         size = ""
         if self.sizes is not None and entry.type == "file":

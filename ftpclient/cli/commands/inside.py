@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ftpclient.cli.app import App, Script, UsageError
+from ftpclient.cli.changes import Changes
 from ftpclient.cli.group import RemoteArgument, raise_for, remote_command
 from ftpclient.cli.subprocesses import run_program
 from ftpwire import paths
@@ -62,6 +63,7 @@ def lls_command(app: App, arguments: tuple[str, ...]) -> None:
 def lmkdir_command(app: App, names: tuple[str, ...], parents: bool) -> None:
     """Make local directories."""
     status = 0
+    changes = Changes(app, "lmkdir")
     for name in names:
         path = os.path.expanduser(name)
         try:
@@ -70,9 +72,11 @@ def lmkdir_command(app: App, names: tuple[str, ...], parents: bool) -> None:
             else:
                 os.mkdir(path)
         except OSError as error:
-            app.complain(from_oserror(error, paths.show(path)))
+            changes.failed(os.fsencode(path), from_oserror(error, paths.show(path)))
             status = 1
-    raise_for(status)
+        else:
+            changes.done(os.fsencode(path))
+    changes.finish(status)
 
 
 @remote_command("source")

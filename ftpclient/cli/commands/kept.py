@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ftpclient.cli import render
+from ftpclient.cli import records, render
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.group import RemoteArgument, raise_for, remote_command
 from ftpclient.client import is_pattern, matching
@@ -115,7 +115,8 @@ def _dropped(app: App, done: list[KeptDropped]) -> None:
     busy = sum(one.busy for one in done)
     under_way = sum(one.under_way for one in done)
     if app.as_json:
-        app.print_json({"dropped": count, "size": size, "busy": busy, "under_way": under_way})
+        counts = {"dropped": count, "size": size, "busy": busy, "under_way": under_way}
+        app.print_json(records.done_record("kept-drop", **counts))
     else:
         uploads = "1 upload" if count == 1 else f"{count} uploads"
         app.say(f"dropped {uploads}: {human(size)} are free again")
@@ -129,7 +130,7 @@ def _dropped(app: App, done: list[KeptDropped]) -> None:
 
 
 def _record(one: KeptUpload) -> dict[str, Any]:
-    path = {"path": None} if one.path is None else render.path_record("path", one.path)
+    path = {"path": None} if one.path is None else records.path_record("path", one.path)
     return {
         **path,
         "size": one.size,

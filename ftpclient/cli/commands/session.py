@@ -65,4 +65,4 @@ def forget_command(app: App, server: str) -> None:
     endpoint = choose(server).address.endpoint
     if not KnownHosts().remove(endpoint):
         raise NotFound(f"{endpoint}: no key is pinned")
-    app.say(f"forgot the key of {endpoint}")
+    app.tell_done(f"forgot the key of {endpoint}", "forget", server=endpoint)

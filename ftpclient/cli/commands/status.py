@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ftpclient.cli import render
+from ftpclient.cli import records, render
 from ftpclient.cli.app import App
 from ftpclient.cli.group import remote_command
 from ftpclient.connection.servers import SavedServers
@@ -28,7 +28,7 @@ def status_command(app: App) -> None:
     room = client.space()
     name = _saved_name(client)
     if app.as_json:
-        app.print_json(_record(client, name, token) | {"space": render.room_record(room)})
+        app.print_json(_record(client, name, token) | {"space": records.room_record(room)})
         return
     endpoint = printable(client.address.endpoint)
     app.print(f"server: {endpoint if name is None else f'{printable(name)} ({endpoint})'}")
@@ -49,7 +49,7 @@ def _record(client: Client, name: str | None, token: TokenInfo | None) -> dict[s
         "user": client.user,
         "encrypted": client.connection.encrypted,
         "fingerprint": client.connection.fingerprint,
-        **render.path_record("cwd", client.cwd),
+        **records.path_record("cwd", client.cwd),
         "token": None if token is None else token.id,
         "token_expires": None if expires is None else render.iso_seconds(expires),
     }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftpclient.cli import places, render
+from ftpclient.cli import places, records, render
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.filter_options import (
     Patterns,
@@ -169,7 +169,7 @@ def sync_command(
             confirm=(lambda plan: _confirm(app, plan)) if ask else None,
         )
     if app.as_json:
-        app.print_json(render.sync_record(summary))
+        app.print_json(records.sync_record(summary))
     else:
         app.summarize(render.sync_line(summary))
     raise_for(summary.exit_code)

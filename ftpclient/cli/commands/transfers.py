@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ftpclient.cli import operands, places, rehearsal, render
+from ftpclient.cli import operands, places, records, rehearsal, render
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.filter_options import (
     Patterns,
@@ -84,11 +84,13 @@ class _Choices:
         if self.no_clobber and self.recursive and not self.dry_run:
             rehearsal.tell_of_n(app)
 
-    def listening(self, app: App, *, typed: bool = False) -> AbstractContextManager[Listener]:
+    def listening(
+        self, app: App, action: str, *, typed: bool = False
+    ) -> AbstractContextManager[Listener]:
         """What shows the transfer."""
         if self.dry_run:
             return nullcontext(rehearsal.PlanPrinter(app))
-        return listening(app, typed=typed)
+        return listening(app, action, typed=typed)
 
     def finish(self, app: App, summary: Summary, *, atomic: bool = False) -> None:
         """Print the totals, and end the command with its status."""
@@ -164,7 +166,7 @@ def _transfer_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _finish(app: App, summary: Summary) -> None:
     if app.as_json:
-        app.print_json(render.summary_record(summary))
+        app.print_json(records.summary_record(summary))
     elif sys.stderr.isatty():
         app.summarize(render.summary_line(summary))
     raise_for(summary.exit_code)
@@ -227,7 +229,7 @@ def put_command(
         if standard.was_closed(0):
             raise CommandError("standard input is closed: nothing was stored")
         client = choices.client(app)
-        with listening(app, typed=sys.stdin.isatty()) as listener:
+        with listening(app, "put", typed=sys.stdin.isatty()) as listener:
             summary = client.put_stream(
                 0, target, overwrite=choices.overwrite, no_empty=no_empty, listener=listener
             )
@@ -251,7 +253,7 @@ def put_command(
         raise UsageError("--atomic takes -r and one directory")
     choices.tell(app)
     client = choices.client(app)
-    with choices.listening(app) as listener:
+    with choices.listening(app, "put") as listener:
         summary = client.put(
             sources,
             target,
@@ -316,7 +318,7 @@ def get_command(
     choices.tell(app)
     client = choices.client(app)
     with (
-        choices.listening(app, typed=_is_screen(target)) as listener,
+        choices.listening(app, "get", typed=_is_screen(target)) as listener,
         operands.checked_get(app, client, named, listener, follow=not choices.links),
     ):
         summary = client.get(

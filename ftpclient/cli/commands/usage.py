@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 import click
 import msgspec
 
-from ftpclient.cli import render
+from ftpclient.cli import records
 from ftpclient.cli.app import App
 from ftpclient.cli.commands.browsing import complain_about, for_each
 from ftpclient.cli.filter_options import Patterns, SelectingCommand, filter_options, walking
@@ -85,7 +85,7 @@ def du_command(
 
     def tell(path: RemotePath, one: Sum) -> None:
         if app.as_json:
-            record = render.path_record("path", path)
+            record = records.path_record("path", path)
             app.print_json({**record, "size": one.size, "files": one.files})
         else:
             app.print(_line(one, paths.show(path), human=human))

@@ -14,15 +14,18 @@ from pathlib import Path
 
 import click
 
+from ftpclient.cli import records
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.commands.browsing import for_each, matches_or_name
 from ftpclient.cli.group import RemoteArgument, raise_for, remote_command
 from ftpclient.cli.progress import listening
 from ftpclient.cli.subprocesses import run_program
+from ftpclient.transfer.report import Listener, Summary
 from ftpwire import digests, paths
 from ftpwire.errors import AlreadyExists, CommandError, Interrupted, NotRegular, SourceChanged
 from ftpwire.messages import Entry
 from ftpwire.paths import RemotePath, printable
+from ftpwire.units import human
 
 _AT_ONCE_SECONDS = 2.0
 """An editor that ends sooner, with nothing changed, has opened a window and left, most likely."""
@@ -32,6 +35,8 @@ _AT_ONCE_SECONDS = 2.0
 @click.argument("patterns", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
 def less_command(app: App, patterns: tuple[str, ...]) -> None:
     """Read files page by page, in $PAGER (less, more). Needs a terminal."""
+    if app.as_json:
+        raise UsageError("less shows pages, and no JSON: cat writes the file to standard output")
     _need_terminal(app, "less", "cat writes it to standard output")
     pager = app.shell.settings["pager"] or _program(("PAGER",), ("less", "more"))
 
@@ -78,7 +83,7 @@ class _Editing:
             try:
                 self._have_edited(editor, copy, original)
                 if _is_as_before(copy, original):
-                    self._app.say(f"ftp: {paths.show(self._path)}: not changed")
+                    self._tell("same", f"ftp: {paths.show(self._path)}: not changed")
                     return
                 self._app.client.look_up()  # that took long, perhaps: the server may have left
                 self._store(copy, target, before)
@@ -139,7 +144,7 @@ class _Editing:
         client, path = self._app.client, self._path
         if self._there() != before:  # its size, its times, its mode, or whether it is there
             raise SourceChanged(f"{paths.show(path)}: changed on the server meanwhile, not stored")
-        with listening(self._app) as listener:
+        with _listening(self._app) as listener:
             summary = client.put(
                 [copy],
                 target,
@@ -148,8 +153,14 @@ class _Editing:
             )
         if summary.skipped:
             raise AlreadyExists(f"{paths.show(path)}: somebody made it meanwhile, not stored")
-        if summary.first_error is not None:
-            raise click.exceptions.Exit(summary.exit_code)  # the listener has told why
+        _raise_for(self._app, summary)
+        self._tell("done", f"stored {paths.show(path)} ({human(summary.size)})")
+
+    def _tell(self, status: str, text: str) -> None:
+        if self._app.as_json:
+            self._app.print_json(records.action_record("edit", self._path, status=status))
+        else:
+            self._app.say(text)
 
     def _target(self, before: Entry | None) -> RemotePath:
         """Where to store: not in the place of a link, but where it leads."""
@@ -172,7 +183,7 @@ def _is_as_before(copy: Path, original: bytes) -> bool:
 
 
 def _need_terminal(app: App, command: str, instead: str) -> None:
-    if app.as_json or app.shell.on_stdin or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if app.shell.on_stdin or not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError(f"{command} needs a terminal: {instead}")
 
 
@@ -213,13 +224,29 @@ def _local_name(path: RemotePath) -> str:
 def _fetch(app: App, path: RemotePath, directory: Path) -> Path:
     """Get a file into a directory; where it is. Raises CommandError, or Exit when it was told."""
     copy = directory / _local_name(path)
-    with listening(app) as listener:
+    with _listening(app) as listener:
         summary = app.client.get([_literally(path)], copy, copy_links=True, listener=listener)
-    if summary.exit_code:
-        raise click.exceptions.Exit(summary.exit_code)
+    _raise_for(app, summary)
     if not copy.is_file():
         raise NotRegular(f"{paths.show(path)}: not a file")
     return copy
+
+
+@contextmanager
+def _listening(app: App) -> Iterator[Listener]:
+    """What shows a transfer; its objects with --json would be about a file that nobody named."""
+    if app.as_json:
+        yield Listener()
+        return
+    with listening(app) as listener:
+        yield listener
+
+
+def _raise_for(app: App, summary: Summary) -> None:
+    """End the command if a transfer has failed. Raises CommandError, or Exit when it was told."""
+    if summary.first_error is not None and app.as_json:
+        raise summary.first_error
+    raise_for(summary.exit_code)
 
 
 def _literally(path: RemotePath) -> bytes:

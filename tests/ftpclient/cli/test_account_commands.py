@@ -10,7 +10,8 @@ import pytest
 from ftpclient.cli.app import App
 from ftpclient.cli.group import SCRIPT_ONLY
 from ftpclient.cli.main import run
-from ftpclient.cli.render import room_lines, room_record, room_words
+from ftpclient.cli.records import room_record
+from ftpclient.cli.render import room_lines, room_words
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.credentials import SavedToken, SavedTokens
 from ftpclient.connection.servers import SavedServers, Server

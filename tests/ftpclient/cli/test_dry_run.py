@@ -124,7 +124,7 @@ def test_it_tells_what_is_done_then(user, site, look, command):
     assert {one["action"] for one in plan} <= {command, "mkdir"}
     moved = [one for one in done if not one.get("unchanged")]
     assert ends(plan_of_files(plan), "planned") == ends(moved, "done")
-    assert ends(plan, "same") == ends([one for one in done if one.get("unchanged")], "done")
+    assert ends(plan, "same") == ends([one for one in done if one.get("unchanged")], "same")
     assert ends(plan, "skipped") == ends(done, "skipped")
 
 
@@ -155,9 +155,12 @@ def test_an_atomic_put_takes_the_place_of_what_is_there(user, look, site):
 def test_json_is_that_of_a_sync(user, look, site):
     records = [json.loads(line) for line in look("--json", "put", "-rT", "site", "/www").lines]
     *steps, summary = records
-    by_path = {one.get("source", one.get("path")): one for one in steps}
+    by_path = {one["path"]: one for one in steps}
     assert by_path["site/e/f"] == {
         "action": "put",
+        "path": "site/e/f",
+        "target": "/www/e/f",
+        "error": None,
         "source": "site/e/f",
         "destination": "/www/e/f",
         "size": 3,
@@ -168,6 +171,8 @@ def test_json_is_that_of_a_sync(user, look, site):
     assert by_path["/www/e"] == {
         "action": "mkdir",
         "path": "/www/e",
+        "target": None,
+        "error": None,
         "type": "dir",
         "why": "new",
         "status": "planned",
@@ -197,6 +202,8 @@ def test_changing_commands(user, look):
     assert records[0] == {
         "action": "remove",
         "path": "/d",
+        "target": None,
+        "error": None,
         "type": "dir",
         "count": 4,
         "size": 4,

@@ -533,8 +533,10 @@ def test_only_what_meets_the_criteria_is_removed(run, partly_empty):
 
 def test_a_directory_in_which_something_is_left_stays(run, partly_empty):
     status, out, err = run("find e -type d -delete --json")
-    gone = [json.loads(line)["path"] for line in out]
+    *told, summary = map(json.loads, out)
+    gone = [one["path"] for one in told if one["status"] == "done"]
     assert status == 1 and gone == ["/e/empty"]
+    assert (summary["deleted"], summary["failed"], summary["status"]) == (1, 3, 1)
     assert all(f'"path": "/e{path}"' in err for path in ("/full", "/a", ""))
     assert (partly_empty / "full" / "one").read_bytes() == b"1"
 

@@ -119,8 +119,8 @@ def test_complaints_in_json_have_the_line(at):
     done = at.run("--json", "batch", script(at, "\n-ls nope\nls <\n"), status=2)
     assert [json.loads(line) for line in done.err.splitlines()] == [
         {"error": "not-found", "message": "/nope: no such file or directory", "path": "/nope"}
-        | {"line": 2},
-        {"error": "usage", "line": 3}
+        | {"exit": 5, "line": 2},
+        {"error": "usage", "path": None, "exit": 2, "line": 3}
         | {"message": "'<' has no meaning here: quote it, or use ! (column 4)"},
     ]
 

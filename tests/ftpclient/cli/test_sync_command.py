@@ -85,16 +85,19 @@ def test_json(user, site):
     *steps, summary = user.run("sync", "--delete", "--json", "-n", "site", ":www").records
 
     assert {step["status"] for step in steps} == {"planned"}
-    by_action = {(step["action"], step.get("path") or step["destination"]): step for step in steps}
+    by_action = {(step["action"], step["target"] or step["path"]): step for step in steps}
     assert by_action["put", "/www/index.html"] == {
         "action": "put",
+        "path": "site/index.html",
+        "target": "/www/index.html",
+        "error": None,
         "source": "site/index.html",
         "destination": "/www/index.html",
         "size": 12,
         "why": "size",
         "status": "planned",
     }
-    assert by_action["put", "/www/\ufffd"]["destination_b64"] == "L3d3dy//"
+    assert by_action["put", "/www/\ufffd"]["target_b64"] == "L3d3dy//"
     assert by_action["delete", "/www/img"]["count"] == 1
     assert by_action["attributes", "/www/css/site.css"]["why"] == "mode"
     assert summary["summary"] and summary["dry_run"]

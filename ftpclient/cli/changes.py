@@ -1,0 +1,97 @@
+"""What a command changes, told thing by thing with --json, and its totals.
+
+Lives here: counting and printing for commands that ask the server for one change after another.
+Lives elsewhere: the objects (records.py), transfers and syncs (printer.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ftpclient.cli import records
+from ftpclient.cli.group import raise_for
+from ftpwire.errors import CommandError, FtpError
+
+if TYPE_CHECKING:
+    from ftpclient.cli.app import App
+
+
+class Changes:
+    """The changes of one command. Without --json nothing is printed here.
+
+    Args:
+        action: What it does, as `records.action_record` calls it.
+    """
+
+    def __init__(self, app: App, action: str) -> None:
+        self._app = app
+        self._action = action
+        self._began = time.monotonic()
+        self._counts = Counter[str]()
+        self._deleted = self._size = 0
+
+    def done(
+        self,
+        path: bytes,
+        target: bytes | None = None,
+        *,
+        deleted: int = 0,
+        size: int | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Something was done.
+
+        Args:
+            deleted: Files, directories and links that are gone.
+            size: Bytes that were copied or became free, where that can be.
+            more: What else its object has.
+        """
+        self._deleted += deleted
+        if size is not None:
+            self._size += size
+            more = {"size": size, **(more or {})}
+        self._tell("done", path, target, None, more)
+
+    def skipped(self, path: bytes, target: bytes | None, error: FtpError) -> None:
+        """Something was left alone on purpose."""
+        self._tell("skipped", path, target, error)
+
+    def failed(self, path: bytes | None, error: FtpError, target: bytes | None = None) -> None:
+        """Something could not be done. It is told here and as a complaint."""
+        self._app.complain(error)
+        self._tell("failed", path, target, error)
+
+    def missing(self, error: CommandError) -> None:
+        """There is nothing that a word means."""
+        self.failed(error.path, error)
+
+    def finish(self, status: int) -> None:
+        """Print the totals, and end the command with a status."""
+        if self._app.as_json:
+            totals = records.totals_record(
+                done=self._counts["done"],
+                skipped=self._counts["skipped"],
+                failed=self._counts["failed"],
+                deleted=self._deleted,
+                size=self._size,
+                seconds=time.monotonic() - self._began,
+                status=status,
+            )
+            self._app.print_json(totals)
+        raise_for(status)
+
+    def _tell(
+        self,
+        status: str,
+        path: bytes | None,
+        target: bytes | None,
+        error: FtpError | None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._counts[status] += 1
+        if self._app.as_json:
+            record = records.action_record(self._action, path, target, status=status, error=error)
+            self._app.print_json(record | dict(more or {}))

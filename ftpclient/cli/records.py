@@ -1,0 +1,281 @@
+"""What `--json` prints: one object for each thing, and for each error.
+
+Lives here: the objects of all commands, as docs/json.md lists them. Lives elsewhere: printing them
+(app.py, printer.py, changes.py), text for people (render.py).
+
+A key that exists is never renamed or taken away without a version in which both are there. Sizes
+are bytes, spans seconds, moments ISO 8601 in UTC. What is not known is null; only ``KEY_b64``,
+facts about errors, and what a command's own section says are left out where there is nothing to
+tell.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+from ftpclient.cli.render import iso_time
+from ftpclient.transfer.report import Finding, Result, Summary, SyncStep
+from ftpwire import digests, paths
+from ftpwire.errors import CommandError, FtpError, UploadTakenOver, facts_of
+from ftpwire.messages import Entry, Hashed, Room
+
+if TYPE_CHECKING:
+    from ftpclient.sync.check import CheckSummary
+    from ftpclient.sync.job import SyncSummary
+
+
+def path_record(key: str, path: bytes) -> dict[str, str]:
+    """A path: text, and the bytes as well where they are no UTF-8."""
+    try:
+        return {key: path.decode("utf-8")}
+    except UnicodeDecodeError:
+        return {
+            key: paths.plain_text(path),
+            f"{key}_b64": base64.b64encode(path).decode("ascii"),
+        }
+
+
+def entry_record(entry: Entry, path: bytes) -> dict[str, Any]:
+    """One file, directory or link. ``path`` is the absolute one."""
+    record: dict[str, Any] = {
+        **path_record("name", paths.name_of(path) or b"/"),
+        **path_record("path", path),
+        "type": entry.type,
+        "size": None if entry.type == "dir" else entry.size,
+        "mode": f"{entry.mode:04o}",
+        "mtime": iso_time(entry.mtime_ns),
+        "digest": _digest(entry.digest),
+    }
+    if entry.target is not None:
+        record |= path_record("target", entry.target)
+    return record
+
+
+def room_record(room: Room) -> dict[str, Any]:
+    """An account's space."""
+    record = {"total": room.total, "used": room.used, "held": room.held, "free": room.free}
+    record |= {"kept": room.kept, "kept_uploads": room.kept_uploads, "disk_free": room.disk_free}
+    if room.used_files is not None:
+        record |= {"total_files": room.total_files, "used_files": room.used_files}
+    return record
+
+
+def hash_record(hashed: Hashed, path: bytes) -> dict[str, Any]:
+    """A digest."""
+    return {
+        **path_record("path", path),
+        "algorithm": digests.ALGORITHM,
+        "digest": hashed.digest.hex(),
+        "size": hashed.size,
+    }
+
+
+def action_record(
+    action: str,
+    path: bytes | None,
+    target: bytes | None = None,
+    *,
+    status: str = "done",
+    error: FtpError | None = None,
+) -> dict[str, Any]:
+    """What was done to a path, or why it was not.
+
+    Args:
+        target: Where it went, or what a link that was made leads to.
+        status: ``done``, ``same``, ``skipped``, ``failed`` or ``planned``.
+    """
+    record: dict[str, Any] = {
+        "action": action,
+        **_path_or_none("path", path),
+        **_path_or_none("target", target),
+        "status": status,
+        "error": None,
+    }
+    return record if error is None else record | _why(error)
+
+
+def done_record(action: str, **more: Any) -> dict[str, Any]:
+    """What was done to something that has no path: an account, a token, a saved server."""
+    return {"action": action, **more, "status": "done", "error": None}
+
+
+def totals_record(
+    *,
+    done: int = 0,
+    unchanged: int = 0,
+    skipped: int = 0,
+    failed: int = 0,
+    deleted: int = 0,
+    size: int = 0,
+    seconds: float = 0.0,
+    status: int = 0,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """The last object of a command that may do several things.
+
+    Args:
+        status: The exit status.
+    """
+    return {
+        "summary": True,
+        "dry_run": dry_run,
+        "done": done,
+        "unchanged": unchanged,
+        "skipped": skipped,
+        "failed": failed,
+        "deleted": deleted,
+        "bytes": size,
+        "seconds": round(seconds, 6),
+        "status": status,
+    }
+
+
+def result_record(result: Result, action: str) -> dict[str, Any]:
+    """One file of a transfer, or one step of a sync or of a dry run."""
+    same = result.unchanged and result.status in ("done", "planned")
+    status = "same" if same else result.status
+    if result.step is not None:
+        record = _step_record(result, result.step, status)
+    else:
+        record = action_record(
+            action,
+            result.source,
+            result.target,
+            status=status,
+        )
+        record |= _ends(result)
+        record["digest"] = _digest(result.digest)
+        if result.unchanged:
+            record["unchanged"] = True
+    if result.error is not None:
+        return record | _why(result.error)
+    return record if result.remark is None else record | {"remark": result.remark}
+
+
+def _step_record(result: Result, step: SyncStep, status: str) -> dict[str, Any]:
+    if step.action in _FROM_TO:
+        record = action_record(step.action, result.source, result.target, status=status)
+        record |= _ends(result)
+    else:
+        record = action_record(step.action, result.target, status=status)
+        record["type"] = step.type
+    if step.action in ("delete", "remove"):
+        record |= {"count": step.count, "size": step.size}
+    if step.why:
+        record["why"] = step.why
+    if result.digest is not None:
+        record["digest"] = _digest(result.digest)
+    return record
+
+
+def _ends(result: Result) -> dict[str, Any]:
+    """The paths under the names that they had before, and the size."""
+    return {
+        **path_record("source", result.source),
+        **path_record("destination", result.target),
+        "size": result.size,
+    }
+
+
+_FROM_TO = frozenset({"put", "get", "rename", "copy", "move"})
+"""Actions that have a source and a destination."""
+
+
+def error_record(
+    error: FtpError, *, message: str = "", exit_code: int | None = None, line: int | None = None
+) -> dict[str, Any]:
+    """What failed, and what is known of it.
+
+    Args:
+        message: Its words, where they are not the error's own.
+        exit_code: The exit status that it gives alone; None for the error's own.
+        line: Of the script in which it happened.
+    """
+    record = _why(error)
+    if message:
+        record["message"] = message
+    path = error.path if isinstance(error, (CommandError, UploadTakenOver)) else None
+    record |= _path_or_none("path", path)
+    record["exit"] = error.exit_code if exit_code is None else exit_code
+    return record if line is None else record | {"line": line}
+
+
+def _why(error: FtpError) -> dict[str, Any]:
+    """Why something failed or was skipped: all that is known but the path."""
+    record: dict[str, Any] = {"error": error.code, "message": paths.printable(str(error))}
+    if isinstance(error, CommandError):
+        record |= {name: fact for name, fact in facts_of(error).items() if name != "path"}
+        if error.needed is not None:
+            record["free"] = error.free
+    return {
+        name: paths.printable(value) if isinstance(value, str) else value
+        for name, value in record.items()
+    }
+
+
+def _path_or_none(key: str, path: bytes | None) -> dict[str, Any]:
+    return {key: None} if path is None else path_record(key, path)
+
+
+def _digest(digest: bytes | None) -> str | None:
+    return None if digest is None else digest.hex()
+
+
+def summary_record(summary: Summary, *, dry_run: bool = False) -> dict[str, Any]:
+    """The totals of a transfer."""
+    totals = totals_record(
+        done=summary.done,
+        unchanged=summary.unchanged,
+        skipped=summary.skipped,
+        failed=summary.failed,
+        size=summary.size,
+        seconds=summary.seconds,
+        status=summary.exit_code,
+        dry_run=dry_run,
+    )
+    return totals | {"size": summary.size}  # as it was called before
+
+
+def sync_record(summary: SyncSummary) -> dict[str, Any]:
+    """The totals of a sync."""
+    totals = totals_record(
+        done=summary.sent,
+        unchanged=summary.unchanged,
+        skipped=summary.skipped,
+        failed=summary.failed,
+        deleted=summary.deleted,
+        size=summary.size,
+        seconds=summary.seconds,
+        status=summary.exit_code,
+        dry_run=summary.dry_run,
+    )
+    return totals | {
+        "sent": summary.sent,  # as "done" was called before
+        "renamed": summary.renamed,
+        "directories": summary.directories,
+        "attributes": summary.attributes,
+    }
+
+
+def finding_record(finding: Finding) -> dict[str, Any]:
+    """Something that `check` has found."""
+    record: dict[str, Any] = {**path_record("path", finding.path or b".")}
+    record |= {"state": finding.state, "why": finding.why or None}
+    if finding.error:
+        return record | {"error": finding.error, "message": paths.printable(finding.message)}
+    return record | {"type": finding.type}
+
+
+def check_record(summary: CheckSummary) -> dict[str, Any]:
+    """The totals of a check."""
+    return {
+        "summary": True,
+        "same": summary.same,
+        "differ": summary.differ,
+        "only_here": summary.only_here,
+        "only_there": summary.only_there,
+        "unreadable": summary.unreadable,
+        "seconds": round(summary.seconds, 6),
+        "status": summary.exit_code,
+    }
