@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 from click.core import ParameterSource
 
-from ftpserver.cli.options import limit, typed
+from ftpserver.cli.options import limit, remark, typed
 from ftpwire import paths
 from ftpwire.units import parse_moment
 
@@ -109,7 +109,7 @@ def _peer_user(text: str) -> str | None:
 
         if not can_be_peer(name):
             told = f"{name} is whoever the system can't tell: it will have to give a password"
-            click.echo(f"ftpd: {told}", err=True)
+            remark(told)
     return name
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ftpserver.cli.records import action_record
 from ftpwire import paths
 from ftpwire.units import human, iso
 
@@ -20,15 +21,21 @@ if TYPE_CHECKING:
 
 
 def print_record(account: Account, **more: object) -> None:
+    """An account as it is."""
     from ftpserver.accounts.records import shown
 
     click.echo(json.dumps(shown(account) | more))
 
 
-def print_done(account: Account, as_json: bool, done: str, generated: str | None = None) -> None:
+def print_done(
+    action: str, account: Account, as_json: bool, done: str, generated: str | None = None
+) -> None:
     """Say what was done; print a password that was made, which is known nowhere else."""
     if as_json:
-        print_record(account, **({} if generated is None else {"password": generated}))
+        from ftpserver.accounts.records import shown
+
+        made = {} if generated is None else {"password": generated}
+        click.echo(json.dumps(action_record(action, **shown(account), **made)))
         return
     click.echo(done)
     if generated is not None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ftpserver.cli.config import read_settings
-from ftpserver.cli.options import counted_as, json_option, root_option
+from ftpserver.cli.options import counted_as, json_option, remark, root_option
+from ftpserver.cli.records import action_record
 from ftpwire.paths import show
 
 if TYPE_CHECKING:
@@ -34,18 +35,19 @@ def backup(place: Path, root: Path, as_json: bool) -> None:
     settings = read_settings(root)
     made = back_up(root.absolute(), place, _outside(settings))
     if as_json:
-        record = {
-            "place": str(made.place),
-            "accounts": made.accounts,
-            "files": list(made.files),
-            "left_out": list(made.left_out),
-        }
+        record = action_record(
+            "backup",
+            place=str(made.place),
+            accounts=made.accounts,
+            files=list(made.files),
+            left_out=list(made.left_out),
+        )
         click.echo(json.dumps(record))
         return
     accounts = counted_as(made.accounts, "account")
     click.echo(f"backed up {accounts} and {', '.join(made.files)} to {show(str(made.place))}")
     for path in made.left_out:
-        click.echo(f"ftpd: {show(path)} is not in it: back it up on its own", err=True)
+        remark(f"{show(path)} is not in it: back it up on its own")
 
 
 def _outside(settings: Settings) -> tuple[str, ...]:

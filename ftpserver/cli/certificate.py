@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from ftpserver.cli.options import fail, root_option, started
+from ftpserver.cli.options import echo, fail, json_option, root_option, started
 
 
 @click.group("certificate")
@@ -21,7 +21,8 @@ def certificate_group() -> None:
 @certificate_group.command("request")
 @root_option
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-def request(root: Path, names: tuple[str, ...]) -> None:
+@json_option
+def request(root: Path, names: tuple[str, ...], as_json: bool) -> None:
     """Print a request for a certificate, which an authority signs.
 
     NAME is a host name or address that clients connect to. The request is made with the server's
@@ -38,4 +39,5 @@ def request(root: Path, names: tuple[str, ...]) -> None:
         fail(str(error))
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
-    click.echo(pem, nl=False)
+    text = pem.decode("ascii").rstrip("\n")
+    echo({"request": text}, text, as_json)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ftpserver.cli import records
 from ftpserver.cli.account_names import account_names
 from ftpserver.cli.config import usable_settings
 from ftpserver.cli.options import (
@@ -25,7 +26,7 @@ from ftpserver.cli.options import (
     echo,
     json_option,
     open_root,
-    path_record,
+    remark,
     root_option,
 )
 from ftpwire import paths
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from ftpserver.accounts.account import Account
     from ftpserver.accounts.accounts import Accounts
     from ftpserver.admin.scrub import Examined, Examiner
-    from ftpserver.admin.verify import Finding
 
 _NICE = 10
 
@@ -73,32 +73,32 @@ def check(root: Path, read: bool, strict: bool, user: str | None, as_json: bool)
     copy = [BackupVerifier(root.absolute())] if copied and not without_homes else []
     for finding in chain.from_iterable(one.findings() for one in (*copy, verifier)):
         counts[finding.weight] += 1
-        echo(_finding_record(finding), str(finding), as_json)
+        echo(records.finding_record(finding), str(finding), as_json)
     if without_homes:
         told = "the files of users were not looked at: this is a backup, and holds none"
-        click.echo(f"ftpd: {told}", err=True)
+        remark(told)
     if verifier.beside is not None:
-        click.echo(f"ftpd: {verifier.beside}: what it is doing just now was not checked", err=True)
-    summary = {
-        "kind": "summary",
-        "accounts": verifier.accounts,
-        "files": verifier.files,
-        "size": verifier.size,
-        "damage": counts[Weight.DAMAGE],
-        "doubt": counts[Weight.DOUBT],
-        "unchecked": counts[Weight.UNCHECKED],
-        "server_runs": verifier.beside is not None,
-        "homes": not without_homes,
-    }
+        remark(f"{verifier.beside}: what it is doing just now was not checked")
+    status = EXIT_DAMAGE if counts[Weight.DAMAGE] else 0
+    if counts[Weight.UNCHECKED]:
+        status = status or EXIT_FAILED
+    summary = records.summary_record(
+        status,
+        accounts=verifier.accounts,
+        files=verifier.files,
+        size=verifier.size,
+        damage=counts[Weight.DAMAGE],
+        doubt=counts[Weight.DOUBT],
+        unchecked=counts[Weight.UNCHECKED],
+        server_runs=verifier.beside is not None,
+        homes=not without_homes,
+    )
     well = "the copy is whole" if without_homes else "all is well"
     found = ", ".join(f"{count} {weight.value}" for weight, count in counts.items() if count)
     what = f"{counted_as(verifier.accounts, 'account')}, {counted_as(verifier.files, 'file')}"
     read_too = f" ({human(verifier.size)} read)" if read else ""
     echo(summary, f"checked {what}{read_too}: {found or well}", as_json)
-    if counts[Weight.DAMAGE]:
-        sys.exit(EXIT_DAMAGE)
-    if counts[Weight.UNCHECKED]:
-        sys.exit(EXIT_FAILED)
+    sys.exit(status)
 
 
 @click.command(short_help="Read every file, and report what has rotted on the disk.")
@@ -126,31 +126,29 @@ def scrub(user: str | None, root: Path, no_write: bool, as_json: bool) -> None:
                 given += examined.given
                 size += examined.size
                 if examined.verdict.is_damage or examined.verdict is Verdict.CLOSED:
-                    record = _examined_record(account, examined)
+                    record = records.examined_record(account, examined)
                     echo(record, _told(record, examined.path), as_json)
     rotted = sum(count for verdict, count in counts.items() if verdict.is_damage)
     without = counts[Verdict.UNKNOWN] + counts[Verdict.GARBLED] - given
-    summary = {
-        "kind": "summary",
-        "files": sum(counts.values()),
-        "size": size,
-        "sound": counts[Verdict.SOUND],
-        "rotted": rotted,
-        "given": given,
-        "without_digest": without,
-        "changed": counts[Verdict.CHANGED],
-        "unchecked": counts[Verdict.CLOSED],
-    }
+    status = EXIT_DAMAGE if rotted else EXIT_FAILED if counts[Verdict.CLOSED] else 0
+    summary = records.summary_record(
+        status,
+        files=sum(counts.values()),
+        size=size,
+        sound=counts[Verdict.SOUND],
+        rotted=rotted,
+        given=given,
+        without_digest=without,
+        changed=counts[Verdict.CHANGED],
+        unchecked=counts[Verdict.CLOSED],
+    )
     parts = [f"{rotted} rotted", f"{given} given a digest"]
     parts += [f"{without} without a digest"] if without else []
     parts += [f"{counts[Verdict.CHANGED]} changed meanwhile"] if counts[Verdict.CHANGED] else []
     parts += [f"{counts[Verdict.CLOSED]} not readable"] if counts[Verdict.CLOSED] else []
     told = f"scrubbed {counted_as(sum(counts.values()), 'file')}, {human(size)}: {', '.join(parts)}"
     echo(summary, told, as_json)
-    if rotted:
-        sys.exit(EXIT_DAMAGE)
-    if counts[Verdict.CLOSED]:
-        sys.exit(EXIT_FAILED)
+    sys.exit(status)
 
 
 @click.command(short_help="Count the used space again, from the disk.")
@@ -173,16 +171,17 @@ def recount(user: str | None, root: Path, as_json: bool) -> None:
         for account in _chosen(accounts, user):
             if (other := ownership.claim(account.home, use=False)) is not None:
                 told = f"{account.name}: the home belongs to {other}, and is not counted"
-                click.echo(f"ftpd: {told}", err=True)
+                remark(told)
                 left_alone = True
                 continue
             counted = count_again(ledger, account.id, Home(account.home), account.inner)
-            record = {
-                "account": account.name,
-                "used": counted.size,
-                "before": account.used,
-                "files": counted.files,
-            }
+            record = records.action_record(
+                "recount",
+                account=account.name,
+                used=counted.size,
+                before=account.used,
+                files=counted.files,
+            )
             before = f" (was {account.used})" if account.used != counted.size else ""
             files = counted_as(counted.files, "file")
             text = f"{account.name}: {counted.size} bytes{before} in {files}"
@@ -222,27 +221,6 @@ def _examine(examiner: Examiner, account: Account) -> Iterator[Examined]:
 
 
 # printing ----------------------------------------------------------------------------------
-
-
-def _finding_record(finding: Finding) -> dict[str, Any]:
-    return {
-        "kind": finding.kind,
-        "account": finding.account,
-        **({"path": None} if finding.path is None else path_record("path", finding.path)),
-        "expected": finding.expected,
-        "found": finding.found,
-        "weight": finding.weight.value,
-    }
-
-
-def _examined_record(account: Account, examined: Examined) -> dict[str, Any]:
-    return {
-        "kind": examined.verdict.value,
-        "account": account.name,
-        **path_record("path", b"/" + examined.path),
-        "expected": examined.expected,
-        "found": examined.found,
-    }
 
 
 def _told(record: dict[str, Any], path: bytes) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from ftpserver.cli.options import EXIT_DAMAGE, fail, json_option, typed
+from ftpserver.cli.options import EXIT_DAMAGE, echo, fail, json_option, remark, typed
 from ftpserver.errors import StateError
 from ftpserver.settings.file import FILE_NAME, SettingsFile
 from ftpserver.settings.kinds import Kind, Setting
@@ -217,8 +217,9 @@ def config_group() -> None:
 
 @config_group.command(short_help="Check the settings, as ftpd start would take them.")
 @settings_options
+@json_option
 @click.pass_context
-def check(ctx: click.Context, /, **_: Any) -> None:
+def check(ctx: click.Context, /, as_json: bool, **_: Any) -> None:
     """Check the settings, as `ftpd start` with the same options would take them.
 
     Exit status 2 when something is wrong, 8 when others can read or write what they shouldn't, with
@@ -228,23 +229,30 @@ def check(ctx: click.Context, /, **_: Any) -> None:
     from ftpserver.net import tls
 
     settings = settings_in(ctx)
-    _warn(warnings_about(settings))
+    warnings = warnings_about(settings)
+    _warn(warnings)
     if settings.certificate is not None and settings.key is not None:
         try:
             tls.make_context(settings.certificate, settings.key)
         except StateError as error:
             fail(str(error), EXIT_CONFIGURATION)
-        _warn(tls.warnings_about(settings.certificate))
+        more = tls.warnings_about(settings.certificate)
+        _warn(more)
+        warnings += more
     loose = list(modes.find(settings))
     _warn(map(str, loose))
-    if loose and not settings.allow_loose_modes:
+    failed = loose and not settings.allow_loose_modes
+    file = None if ctx.obj.path is None else str(ctx.obj.path)
+    record = {"file": file, "ok": not failed, "warnings": warnings, "loose": list(map(str, loose))}
+    if as_json or not failed:
+        echo(record, f"{file or 'no file is read'}: all is well", as_json)
+    if failed:
         sys.exit(EXIT_DAMAGE)
-    click.echo(f"{ctx.obj.path or 'no file is read'}: all is well")
 
 
 def _warn(texts: Iterable[str]) -> None:
     for text in texts:
-        click.echo(f"ftpd: {printable(text)}", err=True)
+        remark(text)
 
 
 @config_group.command()

@@ -9,20 +9,21 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from ftpserver.cli import records
 from ftpserver.cli.account_names import account_names
 from ftpserver.cli.audit import asked
 from ftpserver.cli.options import (
     counted_as,
     echo,
     json_option,
-    path_record,
+    remark,
     root_option,
     typed,
 )
@@ -37,10 +38,8 @@ if TYPE_CHECKING:
     from ftpserver.daemon.control import (
         BanInfo,
         Control,
-        DiscoveryInfo,
         Ended,
         Sessions,
-        Status,
         Stopping,
     )
     from ftpserver.serving.stats import SessionInfo
@@ -66,14 +65,14 @@ def status(root: Path, as_json: bool) -> None:
     """Show how the running server is."""
     found = _running(root).status()
     if as_json:
-        click.echo(json.dumps(_status_record(found)))
+        click.echo(json.dumps(records.status_record(found)))
         return
     strangers = f" ({found.strangers} not logged in)" if found.strangers else ""
     here = [] if found.unix is None else [f"unix:{found.unix}"]
     where = [found.address, *(one for one in here if one != found.address)]
     lines = {
         "server": f"{found.software}, process {found.process}, {found.state}",
-        "since": f"{_iso(found.since)} ({_span(time.time() - found.since)})",
+        "since": f"{records.iso_of(found.since)} ({_span(time.time() - found.since)})",
         "listening on": " and ".join(where),
         "key": found.fingerprint or "none: plaintext",
         "sessions": f"{found.sessions}{strangers}",
@@ -95,39 +94,6 @@ def status(root: Path, as_json: bool) -> None:
         lines["warnings"] = "; ".join(found.warnings)
     for name, text in lines.items():
         click.echo(f"{name:<13} {paths.printable(text)}")
-
-
-def _status_record(found: Status) -> dict[str, Any]:
-    return {
-        "software": found.software,
-        "process": found.process,
-        "state": found.state,
-        "address": found.address,
-        "unix": found.unix,
-        "trouble": found.trouble,
-        "warnings": found.warnings,
-        "fingerprint": found.fingerprint,
-        "since": _iso(found.since),
-        "sessions": found.sessions,
-        "not_logged_in": found.strangers,
-        "transfers": found.transfers,
-        "bytes_in": found.bytes_in,
-        "bytes_out": found.bytes_out,
-        "accounts": found.accounts,
-        "discovery": _discovery_record(found.discovery),
-        "workers": found.workers,
-    }
-
-
-def _discovery_record(found: DiscoveryInfo | None) -> dict[str, int] | None:
-    if found is None:
-        return None
-    return {
-        "port": found.port,
-        "answered": found.answered,
-        "limited": found.limited,
-        "dropped": found.dropped,
-    }
 
 
 @click.command(short_help="List the sessions: who, from where, doing what, how fast.")
@@ -159,7 +125,7 @@ def _look(root: Path) -> Sessions:
 def _tell_silent(answer: Sessions | Ended) -> None:
     """Say whose sessions are missing in an answer."""
     for one in answer.silent:
-        click.echo(f"{one} doesn't answer: its sessions are missing here", err=True)
+        remark(f"{one} doesn't answer: its sessions are missing here")
 
 
 def _print_sessions(answer: Sessions, as_json: bool) -> None:
@@ -167,7 +133,7 @@ def _print_sessions(answer: Sessions, as_json: bool) -> None:
     _tell_silent(answer)
     if as_json:
         for one in found:
-            click.echo(json.dumps(_session_record(one)))
+            click.echo(json.dumps(records.session_record(one)))
         sys.stdout.flush()
     elif sys.stdout.isatty():
         from rich.console import Console
@@ -255,25 +221,6 @@ def _doing(one: SessionInfo) -> str:
     return " ".join(words)
 
 
-def _session_record(one: SessionInfo) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "id": one.id,
-        "user": one.user,
-        "from": one.peer,
-        "since": _iso(one.since),
-        "request": one.request,
-    }
-    for name, path in (("path", one.path), ("target", one.target)):
-        if path is not None:
-            record |= path_record(name, path)
-    return record | {
-        "idle": round(one.quiet, 1),
-        "bytes_in": one.bytes_in,
-        "bytes_out": one.bytes_out,
-        "speed": int(one.speed),
-    }
-
-
 # acting ------------------------------------------------------------------------------------
 
 
@@ -293,7 +240,8 @@ def kick(who: str, root: Path, is_user: bool, as_json: bool) -> None:
     answer = server.kick(session=int(who)) if by_id else server.kick(user=_text(who))
     _tell_silent(answer)
     ended = answer.sessions
-    echo({"ended": ended}, f"ended {counted_as(len(ended), 'session')}", as_json)
+    record = records.action_record("kick", ended=ended)
+    echo(record, f"ended {counted_as(len(ended), 'session')}", as_json)
 
 
 @click.command(short_help="List addresses that are refused.")
@@ -303,24 +251,13 @@ def bans(root: Path, as_json: bool) -> None:
     """List addresses that are refused after failed log-ins, some for one account alone, and after
     too many connections without a log-in."""
     for one in _running(root).bans().bans:
-        echo(_ban_record(one), _told_ban(one), as_json)
+        echo(records.ban_record(one), _told_ban(one), as_json)
 
 
 def _told_ban(one: BanInfo) -> str:
     left = _span(one.until - time.time())
     why = one.reason or counted_as(one.failures, "failed log-in")
     return f"{paths.show(one.subject)}  for another {left}, after {why}"
-
-
-def _ban_record(one: BanInfo) -> dict[str, Any]:
-    return {
-        "subject": one.subject,
-        "address": one.address,
-        "account": one.account,
-        "failures": one.failures,
-        "reason": one.reason,
-        "until": _iso(one.until),
-    }
 
 
 @click.command(short_help="Lift bans.")
@@ -339,19 +276,23 @@ def unban(
     lifted = _running(root).unban(subject).bans
     if as_json:
         for one in lifted:
-            click.echo(json.dumps(_ban_record(one)))
+            click.echo(json.dumps(records.action_record("unban", **records.ban_record(one))))
     else:
         click.echo(f"lifted {counted_as(len(lifted), 'ban')}")
 
 
 @click.command(short_help="Have the server take over settings and certificate.")
 @root_option
-def reload(root: Path) -> None:
+@json_option
+def reload(root: Path, as_json: bool) -> None:
     """Have the server take over what was changed on the disk: certificate, key and settings.
 
     Sessions go on. The same as by SIGHUP, but what goes wrong is told here.
     """
     lines = _running(root).reload().lines
+    if as_json:
+        click.echo(json.dumps(records.action_record("reload", changes=list(lines))))
+        return
     for line in lines or ["nothing to reload"]:
         click.echo(paths.printable(line))
 
@@ -364,14 +305,15 @@ def reload(root: Path) -> None:
     metavar="DURATION",
     help="Stop after this time in any case, as 90s or 10m. Default: no limit.",
 )
-def drain(root: Path, timeout: float | None) -> None:
+@json_option
+def drain(root: Path, timeout: float | None, as_json: bool) -> None:
     """Have the server accept nobody any more, and stop when the last session has ended.
 
     Clients work on until they leave; those that ask for nothing for half a minute are told to
     go. Returns when the server has ended. Ctrl-C ends only the waiting.
     """
     told = "draining: no new connections, waiting for the sessions to end"
-    _end(root, lambda server: server.drain(timeout), told)
+    _end(root, lambda server: server.drain(timeout), "drain", as_json, told)
 
 
 @click.command()
@@ -382,28 +324,31 @@ def drain(root: Path, timeout: float | None) -> None:
     metavar="DURATION",
     help="Time for running transfers, as 90s or 10m. Default: what the server was started with.",
 )
-def stop(root: Path, grace: float | None) -> None:
+@json_option
+def stop(root: Path, grace: float | None, as_json: bool) -> None:
     """Stop the server, in order. Returns when it has ended."""
-    _end(root, lambda server: server.stop(grace))
+    _end(root, lambda server: server.stop(grace), "stop", as_json)
 
 
-def _end(root: Path, end: Callable[[Control], Stopping], told: str | None = None) -> None:
+def _end(
+    root: Path,
+    end: Callable[[Control], Stopping],
+    action: str,
+    as_json: bool,
+    told: str | None = None,
+) -> None:
     from ftpserver.daemon import control
 
     for _ in control.ask_until_end(state_of(root.absolute()), end):
         asked()  # now, and not when the server has ended, which may take hours
         if told is not None:
-            click.echo(told, err=True)
-    click.echo("the server has ended")
+            remark(told)
+    echo(records.action_record(action), "the server has ended", as_json)
 
 
 def _text(argument: str) -> str:
     """An argument as text that JSON can carry; nothing is called by what is lost."""
     return argument.encode("utf-8", "replace").decode()
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _span(seconds: float) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ftpserver.cli.audit import AUDITED
-from ftpserver.cli.options import json_option, root_option, started, typed
+from ftpserver.cli.options import json_option, remark, root_option, started, typed
 from ftpwire import likeness, paths
 from ftpwire.errors import InvalidPath
 from ftpwire.units import human, parse_duration, parse_moment
@@ -142,12 +142,12 @@ def log(
         if reader.unreadable:
             one = reader.unreadable == 1
             counted = "1 line is no record" if one else f"{reader.unreadable} lines are no records"
-            click.echo(f"ftpd: {counted}", err=True)
+            remark(counted)
 
 
 def _missed() -> None:
     missing = "records may be missing here: files of the log were removed before they were read"
-    click.echo(f"ftpd: {missing} (audit-keep, audit-own-size)", err=True)
+    remark(f"{missing} (audit-keep, audit-own-size)")
 
 
 def told(record: Record) -> str:

@@ -28,10 +28,10 @@ from ftpserver.cli import (
 )
 from ftpserver.cli.audit import audit_commands
 from ftpserver.cli.help import START_HINTS, WORDS, Commands, HintingCommand, usage_text
-from ftpserver.cli.options import fail, root_option
+from ftpserver.cli.options import complain, echo, fail, json_option, root_option
 from ftpserver.errors import StateError
 from ftpwire import __version__, completion, standard
-from ftpwire.errors import FtpError, Interrupted, from_oserror
+from ftpwire.errors import CommandError, FtpError, Interrupted, from_oserror
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,8 +43,9 @@ def cli() -> None:
 @cli.command(cls=HintingCommand, hints=START_HINTS)
 @config.settings_options
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
+@json_option
 @click.pass_context
-def start(ctx: click.Context, /, verbose: bool, **_: Any) -> None:
+def start(ctx: click.Context, /, verbose: bool, as_json: bool, **_: Any) -> None:
     """Start the server, and serve until Ctrl-C or SIGTERM.
 
     What no option says is taken from FTPD_* variables (FTPD_PORT for --port), then from an
@@ -55,17 +56,20 @@ def start(ctx: click.Context, /, verbose: bool, **_: Any) -> None:
     settings = config.settings_in(ctx)
     warnings = config.warnings_about(settings)
     again = functools.partial(config.read_again, ctx.command, ctx.meta[WORDS])
-    sys.exit(serve(settings, verbose=verbose, again=again, warnings=warnings))
+    served = serve(settings, verbose=verbose, again=again, warnings=warnings, as_json=as_json)
+    sys.exit(served)
 
 
 @cli.command(short_help="Print the fingerprint of the server's key.")
 @root_option
-def fingerprint(root: Path) -> None:
+@json_option
+def fingerprint(root: Path, as_json: bool) -> None:
     """Print the fingerprint of the server's key, to compare with what a client shows."""
     from ftpserver.net import tls
 
     certificate, _ = tls.files_of(config.read_settings(root))
-    click.echo(tls.fingerprint_of(certificate))
+    found = tls.fingerprint_of(certificate)
+    echo({"fingerprint": found}, found, as_json)
 
 
 @cli.command("completion")
@@ -102,7 +106,8 @@ def _status(code: Any) -> Any:
         return code
     if standard.reader_left():
         return standard.READER_LEFT
-    click.echo(f"ftpd: {from_oserror(error, standard.OUTPUT)}", err=True)
+    failure = from_oserror(error, standard.OUTPUT)
+    complain(str(failure), code or 1, code=failure.code)
     return code or 1
 
 
@@ -114,17 +119,21 @@ def _run() -> None:
         if type(error).__name__ == "NoArgsIsHelpError":  # click has it since 8.2
             error.show()
             sys.exit(error.exit_code)
-        fail(usage_text(error), error.exit_code)
+        fail(usage_text(error), error.exit_code, code="usage")
+    except config.ConfigError as error:
+        fail(error.format_message(), error.exit_code, code="configuration")
     except click.ClickException as error:
         fail(error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        fail("interrupted", Interrupted.exit_code)
+        fail("interrupted", Interrupted.exit_code, code=Interrupted.code)
     except standard.ReaderLeft:
         sys.exit(standard.READER_LEFT)
     except FtpError as error:
-        fail(str(error), error.exit_code)
+        path = error.path if isinstance(error, CommandError) else None
+        fail(str(error), error.exit_code, code=error.code, path=path)
     except OSError as error:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        fail(f"{where}{(error.strerror or str(error)).lower()}")
+        code = from_oserror(error, where).code
+        fail(f"{where}{(error.strerror or str(error)).lower()}", code=code)
     except StateError as error:
         fail(str(error))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import pwd
@@ -13,8 +12,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from ftpserver.cli.records import error_record
 from ftpserver.settings.table import DATABASE, DEFAULT_ROOT, never_started, state_of
-from ftpwire.paths import plain_text, printable
+from ftpwire.errors import FtpError
+from ftpwire.paths import printable
 from ftpwire.units import parse_size, parse_typed_size
 
 if TYPE_CHECKING:
@@ -128,23 +129,53 @@ def counted_as(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def path_record(name: str, path: bytes) -> dict[str, str]:
-    """A path for JSON: text, and the bytes as well (``NAME_b64``) where they are no UTF-8."""
-    text = plain_text(path)
-    record = {name: text}
-    if text.encode() != path:
-        record[f"{name}_b64"] = base64.b64encode(path).decode("ascii")
-    return record
-
-
 def echo(record: Mapping[str, Any], text: str, as_json: bool) -> None:
     """Print a line: the record as JSON, or what it says to people."""
     click.echo(json.dumps(record) if as_json else text)
 
 
-def fail(message: str, status: int = EXIT_FAILED) -> NoReturn:
-    """One line on stderr, and out."""
-    click.echo(f"ftpd: {printable(message)}", err=True)
+def wants_json() -> bool:
+    """Whether the command line says --json. It is looked at as it was given: what is wrong with it
+    is told as JSON, too."""
+    words = sys.argv[1:]
+    return "--json" in (words[: words.index("--")] if "--" in words else words)
+
+
+def remark(text: str) -> None:
+    """Something to be known, on stderr; the command goes on."""
+    shown = printable(text)
+    click.echo(json.dumps({"remark": shown}) if wants_json() else f"ftpd: {shown}", err=True)
+
+
+def complain(
+    message: str,
+    status: int = EXIT_FAILED,
+    *,
+    code: str = FtpError.code,
+    path: bytes | None = None,
+) -> None:
+    """What went wrong, in one line on stderr.
+
+    Args:
+        status: The exit status that comes of it.
+        code: The kind of error, for programs.
+        path: The remote path that it is about, if it is one.
+    """
+    if wants_json():
+        click.echo(json.dumps(error_record(message, code, status, path)), err=True)
+    else:
+        click.echo(f"ftpd: {printable(message)}", err=True)
+
+
+def fail(
+    message: str,
+    status: int = EXIT_FAILED,
+    *,
+    code: str = FtpError.code,
+    path: bytes | None = None,
+) -> NoReturn:
+    """The same, and out."""
+    complain(message, status, code=code, path=path)
     sys.exit(status)
 
 

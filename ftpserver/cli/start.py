@@ -5,6 +5,7 @@ Lives here: `ftpd start` after its options were read. Lives elsewhere: serving (
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import select
@@ -15,10 +16,13 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from ftpserver.accounts.accounts import Accounts
 from ftpserver.accounts.passwords import random_password
 from ftpserver.accounts.system_users import first_account_name
+from ftpserver.cli.options import EXIT_FAILED, complain
+from ftpserver.cli.records import action_record
 from ftpserver.daemon.assembly import whole_server
 from ftpserver.daemon.server import FtpServer
 from ftpserver.daemon.systemd import inherited_socket, notify
@@ -39,12 +43,14 @@ def serve(
     verbose: bool,
     again: Callable[[], Settings] | None = None,
     warnings: Sequence[str] = (),
+    as_json: bool = False,
 ) -> int:
     """Serve until a signal comes; returns the exit status.
 
     Args:
         again: Reads the settings once more, for a reload. Raises StateError.
         warnings: About the settings, for the log.
+        as_json: Tell where it listens as an object.
     """
     log_to_stderr(settings.log_format, verbose=verbose)
     for warning in warnings:
@@ -59,11 +65,11 @@ def serve(
         where = f"{settings.host or '*'}:{settings.port}"
         return _failed(f"can't listen on {where}: {(error.strerror or str(error)).lower()}")
     with server:
-        name, lines = _first_account(settings, server.accounts)
+        first = _first_account(settings, server.accounts)
         server.on_stop_asked = signals.ask_to_stop
         server.load_settings = again
         with server.running():
-            _try_to_announce(server, name, lines)
+            _try_to_announce(server, first, as_json)
             notify("READY=1", f"STATUS=listening on {server.address}")
             while not signals.wait_for_end():
                 _reload(server)
@@ -81,8 +87,8 @@ def _reload(server: FtpServer) -> None:
 
 
 def _failed(message: str) -> int:
-    print(f"ftpd: {message}", file=sys.stderr)
-    return 1
+    complain(message)
+    return EXIT_FAILED
 
 
 class _Signals:
@@ -132,10 +138,10 @@ def _exit_now(number: int, frame: object) -> None:
     os._exit(128 + number)
 
 
-def _try_to_announce(server: FtpServer, name: str | None, lines: list[str]) -> None:
+def _try_to_announce(server: FtpServer, first: _First, as_json: bool) -> None:
     """Print where it listens. A server serves, whether or not anybody reads that."""
     with suppress(standard.ReaderLeft):
-        _announce(server, name, lines)
+        _announce(server, first, as_json)
     error = standard.flush()
     if error is not None and not standard.reader_left():
         logger.warning("%s", from_oserror(error, standard.OUTPUT))
@@ -143,7 +149,7 @@ def _try_to_announce(server: FtpServer, name: str | None, lines: list[str]) -> N
         standard.do_without()
 
 
-def _announce(server: FtpServer, name: str | None, lines: list[str]) -> None:
+def _announce(server: FtpServer, first: _First, as_json: bool) -> None:
     host, port = server.server_address[:2]
     shown = str(host)
     if shown in ("::", "0.0.0.0"):
@@ -151,39 +157,64 @@ def _announce(server: FtpServer, name: str | None, lines: list[str]) -> None:
     elif ":" in shown:
         shown = f"[{shown}]"
     plain = " --plaintext" if server.fingerprint is None and host else ""  # on TCP only
-    print(f"listening on {server.address}", flush=True)
     where = [f"{shown}:{port}"] if host else []
+    path = None
     if server.settings.unix is not None:
         path = server.settings.unix.absolute()  # of use from wherever it is copied to
-        if host:
-            print(f"and on          unix:{path}")
         where.append(shlex.quote(f"unix:{path}"))
+    connect = f"ftp{plain} connect {first.name or 'USER'}@{where[0]}"
+    if as_json:
+        record = action_record(
+            "start",
+            address=server.address,
+            unix=None if path is None else str(path),
+            fingerprint=server.fingerprint,
+            connect=connect,
+            user=first.name,
+            password=first.password,
+            password_file=None if first.file is None else str(first.file),
+        )
+        print(json.dumps(record), flush=True)
+        return
+    print(f"listening on {server.address}", flush=True)
+    if host and path is not None:
+        print(f"and on          unix:{path}")
     print(f"key fingerprint {server.fingerprint or 'none: plaintext'}")
-    print(f"connect with    ftp{plain} connect {name or 'USER'}@{where[0]}")
-    for line in lines:
-        print(line)
+    print(f"connect with    {connect}")
+    if first.password is not None:
+        print(f"first account   {first.name}, password {first.password} (shown only now)")
+    elif first.file is not None:
+        print(f"first account   {first.name}, password in {first.file}")
     sys.stdout.flush()
 
 
-def _first_account(settings: Settings, accounts: Accounts) -> tuple[str | None, list[str]]:
-    """The name to show, and what to say about an account made just now.
+class _First(NamedTuple):
+    """An account to log in with; of one that was made just now, its password or where it is."""
+
+    name: str | None
+    password: str | None = None
+    file: Path | None = None
+
+
+def _first_account(settings: Settings, accounts: Accounts) -> _First:
+    """The account to show.
 
     A first start makes one for whoever runs it. Its password is shown on a terminal, which
     nobody keeps; else it goes into a private file, and not into some log.
     """
     existing = next(iter(accounts), None)
     if existing is not None:
-        return existing.name, []
+        return _First(existing.name)
     name, password = first_account_name(), random_password()
     try:
         accounts.add(name, password)
     except Exception as error:
         raise StateError(f"the first account could not be made: {error}") from error
     if sys.stdout.isatty():
-        return name, [f"first account   {name}, password {password} (shown only now)"]
+        return _First(name, password)
     path = settings.state / "first-login"
     _write_private(path, f"{name}\n{password}\n")
-    return name, [f"first account   {name}, password in {path}"]
+    return _First(name, file=path)
 
 
 def _write_private(path: Path, text: str) -> None:

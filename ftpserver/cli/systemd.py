@@ -6,12 +6,13 @@ Lives elsewhere: the text of the units (daemon/systemd.py).
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
 from ftpserver.cli.config import read_settings
-from ftpserver.cli.options import fail
+from ftpserver.cli.options import echo, fail, json_option, remark
 from ftpserver.errors import StateError
 from ftpserver.settings.table import DATABASE, DEFAULT_ROOT, state_of
 from ftpwire.paths import printable
@@ -46,6 +47,7 @@ _UNITS = Path("/etc/systemd/system")
     metavar="FILE",
     help=f"The unit to compare. Default: ftpd.service, with --socket ftpd.socket, in {_UNITS}.",
 )
+@json_option
 def service(
     root: Path | None,
     config: Path | None,
@@ -53,6 +55,7 @@ def service(
     socket: bool,
     check: bool,
     unit_file: Path | None,
+    as_json: bool,
 ) -> None:
     """Print a systemd unit for this installation, with as few rights as the server can do with.
 
@@ -84,14 +87,14 @@ def service(
         fail("the settings say no-tcp: there is nothing that a socket unit could listen on")
     text = socket_unit(installation) if socket else unit(installation)
     if check or unit_file is not None:
-        _compare(unit_file or _UNITS / ("ftpd.socket" if socket else "ftpd.service"), text)
+        _compare(unit_file or _UNITS / ("ftpd.socket" if socket else "ftpd.service"), text, as_json)
         return
-    click.echo(text, nl=False)
+    echo({"unit": text}, text.rstrip("\n"), as_json)
     if not socket and installation.user == "root" and not installation.isolated:
-        click.echo("ftpd: it would run as root: make a user, and give --user", err=True)
+        remark("it would run as root: make a user, and give --user")
 
 
-def _compare(path: Path, wanted: str) -> None:
+def _compare(path: Path, wanted: str, as_json: bool) -> None:
     from ftpserver.daemon.installed_unit import differences, drop_ins
 
     try:
@@ -99,11 +102,15 @@ def _compare(path: Path, wanted: str) -> None:
         change = ", or change its drop-ins" if drop_ins(path) else ""
     except StateError as error:
         fail(str(error))
-    for line in found:
+    if as_json:
+        told = [printable(line) for line in found]
+        click.echo(json.dumps({"file": str(path), "ok": not found, "differences": told}))
+    for line in () if as_json else found:
         click.echo(printable(line))
     if found:
         fail(f"{path}: not as the settings make it: print it again{change}")
-    click.echo(f"{path}: as the settings make it")
+    if not as_json:
+        click.echo(f"{path}: as the settings make it")
 
 
 def _homes(root: Path) -> list[Path]:

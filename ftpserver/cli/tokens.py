@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from ftpserver.cli import records
 from ftpserver.cli.account_names import account_names
 from ftpserver.cli.audit import tell
 from ftpserver.cli.options import (
@@ -22,6 +23,7 @@ from ftpserver.cli.options import (
     json_option,
     limit,
     open_root,
+    remark,
     root_option,
 )
 from ftpwire.errors import NotFound
@@ -54,7 +56,7 @@ def list_tokens(user: str, root: Path, as_json: bool) -> None:
     engine = open_root(root, changing=False)
     accounts = Accounts(engine, root.absolute())
     for one in Tokens(engine, accounts).of(accounts.get(user)):
-        echo(_token_record(one), _token_line(one), as_json)
+        echo(records.token_record(one), _token_line(one), as_json)
 
 
 @token.command("revoke", short_help="Make a token good for nothing.")
@@ -78,20 +80,9 @@ def revoke_token(token_id: str | None, user: str | None, root: Path, as_json: bo
     if user is not None:
         count = tokens.revoke_all(accounts.get(user))
         told = f"revoked {counted_as(count, 'token')} of {user}"
-        echo({"user": user, "revoked": count}, told, as_json)
+        echo(records.action_record("token-revoke", user=user, revoked=count), told, as_json)
     elif token_id is not None:
-        _print_revoked(token_id, as_json, tokens.revoke(None, token_id))
-
-
-def _token_record(one: TokenInfo) -> dict[str, Any]:
-    return {
-        "id": one.id,
-        "name": one.name,
-        "created": iso(one.created),
-        "expires": _moment(one.expires),
-        "used": _moment(one.used),
-        "parent": one.parent,
-    }
+        _print_revoked("token-revoke", token_id, as_json, tokens.revoke(None, token_id))
 
 
 def _token_line(one: TokenInfo) -> str:
@@ -160,10 +151,10 @@ def invite(
     invitations = Invitations(engine)
     if listing:
         for one in invitations.all():
-            echo(_record(one), _line(one), as_json)
+            echo(records.invitation_record(one), _line(one), as_json)
     elif revoke is not None:
         invitations.revoke(revoke)
-        _print_revoked(revoke, as_json)
+        _print_revoked("invite-revoke", revoke, as_json)
     else:
         _make(invitations, quota, uses, expires, as_json)
         _warn(engine, root.absolute())
@@ -175,7 +166,8 @@ def _make(
     made, code = invitations.make(quota, uses, expires)
     tell(id=made.id)  # what registrations with it are recorded with
     if as_json:
-        click.echo(json.dumps({"code": code} | _record(made)))
+        record = records.action_record("invite", code=code, **records.invitation_record(made))
+        click.echo(json.dumps(record))
         return
     click.echo(code)
     if sys.stderr.isatty():
@@ -191,17 +183,7 @@ def _warn(engine: Engine, root: Path) -> None:
     settings = usable_settings(root)  # None: no server would start with them and promise anything
     default_quota = None if settings is None else settings.default_quota
     for one in overpromised(engine, root, default_quota):
-        click.echo(f"ftpd: warning: {printable(str(one))}", err=True)
-
-
-def _record(one: Invitation) -> dict[str, Any]:
-    return {
-        "id": one.id,
-        "quota": one.quota,
-        "uses": one.uses,
-        "created": iso(one.created),
-        "expires": _moment(one.expires),
-    }
+        remark(f"warning: {one}")
 
 
 def _line(one: Invitation) -> str:
@@ -210,9 +192,10 @@ def _line(one: Invitation) -> str:
     return f"{one.id}  {uses}  {quota}  {_until(one.expires)}"
 
 
-def _print_revoked(revoked: str, as_json: bool, count: int = 1) -> None:
+def _print_revoked(action: str, revoked: str, as_json: bool, count: int = 1) -> None:
     others = "" if count == 1 else f", and {counted_as(count - 1, 'token')} made with it"
-    echo({"id": revoked, "revoked": count}, f"revoked {printable(revoked)}{others}", as_json)
+    record = records.action_record(action, id=revoked, revoked=count)
+    echo(record, f"revoked {printable(revoked)}{others}", as_json)
 
 
 # both --------------------------------------------------------------------------------------
@@ -220,7 +203,3 @@ def _print_revoked(revoked: str, as_json: bool, count: int = 1) -> None:
 
 def _until(expires: int | None) -> str:
     return "never expires" if expires is None else f"expires {iso(expires)}"
-
-
-def _moment(seconds: int | None) -> str | None:
-    return None if seconds is None else iso(seconds)

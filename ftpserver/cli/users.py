@@ -27,7 +27,8 @@ from ftpserver.cli.account_output import (
     print_table,
 )
 from ftpserver.cli.help import ACCOUNT_HINTS, PASSWORD_HINTS, HintingCommand
-from ftpserver.cli.options import echo, fail, json_option, open_root, root_option
+from ftpserver.cli.options import echo, fail, json_option, open_root, remark, root_option
+from ftpserver.cli.records import action_record
 from ftpserver.settings.table import state_of
 from ftpwire import paths
 from ftpwire.units import human, iso
@@ -102,13 +103,15 @@ def add_user(
     if home is not None:
         _count_homes(accounts, engine, [name])
     if shared:
-        click.echo(_warning_of(shared), err=True)
-    print_done(accounts.get(name), as_json, f"added {name}", password if generate else None)
+        remark(_warning_of(shared))
+    print_done(
+        "user-add", accounts.get(name), as_json, f"added {name}", password if generate else None
+    )
 
 
 def _warning_of(shared: list[str]) -> str:
     return (
-        f"ftpd: warning: {', '.join(shared)} can see and change what is there, too: the quota of "
+        f"warning: {', '.join(shared)} can see and change what is there, too: the quota of "
         "each counts what each does, and is exact only after a recount"
     )
 
@@ -126,7 +129,7 @@ def _count_homes(accounts: Accounts, engine: Engine, names: Iterable[str]) -> No
             recount(ledger, account.id, Home(account.home), account.inner)
         else:
             told = f"{name}: the home belongs to {other}: it is not counted and log-ins are refused"
-            click.echo(f"ftpd: {told} until you run: ftpd user set {name} --take-home", err=True)
+            remark(f"{told} until you run: ftpd user set {name} --take-home")
 
 
 def _ownership(accounts: Accounts, engine: Engine) -> Ownership:
@@ -210,7 +213,7 @@ def set_user(
     changed = accounts.change(name, **changes) if changes else accounts.get(name)
     if take_home:
         _take_home(accounts, engine, changed)
-    print_done(changed, as_json, f"changed {name}")
+    print_done("user-set", changed, as_json, f"changed {name}")
 
 
 def _take_home(accounts: Accounts, engine: Engine, account: Account) -> None:
@@ -239,7 +242,7 @@ def change_password(
     password = new_password(name, from_stdin=password_stdin, weak=weak, generate=generate)
     changed = accounts.set_password(name, password)
     told = f"password of {name} changed"
-    print_done(changed, as_json, told, password if generate else None)
+    print_done("user-passwd", changed, as_json, told, password if generate else None)
 
 
 @user.command("disable")
@@ -249,7 +252,7 @@ def change_password(
 def disable_user(name: str, root: Path, as_json: bool) -> None:
     """Refuse log-ins of NAME, and end its sessions."""
     accounts, _ = open_accounts(root)
-    print_done(accounts.change(name, disabled=True), as_json, f"disabled {name}")
+    print_done("user-disable", accounts.change(name, disabled=True), as_json, f"disabled {name}")
 
 
 @user.command("enable")
@@ -261,7 +264,7 @@ def enable_user(name: str, root: Path, as_json: bool) -> None:
     accounts, _ = open_accounts(root)
     account = accounts.change(name, disabled=False)
     over = f"; but it expired on {iso(account.expires or 0)}" if account.expired else ""
-    print_done(account, as_json, f"enabled {name}{over}")
+    print_done("user-enable", account, as_json, f"enabled {name}{over}")
 
 
 @user.command("rename", short_help="Call an account another way; its home stays.")
@@ -272,7 +275,7 @@ def enable_user(name: str, root: Path, as_json: bool) -> None:
 def rename_user(name: str, new: str, root: Path, as_json: bool) -> None:
     """Call the account NAME another way. Its home stays where it is; its sessions end."""
     accounts, _ = open_accounts(root)
-    print_done(accounts.rename(name, new), as_json, f"renamed {name} to {new}")
+    print_done("user-rename", accounts.rename(name, new), as_json, f"renamed {name} to {new}")
 
 
 @user.command("remove", short_help="Remove an account; its files stay, unless --delete-home.")
@@ -293,9 +296,9 @@ def remove_user(name: str, root: Path, delete_home: bool, yes: bool, as_json: bo
     home = paths.show(os.fsencode(gone.home))
     if delete_home:
         _remove_home(gone.home, home, name)
-        print_done(gone, as_json, f"removed {name} and {home}")
+        print_done("user-remove", gone, as_json, f"removed {name} and {home}")
     else:
-        print_done(gone, as_json, f"removed {name}; its files stay in {home}")
+        print_done("user-remove", gone, as_json, f"removed {name}; its files stay in {home}")
 
 
 def _agree(gone: Account, accounts: Accounts, root: Path, yes: bool) -> None:
@@ -330,7 +333,8 @@ def _remove_home(directory: Path, shown: str, name: str) -> None:
 @user.command("export", short_help="Print all accounts, as JSON lines.")
 @root_option
 @click.option("--no-passwords", is_flag=True, help="Leave the password hashes out.")
-def export_users(root: Path, no_passwords: bool) -> None:
+@json_option
+def export_users(root: Path, no_passwords: bool, as_json: bool) -> None:
     """Print all accounts, one JSON object a line, for `ftpd user import`.
 
     With the hashes of the passwords: keep it as safe as these.
@@ -359,5 +363,5 @@ def import_users(file: Any, root: Path, update: bool, as_json: bool) -> None:
     done = import_lines(accounts, file, update=update)
     _count_homes(accounts, engine, (name for name in done.added if accounts.get(name).own_home))
     changed = f", {len(done.updated)} updated" if update else ""
-    record = {"added": done.added, "updated": done.updated}
+    record = action_record("user-import", added=done.added, updated=done.updated)
     echo(record, f"{len(done.added)} added{changed}", as_json)

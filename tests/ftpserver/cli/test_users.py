@@ -25,7 +25,12 @@ def add(ftpd):
             "user", "add", name, "--password-stdin", "--json", *options, stdin=b"correct-horse\n"
         )
         assert found == status, err
-        return json.loads(out) if status == 0 else err
+        if status:
+            return err
+        record = json.loads(out)
+        done = [record.pop(name) for name in ("action", "status", "error")]
+        assert done == ["user-add", "done", None]
+        return record
 
     return add_account
 

@@ -14,6 +14,7 @@ import pytest
 
 from ftpserver.accounts.penalties import Offence
 from ftpserver.cli import control as cli_control
+from ftpserver.cli import records
 from ftpserver.clock import RUN
 from ftpserver.daemon import control, control_server
 from ftpserver.daemon.control import Control, ask_until_end, running
@@ -433,7 +434,7 @@ def test_a_session_as_a_row_is_safe_to_print():
 
 
 def test_a_session_for_programs_is_exact():
-    record = cli_control._session_record(SESSION)
+    record = records.session_record(SESSION)
     assert record["path"] == "/a\x1b[31m\ufffd\n"
     assert record["path_b64"] == "L2EbWzMxbf8K"
     assert (record["target"], "target_b64" in record) == ("/b", False)

@@ -1,0 +1,176 @@
+"""What `--json` prints: one object for each thing, and for each error.
+
+Lives here: the objects of all commands, as docs/json.md lists them; those of accounts begin with
+what accounts/records.py tells. Lives elsewhere: printing them (options.py).
+
+A key that exists is never renamed or taken away without a version in which both are there. Sizes
+are bytes, spans seconds, moments ISO 8601 in UTC. What is not known is null.
+"""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from ftpwire.paths import plain_text, printable
+from ftpwire.units import iso
+
+if TYPE_CHECKING:
+    from ftpserver.accounts.account import Account
+    from ftpserver.accounts.invitations import Invitation
+    from ftpserver.admin.scrub import Examined
+    from ftpserver.admin.verify import Finding
+    from ftpserver.daemon.control import BanInfo, DiscoveryInfo, Status
+    from ftpserver.serving.stats import SessionInfo
+    from ftpwire.messages import TokenInfo
+
+
+def action_record(action: str, **more: Any) -> dict[str, Any]:
+    """What was done."""
+    return {"action": action, **more, "status": "done", "error": None}
+
+
+def error_record(
+    message: str, code: str, exit_code: int, path: bytes | None = None
+) -> dict[str, Any]:
+    """Why a command failed, in the form of `ftp --json`."""
+    about = {"path": None} if path is None else path_record("path", path)
+    return {"error": code, "message": printable(message), **about, "exit": exit_code}
+
+
+def summary_record(status: int, **counts: Any) -> dict[str, Any]:
+    """The last object of a command that looks at many things; ``status`` is the exit status."""
+    return {"kind": "summary", "summary": True, **counts, "status": status}
+
+
+def path_record(name: str, path: bytes) -> dict[str, str]:
+    """A path: text, and the bytes as well (``NAME_b64``) where they are no UTF-8."""
+    text = plain_text(path)
+    record = {name: text}
+    if text.encode() != path:
+        record[f"{name}_b64"] = base64.b64encode(path).decode("ascii")
+    return record
+
+
+def moment(seconds: int | None) -> str | None:
+    """A moment, or that there is none."""
+    return None if seconds is None else iso(seconds)
+
+
+def iso_of(seconds: float) -> str:
+    """A moment in whole seconds."""
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def status_record(found: Status) -> dict[str, Any]:
+    """How the running server is."""
+    return {
+        "software": found.software,
+        "process": found.process,
+        "state": found.state,
+        "address": found.address,
+        "unix": found.unix,
+        "trouble": found.trouble,
+        "warnings": found.warnings,
+        "fingerprint": found.fingerprint,
+        "since": iso_of(found.since),
+        "sessions": found.sessions,
+        "not_logged_in": found.strangers,
+        "transfers": found.transfers,
+        "bytes_in": found.bytes_in,
+        "bytes_out": found.bytes_out,
+        "accounts": found.accounts,
+        "discovery": discovery_record(found.discovery),
+        "workers": found.workers,
+    }
+
+
+def discovery_record(found: DiscoveryInfo | None) -> dict[str, int] | None:
+    """What was asked over UDP."""
+    if found is None:
+        return None
+    return {
+        "port": found.port,
+        "answered": found.answered,
+        "limited": found.limited,
+        "dropped": found.dropped,
+    }
+
+
+def session_record(one: SessionInfo) -> dict[str, Any]:
+    """A session."""
+    record: dict[str, Any] = {
+        "id": one.id,
+        "user": one.user,
+        "from": one.peer,
+        "since": iso_of(one.since),
+        "request": one.request,
+    }
+    for name, path in (("path", one.path), ("target", one.target)):
+        if path is not None:
+            record |= path_record(name, path)
+    return record | {
+        "idle": round(one.quiet, 1),
+        "bytes_in": one.bytes_in,
+        "bytes_out": one.bytes_out,
+        "speed": int(one.speed),
+    }
+
+
+def ban_record(one: BanInfo) -> dict[str, Any]:
+    """A ban."""
+    return {
+        "subject": one.subject,
+        "address": one.address,
+        "account": one.account,
+        "failures": one.failures,
+        "reason": one.reason,
+        "until": iso_of(one.until),
+    }
+
+
+def token_record(one: TokenInfo) -> dict[str, Any]:
+    """A token."""
+    return {
+        "id": one.id,
+        "name": one.name,
+        "created": iso(one.created),
+        "expires": moment(one.expires),
+        "used": moment(one.used),
+        "parent": one.parent,
+    }
+
+
+def invitation_record(one: Invitation) -> dict[str, Any]:
+    """An invitation, without its code."""
+    return {
+        "id": one.id,
+        "quota": one.quota,
+        "uses": one.uses,
+        "created": iso(one.created),
+        "expires": moment(one.expires),
+    }
+
+
+def finding_record(finding: Finding) -> dict[str, Any]:
+    """What `ftpd check` has found."""
+    return {
+        "kind": finding.kind,
+        "account": finding.account,
+        **({"path": None} if finding.path is None else path_record("path", finding.path)),
+        "expected": finding.expected,
+        "found": finding.found,
+        "weight": finding.weight.value,
+    }
+
+
+def examined_record(account: Account, examined: Examined) -> dict[str, Any]:
+    """A file that `ftpd scrub` has something to tell about."""
+    return {
+        "kind": examined.verdict.value,
+        "account": account.name,
+        **path_record("path", b"/" + examined.path),
+        "expected": examined.expected,
+        "found": examined.found,
+    }
