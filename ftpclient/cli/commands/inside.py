@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from ftpclient.cli import records
 from ftpclient.cli.app import App, Script, UsageError
 from ftpclient.cli.changes import Changes
 from ftpclient.cli.group import RemoteArgument, raise_for, remote_command
@@ -43,7 +44,11 @@ def lcd_command(app: App, directory: str) -> None:
 @remote_command("lpwd")
 def lpwd_command(app: App) -> None:
     """Show the local directory."""
-    app.print(paths.show(str(Path.cwd())))
+    here = Path.cwd()
+    if app.as_json:
+        app.print_json(records.path_record("path", os.fsencode(here)))
+    else:
+        app.print(paths.show(str(here)))
 
 
 @click.command(

@@ -1,0 +1,132 @@
+"""What `ftp --json` prints is what docs/json.md says: each command, each kind, each key."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from types import SimpleNamespace
+
+import pytest
+
+from ftpclient.cli import records
+from ftpclient.cli.group import SHELL_ONLY
+from ftpclient.cli.main import remote
+from ftpclient.connection import discovery
+from ftpclient.transfer.report import Result
+from ftpwire import errors
+from ftpwire.messages import Entry
+from tests.json_document import Checked, kinds, mismatch, printed_by, words_of
+
+ODD = os.fsdecode(b"\xff")
+
+
+def test_every_command_is_in_the_document():
+    assert words_of(remote, "ftp", *SHELL_ONLY) == {
+        words for words in printed_by() if words.startswith("ftp ")
+    }
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_examples_are_as_their_tables_say(kind):
+    assert not mismatch(kinds()[kind].example, kind)
+
+
+@pytest.fixture
+def files(user):
+    """Files here, and some on the server."""
+    (user.home / "d" / "e").mkdir(parents=True)
+    for name in ("a", "b", "d/f", "d/e/g", ODD):
+        (user.home / name).write_text("123")
+    os.symlink("a", user.home / "l")
+    user.run("put", "a", "b", ODD, "/")
+    user.run("put", "--links", "l", "/")
+    user.run("put", "-r", "d", "/")
+    return user.home
+
+
+SCRIPT = """
+ls / | ls -d / | ls none! | stat a l | find d | tree d | hash a 'd/*' | du -ac d | df | pwd | whoami
+status | cat none! | head none! | tail none!
+put a c | put a c | put -n b c | put none x! | put -r d new | put --dry-run -r d x | put a /no/x!
+get a c | get a c | get -n b c | get none! | get --dry-run -r d x
+sync d :m | sync -n --delete d :/d2 | touch m/f | sync d :m | touch m/extra | chmod 600 m/e/g
+sync --delete -y d :m
+mkdir new! | mkdir -p p/q | rmdir p/q | rmdir none! | rmdir none*!
+cp a cp | cp -n a cp | cp -r d d3 | cp --dry-run a x | cp a no/x!
+mv cp mvd | mv -n mvd a | mv --dry-run a x | mv none x!
+ln -s a ln | ln -s a ln! | chmod 644 a none! | chmod -R go-w d | chmod g+s a!
+touch t | touch -c none | touch no/t! | rm --dry-run -r d3 | rm t none! | rm -f t none | rm -r d3
+find m -type f -delete | rm ?
+kept | kept none! | kept --drop --all
+servers | servers --default none! | token list | token revoke none! | frob! | ls --frob!
+discover --timeout 0.05 --discovery-port 9!
+"""
+"""Command lines, those that fail with ! at their end."""
+
+
+def lines_of(script):
+    """Each line, and whether it fails."""
+    for line in map(str.strip, script.replace("\n", "|").split("|")):
+        if line:
+            yield line.rstrip("!"), line.endswith("!")
+
+
+def test_every_command_prints_what_the_document_says(user, files, monkeypatch, capfdbinary):
+    user.running.accounts.change("alice", max_files=10_000)
+    checked = Checked("ftp")
+
+    def run(words, *, fails=False, given=b""):
+        done = user.run("--json", *words, status=None, given=given)
+        assert bool(done.status) == fails, (words, done.err)
+        name = " ".join(words[:2]) if words[0] == "token" else words[0]
+        if f"ftp {name}" in printed_by():
+            checked.output(name, done.text)
+        checked.complaints(words[0], done.err)
+
+    for line, fails in lines_of(SCRIPT):
+        run([ODD if word == "?" else word for word in shlex.split(line)], fails=fails)
+    run(["-c", "ls"])
+    for line in ("lpwd", f"lmkdir {shlex.quote('new')}", "lmkdir new", "cd d", "lcd d"):
+        done = user.run("--json", "-c", f"{line} --json", status=None)
+        checked.output(line.split()[0], done.text)
+        checked.complaints(line, done.err)
+    done = user.run("--json", "batch", "-", given=b"ls none\n", status=None)
+    checked.complaints("batch", done.err)
+
+    address = f"alice@{user.server}"
+    run(["login", address, "--name", "home", "--expires", "30d"])
+    run(["servers"])
+    run(["servers", "--default", "home"])
+    run(["token", "list"])
+    listed = user.run("--json", "token", "list").records
+    run(["token", "revoke", listed[0]["id"]])
+    run(["login", address, "--name", "home"])
+    run(["logout"])
+    run(["servers", "--remove", "home"])
+    run(["passwd", "--json"], given=b"")
+    _finish(checked, user, monkeypatch)
+
+
+def _finish(checked, user, monkeypatch):
+    """What a plain server and a pipe don't bring about."""
+    facts = {"needed": 5, "free": None, "what": "bytes", "retry_after": 3, "rule": "/=none"}
+    error = errors.QuotaExceeded("no room", path=b"/\xff", **facts)
+    checked.record("failure", records.error_record(error, line=3))
+    for kind in ("put", "get"):
+        result = Result(b"\xff", b"/\xff", 3, "failed", error=error)
+        checked.record("transfer", records.result_record(result, kind))
+    grown = Result(b"a", b"/a", 3, "done", remark="it grew")
+    checked.record("transfer", records.result_record(grown, "put"))
+    step = SimpleNamespace(action="put", type="file", why="new", count=1, size=3)
+    failed = Result(b"\xff", b"/\xff", 3, "failed", error=error, step=step)
+    checked.record("step", records.result_record(failed, ""))
+    checked.record("step", records.result_record(
+        Result(b"a", b"/a", 3, "done", remark="it grew", step=step, digest=bytes(32)), ""
+    ))
+    checked.record("change", records.action_record("copy", b"/\xff", error=error, status="failed"))
+    checked.record("change", records.action_record("edit", b"/\xff"))
+    entry = Entry(path=b"l", type="link", size=1, mode=0o777, mtime_ns=0, target=b"\xff")
+    checked.record("entry", records.entry_record(entry, b"/l"))
+    checked.commands |= {"ftp edit", "ftp register", "ftp forget"}
+    checked.check_complete({})
