@@ -12,15 +12,19 @@ tell.
 from __future__ import annotations
 
 import base64
+import time
 from typing import TYPE_CHECKING, Any
 
-from ftpclient.cli.render import iso_time
+from ftpclient.cli.render import iso_seconds, iso_time
 from ftpclient.transfer.report import Finding, Result, Summary, SyncStep
 from ftpwire import digests, paths
 from ftpwire.errors import CommandError, FtpError, UploadTakenOver, facts_of
-from ftpwire.messages import Entry, Hashed, Room
+from ftpwire.messages import Entry, Hashed, KeptUpload, Room, TokenInfo
 
 if TYPE_CHECKING:
+    from ftpclient.client import Client
+    from ftpclient.connection.discovery import Found
+    from ftpclient.connection.servers import Server
     from ftpclient.sync.check import CheckSummary
     from ftpclient.sync.job import SyncSummary
 
@@ -69,6 +73,90 @@ def hash_record(hashed: Hashed, path: bytes) -> dict[str, Any]:
         "digest": hashed.digest.hex(),
         "size": hashed.size,
     }
+
+
+def usage_record(path: bytes | None, size: int, files: int) -> dict[str, Any]:
+    """What is below a path; None for all paths together."""
+    begin = {"total": True} if path is None else path_record("path", path)
+    return {**begin, "size": size, "files": files}
+
+
+def kept_record(one: KeptUpload) -> dict[str, Any]:
+    """An interrupted upload."""
+    path = {"path": None} if one.path is None else path_record("path", one.path)
+    return {
+        **path,
+        "size": one.size,
+        "total": one.total,
+        "touched": iso_seconds(one.touched) if one.touched else None,
+        "age_seconds": age_of(one),
+        "until": iso_seconds(one.until),
+    }
+
+
+def age_of(one: KeptUpload) -> int | None:
+    """Seconds since the last bytes of an interrupted upload came; None if that is unknown."""
+    return max(0, int(time.time()) - one.touched) if one.touched else None
+
+
+def found_record(one: Found) -> dict[str, Any]:
+    """A server that answered on the local network."""
+    return {
+        "name": one.name,
+        "address": one.addresses[0],
+        "addresses": one.addresses,
+        "port": one.port,
+        "version": one.version,
+        "fingerprint": one.fingerprint,
+        "plaintext": one.fingerprint is None,
+    }
+
+
+def own_token_record(token: TokenInfo) -> dict[str, Any]:
+    """A token of the account."""
+    return {
+        "id": token.id,
+        "name": token.name,
+        "created": iso_seconds(token.created),
+        "expires": moment(token.expires),
+        "used": moment(token.used),
+        "current": token.current,
+        "parent": token.parent,
+    }
+
+
+def saved_server_record(name: str, server: Server, path: str, is_default: bool) -> dict[str, Any]:
+    """A server that login saved, and the directory there that its name begins in."""
+    address = str(server.address)
+    record = {"name": name, "server": address, "plaintext": server.plaintext}
+    return record | {"default": is_default, "path": path or None}
+
+
+def user_record(user: str, server: str) -> dict[str, Any]:
+    """The account that one is logged in as."""
+    return {"user": user, "server": server}
+
+
+def connection_record(
+    client: Client, name: str | None, token: TokenInfo | None, room: Room
+) -> dict[str, Any]:
+    """Where one is, and as whom."""
+    return {
+        "server": client.address.endpoint,
+        "name": name,
+        "user": client.user,
+        "encrypted": client.connection.encrypted,
+        "fingerprint": client.connection.fingerprint,
+        **path_record("cwd", client.cwd),
+        "token": None if token is None else token.id,
+        "token_expires": None if token is None else moment(token.expires),
+        "space": room_record(room),
+    }
+
+
+def moment(seconds: int | None) -> str | None:
+    """A moment, or that there is none."""
+    return None if seconds is None else iso_seconds(seconds)
 
 
 def action_record(

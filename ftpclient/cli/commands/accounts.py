@@ -182,7 +182,7 @@ def _tell(app: App, client: Client, saved: SavedToken | None, action: str, done:
             user=client.user,
             server=client.address.endpoint,
             token=None if saved is None else saved.id,
-            expires=None if saved is None else _moment(saved.expires),
+            expires=None if saved is None else records.moment(saved.expires),
         )
         app.print_json(record)
     elif saved is None:
@@ -240,9 +240,7 @@ def servers_command(app: App, chosen: str | None, remove: str | None) -> None:
     for name, server, is_default in saved.all():
         path = saved.start_of(name)
         if app.as_json:
-            address = str(server.address)
-            record = {"name": name, "server": address, "plaintext": server.plaintext}
-            app.print_json(record | {"default": is_default, "path": path or None})
+            app.print_json(records.saved_server_record(name, server, path, is_default))
         else:
             plain = "  plaintext" if server.plaintext else ""
             default = "  (default)" if is_default else ""
@@ -284,7 +282,7 @@ def _list_command(app: App) -> None:
     """List the tokens that log in as you."""
     for token in app.client.tokens():
         if app.as_json:
-            app.print_json(_record(token))
+            app.print_json(records.own_token_record(token))
         else:
             app.print(_line(token))
 
@@ -308,18 +306,6 @@ token_command.add_command(_list_command)
 token_command.add_command(_revoke_command)
 
 
-def _record(token: TokenInfo) -> dict[str, Any]:
-    return {
-        "id": token.id,
-        "name": token.name,
-        "created": iso(token.created),
-        "expires": _moment(token.expires),
-        "used": _moment(token.used),
-        "current": token.current,
-        "parent": token.parent,
-    }
-
-
 def _line(token: TokenInfo) -> str:
     used = "never used" if token.used is None else f"used {iso(token.used)}"
     expires = "never expires" if token.expires is None else f"expires {iso(token.expires)}"
@@ -330,7 +316,3 @@ def _line(token: TokenInfo) -> str:
     return (
         f"{printable(token.id)}  created {iso(token.created)}  {expires}  {used}  {name}{current}"
     )
-
-
-def _moment(seconds: int | None) -> str | None:
-    return None if seconds is None else iso(seconds)

@@ -517,6 +517,6 @@ def whoami_command(app: App) -> None:
     """Show the account that you are logged in as."""
     name = app.client.whoami()
     if app.as_json:
-        app.print_json({"user": name, "server": app.client.address.endpoint})
+        app.print_json(records.user_record(name, app.client.address.endpoint))
     else:
         app.print(name)

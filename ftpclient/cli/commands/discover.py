@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from ftpclient.cli import records
 from ftpclient.cli.app import App
 from ftpclient.cli.group import remote_command
 from ftpclient.cli.reachable import PORT_VARIABLE
@@ -53,25 +54,13 @@ def discover_command(app: App, timeout: float, discovery_port: int) -> None:
         raise NotFound("no server answers here (is one started with --discoverable?)")
     if app.as_json:
         for one in found:
-            app.print_json(_record(one))
+            app.print_json(records.found_record(one))
     elif sys.stdout.isatty():
         _print_table(found)
     else:
         for one in found:
             for cells in _rows(one):
                 app.print("\t".join(cells))
-
-
-def _record(one: Found) -> dict[str, Any]:
-    return {
-        "name": one.name,
-        "address": one.addresses[0],
-        "addresses": one.addresses,
-        "port": one.port,
-        "version": one.version,
-        "fingerprint": one.fingerprint,
-        "plaintext": one.fingerprint is None,
-    }
 
 
 def _rows(one: Found) -> Iterator[tuple[str, ...]]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
@@ -49,7 +47,7 @@ def _list(app: App, words: tuple[str, ...]) -> None:
         if words and one.path not in wanted:
             continue
         if app.as_json:
-            app.print_json(_record(one))
+            app.print_json(records.kept_record(one))
         else:
             app.print(_line(one))
     known = _targets(uploads)
@@ -129,28 +127,12 @@ def _dropped(app: App, done: list[KeptDropped]) -> None:
         raise_for(error.exit_code if not count else 1)
 
 
-def _record(one: KeptUpload) -> dict[str, Any]:
-    path = {"path": None} if one.path is None else records.path_record("path", one.path)
-    return {
-        **path,
-        "size": one.size,
-        "total": one.total,
-        "touched": render.iso_seconds(one.touched) if one.touched else None,
-        "age_seconds": _age(one),
-        "until": render.iso_seconds(one.until),
-    }
-
-
 def _line(one: KeptUpload) -> str:
-    age = _age(one)
+    age = records.age_of(one)
     came = f"{human(one.size):>10} of {human(one.total):<10}"
     path = "(the server has not written down what for)" if one.path is None else None
     shown = path or paths.show(one.path or b"")
     return f"{came}  {'?' if age is None else _span(age):>6} old  until {_until(one)}  {shown}"
-
-
-def _age(one: KeptUpload) -> int | None:
-    return max(0, int(time.time()) - one.touched) if one.touched else None
 
 
 def _span(seconds: int) -> str:

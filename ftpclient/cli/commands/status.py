@@ -6,7 +6,7 @@ Lives elsewhere: each part on its own (df in browsing.py, token and servers in a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ftpclient.cli import records, render
 from ftpclient.cli.app import App
@@ -28,7 +28,7 @@ def status_command(app: App) -> None:
     room = client.space()
     name = _saved_name(client)
     if app.as_json:
-        app.print_json(_record(client, name, token) | {"space": records.room_record(room)})
+        app.print_json(records.connection_record(client, name, token, room))
         return
     endpoint = printable(client.address.endpoint)
     app.print(f"server: {endpoint if name is None else f'{printable(name)} ({endpoint})'}")
@@ -39,20 +39,6 @@ def status_command(app: App) -> None:
         app.print(f"   cwd: {show(client.cwd)}")
     for at, line in enumerate(render.room_lines(room)):
         app.print(f"{'' if at else ' space:':>7} {line}")
-
-
-def _record(client: Client, name: str | None, token: TokenInfo | None) -> dict[str, Any]:
-    expires = None if token is None or token.expires is None else token.expires
-    return {
-        "server": client.address.endpoint,
-        "name": name,
-        "user": client.user,
-        "encrypted": client.connection.encrypted,
-        "fingerprint": client.connection.fingerprint,
-        **records.path_record("cwd", client.cwd),
-        "token": None if token is None else token.id,
-        "token_expires": None if expires is None else render.iso_seconds(expires),
-    }
 
 
 def _saved_name(client: Client) -> str | None:

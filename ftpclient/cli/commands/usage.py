@@ -85,8 +85,7 @@ def du_command(
 
     def tell(path: RemotePath, one: Sum) -> None:
         if app.as_json:
-            record = records.path_record("path", path)
-            app.print_json({**record, "size": one.size, "files": one.files})
+            app.print_json(records.usage_record(path, one.size, one.files))
         else:
             app.print(_line(one, paths.show(path), human=human))
 
@@ -109,7 +108,7 @@ def du_command(
 
     status = for_each(app, tops or (".",), show)
     if total and app.as_json:
-        app.print_json({"total": True, "size": whole.size, "files": whole.files})
+        app.print_json(records.usage_record(None, whole.size, whole.files))
     elif total:
         app.print(_line(whole, "total", human=human))
     raise_for(status or failures.exit_code)
