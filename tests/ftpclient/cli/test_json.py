@@ -32,6 +32,28 @@ def test_examples_are_as_their_tables_say(kind):
     assert not mismatch(kinds()[kind].example, kind)
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"more": 1}, "['more'] not documented"),
+        ({"size": None}, ["size=None"]),
+        ({"exit": True}, ["exit=True"]),
+        ({"exit": "1"}, ["exit='1'"]),
+    ],
+)
+def test_what_is_not_as_documented_is_found(change, told):
+    kind = "failure" if "exit" in change else "digest"
+    wrong = told if isinstance(told, str) else f"{told} of another type"
+    assert mismatch(kinds()[kind].example | change, kind) == wrong
+    lacking = dict(list(kinds()[kind].example.items())[1:])
+    assert "missing" in mismatch(lacking, kind)
+
+
+def test_a_documented_key_that_is_never_printed_is_found():
+    with pytest.raises(AssertionError, match="documented, and never printed: .*'place'"):
+        Checked("ftp").check_complete({})
+
+
 @pytest.fixture
 def files(user):
     """Files here, and some on the server."""
