@@ -59,9 +59,20 @@ class Changes:
         """Something was left alone on purpose."""
         self._tell("skipped", path, target, error)
 
-    def failed(self, path: bytes | None, error: FtpError, target: bytes | None = None) -> None:
-        """Something could not be done. It is told here and as a complaint."""
-        self._app.complain(error)
+    def failed(
+        self,
+        path: bytes | None,
+        error: FtpError,
+        target: bytes | None = None,
+        *,
+        exit_code: int | None = None,
+    ) -> None:
+        """Something could not be done. It is told here and as a complaint.
+
+        Args:
+            exit_code: See `App.complain`.
+        """
+        self._app.complain(error, exit_code)
         self._tell("failed", path, target, error)
 
     def missing(self, error: CommandError) -> None:

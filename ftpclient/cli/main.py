@@ -132,16 +132,22 @@ def run(app: App, arguments: list[str], prog_name: str = "ftp") -> int:
 
     Scripts and the shell both come through here.
     """
-    return guarded(
-        app,
-        lambda: remote.main(
-            arguments,
-            prog_name=prog_name,
-            obj=app,
-            standalone_mode=False,
-            default_map=app.shell.settings.defaults if app.interactive else None,
-        ),
-    )
+
+    def command() -> object:
+        try:
+            return remote.main(
+                arguments,
+                prog_name=prog_name,
+                obj=app,
+                standalone_mode=False,
+                default_map=app.shell.settings.defaults if app.interactive else None,
+            )
+        except click.UsageError:  # it may have come before --json was read
+            end = arguments.index("--") if "--" in arguments else len(arguments)
+            app.as_json |= "--json" in arguments[:end]
+            raise
+
+    return guarded(app, command)
 
 
 def guarded(app: App, action: Callable[[], object]) -> int:
@@ -216,10 +222,6 @@ def _settle(app: App) -> None:
 
 
 def _usage(app: App, error: click.UsageError) -> int:
-    ctx = error.ctx
-    while ctx is not None:  # the error came before the options had their effect
-        app.as_json |= bool(ctx.params.get("as_json") or ctx.params.get("as_json_here"))
-        ctx = ctx.parent
     if type(error).__name__ == "NoArgsIsHelpError" and not app.as_json:  # click 8.2 has it
         error.show()
     elif app.as_json or error.ctx is None:

@@ -92,7 +92,7 @@ class Removal:
                 removed(RemotePath(entry.path), entry)
         elif isinstance(error, CommandError):
             if not isinstance(error, NotFound):  # somebody else was quicker
-                self._changes.failed(entry.path, error)
+                self._changes.failed(entry.path, error, exit_code=1)
                 self.exit_code = 1
         else:
             raise error

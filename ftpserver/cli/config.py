@@ -235,7 +235,7 @@ def check(ctx: click.Context, /, as_json: bool, **_: Any) -> None:
         try:
             tls.make_context(settings.certificate, settings.key)
         except StateError as error:
-            fail(str(error), EXIT_CONFIGURATION)
+            fail(str(error), EXIT_CONFIGURATION, code="configuration")
         more = tls.warnings_about(settings.certificate)
         _warn(more)
         warnings += more

@@ -93,7 +93,7 @@ class _ChangingModes:
     def _told(self, request: SetAttributes, error: CommandError | None) -> None:
         path = RemotePath(request.path)
         if error is not None:
-            self.changes.failed(path, error)
+            self.changes.failed(path, error, exit_code=1)
             self.failures.exit_code = 1
         elif request.mode is not None:
             self._app.flush()

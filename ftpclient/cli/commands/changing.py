@@ -62,8 +62,9 @@ def _for_each_exactly(
     status = 0
     client = app.client
     for name in names:
-        path = client.resolve(name)
+        path: RemotePath | None = None
         try:
+            path = client.resolve(name)
             action(path)
         except CommandError as error:
             changes.failed(path, error)
@@ -395,12 +396,17 @@ def ln_command(
     names = Sources[bytes](lambda above, name: False)
     changes = Changes(app, "link")
 
+    def place_of(text: bytes) -> RemotePath:
+        place = client.resolve(name)
+        if not into:
+            return place
+        if paths.name_of(text) in (b"", b".", b".."):
+            raise InvalidPath(f"{paths.show(text)}: give the link a name")
+        return paths.child(place, paths.name_of(text))
+
     def link(text: bytes, place: RemotePath) -> None:
-        if into:
-            if paths.name_of(text) in (b"", b".", b".."):
-                raise InvalidPath(f"{paths.show(text)}: give the link a name")
-            if force:
-                names.check(text, paths.name_of(text), place)
+        if into and force:
+            names.check(text, paths.name_of(text), place)
         try:
             client.make_link(place, text, overwrite=force)
         except AlreadyExists:
@@ -413,10 +419,9 @@ def ln_command(
     status = 0
     for target in targets:
         text = _link_text(app, target)
-        place = client.resolve(name)
-        if into and paths.name_of(text):
-            place = paths.child(place, paths.name_of(text))
+        place: RemotePath | None = None
         try:
+            place = place_of(text)
             link(text, place)
         except CommandError as error:
             changes.failed(place, error, text)

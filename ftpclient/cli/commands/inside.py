@@ -77,7 +77,8 @@ def lmkdir_command(app: App, names: tuple[str, ...], parents: bool) -> None:
             else:
                 os.mkdir(path)
         except OSError as error:
-            changes.failed(os.fsencode(path), from_oserror(error, paths.show(path)))
+            failure = from_oserror(error, paths.show(path))
+            changes.failed(os.fsencode(path), failure, exit_code=1)
             status = 1
         else:
             changes.done(os.fsencode(path))

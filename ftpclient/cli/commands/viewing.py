@@ -132,7 +132,11 @@ class _Editing:
         server = self._app.server
         words = ["put"] if shell else ["ftp", *(("-s", server) if server else ()), "put"]
         command = shlex.join([*words, paths.show(str(copy)), paths.show(target)])
-        print(f"ftp: your copy is kept, and this stores it: {command}", file=sys.stderr)
+        text = f"your copy is kept, and this stores it: {command}"
+        if self._app.as_json:
+            self._app.remark(text)
+        else:
+            print(f"ftp: {text}", file=sys.stderr)
 
     def _there(self) -> Entry | None:
         entry = self._app.client.find(self._path, follow=True)

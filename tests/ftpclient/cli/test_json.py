@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from types import SimpleNamespace
@@ -9,10 +10,12 @@ from types import SimpleNamespace
 import pytest
 
 from ftpclient.cli import records
+from ftpclient.cli.commands import viewing
 from ftpclient.cli.group import SHELL_ONLY
 from ftpclient.cli.main import remote
 from ftpclient.connection import discovery
 from ftpclient.connection.discovery import Found
+from ftpclient.connection.known_hosts import KnownHosts
 from ftpclient.transfer.report import Result
 from ftpwire import errors
 from ftpwire.messages import Entry, KeptUpload
@@ -47,6 +50,12 @@ def test_what_is_not_as_documented_is_found(change, told):
     assert mismatch(kinds()[kind].example | change, kind) == wrong
     lacking = dict(list(kinds()[kind].example.items())[1:])
     assert "missing" in mismatch(lacking, kind)
+
+
+def test_a_wrong_option_is_told_as_json_wherever_json_stands(user):
+    for words in (["ls", "--frob", "--json"], ["--json", "ls", "--frob"], ["ls", "--json", "-R1x"]):
+        told = json.loads(user.run(*words, status=2).err)
+        assert not mismatch(told, "failure") and told["exit"] == 2
 
 
 def test_a_documented_key_that_is_never_printed_is_found():
@@ -94,6 +103,11 @@ def lines_of(script):
             yield line.rstrip("!"), line.endswith("!")
 
 
+@pytest.fixture
+def user(start_server, at_a_command_line):
+    return at_a_command_line(start_server(durable=False, open_registration=True))
+
+
 def test_every_command_prints_what_the_document_says(user, files, monkeypatch, capfdbinary):
     user.running.accounts.change("alice", max_files=10_000)
     checked, unexpected = Checked("ftp"), []
@@ -129,6 +143,19 @@ def test_every_command_prints_what_the_document_says(user, files, monkeypatch, c
     run(["logout"])
     run(["servers", "--remove", "home"])
     run(["--password-stdin", "passwd"], given=b"secret\nother-secret\n")
+
+    user.password = "other-secret"
+    monkeypatch.setattr(viewing, "_need_terminal", lambda *_: None)
+    for text in ("text", "text", "more"):  # made, the same, changed
+        user.environment["EDITOR"] = f"sh -c 'echo {text} >$1' ftp"
+        run(["edit", "edited"])
+    user.environment["EDITOR"] = "false"
+    run(["edit", "edited"], fails=True)
+    monkeypatch.setattr(KnownHosts, "remove", lambda *_: True)
+    run(["forget", "files.example"])
+    user.password = "correct-horse"
+    run(["register", f"carol@{user.server}", "--no-save"])
+    run(["register", f"dave@{user.server}"])
     assert not unexpected, "\n".join(map(str, unexpected))
     _finish(checked, user, monkeypatch)
 
@@ -153,7 +180,6 @@ def _finish(checked, user, monkeypatch):
         ),
     )
     checked.record("change", records.action_record("copy", b"/\xff", error=error, status="failed"))
-    checked.record("change", records.action_record("edit", b"/\xff"))
     entry = Entry(path=b"l", type="link", size=1, mode=0o777, mtime_ns=0, target=b"\xff")
     checked.record("entry", records.entry_record(entry, b"/l"))
     kept = KeptUpload(path=b"/\xff", size=1, total=2, touched=3, until=4)
@@ -161,5 +187,4 @@ def _finish(checked, user, monkeypatch):
     found = Found("files", 21021, "0.1.0", None, ["192.0.2.1"])
     monkeypatch.setattr(discovery, "discover", lambda *_, **__: [found])
     checked.output("discover", user.run("--json", "discover").text)
-    checked.commands |= {"ftp edit", "ftp register", "ftp forget"}
     checked.check_complete({"touched": {"depth"}})
