@@ -137,6 +137,26 @@ def user_record(user: str, server: str) -> dict[str, Any]:
     return {"user": user, "server": server}
 
 
+def alias_record(name: str, line: str) -> dict[str, Any]:
+    """Another name of a command, in the shell."""
+    return {"name": name, "line": line}
+
+
+def setting_record(name: str, value: str) -> dict[str, Any]:
+    """A setting of the shell."""
+    return {"name": name, "value": value}
+
+
+def history_record(number: int, line: str) -> dict[str, Any]:
+    """A line that was given to the shell."""
+    return {"number": number, "line": line}
+
+
+def script_record(script: str) -> dict[str, Any]:
+    """What a shell of the system reads for its Tab key."""
+    return {"script": script}
+
+
 def connection_record(
     client: Client, name: str | None, token: TokenInfo | None, room: Room
 ) -> dict[str, Any]:

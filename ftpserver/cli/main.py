@@ -74,9 +74,11 @@ def fingerprint(root: Path, as_json: bool) -> None:
 
 @cli.command("completion")
 @click.argument("shell", type=click.Choice(completion.SHELLS))
-def completion_script(shell: str) -> None:
+@json_option
+def completion_script(shell: str, as_json: bool) -> None:
     """Print a script for the Tab key of bash, zsh or fish."""
-    click.echo(completion.script(cli, "ftpd", shell), nl=False)
+    script = completion.script(cli, "ftpd", shell)
+    echo({"script": script}, script.removesuffix("\n"), as_json)
 
 
 for _command in (

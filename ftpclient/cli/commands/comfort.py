@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from ftpclient.cli import records
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.group import remote_command
 from ftpwire.errors import NotFound
@@ -30,7 +31,7 @@ def alias_command(app: App, definitions: tuple[str, ...]) -> None:
         if not equals:
             if name not in aliases:
                 raise NotFound(f"alias: there is none of the name {printable(name)}")
-            app.print(_shown(name, aliases[name]))
+            _show(app, name, aliases[name])
             continue
         if not _NAME.fullmatch(name):
             raise UsageError(f"alias: {printable(name)!r} can't be a name")
@@ -38,11 +39,14 @@ def alias_command(app: App, definitions: tuple[str, ...]) -> None:
         aliases[name] = line
     if not definitions:
         for name, line in sorted(aliases.items()):
-            app.print(_shown(name, line))
+            _show(app, name, line)
 
 
-def _shown(name: str, line: str) -> str:
-    return f"alias {name}={printable(shlex.quote(line))}"
+def _show(app: App, name: str, line: str) -> None:
+    if app.as_json:
+        app.print_json(records.alias_record(name, line))
+    else:
+        app.print(f"alias {name}={printable(shlex.quote(line))}")
 
 
 @remote_command("unalias")
@@ -73,7 +77,12 @@ def set_command(app: App, name: str | None, value: str | None) -> None:
     try:
         if name is None:
             for one, current in settings:
-                app.print(f"{one:<12} {printable(current)}".rstrip())
+                if app.as_json:
+                    app.print_json(records.setting_record(one, current))
+                else:
+                    app.print(f"{one:<12} {printable(current)}".rstrip())
+        elif value is None and app.as_json:
+            app.print_json(records.setting_record(name, settings[name]))
         elif value is None:
             app.print(printable(settings[name]))
         else:
@@ -89,13 +98,16 @@ def history_command(app: App, count: int | None) -> None:
     lines = list(app.shell.history())
     first = 0 if count is None else max(0, len(lines) - count)
     for number, line in enumerate(lines[first:], first + 1):
-        app.print(f"{number:>5}  {printable(line)}")
+        if app.as_json:
+            app.print_json(records.history_record(number, line))
+        else:
+            app.print(f"{number:>5}  {printable(line)}")
 
 
 @remote_command("clear")
 def clear_command(app: App) -> None:
     """Clear the screen."""
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and not app.as_json:
         sys.stdout.write("\x1b[H\x1b[2J\x1b[3J")
 
 

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from ftpclient.cli import records
 from ftpclient.cli.aliases import ALIASES
 from ftpclient.cli.app import App
 from ftpclient.cli.group import CommandGroup, remote_command
@@ -33,7 +34,11 @@ def help_command(ctx: click.Context, app: App, command: str | None) -> None:
 @click.pass_context
 def completion_command(ctx: click.Context, app: App, shell: str) -> None:
     """Print a script for the Tab key of bash, zsh or fish."""
-    sys.stdout.write(completion.script(ctx.find_root().command, "ftp", shell))
+    script = completion.script(ctx.find_root().command, "ftp", shell)
+    if app.as_json:
+        app.print_json(records.script_record(script))
+    else:
+        sys.stdout.write(script)
 
 
 def _overview(ctx: click.Context, group: CommandGroup, *, interactive: bool) -> str:

@@ -27,24 +27,31 @@ def open_command(app: App, server: str | None) -> None:
         if app.known_client is not None:
             raise UsageError("open: the connection is open already; name another SERVER")
         app.reopen()
+        _tell(app)
         return
     place = places.of_connect(server)
     app.switch(place.server)
     client = app.client
     if place.path or place.start:
         client.change_dir(place.path or place.start)
-        return
-    try:
-        client.change_dir(client.cwd)  # as it was left
-    except CommandError:
-        app.remark(f"{paths.show(client.cwd)} is gone: you are in /")
-        client.change_dir("/")
+    else:
+        try:
+            client.change_dir(client.cwd)  # as it was left
+        except CommandError:
+            app.remark(f"{paths.show(client.cwd)} is gone: you are in /")
+            client.change_dir("/")
+    _tell(app)
+
+
+def _tell(app: App) -> None:
+    app.tell_done("", "open", server=str(app.client.address))
 
 
 @remote_command("close")
 def close_command(app: App) -> None:
     """Close the connection, and stay in the shell. open goes on."""
     app.leave_server()
+    app.tell_done("", "close")
 
 
 @remote_command("bookmark")
@@ -58,4 +65,9 @@ def bookmark_command(app: App, name: str) -> None:
     except UnicodeDecodeError:
         raise CommandError(f"{paths.show(client.cwd)}: not UTF-8, which can't be saved") from None
     SavedServers().bookmark(app.chosen, name, client.user, paths.to_text(client.cwd))
-    app.say(f"saved as {name}: {client.address}:{paths.show(client.cwd)}")
+    app.tell_done(
+        f"saved as {name}: {client.address}:{paths.show(client.cwd)}",
+        "bookmark",
+        name=name,
+        server=str(client.address),
+    )

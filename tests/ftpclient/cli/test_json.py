@@ -125,6 +125,13 @@ def test_every_command_prints_what_the_document_says(user, files, monkeypatch, c
     for line, fails in lines_of(SCRIPT):
         run([ODD if word == "?" else word for word in shlex.split(line)], fails=fails)
     run(["-c", "ls"])
+    run(["completion", "bash"])
+    for line in (
+        *("alias ll='ls -l' ; alias", "set", "set bell", "history", "bookmark here", "close"),
+        *("close ; open", "open here"),
+    ):
+        done = user.run("-c", f"{line} --json")
+        checked.output(line.split()[0] if ";" not in line else line.split(" ; ")[1], done.text)
     for line in ("lpwd", f"lmkdir {shlex.quote('new')}", "lmkdir new", "cd d", "lcd d"):
         done = user.run("--json", "-c", f"{line} --json", status=None)
         checked.output(line.split()[0], done.text)
@@ -182,6 +189,7 @@ def _finish(checked, user, monkeypatch):
     checked.record("change", records.action_record("copy", b"/\xff", error=error, status="failed"))
     entry = Entry(path=b"l", type="link", size=1, mode=0o777, mtime_ns=0, target=b"\xff")
     checked.record("entry", records.entry_record(entry, b"/l"))
+    checked.record("line", records.history_record(1, "ls"))
     kept = KeptUpload(path=b"/\xff", size=1, total=2, touched=3, until=4)
     checked.record("kept upload", records.kept_record(kept))
     found = Found("files", 21021, "0.1.0", None, ["192.0.2.1"])

@@ -117,6 +117,7 @@ def storage(run, server, tmp_path):
 
 def settings(run, tmp_path):
     run("fingerprint")
+    run("completion", "bash", with_root=False)
     run("certificate", "request", "files.example")
     run("config", "show")
     run("config", "check")
