@@ -428,3 +428,27 @@ def test_cp_tells_of_more_problems_than_the_answer_has(run, monkeypatch, options
     assert len(lines) == len(expected)
     for line, words in zip(lines, expected, strict=True):
         assert words in line
+
+
+def test_json_tells_each_thing_and_the_totals(run, tree):
+    status, out, err = run(f"mkdir --json d {'x' * 5000} new")
+    there, never, made, summary = map(json.loads, out.splitlines())
+    assert status == 1
+    assert [there[key] for key in ("path", "status", "error")] == ["/d", "failed", "exists"]
+    assert (never["path"], never["status"]) == (None, "failed")
+    assert made == {"action": "mkdir", "path": "/new", "target": None} | DONE
+    assert (summary["done"], summary["failed"], summary["status"]) == (1, 2, 1)
+    complaints = [json.loads(line) for line in err.splitlines()]
+    assert [one["path"] for one in complaints] == ["/d", None]
+    moved, summary = map(json.loads, run("mv --json d/f new")[1].splitlines())
+    assert moved == {"action": "move", "path": "/d/f", "target": "/new/f"} | DONE
+    gone, summary = map(json.loads, run("rm -r --json d")[1].splitlines())
+    assert gone["count"] == summary["deleted"] == 3
+    assert gone["size"] == summary["bytes"] > 0
+    (left_alone, summary) = map(json.loads, run("rm -f --json d")[1].splitlines())
+    assert (left_alone["status"], left_alone["error"]) == ("skipped", "not-found")
+    assert (summary["skipped"], summary["status"]) == (1, 0)
+    assert run("rm -v --json -r new")[1].count("\n") == 2  # and no line for people
+
+
+DONE = {"status": "done", "error": None}
