@@ -70,14 +70,13 @@ class Changes:
         """Something could not be done. It is told here and as a complaint.
 
         Args:
+            path: None: what the error is about, as where a word means nothing.
             exit_code: See `App.complain`.
         """
         self._app.complain(error, exit_code)
+        if path is None and isinstance(error, CommandError):
+            path = error.path
         self._tell("failed", path, target, error)
-
-    def missing(self, error: CommandError) -> None:
-        """There is nothing that a word means."""
-        self.failed(error.path, error)
 
     def finish(self, status: int) -> None:
         """Print the totals, and end the command with a status."""

@@ -57,7 +57,12 @@ def test_without_a_running_server(admin):
         "stop",
     ):
         ended = admin.run(*command.split(), status=4)
-        assert ended.complaint == f"ftpd: {admin.root}: no server runs there"
+        text = f"{admin.root}: no server runs there"
+        if "--json" in command:
+            error = json.loads(ended.complaint)
+            assert (error["error"], error["message"], error["exit"]) == ("connect-failed", text, 4)
+        else:
+            assert ended.complaint == f"ftpd: {text}"
         assert ended.out == b""
     assert not admin.root.exists()
 

@@ -100,7 +100,7 @@ def for_each(
         except CommandError as error:
             total += 1
             if changes is not None:
-                changes.missing(error)
+                changes.failed(None, error)
             else:
                 app.complain(error)
             failures.append(error.exit_code)

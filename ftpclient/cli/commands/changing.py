@@ -225,7 +225,7 @@ def _for_each_found(
             failures.append(error)
             changes.failed(path, error)
     for one in missing:
-        changes.missing(one)
+        changes.failed(None, one)
     codes = [one.exit_code for one in (*failures, *missing)]
     return status_of(codes, len(found) + len(missing))
 

@@ -435,11 +435,11 @@ def test_json_tells_each_thing_and_the_totals(run, tree):
     there, never, made, summary = map(json.loads, out.splitlines())
     assert status == 1
     assert [there[key] for key in ("path", "status", "error")] == ["/d", "failed", "exists"]
-    assert (never["path"], never["status"]) == (None, "failed")
+    assert (never["path"], never["status"]) == ("x" * 5000, "failed")
     assert made == {"action": "mkdir", "path": "/new", "target": None} | DONE
     assert (summary["done"], summary["failed"], summary["status"]) == (1, 2, 1)
     complaints = [json.loads(line) for line in err.splitlines()]
-    assert [one["path"] for one in complaints] == ["/d", None]
+    assert [one["path"] for one in complaints] == ["/d", never["path"]]
     moved, summary = map(json.loads, run("mv --json d/f new")[1].splitlines())
     assert moved == {"action": "move", "path": "/d/f", "target": "/new/f"} | DONE
     gone, summary = map(json.loads, run("rm -r --json d")[1].splitlines())
