@@ -200,7 +200,7 @@ def _refuse_missing(app: App, missing: list[CommandError], there: int, total: in
         return
     hint = f"nothing was removed: {there} of {total} are there, and -f removes these"
     if there and len(missing) == 1:
-        app.complain(type(missing[0])(f"{missing[0]}; {hint}"))
+        app.complain(missing[0].with_text(f"{missing[0]}; {hint}"))
     else:
         for error in missing:
             app.complain(error)

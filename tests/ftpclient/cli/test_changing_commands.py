@@ -442,6 +442,8 @@ def test_json_tells_each_thing_and_the_totals(run, tree):
     assert [one["path"] for one in complaints] == ["/d", never["path"]]
     moved, summary = map(json.loads, run("mv --json d/f new")[1].splitlines())
     assert moved == {"action": "move", "path": "/d/f", "target": "/new/f"} | DONE
+    refused = run("rm -r --json d nope")
+    assert (refused[0], refused[1], json.loads(refused[2])["path"]) == (5, "", "/nope")
     gone, summary = map(json.loads, run("rm -r --json d")[1].splitlines())
     assert gone["count"] == summary["deleted"] == 3
     assert gone["size"] == summary["bytes"] > 0
