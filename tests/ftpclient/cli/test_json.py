@@ -16,7 +16,7 @@ from ftpclient.cli.main import remote
 from ftpclient.connection import discovery
 from ftpclient.connection.discovery import Found
 from ftpclient.connection.known_hosts import KnownHosts
-from ftpclient.transfer.report import Result
+from ftpclient.transfer.report import Finding, Result
 from ftpwire import errors
 from ftpwire.messages import Entry, KeptUpload
 from tests.json_document import Checked, kinds, mismatch, printed_by, words_of
@@ -82,13 +82,13 @@ status | cat none! | head none! | tail none!
 put a c | put a c | put -n b c | put none x! | put -r d new | put --dry-run -r d x | put a /no/x!
 get a got | get a got | get -n b got | get none! | get --dry-run -r d x
 sync d :m | sync -n --delete d :/d2 | touch m/f | sync d :m | touch m/extra | chmod 600 m/e/g
-sync --delete -y d :m
+sync --delete -y d :m | check d :m
 mkdir new! | mkdir -p p/q | rmdir p/q | rmdir none! | rmdir none*!
 cp a cp | cp -n a cp | cp -r d d3 | cp --dry-run a x | cp a no/x!
 mv cp mvd | mv -n mvd a | mv --dry-run a x | mv none x!
 ln -s a ln | ln -s a ln! | chmod 644 a none! | chmod -R go-w d | chmod g+s a!
 touch t | touch -c none | touch no/t! | rm --dry-run -r d3 | rm t none! | rm -f t none | rm -r d3
-find m -type f -delete | rm ?
+find m -type f -delete | check d :m! | rm ?
 kept | kept none! | kept --drop --all
 servers | servers --default none! | token list | token revoke none! | frob! | ls --frob!
 discover --timeout 0.05 --discovery-port 9!
@@ -189,6 +189,8 @@ def _finish(checked, user, monkeypatch):
     checked.record("change", records.action_record("copy", b"/\xff", error=error, status="failed"))
     entry = Entry(path=b"l", type="link", size=1, mode=0o777, mtime_ns=0, target=b"\xff")
     checked.record("entry", records.entry_record(entry, b"/l"))
+    unread = Finding(b"\xff", "unreadable", error="forbidden", message="/x: no permission")
+    checked.record("difference", records.finding_record(unread))
     checked.record("line", records.history_record(1, "ls"))
     kept = KeptUpload(path=b"/\xff", size=1, total=2, touched=3, until=4)
     checked.record("kept upload", records.kept_record(kept))
