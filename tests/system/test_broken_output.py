@@ -77,6 +77,8 @@ MANY = 3000
 FTP = {
     "batch": ["batch lines", "batch --keep-going lines"],
     "cat": ["cat /many/large"],
+    "check": ["check -v many :/many", "check --json -v many :/many"],
+    "completion": ["completion bash", "completion zsh"],
     "chmod": ["chmod -v 600 /many/large"],
     "df": ["df", "df --json"],
     "du": ["du -a /many", "du -a --json /many"],
