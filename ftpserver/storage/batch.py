@@ -103,6 +103,8 @@ class _Batch:
     places: list[Place] = field(default_factory=list)
     """Where its files are staged."""
     makes_links: bool = False
+    looks: bool = False
+    """Whether something is removed only if it is what was said."""
 
 
 class Uploads:
@@ -390,6 +392,7 @@ class Uploads:
         """Have a change made, in its turn, by the commit."""
         if isinstance(change, Remove):
             self._room.take(0, None)  # what frees room holds a lease too
+            self._batch.looks |= change.only_if_same
         elif not isinstance(change, SetAttributes):
             self._room.take_names(change)
             self._batch.makes_links |= isinstance(change, MakeLink)
@@ -610,12 +613,13 @@ class Uploads:
 
     def _locked(self, batch: _Batch) -> AbstractContextManager[None]:
         """Hold the home's lock for a batch: alone where it may replace something, and two names
-        can't be exchanged. From its start: a lock that is held shared can't become one that is
-        held alone without letting others in between."""
+        can't be exchanged, and where it looks at something before it removes it: nothing comes in
+        between then. From its start: a lock that is held shared can't become one that is held alone
+        without letting others in between."""
         places = list(batch.places)
         if batch.makes_links:
             places.append(self._places.of(()))
-        if all(map(self._places.can_exchange, places)):
+        if not batch.looks and all(map(self._places.can_exchange, places)):
             return self._home.shared()
         return self._home.alone()
 

@@ -75,7 +75,8 @@ class Home(ReadableHome, StagingHome):
                 with self.settled(tally, settle):
                     self.discard_tree(staged, tally, tick)
                 return tally
-            with self.settled(tally, settle):
+            # what is looked at can't be replaced by others before it goes
+            with self.shared() if check is None else self.alone(), self.settled(tally, settle):
                 tally.size += self.discard(directory, name, check)
                 tally.files += 1
                 self.sync_dir(directory)

@@ -106,7 +106,9 @@ class StagingHome(OpenHome):
         It is moved away first, then measured: what was measured is what is removed.
 
         Args:
-            check: Raises what keeps something in this state from being removed.
+            check: Raises what keeps something in this state from being removed. Hold the lock alone
+                then: what came in between would be lost by a crash before it is given back. Who
+                isn't ours, and knows no lock, can still do that.
         """
         if check is not None:  # as a rule, what may not go needn't be moved
             check(os.stat(name, dir_fd=directory, follow_symlinks=False))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 
 import pytest
 
 from ftpserver.serving import opening
 from ftpserver.storage.home_staging import StagingHome
+from ftpserver.storage.open_home import LOCK_NAME
+from ftpserver.workspace.workspace import Workspace
+from ftpwire import paths
 from ftpwire.errors import IsADirectory, SourceChanged
 from ftpwire.messages import IF_SAME, Remove
 
@@ -67,6 +71,44 @@ def test_what_comes_just_before_it_goes_is_given_back(client, there, files, monk
         client.connection.ask(Remove(b"/a", size=4, mtime_ns=TIME))
     assert there.read_bytes() == b"newer bytes"
     assert client.space().used == 0  # nothing was taken for freed: it never counted
+
+
+@pytest.mark.parametrize("later", [True, False], ids=["batch", "at-once"])
+def test_no_other_session_replaces_what_is_looked_at(client, there, files, monkeypatch, later):
+    """From the look on, until it is gone: a crash in between has nothing of theirs to lose."""
+    client.write("/b", b"")  # the lock is there then
+    lock = os.open(files / os.fsdecode(paths.STAGING) / os.fsdecode(LOCK_NAME), os.O_RDWR)
+    steps = []
+    discard, take = StagingHome.discard, StagingHome._discard_through
+
+    def others_wait():
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        return False
+
+    def looked_at(home, directory, name, check):
+        steps.append(others_wait())
+        return discard(home, directory, name, check)
+
+    def taken(home, staging, directory, name, check):
+        steps.append(others_wait())
+        return take(home, staging, directory, name, check)
+
+    monkeypatch.setattr(StagingHome, "discard", looked_at)
+    monkeypatch.setattr(StagingHome, "_discard_through", taken)
+    if not later:
+        monkeypatch.setattr(Workspace, "remove_later", lambda *args, **named: False)
+    try:
+        client.connection.ask(Remove(b"/a", size=4, mtime_ns=TIME))
+        assert not there.exists() and steps == [True, True]
+        there.write_bytes(b"1")
+        client.connection.ask(Remove(b"/a"))
+        assert steps[2:] == [False, False]  # what isn't looked at keeps nobody waiting
+    finally:
+        os.close(lock)
 
 
 def test_a_server_says_that_it_can():
