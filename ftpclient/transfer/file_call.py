@@ -99,6 +99,8 @@ class FileCall(GetCall):
         self._writer: WriteBehind | None = None
         self._hasher = digests.new()
         self._offset = 0
+        self._passed_over = False
+        """A hole came after it was cancelled: from there on nothing is written."""
 
     def request(self, entry: Entry) -> Get:
         """What to ask for: of a large file, only what an earlier try has not brought."""
@@ -142,7 +144,11 @@ class FileCall(GetCall):
 
     def on_hole(self, size: int) -> None:
         self.on_frame(size)
-        if self.failure is not None:
+        if self.failure is not None or self._passed_over:
+            return
+        if self.is_cancelled:  # many may be on their way, and its end behind them
+            self._passed_over = True
+            self.sink = Discard()
             return
         if not isinstance(self.sink, _CountingSink):
             raise BadMessage("the server sent a hole that nobody asked for")
@@ -166,6 +172,8 @@ class FileCall(GetCall):
 
     def on_done(self) -> None:
         digest = None
+        if self._passed_over and self.error is None:
+            self.error = Cancelled("cancelled")  # too late for the server, which has sent all of it
         try:
             if self.error is None and self.failure is None:
                 digest = self._complete()
@@ -215,7 +223,8 @@ class FileCall(GetCall):
         elif interrupted:
             kept = self._partial.offset >= RESUME_FROM
         if interrupted and self.info is not None:
-            self._transfer.reached(self.item.shown, self.info.offset + self.received)
+            came = self.received if self._writer is None else self._writer.size
+            self._transfer.reached(self.item.shown, self.info.offset + came)
         if kept:
             self._partial.leave()
         else:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 
 from ftpclient import AsyncClient
 from ftpclient.client import Client
 from ftpclient.connection import protocol
-from ftpclient.transfer import retry
+from ftpclient.transfer import file_call, retry
+from ftpclient.transfer.file_download import FileDownload
+from ftpclient.transfer.job import Options
 from ftpclient.transfer.local_tree import LocalTree
 from ftpclient.transfer.partial_file import PartialFile
+from ftpclient.transfer.report import Listener
 from ftpserver.serving import opening
 from ftpwire import digests, holes, messages
-from ftpwire.errors import BadMessage, ConnectionLost
+from ftpwire.errors import BadMessage, Cancelled, ConnectionLost
 from ftpwire.frames import Kind
 from ftpwire.messages import Get, Hole, Sending, Sent
+from ftpwire.paths import RemotePath
+from ftpwire.streams import WriteBehind
 from tests import sparse
 from tests.lying_server import LyingServer, file_entry
 from tests.peer import eventually
@@ -372,3 +377,32 @@ def test_a_hole_that_is_a_lie_is_found_out(fake, connect, tmp_path):
     client = connect(fake(server), retries=0)
     assert client.get(["/file"], tmp_path / "got").exit_code == 8
     assert not (tmp_path / "got").exists()
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["in-time", "too-late"])
+def test_holes_behind_a_cancel_are_passed_over(client, files, tmp_path, monkeypatch, late):
+    """They fit into a socket's buffer, and would be hashed for minutes before its end is read.
+    What came before them is kept, also if the server has sent all of it meanwhile."""
+    monkeypatch.setattr(file_call, "RESUME_FROM", BLOCK)
+    data = sparse.make(files / "a", [(False, 5 * MIB), (True, MIB), (False, MIB), (True, 2 * MIB)])
+    connection, ended = client.connection, []
+    with closing(LocalTree(os.fsencode(tmp_path))) as tree:
+        transfer = FileDownload(connection, Options(), Listener())
+        item = file_call.Item(RemotePath(b"/a"), b"a", tree, (b"a",))
+        call = file_call.FileCall(transfer, item, True, lambda call, digest: ended.append(digest))
+        connection.submit(call, Get(b"/a", holes=True))
+        hole = call.on_hole
+
+        def cancelled_first(size):
+            if late:
+                call.is_cancelled = True
+            elif not call.is_cancelled:
+                connection.send_cancel(call)
+            monkeypatch.setattr(WriteBehind, "hole", None)
+            hole(size)
+
+        call.on_hole = cancelled_first
+        connection.wait_for(call)
+    assert ended == [None] and isinstance(call.error, Cancelled) and call.failure is None
+    (part,) = tmp_path.glob(".ftp-*.part")
+    assert part.read_bytes() == data[: 5 * MIB]
