@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from ftpclient.sync.directories import join, parts_of
 from ftpclient.transfer.local_tree import LocalTree
 from ftpclient.transfer.selection import Filter
-from ftpwire import beneath, paths
+from ftpwire import beneath, holes, paths
 from ftpwire.errors import CommandError, InvalidPath
 from ftpwire.messages import Entry
 from ftpwire.streams import ReadAhead
@@ -102,7 +102,8 @@ class LocalReader:
     def hash(self, path: bytes) -> bytes:
         """A file's digest. Raises OSError, CommandError."""
         with self._reading(path) as fd:
-            with ReadAhead(fd, os.fstat(fd).st_size) as pieces:
+            size = os.fstat(fd).st_size
+            with ReadAhead(fd, size, sparse=holes.are_in(fd, size)) as pieces:
                 for _ in pieces:
                     self._poll()
                 return pieces.digest()

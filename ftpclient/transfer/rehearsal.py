@@ -29,7 +29,7 @@ from ftpclient.transfer.report import Listener, Result, Summary
 from ftpclient.transfer.spool import Spool, Table
 from ftpclient.transfer.tree_download import UNDONE, TreeDownload
 from ftpclient.transfer.upload import Upload
-from ftpwire import beneath, digests, paths
+from ftpwire import beneath, digests, holes, paths
 from ftpwire.errors import (
     AlreadyExists,
     CommandError,
@@ -139,7 +139,7 @@ def check_permitted(connection: Connection, target: RemotePath, there: Entry | N
 
 def _digest_of(fd: int, size: int, check: Callable[[], None]) -> bytes:
     hasher = digests.new()
-    with ReadAhead(fd, size, hasher=hasher) as pieces:
+    with ReadAhead(fd, size, hasher=hasher, sparse=holes.are_in(fd, size)) as pieces:
         for _ in pieces:
             check()
     return hasher.digest()

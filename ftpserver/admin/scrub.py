@@ -18,7 +18,7 @@ from enum import Enum
 
 from ftpserver.storage.digest_xattr import keep_digest
 from ftpserver.storage.walk import walk
-from ftpwire import digests
+from ftpwire import digests, holes
 from ftpwire.digests import StoredDigest
 
 BUFFER_SIZE = 1024 * 1024
@@ -133,7 +133,7 @@ class Examiner:
             return Examined(path, Verdict.SOUND if fresh else Verdict.UNKNOWN, size)
         if not fresh and not self._give:
             return Examined(path, Verdict.UNKNOWN, size)
-        count, digest = self._digest(fd)
+        count, digest = self._digest(fd, before)
         if count != size or _changed(fd, before):
             return Examined(path, Verdict.CHANGED, size)
         if kept is not None and fresh:
@@ -144,14 +144,21 @@ class Examiner:
         given = keep_digest(fd, wanted) and _attribute(fd) == wanted.pack()
         return Examined(path, Verdict.UNKNOWN, size, given=given)
 
-    def _digest(self, fd: int) -> tuple[int, bytes]:
-        """Bytes and digest of a file, from the disk and not from memory, where that can be."""
+    def _digest(self, fd: int, info: os.stat_result) -> tuple[int, bytes]:
+        """Bytes and digest of a file, from the disk and not from memory, where that can be. Its
+        holes aren't read: they would only fill the memory."""
         hasher = digests.new()
         size = 0
         _forget_cached(fd)
-        while count := os.preadv(fd, [self._buffer], size):
-            hasher.update(self._buffer[:count])
-            size += count
+        for size, stop, is_hole in holes.runs(fd, 0, info.st_size, sparse=holes.may_have(info)):
+            if is_hole:
+                holes.hash_zeros(hasher, stop - size)
+                size = stop
+            while size < stop and (count := os.preadv(fd, [self._buffer[: stop - size]], size)):
+                hasher.update(self._buffer[:count])
+                size += count
+            if size < stop:
+                break  # it became shorter
         _forget_cached(fd)
         return size, hasher.digest()
 

@@ -10,7 +10,8 @@ import pytest
 from ftpclient import AsyncClient
 from ftpclient.client import Client
 from ftpclient.connection import protocol
-from ftpclient.transfer import file_call, retry
+from ftpclient.sync.local_reader import LocalReader
+from ftpclient.transfer import file_call, rehearsal, retry
 from ftpclient.transfer.file_download import FileDownload
 from ftpclient.transfer.job import Options
 from ftpclient.transfer.local_tree import LocalTree
@@ -209,6 +210,24 @@ def test_an_older_client(server, files, dial, source):
     while (found := peer.read()).kind == Kind.DATA:
         came += len(found.payload)
     assert found.kind == Kind.END and found.message.size == came == SIZE
+
+
+def test_what_is_only_compared_is_read_without_its_holes(source, tmp_path, monkeypatch):
+    read, preadv = [], os.preadv
+
+    def counted(*arguments):
+        read.append(preadv(*arguments))
+        return read[-1]
+
+    monkeypatch.setattr(os, "preadv", counted)
+    with closing(LocalTree(os.fsencode(tmp_path))) as tree:
+        reader = LocalReader(tree, lambda: None, lambda path, error: None)
+        assert reader.digest(b"source") == digests.digest(CONTENTS)
+        assert 0 < sum(read) <= DATA + SLACK
+        read.clear()
+        with tree.reading((b"source",)) as fd:
+            assert rehearsal._digest_of(fd, SIZE, lambda: None) == digests.digest(CONTENTS)
+        assert 0 < sum(read) <= DATA + SLACK
 
 
 # cuts --------------------------------------------------------------------------------------

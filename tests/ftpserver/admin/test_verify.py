@@ -24,6 +24,7 @@ from ftpwire import digests
 from ftpwire.digests import StoredDigest
 from ftpwire.frames import Kind
 from ftpwire.messages import Put
+from tests import sparse
 from tests.system.programs import eventually
 
 STAGING = ".ftpd-staging"
@@ -422,6 +423,28 @@ def test_scrubbing_gives_digests(ftpd, alice):
     assert ftpd("scrub")[1].endswith(": 0 rotted, 0 given a digest\n")
 
 
+def test_holes_are_not_read(tmp_path, monkeypatch):
+    """They would only push what is worth it out of the memory."""
+    sparse.need_holes(tmp_path)
+    layout = [(True, 2**20), (False, 300_001), (True, 2**20 + 5)]
+    data = sparse.make(tmp_path / "file", layout)
+    read, preadv = [], os.preadv
+
+    def counted(*arguments):
+        read.append(preadv(*arguments))
+        return read[-1]
+
+    monkeypatch.setattr(os, "preadv", counted)
+    directory = os.open(tmp_path, os.O_RDONLY)
+    try:
+        examined = Examiner(read=True, give=True).file(directory, b"file", b"file")
+    finally:
+        os.close(directory)
+    assert examined.given and 0 < sum(read) <= 300_001 + 2 * sparse.BLOCK
+    kept = StoredDigest.unpack(os.getxattr(tmp_path / "file", digests.ATTRIBUTE))
+    assert kept.digest == digests.digest(data)
+
+
 def test_a_stale_digest_is_renewed(ftpd, alice):
     (alice.home / "file").write_bytes(b"something else")
     status, out, _ = ftpd("scrub")
@@ -473,8 +496,8 @@ def test_a_file_that_changes_meanwhile_is_passed_over(alice, monkeypatch, change
     overwrite(path, b"CONTENT")
     digest = Examiner._digest
 
-    def and_meanwhile(self, fd):
-        result = digest(self, fd)
+    def and_meanwhile(self, fd, info):
+        result = digest(self, fd, info)
         if change == "rewritten":
             path.write_bytes(b"changed")
         elif change == "cut":
