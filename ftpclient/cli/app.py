@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _WITH_COLON = re.compile(r"/(?:[^:]*/)?:/")
 """What a path becomes that was typed as for sync."""
-_WITH_HOST = re.compile(r"/([^/:@\s]+):[/:]")
+_WITH_HOST = re.compile(r"/([^/:@\s]*[A-Za-z][^/:@\s]*):\S")
 """What a path becomes that was typed with a host that is no saved server."""
 
 

@@ -104,8 +104,9 @@ class HintingCommand(click.Command):
         if error.ctx is None or _in_shell(error.ctx):
             return None
         name, root = error.option_name, error.ctx.find_root().command
-        if root is self or not any(name in option.opts for option in root.params):
-            return None
+        shown = (option for option in root.params if not getattr(option, "hidden", False))
+        if root is self or not any(name in option.opts for option in shown):
+            return None  # `ls -b` has nothing to do with the batches of `ftp -b`
         return f"no option {name} here: it goes before the command: ftp {name} {self.name}"
 
     def _of_others(self, unknown: str, args: list[str]) -> str | None:

@@ -18,7 +18,7 @@ import click
 from ftpclient.cli.app import App, Script, UsageError, no_shell
 from ftpclient.cli.group import CommandGroup, no_option, raise_for, saved_servers
 from ftpwire import __version__, standard
-from ftpwire.errors import CommandError, DiskFull, FtpError, Interrupted, from_oserror
+from ftpwire.errors import CommandError, FtpError, Interrupted, from_oserror
 
 
 class _Ftp(CommandGroup):
@@ -191,9 +191,8 @@ def _guarded(app: App, action: Callable[[], object]) -> int:
         what = error.filename
         what = os.fsdecode(what) if isinstance(what, (str, bytes)) else ""
         failure = from_oserror(error, what)
-        status = failure.exit_code if isinstance(failure, DiskFull) else 1
-        app.complain(failure, status)
-        return status
+        app.complain(failure)
+        return failure.exit_code
     except Exception as error:
         _trace(app)
         app.complain(

@@ -42,12 +42,14 @@ class Pipe:
         redirect: The file that its output goes to.
         local: The local command line that its output goes to.
         line: In which line of several it begins, from 1 on.
+        column: And where in that line, from 1 on.
     """
 
     words: tuple[Word, ...]
     redirect: Redirect | None = None
     local: str | None = None
     line: int = field(default=1, compare=False)
+    column: int = field(default=1, compare=False)
 
     @property
     def name(self) -> str:
@@ -164,10 +166,11 @@ class _Parser:
         if words[0].text.startswith("-"):
             raise self._mistake("options come after the command, as in ls --json", begin)
         line = self._text.count("\n", 0, begin.at) + 1
+        column = begin.at - self._text.rfind("\n", 0, begin.at)
         if (token := self._peek()) is not None and token.what is Operator.PIPE:
-            return Pipe(tuple(words), local=self._local(token), line=line)
+            return Pipe(tuple(words), local=self._local(token), line=line, column=column)
         redirect = self._redirect()
-        return Pipe(tuple(words), redirect, line=line)
+        return Pipe(tuple(words), redirect, line=line, column=column)
 
     def _missing(self, after: Token | None) -> Mistake:
         token = self._peek()

@@ -84,9 +84,15 @@ def _parse(app: App, text: str) -> Line:
             raise
         app.shell.where = _below(first, mistake.line)
         raise UsageError(f"{mistake.reason} (column {mistake.column})") from None
-    for pipe in line.pipes:
+    pipes = list(line.pipes)
+    for pipe in pipes:
         app.shell.where = _below(first, pipe.line)
-        _check(app, pipe)
+        try:
+            _check(app, pipe)
+        except click.UsageError as error:
+            if len(pipes) > 1:  # alone it is seen without a number
+                error.message += f" (column {pipe.column})"
+            raise
     return line
 
 

@@ -274,7 +274,7 @@ def passwd_command(app: App) -> None:
 
 @click.group("token")
 def token_command() -> None:
-    """The account's tokens: list, revoke."""
+    """List or revoke the account's tokens."""
 
 
 @remote_command("list")

@@ -223,10 +223,12 @@ def _check_roots(source: str, target: str, verb: str) -> None:
         check_no_password(path)  # it would be shown
         host, rest = _server_and_path(path)
         if host and "/" not in host and not os.path.lexists(path):
-            meant = [f":{rest}" if one == path else one for one in (source, target)]
+            ways = [f"ftpd://{host}/{rest.lstrip('/')}"]
+            if "://" not in path:
+                ways.insert(0, f"USER@{path}")
             raise UsageError(
-                "the path on the server begins with a colon, and the server is named before the "
-                f"command: did you mean ftp -s {host} {verb} {' '.join(meant)}?"
+                f"{host} names no server that is saved: write {' or '.join(ways)} "
+                f"(a local directory of that very name: ./{path})"
             )
     if not os.path.lexists(source) and os.path.isdir(target):
         meant = [f":{source}", target]

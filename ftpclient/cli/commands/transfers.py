@@ -237,6 +237,8 @@ def put_command(
         return
     if app.interactive:
         sources = [match for source in sources for match in app.expand(source)]
+    if "" in sources:  # a variable that was not set, most likely
+        raise UsageError("an empty path")
     if len(sources) == 1 and not app.as_json and not os.path.lexists(sources[0]):
         # before a connection is made; of several, each has its turn
         places.check_local(sources[0], "get fetches it, and cp copies it there")

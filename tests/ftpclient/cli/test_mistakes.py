@@ -56,6 +56,7 @@ def run(capfd, tmp_path, monkeypatch):
             "ftp --password-stdin passwd",
             id="after-the-command",
         ),
+        pytest.param(["df", "-b"], "no option -b (see ftp df --help)", id="hidden-before-it"),
         pytest.param(["--bogus", "ls"], "no option --bogus", id="unknown"),
         pytest.param(["open", "x"], "'open' is for the shell, which ftp connect", id="open"),
         pytest.param(["symlink", "a", "b"], "did you mean ln -s?", id="symlink"),

@@ -232,7 +232,9 @@ def test_what_is_refused_before_a_connection(alice, words, told):
     assert ended.text == "" and told in ended.err
 
 
-@pytest.mark.parametrize("words", [["get", "host.net:/f"], ["put", "f", "host.net:/f"]])
+@pytest.mark.parametrize(
+    "words", [["get", "host.net:/f"], ["get", "host.net:f"], ["put", "f", "host.net:/f"]]
+)
 def test_a_host_that_is_not_saved_is_a_name_and_the_error_says_so(at_a_command_line, server, words):
     alice = at_a_command_line(server)
     (alice.home / "f").touch()

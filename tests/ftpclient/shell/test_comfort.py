@@ -189,7 +189,7 @@ def test_rc_of_a_batch_is_named(app, capfd, settings, local):
     assert main.run(app, ["--rc", "other", "-c", "echo x"]) == 0
     assert capfd.readouterr().out == "other\nx\n"
     app.interactive = False
-    assert main.run(app, ["--rc", "nope", "-c", "echo x"]) == 1
+    assert main.run(app, ["--rc", "nope", "-c", "echo x"]) == 5
 
 
 # from one server to another -----------------------------------------------------------------

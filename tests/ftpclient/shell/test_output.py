@@ -316,7 +316,7 @@ def test_commands_without_output(run, app, numbers, local, line):
 def test_a_local_shell_that_isn_t_there(run, numbers, monkeypatch):
     monkeypatch.setenv("SHELL", "/nowhere/sh")
     status, out, err = run("rm few | cat")
-    assert (status, err) == (1, "ftp: /nowhere/sh: no such file or directory\n")
+    assert (status, err) == (5, "ftp: /nowhere/sh: no such file or directory\n")
     assert (numbers / "few").exists()
 
 

@@ -71,6 +71,14 @@ def test_lines_share_the_session(app, home, capfd):
         pytest.param("lsr", 2, "no command 'lsr': did you mean ls?", id="misspelt"),
         pytest.param("del x", 2, "no command 'del': did you mean rm?", id="of-others"),
         pytest.param("xyzzy", 2, "no command 'xyzzy'", id="unknown"),
+        pytest.param(
+            "ls && lsr", 2, "no command 'lsr': did you mean ls? (column 7)", id="unknown-in-a-list"
+        ),
+        pytest.param(
+            "echo 'a\nb'; xyzzy", 2, "no command 'xyzzy' (column 5)", id="unknown-in-the-next-line"
+        ),
+        pytest.param("ls > nope/x", 5, "nope: no such file or directory", id="no-place-for-it"),
+        pytest.param("source nope", 5, "nope: no such file or directory", id="source-nothing"),
         pytest.param("help lsr", 2, "no command 'lsr': did you mean ls?", id="unknown-help"),
         pytest.param(
             "connect x", 2, "'connect' is no command of the shell: leave it first", id="script-only"
@@ -94,8 +102,10 @@ def test_lines_share_the_session(app, home, capfd):
         pytest.param("cat a[1]*", 5, "/a[1]*: nothing matches", id="pattern-not-found"),
         pytest.param("cd file", 1, "/file: not a directory", id="cd-file"),
         pytest.param("cd f*", 2, "cd: f* matches 2 paths", id="cd-several"),
-        pytest.param("lcd nope", 1, "nope: no such file or directory", id="lcd-nowhere"),
+        pytest.param("lcd nope", 5, "nope: no such file or directory", id="lcd-nowhere"),
         pytest.param("put nope", 5, "nope: no such file or directory here", id="put-nothing"),
+        pytest.param("put '' /", 2, "an empty path", id="put-unset-variable"),
+        pytest.param("put file '' /", 2, "an empty path", id="put-one-unset"),
         pytest.param("get nope", 5, "/nope: no such file or directory", id="get-nothing"),
         pytest.param("cat \x1b31m", 5, "/\\x1b31m: no such file or directory", id="escape"),
         pytest.param("exit now", 2, None, id="exit-takes-nothing"),

@@ -1314,7 +1314,7 @@ def test_a_slow_local_disk_does_not_stop_the_listing(client, files, tmp_path, mo
         pytest.param([":/a", ":/b"], "did you mean cp -r /a /b?", id="both-remote"),
         pytest.param(
             ["./site", "host.net:/www"],
-            "did you mean ftp -s host.net sync ./site :/www?",
+            "host.net names no server that is saved: write USER@host.net:/www or ftpd://host.net/www",
             id="as-in-rsync",
         ),
         pytest.param(["./site", ":"], "nothing follows the colon", id="only-a-colon"),
