@@ -90,9 +90,10 @@ def _parse(app: App, text: str) -> Line:
         try:
             _check(app, pipe)
         except click.UsageError as error:
-            if len(pipes) > 1:  # alone it is seen without a number
-                error.message += f" (column {pipe.column})"
-            raise
+            if len(pipes) == 1:
+                raise  # it is seen without a number
+            text = f"{error.format_message()} (column {pipe.column})"
+            raise click.UsageError(text, error.ctx) from None
     return line
 
 

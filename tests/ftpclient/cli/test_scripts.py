@@ -164,7 +164,7 @@ def test_files_from_windows(at):
 
 
 def test_a_batch_that_isn_t_there(at):
-    assert at.run("batch", "nope", status=1).complaint == "ftp: nope: no such file or directory"
+    assert at.run("batch", "nope", status=5).complaint == "ftp: nope: no such file or directory"
 
 
 # source -------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def test_source(at):
     assert at.run("-c", "source inner > out", status=5).text == ""
     script(at, "pwd\nexit 3\npwd\n", "leaving")
     assert at.run("-c", "source leaving; pwd", status=3).text == "/\n"
-    assert at.run("-c", "source nope", status=1).complaint == "ftp: nope: no such file or directory"
+    assert at.run("-c", "source nope", status=5).complaint == "ftp: nope: no such file or directory"
 
 
 def test_output_of_a_source(at):
