@@ -244,6 +244,7 @@ def test_put_goes_on(server, files, source, cut):
             client.put([source], "/file")
         except ConnectionLost:
             pass  # or all of it was there by then
+    eventually(lambda: not server.service.sessions, "the server to keep what has come")
     with through(server) as (proxy, client):
         assert client.put([source], "/file").failed == 0
         assert proxy.passed("up") <= max(0, DATA - cut) + 4 * MIB + OVERHEAD

@@ -166,7 +166,7 @@ def test_what_is_asked_is_answered_without_a_stopped_worker(start, stack, monkey
     assert (len(told.sessions), told.silent) == (1, [name])
     assert f"{name} doesn't answer" in ask.status().warnings
     shown = CliRunner().invoke(sessions, ["--root", str(server.settings.root)])
-    assert shown.stderr == f"{name} doesn't answer: its sessions are missing here\n"
+    assert shown.stderr == f"ftpd: {name} doesn't answer: its sessions are missing here\n"
     assert len(shown.stdout.splitlines()) == 1
     assert f", {name} doesn't answer, " in _summary(told)
     (living,) = told.sessions
