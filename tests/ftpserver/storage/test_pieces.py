@@ -93,6 +93,16 @@ def staged(server) -> list[str]:
     return sorted(name for name in found if name != "lock")
 
 
+def written(server, offset: int, size: int) -> bool:
+    """Whether these bytes are in the staged file of an upload."""
+    staging = server.settings.root / "alice" / ".ftpd-staging"
+    return any(
+        file.read_bytes()[offset : offset + size] == DATA[offset : offset + size]
+        for file in staging.iterdir()
+        if file.name != "lock"
+    )
+
+
 def test_pieces_from_several_sessions_become_one_file(server, files, owner, helper, dial):
     number, ready = begin(owner)
     assert (ready.offset, ready.digest) == (0, None) and ready.key is not None
@@ -218,6 +228,7 @@ def test_a_piece_that_was_begun_is_not_begun_again(server, owner, helper, dial):
     for offset in (5 * MIB, 6 * MIB):
         piece = helper.request(PutPiece(ready.key, offset, MIB))
         helper.frame(Kind.DATA, piece, DATA[offset : offset + 1000])
+        eventually(lambda at=offset: written(server, at, 1000), "it to be begun")
         if offset == 5 * MIB:
             cancel(helper, piece)
         else:  # it is under way
