@@ -317,6 +317,19 @@ class AlreadyExists(CommandError):
     code = "exists"
 
 
+class Conflict(CommandError):
+    """Something else is where it was to be restored to."""
+
+    code = "conflict"
+    exit_code = 12
+
+
+class Expired(NotFound):
+    """It was in the trash, and is there no more: given up for room or age, or purged."""
+
+    code = "expired"
+
+
 class NotNewer(CommandError):
     """What is at that path is as new as what was offered."""
 

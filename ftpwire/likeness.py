@@ -17,7 +17,7 @@ _LONG = 6
 """Letters from which on two mistakes are allowed."""
 _REMOVING = frozenset(
     {
-        *("rm", "rmdir", "remove", "purge", "forget", "logout", "revoke"),
+        *("rm", "rmdir", "remove", "purge", "forget", "logout", "revoke", "empty"),
         *("kick", "stop", "drain", "delete", "delete-before", "drop", "force", "yes", "all"),
         *("remove-source", "remove-source-files", "take-home", "retire"),
     }

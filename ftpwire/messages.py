@@ -51,6 +51,9 @@ IF_SAME = "if-same"
 ALONE = "alone"
 """Feature of a server: a request that it doesn't know, or with a value that can't be, fails alone,
 by ``unknown-request`` or ``bad-request``. Before, it ended the connection."""
+TRASH = "trash"
+"""Feature of a server: it keeps what is removed and replaced, unless an account has no trash:
+`Operation`, `ListTrash`, `Restore`, `Purge`, ``in_trash``, ``final``, and numbered requests."""
 HOLES = "holes"
 """Feature of a server: a `Hole` may stand in an upload, and `Get` has ``holes``."""
 
@@ -69,6 +72,11 @@ Mode = Annotated[int, Meta(ge=0, le=0o7777)]
 Path = Annotated[bytes, Meta(min_length=1, max_length=4096)]
 Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Key = Annotated[bytes, Meta(min_length=16, max_length=16)]
+OperationKey = Annotated[bytes, Meta(min_length=8, max_length=8)]
+OperationName = Annotated[str, Meta(pattern=r"\A[0-9a-f]{16}-[0-9a-f]{8}\Z")]
+ItemName = Annotated[str, Meta(pattern=r"\A[0-9a-f]{8}-[0-9]{1,10}\Z")]
+Number = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+InTrash = tuple[OperationName, ItemName]
 FileType = Literal["file", "dir", "link", "other"]
 Overwrite = Literal["always", "never", "older"]
 
@@ -93,6 +101,21 @@ class RequestBase(Message, frozen=True):
 
 class RequestFor(RequestBase, Generic[R], frozen=True):
     """A request that one REPLY answers, an ``R``."""
+
+
+class ChangeFor(RequestFor[R], Generic[R], frozen=True, kw_only=True):
+    """A request that changes something, so that it can't be asked again when its answer was lost,
+    unless the server knows that it is the same one.
+
+    Attributes:
+        number: Which request of the connection's `Operation` it is, among those of all of its
+            connections; 0: it has no number.
+        again: It may have been done already: the server looks for its answer, and repeats that
+            instead of the work.
+    """
+
+    number: Number = 0
+    again: bool = False
 
 
 class StreamFor(RequestBase, Generic[R, E], frozen=True):
@@ -221,10 +244,14 @@ class LoggedIn(Message, frozen=True, tag="logged-in"):
 
     Attributes:
         max_sessions: Where the account has a limit of its own: as in `Hello`; 0: that holds.
+        final: The account has no trash now: what it removes and replaces is gone for good. It can
+            change while the session is open. A server without the feature ``trash`` has none, and
+            doesn't say so.
     """
 
     user: str
     max_sessions: Size = 0
+    final: bool = False
 
 
 class Register(RequestFor["LoggedIn"], frozen=True, tag="register"):
@@ -345,6 +372,8 @@ class Stat(RequestFor["Found"], frozen=True, tag="stat"):
     Attributes:
         follow: Tell about what a link points to, not about the link.
         digest: Tell the digest that is kept beside the file, if it is still true.
+        in_trash: The name of an operation, and of one of its items in the trash: ``path`` is then
+            the path below that, ``/`` for itself.
 
     Replies: `Found`; or `Failed` with ``not-found``.
     """
@@ -352,6 +381,7 @@ class Stat(RequestFor["Found"], frozen=True, tag="stat"):
     path: Path
     follow: bool = False
     digest: bool = False
+    in_trash: InTrash | None = None
 
 
 class Found(Message, frozen=True, tag="found"):
@@ -371,6 +401,7 @@ class List(StreamFor["Page", "Listed"], frozen=True, tag="list"):
         follow: Follow links to what they point to (a link that leads into its own parents is
             a `Problem`).
         digest: As in `Stat`.
+        in_trash: As in `Stat`.
 
     Replies: any number of `Page`, then END with `Listed`; or `Failed`, with ``forbidden`` when the
     directory itself can't be read. Of a path that is no directory: one entry with an empty path.
@@ -380,6 +411,7 @@ class List(StreamFor["Page", "Listed"], frozen=True, tag="list"):
     recursive: bool = False
     follow: bool = False
     digest: bool = False
+    in_trash: InTrash | None = None
 
 
 class Page(Message, frozen=True, tag="page"):
@@ -403,10 +435,14 @@ class Listed(Message, frozen=True, tag="listed"):
 class Hash(RequestFor["Hashed"], frozen=True, tag="hash"):
     """Ask for a file's BLAKE3: the kept one if it is still true, else computed (with `Progress`).
 
+    Attributes:
+        in_trash: As in `Stat`.
+
     Replies: `Hashed`; or `Failed` with ``not-found``, ``is-a-directory``, ``not-regular``.
     """
 
     path: Path
+    in_trash: InTrash | None = None
 
 
 class Hashed(Message, frozen=True, tag="hashed"):
@@ -435,9 +471,10 @@ class Room(Message, frozen=True, tag="room"):
 
     Attributes:
         total: The quota; None when there is none.
-        used: Bytes of stored files.
+        used: Bytes of stored files, those in the trash left out.
         held: Bytes reserved by uploads under way, and by those that are kept.
-        free: What a new upload may take; None when unlimited.
+        free: What a new upload may take; None when unlimited. What is in the trash is given up for
+            that, so it counts as free.
         total_files: Most files, directories and links; None when there is no limit.
         used_files: How many there are; None when they aren't counted.
         disk_free: What the server's disk has room for; None when that isn't told.
@@ -445,6 +482,8 @@ class Room(Message, frozen=True, tag="room"):
             when that isn't known.
         kept: Of ``held``, what is kept for uploads that were interrupted.
         kept_uploads: How many these are.
+        trash: Bytes that are in the trash.
+        trash_files: Files, directories and links there.
     """
 
     used: int
@@ -457,6 +496,8 @@ class Room(Message, frozen=True, tag="room"):
     kept_times: list[int] | None = None
     kept: int = 0
     kept_uploads: int = 0
+    trash: int = 0
+    trash_files: int = 0
 
 
 class ListKept(StreamFor["KeptUploads", "Listed"], frozen=True, tag="list-kept"):
@@ -543,6 +584,7 @@ class Get(StreamFor["Sending", "Sent"], frozen=True, tag="get"):
         length: Bytes to send at most; None for all that follow. For a client that brings a file
             in pieces: these are not hashed here, and END has the kept digest or none.
         holes: A `Hole` may stand in the place of DATA frames.
+        in_trash: As in `Stat`.
 
     Replies: `Sending`, DATA frames, then END with `Sent`; or `Failed` (also in the middle)
     with ``not-found``, ``is-a-directory``, ``not-regular``, ``source-changed``,
@@ -554,6 +596,7 @@ class Get(StreamFor["Sending", "Sent"], frozen=True, tag="get"):
     prefix: Digest | None = None
     length: Size | None = None
     holes: bool = False
+    in_trash: InTrash | None = None
 
 
 class Sending(Message, frozen=True, tag="sending"):
@@ -660,7 +703,7 @@ class Stored(Message, frozen=True, tag="stored"):
 # Changing the tree -------------------------------------------------------------------------
 
 
-class MakeDir(RequestFor["Done"], frozen=True, tag="make-dir"):
+class MakeDir(ChangeFor["Done"], frozen=True, tag="make-dir"):
     """Create a directory.
 
     Attributes:
@@ -676,7 +719,7 @@ class MakeDir(RequestFor["Done"], frozen=True, tag="make-dir"):
     fill: bool = False
 
 
-class MakeLink(RequestFor["Done"], frozen=True, tag="make-link"):
+class MakeLink(ChangeFor["Done"], frozen=True, tag="make-link"):
     """Store a symbolic link as it is; it is resolved inside the home only.
 
     Replies: `Done`; or `Failed` with ``exists``, ``is-a-directory``, ``not-newer``, ``not-found``,
@@ -726,7 +769,7 @@ class BeginTree(RequestFor["Done"], frozen=True, tag="begin-tree"):
     mode: Mode = 0o700
 
 
-class EndTree(RequestFor["Done"], frozen=True, tag="end-tree"):
+class EndTree(ChangeFor["Done"], frozen=True, tag="end-tree"):
     """Put the hidden tree in the place of what is at its path, at once; or drop it.
 
     Replies: `Done`, when it is durable and what it replaced is removed; or `Failed`: then
@@ -736,11 +779,12 @@ class EndTree(RequestFor["Done"], frozen=True, tag="end-tree"):
     commit: bool = True
 
 
-class Remove(RequestFor["Removed"], frozen=True, tag="remove"):
+class Remove(ChangeFor["Removed"], frozen=True, tag="remove"):
     """Remove a file, a link or an empty directory; with ``recursive`` a whole tree.
 
     Attributes:
         size, mtime_ns: Remove it only if it is a file or link that has this size and mtime.
+        final: Don't put it into the trash.
 
     Replies: `Removed`; or `Failed` with ``not-found``, ``not-empty``, ``source-changed``.
     """
@@ -749,6 +793,7 @@ class Remove(RequestFor["Removed"], frozen=True, tag="remove"):
     recursive: bool = False
     size: Size | None = None
     mtime_ns: TimeNs | None = None
+    final: bool = False
 
     @property
     def only_if_same(self) -> bool:
@@ -757,14 +802,23 @@ class Remove(RequestFor["Removed"], frozen=True, tag="remove"):
 
 
 class Removed(Message, frozen=True, tag="removed"):
-    """Answer to `Remove`: ``size_bytes`` is what became free."""
+    """Answer to `Remove` and `Purge`.
+
+    Attributes:
+        files, directories, size_bytes: What became free; or what went to the trash, where that was
+            counted: of a tree it isn't.
+        operation: What it can be found by in the trash.
+        trashed: It is in the trash. Else it is gone.
+    """
 
     files: int
     directories: int
     size_bytes: int
+    operation: OperationName | None = None
+    trashed: bool = False
 
 
-class Move(RequestFor["Done"], frozen=True, tag="move"):
+class Move(ChangeFor["Done"], frozen=True, tag="move"):
     """Rename a file, a link or a directory.
 
     Attributes:
@@ -778,7 +832,7 @@ class Move(RequestFor["Done"], frozen=True, tag="move"):
     overwrite: Literal["always", "never"] = "always"
 
 
-class Copy(RequestFor["Copied"], frozen=True, tag="copy"):
+class Copy(ChangeFor["Copied"], frozen=True, tag="copy"):
     """Copy a file, or with ``recursive`` a tree, on the server; it counts in the quota.
 
     Links are copied as links, except ``source`` itself, which is followed.
@@ -820,6 +874,200 @@ class Copied(Message, frozen=True, tag="copied"):
 
 class Done(Message, frozen=True, tag="done"):
     """It was done, and it is durable."""
+
+
+# The trash ---------------------------------------------------------------------------------
+
+
+class Operation(RequestFor["Done"], frozen=True, tag="operation"):
+    """Say which command of a client the requests of this connection belong to, from here on. All
+    connections of one command say the same; what they remove and replace is kept together.
+
+    Attributes:
+        id: Drawn by the client for each command; None: the following requests belong to none.
+        words: The command as its user would write it, for people.
+        client: Drawn once by each client program of a user: what "the last command" means. It is no
+            secret.
+        keep: Without, nothing of this command is kept.
+
+    Replies: `Done`.
+    """
+
+    id: OperationKey | None = None
+    words: Annotated[str, Meta(max_length=200)] = ""
+    client: OperationKey | None = None
+    keep: bool = True
+
+
+class TrashItem(msgspec.Struct, frozen=True, array_like=True):
+    """One thing that an operation has removed, replaced, moved or restored.
+
+    Attributes:
+        name: Its name in the trash; empty of one that isn't kept there.
+        what: ``removed``: a file, a link, an empty directory. ``tree``: a directory with all that
+            was in it. ``replaced``: something else was put there. ``moved``: it was renamed to
+            ``target``, and nothing is kept. ``restored``: it was taken out of the trash. ``found``:
+            it lies in the trash, and no line tells what it was.
+        path: Where it was.
+        type: Of what lies in the trash, or was there.
+        size: Bytes of a file or link; of a ``tree`` all of it, None while that isn't counted.
+        files: How many files, directories and links it is; None while that isn't counted.
+        state: ``kept``: it can be restored. ``restored``, ``purged``: it isn't there any more.
+        target: Of what was moved, where to.
+        digest: Of a file, where one is kept beside it.
+        time_ns: When it was removed, replaced, moved or restored.
+        within: Of a version that lies in a directory that was removed: the path that this had. What
+            follows it in ``path`` leads from the item to the version.
+    """
+
+    name: str
+    what: Literal["removed", "tree", "replaced", "moved", "restored", "found"]
+    path: bytes
+    type: FileType
+    size: int | None
+    files: int | None
+    mtime_ns: int
+    state: Literal["kept", "restored", "purged"]
+    time_ns: int
+    target: bytes | None = None
+    digest: bytes | None = None
+    within: bytes | None = None
+
+
+class TrashedOperation(msgspec.Struct, frozen=True, array_like=True):
+    """What is told about an operation.
+
+    Attributes:
+        name: What it is asked for by: its time, and a random part.
+        time_ns: When it began, by the server's clock.
+        expires: Seconds since 1970: when it is given up; None: not by its age.
+        items: How many things it has changed.
+        kept: How many of these are in the trash now.
+        size, files: Of what is in the trash, as far as that is counted.
+        counted: All of it is.
+        undone: It was undone, by a `Restore` of the whole of it.
+        first: One of the paths that it has changed, for people.
+        undoes: The operation that this one has restored from, where it is one of restoring.
+        key: The client's id of it, from `Operation`; None where it had none.
+        given_up: It is in the trash no more, because its room was needed: bytes that became free.
+            It is told for a day, so that nobody takes an earlier command for the last one.
+    """
+
+    name: str
+    time_ns: int
+    words: str
+    client: bytes | None
+    expires: int | None
+    items: int
+    kept: int
+    size: int
+    files: int
+    counted: bool
+    undone: bool
+    first: bytes
+    undoes: str | None = None
+    key: bytes | None = None
+    given_up: int | None = None
+
+
+class ListTrash(StreamFor["TrashPage", "Listed"], frozen=True, tag="list-trash"):
+    """Ask for what is in the trash, the newest operation first. What may not be listed at its path
+    is left out.
+
+    Attributes:
+        operation: Only this one.
+        below: Only what was at this path or below it. With ``versions``: at this path.
+        items: Tell each item, newest first. Else operations alone.
+        versions: Only files and links that can be restored, whatever removed or replaced them.
+        limit: Most operations, or with ``items`` most items, that are told.
+
+    Replies: `TrashPage` as often as needed, then END with `Listed`; or `Failed` with ``expired``
+    when the operation isn't there (any more), ``forbidden``.
+    """
+
+    operation: OperationName | None = None
+    below: Path | None = None
+    items: bool = False
+    versions: bool = False
+    limit: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+
+
+class TrashPage(Message, frozen=True, tag="trash-page"):
+    """A part of the answer to `ListTrash`: operations, or items of ``of``.
+
+    Attributes:
+        of: Whose items these are.
+    """
+
+    operations: list[TrashedOperation] = []
+    of: OperationName | None = None
+    items: list[TrashItem] = []
+
+
+class Restore(ChangeFor["Restored"], frozen=True, tag="restore"):
+    """Take back what an operation has done, the last first: what it removed gets its path again,
+    what it replaced is exchanged with what is there now, what it moved goes back. That is an
+    operation itself, which can be restored from.
+
+    Attributes:
+        operation: Which one.
+        items: Only these; none: all.
+        paths: Only what was at or below one of these, also a part of a tree; none: all.
+        target: A directory to restore to, instead of where it was. It is made when missing.
+        conflict: What to do where something else is in the way: ``skip``: leave it. ``replace``:
+            that goes to the trash. ``beside``: restore it as ``NAME.restored-1`` and so on.
+        look: Change nothing, and tell what would be done.
+
+    Replies: `Restored` (with `Progress` on the way), also when some of it is in conflict; or
+    `Failed` with ``expired``, ``busy``, ``forbidden``, ``disk-full``.
+    """
+
+    operation: OperationName
+    items: Annotated[list[ItemName], Meta(max_length=1000)] = []
+    paths: Annotated[list[Path], Meta(max_length=100)] = []
+    target: Path | None = None
+    conflict: Literal["skip", "replace", "beside"] = "skip"
+    look: bool = False
+
+
+class Restored(Message, frozen=True, tag="restored"):
+    """Answer to `Restore`.
+
+    Attributes:
+        items: How many items are back (a tree is one).
+        already: How many more were back before.
+        gone: How many were given up for room or age, or purged, and can't be.
+        conflicts: What wasn't restored, and why: 100 of these at most.
+        more_conflicts: How many there were beyond those.
+        operation: The name of the operation that this was.
+        paths: Some of the paths that are back, by the names that they have now (see ``beside``):
+            100 at most.
+    """
+
+    items: int
+    already: int = 0
+    gone: int = 0
+    conflicts: list[Problem] = []
+    more_conflicts: int = 0
+    operation: OperationName | None = None
+    paths: list[bytes] = []
+
+
+class Purge(ChangeFor["Removed"], frozen=True, tag="purge"):
+    """Remove from the trash for good.
+
+    Attributes:
+        operation: Which; None: all of the account.
+        items: Of the operation, only these.
+        before: Only operations that began before this time, in seconds since 1970.
+
+    Replies: `Removed` (with `Progress` on the way): what became free; or `Failed` with ``expired``,
+    ``busy``, ``forbidden``.
+    """
+
+    operation: OperationName | None = None
+    items: Annotated[list[ItemName], Meta(max_length=1000)] = []
+    before: Annotated[int, Meta(ge=0, le=2**40)] | None = None
 
 
 # Unasked, and failures ---------------------------------------------------------------------
@@ -946,6 +1194,10 @@ Request = (
     | Remove
     | Move
     | Copy
+    | Operation
+    | ListTrash
+    | Restore
+    | Purge
 )
 """What a client may ask for after HELLO."""
 
@@ -965,10 +1217,21 @@ Reply = (
     | Taken
     | Removed
     | Copied
+    | TrashPage
+    | Restored
     | Done
 )
 Ending = Sent | Listed
 Notice = Progress | Remark | GoingDown | Hole
+
+_OF_TRASH = (ListTrash, Restore, Purge)
+
+
+def needs_trash(request: RequestBase) -> bool:
+    """Whether a request is only for servers with the feature `TRASH`: others don't know it, or
+    would answer about the file that has the path now."""
+    return isinstance(request, _OF_TRASH) or getattr(request, "in_trash", None) is not None
+
 
 _NOTHING: tuple[type[Message], ...] = ()
 ANSWERS: dict[type[RequestBase], tuple[tuple[type[Message], ...], tuple[type[Message], ...]]] = {
@@ -998,6 +1261,10 @@ ANSWERS: dict[type[RequestBase], tuple[tuple[type[Message], ...], tuple[type[Mes
     Remove: ((Removed,), _NOTHING),
     Move: ((Done,), _NOTHING),
     Copy: ((Copied,), _NOTHING),
+    Operation: ((Done,), _NOTHING),
+    ListTrash: ((TrashPage,), (Listed,)),
+    Restore: ((Restored,), _NOTHING),
+    Purge: ((Removed,), _NOTHING),
 }
 """What may come back for each request: in REPLY frames, and in the END that closes a stream. As
 `RequestFor` and `StreamFor` say it to type checkers."""
@@ -1012,6 +1279,10 @@ decode_request = Family[Request](Request, "request", unknown=UnknownRequest, bad
 msgpack, no map, or has no ``op``."""
 decode_reply = Family[Reply](Reply, "reply", unknown=BadReply, bad=BadReply).decode
 """The payload of a REPLY frame. Raises BadReply."""
+decode_answer = Family[Reply | Failed](
+    Reply | Failed, "answer", unknown=BadReply, bad=BadReply
+).decode
+"""An answer that was noted, to be repeated: a `Reply` or `Failed`. Raises BadReply."""
 decode_ending = Family[Ending](Ending, "closing message", unknown=BadReply, bad=BadReply).decode
 """The payload of an END frame. Raises BadReply."""
 decode_sent = Family[Sent](Sent, "closing message", unknown=BadRequest, bad=BadRequest).decode

@@ -27,9 +27,13 @@ MAX_DEPTH = 255
 """Most components of a path."""
 
 STAGING = b".ftpd-staging"
-"""The one reserved name: uploads are staged below it, and no request can name it."""
+"""A reserved name: uploads are staged below it."""
+TRASH = b".ftpd-trash"
+"""The other one: what was removed or replaced is kept below it for a while."""
+RESERVED = frozenset({STAGING, TRASH})
+"""No request can name these, at any depth."""
 
-_NO_NAMES = frozenset({b".", b"..", STAGING})
+_NO_NAMES = frozenset({b".", b".."}) | RESERVED
 
 PARTIAL_PREFIX = b".ftp-"
 PARTIAL_SUFFIX = b".part"
@@ -41,7 +45,7 @@ def split(path: bytes) -> tuple[bytes, ...]:
     ``..`` at the top stays at the top. The root is the empty tuple.
 
     Raises:
-        InvalidPath: Not absolute, a NUL byte, too long, or the reserved name.
+        InvalidPath: Not absolute, a NUL byte, too long, or a reserved name.
     """
     if not path.startswith(b"/"):
         raise InvalidPath(f"{show(path)}: not an absolute path")
@@ -68,13 +72,13 @@ def check_name(name: bytes) -> bytes:
     """Return ``name`` if it can be one component of a path.
 
     Raises:
-        InvalidPath: Empty, ``.``, ``..``, a slash or NUL byte, too long, or the reserved name.
+        InvalidPath: Empty, ``.``, ``..``, a slash or NUL byte, too long, or a reserved name.
     """
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
         raise InvalidPath(f"{show(name)}: not a file name")
     if len(name) > MAX_NAME:
         raise InvalidPath(f"{show(name[:40])}…: a name longer than {MAX_NAME} bytes")
-    if name == STAGING:
+    if name in RESERVED:
         raise InvalidPath(f"{show(name)}: this name is reserved for the server")
     return name
 

@@ -60,6 +60,7 @@ EXIT_CODES = {
     "lease-lost": 1,
     # 5: not found
     "not-found": 5,
+    "expired": 5,
     # 6: not permitted
     "forbidden": 6,
     "not-logged-in": 6,
@@ -90,6 +91,8 @@ EXIT_CODES = {
     "version": 10,
     # 11: stopped by a safety limit
     "safety-limit": 11,
+    # 12: something else is in the way of what is restored
+    "conflict": 12,
     # 130: interrupted
     "interrupted": 130,
     "cancelled": 130,

@@ -47,6 +47,8 @@ def strategy_for(hint) -> st.SearchStrategy:
         return st.sampled_from(args)
     if origin in (Union, types.UnionType):
         return st.one_of(*map(strategy_for, args))
+    if origin is tuple:
+        return st.tuples(*map(strategy_for, args))
     if origin is list:
         return st.lists(strategy_for(args[0]), max_size=3)
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
@@ -69,6 +71,8 @@ def limited(hint, meta: msgspec.Meta) -> st.SearchStrategy:
     if typing.get_origin(hint) is list:
         return st.lists(strategy_for(typing.get_args(hint)[0]), max_size=min(3, meta.max_length))
     assert hint is str
+    if meta.pattern is not None:
+        return st.from_regex(meta.pattern)
     return st.text(st.characters(exclude_categories=["Cs"]), max_size=most)
 
 
@@ -99,7 +103,12 @@ DECODERS = {
     "failed": (messages.decode_failed, (Failed,)),
     "hello": (lambda payload: messages.decode_hello(b"FTPW" + bytes(payload)), (Hello,)),
 }
-BASES = (messages.RequestBase, messages.RequestFor, messages.StreamFor)
+BASES = (messages.RequestBase, messages.RequestFor, messages.ChangeFor, messages.StreamFor)
+NUMBERED = {
+    *(messages.MakeDir, messages.MakeLink, messages.EndTree, messages.Remove, messages.Move),
+    *(messages.Copy, messages.Restore, messages.Purge),
+}
+"""What can't be asked again without a number: it would find its own work done."""
 
 
 def kinds_of(base: type) -> list[type]:
@@ -112,6 +121,10 @@ EVERY = kinds_of(Message)
 decoders = pytest.mark.parametrize(
     "decode", [pytest.param(decode, id=name) for name, (decode, _) in DECODERS.items()]
 )
+
+
+OPERATION = "17979cfe362a0000-0123abcd"
+ITEM = "0123abcd-7"
 
 
 def tag(kind) -> str:
@@ -127,6 +140,7 @@ def least(kind) -> Message:
         "digest": bytes(32),
         "key": bytes(16),
         "entry": Entry(b"/p", "file", 1, 0o644, 0),
+        "operation": OPERATION,
     } | dict.fromkeys(["user", "password", "code", "message", "token", "old", "new", "id"], "text")
     values = {
         field.name: samples.get(field.name, 7)
@@ -151,11 +165,16 @@ def test_type_checkers_are_told_the_answers_that_are_checked():
     """``ask(request: RequestFor[R]) -> R`` holds only if this does."""
     for kind in typing.get_args(Request):
         [base] = kind.__orig_bases__
+        changes = typing.get_origin(base) is messages.ChangeFor
+        assert changes == (kind in NUMBERED)
         args = [eval(arg.__forward_arg__, vars(messages)) for arg in typing.get_args(base)]
         kinds = tuple(typing.get_args(arg) or (arg,) for arg in args)
         answers, endings = messages.ANSWERS[kind]
         assert kinds == ((answers, endings) if endings else (answers,)), kind
-        assert typing.get_origin(base) is (messages.StreamFor if endings else messages.RequestFor)
+        if not changes:
+            assert typing.get_origin(base) is (
+                messages.StreamFor if endings else messages.RequestFor
+            )
 
 
 def test_tags_are_unique():
@@ -246,10 +265,18 @@ FORM = {
     "copy": {"op": "copy", "source": b"/s", "target": b"/t"},
     "make-dir": {"op": "make-dir", "path": b"/p"},
     "set-attributes": {"op": "set-attributes", "path": b"/p"},
+    "remove": {"op": "remove", "path": b"/p"},
+    "restore": {"op": "restore", "operation": OPERATION},
 }
+OPTIONAL = {
+    "operation": {"op": "operation"},
+    "list-trash": {"op": "list-trash"},
+    "purge": {"op": "purge"},
+}
+"""Those of which nothing is required."""
 
 
-@pytest.mark.parametrize("form", FORM.values(), ids=FORM)
+@pytest.mark.parametrize("form", [*FORM.values(), *OPTIONAL.values()], ids=[*FORM, *OPTIONAL])
 def test_the_forms_that_are_spoiled_below_are_good(form):
     messages.decode_request(pack(form))
 
@@ -298,12 +325,44 @@ def test_the_forms_that_are_spoiled_below_are_good(form):
             ("copy", "overwrite-older", {"overwrite": "older"}),
             ("make-dir", "mode-too-large", {"mode": 0o10000}),
             ("set-attributes", "mode-text", {"mode": "0644"}),
+            ("remove", "final-number", {"final": 1}),
+            ("remove", "number-negative", {"number": -1}),
+            ("remove", "number-beyond-32-bits", {"number": 2**32}),
+            ("remove", "again-text", {"again": "yes"}),
+            ("operation", "id-short", {"id": bytes(7)}),
+            ("operation", "id-long", {"id": bytes(9)}),
+            ("operation", "id-text", {"id": "01234567"}),
+            ("operation", "words-too-long", {"words": "w" * 201}),
+            ("operation", "words-null", {"words": None}),
+            ("operation", "client-short", {"client": b""}),
+            ("operation", "keep-null", {"keep": None}),
+            ("list-trash", "operation-path", {"operation": "../" + OPERATION[3:]}),
+            ("list-trash", "operation-upper-case", {"operation": OPERATION.upper()}),
+            ("list-trash", "operation-bytes", {"operation": OPERATION.encode()}),
+            ("list-trash", "operation-newline", {"operation": OPERATION + "\n"}),
+            ("list-trash", "below-empty", {"below": b""}),
+            ("list-trash", "limit-0", {"limit": 0}),
+            ("restore", "items-text", {"items": ITEM}),
+            ("restore", "items-path", {"items": ["../../x"]}),
+            ("restore", "items-empty-name", {"items": [""]}),
+            ("restore", "items-index", {"items": ["index"]}),
+            ("restore", "items-too-many", {"items": [ITEM] * 1001}),
+            ("restore", "paths-too-many", {"paths": [b"/p"] * 101}),
+            ("restore", "conflict-unknown", {"conflict": "merge"}),
+            ("restore", "target-empty", {"target": b""}),
+            ("purge", "before-negative", {"before": -1}),
+            ("purge", "before-too-late", {"before": 2**40 + 1}),
+            ("purge", "items-too-many", {"items": [ITEM] * 1001}),
+            ("stat", "in-trash-one", {"in_trash": [OPERATION]}),
+            ("stat", "in-trash-three", {"in_trash": [OPERATION, ITEM, "x"]}),
+            ("stat", "in-trash-no-item", {"in_trash": [OPERATION, "index"]}),
+            ("get", "in-trash-no-operation", {"in_trash": ["..", ITEM]}),
         ]
     ],
 )
 def test_spoiled_fields(op, changes):
     with pytest.raises(REFUSED):
-        messages.decode_request(pack(FORM[op] | changes))
+        messages.decode_request(pack((FORM | OPTIONAL)[op] | changes))
 
 
 @pytest.mark.parametrize("op", FORM)
