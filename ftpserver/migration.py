@@ -29,9 +29,19 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.schema import CreateColumn, CreateTable
 
 from ftpserver.errors import StateError
-from ftpserver.schema import NOT_BELOW_ZERO, SCHEMA_VERSION, account, metadata, schema
+from ftpserver.schema import (
+    NOT_BELOW_ZERO,
+    SCHEMA_VERSION,
+    TRASH_IN_USED,
+    account,
+    metadata,
+    schema,
+)
 from ftpserver.settings.table import DATABASE
 
+_FIRST_WITH_TRASH = 6
+SHARE_WITHOUT_QUOTA = 10
+"""Percent of the disk that the trash of an earlier account without a quota may take."""
 BUSY_SECONDS = 30.0
 """How long a transaction waits for others, before it is an error."""
 
@@ -63,6 +73,19 @@ def _version(connection: Connection, path: Path) -> int | None:
             f"{path}: written by a newer ftpd (schema {version}, this one knows {SCHEMA_VERSION})"
         )
     return version
+
+
+def brings_trash(directory: Path) -> bool:
+    """Whether the accounts file of a state directory is of a version without trash: a start, which
+    brings it up to date, begins to keep what users remove. False where that can't be told."""
+    path = directory / DATABASE
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as state:
+            row = state.execute("SELECT version FROM schema_version").fetchone()
+    except sqlite3.Error:
+        return False  # there is none yet, or what is wrong with it is told by whoever opens it
+    return row is not None and row[0] is not None and int(row[0]) < _FIRST_WITH_TRASH
 
 
 def prepare(connection: Connection, path: Path, *, upgrade: bool) -> None:
@@ -117,6 +140,9 @@ def _add_what_is_new(connection: Connection, version: int) -> None:
             index.create(connection, checkfirst=True)
     if version < 2:
         connection.execute(update(account).values(dirty=True))  # files are counted from now on
+    if version < _FIRST_WITH_TRASH:  # nothing else bounds what the trash of such accounts takes
+        without = update(account).where(account.c.quota.is_(None))
+        connection.execute(without.values(trash_max=SHARE_WITHOUT_QUOTA))
     connection.execute(update(schema).values(version=SCHEMA_VERSION))
 
 
@@ -141,25 +167,23 @@ def upgrade(directory: Path, most_files: MostFiles) -> None:
     path = directory / DATABASE
     try:
         with closing(sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)) as state:
-            if not _holds_counts(state):
+            if not _holds(state, TRASH_IN_USED):
                 state.create_function("most_files", 2, most_files, deterministic=True)
                 _hold_counts(state)
     except sqlite3.Error as error:
         raise StateError(f"{path}: can't be upgraded: {error}") from error
 
 
-def _holds_counts(state: sqlite3.Connection) -> bool:
-    """Whether the table of accounts refuses counts below 0."""
+def _holds(state: sqlite3.Connection, constraint: str) -> bool:
+    """Whether the table of accounts has a constraint."""
     (made,) = state.execute("SELECT sql FROM sqlite_master WHERE name = 'account'").fetchone()
-    return NOT_BELOW_ZERO in made
+    return constraint in made
 
 
 def _hold_counts(state: sqlite3.Connection) -> None:
-    """Make the table of accounts anew, with its constraint: SQLite can't add one to a table.
+    """Make the table of accounts anew, with its constraints: SQLite can't add one to a table.
 
-    As https://www.sqlite.org/lang_altertable.html says, in one transaction. What is held is what
-    the leases say. All homes are counted anew: links count since then. So does the number of files
-    where there is a quota: who has more than half of what that brings gets twice what there is.
+    As https://www.sqlite.org/lang_altertable.html says, in one transaction.
     """
     new = account.to_metadata(MetaData(), name="account_new")
     columns = ", ".join(column.name for column in account.columns)
@@ -167,18 +191,10 @@ def _hold_counts(state: sqlite3.Connection) -> None:
     state.execute("PRAGMA synchronous=FULL")
     state.execute("BEGIN IMMEDIATE")
     try:
-        if _holds_counts(state):
+        if _holds(state, TRASH_IN_USED):
             return
-        for name, of_lease in (("held", "size"), ("held_files", "files")):
-            state.execute(
-                f"UPDATE account SET {name} = (SELECT coalesce(sum(lease.{of_lease}), 0)"
-                " FROM lease WHERE lease.account_id = account.id)"
-            )
-        state.execute("UPDATE account SET used = max(used, 0), files = max(files, 0), dirty = 1")
-        state.execute(
-            "UPDATE account SET max_files = 2 * files WHERE max_files IS NULL"
-            " AND quota IS NOT NULL AND 2 * files > most_files(quota, max_files)"
-        )
+        if not _holds(state, NOT_BELOW_ZERO):
+            _mend_counts(state)
         state.execute(str(CreateTable(new).compile(dialect=sqlite.dialect())))
         state.execute(f"INSERT INTO account_new ({columns}) SELECT {columns} FROM account")
         (last,) = state.execute(
@@ -192,3 +208,22 @@ def _hold_counts(state: sqlite3.Connection) -> None:
     finally:
         if state.in_transaction:
             state.execute("ROLLBACK")
+
+
+def _mend_counts(state: sqlite3.Connection) -> None:
+    """Make the counts ones that aren't below 0.
+
+    What is held is what the leases say. All homes are counted anew: links count since then. So does
+    the number of files where there is a quota: who has more than half of what that brings gets
+    twice what there is.
+    """
+    for name, of_lease in (("held", "size"), ("held_files", "files")):
+        state.execute(
+            f"UPDATE account SET {name} = (SELECT coalesce(sum(lease.{of_lease}), 0)"
+            " FROM lease WHERE lease.account_id = account.id)"
+        )
+    state.execute("UPDATE account SET used = max(used, 0), files = max(files, 0), dirty = 1")
+    state.execute(
+        "UPDATE account SET max_files = 2 * files WHERE max_files IS NULL"
+        " AND quota IS NOT NULL AND 2 * files > most_files(quota, max_files)"
+    )

@@ -25,13 +25,16 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 metadata = MetaData()
 
 _COUNTS = ("used", "held", "files", "held_files")
 """Columns of an account that are never below 0."""
 NOT_BELOW_ZERO = "account_counts_not_below_zero"
+TRASH_IN_USED = "account_trash_is_part_of_used"
+_PARTS = (("trash_bytes", "used"), ("trash_files", "files"))
+"""Counts of an account, and the count that each is a part of: never below 0, never above that."""
 
 schema = Table(
     "schema_version",
@@ -72,7 +75,15 @@ account = Table(
     Column("peer_user", String(64), nullable=True),  # may log in so over a Unix socket
     Column("system_user", String(64), nullable=True),  # whose process its sessions are
     Column("epoch", Integer, nullable=False, server_default="0"),  # counts what ends sessions
+    Column("trash_bytes", BigInteger, nullable=False, server_default="0"),  # of used: in the trash
+    Column("trash_files", BigInteger, nullable=False, server_default="0"),  # of files
+    Column("trash_days", Integer, nullable=True),  # how long it keeps; None: as the server says
+    Column("trash_max", Integer, nullable=True),  # percent of the quota; None: as the server says
     CheckConstraint(" AND ".join(f"{one} >= 0" for one in _COUNTS), name=NOT_BELOW_ZERO),
+    CheckConstraint(
+        " AND ".join(f"{part} >= 0 AND {part} <= {whole}" for part, whole in _PARTS),
+        name=TRASH_IN_USED,
+    ),
     sqlite_autoincrement=True,  # a removed account's id is never given out again
 )
 
@@ -90,6 +101,35 @@ lease = Table(
     Column("files", BigInteger, nullable=False, server_default="0"),  # of them reserved
     Column("pieces", LargeBinary, nullable=True),  # key by which others bring pieces; see state
     Index("lease_by_account", "account_id"),
+)
+
+operation = Table(  # names in the trash; for a day, by when all sessions of a command know it
+    "operation",
+    metadata,
+    Column("name", String(25), primary_key=True),  # of its directory in the trash
+    Column("account_id", ForeignKey("account.id", ondelete="CASCADE"), nullable=False),
+    Column("key", LargeBinary, nullable=True),  # the client's id of its command; None: it has none
+    Column("begun", BigInteger, nullable=False),  # seconds since 1970
+    Column("closed", Boolean, nullable=False, server_default="0"),  # nothing is added any more
+    Column("given_up", BigInteger, nullable=True),  # when, for want of room
+    Column("freed", BigInteger, nullable=True),  # bytes that became free by that
+    Column("words", String(200), nullable=True),  # the command, of what was given up
+    Column("client", LargeBinary, nullable=True),  # the client's own id, of what was given up
+    Index("operation_by_key", "account_id", "key"),
+)
+
+answer = Table(  # to requests that a client may send again, because it didn't get them
+    "answer",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("account_id", ForeignKey("account.id", ondelete="CASCADE"), nullable=False),
+    Column("key", LargeBinary, nullable=False),  # of the operation
+    Column("first", BigInteger, nullable=False),  # the lowest number of a request in it
+    Column("last", BigInteger, nullable=False),  # the highest
+    Column("payload", LargeBinary, nullable=False),  # answers by numbers, as msgpack
+    Column("at", BigInteger, nullable=False),  # seconds since 1970
+    Index("answer_by_key", "account_id", "key", "first"),
+    Index("answer_by_time", "at"),
 )
 
 token = Table(

@@ -53,6 +53,10 @@ class Account:
         limit_rate: Bytes a second that all its sessions together may move.
         epoch: Sessions and tokens of an earlier one are over.
         inner: Where homes of other accounts lie in this one.
+        trash_bytes, trash_files: What of ``used`` and ``files`` is known to be in the trash.
+        trash_days: How long the trash keeps something; 0: there is none. None: as the server says.
+        trash_max: Most of the quota, or without one of the disk, that the trash may take, in
+            percent. None: as the server says.
     """
 
     id: int
@@ -75,6 +79,10 @@ class Account:
     system_user: str | None
     epoch: int
     inner: tuple[Parts, ...] = ()
+    trash_bytes: int = 0
+    trash_files: int = 0
+    trash_days: int | None = None
+    trash_max: int | None = None
 
     @cached_property
     def rights(self) -> Permissions:
@@ -83,8 +91,21 @@ class Account:
 
     @property
     def free(self) -> int | None:
-        """Bytes that a new upload may take; None when unlimited."""
-        return None if self.quota is None else max(0, self.quota - self.used - self.held)
+        """Bytes that a new upload may take; None when unlimited. What is in the trash is given up
+        for it."""
+        if self.quota is None:
+            return None
+        return max(0, self.quota - self.stored - self.held)
+
+    @property
+    def stored(self) -> int:
+        """Bytes that are used, and not in the trash: what its user sees as used."""
+        return self.used - self.trash_bytes
+
+    @property
+    def stored_files(self) -> int:
+        """How many of the files, directories and links aren't in the trash."""
+        return self.files - self.trash_files
 
     @property
     def most_files(self) -> int | None:
@@ -154,6 +175,8 @@ class Changes(TypedDict, total=False):
     peer_user: str | None
     system_user: str | None
     limit_rate: int | None
+    trash_days: int | None
+    trash_max: int | None
 
 
 @dataclass(frozen=True)

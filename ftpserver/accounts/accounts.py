@@ -347,6 +347,10 @@ class Accounts:
             limit_rate=row.limit_rate,
             epoch=row.epoch,
             inner=self.inner_of(row.name),
+            trash_bytes=row.trash_bytes,
+            trash_files=row.trash_files,
+            trash_days=row.trash_days,
+            trash_max=row.trash_max,
         )
 
     def inner_of(self, name: str) -> tuple[Parts, ...]:

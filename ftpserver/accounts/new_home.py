@@ -79,11 +79,14 @@ def _has_contents(directory: Path) -> bool:
     """Whether there is more than a session leaves that stored nothing."""
     from ftpserver.storage.home_staging import NOT_STAGED
 
-    found = os.listdir(os.fsencode(directory))
-    if found == [paths.STAGING]:
-        found = os.listdir(os.fsencode(directory) + b"/" + paths.STAGING)
-        return bool(set(found) - NOT_STAGED)
-    return bool(found)
+    raw = os.fsencode(directory)
+    found = set(os.listdir(raw))
+    if found - paths.RESERVED:
+        return True
+    inside: set[bytes] = set()
+    for name in found:
+        inside.update(os.listdir(raw + b"/" + name))
+    return bool(inside - NOT_STAGED)
 
 
 def remove_empty(directories: Iterable[Path]) -> None:

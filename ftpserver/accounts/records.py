@@ -42,11 +42,13 @@ def shown(account: Account) -> dict[str, object]:
         "name": account.name,
         "home": _text(account.home),
         "total": account.quota,
-        "used": account.used,
+        "used": account.stored,
         "held": account.held,
         "free": account.free,
         "total_files": account.most_files,
-        "used_files": account.files,
+        "used_files": account.stored_files,
+        "trash": account.trash_bytes,
+        "trash_files": account.trash_files,
         **_settings(account),
         "created": iso(account.created),
     }
@@ -70,6 +72,8 @@ def _settings(account: Account) -> dict[str, object]:
         "peer_user": account.peer_user,
         "system_user": account.system_user,
         "limit_rate": account.limit_rate,
+        "trash_days": account.trash_days,
+        "trash_max": account.trash_max,
     }
 
 
@@ -103,6 +107,8 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
     limit_rate: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
     peer_user: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     system_user: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    trash_days: Annotated[int, Meta(ge=0, le=36_500)] | None = None
+    trash_max: Annotated[int, Meta(ge=0, le=100)] | None = None
 
 
 @dataclass(frozen=True)
@@ -195,6 +201,8 @@ def _changes(record: _Line) -> Changes:
         "peer_user": record.peer_user,
         "system_user": record.system_user,
         "limit_rate": record.limit_rate,
+        "trash_days": record.trash_days,
+        "trash_max": record.trash_max,
     }
 
 

@@ -13,12 +13,13 @@ import errno
 import os
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from ftpserver.accounts.account import Account
 from ftpserver.settings.table import state_of
 from ftpserver.storage.home import Home
-from ftpserver.storage.home_staging import NOT_STAGED, Tally
+from ftpserver.storage.home_staging import NOT_STAGED, Tally, rename_closed, settle_nothing
 from ftpserver.storage.in_place import RemovalInPlace
 from ftpwire import paths
 from ftpwire.errors import BadAccount, CommandError, from_oserror
@@ -91,9 +92,11 @@ def remove_home(directory: Path) -> None:
             raise NotADirectoryError(errno.ENOTDIR, "a link is there")
         for name in os.listdir(home.fd):
             raw = os.fsencode(name)
-            if raw != paths.STAGING:
+            if raw not in paths.RESERVED:
                 _remove(home, raw)
         with home.alone():
+            with suppress(FileNotFoundError):
+                rename_closed(home.fd, paths.TRASH, home.staging_fd, home.new_name())
             home.clean_staging(lambda name: False)
             for left in NOT_STAGED & set(map(os.fsencode, os.listdir(home.staging_fd))):
                 os.unlink(left, dir_fd=home.staging_fd)
@@ -113,4 +116,4 @@ def _remove(home: Home, name: bytes) -> None:
             raise
         removal = RemovalInPlace(home, (name,))
         while not removal.done:
-            removal.step(lambda freed, files: None)
+            removal.step(settle_nothing)

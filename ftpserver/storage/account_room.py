@@ -45,6 +45,11 @@ def at_least_zero(count: ColumnElement[int]) -> ColumnElement[int]:
     return case((count < 0, 0), else_=count)
 
 
+def within(count: ColumnElement[int], most: ColumnElement[int]) -> ColumnElement[int]:
+    """A count that is never below 0, and never above another one that it is part of."""
+    return case((count < 0, 0), (count > most, at_least_zero(most)), else_=count)
+
+
 _OF_QUOTA = account.c.quota // BYTES_FOR_A_FILE
 _MOST_FILES = func.coalesce(
     account.c.max_files,
@@ -79,21 +84,26 @@ _HOLD = (
 def hold(connection: Connection, account_id: int, size: int, files: int) -> None:
     """Hold so much. Raises QuotaExceeded, NotFound."""
     for _ in range(_TRIES):
-        if _try_hold(connection, account_id, size, files):
+        if try_hold(connection, account_id, size, files):
             return
         _refuse(connection, account_id, size, files)
     raise Busy("the account's room changes all the time: try again in a moment", retry_after=1)
 
 
 def _refuse(connection: Connection, account_id: int, size: int, files: int) -> None:
-    """Raise why there is no room, unless some came free since it was looked for."""
+    """Raise why there is no room, unless some came free since it was looked for.
+
+    What is in the trash counts as free: it is given up before anything is refused. Where that can't
+    be done just now, because somebody is at it, the refusal tells what is free beside it.
+    """
     row = connection.execute(select(account).where(account.c.id == account_id)).first()
     if row is None:
         raise NotFound("the account was removed")
     free = None if row.quota is None else max(0, row.quota - row.used - row.held)
     if free is not None and size > free:
+        free, note = _with_trash(size, free, row.trash_bytes)
         raise QuotaExceeded(
-            f"the quota is {row.quota} bytes: {size} needed, {free} free",
+            f"the quota is {row.quota} bytes: {size} needed, {free} free{note}",
             needed=size,
             free=free,
             what=BYTES,
@@ -101,24 +111,45 @@ def _refuse(connection: Connection, account_id: int, size: int, files: int) -> N
     most = most_files(row.quota, row.max_files)
     left = None if most is None else max(0, most - row.files - row.held_files)
     if left is not None and files > left:
+        left, note = _with_trash(files, left, row.trash_files)
         raise QuotaExceeded(
-            f"the limit is {most} files and directories: {files} needed, {left} free",
+            f"the limit is {most} files and directories: {files} needed, {left} free{note}",
             needed=files,
             free=left,
             what=FILES,
         )
 
 
+def _with_trash(needed: int, free: int, trash: int) -> tuple[int, str]:
+    """What to call free, and a note."""
+    if needed > free + trash:
+        return free + trash, ""
+    return free, f", and {trash} in the trash"
+
+
 def hold_plenty(connection: Connection, account_id: int, size: int, files: int) -> tuple[int, int]:
     """Hold steps where they leave plenty of room, else what is needed; what is held now."""
     if size < STEP and files < STEP_FILES:
-        if _try_hold(connection, account_id, STEP, STEP_FILES, _STEPS_SPARE):
+        if try_hold(connection, account_id, STEP, STEP_FILES, _STEPS_SPARE):
             return STEP, STEP_FILES
     hold(connection, account_id, size, files)
     return size, files
 
 
-def _try_hold(
+def is_room(row: Row[Any], size: int, files: int) -> bool:
+    """Whether an account has room for so much, once its trash is given up.
+
+    Args:
+        row: With the account's columns.
+    """
+    if size and row.quota is not None:
+        if row.used - row.trash_bytes + row.held + size > row.quota:
+            return False
+    most = most_files(row.quota, row.max_files)
+    return not files or most is None or row.files - row.trash_files + row.held_files + files <= most
+
+
+def try_hold(
     connection: Connection, account_id: int, size: int, files: int, times: int = 1
 ) -> bool:
     """Hold so much if ``times`` as much is free."""

@@ -18,6 +18,7 @@ a dead one's.
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import threading
 from collections import deque
@@ -43,10 +44,20 @@ from sqlalchemy import (
 
 from ftpserver.errors import StateError
 from ftpserver.schema import account, lease
-from ftpserver.storage import uncounted
-from ftpserver.storage.account_room import at_least_zero, end, hold, hold_plenty, sum_of_leases
+from ftpserver.storage import operations, uncounted
+from ftpserver.storage.account_room import (
+    at_least_zero,
+    end,
+    hold,
+    hold_plenty,
+    is_room,
+    sum_of_leases,
+    try_hold,
+    within,
+)
 from ftpserver.storage.quota import (
     Books,
+    GivenUp,
     Lease,
     Resumable,
     Settled,
@@ -70,22 +81,63 @@ _DELETE_ONE = (
 )
 _USED = account.c.used + bindparam("more", type_=BigInteger)
 _FILES = account.c.files + bindparam("more_files", type_=BigInteger)
+_TRASH = account.c.trash_bytes + bindparam("more_trash", type_=BigInteger)
+_TRASH_FILES = account.c.trash_files + bindparam("more_trash_files", type_=BigInteger)
+_NOW_USED = at_least_zero(_USED)
+_NOW_FILES = at_least_zero(_FILES)
 _SETTLE = (
     update(account)
     .where(account.c.id == bindparam("of_account"))
     .values(
-        used=at_least_zero(_USED),
+        used=_NOW_USED,
         held=at_least_zero(account.c.held - bindparam("ended", type_=BigInteger)),
-        files=at_least_zero(_FILES),
+        files=_NOW_FILES,
         held_files=at_least_zero(account.c.held_files - bindparam("ended_files", type_=BigInteger)),
+        trash_bytes=within(_TRASH, _NOW_USED),
+        trash_files=within(_TRASH_FILES, _NOW_FILES),
         # when more went than was counted, the disk has to say what is left
-        dirty=or_(account.c.dirty, bindparam("in_doubt", type_=Boolean), _USED < 0, _FILES < 0),
+        dirty=or_(
+            account.c.dirty,
+            bindparam("in_doubt", type_=Boolean),
+            *(_USED < 0, _FILES < 0, _TRASH < 0, _TRASH_FILES < 0),
+            *(_TRASH > _NOW_USED, _TRASH_FILES > _NOW_FILES),
+        ),
     )
-    .returning(account.c.used, account.c.quota)
+    .returning(account.c.used, account.c.quota, account.c.trash_bytes)
 )
 _KEPT_OF = select(lease.c.staging).where(
     lease.c.account_id == bindparam("of_account"), lease.c.state == KEPT
 )
+
+
+_Changes = tuple[int, int, int, int]
+"""Of bytes, of files, of bytes in the trash, of files there."""
+_NOTHING: _Changes = 0, 0, 0, 0
+
+
+def _settling(
+    account_id: int, changes: _Changes, ended: int, ended_files: int, *, in_doubt: bool = False
+) -> dict[str, object]:
+    """The parameters of `_SETTLE`. In doubt nothing is changed: the home is counted."""
+    more, files, trash, trash_files = _NOTHING if in_doubt else changes
+    return {
+        "of_account": account_id,
+        "more": more,
+        "more_files": files,
+        "more_trash": trash,
+        "more_trash_files": trash_files,
+        "ended": ended,
+        "ended_files": ended_files,
+        "in_doubt": in_doubt,
+    }
+
+
+def _device(place: Path) -> int | None:
+    """Of the disk that a directory lies on; None where that can't be told."""
+    try:
+        return os.stat(place).st_dev
+    except OSError:
+        return None
 
 
 class Ledger(Runs, Books):
@@ -98,6 +150,10 @@ class Ledger(Runs, Books):
 
     Attributes:
         on_doubt: Called when a home has to be counted.
+        on_unmeasured: Given an account in whose trash are trees that weren't counted, or may be
+            very many operations.
+        on_disk_full: Given an account and a number of bytes: has trash of all accounts given up
+            until the disk has room for so many; whether it has. Waits for that.
     """
 
     def __init__(
@@ -112,8 +168,11 @@ class Ledger(Runs, Books):
         super().__init__(engine, node, incarnation, keep_seconds, run)
         self.state = state
         self.on_doubt: Callable[[], None] = lambda: None
-        self._waiting: deque[tuple[list[Lease], int, int]] = deque()
-        """Settlements that failed; a deque is safe between threads."""
+        self.on_unmeasured: Callable[[int], None] = lambda account_id: None
+        self.on_disk_full: Callable[[int, int], bool] = lambda account_id, size: False
+        self._waiting: deque[tuple[list[Lease], bool]] = deque()
+        """Settlements that failed, and whether something was changed; a deque is safe between
+        threads."""
         self._owning = threading.Lock()
         self._owned: WeakValueDictionary[str, Lease] = WeakValueDictionary()
         """Leases that somebody has, by their ids; additions are guarded by ``_owning``."""
@@ -142,9 +201,13 @@ class Ledger(Runs, Books):
             return self._insert(connection, account_id, size, files, staging, pieces)
 
     def check_room(self, account_id: int, size: int, files: int = 1) -> None:
-        """Raise QuotaExceeded if `reserve` would; nothing is held."""
+        """Raise QuotaExceeded if `reserve` would, once the account's trash is given up; nothing is
+        held."""
+        whose = select(account).where(account.c.id == account_id)
         with self._engine.connect() as connection:
-            hold(connection, account_id, size, files)
+            row = connection.execute(whose).first()
+            if row is None or not is_room(row, size, files):
+                hold(connection, account_id, size, files)
             connection.rollback()
 
     def take_over(
@@ -251,27 +314,38 @@ class Ledger(Runs, Books):
             for held in leases:
                 self._change(connection, held, state="committing")
 
-    def settle(self, leases: Sequence[Lease], change: int, files: int = 0) -> Settled:
+    def settle(
+        self,
+        leases: Sequence[Lease],
+        change: int,
+        files: int = 0,
+        trash: int = 0,
+        trash_files: int = 0,
+    ) -> Settled:
         """End leases of one account: so many bytes and files more (or fewer) are stored now.
 
         Raises:
             LeaseLost: One is gone, and what it stood for may not be acknowledged.
             DiskFull, StateError: The books can't be written. It is tried again.
         """
+        changes = change, files, trash, trash_files
         try:
             try:
-                return self._settle(leases, change, files)
+                return self._settle(leases, changes)
             except DiskFull:  # which has just given up the room that is kept back for this
-                return self._settle(leases, change, files)
+                return self._settle(leases, changes)
         except LeaseLost:
             raise
         except Exception:
-            self._waiting.append((list(leases), change, files))
-            if self.state is not None and (change or files):
-                for held in leases:
-                    if not held.id:  # with a lease the next start counts the home in any case
-                        uncounted.mark(self.state, held.account_id)
+            self._settle_later(leases, changed=any(changes))
             raise
+
+    def _settle_later(self, leases: Sequence[Lease], *, changed: bool) -> None:
+        self._waiting.append((list(leases), changed))
+        if self.state is not None and changed:
+            for held in leases:
+                if not held.id:  # with a lease the next start counts the home in any case
+                    uncounted.mark(self.state, held.account_id)
 
     @property
     def is_waiting(self) -> bool:
@@ -293,9 +367,9 @@ class Ledger(Runs, Books):
                 waiting = self._waiting.popleft()
             except IndexError:
                 return  # another thread has taken it
-            leases, change, files = waiting
+            leases, changed = waiting
             try:
-                self._settle(leases, 0, 0, in_doubt=bool(change or files))
+                self._settle(leases, _NOTHING, in_doubt=changed)
             except LeaseLost:
                 pass  # whoever ended it gave its room back
             except Exception as error:
@@ -303,11 +377,11 @@ class Ledger(Runs, Books):
                 if not isinstance(error, (DiskFull, StateError)):
                     logger.exception("what is held can't be given back; it is tried again")
                 return
-            if change or files:
+            if changed:
                 self.on_doubt()
 
     def _settle(
-        self, leases: Sequence[Lease], change: int, files: int, *, in_doubt: bool = False
+        self, leases: Sequence[Lease], changes: _Changes, *, in_doubt: bool = False
     ) -> Settled:
         account_id = leases[0].account_id
         with self._engine.begin() as connection:
@@ -318,23 +392,19 @@ class Ledger(Runs, Books):
                 if ended is None:
                     lost = True
                     # who ended it may have had the home counted before the change, or after
-                    in_doubt = in_doubt or bool(held.id and (change or files))
+                    in_doubt = in_doubt or bool(held.id and any(changes))
                 else:
                     size += ended.size
                     count += ended.files
-            values = {
-                "of_account": account_id,
-                "more": 0 if in_doubt else change,
-                "more_files": 0 if in_doubt else files,
-                "ended": size,
-                "ended_files": count,
-                "in_doubt": in_doubt,
-            }
-            row = connection.execute(_SETTLE, values).first()
+            row = connection.execute(
+                _SETTLE, _settling(account_id, changes, size, count, in_doubt=in_doubt)
+            ).first()
             names = list(connection.execute(_KEPT_OF, {"of_account": account_id}).scalars())
         if lost:
             raise LeaseLost("the reservation was lost")
-        return Settled(names) if row is None else Settled(names, row.used, row.quota)
+        if row is None:
+            return Settled(names)
+        return Settled(names, row.used - row.trash_bytes, row.quota)
 
     def room(self, account_id: int) -> Room:
         """The account's room. Raises NotFound when the account is gone."""
@@ -346,17 +416,126 @@ class Ledger(Runs, Books):
             row = connection.execute(select(*columns).where(account.c.id == account_id)).first()
         if row is None:
             raise NotFound("the account was removed")
-        free = None if row.quota is None else max(0, row.quota - row.used - row.held)
+        used = row.used - row.trash_bytes
+        free = None if row.quota is None else max(0, row.quota - used - row.held)
         return Room(
-            row.used,
+            used,
             row.held,
             row.quota,
             free,
             most_files(row.quota, row.max_files),
-            row.files,
+            row.files - row.trash_files,
             kept=row.kept,
             kept_uploads=row.kept_uploads,
+            trash=row.trash_bytes,
+            trash_files=row.trash_files,
         )
+
+    # the trash ---------------------------------------------------------------------------
+
+    def turn_into_room(
+        self, held: Lease, freed: int, freed_files: int, size: int, files: int
+    ) -> Lease:
+        """See `Books.turn_into_room`."""
+        changes = -freed, -freed_files, 0, 0
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(_SETTLE, _settling(held.account_id, changes, 0, 0))
+                if not try_hold(connection, held.account_id, size, files):
+                    size, files = min(size, freed), min(files, freed_files)
+                    more = {
+                        "held": account.c.held + size,
+                        "held_files": account.c.held_files + files,
+                    }
+                    its = account.c.id == held.account_id
+                    connection.execute(update(account).where(its).values(**more))
+                more_held = {"size": lease.c.size + size, "files": lease.c.files + files}
+                self._change(connection, held, **more_held)
+        except Exception:
+            self._settle_later([Lease("", held.account_id, 0)], changed=True)
+            raise
+        return replace(held, size=held.size + size, files=held.files + files)
+
+    def operation(self, account_id: int, key: bytes | None) -> str:
+        """See `Books.operation`."""
+        with self._engine.begin() as connection:
+            name = operations.name_of(connection, account_id, key)
+        if int(name[-3:], 16) == 0:  # of the random part: one of 4096, whatever session has it
+            self.on_unmeasured(account_id)
+        return name
+
+    def close_operation(self, account_id: int, name: str) -> None:
+        """See `Books.close_operation`."""
+        with self._engine.begin() as connection:
+            operations.close(connection, account_id, name)
+
+    def forget_operation(
+        self,
+        account_id: int,
+        name: str,
+        freed: int | None = None,
+        words: str = "",
+        client: bytes | None = None,
+    ) -> None:
+        """See `Books.forget_operation`."""
+        with self._engine.begin() as connection:
+            operations.forget(connection, account_id, name, freed, words, client)
+
+    def given_up(self, account_id: int) -> list[GivenUp]:
+        """See `Books.given_up`."""
+        with self._reading.connect() as connection:
+            return operations.given_up(connection, account_id)
+
+    def was_given_up(self, account_id: int, name: str) -> bool:
+        """See `Books.was_given_up`."""
+        with self._reading.connect() as connection:
+            return operations.was_given_up(connection, account_id, name)
+
+    def given_up_lately(self) -> tuple[int, int]:
+        """How many operations were given up for want of room within the last day, of all accounts;
+        and how many bytes became free by that."""
+        with self._reading.connect() as connection:
+            return operations.given_up_lately(connection)
+
+    def note_answers(self, account_id: int, key: bytes, answers: list[tuple[int, bytes]]) -> None:
+        """See `Books.note_answers`."""
+        if answers:
+            with self._engine.begin() as connection:
+                operations.note_answers(connection, account_id, key, answers)
+
+    def answer(self, account_id: int, key: bytes, number: int) -> bytes | None:
+        """See `Books.answer`."""
+        with self._reading.connect() as connection:
+            return operations.answer_to(connection, account_id, key, number)
+
+    def measure_soon(self, account_id: int) -> None:
+        """See `Books.measure_soon`."""
+        self.on_unmeasured(account_id)
+
+    def trash_of_all(self, account_id: int) -> int:
+        """See `Books.trash_of_all`."""
+        columns = account.c.id, account.c.home, account.c.trash_bytes
+        asking = account.c.id == account_id
+        with self._reading.connect() as connection:
+            rows = connection.execute(
+                select(*columns).where(or_(account.c.trash_bytes > 0, asking))
+            )
+            found = rows.all()
+        root = None if self.state is None else self.state.parent
+        of_root = None if root is None else _device(root)
+
+        def disk(whose: int, home: bytes | None) -> int | None:
+            """That of a home; those that the server has chosen lie on one."""
+            if home is None:
+                return of_root
+            return -whose if root is None else _device(root / os.fsdecode(home))
+
+        own = [disk(row.id, row.home) for row in found if row.id == account_id]
+        return sum(row.trash_bytes for row in found if disk(row.id, row.home) in own)
+
+    def make_disk_room(self, account_id: int, size: int) -> bool:
+        """See `Books.make_disk_room`."""
+        return self.on_disk_full(account_id, size)
 
     # after crashes -----------------------------------------------------------------------
 
@@ -379,6 +558,7 @@ class Ledger(Runs, Books):
             connection.execute(
                 update(lease).where(mine).values(expires=SECONDS_NOW + LEASE_SECONDS)
             )
+            operations.drop_old(connection)
         if left:
             logger.error("%d reservations that nobody had any more were ended", len(left))
             self.on_doubt()
@@ -394,8 +574,15 @@ class Ledger(Runs, Books):
         for account_id in marked:
             uncounted.unmark(self.state, account_id)
 
-    def recounted(self, account_id: int, used: int, files: int) -> None:
-        """Set what was counted on the disk, while the home was locked."""
+    def recounted(
+        self, account_id: int, used: int, files: int, trash: int = 0, trash_files: int = 0
+    ) -> None:
+        """Set what was counted on the disk, while the home was locked.
+
+        Args:
+            trash, trash_files: What of it is known to be in the trash; what is above the whole is
+                left out.
+        """
         with self._durable.begin() as connection:
             connection.execute(
                 update(account)
@@ -403,6 +590,8 @@ class Ledger(Runs, Books):
                 .values(
                     used=used,
                     files=files,
+                    trash_bytes=min(trash, used),
+                    trash_files=min(trash_files, files),
                     held=sum_of_leases(lease.c.size),
                     held_files=sum_of_leases(lease.c.files),
                     dirty=False,

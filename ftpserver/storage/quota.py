@@ -12,14 +12,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Protocol, TypeVar
 
 from msgspec import Meta
 
 from ftpserver.errors import StateError
 from ftpserver.interfaces import asked
 from ftpwire.errors import DiskFull, Internal, LeaseLost
-from ftpwire.messages import Room
+from ftpwire.messages import Number, OperationKey, OperationName, Room
 
 logger = logging.getLogger("ftpd.ledger")
 
@@ -46,8 +46,13 @@ def most_files(quota: int | None, max_files: int | None) -> int | None:
     return max(FEWEST_FILES, quota // BYTES_FOR_A_FILE)
 
 
+_Result = TypeVar("_Result")
+
 Amount = Annotated[int, Meta(ge=0, le=2**62)]
 Change = Annotated[int, Meta(ge=-(2**62), le=2**62)]
+Words = Annotated[str, Meta(max_length=200)]
+Answer = Annotated[bytes, Meta(max_length=2**20)]
+Answers = Annotated[list[tuple[Number, Answer]], Meta(max_length=4096)]
 StagingName = Annotated[bytes, Meta(max_length=255)]
 PiecesKey = Annotated[bytes, Meta(max_length=64)]
 
@@ -83,12 +88,29 @@ class Resumable:
 
 
 @dataclass(frozen=True)
+class GivenUp:
+    """An operation that was given up for want of room.
+
+    Attributes:
+        freed: Bytes that became free.
+        words, key, client: See `ftpwire.messages.TrashedOperation`.
+    """
+
+    name: str
+    freed: int
+    words: str
+    key: bytes | None
+    client: bytes | None
+
+
+@dataclass(frozen=True)
 class Settled:
     """What a settlement has found.
 
     Attributes:
         kept: The staging files that are kept for the account.
-        used, quota: Of the account, in bytes; the quota is None when unlimited.
+        used, quota: Of the account, in bytes: what is in its trash is left out of the first; the
+            second is None when unlimited.
     """
 
     kept: list[bytes]
@@ -99,6 +121,15 @@ class Settled:
     def nearly_full(self) -> bool:
         """Whether it is time to tell the user."""
         return self.quota is not None and self.used >= self.quota * NEARLY_FULL
+
+
+class Freed(Protocol):
+    """Told what a removal has changed, before the home's lock is let go of: a recount, which holds
+    it alone, finds the books and the disk either both before a change or both after it."""
+
+    def __call__(self, freed: int, files: int, trash: int = 0, trash_files: int = 0) -> None:
+        """So many bytes and files became free, and so many are in the trash now that weren't
+        before, and stay counted as used. Below 0: so many less are in the trash."""
 
 
 class Books(ABC):
@@ -202,8 +233,19 @@ class Books(ABC):
 
     @asked
     @abstractmethod
-    def settle(self, leases: Leases, change: Change, files: Change = 0) -> Settled:
+    def settle(
+        self,
+        leases: Leases,
+        change: Change,
+        files: Change = 0,
+        trash: Change = 0,
+        trash_files: Change = 0,
+    ) -> Settled:
         """End leases of one account: so many bytes and files more (or fewer) are stored now.
+
+        Args:
+            trash, trash_files: How many more (or fewer) bytes and files of all that is stored are
+                known to be in the trash now.
 
         Raises:
             LeaseLost: One is gone, and what it stood for may not be acknowledged.
@@ -214,6 +256,100 @@ class Books(ABC):
     @abstractmethod
     def room(self, account_id: int) -> Room:
         """The account's room. Raises NotFound when the account is gone."""
+
+    @asked
+    @abstractmethod
+    def turn_into_room(
+        self, held: Lease, freed: Amount, freed_files: Amount, size: Amount, files: Amount
+    ) -> Lease:
+        """Settle that so much became free, and hold so much more with a lease, at once: no other
+        session gets what this one has freed.
+
+        Args:
+            freed, freed_files: What became free, which isn't counted as trash any more.
+            size, files: What is needed. Where there is less room, as much of it is held as became
+                free.
+
+        Returns:
+            The lease as it is then; the caller's is as it was.
+
+        Raises:
+            LeaseLost: The lease is gone, and the home is counted.
+            DiskFull, StateError: The books can't be written; the home is counted.
+        """
+
+    @asked
+    @abstractmethod
+    def operation(self, account_id: int, key: OperationKey | None) -> OperationName:
+        """The name in the trash of the operation that a client calls by a key: the same for all
+        sessions of the account. None, and a key whose operation is closed, was given up, or is
+        older than a day: a new one."""
+
+    @asked
+    @abstractmethod
+    def close_operation(self, account_id: int, name: OperationName) -> None:
+        """Say that nothing is added to an operation any more."""
+
+    @asked
+    @abstractmethod
+    def forget_operation(
+        self,
+        account_id: int,
+        name: OperationName,
+        freed: Amount | None = None,
+        words: Words = "",
+        client: OperationKey | None = None,
+    ) -> None:
+        """Say that an operation isn't in the trash any more.
+
+        Args:
+            freed: It was given up for want of room, and so many bytes became free, which is known
+                for a day. None: it was purged, or too old.
+            words, client: Of one that was given up: what its client said of it.
+        """
+
+    @asked
+    @abstractmethod
+    def was_given_up(self, account_id: int, name: OperationName) -> bool:
+        """Whether an operation was given up for want of room, within the last day."""
+
+    @asked
+    @abstractmethod
+    def given_up(self, account_id: int) -> list[GivenUp]:
+        """What was given up for want of room within the last day, the newest operation first."""
+
+    @asked
+    @abstractmethod
+    def note_answers(self, account_id: int, key: OperationKey, answers: Answers) -> None:
+        """Keep answers to numbered requests of an operation, for 15 minutes: their client may ask
+        again when it didn't get them."""
+
+    @asked
+    @abstractmethod
+    def answer(self, account_id: int, key: OperationKey, number: Number) -> bytes | None:
+        """The answer that was given to a request; None when none is known."""
+
+    @asked
+    @abstractmethod
+    def measure_soon(self, account_id: int) -> None:
+        """Have the trees in the account's trash counted that aren't."""
+
+    @asked
+    @abstractmethod
+    def trash_of_all(self, account_id: int) -> int:
+        """Bytes in the trash of the account, and of all accounts on the same disk: what the server
+        would give up before that is full."""
+
+    @asked
+    @abstractmethod
+    def make_disk_room(self, account_id: int, size: Amount) -> bool:
+        """Have the server give up trash of any account, until the disk has room for so many bytes.
+        Waits for that, up to 30 seconds. False: there is no such room."""
+
+    def until_on_disk(self, action: Callable[[], _Result]) -> _Result:
+        """Do something that raises DiskFull when the disk has no room for it. Books that can make
+        some do that, and try again."""
+        return action()
 
     def settle_waiting(self) -> None:  # noqa: B027
         """Settle what has failed to be, unless it still does. Whoever has the database does it."""
@@ -228,10 +364,11 @@ class Books(ABC):
             logger.warning("a reservation is given back later: %s", error)
 
     @contextmanager
-    def freeing(self, account_id: int) -> Iterator[Callable[[int, int], None]]:
+    def freeing(self, account_id: int) -> Iterator[Freed]:
         """Hold a lease of nothing while something is removed: so a crash is noticed later.
 
-        Yields what ends it, given the bytes and files that became free. Not called: nothing did.
+        Yields what ends it, given the bytes and files that became free, and those that are in the
+        trash instead. Not called: nothing did, and none are.
         """
         try:
             held = self.reserve(account_id, 0, files=0)
@@ -239,11 +376,11 @@ class Books(ABC):
             held = Lease("", account_id, 0)
         settled = False
 
-        def settle(freed: int, files: int) -> None:
+        def settle(freed: int, files: int, trash: int = 0, trash_files: int = 0) -> None:
             nonlocal settled
             settled = True
             try:
-                self.settle([held], -freed, -files)
+                self.settle([held], -freed, -files, trash, trash_files)
             except NOT_NOW:
                 pass  # it is removed all the same, and settled later
             except LeaseLost:

@@ -1,7 +1,7 @@
 """The accounts file of an earlier version: what each command does with it, and its upgrade.
 
-Lives here: the file as that version has made it (schema-3.sql), in use by an older server. Lives
-elsewhere: single steps of opening and upgrading (test_database.py).
+Lives here: the file as that version has made it (schema-3.sql and later ones), in use by an older
+server. Lives elsewhere: single steps of opening and upgrading (test_database.py).
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from ftpserver.storage.resumable import kept_names
 from ftpwire import digests
 from ftpwire.messages import Put, PutPiece, Sent, Stored
 
-TABLES = Path(__file__).with_name("schema-3.sql").read_text()
+EARLIER = (3, 5)
+"""The versions whose files are here."""
 
 
 def content_of(path: Path) -> list[str]:
@@ -37,11 +38,12 @@ def content_of(path: Path) -> list[str]:
         return list(connection.iterdump())
 
 
-def make(path: Path) -> None:
+def make(path: Path, version: int = 3) -> None:
+    tables = Path(__file__).with_name(f"schema-{version}.sql").read_text()
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.executescript(TABLES)
+        connection.executescript(tables)
 
 
 @pytest.fixture
@@ -237,12 +239,13 @@ _CHANGES = frozenset({"ALTER", "CREATE", "UPDATE", "INSERT", "DROP", "DELETE", "
 
 
 @pytest.mark.system  # it starts processes, and takes some seconds
-def test_an_upgrade_that_is_killed(tmp_path):
+@pytest.mark.parametrize("version", EARLIER)
+def test_an_upgrade_that_is_killed(tmp_path, version):
     """Before any of its steps: the file is the earlier version's or this one's, and the next start
     finds all that was there."""
     wanted = tmp_path / "wanted"
     wanted.mkdir()
-    make(wanted / "state.db")
+    make(wanted / "state.db", version)
     before = content_of(wanted / "state.db")
     upgrade(wanted)
     after = content_of(wanted / "state.db")
@@ -250,21 +253,42 @@ def test_an_upgrade_that_is_killed(tmp_path):
     while True:
         state = tmp_path / f"{rounds}"
         state.mkdir()
-        make(state / "state.db")
-        (state / "state.db.schema-3").write_bytes(b"half of a copy, of one that was killed earlier")
+        make(state / "state.db", version)
+        copy = state / f"state.db.schema-{version}"
+        copy.write_bytes(b"half of a copy, of one that was killed earlier")
         if not upgrade_killed_before(state, rounds + 1):
             break
         rounds += 1
         with closing(sqlite3.connect(state / "state.db")) as connection:
-            (version,) = connection.execute("SELECT version FROM schema_version").fetchone()
-        assert version in (3, SCHEMA_VERSION)
-        if version == 3:
+            (found,) = connection.execute("SELECT version FROM schema_version").fetchone()
+        assert found in (version, SCHEMA_VERSION)
+        if found == version:
             earlier += 1
             assert content_of(state / "state.db") == before, "an older server starts on it"
         upgrade(state)
         assert content_of(state / "state.db") == after
-        assert content_of(state / "state.db.schema-3") == before
+        assert content_of(copy) == before
     assert earlier > 3 and rounds > earlier + 5, (earlier, rounds)
+
+
+def test_the_upgrade_to_the_trash(tmp_path):
+    """Counts stay what they are: nothing is in a trash yet. Accounts without a quota get a limit of
+    their own, that their trash doesn't fill the disk."""
+    make(tmp_path / "state.db", 5)
+    upgrade(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "state.db")) as connection:
+        columns = "name, used, files, trash_bytes, trash_files, trash_days, trash_max, dirty"
+        assert connection.execute(f"SELECT {columns} FROM account").fetchall() == [
+            ("alice", 3, 1, 0, 0, None, None, 0),
+            ("bob", 0, 0, 0, 0, None, 10, 0),
+        ]
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+        assert connection.execute("SELECT count(*) FROM token").fetchone() == (2,)
+        assert connection.execute("SELECT seq FROM sqlite_sequence").fetchall() == [(7,)]
+        for change in ("trash_bytes = 4", "trash_bytes = -1", "trash_files = 2", "used = -1"):
+            with pytest.raises(sqlite3.IntegrityError):
+                connection.execute(f"UPDATE account SET {change} WHERE name = 'alice'")
+        connection.execute("UPDATE account SET trash_bytes = 3 WHERE name = 'alice'")
 
 
 def test_what_an_older_server_keeps_is_gone_on_with_after_the_upgrade(

@@ -167,13 +167,11 @@ def make_old(root) -> None:
     engine.dispose()
     with closing(sqlite3.connect(root / ".ftpd" / "state.db")) as state:
         (made,) = state.execute("SELECT sql FROM sqlite_master WHERE name = 'account'").fetchone()
-        before, constraint, after = re.split(
-            r"(,\s*CONSTRAINT \w+ CHECK \(.*?\))", made, maxsplit=1
-        )
-        assert "used >= 0" in constraint
+        bare, count = re.subn(r",\s*CONSTRAINT \w+ CHECK \(.*?\)", "", made)
+        assert count == 2 and "used >= 0" in made
         state.executescript(
             f"""
-            PRAGMA foreign_keys=OFF; ALTER TABLE account RENAME TO last; {before}{after};
+            PRAGMA foreign_keys=OFF; ALTER TABLE account RENAME TO last; {bare};
             INSERT INTO account SELECT * FROM last; DROP TABLE last;
             """.replace("ALTER", "PRAGMA legacy_alter_table=ON; ALTER")
         )

@@ -771,6 +771,11 @@ SIZES = st.sampled_from([0, 1, 10, 1000, STEP - 1, STEP, STEP + 1, 3 * STEP])
 FILES = st.sampled_from([0, 1, 2, 10, STEP_FILES - 1, STEP_FILES, 3 * STEP_FILES])
 
 
+def told_free(needed: int, free: int, trash: int) -> int:
+    """What a refusal calls free: with the trash, unless that would have been enough."""
+    return free + trash if needed > free + trash else free
+
+
 class LedgerMachine(RuleBasedStateMachine):
     """One account, whose ledger is compared with plain arithmetic after each step."""
 
@@ -782,7 +787,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.clock = clock
         self.quota = 10 * STEP
         self.max_files = 10 * STEP_FILES
-        self.used = self.files = 0
+        self.used = self.files = self.trash = self.trash_files = 0
         self.account = open_account(self.quota, max_files=self.max_files)
         self.ledger = Ledger(engine)
         self.open: dict[str, int] = {}
@@ -831,9 +836,10 @@ class LedgerMachine(RuleBasedStateMachine):
             self.ledger.reserve(self.account, size, files=files)
         told = caught.value.what, caught.value.needed, caught.value.free
         if size > max(0, self.free):
-            assert told == ("bytes", size, max(0, self.free))
+            assert told == ("bytes", size, told_free(size, max(0, self.free), self.trash))
         else:
-            assert told == ("files", files, max(0, self.free_files))
+            left = told_free(files, max(0, self.free_files), self.trash_files)
+            assert told == ("files", files, left)
         return Lease("never was", self.account, size)
 
     @rule(target=leases, size=SIZES, files=FILES)
@@ -881,13 +887,56 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.ledger.settle([held], change, files)
             if change or files:
                 assert self.account in self.ledger.reap()
-                self.ledger.recounted(self.account, self.used, self.files)
+                self.count(self.trash, self.trash_files)
             change = files = 0
         else:
             self.ledger.settle([held], change, files)
         self.forget(held)
         self.used += change
         self.files += files
+        if self.trash > self.used or self.trash_files > self.files:
+            self.count(min(self.trash, self.used), min(self.trash_files, self.files))
+
+    def count(self, trash: int, trash_files: int) -> None:
+        """A settlement that left more in the trash than there is has the home counted."""
+        assert self.account in self.ledger.reap()
+        self.trash, self.trash_files = trash, trash_files
+        self.ledger.recounted(self.account, self.used, self.files, trash, trash_files)
+
+    @rule(part=st.floats(-1.5, 1.5), more=st.integers(-2, 2))
+    def to_trash(self, part, more):
+        """Something goes there, is measured there, or is restored."""
+        trash = int(part * (self.used if part > 0 else self.trash))
+        held = self.ledger.reserve(self.account, 0, files=0)
+        self.ledger.settle([held], 0, 0, trash, more)
+        wanted = self.trash + trash, self.trash_files + more
+        kept = max(0, min(wanted[0], self.used)), max(0, min(wanted[1], self.files))
+        if kept == wanted:
+            self.trash, self.trash_files = kept
+        else:
+            self.count(*kept)
+
+    @rule(held=leases, part=st.floats(0, 1), size=SIZES, files=FILES)
+    def give_up(self, held, part, size, files):
+        """What was trash until just now becomes room of a lease."""
+        if not self.is_live(held):
+            with pytest.raises(LeaseLost):
+                self.ledger.turn_into_room(held, 0, 0, size, files)
+            self.ledger.settle_waiting()
+            self.count(self.trash, self.trash_files)
+            return
+        freed, freed_files = int(part * self.trash), int(part * self.trash_files)
+        going = self.ledger.reserve(self.account, 0, files=0)
+        self.ledger.settle([going], 0, 0, -freed, -freed_files)
+        self.trash, self.trash_files = self.trash - freed, self.trash_files - freed_files
+        self.used, self.files = self.used - freed, self.files - freed_files
+        if not self.fits(size, files):
+            size, files = min(size, freed), min(files, freed_files)
+        grown = self.ledger.turn_into_room(held, freed, freed_files, size, files)
+        assert (grown.size - held.size, grown.files - held.files) == (size, files)
+        held.size, held.files = grown.size, grown.files
+        self.open[held.id] += size
+        self.open_files[held.id] += files
 
     @rule(held=leases)
     def release(self, held):
@@ -910,8 +959,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.open.clear()
         self.open_files.clear()
         self.states.clear()
-        self.ledger.recounted(self.account, on_disk, files)
+        self.ledger.recounted(self.account, on_disk, files, on_disk // 2, files // 2)
         self.used, self.files = on_disk, files
+        self.trash, self.trash_files = on_disk // 2, files // 2
 
     @rule()
     def reap(self):
@@ -922,6 +972,8 @@ class LedgerMachine(RuleBasedStateMachine):
         row = row_of(self.engine, self.account)
         assert (row.used, row.held) == (self.used, sum(self.open.values()))
         assert (row.files, row.held_files) == (self.files, sum(self.open_files.values()))
+        assert (row.trash_bytes, row.trash_files) == (self.trash, self.trash_files)
+        assert 0 <= row.trash_bytes <= row.used and 0 <= row.trash_files <= row.files
         found = leases_of(self.engine, self.account)
         assert found == {one: (size, self.states[one]) for one, size in self.open.items()}
 

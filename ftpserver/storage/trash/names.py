@@ -1,0 +1,24 @@
+"""The names in the trash of a home: of operations, and of the index in each."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+INDEX_NAME = b"index"
+_NAME = re.compile(rb"[0-9a-f]{16}-[0-9a-f]{8}")
+
+
+def new_name(now_ns: int) -> str:
+    """A name for an operation: those sort by age."""
+    return f"{max(0, now_ns):016x}-{secrets.token_hex(4)}"
+
+
+def is_name(name: bytes) -> bool:
+    """Whether an operation can have a name."""
+    return _NAME.fullmatch(name) is not None
+
+
+def time_of(name: str) -> int:
+    """When an operation began: nanoseconds since 1970."""
+    return int(name[:16], 16)
