@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ftpserver.storage.commit import lstat, target_of
 from ftpserver.storage.file_systems import Beside, Nature, can_be_moved, leave_beside
@@ -20,7 +21,9 @@ from ftpserver.storage.permissions import Action
 from ftpserver.storage.put_back import forget_note, write_note
 from ftpserver.storage.quota import Books
 from ftpserver.storage.staging import MODE_BITS
-from ftpserver.storage.walk import open_closed
+from ftpserver.storage.trash.index import Item, What
+from ftpserver.storage.trash.operation import NoRoom, Operation, state_of
+from ftpserver.storage.walk import counted_size, open_closed
 from ftpwire import beneath, paths
 from ftpwire.errors import AlreadyExists, CommandError, InvalidPath
 from ftpwire.paths import Parts
@@ -49,10 +52,15 @@ class AtomicTree:
     Attributes:
         target: Where it is to appear.
         fresh: Once it is there: how many files and links went with what it replaced, although they
-            had been stored or changed since the tree was begun.
+            had been stored or changed since the tree was begun, unless these are in the trash.
+        trashed: What it replaced is in the trash.
+        is_lost: What it replaced should be there, and is gone for good: the trash has no room, or
+            can't be written to.
     """
 
     fresh = 0
+    trashed = False
+    is_lost = False
 
     def __init__(
         self,
@@ -69,6 +77,8 @@ class AtomicTree:
         self._ledger = ledger
         self._elsewhere = elsewhere
         self._note: bytes | None = None
+        self._trash = (0, 0)
+        """What of that came into the trash, and is known: bytes, and files."""
         self._mode: int | None = None
         """Of what is there, if that had to be changed to move it."""
         self._replaces: os.stat_result | None = None
@@ -183,7 +193,8 @@ class AtomicTree:
             return False
 
     def commit(self, tick: Callable[[], None]) -> None:
-        """Put the tree in the place of whatever is there, at once; then remove that.
+        """Put the tree in the place of whatever is there, at once; then remove that, or put it
+        into the trash.
 
         Raises:
             OSError: Nothing was changed; or it is there, but can't be called durable.
@@ -191,20 +202,30 @@ class AtomicTree:
         home = self._home
         if home.durable:
             self._sync()
-        with home.alone():
+        with self._keeping() as operation, home.alone():
+            item = self._announce(operation)
             directory, name = home.tree.parent(self.target)
             try:
                 old = lstat(directory, name)
                 replaced = self._swap(directory, name)
-                home.sync_dir(directory)
+                try:
+                    home.sync_dir(directory)
+                finally:  # also where that failed, or it would be removed
+                    if replaced and operation is not None and item is not None:
+                        self._put_into_trash(operation, item)
                 home.sync_dir(home.staging_fd)
                 if self._note is not None:
                     forget_note(home, self._note)
                     self._note = None
+                if self.trashed:  # its own directory counts now
+                    home.redirect(None)
+                    self._settle(0, -1)
+                    return
             finally:
                 os.close(directory)
         # from here on it is done: what still goes wrong is put right by a recount
         home.redirect(None)
+        self.is_lost = replaced and self._is_kept(old)
         tally = Tally(directories=-1)  # its own, which counts now
         if old is not None and stat.S_ISDIR(old.st_mode):
             before = self._replaces
@@ -220,6 +241,59 @@ class AtomicTree:
                 logger.error("what a tree replaced could not be removed: %s", error)
             self.fresh += tally.fresh
             self._leave()
+
+    @contextmanager
+    def _keeping(self) -> Iterator[Operation | None]:
+        """Where what is replaced goes. Nothing is made where nothing is there."""
+        home = self._home
+        try:
+            there = home.stat(self.target, follow=False)
+        except OSError:
+            there = None
+        if not self._is_kept(there):
+            yield None
+            return
+        with home.keeping() as ready:
+            yield ready
+
+    def _is_kept(self, there: os.stat_result | None) -> bool:
+        """Whether something in that state is kept when it is replaced, as far as that can be."""
+        operation = self._home.operation
+        if operation is None or self._elsewhere or there is None:
+            return False
+        return stat.S_ISDIR(there.st_mode) or operation.keep_replaced
+
+    def _announce(self, operation: Operation | None) -> Item | None:
+        """Write down what is going to be replaced, as long as nothing is."""
+        try:
+            there = self._home.stat(self.target, follow=False)
+        except OSError:
+            return None
+        if operation is None:
+            return None
+        what: What = "tree" if stat.S_ISDIR(there.st_mode) else "replaced"
+        after = state_of(os.stat(self._name, dir_fd=self._staging, follow_symlinks=False))
+        item = operation.item(what, self.target, after=after)
+        try:
+            operation.announce([item])
+        except NoRoom:
+            return None
+        return item
+
+    def _put_into_trash(self, operation: Operation, item: Item) -> None:
+        """Rename what came out of the swap into the trash. Where that fails it stays in staging."""
+        try:
+            info = operation.take(self._staging, self._name, item)
+        except (NoRoom, OSError) as error:
+            logger.error("what a tree replaced can't be put into the trash: %s", error or "no room")
+            return
+        self.trashed = True
+        if not stat.S_ISDIR(info.st_mode):  # what is in a tree is counted later
+            self._trash = (counted_size(info), 1)
+        try:
+            operation.sync()
+        except OSError as error:  # the new tree is there in any case
+            logger.error("what a tree replaced is in the trash, but can't be synced: %s", error)
 
     def _sync(self) -> None:
         """Files were synced as they were committed; this makes sure of their directories."""
@@ -303,8 +377,9 @@ class AtomicTree:
             finally:
                 self._leave()
 
-    def _settle(self, freed: int, files: int) -> None:
-        self._ledger.settle([self._lease], -freed, -files)
+    def _settle(self, freed: int, files: int, trash: int = 0, trash_files: int = 0) -> None:
+        trash, trash_files = trash + self._trash[0], trash_files + self._trash[1]
+        self._ledger.settle([self._lease], -freed, -files, trash, trash_files)
 
     def _discard(self, tally: Tally, tick: Callable[[], None]) -> None:
         try:

@@ -12,12 +12,14 @@ after the writing is done once for a batch, so that many small uploads share eac
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ftpserver.errors import StateError
 from ftpserver.storage.batch_room import BatchRoom
@@ -37,6 +39,7 @@ from ftpserver.storage.resumable import (
     target_prefixes,
 )
 from ftpserver.storage.staging import DROPPED_BITS, MODE_BITS, Staging, dress, verify
+from ftpserver.storage.trash.operation import NO_ROOM, Operation
 from ftpserver.storage.upload import Receiving
 from ftpwire import beneath, digests, paths
 from ftpwire.errors import (
@@ -78,6 +81,8 @@ BATCH_FILES = 1000
 BATCH_BYTES = 64 * 1024 * 1024
 
 _STAGE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_Made = TypeVar("_Made")
 
 Change = MakeDir | MakeLink | SetAttributes | Remove
 Outcome = tuple[int, Message]
@@ -115,6 +120,8 @@ class Uploads:
     Args:
         cut: Ends this session, when its client has come again and has taken its upload over.
             Called with the path of that.
+        keep: Called before each commit, also one that want of room brings about: has the home's
+            ``operation`` be the one that what goes belongs to.
     """
 
     def __init__(
@@ -125,8 +132,10 @@ class Uploads:
         *,
         durable: bool,
         cut: Callable[[bytes], None] = lambda path: None,
+        keep: Callable[[], None] = lambda: None,
     ) -> None:
         self._cut = cut
+        self._keep_what_goes = keep
         self._home = home
         self._ledger = ledger
         self._account_id = account_id
@@ -195,13 +204,16 @@ class Uploads:
         self._room.take(len(data), target, request.parents)
         name = self._home.new_name()
         place = self._places.of(target[:-1])
-        fd = place.open(name, _STAGE)
         try:
-            write_all(fd, data)
-            dress(fd, request, len(data), digest, place.limits)
+            try:
+                fd = self._write_small(name, request, data, digest, place)
+            except OSError as error:
+                if error.errno not in _FULL:
+                    raise
+                fd = self._on_disk(
+                    request, place, lambda: self._write_small(name, request, data, digest, place)
+                )
         except BaseException:
-            os.close(fd)
-            self._unlink(name, place)
             self._room.give_back(None, len(data))
             raise
         self._add_staged(
@@ -216,8 +228,43 @@ class Uploads:
                 place,
                 fd,
                 parents=request.parents,
+                digest=digest,
             ),
         )
+
+    def _write_small(
+        self, name: bytes, request: Put, data: bytes | bytearray, digest: bytes, place: Place
+    ) -> int:
+        fd = place.open(name, _STAGE)
+        try:
+            write_all(fd, data)
+            dress(fd, request, len(data), digest, place.limits)
+        except BaseException:
+            os.close(fd)
+            self._unlink(name, place)
+            raise
+        return fd
+
+    def _on_disk(self, request: Put, place: Place, step: Callable[[], _Made]) -> _Made:
+        """Make a file in staging; trash is given up where the disk has no room for it, or can't
+        take one more file. Raises OSError."""
+
+        def make() -> _Made:
+            try:
+                return step()
+            except OSError as error:
+                if error.errno not in _FULL:
+                    raise
+                raise from_oserror(error, paths.show(request.path), request.path) from error
+
+        if place.above is not None:  # another file system, on which there is no trash
+            return step()
+        try:
+            return self._ledger.until_on_disk(make)
+        except DiskFull as error:
+            if isinstance(error.__cause__, OSError):
+                raise error.__cause__ from None
+            raise
 
     @contextmanager
     def receiving(self, request_id: int, request: Put) -> Iterator[Receiving]:
@@ -268,6 +315,8 @@ class Uploads:
                 staging.fd,
                 staging if isinstance(staging, ResumableStaging) else None,
                 request.parents,
+                staging.digest,
+                receiving.keep_replaced,
             ),
         )
 
@@ -287,9 +336,11 @@ class Uploads:
             self._check_disk(lease, place)
         place = self._places.of(target[:-1])  # taking room may have ended the batch
         try:
-            staging = Staging.create(self._home.new_name(), request, place)
+            staging = self._on_disk(
+                request, place, lambda: Staging.create(self._home.new_name(), request, place)
+            )
             return Receiving(staging, request, lease, self._ledger)
-        except OSError:
+        except (OSError, DiskFull):
             self._room.give_back(lease, size or 0)
             raise
 
@@ -383,7 +434,10 @@ class Uploads:
     def _check_disk(self, lease: Lease, place: Place) -> None:
         """Give the room back when the quota has it and the disk hasn't. Raises DiskFull."""
         try:
-            self._home.check_disk(lease.size, place.above)
+            if place.above is None:
+                self._ledger.until_on_disk(lambda: self._home.check_disk(lease.size))
+            else:  # another file system, on which there is no trash
+                self._home.check_disk(lease.size, place.above)
         except DiskFull:
             self._ledger.release(lease)
             raise
@@ -533,14 +587,22 @@ class Uploads:
         self._done.extend(outcomes)
 
     def _commit_batch(self, batch: _Batch, *, late: bool) -> list[Outcome]:
+        self._keep_what_goes()
         if self._durable:
             self._sync_files(_staged_of(batch), batch.places)
         self._begin_commit(batch)
         staged = _staged_of(batch)
-        commit = Commit(self._home, self._places, keep_times=late)
+        removals = [
+            pending.change
+            for pending in batch.pending
+            if isinstance(pending.change, Remove) and not pending.change.final
+        ]
         failure = None
-        with self._locked(batch):  # until it is settled, or a recount would count it twice
+        # locked until it is settled, or a recount would count it twice
+        with self._keeping(removals) as operation, self._locked(batch):
+            commit = Commit(self._home, self._places, keep_times=late, operation=operation)
             try:
+                commit.announce(removals)
                 outcomes = [(p.request_id, self._apply(commit, p)) for p in batch.pending]
                 commit.finish()
                 if self._durable:
@@ -551,7 +613,13 @@ class Uploads:
                 commit.close()
             try:
                 if batch.leases:
-                    self.settled = self._ledger.settle(batch.leases, commit.change, commit.files)
+                    self.settled = self._ledger.settle(
+                        batch.leases,
+                        commit.change,
+                        commit.files,
+                        commit.trash,
+                        commit.trash_files,
+                    )
                     self._drop_superseded(self.settled.kept, {one.target for one in staged})
             except Exception as error:
                 failure = _failed(_told(error))
@@ -562,6 +630,21 @@ class Uploads:
         if failure is not None:
             return [(p.request_id, p.outcome or failure) for p in batch.pending]
         return outcomes
+
+    @contextmanager
+    def _keeping(self, removals: list[Remove]) -> Iterator[Operation | None]:
+        """Have the place ready where what is removed goes, before the home's lock is taken: who
+        restores from there waits for that lock. Where things are replaced at most, it isn't known
+        yet whether anything is going there, and nothing is made, nor made again."""
+        operation = self._home.operation
+        if operation is None or (not removals and not operation.is_there):
+            yield operation
+            return
+        # uploads wait for nobody who restores; what they replace is another operation then
+        with self._home.keeping(waiting=bool(removals)) as ready:
+            if ready is None:
+                self.remarks.add(NO_ROOM)
+            yield ready
 
     def _begin_commit(self, batch: _Batch) -> None:
         """Say that renames follow, and take what can be resumed out of the reach of other sessions,

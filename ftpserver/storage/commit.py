@@ -1,17 +1,20 @@
 """The visible part of a commit: renames and changes under the home's lock.
 
 Lives here: giving staged files their names, making directories and links, setting attributes,
-and syncing the directories that this touched.
-Lives elsewhere: what is committed when (batch.py), bytes before that (staging.py).
+removing files, and syncing the directories that this touched.
+Lives elsewhere: what is committed when (batch.py), bytes before that (staging.py), what is kept of
+what goes (trash/).
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ftpserver.storage.digest_xattr import digest_by_name, fresh_digest, keep_digest
@@ -22,11 +25,14 @@ from ftpserver.storage.permissions import Action
 from ftpserver.storage.places import Place, Places
 from ftpserver.storage.resumable import ResumableStaging
 from ftpserver.storage.staging import DROPPED_BITS, MODE_BITS
+from ftpserver.storage.trash.index import Item, State
+from ftpserver.storage.trash.operation import NO_ROOM, NoRoom, Operation, state_of
 from ftpserver.storage.walk import counted_size
 from ftpwire import beneath, paths
 from ftpwire.digests import StoredDigest
 from ftpwire.errors import (
     AlreadyExists,
+    CommandError,
     Forbidden,
     InvalidPath,
     IsADirectory,
@@ -36,9 +42,13 @@ from ftpwire.errors import (
 from ftpwire.messages import MakeDir, MakeLink, Overwrite, Remove, Removed, SetAttributes
 from ftpwire.paths import Parts
 
+logger = logging.getLogger("ftpd.uploads")
+
 SYNC_EACH = 8
 """So many files or directories are synced one by one; from there on their file system is."""
 _OPEN_DIRECTORIES = 32
+_WORTH_A_LOOK = 64 * 1024
+_NO_VERSIONS = "what was replaced could not be put into the trash: it is gone for good"
 _KEPT_MODES = "directories of other owners or groups keep their modes and times"
 
 
@@ -50,6 +60,8 @@ class Staged:
         fd: Open while there are few, to be synced one by one; else -1.
         place: Where it is staged.
         parents: Make the directories that it goes into when they are missing.
+        digest: Of its bytes; None for a link.
+        keep_replaced: Keep what it replaces, if the trash is used.
         resumable: What holds it against other sessions, if it has a name that they find.
     """
 
@@ -62,6 +74,8 @@ class Staged:
     fd: int = -1
     resumable: ResumableStaging | None = None
     parents: bool = False
+    digest: bytes | None = None
+    keep_replaced: bool = True
 
     def close(self) -> None:
         """Give its descriptor back, and let other sessions have its name. Can be called twice."""
@@ -71,6 +85,16 @@ class Staged:
         elif self.fd >= 0:
             os.close(self.fd)
         self.fd = -1
+
+
+@dataclass(frozen=True, slots=True)
+class _Replaced:
+    """What came out of an exchange, and waits in staging to go to the trash."""
+
+    name: bytes
+    path: Parts
+    info: os.stat_result
+    after: State
 
 
 class Commit:
@@ -83,19 +107,36 @@ class Commit:
         places: Where the batch's files are staged.
         keep_times: Leave directories with the times that they had. For what comes late: whoever
             sent it may have come again, filled them, and set their times.
+        operation: Where what is removed and replaced goes; None: it is gone for good.
 
     Attributes:
         change: Bytes that are stored more (or fewer) than before.
         files: Files, directories and links that are there more (or fewer).
+        trash, trash_files: Of these, what is in the trash more.
         remarks: What the user should know, each once.
     """
 
-    def __init__(self, home: Home, places: Places, *, keep_times: bool = False) -> None:
+    def __init__(
+        self,
+        home: Home,
+        places: Places,
+        *,
+        keep_times: bool = False,
+        operation: Operation | None = None,
+    ) -> None:
         self.change = 0
         self.files = 0
+        self.trash = 0
+        self.trash_files = 0
         self.remarks: set[str] = set()
         self._home = home
         self._places = places
+        self._operation = operation
+        self._announced: dict[int, Item] = {}
+        """Lines about what is going to be removed, by the requests' identities."""
+        self._replaced: list[_Replaced] = []
+        self._took = False
+        """Whether something was renamed into the trash."""
         self._limits: dict[Parts, int] = {}
         self._elsewhere: set[Parts] = set()
         """Directories on other file systems than the home's."""
@@ -129,8 +170,31 @@ class Commit:
             self._times[parts] = info.st_atime_ns, info.st_mtime_ns
         return fd
 
+    def announce(self, requests: Sequence[Remove]) -> None:
+        """Write down what is going to be removed, before anything is: in one step for the batch."""
+        operation = self._operation
+        if operation is None:
+            return
+        items = {}
+        for request in requests:
+            try:
+                parts = target_of(request.path)
+            except CommandError:
+                continue  # its turn will tell
+            items[id(request)] = operation.item("removed", parts, number=request.number)
+        if not items:
+            return
+        try:
+            operation.announce(list(items.values()))
+        except NoRoom:
+            self.remarks.add(NO_ROOM)
+            return
+        self._announced = items
+
     def finish(self) -> None:
-        """All changes are made: give directories their times back, where that was asked for."""
+        """All changes are made: put what was replaced into the trash, and give directories their
+        times back, where that was asked for."""
+        self._keep_replaced()
         for parts, times in (self._times or {}).items():
             if parts not in self._touched:
                 continue
@@ -139,8 +203,54 @@ class Commit:
             except (FileNotFoundError, PermissionError):
                 pass  # a later change of this batch made it go, or its mode forbids to open it
 
+    def _keep_replaced(self) -> None:
+        """Put what came out of exchanges into the trash. Whatever fails of it, what was put in its
+        place is stored."""
+        replaced, self._replaced = self._replaced, []
+        operation = self._operation
+        if not replaced or operation is None:
+            return
+        left = replaced
+        try:
+            with operation.writing(waiting=False):
+                items = [operation.item("replaced", one.path, after=one.after) for one in replaced]
+                operation.announce(items)
+                left = [
+                    one
+                    for one, item in zip(replaced, items, strict=True)
+                    if not self._is_taken(operation, one, item)
+                ]
+                operation.sync()
+        except NoRoom:
+            pass  # the remark tells it
+        except Exception as error:  # whatever it is, the batch is visible, and is settled
+            logger.error("what was replaced can't be put into the trash: %s", error)
+        if left:
+            self.remarks.add(_NO_VERSIONS)
+        for one in left:
+            try:
+                self.change -= self._home.drop_staged(one.name)
+                self.files -= 1
+            except OSError as error:
+                logger.error("what was replaced can't be removed: %s", error)
+
+    def _is_taken(self, operation: Operation, one: _Replaced, item: Item) -> bool:
+        """Put one thing that was replaced into the trash; False where that fails."""
+        try:
+            operation.take_file(self._home.staging_fd, one.name, item)
+        except NoRoom:
+            return False
+        except OSError as error:
+            logger.error("what was replaced can't be put into the trash: %s", error)
+            return False
+        self.trash += counted_size(one.info)
+        self.trash_files += 1
+        return True
+
     def sync(self) -> None:
         """Make the names durable: few directories one by one, many together."""
+        if self._took and self._operation is not None:
+            self._operation.sync()
         one_by_one = self._touched
         if len(self._touched) > SYNC_EACH:
             try:
@@ -158,52 +268,44 @@ class Commit:
 
     def place(self, staged: Staged) -> None:
         """Give a staged file its name."""
-        parent, name = staged.target[:-1], staged.target[-1]
+        parent = staged.target[:-1]
         if staged.parents:
             self._make_parents(parent)
-        what = (staged.place.fd, staged.name, parent, name, staged.overwrite, staged.mtime_ns)
         try:
-            placed = self._put_in_place(*what)
+            placed = self._put_in_place(staged)
         except PermissionError:
             if not staged.parents:
                 raise
             # of a tree over several connections: what opens the directory may come later
             self._make_writable(parent, self._home.stat(parent, follow=True).st_mode)
-            placed = self._put_in_place(*what)
+            placed = self._put_in_place(staged)
         if placed:
             self.change += staged.size
 
-    def _put_in_place(
-        self,
-        staging: int,
-        staged: bytes,
-        parent: Parts,
-        name: bytes,
-        overwrite: Overwrite,
-        mtime_ns: int | None,
-    ) -> bool:
+    def _put_in_place(self, staged: Staged) -> bool:
         """Whether it has its name; else just the same is there, and may not be replaced."""
+        parent, name, staging = staged.target[:-1], staged.target[-1], staged.place.fd
         directory = self._directory(parent)
         while True:
             try:
-                beneath.rename_new(staging, staged, directory, name)
+                beneath.rename_new(staging, staged.name, directory, name)
                 self.files += 1
                 break
             except FileExistsError:
                 there = lstat(directory, name)
                 if there is None:
                     continue  # it went away just now
-                may_replace(there, overwrite, mtime_ns)
+                may_replace(there, staged.overwrite, staged.mtime_ns)
                 try:
                     self._home.require(Action.REPLACE, (*parent, name))
                 except Forbidden:
-                    if self._is_the_same(directory, name, there, staging, staged):
-                        self._home.drop_staged(staged, staging)
+                    if self._is_the_same(directory, name, there, staging, staged.name):
+                        self._home.drop_staged(staged.name, staging)
                         return False
                     raise
                 if stat.S_ISLNK(there.st_mode):
                     self._forget((*parent, name))
-                if self._replace(staging, staged, directory, name):
+                if self._replace(staged, directory):
                     break
             except OSError as error:
                 if error.errno != errno.EXDEV:
@@ -243,35 +345,92 @@ class Commit:
         for parts in through:
             os.close(self._open.pop(parts))
 
-    def _replace(self, staging: int, staged: bytes, directory: int, name: bytes) -> bool:
-        """Swap, then measure what came out: what was measured is what went away.
+    def _replace(self, staged: Staged, directory: int) -> bool:
+        """Swap, then measure what came out: what was measured is what went away, or to the trash.
 
         Where names can't be swapped it is measured first, and the batch holds the home's lock
         alone: nobody else of ours replaces it in between.
 
         Returns False when nothing is there any more.
         """
+        staging, name = staged.place.fd, staged.target[-1]
         try:
-            beneath.exchange(staging, staged, directory, name)
+            beneath.exchange(staging, staged.name, directory, name)
         except beneath.Unsupported:
             self._home.cannot_exchange(staging)  # from the next batch on, if this one didn't know
-            there = lstat(directory, name)
-            os.rename(staged, name, src_dir_fd=staging, dst_dir_fd=directory)
-            if there is None:
-                self.files += 1
-            else:
-                self.change -= counted_size(there)
+            self._replace_by_rename(staged, directory)
             return True
         except FileNotFoundError:
-            if lstat(staging, staged) is None:
+            if lstat(staging, staged.name) is None:
                 raise
             return False
-        came_out = os.stat(staged, dir_fd=staging, follow_symlinks=False)
+        came_out = os.stat(staged.name, dir_fd=staging, follow_symlinks=False)
         if stat.S_ISDIR(came_out.st_mode):  # put there since we looked: give it back
-            beneath.exchange(staging, staged, directory, name)
+            beneath.exchange(staging, staged.name, directory, name)
             raise IsADirectory("a directory is there")
-        self.change -= self._home.drop_staged(staged, staging)
+        if self._is_kept(staged, staging, staged.name, came_out):
+            after = self._state_of(staged, directory)
+            self._replaced.append(_Replaced(staged.name, staged.target, came_out, after))
+            self.files += 1  # both are there
+        else:
+            self.change -= self._home.drop_staged(staged.name, staging)
         return True
+
+    def _replace_by_rename(self, staged: Staged, directory: int) -> None:
+        """Replace it where names can't be exchanged: what is kept gets its second name before."""
+        staging, name = staged.place.fd, staged.target[-1]
+        there = lstat(directory, name)
+        kept = there is not None and self._link_to_trash(staged, directory, there)
+        os.rename(staged.name, name, src_dir_fd=staging, dst_dir_fd=directory)
+        if there is None or kept:
+            self.files += 1
+        else:
+            self.change -= counted_size(there)
+        if there is not None and kept:
+            self.trash += counted_size(there)
+            self.trash_files += 1
+
+    def _link_to_trash(self, staged: Staged, directory: int, there: os.stat_result) -> bool:
+        """Whether what is going to be replaced has a name in the trash by now."""
+        name, operation = staged.target[-1], self._operation
+        if operation is None or not self._is_kept(staged, directory, name, there):
+            return False
+        try:
+            with operation.writing(waiting=False):
+                after = self._state_of(staged, staged.place.fd, staged.name)
+                item = operation.item("replaced", staged.target, after=after)
+                operation.announce([item])
+                operation.link(directory, name, item)
+                operation.sync()
+        except (NoRoom, CommandError, OSError):
+            self.remarks.add(_NO_VERSIONS)
+            return False
+        return True
+
+    def _is_kept(self, staged: Staged, directory: int, name: bytes, info: os.stat_result) -> bool:
+        """Whether what is replaced goes to the trash: unless it has the same contents, or lies on
+        another file system.
+
+        Of a small file that has another time its digest isn't read: that would cost more than to
+        keep it until the trash is thinned, which gives up what equals its successor.
+        """
+        operation = self._operation
+        if operation is None or not operation.keep_replaced or not staged.keep_replaced:
+            return False
+        if staged.place.above is not None:
+            return False
+        if staged.digest is None or info.st_size != staged.size:
+            return True
+        if info.st_mtime_ns != staged.mtime_ns and info.st_size < _WORTH_A_LOOK:
+            return True
+        return digest_by_name(directory, name, info) != staged.digest
+
+    def _state_of(self, staged: Staged, directory: int, name: bytes | None = None) -> State:
+        """What is put there, to know it again by: by its digest, if it has one."""
+        if staged.digest is not None and staged.mtime_ns is not None:
+            return State(0, staged.size, staged.mtime_ns, staged.digest.hex())
+        info = os.stat(name or staged.target[-1], dir_fd=directory, follow_symlinks=False)
+        return state_of(info, staged.digest)
 
     def make_dir(self, request: MakeDir) -> None:
         parts = self._home.place_of(paths.split(request.path))
@@ -404,8 +563,8 @@ class Commit:
 
     def make_link(self, request: MakeLink) -> None:
         parts = self._home.place_of(target_of(request.path))
-        if paths.STAGING in request.target.split(b"/"):
-            raise InvalidPath("a link may not lead to the reserved name")
+        if not paths.RESERVED.isdisjoint(request.target.split(b"/")):
+            raise InvalidPath("a link may not lead to a reserved name")
         if b"\0" in request.target:
             raise InvalidPath("a link's target has a NUL byte")
         staged = self._home.new_name()
@@ -420,7 +579,14 @@ class Commit:
                     follow_symlinks=False,
                 )
             placed = self._put_in_place(
-                place.fd, staged, parts[:-1], parts[-1], request.overwrite, request.mtime_ns
+                Staged(
+                    staged,
+                    parts,
+                    len(request.target),
+                    request.mtime_ns,
+                    request.overwrite,
+                    place,
+                )
             )
         except BaseException:
             os.unlink(staged, dir_fd=place.fd)
@@ -431,8 +597,24 @@ class Commit:
     def remove(self, request: Remove) -> Removed:
         """Remove a file or link. Raises IsADirectory."""
         parts = target_of(request.path)
-        directory = self._directory(parts[:-1])
-        size = self._home.discard(directory, parts[-1], same_as(request))
+        directory, name = self._directory(parts[:-1]), parts[-1]
+        check = same_as(request)
+        item, operation = self._announced.get(id(request)), self._operation
+        if item is not None and operation is not None:
+            try:
+                size = counted_size(self._home.take(operation, directory, name, item, check))
+            except NoRoom:
+                self.remarks.add(NO_ROOM)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+            else:
+                self._took = True
+                self.trash += size
+                self.trash_files += 1
+                self._touched.add(parts[:-1])
+                return Removed(1, 0, size, operation.name, trashed=True)
+        size = self._home.discard(directory, name, check)
         self.change -= size
         self.files -= 1
         self._touched.add(parts[:-1])

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ftpserver.storage.walk import walk
+from ftpserver.storage.walk import open_closed, walk
 from ftpwire import beneath, paths
 from ftpwire.beneath import OPEN_ANY, Tree
 from ftpwire.errors import Forbidden, InvalidPath
@@ -227,6 +227,23 @@ def remove_directory(directory: int, name: bytes) -> None:
     finally:
         os.close(fd)
     os.rmdir(name, dir_fd=directory)
+
+
+def require_empty(directory: int, name: bytes) -> None:
+    """Raise what rmdir(2) would of a directory that isn't empty, which is left as it is; an empty
+    reserved name in it doesn't count, and goes."""
+    try:
+        fd = os.open(name, beneath.OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+    except PermissionError:  # its own mode forbids to look
+        fd, mode = open_closed(directory, name)
+        os.chmod(fd, mode)
+    try:
+        leave_beside(fd)
+        with os.scandir(fd) as entries:
+            if next(entries, None) is not None:
+                raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+    finally:
+        os.close(fd)
 
 
 # what file systems can do ----------------------------------------------------------------------

@@ -3,9 +3,9 @@
 Lives here: moving and removing what is in a home.
 Lives elsewhere: its descriptors and its lock (open_home.py), the account's permissions
 (home_rights.py), looking (home_reading.py), its staging directory (home_staging.py), bytes on their
-way in (batch.py), confinement itself (ftpwire/beneath.py), quotas (ledger.py: what a removal freed
-is returned to the caller), what each request needs of the account's permissions
-(workspace/needs.py). Here only what shows on the way is checked by these: whether
+way in (batch.py), the trash (trash/), confinement itself (ftpwire/beneath.py), quotas (ledger.py:
+what a removal freed is returned to the caller), what each request needs of the account's
+permissions (workspace/needs.py). Here only what shows on the way is checked by these: whether
 something is replaced.
 """
 
@@ -15,15 +15,24 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from ftpserver.storage import file_systems
 from ftpserver.storage.home_reading import ReadableHome
-from ftpserver.storage.home_staging import Check, Settle, StagingHome, Tally, rename_closed
+from ftpserver.storage.home_staging import (
+    Check,
+    StagingHome,
+    Tally,
+    rename_closed,
+    settle_nothing,
+)
 from ftpserver.storage.permissions import Action
+from ftpserver.storage.quota import Freed
+from ftpserver.storage.trash.index import Item
+from ftpserver.storage.trash.operation import NoRoom, Operation, state_of
 from ftpserver.storage.walk import STORED_SUFFIX, counted_size
 from ftpwire import beneath, paths
-from ftpwire.errors import AlreadyExists, InvalidPath, IsADirectory, from_oserror
+from ftpwire.errors import AlreadyExists, CommandError, InvalidPath, IsADirectory, from_oserror
 from ftpwire.paths import Parts
 
 
@@ -31,7 +40,18 @@ class Home(ReadableHome, StagingHome):
     """The directory tree of one user, as one session sees it. For one thread.
 
     Its arguments, and what it raises, are those of `OpenHome`.
+
+    Attributes:
+        operation: Where what is removed and replaced goes; None: it is gone for good.
     """
+
+    operation: Operation | None = None
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        if self.operation is not None:
+            self.operation.close()
+        super().close()
 
     def remove(
         self,
@@ -39,14 +59,19 @@ class Home(ReadableHome, StagingHome):
         *,
         recursive: bool,
         tick: Callable[[], None],
-        settle: Settle = lambda freed, files: None,
+        settle: Freed = settle_nothing,
         check: Check | None = None,
+        final: bool = False,
+        number: int = 0,
     ) -> Tally:
-        """Remove a file, a link, an empty directory or a tree; returns what became free.
+        """Remove a file, a link, an empty directory or a tree: into the trash, if there is an
+        ``operation``; returns what went.
 
         Args:
             tick: Called now and then on the way.
             check: Raises what keeps something in this state from being removed.
+            final: It doesn't go to the trash.
+            number: Of the request, by which it is known when it comes again.
 
         Raises:
             OSError: EXDEV: its file system can't move it to staging, and nothing was removed; it
@@ -62,9 +87,20 @@ class Home(ReadableHome, StagingHome):
             info = os.stat(name, dir_fd=directory, follow_symlinks=False)
             if check is not None:
                 check(info)
-            if stat.S_ISDIR(info.st_mode):
-                if recursive:
-                    file_systems.refuse_mounts(directory, name, path)
+            is_dir = stat.S_ISDIR(info.st_mode)
+            if is_dir and recursive:
+                file_systems.refuse_mounts(directory, name, path)
+            if self.operation is not None and not final:
+                try:
+                    if is_dir:
+                        return self._trash_directory(directory, parts, recursive, settle, number)
+                    return self._trash_file(directory, parts, settle, check, number)
+                except NoRoom:
+                    pass
+                except OSError as error:
+                    if error.errno != errno.EXDEV:
+                        raise
+            if is_dir:
                 if not recursive:
                     with self.alone():
                         self._remove_empty(directory, name, settle)
@@ -84,7 +120,75 @@ class Home(ReadableHome, StagingHome):
         finally:
             os.close(directory)
 
-    def _remove_empty(self, directory: int, name: bytes, settle: Settle) -> None:
+    def _trash_directory(
+        self, directory: int, parts: Parts, recursive: bool, settle: Freed, number: int
+    ) -> Tally:
+        """Put a directory into the trash; without ``recursive`` if it is empty. Raises NoRoom."""
+        assert self.operation is not None
+        name = parts[-1]
+        with self.operation.writing() as operation:
+            item = operation.item("tree" if recursive else "removed", parts, number=number)
+            operation.announce([item])
+            with self.alone():  # only for the moment in which it goes
+                if not recursive:
+                    file_systems.require_empty(directory, name)
+                info = operation.take(directory, name, item)
+                try:
+                    operation.sync()  # first, or a power cut could find it in neither
+                    self.sync_dir(directory)
+                finally:  # before a recount can find it
+                    if recursive:
+                        settle(0, 0)  # it is counted later, whatever it is by now
+                    else:
+                        settle(0, 0, counted_size(info), 1)
+        return Tally(directories=0 if recursive else 1, trashed=True)
+
+    def _trash_file(
+        self, directory: int, parts: Parts, settle: Freed, check: Check | None, number: int
+    ) -> Tally:
+        """Put a file or a link into the trash. Raises NoRoom."""
+        assert self.operation is not None
+        with self.operation.writing() as operation:
+            item = operation.item("removed", parts, number=number)
+            operation.announce([item])
+            # what is looked at can't be replaced by others before it goes
+            with self.shared() if check is None else self.alone():
+                info = self.take(operation, directory, parts[-1], item, check)
+                try:
+                    operation.sync()  # first, or a power cut could find it in neither
+                    self.sync_dir(directory)
+                finally:
+                    settle(0, 0, counted_size(info), 1)
+        return Tally(files=1, size=counted_size(info), trashed=True)
+
+    def take(
+        self,
+        operation: Operation,
+        directory: int,
+        name: bytes,
+        item: Item,
+        check: Check | None = None,
+    ) -> os.stat_result:
+        """Rename a file or link into the trash, as an item that was announced; what it is.
+
+        Args:
+            check: As of `discard`.
+
+        Raises:
+            IsADirectory: It is one by now, and stays.
+        """
+        info = operation.take(directory, name, item)
+        try:
+            if stat.S_ISDIR(info.st_mode):
+                raise IsADirectory("a directory is there")
+            if check is not None:
+                check(info)
+        except CommandError:  # it was replaced just now
+            operation.give_back(item, directory, name)
+            raise
+        return info
+
+    def _remove_empty(self, directory: int, name: bytes, settle: Freed) -> None:
         """Remove an empty directory, and settle it before a recount can find that it has gone."""
         file_systems.remove_directory(directory, name)
         try:
@@ -106,15 +210,19 @@ class Home(ReadableHome, StagingHome):
         target: bytes,
         *,
         replace: bool,
-        settle: Settle = lambda freed, files: None,
+        settle: Freed = settle_nothing,
+        number: int = 0,
     ) -> Tally:
         """Rename; returns what was replaced.
+
+        Args:
+            number: Of the request, by which it is known when it comes again.
 
         Raises:
             AlreadyExists, IsADirectory, InvalidPath, OSError
         """
         source_parts, target_parts = _movable(source, target)
-        with self.alone():
+        with self.keeping() as operation, self.alone():
             source_dir, source_name = self.tree.parent(source_parts)
             try:
                 with _about(target):
@@ -122,13 +230,18 @@ class Home(ReadableHome, StagingHome):
                 try:
                     with _not_into_itself(source):
                         freed = self._move(
-                            source_dir, source_name, target_dir, target_parts, replace
+                            source_dir, source_name, target_dir, target_parts, replace, operation
                         )
                     try:
                         self.sync_dir(target_dir)
                         self.sync_dir(source_dir)
+                        if operation is not None:
+                            _note_move(operation, source_parts, target_dir, target_parts, number)
                     finally:
-                        settle(freed.size, freed.files)
+                        if freed.trashed:
+                            settle(0, 0, freed.size, freed.files)
+                        else:
+                            settle(freed.size, freed.files)
                     return freed
                 except OSError as error:
                     if error.errno == errno.EBUSY:
@@ -139,8 +252,35 @@ class Home(ReadableHome, StagingHome):
             finally:
                 os.close(source_dir)
 
+    @contextmanager
+    def keeping(self, *, waiting: bool = True) -> Iterator[Operation | None]:
+        """Have the ``operation`` ready; None where nothing is kept: there is none, or the disk has
+        no room for it. Take it before the home's lock: who restores from it waits for that.
+
+        Args:
+            waiting: See `Operation.writing`.
+
+        Raises:
+            Busy: Others hold it for too long.
+            CommandError: It can't be made.
+        """
+        with ExitStack() as held:
+            operation = self.operation
+            if operation is not None:
+                try:
+                    held.enter_context(operation.writing(waiting=waiting))
+                except NoRoom:
+                    operation = None
+            yield operation
+
     def _move(
-        self, source_dir: int, source: bytes, target_dir: int, path: Parts, replace: bool
+        self,
+        source_dir: int,
+        source: bytes,
+        target_dir: int,
+        path: Parts,
+        replace: bool,
+        operation: Operation | None,
     ) -> Tally:
         target = path[-1]
         info = os.stat(source, dir_fd=source_dir, follow_symlinks=False)
@@ -152,8 +292,43 @@ class Home(ReadableHome, StagingHome):
             if (there.st_dev, there.st_ino) == (info.st_dev, info.st_ino):
                 return self._move_to_itself(source_dir, source, target_dir, target)
         self._check_replacing(info, there, path, replace)
+        if operation is not None and operation.keep_replaced:
+            item = operation.item("replaced", path, after=state_of(info))
+            try:
+                operation.announce([item])
+                if self._move_onto(source_dir, source, target_dir, target, operation, item):
+                    return Tally(files=1, size=counted_size(there), trashed=True)
+            except NoRoom:
+                pass
         size = self._move_over(source_dir, source, target_dir, target, there)
         return Tally(files=1, size=size)
+
+    def _move_onto(
+        self,
+        source_dir: int,
+        source: bytes,
+        target_dir: int,
+        target: bytes,
+        operation: Operation,
+        item: Item,
+    ) -> bool:
+        """Replace a file at once, and keep it in the trash, where it gets a second name before. So
+        no crash leaves the target without a file, and none loses the old one.
+
+        Returns:
+            False where there can't be a second name; nothing was done.
+        """
+        try:
+            operation.link(target_dir, target, item)
+        except OSError:  # no hard links, or another file system
+            return False
+        try:
+            operation.sync()
+            os.rename(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)
+        except BaseException:
+            operation.unlink(item)
+            raise
+        return True
 
     def _move_to_itself(
         self, source_dir: int, source: bytes, target_dir: int, target: bytes
@@ -233,6 +408,15 @@ class Home(ReadableHome, StagingHome):
             text = f"{shown}: a file is there, and a directory doesn't replace it"
             raise AlreadyExists(text, path=target)
         self.require(Action.REPLACE, path)
+
+
+def _note_move(
+    operation: Operation, source: Parts, target_dir: int, target: Parts, number: int
+) -> None:
+    """Write where something was moved, so that it can go back: nothing is kept, nor synced."""
+    info = os.stat(target[-1], dir_fd=target_dir, follow_symlinks=False)
+    item = operation.item("moved", source, target=target, after=state_of(info), number=number)
+    operation.note(item)
 
 
 def _movable(source: bytes, target: bytes) -> tuple[Parts, Parts]:

@@ -2,7 +2,7 @@
 
 Lives here: what each question opens, and what it reads of that.
 Lives elsewhere: the order of a listing, and what it may tell (listing.py), walks for whoever counts
-(walk.py).
+(walk.py), which tree the trash has these read (trash/reading.py).
 """
 
 from __future__ import annotations
@@ -16,14 +16,25 @@ from msgspec import structs
 from ftpserver.storage.digest_xattr import digest_by_name, fresh_digest
 from ftpserver.storage.home_rights import PermittedHome
 from ftpserver.storage.listing import Item, Walk, make_entry
+from ftpserver.storage.permissions import Permissions
 from ftpwire import paths
-from ftpwire.beneath import OPEN_ANY, OPEN_DIRECTORY, identity_of
+from ftpwire.beneath import OPEN_ANY, OPEN_DIRECTORY, Tree, identity_of
 from ftpwire.messages import Entry
 from ftpwire.paths import Parts
 
 
-class ReadableHome(PermittedHome):
-    """A home that can be looked at."""
+class Readable:
+    """A tree that can be looked at.
+
+    Attributes:
+        fd: Its top directory.
+        tree: Opens what is in it.
+        permissions: What a listing may tell.
+    """
+
+    fd: int
+    tree: Tree
+    permissions: Permissions
 
     def stat(self, parts: Parts, *, follow: bool) -> os.stat_result:
         """The state of what the path names, or of what it links to. Raises OSError."""
@@ -65,31 +76,6 @@ class ReadableHome(PermittedHome):
             stored = digest_by_name(directory, name, info)
         return make_entry(path, info, digest=stored)
 
-    def is_inside(self, parts: Parts, directory: Parts) -> bool:
-        """Whether a path, of which the end may be missing, leads to a directory or below it.
-
-        Links are resolved: a tree that is copied into itself would grow while it is copied.
-        """
-        wanted = self.stat(directory, follow=True)
-        for count in range(len(parts), -1, -1):
-            try:
-                fd = self.tree.open_dir(parts[:count])
-                break
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-        try:
-            top, here, below = identity_of(self.fd), identity_of(fd), None
-            while here != (wanted.st_dev, wanted.st_ino):
-                if here in (top, below):  # the home's top, or that of the system
-                    return False
-                above = os.open(b"..", OPEN_DIRECTORY, dir_fd=fd)
-                os.close(fd)
-                fd = above
-                here, below = identity_of(fd), here
-            return True
-        finally:
-            os.close(fd)
-
     def list(self, path: bytes, *, recursive: bool, follow: bool, digest: bool) -> Iterator[Item]:
         """List a directory, or the tree below it: each directory whole, then those in it.
 
@@ -118,3 +104,32 @@ class ReadableHome(PermittedHome):
             digest=digest,
         )
         yield from walk.run(self.tree.open_dir(parts), parts)
+
+
+class ReadableHome(Readable, PermittedHome):
+    """A home that can be looked at."""
+
+    def is_inside(self, parts: Parts, directory: Parts) -> bool:
+        """Whether a path, of which the end may be missing, leads to a directory or below it.
+
+        Links are resolved: a tree that is copied into itself would grow while it is copied.
+        """
+        wanted = self.stat(directory, follow=True)
+        for count in range(len(parts), -1, -1):
+            try:
+                fd = self.tree.open_dir(parts[:count])
+                break
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+        try:
+            top, here, below = identity_of(self.fd), identity_of(fd), None
+            while here != (wanted.st_dev, wanted.st_ino):
+                if here in (top, below):  # the home's top, or that of the system
+                    return False
+                above = os.open(b"..", OPEN_DIRECTORY, dir_fd=fd)
+                os.close(fd)
+                fd = above
+                here, below = identity_of(fd), here
+            return True
+        finally:
+            os.close(fd)

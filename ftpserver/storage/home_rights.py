@@ -62,6 +62,8 @@ class PermittedHome(OpenHome):
     def _check_link(self, parts: Sequence[bytes], resolved: Sequence[bytes]) -> None:
         if paths.STAGING in parts or paths.STAGING in resolved:
             raise Forbidden("links in a tree that is on its way are not followed")
+        if paths.TRASH in parts or paths.TRASH in resolved:
+            raise Forbidden("links into the trash are not followed")
         self.permissions.check_link(tuple(parts), tuple(resolved))
 
     def require(self, action: Action, parts: Parts, *, whole: bool = False) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from ftpserver.storage import file_systems
 from ftpserver.storage.open_home import LOCK_NAME, OpenHome
+from ftpserver.storage.quota import Freed
 from ftpserver.storage.walk import Usage, counted_size, open_closed, stored
 from ftpwire import beneath, paths
 from ftpwire.beneath import OPEN_DIRECTORY
@@ -26,14 +27,18 @@ from ftpwire.paths import Parts
 
 OWNER_NAME = b"owner"
 """In staging: which server's it is (ownership.py)."""
-NOT_STAGED = frozenset({LOCK_NAME, OWNER_NAME})
+NUMBERS_NAME = b"numbers"
+"""In staging: which numbered requests are under way (request_numbers.py)."""
+NOT_STAGED = frozenset({LOCK_NAME, OWNER_NAME, NUMBERS_NAME})
 """What lies in staging and is on its way to nowhere."""
 
+_TICKS = 256
+"""Things that are removed between two ticks."""
 Check = Callable[[os.stat_result], None]
-Settle = Callable[[int, int], object]
-"""Told the bytes and the files (with directories and links) that became free, before the home's
-lock is let go of: a recount, which holds it alone, finds the ledger and the disk either both
-before a change or both after it."""
+
+
+def settle_nothing(freed: int, files: int, trash: int = 0, trash_files: int = 0) -> None:
+    """Nobody keeps books."""
 
 
 def same_as(request: Remove) -> Check | None:
@@ -61,6 +66,7 @@ class Tally:
         since_ns: Files and links that were stored or changed from then on are ``fresh``, by the
             file system's clock; None: that isn't looked at.
         fresh: How many these are.
+        trashed: All of it is in the trash, and nothing became free. A tree isn't counted then.
     """
 
     files: int = 0
@@ -69,6 +75,7 @@ class Tally:
     staged: int = 0
     since_ns: int | None = None
     fresh: int = 0
+    trashed: bool = False
 
     def count(self, info: os.stat_result, *, fresh: bool = False) -> None:
         """Add a file or link in state ``info``.
@@ -92,7 +99,7 @@ class StagingHome(OpenHome):
     """A home of which things are moved to staging, and removed there."""
 
     @contextmanager
-    def settled(self, tally: Tally, settle: Settle) -> Iterator[None]:
+    def settled(self, tally: Tally, settle: Freed) -> Iterator[None]:
         """Hold the lock shared while something is removed, and settle what became free of it."""
         with self.shared():
             try:
@@ -189,12 +196,14 @@ class StagingHome(OpenHome):
                         info = entry.stat(follow_symlinks=False)
                         os.unlink(name, dir_fd=fd)
                         counts.count(info, fresh=fresh)
-                        if counts.files % 256 == 0:
+                        if counts.files % _TICKS == 0:
                             tick()
             finally:
                 os.close(fd)
             os.rmdir(top, dir_fd=top_fd)
             counts.directories += 1
+            if counts.directories % _TICKS == 0:
+                tick()
         tally.staged += apart.size
 
     # cleaning up -------------------------------------------------------------------------
@@ -266,17 +275,22 @@ def rename_closed(
 ) -> None:
     """Rename, also a directory without write permission for its owner.
 
-    Moving a directory rewrites its ``..``, which needs write permission in itself.
+    Moving a directory rewrites its ``..``, which needs write permission in itself. It has its mode
+    back afterwards.
 
     Args:
         new: Never over something. Raises FileExistsError.
     """
     try:
         _rename(source_dir, name, target_dir, target, new)
+        return
     except PermissionError:
-        fd, _ = open_closed(source_dir, name)
-        os.close(fd)
+        fd, mode = open_closed(source_dir, name)
+    try:
         _rename(source_dir, name, target_dir, target, new)
+    finally:
+        os.chmod(fd, mode)
+        os.close(fd)
 
 
 def _rename(source_dir: int, name: bytes, target_dir: int, target: bytes, new: bool) -> None:

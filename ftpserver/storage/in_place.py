@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 
 from ftpserver.storage.file_systems import refuse_mounts
 from ftpserver.storage.home import Home
-from ftpserver.storage.home_staging import Settle, Tally
+from ftpserver.storage.home_staging import Tally
+from ftpserver.storage.quota import Freed
 from ftpserver.storage.walk import counted_size, open_closed
 from ftpwire import paths
 from ftpwire.beneath import OPEN_DIRECTORY
@@ -70,7 +71,7 @@ class RemovalInPlace:
         finally:
             os.close(directory)
 
-    def step(self, settle: Settle) -> None:
+    def step(self, settle: Freed) -> None:
         """Remove a part. Raises OSError: what could be removed until then has gone."""
         tally = Tally()
         try:

@@ -111,7 +111,7 @@ class Walk:
         with os.scandir(fd) as entries:
             for found in entries:
                 name = os.fsencode(found.name)
-                if name == paths.STAGING:
+                if name in paths.RESERVED:
                     continue
                 if guarded and not permissions.shows((*level.parts, name)):
                     if self._recursive:

@@ -65,11 +65,14 @@ class OpenHome:
         incarnation: Starts the names in staging, so that what an earlier run of the server
             left there is told from what is in use.
         changing: Without, it can be looked at only, and nothing is made in it.
+        patience: Seconds to wait for its lock; None for as long as it takes. The session of
+            somebody hostile, in a process of its own, may never let go of it.
 
     Attributes:
         fd: The home.
         tree: Opens what is below it, and nothing else.
         staging_fd: Its staging directory; -1 where it can be looked at only.
+        is_held_alone: Its lock is held alone, by whoever has this.
         read_only: It can be looked at only: its file system is read-only, or full when it is first
             used.
 
@@ -87,10 +90,13 @@ class OpenHome:
         durable: bool = True,
         incarnation: str = "offline",
         changing: bool = True,
+        patience: float | None = None,
     ) -> None:
         self.durable = durable
+        self._patience = patience
         self._incarnation = incarnation
         self._held = False
+        self.is_held_alone = False
         self._exchanges: bool | None = None
         self._staging_is_here: bool | None = None
         self.fd = os.open(directory, OPEN_DIRECTORY)
@@ -188,12 +194,23 @@ class OpenHome:
         )
 
     def can_exchange(self, staging: int | None = None) -> bool:
-        """Whether two names can be exchanged at once: in staging, or in another directory."""
-        if staging is not None:
-            return beneath.can_exchange(staging, self.new_name(), self.new_name())
-        if self._exchanges is None:
-            self._exchanges = self.can_exchange(self.staging_fd)
-        return self._exchanges
+        """Whether two names can be exchanged at once: in staging, or in another directory.
+
+        Not, until the next time, where the disk has no room to try it: what is done instead needs
+        none.
+        """
+        if staging is None and self._exchanges is not None:
+            return self._exchanges
+        fd = self.staging_fd if staging is None else staging
+        try:
+            can = beneath.can_exchange(fd, self.new_name(), self.new_name())
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return False
+        if staging is None:
+            self._exchanges = can
+        return can
 
     def cannot_exchange(self, staging: int) -> None:
         """It failed where it had worked: something else is mounted there by now."""
@@ -219,12 +236,16 @@ class OpenHome:
     @contextmanager
     def shared(self) -> Iterator[None]:
         """Hold the home's lock together with others. Can be held once more inside, and inside
-        of ``alone``, where it stays held alone: flock lets others in between when it converts."""
+        of ``alone``, where it stays held alone: flock lets others in between when it converts.
+
+        Raises:
+            TimeoutError: Others hold it alone all the time.
+        """
         if self._held:
             yield
             return
         self.check_writable()
-        fcntl.flock(self._lock_fd, fcntl.LOCK_SH)
+        self._lock(fcntl.LOCK_SH, self._patience)
         self._held = True
         try:
             yield
@@ -237,30 +258,29 @@ class OpenHome:
         """Hold the home's lock alone.
 
         Args:
-            patience: Seconds to wait for it; None for as long as it takes. The session of somebody
-                hostile, in a process of its own, may never let go of it.
+            patience: Seconds to wait for it; None for as long as is said for the home.
 
         Raises:
             TimeoutError: Others hold it all the time.
         """
         self.check_writable()
         assert not self._held  # a conversion would let others in between
-        if patience is None:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
-        else:
-            self._lock_within(patience)
-        self._held = True
+        self._lock(fcntl.LOCK_EX, self._patience if patience is None else patience)
+        self._held = self.is_held_alone = True
         try:
             yield
         finally:
-            self._held = False
+            self._held = self.is_held_alone = False
             fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
 
-    def _lock_within(self, patience: float) -> None:
+    def _lock(self, how: int, patience: float | None) -> None:
+        if patience is None:
+            fcntl.flock(self._lock_fd, how)
+            return
         deadline = time.monotonic() + patience
         while True:
             try:
-                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._lock_fd, how | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
                 if time.monotonic() >= deadline:

@@ -165,6 +165,13 @@ class Permissions:
                 if action not in rule.rights.actions:
                     raise _refusal(rule, action, parts)
 
+    def require_somewhere(self, action: Action) -> None:
+        """Raise Forbidden, with the rule for the whole home, unless something may be done to some
+        path."""
+        whole = self.rule_for(())
+        if not any(action in rule.rights.actions for rule in (whole, *self.rules)):
+            raise _refusal(whole, action, ())
+
     def shows(self, parts: Parts) -> bool:
         """Whether a listing tells of a path: where things can be put is known, though not what
         is there."""

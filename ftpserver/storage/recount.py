@@ -15,6 +15,7 @@ from ftpserver.storage.home_staging import NOT_STAGED
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.put_back import is_note, put_back
 from ftpserver.storage.resumable import staging_of
+from ftpserver.storage.trash.measuring import counted_in
 from ftpserver.storage.walk import Usage
 from ftpwire import paths
 from ftpwire.paths import Parts
@@ -44,7 +45,8 @@ def recount(
         with home.alone(patience):
             in_use, _ = _clean_staging(ledger, account_id, home)
             counted = home.count(lambda directory: home.clean_beside(directory, in_use), closed)
-            ledger.recounted(account_id, counted.size, counted.files)
+            trash = counted_in(home, account_id)
+            ledger.recounted(account_id, counted.size, counted.files, trash.size, trash.files)
             return counted
     finally:
         home.close()

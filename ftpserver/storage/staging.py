@@ -56,6 +56,8 @@ class Staging:
         self.sink = WriteBehind(fd)
         self.is_kept = False
         """Whether it has a name and a lease of its own by now, that a later session finds."""
+        self.digest: bytes | None = None
+        """Of all its bytes, once they are verified."""
         self._request = request
 
     @classmethod
@@ -79,6 +81,7 @@ class Staging:
         """
         digest = self._hashed(progress)
         verify(self._request, self.total, digest, sent)
+        self.digest = digest
         dress(self.fd, self._request, self.total, digest, self.place.limits)
 
     def _hashed(self, progress: Callable[[int], None] | None = None) -> bytes:
@@ -102,7 +105,7 @@ class Staging:
 
     def seal(self, size: int, digest: bytes) -> None:
         """Take what was written to ``fd`` in any order for the file, and dress it."""
-        self.offset = size
+        self.offset, self.digest = size, digest
         dress(self.fd, self._request, size, digest, self.place.limits)
 
     def drop(self) -> None:

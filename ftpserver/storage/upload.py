@@ -33,6 +33,8 @@ class Receiving:
         self.staging = staging
         self.lease = lease
         self.overwrite = request.overwrite
+        self.keep_replaced = True
+        """Keep what it replaces, if the trash is used."""
         self.verified = False
         self._collector: Collector | None = None
         self._came = 0

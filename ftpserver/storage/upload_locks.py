@@ -1,7 +1,8 @@
-"""Locks on the files of an upload that can be resumed, or that comes in pieces.
+"""Locks on the files of an upload that can be resumed, or that comes in pieces; and on parts of any
+file.
 
 Lives here: the locks, and waiting for one no longer than is said. Lives elsewhere: what is done
-while one is held (resumable.py, piece_table.py).
+while one is held (resumable.py, piece_table.py, request_numbers.py).
 
 A lock is held for one step, and never while the network is waited for. It belongs to the open file,
 not to the process: sessions of one process and of several exclude each other in the same way, and
@@ -82,7 +83,12 @@ def range_locked(fd: int, at: int, *, shared: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        _ask(fd, "F_OFD_SETLK", fcntl.F_UNLCK, at)
+        unlock_range(fd, at)
+
+
+def unlock_range(fd: int, at: int, count: int = 1) -> None:
+    """Give back the locks of some bytes of an open file, those that it has of them."""
+    _ask(fd, "F_OFD_SETLK", fcntl.F_UNLCK, at, count)
 
 
 def is_range_locked(fd: int, at: int) -> bool:
@@ -90,13 +96,13 @@ def is_range_locked(fd: int, at: int) -> bool:
     return _ask(fd, "F_OFD_GETLK", fcntl.F_WRLCK, at) not in (None, fcntl.F_UNLCK)
 
 
-def _ask(fd: int, operation: str, kind: int, at: int) -> int | None:
+def _ask(fd: int, operation: str, kind: int, at: int, count: int = 1) -> int | None:
     """The kind of lock that is told; None where there are none of a file's parts."""
     number = getattr(fcntl, operation, None)  # macOS has none
     if number is None:
         return None
     try:
-        told = fcntl.fcntl(fd, number, _RANGE.pack(kind, os.SEEK_SET, at, 1, 0))
+        told = fcntl.fcntl(fd, number, _RANGE.pack(kind, os.SEEK_SET, at, count, 0))
     except OSError as error:
         if error.errno in _NO_LOCKS:
             return None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ftpserver.storage.trash.names import INDEX_NAME, is_name
 from ftpwire import paths
 from ftpwire.beneath import OPEN_ANY, OPEN_DIRECTORY, chmod_pinned, identity_of, open_above
 from ftpwire.paths import Parts
@@ -56,8 +57,8 @@ def walk(
     staging: bool = False,
     closed: Collection[Parts] = (),
 ) -> Iterator[Found]:
-    """Everything below a home, its staging left out; no link is followed. The reserved name in
-    another directory is found, and not gone into.
+    """Everything below a home, its staging and its trash left out; no link is followed. The name of
+    staging in another directory is found, and not gone into.
 
     One directory is open at a time. What is removed meanwhile may be missed. A directory that was
     moved is a problem, if the way back to it is not found and there is more in it.
@@ -66,7 +67,7 @@ def walk(
         home: The home's descriptor; it stays open.
         on_problem: Hears of directories that can't be read; without it, that is raised.
         through_closed: Open those whose own mode forbids it, meanwhile.
-        staging: The reserved name is as any other.
+        staging: The reserved names are as any other.
         closed: Places that are passed over as if nothing were there: homes of other accounts.
     """
     shut = frozenset(b"/".join(parts) for parts in closed)
@@ -145,6 +146,11 @@ class Usage:
 
 STORED_SUFFIX = b".stored"
 """Ends the name in staging of a tree that was stored, and counts until its removal is settled."""
+_TICKS = 256
+"""Things that are counted between two ticks."""
+TRASH_SUFFIX = b".trash"
+"""Ends the name in staging of an operation that was given up. What lay in it counts until its
+removal is settled; itself and its index don't."""
 
 
 def stored(
@@ -157,7 +163,9 @@ def stored(
     """All that a home holds, in the quota's sense. Hold its lock alone.
 
     Of staging, what is in trees on their way to a place counts; the trees themselves and single
-    files there are held by a lease. A tree that is being removed counts itself as well.
+    files there are held by a lease. A tree that is being removed counts itself as well. What lies
+    in the trash counts as what is stored; the directories of its operations and their indexes
+    don't.
 
     Args:
         on_beside: Given each directory (open) below the home that has the reserved name in it,
@@ -165,7 +173,28 @@ def stored(
         closed: Where homes of other accounts lie in it: what is there is not counted.
     """
     total = _stored_below(home, on_problem, on_beside, closed)
-    return total + _stored_in_staging(home, on_problem)
+    return total + _stored_in_staging(home, on_problem) + _stored_in_trash(home, on_problem)
+
+
+def _stored_in_trash(home: int, on_problem: OnProblem | None) -> Usage:
+    try:
+        trash = os.open(paths.TRASH, _OPEN_BELOW, dir_fd=home)
+    except FileNotFoundError:
+        return Usage(0, 0)
+    except NotADirectoryError:  # something of a user's own, from before there was a trash
+        info = os.stat(paths.TRASH, dir_fd=home, follow_symlinks=False)
+        return Usage(counted_size(info), 1)
+    try:
+        return _stored_below(trash, on_problem, _leave_alone, counts=_counts_in_trash)
+    finally:
+        os.close(trash)
+
+
+def _counts_in_trash(found: Found) -> bool:
+    above, _, name = found.path.rpartition(b"/")
+    if not above:
+        return not (is_name(name) and found.entry.is_dir(follow_symlinks=False))
+    return not (name == INDEX_NAME and is_name(above))
 
 
 def _stored_in_staging(directory: int, on_problem: OnProblem | None) -> Usage:
@@ -181,8 +210,13 @@ def _stored_in_staging(directory: int, on_problem: OnProblem | None) -> Usage:
             except NotADirectoryError:
                 continue
             try:
-                total += _stored_below(tree, on_problem, None)
-                total += Usage(0, int(os.fsencode(name).endswith(STORED_SUFFIX)))
+                raw = os.fsencode(name)
+                if raw.endswith(TRASH_SUFFIX):
+                    counts, beside = _counts_when_given_up, _leave_alone
+                else:
+                    counts, beside = None, None
+                total += _stored_below(tree, on_problem, beside, counts=counts)
+                total += Usage(0, int(raw.endswith(STORED_SUFFIX)))
             finally:
                 os.close(tree)
     finally:
@@ -190,12 +224,46 @@ def _stored_in_staging(directory: int, on_problem: OnProblem | None) -> Usage:
     return total
 
 
+def _counts_when_given_up(found: Found) -> bool:
+    return found.path != INDEX_NAME
+
+
+def _leave_alone(beside: int) -> None:
+    """What was on its way in a tree that is in the trash counts as nothing: see `discard_tree`."""
+
+
+def stored_in_tree(tree: int, tick: Callable[[], None]) -> Usage:
+    """What a tree in the trash holds, without itself: as much as removing it will tell.
+
+    Args:
+        tree: Its descriptor.
+        tick: Called now and then on the way.
+
+    Raises:
+        OSError: Some of it can't be read, or was moved meanwhile.
+    """
+    left = [_TICKS]
+
+    def counts(found: Found) -> bool:
+        left[0] -= 1
+        if not left[0]:
+            left[0] = _TICKS
+            tick()
+        return True
+
+    return _stored_below(tree, None, _leave_alone, counts=counts)
+
+
 def _stored_below(
     directory: int,
     on_problem: OnProblem | None,
     on_beside: Callable[[int], None] | None,
     closed: Collection[Parts] = (),
+    counts: Callable[[Found], bool] | None = None,
 ) -> Usage:
+    """Args:
+    counts: Whether something counts; None: everything does.
+    """
     size = files = 0
     below = Usage(0, 0)
     for found in walk(directory, on_problem, through_closed=True, closed=closed):
@@ -206,6 +274,8 @@ def _stored_below(
                 else:
                     files += 1
                 below += _stored_in_staging(found.directory, on_problem)
+                continue
+            if counts is not None and not counts(found):
                 continue
             info = found.entry.stat(follow_symlinks=False)
         except OSError as error:
@@ -224,9 +294,9 @@ def _entries(
         with os.scandir(fd) as entries:
             for entry in entries:
                 name = os.fsencode(entry.name)
-                hidden = name == paths.STAGING and not staging
-                if hidden and not prefix:
+                if not prefix and not staging and name in paths.RESERVED:
                     continue
+                hidden = name == paths.STAGING and not staging
                 if shut and prefix + name in shut:
                     continue
                 if not hidden and entry.is_dir(follow_symlinks=False):

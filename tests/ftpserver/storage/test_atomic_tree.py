@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
 from ftpserver.serving import exchange as exchange_module
 from ftpserver.storage.home import Home
 from ftpserver.storage.resumable import RESUME_FROM
+from ftpserver.storage.trash.operation import Operation
 from ftpserver.storage.walk import Usage
 from ftpwire import digests
 from ftpwire.frames import Kind
-from ftpwire.messages import BeginTree, Done, EndTree, Found, Put, Ready, Sent, Stat, Stored
+from ftpwire.messages import (
+    BeginTree,
+    Done,
+    EndTree,
+    Found,
+    Put,
+    Ready,
+    Remove,
+    Sent,
+    Stat,
+    Stored,
+)
 from tests.ftpserver.storage.books import held_files
 from tests.system.programs import eventually
 
@@ -36,11 +49,12 @@ def books(server, files):
         room = server.service.ledger.room(account.id)
         home = Home(account.home)
         try:
-            assert Usage(room.used, room.used_files) == home.count()
+            used = Usage(room.used + room.trash, room.used_files + room.trash_files)
+            assert used == home.count()
             assert (room.held, held_files(server.service.engine)) == (0, 0)
         finally:
             home.close()
-        assert set(os.listdir(files / ".ftpd-staging")) <= {"lock"}
+        assert set(os.listdir(files / ".ftpd-staging")) <= {"lock", "numbers"}
 
     return check
 
@@ -68,6 +82,12 @@ def site(server, dial, files):
     assert peer.ask(EndTree()) == Done()
     peer.close()
     return files / "site"
+
+
+@pytest.fixture
+def no_trash(server):
+    """What is removed and replaced is gone for good."""
+    server.accounts.change("alice", trash_days=0)
 
 
 # interrupted uploads -----------------------------------------------------------------------
@@ -106,7 +126,7 @@ def test_nothing_is_left_of_a_tree_whose_client_has_vanished(server, dial, books
 
 @pytest.mark.parametrize("commit", [True, False])
 def test_a_client_that_vanishes_while_the_rest_is_removed(
-    server, dial, site, books, monkeypatch, commit
+    server, dial, no_trash, site, books, monkeypatch, commit
 ):
     """What has begun is finished, and settled to the byte."""
     monkeypatch.setattr(exchange_module, "_PROGRESS_SECONDS", 0.0)
@@ -127,7 +147,7 @@ def test_a_client_that_vanishes_while_the_rest_is_removed(
 
 
 def test_what_fails_after_the_swap_is_no_failure_of_it(
-    server, dial, site, files, monkeypatch, caplog
+    server, dial, no_trash, site, files, monkeypatch, caplog
 ):
     """The new tree is there: to call that a failure would say that nothing was changed."""
 
@@ -149,18 +169,31 @@ def test_what_fails_after_the_swap_is_no_failure_of_it(
     assert room.held == 0
 
 
+def trashed(files) -> list[Path]:
+    """What lies in the trash."""
+    return [path for path in files.glob(".ftpd-trash/*/*") if path.name != "index"]
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["trash", "final"])
 @pytest.mark.parametrize("there", [True, False])
 def test_a_tree_that_is_there_but_could_not_be_synced(
-    server, dial, site, files, books, monkeypatch, there
+    server, dial, site, files, books, monkeypatch, there, kept
 ):
     """It can't be called durable: the disk's own error is told, and the books are right."""
     target = b"/site" if there else b"/other"
+    if not kept:
+        server.accounts.change("alice", trash_days=0)
     peer = dial(server)
+    if kept:
+        put(peer, {b"/file": b"1"})
+        assert peer.ask(Remove(b"/file")).trashed
+    in_trash = len(trashed(files))
     assert peer.ask(BeginTree(target)) == Done()
     put(peer, {target + b"/new": b"new"})
 
     def failing(self, directory):
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+        if os.fstat(directory).st_ino == files.stat().st_ino:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patched:
         patched.setattr(Home, "sync_dir", failing)
@@ -169,5 +202,43 @@ def test_a_tree_that_is_there_but_could_not_be_synced(
     assert "input/output error" in answer.message
     assert os.listdir(os.fsencode(files) + target) == [b"new"]
     books()
+    assert len(trashed(files)) == in_trash + (kept and there)
     assert peer.ask(BeginTree(target)) == Done()
     assert peer.ask(EndTree(commit=False)) == Done()
+
+
+def failing_to_write(self, *arguments):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_trash_that_can_not_be_written_to_leaves_all_as_it_was(
+    server, dial, site, books, files, monkeypatch
+):
+    """The kind of the disk's error is told, and that it is about the trash."""
+    peer = dial(server)
+    assert peer.ask(BeginTree(b"/site")) == Done()
+    put(peer, {b"/site/new": b"new"})
+    with monkeypatch.context() as patched:
+        patched.setattr(Home, "sync_dir", failing_to_write)
+        answer = peer.ask(EndTree())
+    assert answer.code == "disk-failed"
+    assert "the trash can't be written to: input/output error" in answer.message
+    assert len(os.listdir(site)) == MANY
+    books()
+
+
+@pytest.mark.parametrize("step", ["take", "sync"])
+def test_what_can_not_go_to_the_trash_after_the_swap(
+    server, dial, site, books, files, monkeypatch, caplog, step
+):
+    """The new tree is there, so it is no failure of it; what can't be renamed is removed."""
+    peer = dial(server)
+    assert peer.ask(BeginTree(b"/site")) == Done()
+    put(peer, {b"/site/new": b"new"})
+    with monkeypatch.context() as patched:
+        patched.setattr(Operation, step, failing_to_write)
+        assert peer.ask(EndTree()) == Done()
+    assert os.listdir(site) == ["new"]
+    assert "what a tree replaced" in caplog.text
+    assert len(trashed(files)) == (step == "sync")
+    books()

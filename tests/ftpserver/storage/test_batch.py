@@ -331,6 +331,21 @@ def test_overwriting(
         assert alice.space == (size, 0)
 
 
+def test_a_full_disk_on_which_exchanging_cannot_be_tried_takes_what_fits(
+    alice, session, monkeypatch
+):
+    def full(*names: object) -> bool:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(beneath, "can_exchange", full)
+        assert session.store(b"/name", b"old content") == Stored(11)
+        assert session.store(b"/name", b"new") == Stored(3)
+    assert (alice.files / "name").read_bytes() == b"new"
+    assert alice.space == (3, 0)
+    assert session.store(b"/name", b"newer") == Stored(5)
+
+
 @pytest.mark.parametrize("overwrite", ["always", "never", "older"])
 def test_a_directory_is_never_overwritten(alice, session, overwrite):
     session.change(MakeDir(b"/dir"))

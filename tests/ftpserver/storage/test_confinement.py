@@ -286,7 +286,7 @@ def test_a_directory_of_that_name_elsewhere_is_hidden(server, dial, furnished):
     assert b".ftpd-staging" not in answers
     links = [path for path in (furnished / "own-dir").iterdir() if path.is_symlink()]
     size = sum(path.lstat().st_size for path in links)
-    removed = peer.ask(Remove(b"/own-dir", recursive=True))
+    removed = peer.ask(Remove(b"/own-dir", recursive=True, final=True))
     assert removed.size_bytes == len(SECRET) + 4 + size
 
 

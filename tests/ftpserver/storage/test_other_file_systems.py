@@ -38,10 +38,11 @@ def books(server, files):
             counted = home.count()
         finally:
             home.close()
-        assert Usage(room.used, room.used_files) == counted
+        trash = Usage(room.trash, room.trash_files)
+        assert Usage(room.used, room.used_files) + trash == counted
         assert (room.held, held_files(server.service.engine)) == (0, 0)
         assert [path for path in files.rglob(".ftpd-staging") if path.parent != files] == []
-        assert set(os.listdir(files / ".ftpd-staging")) <= {"lock", "owner"}
+        assert set(os.listdir(files / ".ftpd-staging")) <= {"lock", "owner", "numbers"}
 
     return check
 
@@ -335,7 +336,7 @@ def test_a_lower_tree_is_not_replaced_at_once(client, image, source, server, dia
     assert isinstance(answer, Failed)
     assert "/tree" in answer.message and "/.ftpd-staging" in answer.message
     assert (image / "one").read_bytes() == b"one"
-    assert set(os.listdir(image.parent / ".ftpd-staging")) <= {"lock", "owner"}
+    assert set(os.listdir(image.parent / ".ftpd-staging")) <= {"lock", "owner", "numbers"}
 
 
 def test_an_upper_tree_is_replaced_at_once(client, files, image, source, books):

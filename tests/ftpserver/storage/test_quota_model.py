@@ -1,13 +1,15 @@
 """Quotas against a model: whatever several sessions do in whatever order, the books are right.
 
 The sessions are threads of the server, or processes of their own. After each step the ledger is
-compared with a recount of the disk, and what is stored with plain dictionaries. What the steps of
-one session cost is the model's business in test_ledger.py.
+compared with a recount of the disk, and what is stored with plain dictionaries: what is in the
+trash is the rest of what is counted, and nobody is refused for want of room that it takes. What the
+steps of one session cost is the model's business in test_ledger.py.
 """
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import Phase, settings
@@ -25,7 +27,23 @@ from ftpserver.storage.home import Home
 from ftpserver.storage.resumable import PIECE, RESUME_FROM
 from ftpwire import digests
 from ftpwire.frames import Kind
-from ftpwire.messages import Copied, Copy, Failed, MakeDir, Move, Put, Ready, Remove, Sent, Stored
+from ftpwire.messages import (
+    Copied,
+    Copy,
+    Failed,
+    MakeDir,
+    Move,
+    Purge,
+    Put,
+    Ready,
+    Remove,
+    Removed,
+    Restore,
+    Restored,
+    Sent,
+    Space,
+    Stored,
+)
 from tests.ftpserver.storage.books import held_files
 from tests.peer import Peer
 from tests.system.programs import eventually
@@ -33,6 +51,8 @@ from tests.system.programs import eventually
 MIB = 1024 * 1024
 QUOTA = 30 * MIB
 MAX_FILES = 14
+MOST_PARENTS = 2
+"""So many directories above a name there are."""
 
 NAMES = st.sampled_from([b"/a", b"/b", b"/d/a", b"/d/b", b"/e/c", b"/e/d/c"])
 DIRECTORIES = st.sampled_from([b"/d", b"/e", b"/e/d", b"/new"])
@@ -76,6 +96,36 @@ class QuotaMachine(RuleBasedStateMachine):
     @property
     def free(self) -> int:
         return QUOTA - self.used - sum(self.open.values())
+
+    @property
+    def home(self) -> Path:
+        return Path(self.server.accounts.get(self.name).home)
+
+    def operations(self) -> list[str]:
+        """The names of what is in the trash, the oldest first."""
+        trash = self.home / ".ftpd-trash"
+        return sorted(os.listdir(trash)) if trash.exists() else []
+
+    def in_trash(self) -> tuple[int, int]:
+        """Bytes, and files, directories and links, that are in the trash: not what it needs to
+        know of them."""
+        size = files = 0
+        for operation in self.operations():
+            directory = self.home / ".ftpd-trash" / operation
+            for path in directory.rglob("*"):
+                if path != directory / "index":
+                    files += 1
+                    size += 0 if path.is_dir() else path.lstat().st_size
+        return size, files
+
+    def seen(self) -> dict[bytes, int | None]:
+        """What is there on the disk, as the model has it."""
+        found: dict[bytes, int | None] = {}
+        for path in self.home.rglob("*"):
+            name = b"/" + os.fsencode(path.relative_to(self.home))
+            if not name.startswith(b"/.ftpd-"):
+                found[name] = None if path.is_dir() else path.lstat().st_size
+        return found
 
     def new_names(self, path: bytes) -> int:
         names = []
@@ -202,13 +252,69 @@ class QuotaMachine(RuleBasedStateMachine):
         else:
             self.add(path, None)
 
-    @rule(who=st.integers(0, 2), path=NAMES | DIRECTORIES)
-    def remove(self, who, path):
+    @rule(
+        who=st.integers(0, 2), path=NAMES | DIRECTORIES, final=st.sampled_from([False] * 3 + [True])
+    )
+    def remove(self, who, path, final):
         gone = self.below(path)
-        reply = self.peers[who].ask(Remove(path, recursive=True))
+        before = self.in_trash()
+        reply = self.peers[who].ask(Remove(path, recursive=True, final=final))
         assert isinstance(reply, Failed) == (not gone)
         for name in gone:
             del self.there[name]
+        if isinstance(reply, Removed):
+            assert reply.trashed == (not final)
+            kept = (0, 0) if final else (sum(size or 0 for size in gone.values()), len(gone))
+            assert self.in_trash() == (before[0] + kept[0], before[1] + kept[1])
+
+    @rule(
+        who=st.integers(0, 2),
+        which=st.integers(0, 9),
+        conflict=st.sampled_from(["skip", "replace", "beside"]),
+    )
+    def restore(self, who, which, conflict):
+        """What comes back is what the disk says; only with a conflict it may displace anything."""
+        operations = self.operations()
+        if not operations:
+            return
+        operation = operations[which % len(operations)]
+        trash = self.in_trash()
+        reply = self.peers[who].ask(Restore(operation, conflict=conflict))
+        seen = self.seen()
+        if isinstance(reply, Failed):
+            assert reply.code in ("quota", "expired"), reply
+        else:
+            assert isinstance(reply, Restored), reply
+            size, files = self.in_trash()
+            size += sum(size or 0 for size in seen.values())
+            assert size <= trash[0] + self.used
+            held = held_files(self.server.service.engine, self.name)
+            if trash[1] + len(self.there) + held + MOST_PARENTS <= MAX_FILES:
+                assert size == trash[0] + self.used  # nothing has to go
+                assert files + len(seen) >= trash[1] + len(self.there)  # parents may be made
+        self.there = seen
+
+    @rule(who=st.integers(0, 2), which=st.integers(0, 9))
+    def purge(self, who, which):
+        operations = self.operations()
+        operation = operations[which] if which < len(operations) else None
+        size, files = self.in_trash()
+        reply = self.peers[who].ask(Purge(operation))
+        assert isinstance(reply, Removed), reply
+        left = self.in_trash()
+        assert (reply.size_bytes, reply.files + reply.directories) == (
+            size - left[0],
+            files - left[1],
+        )
+        assert operation not in self.operations()
+        assert operation is not None or not self.operations()
+
+    @rule(who=st.integers(0, 2))
+    def ask_for_room(self, who):
+        """Who asks has everything measured first."""
+        room = self.peers[who].ask(Space())
+        assert (room.used, room.used_files) == (self.used, len(self.there))
+        assert (room.trash, room.trash_files) == self.in_trash()
 
     @rule(who=st.integers(0, 2), old=NAMES | DIRECTORIES, new=NAMES)
     def move(self, who, old, new):
@@ -259,11 +365,14 @@ class QuotaMachine(RuleBasedStateMachine):
         finally:
             home.close()
         assert (account.used, account.files) == (counted.size, counted.files)
-        assert (counted.size, counted.files) == (self.used, len(self.there))
+        size, files = self.in_trash()
+        assert (counted.size - size, counted.files - files) == (self.used, len(self.there))
+        assert account.trash_bytes <= size and account.trash_files <= files  # what is measured
         assert account.held == sum(self.open.values())
         held = held_files(self.server.service.engine, self.name)
         assert (held > 0) <= bool(self.open)
-        assert account.files + held <= MAX_FILES
+        # what was replaced is in the trash, which goes when names are needed
+        assert len(self.there) + held <= MAX_FILES
         assert account.used + account.held <= QUOTA
         for name, size in self.there.items():
             info = os.lstat(os.fsencode(account.home) + name)

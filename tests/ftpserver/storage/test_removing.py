@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_others_may_store_while_a_tree_is_being_removed(server, dial, files, mon
 
     monkeypatch.setattr(Home, "discard_tree", watched)
     other.socket.settimeout(10)  # with the home locked there would be no answer at all
-    assert one.ask(Remove(b"/tree", recursive=True)) == Removed(3, 1, 9)
+    assert one.ask(Remove(b"/tree", recursive=True, final=True)) == Removed(3, 1, 9)
     assert stored == [Stored(3)]
     assert (files / "meanwhile").read_bytes() == b"new"
 
@@ -72,3 +73,16 @@ def test_what_it_leads_to_is_not_there(server, dial, files):
 def test_nothing_at_all_can_not_be_listed(server, dial):
     peer = dial(server)
     assert peer.ask(List(b"/nowhere")).code == "not-found"
+
+
+def test_a_trash_that_somebody_has_removed_is_made_again(server, dial, files):
+    """Not by us: an administrator, with rm, while a session has put things there."""
+    peer = dial(server)
+    for name in ("a", "b"):
+        (files / name).write_bytes(b"data")
+    assert peer.ask(Remove(b"/a")).trashed
+    shutil.rmtree(files / ".ftpd-trash")
+    assert peer.ask(Remove(b"/b")).trashed
+    (kept,) = [path for path in files.glob(".ftpd-trash/*/*") if path.name != "index"]
+    assert kept.read_bytes() == b"data"
+    assert not (files / "b").exists()

@@ -1,0 +1,430 @@
+"""The books of a session that gives up trash before it is refused anything for want of room.
+
+Lives here: what is given up then, and trying again. Lives elsewhere: removing it (discarding.py),
+the books themselves (ledger.py), making room on the disk over all accounts (the server's
+housekeeping, which is asked by `Books.make_disk_room`).
+
+What becomes free is held for this session in the same transaction in which it is settled: no other
+session takes it. Operations of versions alone go first, then the others; the oldest first, and no
+more than is needed: of a trash with very many items a little more, or each small file would cost
+looking at all of them. What can't fit however much is given up is refused at once.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TypeVar
+
+from ftpserver.storage.home_staging import StagingHome
+from ftpserver.storage.quota import Books, GivenUp, Lease, Resumable, Settled
+from ftpserver.storage.trash.directory import open_trash
+from ftpserver.storage.trash.discarding import MOST_AT_ONCE, Settling, purge
+from ftpserver.storage.trash.glance import Glance, by_worth, glances
+from ftpserver.storage.trash.measuring import OnMeasured, measure
+from ftpwire.errors import Busy, DiskFull, Expired, QuotaExceeded
+from ftpwire.messages import Room
+
+_PLENTY = 16 * 1024 * 1024
+"""Bytes: with so many free, a disk isn't the one that is full."""
+_MANY = 1000
+"""Files: with so many more that it can take, it isn't either."""
+_SHARE = 64
+"""This part of a trash, in items, is given up beyond what is needed, up to `_PLENTY` bytes: looking
+at one of 100,000 items takes a second, which isn't spent for each small file."""
+_PATIENCE = 1.0
+"""Seconds: so long the server may hold an operation that it counts."""
+_A_FILE = 256 * 1024
+"""Bytes that a file needs which is written before it is known whether there is room for it."""
+_A_LITTLE = 64 * 1024
+"""Bytes that directories and indexes need."""
+_T = TypeVar("_T")
+
+
+class MakingRoom(Books):
+    """The books for uploads of one session. For the thread that has the home.
+
+    Args:
+        books: What is asked for everything.
+        home: Returns the account's home.
+        account_id: Whose trash is given up.
+        on_given_up: Told how many bytes became free, and of which operations, once for each time
+            that room was needed.
+        tick: Called now and then while something is removed. May raise, as when that is cancelled.
+        on_measured: See `measuring.measure`.
+    """
+
+    def __init__(
+        self,
+        books: Books,
+        home: Callable[[], StagingHome],
+        account_id: int,
+        on_given_up: Callable[[int, list[str]], None] = lambda freed, operations: None,
+        tick: Callable[[], None] = lambda: None,
+        on_measured: OnMeasured = lambda operation, item, usage: None,
+    ) -> None:
+        self.incarnation = books.incarnation
+        self._books = books
+        self._home = home
+        self._account_id = account_id
+        self._on_given_up = on_given_up
+        self._lately: dict[str, None] = {}
+        """Of which operations something was given up, the next time that it is told."""
+        self._tick = tick
+        self._on_measured = on_measured
+
+    # what needs room ---------------------------------------------------------------------
+
+    def reserve(
+        self,
+        account_id: int,
+        size: int,
+        staging: bytes | None = None,
+        *,
+        files: int = 1,
+        pieces: bytes | None = None,
+    ) -> Lease:
+        def begin(size: int, files: int) -> Lease:
+            return self._books.reserve(account_id, size, staging, files=files, pieces=pieces)
+
+        return self._reserve(begin, begin, size, files)
+
+    def reserve_step(self, account_id: int, size: int, files: int = 1) -> Lease:
+        def begin(size: int, files: int) -> Lease:
+            return self._books.reserve(account_id, size, files=files)
+
+        def step(size: int, files: int) -> Lease:
+            return self._books.reserve_step(account_id, size, files)
+
+        return self._reserve(step, begin, size, files)
+
+    def extended(self, held: Lease, size: int, files: int = 0) -> Lease:
+        def extend() -> Lease:
+            return self._books.extended(held, size, files)
+
+        try:
+            return self.until_on_disk(extend)
+        except QuotaExceeded as error:
+            if not self._can_fit(error, size, files):
+                return extend()  # for the numbers as they are now
+        with self._told() as given_up:
+            grown = self._grow(held, held.size + size, held.files + files, given_up)
+        if grown.size >= held.size + size and grown.files >= held.files + files:
+            return grown
+        held.size, held.files = grown.size, grown.files  # so much it has, which is not enough
+        return extend()
+
+    def _reserve(
+        self,
+        reserve: Callable[[int, int], Lease],
+        begin: Callable[[int, int], Lease],
+        size: int,
+        files: int,
+    ) -> Lease:
+        """Reserve, and give up trash until that works.
+
+        Args:
+            begin: Makes a lease of the same kind, of nothing, which what becomes free is held with.
+        """
+        try:
+            return self.until_on_disk(lambda: reserve(size, files))
+        except QuotaExceeded as error:
+            if not self._can_fit(error, size, files):
+                return reserve(size, files)  # for the numbers as they are now
+        held = begin(0, 0)
+        try:
+            with self._told() as given_up:
+                grown = self._grow(held, size, files, given_up)
+            held.size, held.files = grown.size, grown.files
+        except BaseException:
+            self._books.release(held)
+            raise
+        if held.size >= size and held.files >= files:
+            return held
+        self._books.release(held)
+        return reserve(size, files)
+
+    def _can_fit(self, error: QuotaExceeded, size: int, files: int) -> bool:
+        """Whether there is room once all of the trash is given up.
+
+        What nobody has counted is counted first, so that nothing is given up in vain.
+        """
+        self.measure(self._tick)
+        room = self._books.room(self._account_id)
+        if size and room.free is not None and size > room.free:
+            return False
+        if not files or room.total_files is None or room.used_files is None:
+            return True
+        return room.used_files + files <= room.total_files
+
+    def _grow(self, held: Lease, size: int, files: int, given_up: list[int]) -> Lease:
+        """Give up trash until the lease holds so much, or nothing is left; the lease as it is then.
+
+        Args:
+            given_up: Gets the bytes that became free.
+        """
+        grown = replace(held)
+
+        def turn(freed: int, freed_files: int) -> None:
+            nonlocal grown
+            more, more_files = max(0, size - grown.size), max(0, files - grown.files)
+            grown = self._books.turn_into_room(grown, freed, freed_files, more, more_files)
+            given_up.append(freed)
+
+        @contextmanager
+        def settling() -> Iterator[Callable[[int, int], None]]:
+            yield turn  # the lease itself says that something is under way
+
+        def is_enough() -> bool:
+            return grown.size >= size and grown.files >= files
+
+        def choose(found: Glance) -> list[str] | None:
+            room = self._books.room(self._account_id)
+            free = 0 if room.free is None else max(0, room.free - room.trash)
+            free_files = 0
+            if room.total_files is not None and room.used_files is not None:
+                free_files = max(0, room.total_files - room.used_files - room.trash_files)
+            spare = min(room.trash // _SHARE, _PLENTY), room.trash_files // _SHARE
+            return _enough(found, size - grown.size - free, files - grown.files - free_files, spare)
+
+        turn(0, 0)  # what others have given back meanwhile
+        self._give_up(is_enough, choose, settling)
+        return grown
+
+    def measure(self, tick: Callable[[], None]) -> None:
+        """Count what nobody has counted of the account's trash."""
+        measure(
+            *(self._home(), self._books, self._account_id, tick),
+            patience=_PATIENCE,
+            on_measured=self._on_measured,
+        )
+
+    # what needs the disk -----------------------------------------------------------------
+
+    def until_on_disk(self, action: Callable[[], _T]) -> _T:
+        """Do something that raises DiskFull when the disk has no room for it; give up trash of the
+        account, and have the server give up that of others, until it is done."""
+        try:
+            return action()
+        except DiskFull as error:
+            needed = error.needed or _A_FILE
+            if not self._disk_can_fit(error, needed):
+                raise
+        done: list[_T] = []
+
+        def is_done() -> bool:
+            try:
+                done.append(action())
+            except DiskFull:
+                return False
+            return True
+
+        with self._told() as given_up:
+            self._give_up(is_done, lambda found: None, None, given_up)
+        if not done and not (self._books.make_disk_room(self._account_id, needed) and is_done()):
+            return action()
+        return done[0]
+
+    def _disk_can_fit(self, error: DiskFull, needed: int) -> bool:
+        if error.free is None:  # the books couldn't be written, whose disk may be another one
+            home = self._home()
+            free, files = home.disk_free(), os.fstatvfs(home.fd)
+            few = files.f_files > 0 and files.f_favail < _MANY
+            return free is None or free < _PLENTY or few
+        self.measure(self._tick)
+        return needed <= error.free + self._books.trash_of_all(self._account_id)
+
+    def make_room(self) -> bool:
+        """Give up one operation of the account, where something else needs a little room on the
+        disk; else have the server give up that of others. False: nothing could be."""
+        with self._told() as given_up:
+            self._give_up(lambda: bool(given_up), lambda found: None, None, given_up)
+        if given_up or self._home().is_held_alone:  # for which the server would have to wait
+            return bool(given_up)
+        return self._books.make_disk_room(self._account_id, _A_LITTLE)
+
+    # giving up ---------------------------------------------------------------------------
+
+    def _give_up(
+        self,
+        is_enough: Callable[[], bool],
+        choose: Callable[[Glance], list[str] | None],
+        settling: Settling | None,
+        given_up: list[int] | None = None,
+    ) -> None:
+        """Give up one operation after the other, until it is enough; those that somebody is at come
+        last, and are waited for a moment.
+
+        Args:
+            choose: The items of an operation that suffice; None: all of it.
+        """
+        if is_enough():
+            return
+        home = self._home()
+        trash = open_trash(home)
+        if trash is None:
+            return
+        try:
+            began = time.monotonic()
+            found = [one for one in glances(trash, self._account_id) if one.things]
+            left, busy, patience = deque(sorted(found, key=by_worth)), deque[Glance](), 0.0
+            more, until = _PLENTY, 2 * time.monotonic() - began  # for as long as looking took
+            spare = len(found) // _SHARE
+            while left or busy:
+                if not left:  # only these could help: they are waited for, a little
+                    left, busy, patience = busy, deque(), _PATIENCE
+                one = left[0]
+                items = choose(one)
+                if items is None:
+                    left.popleft()
+                else:
+                    one.things -= set(items)
+                try:
+                    gone = purge(
+                        home,
+                        self._books,
+                        self._account_id,
+                        trash,
+                        one.name,
+                        items,
+                        self._tick,
+                        patience=patience,
+                        settling=settling,
+                        for_room=True,
+                        seen=one.things,
+                    )
+                except (Busy, Expired) as error:
+                    if items is not None:
+                        left.popleft()
+                        one.things |= set(items)
+                    if isinstance(error, Busy) and not patience:
+                        busy.append(one)
+                    continue
+                self._lately[one.name] = None
+                if given_up is not None:
+                    given_up.append(gone.size)
+                if not is_enough():
+                    continue
+                spare, more = spare - 1, more - gone.size
+                if spare < 0 or more < 0 or busy or time.monotonic() >= until:
+                    return
+        finally:
+            os.close(trash)
+
+    @contextmanager
+    def _told(self) -> Iterator[list[int]]:
+        """Add up what became free, and tell it."""
+        given_up: list[int] = []
+        self._lately.clear()
+        try:
+            yield given_up
+        finally:
+            if freed := sum(given_up):
+                self._on_given_up(freed, list(self._lately))
+
+    # everything else ---------------------------------------------------------------------
+
+    def take_over(
+        self, account_id: int, staging: bytes, pieces: bytes | None = None
+    ) -> Lease | None:
+        return self._books.take_over(account_id, staging, pieces)
+
+    def find_pieces(self, account_id: int, key: bytes) -> bytes | None:
+        return self._books.find_pieces(account_id, key)
+
+    def keep(self, held: Lease) -> None:
+        self._books.keep(held)
+
+    def drop_kept(self, account_id: int, staging: bytes) -> bool:
+        return self._books.drop_kept(account_id, staging)
+
+    def resumable(self, account_id: int) -> list[Resumable]:
+        return self._books.resumable(account_id)
+
+    def begin_commit(self, leases: Sequence[Lease]) -> None:
+        self._books.begin_commit(leases)
+
+    def settle(
+        self,
+        leases: Sequence[Lease],
+        change: int,
+        files: int = 0,
+        trash: int = 0,
+        trash_files: int = 0,
+    ) -> Settled:
+        return self._books.settle(leases, change, files, trash, trash_files)
+
+    def settle_waiting(self) -> None:
+        self._books.settle_waiting()
+
+    def turn_into_room(
+        self, held: Lease, freed: int, freed_files: int, size: int, files: int
+    ) -> Lease:
+        return self._books.turn_into_room(held, freed, freed_files, size, files)
+
+    def room(self, account_id: int) -> Room:
+        return self._books.room(account_id)
+
+    def operation(self, account_id: int, key: bytes | None) -> str:
+        return self._books.operation(account_id, key)
+
+    def close_operation(self, account_id: int, name: str) -> None:
+        self._books.close_operation(account_id, name)
+
+    def forget_operation(
+        self,
+        account_id: int,
+        name: str,
+        freed: int | None = None,
+        words: str = "",
+        client: bytes | None = None,
+    ) -> None:
+        self._books.forget_operation(account_id, name, freed, words, client)
+
+    def given_up(self, account_id: int) -> list[GivenUp]:
+        return self._books.given_up(account_id)
+
+    def was_given_up(self, account_id: int, name: str) -> bool:
+        return self._books.was_given_up(account_id, name)
+
+    def note_answers(self, account_id: int, key: bytes, answers: list[tuple[int, bytes]]) -> None:
+        self._books.note_answers(account_id, key, answers)
+
+    def answer(self, account_id: int, key: bytes, number: int) -> bytes | None:
+        return self._books.answer(account_id, key, number)
+
+    def measure_soon(self, account_id: int) -> None:
+        self._books.measure_soon(account_id)
+
+    def trash_of_all(self, account_id: int) -> int:
+        return self._books.trash_of_all(account_id)
+
+    def make_disk_room(self, account_id: int, size: int) -> bool:
+        return self._books.make_disk_room(account_id, size)
+
+
+def _enough(found: Glance, size: int, files: int, spare: tuple[int, int]) -> list[str] | None:
+    """The oldest items of an operation that are together at least so large and so many; None: all
+    of it is needed.
+
+    Args:
+        spare: Bytes and files that go beyond that, whichever is less.
+    """
+    items: list[str] = []
+    spare_size, spare_files = spare
+    for item in found.kept:
+        enough = size <= 0 and files <= 0
+        done = enough and (spare_size <= 0 or spare_files <= 0)
+        if items and (done or len(items) >= MOST_AT_ONCE):
+            break
+        items.append(item.name)
+        counted = found.counted([item])
+        if enough:
+            spare_size, spare_files = spare_size - counted.size, spare_files - counted.files
+        else:
+            size, files = size - counted.size, files - counted.files
+    return items if items and len(items) < len(found.things) else None

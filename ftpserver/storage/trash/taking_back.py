@@ -1,0 +1,568 @@
+"""Taking back one thing that a command did: the renames, and what is written down of them.
+
+Lives here: for each kind of line, what has to be the case, what is done about what is in the way.
+Lives elsewhere: which things, the home's lock, the books (restoring.py).
+
+What was replaced is exchanged with what is there, so that the name is never without a file. Where
+names can't be exchanged, a file gets its second name in the trash first, and is replaced by one
+rename then; others of ours are kept away meanwhile.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from ftpserver.storage import file_systems
+from ftpserver.storage.commit import lstat
+from ftpserver.storage.home import Home
+from ftpserver.storage.permissions import Action
+from ftpserver.storage.trash.directory import Opened
+from ftpserver.storage.trash.glance import counted_as
+from ftpserver.storage.trash.index import Contents, Gone, Item, Measured, State, What
+from ftpserver.storage.trash.operation import Operation
+from ftpserver.storage.trash.steps import (
+    Already,
+    Batch,
+    NeedsAlone,
+    Place,
+    Seen,
+    Step,
+    conflict,
+    look,
+    movable,
+    names_beside,
+    opened_directory,
+)
+from ftpserver.storage.walk import counted_size
+from ftpwire import beneath, paths
+from ftpwire.messages import MakeDir, Restore
+from ftpwire.paths import Parts
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What would be at a path.
+
+    Attributes:
+        seen: None: nothing.
+        names: Where it lies now, from the operation's directory on; empty of what is in the home.
+        home: Where that is now.
+    """
+
+    seen: Seen | None = None
+    names: Parts = ()
+    home: Parts = ()
+
+
+class Imagined:
+    """What would be where, if all that was looked at had been done."""
+
+    def __init__(self) -> None:
+        self._at: dict[Parts, Placed] = {}
+        self._below = Counter[Parts]()
+        """How many of these paths are each path or below it: mostly none are, and are not looked
+        for."""
+
+    def clear(self) -> None:
+        """Nothing is done."""
+        self._at.clear()
+        self._below.clear()
+
+    def put(self, path: Parts, placed: Placed) -> None:
+        """Something is at a path, with all that is in it."""
+        self._pop_below(path)
+        self._set(path, placed)
+
+    def move(self, source: Parts, target: Parts, moved: Seen) -> None:
+        """Something of the home is at another path."""
+        found, rest = self.find(source)
+        placed = Placed(moved, home=source)
+        if found is not None:
+            names = (*found.names, *rest) if found.names else ()
+            placed = Placed(moved, names, (*found.home, *rest))
+        below = self._pop_below(source)
+        self.put(target, placed)
+        for path, one in below.items():
+            self._set((*target, *path[len(source) :]), one)
+        self._set(target, placed)
+        self._set(source, Placed())
+
+    def find(self, path: Parts) -> tuple[Placed | None, Parts]:
+        """What would be at a path, or at the nearest one above, and the rest of the path from
+        there; None where all is as it is."""
+        for count in range(len(path), 0, -1):
+            found = self._at.get(path[:count])
+            if found is not None:
+                return found, path[count:]
+        return None, path
+
+    def _set(self, path: Parts, placed: Placed) -> None:
+        if path not in self._at:
+            self._below.update(path[:count] for count in range(1, len(path) + 1))
+        self._at[path] = placed
+
+    def _pop_below(self, path: Parts) -> dict[Parts, Placed]:
+        if not self._below[path]:
+            return {}
+        below = {one: self._at[one] for one in self._at if one[: len(path)] == path}
+        for one in below:
+            del self._at[one]
+            self._below.subtract(one[:count] for count in range(1, len(one) + 1))
+        return below
+
+
+class TakingBack:
+    """Takes back what an operation did, thing by thing. Hold the home's lock, and the operation
+    alone.
+
+    Args:
+        opened: The operation that is restored from.
+        into: The operation that the restoring is itself.
+
+    Attributes:
+        imagined: What would be at paths, where it is only looked at.
+        unmeasured: There are trees in the trash that have to be measured.
+    """
+
+    def __init__(
+        self, home: Home, request: Restore, opened: Opened, contents: Contents, into: Operation
+    ) -> None:
+        self.imagined = Imagined()
+        self.unmeasured = False
+        self._home = home
+        self._request = request
+        self._opened = opened
+        self._contents = contents
+        self._into = into
+
+    def at(self, parts: Parts) -> Seen | None:
+        """What is at a path now; looking, what would be by then."""
+        placed, rest = self.imagined.find(parts)
+        if placed is not None and (placed.seen is None or not rest):
+            return placed.seen
+        try:
+            if placed is None:
+                directory, name = self._home.tree.parent(parts)
+            elif placed.names:
+                *above, name = (*placed.names, *rest)
+                directory = beneath.open_below(self._opened.fd, above)
+            else:
+                directory, name = self._home.tree.parent((*placed.home, *rest))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            return look(directory, name)
+        finally:
+            os.close(directory)
+
+    @contextmanager
+    def way(self, step: Step) -> Iterator[tuple[int, bytes] | None]:
+        """The directory that a thing, or a part of it, lies in, and its name there; None where
+        there is no such part. Directories that are closed by their modes are open meanwhile, unless
+        it is only looked at. No link is followed."""
+        names = [step.thing.name.encode(), *step.below]
+        with ExitStack() as stack:
+            fd = self._opened.fd
+            for name in names[:-1]:
+                try:
+                    fd = stack.enter_context(
+                        opened_directory(fd, name, change=not self._request.look)
+                    )
+                except OSError as error:
+                    if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                        raise
+                    yield None
+                    return
+            yield (fd, names[-1]) if lstat(fd, names[-1]) is not None else None
+
+    def take_back(self, step: Step, batch: Batch | None) -> Parts:
+        """One step; returns the path that was changed by it: what is restored beside another thing
+        has another name than before.
+
+        Args:
+            batch: None: it is only looked at.
+
+        Raises:
+            CommandError, OSError: It stays as it is.
+        """
+        what = step.thing.item.what
+        if what == "moved":
+            return self._move_back(step, batch)
+        if what == "restored":
+            return self._take_again(step, batch)
+        return self._put_back(step, batch)
+
+    def foreseen(self, step: Step) -> Item | None:
+        there = self.at(step.to)
+        if there is None or there.is_dir:
+            return None
+        if step.thing.item.what == "restored":
+            return self._line("removed", step.to)
+        with self.way(step) as way:
+            seen = None if way is None else look(*way)
+        if seen is None or self._chosen(step, there) != "replace":
+            return None
+        return self._line("replaced", step.to, after=seen.state, source=step.thing.name)
+
+    # what was removed or replaced --------------------------------------------------------
+
+    def _put_back(self, step: Step, batch: Batch | None) -> Parts:
+        with self.way(step) as way:
+            seen = None if way is None else look(*way)
+            if way is None or seen is None:
+                raise Already
+            self._check_rights(step, seen)
+            there = self.at(step.to)
+            is_second = there is not None and os.path.samestat(there.info, seen.info)
+            is_swapped = not is_second and self._is_swapped(step, seen, there)
+            if is_second or is_swapped:
+                how = "place"
+            else:
+                how = self._chosen(step, there)
+            if batch is None:
+                to = self._free_beside(step.to) if how == "beside" else step.to
+                names = (step.thing.name.encode(), *step.below)
+                self.imagined.put(to, Placed(seen, names))
+                return to
+            if is_second:
+                self._drop_second_name(step, way, seen, batch)
+                raise Already
+            if is_swapped:
+                assert there is not None
+                self._finish_swap(step, way, seen, there, batch)
+                return step.to
+            to = step.to
+            directory, name = self._parent(to, batch)
+            try:
+                if how == "replace":
+                    assert there is not None
+                    self._swap(step, way, seen, (directory, name), there, batch)
+                else:
+                    to = self._place(step, way, seen, (directory, name), there, batch)
+                batch.touch(directory)
+            finally:
+                os.close(directory)
+            if step.below:
+                batch.touch(way[0])
+            return to
+
+    def _free_beside(self, parts: Parts) -> Parts:
+        """The path that something would be restored under where its own is taken."""
+        *above, name = parts
+        for free in names_beside(name):
+            if self.at((*above, free)) is None:
+                return (*above, free)
+        raise conflict(parts, "too many were restored beside it")
+
+    def _check_rights(self, step: Step, seen: Seen) -> None:
+        """Raise Forbidden unless today's rules let it be put there."""
+        home, whole = self._home, seen.is_dir
+        path = (*step.thing.path, *step.below)
+        paths.split(paths.join(*step.to))
+        home.require(Action.LIST, path, whole=whole)
+        if not step.exact or self._request.conflict == "beside":
+            # it could be read there, where its own place doesn't let it
+            home.require(Action.READ, path, whole=whole)
+        home.require(Action.CREATE, step.to, whole=whole)
+
+    def _chosen(self, step: Step, there: Seen | None) -> str:
+        """``place`` it, ``replace`` what is there, or restore it ``beside`` that.
+
+        Raises:
+            Conflict: What is there stays.
+        """
+        if there is None:
+            return "place"
+        how: str = self._request.conflict
+        if step.exact and not step.below and there.is_still(step.thing.item.after):
+            how = "replace"
+        if how == "skip":
+            raise conflict(step.to, "something else is there")
+        if how == "replace":
+            self._home.require(Action.REPLACE, step.to, whole=there.is_dir)
+        return how
+
+    def _parent(self, parts: Parts, batch: Batch) -> tuple[int, bytes]:
+        """Open the directory that something goes to; it is made if it is missing."""
+        try:
+            return self._home.tree.parent(parts)
+        except FileNotFoundError:
+            if not batch.alone:
+                raise NeedsAlone from None
+        batch.commit.make_dir(MakeDir(paths.join(*parts[:-1]), parents=True))
+        return self._home.tree.parent(parts)
+
+    def _place(
+        self,
+        step: Step,
+        way: Place,
+        seen: Seen,
+        place: Place,
+        there: Seen | None,
+        batch: Batch,
+    ) -> Parts:
+        """Rename it to its name, or to one beside that; returns which."""
+
+        def note(path: Parts) -> Item:
+            return self._line("restored", path, after=seen.state, source=step.thing.name)
+
+        to = self._rename(way, seen, place, step.to, there, note)
+        self._is_back(step, seen, batch)
+        return to
+
+    def _rename(
+        self,
+        source: Place,
+        seen: Seen,
+        place: Place,
+        to: Parts,
+        there: Seen | None,
+        note: Callable[[Parts], Item],
+    ) -> Parts:
+        """Rename something to a free name: ``to``, or one beside that where something is there;
+        returns which.
+
+        Args:
+            note: The line about it.
+        """
+        directory, name = place
+        with movable((source, seen)):
+            for free in [name] if there is None else names_beside(name):
+                if there is not None and lstat(directory, free) is not None:
+                    continue
+                path = (*to[:-1], free)
+                self._into.announce([note(path)], sync=False)
+                try:
+                    beneath.rename_new(*source, directory, free)
+                    return path
+                except FileExistsError:
+                    if there is None:
+                        raise conflict(path, "something else came there just now") from None
+        raise conflict(to, "too many were restored beside it")
+
+    def _swap(
+        self,
+        step: Step,
+        way: Place,
+        seen: Seen,
+        place: Place,
+        there: Seen,
+        batch: Batch,
+    ) -> None:
+        """Exchange it with what is there, and put that into the trash."""
+        if there.is_dir and not batch.alone:
+            raise NeedsAlone
+        line = batch.announced.pop(id(step), None)
+        if line is None:
+            line = self._replacing(step.to, seen, there, step.thing.name)
+        with movable((way, seen), (place, there)):
+            if self._home.can_exchange():
+                self._exchange(way, place, there, line, step.to, batch)
+            else:
+                self._replace_in_two(way, seen, place, there, line)
+        self._has_taken(there, batch)
+        self._is_back(step, seen, batch)
+
+    def _line(
+        self,
+        what: What,
+        path: Parts,
+        *,
+        target: Parts | None = None,
+        after: State | None = None,
+        source: str | None = None,
+    ) -> Item:
+        number = self._request.number
+        return self._into.item(what, path, target=target, after=after, number=number, source=source)
+
+    def _replacing(self, path: Parts, seen: Seen, there: Seen, source: str | None) -> Item:
+        """Announce that something is replaced; returns the line."""
+        what: What = "tree" if there.is_dir else "replaced"
+        line = self._line(what, path, after=seen.state, source=source)
+        self._into.announce([line])
+        return line
+
+    def _exchange(
+        self, way: Place, place: Place, there: Seen, line: Item, to: Parts, batch: Batch
+    ) -> None:
+        try:
+            beneath.exchange(*way, *place)
+        except beneath.Unsupported:
+            self._home.cannot_exchange(self._home.staging_fd)
+            raise NeedsAlone from None
+        except FileNotFoundError:
+            if batch.alone:
+                raise
+            raise NeedsAlone from None  # it went away just now
+        try:
+            came_out = os.stat(way[1], dir_fd=way[0], follow_symlinks=False)
+            if not os.path.samestat(came_out, there.info):
+                raise conflict(to, "something else came there just now")
+            self._into.take(*way, line)
+        except BaseException:
+            beneath.exchange(*way, *place)
+            raise
+
+    def _replace_in_two(
+        self, source: Place, seen: Seen, place: Place, there: Seen, line: Item
+    ) -> None:
+        """Put it in the place of what is there, which goes to the trash, by two renames. A file has
+        its second name in the trash first, so that its own is never without a file. Hold the home
+        alone: what came there meanwhile would be lost."""
+        into = self._into
+        if not seen.is_dir and not there.is_dir:
+            try:
+                into.link(*place, line)
+            except OSError:
+                pass  # there are no hard links
+            else:
+                try:
+                    into.sync()
+                    os.rename(source[1], place[1], src_dir_fd=source[0], dst_dir_fd=place[0])
+                except BaseException:
+                    into.unlink(line)
+                    raise
+                return
+        into.take(*place, line)
+        try:
+            beneath.rename_new(*source, *place)
+        except BaseException:
+            into.give_back(line, *place)
+            raise
+
+    def _has_taken(self, taken: Seen, batch: Batch) -> None:
+        """Something is in the trash now: a file counts there from here on, a tree once it is
+        measured."""
+        if taken.is_dir:
+            self.unmeasured = True
+        else:
+            batch.add(counted_size(taken.info), 1)
+
+    def _is_back(self, step: Step, seen: Seen, batch: Batch) -> None:
+        """A thing, or a part of it, has left the trash: what counted of it doesn't any more."""
+        thing, contents = step.thing, self._contents
+        if not thing.is_found:  # what no line tells of doesn't count
+            known = counted_as(contents, thing.item, seen.info)
+            batch.add(-known.size, -known.files)
+        if step.below:
+            self.unmeasured = True
+            part = contents.measured[thing.name] = Measured(thing.name, None, None)
+            batch.lines.append(part)
+            return
+        gone = contents.gone[thing.name] = Gone(thing.name, "restored", self._into.name)
+        batch.lines.append(gone)
+
+    # what a crash has left ---------------------------------------------------------------
+
+    def _is_swapped(self, step: Step, seen: Seen, there: Seen | None) -> bool:
+        """Whether an earlier try was ended between exchanging it and putting what came out into the
+        trash: that lies there under its name then."""
+        after = step.thing.item.after
+        return (
+            step.exact
+            and not step.below
+            and there is not None
+            and after is not None
+            and seen.is_exactly(after)
+            and not there.is_still(after)
+        )
+
+    def _finish_swap(self, step: Step, way: Place, seen: Seen, there: Seen, batch: Batch) -> None:
+        line = self._replacing(step.to, there, seen, step.thing.name)
+        with movable((way, seen)):
+            self._into.take(*way, line)
+        self._has_taken(seen, batch)
+        self._is_back(step, there, batch)
+
+    def _drop_second_name(self, step: Step, way: Place, seen: Seen, batch: Batch) -> None:
+        """What was to be replaced had got its second name in the trash, and was not replaced."""
+        os.unlink(way[1], dir_fd=way[0])
+        batch.freed += counted_size(seen.info)
+        batch.freed_files += 1
+        self._is_back(step, seen, batch)
+
+    # what was moved ----------------------------------------------------------------------
+
+    def _move_back(self, step: Step, batch: Batch | None) -> Parts:
+        home, after, target = self._home, step.thing.item.after, step.thing.target
+        assert target is not None
+        there, moved = self.at(step.to), self.at(target)
+        if there is not None and after is not None and there.info.st_ino == after.inode:
+            raise Already  # or it was moved to itself
+        if moved is None or after is None or moved.info.st_ino != after.inode:
+            raise conflict(target, "what was moved there isn't there any more")
+        home.require(Action.LIST, target, whole=moved.is_dir)
+        home.require(Action.DELETE, target, whole=moved.is_dir)
+        home.require(Action.CREATE, step.to, whole=moved.is_dir)
+        how: str = "place" if there is None else self._request.conflict
+        if how == "skip":
+            raise conflict(step.to, "something else is there")
+        if how == "replace" and there is not None:
+            home.require(Action.REPLACE, step.to, whole=there.is_dir)
+        to = step.to
+        if batch is None:
+            if how == "beside":
+                to = self._free_beside(to)
+            self.imagined.move(target, to, moved)
+            return to
+        if not batch.alone:
+            raise NeedsAlone
+
+        def note(path: Parts) -> Item:
+            return self._line("moved", target, target=path, after=moved.state)
+
+        with ExitStack() as stack:
+            source = home.tree.parent(target)
+            stack.callback(os.close, source[0])
+            place = self._parent(step.to, batch)
+            stack.callback(os.close, place[0])
+            if how == "replace" and there is not None:
+                line = self._replacing(step.to, moved, there, None)
+                with movable((source, moved), (place, there)):
+                    self._replace_in_two(source, moved, place, there, line)
+                self._into.announce([note(step.to)], sync=False)
+                self._has_taken(there, batch)
+            else:
+                to = self._rename(source, moved, place, to, there, note)
+            batch.touch(place[0])  # is synced before
+            batch.touch(source[0])
+        return to
+
+    # what was restored -------------------------------------------------------------------
+
+    def _take_again(self, step: Step, batch: Batch | None) -> Parts:
+        """Remove what was restored: into the trash."""
+        home, there = self._home, self.at(step.to)
+        if there is None:
+            raise Already
+        if not there.is_still(step.thing.item.after) and self._request.conflict != "replace":
+            raise conflict(step.to, "it isn't what was restored any more")
+        home.require(Action.DELETE, step.to, whole=there.is_dir)
+        if batch is None:
+            self.imagined.put(step.to, Placed())
+            return step.to
+        if there.is_dir and not batch.alone:
+            raise NeedsAlone
+        directory, name = home.tree.parent(step.to)
+        try:
+            if there.is_dir:
+                file_systems.refuse_mounts(directory, name, step.path)
+            line = batch.announced.pop(id(step), None)
+            if line is None:
+                line = self._line("tree" if there.is_dir else "removed", step.to)
+                self._into.announce([line])
+            with movable(((directory, name), there)):
+                info = self._into.take(directory, name, line)
+            if not os.path.samestat(info, there.info):
+                self._into.give_back(line, directory, name)
+                raise conflict(step.to, "something else came there just now")
+            self._has_taken(there, batch)
+            batch.touch(directory)
+        finally:
+            os.close(directory)
+        return step.to

@@ -1,0 +1,280 @@
+"""What the trash doesn't keep for longer: too old, too many versions, too much of it.
+
+Lives here: which operations and items these are, for one account. Lives elsewhere: when that is
+looked at (daemon/housekeeping.py), removing them (discarding.py), what an account may keep
+(policy.py).
+
+Nobody is waited for: what somebody is at is looked at again the next time.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+
+from ftpserver.storage.digest_xattr import digest_by_name
+from ftpserver.storage.home_staging import StagingHome, Tally
+from ftpserver.storage.quota import Books
+from ftpserver.storage.trash.directory import names_in, open_trash
+from ftpserver.storage.trash.discarding import purge
+from ftpserver.storage.trash.glance import Glance, by_worth, glance, glances
+from ftpserver.storage.trash.index import Item
+from ftpserver.storage.trash.names import time_of
+from ftpserver.storage.trash.policy import DAY
+from ftpwire.beneath import OPEN_DIRECTORY
+from ftpwire.errors import Busy, Expired
+
+SECOND = 10**9
+HOUR = 3600
+_OFTEN = 60
+"""So often is a file replaced within an hour at most, all of whose versions are worth keeping."""
+Tick = Callable[[], None]
+
+
+class Thinning:
+    """Gives up an account's trash, as far as it keeps too much. For one thread.
+
+    Args:
+        tick: Called after each 50 ms of removing, while no lock is held.
+
+    Attributes:
+        given_up: What became free.
+        operations: Those of which something went.
+    """
+
+    def __init__(
+        self, home: StagingHome, books: Books, account_id: int, tick: Tick = lambda: None
+    ) -> None:
+        self.given_up = Tally()
+        self.operations: list[str] = []
+        self._home = home
+        self._books = books
+        self._account_id = account_id
+        self._tick = tick
+
+    def expire(self, seconds: int, now_ns: int) -> None:
+        """Give up operations that began longer ago than so many seconds."""
+        with self._trash() as trash:
+            for found in self._glances(trash):
+                if time_of(found.name) + seconds * SECOND <= now_ns:
+                    self._give_up(trash, found)
+
+    def expire_left(self, accounts: Collection[int], seconds: int, now_ns: int) -> None:
+        """The same with operations of accounts that are gone: the home is this one's now.
+
+        Args:
+            accounts: The ids of all accounts that there are.
+        """
+        with self._trash() as trash:
+            for name in () if trash is None else names_in(trash):
+                if time_of(name) + seconds * SECOND > now_ns:
+                    break  # the others are younger
+                assert trash is not None
+                found = glance(trash, name)
+                begin = None if found is None else found.contents.begin
+                if found is not None and begin is not None and begin.account not in accounts:
+                    self._give_up(trash, found, is_left=True)
+
+    def thin(self, versions: int, now_ns: int) -> None:
+        """Give up versions of a path beyond so many: all of the last 24 hours are kept, else one of
+        a day; of a file that is replaced more than 60 times an hour, each 60th.
+
+        What was removed is no version, and neither is what equals the file that replaced it: to
+        see that at the write would cost reading the old one's digest.
+        """
+        with self._trash() as trash:
+            found = {one.name: one for one in self._glances(trash)}
+            going: dict[str, list[str]] = defaultdict(list)
+            of_path: dict[bytes, list[tuple[int, str, Item]]] = defaultdict(list)
+            for one in found.values():
+                for item in one.kept:
+                    if item.what != "replaced":
+                        continue
+                    if _is_what_replaced_it(one, item):
+                        going[one.name].append(item.name)
+                    else:
+                        of_path[item.path.value].append((item.time, one.name, item))
+            for its in of_path.values():
+                its.sort(key=lambda one: (-one[0], one[1]))
+                kept = kept_versions([one[0] for one in its], versions, now_ns)
+                for number, (_, operation, item) in enumerate(its):
+                    if number not in kept:
+                        going[operation].append(item.name)
+            for operation, names in going.items():
+                self._give_up_items(trash, found[operation], names)
+
+    def trim(self, items: int, size: int | None) -> None:
+        """Give up operations until all indexes together have at most so many lines, and the trash
+        at most so many bytes: those of versions alone first, the oldest first. Of one that is above
+        a limit alone, its oldest items go.
+
+        Args:
+            size: None for any number.
+        """
+        with self._trash() as trash:
+            found = sorted(self._glances(trash), key=by_worth)
+            lines = sum(len(one.contents.items) for one in found)
+            sizes = {one.name: one.counted().size for one in found}
+            taken = sum(sizes.values())
+            for left, one in zip(range(len(found), 0, -1), found, strict=True):
+                over = 0 if size is None else max(0, taken - size)
+                more = max(0, lines - items)
+                if not over and not more:
+                    return
+                if left == 1 and over < sizes[one.name] and more < len(one.contents.items):
+                    self._give_up_items(trash, one, _oldest(one, over, len(one.kept) - items))
+                    return
+                if self._give_up(trash, one):
+                    lines -= len(one.contents.items)
+                    taken -= sizes[one.name]
+
+    def give_up_oldest(self) -> bool:
+        """Give up the account's operation that is worth least; False when there is none that could
+        be."""
+        with self._trash() as trash:
+            found = [one for one in self._glances(trash) if one.things]
+            return any(
+                self._give_up(trash, one, for_room=True) for one in sorted(found, key=by_worth)
+            )
+
+    def give_up(self, name: str) -> bool:
+        """Give up one operation for want of room; False when it isn't the account's, holds nothing,
+        or somebody is at it."""
+        with self._trash() as trash:
+            found = None if trash is None else glance(trash, name)
+            if found is None or not found.things:
+                return False
+            return self._give_up(trash, found, for_room=True)
+
+    # -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _trash(self) -> Iterator[int | None]:
+        trash = open_trash(self._home)
+        try:
+            yield trash
+        finally:
+            if trash is not None:
+                os.close(trash)
+
+    def _glances(self, trash: int | None) -> Iterable[Glance]:
+        return () if trash is None else glances(trash, self._account_id)
+
+    def _give_up(
+        self,
+        trash: int | None,
+        found: Glance,
+        *,
+        for_room: bool = False,
+        is_left: bool = False,
+    ) -> bool:
+        """Whether it went."""
+        if not self._purge(trash, found, None, for_room, is_left):
+            return False
+        return True
+
+    def _give_up_items(self, trash: int | None, found: Glance, names: list[str]) -> None:
+        # what it has moved can be taken back without anything in it
+        nothing_else = all(item.name for item in found.contents.items)
+        if nothing_else and len(names) >= len(found.things):
+            self._give_up(trash, found)
+            return
+        self._purge(trash, found, names, False)
+
+    def _purge(
+        self,
+        trash: int | None,
+        found: Glance,
+        names: list[str] | None,
+        for_room: bool,
+        is_left: bool = False,
+    ) -> bool:
+        assert trash is not None, "it was seen there"
+        try:
+            gone = purge(
+                self._home,
+                self._books,
+                self._account_id,
+                trash,
+                found.name,
+                names,
+                self._tick,
+                patience=0.0,
+                for_room=for_room,
+                is_left=is_left,
+                seen=found.things,
+            )
+        except (Busy, Expired):
+            return False
+        if found.name not in self.operations[-1:]:
+            self.operations.append(found.name)
+        self.given_up.size += gone.size
+        self.given_up.files += gone.files
+        self.given_up.directories += gone.directories
+        return True
+
+
+def kept_versions(times: list[int], most: int, now_ns: int) -> set[int]:
+    """Which versions of one file are kept.
+
+    Args:
+        times: When each was replaced, the newest first: nanoseconds since 1970.
+
+    Returns:
+        Their places in ``times``.
+    """
+    in_hour: dict[int, int] = defaultdict(int)
+    for time in times:
+        in_hour[time // (HOUR * SECOND)] += 1
+    seen: dict[int, int] = defaultdict(int)
+    kept: set[int] = set()
+    days: set[int] = set()
+    for number, time in enumerate(times):
+        if len(kept) >= most:
+            break
+        hour, day = time // (HOUR * SECOND), time // (DAY * SECOND)
+        seen[hour] += 1
+        if in_hour[hour] > _OFTEN and seen[hour] % _OFTEN != 1:
+            continue
+        if time <= now_ns - DAY * SECOND and day in days:
+            continue
+        if time <= now_ns - DAY * SECOND:
+            days.add(day)
+        kept.add(number)
+    return kept
+
+
+def _is_what_replaced_it(found: Glance, item: Item) -> bool:
+    """Whether a version has the same content as what came instead, as far as digests are kept."""
+    after = item.after
+    if after is None or after.digest is None:
+        return False
+    try:
+        directory = os.open(found.name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=found.trash)
+    except FileNotFoundError:
+        return False
+    try:
+        info = os.stat(item.name, dir_fd=directory, follow_symlinks=False)
+        if not stat.S_ISREG(info.st_mode) or info.st_size != after.size:
+            return False
+        digest = digest_by_name(directory, item.name.encode(), info)
+        return digest is not None and digest.hex() == after.digest
+    except FileNotFoundError:
+        return False
+    finally:
+        os.close(directory)
+
+
+def _oldest(found: Glance, size: int, count: int) -> list[str]:
+    """The oldest items of an operation that are together so large, and so many."""
+    going: list[str] = []
+    for item in found.kept:
+        if size <= 0 and count <= 0:
+            break
+        going.append(item.name)
+        size -= found.counted([item]).size
+        count -= 1
+    return going
