@@ -129,7 +129,9 @@ class MovingByCopy:
             if not _is_same(before, now) or before.st_ino != now.st_ino:
                 raise SourceChanged(f"{paths.show(request.source)}: changed while it was moved")
             with scope.freeing() as settle:
-                scope.home.remove(request.source, recursive=False, tick=lambda: None, settle=settle)
+                scope.home.remove(
+                    request.source, recursive=False, tick=lambda: None, settle=settle, final=True
+                )
 
     def _copy(self) -> None:
         request = self._request

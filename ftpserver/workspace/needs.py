@@ -54,12 +54,29 @@ NEEDS: dict[type[Message], tuple[Need, ...]] = {
     messages.Remove: _REMOVE,
     messages.Move: _MOVE,
     messages.Copy: _COPY,
+    messages.Operation: (),
+    messages.ListTrash: (),  # these look at the paths of what is in the trash, one by one
+    messages.Restore: (),
+    messages.Purge: (),
 }
 """Every request that concerns files, and what it needs."""
+
+_IN_TRASH: dict[type[Message], tuple[Action, ...]] = {
+    messages.ListTrash: (Action.LIST,),
+    messages.Restore: (Action.LIST, Action.CREATE),
+    messages.Purge: (Action.LIST, Action.DELETE),
+}
+"""What has to be permitted somewhere, to ask for the trash at all: who may only put things into a
+home sees nothing of it."""
 
 
 def require(permissions: Permissions, request: Message) -> None:
     """Raise Forbidden unless an account with these permissions may ask for that."""
+    if getattr(request, "in_trash", None) is not None:  # its path is no path of the home
+        permissions.require_somewhere(Action.LIST)
+        return
+    for action in _IN_TRASH.get(type(request), ()):
+        permissions.require_somewhere(action)
     for need in NEEDS[type(request)]:
         parts = paths.split(getattr(request, need.field))
         permissions.require(need.action, parts, whole=need.whole)

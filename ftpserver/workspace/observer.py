@@ -6,7 +6,7 @@ that speaks to a client (serving/exchange.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -40,6 +40,13 @@ class Observer(Protocol):
     def has_removed(self, files: int, size: int) -> None:
         """The verb fails, and so many files and bytes were removed by it before."""
 
+    def gave_up(self, size: int, operations: Sequence[str]) -> None:
+        """So many bytes of these operations in the trash were given up, because something else
+        needed the room."""
+
+    def measured(self, operation: str, path: bytes, size: int, files: int) -> None:
+        """A tree in the trash was counted: so much was removed from a path then."""
+
 
 class Unobserved:
     """The observer of work that nobody watches or cancels."""
@@ -57,6 +64,12 @@ class Unobserved:
         """Nobody listens."""
 
     def has_removed(self, files: int, size: int) -> None:
+        """Nobody counts."""
+
+    def gave_up(self, size: int, operations: Sequence[str]) -> None:
+        """Nobody counts."""
+
+    def measured(self, operation: str, path: bytes, size: int, files: int) -> None:
         """Nobody counts."""
 
 

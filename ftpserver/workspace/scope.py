@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from ftpserver.storage.atomic_tree import AtomicTree
 from ftpserver.storage.batch import Uploads
 from ftpserver.storage.home import Home
-from ftpserver.storage.quota import Books
+from ftpserver.storage.quota import Books, Freed
 from ftpserver.workspace.observer import Observer
 
 
@@ -23,7 +22,7 @@ class Scope:
     account_id: int
     observer: Observer
 
-    def freeing(self) -> AbstractContextManager[Callable[[int, int], None]]:
+    def freeing(self) -> AbstractContextManager[Freed]:
         """See `Books.freeing`."""
         return self.books.freeing(self.account_id)
 

@@ -28,13 +28,19 @@ from ftpserver.storage.listing import Item
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.quota import Books
 from ftpserver.storage.staging import DROPPED_BITS, MODE_BITS
+from ftpserver.storage.trash.index import Item as TrashedItem
+from ftpserver.storage.trash.making_room import MakingRoom
+from ftpserver.storage.trash.policy import NO_TRASH, Policy
 from ftpserver.storage.upload import Receiving
+from ftpserver.storage.walk import Usage
 from ftpserver.workspace import needs
 from ftpserver.workspace.copying import Copying
+from ftpserver.workspace.keeping import Keeping
 from ftpserver.workspace.moving import MovingByCopy, remove_in_place
-from ftpserver.workspace.observer import Observer, Unobserved, ticker_on
+from ftpserver.workspace.observer import Observer, Unobserved, ticker, ticker_on
 from ftpserver.workspace.reading import OpenFile
 from ftpserver.workspace.scope import Scope
+from ftpserver.workspace.trashing import Trash
 from ftpserver.workspace.writer import Writer
 from ftpwire import paths
 from ftpwire.errors import (
@@ -61,23 +67,32 @@ from ftpwire.messages import (
     KeptUpload,
     List,
     ListKept,
+    ListTrash,
     MakeDir,
     MakeLink,
     Message,
     Move,
+    Operation,
+    Purge,
     Put,
     PutPiece,
     Remove,
     Removed,
+    Restore,
+    Restored,
     Room,
     Sent,
     SetAttributes,
     Space,
     Stat,
+    TrashPage,
 )
 from ftpwire.pieces import Piece
+from ftpwire.units import human
 
 logger = logging.getLogger("ftpd.workspace")
+
+NOT_KEPT = "it could not be put into the trash: it is gone for good"
 
 
 class Workspace:
@@ -97,11 +112,14 @@ class Workspace:
         books: Where room is kept.
         durable: Sync before anything is called done.
         observer: Told how far long work is; may cancel it.
+        policy: What holds for the account's trash at the moment; without it there is none.
+        patience: Seconds to wait for the home's lock; None: as long as it takes.
         cut: Ends whoever uses the workspace, when the account has come again over another
             connection and needs an upload that this one writes to. Called with that one's path.
 
     Attributes:
         tree: The atomic tree that is under way.
+        keeping: Which command of the client it works for.
         batch: What waits for `commit`; None before there was anything.
     """
 
@@ -112,9 +130,19 @@ class Workspace:
         *,
         durable: bool = True,
         observer: Observer | None = None,
+        policy: Callable[[], Policy] = lambda: NO_TRASH,
+        patience: float | None = None,
         cut: Callable[[bytes], None] = lambda path: None,
     ) -> None:
         self.account = account
+        self._patience = patience
+        self.policy = policy
+        self._room = MakingRoom(
+            books, lambda: self.home, account.id, self._gave_up, on_measured=self._measured
+        )
+        self._shortened = False
+        """Whether the user knows that this command takes room from the trash."""
+        self.keeping = Keeping(books, account.id, account.name, self._room.make_room)
         self.tree: AtomicTree | None = None
         self._books = books
         self._durable = durable
@@ -133,7 +161,10 @@ class Workspace:
         if self._home is None:
             try:
                 self._home = Home(
-                    self.account.home, durable=self._durable, incarnation=self._books.incarnation
+                    self.account.home,
+                    durable=self._durable,
+                    incarnation=self._books.incarnation,
+                    patience=self._patience,
                 )
             except OSError as error:
                 logger.error("%s: the home can't be opened: %s", self, error)
@@ -150,15 +181,44 @@ class Workspace:
         self.batch = self._new_uploads()
         return self.batch
 
+    def begin_operation(self, request: Operation) -> None:
+        """What follows is another command of the client: what it removes and replaces is kept
+        together. Call `commit` before."""
+        self.keeping.begin(request)
+        self._shortened = False
+
+    def _gave_up(self, size: int, operations: list[str]) -> None:
+        self._observer.gave_up(size, operations)
+        if not self._shortened:
+            self._shortened = True
+            self._observer.remark(f"the trash was shortened by {human(size)} to make room")
+
+    def _measured(self, operation: str, item: TrashedItem, usage: Usage) -> None:
+        self._observer.measured(operation, item.path.value, usage.size, usage.files)
+
+    def _keep(self) -> None:
+        """Have what goes from here on kept, as the account's settings are now."""
+        home = self.home
+        operation = self.keeping.open(home, self.policy())
+        if operation is not home.operation:
+            if home.operation is not None:
+                home.operation.close()
+            home.operation = operation
+
     def _new_uploads(self) -> Uploads:
         self.home.check_writable()
         return Uploads(
-            self.home, self._books, self.account.id, durable=self._durable, cut=self._cut
+            self.home,
+            self._room,
+            self.account.id,
+            durable=self._durable,
+            cut=self._cut,
+            keep=self._keep,
         )
 
     @property
     def _scope(self) -> Scope:
-        return Scope(self.home, self._uploads, self._books, self.account.id, self._observer)
+        return Scope(self.home, self._uploads, self._room, self.account.id, self._observer)
 
     def require(self, request: Message) -> None:
         """Raise Forbidden unless the account, as it is now, may ask for that."""
@@ -177,6 +237,8 @@ class Workspace:
         words: what puts something there says whether a name is taken.
         """
         self.require(request)
+        if request.in_trash is not None:
+            return self._trash.stat(request, request.in_trash)
         home, parts = self.home, paths.split(request.path)
         listed = home.permits(Action.LIST, parts)
         try:
@@ -195,6 +257,8 @@ class Workspace:
     def list(self, request: List) -> Iterator[Item]:
         """List a directory, or the tree below it; see `Home.list`."""
         self.require(request)
+        if request.in_trash is not None:
+            return self._trash.listing(request, request.in_trash)
         return self.home.list(
             request.path,
             recursive=request.recursive,
@@ -213,29 +277,39 @@ class Workspace:
         """
         self.require(request)
         try:
-            return self._hash(request.path)
+            return self._hash(request)
         except SourceChanged:
-            return self._hash(request.path)
+            return self._hash(request)
 
-    def _hash(self, path: bytes) -> Hashed:
-        with self._open(path) as file:
+    def _hash(self, request: Hash) -> Hashed:
+        with self._open(request) as file:
             return file.hash()
 
     def open(self, request: Get) -> OpenFile:
         """Open a file to be read. The caller closes it, as a context manager."""
         self.require(request)
-        return self._open(request.path)
+        return self._open(request)
 
-    def _open(self, path: bytes) -> OpenFile:
-        fd, info = self.home.tree.open_file(paths.split(path))
-        return OpenFile(fd, info, path, self._observer)
+    def _open(self, request: Get | Hash) -> OpenFile:
+        if request.in_trash is not None:
+            return self._trash.open(request, request.in_trash)
+        fd, info = self.home.tree.open_file(paths.split(request.path))
+        return OpenFile(fd, info, request.path, self._observer)
 
     def space(self, request: Space) -> Room:
-        """Total, used, held and free bytes and files, and what the disk has and keeps."""
+        """Total, used, held and free bytes and files, and what the disk has and keeps.
+
+        What is in the trash counts as free: it is given up when room is needed.
+        """
         self.require(request)
+        if not self.home.read_only:
+            self._room.measure(ticker(self._observer))
         room = self._books.room(self.account.id)
         kept = self.home.kept_times(request.times) if request.times else None
-        return replace(room, disk_free=self.home.disk_free(), kept_times=kept)
+        disk_free = self.home.disk_free()
+        if disk_free is not None:
+            disk_free += self._books.trash_of_all(self.account.id)
+        return replace(room, disk_free=disk_free, kept_times=kept)
 
     # uploads -----------------------------------------------------------------------------
 
@@ -359,6 +433,7 @@ class Workspace:
         self.require(request)
         if self.tree is not None:
             self.tree.refuse_to_take(request.path)
+        self._keep()
         try:
             with self._books.freeing(self.account.id) as settle:
                 tally = self.home.remove(
@@ -367,12 +442,21 @@ class Workspace:
                     tick=ticker_on(self._observer),
                     settle=settle,
                     check=same_as(request),
+                    final=request.final,
+                    number=request.number,
                 )
         except OSError as error:
             if error.errno != errno.EXDEV or request.only_if_same:
                 raise
             tally = remove_in_place(self._scope, request.path)
-        return Removed(tally.files, tally.directories, tally.size + tally.staged)
+        size = tally.size + tally.staged
+        if not tally.trashed:
+            if self.home.operation is not None and not request.final:
+                self._observer.remark(f"{paths.show(request.path)}: {NOT_KEPT}")
+            return Removed(tally.files, tally.directories, size)
+        if request.recursive:
+            self._books.measure_soon(self.account.id)
+        return Removed(tally.files, tally.directories, size, self.keeping.name, trashed=True)
 
     def _is_no_directory(self, path: bytes) -> bool:
         """Whether a file or link is there now; what the batch is going to put there doesn't
@@ -403,9 +487,16 @@ class Workspace:
         if self.tree is not None:
             self.tree.refuse_to_move(request.source, request.target)
         replaces = request.overwrite == "always"
+        self._keep()
         try:
             with self._books.freeing(self.account.id) as settle:
-                self.home.move(request.source, request.target, replace=replaces, settle=settle)
+                self.home.move(
+                    request.source,
+                    request.target,
+                    replace=replaces,
+                    settle=settle,
+                    number=request.number,
+                )
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
@@ -415,6 +506,7 @@ class Workspace:
         """Copy a file or a tree inside the home, through staging like any upload."""
         _check_paths(request.source, request.target)
         self.require(request)
+        self._keep()
         return Copying(self._scope, request).run()
 
     def begin_tree(self, request: BeginTree) -> None:
@@ -423,7 +515,7 @@ class Workspace:
         if self.tree is not None:
             raise CommandError("a tree is under way already")
         self.tree = AtomicTree(
-            self.home, self._books, self.account.id, request.path, mode=request.mode
+            self.home, self._room, self.account.id, request.path, mode=request.mode
         )
         if request.mode & ~MODE_BITS:
             self._observer.remark(DROPPED_BITS)
@@ -445,6 +537,7 @@ class Workspace:
         if not request.commit:
             tree.abort(tick)
             return
+        self._keep()
         try:
             tree.commit(tick)
         except (OSError, CommandError) as error:
@@ -454,12 +547,49 @@ class Workspace:
                 raise from_oserror(error, paths.show(path), path) from None
             error.path = error.path or path
             raise
+        if tree.trashed:
+            self._books.measure_soon(self.account.id)
+        where = paths.show(paths.join(*tree.target))
+        if tree.is_lost:
+            self._observer.remark(f"{where}: {NOT_KEPT}")
         if tree.fresh:
-            where = paths.show(paths.join(*tree.target))
             self._observer.remark(
                 f"{where}: files that were stored or changed there since the new tree was begun, "
                 f"and were removed with the old one: {tree.fresh}"
             )
+
+    # the trash ---------------------------------------------------------------------------
+
+    @property
+    def _trash(self) -> Trash:
+        return Trash(self.home, self._books, self._room, self.account.id, self._observer)
+
+    def list_trash(self, request: ListTrash) -> Iterator[TrashPage]:
+        """What is in the trash, newest first, as far as the account may list where it was."""
+        self.require(request)
+        return self._trash.pages(self.policy(), request)
+
+    def restore(self, request: Restore) -> Restored:
+        """Take back what an operation has done. What can't be is told in the answer; the rest is
+        durable. Call `commit` before.
+
+        Raises:
+            CommandError: An atomic tree is under way, in which it could end.
+            Cancelled: What is back by then stays.
+        """
+        self.require(request)
+        if self.tree is not None:
+            raise CommandError("a tree is under way: restore when it is done")
+        return self._trash.restore(self.keeping, request)
+
+    def purge(self, request: Purge) -> Removed:
+        """Remove from the trash for good: what the account may remove where it was.
+
+        Raises:
+            Busy: Others are at an operation; those besides it are gone.
+        """
+        self.require(request)
+        return self._trash.purge(request)
 
     # the batch ---------------------------------------------------------------------------
 
@@ -472,7 +602,9 @@ class Workspace:
         Returns:
             What became of each: its ``request_id``, and its reply or `Failed`.
         """
-        return () if self.batch is None else self.batch.commit(late=late)
+        if self.batch is None:
+            return ()
+        return self.batch.commit(late=late)
 
     def abandon(self) -> None:
         """Drop what has joined the batch and wasn't committed."""

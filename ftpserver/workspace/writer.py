@@ -266,6 +266,7 @@ class Writer:
             staged.seal(self._size, self._digest())
             if self._is_there:  # it may replace its own earlier state in any case
                 staged.overwrite = "always"
+                staged.keep_replaced = False
             published = os.dup(staged.staging.fd)
             info = os.fstat(published)
             try:

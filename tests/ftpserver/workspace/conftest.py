@@ -40,7 +40,8 @@ class Site:
         home = Home(self.files, durable=False)
         try:
             there = (home.count(), 0, 0, set())
-            books = Usage(room.used, room.used_files), room.held
+            used = Usage(room.used + room.trash, (room.used_files or 0) + room.trash_files)
+            books = used, room.held
             return (*books, held_files(self.ledger._engine), home.staged()) == there
         finally:
             home.close()

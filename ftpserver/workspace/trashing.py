@@ -1,0 +1,224 @@
+"""The trash, as a workspace has it: telling, looking, restoring and removing for good.
+
+Lives here: the verbs' own part: which account and which operation it is about, today's rules.
+Lives elsewhere: what lies in the trash and how it comes back (storage/trash/), which operation what
+is removed goes to (keeping.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from ftpserver.storage.home import Home
+from ftpserver.storage.home_staging import Tally
+from ftpserver.storage.listing import Item as ListingItem
+from ftpserver.storage.permissions import Action
+from ftpserver.storage.quota import Books
+from ftpserver.storage.trash import discarding
+from ftpserver.storage.trash.directory import is_gone, looking, names_in, open_trash, time_of
+from ftpserver.storage.trash.glance import is_of
+from ftpserver.storage.trash.listing import pages
+from ftpserver.storage.trash.operation import Operation
+from ftpserver.storage.trash.policy import Policy
+from ftpserver.storage.trash.reading import opened_item
+from ftpserver.storage.trash.restoring import Restoring
+from ftpserver.storage.trash.things import Thing, things_of
+from ftpserver.workspace.keeping import Keeping
+from ftpserver.workspace.observer import Observer, ticker, ticker_on
+from ftpserver.workspace.reading import OpenFile
+from ftpwire import paths
+from ftpwire.errors import Busy, CommandError, Expired
+from ftpwire.messages import (
+    Entry,
+    Get,
+    Hash,
+    InTrash,
+    List,
+    ListTrash,
+    Purge,
+    Removed,
+    Restore,
+    Restored,
+    Stat,
+    TrashPage,
+)
+
+_SECOND = 10**9
+
+
+@dataclass(frozen=True)
+class Trash:
+    """The trash of one account's home, for the time of one verb.
+
+    Attributes:
+        room: Books that give up trash before they refuse something.
+    """
+
+    home: Home
+    books: Books
+    room: Books
+    account_id: int
+    observer: Observer
+
+    # looking -----------------------------------------------------------------------------
+
+    def pages(self, policy: Policy, request: ListTrash) -> Iterator[TrashPage]:
+        """See `Workspace.list_trash`."""
+        with self._telling_why(request.operation):
+            given_up = self.books.given_up(self.account_id)
+            yield from pages(self.home, self.account_id, policy, request, given_up)
+
+    def stat(self, request: Stat, where: InTrash) -> Entry:
+        """What is told about something in the trash."""
+        with self._telling_why(where[0]), opened_item(self.home, self.account_id, where) as item:
+            path = item.path_of(request.path)
+            self.home.require(Action.LIST, paths.split(path))
+            entry = item.entry(path, follow=False, digest=request.digest)
+            return replace(entry, path=request.path)
+
+    def listing(self, request: List, where: InTrash) -> Iterator[ListingItem]:
+        """List a directory in the trash. Links are not followed."""
+        with self._telling_why(where[0]), opened_item(self.home, self.account_id, where) as item:
+            path = item.path_of(request.path)
+            self.home.require(Action.LIST, paths.split(path))
+            yield from item.list(
+                path, recursive=request.recursive, follow=False, digest=request.digest
+            )
+
+    def open(self, request: Get | Hash, where: InTrash) -> OpenFile:
+        """Open a file in the trash."""
+        with self._telling_why(where[0]), opened_item(self.home, self.account_id, where) as item:
+            parts = paths.split(item.path_of(request.path))
+            self.home.require(Action.READ, parts)
+            fd, info = item.tree.open_file(parts)
+            return OpenFile(fd, info, request.path, self.observer)
+
+    @contextmanager
+    def _telling_why(self, operation: str | None) -> Iterator[None]:
+        """Say of an operation that isn't there why, as far as that is known."""
+        try:
+            yield
+        except Expired as error:
+            if operation is None or not self.books.was_given_up(self.account_id, operation):
+                raise
+            raise error.with_text(f"{operation}: this was given up to make room") from None
+
+    # changing ----------------------------------------------------------------------------
+
+    def restore(self, keeping: Keeping, request: Restore) -> Restored:
+        """See `Workspace.restore`."""
+        said = keeping.said
+        command = keeping.command(undoes=request.operation)
+
+        def name() -> str:
+            found = self.books.operation(self.account_id, said.id)
+            if found == request.operation:  # nothing can be restored into itself
+                return self.books.operation(self.account_id, None)
+            return found
+
+        into = Operation(self.home, command, name)
+        into.make_room = keeping.make_room
+        tick = ticker(self.observer)
+
+        def step() -> None:
+            tick()
+            self.observer.look_for_cancel()
+
+        try:
+            with self._telling_why(request.operation):
+                restoring = Restoring(
+                    self.home, self.room, self.account_id, request, into, tick=step
+                )
+                return restoring.run()
+        finally:
+            into.close()
+            if keeping.name == request.operation:
+                keeping.begin(said)  # what comes next isn't of what was undone
+
+    def purge(self, request: Purge) -> Removed:
+        """See `Workspace.purge`."""
+        self.home.check_writable()
+        total, busy = Tally(), None
+        trash = open_trash(self.home)
+        if trash is None:
+            if request.operation is not None:
+                with self._telling_why(request.operation):
+                    raise Expired(
+                        f"{request.operation}: this operation isn't in the trash any more"
+                    )
+            return Removed(0, 0, 0)
+        tick = ticker(self.observer)
+        try:
+            for name in self._purged(trash, request):
+                tick()
+                self.observer.look_for_cancel()
+                try:
+                    with self._telling_why(name):
+                        tally = self._purge(trash, name, request)
+                except Expired:
+                    if request.operation is not None:
+                        raise
+                    continue
+                except Busy as error:
+                    busy = error
+                    continue
+                total.files += tally.files
+                total.directories += tally.directories
+                total.size += tally.size + tally.staged
+            if busy is not None:
+                raise busy
+        except CommandError:
+            self.observer.has_removed(total.files + total.directories, total.size)
+            raise
+        finally:
+            os.close(trash)
+        return Removed(total.files, total.directories, total.size)
+
+    def _purged(self, trash: int, request: Purge) -> list[str]:
+        """The operations to look at."""
+        names = names_in(trash) if request.operation is None else [request.operation]
+        if request.before is None:
+            return names
+        return [name for name in names if time_of(name) < request.before * _SECOND]
+
+    def _purge(self, trash: int, name: str, request: Purge) -> Tally:
+        items = self._may_go(trash, name, request)
+        if items is not None and not items:
+            return Tally()
+        return discarding.purge(
+            self.home, self.books, self.account_id, trash, name, items, ticker_on(self.observer)
+        )
+
+    def _may_go(self, trash: int, name: str, request: Purge) -> list[str] | None:
+        """Which items of an operation may be removed for good; None for all of it.
+
+        Raises:
+            Forbidden: The operation is asked for, and nothing of it may be.
+        """
+        with looking(trash, name) as opened:
+            contents = opened.contents()
+            if not is_of(contents, self.account_id):
+                if request.operation is None:
+                    return []
+                raise is_gone(name)
+            if self.home.permissions.unlimited:
+                return request.items or None
+            there = [thing for thing in things_of(opened, contents) if thing.is_there]
+        wanted = [one for one in there if not request.items or one.name in request.items]
+        allowed = [one.name for one in wanted if self._may_delete(one)]
+        if len(allowed) < len(wanted) and not allowed and request.operation is not None:
+            self.home.require(Action.DELETE, wanted[0].path, whole=True)
+        if len(allowed) == len(there) and not request.items:
+            return None
+        return allowed
+
+    def _may_delete(self, thing: Thing) -> bool:
+        home = self.home
+        return home.permits(Action.LIST, thing.path) and home.permits(
+            Action.DELETE, thing.path, whole=True
+        )
